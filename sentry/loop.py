@@ -28,9 +28,11 @@ class Exited(Protocol):
 class Charged:
     """Base of what fibers work for: their name, if it is charged for their time."""
 
-    __slots__ = ("sys_time_ns",)
+    __slots__ = ("sys_time_ns", "used")
 
     sys_time_ns: int
+    used: Any
+    """Where it counts together with others, as `sys_ns`."""
 
 
 class Machine(Protocol):
@@ -261,11 +263,15 @@ class Loop:
                 context.owner.on_exit(context)
             now_ns = time.monotonic_ns()
             if len(exited) == 1:
-                context.owner.sys_time_ns += now_ns - began_ns
+                owner = context.owner
+                owner.sys_time_ns += now_ns - began_ns
+                owner.used.sys_ns += now_ns - began_ns
             else:
                 share_ns = (now_ns - began_ns) // len(exited)
                 for context in exited:
-                    context.owner.sys_time_ns += share_ns
+                    owner = context.owner
+                    owner.sys_time_ns += share_ns
+                    owner.used.sys_ns += share_ns
             self._rest_at = now_ns + self._rest_ns
             self.work_left -= len(exited)
             if self.work_left <= 0:
@@ -305,6 +311,7 @@ class Loop:
             now_ns = time.monotonic_ns()
             if isinstance(fiber.name, Charged):
                 fiber.name.sys_time_ns += now_ns - began_ns
+                fiber.name.used.sys_ns += now_ns - began_ns
             began_ns = now_ns
             if now_ns >= until_ns:
                 return

@@ -121,8 +121,21 @@ class NowhereContext:
         self.regs[:] = other.regs
         self.fpu = other.fpu
 
+    def charge(self, account: NowhereAccount) -> None:
+        account.contexts.append(self)
+
     def cpu_time_ns(self) -> int:
         return self.cpu_ns
+
+
+class NowhereAccount:
+    """What some contexts have been given of time."""
+
+    def __init__(self) -> None:
+        self.contexts: list[NowhereContext] = []
+
+    def cpu_time_ns(self) -> int:
+        return sum(context.cpu_ns for context in self.contexts)
 
 
 def _initial_fpu() -> bytes:
@@ -154,6 +167,9 @@ class NowherePlatform(HostOnly):
 
     def new_context(self, space: AddressSpace) -> NowhereContext:
         return NowhereContext(self)
+
+    def new_account(self) -> NowhereAccount:
+        return NowhereAccount()
 
     def wait(self, deadline_ns: int | None) -> Sequence[NowhereContext]:
         if self.again:

@@ -28,10 +28,8 @@ from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
-from sentry.kernel.cgroup import used_by
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
 from sentry.kernel.task_signals import send_to_group
-from sentry.kernel.thread_group import Usage
 
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
@@ -269,7 +267,7 @@ class Operations:
         user_ns, system_ns = container.cgroup.gone_user_ns, container.cgroup.gone_sys_ns
         tasks = 0
         for group in container.processes():
-            more_user_ns, more_system_ns = used_by(group)
+            more_user_ns, more_system_ns = group.cpu_ns()
             user_ns, system_ns = user_ns + more_user_ns, system_ns + more_system_ns
             tasks += len(group.tasks)
         memory = memory_of(self._kernel, container)
@@ -344,19 +342,10 @@ def _ends_by_default(signal: int) -> bool:
     return not (IGNORED_BY_DEFAULT | STOPPING) >> (signal - 1) & 1
 
 
-def _usage(group: ThreadGroup) -> Usage:
-    """Of all its threads, dead and alive."""
-    usage = Usage()
-    usage.add(group.dead_usage)
-    for task in group.tasks:
-        usage.count(task)
-    return usage
-
-
 def _describe(group: ThreadGroup, pids: PidNamespace, now_ns: int) -> ProcessInfo:
     task = group.tasks[0] if group.tasks else None
     state = "Z" if task is None else "T" if group.stopping else "S" if task.fiber else "R"
-    usage = _usage(group)
+    usage = group.usage()
     terminal = group.terminal
     return ProcessInfo(
         pid=pids.of(group.tgid),

@@ -145,9 +145,7 @@ class Profiler:
 
     def _counters(self) -> dict[str, int]:
         kernel = self._kernel
-        tasks = kernel.pids.tasks.values()
-        found = {"guest_ns": sum(t.ctx.cpu_time_ns() for t in tasks if not t.dead)}
-        found["guest_ns"] += sum(g.dead_usage.user_ns for g in kernel.pids.groups.values())
+        found = {"guest_ns": sum(g.account.cpu_time_ns() for g in kernel.pids.groups.values())}
         session = kernel.services.gofer
         found["gofer_requests"] = session.sent if session is not None else 0
         found["gofer_ns"] = session.waited_ns if session is not None else 0

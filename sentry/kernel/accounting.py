@@ -66,7 +66,7 @@ class End(Struct, frozen=True):
 
 def process_ends(task: Task, status: int, size_kib: int) -> None:
     """The last thread of a process has ended: acct_process()."""
-    kernel, group, usage = task.kernel, task.group, task.group.dead_usage
+    kernel, group, usage = task.kernel, task.group, task.group.usage()
     if not _recorded(group.pids):
         return
     flags = 0 if group.has_execed else AFORK

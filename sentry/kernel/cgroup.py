@@ -34,11 +34,7 @@ class Thread(Protocol):
     stopped: bool
 
     @property
-    def ctx(self) -> Any: ...
-    @property
     def fiber(self) -> Any: ...
-    @property
-    def sys_time_ns(self) -> int: ...
 
 
 Process = Any
@@ -223,8 +219,7 @@ class Cgroup:
         if group.tasks:
             self._charge(-1)
         else:
-            used = group.dead_usage
-            self._count(used.user_ns, used.sys_ns)
+            self._count(*group.cpu_ns())
             self._drop(group)
         if self.runs is not None and self.runs[1].dead:
             self.runs = None
@@ -241,11 +236,11 @@ class Cgroup:
         if old is self or not group.tasks:
             return
         old._charge(-len(group.tasks))
-        old._count(*used_by(group))
+        old._count(*group.cpu_ns())
         old._drop(group)
         group.cgroup = self
         self._charge(len(group.tasks))
-        user_ns, sys_ns = used_by(group)
+        user_ns, sys_ns = group.cpu_ns()
         self._count(-user_ns, -sys_ns)
         self._add(group)
         if self.freezing or old.freezing:
@@ -300,7 +295,7 @@ class Cgroup:
         """
         user, system = self.gone_user_ns, self.gone_sys_ns
         for group in [group for at in self.down() for group in at.members]:
-            more_user, more_system = used_by(group)
+            more_user, more_system = group.cpu_ns()
             user, system = user + more_user, system + more_system
             yield ""
         return user, system
@@ -394,14 +389,6 @@ class Cgroup:
         """A file has another content: kernfs_notify()."""
         for directory in list(self.listeners):
             directory.changed(name)
-
-
-def used_by(group: Process) -> tuple[int, int]:
-    """CPU time of a process: of the program, of the kernel."""
-    user, system = group.dead_usage.user_ns, group.dead_usage.sys_ns
-    for task in group.tasks:
-        user, system = user + task.ctx.cpu_time_ns(), system + task.sys_time_ns
-    return user, system
 
 
 def _stands(task: Thread) -> bool:

@@ -96,11 +96,8 @@ def task_time(task: Task, user_only: bool = False) -> int:
 
 def group_time(group: ThreadGroup, user_only: bool = False) -> int:
     """CPU time of a process in ns, its dead threads included."""
-    used = group.dead_usage
-    total = used.user_ns if user_only else used.user_ns + used.sys_ns
-    for task in group.tasks:
-        total += task_time(task, user_only)
-    return total
+    user, system = group.cpu_ns()
+    return user if user_only else user + system
 
 
 def cpu_clock(task: Task, clock: int) -> CpuClock | None:

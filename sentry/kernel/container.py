@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import SIGKILL
 from sentry.errors import EAGAIN
-from sentry.kernel.cgroup import Cgroup, used_by
+from sentry.kernel.cgroup import Cgroup
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Container:
         """Of RAM, that its processes have in memory."""
         total = 0
         for group in self.processes():
-            ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
+            ran = sum(group.cpu_ns())
             total += group.tasks[0].mm.resident.ram_pages(ran) if group.tasks else 0
         return total
 
@@ -98,7 +98,7 @@ class Container:
     def cpu_ns(self) -> int:
         """CPU time of its processes, also of those that are gone."""
         total = self.cgroup.gone_user_ns + self.cgroup.gone_sys_ns
-        return total + sum(sum(used_by(group)) for group in self.processes())
+        return total + sum(sum(group.cpu_ns()) for group in self.processes())
 
     def check_task(self) -> None:
         """There may be one more. Raises: EAGAIN."""

@@ -86,7 +86,7 @@ class MemoryLimits:
         total = container.memory_limit // PAGE_SIZE
 
         def badness(group: ThreadGroup) -> int:
-            ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
+            ran = sum(group.cpu_ns())
             pages = group.tasks[0].mm.resident.ram_pages(ran)
             return pages + group.oom_score_adj * total // 1000
 

@@ -78,6 +78,7 @@ class Thread(Task):
             elif kind == ExitKind.FAULT:
                 self.kernel.counters.faults += 1
                 self.faults += 1
+                self.used.minflt += 1
                 if (meter := self.kernel.fault_meter) is None:
                     self._fault(ctx)
                 else:
@@ -121,6 +122,7 @@ class Thread(Task):
     def start(self, coro: Any) -> None:
         """Go on with a call that may sleep."""
         self.sleeps += 1
+        self.used.nvcsw += 1
         loop = self.kernel.loop
         fiber: Fiber
         if isinstance(coro, Sleep):

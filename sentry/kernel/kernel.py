@@ -196,7 +196,7 @@ class Kernel:
         def badness(group: ThreadGroup) -> int:
             """What its end gives back; pages of files are not ours."""
             total = ram.limit >> 12
-            ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
+            ran = sum(group.cpu_ns())
             return group.tasks[0].mm.resident.ram_pages(ran) + group.oom_score_adj * total // 1000
 
         # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses

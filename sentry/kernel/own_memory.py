@@ -149,7 +149,7 @@ OBJECT_BYTES: Final = 256
 def _cost(group: ThreadGroup) -> int:
     """About how many bytes a process has taken: its pages, what was charged, what is to be seen."""
     task = group.tasks[0]
-    ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
+    ran = sum(group.cpu_ns())
     pages = task.mm.resident.ram_pages(ran)
     objects = 40 * len(group.tasks) + 4 * len(task.files) + len(task.mm.map.vmas)
     return group.own_bytes + OBJECT_BYTES * objects + pages * PAGE_SIZE

@@ -340,6 +340,8 @@ class Task(Charged, ABC):
         """Calls that had to wait (ru_nvcsw)."""
         self.start_ns = time.monotonic_ns()
         self.sys_time_ns = 0
+        self.used = group.used
+        ctx.charge(group.account)
         ctx.owner = self
 
     def __repr__(self) -> str:

@@ -81,7 +81,7 @@ async def _leave(task: Task) -> None:
         kernel.log.bug(f"exit of {task!r}", error)
     task_stops.thread_leaves(task)
     group = task.group
-    group.dead_usage.count(task)
+    group.used.count_io(task)
     task.ctx.destroy()
     task.ctx.owner = None
     task.fiber = None
@@ -113,7 +113,7 @@ async def _release_memory(task: Task) -> None:
 
 def remember_peak(task: Task) -> None:
     """setmax_mm_hiwater_rss(): the process keeps what its address space has had at most."""
-    usage = task.group.dead_usage
+    usage = task.group.used
     usage.maxrss = max(usage.maxrss, task.mm.resident.peak_pages() * 4)
 
 
@@ -246,7 +246,7 @@ def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
 def reap(group: ThreadGroup, account: Usage | None = None) -> None:
     """The zombie is gone: its number is free again. What it has used goes to `account`."""
     if account is not None:
-        account.add(group.dead_usage)
+        account.add(group.usage())
         account.add(group.reaped_usage)
     parent = group.parent
     if group.leader is not None and group.leader.trace is not None:

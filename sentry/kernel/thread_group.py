@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentry.kernel.keys import Key
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
+    from sentry.platform.interface import Account
     from sentry.vfs.dentry import Location
     from sentry.vfs.interface import Inode
 
@@ -95,7 +96,7 @@ class ProcessGroup:
 
 
 class Usage:
-    """What getrusage(2) and /proc/PID/io count of the dead and the waited-for."""
+    """What getrusage(2) and /proc/PID/io count."""
 
     __slots__ = (
         "inblock", "majflt", "maxrss", "minflt", "nivcsw", "nvcsw", "oublock", "rchar", "sys_ns",
@@ -113,6 +114,10 @@ class Usage:
         self.sys_ns += task.sys_time_ns
         self.minflt += task.faults
         self.nvcsw += task.sleeps
+        self.count_io(task)
+
+    def count_io(self, task: Task) -> None:
+        """Add what a thread has read and written."""
         self.rchar += task.rchar
         self.wchar += task.wchar
         self.syscr += task.syscr
@@ -130,6 +135,7 @@ class ThreadGroup:
     """A process."""
 
     __slots__ = {
+        "account": FRESH,
         "actions": CLONE,
         "allowed_tracer": FRESH,
         "argv": SHARED,
@@ -140,7 +146,6 @@ class ThreadGroup:
         "continue_reported": FRESH,
         "core_dump": FRESH,
         "coredump_filter": SHARED,
-        "dead_usage": FRESH,
         "dumpable": SHARED,
         "ending": FRESH,
         "exe": SHARED,
@@ -178,6 +183,7 @@ class ThreadGroup:
         "terminal": SHARED,
         "tgid": FRESH,
         "timers": FRESH,
+        "used": FRESH,
     }
     """The fields, and what a child gets of them: sentry.kernel.inherit."""
 
@@ -254,7 +260,12 @@ class ThreadGroup:
         self.timers: IntervalTimers | None = None
         self.posix_timers: dict[int, ProcessTimer] = {}
         self.next_timer = 0
-        self.dead_usage = Usage()
+        self.account: Account = kernel.platform.new_account()
+        """What its threads have run of its program."""
+        self.used = Usage()
+        """What they have used besides, the dead included; of those alone what they have read and
+        written. Without `user_ns`.
+        """
         self.reaped_usage = Usage()
         self.last_uid = 0
         """The real user of the last thread, once all are gone."""
@@ -308,11 +319,18 @@ class ThreadGroup:
 
     def told(self, signo: int, code: int, value: int) -> SigInfo:
         """The siginfo with which its parent hears of it: CLD_*, and an exit code or signal."""
-        user_ns, sys_ns = self.dead_usage.user_ns, self.dead_usage.sys_ns
-        for task in self.tasks:
-            user_ns += task.ctx.cpu_time_ns()
-            sys_ns += task.sys_time_ns
-        return SigInfo.child(signo, code, (self.tgid, self.uid), value, (user_ns, sys_ns))
+        return SigInfo.child(signo, code, (self.tgid, self.uid), value, self.cpu_ns())
+
+    def cpu_ns(self) -> tuple[int, int]:
+        """CPU time of its program and of the kernel for it, dead threads included."""
+        return self.account.cpu_time_ns(), self.used.sys_ns
+
+    def usage(self) -> Usage:
+        """What it has used so far, its dead threads included."""
+        usage = Usage()
+        usage.add(self.used)
+        usage.user_ns = self.account.cpu_time_ns()
+        return usage
 
     def drop_keyring(self) -> None:
         """It has ended, or runs another program."""

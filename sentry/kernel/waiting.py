@@ -30,7 +30,6 @@ from sentry.abi.wait import (
 )
 from sentry.errors import ECHILD
 from sentry.kernel.task_exit import is_held, reap
-from sentry.kernel.thread_group import Usage
 from sentry.wait.looks import Looks
 from sentry.wait.queue import Entry
 from sentry.wait.steps import Pace, Steps
@@ -38,7 +37,7 @@ from sentry.wait.steps import Pace, Steps
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task, Tie
-    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.kernel.thread_group import ThreadGroup, Usage
 
 AT_A_TIME: Final = 64
 """Children between two looks at the clock."""
@@ -65,12 +64,8 @@ class Report(Struct, frozen=True):
 
 def usage_of(group: ThreadGroup) -> Usage:
     """What a process and the children it waited for have used: RUSAGE_BOTH."""
-    usage = Usage()
-    usage.add(group.dead_usage)
+    usage = group.usage()
     usage.add(group.reaped_usage)
-    for task in group.tasks:
-        if not task.dead:
-            usage.count(task)
     return usage
 
 
@@ -212,8 +207,8 @@ def wait(
             if number % AT_A_TIME == 0:
                 yield
             traced = tracee.task
-            leads = traced.group.leader is traced
-            if traced.trace is not tracee or not matches(traced.group if leads else _Thread(traced)):
+            as_seen = traced.group if traced.group.leader is traced else _Thread(traced)
+            if traced.trace is not tracee or not matches(as_seen):
                 continue
             if (report := _traced_report(task.pids, tracee, options)) is not None:
                 return (report,)

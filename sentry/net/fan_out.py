@@ -94,6 +94,7 @@ class FanOut:
             first.done = self._run(first.work)
             if isinstance(first.payer, Charged):
                 first.payer.sys_time_ns += before_ns - self._left_ns
+                first.payer.used.sys_ns += before_ns - self._left_ns
             if first.done:
                 self._backlog.popleft()
                 first.queue.notify()

@@ -67,6 +67,7 @@ struct fault;
 struct entry_labels;
 struct event;
 struct ready;
+struct account;
 struct sigframe;
 struct sigframe_rest;
 struct hostio;
@@ -166,6 +167,12 @@ struct ready {
     uint32_t events;
     ...;
 };
+struct account {
+    uint64_t cpu_ns;
+    uint64_t spin_tsc;
+    uint64_t inline_tsc;
+    ...;
+};
 struct sigframe {
     uint64_t at;
     uint64_t fp_at;
@@ -237,9 +244,8 @@ struct ctx {
     uint64_t hold_tsc;
     uint64_t window_tsc;
     struct fast_answers fast;
-    uint64_t cpu_ns;
-    uint64_t spin_tsc;
-    uint64_t inline_tsc;
+    struct account own;
+    struct account *account;
     struct ctx *next;
     uint8_t woke;
     uint8_t long_runs;
@@ -390,6 +396,8 @@ int ctx_push_frame(struct ctx *c, const struct sigframe *frame, struct fault *fa
 int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, struct sigframe_rest *rest, struct fault *fault);
 void ctx_set_fast(struct ctx *c, const struct fast_answers *answers);
 uint64_t ctx_cpu_ns(struct ctx *c);
+void ctx_charge(struct ctx *c, struct account *to);
+uint64_t account_cpu_ns(const struct account *a);
 void ctx_destroy(struct ctx *c);
 void pool_wake(void);
 int events_watch(int fd, uint32_t events);

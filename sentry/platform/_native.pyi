@@ -135,6 +135,11 @@ class Ready(Struct):
     fd: int
     events: int
 
+class Account(Struct):
+    cpu_ns: int
+    spin_tsc: int
+    inline_tsc: int
+
 class Sigframe(Struct):
     at: int
     fp_at: int
@@ -201,15 +206,13 @@ class Ctx(Struct):
     hold_tsc: int
     window_tsc: int
     fast: FastAnswers
-    cpu_ns: int
-    spin_tsc: int
-    inline_tsc: int
+    own: Account
+    account: Account
     next: Ctx
     woke: int
     long_runs: int
 
 class HostioPool(Struct): ...
-
 class Filter(Struct): ...
 
 class Pool(Struct):
@@ -276,6 +279,7 @@ class Null(  # type: ignore[misc]
     EntryLabels,
     Event,
     Ready,
+    Account,
     Sigframe,
     SigframeRest,
     Hostio,
@@ -343,6 +347,10 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct ready *", "struct ready[]"], init: object = ...
     ) -> Ready: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct account *", "struct account[]"], init: object = ...
+    ) -> Account: ...
     @overload
     def new(
         self, cdecl: Literal["struct sigframe *", "struct sigframe[]"], init: object = ...
@@ -660,6 +668,8 @@ class Lib(Protocol):
         self, c: Ctx, answers: FastAnswers | Sequence[tuple[object, ...]], /
     ) -> None: ...
     def ctx_cpu_ns(self, c: Ctx, /) -> int: ...
+    def ctx_charge(self, c: Ctx, to: Account, /) -> None: ...
+    def account_cpu_ns(self, a: Account | Sequence[tuple[object, ...]], /) -> int: ...
     def ctx_destroy(self, c: Ctx, /) -> None: ...
     def pool_wake(self) -> None: ...
     def events_watch(self, fd: int, events: int, /) -> int: ...

@@ -44,6 +44,7 @@ struct uctx {
     uint64_t root;
     uint64_t space;
     uint64_t cpu_ns;
+    uint64_t *account_ns;
     struct fast_answers fast;
     uint8_t fpu[...];
     uint8_t live;
@@ -99,6 +100,7 @@ void uctx_answer(struct uctx *c, uint64_t value);
 void uctx_resume(struct uctx *c);
 void uctx_kick(struct uctx *c);
 void uctx_stop(struct uctx *c);
+void uctx_charge(struct uctx *c, uint64_t *account_ns);
 void uctx_bind(struct uctx *c, uint64_t root, uint64_t space);
 void uctx_set_fast(struct uctx *c, const struct fast_answers *answers);
 void uctx_get_fpu(struct uctx *c, uint8_t *image);

@@ -68,6 +68,14 @@ class Reg(IntEnum):
     GS = 26
 
 
+class Account(Protocol):
+    """CPU time of several contexts together, those too that have been destroyed."""
+
+    def cpu_time_ns(self) -> int:
+        """So far, in their programs."""
+        ...
+
+
 class SignalFrame(NamedTuple):
     """The frame of a handler that begins, besides registers and FPU image: struct sigframe."""
 
@@ -161,6 +169,9 @@ class Context(Protocol):
     def copy_from(self, other: Any) -> None:
         """Registers and FPU state of another. Preconditions: both after an exit, or new."""
 
+    def charge(self, account: Any) -> None:
+        """What it runs from now on counts in this account of the platform's, too."""
+
     def cpu_time_ns(self) -> int:
         """CPU time in the program; what it spun for answers does not count."""
         ...
@@ -201,6 +212,7 @@ class Platform(Protocol):
 
     def new_address_space(self) -> AddressSpace: ...
     def new_context(self, space: Any) -> Context: ...
+    def new_account(self) -> Account: ...
 
     def wait(self, deadline_ns: int | None) -> Sequence[Context]:
         """Contexts that have an exit, as soon as there is one, a descriptor is ready (then `ready`

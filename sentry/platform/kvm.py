@@ -51,11 +51,25 @@ _COUNTED = (
 _REQUIRED = ("KVM_CAP_SYNC_REGS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_READONLY_MEM", "KVM_CAP_XCRS")
 
 
+class KvmAccount:
+    """See interface.Account."""
+
+    __slots__ = ("native",)
+
+    def __init__(self) -> None:
+        self.native = ffi.new("struct account *")
+
+    def cpu_time_ns(self) -> int:
+        """CPU time of all, less what they spun for answers."""
+        return lib.account_cpu_ns(self.native)
+
+
 class KvmContext:
     """One task's registers; see interface.Context."""
 
     __slots__ = (
-        "_c", "_platform", "_stop", "error_code", "exit", "fault_addr", "owner", "regs", "vector",
+        "_account", "_c", "_platform", "_stop", "error_code", "exit", "fault_addr", "owner", "regs",
+        "vector",
     )  # fmt: skip
 
     def __init__(self, platform: KvmPlatform, space: AddressSpace) -> None:
@@ -135,6 +149,11 @@ class KvmContext:
         A pid of 0 turns that off, for a task that somebody observes.
         """
         lib.ctx_set_fast(self._c, [(1 if pid else 0, pid, tid, *ids)])
+
+    def charge(self, account: KvmAccount) -> None:
+        """What it runs from now on counts there, too."""
+        self._account = account
+        lib.ctx_charge(self._c, account.native)
 
     def cpu_time_ns(self) -> int:
         """CPU time of the program, less what it spun for answers."""
@@ -268,6 +287,10 @@ class KvmPlatform:
             # SAFETY: the array moves only in ctx_new, above; wait() fills less than 1 << 20 pairs.
             self._events = memoryview(ffi.buffer(events, 8 * lib.pool.events_size)).cast("I")
         return context
+
+    def new_account(self) -> KvmAccount:
+        """One that nothing counts in yet."""
+        return KvmAccount()
 
     def forget(self, index: int) -> None:
         """A context is being destroyed."""

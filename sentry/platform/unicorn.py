@@ -74,11 +74,25 @@ class UnicornSpace(AddressSpace):
         self.number = next(self._numbers)
 
 
+class UnicornAccount:
+    """See interface.Account."""
+
+    __slots__ = ("native",)
+
+    def __init__(self) -> None:
+        self.native = ffi.new("uint64_t *")
+
+    def cpu_time_ns(self) -> int:
+        """Time of all in emulation."""
+        return self.native[0]
+
+
 class UnicornContext:
     """One task's registers; see interface.Context."""
 
     __slots__ = (
-        "_c", "_platform", "error_code", "exit", "fault_addr", "owner", "regs", "vector",
+        "_account", "_c", "_platform", "error_code", "exit", "fault_addr", "owner", "regs",
+        "vector",
     )  # fmt: skip
 
     def __init__(self, platform: UnicornPlatform, space: UnicornSpace) -> None:
@@ -150,6 +164,11 @@ class UnicornContext:
         A pid of 0 turns that off, for a task that somebody observes.
         """
         lib.uctx_set_fast(self._c, [(1 if pid else 0, pid, tid, *ids)])
+
+    def charge(self, account: UnicornAccount) -> None:
+        """What it runs from now on counts there, too."""
+        self._account = account
+        lib.uctx_charge(self._c, account.native)
 
     def cpu_time_ns(self) -> int:
         """Time in emulation."""
@@ -231,6 +250,10 @@ class UnicornPlatform:
         context = UnicornContext(self, space)
         self._contexts[context.index] = context
         return context
+
+    def new_account(self) -> UnicornAccount:
+        """One that nothing counts in yet."""
+        return UnicornAccount()
 
     def forget(self, index: int) -> None:
         """A context is being destroyed."""

@@ -1,8 +1,8 @@
 """`Looks`: an attempt that is work in steps, and a sleep until something has changed.
 
 Where there is little to look at, one look is a piece of a step. Where there is much (thousands of
-files, of children) it goes on piece by piece between the calls of others, and what changes meanwhile
-makes it look again. A signal or the deadline counts when a look is over, as on Linux.
+files, of children) it goes on piece by piece between the calls of others, and what changes
+meanwhile makes it look again. A signal or the deadline counts when a look is over, as on Linux.
 """
 
 from __future__ import annotations

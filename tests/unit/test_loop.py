@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sentry import loop as loop_module
+from sentry.kernel.thread_group import Usage
 from sentry.loop import WORK, HostOnly, Loop
 from sentry.wait.fiber import park
 
@@ -34,6 +35,7 @@ class Context:
 
     def __init__(self) -> None:
         self.owner, self.sys_time_ns, self.seen = self, 0, 0
+        self.used = Usage()
 
     def on_exit(self, context: Any) -> None:
         self.seen += 1

@@ -39,6 +39,8 @@ CLEAR_REFS_ALL: Final = 1
 CLEAR_REFS_PEAK: Final = 5
 OWN_CPU_CLOCK: Final = -6
 OWN_THREAD_CLOCK: Final = -2
+FEW: Final = 64
+"""Threads that are looked at between two looks at the time."""
 """The CPU clocks of number 0, as the C library makes timers on them."""
 LIMITS: Final = (
     (RLIMIT_CPU, "Max cpu time", "seconds"), (RLIMIT_FSIZE, "Max file size", "bytes"),
@@ -84,15 +86,20 @@ def comm(view: View) -> bytes:
 
 
 @pid_file("io", 0o400, private=True)
-def io(view: View) -> str:
+def io(view: View) -> Pieces:
     """do_io_accounting(): of a process, with its threads and the children it waited for."""
     group = view.subject.group
-    parts = [group.dead_usage, group.reaped_usage, *group.tasks]
+    parts = [group.used, group.reaped_usage, *group.tasks]
     if view.subject.is_thread:
         parts = [view.subject.task]
     names = ("rchar", "wchar", "syscr", "syscw")
-    counted = [f"{name}: {sum(getattr(part, name) for part in parts)}\n" for name in names]
-    return "".join(counted) + "read_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
+    sums = [0] * len(names)
+    for looked, part in enumerate(parts, 1):
+        sums = [so_far + getattr(part, name) for so_far, name in zip(sums, names, strict=True)]
+        if looked % FEW == 0:
+            yield ""
+    yield "".join(f"{name}: {total}\n" for name, total in zip(names, sums, strict=True))
+    yield "read_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
 
 
 @pid_file("cgroup")

@@ -9,7 +9,7 @@ from typing import Any
 from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
 from sentry.fs.proc.owner import may_read
 from sentry.fs.proc.registry import View, pid_file
-from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, group_cpu_ns, offset_of, state
+from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, offset_of, state
 from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
 from sentry.fs.pseudo.files import Pieces
 from sentry.mm import report
@@ -173,7 +173,7 @@ def stat(view: View) -> Pieces:
         _, resident, *_ = yield from sizes_of(subject.mm)
     task, group = subject.task, subject.group
     whole = not subject.is_thread
-    user, system = (yield from group_cpu_ns(group)) if whole else cpu_ns(task)
+    user, system = group.cpu_ns() if whole else cpu_ns(task)
     reaped = group.reaped_usage
     pids = subject.pids
     of = pids.of

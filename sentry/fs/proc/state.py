@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Generator
 from typing import Any, Final
 
 from sentry.wait.fiber import Mode
@@ -12,8 +10,6 @@ NAMES: Final = {
     "R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "t": "tracing stop",
     "Z": "zombie", "X": "dead",
 }  # fmt: skip
-FEW: Final = 64
-"""Threads that are looked at between two looks at the time."""
 TICK_NS: Final = 10_000_000
 """USER_HZ is 100."""
 
@@ -35,23 +31,6 @@ def state(task: Any) -> str:
 def cpu_ns(task: Any) -> tuple[int, int]:
     """User and system time of a thread."""
     return (0 if task.dead else task.ctx.cpu_time_ns()), task.sys_time_ns
-
-
-def group_cpu_ns(group: Any) -> Generator[bytes, None, tuple[int, int]]:
-    """User and system time of a process, its dead threads included: each thread once, also those
-    that die meanwhile. thread_group_cputime_adjusted()."""
-    usage, tasks = group.dead_usage, list(group.tasks)
-    user, system = array("q"), array("q")
-    for number, task in enumerate(tasks, 1):
-        u, s = cpu_ns(task)
-        user.append(u)
-        system.append(s)
-        if number % FEW == 0:
-            yield b""
-    for at, task in enumerate(tasks):
-        if task.dead:
-            user[at] = system[at] = 0
-    return usage.user_ns + sum(user), usage.sys_ns + sum(system)
 
 
 def escaped(comm: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from sentry.fs.proc.process_status import allowed_cpus
 from sentry.fs.proc.registry import View, root_file
-from sentry.fs.proc.state import TICK_NS, group_cpu_ns, offset_of, state
+from sentry.fs.proc.state import TICK_NS, offset_of, state
 from sentry.fs.pseudo.cpu import cpu_of
 from sentry.fs.pseudo.files import Pieces
 from sentry.fs.pseudo.memory import memory_of
@@ -60,7 +60,7 @@ def used_ns(view: View) -> Generator[str | bytes, None, tuple[int, int]]:
     """User and system time of all processes, and an empty piece for each."""
     user = system = 0
     for group in list(view.kernel.pids.groups.values()):
-        u, s = yield from group_cpu_ns(group)
+        u, s = group.cpu_ns()
         user, system = user + u, system + s
         yield ""
     return user, system

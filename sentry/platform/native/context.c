@@ -147,7 +147,7 @@ void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc)
 {
     uint64_t spun = now_tsc - v->taken_tsc;
     if (spun < pool.longest_spin_tsc)
-        c->spin_tsc += spun;
+        ctx_ran(c, &(struct account){.spin_tsc = spun});
 }
 
 /* The guest waits in its mailbox, in the page `s`, or is about to ring: let it go on. */
@@ -289,7 +289,7 @@ static void detach(struct ctx *c)
         image_copy(c->fpu, v->s + S_XSAVE);
         c->place = FPU_IMAGE;
     }
-    c->cpu_ns += vcpu_take_cpu_ns(v);
+    ctx_ran(c, &(struct account){.cpu_ns = vcpu_take_cpu_ns(v)});
     c->vcpu = NULL;
     c->forward = 0;
     v->ctx = NULL;
@@ -383,16 +383,54 @@ void ctx_set_fast(struct ctx *c, const struct fast_answers *answers)
     }
 }
 
+static void add(struct account *a, const struct account *more)
+{
+    a->cpu_ns += more->cpu_ns;
+    a->spin_tsc += more->spin_tsc;
+    a->inline_tsc += more->inline_tsc;
+}
+
+void ctx_ran(struct ctx *c, const struct account *more)
+{
+    add(&c->own, more);
+    if (c->account)
+        add(c->account, more);
+}
+
+void ctx_charge(struct ctx *c, struct account *to)
+{
+    c->account = to;
+}
+
+/* What a bound vCPU has run that is not in the account yet. */
+static uint64_t running_ns(struct vcpu *v)
+{
+    uint64_t now_ns = vcpu_cpu_ns(v), taken_ns = v->taken_cpu_ns;
+    return now_ns > taken_ns ? now_ns - taken_ns : 0;
+}
+
+static uint64_t less_spin(const struct account *a, uint64_t running)
+{
+    uint64_t total = a->cpu_ns + running, spin;
+    total += (uint64_t)((double)a->inline_tsc / pool.tsc_per_ns);
+    spin = (uint64_t)((double)a->spin_tsc / pool.tsc_per_ns);
+    return total > spin ? total - spin : 0;
+}
+
 uint64_t ctx_cpu_ns(struct ctx *c)
 {
-    uint64_t total = c->cpu_ns, spin;
-    if (c->vcpu) {
-        uint64_t now_ns = vcpu_cpu_ns(c->vcpu), taken_ns = c->vcpu->taken_cpu_ns;
-        total += now_ns > taken_ns ? now_ns - taken_ns : 0;
+    return less_spin(&c->own, c->vcpu ? running_ns(c->vcpu) : 0);
+}
+
+uint64_t account_cpu_ns(const struct account *a)
+{
+    uint64_t running = 0;
+    for (uint32_t i = 0; i < pool.vcpus; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (v->ctx && v->ctx->account == a)
+            running += running_ns(v);
     }
-    total += (uint64_t)((double)c->inline_tsc / pool.tsc_per_ns);
-    spin = (uint64_t)((double)c->spin_tsc / pool.tsc_per_ns);
-    return total > spin ? total - spin : 0;
+    return less_spin(a, running);
 }
 
 void ctx_destroy(struct ctx *c)

@@ -52,6 +52,14 @@ int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, struct sigfr
                   struct fault *fault);
 void ctx_set_fast(struct ctx *c, const struct fast_answers *answers);
 uint64_t ctx_cpu_ns(struct ctx *c);
+/* What the contexts of a process have run, those too that are gone. It outlives them. */
+struct account {
+    uint64_t cpu_ns;     /* on vCPUs that they were bound to before, */
+    uint64_t spin_tsc;   /* of which the mailboxes spun; */
+    uint64_t inline_tsc; /* by the kernel thread */
+};
+void ctx_charge(struct ctx *c, struct account *to); /* from now on */
+uint64_t account_cpu_ns(const struct account *a);
 void ctx_destroy(struct ctx *c);
 
 /* ---- vcpu.c, events.c ---- */

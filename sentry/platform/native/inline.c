@@ -206,7 +206,7 @@ int inline_run(int64_t deadline_ns)
             if (v->exit_errno == EINTR && !consume_kick())
                 pool.interrupted = 1; /* another signal: Python may have a handler */
         } while (kind == EXIT_NONE);
-        c->inline_tsc += tsc_now() - start;
+        ctx_ran(c, &(struct account){.inline_tsc = tsc_now() - start});
         c->woke = 0;
         space_vcpu_out(v);
         if (v->exit_reason == KVM_EXIT_SHUTDOWN)

@@ -53,7 +53,7 @@ uint8_t *vcpu_pages(struct vcpu *v, struct aspace *as)
     return frame_host(gpa);
 }
 
-/* What this vCPU's thread has run; the inline one has none (ctx.inline_tsc counts for it). */
+/* What this vCPU's thread has run; the inline one has none (account.inline_tsc counts for it). */
 uint64_t vcpu_cpu_ns(struct vcpu *v)
 {
     struct timespec t;
@@ -289,7 +289,7 @@ void vcpu_part(struct vcpu *v)
             image_copy(c->fpu, (const uint8_t *)&image);
     }
     c->place = FPU_IMAGE;
-    c->cpu_ns += vcpu_take_cpu_ns(v);
+    ctx_ran(c, &(struct account){.cpu_ns = vcpu_take_cpu_ns(v)});
     c->vcpu = NULL;
     v->ctx = NULL;
     pool.stat_switches++;

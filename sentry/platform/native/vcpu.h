@@ -89,9 +89,8 @@ struct ctx {
     uint64_t window_tsc; /* how long it hopes for one that runs, */
     enum reason reason; /* and why */
     struct fast_answers fast;
-    uint64_t cpu_ns;    /* on vCPUs it was bound to before */
-    uint64_t spin_tsc;  /* of which its mailbox spun */
-    uint64_t inline_tsc; /* run by the kernel thread */
+    struct account own;
+    struct account *account; /* its process's, or NULL */
     struct ctx *next;   /* in one of pool.queue, or in pool.held */
     uint8_t woke;       /* it slept, and may make so many calls before it is one that calls */
     uint8_t long_runs;  /* in a row, up to COMPUTES: without the kernel */
@@ -306,6 +305,7 @@ void drop_events(struct ctx *c);
 /* ---- context.c ---- */
 size_t image_copy(uint8_t *to, const uint8_t *from);
 void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc);
+void ctx_ran(struct ctx *c, const struct account *more);
 void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s);
 
 /* ---- events.c ---- */

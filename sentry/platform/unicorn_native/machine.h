@@ -34,7 +34,7 @@ struct uctx {
     uint64_t kind, fault_addr, error_code, vector;
     uint64_t root;  /* top page table */
     uint64_t space; /* names the address space: roots are reused */
-    uint64_t cpu_ns;
+    uint64_t cpu_ns, *account_ns; /* its own time, and where it counts, too, or NULL */
     struct fast_answers fast;
     uint8_t fpu[XSAVE_SIZE];
     uint8_t live; /* the CPU's FPU state is newer than `fpu` */

@@ -92,6 +92,11 @@ struct uctx *uctx_new(uint64_t root, uint64_t space)
     return c;
 }
 
+void uctx_charge(struct uctx *c, uint64_t *account_ns)
+{
+    c->account_ns = account_ns;
+}
+
 void uctx_bind(struct uctx *c, uint64_t root, uint64_t space)
 {
     c->root = root;
@@ -214,7 +219,10 @@ static void run_next(int64_t deadline_ns)
     watcher_run_begins(deadline_ns);
     enum exit_kind kind = run(c);
     watcher_run_ends();
-    c->cpu_ns += (uint64_t)(monotonic_ns() - start);
+    uint64_t ran = (uint64_t)(monotonic_ns() - start);
+    c->cpu_ns += ran;
+    if (c->account_ns)
+        *c->account_ns += ran;
     if (kind == EXIT_INTERRUPTED)
         queue_push(c); /* the slice is over */
     else

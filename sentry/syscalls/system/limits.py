@@ -98,11 +98,8 @@ def sys_prlimit64(
 
 
 def running_usage(group: ThreadGroup) -> Usage:
-    """What a process has used so far, its dead threads included."""
-    usage = Usage()
-    usage.add(group.dead_usage)
-    for task in group.tasks:
-        usage.count(task)
+    """The same with the largest resident set so far."""
+    usage = group.usage()
     usage.maxrss = max(usage.maxrss, max_rss_kib(group))
     return usage
 
@@ -111,7 +108,7 @@ def max_rss_kib(group: ThreadGroup) -> int:
     """The largest resident set that the process has had."""
     living = next((task for task in group.tasks if not task.dead), None)
     now = living.mm.resident.peak_pages() if living is not None else 0
-    return max(group.dead_usage.maxrss, now * 4)
+    return max(group.used.maxrss, now * 4)
 
 
 @syscall(98)

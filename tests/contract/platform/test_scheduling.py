@@ -304,3 +304,25 @@ def test_cpu_time_grows_with_the_program(machine: Any) -> None:
     machine.syscall_of(context)
 
     assert context.cpu_time_ns() - before > 1_000_000
+
+
+def test_account_counts_who_runs_and_who_has_run(machine: Any) -> None:
+    account = machine.platform.new_account()
+    code = "mov $30000000, %ecx; 1: dec %ecx; jnz 1b; mov $7, %eax; syscall; 2: jmp 2b"
+    context = machine.start(code)
+    assert account.cpu_time_ns() == 0
+    context.charge(account)
+    machine.syscall_of(context)
+    ran = account.cpu_time_ns()
+    assert ran > 1_000_000
+    other = machine.start(code)
+    machine.syscall_of(other)
+    assert account.cpu_time_ns() == ran
+
+    context.destroy()
+    assert account.cpu_time_ns() >= ran
+    other.charge(account)
+    other.answer(0)
+    before = account.cpu_time_ns()
+    machine.wait_for(lambda: account.cpu_time_ns() > before)
+    other.destroy()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sentry.kernel.thread_group import Usage
 from sentry.loop import Charged
 from sentry.net import fan_out
 from sentry.net.fan_out import MAX_BACKLOG, STEP_NS, FanOut
@@ -55,6 +56,7 @@ class Sender(Charged):
 
     def __init__(self) -> None:
         self.sys_time_ns = 0
+        self.used = Usage()
 
 
 class File:

@@ -1,29 +1,34 @@
-"""What is summed over all threads of a process, with others in between."""
+"""What a process has used, and what is shown of it piece by piece."""
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
-from sentry.fs.proc.state import FEW, group_cpu_ns
 from tests.world import World
 
 
-def test_time_of_a_thread_that_dies_meanwhile_counts_once(world: World) -> None:
+def test_time_of_a_thread_that_has_ended_counts_on(world: World) -> None:
     program = world.program()
-    threads = [program.thread() for _ in range(2 * FEW)]
+    threads = [program.thread() for _ in range(2)]
     for number, thread in enumerate(threads, 1):
-        thread.task.sys_time_ns = number * 10**9
-    looking = group_cpu_ns(program.task.group)
-    next(looking)
-    for thread in (threads[0], threads[-1]):  # one that has been looked at, one that has not
-        thread.begin("exit", 0)
-        world.settle()
-    with pytest.raises(StopIteration) as ended:
-        while True:
-            next(looking)
-    _, system = ended.value.value
-    expected = sum(range(1, 2 * FEW + 1)) * 10**9
-    assert expected <= system < expected + 10**9
+        thread.task.ctx.cpu_ns = number * 10**9
+    threads[0].begin("exit", 0)
+    world.settle()
+    times, room = program.buffer(32), program.buffer(144)
+    program.ok("times", times)
+    program.ok("getrusage", 0, room)
+    assert struct.unpack("<q", program.read(times, 8)) == (300,)
+    assert struct.unpack("<q", program.read(room, 8)) == (3,)
+    child = program.fork()
+    program.ok("getrusage", -1, room)
+    assert struct.unpack("<q", program.read(room, 8)) == (0,)
+    child.task.ctx.cpu_ns = 5 * 10**9
+    child.begin("exit_group", 0)
+    program.ok("wait4", child.task.tid, 0, 0, 0)
+    program.ok("getrusage", -1, room)
+    assert struct.unpack("<q", program.read(room, 8)) == (5,)
 
 
 def test_groups_of_a_process_are_shown_in_pieces(
