@@ -8,6 +8,8 @@ on the list while it is, an edge-triggered one leaves it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import O_RDWR
@@ -38,6 +40,8 @@ ALWAYS: Final = EPOLLERR | EPOLLHUP
 MAX_NESTING: Final = 4
 MAX_WAYS: Final = (None, 500, 100, 50, 10)
 """How many ways from a file up to an epoll that nobody watches lead through 1, 2, … epolls."""
+AT_ONCE: Final = 4096
+"""Items that a look comes to."""
 MAX_WATCHES: Final = 131_072
 """Ceiling of the items of a sandbox (fs.epoll.max_user_watches)."""
 
@@ -214,16 +218,23 @@ class EpollFile(FileDescription):
         """(events, data) of up to `limit` ready items. Raises: EAGAIN when there are none."""
         found = self.ready_now(limit)
         if not found:
+            if self.has_more:
+                self._vfs.loop.call_soon(partial(self.queue.notify, EPOLLIN | EPOLLRDNORM))
             raise EAGAIN("nothing is ready")
         return found
 
+    @property
+    def has_more(self) -> bool:
+        """After a look that has found nothing: there are items that it has not come to."""
+        return bool(self._ready)
+
     def ready_now(self, limit: int) -> list[tuple[int, int]]:
-        """(events, data) of up to `limit` ready items."""
+        """(events, data) of up to `limit` ready items, of the first AT_ONCE."""
         found: list[tuple[int, int]] = []
         if not self._ready:
             return found
         again: list[Item] = []
-        for item in list(self._ready):
+        for item in list(islice(self._ready, AT_ONCE)):
             if len(found) == limit:
                 break
             del self._ready[item]

@@ -23,7 +23,8 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import Result
-from sentry.wait.fiber import Interrupted, TimedOut
+from sentry.wait.again import again
+from sentry.wait.fiber import Interrupted, Mode, TimedOut, park
 from sentry.wait.sleep import Retry
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
     if found:
         return tell(task, addr, found)
     if timeout_ns == 0:
-        return 0
+        return _look_on(task, epoll, addr, limit) if epoll.has_more else 0
 
     def attempt() -> int:
         return tell(task, addr, epoll.fetch(min(limit, FETCH_LIMIT)))
@@ -106,6 +107,19 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
     return EpollSleep(
         attempt, epoll.queue, EPOLLIN, epoll, deadline_ns=deadline, exclusive=True
     )
+
+
+async def _look_on(task: Task, epoll: EpollFile, addr: int, limit: int) -> int:
+    """The same among more than one looks at in a step, without waiting for any."""
+    epoll.refs += 1
+    try:
+        found: list[tuple[int, int]] = []
+        while not found and epoll.has_more:
+            await park(Mode.KILLABLE, 0)
+            found = epoll.ready_now(min(limit, FETCH_LIMIT))
+        return await again(partial(tell, task, addr, found))
+    finally:
+        epoll.decref()
 
 
 def tell(task: Task, addr: int, found: list[tuple[int, int]]) -> int:
