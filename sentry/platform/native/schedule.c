@@ -97,13 +97,11 @@ void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced)
     if (is_long && vcpu_ran_ns(v) >= LONG_NS / 4) {
         if (c->long_runs < LONG_RUNS)
             c->long_runs++;
-    } else if (sliced) {
-        return; /* it goes on as it was */
-    } else {
+    } else if (!sliced) { /* else it goes on as it was */
         c->long_runs = 0;
     }
-    if (c->woke)
-        c->woke = is_long ? 0 : c->woke - 1;
+    if (c->woke && !sliced)
+        c->woke--;
 }
 
 static int computes(struct vcpu *v, uint64_t now_tsc)
