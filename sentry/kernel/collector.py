@@ -12,9 +12,9 @@ import gc
 import sys
 from typing import Any, Final
 
-FEW_BLOCKS: Final = 300_000
-"""Of the allocator, more than at the start: about 150,000 objects, and 40 ms."""
-LOTS: Final = (20_000, 7)
+FEW_BLOCKS: Final = 80_000
+"""Of the allocator, more than at the start: about 40,000 objects, and 5 ms."""
+LOTS: Final = (10_000, 2)
 """gc.set_threshold: new objects of a look, and looks until they are looked at together."""
 FULL: Final = 10
 """So many of these, and all objects are looked at, also if the programs never rest."""

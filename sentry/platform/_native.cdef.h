@@ -290,6 +290,10 @@ struct pool {
     uint32_t ctxs_size;
     uint32_t ctxs_full;
     struct event *events;
+    struct event *told;
+    uint64_t told_tsc;
+    uint32_t n_told;
+    uint32_t told_first;
     uint32_t n_events;
     uint32_t events_size;
     struct ready ready[64];

@@ -213,6 +213,7 @@ class Ctx(Struct):
     long_runs: int
 
 class HostioPool(Struct): ...
+
 class Filter(Struct): ...
 
 class Pool(Struct):
@@ -254,6 +255,10 @@ class Pool(Struct):
     ctxs_size: int
     ctxs_full: int
     events: Event
+    told: Event
+    told_tsc: int
+    n_told: int
+    told_first: int
     n_events: int
     events_size: int
     ready: Ready

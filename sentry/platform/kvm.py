@@ -281,7 +281,7 @@ class KvmPlatform:
         """A context in the state after an exit: set `regs`, then resume()."""
         context = KvmContext(self, space)
         self._contexts[context._c.index] = context
-        events = lib.pool.events
+        events = lib.pool.told
         if events != self._events_at:
             self._events_at = events
             # SAFETY: the array moves only in ctx_new, above; wait() fills less than 1 << 20 pairs.

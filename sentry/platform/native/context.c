@@ -73,6 +73,10 @@ static int reserve(uint32_t contexts)
     if (!events)
         return -1;
     pool.events = events;
+    events = realloc(pool.told, 2 * size * sizeof *events);
+    if (!events)
+        return -1;
+    pool.told = events;
     pool.events_size = 2 * size;
     pool.ctxs_size = size;
     return 0;
@@ -248,13 +252,18 @@ void ctx_kick(struct ctx *c)
         vcpu_kick(c->vcpu);
 }
 
-/* 1: the vCPU is outside KVM_RUN already, or there is none; 0: EVENT_STOPPED follows. */
+/* 1: the vCPU is outside KVM_RUN already, or there is none; 0: EVENT_STOPPED follows, after an exit
+ * that has not been told yet. */
 int ctx_stop(struct ctx *c)
 {
     struct vcpu *v = c->vcpu;
     if (c->state == C_QUEUED) {
         ctx_kick(c);
         return 1;
+    }
+    if (c->state == C_KERNEL && has_event(c)) {
+        post_event(c, EVENT_STOPPED);
+        return 0;
     }
     if (!v)
         return 1;

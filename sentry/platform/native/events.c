@@ -17,6 +17,8 @@
 #define WAKE_KEY UINT64_MAX
 #define SPIN_MIN_NS 4000
 #define SPIN_MAX_NS 120000
+#define LONG_STEP_NS 200000
+#define TOLD_FIRST 8
 #define POLL_EVERY_NS 100000 /* host descriptors, while vCPUs keep the kernel busy */
 
 static const struct timespec ZERO;
@@ -170,6 +172,37 @@ static void look_now_and_then(void)
     vacant_due(now);
 }
 
+/* Which event is next where one is told at a time: of one that woke, but not always. */
+static uint32_t first_event(void)
+{
+    for (uint32_t i = 0; i < pool.n_events && pool.told_first < TOLD_FIRST; i++)
+        if (pool.ctxs[pool.events[i].index]->woke) {
+            pool.told_first = i ? pool.told_first + 1 : 0;
+            return i;
+        }
+    pool.told_first = 0;
+    return 0;
+}
+
+/* The events go to the kernel, which has come back at `start_tsc`. If it took long for the last
+ * ones, one at a time, so that who wakes up meanwhile need not wait for all. */
+static void tell(uint64_t start_tsc)
+{
+    uint32_t n = pool.n_events, first = 0;
+    if (n > 1 && start_tsc - pool.told_tsc > pool.n_told * ticks(LONG_STEP_NS)) {
+        first = first_event();
+        n = 1;
+    }
+    memcpy(pool.told, pool.events + first, n * sizeof *pool.told);
+    pool.n_events -= n;
+    memmove(pool.events + first, pool.events + first + n,
+            (pool.n_events - first) * sizeof *pool.events);
+    for (uint32_t i = 0; i < n; i++)
+        pool.ctxs[pool.told[i].index]->delivered = pool.turn;
+    pool.n_told = n;
+    pool.told_tsc = tsc_now();
+}
+
 int platform_wait(int64_t deadline_ns)
 {
     uint64_t start = tsc_now();
@@ -179,7 +212,7 @@ int platform_wait(int64_t deadline_ns)
     for (;;) {
         if (pool.held.n)
             hand_over_held(tsc_now(), deadline_ns < 0 || monotonic_ns() < deadline_ns);
-        if (inline_ready()) {
+        if (!pool.n_events && inline_ready()) {
             if (inline_has_to_look())
                 poll_host(&ZERO);
             if (pool.n_ready || (deadline_ns >= 0 && monotonic_ns() >= deadline_ns))
@@ -226,11 +259,9 @@ int platform_wait(int64_t deadline_ns)
         if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)
             break;
     }
-    int n = (int)pool.n_events;
-    pool.n_events = 0;
-    for (int i = 0; i < n; i++)
-        pool.ctxs[pool.events[i].index]->delivered = pool.turn;
-    if (n == 1 && !pool.n_ready && pool.events[0].kind == EXIT_SYSCALL)
-        return (int)pool.events[0].index;
+    tell(start);
+    int n = (int)pool.n_told;
+    if (n == 1 && !pool.n_ready && pool.told[0].kind == EXIT_SYSCALL)
+        return (int)pool.told[0].index;
     return -1 - (n | (int)(pool.n_ready << 20));
 }

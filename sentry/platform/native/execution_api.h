@@ -66,7 +66,7 @@ void ctx_destroy(struct ctx *c);
 void pool_wake(void); /* any thread: end the kernel thread's wait */
 int events_watch(int fd, uint32_t events);
 /* Wait until something happened. The index of the one context that made a system call, when there
- * is nothing else to tell; else -1 - (events | ready descriptors << 20), see pool.events and
+ * is nothing else to tell; else -1 - (events | ready descriptors << 20), see pool.told and
  * pool.ready. */
 int platform_wait(int64_t deadline_ns);
 

@@ -258,6 +258,7 @@ void pool_close(void)
         }
     free(pool.ctxs);
     free(pool.events);
+    free(pool.told);
     signal(pool.kick_signal, SIG_DFL);
     memset(&pool, 0, sizeof pool);
 }

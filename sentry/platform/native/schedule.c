@@ -26,6 +26,14 @@ void post_event(struct ctx *c, enum exit_kind kind)
         pool.events[pool.n_events++] = (struct event){c->index, kind};
 }
 
+int has_event(const struct ctx *c)
+{
+    for (uint32_t i = 0; i < pool.n_events; i++)
+        if (pool.events[i].index == c->index)
+            return 1;
+    return 0;
+}
+
 void drop_events(struct ctx *c)
 {
     uint32_t kept = 0;

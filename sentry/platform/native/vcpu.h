@@ -203,7 +203,11 @@ struct pool {
     struct ctx **ctxs;
     uint32_t ctxs_size;
     uint32_t ctxs_full; /* no place below this is free */
-    struct event *events;
+    struct event *events; /* that are to be told, */
+    struct event *told;   /* and those that platform_wait has told last */
+    uint64_t told_tsc;    /* when, */
+    uint32_t n_told;      /* how many, */
+    uint32_t told_first;  /* and how many in a row before their turn, because they woke */
     uint32_t n_events, events_size;
     struct ready ready[64];
     uint32_t n_ready;
@@ -300,6 +304,7 @@ int waits_for_turn(struct ctx *c);
 void goes_on(struct ctx *c);
 uint64_t schedule_slice(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
 void post_event(struct ctx *c, enum exit_kind kind);
+int has_event(const struct ctx *c);
 void drop_events(struct ctx *c);
 
 /* ---- context.c ---- */

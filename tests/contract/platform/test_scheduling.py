@@ -317,7 +317,7 @@ def test_account_counts_who_runs_and_who_has_run(machine: Any) -> None:
     assert ran > 1_000_000
     other = machine.start(code)
     machine.syscall_of(other)
-    assert account.cpu_time_ns() == ran
+    assert account.cpu_time_ns() < ran + other.cpu_time_ns() // 2
 
     context.destroy()
     assert account.cpu_time_ns() >= ran
