@@ -81,7 +81,7 @@ async def _leave(task: Task) -> None:
         kernel.log.bug(f"exit of {task!r}", error)
     task_stops.thread_leaves(task)
     group = task.group
-    group.used.count_io(task)
+    group.used.count_bytes(task)
     task.ctx.destroy()
     task.ctx.owner = None
     task.fiber = None

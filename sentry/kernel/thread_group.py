@@ -114,9 +114,9 @@ class Usage:
         self.sys_ns += task.sys_time_ns
         self.minflt += task.faults
         self.nvcsw += task.sleeps
-        self.count_io(task)
+        self.count_bytes(task)
 
-    def count_io(self, task: Task) -> None:
+    def count_bytes(self, task: Task) -> None:
         """Add what a thread has read and written."""
         self.rchar += task.rchar
         self.wchar += task.wchar

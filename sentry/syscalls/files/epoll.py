@@ -23,9 +23,10 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import Result
-from sentry.wait.again import again
-from sentry.wait.fiber import Interrupted, Mode, TimedOut, park
+from sentry.wait.fiber import Interrupted, TimedOut
+from sentry.wait.looks import Looks
 from sentry.wait.sleep import Retry
+from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -98,7 +99,7 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
     if found:
         return tell(task, addr, found)
     if timeout_ns == 0:
-        return _look_on(task, epoll, addr, limit) if epoll.has_more else 0
+        return LookOn(task, epoll, addr, min(limit, FETCH_LIMIT)) if epoll.has_more else 0
 
     def attempt() -> int:
         return tell(task, addr, epoll.fetch(min(limit, FETCH_LIMIT)))
@@ -109,17 +110,35 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
     )
 
 
-async def _look_on(task: Task, epoll: EpollFile, addr: int, limit: int) -> int:
+class LookOn(Looks):
     """The same among more than one looks at in a step, without waiting for any."""
-    epoll.refs += 1
-    try:
-        found: list[tuple[int, int]] = []
-        while not found and epoll.has_more:
-            await park(Mode.KILLABLE, 0)
-            found = epoll.ready_now(min(limit, FETCH_LIMIT))
-        return await again(partial(tell, task, addr, found))
-    finally:
-        epoll.decref()
+
+    __slots__ = ("_epoll", "_tell")
+
+    def __init__(self, task: Task, epoll: EpollFile, addr: int, limit: int) -> None:
+        def look() -> Steps[tuple[list[tuple[int, int]]]]:
+            found: list[tuple[int, int]] = []
+            while not found and epoll.has_more:
+                yield
+                found = epoll.ready_now(limit)
+            return (found,)
+
+        super().__init__(task.kernel.loop, look(), look)
+        self._epoll = epoll
+        self._tell = partial(tell, task, addr)
+        epoll.refs += 1
+
+    def register(self) -> None:
+        """Nobody is waited for."""
+
+    def found(self, what: tuple[list[tuple[int, int]]]) -> int:
+        """Perhaps nothing."""
+        return self._tell(what[0])
+
+    def leave(self) -> None:
+        """The file may be closed."""
+        super().leave()
+        self._epoll.decref()
 
 
 def tell(task: Task, addr: int, found: list[tuple[int, int]]) -> int:

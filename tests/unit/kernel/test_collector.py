@@ -64,7 +64,7 @@ def test_what_is_old_and_much_is_not_looked_at(looks: Looks) -> None:
 
 def test_heap_that_grows_without_a_rest_is_never_looked_at_as_a_whole(looks: Looks) -> None:
     heap = []
-    for _ in range(LOTS[0] * (LOTS[1] + 1) * (FULL + 4)):
+    for _ in range(LOTS[0] * (LOTS[1] + 2) * (FULL + 4)):
         heap.append([1])
     assert looks.generations.count(1) > FULL
     assert 2 not in looks.generations
