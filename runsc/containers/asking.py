@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DONE = b"{}"
 """A reply without anything."""
 CHUNK = 1 << 16
-LINE_MAX = 4 << 20
+LINE_MAX = 16 << 20
 """Of an answer. The sandbox is not trusted."""
 LEFT_OUT = {"pid": 1, "all": False}
 """What a request need not say."""

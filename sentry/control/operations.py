@@ -30,6 +30,7 @@ from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
 from sentry.kernel.task_signals import send_to_group
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
@@ -256,10 +257,22 @@ class Operations:
             if signal:
                 send_to_group(group, SigInfo.kernel(signal), force=True)
 
-    def control_processes(self) -> list[ProcessInfo]:
-        """All processes, zombies too, by pid."""
-        now_ns = time.monotonic_ns()
-        return [_describe(group, self._container.pids, now_ns) for group in self._processes()]
+    def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
+        """Tell all processes, zombies too, by pid."""
+
+        def described() -> Steps[list[ProcessInfo]]:
+            now_ns, found = time.monotonic_ns(), []
+            for group in self._processes():
+                found.append(_describe(group, self._container.pids, now_ns))
+                yield
+            return found
+
+        def done(found: list[ProcessInfo] | None, error: BaseException | None) -> None:
+            if error is not None:
+                self._kernel.log.bug("ps", error)
+            told(found or [])
+
+        self._kernel.loop.spawn(driven(described()), "ps", done)
 
     def control_stats(self) -> Stats:
         """Times of the living, and of who is gone."""

@@ -20,6 +20,8 @@ WaitStatus = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 """As wait(2) has it."""
 MAX_LINE = 4 << 20
 """A longer line ends the connection. Arguments and environment of a program have their place."""
+MAX_ANSWER = 16 << 20
+"""What a client may leave unread: more than `ps` says of as many processes as there may be."""
 
 
 class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -16,6 +16,7 @@ from sentry.abi.socket import UCRED
 from sentry.config import FurtherConfig
 from sentry.control import descriptors
 from sentry.control.protocol import (
+    MAX_ANSWER,
     Event,
     ExecProcess,
     LineBuffer,
@@ -112,8 +113,8 @@ class Controlled(Protocol):
         """Tell when memory has run out more than so many times."""
         ...
 
-    def control_processes(self) -> list[ProcessInfo]:
-        """Its processes."""
+    def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
+        """Tell its processes."""
 
     def control_stats(self) -> Stats:
         """What they use."""
@@ -147,6 +148,9 @@ class Connection:
         self._server = server
         self._sock = sock
         self._lines = LineBuffer()
+        self._unsent = bytearray()
+        """What the socket has had no room for."""
+        self._waits_for_room = False
         self._fds: list[int] = []
         """Came with a request that is not complete yet."""
         self._running: Running | None = None
@@ -157,16 +161,35 @@ class Connection:
         return self._sock.fileno()
 
     def send(self, message: Reply | Event) -> None:
-        """Send now or give the client up: a client that does not read loses its connection."""
-        data = encode(message)
+        """Send, as far as there is room now. A client that does not read loses its connection."""
+        if self._sock.fileno() < 0:
+            return
+        self._unsent += encode(message)
+        if len(self._unsent) > MAX_ANSWER:
+            self.close()
+        else:
+            self._push()
+
+    def _push(self) -> None:
+        was_waiting = self._waits_for_room
         try:
-            if self._sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) != len(data):
-                self.close()
+            sent = self._sock.send(self._unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
         except OSError:
             self.close()
+            return
+        del self._unsent[:sent]
+        self._waits_for_room = bool(self._unsent)
+        if self._waits_for_room is not was_waiting:
+            self._server.await_room(self, self._waits_for_room)
 
     def on_ready(self, events: int) -> None:
         """Read what came and answer it."""
+        if events & select.EPOLLOUT and self._unsent:
+            self._push()
+        if not events & ~select.EPOLLOUT or self._sock.fileno() < 0:
+            return
         try:
             data, fds = descriptors.receive(self._sock, 1 << 16)
         except BlockingIOError:
@@ -358,7 +381,10 @@ class ControlServer:
                     self.kernel.control_kill(request.pid, request.signal, request.all)
                     return Reply()
                 case "ps":
-                    return Reply(processes=self.kernel.control_processes())
+                    self.kernel.control_processes(
+                        lambda found: client.send(Reply(processes=found))
+                    )
+                    return None
                 case "stats":
                     return Reply(stats=self.kernel.control_stats())
                 case "profile":
@@ -378,6 +404,11 @@ class ControlServer:
         except Errno as error:
             return failure(error)
         return Reply(error=f"unknown operation {request.op}")
+
+    def await_room(self, connection: Connection, wanted: bool) -> None:
+        """Call it when there is room to send, or not any more."""
+        events = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
+        self._loop.watch(connection.fileno(), events)
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""

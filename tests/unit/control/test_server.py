@@ -71,6 +71,7 @@ class Kernel:
         self.execs: list[Exec] = []
         self.waits: list[Wait] = []
         self.traced: list[tuple[Trace, int]] = []
+        self.processes = [ProcessInfo(1, 0, 0, "sh", "S")]
 
     def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Wait:
         close_all(fds)
@@ -131,8 +132,8 @@ class Kernel:
     def control_update(self, request: Request) -> None:
         self.limits = (request.pids_limit, request.memory_limit)
 
-    def control_processes(self) -> list[ProcessInfo]:
-        return [ProcessInfo(1, 0, 0, "sh", "S")]
+    def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
+        told(self.processes)
 
     def control_status(self) -> str:
         return "running"
@@ -166,8 +167,39 @@ def test_requests_reach_the_kernel(served: tuple[Loop, Kernel, socket.socket]) -
     assert _ask(loop, sock, Request("state")).status == "running"
     assert _ask(loop, sock, Request("update", pids_limit=-1)) == Reply()
     assert kernel.limits == (-1, None)
-    assert _ask(loop, sock, Request("ps")).processes == kernel.control_processes()
+    assert _ask(loop, sock, Request("ps")).processes == kernel.processes
     assert kernel.killed == [(1, 15, False), (4, 9, True)]
+
+
+def test_long_answer_is_sent_as_the_client_reads_it(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    kernel.processes = [ProcessInfo(pid, 1, 0, "x" * 100, "S") for pid in range(1, 30001)]
+    sock.send(encode(Request("ps")))
+    sock.send(encode(Request("state")))
+    sock.setblocking(False)
+    received = b""
+    while received.count(b"\n") < 2:
+        loop.turn()
+        with suppress(BlockingIOError):
+            received += sock.recv(1 << 18)
+    first, second, _ = received.split(b"\n")
+    assert decode(first, Reply).processes == kernel.processes
+    assert decode(second, Reply).status == "running"
+
+
+def test_client_that_reads_nothing_loses_its_connection(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    kernel.processes = [ProcessInfo(1, 1, 0, "x" * 3_000_000, "S")]
+    for _ in range(7):
+        with suppress(BrokenPipeError):
+            sock.send(encode(Request("ps")))
+            loop.turn()
+    with pytest.raises(BrokenPipeError):
+        sock.send(encode(Request("state")))
 
 
 def test_errors_come_back_as_text(served: tuple[Loop, Kernel, socket.socket]) -> None:
