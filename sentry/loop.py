@@ -83,6 +83,9 @@ a CPU, which looks like being idle, again and again."""
 TURN_NS = 500_000
 """So long a turn goes on with timers, with callbacks, with fibers; then it looks at exits again."""
 
+CROWD = 64
+"""Fibers that are ready at a time; more wait in lines."""
+
 PIECE = 512
 """So many of a crowd are told something at a time."""
 
@@ -111,6 +114,8 @@ class Loop:
         self._machine = machine
         self._on_error = on_error
         self._ready: deque[Fiber] = deque()
+        self._lines: dict[object, deque[Fiber]] = {}
+        """More than that: a line for each of whom they work for, and the lines take turns."""
         self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[int, int, Timer]] = []
         self._cancelled = 0
@@ -149,7 +154,12 @@ class Loop:
 
     def ready(self, fiber: Fiber) -> None:
         """Run this fiber soon."""
-        self._ready.append(fiber)
+        if not self._lines and len(self._ready) < CROWD:
+            self._ready.append(fiber)
+        else:
+            name = fiber.name
+            owner = name.used if isinstance(name, Charged) else None
+            self._lines.setdefault(owner, deque()).append(fiber)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call in the next turn."""
@@ -197,7 +207,7 @@ class Loop:
     ) -> Fiber:
         """Drive a coroutine; `done(result, exception)` at its end, else an exception is logged."""
         fiber = self.fiber(coro, name, done)
-        self._ready.append(fiber)
+        self.ready(fiber)
         return fiber
 
     def fiber(
@@ -251,7 +261,7 @@ class Loop:
         """Wait for something and handle it."""
         machine = self._machine
         deadline = rest_at = self._rest_at
-        if self._ready or self._soon:
+        if self._ready or self._soon or self._lines:
             deadline = 0
         elif self._timers and (first := self._first_timer()) is not None:
             deadline = first if rest_at is None else min(first, rest_at)
@@ -295,16 +305,21 @@ class Loop:
             self._fire_timers()
         if self._soon:
             self._call_those_due()
-        if self._ready:
+        if self._ready or self._lines:
             self._run_fibers()
         self.step_ns = 0
 
     def _run_fibers(self) -> None:
         """Give ready fibers their turn, and charge whoever they work for."""
-        ready, began_ns = self._ready, time.monotonic_ns()
+        ready, lines, began_ns = self._ready, self._lines, time.monotonic_ns()
         until_ns = began_ns + TURN_NS
-        for _ in range(len(ready)):
-            fiber = ready.popleft()
+        left = len(ready)
+        while left or lines:
+            if left:
+                left -= 1
+                fiber = ready.popleft()
+            else:
+                fiber = self._next_in_line()
             self.step_ns = began_ns
             self.step = fiber
             fiber.run()
@@ -315,6 +330,14 @@ class Loop:
             began_ns = now_ns
             if now_ns >= until_ns:
                 return
+
+    def _next_in_line(self) -> Fiber:
+        owner = next(iter(self._lines))
+        line = self._lines.pop(owner)
+        fiber = line.popleft()
+        if line:
+            self._lines[owner] = line
+        return fiber
 
     def run(self) -> None:
         """Turn until `stop`."""

@@ -124,7 +124,7 @@ def settle(loop: Any) -> None:
         if not loop._soon:
             loop.call_soon(lambda: None)
         loop.turn()
-        if not (loop._ready or loop._soon or loop._machine.again or _is_due(loop)):
+        if not (loop._ready or loop._lines or loop._soon or loop._machine.again or _is_due(loop)):
             return
 
 

@@ -171,6 +171,7 @@ struct account {
     uint64_t cpu_ns;
     uint64_t spin_tsc;
     uint64_t inline_tsc;
+    uint32_t woken;
     ...;
 };
 struct sigframe {
@@ -247,6 +248,7 @@ struct ctx {
     struct account own;
     struct account *account;
     struct ctx *next;
+    uint8_t woken;
     uint8_t woke;
     uint8_t long_runs;
     ...;

@@ -139,6 +139,7 @@ class Account(Struct):
     cpu_ns: int
     spin_tsc: int
     inline_tsc: int
+    woken: int
 
 class Sigframe(Struct):
     at: int
@@ -209,6 +210,7 @@ class Ctx(Struct):
     own: Account
     account: Account
     next: Ctx
+    woken: int
     woke: int
     long_runs: int
 

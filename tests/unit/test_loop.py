@@ -11,7 +11,7 @@ import pytest
 
 from sentry import loop as loop_module
 from sentry.kernel.thread_group import Usage
-from sentry.loop import WORK, HostOnly, Loop
+from sentry.loop import WORK, Charged, HostOnly, Loop
 from sentry.wait.fiber import park
 
 
@@ -231,6 +231,38 @@ def test_owner_is_charged_and_work_is_looked_at_now_and_then(
         loop.turn()
     assert (context.seen, looks) == (WORK, [1])
     assert context.sys_time_ns > 0
+
+
+class Owner(Charged):
+    """A thread of a process."""
+
+    def __init__(self, used: Usage) -> None:
+        self.sys_time_ns, self.used = 0, used
+
+
+def test_crowd_of_one_process_that_is_ready_goes_on_in_turns_with_others(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "CROWD", 2)
+    seen: list[str] = []
+
+    async def note(what: str) -> None:
+        seen.append(what)
+
+    crowd, other = Usage(), Usage()
+    for number in range(10):
+        loop.spawn(note(f"crowd {number}"), Owner(crowd))
+    loop.spawn(note("other 0"), Owner(other))
+    loop.spawn(note("other 1"), Owner(other))
+    loop.spawn(note("kernel"), "kernel")
+    while len(seen) < 13:
+        loop.turn()
+    assert seen[:8] == [
+        "crowd 0", "crowd 1", "crowd 2", "other 0", "kernel", "crowd 3", "other 1", "crowd 4",
+    ]  # fmt: skip
+    assert [what for what in seen if what.startswith("crowd")] == [
+        f"crowd {number}" for number in range(10)
+    ]
 
 
 def test_run_ends_with_the_turn_in_which_it_is_stopped(loop: Loop) -> None:

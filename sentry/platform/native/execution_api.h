@@ -57,6 +57,7 @@ struct account {
     uint64_t cpu_ns;     /* on vCPUs that they were bound to before, */
     uint64_t spin_tsc;   /* of which the mailboxes spun; */
     uint64_t inline_tsc; /* by the kernel thread */
+    uint32_t woken;      /* how many wait for a vCPU as ones that woke */
 };
 void ctx_charge(struct ctx *c, struct account *to); /* from now on */
 uint64_t account_cpu_ns(const struct account *a);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #define PASSED 4
+#define WOKEN 4
 #define LONG_RUNS 2 /* a single one is known to have been too long for all that came before, too */
 
 void post_event(struct ctx *c, enum exit_kind kind)
@@ -83,13 +84,24 @@ uint32_t queued(void)
     return pool.queue[WOKE].n + pool.queue[CALLS].n + pool.queue[COMPUTES].n;
 }
 
+/* Of a crowd of one process that woke together few go before others at a time. */
 void queue_push(struct ctx *c)
 {
+    if (class_of(c) == WOKE && c->account) {
+        if (c->account->woken == WOKEN)
+            c->woke = 0;
+        else
+            c->account->woken += c->woken = 1;
+    }
     list_push(&pool.queue[class_of(c)], c);
 }
 
 void queue_remove(struct ctx *c)
 {
+    if (c->woken) {
+        c->woken = 0;
+        c->account->woken--;
+    }
     for (enum class class = 0; class < CLASSES; class++)
         if (list_remove(&pool.queue[class], c))
             return;

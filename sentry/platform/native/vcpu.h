@@ -92,6 +92,7 @@ struct ctx {
     struct account own;
     struct account *account; /* its process's, or NULL */
     struct ctx *next;   /* in one of pool.queue, or in pool.held */
+    uint8_t woken;      /* it waits in pool.queue[WOKE] */
     uint8_t woke;       /* it slept, and may make so many calls before it is one that calls */
     uint8_t long_runs;  /* in a row, up to COMPUTES: without the kernel */
 };
