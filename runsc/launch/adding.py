@@ -183,6 +183,7 @@ class Further:
             cpu_weight=limits.cpu_weight,
             oom_group=limits.oom_group,
             shares=self._joint.shares,
+            mortal_init=configure.is_mortal(container),
             stdio=(stdio[0], stdio[1], stdio[2]),
             preserved=places,
             control_listener_fd=place(listening.fileno()),

@@ -152,10 +152,11 @@ def _stay(
     if relay is not None:
         wishes = msgspec.structs.replace(wishes, wire=relay.slave)
     running = _bring_up(flags, store, state, container, wishes, programs)
+    running.as_program = wishes.as_program
     if relay is not None:
         relay.handed_over()
     try:
-        wakeup = signals.catch(as_program=wishes.mortal_init)
+        wakeup = signals.catch(as_program=wishes.as_program)
         with keep_clean(store, state.id, flags.log.warning, settings):
             state.phase = "running"
             store.save(state)

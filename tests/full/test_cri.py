@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.bundle import OVERFLOW
 from tests.full import cri
 from tests.full.containerd import (
     IMAGE,
@@ -261,7 +262,9 @@ def test_container_exit_codes_come_through(pods: Pods) -> None:
     pod = pods.run()
     fails = pods.start(pod, "sh", "-c", "exit 3")
     killed = pods.start(pod, "sh", "-c", "sh -c 'kill -KILL $$'; exit $?")
+    fell = pods.start(pod, "sh", "-c", OVERFLOW)
 
+    assert pods.ended(fell).exit_code == 139
     assert (pods.ended(fails).exit_code, pods.ended(fails).reason) == (3, "Error")
     assert pods.ended(killed).exit_code == 137
 

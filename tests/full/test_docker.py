@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import Result
+from tests.e2e.bundle import OVERFLOW, Result
 from tests.e2e.talker import Talker
 from tests.full.containerd import until
 from tests.full.docker import Docker, execute, needs_docker
@@ -45,6 +46,22 @@ def test_programs_that_cannot_run(docker: Docker, program: str, code: int, text:
 
     assert result.returncode == code
     assert text.lower() in result.stderr.lower()
+
+
+@pytest.mark.row("a program that a signal ends: 128 + n")
+@pytest.mark.parametrize(
+    ("flags", "script", "code"),
+    [
+        ((), OVERFLOW, 128 + signal.SIGSEGV),
+        (("--pid=host",), "kill -TERM $$", 128 + signal.SIGTERM),
+        ((), "kill -TERM $$; exit 3", 3),
+        (("--init",), "kill -TERM $$", 128 + signal.SIGTERM),
+    ],
+)
+def test_exit_code_tells_the_signal(
+    docker: Docker, flags: tuple[str, ...], script: str, code: int
+) -> None:
+    assert docker.run(*flags, "bb", "sh", "-c", script).returncode == code
 
 
 @pytest.mark.row("`--read-only`, `--user`, `--tmpfs`, `-e`, `-v`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.bundle import OVERFLOW
 from tests.full.engine import MEMORY, TIMEOUT_S
 from tests.full.podman import IMAGE, Podman, needs_podman
 from tests.full.runtimes import is_there, only_ours
@@ -210,6 +212,22 @@ def test_kill(podman: Podman, running: str) -> None:
 
     podman.ok("wait", running)
     assert podman.status(running).startswith("Exited (137)")
+
+
+@pytest.mark.row("a program that a signal ends: 128 + n")
+@pytest.mark.parametrize(
+    ("flags", "script", "code"),
+    [
+        ((), OVERFLOW, 128 + signal.SIGSEGV),
+        (("--pid=host",), "kill -TERM $$", 128 + signal.SIGTERM),
+        ((), "kill -TERM $$; exit 3", 3),
+        (("--init",), "kill -TERM $$", 128 + signal.SIGTERM),
+    ],
+)
+def test_exit_code_tells_the_signal(
+    podman: Podman, flags: tuple[str, ...], script: str, code: int
+) -> None:
+    assert podman.run(*flags, IMAGE, "sh", "-c", script).returncode == code
 
 
 @pytest.mark.row("`exec`, with `-e`, `-w`, `-u`, `-d`")
