@@ -19,8 +19,9 @@ import msgspec
 
 from runsc import host
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation, users
+from runsc.launch import isolation, users, view
 from runsc.launch.oom_victim import Victim
+from runsc.launch.view import View
 from runsc.oci.convert import Container
 from runsc.oci.users import Users
 from sentry.abi import mount
@@ -55,6 +56,8 @@ class Namespaces(msgspec.Struct, frozen=True):
     new: int = CLONE_NEWNS
     """CLONE_NEW* of those without a path, and one of mounts in any case: nobody who enters it, as
     `podman cp` does, may find the host's files there."""
+    view: View | None = None
+    """What is found there."""
     joined: tuple[tuple[str, str], ...] = ()
     """(type, path) of those with one."""
     first: tuple[tuple[str, str], ...] = ()
@@ -86,7 +89,13 @@ def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -
         sysctls = ()
     of_network = tuple(each for each in sysctls if each[0].startswith("net."))
     return Namespaces(
-        new, tuple(joined), tuple(first), users, container.hostname, of_network
+        new,
+        view.of(container),
+        tuple(joined),
+        tuple(first),
+        users,
+        container.hostname,
+        of_network,
     )
 
 
@@ -267,4 +276,4 @@ def _enter(namespaces: Namespaces) -> None:
         except OSError as error:
             raise OSError(error.errno, f"sysctl {name}: {error.strerror}") from None
     host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
-    isolation.leave_root()
+    view.enter(namespaces.view, has_processes=bool(namespaces.new & CLONE_NEWPID))

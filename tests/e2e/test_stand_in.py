@@ -214,16 +214,6 @@ def test_it_is_killed_when_the_sandbox_is(client: Client, reaper: None) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
-def test_who_enters_its_mounts_finds_nothing(client: Client) -> None:
-    pid = client.create("c")
-
-    found = os.listdir(f"/proc/{pid}/root")
-    mounts = Path(f"/proc/{pid}/mounts").read_text().splitlines()
-
-    assert found == []
-    assert [line.split()[0] for line in mounts] == ["runsc-empty"]
-
-
 def test_who_kills_it_ends_the_container(client: Client) -> None:
     pid = client.create("c")
     client.ok("start", "c")

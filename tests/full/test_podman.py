@@ -332,13 +332,21 @@ def test_privileged_container_runs_without_them(podman: Podman) -> None:
 
 @pytest.mark.row(
     "`top`",
-    ours="an error: use `exec CTR ps`, or `top` with options of ps(1)",
+    ours="one line for all of the container: use `exec CTR ps`, or `top` with options of ps(1)",
     gvisor="lists nothing",
 )
 def test_top_lists_what_runs_inside(podman: Podman, running: str) -> None:
-    shown = podman.ok("top", running, "pid", "args")
+    shown = podman.ok("top", running)
 
     assert "sleep 0.05" in shown or "trap" in shown
+
+
+@only_ours
+def test_top_shows_what_stands_for_the_container(podman: Podman, running: str) -> None:
+    shown = podman.ok("top", running, "pid", "comm", "args").splitlines()
+
+    assert len(shown) == 2
+    assert "runsc: " in shown[1]
 
 
 @pytest.mark.row("`stats`")
