@@ -28,6 +28,10 @@ def understood(
     if settings.host_uds == "none":
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))
+    if settings.opens_sockets:
+        open_ = (msgspec.structs.replace(each, reaches=bool(index) and not each.is_file)
+                 for index, each in enumerate(container.exports))  # fmt: skip
+        container = msgspec.structs.replace(container, exports=tuple(open_))
     if settings.host_fifo == "none":
         shut = (msgspec.structs.replace(each, opens=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))

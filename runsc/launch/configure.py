@@ -59,6 +59,11 @@ def is_mortal(container: Container) -> bool:
     return "pid" not in dict(container.namespaces)
 
 
+def has_services(flags: Globals, container: Container) -> bool:
+    """Whether there are sockets of the host to connect to, now or in a later container."""
+    return flags.opens_sockets or any(each.is_service for each in container.exports)
+
+
 def host_name(container: Container) -> str:
     """config.json's; where that lists no UTS namespace the container has the host's."""
     if "uts" in dict(container.namespaces):
@@ -178,7 +183,7 @@ def make_config(
         seccomp=container.seccomp,
         platform=flags.platform,
         network=network_of(flags, container),
-        services=any(each.is_service for each in container.exports),
+        services=has_services(flags, container),
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=limits.memory,

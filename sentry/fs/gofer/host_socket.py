@@ -1,4 +1,4 @@
-"""`GoferSocket`: a Unix socket of the host. Only one that is a mount itself is connected to."""
+"""`GoferSocket`: a Unix socket of the host. Which may be connected to, the Gofer decides."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import struct
 from typing import TYPE_CHECKING
 
 from gofer.p9.extensions import Tconnectx
-from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import Asked
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.fs.gofer.attachment import Attachment
+    from sentry.vfs.interface import Attributes
 
 MAX_GROUPS = 1024
 """So many of them go along."""
@@ -22,9 +24,9 @@ class GoferSocket(GoferInode):
 
     __slots__ = ()
 
-    def is_served(self) -> None:
-        """It is the root of a mount: a service outside may listen there."""
-        self.bound = self
+    def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
+        super().__init__(fs, key, attributes)
+        self.bound = self  # a service outside may listen there
 
     def connect(self, kind: int, creds: Credentials) -> int:
         """A descriptor of a connected socket, which does not block.
@@ -36,7 +38,8 @@ class GoferSocket(GoferInode):
         if asked is None:
             groups = creds.groups[:MAX_GROUPS]
             packed = struct.pack(f"<{len(groups)}I", *groups)
-            asked = Asked(session.send(Tconnectx(self.fid, kind, creds.euid, creds.egid, packed)))
+            request = Tconnectx(*self.reach(), kind, creds.euid, creds.egid, packed)
+            asked = Asked(session.send(request))
         session.complete(asked, (self, Tconnectx))
         asked.pending.result()
         return asked.pending.take_fd()
