@@ -116,9 +116,9 @@ class Pods:
         self.client.start(made)
         return made
 
-    def serving(self, pod: str, script: str) -> str:
+    def serving(self, pod: str, script: str, **fields: Any) -> str:
         """A container that runs this for each connection to port 8080, and listens."""
-        made = self.start(pod, "nc", "-ll", "-p", "8080", "-e", "sh", "-c", script)
+        made = self.start(pod, "nc", "-ll", "-p", "8080", "-e", "sh", "-c", script, **fields)
         until(lambda: self.client.exec(made, "nc", "127.0.0.1", "8080").exit_code == 0)
         return made
 
@@ -504,6 +504,19 @@ def test_host_network_has_the_hosts_addresses(pods: Pods) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert pods.shell(container, f"nc 127.0.0.1 {port} -e true && echo there") == "there\n"
+
+
+@only_ours
+def test_host_network_without_the_flag_is_a_loopback_of_the_pod_and_told(pods: Pods) -> None:
+    node = cri.Security(namespaces=cri.Namespaces(network=cri.NODE))
+    pod = pods.run(**in_namespaces(network=cri.NODE))
+    container = pods.serving(pod, "echo from the first", security=node)
+    other = pods.start(pod, security=cri.Security(namespaces=cri.Namespaces(network=cri.NODE)))
+
+    assert pods.shell(container, "ls /sys/class/net") == "lo\n"
+    assert pods.shell(other, "nc 127.0.0.1 8080 </dev/null") == "from the first\n"
+    log = (pods.containerd.folder / "log").read_text()
+    assert "a loopback interface alone, unless runsc is told --network=host" in log
 
 
 @pytest.mark.row("hostIPC")
