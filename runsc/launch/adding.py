@@ -55,6 +55,7 @@ class Further:
         self._wishes = wishes
         self._joint = joint
         self._own_sockets = False
+        self._streams = wishes.stdio
         self.processes = Processes(flags, state, container, joint, wishes.detach)
         self.standing: stand_in.StandIn | None = None
 
@@ -89,9 +90,11 @@ class Further:
         joins = self.processes.held(cgroup.open_joins() if cgroup is not None else ())
         victim = oom_victim.prepare(container, cgroup)
         self._own_sockets = self.processes.has_sockets_of_its_own()
+        self._streams = self._stdio()
+        terminal = self._streams[0] if self._wishes.console_socket else -1
         sysctls = container.sysctls if self._own_sockets else ()
         self.standing = standing = stand_in.spawn(
-            stand_in.asked_for(container, sysctls), state.id, joins, victim
+            stand_in.asked_for(container, sysctls), state.id, joins, victim, terminal
         )
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)
         self.processes.terms = msgspec.structs.replace(
@@ -149,7 +152,7 @@ class Further:
             fds.append(fd)
             return len(fds) - 1
 
-        stdio = tuple(map(place, self._stdio()))
+        stdio = tuple(map(place, self._streams))
         preserved = configure.preserved_fds(self._wishes.preserve_fds)
         places = tuple(map(place, self.processes.held(preserved)))
         listening = listen(self._store.path(state.id, "control.sock"))

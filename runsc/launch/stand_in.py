@@ -25,6 +25,7 @@ from runsc.launch.view import View
 from runsc.oci.convert import Container
 from runsc.oci.users import Users
 from sentry.abi import mount
+from sentry.abi.ioctl import TIOCSCTTY
 from sentry.abi.sched import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -158,12 +159,19 @@ def spawn(
     container_id: str,
     joins: tuple[int, ...],
     victim: Victim | None = None,
+    terminal: int = -1,
 ) -> StandIn:
-    """Make it. Raises: RuntimeFailure."""
+    """Make it. `terminal`: it tells the Sentry of new sizes of that, which is nobody else's.
+
+    Raises: RuntimeFailure.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flags = namespaces.new & ~CLONE_NEWCGROUP
 
     def body() -> int:
+        isolation.leave_session()
+        if terminal >= 0:
+            fcntl.ioctl(terminal, TIOCSCTTY, 0)
         return _become(namespaces, container_id, (ours, theirs), joins, victim)
 
     if namespaces.first:
@@ -222,7 +230,6 @@ def _become(
     """The body of the process until it is its program; gives its exit code."""
     sentry, life = ends
     try:
-        isolation.leave_session()
         program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
         if joins:
             from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them imported it

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import struct
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -360,6 +363,30 @@ def test_terminal_of_its_own(pod: Pod, tmp_path: Path) -> None:
     wait_for_end(pidfd)
     os.close(master)
     assert first.ok("exec", "pause", "echo", "alive") == "alive\n"
+
+
+def test_new_size_of_its_terminal_reaches_the_program_at_once(pod: Pod, tmp_path: Path) -> None:
+    pod.run("pause")
+    client = pod.client("app")
+    script = "trap 'stty size; exit 3' WINCH; echo ready; while :; do sleep 0.01; done"
+    client.bundle.args("sh", "-c", script)
+    client.bundle.configure(joins(network=pod.path("pause", "net")))
+    client.bundle.document["process"]["terminal"] = True
+    console = ConsoleSocket(tmp_path / "console")
+    pod.pids["app"] = client.create("app", f"--console-socket={console.path}")
+    pidfd = os.pidfd_open(pod.pids["app"])
+    master = console.take()
+    client.ok("start", "app")
+    seen = b""
+    while b"ready\r\n" not in seen:
+        seen += os.read(master, 1000)
+
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))
+
+    while b"40 100\r\n" not in seen:
+        seen += os.read(master, 1000)
+    wait_for_end(pidfd)
+    os.close(master)
 
 
 def test_run_in_the_foreground(pod: Pod) -> None:
