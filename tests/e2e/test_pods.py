@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -419,6 +420,36 @@ def test_limit_of_memory_is_each_containers(pod: Pod) -> None:
     events = second.ok("exec", "app", "cat", "/sys/fs/cgroup/memory.events")
     assert "oom_kill 1\n" in events
     assert "oom_kill 0\n" in first.ok("exec", "pause", "cat", "/sys/fs/cgroup/memory.events")
+
+
+def test_quota_of_cpu_is_each_containers(pod: Pod) -> None:
+    def limited(document: Document) -> None:
+        document["linux"]["resources"] = {"cpu": {"quota": 10_000, "period": 100_000}}
+
+    busy = "echo up; while :; do :; done"
+    first = pod.run("pause", busy)
+    second = pod.run("app", busy, change=limited)
+    said(second, "app", "up")
+
+    def used_ns(client: Client, name: str) -> int:
+        stats = json.loads(client.ok("events", "--stats", name))
+        return int(stats["data"]["cpu"]["usage"]["total"])
+
+    before, began = used_ns(second, "app"), time.monotonic_ns()
+    free = used_ns(first, "pause")
+    while used_ns(first, "pause") < free + 1_000_000_000:
+        pass
+    used, passed = used_ns(second, "app") - before, time.monotonic_ns() - began
+
+    assert 0 < used < passed * 0.1 + 2 * 10_000_000 + 50_000_000
+    assert second.ok("exec", "app", "cat", "/sys/fs/cgroup/cpu.max") == "10000 100000\n"
+    second.ok("pause", "app")
+    second.ok("resume", "app")
+    second.ok("update", "--cpu-quota=-1", "app")
+    before = used_ns(second, "app")
+    while used_ns(second, "app") < before + 300_000_000:
+        pass
+    second.ok("kill", "app", "KILL")
 
 
 def test_container_that_has_ended_leaves_nothing_in_the_sandbox(pod: Pod, tmp_path: Path) -> None:
