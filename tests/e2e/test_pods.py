@@ -342,6 +342,52 @@ def test_folder_of_two_containers_is_one_file_system(pod: Pod, tmp_path: Path) -
     assert two.ok("exec", "two", *stat) == three.ok("exec", "three", *stat)
 
 
+MEETS = """
+import os, socket
+server = socket.socket(socket.AF_UNIX)
+server.bind("/v/sock")
+server.listen()
+print("ready", flush=True)
+server.accept()[0].send(b"met")
+"""
+LOOKS = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/v/sock'); print(s.recv(9))"
+
+
+def test_folder_that_was_first_mounted_read_only_is_one_file_system(
+    tmp_path: Path, debian: Path, platform: str
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "f").write_text("there\n")
+
+    def mounted(how: str) -> Callable[[Document], None]:
+        mount = {"destination": "/v", "source": str(volume), "options": ["bind", how]}
+        return lambda document: document["mounts"].append(mount)
+
+    pod = Pod(tmp_path / "pod", debian, platform)
+    pod.run("pause", "exec sleep 1000")
+    reads = pod.run("reads", "cd /v; exec sleep 1000", change=mounted("ro"))
+    assert reads.ok("exec", "reads", "cat", "/v/f") == "there\n"
+    writes = pod.create("writes", change=mounted("rw"))
+    writes.ok("start", "writes")
+    server = writes.begin("exec", "writes", "python3", "-uc", MEETS)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+
+    assert reads.ok("exec", "reads", "python3", "-c", LOOKS) == "b'met'\n"
+    stat = "stat", "-c", "%d:%i", "/v/f"
+    assert reads.ok("exec", "reads", *stat) == writes.ok("exec", "writes", *stat)
+    refused = reads.call("exec", "reads", "touch", "/v/f", "/v/g")
+    assert refused.stderr.count("Read-only file system") == 2
+    assert reads.ok("exec", "reads", "sh", "-c", "cat /proc/1/cwd/f; grep -c ' /v ' /proc/mounts")
+    writes.ok("delete", "--force", "writes")
+    assert reads.ok("exec", "reads", "cat", "/v/f") == "there\n"
+    server.communicate(timeout=60)
+    pod.run("writes", change=mounted("rw"))
+    assert reads.ok("exec", "reads", *stat) == pod.client("writes").ok("exec", "writes", *stat)
+    pod.end()
+
+
 def test_terminal_of_its_own(pod: Pod, tmp_path: Path) -> None:
     first = pod.run("pause")
     client = pod.client("app")
