@@ -11,7 +11,6 @@ from runsc.launch import launch
 from runsc.oci import convert, spec
 from runsc.options import Globals
 
-
 NO_HOST_NETWORK = (
     "config.json lists no network namespace, which asks for the host's network: the container has a"
     " loopback interface alone, unless runsc is told --network=host"

@@ -90,7 +90,7 @@ def test_root_that_is_kept_and_its_bind_mounts(kept: Client, tmp_path: Path) -> 
     given = kept.ok(*inside, "cat", "/etc/given", "/new/volume/given", "/etc/file")
     assert given == "three\nfour\nof the host\n"
     for place in ("ro", "t", "dev", "proc/1"):
-        with pytest.raises(OSError, match="Read-only file system|No such file|not permitted"):
+        with pytest.raises(OSError, match=r"Read-only file system|No such file|not permitted"):
             (root / place / "file").touch()
     assert os.listdir(root / "t") == os.listdir(root / "dev") == []
 

@@ -1093,7 +1093,7 @@ def test_cdi_device_of_the_host_is_refused_by_its_name(pods: Pods, tmp_path: Pat
     pod = pods.run()
     bad = pods.create(pod, "true", cdi_devices=[cri.CdiDevice("cncf.io/test=one")])
 
-    with pytest.raises(grpc.RpcError, match="/dev/kvm .c 10:232. is a device of the host"):
+    with pytest.raises(grpc.RpcError, match=r"/dev/kvm .c 10:232. is a device of the host"):
         pods.client.start(bad)
 
 

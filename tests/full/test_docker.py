@@ -16,7 +16,7 @@ from tests.e2e.talker import Talker
 from tests.full.containerd import until
 from tests.full.docker import Docker, execute, needs_docker
 from tests.full.engine import MEMORY, TIMEOUT_S
-from tests.full.runtimes import RUNTIME, is_there
+from tests.full.runtimes import RUNTIME, is_there, only_ours
 
 PIDS = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null"
 pytestmark = [pytest.mark.full, pytest.mark.root, needs_docker, is_there]
@@ -207,6 +207,21 @@ def test_commands_for_a_container_in_anothers_network(docker: Docker) -> None:
         assert docker.ok("exec", "base", "echo", "alive") == "alive"
     finally:
         docker.call("rm", "--force", "near", "full", "base")
+
+
+@only_ours
+def test_device_of_the_host_is_refused_by_its_name(docker: Docker) -> None:
+    result = docker.run("--device=/dev/kvm", "bb", "true")
+
+    assert result.returncode != 0
+    assert "/dev/kvm (c 10:232) is a device of the host" in result.stderr
+
+
+@only_ours
+def test_network_of_the_host_without_the_flag_is_a_loopback(docker: Docker) -> None:
+    result = docker.call("run", "--rm", "--network=host", "bb", "ls", "/sys/class/net")
+
+    assert (result.returncode, result.stdout) == (0, "lo\n")
 
 
 @pytest.mark.row("`--uts=host`")
