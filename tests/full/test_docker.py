@@ -217,13 +217,6 @@ def test_device_of_the_host_is_refused_by_its_name(docker: Docker) -> None:
     assert "/dev/kvm (c 10:232) is a device of the host" in result.stderr
 
 
-@only_ours
-def test_network_of_the_host_without_the_flag_is_a_loopback(docker: Docker) -> None:
-    result = docker.call("run", "--rm", "--network=host", "bb", "ls", "/sys/class/net")
-
-    assert (result.returncode, result.stdout) == (0, "lo\n")
-
-
 @pytest.mark.row("`--uts=host`")
 def test_uts_of_the_host(docker: Docker) -> None:
     assert docker.run("--uts=host", "bb", "hostname").stdout.strip() == os.uname().nodename

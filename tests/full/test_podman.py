@@ -214,7 +214,10 @@ def test_kill(podman: Podman, running: str) -> None:
     assert podman.status(running).startswith("Exited (137)")
 
 
-@pytest.mark.row("a program that a signal ends: 128 + n")
+@pytest.mark.row(
+    "a program that a signal ends: 128 + n",
+    gvisor="an init dies of SIGTERM, too",
+)
 @pytest.mark.parametrize(
     ("flags", "script", "code"),
     [
