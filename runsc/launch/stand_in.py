@@ -171,7 +171,8 @@ def spawn(
     def body() -> int:
         isolation.leave_session()
         if terminal >= 0:
-            fcntl.ioctl(terminal, TIOCSCTTY, 0)
+            with suppress(OSError):  # new sizes are then seen late
+                fcntl.ioctl(terminal, TIOCSCTTY, 0)
         return _become(namespaces, container_id, (ours, theirs), joins, victim)
 
     if namespaces.first:

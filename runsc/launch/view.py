@@ -88,11 +88,11 @@ def _clone(export: Export) -> int:
 
 
 def _leave_for(view: View, processes: int) -> None:
-    trees = {
-        index: _clone(each.export)
-        for index, each in enumerate(view.mounts)
-        if each.export is not None
-    }
+    trees = {}
+    for index, each in enumerate(view.mounts):
+        if each.export is not None:
+            with suppress(OSError):  # an ordinary user may have no part of some mounts
+                trees[index] = _clone(each.export)
     root = _clone(view.root)
     host.attach_mount(root, "/proc")
     os.close(root)

@@ -138,6 +138,8 @@ class RunningTrees:
         for container in (kernel.container, *kernel.further):
             mounts = container.ns.mounts.mounts
             async with mounts.lock:
+                if container is not kernel.container and container not in kernel.further:
+                    continue  # it has ended meanwhile
                 for mount in [each for each in mounts if _is_bare(each, older)]:
                     above = kernel.vfs.new_mount(newer, mount.flags)
                     mounts.attach(above, mount.location)

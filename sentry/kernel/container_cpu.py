@@ -59,11 +59,12 @@ class CpuQuotas:
             period = self._periods.get(container)
             if period is None or period.idle:
                 now_ns = self._kernel.loop.now_ns()
-                self._begin(container, Period(now_ns, container.cpu_ns()))
+                ran_ns = container.cpu_ns()
+                self._begin(container, Period(now_ns, ran_ns), ran_ns)
 
-    def _begin(self, container: Container, period: Period) -> None:
+    def _begin(self, container: Container, period: Period, ran_ns: int) -> None:
         self._periods[container] = period
-        self._arm(container, period, period.used_ns)
+        self._arm(container, period, ran_ns)
 
     def _arm(self, container: Container, period: Period, ran_ns: int) -> None:
         quota_us, period_us = container.cpu_quota
@@ -84,11 +85,12 @@ class CpuQuotas:
             return
         now_ns, ran_ns = self._kernel.loop.now_ns(), container.cpu_ns()
         used_ns = ran_ns - period.used_ns
-        if now_ns >= period.start_ns + period_ns:
-            owed_ns = max(0, used_ns - quota_ns)
+        if passed := (now_ns - period.start_ns) // period_ns:
+            owed_ns = max(0, used_ns - quota_ns * passed)
             if owed_ns < quota_ns:
                 pause.unthrottle(container)
-            self._begin(container, Period(now_ns, ran_ns - owed_ns, idle=not used_ns))
+            following = Period(now_ns, ran_ns - owed_ns, idle=not used_ns)
+            self._begin(container, following, ran_ns)
             return
         if used_ns >= quota_ns:
             pause.throttle(container)

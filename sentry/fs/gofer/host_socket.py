@@ -6,14 +6,12 @@ import struct
 from typing import TYPE_CHECKING
 
 from gofer.p9.extensions import Tconnectx
-from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.session import Asked
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
-    from sentry.fs.gofer.attachment import Attachment
-    from sentry.vfs.interface import Attributes
 
 MAX_GROUPS = 1024
 """So many of them go along."""
@@ -24,9 +22,7 @@ class GoferSocket(GoferInode):
 
     __slots__ = ()
 
-    def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
-        super().__init__(fs, key, attributes)
-        self.bound = self  # a service outside may listen there
+    is_service = True
 
     def connect(self, kind: int, creds: Credentials) -> int:
         """A descriptor of a connected socket, which does not block.
