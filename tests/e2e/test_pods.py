@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.abi.test_abi import compile_program, with_everything
 from tests.e2e.bundle import Bundle, Document
 from tests.e2e.client import Client, ConsoleSocket, wait_for_end
 
@@ -386,6 +387,21 @@ def test_folder_that_was_first_mounted_read_only_is_one_file_system(
     pod.run("writes", change=mounted("rw"))
     assert reads.ok("exec", "reads", *stat) == pod.client("writes").ok("exec", "writes", *stat)
     pod.end()
+
+
+def test_ends_of_threads_are_told_to_a_tracer(tmp_path: Path, pod: Pod) -> None:
+    """By their numbers, which are others there than in the sandbox's first PID namespace."""
+    program = compile_program("ptrace_events", tmp_path)
+    mount = {"destination": "/events", "source": str(program), "options": ["bind", "ro"]}
+
+    def mounted(document: Document) -> None:
+        with_everything(document)
+        document["mounts"].append(mount)
+
+    pod.run("pause")
+    second = pod.run("app", change=mounted)
+
+    assert second.call("exec", "app", "/events").stderr == ""
 
 
 def test_terminal_of_its_own(pod: Pod, tmp_path: Path) -> None:
