@@ -29,5 +29,7 @@ class Attachment(Struct, frozen=True):
     cache: CacheMode = CacheMode.EXCLUSIVE
     connects: bytes = b""
     """Of a socket that clients may connect to: what it is called in the root of this process."""
+    reaches: bool = False
+    """Clients may connect to sockets that lie in it."""
     opens: bytes = b""
     """Of a FIFO that clients may open: likewise."""

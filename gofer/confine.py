@@ -35,8 +35,8 @@ _CONNECT: Final = {
 
 
 def connects(attachments: Iterable[Attachment]) -> bool:
-    """Whether there are sockets among them."""
-    return any(attachment.connects for attachment in attachments)
+    """Whether there are sockets among them that may be connected to, or below them."""
+    return any(attachment.connects or attachment.reaches for attachment in attachments)
 
 
 def capabilities(attachments: Sequence[Attachment]) -> dict[int, str]:
@@ -180,11 +180,15 @@ SYSCALLS: Final = (
 CONNECT: Final = (
     Rule(
         "socket",
-        "to be connected to a socket that config.json mounts",
+        "to be connected to a socket of the host that a program may reach",
         (Argument(0, lib.AF_UNIX, _LOW),),
         use="sockets",
     ),
-    Rule("connect", "the same; the names are those in the empty root", use="sockets"),
+    Rule(
+        "connect",
+        "the same; a name is one in the empty root, or in a directory that is served",
+        use="sockets",
+    ),
     Rule("setresuid", "as who asks for it, and back", use="sockets"),
     Rule("setresgid", "as who asks for it, and back", use="sockets"),
     Rule("setgroups", "as who asks for it, and back", use="sockets"),

@@ -160,6 +160,9 @@ int gofer_connect(const char *path, int kind, uint32_t uid, uint32_t gid, const 
     return fd;
 }
 
+/* connect(2) takes a name and no descriptor: see gofer_watch. */
+int gofer_chdir(int dirfd) { return result(fchdir(dirfd)); }
+
 int gofer_chown(int fd, uint32_t uid, uint32_t gid)
 {
     return result(fchownat(fd, "", uid, gid, AT_EMPTY_PATH));

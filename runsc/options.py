@@ -53,6 +53,11 @@ class Globals(Value):
     strace_limit: int = 32
     """Bytes of what is read and written."""
 
+    @property
+    def opens_sockets(self) -> bool:
+        """Programs may connect to sockets of the host that lie in mounted folders."""
+        return self.host_uds == "open"
+
     def store(self) -> Store:
         """The state root, made if it is not there."""
         from runsc.containers.container import Store  # noqa: PLC0415  `exec` needs none

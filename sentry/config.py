@@ -149,6 +149,8 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     pids_limit: int = 0
     """Tasks that the container may have at a time; 0: not limited."""
 
+    mortal_init: bool = False
+    """The first process dies of signals as any other, though it is process 1."""
     preserved: tuple[int, ...] = ()
     """Descriptors of the caller that the program gets as 3 and up."""
     stdio: tuple[int, int, int] = (0, 1, 2)
@@ -185,8 +187,6 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
     cpus: int = 1
     """CPUs that the caller may run on: what the program is shown."""
-    mortal_init: bool = False
-    """The first process dies of signals as any other, though it is process 1."""
     await_start: bool = False
     """Created now, started later through the control socket: outlives who created it."""
     control_fd: int = -1

@@ -241,12 +241,14 @@ class Runwatchx(Message):
 
 @message(228)
 class Tconnectx(Message):
-    """A socket of `kind`, connected to the socket that the attachment of `fid` is, with the reply.
+    """A socket of `kind`, connected to the socket `name` in `fid` (empty: the attachment of `fid`
+    itself), with the reply.
 
     As this user, with these groups (32 bits each, little-endian).
     """
 
     fid: U32
+    name: Str
     kind: U32
     uid: U32
     gid: U32

@@ -82,7 +82,7 @@ def command(flags: Globals, root: str, cwd: str | None, quiet: bool, args: tuple
     container = convert.container("/", made, "memory", _nothing if quiet else flags.log.warning)
     name = f"runsc-do-{os.getpid()}"
     identity = launch.Identity(name, root, container.exports[0].path, made.oci_version, {})
-    raise click.exceptions.Exit(launch.run(flags, identity, container, Wishes(mortal_init=True)))
+    raise click.exceptions.Exit(launch.run(flags, identity, container, Wishes(as_program=True)))
 
 
 def _read_nothing() -> None:

@@ -55,6 +55,7 @@ class Further:
         self._wishes = wishes
         self._joint = joint
         self._own_sockets = False
+        self._streams = wishes.stdio
         self.processes = Processes(flags, state, container, joint, wishes.detach)
         self.standing: stand_in.StandIn | None = None
 
@@ -89,9 +90,11 @@ class Further:
         joins = self.processes.held(cgroup.open_joins() if cgroup is not None else ())
         victim = oom_victim.prepare(container, cgroup)
         self._own_sockets = self.processes.has_sockets_of_its_own()
+        self._streams = self._stdio()
+        terminal = self._streams[0] if self._wishes.console_socket else -1
         sysctls = container.sysctls if self._own_sockets else ()
         self.standing = standing = stand_in.spawn(
-            stand_in.asked_for(container, sysctls), state.id, joins, victim
+            stand_in.asked_for(container, sysctls), state.id, joins, victim, terminal
         )
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)
         self.processes.terms = msgspec.structs.replace(
@@ -120,7 +123,7 @@ class Further:
         if maker.network == "host" or maker.services:
             return
         for export in self._container.exports:
-            if export.is_service:
+            if export.is_service or export.reaches:
                 raise RuntimeFailure(
                     f'{export.path}: the sandbox "{maker.id}", which the container belongs to, was'
                     " made without sockets of the host"
@@ -149,7 +152,7 @@ class Further:
             fds.append(fd)
             return len(fds) - 1
 
-        stdio = tuple(map(place, self._stdio()))
+        stdio = tuple(map(place, self._streams))
         preserved = configure.preserved_fds(self._wishes.preserve_fds)
         places = tuple(map(place, self.processes.held(preserved)))
         listening = listen(self._store.path(state.id, "control.sock"))
@@ -183,6 +186,7 @@ class Further:
             cpu_weight=limits.cpu_weight,
             oom_group=limits.oom_group,
             shares=self._joint.shares,
+            mortal_init=configure.is_mortal(container),
             stdio=(stdio[0], stdio[1], stdio[2]),
             preserved=places,
             control_listener_fd=place(listening.fileno()),

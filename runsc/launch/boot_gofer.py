@@ -176,4 +176,6 @@ def _attach(index: int, export: Export) -> Attachment:
     cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
     connects = b"/%d" % index if export.is_service else b""
     opens = b"/%d" % index if export.is_fifo else b""
-    return Attachment(str(index).encode(), fd, not export.writable, cache, connects, opens)
+    return Attachment(
+        str(index).encode(), fd, not export.writable, cache, connects, export.reaches, opens
+    )

@@ -11,6 +11,11 @@ from runsc.launch import launch
 from runsc.oci import convert, spec
 from runsc.options import Globals
 
+NO_HOST_NETWORK = (
+    "config.json lists no network namespace, which asks for the host's network: the container has a"
+    " loopback interface alone, unless runsc is told --network=host"
+)
+
 
 def understood(
     settings: Globals, bundle: str, container_id: str
@@ -28,9 +33,15 @@ def understood(
     if settings.host_uds == "none":
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))
+    if settings.opens_sockets:
+        open_ = (msgspec.structs.replace(each, reaches=bool(index) and not each.is_file)
+                 for index, each in enumerate(container.exports))  # fmt: skip
+        container = msgspec.structs.replace(container, exports=tuple(open_))
     if settings.host_fifo == "none":
         shut = (msgspec.structs.replace(each, opens=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))
+    if settings.network is None and "network" not in dict(container.namespaces):
+        settings.log.warning(NO_HOST_NETWORK)
     identity = launch.Identity(
         container_id,
         bundle,

@@ -39,8 +39,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """What is behind the program's terminal, if not the caller's own."""
     stdio: tuple[int, int, int] = (0, 1, 2)
     """What the program has as these."""
-    mortal_init: bool = False
-    """Its first process is a program as any other, which signals end, not the container's init."""
+    as_program: bool = False
+    """Its first process is a program at the caller's terminal, not the container's init."""
 
 
 def network_of(flags: Globals, container: Container) -> str:
@@ -52,6 +52,16 @@ def network_of(flags: Globals, container: Container) -> str:
         return flags.network
     asked = "network" in dict(container.namespaces) and isolation.is_privileged()
     return "host" if asked else "none"
+
+
+def is_mortal(container: Container) -> bool:
+    """Whether its first process is no init: what has no PID namespace is none, as with runc."""
+    return "pid" not in dict(container.namespaces)
+
+
+def has_services(flags: Globals, container: Container) -> bool:
+    """Whether there are sockets of the host to connect to, now or in a later container."""
+    return flags.opens_sockets or any(each.is_service for each in container.exports)
 
 
 def host_name(container: Container) -> str:
@@ -173,7 +183,7 @@ def make_config(
         seccomp=container.seccomp,
         platform=flags.platform,
         network=network_of(flags, container),
-        services=any(each.is_service for each in container.exports),
+        services=has_services(flags, container),
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=limits.memory,
@@ -184,7 +194,7 @@ def make_config(
         cpus=limits.cpus,
         await_start=wishes.detach
         or bool(container.hooks is not None and container.hooks.start_container),
-        mortal_init=wishes.mortal_init,
+        mortal_init=wishes.as_program or is_mortal(container),
         preserved=preserved,
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,

@@ -18,7 +18,7 @@ from runsc.containers.processes import start_time, write_pid_file
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
-from runsc.launch.configure import Wishes, make_config, network_of
+from runsc.launch.configure import Wishes, has_services, make_config, network_of
 from runsc.launch.janitor import keep_clean
 from runsc.launch.programs import Programs, gofer
 from runsc.oci.convert import Container
@@ -152,10 +152,11 @@ def _stay(
     if relay is not None:
         wishes = msgspec.structs.replace(wishes, wire=relay.slave)
     running = _bring_up(flags, store, state, container, wishes, programs)
+    running.as_program = wishes.as_program
     if relay is not None:
         relay.handed_over()
     try:
-        wakeup = signals.catch(as_program=wishes.mortal_init)
+        wakeup = signals.catch(as_program=wishes.as_program)
         with keep_clean(store, state.id, flags.log.warning, settings):
             state.phase = "running"
             store.save(state)
@@ -244,7 +245,7 @@ def _bring_up(
             state.gofer_pid = running.gofer_pid
             state.gofer_start = start_time(running.gofer_pid)
             state.network = network_of(flags, container)
-            state.services = any(each.is_service for each in container.exports)
+            state.services = has_services(flags, container)
             if state.hooks:
                 store.save(state)
                 around.run_hooks(state)

@@ -58,17 +58,17 @@ class Sandbox:
         hold: socket.socket | None,
         stand_in: StandIn | None = None,
         network_pid: int = 0,
-        mortal: bool = False,
     ):
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._network_pid = network_pid
-        self._mortal = mortal
         self._stand_in = stand_in
         self._control = control
         self._hold = hold
         self.on_resize: Callable[[], object] = lambda: None
         """Before the Sentry hears of a new size of the caller's terminal."""
+        self.as_program = False
+        """The first process is a program at the caller's terminal, and may have children there."""
         self._lines = LineBuffer()
         self._events: set[str] = set()
         self._late_at: float | None = None
@@ -81,8 +81,8 @@ class Sandbox:
     def forward(self, number: int) -> None:
         """A signal of ours for the container's first process. It may be gone; that is no error.
 
-        If that is not its init but a program as others, it is its process group's, where a
-        terminal would have sent it to that.
+        Of a program at the caller's terminal it is its process group's, where a terminal would
+        have sent it to that.
         """
         if number == signal.SIGWINCH:
             self.on_resize()
@@ -93,7 +93,7 @@ class Sandbox:
             stop_as_told()
             self._send(Request("resume"))
             return
-        group = self._mortal and number in TERMINAL
+        group = self.as_program and number in TERMINAL
         self._send(Request("kill", signal=number, pid=-1 if group else 1))
 
     def _send(self, request: Request) -> None:
@@ -353,5 +353,4 @@ def start(
     if config.network_fd >= 0:
         os.close(config.network_fd)
     stand_in.close()
-    mortal = config.mortal_init
-    return Sandbox(pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid, mortal)
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid)

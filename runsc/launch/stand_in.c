@@ -6,6 +6,9 @@
  * back. At its end without one the container was killed. A negative status says to wait for that
  * end, too: the other side is also held by who has still to do something (oom_victim.c).
  *
+ * Where it leads the session of the container's terminal on the host, it hears of a new window size,
+ * and says so by a byte; strict mode lets a handler write and return.
+ *
  * As pid 1 of a PID namespace it can raise no signal at itself. But what seccomp's strict mode does
  * to who makes another call looks like SIGKILL to the parent, whoever it is: do_exit(SIGKILL).
  */
@@ -18,6 +21,9 @@
 #include "freestanding.h"
 
 #define LIFE 3
+#ifndef SA_RESTORER
+#define SA_RESTORER 0x04000000 /* asm/signal.h */
+#endif
 
 /* struct sigaction of the kernel. */
 struct action {
@@ -26,6 +32,17 @@ struct action {
     void (*restorer)(void);
     uint64_t mask;
 };
+
+static void resized(int number)
+{
+    (void)number;
+    call(SYS_write, LIFE, (long)"", 1, 0);
+}
+
+/* Where a handler returns to. */
+void restore(void);
+__asm__("restore: mov $15, %eax\n\tsyscall");
+_Static_assert(SYS_rt_sigreturn == 15, "restore");
 
 /* For SIGKILL this call is one too many. */
 static void end(int status)
@@ -40,12 +57,14 @@ static void end(int status)
 __attribute__((noreturn, used)) static void stand_in(const char *title)
 {
     struct action ignored = {.handler = SIG_IGN};
-    uint64_t every = ~0ull;
+    struct action told = {resized, SA_RESTORER | SA_RESTART, restore, ~0ull};
+    uint64_t most = ~(1ull << (SIGWINCH - 1));
     int status = SIGKILL;
     call(SYS_prctl, PR_SET_NAME, (long)title, 0, 0);
     /* orphans of its PID namespace, such as nsenter(1) leaves, are nobody's zombies */
     call(SYS_rt_sigaction, SIGCHLD, (long)&ignored, 0, sizeof ignored.mask);
-    call(SYS_rt_sigprocmask, SIG_BLOCK, (long)&every, 0, sizeof every);
+    call(SYS_rt_sigaction, SIGWINCH, (long)&told, 0, sizeof told.mask);
+    call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&most, 0, sizeof most);
     if (call(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_STRICT, 0, 0) == 0
         && call(SYS_write, LIFE, (long)"", 1, 0) == 1
         && call(SYS_read, LIFE, (long)&status, sizeof status, 0) == sizeof status) {

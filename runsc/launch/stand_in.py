@@ -19,11 +19,13 @@ import msgspec
 
 from runsc import host
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation, users
+from runsc.launch import isolation, users, view
 from runsc.launch.oom_victim import Victim
+from runsc.launch.view import View
 from runsc.oci.convert import Container
 from runsc.oci.users import Users
 from sentry.abi import mount
+from sentry.abi.ioctl import TIOCSCTTY
 from sentry.abi.sched import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -55,6 +57,8 @@ class Namespaces(msgspec.Struct, frozen=True):
     new: int = CLONE_NEWNS
     """CLONE_NEW* of those without a path, and one of mounts in any case: nobody who enters it, as
     `podman cp` does, may find the host's files there."""
+    view: View | None = None
+    """What is found there."""
     joined: tuple[tuple[str, str], ...] = ()
     """(type, path) of those with one."""
     first: tuple[tuple[str, str], ...] = ()
@@ -86,7 +90,13 @@ def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -
         sysctls = ()
     of_network = tuple(each for each in sysctls if each[0].startswith("net."))
     return Namespaces(
-        new, tuple(joined), tuple(first), users, container.hostname, of_network
+        new,
+        view.of(container),
+        tuple(joined),
+        tuple(first),
+        users,
+        container.hostname,
+        of_network,
     )
 
 
@@ -149,12 +159,20 @@ def spawn(
     container_id: str,
     joins: tuple[int, ...],
     victim: Victim | None = None,
+    terminal: int = -1,
 ) -> StandIn:
-    """Make it. Raises: RuntimeFailure."""
+    """Make it. `terminal`: it tells the Sentry of new sizes of that, which is nobody else's.
+
+    Raises: RuntimeFailure.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flags = namespaces.new & ~CLONE_NEWCGROUP
 
     def body() -> int:
+        isolation.leave_session()
+        if terminal >= 0:
+            with suppress(OSError):  # new sizes are then seen late
+                fcntl.ioctl(terminal, TIOCSCTTY, 0)
         return _become(namespaces, container_id, (ours, theirs), joins, victim)
 
     if namespaces.first:
@@ -213,7 +231,6 @@ def _become(
     """The body of the process until it is its program; gives its exit code."""
     sentry, life = ends
     try:
-        isolation.leave_session()
         program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
         if joins:
             from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them imported it
@@ -267,4 +284,4 @@ def _enter(namespaces: Namespaces) -> None:
         except OSError as error:
             raise OSError(error.errno, f"sysctl {name}: {error.strerror}") from None
     host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
-    isolation.leave_root()
+    view.enter(namespaces.view, has_processes=bool(namespaces.new & CLONE_NEWPID))

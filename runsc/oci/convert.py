@@ -60,6 +60,8 @@ class Export(msgspec.Struct, frozen=True):
     """A user namespace with these maps: `runsc.launch.users`."""
     connects: bool = True
     """Of a socket: programs may connect to it."""
+    reaches: bool = False
+    """Programs may connect to sockets in it."""
     opens: bool = True
     """Of a FIFO: programs may open it."""
     follows: bool = False

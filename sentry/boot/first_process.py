@@ -96,6 +96,7 @@ async def load_further(kernel: Kernel, config: ContainerConfig, container: Conta
         raise
     if container.pids.init is None:
         container.pids.init = task.group
+        container.pids.mortal = config.mortal_init
     first_task(kernel, task)
     container.init = task.group
     return task

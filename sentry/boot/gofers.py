@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.vfs.interface import FileSystem
+    from sentry.vfs.mount import Mount
 
 
 class Gofer:
@@ -121,6 +122,30 @@ class RunningTrees:
         found = trees.find(entry.place, read_only)
         if found is None:
             fs = await self._volumes.open(entry.attachment, read_only, entry.follows)
+            older = None if read_only else trees.find(entry.place, True)
             found = trees.find(entry.place, read_only) or trees.keep(entry.place, read_only, fs)
+            if older is not None and older is not found:
+                await self._replace(older, found)
         self._gofers.use(found.session, self._container)
         return found
+
+    async def _replace(self, older: FileSystem, newer: GoferFileSystem) -> None:
+        """Who has a place to read alone gets the file system that others write to on top of that,
+        to read: whoever looks from now on is in the same one. What is open stays, and so does a
+        mount that has others below it, which would be hidden.
+        """
+        kernel = self._kernel
+        for container in (kernel.container, *kernel.further):
+            mounts = container.ns.mounts.mounts
+            async with mounts.lock:
+                if container is not kernel.container and container not in kernel.further:
+                    continue  # it has ended meanwhile
+                for mount in [each for each in mounts if _is_bare(each, older)]:
+                    above = kernel.vfs.new_mount(newer, mount.flags)
+                    mounts.attach(above, mount.location)
+                    self._gofers.use(newer.session, container)
+
+
+def _is_bare(mount: Mount, fs: FileSystem) -> bool:
+    """All of a file system, with nothing mounted in it."""
+    return mount.fs is fs and mount.root.inode is fs.root and not mount.mounted

@@ -71,10 +71,15 @@ class Running:
         self._server = ControlServer(
             loop, self.operations, -1, config.control_listener_fd, beside=self._containers.server
         )
-        loop.watch(config.stand_in_fd, select.EPOLLRDHUP, self._stand_in_gone)
+        loop.watch(config.stand_in_fd, select.EPOLLIN | select.EPOLLRDHUP, self._stand_in_told)
         loop.watch(self._gofer_end, select.EPOLLRDHUP, self._gofer_gone)
 
-    def _stand_in_gone(self, _events: int) -> None:
+    def _stand_in_told(self, _events: int) -> None:
+        """A byte: its terminal has a new size. Its end: so is that of the container."""
+        with suppress(OSError):
+            if os.read(self._config.stand_in_fd, 1):
+                self.operations.control_resize()
+                return
         self._kernel.loop.watch(self._config.stand_in_fd, 0)
         self.operations.end()
 

@@ -26,6 +26,7 @@ from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.kernel import fasync, terminals
 from sentry.kernel.collector import Collector
+from sentry.kernel.container_cpu import CpuQuotas
 from sentry.kernel.container_memory import MemoryLimits
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
@@ -86,14 +87,14 @@ class Sandbox:
         return self.kernel.exit_status
 
     def _on_work(self) -> Callable[[Sequence[Any]], None]:
-        limits = MemoryLimits(self.kernel)
-        if self._statm < 0:
-            return limits.look
-        own = OwnMemory(self.kernel, self._statm)
+        memory, cpu = MemoryLimits(self.kernel), CpuQuotas(self.kernel)
+        own = OwnMemory(self.kernel, self._statm) if self._statm >= 0 else None
 
         def look(exited: Sequence[Any]) -> None:
-            own.look(exited)
-            limits.look(exited)
+            if own is not None:
+                own.look(exited)
+            memory.look(exited)
+            cpu.look(exited)
 
         return look
 

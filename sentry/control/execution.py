@@ -161,7 +161,7 @@ class Execution:
         self._group = task.group
         task.group.pid_queue.add(self._thread_gone)
         self._client.started(container.pids.of(task.group.tgid))
-        if container.paused or task.group.cgroup.freezing:
+        if container.paused or container.throttled or task.group.cgroup.freezing:
             task.work |= WORK_PAUSE
         task.finish()
         if self._abandoned:

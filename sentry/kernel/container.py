@@ -31,7 +31,7 @@ class Container:
     __slots__ = (
         "cgroup", "console", "cpu_quota", "cpu_weight", "ending", "in_memory", "init",
         "memory_limit", "ns", "on_end", "oom_group", "oom_kills", "oom_queue", "paused",
-        "pids_limit", "unstarted",
+        "pids_limit", "throttled", "unstarted",
     )  # fmt: skip
 
     ns: Namespaces
@@ -47,6 +47,8 @@ class Container:
         """The terminal that was donated, where process.terminal asks for one."""
         self.paused = False
         """No task of it runs: see sentry/kernel/pause.py."""
+        self.throttled = False
+        """It has used its CPU time: see sentry/kernel/container_cpu.py."""
         self.unstarted = False
         """Its first process stands before its first instruction."""
         self.oom_group = False
@@ -61,7 +63,8 @@ class Container:
         self.in_memory: list[TmpFs] = []
         """File systems in memory that were made for it."""
         self.cpu_quota: tuple[int, int] = (0, 100_000)
-        """Microseconds in a period, and the period; 0: not limited. The host's affair."""
+        """Microseconds in a period, and the period; 0: not limited. Of the first container it is
+        the host's affair."""
         self.cpu_weight = 100
         """Its share beside others, 1 to 10,000; the host's affair."""
         self.ending = False
@@ -77,7 +80,7 @@ class Container:
 
     def holds(self, group: Process) -> bool:
         """No task of this process may run."""
-        return self.paused or (self.unstarted and group is self.init)
+        return self.paused or self.throttled or (self.unstarted and group is self.init)
 
     def processes(self) -> list[Process]:
         """All that live."""

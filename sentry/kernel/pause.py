@@ -94,6 +94,23 @@ def resume(container: Container) -> None:
     _go_on(container)
 
 
+def throttle(container: Container) -> None:
+    """Its CPU time is used up: no task of it sees ring 3 until there is more."""
+    container.throttled = True
+    for group in container.processes():
+        for task in group.tasks:
+            task.work |= WORK_PAUSE
+            if task.fiber is None and not task.stopped and not task.dead:
+                task.ctx.kick()
+
+
+def unthrottle(container: Container) -> None:
+    """There is more. All go on that nothing else holds."""
+    if container.throttled:
+        container.throttled = False
+        _go_on(container)
+
+
 def _go_on(container: Container) -> None:
     for group in container.processes():
         if not group.cgroup.freezing:

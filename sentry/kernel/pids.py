@@ -175,6 +175,8 @@ class Pids(PidNamespace):
         self.tasks: dict[int, Task] = {}
         self.groups: dict[int, ThreadGroup] = {}
         """By tgid, zombies too."""
+        self.awaited: set[int] = set()
+        """Of threads that are gone but for their tracer, who has not waited for them."""
         self.process_groups: dict[int, ProcessGroup] = {}
         self.sessions: dict[int, Session] = {}
         self._nested: dict[int, list[PidNamespace]] = {}
@@ -218,10 +220,11 @@ class Pids(PidNamespace):
         self.pid_max = value
 
     def is_taken(self, pid: int) -> bool:
-        """A task, a process, a group or a session has this number."""
+        """A task, a zombie, a process, a group or a session has this number."""
         return (
             pid in self.tasks
             or pid in self.groups
+            or pid in self.awaited
             or pid in self.process_groups
             or pid in self.sessions
         )

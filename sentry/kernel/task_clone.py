@@ -293,7 +293,7 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
         raise
     child.group.cgroup = cgroup
     cgroup.born(child.group)
-    if cgroup.container.paused or cgroup.freezing:
+    if cgroup.container.paused or cgroup.container.throttled or cgroup.freezing:
         child.work |= WORK_PAUSE
     return child
 

@@ -207,8 +207,8 @@ class UnixSocket(Socket):
             if inode.kind != S_IFSOCK:
                 raise ECONNREFUSED(f"{name!r} is no socket")
             found = inode.bound
-            if not isinstance(found, UnixSocket) and found is inode:
-                return found
+            if found is None and inode.is_service:
+                return inode
         if not isinstance(found, UnixSocket) or found._released:
             raise ECONNREFUSED(f"{name!r}")
         if found.kind != self.kind:

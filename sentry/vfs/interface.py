@@ -432,5 +432,7 @@ class Inode:
 
     immutable: bool = False
     """Nobody may write it: EPERM, before any rights are looked at."""
+    is_service = False
+    """Of a socket without a program's bound to it: a service of the host may listen there."""
     opens_itself = False
     """The type bits do not decide how it is opened (host descriptors, entries of /proc)."""

@@ -12,7 +12,7 @@ HOST_SIDE = frozenset({
     "test_both_ways", "test_cgroups", "test_crashes", "test_hooks", "test_host_fifos",
     "test_host_sockets", "test_mount_propagation", "test_mounts", "test_pods", "test_port_forward",
     "test_real_processes", "test_stand_in", "test_start_hooks", "test_streams", "test_users",
-    "test_wait",
+    "test_view", "test_wait",
 })  # fmt: skip
 """About processes, files and sockets of the host: what runs the programs makes no difference."""
 

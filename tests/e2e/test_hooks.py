@@ -118,7 +118,9 @@ def test_failing_poststart_ends_run(bundle: Bundle) -> None:
     assert "error running poststart hook #0: exit status 4" in result.stderr
 
 
-@pytest.mark.parametrize("phase", ["createRuntime", "createContainer", "poststart"])
+@pytest.mark.parametrize(
+    "phase", ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
+)
 def test_hook_without_an_environment_has_that_of_runc(
     client: Client, tmp_path: Path, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,3 +139,35 @@ def test_hook_without_an_environment_has_that_of_runc(
 
     expected = {"createContainer": f"process {client.bundle.rootfs}\n"}
     assert (tmp_path / "log").read_text() == expected.get(phase, f"caller {client.bundle.path}\n")
+
+
+def test_hook_with_an_environment_has_that_alone(client: Client, tmp_path: Path) -> None:
+    script = tmp_path / "hook"
+    script.write_text(f"#!/bin/sh\n/usr/bin/env >{tmp_path}/log\n")
+    script.chmod(0o755)
+    hook = {"path": str(script), "env": ["ONE=1", "TWO=", "ONE=2", "=none"]}
+    client.bundle.document["hooks"] = {"poststart": [hook]}
+    client.bundle.args("true")
+
+    client.create("c")
+    client.ok("start", "c")
+    client.ok("delete", "--force", "c")
+
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert {line for line in lines if not line.startswith(("PWD=", "_=", "SHLVL="))} == {
+        "ONE=2", "TWO=",
+    }  # fmt: skip
+
+
+def test_failing_poststart_leaves_the_later_ones_out(client: Client, tmp_path: Path) -> None:
+    fails, later = _hook("exit 4"), _hook(f"echo ran >{tmp_path}/later")
+    ends = _hook(f"echo ran >{tmp_path}/ends")
+    client.bundle.document["hooks"] = {"poststart": [fails, later], "poststop": [ends]}
+    client.bundle.args("sleep", "1000")
+    client.create("c")
+
+    client.error("start", "c")
+    client.ok("delete", "c")
+
+    assert not (tmp_path / "later").exists()
+    assert (tmp_path / "ends").read_text() == "ran\n"

@@ -5,6 +5,7 @@ Each program runs on the host, too, where it must print the same.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -195,6 +196,44 @@ def test_fifo_of_a_read_only_mount_can_be_written(runner: Runner) -> None:
 
     assert runner.inside(BOTH_WAYS, outside, options=("bind", "ro")) == "3 {97, 98, 99}\n"
     assert came == [b"cba"]
+
+
+SIZE = """
+import fcntl, os
+fd = os.open("/from", os.O_RDWR)
+os.read(fd, 1)
+print(fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ), fcntl.fcntl(1, fcntl.F_GETPIPE_SZ))
+try:
+    print(fcntl.fcntl(os.open("/bin", os.O_RDONLY), fcntl.F_GETPIPE_SZ))
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_capacity_is_the_hosts(runner: Runner) -> None:
+    def outside(_to: Path, out: Path) -> None:
+        holds.append(os.open(out, os.O_RDWR | os.O_NONBLOCK))
+        fcntl.fcntl(holds[-1], fcntl.F_SETPIPE_SZ, 8192)
+        os.write(holds[-1], b"x")
+
+    holds: list[int] = []
+    shown = runner.inside(SIZE, outside)
+    assert shown == "8192 65536\nBad file descriptor\n"
+    os.close(holds.pop())
+
+
+SET_SIZE = """
+import fcntl, os
+for fd in (os.open("/from", os.O_RDWR), 1):
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_capacity_is_not_changed_from_inside(runner: Runner) -> None:
+    assert runner.inside(SET_SIZE) == "Operation not permitted\n" * 2
 
 
 OWN = """

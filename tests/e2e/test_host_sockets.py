@@ -216,6 +216,81 @@ def test_socket_in_a_folder_is_not_connected_to(
     assert shown == "ConnectionRefusedError\nConnectionRefusedError\n"
 
 
+@pytest.fixture
+def opening(tmp_path: Path, debian: Path, platform: str) -> Callable[..., str]:
+    """What a program prints, with a folder of the host on /service that sockets may be used of."""
+    bundle = Bundle(tmp_path / "bundle", debian)
+
+    def run(source: Path, program: str, *options: str) -> str:
+        mount = {"destination": "/service", "source": str(source), "options": ["bind", *options]}
+        bundle.document["mounts"].append(mount)
+        flags = ["--host-uds=open"]
+        result = bundle.args("python3", "-c", program).run(platform, flags=flags)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("options", [(), ("ro",)])
+def test_socket_in_a_folder_is_connected_to_if_the_caller_says_so(
+    service: Callable[[int, Serve], Service],
+    opening: Callable[..., str],
+    tmp_path: Path,
+    options: tuple[str, ...],
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(connection.recv(100)[::-1])
+
+    made = service(socket.SOCK_STREAM, serve)
+    made.path.rename(tmp_path / "a" / "b" / "sock")
+    program = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/service/b/sock');"
+        "s.sendall(b'abc'); print(s.recv(100), s.getpeername())"
+    )
+
+    shown = opening(tmp_path / "a", program, *options)
+
+    assert shown == "b'cba' /service/b/sock\n"
+
+
+LINKS = """
+import os, socket
+def connect(path):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as error:
+        print(type(error).__name__)
+os.symlink("{outside}", "/service/absolute")
+os.symlink("../outside", "/service/relative")
+connect("/service/absolute")
+connect("/service/relative")
+own = socket.socket(socket.AF_UNIX)
+own.bind("/service/own")
+connect("/service/own")
+own.listen()
+connect("/service/own")
+own.close()
+connect("/service/own")
+"""
+
+
+def test_links_of_a_program_lead_to_no_socket_outside(
+    service: Callable[[int, Serve], Service], opening: Callable[..., str], tmp_path: Path
+) -> None:
+    made = service(socket.SOCK_DGRAM, lambda sock: None)
+    made.path.rename(tmp_path / "outside")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a").chmod(0o777)
+
+    shown = opening(tmp_path / "a", LINKS.format(outside=tmp_path / "outside"))
+
+    refused = "ConnectionRefusedError\n"
+    assert shown == "FileNotFoundError\n" * 2 + refused + refused
+
+
 def test_no_socket_is_connected_to_if_the_caller_says_so(
     service: Callable[[int, Serve], Service], tmp_path: Path, debian: Path, platform: str
 ) -> None:

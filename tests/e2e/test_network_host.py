@@ -379,3 +379,20 @@ def test_nothing_is_left_when_the_network_process_is_killed(bundle: Bundle) -> N
 
     assert (out, cli.returncode) == ("ENETDOWN\n0.0.0.0\n", 0)
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "warns"),
+    [((), False, True), (("--network=none",), False, False), ((), True, False)],
+)
+def test_who_asks_for_the_network_of_the_host_is_told_how_to_get_it(
+    bundle: Bundle, flags: tuple[str, ...], named: bool, warns: bool
+) -> None:
+    """`--network=host` of engines, hostNetwork of pods."""
+    _namespaces(bundle, {"type": "network"} if named else None)
+
+    result = bundle.args("ls", "/sys/class/net").run(flags=flags)
+
+    assert (result.returncode, result.stdout) == (0, "lo\n")
+    told = "a loopback interface alone, unless runsc is told --network=host" in result.stderr
+    assert told == warns

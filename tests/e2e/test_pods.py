@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import struct
+import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.abi.test_abi import compile_program, with_everything
 from tests.e2e.bundle import Bundle, Document
 from tests.e2e.client import Client, ConsoleSocket, wait_for_end
 
@@ -338,6 +343,67 @@ def test_folder_of_two_containers_is_one_file_system(pod: Pod, tmp_path: Path) -
     assert two.ok("exec", "two", *stat) == three.ok("exec", "three", *stat)
 
 
+MEETS = """
+import os, socket
+server = socket.socket(socket.AF_UNIX)
+server.bind("/v/sock")
+server.listen()
+print("ready", flush=True)
+server.accept()[0].send(b"met")
+"""
+LOOKS = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/v/sock'); print(s.recv(9))"
+
+
+def test_folder_that_was_first_mounted_read_only_is_one_file_system(
+    tmp_path: Path, debian: Path, platform: str
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "f").write_text("there\n")
+
+    def mounted(how: str) -> Callable[[Document], None]:
+        mount = {"destination": "/v", "source": str(volume), "options": ["bind", how]}
+        return lambda document: document["mounts"].append(mount)
+
+    pod = Pod(tmp_path / "pod", debian, platform)
+    pod.run("pause", "exec sleep 1000")
+    reads = pod.run("reads", "cd /v; exec sleep 1000", change=mounted("ro"))
+    assert reads.ok("exec", "reads", "cat", "/v/f") == "there\n"
+    writes = pod.create("writes", change=mounted("rw"))
+    writes.ok("start", "writes")
+    server = writes.begin("exec", "writes", "python3", "-uc", MEETS)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+
+    assert reads.ok("exec", "reads", "python3", "-c", LOOKS) == "b'met'\n"
+    stat = "stat", "-c", "%d:%i", "/v/f"
+    assert reads.ok("exec", "reads", *stat) == writes.ok("exec", "writes", *stat)
+    refused = reads.call("exec", "reads", "touch", "/v/f", "/v/g")
+    assert refused.stderr.count("Read-only file system") == 2
+    assert reads.ok("exec", "reads", "sh", "-c", "cat /proc/1/cwd/f; grep -c ' /v ' /proc/mounts")
+    writes.ok("delete", "--force", "writes")
+    assert reads.ok("exec", "reads", "cat", "/v/f") == "there\n"
+    server.communicate(timeout=60)
+    pod.run("writes", change=mounted("rw"))
+    assert reads.ok("exec", "reads", *stat) == pod.client("writes").ok("exec", "writes", *stat)
+    pod.end()
+
+
+def test_ends_of_threads_are_told_to_a_tracer(tmp_path: Path, pod: Pod) -> None:
+    """By their numbers, which are others there than in the sandbox's first PID namespace."""
+    program = compile_program("ptrace_events", tmp_path)
+    mount = {"destination": "/events", "source": str(program), "options": ["bind", "ro"]}
+
+    def mounted(document: Document) -> None:
+        with_everything(document)
+        document["mounts"].append(mount)
+
+    pod.run("pause")
+    second = pod.run("app", change=mounted)
+
+    assert second.call("exec", "app", "/events").stderr == ""
+
+
 def test_terminal_of_its_own(pod: Pod, tmp_path: Path) -> None:
     first = pod.run("pause")
     client = pod.client("app")
@@ -360,6 +426,30 @@ def test_terminal_of_its_own(pod: Pod, tmp_path: Path) -> None:
     wait_for_end(pidfd)
     os.close(master)
     assert first.ok("exec", "pause", "echo", "alive") == "alive\n"
+
+
+def test_new_size_of_its_terminal_reaches_the_program_at_once(pod: Pod, tmp_path: Path) -> None:
+    pod.run("pause")
+    client = pod.client("app")
+    script = "trap 'stty size; exit 3' WINCH; echo ready; while :; do sleep 0.01; done"
+    client.bundle.args("sh", "-c", script)
+    client.bundle.configure(joins(network=pod.path("pause", "net")))
+    client.bundle.document["process"]["terminal"] = True
+    console = ConsoleSocket(tmp_path / "console")
+    pod.pids["app"] = client.create("app", f"--console-socket={console.path}")
+    pidfd = os.pidfd_open(pod.pids["app"])
+    master = console.take()
+    client.ok("start", "app")
+    seen = b""
+    while b"ready\r\n" not in seen:
+        seen += os.read(master, 1000)
+
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))
+
+    while b"40 100\r\n" not in seen:
+        seen += os.read(master, 1000)
+    wait_for_end(pidfd)
+    os.close(master)
 
 
 def test_run_in_the_foreground(pod: Pod) -> None:
@@ -392,6 +482,36 @@ def test_limit_of_memory_is_each_containers(pod: Pod) -> None:
     events = second.ok("exec", "app", "cat", "/sys/fs/cgroup/memory.events")
     assert "oom_kill 1\n" in events
     assert "oom_kill 0\n" in first.ok("exec", "pause", "cat", "/sys/fs/cgroup/memory.events")
+
+
+def test_quota_of_cpu_is_each_containers(pod: Pod) -> None:
+    def limited(document: Document) -> None:
+        document["linux"]["resources"] = {"cpu": {"quota": 10_000, "period": 100_000}}
+
+    busy = "echo up; while :; do :; done"
+    first = pod.run("pause", busy)
+    second = pod.run("app", busy, change=limited)
+    said(second, "app", "up")
+
+    def used_ns(client: Client, name: str) -> int:
+        stats = json.loads(client.ok("events", "--stats", name))
+        return int(stats["data"]["cpu"]["usage"]["total"])
+
+    before, began = used_ns(second, "app"), time.monotonic_ns()
+    free = used_ns(first, "pause")
+    while used_ns(first, "pause") < free + 1_000_000_000:
+        pass
+    used, passed = used_ns(second, "app") - before, time.monotonic_ns() - began
+
+    assert 0 < used < passed * 0.1 + 2 * 10_000_000 + 50_000_000
+    assert second.ok("exec", "app", "cat", "/sys/fs/cgroup/cpu.max") == "10000 100000\n"
+    second.ok("pause", "app")
+    second.ok("resume", "app")
+    second.ok("update", "--cpu-quota=-1", "app")
+    before = used_ns(second, "app")
+    while used_ns(second, "app") < before + 300_000_000:
+        pass
+    second.ok("kill", "app", "KILL")
 
 
 def test_container_that_has_ended_leaves_nothing_in_the_sandbox(pod: Pod, tmp_path: Path) -> None:

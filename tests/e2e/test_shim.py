@@ -18,7 +18,7 @@ from runsc.shim import ttrpc
 from runsc.shim.codec import decode
 from runsc.shim.messages import TaskStatus
 from runsc.shim.ttrpc import Code
-from tests.e2e.bundle import Bundle, kvm_is_usable
+from tests.e2e.bundle import OVERFLOW, Bundle, kvm_is_usable
 from tests.e2e.shim_client import SANDBOX, Failed, Shim
 
 pytestmark = [
@@ -113,6 +113,18 @@ def test_a_container_from_create_to_shutdown_with_its_events(shim: Shim, tmp_pat
     shim.do("Shutdown", m.Shutdown("c"))
     assert select.select([pidfd], [], [], PATIENCE_S)[0]
     assert not os.path.exists(shim.address.removeprefix("unix://"))
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [(OVERFLOW, 128 + signal.SIGSEGV), ("sleep 1000", 128 + signal.SIGKILL)]
+)
+def test_a_death_by_a_signal_is_128_and_its_number(shim: Shim, script: str, code: int) -> None:
+    _running(shim, "sh", "-c", script)
+    if code == 128 + signal.SIGKILL:
+        shim.do("Kill", m.Kill("c", "", signal.SIGKILL))
+
+    assert shim.wait("c") == code
+    assert shim.state("c").exit_status == code
 
 
 def test_exec_has_streams_a_state_and_an_end_of_its_own(shim: Shim, tmp_path: Path) -> None:

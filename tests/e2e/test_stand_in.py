@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
-from tests.e2e.bundle import Bundle
+from tests.e2e.bundle import OVERFLOW, Bundle
 from tests.e2e.client import Client
 from tests.e2e.processes import all_end
 from tests.e2e.talker import Talker
@@ -21,6 +21,10 @@ from tests.e2e.talker import Talker
 pytestmark = pytest.mark.root
 NAMESPACES = ("net", "ipc", "uts", "mnt", "pid", "cgroup")
 SIZE_MAX_KIB = 256
+NO_MKDIR = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}],
+}
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -144,16 +148,49 @@ def test_pid_namespace_that_is_none_is_refused(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "code"), [("exit 7", 7), ("sh -c 'kill -9 $$'; exit $?", 137)]
+    ("script", "code"),
+    [
+        ("exit 7", 7),
+        ("sh -c 'kill -9 $$'; exit $?", 137),
+        (OVERFLOW, 128 + signal.SIGSEGV),
+        ("exec mkdir /killed", 128 + signal.SIGSYS),
+    ],
 )
 def test_it_ends_with_the_status_of_the_first_process(
     client: Client, reaper: None, script: str, code: int
 ) -> None:
     client.bundle.args("sh", "-c", script)
+    client.bundle.document["linux"]["seccomp"] = NO_MKDIR
     pid = client.create("c")
     client.ok("start", "c")
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+
+
+def test_run_gives_128_and_the_signal_that_the_first_process_died_of(client: Client) -> None:
+    client.bundle.args("sh", "-c", OVERFLOW)
+
+    assert client.call("run", f"--bundle={client.bundle.write()}", "c").returncode == 139
+
+
+@pytest.mark.parametrize(("pid", "code"), [("own", 9), ("hosts", 128 + signal.SIGTERM)])
+def test_signal_without_a_handler_is_nothing_to_an_init_alone(
+    client: Client, reaper: None, pid: str, code: int
+) -> None:
+    """Without a PID namespace of its own (`--pid=host`) the program is none, as with runc."""
+    linux = client.bundle.document["linux"]
+    linux["namespaces"] = [{"type": "pid"}] if pid == "own" else []
+    client.bundle.args("sh", "-c", "trap 'exit 9' USR1; echo up; while :; do sleep 0.01; done")
+    stands = client.create("c")
+    client.ok("start", "c")
+    while client.output("c") != "up\n":
+        os.sched_yield()
+
+    client.ok("kill", "c", "TERM")
+    if pid == "own":
+        client.ok("kill", "c", "USR1")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(stands, 0)[1]) == code
 
 
 @pytest.mark.parametrize("namespaces", [["pid"], []])
@@ -175,16 +212,6 @@ def test_it_is_killed_when_the_sandbox_is(client: Client, reaper: None) -> None:
     os.kill(sentry, signal.SIGKILL)
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
-def test_who_enters_its_mounts_finds_nothing(client: Client) -> None:
-    pid = client.create("c")
-
-    found = os.listdir(f"/proc/{pid}/root")
-    mounts = Path(f"/proc/{pid}/mounts").read_text().splitlines()
-
-    assert found == []
-    assert [line.split()[0] for line in mounts] == ["runsc-empty"]
 
 
 def test_who_kills_it_ends_the_container(client: Client) -> None:

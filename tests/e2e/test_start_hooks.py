@@ -40,6 +40,22 @@ def test_it_sees_the_container_and_comes_before_its_program(client: Client) -> N
     client.ok("delete", "c")
 
 
+def test_without_an_environment_it_has_that_of_the_process_and_its_directory(
+    client: Client,
+) -> None:
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo $WHOSE $(pwd) >/dev/shm/told"]}
+    client.bundle.document["hooks"] = {"startContainer": [hook]}
+    client.bundle.document["process"].update(env=["WHOSE=process", "PATH=/bin"], cwd="/etc")
+    client.bundle.args("cat", "/dev/shm/told")
+    pidfd = os.pidfd_open(client.create("c"))
+
+    client.ok("start", "c")
+
+    wait_for_end(pidfd)
+    assert client.output("c") == "process /etc\n"
+    client.ok("delete", "c")
+
+
 @pytest.mark.parametrize(
     ("hook", "message"),
     [

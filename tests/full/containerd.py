@@ -39,6 +39,8 @@ state = "{folder}/state"
   sandbox_image = "{pause}"
   restrict_oom_score_adj = true
   stream_server_port = "0"
+  enable_cdi = true
+  cdi_spec_dirs = ["{folder}/cdi"]
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{plugins}"
     conf_dir = "{folder}/cni"
@@ -147,6 +149,7 @@ class Containerd:
         config = CONFIG.format(folder=folder, pause=PAUSE, plugins=PLUGINS, other=self._other)
         (folder / "config.toml").write_text(config)
         (folder / "cni").mkdir()
+        (folder / "cdi").mkdir()
         (folder / "cni" / "net.conflist").write_text(
             json.dumps(
                 {

@@ -20,6 +20,8 @@ READY, NOT_READY = range(2)
 """PodSandboxState."""
 RUNTIME_DEFAULT, UNCONFINED, LOCALHOST = range(3)
 """SecurityProfile.ProfileType."""
+PRIVATE, HOST_TO_CONTAINER, BIDIRECTIONAL = range(3)
+"""MountPropagation."""
 TIMEOUT_S = 60
 
 
@@ -224,6 +226,12 @@ class LinuxContainer(Message):
     security: Annotated[Security | None, 2] = None
 
 
+class CdiDevice(Message):
+    """What a device plugin names: VENDOR/CLASS=NAME."""
+
+    name: Annotated[str, 1] = ""
+
+
 class Container(Message):
     """ContainerConfig."""
 
@@ -242,6 +250,7 @@ class Container(Message):
     stdin_once: Annotated[bool, 13] = False
     tty: Annotated[bool, 14] = False
     linux: Annotated[LinuxContainer | None, 15] = None
+    cdi_devices: Annotated[list[CdiDevice], 17] = []  # noqa: RUF012
 
 
 class CreateContainer(Message):

@@ -14,15 +14,22 @@ import struct
 from urllib.parse import urlsplit
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
-PROTOCOL = "v4.channel.k8s.io"
+ENDED = 255
+"""Version 5: says of another channel that nothing more comes."""
+V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 TIMEOUT_S = 60
 BINARY, CLOSE = 2, 8
+
+
+class NotServed(Exception):
+    """The server does not speak it; what it said."""
 
 
 class Stream:
     """One connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, protocol: str = V4) -> None:
+        """Raises: NotServed."""
         parts = urlsplit(url)
         self._sock = socket.create_connection((parts.hostname, parts.port), TIMEOUT_S)
         key = base64.b64encode(os.urandom(16)).decode()
@@ -30,14 +37,16 @@ class Stream:
         lines = [
             f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", "Upgrade: websocket",
             "Connection: Upgrade", f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Protocol: {PROTOCOL}", f"Origin: http://{parts.netloc}", "", "",
+            f"Sec-WebSocket-Protocol: {protocol}", f"Origin: http://{parts.netloc}", "", "",
         ]  # fmt: skip
         self._sock.sendall("\r\n".join(lines).encode())
         self._data = b""
         while b"\r\n\r\n" not in self._data:
             self._more()
         head, _, self._data = self._data.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101 "), head
+        if not head.startswith(b"HTTP/1.1 101 ") or protocol.encode() not in head:
+            self.close()
+            raise NotServed(head.decode(errors="replace"))
         self.heard: dict[int, bytes] = {}
         """By channel."""
 
@@ -67,6 +76,10 @@ class Stream:
     def resize(self, columns: int, rows: int) -> None:
         """The terminal has another size."""
         self.send(RESIZE, json.dumps({"Width": columns, "Height": rows}).encode())
+
+    def end(self, channel: int) -> None:
+        """Nothing more is sent there: version 5."""
+        self.send(ENDED, bytes([channel]))
 
     def hear(self, channel: int, text: bytes) -> None:
         """Until this has come."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.bundle import OVERFLOW
 from tests.e2e.talker import Talker
 from tests.full import cri
 from tests.full.containerd import (
@@ -69,6 +70,13 @@ def test_run_passes_streams_and_the_exit_code(containerd: Containerd) -> None:
 
     assert (result.returncode, result.stdout) == (5, "in\n")
     assert result.stderr.startswith("e\n")
+
+
+@pytest.mark.row("a program that a signal ends: 128 + n")
+def test_exit_code_tells_the_signal(containerd: Containerd) -> None:
+    result = containerd.call(*containerd.run_flags("--rm"), "fell", "sh", "-c", OVERFLOW)
+
+    assert result.returncode == 128 + signal.SIGSEGV, result
 
 
 @pytest.mark.row("a program that is not there is an error")

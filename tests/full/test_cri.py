@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.bundle import OVERFLOW
 from tests.full import cri
 from tests.full.containerd import (
     IMAGE,
@@ -31,7 +32,7 @@ from tests.full.containerd import (
     until,
 )
 from tests.full.runtimes import RUNTIME, is_there, only_ours
-from tests.full.streaming import STDERR, STDIN, STDOUT, Stream
+from tests.full.streaming import STDERR, STDIN, STDOUT, V5, NotServed, Stream
 
 HANDLER = "runsc" if RUNTIME.is_ours else "other"
 pytestmark = [
@@ -115,9 +116,9 @@ class Pods:
         self.client.start(made)
         return made
 
-    def serving(self, pod: str, script: str) -> str:
+    def serving(self, pod: str, script: str, **fields: Any) -> str:
         """A container that runs this for each connection to port 8080, and listens."""
-        made = self.start(pod, "nc", "-ll", "-p", "8080", "-e", "sh", "-c", script)
+        made = self.start(pod, "nc", "-ll", "-p", "8080", "-e", "sh", "-c", script, **fields)
         until(lambda: self.client.exec(made, "nc", "127.0.0.1", "8080").exit_code == 0)
         return made
 
@@ -261,7 +262,9 @@ def test_container_exit_codes_come_through(pods: Pods) -> None:
     pod = pods.run()
     fails = pods.start(pod, "sh", "-c", "exit 3")
     killed = pods.start(pod, "sh", "-c", "sh -c 'kill -KILL $$'; exit $?")
+    fell = pods.start(pod, "sh", "-c", OVERFLOW)
 
+    assert pods.ended(fell).exit_code == 139
     assert (pods.ended(fails).exit_code, pods.ended(fails).reason) == (3, "Error")
     assert pods.ended(killed).exit_code == 137
 
@@ -503,6 +506,19 @@ def test_host_network_has_the_hosts_addresses(pods: Pods) -> None:
         assert pods.shell(container, f"nc 127.0.0.1 {port} -e true && echo there") == "there\n"
 
 
+@only_ours
+def test_host_network_without_the_flag_is_a_loopback_of_the_pod_and_told(pods: Pods) -> None:
+    node = cri.Security(namespaces=cri.Namespaces(network=cri.NODE))
+    pod = pods.run(**in_namespaces(network=cri.NODE))
+    container = pods.serving(pod, "echo from the first", security=node)
+    other = pods.start(pod, security=cri.Security(namespaces=cri.Namespaces(network=cri.NODE)))
+
+    assert pods.shell(container, "ls /sys/class/net") == "lo\n"
+    assert pods.shell(other, "nc 127.0.0.1 8080 </dev/null") == "from the first\n"
+    log = (pods.containerd.folder / "log").read_text()
+    assert "a loopback interface alone, unless runsc is told --network=host" in log
+
+
 @pytest.mark.row("hostIPC")
 def test_host_ipc_containers_share_memory(pods: Pods) -> None:
     pod = pods.run(**in_namespaces(ipc=cri.NODE))
@@ -614,6 +630,23 @@ def test_exec_streams_go_both_ways(pods: Pods) -> None:
     stream.send(STDIN, b"\n")
 
     assert stream.finish() == 5
+
+
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
+def test_exec_whose_input_ends_over_version_5(pods: Pods) -> None:
+    container = pods.start(pods.run())
+    request = cri.Exec(container, ["sh", "-c", "cat; exit 5"], stdin=True, stdout=True)
+    url = pods.client.call("Exec", request, cri.Url).url
+    try:
+        stream = Stream(url, V5)
+    except NotServed as said:
+        pytest.skip(f"this containerd has no version 5: {said}")
+
+    stream.send(STDIN, b"all\n")
+    stream.end(STDIN)
+
+    assert stream.finish() == 5
+    assert stream.heard[STDOUT] == b"all\n"
 
 
 @pytest.mark.row("exec, attach, port-forward, with and without a terminal")
@@ -949,6 +982,55 @@ def test_readonly_mount_cannot_be_written(pods: Pods, tmp_path: Path) -> None:
     assert pods.output(pod, "touch /data/x || echo refused", mounts=mounts) == "refused\n"
 
 
+@pytest.fixture
+def shared_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder of the host, a shared mount, with a file system mounted below it."""
+    made = tmp_path / "shared"
+    made.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", made], check=True)
+    subprocess.run(["mount", "--make-shared", made], check=True)
+    (made / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", made / "below"], check=True)
+    yield made
+    subprocess.run(["umount", "--recursive", made], check=True)
+
+
+WRITES = "touch /data/x || echo refused; touch /data/below/x || echo refused below"
+
+
+@pytest.mark.row("mountPropagation, recursiveReadOnly")
+@pytest.mark.parametrize(
+    ("recursive", "text"), [(False, "refused\n"), (True, "refused\nrefused below\n")]
+)
+def test_recursive_read_only_mount(
+    pods: Pods, shared_folder: Path, recursive: bool, text: str
+) -> None:
+    if recursive and (RUNTIME.is_ours or "1.7." in pods.containerd.ok("version")):
+        pytest.skip("containerd knows of them since 2.0, and of runc alone that it can do them")
+    pod = pods.run()
+    mount = cri.Mount("/data", str(shared_folder), read_only=True, recursive_read_only=recursive)
+
+    assert pods.output(pod, f"{WRITES}; true", mounts=[mount]) == text
+
+
+@pytest.mark.row("mountPropagation, recursiveReadOnly")
+@pytest.mark.parametrize("propagation", [cri.PRIVATE, cri.HOST_TO_CONTAINER, cri.BIDIRECTIONAL])
+def test_what_the_host_mounts_later_comes_if_it_is_to(
+    pods: Pods, shared_folder: Path, propagation: int
+) -> None:
+    pod = pods.run(security=secured(privileged=True))  # containerd wants it for the last one
+    mount = cri.Mount("/data", str(shared_folder), propagation=propagation)
+    container = pods.start(pod, mounts=[mount], security=cri.Security(privileged=True))
+
+    (shared_folder / "later").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", shared_folder / "later"], check=True)
+    (shared_folder / "later" / "file").touch()
+
+    come = "file\n" if propagation else ""
+    assert pods.shell(container, "ls /data/later") == come
+    pods.client.remove_container(container)
+
+
 @pytest.mark.row("volumes: shared, read-only, a file, an image")
 def test_mount_of_a_file(pods: Pods, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 here\n")
@@ -968,6 +1050,51 @@ def test_image_volume_shows_the_image(pods: Pods) -> None:
     text = pods.output(pod, "ls /image/bin/sh; touch /image/x || echo refused", mounts=mounts)
 
     assert text == "/image/bin/sh\nrefused\n"
+
+
+def _cdi(pods: Pods, tmp_path: Path, **edits: Any) -> None:
+    """Devices of CDI: cncf.io/test=one has these edits."""
+    spec = {
+        "cdiVersion": "0.5.0",
+        "kind": "cncf.io/test",
+        "devices": [{"name": "one", "containerEdits": edits}],
+    }
+    (pods.containerd.folder / "cdi" / "test.json").write_text(json.dumps(spec))
+
+
+@pytest.mark.row("CDI devices")
+def test_cdi_device_brings_what_its_vendor_says(pods: Pods, tmp_path: Path) -> None:
+    (tmp_path / "library").write_text("of the driver\n")
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ncat >{tmp_path}/told\n")
+    hook.chmod(0o755)
+    mount: dict[str, Any] = {"hostPath": f"{tmp_path}/library", "containerPath": "/lib/driver"}
+    mount["options"] = ["ro", "bind"]
+    hooks = [{"hookName": "createContainer", "path": str(hook)}]
+    nodes = [{"path": "/dev/one", "hostPath": "/dev/null"}]
+    _cdi(pods, tmp_path, env=["DRIVER=1"], mounts=[mount], hooks=hooks, deviceNodes=nodes)
+    pod = pods.run()
+
+    text = pods.output(
+        pod,
+        "echo $DRIVER; cat /lib/driver; stat -c '%t %T' /dev/one",
+        cdi_devices=[cri.CdiDevice("cncf.io/test=one")],
+    )
+
+    assert text == "1\nof the driver\n1 3\n"
+    assert json.loads((tmp_path / "told").read_text())["status"] == "creating"
+
+
+@only_ours
+def test_cdi_device_of_the_host_is_refused_by_its_name(pods: Pods, tmp_path: Path) -> None:
+    import grpc  # noqa: PLC0415  an environment may be without it
+
+    _cdi(pods, tmp_path, deviceNodes=[{"path": "/dev/kvm"}])
+    pod = pods.run()
+    bad = pods.create(pod, "true", cdi_devices=[cri.CdiDevice("cncf.io/test=one")])
+
+    with pytest.raises(grpc.RpcError, match=r"/dev/kvm .c 10:232. is a device of the host"):
+        pods.client.start(bad)
 
 
 @pytest.mark.row("a device of the host (/dev/null)")

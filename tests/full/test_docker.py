@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import Result
+from tests.e2e.bundle import OVERFLOW, Result
 from tests.e2e.talker import Talker
 from tests.full.containerd import until
 from tests.full.docker import Docker, execute, needs_docker
 from tests.full.engine import MEMORY, TIMEOUT_S
-from tests.full.runtimes import RUNTIME, is_there
+from tests.full.runtimes import RUNTIME, is_there, only_ours
 
 PIDS = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null"
 pytestmark = [pytest.mark.full, pytest.mark.root, needs_docker, is_there]
@@ -45,6 +46,22 @@ def test_programs_that_cannot_run(docker: Docker, program: str, code: int, text:
 
     assert result.returncode == code
     assert text.lower() in result.stderr.lower()
+
+
+@pytest.mark.row("a program that a signal ends: 128 + n")
+@pytest.mark.parametrize(
+    ("flags", "script", "code"),
+    [
+        ((), OVERFLOW, 128 + signal.SIGSEGV),
+        (("--pid=host",), "kill -TERM $$", 128 + signal.SIGTERM),
+        ((), "kill -TERM $$; exit 3", 3),
+        (("--init",), "kill -TERM $$", 128 + signal.SIGTERM),
+    ],
+)
+def test_exit_code_tells_the_signal(
+    docker: Docker, flags: tuple[str, ...], script: str, code: int
+) -> None:
+    assert docker.run(*flags, "bb", "sh", "-c", script).returncode == code
 
 
 @pytest.mark.row("`--read-only`, `--user`, `--tmpfs`, `-e`, `-v`")
@@ -190,6 +207,14 @@ def test_commands_for_a_container_in_anothers_network(docker: Docker) -> None:
         assert docker.ok("exec", "base", "echo", "alive") == "alive"
     finally:
         docker.call("rm", "--force", "near", "full", "base")
+
+
+@only_ours
+def test_device_of_the_host_is_refused_by_its_name(docker: Docker) -> None:
+    result = docker.run("--device=/dev/kvm", "bb", "true")
+
+    assert result.returncode != 0
+    assert "/dev/kvm (c 10:232) is a device of the host" in result.stderr
 
 
 @pytest.mark.row("`--uts=host`")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.full.docker import Docker, needs_docker
-from tests.full.runtimes import is_there
+from tests.full.runtimes import is_there, only_ours
 
 pytestmark = [pytest.mark.full, pytest.mark.root, needs_docker, is_there]
 SERVE = "while :; do echo hello | nc -l -p 9000; done"
@@ -143,3 +143,10 @@ def test_network_of_the_host(bridged_docker: Docker) -> None:
         assert shown == bridged_docker.outside("ip -o link | cut -d: -f2").split()
     finally:
         bridged_docker.ok("rm", "--force", "server")
+
+
+@only_ours
+def test_network_of_the_host_without_the_flag_is_a_loopback(bridged_docker: Docker) -> None:
+    result = bridged_docker.call("run", "--rm", "--network=host", "bb", "ls", "/sys/class/net")
+
+    assert (result.returncode, result.stdout) == (0, "lo\n")

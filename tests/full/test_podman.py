@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.bundle import OVERFLOW
 from tests.full.engine import MEMORY, TIMEOUT_S
 from tests.full.podman import IMAGE, Podman, needs_podman
 from tests.full.runtimes import is_there, only_ours
@@ -212,6 +214,25 @@ def test_kill(podman: Podman, running: str) -> None:
     assert podman.status(running).startswith("Exited (137)")
 
 
+@pytest.mark.row(
+    "a program that a signal ends: 128 + n",
+    gvisor="an init dies of SIGTERM, too",
+)
+@pytest.mark.parametrize(
+    ("flags", "script", "code"),
+    [
+        ((), OVERFLOW, 128 + signal.SIGSEGV),
+        (("--pid=host",), "kill -TERM $$", 128 + signal.SIGTERM),
+        ((), "kill -TERM $$; exit 3", 3),
+        (("--init",), "kill -TERM $$", 128 + signal.SIGTERM),
+    ],
+)
+def test_exit_code_tells_the_signal(
+    podman: Podman, flags: tuple[str, ...], script: str, code: int
+) -> None:
+    assert podman.run(*flags, IMAGE, "sh", "-c", script).returncode == code
+
+
 @pytest.mark.row("`exec`, with `-e`, `-w`, `-u`, `-d`")
 def test_exec(podman: Podman, running: str) -> None:
     assert podman.ok("exec", "-i", running, "cat", stdin="through\n") == "through"
@@ -314,13 +335,21 @@ def test_privileged_container_runs_without_them(podman: Podman) -> None:
 
 @pytest.mark.row(
     "`top`",
-    ours="an error: use `exec CTR ps`, or `top` with options of ps(1)",
+    ours="one line for all of the container: use `exec CTR ps`, or `top` with options of ps(1)",
     gvisor="lists nothing",
 )
 def test_top_lists_what_runs_inside(podman: Podman, running: str) -> None:
-    shown = podman.ok("top", running, "pid", "args")
+    shown = podman.ok("top", running)
 
     assert "sleep 0.05" in shown or "trap" in shown
+
+
+@only_ours
+def test_top_shows_what_stands_for_the_container(podman: Podman, running: str) -> None:
+    shown = podman.ok("top", running, "pid", "comm", "args").splitlines()
+
+    assert len(shown) == 2
+    assert "runsc: " in shown[1]
 
 
 @pytest.mark.row("`stats`")

@@ -121,7 +121,7 @@ class GoferFileSystem(Attachment):
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
-        if isinstance(self._root, GoferSocket | GoferFifo):
+        if isinstance(self._root, GoferFifo):
             self._root.is_served()
 
     @property

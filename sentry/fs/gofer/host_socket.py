@@ -1,4 +1,4 @@
-"""`GoferSocket`: a Unix socket of the host. Only one that is a mount itself is connected to."""
+"""`GoferSocket`: a Unix socket of the host. Which may be connected to, the Gofer decides."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ class GoferSocket(GoferInode):
 
     __slots__ = ()
 
-    def is_served(self) -> None:
-        """It is the root of a mount: a service outside may listen there."""
-        self.bound = self
+    is_service = True
 
     def connect(self, kind: int, creds: Credentials) -> int:
         """A descriptor of a connected socket, which does not block.
@@ -36,7 +34,8 @@ class GoferSocket(GoferInode):
         if asked is None:
             groups = creds.groups[:MAX_GROUPS]
             packed = struct.pack(f"<{len(groups)}I", *groups)
-            asked = Asked(session.send(Tconnectx(self.fid, kind, creds.euid, creds.egid, packed)))
+            request = Tconnectx(*self.reach(), kind, creds.euid, creds.egid, packed)
+            asked = Asked(session.send(request))
         session.complete(asked, (self, Tconnectx))
         asked.pending.result()
         return asked.pending.take_fd()

@@ -2,7 +2,8 @@
 
 What a bind mount is about has a name, its `place`; mounts of the same place are one file system, as
 on Linux: one device number, one set of locks, watches and sockets. One that may be written serves
-who only reads, too (the mount says no), not the other way round.
+who only reads, too (the mount says no), not the other way round: who has it to read alone when the
+first comes who writes gets that one (`sentry.boot.gofers`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,14 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDWR, RWF_NOWAIT
+from sentry.abi.fcntl import (
+    F_GETPIPE_SZ,
+    O_ACCMODE,
+    O_APPEND,
+    O_NONBLOCK,
+    O_RDWR,
+    RWF_NOWAIT,
+)
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO, S_IFSOCK
@@ -151,6 +158,13 @@ class HostFile(StreamFile):
     def can_poll(self) -> bool:  # type: ignore[override]
         """Not on a regular file."""
         return not self.is_regular
+
+    def pipe_size(self) -> int:
+        """fcntl(F_GETPIPE_SZ). Raises: EBADF for what is no pipe."""
+        try:
+            return fcntl.fcntl(self.fd, F_GETPIPE_SZ)
+        except OSError as error:
+            raise from_host(error) from None
 
     # --- data
 

@@ -40,6 +40,8 @@ def unlink(tracee: Tracee) -> None:
     tracee.tracer.tracees.remove(tracee)
     task.observers.remove(tracee)
     if task.dead:
+        task.kernel.pids.awaited.discard(task.tid)
+        task.kernel.pids.release(task.tid)
         return
     child_identity(task)
     if task.group.stopping and not task.group.exiting:
@@ -77,6 +79,7 @@ def task_ended(tracee: Tracee) -> None:
     tracee.status = task_exit.status_of(task)
     tracee.usage = Usage()
     tracee.usage.count(task)
+    task.kernel.pids.awaited.add(task.tid)
     _become_zombie(tracee, SIGCHLD)
 
 

@@ -11,6 +11,7 @@ from sentry.abi.fcntl import O_ASYNC, RWH_WRITE_LIFE_EXTREME
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.auth.permissions import owner_or_capable
 from sentry.errors import EAGAIN, EBADF, EINVAL, EOVERFLOW, EPERM
+from sentry.fs.host.file import HostFile
 from sentry.fs.pipe.file import PipeFile
 from sentry.syscalls.files.notices import (
     get_owner,
@@ -237,7 +238,9 @@ def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool
 
 
 def set_pipe_size(task: Task, file: FileDescription, argument: int) -> int:
-    """F_SETPIPE_SZ."""
+    """F_SETPIPE_SZ. Pipes of the host stay as they are, which Linux says with EPERM, too."""
+    if isinstance(file, HostFile) and file.pipe_size():
+        raise EPERM("a pipe of the host")
     if not isinstance(file, PipeFile):
         raise EBADF("not a pipe")
     return file.pipe.resize(task, argument & 0xFFFFFFFF)
@@ -245,6 +248,8 @@ def set_pipe_size(task: Task, file: FileDescription, argument: int) -> int:
 
 def get_pipe_size(task: Task, file: FileDescription, argument: int) -> int:
     """F_GETPIPE_SZ."""
+    if isinstance(file, HostFile):
+        return file.pipe_size()
     if not isinstance(file, PipeFile):
         raise EBADF("not a pipe")
     return file.pipe.capacity
