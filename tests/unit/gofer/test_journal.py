@@ -209,7 +209,7 @@ def test_killed_writer_has_done_what_it_acknowledged(tree: Path, acknowledged: i
             acknowledged += 1
         os.close(heard)
     done = sorted(name for name in os.listdir(tree) if name.isdigit())
-    assert done == ["%04d" % number for number in range(len(done))]
+    assert done == [f"{number:04}" for number in range(len(done))]
     assert acknowledged <= len(done) <= acknowledged + 1
 
 
