@@ -19,10 +19,12 @@ from typing import Final, Protocol
 
 from gofer.fid import FidTable
 from gofer.native import error
-from gofer.node import Node
+from gofer.node import Node, identity_of
 from gofer.p9.codec import Message, decode
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import (
+    Rdrainx,
+    Rmakex,
     Rwalkx,
     Tlinkx,
     Tmakex,
@@ -41,9 +43,11 @@ from gofer.vanished import without_vanished
 MAX_FAILURES: Final = 64
 """Of which is told where they were."""
 _FAILURE: Final = struct.Struct("<QI")
+_MADE: Final = struct.Struct("<QQQ")
 _KINDS: Final = (
     Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk, Twalkx
 )  # fmt: skip
+_BY_FID: Final = (Tlinkx, Tsetattrx, Tsetxattrx)
 
 
 class Session(Protocol):
@@ -58,7 +62,9 @@ class Session(Protocol):
 class Journal:
     """The one of a server, for the first session that asks."""
 
-    __slots__ = ("_failures", "_fd", "_lost", "_owner", "_reader", "capacity")
+    __slots__ = (
+        "_failures", "_fd", "_lost", "_made", "_owner", "_reader", "capacity"
+    )  # fmt: skip
 
     def __init__(self, fd: int) -> None:
         """`fd`: a file in memory, as long as the ring; -1: there is no journal."""
@@ -69,6 +75,7 @@ class Journal:
         """None: nobody has one, or what was in it was no journal."""
         self._failures: list[bytes] = []
         self._lost = 0
+        self._made: list[bytes] = []
 
     def descriptor(self, owner: Session) -> int:
         """A copy of its descriptor for a session. Raises: EOPNOTSUPP, EBUSY.
@@ -113,26 +120,39 @@ class Journal:
             if batch:
                 self._carry_out(session, batch)
 
-    def reached(self) -> tuple[int, bytes, int]:
-        """How far it is drained; which records the host refused since this was asked last, and how
-        many more there were: fields of Rdrainx. Raises: EBADF."""
+    def reached(self) -> Rdrainx:
+        """How far it is drained, and what came of it. Raises: EBADF."""
         if self._reader is None:
             raise error(errno.EBADF)
-        failures, lost = b"".join(self._failures), self._lost
-        self._failures, self._lost = [], 0
-        return self._reader.position, failures, lost
+        failures, lost, made = b"".join(self._failures), self._lost, b"".join(self._made)
+        self._failures, self._lost, self._made = [], 0, []
+        return Rdrainx(self._reader.position, failures, lost, made)
 
     def _carry_out(self, session: Session, batch: Sequence[tuple[int, Message]]) -> None:
         for position, request in without_vanished(batch):
-            where = _where(session, request)
-            reply = session.perform(request)
-            number = reply.ecode if isinstance(reply, Rlerror) else 0
-            if isinstance(reply, Rwalkx):
-                number = reply.error
+            number = self._do(session, position, request)
             if number:
-                self._failed(session, position, number, f"{type(request).__name__} {where!r}")
+                self._failed(session, position, number, request)
 
-    def _failed(self, session: Session, position: int, number: int, what: str) -> None:
+    def _do(self, session: Session, position: int, request: Message) -> int:
+        """0, or the errno. A file whose owner or mode was refused gets no name by its fid."""
+        fid = None
+        if isinstance(request, _BY_FID) and not request.name and request.fid in session.fids:
+            fid = session.fids.get(request.fid)
+            if fid.refused and isinstance(request, Tlinkx):
+                return fid.refused
+        reply = session.perform(request)
+        if isinstance(reply, Rmakex) and len(self._made) < self.capacity // _MADE.size:
+            self._made.append(_MADE.pack(position, *identity_of(reply.block)))
+        number = reply.ecode if isinstance(reply, Rlerror) else 0
+        if isinstance(reply, Rwalkx):
+            number = reply.error
+        if fid is not None and not fid.refused and not isinstance(request, Tlinkx):
+            fid.refused = number
+        return number
+
+    def _failed(self, session: Session, position: int, number: int, request: Message) -> None:
+        what = f"{type(request).__name__} {_where(session, request)!r}"
         session.log(f"journal: {what}: {os.strerror(number)}")
         if len(self._failures) < MAX_FAILURES:
             self._failures.append(_FAILURE.pack(position, number))

@@ -26,7 +26,7 @@ def drain(conn: Connection, msg: Tdrainx) -> Rdrainx:
     """It has been drained for this message as for any other."""
     if not conn.shared.journal.belongs_to(conn):
         raise error(errno.EBADF)
-    return Rdrainx(*conn.shared.journal.reached())
+    return conn.shared.journal.reached()
 
 
 @handles(Tsparex)

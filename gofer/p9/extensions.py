@@ -296,12 +296,14 @@ class Tdrainx(Message):
 
 @message(235)
 class Rdrainx(Message):
-    """`position` has been reached, and `failures` are new: position[8] errno[4] of each record
-    that the host refused. `lost` is how many more there were."""
+    """`position` has been reached. Since the last one: `failures`, position[8] errno[4] of records
+    that were refused, and `lost`, how many more there were; `made`, position[8] st_dev[8] st_ino[8]
+    of what Tmakex records made."""
 
     position: U64
     failures: Data
     lost: U32
+    made: Data
 
 
 @message(236)

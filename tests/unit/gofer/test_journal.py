@@ -148,6 +148,37 @@ def test_refused_record_is_told_once_and_the_rest_is_done(
     assert {"first", "last"} <= set(os.listdir(tree))
 
 
+def test_file_that_was_refused_its_owner_gets_no_name(client: JournalClient, tree: Path) -> None:
+    for fid in (3, 4):
+        client.call(Tsparex(0, fid))
+        os.close(client.take_fd())
+    client.leave(Tsetxattrx(3, b"", b"trusted.x", 0, b""))
+    refused = client.writer.position
+    client.leave(Tlinkx(3, b"", 0, b"spoiled"), Tlinkx(4, b"", 0, b"good"), Tclunk(3))
+    assert failures(client)[1:] == [(refused, errno.EPERM)]
+    client.call(Tsparex(0, 3))
+    os.close(client.take_fd())
+    client.leave(Tlinkx(3, b"", 0, b"another"))
+    assert failures(client) == []
+    assert not (tree / "spoiled").exists()
+    assert (tree / "good").exists()
+
+
+def test_what_was_made_is_told_by_its_number(client: JournalClient, tree: Path) -> None:
+    start = client.writer.position
+    client.leave(directory(0, b"one"))
+    later = client.writer.position
+    client.leave(directory(0, b"file"), directory(0, b"brief"), Tunlinkat(0, b"brief", 0x200))
+    client.leave(directory(0, b"two"))
+    made = list(struct.iter_unpack("<QQQ", client.drain().made))
+    one, two = os.stat(tree / "one"), os.stat(tree / "two")
+    assert made[0] == (start, one.st_dev, one.st_ino)
+    assert made[1][0] > later
+    assert made[1][1:] == (two.st_dev, two.st_ino)
+    assert len(made) == 2
+    assert client.drain().made == b""
+
+
 def test_more_refusals_than_are_told_are_counted(client: JournalClient) -> None:
     for _ in range(70):
         client.leave(Tunlinkat(0, b"not there", 0))
