@@ -48,6 +48,11 @@ class JournalWriter:
         """What begins before this has been carried out."""
 
     @property
+    def capacity(self) -> int:
+        """Bytes of the ring."""
+        return len(self._memory)
+
+    @property
     def free(self) -> int:
         """Bytes that can be written now."""
         return len(self._memory) - (self.position - self.executed)
