@@ -81,6 +81,10 @@ class JournalWriter:
             raise ProtocolError(f"a journal of {self.position} bytes is executed to {position}")
         self.executed = position
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory.release()
+
     def _put(self, position: int, data: bytes) -> None:
         memory = self._memory
         at = position % len(memory)

@@ -56,16 +56,17 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is."""
 
     __slots__ = (
-        "_armed", "_asked", "_draining", "_fid", "_handles", "_refused", "_session", "_spares",
-        "_timers", "_untrusted", "_writer", "makes_spares",
+        "_armed", "_asked", "_draining", "_fid", "_handles", "_memory", "_refused", "_session",
+        "_spares", "_timers", "_untrusted", "_writer", "makes_spares",
     )  # fmt: skip
 
     def __init__(
-        self, session: Session, fid: int, memory: memoryview, timers: Timers, handles: HandleCache
+        self, session: Session, fid: int, memory: mmap.mmap, timers: Timers, handles: HandleCache
     ) -> None:
         self._session = session
         self._fid = fid
-        self._writer = JournalWriter(memory)
+        self._memory = memory
+        self._writer = JournalWriter(memoryview(memory))
         self._timers = timers
         self._handles = handles
         self._spares: list[Spare] = []
@@ -95,7 +96,7 @@ class Journal:
                 raise EPROTO(f"a journal of {capacity} bytes")
             if not fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK:
                 raise EPROTO("a journal that may be cut while it is written")
-            memory = memoryview(mmap.mmap(fd, capacity))
+            memory = mmap.mmap(fd, capacity)
         except OSError as error:
             raise EPROTO("what came is no memory") from error
         finally:
@@ -123,7 +124,7 @@ class Journal:
         session = self._session
         if self._others:
             session.drain()
-        return not self._others and not session.dead
+        return not self._others and not session.dead and not self._memory.closed
 
     @property
     def _others(self) -> int:
@@ -243,8 +244,10 @@ class Journal:
         self._spares.append(Spare(fid, fd, reply.block))
 
     def close(self) -> None:
-        """Give back what was not used."""
+        """Give back what was not used. What is recorded will be done, and nothing more."""
         self.makes_spares = False
+        self._writer.close()
+        self._memory.close()
         spares, self._spares = self._spares, []
         for fid, fd, _ in spares:
             close_quietly(fd)
