@@ -123,7 +123,10 @@ class Rdupx(Message):
 
 @message(212)
 class Tsetattrx(Message):
-    """Tsetattr on a fid or a child, times in nanoseconds, with the new attributes in the reply."""
+    """Tsetattr on a fid or a child, times in nanoseconds, with the new attributes in the reply.
+
+    SETATTR_BORN in `valid`: both times become these, where they are older.
+    """
 
     fid: U32
     name: Str

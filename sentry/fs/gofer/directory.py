@@ -153,7 +153,7 @@ class GoferDirectory(DirectoryCache):
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         inode = self._make(name, b"", modes.S_IFDIR | mode & 0o7777, owner)
-        if self.fs.exclusive and isinstance(inode, DirectoryCache):
+        if self.fs.journal is not None and isinstance(inode, DirectoryCache):
             inode.made_here()
         return inode
 
