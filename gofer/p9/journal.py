@@ -57,22 +57,23 @@ class JournalWriter:
         """Bytes that can be written now."""
         return len(self._memory) - (self.position - self.executed)
 
-    def append(self, frame: bytes) -> int:
-        """Write a record, all of which is there when this returns; where it ends.
+    def append(self, *frames: bytes) -> int:
+        """Write records, all of which are there when this returns; where the last one ends.
 
-        Raises: JournalFull; ProtocolError for one that never fits.
+        Raises: JournalFull; ProtocolError for one that never fits. Then none is there.
         """
-        size = _HEADER.size + len(frame)
-        if len(frame) > MAX_FRAME or size > len(self._memory):
-            raise ProtocolError(f"a request of {len(frame)} bytes in a journal")
-        if size > self.free:
+        for frame in frames:
+            if len(frame) > MAX_FRAME or _HEADER.size + len(frame) > len(self._memory):
+                raise ProtocolError(f"a request of {len(frame)} bytes in a journal")
+        if sum(map(len, frames)) + len(frames) * _HEADER.size > self.free:
             raise JournalFull
-        position = self.position
-        checked = _CHECKED.pack(len(frame), position)
-        check = crc32(frame, crc32(checked))
-        self._put(position + _HEADER.size, frame)
-        self._put(position, check.to_bytes(4, "little") + checked)
-        self.position = position + size
+        for frame in frames:
+            position = self.position
+            checked = _CHECKED.pack(len(frame), position)
+            check = crc32(frame, crc32(checked))
+            self._put(position + _HEADER.size, frame)
+            self._put(position, check.to_bytes(4, "little") + checked)
+            self.position = position + _HEADER.size + len(frame)
         return self.position
 
     def reached(self, position: int) -> None:

@@ -3,6 +3,8 @@
 Each function says whether it has: where it has not, because something is not known here, or only
 the host can say whether it works, a message has to be sent, as where there is no journal. What the
 Sentry knows of the names is told by who calls.
+
+Fids are got first, and `Journal.open` asked then: what that sends has to be answered by then.
 """
 
 from __future__ import annotations
@@ -29,12 +31,10 @@ if TYPE_CHECKING:
 _OWNED = c.SETATTR_MODE | c.SETATTR_UID | c.SETATTR_GID | c.SETATTR_BORN
 
 
-def journal_of(directory: GoferDirectory) -> Journal | None:
-    """The journal, if something can be recorded of a directory now."""
-    journal = directory.fs.journal
-    if journal is None or not journal.open or not directory.fs.is_own_device(directory):
-        return None
-    return journal
+def _journal_of(directory: GoferDirectory) -> Journal | None:
+    """The journal, if something could be recorded of a directory."""
+    fs = directory.fs
+    return fs.journal if fs.journal is not None and fs.is_own_device(directory) else None
 
 
 def create(
@@ -42,11 +42,11 @@ def create(
 ) -> GoferRegular | None:
     """A spare gets owner, mode and name. Not with set-id bits: writes before the record is done
     would not drop them."""
-    journal = journal_of(directory)
+    journal = _journal_of(directory)
     if journal is None or mode & 0o6000:
         return None
     fid = directory.directory_fid()
-    spare = journal.spare()
+    spare = journal.spare() if journal.open else None
     if spare is None:
         return None
     now = directory.fs.now_ns()
@@ -71,10 +71,12 @@ def create(
 
 def unlink(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
     """Of a file."""
-    journal = journal_of(directory)
+    journal = _journal_of(directory)
     if journal is None or not isinstance(child, GoferRegular):
         return False
     fid = directory.directory_fid()
+    if not journal.open:
+        return False
     return _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, 0))
 
 
@@ -83,7 +85,7 @@ def rename(
     inodes: tuple[GoferInode, Inode | None], flags: int,
 ) -> bool:  # fmt: skip
     """Of a file, onto no name or that of another one."""
-    journal = journal_of(directory)
+    journal = _journal_of(directory)
     (name, new_name), (child, other) = names, inodes
     if journal is None or flags or not isinstance(child, GoferRegular) or other is child:
         return False
@@ -92,13 +94,15 @@ def rename(
     if other is not None and not isinstance(other, GoferRegular):
         return False
     fid, to = directory.directory_fid(), new_dir.directory_fid()
+    if not journal.open:
+        return False
     request = Trenamex(fid, name, to, new_name, 0)
     return _lose(new_dir, journal, (to, new_name, other), request)
 
 
 def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
     """Of a file whose attributes are known."""
-    journal = journal_of(directory)
+    journal = _journal_of(directory)
     if journal is None or not isinstance(target, GoferRegular) or target.gone:
         return False
     known = target.known_attributes()
@@ -106,7 +110,7 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
         return False
     to = directory.directory_fid()
     fid, old = target.reach()
-    if not journal.record(Tlinkx(fid, old, to, name)):
+    if not journal.open or not journal.record(Tlinkx(fid, old, to, name)):
         return False
     target.take(known._replace(nlink=known.nlink + 1))
     target.changed()

@@ -109,7 +109,7 @@ class GoferDirectory(DirectoryCache):
             handles.check(caller)
 
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
-        if kept((self, IN_CREATE, name)) is None:
+        if self.fs.journal is not None and kept((self, IN_CREATE, name)) is None:
             made = behind.create(self, name, mode, owner)
             if made is not None:
                 self.added(name, made)

@@ -168,6 +168,10 @@ class GoferFileSystem(Attachment):
         if self.journal is not None:
             self.journal.sync()
 
+    def tell_refused(self) -> None:
+        if self.journal is not None:
+            self.journal.tell_refused()
+
     def distrust(self) -> None:
         """What is known may not be what the host has: ask for all of it anew."""
         for inode in [found() for found in self._inodes.values()]:

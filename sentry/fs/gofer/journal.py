@@ -133,15 +133,12 @@ class Journal:
     def record(self, *requests: Message) -> bool:
         """All of them, or none where there is no room: then messages have to do."""
         writer = self._writer
-        frames = [request.encode(NOTAG) for request in requests]
-        room = sum(len(frame) + 16 for frame in frames)
-        if room > writer.free:
+        try:
+            writer.append(*[request.encode(NOTAG) for request in requests])
+        except JournalFull:
             self._drain()
             return False
-        try:
-            for frame in frames:
-                writer.append(frame)
-        except (JournalFull, ProtocolError):
+        except ProtocolError:
             return False
         if writer.free < 3 * writer.capacity // 4:
             self._drain()
@@ -188,11 +185,14 @@ class Journal:
             self._untrusted()
 
     def sync(self) -> None:
-        """All of it is with the host. Raises: what the host refused, once; EIO, NotNow."""
+        """All of it is with the host, or refused. Raises: EIO, NotNow."""
         if not self.reached(self.position) or kept((self, Tdrainx)) is not None:
             asked: Asked = kept((self, Tdrainx)) or Asked(self._session.send(Tdrainx()))
             self._session.complete(asked, (self, Tdrainx))
             self._take(expect(asked.pending.result(), Rdrainx))
+
+    def tell_refused(self) -> None:
+        """Raises: what the host has refused of all this, once."""
         number, self._refused = self._refused, 0
         if number:
             raise host_error(number)

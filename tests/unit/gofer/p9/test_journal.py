@@ -127,6 +127,17 @@ def test_what_does_not_fit_leaves_the_ring_as_it_was() -> None:
     assert drained(ring.reader) == [frame(b"x" * 60)]
 
 
+def test_records_that_belong_together_are_there_all_or_none() -> None:
+    ring = Ring(100)
+    with pytest.raises(JournalFull):
+        ring.writer.append(frame(b"x" * 20), frame(b"y" * 20), frame(b"z" * 20))
+    with pytest.raises(ProtocolError):
+        ring.writer.append(frame(b"x"), frame(b"y" * 100))
+    assert ring.memory == bytes(100)
+    ring.writer.append(frame(b"x"), frame(b"y"))
+    assert drained(ring.reader) == [frame(b"x"), frame(b"y")]
+
+
 def test_reader_cannot_have_come_further_than_the_writer() -> None:
     ring = Ring(100)
     end = ring.writer.append(frame(b"x"))
