@@ -127,7 +127,7 @@ SYSCALLS: Final = (
     Rule("getdents64", "listings"),
     Rule("lseek", "the cookie at which a listing goes on"),
     Rule("readlinkat", "text of links"),
-    Rule("pread64", "Tread, on the pool", use="forced"),
+    Rule("pread64", "Tread, on the pool; a journal", use="forced"),
     Rule("preadv2", "Tread of what is cached (RWF_NOWAIT)"),
     Rule("pwrite64", "Twrite"),
     Rule("ftruncate", "O_TRUNC, sizes"),

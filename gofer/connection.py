@@ -19,7 +19,7 @@ from gofer.p9.constants import MSIZE_MAX, NOTAG
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rflush, Rlerror, Tflush, Tversion
-from gofer.replies import HANDLERS, Donation, Job
+from gofer.replies import HANDLERS, Donation, Job, Reply
 from gofer.shared import Shared
 
 MAX_IN_FLIGHT = 32
@@ -153,6 +153,7 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        self._finish_journal()
         self.reset()
         for _, fd in self._out:
             if fd >= 0:
@@ -170,30 +171,45 @@ class Connection:
         if isinstance(request, Tflush):
             self._flush(tag, request.oldtag)
             return
-        handler = HANDLERS.get(type(request))
-        if handler is None:
+        if type(request) not in HANDLERS:
             raise ProtocolError(f"{type(request).__name__} is no request")
         if not self.negotiated and not isinstance(request, Tversion):
             raise ProtocolError("no version was negotiated")
-        self.table.trim()
-        try:
-            if request.type >= 200 and not self.extended:
-                reply: Message | Donation | Job = Rlerror(errno.EOPNOTSUPP)
-            else:
-                reply = handler(self, request)
-        except OSError as problem:
-            reply = Rlerror(problem.errno or errno.EIO)
-        except ProtocolError:
-            raise
-        except Exception as bug:
-            self.shared.log(f"{type(request).__name__}: {type(bug).__name__}: {bug}")
-            reply = Rlerror(errno.EIO)
+        if self.shared.journal.belongs_to(self):
+            self.shared.journal.drain()
+        reply = self.perform(request)
         if isinstance(reply, Message):
             self.send(tag, reply)
         elif isinstance(reply, Donation):
             self.send(tag, reply.reply, reply.fd)
         else:
             self._start(tag, reply)
+
+    def perform(self, request: Message) -> Reply:
+        """What a request's handler gives; its errors as Rlerror."""
+        self.table.trim()
+        if request.type >= 200 and not self.extended:
+            return Rlerror(errno.EOPNOTSUPP)
+        try:
+            return HANDLERS[type(request)](self, request)
+        except OSError as problem:
+            return Rlerror(problem.errno or errno.EIO)
+        except ProtocolError:
+            raise
+        except Exception as bug:
+            self.log(f"{type(request).__name__}: {type(bug).__name__}: {bug}")
+            return Rlerror(errno.EIO)
+
+    def log(self, text: str) -> None:
+        self.shared.log(text)
+
+    def _finish_journal(self) -> None:
+        """The client may be dead: what it had written was promised to somebody."""
+        if self.shared.journal.belongs_to(self):
+            try:
+                self.shared.journal.drain()
+            except ProtocolError as problem:
+                self.log(f"journal of connection {self.number}: {problem}")
 
     def _start(self, tag: int, job: Job) -> None:
         waiting = self._in_flight[tag] = InFlight(job)

@@ -33,7 +33,7 @@ class XattrState:
 class Fid:
     """A reference to a node; open or not."""
 
-    __slots__ = ("file", "node", "uid", "xattr")
+    __slots__ = ("file", "node", "refused", "uid", "xattr")
 
     def __init__(self, node: Node, uid: int) -> None:
         self.node = node
@@ -41,6 +41,8 @@ class Fid:
         """The user of the attach; owner of what the standard messages create."""
         self.file: OpenFile | None = None
         self.xattr: XattrState | None = None
+        self.refused = 0
+        """The errno, if a journal could not give it its attributes."""
 
 
 class FidBudget:

@@ -39,18 +39,20 @@ def run(
     lockdown: Callable[[], None] = _nothing,
     log: Callable[[str], None] = _ignore,
     queue: int = -1,
+    journal: int = -1,
 ) -> None:
     """Serve `sock` (or its descriptor), and sessions duplicated from it, until all are closed.
 
     `lockdown` is called last before serving, for a caller who wants to give up more from there on.
-    `log` must not open files. `queue` is an inotify instance, see `gofer.watches`.
+    `log` must not open files. `queue` is an inotify instance, see `gofer.watches`,
+    `journal` a file in memory, see `gofer.journal`.
     """
     if isinstance(sock, int):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock)
     os.umask(0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     limits = limits_for_this_process()
-    server = Server(attachments, limits, log, queue)
+    server = Server(attachments, limits, log, queue, journal)
     lockdown()
     server.add(sock)
     gc.freeze()

@@ -141,6 +141,18 @@ class NodeTable:
         self.count += 1
         return node
 
+    def nameless(self, directory: Node, block: bytes, fd: int) -> Node:
+        """The node of a file that has no name yet, with its only descriptor. Raises: ENFILE."""
+        if self.count >= self.max_nodes or self.pinned >= self.max_open // 2:
+            raise error(errno.ENFILE)
+        node = Node(directory.attachment, directory, b"", block)
+        node.fd = fd
+        node.linked = False
+        directory.refs += 1
+        self.count += 1
+        self.pinned += 1
+        return node
+
     def fd(self, node: Node) -> int:
         """A descriptor of `node`: O_PATH, or better. Raises ESTALE if its name means another file.
 

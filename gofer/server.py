@@ -29,8 +29,9 @@ class Server:
         limits: Limits | None = None,
         log: Callable[[str], None] = _quiet,
         queue: int = -1,
+        journal: int = -1,
     ) -> None:
-        self.shared = Shared(attachments, limits or Limits(), log, queue)
+        self.shared = Shared(attachments, limits or Limits(), log, queue, journal)
         self._epoll = select.epoll()
         self._epoll.register(self.shared.pool.fd, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}

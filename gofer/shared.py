@@ -11,6 +11,7 @@ from msgspec import Struct
 from gofer._native import lib
 from gofer.attachment import Attachment
 from gofer.fid import FidBudget
+from gofer.journal import Journal
 from gofer.locks import LockTable
 from gofer.node import NodeTable
 from gofer.pool import Pool
@@ -45,7 +46,7 @@ class Shared:
 
     def __init__(
         self, attachments: Sequence[Attachment], limits: Limits, log: Callable[[str], None],
-        queue: int,
+        queue: int, journal: int,
     ) -> None:  # fmt: skip
         self.limits = limits
         self.uid = os.geteuid()
@@ -55,6 +56,7 @@ class Shared:
         self.table = NodeTable(limits.max_nodes, limits.max_node_fds)
         self.fid_budget = FidBudget(limits.max_fids)
         self.watches = Watches(queue, limits.max_watches)
+        self.journal = Journal(journal)
         self.locks = LockTable()
         self.pool = Pool(limits.pool_threads)
         self.roots = {each.name: self.table.root(each) for each in attachments}

@@ -7,6 +7,7 @@ from gofer.handlers import (
     connect,
     fifo,
     io,
+    journal,
     lock,
     names,
     open,
@@ -17,6 +18,6 @@ from gofer.handlers import (
 )
 
 __all__ = [
-    "attributes", "connect", "fifo", "io", "lock", "names", "open", "session", "walk", "watch",
-    "xattr",
+    "attributes", "connect", "fifo", "io", "journal", "lock", "names", "open", "session", "walk",
+    "watch", "xattr",
 ]  # fmt: skip

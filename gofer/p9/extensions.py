@@ -123,7 +123,10 @@ class Rdupx(Message):
 
 @message(212)
 class Tsetattrx(Message):
-    """Tsetattr on a fid or a child, times in nanoseconds, with the new attributes in the reply."""
+    """Tsetattr on a fid or a child, times in nanoseconds, with the new attributes in the reply.
+
+    SETATTR_BORN in `valid`: both times become these, where they are older.
+    """
 
     fid: U32
     name: Str
@@ -271,3 +274,55 @@ class Tfifox(Message):
 @message(231)
 class Rfifox(Message):
     pass
+
+
+@message(232)
+class Tjournalx(Message):
+    """The journal of this session (`gofer.p9.journal`), whose memory comes with the reply.
+
+    There is one in a server, for the first session that asks. Records in it are carried out before
+    any message that is sent later, and all of them when the session ends, however it ends. They are
+    requests of these kinds: Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx,
+    Tremovexattrx, Tclunk, and Twalkx that binds a fid and opens nothing. Replies there are none.
+    """
+
+
+@message(233)
+class Rjournalx(Message):
+    """The size of its ring in bytes."""
+
+    capacity: U64
+
+
+@message(234)
+class Tdrainx(Message):
+    """Carry out what the journal holds."""
+
+
+@message(235)
+class Rdrainx(Message):
+    """`position` has been reached. Since the last one: `failures`, position[8] errno[4] of records
+    that were refused, and `lost`, how many more there were; `made`, position[8] st_dev[8] st_ino[8]
+    of what Tmakex records made."""
+
+    position: U64
+    failures: Data
+    lost: U32
+    made: Data
+
+
+@message(236)
+class Tsparex(Message):
+    """A new regular file without a name (O_TMPFILE) on the file system of the directory `fid`.
+
+    `newfid` is bound to it, and its descriptor, to read and write, comes with the reply. Tlinkx of
+    the fid gives it its name, once. EOPNOTSUPP: the host has none, or could not name it later.
+    """
+
+    fid: U32
+    newfid: U32
+
+
+@message(237)
+class Rsparex(Message):
+    block: AttrBlock

@@ -29,6 +29,7 @@ from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.fuzz.sockets import words
 from tests.fuzz.spoiling import in_the_middle
 from tests.unit.gofer.harness import serving, spawn
+from tests.unit.gofer.journals import sealed_ring
 from tests.world import Died, Program, World
 
 pytestmark = pytest.mark.root
@@ -37,13 +38,18 @@ AT_FDCWD = -100
 
 
 @contextmanager
-def served(folder: Path, spoilt: dict[int, list[Step]], exclusive: bool) -> Iterator[World]:
+def served(
+    folder: Path, spoilt: dict[int, list[Step]], exclusive: bool, behind: bool
+) -> Iterator[World]:
     """A world with a tree in it that comes over a spoilt connection. Raises: Errno."""
     with ExitStack() as ends:
         fd = os.open(folder, os.O_PATH)
         cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
-        gofer = ends.enter_context(serving([Attachment(b"0", fd, False, cache)]))
+        ring = sealed_ring(8192)
+        tree = Attachment(b"0", fd, False, cache)
+        gofer = ends.enter_context(serving([tree], journal=ring))
         os.close(fd)
+        os.close(ring)
         ours, theirs = socket.socketpair()
 
         def between() -> None:
@@ -59,7 +65,7 @@ def served(folder: Path, spoilt: dict[int, list[Step]], exclusive: bool) -> Iter
         try:
             session = Session(ours, world.loop)
             world.stack.callback(session.close)
-            world.attach(_tree(world, session, exclusive), b"/m")
+            world.attach(_tree(world, session, exclusive, behind), b"/m")
             yield world
         except BaseException:
             world.abandon()
@@ -67,12 +73,14 @@ def served(folder: Path, spoilt: dict[int, list[Step]], exclusive: bool) -> Iter
         world.close()
 
 
-def _tree(world: World, session: Session, exclusive: bool) -> GoferFileSystem:
+def _tree(world: World, session: Session, exclusive: bool, behind: bool) -> GoferFileSystem:
     session.negotiate()
     handles = HandleCache(4)
-    fs = GoferFileSystem(
-        world.vfs.new_dev(), session, b"0", Options(exclusive, False, handles=handles)
-    )
+    timers = world.loop if behind else None
+    options = Options(exclusive, False, handles=handles, writes_behind=timers)
+    fs = GoferFileSystem(world.vfs.new_dev(), session, b"0", options)
+    if fs.journal is not None:
+        world.stack.callback(fs.journal.close)
     if not exclusive:  # wherever the tree of the test lies
         fs.changes = HostChanges.of(session)
         if fs.changes is not None:
@@ -234,11 +242,17 @@ def descriptors() -> list[str]:
     return sorted(found)
 
 
-def check(folder: Path, spoilt: dict[int, list[Step]], steps: list[Step], exclusive: bool) -> None:
+def check(
+    folder: Path,
+    spoilt: dict[int, list[Step]],
+    steps: list[Step],
+    exclusive: bool,
+    behind: bool = False,
+) -> None:
     gc.collect()
     before = descriptors()
     try:
-        with served(folder, spoilt, exclusive) as world:
+        with served(folder, spoilt, exclusive, behind) as world:
             operations = Operations(world.program())
             operations.run("path", "chdir", b"/m")
             for step in steps:
@@ -251,11 +265,12 @@ def check(folder: Path, spoilt: dict[int, list[Step]], steps: list[Step], exclus
 
 @for_a_while(10)
 def test_answers_are_taken_or_end_the_session(seconds: float, folder: Callable[[], Path]) -> None:
-    def body(spoilt: dict[int, list[Step]], steps: list[Step], exclusive: bool) -> None:
-        check(folder(), spoilt, steps, exclusive)
+    def body(**values: Any) -> None:
+        check(folder(), **values)
 
     steps = st.lists(OPERATIONS, min_size=1, max_size=12)
-    explore(seconds, body, spoilt=SPOILT, steps=steps, exclusive=st.booleans())
+    way = {"exclusive": st.booleans(), "behind": st.booleans()}
+    explore(seconds, body, spoilt=SPOILT, steps=steps, **way)
 
 
 @kept("9p_client")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers
     from sentry.fs.gofer.inode import GoferInode
+    from sentry.fs.gofer.journal import Journal
     from sentry.fs.gofer.pace import Pace
     from sentry.fs.gofer.session import Session
     from sentry.fs.gofer.wire import Numbering, Owners
@@ -110,6 +111,7 @@ class Attachment(FileSystem, ABC):
     fids: DirectoryFids
     numbering: Numbering
     changes: HostChanges | None
+    journal: Journal | None
     lingering: Lingering | None
     owners: Owners | None
     pace: Pace

@@ -25,6 +25,7 @@ from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from sentry.abi.inotify import IN_CREATE
 from sentry.errors import EINVAL, EXDEV
+from sentry.fs.gofer import behind
 from sentry.fs.gofer.changes import OwnChange, made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode
@@ -108,6 +109,11 @@ class GoferDirectory(DirectoryCache):
             handles.check(caller)
 
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
+        if self.fs.journal is not None and kept((self, IN_CREATE, name)) is None:
+            made = behind.create(self, name, mode, owner)
+            if made is not None:
+                self.added(name, made)
+                return made
         fid = self.directory_fid()
         request = Tcreatex(fid, NOFID, name, O_RDWR | O_EXCL, 1, mode, owner.uid, owner.gid)
         with self._change(IN_CREATE, name, request) as asked:
@@ -146,7 +152,10 @@ class GoferDirectory(DirectoryCache):
         return inode
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
-        return self._make(name, b"", modes.S_IFDIR | mode & 0o7777, owner)
+        inode = self._make(name, b"", modes.S_IFDIR | mode & 0o7777, owner)
+        if self.fs.journal is not None and isinstance(inode, DirectoryCache):
+            inode.made_here()
+        return inode
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
         return self._make(name, b"", mode, owner)
@@ -167,6 +176,9 @@ class GoferDirectory(DirectoryCache):
     def link(self, name: bytes, target: Inode) -> None:
         if not isinstance(target, GoferInode) or target.fs is not self.fs:
             raise EXDEV("a file of another file system")
+        if kept((self, IN_CREATE, name)) is None and behind.link(self, name, target):
+            self.added(name, target)
+            return
         to = self.directory_fid()
         fid, old = target.reach()
         target.changed()
@@ -176,6 +188,11 @@ class GoferDirectory(DirectoryCache):
             self.added(name, target)
 
     def unlink(self, name: bytes, child: Inode) -> None:
+        if kept((self, removed(child.mode), name)) is None and behind.unlink(self, name, child):
+            self.removed(name)
+            assert isinstance(child, GoferInode)
+            child.lost_name()
+            return
         self._remove(name, child, 0)
 
     def rmdir(self, name: bytes, child: Inode) -> None:
@@ -197,17 +214,19 @@ class GoferDirectory(DirectoryCache):
             raise EXDEV("a directory of another file system")
         if flags & ~(RENAME_EXCHANGE | RENAME_NOREPLACE):
             raise EINVAL("no whiteouts here")
-        fid, to = self.directory_fid(), new_dir.directory_fid()
         other = new_dir.known(new_name)
-        session = self.fs.session
         asked: Asked | None = kept((self, Trenamex))
-        if asked is None:
-            keeper = new_dir._keep(new_name, None if flags else other)
-            asked = Asked(session.send(Trenamex(fid, name, to, new_name, flags)), keeper)
-        session.complete(asked, (self, Trenamex))
-        if asked.extra is not None:
-            asked.extra.bind(session)
-        asked.pending.result()
+        names, inodes = (name, new_name), (child, other)
+        if asked is not None or not behind.rename(self, names, new_dir, inodes, flags):
+            fid, to = self.directory_fid(), new_dir.directory_fid()
+            session = self.fs.session
+            if asked is None:
+                keeper = new_dir._keep(new_name, None if flags else other)
+                asked = Asked(session.send(Trenamex(fid, name, to, new_name, flags)), keeper)
+            session.complete(asked, (self, Trenamex))
+            if asked.extra is not None:
+                asked.extra.bind(session)
+            asked.pending.result()
         if other is child:
             return  # two names of one file: rename(2) does nothing
         if flags & RENAME_EXCHANGE:

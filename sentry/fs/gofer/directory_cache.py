@@ -126,11 +126,20 @@ class DirectoryCache(WatchedDirectory):
         if self.listing is not None:
             self.listing.pop(name, None)
 
+    def knows(self, name: bytes) -> bool:
+        """What it means is in memory, also if it is absent."""
+        return self.lookup_cached(name) is not None
+
     def names_changed(self) -> None:
         """Lookups under way are not to be remembered; times and nlink are other ones now."""
         self.generation += 1
         self._dirents = None
         self.changed()
+
+    def made_here(self) -> None:
+        """The Sentry has just made it: all of its names are known."""
+        self.listing = {}
+        self.fs.listed(self, 0)
 
     def drop_listing(self) -> None:
         """Give the memory back."""

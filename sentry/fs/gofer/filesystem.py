@@ -29,6 +29,7 @@ from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Time
 from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.journal import Journal
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
@@ -65,6 +66,8 @@ class Options(Struct, frozen=True):
     that would hinder it. inotify(7) tells of neither, so there are no `changes`."""
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
+    writes_behind: Timers | None = None
+    """Names of an exclusive one are changed by records of a journal, if the Gofer has one."""
 
 
 def _attach_now(session: Session, name: bytes) -> Attached:
@@ -121,6 +124,12 @@ class GoferFileSystem(Attachment):
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
+        self.journal = None
+        timers = options.writes_behind
+        if timers is not None and self.exclusive and not self.read_only and kind in COHERENT:
+            self.journal = Journal.of(session, fid, timers, self.handles)
+        if self.journal is not None:
+            self.journal.on_refusal(self.distrust)
         if isinstance(self._root, GoferFifo):
             self._root.is_served()
 
@@ -150,8 +159,30 @@ class GoferFileSystem(Attachment):
         self._listings.clear()
         self._listed = 0
         self.handles.forget(self)
+        if self.journal is not None:
+            self.journal.close()
         if self.changes is not None:
             self.changes.forget_all(self)
+
+    def sync(self) -> None:
+        if self.journal is not None:
+            self.journal.sync()
+
+    def tell_refused(self) -> None:
+        if self.journal is not None:
+            self.journal.tell_refused()
+
+    def distrust(self) -> None:
+        """What is known may not be what the host has: ask for all of it anew."""
+        for inode in [found() for found in self._inodes.values()]:
+            if inode is not None:
+                inode.fresh = False
+            if isinstance(inode, DirectoryCache):
+                inode.names.clear()
+                inode.drop_listing()
+                inode.generation += 1
+            elif isinstance(inode, GoferRegular):
+                inode.pending = inode.live = None
 
     @property
     def keeps_descriptors(self) -> bool:

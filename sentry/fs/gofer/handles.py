@@ -282,6 +282,11 @@ class HandleCache:
         else:
             self.bare += 1
 
+    def hold(self, count: int) -> None:
+        """So many descriptors more, or fewer, that are of no handle yet."""
+        self.open += count
+        self._budget.host_descriptors += count
+
     def use(self, handle: Handle) -> None:
         """One more open file needs it."""
         handle.users += 1

@@ -272,6 +272,8 @@ class GoferInode(Inode):
 
     def sync(self, data_only: bool) -> None:
         """fsync(2): the Gofer's pool does it, so that nobody here waits but the caller."""
+        self.fs.sync()
+        self.fs.tell_refused()
         session = self.fs.session
         asked: Asked | None = kept((self, Tfsync))
         if asked is None:

@@ -25,6 +25,7 @@ from sentry.wait.again import kept
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
+    from sentry.fs.gofer.journal import Journal
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
 
@@ -36,7 +37,7 @@ SETTLED_NS: Final = 2_000_000_000
 class GoferRegular(GoferInode):
     """A regular file of the host."""
 
-    __slots__ = ("live", "read_handle", "told", "write_handle")
+    __slots__ = ("live", "pending", "read_handle", "told", "write_handle")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -45,6 +46,8 @@ class GoferRegular(GoferInode):
         self.told: Stat | None = None
         """What fstat(2) said last, and as attributes:"""
         self.live: Attributes | None = None
+        self.pending: tuple[Journal, int] | None = None
+        """A record that changes its attributes, until it is done: where it ends."""
 
     def __del__(self) -> None:
         for handle in (self.read_handle, self.write_handle):
@@ -207,9 +210,31 @@ class GoferRegular(GoferInode):
         if told.changed(handle.fd) or self.attributes is not self.live:
             attributes = from_stat(told.value(), self.ino, self.attributes.btime_ns)
             owners = self.fs.owners
-            self.take(attributes if owners is None else owners.inside(attributes))
+            self.take(self._shown(attributes if owners is None else owners.inside(attributes)))
             self.live = self.attributes
         return self.attributes
+
+    def recorded(self, journal: Journal) -> None:
+        """The journal's last record is about it."""
+        self.pending = journal, journal.position
+
+    def _shown(self, attributes: Attributes) -> Attributes:
+        """What fstat(2) says, but for what is recorded and perhaps not done."""
+        if self.pending is None:
+            return attributes
+        journal, position = self.pending
+        if journal.reached(position):
+            self.pending = None
+            return attributes
+        mine = self.attributes
+        # Set-id bits are never recorded, and the host drops them when the file is written.
+        mode = attributes.mode if mine.mode & 0o6000 else mine.mode
+        return attributes._replace(
+            mode=mode, uid=mine.uid, gid=mine.gid, nlink=mine.nlink,
+            atime_ns=max(attributes.atime_ns, mine.atime_ns),
+            mtime_ns=max(attributes.mtime_ns, mine.mtime_ns),
+            ctime_ns=max(attributes.ctime_ns, mine.ctime_ns),
+        )  # fmt: skip
 
     def known_attributes(self) -> Attributes | None:
         return self._live() or super().known_attributes()

@@ -16,7 +16,16 @@ from collections.abc import Callable, Sequence
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, NOTAG, OPENED_DONATED
-from gofer.p9.extensions import Rconnectx, Rcreatex, Rdupx, Rfifox, Rnotifyx, Rwalkx
+from gofer.p9.extensions import (
+    Rconnectx,
+    Rcreatex,
+    Rdupx,
+    Rfifox,
+    Rjournalx,
+    Rnotifyx,
+    Rsparex,
+    Rwalkx,
+)
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rlerror, Tversion
@@ -179,7 +188,7 @@ class Requests:
 
 
 _OPENING = (Rwalkx, Rcreatex)
-_GIVING = (Rconnectx, Rdupx, Rfifox, Rnotifyx)
+_GIVING = (Rconnectx, Rdupx, Rfifox, Rjournalx, Rnotifyx, Rsparex)
 
 
 def _donates(reply: Message) -> bool:

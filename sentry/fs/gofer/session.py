@@ -256,6 +256,24 @@ class Session:
                 raise need
         asked.taken = True
 
+    def tell(self, pending: Pending, callback: Callable[[], object]) -> None:
+        """Call when the reply is there, for which nobody waits."""
+        if pending.done:
+            callback()
+            return
+        self._sleepers += 1
+        self._look_out()
+
+        def came() -> None:
+            self._sleepers -= 1
+            callback()
+
+        pending.when_done(came)
+
+    def fail(self) -> None:
+        """The server cannot be trusted: every request is EIO from now on."""
+        self._requests.fail()
+
     def drain(self) -> None:
         """Take the replies that have arrived."""
         while self._requests and self._receive(0):

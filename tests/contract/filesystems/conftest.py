@@ -41,9 +41,10 @@ FILE_SYSTEMS: dict[str, MakeFs] = {
         world.vfs, world.export(host, exclusive=True, read_only=True)
     ),
     "gofer exclusive": lambda world, host: world.export(host, exclusive=True),
+    "gofer written behind": lambda world, host: world.export_behind(host),
     "gofer shared": lambda world, host: world.export(host, exclusive=False),
 }
-GROWN_ON_THE_HOST = {"overlay over gofer", "gofer exclusive", "gofer shared"}
+GROWN_ON_THE_HOST = {name for name in FILE_SYSTEMS if "gofer" in name}
 
 
 @pytest.fixture(params=["linux", *FILE_SYSTEMS])

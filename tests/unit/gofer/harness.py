@@ -44,6 +44,7 @@ def serving(
     attachments: Sequence[Attachment],
     lockdown: Callable[[], None] = lambda: None,
     family: int = socket.AF_UNIX,
+    journal: int = -1,
 ) -> Iterator[socket.socket]:
     """A socket with a Gofer on the other end, which must end cleanly when it is closed."""
     if family == socket.AF_UNIX:
@@ -55,7 +56,7 @@ def serving(
 
     def body() -> None:
         ours.close()
-        run(theirs, attachments, lockdown, _log, lib.gofer_notify())
+        run(theirs, attachments, lockdown, _log, lib.gofer_notify(), journal)
 
     pid = spawn(body)
     theirs.close()

@@ -15,8 +15,10 @@ from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.extensions import (
     Tcreatex,
+    Tdrainx,
     Tdupx,
     Tgetxattrx,
+    Tjournalx,
     Tlinkx,
     Tmakex,
     Tnotifyx,
@@ -25,6 +27,7 @@ from gofer.p9.extensions import (
     Trenamex,
     Tsetattrx,
     Tsetxattrx,
+    Tsparex,
     Tunwatchx,
     Twalkx,
     Twatchx,
@@ -114,14 +117,23 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tnotifyx(),
         Twatchx(0),
         Tunwatchx(1),
+        Tjournalx(),
+        Tsparex(0, 5),
+        Tlinkx(5, b"", 4, b"spare"),
+        Tdrainx(),
     ]
     fd = os.open(tree, os.O_PATH)
-    with serving([Attachment(b"0", fd, cache=CacheMode.SHARED)], lockdown) as sock:
+    ring = os.memfd_create("ring")
+    os.truncate(ring, 4096)
+    served = Attachment(b"0", fd, cache=CacheMode.SHARED)
+    with serving([served], lockdown, journal=ring) as sock:
         client = Client(sock)
         client.start()
         for request in requests:
             client.call(request)
-        assert len(client.fds) == 5
+        assert len(client.fds) == 7
         for donated in client.fds:
             os.close(donated)
+    os.close(ring)
     assert os.stat(tree / "harder").st_uid == 1000
+    assert os.stat(tree / "spare").st_nlink == 1

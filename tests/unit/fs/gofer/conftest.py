@@ -18,6 +18,7 @@ from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.requests import Pending
 from sentry.fs.gofer.session import Session
+from tests.unit.gofer.journals import sealed_ring
 from tests.world import Program
 from tests.world import World as Kernel
 
@@ -135,19 +136,27 @@ def make_world(host: Path) -> Iterator[MakeWorld]:
     """Makes a kernel with a Gofer; there is one at a time."""
     with ExitStack() as last:
 
-        def make(exclusive: bool = True, descriptors: int = 100, readonly: bool = False) -> World:
+        def make(
+            exclusive: bool = True, descriptors: int = 100, readonly: bool = False,
+            journal: int = 0,
+        ) -> World:  # fmt: skip
+            """`journal`: bytes of one."""
             last.close()
             made: list[Any] = []
 
             def root(kernel: Kernel) -> GoferFileSystem:
                 fd = os.open(host, os.O_PATH)
                 cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
-                sock = kernel.serve([Attachment(b"0", fd, readonly, cache)])
+                ring = sealed_ring(journal) if journal else -1
+                sock = kernel.serve([Attachment(b"0", fd, readonly, cache)], ring)
                 os.close(fd)
+                if journal:
+                    os.close(ring)
                 session = CountingSession(sock, kernel.loop)
                 session.negotiate()
                 handles = HandleCache(descriptors)
-                options = Options(exclusive, readonly, handles=handles)
+                timers = kernel.loop if journal else None
+                options = Options(exclusive, readonly, handles=handles, writes_behind=timers)
                 fs = GoferFileSystem(kernel.vfs.new_dev(), session, b"0", options)
                 if not exclusive:  # wherever the tree of the test lies
                     fs.changes = HostChanges.of(session)

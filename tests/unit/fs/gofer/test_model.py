@@ -236,6 +236,17 @@ def populate(root: Path) -> None:
         os.chmod(path, 0o755)
 
 
+def tree_of(root: Path) -> dict[str, tuple[object, ...]]:
+    """What the host has: names, what stat(2) says, which are the same file, contents."""
+    found: dict[str, tuple[object, ...]] = {}
+    first: dict[int, str] = {}
+    for path in sorted(root.rglob("*")):
+        name, seen = str(path.relative_to(root)), path.lstat()
+        data = path.read_bytes() if stat.S_ISREG(seen.st_mode) else b""
+        found[name] = *shape(seen), first.setdefault(seen.st_ino, name), data
+    return found
+
+
 def empty(root: Path) -> None:
     for name in os.listdir(root):
         path = root / name
@@ -245,7 +256,7 @@ def empty(root: Path) -> None:
             path.unlink()
 
 
-@pytest.mark.parametrize("mode", ["exclusive", "shared", "no descriptors"])
+@pytest.mark.parametrize("mode", ["exclusive", "shared", "no descriptors", "written behind"])
 def test_random_calls_do_what_linux_does(
     mode: str,
     host: Path,
@@ -270,7 +281,9 @@ def test_random_calls_do_what_linux_does(
         populate(model)
         first = [("open", slot, path, os.O_RDWR, 0) for slot, path in enumerate((b"a", b"d/b"))]
         with ExitStack() as stack:
-            world = make_world(mode != "shared", 0 if mode == "no descriptors" else 50)
+            descriptors = 0 if mode == "no descriptors" else 50
+            journal = 4096 if mode == "written behind" else 0
+            world = make_world(mode != "shared", descriptors, journal=journal)
             reference = Native(model, lib.gofer_renameat2)
             served = Served(world)
             for each in (reference, served):
@@ -281,5 +294,7 @@ def test_random_calls_do_what_linux_does(
             for path in (b".", b"d", b"d/e", b"a", b"b", b"d/a"):
                 assert served.run("lstat", path) == reference.run("lstat", path), path
                 assert served.run("list", path) == reference.run("list", path), path
+            world.ok("sync")
+            assert tree_of(host) == tree_of(model)
 
     check()

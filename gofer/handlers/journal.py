@@ -1,0 +1,61 @@
+"""The journal of a session, and files that get their names through it: see `gofer.journal`."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from gofer._native import lib
+from gofer.connection import Connection
+from gofer.files import require_writable
+from gofer.native import check, error, stat_block
+from gofer.p9.extensions import Rdrainx, Rjournalx, Rsparex, Tdrainx, Tjournalx, Tsparex
+from gofer.replies import Donation, handles
+
+
+@handles(Tjournalx)
+def journal(conn: Connection, msg: Tjournalx) -> Donation:
+    if not conn.donates:
+        raise error(errno.EOPNOTSUPP)
+    return Donation(Rjournalx(conn.shared.journal.capacity), conn.shared.journal.descriptor(conn))
+
+
+@handles(Tdrainx)
+def drain(conn: Connection, msg: Tdrainx) -> Rdrainx:
+    """It has been drained for this message as for any other."""
+    if not conn.shared.journal.belongs_to(conn):
+        raise error(errno.EBADF)
+    return conn.shared.journal.reached()
+
+
+@handles(Tsparex)
+def spare(conn: Connection, msg: Tsparex) -> Donation:
+    """open(2) with O_TMPFILE. A link to "." is never made: EEXIST says that linkat(2) would take
+    the descriptor, which needs CAP_DAC_READ_SEARCH (or Linux 6.10)."""
+    fid = conn.fids.get(msg.fid)
+    conn.fids.check_free(msg.newfid)
+    directory = fid.node
+    if not directory.is_dir():
+        raise error(errno.ENOTDIR)
+    require_writable(directory)
+    if not conn.donates:
+        raise error(errno.EOPNOTSUPP)
+    at = conn.table.fd(directory)
+    fd = check(lib.gofer_open(at, b".", os.O_TMPFILE | os.O_RDWR, 0o600))
+    donated = -1
+    try:
+        if lib.gofer_link(fd, at, b".") != -errno.EEXIST:
+            raise error(errno.EOPNOTSUPP)
+        block = stat_block(fd, b"")
+        if isinstance(block, int):
+            raise error(-block)
+        donated = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        node = conn.table.nameless(directory, block, fd)
+    except OSError:
+        os.close(fd)
+        if donated >= 0:
+            os.close(donated)
+        raise
+    conn.fids.bind(msg.newfid, node, fid.uid)
+    return Donation(Rsparex(block), donated)

@@ -1,0 +1,185 @@
+"""`Journal`: what a client has left in shared memory to be done, and the doing of it.
+
+The client (the Sentry) is hostile: it may write what it likes into the ring, while it is read, and
+make the file behind it shorter. So the ring is read by pread(2), each record once, into bytes of
+this process, and a record is a request like any other: the same handlers, the same checks, the same
+root. All that it may do there it might do by a message, too.
+
+What the client has written in whole when it ends is still done: see `Connection.close`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from gofer.fid import FidTable
+from gofer.native import error
+from gofer.node import Node, identity_of
+from gofer.p9.codec import Message, decode
+from gofer.p9.constants import NOFID, NOOPEN
+from gofer.p9.extensions import (
+    Rdrainx,
+    Rmakex,
+    Rwalkx,
+    Tlinkx,
+    Tmakex,
+    Tremovexattrx,
+    Trenamex,
+    Tsetattrx,
+    Tsetxattrx,
+    Twalkx,
+)
+from gofer.p9.fields import ProtocolError
+from gofer.p9.journal import JournalReader
+from gofer.p9.messages import Rlerror, Tclunk, Tunlinkat
+from gofer.replies import Reply
+from gofer.vanished import without_vanished
+
+MAX_FAILURES: Final = 64
+"""Of which is told where they were."""
+_FAILURE: Final = struct.Struct("<QI")
+_MADE: Final = struct.Struct("<QQQ")
+_KINDS: Final = (
+    Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk, Twalkx
+)  # fmt: skip
+_BY_FID: Final = (Tlinkx, Tsetattrx, Tsetxattrx)
+
+
+class Session(Protocol):
+    """Whose journal it is (gofer.connection)."""
+
+    fids: FidTable
+
+    def perform(self, request: Message) -> Reply: ...
+    def log(self, text: str) -> None: ...
+
+
+class Journal:
+    """The one of a server, for the first session that asks."""
+
+    __slots__ = (
+        "_failures", "_fd", "_lost", "_made", "_owner", "_reader", "capacity"
+    )  # fmt: skip
+
+    def __init__(self, fd: int) -> None:
+        """`fd`: a file in memory, as long as the ring; -1: there is no journal."""
+        self._fd = fd
+        self.capacity = os.fstat(fd).st_size if fd >= 0 else 0
+        self._owner: Session | None = None
+        self._reader: JournalReader | None = None
+        """None: nobody has one, or what was in it was no journal."""
+        self._failures: list[bytes] = []
+        self._lost = 0
+        self._made: list[bytes] = []
+
+    def descriptor(self, owner: Session) -> int:
+        """A copy of its descriptor for a session. Raises: EOPNOTSUPP, EBUSY.
+
+        It is given once: what one session has written would be valid in the next one's, too.
+        """
+        if not self.capacity:
+            raise error(errno.EOPNOTSUPP)
+        if self._owner is not None:
+            raise error(errno.EBUSY)
+        copy = fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        fd = self._fd
+        self._owner = owner
+        self._reader = JournalReader(lambda at, size: os.pread(fd, size, at), self.capacity)
+        return copy
+
+    def belongs_to(self, session: Session) -> bool:
+        """Whether that session has it."""
+        return self._owner is session
+
+    def drain(self) -> None:
+        """Carry out what is there. One lap at most: a client that goes on writing has to ask again.
+
+        Raises: ProtocolError, after what came before the record that is none.
+        """
+        reader, session = self._reader, self._owner
+        if reader is None or session is None:
+            return
+        batch: list[tuple[int, Message]] = []
+        end = reader.position + self.capacity
+        try:
+            while reader.position < end:
+                position = reader.position
+                frame = reader.next()
+                if frame is None:
+                    break
+                batch.append((position, _checked(decode(frame, 0, len(frame))[1])))
+        except ProtocolError:
+            self._reader = None
+            raise
+        finally:
+            if batch:
+                self._carry_out(session, batch)
+
+    def reached(self) -> Rdrainx:
+        """How far it is drained, and what came of it. Raises: EBADF."""
+        if self._reader is None:
+            raise error(errno.EBADF)
+        failures, lost, made = b"".join(self._failures), self._lost, b"".join(self._made)
+        self._failures, self._lost, self._made = [], 0, []
+        return Rdrainx(self._reader.position, failures, lost, made)
+
+    def _carry_out(self, session: Session, batch: Sequence[tuple[int, Message]]) -> None:
+        for position, request in without_vanished(batch):
+            number = self._do(session, position, request)
+            if number:
+                self._failed(session, position, number, request)
+
+    def _do(self, session: Session, position: int, request: Message) -> int:
+        """0, or the errno. A file whose owner or mode was refused gets no name by its fid."""
+        fid = None
+        if isinstance(request, _BY_FID) and not request.name and request.fid in session.fids:
+            fid = session.fids.get(request.fid)
+            if fid.refused and isinstance(request, Tlinkx):
+                return fid.refused
+        reply = session.perform(request)
+        if isinstance(reply, Rmakex) and len(self._made) < self.capacity // _MADE.size:
+            self._made.append(_MADE.pack(position, *identity_of(reply.block)))
+        number = reply.ecode if isinstance(reply, Rlerror) else 0
+        if isinstance(reply, Rwalkx):
+            number = reply.error
+        if fid is not None and not fid.refused and not isinstance(request, Tlinkx):
+            fid.refused = number
+        return number
+
+    def _failed(self, session: Session, position: int, number: int, request: Message) -> None:
+        what = f"{type(request).__name__} {_where(session, request)!r}"
+        session.log(f"journal: {what}: {os.strerror(number)}")
+        if len(self._failures) < MAX_FAILURES:
+            self._failures.append(_FAILURE.pack(position, number))
+        else:
+            self._lost += 1
+
+
+def _checked(request: Message) -> Message:
+    """Raises: ProtocolError for what a journal does not hold."""
+    if not isinstance(request, _KINDS):
+        raise ProtocolError(f"{type(request).__name__} in a journal")
+    if isinstance(request, Twalkx):
+        opens = request.flags != NOOPEN or request.donate
+        if opens or request.newfid in (NOFID, request.fid):
+            raise ProtocolError("a walk in a journal that is no binding")
+    return request
+
+
+def _where(session: Session, request: Message) -> bytes:
+    """A path for the log, from the root of the attachment: of names as they are known here."""
+    fid = getattr(request, "newdirfid", getattr(request, "dirfd", getattr(request, "fid", NOFID)))
+    name = getattr(request, "newname", getattr(request, "name", b""))
+    if fid not in session.fids:
+        return b"?/" + bytes(name)
+    names = [name]
+    at: Node | None = session.fids.get(fid).node
+    while at is not None and at.parent is not None:
+        names.append(at.name)
+        at = at.parent
+    return b"/" + b"/".join(reversed(names))

@@ -1,0 +1,164 @@
+"""The journal: requests that a client leaves in memory for the server to carry out later.
+
+A ring of bytes, sans-io. The client alone writes it; what it has written stays when it dies. A
+record is `check[4] length[4] position[8]` and a request, a whole 9P frame. `position` counts bytes
+since the ring was empty: it says where the record begins, and that it is not one that lay there a
+lap ago. `check` is the CRC-32 of all that follows. So a record is there or it is not, whenever the
+writer stopped, and nothing else in the ring need be believed: no index, no count, no commit word.
+
+The reader tells how far it has come in replies, never in the ring: what is read is never written
+by two.
+"""
+
+from __future__ import annotations
+
+import struct
+from binascii import crc32
+from collections.abc import Callable
+from typing import Final
+
+from gofer.p9.constants import HEADER_SIZE
+from gofer.p9.fields import ProtocolError
+
+CAPACITY: Final = 1 << 20
+"""Bytes of a ring, where nobody wants another one: some ten thousand records."""
+MAX_FRAME: Final = 1 << 17
+"""The largest request: setxattr(2) has values of 64 KiB (XATTR_SIZE_MAX)."""
+_HEADER: Final = struct.Struct("<IIQ")
+_CHECKED: Final = struct.Struct("<IQ")
+_FIRST, _MOST = 1 << 10, 1 << 16
+"""Bytes to look at when mostly nothing is there, and in a long run of records."""
+
+
+class JournalFull(Exception):
+    """The record does not fit before the reader has come further."""
+
+
+class JournalWriter:
+    """The client's side."""
+
+    __slots__ = ("_memory", "executed", "position")
+
+    def __init__(self, memory: memoryview) -> None:
+        """`memory`: the ring, all zeros."""
+        self._memory = memory
+        self.position = 0
+        """Where the next record begins."""
+        self.executed = 0
+        """What begins before this has been carried out."""
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of the ring."""
+        return len(self._memory)
+
+    @property
+    def free(self) -> int:
+        """Bytes that can be written now."""
+        return len(self._memory) - (self.position - self.executed)
+
+    def append(self, *frames: bytes) -> int:
+        """Write records, all of which are there when this returns; where the last one ends.
+
+        Raises: JournalFull; ProtocolError for one that never fits. Then none is there.
+        """
+        for frame in frames:
+            if len(frame) > MAX_FRAME or _HEADER.size + len(frame) > len(self._memory):
+                raise ProtocolError(f"a request of {len(frame)} bytes in a journal")
+        if sum(map(len, frames)) + len(frames) * _HEADER.size > self.free:
+            raise JournalFull
+        for frame in frames:
+            position = self.position
+            checked = _CHECKED.pack(len(frame), position)
+            check = crc32(frame, crc32(checked))
+            self._put(position + _HEADER.size, frame)
+            self._put(position, check.to_bytes(4, "little") + checked)
+            self.position = position + _HEADER.size + len(frame)
+        return self.position
+
+    def reached(self, position: int) -> None:
+        """The server says that it has come so far. Raises: ProtocolError if it cannot have."""
+        if not self.executed <= position <= self.position:
+            raise ProtocolError(f"a journal of {self.position} bytes is executed to {position}")
+        self.executed = position
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory.release()
+
+    def _put(self, position: int, data: bytes) -> None:
+        memory = self._memory
+        at = position % len(memory)
+        first = min(len(data), len(memory) - at)
+        memory[at : at + first] = data[:first]
+        memory[: len(data) - first] = data[first:]
+
+
+class JournalReader:
+    """The server's side. Each byte that counts is looked at in one copy of it."""
+
+    __slots__ = ("_bytes", "_capacity", "_copy", "_read", "_start", "position")
+
+    def __init__(self, read: Callable[[int, int], bytes], capacity: int) -> None:
+        """`read`: as many bytes of the ring from an offset on; fewer count as none."""
+        self._read = read
+        self._capacity = capacity
+        self.position = 0
+        """Where the next record begins."""
+        self._copy = b""
+        self._start = 0
+        """The position that `_copy` begins with."""
+        self._bytes = _FIRST
+
+    def next(self) -> bytes | None:
+        """The request of the next record, or None if there is no whole one.
+
+        Raises: ProtocolError if it is whole and its frame has another length.
+        """
+        frame = self._take()
+        if frame is None:
+            self._look(self._bytes)
+            frame = self._take()
+        if frame is None and (size := self._announced()) > len(self._copy):
+            self._look(size)
+            frame = self._take()
+        if frame is None:
+            self._copy, self._bytes = b"", _FIRST
+            return None
+        if len(frame) < HEADER_SIZE or int.from_bytes(frame[:4], "little") != len(frame):
+            raise ProtocolError(f"a record of {len(frame)} bytes holds no frame")
+        return frame
+
+    def _look(self, size: int) -> None:
+        """Copy what lies at the position now."""
+        size = min(size, self._capacity)
+        at = self.position % self._capacity
+        first = min(size, self._capacity - at)
+        copy = self._read(at, first)
+        if len(copy) == first < size:
+            copy += self._read(0, size - first)
+        self._copy, self._start = copy, self.position
+        self._bytes = min(2 * self._bytes, _MOST)
+
+    def _announced(self) -> int:
+        """The size of the next record, as far as its header can be believed; 0: not at all."""
+        at = self.position - self._start
+        if len(self._copy) - at < _HEADER.size:
+            return 0
+        _, length, position = _HEADER.unpack_from(self._copy, at)
+        size: int = _HEADER.size + length
+        if position != self.position or length > MAX_FRAME or size > self._capacity:
+            return 0
+        return size
+
+    def _take(self) -> bytes | None:
+        """The next record's frame, if all of it is in the copy."""
+        size, at = self._announced(), self.position - self._start
+        if not size or len(self._copy) - at < size:
+            return None
+        check = int.from_bytes(self._copy[at : at + 4], "little")
+        frame = self._copy[at + _HEADER.size : at + size]
+        if crc32(frame, crc32(self._copy[at + 4 : at + _HEADER.size])) != check:
+            return None
+        self.position += size
+        return frame

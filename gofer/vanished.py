@@ -1,0 +1,47 @@
+"""What a journal has made and removed again by the time that it is carried out: it is never made.
+
+Names are compared, whatever the directory: fids of one directory may be several, and a name that
+is used twice in one batch is the exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gofer.p9.codec import Message
+from gofer.p9.extensions import Tlinkx, Tmakex, Twalkx
+from gofer.p9.messages import Tclunk, Tunlinkat
+
+Batch = Sequence[tuple[int, Message]]
+_NAMES = ("name", "newname", "oldname")
+
+
+def without_vanished(batch: Batch) -> Batch:
+    """The same without each link or making whose name is removed again, nothing of that name being
+    mentioned between, and without the removal."""
+    made: dict[bytes, tuple[int, int]] = {}
+    """Name → the fid of its directory, and where it is made."""
+    gone: set[int] = set()
+    for at, (_, request) in enumerate(batch):
+        if isinstance(request, Tunlinkat):
+            begun = made.pop(request.name, None)
+            if begun is not None and begun[0] == request.dirfd:
+                gone.update((begun[1], at))
+            continue
+        for name in _mentioned(request):
+            made.pop(name, None)
+        if isinstance(request, Tlinkx):
+            made[request.newname] = request.newdirfid, at
+        elif isinstance(request, Tmakex):
+            made[request.name] = request.fid, at
+        elif isinstance(request, Tclunk | Twalkx):
+            other = request.fid if isinstance(request, Tclunk) else request.newfid
+            for name in [name for name, (fid, _) in made.items() if fid == other]:
+                del made[name]
+    return [each for at, each in enumerate(batch) if at not in gone] if gone else batch
+
+
+def _mentioned(request: Message) -> Iterable[bytes]:
+    if isinstance(request, Twalkx):
+        return request.names
+    return [getattr(request, name) for name in _NAMES if name in request.fields]

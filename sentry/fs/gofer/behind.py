@@ -1,0 +1,142 @@
+"""Names that are made and removed by records of the journal: what each operation writes.
+
+Each function says whether it has: where it has not, because something is not known here, or only
+the host can say whether it works, a message has to be sent, as where there is no journal. What the
+Sentry knows of the names is told by who calls.
+
+Fids are got first, and `Journal.open` asked then: what that sends has to be answered by then.
+"""
+
+from __future__ import annotations
+
+from stat import S_IFREG
+from typing import TYPE_CHECKING
+
+from gofer.p9 import constants as c
+from gofer.p9.attributes import Attributes as WireAttributes
+from gofer.p9.constants import NOOPEN
+from gofer.p9.extensions import Tlinkx, Trenamex, Tsetattrx, Twalkx
+from gofer.p9.messages import Tclunk, Tunlinkat
+from sentry.errors import EIO
+from sentry.fs.gofer.regular import GoferRegular
+from sentry.fs.gofer.requests import close_quietly
+
+if TYPE_CHECKING:
+    from gofer.p9.codec import Message
+    from sentry.fs.gofer.directory import GoferDirectory
+    from sentry.fs.gofer.inode import GoferInode
+    from sentry.fs.gofer.journal import Journal
+    from sentry.vfs.interface import Inode, Owner
+
+_OWNED = c.SETATTR_MODE | c.SETATTR_UID | c.SETATTR_GID | c.SETATTR_BORN
+
+
+def _journal_of(directory: GoferDirectory) -> Journal | None:
+    """The journal, if something could be recorded of a directory."""
+    fs = directory.fs
+    return fs.journal if fs.journal is not None and fs.is_own_device(directory) else None
+
+
+def create(
+    directory: GoferDirectory, name: bytes, mode: int, owner: Owner
+) -> GoferRegular | None:
+    """A spare gets owner, mode and name. Not with set-id bits: writes before the record is done
+    would not drop them."""
+    journal = _journal_of(directory)
+    if journal is None or mode & 0o6000:
+        return None
+    fid = directory.directory_fid()
+    spare = journal.spare() if journal.open else None
+    if spare is None:
+        return None
+    now = directory.fs.now_ns()
+    owned = Tsetattrx(spare.fid, b"", _OWNED, mode, owner.uid, owner.gid, 0, now, now)
+    if not journal.record(owned, Tlinkx(spare.fid, b"", fid, name), Tclunk(spare.fid)):
+        journal.give_back(spare)
+        return None
+    directory.fs.session.free_fid(spare.fid)
+    made = WireAttributes.unpack(spare.block)
+    shown = made._replace(
+        mode=S_IFREG | mode, uid=owner.uid, gid=owner.gid, nlink=1,
+        atime_ns=now, mtime_ns=now, ctime_ns=now,
+    )  # fmt: skip
+    inode = directory.fs.inode_of(shown.pack(), directory, name)
+    if not isinstance(inode, GoferRegular):
+        close_quietly(spare.fd)
+        raise EIO("a new file with the number of another one")
+    inode.created(spare.fd)
+    inode.recorded(journal)
+    return inode
+
+
+def unlink(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
+    """Of a file."""
+    journal = _journal_of(directory)
+    if journal is None or not isinstance(child, GoferRegular):
+        return False
+    fid = directory.directory_fid()
+    if not journal.open:
+        return False
+    return _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, 0))
+
+
+def rename(
+    directory: GoferDirectory, names: tuple[bytes, bytes], new_dir: GoferDirectory,
+    inodes: tuple[GoferInode, Inode | None], flags: int,
+) -> bool:  # fmt: skip
+    """Of a file, onto no name or that of another one."""
+    journal = _journal_of(directory)
+    (name, new_name), (child, other) = names, inodes
+    if journal is None or flags or not isinstance(child, GoferRegular) or other is child:
+        return False
+    if not new_dir.fs.is_own_device(new_dir) or not new_dir.knows(new_name):
+        return False
+    if other is not None and not isinstance(other, GoferRegular):
+        return False
+    fid, to = directory.directory_fid(), new_dir.directory_fid()
+    if not journal.open:
+        return False
+    request = Trenamex(fid, name, to, new_name, 0)
+    return _lose(new_dir, journal, (to, new_name, other), request)
+
+
+def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
+    """Of a file whose attributes are known."""
+    journal = _journal_of(directory)
+    if journal is None or not isinstance(target, GoferRegular) or target.gone:
+        return False
+    known = target.known_attributes()
+    if known is None or not directory.fs.is_own_device(target):
+        return False
+    to = directory.directory_fid()
+    fid, old = target.reach()
+    if not journal.open or not journal.record(Tlinkx(fid, old, to, name)):
+        return False
+    target.take(known._replace(nlink=known.nlink + 1))
+    target.changed()
+    target.recorded(journal)
+    return True
+
+
+def _lose(
+    directory: GoferDirectory, journal: Journal, what: tuple[int, bytes, GoferRegular | None],
+    request: Message,
+) -> bool:  # fmt: skip
+    """Record what takes a name from a file, which keeps a fid if it is open."""
+    fid, name, child = what
+    if child is None:
+        return journal.record(request)
+    if child.known_attributes() is None:  # is it its last one?
+        return False
+    if child.fid >= 0 or not child.in_use:
+        done = journal.record(request)
+    else:
+        bound = directory.fs.session.new_fid()
+        done = journal.record(Twalkx(fid, bound, NOOPEN, 0, [name]), request)
+        if done:
+            child.fid = bound
+        else:
+            directory.fs.session.free_fid(bound)
+    if done:
+        child.recorded(journal)
+    return done

@@ -1,0 +1,253 @@
+"""What is written behind: when the host has it, what programs see before, and what goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gofer.attachment import Attachment
+from sentry.errors import EPROTO
+from sentry.fs.gofer.filesystem import GoferFileSystem, Options
+from sentry.fs.gofer.journal import SPARES
+from tests.unit.fs.gofer.conftest import AT_FDCWD, CountingSession, MakeWorld, World
+from tests.unit.gofer.harness import spawn
+from tests.world import World as Kernel
+
+pytestmark = pytest.mark.root
+
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    made = make_world(journal=1 << 16)
+    made.ok("close", made.open(b"warm", NEW))  # by message: no spare is there
+    made.ok("sync")
+    made.listdir(b".")
+    made.session.names()
+    return made
+
+
+def make(world: World, name: bytes, data: bytes = b"") -> None:
+    fd = world.open(name, NEW, 0o640)
+    if data:
+        world.write(fd, data)
+    world.ok("close", fd)
+
+
+def test_new_names_cost_no_message(world: World, host: Path) -> None:
+    make(world, b"a", b"contents")
+    world.ok("renameat2", AT_FDCWD, b"a", AT_FDCWD, b"b", 0)
+    world.ok("linkat", AT_FDCWD, b"b", AT_FDCWD, b"c", 0)
+    world.ok("unlinkat", AT_FDCWD, b"b", 0)
+    assert world.session.names() == []
+    assert world.contents(b"c") == b"contents"
+    assert world.stat(b"c").st_nlink == 1
+    assert "c" not in os.listdir(host)
+    world.ok("sync")
+    assert {"a", "b", "c"} & set(os.listdir(host)) == {"c"}
+    assert (host / "c").read_bytes() == b"contents"
+
+
+def test_new_files_come_from_spares_that_are_asked_for_many_at_a_time(world: World) -> None:
+    for number in range(3 * SPARES):
+        make(world, b"n%d" % number)
+    asked = world.session.names()
+    assert asked.count("Tsparex") >= 2 * SPARES
+    assert len(asked) - asked.count("Tsparex") <= 3
+
+
+def test_sandbox_that_dies_has_lost_nothing(world: World, host: Path) -> None:
+    for number in range(20):
+        make(world, b"n%d" % number, b"%d" % number)
+    world.ok("unlinkat", AT_FDCWD, b"n3", 0)
+    world.close()
+    left = {int(name[1:]) for name in os.listdir(host) if name[0] == "n"}
+    assert left == set(range(20)) - {3}
+    assert all((host / f"n{number}").read_bytes() == b"%d" % number for number in left)
+
+
+def history(world: World) -> Iterator[None]:
+    """Operations without an end; each has been acknowledged when the next is asked for."""
+    for number in itertools.count():
+        make(world, b"n%d" % number, b"%d" % number)
+        yield
+        world.ok("renameat2", AT_FDCWD, b"n%d" % number, AT_FDCWD, b"m%d" % number, 0)
+        yield
+        world.ok("linkat", AT_FDCWD, b"m%d" % number, AT_FDCWD, b"l%d" % number, 0)
+        yield
+        world.ok("unlinkat", AT_FDCWD, b"m%d" % number, 0)
+        yield
+
+
+def names_after(operations: int) -> set[str]:
+    whole, rest = divmod(operations, 4)
+    last = [[], ["n"], ["m"], ["m", "l"]][rest]
+    return {f"l{number}" for number in range(whole)} | {f"{letter}{whole}" for letter in last}
+
+
+@pytest.mark.parametrize("acknowledged", [1, 2, 3, 10, 99, 400])
+def test_sandbox_that_is_killed_has_done_what_it_acknowledged(
+    acknowledged: int, make_world: MakeWorld, host: Path
+) -> None:
+    """The names are those of a moment in its history, not before what was heard of."""
+    was = set(os.listdir(host))
+    heard, tells = os.pipe()
+
+    def live() -> None:
+        for _ in history(make_world(journal=1 << 14)):
+            os.write(tells, b"x")
+
+    pid = spawn(live)
+    os.close(tells)
+    for _ in range(acknowledged):
+        os.read(heard, 1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    while data := os.read(heard, 4096):  # until the Gofer, which inherited the pipe, has ended
+        acknowledged += len(data)
+    os.close(heard)
+    assert set(os.listdir(host)) - was in (names_after(acknowledged), names_after(acknowledged + 1))
+    for path in host.glob("l*"):
+        if path.name != "link":
+            assert path.read_bytes() == path.name[1:].encode()
+
+
+def test_host_has_names_after_a_while(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.fs.gofer.journal.DELAY_NS", 1)
+    journal = world.fs.journal
+    assert journal is not None
+    make(world, b"a")
+    while not journal.reached(journal.position):
+        world.task.world.loop.turn()
+    assert "a" in os.listdir(host)
+
+
+@pytest.mark.parametrize("call", ["fsync", "fdatasync", "syncfs"])
+def test_host_has_the_name_after(call: str, world: World, host: Path) -> None:
+    fd = world.open(b"a", NEW)
+    assert "a" not in os.listdir(host)
+    world.ok(call, fd)
+    assert "a" in os.listdir(host)
+
+
+def test_message_comes_after_what_was_recorded(world: World, host: Path) -> None:
+    make(world, b"a")
+    world.ok("fchmodat", AT_FDCWD, b"a", 0o604)
+    assert os.stat(host / "a").st_mode & 0o7777 == 0o604
+    assert world.stat(b"a").st_mode & 0o7777 == 0o604
+    make(world, b"b")
+    assert {b"a", b"b"} <= set(world.listdir(b"."))
+
+
+def test_attributes_are_the_same_before_and_after(world: World, host: Path) -> None:
+    fd = world.open(b"a", NEW, 0o640)
+    world.write(fd, b"contents")
+    before = world.fstat(fd)
+    world.ok("sync")
+    assert world.fstat(fd) == before
+    assert before.st_ino == os.stat(host / "a").st_ino
+    assert (before.st_nlink, before.st_mode) == (1, 0o100640)
+
+
+def times(world: World, fd: int) -> tuple[int, int]:
+    """atime and mtime in nanoseconds."""
+    buffer = world.task.buffer(144)
+    world.ok("fstat", fd, buffer)
+    raw = world.task.read(buffer, 144)
+    at = [int.from_bytes(raw[pos : pos + 8], "little") for pos in (72, 80, 88, 96)]
+    return at[0] * SECOND + at[1], at[2] * SECOND + at[3]
+
+
+def test_new_file_is_as_old_as_its_name(world: World, host: Path) -> None:
+    """Not as the spare, and what was told is what the host has."""
+    os.utime(host / "warm")
+    now = os.stat(host / "warm").st_mtime_ns
+    fd = world.open(b"a", NEW)
+    told = times(world, fd)
+    assert told[1] >= now
+    world.ok("sync")
+    assert times(world, fd) == told
+    assert os.stat(host / "a").st_mtime_ns == told[1]
+
+
+def test_time_of_a_write_is_not_set_back(world: World, host: Path) -> None:
+    fd = world.open(b"a", NEW)
+    world.ok("utimensat", fd, 0, 0, 0)
+    begun = times(world, fd)[1]
+    other = world.open(b"b", NEW)
+    while os.stat(host / "warm").st_mtime_ns <= begun:  # the next tick of the host's clock
+        os.utime(host / "warm")
+    world.write(other, b"later")
+    told = times(world, other)
+    assert told[1] > begun
+    world.ok("sync")
+    assert times(world, other) == told
+
+
+def test_open_file_without_a_name_can_still_be_used(world: World, host: Path) -> None:
+    fd = world.open(b"a", NEW)
+    world.write(fd, b"contents")
+    world.ok("unlinkat", AT_FDCWD, b"a", 0)
+    assert world.fstat(fd).st_nlink == 0
+    world.ok("fchmod", fd, 0o600)
+    assert world.fstat(fd).st_mode == 0o100600
+    assert world.read(fd, 100, 0) == b"contents"
+    assert "a" not in os.listdir(host)
+
+
+def test_set_id_file_is_made_at_once(world: World, host: Path) -> None:
+    world.ok("close", world.open(b"a", NEW, 0o4755))
+    assert os.stat(host / "a").st_mode & 0o7777 == 0o4755
+
+
+@pytest.mark.parametrize("call", ["syncfs", "fsync", "fdatasync"])
+def test_what_the_host_refuses_is_told_once(call: str, world: World, host: Path) -> None:
+    make(world, b"taken")
+    (host / "taken").write_bytes(b"the host's")
+    fd = world.open(b"file")
+    assert world.call("sync") == 0
+    assert world.call(call, fd) == -errno.EEXIST
+    assert world.call(call, fd) == 0
+    assert world.contents(b"taken") == b"the host's"
+
+
+def test_small_ring_is_filled_many_times(make_world: MakeWorld, host: Path) -> None:
+    world = make_world(journal=4096)
+    for number in range(300):
+        make(world, b"name%d" % number)
+    world.ok("sync")
+    assert sum(name.startswith("name") for name in os.listdir(host)) == 300
+
+
+def test_without_descriptors_there_are_no_spares(make_world: MakeWorld, host: Path) -> None:
+    world = make_world(descriptors=0, journal=1 << 16)
+    make(world, b"a")
+    assert "a" in os.listdir(host)
+
+
+def test_gofer_without_a_journal_is_asked(make_world: MakeWorld) -> None:
+    world = make_world()
+    options = Options(writes_behind=world.task.world.loop)
+    assert GoferFileSystem(9, world.session, b"0", options).journal is None
+
+
+def test_journal_that_can_be_cut_is_refused(plain: Kernel, tmp_path: Path) -> None:
+    fd, ring = os.open(tmp_path, os.O_PATH), os.memfd_create("journal")
+    os.ftruncate(ring, 4096)
+    session = CountingSession(plain.serve([Attachment(b"0", fd)], ring), plain.loop)
+    plain.stack.callback(session.close)
+    os.close(fd)
+    os.close(ring)
+    session.negotiate()
+    with pytest.raises(EPROTO):
+        GoferFileSystem(9, session, b"0", Options(writes_behind=plain.loop))

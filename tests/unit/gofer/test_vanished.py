@@ -1,0 +1,57 @@
+"""What was made and removed again within a batch is left out, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from gofer.p9 import constants as c
+from gofer.p9.codec import Message
+from gofer.p9.extensions import Tlinkx, Tmakex, Trenamex, Tsetattrx, Tsetxattrx, Twalkx
+from gofer.p9.messages import Tclunk, Tunlinkat
+from gofer.vanished import without_vanished
+
+LINK = Tlinkx(7, b"", 0, b"a")
+MAKE = Tmakex(0, b"a", b"", 0o40755, 0, 0)
+REMOVE = Tunlinkat(0, b"a", 0)
+OTHER = Tmakex(0, b"b", b"", 0o40755, 0, 0)
+
+
+def left(*requests: Message) -> list[Message]:
+    return [request for _, request in without_vanished(list(enumerate(requests)))]
+
+
+@pytest.mark.parametrize("made", [LINK, MAKE])
+def test_made_and_removed_is_left_out(made: Message) -> None:
+    assert left(OTHER, made, Tsetattrx(7, b"", 1, 0, 0, 0, 0, 0, 0), REMOVE, OTHER) == [
+        OTHER, Tsetattrx(7, b"", 1, 0, 0, 0, 0, 0, 0), OTHER,
+    ]  # fmt: skip
+
+
+def test_made_and_removed_twice_is_left_out_twice() -> None:
+    assert left(LINK, REMOVE, LINK, REMOVE) == []
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        Tsetattrx(0, b"a", 1, 0o600, 0, 0, 0, 0, 0),
+        Tsetxattrx(1, b"a", b"user.x", 0, b""),
+        Trenamex(0, b"a", 0, b"c", 0),
+        Trenamex(0, b"c", 1, b"a", 0),
+        Tlinkx(0, b"a", 0, b"c"),
+        Tlinkx(8, b"", 1, b"a"),
+        Tmakex(1, b"a", b"", 0o40755, 0, 0),
+        Twalkx(0, 9, c.NOOPEN, 0, [b"a"]),
+        Twalkx(3, 0, c.NOOPEN, 0, [b"dir"]),
+        Tclunk(0),
+        Tunlinkat(1, b"a", 0),
+    ],
+)
+def test_name_that_was_used_between_is_made(between: Message) -> None:
+    """Or one that may be the same, or may be in another directory by now."""
+    assert left(LINK, between, REMOVE) == [LINK, between, REMOVE]
+
+
+def test_removal_of_what_was_there_stays() -> None:
+    assert left(REMOVE, LINK) == [REMOVE, LINK]
+    assert left(REMOVE, LINK, REMOVE) == [REMOVE]
