@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sentry.errors import EAGAIN
 from sentry.kernel.work import WORK_TELL
@@ -18,10 +18,21 @@ from sentry.wait.queue import Registration, WaitQueue
 from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
-    from sentry.kernel.task import Task
     from sentry.loop import Loop
+    from sentry.wait.fiber import Fiber
 
 _LAST: Final = None
+
+
+class Task(Protocol):
+    """A thread, as far as it matters here."""
+
+    dead: bool
+    fiber: Fiber | None
+    work: int
+
+
+T = TypeVar("T", bound=Task)
 
 
 class Crowds:
@@ -67,7 +78,7 @@ class Crowds:
         if task in self._waiting:
             raise EAGAIN("not all have heard")
 
-    def hold(self, task: Task, go_on: Callable[[Task], object]) -> bool:
+    def hold(self, task: T, go_on: Callable[[T], object]) -> bool:
         """On the way back to ring 3: whether the task waits, and then goes on."""
         task.work &= ~WORK_TELL
         if task not in self._waiting:
