@@ -57,7 +57,7 @@ class Keeper(NamedTuple):
         """Give it to the file; the reply is there."""
         child, fid = self.child, self.fid
         reply = expect(self.pending.result(), Rwalkx)
-        if reply.error:
+        if reply.error or not reply.blocks:
             session.free_fid(fid)
             return
         wire = WireAttributes.unpack(reply.blocks[-1])

@@ -21,7 +21,7 @@ from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
 from sentry.errors import EIO, ENOENT, ESTALE
 from sentry.fs.gofer.inode import GoferInode, Key
-from sentry.fs.gofer.session import Asked, expect
+from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.watched import WatchedDirectory
 from sentry.platform.host_io import host_error
 from sentry.vfs.dirents import Dirents
@@ -83,8 +83,8 @@ class DirectoryCache(WatchedDirectory):
             session.free_fid(bound)
             raise host_error(reply.error)
         try:
-            last.check_same(reply.blocks[-1])
-        except ESTALE:
+            last.check_same(found_by(reply))
+        except (EIO, ESTALE):
             session.clunk(bound)
             raise
         if last.fid >= 0:  # another call was faster

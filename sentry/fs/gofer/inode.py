@@ -27,7 +27,7 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno
 from sentry.fs.gofer.requests import close_quietly
-from sentry.fs.gofer.session import Asked, expect
+from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import from_wire
 from sentry.platform.host_io import host_error
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
@@ -153,7 +153,7 @@ class GoferInode(Inode):
         reply = expect(self.fs.session.reply((self, Twalkx), request), Rwalkx)
         if reply.error:
             raise host_error(reply.error)
-        self.check_same(reply.blocks[-1])
+        self.check_same(found_by(reply))
         return reply
 
     def check_same(self, block: bytes) -> None:

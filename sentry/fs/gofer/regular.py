@@ -17,7 +17,7 @@ from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.requests import close_quietly
-from sentry.fs.gofer.session import Asked, expect
+from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import from_stat
 from sentry.platform.host_io import Stat, host_error
 from sentry.vfs.interface import Attributes, Changes
@@ -147,7 +147,7 @@ class GoferRegular(GoferInode):
         try:
             if reply.error:
                 raise host_error(reply.error)
-            self.check_same(reply.blocks[-1])
+            self.check_same(found_by(reply))
             if pending.lost:
                 raise ENFILE("no room for the descriptor")
             if donated and reply.opened != OPENED_DONATED:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION, VERSION_EXTENDED
-from gofer.p9.extensions import Tdupx
+from gofer.p9.extensions import Rwalkx, Tdupx
 from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
 from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests
@@ -353,6 +353,13 @@ class Session:
         if self._left or self._requests.line:
             self._push()
         return bool(data)
+
+
+def found_by(reply: Rwalkx) -> bytes:
+    """The attributes of what a walk without an error has come to. Raises: EIO."""
+    if not reply.blocks:
+        raise EIO("a walk without attributes")
+    return reply.blocks[-1]
 
 
 def expect(reply: Message, kind: type[_M]) -> _M:
