@@ -63,7 +63,7 @@ def own_path() -> str:
 
 
 def shim_beside(program: str) -> str:
-    """containerd's shim in the same folder, or in that of what a link leads to, if it can be run."""
+    """containerd's shim in the same folder, or where a link leads to, if that can be run."""
     for name in (program, os.path.realpath(program)):
         found = os.path.join(os.path.dirname(name), SHIM)
         if os.access(found, os.X_OK):
