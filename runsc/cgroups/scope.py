@@ -33,7 +33,7 @@ def for_container(
     """
     if not cgroups_path and not v1.asks(resources or Resources()):
         return None
-    unit = units.parse(cgroups_path, container_id, os.geteuid() == 0)
+    unit = units.parse(cgroups_path, container_id, systemd.asks_the_systems())
     path = systemd.control_group() + unit.path
     record = at(path, container_id, hierarchies.read() if found is None else found).record
     slices = tuple(

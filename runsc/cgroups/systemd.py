@@ -1,12 +1,13 @@
 """systemd's manager over D-Bus: org.freedesktop.systemd1(5). For --systemd-cgroup.
 
-root talks to the system's, others to their own. jeepney, an extra, speaks the protocol, and is
-imported here alone, when a command needs it.
+root talks to the system's, others to their own, and so does root of a user namespace. jeepney, an
+extra, speaks the protocol, and is imported here alone, when a command needs it.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,9 +50,19 @@ def can_ask() -> bool:
     return True
 
 
+def asks_the_systems() -> bool:
+    """Whether the manager that we ask is the system's. Raises: RuntimeFailure, as `check`.
+
+    Root of a user namespace owns nothing of the host's (engines without root), but all of a
+    machine that has a systemd of its own in there.
+    """
+    check()
+    return os.geteuid() == 0 and os.stat(RUNNING).st_uid == 0
+
+
 def control_group() -> str:
-    """Where the cgroups lie that our own manager has; that of root has all."""
-    if os.geteuid() == 0:
+    """Where the cgroups lie that our own manager has; the system's has all."""
+    if asks_the_systems():
         return ""
     with _connected() as bus:
         return str(bus.property("ControlGroup")).rstrip("/")
@@ -156,10 +167,8 @@ class _Bus:
 @contextmanager
 def _connected() -> Iterator[_Bus]:
     check()
-    from jeepney.io.blocking import open_dbus_connection  # noqa: PLC0415
-
     try:
-        connection = open_dbus_connection(_address())
+        connection = _open(_address())
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise RuntimeFailure(f"cannot reach systemd over D-Bus: {error}") from None
     try:
@@ -168,9 +177,45 @@ def _connected() -> Iterator[_Bus]:
         connection.close()
 
 
+def _open(address: str) -> Any:
+    """A connection of jeepney's. Raises: OSError and ValueError.
+
+    We do not say who we are, which would be another number for the bus if we are in a user
+    namespace: it looks at the socket (D-Bus specification, EXTERNAL).
+    """
+    from jeepney.bus import get_bus  # noqa: PLC0415
+    from jeepney.io.blocking import DBusConnection  # noqa: PLC0415
+
+    bus = socket.socket(socket.AF_UNIX)
+    try:
+        bus.settimeout(TIMEOUT_S)
+        bus.connect(get_bus(address))
+        bus.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\n")
+        said = [_line(bus), _line(bus)]
+        if said[0] != b"DATA" or not said[1].startswith(b"OK "):
+            raise ConnectionRefusedError(f"the bus said {said}")
+        bus.sendall(b"BEGIN\r\n")
+        bus.settimeout(None)
+        return DBusConnection(bus)
+    except BaseException:
+        bus.close()
+        raise
+
+
+def _line(bus: socket.socket) -> bytes:
+    """Nothing comes behind the last one before we have answered, and no long one."""
+    line = b""
+    while not line.endswith(b"\r\n"):
+        byte = bus.recv(1)
+        if not byte or len(line) > 1024:
+            raise ConnectionResetError("the bus has hung up")
+        line += byte
+    return line.removesuffix(b"\r\n")
+
+
 def _address() -> str:
     """Of the bus: the system's for root, else that of the user's manager."""
-    if os.geteuid() == 0:
+    if asks_the_systems():
         return "SYSTEM"
     if "DBUS_SESSION_BUS_ADDRESS" in os.environ:
         return "SESSION"

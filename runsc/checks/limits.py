@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
-from runsc.cgroups import hierarchies
+from runsc.cgroups import hierarchies, systemd
 from runsc.cgroups.hierarchies import Hierarchy
 from runsc.checks.findings import Finding, bad, good, note
 
@@ -86,6 +86,20 @@ def cgroups(found: list[Hierarchy] | None = None) -> Finding:
             " systemd: `Delegate=yes`)",
         )  # fmt: skip
     return good("cgroups", text)
+
+
+def systemd_cgroups() -> list[Finding]:
+    """Whether systemd can be asked for them, where it is the init: most engines want that."""
+    if not os.path.isdir(systemd.RUNNING):
+        return []
+    if systemd.can_ask():
+        return [good("systemd", "the init; can be asked for cgroups")]
+    return [
+        note(
+            "systemd", "the init; cannot be asked for cgroups, which engines do by default",
+            "without it, `docker run` and `podman run` fail: `pip install 'runsc[systemd]'`",
+        )
+    ]  # fmt: skip
 
 
 def state_root(path: str) -> Finding:

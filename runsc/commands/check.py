@@ -23,6 +23,7 @@ def look(flags: Globals) -> list[Finding]:
         walls.seccomp(),
         walls.landlock_wall(),
         limits.cgroups(),
+        *limits.systemd_cgroups(),
         limits.memory(),
         limits.cpus(),
         *limits.rlimits(),

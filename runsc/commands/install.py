@@ -63,9 +63,12 @@ def own_path() -> str:
 
 
 def shim_beside(program: str) -> str:
-    """containerd's shim in the same folder, if that can be run."""
-    found = os.path.join(os.path.dirname(program), SHIM)
-    return found if os.access(found, os.X_OK) else ""
+    """containerd's shim in the same folder, or where a link leads to, if that can be run."""
+    for name in (program, os.path.realpath(program)):
+        found = os.path.join(os.path.dirname(name), SHIM)
+        if os.access(found, os.X_OK):
+            return found
+    return ""
 
 
 def settle(wanted: Change, *, yes: bool, dry_run: bool) -> bool:

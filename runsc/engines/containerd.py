@@ -25,6 +25,8 @@ from runsc.engines.settings import (
 PLUGINS: Final = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 OUR_SHIM: Final = "io.containerd.runsc.v1"
 RUNC_SHIM: Final = "io.containerd.runc.v2"
+DEFAULT: Final = "runc"
+"""The runtime of pods that name none, unless the file says otherwise."""
 NEW: Final = "version = 2\n"
 """What stands in a file that there was not."""
 
@@ -57,12 +59,29 @@ def add(text: str, runtime: Runtime) -> str:
     if not document:
         before += NEW
         document = blocks.document(before)
-    keys = (*_place(document), "runtimes", runtime.name)
-    if blocks.at(document, keys) is not None:
+    place = _place(document)
+    if blocks.at(document, (*place, "runtimes", runtime.name)) is not None:
         raise is_anothers(runtime.name)
+    if _lacks_default(document):
+        before = _put(before, place, DEFAULT, {"runtime_type": RUNC_SHIM})
+    return _put(before, place, runtime.name, value)
+
+
+def _lacks_default(document: dict[str, Any]) -> bool:
+    """Whether containerd would be without its own runtime.
+
+    Where a file names some those are all there are, and without the default one there is no CRI.
+    """
+    place = _place(document)
+    default = blocks.at(document, (*place, "default_runtime_name")) or DEFAULT
+    return default == DEFAULT and blocks.at(document, (*place, "runtimes", DEFAULT)) is None
+
+
+def _put(text: str, place: blocks.Keys, name: str, value: dict[str, Any]) -> str:
+    keys = (*place, "runtimes", name)
     plugin, *inner = keys[1:]
     lines = _lines(f'plugins."{plugin}".{".".join(inner)}', value)
-    return blocks.prove(before, blocks.put(before, runtime.name, lines), keys, value)
+    return blocks.prove(text, blocks.put(text, name, lines), keys, value)
 
 
 def _with_runc_shim(runtime: Runtime) -> dict[str, Any]:
@@ -106,7 +125,11 @@ def remove(text: str, name: str) -> str:
     after = blocks.cut(text, name)
     if after == text:
         raise is_not_ours(name)
-    return blocks.prove(text, after, (*place, "runtimes", name), None)
+    after = blocks.prove(text, after, (*place, "runtimes", name), None)
+    alone = blocks.cut(after, DEFAULT)
+    if alone == after or set(runtimes(after)) != {DEFAULT}:
+        return after
+    return blocks.prove(after, alone, (*place, "runtimes", DEFAULT), None)
 
 
 def _place(document: dict[str, Any]) -> blocks.Keys:

@@ -74,8 +74,8 @@ PLUGINS = Path("/usr/lib/cni")
 PTP = {"type": "ptp", "ipam": {"type": "host-local", "subnet": "10.213.7.0/24"}}
 
 
-def _archive(path: Path, name: str, folder: Path, command: str) -> Path:
-    """An OCI image of a folder: image-spec 1.0."""
+def archive(path: Path, name: str, folder: Path, command: str) -> Path:
+    """An image of a folder: image-spec 1.0, and as `docker load` takes it."""
     blobs: dict[str, bytes] = {}
 
     def blob(kind: str, data: bytes) -> dict[str, object]:
@@ -102,7 +102,12 @@ def _archive(path: Path, name: str, folder: Path, command: str) -> Path:
     manifest = blob("manifest.v1+json", json.dumps(document).encode())
     manifest["annotations"] = {"io.containerd.image.name": name}
     index = {"schemaVersion": 2, "manifests": [manifest]}
+    config_file, layer_file = (
+        f"blobs/{str(each['digest']).replace(':', '/')}" for each in (document["config"], made)
+    )
+    for_docker = [{"Config": config_file, "RepoTags": [name], "Layers": [layer_file]}]
     files = {
+        "manifest.json": json.dumps(for_docker).encode(),
         "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
         "index.json": json.dumps(index).encode(),
         **{f"blobs/sha256/{digest}": data for digest, data in blobs.items()},
@@ -164,9 +169,9 @@ class Containerd:
         pause.mkdir()
         shutil.copy(REPOSITORY / "runsc" / "launch" / "built" / "pause", pause)
         for name, tree, command in ((IMAGE, rootfs, "sh"), (PAUSE, pause, "/pause")):
-            archive = _archive(folder / "image.tar", name, tree, command)
+            image = archive(folder / "image.tar", name, tree, command)
             for self.namespace in ("k8s.io", "default"):
-                self.ok("image", "import", "--snapshotter=native", "--local", str(archive))
+                self.ok("image", "import", "--snapshotter=native", "--local", str(image))
                 self.ok("image", "label", name, "io.cri-containerd.image=managed")
 
     def start(self) -> None:

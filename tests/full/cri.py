@@ -402,11 +402,12 @@ class Url(Message):
 class Cri:
     """A client of containerd's CRI plugin."""
 
-    def __init__(self, address: str, handler: str) -> None:
+    def __init__(self, address: str, handler: str, patience_s: int = TIMEOUT_S) -> None:
         import grpc  # noqa: PLC0415  an environment may be without it
 
         self._channel = grpc.insecure_channel(f"unix://{address}")
         self._handler = handler
+        self._patience_s = patience_s
         self._pods: dict[str, Pod] = {}
 
     def call(self, method: str, request: Message, kind: type[M]) -> M:
@@ -416,7 +417,7 @@ class Cri:
             request_serializer=encode,
             response_deserializer=lambda data: decode(kind, data),
         )
-        answer: M = call(request, timeout=TIMEOUT_S, wait_for_ready=True)
+        answer: M = call(request, timeout=self._patience_s, wait_for_ready=True)
         return answer
 
     def is_ready(self) -> bool:
@@ -438,7 +439,7 @@ class Cri:
             request_serializer=encode,
             response_deserializer=lambda data: decode(Event, data),
         )
-        heard: Iterator[Event] = call(Empty(), timeout=TIMEOUT_S, wait_for_ready=True)
+        heard: Iterator[Event] = call(Empty(), timeout=self._patience_s, wait_for_ready=True)
         return heard
 
     def run_pod(self, pod: Pod, handler: str | None = None) -> str:
@@ -457,7 +458,8 @@ class Cri:
         self.call("StartContainer", Id(container_id), Empty)
 
     def exec(self, container_id: str, *command: str) -> Execed:
-        return self.call("ExecSync", ExecSync(container_id, list(command), TIMEOUT_S), Execed)
+        request = ExecSync(container_id, list(command), self._patience_s)
+        return self.call("ExecSync", request, Execed)
 
     def status(self, container_id: str) -> Status:
         found = self.call("ContainerStatus", Id(container_id), ContainerStatus).status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -56,9 +55,9 @@ class FakeBus:
 
     def _serve(self, connection: socket.socket) -> None:
         data = b""
-        while b"AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() not in data:
+        while b"AUTH EXTERNAL\r\nDATA\r\n" not in data:
             data += connection.recv(1024)
-        connection.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
+        connection.sendall(b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n")
         data = b""
         while b"BEGIN\r\n" not in data:
             data += connection.recv(1024)

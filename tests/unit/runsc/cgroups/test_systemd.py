@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_control_group_is_that_of_the_users_manager(
     monkeypatch.setattr("os.geteuid", lambda: uid)
 
     assert systemd.control_group() == top
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_of_a_user_namespace_has_a_manager_of_its_own(bus: FakeBus, tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)  # what is the host's is nobody's there
+
+    assert systemd.control_group() == "/user.slice/user-7.slice/user@7.service"
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,18 @@ def test_cgroups_are_told_by_version_and_whether_they_can_be_written(tmp_path: P
     assert (closed.level, nowhere in closed.text) == ("note", True)
 
 
+def test_systemd_that_cannot_be_asked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runsc.cgroups.systemd.RUNNING", str(tmp_path / "none"))
+    assert limits.systemd_cgroups() == []
+
+    monkeypatch.setattr("runsc.cgroups.systemd.RUNNING", str(tmp_path))
+    for there, level in ((True, "good"), (False, "note")):
+        monkeypatch.setattr("runsc.cgroups.systemd.can_ask", lambda there=there: there)
+        assert [found.level for found in limits.systemd_cgroups()] == [level]
+
+
 def test_state_root_need_not_be_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

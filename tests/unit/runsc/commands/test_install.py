@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from runsc.cli import main
+from runsc.engines.settings import SHIM
 
 PROGRAM = "/bin/sh"
 
@@ -105,3 +106,17 @@ def test_a_file_that_is_not_understood_is_named_and_stays(
     daemon.write_text("{}")
     assert _main("uninstall", f"--config-file={daemon}") == 1
     assert "not found" in capfd.readouterr().err
+
+
+def test_containerd_is_told_of_the_shim_that_lies_where_a_link_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "venv").mkdir()
+    for name in ("runsc", SHIM):
+        (tmp_path / "venv" / name).touch(0o755)
+    (tmp_path / "runsc").symlink_to("venv/runsc")
+    told = tmp_path / "config.toml"
+    told.write_text("version = 2\n")
+    link = f"--path={tmp_path}/runsc"
+
+    assert _main("install", "--engine=containerd", f"--config-file={told}", link) == 0
+
+    assert f'runtime_path = "{tmp_path}/venv/{SHIM}"' in told.read_text()

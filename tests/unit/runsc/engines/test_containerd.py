@@ -42,7 +42,18 @@ def test_a_new_file_says_its_version(text: str) -> None:
     after = containerd.add(text, RUNSC)
 
     assert tomllib.loads(after)["version"] == 2
-    assert containerd.runtimes(after) == {"runsc": RUNSC.path}
+    assert containerd.runtimes(after) == {"runc": "", "runsc": RUNSC.path}
+
+
+def test_containerds_own_runtime_is_named_too_as_long_as_there_is_another() -> None:
+    one = containerd.add(VERSION_3, RUNSC)
+    two = containerd.add(one, Runtime("untrusted", "/other"))
+
+    assert list(containerd.runtimes(two)) == ["runc", "runsc", "untrusted"]
+    assert list(containerd.runtimes(containerd.remove(two, "untrusted"))) == ["runc", "runsc"]
+    chosen = VERSION_3 + '[plugins."io.containerd.cri.v1.runtime".containerd]\n'
+    chosen += 'default_runtime_name = "other"\n'
+    assert list(containerd.runtimes(containerd.add(chosen, RUNSC))) == ["runsc"]
 
 
 @pytest.mark.parametrize(
