@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import signal
 import socket
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -356,11 +358,20 @@ def test_spare_file_wants_a_directory_and_a_free_fid(client: JournalClient) -> N
 
 
 def test_spare_file_that_is_given_back_is_gone(client: JournalClient, tree: Path) -> None:
-    used = os.statvfs(tree).f_ffree
+    def unnamed() -> list[str]:
+        """Of the tree, open in any process."""
+        found = []
+        for fd in glob.glob("/proc/[0-9]*/fd/*"):
+            with suppress(OSError):
+                found.append(os.readlink(fd))
+        ours = [path for path in found if path.startswith(f"{tree}/")]
+        return [path for path in ours if path.endswith("(deleted)")]
+
     client.call(Tsparex(0, 3))
     os.close(client.take_fd())
+    assert unnamed()
     client.call(Tclunk(3))
-    assert os.statvfs(tree).f_ffree == used
+    assert not unnamed()
 
 
 def test_largest_value_fits(client: JournalClient, tree: Path) -> None:
