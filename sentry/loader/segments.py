@@ -21,7 +21,7 @@ from sentry.abi.mman import (
 from sentry.errors import EFAULT, EINVAL, ENOMEM
 from sentry.loader.elf import Program, Segment, page_align, page_start
 from sentry.mm.errors import NeedsFault
-from sentry.mm.mapping import mmap, munmap
+from sentry.mm.mapping import mmap
 from sentry.platform.constants import PAGE_MASK, PAGE_SIZE, TASK_SIZE
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def place(mm: MemoryManager, program: Program, base: int | None) -> int:
     else:
         slack = align - PAGE_SIZE
         found = mmap(mm.map, 0, span + slack, PROT_NONE, flags)
-        munmap(mm.map, found, span + slack)
+        mm.map.remove(found, found + span + slack, entries=False)  # nothing has been there
         wanted = (found + slack) & ~(align - 1)
     mmap(mm.map, wanted, span, PROT_NONE, flags | MAP_FIXED_NOREPLACE)
-    munmap(mm.map, wanted, span)
+    mm.map.remove(wanted, wanted + span, entries=False)
     return wanted - program.start
 
 
