@@ -415,7 +415,10 @@ class World:
         Exports(self.kernel, session)
         options = options_of(self.kernel, 0, False, None)
         options = msgspec.structs.replace(options, writes_behind=self.loop)
-        return GoferFileSystem(self.vfs.new_dev(), session, b"0", options, self.vfs.now_ns)
+        fs = GoferFileSystem(self.vfs.new_dev(), session, b"0", options, self.vfs.now_ns)
+        if fs.journal is not None:
+            self.stack.callback(fs.journal.close)
+        return fs
 
     # --- the end
 

@@ -15,7 +15,11 @@ from tests.e2e.client import Client
 WAIT = "object sentry.control.waiting.Wait"
 MOST = 200
 """Looks at a sandbox for something that will come."""
-ZOMBIE = "sh -c 'exit 3' & sh -c 'kill -9 $$' & echo ready; exec sleep 1000"
+AFTER_EXEC = "until read name </proc/1/comm && [ $name != sh ]; do :; done"
+"""A shell would wait for a child that ends before."""
+ZOMBIE = (
+    f"sh -c '{AFTER_EXEC}; exit 3' & sh -c '{AFTER_EXEC}; kill -9 $$' & echo ready; exec sleep 1000"
+)
 
 
 @pytest.fixture
