@@ -6,7 +6,7 @@ to ring 3 until they have heard (WORK_TELL); others run meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -35,37 +35,63 @@ class Task(Protocol):
 T = TypeVar("T", bound=Task)
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
+class Following:
+    """What happens while a queue is being told: it is told that afterwards, all in one."""
+
+    __slots__ = ("events", "tasks")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.tasks: list[Task] = []
+
+
 class Crowds:
     """Those of a sandbox that have not been told all."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self._telling: dict[WaitQueue, Following] = {}
         self._waiting: dict[Task, int] = {}
         """How many of its events somebody still has to hear of."""
         self._queue = WaitQueue()
         WaitQueue.tell_many = self.tell
 
-    def tell(self, queue: WaitQueue, entries: Sequence[Registration], events: int) -> None:
-        """Tell those who are still in the queue then; whoever runs now waits for that."""
+    def tell(self, queue: WaitQueue, events: int) -> None:
+        """Tell those who are in the queue; whoever runs now waits for that."""
         step = self._loop.step
         task: Any = getattr(step, "owner", None) or getattr(step, "name", None)
-        if not isinstance(task, Charged):
-            task = None
-        ended = False
-
-        def act(entry: Registration | None) -> None:
-            nonlocal ended
-            if entry is not None:
-                queue.tell(events, entry)
-                return
-            ended = True
-            if task in self._waiting:
-                self._told(task)
-
-        self._loop.call_for_each([*entries, _LAST], act)
-        if not ended and task is not None and not task.dead:
+        is_task = isinstance(task, Charged)
+        tasks = [task] if is_task and not task.dead else []
+        if tasks:
             self._waiting[task] = self._waiting.get(task, 0) + 1
             task.work |= WORK_TELL
+        if (following := self._telling.get(queue)) is not None:
+            following.events |= events
+            following.tasks += tasks
+        else:
+            self._begin(queue, events, tasks)
+
+    def _begin(self, queue: WaitQueue, events: int, tasks: list[Task]) -> None:
+        self._telling[queue] = Following()
+
+        def act(entry: Registration | None) -> None:
+            if entry is not None:
+                try:
+                    queue.tell(events, entry)
+                except Exception as error:  # a bug of ours, for the log; others hear all the same
+                    self._loop.call_soon(partial(_raise, error))
+                return
+            for task in tasks:
+                self._told(task)
+            following = self._telling.pop(queue)
+            if following.events:
+                self._begin(queue, following.events, following.tasks)
+
+        self._loop.call_for_each([*queue.plain(), _LAST], act)
 
     def _told(self, task: Task) -> None:
         self._waiting[task] -= 1

@@ -53,7 +53,7 @@ class WaitQueue:
     """The registrations of one object, in order of arrival. Events are EPOLL* bits, or ALL."""
 
     __slots__ = ("_entries", "_exclusive")
-    tell_many: ClassVar[Callable[[WaitQueue, list[Registration], int], object] | None] = None
+    tell_many: ClassVar[Callable[[WaitQueue, int], object] | None] = None
     """How more than MANY hear of an event (sentry.kernel.crowds); None: in place."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class WaitQueue:
                 told = 1
         elif len(entries) > MANY and WaitQueue.tell_many is not None:
             told = len(entries)
-            WaitQueue.tell_many(self, list(entries), events)
+            WaitQueue.tell_many(self, events)
         elif entries:
             for entry in list(entries):
                 if entry.mask & events:
@@ -122,6 +122,10 @@ class WaitQueue:
         lines = (self._exclusive or {}).values()
         if self._entries or lines:
             each([*self._entries, *chain.from_iterable(lines)], partial(self.tell, events))
+
+    def plain(self) -> Iterable[Registration]:
+        """Those of whom all are told."""
+        return self._entries
 
     def tell(self, events: int, entry: Registration) -> None:
         """Tell one, if it is in the queue still and this is for it."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from abc import ABC, abstractmethod
 
-from tests.e2e.bundle import Result
+from tests.e2e.bundle import OVERFLOW, Result
 
 LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
 TIMEOUT_S = 60
 MEMORY = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
 """Shell: the limit of memory, in either version of cgroups."""
+SIGNALS = (
+    ((), OVERFLOW, 128 + signal.SIGSEGV),
+    (("--pid=host",), "kill -TERM $$", 128 + signal.SIGTERM),
+    ((), "kill -TERM $$; exit 3", 3),
+    (("--init",), "kill -TERM $$", 128 + signal.SIGTERM),
+)
+"""Flags of `run`, a script that a signal ends or that is an init, and the exit code."""
 
 
 class Engine(ABC):

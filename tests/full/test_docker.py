@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import OVERFLOW, Result
+from tests.e2e.bundle import Result
 from tests.e2e.talker import Talker
 from tests.full.containerd import until
 from tests.full.docker import Docker, execute, needs_docker
-from tests.full.engine import MEMORY, TIMEOUT_S
+from tests.full.engine import MEMORY, SIGNALS, TIMEOUT_S
 from tests.full.runtimes import RUNTIME, is_there, only_ours
 
 PIDS = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null"
@@ -49,15 +48,7 @@ def test_programs_that_cannot_run(docker: Docker, program: str, code: int, text:
 
 
 @pytest.mark.row("a program that a signal ends: 128 + n")
-@pytest.mark.parametrize(
-    ("flags", "script", "code"),
-    [
-        ((), OVERFLOW, 128 + signal.SIGSEGV),
-        (("--pid=host",), "kill -TERM $$", 128 + signal.SIGTERM),
-        ((), "kill -TERM $$; exit 3", 3),
-        (("--init",), "kill -TERM $$", 128 + signal.SIGTERM),
-    ],
-)
+@pytest.mark.parametrize(("flags", "script", "code"), SIGNALS)
 def test_exit_code_tells_the_signal(
     docker: Docker, flags: tuple[str, ...], script: str, code: int
 ) -> None:

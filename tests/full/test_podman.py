@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -13,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import OVERFLOW
-from tests.full.engine import MEMORY, TIMEOUT_S
+from tests.full.engine import MEMORY, SIGNALS, TIMEOUT_S
 from tests.full.podman import IMAGE, Podman, needs_podman
 from tests.full.runtimes import is_there, only_ours
 
@@ -218,15 +216,7 @@ def test_kill(podman: Podman, running: str) -> None:
     "a program that a signal ends: 128 + n",
     gvisor="an init dies of SIGTERM, too",
 )
-@pytest.mark.parametrize(
-    ("flags", "script", "code"),
-    [
-        ((), OVERFLOW, 128 + signal.SIGSEGV),
-        (("--pid=host",), "kill -TERM $$", 128 + signal.SIGTERM),
-        ((), "kill -TERM $$; exit 3", 3),
-        (("--init",), "kill -TERM $$", 128 + signal.SIGTERM),
-    ],
-)
+@pytest.mark.parametrize(("flags", "script", "code"), SIGNALS)
 def test_exit_code_tells_the_signal(
     podman: Podman, flags: tuple[str, ...], script: str, code: int
 ) -> None:

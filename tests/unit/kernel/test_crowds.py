@@ -139,6 +139,21 @@ def test_write_has_ended_when_the_last_of_many_epolls_has_heard_of_it(world: Wor
     assert asleep.wait() == 1
 
 
+def test_events_of_a_queue_that_is_being_told_are_told_together_afterwards(world: World) -> None:
+    program = world.program()
+    counter, epolls = watched(program, 5)
+    writers = [program.thread() for _ in range(3)]
+    one = struct.pack("<Q", 1)
+    calls = [writer.begin("write", counter, one, 8) for writer in writers]
+    assert not any(call.done for call in calls)
+    assert calls[0].wait() == 8
+    assert not calls[1].done
+    assert not calls[2].done
+    assert [call.wait() for call in calls] == [8] * 3
+    found = program.buffer(12)
+    assert [program.ok("epoll_wait", epoll, found, 1, 0) for epoll in epolls] == [1] * 5
+
+
 def test_signal_comes_after_the_last_has_heard_and_ends_no_call(world: World) -> None:
     program = world.program()
     program.handle(SIGTERM)
