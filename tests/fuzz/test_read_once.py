@@ -15,6 +15,7 @@ import pytest
 
 from sentry.fs.gofer.session import Session
 from sentry.syscalls.registry import TABLE, Declaration
+from sentry.wait import steps
 from tests.fuzz.call_table import COMMANDS, LEFT_OUT, kind_of, numbers_of
 from tests.fuzz.likely import ARGUMENTS, LIKELY, ROOM
 from tests.fuzz.turning import PATHS, Calls, Turning
@@ -135,6 +136,16 @@ def test_call_made_again_over_other_memory_ends_in_an_errno_or_a_number(
                 if not program.task.dead:
                     program.task.group.exit(9)
     assert again > TURNS
+
+
+@pytest.mark.parametrize("name", ["add_key", "request_key"])
+def test_key_is_named_once_where_the_search_goes_on_later(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    turning = Turning(monkeypatch)
+    monkeypatch.setattr(steps, "STEP_NS", -1)
+    (declaration,) = (each for each in DECLARED if each.name == name)
+    assert reads_of(declaration, turning)
 
 
 def test_a_second_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

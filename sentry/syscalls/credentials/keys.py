@@ -43,7 +43,7 @@ from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Size, UserIn
 from sentry.vfs.file import Result
-from sentry.wait.again import begun
+from sentry.wait.again import Keeping, begun, kept
 from sentry.wait.steps import driven
 
 TYPE_MAX: Final = 32
@@ -120,10 +120,17 @@ def sys_add_key(
 @syscall(249, partial="nobody makes a key that is not there: it is negative, and ENOKEY")
 def sys_request_key(task: Task, kind: Addr, description: Addr, callout: Addr, ring: Int) -> int:
     """request_key(2): there is no /sbin/request-key to call."""
-    type_name = read_type(task, kind)
-    name = description_of(task, description)
-    if callout:
-        description_of(task, callout)
+    read: tuple[bytes, bytes] | None = kept(request_key)
+    if read is None:
+        read = read_type(task, kind), description_of(task, description)
+        if callout:
+            description_of(task, callout)
+    with Keeping(request_key, read):
+        return request_key(task, *read, bool(callout), ring)
+
+
+def request_key(task: Task, type_name: bytes, name: bytes, callout: bool, ring: int) -> int:
+    """The same, with what has been read. Raises: NotNow, as what it searches takes long."""
     target = lookup(task, ring, WRITE, create=True) if ring else None
     key = keyrings.found(task, (type_name, name))
     if key is not None:
