@@ -36,7 +36,7 @@ from sentry.log import KernelLog, LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
-from sentry.platform.host_io import HostIO
+from sentry.platform.host_io import HostIO, HostThreads
 from sentry.platform.memory import trim_heap
 from sentry.syscalls import late  # fills the table
 from sentry.syscalls.registry import CALLS, NUMBERS
@@ -179,7 +179,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     ram = platform.ram
     ram.limit_to(config.memory_limit)
     vfs = Vfs(loop, lambda: RamFile(ram), memory_pages=lambda: ram.limit // PAGE_SIZE)
-    vfs.host_io = HostIO(loop, process_of)
+    vfs.host_io = HostIO(HostThreads(loop, process_of))
     register_all(vfs)
     vfs.types[b"proc"] = mount_proc
     uts = Uts(config.hostname.encode(), config.domainname.encode())

@@ -38,7 +38,7 @@ def counts(kernel: Kernel) -> dict[str, int]:
         "fibers": kernel.loop.fibers,
         "timers": kernel.loop.timers,
         "watches": kernel.loop.watches,
-        "host_requests": len(vfs.host_io) if vfs.host_io is not None else 0,
+        "host_requests": len(vfs.host_io.threads) if vfs.host_io is not None else 0,
         "epoll_items": vfs.epoll_items,
         "inotify_watches": vfs.inotify_watches,
         "inotify_instances": vfs.inotify_instances,

@@ -37,7 +37,7 @@ class HostBacking:
     instead of the host where fstat(2) may wait.
     """
 
-    __slots__ = ("_known_size", "_pieces", "_windows", "fd", "mappers", "writable")
+    __slots__ = ("_known_size", "_pieces", "_windows", "device", "fd", "mappers", "writable")
 
     def __init__(
         self,
@@ -45,11 +45,14 @@ class HostBacking:
         fd: int,
         writable: bool,
         known_size: Callable[[], int] | None = None,
+        device: int | None = None,
     ) -> None:
         self._known_size = known_size
         self._windows = windows
         self.fd = fd
         self.writable = writable
+        self.device = device
+        """st_dev of the host, where calls on it may wait."""
         self._pieces: list[WindowRange] = []
         self.mappers: dict[Mapper, int] = {}
         """Address spaces with VMAs of this file, and how many."""

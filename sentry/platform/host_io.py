@@ -36,10 +36,11 @@ class Source(Protocol):
     def get(self, n: int) -> bytes: ...
 
 
-THREADS: Final = 12
+THREADS: Final = 16
 """So many requests are under way; more wait for their turn, without bytes or a descriptor yet."""
 SHARE: Final = 5
-"""Of one process, and of what is only closed: a server that never answers takes no more of them."""
+"""Of one process, and of what is only closed. Of one device they take half at most (`Turns`): a
+server that never answers has only its own files' users wait."""
 PIECE: Final = 1 << 20
 """Bytes of a request."""
 PATIENCE_NS: Final = 50_000
@@ -174,7 +175,7 @@ class _Answer:
         self.data = b""
 
 
-class HostIO:
+class HostThreads:
     """The threads. Made before the filter. `loop` watches for what they have done.
 
     `owner_of` says, by the name of a fiber, whose share its requests count in.
@@ -207,9 +208,99 @@ class HostIO:
         self._loop.watch(self._fd, 0)
         lib.hostio_close(self._pool)
 
+    def close_fd(self, device: Hashable, fd: int, closed: Callable[[], object]) -> None:
+        """Have it closed, with nobody waiting. `closed` hears of its end."""
+
+        def begin() -> None:
+            self._submit(turn, Op.CLOSE, fd).heard = closed
+
+        turn = self._turns.ask(Op.CLOSE, begin, device)
+        if turn.has_come:
+            begin()
+
+    def _submit(
+        self, turn: Turn, op: Op, fd: int, offset: int = 0, size: int = 0, data: Any = ffi.NULL
+    ) -> _Answer:
+        self._token += 1
+        error = lib.hostio_submit(self._pool, op, fd, offset, size, data, self._token)
+        if error:
+            raise host_error(-error)
+        answer = self._running[self._token] = _Answer(turn)
+        return answer
+
+    async def _turn(self, device: Hashable) -> Turn:
+        fiber = await this_fiber()
+        turn = self._turns.ask(self._owner_of(fiber.name), fiber.wake, device)
+        try:
+            while not turn.has_come:
+                await park(Mode.KILLABLE)
+        except BaseException:
+            self._turns.end(turn)
+            raise
+        return turn
+
+    async def call(
+        self,
+        device: Hashable,
+        op: Op,
+        fd: int,
+        offset: int | None = 0,
+        size: int = 0,
+        source: Source | None = None,
+    ) -> _Answer:
+        """Have it done. Raises: what the host says; Killed, and then it goes on by itself."""
+        at = -1 if offset is None else offset
+        turn = await self._turn(device)
+        try:
+            if source is None:
+                answer = self._submit(turn, op, fd, at, size)
+            else:
+                data = source.get(size)
+                answer = self._submit(turn, op, fd, at, len(data), data)
+        except BaseException:
+            self._turns.end(turn)
+            raise
+        lib.hostio_linger(self._pool, PATIENCE_NS)
+        self._ready(0)
+        while answer.result is None:
+            answer.heard = (await this_fiber()).wake
+            try:
+                await park(Mode.KILLABLE)
+            finally:
+                answer.heard = None
+        if answer.result < 0:
+            raise from_number(-answer.result)
+        return answer
+
+    def _ready(self, _events: int) -> None:
+        """Some have ended."""
+        while (done := lib.hostio_take(self._pool)) != ffi.NULL:
+            answer = self._running.pop(done.token)
+            answer.result = int(done.result)
+            if done.op == Op.READ and answer.result > 0:
+                answer.data = bytes(ffi.buffer(lib.hostio_buffer(done), answer.result))
+            lib.hostio_free(done)
+            if answer.heard is not None:
+                answer.heard()
+            self._turns.end(answer.turn)
+
+
+class HostIO:
+    """Calls on files of one device of the host, whose requests take a part of the threads alone."""
+
+    __slots__ = ("_device", "threads")
+
+    def __init__(self, threads: HostThreads, device: Hashable = None) -> None:
+        self.threads = threads
+        self._device = device
+
+    def at(self, device: Hashable) -> HostIO:
+        """The same on files of another one."""
+        return HostIO(self.threads, device)
+
     async def read(self, fd: int, count: int, offset: int | None) -> bytes:
         """Up to `count` bytes, PIECE at most; none at the end of the file."""
-        return (await self._call(Op.READ, fd, offset, min(count, PIECE))).data
+        return (await self.threads.call(self._device, Op.READ, fd, offset, min(count, PIECE))).data
 
     async def write(self, fd: int, source: Source, limit: int, offset: int | None) -> int:
         """Write up to `limit` bytes, PIECE at most; how many were written.
@@ -217,7 +308,8 @@ class HostIO:
         They are taken from the source when a thread is free.
         """
         size = min(source.count, limit, PIECE)
-        return (await self._call(Op.WRITE, fd, offset, size, source)).result or 0
+        answer = await self.threads.call(self._device, Op.WRITE, fd, offset, size, source)
+        return answer.result or 0
 
     async def fill(self, fd: int, dest: Dest, offset: int) -> int:
         """Read as much as there is room for; how much that was, less at the end of the file."""
@@ -253,82 +345,16 @@ class HostIO:
 
     async def allocate(self, fd: int, offset: int, length: int) -> None:
         """fallocate(2), mode 0."""
-        await self._call(Op.ALLOCATE, fd, offset, length)
+        await self.threads.call(self._device, Op.ALLOCATE, fd, offset, length)
 
     async def truncate(self, fd: int, size: int) -> None:
         """ftruncate(2)."""
-        await self._call(Op.TRUNCATE, fd, 0, size)
+        await self.threads.call(self._device, Op.TRUNCATE, fd, 0, size)
 
     async def sync(self, fd: int) -> None:
         """fdatasync(2)."""
-        await self._call(Op.SYNC, fd, 0, 0)
+        await self.threads.call(self._device, Op.SYNC, fd)
 
     def close_fd(self, fd: int, closed: Callable[[], object]) -> None:
         """close(2), which writes back where a server has the file. `closed` hears of its end."""
-
-        def begin() -> None:
-            self._submit(turn, Op.CLOSE, fd).heard = closed
-
-        turn = self._turns.ask(Op.CLOSE, begin)
-        if turn.has_come:
-            begin()
-
-    def _submit(
-        self, turn: Turn, op: Op, fd: int, offset: int = 0, size: int = 0, data: Any = ffi.NULL
-    ) -> _Answer:
-        self._token += 1
-        error = lib.hostio_submit(self._pool, op, fd, offset, size, data, self._token)
-        if error:
-            raise host_error(-error)
-        answer = self._running[self._token] = _Answer(turn)
-        return answer
-
-    async def _turn(self) -> Turn:
-        fiber = await this_fiber()
-        turn = self._turns.ask(self._owner_of(fiber.name), fiber.wake)
-        try:
-            while not turn.has_come:
-                await park(Mode.KILLABLE)
-        except BaseException:
-            self._turns.end(turn)
-            raise
-        return turn
-
-    async def _call(
-        self, op: Op, fd: int, offset: int | None, size: int, source: Source | None = None
-    ) -> _Answer:
-        """Have it done. Raises: what the host says; Killed, and then it goes on by itself."""
-        at = -1 if offset is None else offset
-        turn = await self._turn()
-        try:
-            if source is None:
-                answer = self._submit(turn, op, fd, at, size)
-            else:
-                data = source.get(size)
-                answer = self._submit(turn, op, fd, at, len(data), data)
-        except BaseException:
-            self._turns.end(turn)
-            raise
-        lib.hostio_linger(self._pool, PATIENCE_NS)
-        self._ready(0)
-        while answer.result is None:
-            answer.heard = (await this_fiber()).wake
-            try:
-                await park(Mode.KILLABLE)
-            finally:
-                answer.heard = None
-        if answer.result < 0:
-            raise from_number(-answer.result)
-        return answer
-
-    def _ready(self, _events: int) -> None:
-        """Some have ended."""
-        while (done := lib.hostio_take(self._pool)) != ffi.NULL:
-            answer = self._running.pop(done.token)
-            answer.result = int(done.result)
-            if done.op == Op.READ and answer.result > 0:
-                answer.data = bytes(ffi.buffer(lib.hostio_buffer(done), answer.result))
-            lib.hostio_free(done)
-            if answer.heard is not None:
-                answer.heard()
-            self._turns.end(answer.turn)
+        self.threads.close_fd(self._device, fd, closed)

@@ -2,20 +2,24 @@
 
 Each owner has a line of its own, the lines take turns, and no owner has more than its share of the
 places: however many of one wait, or never come back, the first of another is next, or soon after.
+And what is wanted at one target takes a place only while more are free than it has: owners as many
+as there may be, whose target never answers, leave half of the places to what others want.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 
 
 class Turn:
     """One that wants a place, or has one."""
 
-    __slots__ = ("begin", "has_come", "owner")
+    __slots__ = ("begin", "has_come", "owner", "target")
 
-    def __init__(self, owner: Hashable, begin: Callable[[], object]) -> None:
+    def __init__(self, owner: Hashable, target: Hashable, begin: Callable[[], object]) -> None:
         self.owner = owner
+        self.target = target
         self.begin = begin
         self.has_come = False
 
@@ -23,61 +27,83 @@ class Turn:
 class Turns:
     """The places and the lines."""
 
-    __slots__ = ("_free", "_held", "_lines", "_share")
+    __slots__ = ("_at", "_free", "_held", "_lines", "_share")
 
     def __init__(self, places: int, share: int) -> None:
         self._free = places
         self._share = share
-        self._held: dict[Hashable, int] = {}
-        self._lines: dict[Hashable, dict[Turn, None]] = {}
-        """Those that wait, by owner; whose turn is next stands first."""
+        self._held: Counter[Hashable] = Counter()
+        """Places, by owner."""
+        self._at: Counter[Hashable] = Counter()
+        """By target."""
+        self._lines: dict[Hashable, dict[Hashable, dict[Turn, None]]] = {}
+        """Those that wait, by target and owner; whose turn is next stands first."""
 
     @property
     def waiting(self) -> int:
         """How many have no place yet."""
-        return sum(map(len, self._lines.values()))
+        return sum(len(line) for lines in self._lines.values() for line in lines.values())
 
-    def ask(self, owner: Hashable, begin: Callable[[], object]) -> Turn:
+    def ask(
+        self, owner: Hashable, begin: Callable[[], object], target: Hashable = None
+    ) -> Turn:
         """A place, or one in line: then `begin` is called when its turn has come."""
-        turn = Turn(owner, begin)
-        if self._free and self._held.get(owner, 0) < self._share:
+        turn = Turn(owner, target, begin)
+        if self._has_room(target) and self._held[owner] < self._share:
             self._give(turn)
         else:
-            self._lines.setdefault(owner, {})[turn] = None
+            self._lines.setdefault(target, {}).setdefault(owner, {})[turn] = None
         return turn
 
     def end(self, turn: Turn) -> None:
         """It does not need its place any more, or does not want one."""
-        owner = turn.owner
         if not turn.has_come:
-            line = self._lines[owner]
-            del line[turn]
-            if not line:
-                del self._lines[owner]
+            self._leave(turn)
             return
         self._free += 1
-        self._held[owner] -= 1
-        if not self._held[owner]:
-            del self._held[owner]
+        _less(self._held, turn.owner)
+        _less(self._at, turn.target)
         while self._free and (waiting := self._next()) is not None:
             self._give(waiting)
             waiting.begin()
 
+    def _has_room(self, target: Hashable) -> bool:
+        return self._at[target] < self._free
+
     def _give(self, turn: Turn) -> None:
         turn.has_come = True
         self._free -= 1
-        self._held[turn.owner] = self._held.get(turn.owner, 0) + 1
+        self._held[turn.owner] += 1
+        self._at[turn.target] += 1
+
+    def _leave(self, turn: Turn) -> None:
+        lines = self._lines[turn.target]
+        line = lines[turn.owner]
+        del line[turn]
+        if not line:
+            del lines[turn.owner]
+        if not lines:
+            del self._lines[turn.target]
 
     def _next(self) -> Turn | None:
-        """Out of its line. Those that have their share are passed over: there is room for few."""
-        for owner in self._lines:
-            if self._held.get(owner, 0) < self._share:
-                break
-        else:
-            return None
-        line = self._lines.pop(owner)
-        turn = next(iter(line))
-        del line[turn]
-        if line:
-            self._lines[owner] = line
-        return turn
+        """Out of its line, which goes behind the others, as its target does.
+
+        Targets and owners that have their share are passed over: there is room for few.
+        """
+        for target, lines in self._lines.items():
+            if not self._has_room(target):
+                continue
+            for owner, line in lines.items():
+                if self._held[owner] < self._share:
+                    turn = next(iter(line))
+                    lines[owner] = lines.pop(owner)
+                    self._lines[target] = self._lines.pop(target)
+                    self._leave(turn)
+                    return turn
+        return None
+
+
+def _less(held: Counter[Hashable], key: Hashable) -> None:
+    held[key] -= 1
+    if not held[key]:
+        del held[key]

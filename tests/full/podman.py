@@ -51,6 +51,7 @@ class Podman(Engine):
             text=True,
             timeout=TIMEOUT_S,
             check=False,
+            cwd=self.archive.parent,  # conmon writes files there
             env={**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
         )
 

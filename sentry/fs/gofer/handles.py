@@ -110,7 +110,8 @@ class Handle:
         self.writable = writable
         self.users = 0
         storage = owner.fs.storage_of(owner)
-        self.io: HostIO | None = owner.fs.io if storage is not Storage.MEMORY else None
+        io = owner.fs.io if storage is not Storage.MEMORY else None
+        self.io: HostIO | None = io.at(owner.key[0]) if io is not None else None
         """Who has to wait for data; None: nobody."""
         self.remote = self.io is not None and storage is Storage.REMOTE
         """All may have to wait, for attributes too."""
@@ -195,7 +196,8 @@ class Handle:
         """What mappings of the file are made of."""
         if self._backing is None:
             size = self._last_size if self.remote else None
-            self._backing = HostBacking(windows, self.fd, self.writable, size)
+            device = self.owner.key[0] if self.owner is not None else None
+            self._backing = HostBacking(windows, self.fd, self.writable, size, device)
         return self._backing
 
     def cut(self, size: int) -> None:

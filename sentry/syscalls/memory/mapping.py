@@ -189,7 +189,7 @@ async def sync_all(io: HostIO, files: dict[HostBacking, MappedFile]) -> int:
     held = [file.incref() for file in files.values()]
     try:
         for backing in files:
-            await io.sync(backing.fd)
+            await io.at(backing.device).sync(backing.fd)
     finally:
         for file in held:
             file.decref()

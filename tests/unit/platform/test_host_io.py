@@ -13,7 +13,7 @@ import pytest
 from sentry.errors import EBADF
 from sentry.loop import HostOnly, Loop
 from sentry.mm.buffers import KernelSource
-from sentry.platform.host_io import SHARE, THREADS, HostIO, has_writer
+from sentry.platform.host_io import SHARE, THREADS, HostIO, HostThreads, has_writer
 from sentry.wait.fiber import Fiber, Killed, Mode
 
 
@@ -23,7 +23,8 @@ class Host:
     def __init__(self) -> None:
         self.stack = ExitStack()
         self.loop = Loop(HostOnly(), lambda _name, error: self.outcomes.append(error))
-        self.io = HostIO(self.loop, lambda name: name)
+        self.threads = HostThreads(self.loop, lambda name: name)
+        self.io = HostIO(self.threads, "silent")
         self.outcomes: list[Any] = []
         self._begun: list[Fiber] = []
         self.silent, self._writer = os.pipe()
@@ -35,7 +36,7 @@ class Host:
             self.turn()
         for fd in (self._writer, self.silent):
             os.close(fd)
-        self.io.close()
+        self.threads.close()
         self.stack.close()
 
     def go_on(self, count: int) -> None:
@@ -93,31 +94,42 @@ def test_file_is_written_and_read(host: Host) -> None:
 def test_error_of_the_host_is_that_of_the_call(host: Host) -> None:
     host.begin("a", host.io.sync(10**6))
     assert isinstance(host.finish(1)[0], EBADF)
-    assert len(host.io) == 0
+    assert len(host.threads) == 0
 
 
 def test_one_process_leaves_threads_to_the_others(host: Host) -> None:
     """A thousand threads of one, whose server does not answer."""
     host.hang("attacker", 1000)
-    assert len(host.io) == SHARE
+    assert len(host.threads) == SHARE
 
     host.begin("other", host.io.read(host.file(), 100, 0))
 
     assert host.finish(1) == [b"contents"]
-    assert host.io.waiting == 1000 - SHARE
+    assert host.threads.waiting == 1000 - SHARE
 
 
 def test_processes_take_turns_when_a_thread_is_free(host: Host) -> None:
     for owner in ("one", "two", "three"):
         host.hang(owner, 100)
-    assert len(host.io) == THREADS
+    assert len(host.threads) == THREADS // 2
     host.begin("other", host.io.read(host.file(), 100, 0))
     host.turn()
     assert host.outcomes == []
 
-    host.go_on(3)  # one for each of them at most, then it is its turn
+    host.go_on(4)  # one for each of them at most, then it is its turn
 
-    assert b"contents" in host.finish(4)
+    assert b"contents" in host.finish(5)
+
+
+def test_server_that_never_answers_leaves_threads_to_files_of_others(host: Host) -> None:
+    """Of however many processes: their own other files, too."""
+    for number in range(2 * THREADS):
+        host.hang(f"process {number}")
+    assert len(host.threads) == THREADS // 2
+
+    host.begin(f"process {THREADS}", host.io.at("disk").read(host.file(), 100, 0))
+
+    assert host.finish(1) == [b"contents"]
 
 
 def test_who_waits_in_line_holds_no_bytes_and_no_descriptor(host: Host) -> None:
@@ -136,12 +148,12 @@ def test_who_waits_in_line_holds_no_bytes_and_no_descriptor(host: Host) -> None:
 
 def test_killed_in_line_leaves_the_line(host: Host) -> None:
     *_, last = host.hang("a", SHARE + 3)
-    assert host.io.waiting == 3
+    assert host.threads.waiting == 3
 
     assert last.interrupt(Killed(), Mode.KILLABLE)
 
     assert isinstance(host.finish(1)[0], Killed)
-    assert (len(host.io), host.io.waiting) == (SHARE, 2)
+    assert (len(host.threads), host.threads.waiting) == (SHARE, 2)
 
 
 def test_descriptors_are_closed_by_threads_however_many(host: Host) -> None:
