@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.full.containerd import Containerd
 from tests.full.docker import APART, BRIDGE, NO_BRIDGE, Docker
 from tests.full.podman import Podman, apart
+from tests.full.pods import Pods, networked
 from tests.full.runtimes import RUNTIME
 
 
@@ -64,3 +66,18 @@ def bridged_docker(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> I
     made = Docker(tmp_path_factory.mktemp("bridged"), busybox, APART, BRIDGE)
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="module", params=["installed", "next"])
+def containerd(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, busybox: Path
+) -> Iterator[Containerd]:
+    with networked(tmp_path_factory.mktemp("cri"), busybox, request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def pods(containerd: Containerd, tmp_path: Path) -> Iterator[Pods]:
+    made = Pods(containerd, tmp_path / "logs")
+    yield made
+    made.end()
