@@ -340,7 +340,7 @@ class AddressMap:
             top = end - 1 & -BLOCK_SIZE
             self.space.unmap(top, (end - top) >> 12)
             end = top
-        while end - start > UNMAP_AT_ONCE:
+        while end - (start := self.space.next(start, end)) > UNMAP_AT_ONCE:
             stop = start + UNMAP_AT_ONCE & -BLOCK_SIZE
             self.space.unmap(start, (stop - start) >> 12)
             start = stop

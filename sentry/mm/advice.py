@@ -115,8 +115,9 @@ def _advise(amap: AddressMap, vma: Vma, start: int, end: int, advice: int) -> St
             raise EINVAL("locked or special")
         if advice == MADV_FREE and (vma.backing is not None or vma.shared):
             raise EINVAL("not anonymous")
-        for low in range(start, end, DISCARD_AT_ONCE):
-            _discard(amap, vma, low, min(end, low + DISCARD_AT_ONCE))
+        while (start := amap.space.next(start, end)) < end:
+            _discard(amap, vma, start, stop := min(end, start + DISCARD_AT_ONCE))
+            start = stop
             yield
     elif advice == MADV_REMOVE:
         _remove_contents(amap, vma, start, end)

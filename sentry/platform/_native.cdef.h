@@ -333,6 +333,7 @@ struct aspace *aspace_new(void);
 int aspace_map_special(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pte_flags);
 void aspace_unmap_special(struct aspace *as, uint64_t va);
 uint64_t aspace_entry(struct aspace *as, uint64_t va);
+uint64_t aspace_next(struct aspace *as, uint64_t va, uint64_t pages);
 void aspace_destroy(struct aspace *as);
 void ram_slot_ready(unsigned int slot, int error);
 void ram_flushed_all(uint64_t ticket);

@@ -321,6 +321,10 @@ class AddressSpace:
         """The page-table entry that translates `addr`, 0 if none."""
         return lib.aspace_entry(self.native, addr)
 
+    def next(self, start: int, end: int) -> int:
+        """Where in a range, or before, something is mapped first; `end` if nothing is."""
+        return lib.aspace_next(self.native, start, (end - start) >> 12)
+
     def translate(self, addr: int) -> int:
         """Guest-physical address of a present page, 0 if it is not."""
         return lib.aspace_translate(self.native, addr)

@@ -86,6 +86,7 @@ void aspace_unmap_special(struct aspace *as, uint64_t va);
 
 /* The entry that translates va (a large one as it stands in its table), 0 if there is none. */
 uint64_t aspace_entry(struct aspace *as, uint64_t va);
+uint64_t aspace_next(struct aspace *as, uint64_t va, uint64_t pages);
 
 /* Give everything back once no vCPU is inside. `as` must not be used afterwards. */
 void aspace_destroy(struct aspace *as);

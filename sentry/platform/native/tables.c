@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define LOOKS_AT_ONCE 1024 /* at directories: of 1 GiB each, or more where there is none */
 #define KERNEL_SLOT ((unsigned)(HIGH_BASE >> 39) & (ENTRIES - 1))
 
 struct batch page_batch;
@@ -176,6 +177,25 @@ void aspace_unmap_special(struct aspace *as, uint64_t va)
     if ((old & PTE_P) && (old & PTE_ADDR) < ram.span)
         flush_range(old & PTE_ADDR, 1);
     mark_empty(as, table_of(entry));
+}
+
+/* Where the first 2 MiB of a range begin in which something is mapped; the range's end if nothing
+ * is. Many directories that are empty are looked at in several calls: then nothing may be there. */
+uint64_t aspace_next(struct aspace *as, uint64_t va, uint64_t pages)
+{
+    if (bad_range(va, pages))
+        return va;
+    uint64_t end = va + pages * PAGE_SIZE;
+    for (unsigned looks = 0; va < end && looks < LOOKS_AT_ONCE; looks++) {
+        int level;
+        uint64_t *entry = walk_down(ram.base, as->root, va, 2, &level);
+        uint64_t next = (va | ((1ull << (3 + 9 * (level > 3 ? level : 3))) - 1)) + 1;
+        for (; level == 2 && va < min64(next, end); va = (va | (BLOCK_SIZE - 1)) + 1, entry++)
+            if (load(entry) && !is_empty_table(load(entry)))
+                return va;
+        va = next;
+    }
+    return min64(va, end);
 }
 
 uint64_t aspace_entry(struct aspace *as, uint64_t va)

@@ -85,6 +85,8 @@ def test_memory_is_populated_and_forgotten_in_pieces(mm: MemoryManager) -> None:
     assert sum(1 for _ in mapped) >= 4
     assert sum(1 for _ in populate.steps(mm.map, START, START + size)) >= 4
     mmap(mm.map, START, 4 * DISCARD_AT_ONCE, RW, ANON | MAP_FIXED | MAP_NORESERVE)
+    for at in range(START, START + 4 * DISCARD_AT_ONCE, DISCARD_AT_ONCE):
+        mm.write(at, b"there")
     forgotten = madvise.steps(mm.map, START, 4 * DISCARD_AT_ONCE, MADV_DONTNEED)
     assert sum(1 for _ in forgotten) >= 4
 
@@ -93,7 +95,8 @@ def test_memory_is_populated_and_forgotten_in_pieces(mm: MemoryManager) -> None:
 def test_entries_of_much_memory_go_in_pieces(mm: MemoryManager, first: int, last: int) -> None:
     size = 4 * UNMAP_AT_ONCE
     mmap(mm.map, START, size, RW, ANON | MAP_FIXED)
-    mm.write(START, b"first")
+    for at in range(START, START + size, UNMAP_AT_ONCE):
+        mm.write(at, b"first")
     mm.write(START + size - 4, b"last")
     low, high = START + first, START + size - last
     steps = 0
@@ -105,6 +108,18 @@ def test_entries_of_much_memory_go_in_pieces(mm: MemoryManager, first: int, last
     assert not mm.space.check(low, high - low, False)
     assert not first or mm.read(START, 5) == b"first"
     assert not last or mm.read(high + last - 4, 4) == b"last"
+
+
+def test_where_nothing_is_takes_no_step_however_large_it_is(mm: MemoryManager) -> None:
+    size = 32 << 40
+    mmap(mm.map, START, size, RW, ANON | MAP_FIXED | MAP_NORESERVE)
+    places = [START + number * size // 8 for number in range(8)]
+    for at in places:
+        mm.write(at, b"there")
+    assert sum(1 for _ in madvise.steps(mm.map, START, size, MADV_DONTNEED)) < 100
+    assert all(mm.read(at, 5) == bytes(5) for at in places)
+    assert sum(1 for _ in munmap.steps(mm.map, START, size)) < 100
+    assert not any(mm.space.check(at, 5, False) for at in places)
 
 
 def test_a_fault_waits_for_who_has_the_lock(amap: AddressMap) -> None:

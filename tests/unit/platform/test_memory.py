@@ -451,6 +451,24 @@ def test_map_list_skips_holes(ram: Ram, space: AddressSpace) -> None:
     assert ram.counters().frames == 0
 
 
+def test_next_is_where_something_may_be_mapped(space: AddressSpace) -> None:
+    end = BASE + (1 << 40)
+    assert space.next(BASE, end) == end
+    for at in (BASE + PAGE, BASE + 5 * BLOCK, BASE + (3 << 30), end - PAGE):
+        space.map_anonymous(at, 1, R)
+
+    found, at = [], BASE
+    while (at := space.next(at, end)) < end:
+        found.append(at - BASE)
+        at += BLOCK - at % BLOCK
+    assert found == [0, 5 * BLOCK, 3 << 30, (1 << 40) - BLOCK]
+
+    space.unmap(BASE, 6 * BLOCK >> 12)
+    assert space.next(BASE, end) == BASE + (3 << 30)
+    assert space.next(BASE, BASE + 6 * BLOCK) == BASE + 6 * BLOCK
+    assert space.next(BASE, BASE) == BASE
+
+
 def test_bad_addresses_are_refused(space: AddressSpace) -> None:
     for addr, pages in ((BASE + 1, 1), (0x7FFFFFE00000, 1), (1 << 63, 1), (BASE, 1 << 60)):
         with pytest.raises(EINVAL):
