@@ -14,9 +14,9 @@ from typing import Any, Final
 
 FEW_BLOCKS: Final = 80_000
 """Of the allocator, more than at the start: about 40,000 objects, and 5 ms."""
-LOTS: Final = (10_000, 2)
+LOTS: Final = (5_000, 1)
 """gc.set_threshold: new objects of a look, and looks until they are looked at together."""
-FULL: Final = 10
+FULL: Final = 30
 """So many of these, and all objects are looked at, also if the programs never rest."""
 NEVER: Final = 1 << 30
 
