@@ -86,8 +86,10 @@ TURN_NS = 500_000
 CROWD = 64
 """Fibers that are ready at a time; more wait in lines."""
 
-PIECE = 512
-"""So many of a crowd are told something at a time."""
+PIECE = 64
+"""So many of a crowd are told something between two looks at the time."""
+PIECE_NS = 200_000
+"""And for so long at a time, with few of them."""
 
 
 class Timer:
@@ -170,8 +172,12 @@ class Loop:
         self._call_for_some(deque(items), act)
 
     def _call_for_some(self, waiting: deque[T], act: Callable[[T], object]) -> None:
-        for _ in range(min(len(waiting), PIECE)):
-            act(waiting.popleft())
+        until_ns = time.monotonic_ns() + PIECE_NS
+        while waiting:
+            for _ in range(min(len(waiting), PIECE)):
+                act(waiting.popleft())
+            if time.monotonic_ns() >= until_ns:
+                break
         if waiting:
             self.call_soon(lambda: self._call_for_some(waiting, act))
 

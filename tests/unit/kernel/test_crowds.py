@@ -29,6 +29,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(steps, "STEP_NS", -1)
     monkeypatch.setattr(loop, "TURN_NS", 0)
     monkeypatch.setattr(loop, "PIECE", 1)
+    monkeypatch.setattr(loop, "PIECE_NS", -1)
     monkeypatch.setattr(queue, "MANY", 1)
     with World() as made:
         yield made

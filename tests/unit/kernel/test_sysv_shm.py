@@ -31,6 +31,8 @@ def attached(program: Program) -> tuple[int, int]:
 def test_who_touches_what_is_being_detached_waits_and_finds_nothing(world: World) -> None:
     program = world.program()
     number, address = attached(program)
+    for at in range(address, address + SIZE, UNMAP_AT_ONCE):
+        program.write(at, b"there")
     thread = program._made(program.begin("clone", CLONE_VM | SIGCHLD, 0, 0, 0, 0).wait())
     place = program.place(b"text")
     call = program.begin("shmdt", address)
