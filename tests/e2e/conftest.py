@@ -1,11 +1,14 @@
-"""What a machine with KVM leaves to the full tests."""
+"""What a machine with KVM leaves to the full tests; orphans that a test reaps."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from runsc import host
+from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e.bundle import kvm_is_usable
 
 HOST_SIDE = frozenset({
@@ -27,3 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         given = getattr(item, "callspec", None)
         if is_ours and given is not None and given.params.get("platform") == "unicorn":
             item.add_marker(pytest.mark.full)
+
+
+@pytest.fixture
+def reaper() -> Iterator[None]:
+    """What is left of commands is this process's, as it would be conmon's."""
+    host.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    host.prctl(PR_SET_CHILD_SUBREAPER, 0)

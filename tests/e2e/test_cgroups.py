@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -17,13 +16,11 @@ import pytest
 from runsc.cgroups import files, hierarchies
 from runsc.cgroups.cgroup import Cgroup, at
 from runsc.cgroups.guest import host_limit
-from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e.bundle import REPOSITORY, Bundle, Document
 from tests.e2e.client import Client, wait_for_end
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
-LIBC = ctypes.CDLL(None, use_errno=True)
 HOG = "tail /dev/zero 2>/dev/null"
 """It keeps the last lines, and there is no first one."""
 
@@ -327,14 +324,6 @@ class Watch:
     def is_told(self) -> bool:
         """In version 2 the counter is all."""
         return not self.is_v1 or bool(select.select([self.event], [], [], 0)[0])
-
-
-@pytest.fixture
-def reaper() -> Iterator[None]:
-    """What is left of commands is this process's, as it would be conmon's."""
-    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
-    yield
-    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
 
 
 @pytest.mark.parametrize(

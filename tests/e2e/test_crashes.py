@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e import processes
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
@@ -74,15 +72,6 @@ def _killed(client: Client, *args: str) -> None:
         cwd=REPOSITORY,
     )
     assert done.returncode == -9
-
-
-@pytest.fixture
-def reaper() -> Iterator[None]:
-    """What a killer leaves is this process's."""
-    libc = ctypes.CDLL(None)
-    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
-    yield
-    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
 
 
 @pytest.mark.root

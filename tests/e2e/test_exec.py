@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -23,7 +22,6 @@ from tests.e2e.client import Client, ConsoleSocket, wait_for_end
 from tests.e2e.test_terminal import Person
 
 PATIENCE_S = 30.0
-PR_SET_CHILD_SUBREAPER = 36
 needs_kvm = pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be opened")
 
 
@@ -236,10 +234,9 @@ def test_container_that_has_stopped_or_not_started(bundle: Bundle) -> None:
 
 
 class Detached:
-    """An exec --detach whose stand-in on the host becomes our child."""
+    """An exec --detach whose stand-in on the host is our child, of a `reaper`."""
 
     def __init__(self, client: Client, tmp_path: Path, *args: str) -> None:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         pid_file = tmp_path / "exec.pid"
         detach(client, "--pid-file", str(pid_file), *args)
         self.pid = int(pid_file.read_text())
@@ -249,7 +246,9 @@ class Detached:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def test_stand_in_lives_as_long_and_ends_alike(client: Client, tmp_path: Path) -> None:
+def test_stand_in_lives_as_long_and_ends_alike(
+    client: Client, reaper: None, tmp_path: Path
+) -> None:
     args = ("sh", "-c", "trap 'exit 9' TERM; touch /tmp/up; while :; do sleep 0.01; done")
     detached = Detached(client, tmp_path, "c", *args)
 
@@ -260,7 +259,9 @@ def test_stand_in_lives_as_long_and_ends_alike(client: Client, tmp_path: Path) -
     assert detached.ended() == 9
 
 
-def test_end_of_the_stand_in_is_the_end_of_the_process(client: Client, tmp_path: Path) -> None:
+def test_end_of_the_stand_in_is_the_end_of_the_process(
+    client: Client, reaper: None, tmp_path: Path
+) -> None:
     detached = Detached(client, tmp_path, "c", "sleep", "999")
     assert "sleep 999" in commands(client)
     os.kill(detached.pid, signal.SIGKILL)
@@ -268,7 +269,9 @@ def test_end_of_the_stand_in_is_the_end_of_the_process(client: Client, tmp_path:
     eventually(lambda: "sleep 999" not in commands(client))
 
 
-def test_end_of_the_container_is_the_end_of_the_process(client: Client, tmp_path: Path) -> None:
+def test_end_of_the_container_is_the_end_of_the_process(
+    client: Client, reaper: None, tmp_path: Path
+) -> None:
     detached = Detached(client, tmp_path, "c", "sleep", "999")
     client.ok("kill", "c", "KILL")
     assert detached.ended() == 137
@@ -288,7 +291,7 @@ def test_signals_in_the_foreground_are_forwarded(client: Client) -> None:
 # --- terminals
 
 
-def test_terminal_of_a_console_socket(client: Client, tmp_path: Path) -> None:
+def test_terminal_of_a_console_socket(client: Client, reaper: None, tmp_path: Path) -> None:
     console = ConsoleSocket(tmp_path / "console.sock")
     show = "stty size; tty; trap 'stty size' WINCH; echo up; while :; do sleep 0.05; done"
     process = {"args": ["sh", "-c", show], "cwd": "/", "env": ["PATH=/bin"], "terminal": True}
@@ -362,7 +365,7 @@ def test_nothing_runs_in_a_paused_container(both: Client) -> None:
 
 
 def test_signals_wait_in_a_paused_container_and_kill_does_not(
-    client: Client, tmp_path: Path
+    client: Client, reaper: None, tmp_path: Path
 ) -> None:
     args = ("sh", "-c", "trap 'exit 7' TERM; touch /tmp/up; while :; do sleep 0.01; done")
     detached = Detached(client, tmp_path, "c", *args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e.bundle import OVERFLOW, Bundle
 from tests.e2e.client import Client
 from tests.e2e.processes import all_end
@@ -25,7 +23,6 @@ NO_MKDIR = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}],
 }
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture
@@ -34,14 +31,6 @@ def client(bundle: Bundle, platform: str) -> Iterator[Client]:
     made = Client(bundle, platform)
     yield made
     made.ok("delete", "--force", "c")
-
-
-@pytest.fixture
-def reaper() -> Iterator[None]:
-    """What is left of commands is this process's, as it would be conmon's."""
-    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
-    yield
-    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
 
 
 def namespace(pid: int | str, name: str) -> str:
