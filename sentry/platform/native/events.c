@@ -188,15 +188,17 @@ static uint32_t first_event(void)
  * ones, one at a time, so that who wakes up meanwhile need not wait for all. */
 static void tell(uint64_t start_tsc)
 {
-    uint32_t n = pool.n_events, first = 0;
-    if (n > 1 && start_tsc - pool.told_tsc > pool.n_told * ticks(LONG_STEP_NS)) {
+    uint32_t n = pool.n_events, first = 0, last = pool.n_told ? pool.n_told : 1;
+    if (n > 1 && start_tsc - pool.told_tsc > last * ticks(LONG_STEP_NS)) {
         first = first_event();
         n = 1;
     }
-    memcpy(pool.told, pool.events + first, n * sizeof *pool.told);
-    pool.n_events -= n;
-    memmove(pool.events + first, pool.events + first + n,
-            (pool.n_events - first) * sizeof *pool.events);
+    if (n) {
+        memcpy(pool.told, pool.events + first, n * sizeof *pool.told);
+        pool.n_events -= n;
+        memmove(pool.events + first, pool.events + first + n,
+                (pool.n_events - first) * sizeof *pool.events);
+    }
     for (uint32_t i = 0; i < n; i++)
         pool.ctxs[pool.told[i].index]->delivered = pool.turn;
     pool.n_told = n;
