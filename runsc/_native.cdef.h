@@ -2,6 +2,7 @@
 int rs_spawn(unsigned long flags);
 int rs_unshare(int flags);
 int rs_setns(int fd, int type);
+int rs_bind(int fd, const uint8_t *address, uint32_t size);
 int rs_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 int rs_umount(const char *target, int flags);
 int rs_open_tree(int dirfd, const char *path, unsigned int flags);

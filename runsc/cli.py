@@ -232,6 +232,7 @@ def _is_of_go(word: str) -> bool:
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-steps", "steps_log", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
+@click.option("--TESTONLY-own-stack", "own_stack", is_flag=True, hidden=True)
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:
     """Run Linux programs that nobody trusts: each container has a kernel of its own.

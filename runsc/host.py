@@ -44,6 +44,11 @@ def setns(fd: int, kind: int) -> None:
     _check(lib.rs_setns(fd, kind), "setns")
 
 
+def bind(fd: int, address: bytes) -> None:
+    """bind(2) to an address of any family."""
+    _check(lib.rs_bind(fd, address, len(address)), "bind")
+
+
 def mount(
     source: str | None,
     target: str,

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -48,6 +49,11 @@ int rs_spawn(unsigned long flags)
 
 int rs_unshare(int flags) { return result(unshare(flags)); }
 int rs_setns(int fd, int type) { return result(setns(fd, type)); }
+
+int rs_bind(int fd, const uint8_t *address, uint32_t size)
+{
+    return result(bind(fd, (const struct sockaddr *)address, size));
+}
 
 int rs_mount(const char *source, const char *target, const char *type,
                     unsigned long flags, const char *data)

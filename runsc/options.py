@@ -43,6 +43,8 @@ class Globals(Value):
     host_fifo: str = "open"
     """Whether FIFOs of the host are opened."""
     steps_log: str | None = None
+    own_stack: bool = False
+    """A container with a network namespace has a stack of its own, which is not whole yet."""
     """For tests: where it is written what holds up the kernel thread."""
     systemd_cgroup: bool = False
     ignore_cgroups: bool = False
@@ -96,6 +98,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         strace_calls=_checked_filter(flags["strace_syscalls"]),
         strace_limit=flags["strace_log_size"],
         steps_log=flags["steps_log"],
+        own_stack=flags["own_stack"],
         overlay=overlay,
         host_uds=flags["host_uds"],
         host_fifo=flags["host_fifo"],

@@ -93,6 +93,7 @@ GLOBALS = {
     "--TESTONLY-unsafe-nofilter": Flag("no_filter", SWITCH),
     "--TESTONLY-steps": Flag("steps_log", TEXT),
     "--TESTONLY-trap": Flag("trap", SWITCH),
+    "--TESTONLY-own-stack": Flag("own_stack", SWITCH),
 }
 """What stands before the command. --rootless is Go's or runc's: never beyond doubt."""
 _BUNDLE = Flag("bundle", TEXT, ".")

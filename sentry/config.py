@@ -158,11 +158,12 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     gofer_fd: int = -1
     """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
     network: str = "none"
-    """"none": a loopback interface of its own; "host": sockets of the host."""
+    """"none": a loopback interface of its own; "host": sockets of the host; "sandbox": a stack of
+    its own behind the interfaces of a network namespace of the host."""
     services: bool = False
     """There are sockets of the host to connect to."""
     network_fd: int = -1
-    """Connected socket of packets to the network process, with `network` "host"."""
+    """Connected socket of packets to the network process, where `network` is not "none"."""
     stand_in_fd: int = -1
     """Connected socket to the process that stands for the container on the host, which wants to
     know how the first process ended; its own end is that of the container."""

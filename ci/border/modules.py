@@ -89,6 +89,7 @@ MODULES = (
             "sentry/platform/native/sigframe.h",
             "sentry/platform/native/hostio.h",
             "sentry/platform/native/sockets.h",
+            "sentry/platform/native/uplink.h",
             "sentry/platform/native/barrier.h",
             "sentry/platform/native/heap.h",
             "sentry/platform/native/filter.h",

@@ -115,6 +115,9 @@ OWN = (
     ),
 )
 
+_FRAMES_IN = sockets.MSG_DONTWAIT | sockets.MSG_TRUNC
+_FRAMES_OUT = sockets.MSG_DONTWAIT | sockets.MSG_NOSIGNAL
+
 SHUTDOWN = Rule(unistd.shutdown, "network", "the end of a direction of donated sockets")
 """Also where config.json mounts a socket of the host."""
 
@@ -135,6 +138,14 @@ HOST_SOCKETS = (
 """With --network=host: on sockets that the network process has made."""
 
 
+UPLINKS = (
+    Rule(unistd.sendmsg, "uplink", "requests for packet sockets"),
+    Rule(unistd.recvmmsg, "uplink", "frames of a packet socket", ((low(3, _FRAMES_IN),),)),
+    Rule(unistd.sendmmsg, "uplink", "frames of a packet socket", ((low(3, _FRAMES_OUT),),)),
+)
+"""With a stack of its own: on packet sockets that the network process has made."""
+
+
 def rules(
     platform: str, network: str = "none", more: Sequence[Rule] = ()
 ) -> Sequence[Rule]:
@@ -144,6 +155,8 @@ def rules(
     if network == "host":
         requests += _SOCKET_COUNTS
         own = (*OWN, *HOST_SOCKETS)
+    elif network == "sandbox":
+        own = (*own, *UPLINKS)
     made = [*common("start"), *own, Rule(unistd.ioctl, "start", _TEXT, one_of(1, requests))]
     return made if platform == "kvm" else [*map(_with_jit, made), *UNICORN]
 

@@ -18,8 +18,10 @@ ROLES: Final[dict[str, Sequence[Rule]]] = {
     "sentry": sentry.rules("kvm", "host"),
     "gofer": gofer.rules(confine.CONNECT),
     "network": network.rules(),
+    "uplink": sentry.UPLINKS,
 }
-"""What each may do; the Sentry's with --network=host, which adds `sentry.HOST_SOCKETS`."""
+"""What each may do; the Sentry's with --network=host, which adds `sentry.HOST_SOCKETS`. "uplink" is
+what a Sentry with a stack of its own may do besides."""
 EXEMPT: Final = {335: "uretprobe", 336: "uprobe"}
 """Numbers that no filter ever sees, from Linux 6.11 and 6.18 on (kernel/seccomp.c): calls that the
 kernel's own trampolines make. From anywhere else the first is SIGILL and the second ENXIO."""
@@ -36,6 +38,7 @@ all of it. What keeps a program in besides: [isolation.md](isolation.md).
 _TITLES = {
     "sentry": "The Sentry",
     "host": "The Sentry with `--network=host`, besides",
+    "uplink": "The Sentry with a stack of its own, besides",
     "gofer": "The Gofer",
     "network": "The network process",
 }
@@ -46,7 +49,7 @@ def sections() -> dict[str, Sequence[Rule]]:
     """The rules under their headings."""
     extra = {rule.number for rule in sentry.HOST_SOCKETS}
     own = [rule for rule in ROLES["sentry"] if rule.number not in extra]
-    found = {"sentry": own, "host": sentry.HOST_SOCKETS}
+    found = {"sentry": own, "host": sentry.HOST_SOCKETS, "uplink": sentry.UPLINKS}
     return found | {role: ROLES[role] for role in ("gofer", "network")}
 
 

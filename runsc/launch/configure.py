@@ -51,6 +51,8 @@ def network_of(flags: Globals, container: Container) -> str:
     if flags.network is not None:
         return flags.network
     asked = "network" in dict(container.namespaces) and isolation.is_privileged()
+    if asked and flags.own_stack:
+        return "sandbox"
     return "host" if asked else "none"
 
 

@@ -309,10 +309,13 @@ def _start(
 def _network(
     flags: Globals, container: Container, config: SandboxConfig, stand_in_pid: int
 ) -> Network | None:
-    if config.network == "host":
+    if config.network != "none":
         from runsc.launch import network  # noqa: PLC0415  not all containers have one
 
-        return network.prepare(container, config.container_id, config.log_fd, stand_in_pid)
+        return network.prepare(
+            container, config.container_id, config.log_fd, stand_in_pid,
+            uplinks=config.network == "sandbox",
+        )  # fmt: skip
     if path := dict(container.namespaces).get("network"):
         flags.log.warning(
             f"the interfaces of network namespace {path} are not used:"

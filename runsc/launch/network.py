@@ -29,6 +29,7 @@ from sentry.abi import netlink as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
 from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
+from sentry.net.interfaces import LOOPBACK_INDEX
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 OPEN_FILES = 4096
@@ -57,10 +58,17 @@ class Network(msgspec.Struct, frozen=True):
     privileged_ports: bool = False
     """The container may have CAP_NET_BIND_SERVICE."""
     log_fd: int = 2
+    uplinks: bool = False
+    """The Sentry has a stack of its own there: it gets frames, and the host's stack is silenced."""
 
 
 def prepare(
-    container: Container, container_id: str, log_fd: int, stand_in_pid: int
+    container: Container,
+    container_id: str,
+    log_fd: int,
+    stand_in_pid: int,
+    *,
+    uplinks: bool = False,
 ) -> Network:
     """Where config.json names a network namespace, that of the container's stand-in.
 
@@ -73,7 +81,8 @@ def prepare(
     else:
         own = asked
     bounding = container.process.capabilities.bounding
-    return Network(container_id, fd, own, bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
+    low_ports = bool(bounding >> CAP_NET_BIND_SERVICE & 1)
+    return Network(container_id, fd, own, low_ports, log_fd, uplinks)
 
 
 def spawn(network: Network, sock: int, switches: filters.Switches, terms: Terms) -> int:
@@ -98,7 +107,12 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         os.close(network.namespace_fd)
     if network.own_namespace:
         isolation.bring_up_loopback()
-    netlink, watch = open_netlink(), Watch()
+    netlink, watch, uplinks, silencer = open_netlink(), Watch(), [], None
+    if network.uplinks:
+        from runsc.launch import packet_sockets, silence  # noqa: PLC0415  few need them
+
+        silence.keep_ports()
+        silencer, uplinks = silence.silence(), packet_sockets.make()
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
     program = filters.network_program(switches.trap)
     isolation.leave_root()
@@ -110,9 +124,9 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     freeze_imports()
     filters.install(program, switches, network.log_fd)
     try:
-        serve(sentry, netlink, watch)
+        serve(sentry, netlink, watch, uplinks)
     finally:  # dropped open, they would be printed, and printing asks for their peers
-        for each in (sentry, netlink, watch.sock):
+        for each in (sentry, netlink, watch.sock, *uplinks, *filter(None, (silencer,))):
             each.detach()
     return 0
 
@@ -151,7 +165,9 @@ class Watch:
             _send(sentry, protocol.CHANGED)
 
 
-def serve(sentry: socket.socket, netlink: socket.socket, watch: Watch) -> None:
+def serve(
+    sentry: socket.socket, netlink: socket.socket, watch: Watch, uplinks: list[socket.socket]
+) -> None:
     """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
     answered, and nothing of it stays."""
     poll = select.poll()
@@ -174,7 +190,7 @@ def serve(sentry: socket.socket, netlink: socket.socket, watch: Watch) -> None:
             if _is_list(data):
                 _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1])
             elif data:
-                made = _answer(data, given)
+                made = _answer(data, given, uplinks)
         except OSError as error:
             number = error.errno or errno.EIO
         except (ValueError, OverflowError):  # an address that is none
@@ -217,7 +233,7 @@ def _list(sentry: socket.socket, netlink: socket.socket, watch: Watch, known: in
                 _send(sentry, 0, part, 1, changes)
 
 
-def _answer(data: bytes, given: list[int]) -> int:
+def _answer(data: bytes, given: list[int], uplinks: list[socket.socket]) -> int:
     """A new socket or -1. Raises: OSError."""
     if len(data) < protocol.HEADER.size:
         raise OSError(errno.EINVAL, "short request")
@@ -230,7 +246,19 @@ def _answer(data: bytes, given: list[int]) -> int:
     if operation == protocol.BIND and len(given) == 1:
         _bind(given[0], data[protocol.HEADER.size :])
         return -1
+    if operation == protocol.UPLINK and a > LOOPBACK_INDEX:
+        return _bind_uplink(uplinks, a)
     raise OSError(errno.EINVAL, "request")
+
+
+def _bind_uplink(uplinks: list[socket.socket], index: int) -> int:
+    """One of those that are left. Raises: OSError."""
+    from runsc.launch.packet_sockets import address_of  # noqa: PLC0415
+
+    if not uplinks:
+        raise OSError(errno.EMFILE, "no packet socket is left")
+    host.bind(uplinks[-1].fileno(), address_of(index))
+    return uplinks.pop().detach()
 
 
 def _bind(fd: int, address: bytes) -> None:

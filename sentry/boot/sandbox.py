@@ -221,8 +221,14 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         from sentry.net.host.view import HostView  # noqa: PLC0415
 
         stack = kernel.first.net.stack
-        stack.host = NetworkProcess(config.network_fd, loop)
-        stack.view = view = HostView(stack, stack.host, loop)
+        process = NetworkProcess(config.network_fd, loop)
+        stack.view = view = HostView(stack, process, loop)
+        if config.network == "sandbox":
+            from sentry.boot.uplinks import plug_in  # noqa: PLC0415  few have one
+
+            plug_in(stack, view, process, loop)
+        else:
+            stack.host = process
         try:
             run_now(loop, view.look())
         except Errno as error:
@@ -267,5 +273,3 @@ def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
     if error is not None:
         raise error
     return result
-
-

@@ -34,6 +34,8 @@ class Packet(Struct):
     """The IPv4 header, where a program made it."""
     coverage: int = 0
     """UDP-Lite: bytes that the checksum covers, 0 for all."""
+    index: int = LOOPBACK_INDEX
+    """The interface that it came by."""
     stamp_ns: int = field(default_factory=time.time_ns)
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 
 import sentry.net.filter_options  # noqa: F401  declares its options
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
-from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
     AF_UNIX,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COUNT: Final = attrgetter("count")
-READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP
+READABLE: Final = EPOLLIN | EPOLLERR | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
 
 

@@ -16,6 +16,7 @@ from sentry.net.routes import Routes
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
+    from sentry.net.ip.layer import IpLayer
     from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
     from sentry.vfs.file import Caller
 
@@ -58,7 +59,10 @@ class Stack:
         self.host: NetworkProcess | None = None
         """Who makes sockets of the host, with --network=host."""
         self.view: View | None = None
-        """What keeps interfaces and routes like the host's then."""
+        """What keeps interfaces and routes like the host's then, or where `ip` is."""
+        self.ip: IpLayer | None = None
+        """What is behind the interfaces, where they are those of a namespace of the host and the
+        stack is ours; else there is the loopback alone."""
         self.host_sockets = 0
         self._cookie = 0
 
@@ -69,7 +73,7 @@ class Stack:
 
     def check_admin(self, caller: Caller) -> None:
         """Who may change interfaces and routes: nobody those of the host. Raises: EPERM."""
-        if self.host is not None or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
+        if self.view is not None or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
             raise EPERM("CAP_NET_ADMIN")
 
     def ports_of(self, protocol: int) -> Ports:

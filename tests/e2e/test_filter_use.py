@@ -25,6 +25,7 @@ from sentry.abi import unistd
 from tests.e2e.bundle import REPOSITORY, Bundle, execute, kvm_is_usable
 from tests.e2e.client import Client
 from tests.e2e.forced import PROGRAMS as FORCED
+from tests.e2e.talker import Talker
 
 pytestmark = [
     pytest.mark.root,
@@ -79,6 +80,24 @@ with socket.create_connection(server.getsockname()) as sock:
     sock.recv(10)
 """
 
+UPLINK = """
+import errno, socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+sock.connect(("10.9.0.1", 9))
+sock.send(b"x")
+try:
+    sock.recv(1)
+except OSError as error:
+    assert error.errno == errno.EHOSTUNREACH
+"""
+VETH = (
+    "link add eth0 type veth peer name eth1",
+    "addr add 10.9.0.2/24 dev eth0",
+    "link set eth0 up",
+    "link set eth1 up",
+)
+
 SOCKETS = """
 import socket
 sock = socket.socket(socket.AF_UNIX)
@@ -93,6 +112,7 @@ def _lengths() -> dict[int, str]:
     programs = (
         ("sentry", filters.sentry_program("kvm", "none")),
         ("sentry", filters.sentry_program("kvm", "host")),
+        ("uplink", filters.sentry_program("kvm", "sandbox")),
         ("gofer", filters.gofer_program()),
         ("gofer", filters.gofer_program(more=confine.CONNECT)),
         ("network", filters.network_program()),
@@ -181,6 +201,24 @@ def _network(folder: Path, debian: Path) -> Used:
     return _traced(folder, bundle.command())
 
 
+def _uplink(folder: Path, debian: Path) -> Used:
+    """Both ends of a veth: what asks for a neighbour at one comes in at the other."""
+    bundle = Bundle(folder / "bundle", debian).args("python3", "-c", UPLINK)
+    holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
+    holder.hear()
+    inside = ["nsenter", f"--target={holder.process.pid}", "--net", "ip"]
+    for command in VETH:
+        subprocess.run([*inside, *command.split()], check=True)
+    namespaces = bundle.document["linux"]["namespaces"]
+    others = [each for each in namespaces if each["type"] != "network"]
+    path = f"/proc/{holder.process.pid}/ns/net"
+    bundle.document["linux"]["namespaces"] = [*others, {"type": "network", "path": path}]
+    try:
+        return _traced(folder, bundle.command(flags=["--TESTONLY-own-stack"]))
+    finally:
+        holder.end()
+
+
 def _sockets(folder: Path, debian: Path) -> Used:
     """A socket of the host that a program connects to, as nobody else than itself."""
     with socket.socket(socket.AF_UNIX) as service:
@@ -215,6 +253,7 @@ RUNS: dict[str, Callable[[Path, Path], Used]] = {
     "exec": _exec,
     "one CPU": _one_cpu,
     "network": _network,
+    "uplink": _uplink,
     "sockets": _sockets,
     "requests": _requests,
     "forced": _forced,

@@ -52,6 +52,8 @@ def show(stack: Stack, parts: Iterable[bytes], *, links_only: bool) -> Steps[Non
         tell(stack, abi.RTNLGRP_LINK, gone)
     for index, link in links.items():
         yield
+        if index == LOOPBACK_INDEX and stack.ip is not None:
+            continue  # what goes by the loopback stays in the sandbox
         old = known.get(index)
         before = [] if old is None else old.addresses
         if old is not None and links_only:

@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from sentry.abi.poll import EPOLLIN
 from sentry.errors import EAGAIN, ENETDOWN, ENFILE, ETOOMANYREFS
-from sentry.net.host.protocol import BIND, CHANGED, HEADER, LIST, MAX_PACKET, REPLY, SOCKET
+from sentry.net.host.protocol import (
+    BIND,
+    CHANGED,
+    HEADER,
+    LIST,
+    MAX_PACKET,
+    REPLY,
+    SOCKET,
+    UPLINK,
+)
 from sentry.platform.host_io import host_error
 from sentry.wait.fiber import Fiber, Mode
 from sentry.wait.sleep import Sleep
@@ -88,6 +97,10 @@ class NetworkProcess:
     def bind(self, fd: int, address: bytes) -> Sleep:
         """bind(2) to a privileged port. Raises: what the host says, ENETDOWN."""
         return self._ask(HEADER.pack(BIND, 0, 0, 0) + address, fd).then(lambda _: 0)
+
+    def uplink(self, index: int) -> Sleep:
+        """A packet socket for an interface. Raises: what the host says, ENETDOWN."""
+        return self._ask(HEADER.pack(UPLINK, index, 0, 0)).then(attrgetter("fd"))
 
     def list_all(self, changes: int) -> Sleep:
         """The `Answer` with all that there is, or with the interfaces alone, if there have been no

@@ -1,9 +1,9 @@
 """What Sentry and network process say to each other: packets over a socket pair, SOCK_SEQPACKET.
 
 A request is `HEADER` and, for a bind, the address; its descriptor comes as SCM_RIGHTS. A reply is
-`REPLY`, of a list as many as it takes, with netlink messages behind it; a new socket comes as
-SCM_RIGHTS. Replies come in the order of the requests. Between them may be `CHANGED`, which answers
-no request: once after each list, when something of it is no longer so.
+`REPLY`, of a list as many as it takes, with netlink messages behind it; a new socket, or that of an
+uplink, comes as SCM_RIGHTS. Replies come in the order of the requests. Between them may be
+`CHANGED`, which answers no request: once after each list, when something of it is no longer so.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ LIST: Final = 3
 """Interfaces, addresses and routes. a: the count of changes that came with the last list, else -1.
 If it is still the same only the interfaces come, for their counters."""
 
+UPLINK: Final = 4
+"""A packet socket for an interface. a: its index."""
+
 HEADER: Final = struct.Struct("<iiii")
 """Operation, a, b, c."""
 REPLY: Final = struct.Struct("<iii")
@@ -38,6 +41,9 @@ CHANGED: Final = -1
 CHANGES_MASK: Final = 0x7FFFFFFF
 MAX_ADDRESS: Final = 128
 MAX_PACKET: Final = 1 << 17
+
+FIRST_OF_HOST: Final = 65024
+"""Ports from here on are the host's in a network namespace whose other ports are the sandbox's."""
 
 SOCKETS: Final = frozenset(
     (family, kind, protocol)

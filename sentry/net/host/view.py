@@ -19,6 +19,8 @@ from sentry.wait.lock import Lock
 from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from sentry.net.host.process import NetworkProcess
     from sentry.net.stack import Stack
 
@@ -38,6 +40,8 @@ class HostView:
         self._is_stale = False
         """There have been more, and nobody has looked yet."""
         self._is_looking = False
+        self.follow: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """What has to follow every change, after it is shown."""
         process.on_change = self._changed
 
     def check(self) -> None:
@@ -57,7 +61,9 @@ class HostView:
     def _changed(self) -> None:
         self._is_stale = True
         sockets = self._stack.netlink.items()
-        if any(number == NETLINK_ROUTE and sock.groups for (number, _), sock in sockets):
+        if self.follow is not None or any(
+            number == NETLINK_ROUTE and sock.groups for (number, _), sock in sockets
+        ):
             self.listened()
 
     async def _look_again(self) -> None:
@@ -85,3 +91,5 @@ class HostView:
             steps = show(self._stack, answer.parts, links_only=links_only)
             await driven(steps, Mode.UNINTERRUPTIBLE)
             self._changes = answer.changes
+            if self.follow is not None and not links_only:
+                await self.follow()

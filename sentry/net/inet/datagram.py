@@ -45,16 +45,19 @@ from sentry.net.inet.error_queue import (
     SocketError,
     path_mtu_record,
     port_in,
+    reported,
     unreachable,
     wants_errors,
 )
 from sentry.net.inet.inetsocket import InetSocket, is_group
+from sentry.net.inet.leaving import mapped, path_of
 from sentry.net.inet.packet import Seen, told
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
 from sentry.net.stamps import Record, note, stamps
 
 if TYPE_CHECKING:
+    from sentry.net.ip.seam import Failure
     from sentry.vfs.file import Caller, Dest, Source
 
 OVERHEAD: Final = 767
@@ -208,6 +211,33 @@ class DatagramSocket(InetSocket):
             cut,
             Ancillary(records=records) if records else None,
         )
+
+    # --- by a link
+
+    def check_way(self, target: Endpoint) -> None:
+        """Raises: ENETUNREACH, EHOSTUNREACH, EACCES to all of a network without SO_BROADCAST."""
+        path = path_of(self, target)
+        if path is not None and path.is_broadcast and SO_BROADCAST not in self.options:
+            raise EACCES("broadcast")
+
+    def source_for(self, target: Endpoint) -> Endpoint:
+        """The address that the other end sees."""
+        chosen = not (self.local.is_any or is_group(self.local.ip))
+        if chosen or not self.leaves(target):
+            return super().source_for(target)
+        path = path_of(self, target)
+        return Endpoint(mapped(path.source) if path is not None else b"", self.local.port)
+
+    def complained(
+        self, failure: Failure, target: Endpoint, data: bytes, *, is_fatal: bool
+    ) -> None:
+        """ICMP says that a packet of its did not arrive: udp_err(), raw_err(), ping_err()."""
+        wanted = wants_errors(self, target)
+        if wanted:
+            self.add_error(reported(failure, target, data))
+        if wanted or (is_fatal and self.remote is not None):
+            self.so_error = failure.number
+            self.queue.notify(EPOLLERR)
 
     # --- errors
 

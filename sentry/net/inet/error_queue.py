@@ -16,7 +16,8 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, IPPROTO_IP, IPPROTO_IPV6
 from sentry.errors import EMSGSIZE
 from sentry.net.inet import address
-from sentry.net.inet.address import Endpoint
+from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.inet.leaving import path_mtu
 from sentry.net.inet.wire import INTERNET_CONTROL
 from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
@@ -24,6 +25,7 @@ from sentry.net.packets import Packet
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
     from sentry.net.inet.packet import SendOptions
+    from sentry.net.ip.seam import Failure
     from sentry.net.stamps import Record
 
 PORTS: Final = 4
@@ -47,6 +49,8 @@ class SocketError(Struct, frozen=True):
     code: int = 0
     info: int = 0
     stamp_ns: int = field(default_factory=time.time_ns)
+    offender: bytes = b""
+    """16 bytes: who said it, if not the target."""
 
     def complaint(self, receiver: Endpoint) -> Packet:
         """The packet that brought it."""
@@ -63,7 +67,7 @@ class SocketError(Struct, frozen=True):
         body = struct.pack(
             "<IBBBBII", self.number, self.origin, self.kind, self.code, 0, self.info, 0
         )
-        offender = address.pack(Endpoint(self.target.ip, 0), family)
+        offender = address.pack(Endpoint(self.offender or self.target.ip, 0), family)
         body += offender if self.is_icmp else bytes(len(offender))
         if family == AF_INET:
             return IPPROTO_IP, abi.IP_RECVERR, body
@@ -77,6 +81,16 @@ def unreachable(packet: Packet, number: int) -> SocketError:
     else:
         origin, kind, code = abi.SO_EE_ORIGIN_ICMP6, 1, 4
     return SocketError(number, packet.target, packet.data, origin, kind, code)
+
+
+def reported(failure: Failure, target: Endpoint, data: bytes) -> SocketError:
+    """A complaint that came by a link."""
+    origin = abi.SO_EE_ORIGIN_ICMP if target.is_v4 else abi.SO_EE_ORIGIN_ICMP6
+    who = failure.offender
+    return SocketError(
+        failure.number, target, data, origin, failure.kind, failure.code, failure.info,
+        offender=MAPPED + who if len(who) == 4 else who,
+    )  # fmt: skip
 
 
 def wants_errors(sock: DatagramSocket, target: Endpoint) -> bool:
@@ -97,8 +111,14 @@ def check_size(sock: DatagramSocket, size: int, target: Endpoint, options: SendO
         _check_size6(sock, size, target, options)
 
 
+def _mtu_towards(sock: DatagramSocket, target: Endpoint) -> int:
+    if sock.leaves(target):
+        return path_mtu(sock, target)
+    return sock.stack.interfaces.loopback.mtu_for(target.is_v4)
+
+
 def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
-    mtu = sock.stack.interfaces.loopback.mtu_for(target.is_v4)
+    mtu = _mtu_towards(sock, target)
     fragments = sock.ip_options[abi.IP_MTU_DISCOVER] in MAY_FRAGMENT
     if size > (LENGTH_MAX if fragments else mtu) - IP_HEADER:
         too_large(sock, target, mtu)
@@ -106,7 +126,7 @@ def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
 
 def _check_size6(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
     own = sock.ipv6_options
-    mtu = sock.stack.interfaces.loopback.mtu_for(target.is_v4)
+    mtu = _mtu_towards(sock, target)
     mtu = min(mtu, own.get(abi.IPV6_MTU) or mtu)
     whole = own[abi.IPV6_DONTFRAG] if options.dont_fragment is None else options.dont_fragment
     if size > mtu - IP6_HEADER and whole and sock.protocol in KEEPS_WHOLE:
@@ -135,4 +155,3 @@ def path_mtu_record(target: Endpoint, mtu: int) -> Record:
     """IPV6_PATHMTU: struct ip6_mtuinfo."""
     where = address.pack(Endpoint(target.ip, 0), abi.AF_INET6)
     return IPPROTO_IPV6, abi.IPV6_PATHMTU, where + struct.pack("<I", mtu)
-

@@ -77,6 +77,8 @@ class InetSocket(Socket):
     )
 
     stream = False
+    goes_out = False
+    """What it sends may leave by a link, if there is one."""
     requests = DATAGRAMS
     levels: ClassVar[tuple[int, ...]] = ()
     """Of the protocol's own options."""
@@ -253,14 +255,26 @@ class InetSocket(Socket):
         """Where a unicast address leads. Raises: ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT."""
         target = address.target_of(endpoint)
         broadcast = address.is_broadcast(target.ip)
-        if not self.is_local(target.ip) or broadcast or (target.is_v4 and self.v6only):
+        leaves = self.leaves(target)
+        if not (leaves or self.is_local(target.ip)) or broadcast or (target.is_v4 and self.v6only):
             if not target.is_v4 and self.local.is_any and not self.stack.interfaces.has_ipv6:
                 raise EADDRNOTAVAIL("no address to send from")  # looked for first
             raise ENETUNREACH("only the loopback is there")
         bound_to_v4 = self.family == AF_INET6 and self.local.is_v4 and not self.local.is_any
         if bound_to_v4 and not target.is_v4:
             raise EAFNOSUPPORT("bound to an IPv4 address")
+        if leaves:
+            self.check_way(target)
         return target
+
+    def leaves(self, target: Endpoint) -> bool:
+        """What is sent there goes by a link."""
+        if not self.goes_out or self.stack.ip is None:
+            return False
+        return not (is_group(target.ip) or self.is_local(target.ip))
+
+    def check_way(self, target: Endpoint) -> None:
+        """There is one by a link. Raises: ENETUNREACH, EHOSTUNREACH, EACCES."""
 
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees: a unicast one."""

@@ -17,7 +17,6 @@ from sentry.abi.socket import (
 from sentry.errors import EINVAL, ENETUNREACH
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED, Endpoint
-from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.socket import Ancillary
 from sentry.net.stamps import Record, stamps
 
@@ -134,7 +133,7 @@ def _told4(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     on, records = sock.ip_options, []
     target = packet.target.ip[12:]
     if on[abi.IP_PKTINFO]:
-        info = struct.pack("<i4s4s", LOOPBACK_INDEX, seen.local, target)
+        info = struct.pack("<i4s4s", packet.index, seen.local, target)
         records.append((IPPROTO_IP, abi.IP_PKTINFO, info))
     if on[abi.IP_RECVTTL]:
         records.append((IPPROTO_IP, abi.IP_TTL, struct.pack("<i", packet.ttl)))
@@ -148,7 +147,7 @@ def _told4(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
 
 def _told6(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     on, records = sock.ipv6_options, []
-    info = packet.target.ip + struct.pack("<i", LOOPBACK_INDEX)
+    info = packet.target.ip + struct.pack("<i", packet.index)
     if on[abi.IPV6_RECVPKTINFO]:
         records.append((IPPROTO_IPV6, abi.IPV6_PKTINFO, info))
     if packet.source.is_v4:

@@ -38,6 +38,7 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size, port_in, too_large
 from sentry.net.inet.inetsocket import is_group
+from sentry.net.inet.leaving import discover_of, send_raw
 from sentry.net.inet.packet import Seen, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.raw_options import RAW4, RAW6, is_foreign
@@ -77,6 +78,7 @@ class RawSocket(DatagramSocket):
     __slots__ = ("_held", "checksum_at", "icmp_filter", "includes_header")
     options_known = RAW4
     is_ping = False
+    goes_out = True
 
     def __init__(
         self, location: Location, family: int, kind: int, protocol: int, stack: Stack
@@ -150,6 +152,10 @@ class RawSocket(DatagramSocket):
         """An address is looked at after the data: `_endpoint`."""
         return raw
 
+    def leaves(self, target: Endpoint) -> bool:
+        """Not what it has made itself, header and all."""
+        return not self.includes_header and super().leaves(target)
+
     def _endpoint(self, raw: bytes | None) -> Endpoint:
         """Where a packet goes; the port of an IPv6 address is the protocol, or nothing."""
         if raw is None or (not raw and self.family == AF_INET):
@@ -215,6 +221,9 @@ class RawSocket(DatagramSocket):
         sender = Endpoint(options.source or self.source_for(endpoint).ip, 0)
         packet = Packet(data, sender, Endpoint(endpoint.ip, 0), *self._hops_and_class(options))
         self._fill_checksum(packet)
+        if self.leaves(endpoint):
+            send_raw(self, packet, discover_of(self, endpoint, options.dont_fragment))
+            return
         deliver(self.stack, packet, self.family, self.protocol)
 
     def _send_whole(self, source: Source, endpoint: Endpoint) -> None:

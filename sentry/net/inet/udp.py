@@ -30,6 +30,7 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import is_group
+from sentry.net.inet.leaving import discover_of, send_udp
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
@@ -56,6 +57,7 @@ class UdpSocket(DatagramSocket):
     __slots__ = ("_corked", "_corked_to", "udp_options")
     options_known = UDP
     levels = LEVELS
+    goes_out = True
     snmp_row = "Udp"
     """Its row in /proc/net/snmp."""
 
@@ -183,12 +185,16 @@ class UdpSocket(DatagramSocket):
             sender = Endpoint(options.source, sender.port)
         packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
+        if self.leaves(endpoint):
+            send_udp(self, packet, discover_of(self, endpoint, options.dont_fragment))
+            self.stack.counters["Udp.OutDatagrams"] += 1
+            return
         self.seal(packet)
         self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
         watched = (self.stack.raw or self.stack.taps) and self.protocol == IPPROTO_UDP
         whole = show_udp(self.stack, packet) if watched else None
         if many:
-            self.stack.fan_out.begin(_to_everybody(self.ports, packet))
+            self.stack.fan_out.begin(to_everybody(self.ports, packet))
             return
         receiver = receiver_of(self.ports, packet)
         if receiver is not None:
@@ -264,7 +270,7 @@ class UdpSocket(DatagramSocket):
         return taken
 
 
-def _to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
+def to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
     """Who hears a multicast or broadcast packet, one after the other."""
     target, is_joined = packet.target, False
     if address.is_multicast(target.ip):

@@ -26,6 +26,7 @@ class UdpLiteSocket(UdpSocket):
 
     __slots__ = ("wanted",)
     options_known = UDPLITE
+    goes_out = False
     snmp_row = "UdpLite"
 
     def __init__(self, location: Location, family: int, stack: Stack) -> None:

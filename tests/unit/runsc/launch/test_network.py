@@ -34,7 +34,7 @@ class Peer:
         self.sock.settimeout(20)
         self.netlink, self.watch = open_netlink(), Watch()
         self._theirs = theirs
-        self._thread = threading.Thread(target=serve, args=(theirs, self.netlink, self.watch))
+        self._thread = threading.Thread(target=serve, args=(theirs, self.netlink, self.watch, []))
         self._thread.start()
 
     def ask(self, request: bytes, *fds: int) -> tuple[int, bytes, list[int]]:

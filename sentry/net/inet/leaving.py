@@ -1,0 +1,211 @@
+"""Datagrams that leave by a link, and those that come: UDP, raw and ping sockets over `IpLayer`.
+
+What stays in the sandbox has no packets and is not here.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Final, cast
+
+from sentry.abi import socket as abi
+from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
+from sentry.errors import EMSGSIZE
+from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.inet.wire import show_raw
+from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.ip.seam import Arrived, Failure, Outgoing
+from sentry.net.link.vnet import NOTHING, Offload
+from sentry.net.packets import Packet
+
+if TYPE_CHECKING:
+    from sentry.net.inet.datagram import DatagramSocket
+    from sentry.net.inet.raw import RawSocket
+    from sentry.net.ip.seam import Path
+    from sentry.net.stack import Stack
+
+UDP_HEADER: Final = 8
+UDP_CHECKSUM_AT: Final = 6
+RAW_LOOKED_AT: Final = 64
+"""Raw sockets that are asked whether they speak a protocol: a ceiling of ours."""
+_UDP: Final = struct.Struct(">HHHH")
+
+
+def plain(ip: bytes) -> bytes:
+    """An address as packets have it."""
+    return ip[12:] if ip[:12] == MAPPED else ip
+
+
+def mapped(ip: bytes) -> bytes:
+    """An address as sockets have it."""
+    return MAPPED + ip if len(ip) == 4 else ip
+
+
+def path_of(sock: DatagramSocket, target: Endpoint) -> Path | None:
+    """The way by a link; None: the target is in the sandbox. Raises: ENETUNREACH, EHOSTUNREACH."""
+    layer = sock.stack.ip
+    if layer is None or sock.is_local(target.ip):
+        return None
+    return layer.path(time.monotonic_ns(), plain(target.ip), device(sock))
+
+
+def path_mtu(sock: DatagramSocket, target: Endpoint) -> int:
+    """Of the way by a link. Raises: ENETUNREACH, EHOSTUNREACH."""
+    path = path_of(sock, target)
+    assert path is not None
+    return path.mtu
+
+
+def device(sock: DatagramSocket) -> int:
+    """The interface that it is bound to, or 0."""
+    return sock.numbers.get(abi.SO_BINDTOIFINDEX, 0)
+
+
+def discover_of(sock: DatagramSocket, target: Endpoint, dont_fragment: bool | None) -> int:
+    """IP_MTU_DISCOVER, or that of IPv6 with IPV6_DONTFRAG."""
+    if target.is_v4:
+        return int(sock.ip_options[abi.IP_MTU_DISCOVER])
+    whole = sock.ipv6_options[abi.IPV6_DONTFRAG] if dont_fragment is None else dont_fragment
+    return abi.IP_PMTUDISC_DO if whole else int(sock.ipv6_options[abi.IPV6_MTU_DISCOVER])
+
+
+def send_udp(sock: DatagramSocket, packet: Packet, discover: int) -> None:
+    """A datagram to somebody else. Raises: what `IpLayer.send` raises."""
+    source, target = plain(packet.source.ip), plain(packet.target.ip)
+    size = UDP_HEADER + len(packet.data)
+    total = pseudo_sum(source, target, IPPROTO_UDP, size)
+    head = _UDP.pack(packet.source.port, packet.target.port, size, total)
+    out = Outgoing(target, IPPROTO_UDP, (head, packet.data), source, packet.tos, packet.ttl)
+    out.discover, out.index, out.offload = discover, device(sock), Offload(0, UDP_CHECKSUM_AT)
+    assert sock.stack.ip is not None
+    sock.stack.ip.send(time.monotonic_ns(), out)
+
+
+def send_raw(sock: RawSocket, packet: Packet, discover: int) -> None:
+    """A packet of another protocol, whole. Raises: what `IpLayer.send` raises."""
+    out = Outgoing(
+        plain(packet.target.ip), sock.protocol, (packet.data,), plain(packet.source.ip),
+        packet.tos, packet.ttl, device(sock), discover, NOTHING,
+    )  # fmt: skip
+    assert sock.stack.ip is not None
+    sock.stack.ip.send(time.monotonic_ns(), out)
+
+
+class Arrivals:
+    """What comes for datagram sockets of a stack: UDP as a protocol, raw sockets as who looks."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def arrived(self, now_ns: int, packet: Arrived) -> bool:
+        """udp_rcv()."""
+        from sentry.net.inet.udp import receiver_of, to_everybody  # noqa: PLC0415  it imports this
+
+        data, stack = packet.payload, self._stack
+        if len(data) < UDP_HEADER:
+            stack.counters["Udp.InErrors"] += 1
+            return True
+        source_port, target_port, size, given = _UDP.unpack_from(data)
+        if not UDP_HEADER <= size <= len(data) or (not given and not packet.is_v4):
+            stack.counters["Udp.InErrors"] += 1
+            return True
+        data = data[:size]
+        if given and not packet.checksum_is_good:
+            before = pseudo_sum(packet.source, packet.target, IPPROTO_UDP, size)
+            if checksum(data, before):
+                stack.counters["Udp.InCsumErrors"] += 1
+                return True
+        datagram = Packet(
+            bytes(data[UDP_HEADER:]),
+            Endpoint(mapped(packet.source), source_port),
+            Endpoint(mapped(packet.target), target_port),
+            packet.ttl,
+            packet.tos,
+            index=packet.index,
+        )
+        ports = stack.ports_of(IPPROTO_UDP)
+        if packet.is_group:
+            stack.fan_out.begin(to_everybody(ports, datagram))
+            return True
+        receiver = receiver_of(ports, datagram)
+        if receiver is None:
+            stack.counters["Udp.NoPorts"] += 1
+            return False
+        receiver.deliver(datagram)
+        return True
+
+    def failed(self, now_ns: int, failure: Failure) -> bool:
+        """__udp4_lib_err(), __udp6_lib_err()."""
+        from sentry.net.inet.udp import receiver_of  # noqa: PLC0415
+
+        source_port, target_port, _, _ = _UDP.unpack_from(failure.quoted)
+        ours = Endpoint(mapped(failure.source), source_port)
+        theirs = Endpoint(mapped(failure.target), target_port)
+        sock = receiver_of(self._stack.ports_of(IPPROTO_UDP), Packet(b"", theirs, ours))
+        if sock is None:
+            return False
+        is_fatal = failure.is_fatal
+        if failure.number == EMSGSIZE.number:
+            is_fatal = discover_of(sock, theirs, None) != abi.IP_PMTUDISC_DONT
+        sock.complained(failure, theirs, failure.quoted[UDP_HEADER:], is_fatal=is_fatal)
+        return True
+
+    # --- raw and ping sockets
+
+    def seen(self, now_ns: int, packet: Arrived) -> bool:
+        """Every packet: raw_local_deliver(), ping_rcv()."""
+        raw = self._stack.raw
+        if not raw:
+            return False
+        family = AF_INET if packet.is_v4 else AF_INET6
+        whole = Packet(
+            bytes(packet.payload),
+            Endpoint(mapped(packet.source), 0),
+            Endpoint(mapped(packet.target), 0),
+            packet.ttl,
+            packet.tos,
+            packet.head if packet.is_v4 else b"",
+            index=packet.index,
+        )
+        some = cast("list[RawSocket]", list(islice(raw, RAW_LOOKED_AT)))
+        is_wanted = any(
+            (sock.family, sock.protocol) == (family, packet.protocol) and not sock.is_ping
+            for sock in some
+        )
+        show_raw(self._stack, whole, family, packet.protocol)
+        return is_wanted
+
+    def raw_failed(self, now_ns: int, failure: Failure) -> bool:
+        """Raw sockets of the protocol, and ping sockets whose request it was: raw_err()."""
+        is_known = False
+        family = AF_INET if len(failure.target) == 4 else AF_INET6
+        theirs = Endpoint(mapped(failure.target), 0)
+        for each in list(islice(self._stack.raw, RAW_LOOKED_AT)):
+            sock = cast("RawSocket", each)
+            if (sock.family, sock.protocol) != (family, failure.protocol):
+                continue
+            if sock.is_ping and not _is_request_of(sock, failure):
+                continue
+            if sock.remote is not None and sock.remote.ip != theirs.ip:
+                continue
+            is_known = True
+            sock.complained(failure, theirs, failure.quoted, is_fatal=failure.is_fatal)
+        return is_known
+
+
+def _is_request_of(sock: RawSocket, failure: Failure) -> bool:
+    is_icmp = failure.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6)
+    return is_icmp and failure.quoted[4:6] == struct.pack(">H", sock.local.port)
+
+
+def plug(stack: Stack) -> None:
+    """Let the datagram sockets of a stack have its packets. Preconditions: `stack.ip` is there."""
+    assert stack.ip is not None
+    arrivals = Arrivals(stack)
+    for is_v4 in (True, False):
+        stack.ip.handlers[is_v4, IPPROTO_UDP] = arrivals
+    stack.ip.seen, stack.ip.failures = arrivals.seen, arrivals.raw_failed
+    stack.ip.counters = stack.counters
+    stack.ip.wall_ms = lambda: time.time_ns() // 1_000_000

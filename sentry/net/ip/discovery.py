@@ -1,0 +1,110 @@
+"""Neighbour discovery, as a host does it: RFC 4861, 7 and 8; net/ipv6/ndisc.c.
+
+Addresses, default routers and duplicate detection are the host's, who has the same interface: its
+routes and addresses are followed, so what routers advertise changes nothing here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.netlink import NUD_REACHABLE, NUD_STALE
+from sentry.abi.socket import IP_PMTUDISC_DONT, IPPROTO_ICMPV6
+from sentry.net.ip import ipv6
+from sentry.net.ip.seam import Arrived, Outgoing
+from sentry.net.link import ethernet, ndp
+from sentry.net.link.ndp import ADVERTISEMENT, HOP_LIMIT, REDIRECT, SOLICITATION
+from sentry.net.link.neighbours import VALID, Claim
+
+if TYPE_CHECKING:
+    from sentry.net.ip.layer import IpLayer
+    from sentry.net.link.link import EthernetLink
+
+KINDS: Final = range(ndp.ROUTER_SOLICITATION, REDIRECT + 1)
+
+
+def arrived(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
+    """A message with a right checksum: ndisc_rcv()."""
+    link = layer.links.get(packet.index)
+    data = bytes(packet.payload)
+    if link is None or packet.ttl != HOP_LIMIT or data[1]:
+        return
+    if data[0] == SOLICITATION:
+        _solicited(layer, now_ns, link, packet, ndp.parse_neighbour(data, SOLICITATION))
+    elif data[0] == ADVERTISEMENT:
+        _advertised(layer, now_ns, link, packet, ndp.parse_neighbour(data, ADVERTISEMENT))
+    elif data[0] == REDIRECT:
+        redirect = ndp.parse_redirect(data)
+        if redirect is not None and ipv6.is_link_local(packet.source):
+            _redirected(layer, now_ns, link, packet, redirect)
+
+
+def _solicited(
+    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, asked: ndp.Neighbour | None
+) -> None:
+    """ndisc_recv_ns(): who looks whether an address is free has none yet; all hear the answer."""
+    if asked is None or not layer.is_local(asked.target):
+        return
+    is_probe = packet.source == ipv6.ANY
+    if is_probe and (asked.hardware or packet.target != ipv6.solicited_node(asked.target)):
+        return
+    if asked.hardware:
+        if not ethernet.is_usable(asked.hardware):
+            return
+        claim = Claim(packet.source, asked.hardware, NUD_STALE, override=True, creates=True)
+        link.neighbours6.heard(now_ns, claim)
+    body = ndp.build_advertisement(asked.target, link.hardware, is_solicited=not is_probe)
+    target = ipv6.ALL_NODES if is_probe else packet.source
+    _send(layer, now_ns, link, ADVERTISEMENT, body, asked.target, target)
+
+
+def _advertised(
+    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Neighbour | None
+) -> None:
+    """ndisc_recv_na(): about somebody who is asked for or known."""
+    if told is None or layer.is_local(told.target) or (packet.is_group and told.is_solicited):
+        return
+    known = link.neighbours6.get(told.target)
+    if known is None:
+        return
+    hardware = told.hardware or (known.hardware if known.state & VALID else b"")
+    if not ethernet.is_usable(hardware):
+        return
+    state = NUD_REACHABLE if told.is_solicited else NUD_STALE
+    claim = Claim(told.target, hardware, state, told.overrides, unsettles=True)
+    link.neighbours6.heard(now_ns, claim)
+    known.is_router = told.is_router
+
+
+def _redirected(
+    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Redirect
+) -> None:
+    """ndisc_redirect_rcv(): the destination itself, or another router of this link."""
+    is_neighbour = told.target == told.destination
+    if not is_neighbour and not ipv6.is_link_local(told.target):
+        return
+    is_believed = layer.redirect(now_ns, packet, told.destination, told.target)
+    if is_believed and ethernet.is_usable(told.hardware):
+        claim = Claim(told.target, told.hardware, NUD_STALE, override=True, creates=True)
+        link.neighbours6.heard(now_ns, claim)
+
+
+def solicit(layer: IpLayer, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
+    """Ask for a neighbour: all who may have the address, or one whether it is still there."""
+    source = layer.source_towards(link, ip)
+    if not source:
+        return
+    target = ip if hardware else ipv6.solicited_node(ip)
+    body = ndp.build_solicitation(ip, link.hardware)
+    _send(layer, now_ns, link, SOLICITATION, body, source, target)
+
+
+def _send(
+    layer: IpLayer, now_ns: int, link: EthernetLink, kind: int, body: bytes, source: bytes,
+    target: bytes,
+) -> None:  # fmt: skip
+    out = Outgoing(
+        target, IPPROTO_ICMPV6, (), source, ttl=HOP_LIMIT, index=link.index,
+        discover=IP_PMTUDISC_DONT,
+    )  # fmt: skip
+    layer.icmp6.send(now_ns, kind, body, out)

@@ -1,0 +1,107 @@
+"""An IPv4 packet that comes from a link: net/ipv4/ip_input.c, fib_frontend.c, ip_fragment.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.netlink import RTN_LOCAL
+from sentry.abi.socket import (
+    ICMP_DEST_UNREACH,
+    ICMP_PARAMETERPROB,
+    ICMP_PORT_UNREACH,
+    ICMP_PROT_UNREACH,
+)
+from sentry.net.ip import ipv4
+from sentry.net.ip.fragments import Key, Piece, TooLarge
+from sentry.net.ip.seam import Arrived
+
+if TYPE_CHECKING:
+    from sentry.net.ip.layer import IpLayer
+    from sentry.net.link.link import EthernetLink, FromLink
+
+POINTER_SHIFT: Final = 24
+
+
+def arrived(
+    layer: IpLayer, now_ns: int, link: EthernetLink, data: memoryview, frame: FromLink
+) -> None:
+    """ip_rcv(), ip_rcv_finish(), ip_local_deliver()."""
+    counters = layer.counters
+    counters["Ip.InReceives"] += 1
+    header = ipv4.parse(data)
+    if header is None:
+        counters["Ip.InHdrErrors"] += 1
+        return
+    kind = layer.kind_of_target(header.target, link.index)
+    if not kind or not _source_may_be(layer, header):
+        counters["Ip.InAddrErrors"] += 1
+        return
+    head = bytes(data[: header.size])
+    packet = Arrived(
+        header.protocol, header.source, header.target, data[header.size : header.total],
+        header.tos, header.ttl, link.index, head, frame.checksum_is_good, frame.segment_size,
+        frame.to_us, kind != RTN_LOCAL,
+    )  # fmt: skip
+    if header.size > ipv4.HEADER_SIZE:
+        options = ipv4.check_options(head[ipv4.HEADER_SIZE :])
+        if options.wrong_at >= 0:
+            counters["Ip.InHdrErrors"] += 1
+            where = options.wrong_at << POINTER_SHIFT
+            layer.icmp.complain(now_ns, packet, ICMP_PARAMETERPROB, 0, where)
+            return
+        if options.has_source_route:  # net.ipv4.conf.*.accept_source_route is 0
+            return
+    if not header.is_fragment or _reassemble(layer, now_ns, header, packet):
+        layer.deliver(now_ns, packet)
+
+
+def _source_may_be(layer: IpLayer, header: ipv4.Header) -> bool:
+    """Neither a group's nor nobody's, nor ours: ip_route_input_slow()."""
+    source = header.source
+    if ipv4.is_loopback(header.target):
+        return False
+    if source == ipv4.ANY:
+        return header.target == ipv4.BROADCAST
+    return ipv4.may_be_source(source) and layer.fib.local(source) is None
+
+
+def _reassemble(layer: IpLayer, now_ns: int, header: ipv4.Header, packet: Arrived) -> bool:
+    """Whether the packet is whole now, and then it is what its fragments make: ip_defrag()."""
+    counters = layer.counters
+    counters["Ip.ReasmReqds"] += 1
+    has_more = bool(header.fragment & ipv4.MORE_FRAGMENTS)
+    data = packet.payload
+    if has_more:
+        data = data[: len(data) & ~7]
+    offset = (header.fragment & ipv4.OFFSET) * 8
+    key = Key(header.source, header.target, header.protocol, header.identification, packet.index)
+    piece = Piece(offset, has_more, data, packet.head, header.tos)
+    try:
+        whole = layer.fragments4.add(now_ns, key, piece)
+    except TooLarge:
+        counters["Ip.ReasmFails"] += 1
+        return False
+    if whole is None:
+        return False
+    first = ipv4.parse_quoted(whole.head)
+    if first is None or first.size + len(whole.data) > ipv4.MAX_SIZE:
+        counters["Ip.ReasmFails"] += 1
+        return False
+    counters["Ip.ReasmOKs"] += 1
+    total = first.size + len(whole.data)
+    made = first._replace(total=total, fragment=0, tos=whole.tos)
+    packet.head = ipv4.build(made, whole.head[ipv4.HEADER_SIZE :])
+    packet.payload, packet.tos, packet.ttl = memoryview(whole.data), whole.tos, first.ttl
+    packet.checksum_is_good, packet.segment_size = False, 0
+    return True
+
+
+def protocol_unknown(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
+    """Nobody speaks it here."""
+    layer.counters["Ip.InUnknownProtos"] += 1
+    layer.icmp.complain(now_ns, packet, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH)
+
+
+def port_unreachable(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
+    """Nobody has this port."""
+    layer.icmp.complain(now_ns, packet, ICMP_DEST_UNREACH, ICMP_PORT_UNREACH)

@@ -1,0 +1,134 @@
+"""An IPv6 packet that comes from a link: net/ipv6/ip6_input.c, reassembly.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.netlink import RTN_LOCAL
+from sentry.abi.socket import (
+    ICMPV6_DEST_UNREACH,
+    ICMPV6_HDR_FIELD,
+    ICMPV6_HDR_INCOMP,
+    ICMPV6_PARAMPROB,
+    ICMPV6_PORT_UNREACH,
+    ICMPV6_UNK_NEXTHDR,
+    IPPROTO_FRAGMENT,
+    IPPROTO_ICMPV6,
+    IPPROTO_NONE,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+)
+from sentry.net.ip import ipv6
+from sentry.net.ip.fragments import Key, Piece, TooLarge
+from sentry.net.ip.seam import Arrived
+
+if TYPE_CHECKING:
+    from sentry.net.ip.layer import IpLayer
+    from sentry.net.link.link import EthernetLink, FromLink
+
+LEAST = {IPPROTO_TCP: 20, IPPROTO_UDP: 8, IPPROTO_ICMPV6: 4}
+"""Bytes of a transport that a first fragment has to have: RFC 7112, ipv6frag_thdr_truncated()."""
+PAYLOAD_AT = 4
+"""Where the header says how long the packet is."""
+
+
+def arrived(
+    layer: IpLayer, now_ns: int, link: EthernetLink, data: memoryview, frame: FromLink
+) -> None:
+    """ipv6_rcv(), ip6_input_finish()."""
+    counters = layer.counters
+    counters["Ip6.InReceives"] += 1
+    header = ipv6.parse(data)
+    if header is None:
+        counters["Ip6.InHdrErrors"] += 1
+        return
+    kind = layer.kind_of_target(header.target, link.index)
+    if not kind or layer.is_local(header.source):
+        counters["Ip6.InAddrErrors"] += 1
+        return
+    data = data[: ipv6.HEADER_SIZE + header.payload]
+    packet = Arrived(
+        header.following, header.source, header.target, data[ipv6.HEADER_SIZE :], header.tos,
+        header.hops, link.index, bytes(data[: ipv6.HEADER_SIZE]), frame.checksum_is_good,
+        frame.segment_size, frame.to_us, kind != RTN_LOCAL,
+    )  # fmt: skip
+    place = ipv6.walk(data, header.following, packet.is_group)
+    if place.protocol == IPPROTO_FRAGMENT and place.problem < 0 and not place.is_dropped:
+        whole = _reassemble(layer, now_ns, data, packet, place)
+        if whole is None:
+            return
+        data = whole
+        place = ipv6.walk(data, data[6], packet.is_group)
+        if place.protocol == IPPROTO_FRAGMENT:
+            place = ipv6.DROPPED
+    if place.problem >= 0:
+        counters["Ip6.InHdrErrors"] += 1
+        layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, place.problem, place.pointer)
+    elif not place.is_dropped and place.protocol != IPPROTO_NONE:
+        packet.protocol = place.protocol
+        packet.head, packet.payload = bytes(data[: place.at]), data[place.at :]
+        layer.deliver(now_ns, packet)
+
+
+def _reassemble(
+    layer: IpLayer, now_ns: int, data: memoryview, packet: Arrived, place: ipv6.Walk
+) -> memoryview | None:
+    """The whole packet without a fragment header, once it is there: ipv6_frag_rcv()."""
+    counters = layer.counters
+    counters["Ip6.ReasmReqds"] += 1
+    fragment = ipv6.parse_fragment(data, place.at)
+    before = bytearray(data[: place.at])
+    before[place.following_at] = fragment.following
+    rest = data[place.at + ipv6.FRAGMENT_SIZE :]
+    if not fragment.offset and not fragment.has_more:  # RFC 6946
+        counters["Ip6.ReasmOKs"] += 1
+        return memoryview(_with_size(before, rest))
+    if not fragment.offset and _lacks_headers(before, rest, packet.is_group):
+        layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, ICMPV6_HDR_INCOMP)
+        return None
+    key = Key(packet.source, packet.target, 0, fragment.identification, packet.index)
+    piece = Piece(fragment.offset, fragment.has_more, rest, bytes(before), packet.tos)
+    try:
+        whole = layer.fragments6.add(now_ns, key, piece)
+    except TooLarge:
+        counters["Ip6.ReasmFails"] += 1
+        is_end = fragment.offset + len(rest) > ipv6.MAX_PAYLOAD
+        where = place.at + 2 if is_end else PAYLOAD_AT
+        layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, where)
+        return None
+    if whole is None:
+        return None
+    size = len(whole.head) - ipv6.HEADER_SIZE + len(whole.data)
+    if size > ipv6.MAX_PAYLOAD:
+        counters["Ip6.ReasmFails"] += 1
+        return None
+    counters["Ip6.ReasmOKs"] += 1
+    packet.checksum_is_good, packet.segment_size, packet.tos = False, 0, whole.tos
+    packet.ttl = whole.head[7]
+    return memoryview(_with_size(bytearray(whole.head), memoryview(whole.data)))
+
+
+def _with_size(head: bytearray, rest: memoryview) -> bytes:
+    size = len(head) - ipv6.HEADER_SIZE + len(rest)
+    head[PAYLOAD_AT : PAYLOAD_AT + 2] = size.to_bytes(2)
+    return bytes(head) + rest
+
+
+def _lacks_headers(before: bytearray, rest: memoryview, is_group: bool) -> bool:
+    whole = bytes(before) + rest[:1024]
+    place = ipv6.walk(whole, whole[6], is_group)
+    if place.is_dropped:
+        return True
+    return place.problem < 0 and len(whole) < place.at + LEAST.get(place.protocol, 0)
+
+
+def protocol_unknown(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
+    """Nobody speaks it here."""
+    layer.counters["Ip6.InUnknownProtos"] += 1
+    place = ipv6.walk(packet.head, packet.head[6], packet.is_group)
+    layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, ICMPV6_UNK_NEXTHDR, place.following_at)
+
+
+def port_unreachable(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
+    """Nobody has this port."""
+    layer.icmp6.complain(now_ns, packet, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH)

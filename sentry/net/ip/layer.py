@@ -1,0 +1,317 @@
+"""`IpLayer`: IPv4 and IPv6 of a network namespace over its links. Sans-io.
+
+Frames come in by its links and leave by them; the time is what it is told. Protocols stand in
+`handlers`; what they send goes by `send`, which raises what a program is to see.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST
+from sentry.abi.socket import (
+    AF_INET6,
+    ICMP_DEST_UNREACH,
+    ICMP_EXC_FRAGTIME,
+    ICMP_HOST_UNREACH,
+    ICMP_TIME_EXCEEDED,
+    ICMPV6_ADDR_UNREACH,
+    ICMPV6_DEST_UNREACH,
+    ICMPV6_EXC_FRAGTIME,
+    ICMPV6_TIME_EXCEED,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+)
+from sentry.errors import EHOSTUNREACH, ENETUNREACH, Errno
+from sentry.net.ip import discovery, input4, input6, ipv4, ipv6, output, source
+from sentry.net.ip.fragments import Reassembly
+from sentry.net.ip.icmp import Icmp
+from sentry.net.ip.icmp6 import Icmp6
+from sentry.net.ip.limits import ErrorLimit
+from sentry.net.ip.path_mtu import Exceptions
+from sentry.net.ip.routing import Fib
+from sentry.net.ip.seam import Arrived, Failure, Handler, Outgoing, Path
+
+if TYPE_CHECKING:
+    from sentry.net.interfaces import Interface, Interfaces
+    from sentry.net.link.link import EthernetLink, FromLink, LinkPacket
+    from sentry.net.routes import Route
+    from sentry.wait.steps import Steps
+
+SOLICITED: Final = b"\xff\x02" + bytes(9) + b"\x01\xff"
+ALL_SYSTEMS4: Final = b"\xe0\0\0\x01"
+MAX_MTU: Final = 65535
+
+
+class IpLayer:
+    """Of one namespace."""
+
+    def __init__(
+        self, interfaces: Interfaces, sysctls: dict[str, str], chance: Callable[[int], bytes]
+    ) -> None:
+        """`sysctls`: as /proc/sys names them, read only; `chance`: so many random bytes."""
+        self.interfaces = interfaces
+        self.sysctls = sysctls
+        self.chance = chance
+        self.counters: Counter[str] = Counter()
+        self.fib = Fib()
+        self.links: dict[int, EthernetLink] = {}
+        self.exceptions = Exceptions()
+        self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
+        self.limit4, self.limit6 = ErrorLimit(), ErrorLimit()
+        self.icmp, self.icmp6 = Icmp(self), Icmp6(self)
+        self.handlers: dict[tuple[bool, int], Handler] = {
+            (True, IPPROTO_ICMP): self.icmp,
+            (False, IPPROTO_ICMPV6): self.icmp6,
+        }
+        """(is IPv4, IPPROTO_*)."""
+        self.seen: Callable[[int, Arrived], bool] = lambda now_ns, packet: False
+        """Raw sockets look at every packet first, and say whether one of them has it."""
+        self.failures: Callable[[int, Failure], bool] = lambda now_ns, failure: False
+        """And at every failure."""
+        self.is_joined: Callable[[bytes, int], bool] = lambda ip, index: False
+        """Somebody is a member of a group, on an interface."""
+        self.wall_ms: Callable[[], int] = lambda: 0
+        """Milliseconds since 1970, for ICMP time stamps."""
+
+    # --- what is ours
+
+    def refresh(self, routes: Iterable[Route]) -> Steps[None]:
+        """Routes or addresses have changed."""
+        yield from self.fib.rebuild(routes)
+        self.exceptions.clear()
+
+    def is_local(self, ip: bytes) -> bool:
+        """Packets for it end here."""
+        found = self.fib.local(ip)
+        return found is not None and found.kind == RTN_LOCAL
+
+    def kind_of_target(self, ip: bytes, index: int) -> int:
+        """RTN_LOCAL, RTN_BROADCAST or RTN_MULTICAST, of a packet that has come; 0: not for us."""
+        if len(ip) == 4:
+            if ipv4.is_multicast(ip):
+                is_ours = ip == ALL_SYSTEMS4 or self.is_joined(ip, index)
+                return RTN_MULTICAST if is_ours else 0
+            if ip == ipv4.BROADCAST:
+                return RTN_BROADCAST
+        elif ipv6.is_multicast(ip):
+            return RTN_MULTICAST if self._is_member6(ip, index) else 0
+        found = self.fib.local(ip)
+        if found is None or (found.kind == RTN_BROADCAST and found.index != index):
+            return 0
+        return found.kind
+
+    def _is_member6(self, ip: bytes, index: int) -> bool:
+        if ip == ipv6.ALL_NODES or self.is_joined(ip, index):
+            return True
+        if ip[:13] != SOLICITED or index not in self.links:
+            return False
+        own = self.interfaces.by_index(index).of_family(AF_INET6)
+        return any(address.ip[13:] == ip[13:] for address in own)
+
+    def ignores_echo(self, packet: Arrived) -> bool:
+        """net.ipv4.icmp_echo_ignore_*, net.ipv6.icmp.echo_ignore_*."""
+        if packet.is_v4:
+            names = "net/ipv4/icmp_echo_ignore_all", "net/ipv4/icmp_echo_ignore_broadcasts"
+            default = "1"
+        else:
+            names = "net/ipv6/icmp/echo_ignore_all", "net/ipv6/icmp/echo_ignore_multicast"
+            default = "0"
+        if int(self.sysctls.get(names[0], "0")):
+            return True
+        return packet.is_group and bool(int(self.sysctls.get(names[1], default)))
+
+    # --- in
+
+    def arrived(self, now_ns: int, link: EthernetLink, data: memoryview, frame: FromLink) -> None:
+        """A packet from a link."""
+        if frame.is_v4:
+            input4.arrived(self, now_ns, link, data, frame)
+        else:
+            input6.arrived(self, now_ns, link, data, frame)
+
+    def deliver(self, now_ns: int, packet: Arrived) -> None:
+        """To who looks at everything, and to its protocol. Preconditions: it is whole."""
+        is_v4 = packet.is_v4
+        self.counters["Ip.InDelivers" if is_v4 else "Ip6.InDelivers"] += 1
+        is_seen = self.seen(now_ns, packet)
+        handler = self.handlers.get((is_v4, packet.protocol))
+        if handler is None:
+            if not is_seen:
+                (input4 if is_v4 else input6).protocol_unknown(self, now_ns, packet)
+        elif not handler.arrived(now_ns, packet):
+            (input4 if is_v4 else input6).port_unreachable(self, now_ns, packet)
+
+    def fail(self, now_ns: int, failure: Failure, mtu: int = -1) -> None:
+        """Somebody says that a packet did not arrive. Whoever sent it is told; `mtu` counts only
+        if somebody did send it: else anybody could make ways narrow."""
+        handler = self.handlers.get((len(failure.target) == 4, failure.protocol))
+        is_known = self.failures(now_ns, failure)
+        is_known |= handler is not None and handler.failed(now_ns, failure)
+        if is_known and mtu >= 0:
+            self.learn_mtu(now_ns, failure.target, mtu, failure.index)
+
+    def learn_mtu(self, now_ns: int, ip: bytes, mtu: int, index: int = 0) -> None:
+        """The way to an address is that narrow, as somebody said who is believed."""
+        path = self.path_or_none(now_ns, ip, index if _needs_index(ip) else 0)
+        if path is not None:
+            self.exceptions.learn_mtu(now_ns, ip, mtu, path.mtu)
+
+    def redirect(self, now_ns: int, packet: Arrived, target: bytes, gateway: bytes) -> bool:
+        """The router says that there is a better one, or that the target is a neighbour. True: it
+        is believed, as who says so is the router in use, and the other is on the same link."""
+        version = "ipv4" if packet.is_v4 else "ipv6"
+        if not int(self.sysctls.get(f"net/{version}/conf/all/accept_redirects", "1")):
+            return False
+        path = self.path_or_none(now_ns, target, 0)
+        if path is None or (path.interface, path.next_hop) != (packet.index, packet.source):
+            return False
+        if self.is_local(gateway):
+            return False
+        towards = self.fib.lookup(gateway, packet.index)
+        is_near = towards is not None and not towards.gateway
+        if not is_near and not ipv6.is_link_local(gateway) and gateway != target:
+            return False
+        self.exceptions.learn_gateway(target, gateway)
+        return True
+
+    # --- out
+
+    def send(self, now_ns: int, out: Outgoing) -> None:
+        """Off it goes. Preconditions: the target is not local.
+
+        Raises: ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, EMSGSIZE, and EINVAL for a source that is
+        not ours.
+        """
+        output.send(self, now_ns, out)
+
+    def send_or_drop(self, now_ns: int, out: Outgoing) -> None:
+        """The same of what nobody waits for."""
+        try:
+            output.send(self, now_ns, out)
+        except Errno:
+            self.counters["Ip.OutDiscards" if len(out.target) == 4 else "Ip6.OutDiscards"] += 1
+
+    def path(self, now_ns: int, target: bytes, index: int = 0) -> Path:
+        """The way to an address, by an interface if `index` is not 0.
+
+        Raises: ENETUNREACH, EHOSTUNREACH.
+        """
+        is_group = _is_group(target)
+        local = self.fib.local(target)
+        is_broadcast = local is not None and local.kind == RTN_BROADCAST
+        if local is not None and is_broadcast:
+            is_group, out_index, gateway, preferred = True, local.index, b"", local.source
+            next_hop = ipv4.BROADCAST
+        elif is_group and index:
+            out_index, gateway, preferred, next_hop = index, b"", b"", target
+        else:
+            route = self.fib.lookup(target, index)
+            if route is None:
+                raise ENETUNREACH("no route")
+            out_index, gateway, preferred = route.index, route.gateway, route.source
+            next_hop = target
+        interface = self._out(out_index)
+        detour = self.exceptions.get(now_ns, target)
+        mtu = min(interface.mtu if len(target) == 4 else interface.mtu_of_ipv6, MAX_MTU)
+        may_fragment = False
+        if detour is not None:
+            gateway = detour.gateway or gateway
+            mtu = min(detour.mtu or mtu, mtu)
+            may_fragment = detour.may_fragment
+        if gateway and not is_group:
+            next_hop = gateway
+        own = preferred or self._select(interface, target, next_hop)
+        return Path(mtu, own, out_index, next_hop, is_broadcast, may_fragment)
+
+    def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None:
+        """The same, or None where there is no way."""
+        try:
+            return self.path(now_ns, target, index)
+        except Errno:
+            return None
+
+    def _out(self, index: int) -> Interface:
+        if index not in self.links:
+            raise ENETUNREACH("no link there")
+        interface = self.interfaces.by_index(index)
+        if not interface.is_up:
+            raise EHOSTUNREACH(f"{interface.name} is down")
+        return interface
+
+    def _select(self, interface: Interface, target: bytes, next_hop: bytes) -> bytes:
+        if len(target) == 4:
+            return source.select4(interface, next_hop)
+        return source.select6(interface, self.interfaces, target)
+
+    # --- for links
+
+    def source_towards(self, link: EthernetLink, ip: bytes) -> bytes:
+        """From which address a neighbour is asked for; empty: there is none."""
+        return self._select(self.interfaces.by_index(link.index), ip, ip)
+
+    def solicit6(self, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
+        """Ask for a neighbour by NDP."""
+        discovery.solicit(self, now_ns, link, ip, hardware)
+
+    def link_failed(self, now_ns: int, packet: LinkPacket) -> None:
+        """Nobody took it: its sender gets what a router would say. ipv4_link_failure()."""
+        data = b"".join(packet.pieces)
+        if packet.is_v4:
+            header = ipv4.parse_quoted(data)
+            if header is None or header.fragment & ipv4.OFFSET:
+                return
+            at, protocol, source_ip, target = (
+                header.size, header.protocol, header.source, header.target
+            )  # fmt: skip
+            kind, code = ICMP_DEST_UNREACH, ICMP_HOST_UNREACH
+        else:
+            header6 = ipv6.parse_quoted(data)
+            if header6 is None:
+                return
+            at, protocol, source_ip, target = (
+                ipv6.HEADER_SIZE, header6.following, header6.source, header6.target
+            )  # fmt: skip
+            kind, code = ICMPV6_DEST_UNREACH, ICMPV6_ADDR_UNREACH
+        self.fail(now_ns, Failure(
+            protocol, source_ip, target, data[at:], kind, code, EHOSTUNREACH.number, False,
+            source_ip,
+        ))  # fmt: skip
+
+    # --- time
+
+    def timer(self) -> int | None:
+        """When `timeout` is to be called, in ns."""
+        waiting = [self.fragments4.timer(), self.fragments6.timer()]
+        waiting += [link.timer() for link in self.links.values()]
+        return min((each for each in waiting if each is not None), default=None)
+
+    def timeout(self, now_ns: int) -> None:
+        """What is due, a bounded number of things."""
+        for link in list(self.links.values()):
+            link.timeout(now_ns)
+        for fragments, is_v4 in ((self.fragments4, True), (self.fragments6, False)):
+            row = "Ip" if is_v4 else "Ip6"
+            for key, head, first in fragments.timeout(now_ns):
+                self.counters[f"{row}.ReasmTimeout"] += 1
+                self.counters[f"{row}.ReasmFails"] += 1
+                packet = Arrived(
+                    key.protocol, key.source, key.target, memoryview(first), 0, 0, key.interface,
+                    head, is_group=self.kind_of_target(key.target, key.interface) != RTN_LOCAL,
+                )  # fmt: skip
+                if is_v4:
+                    self.icmp.complain(now_ns, packet, ICMP_TIME_EXCEEDED, ICMP_EXC_FRAGTIME)
+                else:
+                    self.icmp6.complain(now_ns, packet, ICMPV6_TIME_EXCEED, ICMPV6_EXC_FRAGTIME)
+
+
+def _is_group(ip: bytes) -> bool:
+    if len(ip) == 16:
+        return ipv6.is_multicast(ip)
+    return ipv4.is_multicast(ip) or ip == ipv4.BROADCAST
+
+
+def _needs_index(ip: bytes) -> bool:
+    return len(ip) == 16 and ipv6.is_link_local(ip)

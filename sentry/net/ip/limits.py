@@ -1,0 +1,52 @@
+"""How often errors are told: icmpv4_xrlim_allow(), icmp_global_allow(), net/ipv4/icmp.c."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SECOND_NS: Final = 1_000_000_000
+PER_TARGET_NS: Final = SECOND_NS
+"""icmp_ratelimit, net.ipv6.icmp.ratelimit: one error in this time to each address."""
+BURST_OF_TARGET: Final = 6
+PER_SECOND: Final = 1000
+"""icmp_msgs_per_sec, for all."""
+BURST: Final = 50
+"""icmp_msgs_burst."""
+MAX_TARGETS: Final = 1024
+"""A ceiling of ours: who got one longest ago is forgotten first."""
+
+
+class ErrorLimit:
+    """Token buckets: one for all, one for each address."""
+
+    def __init__(self) -> None:
+        self._stamp_ns = 0
+        self._credit = 0
+        self._targets: dict[bytes, tuple[int, int]] = {}
+        """(when it was counted, ns that it has in its bucket)."""
+
+    def allows(self, now_ns: int, target: bytes) -> bool:
+        """One more may go there."""
+        return self._all_allow(now_ns) and self._target_allows(now_ns, target)
+
+    def _all_allow(self, now_ns: int) -> bool:
+        each_ns = SECOND_NS // PER_SECOND
+        grown = (now_ns - self._stamp_ns) // each_ns if self._stamp_ns else BURST
+        if grown:
+            self._credit = min(BURST, self._credit + grown)
+            self._stamp_ns = now_ns
+        if self._credit <= 0:
+            return False
+        self._credit -= 1
+        return True
+
+    def _target_allows(self, now_ns: int, target: bytes) -> bool:
+        most_ns = BURST_OF_TARGET * PER_TARGET_NS
+        known = self._targets.pop(target, None)
+        stamp_ns, saved_ns = (now_ns, most_ns) if known is None else known
+        saved_ns = min(most_ns, saved_ns + now_ns - stamp_ns)
+        is_allowed = saved_ns >= PER_TARGET_NS
+        if len(self._targets) >= MAX_TARGETS:
+            del self._targets[next(iter(self._targets))]
+        self._targets[target] = now_ns, saved_ns - (PER_TARGET_NS if is_allowed else 0)
+        return is_allowed

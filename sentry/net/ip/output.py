@@ -1,0 +1,145 @@
+"""A packet that goes to a link: net/ipv4/ip_output.c, net/ipv6/ip6_output.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.socket import (
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_DONT,
+    IP_PMTUDISC_INTERFACE,
+    IP_PMTUDISC_OMIT,
+    IP_PMTUDISC_PROBE,
+    IPPROTO_FRAGMENT,
+)
+from sentry.errors import EADDRNOTAVAIL, EINVAL, EMSGSIZE, ENETUNREACH
+from sentry.net.ip import ipv4, ipv6
+from sentry.net.ip.checksum import sum_of_pieces
+from sentry.net.ip.fragments import split
+from sentry.net.link.link import LinkPacket
+from sentry.net.link.vnet import Offload
+
+if TYPE_CHECKING:
+    from sentry.net.ip.checksum import Bytes
+    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.seam import Outgoing, Path
+
+NEVER_SPLIT: Final = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
+BY_LINK: Final = (IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT)
+"""What was learned of the path does not count."""
+MARKED: Final = (IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT)
+"""Not with DF."""
+
+
+def send(layer: IpLayer, now_ns: int, out: Outgoing) -> None:
+    """ip_queue_xmit(), ip6_xmit(). Raises: what `IpLayer.send` says."""
+    if out.source and not _may_send(layer, out):
+        raise EINVAL("an address that is none of the links'")
+    path = layer.path(now_ns, out.target, out.index)
+    source = out.source or path.source
+    if not source:
+        raise (
+            EADDRNOTAVAIL("no address to send from")
+            if len(out.target) == 16
+            else ENETUNREACH("no address to send from")
+        )
+    mtu = path.mtu
+    if out.discover in BY_LINK:
+        interface = layer.interfaces.by_index(path.interface)
+        is_v4 = len(out.target) == 4
+        mtu = min(interface.mtu if is_v4 else interface.mtu_of_ipv6, ipv4.MAX_SIZE)
+    if len(out.target) == 4:
+        _send4(layer, now_ns, out, path, source, mtu)
+    else:
+        _send6(layer, now_ns, out, path, source, mtu)
+
+
+def _may_send(layer: IpLayer, out: Outgoing) -> bool:
+    """Nothing leaves from the loopback's address, or from what is not ours: __ip_dev_find()."""
+    source = out.source
+    if len(source) != len(out.target) or source == ipv6.LOOPBACK:
+        return False
+    return not (len(source) == 4 and ipv4.is_loopback(source)) and layer.is_local(source)
+
+
+def _send4(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes, mtu: int) -> None:
+    layer.counters["Ip.OutRequests"] += 1
+    size = sum(map(len, out.pieces))
+    total = ipv4.HEADER_SIZE + size
+    if total > ipv4.MAX_SIZE:
+        raise EMSGSIZE("larger than any packet")
+    header = ipv4.Header(
+        ipv4.HEADER_SIZE, total, out.tos, 0, 0, out.ttl, out.protocol, source, out.target
+    )
+    link = layer.links[path.interface]
+    if total <= mtu or out.offload.segment_size:
+        if out.discover in MARKED or path.may_fragment:
+            header = header._replace(identification=int.from_bytes(layer.chance(2)))
+        else:
+            header = header._replace(fragment=ipv4.DONT_FRAGMENT)
+        whole = (ipv4.build(header), *out.pieces)
+        link.send(now_ns, path.next_hop, _packet(out, whole, total, ipv4.HEADER_SIZE))
+        return
+    room = mtu - ipv4.HEADER_SIZE
+    if out.discover in NEVER_SPLIT or room < 8:
+        layer.counters["Ip.FragFails"] += 1
+        raise EMSGSIZE(f"the MTU is {mtu}")
+    header = header._replace(identification=int.from_bytes(layer.chance(2)))
+    for offset, has_more, data in split(_summed(out), room):
+        flags = ipv4.MORE_FRAGMENTS if has_more else 0
+        own = header._replace(total=ipv4.HEADER_SIZE + len(data), fragment=flags | offset // 8)
+        layer.counters["Ip.FragCreates"] += 1
+        packet = LinkPacket((ipv4.build(own), data), own.total, True, out.protocol)
+        link.send(now_ns, path.next_hop, packet)
+    layer.counters["Ip.FragOKs"] += 1
+
+
+def _send6(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes, mtu: int) -> None:
+    layer.counters["Ip6.OutRequests"] += 1
+    size = sum(map(len, out.pieces))
+    if size > ipv6.MAX_PAYLOAD:
+        raise EMSGSIZE("larger than any packet")
+    header = ipv6.Header(out.tos, 0, size, out.protocol, out.ttl, source, out.target)
+    link = layer.links[path.interface]
+    if ipv6.HEADER_SIZE + size <= mtu or out.offload.segment_size:
+        whole = (ipv6.build(header), *out.pieces)
+        packet = _packet(out, whole, ipv6.HEADER_SIZE + size, ipv6.HEADER_SIZE)
+        link.send(now_ns, path.next_hop, packet)
+        return
+    room = mtu - ipv6.HEADER_SIZE - ipv6.FRAGMENT_SIZE
+    if out.discover in NEVER_SPLIT or room < 8:
+        layer.counters["Ip6.FragFails"] += 1
+        raise EMSGSIZE(f"the MTU is {mtu}")
+    identification = int.from_bytes(layer.chance(4))
+    for offset, has_more, data in split(_summed(out), room):
+        fragment = ipv6.Fragment(out.protocol, offset, has_more, identification)
+        own = header._replace(payload=ipv6.FRAGMENT_SIZE + len(data), following=IPPROTO_FRAGMENT)
+        layer.counters["Ip6.FragCreates"] += 1
+        pieces = (ipv6.build(own) + ipv6.build_fragment(fragment), data)
+        packet = LinkPacket(pieces, ipv6.HEADER_SIZE + own.payload, False, out.protocol)
+        link.send(now_ns, path.next_hop, packet)
+    layer.counters["Ip6.FragOKs"] += 1
+
+
+def _packet(out: Outgoing, pieces: tuple[Bytes, ...], size: int, header_size: int) -> LinkPacket:
+    offload = out.offload
+    if offload.checksum_at >= 0:
+        offload = Offload(
+            header_size + offload.checksum_start,
+            header_size + offload.checksum_at,
+            offload.segment_size,
+        )
+    is_v4 = len(out.target) == 4
+    whole_header = header_size + out.transport_size
+    return LinkPacket(pieces, size, is_v4, out.protocol, offload, whole_header)
+
+
+def _summed(out: Outgoing) -> tuple[Bytes, ...]:
+    """The payload with its checksum, which nobody else can fill in once it is cut."""
+    start, at, _ = out.offload
+    if at < 0:
+        return out.pieces
+    whole = bytearray(b"".join(out.pieces))
+    total = ~sum_of_pieces((memoryview(whole)[start:],)) & 0xFFFF
+    whole[at : at + 2] = (total or 0xFFFF).to_bytes(2)
+    return (whole,)

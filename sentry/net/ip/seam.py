@@ -1,0 +1,112 @@
+"""Between IP and what stands on it: packets up and down, ways, failures. Values only.
+
+Addresses are bytes, 4 or 16 of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from sentry.abi.socket import IP_PMTUDISC_WANT
+from sentry.net.ip.checksum import Bytes
+from sentry.net.link.vnet import NOTHING, Offload
+
+
+class Arrived(Struct):
+    """A packet for us, whole."""
+
+    protocol: int
+    source: bytes
+    target: bytes
+    payload: memoryview
+    """From the header of the transport on. It stays what it is."""
+    tos: int
+    ttl: int
+    index: int
+    """The interface."""
+    head: bytes
+    """The IP header with its options, or with extension headers."""
+    checksum_is_good: bool = False
+    """Nobody has to look."""
+    segment_size: int = 0
+    """Of segments that the host has joined to this one."""
+    to_us: bool = True
+    """The link's address was ours, not a group's."""
+    is_group: bool = False
+    """The target is a multicast or broadcast address."""
+
+    @property
+    def is_v4(self) -> bool:
+        """The family."""
+        return len(self.target) == 4
+
+
+class Outgoing(Struct):
+    """A packet that is to go."""
+
+    target: bytes
+    protocol: int
+    pieces: tuple[Bytes, ...]
+    """From the header of the transport on."""
+    source: bytes = b""
+    """Empty: the best one."""
+    tos: int = 0
+    ttl: int = 64
+    index: int = 0
+    """The interface; 0: as the route says."""
+    discover: int = IP_PMTUDISC_WANT
+    """IP_PMTUDISC_*, which are those of IPv6 too."""
+    offload: Offload = NOTHING
+    """Offsets are from the header of the transport on."""
+    transport_size: int = 0
+    """Of the transport's header, where it is to be cut into segments."""
+
+
+class Path(NamedTuple):
+    """The way to an address."""
+
+    mtu: int
+    """Bytes of a packet with its IP header."""
+    source: bytes
+    """The address to send from; empty: there is none."""
+    interface: int
+    """Its index."""
+    next_hop: bytes
+    is_broadcast: bool = False
+    may_fragment: bool = False
+    """So small an MTU was told that packets go without DF."""
+
+
+class Failure(Struct, frozen=True):
+    """A packet of ours did not arrive; somebody says why."""
+
+    protocol: int
+    source: bytes
+    target: bytes
+    """Of the packet that was sent."""
+    quoted: bytes
+    """The beginning of what it carried: at least 8 bytes."""
+    kind: int
+    code: int
+    """Of the ICMP message."""
+    number: int
+    """An errno."""
+    is_fatal: bool
+    """Told to a socket that did not ask for such errors."""
+    offender: bytes
+    """Who says so."""
+    info: int = 0
+    """ee_info: an MTU, a pointer."""
+    index: int = 0
+
+
+class Handler(Protocol):
+    """A protocol above IP."""
+
+    def arrived(self, now_ns: int, packet: Arrived) -> bool:
+        """One has come. False: nobody has this port, which its sender is told."""
+
+    def failed(self, now_ns: int, failure: Failure) -> bool:
+        """One that may be ours did not arrive. False: nobody here sent it."""

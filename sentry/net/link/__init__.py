@@ -1,0 +1,1 @@
+"""Links: Ethernet frames, neighbours, and the packet socket that is the uplink."""

@@ -1,0 +1,200 @@
+"""`EthernetLink`: an interface that packets leave by, and frames come in at. Sans-io.
+
+Frames go in by `received`, and out by `outgoing`, which whoever has the descriptor empties.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from msgspec import Struct
+
+from sentry.abi.socket import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
+from sentry.net.link import arp, ethernet, vnet
+from sentry.net.link.neighbours import Neighbours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.net.ip.checksum import Bytes
+
+MAX_OUTGOING: Final = 1000
+"""Frames that wait for the descriptor: a txqueuelen."""
+MAX_OUTGOING_BYTES: Final = 1 << 23
+"""A ceiling of ours."""
+
+
+class LinkPacket(Struct, frozen=True):
+    """A packet for a link: IP header first."""
+
+    pieces: tuple[Bytes, ...]
+    size: int
+    is_v4: bool
+    protocol: int
+    offload: vnet.Offload = vnet.NOTHING
+    header_size: int = 0
+    """Bytes up to the payload of the transport, where it is to be cut into segments."""
+
+
+class Upper(Protocol):
+    """The layer above."""
+
+    def is_local(self, ip: bytes) -> bool:
+        """Packets for it end here."""
+
+    def arrived(self, now_ns: int, link: EthernetLink, data: memoryview, frame: Any) -> None:
+        """A packet of IP has come, with what is known of its frame."""
+
+    def link_failed(self, now_ns: int, packet: LinkPacket) -> None:
+        """Nobody was there to take it."""
+
+    def source_towards(self, link: EthernetLink, ip: bytes) -> bytes:
+        """The address of ours for who is asked about `ip`; empty: there is none."""
+
+    def solicit6(self, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
+        """Ask by NDP."""
+
+
+class FromLink(Struct, frozen=True):
+    """What is known of a frame whose packet comes."""
+
+    is_v4: bool
+    to_us: bool
+    """Its hardware address was ours, not a group's."""
+    checksum_is_good: bool
+    segment_size: int
+    source: bytes
+
+
+class _Wishes:
+    """Of the neighbours of one family."""
+
+    def __init__(self, link: EthernetLink, ask: Callable[[int, bytes, bytes], None]) -> None:
+        self._link = link
+        self.solicit = ask
+
+    def transmit(self, packet: LinkPacket, hardware: bytes) -> None:
+        self._link.transmit(packet, hardware)
+
+    def unreachable(self, now_ns: int, ip: bytes, packet: LinkPacket) -> None:
+        self._link.upper.link_failed(now_ns, packet)
+
+
+class EthernetLink:
+    """One of them."""
+
+    def __init__(self, index: int, hardware: bytes, upper: Upper, chance: int) -> None:
+        """`chance`: a random number of 32 bits."""
+        self.index = index
+        self.hardware = hardware
+        self.upper = upper
+        self.neighbours4 = Neighbours(_Wishes(self, self._ask4), chance & 0xFFFF)
+        self.neighbours6 = Neighbours(_Wishes(self, self._ask6), chance >> 16)
+        self.outgoing: deque[bytes] = deque()
+        self.outgoing_bytes = 0
+        self.on_output: Callable[[], None] = lambda: None
+        """The first frame waits."""
+        self.lost = 0
+        """Frames for which there was no room."""
+
+    # --- in
+
+    def received(self, now_ns: int, data: bytes) -> None:
+        """A frame with its virtio header, from anybody."""
+        about = vnet.parse(data)
+        frame = ethernet.parse(data, vnet.SIZE)
+        if about is None or frame is None:
+            return
+        to_us = frame.target == self.hardware
+        if not to_us and not ethernet.is_group(frame.target):
+            return
+        inside = memoryview(data)[frame.start :]
+        if frame.ethertype in (ETH_P_IP, ETH_P_IPV6):
+            is_v4 = frame.ethertype == ETH_P_IP
+            known = FromLink(is_v4, to_us, about.checksum_is_good, about.segment_size, frame.source)
+            self.upper.arrived(now_ns, self, inside, known)
+        elif frame.ethertype == ETH_P_ARP:
+            packet = arp.parse(inside)
+            if packet is not None:
+                arp.arrived(now_ns, self, packet, to_us=to_us)
+
+    # --- out
+
+    def send(self, now_ns: int, next_hop: bytes, packet: LinkPacket) -> None:
+        """To a neighbour, or to a group."""
+        group = ethernet.group_address(next_hop)
+        if group:
+            self.transmit(packet, group)
+            return
+        table = self.neighbours4 if packet.is_v4 else self.neighbours6
+        hardware = table.resolve(now_ns, next_hop, packet)
+        if hardware is not None:
+            self.transmit(packet, hardware)
+
+    def transmit(self, packet: LinkPacket, hardware: bytes) -> None:
+        """With a link header."""
+        head = vnet.build(
+            packet.offload, ethernet.HEADER_SIZE, packet.protocol,
+            is_v4=packet.is_v4, header_size=packet.header_size,
+        )  # fmt: skip
+        kind = ETH_P_IP if packet.is_v4 else ETH_P_IPV6
+        link_header = ethernet.build(hardware, self.hardware, kind)
+        self._put(b"".join((head, link_header, *packet.pieces)))
+
+    def send_arp(self, packet: arp.ArpPacket, to: bytes) -> None:
+        """To one, or to all."""
+        head = bytes(vnet.SIZE) + ethernet.build(to, self.hardware, ETH_P_ARP)
+        self._put(head + arp.build(packet))
+
+    def _put(self, frame: bytes) -> None:
+        is_full = self.outgoing_bytes + len(frame) > MAX_OUTGOING_BYTES
+        if is_full or len(self.outgoing) >= MAX_OUTGOING:
+            self.lost += 1
+            return
+        self.outgoing.append(frame)
+        self.outgoing_bytes += len(frame)
+        if len(self.outgoing) == 1:
+            self.on_output()
+
+    def take_outgoing(self, most: int, most_bytes: int) -> list[bytes]:
+        """Frames for the descriptor, at least one where there is one."""
+        taken: list[bytes] = []
+        while self.outgoing and len(taken) < most and (most_bytes > 0 or not taken):
+            frame = self.outgoing.popleft()
+            most_bytes -= len(frame)
+            self.outgoing_bytes -= len(frame)
+            taken.append(frame)
+        return taken
+
+    def give_back(self, frames: list[bytes]) -> None:
+        """The descriptor did not take these."""
+        self.outgoing.extendleft(reversed(frames))
+        self.outgoing_bytes += sum(map(len, frames))
+
+    # --- neighbours
+
+    def is_local4(self, ip: bytes) -> bool:
+        """Packets for it end here."""
+        return self.upper.is_local(ip)
+
+    def _ask4(self, now_ns: int, ip: bytes, hardware: bytes) -> None:
+        sender = self.upper.source_towards(self, ip)
+        if sender:
+            request = arp.ArpPacket(arp.REQUEST, self.hardware, sender, bytes(6), ip)
+            self.send_arp(request, hardware or ethernet.BROADCAST)
+
+    def _ask6(self, now_ns: int, ip: bytes, hardware: bytes) -> None:
+        self.upper.solicit6(now_ns, self, ip, hardware)
+
+    # --- time
+
+    def timer(self) -> int | None:
+        """When `timeout` is to be called."""
+        both = (self.neighbours4.timer(), self.neighbours6.timer())
+        return min((each for each in both if each is not None), default=None)
+
+    def timeout(self, now_ns: int) -> None:
+        """What is due."""
+        self.neighbours4.timeout(now_ns)
+        self.neighbours6.timeout(now_ns)

@@ -1,0 +1,193 @@
+"""A stack of its own behind a veth: what is outside reaches programs through the Sentry alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import Bundle, kvm_is_usable
+from tests.e2e.client import Client
+from tests.e2e.talker import Talker
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+]
+INSIDE = """
+import errno, os, socket, struct, sys
+def server(family, address, port):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    return sock
+v4 = server(socket.AF_INET, "0.0.0.0", 7)
+v6 = server(socket.AF_INET6, "::", 8)
+asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def echo(sock):
+    data, sender = sock.recvfrom(70000)
+    sock.sendto(data, sender)
+    return len(data), sender[0]
+def ask(address, port, size):
+    asking.sendto(bytes(size), (address, port))
+    data, sender = asking.recvfrom(70000)
+    return len(data), sender
+def refused(address, port, told):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IP, 11, told)  # IP_RECVERR
+    try:
+        sock.connect((address, port))
+        sock.send(b"x")
+        sock.settimeout(10)
+        sock.recv(1)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def ping(address):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+    sock.settimeout(10)
+    sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 3000, (address, 0))
+    return len(sock.recv(4000))
+def here():
+    asking.sendto(b"x", ("10.9.0.2", 7))
+    return echo(v4), asking.recvfrom(9)
+print("ready")
+for line in sys.stdin:
+    try:
+        print(eval(line), flush=True)
+    except OSError as error:
+        print(errno.errorcode[error.errno], flush=True)
+"""
+OUTSIDE = """
+import os, socket, struct, sys
+def udp(family, address, port, size):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.settimeout(20)
+    sock.sendto(bytes(size), (address, port))
+    return sock
+def got(sock):
+    data, sender = sock.recvfrom(70000)
+    return len(data), sender[:2]
+def ping(address, size):
+    family, proto, kind = (
+        (socket.AF_INET6, socket.IPPROTO_ICMPV6, 128) if ":" in address
+        else (socket.AF_INET, socket.IPPROTO_ICMP, 8)
+    )
+    sock = socket.socket(family, socket.SOCK_DGRAM, proto)
+    sock.settimeout(20)
+    sock.sendto(bytes([kind, 0, 0, 0, 0, 0, 0, 1]) + b"p" * size, (address, 0))
+    return len(sock.recv(70000)) - 8
+def refused(address, port):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(20)
+    sock.connect((address, port))
+    sock.send(b"x")
+    try:
+        sock.recv(1)
+    except ConnectionRefusedError:
+        return "refused"
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("0.0.0.0", 9))
+server.settimeout(20)
+def echo():
+    data, sender = server.recvfrom(70000)
+    server.sendto(data, sender)
+    return len(data), sender[0]
+open("/proc/sys/net/ipv4/ping_group_range", "w").write("0 0")
+kept = None
+print("ready", flush=True)
+for line in sys.stdin:
+    exec(line)
+"""
+
+
+class Outside:
+    """A program of the host in a namespace of its own, at the other end of the veth."""
+
+    def __init__(self) -> None:
+        self.talker = Talker(["unshare", "--net", sys.executable, "-uc", OUTSIDE])
+        self.pid = self.talker.process.pid
+        assert self.talker.hear() == "ready"
+
+    def do(self, line: str) -> str:
+        self.talker.say(f"print({line}, flush=True)")
+        return self.talker.hear()
+
+    def begin(self, line: str) -> None:
+        self.talker.say(line)
+
+
+def ip(pid: int, *commands: str) -> None:
+    for command in commands:
+        subprocess.run(["nsenter", f"--target={pid}", "--net", "ip", *command.split()], check=True)
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    made = Outside()
+    yield made
+    made.talker.end()
+
+
+@pytest.fixture
+def inside(tmp_path: Path, debian: Path, outside: Outside) -> Iterator[Talker]:
+    """A container whose namespace gets its interface, as engines do it, after `create`."""
+    bundle = Bundle(tmp_path / "bundle", debian).args("python3", "-uc", INSIDE)
+    bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
+    holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
+    holder.hear()
+    pid = holder.process.pid
+    ip(pid, f"link add eth0 type veth peer name eth0 netns {outside.pid}")
+    ip(
+        pid,
+        "addr add 10.9.0.2/24 dev eth0",
+        "addr add fd09::2/64 dev eth0 nodad",
+        "link set eth0 up",
+    )
+    ip(pid, "link set lo up")
+    ip(outside.pid, "addr add 10.9.0.1/24 dev eth0", "addr add fd09::1/64 dev eth0 nodad")
+    ip(outside.pid, "link set eth0 up", "link set lo up")
+    ip(pid, "route add default via 10.9.0.1")
+    others = [each for each in bundle.document["linux"]["namespaces"] if each["type"] != "network"]
+    network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
+    bundle.document["linux"]["namespaces"] = [*others, network]
+    client = Client(bundle)
+    talker = Talker(client.command("--TESTONLY-own-stack", "run", f"--bundle={bundle.write()}", "c"))
+    assert talker.hear() == "ready"
+    yield talker
+    talker.end()
+    holder.end()
+
+
+def test_ping_and_datagrams_of_all_sizes_go_both_ways(inside: Talker, outside: Outside) -> None:
+    assert outside.do("ping('10.9.0.2', 56)") == "56"
+    assert outside.do("ping('fd09::2', 56)") == "56"
+    assert outside.do("ping('10.9.0.2', 60000)") == "60000"
+    assert outside.do("ping('fd09::2', 60000)") == "60000"
+    for size in (0, 1, 1472, 1473, 60000):
+        outside.begin(f"kept = udp(socket.AF_INET, '10.9.0.2', 7, {size})")
+        inside.say("echo(v4)")
+        assert inside.hear() == f"({size}, '10.9.0.1')"
+        assert outside.do("got(kept)") == f"({size}, ('10.9.0.2', 7))"
+        outside.begin(f"kept = udp(socket.AF_INET6, 'fd09::2', 8, {size})")
+        inside.say("echo(v6)")
+        assert inside.hear() == f"({size}, 'fd09::1')"
+        assert outside.do("got(kept)") == f"({size}, ('fd09::2', 8))"
+        inside.say(f"ask('10.9.0.1', 9, {size})")
+        assert outside.do("echo()") == f"({size}, '10.9.0.2')"
+        assert inside.hear() == f"({size}, ('10.9.0.1', 9))"
+    inside.say("ping('10.9.0.1')")
+    assert inside.hear() == "3008"
+    inside.say("here()")
+    assert inside.hear() == "((1, '10.9.0.2'), (b'x', ('10.9.0.2', 7)))"
+
+
+def test_port_that_nobody_has_is_refused_both_ways(inside: Talker, outside: Outside) -> None:
+    assert outside.do("refused('10.9.0.2', 77)") == "refused"
+    inside.say("refused('10.9.0.1', 77, 0)")
+    assert inside.hear() == "ECONNREFUSED"
+    inside.say("refused('10.9.0.77', 77, 1)")
+    assert inside.hear() == "EHOSTUNREACH"

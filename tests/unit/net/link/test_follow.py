@@ -1,0 +1,131 @@
+"""Links come and go with the interfaces of the host."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from sentry.abi.netlink import ARPHRD_ETHER, ARPHRD_LOOPBACK, IFF_UP
+from sentry.abi.socket import AF_INET
+from sentry.errors import EMFILE
+from sentry.net.interfaces import Address, Interface
+from sentry.net.ip.layer import IpLayer
+from sentry.net.ip.seam import Outgoing
+from sentry.net.link.follow import Uplinks
+from sentry.net.stack import Stack
+from tests.unit.net.wired import SECOND_NS, hardware, ip4
+
+
+class Process:
+    """It gives a descriptor for each interface."""
+
+    def __init__(self) -> None:
+        self.given: dict[int, int] = {}
+
+    async def uplink(self, index: int) -> int:
+        if index == 9:
+            raise EMFILE
+        self.given[index] = os.open("/dev/null", os.O_RDWR)
+        return self.given[index]
+
+
+class Timer:
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.watched: dict[int, int] = {}
+        self.timers: list[tuple[int, Any, Timer]] = []
+        self.soon: list[Any] = []
+
+    def watch(self, fd: int, events: int, callback: Any = None) -> None:
+        self.watched[fd] = events
+
+    def now_ns(self) -> int:
+        return SECOND_NS
+
+    def call_at(self, at_ns: int, callback: Any) -> Timer:
+        timer = Timer()
+        self.timers.append((at_ns, callback, timer))
+        return timer
+
+    def call_soon(self, callback: Any) -> None:
+        self.soon.append(callback)
+
+
+class World:
+    def __init__(self) -> None:
+        self.stack = Stack(None, {})
+        self.layer = self.stack.ip = IpLayer(self.stack.interfaces, {}, os.urandom)
+        self.process, self.loop = Process(), Loop()
+        self.uplinks = Uplinks(self.stack, self.layer, self.process, self.loop)  # type: ignore[arg-type]
+
+    def show(self, index: int, flags: int = IFF_UP, kind: int = ARPHRD_ETHER) -> Interface:
+        made = Interface(index, f"eth{index}", kind, flags, 1500, hardware(index))
+        made.addresses = [Address(AF_INET, ip4(index), 24, 0)]
+        self.stack.interfaces.insert(made)
+        return made
+
+    def follow(self) -> None:
+        with pytest.raises(StopIteration):
+            self.uplinks.follow().send(None)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_each_ethernet_interface_that_is_up_has_a_link(world: World) -> None:
+    world.show(2)
+    world.show(3, flags=0)
+    world.show(4, kind=ARPHRD_LOOPBACK)
+    world.show(9)  # there is no socket for it
+    world.follow()
+    assert [*world.layer.links] == [2] and [*world.process.given] == [2]
+    world.show(3)
+    world.follow()
+    assert sorted(world.layer.links) == [2, 3]
+    assert world.layer.is_local(ip4(3))
+    world.uplinks.close()
+
+
+def test_link_goes_with_its_interface_and_its_descriptor_too(world: World) -> None:
+    world.show(2)
+    world.follow()
+    fd = world.process.given[2]
+    world.stack.interfaces.remove(2)
+    world.follow()
+    assert not world.layer.links and world.loop.watched[fd] == 0
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+def test_other_hardware_address_is_followed(world: World) -> None:
+    world.show(2)
+    world.follow()
+    world.show(2).hardware = hardware(7)
+    world.follow()
+    assert world.layer.links[2].hardware == hardware(7)
+    world.uplinks.close()
+
+
+def test_first_timer_of_the_layer_is_one_of_the_loop(world: World) -> None:
+    world.show(2)
+    world.follow()
+    assert not world.loop.timers
+    world.layer.send(SECOND_NS, Outgoing(ip4(9), 253, (b"x",)))
+    (flush,) = world.loop.soon
+    flush()
+    ((at_ns, due, timer),) = world.loop.timers
+    assert at_ns == 2 * SECOND_NS and not timer.cancelled
+    due()
+    assert [each[0] for each in world.loop.timers] == [2 * SECOND_NS] * 2
+    world.uplinks.close()
+    assert world.loop.timers[-1][2].cancelled
