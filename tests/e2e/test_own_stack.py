@@ -155,7 +155,9 @@ def inside(tmp_path: Path, debian: Path, outside: Outside) -> Iterator[Talker]:
     network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
     bundle.document["linux"]["namespaces"] = [*others, network]
     client = Client(bundle)
-    talker = Talker(client.command("--TESTONLY-own-stack", "run", f"--bundle={bundle.write()}", "c"))
+    talker = Talker(
+        client.command("--TESTONLY-own-stack", "run", f"--bundle={bundle.write()}", "c")
+    )
     assert talker.hear() == "ready"
     yield talker
     talker.end()

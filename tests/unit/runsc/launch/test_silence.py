@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from runsc import host
 from runsc.launch import packet_sockets, silence
-from sentry.abi.sched import CLONE_NEWNET
 from sentry.abi.socket import ETH_P_ARP, IPPROTO_TCP
 from sentry.net.host.protocol import FIRST_OF_HOST
 from sentry.net.ip import ipv4
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.link import ethernet, vnet
+from tests.namespaces import Namespace
 
 pytestmark = [
     pytest.mark.root,
@@ -28,38 +26,6 @@ pytestmark = [
 WAIT_S = 20
 OURS, THEIRS = "10.9.0.2", "10.9.0.1"
 SYN, RST, ACK = 2, 4, 16
-
-
-class Namespace:
-    """A network namespace, by a thread that is in it."""
-
-    def __init__(self) -> None:
-        self.fd = -1
-        self.run(self._make)
-
-    def _make(self) -> None:
-        host.unshare(CLONE_NEWNET)
-        self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-
-    def run(self, body: Callable[[], Any]) -> Any:
-        """What `body` gives there."""
-        result: list[Any] = []
-
-        def inside() -> None:
-            if self.fd >= 0:
-                host.setns(self.fd, CLONE_NEWNET)
-            result.append(body())
-
-        thread = threading.Thread(target=inside)
-        thread.start()
-        thread.join()
-        (value,) = result
-        return value
-
-    def ip(self, *commands: str) -> None:
-        """ip(8) there."""
-        for command in commands:
-            self.run(lambda command=command: subprocess.run(["ip", *command.split()], check=True))
 
 
 @pytest.fixture
@@ -133,17 +99,9 @@ def answer(sock: socket.socket, open_port: int) -> None:
         return
 
 
-def hardware_of(namespace: Namespace) -> str:
-    def body() -> str:
-        shown = subprocess.check_output(["ip", "-o", "link", "show", "eth0"], text=True)
-        return shown.split("link/ether ")[1].split()[0]
-
-    return str(namespace.run(body))
-
-
 def test_open_and_closed_port_get_our_answer_alone(ends: tuple[Namespace, Namespace]) -> None:
     ours, theirs = ends
-    theirs.ip(f"neigh replace {OURS} lladdr {hardware_of(ours)} dev eth0")
+    theirs.ip(f"neigh replace {OURS} lladdr {ours.hardware()} dev eth0")
     listener = ours.run(lambda: socket.create_server((OURS, 80)))
     sock, silencer = packet_socket(ours), ours.run(silence.silence)
     watching = packet_socket(theirs)
@@ -172,7 +130,7 @@ def test_silenced_host_answers_nothing_and_its_own_ports_go_on(
     ends: tuple[Namespace, Namespace],
 ) -> None:
     ours, theirs = ends
-    theirs.ip(f"neigh replace {OURS} lladdr {hardware_of(ours)} dev eth0")
+    theirs.ip(f"neigh replace {OURS} lladdr {ours.hardware()} dev eth0")
     silencer = ours.run(silence.silence)
     ours.run(silence.keep_ports)
     assert connect(theirs, 81, 0.3) == "TimeoutError"
@@ -198,7 +156,7 @@ def test_frames_of_the_hosts_ports_and_of_vlans_are_not_seen(
 ) -> None:
     ours, theirs = ends
     silencer, sock, sender = ours.run(silence.silence), packet_socket(ours), packet_socket(theirs)
-    hardware = bytes.fromhex(hardware_of(ours).replace(":", ""))
+    hardware = bytes.fromhex(ours.hardware().replace(":", ""))
     link = ethernet.build(hardware, b"\x02" + bytes(5), 0x800)
     source, target = socket.inet_aton(THEIRS), socket.inet_aton(OURS)
 
