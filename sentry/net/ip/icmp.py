@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import IPPROTO_ICMP
+from sentry.abi.socket import IP_PMTUDISC_DONT, IPPROTO_ICMP
 from sentry.errors import (
     ECONNREFUSED,
     EHOSTDOWN,
@@ -41,6 +41,7 @@ LIMITED: Final = (
 INTERNET_CONTROL: Final = 0xC0
 KEPT_TOS: Final = 0x1E
 QUOTED_LEAST: Final = 8
+STAMP_SIZE: Final = 4
 DAY_MS: Final = 86_400_000
 UNREACHABLE: Final[tuple[tuple[type[Errno], bool], ...]] = (
     (ENETUNREACH, False), (EHOSTUNREACH, False), (ENOPROTOOPT, True), (ECONNREFUSED, True),
@@ -94,15 +95,16 @@ class Icmp:
         if kind == abi.ICMP_ECHOREPLY:
             self._layer.counters["Icmp.OutEchoReps"] += 1
         out = Outgoing(packet.source, IPPROTO_ICMP, (message,), source, packet.tos)
+        out.discover = IP_PMTUDISC_DONT
         self._layer.send_or_drop(now_ns, out)
 
     def _timestamp(self, now_ns: int, packet: Arrived) -> None:
         """icmp_timestamp(): milliseconds since midnight, as the clock of the sandbox says."""
         data = packet.payload
-        if len(data) < HEADER_SIZE + 12 or packet.is_group:
+        if len(data) < HEADER_SIZE + STAMP_SIZE or packet.is_group:
             return
         now_ms = self._layer.wall_ms() % DAY_MS
-        rest = bytes(data[4:12]) + struct.pack(">II", now_ms, now_ms)
+        rest = bytes(data[4 : HEADER_SIZE + STAMP_SIZE]) + struct.pack(">II", now_ms, now_ms)
         self._reply(now_ns, packet, abi.ICMP_TIMESTAMPREPLY, rest)
 
     def _error(self, now_ns: int, packet: Arrived) -> None:
@@ -157,6 +159,7 @@ class Icmp:
         message = message[:2] + struct.pack(">H", checksum(message)) + message[4:]
         tos = packet.tos & KEPT_TOS | INTERNET_CONTROL
         out = Outgoing(packet.source, IPPROTO_ICMP, (message,), packet.target, tos)
+        out.discover = IP_PMTUDISC_DONT
         counters["Icmp.OutMsgs"] += 1
         if kind == abi.ICMP_DEST_UNREACH:
             counters["Icmp.OutDestUnreachs"] += 1

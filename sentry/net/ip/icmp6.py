@@ -129,7 +129,7 @@ class Icmp6:
             return
         if packet.source == ipv6.ANY or ipv6.is_multicast(packet.source):
             return
-        if packet.protocol == IPPROTO_ICMPV6 and _is_error(packet.payload):
+        if _is_error(packet):
             return
         if not self._layer.limit6.allows(now_ns, packet.source):
             return
@@ -140,8 +140,13 @@ class Icmp6:
         self.send(now_ns, kind, struct.pack(">I", info) + quoted, out, code)
 
 
-def _is_error(payload: memoryview) -> bool:
-    return not len(payload) or payload[0] < INFORMATIONAL or payload[0] == ndp.REDIRECT
+def _is_error(packet: Arrived) -> bool:
+    """Behind its extension headers, or it is cut there: is_ineligible()."""
+    whole = packet.head + bytes(packet.payload)
+    protocol, at = ipv6.transport_of(whole)
+    if protocol != IPPROTO_ICMPV6:
+        return False
+    return at >= len(whole) or whole[at] < INFORMATIONAL or whole[at] == ndp.REDIRECT
 
 
 def _errno(kind: int, code: int) -> tuple[int, bool]:

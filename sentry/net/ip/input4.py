@@ -49,6 +49,8 @@ def arrived(
             where = options.wrong_at << POINTER_SHIFT
             layer.icmp.complain(now_ns, packet, ICMP_PARAMETERPROB, 0, where)
             return
+        if options.end >= 0:  # nobody is shown what stands behind it
+            packet.head = head[: ipv4.HEADER_SIZE + options.end].ljust(header.size, b"\0")
         if options.has_source_route:  # net.ipv4.conf.*.accept_source_route is 0
             return
     if not header.is_fragment or _reassemble(layer, now_ns, header, packet):

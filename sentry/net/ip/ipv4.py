@@ -84,14 +84,17 @@ class Options(NamedTuple):
     wrong_at: int = -1
     """Where the header is wrong, in bytes; -1: nowhere."""
     has_source_route: bool = False
+    end: int = -1
+    """Where the list ends before the header does; -1: it does not."""
 
 
 def check_options(options: bytes) -> Options:
     """Of a packet that came: ip_options_compile()."""
-    at, seen = 0, set[int]()
+    at, seen, end = 0, set[int](), -1
     while at < len(options):
         kind = options[at]
         if kind == END:
+            end = at
             break
         if kind == NOOP:
             at += 1
@@ -101,7 +104,7 @@ def check_options(options: bytes) -> Options:
             return Options(HEADER_SIZE + at + wrong)
         seen.add(kind)
         at += options[at + 1]
-    return Options(-1, not seen.isdisjoint(SOURCE_ROUTES))
+    return Options(-1, not seen.isdisjoint(SOURCE_ROUTES), end)
 
 
 def _wrong_at(options: bytes, at: int, seen: set[int]) -> int:
@@ -111,7 +114,7 @@ def _wrong_at(options: bytes, at: int, seen: set[int]) -> int:
         return 0
     size = options[at + 1]
     if not 2 <= size <= len(options) - at:
-        return 1
+        return 0
     if kind == ROUTER_ALERT:
         return 1 if size < 4 else -1
     if kind not in (RECORD_ROUTE, TIMESTAMP, *SOURCE_ROUTES):

@@ -149,6 +149,23 @@ def walk(data: Bytes, following: int, target_is_group: bool) -> Walk:
     return DROPPED
 
 
+def transport_of(data: Bytes) -> tuple[int, int]:
+    """The protocol behind all extension headers and where it begins, whatever they say; where one
+    is cut, that one. ipv6_skip_exthdr()."""
+    following, at = data[6], HEADER_SIZE
+    for _ in range(MAX_HEADERS):
+        if following not in EXTENSIONS or len(data) < at + 8:
+            break
+        if following == IPPROTO_FRAGMENT:
+            if parse_fragment(data, at).offset:
+                break
+            size = FRAGMENT_SIZE
+        else:
+            size = 8 + data[at + 1] * 8
+        following, at = data[at], at + size
+    return following, at
+
+
 def _routing(data: Bytes, at: int) -> Walk | None:
     """No segment may be left, for none is a router here: ipv6_rthdr_rcv()."""
     if data[at + 3]:

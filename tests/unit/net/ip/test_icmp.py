@@ -88,4 +88,4 @@ def test_time_stamp_is_answered(host: Host) -> None:
     host.hear(message(13, 0, b"\0\1\0\2", bytes(range(12))))
     (reply,) = host.frames()
     assert reply[34] == 14
-    assert reply[38:] == b"\0\1\0\2" + bytes(range(4)) + (5).to_bytes(4) * 2
+    assert reply[38:] == b"\0\1\0\2" + bytes(range(4)) + (5).to_bytes(4) * 2  # others are ours

@@ -41,7 +41,7 @@ def test_wrong_option_is_a_parameter_problem_and_a_source_route_is_dropped(host:
     host.hear(packet(b"a", b"\x07\x01\0\0"))
     host.hear(packet(b"b", b"\x83\x03\x04\0"))
     host.hear(packet(b"c", b"\x94\x04\0\0"))
-    assert complaints(host) == [(12, 0, 21)]
+    assert complaints(host) == [(12, 0, 20)]
     assert [bytes(each.payload) for each in kept.packets] == [b"c"]
 
 
