@@ -19,6 +19,8 @@ _HEADER: Final = struct.Struct(">BBHHHBBH4s4s")
 END, NOOP, RECORD_ROUTE, TIMESTAMP, LOOSE_ROUTE, ROUTER_ALERT, STRICT_ROUTE = (
     0, 1, 7, 68, 131, 148, 137,
 )  # fmt: skip
+WITH_ADDRESS, PRESPECIFIED = 1, 3
+"""What a TIMESTAMP asks for, beside the times."""
 SOURCE_ROUTES: Final = (LOOSE_ROUTE, STRICT_ROUTE)
 
 
@@ -117,19 +119,34 @@ def _wrong_at(options: bytes, at: int, seen: set[int]) -> int:
         return 0
     if kind == ROUTER_ALERT:
         return 1 if size < 4 else -1
-    if kind not in (RECORD_ROUTE, TIMESTAMP, *SOURCE_ROUTES):
+    if kind in SOURCE_ROUTES:
+        wrong = _too_small(options, at, 3)
+        return 0 if wrong < 0 and not seen.isdisjoint(SOURCE_ROUTES) else wrong
+    if kind not in (RECORD_ROUTE, TIMESTAMP):
         return -1
-    least, room = (5, 4) if kind == TIMESTAMP else (4, 4)
-    if size < least - 1 or (kind == TIMESTAMP and size < 4):
-        return 1
-    if options[at + 2] < least:
-        return 2
-    if kind in seen or (kind in SOURCE_ROUTES and not seen.isdisjoint(SOURCE_ROUTES)):
+    if kind in seen:
         return 0
-    pointer = options[at + 2]
-    if kind == RECORD_ROUTE and pointer <= size and pointer + room - 1 > size:
-        return 2
-    return -1
+    wrong = _too_small(options, at, 4 if kind == TIMESTAMP else 3)
+    return wrong if wrong >= 0 else _no_room(options, at)
+
+
+def _too_small(options: bytes, at: int, least: int) -> int:
+    """The size, and the pointer behind it, which counts from 1."""
+    if options[at + 1] < least:
+        return 1
+    return 2 if options[at + 2] <= least else -1
+
+
+def _no_room(options: bytes, at: int) -> int:
+    """What is to be filled in has to fit, or nothing is."""
+    size, pointer = options[at + 1], options[at + 2]
+    if options[at] == RECORD_ROUTE:
+        return 2 if pointer <= size < pointer + 3 else -1
+    flags = options[at + 3] & 15
+    if pointer > size:
+        return 3 if flags != PRESPECIFIED and options[at + 3] >> 4 == 15 else -1
+    has_address = flags in (WITH_ADDRESS, PRESPECIFIED)
+    return 2 if pointer + (7 if has_address else 3) > size else -1
 
 
 def is_multicast(ip: bytes) -> bool:
