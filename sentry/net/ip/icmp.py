@@ -74,7 +74,7 @@ class Icmp:
         if kind == abi.ICMP_ECHO:
             counters["Icmp.InEchos"] += 1
             if not self._layer.ignores_echo(packet):
-                self._reply(now_ns, packet, abi.ICMP_ECHOREPLY, bytes(data[4:]))
+                self._reply(now_ns, packet, abi.ICMP_ECHOREPLY, data[1], bytes(data[4:]))
         elif kind == abi.ICMP_TIMESTAMP:
             counters["Icmp.InTimestamps"] += 1
             self._timestamp(now_ns, packet)
@@ -86,9 +86,9 @@ class Icmp:
         """A complaint about ICMP itself: raw and ping sockets have sent it, which hear of it."""
         return False
 
-    def _reply(self, now_ns: int, packet: Arrived, kind: int, rest: bytes) -> None:
+    def _reply(self, now_ns: int, packet: Arrived, kind: int, code: int, rest: bytes) -> None:
         """To who asked, from the address that was asked unless that is a group's."""
-        message = bytes([kind, 0, 0, 0]) + rest
+        message = bytes([kind, code, 0, 0]) + rest
         message = message[:2] + struct.pack(">H", checksum(message)) + message[4:]
         source = b"" if packet.is_group else packet.target
         self._layer.counters["Icmp.OutMsgs"] += 1
@@ -105,7 +105,7 @@ class Icmp:
             return
         now_ms = self._layer.wall_ms() % DAY_MS
         rest = bytes(data[4 : HEADER_SIZE + STAMP_SIZE]) + struct.pack(">II", now_ms, now_ms)
-        self._reply(now_ns, packet, abi.ICMP_TIMESTAMPREPLY, rest)
+        self._reply(now_ns, packet, abi.ICMP_TIMESTAMPREPLY, 0, rest)
 
     def _error(self, now_ns: int, packet: Arrived) -> None:
         """icmp_unreach(), icmp_redirect(): what is quoted says whom it is for."""

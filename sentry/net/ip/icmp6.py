@@ -72,7 +72,7 @@ class Icmp6:
         source = b"" if packet.is_group else packet.target
         self.send(now_ns, abi.ICMPV6_ECHO_REPLY, rest, Outgoing(
             packet.source, IPPROTO_ICMPV6, (), source, packet.tos, index=self._index_for(packet),
-        ))  # fmt: skip
+        ), packet.payload[1])  # fmt: skip
         self._layer.counters["Icmp6.OutEchoReplies"] += 1
 
     @staticmethod
