@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 SOLICITED: Final = b"\xff\x02" + bytes(9) + b"\x01\xff"
 ALL_SYSTEMS4: Final = b"\xe0\0\0\x01"
 MAX_MTU: Final = 65535
+MAX_SOURCES: Final = 1024
 
 
 class IpLayer:
@@ -59,6 +60,8 @@ class IpLayer:
         self.fib = Fib()
         self.links: dict[int, EthernetLink] = {}
         self.exceptions = Exceptions()
+        self._sources: dict[tuple[int, bytes], bytes] = {}
+        """By interface and where a packet goes: what was selected since routes have changed."""
         self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
         self.limit4, self.limit6 = ErrorLimit(), ErrorLimit()
         self.icmp, self.icmp6 = Icmp(self), Icmp6(self)
@@ -82,6 +85,7 @@ class IpLayer:
         """Routes or addresses have changed."""
         yield from self.fib.rebuild(routes)
         self.exceptions.clear()
+        self._sources.clear()
 
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""
@@ -242,9 +246,17 @@ class IpLayer:
         return interface
 
     def _select(self, interface: Interface, target: bytes, next_hop: bytes) -> bytes:
-        if len(target) == 4:
-            return source.select4(interface, next_hop)
-        return source.select6(interface, self.interfaces, target)
+        key = interface.index, next_hop if len(target) == 4 else target
+        known = self._sources.get(key)
+        if known is None:
+            if len(self._sources) >= MAX_SOURCES:
+                self._sources.clear()
+            if len(target) == 4:
+                known = source.select4(interface, next_hop)
+            else:
+                known = source.select6(interface, self.interfaces, target)
+            self._sources[key] = known
+        return known
 
     # --- for links
 
