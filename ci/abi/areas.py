@@ -487,6 +487,8 @@ ENUMS = {
         "RTM_GETNETCONF",
         "RTM_GETSTATS",
         "RTM_GETNEIGHTBL",
+        "NDA_DST",
+        "NDA_LLADDR",
         "RTM_GETMULTICAST",
         "RTM_GETANYCAST",
         "RTNLGRP_LINK",

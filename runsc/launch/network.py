@@ -41,6 +41,8 @@ DUMPS = {
     abi.RTM_GETROUTE: abi.RTMSG.size,
 }
 """What is listed, and the size of a request without wishes."""
+NEIGHBOURS = {abi.RTM_GETNEIGH: abi.NDMSG.size}
+"""Also for who has the interfaces' packets: neighbours that an administrator has set."""
 GROUPS = (
     abi.RTNLGRP_LINK, abi.RTNLGRP_IPV4_IFADDR, abi.RTNLGRP_IPV6_IFADDR, abi.RTNLGRP_IPV4_ROUTE,
     abi.RTNLGRP_IPV6_ROUTE,
@@ -170,6 +172,7 @@ def serve(
 ) -> None:
     """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
     answered, and nothing of it stays."""
+    owns_packets = bool(uplinks)
     poll = select.poll()
     poll.register(sentry, select.POLLIN)
     poll.register(watch.sock, select.POLLIN)
@@ -188,7 +191,8 @@ def serve(
         number = 0
         try:
             if _is_list(data):
-                _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1])
+                wanted = DUMPS | NEIGHBOURS if owns_packets else DUMPS
+                _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
             elif data:
                 made = _answer(data, given, uplinks)
         except OSError as error:
@@ -223,13 +227,15 @@ def _is_list(data: bytes) -> bool:
     return len(data) >= size and protocol.HEADER.unpack_from(data)[0] == protocol.LIST
 
 
-def _list(sentry: socket.socket, netlink: socket.socket, watch: Watch, known: int) -> None:
+def _list(
+    sentry: socket.socket, netlink: socket.socket, watch: Watch, known: int, dumps: dict[int, int]
+) -> None:
     """All but the last packet of the answer. Raises: OSError."""
     watch.look()
     changes, watch.is_told = watch.changes, False
-    for kind in DUMPS:
+    for kind, size in dumps.items():
         if kind == abi.RTM_GETLINK or known != changes:
-            for part in _dump(netlink, kind):
+            for part in _dump(netlink, kind, size):
                 _send(sentry, 0, part, 1, changes)
 
 
@@ -277,11 +283,11 @@ def _bind(fd: int, address: bytes) -> None:
         sock.detach()
 
 
-def _dump(netlink: socket.socket, kind: int) -> Iterator[bytes]:
+def _dump(netlink: socket.socket, kind: int, request_size: int) -> Iterator[bytes]:
     """All messages of a list, as they come: whole ones in each part."""
-    size = abi.NLMSGHDR.size + DUMPS[kind]
+    size = abi.NLMSGHDR.size + request_size
     flags = abi.NLM_F_REQUEST | abi.NLM_F_DUMP
-    netlink.sendto(abi.NLMSGHDR.pack(size, kind, flags, 1, 0) + bytes(DUMPS[kind]), (0, 0))
+    netlink.sendto(abi.NLMSGHDR.pack(size, kind, flags, 1, 0) + bytes(request_size), (0, 0))
     while True:
         part = netlink.recv(1 << 16)
         yield part

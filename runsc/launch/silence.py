@@ -24,7 +24,6 @@ from sentry.net.host.protocol import FIRST_OF_HOST
 NETLINK_NETFILTER: Final = 12
 PORTS: Final = "/proc/sys/net/ipv4/ip_local_port_range"
 LAST_PORT: Final = 65535
-TABLE: Final = b"runsc\0"
 CHAIN: Final = b"in\0"
 PRIORITY: Final = -500
 """Before fragments are put together for connection tracking (-400)."""
@@ -78,18 +77,24 @@ def _arp_replies() -> bytes:
     return _payload(base, ARP_OPERATION_AT, len(ARP_REPLY)) + _equals(ARP_REPLY) + _accept()
 
 
+def _own_name() -> bytes:
+    """Of a table: another may be going just now, with who made it."""
+    return b"runsc-" + os.urandom(4).hex().encode() + b"\0"
+
+
 def _make(sock: socket.socket, family: int, hook: int, rules: list[bytes]) -> None:
     """A table with one chain. Raises: OSError."""
+    name = _own_name()
     place = _nested(
         nft.NFTA_CHAIN_HOOK,
         _number(nft.NFTA_HOOK_HOOKNUM, hook) + _number(nft.NFTA_HOOK_PRIORITY, PRIORITY),
     )
-    table = _attribute(nft.NFTA_TABLE_NAME, TABLE)
+    table = _attribute(nft.NFTA_TABLE_NAME, name)
     table += _number(nft.NFTA_TABLE_FLAGS, nft.NFT_TABLE_F_OWNER)
-    chain = _attribute(nft.NFTA_CHAIN_TABLE, TABLE) + _attribute(nft.NFTA_CHAIN_NAME, CHAIN) + place
+    chain = _attribute(nft.NFTA_CHAIN_TABLE, name) + _attribute(nft.NFTA_CHAIN_NAME, CHAIN) + place
     chain += _number(nft.NFTA_CHAIN_POLICY, nft.NF_DROP)
     chain += _attribute(nft.NFTA_CHAIN_TYPE, b"filter\0")
-    where = _attribute(nft.NFTA_RULE_TABLE, TABLE) + _attribute(nft.NFTA_RULE_CHAIN, CHAIN)
+    where = _attribute(nft.NFTA_RULE_TABLE, name) + _attribute(nft.NFTA_RULE_CHAIN, CHAIN)
     bodies = [(nft.NFT_MSG_NEWTABLE, abi.NLM_F_EXCL, table), (nft.NFT_MSG_NEWCHAIN, 0, chain)]
     bodies += [
         (nft.NFT_MSG_NEWRULE, abi.NLM_F_APPEND, where + _nested(nft.NFTA_RULE_EXPRESSIONS, rule))

@@ -177,6 +177,19 @@ def parse_address(body: bytes) -> tuple[int, Address | None]:
     )  # fmt: skip
 
 
+def parse_neighbour(body: bytes) -> tuple[int, bytes, bytes] | None:
+    """struct ndmsg: the interface, the address and the hardware address of one that an
+    administrator has set."""
+    if len(body) < abi.NDMSG.size:
+        return None
+    info = abi.NDMSG.unpack(body[: abi.NDMSG.size])
+    found = parse_attributes(body[abi.NDMSG.size :])
+    ip, hardware = found.get(abi.NDA_DST, b""), found.get(abi.NDA_LLADDR, b"")
+    if not info.ndm_state & abi.NUD_PERMANENT or len(ip) != SIZES.get(info.ndm_family):
+        return None
+    return (info.ndm_ifindex, ip, hardware) if len(hardware) == 6 else None
+
+
 def parse_route(body: bytes) -> Route | None:
     """struct rtmsg; those that follow from the addresses are made from them."""
     if len(body) < abi.RTMSG.size:

@@ -40,8 +40,8 @@ class HostView:
         self._is_stale = False
         """There have been more, and nobody has looked yet."""
         self._is_looking = False
-        self.follow: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """What has to follow every change, after it is shown."""
+        self.follow: Callable[[list[bytes]], Coroutine[Any, Any, None]] | None = None
+        """What has to follow every change, after it is shown: it gets the list."""
         process.on_change = self._changed
 
     def check(self) -> None:
@@ -92,4 +92,4 @@ class HostView:
             await driven(steps, Mode.UNINTERRUPTIBLE)
             self._changes = answer.changes
             if self.follow is not None and not links_only:
-                await self.follow()
+                await self.follow(answer.parts)

@@ -46,14 +46,14 @@ class Icmp6:
     def arrived(self, now_ns: int, packet: Arrived) -> bool:
         """icmpv6_rcv()."""
         data, counters = packet.payload, self._layer.counters
-        counters["Icmp6.InMsgs"] += 1
+        counters["Icmp6InMsgs"] += 1
         before = pseudo_sum(packet.source, packet.target, IPPROTO_ICMPV6, len(data))
         if len(data) < HEADER_SIZE or (not packet.checksum_is_good and checksum(data, before)):
-            counters["Icmp6.InErrors"] += 1
+            counters["Icmp6InErrors"] += 1
             return True
         kind = data[0]
         if kind == abi.ICMPV6_ECHO_REQUEST:
-            counters["Icmp6.InEchos"] += 1
+            counters["Icmp6InEchos"] += 1
             if not self._layer.ignores_echo(packet):
                 self._echo(now_ns, packet)
         elif kind in discovery.KINDS:
@@ -73,7 +73,7 @@ class Icmp6:
         self.send(now_ns, abi.ICMPV6_ECHO_REPLY, rest, Outgoing(
             packet.source, IPPROTO_ICMPV6, (), source, packet.tos, index=self._index_for(packet),
         ), packet.payload[1])  # fmt: skip
-        self._layer.counters["Icmp6.OutEchoReplies"] += 1
+        self._layer.counters["Icmp6OutEchoReplies"] += 1
 
     @staticmethod
     def _index_for(packet: Arrived) -> int:
@@ -119,7 +119,7 @@ class Icmp6:
         before = pseudo_sum(source, out.target, IPPROTO_ICMPV6, len(plain))
         message = plain[:2] + struct.pack(">H", checksum(plain, before)) + rest
         out.source, out.pieces = source, (message,)
-        self._layer.counters["Icmp6.OutMsgs"] += 1
+        self._layer.counters["Icmp6OutMsgs"] += 1
         self._layer.send_or_drop(now_ns, out)
 
     def complain(self, now_ns: int, packet: Arrived, kind: int, code: int, info: int = 0) -> None:

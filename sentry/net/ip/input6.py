@@ -37,14 +37,14 @@ def arrived(
 ) -> None:
     """ipv6_rcv(), ip6_input_finish()."""
     counters = layer.counters
-    counters["Ip6.InReceives"] += 1
+    counters["Ip6InReceives"] += 1
     header = ipv6.parse(data)
     if header is None:
-        counters["Ip6.InHdrErrors"] += 1
+        counters["Ip6InHdrErrors"] += 1
         return
     kind = layer.kind_of_target(header.target, link.index)
     if not kind or layer.is_local(header.source):
-        counters["Ip6.InAddrErrors"] += 1
+        counters["Ip6InAddrErrors"] += 1
         return
     data = data[: ipv6.HEADER_SIZE + header.payload]
     packet = Arrived(
@@ -62,7 +62,7 @@ def arrived(
         if place.protocol == IPPROTO_FRAGMENT:
             place = ipv6.DROPPED
     if place.problem >= 0:
-        counters["Ip6.InHdrErrors"] += 1
+        counters["Ip6InHdrErrors"] += 1
         layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, place.problem, place.pointer)
     elif not place.is_dropped and place.protocol != IPPROTO_NONE:
         packet.protocol = place.protocol
@@ -75,13 +75,13 @@ def _reassemble(
 ) -> memoryview | None:
     """The whole packet without a fragment header, once it is there: ipv6_frag_rcv()."""
     counters = layer.counters
-    counters["Ip6.ReasmReqds"] += 1
+    counters["Ip6ReasmReqds"] += 1
     fragment = ipv6.parse_fragment(data, place.at)
     before = bytearray(data[: place.at])
     before[place.following_at] = fragment.following
     rest = data[place.at + ipv6.FRAGMENT_SIZE :]
     if not fragment.offset and not fragment.has_more:  # RFC 6946
-        counters["Ip6.ReasmOKs"] += 1
+        counters["Ip6ReasmOKs"] += 1
         return memoryview(_with_size(before, rest))
     if not fragment.offset and _lacks_headers(before, rest, packet.is_group):
         layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, ICMPV6_HDR_INCOMP)
@@ -91,7 +91,7 @@ def _reassemble(
     try:
         whole = layer.fragments6.add(now_ns, key, piece)
     except TooLarge:
-        counters["Ip6.ReasmFails"] += 1
+        counters["Ip6ReasmFails"] += 1
         is_end = fragment.offset + len(rest) > ipv6.MAX_PAYLOAD
         where = place.at + 2 if is_end else PAYLOAD_AT
         layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, ICMPV6_HDR_FIELD, where)
@@ -100,9 +100,9 @@ def _reassemble(
         return None
     size = len(whole.head) - ipv6.HEADER_SIZE + len(whole.data)
     if size > ipv6.MAX_PAYLOAD:
-        counters["Ip6.ReasmFails"] += 1
+        counters["Ip6ReasmFails"] += 1
         return None
-    counters["Ip6.ReasmOKs"] += 1
+    counters["Ip6ReasmOKs"] += 1
     packet.checksum_is_good, packet.segment_size, packet.tos = False, 0, whole.tos
     packet.ttl = whole.head[7]
     return memoryview(_with_size(bytearray(whole.head), memoryview(whole.data)))
@@ -124,7 +124,7 @@ def _lacks_headers(before: bytearray, rest: memoryview, is_group: bool) -> bool:
 
 def protocol_unknown(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
     """Nobody speaks it here."""
-    layer.counters["Ip6.InUnknownProtos"] += 1
+    layer.counters["Ip6InUnknownProtos"] += 1
     place = ipv6.walk(packet.head, packet.head[6], packet.is_group)
     layer.icmp6.complain(now_ns, packet, ICMPV6_PARAMPROB, ICMPV6_UNK_NEXTHDR, place.following_at)
 

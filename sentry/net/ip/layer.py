@@ -139,7 +139,7 @@ class IpLayer:
     def deliver(self, now_ns: int, packet: Arrived) -> None:
         """To who looks at everything, and to its protocol. Preconditions: it is whole."""
         is_v4 = packet.is_v4
-        self.counters["Ip.InDelivers" if is_v4 else "Ip6.InDelivers"] += 1
+        self.counters["Ip.InDelivers" if is_v4 else "Ip6InDelivers"] += 1
         is_seen = self.seen(now_ns, packet)
         handler = self.handlers.get((is_v4, packet.protocol))
         if handler is None:
@@ -196,7 +196,7 @@ class IpLayer:
         try:
             output.send(self, now_ns, out)
         except Errno:
-            self.counters["Ip.OutDiscards" if len(out.target) == 4 else "Ip6.OutDiscards"] += 1
+            self.counters["Ip.OutDiscards" if len(out.target) == 4 else "Ip6OutDiscards"] += 1
 
     def path(self, now_ns: int, target: bytes, index: int = 0) -> Path:
         """The way to an address, by an interface if `index` is not 0.
@@ -305,10 +305,10 @@ class IpLayer:
         for link in list(self.links.values()):
             link.timeout(now_ns)
         for fragments, is_v4 in ((self.fragments4, True), (self.fragments6, False)):
-            row = "Ip" if is_v4 else "Ip6"
+            row = "Ip." if is_v4 else "Ip6"
             for key, head, first in fragments.timeout(now_ns):
-                self.counters[f"{row}.ReasmTimeout"] += 1
-                self.counters[f"{row}.ReasmFails"] += 1
+                self.counters[f"{row}ReasmTimeout"] += 1
+                self.counters[f"{row}ReasmFails"] += 1
                 packet = Arrived(
                     key.protocol, key.source, key.target, memoryview(first), 0, 0, key.interface,
                     head, is_group=self.kind_of_target(key.target, key.interface) != RTN_LOCAL,

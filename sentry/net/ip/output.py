@@ -95,7 +95,7 @@ def _send4(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes
 
 
 def _send6(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes, mtu: int) -> None:
-    layer.counters["Ip6.OutRequests"] += 1
+    layer.counters["Ip6OutRequests"] += 1
     size = sum(map(len, out.pieces))
     if size > ipv6.MAX_PAYLOAD:
         raise EMSGSIZE("larger than any packet")
@@ -108,17 +108,17 @@ def _send6(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes
         return
     room = mtu - ipv6.HEADER_SIZE - ipv6.FRAGMENT_SIZE
     if out.discover in NEVER_SPLIT or room < 8:
-        layer.counters["Ip6.FragFails"] += 1
+        layer.counters["Ip6FragFails"] += 1
         raise EMSGSIZE(f"the MTU is {mtu}")
     identification = int.from_bytes(layer.chance(4))
     for offset, has_more, data in split(_summed(out), room):
         fragment = ipv6.Fragment(out.protocol, offset, has_more, identification)
         own = header._replace(payload=ipv6.FRAGMENT_SIZE + len(data), following=IPPROTO_FRAGMENT)
-        layer.counters["Ip6.FragCreates"] += 1
+        layer.counters["Ip6FragCreates"] += 1
         pieces = (ipv6.build(own) + ipv6.build_fragment(fragment), data)
         packet = LinkPacket(pieces, ipv6.HEADER_SIZE + own.payload, False, out.protocol)
         link.send(now_ns, path.next_hop, packet)
-    layer.counters["Ip6.FragOKs"] += 1
+    layer.counters["Ip6FragOKs"] += 1
 
 
 def _packet(out: Outgoing, pieces: tuple[Bytes, ...], size: int, header_size: int) -> LinkPacket:

@@ -10,8 +10,9 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.netlink import ARPHRD_ETHER
-from sentry.errors import Errno
+from sentry.abi.netlink import ARPHRD_ETHER, RTM_NEWNEIGH
+from sentry.errors import EINVAL, Errno
+from sentry.net.host.interfaces import messages, parse_neighbour
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.uplink import Uplink
 from sentry.wait.fiber import Mode
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
     from sentry.net.ip.layer import IpLayer
     from sentry.net.stack import Stack
+    from sentry.wait.steps import Steps
 
+MAX_STATIC: Final = 256
+"""Neighbours of the host that are taken over: less than half of a table."""
 MAX_LINKS: Final = 16
 """As many packet sockets as the network process has."""
 
@@ -36,11 +40,12 @@ class Uplinks:
         self._process = process
         self._loop = loop
         self._uplinks: dict[int, Uplink] = {}
+        self._static: dict[tuple[int, bytes], bytes] = {}
         self._timer: Any = None
         self._timer_ns: int | None = None
 
-    async def follow(self) -> None:
-        """The list has been shown: open and close what it says. Raises: nothing of the host."""
+    async def follow(self, parts: list[bytes]) -> None:
+        """A list has been shown: open and close what it says."""
         wanted = {
             each.index: each
             for each in self._stack.interfaces
@@ -56,7 +61,25 @@ class Uplinks:
                 with suppress(Errno):  # it has gone again
                     await self._open(interface)
         await driven(self._layer.refresh(self._stack.routes), Mode.UNINTERRUPTIBLE)
+        await driven(self._set_neighbours(parts), Mode.UNINTERRUPTIBLE)
         self._after()
+
+    def _set_neighbours(self, parts: list[bytes]) -> Steps[None]:
+        """Those that an administrator of the host has set, and no longer those that were."""
+        told: dict[tuple[int, bytes], bytes] = {}
+        for kind, body in messages(parts):
+            yield
+            if kind == RTM_NEWNEIGH and len(told) < MAX_STATIC:
+                with suppress(EINVAL):  # an attribute that is cut
+                    found = parse_neighbour(body)
+                    if found is not None and found[0] in self._layer.links:
+                        told[found[:2]] = found[2]
+        for index, ip in self._static.keys() - told.keys():
+            if index in self._layer.links:
+                self._layer.links[index].neighbours(ip).drop(ip)
+        for (index, ip), hardware in told.items():
+            self._layer.links[index].neighbours(ip).set_static(ip, hardware)
+        self._static = told
 
     async def _open(self, interface: Interface) -> None:
         fd = await self._process.uplink(interface.index)

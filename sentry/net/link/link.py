@@ -127,8 +127,7 @@ class EthernetLink:
         if group:
             self.transmit(packet, group)
             return
-        table = self.neighbours4 if packet.is_v4 else self.neighbours6
-        hardware = table.resolve(now_ns, next_hop, packet)
+        hardware = self.neighbours(next_hop).resolve(now_ns, next_hop, packet)
         if hardware is not None:
             self.transmit(packet, hardware)
 
@@ -173,6 +172,10 @@ class EthernetLink:
         self.outgoing_bytes += sum(map(len, frames))
 
     # --- neighbours
+
+    def neighbours(self, ip: bytes) -> Neighbours:
+        """The table of an address's family."""
+        return self.neighbours4 if len(ip) == 4 else self.neighbours6
 
     def is_local4(self, ip: bytes) -> bool:
         """Packets for it end here."""

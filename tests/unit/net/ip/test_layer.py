@@ -146,7 +146,7 @@ def test_no_route_raises_enetunreach_until_there_is_one(wire: Wire, ip) -> None:
     one.route_all(ip(2))
     one.layer.send(0, Outgoing(far, TEST, (b"x",)))
     wire.settle()
-    assert two.layer.counters["Ip.InAddrErrors" if len(far) == 4 else "Ip6.InAddrErrors"] == 1
+    assert two.layer.counters["Ip.InAddrErrors" if len(far) == 4 else "Ip6InAddrErrors"] == 1
     assert one.layer.path(0, far).next_hop == ip(2)
 
 

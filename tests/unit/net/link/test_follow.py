@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import struct
 from typing import Any
 
 import pytest
 
-from sentry.abi.netlink import ARPHRD_ETHER, ARPHRD_LOOPBACK, IFF_UP
+from sentry.abi.netlink import (
+    ARPHRD_ETHER,
+    ARPHRD_LOOPBACK,
+    IFF_UP,
+    NDA_DST,
+    NDA_LLADDR,
+    NLMSGHDR,
+    NUD_PERMANENT,
+    NUD_STALE,
+    RTM_NEWNEIGH,
+)
 from sentry.abi.socket import AF_INET
 from sentry.errors import EMFILE
 from sentry.net.interfaces import Address, Interface
@@ -72,9 +83,9 @@ class World:
         self.stack.interfaces.insert(made)
         return made
 
-    def follow(self) -> None:
+    def follow(self, *parts: bytes) -> None:
         with pytest.raises(StopIteration):
-            self.uplinks.follow().send(None)
+            self.uplinks.follow(list(parts)).send(None)
 
 
 @pytest.fixture
@@ -113,6 +124,25 @@ def test_other_hardware_address_is_followed(world: World) -> None:
     world.show(2).hardware = hardware(7)
     world.follow()
     assert world.layer.links[2].hardware == hardware(7)
+    world.uplinks.close()
+
+
+def neighbour(ip: bytes, hardware: bytes, state: int, index: int = 2) -> bytes:
+    body = struct.pack("<BxxxiHBB", AF_INET, index, state, 0, 1)
+    for kind, value in ((NDA_DST, ip), (NDA_LLADDR, hardware)):
+        body += struct.pack("<HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+    return NLMSGHDR.pack(NLMSGHDR.size + len(body), RTM_NEWNEIGH, 0, 0, 0) + body
+
+
+def test_neighbours_that_the_host_was_given_are_taken_over_and_forgotten(world: World) -> None:
+    world.show(2)
+    set_by_hand = neighbour(ip4(7), hardware(7), NUD_PERMANENT)
+    others = neighbour(ip4(8), hardware(8), NUD_STALE) + neighbour(ip4(9), b"", NUD_PERMANENT)
+    world.follow(set_by_hand + others + neighbour(ip4(7), hardware(7), NUD_PERMANENT, 5))
+    (known,) = world.layer.links[2].neighbours4
+    assert (known.ip, known.hardware, known.state) == (ip4(7), hardware(7), NUD_PERMANENT)
+    world.follow(others[:-5])
+    assert not len(world.layer.links[2].neighbours4)
     world.uplinks.close()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from runsc import host
+from runsc.launch import packet_sockets
 from runsc.launch.network import Watch, open_netlink, serve
 from sentry.abi import netlink as abi
 from sentry.abi.sched import CLONE_NEWNET
@@ -28,13 +29,17 @@ MPTCP = 262
 class Peer:
     """Requests to `serve`, which runs on a thread."""
 
-    def __init__(self, kind: type[socket.socket] = socket.socket) -> None:
+    def __init__(
+        self, kind: type[socket.socket] = socket.socket, pool: list[socket.socket] | None = None
+    ) -> None:
         self.sock, plain = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs = kind(fileno=plain.detach())
         self.sock.settimeout(20)
         self.netlink, self.watch = open_netlink(), Watch()
         self._theirs = theirs
-        self._thread = threading.Thread(target=serve, args=(theirs, self.netlink, self.watch, []))
+        self._thread = threading.Thread(
+            target=serve, args=(theirs, self.netlink, self.watch, pool or [])
+        )
         self._thread.start()
 
     def ask(self, request: bytes, *fds: int) -> tuple[int, bytes, list[int]]:
@@ -115,6 +120,24 @@ class Crowded(socket.socket):
         if rights:
             raise OSError(errno.ETOOMANYREFS, "too many references")
         return super().sendmsg(data, rights, *rest)
+
+
+def test_packet_socket_is_bound_to_the_interface_that_is_asked_for(own_network: None) -> None:
+    subprocess.run(
+        ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1"], check=True
+    )
+    index = socket.if_nametoindex("eth0")
+    pool = packet_sockets.make()
+    peer = Peer(pool=pool)
+    assert peer.ask(request(protocol.UPLINK, 1))[0] == errno.EINVAL
+    assert peer.ask(request(protocol.UPLINK, 77))[0] == errno.ENODEV
+    for _ in range(packet_sockets.COUNT):
+        error, _, (fd,) = peer.ask(request(protocol.UPLINK, index))
+        with socket.socket(fileno=fd) as sock:
+            assert not error and sock.getsockname()[0] == "eth0"
+    assert peer.ask(request(protocol.UPLINK, index))[0] == errno.EMFILE
+    assert not pool
+    peer.close()
 
 
 def test_socket_that_cannot_be_handed_over_is_enfile() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from runsc import host
 from runsc.launch import packet_sockets, silence
-from sentry.abi.socket import ETH_P_ARP, IPPROTO_TCP
+from sentry.abi.socket import ETH_P_IP, IPPROTO_TCP
 from sentry.net.host.protocol import FIRST_OF_HOST
 from sentry.net.ip import ipv4
 from sentry.net.ip.checksum import checksum, pseudo_sum
@@ -73,15 +73,15 @@ def packet_socket(namespace: Namespace) -> socket.socket:
 
 
 def answer(sock: socket.socket, open_port: int) -> None:
-    """To ARP, and to one SYN: as a stack would, with the checksum left to the link."""
+    """To one SYN: as a stack would, with the checksum left to the link."""
     own = b""
     while True:
         frame = sock.recv(1 << 17)
         found = ethernet.parse(frame, vnet.SIZE)
         assert found is not None
         data = frame[found.start :]
-        if found.ethertype == ETH_P_ARP:
-            continue  # the host's neighbours answer, too: see `silence`
+        if found.ethertype != ETH_P_IP:
+            continue
         own = found.target
         header = ipv4.parse(data)
         assert header is not None
