@@ -51,6 +51,10 @@ def ping(address):
     sock.settimeout(10)
     sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 3000, (address, 0))
     return len(sock.recv(4000))
+def mtu(address):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect((address, 9))
+    return sock.getsockopt(socket.IPPROTO_IP, 14)  # IP_MTU
 def here():
     asking.sendto(b"x", ("10.9.0.2", 7))
     return echo(v4), asking.recvfrom(9)
@@ -132,49 +136,60 @@ def outside() -> Iterator[Outside]:
     made.talker.end()
 
 
+class Inside(Talker):
+    """A program of a container whose network namespace is `pid`'s."""
+
+    pid = -1
+
+    def do(self, line: str) -> str:
+        self.say(line)
+        return self.hear()
+
+
+def plug(pid: int, outside: int, number: int = 0) -> None:
+    """A veth between the two: 10.9.N.2 and fd09:N::2 to 10.9.N.1 and fd09:N::1."""
+    name = f"eth{number}"
+    ip(pid, f"link add {name} type veth peer name {name} netns {outside}")
+    for each, last in ((pid, 2), (outside, 1)):
+        ip(each, f"addr add 10.9.{number}.{last}/24 dev {name}")
+        ip(each, f"addr add fd09:{number}::{last}/64 dev {name} nodad", f"link set {name} up")
+
+
 @pytest.fixture
-def inside(tmp_path: Path, debian: Path, outside: Outside) -> Iterator[Talker]:
-    """A container whose namespace gets its interface, as engines do it, after `create`."""
+def inside(tmp_path: Path, debian: Path, outside: Outside) -> Iterator[Inside]:
+    """The container's end of a veth is in its namespace before it starts."""
     bundle = Bundle(tmp_path / "bundle", debian).args("python3", "-uc", INSIDE)
     bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
     holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
     holder.hear()
     pid = holder.process.pid
-    ip(pid, f"link add eth0 type veth peer name eth0 netns {outside.pid}")
-    ip(
-        pid,
-        "addr add 10.9.0.2/24 dev eth0",
-        "addr add fd09::2/64 dev eth0 nodad",
-        "link set eth0 up",
-    )
-    ip(pid, "link set lo up")
-    ip(outside.pid, "addr add 10.9.0.1/24 dev eth0", "addr add fd09::1/64 dev eth0 nodad")
-    ip(outside.pid, "link set eth0 up", "link set lo up")
+    plug(pid, outside.pid)
+    for each in (pid, outside.pid):
+        ip(each, "link set lo up")
     ip(pid, "route add default via 10.9.0.1")
     others = [each for each in bundle.document["linux"]["namespaces"] if each["type"] != "network"]
     network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
     bundle.document["linux"]["namespaces"] = [*others, network]
-    client = Client(bundle)
-    talker = Talker(
-        client.command("--TESTONLY-own-stack", "run", f"--bundle={bundle.write()}", "c")
-    )
-    assert talker.hear() == "ready"
-    yield talker
-    talker.end()
+    client, path = Client(bundle), bundle.write()
+    made = Inside(client.command("--TESTONLY-own-stack", "run", f"--bundle={path}", "c"))
+    made.pid = pid
+    assert made.hear() == "ready"
+    yield made
+    made.end()
     holder.end()
 
 
-def test_ping_and_datagrams_of_all_sizes_go_both_ways(inside: Talker, outside: Outside) -> None:
+def test_ping_and_datagrams_of_all_sizes_go_both_ways(inside: Inside, outside: Outside) -> None:
     assert outside.do("ping('10.9.0.2', 56)") == "56"
-    assert outside.do("ping('fd09::2', 56)") == "56"
+    assert outside.do("ping('fd09:0::2', 56)") == "56"
     assert outside.do("ping('10.9.0.2', 60000)") == "60000"
-    assert outside.do("ping('fd09::2', 60000)") == "60000"
+    assert outside.do("ping('fd09:0::2', 60000)") == "60000"
     for size in (0, 1, 1472, 1473, 60000):
         outside.begin(f"kept = udp(socket.AF_INET, '10.9.0.2', 7, {size})")
         inside.say("echo(v4)")
         assert inside.hear() == f"({size}, '10.9.0.1')"
         assert outside.do("got(kept)") == f"({size}, ('10.9.0.2', 7))"
-        outside.begin(f"kept = udp(socket.AF_INET6, 'fd09::2', 8, {size})")
+        outside.begin(f"kept = udp(socket.AF_INET6, 'fd09:0::2', 8, {size})")
         inside.say("echo(v6)")
         assert inside.hear() == f"({size}, 'fd09::1')"
         assert outside.do("got(kept)") == f"({size}, ('fd09::2', 8))"
@@ -187,9 +202,31 @@ def test_ping_and_datagrams_of_all_sizes_go_both_ways(inside: Talker, outside: O
     assert inside.hear() == "((1, '10.9.0.2'), (b'x', ('10.9.0.2', 7)))"
 
 
-def test_port_that_nobody_has_is_refused_both_ways(inside: Talker, outside: Outside) -> None:
+def test_port_that_nobody_has_is_refused_both_ways(inside: Inside, outside: Outside) -> None:
     assert outside.do("refused('10.9.0.2', 77)") == "refused"
     inside.say("refused('10.9.0.1', 77, 0)")
     assert inside.hear() == "ECONNREFUSED"
     inside.say("refused('10.9.0.77', 77, 1)")
     assert inside.hear() == "EHOSTUNREACH"
+
+
+def test_interfaces_addresses_and_mtu_are_followed_while_it_runs(
+    inside: Inside, outside: Outside
+) -> None:
+    names = "[name for _, name in socket.if_nameindex()]"
+    ip(inside.pid, "addr add 10.9.0.22/24 dev eth0", "link set eth0 mtu 1300")
+    assert inside.do(names) == "['lo', 'eth0']"
+    assert outside.do("ping('10.9.0.22', 56)") == "56"
+    assert inside.do("mtu('10.9.0.1')") == "1300"
+    plug(inside.pid, outside.pid, 1)
+    assert inside.do(names) == "['lo', 'eth0', 'eth1']"
+    assert outside.do("ping('10.9.1.2', 2000)") == "2000"
+    assert outside.do("ping('fd09:1::2', 2000)") == "2000"
+    ip(inside.pid, "link del eth0")
+    assert inside.do(names) == "['lo', 'eth1']"
+    assert inside.do("ask('10.9.0.1', 9, 1)") == "ENETUNREACH"
+    ip(inside.pid, "route add default via 10.9.1.1")
+    inside.do(names)
+    inside.say("ask('10.9.1.1', 9, 5)")
+    assert outside.do("echo()") == "(5, '10.9.1.2')"
+    assert inside.hear() == "(5, ('10.9.1.1', 9))"

@@ -220,6 +220,11 @@ class DatagramSocket(InetSocket):
         if path is not None and path.is_broadcast and SO_BROADCAST not in self.options:
             raise EACCES("broadcast")
 
+    def mtu_towards(self, target: Endpoint) -> int:
+        """Also of the way by a link. Raises: ENETUNREACH, EHOSTUNREACH."""
+        path = path_of(self, target) if self.leaves(target) else None
+        return super().mtu_towards(target) if path is None else path.mtu
+
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees."""
         chosen = not (self.local.is_any or is_group(self.local.ip))

@@ -17,7 +17,6 @@ from sentry.abi.socket import AF_INET, IPPROTO_IP, IPPROTO_IPV6
 from sentry.errors import EMSGSIZE
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED, Endpoint
-from sentry.net.inet.leaving import path_mtu
 from sentry.net.inet.wire import INTERNET_CONTROL
 from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
@@ -111,14 +110,8 @@ def check_size(sock: DatagramSocket, size: int, target: Endpoint, options: SendO
         _check_size6(sock, size, target, options)
 
 
-def _mtu_towards(sock: DatagramSocket, target: Endpoint) -> int:
-    if sock.leaves(target):
-        return path_mtu(sock, target)
-    return sock.stack.interfaces.loopback.mtu_for(target.is_v4)
-
-
 def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
-    mtu = _mtu_towards(sock, target)
+    mtu = sock.mtu_towards(target)
     fragments = sock.ip_options[abi.IP_MTU_DISCOVER] in MAY_FRAGMENT
     if size > (LENGTH_MAX if fragments else mtu) - IP_HEADER:
         too_large(sock, target, mtu)
@@ -126,7 +119,7 @@ def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
 
 def _check_size6(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
     own = sock.ipv6_options
-    mtu = _mtu_towards(sock, target)
+    mtu = sock.mtu_towards(target)
     mtu = min(mtu, own.get(abi.IPV6_MTU) or mtu)
     whole = own[abi.IPV6_DONTFRAG] if options.dont_fragment is None else options.dont_fragment
     if size > mtu - IP6_HEADER and whole and sock.protocol in KEEPS_WHOLE:

@@ -273,6 +273,10 @@ class InetSocket(Socket):
             return False
         return not (is_group(target.ip) or self.is_local(target.ip))
 
+    def mtu_towards(self, target: Endpoint) -> int:
+        """Bytes of a packet with its IP header."""
+        return self.stack.interfaces.loopback.mtu_for(target.is_v4)
+
     def check_way(self, target: Endpoint) -> None:
         """There is one by a link. Raises: ENETUNREACH, EHOSTUNREACH, EACCES."""
 

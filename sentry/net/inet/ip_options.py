@@ -139,7 +139,7 @@ def mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
     """IP_MTU, IPV6_MTU. Raises: ENOTCONN."""
     if sock.remote is None:
         raise ENOTCONN("no destination")
-    return INT.pack(sock.stack.interfaces.loopback.mtu_for(sock.remote.is_v4))
+    return INT.pack(sock.mtu_towards(sock.remote))
 
 
 def _set_interface(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:

@@ -51,13 +51,6 @@ def path_of(sock: DatagramSocket, target: Endpoint) -> Path | None:
     return layer.path(time.monotonic_ns(), plain(target.ip), device(sock))
 
 
-def path_mtu(sock: DatagramSocket, target: Endpoint) -> int:
-    """Of the way by a link. Raises: ENETUNREACH, EHOSTUNREACH."""
-    path = path_of(sock, target)
-    assert path is not None
-    return path.mtu
-
-
 def device(sock: DatagramSocket) -> int:
     """The interface that it is bound to, or 0."""
     return sock.numbers.get(abi.SO_BINDTOIFINDEX, 0)
