@@ -12,6 +12,7 @@ from sentry.abi.socket import (
     ETH_P_802_2,
     ETH_P_IP,
     ETH_P_IPV6,
+    PACKET_BROADCAST,
     PACKET_HOST,
     PACKET_MULTICAST,
     PACKET_OTHERHOST,
@@ -55,6 +56,30 @@ def _heard(stack: Stack, out: Frame, come: Frame, sender: Tap | None) -> Iterato
         if tap in stack.taps:
             tap.hear(come)
             yield
+
+
+def show_link_frame(stack: Stack, index: int, data: bytes, kind: int) -> None:
+    """Packet sockets see a frame of a link: PACKET_OUTGOING, or as whose it has come."""
+    (ethertype,) = struct.unpack_from(">H", data, 12)
+    if ethertype < FIRST_ETHERTYPE:
+        ethertype = ETH_P_802_2
+    stack.fan_out.begin(_heard_of_link(stack, Frame(data, ethertype, kind, len(data), index)))
+
+
+def _heard_of_link(stack: Stack, frame: Frame) -> Iterator[None]:
+    for tap in list(stack.taps):
+        if tap in stack.taps:
+            tap.hear(frame)
+            yield
+
+
+def kind_of(target: bytes, own: bytes) -> int:
+    """sll_pkttype of a frame that has come, by its link address and that of the interface."""
+    if target == own:
+        return PACKET_HOST
+    if target == b"\xff" * len(target):
+        return PACKET_BROADCAST
+    return PACKET_MULTICAST if target[0] & 1 else PACKET_OTHERHOST
 
 
 def transmit(stack: Stack, data: bytes, sent_as: int, sender: Tap) -> None:

@@ -186,9 +186,12 @@ class PacketSocket(Socket):
         if not cooked and size < ETH_HEADER:
             raise EINVAL("no link header")
         if cooked:
-            data = mac.ljust(ETH_ALEN, b"\0") + bytes(6) + struct.pack(">H", ethertype) + data
+            own = bytes(ETH_ALEN) if link.is_loopback else link.hardware
+            data = mac.ljust(ETH_ALEN, b"\0") + own + struct.pack(">H", ethertype) + data
         if link.is_loopback:
             transmit(self.stack, data, ethertype, self)
+        elif self.stack.ip is not None and link.index in self.stack.ip.links:
+            self.stack.ip.links[link.index].send_frame(data)
         return size
 
     def send_message(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from sentry.abi.netlink import ARPHRD_LOOPBACK
+from sentry.abi.netlink import ARPHRD_ETHER, ARPHRD_LOOPBACK
 from sentry.bpf import filter as filters
 from sentry.net.interfaces import LOOPBACK_INDEX
 
@@ -58,7 +58,8 @@ class Frame(Struct):
         found = self.seen.get(start)
         if found is None:
             found = filters.Packet(self.data, start, network=ETH_HEADER, link=0)
-            found.of(self.ethertype, self.kind, self.index, ARPHRD_LOOPBACK)
+            hardware = ARPHRD_LOOPBACK if self.index == LOOPBACK_INDEX else ARPHRD_ETHER
+            found.of(self.ethertype, self.kind, self.index, hardware)
             self.seen[start] = found
         return found
 

@@ -55,6 +55,28 @@ def mtu(address):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((address, 9))
     return sock.getsockopt(socket.IPPROTO_IP, 14)  # IP_MTU
+def listen():
+    global tap
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    tap.bind(("eth0", 3))
+def heard(port):
+    seen = []
+    tap.settimeout(20)
+    while len(seen) < 2:
+        frame, (name, kind, sort, _, hardware) = tap.recvfrom(70000)
+        is_udp = frame[12:14] == b"\\x08\\0" and frame[23] == 17
+        if is_udp and port in struct.unpack(">HH", frame[34:38]):
+            seen.append((name, sort, frame[6:12] == hardware))
+    return seen
+def who_has(address):
+    own = tap.getsockname()[4]
+    mine, theirs = map(socket.inet_aton, ("10.9.0.2", address))
+    packet = struct.pack(">HHBBH", 1, 0x800, 6, 4, 1) + own + mine + bytes(6) + theirs
+    tap.send(b"\\xff" * 6 + own + b"\\x08\\x06" + packet)
+    while True:
+        frame = tap.recv(100)
+        if frame[12:14] == b"\\x08\\x06" and frame[20:22] == b"\\0\\2":
+            return socket.inet_ntoa(frame[28:32]), frame[6:12].hex(":")
 def here():
     asking.sendto(b"x", ("10.9.0.2", 7))
     return echo(v4), asking.recvfrom(9)
@@ -160,6 +182,9 @@ def inside(tmp_path: Path, debian: Path, outside: Outside) -> Iterator[Inside]:
     """The container's end of a veth is in its namespace before it starts."""
     bundle = Bundle(tmp_path / "bundle", debian).args("python3", "-uc", INSIDE)
     bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
+    names = ["CAP_NET_RAW", "CAP_NET_BIND_SERVICE"]
+    sets = ("bounding", "effective", "permitted")
+    bundle.document["process"]["capabilities"] = dict.fromkeys(sets, names)
     holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
     holder.hear()
     pid = holder.process.pid
@@ -208,6 +233,19 @@ def test_port_that_nobody_has_is_refused_both_ways(inside: Inside, outside: Outs
     assert inside.hear() == "ECONNREFUSED"
     inside.say("refused('10.9.0.77', 77, 1)")
     assert inside.hear() == "EHOSTUNREACH"
+
+
+def test_packet_socket_sees_and_sends_frames_of_the_link(inside: Inside, outside: Outside) -> None:
+    assert inside.do("listen()") == "None"
+    outside.begin("kept = udp(socket.AF_INET, '10.9.0.2', 7, 5)")
+    assert inside.do("echo(v4)") == "(5, '10.9.0.1')"
+    assert inside.do("heard(7)") == "[('eth0', 0, True), ('eth0', 4, True)]"
+    shown = subprocess.check_output(
+        ["nsenter", f"--target={outside.pid}", "--net", "ip", "-o", "link", "show", "eth0"],
+        text=True,
+    )
+    own = shown.split("link/ether ")[1].split()[0]
+    assert inside.do("who_has('10.9.0.1')") == f"('10.9.0.1', '{own}')"
 
 
 def test_interfaces_addresses_and_mtu_are_followed_while_it_runs(

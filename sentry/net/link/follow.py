@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.netlink import ARPHRD_ETHER, RTM_NEWNEIGH
+from sentry.abi.socket import PACKET_OUTGOING
 from sentry.errors import EINVAL, Errno
+from sentry.net.frame import kind_of, show_link_frame
 from sentry.net.host.interfaces import messages, parse_neighbour
+from sentry.net.link import vnet
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.uplink import Uplink
 from sentry.wait.fiber import Mode
@@ -85,8 +89,16 @@ class Uplinks:
         fd = await self._process.uplink(interface.index)
         chance = int.from_bytes(os.urandom(4))
         link = EthernetLink(interface.index, interface.hardware, self._layer, chance)
+        link.seen = partial(self._show, link)
         self._layer.links[interface.index] = link
         self._uplinks[interface.index] = Uplink(fd, link, self._loop, self._after)
+
+    def _show(self, link: EthernetLink, frame: bytes, is_outgoing: bool) -> None:
+        """To packet sockets, of which there are few."""
+        if self._stack.taps:
+            data = frame[vnet.SIZE :]
+            kind = PACKET_OUTGOING if is_outgoing else kind_of(data[:6], link.hardware)
+            show_link_frame(self._stack, link.index, data, kind)
 
     def _drop(self, index: int) -> None:
         del self._layer.links[index]

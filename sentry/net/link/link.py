@@ -97,6 +97,8 @@ class EthernetLink:
         """The first frame waits."""
         self.lost = 0
         """Frames for which there was no room."""
+        self.seen: Callable[[bytes, bool], None] = lambda frame, is_outgoing: None
+        """Who looks at every frame, with its virtio header, and whether it goes out."""
 
     # --- in
 
@@ -106,6 +108,7 @@ class EthernetLink:
         frame = ethernet.parse(data, vnet.SIZE)
         if about is None or frame is None:
             return
+        self.seen(data, False)
         to_us = frame.target == self.hardware
         if not to_us and not ethernet.is_group(frame.target):
             return
@@ -132,7 +135,7 @@ class EthernetLink:
             self.transmit(packet, hardware)
 
     def transmit(self, packet: LinkPacket, hardware: bytes) -> None:
-        """With a link header."""
+        """With a link header, to whom it says."""
         head = vnet.build(
             packet.offload, ethernet.HEADER_SIZE, packet.protocol,
             is_v4=packet.is_v4, header_size=packet.header_size,
@@ -146,7 +149,12 @@ class EthernetLink:
         head = bytes(vnet.SIZE) + ethernet.build(to, self.hardware, ETH_P_ARP)
         self._put(head + arp.build(packet))
 
+    def send_frame(self, frame: bytes) -> None:
+        """A whole one, with the link header that a program made."""
+        self._put(bytes(vnet.SIZE) + frame)
+
     def _put(self, frame: bytes) -> None:
+        self.seen(frame, True)
         is_full = self.outgoing_bytes + len(frame) > MAX_OUTGOING_BYTES
         if is_full or len(self.outgoing) >= MAX_OUTGOING:
             self.lost += 1
