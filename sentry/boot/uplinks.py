@@ -21,3 +21,4 @@ def plug_in(stack: Stack, view: HostView, process: NetworkProcess, loop: Any) ->
     leaving.plug(stack)
     uplinks = Uplinks(stack, stack.ip, process, loop)
     view.follow = uplinks.follow
+    process.on_end = uplinks.close  # the host's own stack answers there from then on

@@ -52,6 +52,8 @@ class Stack:
         """Packet sockets among them, which see everything but TCP."""
         self.fan_out = FanOut(kernel)
         """What is on its way to many of them."""
+        self.memberships: Counter[tuple[bytes, int]] = Counter()
+        """How many sockets have joined a group on an interface."""
         self.sysctls = sysctls
         """What was written to /proc/sys/net."""
         self.counters: Counter[str] = Counter()

@@ -55,6 +55,18 @@ def mtu(address):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((address, 9))
     return sock.getsockopt(socket.IPPROTO_IP, 14)  # IP_MTU
+def join(address):
+    mreq = struct.pack("4s4si", socket.inet_aton(address), bytes(4), socket.if_nametoindex("eth0"))
+    v4.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, mreq)
+    index = struct.pack("i", socket.if_nametoindex("eth0"))
+    mreq6 = socket.inet_pton(socket.AF_INET6, "ff02::77") + index
+    v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, mreq6)
+    return v4.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+def got(sock):
+    data, sender = sock.recvfrom(9)
+    return data, sender[0]
+def tell(address, port):
+    return v4.sendto(b"x", (address, port)), got(v4) if address == "239.1.2.3" else None
 def listen():
     global tap
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -115,6 +127,17 @@ def refused(address, port):
         sock.recv(1)
     except ConnectionRefusedError:
         return "refused"
+def join(address):
+    index = socket.if_nametoindex("eth0")
+    mreq = struct.pack("4s4si", socket.inet_aton(address), bytes(4), index)
+    server.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, mreq)
+def tell(family, address, port):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+    if address[0] == "f":
+        return sock.sendto(b"y", (address, port, 0, socket.if_nametoindex("eth0")))
+    return sock.sendto(b"y", (address, port))
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("0.0.0.0", 9))
 server.settimeout(20)
@@ -233,6 +256,20 @@ def test_port_that_nobody_has_is_refused_both_ways(inside: Inside, outside: Outs
     assert inside.hear() == "ECONNREFUSED"
     inside.say("refused('10.9.0.77', 77, 1)")
     assert inside.hear() == "EHOSTUNREACH"
+
+
+def test_groups_are_reached_both_ways(inside: Inside, outside: Outside) -> None:
+    assert inside.do("join('239.1.2.3')") == outside.do("join('239.1.2.4')") == "None"
+    for address in ("239.1.2.3", "10.9.0.255", "255.255.255.255"):
+        assert outside.do(f"tell(socket.AF_INET, {address!r}, 7)") == "1"
+        assert inside.do("got(v4)") == "(b'y', '10.9.0.1')"
+    assert outside.do("tell(socket.AF_INET6, 'ff02::77', 8)") == "1"
+    assert inside.do("got(v6)")[:6] == "(b'y',"
+    assert inside.do("tell('239.1.2.3', 7)") == "(1, (b'x', '10.9.0.2'))"
+    for address in ("239.1.2.4", "10.9.0.255", "255.255.255.255"):
+        assert inside.do(f"tell({address!r}, 9)") == "(1, None)"
+        assert outside.do("echo()") == "(1, '10.9.0.2')"
+        assert inside.do("got(v4)") == "(b'x', '10.9.0.1')"
 
 
 def test_packet_socket_sees_and_sends_frames_of_the_link(inside: Inside, outside: Outside) -> None:

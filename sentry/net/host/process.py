@@ -82,6 +82,7 @@ class NetworkProcess:
         self._dead = False
         self.on_change: Callable[[], None] | None = None
         """Called once after a list, when it is no longer true."""
+        self.on_end: Callable[[], None] = lambda: None
         loop.watch(fd, EPOLLIN, lambda _: self._receive())
 
     def close(self) -> None:
@@ -159,6 +160,7 @@ class NetworkProcess:
     def _end(self) -> None:
         self._dead = True
         self._loop.watch(self._sock.fileno(), 0)
+        self.on_end()
         while self._waiting:
             answer = self._waiting.popleft()
             answer.error = NOBODY

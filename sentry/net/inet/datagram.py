@@ -50,7 +50,7 @@ from sentry.net.inet.error_queue import (
     wants_errors,
 )
 from sentry.net.inet.inetsocket import InetSocket, is_group
-from sentry.net.inet.leaving import mapped, path_of
+from sentry.net.inet.leaving import group_link, group_source, mapped, path_of
 from sentry.net.inet.packet import Seen, told
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
@@ -111,6 +111,8 @@ class DatagramSocket(InetSocket):
             endpoint = address.parse(raw, self.family)
         if not is_group(endpoint.ip):
             return self.routed(endpoint)
+        if group_link(self, endpoint):
+            return endpoint
         if address.is_multicast(endpoint.ip) and not endpoint.is_v4:
             if self.stack.routes.lookup(endpoint.ip) is None:
                 raise ENETUNREACH("the loopback has no route for groups of IPv6")
@@ -228,6 +230,8 @@ class DatagramSocket(InetSocket):
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
+        if not chosen and is_group(target.ip) and (index := group_link(self, target)):
+            return Endpoint(group_source(self, target, index), self.local.port)
         if chosen or not self.leaves(target):
             return super().source_for(target)
         path = path_of(self, target)

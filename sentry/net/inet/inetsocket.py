@@ -26,7 +26,7 @@ from sentry.errors import (
     EOPNOTSUPP,
     Errno,
 )
-from sentry.net.inet import address, ip_options, ipv6_options
+from sentry.net.inet import address, ip_options, ipv6_options, multicast
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.ioctls import NAMES, SOCKETS
 from sentry.net.options import INT, Counted
@@ -317,6 +317,12 @@ class InetSocket(Socket):
         if self.family == AF_INET and level not in (SOL_SOCKET, IPPROTO_IP, *self.levels):
             return EOPNOTSUPP(f"level {level} option {name}")
         return super().no_getter(level, name)
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        super().release()
+        if self.groups:
+            multicast.leave_all(self)
 
     def forget_errors(self) -> None:
         """IP_RECVERR was turned off."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
 from sentry.errors import EMSGSIZE
-from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.inet.address import MAPPED, Endpoint, is_multicast
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
@@ -30,6 +30,7 @@ UDP_HEADER: Final = 8
 UDP_CHECKSUM_AT: Final = 6
 RAW_LOOKED_AT: Final = 64
 """Raw sockets that are asked whether they speak a protocol: a ceiling of ours."""
+LOOPBACK_NETWORK: Final = MAPPED + b"\x7f"
 _UDP: Final = struct.Struct(">HHHH")
 
 
@@ -51,6 +52,40 @@ def path_of(sock: DatagramSocket, target: Endpoint) -> Path | None:
     return layer.path(time.monotonic_ns(), plain(target.ip), device(sock))
 
 
+def group_link(sock: DatagramSocket, target: Endpoint) -> int:
+    """The interface by which what is sent to a group leaves; 0: it stays in the sandbox.
+
+    One that was chosen, that of the socket's own address, or as a route says.
+    """
+    layer = sock.stack.ip
+    if layer is None or not sock.goes_out or target.ip[:13] == LOOPBACK_NETWORK:
+        return 0
+    index = device(sock) or (sock.multicast_index if is_multicast(target.ip) else 0)
+    if not index and target.is_v4 and sock.local.is_v4 and not sock.local.is_any:
+        holder = sock.stack.interfaces.holder(plain(sock.local.ip))
+        index = holder.index if holder is not None else 0
+    if not index:
+        route = layer.fib.lookup(plain(target.ip))
+        first = 0 if target.is_v4 else next(iter(layer.links), 0)
+        index = route.index if route is not None else first
+    return index if index in layer.links else 0
+
+
+def group_source(sock: DatagramSocket, target: Endpoint, index: int) -> bytes:
+    """16 bytes: from where a packet for a group goes by a link. Raises: ENETUNREACH."""
+    assert sock.stack.ip is not None
+    return mapped(sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index).source)
+
+
+def loops_back(sock: DatagramSocket, target: Endpoint) -> bool:
+    """What leaves for a group is for who is a member here, too: IP_MULTICAST_LOOP."""
+    if not is_multicast(target.ip):
+        return True
+    if target.is_v4:
+        return bool(sock.ip_options[abi.IP_MULTICAST_LOOP])
+    return bool(sock.ipv6_options[abi.IPV6_MULTICAST_LOOP])
+
+
 def device(sock: DatagramSocket) -> int:
     """The interface that it is bound to, or 0."""
     return sock.numbers.get(abi.SO_BINDTOIFINDEX, 0)
@@ -64,23 +99,26 @@ def discover_of(sock: DatagramSocket, target: Endpoint, dont_fragment: bool | No
     return abi.IP_PMTUDISC_DO if whole else int(sock.ipv6_options[abi.IPV6_MTU_DISCOVER])
 
 
-def send_udp(sock: DatagramSocket, packet: Packet, discover: int) -> None:
-    """A datagram to somebody else. Raises: what `IpLayer.send` raises."""
+def send_udp(sock: DatagramSocket, packet: Packet, discover: int, index: int = 0) -> None:
+    """A datagram to somebody else, by an interface if `index` is not 0.
+
+    Raises: what `IpLayer.send` raises.
+    """
     source, target = plain(packet.source.ip), plain(packet.target.ip)
     size = UDP_HEADER + len(packet.data)
     total = pseudo_sum(source, target, IPPROTO_UDP, size)
     head = _UDP.pack(packet.source.port, packet.target.port, size, total)
     out = Outgoing(target, IPPROTO_UDP, (head, packet.data), source, packet.tos, packet.ttl)
-    out.discover, out.index, out.offload = discover, device(sock), Offload(0, UDP_CHECKSUM_AT)
+    out.discover, out.index, out.offload = discover, index or device(sock), Offload(0, UDP_CHECKSUM_AT)
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
 
 
-def send_raw(sock: RawSocket, packet: Packet, discover: int) -> None:
-    """A packet of another protocol, whole. Raises: what `IpLayer.send` raises."""
+def send_raw(sock: RawSocket, packet: Packet, discover: int, index: int = 0) -> None:
+    """A packet of another protocol, whole, in the same way. Raises: the same."""
     out = Outgoing(
         plain(packet.target.ip), sock.protocol, (packet.data,), plain(packet.source.ip),
-        packet.tos, packet.ttl, device(sock), discover, NOTHING,
+        packet.tos, packet.ttl, index or device(sock), discover, NOTHING,
     )  # fmt: skip
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
@@ -200,5 +238,6 @@ def plug(stack: Stack) -> None:
     for is_v4 in (True, False):
         stack.ip.handlers[is_v4, IPPROTO_UDP] = arrivals
     stack.ip.seen, stack.ip.failures = arrivals.seen, arrivals.raw_failed
+    stack.ip.is_joined = lambda ip, index: (mapped(ip), index) in stack.memberships
     stack.ip.counters = stack.counters
     stack.ip.wall_ms = lambda: time.time_ns() // 1_000_000

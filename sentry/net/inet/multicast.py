@@ -55,10 +55,25 @@ def change(sock: Member, level: int, name: int, value: bytes) -> None:
         if len(sock.groups) >= MAX_GROUPS:
             raise ENOBUFS("too many groups")
         sock.groups.append(member)
+        sock.stack.memberships[member] += 1
     elif member in sock.groups:
         sock.groups.remove(member)
+        _forget(sock.stack, member)
     else:
         raise EADDRNOTAVAIL("no member")
+
+
+def leave_all(sock: Member) -> None:
+    """It is closed."""
+    for member in sock.groups:
+        _forget(sock.stack, member)
+    sock.groups.clear()
+
+
+def _forget(stack: Stack, member: tuple[bytes, int]) -> None:
+    stack.memberships[member] -= 1
+    if not stack.memberships[member]:
+        del stack.memberships[member]
 
 
 def _parse4(sock: Member, value: bytes) -> tuple[bytes, int]:

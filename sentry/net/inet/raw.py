@@ -38,7 +38,7 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size, port_in, too_large
 from sentry.net.inet.inetsocket import is_group
-from sentry.net.inet.leaving import discover_of, send_raw
+from sentry.net.inet.leaving import discover_of, group_link, loops_back, send_raw
 from sentry.net.inet.packet import Seen, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.raw_options import RAW4, RAW6, is_foreign
@@ -221,9 +221,11 @@ class RawSocket(DatagramSocket):
         sender = Endpoint(options.source or self.source_for(endpoint).ip, 0)
         packet = Packet(data, sender, Endpoint(endpoint.ip, 0), *self._hops_and_class(options))
         self._fill_checksum(packet)
-        if self.leaves(endpoint):
-            send_raw(self, packet, discover_of(self, endpoint, options.dont_fragment))
-            return
+        link = group_link(self, endpoint) if is_group(endpoint.ip) else 0
+        if link or self.leaves(endpoint):
+            send_raw(self, packet, discover_of(self, endpoint, options.dont_fragment), link)
+            if not link or not loops_back(self, endpoint):
+                return
         deliver(self.stack, packet, self.family, self.protocol)
 
     def _send_whole(self, source: Source, endpoint: Endpoint) -> None:

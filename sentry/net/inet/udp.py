@@ -30,7 +30,7 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import is_group
-from sentry.net.inet.leaving import discover_of, send_udp
+from sentry.net.inet.leaving import discover_of, group_link, loops_back, send_udp
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
@@ -185,9 +185,12 @@ class UdpSocket(DatagramSocket):
             sender = Endpoint(options.source, sender.port)
         packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
-        if self.leaves(endpoint):
-            send_udp(self, packet, discover_of(self, endpoint, options.dont_fragment))
+        link = group_link(self, endpoint) if many else 0
+        if link or self.leaves(endpoint):
+            send_udp(self, packet, discover_of(self, endpoint, options.dont_fragment), link)
             self.stack.counters["Udp.OutDatagrams"] += 1
+            if many and loops_back(self, endpoint):
+                self.stack.fan_out.begin(to_everybody(self.ports, packet))
             return
         self.seal(packet)
         self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
