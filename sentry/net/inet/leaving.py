@@ -109,7 +109,8 @@ def send_udp(sock: DatagramSocket, packet: Packet, discover: int, index: int = 0
     total = pseudo_sum(source, target, IPPROTO_UDP, size)
     head = _UDP.pack(packet.source.port, packet.target.port, size, total)
     out = Outgoing(target, IPPROTO_UDP, (head, packet.data), source, packet.tos, packet.ttl)
-    out.discover, out.index, out.offload = discover, index or device(sock), Offload(0, UDP_CHECKSUM_AT)
+    out.discover, out.index = discover, index or device(sock)
+    out.offload = Offload(0, UDP_CHECKSUM_AT)
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
 

@@ -28,8 +28,8 @@ LOOPBACK: Final = bytes(15) + b"\x01"
 ALL_NODES: Final = b"\xff\x02" + bytes(13) + b"\x01"
 MAX_HEADERS: Final = 16
 """Extension headers of a packet: a ceiling of ours."""
-MAX_OPTIONS: Final = 256
-"""Options of a header: a ceiling of ours; more is a parameter problem."""
+MAX_OPTIONS: Final = 8
+"""Of a header, padding apart: net.ipv6.max_hbh_opts_number, max_dst_opts_number."""
 PAD1, PADN, ROUTER_ALERT, JUMBO = 0, 1, 5, 194
 MAX_PADDING: Final = 7
 """RFC 4942, 2.1.9.5."""
@@ -175,32 +175,30 @@ def _routing(data: Bytes, at: int) -> Walk | None:
 
 def _options(data: Bytes, begin: int, end: int, target_is_group: bool) -> Walk | None:
     """TLVs of a hop-by-hop or destination options header: ip6_parse_tlv()."""
-    at, padding = begin + 2, 0
-    for _ in range(MAX_OPTIONS):
-        if at >= end:
-            return None
+    at, padding, number = begin + 2, 0, 0
+    while at < end:
         kind = data[at]
         if kind == PAD1:
-            padding += 1
-            at += 1
+            size = 1
+        elif at + 2 > end or at + 2 + data[at + 1] > end:
+            return DROPPED
         else:
-            if at + 2 > end or at + 2 + data[at + 1] > end:
-                return DROPPED
             size = 2 + data[at + 1]
-            if kind == PADN:
-                padding += size
-                if any(data[at + 2 : at + size]):
-                    return DROPPED
-            else:
-                padding = 0
-                if kind != ROUTER_ALERT:
-                    unknown = _unknown_option(kind, at, target_is_group)
-                    if unknown is not None:
-                        return unknown
-            at += size
+        if kind == PADN and any(data[at + 2 : at + size]):
+            return DROPPED
+        if kind in (PAD1, PADN):
+            padding += size
+        else:
+            padding, number = 0, number + 1
+            if number > MAX_OPTIONS:
+                return DROPPED
+            unknown = _unknown_option(kind, at, target_is_group) if kind != ROUTER_ALERT else None
+            if unknown is not None:
+                return unknown
         if padding > MAX_PADDING:
             return DROPPED
-    return DROPPED
+        at += size
+    return None
 
 
 def _unknown_option(kind: int, at: int, target_is_group: bool) -> Walk | None:

@@ -46,8 +46,10 @@ MAX_WAITING_OF_ALL: Final = 1 << 22
 """A ceiling of ours, in bytes."""
 OVERHEAD: Final = 512
 """What a waiting packet costs beside its bytes."""
-STEP: Final = 64
+STEP: Final = 16
 """Timers that are looked at in one call."""
+MAX_TOLD: Final = 8
+"""Of the packets that waited for who does not answer so many are told of: a ceiling of ours."""
 
 NEVER_ASKED: Final = NUD_PERMANENT | NUD_NOARP
 CONNECTED: Final = NEVER_ASKED | NUD_REACHABLE
@@ -272,9 +274,10 @@ class Neighbours:
     def _fail(self, found: Neighbour, now_ns: int) -> None:
         self._enter(found, NUD_FAILED, None)
         found.updated_ns = now_ns
-        while found.waiting:
-            packet = found.waiting.popleft()
-            self._forget(found, packet)
+        waiting, found.waiting = found.waiting, deque()
+        self._waiting_bytes -= found.waiting_bytes
+        found.waiting_bytes = 0
+        for packet in islice(waiting, MAX_TOLD):
             self._wishes.unreachable(now_ns, found.ip, packet)
 
     def _enter(self, found: Neighbour, state: int, deadline_ns: int | None) -> None:

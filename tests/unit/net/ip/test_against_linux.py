@@ -271,6 +271,10 @@ CASES: dict[str, tuple[int, list[bytes]]] = {
     "option that is cut, six": (0, [six(OPTIONS, bytes([58, 0, 0x1E, 9, 0, 0, 0, 0]))]),
     "padding that is none": (0, [
         six(OPTIONS, bytes([58, 0, 1, 4, 0, 0, 0, 1]) + icmp6(128, 0, bytes(4)))]),
+    "eight options": (1, [six(
+        OPTIONS, bytes([58, 2]) + b"\x1e\0" * 8 + b"\x01\x04\0\0\0\0" + icmp6(128, 0, bytes(4)))]),
+    "nine options": (0, [six(
+        OPTIONS, bytes([58, 2]) + b"\x1e\0" * 9 + b"\x01\x02\0\0" + icmp6(128, 0, bytes(4)))]),
     "options that are cut": (0, [six(OPTIONS, bytes([58, 3]) + PAD)]),
     "route with nothing left": (1, [
         six(ROUTING, bytes([58, 0, 0, 0, 0, 0, 0, 0]) + icmp6(128, 0, bytes(4)))]),

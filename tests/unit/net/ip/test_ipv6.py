@@ -67,6 +67,11 @@ def test_unknown_option_of_a_packet_to_a_group_is_complained_about_or_not() -> N
     assert walk(OPTIONS, bytes([17, 0, 0x9E, 4, 0, 0, 0, 0]), is_group=True).problem == 2
 
 
+def test_number_of_options_is_bounded_padding_apart() -> None:
+    assert walk(OPTIONS, bytes([17, 2, 0, 0]) + (b"\x1e\0" * 8).ljust(20, b"\0")[:20]) != DROPPED
+    assert walk(OPTIONS, bytes([17, 2, 0, 0]) + b"\x1e\0" * 9 + b"\0\0") == DROPPED
+
+
 def test_number_of_headers_is_bounded() -> None:
     one = bytes([OPTIONS, 0]) + PAD
     assert walk(OPTIONS, one * (ipv6.MAX_HEADERS - 2) + bytes([17, 0]) + PAD).protocol == 17
