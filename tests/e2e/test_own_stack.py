@@ -101,8 +101,9 @@ for line in sys.stdin:
 """
 OUTSIDE = """
 import os, socket, struct, sys
-def udp(family, address, port, size):
+def udp(family, address, port, size, segment=0):
     sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_UDP, 103, segment)  # UDP_SEGMENT
     sock.settimeout(20)
     sock.sendto(bytes(size), (address, port))
     return sock
@@ -244,8 +245,11 @@ def test_ping_and_datagrams_of_all_sizes_go_both_ways(inside: Inside, outside: O
         inside.say(f"ask('10.9.0.1', 9, {size})")
         assert outside.do("echo()") == f"({size}, '10.9.0.2')"
         assert inside.hear() == f"({size}, ('10.9.0.1', 9))"
-    inside.say("ping('10.9.0.1')")
-    assert inside.hear() == "3008"
+    outside.begin("kept = udp(socket.AF_INET, '10.9.0.2', 7, 2500, 1000)")
+    assert [inside.do("echo(v4)") for _ in range(3)] == [
+        f"({size}, '10.9.0.1')" for size in (1000, 1000, 500)
+    ]
+    assert inside.do("ping('10.9.0.1')") == "3008"
     inside.say("here()")
     assert inside.hear() == "((1, '10.9.0.2'), (b'x', ('10.9.0.2', 7)))"
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 UDP_HEADER: Final = 8
 UDP_CHECKSUM_AT: Final = 6
+MAX_SEGMENTS: Final = 128
+"""Datagrams that come joined to one: UDP_MAX_SEGMENTS."""
 RAW_LOOKED_AT: Final = 64
 """Raw sockets that are asked whether they speak a protocol: a ceiling of ours."""
 LOOPBACK_NETWORK: Final = MAPPED + b"\x7f"
@@ -133,8 +135,6 @@ class Arrivals:
 
     def arrived(self, now_ns: int, packet: Arrived) -> bool:
         """udp_rcv()."""
-        from sentry.net.inet.udp import receiver_of, to_everybody  # noqa: PLC0415  it imports this
-
         data, stack = packet.payload, self._stack
         if len(data) < UDP_HEADER:
             stack.counters["Udp.InErrors"] += 1
@@ -149,20 +149,31 @@ class Arrivals:
             if checksum(data, before):
                 stack.counters["Udp.InCsumErrors"] += 1
                 return True
-        datagram = Packet(
-            bytes(data[UDP_HEADER:]),
-            Endpoint(mapped(packet.source), source_port),
-            Endpoint(mapped(packet.target), target_port),
-            packet.ttl,
-            packet.tos,
-            index=packet.index,
-        )
+        step = packet.segment_size or size
+        if size - UDP_HEADER > step * MAX_SEGMENTS:
+            stack.counters["Udp.InErrors"] += 1
+            return True
+        for at in range(UDP_HEADER, max(size, UDP_HEADER + 1), step):
+            is_taken = self._deliver(Packet(
+                bytes(data[at : at + step]),
+                Endpoint(mapped(packet.source), source_port),
+                Endpoint(mapped(packet.target), target_port),
+                packet.ttl,
+                packet.tos,
+                index=packet.index,
+            ), packet)  # fmt: skip
+        return is_taken
+
+    def _deliver(self, datagram: Packet, packet: Arrived) -> bool:
+        from sentry.net.inet.udp import receiver_of, to_everybody  # noqa: PLC0415  it imports this
+
+        stack = self._stack
         ports = stack.ports_of(IPPROTO_UDP)
         if packet.is_group:
             stack.fan_out.begin(to_everybody(ports, datagram))
             return True
         receiver = receiver_of(ports, datagram)
-        if receiver is None:
+        if receiver is None or device(receiver) not in (0, packet.index):
             stack.counters["Udp.NoPorts"] += 1
             return False
         receiver.deliver(datagram)

@@ -31,6 +31,8 @@ MAX_HEADERS: Final = 16
 MAX_OPTIONS: Final = 8
 """Of a header, padding apart: net.ipv6.max_hbh_opts_number, max_dst_opts_number."""
 PAD1, PADN, ROUTER_ALERT, JUMBO = 0, 1, 5, 194
+RPL, SEGMENTS = 3, 4
+"""Types of routing headers."""
 MAX_PADDING: Final = 7
 """RFC 4942, 2.1.9.5."""
 EXTENSIONS: Final = (IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_DSTOPTS, IPPROTO_FRAGMENT)
@@ -139,7 +141,7 @@ def walk(data: Bytes, following: int, target_is_group: bool) -> Walk:
         if len(data) < at + size:
             return DROPPED
         wrong = (
-            _routing(data, at)
+            _routing(data, at, target_is_group)
             if following == IPPROTO_ROUTING
             else _options(data, at, at + size, target_is_group)
         )
@@ -166,8 +168,11 @@ def transport_of(data: Bytes) -> tuple[int, int]:
     return following, at
 
 
-def _routing(data: Bytes, at: int) -> Walk | None:
-    """No segment may be left, for none is a router here: ipv6_rthdr_rcv()."""
+def _routing(data: Bytes, at: int, target_is_group: bool) -> Walk | None:
+    """No segment may be left, for none is a router here: ipv6_rthdr_rcv(). Those of RPL and of
+    segment routing are dropped, which rpl_seg_enabled and seg6_enabled of 0 mean."""
+    if target_is_group or data[at + 2] in (RPL, SEGMENTS):
+        return DROPPED
     if data[at + 3]:
         return Walk(problem=ICMPV6_HDR_FIELD, pointer=at + 2)
     return None

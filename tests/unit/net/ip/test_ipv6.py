@@ -52,6 +52,8 @@ def walk(following: int, rest: bytes, *, is_group: bool = False) -> Walk:
     (OPTIONS, bytes([17, 0, 0xDE, 4, 0, 0, 0, 0]), Walk(problem=2, pointer=42)),
     (ROUTING, bytes([17, 0, 0, 0, 0, 0, 0, 0]), Walk(17, 48, 40)),
     (ROUTING, bytes([17, 0, 0, 1, 0, 0, 0, 0]), Walk(problem=0, pointer=42)),
+    (ROUTING, bytes([17, 0, 3, 0, 0, 0, 0, 0]), DROPPED),
+    (ROUTING, bytes([17, 0, 4, 1, 0, 0, 0, 0]), DROPPED),
     (FRAGMENT, bytes(8), Walk(FRAGMENT, 40, 6)),
     (FRAGMENT, bytes(7), DROPPED),
     (NONE, b"", Walk(NONE, 40, 6)),
