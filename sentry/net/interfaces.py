@@ -173,6 +173,10 @@ class Interfaces:
             raise ENODEV(f"interface {index}")
         return found
 
+    def get(self, index: int) -> Interface | None:
+        """One that is there."""
+        return self._by_index.get(index)
+
     def by_name(self, name: str) -> Interface:
         """Raises: ENODEV."""
         for interface in self:

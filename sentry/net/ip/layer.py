@@ -110,10 +110,17 @@ class IpLayer:
     def _is_member6(self, ip: bytes, index: int) -> bool:
         if ip == ipv6.ALL_NODES or self.is_joined(ip, index):
             return True
-        if ip[:13] != SOLICITED or index not in self.links:
+        interface = self.interface(index)
+        if ip[:13] != SOLICITED or interface is None:
             return False
-        own = self.interfaces.by_index(index).of_family(AF_INET6)
+        own = interface.of_family(AF_INET6)
         return any(address.ip[13:] == ip[13:] for address in own)
+
+    def interface(self, index: int) -> Interface | None:
+        """Of a link. It may have gone, and the link goes in a moment."""
+        if index not in self.links:
+            return None
+        return self.interfaces.get(index)
 
     def ignores_echo(self, packet: Arrived) -> bool:
         """net.ipv4.icmp_echo_ignore_*, net.ipv6.icmp.echo_ignore_*."""
@@ -238,9 +245,9 @@ class IpLayer:
             return None
 
     def _out(self, index: int) -> Interface:
-        if index not in self.links:
+        interface = self.interface(index)
+        if interface is None:
             raise ENETUNREACH("no link there")
-        interface = self.interfaces.by_index(index)
         if not interface.is_up:
             raise EHOSTUNREACH(f"{interface.name} is down")
         return interface
@@ -262,7 +269,8 @@ class IpLayer:
 
     def source_towards(self, link: EthernetLink, ip: bytes) -> bytes:
         """From which address a neighbour is asked for; empty: there is none."""
-        return self._select(self.interfaces.by_index(link.index), ip, ip)
+        interface = self.interface(link.index)
+        return self._select(interface, ip, ip) if interface is not None else b""
 
     def solicit6(self, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
         """Ask for a neighbour by NDP."""

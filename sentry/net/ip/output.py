@@ -44,8 +44,8 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> None:
             else ENETUNREACH("no address to send from")
         )
     mtu = path.mtu
-    if out.discover in BY_LINK:
-        interface = layer.interfaces.by_index(path.interface)
+    interface = layer.interface(path.interface)
+    if out.discover in BY_LINK and interface is not None:
         is_v4 = len(out.target) == 4
         mtu = min(interface.mtu if is_v4 else interface.mtu_of_ipv6, ipv4.MAX_SIZE)
     if len(out.target) == 4:

@@ -110,7 +110,7 @@ class Uplinks:
             self._drop(index)
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer = self._timer_ns = None
 
     # --- time
 

@@ -191,6 +191,20 @@ def test_packet_too_big_narrows_the_way_if_somebody_sent_the_packet(wire: Wire, 
     assert one.layer.path(5 + 601 * SECOND_NS, far).mtu == MTU
 
 
+@BOTH
+def test_link_whose_interface_has_gone_is_quiet(wire: Wire, ip) -> None:  # type: ignore[no-untyped-def]
+    one, two = wire.hosts
+    one.layer.send(wire.now_ns, Outgoing(ip(9), TEST, (b"12345678",)))
+    one.frames()
+    one.interfaces.remove(INDEX)
+    one.layer.timeout(wire.now_ns + SECOND_NS)
+    with pytest.raises(ENETUNREACH):
+        one.layer.send(wire.now_ns, Outgoing(ip(2), TEST, (b"x",)))
+    two.layer.send(wire.now_ns, Outgoing(ip(1), TEST, (b"x",)))
+    wire.settle()
+    assert not one.frames()
+
+
 def test_link_local_address_is_reached_by_its_interface(wire: Wire) -> None:
     one, two = wire.hosts
     kept = two.keep(TEST)
