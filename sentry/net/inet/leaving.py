@@ -117,6 +117,12 @@ def send_udp(sock: DatagramSocket, packet: Packet, discover: int, index: int = 0
     sock.stack.ip.send(time.monotonic_ns(), out)
 
 
+def confirm(sock: DatagramSocket, target: Endpoint) -> None:
+    """A program says that it hears from there."""
+    assert sock.stack.ip is not None
+    sock.stack.ip.confirm(time.monotonic_ns(), plain(target.ip), device(sock))
+
+
 def send_raw(sock: RawSocket, packet: Packet, discover: int, index: int = 0) -> None:
     """A packet of another protocol, whole, in the same way. Raises: the same."""
     out = Outgoing(

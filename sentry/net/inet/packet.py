@@ -39,6 +39,8 @@ class SendOptions(Struct):
     """UDP_SEGMENT."""
     dont_fragment: bool | None = None
     """IPV6_DONTFRAG."""
+    confirms: bool = False
+    """MSG_CONFIRM: the neighbour on the way has just been heard from."""
 
 
 def parse_send(sock: InetSocket, ancillary: Ancillary | None, target: Endpoint) -> SendOptions:

@@ -13,6 +13,7 @@ from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
     IPPROTO_UDP,
+    MSG_CONFIRM,
     MSG_MORE,
     MSG_OOB,
     SO_REUSEPORT,
@@ -30,7 +31,7 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import is_group
-from sentry.net.inet.leaving import discover_of, group_link, loops_back, send_udp
+from sentry.net.inet.leaving import confirm, discover_of, group_link, loops_back, send_udp
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
@@ -119,6 +120,7 @@ class UdpSocket(DatagramSocket):
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
         options = parse_send(self, ancillary, endpoint)
+        options.confirms = bool(flags & MSG_CONFIRM)
         if endpoint is not self.remote:
             self.check_broadcast(endpoint)
         if flags & MSG_PROBE:
@@ -187,6 +189,8 @@ class UdpSocket(DatagramSocket):
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
         link = group_link(self, endpoint) if many else 0
         if link or self.leaves(endpoint):
+            if options.confirms:
+                confirm(self, endpoint)
             send_udp(self, packet, discover_of(self, endpoint, options.dont_fragment), link)
             self.stack.counters["Udp.OutDatagrams"] += 1
             if many and loops_back(self, endpoint):

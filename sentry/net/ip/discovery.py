@@ -1,7 +1,7 @@
 """Neighbour discovery, as a host does it: RFC 4861, 7 and 8; net/ipv6/ndisc.c.
 
 Addresses, default routers and duplicate detection are the host's, who has the same interface: its
-routes and addresses are followed, so what routers advertise changes nothing here.
+routes and addresses are followed. Of what routers advertise the rest is heeded.
 """
 
 from __future__ import annotations
@@ -13,13 +13,21 @@ from sentry.abi.socket import IP_PMTUDISC_DONT, IPPROTO_ICMPV6
 from sentry.net.ip import ipv6
 from sentry.net.ip.seam import Arrived, Outgoing
 from sentry.net.link import ethernet, ndp
-from sentry.net.link.ndp import ADVERTISEMENT, HOP_LIMIT, REDIRECT, SOLICITATION
+from sentry.net.link.ndp import (
+    ADVERTISEMENT,
+    HOP_LIMIT,
+    REDIRECT,
+    ROUTER_ADVERTISEMENT,
+    SOLICITATION,
+)
 from sentry.net.link.neighbours import VALID, Claim
 
 if TYPE_CHECKING:
     from sentry.net.ip.layer import IpLayer
     from sentry.net.link.link import EthernetLink
 
+MAX_REACHABLE_MS: Final = 3_600_000
+"""RFC 4861, 6.2.1."""
 KINDS: Final = range(ndp.ROUTER_SOLICITATION, REDIRECT + 1)
 
 
@@ -33,6 +41,8 @@ def arrived(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
         _solicited(layer, now_ns, link, packet, ndp.parse_neighbour(data, SOLICITATION))
     elif data[0] == ADVERTISEMENT:
         _advertised(layer, now_ns, link, packet, ndp.parse_neighbour(data, ADVERTISEMENT))
+    elif data[0] == ROUTER_ADVERTISEMENT:
+        _routed(layer, now_ns, link, packet, ndp.parse_router(data))
     elif data[0] == REDIRECT:
         redirect = ndp.parse_redirect(data)
         if redirect is not None and ipv6.is_link_local(packet.source):
@@ -73,7 +83,21 @@ def _advertised(
     state = NUD_REACHABLE if told.is_solicited else NUD_STALE
     claim = Claim(told.target, hardware, state, told.overrides, unsettles=True)
     link.neighbours6.heard(now_ns, claim)
-    known.is_router = told.is_router
+
+
+def _routed(
+    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Router | None
+) -> None:
+    """ndisc_router_discovery(), but for what is above."""
+    if told is None or not ipv6.is_link_local(packet.source) or not layer.accepts_routers(link):
+        return
+    if ethernet.is_usable(told.hardware):
+        claim = Claim(packet.source, told.hardware, NUD_STALE, override=True, creates=True)
+        link.neighbours6.heard(now_ns, claim)
+    if 0 < told.reachable_ms <= MAX_REACHABLE_MS:
+        link.neighbours6.reachable_ns = told.reachable_ms * 1_000_000
+    if told.mtu >= ipv6.LEAST_MTU:
+        link.mtu6 = told.mtu
 
 
 def _redirected(

@@ -30,7 +30,7 @@ MAX_HEADERS: Final = 16
 """Extension headers of a packet: a ceiling of ours."""
 MAX_OPTIONS: Final = 8
 """Of a header, padding apart: net.ipv6.max_hbh_opts_number, max_dst_opts_number."""
-PAD1, PADN, ROUTER_ALERT, JUMBO = 0, 1, 5, 194
+PAD1, PADN, ROUTER_ALERT = 0, 1, 5
 RPL, SEGMENTS = 3, 4
 """Types of routing headers."""
 MAX_PADDING: Final = 7

@@ -122,6 +122,13 @@ class IpLayer:
             return None
         return self.interfaces.get(index)
 
+    def accepts_routers(self, link: EthernetLink) -> bool:
+        """net.ipv6.conf.*.accept_ra, of this interface or as it is for new ones."""
+        interface = self.interface(link.index)
+        name = interface.name if interface is not None else "default"
+        default = self.sysctls.get("net/ipv6/conf/default/accept_ra", "1")
+        return bool(int(self.sysctls.get(f"net/ipv6/conf/{name}/accept_ra", default)))
+
     def ignores_echo(self, packet: Arrived) -> bool:
         """net.ipv4.icmp_echo_ignore_*, net.ipv6.icmp.echo_ignore_*."""
         if packet.is_v4:
@@ -226,7 +233,7 @@ class IpLayer:
             next_hop = target
         interface = self._out(out_index)
         detour = self.exceptions.get(now_ns, target)
-        mtu = min(interface.mtu if len(target) == 4 else interface.mtu_of_ipv6, MAX_MTU)
+        mtu = self.mtu_of(interface, is_v4=len(target) == 4)
         may_fragment = False
         if detour is not None:
             gateway = detour.gateway or gateway
@@ -236,6 +243,19 @@ class IpLayer:
             next_hop = gateway
         own = preferred or self._select(interface, target, next_hop)
         return Path(mtu, own, out_index, next_hop, is_broadcast, may_fragment)
+
+    def mtu_of(self, interface: Interface, *, is_v4: bool) -> int:
+        """Of what leaves by an interface, whatever is known of the way behind it."""
+        if is_v4:
+            return min(interface.mtu, MAX_MTU)
+        said = self.links[interface.index].mtu6 or MAX_MTU
+        return min(interface.mtu_of_ipv6, said, MAX_MTU)
+
+    def confirm(self, now_ns: int, target: bytes, index: int = 0) -> None:
+        """Something has come from there: the neighbour on the way is reachable, dst_confirm()."""
+        path = self.path_or_none(now_ns, target, index)
+        if path is not None:
+            self.links[path.interface].neighbours(path.next_hop).confirm(now_ns, path.next_hop)
 
     def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None:
         """The same, or None where there is no way."""

@@ -46,8 +46,7 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> None:
     mtu = path.mtu
     interface = layer.interface(path.interface)
     if out.discover in BY_LINK and interface is not None:
-        is_v4 = len(out.target) == 4
-        mtu = min(interface.mtu if is_v4 else interface.mtu_of_ipv6, ipv4.MAX_SIZE)
+        mtu = layer.mtu_of(interface, is_v4=len(out.target) == 4)
     if len(out.target) == 4:
         _send4(layer, now_ns, out, path, source, mtu)
     else:

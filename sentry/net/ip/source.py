@@ -12,13 +12,12 @@ from sentry.abi.netlink import (
     IFA_F_TEMPORARY,
     IFA_F_TENTATIVE,
     RT_SCOPE_HOST,
-    RT_SCOPE_LINK,
 )
 from sentry.abi.socket import AF_INET, AF_INET6
 from sentry.net.interfaces import Address, Interface, masked
 
 MAPPED: Final = bytes(10) + b"\xff\xff"
-NODE, LINK, SITE, ORGANIZATION, GLOBAL = 1, 2, 5, 8, 14
+LINK, SITE, GLOBAL = 2, 5, 14
 LABELS: Final = (
     (bytes(15) + b"\x01", 128, 0),
     (MAPPED + bytes(4), 96, 4),
@@ -123,8 +122,3 @@ def common_prefix(one: bytes, other: bytes) -> int:
     """How many bits are the same."""
     different = int.from_bytes(one) ^ int.from_bytes(other)
     return len(one) * 8 - different.bit_length()
-
-
-def scope_of_link(address: Address) -> bool:
-    """It means something on its link alone."""
-    return address.scope >= RT_SCOPE_LINK

@@ -91,6 +91,8 @@ class EthernetLink:
         self.upper = upper
         self.neighbours4 = Neighbours(_Wishes(self, self._ask4), chance & 0xFFFF)
         self.neighbours6 = Neighbours(_Wishes(self, self._ask6), chance >> 16)
+        self.mtu6 = 0
+        """Of IPv6, as routers say; 0: that of the interface."""
         self.outgoing: deque[bytes] = deque()
         self.outgoing_bytes = 0
         self.on_output: Callable[[], None] = lambda: None

@@ -17,9 +17,7 @@ HOP_LIMIT: Final = 255
 SOURCE_HARDWARE, TARGET_HARDWARE, PREFIX, REDIRECTED, MTU = range(1, 6)
 MAX_OPTIONS: Final = 64
 """Of a message: a ceiling of ours."""
-PREFIX_SIZE: Final = 32
 _ADVERTISED: Final = struct.Struct(">BBHII")
-_PREFIX: Final = struct.Struct(">BBII4x16s")
 
 
 class Neighbour(NamedTuple):
@@ -33,30 +31,16 @@ class Neighbour(NamedTuple):
     overrides: bool = False
 
 
-class Prefix(NamedTuple):
-    """struct prefix_info."""
-
-    address: bytes
-    length: int
-    is_on_link: bool
-    is_autonomous: bool
-    valid_s: int
-    preferred_s: int
-
-
 class Router(NamedTuple):
-    """An advertisement of a router."""
+    """What an advertisement of a router says of the link. Of itself as a router, and of prefixes,
+    it tells whoever makes routes and addresses."""
 
-    hop_limit: int
-    """0: it says nothing of it."""
-    lifetime_s: int
-    """0: it is no default router."""
     reachable_ms: int
-    retransmit_ms: int
+    """How long a neighbour is taken as reachable; 0: it says nothing of it."""
     hardware: bytes
+    """Of the option; empty: there is none."""
     mtu: int
     """0: it says nothing of it."""
-    prefixes: tuple[Prefix, ...]
 
 
 class Redirect(NamedTuple):
@@ -116,18 +100,9 @@ def parse_router(data: bytes) -> Router | None:
     found = options(data[start:])
     if found is None:
         return None
-    hops, _, lifetime_s, reachable_ms, retransmit_ms = _ADVERTISED.unpack_from(data, 4)
-    prefixes = []
-    for body in found.get(PREFIX, ()):
-        if len(body) != PREFIX_SIZE - 2:
-            continue
-        length, flags, valid_s, preferred_s, address = _PREFIX.unpack(body)
-        if length <= 128:
-            on_link, autonomous = bool(flags & 0x80), bool(flags & 0x40)
-            prefixes.append(Prefix(address, length, on_link, autonomous, valid_s, preferred_s))
+    _, _, _, reachable_ms, _ = _ADVERTISED.unpack_from(data, 4)
     mtu = int.from_bytes(found[MTU][0][2:6]) if MTU in found else 0
-    hardware = _hardware(found, SOURCE_HARDWARE)
-    return Router(hops, lifetime_s, reachable_ms, retransmit_ms, hardware, mtu, tuple(prefixes))
+    return Router(reachable_ms, _hardware(found, SOURCE_HARDWARE), mtu)
 
 
 def parse_redirect(data: bytes) -> Redirect | None:
@@ -152,11 +127,6 @@ def build_advertisement(target: bytes, hardware: bytes, *, is_solicited: bool) -
     """Behind type, code and checksum: of a host that means what it says."""
     flags = 0x60 if is_solicited else 0x20
     return bytes([flags, 0, 0, 0]) + target + _option(TARGET_HARDWARE, hardware)
-
-
-def build_router_solicitation(hardware: bytes) -> bytes:
-    """Behind type, code and checksum."""
-    return bytes(4) + _option(SOURCE_HARDWARE, hardware)
 
 
 def _option(kind: int, hardware: bytes) -> bytes:

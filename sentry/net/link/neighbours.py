@@ -84,7 +84,6 @@ class Neighbour(Struct, eq=False):
     ip: bytes
     state: int = NUD_FAILED
     hardware: bytes = b""
-    is_router: bool = False
     probes: int = 0
     updated_ns: int = 0
     confirmed_ns: int = 0

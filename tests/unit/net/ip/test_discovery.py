@@ -9,7 +9,7 @@ from sentry.net.ip import ipv6
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.ipv6 import Header
 from sentry.net.link import ndp
-from tests.unit.net.wired import Host, hardware, ip6, local6
+from tests.unit.net.wired import SECOND_NS, Host, hardware, ip6, local6
 
 
 @pytest.fixture
@@ -75,6 +75,21 @@ def test_advertisement_is_believed_of_who_is_known(host: Host) -> None:
     no_override = bytes([0x40, 0, 0, 0]) + told[4:-6] + hardware(9)
     host.hear(message(ndp.ADVERTISEMENT, no_override, ip6(2)))
     assert (known.hardware, known.state) == (hardware(2), NUD_STALE)
+
+
+def test_router_says_how_large_packets_are_and_how_long_neighbours_are_believed(host: Host) -> None:
+    body = bytes(4) + (60_000).to_bytes(4) + bytes(4) + b"\x01\x01" + hardware(2)
+    body += b"\x05\x01\0\0" + (1400).to_bytes(4)
+    host.hear(message(ndp.ROUTER_ADVERTISEMENT, body, ip6(2), ipv6.ALL_NODES))
+    host.sysctls["net/ipv6/conf/eth0/accept_ra"] = "0"
+    host.hear(message(ndp.ROUTER_ADVERTISEMENT, body, local6(2), ipv6.ALL_NODES))
+    assert host.layer.path(0, ip6(9)).mtu == 1500 and not len(host.link.neighbours6)
+    del host.sysctls["net/ipv6/conf/eth0/accept_ra"]
+    host.hear(message(ndp.ROUTER_ADVERTISEMENT, body, local6(2), ipv6.ALL_NODES))
+    assert host.layer.path(0, ip6(9)).mtu == 1400
+    assert host.link.neighbours6.reachable_ns == 60 * SECOND_NS
+    known = host.link.neighbours6.get(local6(2))
+    assert known is not None and known.hardware == hardware(2)
 
 
 def test_redirect_is_believed_from_the_router_in_use(host: Host) -> None:

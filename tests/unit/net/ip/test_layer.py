@@ -192,6 +192,18 @@ def test_packet_too_big_narrows_the_way_if_somebody_sent_the_packet(wire: Wire, 
 
 
 @BOTH
+def test_who_is_heard_of_above_is_confirmed_as_a_neighbour(wire: Wire, ip) -> None:  # type: ignore[no-untyped-def]
+    one, _ = wire.hosts
+    one.layer.send(wire.now_ns, Outgoing(ip(2), TEST, (b"x",)))
+    wire.settle()
+    wire.now_ns += 20 * SECOND_NS
+    one.layer.confirm(wire.now_ns, ip(2))
+    wire.wait(20 * SECOND_NS)
+    known = one.link.neighbours(ip(2)).get(ip(2))
+    assert known is not None and known.state == NUD_REACHABLE
+
+
+@BOTH
 def test_link_whose_interface_has_gone_is_quiet(wire: Wire, ip) -> None:  # type: ignore[no-untyped-def]
     one, two = wire.hosts
     one.layer.send(wire.now_ns, Outgoing(ip(9), TEST, (b"12345678",)))

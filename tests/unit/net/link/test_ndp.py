@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentry.net.link import ndp
-from sentry.net.link.ndp import Neighbour, Prefix, Redirect, Router
+from sentry.net.link.ndp import Neighbour, Redirect, Router
 from tests.unit.net.wired import hardware, ip6, local6
 
 HEAD = bytes(4)
@@ -19,7 +19,6 @@ def test_solicitation_and_advertisement_are_parsed_as_built() -> None:
     told = HEAD + ndp.build_advertisement(ip6(2), hardware(2), is_solicited=True)
     expected = Neighbour(ip6(2), hardware(2), False, True, True)
     assert ndp.parse_neighbour(told, ndp.ADVERTISEMENT) == expected
-    assert ndp.build_router_solicitation(hardware(1)) == bytes(4) + b"\x01\x01" + hardware(1)
 
 
 def test_option_without_a_size_or_cut_makes_the_message_none() -> None:
@@ -37,13 +36,12 @@ def test_group_is_no_neighbour() -> None:
 
 
 def test_router_says_what_it_says() -> None:
-    prefix = bytes([3, 4, 64, 0xC0]) + (3600).to_bytes(4) + (1800).to_bytes(4) + bytes(4) + ip6(0)
     data = (
         HEAD + bytes([64, 0]) + (1800).to_bytes(2) + (30_000).to_bytes(4) + (1000).to_bytes(4)
-        + b"\x01\x01" + hardware(9) + b"\x05\x01\0\0" + (1400).to_bytes(4) + prefix
+        + b"\x01\x01" + hardware(9) + b"\x05\x01\0\0" + (1400).to_bytes(4)
     )  # fmt: skip
-    prefixes = (Prefix(ip6(0), 64, True, True, 3600, 1800),)
-    assert ndp.parse_router(data) == Router(64, 1800, 30_000, 1000, hardware(9), 1400, prefixes)
+    assert ndp.parse_router(data) == Router(30_000, hardware(9), 1400)
+    assert ndp.parse_router(data[:16]) == Router(30_000, b"", 0)
 
 
 def test_redirect_names_both_addresses() -> None:
