@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from sentry.abi.socket import IPPROTO_TCP, IPPROTO_UDP
 from sentry.errors import Errno
+from sentry.net.inet.leaving import Arrivals
 from sentry.net.ip import fragments, ipv4, ipv6, limits, path_mtu
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Outgoing
 from sentry.net.link import link, neighbours
+from sentry.net.stack import Stack
 from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.fuzz.test_packets import MAYBE, extension, icmp, udp
 from tests.unit.net.wired import SECOND_NS, Host, hardware, ip4, ip6, local6
@@ -150,7 +152,8 @@ class Bounds:
 
     def __init__(self) -> None:
         self.host = Host(1)
-        self.host.keep(IPPROTO_UDP, takes=False)
+        for is_v4 in (True, False):
+            self.host.layer.handlers[is_v4, IPPROTO_UDP] = Arrivals(Stack(None, {}))
         self.host.keep(IPPROTO_TCP)
         self.host.route_all(ip4(2))
         self.host.route_all(ip6(2))
@@ -176,7 +179,8 @@ class Bounds:
 
     def send(self, size: int, target: bytes) -> None:
         with suppress(Errno):
-            self.host.layer.send(self.now_ns, Outgoing(target, 253, (bytes(size),)))
+            protocol = IPPROTO_UDP if size < 9 else 253
+            self.host.layer.send(self.now_ns, Outgoing(target, protocol, (bytes(size),)))
 
     def check(self) -> None:
         layer, own = self.host.layer, self.host.link

@@ -50,7 +50,7 @@ from sentry.net.inet.error_queue import (
     wants_errors,
 )
 from sentry.net.inet.inetsocket import InetSocket, is_group
-from sentry.net.inet.leaving import group_link, group_source, mapped, path_of
+from sentry.net.inet.leaving import device, group_link, path_of, source_towards
 from sentry.net.inet.packet import Seen, told
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
@@ -230,12 +230,13 @@ class DatagramSocket(InetSocket):
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
-        if not chosen and is_group(target.ip) and (index := group_link(self, target)):
-            return Endpoint(group_source(self, target, index), self.local.port)
-        if chosen or not self.leaves(target):
+        index, leaves = device(self), self.leaves(target)
+        if is_group(target.ip):
+            index = group_link(self, target)
+            leaves = bool(index)
+        if chosen or not leaves:
             return super().source_for(target)
-        path = path_of(self, target)
-        return Endpoint(mapped(path.source) if path is not None else b"", self.local.port)
+        return Endpoint(source_towards(self, target, index), self.local.port)
 
     def complained(
         self, failure: Failure, target: Endpoint, data: bytes, *, is_fatal: bool

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
-from sentry.errors import EMSGSIZE
+from sentry.errors import EADDRNOTAVAIL, EMSGSIZE, ENETUNREACH
 from sentry.net.inet.address import MAPPED, Endpoint, is_multicast
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
@@ -73,10 +73,16 @@ def group_link(sock: DatagramSocket, target: Endpoint) -> int:
     return index if index in layer.links else 0
 
 
-def group_source(sock: DatagramSocket, target: Endpoint, index: int) -> bytes:
-    """16 bytes: from where a packet for a group goes by a link. Raises: ENETUNREACH."""
+def source_towards(sock: DatagramSocket, target: Endpoint, index: int) -> bytes:
+    """16 bytes: from where a packet goes by a link, by an interface if `index` is not 0.
+
+    Raises: ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
+    """
     assert sock.stack.ip is not None
-    return mapped(sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index).source)
+    found = sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index).source
+    if not found:
+        raise ENETUNREACH("no address") if target.is_v4 else EADDRNOTAVAIL("no address")
+    return mapped(found)
 
 
 def loops_back(sock: DatagramSocket, target: Endpoint) -> bool:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 SOLICITED: Final = b"\xff\x02" + bytes(9) + b"\x01\xff"
 ALL_SYSTEMS4: Final = b"\xe0\0\0\x01"
 MAX_MTU: Final = 65535
+QUOTED_LEAST: Final = 8
+"""Bytes of a packet that its protocol needs to know whose it is."""
 MAX_SOURCES: Final = 1024
 
 
@@ -165,6 +167,8 @@ class IpLayer:
     def fail(self, now_ns: int, failure: Failure, mtu: int = -1) -> None:
         """Somebody says that a packet did not arrive. Whoever sent it is told; `mtu` counts only
         if somebody did send it: else anybody could make ways narrow."""
+        if len(failure.quoted) < QUOTED_LEAST:
+            return
         handler = self.handlers.get((len(failure.target) == 4, failure.protocol))
         is_known = self.failures(now_ns, failure)
         is_known |= handler is not None and handler.failed(now_ns, failure)
