@@ -23,12 +23,12 @@ from sentry.abi.socket import (
     SO_ATTACH_FILTER,
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
+    SOL_PACKET,
 )
 from sentry.bpf import isa
 from sentry.bpf.assembler import Assembler, Label
 from sentry.net.host.protocol import FIRST_OF_HOST
 
-SOL_PACKET: Final = 263
 COUNT: Final = 16
 """Interfaces that a container may have at a time, and over its life."""
 RECEIVE_BUFFER: Final = 8 << 20

@@ -21,7 +21,6 @@ from sentry.abi import nftables as nft
 from sentry.abi.socket import IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
 from sentry.net.host.protocol import FIRST_OF_HOST
 
-NETLINK_NETFILTER: Final = 12
 PORTS: Final = "/proc/sys/net/ipv4/ip_local_port_range"
 LAST_PORT: Final = 65535
 CHAIN: Final = b"in\0"
@@ -49,7 +48,7 @@ def silence() -> socket.socket:
     Raises: OSError, where the host has no nftables.
     """
     sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, abi.NETLINK_NETFILTER
     )
     try:
         _make(sock, nft.NFPROTO_INET, nft.NF_INET_PRE_ROUTING, list(_rules()))

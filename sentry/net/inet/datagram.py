@@ -50,7 +50,6 @@ from sentry.net.inet.error_queue import (
     wants_errors,
 )
 from sentry.net.inet.inetsocket import InetSocket, is_group
-from sentry.net.inet.leaving import device, group_link, path_of, source_towards
 from sentry.net.inet.packet import Seen, told
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
@@ -111,7 +110,7 @@ class DatagramSocket(InetSocket):
             endpoint = address.parse(raw, self.family)
         if not is_group(endpoint.ip):
             return self.routed(endpoint)
-        if group_link(self, endpoint):
+        if self.group_link(endpoint):
             return endpoint
         if address.is_multicast(endpoint.ip) and not endpoint.is_v4:
             if self.stack.routes.lookup(endpoint.ip) is None:
@@ -216,27 +215,38 @@ class DatagramSocket(InetSocket):
 
     # --- by a link
 
+    def group_link(self, target: Endpoint) -> int:
+        """The interface by which what is sent to a group leaves; 0: it stays in the sandbox."""
+        if self.stack.ip is None or not is_group(target.ip):
+            return 0
+        from sentry.net.inet import leaving  # noqa: PLC0415  few have links
+
+        return leaving.group_link(self, target)
+
     def check_way(self, target: Endpoint) -> None:
         """Raises: ENETUNREACH, EHOSTUNREACH, EACCES to all of a network without SO_BROADCAST."""
-        path = path_of(self, target)
-        if path is not None and path.is_broadcast and SO_BROADCAST not in self.options:
+        from sentry.net.inet import leaving  # noqa: PLC0415
+
+        if leaving.path_of(self, target).is_broadcast and SO_BROADCAST not in self.options:
             raise EACCES("broadcast")
 
     def mtu_towards(self, target: Endpoint) -> int:
         """Also of the way by a link. Raises: ENETUNREACH, EHOSTUNREACH."""
-        path = path_of(self, target) if self.leaves(target) else None
-        return super().mtu_towards(target) if path is None else path.mtu
+        if not self.leaves(target):
+            return super().mtu_towards(target)
+        from sentry.net.inet import leaving  # noqa: PLC0415
+
+        return leaving.path_of(self, target).mtu
 
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
-        index, leaves = device(self), self.leaves(target)
-        if is_group(target.ip):
-            index = group_link(self, target)
-            leaves = bool(index)
-        if chosen or not leaves:
+        link = self.group_link(target)
+        if chosen or not (link or self.leaves(target)):
             return super().source_for(target)
-        return Endpoint(source_towards(self, target, index), self.local.port)
+        from sentry.net.inet import leaving  # noqa: PLC0415
+
+        return Endpoint(leaving.source_towards(self, target, link), self.local.port)
 
     def complained(
         self, failure: Failure, target: Endpoint, data: bytes, *, is_fatal: bool

@@ -14,6 +14,7 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
 from sentry.errors import EADDRNOTAVAIL, EMSGSIZE, ENETUNREACH
 from sentry.net.inet.address import MAPPED, Endpoint, is_multicast
+from sentry.net.inet.udp import receiver_of, to_everybody
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
@@ -46,12 +47,10 @@ def mapped(ip: bytes) -> bytes:
     return MAPPED + ip if len(ip) == 4 else ip
 
 
-def path_of(sock: DatagramSocket, target: Endpoint) -> Path | None:
-    """The way by a link; None: the target is in the sandbox. Raises: ENETUNREACH, EHOSTUNREACH."""
-    layer = sock.stack.ip
-    if layer is None or sock.is_local(target.ip):
-        return None
-    return layer.path(time.monotonic_ns(), plain(target.ip), device(sock))
+def path_of(sock: DatagramSocket, target: Endpoint, index: int = 0) -> Path:
+    """The way by a link, by an interface if `index` is not 0. Raises: ENETUNREACH, EHOSTUNREACH."""
+    assert sock.stack.ip is not None
+    return sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index or device(sock))
 
 
 def group_link(sock: DatagramSocket, target: Endpoint) -> int:
@@ -78,8 +77,7 @@ def source_towards(sock: DatagramSocket, target: Endpoint, index: int) -> bytes:
 
     Raises: ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
     """
-    assert sock.stack.ip is not None
-    found = sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index).source
+    found = path_of(sock, target, index).source
     if not found:
         raise ENETUNREACH("no address") if target.is_v4 else EADDRNOTAVAIL("no address")
     return mapped(found)
@@ -177,8 +175,6 @@ class Arrivals:
         return is_taken
 
     def _deliver(self, datagram: Packet, packet: Arrived) -> bool:
-        from sentry.net.inet.udp import receiver_of, to_everybody  # noqa: PLC0415  it imports this
-
         stack = self._stack
         ports = stack.ports_of(IPPROTO_UDP)
         if packet.is_group:
@@ -193,8 +189,6 @@ class Arrivals:
 
     def failed(self, now_ns: int, failure: Failure) -> bool:
         """__udp4_lib_err(), __udp6_lib_err()."""
-        from sentry.net.inet.udp import receiver_of  # noqa: PLC0415
-
         source_port, target_port, _, _ = _UDP.unpack_from(failure.quoted)
         ours = Endpoint(mapped(failure.source), source_port)
         theirs = Endpoint(mapped(failure.target), target_port)

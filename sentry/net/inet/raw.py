@@ -38,7 +38,6 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size, port_in, too_large
 from sentry.net.inet.inetsocket import is_group
-from sentry.net.inet.leaving import discover_of, group_link, loops_back, send_raw
 from sentry.net.inet.packet import Seen, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.raw_options import RAW4, RAW6, is_foreign
@@ -221,10 +220,13 @@ class RawSocket(DatagramSocket):
         sender = Endpoint(options.source or self.source_for(endpoint).ip, 0)
         packet = Packet(data, sender, Endpoint(endpoint.ip, 0), *self._hops_and_class(options))
         self._fill_checksum(packet)
-        link = group_link(self, endpoint) if is_group(endpoint.ip) else 0
+        link = self.group_link(endpoint)
         if link or self.leaves(endpoint):
-            send_raw(self, packet, discover_of(self, endpoint, options.dont_fragment), link)
-            if not link or not loops_back(self, endpoint):
+            from sentry.net.inet import leaving  # noqa: PLC0415  few have links
+
+            discover = leaving.discover_of(self, endpoint, options.dont_fragment)
+            leaving.send_raw(self, packet, discover, link)
+            if not link or not leaving.loops_back(self, endpoint):
                 return
         deliver(self.stack, packet, self.family, self.protocol)
 

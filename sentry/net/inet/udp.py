@@ -31,7 +31,6 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import is_group
-from sentry.net.inet.leaving import confirm, discover_of, group_link, loops_back, send_udp
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
@@ -187,14 +186,9 @@ class UdpSocket(DatagramSocket):
             sender = Endpoint(options.source, sender.port)
         packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
-        link = group_link(self, endpoint) if many else 0
+        link = self.group_link(endpoint)
         if link or self.leaves(endpoint):
-            if options.confirms:
-                confirm(self, endpoint)
-            send_udp(self, packet, discover_of(self, endpoint, options.dont_fragment), link)
-            self.stack.counters["Udp.OutDatagrams"] += 1
-            if many and loops_back(self, endpoint):
-                self.stack.fan_out.begin(to_everybody(self.ports, packet))
+            self._send_away(packet, options, link)
             return
         self.seal(packet)
         self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
@@ -211,6 +205,19 @@ class UdpSocket(DatagramSocket):
         if whole is not None:
             show_unreachable(self.stack, whole)
         self.refused(packet)
+
+    def _send_away(self, packet: Packet, options: SendOptions, link: int) -> None:
+        """By a link; what is for a group also stays, for who is a member here."""
+        from sentry.net.inet import leaving  # noqa: PLC0415  few have links
+
+        endpoint = packet.target
+        if options.confirms:
+            leaving.confirm(self, endpoint)
+        discover = leaving.discover_of(self, endpoint, options.dont_fragment)
+        leaving.send_udp(self, packet, discover, link)
+        self.stack.counters["Udp.OutDatagrams"] += 1
+        if link and leaving.loops_back(self, endpoint):
+            self.stack.fan_out.begin(to_everybody(self.ports, packet))
 
     def _ttl(self, endpoint: Endpoint, given: int | None) -> int:
         if given is not None:

@@ -53,6 +53,7 @@ SEQUENCES: Final = {
     "loader/segments.py": "segments are mapped, their ends cleared",
     "net/host/socket.py": "a socket is made by another process, then asked what it is",
     "net/host/view.py": "the host's interfaces are listed, then shown in steps",
+    "net/link/follow.py": "packet sockets are made by another process, routes taken in in steps",
     "net/inet/tcp.py": "MSG_FASTOPEN: connect, then send",
     "net/unix_host.py": "a service of the host: bytes that have come, then who takes them",
     "platform/host_io.py": "a call by a thread: a free place, then the answer",
