@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +53,10 @@ def ping(address):
     sock.settimeout(10)
     sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 3000, (address, 0))
     return len(sock.recv(4000))
+def connect_until_there_is_no_way(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        while True:
+            sock.connect((address, 9))
 def mtu(address):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((address, 9))
@@ -287,6 +293,29 @@ def test_packet_socket_sees_and_sends_frames_of_the_link(inside: Inside, outside
     )
     own = shown.split("link/ether ")[1].split()[0]
     assert inside.do("who_has('10.9.0.1')") == f"('10.9.0.1', '{own}')"
+
+
+def test_stack_without_its_network_process_is_off_the_link(inside: Inside) -> None:
+    (network,) = (
+        int(each.name) for each in Path("/proc").iterdir()
+        if each.name.isdigit() and _is_network_process(each, inside.pid)
+    )  # fmt: skip
+    ended = os.pidfd_open(network)
+    os.kill(network, signal.SIGKILL)
+    assert select.select([ended], [], [], 20)[0]
+    os.close(ended)
+    assert inside.do("connect_until_there_is_no_way('10.9.0.1')") == "ENETUNREACH"
+    assert inside.do("here()") == "((1, '10.9.0.2'), (b'x', ('10.9.0.2', 7)))"
+
+
+def _is_network_process(process: Path, holder: int) -> bool:
+    """The one in the namespace of this test."""
+    try:
+        title = (process / "cmdline").read_bytes()
+        namespaces = {os.readlink(each / "ns/net") for each in (process, Path(f"/proc/{holder}"))}
+    except OSError:
+        return False
+    return title.startswith(b"runsc-network") and len(namespaces) == 1
 
 
 def test_interfaces_addresses_and_mtu_are_followed_while_it_runs(
