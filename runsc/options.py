@@ -43,9 +43,9 @@ class Globals(Value):
     host_fifo: str = "open"
     """Whether FIFOs of the host are opened."""
     steps_log: str | None = None
-    own_stack: bool = False
-    """A container with a network namespace has a stack of its own, which is not whole yet."""
     """For tests: where it is written what holds up the kernel thread."""
+    own_stack: bool = False
+    """For tests: a container with a network namespace has a stack of its own, not whole yet."""
     systemd_cgroup: bool = False
     ignore_cgroups: bool = False
     system_calls: str = "auto"
