@@ -53,15 +53,15 @@ class ReceiveBuffer:
 
     def _take_early(self) -> None:
         """What came early has its turn now."""
-        while self._early and self._early_starts[0] <= self.next:
-            count = bisect_left(self._early_starts, self.early.ends[0])
-            starts, pieces = self._early_starts[:count], self._early[:count]
-            del self._early_starts[:count], self._early[:count]
-            for start, piece in zip(starts, pieces, strict=True):
-                fresh = piece[max(self.next - start, 0) :]
-                if fresh:
-                    self._join(fresh)
-            self.early.forget_below(self.next)
+        taken = 0
+        for start, piece in zip(self._early_starts, self._early, strict=True):
+            if start > self.next:
+                break
+            fresh = piece[max(self.next - start, 0) :]
+            if fresh:
+                self._join(fresh)
+            taken += 1
+        del self._early_starts[:taken], self._early[:taken]
         self.early.forget_below(self.next)
 
     def _join(self, piece: memoryview) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from sentry.net.tcp.intervals import Intervals
 
-MAX_RECORDS: Final = 4096
+MAX_RECORDS: Final = 1024
 """No more are on their way, and none is cut when there are so many."""
 
 
@@ -136,6 +136,8 @@ class Scoreboard:
 
     def mark_lost(self, record: Sent) -> None:
         """It is lost, or what was sent again of it is."""
+        if record.lost and not record.in_flight_again:
+            return
         self._take_out(record)
         if record.in_flight_again:
             self._land(record)

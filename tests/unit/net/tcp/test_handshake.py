@@ -14,11 +14,14 @@ from sentry.abi.socket import (
     BPF_TCP_SYN_SENT as TCP_SYN_SENT,
 )
 from sentry.errors import ECONNREFUSED, ETIMEDOUT
+from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.tcp.connection import Connection
 from sentry.net.tcp.handshake import scale_for
+from sentry.net.tcp.keyed import Flow
 from sentry.net.tcp.segment import ACK, CWR, ECE, RST, SYN
 from sentry.net.tcp.settings import Settings, Tuning
 from tests.unit.net.tcp.hand import MSS, Hand
-from tests.unit.net.tcp.pair import SECOND
+from tests.unit.net.tcp.pair import SECOND, shared
 
 
 def test_syn_offers_what_linux_offers() -> None:
@@ -156,6 +159,18 @@ def test_initial_number_is_another_one_each_time() -> None:
     second.one.connect(second.now)
 
     assert first.one.iss != second.one.iss
+
+
+def test_mss_is_by_the_family_and_the_path() -> None:
+    settings = shared()
+    for ip, mtu, mss in (
+        (MAPPED + bytes(4), 1500, 1460),
+        (bytes(15) + b"\x02", 1500, 1440),
+        (MAPPED + bytes(4), 9000, 8960),
+    ):  # fmt: skip
+        one = Connection(Flow(Endpoint(ip, 1), Endpoint(ip, 2)), settings, mtu)
+        assert one.advmss == mss
+    assert Hand(connect=False, tuning=Tuning(maxseg=700)).syn.mss == 700
 
 
 def test_scale_is_for_what_a_buffer_may_become() -> None:

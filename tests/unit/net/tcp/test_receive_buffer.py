@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sentry.net.tcp.receive_buffer import MAX_EARLY, ReceiveBuffer, owned
 
 LENGTH = 200
-PIECE = st.tuples(st.integers(0, LENGTH - 1), st.integers(1, 60))
+PIECE = st.tuples(st.integers(0, LENGTH - 1), st.integers(1, 4) | st.integers(1, 60))
 
 
 @given(st.lists(PIECE, max_size=40), st.integers(0, 30))
@@ -35,6 +35,17 @@ def test_pieces_in_any_order_are_the_stream(pieces: list[tuple[int, int]], read:
         assert made.early.total == len({at for at in there if at > expected})
     got += b"".join(made.take(LENGTH))
     assert got == stream[: made.next] and made.queued == 0 and made.read == made.next
+
+
+def test_piece_may_cover_several_that_came_early() -> None:
+    made = ReceiveBuffer(0)
+    for at in (10, 14, 18):
+        made.insert(at, memoryview(b"xy"))
+    made.append(memoryview(bytes(17)))
+
+    assert (made.next, made.sacks()) == (17, [(18, 20)])
+    made.append(memoryview(b"."))
+    assert b"".join(made.take(100)) == bytes(17) + b".xy"
 
 
 def test_last_change_is_told_first() -> None:
