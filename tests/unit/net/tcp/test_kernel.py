@@ -409,3 +409,90 @@ def test_request_and_answer_take_the_same_segments_from_both_sides(make: Make) -
     expected = [(True, PSH | ACK, 100), (False, PSH | ACK, 200)]
     ours = exchange(True)
     assert with_data(ours) == expected
+
+
+class Walk:
+    """Programs at both ends that do what chance says, over a bridge of changing weather."""
+
+    def __init__(self, kernel: Kernel, one: Connection, sock: socket.socket, seed: int) -> None:
+        self.kernel, self.one, self.sock = kernel, one, sock
+        self.chance = random.Random(seed)
+        self.loss = 0.0
+        kernel.lose = lambda is_ours, seg: self.chance.random() < self.loss
+        self.sources = random.Random(seed + 1), random.Random(seed + 2)
+        self.ours, self.theirs = bytearray(), bytearray()
+        """What was written."""
+        self.got, self.they_got = bytearray(), bytearray()
+        self.shut = [False, False]
+
+    def step(self) -> None:
+        chance, kernel = self.chance, self.kernel
+        what = chance.choice(("send", "send", "receive", "weather", "tune", "pass", "pass"))
+        size = chance.choice((1, 10, 700, 1448, 5000, 70_000))
+        if what == "send" and chance.random() < 0.5:
+            self.write(size)
+        elif what == "send":
+            data = self.sources[1].randbytes(size)
+            self.theirs += data[: sent(self.sock, data)]
+        elif what == "receive":
+            self.read(size)
+        elif what == "weather":
+            self.loss = chance.choice((0.0, 0.0, 0.0, 0.05, 0.2))
+        elif what == "tune":
+            self.one.tuning.nodelay = chance.random() < 0.5
+            self.one.tuning.cork = chance.random() < 0.2
+            self.one.tuned(kernel.now)
+        else:
+            end = kernel.now + chance.choice((0, 100_000, 3_000_000))
+            kernel.until(lambda: kernel.now >= end)
+
+    def write(self, size: int) -> None:
+        how = self.one.send if self.chance.random() < 0.8 else self.one.send_more
+        data = self.sources[0].randbytes(size)
+        self.ours += data[: how(self.kernel.now, data)]
+
+    def read(self, size: int) -> None:
+        for piece in self.one.receive(self.kernel.now, size):
+            self.got += piece
+        self.they_got += received(self.sock, size) or b""
+        assert self.theirs.startswith(self.got) and self.ours.startswith(self.they_got)
+
+    def finish(self) -> None:
+        self.loss = 0.0
+        self.one.tuning.cork = False
+        self.one.shutdown(self.kernel.now, SHUT_WR)
+        self.sock.shutdown(socket.SHUT_WR)
+        self.kernel.until(self.is_done)
+        assert (self.got, self.they_got) == (self.theirs, self.ours)
+        assert not self.one.error
+
+    def is_done(self) -> bool:
+        self.read(1 << 20)
+        return self.one.is_over and self.one.eof and len(self.they_got) == len(self.ours)
+
+
+def walk(make: Make, ends: Callable, seed: int, steps: int) -> None:  # type: ignore[type-arg]
+    chance = random.Random(seed)
+    kernel = make(
+        cut=chance.random() < 0.5,
+        tcp_sack=int(chance.random() < 0.8),
+        tcp_timestamps=int(chance.random() < 0.8),
+        tcp_window_scaling=int(chance.random() < 0.8),
+        tcp_ecn=chance.choice((1, 2)),
+    )
+    one, sock = ends(kernel)
+    made = Walk(kernel, one, sock, seed)
+    for _ in range(steps):
+        made.step()
+    made.finish()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_programs_that_do_anything(make: Make, ends: Callable, seed: int) -> None:  # type: ignore[type-arg]
+    walk(make, ends, seed, 400)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
+def test_programs_that_do_anything_for_long(make: Make, ends: Callable) -> None:  # type: ignore[type-arg]
+    walk(make, ends, 99, 50_000)
