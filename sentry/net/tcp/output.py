@@ -175,7 +175,7 @@ class Output(Core):
 
         `hold`: a part of a packet waits for more (MSG_MORE); `force`: it waits for nothing.
         """
-        self.throttled = False
+        self.throttled = len(self.outgoing) >= MAX_OUTGOING
         if self.state not in SENDING:
             return False
         if not self.board.records and not self.ca_state and self.unsent:
@@ -305,6 +305,8 @@ class Output(Core):
         limit = min(max(min(most, window) // mss, 1) * mss, MAX_PAYLOAD // mss * mss)
         if window < mss:
             limit = window
+        elif self.send_urgent_at > self.snd_una:
+            limit = mss
         if record.end - record.start > limit:
             if not self.board.is_full:
                 self.board.cut(record, record.start + limit, mss)

@@ -128,7 +128,8 @@ class Timers(Receiving):
         ):
             self._give_up()
             return
-        if self.probes_out >= self._retries():
+        is_patient = not self.orphan or self.rto_ns < self.settings.tcp_rto_max_ms * MS
+        if self.probes_out >= self._retries() or not is_patient:
             self._give_up()
             return
         if self._wake(now_ns):

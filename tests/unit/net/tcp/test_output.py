@@ -183,6 +183,20 @@ def test_nobody_who_takes_stops_new_segments() -> None:
     assert sum(len(seg.payload) for seg in hand.sent()) == 3 * MAX_OUTGOING
 
 
+def test_nobody_who_takes_stops_what_is_sent_again() -> None:
+    hand = Hand(window=1 << 22, tuning=Tuning(sndbuf=1 << 22, nodelay=True))
+    hand.one.cc.window = 1 << 22
+    for _ in range(3 * MAX_OUTGOING):
+        hand.one.send(hand.now, b"x")
+    hand.sent()
+    hand.one.board.lose_all()
+    hand.one._retransmit_lost(hand.now)
+    hand.one._push(hand.now)
+    assert len(hand.one.outgoing) == MAX_OUTGOING
+
+    assert sum(len(seg.payload) for seg in hand.sent()) == 3 * MAX_OUTGOING
+
+
 def test_acknowledgements_that_nobody_takes_do_not_pile_up() -> None:
     hand = Hand()
     for at in range(5000):

@@ -90,6 +90,16 @@ def test_probes_that_nobody_answers_end_it() -> None:
     assert hand.one.error == ETIMEDOUT.number
 
 
+def test_closed_window_does_not_keep_what_nobody_holds() -> None:
+    hand = closed_window()
+    hand.one.close(hand.now)
+    for _ in range(40):
+        if hand.wait(100):
+            hand.hear(ack=1 + 2 * MSS, window=0)
+
+    assert hand.one.is_over
+
+
 def test_user_timeout_counts_for_a_closed_window_that_is_answered() -> None:
     hand = closed_window()
     hand.one.tuning.user_timeout_ms = 3000
