@@ -28,6 +28,7 @@ from sentry.abi.socket import (
 )
 from sentry.abi.socket import SHUT_RD, SHUT_RDWR, SHUT_WR
 from sentry.errors import EINVAL, ENOTCONN, EPIPE
+from sentry.net.tcp.congestion import KINDS
 from sentry.net.tcp.core import LOSS
 from sentry.net.tcp.handshake import Handshake
 from sentry.net.tcp.receiving import NO_URGENT, URGENT_READ
@@ -102,6 +103,13 @@ class Calls(Handshake):
         self._push(now_ns, force=self.tuning.nodelay and not self.tuning.cork)
         self._changed()
         self._tell()
+
+    def set_congestion(self, name: str) -> None:
+        """TCP_CONGESTION: another way from here on. Raises: KeyError."""
+        made = KINDS[name](self.cc.mss)
+        made.window, made.threshold = self.cc.window, self.cc.threshold
+        self.tuning.congestion = name
+        self.cc = made
 
     # --- receiving
 

@@ -291,7 +291,11 @@ class Core:
         """A read does not wait: EPOLLIN."""
         if self.eof or self.read_shut or (self.state == TCP_CLOSE and self.reset):
             return True
-        return self.rcv.queued >= self.tuning.rcvlowat
+        # an urgent byte that is not in line is nothing to be read
+        is_at_mark = self.urgent_state and self.urgent_at == self.rcv.read
+        return self.rcv.queued >= self.tuning.rcvlowat + bool(
+            is_at_mark and not self.tuning.oob_inline
+        )
 
     @property
     def writable(self) -> bool:
@@ -347,6 +351,7 @@ class Core:
         self.write_shut = True
         self.throttled = False
         self.stream.acknowledge(self.stream.end)
+        self.board.unlink()
         self.board = Scoreboard()
         if self.orphan:
             self.rcv.clear()

@@ -21,7 +21,7 @@ class Sent:
 
     __slots__ = (
         "count", "delivered", "delivered_ns", "earlier", "end", "in_flight_again", "later", "lost",
-        "sacked", "sent_ns", "start", "transmissions",
+        "sacked", "sent_ns", "start", "transmissions", "waits",
     )  # fmt: skip
 
     def __init__(self, start: int, end: int, now_ns: int, count: int) -> None:
@@ -41,7 +41,9 @@ class Sent:
         """What was delivered when it was sent, and when the last of that was."""
         self.earlier: Sent | None = None
         self.later: Sent | None = None
-        """Its neighbours in the list by time, while it is in it."""
+        """Its neighbours in the list by time."""
+        self.waits = False
+        """It is in that list: it may be on its way."""
 
     def __lt__(self, other: Sent) -> bool:
         return self.start < other.start
@@ -51,18 +53,17 @@ class Scoreboard:
     """Records in order of the stream, and those that may still be on their way by time."""
 
     __slots__ = (
-        "_lost", "_ring", "highest_sacked", "lost_bytes", "lost_count", "out_bytes", "out_count",
-        "records", "retrans_bytes", "retrans_count", "sacked", "sacked_bytes", "sacked_count",
-        "starts",
+        "_first", "_last", "_lost", "highest_sacked", "lost_bytes", "lost_count", "out_bytes",
+        "out_count", "records", "retrans_bytes", "retrans_count", "sacked", "sacked_bytes",
+        "sacked_count", "starts",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.records: list[Sent] = []
         self.starts: list[int] = []
-        self._ring = ring = Sent(0, 0, 0, 0)
-        """Before the first and behind the last of a list of those that are neither sacked nor lost,
-        the one that was sent longest ago first."""
-        ring.earlier = ring.later = ring
+        self._first: Sent | None = None
+        self._last: Sent | None = None
+        """Of a list of those neither sacked nor lost, in the order in which they were sent."""
         self._lost: list[Sent] = []
         """A heap of those to be sent again; some of them may be no more."""
         self.sacked = Intervals()
@@ -86,7 +87,7 @@ class Scoreboard:
         """New data."""
         self.records.append(record)
         self.starts.append(record.start)
-        self._put_after(self._ring.earlier, record)
+        self._put_last(record)
         self.out_bytes += record.end - record.start
         self.out_count += record.count
 
@@ -100,20 +101,43 @@ class Scoreboard:
         self.retrans_bytes += record.end - record.start
         self.retrans_count += record.count
         self._take_out(record)
-        self._put_after(self._ring.earlier, record)
+        self._put_last(record)
 
-    def _put_after(self, place: Sent | None, record: Sent) -> None:
-        """Into the list by time."""
-        assert place is not None and place.later is not None
+    def _put_last(self, record: Sent) -> None:
+        """Into the list by time: it was sent just now."""
+        record.waits = True
+        record.earlier, record.later = self._last, None
+        if self._last is None:
+            self._first = record
+        else:
+            self._last.later = record
+        self._last = record
+
+    def _put_behind(self, place: Sent, record: Sent) -> None:
+        """Beside another one, which was sent at the same time."""
+        record.waits = True
         record.earlier, record.later = place, place.later
-        place.later.earlier = record
+        if place.later is None:
+            self._last = record
+        else:
+            place.later.earlier = record
         place.later = record
 
     def _take_out(self, record: Sent) -> None:
         """Of the list by time, if it is in it."""
-        if record.later is not None and record.earlier is not None:
-            record.earlier.later, record.later.earlier = record.later, record.earlier
-            record.earlier = record.later = None
+        if not record.waits:
+            return
+        earlier, later = record.earlier, record.later
+        if earlier is None:
+            self._first = later
+        else:
+            earlier.later = later
+        if later is None:
+            self._last = earlier
+        else:
+            later.earlier = earlier
+        record.earlier = record.later = None
+        record.waits = False
 
     def _land(self, record: Sent) -> None:
         record.in_flight_again = False
@@ -159,13 +183,7 @@ class Scoreboard:
 
     def oldest(self) -> Sent | None:
         """Of those that may be on their way the one sent longest ago."""
-        first = self._ring.later
-        return None if first is self._ring else first
-
-    def newest(self) -> Sent | None:
-        """And the one sent last."""
-        last = self._ring.earlier
-        return None if last is self._ring else last
+        return self._first
 
     def cut(self, record: Sent, at: int, mss: int) -> Sent:
         """Make two of one; the second."""
@@ -185,8 +203,8 @@ class Scoreboard:
         self.sacked_count += extra * record.sacked
         self.lost_count += extra * record.lost
         self.retrans_count += extra * record.in_flight_again
-        if record.later is not None:
-            self._put_after(record, second)
+        if record.waits:
+            self._put_behind(record, second)
         if record.lost:
             heappush(self._lost, second)
         return second
@@ -263,7 +281,7 @@ class Scoreboard:
         for record in self.records:
             if record.sacked:
                 record.sacked = False
-                self._put_after(self._ring.earlier, record)
+                self._put_last(record)
         self.sacked.clear()
         self.sacked_bytes = self.sacked_count = 0
         self.highest_sacked = 0
@@ -280,6 +298,11 @@ class Scoreboard:
                 self.lost_count += record.count
         self._lost = [record for record in self.records if record.lost]
 
+    def unlink(self) -> None:
+        """It is not needed any more: nothing of it refers to itself."""
+        for record in self.records:
+            record.earlier = record.later = None
+
     def find_all(self) -> None:
         """What was taken for lost was only late; what was sent again of it counts no more."""
         for record in self.records:
@@ -288,5 +311,5 @@ class Scoreboard:
             if record.lost:
                 self._find(record)
                 self._take_out(record)
-                self._put_after(self._ring.earlier, record)
+                self._put_last(record)
         self._lost.clear()

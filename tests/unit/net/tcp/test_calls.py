@@ -99,6 +99,25 @@ def test_reads_wait_for_the_low_mark() -> None:
     assert hand.one.readable and hand.one.available == 10
 
 
+def test_urgent_byte_alone_is_nothing_to_read() -> None:
+    hand = Hand()
+    hand.hear(ACK | URG, data=b"!", urgent=1)
+    assert not hand.one.readable and hand.one.urgent
+
+    hand.hear(data=b"x")
+    assert hand.one.readable and hand.read() == b"x"
+
+
+def test_other_congestion_control_goes_on_where_the_old_one_was() -> None:
+    hand = Hand()
+    hand.one.cc.window = 33 * MSS
+    hand.one.set_congestion("reno")
+
+    assert (hand.one.cc.name, hand.one.cc.window) == ("reno", 33 * MSS)
+    with pytest.raises(KeyError):
+        hand.one.set_congestion("unknown")
+
+
 def test_shutdown_of_both_ways_hangs_up() -> None:
     hand = Hand()
     assert not hand.one.hung_up

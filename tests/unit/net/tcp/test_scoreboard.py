@@ -42,7 +42,7 @@ def check(board: Scoreboard) -> None:
     assert board.sacked.total == board.sacked_bytes
     times = []
     place = board.oldest()
-    while place is not None and place is not board._ring:
+    while place is not None:
         assert not place.sacked and (place.in_flight_again or not place.lost)
         times.append(place.sent_ns)
         place = place.later
@@ -81,11 +81,11 @@ def test_sums_and_orders_are_those_of_the_records(steps: list) -> None:  # type:
             board.forget_sacks()
             # what was sacked is the newest by time again, whenever it was sent
             for record in board.records:
-                record.sent_ns = now if record.later else record.sent_ns
+                record.sent_ns = now if record.waits else record.sent_ns
         elif kind == "find":
             board.find_all()
             for record in board.records:
-                record.sent_ns = now if record.later else record.sent_ns
+                record.sent_ns = now if record.waits else record.sent_ns
         check(board)
 
 
@@ -117,3 +117,22 @@ def test_full_board_is_not_cut() -> None:
     assert board.is_full
     assert board.sack(20, 50, MSS) == []
     assert len(board.records) == MAX_RECORDS
+
+
+def test_board_that_is_not_needed_any_more_is_no_cycle() -> None:
+    board = Scoreboard()
+    for at in range(5):
+        board.sent(Sent(at, at + 1, at, 1))
+    board.unlink()
+
+    assert not any(record.earlier or record.later for record in board.records)
+
+
+def test_what_has_arrived_refers_to_nothing() -> None:
+    board = Scoreboard()
+    for at in range(5):
+        board.sent(Sent(at, at + 1, at, 1))
+    board.sack(1, 2, 1)
+
+    assert not any(record.earlier or record.later for record in board.acknowledge(4, 1))
+    assert board.oldest() is board.records[0]
