@@ -86,7 +86,8 @@ class Calls(Handshake):
             return 0
         whole = memoryview(data)
         view = whole[:room]
-        self.stream.append(view)
+        # what is held is no more than twice what counts
+        self.stream.append(view if len(whole) <= 2 * len(view) else memoryview(bytes(view)))
         is_whole = len(view) == len(whole)
         if is_urgent and is_whole:
             self.send_urgent_at = self.stream.end
@@ -272,7 +273,7 @@ class Calls(Handshake):
             self._send_smaller(now_ns)
         self._tell()
 
-    def set_mtu(self, now_ns: int, mtu: int) -> None:
+    def set_mtu(self, mtu: int) -> None:
         """The route has another MTU now."""
         self.mtu = mtu
         if self.was_connected:

@@ -68,11 +68,11 @@ class Reno:
             self._counted -= int(packets * each)
             self.window += packets * self.mss
 
-    def reduced(self, in_flight: int) -> int:
+    def reduced(self) -> int:
         """The threshold after a loss."""
         return max(self.window // 2, LEAST_PACKETS * self.mss)
 
-    def lost(self, now_ns: int) -> None:
+    def lost(self) -> None:
         """A time-out: what was learned of the path is worth nothing."""
         self._counted = 0
 
@@ -158,7 +158,7 @@ class Cubic(Reno):
         else:
             self._grow_by(size, 100 * self.window)
 
-    def reduced(self, in_flight: int) -> int:
+    def reduced(self) -> int:
         """Seven tenths; where the window had not reached its last height, that is less (4.7)."""
         window = self.window / self.mss
         self._epoch_ns = 0
@@ -166,8 +166,8 @@ class Cubic(Reno):
         self._slow = False
         return max(int(self.window * self.BETA), LEAST_PACKETS * self.mss)
 
-    def lost(self, now_ns: int) -> None:
-        super().lost(now_ns)
+    def lost(self) -> None:
+        super().lost()
         self._epoch_ns = 0
         self._round_end = -1
         self._slow = False

@@ -20,13 +20,15 @@ class Endpoints:
     connection by itself calls `settle` behind it.
     """
 
-    __slots__ = ("connections", "listeners", "shared", "time_wait")
+    __slots__ = ("connections", "listeners", "orphans", "shared", "time_wait")
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
         self.connections: dict[Flow, Connection] = {}
         self.listeners: dict[Endpoint, Listener] = {}
         self.time_wait = TimeWait(shared)
+        self.orphans: set[Flow] = set()
+        """Connections that no socket holds any more."""
 
     def connect(
         self, now_ns: int, connection: Connection, *, is_loopback: bool = False
@@ -84,9 +86,20 @@ class Endpoints:
     def settle(self, now_ns: int, connection: Connection) -> list[tuple[Flow, Outgoing]]:
         """What follows of a step: what it sends, and where it stays once it is over."""
         flow = connection.flow
+        if connection.orphan and not connection.is_over and flow not in self.orphans:
+            self._orphaned(now_ns, connection)
         found = [(flow, outgoing) for outgoing in connection.take(now_ns)]
         if connection.is_over:
             if self.connections.get(flow) is connection:
                 del self.connections[flow]
+            self.orphans.discard(flow)
             self.time_wait.add(now_ns, connection)
         return found
+
+    def _orphaned(self, now_ns: int, connection: Connection) -> None:
+        """Beyond net.ipv4.tcp_max_orphans it is reset: tcp_check_oom()."""
+        if len(self.orphans) < self.shared.settings.tcp_max_orphans:
+            self.orphans.add(connection.flow)
+            return
+        self.shared.counters["TcpExt.TCPAbortOnMemory"] += 1
+        connection.abort(now_ns)

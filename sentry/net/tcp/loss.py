@@ -216,7 +216,7 @@ class Loss(Output):
         self.tlp_end = None
         self.prior_window = max(self.cc.window, 1)
         self.prr_delivered = self.prr_out = 0
-        self.cc.threshold = self.cc.reduced(self.board.in_flight)
+        self.cc.threshold = self.cc.reduced()
         self.ecn_reduced = self.ecn_on
 
     def _enter_cwr(self) -> None:
@@ -256,7 +256,7 @@ class Loss(Output):
     def _end_reduction(self) -> None:
         self.cc.window = max(self.cc.threshold, self.cc.mss)
 
-    def _enter_loss(self, now_ns: int) -> None:
+    def _enter_loss(self) -> None:
         """A time-out: everything that was not sacked is sent again, slowly. tcp_enter_loss()."""
         board = self.board
         if board.records[0].sacked:
@@ -265,8 +265,8 @@ class Loss(Output):
         if self.ca_state < RECOVERY or self.snd_una > self.high_seq:
             if self.ca_state != LOSS or not self.retransmits:
                 self._remember_to_undo()
-            self.cc.threshold = self.cc.reduced(board.in_flight)
-        self.cc.lost(now_ns)
+            self.cc.threshold = self.cc.reduced()
+        self.cc.lost()
         board.lose_all()
         self.reno_dups = 0
         self.cc.window = self.cc.mss

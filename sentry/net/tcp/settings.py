@@ -44,6 +44,7 @@ class Settings(Struct):
     somaxconn: int = 4096
     tcp_abort_on_overflow: int = 0
     tcp_max_tw_buckets: int = 16384
+    tcp_max_orphans: int = 4096
     tcp_tw_reuse: int = 2
     tcp_rfc1337: int = 0
     tcp_challenge_ack_limit: int = 0x7FFFFFFF
@@ -51,7 +52,6 @@ class Settings(Struct):
     tcp_rto_min_us: int = 200_000
     tcp_rto_max_ms: int = 120_000
     tcp_early_retrans: int = 3
-    tcp_recovery: int = 1
     tcp_reordering: int = 3
     tcp_min_snd_mss: int = 48
     tcp_slow_start_after_idle: int = 1

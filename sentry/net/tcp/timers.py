@@ -103,7 +103,7 @@ class Timers(Receiving):
             self.tally.rto_since_ns = now_ns
         self.tally.total_rto += 1
         self._count("TcpExt.TCPTimeouts")
-        self._enter_loss(now_ns)
+        self._enter_loss()
         if not is_shrunk:
             self.retransmits += 1
         record = self.board.next_lost()

@@ -338,3 +338,20 @@ def test_callback_is_called_once_for_a_step() -> None:
     assert hand.changes == before + 1
     hand.hear()
     assert hand.changes == before + 1
+
+
+def test_route_with_another_mtu_changes_packets_both_ways() -> None:
+    hand = Hand()
+    hand.one.set_mtu(1000)
+    assert hand.one.mss == 960
+    hand.one.set_mtu(1500)
+
+    assert hand.one.mss == hand.one.cc.mss == MSS
+
+
+def test_part_of_a_large_write_does_not_hold_all_of_it() -> None:
+    hand = Hand(tuning=Tuning(sndbuf=10_000, cork=True))
+    data = bytes(1 << 20)
+
+    assert hand.one.send(hand.now, data) == 10_000
+    assert hand.one.stream.slices(hand.one.stream.start, 10_000)[0].obj is not data

@@ -42,13 +42,13 @@ def test_reno_halves() -> None:
     made = Reno(MSS)
     made.window = 50 * MSS
 
-    assert made.reduced(0) == 25 * MSS
+    assert made.reduced() == 25 * MSS
 
 
 def test_cubic_takes_three_tenths_and_comes_back_to_where_it_was() -> None:
     made = Cubic(MSS)
     made.window = 100 * MSS
-    made.window = made.threshold = made.reduced(0)
+    made.window = made.threshold = made.reduced()
     assert made.window == 70 * MSS
     now, seen = SECOND, []
     while made.window < 98 * MSS:
@@ -66,7 +66,7 @@ def test_cubic_is_no_slower_than_reno_on_short_paths() -> None:
     cubic, reno = Cubic(MSS), Reno(MSS)
     for one in (cubic, reno):
         one.window = 40 * MSS
-        one.window = one.threshold = one.reduced(0)
+        one.window = one.threshold = one.reduced()
     reno.window = cubic.window
     now = SECOND
     for _ in range(200):
@@ -81,8 +81,8 @@ def test_cubic_is_no_slower_than_reno_on_short_paths() -> None:
 def test_cubic_that_loses_again_soon_makes_room_for_others() -> None:
     made = Cubic(MSS)
     made.window = 100 * MSS
-    made.window = made.reduced(0)
-    made.window = made.reduced(0)
+    made.window = made.reduced()
+    made.window = made.reduced()
 
     assert made._w_max == pytest.approx(70 * 1.7 / 2)
 

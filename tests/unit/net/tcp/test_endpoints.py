@@ -119,3 +119,16 @@ def test_silent_end_is_given_up() -> None:
 
     assert pair.left.error and pair.left.is_over
     assert pair.now > 1000 * SECOND
+
+
+def test_orphans_beyond_the_ceiling_are_reset() -> None:
+    for ceiling, is_left in ((1, True), (0, False)):
+        pair = Pair(left=shared(b"L" * 16, tcp_max_orphans=ceiling)).connect()
+        pair.filters = [lambda delay, seg: [], None]
+        pair.left.send(pair.now, b"x")
+        pair.left.close(pair.now)
+        pair.flush()
+
+        assert bool(pair.sides[0].endpoints.orphans) is is_left is not pair.left.is_over
+        pair.run(400)
+        assert not pair.sides[0].endpoints.orphans and pair.left.is_over
