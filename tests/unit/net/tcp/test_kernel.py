@@ -468,7 +468,8 @@ class Walk:
 
     def is_done(self) -> bool:
         self.read(1 << 20)
-        return self.one.is_over and self.one.eof and len(self.they_got) == len(self.ours)
+        is_read = (len(self.got), len(self.they_got)) == (len(self.theirs), len(self.ours))
+        return self.one.is_over and self.one.eof and is_read
 
 
 def walk(make: Make, ends: Callable, seed: int, steps: int) -> None:  # type: ignore[type-arg]
