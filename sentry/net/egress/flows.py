@@ -1,0 +1,321 @@
+"""Flows that leave: each is judged once, remembered, and judged again if the policy changes.
+
+A flow is what its five-tuple says, seen from the sandbox: its source is inside. Answers, errors and
+fragments are its own. What is denied is not remembered: a name may be asked for a moment later.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from sentry.net.egress.denials import Denial, Denials
+from sentry.net.egress.limits import Usage, Way
+from sentry.net.egress.policy import DEFAULT, Policy, Program, Target, Verdict
+from sentry.net.egress.rules import Rule
+
+MAX_FLOWS: Final = 32768
+TCP: Final = 6
+UDP: Final = 17
+PORTED: Final = frozenset((TCP, UDP, 33, 132, 136))
+"""Also DCCP, SCTP and UDP-Lite: protocols whose packets begin with ports."""
+SECOND: Final = 1_000_000_000
+IDLE_NS: Final = {TCP: 432000 * SECOND, UDP: 180 * SECOND}
+"""As nf_conntrack's: net.netfilter.nf_conntrack_tcp_timeout_established, _udp_timeout_stream."""
+OTHER_IDLE_NS: Final = 60 * SECOND
+AGED_AT_ONCE: Final = 2
+PASSED_OVER: Final = 16
+"""How many connections of TCP are looked at for something that is missed less."""
+OVER: Final = "a quota"
+INBOUND: Final = "flows from outside"
+
+
+class Names(Protocol):
+    """Who knows for which names an address was given: `sentry.net.names.given.Given`."""
+
+    def names_of(self, ip: bytes, now_ns: int) -> tuple[str, ...]:
+        """Those that hold now."""
+
+
+class Key(NamedTuple):
+    """Of a flow; addresses are 16 bytes, ports 0 where there are none (an echo's identifier)."""
+
+    protocol: int
+    source: bytes
+    source_port: int
+    target: bytes
+    target_port: int
+
+
+class Counters(Struct):
+    """What has happened."""
+
+    judged: int = 0
+    denied: int = 0
+    revoked: int = 0
+    """Allowed once, and no longer."""
+    pushed_out: int = 0
+    """Forgotten for want of room."""
+
+
+class Flow:
+    """One that may leave, or why it may not."""
+
+    __slots__ = (
+        "generation", "inbound", "key", "names", "open", "program", "usages", "used_ns", "verdict",
+    )  # fmt: skip
+
+    def __init__(self, key: Key, program: Program | None, verdict: Verdict) -> None:
+        self.key = key
+        self.program = program
+        self.verdict = verdict
+        self.names: tuple[str, ...] = ()
+        """Those that its address had when it was judged."""
+        self.inbound = False
+        self.open = False
+        """Whether it is in the table."""
+        self.generation = 0
+        self.used_ns = 0
+        self.usages: tuple[Usage, ...] = ()
+
+    @property
+    def idle_ns(self) -> int:
+        """How long it is remembered without packets."""
+        return IDLE_NS.get(self.key.protocol, OTHER_IDLE_NS)
+
+
+class Flows:
+    """All of a sandbox."""
+
+    def __init__(self, policy: Policy, names: Names) -> None:
+        self.policy = policy
+        self.denials = Denials()
+        self.counters = Counters()
+        self.total = Usage(policy.document.limits)
+        self.by_rule: dict[Rule, Usage] = {}
+        self._names = names
+        self._flows: OrderedDict[Key, Flow] = OrderedDict()
+        self._generation = 0
+        self._stale: list[Flow] = []
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def may_ask(self, name: str, program: Program | None, now_ns: int) -> bool:
+        """The resolver's question."""
+        verdict = self.policy.judge_name(name, program)
+        if not verdict.allowed:
+            self._denied(Key(0, b"", 0, b"", 0), program, (name,), verdict, now_ns)
+        return verdict.allowed
+
+    def check(self, key: Key, program: Program | None, now_ns: int) -> Verdict:
+        """The early answer of connect(2) and sendto(2); nothing is remembered."""
+        flow = self._known(key, now_ns)
+        if flow is None:
+            flow = self._judged(key, program, self._names.names_of(key.target, now_ns), now_ns)
+        return flow.verdict
+
+    def leaving(self, key: Key, program: Program | None, now_ns: int) -> Flow:
+        """A packet that is about to leave by an uplink: of a flow that is known, or of a new one.
+
+        If its verdict does not allow it, the packet goes nowhere, and a connection that was open
+        is to be reset.
+        """
+        flow = self._known(key, now_ns)
+        if flow is not None:
+            return flow
+        flow = self._judged(key, program, self._names.names_of(key.target, now_ns), now_ns)
+        if flow.verdict.allowed:
+            self._begin(flow, now_ns)
+        return flow
+
+    def arriving(self, key: Key, program: Program | None, now_ns: int) -> Flow | None:
+        """A packet from outside; `source` is inside here, too.
+
+        It belongs to a flow, or begins one, if a listener or socket wants it and the policy lets
+        flows in; otherwise it is to be dropped. `program` is who listens.
+        """
+        flow = self._known(key, now_ns)
+        if flow is not None:
+            return flow if flow.verdict.allowed else None
+        if self.policy.document.inbound != "allow" or not self.total.admits:
+            return None
+        flow = Flow(key, program, Verdict(True, DEFAULT, INBOUND))
+        flow.inbound = True
+        flow.usages = (self.total,)
+        self._begin(flow, now_ns)
+        return flow
+
+    def of_error(self, key: Key, now_ns: int) -> Flow | None:
+        """The flow of a packet that an ICMP error quotes, whichever way that went."""
+        source, target = key[1:3], key[3:5]
+        for seen in (key, Key(key.protocol, *target, *source)):
+            flow = self._known(seen, now_ns)
+            if flow is not None:
+                return flow if flow.verdict.allowed else None
+        return None
+
+    def move(self, flow: Flow, way: Way, count: int, now_ns: int) -> int | None:
+        """Whether bytes of a flow may move: 0; or how long, in ns, it is until they may.
+
+        None: a quota is used up, and the flow is to be reset.
+        """
+        if not all(usage.has_room(way, count) for usage in flow.usages):
+            over = Verdict(False, flow.verdict.rule, OVER, self.policy.errno)
+            self._denied(flow.key, flow.program, flow.names, over, now_ns)
+            return None
+        wait_ns = max((usage.wait_ns(way, now_ns) for usage in flow.usages), default=0)
+        if wait_ns == 0:
+            for usage in flow.usages:
+                usage.take(way, count, now_ns)
+        return wait_ns
+
+    def ended(self, flow: Flow) -> None:
+        """Its connection is closed, or it was reset."""
+        if flow.open:
+            flow.open = False
+            del self._flows[flow.key]
+            for usage in flow.usages:
+                usage.open -= 1
+
+    def change(self, policy: Policy) -> None:
+        """Another policy, for all that leaves from now on; `sweep` finds flows it does not allow.
+
+        What rules have used that are in both goes on to count.
+        """
+        self.policy = policy
+        self.total.limit(policy.document.limits)
+        rules = set(policy.document.rule)
+        self.by_rule = {rule: usage for rule, usage in self.by_rule.items() if rule in rules}
+        self._generation += 1
+        self._stale = list(self._flows.values())
+
+    def sweep(self, count: int, now_ns: int) -> list[Flow] | None:
+        """Judge some flows again after a change: those that have to be reset; None at the end."""
+        if not self._stale:
+            return None
+        some = self._stale[-count:]
+        del self._stale[-count:]
+        return [flow for flow in some if flow.open and not self._renewed(flow, now_ns)]
+
+    def _known(self, key: Key, now_ns: int) -> Flow | None:
+        """A flow in the table, which the policy of now has judged."""
+        flow = self._flows.get(key)
+        if flow is None:
+            return None
+        if now_ns - flow.used_ns > flow.idle_ns:
+            self.ended(flow)
+            return None
+        self._renewed(flow, now_ns)
+        if flow.open:
+            flow.used_ns = now_ns
+            self._flows.move_to_end(key)
+        return flow
+
+    def _renewed(self, flow: Flow, now_ns: int) -> bool:
+        """Judge a flow again if the policy has changed, by the names of then and of now.
+
+        Whether it may go on; if not, it is out of the table.
+        """
+        if flow.generation == self._generation:
+            return True
+        flow.generation = self._generation
+        if flow.inbound:
+            allowed = self.policy.document.inbound == "allow"
+            refused = Verdict(False, DEFAULT, INBOUND, self.policy.errno)
+            verdict = flow.verdict if allowed else refused
+        else:
+            now = self._names.names_of(flow.key.target, now_ns)
+            names = tuple(dict.fromkeys((*flow.names, *now)))
+            verdict = self.policy.judge(_target(flow.key), flow.program, names)
+        if verdict.allowed:
+            self._charge_to(flow, verdict)
+            return True
+        self.counters.revoked += 1
+        self.ended(flow)
+        flow.verdict = verdict
+        self._denied(flow.key, flow.program, flow.names, verdict, now_ns)
+        return False
+
+    def _judged(
+        self, key: Key, program: Program | None, names: tuple[str, ...], now_ns: int
+    ) -> Flow:
+        """A new flow, outside of the table."""
+        self.counters.judged += 1
+        verdict = self.policy.judge(_target(key), program, names)
+        flow = Flow(key, program, verdict)
+        flow.names = names
+        if verdict.allowed:
+            flow.usages = self._usages(verdict)
+            if not all(usage.admits for usage in flow.usages):
+                flow.verdict = Verdict(False, verdict.rule, OVER, self.policy.errno)
+        if not flow.verdict.allowed:
+            self._denied(key, program, names, flow.verdict, now_ns)
+        return flow
+
+    def _usages(self, verdict: Verdict) -> tuple[Usage, ...]:
+        """Of all flows, and of those of a rule."""
+        rule = self.policy.rule(verdict.rule)
+        if rule is None:
+            return (self.total,)
+        usage = self.by_rule.get(rule)
+        if usage is None:
+            usage = self.by_rule[rule] = Usage(rule.limits)
+        return (self.total, usage)
+
+    def _charge_to(self, flow: Flow, verdict: Verdict) -> None:
+        """It goes on, perhaps because of another rule."""
+        usages = (self.total,) if flow.inbound else self._usages(verdict)
+        for usage in flow.usages:
+            usage.open -= 1
+        for usage in usages:
+            usage.open += 1
+        flow.usages, flow.verdict = usages, verdict
+
+    def _begin(self, flow: Flow, now_ns: int) -> None:
+        """Put it into the table, and age some that were not used for longest."""
+        for _ in range(AGED_AT_ONCE):
+            oldest = next(iter(self._flows.values()), None)
+            if oldest is not None and now_ns - oldest.used_ns > oldest.idle_ns:
+                self.ended(oldest)
+        if len(self._flows) >= MAX_FLOWS:
+            self.counters.pushed_out += 1
+            self.ended(_least_missed(self._flows.values()))
+        flow.generation, flow.used_ns, flow.open = self._generation, now_ns, True
+        self._flows[flow.key] = flow
+        for usage in flow.usages:
+            usage.begin()
+
+    def _denied(
+        self,
+        key: Key,
+        program: Program | None,
+        names: tuple[str, ...],
+        verdict: Verdict,
+        now_ns: int,
+    ) -> None:
+        self.counters.denied += 1
+        self.denials.add(Denial(
+            0, now_ns, names, _target(key), program, verdict.rule, verdict.reason
+        ))  # fmt: skip
+
+
+def _target(key: Key) -> Target:
+    port = key.target_port if key.protocol in PORTED else None
+    return Target(key.protocol, key.target, port)
+
+
+def _least_missed(flows: Iterable[Flow]) -> Flow:
+    """The one unused for longest, but rather none of TCP."""
+    oldest = None
+    for at, flow in enumerate(flows):
+        oldest = oldest or flow
+        if flow.key.protocol != TCP:
+            return flow
+        if at >= PASSED_OVER:
+            break
+    assert oldest is not None
+    return oldest

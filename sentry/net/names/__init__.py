@@ -1,0 +1,1 @@
+"""The sandbox's own resolver: what programs ask, what is asked outside, what is remembered."""

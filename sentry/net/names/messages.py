@@ -1,0 +1,70 @@
+"""What DNS messages say, as values. RFC 1035, 6891."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+EDNS_DO: Final = 0x8000
+"""DNSSEC OK (RFC 3225), of `Edns.flags`."""
+
+
+class Question(Struct, frozen=True):
+    """What is asked, in class IN."""
+
+    wire: bytes
+    """The name as on the wire, uncompressed, its letters as they came."""
+    kind: int
+    """Its type."""
+    name: str | None
+    """The name as policy knows it: `www.example.org`, lower case; None where that has no form."""
+
+    @property
+    def key(self) -> bytes:
+        """The name as on the wire, in lower case: lengths of labels are below 'A'."""
+        return self.wire.lower()
+
+
+class Edns(Struct, frozen=True):
+    """What matters of an OPT record."""
+
+    size: int
+    """The largest answer over UDP, in bytes."""
+    version: int
+    flags: int
+    rcode: int = 0
+    """The upper eight bits of an answer's RCODE."""
+
+
+class Query(Struct, frozen=True):
+    """What a program asks."""
+
+    ident: int
+    flags: int
+    question: Question | None
+    """None if the query has none that can be read."""
+    edns: Edns | None
+    rcode: int
+    """NOERROR, or what is wrong with it: that is the answer."""
+
+
+class Record(Struct, frozen=True):
+    """A resource record of class IN; names are in lower case, and uncompressed."""
+
+    owner: bytes
+    kind: int
+    ttl_s: int
+    data: bytes
+
+
+class Answer(Struct, frozen=True):
+    """What a nameserver says."""
+
+    ident: int
+    flags: int
+    rcode: int
+    """With the upper bits of the OPT record."""
+    question: Question | None
+    answer: tuple[Record, ...]
+    authority: tuple[Record, ...]

@@ -1,0 +1,209 @@
+"""Flows are judged once, remembered within bounds, and judged again if the policy changes."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from sentry.net.egress import flows as module
+from sentry.net.egress.flows import INBOUND, OVER, SECOND, TCP, UDP, Flows, Key
+from sentry.net.egress.limits import Way
+from sentry.net.egress.policy import Policy, Program
+from sentry.net.egress.rules import parse
+from sentry.net.names.given import Given
+
+CURL = Program(7, 1000, "/usr/bin/curl")
+V4 = bytes(10) + b"\xff\xff"
+INSIDE = V4 + bytes([10, 88, 0, 2])
+OUTSIDE = V4 + bytes([8, 8, 8, 8])
+ELSEWHERE = V4 + bytes([9, 9, 9, 9])
+BY_NAME = '[[rule]]\naction = "allow"\nnames = ["a.org"]\n'
+EIGHT = '[[rule]]\naction = "allow"\ncidrs = ["8.0.0.0/8"]\n'
+
+
+def policy(text: str) -> Policy:
+    return Policy(parse(text, "f"))
+
+
+def made(text: str = EIGHT) -> tuple[Flows, Given]:
+    given = Given()
+    return Flows(policy(text), given), given
+
+
+def key(port: int = 443, source: int = 40000, protocol: int = TCP, to: bytes = OUTSIDE) -> Key:
+    return Key(protocol, INSIDE, source, to, port)
+
+
+def test_flow_is_judged_once_and_its_packets_are_known() -> None:
+    flows, _ = made()
+    first = flows.leaving(key(), CURL, 0)
+
+    assert first.verdict.allowed
+    assert flows.leaving(key(), CURL, SECOND) is first
+    assert flows.arriving(key(), None, SECOND) is first
+    assert flows.counters.judged == 1
+
+
+def test_denied_flow_is_not_remembered_and_stands_in_the_log() -> None:
+    flows, given = made(BY_NAME)
+    denied = flows.leaving(key(), CURL, 0)
+
+    assert (denied.verdict.allowed, denied.verdict.errno) == (False, errno.ECONNREFUSED)
+    assert len(flows) == 0
+    (entry,) = flows.denials.since(0)
+    assert (entry.target.ip, entry.target.port, entry.program) == (OUTSIDE, 443, CURL)
+    given.remember(OUTSIDE, "a.org", 0, 0)
+    assert flows.leaving(key(), CURL, 0).verdict.allowed
+
+
+def test_early_answer_remembers_nothing() -> None:
+    flows, _ = made()
+
+    assert flows.check(key(), CURL, 0).allowed
+    assert not flows.check(key(to=ELSEWHERE), CURL, 0).allowed
+    assert len(flows) == 0
+
+
+def test_flow_of_a_name_outlives_the_name() -> None:
+    flows, given = made(BY_NAME)
+    given.remember(OUTSIDE, "a.org", 0, 0)
+    flow = flows.leaving(key(), CURL, 0)
+    late_ns = 3600 * SECOND
+
+    assert not given.names_of(OUTSIDE, late_ns)
+    assert flows.leaving(key(), CURL, late_ns) is flow
+    assert not flows.leaving(key(source=40001), CURL, late_ns).verdict.allowed
+
+
+def test_change_of_policy_finds_what_is_to_be_reset() -> None:
+    flows, given = made(BY_NAME + EIGHT)
+    given.remember(ELSEWHERE, "a.org", 0, 0)
+    by_range = flows.leaving(key(), CURL, 0)
+    by_name = flows.leaving(key(to=ELSEWHERE), CURL, 0)
+
+    flows.change(policy(BY_NAME))
+
+    assert flows.sweep(10, 3600 * SECOND) == [by_range]
+    assert flows.sweep(10, 3600 * SECOND) is None
+    assert (by_range.open, by_name.open) == (False, True)
+    assert (by_range.verdict.allowed, flows.counters.revoked) == (False, 1)
+    assert len(flows.denials.since(0)) == 1
+
+
+def test_packet_after_a_change_is_judged_before_the_sweep_comes() -> None:
+    flows, _ = made()
+    flow = flows.leaving(key(), CURL, 0)
+    flows.change(policy(""))
+
+    assert not flows.leaving(key(), CURL, 1).verdict.allowed
+    assert not flow.open
+    assert flows.sweep(10, 1) == []
+
+
+def test_sweep_goes_in_steps() -> None:
+    flows, _ = made()
+    for source in range(10):
+        flows.leaving(key(source=source), CURL, 0)
+    flows.change(policy(""))
+
+    assert [len(flows.sweep(4, 1) or ()) for _ in range(3)] == [4, 4, 2]
+    assert flows.sweep(4, 1) is None
+    assert len(flows) == 0
+
+
+def test_flow_goes_on_under_another_rule_and_counts_there() -> None:
+    flows, _ = made()
+    flow = flows.leaving(key(), CURL, 0)
+    new = '[[rule]]\naction = "allow"\nports = [443]\nlimits = { bytes_out = 10 }\n'
+    flows.change(policy(new))
+
+    assert flows.sweep(10, 0) == []
+    assert flows.move(flow, Way.OUT, 11, 0) is None
+
+
+def test_quota_of_connections_denies() -> None:
+    flows, _ = made("limits = { open = 1 }\n" + EIGHT)
+    flow = flows.leaving(key(), CURL, 0)
+    second = flows.leaving(key(source=2), CURL, 0)
+
+    assert (second.verdict.allowed, second.verdict.reason) == (False, OVER)
+    flows.ended(flow)
+    assert flows.leaving(key(source=2), CURL, 0).verdict.allowed
+
+
+def test_quota_of_bytes_ends_a_flow_and_goes_on_to_count_after_a_change() -> None:
+    text = EIGHT + "limits = { bytes_out = 100 }\n"
+    flows, _ = made(text)
+    flow = flows.leaving(key(), CURL, 0)
+
+    assert flows.move(flow, Way.OUT, 100, 0) == 0
+    assert flows.move(flow, Way.IN, 1000, 0) == 0
+    assert flows.move(flow, Way.OUT, 1, 0) is None
+    flows.change(policy('default = "deny"\n' + text))
+    assert flows.sweep(10, 0) == []
+    assert flows.move(flow, Way.OUT, 1, 0) is None
+
+
+def test_rate_makes_bytes_wait() -> None:
+    flows, _ = made("limits = { rate_out = 100, burst = 100 }\n" + EIGHT)
+    flow = flows.leaving(key(), CURL, 0)
+
+    assert flows.move(flow, Way.OUT, 200, SECOND) == 0
+    wait_ns = flows.move(flow, Way.OUT, 1, SECOND)
+    assert wait_ns == SECOND + 1
+    assert flows.move(flow, Way.OUT, 1, SECOND + wait_ns) == 0
+    assert flows.move(flow, Way.IN, 1 << 30, SECOND) == 0
+
+
+def test_flow_from_outside_is_answered_if_the_policy_lets_it_in() -> None:
+    flows, _ = made("")
+    inbound = flows.arriving(key(), None, 0)
+
+    assert inbound is not None and inbound.inbound
+    assert flows.leaving(key(), CURL, 0) is inbound
+    flows.change(policy('inbound = "deny"'))
+    assert flows.sweep(10, 0) == [inbound]
+    assert flows.arriving(key(), None, 0) is None
+    assert flows.denials.since(0)[0].reason == INBOUND
+
+
+def test_error_belongs_to_the_flow_that_it_quotes() -> None:
+    flows, _ = made()
+    flow = flows.leaving(key(), CURL, 0)
+
+    assert flows.of_error(key(), 0) is flow
+    assert flows.of_error(Key(TCP, OUTSIDE, 443, INSIDE, 40000), 0) is flow
+    assert flows.of_error(key(source=1), 0) is None
+
+
+def test_idle_flow_is_judged_again() -> None:
+    flows, given = made(BY_NAME)
+    given.remember(OUTSIDE, "a.org", 0, 0)
+    flow = flows.leaving(key(protocol=UDP), CURL, 0)
+
+    assert flows.leaving(key(protocol=UDP), CURL, 100 * SECOND) is flow
+    assert not flows.leaving(key(protocol=UDP), CURL, 300 * SECOND).verdict.allowed
+    assert len(flows) == 0
+
+
+def test_table_is_bounded_and_connections_stay_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FLOWS", 4)
+    flows, _ = made()
+    connection = flows.leaving(key(), CURL, 0)
+    for source in range(10):
+        flows.leaving(key(source=source, protocol=UDP), CURL, 1)
+
+    assert len(flows) == 4
+    assert connection.open
+    assert flows.counters.pushed_out == 7
+    assert flows.total.open == 4
+
+
+def test_question_for_a_name_that_is_denied_stands_in_the_log() -> None:
+    flows, _ = made(BY_NAME)
+
+    assert flows.may_ask("a.org", CURL, 0)
+    assert not flows.may_ask("b.org", CURL, 0)
+    (entry,) = flows.denials.since(0)
+    assert (entry.names, entry.target.ip) == (("b.org",), b"")
