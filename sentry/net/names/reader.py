@@ -108,7 +108,7 @@ class _Reader(dns.wire.Parser):
             target = start
         name = self._names.get(target)
         if name is None:
-            name = self._names[target] = dns.name.from_wire_parser(self, decompress=True)
+            name = self._names[target] = dns.name.from_wire_parser(self)
         else:
             self.get_bytes(2)
         self.spend(len(name.labels) ** 2 // NAME_STEPS)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sentry.net.egress import flows as module
 from sentry.net.egress.flows import INBOUND, OVER, SECOND, TCP, UDP, Flows, Key
@@ -207,3 +210,64 @@ def test_question_for_a_name_that_is_denied_stands_in_the_log() -> None:
     assert not flows.may_ask("b.org", CURL, 0)
     (entry,) = flows.denials.since(0)
     assert (entry.names, entry.target.ip) == (("b.org",), b"")
+
+
+POLICIES = [
+    policy(EIGHT),
+    policy(BY_NAME),
+    policy(BY_NAME + EIGHT + "limits = { open = 2 }\n"),
+    policy('inbound = "deny"\n' + EIGHT),
+    policy(""),
+]
+KEYS = st.builds(
+    lambda source, protocol, to: key(source=source, protocol=protocol, to=to),
+    st.integers(1, 4), st.sampled_from([TCP, UDP, 1]), st.sampled_from([OUTSIDE, ELSEWHERE]),
+)  # fmt: skip
+STEPS = st.one_of(
+    st.tuples(st.sampled_from(["leaving", "leaving", "arriving", "ended", "check"]), KEYS),
+    st.tuples(st.just("change"), st.sampled_from(POLICIES)),
+    st.tuples(st.just("sweep"), st.integers(1, 3)),
+    st.tuples(st.just("later"), st.sampled_from([1, 70, 200])),
+    st.tuples(st.just("named"), st.sampled_from([OUTSIDE, ELSEWHERE])),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_no_packet_leaves_that_the_policy_of_now_denies(steps: list[tuple[str, Any]]) -> None:
+    flows, known = made()
+    flows.change(POLICIES[0])
+    now_ns = 0
+    for what, value in steps:
+        now_ns += 1
+        match what:
+            case "leaving":
+                flow = flows.leaving(value, CURL, now_ns)
+                target = module._target(value)
+                judged = flows.policy.judge(target, CURL, flow.names)
+                if flow.verdict.allowed:
+                    assert judged.allowed or flow.inbound
+                    assert not flow.inbound or flows.policy.document.inbound == "allow"
+                    assert set(flow.names) <= {"a.org"}
+                else:
+                    assert flow.verdict.reason == OVER or not judged.allowed or flow.inbound
+                    assert not flow.open
+            case "arriving":
+                came = flows.arriving(value, None, now_ns)
+                assert came is None or came.open
+            case "check":
+                flows.check(value, CURL, now_ns)
+            case "ended":
+                flows.ended(flows.leaving(value, CURL, now_ns))
+            case "change":
+                flows.change(value)
+            case "sweep":
+                assert all(not flow.open for flow in flows.sweep(value, now_ns) or ())
+            case "later":
+                now_ns += value * SECOND
+            case "named":
+                known.remember(value, "a.org", 0, now_ns)
+        in_table = list(flows._flows.values())
+        assert flows.total.open == len(in_table)
+        for usage in flows.by_rule.values():
+            assert usage.open == sum(usage in flow.usages for flow in in_table)
+        assert all(flow.open for flow in in_table)
