@@ -43,8 +43,8 @@ NOTHING: Final = Body(b"", 0, 0)
 
 
 def write_query(ident: int, flags: int, question: Question, edns: Edns | None) -> bytes:
-    """A question for a nameserver; recursion is always desired."""
-    head = _HEADER.pack(ident, flags & CD | RD, 1, 0, 0, 1 if edns else 0)
+    """A question for a nameserver: with recursion, and AD if it knows (RFC 6840, 5.7)."""
+    head = _HEADER.pack(ident, flags & CD | RD | AD, 1, 0, 0, 1 if edns else 0)
     return head + _question(question) + _opt(edns, NOERROR)
 
 

@@ -28,11 +28,11 @@ WIRES = st.lists(LABELS, max_size=5).map(
 )
 
 
-def test_query_asks_for_recursion_and_nothing_else() -> None:
+def test_query_asks_for_recursion_and_authentication_and_no_more() -> None:
     message = dns.message.from_wire(write_query(7, 0xFFFF & ~0x8000, WWW, Edns(1232, 0, EDNS_DO)))
 
     assert message.id == 7
-    assert message.flags == dns.flags.RD | dns.flags.CD
+    assert message.flags == dns.flags.RD | dns.flags.AD | dns.flags.CD
     assert message.question[0].to_text() == "wWw.a.org. IN A"
     assert (message.edns, message.payload, message.ednsflags) == (0, 1232, EDNS_DO)
 
