@@ -91,6 +91,8 @@ class NewName:
                 child = child_of(walk.at.dentry.inode, walk.last)
                 if not isinstance(child, Absent):
                     raise EEXIST(f"{path!r}")
+            if walk.at.dentry.unlinked:
+                raise ENOENT("the directory has been removed")
             if walk.last_slash and not directory:
                 raise ENOENT("slashes after the name of a file to create")
             walk.at.mount.check_writable()

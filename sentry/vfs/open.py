@@ -151,6 +151,7 @@ def open_found(caller: Caller, location: Location, how: OpenHow) -> FileDescript
 def open_o_path(caller: Caller, location: Location, flags: int) -> FileDescription:
     """O_PATH: a place, not an open file. No rights on the file are needed."""
     file = FileDescription(location, flags & PATH_FLAGS & ~O_CLOEXEC)
+    file.creds = caller.creds
     file.count(caller.kernel.vfs.budget)
     return file
 

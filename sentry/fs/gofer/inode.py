@@ -272,8 +272,12 @@ class GoferInode(Inode):
 
     def sync(self, data_only: bool) -> None:
         """fsync(2): the Gofer's pool does it, so that nobody here waits but the caller."""
-        self.fs.sync()
-        self.fs.tell_refused()
+        journal = self.fs.journal
+        if journal is not None:
+            journal.sync()
+            journal.tell_refused()
+        if self.gone and self.fid < 0:  # nobody could find it again
+            return
         session = self.fs.session
         asked: Asked | None = kept((self, Tfsync))
         if asked is None:

@@ -50,8 +50,8 @@ def link(task: Task, old: tuple[int, UserPath], new: tuple[int, UserPath], flags
 
     def place() -> Location:
         if empty_ok and not old_name and not task.creds.has(CAP_DAC_READ_SEARCH):
-            opened_by_us = old[0] >= 0 and task.files.get_raw(old[0]).creds is task.creds
-            if not opened_by_us:
+            fd = old[0]
+            if fd != AT_FDCWD and task.files.get_raw(fd).creds is not task.creds:
                 raise ENOENT("AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH")
         follow = bool(flags & AT_SYMLINK_FOLLOW)
         return resolve(task, old[0], old_name, follow=follow, empty_ok=empty_ok)

@@ -1,0 +1,336 @@
+"""What two processes do with files has the same results here as on Linux, and leaves the same tree.
+
+Every file system that can be written to, against the host's own, call by call: what each call gave,
+and at the end what is in the folder of the host, after the Gofer has ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import stat
+import struct
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from sentry.abi.fcntl import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_REMOVEDIR,
+    AT_SYMLINK_NOFOLLOW,
+    O_APPEND,
+    O_CREAT,
+    O_DIRECTORY,
+    O_EXCL,
+    O_NONBLOCK,
+    O_PATH,
+    O_RDONLY,
+    O_RDWR,
+    O_TRUNC,
+    O_WRONLY,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+)
+from sentry.abi.stat import STAT, UTIME_NOW, UTIME_OMIT
+from tests.contract.filesystems.calls import Files
+from tests.contract.filesystems.conftest import FILE_SYSTEMS
+from tests.fuzz.inside import Step, many
+from tests.fuzz.running import bounded, explore, for_a_while, kept
+from tests.linux import NativeProgram
+from tests.world import World
+
+pytestmark = pytest.mark.root
+
+LONG_AGO = 1 << 30
+"""Seconds: what a test sets is older, what a clock says is not."""
+USER = 1000
+ON_THE_HOST = ("gofer exclusive", "gofer written behind", "gofer shared")
+OPENED = ((b"a", O_RDWR), (b"d", O_RDONLY), (b"n", O_RDWR | O_CREAT))
+MAP_SHARED, READ_WRITE = 1, 3
+PAGE = 4096
+
+
+def grow(root: Path) -> None:
+    """Files, one with two names, and a directory in another; anybody may change them."""
+    (root / "d" / "e").mkdir(parents=True)
+    (root / "a").write_bytes(b"contents")
+    os.link(root / "a", root / "b")
+    (root / "d" / "f").write_bytes(b"inner" * 2000)
+    (root / "l").symlink_to("d/f")
+    (root / "n").touch()
+    for path in (root, root / "d", root / "d" / "e"):
+        os.chmod(path, 0o777)
+    for path in (root / "a", root / "n"):
+        os.chmod(path, 0o666)
+    os.utime(root / "d" / "f", (1, 2))
+
+
+class Actor:
+    """A process with three files."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.call = files.call
+        self.fds = [files.opened(path, flags) for path, flags in OPENED]
+
+    def run(self, name: str, *values: Any) -> object:
+        found = getattr(self, f"_{name}", None)
+        return self.call(name, *values) if found is None else found(*values)
+
+    def _open(self, slot: int, path: bytes, flags: int, mode: int) -> int:
+        fd = self.files.open(path, flags | O_NONBLOCK, mode)
+        if fd >= 0:
+            old, self.fds[slot] = self.fds[slot], fd
+            if old >= 0:
+                self.call("close", old)
+        return fd
+
+    def _close(self, slot: int) -> int:
+        fd, self.fds[slot] = self.fds[slot], -1
+        return int(self.call("close", fd))
+
+    def _fd(self, name: str, slot: int, *values: int | bytes) -> int:
+        return int(self.call(name, self.fds[slot], *values))
+
+    def _seek(self, slot: int, *where: int) -> int:
+        """What positions of directories are depends on the file system."""
+        found = self._fstat(slot)
+        if not isinstance(found, int) and stat.S_ISDIR(found[0]):
+            where = 0, 0
+        return int(self.call("lseek", self.fds[slot], *where))
+
+    def _read(self, slot: int, count: int) -> int | bytes:
+        buffer = self.files.program.buffer(count)
+        got = self.call("read", self.fds[slot], buffer, count)
+        return got if got < 0 else self.files.program.read(buffer, got)
+
+    def _write(self, slot: int, count: int) -> int:
+        return self.files.write(self.fds[slot], b"%d" % slot * count)
+
+    def _pwrite(self, slot: int, offset: int, count: int) -> int:
+        return self.files.write(self.fds[slot], b"p" * count, offset)
+
+    def _store(self, slot: int, offset: int) -> object:
+        """Into a mapping, where the file is."""
+        found = self._fstat(slot)
+        if isinstance(found, int) or not stat.S_ISREG(found[0]) or found[4] <= offset:
+            return found
+        at = self.call("mmap", 0, 4 * PAGE, READ_WRITE, MAP_SHARED, self.fds[slot], 0)
+        if at < 0:
+            return at
+        seen = self.files.program.read(at + offset, 1)
+        self.files.program.write(at + offset, b"m")
+        return seen, self.call("munmap", at, 4 * PAGE)
+
+    def _stat(self, path: bytes, flags: int) -> Any:
+        return self._told("newfstatat", AT_FDCWD, path, None, flags)
+
+    def _fstat(self, slot: int) -> Any:
+        return self._told("fstat", self.fds[slot], None)
+
+    def _told(self, name: str, *values: Any) -> Any:
+        buffer = self.files.program.buffer(STAT.size)
+        failed = self.call(name, *(buffer if value is None else value for value in values))
+        if failed:
+            return failed
+        found = STAT.unpack(self.files.program.read(buffer, STAT.size))
+        size = -1 if stat.S_ISDIR(found.st_mode) else found.st_size
+        modified = shown_time(found.st_mtime * 10**9 + found.st_mtime_nsec)
+        return found.st_mode, found.st_nlink, found.st_uid, found.st_gid, size, modified
+
+    def _same(self, one: bytes, other: bytes) -> object:
+        """Whether two names are one file."""
+        found = []
+        for path in (one, other):
+            buffer = self.files.program.buffer(STAT.size)
+            if self.call("newfstatat", AT_FDCWD, path, buffer, AT_SYMLINK_NOFOLLOW):
+                return None
+            found.append(STAT.unpack(self.files.program.read(buffer, STAT.size)).st_ino)
+        return found[0] == found[1]
+
+    def _list(self, path: bytes) -> object:
+        fd = self.files.open(path, O_RDONLY | O_DIRECTORY)
+        found = fd if fd < 0 else self._entries(fd)
+        if fd >= 0:
+            self.call("close", fd)
+        return found
+
+    def _entries(self, fd: int) -> object:
+        buffer, raw = self.files.program.buffer(8 * PAGE), b""
+        while (got := self.call("getdents64", fd, buffer, 8 * PAGE)) > 0:
+            raw += self.files.program.read(buffer, got)
+        found = []
+        while raw:
+            size, kind = struct.unpack_from("<HB", raw, 16)
+            found.append((raw[19:size].split(b"\0")[0], kind))
+            raw = raw[size:]
+        return got, sorted(found)
+
+    def _list_again(self, slot: int) -> object:
+        """By a descriptor, all of it. What its position is then depends on the file system."""
+        at = self.call("lseek", self.fds[slot], 0, 0)
+        return at or (self._entries(self.fds[slot]), self.call("lseek", self.fds[slot], 0, 0))
+
+    def _text(self, name: str, *values: int | bytes) -> object:
+        """What comes into a buffer of 64 bytes."""
+        buffer = self.files.program.buffer(64)
+        got = self.call(name, *values, buffer, 64)
+        return got if got < 0 else sorted(self.files.program.read(buffer, got).split(b"\0"))
+
+    def _times(self, path: bytes, flags: int, *times: int) -> int:
+        return int(self.call("utimensat", AT_FDCWD, path, struct.pack("<4q", *times), flags))
+
+    def _link_opened(self, slot: int, path: bytes) -> int:
+        return int(
+            self.call("linkat", self.fds[slot], b"", AT_FDCWD, path, AT_EMPTY_PATH)
+        )
+
+
+def shown_time(ns: int) -> object:
+    return ns if ns < LONG_AGO * 10**9 else "now"
+
+
+SLOTS = st.integers(0, 2)
+PATHS = st.sampled_from(
+    [*b"a b c d d/a d/c d/e d/e/c d/f".split(), *b"a c d /c /d/c n l d/ n/ a/x d/../c . ..".split()]
+)
+MODES = st.sampled_from([0o666, 0o777, 0o755, 0o600, 0o4755, 0o2777, 0o1777, 0])
+IDS = st.sampled_from([0, USER, 5, (1 << 32) - 1])
+SIZES = st.sampled_from([0, 1, 7, 5000, PAGE])
+SECONDS = st.sampled_from([0, 9, 1000])
+NANOSECONDS = st.sampled_from([0, 5, UTIME_NOW, UTIME_OMIT])
+XATTR = st.sampled_from([b"user.a", b"user.b"])
+ACCESS = st.sampled_from([O_RDWR, O_RDONLY, O_WRONLY])
+MORE = st.sampled_from(
+    [0, O_CREAT, O_CREAT, O_CREAT, O_CREAT | O_EXCL, O_CREAT | O_TRUNC, O_TRUNC, O_DIRECTORY,
+     O_APPEND, O_PATH]
+)  # fmt: skip
+NOFOLLOW = st.sampled_from([0, AT_SYMLINK_NOFOLLOW])
+
+
+def _step(*parts: Any) -> st.SearchStrategy[Step]:
+    return st.tuples(*(p if isinstance(p, st.SearchStrategy) else st.just(p) for p in parts))
+
+
+CALLS = st.one_of(
+    _step("open", SLOTS, PATHS, st.builds(lambda *flags: flags[0] | flags[1], ACCESS, MORE), MODES),
+    _step("close", SLOTS),
+    _step("read", SLOTS, SIZES),
+    _step("write", SLOTS, SIZES),
+    _step("pwrite", SLOTS, SIZES, SIZES),
+    _step("store", SLOTS, SIZES),
+    _step("seek", SLOTS, SIZES, st.integers(0, 4)),
+    _step("fd", "ftruncate", SLOTS, SIZES),
+    _step("fd", "fallocate", SLOTS, 0, SIZES, SIZES),
+    _step("fd", "fchmod", SLOTS, MODES),
+    _step("fd", "fchown", SLOTS, IDS, IDS),
+    _step("fd", "fsync", SLOTS),
+    _step("fd", "fchdir", SLOTS),
+    _step("fd", "fsetxattr", SLOTS, XATTR, PATHS, 1, 0),
+    _step("fstat", SLOTS),
+    _step("stat", PATHS, NOFOLLOW),
+    _step("same", PATHS, PATHS),
+    _step("list", PATHS),
+    _step("list_again", SLOTS),
+    _step("text", "readlink", PATHS),
+    _step("text", "listxattr", PATHS),
+    _step("text", "getxattr", PATHS, XATTR),
+    _step("setxattr", PATHS, XATTR, PATHS, 1, st.integers(0, 2)),
+    _step("removexattr", PATHS, XATTR),
+    _step("chdir", PATHS),
+    _step("access", PATHS, st.integers(0, 7)),
+    _step("mkdir", PATHS, MODES),
+    _step("mkdir", PATHS, MODES),
+    _step("rmdir", PATHS),
+    _step("unlinkat", AT_FDCWD, PATHS, st.sampled_from([0, AT_REMOVEDIR])),
+    _step("unlink", PATHS),
+    _step("link", PATHS, PATHS),
+    _step("link_opened", SLOTS, PATHS),
+    _step("symlink", PATHS, PATHS),
+    _step("mknod", PATHS, st.sampled_from([stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK]), 0),
+    _step("rename", PATHS, PATHS),
+    _step(
+        "renameat2", AT_FDCWD, PATHS, AT_FDCWD, PATHS,
+        st.sampled_from([0, RENAME_NOREPLACE, RENAME_EXCHANGE]),
+    ),
+    _step("chmod", PATHS, MODES),
+    _step("fchownat", AT_FDCWD, PATHS, IDS, IDS, NOFOLLOW),
+    _step("truncate", PATHS, SIZES),
+    _step("times", PATHS, NOFOLLOW, SECONDS, NANOSECONDS, SECONDS, NANOSECONDS),
+    _step("umask", st.sampled_from([0o22, 0, 0o77])),
+    _step("sync"),
+)  # fmt: skip
+STEPS = many(st.tuples(st.integers(0, 1), CALLS))
+
+
+def look(root: Path) -> dict[str, tuple[object, ...]]:
+    """What is in a tree."""
+    found: dict[str, tuple[object, ...]] = {}
+    numbers: dict[int, str] = {}
+    for path in (root, *sorted(root.rglob("*"))):
+        name, seen = str(path.relative_to(root)), path.lstat()
+        contents: object = None
+        if stat.S_ISREG(seen.st_mode):
+            contents = path.read_bytes()
+        elif path.is_symlink():
+            contents = os.readlink(path)
+        attributes = {
+            each: os.getxattr(path, each, follow_symlinks=False)
+            for each in os.listxattr(path, follow_symlinks=False)
+        }
+        same = numbers.setdefault(seen.st_ino, name)
+        owner = seen.st_mode, seen.st_uid, seen.st_gid, seen.st_nlink
+        found[name] = *owner, same, contents, attributes, shown_time(seen.st_mtime_ns)
+    return found
+
+
+def check(base: Path, kind: str, steps: list[tuple[int, Step]]) -> None:
+    """Run the same on both; compare each result, and the trees."""
+    roots = base / "linux", base / "here"
+    try:
+        for root in roots:
+            root.mkdir(parents=True)
+            grow(root)
+        _compare(roots, kind, steps)
+        assert look(roots[0]) == look(roots[1])
+    finally:
+        shutil.rmtree(base)
+
+
+def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]]) -> None:
+    make = FILE_SYSTEMS[kind]
+    with ExitStack() as ends:
+        first = Files(NativeProgram(roots[0], ends))
+        linux = [Actor(first), Actor(first.sibling(USER, USER))]
+        world = ends.enter_context(World(lambda world: make(world, roots[1])))
+        program = Files(world.program())
+        here = [Actor(program), Actor(program.sibling(USER, USER))]
+        for number, (who, step) in enumerate(steps):
+            wanted = linux[who].run(*step)
+            with bounded(step):
+                got = here[who].run(*step)
+            assert got == wanted, (number, who, step)
+
+
+@pytest.mark.parametrize("kind", ON_THE_HOST)
+@for_a_while()
+def test_files_are_as_on_linux(tmp_path: Path, kind: str, seconds: float) -> None:
+    count = itertools.count()
+
+    def body(steps: list[tuple[int, Step]]) -> None:
+        check(tmp_path / f"{next(count)}", kind, steps)
+
+    explore(seconds, body, steps=STEPS)
+
+
+@pytest.mark.parametrize("kind", ON_THE_HOST)
+@kept("files")
+def test_files_are_still_as_on_linux(
+    tmp_path: Path, kind: str, case: list[tuple[int, Step]]
+) -> None:
+    check(tmp_path / "base", kind, case)
