@@ -133,6 +133,7 @@ SYSCALLS: Final = (
     Rule("ftruncate", "O_TRUNC, sizes"),
     Rule("fsync", "Tfsync"),
     Rule("fdatasync", "Tfsync"),
+    Rule("syncfs", "Tsyncx"),
     Rule("fchownat", "owners"),
     Rule("fchmodat2", "modes, by O_PATH descriptors"),
     Rule("fchmod", "modes, before Linux 6.6", use="forced"),

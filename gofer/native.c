@@ -208,6 +208,8 @@ int gofer_link(int fd, int newdir, const char *newname)
     return result(linkat(fd, "", newdir, newname, AT_EMPTY_PATH));
 }
 
+int gofer_syncfs(int fd) { return result(syncfs(fd)); }
+
 int gofer_notify(void) { return result(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)); }
 
 /* inotify(7) takes a name and no descriptor, so the working directory stands in for one; afterwards

@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
+from typing import TypeVar
 
+from gofer._native import lib
 from gofer.connection import Connection
 from gofer.fid import Fid
 from gofer.files import OpenFile, open_node
-from gofer.native import error, list_directory, list_directory_attr
+from gofer.native import check, error, list_directory, list_directory_attr
 from gofer.node import Node
+from gofer.p9.codec import Message
 from gofer.p9.constants import HEADER_SIZE
-from gofer.p9.extensions import Rreaddirx, Treaddirx
+from gofer.p9.extensions import Rreaddirx, Rsyncx, Treaddirx, Tsyncx
 from gofer.p9.messages import (
     Rfsync,
     Rread,
@@ -24,6 +28,8 @@ from gofer.p9.messages import (
     Twrite,
 )
 from gofer.replies import Job, handles
+
+R = TypeVar("R", bound=Message)
 
 _DATA_HEADER = HEADER_SIZE + 4
 _I64_MAX = (1 << 63) - 1
@@ -122,18 +128,30 @@ def readdirx(conn: Connection, msg: Treaddirx) -> Rreaddirx:
 @handles(Tfsync)
 def fsync(conn: Connection, msg: Tfsync) -> Job | Rfsync:
     """fsync(2) or fdatasync(2) by the fid's file, or by one opened for it."""
-    fid = conn.fids.get(msg.fid)
     sync = os.fdatasync if msg.datasync else os.fsync
+    return _synced(conn, msg.fid, sync, Rfsync())
+
+
+@handles(Tsyncx)
+def syncx(conn: Connection, msg: Tsyncx) -> Job | Rsyncx:
+    """syncfs(2) by the fid's file, or by one opened for it."""
+    return _synced(conn, msg.fid, lambda fd: check(lib.gofer_syncfs(fd)), Rsyncx())
+
+
+def _synced(
+    conn: Connection, fid_number: int, sync: Callable[[int], object], reply: R
+) -> Job | R:
+    fid = conn.fids.get(fid_number)
     file, owned = fid.file, False
     if file is None:
         if not _syncable(fid.node):
-            return Rfsync()
+            return reply
         file, owned = OpenFile(open_node(conn.table, fid.node, os.O_RDONLY), os.O_RDONLY), True
     fd = file.fd
 
-    def work() -> Rfsync:
+    def work() -> R:
         sync(fd)
-        return Rfsync()
+        return reply
 
     return Job(work, file, owned)
 

@@ -326,3 +326,15 @@ class Tsparex(Message):
 @message(237)
 class Rsparex(Message):
     block: AttrBlock
+
+
+@message(238)
+class Tsyncx(Message):
+    """syncfs(2) of the file system that `fid` lies on, a regular file or a directory."""
+
+    fid: U32
+
+
+@message(239)
+class Rsyncx(Message):
+    pass

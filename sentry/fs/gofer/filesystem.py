@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOOPEN
-from gofer.p9.extensions import Rwalkx, Twalkx
+from gofer.p9.extensions import Rwalkx, Tsyncx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import V9FS_MAGIC
 from sentry.errors import EPROTO
@@ -35,6 +35,7 @@ from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, Owners, from_wire
 from sentry.vfs.interface import StatFs
+from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
@@ -165,8 +166,12 @@ class GoferFileSystem(Attachment):
             self.changes.forget_all(self)
 
     def sync(self) -> None:
+        """The host's disk has all of its file system, what others have written to it, too."""
         if self.journal is not None:
             self.journal.sync()
+        if not self.read_only:
+            asked = Tsyncx(self._root.fid)
+            self.session.reply((self, Tsyncx), asked, mode=Mode.KILLABLE, slow=True)
 
     def tell_refused(self) -> None:
         if self.journal is not None:

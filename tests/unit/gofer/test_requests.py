@@ -22,6 +22,7 @@ from gofer.p9.extensions import (
     Tremovexattrx,
     Tsetattrx,
     Tsetxattrx,
+    Tsyncx,
     Twalkx,
 )
 from gofer.p9.messages import (
@@ -69,6 +70,8 @@ def test_read_and_write_at_offsets(client: Client, tree: Path) -> None:
     assert client.ask(Tread(1, 1 << 40, 6), Rread).data == b""
     client.call(Tfsync(1, 0))
     client.call(Tfsync(0, 1))
+    client.call(Tsyncx(1))
+    client.call(Tsyncx(0))
     assert (tree / "file").stat().st_size == 100_008
 
 

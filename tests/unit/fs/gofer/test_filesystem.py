@@ -393,6 +393,21 @@ def test_closed_handles_leave_no_cycles(make_world: MakeWorld, host: Path) -> No
     assert left == world.fs.handles.open == 5
 
 
+@pytest.mark.parametrize("call", ["sync", "syncfs"])
+def test_sync_reaches_the_file_system_of_the_host(call: str, any_world: World) -> None:
+    fd = any_world.open(b"/file", os.O_RDWR)
+    any_world.write(fd, b"new")
+    any_world.session.names()
+    any_world.ok(call, fd)
+    assert any_world.session.names() == ["Tsyncx"]
+
+
+def test_sync_of_what_cannot_be_written_asks_nobody(make_world: MakeWorld) -> None:
+    world = make_world(readonly=True)
+    world.ok("syncfs", world.open(b"/file"))
+    assert "Tsyncx" not in world.session.names()
+
+
 # --- the Gofer dies
 
 
@@ -403,6 +418,8 @@ def test_death_of_the_gofer_is_eio_and_not_the_end(world: World) -> None:
     assert world.call("mkdirat", AT_FDCWD, b"/d", 0o755) == -errno.EIO
     assert world.session.dead
     assert world.read(fd) == b"contents"
+    assert world.call("syncfs", fd) == -errno.EIO
+    assert world.call("sync") == 0
     world.ok("close", fd)
 
 
