@@ -160,6 +160,14 @@ def _is_of_go(word: str) -> bool:
     " it is gone with the container. none: into the files of the host.",
 )
 @click.option(
+    "--EXPERIMENTAL-write-back",
+    "write_back",
+    is_flag=True,
+    help="With --overlay2=none: new names, links and removals are answered from memory, and made on"
+    " the host a moment later, also if the sandbox is killed. The host must not change the root"
+    " file system meanwhile.",
+)
+@click.option(
     "--memory",
     metavar="SIZE",
     help="Memory of all programs of a container together: bytes, or with K, M, G. Default: half of"

@@ -54,6 +54,8 @@ class Globals(Value):
     """Names and families, with commas; "!" before them: all others."""
     strace_limit: int = 32
     """Bytes of what is read and written."""
+    write_back: bool = False
+    """With overlay "none": names reach the host later than programs hear of them."""
 
     @property
     def opens_sockets(self) -> bool:
@@ -100,6 +102,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         steps_log=flags["steps_log"],
         own_stack=flags["own_stack"],
         overlay=overlay,
+        write_back=flags["write_back"],
         host_uds=flags["host_uds"],
         host_fifo=flags["host_fifo"],
         memory=_memory(flags["memory"]),

@@ -75,6 +75,7 @@ GLOBALS = {
     "--host-uds": Flag("host_uds", TEXT, "named", words=("none", "named", "open")),
     "--host-fifo": Flag("host_fifo", TEXT, "open", words=("none", "open")),
     "--overlay2": Flag("overlay2", TEXT, "root:memory"),
+    "--EXPERIMENTAL-write-back": Flag("write_back", SWITCH),
     "--memory": Flag("memory", TEXT),
     "--debug": Flag("debug", SWITCH),
     "--debug-log": Flag("debug_log", TEXT),

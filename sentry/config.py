@@ -118,6 +118,8 @@ class RootConfig(msgspec.Struct, frozen=True):
 
     readonly: bool = False
     overlay: str = "memory"
+    written_behind: bool = False
+    """The Gofer has a journal: names are written to the host later than programs hear of them."""
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):

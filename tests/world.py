@@ -21,10 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-import msgspec
-
 import sentry.syscalls.late  # noqa: F401  fills the table
 from gofer.attachment import Attachment, CacheMode
+from runsc.launch.boot_gofer import sealed_memory
 from sentry.abi import unistd
 from sentry.abi.sched import CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM
 from sentry.auth.credentials import Credentials
@@ -35,11 +34,9 @@ from sentry.boot.tree import (
     make_devices,
     make_mount,
     mount_point,
-    options_of,
 )
 from sentry.config import MountConfig, ProcessConfig, SandboxConfig
 from sentry.control.watchdog import COLLECTION, TESTED_NS, Alarm, Watchdog
-from sentry.fs.gofer.filesystem import GoferFileSystem
 from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
@@ -61,7 +58,6 @@ from sentry.wait.queue import WaitQueue
 from tests.caller import AREA, AREA_SIZE, HANDLER, Caller
 from tests.nowhere import NowherePlatform
 from tests.unit.gofer.harness import serving
-from tests.unit.gofer.journals import sealed_ring
 
 MEMORY = 1 << 30
 THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
@@ -390,34 +386,30 @@ class World:
         """The way to a real Gofer in a process of its own."""
         return self.stack.enter_context(serving(list(attachments), journal=journal))
 
-    def export(self, folder: Path, *, exclusive: bool, read_only: bool = False) -> FileSystem:
+    def export(
+        self, folder: Path, *, exclusive: bool, read_only: bool = False, ring: int = -1
+    ) -> FileSystem:
         """A directory of the host through a real Gofer: a root, or a bind mount of a bundle."""
         fd = os.open(folder, os.O_PATH)
         cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
         number = 0 if exclusive else 1
-        session = Session(self.serve([Attachment(b"%d" % number, fd, read_only, cache)]), self.loop)
+        sock = self.serve([Attachment(b"%d" % number, fd, read_only, cache)], ring)
+        session = Session(sock, self.loop)
         os.close(fd)
         session.negotiate()
         self.stack.callback(session.close)
         fs: Any = Exports(self.kernel, session).open(number, read_only)
         if fs.changes is not None:
             self.stack.callback(fs.changes.close)
+        if fs.journal is not None:
+            self.stack.callback(fs.journal.close)
         return fs
 
     def export_behind(self, folder: Path, ring_bytes: int = 1 << 16) -> FileSystem:
         """A root whose names are changed by records of a journal."""
-        fd, ring = os.open(folder, os.O_PATH), sealed_ring(ring_bytes)
-        session = Session(self.serve([Attachment(b"0", fd)], ring), self.loop)
-        os.close(fd)
+        ring = sealed_memory(ring_bytes)
+        fs = self.export(folder, exclusive=True, ring=ring)
         os.close(ring)
-        session.negotiate()
-        self.stack.callback(session.close)
-        Exports(self.kernel, session)
-        options = options_of(self.kernel, 0, False, None)
-        options = msgspec.structs.replace(options, writes_behind=self.loop)
-        fs = GoferFileSystem(self.vfs.new_dev(), session, b"0", options, self.vfs.now_ns)
-        if fs.journal is not None:
-            self.stack.callback(fs.journal.close)
         return fs
 
     # --- the end

@@ -30,6 +30,8 @@ KILL_ANSWER_S = 1.0
 """The same for SIGKILL, which comes from the host afterwards; and how long its end may take."""
 END_MS = 10_000
 """How long a killed process may take to be gone."""
+DRAINED_MS = 10_000
+"""How long a Gofer may take to write what the Sentry has left it."""
 HELD_UP_MS = 1500
 """The same where a file system of the host that does not answer keeps it. For a moment the end of
 namespaces does so, too."""
@@ -252,6 +254,8 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
     Raises: RuntimeFailure when something stays: then the state stays too.
     """
     victims = _kill(state)
+    if state.written_behind:
+        _await_gofer(state, victims, warn)
     cgroup = None
     if state.cgroups.directories:
         from runsc.cgroups.recorded import of  # noqa: PLC0415  few containers have one
@@ -300,14 +304,34 @@ def sweep(store: Store, warn: Warn) -> None:
 
 
 def _kill(state: State) -> list[tuple[int, int]]:
-    """All its processes; pid and pidfd of those that there are."""
+    """All its processes; pid and pidfd of those that there are.
+
+    A Gofer that has something to write ends by itself when the Sentry has, or has let it go for the
+    stand-in's end; and then the stand-in does.
+    """
+    gofer = 0 if state.written_behind else SIGKILL
     processes = (
-        (state.sentry_pid, state.sentry_start),
-        (state.gofer_pid, state.gofer_start),
-        (state.pid, state.pid_start),
+        (state.sentry_pid, state.sentry_start, SIGKILL),
+        (state.gofer_pid, state.gofer_start, gofer),
+        (state.pid, state.pid_start, gofer if state.sentry_pid else SIGKILL),
     )
-    found = [(pid, _signal(pid, start, SIGKILL)) for pid, start in processes if pid]
+    found = [(pid, _signal(pid, start, number)) for pid, start, number in processes if pid]
     return [each for each in found if each[1] >= 0]
+
+
+def _await_gofer(state: State, victims: list[tuple[int, int]], warn: Warn) -> None:
+    """Until it has written what the Sentry has left it, for a bounded time; then all are killed."""
+    poll = select.poll()
+    for pid, pidfd in victims:
+        if pid == state.gofer_pid:
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(DRAINED_MS):
+                warn(f"process {pid} is killed before all names of files are on the host")
+    for _, pidfd in victims:
+        try:  # noqa: SIM105  contextlib costs more
+            pidfd_send_signal(pidfd, SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def _signal(pid: int, started: int, number: int) -> int:

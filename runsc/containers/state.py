@@ -45,6 +45,8 @@ class State(Value):
     services: bool = False
     """It was made with sockets of the host as mounts."""
     paused: bool = False
+    written_behind: bool = False
+    """The Gofer has still to write what the Sentry has left it, when that has ended."""
     cgroups: Record = Record()
     hooks: dict[str, Any] = {}  # noqa: RUF012  see Value
     """As in config.json: see `runsc.oci.hooks.read`."""

@@ -98,9 +98,11 @@ OWN = (
     Rule(
         unistd.fcntl,
         "start",
-        "what a descriptor allows, a second one of the same, the size of a pipe; never F_SETFL:"
-        " flags of what was donated are the caller's",
-        one_of(1, (files.F_GETFL, files.F_DUPFD_CLOEXEC, files.F_GETPIPE_SZ)),
+        "what a descriptor allows, a second one of the same, the size of a pipe, whether memory can"
+        " be cut; never F_SETFL: flags of what was donated are the caller's",
+        one_of(
+            1, (files.F_GETFL, files.F_DUPFD_CLOEXEC, files.F_GETPIPE_SZ, files.F_GET_SEALS)
+        ),
     ),
     # Sockets, names, chance.
     Rule(unistd.sendto, "start", "9P, control"),

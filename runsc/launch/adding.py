@@ -159,7 +159,8 @@ class Further:
         self.processes.closing.enter_context(listening)
         exports = users.with_owners(container.exports)
         self.processes.held(tuple(each.owners_fd for each in exports if each.owners_fd >= 0))
-        gofer = self.processes.gofer(exports[:1], log_fd, 0)
+        life = standing.life.fileno() if container.root.written_behind else -1
+        gofer = self.processes.gofer(exports[:1], log_fd, 0, life)
         volumes = -1
         if exports[VOLUMES_FIRST:]:
             volumes = self.processes.gofer(exports[VOLUMES_FIRST:], log_fd, VOLUMES_FIRST)

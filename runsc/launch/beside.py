@@ -67,8 +67,10 @@ class Processes:
         if self._volumes:
             self._children.remove(self._volumes)
 
-    def gofer(self, exports: tuple[Export, ...], log_fd: int, first: int) -> int:
-        """A Gofer; the Sentry's end of its socket."""
+    def gofer(
+        self, exports: tuple[Export, ...], log_fd: int, first: int, life: int = -1
+    ) -> int:
+        """A Gofer; the Sentry's end of its socket. `life`: see `boot_gofer.GoferStart`."""
         ours, theirs = socket.socketpair()
         self.closing.enter_context(ours)
         terms = self.terms
@@ -90,6 +92,7 @@ class Processes:
             entrance=self.entrance,
             hold=hold,
             first=first,
+            life=life,
         )
         serve, switches = gofer(), self._flags.switches
         isolation.freeze_heap()
@@ -100,6 +103,7 @@ class Processes:
             self._volumes = pid
         else:
             self._state.gofer_pid, self._state.gofer_start = pid, start_time(pid)
+            self._state.written_behind = life >= 0
         return ours.fileno()
 
     def _sandbox_joins(self) -> tuple[int, ...]:

@@ -128,6 +128,8 @@ def _tell(config: SandboxConfig, status: int, ran_out: bool) -> None:
         if ran_out and config.victim_fd >= 0:
             os.write(config.victim_fd, b"\0")
             status -= 1 << 31  # after the victim
+    if config.root.written_behind and status >= 0:
+        status -= 1 << 31  # after the Gofer
     if config.stand_in_fd >= 0:
         with suppress(OSError):
             os.write(config.stand_in_fd, status.to_bytes(4, "little", signed=True))

@@ -6,6 +6,7 @@ Its trees → empty root → rights → filter → serve. See runsc/launch/boot.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import msgspec
 from gofer import confine
 from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
+from gofer.p9.journal import CAPACITY
 from gofer.shared import POOL_THREADS
 from runsc import filters, host
 from runsc.launch import boot, isolation, landlock, users
@@ -24,14 +26,21 @@ from runsc.launch.frozen import freeze_imports
 from runsc.launch.title import set_title
 from runsc.oci.convert import Export
 from sentry.abi import mount
-from sentry.abi.fcntl import AT_RECURSIVE
+from sentry.abi.fcntl import (
+    AT_RECURSIVE,
+    F_ADD_SEALS,
+    F_SEAL_GROW,
+    F_SEAL_SEAL,
+    F_SEAL_SHRINK,
+)
 from sentry.log_rate import Rate
 
 Serve = Callable[
-    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], int], None
+    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], int, int],
+    None,
 ]
 """gofer.main.run: the session's socket, what it serves, the last lockdown, the log, the queue of
-what the host changes (-1: none)."""
+what the host changes, the memory of a journal (-1: none)."""
 
 
 class GoferStart(msgspec.Struct, frozen=True):
@@ -49,22 +58,27 @@ class GoferStart(msgspec.Struct, frozen=True):
     """With Terms.before_gofer: a socket of packets to the command line."""
     first: int = 0
     """The number of the first tree. 0 is a root."""
+    life: int = -1
+    """Of a root that is written behind: the Sentry's way to the stand-in. It is held to the end, so
+    that the container does not end before all is written."""
 
 
 def gofer_main(
     gofer: GoferStart, serve: Serve, switches: filters.Switches, terms: boot.Terms
 ) -> int:
     """The body of the Gofer's process. What ends it is the end of its socket, and, unless it
-    outlives the command line, that of the command line."""
+    outlives the command line, that of the command line. What is written behind it finishes."""
     sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports
-    tie = 0 if terms.outlives else signal.SIGKILL
+    is_behind = gofer.life >= 0
+    tie = 0 if terms.outlives or is_behind else signal.SIGKILL
     entrance = gofer.entrance
     entered = {export.owners_fd for export in exports}
     if entrance is not None:
         entered.add(entrance.fd)
     follows = any(export.follows for export in exports)
     propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
-    isolation.enter({sock, log_fd, gofer.hold, *terms.joins, *entered} - {-1}, tie, propagation)
+    kept_open = {sock, log_fd, gofer.hold, gofer.life, *terms.joins, *entered} - {-1}
+    isolation.enter(kept_open, tie, propagation)
     boot.join(terms.joins)
     set_title("runsc-gofer", gofer.container_id)
     os.dup2(log_fd, 2)
@@ -77,6 +91,7 @@ def gofer_main(
     attachments = [_attach(index, export) for index, export in numbered]
     shared = any(not export.is_file for index, export in numbered if index)
     queue = _queue_of_changes() if shared else -1
+    ring = sealed_memory(CAPACITY) if is_behind else -1
     kept = frozenset(confine.capabilities(attachments))
     named = {
         (attachment.connects or attachment.opens)[1:].decode(): export.path
@@ -107,7 +122,7 @@ def gofer_main(
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
     try:
-        serve(connection, attachments, lockdown, partial(_log, Rate()), queue)
+        serve(connection, attachments, lockdown, partial(_log, Rate()), queue, ring)
     finally:
         connection.detach()  # dropped open, it would be printed, and printing asks for its peer
     return 0
@@ -137,6 +152,14 @@ def _queue_of_changes() -> int:
         return -1
     finally:
         os.seteuid(user)
+
+
+def sealed_memory(size: int) -> int:
+    """Zeros that two processes may share: neither can make it shorter under the other's stores."""
+    fd = os.memfd_create("runsc-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+    return fd
 
 
 def _clone(export: Export, attributes: int) -> int:

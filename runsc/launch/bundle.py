@@ -30,6 +30,10 @@ def understood(
         for line in ignored.fields(bundle):
             settings.log.debug(line)
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
+    root = container.root
+    if settings.write_back and root.overlay == "none" and not root.readonly:
+        root = msgspec.structs.replace(root, written_behind=True)
+        container = msgspec.structs.replace(container, root=root)
     if settings.host_uds == "none":
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))

@@ -246,6 +246,7 @@ def _bring_up(
             state.gofer_start = start_time(running.gofer_pid)
             state.network = network_of(flags, container)
             state.services = has_services(flags, container)
+            state.written_behind = container.root.written_behind
             if state.hooks:
                 store.save(state)
                 around.run_hooks(state)

@@ -98,6 +98,8 @@ def _files(container: Container) -> Iterator[str]:
         writes = "what is written stays in memory (--overlay2 root:memory)"
     else:
         writes = "what is written goes to the host (--overlay2 none)"
+        if root.written_behind:
+            writes += ", names behind"
     yield f"root: {container.exports[0].path}, " + ("read-only" if root.readonly else writes)
     for index, export in enumerate(container.exports):
         mode = "writable" if export.writable else "read-only"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters
-from runsc.containers.lifecycle import HELD_UP_MS
+from runsc.containers.lifecycle import DRAINED_MS, HELD_UP_MS
 from runsc.containers.processes import is_held_up
 from runsc.containers.signals import TERMINAL, stop_as_told
 from runsc.errors import RuntimeFailure
@@ -58,10 +58,12 @@ class Sandbox:
         hold: socket.socket | None,
         stand_in: StandIn | None = None,
         network_pid: int = 0,
+        gofer_grace_ms: int = GRACE_MS,
     ):
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._network_pid = network_pid
+        self._gofer_grace_ms = gofer_grace_ms
         self._stand_in = stand_in
         self._control = control
         self._hold = hold
@@ -234,7 +236,7 @@ class Sandbox:
         waited for; how each ended does.
         """
         ended = _await_end(self._sentry, GRACE_MS)
-        gofer_ended = _await_end(self._gofer, GRACE_MS)
+        gofer_ended = _await_end(self._gofer, self._gofer_grace_ms)
         status = reaped(self.pid, self._sentry)
         gofer_status = reaped(self.gofer_pid, self._gofer)
         self._reap_network()
@@ -331,6 +333,7 @@ def start(
         config.container_id,
         stand_in.entrance,
         hold_theirs.fileno() if hold_theirs is not None else -1,
+        life=stand_in.life.fileno() if config.root.written_behind else -1,
     )
     network_pid = 0
     try:
@@ -353,4 +356,5 @@ def start(
     if config.network_fd >= 0:
         os.close(config.network_fd)
     stand_in.close()
-    return Sandbox(pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid)
+    grace_ms = DRAINED_MS if config.root.written_behind else GRACE_MS
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid, grace_ms)

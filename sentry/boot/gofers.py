@@ -46,9 +46,10 @@ class Gofer:
         if index and not self._asked:
             self._asked = True
             self._changes = await arrival.changes(self.session)
-        attached = await arrival.attach(self.session, name)
         changes = self._changes if index and not follows else None
         options = options_of(kernel, index, read_only, changes)
+        behind = options.writes_behind is not None
+        attached = await arrival.attach(self.session, name, behind)
         if follows:
             options = msgspec.structs.replace(options, follows=kernel.loop)
         vfs = kernel.vfs

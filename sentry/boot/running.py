@@ -109,6 +109,8 @@ class Running:
             if self._container.oom_kills and config.victim_fd >= 0:
                 os.write(config.victim_fd, b"\0")
                 told -= 1 << 31  # after the victim
+        if config.root.written_behind and told >= 0:
+            told -= 1 << 31  # after the Gofer
         with suppress(OSError):
             os.write(config.stand_in_fd, told.to_bytes(4, "little", signed=True))
         for fd in (config.stand_in_fd, self._gofer_end):

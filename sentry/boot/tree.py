@@ -204,6 +204,7 @@ def options_of(
         handles=services.handles,
         owners=Owners(ids["uid"], ids["gid"]) if ids.get("uid") else None,
         io=kernel.vfs.host_io,
+        writes_behind=kernel.loop if index == 0 and not read_only else None,
     )
 
 

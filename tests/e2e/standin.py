@@ -111,6 +111,7 @@ def serve(words: str) -> boot.Serve:
         lockdown: Callable[[], None],
         write_log: Callable[[str], None],
         queue: int,
+        journal: int,
     ) -> None:
         lockdown()
         sock.sendmsg([b"."])

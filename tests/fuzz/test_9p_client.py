@@ -19,6 +19,7 @@ import pytest
 from hypothesis import strategies as st
 
 from gofer.attachment import Attachment, CacheMode
+from runsc.launch.boot_gofer import sealed_memory
 from sentry.errors import Errno
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
@@ -29,7 +30,6 @@ from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.fuzz.sockets import words
 from tests.fuzz.spoiling import in_the_middle
 from tests.unit.gofer.harness import serving, spawn
-from tests.unit.gofer.journals import sealed_ring
 from tests.world import Died, Program, World
 
 pytestmark = pytest.mark.root
@@ -45,7 +45,7 @@ def served(
     with ExitStack() as ends:
         fd = os.open(folder, os.O_PATH)
         cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
-        ring = sealed_ring(8192)
+        ring = sealed_memory(8192)
         tree = Attachment(b"0", fd, False, cache)
         gofer = ends.enter_context(serving([tree], journal=ring))
         os.close(fd)

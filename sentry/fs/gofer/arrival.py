@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import MSIZE_MAX, NOFID, NONUNAME, NOOPEN, VERSION_EXTENDED
-from gofer.p9.extensions import Rwalkx, Tnotifyx, Twalkx
+from gofer.p9.extensions import Rwalkx, Tjournalx, Tnotifyx, Twalkx
 from gofer.p9.messages import Rstatfs, Rversion, Tattach, Tstatfs, Tversion
 from sentry.abi.fcntl import F_GETFL, O_NONBLOCK
 from sentry.errors import EIO, Errno
@@ -28,6 +28,8 @@ class Attached(NamedTuple):
     attributes: Attributes
     fs_type: int
     """statfs(2) f_type of where it lies."""
+    ring: int = -1
+    """Memory for a journal, if there is some."""
 
 
 async def negotiate(session: Session) -> None:
@@ -36,15 +38,31 @@ async def negotiate(session: Session) -> None:
     session.agreed(expect(reply, Rversion), MSIZE_MAX)
 
 
-async def attach(session: Session, name: bytes) -> Attached:
-    """Bind a fid to the root of an attachment. Raises: the server's Errno, EIO."""
+async def attach(session: Session, name: bytes, behind: bool) -> Attached:
+    """Bind a fid to the root of an attachment; `behind`: it may be written by a journal.
+
+    Raises: the server's Errno, EIO.
+    """
     fid = session.new_fid()
     await again(session.reply, "attach", Tattach(fid, NOFID, b"", name, NONUNAME), slow=True)
     asked = Twalkx(fid, NOFID, NOOPEN, 0, [])
     reply = expect(await again(session.reply, "walk", asked, slow=True), Rwalkx)
     found = root_of(reply)
     kind = expect(await again(session.reply, "statfs", Tstatfs(fid), slow=True), Rstatfs).fs_type
-    return Attached(fid, found, kind)
+    ring = -1
+    if behind:
+        try:
+            ring = await again(_ring, session)
+        except Errno:
+            ring = -1
+    return Attached(fid, found, kind, ring)
+
+
+def _ring(session: Session) -> int:
+    asked: Asked = kept(_ring) or Asked(session.send(Tjournalx()))
+    session.complete(asked, _ring, slow=True)
+    asked.pending.result()
+    return asked.pending.take_fd()
 
 
 def root_of(reply: Rwalkx) -> Attributes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat as modes
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -16,10 +17,10 @@ from msgspec import Struct
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOOPEN
-from gofer.p9.extensions import Rwalkx, Tsyncx, Twalkx
+from gofer.p9.extensions import Rwalkx, Tjournalx, Tsyncx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import V9FS_MAGIC
-from sentry.errors import EPROTO
+from sentry.errors import EPROTO, Errno
 from sentry.fs.gofer.arrival import Attached, root_of
 from sentry.fs.gofer.attachment import Attachment, BriefFids, DirectoryFids
 from sentry.fs.gofer.changes import COHERENT, HostChanges
@@ -29,9 +30,10 @@ from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Time
 from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
-from sentry.fs.gofer.journal import Journal
+from sentry.fs.gofer.journal import Journal, mapped
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
+from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, Owners, from_wire
 from sentry.vfs.interface import StatFs
@@ -68,14 +70,23 @@ class Options(Struct, frozen=True):
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
     writes_behind: Timers | None = None
-    """Names of an exclusive one are changed by records of a journal, if the Gofer has one."""
+    """Names of an exclusive one that may be written are changed by records of a journal, if the
+    Gofer has one."""
 
 
-def _attach_now(session: Session, name: bytes) -> Attached:
+def _attach_now(session: Session, name: bytes, behind: bool) -> Attached:
     fid = session.attach(name)
     reply = expect(session.call_now(Twalkx(fid, NOFID, NOOPEN, 0, [])), Rwalkx)
     found = root_of(reply)
-    return Attached(fid, found, expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type)
+    kind = expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type
+    return Attached(fid, found, kind, _ring_now(session) if behind else -1)
+
+
+def _ring_now(session: Session) -> int:
+    asked = session.send(Tjournalx())
+    with suppress(Errno):
+        session.wait_now(asked)
+    return asked.take_fd()
 
 
 class GoferFileSystem(Attachment):
@@ -116,7 +127,10 @@ class GoferFileSystem(Attachment):
         self._listings: dict[DirectoryCache, int] = {}
         self._listed = 0
         self._names = 0
-        fid, wire, kind = attached or _attach_now(session, attachment)
+        is_ours = options.exclusive and not options.read_only
+        behind = options.writes_behind if is_ours else None
+        attached = attached or _attach_now(session, attachment, behind is not None)
+        fid, wire, kind, ring = attached
         self.numbering = Numbering(wire.dev)
         self._storage = wire.dev, storage_of(kind)
         heard = not options.exclusive and kind in COHERENT
@@ -126,11 +140,11 @@ class GoferFileSystem(Attachment):
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
         self.journal = None
-        timers = options.writes_behind
-        if timers is not None and self.exclusive and not self.read_only and kind in COHERENT:
-            self.journal = Journal.of(session, fid, timers, self.handles)
-        if self.journal is not None:
+        if ring >= 0 and behind is not None and kind in COHERENT:
+            self.journal = Journal(session, fid, mapped(ring), behind, self.handles)
             self.journal.on_refusal(self.distrust)
+        else:
+            close_quietly(ring)
         if isinstance(self._root, GoferFifo):
             self._root.is_served()
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gofer.p9.constants import NOTAG
-from gofer.p9.extensions import Rdrainx, Rjournalx, Rsparex, Tdrainx, Tjournalx, Tsparex
+from gofer.p9.extensions import Rdrainx, Rsparex, Tdrainx, Tsparex
 from gofer.p9.fields import ProtocolError
 from gofer.p9.journal import JournalFull, JournalWriter
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
@@ -77,31 +77,6 @@ class Journal:
         self._refused: int = 0
         """The first errno that nobody has been told of."""
         self._untrusted: Callable[[], None] = _nothing
-
-    @classmethod
-    def of(
-        cls, session: Session, fid: int, timers: Timers, handles: HandleCache
-    ) -> Journal | None:
-        """Ask for it; None if there is none to be had. Raises: EPROTO."""
-        asked = session.send(Tjournalx())
-        try:
-            capacity = expect(session.wait_now(asked), Rjournalx).capacity
-        except Errno:
-            return None
-        fd = asked.take_fd()
-        if fd < 0:
-            return None
-        try:
-            if not mmap.PAGESIZE <= capacity <= LARGEST or os.fstat(fd).st_size != capacity:
-                raise EPROTO(f"a journal of {capacity} bytes")
-            if not fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK:
-                raise EPROTO("a journal that may be cut while it is written")
-            memory = mmap.mmap(fd, capacity)
-        except OSError as error:
-            raise EPROTO("what came is no memory") from error
-        finally:
-            os.close(fd)
-        return cls(session, fid, memory, timers, handles)
 
     def on_refusal(self, untrusted: Callable[[], None]) -> None:
         """Call this when what was recorded is not what the host has."""
@@ -253,6 +228,21 @@ class Journal:
             close_quietly(fd)
             self._handles.hold(-1)
             self._session.clunk(fid)
+
+
+def mapped(ring: int) -> mmap.mmap:
+    """The memory that came for a journal. Its descriptor is closed. Raises: EPROTO."""
+    try:
+        size = os.fstat(ring).st_size
+        if not mmap.PAGESIZE <= size <= LARGEST:
+            raise EPROTO(f"a journal of {size} bytes")
+        if not fcntl(ring, F_GET_SEALS) & F_SEAL_SHRINK:
+            raise EPROTO("a journal that may be cut while it is written")
+        return mmap.mmap(ring, size)
+    except OSError as error:
+        raise EPROTO("what came is no memory") from error
+    finally:
+        os.close(ring)
 
 
 def _nothing() -> None:

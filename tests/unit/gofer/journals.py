@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from collections.abc import Iterator
@@ -35,14 +34,6 @@ class JournalClient(Client):
         reply = self.ask(Tdrainx(), Rdrainx)
         self.writer.reached(reply.position)
         return reply
-
-
-def sealed_ring(capacity: int) -> int:
-    """A descriptor of memory that keeps its size."""
-    ring = os.memfd_create("journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(ring, capacity)
-    fcntl.fcntl(ring, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    return ring
 
 
 @contextmanager

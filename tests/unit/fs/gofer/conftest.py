@@ -13,12 +13,12 @@ import pytest
 
 from gofer.attachment import Attachment, CacheMode
 from gofer.p9.codec import Message
+from runsc.launch.boot_gofer import sealed_memory
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.requests import Pending
 from sentry.fs.gofer.session import Session
-from tests.unit.gofer.journals import sealed_ring
 from tests.world import Program
 from tests.world import World as Kernel
 
@@ -147,7 +147,7 @@ def make_world(host: Path) -> Iterator[MakeWorld]:
             def root(kernel: Kernel) -> GoferFileSystem:
                 fd = os.open(host, os.O_PATH)
                 cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
-                ring = sealed_ring(journal) if journal else -1
+                ring = sealed_memory(journal) if journal else -1
                 sock = kernel.serve([Attachment(b"0", fd, readonly, cache)], ring)
                 os.close(fd)
                 if journal:

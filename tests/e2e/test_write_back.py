@@ -1,0 +1,124 @@
+"""A root that is written behind: what a program has done to names is on the host in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, Bundle
+from tests.e2e.client import Client, wait_for_end
+from tests.e2e.processes import wait_for_state
+
+pytestmark = pytest.mark.root
+
+FLAGS = ("--overlay2=none", "--EXPERIMENTAL-write-back")
+HISTORY = """
+mkdir /work && cd /work || exit
+i=0
+while [ $i -lt 200 ]; do
+    echo $i > n$i && mv n$i m$i && ln m$i l$i && rm m$i && echo $i || exit
+    i=$((i + 1))
+done
+exec sleep 1000
+"""
+"""Makes files, and says so; each has three names, one after the other."""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, busybox: Path) -> Bundle:
+    """With a root of its own, which is written to."""
+    root = tmp_path / "root"
+    shutil.copytree(busybox, root, symlinks=True)
+    return Bundle(tmp_path / "bundle", root).args("sh", "-c", HISTORY)
+
+
+@pytest.fixture
+def running(bundle: Bundle, platform: str) -> Iterator[subprocess.Popen[str]]:
+    """`run`, whose output tells how far the program has come."""
+    with subprocess.Popen(
+        bundle.command(platform, FLAGS), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    ) as process:  # fmt: skip
+        yield process
+        process.kill()
+
+
+def heard(process: subprocess.Popen[str], count: int) -> None:
+    assert process.stdout is not None
+    for _ in range(count):
+        assert process.stdout.readline()
+
+
+def check(root: Path, told: int) -> None:
+    """The names are those of a moment after `told` rounds."""
+    names = set(os.listdir(root / "work"))
+    whole = {name for name in names if name[0] == "l"}
+    assert whole >= {f"l{number}" for number in range(told)}
+    assert whole == {f"l{number}" for number in range(len(whole))}
+    last = len(whole)
+    assert names - whole in (set(), {f"n{last}"}, {f"m{last}"}, {f"m{last - 1}"})
+    for name in whole:
+        assert (root / "work" / name).read_text() == f"{name[1:]}\n"
+
+
+@pytest.mark.parametrize("rounds", [1, 7, 40])
+def test_sandbox_that_is_killed_has_lost_nothing(
+    bundle: Bundle, running: subprocess.Popen[str], rounds: int
+) -> None:
+    """The Gofer stands still meanwhile: it has all of it in memory alone."""
+    heard(running, 2)
+    state = wait_for_state(bundle.path / "state", "test")
+    os.kill(state["goferPid"], signal.SIGSTOP)
+    behind = min(rounds, 10)
+    heard(running, behind)
+    assert not (bundle.rootfs / "work" / f"l{behind}").exists()
+    if rounds > behind:
+        os.kill(state["goferPid"], signal.SIGCONT)
+        heard(running, rounds - behind)
+    os.kill(state["sentryPid"], signal.SIGKILL)
+    os.kill(state["goferPid"], signal.SIGCONT)
+    _, error = running.communicate()
+
+    assert "the sandbox process was killed by signal 9" in error
+    check(bundle.rootfs, 2 + rounds)
+
+
+def test_command_that_is_killed_has_lost_nothing(
+    bundle: Bundle, running: subprocess.Popen[str], platform: str
+) -> None:
+    heard(running, 5)
+    state = wait_for_state(bundle.path / "state", "test")
+    gofer = os.pidfd_open(state["goferPid"])
+    running.kill()
+    wait_for_end(gofer)
+    check(bundle.rootfs, 5)
+
+
+def test_container_ends_after_all_is_written(bundle: Bundle, platform: str) -> None:
+    client = Client(bundle, platform)
+    client.flags += FLAGS
+    bundle.args("sh", "-c", HISTORY.replace("exec sleep 1000", "exit 7"))
+    pid = client.create("c")
+    standing = os.pidfd_open(pid)
+    client.ok("start", "c")
+    wait_for_end(standing)
+    check(bundle.rootfs, 200)
+    client.ok("delete", "c")
+
+
+def test_forced_deletion_waits_for_what_is_to_be_written(bundle: Bundle, platform: str) -> None:
+    client = Client(bundle, platform)
+    client.flags += FLAGS
+    client.create("c")
+    client.ok("start", "c")
+    output = bundle.path / "c.out"
+    while len(output.read_text().split()) < 20:
+        os.sched_yield()
+    client.ok("delete", "--force", "c")
+    check(bundle.rootfs, len(output.read_text().split()))
