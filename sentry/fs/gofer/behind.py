@@ -41,13 +41,16 @@ def create(
     directory: GoferDirectory, name: bytes, mode: int, owner: Owner
 ) -> GoferRegular | None:
     """A spare gets owner, mode and name. Not with set-id bits: writes before the record is done
-    would not drop them."""
+    would not drop them; nor for an owner whom the host may refuse."""
     journal = _journal_of(directory)
     if journal is None or mode & 0o6000:
         return None
     fid = directory.directory_fid()
     spare = journal.spare() if journal.open else None
     if spare is None:
+        return None
+    if not journal.accepts(owner.uid, owner.gid):
+        journal.give_back(spare)
         return None
     now = directory.fs.now_ns()
     owned = Tsetattrx(spare.fid, b"", _OWNED, mode, owner.uid, owner.gid, 0, now, now)

@@ -117,7 +117,10 @@ class GoferDirectory(DirectoryCache):
         fid = self.directory_fid()
         request = Tcreatex(fid, NOFID, name, O_RDWR | O_EXCL, 1, mode, owner.uid, owner.gid)
         with self._change(IN_CREATE, name, request) as asked:
-            return self._created(name, asked.pending)
+            inode = self._created(name, asked.pending)
+        if self.fs.journal is not None:
+            self.fs.journal.accepted(owner.uid, owner.gid)
+        return inode
 
     def _change(
         self, event: int, name: bytes, request: Message, victim: Inode | None = None

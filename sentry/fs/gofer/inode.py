@@ -195,6 +195,8 @@ class GoferInode(Inode):
         self.changed()
         reply = expect(self.fs.session.reply((self, Tsetattrx), request), Rsetattrx)
         self.check_same(reply.block)
+        if self.fs.journal is not None and valid & (c.SETATTR_UID | c.SETATTR_GID):
+            self.fs.journal.accepted(self.uid, self.gid)
 
     # --- links
 

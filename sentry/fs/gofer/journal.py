@@ -16,6 +16,7 @@ from fcntl import fcntl
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gofer.p9.attributes import Attributes
 from gofer.p9.constants import NOTAG
 from gofer.p9.extensions import Rdrainx, Rsparex, Tdrainx, Tsparex
 from gofer.p9.fields import ProtocolError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.session import Session
 
 SPARES: Final = 32
+OWNERS: Final = 1024
+"""Of which it is known that the host takes them."""
 DELAY_NS: Final = 1_000_000_000
 """From the first record to the drain."""
 LARGEST: Final = 1 << 24
@@ -56,8 +59,8 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is."""
 
     __slots__ = (
-        "_armed", "_asked", "_draining", "_fid", "_handles", "_memory", "_refused", "_session",
-        "_spares", "_timers", "_untrusted", "_writer", "makes_spares",
+        "_armed", "_asked", "_draining", "_fid", "_handles", "_memory", "_owners", "_refused",
+        "_session", "_spares", "_timers", "_untrusted", "_writer", "makes_spares",
     )  # fmt: skip
 
     def __init__(
@@ -77,10 +80,23 @@ class Journal:
         self._refused: int = 0
         """The first errno that nobody has been told of."""
         self._untrusted: Callable[[], None] = _nothing
+        self._owners: set[tuple[int, int]] = set()
 
     def on_refusal(self, untrusted: Callable[[], None]) -> None:
         """Call this when what was recorded is not what the host has."""
         self._untrusted = untrusted
+
+    # --- owners
+
+    def accepts(self, uid: int, gid: int) -> bool:
+        """The host has made a file theirs: with few rights, or ids that have no others there, it
+        would not, and nobody would hear of it in time."""
+        return (uid, gid) in self._owners
+
+    def accepted(self, uid: int, gid: int) -> None:
+        """It just has."""
+        if len(self._owners) < OWNERS:
+            self._owners.add((uid, gid))
 
     # --- records
 
@@ -200,7 +216,11 @@ class Journal:
                 return
             self._asked += 1
             self._handles.hold(1)
-            asked.when_done(partial(self._came, asked, fid))
+            came = partial(self._came, asked, fid)
+            if asked.done:
+                came()
+            else:
+                asked.when_done(came)
 
     def _came(self, asked: Pending, fid: int) -> None:
         self._asked -= 1
@@ -217,6 +237,8 @@ class Journal:
             self._session.clunk(fid)
             return
         self._spares.append(Spare(fid, fd, reply.block))
+        made = Attributes.unpack(reply.block)
+        self.accepted(made.uid, made.gid)
 
     def close(self) -> None:
         """Give back what was not used. What is recorded will be done, and nothing more."""

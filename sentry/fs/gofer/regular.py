@@ -10,9 +10,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.constants import NOFID, OPENED_DONATED
-from gofer.p9.extensions import Rwalkx, Twalkx
+from gofer.p9.extensions import Rwalkx, Tsetattrx, Twalkx
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
 from sentry.errors import EIO, ENFILE
+from sentry.fs.gofer.behind_attributes import setattr_behind
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
 from sentry.fs.gofer.inode import GoferInode, Key
@@ -139,9 +140,13 @@ class GoferRegular(GoferInode):
             bound = NOFID if self.fs.handles.room(caller) else self._new_fid(caller)
             flags, donate = O_RDWR if write else O_RDONLY, int(bound == NOFID)
             request = Twalkx(fid, bound, flags, donate, [name] if name else [])
-            asked = Asked(session.send(request), bound)
+            journal = self.fs.journal
+            position = journal.position if journal is not None else 0
+            asked = Asked(session.send(request), (bound, position))
         session.complete(asked, key)
-        pending, bound = asked.pending, asked.extra
+        pending, (bound, position) = asked.pending, asked.extra
+        if self.pending is not None and self.pending[1] <= position:
+            self.pending = None  # the Gofer has done that before
         reply, donated = expect(pending.result(), Rwalkx), bound == NOFID
         fd = pending.take_fd()
         try:
@@ -252,7 +257,16 @@ class GoferRegular(GoferInode):
             return -1
         return live.ctime_ns
 
+    def rests(self) -> bool:
+        """Nobody writes to it before the Gofer is asked for a descriptor."""
+        handle = self.write_handle
+        if handle is not None and not handle.users:
+            self.drop_handle(handle)
+        return self.write_handle is None
+
     def setattr(self, changes: Changes) -> None:
+        if kept((self, Tsetattrx)) is None and setattr_behind(self, changes):
+            return
         handle, size = self.write_handle, changes.size
         if size is not None and handle is not None and handle.fd >= 0:
             handle.truncate(size)

@@ -153,6 +153,7 @@ def make_world(host: Path) -> Iterator[MakeWorld]:
                 if journal:
                     os.close(ring)
                 session = CountingSession(sock, kernel.loop)
+                kernel.stack.callback(session.close)  # it would read the next one's replies
                 session.negotiate()
                 handles = HandleCache(descriptors)
                 timers = kernel.loop if journal else None

@@ -6,6 +6,8 @@ import errno
 import itertools
 import os
 import signal
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,9 +144,8 @@ def test_host_has_the_name_after(call: str, world: World, host: Path) -> None:
 
 def test_message_comes_after_what_was_recorded(world: World, host: Path) -> None:
     make(world, b"a")
-    world.ok("fchmodat", AT_FDCWD, b"a", 0o604)
-    assert os.stat(host / "a").st_mode & 0o7777 == 0o604
-    assert world.stat(b"a").st_mode & 0o7777 == 0o604
+    world.ok("setxattr", b"a", b"user.x", b"value", 5, 0)
+    assert os.getxattr(host / "a", "user.x") == b"value"
     make(world, b"b")
     assert {b"a", b"b"} <= set(world.listdir(b"."))
 
@@ -203,6 +204,57 @@ def test_open_file_without_a_name_can_still_be_used(world: World, host: Path) ->
     assert world.fstat(fd).st_mode == 0o100600
     assert world.read(fd, 100, 0) == b"contents"
     assert "a" not in os.listdir(host)
+
+
+def test_mode_owner_and_times_cost_no_message(world: World, host: Path) -> None:
+    make(world, b"a")
+    world.ok("chown", b"a", 1000, 1000)  # the first one: would the host take it?
+    make(world, b"b", b"contents")
+    world.session.names()
+    world.ok("chmod", b"b", 0o604)
+    world.ok("chown", b"b", 1000, 1000)
+    set_times(world, b"b", 5)
+    assert world.session.names() == []
+    before = world.stat(b"b")
+    assert (before.st_mode, before.st_uid, before.st_gid) == (0o100604, 1000, 1000)
+    assert "b" not in os.listdir(host)
+    world.ok("sync")
+    seen = os.stat(host / "b")
+    assert (seen.st_mode, seen.st_uid, seen.st_gid) == (0o100604, 1000, 1000)
+    assert (seen.st_mtime, seen.st_size) == (5, 8)
+    assert world.stat(b"b") == before
+
+
+def set_times(world: World, path: bytes, seconds: int) -> None:
+    times = world.task.place(struct.pack("<4q", seconds, 0, seconds, 0))
+    world.ok("utimensat", AT_FDCWD, path, times, 0)
+
+
+@pytest.mark.parametrize("seconds", [5, 2_000_000_000])
+def test_write_after_times_were_set_has_the_later_word(
+    world: World, host: Path, seconds: int
+) -> None:
+    make(world, b"a")
+    set_times(world, b"a", seconds)
+    fd = world.open(b"a", os.O_WRONLY)
+    world.write(fd, b"later")
+    told = times(world, fd)[1]
+    assert abs(told - time.time_ns()) < 100 * SECOND
+    world.ok("sync")
+    assert times(world, fd)[1] == told == os.stat(host / "a").st_mtime_ns
+
+
+def test_set_id_bits_are_given_at_once(world: World, host: Path) -> None:
+    make(world, b"a")
+    world.ok("chmod", b"a", 0o4755)
+    assert os.stat(host / "a").st_mode & 0o7777 == 0o4755
+
+
+def test_owner_whom_the_host_has_not_had_yet_is_asked_for(world: World, host: Path) -> None:
+    """It may refuse: then the call fails, and no file is lost."""
+    make(world, b"a")
+    world.ok("chown", b"a", 1234, 5)
+    assert os.stat(host / "a").st_uid == 1234
 
 
 def test_set_id_file_is_made_at_once(world: World, host: Path) -> None:

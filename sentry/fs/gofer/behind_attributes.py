@@ -1,0 +1,63 @@
+"""Mode, owner and times of regular files by records of the journal: see `behind`."""
+
+from __future__ import annotations
+
+from stat import S_IFREG
+from typing import TYPE_CHECKING
+
+from gofer.p9 import constants as c
+from gofer.p9.constants import NOID
+from gofer.p9.extensions import Tsetattrx
+
+if TYPE_CHECKING:
+    from sentry.fs.gofer.regular import GoferRegular
+    from sentry.vfs.interface import Changes
+
+_TIMES_MAX = (1 << 31) * 1_000_000_000
+"""Every file system holds what is earlier, and not before 1970."""
+
+
+def setattr_behind(inode: GoferRegular, changes: Changes) -> bool:
+    """Whether it is recorded. Not with set-id bits, which a write before the record is done would
+    not drop; nor times where somebody may write: what is written later has the later time."""
+    fs = inode.fs
+    journal = fs.journal
+    if journal is None or changes.size is not None or not fs.is_own_device(inode):
+        return False
+    times = [at for at in (changes.atime_ns, changes.mtime_ns) if at is not None]
+    if times and not (min(times) >= 0 and max(times) < _TIMES_MAX and inode.rests()):
+        return False
+    known = inode.known_attributes()
+    if known is None or (known.mode | (changes.mode or 0)) & 0o6000:
+        return False
+    uid = known.uid if changes.uid is None else changes.uid
+    gid = known.gid if changes.gid is None else changes.gid
+    if not (journal.accepts(known.uid, known.gid) and journal.accepts(uid, gid)):
+        return False
+    valid = 0
+    mode, atime_ns, mtime_ns = known.mode, known.atime_ns, known.mtime_ns
+    if changes.mode is not None:
+        valid, mode = valid | c.SETATTR_MODE, S_IFREG | changes.mode
+    if changes.uid is not None:
+        valid |= c.SETATTR_UID
+    if changes.gid is not None:
+        valid |= c.SETATTR_GID
+    if changes.atime_ns is not None:
+        valid, atime_ns = valid | c.SETATTR_ATIME | c.SETATTR_ATIME_SET, changes.atime_ns
+    if changes.mtime_ns is not None:
+        valid, mtime_ns = valid | c.SETATTR_MTIME | c.SETATTR_MTIME_SET, changes.mtime_ns
+    fid, name = inode.reach()
+    owner = NOID if changes.uid is None else uid, NOID if changes.gid is None else gid
+    asked = Tsetattrx(fid, name, valid, mode & 0o7777, *owner, 0, atime_ns, mtime_ns)
+    if not valid or not journal.open or not journal.record(asked):
+        return False
+    inode.drop_file_caps()
+    inode.changed()
+    inode.take(
+        known._replace(
+            mode=mode, uid=uid, gid=gid,
+            atime_ns=atime_ns, mtime_ns=mtime_ns, ctime_ns=fs.now_ns(),
+        )
+    )  # fmt: skip
+    inode.recorded(journal)
+    return True
