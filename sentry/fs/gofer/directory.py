@@ -50,7 +50,7 @@ class Keeper(NamedTuple):
     """A fid on its way to a file that loses its name."""
 
     pending: Pending
-    child: GoferRegular
+    child: GoferRegular | GoferDirectory
     fid: int
 
     def bind(self, session: Session) -> None:
@@ -248,8 +248,11 @@ class GoferDirectory(DirectoryCache):
         child.changed()
 
     def _keep(self, name: bytes, child: Inode | None) -> Keeper | None:
-        """Bind a fid to an open file that is about to lose this name: its reply comes first."""
-        if not isinstance(child, GoferRegular) or child.fid >= 0 or not child.in_use:
+        """Bind a fid to a directory or an open file that is about to lose this name: its reply
+        comes first. Of a directory nobody knows who is in it."""
+        if not isinstance(child, GoferRegular | GoferDirectory) or child.fid >= 0:
+            return None
+        if isinstance(child, GoferRegular) and not child.in_use:
             return None
         session = self.fs.session
         bound = session.new_fid()
