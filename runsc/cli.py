@@ -163,9 +163,9 @@ def _is_of_go(word: str) -> bool:
     "--EXPERIMENTAL-write-back",
     "write_back",
     is_flag=True,
-    help="With --overlay2=none: new names, links and removals are answered from memory, and made on"
-    " the host a moment later, also if the sandbox is killed. The host must not change the root"
-    " file system meanwhile.",
+    help="With --overlay2=none: changes of names and attributes of files are answered from memory,"
+    " and made on the host a moment later, also if the sandbox is killed. The host must not change"
+    " the root file system meanwhile.",
 )
 @click.option(
     "--memory",

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.processes import wait_for_state
+from tests.e2e.test_pods import Pod
 
 pytestmark = pytest.mark.root
 
@@ -21,7 +22,7 @@ FLAGS = ("--overlay2=none", "--EXPERIMENTAL-write-back")
 HISTORY = """
 mkdir /work && cd /work || exit
 i=0
-while [ $i -lt 200 ]; do
+while [ $i -lt 60 ]; do
     echo $i > n$i && mv n$i m$i && ln m$i l$i && rm m$i && echo $i || exit
     i=$((i + 1))
 done
@@ -108,7 +109,7 @@ def test_container_ends_after_all_is_written(bundle: Bundle, platform: str) -> N
     standing = os.pidfd_open(pid)
     client.ok("start", "c")
     wait_for_end(standing)
-    check(bundle.rootfs, 200)
+    check(bundle.rootfs, 60)
     client.ok("delete", "c")
 
 
@@ -122,3 +123,19 @@ def test_forced_deletion_waits_for_what_is_to_be_written(bundle: Bundle, platfor
         os.sched_yield()
     client.ok("delete", "--force", "c")
     check(bundle.rootfs, len(output.read_text().split()))
+
+
+def test_container_of_a_pod_ends_after_all_is_written(
+    bundle: Bundle, tmp_path: Path, busybox: Path, platform: str
+) -> None:
+    pod = Pod(tmp_path / "pod", busybox, platform)
+    pod.run("pause")
+    client = pod.client("app")
+    client.flags += FLAGS
+    client.bundle.document["root"]["path"] = str(bundle.rootfs)
+    pod.create("app", HISTORY.replace("exec sleep 1000", "exit 7"))
+    standing = os.pidfd_open(pod.pids["app"])
+    client.ok("start", "app")
+    wait_for_end(standing)
+    check(bundle.rootfs, 60)
+    pod.end()
