@@ -42,7 +42,7 @@ class KeptCode:
             if dot and kind == "py" and not stem.startswith("_build"):
                 if stem != "__init__" and name not in sys.modules and name not in without:
                     self._modules[name] = _code(directory, stem, name), False
-            elif not dot and os.path.exists(f"{entry.path}/__init__.py"):
+            elif not dot and name not in without and os.path.exists(f"{entry.path}/__init__.py"):
                 if name not in sys.modules:
                     self._modules[name] = _code(entry.path, "__init__", name), True
                 self._read(name, entry.path, without)

@@ -22,13 +22,16 @@ Start = Callable[[SandboxConfig, filters.Switches, boot.Terms], int]
 
 NEVER_LATE = frozenset(
     {
+        "sentry.net.egress",
+        "sentry.net.names",
+        "sentry.net.tcp",
         "sentry.platform.unicorn",
         "sentry.platform.unicorn_cpuid",
         "sentry.syscalls.compat",
         "sentry.syscalls.table",
     }
 )
-"""Modules that a sandbox imports before it is locked in or not at all."""
+"""Modules, and packages, that a sandbox imports before it is locked in or not at all."""
 
 
 class Programs(msgspec.Struct, frozen=True):

@@ -81,3 +81,10 @@ def test_a_compiled_file_older_than_its_source_is_not_kept(
     monkeypatch.setattr(sys, "meta_path", [kept])
 
     assert importlib.import_module("kept_example.old").C == 22
+
+
+def test_what_is_never_imported_late_is_not_kept(package: Path) -> None:
+    everything = {"kept_example.inner", "kept_example.inner.leaf", "kept_example.old"}
+    assert set(KeptCode.of("kept_example").names) == everything
+    assert KeptCode.of("kept_example", {"kept_example.inner"}).names == ["kept_example.old"]
+    assert KeptCode.of("kept_example", everything).names == []
