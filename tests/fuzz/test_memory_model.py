@@ -736,10 +736,15 @@ class MemoryMachine(RuleBasedStateMachine):
             os.close(self.host)
 
 
+EXAMPLES = 60
+"""With one seed."""
+
+
 @for_a_while(10, 300)
 def test_memory_is_what_a_dictionary_says(seconds: float) -> None:
-    for turn in rounds(seconds):
+    for number, turn in enumerate(rounds(seconds), 1):
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             seed(turn)(MemoryMachine),
-            settings=round_settings(max_examples=60, stateful_step_count=50),
+            settings=round_settings(max_examples=EXAMPLES, stateful_step_count=50),
         )
+        print(f"seed {turn}: {number * EXAMPLES} examples")
