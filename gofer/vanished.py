@@ -6,9 +6,11 @@ is used twice in one batch is the exception.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Sequence
 
 from gofer.p9.codec import Message
+from gofer.p9.constants import AT_REMOVEDIR
 from gofer.p9.extensions import Tlinkx, Tmakex, Twalkx
 from gofer.p9.messages import Tclunk, Tunlinkat
 
@@ -19,24 +21,25 @@ _NAMES = ("name", "newname", "oldname")
 def without_vanished(batch: Batch) -> Batch:
     """The same without each link or making whose name is removed again, nothing of that name being
     mentioned between, and without the removal."""
-    made: dict[bytes, tuple[int, int]] = {}
-    """Name → the fid of its directory, and where it is made."""
+    made: dict[bytes, tuple[int, int, int]] = {}
+    """Name → the fid of its directory, where it is made, and the flags that its removal has."""
     gone: set[int] = set()
     for at, (_, request) in enumerate(batch):
         if isinstance(request, Tunlinkat):
             begun = made.pop(request.name, None)
-            if begun is not None and begun[0] == request.dirfd:
+            if begun is not None and (begun[0], begun[2]) == (request.dirfd, request.flags):
                 gone.update((begun[1], at))
             continue
         for name in _mentioned(request):
             made.pop(name, None)
         if isinstance(request, Tlinkx):
-            made[request.newname] = request.newdirfid, at
+            made[request.newname] = request.newdirfid, at, 0
         elif isinstance(request, Tmakex):
-            made[request.name] = request.fid, at
+            is_directory = stat.S_ISDIR(request.mode)
+            made[request.name] = request.fid, at, AT_REMOVEDIR if is_directory else 0
         elif isinstance(request, Tclunk | Twalkx):
             other = request.fid if isinstance(request, Tclunk) else request.newfid
-            for name in [name for name, (fid, _) in made.items() if fid == other]:
+            for name in [name for name, (fid, *_) in made.items() if fid == other]:
                 del made[name]
     return [each for at, each in enumerate(batch) if at not in gone] if gone else batch
 

@@ -11,8 +11,10 @@ from gofer.p9.messages import Tclunk, Tunlinkat
 from gofer.vanished import without_vanished
 
 LINK = Tlinkx(7, b"", 0, b"a")
-MAKE = Tmakex(0, b"a", b"", 0o40755, 0, 0)
+MAKE = Tmakex(0, b"a", b"", 0o10644, 0, 0)
+MAKE_DIRECTORY = Tmakex(0, b"a", b"", 0o40755, 0, 0)
 REMOVE = Tunlinkat(0, b"a", 0)
+REMOVE_DIRECTORY = Tunlinkat(0, b"a", c.AT_REMOVEDIR)
 OTHER = Tmakex(0, b"b", b"", 0o40755, 0, 0)
 
 
@@ -55,3 +57,9 @@ def test_name_that_was_used_between_is_made(between: Message) -> None:
 def test_removal_of_what_was_there_stays() -> None:
     assert left(REMOVE, LINK) == [REMOVE, LINK]
     assert left(REMOVE, LINK, REMOVE) == [REMOVE]
+
+
+@pytest.mark.parametrize("requests", [(MAKE_DIRECTORY, REMOVE), (MAKE, REMOVE_DIRECTORY)])
+def test_removal_that_is_refused_stays(requests: tuple[Message, ...]) -> None:
+    assert left(*requests) == list(requests)
+    assert left(MAKE_DIRECTORY, REMOVE_DIRECTORY) == []
