@@ -173,6 +173,7 @@ struct account {
     uint64_t spin_tsc;
     uint64_t inline_tsc;
     uint32_t woken;
+    uint64_t told;
     ...;
 };
 struct sigframe {

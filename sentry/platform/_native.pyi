@@ -140,6 +140,7 @@ class Account(Struct):
     spin_tsc: int
     inline_tsc: int
     woken: int
+    told: int
 
 class Sigframe(Struct):
     at: int

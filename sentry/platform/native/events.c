@@ -19,6 +19,7 @@
 #define SPIN_MAX_NS 120000
 #define LONG_STEP_NS 200000
 #define TOLD_FIRST 8
+#define TOLD_AT_ONCE 16
 #define POLL_EVERY_NS 100000 /* host descriptors, while vCPUs keep the kernel busy */
 
 static const struct timespec ZERO;
@@ -172,35 +173,54 @@ static void look_now_and_then(void)
     vacant_due(now);
 }
 
-/* Which event is next where one is told at a time: of one that woke, but not always. */
+static struct account *account_of(const struct event *event)
+{
+    struct ctx *c = pool.ctxs[event->index];
+    return c->account ? c->account : &c->own;
+}
+
+/* Which event is next where not all are told: of the process of which none has been told for
+ * longest, and there of a thread that woke; but not always. */
 static uint32_t first_event(void)
 {
-    for (uint32_t i = 0; i < pool.n_events && pool.told_first < TOLD_FIRST; i++)
-        if (pool.ctxs[pool.events[i].index]->woke) {
-            pool.told_first = i ? pool.told_first + 1 : 0;
-            return i;
+    uint32_t best = 0;
+    uint64_t best_rank = UINT64_MAX;
+    for (uint32_t i = 0; i < pool.n_events && pool.told_first < TOLD_FIRST; i++) {
+        uint64_t rank = account_of(&pool.events[i])->told << 1;
+        rank |= !pool.ctxs[pool.events[i].index]->woke;
+        if (rank < best_rank) {
+            best_rank = rank;
+            best = i;
         }
-    pool.told_first = 0;
-    return 0;
+    }
+    pool.told_first = best ? pool.told_first + 1 : 0;
+    return best;
 }
 
 /* The events go to the kernel, which has come back at `start_tsc`. If it took long for the last
- * ones, one at a time, so that who wakes up meanwhile need not wait for all. */
+ * ones, one at a time, so that who wakes up meanwhile need not wait for all, and never many. */
 static void tell(uint64_t start_tsc)
 {
-    uint32_t n = pool.n_events, first = 0, last = pool.n_told ? pool.n_told : 1;
-    if (n > 1 && start_tsc - pool.told_tsc > last * ticks(LONG_STEP_NS)) {
-        first = first_event();
+    uint32_t n = pool.n_events, last = pool.n_told ? pool.n_told : 1;
+    if (n > 1 && start_tsc - pool.told_tsc > last * ticks(LONG_STEP_NS))
         n = 1;
+    if (n > TOLD_AT_ONCE)
+        n = TOLD_AT_ONCE;
+    if (n < pool.n_events) {
+        uint32_t first = first_event();
+        struct event event = pool.events[first];
+        memmove(pool.events + 1, pool.events, first * sizeof event);
+        pool.events[0] = event;
     }
     if (n) {
-        memcpy(pool.told, pool.events + first, n * sizeof *pool.told);
+        memcpy(pool.told, pool.events, n * sizeof *pool.told);
         pool.n_events -= n;
-        memmove(pool.events + first, pool.events + first + n,
-                (pool.n_events - first) * sizeof *pool.events);
+        memmove(pool.events, pool.events + n, pool.n_events * sizeof *pool.events);
     }
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         pool.ctxs[pool.told[i].index]->delivered = pool.turn;
+        account_of(&pool.told[i])->told = pool.turn;
+    }
     pool.n_told = n;
     pool.told_tsc = tsc_now();
 }

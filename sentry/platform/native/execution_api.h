@@ -58,6 +58,7 @@ struct account {
     uint64_t spin_tsc;   /* of which the mailboxes spun; */
     uint64_t inline_tsc; /* by the kernel thread */
     uint32_t woken;      /* how many wait for a vCPU as ones that woke */
+    uint64_t told;       /* the turn in which the kernel heard of an exit last */
 };
 void ctx_charge(struct ctx *c, struct account *to); /* from now on */
 uint64_t account_cpu_ns(const struct account *a);
