@@ -15,7 +15,7 @@ SOA = "{zone} {ttl} IN SOA ns.{zone} root.{zone} 1 2 3 4 {minimum}"
 
 def query(name: str = "www.a.org.", kind: str = "A", **other: object) -> bytes:
     """A query; keywords are those of dns.message.make_query."""
-    return dns.message.make_query(name, kind, **other).to_wire()  # type: ignore[arg-type]
+    return dns.message.make_query(name, kind, **{"id": 77, **other}).to_wire()  # type: ignore[arg-type]
 
 
 def answer(
