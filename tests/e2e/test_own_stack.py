@@ -205,6 +205,15 @@ def plug(pid: int, outside: int, number: int = 0) -> None:
     for each, last in ((pid, 2), (outside, 1)):
         ip(each, f"addr add 10.9.{number}.{last}/24 dev {name}")
         ip(each, f"addr add fd09:{number}::{last}/64 dev {name} nodad", f"link set {name} up")
+    for each in (pid, outside):
+        while not reaches_groups(each, name):
+            os.sched_yield()
+
+
+def reaches_groups(pid: int, name: str) -> bool:
+    """The host's kernel says a while after a link is up that IPv6 goes by it."""
+    command = ["nsenter", f"--target={pid}", "--net", "ip", "-6", "route", "show", "table", "all"]
+    return f"multicast ff00::/8 dev {name}" in subprocess.check_output(command, text=True)
 
 
 @pytest.fixture

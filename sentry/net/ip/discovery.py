@@ -23,7 +23,7 @@ from sentry.net.link.ndp import (
 from sentry.net.link.neighbours import VALID, Claim
 
 if TYPE_CHECKING:
-    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.ground import Ground
     from sentry.net.link.link import EthernetLink
 
 MAX_REACHABLE_MS: Final = 3_600_000
@@ -31,7 +31,7 @@ MAX_REACHABLE_MS: Final = 3_600_000
 KINDS: Final = range(ndp.ROUTER_SOLICITATION, REDIRECT + 1)
 
 
-def arrived(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
+def arrived(layer: Ground, now_ns: int, packet: Arrived) -> None:
     """A message with a right checksum: ndisc_rcv()."""
     link = layer.links.get(packet.index)
     data = bytes(packet.payload)
@@ -50,7 +50,7 @@ def arrived(layer: IpLayer, now_ns: int, packet: Arrived) -> None:
 
 
 def _solicited(
-    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, asked: ndp.Neighbour | None
+    layer: Ground, now_ns: int, link: EthernetLink, packet: Arrived, asked: ndp.Neighbour | None
 ) -> None:
     """ndisc_recv_ns(): who looks whether an address is free has none yet; all hear the answer."""
     if asked is None or not layer.is_local(asked.target):
@@ -69,7 +69,7 @@ def _solicited(
 
 
 def _advertised(
-    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Neighbour | None
+    layer: Ground, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Neighbour | None
 ) -> None:
     """ndisc_recv_na(): about somebody who is asked for or known."""
     if told is None or layer.is_local(told.target) or (packet.is_group and told.is_solicited):
@@ -86,7 +86,7 @@ def _advertised(
 
 
 def _routed(
-    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Router | None
+    layer: Ground, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Router | None
 ) -> None:
     """ndisc_router_discovery(), but for what is above."""
     if told is None or not ipv6.is_link_local(packet.source) or not layer.accepts_routers(link):
@@ -101,7 +101,7 @@ def _routed(
 
 
 def _redirected(
-    layer: IpLayer, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Redirect
+    layer: Ground, now_ns: int, link: EthernetLink, packet: Arrived, told: ndp.Redirect
 ) -> None:
     """ndisc_redirect_rcv(): the destination itself, or another router of this link."""
     is_neighbour = told.target == told.destination
@@ -113,7 +113,7 @@ def _redirected(
         link.neighbours6.heard(now_ns, claim)
 
 
-def solicit(layer: IpLayer, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
+def solicit(layer: Ground, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
     """Ask for a neighbour: all who may have the address, or one whether it is still there."""
     source = layer.source_towards(link, ip)
     if not source:
@@ -124,7 +124,7 @@ def solicit(layer: IpLayer, now_ns: int, link: EthernetLink, ip: bytes, hardware
 
 
 def _send(
-    layer: IpLayer, now_ns: int, link: EthernetLink, kind: int, body: bytes, source: bytes,
+    layer: Ground, now_ns: int, link: EthernetLink, kind: int, body: bytes, source: bytes,
     target: bytes,
 ) -> None:  # fmt: skip
     out = Outgoing(

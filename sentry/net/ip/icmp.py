@@ -24,7 +24,7 @@ from sentry.net.ip.checksum import checksum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 
 if TYPE_CHECKING:
-    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.ground import Ground
 
 HEADER_SIZE: Final = 8
 MAX_REPLY: Final = 576
@@ -55,7 +55,7 @@ UNREACHABLE: Final[tuple[tuple[type[Errno], bool], ...]] = (
 class Icmp:
     """The protocol, as a handler of the layer."""
 
-    def __init__(self, layer: IpLayer) -> None:
+    def __init__(self, layer: Ground) -> None:
         self._layer = layer
 
     # --- in

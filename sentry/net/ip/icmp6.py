@@ -22,7 +22,7 @@ from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link import ndp
 
 if TYPE_CHECKING:
-    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.ground import Ground
 
 HEADER_SIZE: Final = 8
 ECHO_HEADER: Final = 4
@@ -38,7 +38,7 @@ UNREACHABLE: Final[tuple[tuple[type[Errno], bool], ...]] = (
 class Icmp6:
     """The protocol, as a handler of the layer."""
 
-    def __init__(self, layer: IpLayer) -> None:
+    def __init__(self, layer: Ground) -> None:
         self._layer = layer
 
     # --- in

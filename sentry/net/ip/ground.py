@@ -1,0 +1,42 @@
+"""What ICMP and neighbour discovery stand on: the layer, as far as they see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+
+    from sentry.net.ip.limits import ErrorLimit
+    from sentry.net.ip.seam import Arrived, Failure, Outgoing, Path
+    from sentry.net.link.link import EthernetLink
+
+
+class Messages(Protocol):
+    """ICMPv6, by which neighbours are asked."""
+
+    def send(
+        self, now_ns: int, kind: int, rest: bytes, out: Outgoing, code: int = 0
+    ) -> None: ...
+
+
+class Ground(Protocol):
+    """sentry.net.ip.layer.IpLayer."""
+
+    counters: Counter[str]
+    limit4: ErrorLimit
+    limit6: ErrorLimit
+    links: dict[int, EthernetLink]
+    wall_ms: Callable[[], int]
+
+    @property
+    def icmp6(self) -> Messages: ...
+    def accepts_routers(self, link: EthernetLink) -> bool: ...
+    def fail(self, now_ns: int, failure: Failure, mtu: int = -1) -> None: ...
+    def ignores_echo(self, packet: Arrived) -> bool: ...
+    def is_local(self, ip: bytes) -> bool: ...
+    def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None: ...
+    def redirect(self, now_ns: int, packet: Arrived, target: bytes, gateway: bytes) -> bool: ...
+    def send_or_drop(self, now_ns: int, out: Outgoing) -> None: ...
+    def source_towards(self, link: EthernetLink, ip: bytes) -> bytes: ...
