@@ -130,19 +130,19 @@ static void go_on(struct ctx *c)
         schedule(1);
 }
 
-/* The vCPU is out although its request was taken in the mailbox. */
-static void launch_from_out(struct vcpu *v, struct ctx *c)
+/* The vCPU is out although its request was taken in the mailbox. 1: its program can go on. */
+static int take_back(struct vcpu *v, struct ctx *c)
 {
     int violation = v->violation && !v->leaving; /* else not this program's */
     c->state = C_KERNEL;
     came_out(v);
     if (violation) { /* the program forged a request while it ran on: it is of no use any more */
         post_event(c, EXIT_BROKEN);
-        return;
+        return 0;
     }
     if (c->reloading) /* what was asked of the tail in S is asked once more */
         c->place = FPU_IMAGE;
-    go_on(c);
+    return 1;
 }
 
 /* The context has spun since its request was taken. If that is longer than it can spin, its thread
@@ -154,8 +154,9 @@ void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc)
         ctx_ran(c, &(struct account){.spin_tsc = spun});
 }
 
-/* The guest waits in its mailbox, in the page `s`, or is about to ring: let it go on. */
-void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s)
+/* The guest waits in its mailbox, in the page `s`, or is about to ring: let it go on. 1: its vCPU has
+ * come out; it goes on when it is launched. */
+int release_taken(struct vcpu *v, struct ctx *c, uint8_t *s)
 {
     uint32_t request = WORD_REQUEST, phase = P_TAKEN;
     uint64_t now = tsc_now();
@@ -167,22 +168,20 @@ void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s)
     offer_all();
     /* The phase first: as soon as the word says so the guest may go on and make an exit, which
      * must not look like one during a request. */
-    if (!atomic_compare_exchange_strong(&v->phase, &phase, P_RUN)) {
-        launch_from_out(v, c);
-        return;
-    }
+    if (!atomic_compare_exchange_strong(&v->phase, &phase, P_RUN))
+        return take_back(v, c);
     if (atomic_compare_exchange_strong((_Atomic uint32_t *)(s + S_WORD), &request, WORD_IDLE))
-        return;
+        return 0;
     /* Too late: it rings, or has rung, for the request that has just been answered. */
     phase = P_RUN;
     if (atomic_compare_exchange_strong(&v->phase, &phase, P_DUE))
-        return;
+        return 0;
     if (v->exit_door) {
         atomic_store(&v->phase, P_OUT);
-        launch_from_out(v, c);
-    } else {
-        v->was_due = 1; /* kicked on its way to the doorbell: the sweep sees an interruption */
+        return take_back(v, c);
     }
+    v->was_due = 1; /* kicked on its way to the doorbell: the sweep sees an interruption */
+    return 0;
 }
 
 void ctx_resume(struct ctx *c)
@@ -216,12 +215,11 @@ void ctx_resume(struct ctx *c)
     }
     if (phase == P_TAKEN) {
         fill_s(v, c);
-        release_taken(v, c, v->s);
+        if (release_taken(v, c, v->s))
+            go_on(c);
         return;
     }
-    if (phase == P_OUT)
-        launch_from_out(v, c);
-    else
+    if (phase != P_OUT || take_back(v, c))
         go_on(c);
 }
 
@@ -236,7 +234,8 @@ void ctx_answer(struct ctx *c, int64_t value)
     }
     memcpy(v->s + S_REGS + 8 * R_RAX, &value, sizeof value); /* the tail left S_TAIL 0 */
     c->place = FPU_LIVE;
-    release_taken(v, c, v->s);
+    if (release_taken(v, c, v->s))
+        go_on(c);
 }
 
 void ctx_kick(struct ctx *c)

@@ -131,7 +131,8 @@ static void hand_over(struct vcpu *v, struct ctx *c)
     vcpu_bind(v, c);
     fill_s(v, c);
     pool.stat_handoffs++;
-    release_taken(v, c, v->s);
+    if (release_taken(v, c, v->s))
+        queue_push(c); /* not held back once more: the kernel thread may be about to sleep */
 }
 
 static volatile uint64_t *switch_root(struct vcpu *v)
@@ -189,7 +190,8 @@ static void cross_over(struct vcpu *v, struct ctx *c)
     v->fpu_space = NULL;
     *switch_root(v) = c->space->root;
     pool.stat_crossings++;
-    release_taken(v, c, left);
+    if (release_taken(v, c, left))
+        queue_push(c);
 }
 
 /* Instead of a vCPU that is out, where no core is left for that one: whoever waits in its mailbox

@@ -312,7 +312,7 @@ void drop_events(struct ctx *c);
 size_t image_copy(uint8_t *to, const uint8_t *from);
 void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc);
 void ctx_ran(struct ctx *c, const struct account *more);
-void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s);
+int release_taken(struct vcpu *v, struct ctx *c, uint8_t *s);
 
 /* ---- events.c ---- */
 int events_open(void);

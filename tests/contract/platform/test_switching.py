@@ -3,8 +3,14 @@ each goes on with its own state."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +38,13 @@ SCRIBBLE = """
     jmp 1b
 """
 """Over the words, the tail flags and the FPU headers of all mailboxes."""
+
+UNMAPPED = 0x10000
+FAULT_OR_CALL = f"""
+    test %rbx, %rbx; jz 1f
+    mov (%rbx), %rax
+1:  mov ${WAKE}, %eax; syscall
+"""
 
 
 class Ring:
@@ -139,6 +152,19 @@ def end_ring(machine: Any, ring: Ring) -> None:
     machine._exited.clear()
 
 
+@contextlib.contextmanager
+def busy_cpus() -> Iterator[None]:
+    """Others want all of the CPUs meanwhile."""
+    command = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def kick_all(ring: Ring, threads: Iterable[Any]) -> None:
     for thread in threads:
         thread.kick()
@@ -167,6 +193,24 @@ def test_kicks_of_threads_in_turns_lose_no_state(machine: Any, programs: int) ->
     ring = start_ring(machine, checking(machine), 3, programs)
     for number in range(150):
         kick_all(ring, ring.threads[: number % 3 + 1])
+
+
+def test_one_that_goes_on_late_on_busy_cpus_is_not_forgotten(machine: Any) -> None:
+    """The mailbox of the thread that called last is just given up: there is nobody else to run."""
+    rng = random.Random(1)
+    spaces = [machine.space(FAULT_OR_CALL) for _ in range(2)]
+    threads = [machine.context(space) for space in spaces for _ in range(2)]
+    with busy_cpus():
+        for _ in range(2000):
+            thread = rng.choice(threads)
+            address = rng.choice((0, 0, UNMAPPED))
+            thread.regs[Reg.RIP], thread.regs[Reg.RBX] = CODE, address
+            late = time.monotonic_ns() + rng.choice((0, rng.randrange(200_000)))
+            while time.monotonic_ns() < late:
+                pass
+            thread.resume()
+            expected = ExitKind.FAULT if address else ExitKind.SYSCALL
+            assert machine.exit_of(thread) == expected
 
 
 def test_kick_finds_a_thread_that_was_switched_to(machine: Any) -> None:
