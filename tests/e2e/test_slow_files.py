@@ -151,6 +151,27 @@ def test_run_ends_although_the_program_waits_for_a_dead_file_system(
         assert client.remains() == []
 
 
+@needs_fuse
+@pytest.mark.parametrize("how", [("kill", "c", "KILL"), ("delete", "--force", "c")], ids=" ".join)
+def test_exec_of_a_program_in_a_dead_file_system_ends_with_its_container(
+    bundle: Bundle, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    client = Client(bundle)
+    with slow_folder(tmp_path / "slow") as server:
+        _mounted(bundle, tmp_path / "slow", "sleep 1000")
+        client.create("c")
+        client.ok("start", "c")
+        waiting = client.begin("exec", "c", "/slow/nowhere")
+        assert server.hear() == "lookup"
+
+        client.ok(*how)
+
+        waiting.communicate(timeout=60)
+        assert waiting.returncode == 255
+        client.ok("delete", "--force", "c")
+        assert client.remains() == []
+
+
 def test_terminal_that_nobody_reads_keeps_only_its_writer_waiting(bundle: Bundle) -> None:
     """Donated standard output of a terminal whose other side does not read."""
     master, slave = pty.openpty()
