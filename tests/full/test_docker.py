@@ -35,7 +35,10 @@ def test_run_passes_streams_and_the_exit_code(docker: Docker) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (5, "in\n", "e\n")
 
 
-@pytest.mark.row("a program that cannot be run: exit codes 126, 127")
+@pytest.mark.row(
+    "a program that cannot be run: exit codes 126, 127",
+    gvisor="the message is its own",
+)
 @pytest.mark.parametrize(
     ("program", "code", "text"),
     [("nope", 127, "executable file not found in $PATH"), ("/bin", 126, "is a directory")],
@@ -47,7 +50,7 @@ def test_programs_that_cannot_run(docker: Docker, program: str, code: int, text:
     assert text.lower() in result.stderr.lower()
 
 
-@pytest.mark.row("a program that a signal ends: 128 + n")
+@pytest.mark.row("a program that a signal ends: 128 + n", gvisor="an init dies of SIGTERM, too")
 @pytest.mark.parametrize(("flags", "script", "code"), SIGNALS)
 def test_exit_code_tells_the_signal(
     docker: Docker, flags: tuple[str, ...], script: str, code: int
@@ -55,7 +58,10 @@ def test_exit_code_tells_the_signal(
     assert docker.run(*flags, "bb", "sh", "-c", script).returncode == code
 
 
-@pytest.mark.row("`--read-only`, `--user`, `--tmpfs`, `-e`, `-v`")
+@pytest.mark.row(
+    "`--read-only`, `--user`, `--tmpfs`, `-e`, `-v`",
+    gvisor="writing where nothing may be written is `Permission denied`",
+)
 def test_flags_of_a_container(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("from outside\n")
     tmp_path.chmod(0o755)
@@ -69,7 +75,10 @@ def test_flags_of_a_container(docker: Docker, tmp_path: Path) -> None:
     assert result.stderr == "sh: can't create /x: Read-only file system\n"
 
 
-@pytest.mark.row("`run -d`, `exec`, `pause`, `update`, `stop`, `logs`, `start`, `kill`, `wait`")
+@pytest.mark.row(
+    "`run -d`, `exec`, `pause`, `update`, `stop`, `logs`, `start`, `kill`, `wait`",
+    gvisor="no `update`",
+)
 def test_life_of_a_detached_container(docker: Docker, detached: str) -> None:
     assert docker.ok("exec", detached, "echo", "in") == "in"
     assert docker.call("exec", detached, "sh", "-c", "exit 6").returncode == 6
@@ -93,7 +102,7 @@ def _at_a_terminal(docker: Docker, *args: str) -> Result:
     return execute(["script", "-qec", " ".join(f"'{word}'" for word in words), "/dev/null"])
 
 
-@pytest.mark.row("`run -it`, `exec -it`")
+@pytest.mark.row("`run -it`, `exec -it`", gvisor="tty(1): not a tty")
 def test_run_at_a_terminal(docker: Docker) -> None:
     flags = ("-it", "--rm", "--network=none")
 
@@ -103,7 +112,7 @@ def test_run_at_a_terminal(docker: Docker) -> None:
     assert "/dev/pts/0" in result.stdout
 
 
-@pytest.mark.row("`run -it`, `exec -it`")
+@pytest.mark.row("`run -it`, `exec -it`", gvisor="tty(1): not a tty")
 def test_exec_at_a_terminal(docker: Docker, detached: str) -> None:
     result = _at_a_terminal(docker, "exec", "-it", detached, "sh", "-c", "tty; exit 3")
 
@@ -137,7 +146,10 @@ def test_ctr(docker: Docker, tmp_path: Path) -> None:
     assert removed.returncode == 0, removed.stderr
 
 
-@pytest.mark.row("a kill for want of memory is told (`OOMKilled`)")
+@pytest.mark.row(
+    "a kill for want of memory is told (`OOMKilled`)",
+    gvisor="the whole sandbox is killed; 16 MiB are too few for it",
+)
 @pytest.mark.parametrize(
     ("script", "code", "killed"),
     [
@@ -157,7 +169,10 @@ def test_out_of_memory_is_told(docker: Docker, script: str, code: int, killed: s
         docker.ok("rm", "--force", "oom")
 
 
-@pytest.mark.row("`--network`, `--pid`, `--ipc` of another container")
+@pytest.mark.row(
+    "`--network`, `--pid`, `--ipc` of another container",
+    gvisor="/proc/self/ns is the same in all sandboxes",
+)
 @pytest.mark.parametrize("kind", ["network", "pid", "ipc"])
 def test_namespace_of_another_container(docker: Docker, kind: str) -> None:
     flags = ("-d", "--name=base", "--network=none", "--ipc=shareable")
@@ -175,7 +190,7 @@ def test_namespace_of_another_container(docker: Docker, kind: str) -> None:
     assert {n for n, a, b in zip(names, shared, theirs, strict=True) if a == b} == {kind}
 
 
-@pytest.mark.row("the same commands for a container in another's network")
+@pytest.mark.row("the same commands for a container in another's network", gvisor="no `update`")
 def test_commands_for_a_container_in_anothers_network(docker: Docker) -> None:
     flags = ("-d",)
     docker.ok("run", *flags, "--name=base", "--network=none", "bb", "sleep", "1000")
@@ -208,12 +223,16 @@ def test_device_of_the_host_is_refused_by_its_name(docker: Docker) -> None:
     assert "/dev/kvm (c 10:232) is a device of the host" in result.stderr
 
 
-@pytest.mark.row("`--uts=host`")
+@pytest.mark.row("`--uts=host`", gvisor="the hostname is `?`")
 def test_uts_of_the_host(docker: Docker) -> None:
     assert docker.run("--uts=host", "bb", "hostname").stdout.strip() == os.uname().nodename
 
 
-@pytest.mark.row("`top`", ours="one line for all of the container: use `exec CTR ps`")
+@pytest.mark.row(
+    "`top`",
+    ours="one line for all of the container: use `exec CTR ps`",
+    gvisor="lists processes of the host",
+)
 def test_top_lists_what_runs_inside(docker: Docker, detached: str) -> None:
     assert "sleep 0.05" in docker.ok("top", detached)
 
@@ -266,7 +285,7 @@ def test_init_reaps(docker: Docker) -> None:
     assert result.stdout.splitlines() == ["docker-init", "gone"], result.stderr
 
 
-@pytest.mark.row("`--security-opt=seccomp`")
+@pytest.mark.row("`--security-opt=seccomp`", gvisor="only with `--oci-seccomp`")
 def test_seccomp_profile(docker: Docker, tmp_path: Path) -> None:
     refused = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}
@@ -278,7 +297,10 @@ def test_seccomp_profile(docker: Docker, tmp_path: Path) -> None:
     assert "not supported" in result.stdout.lower(), result
 
 
-@pytest.mark.row("`--memory`, `--pids-limit`, `--cpus`, `--ulimit`")
+@pytest.mark.row(
+    "`--memory`, `--pids-limit`, `--cpus`, `--ulimit`",
+    gvisor="not seen in the container",
+)
 def test_limits_are_seen_inside(docker: Docker) -> None:
     flags = ("--memory=256m", "--pids-limit=40", "--cpus=1", "--ulimit=nofile=100:200")
 
