@@ -215,6 +215,7 @@ class Scene:
     def traced(self, command: str, plan: Plan) -> tuple[Report, int, str]:
         """A command below the killer: what that reports, its wait(2) status, what it wrote."""
         path = self.output()
+        path.touch()  # it may be killed before it has opened that
         plan.command, plan.output, plan.cwd = self.words(command), str(path), str(REPOSITORY)
         report = processes.killed(plan)
         status = report.status if report.status >= 0 else status_of(report.pid)
