@@ -62,6 +62,7 @@ def containerd(
 @pytest.mark.row(
     "`run`: streams and the exit code",
     runc="hangs: the end of standard input does not arrive",
+    gvisor="hangs: the end of standard input does not arrive",
 )
 def test_run_passes_streams_and_the_exit_code(containerd: Containerd) -> None:
     run = [*containerd.run_flags("--rm"), "once", "sh", "-c"]
@@ -79,7 +80,7 @@ def test_exit_code_tells_the_signal(containerd: Containerd) -> None:
     assert result.returncode == 128 + signal.SIGSEGV, result
 
 
-@pytest.mark.row("a program that is not there is an error")
+@pytest.mark.row("a program that is not there is an error", gvisor="the message is its own")
 def test_a_program_that_is_not_there_is_an_error(containerd: Containerd) -> None:
     result = containerd.call(*containerd.run_flags("--rm"), "absent", "no-such-program")
 
@@ -99,7 +100,7 @@ def test_exec_has_streams_and_an_exit_code(containerd: Containerd) -> None:
     containerd.remove(name)
 
 
-@pytest.mark.row("`task exec -t`")
+@pytest.mark.row("`task exec -t`", gvisor="tty(1): not a tty")
 def test_exec_at_a_terminal(containerd: Containerd) -> None:
     name = containerd.detached()
     exec_ = containerd.command("task", "exec", "-t", "--exec-id=t", name, "sh", "-c", "tty; exit 6")
@@ -137,7 +138,7 @@ def test_pause_resume_metrics_and_kill(containerd: Containerd) -> None:
     containerd.ok("container", "rm", name)
 
 
-@pytest.mark.row("`events`")
+@pytest.mark.row("`events`", gvisor="containerd 1.7 tells the exit before the start")
 def test_events_are_those_of_a_task(containerd: Containerd) -> None:
     heard = Talker(containerd.command("events"))
     try:
@@ -155,6 +156,7 @@ def test_events_are_those_of_a_task(containerd: Containerd) -> None:
 @pytest.mark.row(
     "containers go on while containerd is restarted",
     runc="they do; the end of one meanwhile was not told in a minute",
+    gvisor="they do; the end of one meanwhile was not told in a minute",
 )
 def test_containers_go_on_while_containerd_is_restarted(containerd: Containerd) -> None:
     stays, ends = containerd.detached(), containerd.detached()
