@@ -1,4 +1,4 @@
-"""What a machine with KVM leaves to the full tests; orphans that a test reaps."""
+"""What a machine with KVM leaves to the full tests; what several modules share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from runsc import host
 from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e.bundle import kvm_is_usable
+from tests.e2e.pod import Pod
 
 HOST_SIDE = frozenset({
     "test_both_ways", "test_cgroups", "test_crashes", "test_hooks", "test_host_fifos",
-    "test_host_sockets", "test_mount_propagation", "test_mounts", "test_pods", "test_port_forward",
+    "test_host_sockets", "test_mount_propagation", "test_mounts", "test_pods", "test_pods_ends",
+    "test_pods_folders", "test_pods_limits", "test_pods_streams", "test_port_forward",
     "test_real_processes", "test_stand_in", "test_start_hooks", "test_streams", "test_users",
     "test_view", "test_wait",
 })  # fmt: skip
@@ -38,3 +40,10 @@ def reaper() -> Iterator[None]:
     host.prctl(PR_SET_CHILD_SUBREAPER, 1)
     yield
     host.prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, busybox: Path, platform: str) -> Iterator[Pod]:
+    made = Pod(tmp_path, busybox, platform)
+    yield made
+    made.end()

@@ -13,8 +13,8 @@ import pytest
 
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
+from tests.e2e.pod import Pod
 from tests.e2e.processes import wait_for_state
-from tests.e2e.test_pods import Pod
 
 pytestmark = pytest.mark.root
 
