@@ -90,7 +90,7 @@ def test_pid_mode_node_containers_see_one_another(pods: Pods) -> None:
 @pytest.mark.row("hostNetwork")
 def test_host_network_has_the_hosts_addresses(pods: Pods) -> None:
     handler = "runsc-host" if RUNTIME.is_ours else HANDLER  # it has to be allowed
-    pod = pods.run(handler=handler, **in_namespaces(network=cri.NODE))
+    pod = pods.run(handler=handler, hostname="", **in_namespaces(network=cri.NODE))
     node = cri.Security(namespaces=cri.Namespaces(network=cri.NODE))
     container = pods.start(pod, security=node)
 
