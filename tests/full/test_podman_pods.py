@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -149,8 +150,7 @@ def test_kube_play(podman: Podman, pod: str, tmp_path: Path) -> None:
     (tmp_path / "pod.yaml").write_text(POD)
     conf = tmp_path / "containers.conf"
     conf.write_text('[engine]\ninfra_image = "localhost/pause"\n')
-    played = Podman.__new__(Podman)
-    played.state = podman.state
+    played = copy.copy(podman)
     played.command = ["env", f"CONTAINERS_CONF_OVERRIDE={conf}", *podman.command]
 
     played.ok("kube", "play", "--network=none", str(tmp_path / "pod.yaml"))
