@@ -23,6 +23,7 @@ pytestmark = [
 ]
 USER = 12345
 TIMEOUT_S = 120
+REFUSED = "does not start: it may make no cgroup"
 
 SETUP = """
 set -e
@@ -89,7 +90,7 @@ def _as_guest(image: Path, script: str) -> Result:
         os.rmdir(place)
 
 
-@pytest.mark.row("without root: `run`, `exec`, `rm`")
+@pytest.mark.row("without root: `run`, `exec`, `rm`", gvisor=REFUSED)
 def test_container_runs(image: Path) -> None:
     script = """
     p run -d --name=c --network=none localhost/bb sleep 1000 >/dev/null
@@ -115,7 +116,7 @@ def test_state_is_the_users(image: Path) -> None:
     assert result.stdout.split() == ["1", "c"], result.stderr
 
 
-@pytest.mark.row("without root: `--userns=keep-id`")
+@pytest.mark.row("without root: `--userns=keep-id`", gvisor=REFUSED)
 def test_user_keeps_the_id_if_told_so(image: Path) -> None:
     run = "p run --rm --network=none --userns=keep-id -v $HOME:/v localhost/bb"
     inside = "id -u; cat /proc/self/uid_map; touch /v/made; stat -c %u /v/made"
@@ -128,7 +129,7 @@ def test_user_keeps_the_id_if_told_so(image: Path) -> None:
     assert rows[-2:] == [[str(USER)], [str(USER)]]
 
 
-@pytest.mark.row("without root: slirp4netns and pasta")
+@pytest.mark.row("without root: slirp4netns and pasta", gvisor=REFUSED)
 @pytest.mark.parametrize(("network", "address"), [("slirp4netns", "10.0.2.100"), ("pasta", "")])
 def test_network_of_a_user_is_seen_inside(
     image: Path, network: str, address: str
