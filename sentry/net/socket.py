@@ -103,9 +103,9 @@ class Socket(StreamFile):
     """What does not fit into the program's buffer is still there for the next receive."""
 
     __slots__ = (
-        "chose_sndbuf", "cookie", "family", "filter", "keeps_stamp", "kind", "last_stamp_ns",
-        "linger", "numbers", "options", "protocol", "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf",
-        "sndtimeo_ns", "so_error", "stack", "write_shut",
+        "chose_rcvbuf", "chose_sndbuf", "cookie", "family", "filter", "keeps_stamp", "kind",
+        "last_stamp_ns", "linger", "numbers", "options", "protocol", "rcvbuf", "rcvtimeo_ns",
+        "read_shut", "sndbuf", "sndtimeo_ns", "so_error", "stack", "write_shut",
     )  # fmt: skip
 
     def __init__(
@@ -129,8 +129,8 @@ class Socket(StreamFile):
         self.numbers: dict[int, int] = {SO_RCVLOWAT: 1, SO_PEEK_OFF: -1}
         self.linger = (0, 0)
         self.rcvbuf = self.sndbuf = DEFAULT_BUFFER
-        self.chose_sndbuf = False
-        """SO_SNDBUF was set: SOCK_SNDBUF_LOCK."""
+        self.chose_rcvbuf = self.chose_sndbuf = False
+        """SO_RCVBUF, SO_SNDBUF were set: SOCK_RCVBUF_LOCK, SOCK_SNDBUF_LOCK."""
         self.rcvtimeo_ns: int | None = None
         self.sndtimeo_ns: int | None = None
         self.so_error = 0
@@ -151,6 +151,9 @@ class Socket(StreamFile):
 
     def sharing_changed(self) -> None:
         """SO_REUSEADDR was set or cleared."""
+
+    def device_changed(self) -> None:
+        """SO_BINDTODEVICE."""
 
     def release(self) -> None:
         """The last descriptor is closed, or nobody accepted it."""

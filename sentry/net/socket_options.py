@@ -300,6 +300,7 @@ def _forced(number: int) -> int:
 
 
 def _set_rcvbuf(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
+    sock.chose_rcvbuf = True
     sock.rcvbuf = max(MIN_RCVBUF, row.number_in(value))
 
 
@@ -382,6 +383,7 @@ def _bind_to_index(sock: Socket, caller: Caller, index: int) -> None:
     if index < 0:
         raise EINVAL("interface")
     sock.numbers[abi.SO_BINDTOIFINDEX] = index
+    sock.device_changed()
 
 
 def _set_index(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:

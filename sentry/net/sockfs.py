@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import (
     AF_INET,
@@ -87,9 +87,13 @@ class SocketInode(Inode):
 
 def socket_location(caller: Caller) -> Location:
     """A place in sockfs for a new socket."""
-    vfs = caller.kernel.vfs
+    return new_location(caller.kernel.vfs, Owner(caller.creds.fsuid, caller.creds.fsgid))
+
+
+def new_location(vfs: Any, owner: Owner) -> Location:
+    """The same for one that nobody asks for: a connection that comes."""
     fs = vfs.anon_fs("sockfs", SOCKFS_MAGIC)
     ino = vfs.new_ino()
-    inode = SocketInode(fs, ino, S_IFSOCK | 0o777, Owner(caller.creds.fsuid, caller.creds.fsgid))
+    inode = SocketInode(fs, ino, S_IFSOCK | 0o777, owner)
     location: Location = vfs.anon_location(inode, b"socket:[%d]" % ino)
     return location

@@ -223,26 +223,11 @@ class DatagramSocket(InetSocket):
 
         return leaving.group_link(self, target)
 
-    def check_way(self, target: Endpoint) -> None:
-        """Raises: ENETUNREACH, EHOSTUNREACH, EACCES to all of a network without SO_BROADCAST."""
-        from sentry.net.inet import leaving  # noqa: PLC0415
-
-        if leaving.path_of(self, target).is_broadcast and SO_BROADCAST not in self.options:
-            raise EACCES("broadcast")
-
-    def mtu_towards(self, target: Endpoint) -> int:
-        """Also of the way by a link. Raises: ENETUNREACH, EHOSTUNREACH."""
-        if not self.leaves(target):
-            return super().mtu_towards(target)
-        from sentry.net.inet import leaving  # noqa: PLC0415
-
-        return leaving.path_of(self, target).mtu
-
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
         link = self.group_link(target)
-        if chosen or not (link or self.leaves(target)):
+        if chosen or not link:
             return super().source_for(target)
         from sentry.net.inet import leaving  # noqa: PLC0415
 

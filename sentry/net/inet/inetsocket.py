@@ -14,6 +14,7 @@ from sentry.abi.socket import (
     BPF_TCP_ESTABLISHED,
     IPPROTO_IP,
     IPPROTO_IPV6,
+    SO_BROADCAST,
     SOL_SOCKET,
 )
 from sentry.errors import (
@@ -53,7 +54,7 @@ DATAGRAMS: Final = Requests(SOCKETS)
 DATAGRAMS.row("FIONREAD", put_int(lambda sock: sock.available()))
 DATAGRAMS.row("TIOCOUTQ", put_int(lambda sock: sock.unsent()))
 STREAMS: Final = Requests(DATAGRAMS, names=NAMES)
-STREAMS.row("SIOCOUTQNSD", put_int(lambda sock: sock.unsent()))
+STREAMS.row("SIOCOUTQNSD", put_int(lambda sock: sock.never_sent()))
 STREAMS.row("SIOCATMARK", put_int(lambda sock: sock.at_mark()))
 
 
@@ -102,6 +103,11 @@ class InetSocket(Socket):
         self.has_port = self.shares_port = False
         self._bound_ip = self._bound_port = False
         """Which part of the local address the program chose: SOCK_BINDADDR_LOCK, _BINDPORT_LOCK."""
+
+    @property
+    def device(self) -> int:
+        """The interface that it is bound to, or 0."""
+        return self.numbers.get(abi.SO_BINDTOIFINDEX, 0)
 
     @property
     def owner_uid(self) -> int:
@@ -182,7 +188,7 @@ class InetSocket(Socket):
 
     def device_of(self, raw: bytes) -> int:
         """The interface that an address names (sin6_scope_id), or that the socket is bound to."""
-        bound = self.numbers.get(abi.SO_BINDTOIFINDEX, 0)
+        bound = self.device
         if bound or len(raw) < SOCKADDR_IN6_SIZE or raw[:2] != struct.pack("<H", AF_INET6):
             return bound
         return int(struct.unpack_from("<I", raw, 24)[0])
@@ -208,6 +214,10 @@ class InetSocket(Socket):
     def unsent(self) -> int:
         """TIOCOUTQ."""
         return 0
+
+    def never_sent(self) -> int:
+        """SIOCOUTQNSD."""
+        return self.unsent()
 
     def at_mark(self) -> int:
         """SIOCATMARK."""
@@ -240,6 +250,11 @@ class InetSocket(Socket):
         """Others ask for it when they want the port."""
         if self.has_port:
             self.ports.sharing_changed(self)
+
+    def device_changed(self) -> None:
+        """Packets of other interfaces are not for it."""
+        if self.has_port and (not self.stream or self.listening):
+            self.ports.changed(self)
 
     def drop_port(self) -> None:
         """Give the port back."""
@@ -274,17 +289,29 @@ class InetSocket(Socket):
         return not (is_group(target.ip) or self.is_local(target.ip))
 
     def mtu_towards(self, target: Endpoint) -> int:
-        """Bytes of a packet with its IP header."""
-        return self.stack.interfaces.loopback.mtu_for(target.is_v4)
+        """Bytes of a packet with its IP header. Raises: ENETUNREACH, EHOSTUNREACH."""
+        if not self.leaves(target):
+            return self.stack.interfaces.loopback.mtu_for(target.is_v4)
+        from sentry.net.inet import leaving  # noqa: PLC0415  few have links
+
+        return leaving.path_of(self, target).mtu
 
     def check_way(self, target: Endpoint) -> None:
         """There is one by a link. Raises: ENETUNREACH, EHOSTUNREACH, EACCES."""
+        from sentry.net.inet import leaving  # noqa: PLC0415
+
+        if leaving.path_of(self, target).is_broadcast and SO_BROADCAST not in self.options:
+            raise EACCES("broadcast")
 
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees: a unicast one."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
         if chosen and self.local.is_v4 == target.is_v4:
             return self.local
+        if self.leaves(target):
+            from sentry.net.inet import leaving  # noqa: PLC0415
+
+            return Endpoint(leaving.source_towards(self, target, 0), self.local.port)
         if not target.is_v4:
             ip = address.LOOPBACK6 if address.is_multicast(target.ip) else target.ip
             return Endpoint(ip, self.local.port)

@@ -23,6 +23,7 @@ from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
+    from sentry.net.inet.inetsocket import InetSocket
     from sentry.net.inet.raw import RawSocket
     from sentry.net.ip.seam import Path
     from sentry.net.stack import Stack
@@ -47,10 +48,10 @@ def mapped(ip: bytes) -> bytes:
     return MAPPED + ip if len(ip) == 4 else ip
 
 
-def path_of(sock: DatagramSocket, target: Endpoint, index: int = 0) -> Path:
+def path_of(sock: InetSocket, target: Endpoint, index: int = 0) -> Path:
     """The way by a link, by an interface if `index` is not 0. Raises: ENETUNREACH, EHOSTUNREACH."""
     assert sock.stack.ip is not None
-    return sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index or device(sock))
+    return sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index or sock.device)
 
 
 def group_link(sock: DatagramSocket, target: Endpoint) -> int:
@@ -61,7 +62,7 @@ def group_link(sock: DatagramSocket, target: Endpoint) -> int:
     layer = sock.stack.ip
     if layer is None or not sock.goes_out or target.ip[:13] == LOOPBACK_NETWORK:
         return 0
-    index = device(sock) or (sock.multicast_index if is_multicast(target.ip) else 0)
+    index = sock.device or (sock.multicast_index if is_multicast(target.ip) else 0)
     if not index and target.is_v4 and sock.local.is_v4 and not sock.local.is_any:
         holder = sock.stack.interfaces.holder(plain(sock.local.ip))
         index = holder.index if holder is not None else 0
@@ -72,7 +73,7 @@ def group_link(sock: DatagramSocket, target: Endpoint) -> int:
     return index if index in layer.links else 0
 
 
-def source_towards(sock: DatagramSocket, target: Endpoint, index: int) -> bytes:
+def source_towards(sock: InetSocket, target: Endpoint, index: int) -> bytes:
     """16 bytes: from where a packet goes by a link, by an interface if `index` is not 0.
 
     Raises: ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
@@ -90,11 +91,6 @@ def loops_back(sock: DatagramSocket, target: Endpoint) -> bool:
     if target.is_v4:
         return bool(sock.ip_options[abi.IP_MULTICAST_LOOP])
     return bool(sock.ipv6_options[abi.IPV6_MULTICAST_LOOP])
-
-
-def device(sock: DatagramSocket) -> int:
-    """The interface that it is bound to, or 0."""
-    return sock.numbers.get(abi.SO_BINDTOIFINDEX, 0)
 
 
 def discover_of(sock: DatagramSocket, target: Endpoint, dont_fragment: bool | None) -> int:
@@ -115,7 +111,7 @@ def send_udp(sock: DatagramSocket, packet: Packet, discover: int, index: int = 0
     total = pseudo_sum(source, target, IPPROTO_UDP, size)
     head = _UDP.pack(packet.source.port, packet.target.port, size, total)
     out = Outgoing(target, IPPROTO_UDP, (head, packet.data), source, packet.tos, packet.ttl)
-    out.discover, out.index = discover, index or device(sock)
+    out.discover, out.index = discover, index or sock.device
     out.offload = Offload(0, UDP_CHECKSUM_AT)
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
@@ -124,14 +120,14 @@ def send_udp(sock: DatagramSocket, packet: Packet, discover: int, index: int = 0
 def confirm(sock: DatagramSocket, target: Endpoint) -> None:
     """A program says that it hears from there."""
     assert sock.stack.ip is not None
-    sock.stack.ip.confirm(time.monotonic_ns(), plain(target.ip), device(sock))
+    sock.stack.ip.confirm(time.monotonic_ns(), plain(target.ip), sock.device)
 
 
 def send_raw(sock: RawSocket, packet: Packet, discover: int, index: int = 0) -> None:
     """A packet of another protocol, whole, in the same way. Raises: the same."""
     out = Outgoing(
         plain(packet.target.ip), sock.protocol, (packet.data,), plain(packet.source.ip),
-        packet.tos, packet.ttl, index or device(sock), discover, NOTHING,
+        packet.tos, packet.ttl, index or sock.device, discover, NOTHING,
     )  # fmt: skip
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
@@ -181,7 +177,7 @@ class Arrivals:
             stack.fan_out.begin(to_everybody(ports, datagram))
             return True
         receiver = receiver_of(ports, datagram)
-        if receiver is None or device(receiver) not in (0, packet.index):
+        if receiver is None:
             stack.counters["Udp.NoPorts"] += 1
             return False
         receiver.deliver(datagram)
@@ -192,7 +188,8 @@ class Arrivals:
         source_port, target_port, _, _ = _UDP.unpack_from(failure.quoted)
         ours = Endpoint(mapped(failure.source), source_port)
         theirs = Endpoint(mapped(failure.target), target_port)
-        sock = receiver_of(self._stack.ports_of(IPPROTO_UDP), Packet(b"", theirs, ours))
+        answer = Packet(b"", theirs, ours, index=failure.index)
+        sock = receiver_of(self._stack.ports_of(IPPROTO_UDP), answer)
         if sock is None:
             return False
         is_fatal = failure.is_fatal

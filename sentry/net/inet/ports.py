@@ -42,6 +42,9 @@ class Bound(Holder, Protocol):
     @property
     def port_range(self) -> tuple[int, int]: ...
 
+    @property
+    def device(self) -> int: ...
+
 
 class Shared(Struct, frozen=True):
     """How SO_REUSEPORT goes on at a port of streams, as who bound last says: inet_bind_bucket."""
@@ -74,12 +77,13 @@ class Ports:
         self._strict: dict[int, dict[Bound, None] | None] = {}
         """Datagram sockets at a port without SO_REUSEADDR; None where one has lost it since."""
         self.places = Places()
-        """Who gets datagrams."""
+        """Who gets datagrams, and new connections."""
         self.ended = TimeWait()
         """Connections without a socket that still have their port."""
 
     def changed(self, sock: Bound) -> None:
-        """A datagram socket that has a port is bound or connected to something else."""
+        """A datagram socket that has a port is bound or connected to something else; a socket
+        begins to listen, elsewhere perhaps."""
         self.places.changes(sock)
 
     def __len__(self) -> int:

@@ -1,4 +1,6 @@
-"""Who gets a datagram: sockets by where they are bound and connected to. net/ipv4/udp.c.
+"""Who gets a datagram, or a connection: sockets by where they are bound and connected to.
+
+net/ipv4/udp.c; net/ipv4/inet_hashtables.c for those that listen, which alone of TCP are here.
 
 Kept as sockets change, one at a time: thousands may have one port.
 """
@@ -10,10 +12,12 @@ from typing import TYPE_CHECKING
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sentry.net.inet.ports import Bound
 
-Key = tuple[bytes, int]
-"""An address and a port."""
+Key = tuple[bytes, int, int]
+"""An address, a port, and the interface that the socket is bound to, or 0."""
 DUAL = b"any address of IPv6 or IPv4"
 
 
@@ -72,19 +76,22 @@ class Places:
             self._changing = None
         self._take_out(sock)
 
-    def connected(self, target: Endpoint, source: Endpoint) -> Bound | None:
-        """The one that is connected to the source: those of the exact address are first."""
+    def connected(self, target: Endpoint, source: Endpoint, index: int) -> Bound | None:
+        """The one that is connected to the source: those of the exact address are first.
+
+        `index`: the interface by which a packet came.
+        """
         self._settle()
-        for key in _keys_to(target):
+        for key in _keys_to(target, index):
             found = self._connected.get((key, source))
             if found:
                 return next(iter(found))
         return None
 
-    def group(self, target: Endpoint) -> Group | None:
+    def group(self, target: Endpoint, index: int) -> Group | None:
         """Those of the best address that are not connected."""
         self._settle()
-        found = (self._groups.get(key) for key in _keys_to(target))
+        found = (self._groups.get(key) for key in _keys_to(target, index))
         return next((group for group in found if group is not None), None)
 
     def _settle(self) -> None:
@@ -121,13 +128,14 @@ class Places:
 def _keys_of(sock: Bound) -> tuple[Key, ...]:
     ip, port = sock.local
     if ip == ANY6 and not sock.v6only:
-        return (ip, port), (DUAL, port)
-    return ((ip, port),)
+        return (ip, port, sock.device), (DUAL, port, sock.device)
+    return ((ip, port, sock.device),)
 
 
-def _keys_to(target: Endpoint) -> tuple[Key, ...]:
-    """From the best on: compute_score() prefers sockets of IPv4 where both families have one."""
-    ip, port = target
-    if target.is_v4:
-        return (ip, port), (ANY4, port), (DUAL, port)
-    return (ip, port), (ANY6, port)
+def _keys_to(target: Endpoint, index: int) -> Iterator[Key]:
+    """From the best on: compute_score() prefers, of one address, sockets of the interface, and
+    those of IPv4 where both families have one."""
+    port = target.port
+    for ip in (target.ip, ANY4, DUAL) if target.is_v4 else (target.ip, ANY6):
+        yield ip, port, index
+        yield ip, port, 0

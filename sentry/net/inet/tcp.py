@@ -1,7 +1,8 @@
-"""TCP on the loopback: tcp(7), without packets.
+"""TCP: tcp(7). Within the sandbox it has no packets; by a link `engine` has the connection.
 
-A connection is two sockets that know each other; bytes go straight into the other one's queue. What
-a program can see of the protocol is kept: states, backlog, FIN and RST, urgent data, errors.
+Within, a connection is two sockets that know each other; bytes go straight into the other one's
+queue. What a program can see of the protocol is kept: states, backlog, FIN and RST, urgent data,
+errors.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from sentry.abi.socket import (
     MSG_FASTOPEN,
     MSG_OOB,
     MSG_PEEK,
+    SO_BINDTOIFINDEX,
     SO_OOBINLINE,
     SO_RCVLOWAT,
-    SO_REUSEPORT,
 )
 from sentry.errors import (
     EADDRNOTAVAIL,
@@ -48,6 +49,7 @@ from sentry.errors import (
     EINPROGRESS,
     EINVAL,
     EISCONN,
+    ENETUNREACH,
     ENOTCONN,
     EOPNOTSUPP,
     EPIPE,
@@ -56,7 +58,9 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_ending import TcpEnding
+from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.inet.tcp_options import MSS, TCP, info
+from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.socket import Ancillary, Received
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.wait.again import again
@@ -72,6 +76,7 @@ class TcpSocket(TcpEnding):
     __slots__ = ()
     options_known = TCP
     levels = (IPPROTO_TCP,)
+    goes_out = True
 
     # --- connections
 
@@ -95,7 +100,7 @@ class TcpSocket(TcpEnding):
             self._disconnect()
             return 0
         if self.started:
-            if self.state == TCP_SYN_SENT:
+            if self.connecting:
                 if nonblock:
                     raise EALREADY("connecting")
                 return self._wait_connected(caller, EALREADY)
@@ -103,12 +108,21 @@ class TcpSocket(TcpEnding):
         if self.established or self.state != TCP_CLOSE:
             raise EISCONN("connected")
         target = self.route(raw)
-        self._check_unused(target)
+        leaves = self.leaves(target)
+        if leaves:
+            self._choose_link(target, raw)
+        else:
+            self._check_unused(target)
         self.so_error = 0
         self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
         if not self.has_port:
             self.local = self.ports.claim_to_connect(self, target)
             self.has_port = True
+        if leaves:
+            self._begin_by_link(target)
+            if nonblock:
+                raise EINPROGRESS("connecting")
+            return self._wait_connected(caller, EINPROGRESS)
         self.remote = target
         self.state = TCP_SYN_SENT
         self.stack.counters["Tcp.ActiveOpens"] += 1
@@ -118,6 +132,51 @@ class TcpSocket(TcpEnding):
             raise EINPROGRESS("connecting")
         self._try_connect(caller)
         return self._wait_connected(caller, EINPROGRESS)
+
+    def _choose_link(self, target: Endpoint, raw: bytes) -> None:
+        """By which interface it goes, and from which address: tcp_v4_connect(), tcp_v6_connect().
+
+        Raises: EINVAL, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
+        """
+        from sentry.net.ip.output import may_send_from  # noqa: PLC0415  few have links
+
+        if address.needs_scope(target.ip):
+            index = self.device_of(raw)
+            if not index or self.device not in (0, index):
+                raise EINVAL("an address of which link?")
+            self.numbers[SO_BINDTOIFINDEX] = index
+        source = self.source_for(target)
+        ip = source.ip[12:] if source.is_v4 else source.ip
+        assert self.stack.ip is not None
+        if not may_send_from(self.stack.ip, ip):
+            raise EINVAL("an address that no link has")
+        self.local = source
+
+    def _begin_by_link(self, target: Endpoint) -> None:
+        """Send the SYN. Raises: EADDRNOTAVAIL."""
+        assert self.stack.tcp is not None
+        try:
+            self.stack.tcp.connect(self, target)
+        except EADDRNOTAVAIL:
+            self.forget_remote()
+            raise
+        self.remote = target
+        self.started = True
+
+    def check_way(self, target: Endpoint) -> None:
+        """There is one by a link, to one host. Raises: ENETUNREACH, EHOSTUNREACH."""
+        from sentry.net.inet import leaving  # noqa: PLC0415
+
+        if leaving.path_of(self, target).is_broadcast:
+            raise ENETUNREACH("broadcast")
+
+    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """setsockopt(2): the engine hears of it."""
+        super().set_option(caller, level, name, value)
+        if self.engine is not None and self.engine.is_open:
+            self.engine.tuned(level, name)
+        elif self.heard is not None:
+            self.heard.tuned()
 
     def _check_unused(self, target: Endpoint) -> None:
         """One connection between two addresses: __inet_check_established(). EADDRNOTAVAIL."""
@@ -134,11 +193,11 @@ class TcpSocket(TcpEnding):
 
     def _wait_connected(self, caller: Caller, late: type[Errno]) -> Result:
         """inet_wait_for_connect(): until the other end answers, or for SO_SNDTIMEO."""
-        if self.state != TCP_SYN_SENT:
+        if not self.connecting:
             return self._connect_result()
 
         def attempt() -> int:
-            if self.state == TCP_SYN_SENT:
+            if self.connecting:
                 raise EAGAIN("no answer yet")
             return self._connect_result()
 
@@ -165,17 +224,17 @@ class TcpSocket(TcpEnding):
         if target == self.local:
             self._connect_to_itself()
             return True
-        listener = self._listener(target)
+        listener = listening_at(self.stack, target, self.source_for(target), LOOPBACK_INDEX)
         if listener is None:
             self.state = TCP_CLOSE
             self.stack.counters["Tcp.AttemptFails"] += 1
             self.stack.counters["Tcp.OutRsts"] += 1
             self.so_error = ECONNREFUSED.number
             self.reset = self.read_shut = self.write_shut = True
-            self._leave_port()
+            self.leave_port()
             self.queue.notify()
             return True
-        if len(listener._accepted) + len(listener._deferred) > listener._backlog:
+        if listener.waiting() > listener._backlog:
             ask = listener.room.add(lambda _: self._ask_again(caller), EPOLLOUT)
             self.asks = listener.room, ask
             return False
@@ -192,16 +251,6 @@ class TcpSocket(TcpEnding):
         self.state = TCP_ESTABLISHED
         self.queue.notify(EPOLLOUT | EPOLLWRNORM)
 
-    def _listener(self, target: Endpoint) -> TcpSocket | None:
-        """Who listens there: inet_lhash2_lookup(); SO_REUSEPORT spreads connections."""
-        found = [s for s in self.ports.holders(target) if isinstance(s, TcpSocket) and s.listening]
-        if not found:
-            return None
-        group = [s for s in found if s.local.ip == found[0].local.ip]
-        if SO_REUSEPORT not in found[0].options:
-            return found[0]
-        return group[hash((self.source_for(target), target)) % len(group)]
-
     # --- sending
 
     def try_send(
@@ -211,8 +260,10 @@ class TcpSocket(TcpEnding):
         self.take_error()
         if self.write_shut or self.reset:
             raise EPIPE("shut down")
-        if self.state == TCP_SYN_SENT:
+        if self.connecting:
             raise EAGAIN("connecting")
+        if self.engine is not None:
+            return self.engine.send(source, flags)
         peer = self.peer
         if peer is None:
             if not self.refused_writes:
@@ -221,7 +272,7 @@ class TcpSocket(TcpEnding):
             self.state = TCP_CLOSE
             self.so_error = EPIPE.number
             self._forget_left()
-            self._leave_port()
+            self.leave_port()
             done = self._send_in_vain(source)
             self.queue.notify()
             return done
@@ -279,7 +330,12 @@ class TcpSocket(TcpEnding):
             raise ENOTCONN("listening")
         if flags & MSG_OOB:
             return self._receive_urgent(dest, flags)
-        if self.queued > self._peeked(flags):
+        if self.engine is not None:
+            done = self.engine.receive(dest, flags, self._peeked(flags))
+            if done is not None:
+                self._count_peek(flags, done)
+                return Received(done, ancillary=self.told())
+        elif self.queued > self._peeked(flags):
             return Received(self._take(dest, flags), ancillary=self.told())
         if self.eof:  # SOCK_DONE comes before an error
             return Received(0)
@@ -294,17 +350,23 @@ class TcpSocket(TcpEnding):
 
     def has_to_wait(self) -> bool:
         """Nothing there, and nothing wrong."""
-        more = self.peer is not None and not (self.eof or self.read_shut or self.so_error)
-        return more and self.mark is None and not self.queued
+        return self._may_come() and self.mark is None and not self.queued
 
     def short_of(self, wanted: int) -> bool:
         """Whether a peek for so many bytes has to wait for more."""
-        more = self.peer is not None and not (self.eof or self.read_shut or self.so_error)
-        return more and self.mark is None and self.queued < wanted + self._peeked(MSG_PEEK)
+        if self.engine is not None and self.engine.connection.mark is not None:
+            return False
+        is_short = self.queued < wanted + self._peeked(MSG_PEEK)
+        return self._may_come() and self.mark is None and is_short
+
+    def _may_come(self) -> bool:
+        is_open = self.peer is not None or (self.engine is not None and self.engine.is_open)
+        return is_open and not (self.eof or self.read_shut or self.so_error)
 
     def _waits(self) -> bool:
         """More may come."""
-        return self.state == TCP_SYN_SENT or self.peer is not None
+        is_open = self.engine is not None and self.engine.is_open
+        return self.state == TCP_SYN_SENT or self.peer is not None or is_open
 
     # --- readiness
 
@@ -318,17 +380,25 @@ class TcpSocket(TcpEnding):
             events |= EPOLLHUP
         if self.read_shut or self.eof or (closed and self.reset):
             events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP
-        if self.state == TCP_SYN_SENT:
+        if self.connecting:
             return events
-        if self.queued >= max(1, self.numbers[SO_RCVLOWAT]):
+        if self.engine is not None:
+            has_enough = self.engine.has_enough()
+        else:
+            has_enough = self.queued >= max(1, self.numbers[SO_RCVLOWAT])
+        if has_enough:
             events |= EPOLLIN | EPOLLRDNORM
         if self.urgent_unread:
             events |= EPOLLPRI
-        peer = self.peer
-        full = peer is not None and peer.queued >= peer.rcvbuf + self.sndbuf
-        if self.write_shut or not full:
+        if self.write_shut or self._has_room():
             events |= EPOLLOUT | EPOLLWRNORM
         return events
+
+    def _has_room(self) -> bool:
+        if self.engine is not None:
+            return self.engine.has_room()
+        peer = self.peer
+        return peer is None or peer.queued < peer.rcvbuf + self.sndbuf
 
     @property
     def congestion(self) -> bytes:
@@ -339,20 +409,30 @@ class TcpSocket(TcpEnding):
         """For diagnostics: bytes (of a listener: connections) that wait, and what is unsent."""
         if self.state == TCP_LISTEN:
             return len(self._accepted), self._backlog
+        if self.engine is not None:
+            return self.engine.queues()
         return self.queued, 0
 
     def info(self) -> bytes:
         """struct tcp_info."""
+        if self.engine is not None:
+            return self.engine.info()
         return info(self.state, self.sent, self.got, self.queues())
 
     def available(self) -> int:
         """FIONREAD."""
         if self.state == TCP_LISTEN:
             raise EINVAL("listening")
+        if self.engine is not None:
+            return self.engine.connection.available
         return min(self.queued, self.mark) if self.mark else self.queued
 
     def unsent(self) -> int:
-        """TIOCOUTQ: what is sent is received."""
+        """TIOCOUTQ: within the sandbox what is sent is received."""
         if self.state == TCP_LISTEN:
             raise EINVAL("listening")
-        return len(self._held)
+        return len(self._held) if self.engine is None else self.engine.queues()[1]
+
+    def never_sent(self) -> int:
+        """SIOCOUTQNSD."""
+        return self.unsent() if self.engine is None else self.engine.connection.unsent

@@ -19,9 +19,6 @@ from sentry.abi.socket import (
     BPF_TCP_LISTEN as TCP_LISTEN,
 )
 from sentry.abi.socket import (
-    BPF_TCP_SYN_SENT as TCP_SYN_SENT,
-)
-from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.abi.socket import SHUT_RD, SHUT_RDWR, SHUT_WR
@@ -65,6 +62,7 @@ class TcpEnding(TcpListener):
     def forget_remote(self) -> None:
         """The port that it had is still shown, though anybody may take it."""
         port = self.local.port
+        self.engine = None
         super().forget_remote()
         self.local = Endpoint(self.local.ip, port)
 
@@ -72,9 +70,12 @@ class TcpEnding(TcpListener):
         """connect to AF_UNSPEC: a listener stops, a connection is reset."""
         self._abort_backlog()
         self.ask_no_more()
-        was_open = self.peer is not None or self.state == TCP_SYN_SENT
+        was_open = self.peer is not None or self.connecting
         if self.peer is not None:
             self._send_reset()
+        if self.engine is not None:
+            was_open |= self.engine.is_open
+            self.engine.reset()
         self._forget_left()
         self.state = TCP_CLOSE
         self.started = self.established = False
@@ -92,14 +93,18 @@ class TcpEnding(TcpListener):
                 self.forget_remote()
                 self.queue.notify()
             return
-        if self.state == TCP_SYN_SENT:
+        if self.connecting:
             self._disconnect()
             self.queue.notify()
             return
-        if self.state == TCP_CLOSE or (self.peer is None and not self.refused_writes):
+        has_peer = self.peer is not None or self.engine is not None
+        if self.state == TCP_CLOSE or not (has_peer or self.refused_writes):
             raise ENOTCONN("not connected")
         if self.started:
             self.started, self.established = False, True
+        if self.engine is not None:
+            self.engine.shut(how)
+            return
         if how in (SHUT_RD, SHUT_RDWR):
             self.read_shut = True
         if how in (SHUT_WR, SHUT_RDWR) and not self.write_shut:
@@ -113,7 +118,7 @@ class TcpEnding(TcpListener):
                 self.ports.ended.finish(self._left)
                 self._left = None
             if self.eof:
-                self._leave_port()
+                self.leave_port()
         self.queue.notify()
 
     def fin(self) -> None:
@@ -122,11 +127,11 @@ class TcpEnding(TcpListener):
         self.stop_deferring()
         if self.write_shut:
             self._remain(TCP_TIME_WAIT, TIME_WAIT_SECONDS)
-            self._leave_port()
+            self.leave_port()
         self.state = TCP_CLOSE if self.write_shut else TCP_CLOSE_WAIT
         self.queue.notify(EPOLLIN | EPOLLRDHUP | (EPOLLHUP if self.write_shut else 0))
 
-    def _leave_port(self) -> None:
+    def leave_port(self) -> None:
         """A closed socket keeps only a port that the program chose: tcp_set_state().
 
         getsockname(2) still tells it.
@@ -169,7 +174,7 @@ class TcpEnding(TcpListener):
         self.so_error = EPIPE.number if self.eof else ECONNRESET.number
         self.reset = self.read_shut = self.write_shut = True
         self.state = TCP_CLOSE
-        self._leave_port()
+        self.leave_port()
         self.queue.notify()
 
     def abort(self) -> None:
@@ -178,6 +183,9 @@ class TcpEnding(TcpListener):
         self.ask_no_more()
         self._send_reset()
         self._forget_left()
+        if self.engine is not None:
+            self.engine.reset()
+            self.show_state(TCP_CLOSE)
         self.state = TCP_CLOSE
         self.drop_port()
         self._released = True
@@ -190,7 +198,10 @@ class TcpEnding(TcpListener):
         self.ask_no_more()
         self.uncork()
         resets = bool(self.queued) or self.linger == (1, 0)
-        if self.peer is self:
+        if self.engine is not None:
+            self.engine.close(abort=self.linger == (1, 0))
+            self.show_state(TCP_CLOSE)
+        elif self.peer is self:
             self.peer = None
             if not (resets or self.write_shut):
                 self._remain(TCP_TIME_WAIT, TIME_WAIT_SECONDS)

@@ -21,7 +21,7 @@ from sentry.abi.socket import (
 from sentry.abi.socket import (
     BPF_TCP_LISTEN as TCP_LISTEN,
 )
-from sentry.abi.socket import SOMAXCONN
+from sentry.abi.socket import IPPROTO_TCP, SOMAXCONN
 from sentry.errors import (
     EAGAIN,
     ECONNABORTED,
@@ -31,13 +31,25 @@ from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_stream import TcpStream
 from sentry.net.socket import Socket
-from sentry.net.sockfs import socket_location
+from sentry.net.sockfs import new_location, socket_location
 from sentry.vfs.file import Caller
+from sentry.vfs.interface import Owner
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
+    from sentry.net.inet.tcp_engine import Listening
     from sentry.net.stack import Stack
+    from sentry.net.tcp.keyed import Flow
     from sentry.vfs.dentry import Location
+
+
+def listening_at(stack: Stack, to: Endpoint, source: Endpoint, index: int) -> Any:
+    """Who listens there for what comes by an interface; None: nobody. inet_lhash2_lookup().
+
+    SO_REUSEPORT spreads connections.
+    """
+    group = stack.ports_of(IPPROTO_TCP).places.group(to, index)
+    return None if group is None else group.at(hash((source, to)))
 
 
 SNDBUF_CONNECTED: Final = 87040
@@ -47,7 +59,7 @@ SNDBUF_CONNECTED: Final = 87040
 class TcpListener(TcpStream):
     """The side of a socket that accepts."""
 
-    __slots__ = ("_accepted", "_backlog", "_deferred", "established", "room", "started")
+    __slots__ = ("_accepted", "_backlog", "_deferred", "established", "heard", "room", "started")
 
     def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, family, protocol, stack)
@@ -59,6 +71,8 @@ class TcpListener(TcpStream):
         """A connect is under way or not yet told: SS_CONNECTING."""
         self.established = False
         """It was connected, and may be so no more: SS_CONNECTED."""
+        self.heard: Listening | None = None
+        """How it listens to those outside, where there are links."""
         self.room = WaitQueue()
         """Who connects waits here for a place in the backlog."""
 
@@ -75,13 +89,16 @@ class TcpListener(TcpStream):
         self.ports.check_listen(self)
         self.state = TCP_LISTEN
         self._backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
+        self.ports.changed(self)
+        if self.heard is not None:
+            self.heard.listener.backlog = self._backlog
+        elif self.stack.tcp is not None:
+            self.heard = self.stack.tcp.listen(self, self._backlog)
 
-    def _establish(self, caller: Caller, client: TcpListener, target: Endpoint) -> None:
-        """A connection comes in: the other socket waits for accept."""
-        server: Any = type(self)(socket_location(caller), self.family, self.protocol, self.stack)
+    def _make_server(self, location: Location, target: Endpoint, source: Endpoint) -> Any:
+        """The socket of a connection that comes."""
+        server: Any = type(self)(location, self.family, self.protocol, self.stack)
         server.inode.uid = self.inode.uid
-        source = client.source_for(target)
-        client.local = source
         server.local, server.remote = target, source
         server.has_port = True
         self.ports.adopt(server)
@@ -89,6 +106,23 @@ class TcpListener(TcpStream):
         server.v6only = self.v6only
         server.inherit(self)
         server.tcp = self.tcp.inherited()
+        return server
+
+    def server_for(self, flow: Flow) -> Any:
+        """The same of one that comes by a link."""
+        owner = Owner(self.inode.uid, self.inode.gid)
+        location = new_location(self.stack.kernel.vfs, owner)
+        return self._make_server(location, flow.local, flow.remote)
+
+    def waiting(self) -> int:
+        """How many connections wait for accept."""
+        return len(self._accepted) + len(self._deferred)
+
+    def _establish(self, caller: Caller, client: TcpListener, target: Endpoint) -> None:
+        """A connection comes in: the other socket waits for accept."""
+        source = client.source_for(target)
+        client.local = source
+        server = self._make_server(socket_location(caller), target, source)
         self.stack.counters["Tcp.PassiveOpens"] += 1
         server.peer, client.peer = client, server
         server.state = client.state = TCP_ESTABLISHED
@@ -102,10 +136,11 @@ class TcpListener(TcpStream):
             until_ns = loop.now_ns() + seconds * 10**9
             server.deferral = loop.call_at(until_ns, server.stop_deferring)
         else:
-            self._can_accept(server)
+            self.can_accept(server)
         client.queue.notify(EPOLLOUT | EPOLLWRNORM)
 
-    def _can_accept(self, server: TcpListener) -> None:
+    def can_accept(self, server: TcpListener) -> None:
+        """A connection is complete."""
         self._accepted.append(server)
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
@@ -117,7 +152,7 @@ class TcpListener(TcpStream):
         listener, self.deferred_by = self.deferred_by, None
         if listener is not None and self in listener._deferred:
             listener._deferred.remove(self)
-            listener._can_accept(self)
+            listener.can_accept(self)
 
     def inherit(self, listener: TcpListener) -> None:
         """A connection has the options of its listener: inet_csk_clone_lock()."""
@@ -127,7 +162,7 @@ class TcpListener(TcpStream):
         self.ipv6_options = dict(listener.ipv6_options)
         self.linger = listener.linger
         self.rcvbuf, self.sndbuf = listener.rcvbuf, listener.sndbuf
-        self.chose_sndbuf = listener.chose_sndbuf
+        self.chose_rcvbuf, self.chose_sndbuf = listener.chose_rcvbuf, listener.chose_sndbuf
         self.rcvtimeo_ns, self.sndtimeo_ns = listener.rcvtimeo_ns, listener.sndtimeo_ns
 
     def try_accept(self, caller: Caller) -> tuple[Socket, bytes]:
@@ -146,6 +181,10 @@ class TcpListener(TcpStream):
         """Listen no more, then reset what nobody has accepted: inet_csk_listen_stop()."""
         if self.state == TCP_LISTEN:
             self.state = TCP_CLOSE
+            self.ports.places.gone(self)
+            if self.heard is not None:
+                self.heard.close()
+                self.heard = None
             self.room.notify()
         if waiting := self._accepted + self._deferred:
             self._accepted.clear()

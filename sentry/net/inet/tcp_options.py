@@ -125,6 +125,8 @@ def _set_window(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> N
 
 
 def _get_segment(row: Option, sock: TcpStream, caller: Caller, size: int) -> bytes:
+    if sock.engine is not None and sock.engine.is_open:
+        return INT.pack(sock.engine.connection.mss)
     if sock.state not in (TCP_CLOSE, TCP_LISTEN):
         return INT.pack(MSS)
     return INT.pack(sock.tcp.values[row.number] or MSS_UNCONNECTED)
@@ -227,3 +229,10 @@ def info(state: int, sent: int, got: int, queues: tuple[int, int]) -> bytes:
     if state == TCP_LISTEN:
         fields.update(tcpi_unacked=waiting, tcpi_sacked=backlog)
     return INFO.pack(*fields.values())
+
+
+def pack_info(fields: dict[str, int]) -> bytes:
+    """struct tcp_info of what the engine tells, field by field."""
+    fields["tcpi_wscale"] = fields["tcpi_snd_wscale"] | fields["tcpi_rcv_wscale"] << 4
+    fields["tcpi_flags"] = fields["tcpi_delivery_rate_app_limited"]
+    return INFO.pack(*(fields[name] for name in INFO_FIELDS))

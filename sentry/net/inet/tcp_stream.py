@@ -25,6 +25,12 @@ from sentry.abi.socket import (
     BPF_TCP_ESTABLISHED as TCP_ESTABLISHED,
 )
 from sentry.abi.socket import (
+    BPF_TCP_SYN_RECV as TCP_SYN_RECV,
+)
+from sentry.abi.socket import (
+    BPF_TCP_SYN_SENT as TCP_SYN_SENT,
+)
+from sentry.abi.socket import (
     IPPROTO_TCP,
     MSG_MORE,
     MSG_OOB,
@@ -43,12 +49,14 @@ from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
     from sentry.loop import Timer
+    from sentry.net.inet.tcp_engine import Engine
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
 
 CONNECTED: Final = (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
 """What Tcp.CurrEstab counts."""
+CONNECTING: Final = (TCP_SYN_SENT, TCP_SYN_RECV)
 CORKED_NS: Final = 200_000_000
 SNDBUF: Final = 16384
 RCVBUF: Final = 131072
@@ -60,8 +68,8 @@ class TcpStream(InetSocket):
     """What one end has to read, and what it has to send."""
 
     __slots__ = (
-        "_held", "_held_until", "_state", "chunks", "deferral", "deferred_by", "got", "mark",
-        "peer", "queued", "sent", "stamp_ns", "tcp", "urgent", "urgent_unread",
+        "_held", "_held_until", "_state", "chunks", "deferral", "deferred_by", "engine", "got",
+        "mark", "peer", "queued", "sent", "stamp_ns", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
     requests = STREAMS
@@ -74,6 +82,8 @@ class TcpStream(InetSocket):
         self.tcp = TcpOptions()
         self.peer: Any = None
         """The other end, a TcpSocket."""
+        self.engine: Engine | None = None
+        """What has the connection, where it goes by a link: then there is no `peer`."""
         self.chunks: deque[bytes] = deque()
         self.queued = 0
         self.urgent: int | None = None
@@ -103,6 +113,15 @@ class TcpStream(InetSocket):
         if change:
             self.stack.counters["Tcp.CurrEstab"] += change
         self._state = new
+
+    @property
+    def connecting(self) -> bool:
+        """The handshake is not over."""
+        return self._state in CONNECTING
+
+    def show_state(self, state: int) -> None:
+        """As the engine says, which counts for itself."""
+        self._state = state
 
     def stop_deferring(self) -> None:
         """Something has come."""
@@ -168,7 +187,7 @@ class TcpStream(InetSocket):
 
     def stops_here(self) -> bool:
         """The urgent mark ends a read."""
-        return self.mark == 0
+        return (self.mark if self.engine is None else self.engine.connection.mark) == 0
 
     @property
     def peek_offset(self) -> bool:
@@ -201,7 +220,7 @@ class TcpStream(InetSocket):
                 continue
             part = chunk[skip : skip + limit - done]
             skip = 0
-            if not flags & MSG_TRUNC and not _put(dest, part, done):
+            if not flags & MSG_TRUNC and not put(dest, part, done):
                 break
             done += len(part)
             if flags & MSG_PEEK:
@@ -220,6 +239,8 @@ class TcpStream(InetSocket):
         return done
 
     def _receive_urgent(self, dest: Dest, flags: int) -> Received:
+        if self.engine is not None:
+            return self.engine.receive_urgent(dest, flags)
         if SO_OOBINLINE in self.options or (self.mark is None and self.urgent is None):
             raise EINVAL("no urgent data")
         if self.urgent is None:
@@ -241,10 +262,10 @@ class TcpStream(InetSocket):
 
     def at_mark(self) -> int:
         """SIOCATMARK."""
-        return int(self.mark == 0)
+        return int(self.stops_here())
 
 
-def _put(dest: Dest, part: bytes, done: int) -> bool:
+def put(dest: Dest, part: bytes | memoryview, done: int) -> bool:
     """Give the program some bytes; a bad pointer behind others only ends the receive."""
     try:
         dest.put(part)

@@ -18,7 +18,7 @@ from sentry.net.inet.address import Endpoint
 
 TIME_WAIT_SECONDS: Final = 60
 """TCP_TIMEWAIT_LEN."""
-MOST: Final = 4096
+MOST: Final = 8192
 """The oldest give way: net.ipv4.tcp_max_tw_buckets, a ceiling of ours."""
 
 
@@ -36,11 +36,15 @@ class Remains(Struct, eq=False):
     expires_ns: int
     """On CLOCK_MONOTONIC."""
     shares_port: bool = False
+    by_link: bool = False
+    """The engine has it, too, and says when it goes."""
     listening: bool = False
 
     @property
     def holds_way(self) -> bool:
         """Nobody may connect to the same place from the same port yet: tcp_twsk_unique()."""
+        if self.by_link:
+            return True
         second = self.expires_ns - (TIME_WAIT_SECONDS - 1) * 10**9
         return self.state != BPF_TCP_TIME_WAIT or time.monotonic_ns() < second
 

@@ -301,10 +301,10 @@ def to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:
     """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
-    connected = ports.places.connected(packet.target, packet.source)
+    connected = ports.places.connected(packet.target, packet.source, packet.index)
     if connected is not None:
         return cast("UdpSocket", connected)
-    group = ports.places.group(packet.target)
+    group = ports.places.group(packet.target, packet.index)
     if group is None:
         return None
     first = next(iter(group.socks))

@@ -32,7 +32,7 @@ from sentry.net.ip.icmp6 import Icmp6
 from sentry.net.ip.limits import ErrorLimit
 from sentry.net.ip.path_mtu import Exceptions
 from sentry.net.ip.routing import Fib
-from sentry.net.ip.seam import Arrived, Failure, Handler, Outgoing, Path
+from sentry.net.ip.seam import Arrived, Failure, Handler, Outgoing, Path, Timed
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
@@ -78,6 +78,12 @@ class IpLayer:
         """And at every failure."""
         self.is_joined: Callable[[bytes, int], bool] = lambda ip, index: False
         """Somebody is a member of a group, on an interface."""
+        self.has_room: Callable[[int], None] = lambda index: None
+        """More can go by an interface than could: for who waits for it."""
+        self.timed: list[Timed] = []
+        """Protocols that have deadlines of their own."""
+        self.on_deadline: Callable[[], None] = lambda: None
+        """One of those is due sooner than `timer` has said."""
         self.wall_ms: Callable[[], int] = lambda: 0
         """Milliseconds since 1970, for ICMP time stamps."""
 
@@ -201,13 +207,13 @@ class IpLayer:
 
     # --- out
 
-    def send(self, now_ns: int, out: Outgoing) -> None:
-        """Off it goes. Preconditions: the target is not local.
+    def send(self, now_ns: int, out: Outgoing) -> Path:
+        """Off it goes; the way that it took. Preconditions: the target is not local.
 
         Raises: ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, EMSGSIZE, and EINVAL for a source that is
         not ours.
         """
-        output.send(self, now_ns, out)
+        return output.send(self, now_ns, out)
 
     def send_or_drop(self, now_ns: int, out: Outgoing) -> None:
         """The same of what nobody waits for."""
@@ -330,12 +336,15 @@ class IpLayer:
         """When `timeout` is to be called, in ns."""
         waiting = [self.fragments4.timer(), self.fragments6.timer()]
         waiting += [link.timer() for link in self.links.values()]
+        waiting += [each.timer() for each in self.timed]
         return min((each for each in waiting if each is not None), default=None)
 
     def timeout(self, now_ns: int) -> None:
         """What is due, a bounded number of things."""
         for link in list(self.links.values()):
             link.timeout(now_ns)
+        for each in self.timed:
+            each.timeout(now_ns)
         for fragments, is_v4 in ((self.fragments4, True), (self.fragments6, False)):
             row = "Ip." if is_v4 else "Ip6"
             for key, head, first in fragments.timeout(now_ns):

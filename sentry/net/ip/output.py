@@ -31,9 +31,11 @@ MARKED: Final = (IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT)
 """Not with DF."""
 
 
-def send(layer: IpLayer, now_ns: int, out: Outgoing) -> None:
-    """ip_queue_xmit(), ip6_xmit(). Raises: what `IpLayer.send` says."""
-    if out.source and not _may_send(layer, out):
+def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
+    """ip_queue_xmit(), ip6_xmit(): by which way it went. Raises: what `IpLayer.send` says."""
+    if out.source and not (
+        len(out.source) == len(out.target) and may_send_from(layer, out.source)
+    ):
         raise EINVAL("an address that is none of the links'")
     path = layer.path(now_ns, out.target, out.index)
     source = out.source or path.source
@@ -51,14 +53,14 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> None:
         _send4(layer, now_ns, out, path, source, mtu)
     else:
         _send6(layer, now_ns, out, path, source, mtu)
+    return path
 
 
-def _may_send(layer: IpLayer, out: Outgoing) -> bool:
+def may_send_from(layer: IpLayer, source: bytes) -> bool:
     """Nothing leaves from the loopback's address, or from what is not ours: __ip_dev_find()."""
-    source = out.source
-    if len(source) != len(out.target) or source == ipv6.LOOPBACK:
+    if source == ipv6.LOOPBACK or (len(source) == 4 and ipv4.is_loopback(source)):
         return False
-    return not (len(source) == 4 and ipv4.is_loopback(source)) and layer.is_local(source)
+    return layer.is_local(source)
 
 
 def _send4(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes, mtu: int) -> None:
@@ -127,6 +129,7 @@ def _packet(out: Outgoing, pieces: tuple[Bytes, ...], size: int, header_size: in
             header_size + offload.checksum_start,
             header_size + offload.checksum_at,
             offload.segment_size,
+            offload.has_cwr,
         )
     is_v4 = len(out.target) == 4
     whole_header = header_size + out.transport_size
@@ -135,7 +138,7 @@ def _packet(out: Outgoing, pieces: tuple[Bytes, ...], size: int, header_size: in
 
 def _summed(out: Outgoing) -> tuple[Bytes, ...]:
     """The payload with its checksum, which nobody else can fill in once it is cut."""
-    start, at, _ = out.offload
+    start, at = out.offload[:2]
     if at < 0:
         return out.pieces
     whole = bytearray(b"".join(out.pieces))

@@ -110,3 +110,13 @@ class Handler(Protocol):
 
     def failed(self, now_ns: int, failure: Failure) -> bool:
         """One that may be ours did not arrive. False: nobody here sent it."""
+
+
+class Timed(Protocol):
+    """A protocol that does something when nothing comes."""
+
+    def timer(self) -> int | None:
+        """When `timeout` is to be called, in ns."""
+
+    def timeout(self, now_ns: int) -> None:
+        """What is due, a bounded number of things."""

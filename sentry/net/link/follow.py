@@ -47,6 +47,7 @@ class Uplinks:
         self._static: dict[tuple[int, bytes], bytes] = {}
         self._timer: Any = None
         self._timer_ns: int | None = None
+        layer.on_deadline = self._after
 
     async def follow(self, parts: list[bytes]) -> None:
         """A list has been shown: open and close what it says."""
@@ -90,6 +91,7 @@ class Uplinks:
         chance = int.from_bytes(os.urandom(4))
         link = EthernetLink(interface.index, interface.hardware, self._layer, chance)
         link.seen = partial(self._show, link)
+        link.on_room = partial(self._layer.has_room, interface.index)
         self._layer.links[interface.index] = link
         self._uplinks[interface.index] = Uplink(fd, link, self._loop, self._after)
 

@@ -23,6 +23,9 @@ MAX_OUTGOING: Final = 1000
 """Frames that wait for the descriptor: a txqueuelen."""
 MAX_OUTGOING_BYTES: Final = 1 << 23
 """A ceiling of ours."""
+FEW_OUTGOING: Final = 256
+FEW_OUTGOING_BYTES: Final = 1 << 20
+"""Beyond it who can wait does, rather than lose frames: as net.ipv4.tcp_limit_output_bytes."""
 
 
 class LinkPacket(Struct, frozen=True):
@@ -97,6 +100,8 @@ class EthernetLink:
         self.outgoing_bytes = 0
         self.on_output: Callable[[], None] = lambda: None
         """The first frame waits."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Fewer frames wait than `has_room` wants."""
         self.lost = 0
         """Frames for which there was no room."""
         self.seen: Callable[[bytes, bool], None] = lambda frame, is_outgoing: None
@@ -165,6 +170,11 @@ class EthernetLink:
         self.outgoing_bytes += len(frame)
         if len(self.outgoing) == 1:
             self.on_output()
+
+    @property
+    def has_room(self) -> bool:
+        """More frames have not long to wait."""
+        return len(self.outgoing) < FEW_OUTGOING and self.outgoing_bytes < FEW_OUTGOING_BYTES
 
     def take_outgoing(self, most: int, most_bytes: int) -> list[bytes]:
         """Frames for the descriptor, at least one where there is one."""

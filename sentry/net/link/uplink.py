@@ -50,7 +50,7 @@ class Uplink:
     def close(self) -> int:
         """No more of it; the descriptor, which is the caller's to close."""
         self.is_closed = True
-        self.link.on_output = lambda: None
+        self.link.on_output = self.link.on_room = lambda: None
         self._loop.watch(self._fd, 0)
         return self._fd
 
@@ -100,6 +100,8 @@ class Uplink:
                 self.link.lost += 1
                 sent = 1
             self.link.give_back(frames[sent:])
+        if self.link.has_room:
+            self.link.on_room()
         if self.link.outgoing:
             self.wants_to_send()
         self._after()

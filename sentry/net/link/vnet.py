@@ -14,6 +14,7 @@ from sentry.abi.virtio import (
     VIRTIO_NET_HDR,
     VIRTIO_NET_HDR_F_DATA_VALID,
     VIRTIO_NET_HDR_F_NEEDS_CSUM,
+    VIRTIO_NET_HDR_GSO_ECN,
     VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_TCPV4,
     VIRTIO_NET_HDR_GSO_TCPV6,
@@ -34,6 +35,8 @@ class Offload(NamedTuple):
     """Where the sum goes, which holds that of the pseudo header; -1: all is done."""
     segment_size: int = 0
     """Bytes of payload in each packet that is made of it; 0: it is one."""
+    has_cwr: bool = False
+    """The first segment of TCP alone says that the window was reduced: RFC 3168, 6.1.2."""
 
 
 NOTHING: Final = Offload()
@@ -68,6 +71,8 @@ def build(
         kind = VIRTIO_NET_HDR_GSO_UDP_L4
         if protocol == IPPROTO_TCP:
             kind = VIRTIO_NET_HDR_GSO_TCPV4 if is_v4 else VIRTIO_NET_HDR_GSO_TCPV6
+            if offload.has_cwr:
+                kind |= VIRTIO_NET_HDR_GSO_ECN
     return _HEADER.pack(
         VIRTIO_NET_HDR_F_NEEDS_CSUM,
         kind,

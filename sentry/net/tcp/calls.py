@@ -231,7 +231,7 @@ class Calls(Handshake):
 
     # --- ICMP
 
-    def _is_ours(self, seq: int) -> bool:
+    def is_under_way(self, seq: int) -> bool:
         """What an error quotes is under way: RFC 5927, 4.1."""
         place = unwrap(seq, self.snd_una)
         return self.snd_una <= place < max(self.snd_nxt, self.snd_una + 1)
@@ -244,7 +244,7 @@ class Calls(Handshake):
         """
         if self.state == TCP_CLOSE:
             return
-        if not self._is_ours(seq):
+        if not self.is_under_way(seq):
             self._count("TcpExt.OutOfWindowIcmps")
         elif self.state in (TCP_SYN_SENT, TCP_SYN_RECV):
             self._fail(number)
@@ -260,7 +260,7 @@ class Calls(Handshake):
 
     def path_mtu(self, now_ns: int, seq: int, mtu: int) -> None:
         """A packet was too large for the path: tcp_v4_mtu_reduced(), RFC 1191."""
-        if self.state == TCP_CLOSE or not self._is_ours(seq):
+        if self.state == TCP_CLOSE or not self.is_under_way(seq):
             return
         mtu = max(mtu, LEAST_MTU4 if self.flow.remote.is_v4 else LEAST_MTU6)
         if mtu >= self.mtu:

@@ -277,6 +277,12 @@ class Core:
         return max(self.sndbuf - len(self.stream), 0)
 
     @property
+    def memory(self) -> int:
+        """Bytes that it keeps, at the most; what came early counts with its holes."""
+        early = self.rcv.early.ends
+        return len(self.stream) + self.rcv.queued + (early[-1] - self.rcv.next if early else 0)
+
+    @property
     def connected(self) -> bool:
         """The handshake is over, and so is not the connection."""
         return self.was_connected and self.state != TCP_CLOSE

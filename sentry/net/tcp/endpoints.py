@@ -45,8 +45,9 @@ class Endpoints:
         connection.connect(now_ns, None if left is None else left.next_iss)
         return self.settle(now_ns, connection)
 
-    def listener_at(self, local: Endpoint) -> Listener | None:
+    def listener_for(self, flow: Flow) -> Listener | None:
         """Who listens there: on the address, else on all of its family, else on all."""
+        local = flow.local
         found = self.listeners.get(local)
         if found is None and local.is_v4:
             found = self.listeners.get(Endpoint(ANY4, local.port))
@@ -66,10 +67,10 @@ class Endpoints:
         if left is not None:
             verdict = self.time_wait.segment(now_ns, left, seg)
             iss = verdict.iss
-            if iss is None or self.listener_at(flow.local) is None:
+            if iss is None or self.listener_for(flow) is None:
                 return [] if verdict.reply is None else [(flow, verdict.reply)]
             self.time_wait.remove(flow)
-        listener = self.listener_at(flow.local)
+        listener = self.listener_for(flow)
         if listener is None:
             answer = reply_to_stray(seg)
             if answer is None:

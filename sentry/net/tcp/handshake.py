@@ -214,7 +214,7 @@ class Handshake(Timers):
 
     def _fit_send_buffer(self) -> None:
         """As much as the window makes use of, twice: tcp_sndbuf_expand()."""
-        if not self.tuning.sndbuf:
+        if not self.tuning.sndbuf and not self.shared.is_pressed:
             wanted = 2 * max(self.cc.window, INITIAL_PACKETS * self.cc.mss) * 3
             self.sndbuf = max(self.sndbuf, min(wanted, self.settings.tcp_wmem[2]))
 

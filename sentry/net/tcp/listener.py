@@ -32,7 +32,7 @@ class Listener:
 
     __slots__ = (
         "_cookies_ns", "_wheel", "accepted", "backlog", "defer_seconds", "on_change", "outgoing",
-        "requests", "shared", "tuning",
+        "requests", "shared", "tuning", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Listener:
         """TCP_DEFER_ACCEPT."""
         self.on_change = on_change
         """Called when a connection can be accepted."""
+        self.waiting: Callable[[], int] = lambda: 0
+        """How many connections wait for accept(2) elsewhere."""
         self.requests: dict[Flow, Request] = {}
         self.accepted: deque[Connection] = deque()
         self.outgoing: list[tuple[Flow, Outgoing]] = []
@@ -60,7 +62,7 @@ class Listener:
     @property
     def is_full(self) -> bool:
         """No more can wait for accept(2): sk_acceptq_is_full()."""
-        return len(self.accepted) > self.backlog
+        return len(self.accepted) + self.waiting() > self.backlog
 
     def take(self) -> list[tuple[Flow, Outgoing]]:
         """The segments that are to be sent."""

@@ -218,7 +218,8 @@ class Receiving(Acknowledgements):
         if read <= self.rcv_space:
             return
         settings = self.settings
-        if settings.tcp_moderate_rcvbuf and not self.tuning.rcvbuf:
+        may_grow = settings.tcp_moderate_rcvbuf and not self.shared.is_pressed
+        if may_grow and not self.tuning.rcvbuf:
             wanted = 2 * read + 16 * self.advmss
             wanted += wanted * 2 * (read - self.rcv_space) // max(self.rcv_space, 1)
             scale = settings.tcp_adv_win_scale

@@ -92,3 +92,5 @@ class Shared(Struct):
     challenges: Challenges = field(default_factory=Challenges)
     counters: Counter[str] = field(default_factory=Counter)
     """As in /proc/net/snmp and netstat: "Tcp.OutRsts", "TcpExt.TCPTimeouts"."""
+    is_pressed: bool = False
+    """Buffers do not grow any more: net.ipv4.tcp_mem."""

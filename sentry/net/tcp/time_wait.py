@@ -5,7 +5,7 @@ RFC 9293, 3.6.1; RFC 6191 for who comes again meanwhile; tcp_timewait_state_proc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from msgspec import Struct
@@ -76,12 +76,14 @@ class Verdict(Struct):
 class TimeWait:
     """Those of one network namespace; net.ipv4.tcp_max_tw_buckets at most."""
 
-    __slots__ = ("_shared", "_table", "_wheel")
+    __slots__ = ("_shared", "_table", "_wheel", "on_change")
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._table: dict[Flow, Remains] = {}
         self._wheel: Wheel[Flow] = Wheel()
+        self.on_change: Callable[[Flow], None] = lambda flow: None
+        """Called when one comes, changes its state, or has gone."""
 
     def __len__(self) -> int:
         return len(self._table)
@@ -109,11 +111,13 @@ class TimeWait:
             connection.ts_recent_ns, connection.ts_offset,
         )  # fmt: skip
         self._wheel.set(flow, now_ns + seconds * SECOND)
+        self.on_change(flow)
 
     def remove(self, flow: Flow) -> None:
         """It is over: its time is, a reset has come, or a new connection begins."""
-        self._table.pop(flow, None)
-        self._wheel.drop(flow)
+        if self._table.pop(flow, None) is not None:
+            self._wheel.drop(flow)
+            self.on_change(flow)
 
     def may_reuse(self, now_ns: int, flow: Flow, *, is_loopback: bool) -> bool:
         """Whether connect(2) may begin anew here: tcp_twsk_unique(), RFC 6191.
@@ -141,6 +145,7 @@ class TimeWait:
         """Forget those whose time is over."""
         for flow in self._wheel.due(now_ns):
             del self._table[flow]
+            self.on_change(flow)
 
     # --- segments
 
@@ -193,6 +198,7 @@ class TimeWait:
         left.rcv_nxt = end
         self._renew(now_ns, left, seg)
         left.answered_ns = None
+        self.on_change(left.flow)
         return Verdict(self._answer(now_ns, left))
 
     def _is_old(self, left: Remains, seg: Arrived) -> bool:

@@ -119,6 +119,8 @@ class Wire:
                 (host, frame) for host in self.hosts
                 for frame in host.link.take_outgoing(10_000, 1 << 30)
             ]  # fmt: skip
+            for host in self.hosts:
+                host.link.on_room()
             if not moved:
                 return
             for sender, frame in moved:

@@ -35,7 +35,7 @@ class Sock:
         self.remote: Endpoint | None = None
         self.options = {SO_REUSEADDR}
         self.v6only = self.shares_port = self.listening = False
-        self.owner_uid = 0
+        self.owner_uid = self.device = 0
         self.port_range = (100, 102)
 
 

@@ -57,10 +57,10 @@ def test_listener_of_an_address_comes_before_that_of_all() -> None:
     made = {ip: Listener(endpoints.shared, 1) for ip in (LEFT.ip, ANY4, ANY6)}
     for ip in (ANY6, ANY4, LEFT.ip):
         endpoints.listeners[Endpoint(ip, 5)] = made[ip]
-        assert endpoints.listener_at(Endpoint(LEFT.ip, 5)) is made[ip]
+        assert endpoints.listener_for(Flow(Endpoint(LEFT.ip, 5), RIGHT)) is made[ip]
 
-    assert endpoints.listener_at(Endpoint(b"\x20" + bytes(15), 5)) is made[ANY6]
-    assert endpoints.listener_at(Endpoint(LEFT.ip, 6)) is None
+    assert endpoints.listener_for(Flow(Endpoint(b"\x20" + bytes(15), 5), RIGHT)) is made[ANY6]
+    assert endpoints.listener_for(Flow(Endpoint(LEFT.ip, 6), RIGHT)) is None
 
 
 def test_two_connections_between_the_same_two_are_one_too_many() -> None:

@@ -1,0 +1,324 @@
+"""What stands between a TCP socket and the engine: connections and listeners by a link.
+
+A connection of the engine has what a program sees of it, and the socket shows that: its states,
+its errors, what can be read. The engine goes on by itself when the socket is closed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.poll import EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, EPOLLWRNORM
+from sentry.abi.socket import (
+    BPF_TCP_CLOSE as TCP_CLOSE,
+)
+from sentry.abi.socket import (
+    BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
+)
+from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC
+from sentry.errors import EAGAIN
+from sentry.net.inet.error_queue import wants_errors
+from sentry.net.inet.leaving import plain
+from sentry.net.inet.tcp_options import pack_info
+from sentry.net.inet.tcp_stream import put
+from sentry.net.inet.tcp_tuning import tune
+from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
+from sentry.net.socket import Received
+from sentry.net.tcp.info import info
+from sentry.net.tcp.listener import Listener
+from sentry.net.tcp.settings import SECOND, Tuning
+
+if TYPE_CHECKING:
+    from sentry.net.inet.tcp_link import TcpByLink
+    from sentry.net.inet.tcp_listener import TcpListener
+    from sentry.net.tcp.connection import Connection
+    from sentry.vfs.file import Dest, Source
+
+PIECE: Final = 65536
+"""Bytes that are copied from a program at a time."""
+ORPHAN_SECONDS: Final = 86400
+"""Longer than the engine lets a connection live that no socket holds."""
+CONFIRM_NS: Final = SECOND
+"""So often a neighbour is told that it is heard."""
+
+
+class Engine:
+    """A connection, and its socket as long as it has one."""
+
+    __slots__ = (
+        "_confirmed_ns", "_left", "_place", "_shown", "_sock", "_urgent_count", "_waits_for_room",
+        "charged", "connection", "device", "due_ns", "index", "layer", "tos", "ttl",
+    )  # fmt: skip
+
+    def __init__(self, layer: TcpByLink, connection: Connection, sock: Any) -> None:
+        self.layer = layer
+        self.connection = connection
+        self._sock: Any = sock
+        """None: it is closed."""
+        self.charged = 0
+        """Bytes that the layer counts for it."""
+        self.due_ns: int | None = None
+        self.index = 0
+        """The interface by which it went last."""
+        self.device = sock.device
+        """The one by which it has to go, or 0."""
+        self.tos = self.ttl = 0
+        self._left: Remains | None = None
+        self._confirmed_ns = 0
+        self._urgent_count = 0
+        self._place = connection.rcv.next
+        self._waits_for_room = False
+        self._shown: tuple[Any, ...] = ()
+        sock.engine = self
+        connection.on_change = self._changed
+        self.tune_packets()
+        self._changed()
+
+    # --- what the socket shows
+
+    def _changed(self) -> None:
+        """Something can be asked anew."""
+        sock, one = self._sock, self.connection
+        if sock is None:
+            return
+        events = 0
+        sock.queued = one.rcv.queued
+        sock.urgent_unread = one.urgent
+        if not sock.chose_rcvbuf:
+            sock.rcvbuf = one.rcvbuf
+        if not sock.chose_sndbuf:
+            sock.sndbuf = one.sndbuf
+        if one.rcv.next != self._place:
+            self._place = one.rcv.next
+            sock.stamp_ns = time.time_ns()
+            if one.readable:
+                events |= EPOLLIN | EPOLLRDNORM
+        if self._waits_for_room and one.writable:
+            self._waits_for_room = False
+            events |= EPOLLOUT | EPOLLWRNORM
+        shown = one.state, one.eof, one.reset, one.read_shut, one.write_shut
+        if shown != self._shown or one.error:
+            self._shown = shown
+            sock.show_state(one.state)
+            sock.eof, sock.reset, sock.read_shut, sock.write_shut = shown[1:]
+            sock.so_error = one.take_error() or sock.so_error
+            sock.queue.notify()
+        elif events:
+            sock.queue.notify(events)
+        if one.urgent_count != self._urgent_count:
+            self._urgent_count = one.urgent_count
+            sock.urge()
+            sock.queue.notify(EPOLLPRI)
+
+    @property
+    def wants_errors(self) -> bool:
+        """IP_RECVERR, IPV6_RECVERR."""
+        sock = self._sock
+        return sock is not None and bool(wants_errors(sock, self.connection.flow.remote))
+
+    @property
+    def is_open(self) -> bool:
+        """More may come, or be sent."""
+        return self.connection.state != TCP_CLOSE
+
+    def has_enough(self) -> bool:
+        """SO_RCVLOWAT."""
+        return self.connection.readable
+
+    def has_room(self) -> bool:
+        """EPOLLOUT. False: it is told when there is."""
+        is_writable = self.connection.writable and not self.layer.is_full()
+        self._waits_for_room = not is_writable
+        return is_writable
+
+    def queues(self) -> tuple[int, int]:
+        """Bytes that wait to be read, and that were not acknowledged."""
+        return self.connection.rcv.queued, len(self.connection.stream)
+
+    def info(self) -> bytes:
+        """struct tcp_info."""
+        return pack_info(info(self.connection, self.layer.clock()))
+
+    # --- bytes
+
+    def send(self, source: Source, flags: int) -> int:
+        """sendmsg(2). Raises: EAGAIN, EPIPE."""
+        one, now_ns = self.connection, self.layer.clock()
+        done = 0
+        while source.count and one.room and not self.layer.is_full():
+            data = bytes(source.get(min(source.count, PIECE, one.room)))
+            has_more = source.count and one.room > len(data)
+            if flags & MSG_OOB and not source.count:
+                done += one.send_urgent(now_ns, data)
+            elif flags & MSG_MORE or has_more:
+                done += one.send_more(now_ns, data)
+            else:
+                done += one.send(now_ns, data)
+            self.layer.after(now_ns, self)
+        if source.count:
+            self._waits_for_room = True
+            if not done:
+                raise EAGAIN("buffers are full")
+        return done
+
+    def receive(self, dest: Dest, flags: int, skip: int) -> int | None:
+        """recvmsg(2), behind so many bytes. None: there is nothing."""
+        one, size = self.connection, dest.count
+        mark = one.mark
+        if mark:
+            size = min(size, mark)
+        pieces = one.peek(size or 1, skip)
+        if not pieces:
+            return None
+        done = 0
+        for piece in pieces if size else ():
+            if not flags & MSG_TRUNC and not put(dest, piece, done):
+                break
+            done += len(piece)
+        if done and not flags & MSG_PEEK:
+            now_ns = self.layer.clock()
+            one.receive(now_ns, done)
+            self.layer.after(now_ns, self)
+        return done
+
+    def receive_urgent(self, dest: Dest, flags: int) -> Received:
+        """MSG_OOB. Raises: EINVAL, EAGAIN."""
+        byte = self.connection.receive_urgent(peek=bool(flags & MSG_PEEK))
+        self._sock.urgent_unread = self.connection.urgent
+        if byte is None:
+            return Received(0)
+        if dest.count:
+            dest.put(bytes([byte]))
+        return Received(1, flags=MSG_OOB)
+
+    # --- options
+
+    def tune_packets(self) -> None:
+        """What stands in headers of IP."""
+        sock = self._sock
+        is_v4 = self.connection.flow.remote.is_v4
+        self.tos = sock.ip_options[abi.IP_TOS] if is_v4 else sock.ipv6_options[abi.IPV6_TCLASS]
+        self.ttl = sock.hops if is_v4 else sock.hops6
+        self.device = sock.device
+
+    def tuned(self, level: int, name: int) -> None:
+        """An option of the socket was set."""
+        sock, one, now_ns = self._sock, self.connection, self.layer.clock()
+        self.tune_packets()
+        tune(one.tuning, sock)
+        if (level, name) == (IPPROTO_TCP, abi.TCP_CONGESTION):
+            one.set_congestion(sock.tcp.congestion.decode())
+        elif (level, name) == (IPPROTO_TCP, abi.TCP_QUICKACK):
+            if sock.tcp.values[name]:
+                one.acknowledge_soon(now_ns)
+            else:
+                one.acknowledge_late()
+        if one.connected:
+            one.set_keepalive(now_ns)
+            one.tuned(now_ns)
+        self.layer.after(now_ns, self)
+
+    # --- the end
+
+    def shut(self, how: int) -> None:
+        """shutdown(2)."""
+        now_ns = self.layer.clock()
+        self.connection.shutdown(now_ns, how)
+        self.layer.after(now_ns, self)
+
+    def over(self) -> None:
+        """Nothing more comes: a socket that did not choose its port has none any more."""
+        if self._sock is not None:
+            self._sock.leave_port()
+
+    def reset(self) -> None:
+        """connect(2) to AF_UNSPEC, and the end of what nobody has accepted."""
+        now_ns = self.layer.clock()
+        sock, self._sock = self._sock, None
+        sock.engine = None
+        self.connection.orphan = True
+        self.connection.abort(now_ns)
+        self.layer.after(now_ns, self)
+
+    def close(self, *, abort: bool) -> None:
+        """The last descriptor is closed. The engine ends what is left, and holds the port."""
+        now_ns, one = self.layer.clock(), self.connection
+        if self.is_open:
+            self._left = self.remains(one.state)
+            self.layer.hold(one.flow, self._left, ORPHAN_SECONDS)
+        self._sock.engine = None
+        self._sock = None
+        if abort:
+            one.orphan = True
+            one.abort(now_ns)
+        else:
+            one.close(now_ns)
+        self.layer.after(now_ns, self)
+
+    def remains(self, state: int) -> Remains:
+        """What holds the port without the socket."""
+        sock, flow = self._sock, self.connection.flow
+        return Remains(
+            flow.local, flow.remote, sock.family, set(sock.options), sock.v6only, sock.owner_uid,
+            state, 0, sock.shares_port, by_link=True,
+        )  # fmt: skip
+
+    def show_orphan(self) -> None:
+        """In /proc/net/tcp."""
+        if self._left is not None:
+            self._left.state = self.connection.state
+
+    # --- time
+
+    def confirm(self, now_ns: int) -> None:
+        """The neighbour on the way is reachable: something new has come."""
+        if now_ns - self._confirmed_ns >= CONFIRM_NS:
+            self._confirmed_ns = now_ns
+            remote = self.connection.flow.remote
+            self.layer.layer.confirm(now_ns, plain(remote.ip), self.device)
+
+    def timeout(self, now_ns: int) -> None:
+        """What is due."""
+        self.connection.timeout(now_ns)
+        self.layer.after(now_ns, self)
+
+
+class Listening:
+    """A socket that listens, for those outside."""
+
+    __slots__ = ("_layer", "_sock", "due_ns", "listener")
+
+    def __init__(self, layer: TcpByLink, sock: TcpListener, backlog: int) -> None:
+        self._layer = layer
+        self._sock = sock
+        self.due_ns: int | None = None
+        self.listener = Listener(layer.shared, backlog, Tuning(), self._complete)
+        self.listener.waiting = sock.waiting
+        self.tuned()
+
+    def tuned(self) -> None:
+        """An option of the socket was set."""
+        tune(self.listener.tuning, self._sock)
+        self.listener.tuning.congestion = self._sock.tcp.congestion.decode()
+        self.listener.defer_seconds = self._sock.tcp.values[abi.TCP_DEFER_ACCEPT]
+
+    def _complete(self) -> None:
+        while (connection := self.listener.accept()) is not None:
+            self._layer.adopt(self._sock, connection)
+
+    def timeout(self, now_ns: int) -> None:
+        """SYNs are answered again."""
+        self.listener.timeout(now_ns)
+        self._layer.answered(now_ns, self)
+
+    def close(self) -> None:
+        """No more of it."""
+        self.listener.close()
+        self._layer.unheard(self)
+
+
+def seconds_of(state: int) -> int:
+    """How long a port is held at the most."""
+    return TIME_WAIT_SECONDS + 1 if state == TCP_TIME_WAIT else ORPHAN_SECONDS

@@ -1,0 +1,388 @@
+"""TCP that leaves by a link, and that comes: the engine of sentry.net.tcp over `IpLayer`.
+
+Connections within the sandbox have no packets and are not here; listeners are here and there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.socket import IPPROTO_TCP
+from sentry.errors import EMSGSIZE, Errno
+from sentry.net.deadlines import Deadlines
+from sentry.net.inet.address import Endpoint, needs_scope
+from sentry.net.inet.leaving import mapped, plain
+from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
+from sentry.net.inet.tcp_listener import listening_at
+from sentry.net.inet.tcp_tuning import memory_limits, read_settings, tune
+from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.ip.seam import Arrived, Failure, Outgoing
+from sentry.net.link.vnet import Offload
+from sentry.net.tcp.connection import Connection
+from sentry.net.tcp.endpoints import Endpoints
+from sentry.net.tcp.keyed import Flow, Keyed
+from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, parse
+from sentry.net.tcp.settings import Settings, Shared, Tuning
+
+if TYPE_CHECKING:
+    from sentry.net.inet.tcp import TcpSocket
+    from sentry.net.inet.tcp_listener import TcpListener
+    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.seam import Path
+    from sentry.net.stack import Stack
+    from sentry.net.tcp import segment
+    from sentry.net.tcp.listener import Listener
+
+CHECKSUM_AT: Final = 16
+SEQUENCE: Final = slice(4, 8)
+LEAST_MTU4: Final = 552
+"""net.ipv4.route.min_pmtu: nobody is believed that a way is narrower."""
+DEFAULT_MTU: Final = 576
+"""Where there is no way back, and an answer does not arrive either."""
+DUE_AT_ONCE: Final = 64
+"""Deadlines that are met in a call."""
+ANSWER_TTL: Final = 64
+"""Of what no socket sends."""
+
+
+class Reached(Endpoints):
+    """Whose listeners are sockets, found in the table of ports."""
+
+    __slots__ = ("index", "stack")
+
+    def __init__(self, shared: Shared, stack: Stack) -> None:
+        super().__init__(shared)
+        self.stack = stack
+        self.index = 0
+        """The interface by which a segment has come."""
+
+    def listener_for(self, flow: Flow) -> Listener | None:
+        """The listener of the socket."""
+        sock = listening_at(self.stack, flow.local, flow.remote, self.index)
+        return None if sock is None or sock.heard is None else sock.heard.listener
+
+
+class TcpByLink:
+    """Of one network namespace: `Stack.tcp`."""
+
+    def __init__(self, stack: Stack, layer: IpLayer) -> None:
+        self.stack = stack
+        self.layer = layer
+        self.settings = Settings()
+        self.shared = Shared(self.settings, Keyed(os.urandom(32)), counters=stack.counters)
+        self.endpoints = Reached(self.shared, stack)
+        self.endpoints.time_wait.on_change = self._left_changed
+        self.engines: dict[Flow, Engine] = {}
+        """Connections that are not over."""
+        self.left: dict[Flow, Any] = {}
+        """What holds the port of a connection that no socket has."""
+        self.used = 0
+        """Bytes in the buffers of all."""
+        self._pressure, self._most = memory_limits(stack.sysctls)
+        self._due: Deadlines[Engine | Listening] = Deadlines()
+        self._told_ns: int | None = None
+        self._waiting: dict[int, dict[Engine, None]] = {}
+        """Who has more to send by an interface than has room there."""
+        self.clock = time.monotonic_ns
+
+    def refresh(self) -> None:
+        """Something begins: by what stands in /proc/sys now."""
+        read_settings(self.settings, self.stack.sysctls)
+        self._pressure, self._most = memory_limits(self.stack.sysctls)
+
+    # --- what sockets begin
+
+    def connect(self, sock: TcpSocket, target: Endpoint) -> Engine:
+        """A connection to somebody outside. Preconditions: the socket has its port.
+
+        Raises: EADDRNOTAVAIL.
+        """
+        self.refresh()
+        now_ns, flow = self.clock(), Flow(sock.local, target)
+        path = self.layer.path_or_none(now_ns, plain(target.ip), sock.device)
+        tuning = Tuning()
+        tune(tuning, sock)
+        tuning.congestion = sock.tcp.congestion.decode()
+        mtu = DEFAULT_MTU if path is None else path.mtu
+        connection = Connection(flow, self.shared, mtu, tuning)
+        engine = Engine(self, connection, sock)
+        made = self.endpoints.connect(now_ns, connection)
+        self.engines[flow] = engine
+        self._send_all(now_ns, engine, made)
+        self.after(now_ns, engine)
+        return engine
+
+    def listen(self, sock: TcpListener, backlog: int) -> Listening:
+        """A socket listens: from now on also to those outside."""
+        self.refresh()
+        return Listening(self, sock, backlog)
+
+    def adopt(self, sock: TcpListener, connection: Connection) -> None:
+        """A connection that came is complete: it waits for accept(2) as others do."""
+        server = sock.server_for(connection.flow)
+        self.engines[connection.flow] = Engine(self, connection, server)
+        sock.can_accept(server)
+
+    def answered(self, now_ns: int, heard: Listening) -> None:
+        """Behind each step of a listener."""
+        for flow, made in heard.listener.take():
+            self.transmit(now_ns, flow, made, ttl=ANSWER_TTL)
+        self._set_due(heard, heard.listener.timer())
+
+    def unheard(self, heard: Listening) -> None:
+        """It listens no more."""
+        self._set_due(heard, None)
+
+    # --- in
+
+    def arrived(self, now_ns: int, packet: Arrived) -> bool:
+        """tcp_v4_rcv(), tcp_v6_rcv()."""
+        counters = self.stack.counters
+        if packet.is_group or not packet.to_us:
+            return True
+        is_good = packet.checksum_is_good
+        if not is_good:
+            size = len(packet.payload)
+            before = pseudo_sum(packet.source, packet.target, IPPROTO_TCP, size)
+            is_good = not checksum(packet.payload, before)
+        seg = parse(packet.payload, is_good, packet.tos & 3)
+        if seg is None or not is_good:
+            counters["Tcp.InSegs"] += 1
+            counters["Tcp.InErrs"] += 1
+            counters["Tcp.InCsumErrors"] += not is_good
+            return True
+        flow = Flow(
+            Endpoint(mapped(packet.target), seg.destination_port),
+            Endpoint(mapped(packet.source), seg.source_port),
+        )
+        engine = self.engines.get(flow)
+        if engine is not None:
+            if self.used > self._most and seg.payload and engine.connection.rcv.queued:
+                counters["TcpExt.TCPRcvQDrop"] += 1
+                seg.payload, seg.flags = NO_PAYLOAD, seg.flags & ~FIN
+            counters["Tcp.InSegs"] += 1
+            engine.connection.segment(now_ns, seg)
+            engine.confirm(now_ns)
+            self.after(now_ns, engine)
+            return True
+        self._arrived_new(now_ns, flow, seg, packet)
+        return True
+
+    def _arrived_new(
+        self, now_ns: int, flow: Flow, seg: segment.Arrived, packet: Arrived
+    ) -> None:
+        """For no connection: a listener's, of what is left of one, or nobody's."""
+        index = packet.index
+        back = self.layer.path_or_none(now_ns, packet.source, self._scope(flow))
+        self.endpoints.index = index
+        replies = self.endpoints.segment(
+            now_ns, flow, seg, DEFAULT_MTU if back is None else back.mtu
+        )
+        for each, made in replies:
+            self.transmit(now_ns, each, made, ttl=ANSWER_TTL)
+        engine = self.engines.get(flow)
+        if engine is not None:
+            self.after(now_ns, engine)
+        sock = listening_at(self.stack, flow.local, flow.remote, index)
+        if sock is not None and sock.heard is not None:
+            self.answered(now_ns, sock.heard)
+
+    def failed(self, now_ns: int, failure: Failure) -> bool:
+        """tcp_v4_err(), tcp_v6_err()."""
+        quoted = failure.quoted
+        ours, theirs = int.from_bytes(quoted[:2]), int.from_bytes(quoted[2:4])
+        flow = Flow(
+            Endpoint(mapped(failure.source), ours), Endpoint(mapped(failure.target), theirs)
+        )
+        engine = self.engines.get(flow)
+        if engine is None:
+            return False
+        connection, sequence = engine.connection, int.from_bytes(quoted[SEQUENCE])
+        is_ours = connection.is_under_way(sequence)
+        if failure.number == EMSGSIZE.number:
+            least = LEAST_MTU4 if flow.remote.is_v4 else 0
+            connection.path_mtu(now_ns, sequence, max(failure.info, least))
+        elif failure.number:
+            is_told = engine.wants_errors
+            connection.icmp_error(now_ns, sequence, failure.number, is_told=is_told)
+        self._set_due(engine, now_ns)  # once the layer knows what was learned of the way
+        return is_ours
+
+    # --- out
+
+    def after(self, now_ns: int, engine: Engine) -> None:
+        """Behind each step of a connection: what it sends, and what becomes of it."""
+        connection = engine.connection
+        if self.engines.get(connection.flow) is not engine:
+            self._account(engine)
+            return
+        while connection.is_over or self._has_room(engine):
+            made = self.endpoints.settle(now_ns, connection)
+            if not made:
+                break
+            self._send_all(now_ns, engine, made)
+        else:
+            self._waiting.setdefault(engine.index, {})[engine] = None
+        self._account(engine)
+        if connection.is_over:
+            self._forget(engine)
+        else:
+            engine.show_orphan()
+            self._set_due(engine, connection.timer())
+
+    def _send_all(
+        self, now_ns: int, engine: Engine, made: list[tuple[Flow, segment.Outgoing]]
+    ) -> None:
+        for flow, each in made:
+            path = self.transmit(
+                now_ns, flow, each, tos=engine.tos, ttl=engine.ttl, index=engine.device,
+                on_error=engine.connection,
+            )  # fmt: skip
+            if path is None:
+                continue
+            engine.index = path.interface
+            if path.mtu != engine.connection.mtu:
+                engine.connection.set_mtu(path.mtu)
+
+    def transmit(
+        self, now_ns: int, flow: Flow, made: segment.Outgoing, *, tos: int = 0, ttl: int,
+        index: int = 0, on_error: Connection | None = None,
+    ) -> Path | None:  # fmt: skip
+        """One segment goes; by which way. None: there is none, and it is as lost."""
+        source, target = plain(flow.local.ip), plain(flow.remote.ip)
+        head = made.header
+        total = pseudo_sum(source, target, IPPROTO_TCP, len(head) + made.size)
+        head = head[:CHECKSUM_AT] + total.to_bytes(2) + head[CHECKSUM_AT + 2 :]
+        out = Outgoing(
+            target, IPPROTO_TCP, (head, *made.pieces), source, tos & ~3 | made.ecn, ttl,
+            index or self._scope(flow),
+        )  # fmt: skip
+        has_cwr = bool(made.gso_size and head[13] & CWR)
+        out.offload = Offload(0, CHECKSUM_AT, made.gso_size, has_cwr)
+        out.transport_size = len(head)
+        self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
+        try:
+            return self.layer.send(now_ns, out)
+        except Errno as error:
+            self.stack.counters["Ip.OutDiscards" if len(target) == 4 else "Ip6OutDiscards"] += 1
+            if on_error is not None:
+                on_error.soft_error = error.number
+            return None
+
+    def _scope(self, flow: Flow) -> int:
+        """By which interface there is a way to an address that each link has; 0: to any other."""
+        if not needs_scope(flow.remote.ip):
+            return 0
+        holder = self.stack.interfaces.holder(plain(flow.local.ip))
+        return 0 if holder is None else holder.index
+
+    # --- room
+
+    def _has_room(self, engine: Engine) -> bool:
+        link = self.layer.links.get(engine.index)
+        return link is None or link.has_room
+
+    def has_room(self, index: int) -> None:
+        """A link has: who has waited longest goes on."""
+        waiting, link = self._waiting.get(index), self.layer.links.get(index)
+        while waiting and link is not None and link.has_room:
+            engine = next(iter(waiting))
+            del waiting[engine]
+            if not engine.connection.is_over:
+                self.after(self.clock(), engine)
+
+    def _account(self, engine: Engine) -> None:
+        """net.ipv4.tcp_mem."""
+        charge = engine.connection.memory
+        self.used += charge - engine.charged
+        engine.charged = charge
+        self.shared.is_pressed = self.used > self._pressure
+
+    def is_full(self) -> bool:
+        """No more memory for what is to be sent."""
+        return self.used > self._most
+
+    # --- the end
+
+    def _forget(self, engine: Engine) -> None:
+        """A connection is over. What a program has not read of it is still there."""
+        flow = engine.connection.flow
+        del self.engines[flow]
+        self._due.drop(engine)
+        self._waiting.get(engine.index, {}).pop(engine, None)
+        engine.over()
+        if flow in self.left and self.endpoints.time_wait.get(flow) is None:
+            self.release(flow)
+
+    def hold(self, flow: Flow, left: Any, seconds: int) -> None:
+        """The port stays taken, without a socket."""
+        self.left[flow] = left
+        self.stack.ports_of(IPPROTO_TCP).ended.add(left, seconds)
+
+    def release(self, flow: Flow) -> None:
+        """And is free again."""
+        left = self.left.pop(flow, None)
+        if left is not None:
+            self.stack.ports_of(IPPROTO_TCP).ended.remove(left)
+
+    def _left_changed(self, flow: Flow) -> None:
+        """Something has come into the table of TIME_WAIT, has changed there, or has gone."""
+        left = self.endpoints.time_wait.get(flow)
+        if left is None:
+            self.release(flow)
+            return
+        engine, known = self.engines.get(flow), self.left.get(flow)
+        if known is None and engine is not None:
+            known = engine.remains(left.state)
+        if known is not None:
+            known.state = left.state
+            self.hold(flow, known, seconds_of(left.state))
+        self._tell(self.endpoints.time_wait.timer())
+
+    # --- time
+
+    def _set_due(self, what: Engine | Listening, at_ns: int | None) -> None:
+        """An earlier one is left where it is: to be called too early does no harm."""
+        if at_ns is None:
+            if what.due_ns is not None:
+                what.due_ns = None
+                self._due.drop(what)
+            return
+        if what.due_ns is None or at_ns < what.due_ns:
+            what.due_ns = at_ns
+            self._due.set(what, at_ns)
+        self._tell(at_ns)
+
+    def _tell(self, at_ns: int | None) -> None:
+        """It is due, which may be sooner than was said."""
+        if at_ns is not None and (self._told_ns is None or at_ns < self._told_ns):
+            self._told_ns = at_ns
+            self.layer.on_deadline()
+
+    def timer(self) -> int | None:
+        """When `timeout` is to be called."""
+        both = self._due.first_ns(), self.endpoints.time_wait.timer()
+        self._told_ns = min((each for each in both if each is not None), default=None)
+        return self._told_ns
+
+    def timeout(self, now_ns: int) -> None:
+        """What is due, not too much at once."""
+        for _ in range(DUE_AT_ONCE):
+            what = self._due.take_due(now_ns)
+            if what is None:
+                break
+            what.due_ns = None
+            what.timeout(now_ns)
+        self.endpoints.time_wait.timeout(now_ns)
+
+
+def plug(stack: Stack) -> None:
+    """Let TCP of a stack go by its links. Preconditions: `stack.ip` is there."""
+    assert stack.ip is not None
+    made = stack.tcp = TcpByLink(stack, stack.ip)
+    for is_v4 in (True, False):
+        stack.ip.handlers[is_v4, IPPROTO_TCP] = made
+    stack.ip.timed.append(made)
+    stack.ip.has_room = made.has_room

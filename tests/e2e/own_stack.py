@@ -1,0 +1,100 @@
+"""A container with a stack of its own, a program of the host in another namespace, and a veth."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.bundle import Bundle
+from tests.e2e.client import Client
+from tests.e2e.talker import Talker
+
+
+class Outside:
+    """A program of the host in a namespace of its own, at the other end of the veth."""
+
+    def __init__(self, program: str) -> None:
+        self.talker = Talker(["unshare", "--net", sys.executable, "-uc", program])
+        self.pid = self.talker.process.pid
+        assert self.talker.hear() == "ready"
+
+    def do(self, line: str) -> str:
+        self.talker.say(f"print({line}, flush=True)")
+        return self.talker.hear()
+
+    def begin(self, line: str) -> None:
+        self.talker.say(line)
+
+
+def ip(pid: int, *commands: str) -> None:
+    for command in commands:
+        subprocess.run(["nsenter", f"--target={pid}", "--net", "ip", *command.split()], check=True)
+
+
+@contextmanager
+def outside_of(program: str) -> Iterator[Outside]:
+    """While it runs: it says that it is ready, and does what it hears."""
+    made = Outside(program)
+    yield made
+    made.talker.end()
+
+
+class Inside(Talker):
+    """A program of a container whose network namespace is `pid`'s."""
+
+    pid = -1
+
+    def do(self, line: str) -> str:
+        self.say(line)
+        return self.hear()
+
+
+def plug(pid: int, outside: int, number: int = 0) -> None:
+    """A veth between the two: 10.9.N.2 and fd09:N::2 to 10.9.N.1 and fd09:N::1."""
+    name = f"eth{number}"
+    ip(pid, f"link add {name} type veth peer name {name} netns {outside}")
+    for each, last in ((pid, 2), (outside, 1)):
+        ip(each, f"addr add 10.9.{number}.{last}/24 dev {name}")
+        ip(each, f"addr add fd09:{number}::{last}/64 dev {name} nodad", f"link set {name} up")
+    for each in (pid, outside):
+        while not reaches_groups(each, name):
+            os.sched_yield()
+
+
+def reaches_groups(pid: int, name: str) -> bool:
+    """The host's kernel says a while after a link is up that IPv6 goes by it."""
+    command = ["nsenter", f"--target={pid}", "--net", "ip", "-6", "route", "show", "table", "all"]
+    return f"multicast ff00::/8 dev {name}" in subprocess.check_output(command, text=True)
+
+
+@contextmanager
+def inside_of(
+    program: str, place: Path, rootfs: Path, outside: Outside, *flags: str
+) -> Iterator[Inside]:
+    """The container's end of a veth is in its namespace before it starts."""
+    bundle = Bundle(place / "bundle", rootfs).args("python3", "-uc", program)
+    bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
+    names = ["CAP_NET_RAW", "CAP_NET_BIND_SERVICE"]
+    sets = ("bounding", "effective", "permitted")
+    bundle.document["process"]["capabilities"] = dict.fromkeys(sets, names)
+    holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
+    holder.hear()
+    pid = holder.process.pid
+    plug(pid, outside.pid)
+    for each in (pid, outside.pid):
+        ip(each, "link set lo up")
+    ip(pid, "route add default via 10.9.0.1")
+    others = [each for each in bundle.document["linux"]["namespaces"] if each["type"] != "network"]
+    network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
+    bundle.document["linux"]["namespaces"] = [*others, network]
+    client, path = Client(bundle), bundle.write()
+    made = Inside(client.command(*flags, "run", f"--bundle={path}", "c"))
+    made.pid = pid
+    assert made.hear() == "ready"
+    yield made
+    made.end()
+    holder.end()
