@@ -24,7 +24,6 @@ NEVER_LATE = frozenset(
     {
         "sentry.net.egress",
         "sentry.net.names",
-        "sentry.net.tcp",
         "sentry.platform.unicorn",
         "sentry.platform.unicorn_cpuid",
         "sentry.syscalls.compat",

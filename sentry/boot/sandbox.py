@@ -112,6 +112,7 @@ class Sandbox:
 
 def preload(platform: str) -> None:
     """Import and read what is needed later: inside the sandbox there are no files."""
+    importlib.import_module("_blake2")  # a file in some builds of Python: sentry.net.tcp
     if platform == "unicorn":
         importlib.import_module("sentry.platform.unicorn").preload()
         return

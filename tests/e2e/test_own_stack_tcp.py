@@ -95,18 +95,20 @@ for line in sys.stdin:
 """
 FLOOD = """
 import os, random, socket, struct, sys
-raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
 def total(data):
     found = sum(struct.unpack(f">{len(data) // 2}H", data))
     while found >> 16:
         found = (found & 0xFFFF) + (found >> 16)
     return ~found & 0xFFFF
-ends = socket.inet_aton("10.9.0.1") + socket.inet_aton("10.9.0.2")
 for number in range(int(sys.argv[1])):
+    # the answers go by the default route, and who gets them knows no such address
+    ends = socket.inet_aton(f"192.0.2.{number % 250}") + socket.inet_aton("10.9.0.2")
+    first = struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0)
     head = struct.pack(">HHIIBBHHH", 1024 + number % 30000, 7, number, 0, 80, 2, 1000, 0, 0)
     sum_ = total(ends + struct.pack(">HH", 6, 20) + head)
-    raw.sendto(head[:16] + struct.pack(">H", sum_) + head[18:], ("10.9.0.2", 0))
+    raw.sendto(first + ends + head[:16] + struct.pack(">H", sum_) + head[18:], ("10.9.0.2", 0))
 """
 
 
@@ -119,7 +121,6 @@ def outside() -> Iterator[Outside]:
 @pytest.fixture
 def inside(tmp_path: Path, debian: Path, outside: Outside) -> Iterator[Inside]:
     with inside_of(PROGRAM, tmp_path, debian, outside, "--TESTONLY-own-stack") as made:
-        made.hear = made.hear  # type: ignore[method-assign]
         yield made
 
 
@@ -175,16 +176,17 @@ def test_listener_is_reached_by_the_loopback_and_by_the_link(
     inside: Inside, outside: Outside
 ) -> None:
     inside.say("server = listen('0.0.0.0', 7)")
-    inside.say("near = connect('127.0.0.1', 7)")
-    assert do(inside, "accept(server).getpeername()[0]") == "127.0.0.1"
-    inside.say("near = connect('10.9.0.2', 7)")
-    assert do(inside, "accept(server).getpeername()[0]") == "10.9.0.2"
+    inside.say("held = []")
+    for address in ("127.0.0.1", "10.9.0.2"):
+        inside.say(f"held.append(connect({address!r}, 7))")
+        inside.say("held.append(accept(server))")
+        assert do(inside, "held[-1].getpeername()[0]") == address
     outside.begin("kept = connect('10.9.0.2', 7)")
-    inside.say("far = accept(server)")
-    assert do(inside, "far.getpeername()[0]") == "10.9.0.1"
+    inside.say("held.append(accept(server))")
+    assert do(inside, "held[-1].getpeername()[0]") == "10.9.0.1"
     assert do(inside, "states(7)") == "['01', '01', '01', '0A']"
     assert outside.do("kept.getpeername()") == "('10.9.0.2', 7)"
-    inside.say("server.setsockopt(socket.SOL_SOCKET, 25, b'lo')")
+    assert do(inside, "server.setsockopt(socket.SOL_SOCKET, 25, b'lo')") == "None"
     assert outside.do("attempt('10.9.0.2', 7)") == "ECONNREFUSED"
 
 
@@ -196,7 +198,7 @@ def test_many_short_connections_leave_nothing_but_their_time(
     outside.begin("print(rounds('10.9.0.2', 7, 200), flush=True)")
     assert do(inside, "serve(server, 200)") == "200"
     assert outside.talker.hear() == "200"
-    assert do(inside, "set(states(7))") == "{'0A', '06'}"
+    assert do(inside, "sorted(set(states(7)))") == "['06', '0A']"
     outside.begin("server = listen('10.9.0.1', 9)")
     inside.say("print(rounds('10.9.0.1', 9, 200), flush=True)")
     assert outside.do("serve(server, 200)") == "200"
@@ -206,14 +208,6 @@ def test_many_short_connections_leave_nothing_but_their_time(
 def test_listener_under_a_flood_of_syns_is_reached(inside: Inside, outside: Outside) -> None:
     inside.say("server = listen('0.0.0.0', 7, 16)")
     assert do(inside, "1") == "1"
-    ip(outside.pid, "route add blackhole 10.9.0.3/32")
-    # the answers must not end what the flood has begun
-    subprocess.run(
-        ["nsenter", f"--target={outside.pid}", "--net", "sh", "-c",
-         "nft 'add table f; add chain f o { type filter hook output priority 0; }; "
-         "add rule f o tcp flags rst drop'"],
-        check=True,
-    )  # fmt: skip
     flood = ["nsenter", f"--target={outside.pid}", "--net", "python3", "-c", FLOOD, "20000"]
     with subprocess.Popen(flood) as flooding:
         outside.begin("kept = connect('10.9.0.2', 7)")
@@ -231,7 +225,8 @@ def test_stack_whose_link_goes_times_out_and_goes_on_when_it_is_back(
 ) -> None:
     outside.begin("server = listen('10.9.0.1', 9)")
     inside.say("kept = connect('10.9.0.1', 9)")
-    outside.begin("kept = accept(server)")
+    assert outside.do("(kept := accept(server)).getpeername()[0]") == "10.9.0.2"
+    assert do(inside, "kept.getpeername()") == "('10.9.0.1', 9)"
     ip(inside.pid, "link set eth0 down")
     assert do(inside, "kept.send(b'later')") == "5"
     ip(inside.pid, "link set eth0 up")

@@ -148,7 +148,7 @@ class TcpSocket(TcpEnding):
         source = self.source_for(target)
         ip = source.ip[12:] if source.is_v4 else source.ip
         assert self.stack.ip is not None
-        if not may_send_from(self.stack.ip, ip):
+        if source == self.local and not may_send_from(self.stack.ip, ip):
             raise EINVAL("an address that no link has")
         self.local = source
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from hashlib import blake2b
 from typing import Final, NamedTuple
+
+from _blake2 import blake2b  # as hashlib has it, which would load OpenSSL
 
 from sentry.net.inet.address import Endpoint
 
