@@ -152,13 +152,13 @@ def main() -> None:
             amount = args.rounds if case.startswith("rounds") else args.mib
             found: dict[str, list[float]] = {way.name: [] for way in ways}
             for _ in range(args.times):
-                for way in ways:
-                    found[way.name].append(amount / measure(way, folder, case, amount))
+                for each in ways:
+                    found[each.name].append(amount / measure(each, folder, case, amount))
             unit = "/s" if case.startswith("rounds") else "MiB/s"
             medians = {name: statistics.median(rates) for name, rates in found.items()}
             base = medians["ours, --network=host"]
-            for name, rate in medians.items():
-                print(f"{case:12} {name:24} {rate:10.1f} {unit:6} {rate / base:6.2f}", flush=True)
+            for way, rate in medians.items():
+                print(f"{case:12} {way:24} {rate:10.1f} {unit:6} {rate / base:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

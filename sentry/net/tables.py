@@ -223,9 +223,11 @@ def _addresses6(stack: Stack) -> Lines:
 
 def _sockstat(stack: Stack) -> Lines:
     count = yield from _counted(stack, AF_INET)
+    orphans, pages = (0, 0) if stack.tcp is None else stack.tcp.totals()
     yield (
         f"sockets: used {len(stack.sockets)}\n"
-        f"TCP: inuse {count['tcp']} orphan 0 tw {count['ended']} alloc {count['tcp']} mem 0\n"
+        f"TCP: inuse {count['tcp']} orphan {orphans} tw {count['ended']} alloc {count['tcp']} "
+        f"mem {pages}\n"
         f"UDP: inuse {count['udp']} mem 0\nUDPLITE: inuse {count['udplite']}\n"
         f"RAW: inuse {count['raw']}\nFRAG: inuse 0 memory 0\n"
     )

@@ -122,13 +122,14 @@ class FdTable:
 
     # --- closing
 
-    def close(self, caller: Caller, fd: int) -> None:
-        """close(2). Raises: EBADF."""
+    def close(self, caller: Caller, fd: int) -> FileDescription:
+        """close(2): what it was. Raises: EBADF."""
         file = self.get_raw(fd)
         self._files[fd] = None
         self._cloexec.discard(fd)
         self._lowest = min(self._lowest, fd)
         self._closed(caller, file)
+        return file
 
     def _closed(self, caller: Caller, file: FileDescription) -> None:
         locks = file.inode.locks

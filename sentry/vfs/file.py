@@ -338,6 +338,15 @@ class FileDescription:
     def release(self) -> None:
         """Nobody uses it any more."""
 
+    @property
+    def lingers(self) -> bool:
+        """close(2) of it does not end at once."""
+        return False
+
+    def linger_on(self, caller: Caller) -> Result:
+        """Until it does. Preconditions: it `lingers`."""
+        return 0
+
     def flush(self, caller: Caller) -> None:
         """A descriptor of it is being closed (network file systems write back here)."""
 

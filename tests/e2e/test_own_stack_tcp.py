@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
 ]
 PROGRAM = """
-import errno, hashlib, random, select, socket, struct, sys, threading, traceback
+import errno, hashlib, random, select, socket, struct, sys, threading, time, traceback
 def family(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 def listen(address, port, backlog=64):
@@ -85,6 +85,22 @@ def serve(listener, many):
 def states(port):
     rows = [row.split() for row in open("/proc/net/tcp")][1:]
     return sorted(row[3] for row in rows if row[1].endswith(f":{port:04X}"))
+def counter(protocol, name):
+    rows = [row.split() for row in open("/proc/net/netstat") if row.startswith(protocol + ":")]
+    return dict(zip(*rows))[name]
+def fill(sock):
+    sock.setblocking(False)
+    size = 0
+    try:
+        while True:
+            size += sock.send(bytes(65536))
+    except BlockingIOError:
+        return size
+def close_in(sock, seconds):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+    began = time.monotonic()
+    sock.close()
+    return time.monotonic() - began
 kept = None
 print("ready", flush=True)
 for line in sys.stdin:
@@ -164,12 +180,30 @@ def test_half_close_refusal_and_reset_are_seen_on_both_sides(
     assert do(inside, "kept.recv(9)") == "b''"
     inside.say("kept = connect('10.9.0.1', 9)")
     outside.begin("kept = accept(server)")
+    assert do(inside, "kept.getpeername()[1]") == "9"
     outside.begin("reset(kept)")
     assert do(inside, "told(lambda: kept.recv(9))") == "ECONNRESET"
     inside.say("kept = connect('10.9.0.1', 9)")
     outside.begin("kept = accept(server)")
     inside.say("reset(kept)")
     assert outside.do("told(lambda: kept.recv(9))") == "ECONNRESET"
+
+
+def test_close_waits_for_what_is_under_way_and_no_longer_than_it_may(
+    inside: Inside, outside: Outside
+) -> None:
+    outside.begin("server = listen('10.9.0.1', 9)")
+    inside.say("kept = connect('10.9.0.1', 9)")
+    outside.begin("kept = accept(server)")
+    size = int(do(inside, "fill(kept)"))
+    assert 1 <= float(do(inside, "close_in(kept, 1)")) < 15
+    assert outside.do("receive_all(kept)[0]") == str(size)
+    inside.say("kept = connect('10.9.0.1', 9)")
+    inside.say("kept.send(b'last')")
+    inside.say("print(close_in(kept, 100), flush=True)")
+    outside.begin("kept = accept(server)")
+    assert outside.do("receive_all(kept)[0]") == "4"
+    assert float(inside.hear()) < 50
 
 
 def test_listener_is_reached_by_the_loopback_and_by_the_link(
@@ -218,6 +252,7 @@ def test_listener_under_a_flood_of_syns_is_reached(inside: Inside, outside: Outs
         assert flooding.wait(120) == 0
     outside.begin("kept = connect('10.9.0.2', 7)")
     assert do(inside, "accept(server).getpeername()[0]") == "10.9.0.1"
+    assert int(do(inside, "counter('TcpExt', 'SyncookiesSent')")) > 100
 
 
 def test_stack_whose_link_goes_times_out_and_goes_on_when_it_is_back(

@@ -22,22 +22,29 @@ from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.abi.socket import SHUT_RD, SHUT_RDWR, SHUT_WR
-from sentry.errors import ECONNRESET, ENOTCONN, EPIPE
+from sentry.errors import EAGAIN, ECONNRESET, ENOTCONN, EPIPE
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_listener import TcpListener
 from sentry.net.inet.tcp_stream import CONNECTED
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
+from sentry.net.socket import deadline_of
+from sentry.wait.fiber import Interrupted, TimedOut
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.net.inet.tcp_engine import Engine
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, Result
     from sentry.wait.queue import Registration, WaitQueue
 
 
 class TcpEnding(TcpListener):
     """The side of a socket that ends connections."""
 
-    __slots__ = ("_left", "_released", "asks", "eof", "refused_writes", "reset")
+    __slots__ = ("_left", "_lingering", "_released", "asks", "eof", "refused_writes", "reset")
 
     def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, family, protocol, stack)
@@ -49,6 +56,8 @@ class TcpEnding(TcpListener):
         self._released = False
         self._left: Remains | None = None
         """The other end, when its socket is closed and waits for our FIN."""
+        self._lingering: Engine | None = None
+        """What close(2) waits for: SO_LINGER."""
         self.asks: tuple[WaitQueue, Registration] | None = None
         """For room with a listener that has none: the SYN is sent again."""
 
@@ -199,8 +208,12 @@ class TcpEnding(TcpListener):
         self.uncork()
         resets = bool(self.queued) or self.linger == (1, 0)
         if self.engine is not None:
-            self.engine.close(abort=self.linger == (1, 0))
+            engine = self.engine
+            engine.close(abort=self.linger == (1, 0))
             self.show_state(TCP_CLOSE)
+            if self.linger[0] and self.linger[1] and engine.is_ending:
+                self._lingering = engine
+                engine.on_ending = self.queue.notify
         elif self.peer is self:
             self.peer = None
             if not (resets or self.write_shut):
@@ -216,6 +229,30 @@ class TcpEnding(TcpListener):
         self.state = TCP_CLOSE
         self.drop_port()
         self.queue.notify()
+
+    @property
+    def lingers(self) -> bool:
+        """SO_LINGER: the other end has not acknowledged everything."""
+        return self._lingering is not None
+
+    def linger_on(self, caller: Caller) -> Result:
+        """Until it has, a signal comes, or the time is over: sk_stream_wait_close()."""
+        engine = self._lingering
+        assert engine is not None
+
+        def attempt() -> int:
+            if engine.is_ending:
+                raise EAGAIN("not yet")
+            return 0
+
+        def end(finish: Callable[[], int]) -> int:
+            try:
+                return finish()
+            except (TimedOut, Interrupted):
+                return 0
+
+        deadline_ns = deadline_of(caller, self.linger[1] * 10**9)
+        return until(attempt, (self.queue,), deadline_ns=deadline_ns).ended(end)
 
     def _close(self, peer: TcpEnding) -> None:
         """Our FIN goes out, unless it has; who sent its FIN first waits for the other one's."""

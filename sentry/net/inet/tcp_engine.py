@@ -15,6 +15,15 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
 )
 from sentry.abi.socket import (
+    BPF_TCP_CLOSING as TCP_CLOSING,
+)
+from sentry.abi.socket import (
+    BPF_TCP_FIN_WAIT1 as TCP_FIN_WAIT1,
+)
+from sentry.abi.socket import (
+    BPF_TCP_LAST_ACK as TCP_LAST_ACK,
+)
+from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC
@@ -26,16 +35,20 @@ from sentry.net.inet.tcp_stream import put
 from sentry.net.inet.tcp_tuning import tune
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
 from sentry.net.socket import Received
+from sentry.net.tcp.core import nothing
 from sentry.net.tcp.info import info
 from sentry.net.tcp.listener import Listener
 from sentry.net.tcp.settings import SECOND, Tuning
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.net.inet.tcp_link import TcpByLink
     from sentry.net.inet.tcp_listener import TcpListener
     from sentry.net.tcp.connection import Connection
     from sentry.vfs.file import Dest, Source
 
+ENDING: Final = (TCP_FIN_WAIT1, TCP_CLOSING, TCP_LAST_ACK)
 PIECE: Final = 65536
 """Bytes that are copied from a program at a time."""
 ORPHAN_SECONDS: Final = 86400
@@ -49,7 +62,7 @@ class Engine:
 
     __slots__ = (
         "_confirmed_ns", "_left", "_place", "_shown", "_sock", "_urgent_count", "_waits_for_room",
-        "charged", "connection", "device", "due_ns", "index", "layer", "tos", "ttl",
+        "charged", "connection", "device", "due_ns", "index", "layer", "on_ending", "tos", "ttl",
     )  # fmt: skip
 
     def __init__(self, layer: TcpByLink, connection: Connection, sock: Any) -> None:
@@ -65,6 +78,8 @@ class Engine:
         self.device = sock.device
         """The one by which it has to go, or 0."""
         self.tos = self.ttl = 0
+        self.on_ending: Callable[[], object] = nothing
+        """Called when something changes of what no socket has any more."""
         self._left: Remains | None = None
         self._confirmed_ns = 0
         self._urgent_count = 0
@@ -72,16 +87,16 @@ class Engine:
         self._waits_for_room = False
         self._shown: tuple[Any, ...] = ()
         sock.engine = self
-        connection.on_change = self._changed
+        connection.on_change = self.show
         self.tune_packets()
-        self._changed()
 
     # --- what the socket shows
 
-    def _changed(self) -> None:
+    def show(self) -> None:
         """Something can be asked anew."""
         sock, one = self._sock, self.connection
         if sock is None:
+            self.on_ending()
             return
         events = 0
         sock.queued = one.rcv.queued
@@ -123,15 +138,27 @@ class Engine:
         """More may come, or be sent."""
         return self.connection.state != TCP_CLOSE
 
+    @property
+    def is_ending(self) -> bool:
+        """A FIN of ours is under way: sk_stream_closing()."""
+        return self.connection.state in ENDING
+
     def has_enough(self) -> bool:
         """SO_RCVLOWAT."""
         return self.connection.readable
 
     def has_room(self) -> bool:
         """EPOLLOUT. False: it is told when there is."""
-        is_writable = self.connection.writable and not self.layer.is_full()
+        is_writable = self.connection.writable and self._room() > 0
         self._waits_for_room = not is_writable
         return is_writable
+
+    def _room(self) -> int:
+        """How many bytes may be sent now: some also where there is no memory for more."""
+        one = self.connection
+        if not self.layer.is_full():
+            return one.room
+        return min(one.room, max(self.layer.settings.tcp_wmem[0] - len(one.stream), 0))
 
     def queues(self) -> tuple[int, int]:
         """Bytes that wait to be read, and that were not acknowledged."""
@@ -147,9 +174,9 @@ class Engine:
         """sendmsg(2). Raises: EAGAIN, EPIPE."""
         one, now_ns = self.connection, self.layer.clock()
         done = 0
-        while source.count and one.room and not self.layer.is_full():
-            data = bytes(source.get(min(source.count, PIECE, one.room)))
-            has_more = source.count and one.room > len(data)
+        while source.count and (room := self._room()):
+            data = bytes(source.get(min(source.count, PIECE, room)))
+            has_more = source.count and room > len(data)
             if flags & MSG_OOB and not source.count:
                 done += one.send_urgent(now_ns, data)
             elif flags & MSG_MORE or has_more:
@@ -250,7 +277,8 @@ class Engine:
             self.layer.hold(one.flow, self._left, ORPHAN_SECONDS)
         self._sock.engine = None
         self._sock = None
-        if abort:
+        # what nobody holds does not stay where there is no memory: tcp_out_of_memory()
+        if abort or (self.layer.is_full() and one.memory > self.layer.settings.tcp_wmem[0]):
             one.orphan = True
             one.abort(now_ns)
         else:

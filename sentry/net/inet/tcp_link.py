@@ -16,7 +16,7 @@ from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import mapped, plain
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_listener import listening_at
-from sentry.net.inet.tcp_tuning import memory_limits, read_settings, tune
+from sentry.net.inet.tcp_tuning import PAGE, memory_limits, read_settings, tune
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import Offload
@@ -122,7 +122,8 @@ class TcpByLink:
     def adopt(self, sock: TcpListener, connection: Connection) -> None:
         """A connection that came is complete: it waits for accept(2) as others do."""
         server = sock.server_for(connection.flow)
-        self.engines[connection.flow] = Engine(self, connection, server)
+        engine = self.engines[connection.flow] = Engine(self, connection, server)
+        engine.show()
         sock.can_accept(server)
 
     def answered(self, now_ns: int, heard: Listening) -> None:
@@ -303,6 +304,10 @@ class TcpByLink:
     def is_full(self) -> bool:
         """No more memory for what is to be sent."""
         return self.used > self._most
+
+    def totals(self) -> tuple[int, int]:
+        """Connections that no socket has, and pages of memory: for /proc/net/sockstat."""
+        return len(self.endpoints.orphans), -(-self.used // PAGE)
 
     # --- the end
 

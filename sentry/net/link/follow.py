@@ -113,6 +113,7 @@ class Uplinks:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._timer_ns = None
+        self._after()
 
     # --- time
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
-
 from _blake2 import blake2b  # as hashlib has it, which would load OpenSSL
+from typing import Final, NamedTuple
 
 from sentry.net.inet.address import Endpoint
 

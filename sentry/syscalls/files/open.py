@@ -105,8 +105,8 @@ def sys_openat2(
 @syscall(3)
 def sys_close(task: Task, fd: UInt) -> Result:
     """close(2)."""
-    task.files.close(task, fd)
-    return task.kernel.vfs.leftovers.awaited()
+    file = task.files.close(task, fd)
+    return file.linger_on(task) if file.lingers else task.kernel.vfs.leftovers.awaited()
 
 
 @syscall(436)
