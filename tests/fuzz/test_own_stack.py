@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Self
+from contextlib import suppress
+from typing import Any, Self
 
 from hypothesis import strategies as st
 
@@ -15,12 +16,18 @@ from sentry.abi.socket import (
     AF_PACKET,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
+    MSG_MORE,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_RAW,
+    SOCK_STREAM,
 )
+from sentry.errors import Errno
 from sentry.net.frame import kind_of, show_link_frame
-from sentry.net.inet import leaving
+from sentry.net.inet import leaving, tcp_link
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip.layer import IpLayer
 from sentry.net.link.link import EthernetLink
@@ -32,6 +39,7 @@ from tests.fuzz.sockets import DATA, EVERY, PORT, Sockets
 from tests.fuzz.test_sockets import CONTROL
 from tests.fuzz.test_sockets import STEPS as SOCKET_STEPS
 from tests.fuzz.test_stack import ANY, FRAMES, as_icmp4, as_ip4
+from tests.unit.net.streams import Streams, place, receive
 from tests.unit.net.wired import INDEX, SECOND_NS, hardware, ip4, ip6, local6
 
 IPS4 = st.sampled_from([
@@ -57,12 +65,16 @@ UNBOUND = (
     (AF_INET, SOCK_RAW, IPPROTO_ICMP), (AF_INET6, SOCK_RAW, IPPROTO_ICMPV6),
     (AF_INET, SOCK_RAW, 17), (AF_INET6, SOCK_RAW, 17), (AF_INET, SOCK_RAW, 253),
     (AF_PACKET, SOCK_RAW, EVERY), (AF_PACKET, SOCK_DGRAM, EVERY),
+    (AF_INET, SOCK_STREAM, 0), (AF_INET, SOCK_STREAM, 0), (AF_INET6, SOCK_STREAM, 0),
 )  # fmt: skip
 """Sockets whose packets may leave: those of `Sockets` are bound to the loopback."""
 FRESH = st.integers(0, len(UNBOUND) - 1)
+STREAM = st.integers(len(UNBOUND) - 3, len(UNBOUND) - 1)
 PINGS = st.sampled_from([b"\x08\0\0\0\0\1\0\1data", b"\x80\0\0\0\0\1\0\1data"])
 SWITCHES = st.sampled_from([
     (0, 11), (41, 25), (0, 10), (41, 23), (1, 6), (0, 34), (0, 33), (41, 62), (1, 62), (17, 103),
+    (6, 1), (6, 2), (6, 3), (6, 4), (6, 8), (6, 9), (6, 10), (6, 12), (6, 18), (1, 7), (1, 8),
+    (1, 9), (1, 10), (1, 18),
 ])  # fmt: skip
 """(level, option) that change how something leaves, or what is told of it."""
 JOINS = st.sampled_from([
@@ -82,7 +94,23 @@ OURS = st.one_of(
     st.tuples(st.just("answer"), FRESH),
     st.tuples(st.just("wait"), FRESH, st.sampled_from([1, 1100, 40_000])),
 )  # fmt: skip
-STEPS = st.one_of(*[OURS] * 6, SOCKET_STEPS)
+SPOILED = st.none() | st.tuples(st.integers(22, 100), st.integers(1, 255))
+"""Which byte of a frame is changed, and how."""
+STREAMS = st.one_of(
+    st.tuples(st.just("connect"), STREAM, NAMES),
+    st.tuples(st.just("bind"), STREAM, NAMES),
+    st.tuples(st.just("send"), STREAM, st.just(b""), DATA, st.just(b""),
+              st.sampled_from([0, MSG_OOB, MSG_MORE])),
+    st.tuples(st.just("receive"), STREAM, st.sampled_from([0, 7, 4096]), st.just(0),
+              st.sampled_from([0, MSG_OOB, MSG_PEEK, MSG_TRUNC])),
+    st.tuples(st.just("other"), STREAM, st.sampled_from(["listen", "shutdown"]),
+              st.sampled_from([0, 1, 2])),
+    st.tuples(st.just("accept"), STREAM),
+    st.tuples(st.just("renew"), STREAM),
+    st.tuples(st.just("call_us"), STREAM, st.sampled_from([ip4(1), ip6(1)])),
+    *[st.tuples(st.just("relay"), STREAM, SPOILED)] * 3,
+)  # fmt: skip
+STEPS = st.one_of(*[OURS] * 4, *[STREAMS] * 4, SOCKET_STEPS)
 
 
 class Linked(Sockets):
@@ -102,6 +130,12 @@ class Linked(Sockets):
         stack.routes.added.append(Route(AF_INET, bytes(4), 0, INDEX, gateway=ip4(2)))
         layer = stack.ip = IpLayer(stack.interfaces, stack.sysctls, os.urandom)
         leaving.plug(stack)
+        tcp_link.plug(stack)
+        stack.tcp.clock = lambda: self.now_ns
+        self.peer = Streams(2)
+        self.peer.tcp.clock = stack.tcp.clock
+        self.listeners = [self.peer.listen(PORT, AF_INET6)]
+        self.theirs: list[Any] = []
         self.link = layer.links[INDEX] = EthernetLink(INDEX, hardware(1), layer, 7)
         self.link.seen = self._show
         at_once(layer.refresh(stack.routes))
@@ -133,6 +167,42 @@ class Linked(Sockets):
                 ports = frame[44:48]
                 self._hear(fd, swapped + ports[2:] + ports[:2] + frame[48:])
                 self._hear(fd, complaint(frame))
+
+    def _relay(self, fd: int, spoiled: tuple[int, int] | None) -> None:
+        """What has left comes to a host, which takes it and echoes; one byte may be another."""
+        for sent in self.link.take_outgoing(8, 1 << 20):
+            self.peer.link.received(self.now_ns, sent)
+        with suppress(Errno):
+            self.theirs.append(self.peer.accept(self.listeners[0]))
+        for each in self.theirs[-4:]:
+            with suppress(Errno):
+                self.peer.send(each, receive(each))
+        for at, sent in enumerate(self.peer.link.take_outgoing(8, 1 << 20)):
+            frame = bytearray(sent)
+            if spoiled is not None and not at and spoiled[0] < len(frame):
+                frame[spoiled[0]] ^= spoiled[1]
+            self._hear(fd, bytes(frame))
+
+    def _call_us(self, fd: int, ip: bytes) -> None:
+        """The other host connects."""
+        made = self.peer.socket(AF_INET if len(ip) == 4 else AF_INET6)
+        with suppress(Errno):
+            self.peer.begin(made, place(ip, PORT))
+        self.theirs.append(made)
+
+    def _accept(self, fd: int) -> None:
+        """It is read, and closed as it is."""
+        made = self.call("accept4", fd, 0, 0, SOCK_NONBLOCK)
+        if made >= 0:
+            self._receive(made, 100, 0, 0)
+            self.call("close", made)
+
+    def _renew(self, fd: int) -> None:
+        """Closed, and another in its place."""
+        at = self.fds.index(fd)
+        domain, kind, number = UNBOUND[at]
+        self.call("close", fd)
+        self.fds[at] = self.program.ok("socket", domain, kind | SOCK_NONBLOCK, number)
 
     def _wait(self, fd: int, ms: int) -> None:
         until_ns = self.now_ns + ms * 1_000_000
