@@ -167,25 +167,27 @@ def _number(
 POSITIVE: Final = Within(0, (1 << 31) - 1)
 _number("TCP_NODELAY", 0, flag, _set_cork)
 _number("TCP_CORK", 0, flag, _set_cork)
-_number("TCP_MAXSEG", 0, _segment, getter=_get_segment, partial="kept: there are no segments")
-_number("TCP_KEEPIDLE", 7200, Within(1, 32767), partial="kept: a peer is never lost")
-_number("TCP_KEEPINTVL", 75, Within(1, 32767), partial="kept: a peer is never lost")
-_number("TCP_KEEPCNT", 9, Within(1, 127), partial="kept: a peer is never lost")
-_number("TCP_SYNCNT", 6, Within(1, 127), partial="kept: no SYN is lost")
+_number("TCP_MAXSEG", 0, _segment, getter=_get_segment,
+        partial="within the sandbox there are no segments")  # fmt: skip
+_number("TCP_KEEPIDLE", 7200, Within(1, 32767), partial="within the sandbox a peer is never lost")
+_number("TCP_KEEPINTVL", 75, Within(1, 32767), partial="within the sandbox a peer is never lost")
+_number("TCP_KEEPCNT", 9, Within(1, 127), partial="within the sandbox a peer is never lost")
+_number("TCP_SYNCNT", 6, Within(1, 127), partial="within the sandbox no SYN is lost")
 _number("TCP_LINGER2", 60, _linger)
 _number("TCP_DEFER_ACCEPT", 0, _whole_retries)
-_number("TCP_WINDOW_CLAMP", 0, setter=_set_window, partial="kept: the queue is the window")
-_number("TCP_QUICKACK", 1, flag, partial="kept: there are no acknowledgements")
-_number("TCP_USER_TIMEOUT", 0, POSITIVE, partial="kept: nothing stays unacknowledged")
+_number("TCP_WINDOW_CLAMP", 0, setter=_set_window,
+        partial="within the sandbox the queue is the window")  # fmt: skip
+_number("TCP_QUICKACK", 1, flag, partial="within the sandbox there are no acknowledgements")
+_number("TCP_USER_TIMEOUT", 0, POSITIVE, partial="within the sandbox nothing stays unacknowledged")
 _number("TCP_FASTOPEN", 0, lambda number: min(POSITIVE(number), SOMAXCONN),
         partial="kept: data never comes with a SYN")  # fmt: skip
 _number("TCP_FASTOPEN_CONNECT", 0, SWITCH, partial="kept: data never goes with a SYN")
 _number("TCP_FASTOPEN_NO_COOKIE", 0, SWITCH, partial="kept: data never goes with a SYN")
-_number("TCP_NOTSENT_LOWAT", partial="kept: what is sent is received")
-_number("TCP_THIN_LINEAR_TIMEOUTS", 0, SWITCH, partial="kept: nothing is sent again")
+_number("TCP_NOTSENT_LOWAT", partial="within the sandbox what is sent is received")
+_number("TCP_THIN_LINEAR_TIMEOUTS", 0, SWITCH, partial="kept alone")
 _number("TCP_THIN_DUPACK", 0, lambda number: SWITCH(number) * 0)
 _number("TCP_INQ", 0, SWITCH)
-_number("TCP_SAVE_SYN", 0, Within(0, 2), partial="kept: there is no SYN to save")
+_number("TCP_SAVE_SYN", 0, Within(0, 2), partial="kept: no SYN is saved")
 _number("TCP_TX_DELAY", 0, POSITIVE, partial="kept: nothing is delayed")
 _number("TCP_TIMESTAMP", 0, _refused(EPERM), partial="only read: no repair mode")
 _number("TCP_REPAIR", 0, _refused(EPERM), partial="no repair mode: EPERM")
@@ -195,11 +197,12 @@ TCP.row("TCP_REPAIR_WINDOW", _no_repair, take, check=_refused(EPERM), partial="n
 TCP.row("TCP_QUEUE_SEQ", _no_repair, take, check=_refused(EINVAL), partial="no repair mode")
 TCP.row("TCP_REPAIR_OPTIONS", None, take, check=_refused(EINVAL), partial="no repair mode")
 TCP.row("TCP_CONGESTION", tells(lambda sock: sock.tcp.congestion.ljust(16, b"\0")),
-        _set_congestion, partial="cubic and reno, in name")  # fmt: skip
+        _set_congestion, partial="cubic and reno, within the sandbox in name")  # fmt: skip
 TCP.row("TCP_ULP", show_nothing, _set_upper_layer, partial="there is none")
-TCP.row("TCP_INFO", tells(lambda sock: sock.info()), partial="times and windows are constants")
+TCP.row("TCP_INFO", tells(lambda sock: sock.info()),
+        partial="within the sandbox times and windows are constants")  # fmt: skip
 TCP.row("TCP_CC_INFO", show_nothing)
-TCP.row("TCP_SAVED_SYN", show_nothing, partial="there is no SYN to save")
+TCP.row("TCP_SAVED_SYN", show_nothing, partial="no SYN is saved")
 TCP.row("TCP_FASTOPEN_KEY", show_nothing, partial="there is none")
 
 
