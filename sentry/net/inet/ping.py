@@ -146,6 +146,8 @@ class PingSocket(RawSocket):
             return False
         if data[0] != ECHO_TYPES[self.family][1] or data[4:6] != struct.pack(">H", self.local.port):
             return False
+        if self.device not in (0, packet.index):
+            return False
         return self.local.is_any or self.local.ip == packet.target.ip
 
     def shown(self, packet: Packet) -> bytes:

@@ -280,7 +280,7 @@ class RawSocket(DatagramSocket):
 
     def accepts(self, packet: Packet, protocol: int) -> bool:
         """Whether a packet is for this socket."""
-        if self.protocol != protocol:
+        if self.protocol != protocol or self.device not in (0, packet.index):
             return False
         if self.remote is not None and self.remote.ip != packet.source.ip:
             return False

@@ -217,6 +217,7 @@ class UdpSocket(DatagramSocket):
         leaving.send_udp(self, packet, discover, link)
         self.stack.counters["Udp.OutDatagrams"] += 1
         if link and leaving.loops_back(self, endpoint):
+            packet.index = link
             self.stack.fan_out.begin(to_everybody(self.ports, packet))
 
     def _ttl(self, endpoint: Endpoint, given: int | None) -> int:
@@ -242,7 +243,7 @@ class UdpSocket(DatagramSocket):
         """Whether a multicast or broadcast packet is for this socket; some socket may have joined
         its group."""
         target, local = packet.target, self.local
-        if not self.takes_from(packet.source):
+        if not self.takes_from(packet.source) or self.device not in (0, packet.index):
             return False
         if target.is_v4 and not local.is_v4 and (local.ip != ANY6 or self.v6only):
             return False

@@ -68,9 +68,9 @@ class Streams(Host):
         made, _ = listener.try_accept(self.caller)
         return made.incref()
 
-    def send(self, sock: Any, data: bytes, flags: int = 0) -> int:
+    def send(self, sock: Any, data: bytes, flags: int = 0, target: Any = None) -> int:
         """As much as goes."""
-        return int(sock.try_send(self.caller, KernelSource(data), None, flags, None))
+        return int(sock.try_send(self.caller, KernelSource(data), target, flags, None))
 
     def option(self, sock: Any, level: int, name: int, value: int) -> None:
         """setsockopt(2)."""
