@@ -16,7 +16,7 @@ from sentry.net.routes import Routes
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.inet.tcp_link import TcpByLink
+    from sentry.net.inet.tcp_seam import ByLink
     from sentry.net.ip.layer import IpLayer
     from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
     from sentry.vfs.file import Caller
@@ -66,7 +66,7 @@ class Stack:
         self.ip: IpLayer | None = None
         """What is behind the interfaces, where they are those of a namespace of the host and the
         stack is ours; else there is the loopback alone."""
-        self.tcp: TcpByLink | None = None
+        self.tcp: ByLink | None = None
         """Connections and listeners of TCP there."""
         self.host_sockets = 0
         self._cookie = 0

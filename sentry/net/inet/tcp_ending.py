@@ -34,7 +34,7 @@ from sentry.wait.sleep import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sentry.net.inet.tcp_engine import Engine
+    from sentry.net.inet.tcp_seam import EngineSide
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Result
@@ -56,7 +56,7 @@ class TcpEnding(TcpListener):
         self._released = False
         self._left: Remains | None = None
         """The other end, when its socket is closed and waits for our FIN."""
-        self._lingering: Engine | None = None
+        self._lingering: EngineSide | None = None
         """What close(2) waits for: SO_LINGER."""
         self.asks: tuple[WaitQueue, Registration] | None = None
         """For room with a listener that has none: the SYN is sent again."""

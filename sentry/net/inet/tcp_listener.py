@@ -37,7 +37,7 @@ from sentry.vfs.interface import Owner
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
-    from sentry.net.inet.tcp_engine import Listening
+    from sentry.net.inet.tcp_seam import ListeningSide
     from sentry.net.stack import Stack
     from sentry.net.tcp.keyed import Flow
     from sentry.vfs.dentry import Location
@@ -71,7 +71,7 @@ class TcpListener(TcpStream):
         """A connect is under way or not yet told: SS_CONNECTING."""
         self.established = False
         """It was connected, and may be so no more: SS_CONNECTED."""
-        self.heard: Listening | None = None
+        self.heard: ListeningSide | None = None
         """How it listens to those outside, where there are links."""
         self.room = WaitQueue()
         """Who connects waits here for a place in the backlog."""

@@ -49,7 +49,7 @@ from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
     from sentry.loop import Timer
-    from sentry.net.inet.tcp_engine import Engine
+    from sentry.net.inet.tcp_seam import EngineSide
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
@@ -82,7 +82,7 @@ class TcpStream(InetSocket):
         self.tcp = TcpOptions()
         self.peer: Any = None
         """The other end, a TcpSocket."""
-        self.engine: Engine | None = None
+        self.engine: EngineSide | None = None
         """What has the connection, where it goes by a link: then there is no `peer`."""
         self.chunks: deque[bytes] = deque()
         self.queued = 0
@@ -240,7 +240,8 @@ class TcpStream(InetSocket):
 
     def _receive_urgent(self, dest: Dest, flags: int) -> Received:
         if self.engine is not None:
-            return self.engine.receive_urgent(dest, flags)
+            got: Received = self.engine.receive_urgent(dest, flags)
+            return got
         if SO_OOBINLINE in self.options or (self.mark is None and self.urgent is None):
             raise EINVAL("no urgent data")
         if self.urgent is None:
