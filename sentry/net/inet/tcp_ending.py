@@ -194,7 +194,6 @@ class TcpEnding(TcpListener):
         self._forget_left()
         if self.engine is not None:
             self.engine.reset()
-            self.show_state(TCP_CLOSE)
         self.state = TCP_CLOSE
         self.drop_port()
         self._released = True

@@ -63,6 +63,7 @@ class Engine:
     __slots__ = (
         "_confirmed_ns", "_left", "_place", "_shown", "_sock", "_urgent_count", "_waits_for_room",
         "charged", "connection", "device", "due_ns", "index", "layer", "on_ending", "tos", "ttl",
+        "waits_at",
     )  # fmt: skip
 
     def __init__(self, layer: TcpByLink, connection: Connection, sock: Any) -> None:
@@ -75,6 +76,8 @@ class Engine:
         self.due_ns: int | None = None
         self.index = 0
         """The interface by which it went last."""
+        self.waits_at: int | None = None
+        """The one where it waits for room."""
         self.device = sock.device
         """The one by which it has to go, or 0."""
         self.tos = self.ttl = 0
@@ -132,6 +135,11 @@ class Engine:
         """IP_RECVERR, IPV6_RECVERR."""
         sock = self._sock
         return sock is not None and bool(wants_errors(sock, self.connection.flow.remote))
+
+    @property
+    def has_socket(self) -> bool:
+        """It is not closed."""
+        return self._sock is not None
 
     @property
     def is_open(self) -> bool:
@@ -265,6 +273,7 @@ class Engine:
         now_ns = self.layer.clock()
         sock, self._sock = self._sock, None
         sock.engine = None
+        sock.show_state(TCP_CLOSE)
         self.connection.orphan = True
         self.connection.abort(now_ns)
         self.layer.after(now_ns, self)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import IPPROTO_TCP
-from sentry.errors import EMSGSIZE, Errno
+from sentry.errors import EHOSTUNREACH, EMSGSIZE, ENETUNREACH, Errno
 from sentry.net.deadlines import Deadlines
 from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import mapped, plain
@@ -43,6 +44,8 @@ DEFAULT_MTU: Final = 576
 """Where there is no way back, and an answer does not arrive either."""
 DUE_AT_ONCE: Final = 64
 """Deadlines that are met in a call."""
+TURNS: Final = 16
+"""Connections that go on when there is room again."""
 ANSWER_TTL: Final = 64
 """Of what no socket sends."""
 
@@ -219,12 +222,16 @@ class TcpByLink:
         if self.engines.get(connection.flow) is not engine:
             self._account(engine)
             return
+        if engine.waits_at is not None:
+            self._waiting[engine.waits_at].pop(engine, None)
+            engine.waits_at = None
         while connection.is_over or self._has_room(engine):
             made = self.endpoints.settle(now_ns, connection)
             if not made:
                 break
             self._send_all(now_ns, engine, made)
         else:
+            engine.waits_at = engine.index
             self._waiting.setdefault(engine.index, {})[engine] = None
         self._account(engine)
         if connection.is_over:
@@ -269,7 +276,8 @@ class TcpByLink:
         except Errno as error:
             self.stack.counters["Ip.OutDiscards" if len(target) == 4 else "Ip6OutDiscards"] += 1
             if on_error is not None:
-                on_error.soft_error = error.number
+                is_told = isinstance(error, ENETUNREACH)
+                on_error.soft_error = (ENETUNREACH if is_told else EHOSTUNREACH).number
             return None
 
     def _scope(self, flow: Flow) -> int:
@@ -286,13 +294,9 @@ class TcpByLink:
         return link is None or link.has_room
 
     def has_room(self, index: int) -> None:
-        """A link has: who has waited longest goes on."""
-        waiting, link = self._waiting.get(index), self.layer.links.get(index)
-        while waiting and link is not None and link.has_room:
-            engine = next(iter(waiting))
-            del waiting[engine]
-            if not engine.connection.is_over:
-                self.after(self.clock(), engine)
+        """A link has: who has waited longest goes on, and stands behind the others then."""
+        for engine in list(islice(self._waiting.get(index, ()), TURNS)):
+            self.after(self.clock(), engine)
 
     def _account(self, engine: Engine) -> None:
         """net.ipv4.tcp_mem."""
@@ -316,7 +320,6 @@ class TcpByLink:
         flow = engine.connection.flow
         del self.engines[flow]
         self._due.drop(engine)
-        self._waiting.get(engine.index, {}).pop(engine, None)
         engine.over()
         if flow in self.left and self.endpoints.time_wait.get(flow) is None:
             self.release(flow)
@@ -339,7 +342,7 @@ class TcpByLink:
             self.release(flow)
             return
         engine, known = self.engines.get(flow), self.left.get(flow)
-        if known is None and engine is not None:
+        if known is None and engine is not None and engine.has_socket:
             known = engine.remains(left.state)
         if known is not None:
             known.state = left.state
@@ -390,4 +393,4 @@ def plug(stack: Stack) -> None:
     for is_v4 in (True, False):
         stack.ip.handlers[is_v4, IPPROTO_TCP] = made
     stack.ip.timed.append(made)
-    stack.ip.has_room = made.has_room
+    stack.ip.on_room = made.has_room

@@ -78,7 +78,7 @@ class IpLayer:
         """And at every failure."""
         self.is_joined: Callable[[bytes, int], bool] = lambda ip, index: False
         """Somebody is a member of a group, on an interface."""
-        self.has_room: Callable[[int], None] = lambda index: None
+        self.on_room: Callable[[int], None] = lambda index: None
         """More can go by an interface than could: for who waits for it."""
         self.timed: list[Timed] = []
         """Protocols that have deadlines of their own."""

@@ -91,7 +91,7 @@ class Uplinks:
         chance = int.from_bytes(os.urandom(4))
         link = EthernetLink(interface.index, interface.hardware, self._layer, chance)
         link.seen = partial(self._show, link)
-        link.on_room = partial(self._layer.has_room, interface.index)
+        link.on_room = partial(self._layer.on_room, interface.index)
         self._layer.links[interface.index] = link
         self._uplinks[interface.index] = Uplink(fd, link, self._loop, self._after)
 

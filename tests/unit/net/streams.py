@@ -36,7 +36,7 @@ class Streams(Host):
         tcp_link.plug(stack)
         assert stack.tcp is not None
         self.tcp = stack.tcp
-        self.link.on_room = partial(self.layer.has_room, INDEX)
+        self.link.on_room = partial(self.layer.on_room, INDEX)
         self.caller: Any = SimpleNamespace(
             kernel=kernel, creds=Credentials(), group=SimpleNamespace(tgid=1), net=stack,
             ns=SimpleNamespace(net=stack), send_signal=self.signals.append,

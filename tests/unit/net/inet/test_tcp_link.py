@@ -38,6 +38,7 @@ from sentry.errors import (
     ETIMEDOUT,
 )
 from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.link import link
 from sentry.net.netlink.diag import _inet_answer
 from sentry.net.tables import TABLES
 from tests.unit.net.streams import Line, Streams, done, place, receive
@@ -206,6 +207,7 @@ def test_connection_that_is_dissolved_is_reset_and_can_begin_anew(line: Line) ->
     done(client.connect(left.caller, bytes(16), True))
     line.settle()
     assert error_of(server) == ECONNRESET.number and client.state == TCP_CLOSE
+    assert left.stack.counters["Tcp.CurrEstab"] == right.stack.counters["Tcp.CurrEstab"] == 0
     error_of(client)
     with pytest.raises(ENOTCONN):
         client.peer_address()
@@ -438,3 +440,24 @@ def test_reader_that_shuts_its_side_sees_the_end(line: Line) -> None:
     assert right.send(server, b"x") == 1
     line.settle()
     assert receive(client) == b"x" and left.send(client, b"y") == 1
+
+
+def test_connections_take_turns_where_a_link_has_little_room(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "FEW_OUTGOING_BYTES", 1)
+    left, right = line.hosts
+    listener, *first = line.connected()
+    pairs = [first]
+    for _ in range(3):
+        client = left.socket()
+        left.begin(client, place(ip4(2), 8080))
+        line.settle()
+        pairs.append([client, right.accept(listener)])
+    for client, _ in pairs:
+        assert left.send(client, bytes(60000)) == 60000
+    assert left.link.outgoing_bytes < 2 * 65536
+    line.settle()
+    line.wait(SECOND_NS)
+    assert [server.available() for _, server in pairs] == [60000] * 4
+    assert left.link.lost == 0 and not any(left.tcp._waiting.values())
