@@ -85,8 +85,8 @@ def serve(listener, many):
 def states(port):
     rows = [row.split() for row in open("/proc/net/tcp")][1:]
     return sorted(row[3] for row in rows if row[1].endswith(f":{port:04X}"))
-def counter(protocol, name):
-    rows = [row.split() for row in open("/proc/net/netstat") if row.startswith(protocol + ":")]
+def counter(protocol, name, table="netstat"):
+    rows = [row.split() for row in open("/proc/net/" + table) if row.startswith(protocol + ":")]
     return dict(zip(*rows))[name]
 def fill(sock):
     sock.setblocking(False)
@@ -162,6 +162,21 @@ def test_connections_go_both_ways_and_carry_every_byte(inside: Inside, outside: 
         inside.say("server.close()")
 
 
+def test_every_byte_comes_through_where_queues_are_short_and_lose_packets(
+    inside: Inside, outside: Outside
+) -> None:
+    for pid in (inside.pid, outside.pid):
+        limit = "tc qdisc add dev eth0 root tbf rate 200mbit burst 20k limit 100k"
+        subprocess.run(["nsenter", f"--target={pid}", "--net", *limit.split()], check=True)
+    size = 10_000_000
+    outside.begin("server = listen('10.9.0.1', 9)")
+    inside.say(f"print(both_ways(connect('10.9.0.1', 9), 1, {size}), flush=True)")
+    there = outside.do(f"both_ways(accept(server), 2, {size})")
+    assert inside.hear() == outside.do(f"expected(2, {size})")
+    assert there == outside.do(f"expected(1, {size})")
+    assert int(do(inside, "counter('Tcp', 'RetransSegs', 'snmp')")) > 0
+
+
 def test_half_close_refusal_and_reset_are_seen_on_both_sides(
     inside: Inside, outside: Outside
 ) -> None:
@@ -193,6 +208,7 @@ def test_close_waits_for_what_is_under_way_and_no_longer_than_it_may(
     inside: Inside, outside: Outside
 ) -> None:
     outside.begin("server = listen('10.9.0.1', 9)")
+    assert outside.do("server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)") == "None"
     inside.say("kept = connect('10.9.0.1', 9)")
     outside.begin("kept = accept(server)")
     size = int(do(inside, "fill(kept)"))
