@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sentry.abi import socket as abi
@@ -56,6 +57,8 @@ def change(sock: Member, level: int, name: int, value: bytes) -> None:
             raise ENOBUFS("too many groups")
         sock.groups.append(member)
         sock.stack.memberships[member] += 1
+        if sock.stack.memberships[member] == 1:
+            _tell(sock.stack, member, joins=True)
     elif member in sock.groups:
         sock.groups.remove(member)
         _forget(sock.stack, member)
@@ -74,6 +77,17 @@ def _forget(stack: Stack, member: tuple[bytes, int]) -> None:
     stack.memberships[member] -= 1
     if not stack.memberships[member]:
         del stack.memberships[member]
+        _tell(stack, member, joins=False)
+
+
+def _tell(stack: Stack, member: tuple[bytes, int], *, joins: bool) -> None:
+    """The link hears of it: IGMP, MLD."""
+    if stack.ip is None:
+        return
+    (group, index), groups = member, stack.ip.groups
+    ip = group[12:] if group[:12] == MAPPED else group
+    (groups.joined if joins else groups.left)(time.monotonic_ns(), ip, index)
+    stack.ip.on_deadline()
 
 
 def _parse4(sock: Member, value: bytes) -> tuple[bytes, int]:

@@ -58,6 +58,8 @@ class Icmp6:
                 self._echo(now_ns, packet)
         elif kind in discovery.KINDS:
             discovery.arrived(self._layer, now_ns, packet)
+        elif kind == abi.ICMPV6_MGM_QUERY:
+            self._layer.groups.asked6(now_ns, packet)
         elif kind < INFORMATIONAL:
             self._error(now_ns, packet)
         return True

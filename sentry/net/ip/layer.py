@@ -23,10 +23,12 @@ from sentry.abi.socket import (
     ICMPV6_TIME_EXCEED,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
+    IPPROTO_IGMP,
 )
 from sentry.errors import EHOSTUNREACH, ENETUNREACH, Errno
 from sentry.net.ip import discovery, input4, input6, ipv4, ipv6, output, source
 from sentry.net.ip.fragments import Reassembly
+from sentry.net.ip.groups import Groups
 from sentry.net.ip.icmp import Icmp
 from sentry.net.ip.icmp6 import Icmp6
 from sentry.net.ip.limits import ErrorLimit
@@ -67,7 +69,9 @@ class IpLayer:
         self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
         self.limit4, self.limit6 = ErrorLimit(), ErrorLimit()
         self.icmp, self.icmp6 = Icmp(self), Icmp6(self)
+        self.groups = Groups(self)
         self.handlers: dict[tuple[bool, int], Handler] = {
+            (True, IPPROTO_IGMP): self.groups,
             (True, IPPROTO_ICMP): self.icmp,
             (False, IPPROTO_ICMPV6): self.icmp6,
         }
@@ -80,7 +84,7 @@ class IpLayer:
         """Somebody is a member of a group, on an interface."""
         self.on_room: Callable[[int], None] = lambda index: None
         """More can go by an interface than could: for who waits for it."""
-        self.timed: list[Timed] = []
+        self.timed: list[Timed] = [self.groups]
         """Protocols that have deadlines of their own."""
         self.on_deadline: Callable[[], None] = lambda: None
         """One of those is due sooner than `timer` has said."""

@@ -16,6 +16,7 @@ from sentry.abi.socket import PACKET_OUTGOING
 from sentry.errors import EINVAL, Errno
 from sentry.net.frame import kind_of, show_link_frame
 from sentry.net.host.interfaces import messages, parse_neighbour
+from sentry.net.inet.address import MAPPED
 from sentry.net.link import vnet
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.uplink import Uplink
@@ -94,6 +95,11 @@ class Uplinks:
         link.on_room = partial(self._layer.on_room, interface.index)
         self._layer.links[interface.index] = link
         self._uplinks[interface.index] = Uplink(fd, link, self._loop, self._after)
+        joined = [
+            ip[12:] if ip[:12] == MAPPED else ip
+            for ip, index in self._stack.memberships if index == link.index
+        ]  # fmt: skip
+        self._layer.groups.link_came(self._loop.now_ns(), link.index, joined)
 
     def _show(self, link: EthernetLink, frame: bytes, is_outgoing: bool) -> None:
         """To packet sockets, of which there are few."""
@@ -104,6 +110,7 @@ class Uplinks:
 
     def _drop(self, index: int) -> None:
         del self._layer.links[index]
+        self._layer.groups.link_went(index)
         os.close(self._uplinks.pop(index).close())
 
     def close(self) -> None:
