@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable
 
+    from sentry.net.interfaces import Interface
     from sentry.net.ip.limits import ErrorLimit
     from sentry.net.ip.seam import Arrived, Failure, Outgoing, Path
     from sentry.net.link.link import EthernetLink
@@ -30,6 +31,7 @@ class Listeners(Protocol):
 class Ground(Protocol):
     """sentry.net.ip.layer.IpLayer."""
 
+    chance: Callable[[int], bytes]
     counters: Counter[str]
     limit4: ErrorLimit
     limit6: ErrorLimit
@@ -42,6 +44,7 @@ class Ground(Protocol):
     def groups(self) -> Listeners: ...
     def accepts_routers(self, link: EthernetLink) -> bool: ...
     def fail(self, now_ns: int, failure: Failure, mtu: int = -1) -> None: ...
+    def interface(self, index: int) -> Interface | None: ...
     def ignores_echo(self, packet: Arrived) -> bool: ...
     def is_local(self, ip: bytes) -> bool: ...
     def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None: ...

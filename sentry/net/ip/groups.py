@@ -1,6 +1,7 @@
 """IGMP and MLD: what is said on a link of the groups that programs have joined there.
 
-RFC 3376 and 3810, and 2236 and 2710 where a querier speaks those; net/ipv4/igmp.c, net/ipv6/mcast.c.
+RFC 3376 and 3810, and 2236 and 2710 where a querier speaks those; net/ipv4/igmp.c and
+net/ipv6/mcast.c.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sentry.net.link.link import LinkPacket
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.ground import Ground
     from sentry.net.ip.seam import Arrived, Failure
     from sentry.net.link.link import EthernetLink
 
@@ -46,7 +47,7 @@ HEADERS: Final = 80
 class Groups:
     """Of one layer: the protocol IGMP, and that part of ICMPv6."""
 
-    def __init__(self, layer: IpLayer) -> None:
+    def __init__(self, layer: Ground) -> None:
         self._layer = layer
         self._of: dict[tuple[int, int], Membership] = {}
         """By interface, and the size of an address."""
