@@ -239,23 +239,6 @@ class Ports:
         for port in list(self._bound):
             yield from self.at(port)
 
-    def holders(self, target: Endpoint) -> Iterator[Bound]:
-        """Sockets that a packet for `target` may reach, those with the exact address first.
-
-        A listener's connections are not among them: they have a way of their own.
-        """
-        found = self._bound.get(target.port, ())
-        yield from (sock for sock in found if sock.local.ip == target.ip)
-        yield from (sock for sock in found if reaches(sock, target))
-
-
-def reaches(sock: Bound, target: Endpoint) -> bool:
-    """It is bound to a wildcard that the target is under."""
-    wild = sock.local.ip
-    if wild == target.ip or wild not in (ANY4, ANY6):
-        return False
-    return (wild == ANY4 or not sock.v6only) if target.is_v4 else wild == ANY6
-
 
 def in_table_order(socks: list[Holder]) -> Iterator[Holder]:
     """Who came last is first; those of IPv6 with SO_REUSEPORT are last: sk_add_node_rcu()."""

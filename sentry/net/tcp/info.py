@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sentry.abi.socket import BPF_TCP_LISTEN as TCP_LISTEN
 from sentry.net.tcp.congestion import INFINITE
 from sentry.net.tcp.connection import Connection
-from sentry.net.tcp.listener import Listener
 from sentry.net.tcp.settings import MS
 
 HAS_STAMPS: Final = 1
@@ -96,12 +94,3 @@ def info(connection: Connection, now_ns: int) -> dict[str, int]:
         "tcpi_total_rto_recoveries": tally.total_rto_recoveries,
         "tcpi_total_rto_time": tally.total_rto_ns // MS,
     }
-
-
-def info_of_listener(listener: Listener, fields: tuple[str, ...]) -> dict[str, int]:
-    """Of a socket that listens: who waits for accept(2), and how many may."""
-    found = dict.fromkeys(fields, 0)
-    found.update(
-        tcpi_state=TCP_LISTEN, tcpi_unacked=len(listener.accepted), tcpi_sacked=listener.backlog
-    )
-    return found

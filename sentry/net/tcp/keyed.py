@@ -52,10 +52,6 @@ class Keyed:
         """
         return self._hash(b"stamps", flow.local.ip + flow.remote.ip) & MASK
 
-    def port_offset(self, local_ip: bytes, remote: Endpoint) -> int:
-        """Where the search for an ephemeral port begins: RFC 6056, algorithm 3."""
-        return self._of_flow(b"port", Flow(Endpoint(local_ip, 0), remote))
-
     def cookie(self, flow: Flow, irs: int, minute: int) -> int:
         """32 bits for a SYN that nothing is remembered of: its number, and of which minute."""
         return self._of_flow(b"cookie", flow, minute << 32 | irs) & MASK

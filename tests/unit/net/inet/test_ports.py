@@ -59,13 +59,13 @@ def test_connections_of_a_listener_keep_its_port_and_are_not_looked_through() ->
 
     ports.adopt(accepted)
 
-    assert list(ports.holders(listener.local)) == [listener]
+    assert list(ports._bound[listener.local.port]) == [listener]
     assert ports.at(listener.local.port) == list(ports.everybody()) == [listener, accepted]
     ports.release(listener)
     assert list(ports.everybody()) == [accepted] and len(ports) == 1
     assert bound(ports, stream=True).local.port != accepted.local.port
     ports.check_listen(accepted)  # it has been disconnected, and is a listener itself now
-    assert list(ports.holders(accepted.local)) == [accepted]
+    assert list(ports._bound[accepted.local.port]) == [accepted]
     ports.release(accepted)
     assert ports.at(accepted.local.port) == []
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sentry.abi.socket import BPF_TCP_ESTABLISHED as TCP_ESTABLISHED
-from sentry.abi.socket import BPF_TCP_LISTEN as TCP_LISTEN
 from sentry.abi.socket import TcpInfoData
-from sentry.net.tcp.info import info, info_of_listener
+from sentry.net.tcp.info import info
 from tests.unit.net.tcp.hand import MSS, Hand
 from tests.unit.net.tcp.pair import Pair
 
@@ -53,11 +52,3 @@ def test_closed_window_is_counted() -> None:
 
     assert found["tcpi_rwnd_limited"] >= 1_000_000
     assert found["tcpi_probes"] >= 1 and found["tcpi_snd_wnd"] == 0
-
-
-def test_listener_tells_its_backlog() -> None:
-    pair = Pair()
-    pair.listener.accepted.append(pair.left)
-    found = info_of_listener(pair.listener, TcpInfoData._fields)
-
-    assert (found["tcpi_state"], found["tcpi_unacked"], found["tcpi_sacked"]) == (TCP_LISTEN, 1, 8)

@@ -1,4 +1,4 @@
-"""Numbers that are nobody's to guess. RFC 6528, 6056, 7323."""
+"""Numbers that are nobody's to guess. RFC 6528, 7323."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ def test_sequence_numbers_of_flows_have_nothing_in_common() -> None:
 def test_other_secret_makes_other_numbers() -> None:
     assert ONE.initial_sequence(0, FLOW) != OTHER.initial_sequence(0, FLOW)
     assert ONE.timestamp_offset(FLOW) != OTHER.timestamp_offset(FLOW)
-    assert ONE.port_offset(LEFT.ip, RIGHT) != OTHER.port_offset(LEFT.ip, RIGHT)
     assert ONE.cookie(FLOW, 5, 1) != OTHER.cookie(FLOW, 5, 1)
 
 
