@@ -88,6 +88,8 @@ class TcpByLink:
         self._told_ns: int | None = None
         self._waiting: dict[int, dict[Engine, None]] = {}
         """Who has more to send by an interface than has room there."""
+        self._stepped: dict[Engine, None] = {}
+        """Whom a segment was for since `rest`: one acknowledgement does for many."""
         self.clock = time.monotonic_ns
 
     def refresh(self) -> None:
@@ -169,7 +171,10 @@ class TcpByLink:
             counters["Tcp.InSegs"] += 1
             engine.connection.segment(now_ns, seg)
             engine.confirm(now_ns)
-            self.after(now_ns, engine)
+            if engine.connection.is_over:
+                self.after(now_ns, engine)
+            else:
+                self._stepped[engine] = None
             return True
         self._arrived_new(now_ns, flow, seg, packet)
         return True
@@ -213,6 +218,12 @@ class TcpByLink:
             connection.icmp_error(now_ns, sequence, failure.number, is_told=is_told)
         self._set_due(engine, now_ns)  # once the layer knows what was learned of the way
         return is_ours
+
+    def rest(self, now_ns: int) -> None:
+        """No more segments come for now."""
+        stepped, self._stepped = self._stepped, {}
+        for engine in stepped:
+            self.after(now_ns, engine)
 
     # --- out
 
@@ -393,4 +404,4 @@ def plug(stack: Stack) -> None:
     for is_v4 in (True, False):
         stack.ip.handlers[is_v4, IPPROTO_TCP] = made
     stack.ip.timed.append(made)
-    stack.ip.on_room = made.has_room
+    stack.ip.on_room, stack.ip.on_rest = made.has_room, made.rest

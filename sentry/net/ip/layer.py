@@ -82,6 +82,8 @@ class IpLayer:
         """And at every failure."""
         self.is_joined: Callable[[bytes, int], bool] = lambda ip, index: False
         """Somebody is a member of a group, on an interface."""
+        self.on_rest: Callable[[int], None] = lambda now_ns: None
+        """No more packets come for now."""
         self.on_room: Callable[[int], None] = lambda index: None
         """More can go by an interface than could: for who waits for it."""
         self.timed: list[Timed] = [self.groups]
@@ -161,6 +163,10 @@ class IpLayer:
             input4.arrived(self, now_ns, link, data, frame)
         else:
             input6.arrived(self, now_ns, link, data, frame)
+
+    def rest(self, now_ns: int) -> None:
+        """No more packets come for now."""
+        self.on_rest(now_ns)
 
     def deliver(self, now_ns: int, packet: Arrived) -> None:
         """To who looks at everything, and to its protocol. Preconditions: it is whole."""

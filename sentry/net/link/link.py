@@ -58,6 +58,9 @@ class Upper(Protocol):
     def solicit6(self, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
         """Ask by NDP."""
 
+    def rest(self, now_ns: int) -> None:
+        """No more comes for now: what could wait for it is to be done."""
+
 
 class FromLink(Struct, frozen=True):
     """What is known of a frame whose packet comes."""
@@ -109,8 +112,13 @@ class EthernetLink:
 
     # --- in
 
-    def received(self, now_ns: int, data: bytes) -> None:
-        """A frame with its virtio header, from anybody."""
+    def received(self, now_ns: int, *frames: bytes) -> None:
+        """Frames with their virtio headers, from anybody."""
+        for each in frames:
+            self._received(now_ns, each)
+        self.upper.rest(now_ns)
+
+    def _received(self, now_ns: int, data: bytes) -> None:
         about = vnet.parse(data)
         frame = ethernet.parse(data, vnet.SIZE)
         if about is None or frame is None:

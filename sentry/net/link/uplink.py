@@ -67,11 +67,11 @@ class Uplink:
     def _receive(self) -> None:
         got = lib.uplink_receive(self._fd, self._slots, SLOT, FRAMES_IN, self._sizes)
         now_ns = self._loop.now_ns()
-        for number in range(max(got, 0)):  # an error was the interface's going down, or nothing
-            size = self._sizes[number]
-            if size <= MAX_FRAME:
-                frame = bytes(ffi.buffer(self._slots + number * SLOT, size))
-                self.link.received(now_ns, frame)
+        self.link.received(now_ns, *(
+            bytes(ffi.buffer(self._slots + number * SLOT, self._sizes[number]))
+            for number in range(max(got, 0))  # an error was the interface's going down, or nothing
+            if self._sizes[number] <= MAX_FRAME
+        ))  # fmt: skip
         self._after()
 
     # --- out

@@ -32,6 +32,8 @@ from sentry.net.tcp.segment import (
     ECE,
     ECT0,
     FIN,
+    HALF,
+    MASK,
     MAX_PAYLOAD,
     PSH,
     RST,
@@ -52,6 +54,8 @@ FEW_OUTGOING: Final = 16
 MOST_OUTGOING: Final = 256
 DEFER_DIVISOR: Final = 3
 """net.ipv4.tcp_tso_win_divisor: for which part of the window it is worth while to wait."""
+MOST_BARE: Final = 32
+"""Of a header without SACK."""
 NOTHING: Final = -1
 
 
@@ -130,9 +134,10 @@ class Output(Core):
         self.dsack = None
         if self.quick:
             self.quick -= 1
-        if len(outgoing) >= FEW_OUTGOING and not pieces:
+        if outgoing and not pieces:
             last = outgoing[-1]
-            if not last.pieces and last.header[13] & ~(ECE | CWR) == ACK:
+            is_many = len(outgoing) >= FEW_OUTGOING
+            if (is_many and not last.pieces and last.header[13] & ~(ECE | CWR) == ACK) or _says_more(made.header, last):
                 outgoing.pop()
             if len(outgoing) >= MOST_OUTGOING:
                 return
@@ -328,3 +333,17 @@ class Output(Core):
             self.undo_stamp = self.stamp(now_ns)
         self.undo_retrans = max(self.undo_retrans, 0) + record.count
         return True
+
+
+def _says_more(header: bytes, before: Outgoing) -> bool:
+    """A bare acknowledgement of more than one that nobody has taken yet, and nothing else: neither
+    SACK, which duplicates are counted with, nor a change of ECE."""
+    old = before.header
+    return (
+        not before.pieces
+        and header[13] == old[13]
+        and header[13] & ~ECE == ACK
+        and len(header) == len(old) <= MOST_BARE
+        and header[4:8] == old[4:8]
+        and 0 < (int.from_bytes(header[8:12]) - int.from_bytes(old[8:12])) & MASK < HALF
+    )

@@ -442,6 +442,23 @@ def test_reader_that_shuts_its_side_sees_the_end(line: Line) -> None:
     assert receive(client) == b"x" and left.send(client, b"y") == 1
 
 
+def test_one_acknowledgement_does_for_the_segments_of_a_turn(line: Line) -> None:
+    left, right = line.hosts
+    _, client, server = line.connected()
+    left.send(client, bytes(14000))
+    line.settle()
+    receive(server)
+    before = right.stack.counters["Tcp.OutSegs"]
+    left.option(client, IPPROTO_TCP, abi.TCP_NODELAY, 1)
+    for _ in range(8):
+        left.send(client, bytes(3000))
+    right.link.received(line.now_ns, *left.link.take_outgoing(100, 1 << 20))
+    assert server.available() == 24000
+    assert right.stack.counters["Tcp.OutSegs"] == before + 1
+    line.settle()
+    assert client.unsent() == 0
+
+
 def test_connections_take_turns_where_a_link_has_little_room(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
