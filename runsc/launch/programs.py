@@ -32,6 +32,9 @@ NEVER_LATE = frozenset(
 )
 """Modules, and packages, that a sandbox imports before it is locked in or not at all."""
 
+OF_LINKS = frozenset({"sentry.net.ip", "sentry.net.link", "sentry.net.tcp"})
+"""Packages that a stack of its own needs, and nothing else."""
+
 
 class Programs(msgspec.Struct, frozen=True):
     """The two."""
@@ -52,9 +55,11 @@ def sentry(platform: str) -> Body:
     from sentry.boot.sandbox import preload, prepare  # noqa: PLC0415  only there
 
     preload(platform)
-    kept = KeptCode.of("sentry", NEVER_LATE)
+    kept = KeptCode.of("sentry", NEVER_LATE | OF_LINKS)
 
     def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
+        for name in OF_LINKS if config.network == "sandbox" else ():
+            kept.add(name)
         return boot.sentry_main(config, prepare, switches, terms, kept)
 
     return body

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import IPPROTO_TCP
@@ -17,6 +16,7 @@ from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import mapped, plain
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_listener import listening_at
+from sentry.net.inet.tcp_turns import Turns
 from sentry.net.inet.tcp_tuning import PAGE, memory_limits, read_settings, tune
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
@@ -44,8 +44,6 @@ DEFAULT_MTU: Final = 576
 """Where there is no way back, and an answer does not arrive either."""
 DUE_AT_ONCE: Final = 64
 """Deadlines that are met in a call."""
-TURNS: Final = 16
-"""Connections that go on when there is room again."""
 ANSWER_TTL: Final = 64
 """Of what no socket sends."""
 
@@ -86,8 +84,7 @@ class TcpByLink:
         self._pressure, self._most = memory_limits(stack.sysctls)
         self._due: Deadlines[Engine | Listening] = Deadlines()
         self._told_ns: int | None = None
-        self._waiting: dict[int, dict[Engine, None]] = {}
-        """Who has more to send by an interface than has room there."""
+        self.turns = Turns()
         self._stepped: dict[Engine, None] = {}
         """Whom a segment was for since `rest`: one acknowledgement does for many."""
         self.clock = time.monotonic_ns
@@ -233,17 +230,14 @@ class TcpByLink:
         if self.engines.get(connection.flow) is not engine:
             self._account(engine)
             return
-        if engine.waits_at is not None:
-            self._waiting[engine.waits_at].pop(engine, None)
-            engine.waits_at = None
+        self.turns.stop(engine)
         while connection.is_over or self._has_room(engine):
             made = self.endpoints.settle(now_ns, connection)
             if not made:
                 break
             self._send_all(now_ns, engine, made)
         else:
-            engine.waits_at = engine.index
-            self._waiting.setdefault(engine.index, {})[engine] = None
+            self.turns.wait(engine)
         self._account(engine)
         if connection.is_over:
             self._forget(engine)
@@ -306,7 +300,7 @@ class TcpByLink:
 
     def has_room(self, index: int) -> None:
         """A link has: who has waited longest goes on, and stands behind the others then."""
-        for engine in list(islice(self._waiting.get(index, ()), TURNS)):
+        for engine in self.turns.first(index):
             self.after(self.clock(), engine)
 
     def _account(self, engine: Engine) -> None:

@@ -137,7 +137,7 @@ class Output(Core):
         if outgoing and not pieces:
             last = outgoing[-1]
             is_many = len(outgoing) >= FEW_OUTGOING
-            if (is_many and not last.pieces and last.header[13] & ~(ECE | CWR) == ACK) or _says_more(made.header, last):
+            if _is_bare(last) if is_many else _says_more(made.header, last):
                 outgoing.pop()
             if len(outgoing) >= MOST_OUTGOING:
                 return
@@ -335,14 +335,18 @@ class Output(Core):
         return True
 
 
+def _is_bare(made: Outgoing) -> bool:
+    """A pure acknowledgement."""
+    return not made.pieces and made.header[13] & ~(ECE | CWR) == ACK
+
+
 def _says_more(header: bytes, before: Outgoing) -> bool:
     """A bare acknowledgement of more than one that nobody has taken yet, and nothing else: neither
     SACK, which duplicates are counted with, nor a change of ECE."""
     old = before.header
     return (
-        not before.pieces
+        _is_bare(before)
         and header[13] == old[13]
-        and header[13] & ~ECE == ACK
         and len(header) == len(old) <= MOST_BARE
         and header[4:8] == old[4:8]
         and 0 < (int.from_bytes(header[8:12]) - int.from_bytes(old[8:12])) & MASK < HALF

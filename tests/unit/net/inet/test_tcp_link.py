@@ -477,4 +477,4 @@ def test_connections_take_turns_where_a_link_has_little_room(
     line.settle()
     line.wait(SECOND_NS)
     assert [server.available() for _, server in pairs] == [60000] * 4
-    assert left.link.lost == 0 and not any(left.tcp._waiting.values())
+    assert left.link.lost == 0 and not left.tcp.turns
