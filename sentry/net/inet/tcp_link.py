@@ -16,8 +16,8 @@ from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import mapped, plain
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_listener import listening_at
-from sentry.net.inet.tcp_turns import Turns
 from sentry.net.inet.tcp_tuning import PAGE, memory_limits, read_settings, tune
+from sentry.net.inet.tcp_turns import Turns
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import Offload
@@ -81,7 +81,7 @@ class TcpByLink:
         """What holds the port of a connection that no socket has."""
         self.used = 0
         """Bytes in the buffers of all."""
-        self._pressure, self._most = memory_limits(stack.sysctls)
+        self.refresh()
         self._due: Deadlines[Engine | Listening] = Deadlines()
         self._told_ns: int | None = None
         self.turns = Turns()

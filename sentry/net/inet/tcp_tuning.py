@@ -29,7 +29,8 @@ MOST_BUCKETS: Final = 16384
 """Of net.ipv4.tcp_max_tw_buckets: a ceiling of ours."""
 MOST_BUFFER: Final = 1 << 25
 """Of what tcp_rmem and tcp_wmem let buffers grow to: a ceiling of ours."""
-DEFAULT_SETTINGS: Final = Settings()
+DEFAULT_SETTINGS: Final = Settings(tcp_max_syn_backlog=512, tcp_max_tw_buckets=8192)
+"""What /proc/sys/net/ipv4 shows where nothing was written."""
 
 
 def read_settings(settings: Settings, sysctls: dict[str, str]) -> None:
