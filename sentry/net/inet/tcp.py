@@ -36,7 +36,6 @@ from sentry.abi.socket import (
     MSG_FASTOPEN,
     MSG_OOB,
     MSG_PEEK,
-    SO_BINDTOIFINDEX,
     SO_OOBINLINE,
     SO_RCVLOWAT,
 )
@@ -49,7 +48,6 @@ from sentry.errors import (
     EINPROGRESS,
     EINVAL,
     EISCONN,
-    ENETUNREACH,
     ENOTCONN,
     EOPNOTSUPP,
     EPIPE,
@@ -57,7 +55,7 @@ from sentry.errors import (
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
-from sentry.net.inet.tcp_ending import TcpEnding
+from sentry.net.inet.tcp_leaving import TcpLeaving
 from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.inet.tcp_options import MSS, TCP, info
 from sentry.net.interfaces import LOOPBACK_INDEX
@@ -70,13 +68,12 @@ PIECE: Final = 65536
 FAMILY_SIZE: Final = 2
 
 
-class TcpSocket(TcpEnding):
+class TcpSocket(TcpLeaving):
     """One end of a connection, or a listener."""
 
     __slots__ = ()
     options_known = TCP
     levels = (IPPROTO_TCP,)
-    goes_out = True
 
     # --- connections
 
@@ -110,16 +107,21 @@ class TcpSocket(TcpEnding):
         target = self.route(raw)
         leaves = self.leaves(target)
         if leaves:
-            self._choose_link(target, raw)
+            self.choose_link(target, raw)
         else:
             self._check_unused(target)
         self.so_error = 0
         self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
-        if not self.has_port:
-            self.local = self.ports.claim_to_connect(self, target)
-            self.has_port = True
+        try:
+            if not self.has_port:
+                self.local = self.ports.claim_to_connect(self, target)
+                self.has_port = True
+            if leaves:
+                self.begin_by_link(target)
+        except EADDRNOTAVAIL:
+            self.forget_remote()
+            raise
         if leaves:
-            self._begin_by_link(target)
             if nonblock:
                 raise EINPROGRESS("connecting")
             return self._wait_connected(caller, EINPROGRESS)
@@ -132,51 +134,6 @@ class TcpSocket(TcpEnding):
             raise EINPROGRESS("connecting")
         self._try_connect(caller)
         return self._wait_connected(caller, EINPROGRESS)
-
-    def _choose_link(self, target: Endpoint, raw: bytes) -> None:
-        """By which interface it goes, and from which address: tcp_v4_connect(), tcp_v6_connect().
-
-        Raises: EINVAL, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
-        """
-        from sentry.net.ip.output import may_send_from  # noqa: PLC0415  few have links
-
-        if address.needs_scope(target.ip):
-            index = self.device_of(raw)
-            if not index or self.device not in (0, index):
-                raise EINVAL("an address of which link?")
-            self.numbers[SO_BINDTOIFINDEX] = index
-        source = self.source_for(target)
-        ip = source.ip[12:] if source.is_v4 else source.ip
-        assert self.stack.ip is not None
-        if source == self.local and not may_send_from(self.stack.ip, ip):
-            raise EINVAL("an address that no link has")
-        self.local = source
-
-    def _begin_by_link(self, target: Endpoint) -> None:
-        """Send the SYN. Raises: EADDRNOTAVAIL."""
-        assert self.stack.tcp is not None
-        try:
-            self.stack.tcp.connect(self, target)
-        except EADDRNOTAVAIL:
-            self.forget_remote()
-            raise
-        self.remote = target
-        self.started = True
-
-    def check_way(self, target: Endpoint) -> None:
-        """There is one by a link, to one host. Raises: ENETUNREACH, EHOSTUNREACH."""
-        from sentry.net.inet import leaving  # noqa: PLC0415
-
-        if leaving.path_of(self, target).is_broadcast:
-            raise ENETUNREACH("broadcast")
-
-    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """setsockopt(2): the engine hears of it."""
-        super().set_option(caller, level, name, value)
-        if self.engine is not None and self.engine.is_open:
-            self.engine.tuned(level, name)
-        elif self.heard is not None:
-            self.heard.tuned()
 
     def _check_unused(self, target: Endpoint) -> None:
         """One connection between two addresses: __inet_check_established(). EADDRNOTAVAIL."""
@@ -360,13 +317,11 @@ class TcpSocket(TcpEnding):
         return self._may_come() and self.mark is None and is_short
 
     def _may_come(self) -> bool:
-        is_open = self.peer is not None or (self.engine is not None and self.engine.is_open)
-        return is_open and not (self.eof or self.read_shut or self.so_error)
+        return self.is_open and not (self.eof or self.read_shut or self.so_error)
 
     def _waits(self) -> bool:
         """More may come."""
-        is_open = self.engine is not None and self.engine.is_open
-        return self.state == TCP_SYN_SENT or self.peer is not None or is_open
+        return self.state == TCP_SYN_SENT or self.is_open
 
     # --- readiness
 

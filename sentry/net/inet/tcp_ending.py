@@ -79,11 +79,10 @@ class TcpEnding(TcpListener):
         """connect to AF_UNSPEC: a listener stops, a connection is reset."""
         self._abort_backlog()
         self.ask_no_more()
-        was_open = self.peer is not None or self.connecting
+        was_open = self.is_open or self.connecting
         if self.peer is not None:
             self._send_reset()
         if self.engine is not None:
-            was_open |= self.engine.is_open
             self.engine.reset()
         self._forget_left()
         self.state = TCP_CLOSE

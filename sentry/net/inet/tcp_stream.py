@@ -119,6 +119,13 @@ class TcpStream(InetSocket):
         """The handshake is not over."""
         return self._state in CONNECTING
 
+    @property
+    def is_open(self) -> bool:
+        """There is an other end."""
+        if self.engine is not None:
+            return self.engine.is_open
+        return self.peer is not None
+
     def show_state(self, state: int) -> None:
         """As the engine says, which counts for itself."""
         self._state = state

@@ -27,6 +27,7 @@ from sentry.abi.socket import BPF_TCP_ESTABLISHED as TCP_ESTABLISHED
 from sentry.abi.socket import BPF_TCP_SYN_SENT as TCP_SYN_SENT
 from sentry.errors import (
     EADDRINUSE,
+    EADDRNOTAVAIL,
     EAGAIN,
     ECONNREFUSED,
     ECONNRESET,
@@ -478,3 +479,20 @@ def test_connections_take_turns_where_a_link_has_little_room(
     line.wait(SECOND_NS)
     assert [server.available() for _, server in pairs] == [60000] * 4
     assert left.link.lost == 0 and not left.tcp.turns
+
+
+def test_socket_that_finds_no_port_is_as_before(line: Line) -> None:
+    left, right = line.hosts
+    right.listen(8080)
+    left.sysctls["net/ipv4/ip_local_port_range"] = "40000 40000"
+    first, second = left.socket(), left.socket()
+    left.begin(first, place(ip4(2), 8080))
+    for _ in range(2):
+        with pytest.raises(EADDRNOTAVAIL):
+            done(second.connect(left.caller, place(ip4(2), 8080), True))
+        assert second.local.is_any and not second.has_port and second.engine is None
+    line.settle()
+    assert first.state == TCP_ESTABLISHED
+    left.begin(second, place(ip4(2), 8081))
+    line.settle()
+    assert error_of(second) == ECONNREFUSED.number

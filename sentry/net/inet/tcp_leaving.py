@@ -1,0 +1,62 @@
+"""A TCP socket whose connection leaves by a link: which way it takes, and what the engine hears."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.socket import SO_BINDTOIFINDEX
+from sentry.errors import EINVAL, ENETUNREACH
+from sentry.net.inet import address
+from sentry.net.inet.tcp_ending import TcpEnding
+
+if TYPE_CHECKING:
+    from sentry.net.inet.address import Endpoint
+    from sentry.vfs.file import Caller
+
+
+class TcpLeaving(TcpEnding):
+    """The side of a socket that has an engine."""
+
+    __slots__ = ()
+    goes_out = True
+
+    def choose_link(self, target: Endpoint, raw: bytes) -> None:
+        """By which interface it goes, and from which address: tcp_v4_connect(), tcp_v6_connect().
+
+        Raises: EINVAL, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
+        """
+        from sentry.net.ip.output import may_send_from  # noqa: PLC0415  few have links
+
+        if address.needs_scope(target.ip):
+            index = self.device_of(raw)
+            if not index or self.device not in (0, index):
+                raise EINVAL("an address of which link?")
+            self.numbers[SO_BINDTOIFINDEX] = index
+        source = self.source_for(target)
+        ip = source.ip[12:] if source.is_v4 else source.ip
+        assert self.stack.ip is not None
+        if source == self.local and not may_send_from(self.stack.ip, ip):
+            raise EINVAL("an address that no link has")
+        self.local = source
+
+    def begin_by_link(self, target: Endpoint) -> None:
+        """Send the SYN. Raises: EADDRNOTAVAIL."""
+        assert self.stack.tcp is not None
+        self.stack.tcp.connect(self, target)
+        self.remote = target
+        self.started = True
+
+    def check_way(self, target: Endpoint) -> None:
+        """There is one by a link, to one host. Raises: ENETUNREACH, EHOSTUNREACH."""
+        from sentry.net.inet import leaving  # noqa: PLC0415
+
+        if leaving.path_of(self, target).is_broadcast:
+            raise ENETUNREACH("broadcast")
+
+    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """setsockopt(2): the engine hears of it."""
+        super().set_option(caller, level, name, value)
+        if self.engine is not None and self.engine.is_open:
+            self.engine.tuned(level, name)
+        elif self.heard is not None:
+            self.heard.tuned()
