@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Dest, Source
 
 ENDING: Final = (TCP_FIN_WAIT1, TCP_CLOSING, TCP_LAST_ACK)
-PIECE: Final = 65536
+PIECE: Final = 1 << 17
 """Bytes that are copied from a program at a time."""
 ORPHAN_SECONDS: Final = 86400
 """Longer than the engine lets a connection live that no socket holds."""
