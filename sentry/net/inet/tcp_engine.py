@@ -26,7 +26,7 @@ from sentry.abi.socket import (
 from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
-from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC
+from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SO_REUSEPORT
 from sentry.errors import EAGAIN
 from sentry.net.inet.error_queue import wants_errors
 from sentry.net.inet.leaving import plain
@@ -334,6 +334,11 @@ class Listening:
         self.listener = Listener(layer.shared, backlog, Tuning(), self._complete)
         self.listener.waiting = sock.waiting
         self.tuned()
+
+    @property
+    def shares(self) -> bool:
+        """Others may listen there, too."""
+        return SO_REUSEPORT in self._sock.options
 
     def tuned(self) -> None:
         """An option of the socket was set."""

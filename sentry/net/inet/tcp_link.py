@@ -15,14 +15,13 @@ from sentry.net.deadlines import Deadlines
 from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import mapped, plain
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
-from sentry.net.inet.tcp_listener import listening_at
+from sentry.net.inet.tcp_reached import Reached
 from sentry.net.inet.tcp_tuning import PAGE, memory_limits, read_settings, tune
 from sentry.net.inet.tcp_turns import Turns
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import Offload
 from sentry.net.tcp.connection import Connection
-from sentry.net.tcp.endpoints import Endpoints
 from sentry.net.tcp.keyed import Flow, Keyed
 from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, parse
 from sentry.net.tcp.settings import Settings, Shared, Tuning
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from sentry.net.ip.seam import Path
     from sentry.net.stack import Stack
     from sentry.net.tcp import segment
-    from sentry.net.tcp.listener import Listener
 
 CHECKSUM_AT: Final = 16
 SEQUENCE: Final = slice(4, 8)
@@ -46,23 +44,6 @@ DUE_AT_ONCE: Final = 64
 """Deadlines that are met in a call."""
 ANSWER_TTL: Final = 64
 """Of what no socket sends."""
-
-
-class Reached(Endpoints):
-    """Whose listeners are sockets, found in the table of ports."""
-
-    __slots__ = ("index", "stack")
-
-    def __init__(self, shared: Shared, stack: Stack) -> None:
-        super().__init__(shared)
-        self.stack = stack
-        self.index = 0
-        """The interface by which a segment has come."""
-
-    def listener_for(self, flow: Flow) -> Listener | None:
-        """The listener of the socket."""
-        sock = listening_at(self.stack, flow.local, flow.remote, self.index)
-        return None if sock is None or sock.heard is None else sock.heard.listener
 
 
 class TcpByLink:
@@ -180,9 +161,8 @@ class TcpByLink:
         self, now_ns: int, flow: Flow, seg: segment.Arrived, packet: Arrived
     ) -> None:
         """For no connection: a listener's, of what is left of one, or nobody's."""
-        index = packet.index
         back = self.layer.path_or_none(now_ns, packet.source, self._scope(flow))
-        self.endpoints.index = index
+        self.endpoints.index = packet.index
         replies = self.endpoints.segment(
             now_ns, flow, seg, DEFAULT_MTU if back is None else back.mtu
         )
@@ -191,9 +171,10 @@ class TcpByLink:
         engine = self.engines.get(flow)
         if engine is not None:
             self.after(now_ns, engine)
-        sock = listening_at(self.stack, flow.local, flow.remote, index)
-        if sock is not None and sock.heard is not None:
-            self.answered(now_ns, sock.heard)
+        heard = self.endpoints.heard_for(flow)
+        if heard is not None:
+            self.endpoints.note(flow, heard)
+            self.answered(now_ns, heard)
 
     def failed(self, now_ns: int, failure: Failure) -> bool:
         """tcp_v4_err(), tcp_v6_err()."""

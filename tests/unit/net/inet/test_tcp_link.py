@@ -496,3 +496,25 @@ def test_socket_that_finds_no_port_is_as_before(line: Line) -> None:
     left.begin(second, place(ip4(2), 8081))
     line.settle()
     assert error_of(second) == ECONNREFUSED.number
+
+
+def test_handshake_stays_with_its_listener_when_others_come_and_go(line: Line) -> None:
+    left, right = line.hosts
+
+    def listen() -> Any:
+        sock = right.socket()
+        right.option(sock, SOL_SOCKET, SO_REUSEPORT, 1)
+        done(sock.bind(right.caller, place(bytes(4), 8080)))
+        sock.listen(right.caller, 64)
+        return sock
+
+    left.link.neighbours4.set_static(ip4(2), right.link.hardware)
+    first, clients = listen(), [left.socket() for _ in range(20)]
+    for client in clients:
+        left.begin(client, place(ip4(2), 8080))
+    right.link.received(line.now_ns, *left.link.take_outgoing(100, 1 << 20))
+    assert len(first.heard.listener.requests) == 20
+    others = [listen() for _ in range(3)]
+    line.settle()
+    assert [client.state for client in clients] == [TCP_ESTABLISHED] * 20
+    assert [sock.queues()[0] for sock in (first, *others)] == [20, 0, 0, 0]
