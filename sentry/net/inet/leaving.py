@@ -188,7 +188,9 @@ class Arrivals:
         source_port, target_port, _, _ = _UDP.unpack_from(failure.quoted)
         ours = Endpoint(mapped(failure.source), source_port)
         theirs = Endpoint(mapped(failure.target), target_port)
-        answer = Packet(b"", theirs, ours, index=failure.index)
+        holder = self._stack.interfaces.holder(failure.source)
+        index = failure.index or (0 if holder is None else holder.index)
+        answer = Packet(b"", theirs, ours, index=index)
         sock = receiver_of(self._stack.ports_of(IPPROTO_UDP), answer)
         if sock is None:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ import pytest
 from sentry.abi import socket as abi
 from sentry.abi.poll import EPOLLIN
 from sentry.abi.socket import AF_INET, IPPROTO_UDP, SOCK_RAW, SOL_SOCKET
+from sentry.errors import EHOSTUNREACH
 from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.sockfs import socket_location
 from tests.unit.net.streams import Line, Streams, done, place
-from tests.unit.net.wired import INDEX, ip4
+from tests.unit.net.wired import INDEX, SECOND_NS, ip4
 
 
 @pytest.fixture
@@ -65,3 +67,15 @@ def test_groups_and_raw_sockets_are_of_an_interface_too(line: Line) -> None:
     send(left, sender, place(ip4(255), 9000))
     line.settle()
     assert heard(mine, other, *raw) == [True, False, True, False]
+
+
+def test_socket_of_an_interface_hears_that_nobody_is_there(line: Line) -> None:
+    left, _ = line.hosts
+    sender = udp(left, 9002, INDEX)
+    done(sender.connect(left.caller, place(ip4(77), 9000), True))
+    left.option(sender, 0, abi.IP_RECVERR, 1)
+    line.now_ns = time.monotonic_ns()
+    left.send(sender, b"x")
+    line.settle()
+    line.wait(5 * SECOND_NS)
+    assert sender.so_error == EHOSTUNREACH.number
