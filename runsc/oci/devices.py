@@ -17,10 +17,10 @@ from sentry import config
 
 _KINDS: Final = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 EMULATED: Final = frozenset(
-    {(1, minor) for minor in (3, 5, 7, 8, 9)} | {(5, minor) for minor in (0, 1, 2)}
+    {(1, minor) for minor in (3, 5, 7, 8, 9)} | {(5, minor) for minor in (0, 1, 2)} | {(10, 229)}
 )
-"""Character devices that the Sentry has: sentry/fs/dev, sentry/fs/devpts."""
-ABSENT: Final = {(10, 200): "tun", (10, 229): "fuse"}
+"""Character devices that the Sentry has: sentry/fs/dev, sentry/fs/devpts, sentry/fs/fuse."""
+ABSENT: Final = {(10, 200): "tun"}
 """Nodes that programs look for before they do without: there, and not to be opened."""
 
 

@@ -16,6 +16,10 @@ from sentry.errors import EACCES, EPERM
 MAY_EXEC: Final = 1
 MAY_WRITE: Final = 2
 MAY_READ: Final = 4
+MAY_ALL: Final = 7
+MAY_ACCESS: Final = 0x10
+MAY_CHDIR: Final = 0x40
+"""It is asked by access(2), by chdir(2): file systems with rights of their own tell these apart."""
 
 
 def may_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> bool:

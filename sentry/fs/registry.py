@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from sentry.abi.stat import S_IFIFO
+from sentry.abi.stat import S_IFCHR, S_IFIFO
 from sentry.errors import EINVAL
 from sentry.fs.dev import memory, tty
 from sentry.fs.devpts import filesystem as devpts
+from sentry.fs.fuse.served import Served
 from sentry.fs.proc import mount_proc
 from sentry.fs.proc.filesystem import check_proc_option
 from sentry.fs.tmpfs.filesystem import RamFs, TmpFs, parse_options
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.interface import FileSystem
-    from sentry.vfs.vfs import Vfs
+    from sentry.vfs.vfs import MountType, Vfs
+
+
+FUSE_DEVICE: Final = 10 << 8 | 229
+"""/dev/fuse."""
 
 
 def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
@@ -85,6 +91,46 @@ def mount_sysfs(caller: Caller, source: bytes, flags: int, data: bytes) -> FileS
     return mount(caller, source, flags, data)
 
 
+def register_fuse(vfs: Vfs) -> None:
+    """The device, and the types fuse, fuseblk and fusectl."""
+
+    def mount_fuse(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+        return mount_subtype(b"")(caller, source, flags, data)
+
+    def mount_subtype(subtype: bytes) -> MountType:
+        from sentry.fs.fuse.filesystem import mount_fuse as mount  # noqa: PLC0415
+
+        return partial(mount, subtype=subtype.decode(errors="replace"))
+
+    def mount_block(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+        from sentry.fs.fuse.filesystem import mount_fuseblk as mount  # noqa: PLC0415
+
+        return mount(caller, source, flags, data)
+
+    def mount_control(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+        from sentry.fs.fuse.control import mount_control as mount  # noqa: PLC0415
+
+        return mount(caller, source, flags, data)
+
+    def check_option(option: str) -> None:
+        from sentry.fs.fuse.filesystem import check_option as check  # noqa: PLC0415
+
+        check(option)
+
+    def open_device(location: Location, flags: int, caller: Caller) -> FileDescription:
+        from sentry.fs.fuse.device import FuseDevice  # noqa: PLC0415
+
+        return FuseDevice(location, flags)
+
+    vfs.devices[S_IFCHR, FUSE_DEVICE] = open_device
+    vfs.types[b"fuse"] = mount_fuse
+    vfs.types[b"fuseblk"] = mount_block
+    vfs.types[b"fusectl"] = mount_control
+    vfs.subtypes[b"fuse"] = mount_subtype
+    vfs.option_checks[b"fuse"] = check_option
+    vfs.fuse = Served()
+
+
 def open_fifo(location: Location, flags: int, caller: Caller) -> FileDescription:
     """open(2) of a FIFO."""
     from sentry.fs.pipe.file import open_fifo as open_  # noqa: PLC0415
@@ -109,6 +155,7 @@ def register_all(vfs: Vfs) -> None:
         vfs.option_checks[kind] = check_tmpfs
     vfs.option_checks[b"ramfs"] = ramfs_mode
     vfs.option_checks[b"proc"] = check_proc_option
+    register_fuse(vfs)
     memory.register(vfs)
     tty.register(vfs)
     devpts.register(vfs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sentry.abi import mman
 from sentry.abi.mman import (
@@ -193,7 +193,7 @@ def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> Ste
 
 def msync(
     amap: AddressMap, addr: int, length: int, flags: int
-) -> dict[HostBacking, MappedFile]:
+) -> dict[Any, MappedFile]:
     """msync(2): the checks. Stores to a shared host file are in the host's cache already;
     the result are the files to fsync (MS_SYNC), and which open ones keep them. Raises: EINVAL,
     ENOMEM, EBUSY."""
@@ -204,7 +204,7 @@ def msync(
     end = addr + page_align(length)
     if end > 1 << 64:
         raise ENOMEM("range")
-    files: dict[HostBacking, MappedFile] = {}
+    files: dict[Any, MappedFile] = {}
     at = addr
     hole = False
     for vma in amap.vmas.overlapping(addr, end) if end > addr else ():
@@ -212,12 +212,19 @@ def msync(
         at = vma.end
         if flags & MS_INVALIDATE and vma.flags & VmFlag.LOCKED:
             raise EBUSY("locked")
-        if vma.shared and isinstance(vma.backing, HostBacking) and flags & MS_SYNC:
+        if vma.shared and flags & MS_SYNC and _lies_elsewhere(vma.backing):
             assert vma.file is not None
             files[vma.backing] = vma.file
     if hole or at < end > addr:
         raise ENOMEM("a hole")
     return files
+
+
+def _lies_elsewhere(backing: object) -> bool:
+    """What is stored there has to be sent somewhere to last."""
+    if isinstance(backing, RamFile):
+        return backing.loader is not None
+    return isinstance(backing, HostBacking)
 
 
 # --- mseal

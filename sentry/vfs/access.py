@@ -5,7 +5,7 @@ from __future__ import annotations
 from sentry.abi.fcntl import FS_IMMUTABLE_FL
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.auth.credentials import Credentials
-from sentry.auth.permissions import MAY_EXEC, MAY_WRITE, check_access, check_sticky
+from sentry.auth.permissions import MAY_ALL, MAY_EXEC, MAY_WRITE, check_access, check_sticky
 from sentry.errors import EISDIR, ENOENT, ENOTDIR, EPERM, EROFS
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.flags import check_append_only, check_fixed
@@ -18,7 +18,10 @@ def check_inode(creds: Credentials, inode: Inode, mask: int) -> None:
         raise EROFS(f"{inode.fs.name} is read-only")
     if mask & MAY_WRITE and (inode.immutable or inode.file_flags & FS_IMMUTABLE_FL):
         raise EPERM("immutable")
-    check_access(creds, inode.mode, inode.uid, inode.gid, mask)
+    if inode.own_rights:
+        inode.check_rights(creds, mask)
+    else:
+        check_access(creds, inode.mode, inode.uid, inode.gid, mask & MAY_ALL)
 
 
 def check_create(creds: Credentials, directory: Dentry) -> None:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sentry.vfs.budget import Budget
     from sentry.vfs.dentry import Dentry, Location
     from sentry.vfs.interface import Attributes, Inode
+    from sentry.vfs.locks import RecordLock, Request
     from sentry.vfs.mount import Mount
 
 T = TypeVar("T")
@@ -100,6 +101,14 @@ class AsyncNotice(Protocol):
     wants_room: bool
 
     def drop(self) -> None: ...
+
+
+class ServerLocks(Protocol):
+    """Locks of an open file that its file system keeps: sentry.fs.fuse.locks."""
+
+    def get(self, caller: Caller, request: Request) -> RecordLock | None: ...
+    def set(self, caller: Caller, request: Request, wait: bool) -> int: ...
+    def flock(self, caller: Caller, file: object, exclusive: bool | None, wait: bool) -> int: ...
 
 
 class DirectoryNotice(Protocol):
@@ -390,6 +399,16 @@ class FileDescription:
         """ioctl(2) requests of its kind."""
         result: Result = self.requests.answer(self, caller, request, argument)
         return result
+
+    def copy_range(
+        self, offset: int, target: FileDescription, goal: int, count: int
+    ) -> int | None:
+        """copy_file_range(2) by the file system itself: how many bytes; None: it does not."""
+        return None
+
+    server_locks: ServerLocks | None = None
+    server_flocks: ServerLocks | None = None
+    """Who keeps its record locks, and those of flock(2), if a server does."""
 
     def mmap_backing(self, writable_shared: bool) -> Any:
         """What a mapping of the file is made of (RamFile or HostBacking). Raises: ENODEV."""

@@ -30,6 +30,7 @@ from sentry.vfs.dirents import Dirents
 from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.auth.userns import UserNamespace
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
@@ -162,6 +163,9 @@ class FileSystem:
     def reconfigure(self, options: bytes) -> None:
         """mount(2) with MS_REMOUNT: other options. Raises: EINVAL."""
 
+    def begin_unmount(self) -> None:
+        """umount2(2) with MNT_FORCE: nobody waits for its server any longer."""
+
     def sync(self) -> None:
         """sync(2), syncfs(2): nothing is left in memory that should be on a disk."""
 
@@ -268,6 +272,12 @@ class Inode:
         """Who somebody of another user namespace is told that it belongs to."""
         return Owner(attributes.uid, attributes.gid)
 
+    own_rights = False
+    """`check_rights` says who may do what, not the mode."""
+
+    def check_rights(self, creds: Credentials, mask: int) -> None:
+        """inode_permission(), where that is the file system's; `mask` are MAY_*. Raises: EACCES."""
+
     def belongs_to(self, caller: Caller) -> bool:
         """A directory of the caller itself, which it may search and read whatever the mode says."""
         return False
@@ -347,6 +357,10 @@ class Inode:
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a regular file. `mode` are permission bits."""
         raise EACCES(f"{self.fs.name}: cannot create")
+
+    def create_to_open(self, name: bytes, mode: int, owner: Owner, flags: int) -> Inode:
+        """The same for open(2) with these flags, which goes on to open it."""
+        return self.create(name, mode, owner)
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a directory."""

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from sentry.wait.steps import Steps
 
 ANYWHERE: Final = frozenset(
-    {b"tmpfs", b"ramfs", b"proc", b"sysfs", b"mqueue", b"devpts", b"cgroup2", b"overlay"}
+    {
+        b"tmpfs", b"ramfs", b"proc", b"sysfs", b"mqueue", b"devpts", b"cgroup2", b"overlay",
+        b"fuse",
+    }
 )
 SHOWN: Final[dict[bytes, Callable[[Caller], Any]]] = {
     b"proc": lambda caller: caller.pids,
@@ -79,7 +82,7 @@ def check_type(caller: Caller, kind: bytes) -> None:
     creds = caller.creds
     if creds.user_ns is None:
         return
-    if kind not in ANYWHERE:
+    if kind.partition(b".")[0] not in ANYWHERE:
         raise EPERM("not in a user namespace")
     if kind in SHOWN and not creds.has_in(SHOWN[kind](caller).owner, CAP_SYS_ADMIN):
         raise EPERM("it shows another's namespace")

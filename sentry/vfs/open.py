@@ -307,7 +307,7 @@ def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
     if kept((_open_creating, inode, name)) is None:
         inode.check_room(caller)
     try:
-        made = inode.create(name, mode & 0o7777, owner)
+        made = inode.create_to_open(name, mode & 0o7777, owner, how.flags)
     except NotNow as need:
         need.call.answers[_open_creating, inode, name] = ABSENT
         raise

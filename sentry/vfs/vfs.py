@@ -77,6 +77,8 @@ class Vfs:
         """By (type, device number)."""
         self.types: dict[bytes, MountType] = {}
         """By name of the file-system type, for mount(2)."""
+        self.subtypes: dict[bytes, Callable[[bytes], MountType]] = {}
+        """Types that have some: a function of a subtype."""
         self.option_checks: dict[bytes, Callable[[str], object]] = {}
         """By name of the type: raises EINVAL for an option that it does not know."""
         self.internal: dict[str, Mount] = {}
@@ -91,6 +93,8 @@ class Vfs:
         self.inotify_instances = 0
         self.devpts: Any = None
         """The devpts that was mounted last: /dev/ptmx belongs to it."""
+        self.fuse: Any = None
+        """The file systems that programs serve: sentry.fs.fuse."""
         self.signal_group: Callable[[Any, int], None] | None = None
         """The kernel's: (process group, signal), for terminals."""
         self.signal_process: Callable[[Any, int], None] | None = None
@@ -115,6 +119,16 @@ class Vfs:
         self.mount_ids = itertools.count(21)
         self._cookies = itertools.count(1)
         self._anon: dict[str, Mount] = {}
+
+    def type_of(self, name: bytes) -> MountType | None:
+        """That of a name, or of its first part where a type has subtypes: get_fs_type()."""
+        make = self.types.get(name)
+        if make is None:
+            base, dot, subtype = name.partition(b".")
+            with_subtype = self.subtypes.get(base) if dot else None
+            if with_subtype is not None:
+                make = with_subtype(subtype)
+        return make
 
     @property
     def memory_pages(self) -> int:

@@ -249,7 +249,9 @@ def _enter(caller: Caller, creds: Credentials, dentry: Dentry) -> None:
     mode = inode.mode
     if mode & 0o170000 != 0o040000:
         raise ENOTDIR(f"{dentry.name!r}")
-    if mode & 0o111 != 0o111 and not inode.belongs_to(caller):
+    if inode.own_rights:
+        inode.check_rights(creds, MAY_EXEC)
+    elif mode & 0o111 != 0o111 and not inode.belongs_to(caller):
         check_access(creds, mode, inode.uid, inode.gid, MAY_EXEC)
 
 

@@ -17,7 +17,7 @@ from sentry.vfs.interface import Inode
 EMPTY: Final = (
     "block", "bus/cpu", "bus/pci/devices", "class/block", "class/hwmon", "class/mem", "class/misc",
     "class/power_supply", "class/thermal", "class/tty", "dev/block", "dev/char", "firmware",
-    "fs/cgroup", "fs/fuse", "hypervisor", "kernel/security",
+    "fs/cgroup", "fs/fuse/connections", "hypervisor", "kernel/security",
     "module", "power",
 )  # fmt: skip
 """Directories without anything in them: some are there to be mounted on."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_SYS_CHROOT
 from sentry.abi.fcntl import AT_FDCWD
-from sentry.auth.permissions import MAY_EXEC
+from sentry.auth.permissions import MAY_CHDIR, MAY_EXEC
 from sentry.errors import EFAULT, ENOENT, ENOTDIR, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.registry import syscall
@@ -75,7 +75,7 @@ def check_directory(task: Task, location: Location) -> None:
     """Somewhere to be: ENOTDIR, EACCES."""
     if not location.dentry.inode.is_dir:
         raise ENOTDIR("not a directory")
-    check_inode(task.creds, location.dentry.inode, MAY_EXEC)
+    check_inode(task.creds, location.dentry.inode, MAY_EXEC | MAY_CHDIR)
 
 
 @syscall(80)

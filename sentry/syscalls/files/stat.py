@@ -33,7 +33,7 @@ from sentry.abi.stat import (
     STATX_MNT_ID_UNIQUE,
 )
 from sentry.auth.credentials import Credentials
-from sentry.auth.permissions import MAY_EXEC, MAY_WRITE
+from sentry.auth.permissions import MAY_ACCESS, MAY_EXEC, MAY_WRITE
 from sentry.errors import EACCES, EINVAL, EROFS
 from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.args import UserPath
@@ -221,7 +221,7 @@ def check_place(task: Task, creds: Credentials, location: Location, mode: int) -
     if not mode:
         return
     if mode & MAY_EXEC or not inode.belongs_to(task):
-        check_inode(creds, inode, mode)
+        check_inode(creds, inode, mode | MAY_ACCESS)
     special = inode.kind in (S_IFCHR, S_IFIFO, S_IFSOCK, 0o060000)
     if mode & MAY_WRITE and not special and location.mount.read_only:
         raise EROFS("a read-only mount")

@@ -13,6 +13,7 @@ from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH, Errno
 from sentry.kernel import access
 from sentry.kernel.task import Task
 from sentry.mm.advice import madvise, mincore, msync
+from sentry.mm.backing import HostBacking
 from sentry.mm.heap import brk
 from sentry.mm.layout import TASK_END
 from sentry.mm.locking import mlock, mlockall, munlock, munlockall
@@ -29,7 +30,7 @@ from sentry.wait.steps import Pace, Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.mm.address_map import AddressMap
-    from sentry.mm.backing import HostBacking, MappedFile
+    from sentry.mm.backing import MappedFile
     from sentry.mm.manager import MemoryManager
     from sentry.platform.host_io import HostIO
 
@@ -181,15 +182,20 @@ def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> Result:
     """msync(2)."""
     files = msync(task.mm.map, addr, length, flags)
     io = task.kernel.vfs.host_io
-    return sync_all(io, files) if files and io is not None else 0
+    return sync_all(io, files) if files else 0
 
 
-async def sync_all(io: HostIO, files: dict[HostBacking, MappedFile]) -> int:
-    """Wait until the host's disk has what was stored into these files."""
+async def sync_all(io: HostIO | None, files: dict[Any, MappedFile]) -> int:
+    """Wait until the host's disk, or a server, has what was stored into these files."""
     held = [file.incref() for file in files.values()]
     try:
-        for backing in files:
-            await io.at(backing.device).sync(backing.fd)
+        for backing, mapped in files.items():
+            if isinstance(backing, HostBacking):
+                if io is not None:
+                    await io.at(backing.device).sync(backing.fd)
+            else:
+                file: Any = mapped
+                await again(file.sync, False)
     finally:
         for file in held:
             file.decref()

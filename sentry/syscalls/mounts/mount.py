@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.mount import (
     MNT_DETACH,
@@ -19,7 +20,7 @@ from sentry.abi.mount import (
     MS_SILENT,
     UMOUNT_NOFOLLOW,
 )
-from sentry.errors import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR
+from sentry.errors import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, EPERM
 from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.files.names import second_path
 from sentry.syscalls.registry import syscall
@@ -110,7 +111,7 @@ def new(
     fs_type, device, options = what
     if fs_type is None:
         raise EINVAL("no type")
-    make = task.kernel.vfs.types.get(fs_type)
+    make = task.kernel.vfs.type_of(fs_type)
     if make is None:
         raise ENODEV(f"{fs_type!r}")
     task.mounts.lock.check()
@@ -132,6 +133,8 @@ def sys_umount2(task: Task, target: PathAddr, flags: Int) -> Result:
     mount = check_mount_root(task, place)
     if mount.locked:
         raise EINVAL("locked")
+    if flags & MNT_FORCE and not task.creds.has(CAP_SYS_ADMIN):
+        raise EPERM("MNT_FORCE")
     if flags & MNT_EXPIRE:
         if flags & (MNT_FORCE | MNT_DETACH) or mount is task.fs.root.mount:
             raise EINVAL("MNT_EXPIRE")
@@ -140,6 +143,8 @@ def sys_umount2(task: Task, target: PathAddr, flags: Int) -> Result:
         if mount.expiring != 1:
             mount.expiring = 2
             raise EAGAIN("marked to expire")
+    if flags & MNT_FORCE:
+        mount.fs.begin_unmount()
     if mount is task.fs.root.mount and not flags & MNT_DETACH:
         # do_umount_root(): what cannot go is made read-only
         mounting.reconfigure(task, mount.fs, b"", mount.fs.sb_flags | MS_RDONLY)

@@ -1,0 +1,1 @@
+"""File systems whose server is a program inside: fuse(4)."""

@@ -1,0 +1,439 @@
+"""`Connection`: the requests of a mounted file system, between who asks and who serves.
+
+fs/fuse/dev.c. Nothing here sleeps: a call that has asked raises NotNow and finds the answer when it
+is made again. The server is a program, which may never answer: a signal tells it so (INTERRUPT),
+and a kill ends the wait. (Linux waits on for one that has read the request.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.fuse import (
+    FUSE_ABORT_ERROR,
+    FUSE_BATCH_FORGET,
+    FUSE_BATCH_FORGET_IN,
+    FUSE_FORGET,
+    FUSE_FORGET_IN,
+    FUSE_FORGET_ONE,
+    FUSE_IN_HEADER,
+    FUSE_INTERRUPT,
+    FUSE_INTERRUPT_IN,
+    FUSE_MIN_READ_BUFFER,
+    FUSE_NOTIFY_REPLY,
+    FUSE_SETXATTR,
+    FUSE_UNIQUE_RESEND,
+    FUSE_WRITE_IN,
+)
+from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
+from sentry.auth.userns import NO_ID
+from sentry.errors import (
+    E2BIG,
+    EAGAIN,
+    ECONNABORTED,
+    ECONNREFUSED,
+    EINTR,
+    EINVAL,
+    EIO,
+    ENODEV,
+    ENOENT,
+    ENOSYS,
+    ENOTCONN,
+    EOVERFLOW,
+    Errno,
+)
+from sentry.fs.fuse.request import HEADER, NOBODY, Request, State, Who, errno_of
+from sentry.platform.constants import PAGE_SIZE
+from sentry.wait.again import NotNow, kept
+from sentry.wait.fiber import Interrupted, Mode, park, this_fiber
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
+
+if TYPE_CHECKING:
+    from sentry.auth.userns import UserNamespace
+
+MAX_OUTSTANDING: Final = 4096
+"""Requests without an answer: who asks for more waits."""
+MAX_PAGES: Final = 32
+"""FUSE_DEFAULT_MAX_PAGES_PER_REQ: pages of data in one request."""
+MAX_DATA: Final = MAX_PAGES * PAGE_SIZE
+MANY_FORGETS: Final = 65536
+"""Nodes to be forgotten, beyond which a server reads of nothing else."""
+FORGETS_IN_A_ROW: Final = 16
+REQUESTS_IN_A_ROW: Final = 8
+"""forget_batch of fuse_dev_do_read()."""
+BATCH_FORGET_MINOR: Final = 16
+"""The protocol from which on a message forgets several nodes."""
+DEFAULT_BACKGROUND: Final = 12
+INTERRUPT_BIT: Final = 1
+FIRST_UNIQUE: Final = 2
+ID_STEP: Final = 2
+_IN: Final = EPOLLIN | EPOLLRDNORM
+_OUT: Final = EPOLLOUT | EPOLLWRNORM
+
+
+class Connection:
+    """One mounted file system's."""
+
+    def __init__(self, number: int, user_ns: UserNamespace | None, pids: Any) -> None:
+        self.number = number
+        """Minor number of the file system, its name below /sys/fs/fuse/connections."""
+        self.user_ns = user_ns
+        self._pids = pids
+        self.alive = True
+        self.aborted = False
+        """By fusectl or umount -f."""
+        self.initialized = False
+        self.refused = False
+        """The server speaks another protocol."""
+        self.minor = 0
+        self.flags = 0
+        """FUSE_* of INIT that both know."""
+        self.lacks: set[Hashable] = set()
+        """Operations that were answered with ENOSYS."""
+        self.no_interrupt = False
+        self.max_write = PAGE_SIZE
+        self.max_read = MAX_DATA
+        self.max_background = DEFAULT_BACKGROUND
+        self.threshold = DEFAULT_BACKGROUND * 3 // 4
+        self.queues: list[WaitQueue] = []
+        """Of the open devices."""
+        self.devices = 0
+        self.ready = WaitQueue()
+        """Who waits for INIT, or for room."""
+        self._pending: deque[Request] = deque()
+        self._interrupts: dict[Request, None] = {}
+        self._forgets: dict[int, int] = {}
+        self._in_a_row = FORGETS_IN_A_ROW
+        self._sent: dict[int, Request] = {}
+        self._background: deque[Request] = deque()
+        self._active = 0
+        self._next_unique = FIRST_UNIQUE
+        self._key = os.urandom(16)
+        self.on_end: Callable[[], object] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no answer."""
+        return len(self._pending) + len(self._sent) + len(self._background)
+
+    @property
+    def least_buffer(self) -> int:
+        """Bytes that a read of the device must have room for."""
+        return max(FUSE_MIN_READ_BUFFER, HEADER + FUSE_WRITE_IN.size + self.max_write)
+
+    # --- asking
+
+    def who(self, task: Any) -> Who:
+        """Whose request it is. Raises: EOVERFLOW for a user that the server's namespace lacks."""
+        if task is None:
+            return NOBODY
+        creds, ns = task.creds, self.user_ns
+        uid, gid = creds.fsuid, creds.fsgid
+        if ns is not None:
+            uid, gid = ns.uid_map.from_kernel(uid), ns.gid_map.from_kernel(gid)
+            if NO_ID in (uid, gid):
+                raise EOVERFLOW("a user that is not mapped there")
+        return uid, gid, self._pids.of(task.tid)
+
+    def owner_of(self, holder: object) -> int:
+        """A number for who holds locks, which tells nothing else: fuse_lock_owner_id()."""
+        return hash(self._key + id(holder).to_bytes(8, "little")) & (1 << 64) - 1
+
+    def shown_pid(self, number: int) -> int:
+        """A process as the server knows it."""
+        shown: int = self._pids.of(number)
+        return shown
+
+    def known_pid(self, shown: int) -> int:
+        """A process that the server names."""
+        number: int = self._pids.known(shown)
+        return number
+
+    def check(self) -> None:
+        """A request may be made. Raises: ENOTCONN, ECONNREFUSED; NotNow before INIT."""
+        if not self.alive:
+            raise ENOTCONN("the server is gone")
+        if not self.initialized or self.waiting >= MAX_OUTSTANDING:
+            raise NotNow(self._until_ready)
+        if self.refused:
+            raise ECONNREFUSED("the server speaks another protocol")
+
+    def _check_ready(self) -> None:
+        if self.alive and (not self.initialized or self.waiting >= MAX_OUTSTANDING):
+            raise EAGAIN("not ready")
+
+    async def _until_ready(self) -> None:
+        await until(self._check_ready, [self.ready], mode=Mode.KILLABLE)
+
+    def ask(self, key: Hashable, task: Any, make: Callable[[], Request]) -> Request:
+        """The answered request that this call makes once, as its `key`.
+
+        Raises: ENOTCONN, ECONNREFUSED, EOVERFLOW, NotNow.
+        """
+        request: Request | None = kept(key)
+        if request is None:
+            self.check()
+            who = self.who(task)
+            request = make()
+            request.who = who
+            self.submit(request)
+        if request.state is not State.DONE:
+            need = NotNow(partial(self._until_done, request), key, request)
+            need.call.hold(request)
+            raise need
+        return request
+
+    async def _until_done(self, request: Request) -> None:
+        """request_wait_answer(), but that a kill always ends it."""
+        fiber = await this_fiber()
+        request.wake = fiber.wake
+        mode = Mode.KILLABLE if self.no_interrupt else Mode.INTERRUPTIBLE
+        try:
+            while request.state is not State.DONE:
+                try:
+                    await park(mode)
+                except Interrupted:
+                    mode = Mode.KILLABLE
+                    self.interrupt(request)
+        finally:
+            request.wake = None
+
+    def submit(self, request: Request) -> None:
+        """Have it read."""
+        if not self.alive:
+            request.finish(ENOTCONN("the server is gone"))
+            return
+        request.unique = self._next_unique
+        self._next_unique += ID_STEP
+        self._pending.append(request)
+        self.notify(_IN)
+
+    def submit_behind(self, request: Request) -> None:
+        """The same for one that nobody waits for: max_background at a time."""
+        request.is_background = True
+        if self.alive and self._active >= self.max_background:
+            self._background.append(request)
+            return
+        self._active += 1
+        self.submit(request)
+
+    def submit_notice(self, request: Request, unique: int) -> None:
+        """NOTIFY_REPLY, which has no answer and the server's number. Raises: EAGAIN for too many."""
+        if len(self._pending) >= MAX_OUTSTANDING:
+            raise EAGAIN("too many are not read")
+        if self.alive:
+            request.unique = unique
+            self._pending.append(request)
+            self.notify(_IN)
+
+    def forget(self, nodeid: int, count: int) -> None:
+        """Nobody knows so many look-ups of a node any more."""
+        if self.alive and count and nodeid:
+            self._forgets[nodeid] = self._forgets.get(nodeid, 0) + count
+            self.notify(_IN)
+
+    def interrupt(self, request: Request) -> None:
+        """A signal has come for who waits."""
+        request.interrupted = True
+        if request.state is State.SENT and not self.no_interrupt:
+            self._interrupts[request] = None
+            self.notify(_IN)
+
+    def abandon(self, request: Request) -> None:
+        """Nobody waits for it any more."""
+        if request.state is State.PENDING and request in self._pending:
+            self._pending.remove(request)
+            request.finish(EINTR("not read yet"))
+            self._freed(request)
+        elif request.state is State.SENT:
+            self.interrupt(request)
+
+    # --- serving
+
+    def notify(self, events: int) -> None:
+        """Tell who reads the devices."""
+        for queue in self.queues:
+            queue.notify(events)
+
+    def poll(self) -> int:
+        """EPOLL* events of a device that serves it."""
+        if not self.alive:
+            return EPOLLERR
+        return _OUT | _IN if self._pending or self._forgets or self._interrupts else _OUT
+
+    def check_alive(self) -> None:
+        """Raises: ENODEV, or ECONNABORTED where the server has asked to be told."""
+        if not self.alive:
+            raise ECONNABORTED("aborted") if (
+                self.aborted and self.flags & FUSE_ABORT_ERROR
+            ) else ENODEV("not connected")
+
+    def next_message(self, room: int) -> tuple[bytes, Callable[[object], None]]:
+        """What is to be read next, and what to call with who has read it.
+
+        Raises: EAGAIN if there is nothing, ENODEV.
+        """
+        while True:
+            self.check_alive()
+            if self._interrupts:
+                request = next(iter(self._interrupts))
+                body = FUSE_INTERRUPT_IN.pack(request.unique)
+                unique = request.unique | INTERRUPT_BIT
+                return _plain(FUSE_INTERRUPT, unique, 0, body), partial(self._told, request)
+            if self._forgets and self._forgets_now():
+                return self._forget_message(room)
+            if not self._pending:
+                raise EAGAIN("no request")
+            request = self._pending[0]
+            if request.size <= room:
+                return request.message(), partial(self._read, request)
+            self._pending.popleft()
+            error = E2BIG if request.opcode == FUSE_SETXATTR else EIO
+            self._finish(request, error("the server has no room for it"))
+
+    def _forgets_now(self) -> bool:
+        if not self._pending or len(self._forgets) > MANY_FORGETS:
+            return True
+        self._in_a_row -= 1
+        if self._in_a_row <= -REQUESTS_IN_A_ROW:
+            self._in_a_row = FORGETS_IN_A_ROW
+        return self._in_a_row >= 0
+
+    def _forget_message(self, room: int) -> tuple[bytes, Callable[[object], None]]:
+        if self.minor < BATCH_FORGET_MINOR or len(self._forgets) == 1:
+            nodeid, count = next(iter(self._forgets.items()))
+            body = FUSE_FORGET_IN.pack(count)
+            return _plain(FUSE_FORGET, self._take_unique(), nodeid, body), partial(
+                self._forgotten, [nodeid]
+            )
+        most = (room - HEADER - FUSE_BATCH_FORGET_IN.size) // FUSE_FORGET_ONE.size
+        some = [item for item, _ in zip(self._forgets.items(), range(most), strict=False)]
+        body = FUSE_BATCH_FORGET_IN.pack(len(some), 0)
+        body += b"".join(FUSE_FORGET_ONE.pack(*item) for item in some)
+        message = _plain(FUSE_BATCH_FORGET, self._take_unique(), 0, body)
+        return message, partial(self._forgotten, [nodeid for nodeid, _ in some])
+
+    def _take_unique(self) -> int:
+        self._next_unique += ID_STEP
+        return self._next_unique - ID_STEP
+
+    def _forgotten(self, nodeids: list[int], _: object) -> None:
+        for nodeid in nodeids:
+            del self._forgets[nodeid]
+
+    def _told(self, request: Request, _: object) -> None:
+        self._interrupts.pop(request, None)
+
+    def _read(self, request: Request, device: object) -> None:
+        self._pending.popleft()
+        if request.opcode == FUSE_NOTIFY_REPLY:
+            request.finish(None)
+            return
+        request.state = State.SENT
+        request.device = device
+        self._sent[request.unique] = request
+        if request.interrupted:
+            self.interrupt(request)
+
+    def spoiled(self) -> None:
+        """The first request could not be copied to its reader."""
+        if self._pending and not self._interrupts:
+            self._finish(self._pending.popleft(), EIO("could not be read"))
+
+    def answer(self, device: object, unique: int, error: int, data: bytes) -> None:
+        """A server has written struct fuse_out_header and what follows: fuse_dev_do_write().
+
+        Raises: EINVAL, ENOENT for an answer to nobody.
+        """
+        if not -512 < error <= 0:
+            raise EINVAL(f"error {error}")
+        request = self._sent.get(unique & ~INTERRUPT_BIT)
+        if request is None or request.device is not device:
+            raise ENOENT(f"no request {unique}")
+        if unique & INTERRUPT_BIT:
+            self._interrupt_answered(request, error, data)
+            return
+        del self._sent[unique]
+        bad = bool(data) if error else not _fits(request, len(data))
+        if bad:
+            self._finish(request, EIO("an impossible answer"))
+            raise EINVAL(f"{len(data)} bytes")
+        self._finish(request, errno_of(-error) if error else None, data)
+
+    def _interrupt_answered(self, request: Request, error: int, data: bytes) -> None:
+        if data:
+            raise EINVAL("an answer to INTERRUPT has no body")
+        if error == -ENOSYS.number:
+            self.no_interrupt = True
+        elif error == -EAGAIN.number:
+            self.interrupt(request)
+
+    def _finish(self, request: Request, error: Errno | None, data: bytes = b"") -> None:
+        self._interrupts.pop(request, None)
+        request.finish(error, data)
+        self._freed(request)
+
+    def _freed(self, request: Request) -> None:
+        if request.is_background:
+            self._active -= 1
+            if self._background and self.alive:
+                self._active += 1
+                self.submit(self._background.popleft())
+        if len(self.ready):
+            self.ready.notify()
+
+    def resend(self) -> None:
+        """NOTIFY_RESEND: what was read and not answered is to be read again."""
+        sent, self._sent = self._sent, {}
+        for request in reversed(sent.values()):
+            self._interrupts.pop(request, None)
+            request.state = State.PENDING
+            request.device = None
+            request.unique |= FUSE_UNIQUE_RESEND
+            self._pending.appendleft(request)
+        self.notify(_IN)
+
+    # --- the end
+
+    def device_closed(self, device: object, queue: WaitQueue) -> None:
+        """A device was closed: what was read there is never answered, and the last one ends all."""
+        self.queues.remove(queue)
+        self.devices -= 1
+        for request in [r for r in self._sent.values() if r.device is device]:
+            del self._sent[request.unique]
+            self._finish(request, ECONNABORTED("the server is gone"))
+        if not self.devices:
+            self.abort()
+
+    def abort(self) -> None:
+        """fuse_abort_conn(): nobody is answered any more."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._forgets.clear()
+        self._interrupts.clear()
+        lost = [*self._pending, *self._sent.values(), *self._background]
+        self._pending.clear()
+        self._sent.clear()
+        self._background.clear()
+        for request in lost:
+            request.finish(ECONNABORTED("the connection is aborted"))
+        self.ready.notify()
+        self.notify(_IN | EPOLLERR)
+        if self.on_end is not None:
+            self.on_end()
+
+
+def _plain(opcode: int, unique: int, nodeid: int, body: bytes) -> bytes:
+    return FUSE_IN_HEADER.pack(HEADER + len(body), opcode, unique, nodeid, 0, 0, 0, 0, 0) + body
+
+
+def _fits(request: Request, size: int) -> bool:
+    if request.is_variable:
+        return size <= request.answer_size
+    return size == request.answer_size

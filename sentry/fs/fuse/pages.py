@@ -1,0 +1,169 @@
+"""`Pages`: what of a server's file is mapped.
+
+Data is read from and written to the server with each call, nothing is cached for that. What is
+mapped needs pages: a RamFile that is filled by faults. Nobody hears of stores into a shared
+mapping, so pages that may have had some are told apart by a hash of what they were: `write_back`
+sends those that differ. It does before other reads and writes of the file, at msync(2), fsync(2),
+close(2), and when the last mapping is gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi import fuse as f
+from sentry.abi.fuse import FUSE_READ, FUSE_WRITE, FUSE_WRITE_CACHE, FUSE_WRITE_OUT
+from sentry.abi.signal import BUS_ADRERR
+from sentry.errors import EFAULT, EIO, ENOMEM, Errno
+from sentry.fs.fuse.connection import MAX_PAGES
+from sentry.mm.errors import BusError
+from sentry.platform.constants import PAGE_SIZE
+from sentry.wait.again import again
+
+if TYPE_CHECKING:
+    from sentry.fs.fuse.handle import Handle
+    from sentry.fs.fuse.regular import FuseRegular
+
+
+class Unreadable(EFAULT, BusError):
+    """A page cannot be had from the server: SIGBUS for a program, EFAULT for a call."""
+
+    def __init__(self, why: str) -> None:
+        BusError.__init__(self, 0, BUS_ADRERR)
+        self.args = (why,)
+
+
+class Pages:
+    """Those of one file, while it is mapped."""
+
+    __slots__ = ("_file", "_hashes", "ram")
+
+    def __init__(self, file: FuseRegular, ram: Any) -> None:
+        self._file = file
+        self.ram = ram
+        ram.truncate(file.attributes.size)
+        ram.loader = self._load
+        self._hashes: dict[int, int] | None = None
+        """What the pages held that may have been stored into since."""
+
+    @property
+    def tracked(self) -> bool:
+        """There may be stores."""
+        return self._hashes is not None
+
+    @property
+    def mapped(self) -> bool:
+        """Somebody maps it."""
+        return bool(self.ram.mappers)
+
+    def close(self) -> None:
+        """Nobody maps it any more."""
+        self.ram.loader = None
+        self.ram.close()
+
+    def track(self) -> None:
+        """It is mapped so that stores reach the file."""
+        if self._hashes is None:
+            self._hashes = {}
+            for index in range(self._count):
+                self._seen(index)
+
+    @property
+    def _count(self) -> int:
+        return -(-self.ram.size // PAGE_SIZE)
+
+    def _seen(self, index: int) -> None:
+        if self._hashes is not None and self.ram.peek(index):
+            self._hashes[index] = hash(self.ram.read(index * PAGE_SIZE, PAGE_SIZE))
+
+    def resize(self, size: int) -> None:
+        """The file has another size."""
+        if size == self.ram.size:
+            return
+        self.ram.truncate(size)
+        if self._hashes:
+            for index in [i for i in self._hashes if i >= size // PAGE_SIZE]:
+                del self._hashes[index]
+                self._seen(index)
+
+    def drop(self, offset: int, length: int) -> None:
+        """What is there may be something else now; no length is all. Stores are not lost."""
+        first = offset // PAGE_SIZE
+        last = self._count if length <= 0 else min(-(-(offset + length) // PAGE_SIZE), self._count)
+        stored = set(self.stored())
+        start = first
+        for index in [*sorted(i for i in stored if first <= i < last), last]:
+            if index > start:
+                self.ram.punch(start * PAGE_SIZE, (index - start) * PAGE_SIZE)
+            start = index + 1
+        if self._hashes:
+            for index in [i for i in self._hashes if first <= i < last and i not in stored]:
+                del self._hashes[index]
+
+    def stored(self) -> list[int]:
+        """The pages that have been stored into."""
+        ram = self.ram
+        return [
+            index
+            for index, before in sorted((self._hashes or {}).items())
+            if hash(ram.read(index * PAGE_SIZE, PAGE_SIZE)) != before
+        ]
+
+    # --- from and to the server
+
+    async def _load(self, index: int, count: int) -> None:
+        """Fill pages from `index` on: what a fault waits for. Raises: Unreadable."""
+        ram, size = self.ram, self.ram.size
+        most = self._file.fs.connection.max_read // PAGE_SIZE
+        count = min(count, most, MAX_PAGES, self._count - index)
+        start = index * PAGE_SIZE
+        wanted = min(count * PAGE_SIZE, size - start)
+        if wanted <= 0:
+            return
+        try:
+            data = await again(self._read, start, wanted)
+        except Errno as error:
+            raise Unreadable(f"{error!r}") from None
+        for page in range(index, index + count):
+            if ram.peek(page) or page >= self._count:
+                continue
+            at = (page - index) * PAGE_SIZE
+            try:
+                ram.page(page)
+                room = min(PAGE_SIZE, ram.size - page * PAGE_SIZE)
+                ram.write(page * PAGE_SIZE, data[at : at + room])
+            except ENOMEM:
+                if page == index:
+                    raise
+                return
+            self._seen(page)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        handle = self._file.reader()
+        body = f.FUSE_READ_IN.pack(handle.fh, offset, size, 0, 0, handle.flags, 0)
+        request = self._file.ask((self, offset), FUSE_READ, body, size, is_variable=True)
+        data: bytes = request.once(bytes)
+        return data
+
+    async def write_back(self, handle: Handle) -> None:
+        """Send what was stored. Raises: what the server says of the first page it refuses."""
+        failed: Errno | None = None
+        for index in self.stored():
+            data = self.ram.read(index * PAGE_SIZE, PAGE_SIZE)
+            if not data or self._hashes is None:
+                continue
+            self._hashes[index] = hash(data)
+            try:
+                await again(self._write, handle, index * PAGE_SIZE, data)
+            except Errno as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _write(self, handle: Handle, offset: int, data: bytes) -> None:
+        head = f.FUSE_WRITE_IN.pack(
+            handle.fh, offset, len(data), FUSE_WRITE_CACHE, 0, handle.flags, 0
+        )
+        request = self._file.ask((self, offset), FUSE_WRITE, head + data, FUSE_WRITE_OUT.size)
+        if request.once(FUSE_WRITE_OUT.unpack).size != len(data):
+            raise EIO("a short write")

@@ -1,0 +1,141 @@
+"""`FuseRegular`: regular files of a server. fs/fuse/file.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi import fuse as f
+from sentry.abi.fcntl import O_ACCMODE, O_WRONLY
+from sentry.abi.fuse import (
+    FOPEN_DIRECT_IO,
+    FOPEN_KEEP_CACHE,
+    FUSE_AUTO_INVAL_DATA,
+    FUSE_FSYNC_FDATASYNC,
+)
+from sentry.errors import EIO, ENODEV, ENOSYS
+from sentry.fs.fuse.handle import Handle, open_handle
+from sentry.fs.fuse.inode import FuseInode
+from sentry.fs.fuse.pages import Pages
+from sentry.vfs.interface import Attributes
+
+if TYPE_CHECKING:
+    from sentry.fs.fuse.filesystem import FuseFs
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, FileDescription
+
+
+class FuseRegular(FuseInode):
+    """A regular file."""
+
+    __slots__ = ("_fresh", "handles", "pages")
+
+    def __init__(
+        self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
+    ) -> None:
+        super().__init__(fs, nodeid, generation, attributes)
+        self.handles: list[Handle] = []
+        """Of its open files."""
+        self.pages: Pages | None = None
+        """While it is mapped."""
+        self._fresh: Handle | None = None
+        """What CREATE has opened, for the open(2) that made it."""
+
+    def __del__(self) -> None:
+        if self.pages is not None:
+            self.pages.close()
+        super().__del__()
+
+    # --- open files
+
+    def made(self, handle: Handle) -> None:
+        """CREATE has made and opened it."""
+        if self._fresh is not None:
+            self._fresh.release()
+        self._fresh = handle
+
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        from sentry.fs.fuse.file import FuseFile  # noqa: PLC0415  which needs this class
+
+        handle = self._fresh
+        if handle is not None and (handle.flags ^ flags) & O_ACCMODE == 0:
+            self._fresh = None
+        else:
+            handle = open_handle(self, flags)
+        if not handle.open_flags & (FOPEN_KEEP_CACHE | FOPEN_DIRECT_IO):
+            self.drop_pages(0, 0)
+        self.handles.append(handle)
+        return FuseFile(location, flags, handle)
+
+    def closed(self, handle: Handle) -> None:
+        """An open file is gone, and with the last one what was mapped."""
+        self.handles.remove(handle)
+        if self._fresh is not None:
+            self._fresh.release()
+            self._fresh = None
+        if self.pages is not None and not self.handles and not self.pages.mapped:
+            self.pages.close()
+            self.pages = None
+
+    def reader(self) -> Handle:
+        """An open file to read from. Raises: EIO."""
+        for handle in self.handles:
+            if handle.flags & O_ACCMODE != O_WRONLY:
+                return handle
+        raise EIO("nobody has it open")
+
+    def writer(self) -> Handle | None:
+        return next((handle for handle in self.handles if handle.writes), None)
+
+    # --- attributes
+
+    def seen(self, attributes: Attributes, expires_ns: int) -> None:
+        before = self.attributes
+        super().seen(attributes, expires_ns)
+        if self.pages is None:
+            return
+        self.pages.resize(attributes.size)
+        changed = before.mtime_ns != attributes.mtime_ns or before.size != attributes.size
+        if changed and self.fs.connection.flags & FUSE_AUTO_INVAL_DATA:
+            self.pages.drop(0, 0)
+
+    def written(self, offset: int, count: int) -> None:
+        """The server has taken so many bytes: fuse_write_update_attr()."""
+        end = offset + count
+        if end > self.attributes.size:
+            self.attributes = self.attributes._replace(size=end)
+        self.expire()
+        if self.pages is not None and count:
+            self.pages.resize(self.attributes.size)
+            self.pages.drop(offset, count)
+
+    def drop_pages(self, offset: int, length: int) -> None:
+        """What is mapped of it may be something else now."""
+        if self.pages is not None:
+            self.pages.drop(offset, length)
+
+    # --- mappings
+
+    def backing(self, handle: Handle, stores: bool) -> object:
+        """What a mapping shows: fuse_file_mmap(). Raises: ENODEV, shared and FOPEN_DIRECT_IO."""
+        if stores and handle.open_flags & FOPEN_DIRECT_IO:
+            raise ENODEV("direct I/O")
+        if self.pages is None:
+            make = self.fs.vfs.ram_file
+            if make is None:
+                raise ENODEV("no memory for files")
+            self.pages = Pages(self, make())
+        if stores:
+            self.pages.track()
+        return self.pages.ram
+
+
+def sync_handle(handle: Handle, opcode: int, data_only: bool) -> None:
+    """FSYNC, FSYNCDIR: fuse_fsync_common()."""
+    lacks = handle.inode.fs.connection.lacks
+    if opcode in lacks:
+        return
+    body = f.FUSE_FSYNC_IN.pack(handle.fh, FUSE_FSYNC_FDATASYNC if data_only else 0, 0)
+    try:
+        handle.inode.ask((handle, opcode), opcode, body).once(len)
+    except ENOSYS:
+        lacks.add(opcode)
