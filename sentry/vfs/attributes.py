@@ -8,7 +8,7 @@ from sentry.abi.fcntl import F_SEAL_EXEC, FS_IMMUTABLE_FL, O_WRONLY
 from sentry.abi.inotify import IN_ACCESS, IN_ATTRIB, IN_MODIFY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
-from sentry.auth.credentials import UNCHANGED
+from sentry.auth.credentials import UNCHANGED, Credentials
 from sentry.auth.permissions import (
     MAY_WRITE,
     check_chown,
@@ -26,6 +26,11 @@ from sentry.vfs.interface import Changes, Inode
 from sentry.vfs.watches import tell_changed
 
 
+def _is_owner(creds: Credentials, inode: Inode) -> bool:
+    """Attributes may be changed: inode_owner_or_capable(), unless a server says that."""
+    return inode.server_decides or owner_or_capable(creds, inode.uid)
+
+
 def check_changeable(inode: Inode) -> None:
     """anon_inode_setattr(). Raises: EOPNOTSUPP."""
     if inode.fs.fixed_attributes:
@@ -41,7 +46,7 @@ def chmod_location(caller: Caller, location: Location, mode: int) -> None:
             raise EOPNOTSUPP("the mode of a symbolic link")
         check_changeable(inode)
         check_fixed(inode)
-        if not owner_or_capable(caller.creds, inode.uid):
+        if not _is_owner(caller.creds, inode):
             raise EPERM("chmod of somebody else's file")
         if inode.seals & F_SEAL_EXEC and (mode ^ inode.mode) & 0o111:
             raise EPERM("F_SEAL_EXEC")
@@ -58,7 +63,8 @@ def chown_location(caller: Caller, location: Location, uid: int, gid: int) -> No
         new_gid = None if gid == UNCHANGED else gid
         check_changeable(inode)
         check_fixed(inode)
-        check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
+        if not inode.server_decides:
+            check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
         mode = chown_drops_set_id(caller.creds, inode.mode, inode.gid)
         if mode is not None and new_gid is not None:  # a mode that is set, as by chmod(2)
             mode = chmod_bits(caller.creds, mode, new_gid)
@@ -88,7 +94,7 @@ def set_times(caller: Caller, location: Location, times: Times) -> None:
             check_fixed(inode)
         elif inode.file_flags & FS_IMMUTABLE_FL:
             raise EPERM("immutable")
-        if not owner_or_capable(creds, inode.uid):
+        if not _is_owner(creds, inode):
             if not times.both_now:
                 raise EPERM("times of somebody else's file")
             try:

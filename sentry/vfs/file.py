@@ -406,9 +406,13 @@ class FileDescription:
         """copy_file_range(2) by the file system itself: how many bytes; None: it does not."""
         return None
 
-    server_locks: ServerLocks | None = None
-    server_flocks: ServerLocks | None = None
-    """Who keeps its record locks, and those of flock(2), if a server does."""
+    def record_locks(self) -> ServerLocks | None:
+        """Who keeps the locks of fcntl(2) on it, if its file system does."""
+        return None
+
+    def flocks(self) -> ServerLocks | None:
+        """And those of flock(2)."""
+        return None
 
     def mmap_backing(self, writable_shared: bool) -> Any:
         """What a mapping of the file is made of (RamFile or HostBacking). Raises: ENODEV."""

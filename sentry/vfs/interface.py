@@ -275,6 +275,9 @@ class Inode:
     own_rights = False
     """`check_rights` says who may do what, not the mode."""
 
+    server_decides = False
+    """Who may change its attributes is a server's business."""
+
     def check_rights(self, creds: Credentials, mask: int) -> None:
         """inode_permission(), where that is the file system's; `mask` are MAY_*. Raises: EACCES."""
 

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.fuse import (
     FUSE_ABORT_ERROR,
@@ -56,8 +56,10 @@ from sentry.wait.sleep import until
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
 
-MAX_OUTSTANDING: Final = 4096
+MAX_OUTSTANDING: Final = 1024
 """Requests without an answer: who asks for more waits."""
+MAX_BYTES: Final = 32 << 20
+"""Of all requests of a sandbox that have no answer: beyond, a connection has one at a time."""
 MAX_PAGES: Final = 32
 """FUSE_DEFAULT_MAX_PAGES_PER_REQ: pages of data in one request."""
 MAX_DATA: Final = MAX_PAGES * PAGE_SIZE
@@ -76,10 +78,19 @@ _IN: Final = EPOLLIN | EPOLLRDNORM
 _OUT: Final = EPOLLOUT | EPOLLWRNORM
 
 
+class Totals(Protocol):
+    """What the connections of a sandbox have together."""
+
+    bytes: int
+
+
 class Connection:
     """One mounted file system's."""
 
-    def __init__(self, number: int, user_ns: UserNamespace | None, pids: Any) -> None:
+    def __init__(
+        self, number: int, user_ns: UserNamespace | None, pids: Any, totals: Totals
+    ) -> None:
+        self._totals = totals
         self.number = number
         """Minor number of the file system, its name below /sys/fs/fuse/connections."""
         self.user_ns = user_ns
@@ -158,17 +169,27 @@ class Connection:
         """A request may be made. Raises: ENOTCONN, ECONNREFUSED; NotNow before INIT."""
         if not self.alive:
             raise ENOTCONN("the server is gone")
-        if not self.initialized or self.waiting >= MAX_OUTSTANDING:
+        if self._is_busy():
             raise NotNow(self._until_ready)
         if self.refused:
             raise ECONNREFUSED("the server speaks another protocol")
 
+    def _is_busy(self) -> bool:
+        if not self.initialized or self.waiting >= MAX_OUTSTANDING:
+            return True
+        return self.waiting > 0 and self._totals.bytes > MAX_BYTES
+
     def _check_ready(self) -> None:
-        if self.alive and (not self.initialized or self.waiting >= MAX_OUTSTANDING):
+        if self.alive and self._is_busy():
             raise EAGAIN("not ready")
 
     async def _until_ready(self) -> None:
-        await until(self._check_ready, [self.ready], mode=Mode.KILLABLE)
+        await until(self._check_ready, [self.ready], mode=Mode.KILLABLE, exclusive=True)
+
+    def wake_all(self) -> None:
+        """Who waits to make a request may go on."""
+        for _ in range(len(self.ready)):
+            self.ready.notify()
 
     def ask(self, key: Hashable, task: Any, make: Callable[[], Request]) -> Request:
         """The answered request that this call makes once, as its `key`.
@@ -210,6 +231,7 @@ class Connection:
             return
         request.unique = self._next_unique
         self._next_unique += ID_STEP
+        self._totals.bytes += request.size
         self._pending.append(request)
         self.notify(_IN)
 
@@ -223,11 +245,12 @@ class Connection:
         self.submit(request)
 
     def submit_notice(self, request: Request, unique: int) -> None:
-        """NOTIFY_REPLY, which has no answer and the server's number. Raises: EAGAIN for too many."""
+        """NOTIFY_REPLY: no answer, and the server's number. Raises: EAGAIN for too many."""
         if len(self._pending) >= MAX_OUTSTANDING:
             raise EAGAIN("too many are not read")
         if self.alive:
             request.unique = unique
+            self._totals.bytes += request.size
             self._pending.append(request)
             self.notify(_IN)
 
@@ -248,8 +271,7 @@ class Connection:
         """Nobody waits for it any more."""
         if request.state is State.PENDING and request in self._pending:
             self._pending.remove(request)
-            request.finish(EINTR("not read yet"))
-            self._freed(request)
+            self._finish(request, EINTR("not read yet"))
         elif request.state is State.SENT:
             self.interrupt(request)
 
@@ -332,7 +354,7 @@ class Connection:
     def _read(self, request: Request, device: object) -> None:
         self._pending.popleft()
         if request.opcode == FUSE_NOTIFY_REPLY:
-            request.finish(None)
+            self._finish(request, None)
             return
         request.state = State.SENT
         request.device = device
@@ -374,6 +396,7 @@ class Connection:
             self.interrupt(request)
 
     def _finish(self, request: Request, error: Errno | None, data: bytes = b"") -> None:
+        self._totals.bytes -= request.size
         self._interrupts.pop(request, None)
         request.finish(error, data)
         self._freed(request)
@@ -417,13 +440,14 @@ class Connection:
         self.alive = False
         self._forgets.clear()
         self._interrupts.clear()
-        lost = [*self._pending, *self._sent.values(), *self._background]
+        counted, lost = [*self._pending, *self._sent.values()], [*self._background]
         self._pending.clear()
         self._sent.clear()
         self._background.clear()
-        for request in lost:
+        self._totals.bytes -= sum(request.size for request in counted)
+        for request in counted + lost:
             request.finish(ECONNABORTED("the connection is aborted"))
-        self.ready.notify()
+        self.wake_all()
         self.notify(_IN | EPOLLERR)
         if self.on_end is not None:
             self.on_end()

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, FileDescription, Result
 
 RENAME2_MINOR: Final = 23
-MAX_LISTING: Final = 32 * PAGE_SIZE
+MAX_LISTING: Final = 8 * PAGE_SIZE
+"""Bytes that are asked for at once."""
 CREATED: Final = FUSE_ENTRY_OUT.size + FUSE_OPEN_OUT.size
 
 
@@ -80,7 +81,7 @@ class FuseDirectory(FuseInode):
             self.names.pop(name, None)
             return
         if name not in self.names:
-            self.fs.count_name()
+            self.fs.vfs.fuse.count_name()
         self.names[name] = (None if inode is None else ref(inode), until_ns)
 
     def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
@@ -136,7 +137,8 @@ class FuseDirectory(FuseInode):
         lacks = self.fs.connection.lacks
         if FUSE_CREATE in lacks:
             return self.create(name, mode, owner)
-        body = f.FUSE_CREATE_IN.pack(flags & ~O_NOCTTY, S_IFREG | mode, self.fs.umask, 0) + name + b"\0"
+        head = f.FUSE_CREATE_IN.pack(flags & ~O_NOCTTY, S_IFREG | mode, self.fs.umask, 0)
+        body = head + name + b"\0"
         undo = partial(self._uncreate, flags)
         try:
             request = self.ask(
@@ -242,20 +244,16 @@ class FuseDirectory(FuseInode):
 class FuseDirectoryFile(DirectoryFile):
     """An open directory: what is read is what the server gives at that position."""
 
-    __slots__ = ("_at", "_held", "_left", "handle")
+    __slots__ = ("_held", "handle")
 
     def __init__(self, location: Location, flags: int, handle: Handle) -> None:
         super().__init__(location, flags)
         self.handle = handle
-        self._left: list[Listed] = []
-        """Names of the last answer that did not fit,"""
-        self._at = -1
-        """the position of the first of them,"""
         self._held: list[FuseInode] = []
-        """and the nodes of that answer, for who asks for their attributes next."""
+        """The nodes of the last answer, for who asks for their attributes next."""
 
     def release(self) -> None:
-        self._left, self._held = [], []
+        self._held = []
         self.handle.release()
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
@@ -270,20 +268,18 @@ class FuseDirectoryFile(DirectoryFile):
         """getdents64(2): what there is in one answer, at most."""
         if self.location.dentry.unlinked:
             raise ENOENT("the directory has been removed")
-        if self._at != self.position or not self._left:
-            self._left = self._ask(max(PAGE_SIZE, min(dest.count, MAX_LISTING)))
-            self._at = self.position
-        records, taken = bytearray(), 0
-        for listed in self._left:
+        # What fits there fits here: what an entry costs is no less. Of a small buffer the rest is
+        # asked for once more, as in Linux.
+        found = self._ask(max(PAGE_SIZE, min(dest.count, MAX_LISTING)))
+        records = bytearray()
+        for listed in found:
             record = dirent((listed.name, listed.ino, listed.kind), listed.following)
             if len(records) + len(record) > dest.count:
                 break
             records += record
-            taken += 1
-            self.position = self._at = listed.following
-        if not taken and self._left:
+            self.position = listed.following
+        if not records and found:
             raise EINVAL("the buffer is too small for one entry")
-        del self._left[:taken]
         dest.data = bytes(as_old(records) if dest.old else records)
         return len(dest.data)
 

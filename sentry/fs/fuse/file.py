@@ -30,6 +30,7 @@ from sentry.abi.fuse import (
 )
 from sentry.errors import EAGAIN, EIO, ENOSYS, EOPNOTSUPP, ESPIPE, Errno
 from sentry.fs.fuse.locks import ServerLocks, has_flocks, has_records
+from sentry.fs.fuse.pages import ALL
 from sentry.fs.fuse.regular import sync_handle
 from sentry.fs.fuse.requests import ioctl
 from sentry.vfs.attributes import check_size_limit
@@ -82,7 +83,7 @@ class FuseFile(RegularFile):
 
     def pread(self, dest: Dest, offset: int) -> int:
         file, connection = self._file, self._file.fs.connection
-        self._write_back(offset)
+        self._write_back(offset, dest.count)
         size = None if self._is_direct else file.getattr(self.handle).size
         key = self, FUSE_READ, offset
         done, before = kept(key) or (0, dest)
@@ -112,7 +113,7 @@ class FuseFile(RegularFile):
 
     def pwrite(self, source: Source, offset: int) -> int:
         file, connection = self._file, self._file.fs.connection
-        self._write_back(offset)
+        self._write_back(offset, source.count)
         key = self, FUSE_WRITE, offset
         done = kept(key) or 0
         try:
@@ -146,13 +147,14 @@ class FuseFile(RegularFile):
         self._file.written(offset, count)
         return count
 
-    def _write_back(self, offset: int) -> None:
-        """What was stored into mappings comes before."""
-        pages = self._file.pages
-        if pages is not None and pages.tracked:
-            writer = self._file.writer()
-            if writer is not None:
-                begun((self, "stores", offset), lambda: pages.write_back(writer))
+    def _write_back(self, offset: int, count: int) -> None:
+        """What was stored into mappings of these bytes comes before."""
+        pages, writer = self._file.pages, self._file.writer()
+        if pages is None or writer is None:
+            return
+        key = self, "stores", offset
+        if kept(key) is not None or pages.has_tracked(offset, count):
+            begun(key, lambda: pages.write_back(writer, offset, count))
 
     def find(self, offset: int, data: bool, size: int) -> int:
         """SEEK_DATA, SEEK_HOLE: fuse_lseek()."""
@@ -184,7 +186,7 @@ class FuseFile(RegularFile):
         return self._file.getattr(self.handle).size
 
     def sync(self, data_only: bool) -> None:
-        self._write_back(-1)
+        self._write_back(0, ALL)
         sync_handle(self.handle, FUSE_FSYNC, data_only)
 
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
@@ -193,7 +195,7 @@ class FuseFile(RegularFile):
             raise EOPNOTSUPP(f"mode {mode:#x}")
         if not mode & FALLOC_FL_KEEP_SIZE and offset + length > self._file.attributes.size:
             check_size_limit(caller, offset + length)
-        self._write_back(offset)
+        self._write_back(offset, length)
         body = f.FUSE_FALLOCATE_IN.pack(self.handle.fh, offset, length, mode, 0)
         try:
             self._ask((self, FUSE_FALLOCATE), FUSE_FALLOCATE, body).once(len)
@@ -210,7 +212,7 @@ class FuseFile(RegularFile):
         lacks = file.fs.connection.lacks
         if not isinstance(target, FuseFile) or FUSE_COPY_FILE_RANGE in lacks:
             return None
-        self._write_back(offset)
+        self._write_back(offset, count)
         body = f.FUSE_COPY_FILE_RANGE_IN.pack(
             self.handle.fh, offset, target.handle.inode.nodeid, target.handle.fh, goal,
             min(count, 0xFFFFF000), 0,
@@ -234,14 +236,10 @@ class FuseFile(RegularFile):
     def mmap_backing(self, writable_shared: bool) -> Any:
         return self._file.backing(self.handle, writable_shared)
 
-    @property
-    def server_locks(self) -> ServerLocks | None:
-        """The locks of fcntl(2), where the server has them."""
+    def record_locks(self) -> ServerLocks | None:
         return ServerLocks(self.handle) if has_records(self.handle) else None
 
-    @property
-    def server_flocks(self) -> ServerLocks | None:
-        """Those of flock(2)."""
+    def flocks(self) -> ServerLocks | None:
         return ServerLocks(self.handle) if has_flocks(self.handle) else None
 
     def _ask(

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
     from sentry.vfs.vfs import Vfs
 
-MAX_NAMES: Final = 131_072
-"""Names that are remembered; beyond, all are forgotten."""
 DEFAULT_BLOCK: Final = 4096
 REQUIRED: Final = ("fd", "rootmode", "user_id", "group_id")
 NUMBERS: Final = {"fd": 10, "rootmode": 8, "user_id": 10, "group_id": 10, "max_read": 10,
@@ -72,7 +70,6 @@ class FuseFs(FileSystem):
         """Whose processes may use it, without allow_other."""
         self.group_id = options.group
         self._nodes: dict[int, ref[FuseInode]] = {}
-        self._names = 0
         now = 0
         attributes = Attributes(
             FUSE_ROOT_ID, options.root_mode, 1, 0, 0, 0, 0, 0, DEFAULT_BLOCK, now, now, now
@@ -156,7 +153,10 @@ class FuseFs(FileSystem):
                 raise EIO("a file of another type was made")
             inode = self._known(entry.nodeid)
             attributes = attributes_of(attr, self.connection.user_ns, DEFAULT_BLOCK)
-            if inode is None or inode.is_another(entry.generation, attributes):
+            if inode is not None and inode.is_another(entry.generation, attributes):
+                inode.make_bad()
+                inode = None
+            if inode is None:
                 inode = self._new(entry.nodeid, entry.generation, attributes)
             else:
                 inode.nlookup += 1
@@ -206,15 +206,12 @@ class FuseFs(FileSystem):
         if inode.nodeid != FUSE_ROOT_ID:
             self.connection.forget(inode.nodeid, inode.nlookup)
 
-    def count_name(self) -> None:
-        """One more is remembered."""
-        self._names += 1
-        if self._names > MAX_NAMES:
-            self._names = 0
-            for found in list(self._nodes.values()):
-                inode = found()
-                if isinstance(inode, FuseDirectory):
-                    inode.names.clear()
+    def forget_names(self) -> None:
+        """Ask for all of them again."""
+        for found in list(self._nodes.values()):
+            inode = found()
+            if isinstance(inode, FuseDirectory):
+                inode.names.clear()
 
     # --- the whole
 
@@ -222,7 +219,8 @@ class FuseFs(FileSystem):
         task = self.task
         if task is not None and not self.allows(task.creds):
             return StatFs(self.magic, 0, 0, 0, 0, 0, 0)
-        request = self.ask((self, FUSE_STATFS), FUSE_STATFS, FUSE_ROOT_ID, b"", FUSE_STATFS_OUT.size)
+        size = FUSE_STATFS_OUT.size
+        request = self.ask((self, FUSE_STATFS), FUSE_STATFS, FUSE_ROOT_ID, b"", size)
         out = request.once(FUSE_STATFS_OUT.unpack)
         return StatFs(
             self.magic, out.st_bsize, out.st_blocks, out.st_bfree, out.st_files, out.st_ffree,
@@ -320,7 +318,7 @@ def mount_fuse(
             raise ENOTCONN("it was unmounted")
         return served
     vfs: Any = caller.kernel.vfs
-    connection = Connection(0, creds.user_ns, caller.pids)
+    connection = Connection(0, creds.user_ns, caller.pids, vfs.fuse)
     if options.max_read:
         connection.max_read = min(connection.max_read, max(options.max_read, PAGE_SIZE))
     fs = FuseFs(vfs, options, connection, user)

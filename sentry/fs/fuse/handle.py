@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from sentry.abi.fuse import (
     FUSE_RELEASE_FLOCK_UNLOCK,
     FUSE_RELEASEDIR,
 )
-from sentry.errors import ENOSYS
+from sentry.errors import ENOSYS, EOVERFLOW
 from sentry.fs.fuse.request import Request
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ NOT_SENT = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC
 class Handle:
     """One. RELEASE follows the last FLUSH."""
 
-    __slots__ = ("_flushing", "_released", "fh", "flags", "inode", "is_real", "open_flags", "unlocks")
+    __slots__ = (
+        "_flushing", "_released", "fh", "flags", "inode", "is_real", "open_flags", "unlocks",
+    )  # fmt: skip
 
     def __init__(self, inode: FuseInode, fh: int, flags: int, open_flags: int) -> None:
         self.inode = inode
@@ -60,9 +63,8 @@ class Handle:
         connection = inode.fs.connection
         body = f.FUSE_FLUSH_IN.pack(self.fh, 0, 0, owner)
         request = Request(connection, FUSE_FLUSH, inode.nodeid, body)
-        task = inode.fs.task
-        if task is not None:
-            request.who = connection.who(task)
+        with suppress(EOVERFLOW):
+            request.who = connection.who(inode.fs.task)
         request.on_done = partial(self._flushed, done)
         self._flushing += 1
         connection.submit(request)

@@ -85,4 +85,4 @@ def _answered(connection: Connection, request: Request) -> None:
         if out.congestion_threshold:
             connection.threshold = out.congestion_threshold
     connection.initialized = True
-    connection.ready.notify()
+    connection.wake_all()

@@ -46,8 +46,8 @@ class FuseInode(Inode):
     """A file of any kind."""
 
     __slots__ = (
-        "__weakref__", "attributes", "expires_ns", "generation", "gone", "nlookup", "nodeid",
-        "target",
+        "__weakref__", "attributes", "expires_ns", "generation", "gone", "is_bad", "nlookup",
+        "nodeid", "target",
     )  # fmt: skip
     fs: FuseFs
     own_rights = True
@@ -60,6 +60,8 @@ class FuseInode(Inode):
         self.generation = generation
         self.nlookup = 1
         self.gone = False
+        self.is_bad = False
+        """The server has made something else of it."""
         self.target: bytes | None = None
         """The text of a link, where the server lets it be kept."""
         self.expires_ns = 0
@@ -94,6 +96,11 @@ class FuseInode(Inode):
         self.attributes, self.expires_ns = attributes, expires_ns
         self._show()
 
+    def make_bad(self) -> None:
+        """Nothing can be done with it any more: fuse_make_bad()."""
+        self.is_bad = True
+        self.expire()
+
     def expire(self) -> None:
         """They are old."""
         self.expires_ns = 0
@@ -109,7 +116,8 @@ class FuseInode(Inode):
         return self.gone
 
     def known_attributes(self) -> Attributes | None:
-        return self.attributes if time.monotonic_ns() < self.expires_ns else None
+        current = time.monotonic_ns() < self.expires_ns and not self.is_bad
+        return self.attributes if current else None
 
     def stat(self) -> Attributes:
         self.fs.check_allowed()
@@ -131,6 +139,7 @@ class FuseInode(Inode):
         out = FUSE_ATTR_OUT.unpack(data)
         attr = checked(FUSE_ATTR.unpack(data, FUSE_ATTR_OUT.size - FUSE_ATTR.size))
         if attr.mode & 0o170000 != self.kind:
+            self.make_bad()
             raise EIO("a file of another type")
         ns = self.fs.connection.user_ns
         expires_ns = until(time.monotonic_ns(), out.attr_valid, out.attr_valid_nsec)
@@ -196,9 +205,16 @@ class FuseInode(Inode):
                 raise EACCES(f"mode {self.attributes.mode:o} denies {bits}")
         elif mask & (MAY_ACCESS | MAY_CHDIR):
             self._ask_access(mask & MAY_ALL)
-        elif mask & MAY_EXEC and self.is_regular and not self.attributes.mode & 0o111:
-            if not self.getattr(None).mode & 0o111:
-                raise EACCES("no x bit")
+        elif mask & MAY_EXEC and self.is_regular and not self._is_program():
+            raise EACCES("no x bit")
+
+    def _is_program(self) -> bool:
+        """Somebody may execute it."""
+        return bool(self.attributes.mode & 0o111 or self.getattr(None).mode & 0o111)
+
+    @property
+    def server_decides(self) -> bool:  # type: ignore[override]
+        return not self.fs.options.default_permissions
 
     def _ask_access(self, mask: int) -> None:
         if FUSE_ACCESS in self.fs.connection.lacks:
@@ -282,7 +298,9 @@ class FuseInode(Inode):
         is_variable: bool = False,
         undo: Callable[[bytes], object] | None = None,
     ) -> Request:
-        """A request about this node. Raises: as `FuseFs.ask`."""
+        """A request about this node. Raises: as `FuseFs.ask`; EIO."""
+        if self.is_bad:
+            raise EIO(f"node {self.nodeid} was something else")
         return self.fs.ask(
             key, opcode, self.nodeid, body, size, is_variable=is_variable, undo=undo
         )

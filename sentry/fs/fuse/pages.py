@@ -9,7 +9,7 @@ close(2), and when the last mapping is gone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import fuse as f
 from sentry.abi.fuse import FUSE_READ, FUSE_WRITE, FUSE_WRITE_CACHE, FUSE_WRITE_OUT
@@ -19,10 +19,17 @@ from sentry.fs.fuse.connection import MAX_PAGES
 from sentry.mm.errors import BusError
 from sentry.platform.constants import PAGE_SIZE
 from sentry.wait.again import again
+from sentry.wait.steps import Pace, at_once, driven
 
 if TYPE_CHECKING:
     from sentry.fs.fuse.handle import Handle
     from sentry.fs.fuse.regular import FuseRegular
+    from sentry.wait.steps import Steps
+
+
+FEW: Final = 64
+"""So many pages are looked at in one go."""
+ALL: Final = 1 << 63
 
 
 class Unreadable(EFAULT, BusError):
@@ -62,15 +69,15 @@ class Pages:
         self.ram.close()
 
     def track(self) -> None:
-        """It is mapped so that stores reach the file."""
+        """It is mapped so that stores reach the file. What is there is read once more."""
         if self._hashes is None:
+            self.drop(0, 0)
             self._hashes = {}
-            for index in range(self._count):
-                self._seen(index)
 
     @property
     def _count(self) -> int:
-        return -(-self.ram.size // PAGE_SIZE)
+        size: int = self.ram.size
+        return -(-size // PAGE_SIZE)
 
     def _seen(self, index: int) -> None:
         if self._hashes is not None and self.ram.peek(index):
@@ -87,27 +94,41 @@ class Pages:
                 self._seen(index)
 
     def drop(self, offset: int, length: int) -> None:
-        """What is there may be something else now; no length is all. Stores are not lost."""
+        """What is there may be something else now; no length is all. Stores are not lost.
+
+        Many pages that may have had some are looked at behind the call.
+        """
         first = offset // PAGE_SIZE
         last = self._count if length <= 0 else min(-(-(offset + length) // PAGE_SIZE), self._count)
-        stored = set(self.stored())
-        start = first
-        for index in [*sorted(i for i in stored if first <= i < last), last]:
-            if index > start:
-                self.ram.punch(start * PAGE_SIZE, (index - start) * PAGE_SIZE)
-            start = index + 1
-        if self._hashes:
-            for index in [i for i in self._hashes if first <= i < last and i not in stored]:
-                del self._hashes[index]
+        if not self._hashes:
+            if last > first:
+                self.ram.punch(first * PAGE_SIZE, (last - first) * PAGE_SIZE)
+            return
+        steps = self._dropping(first, last)
+        if last - first <= FEW:
+            at_once(steps)
+        else:
+            self._file.fs.vfs.loop.spawn(driven(steps), "invalidation")
 
-    def stored(self) -> list[int]:
-        """The pages that have been stored into."""
-        ram = self.ram
-        return [
-            index
-            for index, before in sorted((self._hashes or {}).items())
-            if hash(ram.read(index * PAGE_SIZE, PAGE_SIZE)) != before
-        ]
+    def _dropping(self, first: int, last: int) -> Steps[None]:
+        for index in self._tracked(first, last):
+            if not self._is_stored(index) and self._hashes is not None:
+                self._hashes.pop(index, None)
+                self.ram.punch(index * PAGE_SIZE, PAGE_SIZE)
+            yield
+
+    def _tracked(self, first: int, last: int) -> list[int]:
+        hashes = self._hashes or {}
+        if last - first <= FEW:
+            return [index for index in range(first, last) if index in hashes]
+        return sorted(index for index in hashes if first <= index < last)
+
+    def _is_stored(self, index: int) -> bool:
+        """It has been stored into."""
+        before = (self._hashes or {}).get(index)
+        return before is not None and before != hash(
+            self.ram.read(index * PAGE_SIZE, PAGE_SIZE)
+        )
 
     # --- from and to the server
 
@@ -145,12 +166,20 @@ class Pages:
         data: bytes = request.once(bytes)
         return data
 
-    async def write_back(self, handle: Handle) -> None:
+    def has_tracked(self, offset: int, count: int) -> bool:
+        """There may be stores to these bytes."""
+        last = -(-(offset + count) // PAGE_SIZE)
+        return bool(self._hashes) and bool(self._tracked(offset // PAGE_SIZE, last))
+
+    async def write_back(self, handle: Handle, offset: int = 0, count: int = ALL) -> None:
         """Send what was stored. Raises: what the server says of the first page it refuses."""
         failed: Errno | None = None
-        for index in self.stored():
+        pace = Pace()
+        last = min(-(-(offset + count) // PAGE_SIZE), self._count)
+        for index in self._tracked(offset // PAGE_SIZE, last):
+            await pace.rest()
             data = self.ram.read(index * PAGE_SIZE, PAGE_SIZE)
-            if not data or self._hashes is None:
+            if not data or self._hashes is None or not self._is_stored(index):
                 continue
             self._hashes[index] = hash(data)
             try:

@@ -115,9 +115,9 @@ class Request:
             except Errno as error:
                 self._value = [None, error]
             self.data = b""
-        value, error = self._value
-        if error is not None:
-            raise error
+        value, failed = self._value
+        if failed is not None:
+            raise failed
         return value
 
     def let_go(self) -> None:

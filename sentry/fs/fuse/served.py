@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -10,11 +10,18 @@ if TYPE_CHECKING:
     from sentry.fs.fuse.filesystem import FuseFs
 
 
+MAX_NAMES: Final = 131_072
+"""Names of directories that are remembered."""
+
+
 class Served:
     """The file systems of servers that are mounted in a sandbox."""
 
     def __init__(self) -> None:
         self._all: dict[int, FuseFs] = {}
+        self.bytes = 0
+        """Of requests that have no answer."""
+        self._names = 0
 
     def __iter__(self) -> Iterator[FuseFs]:
         return iter(list(self._all.values()))
@@ -26,6 +33,14 @@ class Served:
     def remove(self, fs: FuseFs) -> None:
         """It is mounted nowhere any more."""
         self._all.pop(fs.connection.number, None)
+
+    def count_name(self) -> None:
+        """One more is remembered, of any of them; beyond the ceiling all are forgotten."""
+        self._names += 1
+        if self._names > MAX_NAMES:
+            self._names = 0
+            for fs in self:
+                fs.forget_names()
 
     def find(self, name: bytes) -> FuseFs | None:
         """By the name of its directory."""

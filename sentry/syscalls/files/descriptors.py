@@ -94,7 +94,7 @@ def sys_flock(task: Task, fd: UInt, operation: UInt) -> Result:
     file = task.files.get(fd)
     if kind != f.LOCK_UN and not (file.readable or file.writable):
         raise EBADF("not open for reading or writing")
-    if (elsewhere := file.server_flocks) is not None:
+    if (elsewhere := file.flocks()) is not None:
         exclusive = None if kind == f.LOCK_UN else kind == f.LOCK_EX
         return elsewhere.flock(task, file, exclusive, not operation & f.LOCK_NB)
     locks = locks_of(task, file.inode)
@@ -205,7 +205,7 @@ def get_lock(task: Task, file: FileDescription, addr: int, ofd: bool) -> int:
         raise EINVAL("F_UNLCK")
     locks = file.inode.locks
     found = None
-    if (elsewhere := file.server_locks) is not None:
+    if (elsewhere := file.record_locks()) is not None:
         found = elsewhere.get(task, request)
     elif locks is not None:
         found = locks.own(request) if request.exclusive is None else locks.conflict(request)
@@ -228,7 +228,7 @@ def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool
         raise EBADF("not open for writing")
     if ofd and asked.l_pid:
         raise EINVAL("l_pid must be 0")
-    if (elsewhere := file.server_locks) is not None:
+    if (elsewhere := file.record_locks()) is not None:
         return elsewhere.set(task, request, wait)
     locks = locks_of(task, file.inode)
     try:
