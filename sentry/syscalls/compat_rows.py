@@ -12,9 +12,10 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 import sentry.syscalls.sockets.socket  # noqa: F401  declares SO_PEERPIDFD
-from sentry.abi import ioctl, netlink, nsfs, pidfd, random, seccomp, socket, time
+from sentry.abi import fuse, ioctl, netlink, nsfs, pidfd, random, seccomp, socket, time
 from sentry.fs.dev.memory import RANDOM
 from sentry.fs.devpts.ioctls import EITHER, MASTERS, SLAVES
+from sentry.fs.fuse.device import DEVICES
 from sentry.fs.host.terminal import TERMINALS
 from sentry.fs.inotify import INOTIFY
 from sentry.fs.pidfd import PIDFDS
@@ -100,6 +101,7 @@ IOCTLS: Final = (
     Group("timerfd", time, r"TFD_IOC", (TIMERS,)),
     Group("pidfd", pidfd, r"PIDFD_GET_", (PIDFDS,)),
     Group("namespaces", nsfs, r"NS_", (NAMESPACES,)),
+    Group("/dev/fuse", fuse, r"FUSE_DEV_IOC", (DEVICES,)),
     Group("random devices", random, r"RND", (RANDOM,)),
     Group("seccomp listeners", seccomp, r"SECCOMP_IOCTL", (LISTENERS,)),
     Group("sockets", socket, r"SIOC(?!(DEV|PROTO)PRIVATE)|FIO[SG]ETOWN",

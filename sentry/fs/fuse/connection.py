@@ -204,10 +204,13 @@ class Connection:
             request.who = who
             self.submit(request)
         if request.state is not State.DONE:
-            need = NotNow(partial(self._until_done, request), key, request)
-            need.call.hold(request)
-            raise need
+            raise self._until_answered(key, request)
         return request
+
+    def _until_answered(self, key: Hashable, request: Request) -> NotNow:
+        need = NotNow(partial(self._until_done, request), key, request)
+        need.call.hold(request)
+        return need
 
     async def _until_done(self, request: Request) -> None:
         """request_wait_answer(), but that a kill always ends it."""

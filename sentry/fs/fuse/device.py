@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE: Final = HEADER + FUSE_WRITE_IN.size + MAX_DATA
 """Bytes of the longest answer or notice."""
-REQUESTS: Final = Requests(names=(abi,))
+DEVICES: Final = Requests(names=(abi,))
 
 
 class FuseDevice(StreamFile):
     """An open device: first without a file system, then one of those that serve it."""
 
     __slots__ = ("connection", "fs")
-    requests = REQUESTS
+    requests = DEVICES
     nowait = False
 
     def __init__(self, location: Location, flags: int) -> None:
@@ -103,7 +103,7 @@ class FuseDevice(StreamFile):
         return size
 
 
-@REQUESTS.handles("FUSE_DEV_IOC_CLONE")
+@DEVICES.handles("FUSE_DEV_IOC_CLONE")
 def clone(file: FuseDevice, caller: Caller, argument: int) -> None:
     """One more device for a mounted file system: what is read there is answered there."""
     number = int.from_bytes(caller.mm.read(argument, 4), "little")

@@ -19,7 +19,7 @@ from sentry.fs.fuse.directory import FuseDirectory
 from sentry.fs.fuse.inode import FuseInode
 from sentry.fs.fuse.regular import FuseRegular
 from sentry.fs.fuse.request import Request
-from sentry.fs.fuse.wire import KINDS, attributes_of, checked, entry_of, until
+from sentry.fs.fuse.wire import KINDS, attributes_of, checked, entry_of, signed, until
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.interface import Attributes, FileSystem, StatFs
 
@@ -223,8 +223,8 @@ class FuseFs(FileSystem):
         request = self.ask((self, FUSE_STATFS), FUSE_STATFS, FUSE_ROOT_ID, b"", size)
         out = request.once(FUSE_STATFS_OUT.unpack)
         return StatFs(
-            self.magic, out.st_bsize, out.st_blocks, out.st_bfree, out.st_files, out.st_ffree,
-            out.st_namelen,
+            self.magic, out.st_bsize, signed(out.st_blocks), signed(out.st_bfree),
+            signed(out.st_files), signed(out.st_ffree), out.st_namelen,
         )  # fmt: skip
 
     def show_options(self) -> str:

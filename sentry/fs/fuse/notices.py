@@ -25,7 +25,7 @@ from sentry.errors import EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR
 from sentry.fs.fuse.directory import FuseDirectory
 from sentry.fs.fuse.regular import FuseRegular
 from sentry.fs.fuse.request import Request
-from sentry.fs.fuse.wire import NAME_MAX
+from sentry.fs.fuse.wire import LONGEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def _inval_inode(fs: FuseFs, data: bytes) -> None:
 
 
 def _name(data: bytes, size: int, length: int) -> bytes:
-    if length > NAME_MAX:
+    if length > LONGEST_NAME:
         raise ENAMETOOLONG(f"{length} bytes")
     name = data[size:-1]
     if len(name) != length or len(data) != size + length + 1:

@@ -115,10 +115,9 @@ class Request:
             except Errno as error:
                 self._value = [None, error]
             self.data = b""
-        value, failed = self._value
-        if failed is not None:
-            raise failed
-        return value
+        if self._value[1] is not None:
+            raise self._value[1]
+        return self._value[0]
 
     def let_go(self) -> None:
         """The call has ended: `sentry.wait.again.Kept`."""

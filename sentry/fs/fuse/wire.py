@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_SIZE: Final = (1 << 63) - 1
 NS: Final = 1_000_000_000
-NAME_MAX: Final = 1024
+LONGEST_NAME: Final = 1024
 """FUSE_NAME_MAX: bytes of a name in a listing."""
 KINDS: Final = frozenset({S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK})
 ATTR_AT: Final = FUSE_ENTRY_OUT.size - FUSE_ATTR.size
@@ -25,6 +25,11 @@ DIRENT_SIZE: Final = 24
 """Bytes of struct fuse_dirent before the name."""
 assert FUSE_DIRENT.size == DIRENT_SIZE + 1
 FOREVER_NS: Final = 1 << 62
+
+
+def signed(number: int) -> int:
+    """64 bits as a signed number, as Linux passes them on."""
+    return number - (1 << 64) if number >> 63 else number
 
 
 def checked(attr: FuseAttr) -> FuseAttr:
@@ -52,9 +57,7 @@ def _known(ns: UserNamespace | None, number: int, kind: str) -> int:
 
 def _time(seconds: int, nanoseconds: int) -> int:
     """Seconds are a signed number; what 64 bits of nanoseconds cannot hold is the nearest."""
-    if seconds >> 63:
-        seconds -= 1 << 64
-    return max(-MAX_SIZE, min(seconds * NS + min(nanoseconds, NS - 1), MAX_SIZE))
+    return max(-MAX_SIZE, min(signed(seconds) * NS + min(nanoseconds, NS - 1), MAX_SIZE))
 
 
 def split_time(time_ns: int) -> tuple[int, int]:
@@ -96,14 +99,13 @@ def listing(data: bytes, with_entries: bool) -> Iterator[Listed]:
         entry = FUSE_DIRENT.unpack(data, at + before)
         first = at + before + DIRENT_SIZE
         following = at + (before + DIRENT_SIZE + entry.namelen + 7 & ~7)
-        if not 0 < entry.namelen <= NAME_MAX:
+        if not 0 < entry.namelen <= LONGEST_NAME:
             raise EIO("the length of a name")
         if following > end:
             return
         name = data[first : first + entry.namelen]
         if b"/" in name or b"\0" in name:
             raise EIO("an impossible name")
-        cookie = entry.off - (1 << 64) if entry.off >> 63 else entry.off
         kind = (entry.type & 15) << 12
-        yield Listed(name, entry.ino, kind, cookie, at if with_entries else -1)
+        yield Listed(name, entry.ino, kind, signed(entry.off), at if with_entries else -1)
         at = following

@@ -25,6 +25,9 @@ SEQUENCES: Final = {
     "control/reading.py": "a file is opened, then read and written to a pipe",
     "fs/devpts/console.py": "what is printed goes to the host's terminal, as much as it takes",
     "fs/devpts/files.py": "VTIME: a new deadline after every byte",
+    "fs/fuse/connection.py": "a request: its answer, or a signal, which the server is told of",
+    "fs/fuse/file.py": "stores of mappings go to a server before FLUSH and RELEASE",
+    "fs/fuse/pages.py": "a page is asked for; what was stored is sent, page by page",
     "fs/gofer/arrival.py": "a new Gofer: its version, its roots, its queue",
     "fs/gofer/handles.py": "a read by a thread, piece by piece",
     "fs/gofer/host_fifo.py": "the other end of a FIFO of the host is waited for",
@@ -75,7 +78,8 @@ SEQUENCES: Final = {
 }
 """The modules with coroutines, and the sequence that each is."""
 LEAVES: Final = {
-    "fs/gofer/session.py", "kernel/core_dump.py", "kernel/kernel.py", "kernel/seccomp_listener.py",
+    "fs/fuse/connection.py", "fs/gofer/session.py", "kernel/core_dump.py", "kernel/kernel.py",
+    "kernel/seccomp_listener.py",
     "platform/host_io.py", "syscalls/files/aio.py", "syscalls/files/copy.py",
     "syscalls/system/info.py", "syscalls/system/memory.py",
 }  # fmt: skip

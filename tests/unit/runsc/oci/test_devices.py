@@ -58,7 +58,11 @@ def test_privileged_container_gets_those_that_there_are() -> None:
 
 
 def test_node_that_cannot_be_opened_is_warned_of() -> None:
-    paths, warnings = _paths([spec.Device("c", "/dev/fuse", 10, 229)], {})
+    paths, warnings = _paths([spec.Device("c", "/dev/net/tun", 10, 200)], {})
 
-    assert paths == [b"/dev/fuse"]
-    assert warnings == ["/dev/fuse: the Sentry has no fuse, opening it is ENXIO"]
+    assert paths == [b"/dev/net/tun"]
+    assert warnings == ["/dev/net/tun: the Sentry has no tun, opening it is ENXIO"]
+
+
+def test_fuse_of_the_host_is_the_sentrys() -> None:
+    assert _paths([spec.Device("c", "/dev/fuse", 10, 229)], {}) == ([b"/dev/fuse"], [])
