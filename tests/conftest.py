@@ -35,7 +35,7 @@ def no_step_is_long() -> Iterator[None]:
             pytest.fail(file.read())
 
 
-def _rootfs(name: str) -> Path:
+def rootfs_of(name: str) -> Path:
     """From the environment (ci/test sets it), else made by ci/rootfs."""
     known = os.environ.get(f"RUNSC_ROOTFS_{name.upper()}")
     if known:
@@ -51,37 +51,37 @@ def _rootfs(name: str) -> Path:
 @pytest.fixture(scope="session")
 def busybox() -> Path:
     """A root file system of a static busybox."""
-    return _rootfs("busybox")
+    return rootfs_of("busybox")
 
 
 @pytest.fixture(scope="session")
 def debian() -> Path:
     """A root file system of Debian packages, with bash and python3."""
-    return _rootfs("debian")
+    return rootfs_of("debian")
 
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
     """A Debian with compilers, debuggers, editors, archivers, git and apt."""
-    return _rootfs("programs")
+    return rootfs_of("programs")
 
 
 @pytest.fixture(scope="session")
 def languages() -> Path:
     """A Debian with compilers and run times of many languages, and servers."""
-    return _rootfs("languages")
+    return rootfs_of("languages")
 
 
 @pytest.fixture(scope="session")
 def services() -> Path:
     """A Debian with systemd, sshd and cron."""
-    return _rootfs("services")
+    return rootfs_of("services")
 
 
 @pytest.fixture(scope="session")
 def cpython() -> Path:
     """A root file system of python3 with its own test suite."""
-    return _rootfs("cpython")
+    return rootfs_of("cpython")
 
 
 @pytest.fixture(params=["kvm", "unicorn"])

@@ -8,6 +8,7 @@ of the sandbox has the capabilities that docker gives, and CAP_SYS_PTRACE.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.e2e.bundle import REPOSITORY, Bundle, Document, Result, native_command
@@ -32,7 +33,11 @@ SETUP = "ip link set lo up; ulimit -n 1024\n"
 class Installed:
     """A root file system of installed packages."""
 
-    def __init__(self, folder: Path, rootfs: Path, scripts: Path) -> None:
+    def __init__(
+        self, folder: Path, rootfs: Path, scripts: Path, more: Sequence[str] = ()
+    ) -> None:
+        """`more`: capabilities beyond the usual ones."""
+        self.capabilities = [*CAPABILITIES, *more]
         self.folder = folder
         self.scripts = scripts
         self.rootfs = rootfs
@@ -48,7 +53,7 @@ class Installed:
             process["env"] = ENVIRONMENT
             process["cwd"] = "/root"
             process["noNewPrivileges"] = False
-            process["capabilities"] = dict.fromkeys(process["capabilities"], CAPABILITIES)
+            process["capabilities"] = dict.fromkeys(process["capabilities"], self.capabilities)
             document["root"]["readonly"] = False
             bind = {"type": "bind", "source": str(self.scripts), "options": ["bind", "ro"]}
             document["mounts"].append({"destination": "/mnt", **bind})

@@ -1,0 +1,26 @@
+"""File systems that programs of Debian serve: scripts say the same in a sandbox as on Linux."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import rootfs_of
+from tests.e2e.bundle import kvm_is_usable
+from tests.e2e.installed import Installed
+
+SCRIPTS = Path(__file__).parent / "served"
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
+    pytest.mark.timeout(900),
+]
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.sh")))
+def test_served_files_are_the_same_as_on_linux(script: str, tmp_path: Path) -> None:
+    Installed(tmp_path, rootfs_of("fuse"), SCRIPTS, ["CAP_SYS_ADMIN"]).compare(script)
