@@ -116,7 +116,7 @@ class Connection:
         self.devices = 0
         self.ready = WaitQueue()
         """Who waits for INIT, or for room."""
-        self._pending: deque[Request] = deque()
+        self._pending: dict[Request, None] = {}
         self._interrupts: dict[Request, None] = {}
         self._forgets: dict[int, int] = {}
         self._in_a_row = FORGETS_IN_A_ROW
@@ -235,7 +235,7 @@ class Connection:
         request.unique = self._next_unique
         self._next_unique += ID_STEP
         self._totals.bytes += request.size
-        self._pending.append(request)
+        self._pending[request] = None
         self.notify(_IN)
 
     def submit_behind(self, request: Request) -> None:
@@ -254,7 +254,7 @@ class Connection:
         if self.alive:
             request.unique = unique
             self._totals.bytes += request.size
-            self._pending.append(request)
+            self._pending[request] = None
             self.notify(_IN)
 
     def forget(self, nodeid: int, count: int) -> None:
@@ -273,7 +273,7 @@ class Connection:
     def abandon(self, request: Request) -> None:
         """Nobody waits for it any more."""
         if request.state is State.PENDING and request in self._pending:
-            self._pending.remove(request)
+            del self._pending[request]
             self._finish(request, EINTR("not read yet"))
         elif request.state is State.SENT:
             self.interrupt(request)
@@ -314,10 +314,10 @@ class Connection:
                 return self._forget_message(room)
             if not self._pending:
                 raise EAGAIN("no request")
-            request = self._pending[0]
+            request = next(iter(self._pending))
             if request.size <= room:
                 return request.message(), partial(self._read, request)
-            self._pending.popleft()
+            del self._pending[request]
             error = E2BIG if request.opcode == FUSE_SETXATTR else EIO
             self._finish(request, error("the server has no room for it"))
 
@@ -355,7 +355,7 @@ class Connection:
         self._interrupts.pop(request, None)
 
     def _read(self, request: Request, device: object) -> None:
-        self._pending.popleft()
+        del self._pending[request]
         if request.opcode == FUSE_NOTIFY_REPLY:
             self._finish(request, None)
             return
@@ -368,7 +368,9 @@ class Connection:
     def spoiled(self) -> None:
         """The first request could not be copied to its reader."""
         if self._pending and not self._interrupts:
-            self._finish(self._pending.popleft(), EIO("could not be read"))
+            request = next(iter(self._pending))
+            del self._pending[request]
+            self._finish(request, EIO("could not be read"))
 
     def answer(self, device: object, unique: int, error: int, data: bytes) -> None:
         """A server has written struct fuse_out_header and what follows: fuse_dev_do_write().
@@ -416,12 +418,12 @@ class Connection:
     def resend(self) -> None:
         """NOTIFY_RESEND: what was read and not answered is to be read again."""
         sent, self._sent = self._sent, {}
-        for request in reversed(sent.values()):
+        for request in sent.values():
             self._interrupts.pop(request, None)
             request.state = State.PENDING
             request.device = None
             request.unique |= FUSE_UNIQUE_RESEND
-            self._pending.appendleft(request)
+        self._pending = dict.fromkeys(sent.values()) | self._pending
         self.notify(_IN)
 
     # --- the end

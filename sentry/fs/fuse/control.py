@@ -58,9 +58,10 @@ class Connections(Directory):
         return None if found is None else _directory(self.fs, found)
 
     def stale(self, node: Node) -> bool:
-        return isinstance(node, ConnectionDirectory) and not any(
-            fs is node.served for fs in self._mounted
-        )
+        if not isinstance(node, ConnectionDirectory):
+            return False
+        served = node.served
+        return self._mounted.find(b"%d" % served.connection.number) is not served
 
     def links(self) -> int:
         return 2 + sum(1 for _ in self._mounted)

@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 class FuseRegular(FuseInode):
     """A regular file."""
 
-    __slots__ = ("_fresh", "handles", "pages")
+    __slots__ = ("_fresh", "_readers", "_writers", "pages")
 
     def __init__(
         self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
     ) -> None:
         super().__init__(fs, nodeid, generation, attributes)
-        self.handles: list[Handle] = []
-        """Of its open files."""
+        self._readers: dict[Handle, None] = {}
+        self._writers: dict[Handle, None] = {}
+        """Of its open files, those to read from, and those to write to."""
         self.pages: Pages | None = None
         """While it is mapped."""
         self._fresh: Handle | None = None
@@ -63,28 +64,32 @@ class FuseRegular(FuseInode):
             handle = open_handle(self, flags)
         if not handle.open_flags & (FOPEN_KEEP_CACHE | FOPEN_DIRECT_IO):
             self.drop_pages(0, 0)
-        self.handles.append(handle)
+        if handle.flags & O_ACCMODE != O_WRONLY:
+            self._readers[handle] = None
+        if handle.writes:
+            self._writers[handle] = None
         return FuseFile(location, flags, handle)
 
     def closed(self, handle: Handle) -> None:
         """An open file is gone, and with the last one what was mapped."""
-        self.handles.remove(handle)
+        self._readers.pop(handle, None)
+        self._writers.pop(handle, None)
         if self._fresh is not None:
             self._fresh.release()
             self._fresh = None
-        if self.pages is not None and not self.handles and not self.pages.mapped:
+        is_open = self._readers or self._writers
+        if self.pages is not None and not is_open and not self.pages.mapped:
             self.pages.close()
             self.pages = None
 
     def reader(self) -> Handle:
         """An open file to read from. Raises: EIO."""
-        for handle in self.handles:
-            if handle.flags & O_ACCMODE != O_WRONLY:
-                return handle
+        for handle in self._readers:
+            return handle
         raise EIO("nobody has it open")
 
     def writer(self) -> Handle | None:
-        return next((handle for handle in self.handles if handle.writes), None)
+        return next(iter(self._writers), None)
 
     # --- attributes
 

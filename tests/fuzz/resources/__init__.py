@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.fuzz.resources import files, net, tasks
+from tests.fuzz.resources import files, fuse, net, tasks
 from tests.fuzz.scaling import Resource
 
-RESOURCES: tuple[Resource, ...] = (*files.RESOURCES, *net.RESOURCES, *tasks.RESOURCES)
+RESOURCES: tuple[Resource, ...] = (
+    *files.RESOURCES, *fuse.RESOURCES, *net.RESOURCES, *tasks.RESOURCES,
+)  # fmt: skip

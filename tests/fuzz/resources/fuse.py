@@ -1,0 +1,125 @@
+"""What a program's own file system has many of: requests without an answer, open files, mounts."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from sentry.abi import fuse as f
+from sentry.abi.signal import SIGKILL
+from tests.fuzz.scaling import Bench, Resource
+from tests.world import Program
+
+ROOM: Final = 140_000
+FILE: Final = 0o100644
+
+
+class Server:
+    """A device that a bench has mounted on /tmp/m, where every name is a file."""
+
+    def __init__(self, b: Bench) -> None:
+        self._b = b
+        self.program = b.program
+        b.ok("mkdir", b"/tmp/m", 0o755)
+        b.ok("mknod", b"/tmp/fuse", 0o20666, 10 << 8 | 229)
+        self.device = self.mounted(b"/tmp/m")
+        self._room = b.program.buffer(ROOM)
+        self.answer()
+
+    def mounted(self, where: bytes) -> int:
+        """The device of one more mount."""
+        device = self._b.ok("open", b"/tmp/fuse", 0o4002)
+        options = b"fd=%d,rootmode=40755,user_id=0,group_id=0" % device
+        self._b.ok("mount", b"x", where, b"fuse", 0, options)
+        return device
+
+    def answer(self) -> bool:
+        """The next request, if there is one."""
+        program = self.program
+        got = program.call("read", self.device, self._room, ROOM)
+        if got < 0:
+            return False
+        header = f.FUSE_IN_HEADER.unpack(program.read(self._room, got))
+        node = header.unique + 1
+        attr = node, 5, 1, 0, 0, 0, 0, 0, 0, FILE, 1, 0, 0, 0, 4096, 0
+        body = {
+            f.FUSE_INIT: f.FUSE_INIT_OUT.pack(7, 41, 0, 0, 0, 0, 4096, 1, 0, 0, 0, 0, b""),
+            f.FUSE_LOOKUP: f.FUSE_ENTRY_OUT.pack(node, 0, 0, 9, 0, 0, *attr),
+            f.FUSE_OPEN: f.FUSE_OPEN_OUT.pack(1, 0, 0),
+        }.get(header.opcode, b"")
+        if header.opcode not in (f.FUSE_FORGET, f.FUSE_BATCH_FORGET):
+            size = f.FUSE_OUT_HEADER.size + len(body)
+            answer = f.FUSE_OUT_HEADER.pack(size, 0, header.unique) + body
+            assert program.call("write", self.device, answer, size) == size
+        return True
+
+    def answer_all(self) -> None:
+        """As long as there are any."""
+        while self.answer():
+            pass
+
+
+def _askers(b: Bench) -> list[Program]:
+    """Programs that wait, each for an answer of its own."""
+    programs = [b.world.program() for _ in range(b.n)]
+    buffer = b.program.buffer(256)
+    for number, program in enumerate(programs):
+        program.begin("stat", b"/tmp/m/%d" % number, buffer)
+    b.world.settle()
+    return programs
+
+
+def served_requests(b: Bench) -> None:
+    """That wait for an answer."""
+    server = Server(b)
+    with b.measure("ask"):
+        _askers(b)
+    with b.measure("answer"):
+        server.answer_all()
+        b.world.settle()
+    waiting = _askers(b)
+    with b.measure("kill before it is read"):
+        for program in waiting:
+            program.task.group.exit(SIGKILL)
+        b.world.settle()
+    waiting = _askers(b)
+    with b.measure("abort"):
+        b.ok("close", server.device)
+        b.world.settle()
+    assert all(program.context.result is not None for program in waiting)
+
+
+def served_files(b: Bench) -> None:
+    """Of one file, and what is left to do when they are closed."""
+    server = Server(b)
+    user = b.world.program()
+    user.ok("prlimit64", 0, 7, struct.pack("<QQ", 20_000, 20_000), 0)
+
+    def ask(name: str, *values: int | bytes) -> int:
+        call = user.begin(name, *values)
+        b.world.settle()
+        while not call.done:
+            server.answer_all()
+            b.world.settle()
+        return call.result
+
+    opened = b.each("open", lambda _: ask("open", b"/tmp/m/file", 2))
+    assert all(fd >= 0 for fd in opened)
+    b.each("close", lambda i: ask("close", opened[i]))
+    with b.measure("answer what is left"):
+        server.answer_all()
+
+
+def served_mounts(b: Bench) -> None:
+    """Of as many servers."""
+    server = Server(b)
+    b.ok("mkdir", b"/tmp/c", 0o755)
+    for number in range(b.n):
+        b.ok("mkdir", b"/tmp/%d" % number, 0o755)
+    b.each("mount", lambda i: server.mounted(b"/tmp/%d" % i))
+    b.ok("mount", b"c", b"/tmp/c", b"fusectl", 0, 0)
+    b.list_all("list the connections", b"/tmp/c")
+    b.each("umount", lambda i: b.ok("umount2", b"/tmp/%d" % i, 0))
+
+
+RESOURCES: tuple[Resource, ...] = (served_requests, served_files, served_mounts)
