@@ -29,6 +29,7 @@ from sentry.abi.fuse import (
     FUSE_WRITE_OUT,
 )
 from sentry.errors import EAGAIN, EIO, ENOSYS, EOPNOTSUPP, ESPIPE, Errno
+from sentry.fs.fuse.ahead import ReadAhead
 from sentry.fs.fuse.locks import ServerLocks, has_flocks, has_records
 from sentry.fs.fuse.pages import ALL
 from sentry.fs.fuse.regular import sync_handle
@@ -56,7 +57,7 @@ ALLOCATE_MODES: Final = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_Z
 class FuseFile(RegularFile):
     """One description, which is one open file of the server's."""
 
-    __slots__ = ("_flushed", "handle")
+    __slots__ = ("_ahead", "_flushed", "handle")
     writes_at_once = False
 
     def __init__(self, location: Location, flags: int, handle: Handle) -> None:
@@ -64,6 +65,7 @@ class FuseFile(RegularFile):
         self.handle = handle
         self._flushed: Flushed | None = None
         """What the close(2) of now waits for."""
+        self._ahead = ReadAhead(self._file)
 
     @property
     def _file(self) -> FuseRegular:
@@ -86,7 +88,7 @@ class FuseFile(RegularFile):
         self._write_back(offset, dest.count)
         size = None if self._is_direct else file.getattr(self.handle).size
         key = self, FUSE_READ, offset
-        done, before = kept(key) or (0, dest)
+        done, before, version = kept(key) or (0, dest, file.version)
         if before is not dest:
             dest.skip(done)
         try:
@@ -96,13 +98,25 @@ class FuseFile(RegularFile):
                     wanted = min(wanted, size - offset - done)
                 if wanted <= 0:
                     break
-                data = self._read(offset + done, wanted)
+                at = offset + done
+                data = b"" if size is None else self._ahead.find(at, wanted)
+                is_end = False
+                if not data:
+                    asked = wanted
+                    if size is not None and at == self._ahead.following:
+                        asked = min(connection.max_read, size - at)
+                    data = self._read(at, asked)
+                    is_end = len(data) < wanted
+                    if len(data) > wanted:
+                        self._ahead.keep(at, data, version)
+                        data = data[:wanted]
                 done += dest.put(data)
-                if len(data) < wanted:
+                if is_end:
                     break
         except NotNow as need:
-            need.call.answers[key] = done, dest
+            need.call.answers[key] = done, dest, version
             raise
+        self._ahead.following = offset + done
         return done
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -274,6 +288,7 @@ class FuseFile(RegularFile):
 
     def release(self) -> None:
         file, pages = self._file, self._file.pages
+        self._ahead.drop_ahead()
         if pages is not None and pages.tracked and self.handle.writes:
             file.fs.vfs.loop.spawn(_release_later(self.handle), "release")
             return

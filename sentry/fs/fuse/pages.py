@@ -182,6 +182,7 @@ class Pages:
             if not data or self._hashes is None or not self._is_stored(index):
                 continue
             self._hashes[index] = hash(data)
+            self._file.version += 1
             try:
                 await again(self._write, handle, index * PAGE_SIZE, data)
             except Errno as error:

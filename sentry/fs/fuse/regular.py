@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class FuseRegular(FuseInode):
     """A regular file."""
 
-    __slots__ = ("_fresh", "_readers", "_writers", "pages")
+    __slots__ = ("_fresh", "_readers", "_writers", "pages", "version")
 
     def __init__(
         self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
@@ -38,6 +38,8 @@ class FuseRegular(FuseInode):
         """Of its open files, those to read from, and those to write to."""
         self.pages: Pages | None = None
         """While it is mapped."""
+        self.version = 0
+        """Counts what is known to have changed its data."""
         self._fresh: Handle | None = None
         """What CREATE has opened, for the open(2) that made it."""
 
@@ -96,12 +98,14 @@ class FuseRegular(FuseInode):
     def seen(self, attributes: Attributes, expires_ns: int) -> None:
         before = self.attributes
         super().seen(attributes, expires_ns)
-        if self.pages is None:
-            return
-        self.pages.resize(attributes.size)
-        changed = before.mtime_ns != attributes.mtime_ns or before.size != attributes.size
+        resized = before.size != attributes.size
+        if self.pages is not None:
+            self.pages.resize(attributes.size)
+        changed = resized or before.mtime_ns != attributes.mtime_ns
         if changed and self.fs.connection.flags & FUSE_AUTO_INVAL_DATA:
-            self.pages.drop(0, 0)
+            self.drop_pages(0, 0)
+        elif resized:
+            self.version += 1
 
     def written(self, offset: int, count: int) -> None:
         """The server has taken so many bytes: fuse_write_update_attr()."""
@@ -109,12 +113,14 @@ class FuseRegular(FuseInode):
         if end > self.attributes.size:
             self.attributes = self.attributes._replace(size=end)
         self.expire()
+        self.version += 1
         if self.pages is not None and count:
             self.pages.resize(self.attributes.size)
             self.pages.drop(offset, count)
 
     def drop_pages(self, offset: int, length: int) -> None:
-        """What is mapped of it may be something else now."""
+        """What is in memory of it may be something else now."""
+        self.version += 1
         if self.pages is not None:
             self.pages.drop(offset, length)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +14,16 @@ MAX_NAMES: Final = 131_072
 """Names of directories that are remembered."""
 
 
+MAX_AHEAD: Final = 64
+"""Open files that have data which they were not asked for yet: up to 128 KiB each."""
+
+
+class Reader(Protocol):
+    """An open file: sentry.fs.fuse.ahead."""
+
+    def drop_ahead(self) -> None: ...
+
+
 class Served:
     """The file systems of servers that are mounted in a sandbox."""
 
@@ -22,6 +32,7 @@ class Served:
         self.bytes = 0
         """Of requests that have no answer."""
         self._names = 0
+        self._ahead: dict[Reader, None] = {}
 
     def __iter__(self) -> Iterator[FuseFs]:
         return iter(list(self._all.values()))
@@ -41,6 +52,17 @@ class Served:
             self._names = 0
             for fs in self:
                 fs.forget_names()
+
+    def keeps(self, reader: Reader) -> None:
+        """An open file has read more than it was asked for; those that did so long ago have not."""
+        self._ahead.pop(reader, None)
+        self._ahead[reader] = None
+        if len(self._ahead) > MAX_AHEAD:
+            next(iter(self._ahead)).drop_ahead()
+
+    def lets_go(self, reader: Reader) -> None:
+        """It has nothing any more."""
+        self._ahead.pop(reader, None)
 
     def find(self, name: bytes) -> FuseFs | None:
         """By the name of its directory."""
