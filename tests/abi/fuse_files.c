@@ -85,6 +85,34 @@ static void mount_options(void)
     close(null);
 }
 
+static void mount_by_descriptors(void)
+{
+    int device = open_fuse(), fs = fsopen("fuse", 0);
+    CHECK(fs >= 0);
+    CHECK(fsconfig(fs, FSCONFIG_SET_STRING, "source", "from", 0) == 0);
+    CHECK(fsconfig(fs, FSCONFIG_SET_STRING, "subtype", "sub", 0) == 0);
+    char number[16];
+    snprintf(number, sizeof(number), "%d", device);
+    CHECK_ERR(fsconfig(fs, FSCONFIG_SET_FD, "fd", NULL, device), EINVAL);
+    CHECK(fsconfig(fs, FSCONFIG_SET_STRING, "fd", number, 0) == 0);
+    CHECK(fsconfig(fs, FSCONFIG_SET_STRING, "rootmode", "40000", 0) == 0);
+    CHECK(fsconfig(fs, FSCONFIG_SET_STRING, "user_id", "0", 0) == 0);
+    CHECK_ERR(fsconfig(fs, FSCONFIG_SET_STRING, "group_id", "x", 0), EINVAL);
+    CHECK_ERR(fsconfig(fs, FSCONFIG_SET_FLAG, "nonsense", NULL, 0), EINVAL);
+    CHECK(fsconfig(fs, FSCONFIG_SET_STRING, "group_id", "0", 0) == 0);
+    CHECK(fsconfig(fs, FSCONFIG_SET_FLAG, "allow_other", NULL, 0) == 0);
+    CHECK(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0);
+    int tree = fsmount(fs, 0, 0);
+    CHECK(tree >= 0);
+    CHECK(move_mount(tree, "", AT_FDCWD, "mnt", MOVE_MOUNT_F_EMPTY_PATH) == 0);
+    CHECK(strstr(contents("/proc/self/mounts"), "from ") != NULL);
+    CHECK(strstr(text, " fuse.sub rw,relatime,user_id=0,group_id=0,allow_other 0 0\n"));
+    close(tree);
+    close(fs);
+    CHECK(umount("mnt") == 0);
+    close(device);
+}
+
 static void names_and_attributes(void)
 {
     struct stat st;
@@ -349,6 +377,7 @@ int main(void)
     prepare();
     device_without_a_mount();
     mount_options();
+    mount_by_descriptors();
     S->offered = FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO;
     pid_t server = start("");
     names_and_attributes();

@@ -85,8 +85,6 @@ ATIMES: Final = {
     m.MOUNT_ATTR_NOATIME: m.MS_NOATIME,
     m.MOUNT_ATTR_STRICTATIME: m.MS_STRICTATIME,
 }
-FD_OPTIONS: Final = frozenset({(b"fuse", b"fd")})
-"""(type, option) whose value is a descriptor."""
 ATIME_MASK: Final = m.MS_RELATIME | m.MS_NOATIME | m.MS_STRICTATIME
 
 
@@ -185,9 +183,6 @@ def sys_fsconfig(
             context.set_option(task.kernel.vfs, name, text)
         elif command == FSCONFIG_SET_FD:
             task.files.get_raw(aux)
-            if (context.type, name) in FD_OPTIONS:
-                context.set_option(task.kernel.vfs, name, b"%d" % aux)
-                return
             raise context.invalid(f"{name.decode(errors='replace')} takes no descriptor")
         elif command in (FSCONFIG_SET_PATH, FSCONFIG_SET_PATH_EMPTY, FSCONFIG_SET_BINARY):
             raise context.invalid(f"{name.decode(errors='replace')} takes a string")
