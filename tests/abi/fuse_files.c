@@ -294,6 +294,9 @@ static void mappings(void)
     CHECK(S->nodes[id].data[1] == 'B' && S->nodes[id].data[5000] == 'M');
     CHECK(S->nodes[id].size == 10000);
     CHECK(pwrite(fd, "C", 1, 2) == 1 && p[2] == 'C');
+    p[8191] = 'T';
+    CHECK(ftruncate(fd, 8193) == 0 && pread(fd, buffer, 2, 8191) == 2 && buffer[0] == 'T');
+    CHECK(ftruncate(fd, 10000) == 0);
     p[3] = 'D';
     CHECK(close(fd) == 0);
     p[4] = 'E';

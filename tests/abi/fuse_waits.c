@@ -96,6 +96,11 @@ static void kills(pid_t server)
     kill(child, SIGKILL);
     ended(child, SIGKILL);
     CHECK(control("waiting") == 0);
+    child = ask(0, 0);
+    AWAIT(control("waiting") == 1);
+    kill(child, SIGTERM); /* which kills, too */
+    ended(child, SIGTERM);
+    CHECK(control("waiting") == 0);
     kill(server, SIGCONT);
     S->hang[FUSE_LOOKUP] = 0;
     struct stat st;

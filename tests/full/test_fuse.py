@@ -12,6 +12,8 @@ from tests.e2e.installed import Installed
 
 SCRIPTS = Path(__file__).parent / "served"
 
+CAPABILITIES = ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW"]
+
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,
@@ -23,4 +25,4 @@ pytestmark = [
 
 @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.sh")))
 def test_served_files_are_the_same_as_on_linux(script: str, tmp_path: Path) -> None:
-    Installed(tmp_path, rootfs_of("fuse"), SCRIPTS, ["CAP_SYS_ADMIN"]).compare(script)
+    Installed(tmp_path, rootfs_of("fuse"), SCRIPTS, CAPABILITIES).compare(script)

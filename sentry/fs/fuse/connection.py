@@ -46,7 +46,7 @@ from sentry.errors import (
     EOVERFLOW,
     Errno,
 )
-from sentry.fs.fuse.request import HEADER, NOBODY, Request, State, Who, errno_of
+from sentry.fs.fuse.request import HEADER, NOBODY, Device, Request, State, Who, errno_of
 from sentry.platform.constants import PAGE_SIZE
 from sentry.wait.again import NotNow, kept
 from sentry.wait.fiber import Interrupted, Mode, park, this_fiber
@@ -111,8 +111,8 @@ class Connection:
         self.max_read = MAX_DATA
         self.max_background = DEFAULT_BACKGROUND
         self.threshold = DEFAULT_BACKGROUND * 3 // 4
-        self.queues: list[WaitQueue] = []
-        """Of the open devices."""
+        self.queue = WaitQueue()
+        """That of all its devices."""
         self.devices = 0
         self.ready = WaitQueue()
         """Who waits for INIT, or for room."""
@@ -125,7 +125,6 @@ class Connection:
         self._active = 0
         self._next_unique = FIRST_UNIQUE
         self._key = os.urandom(16)
-        self.on_end: Callable[[], object] | None = None
 
     @property
     def waiting(self) -> int:
@@ -282,8 +281,7 @@ class Connection:
 
     def notify(self, events: int) -> None:
         """Tell who reads the devices."""
-        for queue in self.queues:
-            queue.notify(events)
+        self.queue.notify(events)
 
     def poll(self) -> int:
         """EPOLL* events of a device that serves it."""
@@ -298,7 +296,7 @@ class Connection:
                 self.aborted and self.flags & FUSE_ABORT_ERROR
             ) else ENODEV("not connected")
 
-    def next_message(self, room: int) -> tuple[bytes, Callable[[object], None]]:
+    def next_message(self, room: int) -> tuple[bytes, Callable[[Device], None]]:
         """What is to be read next, and what to call with who has read it.
 
         Raises: EAGAIN if there is nothing, ENODEV.
@@ -329,7 +327,7 @@ class Connection:
             self._in_a_row = FORGETS_IN_A_ROW
         return self._in_a_row >= 0
 
-    def _forget_message(self, room: int) -> tuple[bytes, Callable[[object], None]]:
+    def _forget_message(self, room: int) -> tuple[bytes, Callable[[Device], None]]:
         if self.minor < BATCH_FORGET_MINOR or len(self._forgets) == 1:
             nodeid, count = next(iter(self._forgets.items()))
             body = FUSE_FORGET_IN.pack(count)
@@ -347,20 +345,21 @@ class Connection:
         self._next_unique += ID_STEP
         return self._next_unique - ID_STEP
 
-    def _forgotten(self, nodeids: list[int], _: object) -> None:
+    def _forgotten(self, nodeids: list[int], _: Device) -> None:
         for nodeid in nodeids:
             del self._forgets[nodeid]
 
-    def _told(self, request: Request, _: object) -> None:
+    def _told(self, request: Request, _: Device) -> None:
         self._interrupts.pop(request, None)
 
-    def _read(self, request: Request, device: object) -> None:
+    def _read(self, request: Request, device: Device) -> None:
         del self._pending[request]
         if request.opcode == FUSE_NOTIFY_REPLY:
             self._finish(request, None)
             return
         request.state = State.SENT
         request.device = device
+        device.unanswered += 1
         self._sent[request.unique] = request
         if request.interrupted:
             self.interrupt(request)
@@ -372,7 +371,7 @@ class Connection:
             del self._pending[request]
             self._finish(request, EIO("could not be read"))
 
-    def answer(self, device: object, unique: int, error: int, data: bytes) -> None:
+    def answer(self, device: Device, unique: int, error: int, data: bytes) -> None:
         """A server has written struct fuse_out_header and what follows: fuse_dev_do_write().
 
         Raises: EINVAL, ENOENT for an answer to nobody.
@@ -401,6 +400,8 @@ class Connection:
             self.interrupt(request)
 
     def _finish(self, request: Request, error: Errno | None, data: bytes = b"") -> None:
+        if request.device is not None:
+            request.device.unanswered -= 1
         self._totals.bytes -= request.size
         self._interrupts.pop(request, None)
         request.finish(error, data)
@@ -412,7 +413,9 @@ class Connection:
             if self._background and self.alive:
                 self._active += 1
                 self.submit(self._background.popleft())
-        if len(self.ready):
+        if not self.waiting:
+            self.wake_all()
+        elif len(self.ready):
             self.ready.notify()
 
     def resend(self) -> None:
@@ -421,6 +424,8 @@ class Connection:
         for request in sent.values():
             self._interrupts.pop(request, None)
             request.state = State.PENDING
+            if request.device is not None:
+                request.device.unanswered -= 1
             request.device = None
             request.unique |= FUSE_UNIQUE_RESEND
         self._pending = dict.fromkeys(sent.values()) | self._pending
@@ -428,11 +433,11 @@ class Connection:
 
     # --- the end
 
-    def device_closed(self, device: object, queue: WaitQueue) -> None:
+    def device_closed(self, device: Device) -> None:
         """A device was closed: what was read there is never answered, and the last one ends all."""
-        self.queues.remove(queue)
         self.devices -= 1
-        for request in [r for r in self._sent.values() if r.device is device]:
+        owed = [r for r in self._sent.values() if r.device is device] if device.unanswered else []
+        for request in owed:
             del self._sent[request.unique]
             self._finish(request, ECONNABORTED("the server is gone"))
         if not self.devices:
@@ -454,8 +459,6 @@ class Connection:
             request.finish(ECONNABORTED("the connection is aborted"))
         self.wake_all()
         self.notify(_IN | EPOLLERR)
-        if self.on_end is not None:
-            self.on_end()
 
 
 def _plain(opcode: int, unique: int, nodeid: int, body: bytes) -> bytes:

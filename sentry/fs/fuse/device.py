@@ -27,7 +27,7 @@ DEVICES: Final = Requests(names=(abi,))
 class FuseDevice(StreamFile):
     """An open device: first without a file system, then one of those that serve it."""
 
-    __slots__ = ("connection", "fs")
+    __slots__ = ("connection", "fs", "unanswered")
     requests = DEVICES
     nowait = False
 
@@ -35,16 +35,17 @@ class FuseDevice(StreamFile):
         super().__init__(location, flags)
         self.connection: Connection | None = None
         self.fs: Any = None
+        self.unanswered = 0
 
     def serve(self, connection: Connection, fs: Any) -> None:
         """A file system was mounted with it, or it is one more for one."""
         self.connection, self.fs = connection, fs
-        connection.queues.append(self.queue)
+        self.queue = connection.queue
         connection.devices += 1
 
     def release(self) -> None:
         if self.connection is not None:
-            self.connection.device_closed(self, self.queue)
+            self.connection.device_closed(self)
             self.connection = self.fs = None
 
     @property

@@ -89,9 +89,8 @@ class Pages:
             return
         self.ram.truncate(size)
         if self._hashes:
-            for index in [i for i in self._hashes if i >= size // PAGE_SIZE]:
+            for index in [i for i in self._hashes if i >= self._count]:
                 del self._hashes[index]
-                self._seen(index)
 
     def drop(self, offset: int, length: int) -> None:
         """What is there may be something else now; no length is all. Stores are not lost.

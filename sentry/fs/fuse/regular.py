@@ -16,7 +16,8 @@ from sentry.errors import EIO, ENODEV, ENOSYS
 from sentry.fs.fuse.handle import Handle, open_handle
 from sentry.fs.fuse.inode import FuseInode
 from sentry.fs.fuse.pages import Pages
-from sentry.vfs.interface import Attributes
+from sentry.vfs.interface import Attributes, Changes
+from sentry.wait.again import begun
 
 if TYPE_CHECKING:
     from sentry.fs.fuse.filesystem import FuseFs
@@ -106,6 +107,12 @@ class FuseRegular(FuseInode):
             self.drop_pages(0, 0)
         elif resized:
             self.version += 1
+
+    def setattr(self, changes: Changes) -> None:
+        pages, writer = self.pages, self.writer()
+        if changes.size is not None and pages is not None and writer is not None:
+            begun((self, "stores"), lambda: pages.write_back(writer))
+        super().setattr(changes)
 
     def written(self, offset: int, count: int) -> None:
         """The server has taken so many bytes: fuse_write_update_attr()."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.fuse import FUSE_IN_HEADER
 from sentry.errors import Errno, from_number
@@ -32,6 +32,13 @@ class State(IntEnum):
 Who = tuple[int, int, int]
 """User, group and thread of a request, as the server knows them."""
 NOBODY: Final = (0, 0, 0)
+
+
+class Device(Protocol):
+    """An open device: sentry.fs.fuse.device."""
+
+    unanswered: int
+    """Requests that were read there and have no answer."""
 
 
 class Request:
@@ -63,7 +70,7 @@ class Request:
         self.who: Who = NOBODY
         self.unique = 0
         self.state = State.PENDING
-        self.device: object = None
+        self.device: Device | None = None
         """Who has read it and may answer it."""
         self.error: Errno | None = None
         self.data = b""
