@@ -26,3 +26,12 @@ pytestmark = [
 @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.sh")))
 def test_served_files_are_the_same_as_on_linux(script: str, tmp_path: Path) -> None:
     Installed(tmp_path, rootfs_of("fuse"), SCRIPTS, CAPABILITIES).compare(script)
+
+
+def test_podman_and_buildah_inside_use_fuse_overlayfs(tmp_path: Path) -> None:
+    there = Installed(tmp_path, rootfs_of("fuse"), SCRIPTS, CAPABILITIES)
+    seen = "0\nfuse.fuse-overlayfs\nnew\nbin\ndev\netc\nnew\nproc\nrun\nsys\ntmp\n"
+
+    done = there.inside("/bin/bash", "/mnt/engines.bash")
+
+    assert (done.returncode, done.stdout) == (0, seen + "built\n" + seen), done.stderr

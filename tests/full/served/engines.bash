@@ -1,6 +1,7 @@
 # podman and buildah inside, root's and a user's, over fuse-overlayfs.
 source /mnt/common.bash
 mkdir -p /dev/shm /dev/mqueue /var/lib/containers /etc/containers
+mount -t proc proc /proc
 mount -t tmpfs none /dev/shm
 mount -t mqueue none /dev/mqueue
 mount -t tmpfs none /var/lib/containers
@@ -28,7 +29,7 @@ END
 bash run
 printf 'FROM localhost/small\nRUN echo built >/built\nRUN cat /built\n' >Dockerfile
 podman tag small localhost/small
-buildah bud --isolation chroot -t built . >/dev/null 2>&1
+buildah bud --isolation chroot --ulimit nofile=1024:1024 -t built . >build.log 2>&1
 podman run --rm --network=none --cgroups=disabled --security-opt seccomp=unconfined \
     localhost/built cat /built
 useradd -m -u 1000 user
