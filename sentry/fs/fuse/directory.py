@@ -57,7 +57,7 @@ CREATED: Final = FUSE_ENTRY_OUT.size + FUSE_OPEN_OUT.size
 class FuseDirectory(FuseInode):
     """A directory."""
 
-    __slots__ = ("names",)
+    __slots__ = ("_place", "names")
 
     def __init__(
         self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
@@ -65,6 +65,15 @@ class FuseDirectory(FuseInode):
         super().__init__(fs, nodeid, generation, attributes)
         self.names: dict[bytes, tuple[ref[FuseInode] | None, int]] = {}
         """What a name means (None: nothing), and until when."""
+        self._place: tuple[ref[FuseDirectory], bytes] | None = None
+
+    def put_at(self, directory: FuseDirectory, name: bytes) -> None:
+        """That is where it is now."""
+        self._place = ref(directory), name
+
+    def is_at(self, directory: FuseDirectory, name: bytes) -> bool:
+        """Whether it is there."""
+        return self._place == (ref(directory), name)
 
     # --- walking
 
@@ -103,7 +112,7 @@ class FuseDirectory(FuseInode):
             now_ns = time.monotonic_ns()
             self.remember(name, None, until(now_ns, entry.entry_valid, entry.entry_valid_nsec))
             return ABSENT
-        inode, expires_ns = self.fs.inode_of(data)
+        inode, expires_ns = self.fs.inode_of(self, name, data)
         self.remember(name, inode, expires_ns)
         return inode
 
@@ -124,7 +133,7 @@ class FuseDirectory(FuseInode):
         self.expire()
         self.names.pop(name, None)
         try:
-            inode, expires_ns = self.fs.inode_of(data, 0, kind)
+            inode, expires_ns = self.fs.inode_of(self, name, data, 0, kind)
         except ENOENT:
             raise EIO("made, and not there") from None
         self.remember(name, inode, expires_ns)
@@ -139,7 +148,7 @@ class FuseDirectory(FuseInode):
             return self.create(name, mode, owner)
         head = f.FUSE_CREATE_IN.pack(flags & ~O_NOCTTY, S_IFREG | mode, self.fs.umask, 0)
         body = head + name + b"\0"
-        undo = partial(self._uncreate, flags)
+        undo = partial(self._uncreate, name, flags)
         try:
             request = self.ask(
                 (self, FUSE_CREATE, name), FUSE_CREATE, body, CREATED, undo=undo
@@ -156,10 +165,10 @@ class FuseDirectory(FuseInode):
         inode.made(handle_of(inode, flags, data, FUSE_ENTRY_OUT.size))
         return inode
 
-    def _uncreate(self, flags: int, data: bytes) -> None:
+    def _uncreate(self, name: bytes, flags: int, data: bytes) -> None:
         """Nobody comes for a file that was made: it stays, and is closed."""
         try:
-            inode, _ = self.fs.inode_of(data, 0, S_IFREG)
+            inode, _ = self.fs.inode_of(self, name, data, 0, S_IFREG)
         except Errno:
             return
         handle_of(inode, flags, data, FUSE_ENTRY_OUT.size).release()
@@ -232,10 +241,14 @@ class FuseDirectory(FuseInode):
         for each in (self, new_dir, child):
             if isinstance(each, FuseInode):
                 each.expire()
+        if isinstance(child, FuseDirectory):
+            child.put_at(new_dir, new_name)
         replaced = known[0]() if known is not None and known[0] is not None else None
         if replaced is not None:
             if flags & RENAME_EXCHANGE:
                 replaced.expire()
+                if isinstance(replaced, FuseDirectory):
+                    replaced.put_at(self, name)
             elif replaced is not child:
                 replaced.lost_name()
 
@@ -316,7 +329,7 @@ class FuseDirectoryFile(DirectoryFile):
     ) -> None:
         """fuse_direntplus_link(): what is wrong with it costs the attributes, not the name."""
         try:
-            inode, expires_ns = directory.fs.inode_of(data, listed.entry)
+            inode, expires_ns = directory.fs.inode_of(directory, listed.name, data, listed.entry)
         except (EIO, ENOENT, ENOMEM):
             return
         directory.remember(listed.name, inode, expires_ns)

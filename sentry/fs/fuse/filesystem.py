@@ -137,10 +137,14 @@ class FuseFs(FileSystem):
 
     # --- nodes
 
-    def inode_of(self, data: bytes, at: int = 0, kind: int = 0) -> tuple[FuseInode, int]:
+    def inode_of(
+        self, directory: FuseDirectory, name: bytes, data: bytes, at: int = 0, kind: int = 0
+    ) -> tuple[FuseInode, int]:
         """The node of a struct fuse_entry_out, known once more, and until when its name holds.
 
-        `kind`: the S_IFMT bits it has to have. Raises: EIO, ENOMEM; ENOENT for none.
+        `kind`: the S_IFMT bits it has to have. A directory that is somewhere else now is another
+        inode: one in many places, or in itself, costs as much as many. Raises: EIO, ENOMEM; ENOENT
+        for none.
         """
         entry, attr = entry_of(data, at)
         if not entry.nodeid:
@@ -156,8 +160,12 @@ class FuseFs(FileSystem):
             if inode is not None and inode.is_another(entry.generation, attributes):
                 inode.make_bad()
                 inode = None
+            if isinstance(inode, FuseDirectory) and not inode.is_at(directory, name):
+                inode = None
             if inode is None:
                 inode = self._new(entry.nodeid, entry.generation, attributes)
+                if isinstance(inode, FuseDirectory):
+                    inode.put_at(directory, name)
             else:
                 inode.nlookup += 1
         except (EIO, ENOMEM):

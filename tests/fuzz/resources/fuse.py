@@ -17,6 +17,13 @@ FILE: Final = 0o100644
 class Server:
     """A device that a bench has mounted on /tmp/m, where every name is a file."""
 
+    mode = FILE
+
+    @staticmethod
+    def node(unique: int) -> int:
+        """The node that a request finds."""
+        return unique + 1
+
     def __init__(self, b: Bench) -> None:
         self._b = b
         self.program = b.program
@@ -40,8 +47,8 @@ class Server:
         if got < 0:
             return False
         header = f.FUSE_IN_HEADER.unpack(program.read(self._room, got))
-        node = header.unique + 1
-        attr = node, 5, 1, 0, 0, 0, 0, 0, 0, FILE, 1, 0, 0, 0, 4096, 0
+        node = self.node(header.unique)
+        attr = node, 5, 1, 0, 0, 0, 0, 0, 0, self.mode, 1, 0, 0, 0, 4096, 0
         body = {
             f.FUSE_INIT: f.FUSE_INIT_OUT.pack(7, 41, 0, 0, 0, 0, 4096, 1, 0, 0, 0, 0, b""),
             f.FUSE_LOOKUP: f.FUSE_ENTRY_OUT.pack(node, 0, 0, 9, 0, 0, *attr),
