@@ -28,7 +28,7 @@ struct node {
     uint64_t size, atime, mtime;
     char xattr[64], value[64];
     uint32_t value_size;
-    char data[1 << 16];
+    char data[1 << 19];
 };
 
 /* What the test sees of its server, and tells it to do. */

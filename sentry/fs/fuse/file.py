@@ -128,8 +128,11 @@ class FuseFile(RegularFile):
     def pwrite(self, source: Source, offset: int) -> int:
         file, connection = self._file, self._file.fs.connection
         self._write_back(offset, source.count)
+        file.check_capabilities()
         key = self, FUSE_WRITE, offset
-        done = kept(key) or 0
+        done, before = kept(key) or (0, source)
+        if before is not source:
+            source.skip(done)
         try:
             while source.count:
                 data = source.peek(min(source.count, connection.max_write))
@@ -144,14 +147,13 @@ class FuseFile(RegularFile):
                 if written < len(data):
                     break
         except NotNow as need:
-            need.call.answers[key] = done
+            need.call.answers[key] = done, source
             raise
         except Errno:
             if not done:
                 raise
         if not done and not self._is_direct:
             raise EIO("nothing was written")
-        file.drop_file_caps()
         return done
 
     def _written(self, offset: int, size: int, data: bytes) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi import fuse as f
 from sentry.abi.fcntl import O_ACCMODE, O_WRONLY
@@ -12,7 +12,7 @@ from sentry.abi.fuse import (
     FUSE_AUTO_INVAL_DATA,
     FUSE_FSYNC_FDATASYNC,
 )
-from sentry.errors import EIO, ENODEV, ENOSYS
+from sentry.errors import EIO, ENODATA, ENODEV, ENOSYS, EOPNOTSUPP
 from sentry.fs.fuse.handle import Handle, open_handle
 from sentry.fs.fuse.inode import FuseInode
 from sentry.fs.fuse.pages import Pages
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, FileDescription
 
 
+CAPABILITY: Final = b"security.capability"
+
+
 class FuseRegular(FuseInode):
     """A regular file."""
 
-    __slots__ = ("_fresh", "_readers", "_writers", "pages", "version")
+    __slots__ = (
+        "_fresh", "_may_have_capabilities", "_readers", "_writers", "pages", "version",
+    )  # fmt: skip
 
     def __init__(
         self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
@@ -41,6 +46,8 @@ class FuseRegular(FuseInode):
         """While it is mapped."""
         self.version = 0
         """Counts what is known to have changed its data."""
+        self._may_have_capabilities = True
+        """security.capability was not asked for, or set since."""
         self._fresh: Handle | None = None
         """What CREATE has opened, for the open(2) that made it."""
 
@@ -110,9 +117,27 @@ class FuseRegular(FuseInode):
 
     def setattr(self, changes: Changes) -> None:
         pages, writer = self.pages, self.writer()
+        if changes.size is not None:
+            self.check_capabilities()
         if changes.size is not None and pages is not None and writer is not None:
             begun((self, "stores"), lambda: pages.write_back(writer))
         super().setattr(changes)
+
+    def check_capabilities(self) -> None:
+        """The data is about to change: file capabilities are taken off, if there are any."""
+        if self._may_have_capabilities:
+            self.drop_file_caps()
+
+    def drop_file_caps(self) -> None:
+        try:
+            if self.getxattr(CAPABILITY):
+                self.removexattr(CAPABILITY)
+        except (ENODATA, EOPNOTSUPP):
+            self._may_have_capabilities = False
+
+    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+        self._may_have_capabilities = True
+        super().setxattr(name, value, flags)
 
     def written(self, offset: int, count: int) -> None:
         """The server has taken so many bytes: fuse_write_update_attr()."""

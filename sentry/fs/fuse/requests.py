@@ -35,6 +35,8 @@ def ioctl(handle: Handle, caller: Caller, request: int, argument: int) -> int:
     except ENOSYS:
         raise ENOTTY("the server has no requests") from None
     out = FUSE_IOCTL_OUT.unpack(answer)
+    if out.result == -ENOSYS.number:
+        raise ENOTTY("the server has no such request")
     got = answer[FUSE_IOCTL_OUT.size :]
     if got and out.result >= 0:
         caller.mm.write(argument, got)
