@@ -307,11 +307,16 @@ static void mappings(void)
     CHECK(ftruncate(fd, 8193) == 0 && pread(fd, buffer, 2, 8191) == 2 && buffer[0] == 'T');
     CHECK(ftruncate(fd, 10000) == 0);
     p[3] = 'D';
+    int reader = open("mnt/x", O_RDONLY);
+    CHECK(reader >= 0 && close(reader) == 0);
     CHECK(close(fd) == 0);
     p[4] = 'E';
     CHECK(munmap(p, 12288) == 0);
     AWAIT(S->nodes[id].data[3] == 'D' && S->nodes[id].data[4] == 'E');
     CHECK(strncmp(contents("mnt/x"), "aBCDEfgh", 8) == 0);
+    AWAIT(S->nodes[id].open == 0); /* each was released once */
+    struct stat st;
+    CHECK(stat("mnt/x", &st) == 0 && S->nodes[id].open == 0);
 }
 
 static void direct_files(void)

@@ -14,7 +14,7 @@ from sentry.vfs.interface import Inode, Owner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sentry.fs.fuse.filesystem import FuseFs
+    from sentry.fs.fuse.mounted import MountedFs
     from sentry.fs.fuse.served import Served
     from sentry.vfs.file import Caller
 
@@ -73,14 +73,14 @@ class ConnectionDirectory(TableDirectory):
     __slots__ = ("served",)
 
     def __init__(
-        self, fs: TableFs, served: FuseFs, table: dict[bytes, Callable[[], Node]]
+        self, fs: TableFs, served: MountedFs, table: dict[bytes, Callable[[], Node]]
     ) -> None:
         super().__init__(fs, table, 0o500)
         self.served = served
         self.uid, self.gid = served.user_id, served.group_id
 
 
-def _directory(fs: TableFs, served: FuseFs) -> ConnectionDirectory:
+def _directory(fs: TableFs, served: MountedFs) -> ConnectionDirectory:
     connection, owner = served.connection, Owner(served.user_id, served.group_id)
 
     def node(

@@ -42,7 +42,7 @@ from sentry.vfs.dirents import as_old, dirent
 from sentry.vfs.interface import ABSENT, Absent, Attributes, Inode, Owner
 
 if TYPE_CHECKING:
-    from sentry.fs.fuse.filesystem import FuseFs
+    from sentry.fs.fuse.mounted import MountedFs
     from sentry.fs.fuse.request import Request
     from sentry.vfs.dentry import Location
     from sentry.vfs.dirents import DirentSink
@@ -60,7 +60,7 @@ class FuseDirectory(FuseInode):
     __slots__ = ("_place", "names")
 
     def __init__(
-        self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
+        self, fs: MountedFs, nodeid: int, generation: int, attributes: Attributes
     ) -> None:
         super().__init__(fs, nodeid, generation, attributes)
         self.names: dict[bytes, tuple[ref[FuseInode] | None, int]] = {}
@@ -112,6 +112,7 @@ class FuseDirectory(FuseInode):
             now_ns = time.monotonic_ns()
             self.remember(name, None, until(now_ns, entry.entry_valid, entry.entry_valid_nsec))
             return ABSENT
+        inode: FuseInode
         inode, expires_ns = self.fs.inode_of(self, name, data)
         self.remember(name, inode, expires_ns)
         return inode
@@ -132,6 +133,7 @@ class FuseDirectory(FuseInode):
         """create_new_entry(). Raises: EIO, also for none."""
         self.expire()
         self.names.pop(name, None)
+        inode: FuseInode
         try:
             inode, expires_ns = self.fs.inode_of(self, name, data, 0, kind)
         except ENOENT:

@@ -284,6 +284,7 @@ class FuseFile(RegularFile):
             return
         flushed = self._flushed = Flushed()
         if tracked:
+            handle.hold()
             file.fs.vfs.loop.spawn(_flush_later(handle, owner, flushed), "flush")
         else:
             handle.flush(owner, flushed.done)
@@ -301,6 +302,7 @@ class FuseFile(RegularFile):
 async def _flush_later(handle: Handle, owner: int, flushed: Flushed) -> None:
     await _stores_written(handle)
     handle.flush(owner, flushed.done)
+    handle.let_go()
 
 
 async def _release_later(handle: Handle) -> None:

@@ -6,27 +6,22 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
-from msgspec import Struct
-
 from sentry.abi.fuse import FUSE_ROOT_ID, FUSE_STATFS, FUSE_STATFS_OUT
 from sentry.abi.stat import FUSE_SUPER_MAGIC, S_IFMT
-from sentry.auth.userns import is_inside
-from sentry.errors import EACCES, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTBLK, ENOTCONN, ENXIO
+from sentry.errors import EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTBLK, ENOTCONN, ENXIO
 from sentry.fs.fuse import init
 from sentry.fs.fuse.connection import Connection
 from sentry.fs.fuse.device import FuseDevice
 from sentry.fs.fuse.directory import FuseDirectory
 from sentry.fs.fuse.inode import FuseInode
+from sentry.fs.fuse.mounted import MountedFs, Options
 from sentry.fs.fuse.regular import FuseRegular
-from sentry.fs.fuse.request import Request
 from sentry.fs.fuse.wire import KINDS, attributes_of, checked, entry_of, signed, until
 from sentry.platform.constants import PAGE_SIZE
-from sentry.vfs.interface import Attributes, FileSystem, StatFs
+from sentry.vfs.interface import Attributes, StatFs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
 
-    from sentry.auth.credentials import Credentials
     from sentry.vfs.file import Caller
     from sentry.vfs.vfs import Vfs
 
@@ -38,20 +33,7 @@ NUMBERS: Final = {"fd": 10, "rootmode": 8, "user_id": 10, "group_id": 10, "max_r
 FLAGS: Final = ("default_permissions", "allow_other")
 
 
-class Options(Struct, frozen=True):
-    """What mount(2) was given."""
-
-    fd: int
-    root_mode: int
-    user: int
-    group: int
-    default_permissions: bool
-    allow_other: bool
-    max_read: int
-    subtype: str
-
-
-class FuseFs(FileSystem):
+class FuseFs(MountedFs):
     """The files of one server."""
 
     name = "fuse"
@@ -60,15 +42,7 @@ class FuseFs(FileSystem):
     has_handles = False
 
     def __init__(self, vfs: Vfs, options: Options, connection: Connection, user: int) -> None:
-        super().__init__(vfs.new_dev(), vfs.now_ns)
-        if options.subtype:
-            self.name = f"fuse.{options.subtype}"
-        self.vfs = vfs
-        self.options = options
-        self.connection = connection
-        self.user_id = user
-        """Whose processes may use it, without allow_other."""
-        self.group_id = options.group
+        super().__init__(vfs, options, connection, user)
         self._nodes: dict[int, ref[FuseInode]] = {}
         now = 0
         attributes = Attributes(
@@ -80,60 +54,6 @@ class FuseFs(FileSystem):
     @property
     def root(self) -> FuseInode:
         return self._root
-
-    # --- who asks
-
-    @property
-    def umask(self) -> int:
-        """Of who makes a file."""
-        task = self.task
-        return 0 if task is None else task.fs.umask & 0o777
-
-    @property
-    def task(self) -> Any:
-        """The task for which something is done at this moment; None: for nobody."""
-        loop = self.vfs.loop
-        step = loop.step if loop is not None else None
-        task = getattr(step, "owner", None) or getattr(step, "name", None)
-        return task if hasattr(task, "creds") else None
-
-    def allows(self, creds: Credentials) -> bool:
-        """fuse_allow_current_process()."""
-        if self.options.allow_other:
-            return is_inside(creds.user_ns, self.connection.user_ns)
-        users = {creds.uid, creds.euid, creds.suid}
-        groups = {creds.gid, creds.egid, creds.sgid}
-        return users == {self.user_id} and groups == {self.group_id}
-
-    def check_allowed(self) -> None:
-        """Raises: EACCES for a process that is somebody else's."""
-        task = self.task
-        if task is not None and not self.allows(task.creds):
-            raise EACCES("the file system is another user's")
-
-    # --- asking
-
-    def ask(
-        self,
-        key: Hashable,
-        opcode: int,
-        nodeid: int,
-        body: bytes,
-        size: int = 0,
-        *,
-        is_variable: bool = False,
-        undo: Callable[[bytes], object] | None = None,
-    ) -> Request:
-        """The answered request that this call makes once. Raises: as `Connection.ask`."""
-
-        def make() -> Request:
-            request = Request(
-                self.connection, opcode, nodeid, body, size, is_variable=is_variable
-            )
-            request.undo = undo
-            return request
-
-        return self.connection.ask(key, self.task, make)
 
     # --- nodes
 
@@ -174,12 +94,6 @@ class FuseFs(FileSystem):
         now_ns = time.monotonic_ns()
         inode.seen(attributes, until(now_ns, entry.attr_valid, entry.attr_valid_nsec))
         return inode, until(now_ns, entry.entry_valid, entry.entry_valid_nsec)
-
-    def forget_entry(self, data: bytes) -> None:
-        """Nobody came for the answer that has it."""
-        entry, _ = entry_of(data)
-        if entry.nodeid != FUSE_ROOT_ID:
-            self.connection.forget(entry.nodeid, 1)
 
     def _known(self, nodeid: int) -> FuseInode | None:
         found = self._nodes.get(nodeid)

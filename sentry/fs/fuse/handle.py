@@ -66,17 +66,25 @@ class Handle:
         with suppress(EOVERFLOW):
             request.who = connection.who(inode.fs.task)
         request.on_done = partial(self._flushed, done)
-        self._flushing += 1
+        self.hold()
         connection.submit(request)
 
-    def _flushed(self, done: Callable[[Request], object], request: Request) -> None:
+    def hold(self) -> None:
+        """It is flushed soon: not to be released before."""
+        self._flushing += 1
+
+    def let_go(self) -> None:
+        """It was flushed."""
         self._flushing -= 1
+        if self._released and not self._flushing:
+            self._send_release()
+
+    def _flushed(self, done: Callable[[Request], object], request: Request) -> None:
         if isinstance(request.error, ENOSYS):
             self.inode.fs.connection.lacks.add(FUSE_FLUSH)
             request.error = None
         done(request)
-        if self._released and not self._flushing:
-            self._send_release()
+        self.let_go()
 
     def release(self) -> None:
         """Nobody has it open any more."""

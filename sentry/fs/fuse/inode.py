@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from sentry.auth.credentials import Credentials
-    from sentry.fs.fuse.filesystem import FuseFs
     from sentry.fs.fuse.handle import Handle
+    from sentry.fs.fuse.mounted import MountedFs
     from sentry.fs.fuse.request import Request
 
 SEARCH_BIT: Final = 0o001
@@ -49,11 +49,11 @@ class FuseInode(Inode):
         "__weakref__", "attributes", "expires_ns", "generation", "gone", "is_bad", "nlookup",
         "nodeid", "target",
     )  # fmt: skip
-    fs: FuseFs
+    fs: MountedFs
     own_rights = True
 
     def __init__(
-        self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
+        self, fs: MountedFs, nodeid: int, generation: int, attributes: Attributes
     ) -> None:
         super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
         self.nodeid = nodeid
@@ -298,7 +298,7 @@ class FuseInode(Inode):
         is_variable: bool = False,
         undo: Callable[[bytes], object] | None = None,
     ) -> Request:
-        """A request about this node. Raises: as `FuseFs.ask`; EIO."""
+        """A request about this node. Raises: as `MountedFs.ask`; EIO."""
         if self.is_bad:
             raise EIO(f"node {self.nodeid} was something else")
         return self.fs.ask(

@@ -30,10 +30,10 @@ from sentry.fs.fuse.wire import LONGEST_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sentry.fs.fuse.filesystem import FuseFs
+    from sentry.fs.fuse.mounted import MountedFs
 
 
-def take(fs: FuseFs, code: int, data: bytes) -> None:
+def take(fs: MountedFs, code: int, data: bytes) -> None:
     """A notice. Raises: EINVAL, ENOENT for what is not known here."""
     notice = NOTICES.get(code)
     if notice is None:
@@ -41,13 +41,13 @@ def take(fs: FuseFs, code: int, data: bytes) -> None:
     notice(fs, data)
 
 
-def _poll(fs: FuseFs, data: bytes) -> None:
+def _poll(fs: MountedFs, data: bytes) -> None:
     """A file is ready: nobody asks servers for that."""
     if len(data) != FUSE_NOTIFY_POLL_WAKEUP_OUT.size:
         raise EINVAL(f"{len(data)} bytes")
 
 
-def _inval_inode(fs: FuseFs, data: bytes) -> None:
+def _inval_inode(fs: MountedFs, data: bytes) -> None:
     """Attributes, and with an offset that is not negative data of a file, are other ones now."""
     if len(data) != FUSE_NOTIFY_INVAL_INODE_OUT.size:
         raise EINVAL(f"{len(data)} bytes")
@@ -67,14 +67,14 @@ def _name(data: bytes, size: int, length: int) -> bytes:
     return name
 
 
-def _directory(fs: FuseFs, nodeid: int) -> FuseDirectory:
+def _directory(fs: MountedFs, nodeid: int) -> FuseDirectory:
     inode = fs.known(nodeid)
     if not isinstance(inode, FuseDirectory):
         raise ENOTDIR(f"node {nodeid}")
     return inode
 
 
-def _inval_entry(fs: FuseFs, data: bytes) -> None:
+def _inval_entry(fs: MountedFs, data: bytes) -> None:
     """A name means something else now."""
     size = FUSE_NOTIFY_INVAL_ENTRY_OUT.size
     if len(data) < size:
@@ -86,7 +86,7 @@ def _inval_entry(fs: FuseFs, data: bytes) -> None:
     directory.expire()
 
 
-def _delete(fs: FuseFs, data: bytes) -> None:
+def _delete(fs: MountedFs, data: bytes) -> None:
     """A name is gone, if it still is this node's."""
     size = FUSE_NOTIFY_DELETE_OUT.size
     if len(data) < size:
@@ -101,7 +101,7 @@ def _delete(fs: FuseFs, data: bytes) -> None:
     child.lost_name()
 
 
-def _store(fs: FuseFs, data: bytes) -> None:
+def _store(fs: MountedFs, data: bytes) -> None:
     """Data of a file, where pages of it are in memory."""
     size = FUSE_NOTIFY_STORE_OUT.size
     if len(data) < size:
@@ -115,7 +115,7 @@ def _store(fs: FuseFs, data: bytes) -> None:
         inode.drop_pages(out.offset, out.size)
 
 
-def _retrieve(fs: FuseFs, data: bytes) -> None:
+def _retrieve(fs: MountedFs, data: bytes) -> None:
     """What is in memory of a file: nothing is kept but what is mapped, so none."""
     if len(data) != FUSE_NOTIFY_RETRIEVE_OUT.size:
         raise EINVAL(f"{len(data)} bytes")
@@ -126,14 +126,14 @@ def _retrieve(fs: FuseFs, data: bytes) -> None:
     fs.connection.submit_notice(request, out.notify_unique)
 
 
-def _resend(fs: FuseFs, data: bytes) -> None:
+def _resend(fs: MountedFs, data: bytes) -> None:
     """A server that was started anew wants to have what its predecessor did not answer."""
     if data:
         raise EINVAL(f"{len(data)} bytes")
     fs.connection.resend()
 
 
-NOTICES: Final[dict[int, Callable[[FuseFs, bytes], None]]] = {
+NOTICES: Final[dict[int, Callable[[MountedFs, bytes], None]]] = {
     FUSE_NOTIFY_POLL: _poll,
     FUSE_NOTIFY_INVAL_INODE: _inval_inode,
     FUSE_NOTIFY_INVAL_ENTRY: _inval_entry,

@@ -20,7 +20,7 @@ from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import begun
 
 if TYPE_CHECKING:
-    from sentry.fs.fuse.filesystem import FuseFs
+    from sentry.fs.fuse.mounted import MountedFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
 
@@ -36,7 +36,7 @@ class FuseRegular(FuseInode):
     )  # fmt: skip
 
     def __init__(
-        self, fs: FuseFs, nodeid: int, generation: int, attributes: Attributes
+        self, fs: MountedFs, nodeid: int, generation: int, attributes: Attributes
     ) -> None:
         super().__init__(fs, nodeid, generation, attributes)
         self._readers: dict[Handle, None] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sentry.fs.fuse.filesystem import FuseFs
+    from sentry.fs.fuse.mounted import MountedFs
 
 
 MAX_NAMES: Final = 131_072
@@ -28,20 +28,20 @@ class Served:
     """The file systems of servers that are mounted in a sandbox."""
 
     def __init__(self) -> None:
-        self._all: dict[int, FuseFs] = {}
+        self._all: dict[int, MountedFs] = {}
         self.bytes = 0
         """Of requests that have no answer."""
         self._names = 0
         self._ahead: dict[Reader, None] = {}
 
-    def __iter__(self) -> Iterator[FuseFs]:
+    def __iter__(self) -> Iterator[MountedFs]:
         return iter(list(self._all.values()))
 
-    def add(self, fs: FuseFs) -> None:
+    def add(self, fs: MountedFs) -> None:
         """One more, until its connection ends for good."""
         self._all[fs.connection.number] = fs
 
-    def remove(self, fs: FuseFs) -> None:
+    def remove(self, fs: MountedFs) -> None:
         """It is mounted nowhere any more."""
         self._all.pop(fs.connection.number, None)
 
@@ -64,6 +64,6 @@ class Served:
         """It has nothing any more."""
         self._ahead.pop(reader, None)
 
-    def find(self, name: bytes) -> FuseFs | None:
+    def find(self, name: bytes) -> MountedFs | None:
         """By the name of its directory."""
         return self._all.get(int(name)) if name.isdigit() and len(name) < 12 else None
