@@ -59,6 +59,7 @@ class FuseFile(RegularFile):
 
     __slots__ = ("_ahead", "_flushed", "handle")
     writes_at_once = False
+    can_poll = True
 
     def __init__(self, location: Location, flags: int, handle: Handle) -> None:
         super().__init__(location, flags)
