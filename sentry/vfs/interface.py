@@ -151,6 +151,8 @@ class FileSystem:
     """Of those that have one: FS_IOC_GETFSUUID."""
     has_flags = False
     """Its files and directories have flags: sentry.vfs.flags."""
+    no_devices = False
+    """Its devices cannot be opened: SB_I_NODEV."""
     has_handles = False
     """name_to_handle_at(2) works on its files."""
     can_sync = True

@@ -227,7 +227,7 @@ def _may_open(caller: Caller, location: Location, flags: int, access: int) -> No
             raise EISDIR("a directory")
         if access & MAY_EXEC:
             raise EACCES("a directory")
-    elif kind in (S_IFBLK, S_IFCHR) and mount.flags & MS_NODEV:
+    elif kind in (S_IFBLK, S_IFCHR) and (mount.flags & MS_NODEV or inode.fs.no_devices):
         raise EACCES("a device on a nodev mount")
     if access & MAY_EXEC and kind != S_IFDIR and (kind != S_IFREG or mount.flags & MS_NOEXEC):
         raise EACCES("not to be executed")

@@ -340,6 +340,9 @@ static void user_namespaces(void)
         S->nodes[2].gid = 1000; /* which is not mapped */
         CHECK(stat("mnt/file", &st) == 0 && st.st_uid == 0 && st.st_gid == 65534);
         CHECK(S->last[FUSE_LOOKUP].uid == 0 && S->last[FUSE_LOOKUP].gid == 0);
+        S->nodes[2].mode = S_IFCHR | 0666; /* a device that root alone could make */
+        S->nodes[2].rdev = makedev(1, 3);
+        CHECK_ERR(open("mnt/file", O_RDWR), EACCES);
         stop(server);
         _exit(0);
     }

@@ -48,6 +48,11 @@ class MountedFs(FileSystem):
         """Whose processes may use it, without allow_other."""
         self.group_id = options.group
 
+    @property
+    def no_devices(self) -> bool:  # type: ignore[override]
+        """Where a user namespace has mounted it: alloc_super()."""
+        return self.owner is not None
+
     # --- who asks
 
     @property
