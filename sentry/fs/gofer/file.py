@@ -84,7 +84,9 @@ class GoferFile(RegularFile):
                     self._file.changed()
         session = self._file.fs.session
         limit = CROWDED if session.crowded else session.msize - IO_HEADER_SIZE
-        done, limit = kept((self, Twrite, offset)) or (0, limit)
+        done, limit, before = kept((self, Twrite, offset)) or (0, limit, source)
+        if before is not source:
+            source.skip(done)
         try:
             while source.count:
                 data = source.peek(min(source.count, limit))
@@ -97,7 +99,7 @@ class GoferFile(RegularFile):
                 if written < len(data):
                     break
         except NotNow as need:
-            need.call.answers[self, Twrite, offset] = done, limit
+            need.call.answers[self, Twrite, offset] = done, limit, source
             raise
         self._file.changed()
         return done

@@ -22,6 +22,7 @@ from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.gofer.harness import serving
+from tests.world import World as Kernel
 
 pytestmark = pytest.mark.root
 
@@ -269,6 +270,20 @@ def test_without_descriptors_data_goes_over_9p(make_world: MakeWorld, host: Path
     world.session.names()
     world.ok("close", fd)
     assert "Tclunk" in world.session.names()
+
+
+def test_long_write_in_small_messages_writes_each_byte_once(tmp_path: Path) -> None:
+    big = bytes(range(251)) * 4096
+    with Kernel() as kernel:
+        fs: Any = kernel.export(tmp_path, exclusive=True)
+        fs.handles.limit, fs.session.msize = 0, 1 << 16
+        kernel.attach(fs, b"/m")
+        program = kernel.program()
+        fd = program.ok("open", b"/m/f", os.O_RDWR | os.O_CREAT, 0o600)
+        addr = program.ok("mmap", 0, len(big), 3, 0x22, (1 << 64) - 1, 0)
+        program.write(addr, big)
+        assert program.call("write", fd, addr, len(big)) == len(big)
+    assert (tmp_path / "f").read_bytes() == big
 
 
 def test_descriptors_stay_within_their_bound(make_world: MakeWorld, host: Path) -> None:
