@@ -11,6 +11,8 @@ from pathlib import Path
 
 SENTRY = Path(__file__).parents[2] / "sentry"
 TABLES = {
+    "fs/fuse/directory.py": "a directory's names, and where it is",
+    "fs/fuse/filesystem.py": "inodes by the numbers of their server",
     "fs/gofer/directory_cache.py": "a directory's names",
     "fs/gofer/filesystem.py": "inodes by the numbers of the host",
     "fs/gofer/watched.py": "a directory's names",
@@ -19,7 +21,8 @@ TABLES = {
     "vfs/dentry.py": "children of a dentry",
 }
 REFERENCED = {
-    "fs/gofer/inode.py", "fs/overlay/inode.py", "fs/pseudo/nodes.py", "vfs/dentry.py",
+    "fs/fuse/inode.py", "fs/gofer/inode.py", "fs/overlay/inode.py", "fs/pseudo/nodes.py",
+    "vfs/dentry.py",
 }  # fmt: skip
 """Where the classes are that these tables find."""
 
