@@ -67,13 +67,14 @@ class Server:
 
 
 def _askers(b: Bench) -> list[Program]:
-    """Programs that wait, each for an answer of its own."""
-    programs = [b.world.program() for _ in range(b.n)]
-    buffer = b.program.buffer(256)
-    for number, program in enumerate(programs):
-        program.begin("stat", b"/tmp/m/%d" % number, buffer)
+    """Threads of a process that wait, each for an answer of its own."""
+    user = b.world.program()
+    threads = [user.thread() for _ in range(b.n)]
+    buffer = user.buffer(256)
+    for number, thread in enumerate(threads):
+        thread.begin("stat", user.place(b"/tmp/m/%d\0" % number), buffer)
     b.world.settle()
-    return programs
+    return threads
 
 
 def served_requests(b: Bench) -> None:
@@ -86,14 +87,13 @@ def served_requests(b: Bench) -> None:
         b.world.settle()
     waiting = _askers(b)
     with b.measure("kill before it is read"):
-        for program in waiting:
-            program.task.group.exit(SIGKILL)
+        waiting[0].task.group.exit(SIGKILL)
         b.world.settle()
     waiting = _askers(b)
     with b.measure("abort"):
         b.ok("close", server.device)
         b.world.settle()
-    assert all(program.context.result is not None for program in waiting)
+    assert all(thread.context.result is not None for thread in waiting)
 
 
 def served_files(b: Bench) -> None:
