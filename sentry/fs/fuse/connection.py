@@ -15,24 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.fuse import (
     FUSE_ABORT_ERROR,
-    FUSE_BATCH_FORGET,
-    FUSE_BATCH_FORGET_IN,
-    FUSE_FORGET,
-    FUSE_FORGET_IN,
-    FUSE_FORGET_ONE,
-    FUSE_IN_HEADER,
-    FUSE_INTERRUPT,
-    FUSE_INTERRUPT_IN,
     FUSE_MIN_READ_BUFFER,
     FUSE_NOTIFY_REPLY,
-    FUSE_SETXATTR,
     FUSE_UNIQUE_RESEND,
     FUSE_WRITE_IN,
 )
 from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.auth.userns import NO_ID
 from sentry.errors import (
-    E2BIG,
     EAGAIN,
     ECONNABORTED,
     ECONNREFUSED,
@@ -46,6 +36,7 @@ from sentry.errors import (
     EOVERFLOW,
     Errno,
 )
+from sentry.fs.fuse.outgoing import INTERRUPT_BIT, Message, Outgoing
 from sentry.fs.fuse.request import HEADER, NOBODY, Device, Request, State, Who, errno_of
 from sentry.platform.constants import PAGE_SIZE
 from sentry.wait.again import NotNow, kept
@@ -63,17 +54,9 @@ MAX_BYTES: Final = 32 << 20
 MAX_PAGES: Final = 32
 """FUSE_DEFAULT_MAX_PAGES_PER_REQ: pages of data in one request."""
 MAX_DATA: Final = MAX_PAGES * PAGE_SIZE
-MANY_FORGETS: Final = 65536
-"""Nodes to be forgotten, beyond which a server reads of nothing else."""
-FORGETS_IN_A_ROW: Final = 16
-REQUESTS_IN_A_ROW: Final = 8
-"""forget_batch of fuse_dev_do_read()."""
 BATCH_FORGET_MINOR: Final = 16
 """The protocol from which on a message forgets several nodes."""
 DEFAULT_BACKGROUND: Final = 12
-INTERRUPT_BIT: Final = 1
-FIRST_UNIQUE: Final = 2
-ID_STEP: Final = 2
 _IN: Final = EPOLLIN | EPOLLRDNORM
 _OUT: Final = EPOLLOUT | EPOLLWRNORM
 
@@ -116,20 +99,16 @@ class Connection:
         self.devices = 0
         self.ready = WaitQueue()
         """Who waits for INIT, or for room."""
-        self._pending: dict[Request, None] = {}
-        self._interrupts: dict[Request, None] = {}
-        self._forgets: dict[int, int] = {}
-        self._in_a_row = FORGETS_IN_A_ROW
+        self._out = Outgoing(self._read, self._finish)
         self._sent: dict[int, Request] = {}
         self._background: deque[Request] = deque()
         self._active = 0
-        self._next_unique = FIRST_UNIQUE
         self._key = os.urandom(16)
 
     @property
     def waiting(self) -> int:
         """Requests that have no answer."""
-        return len(self._pending) + len(self._sent) + len(self._background)
+        return len(self._out.pending) + len(self._sent) + len(self._background)
 
     @property
     def least_buffer(self) -> int:
@@ -231,10 +210,9 @@ class Connection:
         if not self.alive:
             request.finish(ENOTCONN("the server is gone"))
             return
-        request.unique = self._next_unique
-        self._next_unique += ID_STEP
+        request.unique = self._out.take_unique()
         self._totals.bytes += request.size
-        self._pending[request] = None
+        self._out.pending[request] = None
         self.notify(_IN)
 
     def submit_behind(self, request: Request) -> None:
@@ -248,31 +226,31 @@ class Connection:
 
     def submit_notice(self, request: Request, unique: int) -> None:
         """NOTIFY_REPLY: no answer, and the server's number. Raises: EAGAIN for too many."""
-        if len(self._pending) >= MAX_OUTSTANDING:
+        if len(self._out.pending) >= MAX_OUTSTANDING:
             raise EAGAIN("too many are not read")
         if self.alive:
             request.unique = unique
             self._totals.bytes += request.size
-            self._pending[request] = None
+            self._out.pending[request] = None
             self.notify(_IN)
 
     def forget(self, nodeid: int, count: int) -> None:
         """Nobody knows so many look-ups of a node any more."""
         if self.alive and count and nodeid:
-            self._forgets[nodeid] = self._forgets.get(nodeid, 0) + count
+            self._out.forgets[nodeid] = self._out.forgets.get(nodeid, 0) + count
             self.notify(_IN)
 
     def interrupt(self, request: Request) -> None:
         """A signal has come for who waits."""
         request.interrupted = True
         if request.state is State.SENT and not self.no_interrupt:
-            self._interrupts[request] = None
+            self._out.interrupts[request] = None
             self.notify(_IN)
 
     def abandon(self, request: Request) -> None:
         """Nobody waits for it any more."""
-        if request.state is State.PENDING and request in self._pending:
-            del self._pending[request]
+        if request.state is State.PENDING and request in self._out.pending:
+            del self._out.pending[request]
             self._finish(request, EINTR("not read yet"))
         elif request.state is State.SENT:
             self.interrupt(request)
@@ -287,7 +265,7 @@ class Connection:
         """EPOLL* events of a device that serves it."""
         if not self.alive:
             return EPOLLERR
-        return _OUT | _IN if self._pending or self._forgets or self._interrupts else _OUT
+        return _OUT | _IN if self._out else _OUT
 
     def check_alive(self) -> None:
         """Raises: ENODEV, or ECONNABORTED where the server has asked to be told."""
@@ -296,64 +274,12 @@ class Connection:
                 self.aborted and self.flags & FUSE_ABORT_ERROR
             ) else ENODEV("not connected")
 
-    def next_message(self, room: int) -> tuple[bytes, Callable[[Device], None]]:
-        """What is to be read next, and what to call with who has read it.
-
-        Raises: EAGAIN if there is nothing, ENODEV.
-        """
-        while True:
-            self.check_alive()
-            if self._interrupts:
-                request = next(iter(self._interrupts))
-                body = FUSE_INTERRUPT_IN.pack(request.unique)
-                unique = request.unique | INTERRUPT_BIT
-                return _plain(FUSE_INTERRUPT, unique, 0, body), partial(self._told, request)
-            if self._forgets and self._forgets_now():
-                return self._forget_message(room)
-            if not self._pending:
-                raise EAGAIN("no request")
-            request = next(iter(self._pending))
-            if request.size <= room:
-                return request.message(), partial(self._read, request)
-            del self._pending[request]
-            error = E2BIG if request.opcode == FUSE_SETXATTR else EIO
-            self._finish(request, error("the server has no room for it"))
-
-    def _forgets_now(self) -> bool:
-        if not self._pending or len(self._forgets) > MANY_FORGETS:
-            return True
-        self._in_a_row -= 1
-        if self._in_a_row <= -REQUESTS_IN_A_ROW:
-            self._in_a_row = FORGETS_IN_A_ROW
-        return self._in_a_row >= 0
-
-    def _forget_message(self, room: int) -> tuple[bytes, Callable[[Device], None]]:
-        if self.minor < BATCH_FORGET_MINOR or len(self._forgets) == 1:
-            nodeid, count = next(iter(self._forgets.items()))
-            body = FUSE_FORGET_IN.pack(count)
-            return _plain(FUSE_FORGET, self._take_unique(), nodeid, body), partial(
-                self._forgotten, [nodeid]
-            )
-        most = (room - HEADER - FUSE_BATCH_FORGET_IN.size) // FUSE_FORGET_ONE.size
-        some = [item for item, _ in zip(self._forgets.items(), range(most), strict=False)]
-        body = FUSE_BATCH_FORGET_IN.pack(len(some), 0)
-        body += b"".join(FUSE_FORGET_ONE.pack(*item) for item in some)
-        message = _plain(FUSE_BATCH_FORGET, self._take_unique(), 0, body)
-        return message, partial(self._forgotten, [nodeid for nodeid, _ in some])
-
-    def _take_unique(self) -> int:
-        self._next_unique += ID_STEP
-        return self._next_unique - ID_STEP
-
-    def _forgotten(self, nodeids: list[int], _: Device) -> None:
-        for nodeid in nodeids:
-            del self._forgets[nodeid]
-
-    def _told(self, request: Request, _: Device) -> None:
-        self._interrupts.pop(request, None)
+    def next_message(self, room: int) -> Message:
+        """What is to be read next. Raises: EAGAIN if there is nothing, ENODEV."""
+        self.check_alive()
+        return self._out.next(room, batches=self.minor >= BATCH_FORGET_MINOR)
 
     def _read(self, request: Request, device: Device) -> None:
-        del self._pending[request]
         if request.opcode == FUSE_NOTIFY_REPLY:
             self._finish(request, None)
             return
@@ -363,13 +289,6 @@ class Connection:
         self._sent[request.unique] = request
         if request.interrupted:
             self.interrupt(request)
-
-    def spoiled(self) -> None:
-        """The first request could not be copied to its reader."""
-        if self._pending and not self._interrupts:
-            request = next(iter(self._pending))
-            del self._pending[request]
-            self._finish(request, EIO("could not be read"))
 
     def answer(self, device: Device, unique: int, error: int, data: bytes) -> None:
         """A server has written struct fuse_out_header and what follows: fuse_dev_do_write().
@@ -403,7 +322,7 @@ class Connection:
         if request.device is not None:
             request.device.unanswered -= 1
         self._totals.bytes -= request.size
-        self._interrupts.pop(request, None)
+        self._out.interrupts.pop(request, None)
         request.finish(error, data)
         self._freed(request)
 
@@ -422,13 +341,13 @@ class Connection:
         """NOTIFY_RESEND: what was read and not answered is to be read again."""
         sent, self._sent = self._sent, {}
         for request in sent.values():
-            self._interrupts.pop(request, None)
+            self._out.interrupts.pop(request, None)
             request.state = State.PENDING
             if request.device is not None:
                 request.device.unanswered -= 1
             request.device = None
             request.unique |= FUSE_UNIQUE_RESEND
-        self._pending = dict.fromkeys(sent.values()) | self._pending
+        self._out.pending = dict.fromkeys(sent.values()) | self._out.pending
         self.notify(_IN)
 
     # --- the end
@@ -448,10 +367,8 @@ class Connection:
         if not self.alive:
             return
         self.alive = False
-        self._forgets.clear()
-        self._interrupts.clear()
-        counted, lost = [*self._pending, *self._sent.values()], [*self._background]
-        self._pending.clear()
+        counted, lost = [*self._out.pending, *self._sent.values()], [*self._background]
+        self._out.clear()
         self._sent.clear()
         self._background.clear()
         self._totals.bytes -= sum(request.size for request in counted)
@@ -459,10 +376,6 @@ class Connection:
             request.finish(ECONNABORTED("the connection is aborted"))
         self.wake_all()
         self.notify(_IN | EPOLLERR)
-
-
-def _plain(opcode: int, unique: int, nodeid: int, body: bytes) -> bytes:
-    return FUSE_IN_HEADER.pack(HEADER + len(body), opcode, unique, nodeid, 0, 0, 0, 0, 0) + body
 
 
 def _fits(request: Request, size: int) -> bool:

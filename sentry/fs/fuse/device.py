@@ -76,13 +76,13 @@ class FuseDevice(StreamFile):
         connection = self._served
         if dest.count < connection.least_buffer:
             raise EINVAL(f"room for {dest.count} bytes")
-        message, taken = connection.next_message(dest.count)
+        message = connection.next_message(dest.count)
         try:
-            size = dest.put(message)
+            size = dest.put(message.data)
         except EFAULT:
-            connection.spoiled()
+            message.spoiled()
             raise
-        taken(self)
+        message.taken(self)
         return size
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
