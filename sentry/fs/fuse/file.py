@@ -42,7 +42,6 @@ from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from sentry.fs.fuse.handle import Handle
     from sentry.fs.fuse.regular import FuseRegular
