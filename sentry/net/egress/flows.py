@@ -29,6 +29,8 @@ OTHER_IDLE_NS: Final = 60 * SECOND
 AGED_AT_ONCE: Final = 2
 PASSED_OVER: Final = 16
 """How many connections of TCP are looked at for something that is missed less."""
+MAX_NAMES: Final = 64
+"""Of a flow; the oldest go first."""
 OVER: Final = "a quota"
 INBOUND: Final = "flows from outside"
 
@@ -73,7 +75,7 @@ class Flow:
         self.program = program
         self.verdict = verdict
         self.names: tuple[str, ...] = ()
-        """Those that its address had when it was judged."""
+        """Those that its address had whenever it was judged."""
         self.inbound = False
         self.open = False
         """Whether it is in the table."""
@@ -229,8 +231,8 @@ class Flows:
             verdict = flow.verdict if allowed else refused
         else:
             now = self._names.names_of(flow.key.target, now_ns)
-            names = tuple(dict.fromkeys((*flow.names, *now)))
-            verdict = self.policy.judge(_target(flow.key), flow.program, names)
+            flow.names = tuple(dict.fromkeys((*flow.names, *now)))[-MAX_NAMES:]
+            verdict = self.policy.judge(_target(flow.key), flow.program, flow.names)
         if verdict.allowed:
             self._charge_to(flow, verdict)
             return True

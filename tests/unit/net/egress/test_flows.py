@@ -94,6 +94,18 @@ def test_change_of_policy_finds_what_is_to_be_reset() -> None:
     assert len(flows.denials.since(0)) == 1
 
 
+def test_name_that_a_flow_got_at_a_change_stays_its_own() -> None:
+    flows, given = made()
+    flow = flows.leaving(key(), CURL, 0)
+    flows.change(policy(BY_NAME))
+    given.remember(OUTSIDE, "a.org", 0, 0)
+    assert flows.leaving(key(), CURL, SECOND) is flow
+
+    flows.change(policy(BY_NAME))
+
+    assert flows.leaving(key(), CURL, 3600 * SECOND) is flow
+
+
 def test_packet_after_a_change_is_judged_before_the_sweep_comes() -> None:
     flows, _ = made()
     flow = flows.leaving(key(), CURL, 0)
