@@ -7,10 +7,11 @@
 static inline long call(long number, long a, long b, long c, long d)
 {
     register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = 0; /* prctl(2) wants it so */
     long result;
     __asm__ volatile("syscall"
                      : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
                      : "rcx", "r11", "memory");
     return result;
 }

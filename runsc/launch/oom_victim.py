@@ -4,12 +4,12 @@ Programs of a container are no processes of the host, so its kernel counts nothi
 out-of-memory killer ends one. But engines look there: conmon and containerd's shim watch
 memory.events (version 2), or ask for the events of memory.oom_control (version 1), in the cgroup of
 the container's pid, and `OOMKilled` comes of it. So one process more waits in that cgroup, where
-config.json limits memory. When the sandbox has ended, and something in it was killed, this process
-lowers the limit, takes more memory than that, and is killed. Then the stand-in ends, and the engine
-looks.
+config.json limits memory. When the sandbox has ended, and something in it was killed, a child of
+this process lowers the limit, takes more memory than that, and is killed. Then the stand-in ends,
+and the engine looks; while it does, this process is still there, so that the cgroup is.
 
-It happens at the end, when there is nobody else who could be hit, or held up. Its program is
-oom_victim.c.
+It happens at the end, when there is nobody else who could be hit, or held up. It is no process of
+the stand-in's PID namespace, which ends with that. Its program is oom_victim.c.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from runsc import host
+from runsc.launch import isolation
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
@@ -42,18 +43,23 @@ class Victim:
         self.told, self._hears = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """The Sentry's end: a byte to it says that a program was killed."""
 
-    def spawn(self, life: socket.socket) -> None:
-        """Make it, in the stand-in's namespaces and cgroup; `life` is open as long as it is there.
+    def spawn(self, life: socket.socket, joins: tuple[int, ...]) -> None:
+        """Make it, in these cgroups; it holds `life` until it has done what it is there for.
 
-        Preconditions: one thread.
+        Preconditions: one thread. Raises: OSError.
         """
         if host.spawn(0) == 0:
             try:
-                self._become(life)
+                self._become(life, joins)
             finally:
                 os._exit(1)
 
-    def _become(self, life: socket.socket) -> None:
+    def _become(self, life: socket.socket, joins: tuple[int, ...]) -> None:
+        from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them imported it
+
+        isolation.leave_session()
+        os.chdir("/")
+        join(joins)
         given = (self._program, self._hears.fileno(), life.fileno(), *self._limits)
         program, *fds = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in given)
         for number, fd in enumerate(fds):

@@ -173,13 +173,15 @@ def spawn(
         if terminal >= 0:
             with suppress(OSError):  # new sizes are then seen late
                 fcntl.ioctl(terminal, TIOCSCTTY, 0)
-        return _become(namespaces, container_id, (ours, theirs), joins, victim)
+        return _become(namespaces, container_id, theirs, joins)
 
     if namespaces.first:
         pid = _spawn_in(namespaces.first, body, flags)
     else:
         pid = isolation.spawn(body, flags)
     theirs.close()
+    if victim is not None:
+        victim.spawn(ours, joins)
     made = StandIn(pid, ours, joins, victim)
     if namespaces.users is not None:
         try:
@@ -224,12 +226,10 @@ def _spawn_in(first: tuple[tuple[str, str], ...], body: Callable[[], int], flags
 def _become(
     namespaces: Namespaces,
     container_id: str,
-    ends: tuple[socket.socket, socket.socket],
+    life: socket.socket,
     joins: tuple[int, ...],
-    victim: Victim | None,
 ) -> int:
     """The body of the process until it is its program; gives its exit code."""
-    sentry, life = ends
     try:
         program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
         if joins:
@@ -245,8 +245,6 @@ def _become(
             uid, gid = life.recv(64).split()  # its ids are mapped
             users.become(int(uid), int(gid))
         _enter(namespaces)
-        if victim is not None:
-            victim.spawn(sentry)
         if life.fileno() != LIFE_FD:
             if program == LIFE_FD:
                 program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, LIFE_FD + 1)
