@@ -85,7 +85,6 @@ def features() -> Features:
     """What there is, from the tables that do it."""
     from runsc.cgroups.systemd import can_ask as can_ask_systemd  # noqa: PLC0415  here alone
 
-    no = Enabled(False)
     capabilities = sorted(convert.CAPABILITIES, key=lambda name: convert.CAPABILITIES[name])
     return Features(
         OCI_VERSION_MIN,
@@ -104,9 +103,9 @@ def features() -> Features:
                 known_flags=sorted(FLAGS),
                 supported_flags=[],
             ),
-            apparmor=no,
-            selinux=no,
-            intel_rdt=no,
+            apparmor=Enabled(True),
+            selinux=Enabled(True),
+            intel_rdt=Enabled(False),
             mount_extensions=Extensions(Enabled(True)),
         ),
         annotations={"runsc.version": __version__},

@@ -19,6 +19,7 @@ from runsc.containers.processes import start_time
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import around, configure, oom_victim, stand_in, users
 from runsc.launch.beside import Processes
+from runsc.launch.label import of as label_of
 from runsc.launch.places import with_places
 from runsc.launch.sandbox import MESSAGE_MAX, READY_S
 from sentry.config import FurtherConfig
@@ -83,6 +84,7 @@ class Further:
     def _bring_up(self) -> None:
         flags, state, container = self._flags, self._state, self._container
         self._check_services()
+        label = label_of(container)
         cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:
             self.processes.closing.callback(cgroup.release)
@@ -93,13 +95,13 @@ class Further:
         self._streams = self._stdio()
         terminal = self._streams[0] if self._wishes.console_socket else -1
         sysctls = container.sysctls if self._own_sockets else ()
-        self.standing = standing = stand_in.spawn(
-            stand_in.asked_for(container, sysctls), state.id, joins, victim, terminal
-        )
+        asked = stand_in.asked_for(container, label, sysctls)
+        self.standing = standing = stand_in.spawn(asked, state.id, joins, victim, terminal)
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)
         self.processes.terms = msgspec.structs.replace(
             self.processes.terms,
             joins=joins,
+            label=label,
             before_gofer=around.create_container_hooks(state, container.process.env),
         )
         log_fd = self.processes.held((configure.log_fd(flags, self._wishes.detach),))[0]

@@ -23,6 +23,7 @@ from runsc import filters, host
 from runsc.launch import isolation
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.kept import KeptCode
+from runsc.launch.label import Label
 from runsc.launch.title import set_title
 from sentry.abi import prctl
 from sentry.config import SandboxConfig, StartError, descriptors
@@ -55,6 +56,8 @@ class Terms(msgspec.Struct, frozen=True):
     """The terminal is one that the command line made: nobody's shell is behind it."""
     joins: tuple[int, ...] = ()
     """The container's cgroups: `runsc.cgroups.cgroup.join`."""
+    label: Label = Label()
+    """What the host's security modules are to know them by."""
     before_gofer: Callable[[], str] | None = None
     """Runs in the Gofer's namespaces before its trees are opened (createContainer hooks); what
     went wrong, else nothing. Then the Gofer waits for "go"."""
@@ -80,14 +83,15 @@ def sentry_main(
             fcntl.ioctl(config.stdio[0], termios.TIOCSCTTY, 0)
         ram_fd = config.ram_fd
         if ram_fd < 0:
-            ram_fd = isolation.open_ram(config.memory_limit)
+            ram_fd = isolation.open_ram(config.memory_limit, terms.label.mount_option)
         statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         program = filters.sentry_program(
             config.platform, config.network, switches.trap, services=config.services
         )
-        isolation.leave_root()
+        put_on = terms.label.prepare()
+        isolation.leave_root(more=terms.label.mount_option)
         freeze_imports(kept)  # no file is there any more
-        isolation.drop_rights(isolation.Rights(isolation.NOBODY))
+        isolation.drop_rights(isolation.Rights(isolation.NOBODY), put_on=put_on)
 
         def lockdown() -> None:
             isolation.limit_tasks(0)

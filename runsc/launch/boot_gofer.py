@@ -88,7 +88,8 @@ def gofer_main(
         os.write(gofer.hold, terms.before_gofer().encode() or b"\0")
         os.close(gofer.hold)
     numbered = list(enumerate(exports, gofer.first))
-    attachments = [_attach(index, export) for index, export in numbered]
+    more = terms.label.mount_option
+    attachments = [_attach(index, export, more) for index, export in numbered]
     shared = any(not export.is_file for index, export in numbered if index)
     queue = _queue_of_changes() if shared else -1
     ring = sealed_memory(CAPACITY) if is_behind else -1
@@ -103,14 +104,15 @@ def gofer_main(
         for attachment, export in zip(attachments, exports, strict=True)
         if export.follows
     }
-    more = confine.CONNECT if confine.connects(attachments) else ()
-    program = filters.gofer_program(switches.trap, more)
+    rules = confine.CONNECT if confine.connects(attachments) else ()
+    program = filters.gofer_program(switches.trap, rules)
     if gofer.own_users:
         isolation.limit_tasks(1 + POOL_THREADS)
-    isolation.leave_root(named, trees)
+    put_on = terms.label.prepare()
+    isolation.leave_root(named, trees, more)
     if entrance is not None:
         users.enter(entrance)
-    isolation.drop_rights(isolation.Rights(os.getuid(), kept), tie)
+    isolation.drop_rights(isolation.Rights(os.getuid(), kept), tie, put_on)
     landlock.restrict_gofer(
         landlock.Tree(attachment.fd, _is_written(attachment), not export.is_file)
         for attachment, export in zip(attachments, exports, strict=True)
@@ -176,21 +178,21 @@ def _clone(export: Export, attributes: int) -> int:
     return fd
 
 
-def _overlay(export: Export, attributes: int) -> int:
-    """One that config.json asks for, of folders of the host."""
-    host.mount("overlay", "/proc", "overlay", 0, export.overlay)
+def _overlay(export: Export, attributes: int, more: str) -> int:
+    """One that config.json asks for, of folders of the host; `more` options, after a comma."""
+    host.mount("overlay", "/proc", "overlay", 0, export.overlay + more)
     try:
         return host.clone_mount("/proc", attributes)
     finally:
         host.umount("/proc", mount.MNT_DETACH)
 
 
-def _attach(index: int, export: Export) -> Attachment:
+def _attach(index: int, export: Export, more: str) -> Attachment:
     """A tree in a mount of its own: set-user-id and device files mean nothing in it."""
     attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
     if not export.writable:
         attributes |= mount.MOUNT_ATTR_RDONLY
-    fd = _overlay(export, attributes) if export.overlay else _clone(export, attributes)
+    fd = _overlay(export, attributes, more) if export.overlay else _clone(export, attributes)
     if export.is_file and not export.special:
         access = os.O_RDWR if export.writable else os.O_RDONLY
         opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)

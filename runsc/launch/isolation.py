@@ -161,8 +161,9 @@ def enter(
     gc.enable()  # the command line does without
 
 
-def open_ram(size: int) -> int:
+def open_ram(size: int, more: str = "") -> int:
     """The file behind guest RAM: on a tmpfs of its own, which holds `size` bytes and no more.
+    `more`: options of that, after a comma.
 
     huge=always gives huge pages whatever /sys/kernel/mm/transparent_hugepage says. Where the mount
     is refused, a memfd (its size is then bounded by its length alone).
@@ -171,7 +172,7 @@ def open_ram(size: int) -> int:
     flags = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
     for options in (f"size={size},huge=always,mode=0700", f"size={size},mode=0700"):
         try:
-            host.mount("runsc-ram", place, "tmpfs", flags, options)
+            host.mount("runsc-ram", place, "tmpfs", flags, options + more)
         except OSError:
             continue
         fd = os.open(place, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
@@ -181,15 +182,18 @@ def open_ram(size: int) -> int:
 
 
 def leave_root(
-    kept: Mapping[str, str] = MappingProxyType({}), trees: Mapping[str, int] = MappingProxyType({})
+    kept: Mapping[str, str] = MappingProxyType({}),
+    trees: Mapping[str, int] = MappingProxyType({}),
+    more: str = "",
 ) -> None:
     """From here on `/` is an empty file system that cannot be written; nothing else is mounted.
 
     `kept`: but these files of the host, under such names, and these `trees`, which `clone_mount`
-    gave: mounts that are attached nowhere hear of no others.
+    gave: mounts that are attached nowhere hear of no others. `more`: options, after a comma.
     """
     flags = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-    options = f"size=4k,nr_inodes={1 + len(kept) + len(trees)},mode=0555"
+    inodes = 2 * (1 + len(kept) + len(trees))  # room for labels of SELinux beside each
+    options = f"size=4k,nr_inodes={inodes},mode=0555{more}"
     filled = bool(kept or trees)
     at_first = flags & ~mount.MS_RDONLY if filled else flags
     host.mount("runsc-empty", "/proc", "tmpfs", at_first, options)
@@ -207,8 +211,12 @@ def leave_root(
     os.chdir("/")
 
 
-def drop_rights(rights: Rights, tie: int = signal.SIGKILL) -> None:
+def drop_rights(
+    rights: Rights, tie: int = signal.SIGKILL, put_on: Callable[[], object] = lambda: None
+) -> None:
     """Identity, capabilities, resource limits; no way to gain anything again.
+
+    `put_on`: a label, when nothing more is needed that it could forbid.
 
     Preconditions: one thread (capset(2) and no_new_privs are per thread; later threads inherit).
     """
@@ -220,6 +228,7 @@ def drop_rights(rights: Rights, tie: int = signal.SIGKILL) -> None:
     _become(rights.uid)
     mask = sum(1 << number for number in rights.capabilities)
     host.capset(mask, mask)
+    put_on()
     host.prctl(prctl.PR_SET_NO_NEW_PRIVS, 1)
     host.prctl(prctl.PR_SET_DUMPABLE, 0)
     tie_to_parent(tie)

@@ -20,6 +20,7 @@ from runsc.errors import RuntimeFailure
 from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
 from runsc.launch.configure import Wishes, has_services, make_config, network_of
 from runsc.launch.janitor import keep_clean
+from runsc.launch.label import of as label_of
 from runsc.launch.programs import Programs, gofer
 from runsc.oci.convert import Container
 from runsc.options import Globals
@@ -225,6 +226,7 @@ def _bring_up(
     programs: Bodies,
 ) -> sandbox.Sandbox:
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
+    label = label_of(container)
     with ExitStack() as later:
         cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:
@@ -233,7 +235,8 @@ def _bring_up(
         joins = cgroup.open_joins() if cgroup is not None else ()
         victim = oom_victim.prepare(container, cgroup)
         sysctls = container.sysctls if network_of(flags, container) == "host" else ()
-        standing = stand_in.spawn(stand_in.asked_for(container, sysctls), state.id, joins, victim)
+        asked = stand_in.asked_for(container, label, sysctls)
+        standing = stand_in.spawn(asked, state.id, joins, victim)
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)
         try:
             running = _start(flags, store, state, container, wishes, programs, cgroup, standing)
@@ -277,6 +280,7 @@ def _start(
         outlives=wishes.detach,
         own_terminal=bool(wishes.console_socket) or wishes.wire >= 0,
         joins=joins,
+        label=label_of(container),
         before_gofer=around.create_container_hooks(state, container.process.env),
     )
     with listen(store.path(state.id, "control.sock")) as listener:

@@ -117,10 +117,11 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         silencer, uplinks = silence.silence(), packet_sockets.make()
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
     program = filters.network_program(switches.trap)
-    isolation.leave_root()
+    put_on = terms.label.prepare()
+    isolation.leave_root(more=terms.label.mount_option)
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
     uid = 0 if kept else isolation.NOBODY
-    isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie)
+    isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie, put_on)
     isolation.limit_tasks(0)
     landlock.restrict_network()
     freeze_imports()

@@ -25,6 +25,7 @@ from runsc.launch import isolation
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
+    from runsc.launch.label import Label
     from runsc.oci.convert import Container
 
 PROGRAM = os.path.join(os.path.dirname(__file__), "built", "oom_victim")
@@ -43,23 +44,24 @@ class Victim:
         self.told, self._hears = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """The Sentry's end: a byte to it says that a program was killed."""
 
-    def spawn(self, life: socket.socket, joins: tuple[int, ...]) -> None:
+    def spawn(self, life: socket.socket, joins: tuple[int, ...], label: Label) -> None:
         """Make it, in these cgroups; it holds `life` until it has done what it is there for.
 
         Preconditions: one thread. Raises: OSError.
         """
         if host.spawn(0) == 0:
             try:
-                self._become(life, joins)
+                self._become(life, joins, label)
             finally:
                 os._exit(1)
 
-    def _become(self, life: socket.socket, joins: tuple[int, ...]) -> None:
+    def _become(self, life: socket.socket, joins: tuple[int, ...], label: Label) -> None:
         from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them imported it
 
         isolation.leave_session()
         os.chdir("/")
         join(joins)
+        label.put_on_program()
         given = (self._program, self._hears.fileno(), life.fileno(), *self._limits)
         program, *fds = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in given)
         for number, fd in enumerate(fds):

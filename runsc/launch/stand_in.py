@@ -20,6 +20,7 @@ import msgspec
 from runsc import host
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation, users, view
+from runsc.launch.label import Label
 from runsc.launch.oom_victim import Victim
 from runsc.launch.view import View
 from runsc.oci.convert import Container
@@ -70,9 +71,12 @@ class Namespaces(msgspec.Struct, frozen=True):
     """Of a new UTS namespace."""
     sysctls: tuple[tuple[str, str], ...] = ()
     """Of the network namespace, name and value: who makes sockets in it heeds them."""
+    label: Label = Label()
 
 
-def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -> Namespaces:
+def asked_for(
+    container: Container, label: Label, sysctls: tuple[tuple[str, str], ...] = ()
+) -> Namespaces:
     """Of config.json. An ordinary user, in a user namespace of its own, can join none.
 
     `sysctls`: those that the container's own network namespace gets.
@@ -82,7 +86,7 @@ def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -
         if not path and (name != "user" or users is not None):
             new |= KINDS.get(name, 0)
     if not isolation.is_privileged():
-        return Namespaces(new, hostname=container.hostname)
+        return Namespaces(new, hostname=container.hostname, label=label)
     joined = [(name, paths[name]) for name in KINDS if paths.get(name)]
     first = [each for each in joined if users is not None or each[0] == "pid"]
     joined = [each for each in joined if each not in first]
@@ -97,6 +101,7 @@ def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -
         users,
         container.hostname,
         of_network,
+        label,
     )
 
 
@@ -144,7 +149,8 @@ class StandIn:
         self.close()
         if self._reaped:
             return 0
-        os.kill(self.pid, signal.SIGKILL)
+        with suppress(PermissionError):  # its label forbids it; it ends as nobody is there
+            os.kill(self.pid, signal.SIGKILL)
         return self.reap()
 
     def reap(self) -> int:
@@ -181,7 +187,7 @@ def spawn(
         pid = isolation.spawn(body, flags)
     theirs.close()
     if victim is not None:
-        victim.spawn(ours, joins)
+        victim.spawn(ours, joins, namespaces.label)
     made = StandIn(pid, ours, joins, victim)
     if namespaces.users is not None:
         try:
@@ -238,6 +244,7 @@ def _become(
             join(joins)
         if namespaces.new & CLONE_NEWCGROUP:  # its root is where it is by now
             host.unshare(CLONE_NEWCGROUP)
+        namespaces.label.put_on_program()
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)

@@ -102,6 +102,10 @@ class Container(msgspec.Struct, frozen=True):
     """Not the caller's."""
     resources: Resources | None = None
     """What config.json says under linux.resources; None if it says nothing."""
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+    mount_label: str = ""
+    """SELinux's, of mounts that are made for it."""
 
 
 def _bytes(text: str, path: str) -> bytes:
@@ -430,6 +434,9 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         users=users,
         resources=_resources(linux.resources),
         seccomp=_seccomp(linux.seccomp, warn),
+        apparmor_profile=document.process.apparmor_profile if document.process else "",
+        selinux_label=document.process.selinux_label if document.process else "",
+        mount_label=linux.mount_label,
     )
 
 

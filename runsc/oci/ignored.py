@@ -12,9 +12,6 @@ import msgspec
 from runsc.oci import spec
 
 WITHOUT_EFFECT: dict[str, str] = {
-    "process.apparmorProfile": "no security module of the host sees the program",
-    "process.selinuxLabel": "no security module of the host sees the program",
-    "linux.mountLabel": "no security module of the host sees the program",
     "linux.rootfsPropagation": "the host sees no mount of the container",
     "linux.seccomp.flags": "the filter is the Sentry's own, and it logs nothing",
     "linux.resources.devices": "the program has the Sentry's devices, and opens none of the host's",

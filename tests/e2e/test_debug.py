@@ -67,7 +67,7 @@ def test_debug_says_what_is_decided(bundle: Bundle, platform: str, tmp_path: Pat
     document = bundle.args("true").document
     bind = {"destination": "/mnt", "type": "bind", "source": str(shared), "options": ["ro"]}
     document["mounts"].append(bind)
-    document["process"]["apparmorProfile"] = "tight"
+    document["linux"]["rootfsPropagation"] = "private"
     document["linux"]["zoned"] = {}
     document["linux"]["namespaces"][0]["path"] = "/proc/self/ns/pid"
 
@@ -85,7 +85,7 @@ def test_debug_says_what_is_decided(bundle: Bundle, platform: str, tmp_path: Pat
         "network: sockets of the host, in a new network namespace (--network=host, by default)",
         "seccomp: config.json has no profile",
         "config.json: linux.zoned is unknown",
-        "config.json: process.apparmorProfile has no effect",
+        "config.json: linux.rootfsPropagation has no effect",
         "config.json: the pid namespace /proc/self/ns/pid is not joined",
         "debug:       1  rseq (",
     ):

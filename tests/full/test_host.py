@@ -126,6 +126,61 @@ def test_docker_is_told_that_memory_ran_out(docker: Host) -> None:
     assert said.splitlines() == ["137", "137 true", "eater"]
 
 
+def test_docker_puts_its_profile_on_all_that_carries_a_container(docker: Host) -> None:
+    said = docker.ok("""
+        run="docker run -d --name=confined --runtime=runsc -m 64m -v /root:/mnt"
+        $run localhost/bb sh -c 'echo fine >/mnt/written; sleep 1000' >&2
+        trap 'docker rm -f confined >&2' EXIT
+        until [ -s /root/written ]; do :; done
+        docker exec confined cat /mnt/written
+        for pid in $(cat /sys/fs/cgroup/system.slice/docker-*.scope/cgroup.procs); do
+            echo "$(sed 's/:.*//; s/ *$//' /proc/$pid/comm) $(cat /proc/$pid/attr/current)"
+        done | sort
+    """).splitlines()
+
+    assert said[0] == "fine"
+    names = ("runsc", "runsc", "runsc-gofer", "runsc-network", "runsc-sentry")
+    assert said[1:] == [f"{name} docker-default (enforce)" for name in names]
+
+
+TIGHT = """
+profile tight flags=(attach_disconnected,mediate_deleted) {
+    file, network, capability, signal,
+    deny /etc/passwd r,
+    deny /root/tight/secret r,
+    deny /root/tight/kept w,
+}
+"""
+
+
+def test_profile_decides_about_files_of_the_host(docker: Host) -> None:
+    """As under runc, but that a bind mount's files have the host's paths."""
+    said = docker.ok(f"""
+        echo '{TIGHT}' | apparmor_parser -r
+        mkdir /root/tight
+        touch /root/tight/secret /root/tight/kept
+        docker run --rm --runtime=runsc --security-opt apparmor=tight -v /root/tight:/mnt \
+            localhost/bb sh -c \\
+            'cat /etc/passwd; cat /mnt/secret; echo >/mnt/kept; echo >/mnt/new' 2>&1
+        ls /root/tight
+    """).splitlines()
+
+    assert said == [
+        "cat: can't open '/etc/passwd': Permission denied",
+        "cat: can't open '/mnt/secret': Permission denied",
+        "sh: can't create /mnt/kept: Permission denied",
+        "kept", "new", "secret",
+    ]  # fmt: skip
+
+
+def test_profile_that_is_not_loaded_is_an_error_as_with_runc(docker: Host) -> None:
+    run = "docker run --rm --security-opt apparmor=missing --runtime"
+    said = [docker.call(f"{run}={name} localhost/bb true").stderr for name in ("runc", "runsc")]
+
+    assert "unable to apply apparmor profile" in said[0]
+    assert said[1] == said[0].replace("runc create", "runsc create")
+
+
 def test_docker_containers_outlive_the_daemons(docker: Host) -> None:
     said = docker.ok("""
         docker run -d --name=stays --runtime=runsc localhost/bb sh -c 'sleep 1000; exit 9'
@@ -228,6 +283,22 @@ def test_podman_containers_are_scopes_of_systemd(podman: Host, user: str) -> Non
     assert ("user@1000.service" in said[2]) == (user != "root")
     assert sum("runsc-sentry: " in line for line in said) == 1
     assert said[-1] == "not-found"
+
+
+def test_podman_puts_its_profile_on_all_that_carries_a_container(podman: Host) -> None:
+    said = podman.ok("""
+        id=$(podman --runtime=runsc run -d -v /root:/mnt localhost/bb sh -c \
+            'echo fine >/mnt/podman; sleep 1000')
+        trap 'podman rm -ft0 $id >&2' EXIT
+        until [ -s /root/podman ]; do :; done
+        podman exec $id cat /mnt/podman
+        podman inspect -f '{{.AppArmorProfile}} (enforce)' $id
+        for pid in $(pgrep -f "^runsc.*: $id"); do cat /proc/$pid/attr/current; done
+    """).splitlines()
+
+    assert said[0] == "fine"
+    assert said[1].startswith("containers-default-")
+    assert said[2:] == [said[1]] * 4
 
 
 def test_podman_pod_of_a_user_shares_a_network(podman: Host) -> None:

@@ -1,0 +1,106 @@
+"""Labels of the host's security modules on the processes of a container: AppArmor, SELinux.
+
+config.json names them for the program, of which those modules never see anything. So who carries
+the container has them: Sentry, Gofer, network process, stand-in. A process puts its label on when
+it needs nothing of the host any more, before no_new_privs, which would forbid it where the caller
+has one itself; and while it has one thread, for each has its own.
+
+What is written is that of apparmor(7), libapparmor's aa_change_profile(2) and aa_change_onexec(2),
+and libselinux's setcon(3) and setexeccon(3): files of proc(5), /proc/PID/attr.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from runsc.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from runsc.oci.convert import Container
+
+ATTRIBUTES = "/proc/self/attr"
+SELINUX = "/sys/fs/selinux/enforce"
+_NO_SELINUX = "selinux label is specified in config, but selinux is disabled or not supported"
+_APPARMOR = "apparmor profile: apparmor failed to apply profile"
+_REFUSED = "unable to start container process: error during container init: unable to apply"
+
+
+class Request(NamedTuple):
+    """What is asked of a module, by one write to a file."""
+
+    what: str
+    file: str
+    text: str
+
+    def write(self, fd: int) -> None:
+        """To the file, which is closed. Raises: OSError with a sentence, runc's."""
+        try:
+            os.write(fd, self.text.encode())
+        except OSError as error:
+            why = (error.strerror or "").lower()
+            text = f"{_REFUSED} {self.what}: write {self.file}: {why}"
+            raise OSError(error.errno, text) from None
+        finally:
+            os.close(fd)
+
+
+class Label(msgspec.Struct, frozen=True):
+    """Both; what is empty stays the caller's."""
+
+    profile: str = ""
+    """AppArmor's."""
+    context: str = ""
+    """SELinux's, of processes."""
+    files: str = ""
+    """SELinux's, of the file systems that are mounted for these processes."""
+
+    @property
+    def mount_option(self) -> str:
+        """mount(8), context=: quoted, for categories have commas between them."""
+        return f',context="{self.files}"' if self.files else ""
+
+    def put_on_program(self) -> None:
+        """The program that this process executes next has it, also in a fork. Raises: OSError."""
+        for request in self._requests("exec"):
+            request.write(_open(request.file))
+
+    def prepare(self) -> Callable[[], None]:
+        """Open what is needed; what is given puts it on this thread, in whatever root.
+
+        Raises: OSError, both.
+        """
+        opened = [(each, _open(each.file)) for each in self._requests("current")]
+
+        def put_on() -> None:
+            for request, fd in opened:
+                request.write(fd)
+
+        return put_on
+
+    def _requests(self, name: str) -> list[Request]:
+        """AppArmor's own folder came with Linux 5.8."""
+        made = []
+        if self.profile:
+            own = f"{ATTRIBUTES}/apparmor/{name}"
+            verb = "exec" if name == "exec" else "changeprofile"
+            file = own if os.path.exists(own) else f"{ATTRIBUTES}/{name}"
+            made.append(Request(_APPARMOR, file, f"{verb} {self.profile}"))
+        if self.context:
+            made.append(Request("selinux label", f"{ATTRIBUTES}/{name}", self.context))
+        return made
+
+
+def of(container: Container) -> Label:
+    """That of config.json. Raises: RuntimeFailure, as runc, where there is no SELinux."""
+    label = Label(container.apparmor_profile, container.selinux_label, container.mount_label)
+    if (label.context or label.files) and not os.path.exists(SELINUX):
+        raise RuntimeFailure(_NO_SELINUX)
+    return label
+
+
+def _open(file: str) -> int:
+    return os.open(file, os.O_WRONLY | os.O_CLOEXEC)
