@@ -43,6 +43,8 @@ int gofer_stat(int dirfd, const char *name, uint8_t *block);
 int gofer_open_stat(int dirfd, const char *name, uint64_t flags, uint8_t *block);
 void gofer_remember_ids(void);
 int gofer_connect(const char *path, int kind, uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
+int gofer_bind(const char *name, int kind, uint32_t mode);
+int gofer_listen(int fd, int backlog, uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
 int gofer_chdir(int dirfd);
 int gofer_chown(int fd, uint32_t uid, uint32_t gid);
 int gofer_chmod(int fd, uint32_t mode);

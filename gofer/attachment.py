@@ -31,5 +31,7 @@ class Attachment(Struct, frozen=True):
     """Of a socket that clients may connect to: what it is called in the root of this process."""
     reaches: bool = False
     """Clients may connect to sockets that lie in it."""
+    binds: bool = False
+    """Clients may make sockets in it that the host can connect to."""
     opens: bytes = b""
     """Of a FIFO that clients may open: likewise."""

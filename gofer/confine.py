@@ -28,15 +28,19 @@ _WRITE: Final = {
 }
 
 
-_CONNECT: Final = {
+_AS_SOMEBODY: Final = {
     lib.CAP_SETUID: "a service sees as whom the program inside connects",
     lib.CAP_SETGID: "the same for groups",
 }
 
 
-def connects(attachments: Iterable[Attachment]) -> bool:
+def _connects(attachments: Iterable[Attachment]) -> bool:
     """Whether there are sockets among them that may be connected to, or below them."""
     return any(attachment.connects or attachment.reaches for attachment in attachments)
+
+
+def _binds(attachments: Iterable[Attachment]) -> bool:
+    return any(attachment.binds for attachment in attachments)
 
 
 def capabilities(attachments: Sequence[Attachment]) -> dict[int, str]:
@@ -44,7 +48,7 @@ def capabilities(attachments: Sequence[Attachment]) -> dict[int, str]:
     kept = dict(_READ)
     if any(not attachment.readonly for attachment in attachments):
         kept |= _WRITE
-    return kept | _CONNECT if connects(attachments) else kept
+    return kept | _AS_SOMEBODY if _connects(attachments) or _binds(attachments) else kept
 
 
 class Argument(Struct, frozen=True):
@@ -178,20 +182,31 @@ SYSCALLS: Final = (
     Rule("exit_group", "the end"),
 )
 
-CONNECT: Final = (
+SOCKETS: Final = (
     Rule(
         "socket",
-        "to be connected to a socket of the host that a program may reach",
+        "to be connected to a socket of the host, or to be one, for a program",
         (Argument(0, lib.AF_UNIX, _LOW),),
-        use="sockets",
-    ),
-    Rule(
-        "connect",
-        "the same; a name is one in the empty root, or in a directory that is served",
         use="sockets",
     ),
     Rule("setresuid", "as who asks for it, and back", use="sockets"),
     Rule("setresgid", "as who asks for it, and back", use="sockets"),
     Rule("setgroups", "as who asks for it, and back", use="sockets"),
 )
-"""Besides, where there are such sockets."""
+CONNECT: Final = (
+    Rule(
+        "connect",
+        "sockets of the host: a name in the empty root, or in a directory that is served",
+        use="sockets",
+    ),
+)
+BIND: Final = (
+    Rule("bind", "a socket that the host may connect to: a name in a directory", use="sockets"),
+    Rule("listen", "the same, when the program listens", use="sockets"),
+)
+
+
+def socket_rules(attachments: Sequence[Attachment]) -> tuple[Rule, ...]:
+    """Besides, where programs may do so."""
+    more = (CONNECT if _connects(attachments) else ()) + (BIND if _binds(attachments) else ())
+    return SOCKETS + more if more else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from gofer.files import OpenFile
 from gofer.native import error
@@ -33,7 +34,7 @@ class XattrState:
 class Fid:
     """A reference to a node; open or not."""
 
-    __slots__ = ("file", "node", "refused", "uid", "xattr")
+    __slots__ = ("file", "node", "refused", "socket", "uid", "xattr")
 
     def __init__(self, node: Node, uid: int) -> None:
         self.node = node
@@ -41,6 +42,8 @@ class Fid:
         """The user of the attach; owner of what the standard messages create."""
         self.file: OpenFile | None = None
         self.xattr: XattrState | None = None
+        self.socket = -1
+        """One that is bound to its name."""
         self.refused = 0
         """The errno, if a journal could not give it its attributes."""
 
@@ -115,6 +118,8 @@ class FidTable:
             self._xattr_bytes -= fid.xattr.room
         if fid.file is not None:
             fid.file.close()
+        if fid.socket >= 0:
+            os.close(fid.socket)
         self._table.release(fid.node)
         return fid
 

@@ -125,14 +125,26 @@ void gofer_remember_ids(void)
     own_group = getegid();
 }
 
-/* The ids of this thread alone: what glibc calls changes all of them. */
+/* Who this thread is again. The order matters: with the user come the capabilities for the rest. */
+static void come_back(void)
+{
+    if (syscall(SYS_setresuid, -1, own, -1) < 0
+        || syscall(SYS_setgroups, 0, NULL) < 0
+        || syscall(SYS_setresgid, -1, own_group, -1) < 0)
+        abort();
+}
+
+/* The ids of this thread alone: what glibc calls changes all of them. An ordinary user's namespace
+ * has nobody else, and setgroups(2) is denied there: then nothing has changed. */
 static int become(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count)
 {
-    if (syscall(SYS_setgroups, count, groups) < 0
-        || syscall(SYS_setresgid, -1, gid, -1) < 0
-        || syscall(SYS_setresuid, -1, uid, -1) < 0)
+    if (syscall(SYS_setgroups, count, groups) < 0)
         return -errno;
-    return 0;
+    if (syscall(SYS_setresgid, -1, gid, -1) == 0 && syscall(SYS_setresuid, -1, uid, -1) == 0)
+        return 0;
+    int rc = -errno;
+    come_back();
+    return rc;
 }
 
 /* A socket of `kind`, connected to the name `path` as somebody else: as whom the other side sees
@@ -147,12 +159,11 @@ int gofer_connect(const char *path, int kind, uint32_t uid, uint32_t gid, const 
         return -errno;
     int stranger = uid != own || gid != own_group || count;
     int rc = stranger ? become(uid, gid, groups, count) : 0;
-    if (rc == 0)
+    if (rc == 0) {
         rc = result(connect(fd, (struct sockaddr *)&address, sizeof address));
-    /* The order matters: with the user come the capabilities for the rest. */
-    if (stranger
-        && (syscall(SYS_setresuid, -1, own, -1) < 0 || become(own, own_group, NULL, 0) < 0))
-        abort();
+        if (stranger)
+            come_back();
+    }
     if (rc < 0) {
         close(fd);
         return rc;
@@ -160,7 +171,41 @@ int gofer_connect(const char *path, int kind, uint32_t uid, uint32_t gid, const 
     return fd;
 }
 
-/* connect(2) takes a name and no descriptor: see gofer_watch. */
+/* A socket of `kind` with the new name `name` in the working directory, and this mode. */
+int gofer_bind(const char *name, int kind, uint32_t mode)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strnlen(name, sizeof address.sun_path);
+    memcpy(address.sun_path, name, length);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+    int fd = socket(AF_UNIX, kind | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    int rc = result(fchmod(fd, mode)); /* unix_bind_bsd() takes it from there */
+    if (rc == 0)
+        rc = result(bind(fd, (struct sockaddr *)&address, size));
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+/* listen(2) as somebody else, whom those who connect see (SO_PEERCRED); as this process, if it may
+ * not be that. */
+int gofer_listen(int fd, int backlog, uint32_t uid, uint32_t gid, const uint32_t *groups,
+                 size_t count)
+{
+    int stranger = uid != own || gid != own_group || count;
+    if (stranger && become(uid, gid, groups, count) < 0)
+        stranger = 0;
+    int rc = result(listen(fd, backlog));
+    if (stranger)
+        come_back();
+    return rc;
+}
+
+/* connect(2) and bind(2) take a name and no descriptor: see gofer_watch. */
 int gofer_chdir(int dirfd) { return result(fchdir(dirfd)); }
 
 int gofer_chown(int fd, uint32_t uid, uint32_t gid)

@@ -134,13 +134,14 @@ def _is_of_go(word: str) -> bool:
 )
 @click.option(
     "--host-uds",
-    type=click.Choice(["none", "named", "open"]),
+    type=click.Choice(["none", "named", "open", "create", "all"]),
     default="named",
     show_default=True,
     help="Which Unix sockets of the host a program may connect to. named: those that config.json"
     " mounts by themselves (`-v /run/some.sock:/run/some.sock` of an engine), and none that lies in"
     " a folder. Descriptors are not passed on. none: not these either. open: those in mounted"
-    " folders, too.",
+    " folders, too. create: none, but those that a program makes in mounted folders can be"
+    " connected to from the host. all: open and create.",
 )
 @click.option(
     "--host-fifo",

@@ -39,7 +39,7 @@ class Globals(Value):
     no_filter: bool = False
     trap: bool = False
     host_uds: str = "named"
-    """Which sockets of the host are connected to."""
+    """Which sockets of the host are connected to, or made."""
     host_fifo: str = "open"
     """Whether FIFOs of the host are opened."""
     steps_log: str | None = None
@@ -60,7 +60,12 @@ class Globals(Value):
     @property
     def opens_sockets(self) -> bool:
         """Programs may connect to sockets of the host that lie in mounted folders."""
-        return self.host_uds == "open"
+        return self.host_uds in ("open", "all")
+
+    @property
+    def binds_sockets(self) -> bool:
+        """Programs may make sockets in mounted folders that the host can connect to."""
+        return self.host_uds in ("create", "all")
 
     def store(self) -> Store:
         """The state root, made if it is not there."""

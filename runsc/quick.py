@@ -72,7 +72,7 @@ GLOBALS = {
     "--root": Flag("root", TEXT),
     "--platform": Flag("platform", TEXT, "kvm", words=("kvm", "unicorn")),
     "--network": Flag("network", TEXT, words=("none", "host")),
-    "--host-uds": Flag("host_uds", TEXT, "named", words=("none", "named", "open")),
+    "--host-uds": Flag("host_uds", TEXT, "named", words=("none", "named", "open", "create", "all")),
     "--host-fifo": Flag("host_fifo", TEXT, "open", words=("none", "open")),
     "--overlay2": Flag("overlay2", TEXT, "root:memory"),
     "--EXPERIMENTAL-write-back": Flag("write_back", SWITCH),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gofer.handlers import (
     attributes,
+    bind,
     connect,
     fifo,
     io,
@@ -18,6 +19,6 @@ from gofer.handlers import (
 )
 
 __all__ = [
-    "attributes", "connect", "fifo", "io", "journal", "lock", "names", "open", "session", "walk",
-    "watch", "xattr",
+    "attributes", "bind", "connect", "fifo", "io", "journal", "lock", "names", "open", "session",
+    "walk", "watch", "xattr",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 import stat
-from typing import Final
+from typing import Any, Final
 
 from gofer._native import ffi, lib
 from gofer.connection import Connection
@@ -31,18 +31,28 @@ def connect(conn: Connection, msg: Tconnectx) -> Donation:
     """
     if not conn.donates:
         raise error(errno.ECONNREFUSED)
-    count, rest = divmod(len(msg.groups), 4)
-    if msg.kind not in KINDS or rest or count > MAX_GROUPS:
+    if msg.kind not in KINDS:
         raise error(errno.EINVAL)
+    groups, count = groups_of(msg.groups)
     with conn.table.child_or_self(conn.fids.get(msg.fid).node, msg.name) as node:
         name = _name(conn, node)
-        groups = ffi.from_buffer("uint32_t[]", msg.groups) if count else ffi.NULL
         try:
             fd = check(lib.gofer_connect(name, msg.kind, msg.uid, msg.gid, groups, count))
         finally:
             if node.parent is not None:
                 check(lib.gofer_chdir(node.attachment.fd))
     return Donation(Rconnectx(), fd)
+
+
+def groups_of(packed: bytes) -> tuple[Any, int]:
+    """An array of the bytes of a message, which has to live as long, and its length.
+
+    Raises: EINVAL.
+    """
+    count, rest = divmod(len(packed), 4)
+    if rest or count > MAX_GROUPS:
+        raise error(errno.EINVAL)
+    return ffi.from_buffer("uint32_t[]", packed) if count else ffi.NULL, count
 
 
 def _name(conn: Connection, node: Node) -> bytes:

@@ -338,3 +338,40 @@ class Tsyncx(Message):
 @message(239)
 class Rsyncx(Message):
     pass
+
+
+@message(240)
+class Tbindx(Message):
+    """A socket of `kind` with the new name `name` in the directory `fid`, with the reply.
+
+    It has this mode and owner. `newfid` stands for both until it is clunked: Tlistenx.
+    """
+
+    fid: U32
+    newfid: U32
+    name: Str
+    kind: U32
+    mode: U32
+    uid: U32
+    gid: U32
+
+
+@message(241)
+class Rbindx(Message):
+    block: AttrBlock
+
+
+@message(242)
+class Tlistenx(Message):
+    """listen(2) of a socket of Tbindx, as this user with these groups (as of Tconnectx)."""
+
+    fid: U32
+    backlog: U32
+    uid: U32
+    gid: U32
+    groups: Data
+
+
+@message(243)
+class Rlistenx(Message):
+    pass

@@ -16,7 +16,7 @@ from sentry.abi import unistd
 
 ROLES: Final[dict[str, Sequence[Rule]]] = {
     "sentry": sentry.rules("kvm", "host"),
-    "gofer": gofer.rules(confine.CONNECT),
+    "gofer": gofer.rules((*confine.SOCKETS, *confine.CONNECT, *confine.BIND)),
     "network": network.rules(),
     "uplink": sentry.UPLINKS,
 }

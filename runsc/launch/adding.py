@@ -125,7 +125,7 @@ class Further:
         if maker.network == "host" or maker.services:
             return
         for export in self._container.exports:
-            if export.is_service or export.reaches:
+            if export.is_service or export.reaches or export.binds:
                 raise RuntimeFailure(
                     f'{export.path}: the sandbox "{maker.id}", which the container belongs to, was'
                     " made without sockets of the host"

@@ -104,8 +104,7 @@ def gofer_main(
         for attachment, export in zip(attachments, exports, strict=True)
         if export.follows
     }
-    rules = confine.CONNECT if confine.connects(attachments) else ()
-    program = filters.gofer_program(switches.trap, rules)
+    program = filters.gofer_program(switches.trap, confine.socket_rules(attachments))
     if gofer.own_users:
         isolation.limit_tasks(1 + POOL_THREADS)
     put_on = terms.label.prepare()
@@ -202,5 +201,12 @@ def _attach(index: int, export: Export, more: str) -> Attachment:
     connects = b"/%d" % index if export.is_service else b""
     opens = b"/%d" % index if export.is_fifo else b""
     return Attachment(
-        str(index).encode(), fd, not export.writable, cache, connects, export.reaches, opens
+        str(index).encode(),
+        fd,
+        not export.writable,
+        cache,
+        connects,
+        export.reaches,
+        export.binds,
+        opens,
     )

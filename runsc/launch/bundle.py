@@ -34,13 +34,20 @@ def understood(
     if settings.write_back and root.overlay == "none" and not root.readonly:
         root = msgspec.structs.replace(root, written_behind=True)
         container = msgspec.structs.replace(container, root=root)
-    if settings.host_uds == "none":
+    if settings.host_uds in ("none", "create"):
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))
-    if settings.opens_sockets:
-        open_ = (msgspec.structs.replace(each, reaches=bool(index) and not each.is_file)
-                 for index, each in enumerate(container.exports))  # fmt: skip
-        container = msgspec.structs.replace(container, exports=tuple(open_))
+    if settings.opens_sockets or settings.binds_sockets:
+        first, *others = container.exports
+        shown = [
+            msgspec.structs.replace(
+                each,
+                reaches=settings.opens_sockets and not each.is_file,
+                binds=settings.binds_sockets and not each.is_file and each.writable,
+            )
+            for each in others
+        ]
+        container = msgspec.structs.replace(container, exports=(first, *shown))
     if settings.host_fifo == "none":
         shut = (msgspec.structs.replace(each, opens=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))

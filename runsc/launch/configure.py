@@ -62,8 +62,9 @@ def is_mortal(container: Container) -> bool:
 
 
 def has_services(flags: Globals, container: Container) -> bool:
-    """Whether there are sockets of the host to connect to, now or in a later container."""
-    return flags.opens_sockets or any(each.is_service for each in container.exports)
+    """Whether there are sockets of the host to connect to or made, now or in a later container."""
+    asked = flags.opens_sockets or flags.binds_sockets
+    return asked or any(each.is_service for each in container.exports)
 
 
 def host_name(container: Container) -> str:

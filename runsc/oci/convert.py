@@ -62,6 +62,8 @@ class Export(msgspec.Struct, frozen=True):
     """Of a socket: programs may connect to it."""
     reaches: bool = False
     """Programs may connect to sockets in it."""
+    binds: bool = False
+    """Programs may make sockets in it that the host can connect to."""
     opens: bool = True
     """Of a FIFO: programs may open it."""
     follows: bool = False

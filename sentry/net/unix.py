@@ -72,6 +72,7 @@ from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
+    from sentry.net.unix_served import Listener, Receiver
     from sentry.vfs.dentry import Location
 
 NAMES: Final = 0x100000
@@ -92,7 +93,7 @@ class UnixSocket(Socket):
     __slots__ = (
         "_accepts", "_backlog", "_released", "bound_inode", "connected", "name", "own_creds",
         "peer", "peer_creds", "peer_groups", "pending", "queued", "room", "segments", "sent_charge",
-        "urgent",
+        "served", "urgent",
     )  # fmt: skip
     options_known = UNIX
     requests = REQUESTS
@@ -133,6 +134,8 @@ class UnixSocket(Socket):
         self.pending: deque[UnixSocket] = deque()
         """Connections that wait for accept."""
         self._released = False
+        self.served: Listener | Receiver | None = None
+        """Who of the host may come, where its name is there, too."""
 
     def fdinfo(self) -> str:
         """Descriptors that wait to be received: unix_show_fdinfo()."""
@@ -170,12 +173,15 @@ class UnixSocket(Socket):
             return 0
         if kept(_MADE_IN_VAIN) is None:
             try:
-                place = mknod(caller, AT_FDCWD, name, self.inode.mode, 0)
+                place = mknod(caller, AT_FDCWD, name, self.inode.mode, 0, self.kind)
             except EEXIST:
                 raise EADDRINUSE(f"{name!r}") from None
             if self.name is None:
                 self.bound_inode = place.dentry.inode
                 self.bound_inode.bound = self
+                served = self.bound_inode.take_served()
+                if served is not None:
+                    self.served = _serve(self, caller, served)
                 self.name = name + b"\0"
                 return 0
         with Keeping(_MADE_IN_VAIN, True):
@@ -297,6 +303,8 @@ class UnixSocket(Socket):
             raise EOPNOTSUPP("datagram")
         if self.name is None or self.connected:
             raise EINVAL("not bound, or connected")
+        if self.served is not None:
+            self.served.listen(backlog, caller.creds)
         self._accepts = True
         self._backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
         self.learn(ucred(caller), tuple(caller.creds.groups))
@@ -313,9 +321,12 @@ class UnixSocket(Socket):
             raise EOPNOTSUPP("datagram")
         if not self._accepts:
             raise EINVAL("not listening")
-        if not self.pending:
+        if self.pending:
+            server = self.pending.popleft()
+        elif self.served is not None:
+            server = self.served.accept(caller)
+        else:
             raise EAGAIN("no connection")
-        server = self.pending.popleft()
         server.options |= self.options & PASSING
         self.room.notify()
         return server, format_address(server.peer.name if server.peer is not None else None)
@@ -373,6 +384,8 @@ class UnixSocket(Socket):
                 peer.write_shut = True
             peer.told()
             peer.queue.notify()
+        if self.served is not None:
+            self.served.shut(how)
         self.queue.notify()
         self.room.notify()
 
@@ -385,6 +398,8 @@ class UnixSocket(Socket):
         """The last descriptor is closed."""
         super().release()
         self._released = True
+        if self.served is not None:
+            self.served.close()
         if self.bound_inode is not None:
             self.bound_inode.bound = None
         elif self.name is not None and self.stack.abstract.get((self.kind, self.name)) is self:
@@ -417,7 +432,7 @@ class UnixSocket(Socket):
             events |= EPOLLRDHUP | EPOLLIN | EPOLLRDNORM
             if self.write_shut:
                 events |= EPOLLHUP
-        if self.segments or self.pending:
+        if self.segments or self.pending or (self.served is not None and self.served.waits()):
             events |= EPOLLIN | EPOLLRDNORM
         if self.urgent is not None:
             events |= EPOLLPRI
@@ -456,6 +471,12 @@ def _connect_outside(sock: UnixSocket, caller: Caller, name: bytes, place: Any) 
     from sentry.net.unix_host import connect  # noqa: PLC0415  few containers have such a socket
 
     return connect(sock, caller, name, place)
+
+
+def _serve(sock: UnixSocket, caller: Caller, served: Any) -> Listener | Receiver | None:
+    from sentry.net.unix_served import serve  # noqa: PLC0415  few containers have such a socket
+
+    return serve(sock, caller, served)
 
 
 def _refuse(sock: UnixSocket) -> None:

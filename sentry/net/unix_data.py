@@ -130,7 +130,8 @@ def _send_packet(
         if sock.kind == SOCK_DGRAM and peer is sock.peer:
             sock.peer = None
         raise ECONNREFUSED("the other end is closed")
-    if sock.kind == SOCK_DGRAM and peer.peer is not None and peer.peer is not sock:
+    elsewhere = peer.peer is not None and peer.peer is not sock
+    if sock.kind == SOCK_DGRAM and elsewhere and not sock.is_outside:
         raise EPERM("it is connected elsewhere")
     if peer.read_shut:
         raise EPIPE("the other end does not read")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.socket import SHUT_WR, SO_PEERCRED, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
 from sentry.auth.credentials import Credentials
-from sentry.errors import EAGAIN, ECONNREFUSED, EISCONN, EMSGSIZE, Errno, from_host
+from sentry.errors import EAGAIN, ECONNREFUSED, EISCONN, EMSGSIZE, EPERM, Errno, from_host
 from sentry.mm.buffers import KernelSource
 from sentry.net.host import calls
 from sentry.net.sockfs import socket_location
@@ -68,12 +68,17 @@ def connect(sock: UnixSocket, caller: Caller, name: bytes, place: Any) -> int:
         raise ECONNREFUSED(f"{name!r}")
     end = HostEnd(socket_location(caller), sock.kind, sock.stack, fd)
     end.name = name + b"\0"
+    join(sock, end, fd)
+    return 0
+
+
+def join(sock: UnixSocket, end: HostEnd, fd: int) -> None:
+    """They are connected now. `fd` is the host's, behind the end."""
     sock.peer, end.peer = end, sock
     sock.connected = end.connected = sock.kind != SOCK_DGRAM
     _, uid, gid = struct.unpack("<iII", calls.option(fd, SOL_SOCKET, SO_PEERCRED, 12))
     sock.learn((0, uid, gid), ())
     end.start()
-    return 0
 
 
 class HostEnd(UnixSocket):
@@ -140,12 +145,19 @@ class HostEnd(UnixSocket):
             with suppress(Errno):
                 calls.shutdown(self._fd, SHUT_WR)
 
+    def shut_host(self, how: int) -> None:
+        """shutdown(2) of the host's."""
+        with suppress(Errno):
+            calls.shutdown(self._fd, how)
+
     # --- from the host
 
     async def _copy(self) -> None:
         try:
-            while data := await until(self._read, (self._host, self.queue), READABLE):
+            queues = (self._host, self.queue)
+            while (data := await until(self._read, queues, READABLE)) is not None:
                 source = KernelSource(data)
+                await until(partial(self._give, source), (self.queue,))
                 while source.count:
                     await until(partial(self._give, source), (self.queue,))
         except Errno:  # one of the two is gone
@@ -161,19 +173,23 @@ class HostEnd(UnixSocket):
         self.stack.kernel.vfs.budget.host_descriptors -= 1
         self.release()
 
-    def _read(self) -> bytes:
-        """What is there; nothing when nothing will come, or nobody wants it."""
+    def _read(self) -> bytes | None:
+        """What is there; None when nothing will come, or nobody wants it."""
         if self.write_shut:
-            return b""
+            return None
         if not self._host.ready() & READABLE:
             raise EAGAIN("nothing there")
         try:
-            return os.read(self._fd, PIECE)
+            data = os.read(self._fd, PIECE)
+            return data if data or self.kind == SOCK_DGRAM else None
         except OSError as error:
             raise from_host(error) from None
 
     def _give(self, source: KernelSource) -> None:
-        self.try_send(SERVICE, source, None, 0, None)
+        try:
+            self.try_send(SERVICE, source, None, 0, None)
+        except EPERM:  # the program's filter wants no such datagram
+            source.skip(source.count)
 
     def _until_read_shut(self) -> None:
         if not self.read_shut and not self._host.ready() & (EPOLLHUP | EPOLLERR):

@@ -375,6 +375,10 @@ class Inode:
         """Make a FIFO, socket or device; `mode` has the type."""
         raise EPERM(f"{self.fs.name}: cannot create")
 
+    def bind(self, name: bytes, kind: int, mode: int, owner: Owner) -> Inode:
+        """Make the name of a socket of type `kind`, of which the file system may have a part."""
+        return self.mknod(name, mode, 0, owner)
+
     def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
         """Make a symbolic link."""
         raise EPERM(f"{self.fs.name}: cannot create")
@@ -454,6 +458,10 @@ class Inode:
 
     immutable: bool = False
     """Nobody may write it: EPERM, before any rights are looked at."""
+    def take_served(self) -> Any:
+        """After `bind`, once: the host's part of that name. Of most there is none."""
+        return None
+
     is_service = False
     """Of a socket without a program's bound to it: a service of the host may listen there."""
     opens_itself = False

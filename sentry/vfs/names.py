@@ -118,9 +118,12 @@ def mkdir(caller: Caller, dirfd: int, path: bytes, mode: int) -> None:
 
 
 def mknod(
-    caller: Caller, dirfd: int, path: bytes, mode: int, rdev: int
+    caller: Caller, dirfd: int, path: bytes, mode: int, rdev: int, bound: int = 0
 ) -> Location:
-    """mknodat(2); the type is checked. Gives the place of the new inode (bind(2) uses it)."""
+    """mknodat(2); the type is checked. Gives the place of the new inode.
+
+    `bound`: for bind(2), the type of the socket.
+    """
     with NewName(caller, dirfd, path, directory=False) as walk:
         parent = walk.at.dentry
         check_create(caller.creds, parent)
@@ -131,6 +134,8 @@ def mknod(
         mode, owner = new_owner(caller, parent.inode, kind | mode & 0o7777 & ~caller.fs.umask)
         if kind == S_IFREG:
             inode = parent.inode.create(walk.last, mode & 0o7777, owner)
+        elif bound:
+            inode = parent.inode.bind(walk.last, bound, mode, owner)
         else:
             inode = parent.inode.mknod(walk.last, mode, rdev, owner)
         tell_child(parent.inode, IN_CREATE, walk.last)

@@ -100,8 +100,11 @@ VETH = (
 
 SOCKETS = """
 import socket
+made = socket.socket(socket.AF_UNIX)
+made.bind("/shared/made")
+made.listen()
 sock = socket.socket(socket.AF_UNIX)
-sock.connect("/service")
+sock.connect("/shared/service")
 sock.sendall(b"x")
 sock.shutdown(socket.SHUT_WR)
 """
@@ -114,7 +117,8 @@ def _lengths() -> dict[int, str]:
         ("sentry", filters.sentry_program("kvm", "host")),
         ("uplink", filters.sentry_program("kvm", "sandbox")),
         ("gofer", filters.gofer_program()),
-        ("gofer", filters.gofer_program(more=confine.CONNECT)),
+        ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT)),
+        ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT + confine.BIND)),
         ("network", filters.network_program()),
     )
     lengths = {len(program) // 8: role for role, program in programs}
@@ -220,17 +224,20 @@ def _uplink(folder: Path, debian: Path) -> Used:
 
 
 def _sockets(folder: Path, debian: Path) -> Used:
-    """A socket of the host that a program connects to, as nobody else than itself."""
+    """One of the host that a program connects to, one that it makes, as nobody else than itself."""
+    shared = folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
     with socket.socket(socket.AF_UNIX) as service:
-        service.bind(str(folder / "service"))
-        (folder / "service").chmod(0o666)
+        service.bind(str(shared / "service"))
+        (shared / "service").chmod(0o666)
         service.listen()
         bundle = Bundle(folder / "bundle", debian).args("python3", "-c", SOCKETS)
         bundle.document["process"]["user"] = {"uid": 7, "gid": 8}
         bundle.document["mounts"].append(
-            {"destination": "/service", "source": str(folder / "service"), "options": ["bind"]}
+            {"destination": "/shared", "source": str(shared), "options": ["bind"]}
         )
-        return _traced(folder, bundle.command())
+        return _traced(folder, bundle.command(flags=["--host-uds=all"]))
 
 
 def _requests(folder: Path, debian: Path) -> Used:

@@ -115,6 +115,8 @@ class Attachment(FileSystem, ABC):
     lingering: Lingering | None
     owners: Owners | None
     pace: Pace
+    binds: bool
+    """The Gofer has not said yet that programs make no sockets of the host here."""
 
     @abstractmethod
     def take_out(self, inode: GoferInode) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOFID, NOOPEN, OPENED_DONATED
 from gofer.p9.extensions import (
+    Rbindx,
     Rcreatex,
     Rlinkx,
     Rmakex,
     Rwalkx,
+    Tbindx,
     Tcreatex,
     Tlinkx,
     Tmakex,
@@ -24,10 +26,11 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from sentry.abi.inotify import IN_CREATE
-from sentry.errors import EINVAL, EXDEV
+from sentry.errors import EINVAL, EOPNOTSUPP, EXDEV, Errno
 from sentry.fs.gofer import behind
 from sentry.fs.gofer.changes import OwnChange, made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache
+from sentry.fs.gofer.host_socket import GoferSocket, Served
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
@@ -162,6 +165,41 @@ class GoferDirectory(DirectoryCache):
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
         return self._make(name, b"", mode, owner)
+
+    def bind(self, name: bytes, kind: int, mode: int, owner: Owner) -> Inode:
+        """Where the host may connect to programs, which the Gofer decides, one of its sockets."""
+        if not self.fs.binds:
+            return self.mknod(name, mode, 0, owner)
+        session, key = self.fs.session, (self, Tbindx, name)
+        asked: Asked | None = kept(key)
+        if asked is None:
+            self.fs.handles.budget.check_host_descriptor()
+            fid, bound = self.directory_fid(), session.new_fid()
+            request = Tbindx(fid, bound, name, kind, mode, owner.uid, owner.gid)
+            own = self.changing(made(mode), name)
+            try:
+                pending = session.send(request)
+            except BaseException:
+                own.failed()
+                raise
+            asked = Asked(pending, (own, None, bound), lambda _: session.clunk(bound))
+        bound = asked.extra[2]
+        try:
+            with Change(session, asked, key):
+                reply = expect(asked.pending.result(), Rbindx)
+                inode = self.fs.inode_of(reply.block, self, name)
+                self.added(name, inode)
+        except EOPNOTSUPP:
+            session.free_fid(bound)
+            self.fs.binds = False
+            return self.mknod(name, mode, 0, owner)
+        except Errno:
+            session.free_fid(bound)
+            raise
+        served = Served(session, bound, asked.pending.take_fd())
+        if isinstance(inode, GoferSocket):
+            inode.served = served
+        return inode
 
     def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
         inode = self._make(name, target, modes.S_IFLNK | 0o777, owner)

@@ -113,6 +113,7 @@ class GoferFileSystem(Attachment):
             raise EPROTO("the server does not know the extensions that a file system needs")
         self.session = session
         self.exclusive = options.exclusive
+        self.binds = not options.exclusive
         self.read_only = options.read_only
         self.windows = options.windows
         self.handles = HandleCache() if options.handles is None else options.handles

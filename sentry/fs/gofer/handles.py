@@ -247,8 +247,8 @@ class HandleCache:
         """Of those without, which cost the Gofer a descriptor."""
         self.open = 0
         self.bare = 0
-        self._budget = budget if budget is not None else Budget()
-        self._budget.idle_files = self
+        self.budget = budget if budget is not None else Budget()
+        self.budget.idle_files = self
         self._idle: dict[Handle, None] = {}
 
     def __len__(self) -> int:
@@ -268,7 +268,7 @@ class HandleCache:
 
     def _beyond(self, more: int) -> int:
         """How many there would be too many if there were so many more."""
-        return max(self.open + more - self.limit, more - self._budget.host_room)
+        return max(self.open + more - self.limit, more - self.budget.host_room)
 
     def check(self, caller: Caller) -> None:
         """One more without a descriptor. Raises: ENFILE."""
@@ -280,14 +280,14 @@ class HandleCache:
         """A handle was made."""
         if handle.fd >= 0:
             self.open += 1
-            self._budget.host_descriptors += 1
+            self.budget.host_descriptors += 1
         else:
             self.bare += 1
 
     def hold(self, count: int) -> None:
         """So many descriptors more, or fewer, that are of no handle yet."""
         self.open += count
-        self._budget.host_descriptors += count
+        self.budget.host_descriptors += count
 
     def use(self, handle: Handle) -> None:
         """One more open file needs it."""
@@ -305,14 +305,14 @@ class HandleCache:
         self._idle.pop(handle, None)
         if handle.fd >= 0:
             self.open -= 1
-            self._budget.host_descriptors -= 1
-            self._budget.closing += 1
+            self.budget.host_descriptors -= 1
+            self.budget.closing += 1
         else:
             self.bare -= 1
         handle.close(self._closed)
 
     def _closed(self) -> None:
-        self._budget.closing -= 1
+        self.budget.closing -= 1
 
     def evict(self, count: int) -> None:
         """Close the handles that have been idle longest."""

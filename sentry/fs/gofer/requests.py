@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, NOTAG, OPENED_DONATED
 from gofer.p9.extensions import (
+    Rbindx,
     Rconnectx,
     Rcreatex,
     Rdupx,
@@ -188,7 +189,7 @@ class Requests:
 
 
 _OPENING = (Rwalkx, Rcreatex)
-_GIVING = (Rconnectx, Rdupx, Rfifox, Rjournalx, Rnotifyx, Rsparex)
+_GIVING = (Rbindx, Rconnectx, Rdupx, Rfifox, Rjournalx, Rnotifyx, Rsparex)
 
 
 def _donates(reply: Message) -> bool:
