@@ -126,6 +126,26 @@ def test_docker_is_told_that_memory_ran_out(docker: Host) -> None:
     assert said.splitlines() == ["137", "137 true", "eater"]
 
 
+def test_docker_that_looks_late_is_told_that_memory_ran_out(docker: Host) -> None:
+    """Its shim is stopped over the end of the container: systemd takes an empty scope away."""
+    said = docker.ok("""
+        id=$(docker run -d --name=late --runtime=runsc -m 64m localhost/bb \\
+            sh -c 'until [ -e /go ]; do sleep 1; done; exec tail /dev/zero')
+        trap 'docker rm -f late >&2' EXIT
+        pid=$(docker inspect -f '{{.State.Pid}}' late)
+        shim=$(pgrep -f "containerd-shim.*$id")
+        docker exec late touch /go
+        kill -STOP $shim
+        until grep -q 'State:.Z' /proc/$pid/status; do :; done
+        grep populated /sys/fs/cgroup/system.slice/docker-$id.scope/cgroup.events
+        kill -CONT $shim
+        docker wait late
+        docker inspect -f '{{.State.OOMKilled}}' late
+    """)
+
+    assert said.splitlines() == ["populated 1", "137", "true"]
+
+
 def test_docker_puts_its_profile_on_all_that_carries_a_container(docker: Host) -> None:
     said = docker.ok("""
         run="docker run -d --name=confined --runtime=runsc -m 64m -v /root:/mnt"
