@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.poll import (
@@ -71,8 +71,8 @@ from sentry.wait.again import Keeping, kept
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.net.stack import Stack
-    from sentry.net.unix_served import Listener, Receiver
     from sentry.vfs.dentry import Location
 
 NAMES: Final = 0x100000
@@ -85,6 +85,16 @@ PASSING: Final = frozenset({SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC})
 
 _MADE_IN_VAIN: Final = "made in vain"
 """Key of a call that made a name for a socket which has one already."""
+
+
+class Served(Protocol):
+    """A program's socket that the host knows, too: sentry.net.unix_served."""
+
+    def listen(self, backlog: int, creds: Credentials) -> None: ...
+    def accept(self, caller: Caller) -> UnixSocket: ...
+    def waits(self) -> bool: ...
+    def shut(self, how: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class UnixSocket(Socket):
@@ -134,7 +144,7 @@ class UnixSocket(Socket):
         self.pending: deque[UnixSocket] = deque()
         """Connections that wait for accept."""
         self._released = False
-        self.served: Listener | Receiver | None = None
+        self.served: Served | None = None
         """Who of the host may come, where its name is there, too."""
 
     def fdinfo(self) -> str:
@@ -473,7 +483,7 @@ def _connect_outside(sock: UnixSocket, caller: Caller, name: bytes, place: Any) 
     return connect(sock, caller, name, place)
 
 
-def _serve(sock: UnixSocket, caller: Caller, served: Any) -> Listener | Receiver | None:
+def _serve(sock: UnixSocket, caller: Caller, served: Any) -> Served | None:
     from sentry.net.unix_served import serve  # noqa: PLC0415  few containers have such a socket
 
     return serve(sock, caller, served)
