@@ -75,12 +75,13 @@ def symlink(conn: Connection, msg: Tsymlink) -> Rsymlink:
 def makex(conn: Connection, msg: Tmakex) -> Rmakex:
     fid = conn.fids.get(msg.fid)
     owner = (msg.mode, msg.uid, msg.gid)
-    return Rmakex(_make(conn, fid.node, msg.name, msg.target, owner))
+    return Rmakex(_make(conn, fid.node, msg.name, msg.target, owner, msg.time_ns))
 
 
 def _make(
-    conn: Connection, parent: Node, name: bytes, target: bytes, owner: tuple[int, int, int]
-) -> bytes:
+    conn: Connection, parent: Node, name: bytes, target: bytes, owner: tuple[int, int, int],
+    time_ns: int = 0,
+) -> bytes:  # fmt: skip
     """Make anything that is not opened; the attributes it has then."""
     check_name(name)
     require_writable(parent)
@@ -97,7 +98,7 @@ def _make(
         os.symlink(target, name, dir_fd=parent_fd)
     else:
         os.mknod(name, fmt | mode & 0o777, dir_fd=parent_fd)
-    return adopt_owner(parent_fd, name, fmt, owner, conn.shared.uid)
+    return adopt_owner(parent_fd, name, fmt, owner, conn.shared.uid, time_ns)
 
 
 @handles(Treadlink)

@@ -18,6 +18,8 @@ from gofer.p9.messages import Rlcreate, Rlopen, Tlcreate, Tlopen
 from gofer.replies import Donation, handles
 
 _ATTEMPTS = 16
+_BOTH_TIMES = 0b1111
+"""For `gofer_utimens`: to the values given."""
 
 
 @handles(Tlopen)
@@ -155,9 +157,10 @@ def _attributes(fd: int) -> bytes:
 
 
 def adopt_owner(
-    parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, int], maker: int
+    parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, int], maker: int, time_ns: int
 ) -> bytes:
-    """Give a directory, link or special file that was just made its owner; its attributes.
+    """Give a directory, link or special file that was just made its owner, and its times unless
+    they are 0; its attributes.
 
     Between its making and this open somebody on the host may have put another file there: only
     what belongs to `maker`, this process's user, and has no second name is given away.
@@ -173,6 +176,9 @@ def adopt_owner(
         if fmt != stat.S_IFDIR and made.nlink != 1:
             raise error(errno.ESTALE)
         # A link has no mode, and mknod and mkdir have set the lower bits already.
-        return set_owner(fd, block, (0 if fmt == stat.S_IFLNK else mode, uid, gid))
+        block = set_owner(fd, block, (0 if fmt == stat.S_IFLNK else mode, uid, gid))
+        if time_ns > 0:
+            check(lib.gofer_utimens(fd, time_ns, time_ns, _BOTH_TIMES))
+        return _attributes(fd) if time_ns > 0 else block
     finally:
         os.close(fd)

@@ -66,7 +66,10 @@ class Rcreatex(Message):
 
 @message(204)
 class Tmakex(Message):
-    """mkdir, mknod (fifo, socket, regular file) or symlink, by the type in `mode`."""
+    """mkdir, mknod (fifo, socket, regular file) or symlink, by the type in `mode`.
+
+    `time_ns`: when it was made, for a record that comes later; 0: now.
+    """
 
     fid: U32
     name: Str
@@ -74,6 +77,7 @@ class Tmakex(Message):
     mode: U32
     uid: U32
     gid: U32
+    time_ns: I64
 
 
 @message(205)

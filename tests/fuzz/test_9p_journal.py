@@ -153,7 +153,7 @@ class Names:
             case "mkdir" | "symlink":
                 mode = stat.S_IFDIR | 0o750 if kind == "mkdir" else stat.S_IFLNK | 0o777
                 target = b"" if kind == "mkdir" else name
-                return [Tmakex(which, next(self.fresh), target, mode, 5, 6)]
+                return [Tmakex(which, next(self.fresh), target, mode, 5, 6, 0)]
             case "spare":
                 self.next_fid += 1
                 owned = c.SETATTR_MODE | c.SETATTR_UID | c.SETATTR_GID
@@ -250,8 +250,8 @@ def test_journal_that_changes_while_it_is_read_hurts_nobody(tmp_path: Path, seco
 def scribble(memory: mmap.mmap, place: mmap.mmap) -> None:
     """Until it is killed. Both records are as long, so that half of each may look like one."""
     writer = JournalWriter(memoryview(memory))
-    make = Tmakex(0, b"n", b"", 0o40755, 0, 0).encode(c.NOTAG)
-    link = Tmakex(0, b"m", b"", 0o10644, 1, 1).encode(c.NOTAG)
+    make = Tmakex(0, b"n", b"", 0o40755, 0, 0, 0).encode(c.NOTAG)
+    link = Tmakex(0, b"m", b"", 0o10644, 1, 1, 0).encode(c.NOTAG)
     while True:
         for frame in (make, link):
             writer.position = writer.executed = int.from_bytes(place[:], "little")

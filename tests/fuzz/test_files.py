@@ -70,6 +70,18 @@ def grow(root: Path) -> None:
     os.utime(root / "d" / "f", (1, 2))
 
 
+def warm(files: Files) -> None:
+    """Make one of each kind: the host is asked for the first one."""
+    made = (("mkdir", 0o700), ("symlink", b""), ("mknod", stat.S_IFIFO), ("mknod", stat.S_IFSOCK))
+    for number, (call, what) in enumerate(made):
+        name = b"w%d" % number
+        if call == "symlink":
+            files.ok(call, b"text", name)
+        else:
+            files.ok(call, name, what, 0)
+        files.ok("unlinkat", AT_FDCWD, name, AT_REMOVEDIR if call == "mkdir" else 0)
+
+
 class Actor:
     """A process with three files."""
 
@@ -145,13 +157,8 @@ class Actor:
 
     def _same(self, one: bytes, other: bytes) -> object:
         """Whether two names are one file."""
-        found = []
-        for path in (one, other):
-            buffer = self.files.program.buffer(STAT.size)
-            if self.call("newfstatat", AT_FDCWD, path, buffer, AT_SYMLINK_NOFOLLOW):
-                return None
-            found.append(STAT.unpack(self.files.program.read(buffer, STAT.size)).st_ino)
-        return found[0] == found[1]
+        found = [self._number(AT_FDCWD, path) for path in (one, other)]
+        return min(found) > 0 and found[0] == found[1]
 
     def _list(self, path: bytes) -> object:
         fd = self.files.open(path, O_RDONLY | O_DIRECTORY)
@@ -170,6 +177,29 @@ class Actor:
             found.append((raw[19:size].split(b"\0")[0], kind))
             raw = raw[size:]
         return got, sorted(found)
+
+    def _numbers(self, path: bytes) -> object:
+        """Whether a listing has the inode numbers that stat(2) tells."""
+        fd = self.files.open(path, O_RDONLY | O_DIRECTORY)
+        if fd < 0:
+            return fd
+        buffer, same = self.files.program.buffer(8 * PAGE), True
+        while (got := self.call("getdents64", fd, buffer, 8 * PAGE)) > 0:
+            raw = self.files.program.read(buffer, got)
+            while raw:
+                number, _, size = struct.unpack_from("<QqH", raw)
+                name = raw[19:size].split(b"\0")[0]
+                same = same and name == b".." or self._number(fd, name) == number
+                raw = raw[size:]
+        self.call("close", fd)
+        return got, same
+
+    def _number(self, at: int, path: bytes) -> int:
+        buffer = self.files.program.buffer(STAT.size)
+        failed = self.call("newfstatat", at, path, buffer, AT_SYMLINK_NOFOLLOW)
+        if failed:
+            return int(failed)
+        return int(STAT.unpack(self.files.program.read(buffer, STAT.size)).st_ino)
 
     def _list_again(self, slot: int) -> object:
         """By a descriptor, all of it. What its position is then depends on the file system."""
@@ -235,6 +265,7 @@ CALLS = st.one_of(
     _step("fstat", SLOTS),
     _step("stat", PATHS, NOFOLLOW),
     _step("same", PATHS, PATHS),
+    _step("numbers", PATHS),
     _step("list", PATHS),
     _step("list_again", SLOTS),
     _step("text", "readlink", PATHS),
@@ -306,9 +337,11 @@ def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]])
     make = FILE_SYSTEMS[kind]
     with ExitStack() as ends:
         first = Files(NativeProgram(roots[0], ends))
+        warm(first)
         linux = [Actor(first), Actor(first.sibling(USER, USER))]
         world = ends.enter_context(World(lambda world: make(world, roots[1])))
         program = Files(world.program())
+        warm(program)
         here = [Actor(program), Actor(program.sibling(USER, USER))]
         for number, (who, step) in enumerate(steps):
             wanted = linux[who].run(*step)

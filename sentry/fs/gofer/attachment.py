@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.vfs.interface import FileSystem
 
 if TYPE_CHECKING:
+    from gofer.p9.attributes import Attributes
     from sentry.fs.gofer.changes import HostChanges
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers
@@ -42,6 +43,11 @@ class DirectoryFids:
             del self._order[directory]
             fid, directory.fid = directory.fid, -1
             directory.fs.session.clunk(fid)
+
+    def give_all_back(self) -> None:
+        """Some may never have been bound."""
+        while self._order:
+            self.give_back(next(iter(self._order)))
 
     def used(self, directory: DirectoryCache) -> None:
         """Move it to the end; roots and removed directories are not in the order."""
@@ -110,6 +116,8 @@ class Attachment(FileSystem, ABC):
     io: HostIO | None
     fids: DirectoryFids
     numbering: Numbering
+    samples: dict[int, Attributes]
+    """What the host makes of each kind (S_IFMT bits)."""
     changes: HostChanges | None
     journal: Journal | None
     lingering: Lingering | None

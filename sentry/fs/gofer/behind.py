@@ -10,31 +10,42 @@ Fids are got first, and `Journal.open` asked then: what that sends has to be ans
 from __future__ import annotations
 
 from stat import S_IFREG
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes as WireAttributes
-from gofer.p9.constants import NOOPEN
+from gofer.p9.constants import AT_REMOVEDIR, NOOPEN
 from gofer.p9.extensions import Tlinkx, Trenamex, Tsetattrx, Twalkx
 from gofer.p9.messages import Tclunk, Tunlinkat
+from sentry.abi.fcntl import RENAME_EXCHANGE
 from sentry.errors import EIO
+from sentry.fs.gofer.directory_cache import DirectoryCache
+from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 
 if TYPE_CHECKING:
     from gofer.p9.codec import Message
     from sentry.fs.gofer.directory import GoferDirectory
-    from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.journal import Journal
     from sentry.vfs.interface import Inode, Owner
 
 _OWNED = c.SETATTR_MODE | c.SETATTR_UID | c.SETATTR_GID | c.SETATTR_BORN
 
 
-def _journal_of(directory: GoferDirectory) -> Journal | None:
+LINKS_MAX: Final = 30_000
+"""Names or directories beyond which one asks: EMLINK begins at 32,000 (f2fs)."""
+
+
+def journal_of(directory: GoferDirectory) -> Journal | None:
     """The journal, if something could be recorded of a directory."""
     fs = directory.fs
     return fs.journal if fs.journal is not None and fs.is_own_device(directory) else None
+
+
+def _is_empty(child: Inode) -> bool:
+    """For sure."""
+    return isinstance(child, DirectoryCache) and child.listing is not None and not child.listing
 
 
 def create(
@@ -42,20 +53,20 @@ def create(
 ) -> GoferRegular | None:
     """A spare gets owner, mode and name. Not with set-id bits: writes before the record is done
     would not drop them; nor for an owner whom the host may refuse."""
-    journal = _journal_of(directory)
+    journal = journal_of(directory)
     if journal is None or mode & 0o6000:
         return None
     fid = directory.directory_fid()
-    spare = journal.spare() if journal.open else None
+    spare = journal.spares.take() if journal.open else None
     if spare is None:
         return None
     if not journal.accepts(owner.uid, owner.gid):
-        journal.give_back(spare)
+        journal.spares.give_back(spare)
         return None
     now = directory.fs.now_ns()
     owned = Tsetattrx(spare.fid, b"", _OWNED, mode, owner.uid, owner.gid, 0, now, now)
     if not journal.record(owned, Tlinkx(spare.fid, b"", fid, name), Tclunk(spare.fid)):
-        journal.give_back(spare)
+        journal.spares.give_back(spare)
         return None
     directory.fs.session.free_fid(spare.fid)
     made = WireAttributes.unpack(spare.block)
@@ -73,9 +84,9 @@ def create(
 
 
 def unlink(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
-    """Of a file."""
-    journal = _journal_of(directory)
-    if journal is None or not isinstance(child, GoferRegular):
+    """Of anything but a directory."""
+    journal = journal_of(directory)
+    if journal is None or not isinstance(child, GoferInode):
         return False
     fid = directory.directory_fid()
     if not journal.open:
@@ -83,33 +94,52 @@ def unlink(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
     return _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, 0))
 
 
+def rmdir(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
+    """Of one that is certainly empty."""
+    journal = journal_of(directory)
+    if journal is None or not isinstance(child, DirectoryCache) or not _is_empty(child):
+        return False
+    fid = directory.directory_fid()
+    if not journal.open:
+        return False
+    return _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, AT_REMOVEDIR))
+
+
 def rename(
     directory: GoferDirectory, names: tuple[bytes, bytes], new_dir: GoferDirectory,
     inodes: tuple[GoferInode, Inode | None], flags: int,
 ) -> bool:  # fmt: skip
-    """Of a file, onto no name or that of another one."""
-    journal = _journal_of(directory)
+    """Onto no name or one that is known, a directory only if it is certainly empty."""
+    journal = journal_of(directory)
     (name, new_name), (child, other) = names, inodes
-    if journal is None or flags or not isinstance(child, GoferRegular) or other is child:
+    if journal is None or other is child or not new_dir.fs.is_own_device(new_dir):
         return False
-    if not new_dir.fs.is_own_device(new_dir) or not new_dir.knows(new_name):
+    if not (new_dir.fs.is_own_device(child) and new_dir.knows(new_name)):
         return False
-    if other is not None and not isinstance(other, GoferRegular):
+    exchanged = flags == RENAME_EXCHANGE
+    if other is None:
+        if exchanged:
+            return False
+    elif not isinstance(other, GoferInode):
+        return False
+    elif other.is_dir and not exchanged and not _is_empty(other):
+        return False
+    if child.is_dir and new_dir.attributes.nlink >= LINKS_MAX:
         return False
     fid, to = directory.directory_fid(), new_dir.directory_fid()
     if not journal.open:
         return False
-    request = Trenamex(fid, name, to, new_name, 0)
-    return _lose(new_dir, journal, (to, new_name, other), request)
+    request = Trenamex(fid, name, to, new_name, flags)
+    return _lose(new_dir, journal, (to, new_name, None if exchanged else other), request)
 
 
 def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
-    """Of a file whose attributes are known."""
-    journal = _journal_of(directory)
-    if journal is None or not isinstance(target, GoferRegular) or target.gone:
+    """Of something whose attributes are known."""
+    journal = journal_of(directory)
+    if journal is None or target.gone or not directory.fs.is_own_device(target):
         return False
     known = target.known_attributes()
-    if known is None or not directory.fs.is_own_device(target):
+    if known is None or known.nlink >= LINKS_MAX:
         return False
     to = directory.directory_fid()
     fid, old = target.reach()
@@ -117,21 +147,23 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
         return False
     target.take(known._replace(nlink=known.nlink + 1))
     target.changed()
-    target.recorded(journal)
+    if isinstance(target, GoferRegular):
+        target.recorded(journal)
     return True
 
 
 def _lose(
-    directory: GoferDirectory, journal: Journal, what: tuple[int, bytes, GoferRegular | None],
+    directory: GoferDirectory, journal: Journal, what: tuple[int, bytes, GoferInode | None],
     request: Message,
 ) -> bool:  # fmt: skip
-    """Record what takes a name from a file, which keeps a fid if it is open."""
+    """Record what takes a name from a file, which keeps a fid if it is open. Of a directory nobody
+    knows who is in it."""
     fid, name, child = what
     if child is None:
         return journal.record(request)
-    if child.known_attributes() is None:  # is it its last one?
+    if not child.is_dir and child.known_attributes() is None:  # is it its last one?
         return False
-    if child.fid >= 0 or not child.in_use:
+    if child.fid >= 0 or not (child.is_dir or (isinstance(child, GoferRegular) and child.in_use)):
         done = journal.record(request)
     else:
         bound = directory.fs.session.new_fid()
@@ -140,6 +172,6 @@ def _lose(
             child.fid = bound
         else:
             directory.fs.session.free_fid(bound)
-    if done:
+    if done and isinstance(child, GoferRegular):
         child.recorded(journal)
     return done

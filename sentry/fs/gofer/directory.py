@@ -27,7 +27,7 @@ from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from sentry.abi.inotify import IN_CREATE
 from sentry.errors import EINVAL, EOPNOTSUPP, EXDEV, Errno
-from sentry.fs.gofer import behind
+from sentry.fs.gofer import behind, behind_made
 from sentry.fs.gofer.changes import OwnChange, made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.host_socket import GoferSocket, Served
@@ -207,11 +207,22 @@ class GoferDirectory(DirectoryCache):
         return inode
 
     def _make(self, name: bytes, target: bytes, mode: int, owner: Owner) -> GoferInode:
+        journal = self.fs.journal
+        if journal is not None and kept((self, made(mode), name)) is None:
+            found = behind_made.make(self, name, target, mode, owner)
+            if found is not None:
+                self.added(name, found)
+                return found
         fid = self.directory_fid()
-        request = Tmakex(fid, name, target, mode, owner.uid, owner.gid)
+        request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, 0)
         with self._change(made(mode), name, request) as asked:
-            inode = self.fs.inode_of(expect(asked.pending.result(), Rmakex).block, self, name)
+            block = expect(asked.pending.result(), Rmakex).block
+            inode = self.fs.inode_of(block, self, name)
             self.added(name, inode)
+        if journal is not None and self.fs.is_own_device(self):
+            journal.accepted(owner.uid, owner.gid)
+            if len(target) <= behind_made.SHORT:
+                self.fs.samples.setdefault(inode.kind, WireAttributes.unpack(block))
         return inode
 
     def link(self, name: bytes, target: Inode) -> None:
@@ -237,6 +248,11 @@ class GoferDirectory(DirectoryCache):
         self._remove(name, child, 0)
 
     def rmdir(self, name: bytes, child: Inode) -> None:
+        if kept((self, removed(child.mode), name)) is None and behind.rmdir(self, name, child):
+            self.removed(name)
+            assert isinstance(child, GoferInode)
+            child.lost_name()
+            return
         self._remove(name, child, AT_REMOVEDIR)
 
     def _remove(self, name: bytes, child: Inode, flags: int) -> None:

@@ -73,8 +73,10 @@ class DirectoryCache(WatchedDirectory):
         key = last, NOFID
         asked: Asked | None = kept(key)
         if asked is None:
-            bound = session.new_fid()
             names = [directory.name for directory in chain]
+            if last.is_unmade and self._walk_behind(at.fid, last, names):
+                return last
+            bound = session.new_fid()
             asked = Asked(session.send(Twalkx(at.fid, bound, NOOPEN, 0, names)), bound)
         session.complete(asked, key)
         bound = asked.extra
@@ -93,6 +95,19 @@ class DirectoryCache(WatchedDirectory):
             last.fid = bound
             self.fs.fids.bound(last)
         return last
+
+    def _walk_behind(self, fid: int, last: DirectoryCache, names: list[bytes]) -> bool:
+        """Whether a record gives it its fid."""
+        journal, session = self.fs.journal, self.fs.session
+        if journal is None or not journal.open:
+            return False
+        bound = session.new_fid()
+        if not journal.record(Twalkx(fid, bound, NOOPEN, 0, names)):
+            session.free_fid(bound)
+            return False
+        last.fid = bound
+        self.fs.fids.bound(last)
+        return True
 
     # --- what is known of the names
 

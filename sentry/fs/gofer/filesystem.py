@@ -133,6 +133,7 @@ class GoferFileSystem(Attachment):
         attached = attached or _attach_now(session, attachment, behind is not None)
         fid, wire, kind, ring = attached
         self.numbering = Numbering(wire.dev)
+        self.samples = {}
         self._storage = wire.dev, storage_of(kind)
         heard = not options.exclusive and kind in COHERENT
         self.changes = options.changes if heard else None
@@ -142,8 +143,8 @@ class GoferFileSystem(Attachment):
         self._root.fid = fid
         self.journal = None
         if ring >= 0 and behind is not None and kind in COHERENT:
-            self.journal = Journal(session, fid, mapped(ring), behind, self.handles)
-            self.journal.on_refusal(self.distrust)
+            root = fid, wire.dev
+            self.journal = Journal(session, root, mapped(ring), behind, self.handles, self)
         else:
             close_quietly(ring)
         if isinstance(self._root, GoferFifo):
@@ -192,8 +193,25 @@ class GoferFileSystem(Attachment):
         if self.journal is not None:
             self.journal.tell_refused()
 
+    def arrived(self, inode: GoferInode, ino: int) -> None:
+        """The host has made it, with this number."""
+        self.take_out(inode)
+        inode.key = inode.key[0], ino
+        self.numbering.settle(inode.ino, 0 if inode.gone else ino)
+        if not inode.gone:
+            self._inodes[inode.key] = ref(inode)
+
+    def unmade(self, inode: GoferInode) -> None:
+        """The host has not made it: it was removed before, or refused."""
+        self.numbering.settle(inode.ino, 0)
+        if not inode.gone:
+            inode.gone = True
+            inode.take(inode.attributes._replace(nlink=0))
+            self.forget_inode(inode)
+
     def distrust(self) -> None:
         """What is known may not be what the host has: ask for all of it anew."""
+        self.fids.give_all_back()
         for inode in [found() for found in self._inodes.values()]:
             if inode is not None:
                 inode.fresh = False
@@ -268,6 +286,8 @@ class GoferFileSystem(Attachment):
     def forget_inode(self, inode: GoferInode) -> None:
         """Its last name is gone: the number may come back as another file."""
         self.take_out(inode)
+        if self.is_own_device(inode):
+            self.numbering.forget(inode.key[1])
         if isinstance(inode, DirectoryCache):
             if inode.trust is not None and self.changes is not None:
                 self.changes.forget(inode.trust)

@@ -28,7 +28,7 @@ from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
-from sentry.fs.gofer.wire import from_wire
+from sentry.fs.gofer.wire import FIRST_TOLD, from_wire
 from sentry.platform.host_io import host_error
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 from sentry.wait.again import kept
@@ -76,6 +76,11 @@ class GoferInode(Inode):
         self.fs.take_out(self)
         if self.fid >= 0:
             self.fs.session.clunk(self.fid)
+
+    @property
+    def is_unmade(self) -> bool:
+        """The host is not known to have it."""
+        return self.key[1] >= FIRST_TOLD
 
     # --- how it is reached
 

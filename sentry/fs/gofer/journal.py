@@ -4,7 +4,8 @@ Records are in one order with the messages of the session: the Gofer does what t
 before it answers, so an answer is never older than a record that was there when it was asked for.
 An answer that was asked for before is: so nothing is recorded while others wait for one (`open`).
 
-`Spare`: a new file that has no name yet, which the Gofer has made in advance.
+What records make has no number of the host's until they are done (`made`): it is told before any
+answer that may show it, since a message takes a Tdrainx before it where something is to be made.
 """
 
 from __future__ import annotations
@@ -12,79 +13,82 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Protocol
 
-from gofer.p9.attributes import Attributes
 from gofer.p9.constants import NOTAG
-from gofer.p9.extensions import Rdrainx, Rsparex, Tdrainx, Tsparex
+from gofer.p9.extensions import Rdrainx, Tdrainx, Tsparex
 from gofer.p9.fields import ProtocolError
 from gofer.p9.journal import JournalFull, JournalWriter
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
 from sentry.errors import EIO, EPROTO, Errno
-from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect
+from sentry.fs.gofer.spares import Spares
 from sentry.platform.host_io import host_error
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gofer.p9.codec import Message
     from sentry.fs.gofer.handles import HandleCache, Timers
+    from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.requests import Pending
     from sentry.fs.gofer.session import Session
 
-SPARES: Final = 32
 OWNERS: Final = 1024
 """Of which it is known that the host takes them."""
 DELAY_NS: Final = 1_000_000_000
 """From the first record to the drain."""
 LARGEST: Final = 1 << 24
 _FAILURE: Final = struct.Struct("<QI")
+_MADE: Final = struct.Struct("<QQQ")
 
 
-class Spare(NamedTuple):
-    """A regular file without a name."""
+class Behind(Protocol):
+    """Whose records they are."""
 
-    fid: int
-    fd: int
-    """To read and write."""
-    block: bytes
-    """Its attributes."""
+    def arrived(self, inode: GoferInode, ino: int) -> None:
+        """The host has made it, with this number."""
+
+    def unmade(self, inode: GoferInode) -> None:
+        """The host has not made it: it was removed before, or refused."""
+
+    def distrust(self) -> None:
+        """What was recorded is not what the host has."""
 
 
 class Journal:
-    """That of one session, for the attachment whose root `fid` is."""
+    """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_asked", "_draining", "_fid", "_handles", "_memory", "_owners", "_refused",
-        "_session", "_spares", "_timers", "_untrusted", "_writer", "makes_spares",
+        "_armed", "_behind", "_covered", "_dev", "_draining", "_makes", "_memory", "_owners",
+        "_refused", "_session", "_timers", "_writer", "spares",
     )  # fmt: skip
 
     def __init__(
-        self, session: Session, fid: int, memory: mmap.mmap, timers: Timers, handles: HandleCache
-    ) -> None:
+        self, session: Session, root: tuple[int, int], memory: mmap.mmap, timers: Timers,
+        handles: HandleCache, behind: Behind,
+    ) -> None:  # fmt: skip
+        """`root`: its fid and its device."""
         self._session = session
-        self._fid = fid
+        fid, self._dev = root
         self._memory = memory
         self._writer = JournalWriter(memoryview(memory))
         self._timers = timers
-        self._handles = handles
-        self._spares: list[Spare] = []
-        self._asked = 0
-        """Spares that are on their way."""
-        self.makes_spares = True
-        self._armed = self._draining = False
+        self._behind = behind
+        self.spares = Spares(session, fid, handles, self.accepted)
+        self._armed = False
+        self._draining = 0
+        """Tdrainx under way."""
+        self._covered = 0
+        """What begins before this is done before the last of them is answered."""
         self._refused: int = 0
         """The first errno that nobody has been told of."""
-        self._untrusted: Callable[[], None] = _nothing
         self._owners: set[tuple[int, int]] = set()
-
-    def on_refusal(self, untrusted: Callable[[], None]) -> None:
-        """Call this when what was recorded is not what the host has."""
-        self._untrusted = untrusted
+        self._makes: dict[int, GoferInode] = {}
+        """What is to be made, by where the record begins."""
+        session.recorder = self
 
     # --- owners
 
@@ -119,7 +123,7 @@ class Journal:
 
     @property
     def _others(self) -> int:
-        return self._session.unanswered - self._asked - self._draining
+        return self._session.unanswered - self.spares.asked - self._draining
 
     def record(self, *requests: Message) -> bool:
         """All of them, or none where there is no room: then messages have to do."""
@@ -138,6 +142,10 @@ class Journal:
             self._timers.call_at(self._timers.now_ns() + DELAY_NS, self._due)
         return True
 
+    def made(self, position: int, inode: GoferInode) -> None:
+        """The record that begins there makes this."""
+        self._makes[position] = inode
+
     def _due(self) -> None:
         self._armed = False
         if not self.reached(self.position):
@@ -145,17 +153,35 @@ class Journal:
 
     def _drain(self) -> None:
         """Have it done, without waiting."""
-        if self._draining or self._session.dead:
-            return
-        try:
-            asked = self._session.send(Tdrainx())
-        except EIO:
-            return
-        self._draining = True
-        self._session.tell(asked, partial(self._drained, asked))
+        if not self._draining:
+            self._have_done()
+
+    def _have_done(self) -> None:
+        with suppress(EIO):
+            self._session.tell(self._ask(), _nothing)
+
+    def _ask(self) -> Pending:
+        asked = self._session.send(Tdrainx())
+        self._draining += 1
+        asked.heard = partial(self._drained, asked)
+        return asked
+
+    def takes(self, request: Message) -> bool:
+        """Whether it is recorded, in place of a message whose answer nobody waits for."""
+        if self._others or self._session.dead or self._memory.closed:
+            return False
+        return self.record(request)
+
+    def before(self, request: Message) -> None:
+        """A message is about to be sent."""
+        if isinstance(request, Tdrainx):
+            self._covered = self.position
+        elif self._makes and next(reversed(self._makes)) >= self._covered:
+            if not isinstance(request, Tsparex):
+                self._have_done()
 
     def _drained(self, asked: Pending) -> None:
-        self._draining = False
+        self._draining -= 1
         try:
             self._take(expect(asked.result(), Rdrainx))
         except Errno:
@@ -170,17 +196,36 @@ class Journal:
         except ProtocolError:
             self._session.fail()
             return
+        self._take_made(reply)
         if len(reply.failures) >= _FAILURE.size:
             number = _FAILURE.unpack_from(reply.failures)[1]
             self._refused = self._refused or number
-            self._untrusted()
+            self._behind.distrust()
+
+    def _take_made(self, reply: Rdrainx) -> None:
+        whole = len(reply.made) - len(reply.made) % _MADE.size
+        made = {at: (dev, ino) for at, dev, ino in _MADE.iter_unpack(reply.made[:whole])}
+        makes = self._makes
+        while makes and (position := next(iter(makes))) < self._writer.executed:
+            inode = makes.pop(position)
+            dev, ino = made.pop(position, (self._dev, 0))
+            if dev != self._dev:
+                self._session.fail()
+            elif ino:
+                self._behind.arrived(inode, ino)
+            else:
+                self._behind.unmade(inode)
+        if made or whole < len(reply.made):
+            self._session.fail()
 
     def sync(self) -> None:
         """All of it is with the host, or refused. Raises: EIO, NotNow."""
-        if not self.reached(self.position) or kept((self, Tdrainx)) is not None:
-            asked: Asked = kept((self, Tdrainx)) or Asked(self._session.send(Tdrainx()))
-            self._session.complete(asked, (self, Tdrainx))
-            self._take(expect(asked.pending.result(), Rdrainx))
+        asked: Asked | None = kept((self, Tdrainx))
+        if asked is None and self.reached(self.position):
+            return
+        asked = asked or Asked(self._ask())
+        self._session.complete(asked, (self, Tdrainx))
+        asked.pending.result()
 
     def tell_refused(self) -> None:
         """Raises: what the host has refused of all this, once."""
@@ -188,68 +233,12 @@ class Journal:
         if number:
             raise host_error(number)
 
-    # --- spares
-
-    def spare(self) -> Spare | None:
-        """One that is there."""
-        if not self._spares and self._asked:
-            self._session.drain()
-        if len(self._spares) + self._asked <= SPARES // 2 and self.makes_spares:
-            self._ask_for_spares()
-        if not self._spares:
-            return None
-        self._handles.hold(-1)
-        return self._spares.pop()
-
-    def give_back(self, spare: Spare) -> None:
-        """It was not used."""
-        self._handles.hold(1)
-        self._spares.append(spare)
-
-    def _ask_for_spares(self) -> None:
-        session = self._session
-        while len(self._spares) + self._asked < SPARES and self._handles.room():
-            fid = session.new_fid()
-            try:
-                asked = session.send(Tsparex(self._fid, fid))
-            except EIO:
-                return
-            self._asked += 1
-            self._handles.hold(1)
-            came = partial(self._came, asked, fid)
-            if asked.done:
-                came()
-            else:
-                asked.when_done(came)
-
-    def _came(self, asked: Pending, fid: int) -> None:
-        self._asked -= 1
-        fd = asked.take_fd()
-        try:
-            reply = expect(asked.result(), Rsparex)
-        except Errno:
-            self.makes_spares = False
-            self._handles.hold(-1)
-            self._session.free_fid(fid)
-            return
-        if fd < 0:
-            self._handles.hold(-1)
-            self._session.clunk(fid)
-            return
-        self._spares.append(Spare(fid, fd, reply.block))
-        made = Attributes.unpack(reply.block)
-        self.accepted(made.uid, made.gid)
-
     def close(self) -> None:
-        """Give back what was not used. What is recorded will be done, and nothing more."""
-        self.makes_spares = False
+        """What is recorded will be done, and nothing more."""
+        self._session.recorder = None
         self._writer.close()
         self._memory.close()
-        spares, self._spares = self._spares, []
-        for fid, fd, _ in spares:
-            close_quietly(fd)
-            self._handles.hold(-1)
-            self._session.clunk(fid)
+        self.spares.close()
 
 
 def mapped(ring: int) -> mmap.mmap:
@@ -268,4 +257,4 @@ def mapped(ring: int) -> mmap.mmap:
 
 
 def _nothing() -> None:
-    """Nobody trusts it."""
+    """It was heard."""

@@ -39,13 +39,15 @@ MAX_TAGS = 1024
 class Pending:
     """A request and, once it is done, what came of it."""
 
-    __slots__ = ("_abandoned", "_callback", "_fd", "_reply", "done", "lost", "request")
+    __slots__ = ("_abandoned", "_callback", "_fd", "_reply", "done", "heard", "lost", "request")
 
     def __init__(self, request: Message) -> None:
         self.request = request
         self.done = False
         self.lost = False
         """Its descriptor was sent and could not be taken."""
+        self.heard: Callable[[], object] | None = None
+        """Called first when the reply is there, whoever waits for it."""
         self._reply: Message | None = None
         self._fd = -1
         self._callback: Callable[[], object] | None = None
@@ -82,6 +84,8 @@ class Pending:
         self._reply = reply
         self._fd = fd
         self.lost = fd < 0 and reply is not None and _donates(reply)
+        if self.heard is not None:
+            self.heard()
         if self._abandoned is not None:
             self._drop()
         elif self._callback is not None:

@@ -70,6 +70,16 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
+class Recorder(Protocol):
+    """A journal, in one order with what is sent."""
+
+    def before(self, request: Message) -> None:
+        """It is about to be sent."""
+
+    def takes(self, request: Message) -> bool:
+        """Whether it is recorded instead."""
+
+
 class Session:
     """One connection. `loop` may be set later; until then only `call_now` and `send` work."""
 
@@ -92,6 +102,7 @@ class Session:
         """The last wait in place was in vain, and nothing has come since."""
         self._receiving = False
         self._clunks: list[int] = []
+        self.recorder: Recorder | None = None
         self._free_fids: list[int] = []
         self._next_fid = 0
 
@@ -135,6 +146,8 @@ class Session:
         """Give a fid back, without waiting. Never fails: with a dead session there is nothing."""
         if self._receiving:  # a finalizer in the middle of a batch of replies
             self._clunks.append(fid)
+        elif self.recorder is not None and self.recorder.takes(Tclunk(fid)):
+            self.free_fid(fid)
         elif not self.dead:
             try:
                 self.send(Tclunk(fid)).abandon()
@@ -174,6 +187,8 @@ class Session:
             self.clunk(self._clunks.pop())
         if len(self._requests) >= _DRAIN_AT:
             self.drain()
+        if self.recorder is not None:
+            self.recorder.before(request)
         pending = self._requests.submit(request)
         self.sent += 1
         self._push()

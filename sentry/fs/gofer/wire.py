@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Final
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from sentry.platform.host_io import HostStat
 from sentry.vfs.interface import Attributes
 
+FIRST_TOLD: Final = 1 << 62
+"""Hosts count their inodes from below."""
+MAX_TOLD: Final = 262_144
 Extents = Sequence[tuple[int, int, int]]
 """First id inside, first one of the host, how many."""
 OVERFLOW_ID = 65534
@@ -19,18 +23,41 @@ class Numbering:
     """Inode numbers of one attachment: the host's own on the device of its root.
 
     A tree may hold other mounts of the host, whose inode numbers overlap; the whole attachment is
-    one device inside, so theirs are mixed with the device number.
+    one device inside, so theirs are mixed with the device number. What the Sentry names before the
+    host has made it gets a number of its own, and keeps it as long as it has a name.
     """
 
-    __slots__ = ("_dev",)
+    __slots__ = ("_dev", "_next", "_told", "_unmade")
 
     def __init__(self, dev: int) -> None:
         self._dev = dev
+        self._next = FIRST_TOLD
+        self._told: dict[int, int] = {}
+        """The host's numbers → those that were told instead."""
+        self._unmade = 0
+
+    def give(self) -> int:
+        """A number for something that is to be made; 0: there are too many of such."""
+        if len(self._told) + self._unmade >= MAX_TOLD:
+            return 0
+        self._unmade += 1
+        self._next += 1
+        return self._next - 1
+
+    def settle(self, told: int, ino: int) -> None:
+        """It is made, and the host's number is this; 0: it has no name any more."""
+        self._unmade -= 1
+        if ino:
+            self._told[ino] = told
+
+    def forget(self, ino: int) -> None:
+        """What has this number at the host has lost its last name."""
+        self._told.pop(ino, None)
 
     def ino(self, dev: int, ino: int) -> int:
         """The number shown inside."""
         if dev == self._dev:
-            return ino
+            return self._told.get(ino, ino)
         return (ino ^ (dev * 0x9E3779B97F4A7C15)) & _MASK or 1
 
 

@@ -11,11 +11,11 @@ from gofer.p9.messages import Tclunk, Tunlinkat
 from gofer.vanished import without_vanished
 
 LINK = Tlinkx(7, b"", 0, b"a")
-MAKE = Tmakex(0, b"a", b"", 0o10644, 0, 0)
-MAKE_DIRECTORY = Tmakex(0, b"a", b"", 0o40755, 0, 0)
+MAKE = Tmakex(0, b"a", b"", 0o10644, 0, 0, 0)
+MAKE_DIRECTORY = Tmakex(0, b"a", b"", 0o40755, 0, 0, 0)
 REMOVE = Tunlinkat(0, b"a", 0)
 REMOVE_DIRECTORY = Tunlinkat(0, b"a", c.AT_REMOVEDIR)
-OTHER = Tmakex(0, b"b", b"", 0o40755, 0, 0)
+OTHER = Tmakex(0, b"b", b"", 0o40755, 0, 0, 0)
 
 
 def left(*requests: Message) -> list[Message]:
@@ -42,7 +42,7 @@ def test_made_and_removed_twice_is_left_out_twice() -> None:
         Trenamex(0, b"c", 1, b"a", 0),
         Tlinkx(0, b"a", 0, b"c"),
         Tlinkx(8, b"", 1, b"a"),
-        Tmakex(1, b"a", b"", 0o40755, 0, 0),
+        Tmakex(1, b"a", b"", 0o40755, 0, 0, 0),
         Twalkx(0, 9, c.NOOPEN, 0, [b"a"]),
         Twalkx(3, 0, c.NOOPEN, 0, [b"dir"]),
         Tclunk(0),

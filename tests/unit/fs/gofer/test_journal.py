@@ -16,7 +16,7 @@ import pytest
 from gofer.attachment import Attachment
 from sentry.errors import EPROTO
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
-from sentry.fs.gofer.journal import SPARES
+from sentry.fs.gofer.spares import SPARES
 from tests.unit.fs.gofer.conftest import AT_FDCWD, CountingSession, MakeWorld, World
 from tests.unit.gofer.harness import spawn
 from tests.world import World as Kernel

@@ -95,7 +95,7 @@ def test_makex_makes_directories_links_and_fifos(client: Client, tree: Path) -> 
         (b"p", stat.S_IFIFO | 0o600, b""),
         (b"s", stat.S_IFSOCK | 0o700, b""),
     ):
-        reply = client.ask(Tmakex(0, name, target, mode, 10, 20), Rmakex)
+        reply = client.ask(Tmakex(0, name, target, mode, 10, 20, 0), Rmakex)
         st = os.lstat(tree / name.decode())
         assert st.st_mode == mode and (st.st_uid, st.st_gid) == (10, 20)
         assert Attributes.unpack(reply.block).ino == st.st_ino
@@ -119,7 +119,7 @@ def test_mknod_of_a_device_is_eperm(client: Client, tree: Path, mode: int) -> No
     with pytest.raises(PermissionError):
         client.call(Tmknod(0, b"dev", mode, 1, 3, 0))
     with pytest.raises(PermissionError):
-        client.call(Tmakex(0, b"dev", b"", mode, 0, 0))
+        client.call(Tmakex(0, b"dev", b"", mode, 0, 0, 0))
     assert not (tree / "dev").exists()
 
 
@@ -217,7 +217,7 @@ def test_strange_names_are_refused_everywhere(client: Client, tree: Path, name: 
         Trenameat(0, b"file", 0, name),
         Trenamex(0, b"file", 0, name, 0),
         Tcreatex(0, c.NOFID, name, os.O_RDWR, 1, 0o644, 0, 0),
-        Tmakex(0, name, b"", stat.S_IFDIR, 0, 0),
+        Tmakex(0, name, b"", stat.S_IFDIR, 0, 0, 0),
         Tlinkx(0, b"file", 0, name),
     ]
     for request in requests:

@@ -1,0 +1,49 @@
+"""Directories, links, FIFOs and sockets that are made by records of the journal: see `behind`.
+
+The host has no inode for them yet, so what stat(2) tells is what it has made of the same kind
+before, with a number of the Sentry's (`Numbering.give`).
+"""
+
+from __future__ import annotations
+
+import stat as modes
+from typing import TYPE_CHECKING
+
+from gofer.p9.extensions import Tmakex
+from sentry.fs.gofer.behind import LINKS_MAX, journal_of
+
+if TYPE_CHECKING:
+    from sentry.fs.gofer.directory import GoferDirectory
+    from sentry.fs.gofer.inode import GoferInode
+    from sentry.vfs.interface import Owner
+
+SHORT = 59
+"""The text of a link that takes no block on any file system."""
+
+
+def make(
+    directory: GoferDirectory, name: bytes, target: bytes, mode: int, owner: Owner
+) -> GoferInode | None:
+    """Not for an owner whom the host may refuse, nor before the host has made one of the kind."""
+    journal = journal_of(directory)
+    fs = directory.fs
+    sample = fs.samples.get(modes.S_IFMT(mode))
+    if journal is None or sample is None or len(target) > SHORT:
+        return None
+    if not journal.accepts(owner.uid, owner.gid) or directory.attributes.nlink >= LINKS_MAX:
+        return None
+    fid = directory.directory_fid()
+    ino = fs.numbering.give() if journal.open else 0
+    if not ino:
+        return None
+    now, position = fs.now_ns(), journal.position
+    if not journal.record(Tmakex(fid, name, target, mode, owner.uid, owner.gid, now)):
+        fs.numbering.settle(ino, 0)
+        return None
+    shown = sample._replace(
+        mode=mode, uid=owner.uid, gid=owner.gid, ino=ino, size=len(target) or sample.size,
+        atime_ns=now, mtime_ns=now, ctime_ns=now, btime_ns=now,
+    )  # fmt: skip
+    inode = fs.inode_of(shown.pack(), directory, name)
+    journal.made(position, inode)
+    return inode

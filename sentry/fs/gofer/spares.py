@@ -1,0 +1,111 @@
+"""`Spares`: new files without a name, which the Gofer has made in advance (`Tsparex`)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gofer.p9.attributes import Attributes
+from gofer.p9.extensions import Rsparex, Tsparex
+from sentry.errors import EIO, Errno
+from sentry.fs.gofer.requests import close_quietly
+from sentry.fs.gofer.session import expect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.fs.gofer.handles import HandleCache
+    from sentry.fs.gofer.requests import Pending
+    from sentry.fs.gofer.session import Session
+
+SPARES: Final = 32
+
+
+class Spare(NamedTuple):
+    """A regular file without a name."""
+
+    fid: int
+    fd: int
+    """To read and write."""
+    block: bytes
+    """Its attributes."""
+
+
+class Spares:
+    """Those of one journal, below the attachment whose root `fid` is."""
+
+    __slots__ = ("_accepted", "_fid", "_handles", "_session", "_spares", "asked", "enough")
+
+    def __init__(
+        self, session: Session, fid: int, handles: HandleCache,
+        accepted: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        """`accepted`: who is told whose the new files are."""
+        self._session = session
+        self._fid = fid
+        self._handles = handles
+        self._accepted = accepted
+        self._spares: list[Spare] = []
+        self.asked = 0
+        """How many are on their way."""
+        self.enough = False
+        """The host has none, or nobody wants more."""
+
+    def take(self) -> Spare | None:
+        """One that is there."""
+        if not self._spares and self.asked:
+            self._session.drain()
+        if len(self._spares) + self.asked <= SPARES // 2 and not self.enough:
+            self._ask()
+        if not self._spares:
+            return None
+        self._handles.hold(-1)
+        return self._spares.pop()
+
+    def give_back(self, spare: Spare) -> None:
+        """It was not used."""
+        self._handles.hold(1)
+        self._spares.append(spare)
+
+    def _ask(self) -> None:
+        session = self._session
+        while len(self._spares) + self.asked < SPARES and self._handles.room():
+            fid = session.new_fid()
+            try:
+                asked = session.send(Tsparex(self._fid, fid))
+            except EIO:
+                return
+            self.asked += 1
+            self._handles.hold(1)
+            came = partial(self._came, asked, fid)
+            if asked.done:
+                came()
+            else:
+                asked.when_done(came)
+
+    def _came(self, asked: Pending, fid: int) -> None:
+        self.asked -= 1
+        fd = asked.take_fd()
+        try:
+            reply = expect(asked.result(), Rsparex)
+        except Errno:
+            self.enough = True
+            self._handles.hold(-1)
+            self._session.free_fid(fid)
+            return
+        if fd < 0:
+            self._handles.hold(-1)
+            self._session.clunk(fid)
+            return
+        self._spares.append(Spare(fid, fd, reply.block))
+        made = Attributes.unpack(reply.block)
+        self._accepted(made.uid, made.gid)
+
+    def close(self) -> None:
+        """Give them back, and ask for no more."""
+        self.enough = True
+        spares, self._spares = self._spares, []
+        for fid, fd, _ in spares:
+            close_quietly(fd)
+            self._handles.hold(-1)
+            self._session.clunk(fid)

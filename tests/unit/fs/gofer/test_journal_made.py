@@ -1,0 +1,210 @@
+"""Directories, links, FIFOs and sockets that are made behind: seen before the host has them, with
+numbers that stay, and what is done in them meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sentry.fs.gofer.wire import FIRST_TOLD
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+from tests.unit.fs.gofer.test_journal import NEW, make
+
+pytestmark = pytest.mark.root
+
+AT_REMOVEDIR = 0x200
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """The host has made one of each kind before."""
+    made = make_world(journal=1 << 16)
+    warm(made)
+    return made
+
+
+def warm(world: World) -> None:
+    world.ok("mkdir", b"warm", 0o755)
+    world.ok("symlink", b"target", b"warm/link")
+    world.ok("mknod", b"warm/fifo", stat.S_IFIFO | 0o600, 0)
+    world.ok("mknod", b"warm/socket", stat.S_IFSOCK | 0o600, 0)
+    world.ok("close", world.open(b"warm/file", NEW))
+    world.ok("sync")
+    world.listdir(b".")
+    world.session.names()
+
+
+def make_each(world: World) -> None:
+    world.ok("mkdir", b"d", 0o750)
+    world.ok("mkdir", b"d/e", 0o1755)
+    make(world, b"d/e/file", b"contents")
+    world.ok("symlink", b"e/file", b"d/link")
+    world.ok("mknod", b"d/fifo", stat.S_IFIFO | 0o640, 0)
+    world.ok("mknod", b"d/socket", stat.S_IFSOCK | 0o600, 0)
+
+
+def test_tree_is_made_without_a_message(world: World, host: Path) -> None:
+    make_each(world)
+    assert world.listdir(b"d") == [b"e", b"fifo", b"link", b"socket"]
+    assert world.contents(b"d/link") == b"contents"
+    world.ok("chdir", b"d/e")
+    assert world.stat(b"file").st_size == 8
+    world.ok("chdir", b"/")
+    assert world.session.names() == []
+    assert not (host / "d").exists()
+    world.ok("sync")
+    assert (host / "d" / "link").read_bytes() == b"contents"
+    assert stat.S_ISFIFO(os.stat(host / "d" / "fifo").st_mode)
+    assert stat.S_ISSOCK(os.stat(host / "d" / "socket").st_mode)
+    assert os.stat(host / "d" / "e").st_mode == stat.S_IFDIR | 0o1755
+
+
+def test_numbers_stay(world: World) -> None:
+    """Of all kinds, wherever they are told: by stat(2), in listings, after the cache is gone."""
+    make_each(world)
+    paths = [b"d", b"d/e", b"d/link", b"d/fifo", b"d/socket"]
+    told = [world.stat(path, nofollow=True).st_ino for path in paths]
+    assert len(set(told)) == len(told)
+    assert min(told) >= FIRST_TOLD
+    for _ in range(2):
+        world.ok("sync")
+        assert [world.stat(path, nofollow=True).st_ino for path in paths] == told
+        world.fs.distrust()
+        assert [world.stat(path, nofollow=True).st_ino for path in paths] == told
+
+
+def test_number_is_known_to_an_answer_that_was_asked_for_at_once(world: World) -> None:
+    world.ok("mkdir", b"d", 0o755)
+    told = world.stat(b"d").st_ino
+    root = world.fs.root
+    root.drop_listing()  # type: ignore[attr-defined]
+    assert {entry.ino for entry in root.entries() if entry.name == b"d"} == {told}
+
+
+def test_what_is_made_and_removed_is_never_at_the_host(world: World, host: Path) -> None:
+    before = os.stat(host).st_mtime_ns
+    world.ok("symlink", b"x", b"l")
+    world.ok("unlinkat", AT_FDCWD, b"l", 0)
+    world.ok("mknod", b"p", stat.S_IFIFO | 0o600, 0)
+    world.ok("unlinkat", AT_FDCWD, b"p", 0)
+    assert world.session.names() == []
+    world.ok("sync")
+    assert os.stat(host).st_mtime_ns == before
+
+
+def test_directory_is_removed_without_a_message_if_it_is_empty(world: World, host: Path) -> None:
+    make_each(world)
+    assert world.call("unlinkat", AT_FDCWD, b"d/e", AT_REMOVEDIR) == -errno.ENOTEMPTY
+    world.ok("unlinkat", AT_FDCWD, b"d/e/file", 0)
+    world.session.names()
+    world.ok("unlinkat", AT_FDCWD, b"d/e", AT_REMOVEDIR)
+    assert "Tunlinkat" not in world.session.names()
+    world.ok("sync")
+    assert sorted(os.listdir(host / "d")) == ["fifo", "link", "socket"]
+
+
+def test_removed_directory_that_somebody_is_in_can_be_asked(world: World) -> None:
+    world.ok("mkdir", b"d", 0o755)
+    fd = world.open(b"d", os.O_RDONLY | os.O_DIRECTORY)
+    world.ok("unlinkat", AT_FDCWD, b"d", AT_REMOVEDIR)
+    world.ok("fchmod", fd, 0o700)
+    assert world.fstat(fd).st_mode == stat.S_IFDIR | 0o700
+    assert world.call("openat", fd, b"x", NEW, 0o600) == -errno.ENOENT
+
+
+def test_directories_are_moved_with_what_is_in_them(world: World, host: Path) -> None:
+    make_each(world)
+    world.ok("mkdir", b"empty", 0o755)
+    world.session.names()
+    world.ok("renameat2", AT_FDCWD, b"d", AT_FDCWD, b"empty", 0)
+    world.ok("renameat2", AT_FDCWD, b"empty/e", AT_FDCWD, b"e", 1)
+    world.ok("renameat2", AT_FDCWD, b"empty/link", AT_FDCWD, b"empty/fifo", 2)
+    make(world, b"e/more", b"more")
+    assert world.session.names() == []
+    world.ok("sync")
+    assert sorted(os.listdir(host / "e")) == ["file", "more"]
+    assert (host / "empty" / "fifo").is_symlink()
+    assert stat.S_ISFIFO(os.stat(host / "empty" / "link").st_mode)
+
+
+def test_links_and_fifos_get_more_names(world: World, host: Path) -> None:
+    make_each(world)
+    world.ok("linkat", AT_FDCWD, b"d/fifo", AT_FDCWD, b"second", 0)
+    assert world.session.names() == []
+    assert world.stat(b"second").st_nlink == 2
+    assert os.path.samefile(host / "second", host / "d" / "fifo")
+    assert world.stat(b"second").st_ino == world.stat(b"d/fifo").st_ino
+
+
+def test_deep_tree_whose_fids_were_given_back(world: World, host: Path) -> None:
+    path = b"d"
+    for _ in range(40):
+        world.ok("mkdir", path, 0o755)
+        path += b"/d"
+    world.fs.fids.give_all_back()
+    make(world, path[:-1] + b"file", b"deep")
+    assert world.contents(path[:-1] + b"file") == b"deep"
+    world.ok("sync")
+    assert os.path.exists(os.path.join(os.fsencode(host), path[:-1] + b"file"))
+
+
+def test_fids_of_directories_that_are_not_there_yet_are_bound_behind(
+    world: World, host: Path
+) -> None:
+    for number in range(3):
+        world.ok("mkdir", b"d%d" % number, 0o755)
+        make(world, b"d%d/file" % number)
+    assert world.session.names() == []
+
+
+def test_owner_mode_and_times_are_those_that_were_told(world: World, host: Path) -> None:
+    world.ok("mkdir", b"d", 0o711)
+    world.ok("symlink", b"x", b"l")
+    told = [mtime(world, name) for name in (b"d", b"l")]
+    world.ok("sync")
+    assert [os.lstat(host / name).st_mtime_ns for name in ("d", "l")] == told
+    assert [mtime(world, name) for name in (b"d", b"l")] == told
+
+
+def mtime(world: World, path: bytes) -> int:
+    buffer = world.task.buffer(144)
+    world.ok("newfstatat", AT_FDCWD, path, buffer, 0x100)
+    raw = world.task.read(buffer, 144)
+    return int.from_bytes(raw[88:96], "little") * 10**9 + int.from_bytes(raw[96:104], "little")
+
+
+def test_what_the_host_refuses_to_make_is_gone(world: World, host: Path) -> None:
+    (host / "d").write_bytes(b"the host's")
+    world.ok("mkdir", b"d", 0o755)
+    make(world, b"d/file")
+    fd = world.open(b"d", os.O_RDONLY | os.O_DIRECTORY)
+    world.call("sync")
+    assert world.contents(b"d") == b"the host's"
+    assert world.call("openat", fd, b"x", NEW, 0o600) < 0
+    make(world, b"after")
+    world.ok("sync")
+    assert (host / "after").exists()
+
+
+def test_of_too_many_the_host_is_asked(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.fs.gofer.wire.MAX_TOLD", 3)
+    for number in range(5):
+        world.ok("mkdir", b"d%d" % number, 0o755)
+    assert (host / "d4").exists()
+    told = [world.stat(b"d%d" % number).st_ino for number in range(5)]
+    assert [number >= FIRST_TOLD for number in told] == [True] * 3 + [False] * 2
+    world.ok("unlinkat", AT_FDCWD, b"d1", AT_REMOVEDIR)
+    world.ok("mkdir", b"again", 0o755)
+    assert world.stat(b"again").st_ino >= FIRST_TOLD
+
+
+def test_long_link_is_made_at_once(world: World, host: Path) -> None:
+    """It takes a block on some file systems."""
+    world.ok("symlink", b"x" * 60, b"l")
+    assert (host / "l").is_symlink()
