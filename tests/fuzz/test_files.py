@@ -189,7 +189,7 @@ class Actor:
             while raw:
                 number, _, size = struct.unpack_from("<QqH", raw)
                 name = raw[19:size].split(b"\0")[0]
-                same = same and name == b".." or self._number(fd, name) == number
+                same = same and (name == b".." or self._number(fd, name) == number)
                 raw = raw[size:]
         self.call("close", fd)
         return got, same

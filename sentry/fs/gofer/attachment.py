@@ -41,6 +41,9 @@ class DirectoryFids:
         """It gets another one when it needs one."""
         if directory in self._order:
             del self._order[directory]
+            journal = directory.fs.journal
+            if journal is not None:
+                journal.settle(directory)
             fid, directory.fid = directory.fid, -1
             directory.fs.session.clunk(fid)
 

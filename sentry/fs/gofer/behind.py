@@ -23,6 +23,7 @@ from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
+from sentry.fs.gofer.told import Told
 
 if TYPE_CHECKING:
     from gofer.p9.codec import Message
@@ -79,6 +80,9 @@ def create(
         close_quietly(spare.fd)
         raise EIO("a new file with the number of another one")
     inode.created(spare.fd)
+    told = Told(journal, directory)
+    directory.added(name, inode)
+    told.stays({directory: 0})
     inode.recorded(journal)
     return inode
 
@@ -88,10 +92,7 @@ def unlink(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
     journal = journal_of(directory)
     if journal is None or not isinstance(child, GoferInode):
         return False
-    fid = directory.directory_fid()
-    if not journal.open:
-        return False
-    return _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, 0))
+    return _remove(directory, journal, (name, child), 0)
 
 
 def rmdir(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
@@ -99,15 +100,28 @@ def rmdir(directory: GoferDirectory, name: bytes, child: Inode) -> bool:
     journal = journal_of(directory)
     if journal is None or not isinstance(child, DirectoryCache) or not _is_empty(child):
         return False
+    return _remove(directory, journal, (name, child), AT_REMOVEDIR)
+
+
+def _remove(
+    directory: GoferDirectory, journal: Journal, what: tuple[bytes, GoferInode], flags: int
+) -> bool:
+    name, child = what
     fid = directory.directory_fid()
     if not journal.open:
         return False
-    return _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, AT_REMOVEDIR))
+    if not _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, flags)):
+        return False
+    told = Told(journal, directory, child)
+    directory.removed(name)
+    child.lost_name()
+    told.stays({directory: -child.is_dir})
+    return True
 
 
 def rename(
     directory: GoferDirectory, names: tuple[bytes, bytes], new_dir: GoferDirectory,
-    inodes: tuple[GoferInode, Inode | None], flags: int,
+    inodes: tuple[GoferInode, GoferInode | None], flags: int,
 ) -> bool:  # fmt: skip
     """Onto no name or one that is known, a directory only if it is certainly empty."""
     journal = journal_of(directory)
@@ -120,8 +134,6 @@ def rename(
     if other is None:
         if exchanged:
             return False
-    elif not isinstance(other, GoferInode):
-        return False
     elif other.is_dir and not exchanged and not _is_empty(other):
         return False
     if child.is_dir and new_dir.attributes.nlink >= LINKS_MAX:
@@ -130,7 +142,16 @@ def rename(
     if not journal.open:
         return False
     request = Trenamex(fid, name, to, new_name, flags)
-    return _lose(new_dir, journal, (to, new_name, None if exchanged else other), request)
+    if not _lose(new_dir, journal, (to, new_name, None if exchanged else other), request):
+        return False
+    told = Told(journal, directory, new_dir, child, other)
+    directory.renamed(names, new_dir, inodes, flags)
+    more, less = int(child.is_dir), int(other is not None and other.is_dir)
+    links = {directory: 0, new_dir: 0}
+    links[directory] += (less if exchanged else 0) - more
+    links[new_dir] += more - less
+    told.stays(links)
+    return True
 
 
 def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
@@ -145,10 +166,11 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
     fid, old = target.reach()
     if not journal.open or not journal.record(Tlinkx(fid, old, to, name)):
         return False
+    told = Told(journal, directory, target)
     target.take(known._replace(nlink=known.nlink + 1))
     target.changed()
-    if isinstance(target, GoferRegular):
-        target.recorded(journal)
+    directory.added(name, target)
+    told.stays({directory: 0})
     return True
 
 
@@ -172,6 +194,4 @@ def _lose(
             child.fid = bound
         else:
             directory.fs.session.free_fid(bound)
-    if done and isinstance(child, GoferRegular):
-        child.recorded(journal)
     return done

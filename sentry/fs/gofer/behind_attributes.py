@@ -1,8 +1,7 @@
-"""Mode, owner and times of regular files by records of the journal: see `behind`."""
+"""Mode, owner and times by records of the journal: see `behind`."""
 
 from __future__ import annotations
 
-from stat import S_IFREG
 from typing import TYPE_CHECKING
 
 from gofer.p9 import constants as c
@@ -10,16 +9,17 @@ from gofer.p9.constants import NOID
 from gofer.p9.extensions import Tsetattrx
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.regular import GoferRegular
+    from sentry.fs.gofer.inode import GoferInode
     from sentry.vfs.interface import Changes
 
 _TIMES_MAX = (1 << 31) * 1_000_000_000
 """Every file system holds what is earlier, and not before 1970."""
 
 
-def setattr_behind(inode: GoferRegular, changes: Changes) -> bool:
-    """Whether it is recorded. Not with set-id bits, which a write before the record is done would
-    not drop; nor times where somebody may write: what is written later has the later time."""
+def setattr_behind(inode: GoferInode, changes: Changes) -> bool:
+    """Whether it is recorded. Not with set-id bits, which the host may drop, and which a write
+    before the record is done would not; nor times where somebody may write: what is written later
+    has the later time."""
     fs = inode.fs
     journal = fs.journal
     if journal is None or changes.size is not None or not fs.is_own_device(inode):
@@ -37,7 +37,7 @@ def setattr_behind(inode: GoferRegular, changes: Changes) -> bool:
     valid = 0
     mode, atime_ns, mtime_ns = known.mode, known.atime_ns, known.mtime_ns
     if changes.mode is not None:
-        valid, mode = valid | c.SETATTR_MODE, S_IFREG | changes.mode
+        valid, mode = valid | c.SETATTR_MODE, inode.kind | changes.mode
     if changes.uid is not None:
         valid |= c.SETATTR_UID
     if changes.gid is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gofer.p9.extensions import Tmakex
 from sentry.fs.gofer.behind import LINKS_MAX, journal_of
+from sentry.fs.gofer.told import Told
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.directory import GoferDirectory
@@ -24,11 +25,12 @@ SHORT = 59
 def make(
     directory: GoferDirectory, name: bytes, target: bytes, mode: int, owner: Owner
 ) -> GoferInode | None:
-    """Not for an owner whom the host may refuse, nor before the host has made one of the kind."""
+    """Not for an owner whom the host may refuse, nor with set-id bits, which it may drop, nor
+    before it has made one of the kind."""
     journal = journal_of(directory)
     fs = directory.fs
     sample = fs.samples.get(modes.S_IFMT(mode))
-    if journal is None or sample is None or len(target) > SHORT:
+    if journal is None or sample is None or mode & 0o6000 or len(target) > SHORT:
         return None
     if not journal.accepts(owner.uid, owner.gid) or directory.attributes.nlink >= LINKS_MAX:
         return None
@@ -46,4 +48,7 @@ def make(
     )  # fmt: skip
     inode = fs.inode_of(shown.pack(), directory, name)
     journal.made(position, inode)
+    told = Told(journal, directory)
+    directory.added(name, inode)
+    told.stays({directory: int(inode.is_dir)})
     return inode

@@ -115,7 +115,6 @@ class GoferDirectory(DirectoryCache):
         if self.fs.journal is not None and kept((self, IN_CREATE, name)) is None:
             made = behind.create(self, name, mode, owner)
             if made is not None:
-                self.added(name, made)
                 return made
         fid = self.directory_fid()
         request = Tcreatex(fid, NOFID, name, O_RDWR | O_EXCL, 1, mode, owner.uid, owner.gid)
@@ -211,7 +210,6 @@ class GoferDirectory(DirectoryCache):
         if journal is not None and kept((self, made(mode), name)) is None:
             found = behind_made.make(self, name, target, mode, owner)
             if found is not None:
-                self.added(name, found)
                 return found
         fid = self.directory_fid()
         request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, 0)
@@ -229,7 +227,6 @@ class GoferDirectory(DirectoryCache):
         if not isinstance(target, GoferInode) or target.fs is not self.fs:
             raise EXDEV("a file of another file system")
         if kept((self, IN_CREATE, name)) is None and behind.link(self, name, target):
-            self.added(name, target)
             return
         to = self.directory_fid()
         fid, old = target.reach()
@@ -241,17 +238,11 @@ class GoferDirectory(DirectoryCache):
 
     def unlink(self, name: bytes, child: Inode) -> None:
         if kept((self, removed(child.mode), name)) is None and behind.unlink(self, name, child):
-            self.removed(name)
-            assert isinstance(child, GoferInode)
-            child.lost_name()
             return
         self._remove(name, child, 0)
 
     def rmdir(self, name: bytes, child: Inode) -> None:
         if kept((self, removed(child.mode), name)) is None and behind.rmdir(self, name, child):
-            self.removed(name)
-            assert isinstance(child, GoferInode)
-            child.lost_name()
             return
         self._remove(name, child, AT_REMOVEDIR)
 
@@ -274,18 +265,26 @@ class GoferDirectory(DirectoryCache):
         other = new_dir.known(new_name)
         asked: Asked | None = kept((self, Trenamex))
         names, inodes = (name, new_name), (child, other)
-        if asked is not None or not behind.rename(self, names, new_dir, inodes, flags):
-            fid, to = self.directory_fid(), new_dir.directory_fid()
-            session = self.fs.session
-            if asked is None:
-                keeper = new_dir._keep(new_name, None if flags else other)
-                asked = Asked(session.send(Trenamex(fid, name, to, new_name, flags)), keeper)
-            session.complete(asked, (self, Trenamex))
-            if asked.extra is not None:
-                asked.extra.bind(session)
-            asked.pending.result()
-        if other is child:
-            return  # two names of one file: rename(2) does nothing
+        if asked is None and behind.rename(self, names, new_dir, inodes, flags):
+            return
+        fid, to = self.directory_fid(), new_dir.directory_fid()
+        session = self.fs.session
+        if asked is None:
+            keeper = new_dir._keep(new_name, None if flags else other)
+            asked = Asked(session.send(Trenamex(fid, name, to, new_name, flags)), keeper)
+        session.complete(asked, (self, Trenamex))
+        if asked.extra is not None:
+            asked.extra.bind(session)
+        asked.pending.result()
+        if other is not child:  # two names of one file: rename(2) does nothing
+            self.renamed(names, new_dir, inodes, flags)
+
+    def renamed(
+        self, names: tuple[bytes, bytes], new_dir: GoferDirectory,
+        inodes: tuple[GoferInode, GoferInode | None], flags: int,
+    ) -> None:  # fmt: skip
+        """The first of `inodes` had the first of `names` here, and has the second in `new_dir`."""
+        (name, new_name), (child, other) = names, inodes
         if flags & RENAME_EXCHANGE:
             self.removed(name)
             if other is not None:

@@ -26,6 +26,7 @@ from gofer.p9.extensions import (
 )
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno
+from sentry.fs.gofer.behind_attributes import setattr_behind
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import FIRST_TOLD, from_wire
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.directory_cache import DirectoryCache
+    from sentry.fs.gofer.journal import Journal
 
 Key = tuple[int, int]
 """st_dev and st_ino of the host."""
@@ -124,6 +126,9 @@ class GoferInode(Inode):
         """A descriptor would tell its attributes, and there is none."""
         return False
 
+    def recorded(self, journal: Journal) -> None:
+        """The journal's last record is about it."""
+
     def changed(self) -> None:
         """What is known of the attributes is old, here and in the listing it came from."""
         self.fresh = False
@@ -168,7 +173,13 @@ class GoferInode(Inode):
             raise ESTALE(f"{self.name!r} is another file now")
         self.seen(wire)
 
+    def rests(self) -> bool:
+        """Nobody writes to it before the Gofer is asked."""
+        return True
+
     def setattr(self, changes: Changes) -> None:
+        if kept((self, Tsetattrx)) is None and setattr_behind(self, changes):
+            return
         valid = 0
         if changes.mode is not None:
             valid |= c.SETATTR_MODE

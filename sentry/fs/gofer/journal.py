@@ -18,8 +18,9 @@ from fcntl import fcntl
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gofer.p9.constants import NOTAG
-from gofer.p9.extensions import Rdrainx, Tdrainx, Tsparex
+from gofer.p9 import constants as c
+from gofer.p9.constants import NOID, NOTAG
+from gofer.p9.extensions import Rdrainx, Tdrainx, Tsetattrx, Tsparex
 from gofer.p9.fields import ProtocolError
 from gofer.p9.journal import JournalFull, JournalWriter
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
@@ -31,6 +32,7 @@ from sentry.wait.again import kept
 
 if TYPE_CHECKING:
     from gofer.p9.codec import Message
+    from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.handles import HandleCache, Timers
     from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.requests import Pending
@@ -63,7 +65,7 @@ class Journal:
 
     __slots__ = (
         "_armed", "_behind", "_covered", "_dev", "_draining", "_makes", "_memory", "_owners",
-        "_refused", "_session", "_timers", "_writer", "spares",
+        "_refused", "_session", "_timers", "_touched", "_writer", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,8 @@ class Journal:
         self._refused: int = 0
         """The first errno that nobody has been told of."""
         self._owners: set[tuple[int, int]] = set()
+        self._touched: dict[DirectoryCache, None] = {}
+        """Directories that have had other times told than those of the host."""
         self._makes: dict[int, GoferInode] = {}
         """What is to be made, by where the record begins."""
         session.recorder = self
@@ -142,6 +146,30 @@ class Journal:
             self._timers.call_at(self._timers.now_ns() + DELAY_NS, self._due)
         return True
 
+    def touched(self, directory: DirectoryCache) -> None:
+        """Its names are changed by records, and the host will take its own time for that."""
+        self._touched[directory] = None
+
+    def settle(self, directory: DirectoryCache) -> None:
+        """Record the times that were told, if they may be other ones at the host."""
+        if directory not in self._touched:
+            return
+        del self._touched[directory]
+        if directory.gone:
+            return
+        known = directory.known_attributes()
+        if known is None or directory.fid < 0 or not self.accepts(known.uid, known.gid):
+            directory.changed()
+            return
+        times = known.atime_ns, known.mtime_ns
+        valid = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
+        if not self.record(Tsetattrx(directory.fid, b"", valid, 0, NOID, NOID, 0, *times)):
+            directory.changed()
+
+    def _settle_all(self) -> None:
+        while self._touched:
+            self.settle(next(iter(self._touched)))
+
     def made(self, position: int, inode: GoferInode) -> None:
         """The record that begins there makes this."""
         self._makes[position] = inode
@@ -161,8 +189,12 @@ class Journal:
             self._session.tell(self._ask(), _nothing)
 
     def _ask(self) -> Pending:
-        asked = self._session.send(Tdrainx())
         self._draining += 1
+        try:
+            asked = self._session.send(Tdrainx())
+        except EIO:
+            self._draining -= 1
+            raise
         asked.heard = partial(self._drained, asked)
         return asked
 
@@ -174,11 +206,13 @@ class Journal:
 
     def before(self, request: Message) -> None:
         """A message is about to be sent."""
+        if isinstance(request, Tsparex) or self._memory.closed:
+            return
+        self._settle_all()
         if isinstance(request, Tdrainx):
             self._covered = self.position
         elif self._makes and next(reversed(self._makes)) >= self._covered:
-            if not isinstance(request, Tsparex):
-                self._have_done()
+            self._have_done()
 
     def _drained(self, asked: Pending) -> None:
         self._draining -= 1
@@ -200,6 +234,7 @@ class Journal:
         if len(reply.failures) >= _FAILURE.size:
             number = _FAILURE.unpack_from(reply.failures)[1]
             self._refused = self._refused or number
+            self._touched.clear()
             self._behind.distrust()
 
     def _take_made(self, reply: Rdrainx) -> None:

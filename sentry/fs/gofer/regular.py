@@ -10,10 +10,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.constants import NOFID, OPENED_DONATED
-from gofer.p9.extensions import Rwalkx, Tsetattrx, Twalkx
+from gofer.p9.extensions import Rwalkx, Twalkx
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
 from sentry.errors import EIO, ENFILE
-from sentry.fs.gofer.behind_attributes import setattr_behind
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
 from sentry.fs.gofer.inode import GoferInode, Key
@@ -265,8 +264,6 @@ class GoferRegular(GoferInode):
         return self.write_handle is None
 
     def setattr(self, changes: Changes) -> None:
-        if kept((self, Tsetattrx)) is None and setattr_behind(self, changes):
-            return
         handle, size = self.write_handle, changes.size
         if size is not None and handle is not None and handle.fd >= 0:
             handle.truncate(size)

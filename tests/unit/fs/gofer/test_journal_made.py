@@ -51,6 +51,7 @@ def test_tree_is_made_without_a_message(world: World, host: Path) -> None:
     make_each(world)
     assert world.listdir(b"d") == [b"e", b"fifo", b"link", b"socket"]
     assert world.contents(b"d/link") == b"contents"
+    assert world.stat(b"d/e").st_mode == stat.S_IFDIR | 0o1755
     world.ok("chdir", b"d/e")
     assert world.stat(b"file").st_size == 8
     world.ok("chdir", b"/")
@@ -136,6 +137,7 @@ def test_links_and_fifos_get_more_names(world: World, host: Path) -> None:
     world.ok("linkat", AT_FDCWD, b"d/fifo", AT_FDCWD, b"second", 0)
     assert world.session.names() == []
     assert world.stat(b"second").st_nlink == 2
+    world.ok("sync")
     assert os.path.samefile(host / "second", host / "d" / "fifo")
     assert world.stat(b"second").st_ino == world.stat(b"d/fifo").st_ino
 

@@ -1,0 +1,42 @@
+"""What stat(2) tells of files that records change: it stays known, so that nobody has to be asked.
+
+The host makes the changes later, and its clock would say so of directories: before it is asked for
+anything, their times are recorded, too (`Journal.settle`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentry.fs.gofer.directory import GoferDirectory
+    from sentry.fs.gofer.inode import GoferInode
+    from sentry.fs.gofer.journal import Journal
+
+
+class Told:
+    """The attributes of some inodes, as far as they are known before their names change."""
+
+    __slots__ = ("_before", "_journal")
+
+    def __init__(self, journal: Journal, *inodes: GoferInode | None) -> None:
+        self._journal = journal
+        found = [inode for inode in dict.fromkeys(inodes) if inode is not None]
+        self._before = [(inode, inode.known_attributes()) for inode in found]
+
+    def stays(self, links: dict[GoferDirectory, int]) -> None:
+        """They are known now. `links`: directories whose names have changed, and how many
+        directories more they have."""
+        for inode, before in self._before:
+            inode.recorded(self._journal)
+            if before is None:
+                continue
+            now, nlink = inode.fs.now_ns(), inode.attributes.nlink
+            changed = before._replace(nlink=nlink, ctime_ns=now)
+            for directory, more in links.items():
+                if directory is inode:
+                    # btrfs counts no directories.
+                    nlink += more if nlink > 1 else 0
+                    changed = changed._replace(nlink=nlink, mtime_ns=now)
+                    self._journal.touched(directory)
+            inode.take(changed)

@@ -1,0 +1,147 @@
+"""What stat(2) tells of what is changed behind stays so when the host has made the change."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sentry.abi.stat import STAT
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+from tests.unit.fs.gofer.test_journal import SECOND, make, set_times
+from tests.unit.fs.gofer.test_journal_made import AT_REMOVEDIR, warm
+
+pytestmark = pytest.mark.root
+
+Seen = tuple[int, ...]
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """The host has made one of each kind before."""
+    made = make_world(journal=1 << 16)
+    warm(made)
+    return made
+
+
+def seen(world: World, path: bytes) -> Seen:
+    """Mode, owner, links, and the time of the last change."""
+    buffer = world.task.buffer(STAT.size)
+    world.ok("newfstatat", AT_FDCWD, path, buffer, 0x100)
+    found = STAT.unpack(world.task.read(buffer, STAT.size))
+    mtime = found.st_mtime * SECOND + found.st_mtime_nsec
+    return found.st_mode, found.st_uid, found.st_gid, found.st_nlink, mtime
+
+
+def at_host(path: Path) -> Seen:
+    found = path.lstat()
+    return found.st_mode, found.st_uid, found.st_gid, found.st_nlink, found.st_mtime_ns
+
+
+def grow(world: World) -> None:
+    """Directories that were there and new ones, with other names than before."""
+    world.ok("mkdir", b"dir/new", 0o755)
+    world.ok("mkdir", b"dir/new/inner", 0o700)
+    make(world, b"dir/sub/file")
+    world.ok("renameat2", AT_FDCWD, b"dir/new/inner", AT_FDCWD, b"moved", 0)
+    world.ok("symlink", b"x", b"dir/new/link")
+    world.ok("mkdir", b"dir/brief", 0o755)
+    world.ok("unlinkat", AT_FDCWD, b"dir/brief", AT_REMOVEDIR)
+
+
+PATHS = (b".", b"dir", b"dir/sub", b"dir/new", b"moved", b"dir/new/link")
+
+
+def test_directories_are_told_as_the_host_has_them_later(world: World, host: Path) -> None:
+    for path in (b".", b"dir", b"dir/sub"):
+        world.listdir(path)
+        world.stat(path)
+    world.session.names()
+    grow(world)
+    told = {path: seen(world, path) for path in PATHS}
+    assert world.session.asked == []
+    world.ok("sync")
+    assert {path: seen(world, path) for path in PATHS} == told
+    assert {path: at_host(host / os.fsdecode(path)) for path in PATHS} == told
+
+
+def test_message_to_the_gofer_does_not_change_times(world: World, host: Path) -> None:
+    """It has the records done."""
+    world.ok("mkdir", b"d", 0o755)
+    make(world, b"d/file")
+    told = seen(world, b"d")
+    world.ok("setxattr", b"d/file", b"user.x", b"value", 5, 0)
+    assert at_host(host / "d") == told
+    world.fs.distrust()
+    assert seen(world, b"d") == told
+
+
+def test_times_of_a_directory_whose_fid_is_given_back(world: World, host: Path) -> None:
+    world.ok("mkdir", b"d", 0o755)
+    make(world, b"d/file")
+    told = seen(world, b"d")
+    world.fs.fids.give_all_back()
+    world.ok("sync")
+    assert at_host(host / "d") == told
+
+
+@pytest.mark.parametrize("path", [b"d", b"d/link", b"d/fifo"])
+def test_owner_mode_and_times_cost_no_message(path: bytes, world: World, host: Path) -> None:
+    make(world, b"warmer")
+    world.ok("chown", b"warmer", 1000, 1000)
+    world.ok("mkdir", b"d", 0o755)
+    world.ok("symlink", b"x", b"d/link")
+    world.ok("mknod", b"d/fifo", stat.S_IFIFO | 0o600, 0)
+    world.session.names()
+    world.ok("fchownat", AT_FDCWD, path, 1000, 1000, 0x100)
+    if path != b"d/link":
+        world.ok("chmod", path, 0o711)
+    times = world.task.place(b"".join(at.to_bytes(8, "little") for at in (3, 0, 5, 0)))
+    world.ok("utimensat", AT_FDCWD, path, times, 0x100)
+    told = seen(world, path)
+    assert world.session.names() == []
+    assert told[4] == 5 * SECOND
+    world.ok("sync")
+    assert at_host(host / os.fsdecode(path)) == told == seen(world, path)
+
+
+def test_times_that_were_set_stay_when_the_names_are_older(world: World, host: Path) -> None:
+    """As tar does: a directory gets its times when all is in it."""
+    world.ok("mkdir", b"d", 0o755)
+    make(world, b"d/file")
+    set_times(world, b"d", 7)
+    world.ok("sync")
+    assert at_host(host / "d")[4] == 7 * SECOND
+    make(world, b"d/more")
+    assert seen(world, b"d")[4] > 7 * SECOND
+
+
+def test_file_with_other_names_is_told_without_a_message(world: World, host: Path) -> None:
+    make(world, b"a", b"contents")
+    world.ok("linkat", AT_FDCWD, b"a", AT_FDCWD, b"b", 0)
+    world.ok("renameat2", AT_FDCWD, b"b", AT_FDCWD, b"c", 0)
+    world.ok("unlinkat", AT_FDCWD, b"a", 0)
+    world.session.names()
+    told = seen(world, b"c")
+    assert world.session.names() == []
+    assert told[3] == 1
+    world.ok("sync")
+    assert at_host(host / "c") == told
+
+
+def test_directory_that_is_gone_has_no_links(world: World) -> None:
+    world.ok("mkdir", b"d", 0o755)
+    fd = world.open(b"d", os.O_RDONLY | os.O_DIRECTORY)
+    world.ok("unlinkat", AT_FDCWD, b"d", AT_REMOVEDIR)
+    assert world.fstat(fd).st_nlink == 0
+
+
+def test_set_group_id_directory_is_asked_for(world: World, host: Path) -> None:
+    """The host may drop the bit, and what is made in one has it, too."""
+    world.ok("mkdir", b"d", 0o755)
+    world.ok("chmod", b"d", 0o2755)
+    assert at_host(host / "d")[0] == seen(world, b"d")[0]
+    world.ok("mkdir", b"d/e", 0o755)
+    assert at_host(host / "d" / "e")[0] == seen(world, b"d/e")[0]
