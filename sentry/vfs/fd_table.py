@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sentry.abi.fcntl import O_PATH
-from sentry.errors import EBADF, EMFILE
+from sentry.errors import EBADF, EMFILE, Errno
 from sentry.vfs.budget import NR_OPEN, DescriptorLimit
 from sentry.vfs.file import Caller, FileDescription
 from sentry.wait.steps import Steps
@@ -123,23 +123,34 @@ class FdTable:
     # --- closing
 
     def close(self, caller: Caller, fd: int) -> FileDescription:
-        """close(2): what it was. Raises: EBADF."""
+        """close(2): what it was. Raises: EBADF, what `flush` does."""
+        file = self._taken_out(fd)
+        failed = self._closed(caller, file)
+        if failed is not None:
+            raise failed
+        return file
+
+    def _taken_out(self, fd: int) -> FileDescription:
         file = self.get_raw(fd)
         self._files[fd] = None
         self._cloexec.discard(fd)
         self._lowest = min(self._lowest, fd)
-        self._closed(caller, file)
         return file
 
-    def _closed(self, caller: Caller, file: FileDescription) -> None:
+    def _closed(self, caller: Caller, file: FileDescription) -> Errno | None:
+        failed = None
         locks = file.inode.locks
         if locks is not None and not file.flags & O_PATH:
             locks.release_owner(self)
         if not file.flags & O_PATH:
-            file.flush(caller)
+            try:
+                file.flush(caller)
+            except Errno as error:
+                failed = error
             if file.dnotify is not None and file.dnotify.table is self:
                 file.dnotify.removed()
         file.decref()
+        return failed
 
     def close_range(self, caller: Caller, first: int, last: int) -> Steps[None]:
         """close_range(2): close all open ones in the range."""
@@ -159,7 +170,7 @@ class FdTable:
         """Close those that are open, one after the other: others see, and change, what is left."""
         for fd in fds:
             if fd < len(self._files) and self._files[fd] is not None:
-                self.close(caller, fd)
+                self._closed(caller, self._taken_out(fd))
                 yield
 
     def check_copy(self) -> None:

@@ -357,7 +357,14 @@ class FileDescription:
         return 0
 
     def flush(self, caller: Caller) -> None:
-        """A descriptor of it is being closed (network file systems write back here)."""
+        """A descriptor of it is being closed (network file systems write back here).
+
+        Raises: what close(2) tells; the descriptor is closed all the same.
+        """
+
+    def tell_refused(self) -> None:
+        """syncfs(2): "EIO", since Linux 5.8. Raises: why something of its file system did not get
+        to the disk, once for each description."""
 
     # --- data
 

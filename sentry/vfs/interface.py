@@ -171,9 +171,6 @@ class FileSystem:
     def sync(self) -> None:
         """sync(2), syncfs(2): nothing is left in memory that should be on a disk."""
 
-    def tell_refused(self) -> None:
-        """Raises: why something did not get there, once (syncfs(2): "EIO", since Linux 5.8)."""
-
     def show_options(self) -> str:
         """Options for /proc/mounts beyond those of the mount, each with a comma before it."""
         return ""

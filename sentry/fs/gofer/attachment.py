@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.journal import Journal
     from sentry.fs.gofer.pace import Pace
+    from sentry.fs.gofer.refusals import Refusals
     from sentry.fs.gofer.session import Session
     from sentry.fs.gofer.wire import Numbering, Owners
     from sentry.platform.host_io import HostIO
@@ -119,6 +120,7 @@ class Attachment(FileSystem, ABC):
     io: HostIO | None
     fids: DirectoryFids
     numbering: Numbering
+    refusals: Refusals
     samples: dict[int, Attributes]
     """What the host makes of each kind (S_IFMT bits)."""
     changes: HostChanges | None

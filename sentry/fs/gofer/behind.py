@@ -80,10 +80,10 @@ def create(
         close_quietly(spare.fd)
         raise EIO("a new file with the number of another one")
     inode.created(spare.fd)
-    told = Told(journal, directory)
+    inode.recorded(journal)
+    told = Told(journal, directory, new=inode)
     directory.added(name, inode)
     told.stays({directory: 0})
-    inode.recorded(journal)
     return inode
 
 

@@ -51,6 +51,7 @@ def setattr_behind(inode: GoferInode, changes: Changes) -> bool:
     asked = Tsetattrx(fid, name, valid, mode & 0o7777, *owner, 0, atime_ns, mtime_ns)
     if not valid or not journal.open or not journal.record(asked):
         return False
+    journal.about(inode)
     inode.drop_file_caps()
     inode.changed()
     inode.take(

@@ -48,7 +48,7 @@ def make(
     )  # fmt: skip
     inode = fs.inode_of(shown.pack(), directory, name)
     journal.made(position, inode)
-    told = Told(journal, directory)
+    told = Told(journal, directory, inode)
     directory.added(name, inode)
     told.stays({directory: int(inode.is_dir)})
     return inode

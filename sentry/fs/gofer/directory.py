@@ -316,9 +316,25 @@ class GoferDirectory(DirectoryCache):
 class GoferDirectoryFile(DirectoryFile):
     """An open directory."""
 
-    __slots__ = ()
+    __slots__ = ("_listener",)
 
-    def sync(self, data_only: bool) -> None:
+    def __init__(self, location: Location, flags: int) -> None:
+        super().__init__(location, flags)
+        self._listener = self._directory.listener()
+
+    @property
+    def _directory(self) -> GoferInode:
         inode = self.inode
         assert isinstance(inode, GoferInode)
-        inode.sync(data_only)
+        return inode
+
+    def sync(self, data_only: bool) -> None:
+        self._directory.sync(data_only, self._listener)
+
+    def flush(self, caller: Caller) -> None:
+        if self._listener is not None:
+            self._listener.hear()
+
+    def tell_refused(self) -> None:
+        if self._listener is not None:
+            self._listener.hear_all()

@@ -156,6 +156,13 @@ class DirectoryCache(WatchedDirectory):
         self.listing = {}
         self.fs.listed(self, 0)
 
+    def distrusted(self) -> None:
+        super().distrusted()
+        self.names.clear()
+        self.drop_listing()
+        self.generation += 1
+        self.fs.fids.give_back(self)  # it may never have been bound
+
     def drop_listing(self) -> None:
         """Give the memory back."""
         self.listing = self._dirents = None

@@ -32,11 +32,12 @@ CROWDED: Final = 4096
 class GoferFile(RegularFile):
     """One description; the handle is shared with others of the same inode."""
 
-    __slots__ = ("_handle",)
+    __slots__ = ("_handle", "_listener")
 
     def __init__(self, location: Location, flags: int, handle: Handle) -> None:
         super().__init__(location, flags)
         self._handle = handle
+        self._listener = self._file.listener()
 
     @property
     def _file(self) -> GoferRegular:
@@ -116,7 +117,15 @@ class GoferFile(RegularFile):
     # --- the rest
 
     def sync(self, data_only: bool) -> None:
-        self._file.sync(data_only)
+        self._file.sync(data_only, self._listener)
+
+    def flush(self, caller: Caller) -> None:
+        if self._listener is not None:
+            self._listener.hear()
+
+    def tell_refused(self) -> None:
+        if self._listener is not None:
+            self._listener.hear_all()
 
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         if mode or self._handle.fd < 0:

@@ -30,8 +30,9 @@ from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Time
 from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
-from sentry.fs.gofer.journal import Journal, mapped
+from sentry.fs.gofer.journal import Entry, Journal, mapped
 from sentry.fs.gofer.pace import Pace
+from sentry.fs.gofer.refusals import Refusals
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Session, expect
@@ -134,6 +135,7 @@ class GoferFileSystem(Attachment):
         fid, wire, kind, ring = attached
         self.numbering = Numbering(wire.dev)
         self.samples = {}
+        self.refusals = Refusals()
         self._storage = wire.dev, storage_of(kind)
         heard = not options.exclusive and kind in COHERENT
         self.changes = options.changes if heard else None
@@ -189,10 +191,6 @@ class GoferFileSystem(Attachment):
             asked = Tsyncx(self._root.fid)
             self.session.reply((self, Tsyncx), asked, mode=Mode.KILLABLE, slow=True)
 
-    def tell_refused(self) -> None:
-        if self.journal is not None:
-            self.journal.tell_refused()
-
     def arrived(self, inode: GoferInode, ino: int) -> None:
         """The host has made it, with this number."""
         self.take_out(inode)
@@ -203,24 +201,28 @@ class GoferFileSystem(Attachment):
 
     def unmade(self, inode: GoferInode) -> None:
         """The host has not made it: it was removed before, or refused."""
-        self.numbering.settle(inode.ino, 0)
+        if inode.is_unmade:
+            self.numbering.settle(inode.ino, 0)
         if not inode.gone:
-            inode.gone = True
+            if isinstance(inode, DirectoryCache):
+                self.fids.give_back(inode)
             inode.take(inode.attributes._replace(nlink=0))
-            self.forget_inode(inode)
+            inode.lost_name()
 
-    def distrust(self) -> None:
-        """What is known may not be what the host has: ask for all of it anew."""
-        self.fids.give_all_back()
+    def refused(self, entry: Entry, number: int) -> None:
+        """The host has not made a change, with this errno."""
+        self.refusals.add(number)
+        if entry.new is not None:
+            self.unmade(entry.new)
+        for inode in entry.inodes:
+            inode.refused(number)
+
+    def distrust(self, number: int) -> None:
+        """Something was refused: what is known may not be what the host has."""
+        self.refusals.add(number)
         for inode in [found() for found in self._inodes.values()]:
             if inode is not None:
-                inode.fresh = False
-            if isinstance(inode, DirectoryCache):
-                inode.names.clear()
-                inode.drop_listing()
-                inode.generation += 1
-            elif isinstance(inode, GoferRegular):
-                inode.pending = inode.live = None
+                inode.distrusted()
 
     @property
     def keeps_descriptors(self) -> bool:

@@ -27,6 +27,7 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
+from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import FIRST_TOLD, from_wire
@@ -50,8 +51,8 @@ class GoferInode(Inode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "__weakref__", "attributes", "fid", "fresh", "gone", "key", "name", "parent", "target",
-        "xattrs", "xattrs_stamp",
+        "__weakref__", "attributes", "fid", "fresh", "gone", "key", "name", "parent", "refusals",
+        "target", "xattrs", "xattrs_stamp",
     )  # fmt: skip
     fs: Attachment
 
@@ -67,6 +68,7 @@ class GoferInode(Inode):
         """`attributes` are right now (where nobody else can change them)."""
         self.gone = False
         """The last name was removed."""
+        self.refusals: Refusals | None = None
         self.target: bytes | None = None
         """The text of a symbolic link, which never changes."""
         self.xattrs: dict[bytes, bytes | None] | None = None
@@ -288,12 +290,27 @@ class GoferInode(Inode):
 
     # --- the rest
 
-    def sync(self, data_only: bool) -> None:
+    def listener(self) -> Listener | None:
+        """For who opens it: hears of what the host refuses later, if it may."""
+        return Listener(self) if self.fs.journal is not None else None
+
+    def refused(self, number: int) -> None:
+        """The host has not changed it as was recorded."""
+        if self.refusals is None:
+            self.refusals = Refusals()
+        self.refusals.add(number)
+        self.distrusted()
+
+    def distrusted(self) -> None:
+        """What is known of it may not be what the host has."""
+        self.changed()
+
+    def sync(self, data_only: bool, listener: Listener | None) -> None:
         """fsync(2): the Gofer's pool does it, so that nobody here waits but the caller."""
-        journal = self.fs.journal
-        if journal is not None:
-            journal.sync()
-            journal.tell_refused()
+        if self.fs.journal is not None:
+            self.fs.journal.sync()
+        if listener is not None:
+            listener.hear()
         if self.gone and self.fid < 0:  # nobody could find it again
             return
         session = self.fs.session

@@ -13,10 +13,12 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from bisect import bisect_right
+from collections import deque
 from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID, NOTAG
@@ -27,7 +29,6 @@ from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
 from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.spares import Spares
-from sentry.platform.host_io import host_error
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
@@ -56,16 +57,30 @@ class Behind(Protocol):
     def unmade(self, inode: GoferInode) -> None:
         """The host has not made it: it was removed before, or refused."""
 
-    def distrust(self) -> None:
-        """What was recorded is not what the host has."""
+    def refused(self, entry: Entry, number: int) -> None:
+        """The host has not made a change, with this errno."""
+
+    def distrust(self, number: int) -> None:
+        """Nor one of which nobody knows whose it was."""
+
+
+class Entry(NamedTuple):
+    """Records of one operation."""
+
+    start: int
+    end: int
+    inodes: tuple[GoferInode, ...]
+    """What they are about."""
+    new: GoferInode | None
+    """A file that gets its first name."""
 
 
 class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_covered", "_dev", "_draining", "_makes", "_memory", "_owners",
-        "_refused", "_session", "_timers", "_touched", "_writer", "spares",
+        "_armed", "_behind", "_covered", "_dev", "_draining", "_entries", "_last", "_makes",
+        "_memory", "_owners", "_session", "_timers", "_touched", "_writer", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -85,8 +100,10 @@ class Journal:
         """Tdrainx under way."""
         self._covered = 0
         """What begins before this is done before the last of them is answered."""
-        self._refused: int = 0
-        """The first errno that nobody has been told of."""
+        self._last = (0, 0)
+        """Where the last records begin and end."""
+        self._entries: deque[Entry] = deque()
+        """Those that are not known to be done."""
         self._owners: set[tuple[int, int]] = set()
         self._touched: dict[DirectoryCache, None] = {}
         """Directories that have had other times told than those of the host."""
@@ -132,6 +149,7 @@ class Journal:
     def record(self, *requests: Message) -> bool:
         """All of them, or none where there is no room: then messages have to do."""
         writer = self._writer
+        start = writer.position
         try:
             writer.append(*[request.encode(NOTAG) for request in requests])
         except JournalFull:
@@ -139,12 +157,18 @@ class Journal:
             return False
         except ProtocolError:
             return False
+        end = writer.position
         if writer.free < 3 * writer.capacity // 4:
             self._drain()
         elif not self._armed:
             self._armed = True
             self._timers.call_at(self._timers.now_ns() + DELAY_NS, self._due)
+        self._last = start, end
         return True
+
+    def about(self, *inodes: GoferInode, new: GoferInode | None = None) -> None:
+        """What was recorded last is about these, and they are told if it is refused."""
+        self._entries.append(Entry(*self._last, inodes, new))
 
     def touched(self, directory: DirectoryCache) -> None:
         """Its names are changed by records, and the host will take its own time for that."""
@@ -231,11 +255,28 @@ class Journal:
             self._session.fail()
             return
         self._take_made(reply)
-        if len(reply.failures) >= _FAILURE.size:
-            number = _FAILURE.unpack_from(reply.failures)[1]
-            self._refused = self._refused or number
+        entries, done = self._entries, []
+        while entries and entries[0].end <= self._writer.executed:
+            done.append(entries.popleft())
+        if reply.failures or reply.lost:
             self._touched.clear()
-            self._behind.distrust()
+            self._take_refused(reply, done)
+
+    def _take_refused(self, reply: Rdrainx, done: list[Entry]) -> None:
+        whole = len(reply.failures) - len(reply.failures) % _FAILURE.size
+        starts = [entry.start for entry in done]
+        stray = EIO.number if reply.lost else 0
+        for position, number in _FAILURE.iter_unpack(reply.failures[:whole]):
+            at = bisect_right(starts, position) - 1
+            if at >= 0 and position < done[at].end:
+                self._behind.refused(done[at], number)
+            else:
+                stray = stray or number
+        if reply.lost:
+            for entry in done:
+                self._behind.refused(entry._replace(new=None), EIO.number)
+        if stray:
+            self._behind.distrust(stray)
 
     def _take_made(self, reply: Rdrainx) -> None:
         whole = len(reply.made) - len(reply.made) % _MADE.size
@@ -261,12 +302,6 @@ class Journal:
         asked = asked or Asked(self._ask())
         self._session.complete(asked, (self, Tdrainx))
         asked.pending.result()
-
-    def tell_refused(self) -> None:
-        """Raises: what the host has refused of all this, once."""
-        number, self._refused = self._refused, 0
-        if number:
-            raise host_error(number)
 
     def close(self) -> None:
         """What is recorded will be done, and nothing more."""

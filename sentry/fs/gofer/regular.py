@@ -240,6 +240,10 @@ class GoferRegular(GoferInode):
             ctime_ns=max(attributes.ctime_ns, mine.ctime_ns),
         )  # fmt: skip
 
+    def distrusted(self) -> None:
+        super().distrusted()
+        self.pending = self.live = None
+
     def known_attributes(self) -> Attributes | None:
         return self._live() or super().known_attributes()
 

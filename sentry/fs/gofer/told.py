@@ -17,16 +17,24 @@ if TYPE_CHECKING:
 class Told:
     """The attributes of some inodes, as far as they are known before their names change."""
 
-    __slots__ = ("_before", "_journal")
+    __slots__ = ("_before", "_journal", "_new")
 
-    def __init__(self, journal: Journal, *inodes: GoferInode | None) -> None:
+    def __init__(
+        self, journal: Journal, *inodes: GoferInode | None, new: GoferInode | None = None
+    ) -> None:
+        """`new`: a file that gets its first name."""
         self._journal = journal
+        self._new = new
         found = [inode for inode in dict.fromkeys(inodes) if inode is not None]
         self._before = [(inode, inode.known_attributes()) for inode in found]
 
     def stays(self, links: dict[GoferDirectory, int]) -> None:
         """They are known now. `links`: directories whose names have changed, and how many
         directories more they have."""
+        about = [inode for inode, _ in self._before]
+        if self._new is not None:
+            about.append(self._new)
+        self._journal.about(*about, new=self._new)
         for inode, before in self._before:
             inode.recorded(self._journal)
             if before is None:

@@ -119,7 +119,7 @@ def sys_sync(task: Task) -> None:
 def sys_syncfs(task: Task, file: File) -> None:
     """syncfs(2)."""
     file.inode.fs.sync()
-    file.inode.fs.tell_refused()
+    file.tell_refused()
 
 
 @syscall(277)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import signal
@@ -260,17 +259,6 @@ def test_owner_whom_the_host_has_not_had_yet_is_asked_for(world: World, host: Pa
 def test_set_id_file_is_made_at_once(world: World, host: Path) -> None:
     world.ok("close", world.open(b"a", NEW, 0o4755))
     assert os.stat(host / "a").st_mode & 0o7777 == 0o4755
-
-
-@pytest.mark.parametrize("call", ["syncfs", "fsync", "fdatasync"])
-def test_what_the_host_refuses_is_told_once(call: str, world: World, host: Path) -> None:
-    make(world, b"taken")
-    (host / "taken").write_bytes(b"the host's")
-    fd = world.open(b"file")
-    assert world.call("sync") == 0
-    assert world.call(call, fd) == -errno.EEXIST
-    assert world.call(call, fd) == 0
-    assert world.contents(b"taken") == b"the host's"
 
 
 def test_small_ring_is_filled_many_times(make_world: MakeWorld, host: Path) -> None:

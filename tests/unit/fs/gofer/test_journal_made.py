@@ -74,7 +74,7 @@ def test_numbers_stay(world: World) -> None:
     for _ in range(2):
         world.ok("sync")
         assert [world.stat(path, nofollow=True).st_ino for path in paths] == told
-        world.fs.distrust()
+        world.fs.distrust(5)
         assert [world.stat(path, nofollow=True).st_ino for path in paths] == told
 
 

@@ -74,7 +74,7 @@ def test_message_to_the_gofer_does_not_change_times(world: World, host: Path) ->
     told = seen(world, b"d")
     world.ok("setxattr", b"d/file", b"user.x", b"value", 5, 0)
     assert at_host(host / "d") == told
-    world.fs.distrust()
+    world.fs.distrust(5)
     assert seen(world, b"d") == told
 
 

@@ -1,0 +1,133 @@
+"""What the host refuses of what was written behind: who is told, how often, what is seen then."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sentry.errors import EDQUOT, EIO, ENOSPC, Errno
+from sentry.fs.gofer.refusals import Refusals
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+from tests.unit.fs.gofer.test_journal import NEW, make
+from tests.unit.fs.gofer.test_journal_made import AT_REMOVEDIR, warm
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """The host has made one of each kind before."""
+    made = make_world(journal=1 << 16)
+    warm(made)
+    return made
+
+
+def refused(world: World, host: Path) -> int:
+    """A new file that is open, whose name the host has taken meanwhile."""
+    fd = world.open(b"taken", NEW)
+    world.write(fd, b"ours")
+    (host / "taken").write_bytes(b"the host's")
+    return fd
+
+
+@pytest.mark.parametrize("call", ["fsync", "fdatasync", "close"])
+def test_who_has_the_file_open_is_told_once(call: str, world: World, host: Path) -> None:
+    fd = refused(world, host)
+    world.ok("sync")
+    again, third = world.ok("dup", fd), world.ok("dup", fd)
+    assert world.call(call, fd) == -errno.EIO
+    assert world.call(call, again) == 0
+    assert world.contents(b"taken") == b"the host's"
+    assert world.read(third, 10, 0) == b"ours"
+
+
+def test_who_has_another_file_open_hears_nothing(world: World, host: Path) -> None:
+    other = world.open(b"other", NEW)
+    fd = refused(world, host)
+    assert world.call("fsync", other) == 0
+    assert world.call("fsync", fd) == -errno.EIO
+
+
+def test_each_description_is_told(world: World, host: Path) -> None:
+    fd = refused(world, host)
+    second = world.open(b"taken", os.O_RDWR)
+    assert world.call("fsync", fd) == -errno.EIO
+    assert world.call("fsync", second) == -errno.EIO
+    assert world.call("fsync", second) == 0
+
+
+def test_file_system_is_told_once_to_each_description(world: World, host: Path) -> None:
+    one, other = world.open(b"file"), world.open(b"dir", os.O_DIRECTORY)
+    refused(world, host)
+    assert world.call("sync") == 0
+    for fd in (one, other):
+        assert world.call("syncfs", fd) == -errno.EIO
+        assert world.call("syncfs", fd) == 0
+    assert world.call("syncfs", world.open(b"file")) == 0
+
+
+def test_who_opens_later_is_told_if_nobody_was(world: World, host: Path) -> None:
+    refused(world, host)
+    world.ok("sync")
+    assert world.call("syncfs", world.open(b"file")) == -errno.EIO
+    assert world.call("syncfs", world.open(b"file")) == 0
+
+
+def test_directory_is_told_and_shows_what_is_there(world: World, host: Path) -> None:
+    fd = world.open(b"dir", os.O_DIRECTORY)
+    assert world.listdir(b"dir") == [b"inner", b"sub"]
+    os.unlink(host / "dir" / "inner")
+    (host / "dir" / "other").touch()
+    world.ok("unlinkat", AT_FDCWD, b"dir/inner", 0)
+    assert world.call("fsync", fd) == -errno.EIO
+    assert world.listdir(b"dir") == [b"other", b"sub"]
+    make(world, b"dir/more")
+    world.ok("sync")
+    assert (host / "dir" / "more").exists()
+
+
+def test_other_directories_stay_known(world: World, host: Path) -> None:
+    world.listdir(b"dir/sub")
+    refused(world, host)
+    world.ok("sync")
+    world.session.names()
+    assert world.listdir(b"dir/sub") == []
+    assert "Treaddirx" not in world.session.names()
+
+
+def test_what_lies_below_a_directory_that_was_refused_is_refused(world: World, host: Path) -> None:
+    world.ok("mkdir", b"d", 0o755)
+    fd = world.open(b"d/file", NEW)
+    directory = world.open(b"d", os.O_DIRECTORY)
+    (host / "d").touch()
+    assert world.call("fsync", fd) == -errno.EIO
+    assert world.call("fsync", directory) == -errno.EIO
+    assert world.call("openat", directory, b"x", NEW, 0o600) == -errno.ESTALE
+    world.ok("mkdir", b"e", 0o755)
+    world.ok("unlinkat", AT_FDCWD, b"e", AT_REMOVEDIR)
+    world.ok("sync")
+
+
+def test_more_than_are_told_one_by_one(world: World, host: Path) -> None:
+    """The Gofer tells of 64."""
+    fds = [world.open(b"n%d" % number, NEW) for number in range(80)]
+    world.ok("sync")
+    for number in range(80):
+        os.unlink(host / f"n{number}")
+        world.ok("unlinkat", AT_FDCWD, b"n%d" % number, 0)
+    world.ok("sync")
+    assert [world.call("fsync", fd) for fd in fds] == [-errno.EIO] * 80
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.ENOSPC, ENOSPC), (errno.EDQUOT, EDQUOT), (errno.EBADF, EIO), (0, EIO)],
+)
+def test_errors_are_those_that_fsync_has(number: int, told: type[Errno]) -> None:
+    refusals = Refusals()
+    refusals.add(number)
+    with pytest.raises(told):
+        refusals.tell()
