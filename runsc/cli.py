@@ -41,6 +41,7 @@ COMMANDS = {
     "spec": "Write a config.json to start from: what `run` reads.",
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
+    "sync": "Wait until what a container has written is on the host's disk.",
     "uninstall": "Take away what `install` has told an engine.",
     "update": "Change the limits of a container that runs.",
     "wait": "Wait for the end of a container, or of a process in it.",

@@ -51,7 +51,7 @@ def connect(path: str) -> Socket:
     return sock
 
 
-def tell(path: str, request: bytes, patience_s: float) -> str:
+def tell(path: str, request: bytes, patience_s: float | None) -> str:
     """Ask for something to be done: what went wrong, "" if nothing did.
 
     Raises: OSError (TimeoutError too), ValueError.

@@ -63,8 +63,11 @@ def ask(
         return listener.ask(store.path(state.id, "control.sock"), request, patience_s, fds)
 
 
-def tell(store: Store, state: State, request: bytes, patience_s: float = ANSWER_S) -> str:
-    """An order for the sandbox, as a line: what went wrong, "" if nothing did. Raises: as `ask`."""
+def tell(
+    store: Store, state: State, request: bytes, patience_s: float | None = ANSWER_S
+) -> str:
+    """An order for the sandbox, as a line: what went wrong, "" if nothing did. None: it may take as
+    long as it likes. Raises: as `ask`."""
     with _Answering(state):
         return asking.tell(store.path(state.id, "control.sock"), request, patience_s)
 
@@ -235,6 +238,18 @@ def resume(store: Store, container_id: str) -> None:
         _order(store, state, "resume")
         state.paused = False
         store.save(state)
+
+
+def sync(store: Store, container_id: str) -> None:
+    """All that its programs have done to files is on the host's disk, however long that takes.
+
+    Raises: NotRunning, RuntimeFailure if the host has refused some of it.
+    """
+    state = store.load(container_id)
+    require_running(state)
+    problem = tell(store, state, asking.line("sync"), None)
+    if problem:
+        raise RuntimeFailure(f'not all is written: {problem}: "{container_id}"')
 
 
 def _order(store: Store, state: State, order: str) -> None:

@@ -176,7 +176,29 @@ class Operations:
         """No program runs any more; `done` once that is so. Raises: EBUSY if they are paused."""
         if self._container.paused:
             raise EBUSY("container not running")
-        pause.pause(self._container, done)
+        pause.pause(self._container, lambda: self._settle(done))
+
+    def _settle(self, done: Callable[[], object]) -> None:
+        """What they have done to files is seen outside, too."""
+        from sentry.control import syncing  # noqa: PLC0415  few ask
+
+        def ended(_: object, error: BaseException | None) -> None:
+            if error is not None:
+                self._kernel.log.bug("pause", error)
+            done()
+
+        self._kernel.loop.spawn(syncing.settle(self._container), "pause", ended)
+
+    def control_sync(self, told: Told) -> None:
+        """All that they have done to files is on the host's disk. `told`: "", or what failed."""
+        from sentry.control import syncing  # noqa: PLC0415  few ask
+
+        def ended(_: object, error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, Errno):
+                self._kernel.log.bug("sync", error)
+            told("" if error is None else type(error).__name__)
+
+        self._kernel.loop.spawn(syncing.sync(self._container), "sync", ended)
 
     def control_resume(self) -> None:
         """They go on. Raises: EBUSY if they were not paused."""

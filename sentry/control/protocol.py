@@ -67,8 +67,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
     "exec"), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
     to a port inside, as long as this one lasts), "read" (a file), "update" (limits), "profile",
-    "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on), or
-    "resize" (the host's terminal has a new size).
+    "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
+    "sync" (what was done to files is on the host's disk), or "resize" (the host's terminal has a
+    new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).

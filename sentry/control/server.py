@@ -78,7 +78,10 @@ class Controlled(Protocol):
         ...
 
     def control_pause(self, done: Callable[[], object]) -> None:
-        """Hold all programs; `done` once they stand."""
+        """Hold all programs; `done` once they stand, and others see what they did to files."""
+
+    def control_sync(self, told: Callable[[str], object]) -> None:
+        """Have all that was done to files on the host's disk; `told` "" then, or what failed."""
 
     def control_resume(self) -> None:
         """Let them go on."""
@@ -364,6 +367,9 @@ class ControlServer:
             match request.op:
                 case "pause":
                     self.kernel.control_pause(lambda: client.send(Reply()))
+                    return None
+                case "sync":
+                    self.kernel.control_sync(client.told)
                     return None
                 case "resume":
                     self.kernel.control_resume()

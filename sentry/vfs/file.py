@@ -362,6 +362,9 @@ class FileDescription:
         Raises: what close(2) tells; the descriptor is closed all the same.
         """
 
+    def settle(self) -> None:
+        """msync(2): its inode is where everybody sees it. Raises: NotNow, what fsync(2) tells."""
+
     def tell_refused(self) -> None:
         """syncfs(2): "EIO", since Linux 5.8. Raises: why something of its file system did not get
         to the disk, once for each description."""

@@ -171,12 +171,23 @@ class FileSystem:
     def sync(self) -> None:
         """sync(2), syncfs(2): nothing is left in memory that should be on a disk."""
 
+    def settle(self) -> None:
+        """What was done is where everybody sees it, if perhaps on no disk. Raises: EIO, NotNow."""
+
+    def listen(self) -> Callable[[], None]:
+        """For who wants to hear what `sync` does not tell: to be called afterwards, raises it."""
+        return _nothing_to_tell
+
     def show_options(self) -> str:
         """Options for /proc/mounts beyond those of the mount, each with a comma before it."""
         return ""
 
     def shutdown(self) -> None:
         """The last mount is gone."""
+
+
+def _nothing_to_tell() -> None:
+    """All that was done has got there."""
 
 
 class Inode:

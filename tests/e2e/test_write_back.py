@@ -139,3 +139,25 @@ def test_container_of_a_pod_ends_after_all_is_written(
     wait_for_end(standing)
     check(bundle.rootfs, 60)
     pod.end()
+
+
+def test_sync_and_pause_bring_it_to_the_host(bundle: Bundle, platform: str) -> None:
+    """Of one that has ended there is nobody to ask."""
+    client = Client(bundle, platform)
+    client.flags += FLAGS
+    pid = client.create("c")
+    standing = os.pidfd_open(pid)
+    client.ok("start", "c")
+    output = bundle.path / "c.out"
+    while len(output.read_text().split()) < 20:
+        os.sched_yield()
+    for command in ("sync", "pause", "sync"):
+        told = len(output.read_text().split())
+        client.ok(command, "c")
+        check(bundle.rootfs, told)
+    client.ok("kill", "c", "KILL")
+    wait_for_end(standing)
+    ended = client.call("sync", "c")
+    assert ended.returncode == 1
+    assert "not running" in ended.stderr
+    client.ok("delete", "c")

@@ -119,6 +119,11 @@ class GoferFile(RegularFile):
     def sync(self, data_only: bool) -> None:
         self._file.sync(data_only, self._listener)
 
+    def settle(self) -> None:
+        self._file.fs.settle()
+        if self._listener is not None:
+            self._listener.hear()
+
     def flush(self, caller: Caller) -> None:
         if self._listener is not None:
             self._listener.hear()

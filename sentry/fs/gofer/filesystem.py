@@ -32,7 +32,7 @@ from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.journal import Entry, Journal, mapped
 from sentry.fs.gofer.pace import Pace
-from sentry.fs.gofer.refusals import Refusals
+from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Session, expect
@@ -183,10 +183,17 @@ class GoferFileSystem(Attachment):
         if self.changes is not None:
             self.changes.forget_all(self)
 
-    def sync(self) -> None:
-        """The host's disk has all of its file system, what others have written to it, too."""
+    def settle(self) -> None:
+        """The host has what was recorded."""
         if self.journal is not None:
             self.journal.sync()
+
+    def listen(self) -> Callable[[], None]:
+        return Listener(self._root).hear_all
+
+    def sync(self) -> None:
+        """The host's disk has all of its file system, what others have written to it, too."""
+        self.settle()
         if not self.read_only:
             asked = Tsyncx(self._root.fid)
             self.session.reply((self, Tsyncx), asked, mode=Mode.KILLABLE, slow=True)

@@ -307,8 +307,7 @@ class GoferInode(Inode):
 
     def sync(self, data_only: bool, listener: Listener | None) -> None:
         """fsync(2): the Gofer's pool does it, so that nobody here waits but the caller."""
-        if self.fs.journal is not None:
-            self.fs.journal.sync()
+        self.fs.settle()
         if listener is not None:
             listener.hear()
         if self.gone and self.fid < 0:  # nobody could find it again

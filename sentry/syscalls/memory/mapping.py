@@ -191,6 +191,7 @@ async def sync_all(io: HostIO | None, files: dict[Any, MappedFile]) -> int:
     try:
         for backing, mapped in files.items():
             if isinstance(backing, HostBacking):
+                await again(mapped.settle)
                 if io is not None:
                     await io.at(backing.device).sync(backing.fd)
             else:

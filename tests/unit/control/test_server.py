@@ -68,6 +68,7 @@ class Kernel:
         self.killed: list[tuple[int, int, bool]] = []
         self.limits: tuple[int | None, int | None] = (None, None)
         self.paused: list[Callable[[], object]] = []
+        self.synced: list[Callable[[str], object]] = []
         self.execs: list[Exec] = []
         self.waits: list[Wait] = []
         self.traced: list[tuple[Trace, int]] = []
@@ -120,6 +121,9 @@ class Kernel:
 
     def control_pause(self, done: Callable[[], object]) -> None:
         self.paused.append(done)
+
+    def control_sync(self, told: Callable[[str], object]) -> None:
+        self.synced.append(told)
 
     def control_resume(self) -> None:
         raise EBUSY("container not paused")
@@ -310,6 +314,18 @@ def test_pause_answers_when_all_stand(served: tuple[Loop, Kernel, socket.socket]
 
     assert decode(sock.recv(1 << 16), Reply) == Reply()
     assert _ask(loop, sock, Request("resume")).error == "container not paused"
+
+
+def test_sync_answers_when_all_is_written(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, kernel, sock = served
+    sock.setblocking(False)
+    sock.send(encode(Request("sync")))
+    loop.turn()
+    with pytest.raises(BlockingIOError):
+        sock.recv(1 << 16)
+    kernel.synced[0]("EIO")
+
+    assert decode(sock.recv(1 << 16), Reply).error == "EIO"
 
 
 def test_strace_may_bring_one_descriptor(served: tuple[Loop, Kernel, socket.socket]) -> None:

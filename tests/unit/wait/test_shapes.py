@@ -23,6 +23,7 @@ SEQUENCES: Final = {
     "control/execution.py": "a program of `exec` is found and loaded",
     "control/forwarding.py": "a connection is made, then bytes go both ways",
     "control/reading.py": "a file is opened, then read and written to a pipe",
+    "control/syncing.py": "file systems of a container, one after the other",
     "fs/devpts/console.py": "what is printed goes to the host's terminal, as much as it takes",
     "fs/devpts/files.py": "VTIME: a new deadline after every byte",
     "fs/fuse/connection.py": "a request: its answer, or a signal, which the server is told of",

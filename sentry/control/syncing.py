@@ -1,0 +1,48 @@
+"""What file systems of a container have in memory alone goes where others see it, or to a disk.
+
+`pause` does the first: who looks at a container that stands still sees what its programs have done.
+`runsc sync` does the second.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sentry.control.outside import beside_init
+from sentry.errors import Errno
+from sentry.wait.again import again
+
+if TYPE_CHECKING:
+    from sentry.kernel.container import Container
+    from sentry.vfs.interface import FileSystem
+
+
+def _mounted(container: Container) -> list[FileSystem]:
+    """What its first process sees. Raises: ESRCH."""
+    return list({id(mount.fs): mount.fs for mount in beside_init(container).mounts}.values())
+
+
+async def settle(container: Container) -> None:
+    """What does not work hinders nobody: the host may be dead."""
+    with suppress(Errno):
+        for fs in _mounted(container):
+            with suppress(Errno):
+                await again(fs.settle)
+
+
+async def sync(container: Container) -> None:
+    """All of it, what is of no use to some of it included.
+
+    Raises: ESRCH; what the first of them says, the host's refusals included that nobody has heard.
+    """
+    failed: Errno | None = None
+    for fs in _mounted(container):
+        hear = fs.listen()
+        try:
+            await again(fs.sync)
+            hear()
+        except Errno as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
