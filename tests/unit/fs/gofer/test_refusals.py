@@ -11,8 +11,8 @@ import pytest
 from sentry.errors import EDQUOT, EIO, ENOSPC, Errno
 from sentry.fs.gofer.refusals import Refusals
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
-from tests.unit.fs.gofer.test_journal import NEW, make
 from tests.unit.fs.gofer.test_behind_made import AT_REMOVEDIR, warm
+from tests.unit.fs.gofer.test_journal import NEW, make
 
 pytestmark = pytest.mark.root
 

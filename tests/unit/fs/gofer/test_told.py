@@ -10,8 +10,8 @@ import pytest
 
 from sentry.abi.stat import STAT
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
-from tests.unit.fs.gofer.test_journal import SECOND, make, set_times
 from tests.unit.fs.gofer.test_behind_made import AT_REMOVEDIR, warm
+from tests.unit.fs.gofer.test_journal import SECOND, make, set_times
 
 pytestmark = pytest.mark.root
 
