@@ -120,13 +120,13 @@ class Journal:
             if batch:
                 self._carry_out(session, batch)
 
-    def reached(self) -> Rdrainx:
+    def reached(self, room: int) -> Rdrainx:
         """How far it is drained, and what came of it. Raises: EBADF."""
         if self._reader is None:
             raise error(errno.EBADF)
         failures, lost, made = b"".join(self._failures), self._lost, b"".join(self._made)
         self._failures, self._lost, self._made = [], 0, []
-        return Rdrainx(self._reader.position, failures, lost, made)
+        return Rdrainx(self._reader.position, failures, lost, made, room)
 
     def _carry_out(self, session: Session, batch: Sequence[tuple[int, Message]]) -> None:
         for position, request in without_vanished(batch):

@@ -9,8 +9,9 @@ import os
 from gofer._native import lib
 from gofer.connection import Connection
 from gofer.files import require_writable
-from gofer.native import check, error, stat_block
+from gofer.native import check, error, stat_block, statfs
 from gofer.p9.extensions import Rdrainx, Rjournalx, Rsparex, Tdrainx, Tjournalx, Tsparex
+from gofer.p9.room import room_for
 from gofer.replies import Donation, handles
 
 
@@ -26,7 +27,7 @@ def drain(conn: Connection, msg: Tdrainx) -> Rdrainx:
     """It has been drained for this message as for any other."""
     if not conn.shared.journal.belongs_to(conn):
         raise error(errno.EBADF)
-    return conn.shared.journal.reached()
+    return conn.shared.journal.reached(_room(conn.table.fd(conn.fids.get(msg.fid).node)))
 
 
 @handles(Tsparex)
@@ -58,4 +59,9 @@ def spare(conn: Connection, msg: Tsparex) -> Donation:
             os.close(donated)
         raise
     conn.fids.bind(msg.newfid, node, fid.uid)
-    return Donation(Rsparex(block), donated)
+    return Donation(Rsparex(block, _room(at)), donated)
+
+
+def _room(fd: int) -> int:
+    found = statfs(fd)
+    return room_for(found.blocks, found.bavail, found.files, found.ffree)

@@ -300,19 +300,23 @@ class Rjournalx(Message):
 
 @message(234)
 class Tdrainx(Message):
-    """Carry out what the journal holds."""
+    """Carry out what the journal holds. `fid`: whose file system's room is to be told."""
+
+    fid: U32
 
 
 @message(235)
 class Rdrainx(Message):
     """`position` has been reached. Since the last one: `failures`, position[8] errno[4] of records
     that were refused, and `lost`, how many more there were; `made`, position[8] st_dev[8] st_ino[8]
-    of what Tmakex records made."""
+    of what Tmakex records made. `room`: for so many changes there certainly is some
+    (`gofer.p9.room`)."""
 
     position: U64
     failures: Data
     lost: U32
     made: Data
+    room: U64
 
 
 @message(236)
@@ -329,7 +333,10 @@ class Tsparex(Message):
 
 @message(237)
 class Rsparex(Message):
+    """`room` as in Rdrainx."""
+
     block: AttrBlock
+    room: U64
 
 
 @message(238)

@@ -77,7 +77,7 @@ _LEFT = st.lists(
         Twalkx, fid=st.sampled_from([0, 1, 2]), newfid=st.sampled_from([1, 2, 3]),
         flags=st.just(c.NOOPEN), donate=st.just(0),
         names=st.lists(st.sampled_from([b"dir", b"file", b"..", b"a", b"link"]), max_size=3),
-    ) | st.sampled_from([Tsparex(0, 4), Tdrainx()]) | requests(),
+    ) | st.sampled_from([Tsparex(0, 4), Tdrainx(0)]) | requests(),
     max_size=25,
 )  # fmt: skip
 """Tsparex and Tdrainx are sent, the others are left in the journal."""
@@ -240,7 +240,7 @@ def test_journal_that_changes_while_it_is_read_hurts_nobody(tmp_path: Path, seco
         try:
             end, position = time.monotonic() + seconds, 0
             while time.monotonic() < end or position < 2 * CAPACITY:
-                position = client.ask(Tdrainx(), Rdrainx).position
+                position = client.ask(Tdrainx(0), Rdrainx).position
                 place[:] = position.to_bytes(8, "little")
         finally:
             os.kill(pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ from gofer.p9.attributes import Attributes
 from gofer.p9.constants import MSIZE_MAX, NOFID, NONUNAME, NOOPEN, VERSION_EXTENDED
 from gofer.p9.extensions import Rwalkx, Tjournalx, Tnotifyx, Twalkx
 from gofer.p9.messages import Rstatfs, Rversion, Tattach, Tstatfs, Tversion
+from gofer.p9.room import room_for
 from sentry.abi.fcntl import F_GETFL, O_NONBLOCK
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import HostChanges
@@ -30,6 +31,8 @@ class Attached(NamedTuple):
     """statfs(2) f_type of where it lies."""
     ring: int = -1
     """Memory for a journal, if there is some."""
+    room: int = 0
+    """For so many changes."""
 
 
 async def negotiate(session: Session) -> None:
@@ -48,14 +51,19 @@ async def attach(session: Session, name: bytes, behind: bool) -> Attached:
     asked = Twalkx(fid, NOFID, NOOPEN, 0, [])
     reply = expect(await again(session.reply, "walk", asked, slow=True), Rwalkx)
     found = root_of(reply)
-    kind = expect(await again(session.reply, "statfs", Tstatfs(fid), slow=True), Rstatfs).fs_type
+    told = expect(await again(session.reply, "statfs", Tstatfs(fid), slow=True), Rstatfs)
     ring = -1
     if behind:
         try:
             ring = await again(_ring, session)
         except Errno:
             ring = -1
-    return Attached(fid, found, kind, ring)
+    return Attached(fid, found, told.fs_type, ring, room_in(told))
+
+
+def room_in(told: Rstatfs) -> int:
+    """For so many changes."""
+    return room_for(told.blocks, told.bavail, told.files, told.ffree)
 
 
 def _ring(session: Session) -> int:

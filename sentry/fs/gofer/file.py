@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
-from sentry.errors import ENOMEM, EOPNOTSUPP, from_host
+from sentry.errors import EDQUOT, ENOMEM, ENOSPC, EOPNOTSUPP, from_host
 from sentry.fs.gofer.session import expect
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.regular import RegularFile
@@ -80,6 +80,10 @@ class GoferFile(RegularFile):
         if self._handle.fd >= 0:
             try:
                 return self._handle.write(source, offset)
+            except (ENOSPC, EDQUOT):
+                if self._file.fs.journal is not None:
+                    self._file.fs.journal.full()
+                raise
             finally:
                 if self._handle.remote:
                     self._file.changed()

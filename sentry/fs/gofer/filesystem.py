@@ -21,7 +21,7 @@ from gofer.p9.extensions import Rwalkx, Tjournalx, Tsyncx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import V9FS_MAGIC
 from sentry.errors import EPROTO, Errno
-from sentry.fs.gofer.arrival import Attached, root_of
+from sentry.fs.gofer.arrival import Attached, room_in, root_of
 from sentry.fs.gofer.attachment import Attachment, BriefFids, DirectoryFids
 from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
@@ -79,8 +79,9 @@ def _attach_now(session: Session, name: bytes, behind: bool) -> Attached:
     fid = session.attach(name)
     reply = expect(session.call_now(Twalkx(fid, NOFID, NOOPEN, 0, [])), Rwalkx)
     found = root_of(reply)
-    kind = expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type
-    return Attached(fid, found, kind, _ring_now(session) if behind else -1)
+    told = expect(session.call_now(Tstatfs(fid)), Rstatfs)
+    ring = _ring_now(session) if behind else -1
+    return Attached(fid, found, told.fs_type, ring, room_in(told))
 
 
 def _ring_now(session: Session) -> int:
@@ -132,7 +133,7 @@ class GoferFileSystem(Attachment):
         is_ours = options.exclusive and not options.read_only
         behind = options.writes_behind if is_ours else None
         attached = attached or _attach_now(session, attachment, behind is not None)
-        fid, wire, kind, ring = attached
+        fid, wire, kind, ring, room = attached
         self.numbering = Numbering(wire.dev)
         self.samples = {}
         self.refusals = Refusals()
@@ -147,6 +148,7 @@ class GoferFileSystem(Attachment):
         if ring >= 0 and behind is not None and kind in COHERENT:
             root = fid, wire.dev
             self.journal = Journal(session, root, mapped(ring), behind, self.handles, self)
+            self.journal.has_room(room)
         else:
             close_quietly(ring)
         if isinstance(self._root, GoferFifo):
@@ -206,11 +208,11 @@ class GoferFileSystem(Attachment):
         if not inode.gone:
             self._inodes[inode.key] = ref(inode)
 
-    def unmade(self, inode: GoferInode) -> None:
+    def unmade(self, inode: GoferInode | None) -> None:
         """The host has not made it: it was removed before, or refused."""
-        if inode.is_unmade:
-            self.numbering.settle(inode.ino, 0)
-        if not inode.gone:
+        if inode is None or inode.is_unmade:
+            self.numbering.settle(0, 0)
+        if inode is not None and not inode.gone:
             if isinstance(inode, DirectoryCache):
                 self.fids.give_back(inode)
             inode.take(inode.attributes._replace(nlink=0))
@@ -219,10 +221,12 @@ class GoferFileSystem(Attachment):
     def refused(self, entry: Entry, number: int) -> None:
         """The host has not made a change, with this errno."""
         self.refusals.add(number)
-        if entry.new is not None:
-            self.unmade(entry.new)
-        for inode in entry.inodes:
-            inode.refused(number)
+        new = entry.new() if entry.new is not None else None
+        if new is not None:
+            self.unmade(new)
+        for inode in [found() for found in entry.inodes]:
+            if inode is not None:
+                inode.refused(number)
 
     def distrust(self, number: int) -> None:
         """Something was refused: what is known may not be what the host has."""
@@ -297,6 +301,8 @@ class GoferFileSystem(Attachment):
         self.take_out(inode)
         if self.is_own_device(inode):
             self.numbering.forget(inode.key[1])
+        if self.journal is not None:
+            self.journal.let_go(inode)
         if isinstance(inode, DirectoryCache):
             if inode.trust is not None and self.changes is not None:
                 self.changes.forget(inode.trust)

@@ -19,10 +19,11 @@ from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from weakref import ref
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID, NOTAG
-from gofer.p9.extensions import Rdrainx, Tdrainx, Tsetattrx, Tsparex
+from gofer.p9.extensions import Rdrainx, Tdrainx, Tlinkx, Tmakex, Trenamex, Tsetattrx, Tsparex
 from gofer.p9.fields import ProtocolError
 from gofer.p9.journal import JournalFull, JournalWriter
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
@@ -43,8 +44,14 @@ OWNERS: Final = 1024
 """Of which it is known that the host takes them."""
 DELAY_NS: Final = 1_000_000_000
 """From the first record to the drain."""
+SCARCE: Final = 256
+"""Room for fewer changes: files in advance would take what programs need."""
 LARGEST: Final = 1 << 24
 _FAILURE: Final = struct.Struct("<QI")
+_GROWING: Final = (Tlinkx, Tmakex, Trenamex)
+"""What takes room."""
+_LEAST: Final = 32
+"""Bytes of a record of those at least."""
 _MADE: Final = struct.Struct("<QQQ")
 
 
@@ -54,8 +61,8 @@ class Behind(Protocol):
     def arrived(self, inode: GoferInode, ino: int) -> None:
         """The host has made it, with this number."""
 
-    def unmade(self, inode: GoferInode) -> None:
-        """The host has not made it: it was removed before, or refused."""
+    def unmade(self, inode: GoferInode | None) -> None:
+        """The host has not made it: it was removed before, or refused. None: nobody has it."""
 
     def refused(self, entry: Entry, number: int) -> None:
         """The host has not made a change, with this errno."""
@@ -69,9 +76,9 @@ class Entry(NamedTuple):
 
     start: int
     end: int
-    inodes: tuple[GoferInode, ...]
-    """What they are about."""
-    new: GoferInode | None
+    inodes: tuple[ref[GoferInode], ...]
+    """What they are about. Who removes a file may want its room at once: nobody holds it."""
+    new: ref[GoferInode] | None
     """A file that gets its first name."""
 
 
@@ -79,8 +86,9 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_covered", "_dev", "_draining", "_entries", "_last", "_makes",
-        "_memory", "_owners", "_session", "_timers", "_touched", "_writer", "spares",
+        "_armed", "_behind", "_covered", "_dev", "_draining", "_entries", "_fid", "_held",
+        "_last", "_makes", "_memory", "_owners", "_room", "_session", "_timers", "_touched",
+        "_writer", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -89,12 +97,14 @@ class Journal:
     ) -> None:  # fmt: skip
         """`root`: its fid and its device."""
         self._session = session
-        fid, self._dev = root
+        self._fid, self._dev = root
         self._memory = memory
         self._writer = JournalWriter(memoryview(memory))
         self._timers = timers
         self._behind = behind
-        self.spares = Spares(session, fid, handles, self.accepted)
+        self.spares = Spares(session, self._fid, handles, self.accepted, self.has_room)
+        self._room = 0
+        """For so many changes more the host certainly has room."""
         self._armed = False
         self._draining = 0
         """Tdrainx under way."""
@@ -107,8 +117,10 @@ class Journal:
         self._owners: set[tuple[int, int]] = set()
         self._touched: dict[DirectoryCache, None] = {}
         """Directories that have had other times told than those of the host."""
-        self._makes: dict[int, GoferInode] = {}
+        self._makes: dict[int, ref[GoferInode]] = {}
         """What is to be made, by where the record begins."""
+        self._held: set[GoferInode] = set()
+        """Of these what has a name: the number that was told is nowhere else."""
         session.recorder = self
 
     # --- owners
@@ -122,6 +134,19 @@ class Journal:
         """It just has."""
         if len(self._owners) < OWNERS:
             self._owners.add((uid, gid))
+
+    # --- room
+
+    def has_room(self, room: int) -> None:
+        """For so many changes, when what is known to be done was."""
+        pending = self.position - self._writer.executed
+        self._room = room - pending // _LEAST
+        self.spares.scarce(self._room < SCARCE)
+
+    def full(self) -> None:
+        """Something else has found none: only the host knows now."""
+        self._room = 0
+        self.spares.scarce(True)
 
     # --- records
 
@@ -150,6 +175,10 @@ class Journal:
         """All of them, or none where there is no room: then messages have to do."""
         writer = self._writer
         start = writer.position
+        need = sum(isinstance(request, _GROWING) for request in requests)
+        if need and need > self._room:
+            self._drain()
+            return False
         try:
             writer.append(*[request.encode(NOTAG) for request in requests])
         except JournalFull:
@@ -158,6 +187,7 @@ class Journal:
         except ProtocolError:
             return False
         end = writer.position
+        self._room -= need
         if writer.free < 3 * writer.capacity // 4:
             self._drain()
         elif not self._armed:
@@ -168,7 +198,8 @@ class Journal:
 
     def about(self, *inodes: GoferInode, new: GoferInode | None = None) -> None:
         """What was recorded last is about these, and they are told if it is refused."""
-        self._entries.append(Entry(*self._last, inodes, new))
+        found = tuple(ref(inode) for inode in inodes)
+        self._entries.append(Entry(*self._last, found, None if new is None else ref(new)))
 
     def touched(self, directory: DirectoryCache) -> None:
         """Its names are changed by records, and the host will take its own time for that."""
@@ -196,7 +227,12 @@ class Journal:
 
     def made(self, position: int, inode: GoferInode) -> None:
         """The record that begins there makes this."""
-        self._makes[position] = inode
+        self._makes[position] = ref(inode)
+        self._held.add(inode)
+
+    def let_go(self, inode: GoferInode) -> None:
+        """It has no name any more."""
+        self._held.discard(inode)
 
     def _due(self) -> None:
         self._armed = False
@@ -215,7 +251,7 @@ class Journal:
     def _ask(self) -> Pending:
         self._draining += 1
         try:
-            asked = self._session.send(Tdrainx())
+            asked = self._session.send(Tdrainx(self._fid))
         except EIO:
             self._draining -= 1
             raise
@@ -254,6 +290,7 @@ class Journal:
         except ProtocolError:
             self._session.fail()
             return
+        self.has_room(reply.room)
         self._take_made(reply)
         entries, done = self._entries, []
         while entries and entries[0].end <= self._writer.executed:
@@ -283,14 +320,16 @@ class Journal:
         made = {at: (dev, ino) for at, dev, ino in _MADE.iter_unpack(reply.made[:whole])}
         makes = self._makes
         while makes and (position := next(iter(makes))) < self._writer.executed:
-            inode = makes.pop(position)
+            inode = makes.pop(position)()
             dev, ino = made.pop(position, (self._dev, 0))
             if dev != self._dev:
                 self._session.fail()
-            elif ino:
+            elif ino and inode is not None:
                 self._behind.arrived(inode, ino)
             else:
                 self._behind.unmade(inode)
+            if inode is not None:
+                self._held.discard(inode)
         if made or whole < len(reply.made):
             self._session.fail()
 

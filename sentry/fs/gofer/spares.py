@@ -34,20 +34,25 @@ class Spare(NamedTuple):
 class Spares:
     """Those of one journal, below the attachment whose root `fid` is."""
 
-    __slots__ = ("_accepted", "_fid", "_handles", "_session", "_spares", "asked", "enough")
+    __slots__ = (
+        "_accepted", "_fid", "_handles", "_scarce", "_session", "_spares", "_told", "asked",
+        "enough",
+    )  # fmt: skip
 
     def __init__(
         self, session: Session, fid: int, handles: HandleCache,
-        accepted: Callable[[int, int], None],
+        accepted: Callable[[int, int], None], told: Callable[[int], None],
     ) -> None:  # fmt: skip
-        """`accepted`: who is told whose the new files are."""
+        """`accepted` hears whose the new files are, `told` how much room there is."""
         self._session = session
         self._fid = fid
         self._handles = handles
         self._accepted = accepted
+        self._told = told
         self._spares: list[Spare] = []
         self.asked = 0
         """How many are on their way."""
+        self._scarce = False
         self.enough = False
         """The host has none, or nobody wants more."""
 
@@ -55,7 +60,7 @@ class Spares:
         """One that is there."""
         if not self._spares and self.asked:
             self._session.drain()
-        if len(self._spares) + self.asked <= SPARES // 2 and not self.enough:
+        if len(self._spares) + self.asked <= SPARES // 2 and not (self.enough or self._scarce):
             self._ask()
         if not self._spares:
             return None
@@ -66,6 +71,12 @@ class Spares:
         """It was not used."""
         self._handles.hold(1)
         self._spares.append(spare)
+
+    def scarce(self, is_so: bool) -> None:
+        """Whether there is little room: then none are kept."""
+        self._scarce = is_so
+        if is_so:
+            self._let_go()
 
     def _ask(self) -> None:
         session = self._session
@@ -98,12 +109,16 @@ class Spares:
             self._session.clunk(fid)
             return
         self._spares.append(Spare(fid, fd, reply.block))
+        self._told(reply.room)  # perhaps it goes again
         made = Attributes.unpack(reply.block)
         self._accepted(made.uid, made.gid)
 
     def close(self) -> None:
         """Give them back, and ask for no more."""
         self.enough = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         spares, self._spares = self._spares, []
         for fid, fd, _ in spares:
             close_quietly(fd)

@@ -31,7 +31,7 @@ class JournalClient(Client):
             self.writer.append(request.encode(NOTAG))
 
     def drain(self) -> Rdrainx:
-        reply = self.ask(Tdrainx(), Rdrainx)
+        reply = self.ask(Tdrainx(0), Rdrainx)
         self.writer.reached(reply.position)
         return reply
 

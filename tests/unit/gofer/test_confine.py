@@ -123,7 +123,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tjournalx(),
         Tsparex(0, 5),
         Tlinkx(5, b"", 4, b"spare"),
-        Tdrainx(),
+        Tdrainx(0),
     ]
     fd = os.open(tree, os.O_PATH)
     ring = os.memfd_create("ring")

@@ -271,7 +271,7 @@ def test_torn_record_is_not_done(tree: Path, kept: int) -> None:
         Tread(0, 0, 10),
         Tdupx(),
         Tversion(c.MSIZE_MAX, c.VERSION),
-        Tdrainx(),
+        Tdrainx(0),
         Tjournalx(),
         Tsparex(0, 9),
         Twalkx(0, 9, os.O_RDWR, 1, [b"file"]),
@@ -330,7 +330,7 @@ def test_second_session_gets_no_journal(client: JournalClient) -> None:
         with pytest.raises(OSError, match=os.strerror(errno.EBUSY)):
             other.call(Tjournalx())
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-            other.call(Tdrainx())
+            other.call(Tdrainx(0))
 
 
 def test_where_there_is_none_it_is_not_given(connect: MakeClient) -> None:
@@ -338,7 +338,7 @@ def test_where_there_is_none_it_is_not_given(connect: MakeClient) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
         client.call(Tjournalx())
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        client.call(Tdrainx())
+        client.call(Tdrainx(0))
 
 
 # --- files without a name
