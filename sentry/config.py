@@ -120,6 +120,8 @@ class RootConfig(msgspec.Struct, frozen=True):
     overlay: str = "memory"
     written_behind: bool = False
     """The Gofer has a journal: names are written to the host later than programs hear of them."""
+    is_shared: bool = False
+    """Others change it, too: another sandbox, or what is mounted."""
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):

@@ -77,8 +77,9 @@ def gofer_main(
         entered.add(entrance.fd)
     follows = any(export.follows for export in exports)
     propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
-    kept_open = {sock, log_fd, gofer.hold, gofer.life, *terms.joins, *entered} - {-1}
-    isolation.enter(kept_open, tie, propagation)
+    kept_open = {sock, log_fd, gofer.hold, gofer.life, *terms.joins, *entered}
+    kept_open |= {export.lock_fd for export in exports}
+    isolation.enter(kept_open - {-1}, tie, propagation)
     boot.join(terms.joins)
     set_title("runsc-gofer", gofer.container_id)
     os.dup2(log_fd, 2)
@@ -90,7 +91,7 @@ def gofer_main(
     numbered = list(enumerate(exports, gofer.first))
     more = terms.label.mount_option
     attachments = [_attach(index, export, more) for index, export in numbered]
-    shared = any(not export.is_file for index, export in numbered if index)
+    shared = any(not export.is_file for index, export in numbered if index or export.is_shared)
     queue = _queue_of_changes() if shared else -1
     ring = sealed_memory(CAPACITY) if is_behind else -1
     kept = frozenset(confine.capabilities(attachments))
@@ -197,7 +198,8 @@ def _attach(index: int, export: Export, more: str) -> Attachment:
         opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
         os.close(fd)
         fd = opened
-    cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
+    alone = index == 0 and not export.is_shared
+    cache = CacheMode.EXCLUSIVE if alone else CacheMode.SHARED
     connects = b"/%d" % index if export.is_service else b""
     opens = b"/%d" % index if export.is_fifo else b""
     return Attachment(

@@ -32,8 +32,9 @@ def understood(
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
     root = container.root
     if settings.write_back and root.overlay == "none" and not root.readonly:
-        root = msgspec.structs.replace(root, written_behind=True)
-        container = msgspec.structs.replace(container, root=root)
+        from runsc.launch import overlap  # noqa: PLC0415  an experiment
+
+        container = overlap.claimed(container, settings.log.warning)
     if settings.host_uds in ("none", "create"):
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))

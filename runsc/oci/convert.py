@@ -70,6 +70,10 @@ class Export(msgspec.Struct, frozen=True):
     """What the host mounts below it later is there, too."""
     overlay: str = ""
     """Not a path but an overlay that is to be mounted, with these options."""
+    is_shared: bool = False
+    """Of a root: others change it, too."""
+    lock_fd: int = -1
+    """Of a root that is written behind: the Gofer holds it, and with it the lock (`overlap`)."""
 
     @property
     def is_service(self) -> bool:

@@ -40,14 +40,16 @@ class Gofer:
         self._changes: HostChanges | None = None
         self._asked = False
 
-    async def open(self, index: int, read_only: bool, follows: bool = False) -> GoferFileSystem:
+    async def open(
+        self, index: int, read_only: bool, follows: bool = False, exclusive: bool = False
+    ) -> GoferFileSystem:
         """Attachment `index`, 0 for a root. Raises: what the host says, EIO."""
         kernel, name = self._kernel, b"%d" % index
-        if index and not self._asked:
+        if not exclusive and not self._asked:
             self._asked = True
             self._changes = await arrival.changes(self.session)
-        changes = self._changes if index and not follows else None
-        options = options_of(kernel, index, read_only, changes)
+        changes = None if exclusive or follows else self._changes
+        options = options_of(kernel, exclusive, read_only, changes)
         behind = options.writes_behind is not None
         attached = await arrival.attach(self.session, name, behind)
         if follows:
@@ -110,9 +112,9 @@ class RunningTrees:
         self._root, self._volumes = own
         self._container = container
 
-    async def root(self, read_only: bool) -> FileSystem:
+    async def root(self, read_only: bool, exclusive: bool) -> FileSystem:
         """Attachment 0 of its own Gofer."""
-        return await self._root.open(0, read_only)
+        return await self._root.open(0, read_only, exclusive=exclusive)
 
     async def mounted(self, entry: MountConfig) -> FileSystem:
         """What another container has, or a new one. Raises: EIO."""

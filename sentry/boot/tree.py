@@ -145,7 +145,7 @@ def reason(error: Errno) -> str:
 class Trees(Protocol):
     """Where the trees of the host come from."""
 
-    async def root(self, read_only: bool) -> FileSystem: ...
+    async def root(self, read_only: bool, exclusive: bool) -> FileSystem: ...
     async def mounted(self, entry: MountConfig) -> FileSystem: ...
 
 
@@ -163,9 +163,9 @@ class Exports:
         self._changes: HostChanges | None = None
         self._asked = False
 
-    async def root(self, read_only: bool) -> FileSystem:
-        """The root, which is nobody else's."""
-        return self.open(0, read_only)
+    async def root(self, read_only: bool, exclusive: bool) -> FileSystem:
+        """The root, which is mostly nobody else's."""
+        return self.open(0, read_only, exclusive=exclusive)
 
     async def mounted(self, entry: MountConfig) -> FileSystem:
         """A bind mount: others may change it under us, and have it too."""
@@ -175,28 +175,30 @@ class Exports:
             entry.place, read_only, self.open(entry.attachment, read_only, entry.follows)
         )
 
-    def open(self, index: int, read_only: bool, follows: bool = False) -> GoferFileSystem:
+    def open(
+        self, index: int, read_only: bool, follows: bool = False, exclusive: bool = False
+    ) -> GoferFileSystem:
         """Attachment `index`. Raises: StartError."""
         if self._session is None:
             raise StartError("there is no Gofer")
         vfs = self._kernel.vfs
-        if index and not self._asked:
+        if not exclusive and not self._asked:
             self._asked = True
             self._changes = HostChanges.of(self._session)
         changes = None if follows else self._changes
-        options = options_of(self._kernel, index, read_only, changes)
+        options = options_of(self._kernel, exclusive, read_only, changes)
         if follows:
             options = msgspec.structs.replace(options, follows=self._kernel.loop)
         return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
 
 
 def options_of(
-    kernel: Kernel, index: int, read_only: bool, changes: HostChanges | None
+    kernel: Kernel, exclusive: bool, read_only: bool, changes: HostChanges | None
 ) -> Options:
-    """How an attachment is mounted: the root is nobody else's."""
+    """How an attachment is mounted; `exclusive`: it is nobody else's, as a root mostly is."""
     services, ids = kernel.services, kernel.services.host_ids
     return Options(
-        exclusive=index == 0,
+        exclusive=exclusive,
         changes=changes,
         lingering=services.lingering,
         read_only=read_only,
@@ -204,15 +206,15 @@ def options_of(
         handles=services.handles,
         owners=Owners(ids["uid"], ids["gid"]) if ids.get("uid") else None,
         io=kernel.vfs.host_io,
-        writes_behind=kernel.loop if index == 0 and not read_only else None,
+        writes_behind=kernel.loop if exclusive and not read_only else None,
     )
 
 
 async def make_root(kernel: Kernel, config: ContainerConfig, exports: Trees) -> FileSystem:
     """The root file system: an overlay in memory over the host's tree, or the tree itself."""
     if config.root.overlay == "none":
-        return await exports.root(config.root.readonly)
-    lower = await exports.root(True)
+        return await exports.root(config.root.readonly, not config.root.is_shared)
+    lower = await exports.root(True, True)
     return OverlayFs.over(kernel.vfs, lower)
 
 

@@ -161,3 +161,34 @@ def test_sync_and_pause_bring_it_to_the_host(bundle: Bundle, platform: str) -> N
     assert ended.returncode == 1
     assert "not running" in ended.stderr
     client.ok("delete", "c")
+
+
+def test_root_that_is_mounted_in_part_is_seen_by_both_ways(bundle: Bundle, platform: str) -> None:
+    """Nothing is written behind then, and neither way remembers what the other one changes."""
+    (bundle.rootfs / "work").mkdir()
+    (bundle.rootfs / "seen").mkdir()
+    bundle.document["mounts"].append(
+        {"destination": "/seen", "source": str(bundle.rootfs / "work"), "type": "bind"}
+    )
+    bundle.args("sh", "-c", """
+        for i in 1 2 3 4 5; do
+            ls /seen /work > /dev/null
+            echo $i > /work/a$i; cat /seen/a$i; mv /seen/a$i /work/b$i; rm /seen/b$i
+            test ! -e /work/b$i && mkdir /seen/d$i && test -d /work/d$i || exit 1
+        done""")  # fmt: skip
+    done = bundle.run(platform, flags=FLAGS)
+    assert done.stdout == "1\n2\n3\n4\n5\n", done.stderr
+    assert "not written behind: it overlaps" in done.stderr
+    assert sorted(os.listdir(bundle.rootfs / "work")) == [f"d{number}" for number in range(1, 6)]
+
+
+def test_second_sandbox_over_a_root_shares_it(bundle: Bundle, platform: str) -> None:
+    one, other = Client(bundle, platform), Client(bundle, platform)
+    for client in (one, other):
+        client.flags += FLAGS
+    one.create("one")
+    other.create("other")
+    log = (bundle.path / "log.json").read_text()
+    assert log.count("another sandbox has it") == 1
+    for client, name in ((one, "one"), (other, "other")):
+        client.ok("delete", "--force", name)
