@@ -24,6 +24,7 @@
 #define SOCK_CLOEXEC ...
 #define RENAME_NOREPLACE ...
 #define RENAME_EXCHANGE ...
+#define FS_IOC_FSGETXATTR ...
 struct gofer_statfs;
 struct gofer_statfs {
     uint32_t fs_type;
@@ -51,6 +52,7 @@ int gofer_chmod(int fd, uint32_t mode);
 int gofer_utimens(int fd, int64_t atime_ns, int64_t mtime_ns, int which);
 int gofer_renameat2(int olddir, const char *old, int newdir, const char *name, uint32_t flags);
 int gofer_link(int fd, int newdir, const char *newname);
+int64_t gofer_inherited(int fd);
 int gofer_syncfs(int fd);
 int gofer_notify(void);
 int gofer_watch(int notify, int dirfd, int home);

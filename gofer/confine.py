@@ -149,6 +149,11 @@ SYSCALLS: Final = (
     Rule("renameat2", "renames"),
     Rule("unlinkat", "unlink and rmdir"),
     Rule("fgetxattr", "extended attributes"),
+    Rule(
+        "ioctl",
+        "the project of a directory",
+        (Argument(1, lib.FS_IOC_FSGETXATTR, _LOW),),
+    ),
     Rule("fsetxattr", "extended attributes"),
     Rule("flistxattr", "extended attributes"),
     Rule("fremovexattr", "extended attributes"),

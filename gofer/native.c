@@ -13,13 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/xattr.h>
 #include <unistd.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 
 #ifndef __NR_fchmodat2
@@ -251,6 +254,18 @@ int gofer_renameat2(int olddir, const char *old, int newdir, const char *name, u
 int gofer_link(int fd, int newdir, const char *newname)
 {
     return result(linkat(fd, "", newdir, newname, AT_EMPTY_PATH));
+}
+
+/* What is made in a directory gets of it: the number of its project (0: of none), or -1 where it has
+ * a default ACL. */
+int64_t gofer_inherited(int fd)
+{
+    struct fsxattr x;
+    if (fgetxattr(fd, "system.posix_acl_default", NULL, 0) > 0)
+        return -1;
+    if (ioctl(fd, FS_IOC_FSGETXATTR, &x) < 0 || !(x.fsx_xflags & FS_XFLAG_PROJINHERIT))
+        return 0;
+    return x.fsx_projid;
 }
 
 int gofer_syncfs(int fd) { return result(syncfs(fd)); }

@@ -8,9 +8,19 @@ import os
 
 from gofer._native import lib
 from gofer.connection import Connection
-from gofer.files import require_writable
+from gofer.files import open_node, require_writable
 from gofer.native import check, error, stat_block, statfs
-from gofer.p9.extensions import Rdrainx, Rjournalx, Rsparex, Tdrainx, Tjournalx, Tsparex
+from gofer.node import Node
+from gofer.p9.extensions import (
+    Rdrainx,
+    Rinheritx,
+    Rjournalx,
+    Rsparex,
+    Tdrainx,
+    Tinheritx,
+    Tjournalx,
+    Tsparex,
+)
 from gofer.p9.room import room_for
 from gofer.replies import Donation, handles
 
@@ -60,6 +70,25 @@ def spare(conn: Connection, msg: Tsparex) -> Donation:
         raise
     conn.fids.bind(msg.newfid, node, fid.uid)
     return Donation(Rsparex(block, _room(at)), donated)
+
+
+@handles(Tinheritx)
+def inherits(conn: Connection, msg: Tinheritx) -> Rinheritx:
+    """A spare is made in the root: it has what is inherited there."""
+    node = conn.fids.get(msg.fid).node
+    at = node
+    while at.parent is not None:
+        at = at.parent
+    here, there = _inherited(conn, node), _inherited(conn, at)
+    return Rinheritx(int(here != there or here < 0))
+
+
+def _inherited(conn: Connection, node: Node) -> int:
+    fd = open_node(conn.table, node, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return lib.gofer_inherited(fd)
+    finally:
+        os.close(fd)
 
 
 def _room(fd: int) -> int:

@@ -386,3 +386,18 @@ class Tlistenx(Message):
 @message(243)
 class Rlistenx(Message):
     pass
+
+
+@message(244)
+class Tinheritx(Message):
+    """What is made in the directory `fid` inherits something that it would not in the root of its
+    attachment."""
+
+    fid: U32
+
+
+@message(245)
+class Rinheritx(Message):
+    """`differs` unless it is the same project, and neither has a default ACL."""
+
+    differs: U8

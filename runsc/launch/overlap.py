@@ -1,8 +1,11 @@
 """Whether a root is the sandbox's alone: only then is it answered from memory and written behind.
 
-It is not where another sandbox writes behind to the same directory, which a lock on it tells
-(flock(2)), nor where a mount of the container shows a part of it, or it a part of what is mounted.
-What other sandboxes have mounted is not known.
+It is not where another sandbox has been told to write behind to the same directory, which a lock on
+it tells (flock(2)), nor where a mount of the container shows a part of it, or it a part of what is
+mounted. What other sandboxes have mounted is not known.
+
+The lock is a shared one, so that all who have it can be told from none: who gets an exclusive one
+before is alone.
 """
 
 from __future__ import annotations
@@ -28,13 +31,11 @@ def claimed(container: Container, warn: Callable[[str], object]) -> Container:
     """The same with a root that is written behind, or is shared with others."""
     root, (first, *others) = container.root, container.exports
     fd = os.open(first.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    why = ""
-    if not _locked(fd, fcntl.LOCK_EX):
+    shown = overlapping(first.path, [export.path for export in others])
+    why = f"it overlaps with {shown}, which is mounted" if shown else ""
+    if not _alone(fd):
         why = "another sandbox has it"
-    elif shown := overlapping(first.path, [export.path for export in others]):
-        why = f"it overlaps with {shown}, which is mounted"
     if why:
-        _locked(fd, fcntl.LOCK_SH)
         warn(f"the root file system is not written behind: {why}")
     root = msgspec.structs.replace(root, written_behind=not why, is_shared=bool(why))
     first = msgspec.structs.replace(first, lock_fd=fd, is_shared=bool(why))
@@ -53,6 +54,14 @@ def overlapping(root: str, others: Sequence[str]) -> str:
         if _nested(own, path) or _in_one_tree(place, _place(path, mounts)):
             return other
     return ""
+
+
+def _alone(fd: int) -> bool:
+    alone = _locked(fd, fcntl.LOCK_EX)
+    if _locked(fd, fcntl.LOCK_SH):
+        return alone
+    fcntl.flock(fd, fcntl.LOCK_SH)  # somebody is as far as this, for a moment
+    return False
 
 
 def _locked(fd: int, how: int) -> bool:

@@ -44,6 +44,12 @@ def journal_of(directory: GoferDirectory) -> Journal | None:
     return fs.journal if fs.journal is not None and fs.is_own_device(directory) else None
 
 
+def makes_in(directory: GoferDirectory) -> Journal | None:
+    """The same if names may be made there: what is made inherits nothing that is not known here."""
+    journal = journal_of(directory)
+    return journal if journal is not None and not directory.bequeaths() else None
+
+
 def _is_empty(child: Inode) -> bool:
     """For sure."""
     return isinstance(child, DirectoryCache) and child.listing is not None and not child.listing
@@ -54,8 +60,8 @@ def create(
 ) -> GoferRegular | None:
     """A spare gets owner, mode and name. Not with set-id bits: writes before the record is done
     would not drop them; nor for an owner whom the host may refuse."""
-    journal = journal_of(directory)
-    if journal is None or mode & 0o6000:
+    journal = makes_in(directory) if not mode & 0o6000 else None
+    if journal is None:
         return None
     fid = directory.directory_fid()
     spare = journal.spares.take() if journal.open else None
@@ -128,6 +134,8 @@ def rename(
     (name, new_name), (child, other) = names, inodes
     if journal is None or other is child or not new_dir.fs.is_own_device(new_dir):
         return False
+    if new_dir is not directory and new_dir.bequeaths():  # perhaps EXDEV
+        return False
     if not (new_dir.fs.is_own_device(child) and new_dir.knows(new_name)):
         return False
     exchanged = flags == RENAME_EXCHANGE
@@ -156,7 +164,7 @@ def rename(
 
 def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
     """Of something whose attributes are known."""
-    journal = journal_of(directory)
+    journal = makes_in(directory)
     if journal is None or target.gone or not directory.fs.is_own_device(target):
         return False
     known = target.known_attributes()

@@ -10,7 +10,8 @@ import stat as modes
 from typing import TYPE_CHECKING
 
 from gofer.p9.extensions import Tmakex
-from sentry.fs.gofer.behind import LINKS_MAX, journal_of
+from sentry.fs.gofer.behind import LINKS_MAX, makes_in
+from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.told import Told
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def make(
 ) -> GoferInode | None:
     """Not for an owner whom the host may refuse, nor with set-id bits, which it may drop, nor
     before it has made one of the kind."""
-    journal = journal_of(directory)
+    journal = makes_in(directory)
     fs = directory.fs
     sample = fs.samples.get(modes.S_IFMT(mode))
     if journal is None or sample is None or mode & 0o6000 or len(target) > SHORT:
@@ -48,6 +49,8 @@ def make(
     )  # fmt: skip
     inode = fs.inode_of(shown.pack(), directory, name)
     journal.made(position, inode)
+    if isinstance(inode, DirectoryCache):
+        inode.made_here(directory)
     told = Told(journal, directory, inode)
     directory.added(name, inode)
     told.stays({directory: int(inode.is_dir)})

@@ -159,7 +159,7 @@ class GoferDirectory(DirectoryCache):
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         inode = self._make(name, b"", modes.S_IFDIR | mode & 0o7777, owner)
         if self.fs.journal is not None and isinstance(inode, DirectoryCache):
-            inode.made_here()
+            inode.made_here(self)
         return inode
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:

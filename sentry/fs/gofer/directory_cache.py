@@ -16,10 +16,17 @@ from weakref import ref
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import DONATE_IF_REGULAR, MAX_WALK, NOFID, NOOPEN
-from gofer.p9.extensions import Rreaddirx, Rwalkx, Treaddirx, Twalkx
+from gofer.p9.extensions import (
+    Rinheritx,
+    Rreaddirx,
+    Rwalkx,
+    Tinheritx,
+    Treaddirx,
+    Twalkx,
+)
 from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
-from sentry.errors import EIO, ENOENT, ESTALE
+from sentry.errors import EIO, ENOENT, ESTALE, Errno
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.watched import WatchedDirectory
@@ -40,7 +47,7 @@ Listed = tuple[DirEntry, bytes | None]
 class DirectoryCache(WatchedDirectory):
     """A directory of the host whose names are looked up."""
 
-    __slots__ = ("_dirents", "generation", "listing")
+    __slots__ = ("_bequeaths", "_dirents", "generation", "listing")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -48,6 +55,8 @@ class DirectoryCache(WatchedDirectory):
         self._dirents: Dirents | None = None
         """Made of `listing`."""
         self.generation = 0
+        self._bequeaths: bool | None = None
+        """Not asked yet."""
 
     # --- fids
 
@@ -151,10 +160,24 @@ class DirectoryCache(WatchedDirectory):
         self._dirents = None
         self.changed()
 
-    def made_here(self) -> None:
+    def made_here(self, parent: DirectoryCache) -> None:
         """The Sentry has just made it: all of its names are known."""
         self.listing = {}
         self.fs.listed(self, 0)
+        if parent._bequeaths is False:
+            self._bequeaths = False
+
+    def bequeaths(self) -> bool:
+        """What is made in it gets something of it that the root of the attachment has not: by a
+        default ACL, or a project (quotactl(2)). Asked once."""
+        if self._bequeaths is None:
+            try:
+                asked = Tinheritx(self.directory_fid())
+                reply = expect(self.fs.session.reply((self, Tinheritx), asked), Rinheritx)
+                self._bequeaths = bool(reply.differs)
+            except Errno:
+                self._bequeaths = True
+        return self._bequeaths
 
     def distrusted(self) -> None:
         super().distrusted()

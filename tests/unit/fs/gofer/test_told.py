@@ -61,7 +61,7 @@ def test_directories_are_told_as_the_host_has_them_later(world: World, host: Pat
     world.session.names()
     grow(world)
     told = {path: seen(world, path) for path in PATHS}
-    assert world.session.asked == []
+    assert set(world.session.names()) <= {"Tinheritx", "Tdrainx"}
     world.ok("sync")
     assert {path: seen(world, path) for path in PATHS} == told
     assert {path: at_host(host / os.fsdecode(path)) for path in PATHS} == told
