@@ -1,0 +1,149 @@
+"""What files of the root cost where they are written through to the host, and where they are not.
+
+    python -m benchmarks.root [--place DIR] [--files N] [--rounds N] [--gvisor PROGRAM]
+
+As root, with gcc. `--place`: where the root file system is copied to, a copy for each way; what it
+lies on matters. Prints a table. The ways take turns in each round; single operations are those of
+`cases.c`, and three programs work on a tree of so many files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from benchmarks.__main__ import parse, rootfs
+from benchmarks.ways import (
+    GVISOR,
+    HERE,
+    Stage,
+    Way,
+    compiled,
+    enter_mount_namespace,
+    gvisor,
+    run,
+)
+
+SINGLE = ("create+unlink root", "open+close root", "stat root", "pwrite 4K root")
+PROGRAMS = {
+    "tar x": "tar xf /mnt/tree.tar -C /work",
+    "cp -r": "cp -r /work/tree /work/copy",
+    "rm -r": "rm -r /work/copy",
+}
+BEHIND = "--EXPERIMENTAL-write-back"
+
+
+class Copied(Stage):
+    """A stage whose root file system is a copy, on the file system of `place`."""
+
+    def __init__(self, original: Path, place: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="bench-root-", dir=place))
+        self.bench, self.data = self.path / "bench", self.path / "data"
+        for name in ("bench", "data", "bundle"):
+            (self.path / name).mkdir()
+        run("cp", "-a", str(original), str(self.path / "rootfs"))
+        for name in ("mnt", "srv", "proc", "dev", "sys", "tmp", "run", "work"):
+            (self.path / "rootfs" / name).mkdir(exist_ok=True)
+        flags = ["-O2", "-static", "-pthread"]
+        run("gcc", *flags, "-o", str(self.bench / "cases"), str(HERE / "cases.c"))
+
+    def close(self) -> None:
+        """Take everything away again."""
+        run("rm", "-r", str(self.path))
+
+
+def grow(path: Path, files: int) -> None:
+    """An archive of small files, 100 a directory, a link in each."""
+    with tarfile.open(path, "w") as archive:
+        for number in range(files):
+            folder, rest = divmod(number, 100)
+            if not rest:
+                for name, kind in ((f"tree/d{folder}", tarfile.DIRTYPE),
+                                   (f"tree/d{folder}/link", tarfile.SYMTYPE)):  # fmt: skip
+                    member = tarfile.TarInfo(name)
+                    member.type, member.mode, member.linkname = kind, 0o755, "f0"
+                    archive.addfile(member)
+            member = tarfile.TarInfo(f"tree/d{folder}/f{rest}")
+            member.size = 1000 + number % 3000
+            archive.addfile(member, BytesIO(b"x" * member.size))
+
+
+def ways(folder: Path, program: str) -> list[Way]:
+    """The runtimes that are there, with and without a layer in memory."""
+    ours = [sys.executable, "-m", "runsc", "--root", str(folder / "ours"), "--network=none"]
+    tree = compiled(folder / "compiled")
+    found = [Way("native", []), Way("runc", ["runc", "--root", str(folder / "runc")])]
+    if os.access(program, os.X_OK):
+        theirs = gvisor(program, folder)
+        found.append(Way("gVisor", theirs.runtime))
+        found.append(Way("gVisor none", [*theirs.runtime, "--overlay2=none"]))
+    found.append(Way("ours", ours, tree))
+    found.append(Way("ours none", [*ours, "--overlay2=none"], tree))
+    found.append(Way("ours behind", [*ours, "--overlay2=none", BEHIND], tree))
+    return found
+
+
+def measured(way: Way, stage: Stage) -> dict[str, float]:
+    """Case → ns."""
+    found = parse(way.run(stage, ["/mnt/cases", ",".join(SINGLE), "60"]))
+    told = {case: values["median"] for case, values in found.items()}
+    lines = [f"/mnt/cases time 1 {command} | tail -1" for command in PROGRAMS.values()]
+    output = way.run(stage, ["/bin/sh", "-c", "\n".join((*lines, "rm -rf /work/tree"))])
+    for case, line in zip(PROGRAMS, output.splitlines(), strict=True):
+        told[case] = float(line.split()[0])
+    return told
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.root", description=__doc__)
+    parser.add_argument("--place", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--files", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gvisor", default=GVISOR)
+    options = parser.parse_args(arguments)
+    original = rootfs("debian")
+    assert original is not None
+    enter_mount_namespace()
+    with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
+        chosen = ways(Path(folder), options.gvisor)
+        stage = Copied(original, options.place)
+        found: dict[str, dict[str, list[float]]] = {}
+        try:
+            grow(stage.bench / "tree.tar", options.files)
+            for _ in range(options.rounds):
+                for way in chosen:
+                    try:
+                        told = measured(way, stage)
+                    except (RuntimeError, subprocess.TimeoutExpired) as problem:
+                        print(f"  left out: {problem}", file=sys.stderr)
+                        continue
+                    for case, value in told.items():
+                        found.setdefault(case, {}).setdefault(way.name, []).append(value)
+        finally:
+            stage.close()
+    print_table(found, [way.name for way in chosen])
+
+
+def print_table(found: dict[str, dict[str, list[float]]], names: list[str]) -> None:
+    """Medians: of single operations in µs, of programs in ms."""
+    print("| | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for case, by_way in found.items():
+        scale = 1e6 if case in PROGRAMS else 1e3
+        cells = [
+            f"{statistics.median(by_way[name]) / scale:.1f}" if name in by_way else ""
+            for name in names
+        ]
+        print(f"| {case} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
