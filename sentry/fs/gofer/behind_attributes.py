@@ -18,14 +18,14 @@ _TIMES_MAX = (1 << 31) * 1_000_000_000
 
 def setattr_behind(inode: GoferInode, changes: Changes) -> bool:
     """Whether it is recorded. Not with set-id bits, which the host may drop, and which a write
-    before the record is done would not; nor times where somebody may write: what is written later
-    has the later time."""
+    before the record is done would not; nor times where somebody may store into a mapping: what is
+    written later has the later time, so it waits for the record."""
     fs = inode.fs
     journal = fs.journal
     if journal is None or changes.size is not None or not fs.is_own_device(inode):
         return False
     times = [at for at in (changes.atime_ns, changes.mtime_ns) if at is not None]
-    if times and not (min(times) >= 0 and max(times) < _TIMES_MAX and inode.rests()):
+    if times and not (min(times) >= 0 and max(times) < _TIMES_MAX and inode.waits()):
         return False
     known = inode.known_attributes()
     if known is None or (known.mode | (changes.mode or 0)) & 0o6000:
@@ -61,4 +61,6 @@ def setattr_behind(inode: GoferInode, changes: Changes) -> bool:
         )
     )  # fmt: skip
     inode.recorded(journal)
+    if times:
+        inode.times_recorded(journal)
     return True

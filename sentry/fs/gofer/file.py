@@ -32,12 +32,15 @@ CROWDED: Final = 4096
 class GoferFile(RegularFile):
     """One description; the handle is shared with others of the same inode."""
 
-    __slots__ = ("_handle", "_listener")
+    __slots__ = ("_handle", "_listener", "_may_store")
 
     def __init__(self, location: Location, flags: int, handle: Handle) -> None:
         super().__init__(location, flags)
         self._handle = handle
         self._listener = self._file.listener()
+        self._may_store = self.readable and self.writable
+        if self._may_store:
+            self._file.mappers += 1
 
     @property
     def _file(self) -> GoferRegular:
@@ -45,6 +48,8 @@ class GoferFile(RegularFile):
         return inode  # type: ignore[no-any-return]
 
     def release(self) -> None:
+        if self._may_store:
+            self._file.mappers -= 1
         self._file.release(self._handle)
 
     # --- data
@@ -77,6 +82,7 @@ class GoferFile(RegularFile):
 
     def pwrite(self, source: Source, offset: int) -> int:
         self._file.drop_file_caps()
+        self._file.settle_times()
         if self._handle.fd >= 0:
             try:
                 return self._handle.write(source, offset)
@@ -139,6 +145,7 @@ class GoferFile(RegularFile):
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         if mode or self._handle.fd < 0:
             raise EOPNOTSUPP(f"fallocate mode {mode:#x}")
+        self._file.settle_times()
         self._handle.allocate(offset, length)
         self._file.drop_file_caps()
         self._file.changed()

@@ -175,9 +175,12 @@ class GoferInode(Inode):
             raise ESTALE(f"{self.name!r} is another file now")
         self.seen(wire)
 
-    def rests(self) -> bool:
-        """Nobody writes to it before the Gofer is asked."""
+    def waits(self) -> bool:
+        """Nobody changes its times before those that are recorded are set."""
         return True
+
+    def times_recorded(self, journal: Journal) -> None:
+        """The journal's last record sets them."""
 
     def setattr(self, changes: Changes) -> None:
         if kept((self, Tsetattrx)) is None and setattr_behind(self, changes):

@@ -37,7 +37,7 @@ SETTLED_NS: Final = 2_000_000_000
 class GoferRegular(GoferInode):
     """A regular file of the host."""
 
-    __slots__ = ("live", "pending", "read_handle", "told", "write_handle")
+    __slots__ = ("live", "mappers", "pending", "read_handle", "timed", "told", "write_handle")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -48,6 +48,10 @@ class GoferRegular(GoferInode):
         self.live: Attributes | None = None
         self.pending: tuple[Journal, int] | None = None
         """A record that changes its attributes, until it is done: where it ends."""
+        self.timed = -1
+        """Where the last one ends that sets its times, unless it is known to be done."""
+        self.mappers = 0
+        """Descriptions by which it may be mapped to store into it."""
 
     def __del__(self) -> None:
         for handle in (self.read_handle, self.write_handle):
@@ -68,7 +72,9 @@ class GoferRegular(GoferInode):
         return GoferFile(location, flags, handle)
 
     def acquire(self, write: bool, caller: Caller) -> Handle:
-        """A handle to read, or to read and write, with one more user."""
+        """A handle to read, or to read and write, with one more user. Raises: NotNow."""
+        if write:
+            self.settle_times()
         handle = self._present(write)
         if handle is None:
             handle = self._open(write, caller)
@@ -231,18 +237,22 @@ class GoferRegular(GoferInode):
             self.pending = None
             return attributes
         mine = self.attributes
+        atime_ns, mtime_ns = mine.atime_ns, mine.mtime_ns
+        if self.timed < 0:
+            atime_ns = max(attributes.atime_ns, atime_ns)
+            mtime_ns = max(attributes.mtime_ns, mtime_ns)
         # Set-id bits are never recorded, and the host drops them when the file is written.
         mode = attributes.mode if mine.mode & 0o6000 else mine.mode
         return attributes._replace(
             mode=mode, uid=mine.uid, gid=mine.gid, nlink=mine.nlink,
-            atime_ns=max(attributes.atime_ns, mine.atime_ns),
-            mtime_ns=max(attributes.mtime_ns, mine.mtime_ns),
+            atime_ns=atime_ns, mtime_ns=mtime_ns,
             ctime_ns=max(attributes.ctime_ns, mine.ctime_ns),
         )  # fmt: skip
 
     def distrusted(self) -> None:
         super().distrusted()
         self.pending = self.live = None
+        self.timed = -1
 
     def known_attributes(self) -> Attributes | None:
         return self._live() or super().known_attributes()
@@ -260,15 +270,24 @@ class GoferRegular(GoferInode):
             return -1
         return live.ctime_ns
 
-    def rests(self) -> bool:
-        """Nobody writes to it before the Gofer is asked for a descriptor."""
+    def waits(self) -> bool:
+        """Who writes to it waits for times that were recorded: `settle_times`. Not who stores."""
         handle = self.write_handle
-        if handle is not None and not handle.users:
-            self.drop_handle(handle)
-        return self.write_handle is None
+        return handle is None or not (self.mappers or handle.fd < 0 or handle.remote)
+
+    def times_recorded(self, journal: Journal) -> None:
+        self.timed = journal.position
+
+    def settle_times(self) -> None:
+        """Before it is written to: what is written later has the later time. Raises: NotNow."""
+        if self.timed >= 0:
+            self.fs.settle()
+            self.timed = -1
 
     def setattr(self, changes: Changes) -> None:
         handle, size = self.write_handle, changes.size
+        if size is not None:
+            self.settle_times()
         if size is not None and handle is not None and handle.fd >= 0:
             handle.truncate(size)
             self.drop_file_caps()

@@ -23,6 +23,7 @@ from tests.world import World as Kernel
 pytestmark = pytest.mark.root
 
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
+NEW_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 SECOND = 1_000_000_000
 
 
@@ -241,6 +242,59 @@ def test_write_after_times_were_set_has_the_later_word(
     assert abs(told - time.time_ns()) < 100 * SECOND
     world.ok("sync")
     assert times(world, fd)[1] == told == os.stat(host / "a").st_mtime_ns
+
+
+def test_times_of_a_file_that_is_being_written_cost_no_message(
+    world: World, host: Path
+) -> None:
+    """As tar sets them. A write afterwards has the later word, and waits for them."""
+    fd = world.open(b"a", NEW_TO_WRITE)
+    world.write(fd, b"contents")
+    set_times_of(world, fd, 5)
+    assert world.session.names() == []
+    assert times(world, fd) == (5 * SECOND, 5 * SECOND)
+    world.write(fd, b"more")
+    told = times(world, fd)[1]
+    assert told > 5 * SECOND
+    world.ok("sync")
+    assert os.stat(host / "a").st_mtime_ns == told == times(world, fd)[1]
+    set_times_of(world, fd, 6)
+    world.ok("sync")
+    assert os.stat(host / "a").st_mtime == 6 == times(world, fd)[1] // SECOND
+
+
+def set_times_of(world: World, fd: int, seconds: int) -> None:
+    times = world.task.place(struct.pack("<4q", seconds, 0, seconds, 0))
+    world.ok("utimensat", fd, 0, times, 0)
+
+
+@pytest.mark.parametrize("later", ["ftruncate", "reopened", "fallocate"])
+def test_whatever_changes_a_file_waits_for_its_times(
+    later: str, world: World, host: Path
+) -> None:
+    fd = world.open(b"a", NEW_TO_WRITE)
+    world.write(fd, b"contents")
+    set_times_of(world, fd, 5)
+    match later:
+        case "ftruncate":
+            world.ok("ftruncate", fd, 3)
+        case "fallocate":
+            world.ok("fallocate", fd, 0, 0, 9000)
+        case _:
+            world.ok("close", fd)
+            fd = world.open(b"a", os.O_RDWR)
+            assert os.stat(host / "a").st_mtime == 5
+            world.write(fd, b"x")
+    told = times(world, fd)[1]
+    assert told > 5 * SECOND
+    world.ok("sync")
+    assert os.stat(host / "a").st_mtime_ns == told
+
+
+def test_times_of_a_file_that_may_be_mapped_are_set_at_once(world: World, host: Path) -> None:
+    fd = world.open(b"a", NEW)
+    set_times_of(world, fd, 5)
+    assert os.stat(host / "a").st_mtime == 5
 
 
 def test_set_id_bits_are_given_at_once(world: World, host: Path) -> None:
