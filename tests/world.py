@@ -398,7 +398,7 @@ class World:
         os.close(fd)
         session.negotiate()
         self.stack.callback(session.close)
-        fs: Any = Exports(self.kernel, session).open(number, read_only)
+        fs: Any = Exports(self.kernel, session).open(number, read_only, exclusive=exclusive)
         if fs.changes is not None:
             self.stack.callback(fs.changes.close)
         if fs.journal is not None:
