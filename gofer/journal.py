@@ -131,7 +131,7 @@ class Journal:
     def _carry_out(self, session: Session, batch: Sequence[tuple[int, Message]]) -> None:
         for position, request in without_vanished(batch):
             number = self._do(session, position, request)
-            if number:
+            if number and not isinstance(request, Tclunk):  # of what was never bound: no loss
                 self._failed(session, position, number, request)
 
     def _do(self, session: Session, position: int, request: Message) -> int:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from gofer.p9.extensions import Tmakex
 from sentry.fs.gofer.behind import LINKS_MAX, makes_in
-from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.told import Told
 
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ def make(
     )  # fmt: skip
     inode = fs.inode_of(shown.pack(), directory, name)
     journal.made(position, inode)
-    if isinstance(inode, DirectoryCache):
-        inode.made_here(directory)
     told = Told(journal, directory, inode)
     directory.added(name, inode)
     told.stays({directory: int(inode.is_dir)})

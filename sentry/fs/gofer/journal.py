@@ -176,6 +176,8 @@ class Journal:
         writer = self._writer
         start = writer.position
         need = sum(isinstance(request, _GROWING) for request in requests)
+        if self._memory.closed:
+            return False
         if need and need > self._room:
             self._drain()
             return False

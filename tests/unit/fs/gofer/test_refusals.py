@@ -106,9 +106,11 @@ def test_what_lies_below_a_directory_that_was_refused_is_refused(world: World, h
     assert world.call("fsync", fd) == -errno.EIO
     assert world.call("fsync", directory) == -errno.EIO
     assert world.call("openat", directory, b"x", NEW, 0o600) == -errno.ESTALE
+    other = world.open(b"file")
+    assert world.call("syncfs", other) == -errno.EIO
     world.ok("mkdir", b"e", 0o755)
     world.ok("unlinkat", AT_FDCWD, b"e", AT_REMOVEDIR)
-    world.ok("sync")
+    assert world.call("syncfs", other) == 0
 
 
 def test_more_than_are_told_one_by_one(world: World, host: Path) -> None:
