@@ -4,9 +4,12 @@ numbers that stay, and what is done in them meanwhile."""
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import signal
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from sentry.fs.gofer.wire import FIRST_TOLD
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_journal import NEW, make
+from tests.unit.gofer.harness import spawn
 
 pytestmark = pytest.mark.root
 
@@ -218,3 +222,102 @@ def test_long_link_is_made_at_once(world: World, host: Path) -> None:
     """It takes a block on some file systems."""
     world.ok("symlink", b"x" * 60, b"l")
     assert (host / "l").is_symlink()
+
+
+STEPS = (
+    ("mkdir", "d{}"), ("symlink", "d{}/link"), ("mkdir", "d{}/inner"), ("create", "d{}/inner/file"),
+    ("rename", "d{}", "e{}"), ("mknod", "e{}/fifo"), ("unlink", "e{}/link"),
+)  # fmt: skip
+
+
+def live(world: World) -> Iterator[None]:
+    """Operations without an end; each has been acknowledged when the next is asked for."""
+    for number in itertools.count():
+        for kind, *names in STEPS:
+            path, *other = [name.format(number).encode() for name in names]
+            match kind:
+                case "mkdir":
+                    world.ok("mkdir", path, 0o755)
+                case "symlink":
+                    world.ok("symlink", b"x", path)
+                case "create":
+                    make(world, path, b"%d" % number)
+                case "rename":
+                    world.ok("renameat2", AT_FDCWD, path, AT_FDCWD, other[0], 0)
+                case "mknod":
+                    world.ok("mknod", path, stat.S_IFIFO | 0o600, 0)
+                case "unlink":
+                    world.ok("unlinkat", AT_FDCWD, path, 0)
+            yield
+
+
+def paths_after(operations: int) -> set[str]:
+    found: set[str] = set()
+    for at in range(operations):
+        number, step = divmod(at, len(STEPS))
+        kind, *names = STEPS[step]
+        path, *other = [name.format(number) for name in names]
+        if kind == "rename":
+            moved = {each for each in found if each == path or each.startswith(f"{path}/")}
+            found = found - moved | {other[0] + each[len(path) :] for each in moved}
+        elif kind == "unlink":
+            found.remove(path)
+        else:
+            found.add(path)
+    return found
+
+
+def paths_of(host: Path) -> set[str]:
+    return {str(path.relative_to(host)) for path in host.rglob("*")}
+
+
+@pytest.mark.parametrize("acknowledged", [1, 2, 3, 4, 5, 6, 7, 23, 150, 600])
+@pytest.mark.parametrize("who", ["sandbox", "Gofer"])
+def test_whoever_is_killed_the_tree_is_of_a_moment(
+    who: str, acknowledged: int, make_world: MakeWorld, host: Path
+) -> None:
+    """Of one that was not before what the sandbox had acknowledged, if that is killed; the Gofer
+    may have got less far."""
+    (host / "warm").mkdir()
+    heard, tells = os.pipe()
+
+    def lives() -> None:
+        world = make_world(journal=1 << 14)
+        warm_in_place(world)
+        os.write(tells, b"%7d." % gofer_of(world))
+        for _ in live(world):
+            os.write(tells, b"x")
+
+    pid = spawn(lives)
+    os.close(tells)
+    gofer = int(os.read(heard, 8)[:7])
+    was = paths_of(host)
+    for _ in range(acknowledged):
+        os.read(heard, 1)
+    os.kill(pid if who == "sandbox" else gofer, signal.SIGKILL)
+    if who == "Gofer":
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    while data := os.read(heard, 4096):  # until all that inherited the pipe have ended
+        acknowledged += len(data)
+    os.close(heard)
+    left = paths_of(host) - was
+    if who == "sandbox":
+        assert left in (paths_after(acknowledged), paths_after(acknowledged + 1))
+    else:
+        assert left in [paths_after(count) for count in range(acknowledged + 2)]
+
+
+def warm_in_place(world: World) -> None:
+    """The host makes one of each kind, which stays."""
+    world.ok("mkdir", b"warm/dir", 0o755)
+    world.ok("symlink", b"target", b"warm/link")
+    world.ok("mknod", b"warm/fifo", stat.S_IFIFO | 0o600, 0)
+    world.ok("close", world.open(b"warm/file", NEW))
+    world.ok("sync")
+
+
+def gofer_of(world: World) -> int:
+    """Its pid: the other end of the session's socket was made by this process's child."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return int(children[-1])
