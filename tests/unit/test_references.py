@@ -15,6 +15,7 @@ TABLES = {
     "fs/fuse/filesystem.py": "inodes by the numbers of their server",
     "fs/gofer/directory_cache.py": "a directory's names",
     "fs/gofer/filesystem.py": "inodes by the numbers of the host",
+    "fs/gofer/journal.py": "inodes that records are about, until these are done",
     "fs/gofer/watched.py": "a directory's names",
     "fs/overlay/filesystem.py": "overlay inodes by the lower ones",
     "fs/pseudo/nodes.py": "children of a directory",

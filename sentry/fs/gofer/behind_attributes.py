@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID
 from gofer.p9.extensions import Tsetattrx
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.inode import GoferInode
-    from sentry.vfs.interface import Changes
+    from sentry.fs.gofer.journal import Journal
+    from sentry.vfs.interface import Attributes, Changes
+
+
+class Inode(Protocol):
+    """What is changed (sentry.fs.gofer.inode)."""
+
+    fs: Any
+    kind: int
+
+    def waits(self) -> bool: ...
+    def known_attributes(self) -> Attributes | None: ...
+    def reach(self) -> tuple[int, bytes]: ...
+    def drop_file_caps(self) -> None: ...
+    def changed(self) -> None: ...
+    def take(self, attributes: Attributes) -> None: ...
+    def recorded(self, journal: Journal) -> None: ...
+    def times_recorded(self, journal: Journal) -> None: ...
+
 
 _TIMES_MAX = (1 << 31) * 1_000_000_000
 """Every file system holds what is earlier, and not before 1970."""
 
 
-def setattr_behind(inode: GoferInode, changes: Changes) -> bool:
+def setattr_behind(inode: Inode, changes: Changes) -> bool:
     """Whether it is recorded. Not with set-id bits, which the host may drop, and which a write
     before the record is done would not; nor times where somebody may store into a mapping: what is
     written later has the later time, so it waits for the record."""

@@ -18,7 +18,7 @@ from collections import deque
 from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from weakref import ref
 
 from gofer.p9 import constants as c
@@ -34,11 +34,10 @@ from sentry.wait.again import kept
 
 if TYPE_CHECKING:
     from gofer.p9.codec import Message
-    from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.handles import HandleCache, Timers
-    from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.requests import Pending
     from sentry.fs.gofer.session import Session
+    from sentry.vfs.interface import Attributes
 
 OWNERS: Final = 1024
 """Of which it is known that the host takes them."""
@@ -55,13 +54,23 @@ _LEAST: Final = 32
 _MADE: Final = struct.Struct("<QQQ")
 
 
+class Inode(Protocol):
+    """What records are about (sentry.fs.gofer.inode)."""
+
+    fid: int
+    gone: bool
+
+    def known_attributes(self) -> Attributes | None: ...
+    def changed(self) -> None: ...
+
+
 class Behind(Protocol):
     """Whose records they are."""
 
-    def arrived(self, inode: GoferInode, ino: int) -> None:
+    def arrived(self, inode: Any, ino: int) -> None:
         """The host has made it, with this number."""
 
-    def unmade(self, inode: GoferInode | None) -> None:
+    def unmade(self, inode: Any) -> None:
         """The host has not made it: it was removed before, or refused. None: nobody has it."""
 
     def refused(self, entry: Entry, number: int) -> None:
@@ -76,9 +85,9 @@ class Entry(NamedTuple):
 
     start: int
     end: int
-    inodes: tuple[ref[GoferInode], ...]
+    inodes: tuple[ref[Any], ...]
     """What they are about. Who removes a file may want its room at once: nobody holds it."""
-    new: ref[GoferInode] | None
+    new: ref[Any] | None
     """A file that gets its first name."""
 
 
@@ -115,11 +124,11 @@ class Journal:
         self._entries: deque[Entry] = deque()
         """Those that are not known to be done."""
         self._owners: set[tuple[int, int]] = set()
-        self._touched: dict[DirectoryCache, None] = {}
+        self._touched: dict[Inode, None] = {}
         """Directories that have had other times told than those of the host."""
-        self._makes: dict[int, ref[GoferInode]] = {}
+        self._makes: dict[int, ref[Inode]] = {}
         """What is to be made, by where the record begins."""
-        self._held: set[GoferInode] = set()
+        self._held: set[Inode] = set()
         """Of these what has a name: the number that was told is nowhere else."""
         session.recorder = self
 
@@ -198,16 +207,16 @@ class Journal:
         self._last = start, end
         return True
 
-    def about(self, *inodes: GoferInode, new: GoferInode | None = None) -> None:
+    def about(self, *inodes: Inode, new: Inode | None = None) -> None:
         """What was recorded last is about these, and they are told if it is refused."""
         found = tuple(ref(inode) for inode in inodes)
         self._entries.append(Entry(*self._last, found, None if new is None else ref(new)))
 
-    def touched(self, directory: DirectoryCache) -> None:
+    def touched(self, directory: Inode) -> None:
         """Its names are changed by records, and the host will take its own time for that."""
         self._touched[directory] = None
 
-    def settle(self, directory: DirectoryCache) -> None:
+    def settle(self, directory: Inode) -> None:
         """Record the times that were told, if they may be other ones at the host."""
         if directory not in self._touched:
             return
@@ -227,12 +236,12 @@ class Journal:
         while self._touched:
             self.settle(next(iter(self._touched)))
 
-    def made(self, position: int, inode: GoferInode) -> None:
+    def made(self, position: int, inode: Inode) -> None:
         """The record that begins there makes this."""
         self._makes[position] = ref(inode)
         self._held.add(inode)
 
-    def let_go(self, inode: GoferInode) -> None:
+    def let_go(self, inode: Inode) -> None:
         """It has no name any more."""
         self._held.discard(inode)
 

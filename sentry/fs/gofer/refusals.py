@@ -6,13 +6,10 @@ and so does the next who opens it, if nobody has yet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sentry.errors import EDQUOT, EIO, ENOSPC
 from sentry.platform.host_io import host_error
-
-if TYPE_CHECKING:
-    from sentry.fs.gofer.inode import GoferInode
 
 _TOLD_AS_THEY_ARE = (ENOSPC.number, EDQUOT.number)
 
@@ -46,12 +43,27 @@ class Refusals:
         raise EIO(f"the host has refused a change: errno {self._number}")
 
 
+class Place(Protocol):
+    """A file system."""
+
+    refusals: Refusals
+
+
+class Refused(Protocol):
+    """A file of it."""
+
+    refusals: Refusals | None
+
+    @property
+    def fs(self) -> Place: ...
+
+
 class Listener:
     """An open file: what it has heard of its own refusals, and of all of its file system."""
 
     __slots__ = ("_all", "_inode", "_own")
 
-    def __init__(self, inode: GoferInode) -> None:
+    def __init__(self, inode: Refused) -> None:
         own = inode.refusals
         self._inode = inode
         self._own = 0 if own is None else own.sample()
