@@ -157,8 +157,9 @@ def _attributes(fd: int) -> bytes:
 
 
 def adopt_owner(
-    parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, int], maker: int, time_ns: int
-) -> bytes:
+    parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, int], maker: int,
+    time_ns: int = 0,
+) -> bytes:  # fmt: skip
     """Give a directory, link or special file that was just made its owner, and its times unless
     they are 0; its attributes.
 
