@@ -171,7 +171,7 @@ async def finished(need: NotNow, attempt: Callable[[], Any]) -> Any:
             try:
                 result = attempt()
             except NotNow as another:
-                need = another
+                need = another.with_traceback(None)  # which has this frame: a circle
                 continue
             finally:
                 CURRENT.call = outer
@@ -180,7 +180,7 @@ async def finished(need: NotNow, attempt: Callable[[], Any]) -> Any:
             try:
                 return await result
             except NotNow as another:  # raised by the coroutine, which starts anew
-                need = another
+                need = another.with_traceback(None)
                 call.answers |= need.call.answers
                 need.call.close()
     finally:
@@ -195,7 +195,7 @@ async def again(
     try:
         result = operation(*arguments, **options)
     except NotNow as error:
-        need = error
+        need = error.with_traceback(None)
     else:
         return await result if isinstance(result, Coroutine) else result
     finally:

@@ -89,7 +89,9 @@ static void interrupts(void)
 
 static void kills(pid_t server)
 {
+    int status;
     kill(server, SIGSTOP);
+    CHECK(waitpid(server, &status, WUNTRACED) == server && WIFSTOPPED(status));
     pid_t child = ask(0, 0); /* nobody reads it */
     AWAIT(control("waiting") == 1);
     int lookups = S->calls[FUSE_LOOKUP];

@@ -166,6 +166,7 @@ class FuseFs(MountedFs):
     def shutdown(self) -> None:
         self.connection.abort()
         self.vfs.fuse.remove(self)
+        del self._root
 
 
 def check_option(option: str) -> None:

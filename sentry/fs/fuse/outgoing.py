@@ -38,8 +38,8 @@ class Message(NamedTuple):
     spoiled: Callable[[], None]
 
 
-def _nothing() -> None:
-    """It is read once more."""
+def _nothing(*_: object) -> None:
+    """It is read once more; nobody is told."""
 
 
 class Outgoing:
@@ -73,6 +73,7 @@ class Outgoing:
         self.pending.clear()
         self.interrupts.clear()
         self.forgets.clear()
+        self._read = self._refused = _nothing
 
     def take_unique(self) -> int:
         """A number that no other message has."""

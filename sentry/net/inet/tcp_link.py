@@ -16,7 +16,7 @@ from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import mapped, plain
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_reached import Reached
-from sentry.net.inet.tcp_tuning import PAGE, memory_limits, read_settings, tune
+from sentry.net.inet.tcp_tuning import memory_limits, read_settings, tune
 from sentry.net.inet.tcp_turns import Turns
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
@@ -25,6 +25,7 @@ from sentry.net.tcp.connection import Connection
 from sentry.net.tcp.keyed import Flow, Keyed
 from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, parse
 from sentry.net.tcp.settings import Settings, Shared, Tuning
+from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from sentry.net.inet.tcp import TcpSocket
@@ -297,7 +298,7 @@ class TcpByLink:
 
     def totals(self) -> tuple[int, int]:
         """Connections that no socket has, and pages of memory: for /proc/net/sockstat."""
-        return len(self.endpoints.orphans), -(-self.used // PAGE)
+        return len(self.endpoints.orphans), -(-self.used // PAGE_SIZE)
 
     # --- the end
 

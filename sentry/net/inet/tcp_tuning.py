@@ -8,6 +8,7 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import SO_KEEPALIVE, SO_OOBINLINE, SO_RCVLOWAT
 from sentry.net.inet.tcp_options import CONGESTION, DEFAULTS
 from sentry.net.tcp.settings import Settings, Tuning
+from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from sentry.net.inet.tcp_listener import TcpListener
@@ -20,7 +21,6 @@ NUMBERS: Final = (
 )  # fmt: skip
 """Those of Settings that /proc/sys/net/ipv4 has."""
 SIZES: Final = ("tcp_rmem", "tcp_wmem")
-PAGE: Final = 4096
 LEAST_BUFFER: Final = 4096
 MEMORY: Final = (94053, 125405, 188106)
 """net.ipv4.tcp_mem, in pages: as /proc/sys shows it."""
@@ -53,7 +53,7 @@ def memory_limits(sysctls: dict[str, str]) -> tuple[int, int]:
     in: net.ipv4.tcp_mem."""
     text = sysctls.get("net/ipv4/tcp_mem")
     _, pressure, most = MEMORY if text is None else map(int, text.split())
-    return max(pressure, 0) * PAGE, max(most, 0) * PAGE
+    return max(pressure, 0) * PAGE_SIZE, max(most, 0) * PAGE_SIZE
 
 
 def _chosen(sock: TcpListener, option: int) -> int:

@@ -106,7 +106,10 @@ def sys_openat2(
 def sys_close(task: Task, fd: UInt) -> Result:
     """close(2)."""
     file = task.files.close(task, fd)
-    return file.linger_on(task) if file.lingers else task.kernel.vfs.leftovers.awaited()
+    if file.lingers:
+        return file.linger_on(task)
+    del file  # what only it had ends now, and is waited for
+    return task.kernel.vfs.leftovers.awaited()
 
 
 @syscall(436)
