@@ -118,7 +118,9 @@ def _there(shim: Shim) -> dict[str, int]:
         return {"shim": shim.pid, "worker": children(shim.pid)[0]}
     state = json.loads(path.read_text())
     found = {"shim": shim.pid, "stand-in": state["pid"], "gofer": state["goferPid"]}
-    network = next(pid for pid in _below(shim.pid) if title(pid) == "runsc-network: c")
+    network = 0
+    while not network:  # if its worker ends just now, it becomes the shim's child
+        network = next((pid for pid in _below(shim.pid) if title(pid) == "runsc-network: c"), 0)
     return found | {"sentry": state["sentryPid"], "network": network}
 
 
