@@ -35,9 +35,9 @@ from benchmarks.ways import (
 
 SINGLE = ("create+unlink root", "open+close root", "stat root", "pwrite 4K root")
 PROGRAMS = {
-    "tar x": "tar xf /mnt/tree.tar -C /work",
-    "cp -r": "cp -r /work/tree /work/copy",
-    "rm -r": "rm -r /work/copy",
+    "tar x": "tar xf /mnt/tree.tar -C /files",
+    "cp -r": "cp -r /files/tree /files/copy",
+    "rm -r": "rm -r /files/copy",
 }
 CPU = "the three, CPU time"
 BEHIND = "--EXPERIMENTAL-write-back"
@@ -52,7 +52,7 @@ class Copied(Stage):
         for name in ("bench", "data", "bundle"):
             (self.path / name).mkdir()
         run("cp", "-a", str(original), str(self.path / "rootfs"))
-        for name in ("mnt", "srv", "proc", "dev", "sys", "tmp", "run", "work"):
+        for name in ("mnt", "srv", "proc", "dev", "sys", "tmp", "run", "files"):
             (self.path / "rootfs" / name).mkdir(exist_ok=True)
         flags = ["-O2", "-static", "-pthread"]
         run("gcc", *flags, "-o", str(self.bench / "cases"), str(HERE / "cases.c"))
@@ -101,7 +101,7 @@ def measured(way: Way, stage: Stage) -> dict[str, float]:
     empty = cpu_ns()
     way.run(stage, ["/bin/true"])
     began = cpu_ns()
-    output = way.run(stage, ["/bin/sh", "-c", "\n".join((*lines, "rm -rf /work/tree"))])
+    output = way.run(stage, ["/bin/sh", "-c", "\n".join((*lines, "rm -rf /files/tree"))])
     told[CPU] = cpu_ns() - began - (began - empty)
     for case, line in zip(PROGRAMS, output.splitlines(), strict=True):
         told[case] = float(line.split()[0])

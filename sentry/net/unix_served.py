@@ -20,7 +20,7 @@ from sentry.abi.socket import (
     SOL_SOCKET,
     SOMAXCONN,
 )
-from sentry.errors import EPROTO
+from sentry.errors import EOPNOTSUPP, EPROTO
 from sentry.net.host import calls
 from sentry.net.sockfs import socket_location
 from sentry.net.unix import UnixSocket
@@ -118,8 +118,8 @@ class Receiver:
         return False
 
     def accept(self, caller: Caller) -> UnixSocket:
-        """There is nothing of the kind."""
-        raise NotImplementedError
+        """There is nothing of the kind. Raises: EOPNOTSUPP."""
+        raise EOPNOTSUPP("datagrams")
 
     def shut(self, how: int) -> None:
         """shutdown(2)."""

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 FLAGS = ("--overlay2=none", "--EXPERIMENTAL-write-back")
 HISTORY = """
-mkdir /work && cd /work || exit
+mkdir /files && cd /files || exit
 i=0
 while [ $i -lt 60 ]; do
     echo $i > n$i && mv n$i m$i && ln m$i l$i && rm m$i && echo $i || exit
@@ -58,14 +58,14 @@ def heard(process: subprocess.Popen[str], count: int) -> None:
 
 def check(root: Path, told: int) -> None:
     """The names are those of a moment after `told` rounds."""
-    names = set(os.listdir(root / "work"))
+    names = set(os.listdir(root / "files"))
     whole = {name for name in names if name[0] == "l"}
     assert whole >= {f"l{number}" for number in range(told)}
     assert whole == {f"l{number}" for number in range(len(whole))}
     last = len(whole)
     assert names - whole in (set(), {f"n{last}"}, {f"m{last}"}, {f"m{last - 1}"})
     for name in whole:
-        assert (root / "work" / name).read_text() == f"{name[1:]}\n"
+        assert (root / "files" / name).read_text() == f"{name[1:]}\n"
 
 
 @pytest.mark.parametrize("rounds", [1, 7, 40])
@@ -78,7 +78,7 @@ def test_sandbox_that_is_killed_has_lost_nothing(
     os.kill(state["goferPid"], signal.SIGSTOP)
     behind = min(rounds, 10)
     heard(running, behind)
-    assert not (bundle.rootfs / "work" / f"l{behind}").exists()
+    assert not (bundle.rootfs / "files" / f"l{behind}").exists()
     if rounds > behind:
         os.kill(state["goferPid"], signal.SIGCONT)
         heard(running, rounds - behind)
@@ -165,21 +165,21 @@ def test_sync_and_pause_bring_it_to_the_host(bundle: Bundle, platform: str) -> N
 
 def test_root_that_is_mounted_in_part_is_seen_by_both_ways(bundle: Bundle, platform: str) -> None:
     """Nothing is written behind then, and neither way remembers what the other one changes."""
-    (bundle.rootfs / "work").mkdir()
+    (bundle.rootfs / "files").mkdir()
     (bundle.rootfs / "seen").mkdir()
     bundle.document["mounts"].append(
-        {"destination": "/seen", "source": str(bundle.rootfs / "work"), "type": "bind"}
+        {"destination": "/seen", "source": str(bundle.rootfs / "files"), "type": "bind"}
     )
     bundle.args("sh", "-c", """
         for i in 1 2 3 4 5; do
-            ls /seen /work > /dev/null
-            echo $i > /work/a$i; cat /seen/a$i; mv /seen/a$i /work/b$i; rm /seen/b$i
-            test ! -e /work/b$i && mkdir /seen/d$i && test -d /work/d$i || exit 1
+            ls /seen /files > /dev/null
+            echo $i > /files/a$i; cat /seen/a$i; mv /seen/a$i /files/b$i; rm /seen/b$i
+            test ! -e /files/b$i && mkdir /seen/d$i && test -d /files/d$i || exit 1
         done""")  # fmt: skip
     done = bundle.run(platform, flags=FLAGS)
     assert done.stdout == "1\n2\n3\n4\n5\n", done.stderr
     assert "not written behind: it overlaps" in done.stderr
-    assert sorted(os.listdir(bundle.rootfs / "work")) == [f"d{number}" for number in range(1, 6)]
+    assert sorted(os.listdir(bundle.rootfs / "files")) == [f"d{number}" for number in range(1, 6)]
 
 
 def test_second_sandbox_over_a_root_shares_it(bundle: Bundle, platform: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -34,7 +35,7 @@ class Options(Struct, frozen=True):
     subtype: str
 
 
-class MountedFs(FileSystem):
+class MountedFs(FileSystem, ABC):
     """The files of one server."""
 
     def __init__(self, vfs: Vfs, options: Options, connection: Connection, user: int) -> None:
@@ -115,20 +116,20 @@ class MountedFs(FileSystem):
         if entry.nodeid != FUSE_ROOT_ID:
             self.connection.forget(entry.nodeid, 1)
 
+    @abstractmethod
     def inode_of(
         self, directory: Any, name: bytes, data: bytes, at: int = 0, kind: int = 0
     ) -> tuple[Any, int]:
         """The node of an answer: `FuseFs`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def known(self, nodeid: int) -> Any:
         """The node of a number. Raises: ENOENT."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gone(self, inode: Any) -> None:
         """Nobody holds a node any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forget_names(self) -> None:
         """Names of directories are asked for again."""
-        raise NotImplementedError
