@@ -34,6 +34,8 @@ class Terms(msgspec.Struct, frozen=True):
     bundle: str
     way: Way
     options: messages.Any | None = None
+    is_of_many: bool = False
+    """More containers are to be expected, as in a pod."""
 
 
 def serve(listener: socket.socket, address: str, terms: Terms) -> None:
@@ -75,6 +77,7 @@ class Shim:
         self.loop = Loop(self._reaped)
         self._workers = Workers(self.loop)
         self._workers.close_in_forks(listener)
+        self._is_of_many = terms.is_of_many
         self._prepared: tuple[int, socket.socket] | None = self._workers.fork(_prepare)
         gc.freeze()
         self._publisher = Publisher(self.loop, self._workers, terms.way, complain)
@@ -110,6 +113,8 @@ class Shim:
             sock.close()
             return None
         self.loop.after(0.0, _import_jobs)
+        if self._is_of_many:
+            self.loop.after(0.0, _import_create)
         return self._workers.hear(pid, sock)
 
     def _end(self) -> None:
@@ -127,6 +132,18 @@ def _import_jobs() -> None:
     from runsc.containers import execspec, execution, signals  # noqa: F401, PLC0415
     from runsc.oci import convert, spec  # noqa: F401, PLC0415
     from runsc.shim import jobs, metrics  # noqa: F401, PLC0415
+
+    gc.freeze()
+
+
+def _import_create() -> None:
+    """And what those need that add a container to a sandbox."""
+    from gofer import main  # noqa: F401, PLC0415
+    from runsc import cli  # noqa: F401, PLC0415
+    from runsc.cgroups import guest, recorded, v1, v2  # noqa: F401, PLC0415
+    from runsc.filters import gofer  # noqa: F401, PLC0415
+    from runsc.launch import adding, beside, bundle, further  # noqa: F401, PLC0415
+    from runsc.oci import resources  # noqa: F401, PLC0415
 
     gc.freeze()
 

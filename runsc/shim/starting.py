@@ -41,12 +41,13 @@ def start(container_id: str, way: Way) -> str:
     bundle = os.getcwd()
     given = _options()
     settings = options.read(given, way.namespace)
-    path = socket_path(way.grpc, way.namespace, group_of(bundle, container_id))
+    group = group_of(bundle)
+    path = socket_path(way.grpc, way.namespace, group or container_id)
     listener = _listen(path)
     address = f"unix://{path}"
     _write(os.path.join(bundle, "address"), address)
     if listener is not None:
-        _make(listener, path, Terms(container_id, bundle, way, given), settings.shim_cgroup)
+        _make(listener, path, Terms(container_id, bundle, way, given, bool(group)), settings.shim_cgroup)
         listener.close()
     version = protocol(bundle)
     if version < 3:
@@ -61,15 +62,15 @@ def socket_path(address: str, namespace: str, group: str) -> str:
     return os.path.join(SOCKETS, hashlib.sha256(name.encode()).hexdigest())
 
 
-def group_of(bundle: str, container_id: str) -> str:
-    """Which containers share the shim of this one."""
+def group_of(bundle: str) -> str:
+    """Which containers share the shim of this one; "": none."""
     try:
         with open(os.path.join(bundle, "config.json"), "rb") as file:
             annotations = msgspec.json.decode(file.read(), type=_Spec | None)
     except (FileNotFoundError, msgspec.DecodeError):  # of a pod without a container of its own
         annotations = None
     found = annotations.annotations if annotations is not None else {}
-    return next((found[name] for name in GROUPS if found.get(name)), container_id)
+    return next((found[name] for name in GROUPS if found.get(name)), "")
 
 
 def protocol(bundle: str) -> int:

@@ -22,7 +22,7 @@ import pytest
 
 from runsc.engines.settings import SHIM
 from tests.e2e.bundle import REPOSITORY, Result
-from tests.full.runtimes import RUNTIME
+from tests.full.runtimes import FOUND, RUNTIME
 
 LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
 TIMEOUT_S = 60
@@ -145,7 +145,7 @@ class Containerd:
         path.mkdir()
         shim = path / SHIM
         shim.write_text(
-            f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m runsc.shim.program'
+            f'#!/bin/sh\n{FOUND} exec "{sys.executable}" -m runsc.shim.program'
             ' "$@"\n'
         )
         shim.chmod(0o755)

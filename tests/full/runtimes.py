@@ -17,6 +17,12 @@ import pytest
 
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
+PYTHON = {"PYTHONPATH": str(REPOSITORY)} | {
+    name: os.environ[name] for name in ("PYTHONPYCACHEPREFIX",) if name in os.environ
+}
+FOUND = " ".join(f'{name}="{value}"' for name, value in PYTHON.items())
+"""How a shell tells Python where this tree is, and where a benchmark has compiled it."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -36,7 +42,7 @@ class Runtime:
     def script(self, path: Path, *flags: str) -> Path:
         """A program for the engine that calls it with these flags."""
         words = " ".join(f"'{word}'" for word in (*self.command, *flags))
-        path.write_text(f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec {words} "$@"\n')
+        path.write_text(f'#!/bin/sh\n{FOUND} exec {words} "$@"\n')
         path.chmod(0o755)
         return path
 

@@ -23,12 +23,12 @@ def test_the_socket_is_named_as_containerd_names_it() -> None:
 @pytest.mark.parametrize(
     ("document", "group"),
     [
-        ({}, "own"),
-        ({"annotations": None}, "own"),
-        ({"annotations": {"other": "x"}}, "own"),
+        ({}, ""),
+        ({"annotations": None}, ""),
+        ({"annotations": {"other": "x"}}, ""),
         ({"annotations": {"io.kubernetes.cri.sandbox-id": "pod"}}, "pod"),
         ({"annotations": {"io.containerd.runc.v2.group": "g"}}, "g"),
-        (None, "own"),
+        (None, ""),
     ],
 )
 def test_containers_of_a_group_have_its_shim(
@@ -36,11 +36,11 @@ def test_containers_of_a_group_have_its_shim(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(document))
 
-    assert starting.group_of(str(tmp_path), "own") == group
+    assert starting.group_of(str(tmp_path)) == group
 
 
 def test_without_a_config_it_has_its_own(tmp_path: Path) -> None:
-    assert starting.group_of(str(tmp_path), "own") == "own"
+    assert starting.group_of(str(tmp_path)) == ""
 
 
 def test_version_3_is_for_a_containerd_that_knows_it(
