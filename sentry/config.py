@@ -200,6 +200,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """Where messages, and tracebacks, go."""
     steps_fd: int = -1
     """Where tests read which steps took the kernel thread too long; -1: nowhere."""
+    stat_fd: int = -1
+    """/proc/stat, for such tests: in a virtual machine that stood still no step took long."""
     strace_fd: int = -1
     """Where system calls are written to; -1: nowhere."""
     strace_calls: tuple[str, ...] = ()
@@ -244,6 +246,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.control_fd,
             config.log_fd,
             config.steps_fd,
+            config.stat_fd,
             config.strace_fd,
         }
     if isinstance(config, FurtherConfig):

@@ -36,6 +36,7 @@ from sentry.boot.tree import (
     mount_point,
 )
 from sentry.config import MountConfig, ProcessConfig, SandboxConfig
+from sentry.control.standstill import Standstill
 from sentry.control.watchdog import COLLECTION, TESTED_NS, Alarm, Watchdog
 from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
@@ -62,6 +63,7 @@ from tests.unit.gofer.harness import serving
 MEMORY = 1 << 30
 THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
 PF_WRITE, PF_USER = 2, 4
+PROC_STAT: Final = os.open("/proc/stat", os.O_RDONLY)
 STEPS_ARE_BOUNDED: Final = not {"CPU_IS_EMULATED", "ASAN_OPTIONS"} & os.environ.keys()
 """Not in a CPU of software, nor with C code that looks at each of its accesses."""
 MakeRoot = Callable[["World"], FileSystem]
@@ -314,7 +316,9 @@ class World:
         if World.watched is not None:
             World.watched.unwatch()
         World.watched = self
-        self._watchdog = Watchdog(self.loop, Alarm(TESTED_NS, self._held_up))
+        self._watchdog = Watchdog(
+            self.loop, Alarm(TESTED_NS, self._held_up), standstill=Standstill(PROC_STAT)
+        )
 
     def unwatch(self) -> None:
         """Let steps be as long as they are: for what makes them longer itself."""

@@ -203,6 +203,7 @@ def make_config(
         control_listener_fd=listener_fd,
         log_fd=log,
         steps_fd=-1 if flags.steps_log is None else _appending(flags.steps_log),
+        stat_fd=-1 if flags.steps_log is None else os.open("/proc/stat", os.O_RDONLY),
         strace_fd=_strace_fd(flags, log),
         strace_calls=tuple(filter(None, flags.strace_calls.removeprefix("!").split(","))),
         strace_others=not flags.strace_calls or flags.strace_calls.startswith("!"),

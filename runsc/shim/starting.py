@@ -47,7 +47,8 @@ def start(container_id: str, way: Way) -> str:
     address = f"unix://{path}"
     _write(os.path.join(bundle, "address"), address)
     if listener is not None:
-        _make(listener, path, Terms(container_id, bundle, way, given, bool(group)), settings.shim_cgroup)
+        terms = Terms(container_id, bundle, way, given, bool(group))
+        _make(listener, path, terms, settings.shim_cgroup)
         listener.close()
     version = protocol(bundle)
     if version < 3:

@@ -20,6 +20,7 @@ from sentry.boot.further import Containers
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import MAX_CONNECTIONS, ControlServer
+from sentry.control.standstill import Standstill
 from sentry.control.watchdog import TESTED_NS, TOLD_NS, Alarm, Watchdog
 from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
@@ -213,7 +214,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         kernel.start_observers.append(Refused(log.tell))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
-    watchdog = Watchdog(loop, *alarms(log, config.steps_fd))
+    standstill = Standstill(config.stat_fd) if config.stat_fd >= 0 else None
+    watchdog = Watchdog(loop, *alarms(log, config.steps_fd), standstill=standstill)
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
     _started(loop, tree.mount_first(kernel, config))

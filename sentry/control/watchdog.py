@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sentry import log
 from sentry.control.profile import Meter
 from sentry.control.protocol import Cost
+from sentry.control.standstill import Standstill
 from sentry.kernel.task import Task
 from sentry.platform.interface import ExitKind, Reg
 from sentry.platform.ticks import Ticks
@@ -53,8 +54,9 @@ class Watchdog:
     Preconditions: no filter yet.
     """
 
-    def __init__(self, loop: Loop, *alarms: Alarm) -> None:
+    def __init__(self, loop: Loop, *alarms: Alarm, standstill: Standstill | None = None) -> None:
         self._loop = loop
+        self._standstill = standstill
         self._alarms = sorted(alarms, key=lambda alarm: alarm.limit_ns)
         self._told = 0
         """So many of them know of this step."""
@@ -63,7 +65,8 @@ class Watchdog:
         """Which step it was at the last look; an id, because who is gone is not to be held."""
         self._name = ""
         self._began_ns = self._spent_ns = 0
-        self._collected_ns = 0
+        self._aside_ns = 0
+        """What is no step's: pauses of the collector, and of the machine."""
         self._collecting_ns = 0
         """When the collection began that goes on; 0: none does."""
         self._looked_ns = self._clock()
@@ -83,13 +86,17 @@ class Watchdog:
         return {name: meter.cost() for name, meter in self._meters.items()}
 
     def _clock(self) -> int:
-        """CPU time of the steps: the collector's pauses are told by themselves."""
-        return time.thread_time_ns() - self._collected_ns
+        """CPU time of the steps."""
+        return time.thread_time_ns() - self._aside_ns
 
     def _look(self, frame: FrameType | None) -> None:
         if self._collecting_ns:
             return
         loop, now_ns = self._loop, self._clock()
+        if self._standstill is not None:
+            stood_ns = min(self._standstill.since_ns(), now_ns - self._looked_ns)
+            self._aside_ns += stood_ns
+            now_ns -= stood_ns
         looked_ns, self._looked_ns = self._looked_ns, now_ns
         step, since_ns = loop.step, loop.step_ns
         if id(step) != self._step or since_ns != self._since_ns:
@@ -131,7 +138,7 @@ class Watchdog:
             self._collecting_ns = now_ns
             return
         spent_ns = now_ns - self._collecting_ns
-        self._collected_ns += spent_ns
+        self._aside_ns += spent_ns
         self._collecting_ns = 0
         if spent_ns > LONG_NS and self._loop.step_ns:
             self._add(COLLECTION, spent_ns)
