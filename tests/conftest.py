@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ settings.register_profile(
 )
 settings.load_profile("busy machine")
 late.import_all()  # in a sandbox no step waits for a disk
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_its_own_garbage() -> None:
+    """Who collects in a test need not look at the thousands of others, which are never garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

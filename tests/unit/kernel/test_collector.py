@@ -35,7 +35,6 @@ def looks() -> Iterator[Looks]:
     yield made
     made.close()
     gc.set_threshold(*before)
-    gc.unfreeze()
 
 
 def many() -> list[list[int]]:
