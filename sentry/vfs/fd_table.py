@@ -126,8 +126,11 @@ class FdTable:
         """close(2): what it was. Raises: EBADF, what `flush` does."""
         file = self._taken_out(fd)
         failed = self._closed(caller, file)
-        if failed is not None:
-            raise failed
+        try:
+            if failed is not None:
+                raise failed
+        finally:
+            del failed  # which has this frame: a circle
         return file
 
     def _taken_out(self, fd: int) -> FileDescription:

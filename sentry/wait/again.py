@@ -16,9 +16,11 @@ What makes that right is the `Call`, which begins with the first NotNow and ends
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
+from copy import copy
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from sentry.errors import Errno
 from sentry.wait.eager import eager
 
 P = ParamSpec("P")
@@ -136,7 +138,7 @@ def settled(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise NotNow(partial(_settle, work, outcome), key, outcome)
     result, error = outcome
     if error is not None:
-        raise error
+        raise copy(error) if isinstance(error, Errno) else error  # a traceback would be a circle
     return cast("T", result)
 
 
@@ -156,6 +158,8 @@ def begun(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 async def _settle(work: Callable[[], Coroutine[Any, Any, Any]], outcome: list[Any]) -> None:
     try:
         outcome += await work(), None
+    except Errno as error:
+        outcome += None, error.with_traceback(None)
     except Exception as error:
         outcome += None, error
 

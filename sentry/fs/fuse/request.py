@@ -8,6 +8,7 @@ nobody asked for is forgotten, a file that nobody has is released).
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -120,10 +121,10 @@ class Request:
             try:
                 self._value = [take(self.data), None]
             except Errno as error:
-                self._value = [None, error]
+                self._value = [None, error.with_traceback(None)]
             self.data = b""
         if self._value[1] is not None:
-            raise self._value[1]
+            raise copy(self._value[1])  # each with a traceback of its own
         return self._value[0]
 
     def let_go(self) -> None:

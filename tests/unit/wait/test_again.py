@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -104,3 +106,30 @@ def test_sequence_runs_once_and_its_error_comes_from_the_operation(how: Any) -> 
 
     assert result_of(again(operation)) == "caught"
     assert runs == [1]
+
+
+@pytest.mark.parametrize("how", [settled, begun])
+def test_nothing_of_a_sequence_that_failed_waits_for_the_collector(how: Any) -> None:
+    class Held:
+        """What a frame of it has."""
+
+    left: list[Any] = []
+
+    async def work() -> None:
+        held = Held()
+        left.append(weakref.ref(held))
+        await at_once()
+        raise EIO
+
+    def operation() -> None:
+        held = Held()
+        left.append(weakref.ref(held))
+        how("work", work)
+
+    gc.disable()
+    try:
+        with pytest.raises(EIO):
+            result_of(again(operation))
+        assert [ref() for ref in left] == [None] * len(left) and len(left) >= 2
+    finally:
+        gc.enable()
