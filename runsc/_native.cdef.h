@@ -16,6 +16,7 @@ int rs_close_range(unsigned int first, unsigned int last);
 int rs_seccomp(unsigned int flags, const uint8_t *program, unsigned short count);
 int rs_landlock_ruleset(uint64_t files, uint64_t net, uint64_t scoped, unsigned int flags);
 int rs_landlock_allow(int ruleset, int fd, uint64_t access);
+int rs_landlock_allow_port(int ruleset, uint64_t port, uint64_t access);
 int rs_landlock_restrict(int ruleset);
 void rs_one_arena(void);
 int rs_trap_report(int fd);

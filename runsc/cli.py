@@ -134,6 +134,12 @@ def _is_of_go(word: str) -> bool:
     " else none.",
 )
 @click.option(
+    "--egress",
+    metavar="FILE",
+    help="Which connections may leave a network of the container's own, by name, address, port and"
+    " program: a TOML document, see docs/egress.md. With sockets of the host no container starts.",
+)
+@click.option(
     "--host-uds",
     type=click.Choice(["none", "named", "open", "create", "all"]),
     default="named",

@@ -138,8 +138,12 @@ def landlock_version() -> int:
     return max(0, lib.rs_landlock_ruleset(0, 0, 0, LANDLOCK_CREATE_RULESET_VERSION))
 
 
-def landlock(files: int, net: int, scoped: int, beneath: Iterable[tuple[int, int]]) -> None:
-    """landlock(7) on this thread: of these accesses only those beneath descriptors remain.
+def landlock(
+    files: int, net: int, scoped: int, beneath: Iterable[tuple[int, int]],
+    ports: Iterable[int] = (),
+) -> None:  # fmt: skip
+    """landlock(7) on this thread: of these accesses only those beneath descriptors remain, and
+    those of `net` at these ports.
 
     `beneath`: (descriptor, accesses). Preconditions: no_new_privs.
     """
@@ -147,6 +151,8 @@ def landlock(files: int, net: int, scoped: int, beneath: Iterable[tuple[int, int
     try:
         for fd, access in beneath:
             _check(lib.rs_landlock_allow(ruleset, fd, access), "landlock_add_rule")
+        for port in ports:
+            _check(lib.rs_landlock_allow_port(ruleset, port, net), "landlock_add_rule")
         _check(lib.rs_landlock_restrict(ruleset), "landlock_restrict_self")
     finally:
         os.close(ruleset)

@@ -138,6 +138,13 @@ int rs_landlock_allow(int ruleset, int fd, uint64_t access)
     return result(syscall(SYS_landlock_add_rule, ruleset, 1, &attr, 0));
 }
 
+/* LANDLOCK_RULE_NET_PORT */
+int rs_landlock_allow_port(int ruleset, uint64_t port, uint64_t access)
+{
+    struct { uint64_t access, port; } attr = { access, port };
+    return result(syscall(SYS_landlock_add_rule, ruleset, 2, &attr, 0));
+}
+
 int rs_landlock_restrict(int ruleset)
 {
     return result(syscall(SYS_landlock_restrict_self, ruleset, 0));

@@ -44,6 +44,8 @@ class Globals(Value):
     """Whether FIFOs of the host are opened."""
     steps_log: str | None = None
     """For tests: where it is written what holds up the kernel thread."""
+    egress: str | None = None
+    """A file: what may leave a network of the sandbox's own."""
     own_stack: bool = False
     """For tests: a container with a network namespace has a stack of its own, not whole yet."""
     systemd_cgroup: bool = False
@@ -105,6 +107,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         strace_calls=_checked_filter(flags["strace_syscalls"]),
         strace_limit=flags["strace_log_size"],
         steps_log=flags["steps_log"],
+        egress=flags["egress"],
         own_stack=flags["own_stack"],
         overlay=overlay,
         write_back=flags["write_back"],

@@ -72,6 +72,7 @@ GLOBALS = {
     "--root": Flag("root", TEXT),
     "--platform": Flag("platform", TEXT, "kvm", words=("kvm", "unicorn")),
     "--network": Flag("network", TEXT, words=("none", "host")),
+    "--egress": Flag("egress", TEXT),
     "--host-uds": Flag("host_uds", TEXT, "named", words=("none", "named", "open", "create", "all")),
     "--host-fifo": Flag("host_fifo", TEXT, "open", words=("none", "open")),
     "--overlay2": Flag("overlay2", TEXT, "root:memory"),

@@ -178,10 +178,20 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     """Listening socket for other command lines; -1 where there is none."""
 
 
+class EgressConfig(msgspec.Struct, frozen=True):
+    """What may leave a network of the sandbox's own."""
+
+    policy: str
+    """A document: sentry.net.egress.rules."""
+    host_addresses: tuple[str, ...] = ()
+
+
 class SandboxConfig(ContainerConfig, frozen=True):
     """One sandbox with its first container."""
 
     platform: str = "kvm"
+    egress: EgressConfig | None = None
+    """Only where `network` is "sandbox"; None: everything may leave."""
     system_calls: str = "auto"
     """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
     kvm_fd: int = -1

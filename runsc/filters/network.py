@@ -31,6 +31,10 @@ OWN = (
 )
 
 
-def rules() -> Sequence[Rule]:
+UPLINKS = (Rule(unistd.connect, "uplink", "sockets to nameservers, at their port alone"),)
+"""With a stack of the Sentry's own."""
+
+
+def rules(uplinks: bool = False) -> Sequence[Rule]:
     """The allow-list."""
-    return (*common("network"), *OWN)
+    return (*common("network"), *OWN, *(UPLINKS if uplinks else ()))

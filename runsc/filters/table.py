@@ -19,9 +19,10 @@ ROLES: Final[dict[str, Sequence[Rule]]] = {
     "gofer": gofer.rules((*confine.SOCKETS, *confine.CONNECT, *confine.BIND)),
     "network": network.rules(),
     "uplink": sentry.UPLINKS,
+    "nameserver": network.UPLINKS,
 }
 """What each may do; the Sentry's with --network=host, which adds `sentry.HOST_SOCKETS`. "uplink" is
-what a Sentry with a stack of its own may do besides."""
+what a Sentry with a stack of its own may do besides, "nameserver" what its network process may."""
 EXEMPT: Final = {335: "uretprobe", 336: "uprobe"}
 """Numbers that no filter ever sees, from Linux 6.11 and 6.18 on (kernel/seccomp.c): calls that the
 kernel's own trampolines make. From anywhere else the first is SIGILL and the second ENXIO."""
@@ -41,6 +42,7 @@ _TITLES = {
     "uplink": "The Sentry with a stack of its own, besides",
     "gofer": "The Gofer",
     "network": "The network process",
+    "nameserver": "The network process of a Sentry with a stack of its own, besides",
 }
 _NAMES = {n: name for name, n in vars(unistd).items() if isinstance(n, int) and name.islower()}
 
@@ -50,7 +52,7 @@ def sections() -> dict[str, Sequence[Rule]]:
     extra = {rule.number for rule in sentry.HOST_SOCKETS}
     own = [rule for rule in ROLES["sentry"] if rule.number not in extra]
     found = {"sentry": own, "host": sentry.HOST_SOCKETS, "uplink": sentry.UPLINKS}
-    return found | {role: ROLES[role] for role in ("gofer", "network")}
+    return found | {role: ROLES[role] for role in ("gofer", "network", "nameserver")}
 
 
 def _arguments(rule: Rule) -> str:

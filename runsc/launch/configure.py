@@ -15,7 +15,7 @@ from runsc.launch import isolation
 from runsc.launch.places import with_places
 from runsc.oci.convert import Container
 from runsc.options import Globals
-from sentry.config import SandboxConfig
+from sentry.config import EgressConfig, SandboxConfig
 
 if TYPE_CHECKING:
     from runsc.oci.resources import Resources
@@ -163,8 +163,9 @@ def _appending(path: str) -> int:
 
 
 def make_config(
-    flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes
-) -> SandboxConfig:
+    flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes,
+    egress: EgressConfig | None = None,
+) -> SandboxConfig:  # fmt: skip
     """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
     limits = limits_of(flags, container.resources)
     log = log_fd(flags, wishes.detach)
@@ -186,6 +187,7 @@ def make_config(
         seccomp=container.seccomp,
         platform=flags.platform,
         network=network_of(flags, container),
+        egress=egress,
         services=has_services(flags, container),
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,

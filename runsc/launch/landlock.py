@@ -60,12 +60,13 @@ def restrict_gofer(trees: Iterable[Tree]) -> None:
     _restrict(trees, TCP)
 
 
-def restrict_network() -> None:
-    """No file, and no connection: sockets are bound here and connected by the Sentry."""
-    _restrict((), abi.LANDLOCK_ACCESS_NET_CONNECT_TCP)
+def restrict_network(port: int = 0) -> None:
+    """No file, and no connection, but to this port: sockets are bound here and connected by the
+    Sentry."""
+    _restrict((), abi.LANDLOCK_ACCESS_NET_CONNECT_TCP, (port,) if port else ())
 
 
-def _restrict(trees: Iterable[Tree], net: int) -> None:
+def _restrict(trees: Iterable[Tree], net: int, ports: Iterable[int] = ()) -> None:
     version = host.landlock_version()
     if version < OLDEST:
         return
@@ -78,6 +79,7 @@ def _restrict(trees: Iterable[Tree], net: int) -> None:
         net if version >= TCP_SINCE else 0,
         SCOPES if version >= SCOPES_SINCE else 0,
         [(tree.fd, _accesses(tree) & known) for tree in trees],
+        ports if version >= TCP_SINCE else (),
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.launch.joining import Joint
     from runsc.launch.network import Network
-    from sentry.config import SandboxConfig
+    from sentry.config import EgressConfig, SandboxConfig
 
 Bodies = Callable[[str], Programs]
 
@@ -284,7 +284,8 @@ def _start(
         before_gofer=around.create_container_hooks(state, container.process.env),
     )
     with listen(store.path(state.id, "control.sock")) as listener:
-        config = make_config(flags, container, state.id, listener.fileno(), wishes)
+        egress = _egress(flags, container, state.annotations)
+        config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
         if flags.debug:
             from runsc.launch import report  # noqa: PLC0415
 
@@ -309,6 +310,16 @@ def _start(
         if fd >= 0:
             os.close(fd)
     return running
+
+
+def _egress(
+    flags: Globals, container: Container, annotations: dict[str, str]
+) -> EgressConfig | None:
+    if flags.egress is None and "dev.runsc.egress" not in annotations:
+        return None
+    from runsc.launch import egress  # noqa: PLC0415  few have one
+
+    return egress.asked_for(flags, annotations, network_of(flags, container))
 
 
 def _network(

@@ -14,7 +14,9 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -116,14 +118,14 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         silence.keep_ports()
         silencer, uplinks = silence.silence(), packet_sockets.make()
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
-    program = filters.network_program(switches.trap)
+    program = filters.network_program(switches.trap, uplinks=network.uplinks)
     put_on = terms.label.prepare()
     isolation.leave_root(more=terms.label.mount_option)
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
     uid = 0 if kept else isolation.NOBODY
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie, put_on)
     isolation.limit_tasks(0)
-    landlock.restrict_network()
+    landlock.restrict_network(protocol.NAMESERVER_PORT if network.uplinks else 0)
     freeze_imports()
     filters.install(program, switches, network.log_fd)
     try:
@@ -195,7 +197,9 @@ def serve(
                 wanted = DUMPS | NEIGHBOURS if owns_packets else DUMPS
                 _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
             elif data:
-                made = _answer(data, given, uplinks)
+                made = _nameserver(data) if owns_packets else -1
+                if made < 0:
+                    made = _answer(data, given, uplinks)
         except OSError as error:
             number = error.errno or errno.EIO
         except (ValueError, OverflowError):  # an address that is none
@@ -258,6 +262,28 @@ def _answer(data: bytes, given: list[int], uplinks: list[socket.socket]) -> int:
     raise OSError(errno.EINVAL, "request")
 
 
+def _nameserver(data: bytes) -> int:
+    """A socket to one, or -1 if that is not asked for. Raises: OSError."""
+    if len(data) < protocol.HEADER.size:
+        return -1
+    operation, family, kind, _ = protocol.HEADER.unpack_from(data)
+    if operation != protocol.NAMESERVER:
+        return -1
+    address = data[protocol.HEADER.size :]
+    if family not in FAMILIES or kind not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        raise OSError(errno.EPROTONOSUPPORT, "family or type")
+    if address[2:4] != protocol.NAMESERVER_PORT.to_bytes(2):
+        raise OSError(errno.EACCES, "port")
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    sock = socket.socket(family, kind | flags)
+    try:
+        with suppress(BlockingIOError):
+            _at(address, family, sock.connect)
+        return sock.detach()
+    finally:
+        sock.close()
+
+
 def _bind_uplink(uplinks: list[socket.socket], index: int) -> int:
     """One of those that are left. Raises: OSError."""
     from runsc.launch.packet_sockets import address_of  # noqa: PLC0415
@@ -270,18 +296,23 @@ def _bind_uplink(uplinks: list[socket.socket], index: int) -> int:
 
 def _bind(fd: int, address: bytes) -> None:
     family = int.from_bytes(address[:2], "little")
-    port = int.from_bytes(address[2:4], "big")
     sock = socket.socket(fileno=fd)
     try:
         if sock.family != family or family not in FAMILIES:
             raise OSError(errno.EAFNOSUPPORT, "family")
-        if family == socket.AF_INET:
-            sock.bind((socket.inet_ntop(family, address[4:8]), port))
-            return
-        flow, scope = int.from_bytes(address[4:8], "big"), int.from_bytes(address[24:28], "little")
-        sock.bind((socket.inet_ntop(family, address[8:24]), port, flow, scope))
+        _at(address, family, sock.bind)
     finally:
         sock.detach()
+
+
+def _at(address: bytes, family: int, call: Callable[[Any], object]) -> None:
+    """bind(2) or connect(2) with struct sockaddr_in or sockaddr_in6. Raises: OSError."""
+    port = int.from_bytes(address[2:4], "big")
+    if family == socket.AF_INET:
+        call((socket.inet_ntop(family, address[4:8]), port))
+        return
+    flow, scope = int.from_bytes(address[4:8], "big"), int.from_bytes(address[24:28], "little")
+    call((socket.inet_ntop(family, address[8:24]), port, flow, scope))
 
 
 def _dump(netlink: socket.socket, kind: int, request_size: int) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +24,10 @@ Start = Callable[[SandboxConfig, filters.Switches, boot.Terms], int]
 NEVER_LATE = frozenset(
     {
         "sentry.net.egress",
+        "sentry.net.host.nameservers",
+        "sentry.net.inet.egress",
+        "sentry.net.inet.resolver",
+        "sentry.net.inet.resolver_door",
         "sentry.net.names",
         "sentry.platform.unicorn",
         "sentry.platform.unicorn_cpuid",
@@ -58,8 +63,11 @@ def sentry(platform: str) -> Body:
     kept = KeptCode.of("sentry", NEVER_LATE | OF_LINKS)
 
     def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
-        for name in OF_LINKS if config.network == "sandbox" else ():
-            kept.add(name)
+        if config.network == "sandbox":
+            with suppress(ImportError):  # dnspython is an extra; it cannot be kept
+                from sentry.net.inet import egress, resolver  # noqa: F401, PLC0415
+            for name in OF_LINKS:
+                kept.add(name)
         return boot.sentry_main(config, prepare, switches, terms, kept)
 
     return body

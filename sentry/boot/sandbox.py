@@ -237,6 +237,10 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         except Errno as error:
             raise StartError(f"the host's network: {tree.reason(error)}") from error
     task = _started(loop, first_process.load(kernel, config))
+    if config.network == "sandbox":
+        from sentry.boot.uplinks import judge  # noqa: PLC0415
+
+        _started(loop, judge(stack, container, config, process, loop))
     containers = Containers(kernel, config, watchdog)
     operations = Operations(kernel, container, config, containers)
     most = min(MAX_CONNECTIONS, reserve // 8)

@@ -7,6 +7,7 @@ What UDP, ICMP and raw sockets send is seen; TCP has no packets here. There are 
 from __future__ import annotations
 
 import struct
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -191,7 +192,9 @@ class PacketSocket(Socket):
         if link.is_loopback:
             transmit(self.stack, data, ethertype, self)
         elif self.stack.ip is not None and link.index in self.stack.ip.links:
-            self.stack.ip.links[link.index].send_frame(data)
+            from sentry.net.ip.output import send_frame  # noqa: PLC0415  few have links
+
+            send_frame(self.stack.ip, time.monotonic_ns(), link.index, data, caller)
         return size
 
     def send_message(

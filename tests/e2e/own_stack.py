@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Inside(Talker):
     """A program of a container whose network namespace is `pid`'s."""
 
     pid = -1
+    client: Client
 
     def do(self, line: str) -> str:
         self.say(line)
@@ -73,10 +74,20 @@ def reaches_groups(pid: int, name: str) -> bool:
 
 @contextmanager
 def inside_of(
-    program: str, place: Path, rootfs: Path, outside: Outside, *flags: str
-) -> Iterator[Inside]:
-    """The container's end of a veth is in its namespace before it starts."""
+    program: str, place: Path, rootfs: Path, outside: Outside, *flags: str,
+    nameservers: Sequence[str] = (), annotations: dict[str, str] | None = None,
+) -> Iterator[Inside]:  # fmt: skip
+    """The container's end of a veth is in its namespace before it starts. `nameservers`: as its
+    resolv.conf has them."""
     bundle = Bundle(place / "bundle", rootfs).args("python3", "-uc", program)
+    bundle.document["annotations"] = annotations or {}
+    if nameservers:
+        listed = place / "resolv.conf"
+        listed.write_text("".join(f"nameserver {each}\n" for each in nameservers))
+        bundle.document["mounts"].append({
+            "destination": "/etc/resolv.conf", "type": "bind", "source": str(listed),
+            "options": ["bind", "ro"],
+        })  # fmt: skip
     bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
     names = ["CAP_NET_RAW", "CAP_NET_BIND_SERVICE"]
     sets = ("bounding", "effective", "permitted")
@@ -93,7 +104,7 @@ def inside_of(
     bundle.document["linux"]["namespaces"] = [*others, network]
     client, path = Client(bundle), bundle.write()
     made = Inside(client.command(*flags, "run", f"--bundle={path}", "c"))
-    made.pid = pid
+    made.pid, made.client = pid, client
     assert made.hear() == "ready"
     yield made
     made.end()

@@ -90,6 +90,10 @@ try:
     sock.recv(1)
 except OSError as error:
     assert error.errno == errno.EHOSTUNREACH
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+question = bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 120, 0, 0, 1, 0, 1))
+asker.sendto(question, ("127.0.0.11", 53))
+assert asker.recv(512)[3] & 15 == 2  # SERVFAIL: nobody is there
 """
 VETH = (
     "link add eth0 type veth peer name eth1",
@@ -120,6 +124,7 @@ def _lengths() -> dict[int, str]:
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT)),
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT + confine.BIND)),
         ("network", filters.network_program()),
+        ("nameserver", filters.network_program(uplinks=True)),
     )
     lengths = {len(program) // 8: role for role, program in programs}
     assert len(lengths) == len(programs)
@@ -215,6 +220,11 @@ def _uplink(folder: Path, debian: Path) -> Used:
         subprocess.run([*inside, *command.split()], check=True)
     namespaces = bundle.document["linux"]["namespaces"]
     others = [each for each in namespaces if each["type"] != "network"]
+    listed = folder / "resolv.conf"
+    listed.write_text("nameserver 127.0.0.11\n")
+    bundle.document["mounts"].append(
+        {"destination": "/etc/resolv.conf", "source": str(listed), "options": ["bind"]}
+    )
     path = f"/proc/{holder.process.pid}/ns/net"
     bundle.document["linux"]["namespaces"] = [*others, {"type": "network", "path": path}]
     try:

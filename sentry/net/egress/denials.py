@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
@@ -42,6 +43,8 @@ class Denials:
         self.untold = 0
         """Of them those that came too fast to be written down."""
         self.number = 0
+        self.on_add: Callable[[], object] = lambda: None
+        """One was written down."""
 
     def add(self, denial: Denial) -> None:
         """Write it down, if there were not too many just now; `number` is given here."""
@@ -52,6 +55,7 @@ class Denials:
         self._bucket.take(1, denial.at_ns)
         self.number += 1
         self._kept.append(replace(denial, number=self.number))
+        self.on_add()
 
     def since(self, number: int) -> list[Denial]:
         """Those with higher numbers, as far as they are kept."""

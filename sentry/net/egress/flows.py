@@ -26,6 +26,8 @@ SECOND: Final = 1_000_000_000
 IDLE_NS: Final = {TCP: 432000 * SECOND, UDP: 180 * SECOND}
 """As nf_conntrack's: net.netfilter.nf_conntrack_tcp_timeout_established, _udp_timeout_stream."""
 OTHER_IDLE_NS: Final = 60 * SECOND
+OPENING_NS: Final = 120 * SECOND
+"""nf_conntrack_tcp_timeout_syn_sent."""
 AGED_AT_ONCE: Final = 2
 PASSED_OVER: Final = 16
 """How many connections of TCP are looked at for something that is missed less."""
@@ -67,7 +69,8 @@ class Flow:
     """One that may leave, or why it may not."""
 
     __slots__ = (
-        "generation", "inbound", "key", "names", "open", "program", "usages", "used_ns", "verdict",
+        "generation", "inbound", "is_opening", "key", "names", "open", "program", "usages",
+        "used_ns", "verdict",
     )  # fmt: skip
 
     def __init__(self, key: Key, program: Program | None, verdict: Verdict) -> None:
@@ -77,6 +80,8 @@ class Flow:
         self.names: tuple[str, ...] = ()
         """Those that its address had whenever it was judged."""
         self.inbound = False
+        self.is_opening = False
+        """Nothing of it was seen but SYNs."""
         self.open = False
         """Whether it is in the table."""
         self.generation = 0
@@ -86,6 +91,8 @@ class Flow:
     @property
     def idle_ns(self) -> int:
         """How long it is remembered without packets."""
+        if self.is_opening:
+            return OPENING_NS
         return IDLE_NS.get(self.key.protocol, OTHER_IDLE_NS)
 
 
@@ -151,13 +158,24 @@ class Flows:
         self._begin(flow, now_ns)
         return flow
 
+    def known(self, key: Key, now_ns: int) -> Flow | None:
+        """One in the table, which may go on; nothing is begun."""
+        flow = self._known(key, now_ns)
+        return flow if flow is not None and flow.verdict.allowed else None
+
+    def refuse(self, key: Key, program: Program | None, reason: str, now_ns: int) -> Verdict:
+        """What no rule has to decide."""
+        verdict = Verdict(False, DEFAULT, reason, self.policy.errno)
+        self._denied(key, program, (), verdict, now_ns)
+        return verdict
+
     def of_error(self, key: Key, now_ns: int) -> Flow | None:
         """The flow of a packet that an ICMP error quotes, whichever way that went."""
         source, target = key[1:3], key[3:5]
         for seen in (key, Key(key.protocol, *target, *source)):
-            flow = self._known(seen, now_ns)
+            flow = self.known(seen, now_ns)
             if flow is not None:
-                return flow if flow.verdict.allowed else None
+                return flow
         return None
 
     def move(self, flow: Flow, way: Way, count: int, now_ns: int) -> int | None:

@@ -61,9 +61,12 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Dns(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a program hears of a name that it may not ask for."""
+    """Who is asked for names, and what a program hears of one that it may not ask for."""
 
     refusal: Literal["NXDOMAIN", "REFUSED"] = "NXDOMAIN"
+    servers: tuple[str, ...] | None = None
+    """Addresses that are asked; those of resolv.conf otherwise, which the container's own files may
+    name."""
 
 
 class Document(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +98,8 @@ def parse(text: str, file: str) -> Document:
         raise PolicyError(f"{file}: more than {MAX_RULES} rules")
     document = _converted(raw, Document, file)
     _check_limits(document.limits, file)
+    for server in document.dns.servers or ():
+        _check_server(server, file)
     found = []
     for number, rule in enumerate(rules, 1):
         found.append(_converted(rule, Rule, f"{file}: rule {number}"))
@@ -139,6 +144,22 @@ def _check(rule: Rule, where: str) -> None:
     if rule.action == "deny" and rule.limits != Limits():
         raise PolicyError(f"{where}: limits: only for what is allowed")
     _check_limits(rule.limits, where)
+
+
+def served(document: Document, file: str) -> None:
+    """Raises: PolicyError for what nobody does yet, though it may be written."""
+    for number, rule in enumerate(document.rule, 1):
+        if rule.broker is not None:
+            raise PolicyError(f"{file}: rule {number}: broker: no connections are handed on yet")
+
+
+def _check_server(server: str, where: str) -> None:
+    try:
+        if "%" in server:
+            raise ValueError(f"{server!r} has a zone")
+        ipaddress.ip_address(server)
+    except ValueError as error:
+        raise PolicyError(f"{where}: dns: servers: {error}") from None
 
 
 def _check_limits(limits: Limits, where: str) -> None:

@@ -17,6 +17,7 @@ from sentry.net.host.protocol import (
     HEADER,
     LIST,
     MAX_PACKET,
+    NAMESERVER,
     REPLY,
     SOCKET,
     UPLINK,
@@ -102,6 +103,14 @@ class NetworkProcess:
     def uplink(self, index: int) -> Sleep:
         """A packet socket for an interface. Raises: what the host says, ENETDOWN."""
         return self._ask(HEADER.pack(UPLINK, index, 0, 0)).then(attrgetter("fd"))
+
+    def nameserver(self, family: int, kind: int, address: bytes) -> Sleep:
+        """A socket that is connected to a nameserver, or connects, and does not block.
+
+        Raises: what the host says, ENETDOWN.
+        """
+        request = HEADER.pack(NAMESERVER, family, kind, 0) + address
+        return self._ask(request).then(attrgetter("fd"))
 
     def list_all(self, changes: int) -> Sleep:
         """The `Answer` with all that there is, or with the interfaces alone, if there have been no

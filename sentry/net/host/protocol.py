@@ -33,6 +33,11 @@ If it is still the same only the interfaces come, for their counters."""
 UPLINK: Final = 4
 """A packet socket for an interface. a: its index."""
 
+NAMESERVER: Final = 5
+"""A socket that is connected to a nameserver, or connects: with a stack of its own. a, b: family,
+type; its address is behind that."""
+NAMESERVER_PORT: Final = 53
+
 HEADER: Final = struct.Struct("<iiii")
 """Operation, a, b, c."""
 REPLY: Final = struct.Struct("<iii")

@@ -101,7 +101,9 @@ def discover_of(sock: DatagramSocket, target: Endpoint, dont_fragment: bool | No
     return abi.IP_PMTUDISC_DO if whole else int(sock.ipv6_options[abi.IPV6_MTU_DISCOVER])
 
 
-def send_udp(sock: DatagramSocket, packet: Packet, discover: int, index: int = 0) -> None:
+def send_udp(
+    sock: DatagramSocket, packet: Packet, discover: int, index: int = 0, sender: object = None
+) -> None:
     """A datagram to somebody else, by an interface if `index` is not 0.
 
     Raises: what `IpLayer.send` raises.
@@ -112,7 +114,7 @@ def send_udp(sock: DatagramSocket, packet: Packet, discover: int, index: int = 0
     head = _UDP.pack(packet.source.port, packet.target.port, size, total)
     out = Outgoing(target, IPPROTO_UDP, (head, packet.data), source, packet.tos, packet.ttl)
     out.discover, out.index = discover, index or sock.device
-    out.offload = Offload(0, UDP_CHECKSUM_AT)
+    out.offload, out.sender = Offload(0, UDP_CHECKSUM_AT), sender
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
 
@@ -123,11 +125,13 @@ def confirm(sock: DatagramSocket, target: Endpoint) -> None:
     sock.stack.ip.confirm(time.monotonic_ns(), plain(target.ip), sock.device)
 
 
-def send_raw(sock: RawSocket, packet: Packet, discover: int, index: int = 0) -> None:
+def send_raw(
+    sock: RawSocket, packet: Packet, discover: int, index: int = 0, sender: object = None
+) -> None:
     """A packet of another protocol, whole, in the same way. Raises: the same."""
     out = Outgoing(
         plain(packet.target.ip), sock.protocol, (packet.data,), plain(packet.source.ip),
-        packet.tos, packet.ttl, index or sock.device, discover, NOTHING,
+        packet.tos, packet.ttl, index or sock.device, discover, NOTHING, sender=sender,
     )  # fmt: skip
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)

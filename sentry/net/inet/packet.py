@@ -23,6 +23,7 @@ from sentry.net.stamps import Record, stamps
 if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket
     from sentry.net.packets import Packet
+    from sentry.vfs.file import Caller
 
 INT_SIZE: Final = 4
 SEGMENT_SIZE: Final = 2
@@ -41,6 +42,7 @@ class SendOptions(Struct):
     """IPV6_DONTFRAG."""
     confirms: bool = False
     """MSG_CONFIRM: the neighbour on the way has just been heard from."""
+    sender: Caller | None = None
 
 
 def parse_send(sock: InetSocket, ancillary: Ancillary | None, target: Endpoint) -> SendOptions:

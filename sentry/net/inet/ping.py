@@ -129,6 +129,7 @@ class PingSocket(RawSocket):
             raise EINVAL("only echo requests")
         endpoint = self._endpoint(target)
         options = parse_send(self, ancillary, endpoint)
+        options.sender = caller
         self.check_broadcast(endpoint)
         self.need_port()
         check_size(self, size, self.seen_target(endpoint, data), options)

@@ -182,6 +182,7 @@ class RawSocket(DatagramSocket):
             raise EOPNOTSUPP("out-of-band data")
         endpoint = self._endpoint(target)
         options = parse_send(self, ancillary, endpoint)
+        options.sender = caller
         self.check_broadcast(endpoint)
         if self.includes_header:
             self._send_whole(source, endpoint)
@@ -225,7 +226,7 @@ class RawSocket(DatagramSocket):
             from sentry.net.inet import leaving  # noqa: PLC0415  few have links
 
             discover = leaving.discover_of(self, endpoint, options.dont_fragment)
-            leaving.send_raw(self, packet, discover, link)
+            leaving.send_raw(self, packet, discover, link, options.sender)
             if not link or not leaving.loops_back(self, endpoint):
                 return
         deliver(self.stack, packet, self.family, self.protocol)

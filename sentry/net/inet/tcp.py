@@ -50,6 +50,7 @@ from sentry.errors import (
     EISCONN,
     ENOTCONN,
     EOPNOTSUPP,
+    EPERM,
     EPIPE,
     Errno,
 )
@@ -108,7 +109,8 @@ class TcpSocket(TcpLeaving):
         leaves = self.leaves(target)
         if leaves:
             self.choose_link(target, raw)
-        else:
+            leaves = self._door(target) is None
+        if not leaves:
             self._check_unused(target)
         self.so_error = 0
         self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
@@ -117,8 +119,8 @@ class TcpSocket(TcpLeaving):
                 self.local = self.ports.claim_to_connect(self, target)
                 self.has_port = True
             if leaves:
-                self.begin_by_link(target)
-        except EADDRNOTAVAIL:
+                self.begin_by_link(caller, target)
+        except (EADDRNOTAVAIL, ECONNREFUSED, EPERM):
             self.forget_remote()
             raise
         if leaves:
@@ -134,6 +136,11 @@ class TcpSocket(TcpLeaving):
             raise EINPROGRESS("connecting")
         self._try_connect(caller)
         return self._wait_connected(caller, EINPROGRESS)
+
+    def _door(self, target: Endpoint) -> Any:
+        """Who of the kernel accepts a connection to there: the resolver; None: nobody."""
+        resolver = self.stack.resolver
+        return None if resolver is None else resolver.door(target, self.source_for(target))
 
     def _check_unused(self, target: Endpoint) -> None:
         """One connection between two addresses: __inet_check_established(). EADDRNOTAVAIL."""
@@ -181,7 +188,9 @@ class TcpSocket(TcpLeaving):
         if target == self.local:
             self._connect_to_itself()
             return True
-        listener = listening_at(self.stack, target, self.source_for(target), LOOPBACK_INDEX)
+        listener = self._door(target) or listening_at(
+            self.stack, target, self.source_for(target), LOOPBACK_INDEX
+        )
         if listener is None:
             self.state = TCP_CLOSE
             self.stack.counters["Tcp.AttemptFails"] += 1

@@ -62,8 +62,8 @@ class Engine:
 
     __slots__ = (
         "_confirmed_ns", "_left", "_place", "_shown", "_sock", "_urgent_count", "_waits_for_room",
-        "charged", "connection", "device", "due_ns", "index", "layer", "on_ending", "tos", "ttl",
-        "waits_at",
+        "charged", "connection", "device", "due_ns", "index", "layer", "on_ending", "sender", "tos",
+        "ttl", "waits_at",
     )  # fmt: skip
 
     def __init__(self, layer: TcpByLink, connection: Connection, sock: Any) -> None:
@@ -80,6 +80,8 @@ class Engine:
         """The one where it waits for room."""
         self.device = sock.device
         """The one by which it has to go, or 0."""
+        self.sender: object = None
+        """Who has begun it, where that is asked for."""
         self.tos = self.ttl = 0
         self.on_ending: Callable[[], object] = nothing
         """Called when something changes of what no socket has any more."""
@@ -276,6 +278,12 @@ class Engine:
         sock.show_state(TCP_CLOSE)
         self.connection.orphan = True
         self.connection.abort(now_ns)
+        self.layer.after(now_ns, self)
+
+    def destroy(self, number: int) -> None:
+        """It has to end, and its socket hears this errno."""
+        now_ns = self.layer.clock()
+        self.connection.destroy(now_ns, number)
         self.layer.after(now_ns, self)
 
     def close(self, *, abort: bool) -> None:

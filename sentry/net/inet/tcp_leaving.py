@@ -39,10 +39,13 @@ class TcpLeaving(TcpEnding):
             raise EINVAL("an address that no link has")
         self.local = source
 
-    def begin_by_link(self, target: Endpoint) -> None:
-        """Send the SYN. Raises: EADDRNOTAVAIL."""
+    def begin_by_link(self, caller: Caller, target: Endpoint) -> None:
+        """Send the SYN. Raises: EADDRNOTAVAIL; ECONNREFUSED or EPERM if it may not go there."""
         assert self.stack.tcp is not None
-        self.stack.tcp.connect(self, target)
+        egress, sender = self.stack.egress, None
+        if egress is not None:
+            sender = egress.check_connect(caller, self.local, target)
+        self.stack.tcp.connect(self, target, sender)
         self.remote = target
         self.started = True
 

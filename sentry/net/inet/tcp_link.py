@@ -23,11 +23,13 @@ from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import Offload
 from sentry.net.tcp.connection import Connection
 from sentry.net.tcp.keyed import Flow, Keyed
-from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, parse
+from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, RST, parse
 from sentry.net.tcp.settings import Settings, Shared, Tuning
 from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.net.inet.tcp import TcpSocket
     from sentry.net.inet.tcp_listener import TcpListener
     from sentry.net.ip.layer import IpLayer
@@ -66,6 +68,8 @@ class TcpByLink:
         self.refresh()
         self._due: Deadlines[Engine | Listening] = Deadlines()
         self._told_ns: int | None = None
+        self.on_over: Callable[[Flow], object] = lambda flow: None
+        """Nothing more comes of a connection, also of what is left of one."""
         self.turns = Turns()
         self._stepped: dict[Engine, None] = {}
         """Whom a segment was for since `rest`: one acknowledgement does for many."""
@@ -78,7 +82,7 @@ class TcpByLink:
 
     # --- what sockets begin
 
-    def connect(self, sock: TcpSocket, target: Endpoint) -> Engine:
+    def connect(self, sock: TcpSocket, target: Endpoint, sender: object = None) -> Engine:
         """A connection to somebody outside. Preconditions: the socket has its port.
 
         Raises: EADDRNOTAVAIL.
@@ -92,6 +96,7 @@ class TcpByLink:
         mtu = DEFAULT_MTU if path is None else path.mtu
         connection = Connection(flow, self.shared, mtu, tuning)
         engine = Engine(self, connection, sock)
+        engine.sender = sender
         made = self.endpoints.connect(now_ns, connection)
         self.engines[flow] = engine
         self._send_all(now_ns, engine, made)
@@ -233,7 +238,7 @@ class TcpByLink:
         for flow, each in made:
             path = self.transmit(
                 now_ns, flow, each, tos=engine.tos, ttl=engine.ttl, index=engine.device,
-                on_error=engine.connection,
+                on_error=engine.connection, sender=engine.sender,
             )  # fmt: skip
             if path is None:
                 continue
@@ -243,7 +248,7 @@ class TcpByLink:
 
     def transmit(
         self, now_ns: int, flow: Flow, made: segment.Outgoing, *, tos: int = 0, ttl: int,
-        index: int = 0, on_error: Connection | None = None,
+        index: int = 0, on_error: Connection | None = None, sender: object = None,
     ) -> Path | None:  # fmt: skip
         """One segment goes; by which way. None: there is none, and it is as lost."""
         source, target = plain(flow.local.ip), plain(flow.remote.ip)
@@ -256,7 +261,7 @@ class TcpByLink:
         )  # fmt: skip
         has_cwr = bool(made.gso_size and head[13] & CWR)
         out.offload = Offload(0, CHECKSUM_AT, made.gso_size, has_cwr)
-        out.transport_size = len(head)
+        out.transport_size, out.sender, out.by_itself = len(head), sender, bool(head[13] & RST)
         self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
         try:
             return self.layer.send(now_ns, out)
@@ -308,8 +313,10 @@ class TcpByLink:
         del self.engines[flow]
         self._due.drop(engine)
         engine.over()
-        if flow in self.left and self.endpoints.time_wait.get(flow) is None:
-            self.release(flow)
+        if self.endpoints.time_wait.get(flow) is None:
+            self.on_over(flow)
+            if flow in self.left:
+                self.release(flow)
 
     def hold(self, flow: Flow, left: Any, seconds: int) -> None:
         """The port stays taken, without a socket."""
@@ -326,6 +333,7 @@ class TcpByLink:
         """Something has come into the table of TIME_WAIT, has changed there, or has gone."""
         left = self.endpoints.time_wait.get(flow)
         if left is None:
+            self.on_over(flow)
             self.release(flow)
             return
         engine, known = self.engines.get(flow), self.left.get(flow)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from sentry.net.inet.address import Endpoint
     from sentry.net.tcp.connection import Connection
+    from sentry.net.tcp.keyed import Flow
     from sentry.net.tcp.listener import Listener
     from sentry.vfs.file import Dest, Source
 
@@ -48,6 +49,9 @@ class ListeningSide(Protocol):
 class ByLink(Protocol):
     """sentry.net.inet.tcp_link.TcpByLink."""
 
-    def connect(self, sock: Any, target: Endpoint) -> EngineSide: ...
+    engines: dict[Flow, Any]
+    on_over: Callable[[Flow], object]
+
+    def connect(self, sock: Any, target: Endpoint, sender: object) -> EngineSide: ...
     def listen(self, sock: Any, backlog: int) -> ListeningSide: ...
     def totals(self) -> tuple[int, int]: ...

@@ -119,7 +119,7 @@ class UdpSocket(DatagramSocket):
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
         options = parse_send(self, ancillary, endpoint)
-        options.confirms = bool(flags & MSG_CONFIRM)
+        options.confirms, options.sender = bool(flags & MSG_CONFIRM), caller
         if endpoint is not self.remote:
             self.check_broadcast(endpoint)
         if flags & MSG_PROBE:
@@ -186,6 +186,11 @@ class UdpSocket(DatagramSocket):
             sender = Endpoint(options.source, sender.port)
         packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
+        resolver = self.stack.resolver
+        if resolver is not None and self.protocol == IPPROTO_UDP and resolver.is_for(packet):
+            self.stack.counters["Udp.OutDatagrams"] += 1
+            resolver.take(packet, options.sender)
+            return
         link = self.group_link(endpoint)
         if link or self.leaves(endpoint):
             self._send_away(packet, options, link)
@@ -214,7 +219,7 @@ class UdpSocket(DatagramSocket):
         if options.confirms:
             leaving.confirm(self, endpoint)
         discover = leaving.discover_of(self, endpoint, options.dont_fragment)
-        leaving.send_udp(self, packet, discover, link)
+        leaving.send_udp(self, packet, discover, link, options.sender)
         self.stack.counters["Udp.OutDatagrams"] += 1
         if link and leaving.loops_back(self, endpoint):
             packet.index = link

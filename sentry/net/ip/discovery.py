@@ -129,6 +129,6 @@ def _send(
 ) -> None:  # fmt: skip
     out = Outgoing(
         target, IPPROTO_ICMPV6, (), source, ttl=HOP_LIMIT, index=link.index,
-        discover=IP_PMTUDISC_DONT,
+        discover=IP_PMTUDISC_DONT, by_itself=True,
     )  # fmt: skip
     layer.icmp6.send(now_ns, kind, body, out)

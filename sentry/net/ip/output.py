@@ -45,6 +45,8 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
             if len(out.target) == 16
             else ENETUNREACH("no address to send from")
         )
+    if layer.gate is not None and not layer.gate.leaving(now_ns, out, source):
+        return path
     mtu = path.mtu
     interface = layer.interface(path.interface)
     if out.discover in BY_LINK and interface is not None:
@@ -54,6 +56,20 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
     else:
         _send6(layer, now_ns, out, path, source, mtu)
     return path
+
+
+def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: object) -> None:
+    """A frame that a program has made, by a link. Where there is a gate its packet goes as it is
+    routed, whatever its link header says. Raises: what the gate says, ENETUNREACH, EHOSTUNREACH.
+    """
+    if layer.gate is None:
+        layer.links[index].send_frame(frame)
+        return
+    packet = layer.gate.frame(now_ns, frame, sender)
+    if packet is not None:
+        at = slice(16, 20) if packet.is_v4 else slice(24, 40)
+        path = layer.path(now_ns, bytes(packet.pieces[0][at]), index)
+        layer.links[path.interface].send(now_ns, path.next_hop, packet)
 
 
 def may_send_from(layer: IpLayer, source: bytes) -> bool:

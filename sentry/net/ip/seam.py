@@ -5,13 +5,16 @@ Addresses are bytes, 4 or 16 of them.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from sentry.abi.socket import IP_PMTUDISC_WANT
 from sentry.net.ip.checksum import Bytes
 from sentry.net.link.vnet import NOTHING, Offload
+
+if TYPE_CHECKING:
+    from sentry.net.link.link import LinkPacket
 
 
 class Arrived(Struct):
@@ -62,6 +65,10 @@ class Outgoing(Struct):
     """Offsets are from the header of the transport on."""
     transport_size: int = 0
     """Of the transport's header, where it is to be cut into segments."""
+    sender: object = None
+    """Who sends, as far as the gate can tell who that is."""
+    by_itself: bool = False
+    """What the stack says itself, of its links or of the end of a connection: no flow of anybody."""
 
 
 class Path(NamedTuple):
@@ -110,6 +117,19 @@ class Handler(Protocol):
 
     def failed(self, now_ns: int, failure: Failure) -> bool:
         """One that may be ours did not arrive. False: nobody here sent it."""
+
+
+class Gate(Protocol):
+    """Who judges what leaves by a link and what comes: `sentry.net.egress.gate`."""
+
+    def leaving(self, now_ns: int, out: Outgoing, source: bytes) -> bool:
+        """A packet of the stack goes. False: it is lost. Raises: the errno of the call."""
+
+    def frame(self, now_ns: int, frame: bytes, sender: object) -> LinkPacket | None:
+        """One that a program has made, with a link header: what goes of it. Raises: the same."""
+
+    def arriving(self, now_ns: int, packet: Arrived) -> bool:
+        """One has come, whole: whether anybody may see it."""
 
 
 class Timed(Protocol):

@@ -209,6 +209,13 @@ class Calls(Handshake):
         self._tear_down(now_ns)
         self._tell()
 
+    def destroy(self, now_ns: int, number: int) -> None:
+        """Others end it, with a reset and this errno: tcp_abort()."""
+        if self.state != TCP_CLOSE:
+            self.error = number
+            self._tear_down(now_ns)
+            self._tell()
+
     def _tear_down(self, now_ns: int) -> None:
         if self.state in HAS_TO_RESET:
             self._send_reset(now_ns)

@@ -26,6 +26,7 @@ ROLES = {
     ),
     "gofer": (gofer.rules(), filters.gofer_program()),
     "network": (network.rules(), filters.network_program()),
+    "network with links": (network.rules(True), filters.network_program(uplinks=True)),
 }
 X32 = 0x40000000
 NONE = (1 << 64) - 1

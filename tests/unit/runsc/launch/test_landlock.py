@@ -96,6 +96,19 @@ def test_gofer_of_a_file_reaches_that_file(tree: Path) -> None:
 
 
 @pytest.mark.skipif(host.landlock_version() < landlock.TCP_SINCE, reason="Landlock without TCP")
+def test_network_process_connects_to_the_one_port_that_is_named() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as named,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        restrict = lambda: landlock.restrict_network(named.getsockname()[1])  # noqa: E731
+        with socket.socket() as sock:
+            assert outcome(restrict, lambda: sock.connect(named.getsockname())) == 0
+        with socket.socket() as sock:
+            assert outcome(restrict, lambda: sock.connect(other.getsockname())) == errno.EACCES
+
+
+@pytest.mark.skipif(host.landlock_version() < landlock.TCP_SINCE, reason="Landlock without TCP")
 def test_network_process_binds_and_connects_to_nothing(tree: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -138,6 +139,34 @@ def test_packet_socket_is_bound_to_the_interface_that_is_asked_for(own_network: 
     assert peer.ask(request(protocol.UPLINK, index))[0] == errno.EMFILE
     assert not pool
     peer.close()
+
+
+def address4(ip: str, port: int) -> bytes:
+    return struct.pack("<H", socket.AF_INET) + struct.pack(">H4s8x", port, socket.inet_aton(ip))
+
+
+def test_socket_to_a_nameserver_is_connected_and_to_no_other_port(own_network: None) -> None:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    pool = packet_sockets.make()
+    peer, other = Peer(pool=pool), Peer()
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        asked = request(protocol.NAMESERVER, socket.AF_INET, kind)
+        assert peer.ask(asked + address4("127.0.0.11", 54)) == (errno.EACCES, b"", [])
+        assert peer.ask(asked + address4("127.0.0.11", 53)[:4])[0] == errno.EINVAL
+        assert other.ask(asked + address4("127.0.0.11", 53))[0] == errno.EINVAL
+        asked6 = request(protocol.NAMESERVER, socket.AF_INET6, kind)
+        assert peer.ask(asked6 + address4("127.0.0.11", 53))[0] == errno.EINVAL
+    asked = request(protocol.NAMESERVER, socket.AF_INET, socket.SOCK_DGRAM)
+    error, _, (fd,) = peer.ask(asked + address4("127.0.0.11", 53))
+    with socket.socket(fileno=fd) as sock:
+        assert not error and sock.getpeername() == ("127.0.0.11", 53)
+        assert not os.get_blocking(fd)
+    unix = request(protocol.NAMESERVER, socket.AF_UNIX, socket.SOCK_STREAM)
+    assert peer.ask(unix + address4("127.0.0.11", 53))[0] == errno.EPROTONOSUPPORT
+    peer.close()
+    other.close()
+    for each in pool:
+        each.close()
 
 
 def test_socket_that_cannot_be_handed_over_is_enfile() -> None:

@@ -1,0 +1,175 @@
+"""What may leave a container: names, connections and datagrams, over a veth, by a policy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import kvm_is_usable
+from tests.e2e.nameserver import PROGRAM as NAMESERVER
+from tests.e2e.own_stack import Inside, Outside, inside_of, ip, outside_of
+from tests.e2e.talker import Talker
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+]
+INSIDE = """
+import errno, os, socket, struct, sys
+def told(call, *args):
+    try:
+        return call(*args)
+    except socket.gaierror as error:
+        return error.strerror
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def addresses(name, kind=socket.SOCK_STREAM):
+    found = told(socket.getaddrinfo, name, 80, 0, kind)
+    return found if isinstance(found, str) else sorted({each[4][0] for each in found})
+def tcp(address, port=80):
+    def go():
+        with socket.create_connection((address, port), 20) as sock:
+            return sock.recv(100).decode()
+    return told(go)
+def udp(address, port=80):
+    def go():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            sock.sendto(b"x", (address, port))
+            return sock.recv(100).decode()
+    return told(go)
+def ping(address):
+    def go():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
+            sock.settimeout(20)
+            sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 8, (address, 0))
+            return len(sock.recv(100))
+    return told(go)
+def raw(address):
+    def go():
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, 47) as sock:
+            return sock.sendto(b"gre", (address, 0))
+    return told(go)
+def frame(address, port):
+    def go():
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            sock.bind(("eth0", 0))
+            own = socket.inet_aton("10.9.0.2")
+            head = struct.pack(">BBHHHBBH4s4s", 69, 0, 29, 0, 0, 9, 17, 0, own, socket.inet_aton(address))
+            total = sum(struct.unpack(">10H", head))
+            total = ~(total + (total >> 16)) & 0xFFFF
+            head = head[:10] + struct.pack(">H", total) + head[12:]
+            data = struct.pack(">HHHH", 4000, port, 9, 0) + b"f"
+            return sock.send(b"\\xff" * 6 + b"\\2" * 6 + b"\\x08\\0" + head + data)
+    return told(go)
+def no_packet():
+    def go():
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            sock.bind(("eth0", 0))
+            return sock.send(b"\\xff" * 6 + b"\\2" * 6 + b"\\x08\\x06" + bytes(28))
+    return told(go)
+kept = None
+print("ready", flush=True)
+for line in sys.stdin:
+    print(eval(line), flush=True)
+"""
+OUTSIDE = NAMESERVER + """
+def hello(listener, text):
+    while True:
+        with listener.accept()[0] as sock:
+            sock.sendall(text)
+def hello_udp(sock, text):
+    while True:
+        data, sender = sock.recvfrom(100)
+        got.append((data, sender[0]))
+        sock.sendto(text, sender)
+got, waiting = [], []
+def begin(address, port=80):
+    text = f"{address}:{port}".encode()
+    listener = socket.create_server((address, port))
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    threading.Thread(target=hello, args=(listener, text), daemon=True).start()
+    threading.Thread(target=hello_udp, args=(sock, text), daemon=True).start()
+def connect(address, port):
+    with socket.create_connection((address, port), 20) as sock:
+        return sock.recv(100).decode()
+print("ready", flush=True)
+for line in sys.stdin:
+    exec(line)
+"""
+GOOD, BAD, DENIED = "198.51.100.1", "198.51.100.66", "10.9.0.1"
+POLICY = """
+[[rule]]
+action = "allow"
+names = ["good.org", "*.good.org"]
+ports = [80]
+"""
+Make = Callable[..., Inside]
+
+
+@contextmanager
+def outside_with_names() -> Iterator[Outside]:
+    with outside_of(OUTSIDE) as made:
+        ip(made.pid, "link set lo up", f"addr add {GOOD}/32 dev lo", f"addr add {BAD}/32 dev lo")
+        made.begin(f"answers['good.org'] = 60, ['{GOOD}'], False")
+        made.begin(f"answers['cut.good.org'] = 60, ['{GOOD}'], True")
+        made.begin(f"answers['inner.good.org'] = 60, ['{DENIED}'], False")
+        made.begin(f"answers['bad.org'] = 60, ['{BAD}'], False")
+        made.begin(f"begin('{GOOD}'), begin('{BAD}'), begin('{GOOD}', 81)")
+        yield made
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    with outside_with_names() as made:
+        yield made
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "egress.toml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def inside(tmp_path: Path, debian: Path, outside: Outside, policy: Path) -> Iterator[Inside]:
+    flags = "--TESTONLY-own-stack", f"--egress={policy}"
+    with inside_of(INSIDE, tmp_path, debian, outside, *flags, nameservers=["10.9.0.1"]) as made:
+        outside.begin("serve('10.9.0.1')")
+        yield made
+
+
+def test_only_what_was_resolved_by_an_allowed_name_is_connected_to(
+    inside: Inside, outside: Outside
+) -> None:
+    assert inside.do(f"tcp('{GOOD}')") == "ECONNREFUSED"  # nobody has asked for its name
+    assert inside.do("addresses('good.org')") == f"['{GOOD}']"
+    assert inside.do(f"tcp('{GOOD}')") == f"{GOOD}:80"
+    assert inside.do(f"udp('{GOOD}')") == f"{GOOD}:80"
+    assert inside.do(f"tcp('{GOOD}', 81)") == "ECONNREFUSED"
+    assert inside.do(f"tcp('{BAD}')") == inside.do(f"udp('{BAD}')") == "ECONNREFUSED"
+    assert inside.do("addresses('cut.good.org')") == f"['{GOOD}']"  # over TCP
+    assert inside.do("addresses('bad.org')") == "Name or service not known"
+    assert outside.do("[each for each in asked if each[0] == 'bad.org']") == "[]"
+    assert "('cut.good.org', 1, False)" in outside.do("asked")
+
+
+def test_whatever_sends_is_judged(inside: Inside, outside: Outside) -> None:
+    assert inside.do("addresses('inner.good.org')") == f"['{DENIED}']"
+    assert inside.do(f"tcp('{DENIED}')") == "ECONNREFUSED"  # a name opens no private range
+    assert inside.do(f"ping('{BAD}')") == inside.do(f"raw('{BAD}')") == "ECONNREFUSED"
+    assert inside.do(f"frame('{BAD}', 80)") == inside.do("no_packet()") == "ECONNREFUSED"
+    assert inside.do("addresses('good.org')") == f"['{GOOD}']"
+    assert inside.do(f"frame('{GOOD}', 81)") == "ECONNREFUSED"
+    assert inside.do(f"frame('{GOOD}', 80)") == "43"
+    assert inside.do(f"udp('{GOOD}')") == f"{GOOD}:80"
+    assert outside.do("got") == "[(b'f', '10.9.0.2'), (b'x', '10.9.0.2')]"
