@@ -25,6 +25,7 @@ COMMANDS = {
     "debug": "Measure where the time of a running container goes; count what it has.",
     "delete": "Remove a container that has stopped, or end it first (--force).",
     "do": "Run a program over your own files; what it writes stays in memory.",
+    "egress": "Say which connections may leave a container; show what was denied.",
     "events": "Show what CPU and memory a container uses, once or at intervals.",
     "exec": "Run another program in a container that runs.",
     "features": "Print what this runtime can do, as JSON.",

@@ -56,9 +56,8 @@ async def judge(
     resolver = Resolver(stack, process, loop, nameservers(await _resolv_conf(container)))
     if config.egress is not None:
         given = config.egress
-        names = resolver.forwarder.given
         try:
-            Egress(stack, loop, given.policy, given.host_addresses, names)
+            Egress(stack, resolver, loop, given.policy, given.host_addresses)
         except PolicyError as error:
             raise StartError(str(error)) from None
 

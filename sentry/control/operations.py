@@ -16,6 +16,7 @@ from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.protocol import (
+    EgressState,
     ExecProcess,
     ProcessInfo,
     Profile,
@@ -34,6 +35,7 @@ from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
+    from sentry.control.egress import DenialWait
     from sentry.control.forwarding import Forward
     from sentry.control.observing import Observing
     from sentry.control.profile import Profiler
@@ -245,6 +247,21 @@ class Operations:
         from sentry.control.waiting import OomWait  # noqa: PLC0415  few ask
 
         return OomWait(self._kernel, self._container, known, done)
+
+    def control_egress(self, request: Request) -> EgressState:
+        """Another policy, if there is one, and what there is. Raises: EINVAL, EOPNOTSUPP."""
+        from sentry.control import egress  # noqa: PLC0415  few ask
+
+        found = egress.of(self._kernel)
+        if request.egress is not None:
+            egress.change(found, request.egress)
+        return egress.state(found, request.after)
+
+    def control_denials(self, after: int, done: Callable[[], None]) -> DenialWait:
+        """Tell when more has been denied. Raises: EOPNOTSUPP."""
+        from sentry.control.egress import DenialWait, of  # noqa: PLC0415  few ask
+
+        return DenialWait(self._kernel.loop, of(self._kernel), after, done)
 
     def _processes(self) -> list[ThreadGroup]:
         """All of the container, zombies too, by number."""

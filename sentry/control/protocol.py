@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from sentry.config import Capabilities, FurtherConfig, Mask, Rlimit
+from sentry.config import Capabilities, EgressConfig, FurtherConfig, Mask, Rlimit
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
@@ -68,6 +68,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "exec"), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
     to a port inside, as long as this one lasts), "read" (a file), "update" (limits), "profile",
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
+    "egress" (what may leave, and what was denied), "denials" (as soon as there are more),
     "sync" (what was done to files is on the host's disk), or "resize" (the host's terminal has a
     new size).
 
@@ -107,6 +108,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """log: with what programs ask for and do not get."""
     container: FurtherConfig | None = None
     """create. Its descriptors come with the first byte of the line."""
+    egress: EgressConfig | None = None
+    """egress: what holds from now on."""
+    after: Number = 0
+    """egress, denials: those with higher numbers; -1: none."""
     process: ExecProcess | None = None
     """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 
@@ -204,6 +209,35 @@ class Stacks(msgspec.Struct, omit_defaults=True, frozen=True):
     """There are others."""
 
 
+class Denied(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Something that was not allowed to leave, or to be asked for."""
+
+    number: Number
+    at_ns: Number
+    """CLOCK_REALTIME."""
+    reason: str
+    rule: Number = 0
+    """0: none of them."""
+    names: tuple[str, ...] = ()
+    """For which the address was given; of a question what was asked."""
+    address: str = ""
+    """Empty: a question, or no packet of IP."""
+    protocol: Number = 0
+    port: Number | None = None
+    pid: Number = 0
+    uid: Number = 0
+    program: str = ""
+    """Empty: nobody knows."""
+
+
+class EgressState(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What may leave, and what came of it."""
+
+    policy: str
+    counts: dict[str, Number] = {}
+    denials: list[Denied] = []
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -216,6 +250,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     counts: dict[str, Number] = {}
     profile: Profile | None = None
     stacks: Stacks | None = None
+    egress: EgressState | None = None
     wait_status: WaitStatus = 0
     """wait: that of wait(2)."""
 

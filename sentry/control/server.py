@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from sentry.abi.socket import UCRED
@@ -17,6 +18,7 @@ from sentry.config import FurtherConfig
 from sentry.control import descriptors
 from sentry.control.protocol import (
     MAX_ANSWER,
+    EgressState,
     Event,
     ExecProcess,
     LineBuffer,
@@ -114,6 +116,14 @@ class Controlled(Protocol):
 
     def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
         """Tell when memory has run out more than so many times."""
+        ...
+
+    def control_egress(self, request: Request) -> EgressState:
+        """What may leave, after a change if one is asked for, and what was denied."""
+        ...
+
+    def control_denials(self, after: int, done: Callable[[], None]) -> Waiting:
+        """Tell when more has been denied."""
         ...
 
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
@@ -238,7 +248,7 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
-                case "create" | "wait" | "oom" | "forward" | "read":
+                case "create" | "wait" | "oom" | "forward" | "read" | "denials":
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -271,6 +281,9 @@ class Connection:
         elif request.op == "read":
             fds, self._fds = self._fds, []
             self._waiting = kernel.control_read(request, fds, self.told)
+        elif request.op == "denials":
+            more = partial(self._denied, request)
+            self._waiting = kernel.control_denials(request.after, more)
         elif request.op == "oom":
             self._waiting = kernel.control_oom(request.oom_kills, self._ran_out)
         else:
@@ -285,6 +298,10 @@ class Connection:
     def _ran_out(self) -> None:
         self._waiting = None
         self.send(Reply(stats=self._server.kernel.control_stats()))
+
+    def _denied(self, request: Request) -> None:
+        self._waiting = None
+        self.send(Reply(egress=self._server.kernel.control_egress(request)))
 
     def _waited(self, status: int) -> None:
         self._waiting = None
@@ -403,6 +420,8 @@ class ControlServer:
                     return None
                 case "stacks":
                     return Reply(stacks=self.kernel.control_stacks(request.pid))
+                case "egress":
+                    return Reply(egress=self.kernel.control_egress(request))
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
                 case "state":

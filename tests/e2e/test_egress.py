@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import kvm_is_usable
+from tests.e2e.bundle import Bundle, kvm_is_usable
 from tests.e2e.nameserver import PROGRAM as NAMESERVER
 from tests.e2e.own_stack import Inside, Outside, inside_of, ip, outside_of
 from tests.e2e.talker import Talker
@@ -52,6 +51,17 @@ def ping(address):
             sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 8, (address, 0))
             return len(sock.recv(100))
     return told(go)
+def hold(address, port):
+    global kept
+    kept = socket.create_connection((address, port), 20)
+def serve(port):
+    import threading
+    listener = socket.create_server(("0.0.0.0", port))
+    def go():
+        while True:
+            with listener.accept()[0] as sock:
+                sock.sendall(b"inside")
+    threading.Thread(target=go, daemon=True).start()
 def raw(address):
     def go():
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, 47) as sock:
@@ -62,7 +72,8 @@ def frame(address, port):
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
             sock.bind(("eth0", 0))
             own = socket.inet_aton("10.9.0.2")
-            head = struct.pack(">BBHHHBBH4s4s", 69, 0, 29, 0, 0, 9, 17, 0, own, socket.inet_aton(address))
+            ends = own + socket.inet_aton(address)
+            head = struct.pack(">BBHHHBBH", 69, 0, 29, 0, 0, 9, 17, 0) + ends
             total = sum(struct.unpack(">10H", head))
             total = ~(total + (total >> 16)) & 0xFFFF
             head = head[:10] + struct.pack(">H", total) + head[12:]
@@ -98,9 +109,17 @@ def begin(address, port=80):
     sock.bind((address, port))
     threading.Thread(target=hello, args=(listener, text), daemon=True).start()
     threading.Thread(target=hello_udp, args=(sock, text), daemon=True).start()
-def connect(address, port):
-    with socket.create_connection((address, port), 20) as sock:
+def connect(address, port, seconds=20):
+    with socket.create_connection((address, port), seconds) as sock:
         return sock.recv(100).decode()
+def told(call, *args):
+    try:
+        return call(*args)
+    except OSError as error:
+        return type(error).__name__
+def ended(sock):
+    sock.settimeout(20)
+    return told(sock.recv, 1)
 print("ready", flush=True)
 for line in sys.stdin:
     exec(line)
@@ -112,7 +131,6 @@ action = "allow"
 names = ["good.org", "*.good.org"]
 ports = [80]
 """
-Make = Callable[..., Inside]
 
 
 @contextmanager
@@ -144,7 +162,7 @@ def policy(tmp_path: Path) -> Path:
 def inside(tmp_path: Path, debian: Path, outside: Outside, policy: Path) -> Iterator[Inside]:
     flags = "--TESTONLY-own-stack", f"--egress={policy}"
     with inside_of(INSIDE, tmp_path, debian, outside, *flags, nameservers=["10.9.0.1"]) as made:
-        outside.begin("serve('10.9.0.1')")
+        assert outside.do("serve('10.9.0.1')") == "None"
         yield made
 
 
@@ -173,3 +191,79 @@ def test_whatever_sends_is_judged(inside: Inside, outside: Outside) -> None:
     assert inside.do(f"frame('{GOOD}', 80)") == "43"
     assert inside.do(f"udp('{GOOD}')") == f"{GOOD}:80"
     assert outside.do("got") == "[(b'f', '10.9.0.2'), (b'x', '10.9.0.2')]"
+
+
+def test_change_holds_for_what_is_open_and_denials_are_told(
+    inside: Inside, outside: Outside, tmp_path: Path
+) -> None:
+    client = inside.client
+    follower = Talker(client.command("egress", "log", "--follow", "c"))
+    inside.do("addresses('good.org'), addresses('bad.org')")
+    for _ in ("A", "AAAA"):
+        assert follower.hear().endswith("dns bad.org by /usr/bin/python3.13[1] uid 0: the default")
+    outside.begin(f"waiting.append(socket.create_server(('{GOOD}', 8080)))")
+    changed = tmp_path / "changed.toml"
+    changed.write_text(POLICY.replace("80", "80, 8080").replace('"good.org"', '"*"'))
+    client.ok("egress", "set", "c", str(changed))
+    assert inside.do("addresses('bad.org')") == f"['{BAD}']"
+    assert inside.do(f"tcp('{BAD}')") == f"{BAD}:80"
+    assert inside.do(f"hold('{GOOD}', 8080)") == "None"
+    assert outside.do("waiting.append(waiting[0].accept()[0]) or len(waiting)") == "2"
+    changed.write_text('denial = "EPERM"\ndns.refusal = "REFUSED"')
+    client.ok("egress", "set", "c", str(changed))
+    assert inside.do("told(kept.recv, 1)") == "ECONNABORTED"
+    assert outside.do("ended(waiting[1])") == "ConnectionResetError"
+    assert inside.do(f"tcp('{GOOD}')") == inside.do(f"udp('{GOOD}')") == "EPERM"
+    assert f" tcp {GOOD}:8080 (good.org) by " in follower.hear()  # the one that was open
+    assert f" tcp {GOOD}:80 (good.org) by /usr/bin/python3.13[1] uid 0: " in follower.hear()
+    assert inside.do("addresses('good.org')") == "Temporary failure in name resolution"
+    shown = client.ok("egress", "show", "c")
+    assert shown.startswith(changed.read_text()) and "# revoked: 1\n" in shown
+    changed.write_text("rule = 7")
+    assert client.call("egress", "set", "c", str(changed)).returncode == 1
+    assert "rules are written as [[rule]]" in client.log.read_text()
+    follower.process.kill()
+    follower.end()
+
+
+def test_what_comes_from_outside_is_let_in_as_the_policy_says(
+    inside: Inside, outside: Outside, tmp_path: Path
+) -> None:
+    inside.do("serve(9000)")
+    assert outside.do("connect('10.9.0.2', 9000)") == "inside"
+    changed = tmp_path / "changed.toml"
+    changed.write_text('inbound = "deny"')
+    inside.client.ok("egress", "set", "c", str(changed))
+    assert outside.do("told(connect, '10.9.0.2', 9000, 0.5)") == "TimeoutError"
+
+
+def test_nameserver_of_an_engine_is_asked_where_it_lives(
+    tmp_path: Path, debian: Path, outside: Outside, policy: Path
+) -> None:
+    """As Docker's: in the container's namespace, at an address of the loopback."""
+    annotations = {"dev.runsc.egress": str(policy)}
+    with inside_of(
+        INSIDE, tmp_path, debian, outside, "--TESTONLY-own-stack",
+        nameservers=["127.0.0.11"], annotations=annotations,
+    ) as inside:  # fmt: skip
+        assert inside.do("addresses('x.good.org')") == "Temporary failure in name resolution"
+        enter = ["nsenter", f"--target={inside.pid}", "--net", sys.executable, "-uc"]
+        engine = Talker([*enter, OUTSIDE])
+        assert engine.hear() == "ready"
+        for name in ("good.org", "cut.good.org"):
+            engine.say(f"answers['{name}'] = 60, ['{GOOD}'], '{name}' != 'good.org'")
+        engine.say("serve('127.0.0.11') or print('serves', flush=True)")
+        assert engine.hear() == "serves"
+        assert inside.do("addresses('good.org')") == f"['{GOOD}']"
+        assert inside.do("addresses('cut.good.org')") == f"['{GOOD}']"
+        assert inside.do(f"tcp('{GOOD}')") == f"{GOOD}:80"
+        engine.process.kill()
+        engine.end()
+
+
+def test_container_without_a_stack_of_its_own_does_not_start(
+    tmp_path: Path, debian: Path, policy: Path
+) -> None:
+    bundle = Bundle(tmp_path / "bundle", debian).args("true")
+    result = bundle.run(flags=[f"--egress={policy}", "--network=host"])
+    assert result.returncode == 1 and "sockets of the host nobody judges" in result.stderr

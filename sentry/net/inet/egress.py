@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import IPPROTO_TCP
 from sentry.errors import ECONNABORTED
-from sentry.net.egress.flows import Flows, Key, Names
+from sentry.net.egress.flows import Flows, Key
 from sentry.net.egress.gate import Gate
 from sentry.net.egress.policy import Policy
 from sentry.net.egress.rules import parse, served
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sentry.net.egress.policy import Program
+    from sentry.net.inet.resolver import Resolver
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller
 
@@ -37,17 +38,17 @@ class Egress:
     """Of one stack. Preconditions: it has `ip` and `tcp`."""
 
     def __init__(
-        self, stack: Stack, loop: Any, text: str, own: Iterable[str], names: Names
+        self, stack: Stack, resolver: Resolver, loop: Any, text: str, own: Iterable[str]
     ) -> None:
         """`own`: addresses of the host, as text. Raises: PolicyError."""
         tcp = stack.tcp
         assert stack.ip is not None and tcp is not None
-        self._stack = stack
+        self.resolver = resolver
         self._loop = loop
         self._tcp = tcp
         self.text = text
         """The policy, as it was given."""
-        self.flows = Flows(_made(text, own), names)
+        self.flows = Flows(_made(text, own), resolver.forwarder.given)
         self.gate = Gate(self.flows, self._reset)
         self.denied = WaitQueue()
         """Who waits for denials."""
@@ -55,8 +56,7 @@ class Egress:
         stack.ip.gate = self.gate
         tcp.on_over = self._over
         stack.egress = self
-        if stack.resolver is not None:
-            stack.resolver.follow(self.flows.policy.document.dns)
+        resolver.follow(self.flows.policy.document.dns)
 
     def check_connect(self, caller: Caller, local: Endpoint, target: Endpoint) -> Program | None:
         """connect(2) of TCP; who calls it. Raises: ECONNREFUSED or EPERM, as the policy says."""
@@ -70,8 +70,7 @@ class Egress:
         """
         self.flows.change(_made(text, own))
         self.text = text
-        if self._stack.resolver is not None:
-            self._stack.resolver.follow(self.flows.policy.document.dns)
+        self.resolver.follow(self.flows.policy.document.dns)
         self._loop.call_soon(self._sweep)
 
     def _sweep(self) -> None:

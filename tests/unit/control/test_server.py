@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from runsc.containers.listener import connect, listen
+from sentry.config import EgressConfig
 from sentry.control.descriptors import close_all
 from sentry.control.protocol import (
     MAX_LINE,
+    EgressState,
     Event,
     ExecProcess,
     ProcessInfo,
@@ -71,6 +73,7 @@ class Kernel:
         self.synced: list[Callable[[str], object]] = []
         self.execs: list[Exec] = []
         self.waits: list[Wait] = []
+        self.policies: list[str] = []
         self.traced: list[tuple[Trace, int]] = []
         self.processes = [ProcessInfo(1, 0, 0, "sh", "S")]
 
@@ -89,6 +92,15 @@ class Kernel:
         return self.waits[-1]
 
     def control_oom(self, known: int, done: Callable[[], None]) -> Wait:
+        self.waits.append(Wait(lambda _: done()))
+        return self.waits[-1]
+
+    def control_egress(self, request: Request) -> EgressState:
+        if request.egress is not None:
+            self.policies.append(request.egress.policy)
+        return EgressState("", {"after": request.after})
+
+    def control_denials(self, after: int, done: Callable[[], None]) -> Wait:
         self.waits.append(Wait(lambda _: done()))
         return self.waits[-1]
 
@@ -400,6 +412,25 @@ def test_read_brings_a_descriptor_and_answers_at_the_end(
     kernel.waits[0].done(0)
 
     assert decode(sock.recv(1 << 16), Reply).error == "b'/x' 3"
+
+
+def test_egress_is_told_changed_and_waited_for(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    for request in (
+        Request("egress", after=-1),
+        Request("egress", egress=EgressConfig('default = "deny"', ("192.0.2.1",))),
+    ):
+        sock.send(encode(request))
+        loop.turn()
+        told = decode(sock.recv(1 << 16), Reply).egress
+        assert told == EgressState("", {"after": request.after})
+    assert kernel.policies == ['default = "deny"']
+    sock.send(encode(Request("denials", after=5)))
+    loop.turn()
+    kernel.waits[-1].done(0)
+    assert decode(sock.recv(1 << 16), Reply).egress == EgressState("", {"after": 5})
 
 
 def test_oom_answers_with_stats(served: tuple[Loop, Kernel, socket.socket]) -> None:

@@ -1,0 +1,91 @@
+"""What may leave a sandbox, changed and told: `runsc egress`."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
+
+from sentry.control.protocol import Denied, EgressState
+from sentry.errors import EINVAL, EOPNOTSUPP
+from sentry.net.inet.address import MAPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.config import EgressConfig
+    from sentry.kernel.kernel import Kernel
+    from sentry.net.egress.denials import Denial
+    from sentry.net.inet.egress import Egress
+
+
+def of(kernel: Kernel) -> Egress:
+    """The sandbox's. Raises: EOPNOTSUPP."""
+    found: Egress | None = kernel.first.net.stack.egress
+    if found is None:
+        raise EOPNOTSUPP("it was started without --egress: nobody judges what leaves")
+    return found
+
+
+def change(egress: Egress, wanted: EgressConfig) -> None:
+    """From now on. Raises: EINVAL."""
+    from sentry.net.egress.rules import PolicyError  # noqa: PLC0415  it is there if that is
+
+    try:
+        egress.change(wanted.policy, wanted.host_addresses)
+    except PolicyError as error:
+        raise EINVAL(str(error)) from None
+
+
+def state(egress: Egress, after: int) -> EgressState:
+    """With denials of higher numbers than that."""
+    flows, denials = egress.flows, egress.flows.denials
+    counts = asdict(flows.counters) | {"flows": len(flows), "untold": denials.untold}
+    for way, size in flows.total.bytes.items():
+        counts[f"bytes_{way.value}"] = size
+    asked = asdict(egress.resolver.forwarder.counters)
+    counts |= {f"names_{key}": count for key, count in asked.items()}
+    since = denials.since(after) if after >= 0 else []
+    offset_ns = time.time_ns() - time.monotonic_ns()
+    return EgressState(egress.text, counts, [_told(each, offset_ns) for each in since])
+
+
+def _told(denial: Denial, offset_ns: int) -> Denied:
+    target, program = denial.target, denial.program
+    return Denied(
+        denial.number, denial.at_ns + offset_ns, denial.reason, denial.rule, denial.names,
+        _shown(target.ip), target.protocol, target.port,
+        *((program.pid, program.uid, program.path) if program is not None else ()),
+    )  # fmt: skip
+
+
+def _shown(ip: bytes) -> str:
+    if ip[:12] == MAPPED:
+        return socket.inet_ntop(socket.AF_INET, ip[12:])
+    return socket.inet_ntop(socket.AF_INET6, ip) if ip else ""
+
+
+class DenialWait:
+    """Calls `done` once when more than so many were written down, unless it is given up before."""
+
+    def __init__(self, loop: Any, egress: Egress, after: int, done: Callable[[], None]) -> None:
+        self._loop = loop
+        self._egress = egress
+        self._after = after
+        self._done = done
+        self._entry = egress.denied.add(self._look)
+
+    def look(self) -> None:
+        """There may be some already."""
+        self._look(0)
+
+    def abandon(self) -> None:
+        """Nobody wants to know any more."""
+        self._egress.denied.remove(self._entry)
+
+    def _look(self, _events: int) -> None:
+        if self._egress.flows.denials.number > self._after:
+            self.abandon()
+            self._loop.call_soon(self._done)  # it is in the middle of that
