@@ -48,7 +48,8 @@ def show(flags: Globals, /, container_id: str) -> None:
     """So what is printed can be given to `set`."""
     store = flags.store()
     found = _ask(store, store.load(container_id), Request("egress", after=NONE))
-    click.echo(found.policy.rstrip("\n"))
+    for line in found.policy.splitlines():
+        click.echo(_printable(line))
     for name, count in found.counts.items():
         click.echo(f"# {_printable(name)}: {count}")
 

@@ -1,4 +1,4 @@
-"""--egress and its annotation: a policy for what leaves a container's own network, read and checked.
+"""--egress and its annotation: a policy for what leaves a container's network, read and checked.
 
 What it says: sentry.net.egress. Only a stack of the sandbox's own is judged by one, so a container
 whose sockets are the host's does not start with it.

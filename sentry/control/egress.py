@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import asdict
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 def of(kernel: Kernel) -> Egress:
     """The sandbox's. Raises: EOPNOTSUPP."""
-    found: Egress | None = kernel.first.net.stack.egress
+    found = kernel.first.net.stack.egress
     if found is None:
         raise EOPNOTSUPP("it was started without --egress: nobody judges what leaves")
-    return found
+    return cast("Egress", found)
 
 
 def change(egress: Egress, wanted: EgressConfig) -> None:

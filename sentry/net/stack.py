@@ -16,8 +16,7 @@ from sentry.net.routes import Routes
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.inet.egress import Egress
-    from sentry.net.inet.resolver import Resolver
+    from sentry.net.inet.judged_seam import EgressSide, ResolverSide
     from sentry.net.inet.tcp_seam import ByLink
     from sentry.net.ip.layer import IpLayer
     from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
@@ -70,9 +69,9 @@ class Stack:
         stack is ours; else there is the loopback alone."""
         self.tcp: ByLink | None = None
         """Connections and listeners of TCP there."""
-        self.egress: Egress | None = None
+        self.egress: EgressSide | None = None
         """What may leave by its links, where that is not all."""
-        self.resolver: Resolver | None = None
+        self.resolver: ResolverSide | None = None
         """Who answers for nameservers, where there are links."""
         self.host_sockets = 0
         self._cookie = 0

@@ -28,6 +28,7 @@ IDLE_NS: Final = {TCP: 432000 * SECOND, UDP: 180 * SECOND}
 OTHER_IDLE_NS: Final = 60 * SECOND
 OPENING_NS: Final = 120 * SECOND
 """nf_conntrack_tcp_timeout_syn_sent."""
+REVOKED_NS: Final = IDLE_NS[UDP]
 AGED_AT_ONCE: Final = 2
 PASSED_OVER: Final = 16
 """How many connections of TCP are looked at for something that is missed less."""
@@ -109,6 +110,9 @@ class Flows:
         self._flows: OrderedDict[Key, Flow] = OrderedDict()
         self._generation = 0
         self._stale: list[Flow] = []
+        self._revoked: OrderedDict[Key, int] = OrderedDict()
+        """Flows of ours that may not go on, and when somebody has tried last: what comes for one
+        begins none from outside."""
 
     def __len__(self) -> int:
         return len(self._flows)
@@ -152,11 +156,20 @@ class Flows:
             return flow if flow.verdict.allowed else None
         if self.policy.document.inbound != "allow" or not self.total.admits:
             return None
+        if self._is_revoked(key, now_ns):
+            return None
         flow = Flow(key, program, Verdict(True, DEFAULT, INBOUND))
         flow.inbound = True
         flow.usages = (self.total,)
         self._begin(flow, now_ns)
         return flow
+
+    def _is_revoked(self, key: Key, now_ns: int) -> bool:
+        since_ns = self._revoked.pop(key, None)
+        if since_ns is None or now_ns - since_ns > REVOKED_NS:
+            return False
+        self._revoked[key] = now_ns
+        return True
 
     def known(self, key: Key, now_ns: int) -> Flow | None:
         """One in the table, which may go on; nothing is begun."""
@@ -256,6 +269,10 @@ class Flows:
             return True
         self.counters.revoked += 1
         self.ended(flow)
+        if not flow.inbound:
+            self._revoked[flow.key] = now_ns
+        if len(self._revoked) > MAX_FLOWS:
+            self._revoked.popitem(last=False)
         flow.verdict = verdict
         self._denied(flow.key, flow.program, flow.names, verdict, now_ns)
         return False

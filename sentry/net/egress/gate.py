@@ -1,6 +1,7 @@
-"""`Gate`: where packets of a stack leave by a link, and come: each belongs to a flow, or goes nowhere.
+"""`Gate`: where packets of a stack leave by a link, and come. Sans-io.
 
-Sans-io. What the stack says of its links by itself (neighbours, groups) is not asked for.
+Each belongs to a flow that is allowed, or goes nowhere. What the stack says of its links by itself
+(neighbours, groups) is not asked for.
 """
 
 from __future__ import annotations

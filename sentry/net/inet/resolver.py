@@ -29,10 +29,8 @@ from sentry.net.packets import Packet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sentry.net.egress.policy import Program
     from sentry.net.egress.rules import Dns
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.inet.udp import UdpSocket
     from sentry.net.names.pending import Effect
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller

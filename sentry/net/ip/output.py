@@ -60,15 +60,20 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
 
 def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: object) -> None:
     """A frame that a program has made, by a link. Where there is a gate its packet goes as it is
-    routed, whatever its link header says. Raises: what the gate says, ENETUNREACH, EHOSTUNREACH.
+    routed, whatever its link header says. Raises: what the gate says, ENETUNREACH, EHOSTUNREACH,
+    and EINVAL for a source that is not ours.
     """
     if layer.gate is None:
         layer.links[index].send_frame(frame)
         return
     packet = layer.gate.frame(now_ns, frame, sender)
     if packet is not None:
-        at = slice(16, 20) if packet.is_v4 else slice(24, 40)
-        path = layer.path(now_ns, bytes(packet.pieces[0][at]), index)
+        ends = slice(12, 20) if packet.is_v4 else slice(8, 40)
+        both = bytes(packet.pieces[0][ends])
+        source, target = both[: len(both) // 2], both[len(both) // 2 :]
+        if not may_send_from(layer, source):
+            raise EINVAL("an address that is none of the links'")
+        path = layer.path(now_ns, target, index)
         layer.links[path.interface].send(now_ns, path.next_hop, packet)
 
 

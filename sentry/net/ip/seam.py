@@ -68,7 +68,7 @@ class Outgoing(Struct):
     sender: object = None
     """Who sends, as far as the gate can tell who that is."""
     by_itself: bool = False
-    """What the stack says itself, of its links or of the end of a connection: no flow of anybody."""
+    """The stack says it, of its links or of the end of a connection: it is of no flow."""
 
 
 class Path(NamedTuple):

@@ -183,6 +183,29 @@ def test_flow_from_outside_is_answered_if_the_policy_lets_it_in() -> None:
     assert flows.denials.since(0)[0].reason == INBOUND
 
 
+def test_what_comes_for_a_flow_that_was_revoked_begins_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flows, _ = made()
+    dns = key(53, protocol=UDP)
+    flows.leaving(dns, CURL, 0)
+    flows.change(policy(""))
+    assert not flows.leaving(dns, CURL, 1).verdict.allowed
+    for minute in range(10):
+        assert flows.arriving(dns, None, minute * 60 * SECOND) is None
+    assert flows.arriving(dns._replace(source_port=2), None, 0) is not None
+    assert flows.arriving(dns, None, 1000 * SECOND) is not None
+    monkeypatch.setattr(module, "MAX_FLOWS", 1)
+    flows.change(policy(EIGHT))
+    ours = [key(53, source, UDP) for source in (5, 6)]
+    for each in ours:
+        flows.leaving(each, CURL, 1000 * SECOND)
+        flows.change(policy(""))
+        flows.leaving(each, CURL, 1000 * SECOND)
+        flows.change(policy(EIGHT))
+    assert [flows.arriving(each, None, 1000 * SECOND) is None for each in ours] == [False, True]
+
+
 def test_error_belongs_to_the_flow_that_it_quotes() -> None:
     flows, _ = made()
     flow = flows.leaving(key(), CURL, 0)

@@ -6,15 +6,22 @@ import pytest
 
 from sentry.abi import socket as abi
 from sentry.abi.netlink import NUD_FAILED, NUD_REACHABLE
-from sentry.errors import EHOSTUNREACH, EINVAL, EMSGSIZE, ENETUNREACH
-from sentry.net.ip import ipv4
+from sentry.errors import ECONNREFUSED, EHOSTUNREACH, EINVAL, EMSGSIZE, ENETUNREACH
+from sentry.net.egress.flows import Flows
+from sentry.net.egress.gate import Gate
+from sentry.net.egress.policy import Policy
+from sentry.net.egress.rules import parse
+from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.ip.output import send_frame
 from sentry.net.ip.seam import Outgoing
 from sentry.net.link.vnet import Offload
+from sentry.net.names.given import Given
 from tests.unit.net.wired import INDEX, MTU, SECOND_NS, Host, Wire, hardware, ip4, ip6, local6
 
 TEST = 253
 """RFC 3692: a protocol for experiments."""
+EVERYBODY = '[[rule]]\naction = "allow"\ncidrs = ["10.0.0.0/24", "fd00::/64"]'
 BOTH = pytest.mark.parametrize("ip", [ip4, ip6], ids=["ipv4", "ipv6"])
 
 
@@ -251,3 +258,29 @@ def test_packet_from_an_address_of_ours_is_dropped(wire: Wire) -> None:
         two.hear(frame[:14] + ipv4.build(header._replace(source=source)) + b"x")
     assert not kept.packets
     assert two.layer.counters["Ip.InAddrErrors"] == 5
+
+
+@BOTH
+def test_frame_of_a_program_goes_where_its_packet_is_routed_at_a_gate(wire: Wire, ip) -> None:  # type: ignore[no-untyped-def]
+    one, two = wire.hosts
+    kept, is_v4 = two.keep(TEST), len(ip(1)) == 4
+    one.layer.gate = Gate(Flows(Policy(parse(EVERYBODY, "f")), Given()), lambda key: None)
+
+    def frame(source: bytes) -> bytes:
+        if is_v4:
+            packet = ipv4.build(ipv4.Header(20, 25, 0, 0, 0, 64, TEST, source, ip(2)))
+        else:
+            packet = ipv6.build(ipv6.Header(0, 0, 5, TEST, 64, source, ip(2)))
+        kind = b"\x08\0" if is_v4 else b"\x86\xdd"
+        return hardware(9) * 2 + kind + packet + b"hello, and padding"
+
+    with pytest.raises(EINVAL):
+        send_frame(one.layer, 0, INDEX, frame(ip(3)), None)
+    send_frame(one.layer, 0, INDEX, frame(ip(1)), None)
+    wire.settle()
+    (packet,) = kept.packets
+    assert bytes(packet.payload) == b"hello"
+    assert not any(hardware(9) in seen for seen in wire.seen)
+    with pytest.raises(ECONNREFUSED):
+        one.layer.gate = Gate(Flows(Policy(parse("", "f")), Given()), lambda key: None)
+        send_frame(one.layer, 0, INDEX, frame(ip(1)), None)
