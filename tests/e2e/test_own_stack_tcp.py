@@ -147,7 +147,7 @@ def do(inside: Inside, line: str) -> str:
 def test_connections_go_both_ways_and_carry_every_byte(inside: Inside, outside: Outside) -> None:
     size = 20_000_000
     for ours, theirs in (("10.9.0.2", "10.9.0.1"), ("fd09:0::2", "fd09:0::1")):
-        outside.begin(f"server = listen({theirs!r}, 9)")
+        outside.do(f"bool(server := listen({theirs!r}, 9))")
         inside.say(f"print(both_ways(connect({theirs!r}, 9), 1, {size}), flush=True)")
         there = outside.do(f"both_ways(accept(server), 2, {size})")
         assert inside.hear() == outside.do(f"expected(2, {size})")
@@ -169,7 +169,7 @@ def test_every_byte_comes_through_where_queues_are_short_and_lose_packets(
         limit = "tc qdisc add dev eth0 root tbf rate 200mbit burst 20k limit 100k"
         subprocess.run(["nsenter", f"--target={pid}", "--net", *limit.split()], check=True)
     size = 10_000_000
-    outside.begin("server = listen('10.9.0.1', 9)")
+    outside.do("bool(server := listen('10.9.0.1', 9))")
     inside.say(f"print(both_ways(connect('10.9.0.1', 9), 1, {size}), flush=True)")
     there = outside.do(f"both_ways(accept(server), 2, {size})")
     assert inside.hear() == outside.do(f"expected(2, {size})")
@@ -183,7 +183,7 @@ def test_half_close_refusal_and_reset_are_seen_on_both_sides(
     assert do(inside, "attempt('10.9.0.1', 77)") == "ECONNREFUSED"
     assert outside.do("attempt('10.9.0.2', 77)") == "ECONNREFUSED"
     assert do(inside, "attempt('10.9.0.99', 77)") == "EHOSTUNREACH"
-    outside.begin("server = listen('10.9.0.1', 9)")
+    outside.do("bool(server := listen('10.9.0.1', 9))")
     inside.say("kept = connect('10.9.0.1', 9)")
     inside.say("kept.shutdown(socket.SHUT_WR)")
     outside.begin("kept = accept(server)")
@@ -207,7 +207,7 @@ def test_half_close_refusal_and_reset_are_seen_on_both_sides(
 def test_close_waits_for_what_is_under_way_and_no_longer_than_it_may(
     inside: Inside, outside: Outside
 ) -> None:
-    outside.begin("server = listen('10.9.0.1', 9)")
+    outside.do("bool(server := listen('10.9.0.1', 9))")
     assert outside.do("server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)") == "None"
     inside.say("kept = connect('10.9.0.1', 9)")
     outside.begin("kept = accept(server)")
@@ -249,7 +249,7 @@ def test_many_short_connections_leave_nothing_but_their_time(
     assert do(inside, "serve(server, 200)") == "200"
     assert outside.talker.hear() == "200"
     assert do(inside, "sorted(set(states(7)))") == "['06', '0A']"
-    outside.begin("server = listen('10.9.0.1', 9)")
+    outside.do("bool(server := listen('10.9.0.1', 9))")
     inside.say("print(rounds('10.9.0.1', 9, 200), flush=True)")
     assert outside.do("serve(server, 200)") == "200"
     assert inside.hear() == "200"
@@ -274,7 +274,7 @@ def test_listener_under_a_flood_of_syns_is_reached(inside: Inside, outside: Outs
 def test_stack_whose_link_goes_times_out_and_goes_on_when_it_is_back(
     inside: Inside, outside: Outside
 ) -> None:
-    outside.begin("server = listen('10.9.0.1', 9)")
+    outside.do("bool(server := listen('10.9.0.1', 9))")
     inside.say("kept = connect('10.9.0.1', 9)")
     assert outside.do("(kept := accept(server)).getpeername()[0]") == "10.9.0.2"
     assert do(inside, "kept.getpeername()") == "('10.9.0.1', 9)"
