@@ -189,19 +189,9 @@ class Kernel:
             self._trimmed_ns = now_ns
             if given >= TRIM_HELPS or (given > 0 and now_ns - last_ns > TRIM_AGAIN_NS):
                 return True
-        groups = [g for g in self.pids.groups.values() if g.tasks and not g.exiting]
-        groups = [group for group in groups if not group.tasks[0].dead]
-        candidates = [g for g in groups if g.oom_score_adj > -1000]
-
-        def badness(group: ThreadGroup) -> int:
-            """What its end gives back; pages of files are not ours."""
-            total = ram.limit >> 12
-            ran = sum(group.cpu_ns())
-            return group.tasks[0].mm.resident.ram_pages(ran) + group.oom_score_adj * total // 1000
-
-        # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses
-        last = None if task is None else task.group
-        victim = max(reversed(candidates), key=badness, default=last)
+        victim = self._worst()
+        if victim is None and task is not None:
+            victim = task.group
         if victim is None:
             return False
         comm = victim.tasks[0].comm.decode(errors="replace") if victim.tasks else ""
@@ -211,6 +201,23 @@ class Kernel:
         victim.exit(9)
         victim.container.killed()
         return True
+
+    def _worst(self) -> ThreadGroup | None:
+        """Whose end gives most back, of equals the youngest: oom_evaluate_task(), mm/oom_kill.c.
+
+        Pages of files are not ours. One pass, since there may be very many of them.
+        """
+        total = self.platform.ram.limit >> 12
+        worst, found = 0, None
+        for group in self.pids.groups.values():
+            tasks, adjusted = group.tasks, group.oom_score_adj
+            if group.exiting or not tasks or tasks[0].dead or adjusted <= -1000:
+                continue
+            ran = group.account.cpu_time_ns() + group.used.sys_ns
+            badness = tasks[0].mm.resident.ram_pages(ran) + adjusted * total // 1000
+            if found is None or badness >= worst:
+                worst, found = badness, group
+        return found
 
     def finish(self, status: int) -> None:
         """The first process has ended: the sandbox is over."""
