@@ -37,9 +37,10 @@ def by_tcp(sock):
             made = reply(connection.recv(size, socket.MSG_WAITALL), False)
             connection.sendall(len(made).to_bytes(2, "big") + made)
 def serve(address):
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    udp = socket.socket(family, socket.SOCK_DGRAM)
     udp.bind((address, 53))
-    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    tcp = socket.socket(family, socket.SOCK_STREAM)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     tcp.bind((address, 53))
     tcp.listen()

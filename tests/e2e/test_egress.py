@@ -86,6 +86,24 @@ def no_packet():
             sock.bind(("eth0", 0))
             return sock.send(b"\\xff" * 6 + b"\\2" * 6 + b"\\x08\\x06" + bytes(28))
     return told(go)
+def question(ident, name):
+    labels = b"".join(bytes([len(each)]) + each.encode() for each in name.split("."))
+    return struct.pack(">HHHHHH", ident, 256, 1, 0, 0, 0) + labels + b"\\0\\0\\1\\0\\1"
+def by_stream(family, server, names):
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(20)
+        sock.connect((server, 53))
+        peer = sock.getpeername()[:2]
+        asked = [question(number, name) for number, name in enumerate(names)]
+        whole = b"".join(len(each).to_bytes(2, "big") + each for each in [b"junk", *asked])
+        sock.send(whole[:9])
+        sock.send(whole[9:])
+        found = {}
+        for _ in names:
+            size = int.from_bytes(sock.recv(2, socket.MSG_WAITALL), "big")
+            reply = sock.recv(size, socket.MSG_WAITALL)
+            found[names[reply[1]]] = reply[3] & 15
+        return peer, sorted(found.items())
 kept = None
 print("ready", flush=True)
 for line in sys.stdin:
@@ -179,6 +197,25 @@ def test_only_what_was_resolved_by_an_allowed_name_is_connected_to(
     assert inside.do("addresses('bad.org')") == "Name or service not known"
     assert outside.do("[each for each in asked if each[0] == 'bad.org']") == "[]"
     assert "('cut.good.org', 1, False)" in outside.do("asked")
+
+
+@pytest.mark.parametrize("server", ["10.9.0.1", "fd09::1"])
+def test_nameserver_is_asked_by_stream_and_by_datagram(
+    tmp_path: Path, debian: Path, outside: Outside, policy: Path, server: str
+) -> None:
+    flags = "--TESTONLY-own-stack", f"--egress={policy}"
+    with inside_of(INSIDE, tmp_path, debian, outside, *flags, nameservers=[server]) as inside:
+        assert outside.do(f"serve('{server}')") == "None"
+        assert inside.do("addresses('good.org')") == f"['{GOOD}']"
+        family = "socket.AF_INET6" if ":" in server else "socket.AF_INET"
+        names = ["good.org", "x.good.org", "cut.good.org", "bad.org"]
+        assert inside.do(f"by_stream({family}, '{server}', {names})") == str((
+            (server, 53),
+            [("bad.org", 3), ("cut.good.org", 0), ("good.org", 0), ("x.good.org", 3)],
+        ))  # fmt: skip
+        for _ in range(100):
+            inside.do(f"by_stream({family}, '{server}', ['good.org'])")
+        assert inside.do(f"tcp('{server}', 54)") == "ECONNREFUSED"
 
 
 def test_whatever_sends_is_judged(inside: Inside, outside: Outside) -> None:
