@@ -44,7 +44,7 @@ def state(egress: Egress, after: int) -> EgressState:
     flows, denials = egress.flows, egress.flows.denials
     counts = asdict(flows.counters) | {"flows": len(flows), "untold": denials.untold}
     for way, size in flows.total.bytes.items():
-        counts[f"bytes_{way.value}"] = size
+        counts[f"bytes_{way.name.lower()}"] = size
     asked = asdict(egress.resolver.forwarder.counters)
     counts |= {f"names_{key}": count for key, count in asked.items()}
     since = denials.since(after) if after >= 0 else []

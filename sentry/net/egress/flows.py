@@ -196,11 +196,14 @@ class Flows:
 
         None: a quota is used up, and the flow is to be reset.
         """
-        if not all(usage.has_room(way, count) for usage in flow.usages):
-            over = Verdict(False, flow.verdict.rule, OVER, self.policy.errno)
-            self._denied(flow.key, flow.program, flow.names, over, now_ns)
-            return None
-        wait_ns = max((usage.wait_ns(way, now_ns) for usage in flow.usages), default=0)
+        wait_ns = 0
+        for usage in flow.usages:
+            if not usage.has_room(way, count):
+                over = Verdict(False, flow.verdict.rule, OVER, self.policy.errno)
+                self._denied(flow.key, flow.program, flow.names, over, now_ns)
+                return None
+            if usage.is_paced:
+                wait_ns = max(wait_ns, usage.wait_ns(way, now_ns))
         if wait_ns == 0:
             for usage in flow.usages:
                 usage.take(way, count, now_ns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum
 from typing import Final
 
 from sentry.net.egress.rules import Limits
@@ -10,11 +10,11 @@ from sentry.net.egress.rules import Limits
 NS: Final = 1_000_000_000
 
 
-class Way(Enum):
-    """Of bytes, as the sandbox sees it."""
+class Way(IntEnum):
+    """Of bytes, as the sandbox sees it. A number, since hashes of others are made in Python."""
 
-    OUT = "out"
-    IN = "in"
+    OUT = 0
+    IN = 1
 
 
 class Bucket:
@@ -76,6 +76,11 @@ class Usage:
         quota = self._quotas[way]
         return quota is None or self.bytes[way] + count <= quota
 
+    @property
+    def is_paced(self) -> bool:
+        """There is a rate."""
+        return bool(self._buckets)
+
     def wait_ns(self, way: Way, now_ns: int) -> int:
         """How long bytes have to wait."""
         bucket = self._buckets.get(way)
@@ -84,5 +89,5 @@ class Usage:
     def take(self, way: Way, count: int, now_ns: int) -> None:
         """So many bytes move."""
         self.bytes[way] += count
-        if bucket := self._buckets.get(way):
+        if self._buckets and (bucket := self._buckets.get(way)):
             bucket.take(count, now_ns)
