@@ -188,6 +188,7 @@ class UdpSocket(DatagramSocket):
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
         resolver = self.stack.resolver
         if resolver is not None and self.protocol == IPPROTO_UDP and resolver.is_for(packet):
+            packet.index = self.device or packet.index
             self.stack.counters["Udp.OutDatagrams"] += 1
             resolver.take(packet, options.sender)
             return
