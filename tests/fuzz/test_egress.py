@@ -1,0 +1,141 @@
+"""Programs over a stack of its own with a policy that changes, a resolver, and whoever is on the
+link: everything that leaves is of a flow that the policy of now allows."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Self, cast
+
+from hypothesis import strategies as st
+
+from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.net.egress.flows import MAX_FLOWS, TCP, Flow, Key
+from sentry.net.egress.keys import key_of
+from sentry.net.inet.egress import Egress
+from sentry.net.inet.resolver import Resolver
+from sentry.net.ip import ipv4
+from sentry.net.names.pending import Ask
+from sentry.net.tcp.segment import RST
+from tests.fuzz.inside import Step, many
+from tests.fuzz.running import bounded, explore, for_a_while
+from tests.fuzz.sockets import DATA
+from tests.fuzz.test_dns import COUNTS, FLAGS, LIKELY_FLAGS, QUERIES, RECORDS, WHOLE, answer
+from tests.fuzz.test_own_stack import FRESH, STEPS, STREAM, Linked
+from tests.unit.net.wired import INDEX, ip4, ip6
+
+SERVERS = "10.0.0.2", "fd00::2", "127.0.0.11"
+POLICIES = (
+    "",
+    'inbound = "deny"',
+    'default = "allow"\n[[rule]]\naction = "allow"\ncidrs = ["10.0.0.0/8", "fd00::/8"]',
+    'denial = "EPERM"\n[[rule]]\naction = "allow"\nnames = ["*.a.org"]\ncidrs = ["10.0.0.2"]\n',
+    '[[rule]]\naction = "allow"\ncidrs = ["10.0.0.0/8", "fd00::/8", "224.0.0.0/4"]\n'
+    "limits = { bytes_out = 3000, bytes_in = 3000, rate_out = 1000, burst = 500 }\n"
+    '[dns]\nrefusal = "REFUSED"\nservers = ["10.0.0.9"]',
+    '[[rule]]\naction = "deny"\nprotocols = ["udp"]\ncidrs = ["10.0.0.2"]\n'
+    '[[rule]]\naction = "allow"\ncidrs = ["10.0.0.2", "fd00::2"]\nprotocols = ["udp", "icmp"]\n',
+)
+TO_SERVERS = st.sampled_from([
+    struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 53, ip4(2)),
+    struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 53, b"\x7f\0\0\x0b"),
+    struct.pack("<H", AF_INET6) + struct.pack(">HI16s", 53, 0, ip6(2)) + bytes(4),
+])  # fmt: skip
+FRAMED = QUERIES.map(lambda message: len(message).to_bytes(2) + message)
+ANSWERS = st.one_of(
+    *[st.tuples(st.just("whole"), LIKELY_FLAGS, WHOLE)] * 2,
+    st.tuples(st.just("answer"), FLAGS, COUNTS, RECORDS),
+)
+DNS = st.one_of(
+    st.tuples(st.just("send"), FRESH, TO_SERVERS, QUERIES | DATA, st.just(b""), st.just(0)),
+    st.tuples(st.just("connect"), STREAM, TO_SERVERS),
+    st.tuples(st.just("send"), STREAM, st.just(b""), FRAMED | DATA, st.just(b""), st.just(0)),
+    st.tuples(st.just("serve"), FRESH, ANSWERS),
+    st.tuples(st.just("serve"), FRESH, st.just(None)),
+    st.tuples(st.just("change"), FRESH, st.sampled_from(POLICIES)),
+)
+PACKET = st.builds(
+    lambda to, protocol, port, data: (
+        bytes(12) + b"\x08\0"
+        + ipv4.build(ipv4.Header(20, 28 + len(data), 0, 0, 0, 9, protocol, ip4(1), to))
+        + struct.pack(">HHHH", 9, port, 8 + len(data), 0) + data
+    ),
+    st.sampled_from([ip4(2), ip4(9), b"\x08" * 4]), st.sampled_from([1, 6, 17, 47]),
+    st.sampled_from([0, 9, 53]), st.binary(max_size=30),
+)  # fmt: skip
+LINK = st.just(struct.pack("<HHiHBB8s", 17, 8, INDEX, 0, 0, 6, bytes(8)))
+FRAMES = st.tuples(st.just("send"), st.integers(10, 11), LINK, PACKET, st.just(b""), st.just(0))
+"""By the packet sockets of UNBOUND."""
+
+
+class Asked:
+    """In place of sockets to nameservers."""
+
+    def __init__(self) -> None:
+        self.asks: dict[int, Ask] = {}
+
+    def ask(self, ask: Ask) -> None:
+        self.asks[ask.port] = ask
+
+    def release(self, port: int) -> None:
+        self.asks.pop(port, None)
+
+
+class Judged(Linked):
+    """The same with a resolver, and a policy."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        loop = self.world.kernel.loop
+        self.resolver = Resolver(self.stack, cast(Any, None), loop, SERVERS)
+        self.asked = self.resolver._nameservers = cast(Any, Asked())
+        self.egress = Egress(self.stack, self.resolver, loop, POLICIES[2], ())
+        self.passed: set[Key] = set()
+        goes = self.egress.gate._goes
+
+        def note(flow: Flow, size: int, now_ns: int) -> bool:
+            self.passed.add(flow.key)
+            return goes(flow, size, now_ns)
+
+        self.egress.gate._goes = note  # type: ignore[method-assign]
+        self.link.seen = self._seen
+        return self
+
+    def _seen(self, frame: bytes, is_outgoing: bool) -> None:
+        self._show(frame, is_outgoing)
+        if is_outgoing:
+            self._check(frame[24:])
+
+    def _check(self, packet: bytes) -> None:
+        """What goes out has passed the gate; but a reset of the stack's own."""
+        header = ipv4.parse(packet) if packet[:1] == b"\x45" else None
+        if header is None or header.is_fragment or header.protocol not in (TCP, 17):
+            return
+        head = packet[header.size :]
+        key = key_of(header.protocol, header.source, header.target, head)
+        assert key in self.passed or (key and key.protocol == TCP and head[13] & RST)
+
+    def _serve(self, fd: int, said: Any) -> None:
+        """A nameserver answers the oldest question, or cannot be reached."""
+        for ask in list(self.asked.asks.values())[:1]:
+            with bounded(said):
+                if said is None:
+                    self.resolver.unheard(ask)
+                else:
+                    self.resolver.heard(ask, answer(ask.data, said[0], list(said[1:])))
+        self.world.settle()
+
+    def _change(self, fd: int, policy: str) -> None:
+        with bounded(policy):
+            self.egress.change(policy, ("10.0.0.9",))
+        self.world.settle()
+
+
+def check(steps: list[Step]) -> None:
+    with Judged() as sockets:
+        sockets.run(steps)
+        assert len(sockets.egress.flows) <= MAX_FLOWS
+
+
+@for_a_while()
+def test_nothing_leaves_that_the_policy_denies(seconds: float) -> None:
+    explore(seconds, check, steps=many(st.one_of(*[STEPS] * 2, DNS, FRAMES)))
