@@ -48,9 +48,7 @@ CUT: Final = "a fragment of nothing that has left"
 class Gate:
     """Of one stack."""
 
-    def __init__(
-        self, flows: Flows, reset: Callable[[Key], object]
-    ) -> None:
+    def __init__(self, flows: Flows, reset: Callable[[Key], object]) -> None:
         """`reset`: a flow is to end, later than now."""
         self.flows = flows
         self._reset = reset
@@ -95,10 +93,11 @@ class Gate:
         if keys.is_error(protocol, head):
             about = keys.quoted(len(way[1]) == 4, head)
             flow = flows.of_error(about, now_ns) if about is not None else None
-            if flow is not None:
-                return flow
+            if flow is not None and flow.key.target == keys.mapped(way[2]):
+                return flow  # told to the other end, and to nobody else
         key = keys.key_of(*way, head)
-        if key is None or (protocol == IPPROTO_TCP and len(head) <= FLAGS_AT):
+        is_cut = protocol == IPPROTO_TCP and len(head) <= FLAGS_AT
+        if key is None or is_cut or protocol in ipv6.EXTENSIONS:
             raise self._refused(now_ns, way, sender, UNJUDGED)
         flow = flows.known(key, now_ns)
         begins = protocol == IPPROTO_TCP and head[FLAGS_AT] & (SYN | ACK) == SYN

@@ -105,6 +105,4 @@ def _made(text: str, own: Iterable[str]) -> Policy:
 
 
 def _flow_of(key: Key) -> Flow:
-    return Flow(
-        Endpoint(key.source, key.source_port), Endpoint(key.target, key.target_port)
-    )
+    return Flow(Endpoint(key.source, key.source_port), Endpoint(key.target, key.target_port))

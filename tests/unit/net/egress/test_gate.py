@@ -177,6 +177,16 @@ def test_error_goes_and_comes_with_the_flow_that_it_is_about() -> None:
     assert wire.goes(1, EVIL, refusal)
 
 
+def test_error_about_an_allowed_flow_goes_to_its_other_end_alone() -> None:
+    wire = Wire()
+    assert wire.goes(UDP, GOOD, udp(443))
+    message = bytes((3, 3)) + bytes(6) + packet4(UDP, GOOD, udp(443)) + b"a secret"
+    assert wire.is_denied(1, EVIL, message)
+    assert not frame_goes(wire, frame4(1, EVIL, message))
+    assert not frame_goes(wire, frame4(1, EVIL, message, fragment=ipv4.MORE_FRAGMENTS))
+    assert wire.goes(1, GOOD, message)
+
+
 def test_quota_that_is_used_up_ends_the_flow() -> None:
     wire = Wire()
     assert wire.goes(TCP, GOOD, tcp(SYN))
@@ -210,6 +220,13 @@ def test_header_that_is_cut_is_denied() -> None:
     assert wire.is_denied(TCP, GOOD, tcp(SYN)[:13]) and wire.is_denied(UDP, GOOD, udp(443)[:3])
     assert not wire.comes(TCP, GOOD, tcp(SYN)[:13]) and not wire.comes(UDP, GOOD, b"")
     assert not wire.comes(1, GOOD, b"") and wire.is_denied(58, GOOD6, b"\x80")
+
+
+@pytest.mark.parametrize("protocol", [0, 43, 44, 60])
+def test_extension_header_that_a_raw_socket_sends_is_denied(protocol: int) -> None:
+    wire = Wire('[[rule]]\naction = "allow"\ncidrs = ["2001:db8:1::1", "198.51.100.1"]')
+    assert wire.goes(47, GOOD6, bytes(8))
+    assert wire.is_denied(protocol, GOOD6, bytes(16)) and wire.is_denied(protocol, GOOD, bytes(16))
 
 
 # --- frames that programs make
