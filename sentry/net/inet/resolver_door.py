@@ -28,6 +28,8 @@ MAX_STREAMS: Final = 64
 """The oldest one goes first."""
 MAX_UNSENT: Final = 1 << 17
 """Bytes of answers that nobody takes; beyond it nothing more is read."""
+MOST_UNSENT: Final = 4 * MAX_UNSENT
+"""Answers to what was read before; beyond it the connection ends."""
 AT_ONCE: Final = 16
 """Messages of a connection in a turn of the loop."""
 
@@ -85,6 +87,8 @@ class Stream:
     def reply(self, message: bytes) -> None:
         """An answer."""
         self._unsent += framed(message)
+        if len(self._unsent) > MOST_UNSENT:
+            self.close()
         self._look(0)
 
     def close(self) -> None:
