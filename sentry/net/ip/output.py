@@ -90,15 +90,16 @@ def _send4(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes
     total = ipv4.HEADER_SIZE + size
     if total > ipv4.MAX_SIZE:
         raise EMSGSIZE("larger than any packet")
+    is_whole = total <= mtu or out.offload.segment_size
+    identification, fragment = 0, ipv4.DONT_FRAGMENT
+    if not is_whole or out.discover in MARKED or path.may_fragment:
+        identification, fragment = int.from_bytes(layer.chance(2)), 0
     header = ipv4.Header(
-        ipv4.HEADER_SIZE, total, out.tos, 0, 0, out.ttl, out.protocol, source, out.target
-    )
+        ipv4.HEADER_SIZE, total, out.tos, identification, fragment, out.ttl, out.protocol, source,
+        out.target,
+    )  # fmt: skip
     link = layer.links[path.interface]
-    if total <= mtu or out.offload.segment_size:
-        if out.discover in MARKED or path.may_fragment:
-            header = header._replace(identification=int.from_bytes(layer.chance(2)))
-        else:
-            header = header._replace(fragment=ipv4.DONT_FRAGMENT)
+    if is_whole:
         whole = (ipv4.build(header), *out.pieces)
         link.send(now_ns, path.next_hop, _packet(out, whole, total, ipv4.HEADER_SIZE))
         return
@@ -106,7 +107,6 @@ def _send4(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes
     if out.discover in NEVER_SPLIT or room < 8:
         layer.counters["Ip.FragFails"] += 1
         raise EMSGSIZE(f"the MTU is {mtu}")
-    header = header._replace(identification=int.from_bytes(layer.chance(2)))
     for offset, has_more, data in split(_summed(out), room):
         flags = ipv4.MORE_FRAGMENTS if has_more else 0
         own = header._replace(total=ipv4.HEADER_SIZE + len(data), fragment=flags | offset // 8)

@@ -18,6 +18,8 @@ PIECE: Final = 32
 """Routes that are taken in in a step."""
 MAX_OF_PREFIX: Final = 8
 """Routes of the same destination, the best ones: a ceiling of ours."""
+MAX_FOUND: Final = 1024
+"""Look-ups of either table whose outcome is kept: packets of a connection ask for the same ones."""
 Table = dict[int, dict[int, list["Route"]]]
 """By length of the prefix, then by the prefix itself."""
 
@@ -29,6 +31,8 @@ class Fib:
         self._tables: dict[tuple[int, bool], Table] = {}
         """By size of an address, and whether it is table local."""
         self._lengths: dict[tuple[int, bool], list[int]] = {}
+        self._found_local: dict[bytes, Route | None] = {}
+        self._found: dict[tuple[bytes, int], Route | None] = {}
 
     def rebuild(self, routes: Iterable[Route]) -> Steps[None]:
         """Take these in. Until the last step the old ones count."""
@@ -44,15 +48,27 @@ class Fib:
             same.sort(key=lambda each: each.metric)
             del same[MAX_OF_PREFIX:]
         self._tables = tables
+        self._found_local.clear()
+        self._found.clear()
         self._lengths = {key: sorted(table, reverse=True) for key, table in tables.items()}
 
     def local(self, ip: bytes) -> Route | None:
         """What table local says of an address: RTN_LOCAL, RTN_BROADCAST."""
-        return self._find((len(ip), True), ip, 0)
+        known = self._found_local
+        if ip not in known:
+            if len(known) >= MAX_FOUND:
+                known.clear()
+            known[ip] = self._find((len(ip), True), ip, 0)
+        return known[ip]
 
     def lookup(self, ip: bytes, index: int = 0) -> Route | None:
         """The route of table main to an address, by interface `index` if it is not 0."""
-        return self._find((len(ip), False), ip, index)
+        known, asked = self._found, (ip, index)
+        if asked not in known:
+            if len(known) >= MAX_FOUND:
+                known.clear()
+            known[asked] = self._find((len(ip), False), ip, index)
+        return known[asked]
 
     def _find(self, key: tuple[int, bool], ip: bytes, index: int) -> Route | None:
         table = self._tables.get(key)

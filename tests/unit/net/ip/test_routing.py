@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sentry.abi.netlink import RT_TABLE_LOCAL, RTN_BROADCAST, RTN_LOCAL
 from sentry.abi.socket import AF_INET
 from sentry.net.interfaces import masked
-from sentry.net.ip.routing import Fib
+from sentry.net.ip.routing import MAX_FOUND, Fib
 from sentry.net.routes import Route
 from sentry.wait.steps import at_once
 from tests.unit.net.wired import Host, ip4, ip6
@@ -40,6 +40,25 @@ def test_longest_prefix_wins_then_the_lowest_metric(routes: list[Route], ip: byt
         fitting = [r for r in routes if r.matches(ip) and index in (0, r.index)]
         best = min(fitting, key=lambda r: (-r.length, r.metric), default=None)
         assert fib.lookup(ip, index) == best
+
+
+@given(st.lists(ROUTES, min_size=2, max_size=3))
+def test_what_was_found_before_counts_no_more_with_other_routes(each: list[list[Route]]) -> None:
+    fib = Fib()
+    for routes in each:
+        at_once(fib.rebuild(routes))
+        for _ in range(2):
+            for number in range(4):
+                ip = bytes((number & 1, number >> 1, 2, 3))
+                assert fib.lookup(ip) == made(routes).lookup(ip)
+                assert fib.local(ip) == made(routes).local(ip)
+
+
+def test_what_was_found_is_kept_within_bounds() -> None:
+    fib = made([Route(AF_INET, bytes(4), 0, 2), Route(AF_INET, ip4(0), 24, 2, RT_TABLE_LOCAL)])
+    for number in range(3 * MAX_FOUND):
+        assert fib.lookup(number.to_bytes(4), 2) and not fib.local(number.to_bytes(4))
+        assert len(fib._found) <= MAX_FOUND and len(fib._found_local) <= MAX_FOUND
 
 
 def test_addresses_are_local_and_networks_have_a_broadcast_address() -> None:
