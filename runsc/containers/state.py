@@ -41,7 +41,9 @@ class State(Value):
     sandbox: str = ""
     """The container whose sandbox this one has joined; "": it made its own."""
     network: str = ""
-    """The sandbox's: "host" or "none"."""
+    """The sandbox's: "host", "sandbox" or "none"."""
+    judged: bool = False
+    """What leaves that network is, by a policy."""
     services: bool = False
     """It was made with sockets of the host as mounts."""
     paused: bool = False

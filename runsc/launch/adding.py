@@ -84,6 +84,7 @@ class Further:
     def _bring_up(self) -> None:
         flags, state, container = self._flags, self._state, self._container
         self._check_services()
+        self._check_egress()
         label = label_of(container)
         cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:
@@ -118,6 +119,13 @@ class Further:
         self.processes.are_there()
         standing.close()
         standing.check()
+
+    def _check_egress(self) -> None:
+        """A policy is the sandbox's, of its first container. Raises: RuntimeFailure."""
+        if self._flags.egress is not None or "dev.runsc.egress" in self._state.annotations:
+            from runsc.launch import egress  # noqa: PLC0415  few have one
+
+            egress.check_joined(self._state.id, self._joint.sandbox)
 
     def _check_services(self) -> None:
         """Raises: RuntimeFailure. What the Sentry may do with sockets was decided when it began."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 from sentry.config import EgressConfig
@@ -35,6 +36,15 @@ def asked_for(
     if network == "host":
         raise RuntimeFailure(_OF_HOST)
     return config if network == "sandbox" else None
+
+
+def check_joined(container_id: str, sandbox: State) -> None:
+    """A container with a policy joins a sandbox, whose policy counts. Raises: RuntimeFailure."""
+    if sandbox.network != "none" and not sandbox.judged:
+        raise RuntimeFailure(
+            f'"{container_id}" has an egress policy, but the sandbox "{sandbox.id}", which it'
+            " joins, was started without one"
+        )
 
 
 def read(path: str) -> EgressConfig:

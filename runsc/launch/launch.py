@@ -285,6 +285,7 @@ def _start(
     )
     with listen(store.path(state.id, "control.sock")) as listener:
         egress = _egress(flags, container, state.annotations)
+        state.judged = egress is not None
         config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
         if flags.debug:
             from runsc.launch import report  # noqa: PLC0415

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from runsc.cli import global_flags
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
-from runsc.launch.egress import ANNOTATION, asked_for, host_addresses
+from runsc.launch.egress import ANNOTATION, asked_for, check_joined, host_addresses
 
 ALLOW, DENY = 'default = "allow"', 'default = "deny"'
 
@@ -36,6 +37,15 @@ def test_flag_counts_more_than_the_annotation(policy: Path, tmp_path: Path) -> N
 def test_container_whose_sockets_are_the_hosts_does_not_start(policy: Path) -> None:
     with pytest.raises(RuntimeFailure, match="sockets of the host"):
         asked_for(global_flags([f"--egress={policy}"]), {}, "host")
+
+
+def test_container_with_a_policy_joins_no_sandbox_that_has_none() -> None:
+    sandbox = State("1.2.0", "s", "/b", network="sandbox", judged=True)
+    check_joined("c", sandbox)
+    check_joined("c", State("1.2.0", "s", "/b", network="none"))
+    for network in ("host", "sandbox"):
+        with pytest.raises(RuntimeFailure, match='"c" has an egress policy, but the sandbox "s"'):
+            check_joined("c", State("1.2.0", "s", "/b", network=network))
 
 
 @pytest.mark.parametrize("text, told", [
