@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.contract.filesystems.layers import layered
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.pod import Pod
@@ -37,6 +39,14 @@ def bundle(tmp_path: Path, busybox: Path) -> Bundle:
     root = tmp_path / "root"
     shutil.copytree(busybox, root, symlinks=True)
     return Bundle(tmp_path / "bundle", root).args("sh", "-c", HISTORY)
+
+
+@pytest.fixture
+def layers(tmp_path: Path, busybox: Path) -> Iterator[Bundle]:
+    """The same with a root as engines have it: an overlayfs."""
+    with ExitStack() as ends:
+        root = layered(tmp_path / "root", [busybox], tmp_path / "upper", ends)
+        yield Bundle(tmp_path / "bundle", root).args("sh", "-c", HISTORY)
 
 
 @pytest.fixture
@@ -88,6 +98,22 @@ def test_sandbox_that_is_killed_has_lost_nothing(
 
     assert "the sandbox process was killed by signal 9" in error
     check(bundle.rootfs, 2 + rounds)
+
+
+def test_sandbox_over_layers_that_is_killed_has_lost_nothing(layers: Bundle, platform: str) -> None:
+    with subprocess.Popen(
+        layers.command(platform, FLAGS), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        text=True, cwd=REPOSITORY,
+    ) as process:  # fmt: skip
+        heard(process, 2)
+        state = wait_for_state(layers.path / "state", "test")
+        os.kill(state["goferPid"], signal.SIGSTOP)
+        heard(process, 10)
+        assert not (layers.rootfs / "files" / "l10").exists()
+        os.kill(state["sentryPid"], signal.SIGKILL)
+        os.kill(state["goferPid"], signal.SIGCONT)
+        process.wait()
+    check(layers.rootfs, 12)
 
 
 def test_command_that_is_killed_has_lost_nothing(

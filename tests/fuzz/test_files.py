@@ -39,6 +39,7 @@ from sentry.abi.fcntl import (
 from sentry.abi.stat import STAT, UTIME_NOW, UTIME_OMIT
 from tests.contract.filesystems.calls import Files
 from tests.contract.filesystems.conftest import FILE_SYSTEMS
+from tests.contract.filesystems.layers import layered
 from tests.fuzz.inside import Step, many
 from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.linux import NativeProgram
@@ -49,7 +50,10 @@ pytestmark = pytest.mark.root
 LONG_AGO = 1 << 30
 """Seconds: what a test sets is older, what a clock says is not."""
 USER = 1000
-ON_THE_HOST = ("gofer exclusive", "gofer written behind", "gofer shared")
+BEHIND = "gofer written behind"
+LAYERS = "gofer written behind, of layers"
+"""The host's tree is an overlayfs, on both sides."""
+ON_THE_HOST = ("gofer exclusive", BEHIND, LAYERS, "gofer shared")
 OPENED = ((b"a", O_RDWR), (b"d", O_RDONLY), (b"n", O_RDWR | O_CREAT))
 MAP_SHARED, READ_WRITE = 1, 3
 PAGE = 4096
@@ -324,17 +328,26 @@ def check(base: Path, kind: str, steps: list[tuple[int, Step]]) -> None:
     """Run the same on both; compare each result, and the trees."""
     roots = base / "linux", base / "here"
     try:
-        for root in roots:
-            root.mkdir(parents=True)
-            grow(root)
-        _compare(roots, kind, steps)
-        assert look(roots[0]) == look(roots[1])
+        with ExitStack() as ends:
+            for root in roots:
+                root.mkdir(parents=True)
+                grow(root)
+                if kind == LAYERS:
+                    put_layer(root, ends)
+            _compare(roots, kind, steps)
+            assert look(roots[0]) == look(roots[1])
     finally:
         shutil.rmtree(base)
 
 
+def put_layer(root: Path, ends: ExitStack) -> None:
+    """Mount an overlayfs over it, whose lower layer is what was there."""
+    upper = root.with_name(f"{root.name}-upper")
+    layered(root, [root], upper, ends)
+
+
 def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]]) -> None:
-    make = FILE_SYSTEMS[kind]
+    make = FILE_SYSTEMS[BEHIND if kind == LAYERS else kind]
     with ExitStack() as ends:
         first = Files(NativeProgram(roots[0], ends))
         warm(first)

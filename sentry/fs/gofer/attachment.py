@@ -123,6 +123,8 @@ class Attachment(FileSystem, ABC):
     refusals: Refusals
     samples: dict[int, Attributes]
     """What the host makes of each kind (S_IFMT bits)."""
+    layered: bool
+    """It is an overlayfs of the host (sentry.fs.gofer.layers)."""
     changes: HostChanges | None
     journal: Journal | None
     lingering: Lingering | None
@@ -160,6 +162,10 @@ class Attachment(FileSystem, ABC):
     @abstractmethod
     def inode_listed(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
         """The same for attributes from a listing, which are older than those an inode has."""
+
+    @abstractmethod
+    def became(self, inode: GoferInode, key: tuple[int, int]) -> None:
+        """What was `apart` is a file of its own."""
 
     @abstractmethod
     def forget_inode(self, inode: GoferInode) -> None:

@@ -21,6 +21,7 @@ from sentry.abi.fcntl import RENAME_EXCHANGE
 from sentry.errors import EIO
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.layers import copied, may_stay
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.told import Told
@@ -72,7 +73,8 @@ def create(
         return None
     now = directory.fs.now_ns()
     owned = Tsetattrx(spare.fid, b"", _OWNED, mode, owner.uid, owner.gid, 0, now, now)
-    if not journal.record(owned, Tlinkx(spare.fid, b"", fid, name), Tclunk(spare.fid)):
+    named = Tlinkx(spare.fid, b"", fid, name)
+    if not journal.record(owned, named, Tclunk(spare.fid), copied=copied(directory)):
         journal.spares.give_back(spare)
         return None
     directory.fs.session.free_fid(spare.fid)
@@ -116,7 +118,8 @@ def _remove(
     fid = directory.directory_fid()
     if not journal.open:
         return False
-    if not _lose(directory, journal, (fid, name, child), Tunlinkat(fid, name, flags)):
+    request = Tunlinkat(fid, name, flags)
+    if not _lose(journal, (fid, name, child), request, copied(directory)):
         return False
     told = Told(journal, directory, child)
     directory.removed(name)
@@ -146,11 +149,15 @@ def rename(
         return False
     if child.is_dir and new_dir.attributes.nlink >= LINKS_MAX:
         return False
+    if may_stay(child) or (exchanged and may_stay(other)):
+        return False
     fid, to = directory.directory_fid(), new_dir.directory_fid()
     if not journal.open:
         return False
     request = Trenamex(fid, name, to, new_name, flags)
-    if not _lose(new_dir, journal, (to, new_name, None if exchanged else other), request):
+    room = copied(directory, new_dir, child, other if exchanged else None)
+    lost = to, new_name, None if exchanged else other
+    if not _lose(journal, lost, request, room):
         return False
     told = Told(journal, directory, new_dir, child, other)
     directory.renamed(names, new_dir, inodes, flags)
@@ -172,7 +179,8 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
         return False
     to = directory.directory_fid()
     fid, old = target.reach()
-    if not journal.open or not journal.record(Tlinkx(fid, old, to, name)):
+    room = copied(directory, target)
+    if not journal.open or not journal.record(Tlinkx(fid, old, to, name), copied=room):
         return False
     told = Told(journal, directory, target)
     target.take(known._replace(nlink=known.nlink + 1))
@@ -183,23 +191,23 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
 
 
 def _lose(
-    directory: GoferDirectory, journal: Journal, what: tuple[int, bytes, GoferInode | None],
-    request: Message,
-) -> bool:  # fmt: skip
+    journal: Journal, what: tuple[int, bytes, GoferInode | None], request: Message, room: int
+) -> bool:
     """Record what takes a name from a file, which keeps a fid if it is open. Of a directory nobody
     knows who is in it."""
     fid, name, child = what
     if child is None:
-        return journal.record(request)
+        return journal.record(request, copied=room)
     if not child.is_dir and child.known_attributes() is None:  # is it its last one?
         return False
     if child.fid >= 0 or not (child.is_dir or (isinstance(child, GoferRegular) and child.in_use)):
-        done = journal.record(request)
+        done = journal.record(request, copied=room)
     else:
-        bound = directory.fs.session.new_fid()
-        done = journal.record(Twalkx(fid, bound, NOOPEN, 0, [name]), request)
+        session = child.fs.session
+        bound = session.new_fid()
+        done = journal.record(Twalkx(fid, bound, NOOPEN, 0, [name]), request, copied=room)
         if done:
             child.fid = bound
         else:
-            directory.fs.session.free_fid(bound)
+            session.free_fid(bound)
     return done

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID
 from gofer.p9.extensions import Tsetattrx
+from sentry.fs.gofer import layers
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.journal import Journal
     from sentry.vfs.interface import Attributes, Changes
 
 
-class Inode(Protocol):
+class Inode(layers.Inode, Protocol):
     """What is changed (sentry.fs.gofer.inode)."""
 
-    fs: Any
     kind: int
 
     def waits(self) -> bool: ...
@@ -66,7 +66,7 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     fid, name = inode.reach()
     owner = NOID if changes.uid is None else uid, NOID if changes.gid is None else gid
     asked = Tsetattrx(fid, name, valid, mode & 0o7777, *owner, 0, atime_ns, mtime_ns)
-    if not valid or not journal.open or not journal.record(asked):
+    if not valid or not journal.open or not journal.record(asked, copied=layers.copied(inode)):
         return False
     journal.about(inode)
     inode.drop_file_caps()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gofer.p9.extensions import Tmakex
 from sentry.fs.gofer.behind import LINKS_MAX, makes_in
+from sentry.fs.gofer.layers import copied
 from sentry.fs.gofer.told import Told
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def make(
     if not ino:
         return None
     now, position = fs.now_ns(), journal.position
-    if not journal.record(Tmakex(fid, name, target, mode, owner.uid, owner.gid, now)):
+    request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, now)
+    if not journal.record(request, copied=copied(directory)):
         fs.numbering.settle(ino, 0)
         return None
     shown = sample._replace(

@@ -219,7 +219,7 @@ class GoferDirectory(DirectoryCache):
             self.added(name, inode)
         if journal is not None and self.fs.is_own_device(self):
             journal.accepted(owner.uid, owner.gid)
-            if len(target) <= behind_made.SHORT:
+            if len(target) <= behind_made.SHORT and self.fs.is_own_device(inode):
                 self.fs.samples.setdefault(inode.kind, WireAttributes.unpack(block))
         return inode
 
@@ -233,7 +233,7 @@ class GoferDirectory(DirectoryCache):
         target.changed()
         with self._change(IN_CREATE, name, Tlinkx(fid, old, to, name)) as asked:
             reply = expect(asked.pending.result(), Rlinkx)
-            target.seen(WireAttributes.unpack(reply.block))
+            target.check_same(reply.block)
             self.added(name, target)
 
     def unlink(self, name: bytes, child: Inode) -> None:

@@ -19,7 +19,7 @@ from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Tjournalx, Tsyncx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
-from sentry.abi.stat import V9FS_MAGIC
+from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC, V9FS_MAGIC
 from sentry.errors import EPROTO, Errno
 from sentry.fs.gofer.arrival import Attached, room_in, root_of
 from sentry.fs.gofer.attachment import Attachment, BriefFids, DirectoryFids
@@ -137,6 +137,7 @@ class GoferFileSystem(Attachment):
         self.numbering = Numbering(wire.dev)
         self.samples = {}
         self.refusals = Refusals()
+        self.layered = kind == OVERLAYFS_SUPER_MAGIC
         self._storage = wire.dev, storage_of(kind)
         heard = not options.exclusive and kind in COHERENT
         self.changes = options.changes if heard else None
@@ -145,7 +146,7 @@ class GoferFileSystem(Attachment):
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
         self.journal = None
-        if ring >= 0 and behind is not None and kind in COHERENT:
+        if ring >= 0 and behind is not None and (kind in COHERENT or self.layered):
             root = fid, wire.dev
             self.journal = Journal(session, root, mapped(ring), behind, self.handles, self)
             self.journal.has_room(room)
@@ -261,7 +262,11 @@ class GoferFileSystem(Attachment):
         wire = WireAttributes.unpack(block)
         key = (wire.dev, wire.ino)
         inode = self._known(key)
-        if inode is None or self._another(inode, wire):
+        apart = self.layered and self.exclusive and wire.nlink > 1
+        if apart and inode is None and not modes.S_ISDIR(wire.mode):
+            inode = self._apart(parent.known(name), wire)
+            inode.seen(wire)
+        elif inode is None or self._another(inode, wire):
             inode = self._new(wire, key)
         else:
             if isinstance(inode, DirectoryCache) and (inode.parent, inode.name) != (parent, name):
@@ -286,14 +291,28 @@ class GoferFileSystem(Attachment):
         """The host has used the inode number for a new file."""
         if inode.kind != modes.S_IFMT(wire.mode) or inode.gone:
             return True
+        if self.layered:  # a file is born anew when it is copied up
+            return False
         born = inode.attributes.btime_ns
         return born is not None and bool(wire.flags & 1) and born != wire.btime_ns
 
     def _new(self, wire: WireAttributes, key: Key) -> GoferInode:
-        kind = modes.S_IFMT(wire.mode)
-        cls = _CLASSES.get(kind, GoferInode)
-        inode = cls(self, key, from_wire(wire, self.numbering.ino(wire.dev, wire.ino)))
+        inode = self._made(wire)
         self._inodes[key] = ref(inode)
+        return inode
+
+    def _made(self, wire: WireAttributes) -> GoferInode:
+        cls = _CLASSES.get(modes.S_IFMT(wire.mode), GoferInode)
+        number = self.numbering.ino(wire.dev, wire.ino)
+        return cls(self, (wire.dev, wire.ino), from_wire(wire, number))
+
+    def _apart(self, known: GoferInode | None, wire: WireAttributes) -> GoferInode:
+        """For a name whose number other names have, too: of a lower layer, where each of them is
+        copied up for itself, or of the upper one. Nothing is trusted that is known of it."""
+        if known is not None and known.apart and known.key == (wire.dev, wire.ino):
+            return known
+        inode = self._made(wire)
+        inode.apart = True
         return inode
 
     def forget_inode(self, inode: GoferInode) -> None:
@@ -309,6 +328,14 @@ class GoferFileSystem(Attachment):
             self.fids.keep(inode)
             inode.drop_listing()
             self._listed -= self._listings.pop(inode, 0)
+
+    def became(self, inode: GoferInode, key: Key) -> None:
+        """What was `apart` is a file of its own."""
+        inode.key, inode.ino = key, self.numbering.ino(*key)
+        inode.apart = False
+        self._inodes[key] = ref(inode)
+        if inode.parent is not None:
+            inode.parent.drop_listing()
 
     def take_out(self, inode: GoferInode) -> None:
         """It does not stand for its number any more, if it did."""

@@ -51,8 +51,8 @@ class GoferInode(Inode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "__weakref__", "attributes", "fid", "fresh", "gone", "key", "name", "parent", "refusals",
-        "target", "xattrs", "xattrs_stamp",
+        "__weakref__", "apart", "attributes", "fid", "fresh", "gone", "key", "name", "parent",
+        "refusals", "target", "xattrs", "xattrs_stamp",
     )  # fmt: skip
     fs: Attachment
 
@@ -66,6 +66,8 @@ class GoferInode(Inode):
         self.attributes = attributes
         self.fresh = True
         """`attributes` are right now (where nobody else can change them)."""
+        self.apart = False
+        """One of several names, which the host may make a file of its own (layers)."""
         self.gone = False
         """The last name was removed."""
         self.refusals: Refusals | None = None
@@ -139,7 +141,7 @@ class GoferInode(Inode):
 
     def known_attributes(self) -> Attributes | None:
         """The attributes if they are right now, and nobody need be asked."""
-        if self.fresh and self.fs.exclusive:
+        if self.fresh and self.fs.exclusive and not self.apart:
             return self.attributes
         if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
@@ -171,6 +173,8 @@ class GoferInode(Inode):
     def check_same(self, block: bytes) -> None:
         """Take attributes that were found by the name. Raises: ESTALE if it is another file now."""
         wire = WireAttributes.unpack(block)
+        if self.apart and (wire.dev, wire.ino) != self.key:
+            self.fs.became(self, (wire.dev, wire.ino))
         if (wire.dev, wire.ino) != self.key or modes.S_IFMT(wire.mode) != self.kind:
             raise ESTALE(f"{self.name!r} is another file now")
         self.seen(wire)
@@ -237,7 +241,7 @@ class GoferInode(Inode):
 
     def xattr_stamp(self) -> int:
         """Another number after the host has changed extended attributes; -1: nobody can tell."""
-        return 0 if self.fs.exclusive else -1
+        return 0 if self.fs.exclusive and not self.apart else -1
 
     def getxattr(self, name: bytes) -> bytes:
         known, stamp = self.xattrs, self.xattr_stamp()

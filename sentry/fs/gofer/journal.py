@@ -95,8 +95,8 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_covered", "_dev", "_draining", "_entries", "_fid", "_held",
-        "_last", "_makes", "_memory", "_owners", "_room", "_session", "_timers", "_touched",
+        "_armed", "_behind", "_copied", "_covered", "_dev", "_draining", "_entries", "_fid",
+        "_held", "_last", "_makes", "_memory", "_owners", "_room", "_session", "_timers", "_touched",
         "_writer", "spares",
     )  # fmt: skip
 
@@ -111,9 +111,11 @@ class Journal:
         self._writer = JournalWriter(memoryview(memory))
         self._timers = timers
         self._behind = behind
-        self.spares = Spares(session, self._fid, handles, self.accepted, self.has_room)
+        self.spares = Spares(session, root, handles, self.accepted, self.has_room)
         self._room = 0
         """For so many changes more the host certainly has room."""
+        self._copied: deque[tuple[int, int]] = deque()
+        """Where records begin that take more room than one change each, and how much more."""
         self._armed = False
         self._draining = 0
         """Tdrainx under way."""
@@ -148,8 +150,11 @@ class Journal:
 
     def has_room(self, room: int) -> None:
         """For so many changes, when what is known to be done was."""
-        pending = self.position - self._writer.executed
-        self._room = room - pending // _LEAST
+        copied, executed = self._copied, self._writer.executed
+        while copied and copied[0][0] < executed:
+            copied.popleft()
+        pending = (self.position - executed) // _LEAST + sum(more for _, more in copied)
+        self._room = room - pending
         self.spares.scarce(self._room < SCARCE)
 
     def full(self) -> None:
@@ -180,11 +185,12 @@ class Journal:
     def _others(self) -> int:
         return self._session.unanswered - self.spares.asked - self._draining
 
-    def record(self, *requests: Message) -> bool:
-        """All of them, or none where there is no room: then messages have to do."""
+    def record(self, *requests: Message, copied: int = 0) -> bool:
+        """All of them, or none where there is no room: then messages have to do. `copied`: what
+        they take besides (sentry.fs.gofer.layers)."""
         writer = self._writer
         start = writer.position
-        need = sum(isinstance(request, _GROWING) for request in requests)
+        need = copied + sum(isinstance(request, _GROWING) for request in requests)
         if self._memory.closed:
             return False
         if need and need > self._room:
@@ -199,6 +205,8 @@ class Journal:
             return False
         end = writer.position
         self._room -= need
+        if copied:
+            self._copied.append((start, copied))
         if writer.free < 3 * writer.capacity // 4:
             self._drain()
         elif not self._armed:

@@ -35,17 +35,18 @@ class Spares:
     """Those of one journal, below the attachment whose root `fid` is."""
 
     __slots__ = (
-        "_accepted", "_fid", "_handles", "_scarce", "_session", "_spares", "_told", "asked",
+        "_accepted", "_dev", "_fid", "_handles", "_scarce", "_session", "_spares", "_told", "asked",
         "enough",
     )  # fmt: skip
 
     def __init__(
-        self, session: Session, fid: int, handles: HandleCache,
+        self, session: Session, root: tuple[int, int], handles: HandleCache,
         accepted: Callable[[int, int], None], told: Callable[[int], None],
     ) -> None:  # fmt: skip
-        """`accepted` hears whose the new files are, `told` how much room there is."""
+        """`root`: its fid and its device. `accepted` hears whose the new files are, `told` how
+        much room there is."""
         self._session = session
-        self._fid = fid
+        self._fid, self._dev = root
         self._handles = handles
         self._accepted = accepted
         self._told = told
@@ -104,13 +105,16 @@ class Spares:
             self._handles.hold(-1)
             self._session.free_fid(fid)
             return
-        if fd < 0:
+        made = Attributes.unpack(reply.block)
+        if made.dev != self._dev:  # an overlayfs over several file systems
+            self.enough = True
+        if fd < 0 or self.enough:
+            close_quietly(fd)
             self._handles.hold(-1)
             self._session.clunk(fid)
             return
         self._spares.append(Spare(fid, fd, reply.block))
         self._told(reply.room)  # perhaps it goes again
-        made = Attributes.unpack(reply.block)
         self._accepted(made.uid, made.gid)
 
     def close(self) -> None:

@@ -24,10 +24,11 @@ class Numbering:
 
     A tree may hold other mounts of the host, whose inode numbers overlap; the whole attachment is
     one device inside, so theirs are mixed with the device number. What the Sentry names before the
-    host has made it gets a number of its own, and keeps it as long as it has a name.
+    host has made it gets a number of its own, and keeps it as long as it has a name; not where the
+    host has such numbers, too: an overlayfs over several file systems (xino).
     """
 
-    __slots__ = ("_dev", "_next", "_told", "_unmade")
+    __slots__ = ("_dev", "_next", "_taken", "_told", "_unmade")
 
     def __init__(self, dev: int) -> None:
         self._dev = dev
@@ -35,10 +36,12 @@ class Numbering:
         self._told: dict[int, int] = {}
         """The host's numbers → those that were told instead."""
         self._unmade = 0
+        self._taken = False
+        """The host has numbers from there on."""
 
     def give(self) -> int:
-        """A number for something that is to be made; 0: there are too many of such."""
-        if len(self._told) + self._unmade >= MAX_TOLD:
+        """A number for something that is to be made; 0: there is none any more."""
+        if self._taken or len(self._told) + self._unmade >= MAX_TOLD:
             return 0
         self._unmade += 1
         self._next += 1
@@ -57,6 +60,8 @@ class Numbering:
     def ino(self, dev: int, ino: int) -> int:
         """The number shown inside."""
         if dev == self._dev:
+            if ino >= self._next:
+                self._taken = True
             return self._told.get(ino, ino)
         return (ino ^ (dev * 0x9E3779B97F4A7C15)) & _MASK or 1
 
