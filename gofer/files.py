@@ -13,7 +13,7 @@ import os
 import stat
 
 from gofer.native import error, open_stat
-from gofer.node import Node, NodeTable, identity_of, mode_of
+from gofer.node import Node, NodeTable, mode_of
 
 _KEPT_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC
 """Of a client's open flags; what else it may ask for is done by itself or by steps here."""
@@ -119,7 +119,7 @@ def _opened(result: tuple[int, bytes], node: Node) -> int:
     fd, block = result
     if fd < 0:
         raise error(errno.ESTALE if fd in (-errno.ENOENT, -errno.ELOOP) else -fd)
-    if identity_of(block) != node.identity or stat.S_IFMT(mode_of(block)) != node.fmt:
+    if not node.is_now(block) or stat.S_IFMT(mode_of(block)) != node.fmt:
         os.close(fd)
         raise error(errno.ESTALE)
     return fd

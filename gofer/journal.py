@@ -30,6 +30,7 @@ from gofer.p9.extensions import (
     Tmakex,
     Tremovexattrx,
     Trenamex,
+    Trevertx,
     Tsetattrx,
     Tsetxattrx,
     Twalkx,
@@ -45,7 +46,8 @@ MAX_FAILURES: Final = 64
 _FAILURE: Final = struct.Struct("<QI")
 _MADE: Final = struct.Struct("<QQQ")
 _KINDS: Final = (
-    Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk, Twalkx
+    Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk, Twalkx,
+    Trevertx,
 )  # fmt: skip
 _BY_FID: Final = (Tlinkx, Tsetattrx, Tsetxattrx)
 

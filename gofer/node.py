@@ -79,6 +79,16 @@ class Node:
     def is_dir(self) -> bool:
         return self.fmt == stat.S_IFDIR
 
+    def is_now(self, block: bytes) -> bool:
+        """Whether these are attributes of it. An overlayfs may give a file another number when it
+        is copied up, which a descriptor of it tells."""
+        found = identity_of(block)
+        if found != self.identity and self.fd >= 0:
+            own = stat_block(self.fd, b"")
+            if isinstance(own, bytes):
+                self.identity = identity_of(own)
+        return found == self.identity
+
 
 class NodeTable:
     """All nodes of a server, and the bound on the descriptors they hold."""

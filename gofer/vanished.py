@@ -1,7 +1,8 @@
 """What a journal has made and removed again by the time that it is carried out: it is never made.
 
 Names are compared, whatever the directory: fids of one directory may be several, and a name that
-is used twice in one batch is the exception.
+is used twice in one batch is the exception. What is taken back by the fid that it was done by
+(Trevertx) is left out in any case: the fid is used again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import AT_REMOVEDIR
-from gofer.p9.extensions import Tlinkx, Tmakex, Twalkx
+from gofer.p9.extensions import Tlinkx, Tmakex, Trevertx, Tsetattrx, Twalkx
 from gofer.p9.messages import Tclunk, Tunlinkat
 
 Batch = Sequence[tuple[int, Message]]
@@ -23,8 +24,10 @@ def without_vanished(batch: Batch) -> Batch:
     mentioned between, and without the removal."""
     made: dict[bytes, tuple[int, int, int]] = {}
     """Name → the fid of its directory, where it is made, and the flags that its removal has."""
-    gone: set[int] = set()
+    gone = _reverted(batch)
     for at, (_, request) in enumerate(batch):
+        if at in gone:
+            continue
         if isinstance(request, Tunlinkat):
             begun = made.pop(request.name, None)
             if begun is not None and (begun[0], begun[2]) == (request.dirfd, request.flags):
@@ -42,6 +45,22 @@ def without_vanished(batch: Batch) -> Batch:
             for name in [name for name, (fid, *_) in made.items() if fid == other]:
                 del made[name]
     return [each for at, each in enumerate(batch) if at not in gone] if gone else batch
+
+
+def _reverted(batch: Batch) -> set[int]:
+    """What was done by a fid before a Trevertx of it."""
+    gone: set[int] = set()
+    if not any(isinstance(request, Trevertx) for _, request in batch):
+        return gone
+    done: dict[int, list[int]] = {}
+    for at, (_, request) in enumerate(batch):
+        if isinstance(request, Tlinkx | Tsetattrx) and not request.name:
+            done.setdefault(request.fid, []).append(at)
+        elif isinstance(request, Trevertx):
+            gone.update(done.pop(request.fid, ()))
+        elif isinstance(request, Tclunk | Twalkx):
+            done.pop(request.fid if isinstance(request, Tclunk) else request.newfid, None)
+    return gone
 
 
 def _mentioned(request: Message) -> Iterable[bytes]:

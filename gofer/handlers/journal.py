@@ -15,10 +15,12 @@ from gofer.p9.extensions import (
     Rdrainx,
     Rinheritx,
     Rjournalx,
+    Rrevertx,
     Rsparex,
     Tdrainx,
     Tinheritx,
     Tjournalx,
+    Trevertx,
     Tsparex,
 )
 from gofer.p9.room import room_for
@@ -70,6 +72,16 @@ def spare(conn: Connection, msg: Tsparex) -> Donation:
         raise
     conn.fids.bind(msg.newfid, node, fid.uid)
     return Donation(Rsparex(block, _room(at)), donated)
+
+
+@handles(Trevertx)
+def revert(conn: Connection, msg: Trevertx) -> Rrevertx:
+    """What came before was left out (gofer.vanished): only what was refused is remembered."""
+    fid = conn.fids.get(msg.fid)
+    if fid.node.linked or fid.node.name:
+        raise error(errno.EINVAL)
+    fid.refused = 0
+    return Rrevertx()
 
 
 @handles(Tinheritx)

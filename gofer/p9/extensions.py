@@ -401,3 +401,16 @@ class Rinheritx(Message):
     """`differs` unless it is the same project, and neither has a default ACL."""
 
     differs: U8
+
+
+@message(246)
+class Trevertx(Message):
+    """The file of `fid`, one of Tsparex, is again as that made it: what records have done to it by
+    this fid, its name too, is not done. For a journal, where none of them has been carried out."""
+
+    fid: U32
+
+
+@message(247)
+class Rrevertx(Message):
+    pass

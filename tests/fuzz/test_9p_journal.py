@@ -28,6 +28,7 @@ from gofer.p9.extensions import (
     Tmakex,
     Tremovexattrx,
     Trenamex,
+    Trevertx,
     Tsetattrx,
     Tsetxattrx,
     Tsparex,
@@ -70,7 +71,9 @@ def fresh(base: Path) -> Iterator[JournalClient]:
         shutil.rmtree(base)
 
 
-_RECORDS = (Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk)
+_RECORDS = (
+    Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk, Trevertx
+)  # fmt: skip
 _LEFT = st.lists(
     likely_requests().filter(lambda request: isinstance(request, _RECORDS))
     | st.builds(

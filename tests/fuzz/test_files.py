@@ -86,11 +86,23 @@ def warm(files: Files) -> None:
         files.ok("unlinkat", AT_FDCWD, name, AT_REMOVEDIR if call == "mkdir" else 0)
 
 
+def copies_alone(step: Step) -> bool:
+    """chown(2) that changes nothing: in layers it copies up the file, which breaks its link."""
+    name, *values = step if step[0] != "fd" else step[1:]
+    return str(name).startswith("fchown") and values.count((1 << 32) - 1) == 2
+
+
+def links(kind: str, mode: int, count: int) -> int:
+    """Those of a directory of layers become others when it is copied up."""
+    return -1 if kind == LAYERS and stat.S_ISDIR(mode) else count
+
+
 class Actor:
     """A process with three files."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, kind: str) -> None:
         self.files = files
+        self.kind = kind
         self.call = files.call
         self.fds = [files.opened(path, flags) for path, flags in OPENED]
 
@@ -157,7 +169,8 @@ class Actor:
         found = STAT.unpack(self.files.program.read(buffer, STAT.size))
         size = -1 if stat.S_ISDIR(found.st_mode) else found.st_size
         modified = shown_time(found.st_mtime * 10**9 + found.st_mtime_nsec)
-        return found.st_mode, found.st_nlink, found.st_uid, found.st_gid, size, modified
+        nlink = links(self.kind, found.st_mode, found.st_nlink)
+        return found.st_mode, nlink, found.st_uid, found.st_gid, size, modified
 
     def _same(self, one: bytes, other: bytes) -> object:
         """Whether two names are one file."""
@@ -303,7 +316,7 @@ CALLS = st.one_of(
 STEPS = many(st.tuples(st.integers(0, 1), CALLS))
 
 
-def look(root: Path) -> dict[str, tuple[object, ...]]:
+def look(root: Path, kind: str) -> dict[str, tuple[object, ...]]:
     """What is in a tree."""
     found: dict[str, tuple[object, ...]] = {}
     numbers: dict[int, str] = {}
@@ -319,8 +332,9 @@ def look(root: Path) -> dict[str, tuple[object, ...]]:
             for each in os.listxattr(path, follow_symlinks=False)
         }
         same = numbers.setdefault(seen.st_ino, name)
-        owner = seen.st_mode, seen.st_uid, seen.st_gid, seen.st_nlink
-        found[name] = *owner, same, contents, attributes, shown_time(seen.st_mtime_ns)
+        nlink = links(kind, seen.st_mode, seen.st_nlink)
+        owner = seen.st_mode, seen.st_uid, seen.st_gid
+        found[name] = *owner, nlink, same, contents, attributes, shown_time(seen.st_mtime_ns)
     return found
 
 
@@ -335,7 +349,7 @@ def check(base: Path, kind: str, steps: list[tuple[int, Step]]) -> None:
                 if kind == LAYERS:
                     put_layer(root, ends)
             _compare(roots, kind, steps)
-            assert look(roots[0]) == look(roots[1])
+            assert look(roots[0], kind) == look(roots[1], kind)
     finally:
         shutil.rmtree(base)
 
@@ -351,12 +365,14 @@ def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]])
     with ExitStack() as ends:
         first = Files(NativeProgram(roots[0], ends))
         warm(first)
-        linux = [Actor(first), Actor(first.sibling(USER, USER))]
+        linux = [Actor(first, kind), Actor(first.sibling(USER, USER), kind)]
         world = ends.enter_context(World(lambda world: make(world, roots[1])))
         program = Files(world.program())
         warm(program)
-        here = [Actor(program), Actor(program.sibling(USER, USER))]
+        here = [Actor(program, kind), Actor(program.sibling(USER, USER), kind)]
         for number, (who, step) in enumerate(steps):
+            if kind == LAYERS and copies_alone(step):
+                continue
             wanted = linux[who].run(*step)
             with bounded(step):
                 got = here[who].run(*step)

@@ -16,7 +16,7 @@ from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOOPEN
 from gofer.p9.extensions import Tlinkx, Trenamex, Tsetattrx, Twalkx
-from gofer.p9.messages import Tclunk, Tunlinkat
+from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import RENAME_EXCHANGE
 from sentry.errors import EIO
 from sentry.fs.gofer.directory_cache import DirectoryCache
@@ -73,11 +73,11 @@ def create(
         return None
     now = directory.fs.now_ns()
     owned = Tsetattrx(spare.fid, b"", _OWNED, mode, owner.uid, owner.gid, 0, now, now)
-    named = Tlinkx(spare.fid, b"", fid, name)
-    if not journal.record(owned, named, Tclunk(spare.fid), copied=copied(directory)):
+    journal.tidy()
+    named, moment = Tlinkx(spare.fid, b"", fid, name), journal.moment()
+    if not journal.record(owned, named, copied=copied(directory)):
         journal.spares.give_back(spare)
         return None
-    directory.fs.session.free_fid(spare.fid)
     made = WireAttributes.unpack(spare.block)
     shown = made._replace(
         mode=S_IFREG | mode, uid=owner.uid, gid=owner.gid, nlink=1,
@@ -90,6 +90,7 @@ def create(
     inode.created(spare.fd)
     inode.recorded(journal)
     told = Told(journal, directory, new=inode)
+    journal.made_of(inode, spare, moment)
     directory.added(name, inode)
     told.stays({directory: 0})
     return inode
@@ -118,9 +119,12 @@ def _remove(
     fid = directory.directory_fid()
     if not journal.open:
         return False
-    request = Tunlinkat(fid, name, flags)
-    if not _lose(journal, (fid, name, child), request, copied(directory)):
-        return False
+    if isinstance(child, GoferRegular) and child.is_idle and (spare := journal.reverts(child)):
+        journal.comes_back(spare, child.emptied())
+    else:
+        request = Tunlinkat(fid, name, flags)
+        if not _lose(journal, (fid, name, child), request, copied(directory)):
+            return False
     told = Told(journal, directory, child)
     directory.removed(name)
     child.lost_name()

@@ -200,6 +200,25 @@ class Handle:
             self._backing = HostBacking(windows, self.fd, self.writable, size, device)
         return self._backing
 
+    @property
+    def is_mapped(self) -> bool:
+        """It has been, at least."""
+        return self._backing is not None
+
+    def empty(self) -> bool:
+        """ftruncate(2) to nothing, if it does not take long."""
+        began_ns = self._pace.begin(0) if self._pace is not None else 1
+        if not began_ns:
+            return False
+        try:
+            os.ftruncate(self.fd, 0)
+        except OSError:
+            return False
+        finally:
+            if self._pace is not None:
+                self._pace.end(began_ns)
+        return True
+
     def cut(self, size: int) -> None:
         """The file was truncated."""
         if self._backing is not None:
@@ -310,6 +329,17 @@ class HandleCache:
         else:
             self.bare -= 1
         handle.close(self._closed)
+
+    def take(self, handle: Handle, full: bool) -> int:
+        """Its descriptor, for another file, emptied if it is `full`; -1 if that takes long: it is
+        closed then."""
+        if full and not handle.empty():
+            self.close(handle)
+            return -1
+        self._idle.pop(handle, None)
+        self.hold(-1)
+        fd, handle.fd, handle.owner = handle.fd, -1, None
+        return fd
 
     def _closed(self) -> None:
         self.budget.closing -= 1

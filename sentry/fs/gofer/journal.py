@@ -23,13 +23,23 @@ from weakref import ref
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID, NOTAG
-from gofer.p9.extensions import Rdrainx, Tdrainx, Tlinkx, Tmakex, Trenamex, Tsetattrx, Tsparex
+from gofer.p9.extensions import (
+    Rdrainx,
+    Tdrainx,
+    Tlinkx,
+    Tmakex,
+    Trenamex,
+    Trevertx,
+    Tsetattrx,
+    Tsparex,
+)
 from gofer.p9.fields import ProtocolError
 from gofer.p9.journal import JournalFull, JournalWriter
+from gofer.p9.messages import Tclunk
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
 from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.session import Asked, expect
-from sentry.fs.gofer.spares import Spares
+from sentry.fs.gofer.spares import Spare, Spares
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
@@ -95,9 +105,9 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_copied", "_covered", "_dev", "_draining", "_entries", "_fid",
-        "_held", "_last", "_makes", "_memory", "_owners", "_room", "_session", "_timers", "_touched",
-        "_writer", "spares",
+        "_armed", "_behind", "_bound", "_copied", "_covered", "_dev", "_draining", "_entries",
+        "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_owners", "_room", "_session",
+        "_timers", "_touched", "_writer", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -130,6 +140,10 @@ class Journal:
         """Directories that have had other times told than those of the host."""
         self._makes: dict[int, ref[Inode]] = {}
         """What is to be made, by where the record begins."""
+        self._fresh: dict[Inode, Spare] = {}
+        """New files of which the Gofer cannot have heard, and what they were made of."""
+        self._bound: list[int] = []
+        """Fids of spares that are files by now: to be given back."""
         self._held: set[Inode] = set()
         """Of these what has a name: the number that was told is nowhere else."""
         session.recorder = self
@@ -252,6 +266,51 @@ class Journal:
     def let_go(self, inode: Inode) -> None:
         """It has no name any more."""
         self._held.discard(inode)
+        self.told(inode)
+
+    # --- spares that come back
+
+    def moment(self) -> int:
+        """What is recorded now the Gofer does not look at before the next message; -1: it may."""
+        session = self._session
+        if session.unanswered:
+            session.drain()
+        return -1 if session.unanswered else session.sent
+
+    def made_of(self, inode: Inode, spare: Spare, moment: int) -> None:
+        """What was recorded at this moment makes this of a spare."""
+        if moment == self._session.sent:
+            self._fresh[inode] = spare
+        else:
+            self._bound.append(spare.fid)
+
+    def told(self, inode: Inode) -> None:
+        """Something else is recorded of it."""
+        spare = self._fresh.pop(inode, None)
+        if spare is not None:
+            self._bound.append(spare.fid)
+
+    def reverts(self, inode: Inode) -> Spare | None:
+        """Record that it has never been anything but a spare, if the Gofer has not heard of it."""
+        spare = self._fresh.pop(inode, None)
+        if spare is None:
+            return None
+        if self.spares.wanted and self.record(Trevertx(spare.fid)):
+            return spare
+        self._bound.append(spare.fid)
+        return None
+
+    def comes_back(self, spare: Spare, fd: int) -> None:
+        """One that was reverted, with its descriptor, empty; -1: it cannot be used again."""
+        if fd >= 0:
+            self.spares.give_back(spare._replace(fd=fd))
+        else:
+            self._bound.append(spare.fid)
+
+    def tidy(self) -> None:
+        """Give back fids that spares had. Nobody waits for an answer."""
+        while self._bound and self.record(Tclunk(self._bound[-1])):
+            self._session.free_fid(self._bound.pop())
 
     def _due(self) -> None:
         self._armed = False
@@ -285,6 +344,8 @@ class Journal:
 
     def before(self, request: Message) -> None:
         """A message is about to be sent."""
+        for inode in list(self._fresh):
+            self.told(inode)
         if isinstance(request, Tsparex) or self._memory.closed:
             return
         self._settle_all()
@@ -299,6 +360,8 @@ class Journal:
             self._take(expect(asked.result(), Rdrainx))
         except Errno:
             return
+        if not self._others:
+            self.tidy()
         if not self.reached(self.position) and not self._armed:
             self._armed = True
             self._timers.call_at(self._timers.now_ns() + DELAY_NS, self._due)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, FileDescription
 
 
+EMPTIED_BYTES: Final = 1 << 16
+"""What goes at once."""
 SETTLED_NS: Final = 2_000_000_000
 """A change this long after another has another ctime, however coarsely the host keeps time."""
 
@@ -66,6 +68,27 @@ class GoferRegular(GoferInode):
         return bool((one is not None and one.users) or (other is not None and other.users))
 
     # --- handles
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody has it open or mapped, or waits for what becomes of it, and it is small: it may be
+        emptied for another file."""
+        handle = self.write_handle
+        if handle is None or handle.fd < 0 or handle.remote or handle.is_mapped:
+            return False
+        if self.read_handle is not None or self.open_count or self.watches is not None:
+            return False
+        known = self.known_attributes()
+        return known is not None and not handle.users and known.nlink == 1 and (
+            known.size <= EMPTIED_BYTES and known.blocks <= EMPTIED_BYTES // 512
+        )
+
+    def emptied(self) -> int:
+        """Its descriptor, for another file; -1: it cannot be emptied at once."""
+        handle = self.write_handle
+        assert handle is not None
+        self.write_handle = None
+        return self.fs.handles.take(handle, bool(self.attributes.size or self.attributes.blocks))
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         handle = self.acquire(flags & O_ACCMODE != O_RDONLY, caller)
@@ -227,6 +250,7 @@ class GoferRegular(GoferInode):
     def recorded(self, journal: Journal) -> None:
         """The journal's last record is about it."""
         self.pending = journal, journal.position
+        journal.told(self)
 
     def _shown(self, attributes: Attributes) -> Attributes:
         """What fstat(2) says, but for what is recorded and perhaps not done."""

@@ -73,6 +73,11 @@ class Spares:
         self._handles.hold(1)
         self._spares.append(spare)
 
+    @property
+    def wanted(self) -> bool:
+        """One that comes back is of use."""
+        return not (self._scarce or self.enough) and len(self._spares) < 2 * SPARES
+
     def scarce(self, is_so: bool) -> None:
         """Whether there is little room: then none are kept."""
         self._scarce = is_so

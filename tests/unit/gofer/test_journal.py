@@ -28,6 +28,7 @@ from gofer.p9.extensions import (
     Tmakex,
     Tremovexattrx,
     Trenamex,
+    Trevertx,
     Tsetattrx,
     Tsetxattrx,
     Tsparex,
@@ -378,3 +379,20 @@ def test_largest_value_fits(client: JournalClient, tree: Path) -> None:
     assert len(Tsetxattrx(0, b"n" * 255, b"user." + b"a" * 250, 0, b"v" * 65536).encode(1)) < (
         MAX_FRAME
     )
+
+
+def test_spare_that_is_reverted_is_used_again(client: JournalClient, tree: Path) -> None:
+    client.ask(Tsparex(0, 4), Rsparex)
+    os.close(client.take_fd())
+    client.leave(
+        owned(4, 0o600, 0, 0), Tlinkx(4, b"", 0, b"a"), Trevertx(4),
+        owned(4, 0o604, 0, 0), Tlinkx(4, b"", 0, b"b"), Tclunk(4),
+    )  # fmt: skip
+    assert failures(client) == []
+    assert not (tree / "a").exists()
+    assert os.stat(tree / "b").st_mode == stat.S_IFREG | 0o604
+
+
+def test_what_has_a_name_is_not_reverted(client: JournalClient) -> None:
+    client.leave(bind(0, 5, b"file"), Trevertx(5), Trevertx(9))
+    assert [number for _, number in failures(client)] == [errno.EINVAL, errno.EBADF]

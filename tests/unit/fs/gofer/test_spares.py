@@ -1,0 +1,181 @@
+"""Files that vanish before the host has them: what they were made of is used again, and nothing of
+them is left in it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+from tests.unit.fs.gofer.test_journal import NEW, make, names_after, set_times, times
+from tests.unit.gofer.harness import spawn
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    made = make_world(journal=1 << 20)
+    warm(made)
+    return made
+
+
+def warm(world: World) -> None:
+    """All spares are there."""
+    world.ok("close", world.open(b"warm", NEW))
+    make(world, b"first")
+    world.ok("sync")
+    world.listdir(b".")
+    world.session.names()
+
+
+def remove(world: World, name: bytes) -> None:
+    world.ok("unlinkat", AT_FDCWD, name, 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"contents"])
+def test_files_that_vanish_cost_no_message(world: World, host: Path, data: bytes) -> None:
+    for number in range(200):
+        make(world, b"a%d" % number, data)
+        remove(world, b"a%d" % number)
+    assert world.session.names() == []
+    make(world, b"last", b"short")
+    assert world.session.names() == []
+    world.ok("sync")
+    assert (host / "last").read_bytes() == b"short"
+    assert not list(host.glob("a*"))
+
+
+def test_next_file_has_nothing_of_the_last(world: World, host: Path) -> None:
+    fd = world.open(b"a", NEW, 0o600)
+    world.write(fd, b"x" * 5000)
+    number = world.fstat(fd).st_ino
+    world.ok("close", fd)
+    remove(world, b"a")
+    os.utime(host / "warm")
+    now = os.stat(host / "warm").st_mtime_ns
+    fd = world.open(b"a", NEW, 0o644)
+    assert world.fstat(fd).st_ino == number
+    assert (world.fstat(fd).st_size, world.fstat(fd).st_mode) == (0, 0o100644)
+    told = times(world, fd)
+    assert min(told) >= now
+    world.ok("sync")
+    assert times(world, fd) == told
+    seen = os.stat(host / "a")
+    assert (seen.st_ino, seen.st_mode, seen.st_size, seen.st_blocks) == (number, 0o100644, 0, 0)
+
+
+def use(world: World, how: str) -> int | None:
+    """Something else than removing it; a descriptor to read it."""
+    match how:
+        case "open":
+            return world.open(b"a")
+        case "path":
+            world.open(b"a", os.O_PATH)
+        case "watched":
+            queue = world.ok("inotify_init1", 0)
+            world.ok("inotify_add_watch", queue, b"a", 0x200)
+        case "linked":
+            world.ok("linkat", AT_FDCWD, b"a", AT_FDCWD, b"b", 0)
+        case "moved":
+            world.ok("renameat2", AT_FDCWD, b"a", AT_FDCWD, b"b", 0)
+            world.ok("renameat2", AT_FDCWD, b"b", AT_FDCWD, b"a", 0)
+        case "mode":
+            world.ok("chmod", b"a", 0o604)
+        case "times":
+            set_times(world, b"a", 2_000_000_000)
+        case "known":
+            world.ok("sync")
+    return None
+
+
+@pytest.mark.parametrize(
+    "how", ["open", "path", "watched", "linked", "moved", "mode", "times", "known"]
+)
+def test_file_that_was_used_is_not_used_again(world: World, host: Path, how: str) -> None:
+    make(world, b"a", b"contents")
+    number = world.stat(b"a").st_ino
+    fd = use(world, how)
+    remove(world, b"a")
+    make(world, b"next", b"other")
+    assert world.stat(b"next").st_ino != number
+    if how == "linked":
+        assert world.contents(b"b") == b"contents"
+    if fd is not None:
+        assert world.read(fd) == b"contents"
+    world.ok("sync")
+    assert (host / "next").read_bytes() == b"other"
+    assert not (host / "a").exists()
+
+
+def test_large_file_is_not_emptied_here(world: World, host: Path) -> None:
+    """That may take long."""
+    make(world, b"a", b"x" * (1 << 17))
+    number = world.stat(b"a").st_ino
+    remove(world, b"a")
+    make(world, b"b")
+    assert world.stat(b"b").st_ino != number
+
+
+def test_fids_of_spares_are_given_back(world: World, host: Path) -> None:
+    """Whatever became of them: the Gofer holds a descriptor for each."""
+    journal = world.fs.journal
+    assert journal is not None
+    for number in range(300):
+        make(world, b"n%d" % number)
+        if number % 3 == 0:
+            remove(world, b"n%d" % number)
+    world.ok("sync")
+    make(world, b"last")
+    assert len(journal._bound) <= 1
+    assert world.session._next_fid < 200
+
+
+def history(world: World) -> Iterator[None]:
+    """Each operation has been acknowledged when the next is asked for."""
+    for number in itertools.count():
+        make(world, b"t%d" % number, b"temporary" * 3)
+        remove(world, b"t%d" % number)
+        make(world, b"n%d" % number, b"%d" % number)
+        yield
+        world.ok("renameat2", AT_FDCWD, b"n%d" % number, AT_FDCWD, b"m%d" % number, 0)
+        yield
+        world.ok("linkat", AT_FDCWD, b"m%d" % number, AT_FDCWD, b"l%d" % number, 0)
+        yield
+        remove(world, b"m%d" % number)
+        yield
+
+
+@pytest.mark.parametrize("acknowledged", [1, 2, 3, 10, 99, 400])
+def test_sandbox_that_is_killed_leaves_whole_files(
+    acknowledged: int, make_world: MakeWorld, host: Path
+) -> None:
+    heard, tells = os.pipe()
+
+    def live() -> None:
+        made = make_world(journal=1 << 14)
+        warm(made)
+        for _ in history(made):
+            os.write(tells, b"x")
+
+    pid = spawn(live)
+    os.close(tells)
+    for _ in range(acknowledged):
+        os.read(heard, 1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    while data := os.read(heard, 4096):  # until the Gofer, which inherited the pipe, has ended
+        acknowledged += len(data)
+    os.close(heard)
+    names = {name for name in os.listdir(host) if name[1:].isdecimal()}
+    temporary = {name for name in names if name[0] == "t"}
+    assert names - temporary in (names_after(acknowledged), names_after(acknowledged + 1))
+    assert temporary in (set(), {f"t{acknowledged // 4}"}, {f"t{acknowledged // 4 + 1}"})
+    for name in names - temporary:
+        if name[0] != "n":  # its write has not been acknowledged
+            assert (host / name).read_bytes() == name[1:].encode()
