@@ -73,7 +73,7 @@ class Export(msgspec.Struct, frozen=True):
     is_shared: bool = False
     """Of a root: others change it, too."""
     lock_fd: int = -1
-    """Of a root that is written behind: the Gofer holds it, and with it the lock (`overlap`)."""
+    """Of a root that is written behind: the Gofer holds it, and with it its locks (`claims`)."""
 
     @property
     def is_service(self) -> bool:

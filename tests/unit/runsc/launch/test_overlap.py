@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runsc.launch.overlap import claimed, overlapping
+from runsc.launch import claims as claims_of
+from runsc.launch.overlap import claimed, counts_owners, overlapping
 from runsc.oci.convert import Container, Export
 from sentry.config import ProcessConfig, RootConfig
+from tests.contract.filesystems.layers import layered, mounted
 
 
 @pytest.fixture
@@ -54,8 +56,9 @@ def test_same_directories_by_another_mount_overlap(root: Path, source: str) -> N
 
 
 @pytest.fixture
-def claims(root: Path) -> Iterator[list[Container]]:
-    """What was claimed; the locks end with the test."""
+def claims(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Container]]:
+    """What was claimed, with a file of locks of its own; the locks end with the test."""
+    monkeypatch.setattr(claims_of, "default_root", lambda: str(root.parent / "state"))
     with ExitStack() as ends:
         made: list[Container] = []
         ends.callback(lambda: [os.close(each.exports[0].lock_fd) for each in made])
@@ -63,15 +66,19 @@ def claims(root: Path) -> Iterator[list[Container]]:
 
 
 def claim(root: Path, claims: list[Container], *others: str) -> tuple[Container, list[str]]:
+    made, told = make(root, *(Export(path, True) for path in others))
+    claims.append(made)
+    return made, told
+
+
+def make(root: Path, *others: Export) -> tuple[Container, list[str]]:
     told: list[str] = []
-    exports = (Export(str(root), True), *(Export(path, True) for path in others))
+    exports = (Export(str(root), True), *others)
     wanted = Container(
         ProcessConfig((b"/bin/true",)), RootConfig(overlay="none"), (), (), "", "", (), (), (),
         exports,
     )  # fmt: skip
-    made = claimed(wanted, told.append)
-    claims.append(made)
-    return made, told
+    return claimed(wanted, told.append), told
 
 
 def test_first_one_has_it_and_the_second_shares_it(root: Path, claims: list[Container]) -> None:
@@ -93,3 +100,79 @@ def test_with_a_part_of_it_mounted_it_is_shared(root: Path, claims: list[Contain
     assert made.root.is_shared
     assert "overlaps" in told[0]
     assert claim(root, claims)[0].root.is_shared
+
+
+@pytest.mark.parametrize("mount", ["root", "root/sub", "root/file", "."])
+def test_what_another_sandbox_has_mounted_is_shared(
+    root: Path, claims: list[Container], mount: str
+) -> None:
+    """A folder, above or below, and a file."""
+    path = str(root.parent / mount)
+    assert claim(root.parent / "other", claims, path)[0].root.is_shared is (mount == ".")
+    made, told = claim(root, claims)
+    assert made.root.is_shared
+    assert "another sandbox has a part of it" in told[0]
+
+
+@pytest.mark.parametrize("mount", ["root", "root/sub", "."])
+def test_mount_that_shows_the_root_of_another_sandbox_is_told(
+    root: Path, claims: list[Container], mount: str
+) -> None:
+    assert claim(root, claims)[0].root.written_behind
+    _, told = claim(root.parent / "other", claims, str(root.parent / mount))
+    assert any("overlaps with the root of another sandbox" in line for line in told)
+
+
+def test_what_lies_beside_others_is_alone(root: Path, claims: list[Container]) -> None:
+    (root.parent / "third").mkdir()
+    assert claim(root, claims)[0].root.written_behind
+    made, told = claim(root.parent / "other", claims, str(root.parent / "third"))
+    assert (made.root.written_behind, told) == (True, [])
+
+
+def test_root_inside_the_root_of_another_sandbox_is_shared(
+    root: Path, claims: list[Container]
+) -> None:
+    assert claim(root, claims)[0].root.written_behind
+    assert claim(root / "sub", claims)[0].root.is_shared
+    while claims:
+        os.close(claims.pop().exports[0].lock_fd)
+    assert claim(root / "sub", claims)[0].root.written_behind
+    assert claim(root, claims)[0].root.is_shared
+
+
+def test_mount_that_is_read_only_hinders_nobody(root: Path, claims: list[Container]) -> None:
+    claims.append(make(root.parent / "other", Export(str(root), False))[0])
+    assert claim(root, claims)[0].root.written_behind
+
+
+def test_where_nobody_can_tell_it_is_shared(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_of, "default_root", lambda: str(root / "none" / "state"))
+    made, told = make(root)
+    assert made.root.is_shared
+    assert "nobody can tell" in told[0]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("options", ["", "usrquota", "grpquota"])
+def test_where_owners_have_quotas_nothing_is_written_behind(
+    root: Path, claims: list[Container], options: str
+) -> None:
+    """Nor on layers above; the root is nobody else's for that."""
+    place, image = root.parent / "other", root.parent / "image"
+    with image.open("wb") as made:
+        made.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    with ExitStack() as ends:
+        wanted = ",".join(filter(None, ("loop", options)))
+        mounted(ends, place, "-o", wanted, str(image))
+        (place / "root").mkdir()
+        layers = layered(root.parent / "layers", [root], place / "upper", ends)
+        for path in (place / "root", layers):
+            assert counts_owners(str(path)) is bool(options)
+            container, told = claim(path, claims)
+            assert container.root.written_behind is not bool(options)
+            assert not container.root.is_shared
+            assert bool(told) is bool(options)
