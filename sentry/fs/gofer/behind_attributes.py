@@ -34,9 +34,11 @@ _TIMES_MAX = (1 << 31) * 1_000_000_000
 
 
 def setattr_behind(inode: Inode, changes: Changes) -> bool:
-    """Whether it is recorded. Not with set-id bits, which the host may drop, and which a write
-    before the record is done would not; nor times where somebody may store into a mapping: what is
-    written later has the later time, so it waits for the record."""
+    """Whether it is recorded, or need not be: a new file is as it is wanted already.
+
+    Not with set-id bits, which the host may drop, and which a write before the record is done would
+    not; nor times where somebody may store into a mapping: what is written later has the later
+    time, so it waits for the record."""
     fs = inode.fs
     journal = fs.journal
     if journal is None or changes.size is not None or not fs.is_own_device(inode):
@@ -66,17 +68,18 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     fid, name = inode.reach()
     owner = NOID if changes.uid is None else uid, NOID if changes.gid is None else gid
     asked = Tsetattrx(fid, name, valid, mode & 0o7777, *owner, 0, atime_ns, mtime_ns)
+    told = known._replace(
+        mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns, ctime_ns=fs.now_ns()
+    )
+    if told._replace(ctime_ns=known.ctime_ns) == known and journal.is_new(inode):
+        inode.take(told)
+        return True
     if not valid or not journal.open or not journal.record(asked, copied=layers.copied(inode)):
         return False
     journal.about(inode)
     inode.drop_file_caps()
     inode.changed()
-    inode.take(
-        known._replace(
-            mode=mode, uid=uid, gid=gid,
-            atime_ns=atime_ns, mtime_ns=mtime_ns, ctime_ns=fs.now_ns(),
-        )
-    )  # fmt: skip
+    inode.take(told)
     inode.recorded(journal)
     if times:
         inode.times_recorded(journal)

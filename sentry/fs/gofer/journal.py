@@ -106,8 +106,8 @@ class Journal:
 
     __slots__ = (
         "_armed", "_behind", "_bound", "_copied", "_covered", "_dev", "_draining", "_entries",
-        "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_owners", "_room", "_session",
-        "_timers", "_touched", "_writer", "spares",
+        "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_new", "_owners", "_room",
+        "_session", "_timers", "_touched", "_writer", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -142,6 +142,8 @@ class Journal:
         """What is to be made, by where the record begins."""
         self._fresh: dict[Inode, Spare] = {}
         """New files of which the Gofer cannot have heard, and what they were made of."""
+        self._new: set[Inode] = set()
+        """New files of which nobody has asked the Gofer anything yet."""
         self._bound: list[int] = []
         """Fids of spares that are files by now: to be given back."""
         self._held: set[Inode] = set()
@@ -266,6 +268,7 @@ class Journal:
     def let_go(self, inode: Inode) -> None:
         """It has no name any more."""
         self._held.discard(inode)
+        self._new.discard(inode)
         self.told(inode)
 
     # --- spares that come back
@@ -279,10 +282,15 @@ class Journal:
 
     def made_of(self, inode: Inode, spare: Spare, moment: int) -> None:
         """What was recorded at this moment makes this of a spare."""
+        self._new.add(inode)
         if moment == self._session.sent:
             self._fresh[inode] = spare
         else:
             self._bound.append(spare.fid)
+
+    def is_new(self, inode: Any) -> bool:
+        """It is what was recorded of it: nobody has asked the Gofer for a change since."""
+        return inode in self._new
 
     def told(self, inode: Inode) -> None:
         """Something else is recorded of it."""
@@ -348,6 +356,7 @@ class Journal:
             self.told(inode)
         if isinstance(request, Tsparex) or self._memory.closed:
             return
+        self._new.clear()
         self._settle_all()
         if isinstance(request, Tdrainx):
             self._covered = self.position

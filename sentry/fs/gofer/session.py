@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from time import monotonic_ns
 from typing import Any, Protocol, TypeVar
@@ -183,6 +183,19 @@ class Session:
 
     def send(self, request: Message) -> Pending:
         """Have a request sent; the reply is for whoever waits for it, or nobody. Raises: EIO."""
+        pending = self.put_in_line(request)
+        self._push()
+        return pending
+
+    def send_together(self, requests: Iterable[Message]) -> list[Pending]:
+        """The same for several: the server wakes up once. Raises: EIO."""
+        found = [self.put_in_line(request) for request in requests]
+        self._left = self._left or b"".join(iter(self._requests.next, b""))
+        self._push()
+        return found
+
+    def put_in_line(self, request: Message) -> Pending:
+        """It is sent with the next that is sent. Raises: EIO."""
         while self._clunks and not self._receiving:
             self.clunk(self._clunks.pop())
         if len(self._requests) >= _DRAIN_AT:
@@ -191,7 +204,6 @@ class Session:
             self.recorder.before(request)
         pending = self._requests.submit(request)
         self.sent += 1
-        self._push()
         return pending
 
     def _push(self) -> None:

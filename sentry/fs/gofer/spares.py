@@ -85,15 +85,18 @@ class Spares:
             self._let_go()
 
     def _ask(self) -> None:
-        session = self._session
+        session, fids = self._session, list[int]()
         while len(self._spares) + self.asked < SPARES and self._handles.room():
-            fid = session.new_fid()
-            try:
-                asked = session.send(Tsparex(self._fid, fid))
-            except EIO:
-                return
+            fids.append(session.new_fid())
             self.asked += 1
             self._handles.hold(1)
+        try:
+            found = session.send_together(Tsparex(self._fid, fid) for fid in fids)
+        except EIO:
+            self.asked -= len(fids)
+            self._handles.hold(-len(fids))
+            return
+        for asked, fid in zip(found, fids, strict=True):
             came = partial(self._came, asked, fid)
             if asked.done:
                 came()

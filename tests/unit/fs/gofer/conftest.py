@@ -32,9 +32,9 @@ class CountingSession(Session):
         super().__init__(*arguments)
         self.asked: list[Message] = []
 
-    def send(self, request: Message) -> Pending:
+    def put_in_line(self, request: Message) -> Pending:
         self.asked.append(request)
-        return super().send(request)
+        return super().put_in_line(request)
 
     def names(self) -> list[str]:
         """The types of the requests since the last question."""

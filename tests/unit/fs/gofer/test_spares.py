@@ -179,3 +179,37 @@ def test_sandbox_that_is_killed_leaves_whole_files(
     for name in names - temporary:
         if name[0] != "n":  # its write has not been acknowledged
             assert (host / name).read_bytes() == name[1:].encode()
+
+
+def test_new_file_that_is_as_it_is_wanted_costs_no_record(world: World, host: Path) -> None:
+    """As tar gives it the mode and owner that it has."""
+    journal = world.fs.journal
+    assert journal is not None
+    fd = world.open(b"a", NEW, 0o640)
+    world.write(fd, b"contents")
+    before, told = journal.position, times(world, fd)
+    world.ok("fchown", fd, 0, 0)
+    world.ok("fchmod", fd, 0o640)
+    assert journal.position == before
+    world.ok("fchmod", fd, 0o600)
+    assert journal.position > before
+    world.ok("sync")
+    before = journal.position
+    world.ok("fchmod", fd, 0o600)  # the host's ctime would tell
+    assert journal.position > before
+    world.ok("sync")
+    assert os.stat(host / "a").st_mode == 0o100600
+    assert times(world, fd) == told
+
+
+def test_spares_are_asked_for_many_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    push = world.session._push
+    monkeypatch.setattr(world.session, "_push", lambda: (sent.append(1), push())[1])
+    for number in range(40):
+        make(world, b"n%d" % number)
+    asked = world.session.names()
+    assert asked.count("Tsparex") >= 30
+    assert len(sent) <= len(asked) - asked.count("Tsparex") + 4
