@@ -52,6 +52,7 @@ int gofer_chmod(int fd, uint32_t mode);
 int gofer_utimens(int fd, int64_t atime_ns, int64_t mtime_ns, int which);
 int gofer_renameat2(int olddir, const char *old, int newdir, const char *name, uint32_t flags);
 int gofer_link(int fd, int newdir, const char *newname);
+int gofer_name(int fd, int dir, const char *name, uint32_t mode, uint32_t uid, uint32_t gid, int64_t time_ns);
 int64_t gofer_inherited(int fd);
 int gofer_syncfs(int fd);
 int gofer_notify(void);

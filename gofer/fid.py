@@ -34,7 +34,7 @@ class XattrState:
 class Fid:
     """A reference to a node; open or not."""
 
-    __slots__ = ("file", "node", "refused", "socket", "uid", "xattr")
+    __slots__ = ("file", "node", "socket", "uid", "xattr")
 
     def __init__(self, node: Node, uid: int) -> None:
         self.node = node
@@ -44,8 +44,6 @@ class Fid:
         self.xattr: XattrState | None = None
         self.socket = -1
         """One that is bound to its name."""
-        self.refused = 0
-        """The errno, if a journal could not give it its attributes."""
 
 
 class FidBudget:

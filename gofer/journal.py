@@ -28,6 +28,7 @@ from gofer.p9.extensions import (
     Rwalkx,
     Tlinkx,
     Tmakex,
+    Tnamex,
     Tremovexattrx,
     Trenamex,
     Trevertx,
@@ -47,9 +48,8 @@ _FAILURE: Final = struct.Struct("<QI")
 _MADE: Final = struct.Struct("<QQQ")
 _KINDS: Final = (
     Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk, Twalkx,
-    Trevertx,
+    Tnamex, Trevertx,
 )  # fmt: skip
-_BY_FID: Final = (Tlinkx, Tsetattrx, Tsetxattrx)
 
 
 class Session(Protocol):
@@ -137,20 +137,13 @@ class Journal:
                 self._failed(session, position, number, request)
 
     def _do(self, session: Session, position: int, request: Message) -> int:
-        """0, or the errno. A file whose owner or mode was refused gets no name by its fid."""
-        fid = None
-        if isinstance(request, _BY_FID) and not request.name and request.fid in session.fids:
-            fid = session.fids.get(request.fid)
-            if fid.refused and isinstance(request, Tlinkx):
-                return fid.refused
+        """0, or the errno."""
         reply = session.perform(request)
         if isinstance(reply, Rmakex) and len(self._made) < self.capacity // _MADE.size:
             self._made.append(_MADE.pack(position, *identity_of(reply.block)))
         number = reply.ecode if isinstance(reply, Rlerror) else 0
         if isinstance(reply, Rwalkx):
             number = reply.error
-        if fid is not None and not fid.refused and not isinstance(request, Tlinkx):
-            fid.refused = number
         return number
 
     def _failed(self, session: Session, position: int, number: int, request: Message) -> None:

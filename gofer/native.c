@@ -235,6 +235,11 @@ static struct timespec timespec_of(int64_t ns)
     return t;
 }
 
+static int before(const struct statx_timestamp *a, const struct timespec *b)
+{
+    return a->tv_sec < b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec < b->tv_nsec);
+}
+
 /* which: bit 0 atime, bit 1 mtime is changed; bit 2, 3: to the value given, else to now. */
 int gofer_utimens(int fd, int64_t atime_ns, int64_t mtime_ns, int which)
 {
@@ -254,6 +259,25 @@ int gofer_renameat2(int olddir, const char *old, int newdir, const char *name, u
 int gofer_link(int fd, int newdir, const char *newname)
 {
     return result(linkat(fd, "", newdir, newname, AT_EMPTY_PATH));
+}
+
+/* A file without a name gets all that it has at once; -1 for an id: as it is. */
+int gofer_name(int fd, int dir, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
+               int64_t time_ns)
+{
+    struct statx x;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &x) < 0)
+        return -errno;
+    int rc = 0;
+    if ((uid != (uint32_t)-1 && uid != x.stx_uid) || (gid != (uint32_t)-1 && gid != x.stx_gid))
+        rc = gofer_chown(fd, uid, gid);
+    if (!rc && (x.stx_mode & 07777) != mode)
+        rc = gofer_chmod(fd, mode);
+    const struct timespec t = timespec_of(time_ns);
+    int which = (before(&x.stx_atime, &t) ? 5 : 0) | (before(&x.stx_mtime, &t) ? 10 : 0);
+    if (!rc && which)
+        rc = gofer_utimens(fd, time_ns, time_ns, which);
+    return rc ? rc : gofer_link(fd, dir, name);
 }
 
 /* What is made in a directory gets of it: the number of its project (0: of none), or -1 where it has

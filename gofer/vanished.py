@@ -1,8 +1,8 @@
 """What a journal has made and removed again by the time that it is carried out: it is never made.
 
 Names are compared, whatever the directory: fids of one directory may be several, and a name that
-is used twice in one batch is the exception. What is taken back by the fid that it was done by
-(Trevertx) is left out in any case: the fid is used again.
+is used twice in one batch is the exception. What is taken back by the fid (Trevertx) is left
+out in any case: the fid is used again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import AT_REMOVEDIR
-from gofer.p9.extensions import Tlinkx, Tmakex, Trevertx, Tsetattrx, Twalkx
+from gofer.p9.extensions import Tlinkx, Tmakex, Tnamex, Trevertx, Twalkx
 from gofer.p9.messages import Tclunk, Tunlinkat
 
 Batch = Sequence[tuple[int, Message]]
@@ -25,6 +25,8 @@ def without_vanished(batch: Batch) -> Batch:
     made: dict[bytes, tuple[int, int, int]] = {}
     """Name → the fid of its directory, where it is made, and the flags that its removal has."""
     gone = _reverted(batch)
+    unused: dict[int, Tclunk] = {}
+    """In place of a Tnamex: what is never named is given back all the same."""
     for at, (_, request) in enumerate(batch):
         if at in gone:
             continue
@@ -32,10 +34,13 @@ def without_vanished(batch: Batch) -> Batch:
             begun = made.pop(request.name, None)
             if begun is not None and (begun[0], begun[2]) == (request.dirfd, request.flags):
                 gone.update((begun[1], at))
+                beginning = batch[begun[1]][1]
+                if isinstance(beginning, Tnamex):
+                    unused[begun[1]] = Tclunk(beginning.fid)
             continue
         for name in _mentioned(request):
             made.pop(name, None)
-        if isinstance(request, Tlinkx):
+        if isinstance(request, Tlinkx | Tnamex):
             made[request.newname] = request.newdirfid, at, 0
         elif isinstance(request, Tmakex):
             is_directory = stat.S_ISDIR(request.mode)
@@ -44,22 +49,25 @@ def without_vanished(batch: Batch) -> Batch:
             other = request.fid if isinstance(request, Tclunk) else request.newfid
             for name in [name for name, (fid, *_) in made.items() if fid == other]:
                 del made[name]
-    return [each for at, each in enumerate(batch) if at not in gone] if gone else batch
+    if not gone:
+        return batch
+    return [
+        (each[0], unused[at]) if at in unused else each
+        for at, each in enumerate(batch) if at in unused or at not in gone
+    ]  # fmt: skip
 
 
 def _reverted(batch: Batch) -> set[int]:
-    """What was done by a fid before a Trevertx of it."""
+    """Each Trevertx, and the Tnamex that it is about."""
     gone: set[int] = set()
-    if not any(isinstance(request, Trevertx) for _, request in batch):
-        return gone
-    done: dict[int, list[int]] = {}
+    named: dict[int, int] = {}
     for at, (_, request) in enumerate(batch):
-        if isinstance(request, Tlinkx | Tsetattrx) and not request.name:
-            done.setdefault(request.fid, []).append(at)
+        if isinstance(request, Tnamex):
+            named[request.fid] = at
         elif isinstance(request, Trevertx):
-            gone.update(done.pop(request.fid, ()))
-        elif isinstance(request, Tclunk | Twalkx):
-            done.pop(request.fid if isinstance(request, Tclunk) else request.newfid, None)
+            gone.add(at)
+            if request.fid in named:
+                gone.add(named.pop(request.fid))
     return gone
 
 

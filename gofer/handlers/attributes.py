@@ -91,10 +91,6 @@ def _apply(
     if valid & c.SETATTR_SIZE:
         _truncate(conn, node, fid, msg.size)
     which = 0
-    if valid & c.SETATTR_BORN:
-        found = Attributes.unpack(conn.table.attributes(node))
-        which |= 0b0101 if found.atime_ns < times_ns[0] else 0
-        which |= 0b1010 if found.mtime_ns < times_ns[1] else 0
     if valid & c.SETATTR_ATIME:
         which |= 1 | (4 if valid & c.SETATTR_ATIME_SET else 0)
     if valid & c.SETATTR_MTIME:

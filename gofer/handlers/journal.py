@@ -9,18 +9,18 @@ import os
 from gofer._native import lib
 from gofer.connection import Connection
 from gofer.files import open_node, require_writable
-from gofer.native import check, error, stat_block, statfs
+from gofer.native import check, check_name, error, stat_block, statfs
 from gofer.node import Node
 from gofer.p9.extensions import (
     Rdrainx,
     Rinheritx,
     Rjournalx,
-    Rrevertx,
+    Rnamex,
     Rsparex,
     Tdrainx,
     Tinheritx,
     Tjournalx,
-    Trevertx,
+    Tnamex,
     Tsparex,
 )
 from gofer.p9.room import room_for
@@ -74,14 +74,24 @@ def spare(conn: Connection, msg: Tsparex) -> Donation:
     return Donation(Rsparex(block, _room(at)), donated)
 
 
-@handles(Trevertx)
-def revert(conn: Connection, msg: Trevertx) -> Rrevertx:
-    """What came before was left out (gofer.vanished): only what was refused is remembered."""
-    fid = conn.fids.get(msg.fid)
-    if fid.node.linked or fid.node.name:
+@handles(Tnamex)
+def name(conn: Connection, msg: Tnamex) -> Rnamex:
+    node = conn.fids.get(msg.fid).node
+    if node.linked or node.name:
         raise error(errno.EINVAL)
-    fid.refused = 0
-    return Rrevertx()
+    try:
+        check_name(msg.newname)
+        directory = conn.fids.get(msg.newdirfid).node
+        require_writable(directory)
+        if node.attachment is not directory.attachment:
+            raise error(errno.EXDEV)
+        fd, at = conn.table.fd(node), conn.table.fd(directory)
+        mode = msg.mode & 0o7777
+        check(lib.gofer_name(fd, at, msg.newname, mode, msg.uid, msg.gid, msg.time_ns))
+    finally:
+        conn.shared.locks.release_fid(node.identity, conn.number, msg.fid)
+        conn.fids.remove(msg.fid)
+    return Rnamex()
 
 
 @handles(Tinheritx)

@@ -48,8 +48,6 @@ SETATTR_MTIME = 0x020
 SETATTR_CTIME = 0x040
 SETATTR_ATIME_SET = 0x080
 SETATTR_MTIME_SET = 0x100
-SETATTR_BORN = 0x200
-"""Ours: both times become these, where they are older: the file was in use since."""
 
 AT_REMOVEDIR = 0x200
 

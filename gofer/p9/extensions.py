@@ -127,10 +127,7 @@ class Rdupx(Message):
 
 @message(212)
 class Tsetattrx(Message):
-    """Tsetattr on a fid or a child, times in nanoseconds, with the new attributes in the reply.
-
-    SETATTR_BORN in `valid`: both times become these, where they are older.
-    """
+    """Tsetattr on a fid or a child, times in nanoseconds, with the new attributes in the reply."""
 
     fid: U32
     name: Str
@@ -323,8 +320,8 @@ class Rdrainx(Message):
 class Tsparex(Message):
     """A new regular file without a name (O_TMPFILE) on the file system of the directory `fid`.
 
-    `newfid` is bound to it, and its descriptor, to read and write, comes with the reply. Tlinkx of
-    the fid gives it its name, once. EOPNOTSUPP: the host has none, or could not name it later.
+    `newfid` is bound to it, and its descriptor, to read and write, comes with the reply. Tnamex of
+    the fid gives it its name. EOPNOTSUPP: the host has none, or could not name it later.
     """
 
     fid: U32
@@ -404,13 +401,28 @@ class Rinheritx(Message):
 
 
 @message(246)
-class Trevertx(Message):
-    """The file of `fid`, one of Tsparex, is again as that made it: what records have done to it by
-    this fid, its name too, is not done. For a journal, where none of them has been carried out."""
+class Tnamex(Message):
+    """Give the file of `fid`, one of Tsparex, an owner, a mode and a name in the directory
+    `newdirfid`, and those of its times that are older than `time_ns` that one. All of it or no
+    name. The fid is clunked, whether or not that works, but EINVAL: it is none of Tsparex."""
 
     fid: U32
+    newdirfid: U32
+    newname: Str
+    mode: U32
+    uid: U32
+    gid: U32
+    time_ns: I64
 
 
 @message(247)
-class Rrevertx(Message):
+class Rnamex(Message):
     pass
+
+
+@message(248)
+class Trevertx(Message):
+    """A Tnamex of this fid that was recorded before, and has not been carried out, is not to be. In
+    a journal alone."""
+
+    fid: U32

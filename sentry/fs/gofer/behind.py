@@ -12,10 +12,9 @@ from __future__ import annotations
 from stat import S_IFREG
 from typing import TYPE_CHECKING, Final
 
-from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOOPEN
-from gofer.p9.extensions import Tlinkx, Trenamex, Tsetattrx, Twalkx
+from gofer.p9.extensions import Tlinkx, Tnamex, Trenamex, Twalkx
 from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import RENAME_EXCHANGE
 from sentry.errors import EIO
@@ -30,10 +29,8 @@ if TYPE_CHECKING:
     from gofer.p9.codec import Message
     from sentry.fs.gofer.directory import GoferDirectory
     from sentry.fs.gofer.journal import Journal
+    from sentry.fs.gofer.spares import Spare
     from sentry.vfs.interface import Inode, Owner
-
-_OWNED = c.SETATTR_MODE | c.SETATTR_UID | c.SETATTR_GID | c.SETATTR_BORN
-
 
 LINKS_MAX: Final = 30_000
 """Names or directories beyond which one asks: EMLINK begins at 32,000 (f2fs)."""
@@ -72,10 +69,9 @@ def create(
         journal.spares.give_back(spare)
         return None
     now = directory.fs.now_ns()
-    owned = Tsetattrx(spare.fid, b"", _OWNED, mode, owner.uid, owner.gid, 0, now, now)
-    journal.tidy()
-    named, moment = Tlinkx(spare.fid, b"", fid, name), journal.moment()
-    if not journal.record(owned, named, copied=copied(directory)):
+    named = Tnamex(spare.fid, fid, name, mode, owner.uid, owner.gid, now)
+    moment = journal.moment()
+    if not journal.record(named, copied=copied(directory)):
         journal.spares.give_back(spare)
         return None
     made = WireAttributes.unpack(spare.block)
@@ -119,17 +115,26 @@ def _remove(
     fid = directory.directory_fid()
     if not journal.open:
         return False
-    if isinstance(child, GoferRegular) and child.is_idle and (spare := journal.reverts(child)):
-        journal.comes_back(spare, child.emptied())
-    else:
-        request = Tunlinkat(fid, name, flags)
-        if not _lose(journal, (fid, name, child), request, copied(directory)):
-            return False
     told = Told(journal, directory, child)
+    spare = _reverted(journal, child)
+    if spare is None:
+        request = Tunlinkat(fid, name, flags)
+        if not _lose(told, (fid, name, child), request, copied(directory)):
+            return False
     directory.removed(name)
     child.lost_name()
     told.stays({directory: -child.is_dir})
     return True
+
+
+def _reverted(journal: Journal, child: GoferInode) -> Spare | None:
+    """What a file was made of that vanishes before the Gofer has heard of it."""
+    if not isinstance(child, GoferRegular) or not (journal.is_fresh(child) and child.is_idle):
+        return None
+    spare = journal.reverts(child)
+    if spare is not None:
+        journal.comes_back(spare, child.emptied())
+    return spare
 
 
 def rename(
@@ -161,9 +166,9 @@ def rename(
     request = Trenamex(fid, name, to, new_name, flags)
     room = copied(directory, new_dir, child, other if exchanged else None)
     lost = to, new_name, None if exchanged else other
-    if not _lose(journal, lost, request, room):
-        return False
     told = Told(journal, directory, new_dir, child, other)
+    if not _lose(told, lost, request, room):
+        return False
     directory.renamed(names, new_dir, inodes, flags)
     more, less = int(child.is_dir), int(other is not None and other.is_dir)
     links = {directory: 0, new_dir: 0}
@@ -195,14 +200,15 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
 
 
 def _lose(
-    journal: Journal, what: tuple[int, bytes, GoferInode | None], request: Message, room: int
+    told: Told, what: tuple[int, bytes, GoferInode | None], request: Message, room: int
 ) -> bool:
     """Record what takes a name from a file, which keeps a fid if it is open. Of a directory nobody
     knows who is in it."""
     fid, name, child = what
+    journal = told.journal
     if child is None:
         return journal.record(request, copied=room)
-    if not child.is_dir and child.known_attributes() is None:  # is it its last one?
+    if not child.is_dir and not told.knows(child):  # is it its last one?
         return False
     if child.fid >= 0 or not (child.is_dir or (isinstance(child, GoferRegular) and child.in_use)):
         done = journal.record(request, copied=room)

@@ -28,6 +28,7 @@ from gofer.p9.extensions import (
     Tdrainx,
     Tlinkx,
     Tmakex,
+    Tnamex,
     Trenamex,
     Trevertx,
     Tsetattrx,
@@ -35,7 +36,6 @@ from gofer.p9.extensions import (
 )
 from gofer.p9.fields import ProtocolError
 from gofer.p9.journal import JournalFull, JournalWriter
-from gofer.p9.messages import Tclunk
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
 from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.session import Asked, expect
@@ -57,7 +57,7 @@ SCARCE: Final = 256
 """Room for fewer changes: files in advance would take what programs need."""
 LARGEST: Final = 1 << 24
 _FAILURE: Final = struct.Struct("<QI")
-_GROWING: Final = (Tlinkx, Tmakex, Trenamex)
+_GROWING: Final = (Tlinkx, Tmakex, Tnamex, Trenamex)
 """What takes room."""
 _LEAST: Final = 32
 """Bytes of a record of those at least."""
@@ -105,7 +105,7 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_bound", "_copied", "_covered", "_dev", "_draining", "_entries",
+        "_armed", "_behind", "_copied", "_covered", "_dev", "_draining", "_entries",
         "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_new", "_owners", "_room",
         "_session", "_timers", "_touched", "_writer", "spares",
     )  # fmt: skip
@@ -144,8 +144,6 @@ class Journal:
         """New files of which the Gofer cannot have heard, and what they were made of."""
         self._new: set[Inode] = set()
         """New files of which nobody has asked the Gofer anything yet."""
-        self._bound: list[int] = []
-        """Fids of spares that are files by now: to be given back."""
         self._held: set[Inode] = set()
         """Of these what has a name: the number that was told is nowhere else."""
         session.recorder = self
@@ -286,17 +284,21 @@ class Journal:
         if moment == self._session.sent:
             self._fresh[inode] = spare
         else:
-            self._bound.append(spare.fid)
+            self._session.free_fid(spare.fid)
 
     def is_new(self, inode: Any) -> bool:
         """It is what was recorded of it: nobody has asked the Gofer for a change since."""
         return inode in self._new
 
+    def is_fresh(self, inode: Any) -> bool:
+        """The Gofer cannot have heard of it."""
+        return inode in self._fresh
+
     def told(self, inode: Inode) -> None:
         """Something else is recorded of it."""
         spare = self._fresh.pop(inode, None)
         if spare is not None:
-            self._bound.append(spare.fid)
+            self._session.free_fid(spare.fid)
 
     def reverts(self, inode: Inode) -> Spare | None:
         """Record that it has never been anything but a spare, if the Gofer has not heard of it."""
@@ -305,7 +307,7 @@ class Journal:
             return None
         if self.spares.wanted and self.record(Trevertx(spare.fid)):
             return spare
-        self._bound.append(spare.fid)
+        self._session.free_fid(spare.fid)
         return None
 
     def comes_back(self, spare: Spare, fd: int) -> None:
@@ -313,12 +315,7 @@ class Journal:
         if fd >= 0:
             self.spares.give_back(spare._replace(fd=fd))
         else:
-            self._bound.append(spare.fid)
-
-    def tidy(self) -> None:
-        """Give back fids that spares had. Nobody waits for an answer."""
-        while self._bound and self.record(Tclunk(self._bound[-1])):
-            self._session.free_fid(self._bound.pop())
+            self._session.clunk(spare.fid)
 
     def _due(self) -> None:
         self._armed = False
@@ -369,8 +366,6 @@ class Journal:
             self._take(expect(asked.result(), Rdrainx))
         except Errno:
             return
-        if not self._others:
-            self.tidy()
         if not self.reached(self.position) and not self._armed:
             self._armed = True
             self._timers.call_at(self._timers.now_ns() + DELAY_NS, self._due)

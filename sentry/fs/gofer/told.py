@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 class Told:
     """The attributes of some inodes, as far as they are known before their names change."""
 
-    __slots__ = ("_before", "_journal", "_new")
+    __slots__ = ("_before", "_new", "journal")
 
     def __init__(
         self, journal: Journal, *inodes: GoferInode | None, new: GoferInode | None = None
     ) -> None:
         """`new`: a file that gets its first name."""
-        self._journal = journal
+        self.journal = journal
         self._new = new
         found = [inode for inode in dict.fromkeys(inodes) if inode is not None]
         self._before = [(inode, inode.known_attributes()) for inode in found]
+
+    def knows(self, inode: GoferInode) -> bool:
+        """Its attributes were known."""
+        return any(each is inode and before is not None for each, before in self._before)
 
     def stays(self, links: dict[GoferDirectory, int]) -> None:
         """They are known now. `links`: directories whose names have changed, and how many
@@ -34,9 +38,9 @@ class Told:
         about = [inode for inode, _ in self._before]
         if self._new is not None:
             about.append(self._new)
-        self._journal.about(*about, new=self._new)
+        self.journal.about(*about, new=self._new)
         for inode, before in self._before:
-            inode.recorded(self._journal)
+            inode.recorded(self.journal)
             if before is None:
                 continue
             now, nlink = inode.fs.now_ns(), inode.attributes.nlink
@@ -46,5 +50,5 @@ class Told:
                     # btrfs counts no directories.
                     nlink += more if nlink > 1 else 0
                     changed = changed._replace(nlink=nlink, mtime_ns=now)
-                    self._journal.touched(directory)
+                    self.journal.touched(directory)
             inode.take(changed)

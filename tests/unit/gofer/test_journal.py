@@ -26,6 +26,7 @@ from gofer.p9.extensions import (
     Tjournalx,
     Tlinkx,
     Tmakex,
+    Tnamex,
     Tremovexattrx,
     Trenamex,
     Trevertx,
@@ -151,20 +152,32 @@ def test_refused_record_is_told_once_and_the_rest_is_done(
     assert {"first", "last"} <= set(os.listdir(tree))
 
 
-def test_file_that_was_refused_its_owner_gets_no_name(client: JournalClient, tree: Path) -> None:
-    for fid in (3, 4):
-        client.call(Tsparex(0, fid))
-        os.close(client.take_fd())
-    client.leave(Tsetxattrx(3, b"", b"trusted.x", 0, b""))
-    refused = client.writer.position
-    client.leave(Tlinkx(3, b"", 0, b"spoiled"), Tlinkx(4, b"", 0, b"good"), Tclunk(3))
-    assert failures(client)[1:] == [(refused, errno.EPERM)]
-    client.call(Tsparex(0, 3))
+def named(fid: int, name: bytes, mode: int = 0o600, uid: int = 0) -> Message:
+    return Tnamex(fid, 0, name, mode, uid, 0, 0)
+
+
+def spare(client: JournalClient, fid: int) -> None:
+    client.ask(Tsparex(0, fid), Rsparex)
     os.close(client.take_fd())
-    client.leave(Tlinkx(3, b"", 0, b"another"))
-    assert failures(client) == []
-    assert not (tree / "spoiled").exists()
-    assert (tree / "good").exists()
+
+
+def test_file_that_is_refused_its_name_gives_its_fid_back(
+    client: JournalClient, tree: Path
+) -> None:
+    for fid in (3, 4):
+        spare(client, fid)
+    refused = client.writer.position
+    client.leave(named(3, b"file"), named(4, b"good", 0o604))
+    assert failures(client) == [(refused, errno.EEXIST)]
+    assert os.stat(tree / "good").st_mode == stat.S_IFREG | 0o604
+    for fid in (3, 4):
+        spare(client, fid)
+
+
+def test_what_is_no_spare_is_not_named(client: JournalClient, tree: Path) -> None:
+    client.leave(bind(0, 5, b"file"), named(5, b"other"), named(0, b"other"), named(9, b"other"))
+    assert [number for _, number in failures(client)] == [errno.EINVAL, errno.EINVAL, errno.EBADF]
+    assert not (tree / "other").exists()
 
 
 def test_what_was_made_is_told_by_its_number(client: JournalClient, tree: Path) -> None:
@@ -382,17 +395,16 @@ def test_largest_value_fits(client: JournalClient, tree: Path) -> None:
 
 
 def test_spare_that_is_reverted_is_used_again(client: JournalClient, tree: Path) -> None:
-    client.ask(Tsparex(0, 4), Rsparex)
-    os.close(client.take_fd())
-    client.leave(
-        owned(4, 0o600, 0, 0), Tlinkx(4, b"", 0, b"a"), Trevertx(4),
-        owned(4, 0o604, 0, 0), Tlinkx(4, b"", 0, b"b"), Tclunk(4),
-    )  # fmt: skip
+    spare(client, 4)
+    client.leave(named(4, b"a"), Trevertx(4), named(4, b"b", 0o604))
     assert failures(client) == []
     assert not (tree / "a").exists()
     assert os.stat(tree / "b").st_mode == stat.S_IFREG | 0o604
 
 
-def test_what_has_a_name_is_not_reverted(client: JournalClient) -> None:
-    client.leave(bind(0, 5, b"file"), Trevertx(5), Trevertx(9))
-    assert [number for _, number in failures(client)] == [errno.EINVAL, errno.EBADF]
+def test_spare_whose_name_vanishes_gives_its_fid_back(client: JournalClient, tree: Path) -> None:
+    spare(client, 4)
+    client.leave(named(4, b"a"), Tunlinkat(0, b"a", 0))
+    assert failures(client) == []
+    assert not (tree / "a").exists()
+    spare(client, 4)

@@ -9,6 +9,7 @@ from gofer.p9.codec import Message
 from gofer.p9.extensions import (
     Tlinkx,
     Tmakex,
+    Tnamex,
     Trenamex,
     Trevertx,
     Tsetattrx,
@@ -23,8 +24,8 @@ MAKE = Tmakex(0, b"a", b"", 0o10644, 0, 0, 0)
 MAKE_DIRECTORY = Tmakex(0, b"a", b"", 0o40755, 0, 0, 0)
 REMOVE = Tunlinkat(0, b"a", 0)
 REMOVE_DIRECTORY = Tunlinkat(0, b"a", c.AT_REMOVEDIR)
+NAME = Tnamex(7, 0, b"a", 0o600, 0, 0, 0)
 REVERT = Trevertx(7)
-OWN = Tsetattrx(7, b"", 1, 0o600, 0, 0, 0, 0, 0)
 OTHER = Tmakex(0, b"b", b"", 0o40755, 0, 0, 0)
 
 
@@ -75,14 +76,15 @@ def test_removal_that_is_refused_stays(requests: tuple[Message, ...]) -> None:
     assert left(MAKE_DIRECTORY, REMOVE_DIRECTORY) == []
 
 
+def test_spare_that_vanishes_is_given_back() -> None:
+    assert left(NAME, OTHER, REMOVE) == [Tclunk(7), OTHER]
+    assert left(NAME, Tclunk(0), REMOVE) == [NAME, Tclunk(0), REMOVE]
+
+
 def test_what_is_reverted_is_left_out_whatever_was_between() -> None:
-    """But for what was done by another fid, and what says that the file is new again."""
-    again = Tlinkx(7, b"", 1, b"a")
-    assert left(OWN, LINK, OTHER, REVERT, OWN, again) == [OTHER, REVERT, OWN, again]
-    assert left(LINK, Tlinkx(8, b"", 0, b"a"), REVERT) == [Tlinkx(8, b"", 0, b"a"), REVERT]
-    assert left(OWN, LINK, REVERT, OWN, LINK, REVERT) == [REVERT, REVERT]
-
-
-@pytest.mark.parametrize("between", [Tclunk(7), Twalkx(0, 7, c.NOOPEN, 0, [b"b"])])
-def test_what_another_file_had_by_the_fid_stays(between: Message) -> None:
-    assert left(OWN, LINK, between, REVERT) == [OWN, LINK, between, REVERT]
+    """Its fid is used again."""
+    again = Tnamex(7, 1, b"a", 0, 0, 0, 0)
+    assert left(NAME, OTHER, REVERT, again) == [OTHER, again]
+    assert left(NAME, Tlinkx(8, b"", 0, b"a"), REVERT) == [Tlinkx(8, b"", 0, b"a")]
+    assert left(NAME, REVERT, again, REVERT) == []
+    assert left(REVERT, NAME) == [NAME]

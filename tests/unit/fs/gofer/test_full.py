@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.filesystems.calls import Files
+from tests.contract.filesystems.layers import layered
 from tests.fuzz.test_files import warm
 from tests.world import World
 
@@ -27,6 +28,10 @@ def mounted(kind: str, folder: Path, ends: ExitStack) -> Path:
     """A file system of a few hundred inodes and some MiB."""
     place = folder / "place"
     place.mkdir()
+    if kind == "overlayfs":
+        (folder / "below").mkdir()
+        lower = mounted("tmpfs", folder / "below", ends).parent
+        return layered(place, [lower], lower / "other", ends) / "root"
     if kind == "tmpfs":
         command = ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=900", "none", str(place)]
     else:
@@ -44,7 +49,7 @@ def mounted(kind: str, folder: Path, ends: ExitStack) -> Path:
     return root
 
 
-@pytest.fixture(params=["tmpfs", "ext4"])
+@pytest.fixture(params=["tmpfs", "ext4", "overlayfs"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     with ExitStack() as ends:
         yield mounted(request.param, tmp_path, ends)

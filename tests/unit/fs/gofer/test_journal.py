@@ -142,6 +142,14 @@ def test_host_has_the_name_after(call: str, world: World, host: Path) -> None:
     assert "a" in os.listdir(host)
 
 
+@pytest.mark.parametrize("flag", [os.O_SYNC, os.O_DSYNC])
+def test_write_that_is_to_last_brings_the_name(flag: int, world: World, host: Path) -> None:
+    fd = world.open(b"a", NEW | flag)
+    assert "a" not in os.listdir(host)
+    world.write(fd, b"contents")
+    assert (host / "a").read_bytes() == b"contents"
+
+
 def test_message_comes_after_what_was_recorded(world: World, host: Path) -> None:
     make(world, b"a")
     world.ok("setxattr", b"a", b"user.x", b"value", 5, 0)
