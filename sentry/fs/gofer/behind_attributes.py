@@ -71,7 +71,7 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     told = known._replace(
         mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns, ctime_ns=fs.now_ns()
     )
-    if told._replace(ctime_ns=known.ctime_ns) == known and journal.is_new(inode):
+    if journal.is_new(inode) and told._replace(ctime_ns=known.ctime_ns) == known:
         inode.take(told)
         return True
     if not valid or not journal.open or not journal.record(asked, copied=layers.copied(inode)):

@@ -330,4 +330,4 @@ class GoferRegular(GoferInode):
             for mapped in (self.read_handle, self.write_handle):
                 if mapped is not None:
                     mapped.cut(size)
-        self._live()
+            self._live()
