@@ -183,6 +183,8 @@ class Session:
 
     def send(self, request: Message) -> Pending:
         """Have a request sent; the reply is for whoever waits for it, or nobody. Raises: EIO."""
+        if len(self._requests) >= _DRAIN_AT:
+            self.drain()
         pending = self.put_in_line(request)
         self._push()
         return pending
@@ -198,8 +200,6 @@ class Session:
         """It is sent with the next that is sent. Raises: EIO."""
         while self._clunks and not self._receiving:
             self.clunk(self._clunks.pop())
-        if len(self._requests) >= _DRAIN_AT:
-            self.drain()
         if self.recorder is not None:
             self.recorder.before(request)
         pending = self._requests.submit(request)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.requests import Pending
     from sentry.fs.gofer.session import Session
 
-SPARES: Final = 32
+SPARES: Final = 64
+"""They are asked for when half of them are used: that many programs make while the Gofer does."""
 
 
 class Spare(NamedTuple):
