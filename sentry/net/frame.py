@@ -19,10 +19,12 @@ from sentry.abi.socket import (
     PACKET_OUTGOING,
 )
 from sentry.net.inet.raw_header import received4, received6
+from sentry.net.link import vnet
 from sentry.net.packets import ETH_HEADER, Frame
 from sentry.net.sysctls import takes_martians
 
 if TYPE_CHECKING:
+    from sentry.net.link.link import Link
     from sentry.net.packets import Packet, Tap
     from sentry.net.stack import Stack
 
@@ -58,12 +60,22 @@ def _heard(stack: Stack, out: Frame, come: Frame, sender: Tap | None) -> Iterato
             yield
 
 
-def show_link_frame(stack: Stack, index: int, data: bytes, kind: int) -> None:
-    """Packet sockets see a frame of a link: PACKET_OUTGOING, or as whose it has come."""
-    (ethertype,) = struct.unpack_from(">H", data, 12)
-    if ethertype < FIRST_ETHERTYPE:
-        ethertype = ETH_P_802_2
-    stack.fan_out.begin(_heard_of_link(stack, Frame(data, ethertype, kind, len(data), index)))
+def show_link_frame(stack: Stack, link: Link, frame: bytes, is_outgoing: bool) -> None:
+    """Packet sockets, of which there are few, see a frame of a link with its virtio header."""
+    if not stack.taps:
+        return
+    data = frame[vnet.SIZE :]
+    kind, header = PACKET_HOST, ETH_HEADER if link.hardware else 0
+    if header:
+        (ethertype,) = struct.unpack_from(">H", data, 12)
+        if ethertype < FIRST_ETHERTYPE:
+            ethertype = ETH_P_802_2
+        kind = kind_of(data[:6], link.hardware)
+    else:
+        ethertype = ETH_P_IPV6 if data[:1] >= b"\x60" else ETH_P_IP
+    kind = PACKET_OUTGOING if is_outgoing else kind
+    shown = Frame(data, ethertype, kind, len(data), link.index, header)
+    stack.fan_out.begin(_heard_of_link(stack, shown))
 
 
 def _heard_of_link(stack: Stack, frame: Frame) -> Iterator[None]:

@@ -1,12 +1,13 @@
 """Network interfaces of a sandbox: names, flags, addresses. netdevice(7), net/core/dev.c.
 
-There is the loopback; with the host's network its interfaces are shown instead (sentry/net/host).
+There is the loopback, and what programs make; with the host's network its interfaces are shown
+instead (sentry/net/host).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct, field
 
@@ -21,7 +22,7 @@ from sentry.abi.netlink import (
     RT_SCOPE_HOST,
 )
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EACCES, EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV
+from sentry.errors import EACCES, EADDRNOTAVAIL, EEXIST, EINVAL, ENOBUFS, ENODEV
 
 LOOPBACK_INDEX: Final = 1
 LOOPBACK_MTU: Final = 65536
@@ -54,6 +55,28 @@ class Address(Struct):
         return masked(self.peer or self.ip, self.prefix)
 
 
+class Driver(Protocol):
+    """What is behind an interface that was made inside: struct net_device_ops."""
+
+    kind: str
+    """As `ip link` names it."""
+
+    def turned(self) -> None:
+        """Up, or down."""
+
+    def changed(self) -> None:
+        """Another MTU, another hardware address."""
+
+    def removed(self) -> None:
+        """It is no more: RTM_DELLINK."""
+
+    def details(self) -> bytes:
+        """IFLA_INFO_DATA."""
+
+    def attributes(self) -> dict[str, str]:
+        """Its own files in /sys/class/net/NAME."""
+
+
 class Interface(Struct):
     """struct net_device, as far as a program sees it."""
 
@@ -74,6 +97,13 @@ class Interface(Struct):
     """Packets, bytes."""
     sent: list[int] | None = None
     """The same; what the loopback receives it has sent."""
+    dropped: int = 0
+    """Packets that could not be sent."""
+    mtu_max: int = 0
+    """0: any."""
+    has_carrier: bool = True
+    driver: Driver | None = None
+    """None: the loopback, or an interface of the host."""
 
     @property
     def is_loopback(self) -> bool:
@@ -90,7 +120,8 @@ class Interface(Struct):
         settable = change & ~(IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP)
         self.flags = self.flags & ~settable | wanted & settable
         up = IFF_RUNNING | IFF_LOWER_UP
-        self.flags = self.flags | up if self.is_up else self.flags & ~up
+        has_all = self.is_up and self.has_carrier
+        self.flags = self.flags | up if has_all else self.flags & ~up
 
     @property
     def mtu_of_ipv6(self) -> int:
@@ -145,6 +176,7 @@ class Interfaces:
 
     def __init__(self, *, up: bool = True) -> None:
         self._by_index: dict[int, Interface] = {}
+        self._last = LOOPBACK_INDEX
         loopback = Interface(LOOPBACK_INDEX, "lo")
         self.insert(loopback)
         if up:
@@ -157,6 +189,19 @@ class Interfaces:
     def loopback(self) -> Interface:
         """It is always there."""
         return self._by_index[LOOPBACK_INDEX]
+
+    def free_index(self, least: int = 0) -> int:
+        """The next one, which none has had: dev_new_index()."""
+        self._last = max(self._last + 1, least)
+        while self._last in self._by_index:
+            self._last += 1
+        return self._last
+
+    def check_room(self) -> None:
+        """For one more address that a program makes. Raises: ENOBUFS."""
+        made = (each for each in self if each.driver is not None or each.is_loopback)
+        if sum(len(each.addresses) for each in made) >= MAX_ADDRESSES:
+            raise ENOBUFS("too many addresses")
 
     def insert(self, interface: Interface) -> None:
         """A new one, or another in the place of one with its index."""

@@ -130,7 +130,7 @@ class PacketSocket(Socket):
     def local_address(self) -> bytes:
         """getsockname(2)."""
         link = self._link(self._index) if self._index else None
-        kind, size = (link.kind, ETH_ALEN) if link is not None else (0, 0)
+        kind, size = (link.kind, len(link.hardware)) if link is not None else (0, 0)
         mac = link.hardware.ljust(8, b"\0") if link is not None else bytes(8)
         whole = ADDRESS.pack(AF_PACKET, swapped(self._ethertype), self._index, kind, 0, size, mac)
         return whole[: ADDRESS_SHORT + size]
@@ -181,12 +181,13 @@ class PacketSocket(Socket):
             raise ENETDOWN(link.name)
         size = source.count
         cooked = self.kind == SOCK_DGRAM
-        if size > min(link.mtu, LOOPBACK_MTU) + (0 if cooked else ETH_HEADER):
+        header = ETH_HEADER if link.hardware else 0
+        if size > min(link.mtu, LOOPBACK_MTU) + (0 if cooked else header):
             raise EMSGSIZE(f"{size} bytes")
         data = bytes(source.get(size))
-        if not cooked and size < ETH_HEADER:
+        if not cooked and size < header:
             raise EINVAL("no link header")
-        if cooked:
+        if cooked and header:
             own = bytes(ETH_ALEN) if link.is_loopback else link.hardware
             data = mac.ljust(ETH_ALEN, b"\0") + own + struct.pack(">H", ethertype) + data
         if link.is_loopback:
@@ -217,7 +218,7 @@ class PacketSocket(Socket):
         if frame.kind == PACKET_OUTGOING and self.values[PACKET_IGNORE_OUTGOING]:
             return
         if self.filter is not None:
-            start = ETH_HEADER if self.kind == SOCK_DGRAM else 0
+            start = frame.header if self.kind == SOCK_DGRAM else 0
             keep = self.filter.run(frame.seen_from(start))
             if not keep:
                 return
@@ -232,7 +233,7 @@ class PacketSocket(Socket):
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
     def _seen(self, frame: Frame) -> bytes:
-        return frame.data[ETH_HEADER:] if self.kind == SOCK_DGRAM else frame.data
+        return frame.data[frame.header :] if self.kind == SOCK_DGRAM else frame.data
 
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
@@ -251,7 +252,7 @@ class PacketSocket(Socket):
         dest.put(data[:taken])
         records = stamps(self, frame.stamp_ns)
         if self.values[PACKET_AUXDATA]:
-            network = 0 if self.kind == SOCK_DGRAM else ETH_HEADER
+            network = 0 if self.kind == SOCK_DGRAM else frame.header
             records.append(packet_options.auxiliary(frame.size, len(data), network))
         return Received(
             len(data) if flags & MSG_TRUNC else taken,
@@ -267,8 +268,8 @@ class PacketSocket(Socket):
         if self.kind == SOCK_PACKET:
             name = link.name.encode() if link is not None else b""
             return OLD_ADDRESS.pack(hardware, name, protocol)
-        mac = frame.data[ETH_ALEN : 2 * ETH_ALEN]
-        return ADDRESS.pack(AF_PACKET, protocol, frame.index, hardware, frame.kind, ETH_ALEN, mac)
+        mac = frame.data[ETH_ALEN : 2 * ETH_ALEN] if frame.header else b""
+        return ADDRESS.pack(AF_PACKET, protocol, frame.index, hardware, frame.kind, len(mac), mac)
 
     # --- the rest
 

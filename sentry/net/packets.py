@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from sentry.abi.netlink import ARPHRD_ETHER, ARPHRD_LOOPBACK
+from sentry.abi.netlink import ARPHRD_ETHER, ARPHRD_LOOPBACK, ARPHRD_NONE
 from sentry.bpf import filter as filters
 from sentry.net.interfaces import LOOPBACK_INDEX
 
@@ -49,6 +49,8 @@ class Frame(Struct):
     size: int
     """Bytes that there were before a filter cut it."""
     index: int = LOOPBACK_INDEX
+    header: int = ETH_HEADER
+    """Bytes of its link header; 0: the interface has none."""
     stamp_ns: int = field(default_factory=time.time_ns)
     seen: dict[int, filters.Packet] = field(default_factory=dict)
     """For filters, by where they see it begin; made once for all sockets."""
@@ -57,8 +59,9 @@ class Frame(Struct):
         """The same for filters."""
         found = self.seen.get(start)
         if found is None:
-            found = filters.Packet(self.data, start, network=ETH_HEADER, link=0)
+            found = filters.Packet(self.data, start, network=self.header, link=0)
             hardware = ARPHRD_LOOPBACK if self.index == LOOPBACK_INDEX else ARPHRD_ETHER
+            hardware = hardware if self.header else ARPHRD_NONE
             found.of(self.ethertype, self.kind, self.index, hardware)
             self.seen[start] = found
         return found

@@ -70,6 +70,10 @@ class Routes:
             yield from (r for r in everything if r.table != RT_TABLE_LOCAL)
             yield from (r for r in everything if r.table == RT_TABLE_LOCAL)
 
+    def forget(self, index: int) -> None:
+        """Those by an interface that is down: fib_sync_down_dev()."""
+        self.added = [route for route in self.added if route.index != index]
+
     def lookup(self, ip: bytes) -> Route | None:
         """The route of a packet: table local, then the longest prefix, then the lowest metric."""
         found = [route for route in self if route.matches(ip)]

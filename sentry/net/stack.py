@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentry.net.host.process import NetworkProcess
     from sentry.net.inet.judged_seam import EgressSide, ResolverSide
     from sentry.net.inet.tcp_seam import ByLink
+    from sentry.net.interfaces import Interface
     from sentry.net.ip.layer import IpLayer
     from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
     from sentry.vfs.file import Caller
@@ -66,7 +67,7 @@ class Stack:
         """What keeps interfaces and routes like the host's then, or where `ip` is."""
         self.ip: IpLayer | None = None
         """What is behind the interfaces, where they are those of a namespace of the host and the
-        stack is ours; else there is the loopback alone."""
+        stack is ours, or programs have made some; else there is the loopback alone."""
         self.tcp: ByLink | None = None
         """Connections and listeners of TCP there."""
         self.egress: EgressSide | None = None
@@ -82,9 +83,24 @@ class Stack:
             self.view.check()
 
     def check_admin(self, caller: Caller) -> None:
-        """Who may change interfaces and routes: nobody those of the host. Raises: EPERM."""
-        if self.view is not None or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
+        """Who may change interfaces and routes: nobody with sockets of the host. Raises: EPERM."""
+        if self.has_host_sockets or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
             raise EPERM("CAP_NET_ADMIN")
+
+    def check_own(self, interface: Interface) -> None:
+        """Nobody changes one of the host, nor routes by it. Raises: EPERM."""
+        if self.view is not None and interface.driver is None and not interface.is_loopback:
+            raise EPERM("an interface of the host")
+
+    @property
+    def has_host_sockets(self) -> bool:
+        """What is sent leaves by the host's own stack."""
+        return self.view is not None and self.ip is None
+
+    def outdate(self) -> None:
+        """Addresses or routes have changed that programs make."""
+        if self.ip is not None:
+            self.ip.outdate(self.routes)
 
     def ports_of(self, protocol: int) -> Ports:
         """The table of a protocol's ports."""

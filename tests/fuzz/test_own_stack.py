@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from sentry.abi.socket import (
     SOCK_STREAM,
 )
 from sentry.errors import Errno
-from sentry.net.frame import kind_of, show_link_frame
+from sentry.net.frame import show_link_frame
 from sentry.net.inet import leaving, tcp_link
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip.layer import IpLayer
@@ -137,7 +138,7 @@ class Linked(Sockets):
         self.listeners = [self.peer.listen(PORT, AF_INET6)]
         self.theirs: list[Any] = []
         self.link = layer.links[INDEX] = EthernetLink(INDEX, hardware(1), layer, 7)
-        self.link.seen = self._show
+        self.link.seen = partial(show_link_frame, stack, self.link)
         at_once(layer.refresh(stack.routes))
         fresh = [self.first.ok("socket", at, kind | SOCK_NONBLOCK, n) for at, kind, n in UNBOUND]
         for fd in fresh[:2]:
@@ -147,11 +148,6 @@ class Linked(Sockets):
         for ip in (ip4(2), ip6(2), local6(2)):
             self.link.neighbours(ip).set_static(ip, hardware(2))
         return self
-
-    def _show(self, frame: bytes, is_outgoing: bool) -> None:
-        if self.stack.taps:
-            kind = 4 if is_outgoing else kind_of(frame[10:16], hardware(1))
-            show_link_frame(self.stack, INDEX, frame[10:], kind)
 
     def _hear(self, fd: int, frame: bytes) -> None:
         with bounded(frame):

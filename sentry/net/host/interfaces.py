@@ -42,7 +42,7 @@ def show(stack: Stack, parts: Iterable[bytes], *, links_only: bool) -> Steps[Non
         with suppress(EINVAL):  # an attribute that is cut
             _take(kind, body, links, routes)
         yield
-    known = {link.index: link for link in stack.interfaces}
+    known = {link.index: link for link in stack.interfaces if link.driver is None}
     if not links_only:
         yield from _show_routes(stack, routes)
     for index in known.keys() - links.keys() - {LOOPBACK_INDEX}:
@@ -113,7 +113,15 @@ def _place(address: Address) -> tuple[int, bytes, int]:
 
 
 def _show_routes(stack: Stack, routes: dict[Route, None]) -> Steps[None]:
-    before, stack.routes.added = dict.fromkeys(stack.routes.added), list(routes)
+    kept: list[Route] = []
+    before: dict[Route, None] = {}
+    for route in stack.routes.added:
+        link = stack.interfaces.get(route.index)
+        if link is not None and link.driver is not None:
+            kept.append(route)
+        else:
+            before[route] = None
+    stack.routes.added = [*routes, *kept]
     for kind, some, others in (
         (abi.RTM_DELROUTE, before, routes),
         (abi.RTM_NEWROUTE, routes, before),

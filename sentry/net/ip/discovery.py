@@ -13,6 +13,7 @@ from sentry.abi.socket import IP_PMTUDISC_DONT, IPPROTO_ICMPV6
 from sentry.net.ip import ipv6
 from sentry.net.ip.seam import Arrived, Outgoing
 from sentry.net.link import ethernet, ndp
+from sentry.net.link.link import EthernetLink
 from sentry.net.link.ndp import (
     ADVERTISEMENT,
     HOP_LIMIT,
@@ -24,7 +25,6 @@ from sentry.net.link.neighbours import VALID, Claim
 
 if TYPE_CHECKING:
     from sentry.net.ip.ground import Ground
-    from sentry.net.link.link import EthernetLink
 
 MAX_REACHABLE_MS: Final = 3_600_000
 """RFC 4861, 6.2.1."""
@@ -35,7 +35,7 @@ def arrived(layer: Ground, now_ns: int, packet: Arrived) -> None:
     """A message with a right checksum: ndisc_rcv()."""
     link = layer.links.get(packet.index)
     data = bytes(packet.payload)
-    if link is None or packet.ttl != HOP_LIMIT or data[1]:
+    if not isinstance(link, EthernetLink) or packet.ttl != HOP_LIMIT or data[1]:
         return
     if data[0] == SOLICITATION:
         _solicited(layer, now_ns, link, packet, ndp.parse_neighbour(data, SOLICITATION))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sentry.net.ip.ground import Ground
     from sentry.net.ip.seam import Arrived, Failure
-    from sentry.net.link.link import EthernetLink
+    from sentry.net.link.link import Link
 
 QUERY_SIZE: Final = {4: 8, 16: 24}
 """Of the versions before the last, which say more."""
@@ -140,7 +140,7 @@ class Groups:
             self._send4(now_ns, link, source, to, bytes([kind, 0, 0, 0]) + record.group)
 
     def _send4(
-        self, now_ns: int, link: EthernetLink, source: bytes, to: bytes, body: bytes
+        self, now_ns: int, link: Link, source: bytes, to: bytes, body: bytes
     ) -> None:
         body = _summed(body, 0)
         size = ipv4.HEADER_SIZE + len(ROUTER_ALERT4)
@@ -169,7 +169,7 @@ class Groups:
             self._send6(now_ns, link, source, to, bytes([kind, *bytes(7)]) + record.group)
 
     def _send6(
-        self, now_ns: int, link: EthernetLink, source: bytes, to: bytes, body: bytes
+        self, now_ns: int, link: Link, source: bytes, to: bytes, body: bytes
     ) -> None:
         body = _summed(body, pseudo_sum(source, to, IPPROTO_ICMPV6, len(body)))
         size = len(HOP_BY_HOP) + len(body)

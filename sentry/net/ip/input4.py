@@ -17,13 +17,13 @@ from sentry.net.ip.seam import Arrived
 
 if TYPE_CHECKING:
     from sentry.net.ip.layer import IpLayer
-    from sentry.net.link.link import EthernetLink, FromLink
+    from sentry.net.link.link import FromLink, Link
 
 POINTER_SHIFT: Final = 24
 
 
 def arrived(
-    layer: IpLayer, now_ns: int, link: EthernetLink, data: memoryview, frame: FromLink
+    layer: IpLayer, now_ns: int, link: Link, data: memoryview, frame: FromLink
 ) -> None:
     """ip_rcv(), ip_rcv_finish(), ip_local_deliver()."""
     counters = layer.counters

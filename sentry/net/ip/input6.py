@@ -24,7 +24,7 @@ from sentry.net.ip.seam import Arrived
 
 if TYPE_CHECKING:
     from sentry.net.ip.layer import IpLayer
-    from sentry.net.link.link import EthernetLink, FromLink
+    from sentry.net.link.link import FromLink, Link
 
 LEAST = {IPPROTO_TCP: 20, IPPROTO_UDP: 8, IPPROTO_ICMPV6: 4}
 """Bytes of a transport that a first fragment has to have: RFC 7112, ipv6frag_thdr_truncated()."""
@@ -33,7 +33,7 @@ PAYLOAD_AT = 4
 
 
 def arrived(
-    layer: IpLayer, now_ns: int, link: EthernetLink, data: memoryview, frame: FromLink
+    layer: IpLayer, now_ns: int, link: Link, data: memoryview, frame: FromLink
 ) -> None:
     """ipv6_rcv(), ip6_input_finish()."""
     counters = layer.counters

@@ -38,7 +38,7 @@ from sentry.net.ip.seam import Arrived, Failure, Gate, Handler, Outgoing, Path, 
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
-    from sentry.net.link.link import EthernetLink, FromLink, LinkPacket
+    from sentry.net.link.link import EthernetLink, FromLink, Link, LinkPacket
     from sentry.net.routes import Route
     from sentry.wait.steps import Steps
 
@@ -62,7 +62,7 @@ class IpLayer:
         self.chance = chance
         self.counters: Counter[str] = Counter()
         self.fib = Fib()
-        self.links: dict[int, EthernetLink] = {}
+        self.links: dict[int, Link] = {}
         self.exceptions = Exceptions()
         self._sources: dict[tuple[int, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""
@@ -103,6 +103,12 @@ class IpLayer:
         self.exceptions.clear()
         self._sources.clear()
 
+    def outdate(self, routes: Iterable[Route]) -> None:
+        """The same, when a packet next asks for them."""
+        self.fib.outdate(routes)
+        self.exceptions.clear()
+        self._sources.clear()
+
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""
         found = self.fib.local(ip)
@@ -138,7 +144,7 @@ class IpLayer:
             return None
         return self.interfaces.get(index)
 
-    def accepts_routers(self, link: EthernetLink) -> bool:
+    def accepts_routers(self, link: Link) -> bool:
         """net.ipv6.conf.*.accept_ra, of this interface or as it is for new ones."""
         interface = self.interface(link.index)
         name = interface.name if interface is not None else "default"
@@ -159,7 +165,7 @@ class IpLayer:
 
     # --- in
 
-    def arrived(self, now_ns: int, link: EthernetLink, data: memoryview, frame: FromLink) -> None:
+    def arrived(self, now_ns: int, link: Link, data: memoryview, frame: FromLink) -> None:
         """A packet from a link."""
         if frame.is_v4:
             input4.arrived(self, now_ns, link, data, frame)
@@ -279,7 +285,7 @@ class IpLayer:
         """Something has come from there: the neighbour on the way is reachable, dst_confirm()."""
         path = self.path_or_none(now_ns, target, index)
         if path is not None:
-            self.links[path.interface].neighbours(path.next_hop).confirm(now_ns, path.next_hop)
+            self.links[path.interface].confirm(now_ns, path.next_hop)
 
     def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None:
         """The same, or None where there is no way."""
@@ -311,7 +317,7 @@ class IpLayer:
 
     # --- for links
 
-    def source_towards(self, link: EthernetLink, ip: bytes) -> bytes:
+    def source_towards(self, link: Link, ip: bytes) -> bytes:
         """From which address a neighbour is asked for; empty: there is none."""
         interface = self.interface(link.index)
         return self._select(interface, ip, ip) if interface is not None else b""

@@ -30,12 +30,18 @@ class Fib:
     def __init__(self) -> None:
         self._tables: dict[tuple[int, bool], Table] = {}
         """By size of an address, and whether it is table local."""
+        self._coming: Iterable[Route] | None = None
+        """What is taken in by the next look-up."""
+        self._begun = 0
         self._lengths: dict[tuple[int, bool], list[int]] = {}
         self._found_local: dict[bytes, Route | None] = {}
         self._found: dict[tuple[bytes, int], Route | None] = {}
 
     def rebuild(self, routes: Iterable[Route]) -> Steps[None]:
-        """Take these in. Until the last step the old ones count."""
+        """Take these in. Until the last step the old ones count; who begins last counts."""
+        self._coming = None
+        self._begun += 1
+        turn = self._begun
         tables: dict[tuple[int, bool], Table] = {}
         for number, route in enumerate(routes):
             if number % PIECE == PIECE - 1:
@@ -47,10 +53,16 @@ class Fib:
             same.append(route)
             same.sort(key=lambda each: each.metric)
             del same[MAX_OF_PREFIX:]
+        if turn != self._begun:
+            return
         self._tables = tables
         self._found_local.clear()
         self._found.clear()
         self._lengths = {key: sorted(table, reverse=True) for key, table in tables.items()}
+
+    def outdate(self, routes: Iterable[Route]) -> None:
+        """Routes or addresses that programs have made have changed; they are bounded."""
+        self._coming = routes
 
     def local(self, ip: bytes) -> Route | None:
         """What table local says of an address: RTN_LOCAL, RTN_BROADCAST."""
@@ -71,6 +83,9 @@ class Fib:
         return known[asked]
 
     def _find(self, key: tuple[int, bool], ip: bytes, index: int) -> Route | None:
+        if self._coming is not None:
+            for _ in self.rebuild(self._coming):
+                pass
         table = self._tables.get(key)
         if table is None:
             return None

@@ -12,13 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.netlink import ARPHRD_ETHER, RTM_NEWNEIGH
-from sentry.abi.socket import PACKET_OUTGOING
 from sentry.errors import EINVAL, Errno
-from sentry.net.frame import kind_of, show_link_frame
+from sentry.net.frame import show_link_frame
 from sentry.net.host.interfaces import messages, parse_neighbour
 from sentry.net.inet.address import MAPPED
-from sentry.net.link import vnet
 from sentry.net.link.link import EthernetLink
+from sentry.net.link.timing import Timing
 from sentry.net.link.uplink import Uplink
 from sentry.wait.fiber import Mode
 from sentry.wait.steps import driven
@@ -46,9 +45,7 @@ class Uplinks:
         self._loop = loop
         self._uplinks: dict[int, Uplink] = {}
         self._static: dict[tuple[int, bytes], bytes] = {}
-        self._timer: Any = None
-        self._timer_ns: int | None = None
-        layer.on_deadline = self._after
+        self._timing = Timing(layer, loop)
 
     async def follow(self, parts: list[bytes]) -> None:
         """A list has been shown: open and close what it says."""
@@ -56,7 +53,8 @@ class Uplinks:
             each.index: each
             for each in self._stack.interfaces
             if each.kind == ARPHRD_ETHER and each.is_up and len(each.hardware) == 6
-        }
+            and each.driver is None
+        }  # fmt: skip
         for index in self._uplinks.keys() - wanted.keys():
             self._drop(index)
         for index, interface in wanted.items():
@@ -68,7 +66,7 @@ class Uplinks:
                     await self._open(interface)
         await driven(self._layer.refresh(self._stack.routes), Mode.UNINTERRUPTIBLE)
         await driven(self._set_neighbours(parts), Mode.UNINTERRUPTIBLE)
-        self._after()
+        self._timing.after()
 
     def _set_neighbours(self, parts: list[bytes]) -> Steps[None]:
         """Those that an administrator of the host has set, and no longer those that were."""
@@ -78,35 +76,28 @@ class Uplinks:
             if kind == RTM_NEWNEIGH and len(told) < MAX_STATIC:
                 with suppress(EINVAL):  # an attribute that is cut
                     found = parse_neighbour(body)
-                    if found is not None and found[0] in self._layer.links:
+                    if found is not None and found[0] in self._uplinks:
                         told[found[:2]] = found[2]
         for index, ip in self._static.keys() - told.keys():
-            if index in self._layer.links:
-                self._layer.links[index].neighbours(ip).drop(ip)
+            if index in self._uplinks:
+                self._uplinks[index].link.neighbours(ip).drop(ip)
         for (index, ip), hardware in told.items():
-            self._layer.links[index].neighbours(ip).set_static(ip, hardware)
+            self._uplinks[index].link.neighbours(ip).set_static(ip, hardware)
         self._static = told
 
     async def _open(self, interface: Interface) -> None:
         fd = await self._process.uplink(interface.index)
         chance = int.from_bytes(os.urandom(4))
         link = EthernetLink(interface.index, interface.hardware, self._layer, chance)
-        link.seen = partial(self._show, link)
+        link.seen = partial(show_link_frame, self._stack, link)
         link.on_room = partial(self._layer.on_room, interface.index)
         self._layer.links[interface.index] = link
-        self._uplinks[interface.index] = Uplink(fd, link, self._loop, self._after)
+        self._uplinks[interface.index] = Uplink(fd, link, self._loop, self._timing.after)
         joined = [
             ip[12:] if ip[:12] == MAPPED else ip
             for ip, index in self._stack.memberships if index == link.index
         ]  # fmt: skip
         self._layer.groups.link_came(self._loop.now_ns(), link.index, joined)
-
-    def _show(self, link: EthernetLink, frame: bytes, is_outgoing: bool) -> None:
-        """To packet sockets, of which there are few."""
-        if self._stack.taps:
-            data = frame[vnet.SIZE :]
-            kind = PACKET_OUTGOING if is_outgoing else kind_of(data[:6], link.hardware)
-            show_link_frame(self._stack, link.index, data, kind)
 
     def _drop(self, index: int) -> None:
         del self._layer.links[index]
@@ -117,24 +108,5 @@ class Uplinks:
         """The namespace ends."""
         for index in list(self._uplinks):
             self._drop(index)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = self._timer_ns = None
-        self._after()
-
-    # --- time
-
-    def _after(self) -> None:
-        """Something has happened: be woken when the next thing is due."""
-        due_ns = self._layer.timer()
-        if due_ns is None or (self._timer_ns is not None and self._timer_ns <= due_ns):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_ns = due_ns
-        self._timer = self._loop.call_at(due_ns, self._due)
-
-    def _due(self) -> None:
-        self._timer = self._timer_ns = None
-        self._layer.timeout(self._loop.now_ns())
-        self._after()
+        self._timing.stop()
+        self._timing.after()

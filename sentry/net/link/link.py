@@ -1,6 +1,7 @@
-"""`EthernetLink`: an interface that packets leave by, and frames come in at. Sans-io.
+"""`Link`: an interface that packets leave by, and frames come in at. Sans-io.
 
-Frames go in by `received`, and out by `outgoing`, which whoever has the descriptor empties.
+Frames go in by `received`, and out by `outgoing`, which whoever has the descriptor empties, or to
+`sink`. An `EthernetLink` has neighbours; a `PointLink` has packets without a link header.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ FEW_OUTGOING: Final = 256
 FEW_OUTGOING_BYTES: Final = 1 << 20
 """Beyond it who can wait does, rather than lose frames: as net.ipv4.tcp_limit_output_bytes."""
 
+VERSIONS: Final = (4, 6)
+"""Of IP, as a packet begins with it."""
+
 
 class LinkPacket(Struct, frozen=True):
     """A packet for a link: IP header first."""
@@ -46,13 +50,13 @@ class Upper(Protocol):
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""
 
-    def arrived(self, now_ns: int, link: EthernetLink, data: memoryview, frame: Any) -> None:
+    def arrived(self, now_ns: int, link: Link, data: memoryview, frame: Any) -> None:
         """A packet of IP has come, with what is known of its frame."""
 
     def link_failed(self, now_ns: int, packet: LinkPacket) -> None:
         """Nobody was there to take it."""
 
-    def source_towards(self, link: EthernetLink, ip: bytes) -> bytes:
+    def source_towards(self, link: Link, ip: bytes) -> bytes:
         """The address of ours for who is asked about `ip`; empty: there is none."""
 
     def solicit6(self, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
@@ -60,6 +64,17 @@ class Upper(Protocol):
 
     def rest(self, now_ns: int) -> None:
         """No more comes for now: what could wait for it is to be done."""
+
+
+class Sink(Protocol):
+    """Who takes the frames of a link, instead of leaving them in `outgoing`."""
+
+    @property
+    def has_room(self) -> bool:
+        """More frames have not long to wait."""
+
+    def put(self, frame: bytes) -> None:
+        """One more; it is lost if there is no room."""
 
 
 class FromLink(Struct, frozen=True):
@@ -87,18 +102,16 @@ class _Wishes:
         self._link.upper.link_failed(now_ns, packet)
 
 
-class EthernetLink:
-    """One of them."""
+class Link:
+    """What links of every kind have."""
 
-    def __init__(self, index: int, hardware: bytes, upper: Upper, chance: int) -> None:
-        """`chance`: a random number of 32 bits."""
+    def __init__(self, index: int, hardware: bytes, upper: Upper) -> None:
         self.index = index
         self.hardware = hardware
         self.upper = upper
-        self.neighbours4 = Neighbours(_Wishes(self, self._ask4), chance & 0xFFFF)
-        self.neighbours6 = Neighbours(_Wishes(self, self._ask6), chance >> 16)
         self.mtu6 = 0
         """Of IPv6, as routers say; 0: that of the interface."""
+        self.sink: Sink | None = None
         self.outgoing: deque[bytes] = deque()
         self.outgoing_bytes = 0
         self.on_output: Callable[[], None] = lambda: None
@@ -117,6 +130,78 @@ class EthernetLink:
         for each in frames:
             self._received(now_ns, each)
         self.upper.rest(now_ns)
+
+    def _received(self, now_ns: int, data: bytes) -> None:
+        """One of them."""
+
+    # --- out
+
+    def send(self, now_ns: int, next_hop: bytes, packet: LinkPacket) -> None:
+        """To a neighbour, or to a group."""
+
+    def send_frame(self, frame: bytes) -> None:
+        """A whole one, with the link header that a program made."""
+        self._put(bytes(vnet.SIZE) + frame)
+
+    def _put(self, frame: bytes) -> None:
+        self.seen(frame, True)
+        if self.sink is not None:
+            self.sink.put(frame)
+            return
+        is_full = self.outgoing_bytes + len(frame) > MAX_OUTGOING_BYTES
+        if is_full or len(self.outgoing) >= MAX_OUTGOING:
+            self.lost += 1
+            return
+        self.outgoing.append(frame)
+        self.outgoing_bytes += len(frame)
+        if len(self.outgoing) == 1:
+            self.on_output()
+
+    @property
+    def has_room(self) -> bool:
+        """More frames have not long to wait."""
+        if self.sink is not None:
+            return self.sink.has_room
+        return len(self.outgoing) < FEW_OUTGOING and self.outgoing_bytes < FEW_OUTGOING_BYTES
+
+    def take_outgoing(self, most: int, most_bytes: int) -> list[bytes]:
+        """Frames for the descriptor, at least one where there is one."""
+        taken: list[bytes] = []
+        while self.outgoing and len(taken) < most and (most_bytes > 0 or not taken):
+            frame = self.outgoing.popleft()
+            most_bytes -= len(frame)
+            self.outgoing_bytes -= len(frame)
+            taken.append(frame)
+        return taken
+
+    def give_back(self, frames: list[bytes]) -> None:
+        """The descriptor did not take these."""
+        self.outgoing.extendleft(reversed(frames))
+        self.outgoing_bytes += sum(map(len, frames))
+
+    def confirm(self, now_ns: int, ip: bytes) -> None:
+        """A neighbour is reachable."""
+
+    # --- time
+
+    def timer(self) -> int | None:
+        """When `timeout` is to be called."""
+        return None
+
+    def timeout(self, now_ns: int) -> None:
+        """What is due."""
+
+
+class EthernetLink(Link):
+    """Frames, to neighbours."""
+
+    def __init__(self, index: int, hardware: bytes, upper: Upper, chance: int) -> None:
+        """`chance`: a random number of 32 bits."""
+        super().__init__(index, hardware, upper)
+        self.neighbours4 = Neighbours(_Wishes(self, self._ask4), chance & 0xFFFF)
+        self.neighbours6 = Neighbours(_Wishes(self, self._ask6), chance >> 16)
+
+    # --- in
 
     def _received(self, now_ns: int, data: bytes) -> None:
         about = vnet.parse(data)
@@ -164,46 +249,15 @@ class EthernetLink:
         head = bytes(vnet.SIZE) + ethernet.build(to, self.hardware, ETH_P_ARP)
         self._put(head + arp.build(packet))
 
-    def send_frame(self, frame: bytes) -> None:
-        """A whole one, with the link header that a program made."""
-        self._put(bytes(vnet.SIZE) + frame)
-
-    def _put(self, frame: bytes) -> None:
-        self.seen(frame, True)
-        is_full = self.outgoing_bytes + len(frame) > MAX_OUTGOING_BYTES
-        if is_full or len(self.outgoing) >= MAX_OUTGOING:
-            self.lost += 1
-            return
-        self.outgoing.append(frame)
-        self.outgoing_bytes += len(frame)
-        if len(self.outgoing) == 1:
-            self.on_output()
-
-    @property
-    def has_room(self) -> bool:
-        """More frames have not long to wait."""
-        return len(self.outgoing) < FEW_OUTGOING and self.outgoing_bytes < FEW_OUTGOING_BYTES
-
-    def take_outgoing(self, most: int, most_bytes: int) -> list[bytes]:
-        """Frames for the descriptor, at least one where there is one."""
-        taken: list[bytes] = []
-        while self.outgoing and len(taken) < most and (most_bytes > 0 or not taken):
-            frame = self.outgoing.popleft()
-            most_bytes -= len(frame)
-            self.outgoing_bytes -= len(frame)
-            taken.append(frame)
-        return taken
-
-    def give_back(self, frames: list[bytes]) -> None:
-        """The descriptor did not take these."""
-        self.outgoing.extendleft(reversed(frames))
-        self.outgoing_bytes += sum(map(len, frames))
-
     # --- neighbours
 
     def neighbours(self, ip: bytes) -> Neighbours:
         """The table of an address's family."""
         return self.neighbours4 if len(ip) == 4 else self.neighbours6
+
+    def confirm(self, now_ns: int, ip: bytes) -> None:
+        """A neighbour is reachable: dst_confirm_neigh()."""
+        self.neighbours(ip).confirm(now_ns, ip)
 
     def is_local4(self, ip: bytes) -> bool:
         """Packets for it end here."""
@@ -229,3 +283,26 @@ class EthernetLink:
         """What is due."""
         self.neighbours4.timeout(now_ns)
         self.neighbours6.timeout(now_ns)
+
+
+class PointLink(Link):
+    """Packets without a link header, to whoever is at the other end."""
+
+    def _received(self, now_ns: int, data: bytes) -> None:
+        about = vnet.parse(data)
+        if about is None or len(data) == vnet.SIZE:
+            return
+        self.seen(data, False)
+        version = data[vnet.SIZE] >> 4
+        if version in VERSIONS:
+            known = FromLink(
+                version == VERSIONS[0], True, about.checksum_is_good, about.segment_size, b""
+            )
+            self.upper.arrived(now_ns, self, memoryview(data)[vnet.SIZE :], known)
+
+    def send(self, now_ns: int, next_hop: bytes, packet: LinkPacket) -> None:
+        """Off it goes."""
+        head = vnet.build(
+            packet.offload, 0, packet.protocol, is_v4=packet.is_v4, header_size=packet.header_size
+        )
+        self._put(b"".join((head, *packet.pieces)))
