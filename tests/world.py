@@ -50,6 +50,7 @@ from sentry.kernel.task_clone import first_task
 from sentry.loop import Loop
 from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
+from sentry.net.devices import register_devices
 from sentry.platform.interface import ExitKind, Reg
 from sentry.syscalls.registry import CALLS
 from sentry.vfs.interface import FileSystem
@@ -285,6 +286,7 @@ class World:
         clock = {} if now_ns is None else {"now_ns": now_ns}
         self.vfs = Vfs(self.loop, self.ram_file, **clock)
         register_all(self.vfs)
+        register_devices(self.vfs)
         self.vfs.types[b"proc"] = mount_proc
         self.kernel = Kernel(machine, self.loop, self.log, CALLS, Uts(b"world"), self.vfs)
         terminals.connect(self.vfs)

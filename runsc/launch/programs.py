@@ -37,9 +37,6 @@ NEVER_LATE = frozenset(
 )
 """Modules, and packages, that a sandbox imports before it is locked in or not at all."""
 
-OF_LINKS = frozenset({"sentry.net.ip", "sentry.net.link", "sentry.net.tcp"})
-"""Packages that a stack of its own needs, and nothing else."""
-
 
 class Programs(msgspec.Struct, frozen=True):
     """The two."""
@@ -60,14 +57,12 @@ def sentry(platform: str) -> Body:
     from sentry.boot.sandbox import preload, prepare  # noqa: PLC0415  only there
 
     preload(platform)
-    kept = KeptCode.of("sentry", NEVER_LATE | OF_LINKS)
+    kept = KeptCode.of("sentry", NEVER_LATE)
 
     def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         if config.network == "sandbox":
             with suppress(ImportError):  # dnspython is an extra; it cannot be kept
                 from sentry.net.inet import egress, resolver  # noqa: F401, PLC0415
-            for name in OF_LINKS:
-                kept.add(name)
         return boot.sentry_main(config, prepare, switches, terms, kept)
 
     return body

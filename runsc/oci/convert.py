@@ -344,12 +344,12 @@ def _check_linux(linux: spec.Linux) -> None:
         raise SpecError("$.linux.rootfsPropagation", f"rootfsPropagation={value} is not supported")
 
 
-def _devices(linux: spec.Linux, warn: Warn) -> tuple[config.DeviceConfig, ...]:
+def _devices(linux: spec.Linux) -> tuple[config.DeviceConfig, ...]:
     if not linux.devices:
         return ()
     from runsc.oci import devices  # noqa: PLC0415  few bundles have some
 
-    return devices.of(linux.devices, linux.resources or {}, warn)
+    return devices.of(linux.devices, linux.resources or {})
 
 
 def _users(linux: spec.Linux) -> Users | None:
@@ -427,7 +427,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         process=first,
         root=config.RootConfig(document.root.readonly, overlay),
         mounts=tuple(made),
-        devices=_devices(linux, warn),
+        devices=_devices(linux),
         hostname=document.hostname,
         domainname=document.domainname,
         masked_paths=_paths(linux.masked_paths, "$.linux.maskedPaths"),

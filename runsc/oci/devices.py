@@ -8,7 +8,6 @@ those that there are.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from typing import Any, Final
 
 from runsc.errors import SpecError
@@ -17,15 +16,15 @@ from sentry import config
 
 _KINDS: Final = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 EMULATED: Final = frozenset(
-    {(1, minor) for minor in (3, 5, 7, 8, 9)} | {(5, minor) for minor in (0, 1, 2)} | {(10, 229)}
+    {(1, minor) for minor in (3, 5, 7, 8, 9)} | {(5, minor) for minor in (0, 1, 2)}
+    | {(10, minor) for minor in (200, 229)}
 )
-"""Character devices that the Sentry has: sentry/fs/dev, sentry/fs/devpts, sentry/fs/fuse."""
-ABSENT: Final = {(10, 200): "tun"}
-"""Nodes that programs look for before they do without: there, and not to be opened."""
+"""Character devices that the Sentry has: sentry/fs/dev, sentry/fs/devpts, sentry/net/tun,
+sentry/fs/fuse."""
 
 
 def of(
-    documents: list[spec.Device], resources: dict[str, Any], warn: Callable[[str], None]
+    documents: list[spec.Device], resources: dict[str, Any]
 ) -> tuple[config.DeviceConfig, ...]:
     """The nodes to make. Raises: SpecError."""
     made = []
@@ -34,7 +33,7 @@ def of(
         kind = _checked(device, path)
         if "\0" in device.path:
             raise SpecError(f"{path}.path", "a NUL character")
-        if kind != stat.S_IFIFO and not _is_there(device, kind, warn):
+        if kind != stat.S_IFIFO and not _is_there(device, kind):
             if _allows_all(resources):
                 continue
             number = f"{device.type} {device.major}:{device.minor}"
@@ -68,12 +67,8 @@ def _checked(device: spec.Device, path: str) -> int:
     return kind
 
 
-def _is_there(device: spec.Device, kind: int, warn: Callable[[str], None]) -> bool:
-    number = device.major, device.minor
-    if kind == stat.S_IFCHR and number in ABSENT:
-        warn(f"{device.path}: the Sentry has no {ABSENT[number]}, opening it is ENXIO")
-        return True
-    return kind == stat.S_IFCHR and number in EMULATED
+def _is_there(device: spec.Device, kind: int) -> bool:
+    return kind == stat.S_IFCHR and (device.major, device.minor) in EMULATED
 
 
 def _allows_all(resources: dict[str, Any]) -> bool:

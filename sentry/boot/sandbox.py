@@ -36,6 +36,7 @@ from sentry.kernel.task import Task
 from sentry.log import KernelLog, LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
+from sentry.net.devices import register_devices
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
 from sentry.platform.host_io import HostIO, HostThreads
 from sentry.platform.memory import trim_heap
@@ -183,6 +184,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     vfs = Vfs(loop, lambda: RamFile(ram), memory_pages=lambda: ram.limit // PAGE_SIZE)
     vfs.host_io = HostIO(HostThreads(loop, process_of))
     register_all(vfs)
+    register_devices(vfs)
     vfs.types[b"proc"] = mount_proc
     uts = Uts(config.hostname.encode(), config.domainname.encode())
     kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)

@@ -22,7 +22,7 @@ def ethtool(caller: Caller, link: Interface, pointer: int) -> int:
     """One request, of which the first word says what it is. Raises: EFAULT, EOPNOTSUPP."""
     (command,) = struct.unpack("<I", caller.mm.read(pointer, 4))
     if command == ETHTOOL_GLINK:
-        answer = struct.pack("<II", command, link.is_up)
+        answer = struct.pack("<II", command, link.is_up and link.has_carrier)
     elif command in OFFLOADS and link.is_loopback:
         answer = struct.pack("<II", command, 1)
     elif command == ETHTOOL_GET_TS_INFO:

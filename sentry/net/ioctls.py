@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi import ioctl
 from sentry.abi import socket as abi
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_PID
-from sentry.abi.netlink import RTM_DELADDR, RTM_NEWADDR
+from sentry.abi.netlink import IFF_BROADCAST, IFF_POINTOPOINT, RTM_DELADDR, RTM_NEWADDR
 from sentry.abi.socket import AF_INET, AF_INET6, AF_PACKET, IFNAMSIZ, RTF_GATEWAY, RTF_HOST
 from sentry.errors import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
     EEXIST,
     EINVAL,
+    ENETDOWN,
+    ENOBUFS,
     ENODEV,
     ENOENT,
     ENOTTY,
     ENXIO,
+    EOPNOTSUPP,
     ESRCH,
 )
 from sentry.net.ethtool import ethtool
@@ -32,11 +35,12 @@ from sentry.net.interfaces import Address, Interface, mask_of, masked
 from sentry.net.netlink.notices import (
     change_flags,
     rename,
+    set_hardware,
     set_mtu,
     set_queue_length,
     tell_address,
 )
-from sentry.net.routes import Route
+from sentry.net.routes import MAX_ROUTES, Route
 from sentry.vfs.notices import set_owner
 from sentry.vfs.requests import INT, Requests
 
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 
 IFREQ_SIZE: Final = 40
 RTENTRY_SIZE: Final = 120
+PREFIX_WITHOUT_BROADCAST: Final = 30
+"""A network of two addresses has none."""
 INET4: Final = (AF_INET, AF_PACKET)
 """Families whose sockets know about addresses of interfaces."""
 
@@ -179,7 +185,9 @@ def _setter(
     def set_(sock: Socket, caller: Caller, argument: int) -> None:
         raw = caller.mm.read(argument, IFREQ_SIZE)
         sock.stack.check_admin(caller)
-        change(sock, _link(sock, raw), raw)
+        link = _link(sock, raw)
+        sock.stack.check_own(link)
+        change(sock, link, raw)
 
     SOCKETS.row(name, set_, families=families)
 
@@ -237,13 +245,17 @@ def _ip(raw: bytes) -> bytes:
 def _set_address(sock: Socket, link: Interface, raw: bytes) -> None:
     ip = _ip(raw)
     label = name_of(raw)
+    sock.stack.interfaces.check_room()
     for old in link.of_family(AF_INET):
         if old.label == label:
             link.addresses.remove(old)
             tell_address(sock.stack, link, old, RTM_DELADDR)
     if ip != bytes(4):
         prefix = 8 if ip[0] < 128 else 16 if ip[0] < 192 else 24
+        if link.flags & IFF_POINTOPOINT:
+            prefix = 32
         new = Address(AF_INET, ip, prefix, 254 if link.is_loopback else 0, label)
+        new.broadcast = broadcast_of(link, new)
         link.add(new)
         tell_address(sock.stack, link, new, RTM_NEWADDR)
 
@@ -255,7 +267,9 @@ def _set_mask(sock: Socket, link: Interface, raw: bytes) -> None:
         raise EINVAL("netmask")
     own = _first(link)
     tell_address(sock.stack, link, own, RTM_DELADDR)
+    is_usual = own.broadcast == broadcast_of(link, own)
     own.prefix = prefix
+    own.broadcast = broadcast_of(link, own) if is_usual else own.broadcast
     tell_address(sock.stack, link, own, RTM_NEWADDR)
 
 
@@ -266,6 +280,30 @@ def _set_broadcast(sock: Socket, link: Interface, raw: bytes) -> None:
     tell_address(sock.stack, link, own, RTM_NEWADDR)
 
 
+def broadcast_of(link: Interface, own: Address) -> bytes:
+    """What devinet_ioctl() takes for one; empty where there is none."""
+    if not link.flags & IFF_BROADCAST or own.prefix > PREFIX_WITHOUT_BROADCAST:
+        return b""
+    rest = (1 << (32 - own.prefix)) - 1
+    return (int.from_bytes(own.ip) | rest).to_bytes(4)
+
+
+def _set_peer(sock: Socket, link: Interface, raw: bytes) -> None:
+    """The other end."""
+    own, ip = _first(link), _ip(raw)
+    tell_address(sock.stack, link, own, RTM_DELADDR)
+    own.peer = ip if ip != own.ip else b""
+    tell_address(sock.stack, link, own, RTM_NEWADDR)
+
+
+def _set_link_address(sock: Socket, link: Interface, raw: bytes) -> None:
+    if not link.hardware:
+        raise EOPNOTSUPP(link.name)
+    if int.from_bytes(raw[IFNAMSIZ : IFNAMSIZ + 2], "little") != link.kind:
+        raise EINVAL("kind of link")
+    set_hardware(sock.stack, link, raw[IFNAMSIZ + 2 :])
+
+
 _setter("SIOCSIFFLAGS", _set_flags)
 _setter("SIOCSIFMTU", _set_mtu)
 _setter("SIOCSIFTXQLEN", _set_queue)
@@ -273,6 +311,8 @@ _setter("SIOCSIFNAME", _set_name)
 _setter("SIOCSIFADDR", _set_address, INET4)
 _setter("SIOCSIFNETMASK", _set_mask, INET4)
 _setter("SIOCSIFBRDADDR", _set_broadcast, INET4)
+_setter("SIOCSIFDSTADDR", _set_peer, INET4)
+_setter("SIOCSIFHWADDR", _set_link_address)
 
 
 # --- routes and neighbours
@@ -301,6 +341,7 @@ def _route(
         index = way.index
     if not index:
         raise ENODEV("no interface")
+    sock.stack.check_own(sock.stack.interfaces.by_index(index))
     via = gateway if flags & RTF_GATEWAY else b""
     change(sock, Route(AF_INET, target, prefix, index, origin=3, gateway=via))
 
@@ -313,14 +354,21 @@ def _same(sock: Socket, route: Route) -> list[Route]:
 def _add_route(sock: Socket, route: Route) -> None:
     if _same(sock, route):
         raise EEXIST("route")
+    if not sock.stack.interfaces.by_index(route.index).is_up:
+        raise ENETDOWN("the interface is down")
+    if len(sock.stack.routes.added) >= MAX_ROUTES:
+        raise ENOBUFS("too many routes")
     sock.stack.routes.added.append(route)
+    sock.stack.outdate()
 
 
 def _delete_route(sock: Socket, route: Route) -> None:
     same = _same(sock, route)
     if not same:
         raise ESRCH("route")
+    sock.stack.check_own(sock.stack.interfaces.by_index(same[0].index))
     sock.stack.routes.added.remove(same[0])
+    sock.stack.outdate()
 
 
 SOCKETS.row("SIOCADDRT", partial(_route, _add_route), families=(AF_INET,))

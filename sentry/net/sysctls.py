@@ -72,3 +72,9 @@ def ignores_echo(stack: Stack, *, is_v4: bool, is_group: bool) -> bool:
         name, default = "net/ipv6/icmp/echo_ignore_multicast", 0
         everything = _number(stack, "net/ipv6/icmp/echo_ignore_all", 0)
     return bool(everything or (is_group and _number(stack, name, default)))
+
+
+def has_ipv6_off(stack: Stack) -> bool:
+    """net.ipv6.conf.*.disable_ipv6, of interfaces that are new."""
+    names = (f"net/ipv6/conf/{which}/disable_ipv6" for which in ("all", "default"))
+    return any(_number(stack, name, 0) for name in names)

@@ -175,9 +175,10 @@ def _dev(stack: Stack) -> Lines:
     for link in stack.interfaces:
         (packets, octets), (out, octets_out) = link.received, link.sent or link.received
         drops = f"{0:4} {0:4} {0:4} {0:5}"
+        drops_out = f"{0:4} {link.dropped:4} {0:4} {0:5}"
         yield (
             f"{link.name:>6}: {octets:7} {packets:7} {drops} {0:10} {0:9} "
-            f"{octets_out:8} {out:7} {drops} {0:7} {0:10}\n"
+            f"{octets_out:8} {out:7} {drops_out} {0:7} {0:10}\n"
         )
 
 
@@ -325,15 +326,22 @@ def attributes(link: Any) -> dict[str, str]:
         return ":".join(f"{byte:02x}" for byte in raw)
 
     received, sent = link.received, link.sent or link.received
+    has_carrier = link.is_up and link.has_carrier
+    state = "unknown" if link.is_loopback else "up"
+    if link.driver is not None:
+        state = "unknown" if has_carrier else "down"
     return {
-        "address": mac(link.hardware), "addr_assign_type": "0", "addr_len": "6",
-        "broadcast": mac(link.hardware_broadcast), "carrier": str(int(link.is_up)),
+        "address": mac(link.hardware), "addr_assign_type": "0",
+        "addr_len": str(len(link.hardware)),
+        "broadcast": mac(link.hardware_broadcast), "carrier": str(int(has_carrier)),
         "carrier_changes": "0", "dev_id": "0x0", "dev_port": "0", "dormant": "0",
         "flags": f"{link.flags & 0xFFFF & ~0x40:#x}", "group": "0", "ifalias": "",
         "ifindex": str(link.index), "iflink": str(link.index), "link_mode": "0",
-        "mtu": str(link.mtu), "operstate": "unknown" if link.is_loopback else "up",
+        "mtu": str(link.mtu), "operstate": state,
         "proto_down": "0", "tx_queue_len": str(link.queue_length), "type": str(link.kind),
         "uevent": f"INTERFACE={link.name}\nIFINDEX={link.index}",
         "statistics/rx_packets": str(received[0]), "statistics/rx_bytes": str(received[1]),
         "statistics/tx_packets": str(sent[0]), "statistics/tx_bytes": str(sent[1]),
+        "statistics/tx_dropped": str(link.dropped),
+        **({} if link.driver is None else link.driver.attributes()),
     }  # fmt: skip

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 import sentry.syscalls.sockets.socket  # noqa: F401  declares SO_PEERPIDFD
-from sentry.abi import fuse, ioctl, netlink, nsfs, pidfd, random, seccomp, socket, time
+from sentry.abi import fuse, ioctl, netlink, nsfs, pidfd, random, seccomp, socket, time, tun
 from sentry.fs.dev.memory import RANDOM
 from sentry.fs.devpts.ioctls import EITHER, MASTERS, SLAVES
 from sentry.fs.fuse.device import DEVICES
@@ -34,6 +34,7 @@ from sentry.net.ioctls import SOCKETS
 from sentry.net.netlink.options import NETLINK
 from sentry.net.packet_options import PACKET
 from sentry.net.socket_options import SOCKET
+from sentry.net.tun.requests import REQUESTS as TUNS
 from sentry.net.unix_options import UNIX
 from sentry.syscalls.files.ioctl import EVERY
 from sentry.vfs.rows import Rows
@@ -102,6 +103,7 @@ IOCTLS: Final = (
     Group("pidfd", pidfd, r"PIDFD_GET_", (PIDFDS,)),
     Group("namespaces", nsfs, r"NS_", (NAMESPACES,)),
     Group("/dev/fuse", fuse, r"FUSE_DEV_IOC", (DEVICES,)),
+    Group("/dev/net/tun", tun, r"TUN(SET|GET|ATTACH|DETACH)", (TUNS,)),
     Group("random devices", random, r"RND", (RANDOM,)),
     Group("seccomp listeners", seccomp, r"SECCOMP_IOCTL", (LISTENERS,)),
     Group("sockets", socket, r"SIOC(?!(DEV|PROTO)PRIVATE)|FIO[SG]ETOWN",

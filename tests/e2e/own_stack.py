@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.bundle import Bundle
+from tests.e2e.bundle import Bundle, Document
 from tests.e2e.client import Client
 from tests.e2e.talker import Talker
 
@@ -76,6 +76,7 @@ def reaches_groups(pid: int, name: str) -> bool:
 def inside_of(
     program: str, place: Path, rootfs: Path, outside: Outside, *flags: str,
     nameservers: Sequence[str] = (), annotations: dict[str, str] | None = None,
+    change: Callable[[Document], None] = lambda document: None,
 ) -> Iterator[Inside]:  # fmt: skip
     """The container's end of a veth is in its namespace before it starts. `nameservers`: as its
     resolv.conf has them."""
@@ -102,6 +103,7 @@ def inside_of(
     others = [each for each in bundle.document["linux"]["namespaces"] if each["type"] != "network"]
     network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
     bundle.document["linux"]["namespaces"] = [*others, network]
+    change(bundle.document)
     client, path = Client(bundle), bundle.write()
     made = Inside(client.command(*flags, "run", f"--bundle={path}", "c"))
     made.pid, made.client = pid, client

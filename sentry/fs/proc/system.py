@@ -150,7 +150,7 @@ def devices(view: View) -> str:
 @root_file("misc")
 def misc(view: View) -> str:
     """Devices of major 10."""
-    return "229 fuse\n"
+    return "200 tun\n229 fuse\n"
 
 
 @root_file("partitions")

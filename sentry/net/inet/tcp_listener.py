@@ -95,6 +95,11 @@ class TcpListener(TcpStream):
         elif self.stack.tcp is not None:
             self.heard = self.stack.tcp.listen(self, self._backlog)
 
+    def hear_links(self) -> None:
+        """There are links from now on: who listens does so to those outside, too."""
+        if self.listening and self.heard is None and self.stack.tcp is not None:
+            self.heard = self.stack.tcp.listen(self, self._backlog)
+
     def _make_server(self, location: Location, target: Endpoint, source: Endpoint) -> Any:
         """The socket of a connection that comes."""
         server: Any = type(self)(location, self.family, self.protocol, self.stack)

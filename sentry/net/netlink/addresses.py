@@ -66,6 +66,7 @@ def _parse(request: Request) -> tuple[Interface, Address]:
     if head.ifa_prefixlen > size * 8:
         raise EINVAL("prefix")
     link = request.stack.interfaces.by_index(head.ifa_index)
+    request.stack.check_own(link)
     flags = head.ifa_flags
     if abi.IFA_FLAGS in attributes:
         flags = number(attributes[abi.IFA_FLAGS])
@@ -81,6 +82,7 @@ def _parse(request: Request) -> tuple[Interface, Address]:
 def new_address(request: Request) -> None:
     """RTM_NEWADDR. One that is there: EEXIST, unless NLM_F_REPLACE."""
     link, own = _parse(request)
+    request.stack.interfaces.check_room()
     try:
         link.add(own)
     except EEXIST:

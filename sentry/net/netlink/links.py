@@ -15,6 +15,7 @@ from sentry.net.netlink.notices import (
     change_flags,
     link_message,
     rename,
+    set_hardware,
     set_mtu,
     set_queue_length,
 )
@@ -68,14 +69,13 @@ def set_link(request: Request) -> None:
         if request.kind == abi.RTM_NEWLINK and request.flags & abi.NLM_F_CREATE:
             raise EOPNOTSUPP("this kind of interface cannot be made") from None
         raise
+    request.stack.check_own(link)
     if abi.IFLA_MTU in attributes:
         set_mtu(request.stack, link, number(attributes[abi.IFLA_MTU]))
     if abi.IFLA_TXQLEN in attributes:
         set_queue_length(request.stack, link, number(attributes[abi.IFLA_TXQLEN]))
     if abi.IFLA_ADDRESS in attributes:
-        if len(attributes[abi.IFLA_ADDRESS]) < len(link.hardware):
-            raise EINVAL("hardware address")
-        link.hardware = attributes[abi.IFLA_ADDRESS][: len(link.hardware)]
+        set_hardware(request.stack, link, attributes[abi.IFLA_ADDRESS])
     if head.ifi_index and abi.IFLA_IFNAME in attributes:
         rename(request.stack, link, attributes[abi.IFLA_IFNAME].split(b"\0", 1)[0])
     if head.ifi_flags or head.ifi_change:
@@ -84,10 +84,12 @@ def set_link(request: Request) -> None:
 
 @handles(NETLINK_ROUTE, abi.RTM_DELLINK)
 def delete_link(request: Request) -> None:
-    """RTM_DELLINK: what is there cannot be deleted."""
+    """RTM_DELLINK: only what a program has made can be deleted."""
     head = abi.IFINFOMSG.unpack(request.fixed(abi.IFINFOMSG.size))
-    find_link(request, head.ifi_index, request.attributes(abi.IFINFOMSG.size))
-    raise EOPNOTSUPP("this interface stays")
+    link = find_link(request, head.ifi_index, request.attributes(abi.IFINFOMSG.size))
+    if link.driver is None:
+        raise EOPNOTSUPP("this interface stays")
+    link.driver.removed()
 
 
 @handles(NETLINK_ROUTE, abi.RTM_GETQDISC)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi import netlink as abi
 from sentry.abi.netlink import NETLINK_ROUTE
 from sentry.abi.socket import AF_INET, AF_INET6, IFNAMSIZ
-from sentry.errors import EEXIST, EINVAL, ENFILE
+from sentry.errors import EADDRNOTAVAIL, EEXIST, EINVAL, ENFILE, EOPNOTSUPP
 from sentry.net.interfaces import bring_up
 from sentry.net.netlink.message import Reply, Request, attribute, message, text, u8, u32
 from sentry.net.netlink.registry import multicast
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sentry.net.stack import Stack
 
 OPER_UNKNOWN: Final = 0
+OPER_DOWN: Final = 2
 OPER_UP: Final = 6
 GSO_MAX_SEGMENTS: Final = 65535
 MIN_MTU: Final = 68
@@ -40,17 +41,19 @@ def link_message(link: Interface, kind: int = abi.RTM_NEWLINK, change: int = 0) 
     wide = len(abi.RtnlLinkStats64._fields)
     stats = [value & 0xFFFFFFFF for value in counters] + [0] * (plain - 4)
     stats64 = [*counters] + [0] * (wide - 4)
-    state = OPER_UNKNOWN if link.is_loopback else OPER_UP
+    state = OPER_UP if link.driver is None and not link.is_loopback else OPER_UNKNOWN
+    has_carrier = link.is_up and link.has_carrier
+    least, most = (MIN_MTU, link.mtu_max) if link.driver is not None else (0, 0)
     body = abi.IFINFOMSG.pack(0, 0, link.kind, link.index, link.flags, change)
     body += b"".join(
         (
             text(abi.IFLA_IFNAME, link.name),
             u32(abi.IFLA_TXQLEN, link.queue_length),
-            u8(abi.IFLA_OPERSTATE, state if link.is_up else 2),
+            u8(abi.IFLA_OPERSTATE, state if has_carrier else OPER_DOWN),
             u8(abi.IFLA_LINKMODE, 0),
             u32(abi.IFLA_MTU, link.mtu),
-            u32(abi.IFLA_MIN_MTU, 0),
-            u32(abi.IFLA_MAX_MTU, 0),
+            u32(abi.IFLA_MIN_MTU, least),
+            u32(abi.IFLA_MAX_MTU, most),
             u32(abi.IFLA_GROUP, 0),
             u32(abi.IFLA_PROMISCUITY, 0),
             u32(abi.IFLA_ALLMULTI, 0),
@@ -58,20 +61,35 @@ def link_message(link: Interface, kind: int = abi.RTM_NEWLINK, change: int = 0) 
             u32(abi.IFLA_GSO_MAX_SEGS, GSO_MAX_SEGMENTS),
             u32(abi.IFLA_GSO_MAX_SIZE, 65536),
             u32(abi.IFLA_NUM_RX_QUEUES, 1),
-            u8(abi.IFLA_CARRIER, 1),
+            u8(abi.IFLA_CARRIER, link.has_carrier),
             u32(abi.IFLA_CARRIER_CHANGES, 0),
             u32(abi.IFLA_CARRIER_UP_COUNT, 0),
             u32(abi.IFLA_CARRIER_DOWN_COUNT, 0),
             u8(abi.IFLA_PROTO_DOWN, 0),
             attribute(abi.IFLA_MAP, bytes(32)),
-            attribute(abi.IFLA_ADDRESS, link.hardware),
-            attribute(abi.IFLA_BROADCAST, link.hardware_broadcast),
+            _hardware(link),
             attribute(abi.IFLA_STATS64, abi.RTNL_LINK_STATS64.pack(*stats64)),
             attribute(abi.IFLA_STATS, abi.RTNL_LINK_STATS.pack(*stats)),
             text(abi.IFLA_QDISC, "noqueue"),
+            _kind_of(link),
         )
     )
     return kind, body
+
+
+def _hardware(link: Interface) -> bytes:
+    if not link.hardware:
+        return b""
+    own = attribute(abi.IFLA_ADDRESS, link.hardware)
+    return own + attribute(abi.IFLA_BROADCAST, link.hardware_broadcast)
+
+
+def _kind_of(link: Interface) -> bytes:
+    """rtnl_link_info_fill()."""
+    if link.driver is None:
+        return b""
+    told = text(abi.IFLA_INFO_KIND, link.driver.kind)
+    return attribute(abi.IFLA_LINKINFO, told + attribute(abi.IFLA_INFO_DATA, link.driver.details()))
 
 
 def address_message(link: Interface, own: Address, kind: int = abi.RTM_NEWADDR) -> Reply:
@@ -103,13 +121,15 @@ def tell_address(
     stack: Stack, link: Interface, own: Address, kind: int, request: Request | None = None
 ) -> None:
     """RTM_NEWADDR, RTM_DELADDR; of IPv6 they name no request: inet6_ifa_notify()."""
+    if stack.view is None or link.driver is not None:
+        stack.outdate()
     named = request if own.family == AF_INET else None
     tell(stack, IFADDR[own.family], address_message(link, own, kind), named)
 
 
 def check_mtu(link: Interface, mtu: int) -> int:
     """dev_validate_mtu(). Raises: EINVAL."""
-    if not 0 <= mtu <= 0x7FFFFFFF or (not link.is_loopback and mtu < MIN_MTU):
+    if not 0 <= mtu <= (link.mtu_max or 0x7FFFFFFF) or (not link.is_loopback and mtu < MIN_MTU):
         raise EINVAL(f"MTU {mtu}")
     return mtu
 
@@ -118,6 +138,8 @@ def set_mtu(stack: Stack, link: Interface, mtu: int) -> None:
     """dev_set_mtu(). Raises: EINVAL."""
     if check_mtu(link, mtu) != link.mtu:
         link.mtu, link.ipv6_mtu = mtu, 0
+        if link.driver is not None:
+            link.driver.changed()
         tell(stack, abi.RTNLGRP_LINK, link_message(link))
 
 
@@ -128,6 +150,21 @@ def set_queue_length(stack: Stack, link: Interface, packets: int) -> None:
         tell(stack, abi.RTNLGRP_LINK, link_message(link))
 
 
+def set_hardware(stack: Stack, link: Interface, wanted: bytes) -> None:
+    """dev_set_mac_address(). Raises: EOPNOTSUPP, EINVAL, EADDRNOTAVAIL."""
+    if not link.hardware:
+        raise EOPNOTSUPP("no hardware address")
+    if len(wanted) < len(link.hardware):
+        raise EINVAL("hardware address")
+    wanted = wanted[: len(link.hardware)]
+    if wanted[0] & 1 or not any(wanted):
+        raise EADDRNOTAVAIL("nobody's address")
+    link.hardware = wanted
+    if link.driver is not None:
+        link.driver.changed()
+    tell(stack, abi.RTNLGRP_LINK, link_message(link))
+
+
 def change_flags(stack: Stack, link: Interface, flags: int, change: int) -> None:
     """Up and down, and what belongs to it: dev_change_flags(). A link that is down has no IPv6."""
     before, addresses = link.flags, list(link.addresses)
@@ -136,6 +173,11 @@ def change_flags(stack: Stack, link: Interface, flags: int, change: int) -> None
         bring_up(link)
     if before & abi.IFF_UP and not link.is_up:
         link.addresses = link.of_family(AF_INET)
+        if not link.is_loopback:
+            stack.routes.forget(link.index)
+    if link.driver is not None and (before ^ link.flags) & abi.IFF_UP:
+        link.driver.turned()
+    stack.outdate()
     if before != link.flags:
         changed = (before ^ link.flags) & IFF_SETTABLE
         tell(stack, abi.RTNLGRP_LINK, link_message(link, change=changed))
@@ -148,24 +190,29 @@ def change_flags(stack: Stack, link: Interface, flags: int, change: int) -> None
 
 
 def rename(stack: Stack, link: Interface, wanted: bytes) -> None:
-    """dev_change_name(); "%d" in a name is the first free number. Raises: EINVAL, EEXIST."""
-    name = wanted.decode(errors="replace")
-    if name == link.name:
+    """dev_change_name(); "%d" in a name is the first free number. Raises: what `free_name` does."""
+    if wanted.decode(errors="replace") == link.name:
         return
-    bad = len(wanted) >= IFNAMSIZ or name in ("", ".", "..")
-    if bad or any(c in "/:" or c.isspace() for c in name):
-        raise EINVAL("name")
-    taken = {other.name for other in stack.interfaces if other is not link}
-    if "%" in name:
-        name = _numbered(name, taken)
-    if name in taken:
-        raise EEXIST(name)
+    name = free_name(wanted, {other.name for other in stack.interfaces if other is not link})
     link.name, old = name, link.name
     tell(stack, abi.RTNLGRP_LINK, link_message(link))
     for own in link.of_family(AF_INET):
         if own.label == old or own.label.startswith(f"{old}:"):
             own.label = (name + own.label[len(old) :])[: IFNAMSIZ - 1]
         tell_address(stack, link, own, abi.RTM_NEWADDR)
+
+
+def free_name(wanted: bytes, taken: set[str]) -> str:
+    """dev_get_valid_name(). Raises: EINVAL, EEXIST, ENFILE."""
+    name = wanted.decode(errors="replace")
+    bad = len(wanted) >= IFNAMSIZ or name in ("", ".", "..")
+    if bad or any(c in "/:" or c.isspace() for c in name):
+        raise EINVAL("name")
+    if "%" in name:
+        name = _numbered(name, taken)
+    if name in taken:
+        raise EEXIST(name)
+    return name
 
 
 def _numbered(pattern: str, taken: set[str]) -> str:

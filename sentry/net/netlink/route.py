@@ -13,9 +13,11 @@ from sentry.errors import (
     EEXIST,
     EHOSTUNREACH,
     EINVAL,
+    ENETDOWN,
     ENETUNREACH,
     ENOBUFS,
     EOPNOTSUPP,
+    EPERM,
     ESRCH,
 )
 from sentry.net.interfaces import masked
@@ -150,7 +152,7 @@ def _parse(request: Request) -> Route:
             raise ENETUNREACH("gateway")
         index = way.index
     if index:
-        request.stack.interfaces.by_index(index)
+        request.stack.check_own(request.stack.interfaces.by_index(index))
     table = number(attributes[abi.RTA_TABLE]) if abi.RTA_TABLE in attributes else head.rtm_table
     metric = number(attributes[abi.RTA_PRIORITY]) if abi.RTA_PRIORITY in attributes else 0
     return Route(
@@ -172,6 +174,10 @@ def new_route(request: Request) -> None:
     route = _parse(request)
     if not route.index and route.kind == abi.RTN_UNICAST:
         raise EINVAL("no interface")
+    if not route.index and request.stack.view is not None:
+        raise EPERM("routes of the host")
+    if route.index and not request.stack.interfaces.by_index(route.index).is_up:
+        raise ENETDOWN("the interface is down")
     routes = request.stack.routes
     old = next((r for r in routes.added if _same(r, route)), None)
     if old is not None:
@@ -183,6 +189,7 @@ def new_route(request: Request) -> None:
     if len(routes.added) >= MAX_ROUTES:
         raise ENOBUFS("too many routes")
     routes.added.append(route)
+    request.stack.outdate()
     tell(request.stack, GROUPS[route.family], route_message(route))
 
 
@@ -195,7 +202,9 @@ def delete_route(request: Request) -> None:
             route.family, route.destination, route.length, route.table,
         )  # fmt: skip
         if same_place and route.metric in (0, old.metric) and route.index in (0, old.index):
+            request.stack.check_own(request.stack.interfaces.by_index(old.index))
             request.stack.routes.added.remove(old)
+            request.stack.outdate()
             tell(request.stack, GROUPS[route.family], route_message(old, abi.RTM_DELROUTE))
             return
     raise ESRCH("route")

@@ -1,0 +1,148 @@
+"""Interfaces that programs make, and the IP layer that they are links of.
+
+A stack has none before the first: what stays in the sandbox has no packets.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import netlink as abi
+from sentry.abi.socket import AF_INET6, IPPROTO_TCP
+from sentry.errors import ENOBUFS
+from sentry.net.frame import show_link_frame
+from sentry.net.inet import leaving, tcp_link
+from sentry.net.inet.tcp_listener import TcpListener
+from sentry.net.interfaces import Address
+from sentry.net.ip.layer import IpLayer
+from sentry.net.link.timing import Timing
+from sentry.net.netlink.notices import change_flags, link_message, tell, tell_address
+from sentry.net.sysctls import has_ipv6_off
+
+if TYPE_CHECKING:
+    from sentry.net.interfaces import Interface
+    from sentry.net.link.link import Link
+    from sentry.net.stack import Stack
+
+MAX_MADE: Final = 256
+"""Of one stack: a ceiling of ours."""
+FIRST_INDEX: Final = 1 << 20
+"""Beside interfaces of the host, whose indexes are small."""
+KERNEL_LL: Final = 3
+"""IFAPROT_KERNEL_LL."""
+EVERY_FLAG: Final = 0xFFFFFFFF
+LINK_LOCAL: Final = b"\xfe\x80" + bytes(6)
+
+
+def plug_in(stack: Stack) -> IpLayer:
+    """The layer of a stack; from now on it has packets."""
+    if stack.ip is not None:
+        return stack.ip
+    layer = stack.ip = IpLayer(stack.interfaces, stack.sysctls, os.urandom)
+    leaving.plug(stack)
+    tcp_link.plug(stack)
+    for sock in stack.ports_of(IPPROTO_TCP).everybody():
+        if isinstance(sock, TcpListener):
+            sock.hear_links()
+    Timing(layer, stack.kernel.loop)
+    stack.outdate()
+    return layer
+
+
+class Made:
+    """What is behind such an interface, up to where its frames go: a `Driver`."""
+
+    kind = ""
+
+    def __init__(self, stack: Stack, interface: Interface, link: Link) -> None:
+        """Preconditions: the interface's name and index are free. Raises: ENOBUFS."""
+        if sum(each.driver is not None for each in stack.interfaces) >= MAX_MADE:
+            raise ENOBUFS("too many interfaces")
+        self.stack = stack
+        self.interface = interface
+        self.link = link
+        self.layer = plug_in(stack)
+        link.seen = partial(show_link_frame, stack, link)
+        link.on_room = partial(self.layer.on_room, interface.index)
+        interface.driver = self
+        interface.ipv6_is_on = not has_ipv6_off(stack)
+        stack.interfaces.insert(interface)
+
+    def turned(self) -> None:
+        """Up, or down: the link is there, or not."""
+        index, link = self.interface.index, self.link
+        if not self.interface.is_up:
+            self.layer.links.pop(index, None)
+            self.layer.groups.link_went(index)
+            return
+        self.layer.links[index] = link
+        joined = [leaving.plain(ip) for ip, where in self.stack.memberships if where == index]
+        self.layer.groups.link_came(self.now_ns(), index, joined)
+        if self.interface.ipv6_is_on and not self.interface.of_family(AF_INET6):
+            self.interface.addresses.append(self._link_local())
+        self.layer.on_deadline()
+
+    def _link_local(self) -> Address:
+        """addrconf_dev_config(), addrconf_ifid_ether(); where there is nothing to make it of it is
+        by chance, and there is nobody else who could have it."""
+        hardware = self.link.hardware
+        if hardware:
+            first = bytes([hardware[0] ^ 2])
+            own = first + hardware[1:3] + b"\xff\xfe" + hardware[3:]
+            flags = abi.IFA_F_PERMANENT
+        else:
+            own, flags = os.urandom(8), abi.IFA_F_PERMANENT | abi.IFA_F_STABLE_PRIVACY
+        return Address(
+            AF_INET6, LINK_LOCAL + own, 64, abi.RT_SCOPE_LINK, flags=flags, origin=KERNEL_LL
+        )
+
+    def changed(self) -> None:
+        """Another MTU, another hardware address."""
+        self.link.hardware = self.interface.hardware
+        self.stack.outdate()
+
+    def set_carrier(self, has_carrier: bool) -> None:
+        """Somebody is at the other end, or nobody: netif_carrier_on(), netif_carrier_off()."""
+        interface = self.interface
+        if interface.has_carrier == has_carrier:
+            return
+        interface.has_carrier = has_carrier
+        interface.set_flags(0, 0)
+        if interface.is_up:
+            self.tell()
+
+    def tell(self, kind: int = abi.RTM_NEWLINK, change: int = 0) -> None:
+        """It is new, another, or gone."""
+        tell(self.stack, abi.RTNLGRP_LINK, link_message(self.interface, kind, change))
+
+    def removed(self) -> None:
+        """unregister_netdevice()."""
+        interface, stack = self.interface, self.stack
+        change_flags(stack, interface, 0, abi.IFF_UP)
+        addresses, interface.addresses = interface.addresses, []
+        stack.routes.forget(interface.index)
+        for own in addresses:
+            tell_address(stack, interface, own, abi.RTM_DELADDR)
+        stack.interfaces.remove(interface.index)
+        stack.outdate()
+        self.tell(abi.RTM_DELLINK, EVERY_FLAG)
+
+    def now_ns(self) -> int:
+        """The clock of the stack."""
+        now: int = self.stack.kernel.loop.now_ns()
+        return now
+
+    def received(self, frame: bytes) -> None:
+        """One comes in, with its virtio header. Preconditions: the interface is up."""
+        self.link.received(self.now_ns(), frame)
+        self.layer.on_deadline()
+
+    def details(self) -> bytes:
+        """IFLA_INFO_DATA."""
+        return b""
+
+    def attributes(self) -> dict[str, str]:
+        """Its own files in /sys/class/net/NAME."""
+        return {}

@@ -1,0 +1,1 @@
+"""Interfaces that programs serve: /dev/net/tun."""
