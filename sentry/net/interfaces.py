@@ -7,7 +7,7 @@ instead (sentry/net/host).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct, field
 
@@ -60,6 +60,10 @@ class Driver(Protocol):
 
     kind: str
     """As `ip link` names it."""
+    stack: Any
+    """Of its network namespace."""
+    oper_state: int
+    """IF_OPER_* while it is up and has a carrier."""
 
     def turned(self) -> None:
         """Up, or down."""
@@ -69,6 +73,12 @@ class Driver(Protocol):
 
     def removed(self) -> None:
         """It is no more: RTM_DELLINK."""
+
+    def moved(self, stack: Any, wanted: bytes) -> None:
+        """To another network namespace, with this name."""
+
+    def link_attributes(self) -> bytes:
+        """IFLA_LINK and the like: what it stands on."""
 
     def details(self) -> bytes:
         """IFLA_INFO_DATA."""

@@ -17,8 +17,16 @@ from sentry.net.inet import leaving, tcp_link
 from sentry.net.inet.tcp_listener import TcpListener
 from sentry.net.interfaces import Address
 from sentry.net.ip.layer import IpLayer
+from sentry.net.link.link import EthernetLink
 from sentry.net.link.timing import Timing
-from sentry.net.netlink.notices import change_flags, link_message, tell, tell_address
+from sentry.net.netlink.notices import (
+    OPER_UNKNOWN,
+    change_flags,
+    free_name,
+    link_message,
+    tell,
+    tell_address,
+)
 from sentry.net.sysctls import has_ipv6_off
 
 if TYPE_CHECKING:
@@ -51,24 +59,43 @@ def plug_in(stack: Stack) -> IpLayer:
     return layer
 
 
+def check_room(stack: Stack) -> None:
+    """For one more interface. Raises: ENOBUFS."""
+    if sum(each.driver is not None for each in stack.interfaces) >= MAX_MADE:
+        raise ENOBUFS("too many interfaces")
+
+
+def free_index(stack: Stack) -> int:
+    """For a new interface."""
+    return stack.interfaces.free_index(FIRST_INDEX if stack.view is not None else 0)
+
+
 class Made:
     """What is behind such an interface, up to where its frames go: a `Driver`."""
 
     kind = ""
+    oper_state = OPER_UNKNOWN
 
-    def __init__(self, stack: Stack, interface: Interface, link: Link) -> None:
+    def __init__(self, stack: Stack, interface: Interface) -> None:
         """Preconditions: the interface's name and index are free. Raises: ENOBUFS."""
-        if sum(each.driver is not None for each in stack.interfaces) >= MAX_MADE:
-            raise ENOBUFS("too many interfaces")
-        self.stack = stack
         self.interface = interface
-        self.link = link
-        self.layer = plug_in(stack)
-        link.seen = partial(show_link_frame, stack, link)
-        link.on_room = partial(self.layer.on_room, interface.index)
         interface.driver = self
         interface.ipv6_is_on = not has_ipv6_off(stack)
-        stack.interfaces.insert(interface)
+        check_room(stack)
+        self._plug_into(stack)
+
+    def _plug_into(self, stack: Stack) -> None:
+        self.stack = stack
+        self.layer = plug_in(stack)
+        link = self.link = self.new_link()
+        link.seen = partial(show_link_frame, stack, link)
+        link.on_room = partial(self.layer.on_room, link.index)
+        stack.interfaces.insert(self.interface)
+
+    def new_link(self) -> Link:
+        """One for `layer`: frames of Ethernet."""
+        interface, chance = self.interface, int.from_bytes(os.urandom(4))
+        return EthernetLink(interface.index, interface.hardware, self.layer, chance)
 
     def turned(self) -> None:
         """Up, or down: the link is there, or not."""
@@ -129,15 +156,34 @@ class Made:
         stack.outdate()
         self.tell(abi.RTM_DELLINK, EVERY_FLAG)
 
+    def moved(self, stack: Stack, wanted: bytes) -> None:
+        """To another network namespace, with this name: dev_change_net_namespace().
+
+        Raises: EEXIST, EINVAL, ENFILE, ENOBUFS.
+        """
+        name = free_name(wanted, {each.name for each in stack.interfaces})
+        check_room(stack)
+        Made.removed(self)
+        interface = self.interface
+        interface.name = name
+        if stack.interfaces.get(interface.index) is not None:
+            interface.index = free_index(stack)
+        self._plug_into(stack)
+        self.tell(change=EVERY_FLAG)
+
     def now_ns(self) -> int:
         """The clock of the stack."""
         now: int = self.stack.kernel.loop.now_ns()
         return now
 
-    def received(self, frame: bytes) -> None:
-        """One comes in, with its virtio header. Preconditions: the interface is up."""
-        self.link.received(self.now_ns(), frame)
+    def received(self, *frames: bytes) -> None:
+        """They come in, with their virtio headers. Preconditions: the interface is up."""
+        self.link.received(self.now_ns(), *frames)
         self.layer.on_deadline()
+
+    def link_attributes(self) -> bytes:
+        """IFLA_LINK and the like: what it stands on."""
+        return b""
 
     def details(self) -> bytes:
         """IFLA_INFO_DATA."""

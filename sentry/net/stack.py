@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.errors import EPERM
@@ -74,6 +75,8 @@ class Stack:
         """What may leave by its links, where that is not all."""
         self.resolver: ResolverSide | None = None
         """Who answers for nameservers, where there are links."""
+        self.numbers: WeakKeyDictionary[Stack, int] = WeakKeyDictionary()
+        """Of other namespaces that an interface here has to do with: their nsid."""
         self.host_sockets = 0
         self._cookie = 0
 
@@ -101,6 +104,15 @@ class Stack:
         """Addresses or routes have changed that programs make."""
         if self.ip is not None:
             self.ip.outdate(self.routes)
+
+    def number_of(self, other: Stack) -> int:
+        """Its nsid here: peernet2id_alloc()."""
+        known = self.numbers.get(other)
+        if known is None:
+            taken = set(self.numbers.values())
+            known = next(number for number in range(len(taken) + 1) if number not in taken)
+            self.numbers[other] = known
+        return known
 
     def ports_of(self, protocol: int) -> Ports:
         """The table of a protocol's ports."""

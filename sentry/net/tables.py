@@ -29,6 +29,7 @@ from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
+from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP
 from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.packet_socket import PacketSocket
 from sentry.net.unix import UnixSocket
@@ -319,6 +320,9 @@ OF_INTERFACES: Final = frozenset({"dev", "if_inet6", "ipv6_route", "route"})
 """Those that the host may change."""
 
 
+OPER_STATES: Final = {OPER_UNKNOWN: "unknown", OPER_UP: "up"}
+
+
 def attributes(link: Any) -> dict[str, str]:
     """The files of /sys/class/net/NAME; of the counters those that are not always 0."""
 
@@ -329,7 +333,7 @@ def attributes(link: Any) -> dict[str, str]:
     has_carrier = link.is_up and link.has_carrier
     state = "unknown" if link.is_loopback else "up"
     if link.driver is not None:
-        state = "unknown" if has_carrier else "down"
+        state = OPER_STATES[link.driver.oper_state] if has_carrier else "down"
     return {
         "address": mac(link.hardware), "addr_assign_type": "0",
         "addr_len": str(len(link.hardware)),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sentry.abi import tun
 from sentry.abi.fcntl import O_NONBLOCK, O_RDWR
 from sentry.abi.netlink import IFF_UP
+from sentry.abi.sched import CLONE_NEWNET
 from sentry.abi.socket import AF_INET, AF_INET6, SIOCGIFHWADDR, SIOCSIFHWADDR, SOCK_NONBLOCK
 from sentry.abi.stat import S_IFCHR
 from sentry.abi.tun import IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, IFF_TUN, IFF_VNET_HDR
@@ -33,6 +34,7 @@ KINDS = (
 DEVICES = len(KINDS)
 REQUESTS = [*numbers(tun, "TUNSET", "TUNGET", "TUNATT", "TUNDET"), SIOCGIFHWADDR, SIOCSIFHWADDR]
 FLAGS = st.integers(0, 0xFFFF)
+LINKS = st.sampled_from([b"", b"t0", b"t2", b"v0", b"v1", b"v2", b"lo"])
 SERVERS = st.integers(0, DEVICES)
 """One of them has no interface."""
 STEPS = st.one_of(
@@ -45,10 +47,16 @@ STEPS = st.one_of(
     st.tuples(st.just("attach"), SERVERS, FLAGS | st.sampled_from(KINDS)),
     st.tuples(st.just("turn"), SERVERS, st.booleans()),
     st.tuples(st.just("reopen"), SERVERS),
+    st.tuples(st.just("link"), SERVERS, st.sampled_from([16, 16, 16, 17, 19]), FLAGS,
+              st.sampled_from([b"veth", b"dummy", b"tun"]), LINKS, LINKS, st.integers(0, 40)),
     *[st.tuples(st.just("send"), FRESH.map(lambda n: n + DEVICES + 1), NAMES, DATA, st.just(b""),
                 st.just(0))] * 3,
     st.tuples(st.just("connect"), FRESH.map(lambda n: n + DEVICES + 1), NAMES),
 )  # fmt: skip
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("<HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def request_for(name: bytes, flags: int) -> bytes:
@@ -76,6 +84,12 @@ class Served(Sockets):
             for own in (Address(AF_INET, one, 24, 0), Address(AF_INET6, two, 64, 0)):
                 interface.addresses.append(own)
                 tell_address(stack, interface, own, 20)
+        self.netlink = first.ok("socket", 16, 3, 0)
+        self.here = first.ok("open", b"/proc/self/ns/net", 0, 0)
+        first.ok("unshare", CLONE_NEWNET)
+        away = first.ok("open", b"/proc/self/ns/net", 0, 0)
+        first.ok("setns", self.here, 0)
+        self.here = away
         fresh = [first.ok("socket", at, kind | SOCK_NONBLOCK, n) for at, kind, n in UNBOUND]
         self.fds[:0] = [*made, *fresh]
         self.program = first.fork()
@@ -120,6 +134,22 @@ class Served(Sockets):
         for interface in list(stack.interfaces):
             if interface.driver is not None:
                 change_flags(stack, interface, IFF_UP if up else 0, IFF_UP)
+        self.world.settle()
+
+    def _link(
+        self, fd: int, request: int, flags: int, kind: bytes, name: bytes, peer: bytes, cut: int
+    ) -> None:
+        """RTM_NEWLINK and its kin by a netlink socket; what stands last may be cut."""
+        named = attribute(3, name) if name else b""
+        other = attribute(1, bytes(16) + (attribute(3, peer) if peer else b""))
+        data = attribute(1, kind) + attribute(2, other)
+        body = struct.pack("<BxHiII", 0, 0, 0, flags & 1, 1) + named + attribute(18, data)
+        body += attribute(19, struct.pack("<I", fd)) if flags & 2 else b""
+        body += attribute(28, struct.pack("<I", self.here)) if flags & 4 else b""
+        body = body[: len(body) - max(cut - 30, 0)]
+        flags = 5 | (0x600 if flags & 8 else 0x400)
+        message = struct.pack("<IHHII", 16 + len(body), request, flags, 0, 0) + body
+        self.call("sendto", self.netlink, message, len(message), 0, 0, 0)
         self.world.settle()
 
     def _reopen(self, fd: int) -> None:

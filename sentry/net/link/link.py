@@ -195,6 +195,9 @@ class Link:
 class EthernetLink(Link):
     """Frames, to neighbours."""
 
+    asks = True
+    """For neighbours; else frames go to its own address: IFF_NOARP, arp_constructor()."""
+
     def __init__(self, index: int, hardware: bytes, upper: Upper, chance: int) -> None:
         """`chance`: a random number of 32 bits."""
         super().__init__(index, hardware, upper)
@@ -227,8 +230,8 @@ class EthernetLink(Link):
     def send(self, now_ns: int, next_hop: bytes, packet: LinkPacket) -> None:
         """To a neighbour, or to a group."""
         group = ethernet.group_address(next_hop)
-        if group:
-            self.transmit(packet, group)
+        if group or not self.asks:
+            self.transmit(packet, group or self.hardware)
             return
         hardware = self.neighbours(next_hop).resolve(now_ns, next_hop, packet)
         if hardware is not None:

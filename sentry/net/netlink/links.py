@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sentry.abi import netlink as abi
 from sentry.abi.netlink import NETLINK_ROUTE
 from sentry.abi.socket import IFNAMSIZ
-from sentry.errors import EINVAL, ENODEV, EOPNOTSUPP, ERANGE
+from sentry.errors import EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE
 from sentry.net.netlink.message import Reply, Request, number, text
 from sentry.net.netlink.notices import (
     change_flags,
@@ -55,31 +55,48 @@ def get_link(request: Request) -> Iterable[Reply]:
     return [link_message(link)]
 
 
+def _is_there(request: Request, index: int, attributes: dict[int, bytes]) -> bool:
+    """Of one that is named, or not even that: __rtnl_newlink()."""
+    if not index and not attributes.keys() & {abi.IFLA_IFNAME, abi.IFLA_ALT_IFNAME}:
+        return False
+    try:
+        find_link(request, index, attributes)
+    except ENODEV:
+        return False
+    return True
+
+
 @handles(NETLINK_ROUTE, abi.RTM_NEWLINK, abi.RTM_SETLINK)
 def set_link(request: Request) -> None:
-    """RTM_SETLINK, and RTM_NEWLINK of one that is there: flags, MTU, queue length, name.
-
-    There are no kinds of interfaces that a program could make.
-    """
+    """RTM_SETLINK, and RTM_NEWLINK: flags, MTU, queue length, name, namespace of one that is there;
+    else one is made."""
     head = abi.IFINFOMSG.unpack(request.fixed(abi.IFINFOMSG.size))
     attributes = request.attributes(abi.IFINFOMSG.size)
-    try:
-        link = find_link(request, head.ifi_index, attributes)
-    except ENODEV:
-        if request.kind == abi.RTM_NEWLINK and request.flags & abi.NLM_F_CREATE:
-            raise EOPNOTSUPP("this kind of interface cannot be made") from None
-        raise
+    makes = request.kind == abi.RTM_NEWLINK and request.flags & abi.NLM_F_CREATE
+    if makes and not _is_there(request, head.ifi_index, attributes):
+        from sentry.net.virtual import making  # noqa: PLC0415  few programs ask
+
+        making.make(request, head, attributes)
+        return
+    link = find_link(request, head.ifi_index, attributes)
+    if request.kind == abi.RTM_NEWLINK and request.flags & abi.NLM_F_EXCL:
+        raise EEXIST(link.name)
     request.stack.check_own(link)
+    if abi.IFLA_NET_NS_FD in attributes or abi.IFLA_NET_NS_PID in attributes:
+        from sentry.net.virtual import making  # noqa: PLC0415
+
+        making.move(request, link, attributes)
+    stack = request.stack if link.driver is None else link.driver.stack
     if abi.IFLA_MTU in attributes:
-        set_mtu(request.stack, link, number(attributes[abi.IFLA_MTU]))
+        set_mtu(stack, link, number(attributes[abi.IFLA_MTU]))
     if abi.IFLA_TXQLEN in attributes:
-        set_queue_length(request.stack, link, number(attributes[abi.IFLA_TXQLEN]))
+        set_queue_length(stack, link, number(attributes[abi.IFLA_TXQLEN]))
     if abi.IFLA_ADDRESS in attributes:
-        set_hardware(request.stack, link, attributes[abi.IFLA_ADDRESS])
+        set_hardware(stack, link, attributes[abi.IFLA_ADDRESS])
     if head.ifi_index and abi.IFLA_IFNAME in attributes:
-        rename(request.stack, link, attributes[abi.IFLA_IFNAME].split(b"\0", 1)[0])
+        rename(stack, link, attributes[abi.IFLA_IFNAME].split(b"\0", 1)[0])
     if head.ifi_flags or head.ifi_change:
-        change_flags(request.stack, link, head.ifi_flags, head.ifi_change or 0xFFFFFFFF)
+        change_flags(stack, link, head.ifi_flags, head.ifi_change or 0xFFFFFFFF)
 
 
 @handles(NETLINK_ROUTE, abi.RTM_DELLINK)

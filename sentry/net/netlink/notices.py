@@ -41,7 +41,8 @@ def link_message(link: Interface, kind: int = abi.RTM_NEWLINK, change: int = 0) 
     wide = len(abi.RtnlLinkStats64._fields)
     stats = [value & 0xFFFFFFFF for value in counters] + [0] * (plain - 4)
     stats64 = [*counters] + [0] * (wide - 4)
-    state = OPER_UP if link.driver is None and not link.is_loopback else OPER_UNKNOWN
+    state = OPER_UP if not link.is_loopback else OPER_UNKNOWN
+    state = state if link.driver is None else link.driver.oper_state
     has_carrier = link.is_up and link.has_carrier
     least, most = (MIN_MTU, link.mtu_max) if link.driver is not None else (0, 0)
     body = abi.IFINFOMSG.pack(0, 0, link.kind, link.index, link.flags, change)
@@ -89,7 +90,9 @@ def _kind_of(link: Interface) -> bytes:
     if link.driver is None:
         return b""
     told = text(abi.IFLA_INFO_KIND, link.driver.kind)
-    return attribute(abi.IFLA_LINKINFO, told + attribute(abi.IFLA_INFO_DATA, link.driver.details()))
+    details = link.driver.details()
+    told += attribute(abi.IFLA_INFO_DATA, details) if details else b""
+    return attribute(abi.IFLA_LINKINFO, told) + link.driver.link_attributes()
 
 
 def address_message(link: Interface, own: Address, kind: int = abi.RTM_NEWADDR) -> Reply:

@@ -21,7 +21,7 @@ from sentry.abi.tun import (
     TUN_TYPE_MASK,
 )
 from sentry.errors import E2BIG, EBUSY, EEXIST, EINVAL, EPERM
-from sentry.net.made import FIRST_INDEX
+from sentry.net.made import free_index
 from sentry.net.netlink.notices import free_name
 from sentry.net.tun.interface import FEATURES, MAX_QUEUES, NOBODY, Tun, new_interface
 
@@ -78,7 +78,7 @@ def _make(device: TunDevice, caller: Caller, name: bytes, flags: int) -> Tun:
 
 def _index(stack: Stack, wanted: int) -> int:
     if not wanted:
-        return stack.interfaces.free_index(FIRST_INDEX if stack.view is not None else 0)
+        return free_index(stack)
     if stack.interfaces.get(wanted) is not None:
         raise EBUSY(f"interface {wanted}")
     return wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.tun import (
@@ -25,14 +25,15 @@ from sentry.abi.virtio import VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_TCPV4
 from sentry.bpf.filter import Packet as FilteredPacket
 from sentry.net.interfaces import Interface
 from sentry.net.link import ethernet, vnet
-from sentry.net.link.link import EthernetLink, PointLink
+from sentry.net.link.link import PointLink
 from sentry.net.link.segments import finished
-from sentry.net.made import Made, plug_in
+from sentry.net.made import Made
 from sentry.net.netlink.message import u8, u32
 from sentry.net.tun.flows import queue_of
 
 if TYPE_CHECKING:
     from sentry.bpf.filter import PacketFilter
+    from sentry.net.link.link import Link
     from sentry.net.stack import Stack
     from sentry.net.tun.address_filter import AddressFilter
     from sentry.net.tun.device import TunDevice
@@ -91,11 +92,14 @@ class Tun(Made):
         self.addresses: AddressFilter | None = None
         self.filter: PacketFilter | None = None
         self.is_gone = False
-        layer_link: Any = PointLink if not self.is_tap else EthernetLink
-        more = (int.from_bytes(os.urandom(4)),) if self.is_tap else ()
-        link = layer_link(interface.index, interface.hardware, plug_in(stack), *more)
-        super().__init__(stack, interface, link)
+        super().__init__(stack, interface)
+
+    def new_link(self) -> Link:
+        """Frames, or packets without a link header; who serves them takes them."""
+        index, hardware = self.interface.index, self.interface.hardware
+        link = super().new_link() if self.is_tap else PointLink(index, hardware, self.layer)
         link.sink = self
+        return link
 
     @property
     def link_size(self) -> int:

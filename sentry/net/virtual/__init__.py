@@ -1,0 +1,1 @@
+"""Interfaces that netlink makes: veth, dummy."""
