@@ -90,8 +90,14 @@ class Stack:
         if self.has_host_sockets or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
             raise EPERM("CAP_NET_ADMIN")
 
+    def check_route(self, index: int) -> None:
+        """Beside interfaces of the host only routes by others are ours. Raises: EPERM."""
+        found = self.interfaces.get(index)
+        if self.view is not None and (found is None or found.driver is None):
+            raise EPERM("routes of the host")
+
     def check_own(self, interface: Interface) -> None:
-        """Nobody changes one of the host, nor routes by it. Raises: EPERM."""
+        """Nobody changes one of the host. Raises: EPERM."""
         if self.view is not None and interface.driver is None and not interface.is_loopback:
             raise EPERM("an interface of the host")
 

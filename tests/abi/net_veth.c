@@ -236,11 +236,35 @@ static void pairs(void)
     close(there);
 }
 
+/* A namespace that ends takes its end along, and the other one; both a little later. */
+static void ending(void)
+{
+    int ready[2], done[2];
+    char byte;
+    CHECK(pipe(ready) == 0 && pipe(done) == 0);
+    pid_t child = fork();
+    if (!child) {
+        CHECK(unshare(CLONE_NEWNET) == 0 && write(ready[1], "", 1) == 1);
+        CHECK(read(done[0], &byte, 1) == 1);
+        _exit(0);
+    }
+    CHECK(read(ready[0], &byte, 1) == 1);
+    char path[64];
+    sprintf(path, "/proc/%d/ns/net", child);
+    int there = open(path, O_RDONLY);
+    CHECK(there >= 0 && make_pair("stays", "ends", there) == 0);
+    address("stays", "10.6.2.1");
+    close(there);
+    CHECK(write(done[1], "", 1) == 1 && status_of(child) == 0);
+    while (if_nametoindex("stays")) poll(NULL, 0, 1);
+}
+
 int main(void)
 {
     own_tun_network();
     errors();
     dummies();
     pairs();
+    ending();
     return 0;
 }

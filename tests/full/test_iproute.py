@@ -23,7 +23,8 @@ ip addr add 10.7.0.1/24 dev veth0; ip link set veth0 up
 ip -n foo addr add 10.7.0.2/24 dev veth1; ip -n foo link set veth1 up
 ip -o link show veth0 | sed 's/ gso.*//'; ip -4 -o addr show veth0
 ip -n foo -o link show veth1; ip -n foo route
-ip link add d0 address 02:00:00:00:00:03 type dummy; ip link set d0 netns foo name d1; ip -n foo -br link show d1
+ip link add d0 address 02:00:00:00:00:03 type dummy; ip link set d0 netns foo name d1
+ip -n foo -br link show d1
 ip tuntap add mode tun name vpn user 5; ip tuntap list
 ip link add br0 type bridge
 ip link del veth0; ip -n foo -br link; ip -br link show type tun

@@ -28,6 +28,8 @@ KNOWN: dict[str, str] = {
     "addresses: add": "1,024 of an interface at most: 0.3 ms",
     "addresses: bind to each": "1,024 of an interface at most: 0.7 ms",
     "addresses: connect": "1,024 of an interface at most: 0.3 ms",
+    "interfaces: make": "256 of a stack at most: 0.1 ms",
+    "interfaces: delete": "256 of a stack at most: 0.1 ms",
     "routes: add": "4,096 at most: 0.4 ms",
     "sleepers: kill": "a step each",
 }

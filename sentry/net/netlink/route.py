@@ -17,7 +17,6 @@ from sentry.errors import (
     ENETUNREACH,
     ENOBUFS,
     EOPNOTSUPP,
-    EPERM,
     ESRCH,
 )
 from sentry.net.interfaces import masked
@@ -152,7 +151,7 @@ def _parse(request: Request) -> Route:
             raise ENETUNREACH("gateway")
         index = way.index
     if index:
-        request.stack.check_own(request.stack.interfaces.by_index(index))
+        request.stack.interfaces.by_index(index)
     table = number(attributes[abi.RTA_TABLE]) if abi.RTA_TABLE in attributes else head.rtm_table
     metric = number(attributes[abi.RTA_PRIORITY]) if abi.RTA_PRIORITY in attributes else 0
     return Route(
@@ -174,8 +173,7 @@ def new_route(request: Request) -> None:
     route = _parse(request)
     if not route.index and route.kind == abi.RTN_UNICAST:
         raise EINVAL("no interface")
-    if not route.index and request.stack.view is not None:
-        raise EPERM("routes of the host")
+    request.stack.check_route(route.index)
     if route.index and not request.stack.interfaces.by_index(route.index).is_up:
         raise ENETDOWN("the interface is down")
     routes = request.stack.routes
@@ -202,7 +200,7 @@ def delete_route(request: Request) -> None:
             route.family, route.destination, route.length, route.table,
         )  # fmt: skip
         if same_place and route.metric in (0, old.metric) and route.index in (0, old.index):
-            request.stack.check_own(request.stack.interfaces.by_index(old.index))
+            request.stack.check_route(old.index)
             request.stack.routes.added.remove(old)
             request.stack.outdate()
             tell(request.stack, GROUPS[route.family], route_message(old, abi.RTM_DELROUTE))

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from sentry.abi.netlink import (
     IFA_LOCAL,
+    IFLA_IFNAME,
+    IFLA_INFO_KIND,
+    IFLA_LINKINFO,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -15,10 +18,13 @@ from sentry.abi.netlink import (
     RTA_DST,
     RTA_OIF,
     RTM_DELADDR,
+    RTM_DELLINK,
     RTM_DELROUTE,
     RTM_GETADDR,
+    RTM_GETLINK,
     RTM_GETROUTE,
     RTM_NEWADDR,
+    RTM_NEWLINK,
     RTM_NEWROUTE,
 )  # fmt: skip
 from sentry.abi.socket import (
@@ -265,7 +271,23 @@ def routes(b: Bench) -> None:
     b.each("remove", lambda i: link.ask(RTM_DELROUTE, 0, body(i)))
 
 
+def interfaces(b: Bench) -> None:
+    """Of the kind dummy."""
+    link = _Rtnetlink(b)
+    kind = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"dummy"))
+
+    def named(i: int) -> bytes:
+        return bytes(16) + _attribute(IFLA_IFNAME, b"d%d" % i)
+
+    b.each("make", lambda i: link.ask(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, named(i) + kind))
+    with b.measure("dump"):
+        link.dump(RTM_GETLINK, bytes(16))
+    b.read_all("read /proc/net/dev", b"/proc/net/dev")
+    b.each("delete", lambda i: link.ask(RTM_DELLINK, 0, named(i)))
+
+
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
+    interfaces,
 )  # fmt: skip
