@@ -186,7 +186,7 @@ def _setter(
         raw = caller.mm.read(argument, IFREQ_SIZE)
         sock.stack.check_admin(caller)
         link = _link(sock, raw)
-        sock.stack.check_own(link)
+        sock.stack.check_own(link.index)
         change(sock, link, raw)
 
     SOCKETS.row(name, set_, families=families)
@@ -341,7 +341,7 @@ def _route(
         index = way.index
     if not index:
         raise ENODEV("no interface")
-    sock.stack.check_route(index)
+    sock.stack.check_own(index)
     via = gateway if flags & RTF_GATEWAY else b""
     change(sock, Route(AF_INET, target, prefix, index, origin=3, gateway=via))
 
@@ -366,7 +366,7 @@ def _delete_route(sock: Socket, route: Route) -> None:
     same = _same(sock, route)
     if not same:
         raise ESRCH("route")
-    sock.stack.check_route(same[0].index)
+    sock.stack.check_own(same[0].index)
     sock.stack.routes.added.remove(same[0])
     sock.stack.outdate()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET6, IPPROTO_TCP
-from sentry.errors import ENOBUFS
+from sentry.errors import ENOBUFS, EPERM
 from sentry.net.frame import show_link_frame
 from sentry.net.inet import leaving, tcp_link
 from sentry.net.inet.tcp_listener import TcpListener
@@ -60,7 +60,10 @@ def plug_in(stack: Stack) -> IpLayer:
 
 
 def check_room(stack: Stack) -> None:
-    """For one more interface. Raises: ENOBUFS."""
+    """For one more interface. Raises: ENOBUFS, and EPERM where what leaves is judged: what a
+    program says to have come from somebody would be a flow of his, which may be answered."""
+    if stack.egress is not None:
+        raise EPERM("there is an egress policy")
     if sum(each.driver is not None for each in stack.interfaces) >= MAX_MADE:
         raise ENOBUFS("too many interfaces")
 
@@ -77,7 +80,7 @@ class Made:
     oper_state = OPER_UNKNOWN
 
     def __init__(self, stack: Stack, interface: Interface) -> None:
-        """Preconditions: the interface's name and index are free. Raises: ENOBUFS."""
+        """Preconditions: its name and index are free. Raises: what `check_room` raises."""
         self.interface = interface
         interface.driver = self
         interface.ipv6_is_on = not has_ipv6_off(stack)
@@ -159,7 +162,7 @@ class Made:
     def moved(self, stack: Stack, wanted: bytes) -> None:
         """To another network namespace, with this name: dev_change_net_namespace().
 
-        Raises: EEXIST, EINVAL, ENFILE, ENOBUFS.
+        Raises: EEXIST, EINVAL, ENFILE, and what `check_room` raises.
         """
         name = free_name(wanted, {each.name for each in stack.interfaces})
         check_room(stack)

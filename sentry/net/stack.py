@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sentry.net.host.process import NetworkProcess
     from sentry.net.inet.judged_seam import EgressSide, ResolverSide
     from sentry.net.inet.tcp_seam import ByLink
-    from sentry.net.interfaces import Interface
     from sentry.net.ip.layer import IpLayer
     from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
     from sentry.vfs.file import Caller
@@ -90,16 +89,12 @@ class Stack:
         if self.has_host_sockets or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
             raise EPERM("CAP_NET_ADMIN")
 
-    def check_route(self, index: int) -> None:
-        """Beside interfaces of the host only routes by others are ours. Raises: EPERM."""
+    def check_own(self, index: int) -> None:
+        """Beside interfaces of the host a program changes those that programs have made, and routes
+        by them, and nothing else. Raises: EPERM."""
         found = self.interfaces.get(index)
         if self.view is not None and (found is None or found.driver is None):
-            raise EPERM("routes of the host")
-
-    def check_own(self, interface: Interface) -> None:
-        """Nobody changes one of the host. Raises: EPERM."""
-        if self.view is not None and interface.driver is None and not interface.is_loopback:
-            raise EPERM("an interface of the host")
+            raise EPERM("the host's")
 
     @property
     def has_host_sockets(self) -> bool:

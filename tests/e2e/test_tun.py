@@ -156,3 +156,20 @@ def mtu(name):
         assert inside.do("make('eth0')") == "EINVAL"
         assert inside.do("[each for _, each in socket.if_nameindex()]") == "['lo', 'eth0', 'tun0']"
         assert inside.do("serve('10.3.1.1')") == "('tun1', (b'question', ('10.3.1.9', 77)))"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_where_egress_is_judged_none_is_made(tmp_path: Path, debian: Path) -> None:
+    policy = tmp_path / "policy"
+    policy.write_text('default = "allow"\n')
+    flags = ("--TESTONLY-own-stack", f"--egress={policy}")
+    with (
+        outside_of(OUTSIDE) as outside,
+        inside_of(
+            SERVE + LOOP, tmp_path, debian, outside, *flags, change=with_device
+        ) as inside,
+    ):
+        assert inside.do("make()") == "EPERM"
+        assert inside.do("os.unshare(os.CLONE_NEWNET)") == "None"
+        assert inside.do("serve('10.3.0.1')") == "('tun0', (b'question', ('10.3.0.9', 77)))"

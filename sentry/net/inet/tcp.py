@@ -45,9 +45,11 @@ from sentry.errors import (
     EALREADY,
     ECONNABORTED,
     ECONNREFUSED,
+    EHOSTUNREACH,
     EINPROGRESS,
     EINVAL,
     EISCONN,
+    ENETUNREACH,
     ENOTCONN,
     EOPNOTSUPP,
     EPERM,
@@ -188,9 +190,12 @@ class TcpSocket(TcpLeaving):
         if target == self.local:
             self._connect_to_itself()
             return True
-        listener = self._door(target)
-        if listener is None and not self.leaves(target):  # the address may have gone since
-            listener = listening_at(self.stack, target, self.source_for(target), LOOPBACK_INDEX)
+        try:
+            listener = self._door(target) or listening_at(
+                self.stack, target, self.source_for(target), LOOPBACK_INDEX
+            )
+        except (ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL):  # the address has gone since
+            listener = None
         if listener is None:
             self.state = TCP_CLOSE
             self.stack.counters["Tcp.AttemptFails"] += 1

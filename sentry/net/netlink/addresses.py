@@ -66,7 +66,7 @@ def _parse(request: Request) -> tuple[Interface, Address]:
     if head.ifa_prefixlen > size * 8:
         raise EINVAL("prefix")
     link = request.stack.interfaces.by_index(head.ifa_index)
-    request.stack.check_own(link)
+    request.stack.check_own(link.index)
     flags = head.ifa_flags
     if abi.IFA_FLAGS in attributes:
         flags = number(attributes[abi.IFA_FLAGS])

@@ -81,7 +81,7 @@ def set_link(request: Request) -> None:
     link = find_link(request, head.ifi_index, attributes)
     if request.kind == abi.RTM_NEWLINK and request.flags & abi.NLM_F_EXCL:
         raise EEXIST(link.name)
-    request.stack.check_own(link)
+    request.stack.check_own(link.index)
     if abi.IFLA_NET_NS_FD in attributes or abi.IFLA_NET_NS_PID in attributes:
         from sentry.net.virtual import making  # noqa: PLC0415
 

@@ -173,7 +173,7 @@ def new_route(request: Request) -> None:
     route = _parse(request)
     if not route.index and route.kind == abi.RTN_UNICAST:
         raise EINVAL("no interface")
-    request.stack.check_route(route.index)
+    request.stack.check_own(route.index)
     if route.index and not request.stack.interfaces.by_index(route.index).is_up:
         raise ENETDOWN("the interface is down")
     routes = request.stack.routes
@@ -200,7 +200,7 @@ def delete_route(request: Request) -> None:
             route.family, route.destination, route.length, route.table,
         )  # fmt: skip
         if same_place and route.metric in (0, old.metric) and route.index in (0, old.index):
-            request.stack.check_route(old.index)
+            request.stack.check_own(old.index)
             request.stack.routes.added.remove(old)
             request.stack.outdate()
             tell(request.stack, GROUPS[route.family], route_message(old, abi.RTM_DELROUTE))

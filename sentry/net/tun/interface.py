@@ -75,7 +75,7 @@ class Tun(Made):
     kind = "tun"
 
     def __init__(self, stack: Stack, interface: Interface, flags: int) -> None:
-        """Raises: ENOBUFS."""
+        """Raises: what `check_room` raises."""
         self.is_tap = bool(flags & IFF_TAP)
         self.flags = flags
         self.owner = self.group = NOBODY

@@ -24,7 +24,7 @@ class Dummy(Made):
     has_room = True
 
     def __init__(self, stack: Stack, interface: Interface) -> None:
-        """Raises: ENOBUFS."""
+        """Raises: what `check_room` raises."""
         super().__init__(stack, interface)
         interface.sent = [0, 0]
 

@@ -29,7 +29,7 @@ class Veth(Made):
     oper_state = OPER_UP
 
     def __init__(self, stack: Stack, interface: Interface) -> None:
-        """Raises: ENOBUFS."""
+        """Raises: what `check_room` raises."""
         self._other: weakref.ref[Veth] | None = None
         self._is_coming = False
         """A turn is to come in which frames go over."""
