@@ -35,13 +35,6 @@ class KeptCode:
         kept._read(package, sys.modules[package].__path__[0], without)
         return kept
 
-    def add(self, package: str) -> None:
-        """And all of this one, which is not imported, in one that is."""
-        parent, _, stem = package.rpartition(".")
-        directory = os.path.join(sys.modules[parent].__path__[0], stem)
-        self._modules[package] = _code(directory, "__init__", package), True
-        self._read(package, directory, ())
-
     def _read(self, package: str, directory: str, without: Container[str]) -> None:
         for entry in os.scandir(directory):
             stem, dot, kind = entry.name.partition(".")

@@ -69,17 +69,6 @@ def test_kept_modules_are_imported_after_their_files_are_gone(
         importlib.import_module("kept_example.missing")
 
 
-def test_package_that_was_left_out_can_be_added(
-    package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = KeptCode.of("kept_example", {"kept_example.inner"})
-    assert "kept_example.inner" not in kept.names
-    kept.add("kept_example.inner")
-    monkeypatch.setattr(sys, "meta_path", [kept])
-
-    assert importlib.import_module("kept_example.inner.leaf").B == 2
-
-
 def test_a_compiled_file_older_than_its_source_is_not_kept(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
