@@ -149,6 +149,11 @@ class Made:
 
     def removed(self) -> None:
         """unregister_netdevice()."""
+        self._unplug()
+        self.interface.driver = None
+        self.link.end()
+
+    def _unplug(self) -> None:
         interface, stack = self.interface, self.stack
         change_flags(stack, interface, 0, abi.IFF_UP)
         addresses, interface.addresses = interface.addresses, []
@@ -166,7 +171,7 @@ class Made:
         """
         name = free_name(wanted, {each.name for each in stack.interfaces})
         check_room(stack)
-        Made.removed(self)
+        self._unplug()
         interface = self.interface
         interface.name = name
         if stack.interfaces.get(interface.index) is not None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
-    from sentry.net.stack import Stack
+    from sentry.net.stack import Life, Stack
     from sentry.vfs.file import Caller
 
 
 class NetNamespace:
     """What tasks share; sockets hold the stack."""
 
-    __slots__ = ("_kernel", "_stack", "charge", "owner", "sysctls")
+    __slots__ = ("_kernel", "_life", "_stack", "charge", "owner", "sysctls")
 
     def __init__(
         self,
@@ -25,6 +25,7 @@ class NetNamespace:
     ) -> None:
         self._kernel = kernel
         self._stack: Stack | None = None
+        self._life: Life | None = None
         self.owner = owner
         self.charge = charge
         self.sysctls = sysctls
@@ -37,6 +38,7 @@ class NetNamespace:
             from sentry.net.stack import Stack  # noqa: PLC0415  few programs ask
 
             self._stack = Stack(self._kernel, self.sysctls, self.owner, self.charge)
+            self._life = self._stack.begin()
         return self._stack
 
     def lines(self, name: str) -> Iterable[str]:

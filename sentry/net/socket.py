@@ -103,9 +103,9 @@ class Socket(StreamFile):
     """What does not fit into the program's buffer is still there for the next receive."""
 
     __slots__ = (
-        "chose_rcvbuf", "chose_sndbuf", "cookie", "family", "filter", "keeps_stamp", "kind",
-        "last_stamp_ns", "linger", "numbers", "options", "protocol", "rcvbuf", "rcvtimeo_ns",
-        "read_shut", "sndbuf", "sndtimeo_ns", "so_error", "stack", "write_shut",
+        "_life", "chose_rcvbuf", "chose_sndbuf", "cookie", "family", "filter", "keeps_stamp",
+        "kind", "last_stamp_ns", "linger", "numbers", "options", "protocol", "rcvbuf",
+        "rcvtimeo_ns", "read_shut", "sndbuf", "sndtimeo_ns", "so_error", "stack", "write_shut",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +113,7 @@ class Socket(StreamFile):
     ) -> None:
         super().__init__(location, O_RDWR)
         self.stack = stack
+        self._life = stack.life
         self.cookie = 0
         self.filter: PacketFilter | None = None
         self.last_stamp_ns = -1

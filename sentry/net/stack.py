@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.errors import EPERM
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from sentry.net.ip.layer import IpLayer
     from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
     from sentry.vfs.file import Caller
+
+
+class Life:
+    """Who holds this holds a network namespace: tasks, sockets, open /dev/net/tun."""
+
+    __slots__ = ("__weakref__", "_stack")
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def __del__(self) -> None:
+        self._stack.end()
 
 
 class Stack:
@@ -74,8 +86,10 @@ class Stack:
         """What may leave by its links, where that is not all."""
         self.resolver: ResolverSide | None = None
         """Who answers for nameservers, where there are links."""
-        self.numbers: WeakKeyDictionary[Stack, int] = WeakKeyDictionary()
+        self._numbers: dict[Stack, int] = {}
         """Of other namespaces that an interface here has to do with: their nsid."""
+        self._life: ref[Life] | None = None
+        self.is_over = False
         self.host_sockets = 0
         self._cookie = 0
 
@@ -106,14 +120,40 @@ class Stack:
         if self.ip is not None:
             self.ip.outdate(self.routes)
 
+    def numbers(self) -> dict[Stack, int]:
+        """Those of namespaces that there are."""
+        left = {each: number for each, number in self._numbers.items() if not each.is_over}
+        self._numbers = left
+        return left
+
     def number_of(self, other: Stack) -> int:
         """Its nsid here: peernet2id_alloc()."""
-        known = self.numbers.get(other)
-        if known is None:
-            taken = set(self.numbers.values())
-            known = next(number for number in range(len(taken) + 1) if number not in taken)
-            self.numbers[other] = known
-        return known
+        numbers = self.numbers()
+        if other not in numbers:
+            taken = set(numbers.values())
+            numbers[other] = next(n for n in range(len(taken) + 1) if n not in taken)
+        return numbers[other]
+
+    # --- its life
+
+    def begin(self) -> Life:
+        """For its namespace, which holds it: with the last holder it ends."""
+        made = Life(self)
+        self._life = ref(made)
+        return made
+
+    @property
+    def life(self) -> Life | None:
+        """For a socket, and the like: the namespace does not end before it."""
+        return None if self._life is None else self._life()
+
+    def end(self) -> None:
+        """Nobody is there any more: interfaces that programs have made go. cleanup_net()."""
+        self.is_over = True
+        made = [each.driver for each in self.interfaces if each.driver is not None]
+        if made:
+            loop = self.kernel.loop
+            loop.call_soon(lambda: loop.call_for_each(made, lambda each: each.removed()))
 
     def ports_of(self, protocol: int) -> Ports:
         """The table of a protocol's ports."""

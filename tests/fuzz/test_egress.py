@@ -97,11 +97,16 @@ class Judged(Linked):
             return goes(flow, size, now_ns)
 
         self.egress.gate._goes = note  # type: ignore[method-assign]
-        self.link.seen = self._seen
+        show = self.link.seen
+
+        def seen(frame: bytes, is_outgoing: bool) -> None:
+            show(frame, is_outgoing)
+            self._seen(frame, is_outgoing)
+
+        self.link.seen = seen
         return self
 
     def _seen(self, frame: bytes, is_outgoing: bool) -> None:
-        self._show(frame, is_outgoing)
         if is_outgoing:
             self._check(frame[24:])
 

@@ -19,11 +19,12 @@ TABLES = {
     "fs/gofer/watched.py": "a directory's names",
     "fs/overlay/filesystem.py": "overlay inodes by the lower ones",
     "fs/pseudo/nodes.py": "children of a directory",
+    "net/stack.py": "who holds a network namespace",
     "vfs/dentry.py": "children of a dentry",
 }
 REFERENCED = {
     "fs/fuse/inode.py", "fs/gofer/inode.py", "fs/overlay/inode.py", "fs/pseudo/nodes.py",
-    "vfs/dentry.py",
+    "net/stack.py", "vfs/dentry.py",
 }  # fmt: skip
 """Where the classes are that these tables find."""
 

@@ -66,6 +66,8 @@ class Fib:
 
     def local(self, ip: bytes) -> Route | None:
         """What table local says of an address: RTN_LOCAL, RTN_BROADCAST."""
+        if self._coming is not None:
+            self._take_in(self._coming)
         known = self._found_local
         if ip not in known:
             if len(known) >= MAX_FOUND:
@@ -75,6 +77,8 @@ class Fib:
 
     def lookup(self, ip: bytes, index: int = 0) -> Route | None:
         """The route of table main to an address, by interface `index` if it is not 0."""
+        if self._coming is not None:
+            self._take_in(self._coming)
         known, asked = self._found, (ip, index)
         if asked not in known:
             if len(known) >= MAX_FOUND:
@@ -82,10 +86,11 @@ class Fib:
             known[asked] = self._find((len(ip), False), ip, index)
         return known[asked]
 
+    def _take_in(self, routes: Iterable[Route]) -> None:
+        for _ in self.rebuild(routes):
+            pass
+
     def _find(self, key: tuple[int, bool], ip: bytes, index: int) -> Route | None:
-        if self._coming is not None:
-            for _ in self.rebuild(self._coming):
-                pass
         table = self._tables.get(key)
         if table is None:
             return None

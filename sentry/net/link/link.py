@@ -123,6 +123,12 @@ class Link:
         self.seen: Callable[[bytes, bool], None] = lambda frame, is_outgoing: None
         """Who looks at every frame, with its virtio header, and whether it goes out."""
 
+    def end(self) -> None:
+        """No more of it: it lets go of who would hold it."""
+        self.on_output = self.on_room = lambda: None
+        self.seen = lambda frame, is_outgoing: None
+        self.sink = None
+
     # --- in
 
     def received(self, now_ns: int, *frames: bytes) -> None:
@@ -224,6 +230,11 @@ class EthernetLink(Link):
             packet = arp.parse(inside)
             if packet is not None:
                 arp.arrived(now_ns, self, packet, to_us=to_us)
+
+    def end(self) -> None:
+        super().end()
+        self.neighbours4.end()
+        self.neighbours6.end()
 
     # --- out
 

@@ -107,6 +107,19 @@ class Claim(Struct, frozen=True):
     """Where it is not believed, what is known has to be asked for again: RFC 4861, 7.2.5."""
 
 
+class _Nobody:
+    """Wishes where there is no link any more."""
+
+    def solicit(self, now_ns: int, ip: bytes, hardware: bytes) -> None:
+        """It is lost."""
+
+    def transmit(self, packet: Any, hardware: bytes) -> None:
+        """The same."""
+
+    def unreachable(self, now_ns: int, ip: bytes, packet: Any) -> None:
+        """Nobody hears of it."""
+
+
 class Neighbours:
     """Those of one link and one family."""
 
@@ -215,6 +228,12 @@ class Neighbours:
         if found is not None:
             self._deadlines.drop(ip)
             self._waiting_bytes -= found.waiting_bytes
+
+    def end(self) -> None:
+        """Nobody is known, or asked for, any more."""
+        for ip in list(self._by_ip):
+            self.drop(ip)
+        self._wishes = _Nobody()
 
     def _send_waiting(self, to: Neighbour) -> None:
         while to.waiting:

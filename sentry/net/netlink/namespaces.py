@@ -44,7 +44,7 @@ def named(caller: Any, pid: bytes | None, fd: bytes | None) -> Stack | None:
 @handles(NETLINK_ROUTE, abi.RTM_GETNSID)
 def get_number(request: Request) -> Iterable[Reply]:
     """Of one namespace, or of all that have one."""
-    numbers = request.stack.numbers
+    numbers = request.stack.numbers()
     if request.flags & abi.NLM_F_DUMP:
         return [_message(each) for each in sorted(numbers.values())]
     attributes = request.attributes(HEAD)

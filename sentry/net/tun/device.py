@@ -25,7 +25,7 @@ WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
 class TunDevice(StreamFile):
     """A queue of an interface, once it is attached to one."""
 
-    __slots__ = ("frames", "frames_bytes", "index", "is_disabled", "stack", "tun")
+    __slots__ = ("_life", "frames", "frames_bytes", "index", "is_disabled", "stack", "tun")
     requests = requests.REQUESTS
     can_async = True
     can_pread = True
@@ -35,6 +35,7 @@ class TunDevice(StreamFile):
         super().__init__(location, flags)
         self.stack = stack
         """That of who opened it."""
+        self._life = stack.life
         self.tun: Tun | None = None
         self.is_disabled = False
         """IFF_DETACH_QUEUE."""

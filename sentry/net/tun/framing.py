@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sentry.abi.socket import ETH_P_IP, ETH_P_IPV6
 from sentry.abi.tun import IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, TUN_PI, TUN_PKT_STRIP
@@ -20,7 +20,6 @@ from sentry.errors import EFAULT, EINVAL
 from sentry.net.link import ethernet, vnet
 
 if TYPE_CHECKING:
-    from sentry.net.tun.interface import Tun
     from sentry.vfs.file import Dest, Source
 
 _VNET: Final = struct.Struct("<BBHHHH")
@@ -34,7 +33,14 @@ KINDS: Final = (
 VERSIONS: Final = {4: ETH_P_IP, 6: ETH_P_IPV6}
 
 
-def take(tun: Tun, source: Source) -> bytes | None:
+class Framed(Protocol):
+    """What an interface says of it: `Tun`."""
+
+    flags: int
+    header_size: int
+
+
+def take(tun: Framed, source: Source) -> bytes | None:
     """A frame that is written, behind a virtio header; None: of a protocol that nobody speaks.
 
     tun_get_user(). Raises: EINVAL, EFAULT.
@@ -99,7 +105,7 @@ def _check_offload(head: bytes, size: int) -> None:
         raise EINVAL("a checksum behind the packet")
 
 
-def give(tun: Tun, frame: bytes, dest: Dest) -> int:
+def give(tun: Framed, frame: bytes, dest: Dest) -> int:
     """A frame, with its virtio header, into a buffer: how much of that is used. tun_put_user().
 
     Raises: EINVAL without room for what stands before it, EFAULT.
@@ -124,7 +130,7 @@ def give(tun: Tun, frame: bytes, dest: Dest) -> int:
     return wanted
 
 
-def _protocol(tun: Tun, frame: bytes) -> int:
+def _protocol(tun: Framed, frame: bytes) -> int:
     if tun.flags & IFF_TAP:
         return int.from_bytes(frame[vnet.SIZE + 12 : vnet.SIZE + 14])
     return VERSIONS.get(frame[vnet.SIZE] >> 4, 0) if len(frame) > vnet.SIZE else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
@@ -30,7 +29,8 @@ class Veth(Made):
 
     def __init__(self, stack: Stack, interface: Interface) -> None:
         """Raises: what `check_room` raises."""
-        self._other: weakref.ref[Veth] | None = None
+        self.other: Veth | None = None
+        """The other end, while there is one."""
         self._is_coming = False
         """A turn is to come in which frames go over."""
         interface.has_carrier = False
@@ -39,23 +39,13 @@ class Veth(Made):
 
     def join(self, other: Veth) -> None:
         """Both are ends of one."""
-        self._other = weakref.ref(other, self._other_gone)
-        other._other = weakref.ref(self, other._other_gone)
+        self.other, other.other = other, self
 
     def new_link(self) -> Link:
         """What waits goes over in a turn of the loop."""
         link = super().new_link()
         link.on_output = self._wants_to_send
         return link
-
-    @property
-    def other(self) -> Veth | None:
-        """The other end, while there is one."""
-        return None if self._other is None else self._other()
-
-    def _other_gone(self, _: object) -> None:
-        """Its namespace has ended."""
-        self.stack.kernel.loop.call_soon(self.removed)
 
     # --- frames
 
@@ -96,7 +86,7 @@ class Veth(Made):
 
     def removed(self) -> None:
         """Both go: veth_dellink()."""
-        other, self._other = self.other, None
+        other, self.other = self.other, None
         if self.stack.interfaces.get(self.interface.index) is self.interface:
             super().removed()
         if other is not None:

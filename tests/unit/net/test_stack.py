@@ -18,6 +18,8 @@ from sentry.errors import EINPROGRESS
 from sentry.kernel.services import Services
 from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
+from sentry.net.interfaces import Interface
+from sentry.net.namespace import NetNamespace
 from sentry.net.netlink.diag import _known
 from sentry.net.packet_socket import PacketSocket
 from sentry.net.socket import Socket
@@ -122,3 +124,27 @@ def test_both_ends_of_a_unix_connection_are_freed_in_any_order(caller: Any) -> N
         sock.decref()
     del sock, client, listener, server
     assert alive() == 0 and not caller.net.sockets
+
+
+def test_interfaces_that_programs_made_end_with_the_last_who_holds_their_namespace(
+    caller: Any,
+) -> None:
+    removed = []
+
+    class Driver:
+        def removed(self) -> None:
+            removed.append(self)
+
+    caller.kernel.loop.call_for_each = lambda items, act: [act(each) for each in items]
+    namespace = NetNamespace(caller.kernel, {})
+    caller.net = namespace.stack
+    made: Any = Driver()
+    caller.net.interfaces.insert(Interface(7, "made", driver=made))
+    sock = tcp(caller)
+
+    del namespace
+    assert removed == [] and not caller.net.is_over
+
+    sock.decref()
+    del sock
+    assert removed == [made] and caller.net.is_over
