@@ -77,12 +77,13 @@ class GoferFifo(GoferInode):
                     raise
             await pause.over()
         file = HostFifo(location, fd, flags, vfs)
-        if access == O_RDONLY and waits:
-            try:
+        try:
+            await again(self._ask_attributes)  # once it is answered the Gofer has closed its own
+            if access == O_RDONLY and waits:
                 await file.until_writer(pause)
-            except BaseException:
-                file.release()
-                raise
+        except BaseException:
+            file.release()
+            raise
         return file
 
     def _ask(self, access: int) -> int:
