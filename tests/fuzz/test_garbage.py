@@ -12,7 +12,7 @@ import gc
 import pytest
 
 from tests.fuzz.resources import RESOURCES
-from tests.fuzz.scaling import Bench, Resource, unhurried
+from tests.fuzz.scaling import Resource, TimedBench, unhurried
 from tests.world import World
 
 N = 24
@@ -23,7 +23,7 @@ def left_by(resource: Resource, n: int) -> int:
     with World() as world:
         world.unwatch()
         first = world.program()
-        bench = Bench(world, n)
+        bench = TimedBench(world, n)
         gc.collect()
         resource(bench)
         ended = [g for g in world.kernel.pids.groups.values() if g is not first.task.group]
