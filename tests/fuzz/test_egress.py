@@ -14,13 +14,13 @@ from sentry.net.egress.keys import key_of
 from sentry.net.inet.egress import Egress
 from sentry.net.inet.resolver import Resolver
 from sentry.net.ip import ipv4
-from sentry.net.names.pending import Ask
 from sentry.net.tcp.segment import RST
 from tests.fuzz.inside import Step, many
 from tests.fuzz.running import bounded, explore, for_a_while
 from tests.fuzz.sockets import DATA
 from tests.fuzz.test_dns import COUNTS, FLAGS, LIKELY_FLAGS, QUERIES, RECORDS, WHOLE, answer
 from tests.fuzz.test_own_stack import FRESH, STEPS, STREAM, Linked
+from tests.unit.net.names.wires import Asked
 from tests.unit.net.wired import INDEX, ip4, ip6
 
 SERVERS = "10.0.0.2", "fd00::2", "127.0.0.11"
@@ -65,19 +65,6 @@ PACKET = st.builds(
 LINK = st.just(struct.pack("<HHiHBB8s", 17, 8, INDEX, 0, 0, 6, bytes(8)))
 FRAMES = st.tuples(st.just("send"), st.integers(10, 11), LINK, PACKET, st.just(b""), st.just(0))
 """By the packet sockets of UNBOUND."""
-
-
-class Asked:
-    """In place of sockets to nameservers."""
-
-    def __init__(self) -> None:
-        self.asks: dict[int, Ask] = {}
-
-    def ask(self, ask: Ask) -> None:
-        self.asks[ask.port] = ask
-
-    def release(self, port: int) -> None:
-        self.asks.pop(port, None)
 
 
 class Judged(Linked):

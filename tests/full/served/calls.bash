@@ -6,7 +6,7 @@ for program in /mnt/programs/*; do
     mkdir mnt/here
     cd mnt/here
     last=$(timeout 60 env --default-signal "$program" 2>&1 | tail -n 1)
-    cd /work
+    cd /stage
     rm -rf mnt/here
     echo "${program##*/}: ${last##*/}"
 done

@@ -22,7 +22,7 @@ for name in sh cat id ls grep cut; do ln -s busybox image/bin/$name; done
 tar -C image -cf image.tar .
 chmod 644 image.tar
 cat >run <<'END'
-podman import /work/image.tar small >/dev/null 2>&1
+podman import /stage/image.tar small >/dev/null 2>&1
 podman run --rm --network=none --cgroups=disabled --security-opt seccomp=unconfined small \
     sh -c 'id -u; grep " / " /proc/mounts | cut -d" " -f3; echo new >/new; cat /new; ls /' 2>&1
 END
@@ -40,4 +40,4 @@ printf '[storage]\ndriver = "overlay"\n[storage.options.overlay]\nmount_program 
 chown -R 1000 /run/user/1000 /home/user
 cd /
 HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000 \
-    setpriv --reuid 1000 --regid 1000 --clear-groups bash /work/run
+    setpriv --reuid 1000 --regid 1000 --clear-groups bash /stage/run

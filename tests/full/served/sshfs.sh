@@ -2,7 +2,7 @@
 source /mnt/common.bash
 printf '#!/bin/sh\nexec /usr/lib/openssh/sftp-server\n' >ssh
 chmod +x ssh
-sshfs -o ssh_command=/work/ssh host:/work/src mnt
+sshfs -o ssh_command=/stage/ssh host:/stage/src mnt
 mounted
 cat mnt/a
 dd if=/dev/zero of=mnt/big bs=64k count=100 2>/dev/null

@@ -7,7 +7,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,19 +95,16 @@ def names_after(operations: int) -> set[str]:
     return {f"l{number}" for number in range(whole)} | {f"{letter}{whole}" for letter in last}
 
 
-@pytest.mark.parametrize("acknowledged", [1, 2, 3, 10, 99, 400])
-def test_sandbox_that_is_killed_has_done_what_it_acknowledged(
-    acknowledged: int, make_world: MakeWorld, host: Path
-) -> None:
-    """The names are those of a moment in its history, not before what was heard of."""
-    was = set(os.listdir(host))
+def killed_after(acknowledged: int, live: Callable[[], Iterator[object]]) -> int:
+    """Kill a process once so many steps of this life were heard of; of how many, when its Gofer,
+    too, has ended."""
     heard, tells = os.pipe()
 
-    def live() -> None:
-        for _ in history(make_world(journal=1 << 14)):
+    def steps() -> None:
+        for _ in live():
             os.write(tells, b"x")
 
-    pid = spawn(live)
+    pid = spawn(steps)
     os.close(tells)
     for _ in range(acknowledged):
         os.read(heard, 1)
@@ -116,6 +113,16 @@ def test_sandbox_that_is_killed_has_done_what_it_acknowledged(
     while data := os.read(heard, 4096):  # until the Gofer, which inherited the pipe, has ended
         acknowledged += len(data)
     os.close(heard)
+    return acknowledged
+
+
+@pytest.mark.parametrize("acknowledged", [1, 2, 3, 10, 99, 400])
+def test_sandbox_that_is_killed_has_done_what_it_acknowledged(
+    acknowledged: int, make_world: MakeWorld, host: Path
+) -> None:
+    """The names are those of a moment in its history, not before what was heard of."""
+    was = set(os.listdir(host))
+    acknowledged = killed_after(acknowledged, lambda: history(make_world(journal=1 << 14)))
     assert set(os.listdir(host)) - was in (names_after(acknowledged), names_after(acknowledged + 1))
     for path in host.glob("l*"):
         if path.name != "link":

@@ -34,15 +34,22 @@ def grow(lower: Path) -> None:
     (lower / "large").write_bytes(b"x" * LARGE)
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Path]:
-    """All layers on one file system, as those of engines are."""
-    lower, upper = tmp_path / "lower", tmp_path / "upper"
+def over(folder: Path, ends: ExitStack, *mount: str) -> Path:
+    """A tree of two layers, the upper one on what mount(8) makes of these words."""
+    lower, upper = folder / "lower", folder / "upper"
     lower.mkdir()
     upper.mkdir()
     grow(lower)
+    if mount:
+        mounted(ends, upper, *mount)
+    return layered(folder / "root", [lower], upper, ends)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Path]:
+    """All layers on one file system, as those of engines are."""
     with ExitStack() as ends:
-        yield layered(tmp_path / "root", [lower], upper, ends)
+        yield over(tmp_path, ends)
 
 
 @pytest.fixture
@@ -122,13 +129,8 @@ def test_file_of_two_names_is_changed_by_the_host(world: World, host: Path) -> N
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """With less room than the large file takes, on another file system."""
-    lower, upper = tmp_path / "lower", tmp_path / "upper"
-    lower.mkdir()
-    upper.mkdir()
-    grow(lower)
     with ExitStack() as ends:
-        mounted(ends, upper, "-t", "tmpfs", "-o", "size=2m,nr_inodes=1000", "none")
-        yield layered(tmp_path / "root", [lower], upper, ends)
+        yield over(tmp_path, ends, "-t", "tmpfs", "-o", "size=2m,nr_inodes=1000", "none")
 
 
 @pytest.mark.parametrize("call", ["chmod", "link", "rename"])

@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
-from tests.unit.fs.gofer.test_journal import NEW, make, names_after, set_times, times
-from tests.unit.gofer.harness import spawn
+from tests.unit.fs.gofer.test_journal import (
+    NEW,
+    killed_after,
+    make,
+    names_after,
+    set_times,
+    times,
+)
 
 pytestmark = pytest.mark.root
 
@@ -152,23 +157,12 @@ def history(world: World) -> Iterator[None]:
 def test_sandbox_that_is_killed_leaves_whole_files(
     acknowledged: int, make_world: MakeWorld, host: Path
 ) -> None:
-    heard, tells = os.pipe()
-
-    def live() -> None:
+    def live() -> Iterator[object]:
         made = make_world(journal=1 << 14)
         warm(made)
-        for _ in history(made):
-            os.write(tells, b"x")
+        yield from history(made)
 
-    pid = spawn(live)
-    os.close(tells)
-    for _ in range(acknowledged):
-        os.read(heard, 1)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    while data := os.read(heard, 4096):  # until the Gofer, which inherited the pipe, has ended
-        acknowledged += len(data)
-    os.close(heard)
+    acknowledged = killed_after(acknowledged, live)
     names = {name for name in os.listdir(host) if name[1:].isdecimal()}
     temporary = {name for name in names if name[0] == "t"}
     assert names - temporary in (names_after(acknowledged), names_after(acknowledged + 1))

@@ -13,27 +13,14 @@ from sentry.net.egress.rules import Dns
 from sentry.net.inet.resolver import Resolver, nameservers
 from sentry.net.inet.resolver_door import MAX_STREAMS, MOST_UNSENT
 from sentry.net.inet.udp import UdpSocket
-from sentry.net.names.pending import Ask, Transport
+from sentry.net.names.pending import Transport
 from sentry.net.names.stream import framed
 from sentry.net.sockfs import socket_location
-from tests.unit.net.names.wires import answer, query
+from tests.unit.net.names.wires import Asked, answer, query
 from tests.unit.net.streams import Streams, done, place, receive
 
 V4, V6 = bytes((10, 0, 0, 9)), b"\xfd" + bytes(14) + b"\x09"
 LOCAL = bytes((127, 0, 0, 11))
-
-
-class Asked:
-    """In place of sockets to nameservers."""
-
-    def __init__(self) -> None:
-        self.asks: dict[int, Ask] = {}
-
-    def ask(self, ask: Ask) -> None:
-        self.asks[ask.port] = ask
-
-    def release(self, port: int) -> None:
-        self.asks.pop(port, None)
 
 
 class Asking(Streams):

@@ -1,4 +1,4 @@
-"""Messages for tests, made by dnspython's own `dns.message`."""
+"""Messages for tests, made by dnspython's own `dns.message`, and who is asked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dns.message
 import dns.rrset
 
 from sentry.net.inet.address import Endpoint
+from sentry.net.names.pending import Ask
 
 SERVER = Endpoint(bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 53]), 53)
 SECOND_SERVER = Endpoint(bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 54]), 53)
@@ -42,3 +43,16 @@ def lines(reply: bytes) -> list[str]:
     return [
         line for rrset in dns.message.from_wire(reply).answer for line in str(rrset).splitlines()
     ]
+
+
+class Asked:
+    """In place of sockets to nameservers."""
+
+    def __init__(self) -> None:
+        self.asks: dict[int, Ask] = {}
+
+    def ask(self, ask: Ask) -> None:
+        self.asks[ask.port] = ask
+
+    def release(self, port: int) -> None:
+        self.asks.pop(port, None)
