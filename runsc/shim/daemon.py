@@ -24,7 +24,7 @@ from sentry.abi import prctl
 LOG = "log"
 """A named pipe in the bundle, which containerd copies into its own log."""
 LEFT_S = 5.0
-"""How long the last events may take to be told when the shim ends."""
+"""How long the last answers, and then the last events, may take when the shim ends."""
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -85,7 +85,7 @@ class Shim:
             self.loop, self._workers, self._publisher, terms.way.namespace, self._claim
         )
         self.tasks.id, self.tasks.options = terms.id, terms.options
-        self.tasks.on_shutdown = self._end
+        self.tasks.on_shutdown = self._shut_down
         methods = self.tasks.methods()
         sandbox = SandboxService(self.tasks)
         services = {
@@ -93,7 +93,7 @@ class Shim:
             "containerd.task.v3.Task": methods,
             "containerd.runtime.sandbox.v1.Sandbox": sandbox.methods(),
         }
-        Server(self.loop, listener, services, complain)
+        self._server = Server(self.loop, listener, services, complain)
         self.loop.on_end = self._end
         self.loop.watch_signals()
 
@@ -117,8 +117,13 @@ class Shim:
             self.loop.after(0.0, _import_create)
         return self._workers.hear(pid, sock)
 
+    def _shut_down(self) -> None:
+        """Once everybody who asks has an answer."""
+        self._server.when_answered(self._end)
+        self.loop.after(LEFT_S, self._end)
+
     def _end(self) -> None:
-        """Once the answer to who asks is on its way, and what has happened has been told."""
+        """Once what has happened has been told."""
         if self._prepared is not None:
             self._prepared[1].close()
         stop: Callable[[], None] = self.loop.stop

@@ -48,15 +48,33 @@ class Server:
         self.services = services
         self.log = log
         self._listener = listener
+        self._connections: set[Connection] = set()
+        self._on_answered: Callable[[], None] | None = None
         listener.setblocking(False)
         loop.watch(listener.fileno(), READ, self._accept)
+
+    def when_answered(self, callback: Callable[[], None]) -> None:
+        """Call this once no client waits for an answer, be it to a question asked from now on."""
+        self._on_answered = callback
+        self.settle()
+
+    def settle(self) -> None:
+        """Something has been answered, or nobody waits for it any more."""
+        if self._on_answered and not any(each.is_due for each in self._connections):
+            callback, self._on_answered = self._on_answered, None
+            callback()
 
     def _accept(self, _: int) -> None:
         try:
             sock, _address = self._listener.accept()
         except OSError:  # it is gone, or there are too many
             return
-        Connection(self, sock)
+        self._connections.add(Connection(self, sock))
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+        self.settle()
 
 
 class Connection:
@@ -68,9 +86,15 @@ class Connection:
         self._reader = ttrpc.Reader()
         self._out = bytearray()
         self._last = 0
+        self._asked = 0
         self._open = True
         sock.setblocking(False)
         server.loop.watch(sock.fileno(), READ, self._ready)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the client waits for an answer."""
+        return bool(self._asked or self._out)
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -99,6 +123,7 @@ class Connection:
             self._send(ttrpc.error(frame.stream, problem.code, str(problem)))
             return
         self._last = frame.stream
+        self._asked += 1
         spawn(self._serve(frame))
 
     def _problem(self, frame: Frame) -> Refused | None:
@@ -126,6 +151,7 @@ class Connection:
             if refused.code == Code.INTERNAL:
                 self._server.log("".join(traceback.format_exception(error)))
             reply = ttrpc.error(frame.stream, refused.code, str(refused))
+        self._asked -= 1
         self._send(reply)
 
     def _method(self, data: bytes) -> tuple[Method, Message]:
@@ -163,6 +189,7 @@ class Connection:
             return
         events = READ | WRITE if self._out else READ
         self._server.loop.watch(self._sock.fileno(), events, self._ready)
+        self._server.settle()
 
     def close(self) -> None:
         """What is being answered goes on; nobody will hear of it."""
@@ -170,6 +197,7 @@ class Connection:
             self._open = False
             self._server.loop.forget(self._sock.fileno())
             self._sock.close()
+            self._server.forget(self)
 
 
 def refusal(error: BaseException) -> Refused:

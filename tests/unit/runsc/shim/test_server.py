@@ -38,7 +38,7 @@ class Client:
                 "Break": Method(m.Named, self._break),
             }
         }
-        Server(self.loop, listener, services, self.logged.append)
+        self.server = Server(self.loop, listener, services, self.logged.append)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(str(folder / "s"))
         self.sock.setblocking(False)
@@ -183,6 +183,30 @@ def test_a_client_that_goes_away_in_the_middle_harms_nobody(client: Client) -> N
     client.turn()
 
     assert client.logged == []
+
+
+def test_the_end_waits_for_every_answer_that_is_due(client: Client) -> None:
+    ended: list[str] = []
+    client.request(1, "Later")
+
+    client.server.when_answered(lambda: ended.append("now"))
+    assert code(client.ask(3, "Echo")) == Code.OK
+    assert not ended
+    client.later.keep(m.Pid(1))
+
+    assert ended == ["now"]
+    assert [stream for stream, _ in client.hear()] == [1]
+
+
+def test_the_end_does_not_wait_for_a_client_that_is_gone(client: Client) -> None:
+    ended: list[str] = []
+    client.request(1, "Later")
+    client.server.when_answered(lambda: ended.append("now"))
+
+    client.sock.close()
+    client.turn()
+
+    assert ended == ["now"]
 
 
 @pytest.mark.parametrize(
