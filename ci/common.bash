@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/runsc"
 mkdir -p "$CACHE"
+unset PYTHONDONTWRITEBYTECODE # commands, started by the thousand, have compiled modules, as users have
 
 say() { printf '\n== %s\n' "$*"; }
 
