@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from sentry.net.sysctls import forwards
+
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
 
@@ -73,7 +75,7 @@ EXTENDED: Final = {
 }
 """What Linux 6.12 tells in /proc/net/netstat."""
 FIXED: Final = {
-    "Ip.Forwarding": 2, "Ip.DefaultTTL": 64, "Tcp.RtoAlgorithm": 1, "Tcp.RtoMin": 200,
+    "Ip.DefaultTTL": 64, "Tcp.RtoAlgorithm": 1, "Tcp.RtoMin": 200,
     "Tcp.RtoMax": 120000, "Tcp.MaxConn": -1,
 }  # fmt: skip
 FIELDS6: Final = (
@@ -98,6 +100,7 @@ def netstat(stack: Stack) -> Iterator[str]:
 def _two_lines(stack: Stack, fields: dict[str, str]) -> str:
     """The names of each protocol, then their values."""
     counters = stack.counters
+    counters["Ip.Forwarding"] = 1 if forwards(stack) else 2
     lines = []
     for protocol, names in fields.items():
         values = [

@@ -58,6 +58,11 @@ def binds_nonlocal(stack: Stack, version: int) -> bool:
     return bool(_number(stack, f"net/ipv{version}/ip_nonlocal_bind", 0))
 
 
+def forwards(stack: Stack) -> bool:
+    """net.ipv4.ip_forward: it is a router."""
+    return bool(_number(stack, "net/ipv4/ip_forward", 0))
+
+
 def is_v6only(stack: Stack) -> bool:
     """net.ipv6.bindv6only: IPV6_V6ONLY of a new socket."""
     return bool(_number(stack, "net/ipv6/bindv6only", 0) & 1)

@@ -121,18 +121,14 @@ net/core/somaxconn 4096
 net/core/wmem_default 212992
 net/core/wmem_max 4194304
 net/ipv4/conf/all/accept_local 0
-net/ipv4/conf/all/forwarding 0
 net/ipv4/conf/all/route_localnet 0
 net/ipv4/conf/all/rp_filter 0
 net/ipv4/conf/default/accept_local 0
-net/ipv4/conf/default/forwarding 0
 net/ipv4/conf/default/route_localnet 0
 net/ipv4/conf/default/rp_filter 0
 net/ipv4/conf/lo/accept_local 0
-net/ipv4/conf/lo/forwarding 0
 net/ipv4/conf/lo/route_localnet 0
 net/ipv4/conf/lo/rp_filter 0
-net/ipv4/ip_forward 0
 net/ipv4/ip_local_reserved_ports 
 net/ipv4/tcp_allowed_congestion_control reno cubic
 net/ipv4/tcp_available_congestion_control reno cubic

@@ -28,6 +28,8 @@ SECONDS: Final = range(-(INT_MAX // 250), INT_MAX // 250 + 1)
 """Kept in ticks of 4 ms."""
 INT: Final = range(-INT_MAX - 1, INT_MAX + 1)
 
+FORWARD: Final = "net/ipv4/ip_forward"
+WHICH: Final = ("all", "default", "lo")
 CONF: Final = (
     # name, values of `all`, `default` and `lo`, what may be written
     ("accept_dad", "0 1 -1", INT),
@@ -52,7 +54,6 @@ CONF: Final = (
     ("enhanced_dad", "1 1 1", INT),
     ("force_mld_version", "0 0 0", INT),
     ("force_tllao", "0 0 0", INT),
-    ("forwarding", "0 0 0", INT),
     ("hop_limit", "64 64 64", range(1, 256)),
     ("ignore_routes_with_linkdown", "0 0 0", INT),
     ("ioam6_enabled", "0 0 0", SWITCH),
@@ -86,7 +87,7 @@ CONF: Final = (
     ("use_optimistic", "0 0 0", INT),
     ("use_tempaddr", "0 0 -1", INT),
 )
-"""Of net/ipv6/conf. What is about routers and neighbours waits for a link that has any."""
+"""Of net/ipv6/conf. What is about neighbours waits for a link that has any."""
 
 
 def _one(value: str, allowed: range) -> int:
@@ -119,8 +120,36 @@ _bounded("net/ipv6/ip_nonlocal_bind", "0", U8)
 _bounded("net/ipv6/icmp/echo_ignore_all", "0", U8)
 _bounded("net/ipv6/icmp/echo_ignore_multicast", "0", U8)
 for _name, _defaults, _allowed in CONF:
-    for _which, _default in zip(("all", "default", "lo"), _defaults.split(), strict=True):
+    for _which, _default in zip(WHICH, _defaults.split(), strict=True):
         _bounded(f"net/ipv6/conf/{_which}/{_name}", _default, _allowed)
+
+
+# --- routers: `sentry.net.ip.forward`
+
+
+def _turn_all_into_routers(version: int) -> Callable[[Any, int], None]:
+    """inet_forward_change(), addrconf_forward_change(): `all` is the others, too. A router heeds no
+    redirects of IPv4 unless it is told to afterwards."""
+
+    def turn(who: Any, number: int) -> None:
+        changed = {f"net/ipv{version}/conf/{each}/forwarding": number for each in WHICH}
+        if version == 4:
+            changed[FORWARD] = number
+            changed["net/ipv4/conf/all/accept_redirects"] = int(not number)
+        for path, each in changed.items():
+            values_of(who, path)[path] = str(each)
+
+    return turn
+
+
+_bounded(FORWARD, "0", INT, _turn_all_into_routers(4))
+for _version in (4, 6):
+    _bounded(f"net/ipv{_version}/conf/all/forwarding", "0", INT, _turn_all_into_routers(_version))
+    for _which in ("default", "lo"):
+        _bounded(f"net/ipv{_version}/conf/{_which}/forwarding", "0", INT)
+for _name in ("accept_redirects", "send_redirects"):
+    for _which in WHICH:
+        _bounded(f"net/ipv4/conf/{_which}/{_name}", "1", INT)
 
 
 # --- IPv6 on and off

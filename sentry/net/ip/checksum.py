@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 
 from sentry.platform._native import ffi, lib
 
@@ -20,23 +19,16 @@ def partial_sum(data: Bytes, before: int = 0) -> int:
     return lib.internet_sum(ffi.from_buffer("uint8_t[]", data), len(data), before)
 
 
-def sum_of_pieces(pieces: Iterable[Bytes], before: int = 0) -> int:
-    """The same of several, of any sizes. After an odd size the bytes of a word change places."""
-    total, is_odd = before, False
-    for piece in pieces:
-        own = partial_sum(piece)
-        if is_odd:
-            own = own >> 8 | (own & 0xFF) << 8
-        total += own
-        is_odd ^= bool(len(piece) & 1)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
 def checksum(data: Bytes, before: int = 0) -> int:
     """What stands in a header that has 0 in its place; 0 where the sum is right."""
     return ~partial_sum(data, before) & 0xFFFF
+
+
+def filled(data: Bytes, start: int, at: int) -> bytearray:
+    """A copy with the sum of all from `start` on at `at`, where that of a pseudo header is."""
+    whole = bytearray(data)
+    whole[at : at + 2] = (checksum(memoryview(whole)[start:]) or 0xFFFF).to_bytes(2)
+    return whole
 
 
 def pseudo_sum(source: bytes, target: bytes, protocol: int, size: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.netlink import NUD_REACHABLE, NUD_STALE
-from sentry.abi.socket import IP_PMTUDISC_DONT, IPPROTO_ICMPV6
+from sentry.abi.socket import AF_INET6, IP_PMTUDISC_DONT, IPPROTO_ICMPV6
 from sentry.net.ip import ipv6
 from sentry.net.ip.seam import Arrived, Outgoing
 from sentry.net.link import ethernet, ndp
@@ -63,7 +63,10 @@ def _solicited(
             return
         claim = Claim(packet.source, asked.hardware, NUD_STALE, override=True, creates=True)
         link.neighbours6.heard(now_ns, claim)
-    body = ndp.build_advertisement(asked.target, link.hardware, is_solicited=not is_probe)
+    body = ndp.build_advertisement(
+        asked.target, link.hardware, is_solicited=not is_probe,
+        is_router=layer.forwards(is_v4=False),
+    )  # fmt: skip
     target = ipv6.ALL_NODES if is_probe else packet.source
     _send(layer, now_ns, link, ADVERTISEMENT, body, asked.target, target)
 
@@ -121,6 +124,22 @@ def solicit(layer: Ground, now_ns: int, link: EthernetLink, ip: bytes, hardware:
     target = ip if hardware else ipv6.solicited_node(ip)
     body = ndp.build_solicitation(ip, link.hardware)
     _send(layer, now_ns, link, SOLICITATION, body, source, target)
+
+
+def send_redirect(
+    layer: Ground, now_ns: int, link: EthernetLink, packet: Arrived, better: bytes
+) -> None:
+    """ndisc_send_redirect(): to its sender, whose packets for that target had better go there."""
+    interface = layer.interface(link.index)
+    addresses = interface.of_family(AF_INET6) if interface is not None else ()
+    own = next((each.ip for each in addresses if ipv6.is_link_local(each.ip)), b"")
+    if not own:
+        return
+    known = link.neighbours6.get(better)
+    hardware = known.hardware if known is not None and known.state & VALID else b""
+    quoted = packet.head + bytes(packet.payload)
+    body = ndp.build_redirect(better, packet.target, hardware, quoted)
+    _send(layer, now_ns, link, REDIRECT, body, own, packet.source)
 
 
 def _send(

@@ -1,4 +1,4 @@
-"""What ICMP and neighbour discovery stand on: the layer, as far as they see it."""
+"""What ICMP, neighbour discovery and the router stand on: the layer, as far as they see it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.net.interfaces import Interface
-    from sentry.net.ip.limits import ErrorLimit
+    from sentry.net.ip.limits import ErrorLimit, RedirectLimit
+    from sentry.net.ip.routing import Fib
     from sentry.net.ip.seam import Arrived, Failure, Outgoing, Path
     from sentry.net.link.link import Link
 
 
-class Messages(Protocol):
+class Complaints(Protocol):
+    """ICMP, which tells senders what is wrong."""
+
+    def complain(
+        self, now_ns: int, packet: Arrived, kind: int, code: int, info: int = 0
+    ) -> None: ...
+
+
+class Messages(Complaints, Protocol):
     """ICMPv6, by which neighbours are asked."""
 
     def send(
@@ -33,20 +42,27 @@ class Ground(Protocol):
 
     chance: Callable[[int], bytes]
     counters: Counter[str]
+    fib: Fib
     limit4: ErrorLimit
     limit6: ErrorLimit
     links: dict[int, Link]
+    redirects: RedirectLimit
+    sysctls: dict[str, str]
     wall_ms: Callable[[], int]
 
+    @property
+    def icmp(self) -> Complaints: ...
     @property
     def icmp6(self) -> Messages: ...
     @property
     def groups(self) -> Listeners: ...
     def accepts_routers(self, link: Link) -> bool: ...
+    def forwards(self, *, is_v4: bool) -> bool: ...
     def fail(self, now_ns: int, failure: Failure, mtu: int = -1) -> None: ...
     def interface(self, index: int) -> Interface | None: ...
     def ignores_echo(self, packet: Arrived) -> bool: ...
     def is_local(self, ip: bytes) -> bool: ...
+    def mtu_of(self, interface: Interface, *, is_v4: bool) -> int: ...
     def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None: ...
     def redirect(self, now_ns: int, packet: Arrived, target: bytes, gateway: bytes) -> bool: ...
     def send_or_drop(self, now_ns: int, out: Outgoing) -> None: ...

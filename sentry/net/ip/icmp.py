@@ -38,6 +38,10 @@ LIMITED: Final = (
     abi.ICMP_DEST_UNREACH, abi.ICMP_SOURCE_QUENCH, abi.ICMP_TIME_EXCEEDED, abi.ICMP_PARAMETERPROB,
 )  # fmt: skip
 """icmp_ratemask."""
+COUNTED: Final = {
+    abi.ICMP_DEST_UNREACH: "OutDestUnreachs", abi.ICMP_TIME_EXCEEDED: "OutTimeExcds",
+    abi.ICMP_PARAMETERPROB: "OutParmProbs", abi.ICMP_REDIRECT: "OutRedirects",
+}  # fmt: skip
 INTERNET_CONTROL: Final = 0xC0
 KEPT_TOS: Final = 0x1E
 QUOTED_LEAST: Final = 8
@@ -158,11 +162,11 @@ class Icmp:
         message = struct.pack(">BBHI", kind, code, 0, info) + quoted
         message = message[:2] + struct.pack(">H", checksum(message)) + message[4:]
         tos = packet.tos & KEPT_TOS | INTERNET_CONTROL
-        out = Outgoing(packet.source, IPPROTO_ICMP, (message,), packet.target, tos)
+        source = packet.target if self._layer.is_local(packet.target) else b""
+        out = Outgoing(packet.source, IPPROTO_ICMP, (message,), source, tos)
         out.discover = IP_PMTUDISC_DONT
         counters["Icmp.OutMsgs"] += 1
-        if kind == abi.ICMP_DEST_UNREACH:
-            counters["Icmp.OutDestUnreachs"] += 1
+        counters[f"Icmp.{COUNTED[kind]}"] += 1
         self._layer.send_or_drop(now_ns, out)
 
 

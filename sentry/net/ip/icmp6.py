@@ -137,7 +137,7 @@ class Icmp6:
             return
         room = ipv6.LEAST_MTU - ipv6.HEADER_SIZE - HEADER_SIZE
         quoted = (packet.head + bytes(packet.payload[:room]))[:room]
-        source = b"" if packet.is_group else packet.target
+        source = packet.target if self._layer.is_local(packet.target) else b""
         out = Outgoing(packet.source, IPPROTO_ICMPV6, (), source, index=self._index_for(packet))
         self.send(now_ns, kind, struct.pack(">I", info) + quoted, out, code)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.netlink import RTN_LOCAL
+from sentry.abi.netlink import RTN_BROADCAST, RTN_MULTICAST
 from sentry.abi.socket import (
     ICMP_DEST_UNREACH,
     ICMP_PARAMETERPROB,
     ICMP_PORT_UNREACH,
     ICMP_PROT_UNREACH,
 )
-from sentry.net.ip import ipv4
+from sentry.net.ip import forward, ipv4
 from sentry.net.ip.fragments import Key, Piece, TooLarge
 from sentry.net.ip.seam import Arrived
 
@@ -33,14 +33,15 @@ def arrived(
         counters["Ip.InHdrErrors"] += 1
         return
     kind = layer.kind_of_target(header.target, link.index)
-    if not kind or not _source_may_be(layer, header):
+    is_taken = kind or (layer.forwards(is_v4=True) and not ipv4.is_multicast(header.target))
+    if not is_taken or not _source_may_be(layer, header):
         counters["Ip.InAddrErrors"] += 1
         return
     head = bytes(data[: header.size])
     packet = Arrived(
         header.protocol, header.source, header.target, data[header.size : header.total],
         header.tos, header.ttl, link.index, head, frame.checksum_is_good, frame.segment_size,
-        frame.to_us, kind != RTN_LOCAL,
+        frame.to_us, kind in (RTN_BROADCAST, RTN_MULTICAST),
     )  # fmt: skip
     if header.size > ipv4.HEADER_SIZE:
         options = ipv4.check_options(head[ipv4.HEADER_SIZE :])
@@ -53,7 +54,9 @@ def arrived(
             packet.head = head[: ipv4.HEADER_SIZE + options.end].ljust(header.size, b"\0")
         if options.has_source_route:  # net.ipv4.conf.*.accept_source_route is 0
             return
-    if not header.is_fragment or _reassemble(layer, now_ns, header, packet):
+    if not kind:
+        forward.forward4(layer, now_ns, data, packet, frame)
+    elif not header.is_fragment or _reassemble(layer, now_ns, header, packet):
         layer.deliver(now_ns, packet)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.netlink import RTN_LOCAL
+from sentry.abi.netlink import RTN_MULTICAST
 from sentry.abi.socket import (
     ICMPV6_DEST_UNREACH,
     ICMPV6_HDR_FIELD,
@@ -18,7 +18,7 @@ from sentry.abi.socket import (
     IPPROTO_TCP,
     IPPROTO_UDP,
 )
-from sentry.net.ip import ipv6
+from sentry.net.ip import forward, ipv6
 from sentry.net.ip.fragments import Key, Piece, TooLarge
 from sentry.net.ip.seam import Arrived
 
@@ -43,15 +43,19 @@ def arrived(
         counters["Ip6InHdrErrors"] += 1
         return
     kind = layer.kind_of_target(header.target, link.index)
-    if not kind or layer.is_local(header.source):
+    is_taken = kind or (layer.forwards(is_v4=False) and not ipv6.is_multicast(header.target))
+    if not is_taken or layer.is_local(header.source):
         counters["Ip6InAddrErrors"] += 1
         return
     data = data[: ipv6.HEADER_SIZE + header.payload]
     packet = Arrived(
         header.following, header.source, header.target, data[ipv6.HEADER_SIZE :], header.tos,
         header.hops, link.index, bytes(data[: ipv6.HEADER_SIZE]), frame.checksum_is_good,
-        frame.segment_size, frame.to_us, kind != RTN_LOCAL,
+        frame.segment_size, frame.to_us, kind == RTN_MULTICAST,
     )  # fmt: skip
+    if not kind:
+        forward.forward6(layer, now_ns, data, packet, frame)
+        return
     place = ipv6.walk(data, header.following, packet.is_group)
     if place.protocol == IPPROTO_FRAGMENT and place.problem < 0 and not place.is_dropped:
         whole = _reassemble(layer, now_ns, data, packet, place)

@@ -26,6 +26,7 @@ LEAST_MTU: Final = 1280
 ANY: Final = bytes(16)
 LOOPBACK: Final = bytes(15) + b"\x01"
 ALL_NODES: Final = b"\xff\x02" + bytes(13) + b"\x01"
+ALL_ROUTERS: Final = b"\xff\x02" + bytes(13) + b"\x02"
 MAX_HEADERS: Final = 16
 """Extension headers of a packet: a ceiling of ours."""
 MAX_OPTIONS: Final = 8
@@ -149,6 +150,14 @@ def walk(data: Bytes, following: int, target_is_group: bool) -> Walk:
             return wrong
         following, following_at, at = data[at], at, at + size
     return DROPPED
+
+
+def hop_by_hop(data: Bytes) -> Walk | None:
+    """What is wrong with the header that every router on the way reads; None: nothing."""
+    end = HEADER_SIZE + 8 + data[HEADER_SIZE + 1] * 8 if len(data) >= HEADER_SIZE + 8 else 0
+    if not HEADER_SIZE < end <= len(data):
+        return DROPPED
+    return _options(data, HEADER_SIZE, end, False)
 
 
 def transport_of(data: Bytes) -> tuple[int, int]:

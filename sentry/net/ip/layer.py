@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST
 from sentry.abi.socket import (
     AF_INET6,
-    ICMP_DEST_UNREACH,
     ICMP_EXC_FRAGTIME,
-    ICMP_HOST_UNREACH,
     ICMP_TIME_EXCEEDED,
-    ICMPV6_ADDR_UNREACH,
-    ICMPV6_DEST_UNREACH,
     ICMPV6_EXC_FRAGTIME,
     ICMPV6_TIME_EXCEED,
     IPPROTO_ICMP,
@@ -26,12 +22,12 @@ from sentry.abi.socket import (
     IPPROTO_IGMP,
 )
 from sentry.errors import EHOSTUNREACH, ENETUNREACH, Errno
-from sentry.net.ip import discovery, input4, input6, ipv4, ipv6, output, source
+from sentry.net.ip import discovery, input4, input6, ipv4, ipv6, output, source, unanswered
 from sentry.net.ip.fragments import Reassembly
 from sentry.net.ip.groups import Groups
 from sentry.net.ip.icmp import Icmp
 from sentry.net.ip.icmp6 import Icmp6
-from sentry.net.ip.limits import ErrorLimit
+from sentry.net.ip.limits import ErrorLimit, RedirectLimit
 from sentry.net.ip.path_mtu import Exceptions
 from sentry.net.ip.routing import Fib
 from sentry.net.ip.seam import Arrived, Failure, Gate, Handler, Outgoing, Path, Timed
@@ -45,6 +41,8 @@ if TYPE_CHECKING:
 SOLICITED: Final = b"\xff\x02" + bytes(9) + b"\x01\xff"
 ALL_SYSTEMS4: Final = b"\xe0\0\0\x01"
 MAX_MTU: Final = 65535
+OF_ROUTERS: Final = 2
+"""accept_ra: also of who is a router."""
 QUOTED_LEAST: Final = 8
 """Bytes of a packet that its protocol needs to know whose it is."""
 MAX_SOURCES: Final = 1024
@@ -68,6 +66,7 @@ class IpLayer:
         """By interface and where a packet goes: what was selected since routes have changed."""
         self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
         self.limit4, self.limit6 = ErrorLimit(), ErrorLimit()
+        self.redirects = RedirectLimit()
         self.icmp, self.icmp6 = Icmp(self), Icmp6(self)
         self.groups = Groups(self)
         self.handlers: dict[tuple[bool, int], Handler] = {
@@ -132,6 +131,8 @@ class IpLayer:
     def _is_member6(self, ip: bytes, index: int) -> bool:
         if ip == ipv6.ALL_NODES or self.is_joined(ip, index):
             return True
+        if ip == ipv6.ALL_ROUTERS:
+            return self.forwards(is_v4=False)
         interface = self.interface(index)
         if ip[:13] != SOLICITED or interface is None:
             return False
@@ -144,12 +145,20 @@ class IpLayer:
             return None
         return self.interfaces.get(index)
 
+    def forwards(self, *, is_v4: bool) -> bool:
+        """Packets for others go on: net.ipv4.ip_forward, net.ipv6.conf.all.forwarding. Where what
+        leaves is judged none do: they are of nobody inside."""
+        name = "net/ipv4/conf/all/forwarding" if is_v4 else "net/ipv6/conf/all/forwarding"
+        return self.gate is None and bool(int(self.sysctls.get(name, "0")))
+
     def accepts_routers(self, link: Link) -> bool:
-        """net.ipv6.conf.*.accept_ra, of this interface or as it is for new ones."""
+        """net.ipv6.conf.*.accept_ra, of this interface or as it is for new ones; who is a router
+        itself heeds others if it is 2."""
         interface = self.interface(link.index)
         name = interface.name if interface is not None else "default"
         default = self.sysctls.get("net/ipv6/conf/default/accept_ra", "1")
-        return bool(int(self.sysctls.get(f"net/ipv6/conf/{name}/accept_ra", default)))
+        accepts = int(self.sysctls.get(f"net/ipv6/conf/{name}/accept_ra", default))
+        return accepts == OF_ROUTERS if self.forwards(is_v4=False) else bool(accepts)
 
     def ignores_echo(self, packet: Arrived) -> bool:
         """net.ipv4.icmp_echo_ignore_*, net.ipv6.icmp.echo_ignore_*."""
@@ -212,6 +221,8 @@ class IpLayer:
         is believed, as who says so is the router in use, and the other is on the same link."""
         version = "ipv4" if packet.is_v4 else "ipv6"
         if not int(self.sysctls.get(f"net/{version}/conf/all/accept_redirects", "1")):
+            return False
+        if not packet.is_v4 and self.forwards(is_v4=False):
             return False
         path = self.path_or_none(now_ns, target, 0)
         if path is None or (path.interface, path.next_hop) != (packet.index, packet.source):
@@ -327,28 +338,8 @@ class IpLayer:
         discovery.solicit(self, now_ns, link, ip, hardware)
 
     def link_failed(self, now_ns: int, packet: LinkPacket) -> None:
-        """Nobody took it: its sender gets what a router would say. ipv4_link_failure()."""
-        data = b"".join(packet.pieces)
-        if packet.is_v4:
-            header = ipv4.parse_quoted(data)
-            if header is None or header.fragment & ipv4.OFFSET:
-                return
-            at, protocol, source_ip, target = (
-                header.size, header.protocol, header.source, header.target
-            )  # fmt: skip
-            kind, code = ICMP_DEST_UNREACH, ICMP_HOST_UNREACH
-        else:
-            header6 = ipv6.parse_quoted(data)
-            if header6 is None:
-                return
-            at, protocol, source_ip, target = (
-                ipv6.HEADER_SIZE, header6.following, header6.source, header6.target
-            )  # fmt: skip
-            kind, code = ICMPV6_DEST_UNREACH, ICMPV6_ADDR_UNREACH
-        self.fail(now_ns, Failure(
-            protocol, source_ip, target, data[at:], kind, code, EHOSTUNREACH.number, False,
-            source_ip,
-        ))  # fmt: skip
+        """Nobody took it: its sender is told."""
+        unanswered.tell(self, now_ns, packet)
 
     # --- time
 

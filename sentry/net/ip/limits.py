@@ -1,4 +1,5 @@
-"""How often errors are told: icmpv4_xrlim_allow(), icmp_global_allow(), net/ipv4/icmp.c."""
+"""How often errors and better ways are told: icmpv4_xrlim_allow(), icmp_global_allow(),
+net/ipv4/icmp.c; ip_rt_send_redirect(), net/ipv4/route.c."""
 
 from __future__ import annotations
 
@@ -14,6 +15,12 @@ BURST: Final = 50
 """icmp_msgs_burst."""
 MAX_TARGETS: Final = 1024
 """A ceiling of ours: who got one longest ago is forgotten first."""
+REDIRECT_NS: Final = SECOND_NS // 50
+"""redirect_load: after the first redirect the next one may follow; each doubles it."""
+REDIRECTS: Final = 9
+"""redirect_number: who has not heeded so many hears no more."""
+SILENCE_NS: Final = REDIRECT_NS << (REDIRECTS + 1)
+"""redirect_silence, until whoever needed none is told again."""
 
 
 class ErrorLimit:
@@ -49,4 +56,27 @@ class ErrorLimit:
         if len(self._targets) >= MAX_TARGETS:
             del self._targets[next(iter(self._targets))]
         self._targets[target] = now_ns, saved_ns - (PER_TARGET_NS if is_allowed else 0)
+        return is_allowed
+
+
+class RedirectLimit:
+    """How often somebody is told of a better way."""
+
+    def __init__(self) -> None:
+        self._targets: dict[bytes, tuple[int, int]] = {}
+        """(when it was last told, how often)."""
+
+    def allows(self, now_ns: int, target: bytes) -> bool:
+        """It may be told once more."""
+        told_ns, number = self._targets.pop(target, (now_ns, 0))
+        if now_ns > told_ns + SILENCE_NS:
+            number = 0
+        is_allowed = not number or (
+            number < REDIRECTS and now_ns > told_ns + (REDIRECT_NS << number)
+        )
+        if is_allowed or number >= REDIRECTS:
+            told_ns = now_ns
+        if len(self._targets) >= MAX_TARGETS:
+            del self._targets[next(iter(self._targets))]
+        self._targets[target] = told_ns, number + is_allowed
         return is_allowed

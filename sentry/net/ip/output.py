@@ -14,7 +14,7 @@ from sentry.abi.socket import (
 )
 from sentry.errors import EADDRNOTAVAIL, EINVAL, EMSGSIZE, ENETUNREACH
 from sentry.net.ip import ipv4, ipv6
-from sentry.net.ip.checksum import sum_of_pieces
+from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
 from sentry.net.link.link import LinkPacket
 from sentry.net.link.vnet import Offload
@@ -162,7 +162,4 @@ def _summed(out: Outgoing) -> tuple[Bytes, ...]:
     start, at = out.offload[:2]
     if at < 0:
         return out.pieces
-    whole = bytearray(b"".join(out.pieces))
-    total = ~sum_of_pieces((memoryview(whole)[start:],)) & 0xFFFF
-    whole[at : at + 2] = (total or 0xFFFF).to_bytes(2)
-    return (whole,)
+    return (filled(b"".join(out.pieces), start, at),)

@@ -86,6 +86,10 @@ class FromLink(Struct, frozen=True):
     checksum_is_good: bool
     segment_size: int
     source: bytes
+    left: bytes = b""
+    """The virtio header, which says what is left to do for who sends the packet on."""
+    link_size: int = 0
+    """Bytes of the link header, from which that counts."""
 
 
 class _Wishes:
@@ -224,7 +228,10 @@ class EthernetLink(Link):
         inside = memoryview(data)[frame.start :]
         if frame.ethertype in (ETH_P_IP, ETH_P_IPV6):
             is_v4 = frame.ethertype == ETH_P_IP
-            known = FromLink(is_v4, to_us, about.checksum_is_good, about.segment_size, frame.source)
+            known = FromLink(
+                is_v4, to_us, about.checksum_is_good, about.segment_size, frame.source,
+                data[: vnet.SIZE], frame.start - vnet.SIZE,
+            )  # fmt: skip
             self.upper.arrived(now_ns, self, inside, known)
         elif frame.ethertype == ETH_P_ARP:
             packet = arp.parse(inside)
@@ -310,8 +317,9 @@ class PointLink(Link):
         version = data[vnet.SIZE] >> 4
         if version in VERSIONS:
             known = FromLink(
-                version == VERSIONS[0], True, about.checksum_is_good, about.segment_size, b""
-            )
+                version == VERSIONS[0], True, about.checksum_is_good, about.segment_size, b"",
+                data[: vnet.SIZE],
+            )  # fmt: skip
             self.upper.arrived(now_ns, self, memoryview(data)[vnet.SIZE :], known)
 
     def send(self, now_ns: int, next_hop: bytes, packet: LinkPacket) -> None:

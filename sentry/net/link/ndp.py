@@ -15,6 +15,7 @@ ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT
 HOP_LIMIT: Final = 255
 """What has another has passed a router, and is not from a neighbour."""
 SOURCE_HARDWARE, TARGET_HARDWARE, PREFIX, REDIRECTED, MTU = range(1, 6)
+IP_SIZE, LEAST_MTU = 40, 1280
 MAX_OPTIONS: Final = 64
 """Of a message: a ceiling of ours."""
 _ADVERTISED: Final = struct.Struct(">BBHII")
@@ -123,10 +124,21 @@ def build_solicitation(target: bytes, hardware: bytes) -> bytes:
     return bytes(4) + target + _option(SOURCE_HARDWARE, hardware)
 
 
-def build_advertisement(target: bytes, hardware: bytes, *, is_solicited: bool) -> bytes:
-    """Behind type, code and checksum: of a host that means what it says."""
-    flags = 0x60 if is_solicited else 0x20
+def build_advertisement(
+    target: bytes, hardware: bytes, *, is_solicited: bool, is_router: bool = False
+) -> bytes:
+    """Behind type, code and checksum: of somebody who means what it says."""
+    flags = 0x80 * is_router | 0x40 * is_solicited | 0x20
     return bytes([flags, 0, 0, 0]) + target + _option(TARGET_HARDWARE, hardware)
+
+
+def build_redirect(target: bytes, destination: bytes, hardware: bytes, quoted: bytes) -> bytes:
+    """Behind type, code and checksum, with as much of the packet as fits into the least MTU."""
+    body = bytes(4) + target + destination + _option(TARGET_HARDWARE, hardware)
+    room = (LEAST_MTU - IP_SIZE - 4 - len(body) - 8) & ~7
+    about = quoted[:room]
+    about += bytes(-len(about) % 8)
+    return body + bytes([REDIRECTED, 1 + len(about) // 8]) + bytes(6) + about
 
 
 def _option(kind: int, hardware: bytes) -> bytes:

@@ -16,7 +16,7 @@ from sentry.abi.virtio import (
     VIRTIO_NET_HDR_GSO_TCPV4,
     VIRTIO_NET_HDR_GSO_TCPV6,
 )
-from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.ip.checksum import checksum, filled, pseudo_sum
 from sentry.net.link import vnet
 from sentry.net.tcp.segment import CWR, FIN, PSH
 
@@ -35,11 +35,7 @@ def finished(frame: bytes, link_size: int, *, cuts: bool) -> Iterator[bytes]:
     if size and kind & ~VIRTIO_NET_HDR_GSO_ECN in _TCP and cuts:
         yield from _segments(frame[vnet.SIZE :], link_size, header_size, size)
     elif flags & VIRTIO_NET_HDR_F_NEEDS_CSUM and not size:
-        data = bytearray(frame[vnet.SIZE :])
-        total = checksum(memoryview(data)[start:]) or 0xFFFF
-        at = start + offset
-        data[at : at + 2] = total.to_bytes(2)
-        yield WHOLE + data
+        yield WHOLE + filled(frame[vnet.SIZE :], start, start + offset)
     else:
         yield frame
 

@@ -59,6 +59,18 @@ def parse(data: bytes) -> Received | None:
     return Received(bool(flags & _SUMS), segment_size)
 
 
+def offload(header: bytes, link_size: int) -> Offload:
+    """What the header of a frame leaves to others, who has a link header of `link_size` bytes.
+
+    Nothing of it has been checked.
+    """
+    flags, kind, _, segment_size, start, offset = _HEADER.unpack_from(header)
+    if not flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
+        return NOTHING._replace(segment_size=segment_size)
+    has_cwr = bool(kind & VIRTIO_NET_HDR_GSO_ECN)
+    return Offload(start - link_size, start - link_size + offset, segment_size, has_cwr)
+
+
 def build(
     offload: Offload, link_size: int, protocol: int, *, is_v4: bool, header_size: int
 ) -> bytes:

@@ -1,0 +1,215 @@
+"""A packet for somebody else, if the namespace is a router: net/ipv4/ip_forward.c,
+net/ipv6/ip6_output.c.
+
+What its frame left to others (a checksum, cutting into segments) is left to the next link, once it
+is certain that it is about this packet: whoever made the frame may be an attacker.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.socket import IPPROTO_HOPOPTS, IPPROTO_TCP, IPPROTO_UDP
+from sentry.net.ip import discovery, ipv4, ipv6
+from sentry.net.ip.checksum import filled
+from sentry.net.ip.fragments import split
+from sentry.net.link import vnet
+from sentry.net.link.link import EthernetLink, LinkPacket
+from sentry.net.link.vnet import Offload
+
+if TYPE_CHECKING:
+    from sentry.net.ip.checksum import Bytes
+    from sentry.net.ip.ground import Ground
+    from sentry.net.ip.seam import Arrived, Path
+    from sentry.net.link.link import FromLink
+
+SUM_AT: Final = {IPPROTO_TCP: 16, IPPROTO_UDP: 6}
+"""Where the checksum stands in the header of the transport, which can be cut into segments."""
+TCP_LEAST: Final = 20
+COPIED: Final = 0x80
+"""The option stands in each fragment: IPOPT_COPIED."""
+HOPS_AT: Final = 7
+
+
+def forward4(
+    layer: Ground, now_ns: int, data: memoryview, packet: Arrived, frame: FromLink
+) -> None:
+    """ip_route_input_slow(), ip_forward(). Preconditions: `data` has a right header; the target is
+    one host's, and not ours."""
+    header, counters = ipv4.parse_quoted(data), layer.counters
+    if header is None or not packet.to_us or layer.fib.local(header.target) is not None:
+        counters["Ip.InAddrErrors"] += 1
+        return
+    path = layer.path_or_none(now_ns, header.target, 0)
+    if path is None:
+        counters["IpExt.InNoRoutes"] += 1
+        layer.icmp.complain(now_ns, packet, abi.ICMP_DEST_UNREACH, abi.ICMP_NET_UNREACH)
+        return
+    if header.ttl <= 1:
+        counters["Ip.InHdrErrors"] += 1
+        layer.icmp.complain(now_ns, packet, abi.ICMP_TIME_EXCEEDED, abi.ICMP_EXC_TTL)
+        return
+    payload = data[header.size : header.total]
+    protocol = 0 if header.is_fragment else header.protocol
+    left = _left(frame, header.size, protocol, payload)
+    interface = layer.interface(path.interface)
+    if left is None or interface is None:
+        counters["Ip.InDiscards"] += 1
+        return
+    offload, headers = left
+    mtu = layer.mtu_of(interface, is_v4=True)
+    is_whole = header.total <= mtu or 0 < offload.segment_size <= mtu - headers
+    if not is_whole and header.fragment & ipv4.DONT_FRAGMENT:
+        counters["Ip.FragFails"] += 1
+        layer.icmp.complain(now_ns, packet, abi.ICMP_DEST_UNREACH, abi.ICMP_FRAG_NEEDED, mtu)
+        return
+    counters["Ip.ForwDatagrams"] += 1
+    sent = header._replace(ttl=header.ttl - 1)
+    options = packet.head[ipv4.HEADER_SIZE :]
+    packet.head = ipv4.build(sent, options)
+    if path.interface == packet.index:
+        _redirect4(layer, now_ns, packet, path)
+    link = layer.links[path.interface]
+    if is_whole:
+        whole = (packet.head, payload)
+        link.send(now_ns, path.next_hop, LinkPacket(
+            whole, header.total, True, header.protocol, offload, headers
+        ))  # fmt: skip
+        return
+    base, more = sent.fragment & ipv4.OFFSET, sent.fragment & ipv4.MORE_FRAGMENTS
+    pieces = (_summed(payload, offload, header.size),)
+    for offset, has_more, piece in split(pieces, mtu - header.size):
+        flags = ipv4.MORE_FRAGMENTS if has_more else more
+        own = sent._replace(total=header.size + len(piece), fragment=flags | base + offset // 8)
+        built = ipv4.build(own, _copied(options) if offset else options)
+        counters["Ip.FragCreates"] += 1
+        link.send(now_ns, path.next_hop, LinkPacket(
+            (built, piece), own.total, True, header.protocol
+        ))  # fmt: skip
+    counters["Ip.FragOKs"] += 1
+
+
+def forward6(
+    layer: Ground, now_ns: int, data: memoryview, packet: Arrived, frame: FromLink
+) -> None:
+    """ip6_forward(). The same preconditions."""
+    counters = layer.counters
+    if not packet.to_us or packet.source == ipv6.ANY or ipv6.is_link_local(packet.target):
+        counters["Ip6InDiscards"] += 1
+        return
+    if data[6] == IPPROTO_HOPOPTS:
+        place = ipv6.hop_by_hop(data)
+        if place is not None:
+            if place.problem >= 0:
+                counters["Ip6InHdrErrors"] += 1
+                layer.icmp6.complain(
+                    now_ns, packet, abi.ICMPV6_PARAMPROB, place.problem, place.pointer
+                )
+            return
+    path = layer.path_or_none(now_ns, packet.target, 0)
+    if path is None:
+        counters["Ip6InNoRoutes"] += 1
+        layer.icmp6.complain(now_ns, packet, abi.ICMPV6_DEST_UNREACH, abi.ICMPV6_NOROUTE)
+        return
+    if packet.ttl <= 1:
+        counters["Ip6InHdrErrors"] += 1
+        layer.icmp6.complain(now_ns, packet, abi.ICMPV6_TIME_EXCEED, abi.ICMPV6_EXC_HOPLIMIT)
+        return
+    if path.interface == packet.index:
+        _redirect6(layer, now_ns, packet, path)
+    elif ipv6.is_link_local(packet.source):
+        counters["Ip6InAddrErrors"] += 1
+        layer.icmp6.complain(now_ns, packet, abi.ICMPV6_DEST_UNREACH, abi.ICMPV6_NOT_NEIGHBOUR)
+        return
+    protocol, at = ipv6.transport_of(data)
+    left = _left(frame, at, protocol, data[at:])
+    interface = layer.interface(path.interface)
+    if left is None or interface is None:
+        counters["Ip6InDiscards"] += 1
+        return
+    offload, headers = left
+    mtu = max(layer.mtu_of(interface, is_v4=False), ipv6.LEAST_MTU)
+    if len(data) > mtu and not 0 < offload.segment_size <= mtu - headers:
+        counters["Ip6InTooBigErrors"] += 1
+        counters["Ip6FragFails"] += 1
+        layer.icmp6.complain(now_ns, packet, abi.ICMPV6_PKT_TOOBIG, 0, mtu)
+        return
+    counters["Ip6OutForwDatagrams"] += 1
+    head = bytearray(data[: ipv6.HEADER_SIZE])
+    head[HOPS_AT] -= 1
+    layer.links[path.interface].send(now_ns, path.next_hop, LinkPacket(
+        (bytes(head), data[ipv6.HEADER_SIZE :]), len(data), False, protocol, offload, headers
+    ))  # fmt: skip
+
+
+def _left(
+    frame: FromLink, at: int, protocol: int, transport: memoryview
+) -> tuple[Offload, int] | None:
+    """What is left to do, and the bytes of all headers if it is to be cut; None: it is of another
+    packet than this one, whose transport begins at `at`. `protocol`: 0 of a fragment."""
+    if not any(frame.left):
+        return vnet.NOTHING, 0
+    offload = vnet.offload(frame.left, frame.link_size)
+    if offload.checksum_at < 0:
+        return None if offload.segment_size else (vnet.NOTHING, 0)
+    size = at + len(transport)
+    if not at <= offload.checksum_start <= offload.checksum_at <= size - 2:
+        return None
+    if not offload.segment_size:
+        return offload, 0
+    if protocol not in SUM_AT or len(transport) < TCP_LEAST:
+        return None
+    if (offload.checksum_start, offload.checksum_at) != (at, at + SUM_AT[protocol]):
+        return None
+    header_size = (transport[12] >> 4) * 4 if protocol == IPPROTO_TCP else 8
+    if header_size < 8 or header_size > len(transport):
+        return None
+    return offload, at + header_size
+
+
+def _summed(payload: memoryview, offload: Offload, header_size: int) -> Bytes:
+    """With its checksum, which nobody else can fill in once it is cut."""
+    if offload.checksum_at < 0:
+        return payload
+    start, at = offload.checksum_start - header_size, offload.checksum_at - header_size
+    return filled(payload, start, at)
+
+
+def _copied(options: bytes) -> bytes:
+    """Of a later fragment: what is not copied is no option. ip_options_fragment()."""
+    made, at = bytearray(options), 0
+    while at < len(options) and options[at] != ipv4.END:
+        size = 1 if options[at] == ipv4.NOOP else options[at + 1]
+        if not options[at] & COPIED:
+            made[at : at + size] = bytes([ipv4.NOOP] * size)
+        at += size
+    return bytes(made)
+
+
+def _redirect4(layer: Ground, now_ns: int, packet: Arrived, path: Path) -> None:
+    """Who sends to us what goes back by the same link is told where to send it."""
+    if not int(layer.sysctls.get("net/ipv4/conf/all/send_redirects", "1")):
+        return
+    if _is_near(layer, packet) and layer.redirects.allows(now_ns, packet.source):
+        gateway = int.from_bytes(path.next_hop)
+        layer.icmp.complain(now_ns, packet, abi.ICMP_REDIRECT, abi.ICMP_REDIR_HOST, gateway)
+
+
+def _redirect6(layer: Ground, now_ns: int, packet: Arrived, path: Path) -> None:
+    """ndisc_send_redirect()."""
+    link = layer.links[path.interface]
+    if path.next_hop != packet.target and not ipv6.is_link_local(path.next_hop):
+        return
+    if not isinstance(link, EthernetLink) or not _is_near(layer, packet):
+        return
+    if layer.redirects.allows(now_ns, packet.source):
+        discovery.send_redirect(layer, now_ns, link, packet, path.next_hop)
+
+
+def _is_near(layer: Ground, packet: Arrived) -> bool:
+    """Who sent it is a neighbour, as far as routes say."""
+    if ipv6.is_link_local(packet.source) and not packet.is_v4:
+        return True
+    back = layer.fib.lookup(packet.source, packet.index)
+    return back is not None and not back.gateway
