@@ -1,4 +1,4 @@
-"""Who sent a packet for a neighbour that does not answer hears of it, be it a program or another."""
+"""Who sent a packet for a neighbour that does not answer hears of it, whoever it is."""
 
 from __future__ import annotations
 
