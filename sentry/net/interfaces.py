@@ -55,6 +55,29 @@ class Address(Struct):
         return masked(self.peer or self.ip, self.prefix)
 
 
+class Upper(Protocol):
+    """Who has the frames of an interface: the bridge that it is a port of."""
+
+    kind: str
+    """As `ip link` names it."""
+
+    @property
+    def index(self) -> int:
+        """Of its interface."""
+
+    def came(self, *frames: bytes) -> None:
+        """Frames with their virtio headers have come in."""
+
+    def changed(self) -> None:
+        """The port is up or down, has a carrier, another MTU or hardware address."""
+
+    def left(self) -> None:
+        """The port is none any more."""
+
+    def details(self) -> bytes:
+        """IFLA_INFO_SLAVE_DATA."""
+
+
 class Driver(Protocol):
     """What is behind an interface that was made inside: struct net_device_ops."""
 
@@ -64,6 +87,7 @@ class Driver(Protocol):
     """Of its network namespace."""
     oper_state: int
     """IF_OPER_* while it is up and has a carrier."""
+    upper: Upper | None
 
     def turned(self) -> None:
         """Up, or down."""

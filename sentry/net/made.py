@@ -30,7 +30,7 @@ from sentry.net.netlink.notices import (
 from sentry.net.sysctls import has_ipv6_off
 
 if TYPE_CHECKING:
-    from sentry.net.interfaces import Interface
+    from sentry.net.interfaces import Interface, Upper
     from sentry.net.link.link import Link
     from sentry.net.stack import Stack
 
@@ -82,6 +82,7 @@ class Made:
     def __init__(self, stack: Stack, interface: Interface) -> None:
         """Preconditions: its name and index are free. Raises: what `check_room` raises."""
         self.interface = interface
+        self.upper: Upper | None = None
         interface.driver = self
         interface.ipv6_is_on = not has_ipv6_off(stack)
         check_room(stack)
@@ -102,6 +103,7 @@ class Made:
 
     def turned(self) -> None:
         """Up, or down: the link is there, or not."""
+        self._tell_upper()
         index, link = self.interface.index, self.link
         if not self.interface.is_up:
             self.layer.links.pop(index, None)
@@ -132,6 +134,11 @@ class Made:
         """Another MTU, another hardware address."""
         self.link.hardware = self.interface.hardware
         self.stack.outdate()
+        self._tell_upper()
+
+    def _tell_upper(self) -> None:
+        if self.upper is not None:
+            self.upper.changed()
 
     def set_carrier(self, has_carrier: bool) -> None:
         """Somebody is at the other end, or nobody: netif_carrier_on(), netif_carrier_off()."""
@@ -140,6 +147,7 @@ class Made:
             return
         interface.has_carrier = has_carrier
         interface.set_flags(0, 0)
+        self._tell_upper()
         if interface.is_up:
             self.tell()
 
@@ -155,6 +163,8 @@ class Made:
 
     def _unplug(self) -> None:
         interface, stack = self.interface, self.stack
+        if self.upper is not None:
+            self.upper.left()
         change_flags(stack, interface, 0, abi.IFF_UP)
         addresses, interface.addresses = interface.addresses, []
         stack.routes.forget(interface.index)
@@ -186,6 +196,9 @@ class Made:
 
     def received(self, *frames: bytes) -> None:
         """They come in, with their virtio headers. Preconditions: the interface is up."""
+        if self.upper is not None:
+            self.upper.came(*frames)
+            return
         self.link.received(self.now_ns(), *frames)
         self.layer.on_deadline()
 

@@ -30,6 +30,8 @@ KNOWN: dict[str, str] = {
     "addresses: connect": "1,024 of an interface at most: 0.3 ms",
     "interfaces: make": "256 of a stack at most: 0.1 ms",
     "interfaces: delete": "256 of a stack at most: 0.1 ms",
+    "bridge_ports: plug": "256 of a stack at most: 0.1 ms",
+    "bridge_ports: unplug": "256 of a stack at most: 0.1 ms",
     "routes: add": "4,096 at most: 0.4 ms",
     "sleepers: kill": "a step each",
 }

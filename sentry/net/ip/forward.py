@@ -10,23 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import IPPROTO_HOPOPTS, IPPROTO_TCP, IPPROTO_UDP
+from sentry.abi.socket import IPPROTO_HOPOPTS
 from sentry.net.ip import discovery, ipv4, ipv6
 from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
-from sentry.net.link import vnet
+from sentry.net.ip.left import left_to_do
 from sentry.net.link.link import EthernetLink, LinkPacket
-from sentry.net.link.vnet import Offload
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes
     from sentry.net.ip.ground import Ground
     from sentry.net.ip.seam import Arrived, Path
     from sentry.net.link.link import FromLink
+    from sentry.net.link.vnet import Offload
 
-SUM_AT: Final = {IPPROTO_TCP: 16, IPPROTO_UDP: 6}
-"""Where the checksum stands in the header of the transport, which can be cut into segments."""
-TCP_LEAST: Final = 20
 COPIED: Final = 0x80
 """The option stands in each fragment: IPOPT_COPIED."""
 HOPS_AT: Final = 7
@@ -52,7 +49,7 @@ def forward4(
         return
     payload = data[header.size : header.total]
     protocol = 0 if header.is_fragment else header.protocol
-    left = _left(frame, header.size, protocol, payload)
+    left = left_to_do(frame.left, frame.link_size, header.size, protocol, payload)
     interface = layer.interface(path.interface)
     if left is None or interface is None:
         counters["Ip.InDiscards"] += 1
@@ -123,7 +120,7 @@ def forward6(
         layer.icmp6.complain(now_ns, packet, abi.ICMPV6_DEST_UNREACH, abi.ICMPV6_NOT_NEIGHBOUR)
         return
     protocol, at = ipv6.transport_of(data)
-    left = _left(frame, at, protocol, data[at:])
+    left = left_to_do(frame.left, frame.link_size, at, protocol, data[at:])
     interface = layer.interface(path.interface)
     if left is None or interface is None:
         counters["Ip6InDiscards"] += 1
@@ -141,31 +138,6 @@ def forward6(
     layer.links[path.interface].send(now_ns, path.next_hop, LinkPacket(
         (bytes(head), data[ipv6.HEADER_SIZE :]), len(data), False, protocol, offload, headers
     ))  # fmt: skip
-
-
-def _left(
-    frame: FromLink, at: int, protocol: int, transport: memoryview
-) -> tuple[Offload, int] | None:
-    """What is left to do, and the bytes of all headers if it is to be cut; None: it is of another
-    packet than this one, whose transport begins at `at`. `protocol`: 0 of a fragment."""
-    if not any(frame.left):
-        return vnet.NOTHING, 0
-    offload = vnet.offload(frame.left, frame.link_size)
-    if offload.checksum_at < 0:
-        return None if offload.segment_size else (vnet.NOTHING, 0)
-    size = at + len(transport)
-    if not at <= offload.checksum_start <= offload.checksum_at <= size - 2:
-        return None
-    if not offload.segment_size:
-        return offload, 0
-    if protocol not in SUM_AT or len(transport) < TCP_LEAST:
-        return None
-    if (offload.checksum_start, offload.checksum_at) != (at, at + SUM_AT[protocol]):
-        return None
-    header_size = (transport[12] >> 4) * 4 if protocol == IPPROTO_TCP else 8
-    if header_size < 8 or header_size > len(transport):
-        return None
-    return offload, at + header_size
 
 
 def _summed(payload: memoryview, offload: Offload, header_size: int) -> Bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi import netlink as abi
 from sentry.abi.netlink import NETLINK_ROUTE
-from sentry.abi.socket import IFNAMSIZ
+from sentry.abi.socket import AF_BRIDGE, IFNAMSIZ
 from sentry.errors import EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE
 from sentry.net.netlink.message import Reply, Request, number, text
 from sentry.net.netlink.notices import (
@@ -49,6 +49,10 @@ def get_link(request: Request) -> Iterable[Reply]:
         strict = abi.NETLINK_GET_STRICT_CHK in request.sock.flags_set
         if strict and wanted:
             raise EINVAL("a dump of one interface")
+        if request.body[:1] == bytes([AF_BRIDGE]):
+            from sentry.net.virtual import bridging  # noqa: PLC0415
+
+            return bridging.port_messages(request.stack)
         return [link_message(link) for link in request.stack.interfaces]
     head = abi.IFINFOMSG.unpack(request.fixed(abi.IFINFOMSG.size))
     link = find_link(request, head.ifi_index, request.attributes(abi.IFINFOMSG.size))
@@ -82,6 +86,10 @@ def set_link(request: Request) -> None:
     if request.kind == abi.RTM_NEWLINK and request.flags & abi.NLM_F_EXCL:
         raise EEXIST(link.name)
     request.stack.check_own(link.index)
+    if abi.IFLA_LINKINFO in attributes or head.ifi_family == AF_BRIDGE:
+        _set_of_bridge(request, link, head.ifi_family, attributes)
+        if head.ifi_family == AF_BRIDGE:
+            return
     if abi.IFLA_NET_NS_FD in attributes or abi.IFLA_NET_NS_PID in attributes:
         from sentry.net.virtual import making  # noqa: PLC0415
 
@@ -97,6 +105,23 @@ def set_link(request: Request) -> None:
         rename(stack, link, attributes[abi.IFLA_IFNAME].split(b"\0", 1)[0])
     if head.ifi_flags or head.ifi_change:
         change_flags(stack, link, head.ifi_flags, head.ifi_change or 0xFFFFFFFF)
+    if abi.IFLA_MASTER in attributes:
+        from sentry.net.virtual import bridging  # noqa: PLC0415
+
+        bridging.set_master(stack, link, attributes[abi.IFLA_MASTER])
+
+
+def _set_of_bridge(
+    request: Request, link: Interface, family: int, attributes: dict[int, bytes]
+) -> None:
+    from sentry.net.virtual import bridging  # noqa: PLC0415
+
+    if family != AF_BRIDGE:
+        bridging.change(link, attributes)
+    elif request.kind == abi.RTM_SETLINK:
+        bridging.set_port(link, attributes)
+    else:
+        raise EOPNOTSUPP("AF_BRIDGE")
 
 
 @handles(NETLINK_ROUTE, abi.RTM_DELLINK)

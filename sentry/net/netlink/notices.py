@@ -92,7 +92,13 @@ def _kind_of(link: Interface) -> bytes:
     told = text(abi.IFLA_INFO_KIND, link.driver.kind)
     details = link.driver.details()
     told += attribute(abi.IFLA_INFO_DATA, details) if details else b""
-    return attribute(abi.IFLA_LINKINFO, told) + link.driver.link_attributes()
+    upper = link.driver.upper
+    if upper is None:
+        return attribute(abi.IFLA_LINKINFO, told) + link.driver.link_attributes()
+    told += text(abi.IFLA_INFO_SLAVE_KIND, upper.kind)
+    told += attribute(abi.IFLA_INFO_SLAVE_DATA, upper.details())
+    master = u32(abi.IFLA_MASTER, upper.index)
+    return master + attribute(abi.IFLA_LINKINFO, told) + link.driver.link_attributes()
 
 
 def address_message(link: Interface, own: Address, kind: int = abi.RTM_NEWADDR) -> Reply:

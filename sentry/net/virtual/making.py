@@ -11,16 +11,17 @@ from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, EPERM
 from sentry.net.interfaces import Interface
 from sentry.net.link import ethernet
-from sentry.net.made import check_room, free_index
+from sentry.net.made import Made, check_room, free_index
 from sentry.net.netlink.message import number, parse_attributes
 from sentry.net.netlink.namespaces import named
 from sentry.net.netlink.notices import change_flags, check_mtu, free_name
-from sentry.net.virtual import dummy, veth
+from sentry.net.virtual import bridge, dummy, veth
+from sentry.net.virtual.bridge import Bridge
+from sentry.net.virtual.bridging import set_master
 from sentry.net.virtual.dummy import Dummy
 from sentry.net.virtual.veth import Veth
 
 if TYPE_CHECKING:
-    from sentry.net.made import Made
     from sentry.net.netlink.message import Request
     from sentry.net.stack import Stack
 
@@ -39,7 +40,11 @@ def make(request: Request, head: Any, attributes: Attributes) -> None:
     if maker is None:
         raise EOPNOTSUPP(f"kind {kind!r}")
     stack = namespace_of(request, attributes) or request.stack
-    maker(request, stack, head, attributes, parse_attributes(info.get(abi.IFLA_INFO_DATA, b"")))
+    data = parse_attributes(info.get(abi.IFLA_INFO_DATA, b""))
+    made = maker(request, stack, head, attributes, data)
+    if abi.IFLA_MASTER in attributes:
+        wanted = attributes[abi.IFLA_MASTER]
+        _or_not_at_all(made, lambda: set_master(stack, made.interface, wanted))
 
 
 def namespace_of(request: Request, attributes: Attributes) -> Stack | None:
@@ -105,14 +110,16 @@ def _configure(made: Made, head: Any) -> None:
 
 def _make_dummy(
     request: Request, stack: Stack, head: Any, attributes: Attributes, data: Attributes
-) -> None:
+) -> Made:
     interface = _interface(stack, "dummy", head.ifi_index, attributes, flags=dummy.FLAGS)
-    _configure(Dummy(stack, interface), head)
+    made = Dummy(stack, interface)
+    _configure(made, head)
+    return made
 
 
 def _make_veth(
     request: Request, stack: Stack, head: Any, attributes: Attributes, data: Attributes
-) -> None:
+) -> Made:
     """veth_newlink(): the other end first, which has what VETH_INFO_PEER says."""
     peer_head, peer = head._replace(ifi_index=0, ifi_flags=0, ifi_change=0), {}
     if abi.VETH_INFO_PEER in data:
@@ -136,7 +143,28 @@ def _make_veth(
     first.join(second)
     _configure(second, peer_head)
     _configure(first, head)
+    return first
 
 
-KINDS: Final[dict[bytes, Callable[..., None]]] = {b"dummy": _make_dummy, b"veth": _make_veth}
+def _make_bridge(
+    request: Request, stack: Stack, head: Any, attributes: Attributes, data: Attributes
+) -> Made:
+    interface = _interface(stack, "bridge", head.ifi_index, attributes, flags=bridge.FLAGS)
+    made = Bridge(stack, interface, has_own_address=abi.IFLA_ADDRESS in attributes)
+    _or_not_at_all(made, lambda: made.configure(data))
+    _configure(made, head)
+    return made
+
+
+def _or_not_at_all(made: Made, body: Callable[[], None]) -> None:
+    try:
+        body()
+    except BaseException:
+        made.removed()
+        raise
+
+
+KINDS: Final[dict[bytes, Callable[..., Made]]] = {
+    b"bridge": _make_bridge, b"dummy": _make_dummy, b"veth": _make_veth,
+}  # fmt: skip
 """"tun" is none of them: it is made by who serves it."""

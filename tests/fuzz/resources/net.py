@@ -10,6 +10,7 @@ from sentry.abi.netlink import (
     IFLA_IFNAME,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
+    IFLA_MASTER,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -201,6 +202,18 @@ def _attribute(kind: int, data: bytes) -> bytes:
     return struct.pack("<HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
 
 
+NEW = NLM_F_CREATE | NLM_F_EXCL
+
+
+def _link(name: bytes, index: int = 0) -> bytes:
+    """struct ifinfomsg, and of which interface it is."""
+    return struct.pack("<BxHiII", 0, 0, index, 0, 0) + _attribute(IFLA_IFNAME, name)
+
+
+def _kind(kind: bytes) -> bytes:
+    return _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, kind))
+
+
 class _Rtnetlink:
     """A socket, and requests with their answers."""
 
@@ -274,21 +287,39 @@ def routes(b: Bench) -> None:
 def interfaces(b: Bench) -> None:
     """Of the kind dummy."""
     link, most = _Rtnetlink(b), 250  # of a stack
-    kind = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"dummy"))
 
     def named(i: int) -> bytes:
-        return bytes(16) + _attribute(IFLA_IFNAME, b"d%d" % i)
+        return _link(b"d%d" % i)
 
-    new = NLM_F_CREATE | NLM_F_EXCL
-    b.each("make", lambda i: i >= most or link.ask(RTM_NEWLINK, new, named(i) + kind))
+    b.each("make", lambda i: i >= most or link.ask(RTM_NEWLINK, NEW, named(i) + _kind(b"dummy")))
     with b.measure("dump"):
         link.dump(RTM_GETLINK, bytes(16))
     b.read_all("read /proc/net/dev", b"/proc/net/dev")
     b.each("delete", lambda i: i >= most or link.ask(RTM_DELLINK, 0, named(i)))
 
 
+def bridge_ports(b: Bench) -> None:
+    """Ends of veths."""
+    link, most, bridge = _Rtnetlink(b), 120, 7777  # pairs of a stack
+    link.ask(RTM_NEWLINK, NEW, _link(b"br", bridge) + _kind(b"bridge"))
+
+    def plug(i: int, master: int) -> None:
+        wanted = _attribute(IFLA_MASTER, struct.pack("<I", master))
+        if i < most:
+            link.ask(RTM_NEWLINK, 0, _link(b"v%d" % i) + wanted)
+
+    for i in range(min(b.n, most)):
+        link.ask(RTM_NEWLINK, NEW, _link(b"v%d" % i) + _kind(b"veth"))
+    b.each("plug", lambda i: plug(i, bridge))
+    b.each("unplug", lambda i: plug(i, 0))
+    for i in range(min(b.n, most)):
+        plug(i, bridge)
+    with b.measure("delete the bridge"):
+        link.ask(RTM_DELLINK, 0, _link(b"br"))
+
+
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
-    interfaces,
+    interfaces, bridge_ports,
 )  # fmt: skip

@@ -1,0 +1,240 @@
+"""bridge: what comes in at one port goes out at the one behind which its target is, or at all.
+
+net/bridge/br_input.c, br_forward.c, br_device.c. Without STP and VLANs; what is for a group goes to
+all ports, as with a snooping that has heard no querier.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import netlink as abi
+from sentry.errors import EINVAL, ELOOP, EOPNOTSUPP
+from sentry.net.ip.left import checked
+from sentry.net.link import ethernet, vnet
+from sentry.net.made import Made
+from sentry.net.netlink.message import attribute, u8, u32
+from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP
+from sentry.net.virtual.fdb import Fdb
+from sentry.net.virtual.port import Port
+
+if TYPE_CHECKING:
+    from sentry.net.interfaces import Interface
+    from sentry.net.link.link import Link
+    from sentry.net.stack import Stack
+
+FLAGS: Final = abi.IFF_BROADCAST | abi.IFF_MULTICAST
+MTU: Final = 1500
+TICK_NS: Final = 10_000_000
+"""Of the times that are told: USER_HZ."""
+LEAST: Final = vnet.SIZE + ethernet.HEADER_SIZE
+TARGET: Final = slice(vnet.SIZE, vnet.SIZE + ethernet.ADDRESS_SIZE)
+SOURCE: Final = slice(TARGET.stop, TARGET.stop + ethernet.ADDRESS_SIZE)
+OF_LINK: Final = b"\x01\x80\xc2\0\0"
+RESERVED: Final = range(1, 16)
+"""01:80:c2:00:00:0X is for who is at the other end alone: IEEE 802.1D, 7.12.6; but for STP's own
+address, 0, since it is off."""
+TIMES: Final = {
+    abi.IFLA_BR_FORWARD_DELAY: 1500, abi.IFLA_BR_HELLO_TIME: 200, abi.IFLA_BR_MAX_AGE: 2000,
+}  # fmt: skip
+"""Of STP, in hundredths of a second: they are kept."""
+OFF: Final = (
+    abi.IFLA_BR_STP_STATE, abi.IFLA_BR_VLAN_FILTERING, abi.IFLA_BR_GROUP_FWD_MASK,
+    abi.IFLA_BR_NF_CALL_IPTABLES, abi.IFLA_BR_NF_CALL_IP6TABLES, abi.IFLA_BR_NF_CALL_ARPTABLES,
+)  # fmt: skip
+"""What there is not here."""
+
+
+class Bridge(Made):
+    """One of them, and the `Sink` of its link."""
+
+    kind = "bridge"
+    has_room = True
+
+    def __init__(self, stack: Stack, interface: Interface, *, has_own_address: bool) -> None:
+        """`has_own_address`: a program chose it. Raises: what `check_room` raises."""
+        self.ports: dict[int, Port] = {}
+        """By number."""
+        self.fdb = Fdb()
+        self.times = dict(TIMES)
+        self.priority = 32768
+        self.snoops = 1
+        self.oper_state = OPER_UNKNOWN
+        self._own = frozenset({interface.hardware})
+        """Hardware addresses at which the bridge is reached: its ports', too."""
+        self._hardware = b"" if has_own_address else interface.hardware
+        """Chosen here; empty: by a program."""
+        self._mtu = interface.mtu if interface.mtu == MTU else 0
+        interface.sent = [0, 0]
+        super().__init__(stack, interface)
+
+    def new_link(self) -> Link:
+        """Its frames go to ports."""
+        link = super().new_link()
+        link.sink = self
+        return link
+
+    # --- ports
+
+    def add(self, made: Made) -> None:
+        """br_add_if(). Raises: EINVAL, ELOOP."""
+        if made.interface.kind != abi.ARPHRD_ETHER:
+            raise EINVAL("no Ethernet")
+        if isinstance(made, Bridge):
+            raise ELOOP("a bridge")
+        if made.upper is not None:
+            made.upper.left()
+        number = next(each for each in range(1, len(self.ports) + 2) if each not in self.ports)
+        port = made.upper = self.ports[number] = Port(self, made, number)
+        made.tell()
+        self.port_changed(port)
+
+    def release(self, port: Port) -> None:
+        """br_del_if()."""
+        del self.ports[port.number]
+        port.made.upper = None
+        port.made.tell()
+        self.port_changed(port)
+
+    def port_changed(self, port: Port) -> None:
+        """Its addresses, the MTU and the carrier are those of its ports: br_device_event()."""
+        if not (port.is_open and port.number in self.ports):
+            self.fdb.forget(port)
+        own = self.interface
+        of_ports = [each.made.interface for each in self.ports.values()]
+        if self._hardware and of_ports:
+            own.hardware = self._hardware = min(each.hardware for each in of_ports)
+        if self._mtu:
+            own.mtu = self._mtu = min((each.mtu for each in of_ports), default=MTU)
+        self._own = frozenset({own.hardware, *(each.hardware for each in of_ports)})
+        self.link.hardware = own.hardware
+        self.stack.outdate()
+        self._look_at_carrier()
+
+    def _look_at_carrier(self) -> None:
+        """br_port_state_selection()."""
+        self.oper_state = OPER_UP
+        self.set_carrier(any(each.is_open for each in self.ports.values()))
+
+    def turned(self) -> None:
+        """br_dev_open(): ports are looked at where there are any."""
+        super().turned()
+        if self.interface.is_up and self.ports:
+            self._look_at_carrier()
+
+    def changed(self) -> None:
+        """What a program has chosen stays."""
+        if self.interface.hardware != self._hardware:
+            self._hardware = b""
+            self._own |= {self.interface.hardware}
+        if self.interface.mtu != self._mtu:
+            self._mtu = 0
+        super().changed()
+
+    def _unplug(self) -> None:
+        ports, self.ports = self.ports, {}
+        for each in ports.values():
+            each.made.upper = None
+            each.made.tell()
+        super()._unplug()
+
+    # --- frames
+
+    def came(self, port: Port, frames: tuple[bytes, ...]) -> None:
+        """br_handle_frame()."""
+        if not port.is_open:
+            port.made.interface.dropped += len(frames)
+            return
+        now_ns, ours = self.now_ns(), []
+        for data in frames:
+            frame = checked(data) if len(data) >= LEAST else None
+            if frame is None or not ethernet.is_usable(frame[SOURCE]):
+                continue
+            target, source = frame[TARGET], frame[SOURCE]
+            if port.is_on[abi.IFLA_BRPORT_LEARNING] and source not in self._own:
+                self.fdb.learn(source, port, now_ns)
+            if target in self._own:
+                ours.append(self._addressed(frame))
+            elif not ethernet.is_group(target):
+                self._towards(frame, target, now_ns, port)
+            elif target[:5] != OF_LINK or target[5] not in RESERVED:
+                ours.append(frame)
+                self._flood(frame, self._group_switch(target), port)
+        if ours:
+            counted = self.interface.received
+            counted[0] += len(ours)
+            counted[1] += sum(map(len, ours)) - vnet.SIZE * len(ours)
+            self.received(*ours)
+
+    def _addressed(self, frame: bytes) -> bytes:
+        """For the bridge, though it was for the address of a port."""
+        if frame[TARGET] == self.interface.hardware:
+            return frame
+        return frame[: vnet.SIZE] + self.interface.hardware + frame[TARGET.stop :]
+
+    def put(self, frame: bytes) -> None:
+        """br_dev_xmit(): of the bridge itself."""
+        sent, target = self.interface.sent, frame[TARGET]
+        assert sent is not None
+        sent[0] += 1
+        sent[1] += len(frame) - vnet.SIZE
+        if ethernet.is_group(target):
+            self._flood(frame, self._group_switch(target), None)
+        else:
+            self._towards(frame, target, self.now_ns(), None)
+
+    @staticmethod
+    def _group_switch(target: bytes) -> int:
+        is_broadcast = target == ethernet.BROADCAST
+        return abi.IFLA_BRPORT_BCAST_FLOOD if is_broadcast else abi.IFLA_BRPORT_MCAST_FLOOD
+
+    def _towards(self, frame: bytes, target: bytes, now_ns: int, came: Port | None) -> None:
+        known = self.fdb.find(target, now_ns)
+        if known is None:
+            self._flood(frame, abi.IFLA_BRPORT_UNICAST_FLOOD, came)
+        elif _may_go(known, came):
+            known.send(frame)
+
+    def _flood(self, frame: bytes, switch: int, came: Port | None) -> None:
+        for each in self.ports.values():
+            if _may_go(each, came) and (each.is_on[switch] or came is None):
+                each.send(frame)
+
+    # --- what is told and set
+
+    def details(self) -> bytes:
+        """br_fill_info()."""
+        identity = struct.pack(">H", self.priority) + self.interface.hardware
+        return b"".join((
+            *(u32(kind, value) for kind, value in self.times.items()),
+            u32(abi.IFLA_BR_AGEING_TIME, self.fdb.ageing_ns // TICK_NS),
+            u32(abi.IFLA_BR_STP_STATE, 0),
+            attribute(abi.IFLA_BR_PRIORITY, struct.pack("<H", self.priority)),
+            u8(abi.IFLA_BR_VLAN_FILTERING, 0),
+            attribute(abi.IFLA_BR_GROUP_FWD_MASK, bytes(2)),
+            attribute(abi.IFLA_BR_BRIDGE_ID, identity),
+            attribute(abi.IFLA_BR_ROOT_ID, identity),
+            u8(abi.IFLA_BR_MCAST_SNOOPING, self.snoops),
+        ))  # fmt: skip
+
+    def configure(self, attributes: dict[int, bytes]) -> None:
+        """br_changelink(). Raises: EOPNOTSUPP for what there is not."""
+        numbers = {kind: int.from_bytes(value, "little") for kind, value in attributes.items()}
+        for kind in OFF:
+            if numbers.get(kind):
+                raise EOPNOTSUPP("a bridge without STP, VLANs and netfilter")
+        for kind in TIMES.keys() & numbers.keys():
+            self.times[kind] = numbers[kind] & 0xFFFFFFFF
+        if abi.IFLA_BR_AGEING_TIME in numbers:
+            self.fdb.ageing_ns = (numbers[abi.IFLA_BR_AGEING_TIME] & 0xFFFFFFFF) * TICK_NS
+        self.priority = numbers.get(abi.IFLA_BR_PRIORITY, self.priority) & 0xFFFF
+        self.snoops = int(bool(numbers.get(abi.IFLA_BR_MCAST_SNOOPING, self.snoops)))
+
+
+def _may_go(port: Port, came: Port | None) -> bool:
+    """should_deliver()."""
+    if not port.is_open or (port is came and not port.is_on[abi.IFLA_BRPORT_MODE]):
+        return False
+    isolated = abi.IFLA_BRPORT_ISOLATED
+    return came is None or not (came.is_on[isolated] and port.is_on[isolated])
