@@ -99,7 +99,7 @@ def inside_of(
     plug(pid, outside.pid)
     for each in (pid, outside.pid):
         ip(each, "link set lo up")
-    ip(pid, "route add default via 10.9.0.1")
+    ip(pid, "route add default via 10.9.0.1", "-6 route add default via fd09::1")
     others = [each for each in bundle.document["linux"]["namespaces"] if each["type"] != "network"]
     network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
     bundle.document["linux"]["namespaces"] = [*others, network]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sentry.net.names.cache import MAX_BYTES
 from sentry.net.names.forwarder import MAX_PENDING
 from sentry.net.names.given import MAX_GIVEN
+from sentry.net.names.messages import Question
 from sentry.net.names.pending import MAX_WAITING, Transport
 from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.unit.net.names.harness import Outside
@@ -116,7 +117,8 @@ STEPS = st.one_of(
 )
 
 
-def is_allowed(name: str, _: object) -> bool:
+def is_allowed(question: Question, _: object) -> bool:
+    name = question.name or ""
     return name == "a.org" or name.endswith(".a.org")
 
 

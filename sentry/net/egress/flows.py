@@ -35,6 +35,7 @@ PASSED_OVER: Final = 16
 MAX_NAMES: Final = 64
 """Of a flow; the oldest go first."""
 OVER: Final = "a quota"
+UNKNOWN_FORM: Final = "no name of a host"
 INBOUND: Final = "flows from outside"
 
 
@@ -181,6 +182,11 @@ class Flows:
         verdict = Verdict(False, DEFAULT, reason, self.policy.errno)
         self._denied(key, program, (), verdict, now_ns)
         return verdict
+
+    def refuse_name(self, name: str, program: Program | None, now_ns: int) -> None:
+        """A name that policy does not know how to write."""
+        verdict = Verdict(False, DEFAULT, UNKNOWN_FORM, self.policy.errno)
+        self._denied(Key(0, b"", 0, b"", 0), program, (name,), verdict, now_ns)
 
     def of_error(self, key: Key, now_ns: int) -> Flow | None:
         """The flow of a packet that an ICMP error quotes, whichever way that went."""

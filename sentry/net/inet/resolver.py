@@ -23,6 +23,7 @@ from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.inet.udp import receiver_of
 from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.names.forwarder import Forwarder, Settings
+from sentry.net.names.messages import Question
 from sentry.net.names.pending import Ask, Client, Reply, Transport
 from sentry.net.packets import Packet
 
@@ -76,11 +77,14 @@ class Resolver:
         servers = self._listed if dns.servers is None else _endpoints(dns.servers)
         self.forwarder.configure(Settings(servers, REFUSALS[dns.refusal]))
 
-    def _judge(self, name: str, program: object) -> bool:
-        egress = self._stack.egress
+    def _judge(self, question: Question, program: object) -> bool:
+        egress, now_ns = self._stack.egress, time.monotonic_ns()
         if egress is None:
             return True
-        return egress.flows.may_ask(name, program_of(program), time.monotonic_ns())
+        if question.name is None:
+            egress.flows.refuse_name(question.shown, program_of(program), now_ns)
+            return False
+        return egress.flows.may_ask(question.name, program_of(program), now_ns)
 
     # --- what programs send
 

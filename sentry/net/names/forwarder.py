@@ -17,7 +17,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.names.cache import NS, Cache, Key
 from sentry.net.names.chain import FAILURE_S, Found, follow
 from sentry.net.names.given import Given
-from sentry.net.names.messages import EDNS_DO, Answer, Query
+from sentry.net.names.messages import EDNS_DO, Answer, Query, Question
 from sentry.net.names.pending import (
     MAX_WRONG,
     TCP_NS,
@@ -74,14 +74,15 @@ class Counters(Struct):
 class Forwarder:
     """The resolver of a sandbox.
 
-    `judge(name, program)` says whether a program may ask for a name, which has the form of
-    `Question.name`; `new_port()` gives a free port that cannot be foreseen, for each `Ask` one.
+    `judge(question, program)` says whether a program may ask for its name, which nobody may where
+    it has no form that policy knows; `new_port()` gives a free port that cannot be foreseen, for
+    each `Ask` one.
     """
 
     def __init__(
         self,
         settings: Settings,
-        judge: Callable[[str, object], bool],
+        judge: Callable[[Question, object], bool],
         new_port: Callable[[], int],
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -118,8 +119,8 @@ class Forwarder:
             return []
         if query.rcode != NOERROR or query.question is None:
             return [_reply(query, client, query.rcode)]
-        name = query.question.name
-        if name is None or not self._judge(name, client.program):
+        may_ask = self._judge(query.question, client.program)
+        if query.question.name is None or not may_ask:
             self.counters.refused += 1
             return [_reply(query, client, self.settings.refusal)]
         edns_flags = query.edns.flags & EDNS_DO if query.edns else 0

@@ -25,6 +25,19 @@ class Question(Struct, frozen=True):
         """The name as on the wire, in lower case: lengths of labels are below 'A'."""
         return self.wire.lower()
 
+    @property
+    def shown(self) -> str:
+        """The name for people, whatever is in its labels: RFC 4343, 2.1."""
+        labels, at = [], 0
+        while self.wire[at]:
+            label = self.wire[at + 1 : at + 1 + self.wire[at]]
+            labels.append("".join(
+                chr(each) if 0x20 < each < 0x7F and each not in b".\\" else f"\\{each:03}"
+                for each in label
+            ))  # fmt: skip
+            at += 1 + len(label)
+        return ".".join(labels) or "."
+
 
 class Edns(Struct, frozen=True):
     """What matters of an OPT record."""

@@ -13,6 +13,7 @@ from sentry.net.egress.flows import TCP, Flow, Flows, Key
 from sentry.net.egress.fragments import Fragments
 from sentry.net.egress.policy import Policy, Program
 from sentry.net.egress.rules import parse
+from sentry.net.names.messages import Question
 from sentry.net.names.pending import Transport
 from tests.unit.net.names.harness import Outside
 from tests.unit.net.names.wires import answer, query
@@ -65,9 +66,12 @@ class Sandbox(Outside):
         self.fragments = Fragments()
         self.sources = iter(range(40000, 60000))
 
-    def may_ask(self, name: str, program: object) -> bool:
+    def may_ask(self, question: Question, program: object) -> bool:
         assert program is None or isinstance(program, Program)
-        return self.flows.may_ask(name, program, self.now_ns)
+        if question.name is None:
+            self.flows.refuse_name(question.shown, program, self.now_ns)
+            return False
+        return self.flows.may_ask(question.name, program, self.now_ns)
 
     def resolve(
         self, name: str, *addresses: str, ttl: int = 60, alias: str = "", more: Iterable[str] = ()

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 from sentry.net.names.forwarder import Forwarder, Settings
+from sentry.net.names.messages import Question
 from sentry.net.names.pending import Ask, Client, Effect, Release, Reply, Transport
 from tests.unit.net.names.wires import SECOND_SERVER, SERVER
 
@@ -17,7 +18,7 @@ class Outside:
     """What went out is looked at, and answered, here."""
 
     def __init__(
-        self, judge: Callable[[str, object], bool] = lambda *_: True, seed: int = 1
+        self, judge: Callable[[Question, object], bool] = lambda *_: True, seed: int = 1
     ) -> None:
         ports = itertools.count(30000)
         chance = random.Random(seed)

@@ -14,7 +14,7 @@ from dns.rcode import BADVERS, FORMERR, NOERROR, NOTIMP, REFUSED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentry.net.names.messages import EDNS_DO
+from sentry.net.names.messages import EDNS_DO, Question
 from sentry.net.names.reader import MAX_QUERY, Malformed, read_answer, read_query, text_of
 from tests.unit.net.names.wires import answer, query
 
@@ -37,6 +37,13 @@ def test_query_is_read() -> None:
     assert read.question.wire == b"\3WwW\1a\3org\0"
     assert read.question.key == b"\3www\1a\3org\0"
     assert (read.edns.size, read.edns.version, read.edns.flags) == (1400, 0, EDNS_DO)
+
+
+@pytest.mark.parametrize(("wire", "shown"), [
+    (b"\3WwW\1a\0", "WwW.a"), (b"\3a.b\4\n \xff\\\0", r"a\046b.\010\032\255\092"), (b"\0", "."),
+])  # fmt: skip
+def test_name_is_shown_on_one_line_whatever_it_is(wire: bytes, shown: str) -> None:
+    assert Question(wire, 1, None).shown == shown
 
 
 @pytest.mark.parametrize(("data", "rcode"), [

@@ -1,0 +1,162 @@
+"""Attempts to get past an egress policy: nothing of them leaves, and each is in the log.
+
+A program with all rights of root over its network tries (`attempts.py`); whatever comes out of the
+container's interface is looked at from the other end of the veth.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.attempts import PROGRAM
+from tests.e2e.bundle import Document, kvm_is_usable
+from tests.e2e.nameserver import PROGRAM as NAMESERVER
+from tests.e2e.own_stack import Inside, Outside, inside_of, ip, outside_of
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+]
+GOOD, BAD = "198.51.100.1", "198.51.100.66"
+POLICY = """
+[[rule]]
+action = "allow"
+names = ["good.org", "*.good.org"]
+ports = [80]
+protocols = ["tcp"]
+"""
+OUTSIDE = (
+    NAMESERVER
+    + """
+def hello(listener):
+    while True:
+        with listener.accept()[0] as sock:
+            sock.sendall(b"hello")
+def begin(address):
+    listener = socket.create_server((address, 80))
+    threading.Thread(target=hello, args=(listener,), daemon=True).start()
+class Rebound(dict):
+    def __getitem__(self, name):
+        found = dict.__getitem__(self, name)
+        if name == "rebound.good.org" and asked[-1][1] == 1:
+            self[name] = 0, ["10.9.0.1"], False
+        return found
+answers = Rebound()
+tap = None
+def watch():
+    global tap
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+    tap.bind(("eth0", 3))
+    tap.setblocking(False)
+def left():
+    found = []
+    while True:
+        try:
+            data, (_, kind, direction, *_) = tap.recvfrom(2000)
+        except BlockingIOError:
+            return found
+        if direction == socket.PACKET_OUTGOING or kind == 0x806:
+            continue
+        if kind == 0x800 and data[0] == 0x45:
+            target = socket.inet_ntoa(data[16:20])
+            port = int.from_bytes(data[22:24], "big")
+            is_good = (data[9], target, port) == (6, "198.51.100.1", 80)
+            is_asked = (target, port) == ("10.9.0.1", 53)
+            if data[9] == 2 or is_good or is_asked:
+                continue
+        elif kind == 0x86DD and data[6] in (0, 58) and data[24] in (0xFF, 0xFE, 0xFD):
+            continue
+        found.append((hex(kind), data[:60].hex()))
+print("ready", flush=True)
+for line in sys.stdin:
+    exec(line)
+"""
+)
+REFUSED = dict.fromkeys(
+    re.findall(r"@attempt\ndef (\w+)\(", PROGRAM),
+    ("ECONNREFUSED", r" by /usr/bin/python3\S* uid 0: "),
+)
+EXPECTED = REFUSED | {
+    name: ("Name or service not known", f" dns {what} by ")
+    for name, what in (
+        ("name_that_nobody_may_ask_for", r"bad\.org"), ("name_that_ends_alike", r"evilgood\.org"),
+        ("name_that_begins_alike", r"good\.org\.bad\.org"),
+    )
+} | {
+    "name_in_a_datagram_of_ones_own": ("rcode 3", r" dns secret\.bad\.org by "),
+    "name_in_a_stream": ("rcode 3", r" dns secret\.bad\.org by "),
+    "name_with_a_dot_in_a_label": ("rcode 3", " dns "),
+    **dict.fromkeys(  # headers of a program's own go by no link
+        ("lite_datagram", "raw_packet_with_its_header", "raw_packet_from_somebody_else",
+         "raw_packet_that_says_another_target_than_the_call"),
+        ("ENETUNREACH", ""),
+    ),
+    "network_of_ones_own": ("status 77", ""),
+    "other_user": ("status 78", r" uid 1234: "),
+}  # fmt: skip
+"""What the program is told, and a line of the log; "": there is nothing that could leave."""
+
+
+def _all_rights(document: Document) -> None:
+    names = ["NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SYS_ADMIN", "SETUID", "SETGID"]
+    rights = [f"CAP_{each}" for each in names]
+    sets = ("bounding", "effective", "permitted")
+    document["process"]["capabilities"].update((each, rights) for each in sets)
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[Outside]:
+    with outside_of(OUTSIDE) as made:
+        own = [f"addr add {each}/32 dev lo" for each in (GOOD, BAD)]
+        ip(made.pid, "link set lo up", *own, "addr add 2001:db8:1::66/128 dev lo")
+        for name, address in (
+            ("good.org", GOOD), ("meta.good.org", "169.254.169.254"),
+            ("inner.good.org", "10.9.0.1"), ("rebound.good.org", GOOD),
+        ):  # fmt: skip
+            made.begin(f"answers['{name}'] = 0, ['{address}'], False")
+        made.begin(f"begin('{GOOD}'), begin('{BAD}')")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def inside(
+    tmp_path_factory: pytest.TempPathFactory, debian: Path, outside: Outside
+) -> Iterator[Inside]:
+    place = tmp_path_factory.mktemp("egress")
+    policy = place / "egress.toml"
+    policy.write_text(POLICY)
+    flags = "--TESTONLY-own-stack", f"--egress={policy}"
+    with inside_of(
+        PROGRAM, place, debian, outside, *flags, nameservers=["10.9.0.1"], change=_all_rights
+    ) as made:
+        assert outside.do("serve('10.9.0.1')") == "None"
+        assert outside.do("watch()") == "None"
+        router = outside.do("tap.getsockname()[4].hex()")
+        assert made.do(f"ROUTER.__init__(bytes.fromhex('{router}'))") == "None"
+        yield made
+
+
+def test_there_are_forty() -> None:
+    assert len(EXPECTED) >= 40
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_attempt_is_stopped_and_in_the_log(inside: Inside, outside: Outside, name: str) -> None:
+    told, logged = EXPECTED[name]
+    before = inside.client.ok("egress", "log", "c").splitlines()
+
+    assert inside.do(f"told(ATTEMPTS['{name}'])") == told
+
+    # what is allowed goes the same way behind it
+    allowed = inside.do(f"told(addresses, 'good.org'), told(tcp, '{GOOD}')")
+    assert allowed == f"(['{GOOD}'], 'hello')"
+    assert ast.literal_eval(outside.do("left()")) == []
+    lines = inside.client.ok("egress", "log", "c").splitlines()[len(before) :]
+    assert not logged or any(re.search(logged, line) for line in lines), lines
