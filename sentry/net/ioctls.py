@@ -26,10 +26,10 @@ from sentry.errors import (
     ENODEV,
     ENOENT,
     ENOTTY,
-    ENXIO,
     EOPNOTSUPP,
     ESRCH,
 )
+from sentry.net import arp_ioctls
 from sentry.net.ethtool import ethtool
 from sentry.net.interfaces import Address, Interface, mask_of, masked
 from sentry.net.netlink.notices import (
@@ -46,6 +46,7 @@ from sentry.vfs.requests import INT, Requests
 
 if TYPE_CHECKING:
     from sentry.net.socket import Socket
+    from sentry.net.stack import Stack
     from sentry.vfs.file import Caller
 
 IFREQ_SIZE: Final = 40
@@ -375,16 +376,13 @@ SOCKETS.row("SIOCADDRT", partial(_route, _add_route), families=(AF_INET,))
 SOCKETS.row("SIOCDELRT", partial(_route, _delete_route), families=(AF_INET,))
 
 
-@SOCKETS.handles("SIOCGARP", families=(AF_INET,))
-def _arp(sock: Socket, caller: Caller, argument: int) -> None:
-    """arp(7): there are no neighbours."""
-    if struct.unpack_from("<H", caller.mm.read(argument, 68))[0] != AF_INET:
-        raise EAFNOSUPPORT("family")
-    raise ENXIO("no neighbours")
+def _of_stack(name: str, body: Callable[[Stack, Caller, int], None]) -> None:
+    def handler(sock: Socket, caller: Caller, argument: int) -> None:
+        body(sock.stack, caller, argument)
+
+    SOCKETS.row(name, handler, families=(AF_INET,))
 
 
-@SOCKETS.handles("SIOCSARP", "SIOCDARP", partial="there are no neighbours", families=(AF_INET,))
-def _change_arp(sock: Socket, caller: Caller, argument: int) -> None:
-    caller.mm.read(argument, 68)
-    sock.stack.check_admin(caller)
-    _arp(sock, caller, argument)
+_of_stack("SIOCGARP", arp_ioctls.get)
+_of_stack("SIOCSARP", arp_ioctls.put)
+_of_stack("SIOCDARP", arp_ioctls.delete)

@@ -6,12 +6,20 @@ ones among them, so that others may run after each socket that was looked at.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.netlink import RT_TABLE_LOCAL, RTN_LOCAL
+from sentry.abi.netlink import (
+    ARPHRD_ETHER,
+    ATF_COM,
+    ATF_PERM,
+    NUD_PERMANENT,
+    RT_TABLE_LOCAL,
+    RTN_LOCAL,
+)
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -29,6 +37,8 @@ from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
+from sentry.net.link.neighbours import VALID
+from sentry.net.netlink.neighbours import tables
 from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP
 from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.packet_socket import PacketSocket
@@ -201,6 +211,22 @@ def _route(stack: Stack) -> Lines:
         yield f"{line:{UDP_WIDTH}}\n"
 
 
+def _arp(stack: Stack) -> Lines:
+    for index, family, table in tables(stack):
+        interface = stack.interfaces.get(index)
+        if interface is None or family != AF_INET:
+            continue
+        for who in list(table):
+            flags = ATF_COM if who.state & VALID else 0
+            flags |= ATF_PERM if who.state & NUD_PERMANENT else 0
+            hardware = (who.hardware if flags else b"").ljust(6, b"\0").hex(":")
+            ip = socket.inet_ntoa(who.ip)
+            yield (
+                f"{ip:<16} 0x{ARPHRD_ETHER:<10x}0x{flags:<10x}{hardware}     *        "
+                f"{interface.name}\n"
+            )
+
+
 def _route6(stack: Stack) -> Lines:
     for route in stack.routes:
         if route.family != AF_INET6:
@@ -293,6 +319,7 @@ def _packet_line(sock: PacketSocket) -> str:
 
 
 TABLES: Final[dict[str, Callable[[Stack], Lines]]] = {
+    "arp": _arp,
     "dev": _dev,
     "if_inet6": _addresses6,
     "ipv6_route": _route6,

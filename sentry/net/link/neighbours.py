@@ -215,12 +215,25 @@ class Neighbours:
         return found
 
     def set_static(self, ip: bytes, hardware: bytes, state: int = NUD_PERMANENT) -> None:
-        """As an administrator says: `ip neighbour replace`."""
+        """As an administrator says, for as long as he says nothing else."""
+        self.configure(0, ip, hardware, state)
+
+    def configure(self, now_ns: int, ip: bytes, hardware: bytes, state: int) -> bool:
+        """`ip neighbour replace`: NEIGH_UPDATE_F_ADMIN. False: there is no room for one more."""
         found = self._by_ip.get(ip) or self._create(ip)
-        if found is not None:
-            found.hardware = hardware
-            self._enter(found, state, None)
-            self._send_waiting(found)
+        if found is None:
+            return False
+        found.updated_ns, found.probes = now_ns, 0
+        if not state & VALID:
+            self._fail(found, now_ns)
+            return True
+        found.hardware = hardware
+        if state == NUD_REACHABLE:
+            found.confirmed_ns = now_ns
+        times = {NUD_REACHABLE: self.reachable_ns, NUD_DELAY: DELAY_NS, NUD_PROBE: RETRANSMIT_NS}
+        self._enter(found, state, now_ns + times[state] if state in times else None)
+        self._send_waiting(found)
+        return True
 
     def drop(self, ip: bytes) -> None:
         """It is forgotten, and what waits for it."""

@@ -1,4 +1,4 @@
-"""RTM_*ROUTE, RTM_GETRULE, RTM_GETNEIGH: where packets go. net/ipv4/fib_frontend.c."""
+"""RTM_*ROUTE, RTM_GETRULE: where packets go. net/ipv4/fib_frontend.c."""
 
 from __future__ import annotations
 
@@ -229,10 +229,10 @@ def get_rules(request: Request) -> Iterable[Reply]:
     return made
 
 
-@handles(NETLINK_ROUTE, abi.RTM_GETNEIGH, abi.RTM_GETNEIGHTBL, abi.RTM_GETADDRLABEL,
+@handles(NETLINK_ROUTE, abi.RTM_GETNEIGHTBL, abi.RTM_GETADDRLABEL,
          abi.RTM_GETMULTICAST, abi.RTM_GETANYCAST, abi.RTM_GETNETCONF)  # fmt: skip
 def get_nothing(request: Request) -> Iterable[Reply]:
-    """What is empty where there is only a loopback: neighbours and the like."""
+    """What is empty here."""
     if request.flags & abi.NLM_F_DUMP:
         return []
     raise EOPNOTSUPP("a single one")
