@@ -27,6 +27,8 @@ Tree = dict[str, tuple[object, ...]]
 class Inode:
     """A file, folder or link."""
 
+    born: int
+    """The line that made it."""
     kind: int
     mode: int
     link: str = ""
@@ -52,11 +54,11 @@ class Folder:
             return
         match what:
             case "c":
-                names[words[0]] = Inode(stat.S_IFREG, 0o644, writes=[(number, "")])
+                names[words[0]] = Inode(number, stat.S_IFREG, 0o644, writes=[(number, "")])
             case "m":
-                names[words[0]] = Inode(stat.S_IFDIR, 0o755)
+                names[words[0]] = Inode(number, stat.S_IFDIR, 0o755)
             case "s":
-                names[words[0]] = Inode(stat.S_IFLNK, 0o777, words[1])
+                names[words[0]] = Inode(number, stat.S_IFLNK, 0o777, words[1])
             case "l":
                 names[words[1]] = names[words[0]]
             case "u" | "d":
@@ -203,19 +205,70 @@ def last_sync(lines: list[str], told: int) -> int:
     return 0
 
 
+def lasting(lines: list[str]) -> list[int]:
+    """How many lines are on the disk for certain, by how many are done.
+
+    syncfs(2) brings all there; fsync(2) a file and its names, and so whatever was done before it
+    got these: what was done later to others may take longer.
+    """
+    folder, found = Folder(), [0]
+    named: dict[Inode, int] = {}
+    for number, line in enumerate(lines):
+        what, *words = line.split()
+        least = found[-1]
+        if what == "y":
+            least = number + 1
+        elif what == "f":
+            least = max(least, named[folder.names[words[0]]] + 1)
+        before = folder.names.get(words[0]) if words else None
+        folder.do(number, line)
+        if what in "clrpu":
+            changed = before or folder.names[words[0]]
+            named[changed] = number
+        found.append(least)
+    return found
+
+
+def _ends(lines: list[str]) -> dict[int, int]:
+    """When a file, by the line that made it, has lost its last name."""
+    folder, there, ends = Folder(), set[int](), dict[int, int]()
+    for number, line in enumerate(lines):
+        folder.do(number, line)
+        if line[0] in "urd":
+            left = {node.born for node in folder.names.values()}
+            ends |= dict.fromkeys(there - left, number)
+            there = left
+        elif line[0] in "cms":
+            there.add(number)
+    return ends
+
+
 def walk(lines: list[str], looks: list[Look]) -> Iterator[str]:
-    """Go through the history, and say what each of them cannot have come from."""
-    folder = Folder()
+    """Go through the history, and say of each what it is unlike.
+
+    A file that has vanished again by the last line that may have been done need not have been made.
+    """
+    folder, ends = Folder(), _ends(lines[: max(each.last for each in looks)])
+    nearest: dict[int, tuple[int, Tree]] = {}
     for done in range(max(each.last for each in looks) + 1):
-        for each in looks:
-            may_be = each.files is None and each.first <= done <= each.last
-            if may_be and folder.tree() == each.tree:
-                each.files = dict(folder.names)
+        for number, each in enumerate(looks):
+            if each.files is not None or not each.first <= done <= each.last:
+                continue
+            tree = folder.tree()
+            for name in tree.keys() - each.tree.keys():
+                if ends.get(folder.names[name].born, each.last) < each.last:
+                    del tree[name]
+            if tree == each.tree:
+                each.files = {name: folder.names[name] for name in tree}
+            unlike = dict(tree.items() ^ each.tree.items())
+            if number not in nearest or len(unlike) < len(nearest[number][1]):
+                nearest[number] = done, unlike
         if done < len(lines):
             folder.do(done, lines[done])
-    for each in looks:
+    for number, each in enumerate(looks):
         if each.files is None:
-            yield f"no folder between lines {each.first} and {each.last}: {sorted(each.tree)}"
+            done, unlike = nearest[number]
+            yield f"lines {each.first} to {each.last}, told {each.told}: after {done} but {unlike}"
 
 
 def lost_texts(look: Look, *, synced: bool) -> list[str]:
