@@ -160,6 +160,28 @@ SYSCALLS: Final = (
     # Directories that the host may change.
     Rule("inotify_add_watch", "a directory; it takes a name, so `.`"),
     Rule("inotify_rm_watch", "a directory that the client forgets"),
+    Rule(
+        "fanotify_mark",
+        "a directory of the root, which it takes as `.`",
+        (Argument(1, lib.FAN_MARK_ADD | lib.FAN_MARK_ONLYDIR, _LOW),),
+    ),
+    Rule(
+        "fanotify_mark",
+        "none any more",
+        (Argument(1, lib.FAN_MARK_FLUSH, _LOW),),
+        use="forced",
+    ),
+    Rule(
+        "name_to_handle_at",
+        "what events call a directory",
+        (Argument(4, lib.AT_EMPTY_PATH | lib.AT_HANDLE_FID, _LOW),),
+    ),
+    Rule(
+        "name_to_handle_at",
+        "the same before Linux 6.5",
+        (Argument(4, lib.AT_EMPTY_PATH, _LOW),),
+        use="forced",
+    ),
     Rule("fchdir", "what `.` is; a descriptor of a tree that is served, so nothing more to reach"),
     # The interpreter and its threads.
     Rule("brk", "memory", use="forced"),

@@ -19,7 +19,7 @@ from gofer.p9.constants import MSIZE_MAX, NOTAG
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rflush, Rlerror, Tflush, Tversion
-from gofer.replies import HANDLERS, Donation, Job, Reply
+from gofer.replies import HANDLERS, Donation, Job, Later, Reply
 from gofer.shared import Shared
 
 MAX_IN_FLIGHT = 32
@@ -76,6 +76,8 @@ class Connection:
         self._out: deque[tuple[memoryview, int]] = deque()
         self._out_bytes = 0
         self._busy_bytes = 0
+        self._later = NOTAG
+        """Of the request that waits for something to be told."""
 
     def congested(self) -> bool:
         """Whether requests must wait until replies have gone out."""
@@ -145,6 +147,8 @@ class Connection:
         self.shared.locks.release_connection(self.number)
         self.fids.clear()
         self.shared.watches.release(self)
+        self.shared.hearing.release(self)
+        self._later = NOTAG
         for waiting in self._in_flight.values():
             waiting.dropped = True
         self._in_flight.clear()
@@ -164,7 +168,7 @@ class Connection:
         self.sock.close()
 
     def _handle(self, tag: int, request: Message) -> None:
-        if tag in self._in_flight:
+        if tag in self._in_flight or tag == self._later != NOTAG:
             raise ProtocolError(f"tag {tag} is in use")
         if tag == NOTAG and not isinstance(request, Tversion):
             raise ProtocolError("request without a tag")
@@ -182,6 +186,8 @@ class Connection:
             self.send(tag, reply)
         elif isinstance(reply, Donation):
             self.send(tag, reply.reply, reply.fd)
+        elif isinstance(reply, Later):
+            self._later = tag
         else:
             self._start(tag, reply)
 
@@ -202,6 +208,20 @@ class Connection:
 
     def log(self, text: str) -> None:
         self.shared.log(text)
+
+    def hear(self) -> None:
+        """Amidst many changes: they fill the queue of those of others, too."""
+        self.shared.hearing.hear()
+
+    @property
+    def listens(self) -> bool:
+        """Somebody waits to be told."""
+        return self._later != NOTAG
+
+    def tell(self, reply: Message) -> None:
+        """Answer who does."""
+        tag, self._later = self._later, NOTAG
+        self.send(tag, reply)
 
     def _finish_journal(self) -> None:
         """The client may be dead: what it had written was promised to somebody."""
@@ -249,6 +269,8 @@ class Connection:
     def _flush(self, tag: int, oldtag: int) -> None:
         """A request under way is answered first, then its flush (flush(5))."""
         waiting = self._in_flight.get(oldtag)
+        if oldtag == self._later:
+            self._later = NOTAG
         if waiting is None:
             self.send(tag, Rflush())
         elif len(waiting.flushes) < MAX_IN_FLIGHT:

@@ -17,9 +17,10 @@ import struct
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from gofer.conflicts import settled
 from gofer.fid import FidTable
 from gofer.native import error
-from gofer.node import Node, identity_of
+from gofer.node import Node, NodeTable, identity_of
 from gofer.p9.codec import Message, decode
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import (
@@ -44,6 +45,8 @@ from gofer.vanished import without_vanished
 
 MAX_FAILURES: Final = 64
 """Of which is told where they were."""
+_HEARS_EVERY: Final = 1024
+"""Records: the host's queue of changes has room for those of more."""
 _FAILURE: Final = struct.Struct("<QI")
 _MADE: Final = struct.Struct("<QQQ")
 _KINDS: Final = (
@@ -56,8 +59,10 @@ class Session(Protocol):
     """Whose journal it is (gofer.connection)."""
 
     fids: FidTable
+    table: NodeTable
 
     def perform(self, request: Message) -> Reply: ...
+    def hear(self) -> None: ...
     def log(self, text: str) -> None: ...
 
 
@@ -131,7 +136,9 @@ class Journal:
         return Rdrainx(self._reader.position, failures, lost, made, room)
 
     def _carry_out(self, session: Session, batch: Sequence[tuple[int, Message]]) -> None:
-        for position, request in without_vanished(batch):
+        for at, (position, request) in enumerate(without_vanished(batch), 1):
+            if not at % _HEARS_EVERY:
+                session.hear()
             number = self._do(session, position, request)
             if number and not isinstance(request, Tclunk):  # of what was never bound: no loss
                 self._failed(session, position, number, request)
@@ -139,6 +146,12 @@ class Journal:
     def _do(self, session: Session, position: int, request: Message) -> int:
         """0, or the errno."""
         reply = session.perform(request)
+        if isinstance(reply, Rlerror):
+            better = settled(session, request, reply.ecode)
+            if better is not None:
+                what = f"{type(request).__name__} {_where(session, request)!r}"
+                session.log(f"journal: {what}: the host has changed it, too, and gives way")
+                reply = better
         if isinstance(reply, Rmakex) and len(self._made) < self.capacity // _MADE.size:
             self._made.append(_MADE.pack(position, *identity_of(reply.block)))
         number = reply.ecode if isinstance(reply, Rlerror) else 0

@@ -19,7 +19,7 @@ from gofer.p9.codec import compile_all
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rattach, Rlerror, Rversion, Tattach, Tversion
 from gofer.server import Server
-from gofer.shared import limits_for_this_process
+from gofer.shared import Given, limits_for_this_process
 
 compile_all((Tversion, Rversion, Tattach, Rattach, Twalkx, Rwalkx, Rlerror))
 """What both ends of a sandbox need at once: done here, before they are forked."""
@@ -38,21 +38,19 @@ def run(
     attachments: Sequence[Attachment],
     lockdown: Callable[[], None] = _nothing,
     log: Callable[[str], None] = _ignore,
-    queue: int = -1,
-    journal: int = -1,
+    given: Given = Given(),  # noqa: B008  it is frozen
 ) -> None:
     """Serve `sock` (or its descriptor), and sessions duplicated from it, until all are closed.
 
     `lockdown` is called last before serving, for a caller who wants to give up more from there on.
-    `log` must not open files. `queue` is an inotify instance, see `gofer.watches`,
-    `journal` a file in memory, see `gofer.journal`.
+    `log` must not open files.
     """
     if isinstance(sock, int):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock)
     os.umask(0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     limits = limits_for_this_process()
-    server = Server(attachments, limits, log, queue, journal)
+    server = Server(attachments, limits, log, given)
     lockdown()
     server.add(sock)
     gc.freeze()

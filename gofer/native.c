@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -27,6 +28,10 @@
 
 #ifndef __NR_fchmodat2
 #define __NR_fchmodat2 452
+#endif
+
+#ifndef AT_HANDLE_FID
+#define AT_HANDLE_FID 0x200
 #endif
 
 #define BLOCK 96 /* gofer/p9/attributes.py */
@@ -308,6 +313,58 @@ int gofer_watch(int notify, int dirfd, int home)
 }
 
 int gofer_unwatch(int notify, int number) { return result(inotify_rm_watch(notify, number)); }
+
+/* fanotify(7): each event tells directory, name and who made it. */
+int gofer_hearing(void)
+{
+    return result(fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_DFID_NAME, 0));
+}
+
+/* Hear of a directory; its handle, as events have it, is a struct file_handle in `handle`. */
+int gofer_hear_of(int group, int dirfd, uint8_t *handle, uint32_t room)
+{
+    const uint64_t mask = FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO | FAN_ATTRIB
+                          | FAN_CLOSE_WRITE | FAN_ONDIR | FAN_EVENT_ON_CHILD;
+    struct file_handle *h = (struct file_handle *)handle;
+    int mount;
+    h->handle_bytes = room - (uint32_t)sizeof *h;
+    int rc = name_to_handle_at(dirfd, "", h, &mount, AT_EMPTY_PATH | AT_HANDLE_FID);
+    if (rc < 0 && errno == EINVAL) /* before Linux 6.5 */
+        rc = name_to_handle_at(dirfd, "", h, &mount, AT_EMPTY_PATH);
+    if (rc < 0 || fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_ONLYDIR, mask, dirfd, ".") < 0)
+        return -errno;
+    return (int)(sizeof *h + h->handle_bytes);
+}
+
+int gofer_hear_nothing(int group)
+{
+    return result(fanotify_mark(group, FAN_MARK_FLUSH, 0, AT_FDCWD, NULL));
+}
+
+/* Events that are not of process `self`, which makes most of them; 0: there are none. */
+int64_t gofer_heard(int group, int self, uint8_t *out, size_t room)
+{
+    const struct fanotify_event_metadata *m;
+    for (;;) {
+        ssize_t n = read(group, out, room);
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+        size_t kept = 0, at = 0;
+        while (at + sizeof *m <= (size_t)n) {
+            m = (const struct fanotify_event_metadata *)(out + at);
+            if (m->event_len < sizeof *m || m->event_len > (size_t)n - at)
+                return -EIO;
+            uint32_t length = m->event_len;
+            if (m->pid != self || m->mask & FAN_Q_OVERFLOW) {
+                memmove(out + kept, out + at, length);
+                kept += length;
+            }
+            at += length;
+        }
+        if (kept)
+            return (int64_t)kept;
+    }
+}
 
 /* Rstatfs of gofer/p9/messages.py. */
 struct gofer_statfs {

@@ -29,7 +29,11 @@ class Job(Struct):
     """Bytes that it holds."""
 
 
-Reply: TypeAlias = Message | Donation | Job
+class Later(Struct):
+    """The session is answered when there is something to tell (`Connection.tell`)."""
+
+
+Reply: TypeAlias = Message | Donation | Job | Later
 Handler: TypeAlias = Callable[[Any, Any], Reply]
 """Of a session (gofer.connection) and a request."""
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Callable, Sequence
 
 from gofer.attachment import Attachment
 from gofer.connection import Connection
-from gofer.shared import Limits, Shared
+from gofer.hearing import PAUSE_S
+from gofer.shared import Given, Limits, Shared
 
 
 def _quiet(_text: str) -> None:
@@ -28,15 +30,18 @@ class Server:
         attachments: Sequence[Attachment],
         limits: Limits | None = None,
         log: Callable[[str], None] = _quiet,
-        queue: int = -1,
-        journal: int = -1,
+        given: Given = Given(),  # noqa: B008  it is frozen
     ) -> None:
-        self.shared = Shared(attachments, limits or Limits(), log, queue, journal)
+        self.shared = Shared(attachments, limits or Limits(), log, given)
         self._epoll = select.epoll()
         self._epoll.register(self.shared.pool.fd, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
         self._masks: dict[int, int] = {}
         self._next_number = 0
+        self._listens_at = 0.0
+        """When the queue of changes is looked at again; 0: as soon as there is something."""
+        if given.group >= 0:
+            self._epoll.register(given.group, select.EPOLLIN)
 
     @property
     def connections(self) -> int:
@@ -71,9 +76,12 @@ class Server:
 
     def step(self, timeout: float | None = None) -> None:
         """Wait for events once and handle them."""
-        for fd, events in self._epoll.poll(timeout):
+        for fd, events in self._epoll.poll(self._patience(timeout)):
             if fd == self.shared.pool.fd:
                 self.shared.pool.completed()
+                continue
+            if fd == self.shared.hearing.fd:
+                self._hear()
                 continue
             connection = self._connections.get(fd)
             if connection is None:
@@ -86,6 +94,23 @@ class Server:
                 connection.on_readable()
             elif events & (select.EPOLLHUP | select.EPOLLERR):
                 connection.close()
+
+    def _hear(self) -> None:
+        """Others have changed something, or most probably this process has."""
+        self.shared.hearing.hear()
+        self.shared.hearing.tell()
+        self._epoll.modify(self.shared.hearing.fd, 0)
+        self._listens_at = time.monotonic() + PAUSE_S
+
+    def _patience(self, timeout: float | None) -> float | None:
+        if not self._listens_at:
+            return timeout
+        left = self._listens_at - time.monotonic()
+        if left > 0:
+            return left if timeout is None else min(left, timeout)
+        self._listens_at = 0.0
+        self._epoll.modify(self.shared.hearing.fd, select.EPOLLIN)
+        return timeout
 
     def run(self) -> None:
         """Serve until no client is left."""

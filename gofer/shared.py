@@ -11,6 +11,7 @@ from msgspec import Struct
 from gofer._native import lib
 from gofer.attachment import Attachment
 from gofer.fid import FidBudget
+from gofer.hearing import Hearing
 from gofer.journal import Journal
 from gofer.locks import LockTable
 from gofer.node import NodeTable
@@ -30,7 +31,20 @@ class Limits(Struct, frozen=True):
     max_connections: int = 256
     max_watches: int = 1024
     """The host's user has 8192 or more of them, for all sandboxes."""
+    max_heard: int = 8192
+    """Directories that are heard of (`gofer.hearing`)."""
     pool_threads: int = POOL_THREADS
+
+
+class Given(Struct, frozen=True):
+    """Descriptors that were made before the process was confined; -1: there is none."""
+
+    queue: int = -1
+    """An inotify instance: `gofer.watches`."""
+    journal: int = -1
+    """A file in memory: `gofer.journal`."""
+    group: int = -1
+    """A fanotify group: `gofer.hearing`."""
 
 
 def limits_for_this_process() -> Limits:
@@ -46,7 +60,7 @@ class Shared:
 
     def __init__(
         self, attachments: Sequence[Attachment], limits: Limits, log: Callable[[str], None],
-        queue: int, journal: int,
+        given: Given,
     ) -> None:  # fmt: skip
         self.limits = limits
         self.uid = os.geteuid()
@@ -55,8 +69,9 @@ class Shared:
         self.log = log
         self.table = NodeTable(limits.max_nodes, limits.max_node_fds)
         self.fid_budget = FidBudget(limits.max_fids)
-        self.watches = Watches(queue, limits.max_watches)
-        self.journal = Journal(journal)
+        self.watches = Watches(given.queue, limits.max_watches)
+        self.journal = Journal(given.journal)
+        self.hearing = Hearing(given.group, self.table, limits.max_heard, log)
         self.locks = LockTable()
         self.pool = Pool(limits.pool_threads)
         self.roots = {each.name: self.table.root(each) for each in attachments}

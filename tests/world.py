@@ -407,6 +407,8 @@ class World:
         fs: Any = Exports(self.kernel, session).open(number, read_only, exclusive=exclusive)
         if fs.changes is not None:
             self.stack.callback(fs.changes.close)
+        if fs.hearing is not None:
+            self.stack.callback(fs.hearing.close)
         if fs.journal is not None:
             self.stack.callback(fs.journal.close)
         return fs

@@ -7,6 +7,7 @@ from gofer.handlers import (
     bind,
     connect,
     fifo,
+    hear,
     io,
     journal,
     lock,
@@ -19,6 +20,6 @@ from gofer.handlers import (
 )
 
 __all__ = [
-    "attributes", "bind", "connect", "fifo", "io", "journal", "lock", "names", "open", "session",
-    "walk", "watch", "xattr",
+    "attributes", "bind", "connect", "fifo", "hear", "io", "journal", "lock", "names", "open", 
+    "session", "walk", "watch", "xattr",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ import fcntl
 import os
 
 from gofer._native import lib
+from gofer.conflicts import displaced
 from gofer.connection import Connection
 from gofer.files import open_node, require_writable
 from gofer.native import check, check_name, error, stat_block, statfs
@@ -76,6 +77,7 @@ def spare(conn: Connection, msg: Tsparex) -> Donation:
 
 @handles(Tnamex)
 def name(conn: Connection, msg: Tnamex) -> Rnamex:
+    """What the host has put there meanwhile gives way, unless it is a directory: gofer.conflicts."""
     node = conn.fids.get(msg.fid).node
     if node.linked or node.name:
         raise error(errno.EINVAL)
@@ -87,7 +89,11 @@ def name(conn: Connection, msg: Tnamex) -> Rnamex:
             raise error(errno.EXDEV)
         fd, at = conn.table.fd(node), conn.table.fd(directory)
         mode = msg.mode & 0o7777
-        check(lib.gofer_name(fd, at, msg.newname, mode, msg.uid, msg.gid, msg.time_ns))
+        rc = lib.gofer_name(fd, at, msg.newname, mode, msg.uid, msg.gid, msg.time_ns)
+        if rc == -errno.EEXIST and displaced(conn.table, directory, msg.newname):
+            conn.log(f"journal: {msg.newname!r}: the host has made it, too, and gives way")
+            rc = lib.gofer_link(fd, at, msg.newname)
+        check(rc)
     finally:
         conn.shared.locks.release_fid(node.identity, conn.number, msg.fid)
         conn.fids.remove(msg.fid)

@@ -98,6 +98,8 @@ def _last(
     node = conn.table.adopt(parent, name, block)
     node.refs += 1
     try:
+        if conn.shared.hearing.hear_of(node):
+            block = conn.table.attributes(node)  # since it is heard of
         blocks.append(block)
         return _finish(conn, msg, fid, node, blocks)
     except FileNotFoundError as problem:

@@ -19,7 +19,7 @@ from gofer import confine
 from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
 from gofer.p9.journal import CAPACITY
-from gofer.shared import POOL_THREADS
+from gofer.shared import POOL_THREADS, Given
 from runsc import filters, host
 from runsc.launch import boot, isolation, landlock, users
 from runsc.launch.frozen import freeze_imports
@@ -36,11 +36,9 @@ from sentry.abi.fcntl import (
 from sentry.log_rate import Rate
 
 Serve = Callable[
-    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], int, int],
-    None,
+    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], Given], None
 ]
-"""gofer.main.run: the session's socket, what it serves, the last lockdown, the log, the queue of
-what the host changes, the memory of a journal (-1: none)."""
+"""gofer.main.run: the session's socket, what it serves, the last lockdown, the log, descriptors."""
 
 
 class GoferStart(msgspec.Struct, frozen=True):
@@ -92,8 +90,12 @@ def gofer_main(
     more = terms.label.mount_option
     attachments = [_attach(index, export, more) for index, export in numbered]
     shared = any(not export.is_file for index, export in numbered if index or export.is_shared)
-    queue = _queue_of_changes() if shared else -1
-    ring = sealed_memory(CAPACITY) if is_behind else -1
+    alone = any(each.cache is CacheMode.EXCLUSIVE and not each.readonly for each in attachments)
+    given = Given(
+        queue=_of_nobody(gofer_lib.gofer_notify) if shared else -1,
+        journal=sealed_memory(CAPACITY) if is_behind else -1,
+        group=_of_nobody(gofer_lib.gofer_hearing) if alone else -1,
+    )
     kept = frozenset(confine.capabilities(attachments))
     named = {
         (attachment.connects or attachment.opens)[1:].decode(): export.path
@@ -124,7 +126,7 @@ def gofer_main(
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
     try:
-        serve(connection, attachments, lockdown, partial(_log, Rate()), queue, ring)
+        serve(connection, attachments, lockdown, partial(_log, Rate()), given)
     finally:
         connection.detach()  # dropped open, it would be printed, and printing asks for its peer
     return 0
@@ -142,14 +144,15 @@ def _log(rate: Rate, text: str) -> None:
         os.write(2, text.encode() + b"\n")
 
 
-def _queue_of_changes() -> int:
-    """An inotify instance, or -1. The host counts them, and their watches, by user: root's own
-    programs must not miss what sandboxes take, so as root it belongs to the Sentry's user."""
+def _of_nobody(make: Callable[[], int]) -> int:
+    """An inotify instance, or a fanotify group, or -1. The host counts them, and their watches, by
+    user: root's own programs must not miss what sandboxes take, so as root it belongs to the
+    Sentry's user."""
     user = os.geteuid()
     try:
         if user == 0:
             os.seteuid(isolation.NOBODY)
-        return max(gofer_lib.gofer_notify(), -1)
+        return max(make(), -1)
     except OSError:
         return -1
     finally:

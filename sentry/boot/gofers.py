@@ -51,7 +51,8 @@ class Gofer:
         changes = None if exclusive or follows else self._changes
         options = options_of(kernel, exclusive, read_only, changes)
         behind = options.writes_behind is not None
-        attached = await arrival.attach(self.session, name, behind)
+        ours = exclusive and not read_only
+        attached = await arrival.attach(self.session, name, ours, behind)
         if follows:
             options = msgspec.structs.replace(options, follows=kernel.loop)
         vfs = kernel.vfs

@@ -17,7 +17,7 @@ from sentry.abi.resource import RLIM_INFINITY, RLIM_NLIMITS
 from sentry.abi.signal import SIGKILL, SIGWINCH
 from sentry.boot import first_process
 from sentry.config import Capabilities, ProcessConfig, StartError
-from sentry.control import descriptors
+from sentry.control import descriptors, syncing
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task_clone import first_task
@@ -97,9 +97,11 @@ class Execution:
 
     def finish(self) -> None:
         """The sandbox is over; what is still on the screen goes out first."""
-        if self._status is not None and self._console is not None:
+        if self._status is None:
+            return
+        if self._console is not None:
             self._console.restore()
-            self._over()
+        self._over()
 
     # --- the start
 
@@ -193,9 +195,20 @@ class Execution:
             return
         self._status = group.exit_status
         if self._console is None:
-            self._over()
+            self._settle()
         else:
-            self._console.close(self._over)
+            self._console.close(self._settle)
+
+    def _settle(self) -> None:
+        """Who hears of the end finds on the host what the process has done to files."""
+        self._console = None
+        ended = syncing.settle(self._container)
+        self._kernel.loop.spawn(ended, "exec", lambda _, error: self._settled(error))
+
+    def _settled(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._kernel.log.bug("exec", error)
+        self._over()
 
     def _over(self) -> None:
         """The process has ended and everything it wrote is out. Once."""

@@ -116,6 +116,23 @@ def test_sandbox_over_layers_that_is_killed_has_lost_nothing(layers: Bundle, pla
     check(layers.rootfs, 12)
 
 
+def test_name_that_the_host_makes_meanwhile_is_the_programs(
+    bundle: Bundle, running: subprocess.Popen[str]
+) -> None:
+    """The Gofer stands still, and hears of neither."""
+    heard(running, 2)
+    state = wait_for_state(bundle.path / "state", "test")
+    os.kill(state["goferPid"], signal.SIGSTOP)
+    heard(running, 10)
+    for number in range(8, 12):
+        (bundle.rootfs / "files" / f"l{number}").write_text("the host's\n")
+    os.kill(state["goferPid"], signal.SIGCONT)
+    heard(running, 10)
+    os.kill(state["sentryPid"], signal.SIGKILL)
+    running.communicate()
+    check(bundle.rootfs, 22)
+
+
 def test_command_that_is_killed_has_lost_nothing(
     bundle: Bundle, running: subprocess.Popen[str], platform: str
 ) -> None:

@@ -17,6 +17,7 @@ from gofer.p9.room import room_for
 from sentry.abi.fcntl import F_GETFL, O_NONBLOCK
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import HostChanges
+from sentry.fs.gofer.hearing import listen
 from sentry.fs.gofer.session import Asked, Session, expect
 from sentry.platform.host_io import host_error
 from sentry.wait.again import again, kept
@@ -33,6 +34,8 @@ class Attached(NamedTuple):
     """Memory for a journal, if there is some."""
     room: int = 0
     """For so many changes."""
+    ears: Session | None = None
+    """What others change in an exclusive one is heard of by this."""
 
 
 async def negotiate(session: Session) -> None:
@@ -41,8 +44,9 @@ async def negotiate(session: Session) -> None:
     session.agreed(expect(reply, Rversion), MSIZE_MAX)
 
 
-async def attach(session: Session, name: bytes, behind: bool) -> Attached:
-    """Bind a fid to the root of an attachment; `behind`: it may be written by a journal.
+async def attach(session: Session, name: bytes, ours: bool, behind: bool) -> Attached:
+    """Bind a fid to the root of an attachment; `ours`: it is trusted to be, so one hears of who
+    changes it all the same; `behind`: it may be written by a journal.
 
     Raises: the server's Errno, EIO.
     """
@@ -53,12 +57,13 @@ async def attach(session: Session, name: bytes, behind: bool) -> Attached:
     found = root_of(reply)
     told = expect(await again(session.reply, "statfs", Tstatfs(fid), slow=True), Rstatfs)
     ring = -1
+    ears = await listen(session, fid) if ours else None
     if behind:
         try:
             ring = await again(_ring, session)
         except Errno:
             ring = -1
-    return Attached(fid, found, told.fs_type, ring, room_in(told))
+    return Attached(fid, found, told.fs_type, ring, room_in(told), ears)
 
 
 def room_in(told: Rstatfs) -> int:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.changes import HostChanges
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers
+    from sentry.fs.gofer.hearing import Hearing
     from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.journal import Journal
     from sentry.fs.gofer.pace import Pace
@@ -45,6 +46,8 @@ class DirectoryFids:
             journal = directory.fs.journal
             if journal is not None:
                 journal.settle(directory)
+            if directory.fs.hearing is not None:
+                directory.unheard()
             fid, directory.fid = directory.fid, -1
             directory.fs.session.clunk(fid)
 
@@ -126,6 +129,8 @@ class Attachment(FileSystem, ABC):
     layered: bool
     """It is an overlayfs of the host (sentry.fs.gofer.layers)."""
     changes: HostChanges | None
+    hearing: Hearing | None
+    """Who tells what others change in an exclusive one, of directories that have a fid."""
     journal: Journal | None
     lingering: Lingering | None
     owners: Owners | None

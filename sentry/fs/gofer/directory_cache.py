@@ -179,11 +179,56 @@ class DirectoryCache(WatchedDirectory):
                 self._bequeaths = True
         return self._bequeaths
 
-    def distrusted(self) -> None:
-        super().distrusted()
+    # --- what others change
+
+    def heard(self, name: bytes, another: bool) -> None:
+        """They have changed what `name` is, or (`another`) which file has it; the next walk asks.
+        What was recorded of it and is not done is done before that, and wins."""
+        if name == b".":
+            self._doubt_own()
+            return
+        self.generation += 1
+        found = self.known(name)
+        self.names.pop(name, None)
+        if found is not None:
+            found.doubted()
+        if another:
+            self.drop_listing()
+            self.changed()
+        else:
+            self.forget_attributes(name)
+
+    def doubted(self) -> None:
+        super().doubted()
+        self._doubt_own()
+        self._forget_names()
+
+    def unheard(self) -> None:
+        """It is about to have no fid, and nobody tells of its names then."""
+        for name in list(self.names):
+            found = self.known(name)
+            if found is not None:
+                found.changed()
+        self._forget_names()
+
+    def certain(self) -> bool:
+        return self.fid >= 0 or self.is_unmade
+
+    def _doubt_own(self) -> None:
+        """A walk asks again whose it is, and who may enter."""
+        self.changed()
+        self.generation += 1
+        if self.parent is not None and self.parent.known(self.name) is self:
+            del self.parent.names[self.name]
+
+    def _forget_names(self) -> None:
         self.names.clear()
         self.drop_listing()
         self.generation += 1
+
+    def distrusted(self) -> None:
+        super().distrusted()
+        self._forget_names()
         self.fs.fids.give_back(self)  # it may never have been bound
 
     def drop_listing(self) -> None:

@@ -27,6 +27,7 @@ from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers, storage_of
+from sentry.fs.gofer.hearing import Hearing, listen_now
 from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
@@ -75,13 +76,14 @@ class Options(Struct, frozen=True):
     Gofer has one."""
 
 
-def _attach_now(session: Session, name: bytes, behind: bool) -> Attached:
+def _attach_now(session: Session, name: bytes, ours: bool, behind: bool) -> Attached:
     fid = session.attach(name)
     reply = expect(session.call_now(Twalkx(fid, NOFID, NOOPEN, 0, [])), Rwalkx)
     found = root_of(reply)
     told = expect(session.call_now(Tstatfs(fid)), Rstatfs)
+    ears = listen_now(session, fid) if ours else None
     ring = _ring_now(session) if behind else -1
-    return Attached(fid, found, told.fs_type, ring, room_in(told))
+    return Attached(fid, found, told.fs_type, ring, room_in(told), ears)
 
 
 def _ring_now(session: Session) -> int:
@@ -132,8 +134,8 @@ class GoferFileSystem(Attachment):
         self._names = 0
         is_ours = options.exclusive and not options.read_only
         behind = options.writes_behind if is_ours else None
-        attached = attached or _attach_now(session, attachment, behind is not None)
-        fid, wire, kind, ring, room = attached
+        attached = attached or _attach_now(session, attachment, is_ours, behind is not None)
+        fid, wire, kind, ring, room, ears = attached
         self.numbering = Numbering(wire.dev)
         self.samples = {}
         self.refusals = Refusals()
@@ -145,6 +147,9 @@ class GoferFileSystem(Attachment):
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
+        self.hearing = None
+        if ears is not None:
+            self.hearing = Hearing(ears, fid, self._heard, self._lost)
         self.journal = None
         if ring >= 0 and behind is not None and (kind in COHERENT or self.layered):
             root = fid, wire.dev
@@ -183,6 +188,8 @@ class GoferFileSystem(Attachment):
         self.handles.forget(self)
         if self.journal is not None:
             self.journal.close()
+        if self.hearing is not None:
+            self.hearing.close()
         if self.changes is not None:
             self.changes.forget_all(self)
 
@@ -244,7 +251,22 @@ class GoferFileSystem(Attachment):
     @property
     def epoch(self) -> int:
         """Counts what was heard of the host's changes."""
-        return self.changes.epoch if self.changes is not None else 0
+        heard = self.changes or self.hearing
+        return heard.epoch if heard is not None else 0
+
+    def _heard(self, directory: Key, name: bytes, another: bool) -> None:
+        """Somebody else has changed what `name` is, or which file has it (`another`)."""
+        inode = self._known(directory)
+        if isinstance(inode, DirectoryCache):
+            inode.heard(name, another)
+        elif self.journal is not None and self.journal.makes:  # it may be one of them
+            self._lost()
+
+    def _lost(self) -> None:
+        """Anything may have been changed."""
+        for inode in [found() for found in self._inodes.values()]:
+            if inode is not None:
+                inode.doubted()
 
     def is_own_device(self, inode: GoferInode) -> bool:
         """It lies on the file system of the host that the root lies on."""
@@ -359,6 +381,8 @@ class GoferFileSystem(Attachment):
         if self._names > MAX_NAMES:
             self._names = 0
             for inode in [found() for found in self._inodes.values()]:
+                if self.hearing is not None and inode is not None:
+                    inode.doubted()  # what is heard is found by its name
                 if isinstance(inode, DirectoryCache):
                     inode.names.clear()
                     if inode.trust is not None:

@@ -142,10 +142,15 @@ class GoferInode(Inode):
     def known_attributes(self) -> Attributes | None:
         """The attributes if they are right now, and nobody need be asked."""
         if self.fresh and self.fs.exclusive and not self.apart:
-            return self.attributes
+            if self.fs.hearing is None or self.certain():
+                return self.attributes
         if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
         return None
+
+    def certain(self) -> bool:
+        """One would have heard if others had changed it: not by a name that is not known here."""
+        return self.attributes.nlink < 2
 
     def has_gone(self) -> bool:
         return self.gone or super().has_gone()
@@ -163,11 +168,18 @@ class GoferInode(Inode):
 
     def _ask_attributes(self) -> Rwalkx:
         fid, name = self.reach()
-        request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
-        reply = expect(self.fs.session.reply((self, Twalkx), request), Rwalkx)
+        session, key = self.fs.session, (self, Twalkx)
+        asked: Asked | None = kept(key)
+        if asked is None:
+            request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
+            asked = Asked(session.send(request), self.fs.epoch)
+        session.complete(asked, key)
+        reply = expect(asked.pending.result(), Rwalkx)
         if reply.error:
             raise host_error(reply.error)
         self.check_same(found_by(reply))
+        if asked.extra != self.fs.epoch:
+            self.changed()
         return reply
 
     def check_same(self, block: bytes) -> None:
@@ -307,6 +319,13 @@ class GoferInode(Inode):
             self.refusals = Refusals()
         self.refusals.add(number)
         self.distrusted()
+
+    def doubted(self) -> None:
+        """Others may have changed it."""
+        self.changed()
+        self.xattrs = None
+        if self.fs.journal is not None:
+            self.fs.journal.doubted(self)
 
     def distrusted(self) -> None:
         """What is known of it may not be what the host has."""

@@ -258,6 +258,11 @@ class Journal:
         while self._touched:
             self.settle(next(iter(self._touched)))
 
+    @property
+    def makes(self) -> bool:
+        """Something is recorded whose number the host has not told yet."""
+        return bool(self._makes)
+
     def made(self, position: int, inode: Inode) -> None:
         """The record that begins there makes this."""
         self._makes[position] = ref(inode)
@@ -266,6 +271,11 @@ class Journal:
     def let_go(self, inode: Inode) -> None:
         """It has no name any more."""
         self._held.discard(inode)
+        self._new.discard(inode)
+        self.told(inode)
+
+    def doubted(self, inode: Inode) -> None:
+        """Others may have changed it: it may not be what was recorded."""
         self._new.discard(inode)
         self.told(inode)
 

@@ -170,9 +170,9 @@ class GoferRegular(GoferInode):
             request = Twalkx(fid, bound, flags, donate, [name] if name else [])
             journal = self.fs.journal
             position = journal.position if journal is not None else 0
-            asked = Asked(session.send(request), (bound, position))
+            asked = Asked(session.send(request), (bound, position, self.fs.epoch))
         session.complete(asked, key)
-        pending, (bound, position) = asked.pending, asked.extra
+        pending, (bound, position, epoch) = asked.pending, asked.extra
         if self.pending is not None and self.pending[1] <= position:
             self.pending = None  # the Gofer has done that before
         reply, donated = expect(pending.result(), Rwalkx), bound == NOFID
@@ -192,6 +192,8 @@ class GoferRegular(GoferInode):
             elif not donated:
                 session.free_fid(bound)
             raise
+        if epoch != self.fs.epoch:
+            self.changed()
         present = self._present(write)
         if present is not None:  # another call was faster
             close_quietly(fd)
@@ -233,7 +235,7 @@ class GoferRegular(GoferInode):
     def _live(self) -> Attributes | None:
         """Attributes from a descriptor, where there is one that makes it worth while."""
         handle = self.write_handle
-        if handle is None and not self.fs.exclusive:
+        if handle is None and (not self.fs.exclusive or self._may_be_written()):
             handle = self.read_handle
         if handle is None or handle.fd < 0 or handle.remote:
             return None
@@ -246,6 +248,16 @@ class GoferRegular(GoferInode):
             self.take(self._shown(attributes if owners is None else owners.inside(attributes)))
             self.live = self.attributes
         return self.attributes
+
+    def _may_be_written(self) -> bool:
+        """Others may be writing to it: what they do is heard of when they close it."""
+        handle = self.read_handle
+        heard = handle is not None and self.fs.hearing is not None
+        return heard and (not self.fresh or bool(handle and handle.users))
+
+    def certain(self) -> bool:
+        pending = self.pending is not None and not self.pending[0].reached(self.pending[1])
+        return pending or super().certain()
 
     def recorded(self, journal: Journal) -> None:
         """The journal's last record is about it."""

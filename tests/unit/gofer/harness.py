@@ -16,6 +16,7 @@ from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rlerror, Tattach, Tversion
+from gofer.shared import Given
 
 _M = TypeVar("_M", bound=Message)
 
@@ -45,6 +46,7 @@ def serving(
     lockdown: Callable[[], None] = lambda: None,
     family: int = socket.AF_UNIX,
     journal: int = -1,
+    hears: bool = True,
 ) -> Iterator[socket.socket]:
     """A socket with a Gofer on the other end, which must end cleanly when it is closed."""
     if family == socket.AF_UNIX:
@@ -56,7 +58,8 @@ def serving(
 
     def body() -> None:
         ours.close()
-        run(theirs, attachments, lockdown, _log, lib.gofer_notify(), journal)
+        given = Given(lib.gofer_notify(), journal, lib.gofer_hearing() if hears else -1)
+        run(theirs, attachments, lockdown, _log, given)
 
     pid = spawn(body)
     theirs.close()

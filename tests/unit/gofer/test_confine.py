@@ -18,6 +18,7 @@ from gofer.p9.extensions import (
     Tdrainx,
     Tdupx,
     Tgetxattrx,
+    Thearx,
     Tinheritx,
     Tjournalx,
     Tlinkx,
@@ -35,6 +36,7 @@ from gofer.p9.extensions import (
     Twatchx,
 )
 from gofer.p9.messages import (
+    Tattach,
     Tclunk,
     Tfsync,
     Tgetattr,
@@ -126,12 +128,15 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tsparex(0, 5),
         Tlinkx(5, b"", 4, b"spare"),
         Tdrainx(0),
+        Tattach(9, c.NOFID, b"", b"root", 0),
+        Thearx(9),
+        Twalkx(9, 10, c.NOOPEN, 0, [b"dir"]),
     ]
     fd = os.open(tree, os.O_PATH)
     ring = os.memfd_create("ring")
     os.truncate(ring, 4096)
-    served = Attachment(b"0", fd, cache=CacheMode.SHARED)
-    with serving([served], lockdown, journal=ring) as sock:
+    served = [Attachment(b"0", fd, cache=CacheMode.SHARED), Attachment(b"root", fd)]
+    with serving(served, lockdown, journal=ring) as sock:
         client = Client(sock)
         client.start()
         for request in requests:

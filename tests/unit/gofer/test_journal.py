@@ -144,10 +144,10 @@ def test_refused_record_is_told_once_and_the_rest_is_done(
 ) -> None:
     client.leave(directory(0, b"first"))
     refused = client.writer.position
-    client.leave(Tunlinkat(0, b"not there", 0))
+    client.leave(Tunlinkat(0, b"first", 0))
     unbound = client.writer.position
     client.leave(bind(0, 9, b"nor", b"there"), directory(0, b"last"))
-    assert failures(client) == [(refused, errno.ENOENT), (unbound, errno.ENOENT)]
+    assert failures(client) == [(refused, errno.EISDIR), (unbound, errno.ENOENT)]
     assert failures(client) == []
     assert {"first", "last"} <= set(os.listdir(tree))
 
@@ -166,8 +166,9 @@ def test_file_that_is_refused_its_name_gives_its_fid_back(
 ) -> None:
     for fid in (3, 4):
         spare(client, fid)
+    (tree / "taken").mkdir()
     refused = client.writer.position
-    client.leave(named(3, b"file"), named(4, b"good", 0o604))
+    client.leave(named(3, b"taken"), named(4, b"good", 0o604))
     assert failures(client) == [(refused, errno.EEXIST)]
     assert os.stat(tree / "good").st_mode == stat.S_IFREG | 0o604
     for fid in (3, 4):
@@ -184,7 +185,7 @@ def test_what_was_made_is_told_by_its_number(client: JournalClient, tree: Path) 
     start = client.writer.position
     client.leave(directory(0, b"one"))
     later = client.writer.position
-    client.leave(directory(0, b"file"), directory(0, b"brief"), Tunlinkat(0, b"brief", 0x200))
+    client.leave(directory(0, b"no/name"), directory(0, b"brief"), Tunlinkat(0, b"brief", 0x200))
     client.leave(directory(0, b"two"))
     made = list(struct.iter_unpack("<QQQ", client.drain().made))
     one, two = os.stat(tree / "one"), os.stat(tree / "two")
@@ -197,7 +198,7 @@ def test_what_was_made_is_told_by_its_number(client: JournalClient, tree: Path) 
 
 def test_more_refusals_than_are_told_are_counted(client: JournalClient) -> None:
     for _ in range(70):
-        client.leave(Tunlinkat(0, b"not there", 0))
+        client.leave(Tunlinkat(0, b"..", 0))
     reply = client.drain()
     assert (len(reply.failures) // 12, reply.lost) == (64, 6)
     assert client.drain().lost == 0

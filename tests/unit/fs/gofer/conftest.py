@@ -168,6 +168,8 @@ def make_world(host: Path) -> Iterator[MakeWorld]:
 
             kernel = last.enter_context(Kernel(root))
             session, fs = made
+            if fs.hearing is not None:
+                kernel.stack.callback(fs.hearing.close)
             if fs.journal is not None:
                 kernel.stack.callback(fs.journal.close)
             if fs.changes is not None:
