@@ -147,13 +147,16 @@ class GoferFileSystem(Attachment):
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
-        self.hearing = None
-        if ears is not None:
-            self.hearing = Hearing(ears, fid, self._heard, self._lost)
+        self.hearing = None if ears is None else Hearing(ears, fid, self._heard, self._lost)
         self.journal = None
         if ring >= 0 and behind is not None and (kind in COHERENT or self.layered):
             root = fid, wire.dev
-            self.journal = Journal(session, root, mapped(ring), behind, self.handles, self)
+            try:
+                memory = mapped(ring)
+            except EPROTO:
+                self.shutdown()
+                raise
+            self.journal = Journal(session, root, memory, behind, self.handles, self)
             self.journal.has_room(room)
         else:
             close_quietly(ring)

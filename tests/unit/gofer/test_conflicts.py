@@ -14,11 +14,21 @@ import pytest
 from gofer.p9 import constants as c
 from gofer.p9.extensions import Rsparex, Tlinkx, Tmakex, Tnamex, Trenamex, Tsparex
 from gofer.p9.messages import Tunlinkat
+from tests.unit.gofer import harness
 from tests.unit.gofer.journals import JournalClient, journalling
 
 
 @pytest.fixture
-def client(tree: Path) -> Iterator[JournalClient]:
+def log(tmp_path: Path) -> Path:
+    """What the Gofer says."""
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def client(
+    tree: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[JournalClient]:
+    monkeypatch.setattr(harness, "_log", log.write_text)
     with journalling(tree) as made:
         yield made
 
@@ -32,7 +42,7 @@ def made(client: JournalClient) -> list[int]:
 
 
 def test_new_file_takes_the_place_of_the_hosts(
-    client: JournalClient, tree: Path, capfd: pytest.CaptureFixture[str]
+    client: JournalClient, tree: Path, log: Path
 ) -> None:
     client.ask(Tsparex(0, 3), Rsparex)
     fd = client.take_fd()
@@ -41,7 +51,7 @@ def test_new_file_takes_the_place_of_the_hosts(
     (tree / "new").write_bytes(b"the host's")
     assert refused(client) == []
     assert (tree / "new").read_bytes() == b"the sandbox's"
-    assert "new" in capfd.readouterr().err
+    assert "new" in log.read_text()
     os.close(fd)
 
 
@@ -66,12 +76,12 @@ def test_what_is_made_takes_the_place_of_the_hosts_file(
 
 
 def test_new_link_takes_the_place_of_the_hosts(
-    client: JournalClient, tree: Path, capfd: pytest.CaptureFixture[str]
+    client: JournalClient, tree: Path, log: Path
 ) -> None:
     client.leave(Tlinkx(0, b"file", 0, b"new"))
     (tree / "new").touch()
     assert refused(client) == []
-    assert "Tlinkx b'/new'" in capfd.readouterr().err
+    assert "Tlinkx b'/new'" in log.read_text()
     assert os.path.samefile(tree / "file", tree / "new")
 
 

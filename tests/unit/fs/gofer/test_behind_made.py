@@ -192,12 +192,13 @@ def mtime(world: World, path: bytes) -> int:
 
 
 def test_what_the_host_refuses_to_make_is_gone(world: World, host: Path) -> None:
-    (host / "d").write_bytes(b"the host's")
-    world.ok("mkdir", b"d", 0o755)
-    make(world, b"d/file")
-    fd = world.open(b"d", os.O_RDONLY | os.O_DIRECTORY)
+    world.listdir(b"dir/sub")
+    world.ok("mkdir", b"dir/sub/d", 0o755)
+    make(world, b"dir/sub/d/file")
+    fd = world.open(b"dir/sub/d", os.O_RDONLY | os.O_DIRECTORY)
+    (host / "dir" / "sub").rmdir()
     world.call("sync")
-    assert world.contents(b"d") == b"the host's"
+    assert world.call("openat", AT_FDCWD, b"dir/sub/d", os.O_RDONLY, 0) < 0
     assert world.call("openat", fd, b"x", NEW, 0o600) < 0
     make(world, b"after")
     world.ok("sync")

@@ -26,10 +26,10 @@ def world(make_world: MakeWorld) -> World:
 
 
 def refused(world: World, host: Path) -> int:
-    """A new file that is open, whose name the host has taken meanwhile."""
+    """A new file that is open, whose name the host has taken meanwhile for a directory."""
     fd = world.open(b"taken", NEW)
     world.write(fd, b"ours")
-    (host / "taken").write_bytes(b"the host's")
+    (host / "taken").mkdir()
     return fd
 
 
@@ -40,7 +40,7 @@ def test_who_has_the_file_open_is_told_once(call: str, world: World, host: Path)
     again, third = world.ok("dup", fd), world.ok("dup", fd)
     assert world.call(call, fd) == -errno.EIO
     assert world.call(call, again) == 0
-    assert world.contents(b"taken") == b"the host's"
+    assert world.listdir(b"taken") == []
     assert world.read(third, 10, 0) == b"ours"
 
 
@@ -79,11 +79,12 @@ def test_who_opens_later_is_told_if_nobody_was(world: World, host: Path) -> None
 def test_directory_is_told_and_shows_what_is_there(world: World, host: Path) -> None:
     fd = world.open(b"dir", os.O_DIRECTORY)
     assert world.listdir(b"dir") == [b"inner", b"sub"]
-    os.unlink(host / "dir" / "inner")
-    (host / "dir" / "other").touch()
-    world.ok("unlinkat", AT_FDCWD, b"dir/inner", 0)
+    assert world.listdir(b"dir/sub") == []
+    (host / "dir" / "sub" / "other").touch()
+    world.ok("unlinkat", AT_FDCWD, b"dir/sub", AT_REMOVEDIR)
     assert world.call("fsync", fd) == -errno.EIO
-    assert world.listdir(b"dir") == [b"other", b"sub"]
+    assert world.listdir(b"dir") == [b"inner", b"sub"]
+    assert world.listdir(b"dir/sub") == [b"other"]
     make(world, b"dir/more")
     world.ok("sync")
     assert (host / "dir" / "more").exists()
@@ -99,10 +100,11 @@ def test_other_directories_stay_known(world: World, host: Path) -> None:
 
 
 def test_what_lies_below_a_directory_that_was_refused_is_refused(world: World, host: Path) -> None:
-    world.ok("mkdir", b"d", 0o755)
-    fd = world.open(b"d/file", NEW)
-    directory = world.open(b"d", os.O_DIRECTORY)
-    (host / "d").touch()
+    world.listdir(b"dir/sub")
+    world.ok("mkdir", b"dir/sub/d", 0o755)
+    fd = world.open(b"dir/sub/d/file", NEW)
+    directory = world.open(b"dir/sub/d", os.O_DIRECTORY)
+    (host / "dir" / "sub").rmdir()
     assert world.call("fsync", fd) == -errno.EIO
     assert world.call("fsync", directory) == -errno.EIO
     assert world.call("openat", directory, b"x", NEW, 0o600) == -errno.ESTALE
@@ -119,7 +121,7 @@ def test_more_than_are_told_one_by_one(world: World, host: Path) -> None:
     world.ok("sync")
     for number in range(80):
         os.unlink(host / f"n{number}")
-        world.ok("unlinkat", AT_FDCWD, b"n%d" % number, 0)
+        world.ok("fchmodat", AT_FDCWD, b"n%d" % number, 0o600)
     world.ok("sync")
     assert [world.call("fsync", fd) for fd in fds] == [-errno.EIO] * 80
 
