@@ -79,6 +79,8 @@ def _tree(world: World, session: Session, exclusive: bool, behind: bool) -> Gofe
     timers = world.loop if behind else None
     options = Options(exclusive, False, handles=handles, writes_behind=timers)
     fs = GoferFileSystem(world.vfs.new_dev(), session, b"0", options)
+    if fs.hearing is not None:
+        world.stack.callback(fs.hearing.close)
     if fs.journal is not None:
         world.stack.callback(fs.journal.close)
     if not exclusive:  # wherever the tree of the test lies

@@ -154,8 +154,13 @@ class Names:
     """Operations as requests; new names are new ones, as for a client that knows its tree."""
 
     def __init__(self) -> None:
-        self.fresh = iter(NEW)
+        self._fresh = iter(NEW)
+        self._taken: set[bytes] = set()
         self.next_fid = 10
+
+    def new(self) -> bytes:
+        """One that nothing has."""
+        return next(name for name in self._fresh if name not in self._taken)
 
     def requests(self, operation: tuple[Any, ...]) -> list[Message]:
         kind, which, name, *more = operation
@@ -163,17 +168,19 @@ class Names:
             case "mkdir" | "symlink":
                 mode = stat.S_IFDIR | 0o750 if kind == "mkdir" else stat.S_IFLNK | 0o777
                 target = b"" if kind == "mkdir" else name
-                return [Tmakex(which, next(self.fresh), target, mode, 5, 6, 0)]
+                return [Tmakex(which, self.new(), target, mode, 5, 6, 0)]
             case "spare":
                 self.next_fid += 1
                 return [
                     Tsparex(which, self.next_fid),
-                    Tnamex(self.next_fid, which, next(self.fresh), 0o640, 7, 8, 0),
+                    Tnamex(self.next_fid, which, self.new(), 0o640, 7, 8, 0),
                 ]
             case "link":
-                return [Tlinkx(0, name, which & 1, next(self.fresh))]
+                return [Tlinkx(0, name, which & 1, self.new())]
             case "rename":
-                return [Trenamex(0, name, which & 1, more[0], which)]
+                new = self.new() if which == 1 else more[0]  # RENAME_NOREPLACE
+                self._taken.add(new)
+                return [Trenamex(0, name, which & 1, new, which)]
             case "chmod":
                 return [Tsetattrx(0, name, c.SETATTR_MODE, 0o700, 0, 0, 0, 0, 0)]
             case "xattr":

@@ -117,7 +117,7 @@ def _copy_of(session: Session, fd: int) -> Session:
     """Raises: EIO."""
     try:
         made = Session(socket.socket(fileno=fd), session.loop)
-    except OSError:
+    except (OSError, ValueError):  # no socket, or lost on the way
         close_quietly(fd)
         raise EIO("what came is no socket") from None
     made.adopt(session)
