@@ -12,7 +12,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-NUMBERS = ("linux/capability.h", "sched.h", "stdio.h", "sys/fanotify.h", "sys/ioctl.h", "sys/socket.h")
+NUMBERS = ("linux/capability.h", "sched.h", "stdio.h", "sys/ioctl.h", "sys/socket.h")
 """Headers of constants that only Python uses."""
 
 ffibuilder = FFI()

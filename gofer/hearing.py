@@ -59,8 +59,8 @@ class Hearing:
     """The group of a server, for the first session that asks."""
 
     __slots__ = (
-        "_buffer", "_deaf", "_handle", "_heard", "_known", "_limit", "_log", "_lost", "_owner",
-        "_own", "_root", "_table", "fd",
+        "_buffer", "_deaf", "_handle", "_heard", "_known", "_limit", "_log", "_lost", "_own",
+        "_owner", "_root", "_table", "fd",
     )  # fmt: skip
 
     def __init__(self, fd: int, table: NodeTable, limit: int, log: Callable[[str], None]) -> None:

@@ -341,8 +341,8 @@ int gofer_hear_nothing(int group)
     return result(fanotify_mark(group, FAN_MARK_FLUSH, 0, AT_FDCWD, NULL));
 }
 
-/* Events that are not of process `self`, which makes most of them; 0: there are none. */
-int64_t gofer_heard(int group, int self, uint8_t *out, size_t room)
+/* Events that are not of process `maker`, which makes most of them; 0: there are none. */
+int64_t gofer_heard(int group, int maker, uint8_t *out, size_t room)
 {
     const struct fanotify_event_metadata *m;
     for (;;) {
@@ -355,7 +355,7 @@ int64_t gofer_heard(int group, int self, uint8_t *out, size_t room)
             if (m->event_len < sizeof *m || m->event_len > (size_t)n - at)
                 return -EIO;
             uint32_t length = m->event_len;
-            if (m->pid != self || m->mask & FAN_Q_OVERFLOW) {
+            if (m->pid != maker || m->mask & FAN_Q_OVERFLOW) {
                 memmove(out + kept, out + at, length);
                 kept += length;
             }

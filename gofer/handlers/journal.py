@@ -77,7 +77,7 @@ def spare(conn: Connection, msg: Tsparex) -> Donation:
 
 @handles(Tnamex)
 def name(conn: Connection, msg: Tnamex) -> Rnamex:
-    """What the host has put there meanwhile gives way, unless it is a directory: gofer.conflicts."""
+    """What the host has put there meanwhile gives way, but a directory: `gofer.conflicts`."""
     node = conn.fids.get(msg.fid).node
     if node.linked or node.name:
         raise error(errno.EINVAL)

@@ -404,7 +404,8 @@ class Rinheritx(Message):
 class Tnamex(Message):
     """Give the file of `fid`, one of Tsparex, an owner, a mode and a name in the directory
     `newdirfid`, and those of its times that are older than `time_ns` that one. All of it or no
-    name; what has the name already, and is no directory, loses it. The fid is clunked, whether or not that works, but EINVAL: it is none of Tsparex."""
+    name; what has the name already, and is no directory, loses it. The fid is clunked, whether or
+    not that works, but EINVAL: it is none of Tsparex."""
 
     fid: U32
     newdirfid: U32
@@ -433,8 +434,9 @@ class Thearx(Message):
     """What others have changed below the root of an exclusive attachment, `fid`.
 
     The first one of a session is answered at once: from then on each directory that a Twalkx binds
-    a fid to is heard of. Those that follow are answered when there is something to tell. One session
-    of a server hears, one request at a time (else EBUSY); EOPNOTSUPP: the host does not tell.
+    a fid to is heard of. Those that follow are answered when there is something to tell. One
+    session of a server hears, one request at a time (else EBUSY); EOPNOTSUPP: the host does not
+    tell.
     """
 
     fid: U32

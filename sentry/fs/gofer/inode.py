@@ -141,9 +141,9 @@ class GoferInode(Inode):
 
     def known_attributes(self) -> Attributes | None:
         """The attributes if they are right now, and nobody need be asked."""
-        if self.fresh and self.fs.exclusive and not self.apart:
-            if self.fs.hearing is None or self.certain():
-                return self.attributes
+        known = self.fresh and self.fs.exclusive and not self.apart
+        if known and (self.fs.hearing is None or self.certain()):
+            return self.attributes
         if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
         return None

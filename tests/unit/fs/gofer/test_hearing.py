@@ -75,7 +75,7 @@ def test_new_name_is_there(world: World, host: Path) -> None:
 
 def test_removed_name_is_gone(world: World, host: Path) -> None:
     assert world.contents(b"dir/inner") == b"inner"
-    heard(world, lambda: (host / "dir" / "inner").unlink(), b"inner")
+    heard(world, (host / "dir" / "inner").unlink, b"inner")
     assert world.call("openat", AT_FDCWD, b"dir/inner", os.O_RDONLY, 0) == -ENOENT.number
     assert b"inner" not in world.listdir(b"dir")
 
@@ -141,7 +141,7 @@ def test_file_of_another_name_that_is_not_known_is_asked_for(world: World, host:
 
 
 def test_directory_that_nobody_has_used_has_its_own_times(world: World, host: Path) -> None:
-    heard(world, lambda: (host / "unused").mkdir(), b"unused")
+    heard(world, (host / "unused").mkdir, b"unused")
     world.listdir(b".")
     world.stat(b"unused")
     (host / "unused" / "inner").mkdir()
@@ -225,7 +225,7 @@ def test_directory_that_both_have_made_holds_what_both_put_there(
 ) -> None:
     behind.ok("mkdirat", AT_FDCWD, b"dir/new", 0o711)
     assert behind.session.names() == []
-    heard(behind, lambda: (host / "dir" / "new").mkdir(), b"new")
+    heard(behind, (host / "dir" / "new").mkdir, b"new")
     (host / "dir" / "new" / "host").touch()
     behind.ok("close", behind.open(b"dir/new/own", NEW))
     assert behind.listdir(b"dir/new") == [b"host", b"own"]
@@ -236,7 +236,7 @@ def test_directory_that_both_have_made_holds_what_both_put_there(
 
 def test_name_that_both_have_removed_is_gone(behind: World, host: Path) -> None:
     behind.ok("unlinkat", AT_FDCWD, b"dir/inner", 0)
-    heard(behind, lambda: (host / "dir" / "inner").unlink(), b"inner")
+    heard(behind, (host / "dir" / "inner").unlink, b"inner")
     assert behind.call("openat", AT_FDCWD, b"dir/inner", os.O_RDONLY, 0) == -ENOENT.number
     behind.ok("sync")
 
@@ -267,5 +267,5 @@ def test_new_directory_of_which_no_number_is_known_is_heard_of(behind: World, ho
     behind.ok("close", behind.open(b"dir/new/own", NEW))
     behind.ok("unlinkat", AT_FDCWD, b"dir/new/own", 0)
     behind.ok("statfs", b".", behind.task.buffer(120))
-    heard(behind, lambda: (host / "dir" / "new" / "host").touch(), b"host")
+    heard(behind, (host / "dir" / "new" / "host").touch, b"host")
     assert behind.listdir(b"dir/new") == [b"host"]
