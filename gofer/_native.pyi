@@ -149,6 +149,7 @@ class Lib(Protocol):
     FAN_DELETE: int
     FAN_MOVED_FROM: int
     FAN_MOVED_TO: int
+    FAN_CLOSE_WRITE: int
     FAN_Q_OVERFLOW: int
     FAN_MARK_ADD: int
     FAN_MARK_ONLYDIR: int

@@ -2,9 +2,10 @@
 
 One fanotify(7) group, made before the process was confined, with a mark on each directory that a
 fid is bound to: who keeps names of a directory has a fid for it. Events tell who made them, so what
-this process does itself is left out, by number; a client that writes through donated descriptors
-makes some, too, and is told of those. The group is an ordinary user's, so it hears of directories
-alone that it may read, and of no process but this one who it is.
+this process does itself is left out, by number. A client that closes what it has written by a
+donated descriptor makes some, too, and is told of those, unless the file has lost its name. The
+group is an ordinary user's, so it hears of directories alone that it may read, and of no process
+but this one who it is.
 
 Kernel memory: there is a ceiling on marks. Beyond it all are taken off, and those in use put on
 again. Once for each `PAUSE_S` the queue is read: a batch of own changes wakes nobody up for each.
@@ -17,17 +18,18 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
+from weakref import ref
 
 from gofer._native import ffi, lib
 from gofer.attachment import CacheMode
-from gofer.native import error
+from gofer.native import error, stat_block
 from gofer.node import Node, NodeTable
 from gofer.p9.constants import HEARD_FILE, HEARD_NAME
 from gofer.p9.extensions import Rhearx
 
 PAUSE_S: Final = 0.01
 """Between two looks at the queue."""
-MAX_HEARD: Final = 256
+MAX_HEARD: Final = 2048
 """Changes that nobody has asked for yet; if there are more, anything may have changed."""
 _EVENT: Final = struct.Struct("=IBBHQii")
 """struct fanotify_event_metadata: length, version, -, its length, mask, descriptor, process."""
@@ -72,7 +74,7 @@ class Hearing:
         self._own = os.getpid()
         self._owner: Session | None = None
         self._root: Node | None = None
-        self._known: dict[bytes, Identity] = {}
+        self._known: dict[bytes, tuple[Identity, ref[Node]]] = {}
         """Directories by their handles. A handle is of one inode, whatever comes after it."""
         self._heard: dict[tuple[Identity, bytes], int] = {}
         self._lost = False
@@ -128,7 +130,7 @@ class Hearing:
                 self._log(f"changes of the host are not heard of: {os.strerror(-size)}")
             self._deaf = True
             return False
-        self._known[ffi.buffer(self._handle, size)[:]] = node.identity
+        self._known[ffi.buffer(self._handle, size)[:]] = node.identity, ref(node)
         return True
 
     def _start_anew(self, root: Node) -> None:
@@ -166,13 +168,13 @@ class Hearing:
     def _event(self, mask: int, info: bytes) -> None:
         size = _INFO.unpack_from(info)[3]
         ends = _HANDLE_AT + 8 + size
-        directory = self._known.get(info[_HANDLE_AT:ends])
+        found = self._known.get(info[_HANDLE_AT:ends])
         name = info[ends:].split(b"\0", 1)[0]
-        if directory is None:  # one without a fid has another mode
+        if found is None:  # one without a fid has another mode
             self._lose()
-        elif not self._lost:
+        elif not self._lost and not (mask == lib.FAN_CLOSE_WRITE and _is_gone(found[1](), name)):
             what = HEARD_NAME if mask & _NAMES else HEARD_FILE
-            key = directory, name
+            key = found[0], name
             self._heard[key] = min(what, self._heard.get(key, what))
             if len(self._heard) > MAX_HEARD:
                 self._lose()
@@ -202,6 +204,12 @@ class Hearing:
             told = self.take()
             if told is not None:
                 owner.tell(told)
+
+
+def _is_gone(directory: Node | None, name: bytes) -> bool:
+    """Nothing has this name, so nobody knows what it was."""
+    at = -1 if directory is None else directory.fd
+    return at >= 0 and stat_block(at, name) == -errno.ENOENT
 
 
 def _directories(root: Node) -> Iterator[Node]:

@@ -50,6 +50,7 @@ class Node:
     """One file below an attachment. Owned by the fids and children that count in `refs`."""
 
     __slots__ = (
+        "__weakref__",
         "attachment",
         "children",
         "fd",

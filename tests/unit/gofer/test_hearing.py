@@ -168,7 +168,7 @@ def test_directory_without_a_fid_that_gets_another_mode_is_lost(
 
 def test_more_than_is_remembered_is_lost(client: Listener, tree: Path) -> None:
     client.start_hearing()
-    for number in range(600):
+    for number in range(3000):
         (tree / f"n{number}").touch()
     lost = False
     while not lost:

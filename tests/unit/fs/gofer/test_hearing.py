@@ -162,13 +162,13 @@ def test_what_is_lost_is_forgotten(world: World, host: Path) -> None:
     world.stat(b"dir/inner")
     world.stat(b"file")
     world.fs.hearing._told = lambda *_: None  # type: ignore[union-attr]
-    for number in range(600):
+    for number in range(3000):
         (host / "dir" / f"n{number}").touch()
     (host / "dir" / "inner").write_bytes(b"other")
     os.unlink(host / "file")
     while world.call("newfstatat", AT_FDCWD, b"file", world.task.buffer(144), 0) >= 0:
         world.task.world.loop.turn()
-    assert len(world.listdir(b"dir")) == 603
+    assert len(world.listdir(b"dir")) == 3003
     assert world.contents(b"dir/inner") == b"other"
 
 
