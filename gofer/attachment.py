@@ -11,7 +11,8 @@ class CacheMode(Enum):
     """How far a client may trust what it has read before."""
 
     EXCLUSIVE = "exclusive"
-    """Nobody else changes these files: root file systems."""
+    """These files are the client's alone: root file systems. Who changes them all the same is heard of
+    (gofer.hearing)."""
     SHARED = "shared"
     """The host may change them at any time: bind mounts, volumes."""
 

@@ -54,7 +54,8 @@ class Options(Struct, frozen=True):
     """How an attachment is mounted."""
 
     exclusive: bool = True
-    """Nobody else changes the files: trust what was read before. Else ask each time (shared)."""
+    """They are ours: trust what was read before, until it is heard that somebody else has changed
+    it. Else ask each time (shared)."""
     read_only: bool = False
     windows: Windows | None = None
     """Where mapped files go; without, files cannot be mapped."""
