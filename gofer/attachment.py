@@ -11,8 +11,7 @@ class CacheMode(Enum):
     """How far a client may trust what it has read before."""
 
     EXCLUSIVE = "exclusive"
-    """These files are the client's alone: root file systems. Who changes them all the same is heard of
-    (gofer.hearing)."""
+    """The client's alone: root file systems. What others do is heard of (gofer.hearing)."""
     SHARED = "shared"
     """The host may change them at any time: bind mounts, volumes."""
 

@@ -212,6 +212,7 @@ class Connection:
     def hear(self) -> None:
         """Amidst many changes: they fill the queue of those of others, too."""
         self.shared.hearing.hear()
+        self.shared.hearing.tell()
 
     @property
     def listens(self) -> bool:

@@ -217,6 +217,7 @@ class DirectoryCache(WatchedDirectory):
     def _doubt_own(self) -> None:
         """A walk asks again whose it is, and who may enter."""
         self.changed()
+        self.xattrs = self._bequeaths = None
         self.generation += 1
         if self.parent is not None and self.parent.known(self.name) is self:
             del self.parent.names[self.name]

@@ -253,7 +253,8 @@ class GoferInode(Inode):
 
     def xattr_stamp(self) -> int:
         """Another number after the host has changed extended attributes; -1: nobody can tell."""
-        return 0 if self.fs.exclusive and not self.apart else -1
+        heard = self.fs.hearing is None or self.certain()
+        return 0 if self.fs.exclusive and not self.apart and heard else -1
 
     def getxattr(self, name: bytes) -> bytes:
         known, stamp = self.xattrs, self.xattr_stamp()

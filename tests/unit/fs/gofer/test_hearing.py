@@ -130,6 +130,18 @@ def test_extended_attribute_is_the_new_one(world: World, host: Path) -> None:
     assert world.ok("getxattr", b"dir/inner", b"user.a", buffer, 16) == 4
 
 
+def test_default_acl_is_inherited(world: World, host: Path) -> None:
+    """What is made there is made by the host then, which gives it what it inherits."""
+    world.ok("close", world.open(b"dir/before", NEW, 0o666))
+    acl = bytes.fromhex("0200000001000700ffffffff04000500ffffffff20000000ffffffff")
+    heard(world, lambda: os.setxattr(host / "dir", "system.posix_acl_default", acl), b".")
+    world.ok("close", world.open(b"dir/after", NEW, 0o666))
+    world.ok("sync")
+    modes = [stat.S_IMODE(os.stat(host / "dir" / name).st_mode) for name in ("before", "after")]
+    assert modes == [0o666, 0o640]
+    assert stat.S_IMODE(world.stat(b"dir/after").st_mode) == 0o640
+
+
 def test_file_of_another_name_that_is_not_known_is_asked_for(world: World, host: Path) -> None:
     """Where nobody has looked nothing is heard of."""
     (host / "aside").mkdir()
