@@ -32,6 +32,7 @@ SEQUENCES: Final = {
     "fs/fuse/pages.py": "a page is asked for; what was stored is sent, page by page",
     "fs/gofer/arrival.py": "a new Gofer: its version, its roots, its queue",
     "fs/gofer/handles.py": "a read by a thread, piece by piece",
+    "fs/gofer/hearing.py": "a new Gofer: a session that hears of others",
     "fs/gofer/host_fifo.py": "the other end of a FIFO of the host is waited for",
     "fs/gofer/session.py": "a request: a free place, the sending, the reply",
     "fs/host/file.py": "descriptors of the host: ready, then the call, which may not be ready",
