@@ -82,3 +82,23 @@ def test_container_leaves_what_that_of_runc_leaves(podman: Podman) -> None:
     got = left(podman, "behind")
     assert got[:2] == wanted[:2]
     assert got[2] == wanted[2]
+
+
+def test_copied_into_a_running_container_is_seen_and_diff_shows_what_exec_did(
+    podman: Podman, tmp_path: Path
+) -> None:
+    """`podman cp` writes into the root from outside, over what the container has looked at."""
+    (tmp_path / "passwd").write_text("copied\n")
+    podman.ok("run", "--name=seen", "--network=none", "--detach", IMAGE, "sleep", "1000")
+    look = "ls -lR / >/dev/null 2>&1; cat /etc/passwd /new 2>&1; touch /etc/mine"
+    assert "copied" not in podman.ok("exec", "seen", "sh", "-c", look)
+    podman.ok("cp", str(tmp_path / "passwd"), "seen:/etc/passwd")
+    podman.ok("cp", str(tmp_path / "passwd"), "seen:/new")
+    wait = "until [ $(cat /etc/passwd) = copied ] && cat /new; do :; done"
+    seen = podman.ok("exec", "seen", "timeout", "60", "sh", "-c", wait)
+    assert seen == "copied"
+    podman.ok("exec", "seen", "rm", "/new", "/bin/yes")
+    shown = podman.ok("diff", "seen").splitlines()
+    assert "D /bin/yes" in shown
+    assert not any("/new" in line for line in shown)
+    podman.remove("seen")

@@ -252,8 +252,9 @@ class GoferRegular(GoferInode):
     def _may_be_written(self) -> bool:
         """Others may be writing to it: what they do is heard of when they close it."""
         handle = self.read_handle
-        heard = handle is not None and self.fs.hearing is not None
-        return heard and (not self.fresh or bool(handle and handle.users))
+        if handle is None or self.fs.hearing is None:
+            return False
+        return not self.fresh or handle.users > 0
 
     def certain(self) -> bool:
         pending = self.pending is not None and not self.pending[0].reached(self.pending[1])
