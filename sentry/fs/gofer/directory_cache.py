@@ -11,6 +11,7 @@ from __future__ import annotations
 import stat as modes
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -37,6 +38,7 @@ from sentry.wait.again import CURRENT, NotNow, kept
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
+    from sentry.fs.gofer.requests import Pending
 
 _TAIL = struct.Struct("<QH")
 _MAX_ENTRIES = 1 << 20
@@ -219,8 +221,21 @@ class DirectoryCache(WatchedDirectory):
         self.changed()
         self.xattrs = self._bequeaths = None
         self.generation += 1
-        if self.parent is not None and self.parent.known(self.name) is self:
+        if self is self.fs.root:
+            self._look_again()
+        elif self.parent is not None and self.parent.known(self.name) is self:
             del self.parent.names[self.name]
+
+    def _look_again(self) -> None:
+        """A root has no name that a walk could ask for."""
+        session = self.fs.session
+        with suppress(EIO):
+            asked = session.send(Twalkx(self.fid, NOFID, NOOPEN, 0, []))
+            session.tell(asked, lambda: self._looked(asked))
+
+    def _looked(self, asked: Pending) -> None:
+        with suppress(Errno):
+            self.check_same(found_by(expect(asked.result(), Rwalkx)))
 
     def _forget_names(self) -> None:
         self.names.clear()

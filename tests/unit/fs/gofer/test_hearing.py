@@ -106,6 +106,16 @@ def test_mode_of_directories_decides_who_may_enter(world: World, host: Path) -> 
     assert user.call("openat", AT_FDCWD, b"dir/inner", os.O_RDONLY, 0) == -13
 
 
+def test_mode_of_the_root_decides_who_may_enter(world: World, host: Path) -> None:
+    """Nobody asks for it by a name."""
+    user = world.task.sibling(uid=1000, gid=1000)
+    user.ok("close", user.ok("openat", AT_FDCWD, b"/file", os.O_RDONLY, 0))
+    heard(world, lambda: os.chmod(host, 0o700), b".")
+    while stat.S_IMODE(world.fs.root.mode) != 0o700:
+        world.task.world.loop.turn()
+    assert user.call("openat", AT_FDCWD, b"/file", os.O_RDONLY, 0) == -13
+
+
 def test_size_is_the_new_one(world: World, host: Path) -> None:
     assert world.stat(b"dir/inner").st_size == 5
     heard(world, lambda: (host / "dir" / "inner").write_bytes(b"more than that"), b"inner")
