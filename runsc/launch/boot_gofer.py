@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -147,11 +148,12 @@ def _log(rate: Rate, text: str) -> None:
 def _of_nobody(make: Callable[[], int]) -> int:
     """An inotify instance, or a fanotify group, or -1. The host counts them, and their watches, by
     user: root's own programs must not miss what sandboxes take, so as root it belongs to the
-    Sentry's user."""
+    Sentry's user. In a user namespace of an ordinary user's there is none but him."""
     user = os.geteuid()
     try:
         if user == 0:
-            os.seteuid(isolation.NOBODY)
+            with suppress(OSError):
+                os.seteuid(isolation.NOBODY)
         return max(make(), -1)
     except OSError:
         return -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import Bundle, Result, execute, kvm_is_usable
+from tests.e2e.bundle import REPOSITORY, Bundle, Result, execute, kvm_is_usable
 
 pytestmark = [
     pytest.mark.root,
@@ -37,9 +38,13 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def _as_user(folder: Path, *args: str) -> Result:
+def _command(folder: Path, *args: str) -> list[str | Path]:
     command = [sys.executable, AS_USER, str(UID), f"--root={folder}/state", *args]
-    return execute(["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh", *command])
+    return ["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh", *command]
+
+
+def _as_user(folder: Path, *args: str) -> Result:
+    return execute(_command(folder, *args))
 
 
 def test_do_runs_as_root_of_its_own_kernel(folder: Path) -> None:
@@ -67,6 +72,20 @@ def test_run_takes_a_bundle(folder: Path, busybox: Path) -> None:
 
     assert (result.stdout, result.stderr, result.returncode) == ("from a bundle\n", "", 0)
     assert [name for name in os.listdir(folder / "state") if name != ".lock"] == []
+
+
+def test_changes_of_the_host_are_seen(folder: Path, busybox: Path) -> None:
+    """What the Gofer hears by is an ordinary user's in any case."""
+    shutil.copytree(busybox, folder / "rootfs", symlinks=True)
+    look = "test ! -e /new && echo looked; until test -e /new; do :; done; cat /new"
+    bundle = Bundle(folder / "bundle", folder / "rootfs").args("sh", "-c", look)
+    run = _command(folder, "--overlay2=none", "run", f"--bundle={bundle.write()}", "c")
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "looked\n"
+        (folder / "rootfs" / "written").write_text("by the host\n")
+        (folder / "rootfs" / "written").rename(folder / "rootfs" / "new")
+        assert process.stdout.read() == "by the host\n"
 
 
 def test_run_with_limits_where_no_cgroup_may_be_made(folder: Path, busybox: Path) -> None:
