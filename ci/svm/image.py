@@ -153,7 +153,8 @@ def make_base(work: Path) -> None:
 def make_tree(work: Path) -> None:
     """The tree, and what was made for it outside."""
     start = work / "start"
-    shutil.copy(TREE / "ci/svm/init", start)
+    for name in ("init", "labels.py"):
+        shutil.copy(TREE / "ci/svm" / name, start)
     (start / "init").chmod(0o755)
     with tempfile.TemporaryDirectory() as folder:
         image = Image(Path(folder))

@@ -84,7 +84,7 @@ def sentry_main(
         ram_fd = config.ram_fd
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit, terms.label.mount_option)
-        statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
         program = filters.sentry_program(
             config.platform, config.network, switches.trap, services=config.services
         )
@@ -92,6 +92,9 @@ def sentry_main(
         isolation.leave_root(more=terms.label.mount_option)
         freeze_imports(kept)  # no file is there any more
         isolation.drop_rights(isolation.Rights(isolation.NOBODY), put_on=put_on)
+        # to SELinux a file of /proc/self has the label of when it was looked up
+        statm_fd = os.open("self/statm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        os.close(proc)
 
         def lockdown() -> None:
             isolation.limit_tasks(0)

@@ -11,9 +11,10 @@ and libselinux's setcon(3) and setexeccon(3): files of proc(5), /proc/PID/attr.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import msgspec
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from runsc.oci.convert import Container
 
 ATTRIBUTES = "/proc/self/attr"
-SELINUX = "/sys/fs/selinux/enforce"
+SELINUX = "/sys/fs/selinux"
 _NO_SELINUX = "selinux label is specified in config, but selinux is disabled or not supported"
 _APPARMOR = "apparmor profile: apparmor failed to apply profile"
 _REFUSED = "unable to start container process: error during container init: unable to apply"
@@ -63,10 +64,28 @@ class Label(msgspec.Struct, frozen=True):
         """mount(8), context=: quoted, for categories have commas between them."""
         return f',context="{self.files}"' if self.files else ""
 
+    @property
+    def of_profile(self) -> Label:
+        """AppArmor's alone."""
+        return Label(self.profile)
+
     def put_on_program(self) -> None:
         """The program that this process executes next has it, also in a fork. Raises: OSError."""
         for request in self._requests("exec"):
             request.write(_open(request.file))
+
+    def execute(self, program: int, title: str) -> NoReturn:
+        """That. What SELinux's policy forbids is said here only, not when it was asked.
+
+        Raises: OSError with a sentence.
+        """
+        try:
+            os.execve(program, [title], {})
+        except PermissionError as error:
+            if not self.context:
+                raise
+            text = f"{_REFUSED} selinux label {self.context}: execve: permission denied"
+            raise OSError(error.errno, text) from None
 
     def prepare(self) -> Callable[[], None]:
         """Open what is needed; what is given puts it on this thread, in whatever root.
@@ -97,9 +116,23 @@ class Label(msgspec.Struct, frozen=True):
 def of(container: Container) -> Label:
     """That of config.json. Raises: RuntimeFailure, as runc, where there is no SELinux."""
     label = Label(container.apparmor_profile, container.selinux_label, container.mount_label)
-    if (label.context or label.files) and not os.path.exists(SELINUX):
+    if (label.context or label.files) and not os.path.exists(f"{SELINUX}/enforce"):
         raise RuntimeFailure(_NO_SELINUX)
+    if label.files:
+        _check(label.files)
     return label
+
+
+def _check(context: str) -> None:
+    """As security_check_context(3): mount(2) would only say EINVAL, and late."""
+    fd = _open(f"{SELINUX}/context")
+    try:
+        os.write(fd, context.encode())
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise RuntimeFailure(f"linux.mountLabel {context}: invalid argument") from None
+    finally:
+        os.close(fd)
 
 
 def _open(file: str) -> int:

@@ -111,7 +111,7 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         os.close(network.namespace_fd)
     if network.own_namespace:
         isolation.bring_up_loopback()
-    netlink, watch, uplinks, silencer = open_netlink(), Watch(), [], None
+    uplinks, silencer = [], None
     if network.uplinks:
         from runsc.launch import packet_sockets, silence  # noqa: PLC0415  few need them
 
@@ -125,6 +125,7 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     uid = 0 if kept else isolation.NOBODY
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie, put_on)
     isolation.limit_tasks(0)
+    netlink, watch = open_netlink(), Watch()  # they have the label of who made them
     landlock.restrict_network(protocol.NAMESERVER_PORT if network.uplinks else 0)
     freeze_imports()
     filters.install(program, switches, network.log_fd)

@@ -61,7 +61,7 @@ class Victim:
         isolation.leave_session()
         os.chdir("/")
         join(joins)
-        label.put_on_program()
+        label.of_profile.put_on_program()  # SELinux's policies let no container write to cgroups
         given = (self._program, self._hears.fileno(), life.fileno(), *self._limits)
         program, *fds = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in given)
         for number, fd in enumerate(fds):

@@ -257,8 +257,8 @@ def _become(
                 program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, LIFE_FD + 1)
             os.dup2(life.fileno(), LIFE_FD)
         os.set_inheritable(LIFE_FD, True)
-        host.close_all_but({0, 1, 2, LIFE_FD, program})
-        os.execve(program, [f"runsc: {container_id}"], {})
+        host.close_all_but({0, 1, 2, LIFE_FD, life.fileno(), program})
+        namespaces.label.execute(program, f"runsc: {container_id}")
     except OSError as error:
         with suppress(OSError):
             life.send((error.strerror or str(error)).encode())

@@ -117,9 +117,47 @@ def test_selinux_label_where_there_is_none_is_refused(
     )
 
 
-def test_labels_of_config_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def selinux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as selinuxfs."""
+    for name in ("enforce", "context"):
+        (tmp_path / name).touch()
     monkeypatch.setattr(label, "SELINUX", str(tmp_path))
+    return tmp_path
 
+
+def test_labels_of_config_json(selinux: Path) -> None:
     made = label.of(_container(apparmor_profile="a", selinux_label="b", mount_label="c"))
 
     assert made == Label("a", "b", "c")
+    assert made.of_profile == Label("a")
+    assert (selinux / "context").read_text() == "c"
+
+
+def test_mount_label_that_the_policy_does_not_know_is_refused(
+    selinux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int, data: bytes) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "write", refused)
+
+    with pytest.raises(RuntimeFailure) as told:
+        label.of(_container(mount_label="u:r:t:s0"))
+
+    assert str(told.value) == "linux.mountLabel u:r:t:s0: invalid argument"
+
+
+def test_program_that_the_policy_forbids_is_refused_with_the_label(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+
+    with pytest.raises(PermissionError) as told:
+        Label(context="u:r:t:s0").execute(fd, "title")
+    with pytest.raises(PermissionError, match="Permission denied"):
+        Label("tight").execute(fd, "title")
+    os.close(fd)
+
+    assert told.value.strerror == (
+        "unable to start container process: error during container init: unable to apply selinux"
+        " label u:r:t:s0: execve: permission denied"
+    )
