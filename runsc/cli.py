@@ -166,7 +166,9 @@ def _is_of_go(word: str) -> bool:
     metavar="WHERE",
     show_default=True,
     help="Where it goes what the program writes to its root file system. root:memory: into memory,"
-    " it is gone with the container. none: into the files of the host.",
+    " it is gone with the container. root:self, root:dir=PATH: into a file without a name that"
+    " lies in the root file system on the host, or in that folder; it is gone with the container,"
+    " too. none: into the files of the host. Before all but none ,size=SIZE bounds it.",
 )
 @click.option(
     "--EXPERIMENTAL-write-back",

@@ -13,14 +13,7 @@ if TYPE_CHECKING:
     from runsc.containers.container import Store
     from runsc.filters import Switches
 
-OVERLAYS = {
-    "none": "none",
-    "root:memory": "memory",
-    "root:self": "memory",
-    "memory": "memory",
-    "all:memory": "memory",
-}
-"""--overlay2 → where writes to the root go. root:self keeps them in the sandbox too."""
+OVERLAYS = "none, or root:memory, root:self or root:dir=/PATH, with or without ,size=SIZE"
 
 
 class Globals(Value):
@@ -35,7 +28,12 @@ class Globals(Value):
     debug_log: str | None
     strace: bool
     overlay: str
+    """Where writes to the root go: "memory", "disk" (a file in `overlay_folder`), or "none"."""
     memory: int | None
+    overlay_folder: str = ""
+    """Of the host; empty: the root itself."""
+    overlay_size: int = 0
+    """Bytes at most; 0: what there is."""
     no_filter: bool = False
     trap: bool = False
     host_uds: str = "named"
@@ -92,9 +90,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
 
     Raises: BadValue, RuntimeFailure, OSError.
     """
-    overlay = OVERLAYS.get(flags["overlay2"])
-    if overlay is None:
-        raise BadValue(f"{flags['overlay2']!r}: one of {', '.join(OVERLAYS)}")
+    overlay, folder, size = _overlay(flags["overlay2"])
     return Globals(
         root=flags["root"] or default_root(),
         log=Log(flags["log"], flags["log_format"], flags["debug"]),
@@ -110,6 +106,8 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         egress=flags["egress"],
         own_stack=flags["own_stack"],
         overlay=overlay,
+        overlay_folder=folder,
+        overlay_size=size,
         write_back=flags["write_back"],
         host_uds=flags["host_uds"],
         host_fifo=flags["host_fifo"],
@@ -136,6 +134,25 @@ def log_file(pattern: str | None, command: str) -> str | None:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now_ns // 10**9))
     stamp += f".{now_ns // 1000 % 10**6:06}"
     return pattern.replace("%TIMESTAMP%", stamp).replace("%COMMAND%", command)
+
+
+def _overlay(text: str) -> tuple[str, str, int]:
+    """--overlay2: where to, the folder, the size. Raises: BadValue, RuntimeFailure."""
+    where, comma, bound = text.partition(",")
+    size = 0
+    if comma:
+        from runsc.oci import convert  # noqa: PLC0415  few say it
+
+        size = convert.size(bound.removeprefix("size="), "--overlay2: size")
+        if not size or not bound.startswith("size="):
+            raise BadValue(f"{text!r}: {OVERLAYS}")
+    if where == "none" and not comma:
+        return "none", "", 0
+    if where == "root:memory":
+        return "memory", "", size
+    if where == "root:self" or where.startswith("root:dir=/"):
+        return "disk", where.partition("=")[2], size
+    raise BadValue(f"{text!r}: {OVERLAYS}")
 
 
 def _memory(text: str | None) -> int | None:

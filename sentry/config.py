@@ -112,12 +112,15 @@ class DeviceConfig(msgspec.Struct, frozen=True):
 class RootConfig(msgspec.Struct, frozen=True):
     """The root file system: attachment 0 of the Gofer.
 
-    `overlay` is "memory" (what is written stays in the sandbox's memory) or "none" (written
-    through to the host; only with a writable root).
+    `overlay` is "memory" (what is written stays in the sandbox's memory), "disk" (its files' bytes
+    lie in `SandboxConfig.disk_fd`) or "none" (written through to the host; only with a writable
+    root).
     """
 
     readonly: bool = False
     overlay: str = "memory"
+    overlay_size: int = 0
+    """Bytes that files may have there; 0: what there is room for."""
     written_behind: bool = False
     """The Gofer has a journal: names are written to the host later than programs hear of them."""
     is_shared: bool = False
@@ -198,6 +201,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """/dev/kvm, open read-write; -1 on the unicorn platform."""
     ram_fd: int = -1
     """The file behind guest RAM, empty: a file on a tmpfs of `memory_limit` bytes, or a memfd."""
+    disk_fd: int = -1
+    """An empty file without a name on a disk of the host, where one is asked for."""
     statm_fd: int = -1
     """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
     cpus: int = 1
@@ -253,6 +258,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
         fds |= {
             config.kvm_fd,
             config.ram_fd,
+            config.disk_fd,
             config.control_fd,
             config.log_fd,
             config.steps_fd,

@@ -51,7 +51,9 @@ from sentry.loop import Loop
 from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.net.devices import register_devices
+from sentry.platform.disk import Disk
 from sentry.platform.interface import ExitKind, Reg
+from sentry.platform.memory import Ram
 from sentry.syscalls.registry import CALLS
 from sentry.vfs.interface import FileSystem
 from sentry.vfs.mounts import MountNamespace
@@ -334,8 +336,16 @@ class World:
 
     def ram_file(self) -> RamFile:
         """An empty file in memory."""
-        self._files.append(RamFile(self.platform.ram))
+        return self._file(self.platform.ram)
+
+    def _file(self, ram: Ram | Disk) -> RamFile:
+        self._files.append(RamFile(ram))
         return self._files[-1]
+
+    def add_disk(self, fd: int) -> None:
+        """An overlay may have its files in this one, which is empty."""
+        disk = Disk(self.platform.ram, fd)
+        self.vfs.disk_file = lambda: self._file(disk)
 
     # --- programs
 

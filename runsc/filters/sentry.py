@@ -93,7 +93,7 @@ OWN = (
     ),
     Rule(unistd.lseek, "start", "holes and ends of donated files"),
     Rule(unistd.ftruncate, "files", "donated files, files in RAM"),
-    Rule(unistd.fallocate, "files", "punching RAM, donated files"),
+    Rule(unistd.fallocate, "files", "punching RAM, room on a disk, donated files"),
     Rule(unistd.fdatasync, "files", "donated files"),
     Rule(
         unistd.fcntl,

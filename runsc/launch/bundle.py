@@ -30,7 +30,8 @@ def understood(
         for line in ignored.fields(bundle):
             settings.log.debug(line)
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
-    root = container.root
+    root = msgspec.structs.replace(container.root, overlay_size=settings.overlay_size)
+    container = msgspec.structs.replace(container, root=root)
     if settings.write_back and root.overlay == "none" and not root.readonly:
         from runsc.launch import overlap  # noqa: PLC0415  an experiment
 

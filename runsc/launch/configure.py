@@ -191,6 +191,7 @@ def make_config(
         services=has_services(flags, container),
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
+        disk_fd=_disk_fd(flags, container, container_id),
         memory_limit=limits.memory,
         pids_limit=limits.pids,
         cpu_quota=limits.cpu_quota,
@@ -212,6 +213,14 @@ def make_config(
         strace_limit=flags.strace_limit,
         debug=flags.debug,
     )
+
+
+def _disk_fd(flags: Globals, container: Container, container_id: str) -> int:
+    if flags.overlay != "disk":
+        return -1
+    from runsc.launch import disk  # noqa: PLC0415  few ask for it
+
+    return disk.open_in(flags.overlay_folder or container.exports[0].path, container_id)
 
 
 class Limits(NamedTuple):

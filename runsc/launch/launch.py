@@ -307,7 +307,8 @@ def _start(
         )
     namespace_fd = network.namespace_fd if network is not None else -1
     owners = [each.owners_fd for each in exports]
-    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd, *owners):
+    opened = (config.kvm_fd, config.disk_fd, namespace_fd, *owners)
+    for fd in (*opened, *config.stdio, *config.preserved, *joins):
         if fd >= 0:
             os.close(fd)
     return running

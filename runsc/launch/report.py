@@ -96,6 +96,8 @@ def _files(container: Container) -> Iterator[str]:
     root = container.root
     if root.overlay == "memory":
         writes = "what is written stays in memory (--overlay2 root:memory)"
+    elif root.overlay == "disk":
+        writes = "what is written goes to a file without a name (--overlay2 root:self, root:dir)"
     else:
         writes = "what is written goes to the host (--overlay2 none)"
         if root.written_behind:

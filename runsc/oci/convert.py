@@ -464,14 +464,19 @@ def _sysctls(values: dict[str, str]) -> list[tuple[str, str]]:
     return made
 
 
-def memory_size(text: str) -> int:
-    """A size on the command line: bytes, or with K, M, G, T (1024 to a power). 64 MiB at least."""
+def size(text: str, flag: str) -> int:
+    """A size on the command line: bytes, or with K, M, G, T (1024 to a power)."""
     suffix = text[-1:].upper()
     power = "KMGT".find(suffix) + 1 if suffix.isalpha() else 0
     digits = text[:-1] if power else text
     if not digits.isdigit() or (suffix.isalpha() and not power):
-        raise RuntimeFailure(f"--memory: {text} is not a size")
-    size = int(digits) << (10 * power)
-    if size < 64 << 20:
+        raise RuntimeFailure(f"{flag}: {text} is not a size")
+    return int(digits) << (10 * power)
+
+
+def memory_size(text: str) -> int:
+    """64 MiB at least."""
+    found = size(text, "--memory")
+    if found < 64 << 20:
         raise RuntimeFailure(f"--memory: {text} is less than 64M")
-    return size
+    return found

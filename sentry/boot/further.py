@@ -95,7 +95,8 @@ def _in_memory(container: Container) -> list[TmpFs]:
     """The file systems in memory that its mounts have."""
     found = {mount.fs for mount in container.ns.mounts.mounts}
     uppers = [fs.upper for fs in found if isinstance(fs, OverlayFs)]
-    return [*uppers, *(fs for fs in found if isinstance(fs, TmpFs))]
+    both = [*uppers, *(fs for fs in found if isinstance(fs, TmpFs))]
+    return [fs for fs in both if fs.in_memory]
 
 
 class Bringing:

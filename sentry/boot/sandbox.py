@@ -38,6 +38,7 @@ from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
 from sentry.net.devices import register_devices
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
+from sentry.platform.disk import Disk
 from sentry.platform.host_io import HostIO, HostThreads
 from sentry.platform.memory import trim_heap
 from sentry.syscalls import late  # fills the table
@@ -182,6 +183,12 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     ram = platform.ram
     ram.limit_to(config.memory_limit)
     vfs = Vfs(loop, lambda: RamFile(ram), memory_pages=lambda: ram.limit // PAGE_SIZE)
+    if config.disk_fd >= 0:
+        try:
+            disk = Disk(ram, config.disk_fd)
+        except OSError as error:
+            raise StartError(f"the file of --overlay2: {error.strerror}") from error
+        vfs.disk_file = lambda: RamFile(disk)
     vfs.host_io = HostIO(HostThreads(loop, process_of))
     register_all(vfs)
     register_devices(vfs)

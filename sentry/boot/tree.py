@@ -211,11 +211,11 @@ def options_of(
 
 
 async def make_root(kernel: Kernel, config: ContainerConfig, exports: Trees) -> FileSystem:
-    """The root file system: an overlay in memory over the host's tree, or the tree itself."""
+    """The root file system: an overlay over the host's tree, or the tree itself."""
     if config.root.overlay == "none":
         return await exports.root(config.root.readonly, not config.root.is_shared)
     lower = await exports.root(True, True)
-    return OverlayFs.over(kernel.vfs, lower)
+    return OverlayFs.over(kernel.vfs, lower, config.root.overlay, config.root.overlay_size)
 
 
 async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mount:

@@ -243,7 +243,9 @@ class UserSource(UserBuffer):
         self._index, self._inside, self.count = state
         return data
 
-    def to_frames(self, frames: Any, offset: int, n: int) -> tuple[int, int]:
+    def to_frames(
+        self, frames: Any, offset: int, n: int, on_disk: int = 0
+    ) -> tuple[int, int]:
         """Consume up to `n` bytes of one piece into frames: (bytes, new frames).
 
         Fewer than `n`: the piece ends there, or `repair` has something to do.
@@ -255,7 +257,7 @@ class UserSource(UserBuffer):
             addr, length = self._next(n)
         if not length:
             return 0, 0
-        result = self._mm.space.to_frames(addr, frames, offset, length)
+        result = self._mm.space.to_frames(addr, frames, offset, length, on_disk)
         self._consume(result[0])
         return result
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from sentry.errors import ENOMEM, ENOSPC
 from sentry.mm.buffers import UserDest, UserSource
 from sentry.platform.constants import PAGE_SIZE
+from sentry.platform.disk import Disk
 from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
 from sentry.wait.steps import Steps, at_once
 
@@ -22,7 +23,7 @@ CHUNK_BYTES: Final = CHUNK * PAGE_SIZE
 _EMPTY: Final = array("Q", bytes(8 * CHUNK))
 
 
-def _give_back(ram: Ram, chunk: array[int]) -> None:
+def _give_back(ram: Ram | Disk, chunk: array[int]) -> None:
     ram.leaving -= ram.put_list(chunk, 0, CHUNK)
 
 
@@ -41,7 +42,7 @@ class Quota(Protocol):
 
 
 class RamFile:
-    """Sparse bytes in RAM. The last reference (`close`) gives the frames back.
+    """Sparse bytes in RAM, or on a `Disk`. The last reference (`close`) gives the frames back.
 
     `loader` makes it a cache of a file that lies elsewhere: a coroutine that fills pages.
     """
@@ -51,7 +52,7 @@ class RamFile:
         "transient",
     )  # fmt: skip
 
-    def __init__(self, ram: Ram, size: int = 0, name: bytes = b"") -> None:
+    def __init__(self, ram: Ram | Disk, size: int = 0, name: bytes = b"") -> None:
         self.ram = ram
         self.name = name
         """What /proc/PID/maps shows for a file without a path."""
@@ -170,7 +171,7 @@ class RamFile:
                 done += wrote
                 if wrote < some:
                     break
-        except ENOMEM:
+        except (ENOMEM, ENOSPC):
             if not done:
                 raise
         if len(view) and not done:
@@ -204,7 +205,7 @@ class RamFile:
         done, inside = 0, offset % CHUNK_BYTES
         view = self._views.get(offset // CHUNK_BYTES)
         if view is not None and inside + count <= CHUNK_BYTES:  # the common case, in one go
-            done, made = source.to_frames(view, inside, count)
+            done, made = source.to_frames(view, inside, count, self.ram.on_disk)
             if made:
                 self._count(made)
             if done == count:
@@ -217,7 +218,7 @@ class RamFile:
                 if view is None:
                     view = self._view(number)
                 some = min(count - done, CHUNK_BYTES - inside)
-                got, made = source.to_frames(view, inside, some)
+                got, made = source.to_frames(view, inside, some, self.ram.on_disk)
                 self._count(made)
                 done += got
                 if not got and not source.repair():

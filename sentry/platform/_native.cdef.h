@@ -93,8 +93,10 @@ struct ram {
     uint8_t *ro_window;
     uint8_t *rw_window;
     int fd;
+    int store_fd;
     int vm_fd;
     uint64_t span;
+    uint64_t store;
     uint64_t kernel_pdpt;
     uint64_t frozen;
     int large_entries;
@@ -114,6 +116,7 @@ struct aspace {
 };
 struct ram_counters {
     uint64_t frames;
+    uint64_t store_frames;
     uint64_t kernel_frames;
     uint64_t tables;
     uint64_t quarantined;
@@ -340,10 +343,11 @@ void aspace_destroy(struct aspace *as);
 void ram_slot_ready(unsigned int slot, int error);
 void ram_flushed_all(uint64_t ticket);
 void aspace_released(struct aspace *as);
-uint64_t data_alloc(void);
-int64_t data_fill(uint64_t *gpas, uint64_t n);
+uint64_t data_alloc(int store);
+int64_t data_fill(uint64_t *gpas, uint64_t n, int store);
 int64_t data_put_list(uint64_t *gpas, uint64_t n);
 uint64_t ram_trim(uint64_t keep_bytes, unsigned int max_blocks);
+int ram_store_open(int fd);
 int ram_freeze(void);
 int ram_thaw(int fd, int vm_fd);
 int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset);
@@ -382,7 +386,7 @@ int user_cmpxchg32(struct aspace *as, uint64_t va, uint32_t *expected, uint32_t 
 int user_futex_op(struct aspace *as, uint64_t va, int op, uint32_t operand, uint32_t *old, struct fault *fault);
 int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t offset, uint64_t n, struct fault *fault);
 int64_t ranges_from_frames(struct aspace *as, const uint64_t *ranges, int count, const uint64_t *gpas, uint64_t offset, uint64_t n, struct fault *fault);
-int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n, uint64_t *filled, struct fault *fault);
+int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n, int store, uint64_t *filled, struct fault *fault);
 uint64_t frames_read(const uint64_t *gpas, uint64_t offset, void *to, uint64_t n);
 uint64_t frames_write(const uint64_t *gpas, uint64_t offset, const void *from, uint64_t n);
 uint64_t frames_zero(const uint64_t *gpas, uint64_t offset, uint64_t n);

@@ -79,6 +79,8 @@ def _at_once(things: Collection[Any], end: Callable[[Any], object]) -> None:
 class Ram:
     """Guest-physical memory. Preconditions: one at a time; the execution half set its hooks."""
 
+    on_disk: Final = 0
+
     def __init__(self, fd: int, vm_fd: int = -1, span: int = RAM_SPAN) -> None:
         check(lib.ram_open(fd, vm_fd, span))
         self.fd = fd
@@ -156,7 +158,7 @@ class Ram:
 
     def alloc(self) -> int:
         """A zeroed data frame with one reference. Raises: ENOMEM."""
-        gpa = lib.data_alloc()
+        gpa = lib.data_alloc(0)
         if not gpa:
             raise Exhausted("no frame left")
         return gpa
@@ -164,7 +166,7 @@ class Ram:
     def fill(self, gpas: array[int], first: int, count: int) -> int:
         """Frames for the zeros of a part of an array of u64; how many. Raises: ENOMEM."""
         at = ffi.from_buffer("uint64_t[]", gpas) + first
-        return check(lib.data_fill(at, min(count, len(gpas) - first)))
+        return check(lib.data_fill(at, min(count, len(gpas) - first), 0))
 
     def put_list(self, gpas: array[int], first: int, count: int) -> int:
         """Drop a reference of each frame in a part of an array, which becomes zeros; how many."""
@@ -429,13 +431,17 @@ class AddressSpace:
         """Copy bytes of frames (`frames_of`) in; how many. Preconditions: they are in the array."""
         return _from_frames(self.native, addr, frames, offset, count, self.fault)
 
-    def to_frames(self, addr: int, frames: Uint64, offset: int, count: int) -> tuple[int, int]:
+    def to_frames(
+        self, addr: int, frames: Uint64, offset: int, count: int, on_disk: int = 0
+    ) -> tuple[int, int]:
         """Copy bytes out to frames, made where there are none yet: (bytes, new frames).
+
+        `on_disk`: 1 for those of a `Disk`.
 
         If it stopped because no frame was left, `fault_addr` is 0 and `fault_gone` is set: with
         `fault_addr` alone it is the program's NULL.
         """
-        done = _to_frames(self.native, addr, frames, offset, count, _filled, self.fault)
+        done = _to_frames(self.native, addr, frames, offset, count, on_disk, _filled, self.fault)
         return done, _filled[0]
 
     def pin(self, addr: int, count: int, write: bool, pieces: int = 256) -> Pinned:

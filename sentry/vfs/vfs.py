@@ -68,6 +68,8 @@ class Vfs:
         self._memory_pages = memory_pages
         self.ram_file = ram_file
         """Makes an empty RamFile."""
+        self.disk_file: Callable[[], Any] | None = None
+        """The same, of which the bytes lie on a disk of the host, where there is one."""
         self.now_ns = now_ns
         self.dentries = DentryCache()
         self.budget = MountBudget(memory_pages(), loop, self.dentries)

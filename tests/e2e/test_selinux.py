@@ -1,6 +1,6 @@
 """A host with SELinux that enforces a policy which knows containers: whose label has what.
 
-Debian's policy, with what runsc adds to it (runsc/launch/runsc.cil), in the machine of
+Debian's policy, with what runsc adds to it (runsc/launch/runsc_kvm.cil), in the machine of
 `ci/svm/run --selinux`; and any other host that has such a policy.
 """
 

@@ -10,6 +10,7 @@ from sentry.abi.mount import MS_NOATIME
 from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC
 from sentry.fs.overlay.inode import OverlayInode
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.interface import FileSystem, Inode, StatFs
 
 if TYPE_CHECKING:
@@ -39,9 +40,13 @@ class OverlayFs(FileSystem):
         self._root = self.wrap(lower.root.inode)
 
     @classmethod
-    def over(cls, vfs: Vfs, lower: FileSystem) -> OverlayFs:
-        """An empty layer in memory over a file system."""
-        upper = TmpFs.make(vfs, "mode=0755")
+    def over(
+        cls, vfs: Vfs, lower: FileSystem, kind: str = "memory", size: int = 0
+    ) -> OverlayFs:
+        """An empty layer over a file system: `RootConfig.overlay`, and `overlay_size`."""
+        upper = TmpFs.make(vfs, "mode=0755", max_pages=-(-size // PAGE_SIZE) or None)
+        if kind == "disk" and vfs.disk_file is not None:
+            upper.lie_on(vfs.disk_file)
         return cls(vfs.new_dev(), upper, vfs.new_mount(lower, MS_NOATIME))
 
     @property

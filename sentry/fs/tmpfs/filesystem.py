@@ -19,6 +19,7 @@ from sentry.abi.stat import RAMFS_MAGIC, TMPFS_MAGIC
 from sentry.errors import EINVAL, ENOSPC
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.inode import SHORT_LINK
+from sentry.platform.disk import MAX_PAGES
 from sentry.vfs.budget import Budget
 from sentry.vfs.interface import FileSystem, Inode, Owner, StatFs
 from sentry.vfs.vfs import Vfs
@@ -131,6 +132,8 @@ class TmpFs(FileSystem):
         self.inodes = 0
         self.let_go: Callable[..., None] | None = None
         """`Leftovers.begin`: to free many files takes long."""
+        self.in_memory = True
+        """Its bytes are; they are else on a disk of the host."""
         self.mounted_once = False
         """Made for one mount(2): without mounts nobody comes to it any more."""
         self._inos = itertools.count(1)
@@ -148,6 +151,12 @@ class TmpFs(FileSystem):
         fs = cls(vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages, vfs.budget)
         fs.let_go = vfs.leftovers.begin
         return fs
+
+    def lie_on(self, disk_file: Callable[[], Any]) -> None:
+        """Have the bytes of files on a disk. Preconditions: there are none yet."""
+        self.ram_file = disk_file
+        self.in_memory = False
+        self.memory_pages = MAX_PAGES
 
     def reconfigure(self, options: bytes) -> None:
         """shmem_reconfigure(): size and number of inodes. Raises: EINVAL."""

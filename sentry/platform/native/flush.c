@@ -13,7 +13,6 @@
 #include "memory_api.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -92,8 +91,7 @@ static void join_neighbours(struct batch *b)
 static void punch_range(uint64_t gpa, uint64_t frames)
 {
     ram_counters.code_changes++;
-    if (fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
-                  (off_t)(frames * PAGE_SIZE)) == 0)
+    if (gpa < ram.store && ram_punch(gpa, frames * PAGE_SIZE) == 0)
         return;
     guarded_zero(ram.base + gpa, frames * PAGE_SIZE);
 }

@@ -98,12 +98,12 @@ int64_t ranges_from_frames(struct aspace *as, const uint64_t *ranges, int count,
 
 /* New frames for the holes at gpas[0..want), in a row and as their last users left them: all from
  * byte `head` of the first on is to be stored to. How many; 0: no memory. */
-static size_t fill_holes(uint64_t *gpas, size_t want, size_t head)
+static size_t fill_holes(uint64_t *gpas, size_t want, size_t head, int store)
 {
     size_t holes = 1, got = 0;
     while (holes < want && !gpas[holes])
         holes++;
-    uint64_t gpa = hidden_take_raw(holes, &got);
+    uint64_t gpa = hidden_take_raw(holes, &got, store);
     if (gpa && guarded_zero(ram.base + gpa, head)) {
         run_release(gpa, got);
         return 0;
@@ -131,7 +131,7 @@ static size_t trim_new(uint64_t *gpas, uint64_t end, const uint64_t *stop)
 /* User memory into frames; zeros become frames, *filled says how many. fault.addr is 0 and
  * fault.gone is set if there was none left. */
 int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
-                       uint64_t *filled, struct fault *fault)
+                       int store, uint64_t *filled, struct fault *fault)
 {
     uint64_t done = 0, some, *stop = gpas + ((offset + n + PAGE_SIZE - 1) >> PAGE_SHIFT);
     uint64_t *new_stop = NULL;
@@ -143,7 +143,7 @@ int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t 
         if (!at)
             break;
         if (!*gpa) {
-            size_t got = fill_holes(gpa, (size_t)(stop - gpa), inside);
+            size_t got = fill_holes(gpa, (size_t)(stop - gpa), inside, store);
             if (!got) {
                 set_fault(fault, 0, 0, 1);
                 break;

@@ -7,6 +7,10 @@
  * A freed frame is flushed by its last user (flush.c) before it comes here. It keeps its host
  * memory and counts as dirty; it is zeroed, or punched out of the file, when it is given out
  * again. Above a watermark, and when the sandbox is idle (ram_trim), dirty blocks are punched.
+ *
+ * Blocks from ram.store on are of a kind of their own: files whose bytes lie in a file on a disk of
+ * the host. That one has room for a block before any frame of it is given out, so a store to a page
+ * never meets a full disk; a block that is free gives its room back.
  */
 #define _GNU_SOURCE
 #include "bitmap.h"
@@ -22,8 +26,10 @@
 #define WORDS (BLOCK_FRAMES / 64)
 #define DIRTY_WATERMARK (256ull << 20 >> PAGE_SHIFT)
 
-enum kind { DATA, KERNEL, KINDS };
-enum list { NOWHERE, PARTIAL, WHOLE, CLEAN }; /* CLEAN: all free, no host memory */
+#define STORE_KEPT 16 /* free blocks that keep their room on the disk */
+
+enum kind { DATA, KERNEL, STORE, KINDS };
+enum list { NOWHERE, PARTIAL, WHOLE, CLEAN }; /* CLEAN: all free, no host memory, or room */
 
 struct block {
     uint64_t free[WORDS];
@@ -37,7 +43,9 @@ struct block {
 
 static struct block *blocks;
 static uint32_t n_blocks, fresh; /* blocks from `fresh` on were never used */
-static uint32_t partial[KINDS], whole, clean;
+static uint32_t n_store, fresh_store; /* the same, from ram.store on */
+static uint32_t partial[KINDS], whole[2], clean[2]; /* [1]: of the store */
+static unsigned n_whole_store;
 
 struct ram_counters ram_counters;
 
@@ -45,7 +53,8 @@ struct ram_counters ram_counters;
 
 static uint32_t *list_head(const struct block *b)
 {
-    return b->list == WHOLE ? &whole : b->list == CLEAN ? &clean : &partial[b->kind];
+    int store = b->kind == STORE;
+    return b->list == WHOLE ? &whole[store] : b->list == CLEAN ? &clean[store] : &partial[b->kind];
 }
 
 static void unlist(uint32_t i)
@@ -59,6 +68,7 @@ static void unlist(uint32_t i)
         *list_head(b) = b->next;
     if (b->next)
         blocks[b->next].prev = b->prev;
+    n_whole_store -= b->kind == STORE && b->list == WHOLE;
     b->list = NOWHERE;
 }
 
@@ -75,18 +85,23 @@ static void enlist(uint32_t i, enum list list)
     if (*head)
         blocks[*head].prev = i;
     *head = i;
+    n_whole_store += b->kind == STORE && list == WHOLE;
 }
 
 /* Take an all-free block off its list, or start a new one. 0: none left. */
 static uint32_t block_get(enum kind kind)
 {
-    uint32_t i = whole ? whole : clean;
+    int store = kind == STORE;
+    uint32_t i = whole[store] ? whole[store] : clean[store];
+    uint32_t *next = store ? &fresh_store : &fresh, end = store ? n_store : n_blocks;
+    if (!i && (*next >= end || chunk_ready(*next * BLOCK_SIZE) < 0))
+        return 0;
+    if (store && !whole[1] && store_room((i ? i : *next) * BLOCK_SIZE, BLOCK_SIZE) < 0)
+        return 0;
     if (i) {
         unlist(i);
     } else {
-        if (fresh >= n_blocks || chunk_ready(fresh * BLOCK_SIZE) < 0)
-            return 0;
-        i = fresh++;
+        i = (*next)++;
         uint64_t ahead = (uint64_t)i * BLOCK_SIZE + CHUNK_SIZE / 2;
         if (ahead < ram.span)
             chunk_expect(ahead);
@@ -109,7 +124,7 @@ static uint64_t block_take_run(uint32_t i, unsigned from, unsigned n, int zeroed
         return 0;
     }
     if (dirty) {
-        ram_counters.dirty -= dirty;
+        ram_counters.dirty -= b->kind == STORE ? 0 : dirty;
         bits_change(b->dirty, from, n, 0);
     }
     bits_change(b->free, from, n, 0);
@@ -158,22 +173,29 @@ uint64_t block_take(void)
     return gpa;
 }
 
-static uint64_t data_take(size_t want, size_t *got, int zeroed)
+static uint64_t *counter(enum kind kind)
 {
-    uint64_t gpa = take(DATA, want, got, zeroed);
+    return kind == DATA    ? &ram_counters.frames
+           : kind == STORE ? &ram_counters.store_frames
+                           : &ram_counters.kernel_frames;
+}
+
+static uint64_t data_take(enum kind kind, size_t want, size_t *got, int zeroed)
+{
+    uint64_t gpa = take(kind, want, got, zeroed);
     if (gpa)
-        ram_counters.frames += *got;
+        *counter(kind) += *got;
     return gpa;
 }
 
 uint64_t run_take(size_t want, size_t *got)
 {
-    return data_take(want, got, 1);
+    return data_take(DATA, want, got, 1);
 }
 
 uint64_t run_take_raw(size_t want, size_t *got)
 {
-    return data_take(want, got, 0);
+    return data_take(DATA, want, got, 0);
 }
 
 /* Frames [gpa, gpa + n) of one block: nothing can translate to them, or something may. */
@@ -190,35 +212,35 @@ static int is_hidden(uint64_t gpa)
 }
 
 /* Frames of a file, which no address space has yet. */
-static uint64_t hidden_take(size_t want, size_t *got, int zeroed)
+static uint64_t hidden_take(size_t want, size_t *got, int zeroed, int store)
 {
-    uint64_t gpa = data_take(want, got, zeroed);
+    uint64_t gpa = data_take(store ? STORE : DATA, want, got, zeroed);
     if (gpa)
         hide(gpa, *got, 1);
     return gpa;
 }
 
-uint64_t hidden_take_raw(size_t want, size_t *got)
+uint64_t hidden_take_raw(size_t want, size_t *got, int store)
 {
-    return hidden_take(want, got, 0);
+    return hidden_take(want, got, 0, store);
 }
 
-uint64_t data_alloc(void)
+uint64_t data_alloc(int store)
 {
     size_t got;
-    return hidden_take(1, &got, 1);
+    return hidden_take(1, &got, 1, store);
 }
 
-int64_t data_fill(uint64_t *gpas, uint64_t n)
+int64_t data_fill(uint64_t *gpas, uint64_t n, int store)
 {
     int64_t filled = 0;
     for (uint64_t i = 0; i < n;) {
         size_t want = 0, got = 0;
         while (i + want < n && !gpas[i + want])
             want++;
-        uint64_t gpa = want ? hidden_take(want, &got, 1) : 0;
+        uint64_t gpa = want ? hidden_take(want, &got, 1, store) : 0;
         if (want && !gpa)
-            return -ENOMEM;
+            return store ? -ENOSPC : -ENOMEM;
         for (size_t k = 0; k < got; k++)
             gpas[i + k] = gpa + k * PAGE_SIZE;
         filled += (int64_t)got;
@@ -244,6 +266,15 @@ int64_t data_put_list(uint64_t *gpas, uint64_t n)
     return dropped;
 }
 
+/* A free block of the store gives its room on the disk back; it reads as zero then. */
+static void store_empty(uint32_t i)
+{
+    if (store_punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
+        return;
+    memset(blocks[i].dirty, 0, sizeof blocks[i].dirty);
+    enlist(i, CLEAN);
+}
+
 /* Frames that nobody refers to any more, and whose translations are flushed, become free. */
 static void give_back(uint64_t gpa, unsigned n)
 {
@@ -255,8 +286,10 @@ static void give_back(uint64_t gpa, unsigned n)
     bits_change(b->free, from, n, 1);
     bits_change(b->dirty, from, n, 1);
     b->n_free += (uint16_t)n;
-    ram_counters.dirty += n;
+    ram_counters.dirty += b->kind == STORE ? 0 : n;
     enlist(i, b->n_free == BLOCK_FRAMES ? WHOLE : PARTIAL);
+    if (b->list == WHOLE && n_whole_store > STORE_KEPT)
+        store_empty(i);
 }
 
 void run_reference(uint64_t gpa, size_t n)
@@ -279,7 +312,7 @@ void run_release(uint64_t gpa, size_t n)
                 freed++;
             } else if (freed) {
                 give_back(gpa + (k - freed) * PAGE_SIZE, freed);
-                *(kind == DATA ? &ram_counters.frames : &ram_counters.kernel_frames) -= freed;
+                *counter(kind) -= freed;
                 freed = 0;
             }
         }
@@ -316,7 +349,11 @@ void frame_unpin(uint64_t gpa)
 uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
 {
     uint64_t punched = 0;
-    for (uint32_t i = whole; i && max_blocks; i = whole, max_blocks--) {
+    for (uint32_t i = whole[1], next; i; i = next) {
+        next = blocks[i].next;
+        store_empty(i);
+    }
+    for (uint32_t i = whole[0]; i && max_blocks; i = whole[0], max_blocks--) {
         struct block *b = &blocks[i];
         if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT ||
             ram_punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
@@ -408,17 +445,39 @@ int frames_init(void)
 void frames_close(void)
 {
     if (blocks)
-        munmap(blocks, n_blocks * sizeof *blocks);
+        munmap(blocks, ram.span / BLOCK_SIZE * sizeof *blocks);
     blocks = NULL;
-    n_blocks = fresh = whole = clean = partial[DATA] = partial[KERNEL] = 0;
+    n_blocks = fresh = n_store = fresh_store = n_whole_store = 0;
+    memset(partial, 0, sizeof partial);
+    memset(whole, 0, sizeof whole);
+    memset(clean, 0, sizeof clean);
     table_pages_close();
     memset(&ram_counters, 0, sizeof ram_counters);
 }
 
 /* From now on no frame in use is given out again, and nothing is punched: what lies below
  * `frozen` stays as it is for the sandboxes forked from this one. */
+int ram_store_open(int fd)
+{
+    uint64_t start = ram.span / 2 & ~(BLOCK_SIZE - 1);
+    if (ram.store != ram.span || fresh * BLOCK_SIZE > start)
+        return -EBUSY;
+    if (mmap(ram.base + start, ram.span - start, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) == MAP_FAILED)
+        return -errno;
+    madvise(ram.base + start, ram.span - start, MADV_DONTDUMP);
+    ram.store = start;
+    ram.store_fd = fd;
+    n_store = n_blocks;
+    n_blocks = (uint32_t)(start / BLOCK_SIZE);
+    fresh_store = n_blocks + 1; /* runs of frames do not join those of RAM */
+    return 0;
+}
+
 int ram_freeze(void)
 {
+    if (ram.store != ram.span)
+        return -EBUSY;
     ram.frozen = (uint64_t)fresh * BLOCK_SIZE;
     for (uint32_t i = 1; i < fresh; i++)
         unlist(i);

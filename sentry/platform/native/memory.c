@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-struct ram ram = {.fd = -1, .vm_fd = -1};
+struct ram ram = {.fd = -1, .vm_fd = -1, .store_fd = -1};
 uint32_t *references;
 
 void (*platform_add_slot)(unsigned, uint64_t, uint64_t, void *, int);
@@ -52,7 +52,8 @@ int ram_open(int fd, int vm_fd, uint64_t span)
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ram.fd = fd;
     ram.vm_fd = vm_fd;
-    ram.span = span;
+    ram.span = ram.store = span;
+    ram.store_fd = -1;
     ram.large_entries = vm_fd < 0;
     if (!ram.base || !ram.ro_window || !ram.rw_window || references == MAP_FAILED ||
         mmap(ram.base, span, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
@@ -79,7 +80,7 @@ void ram_close(void)
         munmap(references, ram.span >> PAGE_SHIFT << 2);
     references = NULL;
     memset(&ram, 0, sizeof ram);
-    ram.fd = ram.vm_fd = -1;
+    ram.fd = ram.vm_fd = ram.store_fd = -1;
     memset(chunk_state, 0, sizeof chunk_state);
     platform_add_slot = NULL;
     platform_flush_all = NULL;

@@ -25,8 +25,10 @@ struct ram {
     uint8_t *ro_window;   /* host address of RO_WINDOW_GPA */
     uint8_t *rw_window;   /* host address of RW_WINDOW_GPA */
     int fd;               /* the file behind RAM */
+    int store_fd;         /* and behind what lies from `store` on; -1: none */
     int vm_fd;            /* -1 without KVM: unicorn, unit tests */
     uint64_t span;        /* bytes of guest-physical RAM that may ever be used */
+    uint64_t store;       /* from here on they are a file on a disk of the host; else `span` */
     uint64_t kernel_pdpt; /* frame that PML4[256] of every address space points to; 0: none yet */
     uint64_t frozen;      /* frames below are a template's: mapped privately, never given back */
     int large_entries;    /* 2 MiB page-table entries may be used: never with shadow paging, where

@@ -8,15 +8,18 @@
 #include <sys/uio.h>
 
 /* ---- frames: data of programs and of files in RAM, not populated yet ---- */
-uint64_t data_alloc(void);
-int64_t data_fill(uint64_t *gpas, uint64_t n);     /* frames for the zeros; how many; -ENOMEM */
+/* `store`: in the file of ram_store_open, where -ENOSPC says that its file system is full. */
+uint64_t data_alloc(int store);
+int64_t data_fill(uint64_t *gpas, uint64_t n, int store); /* frames for the zeros; how many */
 int64_t data_put_list(uint64_t *gpas, uint64_t n); /* drop all and zero the list; how many */
 uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks); /* punch free memory; bytes */
+int ram_store_open(int fd); /* the upper half of RAM lies in this file, empty; 0 or -errno */
 int ram_freeze(void);                 /* everything so far becomes a template's */
 int ram_thaw(int fd, int vm_fd);      /* in a forked sandbox: new frames come from fd */
 
 struct ram_counters {
     uint64_t frames;      /* data frames in use */
+    uint64_t store_frames; /* those on a disk, which are not among them */
     uint64_t kernel_frames; /* frames of frame_alloc in use */
     uint64_t tables;      /* page-table pages in use */
     uint64_t quarantined; /* page-table pages that wait for a flush of everything */
@@ -104,7 +107,7 @@ int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, u
 int64_t ranges_from_frames(struct aspace *as, const uint64_t *ranges, int count,
                            const uint64_t *gpas, uint64_t offset, uint64_t n, struct fault *fault);
 int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
-                       uint64_t *filled, struct fault *fault);
+                       int store, uint64_t *filled, struct fault *fault);
 uint64_t frames_read(const uint64_t *gpas, uint64_t offset, void *to, uint64_t n);
 uint64_t frames_write(const uint64_t *gpas, uint64_t offset, const void *from, uint64_t n);
 uint64_t frames_zero(const uint64_t *gpas, uint64_t offset, uint64_t n);

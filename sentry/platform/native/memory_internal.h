@@ -23,13 +23,15 @@ void frames_close(void);
 uint64_t block_take(void);                         /* 512 zeroed frames, aligned; 0: none */
 uint64_t run_take(size_t want, size_t *got);       /* 1..want consecutive zeroed frames */
 uint64_t run_take_raw(size_t want, size_t *got);   /* whoever used them: all to be overwritten */
-uint64_t hidden_take_raw(size_t want, size_t *got); /* the same for a file */
+uint64_t hidden_take_raw(size_t want, size_t *got, int store); /* the same for a file */
 void run_release(uint64_t gpa, size_t n);          /* drop a reference of each; already flushed */
 void run_reference(uint64_t gpa, size_t n);
 uint64_t kernel_run(size_t want, size_t *got);     /* of the kernel's: zeroed and populated */
 
 /* populated.c */
 int ram_punch(uint64_t gpa, uint64_t bytes);
+int store_room(uint64_t gpa, uint64_t bytes);      /* have room on the disk; 0 or -1 */
+int store_punch(uint64_t gpa, uint64_t bytes);     /* give it back */
 int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of its own */
 int populated_run(uint64_t gpa, size_t look, size_t *same);
 int frames_make_zero(uint64_t gpa, unsigned n);

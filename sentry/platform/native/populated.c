@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "memory_internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -10,6 +11,29 @@ int ram_punch(uint64_t gpa, uint64_t bytes)
 {
     return fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
                      (off_t)bytes);
+}
+
+int store_room(uint64_t gpa, uint64_t bytes)
+{
+    static const char zeros[1 << 16];
+    off_t at = (off_t)(gpa - ram.store);
+    if (fallocate(ram.store_fd, 0, at, (off_t)bytes) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP)
+        return -1;
+    for (uint64_t done = 0; done < bytes;) { /* a file system that cannot promise it */
+        ssize_t n = pwrite(ram.store_fd, zeros, sizeof zeros, at + (off_t)done);
+        if (n <= 0)
+            return -1;
+        done += (uint64_t)n;
+    }
+    return 0;
+}
+
+int store_punch(uint64_t gpa, uint64_t bytes)
+{
+    return fallocate(ram.store_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     (off_t)(gpa - ram.store), (off_t)bytes);
 }
 
 /* First byte at or after gpa that the file holds; swapped pages count, which mincore misses. */
@@ -21,7 +45,7 @@ static uint64_t first_data(uint64_t gpa, uint64_t end)
 
 int frames_populated(uint64_t gpa, size_t n)
 {
-    if (gpa < ram.frozen)
+    if (gpa < ram.frozen || gpa >= ram.store)
         return 1;
     unsigned char resident = 0;
     if (n == 1 && mincore(ram.base + gpa, PAGE_SIZE, &resident) == 0 && (resident & 1))
@@ -37,7 +61,7 @@ int populated_run(uint64_t gpa, size_t look, size_t *same)
     uint64_t end = (gpa | (BLOCK_SIZE - 1)) + 1;
     size_t n = (end - gpa) >> PAGE_SHIFT, k = 0;
     *same = n;
-    if (gpa < ram.frozen)
+    if (gpa < ram.frozen || gpa >= ram.store)
         return 1;
     if (n > look)
         n = look;
@@ -54,6 +78,8 @@ int frames_make_zero(uint64_t gpa, unsigned n)
 {
     unsigned char resident[BLOCK_FRAMES];
     uint64_t end = gpa + n * PAGE_SIZE;
+    if (gpa >= ram.store)
+        return guarded_zero(ram.base + gpa, n * PAGE_SIZE) ? -1 : 0;
     if (n > 4)
         gpa = first_data(gpa, end);
     if (gpa >= end)

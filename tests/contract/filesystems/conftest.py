@@ -34,9 +34,17 @@ def _memory(world: World, _: Path) -> FileSystem:
     return TmpFs.make(world.vfs, "mode=0755")
 
 
+def _on_disk(world: World, lower: FileSystem, folder: Path) -> FileSystem:
+    fd = os.open(folder, os.O_TMPFILE | os.O_RDWR)
+    world.stack.callback(os.close, fd)
+    world.add_disk(fd)
+    return OverlayFs.over(world.vfs, lower, "disk")
+
+
 FILE_SYSTEMS: dict[str, MakeFs] = {
     "tmpfs": _memory,
     "overlay over tmpfs": lambda world, _: OverlayFs.over(world.vfs, _memory(world, _)),
+    "overlay on disk": lambda world, host: _on_disk(world, _memory(world, host), host.parent),
     "overlay over gofer": lambda world, host: OverlayFs.over(
         world.vfs, world.export(host, exclusive=True, read_only=True)
     ),
