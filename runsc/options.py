@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runsc.containers.container import Store
     from runsc.filters import Switches
 
-OVERLAYS = "none, or root:memory, root:self or root:dir=/PATH, with or without ,size=SIZE"
+OVERLAYS = "none, or root: or all: with memory, self or dir=/PATH, then perhaps ,size=SIZE"
 
 
 class Globals(Value):
@@ -34,6 +34,8 @@ class Globals(Value):
     """Of the host; empty: the root itself."""
     overlay_size: int = 0
     """Bytes at most; 0: what there is."""
+    overlay_mounts: bool = False
+    """Writes to bind mounts go there, too."""
     no_filter: bool = False
     trap: bool = False
     host_uds: str = "named"
@@ -90,7 +92,6 @@ def of(flags: dict[str, Any], command: str) -> Globals:
 
     Raises: BadValue, RuntimeFailure, OSError.
     """
-    overlay, folder, size = _overlay(flags["overlay2"])
     return Globals(
         root=flags["root"] or default_root(),
         log=Log(flags["log"], flags["log_format"], flags["debug"]),
@@ -105,9 +106,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         steps_log=flags["steps_log"],
         egress=flags["egress"],
         own_stack=flags["own_stack"],
-        overlay=overlay,
-        overlay_folder=folder,
-        overlay_size=size,
+        **_overlay(flags["overlay2"]),
         write_back=flags["write_back"],
         host_uds=flags["host_uds"],
         host_fifo=flags["host_fifo"],
@@ -136,8 +135,8 @@ def log_file(pattern: str | None, command: str) -> str | None:
     return pattern.replace("%TIMESTAMP%", stamp).replace("%COMMAND%", command)
 
 
-def _overlay(text: str) -> tuple[str, str, int]:
-    """--overlay2: where to, the folder, the size. Raises: BadValue, RuntimeFailure."""
+def _overlay(text: str) -> dict[str, Any]:
+    """--overlay2, as fields of `Globals`. Raises: BadValue, RuntimeFailure."""
     where, comma, bound = text.partition(",")
     size = 0
     if comma:
@@ -147,12 +146,20 @@ def _overlay(text: str) -> tuple[str, str, int]:
         if not size or not bound.startswith("size="):
             raise BadValue(f"{text!r}: {OVERLAYS}")
     if where == "none" and not comma:
-        return "none", "", 0
-    if where == "root:memory":
-        return "memory", "", size
-    if where == "root:self" or where.startswith("root:dir=/"):
-        return "disk", where.partition("=")[2], size
-    raise BadValue(f"{text!r}: {OVERLAYS}")
+        return {"overlay": "none"}
+    scope, _, medium = where.partition(":")
+    folder = medium.removeprefix("dir=")
+    kind = {"memory": "memory", "self": "disk"}.get(medium)
+    if kind is None and folder != medium and folder.startswith("/"):
+        kind = "disk"
+    if kind is None or scope not in ("root", "all"):
+        raise BadValue(f"{text!r}: {OVERLAYS}")
+    return {
+        "overlay": kind,
+        "overlay_folder": folder if folder != medium else "",
+        "overlay_size": size,
+        "overlay_mounts": scope == "all",
+    }
 
 
 def _memory(text: str | None) -> int | None:

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import msgspec
 
+from sentry.abi.mount import MS_RDONLY
+
 Mask = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Bits."""
 
@@ -93,9 +95,18 @@ class MountConfig(msgspec.Struct, frozen=True):
     """A tmpfs starts with what was below it."""
     follows: bool = False
     """What the host mounts below it later, or takes off again, shows."""
+    overlay: str = ""
+    """Of a bind mount: as `RootConfig.overlay`, and `overlay_size`; "" is "none"."""
+    overlay_size: int = 0
     place: str = ""
     """What a bind mount is about, as the host numbers it: those of several containers that have
     the same are one file system."""
+
+
+    @property
+    def reads_only(self) -> bool:
+        """Nothing is written through it to the host."""
+        return bool(self.flags & MS_RDONLY) or bool(self.overlay)
 
 
 class DeviceConfig(msgspec.Struct, frozen=True):

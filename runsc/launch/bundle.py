@@ -17,6 +17,19 @@ NO_HOST_NETWORK = (
 )
 
 
+def _covered(container: convert.Container) -> convert.Container:
+    """What is written to its bind mounts does not reach the host either."""
+    exports, mounts = list(container.exports), list(container.mounts)
+    layer = {"overlay": container.root.overlay, "overlay_size": container.root.overlay_size}
+    for index, mount in enumerate(mounts):
+        place = mount.attachment
+        if place is None or not exports[place].writable or exports[place].special:
+            continue
+        exports[place] = msgspec.structs.replace(exports[place], writable=False)
+        mounts[index] = msgspec.structs.replace(mount, **layer)
+    return msgspec.structs.replace(container, exports=tuple(exports), mounts=tuple(mounts))
+
+
 def understood(
     settings: Globals, bundle: str, container_id: str
 ) -> tuple[launch.Identity, convert.Container]:
@@ -32,6 +45,8 @@ def understood(
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
     root = msgspec.structs.replace(container.root, overlay_size=settings.overlay_size)
     container = msgspec.structs.replace(container, root=root)
+    if settings.overlay_mounts:
+        container = _covered(container)
     if settings.write_back and root.overlay == "none" and not root.readonly:
         from runsc.launch import overlap  # noqa: PLC0415  an experiment
 

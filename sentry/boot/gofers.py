@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sentry.abi.mount import MS_RDONLY
 from sentry.boot.tree import options_of
 from sentry.errors import EIO
 from sentry.fs.gofer import arrival
@@ -121,7 +120,7 @@ class RunningTrees:
         """What another container has, or a new one. Raises: EIO."""
         if not entry.attachment:
             raise EIO("a bind mount without a source")
-        read_only = bool(entry.flags & MS_RDONLY)
+        read_only = entry.reads_only
         trees = self._kernel.services.trees
         found = trees.find(entry.place, read_only)
         if found is None:

@@ -170,10 +170,8 @@ class Exports:
     async def mounted(self, entry: MountConfig) -> FileSystem:
         """A bind mount: others may change it under us, and have it too."""
         assert entry.attachment is not None
-        read_only = bool(entry.flags & MS_RDONLY)
-        return self._kernel.services.trees.keep(
-            entry.place, read_only, self.open(entry.attachment, read_only, entry.follows)
-        )
+        fs = self.open(entry.attachment, entry.reads_only, entry.follows)
+        return self._kernel.services.trees.keep(entry.place, entry.reads_only, fs)
 
     def open(
         self, index: int, read_only: bool, follows: bool = False, exclusive: bool = False
@@ -223,6 +221,8 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mo
     vfs = starter.kernel.vfs
     if entry.attachment is not None:
         fs = await exports.mounted(entry)
+        if entry.overlay:
+            fs = OverlayFs.over(vfs, fs, entry.overlay, entry.overlay_size)
     else:
         if entry.type == "tmpfs":
             entry = await with_mode(starter, entry)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.abi.test_abi import compile_program, with_everything
-from tests.e2e.bundle import Bundle, Result
+from tests.e2e.bundle import Bundle, Document, Result
 from tests.e2e.client import Client, wait_for_end
+from tests.e2e.pod import Pod
 
 MIB = 1 << 20
 WRITE = "dd if=/dev/zero of=/big bs=1M count={} 2>&1 | grep error; wc -c </big"
@@ -73,6 +74,65 @@ def test_root_itself_has_the_file(tmp_path: Path, busybox: Path, platform: str) 
     assert not (root / "etc/new").exists()
 
 
+@pytest.mark.parametrize("where", ["all:memory", "all:self"])
+def test_what_is_written_to_bind_mounts_is_the_sandboxs(
+    bundle: Bundle, platform: str, folder: Path, where: str
+) -> None:
+    for name in ("kept", "gone"):
+        (folder / name).write_text("host's\n")
+    file = folder.parent / "file"
+    file.write_text("host's\n")
+    for options, source, target in (
+        (["bind"], folder, "/rw"),
+        (["bind", "ro"], folder, "/ro"),
+        (["bind"], file, "/file"),
+    ):
+        mount = {"destination": target, "source": str(source), "options": options}
+        bundle.document["mounts"].append({"type": "bind", **mount})
+    script = """
+        cat /rw/kept /file
+        echo own >/rw/new; echo own >>/rw/kept; rm /rw/gone; echo own >/file
+        (echo own >/ro/new) 2>&1
+        cat /rw/kept /rw/new /file; ls /rw /ro
+    """
+
+    said = _sh(bundle, platform, script, where).stdout.splitlines()
+
+    assert said == [
+        "host's", "host's", "sh: can't create /ro/new: Read-only file system",
+        "host's", "own", "own", "own",
+        "/ro:", "gone", "kept", "", "/rw:", "kept", "new",
+    ]  # fmt: skip
+    assert sorted(os.listdir(folder)) == ["gone", "kept"]
+    assert (folder / "kept").read_text() == file.read_text() == "host's\n"
+
+
+def test_containers_of_a_pod_write_to_one_file_each_for_itself(
+    pod: Pod, platform: str, folder: Path
+) -> None:
+    """Of the first container's folder; memory of a further one's limit it is not."""
+    (folder / "shared").mkdir()
+    (folder / "disk").mkdir()
+    volume = {"destination": "/vol", "type": "bind", "source": str(folder / "shared")}
+
+    def change(document: Document) -> None:
+        document["mounts"].append({**volume, "options": ["bind"]})
+        document["linux"]["resources"] = {"memory": {"limit": 64 * MIB}}
+
+    for name in ("pause", "app"):
+        pod.client(name).flags.append(f"--overlay2=all:dir={folder}/disk")
+    pod.run("pause", change=lambda d: d["mounts"].append({**volume, "options": ["bind"]}))
+    app = pod.run("app", change=change)
+
+    script = "head -c 80000000 /dev/zero >/vol/big; echo app >/etc/who; wc -c </vol/big"
+    assert app.ok("exec", "app", "sh", "-c", script) == "80000000\n"
+
+    look = "ls /vol; cat /etc/who 2>/dev/null || echo none"
+    assert pod.client("pause").ok("exec", "pause", "sh", "-c", look) == "none\n"
+    assert app.ok("exec", "app", "cat", "/etc/who") == "app\n"
+    assert not [*(folder / "shared").iterdir(), *(folder / "disk").iterdir()]
+
+
 @pytest.mark.parametrize("where", ["root:memory", "root:self"])
 def test_size_bounds_what_is_written(bundle: Bundle, platform: str, where: str) -> None:
     script = WRITE.format(3) + "; rm /big; echo fits >/small; cat /small"
@@ -118,10 +178,11 @@ def test_program_finds_what_linux_has(
         ("root:dir=/missing", "a file in /missing: no such file or directory"),
         ("root:dir=/etc/passwd", "a file in /etc/passwd: not a directory"),
         ("root:dir=/sys", "a file in /sys: "),
-        ("root:dir=here", "none, or root:memory, root:self or root:dir=/PATH"),
-        ("root:self,size=0", "none, or root:memory, root:self or root:dir=/PATH"),
+        ("root:dir=here", "none, or root: or all: with memory, self or dir=/PATH"),
+        ("root:self,size=0", "none, or root: or all: with memory, self or dir=/PATH"),
         ("root:self,size=many", "--overlay2: size: many is not a size"),
-        ("none,size=1M", "none, or root:memory, root:self or root:dir=/PATH"),
+        ("self", "none, or root: or all: with memory, self or dir=/PATH"),
+        ("none,size=1M", "none, or root: or all: with memory, self or dir=/PATH"),
     ],
 )
 def test_place_that_cannot_be_is_refused_by_name(bundle: Bundle, where: str, why: str) -> None:
