@@ -168,7 +168,8 @@ def _is_of_go(word: str) -> bool:
     help="Where it goes what the program writes to its root file system. root:memory: into memory,"
     " it is gone with the container. root:self, root:dir=PATH: into a file without a name that"
     " lies in the root file system on the host, or in that folder; it is gone with the container,"
-    " too. all: instead of root:: what it writes to bind mounts as well. none: into the files of the host. Before all but none ,size=SIZE bounds it.",
+    " too. all:memory and so on: what it writes to bind mounts, too. With ,size=SIZE no more than"
+    " that. none: into the files of the host.",
 )
 @click.option(
     "--EXPERIMENTAL-write-back",

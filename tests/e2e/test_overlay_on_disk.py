@@ -107,9 +107,7 @@ def test_what_is_written_to_bind_mounts_is_the_sandboxs(
     assert (folder / "kept").read_text() == file.read_text() == "host's\n"
 
 
-def test_containers_of_a_pod_write_to_one_file_each_for_itself(
-    pod: Pod, platform: str, folder: Path
-) -> None:
+def test_containers_of_a_pod_write_to_one_file_each_for_itself(pod: Pod, folder: Path) -> None:
     """Of the first container's folder; memory of a further one's limit it is not."""
     (folder / "shared").mkdir()
     (folder / "disk").mkdir()
