@@ -220,7 +220,8 @@ def _disk_fd(flags: Globals, container: Container, container_id: str) -> int:
         return -1
     from runsc.launch import disk  # noqa: PLC0415  few ask for it
 
-    return disk.open_in(flags.overlay_folder or container.exports[0].path, container_id)
+    folder = flags.overlay_folder or container.exports[0].path
+    return disk.open_in(folder, container_id, container.mount_label)
 
 
 class Limits(NamedTuple):

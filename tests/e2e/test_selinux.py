@@ -92,6 +92,14 @@ def test_what_is_mounted_for_a_container_has_its_label(client: Client) -> None:
         assert f'runsc-empty ro,context="{FILES}"' in line
 
 
+def test_file_that_holds_what_is_written_has_its_label(client: Client, tmp_path: Path) -> None:
+    bundle = client.bundle.args("sh", "-c", "echo written >/new; cat /new")
+
+    done = bundle.run(flags=[f"--overlay2=root:dir={tmp_path}"])
+
+    assert (done.returncode, done.stdout) == (0, "written\n"), done.stderr
+
+
 def test_policy_decides_about_files_of_the_host(client: Client, tmp_path: Path) -> None:
     """By type, and by the categories that tell containers apart."""
     kind = "system_u:object_r:container_file_t"
