@@ -131,9 +131,7 @@ def test_policy_decides_about_files_of_the_host(client: Client, tmp_path: Path) 
         (FORBIDDEN, f"label {FORBIDDEN}: execve: permission denied"),
     ],
 )
-def test_label_that_cannot_be_had_is_refused_as_by_runc(
-    client: Client, label: str, what: str
-) -> None:
+def test_label_that_cannot_be_had_is_refused(client: Client, label: str, what: str) -> None:
     client.bundle.document["process"]["selinuxLabel"] = label
 
     done = client.bundle.args("true").run()
