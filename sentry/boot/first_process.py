@@ -156,14 +156,18 @@ def donate(
     """Descriptors from `first` on are the host's.
 
     `closes`: with their last use inside, as all but terminals do: who reads a pipe of the caller's
-    sees its end when the program has closed it.
+    sees its end when the program has closed it. Raises: StartError.
     """
     vfs, limit = task.kernel.vfs, task.rlimit(RLIMIT_NOFILE)
     for number, fd in enumerate(fds, first):
-        # as it is open, but standard output of a terminal can be read too: its flags are not ours
-        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
-        flags = O_RDWR if is_tty(fd) else mode
-        file = donated(vfs, fd, flags, owner, closes=closes or not is_tty(fd))
+        try:
+            # as it is open, but standard output of a terminal can be read too: its flags are not
+            # ours
+            mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
+            flags = O_RDWR if is_tty(fd) else mode
+            file = donated(vfs, fd, flags, owner, closes=closes or not is_tty(fd))
+        except PermissionError:  # of the host's security module, which looks at each use
+            raise StartError(f"the caller's descriptor {number}: permission denied") from None
         task.files.replace(task, number, file, max(limit, number + 1))
 
 

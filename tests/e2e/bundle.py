@@ -25,7 +25,7 @@ STEPS.touch()
 STEPS.chmod(0o666)  # for tests as another user
 atexit.register(shutil.rmtree, STEPS.parent, ignore_errors=True)
 RUNSC = [sys.executable, "-m", "runsc", f"--TESTONLY-steps={STEPS}"]
-TIMEOUT_S = 60
+TIMEOUT_S = 250 if "CPU_IS_EMULATED" in os.environ else 60
 OVERFLOW = "ulimit -s 100; exec sh -c 'f() { f; }; f'"
 """Shell: a process that dies of SIGSEGV, also one that is an init."""
 Document = dict[str, Any]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runsc.launch import label
-from tests.e2e.bundle import STEPS, Bundle
+from tests.e2e.bundle import REPOSITORY, STEPS, TIMEOUT_S, Bundle
 from tests.e2e.client import Client
 
 PROCESS = "system_u:system_r:container_kvm_t:s0:c1,c2"
@@ -138,6 +139,21 @@ def test_label_that_cannot_be_had_is_refused(client: Client, label: str, what: s
 
     assert done.returncode == 1
     assert f"{INIT}unable to apply selinux {what}" in done.stderr
+
+
+def test_stream_that_the_policy_forbids_is_named(client: Client, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    command = client.bundle.args("true").command()
+
+    with output.open("w") as file:
+        _label(output, "system_u:object_r:shadow_t:s0")
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, text=True,
+            timeout=TIMEOUT_S, check=False, cwd=REPOSITORY,
+        )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "the caller's descriptor 1: permission denied" in done.stderr
 
 
 def test_mount_label_that_does_not_exist_is_refused(client: Client) -> None:
