@@ -16,6 +16,7 @@ from sentry.net.frame import show_link_frame
 from sentry.net.inet import leaving, tcp_link
 from sentry.net.inet.tcp_listener import TcpListener
 from sentry.net.interfaces import Address
+from sentry.net.ip.autoconf import interface_id
 from sentry.net.ip.layer import IpLayer
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.timing import Timing
@@ -121,9 +122,7 @@ class Made:
         by chance, and there is nobody else who could have it."""
         hardware = self.link.hardware
         if hardware:
-            first = bytes([hardware[0] ^ 2])
-            own = first + hardware[1:3] + b"\xff\xfe" + hardware[3:]
-            flags = abi.IFA_F_PERMANENT
+            own, flags = interface_id(hardware), abi.IFA_F_PERMANENT
         else:
             own, flags = os.urandom(8), abi.IFA_F_PERMANENT | abi.IFA_F_STABLE_PRIVACY
         return Address(

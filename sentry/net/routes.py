@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from sentry.abi.netlink import (
+    IFA_F_NOPREFIXROUTE,
     IFF_LOOPBACK,
     IFF_UP,
     RT_SCOPE_HOST,
@@ -115,5 +116,5 @@ def _of_address6(interface: Interface, address: Address) -> Iterator[Route]:
     """addrconf: the address itself is local, its prefix on the link."""
     index = interface.index
     yield Route(AF_INET6, address.ip, 128, index, RT_TABLE_LOCAL, RTN_LOCAL)
-    if address.prefix < 128:
+    if address.prefix < 128 and not address.flags & IFA_F_NOPREFIXROUTE:
         yield Route(AF_INET6, address.network, address.prefix, index, metric=KERNEL_METRIC6)

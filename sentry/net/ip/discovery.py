@@ -1,7 +1,8 @@
-"""Neighbour discovery, as a host does it: RFC 4861, 7 and 8; net/ipv6/ndisc.c.
+"""Neighbour discovery, as a host does it: RFC 4861, 6 to 8; net/ipv6/ndisc.c.
 
-Addresses, default routers and duplicate detection are the host's, who has the same interface: its
-routes and addresses are followed. Of what routers advertise the rest is heeded.
+On a link that is an interface of the host, addresses, default routers and duplicate detection are
+the host's: its routes and addresses are followed. On others they are `autoconf.py`'s. Of what
+routers advertise the rest is heeded on all.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sentry.net.link.neighbours import VALID, Claim
 
 if TYPE_CHECKING:
     from sentry.net.ip.ground import Ground
+    from sentry.net.link.link import Link
 
 MAX_REACHABLE_MS: Final = 3_600_000
 """RFC 4861, 6.2.1."""
@@ -101,6 +103,9 @@ def _routed(
         link.neighbours6.reachable_ns = told.reachable_ms * 1_000_000
     if told.mtu >= ipv6.LEAST_MTU:
         link.mtu6 = told.mtu
+    autoconf = layer.autoconf.get(link.index)
+    if autoconf is not None:
+        autoconf.heard(now_ns, packet.source, told)
 
 
 def _redirected(
@@ -142,8 +147,16 @@ def send_redirect(
     _send(layer, now_ns, link, REDIRECT, body, own, packet.source)
 
 
+def solicit_routers(layer: Ground, now_ns: int, link: Link) -> None:
+    """Ask all routers of a link. From no address nobody is asked: the answer would be for all."""
+    source = layer.source_towards(link, ipv6.ALL_ROUTERS)
+    if source:
+        body = ndp.build_router_solicitation(link.hardware)
+        _send(layer, now_ns, link, ndp.ROUTER_SOLICITATION, body, source, ipv6.ALL_ROUTERS)
+
+
 def _send(
-    layer: Ground, now_ns: int, link: EthernetLink, kind: int, body: bytes, source: bytes,
+    layer: Ground, now_ns: int, link: Link, kind: int, body: bytes, source: bytes,
     target: bytes,
 ) -> None:  # fmt: skip
     out = Outgoing(

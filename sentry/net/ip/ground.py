@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.net.interfaces import Interface
+    from sentry.net.ip.autoconf import Autoconf
     from sentry.net.ip.limits import ErrorLimit, RedirectLimit
     from sentry.net.ip.routing import Fib
     from sentry.net.ip.seam import Arrived, Failure, Outgoing, Path
@@ -40,6 +41,7 @@ class Listeners(Protocol):
 class Ground(Protocol):
     """sentry.net.ip.layer.IpLayer."""
 
+    autoconf: dict[int, Autoconf]
     chance: Callable[[int], bytes]
     counters: Counter[str]
     fib: Fib

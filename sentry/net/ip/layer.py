@@ -34,6 +34,7 @@ from sentry.net.ip.seam import Arrived, Failure, Gate, Handler, Outgoing, Path, 
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
+    from sentry.net.ip.autoconf import Autoconf
     from sentry.net.link.link import EthernetLink, FromLink, Link, LinkPacket
     from sentry.net.routes import Route
     from sentry.wait.steps import Steps
@@ -87,6 +88,9 @@ class IpLayer:
         """No more packets come for now."""
         self.on_room: Callable[[int], None] = lambda index: None
         """More can go by an interface than could: for who waits for it."""
+        self.autoconf: dict[int, Autoconf] = {}
+        """By interface, where addresses and routes are made of what routers say: else somebody else
+        makes them."""
         self.timed: list[Timed] = [self.groups]
         """Protocols that have deadlines of their own."""
         self.on_deadline: Callable[[], None] = lambda: None
@@ -152,13 +156,18 @@ class IpLayer:
         return self.gate is None and bool(int(self.sysctls.get(name, "0")))
 
     def accepts_routers(self, link: Link) -> bool:
-        """net.ipv6.conf.*.accept_ra, of this interface or as it is for new ones; who is a router
-        itself heeds others if it is 2."""
+        """What routers say is heeded: net.ipv6.conf.*.accept_ra; who is a router itself heeds
+        others if it is 2."""
+        accepts = self.ipv6_setting(link, "accept_ra")
+        return accepts == OF_ROUTERS if self.forwards(is_v4=False) else bool(accepts)
+
+    def ipv6_setting(self, link: Link, setting: str) -> int:
+        """net.ipv6.conf.*.SETTING, of this interface or as it is for new ones: one that is 1 where
+        nobody has set it."""
         interface = self.interface(link.index)
         name = interface.name if interface is not None else "default"
-        default = self.sysctls.get("net/ipv6/conf/default/accept_ra", "1")
-        accepts = int(self.sysctls.get(f"net/ipv6/conf/{name}/accept_ra", default))
-        return accepts == OF_ROUTERS if self.forwards(is_v4=False) else bool(accepts)
+        default = self.sysctls.get(f"net/ipv6/conf/default/{setting}", "1")
+        return int(self.sysctls.get(f"net/ipv6/conf/{name}/{setting}", default))
 
     def ignores_echo(self, packet: Arrived) -> bool:
         """net.ipv4.icmp_echo_ignore_*, net.ipv6.icmp.echo_ignore_*."""

@@ -19,6 +19,11 @@ IP_SIZE, LEAST_MTU = 40, 1280
 MAX_OPTIONS: Final = 64
 """Of a message: a ceiling of ours."""
 _ADVERTISED: Final = struct.Struct(">BBHII")
+_PREFIX: Final = struct.Struct(">BBII4x16s")
+"""Of an option, without the two bytes in front."""
+ON_LINK, AUTONOMOUS = 0x80, 0x40
+FOREVER_S: Final = 0xFFFFFFFF
+MAX_PREFIX: Final = 128
 
 
 class Neighbour(NamedTuple):
@@ -32,9 +37,24 @@ class Neighbour(NamedTuple):
     overrides: bool = False
 
 
+class Prefix(NamedTuple):
+    """What a router says of addresses that begin alike."""
+
+    network: bytes
+    """Of which the bits behind the prefix may be anything."""
+    length: int
+    """In bits, 0 to 128."""
+    is_on_link: bool
+    """All of them are neighbours."""
+    is_autonomous: bool
+    """A host may make itself one."""
+    valid_s: int
+    preferred_s: int
+    """Seconds; `FOREVER_S`: for ever."""
+
+
 class Router(NamedTuple):
-    """What an advertisement of a router says of the link. Of itself as a router, and of prefixes,
-    it tells whoever makes routes and addresses."""
+    """What an advertisement of a router says."""
 
     reachable_ms: int
     """How long a neighbour is taken as reachable; 0: it says nothing of it."""
@@ -42,6 +62,9 @@ class Router(NamedTuple):
     """Of the option; empty: there is none."""
     mtu: int
     """0: it says nothing of it."""
+    lifetime_s: int = 0
+    """How long it is a default router; 0: it is none."""
+    prefixes: tuple[Prefix, ...] = ()
 
 
 class Redirect(NamedTuple):
@@ -101,9 +124,20 @@ def parse_router(data: bytes) -> Router | None:
     found = options(data[start:])
     if found is None:
         return None
-    _, _, _, reachable_ms, _ = _ADVERTISED.unpack_from(data, 4)
+    _, _, lifetime_s, reachable_ms, _ = _ADVERTISED.unpack_from(data, 4)
     mtu = int.from_bytes(found[MTU][0][2:6]) if MTU in found else 0
-    return Router(reachable_ms, _hardware(found, SOURCE_HARDWARE), mtu)
+    prefixes = tuple(
+        _prefix(body) for body in found.get(PREFIX, ())
+        if len(body) == _PREFIX.size and body[0] <= MAX_PREFIX
+    )  # fmt: skip
+    return Router(reachable_ms, _hardware(found, SOURCE_HARDWARE), mtu, lifetime_s, prefixes)
+
+
+def _prefix(body: bytes) -> Prefix:
+    length, flags, valid_s, preferred_s, network = _PREFIX.unpack(body)
+    return Prefix(
+        network, length, bool(flags & ON_LINK), bool(flags & AUTONOMOUS), valid_s, preferred_s
+    )
 
 
 def parse_redirect(data: bytes) -> Redirect | None:
@@ -122,6 +156,11 @@ def parse_redirect(data: bytes) -> Redirect | None:
 def build_solicitation(target: bytes, hardware: bytes) -> bytes:
     """Behind type, code and checksum. `hardware` empty: without the option."""
     return bytes(4) + target + _option(SOURCE_HARDWARE, hardware)
+
+
+def build_router_solicitation(hardware: bytes) -> bytes:
+    """Behind type, code and checksum: from an address that is ours, so with the option."""
+    return bytes(4) + _option(SOURCE_HARDWARE, hardware)
 
 
 def build_advertisement(

@@ -40,8 +40,22 @@ def test_router_says_what_it_says() -> None:
         HEAD + bytes([64, 0]) + (1800).to_bytes(2) + (30_000).to_bytes(4) + (1000).to_bytes(4)
         + b"\x01\x01" + hardware(9) + b"\x05\x01\0\0" + (1400).to_bytes(4)
     )  # fmt: skip
-    assert ndp.parse_router(data) == Router(30_000, hardware(9), 1400)
-    assert ndp.parse_router(data[:16]) == Router(30_000, b"", 0)
+    assert ndp.parse_router(data) == Router(30_000, hardware(9), 1400, 1800)
+    assert ndp.parse_router(data[:16]) == Router(30_000, b"", 0, 1800)
+
+
+def test_router_says_which_addresses_are_on_the_link() -> None:
+    times = (7200).to_bytes(4) + (3600).to_bytes(4) + bytes(4)
+    good = b"\x03\x04\x40\xc0" + times + ip6(0)
+    flags = b"\x03\x04\x30\x80" + times + ip6(9)
+    long = b"\x03\x04\x81\xc0" + times + ip6(0)
+    short = b"\x03\x03\x40\xc0" + times + ip6(0)[:8]
+    found = ndp.parse_router(HEAD + bytes(12) + good + flags + long + short)
+    assert found is not None
+    assert found.prefixes == (
+        ndp.Prefix(ip6(0), 64, True, True, 7200, 3600),
+        ndp.Prefix(ip6(9), 48, True, False, 7200, 3600),
+    )
 
 
 def test_redirect_names_both_addresses() -> None:
