@@ -177,7 +177,7 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
     network: str = "none"
     """"none": a loopback interface of its own; "host": sockets of the host; "sandbox": a stack of
-    its own behind the interfaces of a network namespace of the host."""
+    its own behind the interfaces of a network namespace of the host, or a `link`."""
     services: bool = False
     """There are sockets of the host to connect to."""
     network_fd: int = -1
@@ -200,12 +200,28 @@ class EgressConfig(msgspec.Struct, frozen=True):
     host_addresses: tuple[str, ...] = ()
 
 
+class LinkConfig(msgspec.Struct, frozen=True):
+    """An interface that a sandbox has from its start, where none of the host is its: frames of
+    Ethernet over a stream, each with its size before it (four bytes, in network order)."""
+
+    fd: int
+    """Connected stream socket."""
+    mtu: int
+    addresses: tuple[tuple[bytes, int], ...] = ()
+    """Addresses of 4 or 16 bytes, and the bits of their networks."""
+    gateways: tuple[bytes, ...] = ()
+    """Of the default routes; routers of IPv6 say so themselves."""
+
+
 class SandboxConfig(ContainerConfig, frozen=True):
     """One sandbox with its first container."""
 
     platform: str = "kvm"
     egress: EgressConfig | None = None
     """Only where `network` is "sandbox"; None: everything may leave."""
+    link: LinkConfig | None = None
+    """Only where `network` is "sandbox"; None: its interfaces are those of a network namespace of
+    the host."""
     system_calls: str = "auto"
     """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
     kvm_fd: int = -1
@@ -275,6 +291,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.steps_fd,
             config.stat_fd,
             config.strace_fd,
+            config.link.fd if config.link is not None else -1,
         }
     if isinstance(config, FurtherConfig):
         fds.add(config.volumes_fd)

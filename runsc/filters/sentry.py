@@ -105,7 +105,12 @@ OWN = (
         ),
     ),
     # Sockets, names, chance.
-    Rule(unistd.sendto, "start", "9P, control"),
+    Rule(
+        unistd.sendto,
+        "start",
+        "9P, control, requests to the network process, frames for passt; never to an address",
+        ((Test(4, 0),),),
+    ),
     Rule(unistd.accept4, "exec", "connections to the control socket"),
     Rule(unistd.getsockopt, "start", "who connects to it; CPython, making a socket object"),
     Rule(unistd.getrandom, "forced", "chance for the program, where the vDSO has none"),
@@ -129,7 +134,7 @@ HOST_SOCKETS = (
     Rule(unistd.listen, "network", "servers on donated sockets"),
     Rule(unistd.getpeername, "network", "addresses of donated sockets"),
     SHUTDOWN,
-    Rule(unistd.sendmsg, "network", "data of donated sockets, requests for new ones"),
+    Rule(unistd.sendmsg, "network", "data of donated sockets, requests for privileged ports"),
     Rule(
         unistd.setsockopt,
         "network",
@@ -141,11 +146,11 @@ HOST_SOCKETS = (
 
 
 UPLINKS = (
-    Rule(unistd.sendmsg, "uplink", "requests for packet sockets"),
     Rule(unistd.recvmmsg, "uplink", "frames of a packet socket", ((low(3, _FRAMES_IN),),)),
     Rule(unistd.sendmmsg, "uplink", "frames of a packet socket", ((low(3, _FRAMES_OUT),),)),
 )
-"""With a stack of its own: on packet sockets that the network process has made."""
+"""With a stack of its own: on packet sockets that the network process has made. passt needs none of
+them."""
 
 
 def rules(

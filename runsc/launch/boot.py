@@ -85,8 +85,9 @@ def sentry_main(
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit, terms.label.mount_option)
         proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
+        network = config.network if config.link is None else "none"  # which needs no call more
         program = filters.sentry_program(
-            config.platform, config.network, switches.trap, services=config.services
+            config.platform, network, switches.trap, services=config.services
         )
         put_on = terms.label.prepare()
         isolation.leave_root(more=terms.label.mount_option)

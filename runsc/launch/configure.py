@@ -47,13 +47,25 @@ def network_of(flags: Globals, container: Container) -> str:
     """--network; by default what is plugged into the container's own namespace is its network.
 
     An ordinary user's sockets are in another one than its stand-in: there is nothing to plug into.
+    Where a new one is asked for, what is plugged in is passt, if it is installed.
     """
     if flags.network is not None:
         return flags.network
-    asked = "network" in dict(container.namespaces) and isolation.is_privileged()
-    if asked and flags.own_stack:
-        return "sandbox"
-    return "host" if asked else "none"
+    asked = dict(container.namespaces).get("network")
+    if asked is None:
+        return "none"
+    if isolation.is_privileged():
+        return "sandbox" if flags.own_stack else "host"
+    return "sandbox" if flags.own_stack and not asked and passt_of(flags) else "none"
+
+
+def passt_of(flags: Globals) -> str:
+    """The program, where it is an ordinary user's network; empty: where it is not."""
+    if isolation.is_privileged() or not flags.own_stack:
+        return ""
+    from runsc.launch import passt  # noqa: PLC0415  few have it
+
+    return passt.find()
 
 
 def is_mortal(container: Container) -> bool:

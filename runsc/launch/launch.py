@@ -18,7 +18,7 @@ from runsc.containers.processes import start_time, write_pid_file
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
-from runsc.launch.configure import Wishes, has_services, make_config, network_of
+from runsc.launch.configure import Wishes, has_services, make_config, network_of, passt_of
 from runsc.launch.janitor import keep_clean
 from runsc.launch.label import of as label_of
 from runsc.launch.programs import Programs, gofer
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.launch.joining import Joint
     from runsc.launch.network import Network
-    from sentry.config import EgressConfig, SandboxConfig
+    from sentry.config import EgressConfig, LinkConfig, SandboxConfig
 
 Bodies = Callable[[str], Programs]
 
@@ -104,6 +104,8 @@ def run(
         store = flags.store()
         try:
             lifecycle.start(store, identity.container_id)
+            if wishes.when_there is not None:
+                wishes.when_there(store.load(identity.container_id))
         except BaseException:
             lifecycle.delete(store, identity.container_id, True, flags.log.warning)
             raise
@@ -163,6 +165,8 @@ def _stay(
             store.save(state)
             if wishes.pid_file is not None:
                 write_pid_file(wishes.pid_file, state.pid)
+            if wishes.when_there is not None:
+                wishes.when_there(state)
             if state.hooks:
                 running.await_ready()
                 if state.hooks.get("startContainer"):
@@ -294,20 +298,29 @@ def _start(
                 flags.log.debug(line)
         standing.await_ready()
         config = msgspec.structs.replace(config, host_ids=standing.maps)
-        network = _network(flags, container, config, standing.pid)
-        exports = users.with_owners(container.exports)
-        running = sandbox.start(
-            config,
-            exports,
-            programs(flags.platform),
-            flags.switches,
-            terms,
-            standing,
-            network,
-        )
+        link, passt_pid = _link(flags, config, terms)
+        config = msgspec.structs.replace(config, link=link)
+        try:
+            network = _network(flags, container, config, standing.pid)
+            exports = users.with_owners(container.exports)
+            running = sandbox.start(
+                config,
+                exports,
+                programs(flags.platform),
+                flags.switches,
+                terms,
+                standing,
+                network,
+            )
+        except BaseException:
+            if passt_pid:
+                sandbox.end_child(passt_pid)
+            raise
+        running.passt_pid = passt_pid
     namespace_fd = network.namespace_fd if network is not None else -1
     owners = [each.owners_fd for each in exports]
-    opened = (config.kvm_fd, config.disk_fd, namespace_fd, *owners)
+    link_fd = link.fd if link is not None else -1
+    opened = (config.kvm_fd, config.disk_fd, namespace_fd, link_fd, *owners)
     for fd in (*opened, *config.stdio, *config.preserved, *joins):
         if fd >= 0:
             os.close(fd)
@@ -324,6 +337,18 @@ def _egress(
     return egress.asked_for(flags, annotations, network_of(flags, container))
 
 
+def _link(
+    flags: Globals, config: SandboxConfig, terms: boot.Terms
+) -> tuple[LinkConfig | None, int]:
+    """Of a sandbox whose network is passt's, and the process; else none, and 0."""
+    path = passt_of(flags) if config.network == "sandbox" else ""
+    if not path:
+        return None, 0
+    from runsc.launch import passt  # noqa: PLC0415  few have it
+
+    return passt.start(path, terms, config.log_fd)
+
+
 def _network(
     flags: Globals, container: Container, config: SandboxConfig, stand_in_pid: int
 ) -> Network | None:
@@ -332,7 +357,8 @@ def _network(
 
         return network.prepare(
             container, config.container_id, config.log_fd, stand_in_pid,
-            uplinks=config.network == "sandbox",
+            uplinks=config.network == "sandbox" and config.link is None,
+            names_only=config.link is not None,
         )  # fmt: skip
     if path := dict(container.namespaces).get("network"):
         flags.log.warning(

@@ -1,4 +1,4 @@
-"""The network process of `--network=host`: it makes sockets for the Sentry, which may not.
+"""The network process: it makes sockets for the Sentry, which may not.
 
 It is in the network namespace that the bundle asks for: the caller's, one with a path, or a new
 one with nothing but a loopback interface. It makes TCP, UDP and ping sockets, binds them to
@@ -64,6 +64,8 @@ class Network(msgspec.Struct, frozen=True):
     log_fd: int = 2
     uplinks: bool = False
     """The Sentry has a stack of its own there: it gets frames, and the host's stack is silenced."""
+    names_only: bool = False
+    """It has one elsewhere: nameservers are asked here, and nothing else."""
 
 
 def prepare(
@@ -73,12 +75,16 @@ def prepare(
     stand_in_pid: int,
     *,
     uplinks: bool = False,
+    names_only: bool = False,
 ) -> Network:
-    """Where config.json names a network namespace, that of the container's stand-in.
+    """Where config.json names a network namespace, that of the container's stand-in; `names_only`:
+    the caller's.
 
     An ordinary user's is in a user namespace of its own, as that of the network process: it gets
     another one, for nobody can plug anything into either.
     """
+    if names_only:
+        return Network(container_id, log_fd=log_fd, names_only=True)
     asked, own, fd = "network" in dict(container.namespaces), False, -1
     if asked and isolation.is_privileged():
         fd = os.open(f"/proc/{stand_in_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -112,13 +118,14 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     if network.own_namespace:
         isolation.bring_up_loopback()
     uplinks, silencer = [], None
+    asks = network.uplinks or network.names_only
     if network.uplinks:
         from runsc.launch import packet_sockets, silence  # noqa: PLC0415  few need them
 
         silence.keep_ports()
         silencer, uplinks = silence.silence(), packet_sockets.make()
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
-    program = filters.network_program(switches.trap, uplinks=network.uplinks)
+    program = filters.network_program(switches.trap, uplinks=asks)
     put_on = terms.label.prepare()
     isolation.leave_root(more=terms.label.mount_option)
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
@@ -126,11 +133,11 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie, put_on)
     isolation.limit_tasks(0)
     netlink, watch = open_netlink(), Watch()  # they have the label of who made them
-    landlock.restrict_network(protocol.NAMESERVER_PORT if network.uplinks else 0)
+    landlock.restrict_network(protocol.NAMESERVER_PORT if asks else 0)
     freeze_imports()
     filters.install(program, switches, network.log_fd)
     try:
-        serve(sentry, netlink, watch, uplinks)
+        serve(sentry, netlink, watch, uplinks, names_only=network.names_only)
     finally:  # dropped open, they would be printed, and printing asks for their peers
         for each in (sentry, netlink, watch.sock, *uplinks, *filter(None, (silencer,))):
             each.detach()
@@ -172,8 +179,9 @@ class Watch:
 
 
 def serve(
-    sentry: socket.socket, netlink: socket.socket, watch: Watch, uplinks: list[socket.socket]
-) -> None:
+    sentry: socket.socket, netlink: socket.socket, watch: Watch, uplinks: list[socket.socket],
+    *, names_only: bool = False,
+) -> None:  # fmt: skip
     """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
     answered, and nothing of it stays."""
     owns_packets = bool(uplinks)
@@ -194,7 +202,11 @@ def serve(
         made = -1
         number = 0
         try:
-            if _is_list(data):
+            if names_only:
+                made = _nameserver(data)
+                if made < 0 and data:
+                    raise OSError(errno.EACCES, "request")
+            elif _is_list(data):
                 wanted = DUMPS | NEIGHBOURS if owns_packets else DUMPS
                 _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
             elif data:
@@ -241,7 +253,7 @@ def _list(
     changes, watch.is_told = watch.changes, False
     for kind, size in dumps.items():
         if kind == abi.RTM_GETLINK or known != changes:
-            for part in _dump(netlink, kind, size):
+            for part in dump(netlink, kind, size):
                 _send(sentry, 0, part, 1, changes)
 
 
@@ -316,7 +328,7 @@ def _at(address: bytes, family: int, call: Callable[[Any], object]) -> None:
     call((socket.inet_ntop(family, address[8:24]), port, flow, scope))
 
 
-def _dump(netlink: socket.socket, kind: int, request_size: int) -> Iterator[bytes]:
+def dump(netlink: socket.socket, kind: int, request_size: int) -> Iterator[bytes]:
     """All messages of a list, as they come: whole ones in each part."""
     size = abi.NLMSGHDR.size + request_size
     flags = abi.NLM_F_REQUEST | abi.NLM_F_DUMP

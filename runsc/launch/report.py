@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runsc import filters
 from runsc.launch import isolation
-from runsc.launch.configure import network_of
+from runsc.launch.configure import network_of, passt_of
 from sentry.abi import capability, mount, resource
 from sentry.abi.sched import CLONE_NEWUSER
 
@@ -139,6 +139,8 @@ def _network(flags: Globals, container: Container) -> str:
     default = ", by default" if flags.network is None else ""
     if network_of(flags, container) == "none":
         return f"network: a loopback interface of its own and no other (--network=none{default})"
+    if path := passt_of(flags):
+        return f"network: an interface of the sandbox's own, whose other end is {path}"
     where = dict(container.namespaces).get("network")
     named = {None: "the caller's network namespace", "": "a new network namespace"}
     place = named.get(where, where)

@@ -63,6 +63,8 @@ class Sandbox:
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._network_pid = network_pid
+        self.passt_pid = 0
+        """Of its network, where that is passt's."""
         self._gofer_grace_ms = gofer_grace_ms
         self._stand_in = stand_in
         self._control = control
@@ -153,7 +155,7 @@ class Sandbox:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             with suppress(ChildProcessError):
                 reaped(pid, pidfd)
-        self._reap_network()
+        self._reap_others()
         if self._stand_in is not None:
             self._stand_in.end()
         self._close()
@@ -165,13 +167,12 @@ class Sandbox:
         self._sentry = self._gofer = self._standing = -1
         self._control.close()
 
-    def _reap_network(self) -> None:
-        """It has nothing to do any more: the Sentry has ended."""
-        pid, self._network_pid = self._network_pid, 0
-        if pid:
-            with suppress(ChildProcessError):
-                _kill(pid)
-                os.waitpid(pid, 0)
+    def _reap_others(self) -> None:
+        """They have nothing to do any more: the Sentry has ended."""
+        pids = self._network_pid, self.passt_pid
+        self._network_pid = self.passt_pid = 0
+        for pid in filter(None, pids):
+            end_child(pid)
 
     def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
         """Look after everything until the event has come (True) or a child has ended (False).
@@ -239,7 +240,7 @@ class Sandbox:
         gofer_ended = _await_end(self._gofer, self._gofer_grace_ms)
         status = reaped(self.pid, self._sentry)
         gofer_status = reaped(self.gofer_pid, self._gofer)
-        self._reap_network()
+        self._reap_others()
         if self._stand_in is not None:
             told = self._stand_in.reap() if ended else self._stand_in.end()
             status = status if ended else boot.exit_code(told) << 8
@@ -285,9 +286,11 @@ def _spawn_network(
     return room.spawn(network, sock, switches, terms)
 
 
-def _kill(pid: int) -> None:
-    """Preconditions: the process is our child and not reaped."""
-    os.kill(pid, signal.SIGKILL)
+def end_child(pid: int) -> None:
+    """Whatever it does. Preconditions: nobody else has its number by now."""
+    with suppress(ChildProcessError, ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _describe(status: int) -> str:
@@ -344,8 +347,7 @@ def start(
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
     except (OSError, RuntimeFailure):
-        _kill(pid)
-        os.waitpid(pid, 0)
+        end_child(pid)
         raise
     gofer_ours.close()
     gofer_theirs.close()

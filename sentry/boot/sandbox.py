@@ -234,17 +234,22 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         stack = kernel.first.net.stack
         process = NetworkProcess(config.network_fd, loop)
-        stack.view = view = HostView(stack, process, loop)
-        if config.network == "sandbox":
-            from sentry.boot.uplinks import plug_in  # noqa: PLC0415  few have one
+        if config.link is not None:
+            from sentry.net import given  # noqa: PLC0415  few have one
 
-            plug_in(stack, view, process, loop)
+            given.plug(stack, config.link)
         else:
-            stack.host = process
-        try:
-            run_now(loop, view.look())
-        except Errno as error:
-            raise StartError(f"the host's network: {tree.reason(error)}") from error
+            stack.view = view = HostView(stack, process, loop)
+            if config.network == "sandbox":
+                from sentry.boot.uplinks import plug_in  # noqa: PLC0415  few have one
+
+                plug_in(stack, view, process, loop)
+            else:
+                stack.host = process
+            try:
+                run_now(loop, view.look())
+            except Errno as error:
+                raise StartError(f"the host's network: {tree.reason(error)}") from error
     task = _started(loop, first_process.load(kernel, config))
     if config.network == "sandbox":
         from sentry.boot.uplinks import judge  # noqa: PLC0415

@@ -82,7 +82,7 @@ class Driver(Protocol):
     """What is behind an interface that was made inside: struct net_device_ops."""
 
     kind: str
-    """As `ip link` names it."""
+    """As `ip link` names it; empty: a card, which no program has made, and none deletes."""
     stack: Any
     """Of its network namespace."""
     oper_state: int

@@ -32,7 +32,11 @@ def become(uid: int) -> None:
 if __name__ == "__main__":
     for name in COMMANDS:
         importlib.import_module(f"runsc.commands.{name.replace('-', '_')}")
-    lazy = ("_blake2", "runsc.cgroups.cgroup", "runsc.cgroups.guest", "runsc.oci.hooks")
+    lazy = (
+        "_blake2", "runsc.cgroups.cgroup", "runsc.cgroups.guest", "runsc.launch.egress",
+        "runsc.launch.network", "runsc.launch.passt", "runsc.oci.hooks",
+        "sentry.net.inet.egress", "sentry.net.inet.resolver",
+    )  # fmt: skip
     for module in ("sentry.boot.sandbox", "sentry.platform.kvm", "gofer.main", *lazy):
         importlib.import_module(module)
     os.umask(0o022)

@@ -124,8 +124,12 @@ class NetworkProcess:
             raise ENFILE("too many requests to the network process")
         answer = Answer()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         try:
-            self._sock.sendmsg([request], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            if rights:
+                self._sock.sendmsg([request], rights, flags)
+            else:
+                self._sock.send(request, flags)
         except OSError as error:
             if error.errno == ETOOMANYREFS.number:
                 raise ENFILE("the user's sockets hold too many descriptors") from None

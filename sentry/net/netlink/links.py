@@ -129,7 +129,7 @@ def delete_link(request: Request) -> None:
     """RTM_DELLINK: only what a program has made can be deleted."""
     head = abi.IFINFOMSG.unpack(request.fixed(abi.IFINFOMSG.size))
     link = find_link(request, head.ifi_index, request.attributes(abi.IFINFOMSG.size))
-    if link.driver is None:
+    if link.driver is None or not link.driver.kind:
         raise EOPNOTSUPP("this interface stays")
     link.driver.removed()
 

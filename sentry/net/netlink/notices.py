@@ -87,7 +87,7 @@ def _hardware(link: Interface) -> bytes:
 
 def _kind_of(link: Interface) -> bytes:
     """rtnl_link_info_fill()."""
-    if link.driver is None:
+    if link.driver is None or not link.driver.kind:
         return b""
     told = text(abi.IFLA_INFO_KIND, link.driver.kind)
     details = link.driver.details()

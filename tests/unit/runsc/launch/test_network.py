@@ -31,16 +31,18 @@ class Peer:
     """Requests to `serve`, which runs on a thread."""
 
     def __init__(
-        self, kind: type[socket.socket] = socket.socket, pool: list[socket.socket] | None = None
-    ) -> None:
+        self, kind: type[socket.socket] = socket.socket, pool: list[socket.socket] | None = None,
+        *, names_only: bool = False,
+    ) -> None:  # fmt: skip
         self.sock, plain = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs = kind(fileno=plain.detach())
         self.sock.settimeout(20)
         self.netlink, self.watch = open_netlink(), Watch()
         self._theirs = theirs
         self._thread = threading.Thread(
-            target=serve, args=(theirs, self.netlink, self.watch, pool or [])
-        )
+            target=serve, args=(theirs, self.netlink, self.watch, pool or []),
+            kwargs={"names_only": names_only},
+        )  # fmt: skip
         self._thread.start()
 
     def ask(self, request: bytes, *fds: int) -> tuple[int, bytes, list[int]]:
@@ -167,6 +169,26 @@ def test_socket_to_a_nameserver_is_connected_and_to_no_other_port(own_network: N
     other.close()
     for each in pool:
         each.close()
+
+
+def test_where_names_alone_are_asked_nothing_else_is_answered() -> None:
+    """It is in the caller's own network namespace."""
+    peer = Peer(names_only=True)
+    with socket.socket() as sock:
+        for asked, fds in (
+            (request(protocol.LIST, -1), ()),
+            (request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM), ()),
+            (request(protocol.BIND) + address4("127.0.0.1", 80), (sock.fileno(),)),
+            (request(protocol.UPLINK, 2), ()),
+            (b"x", ()),
+        ):
+            assert peer.ask(asked, *fds) == (errno.EACCES, b"", [])
+    asked = request(protocol.NAMESERVER, socket.AF_INET, socket.SOCK_DGRAM)
+    assert peer.ask(asked + address4("127.0.0.1", 54))[0] == errno.EACCES
+    error, _, (fd,) = peer.ask(asked + address4("127.0.0.53", 53))
+    with socket.socket(fileno=fd) as made:
+        assert not error and made.getpeername() == ("127.0.0.53", 53)
+    peer.close()
 
 
 def test_socket_that_cannot_be_handed_over_is_enfile() -> None:

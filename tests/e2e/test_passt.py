@@ -1,0 +1,316 @@
+"""The network of an ordinary user: a stack of its own, whose frames go to passt(1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from runsc.launch import passt
+from tests.e2e.bundle import Bundle, kvm_is_usable
+from tests.e2e.nameserver import PROGRAM as NAMESERVER
+from tests.e2e.own_stack import Outside, ip, outside_of, plug
+from tests.e2e.talker import Talker
+from tests.e2e.test_ordinary_user import AS_USER, OPEN_TO_ALL, UID
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+    pytest.mark.skipif(not passt.find(), reason="passt is not installed"),
+]
+INSIDE = """
+import errno, hashlib, os, socket, struct, sys, time
+def told(call, *args):
+    try:
+        return call(*args)
+    except socket.gaierror as error:
+        return error.strerror
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def read(path):
+    with open(path) as file:
+        return file.read()
+def shown():
+    table = [line.split() for line in read("/proc/net/route").splitlines()[1:]]
+    default = [each[2] for each in table if each[1] == "00000000"]
+    return [socket.inet_ntoa(bytes.fromhex(each)[::-1]) for each in default]
+def addresses(name):
+    found = told(socket.getaddrinfo, name, 80, 0, socket.SOCK_STREAM)
+    return found if isinstance(found, str) else sorted({each[4][0] for each in found})
+def own(family, address):
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((address, 9))
+        return sock.getsockname()[0]
+def routers():
+    while True:
+        rows = [line.split() for line in read("/proc/net/ipv6_route").splitlines()]
+        found = [each for each in rows if each[9] == "eth0" and int(each[1], 16) == 0
+                 and int(each[8], 16) & 2]
+        if found:
+            return len(found)
+        time.sleep(0.01)
+def fetch(address, port, size):
+    with socket.create_connection((address, port), 60) as sock:
+        sock.sendall(b"%d\\n" % size)
+        data, sent = b"x" * size, 0
+        sock.setblocking(False)
+        import select
+        got = 0
+        while sent < size or got < size:
+            want = [sock] if sent < size else []
+            readable, writable, _ = select.select([sock], want, [], 60)
+            if not readable and not writable:
+                return "nothing moves"
+            if writable:
+                sent += sock.send(data[sent : sent + 300000])
+            if readable:
+                more = sock.recv(1 << 20)
+                if not more:
+                    break
+                got += len(more)
+        return sent, got
+def udp(address, port, size):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(30)
+        sock.sendto(bytes(size), (address, port))
+        return len(sock.recv(70000))
+def ping(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
+        sock.settimeout(30)
+        sock.sendto(b"\\x08\\0\\0\\0\\0\\0\\0\\1" + b"p" * 8, (address, 0))
+        return len(sock.recv(100))
+def connects(address, port):
+    def go():
+        with socket.create_connection((address, port), 30) as sock:
+            return sock.recv(100).decode()
+    return told(go)
+def carrier():
+    return told(read, "/sys/class/net/eth0/carrier").strip()
+print("ready")
+for line in sys.stdin:
+    try:
+        print(eval(line), flush=True)
+    except OSError as error:
+        print(errno.errorcode[error.errno], flush=True)
+"""
+OUTSIDE = NAMESERVER + """
+def tcp(address, port):
+    def go(sock):
+        size, data = b"", b"y" * 300000
+        while not size.endswith(b"\\n"):
+            size += sock.recv(1)
+        left = come = int(size)
+        def read():
+            nonlocal come
+            while come:
+                come -= len(sock.recv(1 << 20))
+        reader = threading.Thread(target=read)
+        reader.start()
+        while left:
+            left -= sock.send(data[:left])
+        reader.join()
+        sock.close()
+    def take():
+        while True:
+            threading.Thread(target=go, args=(listener.accept()[0],)).start()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family)
+    threading.Thread(target=take, daemon=True).start()
+def echo(address, port):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    def go():
+        while True:
+            data, sender = sock.recvfrom(70000)
+            sock.sendto(data, sender)
+    threading.Thread(target=go, daemon=True).start()
+print("ready", flush=True)
+for line in sys.stdin:
+    exec(line)
+"""
+
+
+class Inside(Talker):
+    """A container of an ordinary user, whose host is `pid`'s network namespace."""
+
+    pid = -1
+    folder: Path
+
+    def do(self, line: str) -> str:
+        self.say(line)
+        return self.hear()
+
+
+BIND = 'mount --bind "$1" "$2" && shift 2 && '
+
+
+@contextmanager
+def inside_of(
+    rootfs: Path, outside: Outside, *flags: str, nameservers: Sequence[str] = ()
+) -> Iterator[Inside]:
+    folder = Path(tempfile.mkdtemp(prefix="runsc-test-"))
+    (folder / "rootfs").mkdir()
+    bundle = Bundle(folder / "bundle", folder / "rootfs").args("python3", "-uc", INSIDE)
+    bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
+    names = ["CAP_NET_ADMIN", "CAP_NET_RAW"]
+    sets = ("bounding", "effective", "permitted")
+    bundle.document["process"]["capabilities"] = dict.fromkeys(sets, names)
+    listed = folder / "resolv.conf"
+    listed.write_text("".join(f"nameserver {each}\n" for each in nameservers))
+    bundle.document["mounts"].append({
+        "destination": "/etc/resolv.conf", "type": "bind", "source": str(listed),
+        "options": ["bind", "ro"],
+    })  # fmt: skip
+    path = bundle.write()
+    for each in (folder, *folder.rglob("*")):
+        os.chown(each, UID, UID)
+    folder.chmod(0o755)
+    holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
+    holder.hear()
+    pid = holder.process.pid
+    plug(pid, outside.pid)
+    for each in (pid, outside.pid):
+        ip(each, "link set lo up")
+    ip(pid, "route add default via 10.9.0.1", "-6 route add default via fd09:0::1")
+    enter = ["nsenter", f"--target={pid}", "--net"]
+    subprocess.run([*enter, "sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"], check=True)
+    runsc = [
+        sys.executable, str(AS_USER), str(UID), f"--root={folder}/state",
+        f"--debug-log={folder}/log", "--TESTONLY-own-stack", *flags, "run", f"--bundle={path}", "c",
+    ]  # fmt: skip
+    shell = ["unshare", "--mount", "sh", "-c", BIND + OPEN_TO_ALL.lstrip(), "sh"]
+    made = Inside([*enter, *shell, str(rootfs), str(folder / "rootfs"), *runsc])
+    made.pid, made.folder = pid, folder
+    assert made.hear() == "ready", (folder / "log").read_text()
+    yield made
+    made.end()
+    assert not processes(pid)
+    holder.end()
+    shutil.rmtree(folder)
+
+
+def processes(pid: int) -> list[int]:
+    """passt, in the network namespace of `pid`."""
+    found, where = [], os.readlink(f"/proc/{pid}/ns/net")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            comm = Path(f"/proc/{name}/comm").read_text()
+            if comm.startswith("passt") and os.readlink(f"/proc/{name}/ns/net") == where:
+                found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    with outside_of(OUTSIDE) as made:
+        yield made
+
+
+@pytest.fixture
+def inside(debian: Path, outside: Outside) -> Iterator[Inside]:
+    with inside_of(debian, outside) as made:
+        yield made
+
+
+def test_addresses_and_routes_are_those_of_the_host(inside: Inside) -> None:
+    assert inside.do("shown()") == "['10.9.0.1']"
+    assert inside.do("own(socket.AF_INET, '10.9.0.1')") == "10.9.0.2"
+    assert inside.do("routers()") == "1"
+    assert inside.do("own(socket.AF_INET6, 'fd09:0::1')") == "fd09::2"
+    assert inside.do("carrier()") == "1"
+
+
+def test_bytes_go_both_ways_by_both_families(inside: Inside, outside: Outside) -> None:
+    outside.begin("tcp('10.9.0.1', 80), tcp('fd09:0::1', 80)")
+    outside.begin("echo('10.9.0.1', 7), echo('fd09:0::1', 7)")
+    outside.do("1")
+    size = 3_000_000
+    assert inside.do(f"fetch('10.9.0.1', 80, {size})") == f"({size}, {size})"
+    assert inside.do("routers()") == "1"
+    assert inside.do(f"fetch('fd09:0::1', 80, {size})") == f"({size}, {size})"
+    for size in (1, 60_000):
+        assert inside.do(f"udp('10.9.0.1', 7, {size})") == str(size)
+        assert inside.do(f"udp('fd09:0::1', 7, {size})") == str(size)
+    assert inside.do("ping('10.9.0.1')") == "16"
+    assert inside.do("connects('10.9.0.1', 81)") == "ECONNREFUSED"
+
+
+def test_host_itself_is_not_reached(inside: Inside, outside: Outside) -> None:
+    """Not by its own address, which is the sandbox's, nor by that of the router."""
+    served = "import socket; s = socket.create_server(('0.0.0.0', 90)); print(flush=True); input()"
+    enter = ["nsenter", f"--target={inside.pid}", "--net", sys.executable, "-uc", served]
+    host = Talker(enter)
+    host.hear()
+    assert inside.do("connects('10.9.0.2', 90)") == "ECONNREFUSED"
+    assert inside.do("connects('10.9.0.1', 90)") == "ECONNREFUSED"
+    assert inside.do("connects('127.0.0.1', 90)") == "ECONNREFUSED"
+    host.say("")
+    host.end()
+
+
+def test_card_is_moved_nowhere_and_not_deleted(inside: Inside) -> None:
+    assert inside.do("os.system('ip link del eth0 2>/dev/null') != 0") == "True"
+    moved = "os.system('unshare -n sleep 9 & ip link set eth0 netns $! 2>/dev/null') != 0"
+    assert inside.do(moved) == "True"
+    assert inside.do("carrier()") == "1"
+
+
+def test_end_of_passt_is_a_pulled_cable(inside: Inside) -> None:
+    (pid,) = processes(inside.pid)
+    os.kill(pid, signal.SIGKILL)
+    while inside.do("carrier()") != "0":
+        pass
+    assert "the other end" in (inside.folder / "log").read_text()
+
+
+def test_names_are_asked_where_the_user_is(debian: Path, outside: Outside) -> None:
+    """As systemd-resolved has it: at an address of the host's loopback."""
+    with inside_of(debian, outside, nameservers=["127.0.0.53"]) as inside:
+        enter = ["nsenter", f"--target={inside.pid}", "--net", sys.executable, "-uc"]
+        server = Talker([*enter, OUTSIDE])
+        assert server.hear() == "ready"
+        server.say("answers['good.org'] = 60, ['10.9.0.1'], False")
+        server.say("serve('127.0.0.53') or print('serves', flush=True)")
+        assert server.hear() == "serves"
+        assert inside.do("addresses('good.org')") == "['10.9.0.1']"
+        server.process.kill()
+        server.end()
+
+
+def test_policy_judges_what_leaves(tmp_path: Path, debian: Path, outside: Outside) -> None:
+    outside.begin("tcp('10.9.0.1', 80), tcp('10.9.0.1', 81)")
+    outside.do("1")
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write('[[rule]]\naction = "allow"\ncidrs = ["10.9.0.1/32"]\nports = [80]\n')
+        file.flush()
+        os.chmod(file.name, 0o644)
+        with inside_of(debian, outside, f"--egress={file.name}") as inside:
+            assert inside.do("fetch('10.9.0.1', 80, 10)") == "(10, 10)"
+            assert inside.do("told(fetch, '10.9.0.1', 81, 10)") == "ECONNREFUSED"
+
+
+def test_sentry_that_is_killed_leaves_no_passt(debian: Path, outside: Outside) -> None:
+    with inside_of(debian, outside) as inside:
+        (pid,) = processes(inside.pid)
+        fd = os.pidfd_open(pid)
+        state = json.loads((inside.folder / "state/c/state.json").read_text())
+        os.kill(state["sentryPid"], signal.SIGKILL)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        assert poll.poll(60_000)
+        os.close(fd)
