@@ -98,7 +98,8 @@ def _change(store: Store, state: State, request: Request, path: str | None = Non
     help="Look into the kernel of the container CONTAINER-ID, which runs: with --profile"
     " where its time"
     " goes, with --stacks where its programs and the kernel stand, with --counts how many tasks,"
-    " open files, pages and so on it has; or change what it writes to its log.\n\n"
+    " open files, pages and so on it has; write with --packets what goes by its interfaces into a"
+    " file; or change what it writes to its log.\n\n"
     "What a program could not do is shown by another flag: runsc --debug run ..."
 )
 @click.option("--counts", is_flag=True, help="How much of everything it has, as JSON.")
@@ -124,6 +125,13 @@ def _change(store: Store, state: State, request: Request, path: str | None = Non
     help="debug: count from now on what programs ask for and do not get. info: tell that in the"
     " log, and count no more.",
 )
+@click.option(
+    "--packets",
+    metavar="FILE",
+    help="Write what goes by its interfaces into a file of pcapng (-: to standard output), until"
+    " Ctrl-C or the container's end. Connections of TCP within the sandbox have no packets.",
+)
+@click.option("--interface", metavar="NAME", default="", help="With --packets: this one alone.")
 @click.option("--profile", metavar="TIME", help="Measure for so long (such as 5s).")
 @click.option(
     "--format", "-f", "form", default="table", metavar="table|json", help="How a profile is shown."
@@ -137,13 +145,15 @@ def command(
     stacked: bool,
     traced: str | None,
     log_level: str | None,
+    packets: str | None,
+    interface: str,
     profile: str | None,
     form: str,
     container_id: str,
 ) -> None:
     """Ask the sandbox."""
-    asked = [counts, stacked, traced is not None, log_level is not None, profile is not None]
-    if sum(asked) != 1:
+    given = [each is not None for each in (traced, log_level, packets, profile)]
+    if sum([counts, stacked, *given]) != 1:
         raise RuntimeFailure("nothing was asked for, or two things: see runsc debug --help")
     if form not in ("table", "json"):
         raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
@@ -162,8 +172,25 @@ def command(
         _change(store, state, Request("strace", trace=wanted), path)
     elif log_level is not None:
         _change(store, state, Request("log", debug=log_level in ("debug", "2")))
+    elif packets is not None:
+        _capture(store, state, packets, interface)
     elif profile is not None:
         _profile(store, state, profile, form)
+
+
+def _capture(store: Store, state: State, path: str, interface: str) -> None:
+    """Into a file that nobody else reads. Raises: RuntimeFailure, OSError."""
+    from runsc.containers import capturing, listener, pcapng, signals  # noqa: PLC0415  few ask
+
+    created = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    stop = signals.catch(as_program=False)
+    with stop, listener.connect(store.path(state.id, "control.sock")) as sock:
+        fd = os.dup(1) if path == "-" else os.open(path, created, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            writing = capturing.Capturing(sock, pcapng.Writer(file), interface)
+            writing.run(stop.fileno())
+    if writing.lost:
+        click.echo(f"{writing.lost} packets were lost: nobody had room for them", err=True)
 
 
 def _profile(store: Store, state: State, duration: str, form: str) -> None:

@@ -18,6 +18,7 @@ from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.protocol import (
     EgressState,
     ExecProcess,
+    Packets,
     ProcessInfo,
     Profile,
     Request,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sentry.control.egress import DenialWait
     from sentry.control.forwarding import Forward
     from sentry.control.observing import Observing
+    from sentry.control.packets import Capture
     from sentry.control.profile import Profiler
     from sentry.control.reading import Reading
     from sentry.control.waiting import OomWait, Wait
@@ -262,6 +264,12 @@ class Operations:
         from sentry.control.egress import DenialWait, of  # noqa: PLC0415  few ask
 
         return DenialWait(self._kernel.loop, of(self._kernel), after, done)
+
+    def control_packets(self, interface: str, told: Callable[[Packets], object]) -> Capture:
+        """Look at what goes by an interface, or all of them. Raises: ENODEV, EBUSY."""
+        from sentry.control.packets import Capture  # noqa: PLC0415  few ask
+
+        return Capture(self._container.ns.net.stack, interface, self._kernel.loop, told)
 
     def _processes(self) -> list[ThreadGroup]:
         """All of the container, zombies too, by number."""

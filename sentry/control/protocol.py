@@ -69,8 +69,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     to a port inside, as long as this one lasts), "read" (a file), "update" (limits), "profile",
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
     "egress" (what may leave, and what was denied), "denials" (as soon as there are more),
-    "sync" (what was done to files is on the host's disk), or "resize" (the host's terminal has a
-    new size).
+    "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
+    for as long as the connection lasts), "sync" (what was done to files is on the host's disk), or
+    "resize" (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -112,6 +113,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """egress: what holds from now on."""
     after: Number = 0
     """egress, denials: those with higher numbers; -1: none."""
+    interface: str = ""
+    """packets: its name, in the first question; empty: all."""
+    ends: bool = False
+    """packets: what comes from now on is not wanted; an answer without frames is the last one."""
     process: ExecProcess | None = None
     """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 
@@ -238,6 +243,36 @@ class EgressState(msgspec.Struct, omit_defaults=True, frozen=True):
     denials: list[Denied] = []
 
 
+class CapturedInterface(msgspec.Struct, frozen=True):
+    """An interface whose frames are told."""
+
+    index: Number
+    name: str
+    has_header: bool
+    """A link header of Ethernet; else frames begin with that of IP."""
+    seen: Number
+    """Frames so far."""
+    lost: Number
+    """Of them those for which nobody had room."""
+
+
+class CapturedFrame(msgspec.Struct, omit_defaults=True, frozen=True):
+    """One of them."""
+
+    index: Number
+    at_ns: Number
+    """CLOCK_REALTIME."""
+    data: bytes
+    outgoing: bool = False
+
+
+class Packets(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Some of what goes by interfaces. Those of which more is known than before come first."""
+
+    interfaces: list[CapturedInterface] = []
+    frames: list[CapturedFrame] = []
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -251,6 +286,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     profile: Profile | None = None
     stacks: Stacks | None = None
     egress: EgressState | None = None
+    packets: Packets | None = None
     wait_status: WaitStatus = 0
     """wait: that of wait(2)."""
 

@@ -22,6 +22,7 @@ from sentry.control.protocol import (
     Event,
     ExecProcess,
     LineBuffer,
+    Packets,
     ProcessInfo,
     Profile,
     Reply,
@@ -64,6 +65,16 @@ class Waiting(Protocol):
 
     def abandon(self) -> None:
         """The connection has ended."""
+
+
+class Looking(Protocol):
+    """Somebody who looks at what goes by interfaces."""
+
+    def ask(self, *, ends: bool) -> None:
+        """For more."""
+
+    def end(self) -> None:
+        """No more."""
 
 
 class Controlled(Protocol):
@@ -126,6 +137,10 @@ class Controlled(Protocol):
         """Tell when more has been denied."""
         ...
 
+    def control_packets(self, interface: str, told: Callable[[Packets], object]) -> Looking:
+        """Look at what goes by an interface, or by all; `told` some of it for each question."""
+        ...
+
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
         """Tell its processes."""
 
@@ -168,6 +183,7 @@ class Connection:
         """Came with a request that is not complete yet."""
         self._running: Running | None = None
         self._waiting: Waiting | None = None
+        self._looking: Looking | None = None
 
     def fileno(self) -> int:
         """The descriptor that the loop watches."""
@@ -248,6 +264,8 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
+                case "packets":
+                    return self._packets(request)
                 case "create" | "wait" | "oom" | "forward" | "read" | "denials":
                     return self._wait(request)
         except Errno as error:
@@ -290,6 +308,16 @@ class Connection:
             self._waiting = kernel.control_wait(request.pid, self._waited)
         self._waiting.look()
         return None
+
+    def _packets(self, request: Request) -> Reply | None:
+        if self._looking is None:
+            kernel = self._server.kernel
+            self._looking = kernel.control_packets(request.interface, self._seen)
+        self._looking.ask(ends=request.ends)
+        return None
+
+    def _seen(self, packets: Packets) -> None:
+        self.send(Reply(packets=packets))
 
     def _created(self, error: str) -> None:
         self._waiting = None
@@ -346,6 +374,9 @@ class Connection:
             waiting, self._waiting = self._waiting, None
             if waiting is not None:
                 waiting.abandon()
+            looking, self._looking = self._looking, None
+            if looking is not None:
+                looking.end()
 
 
 class ControlServer:

@@ -13,9 +13,11 @@ from sentry.config import EgressConfig
 from sentry.control.descriptors import close_all
 from sentry.control.protocol import (
     MAX_LINE,
+    CapturedFrame,
     EgressState,
     Event,
     ExecProcess,
+    Packets,
     ProcessInfo,
     Reply,
     Request,
@@ -27,7 +29,7 @@ from sentry.control.protocol import (
     encode,
 )
 from sentry.control.server import Connection, ControlServer
-from sentry.errors import EBUSY, EINVAL, ESRCH
+from sentry.errors import EBUSY, EINVAL, ENODEV, ESRCH
 from sentry.loop import HostOnly, Loop
 
 
@@ -63,6 +65,22 @@ class Wait:
         self.abandoned = True
 
 
+class Look:
+    """Somebody who looks at packets."""
+
+    def __init__(self, interface: str, told: Callable[[Packets], object]) -> None:
+        self.interface = interface
+        self.told = told
+        self.asked: list[bool] = []
+        self.ended = False
+
+    def ask(self, *, ends: bool) -> None:
+        self.asked.append(ends)
+
+    def end(self) -> None:
+        self.ended = True
+
+
 class Kernel:
     """Records what it is asked for."""
 
@@ -73,6 +91,7 @@ class Kernel:
         self.synced: list[Callable[[str], object]] = []
         self.execs: list[Exec] = []
         self.waits: list[Wait] = []
+        self.looks: list[Look] = []
         self.policies: list[str] = []
         self.traced: list[tuple[Trace, int]] = []
         self.processes = [ProcessInfo(1, 0, 0, "sh", "S")]
@@ -103,6 +122,12 @@ class Kernel:
     def control_denials(self, after: int, done: Callable[[], None]) -> Wait:
         self.waits.append(Wait(lambda _: done()))
         return self.waits[-1]
+
+    def control_packets(self, interface: str, told: Callable[[Packets], object]) -> Look:
+        if interface == "eth9":
+            raise ENODEV("interface eth9")
+        self.looks.append(Look(interface, told))
+        return self.looks[-1]
 
     def control_stats(self) -> Stats:
         return Stats(1, 2, 3, 4, 5, 6, 7, 8)
@@ -431,6 +456,24 @@ def test_egress_is_told_changed_and_waited_for(
     loop.turn()
     kernel.waits[-1].done(0)
     assert decode(sock.recv(1 << 16), Reply).egress == EgressState("", {"after": 5})
+
+
+def test_packets_are_looked_at_as_long_as_the_connection_lasts(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    assert _ask(loop, sock, Request("packets", interface="eth9")).error == "interface eth9"
+    for ends in (False, True):
+        sock.send(encode(Request("packets", interface="eth0", ends=ends)))
+        loop.turn()
+    (look,) = kernel.looks
+    assert (look.interface, look.asked) == ("eth0", [False, True])
+    packets = Packets([], [CapturedFrame(2, 5, b"\0\xff")])
+    look.told(packets)
+    assert decode(sock.recv(1 << 16), Reply).packets == packets
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+    assert look.ended
 
 
 def test_oom_answers_with_stats(served: tuple[Loop, Kernel, socket.socket]) -> None:
