@@ -33,14 +33,22 @@ def create(settings: Globals, container_id: str, bundle: str, **wishes: Any) -> 
     return 0
 
 
-def run(settings: Globals, container_id: str, bundle: str, **wishes: Any) -> int:
+def run(
+    settings: Globals, container_id: str, bundle: str, publish: tuple[str, ...] = (), **wishes: Any
+) -> int:
     """Decode the bundle, start it, wait for its end."""
     from runsc.launch import bundle as bundles  # noqa: PLC0415
     from runsc.launch import launch  # noqa: PLC0415
     from runsc.launch.configure import Wishes  # noqa: PLC0415
 
     identity, container = bundles.understood(settings, bundle, container_id)
-    return launch.run(settings, identity, container, Wishes(**wishes))
+    if not publish:
+        return launch.run(settings, identity, container, Wishes(**wishes))
+    from runsc.launch import published  # noqa: PLC0415  few publish ports
+
+    with published.serving(settings.store(), publish, outlives=wishes["detach"]) as when_there:
+        wanted = Wishes(**wishes, when_there=when_there)
+        return launch.run(settings, identity, container, wanted)
 
 
 def start(settings: Globals, container_id: str) -> int:

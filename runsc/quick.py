@@ -111,6 +111,7 @@ BUNDLES = {
 _ALL, _FORCE, _FORM = Flag("everyone", SWITCH), Flag("force", SWITCH), Flag("form", TEXT, "table")
 _DETACH, _ENV, _TTY = Flag("detach", SWITCH), Flag("env", TEXTS), Flag("tty", SWITCH)
 _USER, _GIDS, _CAPS = Flag("user", TEXT), Flag("additional_gids", NUMBERS), Flag("cap", TEXTS)
+_PUBLISH = Flag("publish", TEXTS)
 _PROCESS, _PID = Flag("process", TEXT), Flag("pid", NUMBER, least=1)
 ID = "container_id"
 COMMANDS = {
@@ -158,6 +159,8 @@ COMMANDS = {
             "--detach": _DETACH,
             "-d": _DETACH,
             "--keep": Flag("keep", SWITCH),
+            "--publish": _PUBLISH,
+            "-p": _PUBLISH,
             "--no-subreaper": Flag("", SWITCH),
         },
         ID,

@@ -69,19 +69,19 @@ def command(flags: Globals, stream: str | None, address: str, container_id: str,
     except OSError:
         raise NotRunning(container_id) from None
     signal.signal(signal.SIGTERM, _interrupt)
-    forwarding = Forwarding(store.path(container_id, "control.sock"), remote, over, _say)
+    forwarding = Forwarding(store.path(container_id, "control.sock"), over, _say)
     try:
         if stream is not None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.connect(stream)
-            forwarding.add(sock)
-            forwarding.run(None)
+            forwarding.add(sock, remote)
+            forwarding.run({})
             return
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.create_server((address, local), family=family, backlog=BACKLOG) as listening:
             listening.setblocking(False)
             _say(f"Forwarding local port {listening.getsockname()[1]} to {remote}...")
-            forwarding.run(listening)
+            forwarding.run({listening: remote})
         _say(f'Container "{container_id}" stopped. Exiting...')
     except KeyboardInterrupt:
         _say("Exiting...")

@@ -20,6 +20,7 @@ Examples:
   runsc spec && runsc run my-container     the bundle is the current folder
   runsc run --bundle /srv/web web          ... or another one
   runsc run --detach web                   in the background; see `exec`, `kill`, `delete`
+  runsc run -p 8080:80 web                 port 80 inside is port 8080 of 127.0.0.1
 """
 
 
@@ -28,6 +29,14 @@ Examples:
 @click.option("--detach", "-d", is_flag=True, help="Leave it once it runs; `delete` it later.")
 @click.option(
     "--keep", is_flag=True, help="Do not delete it when it has ended: `state` still knows it."
+)
+@click.option(
+    "--publish",
+    "-p",
+    multiple=True,
+    metavar="[IP:]PORT:PORT",
+    help="Let connections to a port of this host (of 127.0.0.1, unless an address is named) reach a"
+    " port inside, as port-forward does. May be given several times.",
 )
 @click.option("--no-subreaper", is_flag=True, hidden=True, expose_value=False)
 @click.argument("container-id", metavar="CONTAINER-ID")

@@ -1,4 +1,4 @@
-"""Connections of the host, each to a port inside: the command line's side of `port-forward`.
+"""Connections of the host, each to a port inside: `port-forward`, and `run --publish`.
 
 For each connection there is one to the sandbox, with two pipes; when either ends, both do. Bytes
 are copied here, so that no socket of the host gets into the sandbox.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from runsc.containers import listener
@@ -108,26 +108,27 @@ class Connection:
 class Forwarding:
     """Connections to `path`'s sandbox, until `over` (a pidfd) is ready."""
 
-    def __init__(self, path: str, port: int, over: int, say: Say) -> None:
-        self._path, self._port, self._over, self._say = path, port, over, say
+    def __init__(self, path: str, over: int, say: Say) -> None:
+        self._path, self._over, self._say = path, over, say
         self._connections: list[Connection] = []
 
-    def add(self, sock: socket.socket) -> None:
+    def add(self, sock: socket.socket, port: int) -> None:
         """Stand for it inside. Raises: RuntimeFailure, OSError; it is closed."""
         try:
-            self._connections.append(Connection(self._path, sock, self._port))
+            self._connections.append(Connection(self._path, sock, port))
         except BaseException:
             sock.close()
             raise
 
-    def run(self, listening: socket.socket | None) -> None:
-        """To the end of the container, or, if nobody listens, of all connections."""
-        while listening is not None or self._connections:
+    def run(self, listening: Mapping[socket.socket, int]) -> None:
+        """To the end of the container, or, if nobody listens, of all connections. `listening`:
+        sockets that do not block, and the ports inside that they lead to."""
+        while listening or self._connections:
             poll = select.poll()
             poll.register(self._over, select.POLLIN)
-            full = len(self._connections) >= MOST
-            if listening is not None and not full:
-                poll.register(listening, select.POLLIN)
+            if len(self._connections) < MOST:
+                for each in listening:
+                    poll.register(each, select.POLLIN)
             wanted: dict[int, int] = {}
             for connection in self._connections:
                 for fd, events in (way.wanted for way in connection.ways):
@@ -142,15 +143,16 @@ class Forwarding:
                     connection.close()
                     self._connections.remove(connection)
                     self._say("Finished forwarding connection...")
-            if listening is not None and listening.fileno() in ready:
-                self._accept(listening)
+            for each, port in listening.items():
+                if each.fileno() in ready:
+                    self._accept(each, port)
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket, port: int) -> None:
         with suppress(BlockingIOError):
             sock, _ = listening.accept()
             self._say("Forwarding new connection...")
             try:
-                self.add(sock)
+                self.add(sock, port)
             except (RuntimeFailure, OSError, ValueError) as error:
                 self._say(f"port forwarding: {error}")
 

@@ -18,6 +18,9 @@ from runsc.options import Globals
 from sentry.config import EgressConfig, SandboxConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runsc.containers.state import State
     from runsc.oci.resources import Resources
 
 KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
@@ -41,6 +44,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """What the program has as these."""
     as_program: bool = False
     """Its first process is a program at the caller's terminal, not the container's init."""
+    when_there: Callable[[State], object] | None = None
+    """`run`: hears of the container as it runs."""
 
 
 def network_of(flags: Globals, container: Container) -> str:

@@ -81,6 +81,8 @@ def stay(
                 lifecycle.before_start(store, state)
                 lifecycle.ask(store, state, Request("start"))
                 lifecycle.after_start(state)
+                if wishes.when_there is not None:
+                    wishes.when_there(state)
                 assert further.standing is not None
                 if relay is None:
                     return _wait(further.standing, wakeup, _forwarder(store, state))

@@ -157,27 +157,45 @@ class Inside(Talker):
 BIND = 'mount --bind "$1" "$2" && shift 2 && '
 
 
+class User:
+    """An ordinary user with a bundle, in `pid`'s network namespace."""
+
+    def __init__(self, pid: int, folder: Path, rootfs: Path, nameservers: Sequence[str]) -> None:
+        self.pid, self.folder = pid, folder
+        (folder / "rootfs").mkdir()
+        bundle = Bundle(folder / "bundle", folder / "rootfs").args("python3", "-uc", INSIDE)
+        bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
+        names = ["CAP_NET_ADMIN", "CAP_NET_RAW"]
+        sets = ("bounding", "effective", "permitted")
+        bundle.document["process"]["capabilities"] = dict.fromkeys(sets, names)
+        listed = folder / "resolv.conf"
+        listed.write_text("".join(f"nameserver {each}\n" for each in nameservers))
+        bundle.document["mounts"].append({
+            "destination": "/etc/resolv.conf", "type": "bind", "source": str(listed),
+            "options": ["bind", "ro"],
+        })  # fmt: skip
+        self.bundle = bundle.write()
+        for each in (folder, *folder.rglob("*")):
+            os.chown(each, UID, UID)
+        folder.chmod(0o755)
+        self._rootfs = rootfs
+
+    def command(self, *args: str) -> list[str]:
+        return [
+            "nsenter", f"--target={self.pid}", "--net",
+            "unshare", "--mount", "sh", "-c", BIND + OPEN_TO_ALL.lstrip(), "sh",
+            str(self._rootfs), str(self.folder / "rootfs"),
+            sys.executable, str(AS_USER), str(UID), f"--root={self.folder}/state",
+            f"--debug-log={self.folder}/log", "--TESTONLY-own-stack", *args,
+        ]  # fmt: skip
+
+
 @contextmanager
-def inside_of(
-    rootfs: Path, outside: Outside, *flags: str, nameservers: Sequence[str] = ()
-) -> Iterator[Inside]:
+def user_of(
+    rootfs: Path, outside: Outside, nameservers: Sequence[str] = ()
+) -> Iterator[User]:
+    """Behind a veth. In the end no passt is left."""
     folder = Path(tempfile.mkdtemp(prefix="runsc-test-"))
-    (folder / "rootfs").mkdir()
-    bundle = Bundle(folder / "bundle", folder / "rootfs").args("python3", "-uc", INSIDE)
-    bundle.document["linux"]["sysctl"] = {"net.ipv4.ping_group_range": "0 0"}
-    names = ["CAP_NET_ADMIN", "CAP_NET_RAW"]
-    sets = ("bounding", "effective", "permitted")
-    bundle.document["process"]["capabilities"] = dict.fromkeys(sets, names)
-    listed = folder / "resolv.conf"
-    listed.write_text("".join(f"nameserver {each}\n" for each in nameservers))
-    bundle.document["mounts"].append({
-        "destination": "/etc/resolv.conf", "type": "bind", "source": str(listed),
-        "options": ["bind", "ro"],
-    })  # fmt: skip
-    path = bundle.write()
-    for each in (folder, *folder.rglob("*")):
-        os.chown(each, UID, UID)
-    folder.chmod(0o755)
     holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
     holder.hear()
     pid = holder.process.pid
@@ -187,19 +205,22 @@ def inside_of(
     ip(pid, "route add default via 10.9.0.1", "-6 route add default via fd09:0::1")
     enter = ["nsenter", f"--target={pid}", "--net"]
     subprocess.run([*enter, "sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"], check=True)
-    runsc = [
-        sys.executable, str(AS_USER), str(UID), f"--root={folder}/state",
-        f"--debug-log={folder}/log", "--TESTONLY-own-stack", *flags, "run", f"--bundle={path}", "c",
-    ]  # fmt: skip
-    shell = ["unshare", "--mount", "sh", "-c", BIND + OPEN_TO_ALL.lstrip(), "sh"]
-    made = Inside([*enter, *shell, str(rootfs), str(folder / "rootfs"), *runsc])
-    made.pid, made.folder = pid, folder
-    assert made.hear() == "ready", (folder / "log").read_text()
-    yield made
-    made.end()
+    yield User(pid, folder, rootfs, nameservers)
     assert not processes(pid)
     holder.end()
     shutil.rmtree(folder)
+
+
+@contextmanager
+def inside_of(
+    rootfs: Path, outside: Outside, *flags: str, nameservers: Sequence[str] = ()
+) -> Iterator[Inside]:
+    with user_of(rootfs, outside, nameservers) as user:
+        made = Inside(user.command(*flags, "run", f"--bundle={user.bundle}", "c"))
+        made.pid, made.folder = user.pid, user.folder
+        assert made.hear() == "ready", (user.folder / "log").read_text()
+        yield made
+        made.end()
 
 
 def processes(pid: int) -> list[int]:
@@ -307,10 +328,33 @@ def test_policy_judges_what_leaves(tmp_path: Path, debian: Path, outside: Outsid
 def test_sentry_that_is_killed_leaves_no_passt(debian: Path, outside: Outside) -> None:
     with inside_of(debian, outside) as inside:
         (pid,) = processes(inside.pid)
-        fd = os.pidfd_open(pid)
         state = json.loads((inside.folder / "state/c/state.json").read_text())
         os.kill(state["sentryPid"], signal.SIGKILL)
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        assert poll.poll(60_000)
-        os.close(fd)
+        until_ended(pid)
+
+
+def test_passt_outlives_create_and_ends_with_the_container(debian: Path, outside: Outside) -> None:
+    with user_of(debian, outside) as user, (user.folder / "out").open("w") as output:
+
+        def ok(*args: str) -> None:
+            command = user.command(*args)
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, check=True)
+
+        ok("create", f"--bundle={user.bundle}", "c")
+        (pid,) = processes(user.pid)
+        ok("start", "c")
+        assert processes(user.pid) == [pid]
+        ok("delete", "--force", "c")
+        until_ended(pid)
+
+
+def until_ended(pid: int) -> None:
+    """It may have ended already."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    assert poll.poll(60_000)
+    os.close(fd)

@@ -121,3 +121,53 @@ def test_one_connection_over_a_unix_socket(client: Client, tmp_path: Path) -> No
 @pytest.mark.parametrize("port", ["80:0", "x", "80:", "70000", "1:2:3", "-1"])
 def test_what_is_no_port_is_refused(client: Client, port: str) -> None:
     assert client.call("port-forward", "c", port).returncode == 1
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def _answered(port: int) -> bytes:
+    """Somebody listens from before the start on; who serves inside comes a while after it."""
+    while True:
+        with _connect(port) as sock:
+            if found := _all(sock):
+                return found
+
+
+def test_published_port_leads_inside_as_long_as_the_container_runs(
+    bundle: Bundle, platform: str
+) -> None:
+    client, port = Client(bundle.args("sh", "-c", ECHO), platform), _free_port()
+    flags = ["--publish", f"{port}:81"]
+    client.create("c", "--detach", *flags, command="run")
+    assert _answered(port) == b"bye\n"
+    with pytest.raises(AssertionError, match=f"port {port} of 127.0.0.1: address already in use"):
+        client.ok("run", f"--bundle={bundle.path}", *flags, "d")
+    client.ok("delete", "--force", "c")
+    while True:
+        try:
+            _connect(port).close()
+        except ConnectionRefusedError:
+            break
+
+
+def test_published_port_of_a_foreground_container_ends_with_it(
+    bundle: Bundle, platform: str
+) -> None:
+    client, port = Client(bundle.args("sh", "-c", ECHO), platform), _free_port()
+    path = bundle.write()
+    running = client.begin("run", f"--bundle={path}", "-p", f"127.0.0.1:{port}:81", "c")
+    while True:
+        try:
+            _connect(port).close()
+            break
+        except ConnectionRefusedError:
+            continue
+    assert _answered(port) == b"bye\n"
+    client.ok("kill", "c", "KILL")
+    running.communicate(timeout=TIMEOUT_S)
+    assert running.returncode == 137
+    with pytest.raises(ConnectionRefusedError):
+        _connect(port)
