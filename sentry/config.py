@@ -209,6 +209,8 @@ class LinkConfig(msgspec.Struct, frozen=True):
     mtu: int
     addresses: tuple[tuple[bytes, int], ...] = ()
     """Addresses of 4 or 16 bytes, and the bits of their networks."""
+    room: int = 0
+    """Bytes that the other end may have on the way to here; what is more it loses."""
     gateways: tuple[bytes, ...] = ()
     """Of the default routes; routers of IPv6 say so themselves."""
 

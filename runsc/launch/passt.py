@@ -64,7 +64,7 @@ class Ways(msgspec.Struct, frozen=True):
             made.append("--ipv6-only")
         return made
 
-    def link(self, fd: int) -> LinkConfig:
+    def link(self, fd: int, room: int) -> LinkConfig:
         """What the Sentry hears."""
         addresses: list[tuple[bytes, int]] = []
         gateways: list[bytes] = []
@@ -73,7 +73,7 @@ class Ways(msgspec.Struct, frozen=True):
             gateways.append(self.gateway4 or bytes(4))
         if self.address6:
             addresses.append((self.address6, HOST_BITS6))
-        return LinkConfig(fd, MTU, tuple(addresses), tuple(gateways))
+        return LinkConfig(fd, MTU, tuple(addresses), room, tuple(gateways))
 
 
 def find() -> str:
@@ -129,7 +129,7 @@ def start(path: str, terms: Terms, log_fd: int) -> tuple[LinkConfig, int]:
     for each in (ours, theirs):
         each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
     with theirs:
-        fd = theirs.fileno()
+        fd, room = theirs.fileno(), theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         arguments = [
             PROGRAM, "--foreground", "--quiet", "--no-map-gw", "--no-dhcp", "--no-dhcpv6",
             "--mtu", str(MTU), *known.options(), "--fd", str(fd),
@@ -139,7 +139,7 @@ def start(path: str, terms: Terms, log_fd: int) -> tuple[LinkConfig, int]:
         except BaseException:
             ours.close()
             raise
-    return known.link(ours.detach()), pid
+    return known.link(ours.detach(), room), pid
 
 
 def _become(path: str, arguments: list[str], fd: int, terms: Terms, log_fd: int) -> int:

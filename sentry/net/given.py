@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 NAME: Final = "eth0"
 FLAGS: Final = abi.IFF_BROADCAST | abi.IFF_MULTICAST
 QUEUE_LENGTH: Final = 1000
-RECEIVE_BUFFERS: Final = "4096\t131072\t262144"
-"""net.ipv4.tcp_rmem at first. The other end of the stream ends connections itself, so no way is
-long; and what it may have under way for all of them has to fit into one socket, or is lost."""
+LEAST_BUFFER: Final = 1 << 16
+FIRST_BUFFER: Final = 1 << 17
+CONNECTIONS: Final = 8
+"""So many fill the room that there is. The other end of the stream ends connections itself, so no
+way is long, and no buffer has to be large for it."""
+RECEIVED_SEGMENT: Final = 16344
+"""Bytes that a segment has that comes: several fit into the window of such a buffer."""
 
 
 def new_interface(index: int, config: LinkConfig) -> Interface:
@@ -155,7 +159,10 @@ class Given(Made):
 
 def plug(stack: Stack, config: LinkConfig) -> Given:
     """It is there, and up."""
-    stack.sysctls.setdefault("net/ipv4/tcp_rmem", RECEIVE_BUFFERS)
+    largest = max(config.room // CONNECTIONS, LEAST_BUFFER)
+    stack.sysctls.setdefault("net/ipv4/tcp_rmem", f"4096\t{min(FIRST_BUFFER, largest)}\t{largest}")
     made = Given(stack, new_interface(stack.interfaces.free_index(), config), config.fd)
     made.bring_up(config)
+    assert stack.tcp is not None
+    stack.tcp.settings.advmss = RECEIVED_SEGMENT
     return made

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sentry.net.tcp.connection import Connection
     from sentry.net.tcp.keyed import Flow
     from sentry.net.tcp.listener import Listener
+    from sentry.net.tcp.settings import Settings
     from sentry.vfs.file import Dest, Source
 
 
@@ -51,6 +52,7 @@ class ByLink(Protocol):
 
     engines: dict[Flow, Any]
     on_over: Callable[[Flow], object]
+    settings: Settings
 
     def connect(self, sock: Any, target: Endpoint, sender: object) -> EngineSide: ...
     def listen(self, sock: Any, backlog: int) -> ListeningSide: ...

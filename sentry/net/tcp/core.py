@@ -125,7 +125,8 @@ class Core:
         self.tuning.rcvlowat = max(1, self.tuning.rcvlowat)
         self.rcvbuf = self.tuning.rcvbuf or settings.tcp_rmem[1]
         self.sndbuf = self.tuning.sndbuf or settings.tcp_wmem[1]
-        self.advmss = min(payload_of(flow, mtu), self.tuning.maxseg or MAX_UNSCALED)
+        largest = min(payload_of(flow, mtu), settings.advmss)
+        self.advmss = min(largest, self.tuning.maxseg or MAX_UNSCALED)
         self.peer_mss = DEFAULT_MSS
         self.rcv_mss = min(DEFAULT_MSS, self.advmss)
         self.stamps_on = self.sack_on = self.scale_on = self.ecn_on = False

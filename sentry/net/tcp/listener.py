@@ -151,7 +151,8 @@ class Listener:
         scale = 0 if agreed.snd_scale is None else scale_for(settings, tuning.rcvbuf)
         buffer = tuning.rcvbuf or settings.tcp_rmem[1]
         window = min(window_of(buffer, settings, tuning.window_clamp), MAX_UNSCALED)
-        mss = min(payload_of(flow, mtu), tuning.maxseg or MAX_UNSCALED)
+        largest = min(payload_of(flow, mtu), settings.advmss)
+        mss = min(largest, tuning.maxseg or MAX_UNSCALED)
         offset = self.shared.keyed.timestamp_offset(flow)
         return Request(flow, 0, irs, agreed, mss, window, scale, offset, now_ns)
 

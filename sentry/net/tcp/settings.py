@@ -54,6 +54,8 @@ class Settings(Struct):
     tcp_early_retrans: int = 3
     tcp_reordering: int = 3
     tcp_min_snd_mss: int = 48
+    advmss: int = 0xFFFF
+    """No larger segments are asked for, whatever the MTU is: RTAX_ADVMSS of a route."""
     tcp_slow_start_after_idle: int = 1
     tcp_congestion_control: str = "cubic"
     tcp_notsent_lowat: int = 0xFFFFFFFF

@@ -20,6 +20,7 @@ from tests.unit.net.ip.test_autoconf import advertised, prefix
 from tests.unit.net.ip.test_discovery import message
 from tests.unit.net.wired import ip4, ip6, local6
 
+ROOM = 8 << 20
 FAR4, FAR6 = b"\xc6\x33\x64\x01", b"\x20\x01\x0d\xb8\xff" + bytes(11)
 
 
@@ -47,7 +48,7 @@ class World:
         ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(20)
         config = LinkConfig(
-            ours.detach(), 65520, ((ip4(7), 24), (ip6(7), 128)), (ip4(1),)
+            ours.detach(), 65520, ((ip4(7), 24), (ip6(7), 128)), ROOM, (ip4(1),)
         )
         self.given: Given = plug(self.stack, config)
         self.interface = self.given.interface
@@ -94,6 +95,11 @@ def test_it_is_up_with_what_was_said_of_it(world: World) -> None:
     assert layer.path(0, FAR4).next_hop == ip4(1)
     assert layer.path(0, ip4(9)).next_hop == ip4(9)
     assert layer.is_local(ip6(7)) and layer.path_or_none(0, FAR6, 0) is None
+
+
+def test_buffers_of_tcp_fit_into_the_room_that_there_is(world: World) -> None:
+    assert world.stack.sysctls["net/ipv4/tcp_rmem"] == f"4096\t131072\t{ROOM // 8}"
+    assert world.stack.tcp is not None and world.stack.tcp.settings.advmss == 16344
 
 
 def test_router_is_asked_and_heeded(world: World) -> None:

@@ -171,6 +171,8 @@ def test_mss_is_by_the_family_and_the_path() -> None:
         one = Connection(Flow(Endpoint(ip, 1), Endpoint(ip, 2)), settings, mtu)
         assert one.advmss == mss
     assert Hand(connect=False, tuning=Tuning(maxseg=700)).syn.mss == 700
+    assert Hand(connect=False, advmss=800).syn.mss == 800
+    assert Hand(connect=False, advmss=800, tuning=Tuning(maxseg=700)).syn.mss == 700
 
 
 def test_scale_is_for_what_a_buffer_may_become() -> None:

@@ -50,8 +50,8 @@ def test_both_are_told_the_same() -> None:
     assert whole.options() == [
         "--address", "10.0.0.7", "--netmask", "24", "--gateway", "10.0.0.1", "--address", "fd00::7"
     ]  # fmt: skip
-    link = whole.link(5)
-    assert (link.fd, link.mtu) == (5, MTU)
+    link = whole.link(5, 1000)
+    assert (link.fd, link.mtu, link.room) == (5, MTU, 1000)
     assert link.addresses == ((FOUR, 24), (SIX, 128)) and link.gateways == (b"\x0a\0\0\x01",)
 
 
@@ -65,12 +65,12 @@ def test_both_are_told_the_same() -> None:
 )
 def test_family_that_leads_nowhere_is_left_out(ways: Ways, last: str | None, count: int) -> None:
     assert ways.options()[-1:] == ([last] if last else [])
-    assert len(ways.link(5).addresses) == count
+    assert len(ways.link(5, 0).addresses) == count
 
 
 def test_way_without_a_router_is_one_to_neighbours() -> None:
     assert "--gateway" not in Ways((FOUR, 32)).options()
-    assert Ways((FOUR, 32)).link(5).gateways == (bytes(4),)
+    assert Ways((FOUR, 32)).link(5, 0).gateways == (bytes(4),)
 
 
 @pytest.mark.root
