@@ -93,8 +93,11 @@ def serving(
     with listening(words) as sockets:
 
         def serve(state: State) -> None:
-            path, over = store.path(state.id, "control.sock"), os.pidfd_open(state.pid)
-            tie = 0 if outlives else signal.SIGKILL
+            path, tie = store.path(state.id, "control.sock"), 0 if outlives else signal.SIGKILL
+            try:
+                over = os.pidfd_open(state.pid)
+            except ProcessLookupError:  # it was a short one
+                return
             try:
                 made = isolation.spawn_here(lambda: _body(sockets, path, state.id, over, tie), 0)
             finally:

@@ -153,6 +153,14 @@ def test_published_port_leads_inside_as_long_as_the_container_runs(
             break
 
 
+def test_container_that_ends_at_once_has_no_use_for_its_port(
+    bundle: Bundle, platform: str
+) -> None:
+    client = Client(bundle.args("true"), platform)
+    client.create("c", "--detach", "--publish", f"{_free_port()}:81", command="run")
+    client.ok("delete", "--force", "c")
+
+
 def test_published_port_of_a_foreground_container_ends_with_it(
     bundle: Bundle, platform: str
 ) -> None:

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from sentry.abi.socket import IPPROTO_TCP, IPPROTO_UDP
 from sentry.errors import Errno
 from sentry.net.inet.leaving import Arrivals
-from sentry.net.ip import fragments, ipv4, ipv6, limits, path_mtu
+from sentry.net.ip import autoconf, fragments, ipv4, ipv6, limits, path_mtu
+from sentry.net.ip.autoconf import Autoconf
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Outgoing
 from sentry.net.link import link, neighbours
 from sentry.net.stack import Stack
 from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.fuzz.test_packets import MAYBE, extension, icmp, udp
-from tests.unit.net.wired import SECOND_NS, Host, hardware, ip4, ip6, local6
+from tests.unit.net.wired import INDEX, SECOND_NS, Host, hardware, ip4, ip6, local6
 
 Step = tuple[str, int, bytes]
 SHORT = st.binary(max_size=40) | st.sampled_from([bytes(8), bytes(1400)])
@@ -71,6 +72,23 @@ ND_OPTIONS = st.lists(
 ND_BODIES = st.builds(
     lambda ips, rest: b"".join(ips) + rest, st.lists(IPS6, max_size=2), ND_OPTIONS
 )
+LIFETIMES = st.sampled_from([0, 1, 40, 7200, 0xFFFFFFFF])
+PREFIXES = st.lists(
+    st.builds(
+        lambda length, flags, times, ip: (
+            bytes([3, 4, length, flags]) + struct.pack(">II4x", *times) + ip
+        ),
+        st.sampled_from([64, 64, 0, 128]) | st.integers(0, 255), st.integers(0, 255),
+        st.tuples(LIFETIMES, LIFETIMES), IPS6 | st.binary(min_size=16, max_size=16),
+    ),
+    max_size=5,
+).map(b"".join)  # fmt: skip
+ROUTERS = st.builds(
+    lambda seconds, prefixes, more: b"\x40\0" + seconds.to_bytes(2) + bytes(8) + prefixes + more,
+    st.sampled_from([0, 1, 1800, 65535]), PREFIXES, ND_OPTIONS,
+)  # fmt: skip
+"""Behind type, code and checksum of an advertisement."""
+NEAR6 = st.integers(0, 255).map(local6)
 TRANSPORTS = st.one_of(
     SHORT,
     st.builds(udp, st.tuples(WORDS, WORDS), SHORT, MAYBE, WORDS),
@@ -102,6 +120,10 @@ PACKETS = st.one_of(
     st.tuples(st.just(0x86DD), st.builds(
         as_icmp6, ENDS6, st.integers(1, 4) | st.integers(128, 140), st.integers(0, 8), FOUR,
         INNER | ND_BODIES, HOPS,
+    )),
+    st.tuples(st.just(0x86DD), st.builds(
+        lambda source, body: as_icmp6((source, ipv6.ALL_NODES), 134, 0, body[:4], body[4:], 255),
+        NEAR6, ROUTERS,
     )),
     st.tuples(st.just(0x806), st.builds(
         lambda op, a, b, c, d: struct.pack(">HHBBH", 1, 0x800, 6, 4, op) + a + b + c + d,
@@ -158,6 +180,18 @@ class Bounds:
         self.host.route_all(ip4(2))
         self.host.route_all(ip6(2))
         self.now_ns = SECOND_NS
+        self.routes = list(self.host.routes.added)
+        self.addresses = list(self.host.interface.addresses)
+        self.autoconf = Autoconf(self.host.layer, self.host.link, self.learned)
+        self.host.layer.autoconf[INDEX] = self.autoconf
+        self.host.layer.timed.append(self.autoconf)
+        self.autoconf.begin(self.now_ns)
+
+    def learned(self) -> None:
+        """Routers have said something else."""
+        self.host.interface.addresses = [*self.addresses, *self.autoconf.addresses()]
+        self.host.routes.added = [*self.routes, *self.autoconf.routes()]
+        self.host.layer.outdate(self.host.routes)
 
     def run(self, steps: list[Step]) -> None:
         for kind, number, data in steps:
@@ -192,6 +226,8 @@ class Bounds:
             assert reassembly.charged <= 3 * fragments.HIGH_THRESHOLD
         assert len(layer.exceptions) <= path_mtu.MAX_EXCEPTIONS
         assert len(layer.limit4._targets) <= limits.MAX_TARGETS
+        assert len(self.autoconf.addresses()) <= autoconf.MAX_OWN
+        assert len(self.autoconf.routes()) <= autoconf.MAX_ROUTERS + autoconf.MAX_PREFIXES
         assert len(own.outgoing) <= link.MAX_OUTGOING
         assert own.outgoing_bytes == sum(map(len, own.outgoing))
 
