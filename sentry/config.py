@@ -212,7 +212,7 @@ class LinkConfig(msgspec.Struct, frozen=True):
     room: int = 0
     """Bytes that the other end may have on the way to here; what is more it loses."""
     gateways: tuple[bytes, ...] = ()
-    """Of the default routes; routers of IPv6 say so themselves."""
+    """Of the default routes; 0.0.0.0: all are neighbours. Routers of IPv6 say so themselves."""
 
 
 class SandboxConfig(ContainerConfig, frozen=True):

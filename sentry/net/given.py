@@ -88,7 +88,7 @@ class Given(Made):
             family = AF_INET if len(gateway) == 4 else AF_INET6
             route = Route(
                 family, bytes(len(gateway)), 0, interface.index, origin=abi.RTPROT_BOOT,
-                gateway=gateway,
+                gateway=gateway if any(gateway) else b"",
             )  # fmt: skip
             stack.routes.added.append(route)
         stack.outdate()

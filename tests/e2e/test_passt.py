@@ -215,12 +215,17 @@ def user_of(
 def inside_of(
     rootfs: Path, outside: Outside, *flags: str, nameservers: Sequence[str] = ()
 ) -> Iterator[Inside]:
-    with user_of(rootfs, outside, nameservers) as user:
-        made = Inside(user.command(*flags, "run", f"--bundle={user.bundle}", "c"))
-        made.pid, made.folder = user.pid, user.folder
-        assert made.hear() == "ready", (user.folder / "log").read_text()
+    with user_of(rootfs, outside, nameservers) as user, inside_for(user, *flags) as made:
         yield made
-        made.end()
+
+
+@contextmanager
+def inside_for(user: User, *flags: str) -> Iterator[Inside]:
+    made = Inside(user.command(*flags, "run", f"--bundle={user.bundle}", "c"))
+    made.pid, made.folder = user.pid, user.folder
+    assert made.hear() == "ready", (user.folder / "log").read_text()
+    yield made
+    made.end()
 
 
 def processes(pid: int) -> list[int]:
@@ -256,6 +261,19 @@ def test_addresses_and_routes_are_those_of_the_host(inside: Inside) -> None:
     assert inside.do("carrier()") == "1"
 
 
+def test_default_route_without_a_router_leads_to_neighbours(
+    debian: Path, outside: Outside
+) -> None:
+    outside.begin("tcp('10.9.0.1', 80)")
+    outside.do("1")
+    with user_of(debian, outside) as user:
+        ip(user.pid, "route replace default dev eth0", "-6 route del default")
+        with inside_for(user) as inside:
+            assert inside.do("shown()") == "['0.0.0.0']"
+            assert inside.do("fetch('10.9.0.1', 80, 10)") == "(10, 10)"
+            assert inside.do("told(own, socket.AF_INET6, 'fd09:0::1')") == "ENETUNREACH"
+
+
 def test_bytes_go_both_ways_by_both_families(inside: Inside, outside: Outside) -> None:
     outside.begin("tcp('10.9.0.1', 80), tcp('fd09:0::1', 80)")
     outside.begin("echo('10.9.0.1', 7), echo('fd09:0::1', 7)")
@@ -273,13 +291,16 @@ def test_bytes_go_both_ways_by_both_families(inside: Inside, outside: Outside) -
 
 def test_host_itself_is_not_reached(inside: Inside, outside: Outside) -> None:
     """Not by its own address, which is the sandbox's, nor by that of the router."""
-    served = "import socket; s = socket.create_server(('0.0.0.0', 90)); print(flush=True); input()"
+    bound = "socket.create_server(('::', 90), family=socket.AF_INET6, dualstack_ipv6=True)"
+    served = f"import socket; s = {bound}; print(flush=True); input()"
     enter = ["nsenter", f"--target={inside.pid}", "--net", sys.executable, "-uc", served]
     host = Talker(enter)
     host.hear()
     assert inside.do("connects('10.9.0.2', 90)") == "ECONNREFUSED"
     assert inside.do("connects('10.9.0.1', 90)") == "ECONNREFUSED"
     assert inside.do("connects('127.0.0.1', 90)") == "ECONNREFUSED"
+    assert inside.do("routers()") == "1"
+    assert inside.do("connects('fd09:0::2', 90)") == "ECONNREFUSED"
     host.say("")
     host.end()
 

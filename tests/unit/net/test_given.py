@@ -42,13 +42,13 @@ class Kernel:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, gateway: bytes = ip4(1)) -> None:
         self.kernel = Kernel()
         self.stack = Stack(self.kernel, {})
         ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(20)
         config = LinkConfig(
-            ours.detach(), 65520, ((ip4(7), 24), (ip6(7), 128)), ROOM, (ip4(1),)
+            ours.detach(), 65520, ((ip4(7), 24), (ip6(7), 128)), ROOM, (gateway,)
         )
         self.given: Given = plug(self.stack, config)
         self.interface = self.given.interface
@@ -100,6 +100,14 @@ def test_it_is_up_with_what_was_said_of_it(world: World) -> None:
 def test_buffers_of_tcp_fit_into_the_room_that_there_is(world: World) -> None:
     assert world.stack.sysctls["net/ipv4/tcp_rmem"] == f"4096\t131072\t{ROOM // 8}"
     assert world.stack.tcp is not None and world.stack.tcp.settings.advmss == 16344
+
+
+def test_without_a_router_all_are_neighbours() -> None:
+    made = World(bytes(4))
+    assert made.stack.ip is not None
+    assert made.stack.ip.path(0, FAR4).next_hop == FAR4
+    made.given.removed()
+    made.theirs.close()
 
 
 def test_router_is_asked_and_heeded(world: World) -> None:
