@@ -1,4 +1,4 @@
-"""What a user is told who may not open /dev/kvm."""
+"""Which network a container has; what a user is told who may not open /dev/kvm."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import grp
 import os
 import pwd
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from runsc.launch.configure import how_to_be_let_in
+from runsc.launch.configure import how_to_be_let_in, network_of
 
 
 @pytest.fixture
@@ -54,3 +56,33 @@ def test_device_of_no_group_is_for_root_to_open(device: Path) -> None:
 def test_root_is_not_told_to_join(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "usermod" not in how_to_be_let_in(str(device))
+
+
+@pytest.mark.parametrize(
+    ("uid", "own_stack", "passt", "namespace", "network"),
+    [
+        (0, False, True, "", "host"),
+        (0, True, False, "/run/netns/x", "sandbox"),
+        (0, True, True, None, "none"),
+        (7, False, True, "", "none"),
+        (7, True, False, "", "none"),
+        (7, True, True, "", "sandbox"),
+        (7, True, True, "/run/netns/x", "none"),
+        (7, True, True, None, "none"),
+    ],
+)
+def test_network_is_what_can_be_plugged_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, own_stack: bool, passt: bool,
+    namespace: str | None, network: str,
+) -> None:  # fmt: skip
+    """An ordinary user has passt, where it is installed and a new namespace is asked for."""
+    if passt:
+        (tmp_path / "passt").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    asked = () if namespace is None else (("network", namespace),)
+    flags: Any = SimpleNamespace(network=None, own_stack=own_stack)
+    container: Any = SimpleNamespace(namespaces=asked)
+    assert network_of(flags, container) == network
+    flags.network = "none"
+    assert network_of(flags, container) == "none"
