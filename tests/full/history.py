@@ -197,18 +197,10 @@ def look(folder: Path, first: int, last: int, told: int) -> Look:
     return Look(tree, texts, first, last, told)
 
 
-def last_sync(lines: list[str], told: int) -> int:
-    """How many lines were made last by those that are done."""
-    for number in range(told - 1, -1, -1):
-        if lines[number][0] in "fy":
-            return number + 1
-    return 0
-
-
 def lasting(lines: list[str]) -> list[int]:
-    """How many lines are on the disk for certain, by how many are done.
+    """How many lines last for certain, by how many are done.
 
-    syncfs(2) brings all there; fsync(2) a file and its names, and so whatever was done before it
+    syncfs(2) makes all last; fsync(2) a file and its names, and so whatever was done before it
     got these: what was done later to others may take longer.
     """
     folder, found = Folder(), [0]

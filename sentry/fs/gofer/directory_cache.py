@@ -26,9 +26,9 @@ from gofer.p9.extensions import (
 from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
 from sentry.errors import EIO, ENOENT, ESTALE, Errno
-from sentry.fs.gofer.heard import HeardDirectory, Listed
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.session import Asked, expect, found_by
+from sentry.fs.gofer.watched import HeardDirectory, Listed
 from sentry.platform.host_io import host_error
 from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode

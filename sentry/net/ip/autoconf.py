@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.ground import Ground
     from sentry.net.link.link import Link
     from sentry.net.link.ndp import Prefix, Router
 
@@ -59,7 +59,7 @@ class Own(NamedTuple):
 class Autoconf:
     """Of one link."""
 
-    def __init__(self, layer: IpLayer, link: Link, on_change: Callable[[], None]) -> None:
+    def __init__(self, layer: Ground, link: Link, on_change: Callable[[], None]) -> None:
         """`on_change`: `addresses` or `routes` are others than they were."""
         self._layer = layer
         self._link = link

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sentry.net.interfaces import Interface
-    from sentry.net.ip.autoconf import Autoconf
     from sentry.net.ip.limits import ErrorLimit, RedirectLimit
     from sentry.net.ip.routing import Fib
     from sentry.net.ip.seam import Arrived, Failure, Outgoing, Path
     from sentry.net.link.link import Link
+    from sentry.net.link.ndp import Router
 
 
 class Complaints(Protocol):
@@ -38,11 +38,17 @@ class Listeners(Protocol):
     def asked6(self, now_ns: int, packet: Arrived) -> None: ...
 
 
+class Hearer(Protocol):
+    """Who makes addresses and routes of what routers say: `sentry.net.ip.autoconf`."""
+
+    def heard(self, now_ns: int, router: bytes, told: Router) -> None: ...
+
+
 class Ground(Protocol):
     """sentry.net.ip.layer.IpLayer."""
 
-    autoconf: dict[int, Autoconf]
     chance: Callable[[int], bytes]
+    on_deadline: Callable[[], None]
     counters: Counter[str]
     fib: Fib
     limit4: ErrorLimit
@@ -52,6 +58,8 @@ class Ground(Protocol):
     sysctls: dict[str, str]
     wall_ms: Callable[[], int]
 
+    @property
+    def autoconf(self) -> Mapping[int, Hearer]: ...
     @property
     def icmp(self) -> Complaints: ...
     @property
@@ -63,6 +71,7 @@ class Ground(Protocol):
     def fail(self, now_ns: int, failure: Failure, mtu: int = -1) -> None: ...
     def interface(self, index: int) -> Interface | None: ...
     def ignores_echo(self, packet: Arrived) -> bool: ...
+    def ipv6_setting(self, link: Link, name: str) -> int: ...
     def is_local(self, ip: bytes) -> bool: ...
     def mtu_of(self, interface: Interface, *, is_v4: bool) -> int: ...
     def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None: ...
