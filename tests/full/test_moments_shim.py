@@ -144,7 +144,9 @@ def _traced(shim: Shim, name: str, plan: Plan) -> tuple[Report, str]:
     except (OSError, AssertionError) as error:
         said = f"the connection: {error}"
     tracer.terminate()
-    report = msgspec.json.decode(tracer.communicate(timeout=60)[0], type=Report)
+    said_by_it = tracer.stdout.read()  # of which a part may have come with the first line
+    tracer.wait()
+    report = msgspec.json.decode(said_by_it, type=Report)
     return report, said
 
 
