@@ -455,8 +455,7 @@ void frames_close(void)
     memset(&ram_counters, 0, sizeof ram_counters);
 }
 
-/* From now on no frame in use is given out again, and nothing is punched: what lies below
- * `frozen` stays as it is for the sandboxes forked from this one. */
+/* The upper half of RAM is the file `fd` on a disk. Errors: EBUSY where that is in use already. */
 int ram_store_open(int fd)
 {
     uint64_t start = ram.span / 2 & ~(BLOCK_SIZE - 1);
@@ -474,6 +473,8 @@ int ram_store_open(int fd)
     return 0;
 }
 
+/* From now on no frame in use is given out again, and nothing is punched: what lies below
+ * `frozen` stays as it is for the sandboxes forked from this one. */
 int ram_freeze(void)
 {
     if (ram.store != ram.span)
