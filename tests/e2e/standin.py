@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from gofer.attachment import Attachment
+from gofer.shared import Given
 from runsc import filters, log, options
 from runsc.commands.do import document
 from runsc.errors import RuntimeFailure
@@ -110,8 +111,7 @@ def serve(words: str) -> boot.Serve:
         attachments: Sequence[Attachment],
         lockdown: Callable[[], None],
         write_log: Callable[[str], None],
-        queue: int,
-        journal: int,
+        given: Given,
     ) -> None:
         lockdown()
         sock.sendmsg([b"."])
