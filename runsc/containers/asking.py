@@ -25,6 +25,10 @@ LEFT_OUT = {"pid": 1, "all": False}
 """What a request need not say."""
 
 
+class Ended(ConnectionResetError):
+    """The sandbox has ended after it had read the question: before, the host says ECONNRESET."""
+
+
 def line(op: str, **numbers: int) -> bytes:
     """A request as sentry.control.protocol has it."""
     words = [f'"op":"{op}"']
@@ -76,7 +80,7 @@ def answer_to(sock: Socket, request: bytes, patience_s: float | None) -> bytes:
     while True:
         data = sock.recv(CHUNK)
         if not data:
-            raise ConnectionResetError("the sandbox has ended")
+            raise Ended("the sandbox has ended")
         received += data
         if b"\n" in data:
             return bytes(received.partition(b"\n")[0])

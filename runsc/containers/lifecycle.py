@@ -103,6 +103,10 @@ def wait(store: Store, container_id: str, pid: int) -> int:
         raise NotRunning(container_id) from None
     try:
         reply = asking.reply(asking.answer_to(sock, asking.line("wait", pid=pid), None))
+    except asking.Ended:
+        return int(SIGKILL)
+    except (ConnectionResetError, BrokenPipeError):  # it was about to end, and has not read that
+        raise NotRunning(container_id) from None
     except (OSError, ValueError):
         return int(SIGKILL)
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,30 @@ def test_answer_that_is_none_is_an_error(tmp_path: Path, said: bytes) -> None:
 def test_end_without_an_answer_is_an_error(tmp_path: Path) -> None:
     with answering(tmp_path, first=b"{") as path, pytest.raises(OSError, match=r"ended|reset"):
         asking.tell(path, asking.line("start"), 10)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_end_says_whether_the_question_had_been_read(tmp_path: Path, reads: bool) -> None:
+    """Who waits for a process of a sandbox that is killed is told so; else it was over before."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    sock = asking.connect(str(tmp_path / "s"))
+
+    def end() -> None:
+        if reads:
+            accepted, _ = listener.accept()
+            while b"\n" not in accepted.recv(100):
+                continue
+            accepted.close()
+        listener.close()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(OSError) as caught:
+        asking.answer_to(sock, asking.line("wait", pid=1), 10)
+    thread.join()
+    sock.close()
+
+    assert isinstance(caught.value, asking.Ended) is reads
+    assert isinstance(caught.value, ConnectionResetError | BrokenPipeError)
