@@ -144,9 +144,8 @@ def _traced(shim: Shim, name: str, plan: Plan) -> tuple[Report, str]:
     except (OSError, AssertionError) as error:
         said = f"the connection: {error}"
     tracer.terminate()
-    said_by_it = tracer.stdout.read()  # of which a part may have come with the first line
-    tracer.wait()
-    report = msgspec.json.decode(said_by_it, type=Report)
+    with tracer:  # a part of what it prints may have come with the first line
+        report = msgspec.json.decode(tracer.stdout.read(), type=Report)
     return report, said
 
 
