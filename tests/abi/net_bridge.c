@@ -191,6 +191,12 @@ static void frames(void)
     CHECK(set_port("p1", IFLA_BRPORT_LEARNING, 0) == 0);
     CHECK(reached(1, nobody, 0x44) == 5 && reached(0, fourth, 0x10) == 6);
     CHECK(set_port("p1", IFLA_BRPORT_LEARNING, 1) == 0);
+    set_hardware("br0", 0x60);
+    set_hardware("br0", 0x61);
+    fourth[5] = 0x60;
+    CHECK(reached(0, fourth, 0x10) == 6); /* the bridge's no more */
+    fourth[5] = 0x61;
+    CHECK(reached(0, fourth, 0x10) == 0);
     CHECK(reached(2, nobody, 0x30) == 3 && reached(0, second, 0x10) == 4); /* it has moved */
 }
 

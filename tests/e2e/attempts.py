@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-PROGRAM = r"""
-import array, errno, os, socket, struct, sys, threading
+from tests.e2e.own_stack import TOLD
+
+PROGRAM = TOLD + r"""
+import threading
 GOOD, BAD, GOOD6, BAD6 = "198.51.100.1", "198.51.100.66", "2001:db8:1::1", "2001:db8:1::66"
 OWN, OWN6 = "10.9.0.2", "fd09::2"
 ROUTER = bytearray(6)
@@ -11,13 +13,6 @@ ATTEMPTS = {}
 def attempt(function):
     ATTEMPTS[function.__name__] = function
     return function
-def told(call, *args):
-    try:
-        return call(*args)
-    except socket.gaierror as error:
-        return error.strerror
-    except OSError as error:
-        return errno.errorcode[error.errno]
 def tcp(address, port=80, family=socket.AF_INET, prepare=lambda sock: None):
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(20)

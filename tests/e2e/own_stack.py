@@ -13,6 +13,18 @@ from tests.e2e.bundle import Bundle, Document
 from tests.e2e.client import Client
 from tests.e2e.talker import Talker
 
+TOLD = """
+import errno, os, socket, struct, sys
+def told(call, *args):
+    try:
+        return call(*args)
+    except socket.gaierror as error:
+        return error.strerror
+    except OSError as error:
+        return errno.errorcode[error.errno]
+"""
+"""What programs inside begin with: a call, or the errno that it fails with."""
+
 
 class Outside:
     """A program of the host in a namespace of its own, at the other end of the veth."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.bundle import Bundle, kvm_is_usable
 from tests.e2e.nameserver import PROGRAM as NAMESERVER
-from tests.e2e.own_stack import Inside, Outside, inside_of, ip, outside_of
+from tests.e2e.own_stack import TOLD, Inside, Outside, inside_of, ip, outside_of
 from tests.e2e.talker import Talker
 
 pytestmark = [
@@ -20,15 +20,7 @@ pytestmark = [
     pytest.mark.kvm,
     pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
 ]
-INSIDE = """
-import errno, os, socket, struct, sys
-def told(call, *args):
-    try:
-        return call(*args)
-    except socket.gaierror as error:
-        return error.strerror
-    except OSError as error:
-        return errno.errorcode[error.errno]
+INSIDE = TOLD + """
 def addresses(name, kind=socket.SOCK_STREAM):
     found = told(socket.getaddrinfo, name, 80, 0, kind)
     return found if isinstance(found, str) else sorted({each[4][0] for each in found})

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from runsc.launch import passt
+from tests.e2e import own_stack
 from tests.e2e.bundle import Bundle, kvm_is_usable
 from tests.e2e.nameserver import PROGRAM as NAMESERVER
-from tests.e2e.own_stack import Outside, ip, outside_of, plug
+from tests.e2e.own_stack import TOLD, Outside, ip, outside_of, plug
 from tests.e2e.talker import Talker
 from tests.e2e.test_ordinary_user import AS_USER, OPEN_TO_ALL, UID
 
@@ -29,15 +30,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
     pytest.mark.skipif(not passt.find(), reason="passt is not installed"),
 ]
-INSIDE = """
-import errno, hashlib, os, socket, struct, sys, time
-def told(call, *args):
-    try:
-        return call(*args)
-    except socket.gaierror as error:
-        return error.strerror
-    except OSError as error:
-        return errno.errorcode[error.errno]
+INSIDE = TOLD + """
+import hashlib, time
 def read(path):
     with open(path) as file:
         return file.read()
@@ -143,15 +137,10 @@ for line in sys.stdin:
 """
 
 
-class Inside(Talker):
+class Inside(own_stack.Inside):
     """A container of an ordinary user, whose host is `pid`'s network namespace."""
 
-    pid = -1
     folder: Path
-
-    def do(self, line: str) -> str:
-        self.say(line)
-        return self.hear()
 
 
 BIND = 'mount --bind "$1" "$2" && shift 2 && '

@@ -30,12 +30,12 @@ HOPS_AT: Final = 7
 
 
 def forward4(
-    layer: Ground, now_ns: int, data: memoryview, packet: Arrived, frame: FromLink
+    layer: Ground, now_ns: int, header: ipv4.Header, packet: Arrived, frame: FromLink
 ) -> None:
-    """ip_route_input_slow(), ip_forward(). Preconditions: `data` has a right header; the target is
-    one host's, and not ours."""
-    header, counters = ipv4.parse_quoted(data), layer.counters
-    if header is None or not packet.to_us or layer.fib.local(header.target) is not None:
+    """ip_route_input_slow(), ip_forward(). Preconditions: the header is right; the target is one
+    host's, and not ours."""
+    counters = layer.counters
+    if not packet.to_us or layer.fib.local(header.target) is not None:
         counters["Ip.InAddrErrors"] += 1
         return
     path = layer.path_or_none(now_ns, header.target, 0)
@@ -47,7 +47,7 @@ def forward4(
         counters["Ip.InHdrErrors"] += 1
         layer.icmp.complain(now_ns, packet, abi.ICMP_TIME_EXCEEDED, abi.ICMP_EXC_TTL)
         return
-    payload = data[header.size : header.total]
+    payload = packet.payload
     protocol = 0 if header.is_fragment else header.protocol
     left = left_to_do(frame.left, frame.link_size, header.size, protocol, payload)
     interface = layer.interface(path.interface)
@@ -90,7 +90,7 @@ def forward4(
 def forward6(
     layer: Ground, now_ns: int, data: memoryview, packet: Arrived, frame: FromLink
 ) -> None:
-    """ip6_forward(). The same preconditions."""
+    """ip6_forward(). `data`: the packet, with a right header. The same preconditions."""
     counters = layer.counters
     if not packet.to_us or packet.source == ipv6.ANY or ipv6.is_link_local(packet.target):
         counters["Ip6InDiscards"] += 1

@@ -55,7 +55,7 @@ def arrived(
         if options.has_source_route:  # net.ipv4.conf.*.accept_source_route is 0
             return
     if not kind:
-        forward.forward4(layer, now_ns, data, packet, frame)
+        forward.forward4(layer, now_ns, header, packet, frame)
     elif not header.is_fragment or _reassemble(layer, now_ns, header, packet):
         layer.deliver(now_ns, packet)
 

@@ -113,18 +113,26 @@ def _target(head: Any, attributes: dict[int, bytes]) -> bytes:
     return ip[:size]
 
 
-@handles(NETLINK_ROUTE, abi.RTM_NEWNEIGH)
-def set_neighbour(request: Request) -> None:
-    """RTM_NEWNEIGH: neigh_add()."""
-    head, attributes = _parsed(request)
-    stack = request.stack
+def _to_change(
+    stack: Stack, head: Any, attributes: dict[int, bytes]
+) -> tuple[int, Neighbours, bytes]:
+    """Raises: what `_table` and `_target` raise, and EPERM for an interface of the host."""
     if abi.NDA_DST not in attributes:
         raise EINVAL("NDA_DST")
     index, table = _table(stack, head)
-    ip, hardware = _target(head, attributes), attributes.get(abi.NDA_LLADDR)
+    ip = _target(head, attributes)
+    stack.check_own(index)
+    return index, table, ip
+
+
+@handles(NETLINK_ROUTE, abi.RTM_NEWNEIGH)
+def set_neighbour(request: Request) -> None:
+    """RTM_NEWNEIGH: neigh_add()."""
+    stack, (head, attributes) = request.stack, _parsed(request)
+    index, table, ip = _to_change(stack, head, attributes)
+    hardware = attributes.get(abi.NDA_LLADDR)
     if hardware is not None and len(hardware) < 6:
         raise EINVAL("NDA_LLADDR")
-    stack.check_own(index)
     known = table.get(ip)
     if known is None and not request.flags & abi.NLM_F_CREATE:
         raise ENOENT("no such neighbour")
@@ -142,13 +150,9 @@ def set_neighbour(request: Request) -> None:
 @handles(NETLINK_ROUTE, abi.RTM_DELNEIGH)
 def delete_neighbour(request: Request) -> None:
     """RTM_DELNEIGH: neigh_delete()."""
-    head, attributes = _parsed(request)
-    stack = request.stack
-    if abi.NDA_DST not in attributes:
-        raise EINVAL("NDA_DST")
-    index, table = _table(stack, head)
-    stack.check_own(index)
-    found = table.get(_target(head, attributes))
+    stack, (head, attributes) = request.stack, _parsed(request)
+    index, table, ip = _to_change(stack, head, attributes)
+    found = table.get(ip)
     if found is None:
         raise ENOENT("no such neighbour")
     table.configure(stack.kernel.loop.now_ns(), found.ip, b"", abi.NUD_FAILED)

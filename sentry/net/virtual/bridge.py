@@ -107,10 +107,14 @@ class Bridge(Made):
             own.hardware = self._hardware = min(each.hardware for each in of_ports)
         if self._mtu:
             own.mtu = self._mtu = min((each.mtu for each in of_ports), default=MTU)
-        self._own = frozenset({own.hardware, *(each.hardware for each in of_ports)})
-        self.link.hardware = own.hardware
+        self._look_at_addresses()
         self.stack.outdate()
         self._look_at_carrier()
+
+    def _look_at_addresses(self) -> None:
+        own = self.link.hardware = self.interface.hardware
+        of_ports = (each.made.interface.hardware for each in self.ports.values())
+        self._own = frozenset({own, *of_ports})
 
     def _look_at_carrier(self) -> None:
         """br_port_state_selection()."""
@@ -127,9 +131,9 @@ class Bridge(Made):
         """What a program has chosen stays."""
         if self.interface.hardware != self._hardware:
             self._hardware = b""
-            self._own |= {self.interface.hardware}
         if self.interface.mtu != self._mtu:
             self._mtu = 0
+        self._look_at_addresses()
         super().changed()
 
     def _unplug(self) -> None:
