@@ -64,10 +64,12 @@ void vcpu_is_out(struct vcpu *v)
     }
 }
 
-/* A taken request whose guest has rung, or was kicked while it spun: it stands before the tail. */
+/* A taken request whose guest has rung, or was kicked while it spun: it stands before the tail, of
+ * the address space that it was in. If it was to leave that one it stands nowhere, also when it is
+ * looked at once more, as its context goes on. */
 void came_out(struct vcpu *v)
 {
-    if (!v->draining && !v->at_tail && !v->leaving) {
+    if (v->inside && !v->draining && !v->at_tail && !v->leaving) {
         v->at_tail = 1;
         if (!v->exit_door) {
             v->run->s.regs.regs.rip = v->entry_va + pool.at.tail;

@@ -195,6 +195,15 @@ def test_kicks_of_threads_in_turns_lose_no_state(machine: Any, programs: int) ->
         kick_all(ring, ring.threads[: number % 3 + 1])
 
 
+def test_kick_of_one_that_did_not_get_a_vcpu_from_another_program(machine: Any) -> None:
+    """That vCPU came out of its mailbox by itself, and is still in the other address space."""
+    for _ in range(80):
+        ring = start_ring(machine, checking(machine), 3, 3)
+        for number in range(100):
+            kick_all(ring, ring.threads[: number % 3 + 1])
+        end_ring(machine, ring)
+
+
 def test_one_that_goes_on_late_on_busy_cpus_is_not_forgotten(machine: Any) -> None:
     """The mailbox of the thread that called last is just given up: there is nobody else to run."""
     rng = random.Random(1)
