@@ -479,8 +479,22 @@ class Cri:
         self.call("RemoveContainer", Id(container_id), Empty)
 
     def remove_pod(self, pod_id: str) -> None:
-        self.call("StopPodSandbox", Id(pod_id), Empty)
+        while not self._is_stopped(pod_id):
+            pass
         self.call("RemovePodSandbox", Id(pod_id), Empty)
+
+    def _is_stopped(self, pod_id: str) -> bool:
+        """False: to be asked again, as the kubelet does. Of a container that has just ended by
+        itself containerd 2 closes its connection to the shim, and then kills it over that."""
+        import grpc  # noqa: PLC0415
+
+        try:
+            self.call("StopPodSandbox", Id(pod_id), Empty)
+        except grpc.RpcError as error:
+            if "ttrpc: closed" not in str(error):
+                raise
+            return False
+        return True
 
     def pods(self) -> list[str]:
         """Those that this client has made."""
