@@ -34,7 +34,7 @@ PATIENCE_S = 300
 """For what a round, and making a failure small, takes longer."""
 
 
-def for_a_while(brief: float = 3, full: float = 120) -> pytest.MarkDecorator:
+def for_a_while(brief: float = 3, full: float = 60) -> pytest.MarkDecorator:
     """A parameter `seconds`."""
     if GIVEN:
         return pytest.mark.parametrize("seconds", [_seconds("by_hand", float(GIVEN))])
