@@ -92,6 +92,7 @@ MODULES = (
             "sentry/platform/native/hostio.h",
             "sentry/platform/native/sockets.h",
             "sentry/platform/native/uplink.h",
+            "sentry/platform/native/sender.h",
             "sentry/platform/native/barrier.h",
             "sentry/platform/native/heap.h",
             "sentry/platform/native/filter.h",

@@ -225,6 +225,11 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     standstill = Standstill(config.stat_fd) if config.stat_fd >= 0 else None
     watchdog = Watchdog(loop, *alarms(log, config.steps_fd), standstill=standstill)
+    sender = None
+    if config.network == "sandbox" and config.link is None:
+        from sentry.net.link.sender import Sender  # noqa: PLC0415  few have one
+
+        sender = Sender(loop)
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
     _started(loop, tree.mount_first(kernel, config))
@@ -243,7 +248,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
             if config.network == "sandbox":
                 from sentry.boot.uplinks import plug_in  # noqa: PLC0415  few have one
 
-                plug_in(stack, view, process, loop)
+                plug_in(stack, view, process, loop, sender)
             else:
                 stack.host = process
             try:

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.net.host.process import NetworkProcess
     from sentry.net.host.view import HostView
+    from sentry.net.link.sender import Sender
     from sentry.net.stack import Stack
 
 RESOLV_CONF = b"/etc/resolv.conf"
 MAX_RESOLV_CONF = 1 << 16
 
 
-def plug_in(stack: Stack, view: HostView, process: NetworkProcess, loop: Any) -> None:
+def plug_in(
+    stack: Stack, view: HostView, process: NetworkProcess, loop: Any, sender: Sender | None
+) -> None:
     """From now on the interfaces that the view shows are links of the stack."""
     stack.ip = IpLayer(stack.interfaces, stack.sysctls, os.urandom)
     leaving.plug(stack)
     tcp_link.plug(stack)
-    uplinks = Uplinks(stack, stack.ip, process, loop)
+    uplinks = Uplinks(stack, stack.ip, process, loop, sender)
     view.follow = uplinks.follow
     process.on_end = uplinks.close  # the host's own stack answers there from then on
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sentry.net.host.process import NetworkProcess
     from sentry.net.interfaces import Interface
     from sentry.net.ip.layer import IpLayer
+    from sentry.net.link.sender import Sender
     from sentry.net.stack import Stack
     from sentry.wait.steps import Steps
 
@@ -38,7 +39,16 @@ MAX_LINKS: Final = 16
 class Uplinks:
     """Of one stack."""
 
-    def __init__(self, stack: Stack, layer: IpLayer, process: NetworkProcess, loop: Any) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        layer: IpLayer,
+        process: NetworkProcess,
+        loop: Any,
+        sender: Sender | None = None,
+    ) -> None:
+        """`sender`: a thread for frames, where there is one."""
+        self._sender = sender
         self._stack = stack
         self._layer = layer
         self._process = process
@@ -92,7 +102,9 @@ class Uplinks:
         link.seen = partial(show_link_frame, self._stack, link)
         link.on_room = partial(self._layer.on_room, interface.index)
         self._layer.links[interface.index] = link
-        self._uplinks[interface.index] = Uplink(fd, link, self._loop, self._timing.after)
+        self._uplinks[interface.index] = Uplink(
+            fd, link, self._loop, self._timing.after, self._sender
+        )
         joined = [
             ip[12:] if ip[:12] == MAPPED else ip
             for ip, index in self._stack.memberships if index == link.index

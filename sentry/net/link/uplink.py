@@ -1,6 +1,7 @@
 """`Uplink`: a link's frames, from and to a packet socket that was donated, by the loop.
 
-Many frames move in a call (recvmmsg(2), sendmmsg(2)), a bounded number in a turn of the loop.
+Many frames move in a call (recvmmsg(2), sendmmsg(2)), a bounded number in a turn of the loop. Where
+much moves a thread sends.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.net.link.link import EthernetLink
+    from sentry.net.link.sender import Sender
 
 SLOT: Final = 1 << 17
 """Bytes for a frame: of 64 KiB and its headers, or some more, which is dropped."""
@@ -24,12 +26,23 @@ FRAMES_IN: Final = 16
 FRAMES_OUT: Final = 64
 BYTES_OUT: Final = 1 << 20
 """That are sent in a turn."""
+MUCH: Final = 1 << 15
+"""Bytes, from which on a thread sends: to wake it takes as long as to send a small frame. It also
+does where as much has just come: acknowledgements let the other end go on in the call that sends
+them."""
 
 
 class Uplink:
     """One of them. When its interface has gone it is silent until it is closed."""
 
-    def __init__(self, fd: int, link: EthernetLink, loop: Any, after: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        link: EthernetLink,
+        loop: Any,
+        after: Callable[[], None],
+        sender: Sender | None = None,
+    ) -> None:
         """`after` is called when a batch has been taken, or sent: timers may be others then."""
         self.link = link
         self._fd = fd
@@ -40,7 +53,10 @@ class Uplink:
         self._is_coming = False
         """A flush is to come."""
         self._is_full = False
-        """The socket takes no more for now."""
+        """The socket, or the outbox, takes no more for now."""
+        self._much_came = False
+        self._sender = sender
+        self._outbox = None if sender is None else sender.open(fd, self._told)
         self.is_closed = False
         link.on_output = self.wants_to_send
         loop.watch(fd, EPOLLIN, self._ready)
@@ -52,12 +68,16 @@ class Uplink:
         self.is_closed = True
         self.link.on_output = self.link.on_room = lambda: None
         self._loop.watch(self._fd, 0)
+        if self._sender is not None:
+            self._sender.shut(self._fd)
         return self._fd
 
     def _ready(self, events: int) -> None:
         if events & EPOLLOUT and self._is_full:
             self._is_full = False
             self._loop.watch(self._fd, EPOLLIN, self._ready)
+            if self._outbox is not None:
+                self._outbox.resume()
             self._flush()
         if events & ~EPOLLOUT:
             self._receive()
@@ -67,6 +87,7 @@ class Uplink:
     def _receive(self) -> None:
         got = lib.uplink_receive(self._fd, self._slots, SLOT, FRAMES_IN, self._sizes)
         now_ns = self._loop.now_ns()
+        self._much_came = sum(self._sizes[0 : max(got, 0)]) >= MUCH
         self.link.received(now_ns, *(
             bytes(ffi.buffer(self._slots + number * SLOT, self._sizes[number]))
             for number in range(max(got, 0))  # an error was the interface's going down, or nothing
@@ -88,20 +109,54 @@ class Uplink:
             return
         frames = self.link.take_outgoing(FRAMES_OUT, BYTES_OUT)
         if frames:
-            sizes = ffi.new("uint32_t[]", [len(frame) for frame in frames])
-            sent = lib.uplink_send(self._fd, b"".join(frames), sizes, len(frames))
-            if sent == -EAGAIN.number:
-                self.link.give_back(frames)
-                self._is_full = True
-                self._loop.watch(self._fd, EPOLLIN | EPOLLOUT, self._ready)
-                self._after()
-                return
-            if sent < 0:  # the first is refused, as by a link that is down
-                self.link.lost += 1
-                sent = 1
-            self.link.give_back(frames[sent:])
-        if self.link.has_room:
-            self.link.on_room()
-        if self.link.outgoing:
-            self.wants_to_send()
+            taken = self._hand_over(frames) if self._is_much(frames) else self._send(frames)
+            self.link.give_back(frames[taken:])
+        if not self._is_full:
+            if self.link.has_room:
+                self.link.on_room()
+            if self.link.outgoing:
+                self.wants_to_send()
         self._after()
+
+    def _send(self, frames: list[bytes]) -> int:
+        """How many the socket has taken."""
+        sizes = ffi.new("uint32_t[]", [len(frame) for frame in frames])
+        sent = int(lib.uplink_send(self._fd, b"".join(frames), sizes, len(frames)))
+        if sent == -EAGAIN.number:
+            self._wait_for_socket()
+            return 0
+        if sent < 0:  # the first is refused, as by a link that is down
+            self.link.lost += 1
+            return 1
+        return sent
+
+    def _wait_for_socket(self) -> None:
+        self._is_full = True
+        self._loop.watch(self._fd, EPOLLIN | EPOLLOUT, self._ready)
+
+    # --- by the thread
+
+    def _is_much(self, frames: list[bytes]) -> bool:
+        """The thread is worth its while, or has some that go before these."""
+        if self._outbox is None:
+            return False
+        return self._much_came or sum(map(len, frames)) >= MUCH or len(self._outbox) > 0
+
+    def _hand_over(self, frames: list[bytes]) -> int:
+        """How many the thread has taken."""
+        assert self._outbox is not None
+        for number, frame in enumerate(frames):
+            if not self._outbox.put(frame):
+                self._is_full = True
+                return number
+        return len(frames)
+
+    def _told(self) -> None:
+        """What the thread has to say."""
+        assert self._outbox is not None
+        self.link.lost += self._outbox.take_lost()
+        if self._outbox.is_full:
+            self._wait_for_socket()
+        elif self._is_full:
+            self._is_full = False
+            self._flush()

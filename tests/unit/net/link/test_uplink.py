@@ -10,6 +10,7 @@ import pytest
 from sentry.loop import HostOnly, Loop
 from sentry.net.ip.seam import Outgoing
 from sentry.net.link import uplink
+from sentry.net.link.sender import Sender
 from sentry.net.link.uplink import Uplink
 from tests.unit.net.wired import Host, hardware, ip4
 
@@ -17,7 +18,7 @@ TEST = 253
 
 
 class Line:
-    def __init__(self) -> None:
+    def __init__(self, *, has_sender: bool) -> None:
         self.host = Host(1)
         self.host.link.neighbours4.set_static(ip4(2), hardware(2))
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -26,7 +27,10 @@ class Line:
         self.ours = ours
         self.loop = Loop(HostOnly(), self.failed)
         self.after: list[int] = []
-        self.uplink = Uplink(ours.fileno(), self.host.link, self.loop, lambda: self.after.append(1))
+        self.sender = Sender(self.loop) if has_sender else None
+        self.uplink = Uplink(
+            ours.fileno(), self.host.link, self.loop, lambda: self.after.append(1), self.sender
+        )
 
     def failed(self, name: object, error: BaseException) -> None:
         raise error
@@ -49,13 +53,30 @@ class Line:
             self.loop.call_soon(lambda: None)
             self.loop.turn()
 
+    def until_heard(self, count: int) -> list[bytes]:
+        """So many frames, which a thread may send."""
+        found: list[bytes] = []
+        while len(found) < count:
+            self.turns(1)
+            found += self.heard()
+        return found
+
+    def close(self) -> None:
+        if self.sender is not None:
+            self.sender.close()
+        self.ours.close()
+        self.theirs.close()
+
 
 @pytest.fixture
 def line() -> Iterator[Line]:
-    made = Line()
+    made = Line(has_sender=False)
     yield made
-    made.ours.close()
-    made.theirs.close()
+    made.close()
+
+
+def numbers(frames: list[bytes]) -> list[int]:
+    return [int.from_bytes(each[44:48]) for each in frames]
 
 
 def frame_for(line: Line, data: bytes) -> bytes:

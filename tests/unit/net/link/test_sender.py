@@ -1,0 +1,72 @@
+"""The thread sends frames of an uplink, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sentry.net.link import uplink
+from sentry.net.link.uplink import Uplink
+from tests.unit.net.link.test_uplink import TEST, Line, frame_for, numbers
+
+
+@pytest.fixture
+def threaded() -> Iterator[Line]:
+    made = Line(has_sender=True)
+    yield made
+    made.close()
+
+
+def test_thread_sends_what_is_much_in_its_order(threaded: Line) -> None:
+    heard: list[bytes] = []
+    for _ in range(20):  # four times the outbox, and ends of it in the middle of a frame
+        threaded.send(180, 1200)
+        heard += threaded.until_heard(180)
+    assert numbers(heard) == [*range(180)] * 20
+    assert all(each[48:] == bytes(1200) for each in heard)
+
+
+def test_little_is_sent_at_once_and_goes_behind_what_the_thread_has(threaded: Line) -> None:
+    threaded.send(1)
+    threaded.turns(1)
+    assert numbers(threaded.heard()) == [0]
+    threaded.send(600, 1200)
+    threaded.turns(30)  # the socket is full, and so is the outbox
+    waiting = len(threaded.host.link.outgoing)
+    assert waiting
+    threaded.send(1)
+    threaded.turns(5)
+    assert len(threaded.host.link.outgoing) == waiting + 1
+    assert numbers(threaded.until_heard(601)) == [*range(600), 0]
+
+
+def test_thread_tells_of_what_a_socket_refuses(threaded: Line) -> None:
+    threaded.theirs.close()
+    threaded.send(100, 1200)
+    while threaded.host.link.lost < 100:
+        threaded.turns(1)
+    assert not threaded.host.link.outgoing
+
+
+def test_closed_uplink_has_its_descriptor_to_itself(threaded: Line) -> None:
+    threaded.send(180, 1200)
+    threaded.turns(1)
+    assert threaded.uplink.close() == threaded.ours.fileno()
+    heard = threaded.heard()
+    assert numbers(heard) == [*range(len(heard))]
+    threaded.turns(3)
+    assert not threaded.heard()
+
+
+def test_thread_answers_where_much_comes(threaded: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uplink, "MUCH", 4000)
+    kept = threaded.host.keep(TEST)
+    for _ in range(4):
+        threaded.theirs.send(frame_for(threaded, bytes(1200)))
+    threaded.turns(1)
+    assert len(kept.packets) == 4
+
+    monkeypatch.delattr(Uplink, "_send")
+    threaded.send(3)
+    assert numbers(threaded.until_heard(3)) == [0, 1, 2]
