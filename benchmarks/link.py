@@ -139,7 +139,7 @@ def main() -> None:
         tree = compiled(folder / "compiled", TREE)
         ours = [sys.executable, "-m", "runsc", "--root", str(folder / "ours")]
         ways = [
-            Way("ours, own stack", [*ours, "--TESTONLY-own-stack"], tree),
+            Way("ours, own stack", [*ours, "--network=sandbox"], tree),
             Way("ours, --network=host", [*ours, "--network=host"], tree),
         ]
         if args.runc:

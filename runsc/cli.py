@@ -128,11 +128,12 @@ def _is_of_go(word: str) -> bool:
 )
 @click.option(
     "--network",
-    type=click.Choice(["none", "host"]),
+    type=click.Choice(["none", "host", "sandbox"]),
     help="none: the program can reach itself (127.0.0.1) and nobody else. host: it reaches the"
     " network as a program of the host does, in the network namespace that config.json names if it"
-    " names one. Default: host if it names one, which is what engines plug their networks into;"
-    " else none.",
+    " names one. sandbox: the container has that namespace's interfaces, and packets of its own"
+    " making, which the host's kernel does not look into. Default: host if config.json names a"
+    " network namespace, which is what engines plug their networks into; else none.",
 )
 @click.option(
     "--egress",
@@ -252,7 +253,6 @@ def _is_of_go(word: str) -> bool:
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-steps", "steps_log", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
-@click.option("--TESTONLY-own-stack", "own_stack", is_flag=True, hidden=True)
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:
     """Run Linux programs that nobody trusts: each container has a kernel of its own.

@@ -46,8 +46,6 @@ class Globals(Value):
     """For tests: where it is written what holds up the kernel thread."""
     egress: str | None = None
     """A file: what may leave a network of the sandbox's own."""
-    own_stack: bool = False
-    """For tests: a container with a network namespace has a stack of its own, not whole yet."""
     systemd_cgroup: bool = False
     ignore_cgroups: bool = False
     system_calls: str = "auto"
@@ -105,7 +103,6 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         strace_limit=flags["strace_log_size"],
         steps_log=flags["steps_log"],
         egress=flags["egress"],
-        own_stack=flags["own_stack"],
         **_overlay(flags["overlay2"]),
         write_back=flags["write_back"],
         host_uds=flags["host_uds"],

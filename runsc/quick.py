@@ -71,7 +71,7 @@ class Doubt(Exception):
 GLOBALS = {
     "--root": Flag("root", TEXT),
     "--platform": Flag("platform", TEXT, "kvm", words=("kvm", "unicorn")),
-    "--network": Flag("network", TEXT, words=("none", "host")),
+    "--network": Flag("network", TEXT, words=("none", "host", "sandbox")),
     "--egress": Flag("egress", TEXT),
     "--host-uds": Flag("host_uds", TEXT, "named", words=("none", "named", "open", "create", "all")),
     "--host-fifo": Flag("host_fifo", TEXT, "open", words=("none", "open")),
@@ -95,7 +95,6 @@ GLOBALS = {
     "--TESTONLY-unsafe-nofilter": Flag("no_filter", SWITCH),
     "--TESTONLY-steps": Flag("steps_log", TEXT),
     "--TESTONLY-trap": Flag("trap", SWITCH),
-    "--TESTONLY-own-stack": Flag("own_stack", SWITCH),
 }
 """What stands before the command. --rootless is Go's or runc's: never beyond doubt."""
 _BUNDLE = Flag("bundle", TEXT, ".")

@@ -52,21 +52,27 @@ def network_of(flags: Globals, container: Container) -> str:
     """--network; by default what is plugged into the container's own namespace is its network.
 
     An ordinary user's sockets are in another one than its stand-in: there is nothing to plug into.
-    Where a new one is asked for, what is plugged in is passt, if it is installed.
+    With --network=sandbox, where a new one is asked for, what is plugged in is passt.
+
+    Raises: RuntimeFailure.
     """
-    if flags.network is not None:
+    if flags.network in ("none", "host"):
         return flags.network
     asked = dict(container.namespaces).get("network")
     if asked is None:
         return "none"
     if isolation.is_privileged():
-        return "sandbox" if flags.own_stack else "host"
-    return "sandbox" if flags.own_stack and not asked and passt_of(flags) else "none"
+        return flags.network or "host"
+    if flags.network is None or asked:
+        return "none"
+    if not passt_of(flags):
+        raise RuntimeFailure("--network=sandbox: an ordinary user needs passt(1) for it")
+    return "sandbox"
 
 
 def passt_of(flags: Globals) -> str:
     """The program, where it is an ordinary user's network; empty: where it is not."""
-    if isolation.is_privileged() or not flags.own_stack:
+    if isolation.is_privileged() or flags.network != "sandbox":
         return ""
     from runsc.launch import passt  # noqa: PLC0415  few have it
 

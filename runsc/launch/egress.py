@@ -17,8 +17,7 @@ from sentry.net.egress.rules import MAX_BYTES, PolicyError, parse, served
 
 ANNOTATION: Final = "dev.runsc.egress"
 _OF_HOST: Final = (
-    "an egress policy is for a network of the sandbox's own: with sockets of the host nobody judges"
-    " what leaves"
+    "an egress policy wants --network=sandbox: with sockets of the host nobody judges what leaves"
 )
 
 

@@ -137,14 +137,16 @@ def _special_paths(config: SandboxConfig) -> Iterator[str]:
 
 def _network(flags: Globals, container: Container) -> str:
     default = ", by default" if flags.network is None else ""
-    if network_of(flags, container) == "none":
+    network = network_of(flags, container)
+    if network == "none":
         return f"network: a loopback interface of its own and no other (--network=none{default})"
     if path := passt_of(flags):
         return f"network: an interface of the sandbox's own, whose other end is {path}"
     where = dict(container.namespaces).get("network")
     named = {None: "the caller's network namespace", "": "a new network namespace"}
     place = named.get(where, where)
-    return f"network: sockets of the host, in {place} (--network=host{default})"
+    what = "sockets of the host, in" if network == "host" else "packets for the interfaces of"
+    return f"network: {what} {place} (--network={network}{default})"
 
 
 def _cgroup(container: Container, cgroup: Cgroup | None) -> str:

@@ -170,7 +170,7 @@ def policy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def inside(tmp_path: Path, debian: Path, outside: Outside, policy: Path) -> Iterator[Inside]:
-    flags = "--TESTONLY-own-stack", f"--egress={policy}"
+    flags = "--network=sandbox", f"--egress={policy}"
     with inside_of(INSIDE, tmp_path, debian, outside, *flags, nameservers=["10.9.0.1"]) as made:
         assert outside.do("serve('10.9.0.1')") == "None"
         yield made
@@ -195,7 +195,7 @@ def test_only_what_was_resolved_by_an_allowed_name_is_connected_to(
 def test_nameserver_is_asked_by_stream_and_by_datagram(
     tmp_path: Path, debian: Path, outside: Outside, policy: Path, server: str
 ) -> None:
-    flags = "--TESTONLY-own-stack", f"--egress={policy}"
+    flags = "--network=sandbox", f"--egress={policy}"
     with inside_of(INSIDE, tmp_path, debian, outside, *flags, nameservers=[server]) as inside:
         assert outside.do(f"serve('{server}')") == "None"
         assert inside.do("addresses('good.org')") == f"['{GOOD}']"
@@ -272,7 +272,7 @@ def test_nameserver_of_an_engine_is_asked_where_it_lives(
     """As Docker's: in the container's namespace, at an address of the loopback."""
     annotations = {"dev.runsc.egress": str(policy)}
     with inside_of(
-        INSIDE, tmp_path, debian, outside, "--TESTONLY-own-stack",
+        INSIDE, tmp_path, debian, outside, "--network=sandbox",
         nameservers=["127.0.0.11"], annotations=annotations,
     ) as inside:  # fmt: skip
         assert inside.do("addresses('x.good.org')") == "Temporary failure in name resolution"

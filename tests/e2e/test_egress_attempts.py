@@ -132,7 +132,7 @@ def inside(
     place = tmp_path_factory.mktemp("egress")
     policy = place / "egress.toml"
     policy.write_text(POLICY)
-    flags = "--TESTONLY-own-stack", f"--egress={policy}"
+    flags = "--network=sandbox", f"--egress={policy}"
     with inside_of(
         PROGRAM, place, debian, outside, *flags, nameservers=["10.9.0.1"], change=_all_rights
     ) as made:

@@ -228,7 +228,7 @@ def _uplink(folder: Path, debian: Path) -> Used:
     path = f"/proc/{holder.process.pid}/ns/net"
     bundle.document["linux"]["namespaces"] = [*others, {"type": "network", "path": path}]
     try:
-        return _traced(folder, bundle.command(flags=["--TESTONLY-own-stack"]))
+        return _traced(folder, bundle.command(flags=["--network=sandbox"]))
     finally:
         holder.end()
 

@@ -166,7 +166,7 @@ def outside() -> Iterator[Outside]:
 
 @pytest.fixture
 def inside(tmp_path: Path, debian: Path, outside: Outside) -> Iterator[Inside]:
-    with inside_of(INSIDE, tmp_path, debian, outside, "--TESTONLY-own-stack") as made:
+    with inside_of(INSIDE, tmp_path, debian, outside, "--network=sandbox") as made:
         yield made
 
 

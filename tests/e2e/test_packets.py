@@ -136,7 +136,7 @@ def test_interface_of_a_stack_of_its_own_is_seen_both_ways_in_a_file(
     file = tmp_path / "seen.pcapng"
     with (
         outside_of(OUTSIDE) as outside,
-        inside_of(INSIDE, tmp_path, debian, outside, "--TESTONLY-own-stack") as inside,
+        inside_of(INSIDE, tmp_path, debian, outside, "--network=sandbox") as inside,
     ):
         looking = begun(inside.client, str(file), "--interface=eth0", "c")
         while not file.exists() or len(Read(file.read_bytes()).packets) < 2:

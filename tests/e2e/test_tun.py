@@ -145,7 +145,7 @@ def mtu(name):
     with (
         outside_of(OUTSIDE) as outside,
         inside_of(
-            program, tmp_path, debian, outside, "--TESTONLY-own-stack", change=with_device
+            program, tmp_path, debian, outside, "--network=sandbox", change=with_device
         ) as inside,
     ):
         assert inside.do("serve('10.3.0.1')") == "('tun0', (b'question', ('10.3.0.9', 77)))"
@@ -163,7 +163,7 @@ def mtu(name):
 def test_where_egress_is_judged_none_is_made(tmp_path: Path, debian: Path) -> None:
     policy = tmp_path / "policy"
     policy.write_text('default = "allow"\n')
-    flags = ("--TESTONLY-own-stack", f"--egress={policy}")
+    flags = ("--network=sandbox", f"--egress={policy}")
     with (
         outside_of(OUTSIDE) as outside,
         inside_of(

@@ -117,11 +117,11 @@ COMMAND_LINES = [
     "exec --no-new-privs --ignore-paused --preserve-fds 2 c ls",
     "exec --tty -p f --apparmor x --process-label y --cgroup z c",
     "--root=/r --log /l --log-format json --debug state c",
-    "--platform unicorn --network=none --host-uds none --host-fifo=none --memory 1G state c",
+    "--platform unicorn --network=sandbox --host-uds none --host-fifo=none --memory 1G state c",
     "--overlay2 none --strace --strace-syscalls %file --strace-log-size=5 --strace-log f state c",
     "--overlay2=none --EXPERIMENTAL-write-back state c",
     "--debug-log d --system-calls exit --systemd-cgroup --ignore-cgroups --criu x state c",
-    "--TESTONLY-unsafe-nofilter --TESTONLY-trap --TESTONLY-own-stack --TESTONLY-steps f state c",
+    "--TESTONLY-unsafe-nofilter --TESTONLY-trap --TESTONLY-steps f state c",
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runsc.errors import RuntimeFailure
 from runsc.launch.configure import how_to_be_let_in, network_of
 
 
@@ -59,20 +60,19 @@ def test_root_is_not_told_to_join(device: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("uid", "own_stack", "passt", "namespace", "network"),
+    ("uid", "wanted", "passt", "namespace", "network"),
     [
-        (0, False, True, "", "host"),
-        (0, True, False, "/run/netns/x", "sandbox"),
-        (0, True, True, None, "none"),
-        (7, False, True, "", "none"),
-        (7, True, False, "", "none"),
-        (7, True, True, "", "sandbox"),
-        (7, True, True, "/run/netns/x", "none"),
-        (7, True, True, None, "none"),
+        (0, None, True, "", "host"),
+        (0, "sandbox", False, "/run/netns/x", "sandbox"),
+        (0, "sandbox", True, None, "none"),
+        (7, None, True, "", "none"),
+        (7, "sandbox", True, "", "sandbox"),
+        (7, "sandbox", True, "/run/netns/x", "none"),
+        (7, "sandbox", True, None, "none"),
     ],
 )
 def test_network_is_what_can_be_plugged_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, own_stack: bool, passt: bool,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, wanted: str | None, passt: bool,
     namespace: str | None, network: str,
 ) -> None:  # fmt: skip
     """An ordinary user has passt, where it is installed and a new namespace is asked for."""
@@ -81,8 +81,19 @@ def test_network_is_what_can_be_plugged_in(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     asked = () if namespace is None else (("network", namespace),)
-    flags: Any = SimpleNamespace(network=None, own_stack=own_stack)
+    flags: Any = SimpleNamespace(network=wanted)
     container: Any = SimpleNamespace(namespaces=asked)
     assert network_of(flags, container) == network
     flags.network = "none"
     assert network_of(flags, container) == "none"
+
+
+def test_ordinary_user_without_passt_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
+    flags: Any = SimpleNamespace(network="sandbox")
+    container: Any = SimpleNamespace(namespaces=(("network", ""),))
+    with pytest.raises(RuntimeFailure, match="passt"):
+        network_of(flags, container)
