@@ -36,6 +36,7 @@
 
 #define BLOCK 96 /* gofer/p9/attributes.py */
 #define QID 13
+enum { BTIME = 1, NO_ACL = 2, NO_DEFAULT_ACL = 4 };
 
 static int result(long rc) { return rc < 0 ? -errno : (int)rc; }
 
@@ -80,7 +81,30 @@ static int64_t nanoseconds(const struct statx_timestamp *t)
 static uint8_t *put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); return p + 4; }
 static uint8_t *put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); return p + 8; }
 
-static void pack(const struct statx *x, uint8_t *p)
+static int lacks(int fd, const char *name)
+{
+    return fgetxattr(fd, name, NULL, 0) < 0 && (errno == ENODATA || errno == EOPNOTSUPP);
+}
+
+/* Which access control lists (acl(5)) there are certainly not. It takes a real descriptor: a file's
+ * own, or one of a directory, opened unless that would mount something. */
+static uint32_t lists(int dirfd, const char *name, const struct statx *x)
+{
+    if (S_ISREG(x->stx_mode) && !*name)
+        return lacks(dirfd, "system.posix_acl_access") ? NO_ACL : 0;
+    if (!S_ISDIR(x->stx_mode) || x->stx_attributes & STATX_ATTR_AUTOMOUNT)
+        return 0;
+    int fd = gofer_open(dirfd, *name ? name : ".", O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return 0;
+    uint32_t flags = lacks(fd, "system.posix_acl_access") ? NO_ACL : 0;
+    if (lacks(fd, "system.posix_acl_default"))
+        flags |= NO_DEFAULT_ACL;
+    close(fd);
+    return flags;
+}
+
+static void pack(const struct statx *x, uint32_t flags, uint8_t *p)
 {
     p = put32(p, x->stx_mode);
     p = put32(p, x->stx_uid);
@@ -96,7 +120,7 @@ static void pack(const struct statx *x, uint8_t *p)
     p = put64(p, (uint64_t)nanoseconds(&x->stx_ctime));
     p = put64(p, (uint64_t)nanoseconds(&x->stx_btime));
     p = put32(p, x->stx_blksize);
-    put32(p, (x->stx_mask & STATX_BTIME) != 0);
+    put32(p, flags | (x->stx_mask & STATX_BTIME ? BTIME : 0));
 }
 
 /* statx of a child, or of the descriptor itself if the name is empty; follows nothing. */
@@ -107,7 +131,7 @@ int gofer_stat(int dirfd, const char *name, uint8_t *block)
     int rc = statx(dirfd, name, flags, STATX_BASIC_STATS | STATX_BTIME, &x);
     if (rc < 0)
         return -errno;
-    pack(&x, block);
+    pack(&x, lists(dirfd, name, &x), block);
     return 0;
 }
 

@@ -63,6 +63,16 @@ AREAS = {
         beside=Area("umount2(2)", ["sys/mount.h"], r"(MNT_[DEF]|UMOUNT_)"),
     ),
     "xattr": Area("xattr(7).", ["linux/xattr.h", "linux/limits.h"], r"XATTR_"),
+    "acl": Area(
+        "acl(5), as extended attributes.",
+        ["linux/posix_acl.h", "linux/posix_acl_xattr.h"],
+        r"(ACL_|POSIX_ACL_)",
+    ),
+    "quota": Area(
+        "quotactl(2).",
+        ["linux/quota.h", "linux/dqblk_xfs.h"],
+        r"(Q_|(USR|GRP|PRJ)QUOTA|MAXQUOTAS|SUBCMD)",
+    ),
     "limits": Area(
         "limits.h(0P): what fits into a path, a pipe, an int.",
         ["linux/limits.h", "linux/uio.h"],

@@ -137,7 +137,7 @@ def set_owner(fd: int, made: bytes, owner: tuple[int, int, int]) -> bytes:
     """Owner of something just made, whose attributes are `made`; what they are then.
 
     Mostly it has the right one already, and a journal has less to do. chown clears the set-id bits,
-    so they come after it.
+    so they come after it; the others are as it was made, of which a default list has a say.
     """
     mode, uid, gid = owner
     made_uid, made_gid = owner_of(made)
@@ -145,7 +145,7 @@ def set_owner(fd: int, made: bytes, owner: tuple[int, int, int]) -> bytes:
     if changes:
         check(lib.gofer_chown(fd, uid, gid))
     if mode & 0o7000:
-        check(lib.gofer_chmod(fd, mode & 0o7777))
+        check(lib.gofer_chmod(fd, mode & 0o7000 | mode_of(made) & 0o777))
     return _attributes(fd) if changes or mode & 0o7000 else made
 
 

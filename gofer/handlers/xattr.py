@@ -30,6 +30,7 @@ from gofer.replies import handles
 
 _MAX_VALUE = 65536
 _REFUSED = (b"trusted.", b"security.")
+_LISTS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
 @contextmanager
@@ -60,18 +61,23 @@ def _checked(name: bytes) -> bytes:
     return name
 
 
-def _write(conn: Connection, node: Node, name: bytes, value: bytes, flags: int) -> None:
+def _check_writable(node: Node, name: bytes) -> None:
+    """Raises EROFS, EPERM, EOPNOTSUPP: of what is the system's, access control lists alone."""
     require_writable(node)
     if _checked(name).startswith(_REFUSED):
         raise error(errno.EPERM)
+    if name.startswith(b"system.") and name not in _LISTS:
+        raise error(errno.EOPNOTSUPP)
+
+
+def _write(conn: Connection, node: Node, name: bytes, value: bytes, flags: int) -> None:
+    _check_writable(node, name)
     with _real(conn, node) as fd:
         os.setxattr(fd, name, value, flags & (os.XATTR_CREATE | os.XATTR_REPLACE))
 
 
 def _remove(conn: Connection, node: Node, name: bytes) -> None:
-    require_writable(node)
-    if _checked(name).startswith(_REFUSED):
-        raise error(errno.EPERM)
+    _check_writable(node, name)
     with _real(conn, node) as fd:
         os.removexattr(fd, name)
 

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from gofer.p9.constants import QTDIR, QTFILE, QTSYMLINK
 from gofer.p9.fields import ATTR_SIZE, Qid
 
+BTIME, NO_ACL, NO_DEFAULT_ACL = 1, 2, 4
+"""Of `flags`: btime_ns is known; it has no access control list, as a directory no default one, for
+sure. Whether there are any is asked of directories and of open files only: acl(5)."""
 _BLOCK = struct.Struct("<4I5Q4q2I")
 assert _BLOCK.size == ATTR_SIZE
 
@@ -35,7 +38,6 @@ class Attributes(NamedTuple):
     btime_ns: int
     blksize: int
     flags: int
-    """Bit 0: btime_ns is known."""
 
     def pack(self) -> bytes:
         return _BLOCK.pack(*self)

@@ -11,7 +11,7 @@ from typing import Final
 from sentry.abi.capability import CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
 from sentry.abi.capability import CAP_FSETID as _CAP_FSETID
 from sentry.auth.credentials import Credentials
-from sentry.errors import EACCES, EPERM
+from sentry.errors import EPERM
 
 MAY_EXEC: Final = 1
 MAY_WRITE: Final = 2
@@ -30,8 +30,11 @@ def may_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> 
         bits = mode >> 3
     else:
         bits = mode
-    if not mask & ~bits:
-        return True
+    return not mask & ~bits or may_override(creds, mode, uid, gid, mask)
+
+
+def may_override(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> bool:
+    """Whether a capability allows `mask`, whatever the file says."""
     if mode & 0o170000 == 0o040000:
         if creds.over(CAP_DAC_OVERRIDE, uid, gid):
             return True
@@ -41,12 +44,6 @@ def may_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> 
     if mask & MAY_EXEC and not mode & 0o111:
         return False
     return creds.over(CAP_DAC_OVERRIDE, uid, gid)
-
-
-def check_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> None:
-    """Raises: EACCES."""
-    if not may_access(creds, mode, uid, gid, mask):
-        raise EACCES(f"mode {mode:o} of {uid}:{gid} denies {mask}")
 
 
 def owner_or_capable(creds: Credentials, uid: int) -> bool:

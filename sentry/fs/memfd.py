@@ -82,6 +82,7 @@ class SecretFs(TmpFs):
     magic = SECRETMEM_MAGIC
     has_flags = False
     has_handles = False
+    posix_acls = False
     uuid = b""
 
 

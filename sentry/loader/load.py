@@ -90,7 +90,7 @@ async def load(
         mapped = [chain.file] if chain.loader is None else [chain.file, chain.loader]
         for each in mapped:
             each.mmap_backing(False)  # while there is a way back: ENOMEM beyond the ceiling
-        readable, memory_ns = privileges.would_dump(task.creds, mapped)
+        readable, memory_ns = await again(privileges.would_dump, task.creds, mapped)
         dumpable = readable and privileges.unchanged(task.creds, creds)
         randomize = not task.group.personality & ADDR_NO_RANDOMIZE
         mm = task.mm.new_for_exec(task.group.limits, randomize)

@@ -9,9 +9,10 @@ from sentry.abi.mount import MS_NOSUID
 from sentry.auth.credentials import Credentials
 from sentry.auth.execve import after_exec, parse_file_caps
 from sentry.auth.file_caps import counts_for
-from sentry.auth.permissions import MAY_READ, may_access
+from sentry.auth.permissions import MAY_READ
 from sentry.auth.userns import NO_ID, is_inside, kernel_id
 from sentry.errors import ENODATA, EOPNOTSUPP
+from sentry.vfs.access import allows
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ def would_dump(creds: Credentials, files: list[Any]) -> tuple[bool, UserNamespac
     """Who may not read the program or its loader may not look at its memory.
 
     Says whether all can be read, and the user namespace in which CAP_SYS_PTRACE helps where not:
-    one that knows the owners.
+    one that knows the owners. Raises: NotNow.
     """
     readable, ns = True, creds.user_ns
     for inode in (file.inode for file in files):
-        if not may_access(creds, inode.mode, inode.uid, inode.gid, MAY_READ):
+        if not allows(creds, inode, MAY_READ):
             readable = False
             while ns is not None and not knows(ns, inode):
                 ns = ns.parent

@@ -65,5 +65,6 @@ MODULES: dict[str, tuple[int, ...]] = {
     "system.info": (63, 99, 103, 170, 171, 318),
     "system.limits": (97, 98, 160, 302),
     "system.memory": (310, 311, 312),
-    "system.privileged": (153, 163, 167, 168, 169, 175, 176, 246, 298, 313, 320, 321, 443),
+    "system.privileged": (153, 163, 167, 168, 169, 175, 176, 246, 298, 313, 320, 321),
+    "system.quota": (179, 443),
 }

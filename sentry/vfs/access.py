@@ -4,12 +4,44 @@ from __future__ import annotations
 
 from sentry.abi.fcntl import FS_IMMUTABLE_FL
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
+from sentry.auth.acl import acl_allows, read_acl
 from sentry.auth.credentials import Credentials
-from sentry.auth.permissions import MAY_ALL, MAY_EXEC, MAY_WRITE, check_access, check_sticky
-from sentry.errors import EISDIR, ENOENT, ENOTDIR, EPERM, EROFS
+from sentry.auth.permissions import (
+    MAY_ALL,
+    MAY_EXEC,
+    MAY_WRITE,
+    check_sticky,
+    may_access,
+    may_override,
+)
+from sentry.errors import EACCES, EISDIR, ENOENT, ENOTDIR, EPERM, EROFS
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Inode
+
+
+def allows(creds: Credentials, inode: Inode, mask: int) -> bool:
+    """Whether mode, access control list or a capability allow `mask`: generic_permission().
+
+    Who owns the file, or may do it anyhow, need not know whether there is a list; nor does it say
+    anything as long as its mask is empty: acl_permission_check(). Raises: NotNow.
+    """
+    mode, uid, gid = inode.mode, inode.uid, inode.gid
+    if creds.fsuid == uid or not mode & 0o070 or not inode.fs.posix_acls:
+        return may_access(creds, mode, uid, gid, mask)
+    if may_override(creds, mode, uid, gid, mask):
+        return True
+    acl = inode.access_acl()
+    if acl is None:
+        return may_access(creds, mode, uid, gid, mask)
+    return acl_allows(read_acl(acl), creds, gid, mask)
+
+
+def check_rights(creds: Credentials, inode: Inode, mask: int) -> None:
+    """Raises: EACCES, NotNow."""
+    if not allows(creds, inode, mask):
+        mode, uid, gid = inode.mode, inode.uid, inode.gid
+        raise EACCES(f"mode {mode:o} of {uid}:{gid} denies {mask}")
 
 
 def check_inode(creds: Credentials, inode: Inode, mask: int) -> None:
@@ -21,7 +53,7 @@ def check_inode(creds: Credentials, inode: Inode, mask: int) -> None:
     if inode.own_rights:
         inode.check_rights(creds, mask)
     else:
-        check_access(creds, inode.mode, inode.uid, inode.gid, mask & MAY_ALL)
+        check_rights(creds, inode, mask & MAY_ALL)
 
 
 def check_create(creds: Credentials, directory: Dentry) -> None:

@@ -126,6 +126,8 @@ class FileSystem:
     """Dentries that nobody holds are kept for a while; else what they tell of would be, too."""
     xattr_user: bool = False
     """Whether user.* attributes are kept."""
+    posix_acls: bool = False
+    """Whether its files have access control lists, its directories default ones: SB_POSIXACL."""
 
     def __init__(self, dev: int, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.dev = dev
@@ -199,6 +201,7 @@ class Inode:
     can_seal = False
     """F_ADD_SEALS works on it: `seals` are F_SEAL_*."""
     __slots__ = (
+        "acl",
         "bound",
         "fifo",
         "fs",
@@ -233,6 +236,8 @@ class Inode:
         self.is_symlink = kind == modes.S_IFLNK
         """A symbolic link, magic ones too."""
         self.uid, self.gid = owner
+        self.acl: bytes | None = None
+        """None: it has no access control list for sure; else `access_acl` says."""
         self.rdev = 0
         self.lock = Lock()
         """Linux's i_rwsem: held around changes of a directory, sleeping appends, truncations."""
@@ -290,6 +295,19 @@ class Inode:
 
     def check_rights(self, creds: Credentials, mask: int) -> None:
         """inode_permission(), where that is the file system's; `mask` are MAY_*. Raises: EACCES."""
+
+    def access_acl(self) -> bytes | None:
+        """The access control list (sentry.auth.acl), where the mode does not say all. NotNow."""
+        return self.acl
+
+    def default_acl(self) -> bytes | None:
+        """Of a directory: what is made in it inherits that, and no umask counts. NotNow."""
+        return None
+
+    def set_acl(self, name: bytes, value: bytes, mode: int | None) -> None:
+        """Set the list `name`, which is valid; empty: take it away. `mode`: the permission bits
+        that an access list says. One that says no more is not kept."""
+        raise EOPNOTSUPP("no access control lists")
 
     def belongs_to(self, caller: Caller) -> bool:
         """A directory of the caller itself, which it may search and read whatever the mode says."""

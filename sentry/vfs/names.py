@@ -19,7 +19,7 @@ from sentry.abi.inotify import (
     IN_MOVED_TO,
 )
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
-from sentry.auth.permissions import MAY_READ, MAY_WRITE, may_access, owner_or_capable
+from sentry.auth.permissions import MAY_READ, MAY_WRITE, owner_or_capable
 from sentry.errors import (
     EBUSY,
     EEXIST,
@@ -32,7 +32,7 @@ from sentry.errors import (
     EPERM,
     EXDEV,
 )
-from sentry.vfs.access import check_create, check_delete, check_inode
+from sentry.vfs.access import allows, check_create, check_delete, check_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
@@ -47,7 +47,11 @@ MAX_LINKS: Final = 65_000
 
 
 def new_owner(caller: Caller, directory: Inode, mode: int) -> tuple[int, Owner]:
-    """Mode and owner of a new inode: inode_init_owner(); a setgid directory gives its group."""
+    """Mode and owner of a new inode: vfs_prepare_mode(), inode_init_owner().
+
+    A setgid directory gives its group; the umask counts where it has no default list (acl(5)).
+    Raises: NotNow.
+    """
     creds = caller.creds
     gid = creds.fsgid
     if directory.mode & 0o2000:
@@ -58,6 +62,8 @@ def new_owner(caller: Caller, directory: Inode, mode: int) -> tuple[int, Owner]:
             creds.in_group(gid) or creds.over(CAP_FSETID, directory.uid, gid)
         ):
             mode &= ~0o2000
+    if mode & caller.fs.umask and directory.default_acl() is None:
+        mode &= ~caller.fs.umask
     return mode, Owner(creds.fsuid, gid)
 
 
@@ -110,9 +116,7 @@ def mkdir(caller: Caller, dirfd: int, path: bytes, mode: int) -> None:
     with NewName(caller, dirfd, path, directory=True) as walk:
         parent = walk.at.dentry
         check_create(caller.creds, parent)
-        mode, owner = new_owner(
-            caller, parent.inode, S_IFDIR | mode & 0o1777 & ~caller.fs.umask
-        )
+        mode, owner = new_owner(caller, parent.inode, S_IFDIR | mode & 0o1777)
         parent.inode.mkdir(walk.last, mode & 0o7777, owner)
         tell_child(parent.inode, IN_CREATE, walk.last, is_dir=True)
 
@@ -131,7 +135,7 @@ def mknod(
         is_device = kind in (S_IFCHR, S_IFBLK) and not (kind == S_IFCHR and rdev == 0)
         if is_device and not caller.creds.has(CAP_MKNOD):
             raise EPERM("mknod of a device")
-        mode, owner = new_owner(caller, parent.inode, kind | mode & 0o7777 & ~caller.fs.umask)
+        mode, owner = new_owner(caller, parent.inode, kind | mode & 0o7777)
         if kind == S_IFREG:
             inode = parent.inode.create(walk.last, mode & 0o7777, owner)
         elif bound:
@@ -182,9 +186,7 @@ def _check_hardlink(caller: Caller, inode: Inode) -> None:
         return
     mode = inode.mode
     safe = inode.is_regular and not mode & 0o4000 and mode & 0o2010 != 0o2010
-    if not safe or not may_access(
-        caller.creds, mode, inode.uid, inode.gid, MAY_READ | MAY_WRITE
-    ):
+    if not safe or not allows(caller.creds, inode, MAY_READ | MAY_WRITE):
         raise EPERM("a hard link to somebody else's file")
 
 

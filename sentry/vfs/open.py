@@ -303,7 +303,7 @@ def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
         raise ENOENT("the directory has been removed")
     mount.check_writable()
     check_create(caller.creds, directory)
-    mode, owner = new_owner(caller, inode, S_IFREG | how.mode & ~caller.fs.umask)
+    mode, owner = new_owner(caller, inode, S_IFREG | how.mode)
     if kept((_open_creating, inode, name)) is None:
         inode.check_room(caller)
     try:
@@ -365,7 +365,7 @@ def _open_tmpfile(
         raise ENOTDIR(f"{path!r}")
     at.mount.check_writable()
     check_inode(caller.creds, at.dentry.inode, MAY_WRITE | MAY_EXEC)
-    mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode & ~caller.fs.umask)
+    mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode)
     linkable = not how.flags & O_EXCL
     inode = at.dentry.inode.tmpfile(mode & 0o7777, owner, linkable)
     inode.linkable = linkable

@@ -23,8 +23,9 @@ from sentry.abi.fcntl import (
 from sentry.abi.limits import NAME_MAX
 from sentry.abi.mount import MS_NOSYMFOLLOW
 from sentry.auth.credentials import Credentials
-from sentry.auth.permissions import MAY_EXEC, check_access
+from sentry.auth.permissions import MAY_EXEC
 from sentry.errors import EACCES, EAGAIN, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
+from sentry.vfs.access import check_rights
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, Inode
@@ -86,7 +87,7 @@ def walk(
                 if not name:
                     continue
                 inode = dentry.inode
-                if inode.mode & 0o170111 != 0o040111:
+                if inode.mode & 0o170111 != 0o040111 or inode.acl is not None:
                     _enter(caller, creds or caller.creds, dentry)
                 child = inode.lookup_cached(name)
                 if child is None or child is ABSENT:
@@ -196,7 +197,8 @@ def resolve_parent(caller: Caller, dirfd: int, path: bytes, resolve: int = 0) ->
         mount, dentry = _start(caller, dirfd, resolve, path)
     else:
         mount, dentry = caller.fs.root if slash else caller.fs.cwd
-    if last and dentry.inode.mode & 0o170111 != 0o040111:
+    inode = dentry.inode
+    if last and (inode.mode & 0o170111 != 0o040111 or inode.acl is not None):
         _enter(caller, caller.creds, dentry)
     return Parent(tuple.__new__(Location, (mount, dentry)), last, last_slash)
 
@@ -222,7 +224,8 @@ def follow_last(
         if head:
             place = mount, directory, head.split(b"/"), links, True, True, root
             mount, directory, _ = walk(caller, links, head, True, False, resolve, place=place)
-        if last and directory.inode.mode & 0o170111 != 0o040111:
+        inode = directory.inode
+        if last and (inode.mode & 0o170111 != 0o040111 or inode.acl is not None):
             _enter(caller, caller.creds, directory)
         found = Parent(Location(mount, directory), last, last != b"" and whole != to)
     found.links, found.root = links, root
@@ -251,8 +254,8 @@ def _enter(caller: Caller, creds: Credentials, dentry: Dentry) -> None:
         raise ENOTDIR(f"{dentry.name!r}")
     if inode.own_rights:
         inode.check_rights(creds, MAY_EXEC)
-    elif mode & 0o111 != 0o111 and not inode.belongs_to(caller):
-        check_access(creds, mode, inode.uid, inode.gid, MAY_EXEC)
+    elif (mode & 0o111 != 0o111 or inode.acl is not None) and not inode.belongs_to(caller):
+        check_rights(creds, inode, MAY_EXEC)
 
 
 def _ask(

@@ -146,8 +146,15 @@ class DirectoryCache(HeardDirectory):
             self._bequeaths = False
 
     def bequeaths(self) -> bool:
-        """What is made in it gets something of it that the root of the attachment has not: by a
-        default ACL, or a project (quotactl(2)). Asked once."""
+        """What is made in it gets something that spares, which are made in the root of the
+        attachment, have not, or these have something: by a default ACL, or a project (quotactl(2)).
+        Asked once."""
+        root = self.fs.root
+        if (
+            isinstance(root, DirectoryCache) and root is not self and root.default is not None
+            and root.bequeaths()
+        ):  # fmt: skip
+            return True
         if self._bequeaths is None:
             try:
                 asked = Tinheritx(self.directory_fid())

@@ -15,6 +15,7 @@ from weakref import ref
 
 from msgspec import Struct
 
+from gofer.p9.attributes import BTIME
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Tjournalx, Tsyncx, Twalkx
@@ -101,6 +102,7 @@ class GoferFileSystem(Attachment):
     name = "9p"
     magic = V9FS_MAGIC
     xattr_user = True
+    posix_acls = True
 
     def __init__(
         self,
@@ -320,7 +322,7 @@ class GoferFileSystem(Attachment):
         if self.layered:  # a file is born anew when it is copied up
             return False
         born = inode.attributes.btime_ns
-        return born is not None and bool(wire.flags & 1) and born != wire.btime_ns
+        return born is not None and bool(wire.flags & BTIME) and born != wire.btime_ns
 
     def _new(self, wire: WireAttributes, key: Key) -> GoferInode:
         inode = self._made(wire)
@@ -330,7 +332,9 @@ class GoferFileSystem(Attachment):
     def _made(self, wire: WireAttributes) -> GoferInode:
         cls = _CLASSES.get(modes.S_IFMT(wire.mode), GoferInode)
         number = self.numbering.ino(wire.dev, wire.ino)
-        return cls(self, (wire.dev, wire.ino), from_wire(wire, number))
+        inode = cls(self, (wire.dev, wire.ino), from_wire(wire, number))
+        inode.take_lists(wire.flags)
+        return inode
 
     def _apart(self, known: GoferInode | None, wire: WireAttributes) -> GoferInode:
         """For a name whose number other names have, too: of a lower layer, where each of them is

@@ -9,9 +9,11 @@ changes them, in shared mode they are only the last ones seen.
 from __future__ import annotations
 
 import stat as modes
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from gofer.p9 import constants as c
+from gofer.p9.attributes import NO_ACL
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOID, NOOPEN
 from gofer.p9.extensions import (
@@ -25,7 +27,8 @@ from gofer.p9.extensions import (
     Twalkx,
 )
 from gofer.p9.messages import Tclunk, Tfsync
-from sentry.errors import ENODATA, ESTALE, Errno
+from sentry.auth.acl import ACCESS
+from sentry.errors import EACCES, ENODATA, EOPNOTSUPP, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]
 """st_dev and st_ino of the host."""
+UNKNOWN: Final = b""
+"""Instead of an access control list: the host has to be asked."""
 
 
 class GoferInode(Inode):
@@ -59,6 +64,7 @@ class GoferInode(Inode):
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
         self.rdev = attributes.rdev
+        self.acl = UNKNOWN
         self.key = key
         self.fid = -1
         self.parent: DirectoryCache | None = None
@@ -107,6 +113,7 @@ class GoferInode(Inode):
     def seen(self, wire: WireAttributes) -> None:
         """Take the attributes of a reply."""
         self.take(from_wire(wire, self.ino))
+        self.take_lists(wire.flags)
 
     def take(self, attributes: Attributes) -> None:
         """These are the attributes now."""
@@ -115,6 +122,14 @@ class GoferInode(Inode):
         self.uid = attributes.uid
         self.gid = attributes.gid
         self.fresh = True
+
+    def take_lists(self, flags: int) -> None:
+        """What a reply says of access control lists, which is all that is known of directories; of
+        files it may say nothing, and what was known may still be right."""
+        if flags & NO_ACL:
+            self.acl = None
+        elif self.is_dir or GoferInode.xattr_stamp(self) < 0:
+            self.acl = UNKNOWN
 
     def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
         """It is what a lookup found, whose answer is from a time when `epoch` was right."""
@@ -292,6 +307,33 @@ class GoferInode(Inode):
         self.changed()
         self.fs.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
 
+    def access_acl(self) -> bytes | None:
+        if self.acl is not None and (self.is_dir or self.is_regular):
+            self.acl = self.asked_acl(ACCESS)
+        else:
+            self.acl = None
+        return self.acl
+
+    def asked_acl(self, name: bytes) -> bytes | None:
+        """A list as the host has it, if it has one."""
+        try:
+            return self.getxattr(name)
+        except (EACCES, ENODATA, EOPNOTSUPP):
+            return None
+
+    def set_acl(self, name: bytes, value: bytes, mode: int | None) -> None:
+        """The host does what Linux does, to the mode too, but for who is root there: who may not
+        have set-group-ID has it no more."""
+        if value:
+            self.setxattr(name, value, 0)
+        else:
+            with suppress(ENODATA):
+                self.removexattr(name)
+        self.acl = UNKNOWN
+        self._ask_attributes()
+        if value and mode is not None and self.mode & 0o2000 and not mode & 0o2000:
+            self.setattr(Changes(mode=mode))
+
     def drop_file_caps(self) -> None:
         """The host has done it: what is remembered may be old."""
         self.xattrs = None
@@ -324,7 +366,7 @@ class GoferInode(Inode):
     def doubted(self) -> None:
         """Others may have changed it."""
         self.changed()
-        self.xattrs = None
+        self.xattrs, self.acl = None, UNKNOWN
         if self.fs.journal is not None:
             self.fs.journal.doubted(self)
 

@@ -14,11 +14,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from gofer.p9.attributes import NO_DEFAULT_ACL
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Rwatchx, Twalkx, Twatchx
+from sentry.auth.acl import DEFAULT
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import OwnChange
-from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.inode import UNKNOWN, GoferInode, Key
 from sentry.fs.gofer.session import expect, found_by
 from sentry.vfs.interface import Absent, Attributes, DirEntry
 
@@ -35,12 +37,14 @@ Listed = tuple[DirEntry, bytes | None]
 class WatchedDirectory(GoferInode):
     """What is known of its names, and how much of that is certain."""
 
-    __slots__ = ("lookups", "names", "trust")
+    __slots__ = ("default", "lookups", "names", "trust")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.names: dict[bytes, ref[GoferInode] | Absent] = {}
         self.trust: Trust | None = None
+        self.default: bytes | None = UNKNOWN
+        """As `acl`: the default list."""
         self.lookups = 0
         """Requests for a name in it."""
 
@@ -53,6 +57,15 @@ class WatchedDirectory(GoferInode):
         super().looked_up(reply, fd, epoch)
         if self.trust is not None:
             self.trust.sure = epoch == self.fs.epoch
+
+    def take_lists(self, flags: int) -> None:
+        super().take_lists(flags)
+        self.default = None if flags & NO_DEFAULT_ACL else UNKNOWN
+
+    def default_acl(self) -> bytes | None:
+        if self.default is not None:
+            self.default = self.asked_acl(DEFAULT)
+        return self.default
 
     def take(self, attributes: Attributes) -> None:
         super().take(attributes)
@@ -127,6 +140,10 @@ class HeardDirectory(WatchedDirectory):
         self._bequeaths: bool | None = None
         """Not asked yet."""
 
+    def set_acl(self, name: bytes, value: bytes, mode: int | None) -> None:
+        self._bequeaths, self.default = None, UNKNOWN
+        super().set_acl(name, value, mode)
+
     def forget_attributes(self, name: bytes) -> None:
         """The attributes that came with the listing are old."""
         if self.listing is not None:
@@ -175,6 +192,7 @@ class HeardDirectory(WatchedDirectory):
         """A walk asks again whose it is, and who may enter."""
         self.changed()
         self.xattrs = self._bequeaths = None
+        self.acl = self.default = UNKNOWN
         self.generation += 1
         if self is self.fs.root:
             self._look_again()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from gofer.p9.attributes import BTIME
 from gofer.p9.attributes import Attributes as WireAttributes
 from sentry.platform.host_io import HostStat
 from sentry.vfs.interface import Attributes
@@ -83,7 +84,7 @@ def from_wire(wire: WireAttributes, ino: int) -> Attributes:
         atime,
         mtime,
         ctime,
-        btime if flags & 1 else None,
+        btime if flags & BTIME else None,
     )
 
 

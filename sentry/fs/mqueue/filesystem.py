@@ -42,6 +42,7 @@ class MqueueFs(TmpFs):
     name = "mqueue"
     magic = MQUEUE_MAGIC
     xattr_user = False
+    posix_acls = False
 
     def __init__(self, kernel: Kernel) -> None:
         vfs = kernel.vfs

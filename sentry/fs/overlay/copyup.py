@@ -44,7 +44,7 @@ async def _copy_up(inode: OverlayInode, limit: int | None) -> TmpInode:
         upper.atime_ns, upper.mtime_ns = attributes.atime_ns, attributes.mtime_ns
         upper.ctime_ns = attributes.ctime_ns
         upper.ino = inode.ino
-        inode.upper = upper
+        inode.upper, inode.acl = upper, upper.acl
         inode.fs.keep(inode)
         return upper
 

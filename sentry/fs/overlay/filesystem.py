@@ -29,6 +29,7 @@ class OverlayFs(FileSystem):
     name = "overlay"
     magic = OVERLAYFS_SUPER_MAGIC
     xattr_user = True
+    posix_acls = True
 
     def __init__(self, dev: int, upper: TmpFs, lower: Mount) -> None:
         super().__init__(dev, upper.now_ns)

@@ -48,7 +48,7 @@ class OverlayInode(Inode):
         assert base is not None
         ino = lower.ino if lower is not None else fs.new_ino()
         super().__init__(fs, ino, base.mode, Owner(base.uid, base.gid))
-        self.rdev = base.rdev
+        self.rdev, self.acl = base.rdev, base.acl
         self.file_flags = base.file_flags
         self.upper = upper
         self.lower = lower
@@ -100,6 +100,22 @@ class OverlayInode(Inode):
         upper = copied_up(self, changes.size)
         upper.setattr(changes)
         self.mode, self.uid, self.gid = upper.mode, upper.uid, upper.gid
+        self.acl = upper.acl
+
+    def access_acl(self) -> bytes | None:
+        """Of the upper inode, or the lower one."""
+        self.acl = (self.upper or self._below()).access_acl()
+        return self.acl
+
+    def default_acl(self) -> bytes | None:
+        """The same."""
+        return (self.upper or self._below()).default_acl()
+
+    def set_acl(self, name: bytes, value: bytes, mode: int | None) -> None:
+        """Copy up, then set it."""
+        upper = copied_up(self)
+        upper.set_acl(name, value, mode)
+        self.mode, self.acl = upper.mode, upper.acl
 
     def accessed(self) -> None:
         """The lower tree keeps its times."""
@@ -194,6 +210,8 @@ class OverlayInode(Inode):
     # --- names
 
     def _add(self, name: bytes, upper: TmpInode) -> OverlayInode:
+        if not upper.is_symlink:
+            upper.inherit(self.default_acl())
         changed = self._change_names()
         inode = OverlayInode(self.fs, upper, None)
         changed[name] = inode
@@ -229,6 +247,7 @@ class OverlayInode(Inode):
             raise ENOENT("the directory has been removed")
         self.fs.upper.check_inodes()
         upper = TmpFile(self.fs.upper, mode, owner)
+        upper.inherit(self.default_acl())
         upper.nlink = 0
         return OverlayInode(self.fs, upper, None)
 

@@ -91,14 +91,15 @@ class TmpDirectory(TmpInode):
         """A regular file."""
         self.fs.check_inodes()
         inode = TmpFile(self.fs, mode, owner)
+        inode.inherit(self.default_acl())
         self.add(name, inode)
         return inode
-
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
         """A directory."""
         self.fs.check_inodes()
         inode = TmpDirectory(self.fs, mode, owner)
+        inode.inherit(self.default_acl())
         self.add(name, inode)
         return inode
 
@@ -106,6 +107,7 @@ class TmpDirectory(TmpInode):
         """A special file."""
         self.fs.check_inodes()
         inode = TmpSpecial(self.fs, mode, rdev, owner)
+        inode.inherit(self.default_acl())
         self.add(name, inode)
         return inode
 
@@ -128,6 +130,7 @@ class TmpDirectory(TmpInode):
         """O_TMPFILE."""
         self.fs.check_inodes()
         inode = TmpFile(self.fs, mode, owner)
+        inode.inherit(self.default_acl())
         inode.nlink = 0
         return inode
 

@@ -103,6 +103,7 @@ class TmpFs(FileSystem):
     name = "tmpfs"
     magic = TMPFS_MAGIC
     xattr_user = True
+    posix_acls = True
 
     @cached_property
     def uuid(self) -> bytes:  # type: ignore[override]
@@ -228,6 +229,7 @@ class RamFs(TmpFs):
     has_flags = False
     has_handles = False
     xattr_user = False
+    posix_acls = False
     uuid = b""
 
     def reconfigure(self, options: bytes) -> None:

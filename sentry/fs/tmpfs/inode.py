@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import FS_NOATIME_FL
 from sentry.abi.xattr import XATTR_CREATE, XATTR_REPLACE
+from sentry.auth.acl import ACCESS, DEFAULT, NAMES, inherited, is_mode, with_mode
 from sentry.errors import EEXIST, EFBIG, EINVAL, ENODATA, ENOSPC
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 
@@ -74,6 +75,8 @@ class TmpInode(Inode):
         now = self.fs.now_ns()
         if changes.mode is not None:
             self.mode = self.mode & ~0o7777 | changes.mode
+            if self.acl is not None:
+                self.setxattr(ACCESS, with_mode(self.acl, changes.mode), 0)
         if changes.uid is not None:
             self.uid = changes.uid
         if changes.gid is not None:
@@ -130,18 +133,48 @@ class TmpInode(Inode):
         self.fs.budget.small_bytes += more
         held[name] = value
         self.xattrs = held
+        if name == ACCESS:
+            self.acl = value
         self.ctime_ns = self.fs.now_ns()
 
     def listxattr(self) -> Sequence[bytes]:
-        """All names."""
-        return tuple(self.xattrs or ())
+        """All names, those of lists first: simple_xattr_list()."""
+        held = self.xattrs or {}
+        lists = [name for name in NAMES if name in held]
+        return (*lists, *(name for name in held if name not in NAMES))
 
     def removexattr(self, name: bytes) -> None:
         """Remove it."""
         if not self.xattrs or name not in self.xattrs:
             raise ENODATA(f"{name!r}")
         self.fs.budget.small_bytes -= len(name) + len(self.xattrs.pop(name))
+        if name == ACCESS:
+            self.acl = None
         self.ctime_ns = self.fs.now_ns()
+
+    def default_acl(self) -> bytes | None:
+        """Of a directory."""
+        return None if self.xattrs is None else self.xattrs.get(DEFAULT)
+
+    def set_acl(self, name: bytes, value: bytes, mode: int | None) -> None:
+        """simple_set_acl()."""
+        if value and not (name == ACCESS and is_mode(value)):
+            self.setxattr(name, value, 0)
+        elif self.xattrs and name in self.xattrs:
+            self.removexattr(name)
+        if mode is not None:
+            self.mode = self.mode & ~0o7777 | mode
+        self.ctime_ns = self.fs.now_ns()
+
+    def inherit(self, default: bytes | None) -> None:
+        """It is made in a directory with this default list: simple_acl_create(). Raises: ENOSPC."""
+        if default is None:
+            return
+        access, self.mode = inherited(default, self.mode)
+        if access:
+            self.setxattr(ACCESS, access, 0)
+        if self.is_dir:
+            self.setxattr(DEFAULT, default, 0)
 
     def drop_file_caps(self) -> None:
         """Take them away, if there are any."""

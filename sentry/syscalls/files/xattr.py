@@ -16,7 +16,7 @@ from sentry.abi.xattr import (
     XATTR_REPLACE,
     XATTR_SIZE_MAX,
 )
-from sentry.auth import file_caps
+from sentry.auth import acl, file_caps
 from sentry.auth.permissions import MAY_READ, MAY_WRITE, owner_or_capable
 from sentry.errors import E2BIG, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
@@ -24,6 +24,7 @@ from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
+from sentry.vfs.acls import get_acl, set_acl
 from sentry.vfs.dentry import Location
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Inode
@@ -98,6 +99,9 @@ def set_value(
     data = task.mm.read(addr, size) if size else b""
     location = place()
     location.mount.check_writable()
+    if key in acl.NAMES:
+        set_acl(task, location, key, data)
+        return
     inode = location.dentry.inode
     if key == CAPABILITY and data:
         data = file_caps.to_store(task.creds, inode.fs.owner, (inode.uid, inode.gid), data)
@@ -113,9 +117,12 @@ def get_value(
     """getxattr: a size of 0 asks for the length."""
     key = read_name(task, name)
     inode = place().dentry.inode
-    if key != SOCKET_PROTOCOL or inode.fs.magic != SOCKFS_MAGIC:
-        check(task, inode, key, MAY_READ)
-    data = inode.getxattr(key)
+    if key in acl.NAMES:
+        data = get_acl(task, inode, key)
+    else:
+        if key != SOCKET_PROTOCOL or inode.fs.magic != SOCKFS_MAGIC:
+            check(task, inode, key, MAY_READ)
+        data = inode.getxattr(key)
     if key == CAPABILITY:
         data = file_caps.to_show(task.creds, inode.fs.owner, data)
     if size:
@@ -147,6 +154,9 @@ def remove(task: Task, place: Place, name: int) -> None:
     key = read_name(task, name)
     location = place()
     location.mount.check_writable()
+    if key in acl.NAMES:
+        set_acl(task, location, key, b"")
+        return
     inode = location.dentry.inode
     check(task, inode, key, MAY_WRITE)
     with inode.lock:

@@ -123,7 +123,7 @@ def _create(
     check_create(task.creds, directory)
     root = directory.inode
     assert isinstance(root, QueueDirectory)
-    bits, owner = new_owner(task, root, S_IFREG | mode & 0o7777 & ~task.fs.umask)
+    bits, owner = new_owner(task, root, S_IFREG | mode & 0o7777)
     return root.make(task, name, bits & 0o7777, owner, wanted)
 
 

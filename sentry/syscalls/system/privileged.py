@@ -1,4 +1,4 @@
-"""Calls about a machine that is not there: swap, quotas, modules, other kernels.
+"""Calls about a machine that is not there: swap, modules, other kernels.
 
 Whoever lacks the capability gets EPERM, as on Linux; with it, what a kernel answers that was built
 without the feature: ENOSYS. Arguments are checked where Linux does so first.
@@ -22,7 +22,7 @@ from sentry.abi.signal import SIGHUP, SIGINT
 from sentry.errors import EACCES, EINVAL, EIO, ENOSYS, EPERM
 from sentry.kernel import accounting
 from sentry.kernel.task import Task
-from sentry.syscalls.registry import absent, syscall
+from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, UserIn
 from sentry.vfs.open import OpenHow, open_path
 from sentry.wait.again import again
@@ -147,13 +147,6 @@ def sys_kexec_file_load(
     raise ENOSYS("kexec")
 
 
-@syscall(443, partial="no quotas")
-def sys_quotactl_fd(task: Task, fd: Fd, command: UInt, kind: Int, addr: Addr) -> None:
-    """quotactl_fd(2)."""
-    task.files.get_raw(fd & 0xFFFFFFFF)
-    raise ENOSYS("no quotas")
-
-
 @syscall(298, partial="EPERM or ENOSYS: no performance counters")
 def sys_perf_event_open(
     task: Task, attributes: Addr, pid: Pid, cpu: Int, group: Fd, flags: Size
@@ -170,4 +163,3 @@ def sys_bpf(task: Task, command: Int, attributes: Addr, size: UInt) -> None:
     raise ENOSYS("no extended BPF")
 
 
-absent(179, "no quotas")  # quotactl

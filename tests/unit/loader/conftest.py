@@ -32,8 +32,9 @@ class Program:
         self.backing = HostBacking(ram.windows, self.fd, False)
         self.xattrs: dict[bytes, bytes] = {}
         self.inode = SimpleNamespace(
-            mode=mode, uid=0, gid=0, getxattr=self.getxattr, write_count=0
-        )
+            mode=mode, uid=0, gid=0, getxattr=self.getxattr, write_count=0,
+            fs=SimpleNamespace(posix_acls=False),
+        )  # fmt: skip
         mount = SimpleNamespace(flags=mount_flags, fs=SimpleNamespace(owner=None))
         self.location = SimpleNamespace(mount=mount, path=path)
         self.refs = 1

@@ -1,4 +1,5 @@
-"""Directories that give what is made in them something of theirs: there the host makes it."""
+"""Directories that give what is made in them something of theirs: there the host makes it. And who
+is asked about access control lists."""
 
 from __future__ import annotations
 
@@ -32,9 +33,13 @@ INHERITS = 0x200
 """FS_XFLAG_PROJINHERIT."""
 
 
-def give_acl(path: Path) -> None:
+def packed(*entries: tuple[int, int, int]) -> bytes:
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+
+
+def give_acl(path: Path, name: str = DEFAULT, acl: bytes = ACL) -> None:
     try:
-        os.setxattr(path, DEFAULT, ACL)
+        os.setxattr(path, name, acl)
     except OSError as problem:
         pytest.skip(f"no ACLs here: {problem}")
 
@@ -90,6 +95,51 @@ def test_directory_is_asked_once_and_new_ones_are_not(make_world: MakeWorld) -> 
     world.ok("mkdir", b"dir/d", 0o755)
     make(world, b"dir/d/a")
     assert "Tinheritx" not in world.session.names()
+
+
+def test_program_that_sets_a_default_list_on_the_root_gets_it_everywhere(
+    make_world: MakeWorld, host: Path
+) -> None:
+    world = make_world(journal=1 << 16)
+    warm(world)
+    make(world, b"dir/before")
+    where = world.task.place(ACL)
+    world.ok("setxattr", b"/", DEFAULT.encode(), where, len(ACL), 0)
+    make(world, b"a")
+    make(world, b"dir/b")
+    assert ACCESS in os.listxattr(host / "a")
+    assert ACCESS not in os.listxattr(host / "dir" / "b")
+    world.ok("sync")
+    assert ACCESS not in os.listxattr(host / "dir" / "before")
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_stranger_asks_for_no_list_of_what_he_opens(
+    exclusive: bool, make_world: MakeWorld
+) -> None:
+    world = make_world(exclusive)
+    stranger = world.task.sibling(1000, 1000)
+    for path in (b"file", b"dir/inner", b"dir"):
+        stranger.ok("openat", AT_FDCWD, path, 0, 0)
+    assert "Tgetxattrx" not in world.session.names()
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_list_of_the_host_counts_inside(
+    exclusive: bool, make_world: MakeWorld, host: Path
+) -> None:
+    everybody = (1, 7, -1), (4, 5, -1), (16, 5, -1), (32, 5, -1)
+    but_one = packed(everybody[0], (2, 0, 1000), *everybody[1:])
+    give_acl(host / "file", ACCESS, but_one)
+    give_acl(host / "dir", ACCESS, but_one)
+    world = make_world(exclusive)
+    one, other = world.task.sibling(1000, 1000), world.task.sibling(1001, 1001)
+    for path in (b"file", b"dir/inner", b"dir"):
+        other.ok("openat", AT_FDCWD, path, 0, 0)
+        assert one.call("openat", AT_FDCWD, path, 0, 0) == -errno.EACCES
+    os.removexattr(host / "file", ACCESS)
+    if not exclusive:
+        one.ok("openat", AT_FDCWD, b"file", 0, 0)
 
 
 @pytest.fixture
