@@ -163,6 +163,7 @@ AREAS = {
         {"struct pollfd": "pollfd", "struct epoll_event": "epoll_event"},
     ),
     "eventfd": Area("eventfd(2).", ["linux/eventfd.h"], r"EFD_"),
+    "fanotify": Area("fanotify(7).", ["linux/fanotify.h"], r"(FAN_|FANOTIFY_)"),
     "inotify": Area(
         "inotify(7).", ["linux/inotify.h"], r"IN_", {"struct inotify_event": "inotify_event"}
     ),

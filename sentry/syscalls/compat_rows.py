@@ -15,6 +15,7 @@ import sentry.syscalls.sockets.socket  # noqa: F401  declares SO_PEERPIDFD
 from sentry.abi import fuse, ioctl, netlink, nsfs, pidfd, random, seccomp, socket, time, tun
 from sentry.fs.dev.memory import RANDOM
 from sentry.fs.devpts.ioctls import EITHER, MASTERS, SLAVES
+from sentry.fs.fanotify import FANOTIFY
 from sentry.fs.fuse.device import DEVICES
 from sentry.fs.host.terminal import TERMINALS
 from sentry.fs.inotify import INOTIFY
@@ -99,6 +100,7 @@ IOCTLS: Final = (
     Group("terminals of the host", ioctl, NOTHING, (TERMINALS,)),
     Group("pipes", ioctl, NOTHING, (PIPES,)),
     Group("inotify", ioctl, NOTHING, (INOTIFY,)),
+    Group("fanotify", ioctl, NOTHING, (FANOTIFY,)),
     Group("timerfd", time, r"TFD_IOC", (TIMERS,)),
     Group("pidfd", pidfd, r"PIDFD_GET_", (PIDFDS,)),
     Group("namespaces", nsfs, r"NS_", (NAMESPACES,)),

@@ -20,6 +20,7 @@ MODULES: dict[str, tuple[int, ...]] = {
     "files.descriptors": (32, 33, 72, 73, 292),
     "files.directories": (78, 79, 80, 81, 95, 161, 217),
     "files.epoll": (213, 232, 233, 281, 291, 441),
+    "files.fanotify": (300, 301),
     "files.handles": (303, 304),
     "files.inotify": (253, 254, 255, 294),
     "files.io": (0, 1, 8, 17, 18, 19, 20, 295, 296, 327, 328),

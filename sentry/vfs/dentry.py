@@ -106,9 +106,24 @@ class Location(NamedTuple):
     dentry: Dentry
 
     @property
+    def heard(self) -> bool:
+        """Who watches it is told of what is done there."""
+        return True
+
+    @property
     def inode(self) -> Inode:
         """The file."""
         return self.dentry.inode
+
+
+class UnheardLocation(Location):
+    """Where somebody opens a file that was told of it: FMODE_NONOTIFY."""
+
+    __slots__ = ()
+
+    @property
+    def heard(self) -> bool:
+        return False
 
 
 class DentryCache:

@@ -49,7 +49,7 @@ class DirectoryFile(FileDescription):
         if not self.location.mount.no_dir_atime:
             self.inode.accessed()
         if self.inode.fs.watched:
-            tell(self.location.dentry, IN_ACCESS)
+            tell(self.location, IN_ACCESS)
         if position < FIRST:
             position += dest.add(self._dots(), position)
         if position >= FIRST:

@@ -331,8 +331,8 @@ class FileDescription:
                 elif self.readable:
                     inode.read_count -= 1
             if inode.fs.watched and not self.flags & O_PATH:
-                tell(dentry, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
-            if inode.watches is not None and not inode.open_count:
+                tell(self.location, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
+            if inode.fs.watched and not inode.open_count:
                 tell_if_gone(inode)
 
     @contextmanager

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.locks import FileLocks
-    from sentry.vfs.watches import Watch, Watches
+    from sentry.vfs.marks import Marks
+    from sentry.vfs.watches import Hooked, Watches
 
 
 class Absent:
@@ -133,8 +134,12 @@ class FileSystem:
         self.dev = dev
         """st_dev."""
         self.now_ns = now_ns
-        self.watched: set[Watch] = set()
-        """The watches on its inodes: nobody is told while there are none."""
+        self.watched: set[Hooked] = set()
+        """The watches on its inodes, and `marked`: nobody is told while there are none."""
+        self.marks: Marks | None = None
+        """fanotify's, on all of it."""
+        self.marked = 0
+        """Marks on it, on its mounts and on its inodes."""
         self.owner: UserNamespace | None = None
         """The user namespace that mounted it: s_user_ns."""
         self.sb_flags = 0
@@ -214,6 +219,7 @@ class Inode:
         "linkable",
         "lock",
         "locks",
+        "marks",
         "mode",
         "open_count",
         "packed",
@@ -247,6 +253,8 @@ class Inode:
         """fcntl and flock locks, made when first needed."""
         self.watches: Watches | None = None
         """inotify watches."""
+        self.marks: Marks | None = None
+        """fanotify's."""
         self.fifo: Any = None
         """The pipe behind a FIFO while it is open."""
         self.bound: Any = None

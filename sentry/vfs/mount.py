@@ -25,6 +25,7 @@ from sentry.vfs.dentry import Dentry, Location
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.vfs.interface import FileSystem
+    from sentry.vfs.marks import Marks
     from sentry.wait.queue import ChangeCount
 
 MOUNT_FLAGS: Final = (
@@ -112,6 +113,7 @@ class Mount:
         "id",
         "locked",
         "locked_flags",
+        "marks",
         "master",
         "mounted",
         "namespace",
@@ -149,6 +151,8 @@ class Mount:
         self.locked = False
         """A less privileged namespace got it from a more privileged one: it stays where it is."""
         self.locked_flags = 0
+        self.marks: Marks | None = None
+        """fanotify's."""
         self.expiring = 0
         """umount2 with MNT_EXPIRE has marked it with 2; every walk into it takes one away."""
         self.veil: Veil | None = None

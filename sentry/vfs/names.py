@@ -37,8 +37,9 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
+from sentry.vfs.marks import tell_renamed
 from sentry.vfs.walk import Parent, child_of, child_to_remove, resolve_parent
-from sentry.vfs.watches import tell_child, tell_if_gone, tell_self
+from sentry.vfs.watches import tell_entry, tell_if_gone, tell_self
 from sentry.wait.again import NotNow, kept
 
 SPECIAL: Final = (b"", b".", b"..")
@@ -117,8 +118,8 @@ def mkdir(caller: Caller, dirfd: int, path: bytes, mode: int) -> None:
         parent = walk.at.dentry
         check_create(caller.creds, parent)
         mode, owner = new_owner(caller, parent.inode, S_IFDIR | mode & 0o1777)
-        parent.inode.mkdir(walk.last, mode & 0o7777, owner)
-        tell_child(parent.inode, IN_CREATE, walk.last, is_dir=True)
+        inode = parent.inode.mkdir(walk.last, mode & 0o7777, owner)
+        tell_entry(parent, IN_CREATE, walk.last, inode)
 
 
 def mknod(
@@ -142,7 +143,7 @@ def mknod(
             inode = parent.inode.bind(walk.last, bound, mode, owner)
         else:
             inode = parent.inode.mknod(walk.last, mode, rdev, owner)
-        tell_child(parent.inode, IN_CREATE, walk.last)
+        tell_entry(parent, IN_CREATE, walk.last, inode)
         return Location(walk.at.mount, dentry_of(caller, parent, walk.last, inode))
 
 
@@ -152,8 +153,8 @@ def symlink(caller: Caller, target: bytes, dirfd: int, path: bytes) -> None:
         parent = walk.at.dentry
         check_create(caller.creds, parent)
         _, owner = new_owner(caller, parent.inode, S_IFLNK)
-        parent.inode.symlink(walk.last, target, owner)
-        tell_child(parent.inode, IN_CREATE, walk.last)
+        inode = parent.inode.symlink(walk.last, target, owner)
+        tell_entry(parent, IN_CREATE, walk.last, inode)
 
 
 def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
@@ -177,7 +178,7 @@ def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
         parent.inode.link(walk.last, inode)
         inode.linkable = False
         tell_self(inode, IN_ATTRIB)
-        tell_child(parent.inode, IN_CREATE, walk.last)
+        tell_entry(parent, IN_CREATE, walk.last, inode)
 
 
 def _check_hardlink(caller: Caller, inode: Inode) -> None:
@@ -246,12 +247,13 @@ def _name_goes(caller: Caller, dentry: Dentry) -> None:
 
 
 def _removed(parent: Dentry, name: bytes, child: Inode) -> None:
-    """inotify of a removed name: the child hears first, if it was its last one."""
-    if child.watches is not None:
-        if not child.is_dir:
-            tell_self(child, IN_ATTRIB)
-        tell_if_gone(child)
-    tell_child(parent.inode, IN_DELETE, name, is_dir=child.is_dir)
+    """Who watches hears of a removed name: the child first, if it was its last one."""
+    if not child.fs.watched:
+        return
+    if not child.is_dir:
+        tell_self(child, IN_ATTRIB)
+    tell_if_gone(child)
+    tell_entry(parent, IN_DELETE, name, child)
 
 
 def rename(
@@ -379,10 +381,7 @@ def _moved(
         replaced.move(from_dir, old_name)
     if not from_dir.inode.fs.watched:
         return
-    cookie = caller.kernel.vfs.new_cookie()
-    is_dir = moved.inode.is_dir
-    tell_child(from_dir.inode, IN_MOVED_FROM, old_name, is_dir=is_dir, cookie=cookie)
-    tell_child(to_dir.inode, IN_MOVED_TO, new_name, is_dir=is_dir, cookie=cookie)
+    _tell_moved(caller, (from_dir, old_name), (to_dir, new_name), moved.inode)
     over = replaced is not None and not flags & RENAME_EXCHANGE
     if replaced is not None and over:
         tell_self(replaced.inode, IN_ATTRIB | (IN_ISDIR if replaced.inode.is_dir else 0))
@@ -390,8 +389,16 @@ def _moved(
     if replaced is not None and over:
         tell_if_gone(replaced.inode)
     elif replaced is not None:
-        cookie = caller.kernel.vfs.new_cookie()
-        is_dir = replaced.inode.is_dir
-        tell_child(to_dir.inode, IN_MOVED_FROM, new_name, is_dir=is_dir, cookie=cookie)
-        tell_child(from_dir.inode, IN_MOVED_TO, old_name, is_dir=is_dir, cookie=cookie)
+        _tell_moved(caller, (to_dir, new_name), (from_dir, old_name), replaced.inode)
         tell_self(replaced.inode, IN_MOVE_SELF)
+
+
+def _tell_moved(
+    caller: Caller, source: tuple[Dentry, bytes], target: tuple[Dentry, bytes], inode: Inode
+) -> None:
+    """fsnotify_move()."""
+    if inode.fs.marked:
+        tell_renamed(source, target, inode)
+    cookie = caller.kernel.vfs.new_cookie()
+    tell_entry(source[0], IN_MOVED_FROM, source[1], inode, cookie=cookie)
+    tell_entry(target[0], IN_MOVED_TO, target[1], inode, cookie=cookie)

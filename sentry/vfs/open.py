@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from sentry.abi.fanotify import FAN_OPEN_EXEC
 from sentry.abi.fcntl import (
     FS_APPEND_FL,
     O_ACCMODE,
@@ -50,13 +51,13 @@ from sentry.errors import (
 )
 from sentry.vfs.access import check_create, check_inode
 from sentry.vfs.attributes import truncate_inode
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry, Location, UnheardLocation
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import ABSENT, Absent, Inode
 from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Parent, child_of, follow_last, resolve_parent, walk
-from sentry.vfs.watches import tell, tell_changed, tell_child
+from sentry.vfs.watches import tell, tell_changed, tell_entry
 from sentry.wait.again import CURRENT, NotNow, kept
 
 TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
@@ -169,7 +170,7 @@ def open_location(
 
             break_leases(caller, inode, flags)
         file = _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
-        _opened(caller, location, file, flags)
+        _opened(caller, location, file, how)
         file.created = created
         if not truncate:
             return file
@@ -205,16 +206,16 @@ def _check_open(caller: Caller, location: Location, how: OpenHow, created: bool)
     return truncate
 
 
-def _opened(caller: Caller, location: Location, file: FileDescription, flags: int) -> None:
+def _opened(caller: Caller, location: Location, file: FileDescription, how: OpenHow) -> None:
     """It is open: who did it, and who hears of it. Raises: EINVAL for O_DIRECT."""
-    if flags & O_DIRECT and not file.can_direct:
+    if how.flags & O_DIRECT and not file.can_direct:
         file.incref().decref()
         raise EINVAL("no O_DIRECT")
     file.flags &= ~O_NOCTTY
     file.creds = caller.creds
     file.count(caller.kernel.vfs.budget)
     if location.dentry.inode.fs.watched:
-        tell(location.dentry, IN_OPEN)
+        tell(location, IN_OPEN | FAN_OPEN_EXEC if how.access & MAY_EXEC else IN_OPEN)
 
 
 def _may_open(caller: Caller, location: Location, flags: int, access: int) -> None:
@@ -254,6 +255,21 @@ def _open_kind(caller: Caller, location: Location, flags: int) -> FileDescriptio
     if opener is None:
         raise ENXIO(f"kind {kind:o} {inode.rdev:#x}")
     file: FileDescription = opener(location, flags, caller)
+    return file
+
+
+def open_unheard(caller: Caller, location: Location, flags: int) -> FileDescription:
+    """Open a file for who was told of it: no rights are asked for, and nobody hears of it, nor of
+    what is done with it: dentry_open_nonotify(). Raises: EROFS, ETXTBSY, ENXIO, NotNow."""
+    inode = location.dentry.inode
+    if flags & O_ACCMODE != O_RDONLY and inode.kind in (S_IFREG, S_IFDIR):
+        location.mount.check_writable()
+        if inode.write_count < 0:
+            raise ETXTBSY("a program is running from it")
+    caller.kernel.vfs.budget.check_files()
+    file = _open_kind(caller, UnheardLocation(*location), flags & ~OPEN_ONLY)
+    file.creds = caller.creds
+    file.count(caller.kernel.vfs.budget)
     return file
 
 
@@ -312,7 +328,7 @@ def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
         need.call.answers[_open_creating, inode, name] = ABSENT
         raise
     dentry = directory.child(name, made, caller.kernel.vfs.dentries)
-    tell_child(inode, IN_CREATE, name)
+    tell_entry(directory, IN_CREATE, name, made)
     return Location(mount, dentry)
 
 

@@ -122,7 +122,7 @@ class RegularFile(FileDescription):
         if not self.flags & O_NOATIME and not self.location.mount.no_atime:
             self.inode.accessed()
         if n and self.inode.fs.watched:
-            tell(self.location.dentry, IN_ACCESS)
+            tell(self.location, IN_ACCESS)
 
     def was_mapped(self) -> None:
         """A mapping counts as an access: generic_file_mmap()."""
@@ -161,7 +161,7 @@ class RegularFile(FileDescription):
                 if offset is None:
                     self.position = at + n
                 if inode.fs.watched:
-                    tell(self.location.dentry, IN_MODIFY)
+                    tell(self.location, IN_MODIFY)
                 return n
         elif rwf & RWF_NOWAIT and not self.writes_at_once:
             raise EAGAIN("needs I/O")
@@ -187,7 +187,7 @@ class RegularFile(FileDescription):
                 if offset is None:
                     self.position = at + n
             if inode.fs.watched:
-                tell(self.location.dentry, IN_MODIFY)
+                tell(self.location, IN_MODIFY)
             if self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC):
                 await again(self.sync, True)
             return n

@@ -71,6 +71,7 @@ def _apart(doomed: list[Mount], elsewhere: list[Mount], veil: Veil) -> Steps[Non
     for each in reversed(doomed):
         yield
         namespace, place, over = each.namespace, each.parent, each.overmount
+        _unmark(each)
         propagation.leave(each)
         if namespace is None:
             continue
@@ -80,6 +81,12 @@ def _apart(doomed: list[Mount], elsewhere: list[Mount], veil: Veil) -> Steps[Non
         if over is not None and over.id not in going and place is not None:
             namespace.put(over, place)
         yield from _gone(each.fs, namespace.budget)
+
+
+def _unmark(mount: Mount) -> None:
+    """fsnotify_vfsmount_delete(): marks of a mount go with it."""
+    for mark in list(mount.marks.values()) if mount.marks is not None else ():
+        mark.unmounted()
 
 
 def _check_unused(mount: Mount, elsewhere: list[Mount]) -> None:
@@ -112,6 +119,7 @@ def dissolve(namespace: Any) -> Steps[None]:
         yield
     veil.hides = True
     for mount in mounts:
+        _unmark(mount)
         propagation.leave(mount)
         if mount.parent is not None:
             mount.parent.dentry.mounts -= 1

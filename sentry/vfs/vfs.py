@@ -52,6 +52,18 @@ class AnonDentry(Dentry):
         self._budget.anonymous -= 1
 
 
+class FanotifyCounts:
+    """What there is of fanotify(7), for its ceilings."""
+
+    __slots__ = ("events", "groups", "groups_of", "marks", "marks_of")
+
+    def __init__(self) -> None:
+        self.events = self.groups = self.marks = 0
+        self.groups_of: dict[int, int] = {}
+        self.marks_of: dict[int, int] = {}
+        """By user; without those of groups that may have any number."""
+
+
 class Vfs:
     """The file-system side of one sandbox."""
 
@@ -93,6 +105,7 @@ class Vfs:
         """Watched files of all epolls, for their ceiling."""
         self.inotify_watches = 0
         self.inotify_instances = 0
+        self.fanotify = FanotifyCounts()
         self.devpts: Any = None
         """The devpts that was mounted last: /dev/ptmx belongs to it."""
         self.fuse: Any = None
@@ -131,6 +144,13 @@ class Vfs:
             if with_subtype is not None:
                 make = with_subtype(subtype)
         return make
+
+    @property
+    def task(self) -> Any:
+        """The task for which something is done at this moment; None: for nobody."""
+        step = self.loop.step if self.loop is not None else None
+        task = getattr(step, "owner", None) or getattr(step, "name", None)
+        return task if hasattr(task, "creds") else None
 
     @property
     def memory_pages(self) -> int:

@@ -1,27 +1,35 @@
-"""Where inotify hangs on inodes, and how the rest of this room tells it what happened.
+"""Where inotify hangs on inodes, and how the rest of this room tells it, and fanotify, of events.
 
 The queue and the descriptor live in sentry.fs.inotify; here is only who is to be told. An inode has
-watches for events on itself and, if it is a directory, on its children by name.
+watches for events on itself and, if it is a directory, on its children by name. fanotify's are in
+`marks`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from sentry.abi.fanotify import FAN_OPEN_EXEC
 from sentry.abi.inotify import IN_DELETE_SELF, IN_ISDIR
+from sentry.vfs import marks
 
 if TYPE_CHECKING:
     from sentry.wait.steps import Steps
 
 
-class Watch(Protocol):
+class Hooked(Protocol):
+    """Something that hangs on a file system."""
+
+    def unmounted(self) -> None: ...
+
+
+class Watch(Hooked, Protocol):
     """One inotify watch."""
 
     mask: int
 
     def event(self, mask: int, cookie: int, name: bytes, gone: bool) -> None: ...
     def removed(self) -> None: ...
-    def unmounted(self) -> None: ...
 
 
 class Watches:
@@ -38,13 +46,21 @@ class Watches:
             watch.event(mask, cookie, name, gone)
 
 
-class Watched(Protocol):
+class Tree(marks.Holder, Protocol):
+    """A file system."""
+
+    watched: set[Hooked]
+    marked: int
+
+
+class Watched(marks.Marked, Protocol):
     """An inode."""
 
-    is_dir: bool
     open_count: int
     watches: Watches | None
 
+    @property
+    def fs(self) -> Tree: ...
     def has_gone(self) -> bool: ...
 
 
@@ -60,23 +76,35 @@ class Named(Protocol):
     def parent(self) -> Named | None: ...
 
 
-class Tree(Protocol):
-    """A file system."""
+class Place(Protocol):
+    """A location."""
 
-    watched: set[Watch]
+    @property
+    def heard(self) -> bool: ...
+    @property
+    def mount(self) -> marks.Holder: ...
+    @property
+    def dentry(self) -> Named: ...
 
 
-def tell(dentry: Named, mask: int) -> None:
+def tell(place: Place, mask: int) -> None:
     """Something was done through an open file: its watches and those of its directory hear.
 
     IN_EXCL_UNLINK keeps away those of a file whose name was removed: FSNOTIFY_EVENT_PATH.
     """
-    _tell(dentry, mask, dentry.unlinked)
+    if not place.heard:
+        return
+    dentry = place.dentry
+    _tell(dentry, mask & ~FAN_OPEN_EXEC, dentry.unlinked)
+    if dentry.inode.fs.marked:
+        marks.tell_place(place, mask)
 
 
 def tell_changed(dentry: Named, mask: int) -> None:
     """Attributes or the size were changed: the same, name or not. fsnotify_dentry()."""
     _tell(dentry, mask, False)
+    if dentry.inode.fs.marked:
+        marks.tell_dentry(dentry, mask)
 
 
 def _tell(dentry: Named, mask: int, gone: bool) -> None:
@@ -90,23 +118,37 @@ def _tell(dentry: Named, mask: int, gone: bool) -> None:
         inode.watches.tell(mask, gone=gone)
 
 
-def tell_child(
-    directory: Watched, mask: int, name: bytes, *, is_dir: bool = False, cookie: int = 0
-) -> None:
-    """A name of a directory was made, removed or moved."""
+def tell_child(directory: Watched, mask: int, name: bytes) -> None:
+    """What has a name in a directory has changed, without its doing."""
     if directory.watches is not None:
-        directory.watches.tell(mask | (IN_ISDIR if is_dir else 0), cookie, name)
+        directory.watches.tell(mask, 0, name)
+
+
+def tell_entry(
+    directory: Named, mask: int, name: bytes, inode: Watched, *, cookie: int = 0
+) -> None:
+    """A name of a directory was made, removed or moved; `inode`: what has it, or had."""
+    watches = directory.inode.watches
+    if watches is not None:
+        watches.tell(mask | (IN_ISDIR if inode.is_dir else 0), cookie, name)
+    if inode.fs.marked:
+        marks.tell_entry(directory, mask, name, inode)
 
 
 def tell_if_gone(inode: Watched) -> None:
     """Without a name and closed everywhere: IN_DELETE_SELF, and its watches end."""
-    if inode.watches is None or inode.open_count:
+    if (inode.watches is None and not inode.fs.marked) or inode.open_count:
         return
     if not inode.has_gone():
         return
-    inode.watches.tell(IN_DELETE_SELF)
+    if inode.watches is not None:
+        inode.watches.tell(IN_DELETE_SELF)
     for watch in list(inode.watches.items) if inode.watches is not None else ():
         watch.removed()
+    if inode.fs.marked:
+        marks.tell_inode(inode, IN_DELETE_SELF)
+        for mark in list(inode.marks.values()) if inode.marks is not None else ():
+            mark.unmounted()
 
 
 def tell_unmounted(fs: Tree) -> Steps[None]:
@@ -120,3 +162,5 @@ def tell_self(inode: Watched, mask: int) -> None:
     """Something that only the inode's own watches hear (IN_DELETE_SELF, IN_MOVE_SELF)."""
     if inode.watches is not None:
         inode.watches.tell(mask)
+    if inode.fs.marked:
+        marks.tell_inode(inode, mask)

@@ -65,10 +65,7 @@ class MountedFs(FileSystem, ABC):
     @property
     def task(self) -> Any:
         """The task for which something is done at this moment; None: for nobody."""
-        loop = self.vfs.loop
-        step = loop.step if loop is not None else None
-        task = getattr(step, "owner", None) or getattr(step, "name", None)
-        return task if hasattr(task, "creds") else None
+        return self.vfs.task
 
     def allows(self, creds: Credentials) -> bool:
         """fuse_allow_current_process()."""

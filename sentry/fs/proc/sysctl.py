@@ -48,6 +48,9 @@ fs/aio-max-nr 65536
 fs/dentry-state 0	0	45	0	0	0
 fs/dir-notify-enable 1
 fs/epoll/max_user_watches 1000000
+fs/fanotify/max_queued_events 16384
+fs/fanotify/max_user_groups 128
+fs/fanotify/max_user_marks 65536
 fs/file-max 100000
 fs/inode-nr 0	0
 fs/inode-state 0	0	0	0	0	0	0

@@ -1,13 +1,8 @@
-"""File handles: name_to_handle_at(2), open_by_handle_at(2). fs/fhandle.c.
-
-A handle is an inode number, which means a file as long as that is among the `MOST` that were asked
-for last: the sandbox remembers those.
-"""
+"""File handles: name_to_handle_at(2), open_by_handle_at(2). fs/fhandle.c."""
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_DAC_READ_SEARCH
 from sentry.abi.fcntl import (
@@ -24,19 +19,12 @@ from sentry.errors import EINVAL, EOPNOTSUPP, EOVERFLOW, EPERM, ESTALE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, OpenFlags, PathAddr
 from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.handles import HANDLE, HEADER, KIND, handle_of, remember
 from sentry.vfs.open import OpenHow, open_found
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-
-MOST: Final = 4096
-"""Files that are remembered."""
-KIND: Final = 1
-"""handle_type: FILEID_INO32_GEN, as tmpfs has it."""
-_HEADER = struct.Struct("<Ii")
-_HANDLE = struct.Struct("<IQ")
-"""Generation, which stays 0, and inode number."""
 
 
 @syscall(303)
@@ -56,22 +44,18 @@ def sys_name_to_handle_at(
     inode = location.dentry.inode
     if not inode.fs.has_handles:
         raise EOPNOTSUPP("no file handles")
-    size, _ = _HEADER.unpack(task.mm.read(handle, _HEADER.size))
+    size, _ = HEADER.unpack(task.mm.read(handle, HEADER.size))
     if size > MAX_HANDLE_SZ:
         raise EINVAL(f"{size} bytes")
     if flags & AT_HANDLE_MNT_ID_UNIQUE:
         task.mm.write(mount_id, location.mount.unique_id.to_bytes(8, "little"))
     else:
         task.mm.write(mount_id, location.mount.id.to_bytes(4, "little"))
-    if size < _HANDLE.size:
-        task.mm.write(handle, _HEADER.pack(_HANDLE.size, 0xFF))
+    if size < HANDLE.size:
+        task.mm.write(handle, HEADER.pack(HANDLE.size, 0xFF))
         raise EOVERFLOW(f"{size} bytes")
-    task.mm.write(handle, _HEADER.pack(_HANDLE.size, KIND) + _HANDLE.pack(0, inode.ino))
-    files = task.kernel.services.file_handles
-    files[inode.fs.dev, inode.ino] = location.dentry
-    files.move_to_end((inode.fs.dev, inode.ino))
-    if len(files) > MOST:
-        files.popitem(last=False)
+    task.mm.write(handle, handle_of(inode))
+    remember(task.kernel.services.file_handles, location.dentry)
 
 
 @syscall(304)
@@ -80,10 +64,10 @@ def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFlags) -
     place = task.fs.cwd if fd == AT_FDCWD else task.files.get(fd & 0xFFFFFFFF).location
     if not task.creds.has(CAP_DAC_READ_SEARCH):
         raise EPERM("needs CAP_DAC_READ_SEARCH")
-    size, kind = _HEADER.unpack(task.mm.read(handle, _HEADER.size))
+    size, kind = HEADER.unpack(task.mm.read(handle, HEADER.size))
     if not 0 < size <= MAX_HANDLE_SZ or kind < 0:
         raise EINVAL(f"{size} bytes of type {kind}")
-    raw = task.mm.read(handle + _HEADER.size, size)
+    raw = task.mm.read(handle + HEADER.size, size)
     location = Location(place.mount, dentry_of(task, place, kind, raw))
     how = OpenHow.old(flags, 0)
     limit = task.rlimit(RLIMIT_NOFILE)
@@ -99,9 +83,9 @@ def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFlags) -
 
 def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentry:
     """What a handle means. Raises: ESTALE."""
-    if kind != KIND or len(raw) != _HANDLE.size:
+    if kind != KIND or len(raw) != HANDLE.size:
         raise ESTALE("not a handle of ours")
-    generation, ino = _HANDLE.unpack(raw)
+    generation, ino = HANDLE.unpack(raw)
     dentry = task.kernel.services.file_handles.get((place.dentry.inode.fs.dev, ino))
     if dentry is None or generation:
         raise ESTALE(f"inode {ino}")

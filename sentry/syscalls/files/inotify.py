@@ -24,7 +24,7 @@ from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.auth.permissions import MAY_READ
 from sentry.errors import EINVAL, ENOTDIR
 from sentry.fs.inotify import InotifyFile
-from sentry.syscalls.registry import absent, syscall
+from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, PathAddr, UInt
 from sentry.vfs.access import check_inode
 from sentry.vfs.walk import resolve
@@ -86,10 +86,3 @@ def sys_inotify_rm_watch(task: Task, fd: UInt, wd: Int) -> None:
     if not isinstance(file, InotifyFile) or wd not in file.watches:
         raise EINVAL(f"watch {wd}")
     file.remove(file.watches[wd])
-
-
-# --- handles
-
-
-absent(300, "no permission events")  # fanotify_init
-absent(301, "no permission events")  # fanotify_mark

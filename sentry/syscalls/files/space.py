@@ -92,7 +92,7 @@ def sys_fallocate(
         if bits is not None:
             inode.setattr(Changes(mode=bits))
     if inode.fs.watched:
-        tell(file.location.dentry, IN_MODIFY)
+        tell(file.location, IN_MODIFY)
 
 
 @syscall(74)

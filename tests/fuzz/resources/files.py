@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 import struct
 
+from sentry.abi.fanotify import (
+    FAN_MARK_ADD,
+    FAN_MARK_FILESYSTEM,
+    FAN_MARK_FLUSH,
+    FAN_MARK_REMOVE,
+    FAN_MODIFY,
+    FAN_REPORT_FID,
+    FAN_UNLIMITED_QUEUE,
+)
 from sentry.abi.fcntl import (
+    AT_FDCWD,
     F_DUPFD,
     F_GETLK,
     F_OFD_SETLK,
@@ -196,6 +206,35 @@ def instances(b: Bench) -> None:
     b.each("close", lambda i: made[i] < 0 or b.ok("close", made[i]))
 
 
+def marks(b: Bench) -> None:
+    """Of one fanotify group, on many files."""
+    fd, room = b.ok("fanotify_init", FAN_REPORT_FID | FAN_UNLIMITED_QUEUE, 0), b.program.buffer(64)
+    files = [b.ok("open", b"/tmp/f%d" % i, CREATE, 0o600) for i in range(b.n)]
+    add, remove = (FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD), (FAN_MARK_REMOVE, FAN_MODIFY, AT_FDCWD)
+    b.each("add", lambda i: b.ok("fanotify_mark", fd, *add, b"/tmp/f%d" % i))
+    b.each("write", lambda i: b.ok("write", files[i], b"x", 1))
+    b.each("write again", lambda i: b.ok("write", files[i], b"x", 1))
+    b.each("read", lambda _: b.ok("read", fd, room, 64))
+    b.read_all("read fdinfo", b"/proc/self/fdinfo/%d" % fd)
+    b.each("remove", lambda i: i % 2 and b.ok("fanotify_mark", fd, *remove, b"/tmp/f%d" % i))
+    with b.measure("flush"):
+        b.ok("fanotify_mark", fd, FAN_MARK_FLUSH, 0, AT_FDCWD, 0)
+    b.each("add again", lambda i: b.ok("fanotify_mark", fd, *add, b"/tmp/f%d" % i))
+    with b.measure("close"):
+        b.ok("close", fd)
+
+
+def groups(b: Bench) -> None:
+    """Of fanotify, that all have marked one file system."""
+    file = b.ok("open", b"/tmp/f", CREATE, 0o600)
+    made = b.each("create", lambda i: b.ok("fanotify_init", FAN_REPORT_FID, 0) if i < 120 else -1)
+    how = FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_MODIFY, AT_FDCWD, b"/tmp"
+    b.each("add", lambda i: made[i] < 0 or b.ok("fanotify_mark", made[i], *how))
+    with b.measure("write"):
+        b.ok("write", file, b"x", 1)
+    b.each("close", lambda i: made[i] < 0 or b.ok("close", made[i]))
+
+
 def _event(b: Bench, events: int, data: int) -> int:
     return b.program.place(struct.pack("<IQ", events, data))
 
@@ -279,6 +318,6 @@ def mappings_of_a_file(b: Bench) -> None:
 
 RESOURCES: tuple[Resource, ...] = (
     descriptors, names, folders, xattrs, extents, mounts, stacked_mounts, binds, peers,
-    record_locks, locks_of_many, watches, instances, epoll_entries, epolls, signal_driven,
-    pipe_pieces, mappings, mappings_of_a_file,
+    record_locks, locks_of_many, watches, instances, marks, groups, epoll_entries, epolls,
+    signal_driven, pipe_pieces, mappings, mappings_of_a_file,
 )  # fmt: skip

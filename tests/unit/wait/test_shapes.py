@@ -27,6 +27,7 @@ SEQUENCES: Final = {
     "control/syncing.py": "file systems of a container, one after the other",
     "fs/devpts/console.py": "what is printed goes to the host's terminal, as much as it takes",
     "fs/devpts/files.py": "VTIME: a new deadline after every byte",
+    "fs/fanotify.py": "an event is waited for, then its file is opened",
     "fs/fuse/connection.py": "a request: its answer, or a signal, which the server is told of",
     "fs/fuse/file.py": "stores of mappings go to a server before FLUSH and RELEASE",
     "fs/fuse/pages.py": "a page is asked for; what was stored is sent, page by page",

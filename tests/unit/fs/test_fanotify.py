@@ -1,0 +1,77 @@
+"""Ceilings of fanotify(7); what it tells is in tests/abi/files_fanotify.c."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from sentry.abi.fanotify import (
+    FAN_CREATE,
+    FAN_MARK_ADD,
+    FAN_MARK_FILESYSTEM,
+    FAN_NONBLOCK,
+    FAN_Q_OVERFLOW,
+    FAN_REPORT_DFID_NAME,
+    FAN_UNLIMITED_QUEUE,
+)
+from sentry.abi.fcntl import AT_FDCWD
+from sentry.fs import fanotify
+from tests.contract.filesystems.calls import Files
+from tests.world import World
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+def group(files: Files) -> int:
+    """One that hears of every name that is made."""
+    flags = FAN_REPORT_DFID_NAME | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE
+    fd = files.ok("fanotify_init", flags, 0)
+    how = FAN_MARK_ADD | FAN_MARK_FILESYSTEM
+    files.ok("fanotify_mark", fd, how, FAN_CREATE, AT_FDCWD, b"/")
+    return fd
+
+
+def masks(files: Files, fd: int) -> list[int]:
+    """Of all events that it has."""
+    found: list[int] = []
+    buffer = files.program.buffer(4096)
+    while (got := files.call("read", fd, buffer, 4096)) > 0:
+        data = files.program.read(buffer, got)
+        while data:
+            size, mask = struct.unpack_from("<I4xQ", data)
+            found.append(mask)
+            data = data[size:]
+    assert got == -errno.EAGAIN
+    return found
+
+
+def test_events_of_all_groups_have_a_ceiling(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanotify, "MAX_EVENTS", 5)
+    files = Files(world.program())
+    one, other = group(files), group(files)
+    for number in range(4):
+        files.fill(b"/f%d" % number)
+    counts = world.kernel.vfs.fanotify
+    assert counts.events == 7
+    assert masks(files, one) == [FAN_CREATE] * 3 + [FAN_Q_OVERFLOW]
+    assert masks(files, other) == [FAN_CREATE] * 2 + [FAN_Q_OVERFLOW]
+    assert counts.events == 0
+    files.fill(b"/more")
+    assert masks(files, one) == masks(files, other) == [FAN_CREATE]
+
+
+def test_closed_group_leaves_nothing(world: World) -> None:
+    files = Files(world.program())
+    fd = group(files)
+    files.fill(b"/f")
+    counts = world.kernel.vfs.fanotify
+    assert (counts.groups, counts.marks, counts.events) == (1, 1, 1)
+    files.ok("close", fd)
+    assert (counts.groups, counts.marks, counts.events) == (0, 0, 0)
