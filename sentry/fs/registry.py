@@ -91,6 +91,20 @@ def mount_sysfs(caller: Caller, source: bytes, flags: int, data: bytes) -> FileS
     return mount(caller, source, flags, data)
 
 
+def mount_erofs(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+    """mount(2) of type erofs."""
+    from sentry.fs.erofs.filesystem import mount_erofs as mount  # noqa: PLC0415
+
+    return mount(caller, source, flags, data)
+
+
+def check_erofs(option: str) -> None:
+    """Raises: EINVAL."""
+    from sentry.fs.erofs.filesystem import check_option as check  # noqa: PLC0415
+
+    check(option)
+
+
 def register_fuse(vfs: Vfs) -> None:
     """The device, and the types fuse, fuseblk and fusectl."""
 
@@ -148,6 +162,8 @@ def register_all(vfs: Vfs) -> None:
     vfs.types[b"proc"] = mount_proc
     vfs.types[b"sysfs"] = mount_sysfs
     vfs.types[b"cgroup2"] = mount_cgroup
+    vfs.types[b"erofs"] = mount_erofs
+    vfs.option_checks[b"erofs"] = check_erofs
     def check_tmpfs(option: str) -> None:
         parse_options(option, vfs.memory_pages)
 

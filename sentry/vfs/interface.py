@@ -127,6 +127,8 @@ class FileSystem:
     """Dentries that nobody holds are kept for a while; else what they tell of would be, too."""
     xattr_user: bool = False
     """Whether user.* attributes are kept."""
+    only_read: bool = False
+    """It cannot be written, whatever a mount asks for."""
     posix_acls: bool = False
     """Whether its files have access control lists, its directories default ones: SB_POSIXACL."""
 

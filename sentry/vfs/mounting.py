@@ -193,7 +193,7 @@ def reconfigure(caller: Mounter, fs: FileSystem, options: bytes, flags: int) -> 
     flags, options = take_sb_flags(flags, options)
     if (flags ^ fs.sb_flags) & MS_DIRSYNC:
         raise EINVAL("dirsync cannot be changed")
-    read_only = bool(flags & MS_RDONLY)
+    read_only = bool(flags & MS_RDONLY) or fs.only_read
     if read_only and not fs.read_only:
         for namespace in list(caller.mounts.budget.namespaces):
             if any(mount.fs is fs and mount.writers for mount in namespace):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 SENTRY = Path(__file__).parents[2] / "sentry"
 TABLES = {
+    "fs/erofs/filesystem.py": "inodes by their numbers in the image",
     "fs/fanotify_event.py": "what handles in events mean, that nobody has read yet",
     "fs/fuse/directory.py": "a directory's names, and where it is",
     "fs/fuse/filesystem.py": "inodes by the numbers of their server",
@@ -24,7 +25,7 @@ TABLES = {
     "vfs/dentry.py": "children of a dentry",
 }
 REFERENCED = {
-    "fs/fuse/inode.py", "fs/gofer/inode.py", "fs/overlay/inode.py",
+    "fs/erofs/inode.py", "fs/fuse/inode.py", "fs/gofer/inode.py", "fs/overlay/inode.py",
     "fs/pseudo/nodes.py", "net/stack.py", "vfs/dentry.py",
 }  # fmt: skip
 """Where the classes are that these tables find."""

@@ -1,0 +1,1 @@
+"""Read-only images in a file: EROFS."""
