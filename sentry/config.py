@@ -136,6 +136,8 @@ class RootConfig(msgspec.Struct, frozen=True):
     """The Gofer has a journal: names are written to the host later than programs hear of them."""
     is_shared: bool = False
     """Others change it, too: another sandbox, or what is mounted."""
+    is_image: bool = False
+    """The attachment is a file: an image of EROFS."""
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):

@@ -243,7 +243,8 @@ def _disk_fd(flags: Globals, container: Container, container_id: str) -> int:
         return -1
     from runsc.launch import disk  # noqa: PLC0415  few ask for it
 
-    folder = flags.overlay_folder or container.exports[0].path
+    root = container.exports[0]
+    folder = flags.overlay_folder or (os.path.dirname(root.path) if root.is_file else root.path)
     return disk.open_in(folder, container_id, container.mount_label)
 
 

@@ -42,7 +42,8 @@ class View(msgspec.Struct, frozen=True):
 
 def of(container: Container) -> View | None:
     """None: nothing is shown."""
-    if container.root.overlay != "none" or container.users is not None:
+    root = container.root
+    if root.overlay != "none" or root.is_image or container.users is not None:
         return None
     shown = []
     for each in container.mounts:

@@ -35,6 +35,8 @@ RLIMITS = {
     for name, number in vars(resource).items()
     if name.startswith("RLIMIT_") and isinstance(number, int)
 }
+ROOTFS = "dev.gvisor.spec.rootfs."
+"""Where annotations of gVisor's about the root begin."""
 _NAMESPACES = frozenset({"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"})
 _JOINABLE = frozenset({"network", "mount", "pid", "ipc", "uts", "cgroup", "user"})
 _PROPAGATIONS = frozenset(
@@ -379,19 +381,33 @@ def _resources(document: dict[str, Any] | None) -> Resources | None:
     return decode(document)
 
 
-def _root(bundle: str, root: spec.Root | None) -> str:
+def _image(annotations: dict[str, str]) -> str | None:
+    """gVisor's annotations for a root that is an image in a file. Raises: SpecError."""
+    source, kind = annotations.get(f"{ROOTFS}source"), annotations.get(f"{ROOTFS}type")
+    if kind != "erofs":
+        return None
+    if not source:
+        raise SpecError("$.annotations", f"{ROOTFS}type without {ROOTFS}source")
+    return source
+
+
+def _root(bundle: str, root: spec.Root | None, image: str | None) -> tuple[str, bool]:
+    """Where it is, and whether it is an image in a file."""
     if root is None:
         raise SpecError("$.root", "root must be specified")
     _bytes(root.path, "$.root.path")
-    path = os.path.realpath(os.path.join(bundle, root.path))
+    path = os.path.realpath(os.path.join(bundle, root.path if image is None else image))
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise SpecError("$.root.path", f"invalid rootfs: stat {path}: {reason}") from None
-    if not stat.S_ISDIR(mode):
-        raise SpecError("$.root.path", f"invalid rootfs: {path} is not a directory")
-    return path
+    if stat.S_ISREG(mode):
+        return path, True
+    if not stat.S_ISDIR(mode) or image is not None:
+        kinds = "an image" if image is not None else "a directory, nor an image"
+        raise SpecError("$.root.path", f"invalid rootfs: {path} is not {kinds}")
+    return path, False
 
 
 def _check_version(version: str) -> None:
@@ -418,14 +434,15 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         from runsc.oci.scheduling import personality  # noqa: PLC0415  few bundles have it
 
         first = msgspec.structs.replace(first, personality=personality(linux.personality))
-    root_path = _root(bundle, document.root)
+    root_path, is_image = _root(bundle, document.root, _image(document.annotations or {}))
     assert document.root is not None
-    exports = [Export(root_path, overlay == "none" and not document.root.readonly)]
+    readonly = document.root.readonly or (is_image and overlay == "none")
+    exports = [Export(root_path, overlay == "none" and not readonly, is_file=is_image)]
     users = _users(linux)
     made = _mounts(bundle, document, exports, users, warn)
     return Container(
         process=first,
-        root=config.RootConfig(document.root.readonly, overlay),
+        root=config.RootConfig(readonly, overlay, is_image=is_image),
         mounts=tuple(made),
         devices=_devices(linux),
         hostname=document.hostname,

@@ -209,11 +209,26 @@ def options_of(
 
 
 async def make_root(kernel: Kernel, config: ContainerConfig, exports: Trees) -> FileSystem:
-    """The root file system: an overlay over the host's tree, or the tree itself."""
-    if config.root.overlay == "none":
+    """The root file system: an overlay over the host's tree, or over an image, or these."""
+    is_image = config.root.is_image
+    if config.root.overlay == "none" and not is_image:
         return await exports.root(config.root.readonly, not config.root.is_shared)
     lower = await exports.root(True, True)
+    if is_image:
+        lower = await image_in(kernel, lower)
+    if config.root.overlay == "none":
+        return lower
     return OverlayFs.over(kernel.vfs, lower, config.root.overlay, config.root.overlay_size)
+
+
+async def image_in(kernel: Kernel, files: FileSystem) -> FileSystem:
+    """The image that an attachment is. Raises: StartError."""
+    from sentry.fs.erofs.filesystem import image_at  # noqa: PLC0415  few roots are one
+
+    try:
+        return await image_at(kernel.vfs, kernel.vfs.new_mount(files).location)
+    except Errno as error:
+        raise StartError(f"the root file system is no image of EROFS: {reason(error)}") from error
 
 
 async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mount:
