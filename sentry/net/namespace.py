@@ -50,6 +50,13 @@ class NetNamespace:
             self.look()
         return () if fill is None else fill(self.stack)
 
+    def followed(self) -> int:
+        """How many connections netfilter follows here."""
+        stack = self._stack
+        if stack is None or stack.netfilter is None:
+            return 0
+        return len(stack.netfilter.conntrack.connections)
+
     def look(self) -> None:
         """See the interfaces of now. Raises: NotNow."""
         self.stack.look()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sentry.net.inet.judged_seam import EgressSide, ResolverSide
     from sentry.net.inet.tcp_seam import ByLink
     from sentry.net.ip.layer import IpLayer
+    from sentry.net.netfilter.seam import NetfilterSide
     from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
     from sentry.vfs.file import Caller
 
@@ -84,6 +85,8 @@ class Stack:
         """Connections and listeners of TCP there."""
         self.egress: EgressSide | None = None
         """What may leave by its links, where that is not all."""
+        self.netfilter: NetfilterSide | None = None
+        """Tables of rules, once somebody has asked for them."""
         self.resolver: ResolverSide | None = None
         """Who answers for nameservers, where there are links."""
         self._numbers: dict[Stack, int] = {}
@@ -150,6 +153,9 @@ class Stack:
     def end(self) -> None:
         """Nobody is there any more: interfaces that programs have made go. cleanup_net()."""
         self.is_over = True
+        if self.netfilter is not None:
+            self.netfilter.end()
+            self.netfilter = None
         made = [each.driver for each in self.interfaces if each.driver is not None]
         if made:
             loop = self.kernel.loop

@@ -38,6 +38,7 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
 from sentry.net.link.neighbours import VALID
+from sentry.net.netfilter.listing import followed
 from sentry.net.netlink.neighbours import tables
 from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP
 from sentry.net.netlink.socket import NetlinkSocket
@@ -325,6 +326,7 @@ TABLES: Final[dict[str, Callable[[Stack], Lines]]] = {
     "ipv6_route": _route6,
     "netlink": lambda stack: _of(stack, NetlinkSocket, _netlink_line),
     "netstat": netstat,
+    "nf_conntrack": followed,
     "packet": lambda stack: _of(stack, PacketSocket, _packet_line),
     "protocols": _protocols,
     "raw": lambda stack: _raw(stack, AF_INET),

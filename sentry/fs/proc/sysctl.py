@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
     from sentry.wait.queue import ChangeCount
 
-OF_NETWORK: Final = ("net/ipv4/", "net/ipv6/", "net/core/somaxconn", "net/unix/")
+OF_NETWORK: Final = (
+    "net/ipv4/", "net/ipv6/", "net/core/somaxconn", "net/netfilter/", "net/unix/",
+)  # fmt: skip
 """Values of a network namespace."""
 NR_OPEN_MIN, NR_OPEN_MAX = 64, INT_MAX & ~63
 MAX_VALUE: Final = 1024

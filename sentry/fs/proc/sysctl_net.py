@@ -152,6 +152,34 @@ for _name in ("accept_redirects", "send_redirects"):
         _bounded(f"net/ipv4/conf/{_which}/{_name}", "1", INT)
 
 
+# --- connections that are followed: `sentry.net.netfilter.conntrack`
+
+for _name, _default, _allowed in (
+    ("nf_conntrack_acct", "0", SWITCH),
+    ("nf_conntrack_generic_timeout", "600", range(INT_MAX)),
+    ("nf_conntrack_helper", "0", SWITCH),
+    ("nf_conntrack_icmp_timeout", "30", range(INT_MAX)),
+    ("nf_conntrack_icmpv6_timeout", "30", range(INT_MAX)),
+    ("nf_conntrack_max", "16384", range(INT_MAX)),
+    ("nf_conntrack_tcp_be_liberal", "1", SWITCH),
+    ("nf_conntrack_tcp_loose", "1", SWITCH),
+    ("nf_conntrack_tcp_timeout_close", "10", range(INT_MAX)),
+    ("nf_conntrack_tcp_timeout_close_wait", "60", range(INT_MAX)),
+    ("nf_conntrack_tcp_timeout_established", "432000", range(INT_MAX)),
+    ("nf_conntrack_tcp_timeout_fin_wait", "120", range(INT_MAX)),
+    ("nf_conntrack_tcp_timeout_last_ack", "30", range(INT_MAX)),
+    ("nf_conntrack_tcp_timeout_syn_recv", "60", range(INT_MAX)),
+    ("nf_conntrack_tcp_timeout_syn_sent", "120", range(INT_MAX)),
+    ("nf_conntrack_tcp_timeout_time_wait", "120", range(INT_MAX)),
+    ("nf_conntrack_udp_timeout", "30", range(INT_MAX)),
+    ("nf_conntrack_udp_timeout_stream", "120", range(INT_MAX)),
+):
+    _bounded(f"net/netfilter/{_name}", _default, _allowed)
+computed("net/netfilter/nf_conntrack_count", of_reader=True)(
+    lambda who: str(who.ns.net.followed())
+)
+
+
 # --- IPv6 on and off
 
 

@@ -261,4 +261,6 @@ def plug(stack: Stack) -> None:
     stack.ip.seen, stack.ip.failures = arrivals.seen, arrivals.raw_failed
     stack.ip.is_joined = lambda ip, index: (mapped(ip), index) in stack.memberships
     stack.ip.counters = stack.counters
+    if stack.netfilter is not None:
+        stack.netfilter.plug()
     stack.ip.wall_ms = lambda: time.time_ns() // 1_000_000

@@ -7,6 +7,7 @@ errors.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from sentry.abi.poll import (
@@ -58,7 +59,7 @@ from sentry.errors import (
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
-from sentry.net.inet.tcp_leaving import TcpLeaving
+from sentry.net.inet.tcp_filtered import TcpFiltered
 from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.inet.tcp_options import MSS, TCP, info
 from sentry.net.interfaces import LOOPBACK_INDEX
@@ -71,7 +72,7 @@ PIECE: Final = 65536
 FAMILY_SIZE: Final = 2
 
 
-class TcpSocket(TcpLeaving):
+class TcpSocket(TcpFiltered):
     """One end of a connection, or a listener."""
 
     __slots__ = ()
@@ -182,7 +183,7 @@ class TcpSocket(TcpLeaving):
         self.established = True
         return 0
 
-    def _try_connect(self, caller: Caller) -> bool:
+    def _try_connect(self, caller: Caller, tries: int = 0) -> bool:
         """Send the SYN: True when it was answered (also by a refusal)."""
         target = self.remote
         if self.state != TCP_SYN_SENT or target is None or self._released:
@@ -191,23 +192,23 @@ class TcpSocket(TcpLeaving):
             self._connect_to_itself()
             return True
         try:
-            listener = self._door(target) or listening_at(
-                self.stack, target, self.source_for(target), LOOPBACK_INDEX
-            )
+            listener = self._door(target)
+            if listener is None:
+                passed = self.behind_rules(caller, target, tries)
+                if passed is None:
+                    return self.state == TCP_CLOSE
+                target = passed
+                source = self.source_for(target)
+                listener = listening_at(self.stack, target, source, LOOPBACK_INDEX)
         except (ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL):  # the address has gone since
             listener = None
         if listener is None:
-            self.state = TCP_CLOSE
-            self.stack.counters["Tcp.AttemptFails"] += 1
             self.stack.counters["Tcp.OutRsts"] += 1
-            self.so_error = ECONNREFUSED.number
-            self.reset = self.read_shut = self.write_shut = True
-            self.leave_port()
-            self.queue.notify()
+            self.refuse(ECONNREFUSED.number)
             return True
         if listener.waiting() > listener._backlog:
             ask = listener.room.add(lambda _: self._ask_again(caller), EPOLLOUT)
-            self.asks = listener.room, ask
+            self.asks = partial(listener.room.remove, ask)
             return False
         listener._establish(caller, self, target)
         return True
@@ -215,6 +216,11 @@ class TcpSocket(TcpLeaving):
     def _ask_again(self, caller: Caller) -> None:
         self.ask_no_more()
         self._try_connect(caller)
+
+    def try_again(self, caller: Caller, tries: int) -> None:
+        """The SYN goes once more."""
+        self.asks = None
+        self._try_connect(caller, tries)
 
     def _connect_to_itself(self) -> None:
         """Both ends at once: a simultaneous open with one's own SYN. RFC 9293, 3.5."""

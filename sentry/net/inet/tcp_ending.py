@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Result
-    from sentry.wait.queue import Registration, WaitQueue
 
 
 class TcpEnding(TcpListener):
@@ -58,15 +57,14 @@ class TcpEnding(TcpListener):
         """The other end, when its socket is closed and waits for our FIN."""
         self._lingering: EngineSide | None = None
         """What close(2) waits for: SO_LINGER."""
-        self.asks: tuple[WaitQueue, Registration] | None = None
-        """For room with a listener that has none: the SYN is sent again."""
+        self.asks: Callable[[], object] | None = None
+        """How to give up what it waits for to send the SYN again: room with a listener, a time."""
 
     def ask_no_more(self) -> None:
         """It was let in, or does not want to be any more."""
         if self.asks is not None:
-            room, ask = self.asks
-            self.asks = None
-            room.remove(ask)
+            give_up, self.asks = self.asks, None
+            give_up()
 
     def forget_remote(self) -> None:
         """The port that it had is still shown, though anybody may take it."""

@@ -42,12 +42,20 @@ class TcpLeaving(TcpEnding):
     def begin_by_link(self, caller: Caller, target: Endpoint) -> None:
         """Send the SYN. Raises: EADDRNOTAVAIL; ECONNREFUSED or EPERM if it may not go there."""
         assert self.stack.tcp is not None
-        egress, sender = self.stack.egress, None
+        egress, sender = self.stack.egress, self._owner(caller)
         if egress is not None:
             sender = egress.check_connect(caller, self.local, target)
         self.stack.tcp.connect(self, target, sender)
         self.remote = target
         self.started = True
+
+    def _owner(self, caller: Caller) -> object:
+        """Who it is, for rules of netfilter."""
+        if self.stack.netfilter is None:
+            return None
+        from sentry.net.ip.seam import Owner  # noqa: PLC0415
+
+        return Owner(caller.creds.euid, caller.creds.egid)
 
     def check_way(self, target: Endpoint) -> None:
         """There is one by a link, to one host. Raises: ENETUNREACH, EHOSTUNREACH."""

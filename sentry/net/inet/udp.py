@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from msgspec.structs import replace
 
 from sentry.abi import socket as abi
+from sentry.abi.poll import EPOLLERR
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -24,7 +25,9 @@ from sentry.errors import (
     EINVAL,
     EMSGSIZE,
     EOPNOTSUPP,
+    EPERM,
     EPIPE,
+    Errno,
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
@@ -158,7 +161,12 @@ class UdpSocket(DatagramSocket):
         self, data: bytes, segment: int, endpoint: Endpoint, options: SendOptions
     ) -> Iterator[None]:
         for at in range(0, len(data), segment):
-            self._send_one(data[at : at + segment], endpoint, options)
+            try:
+                self._send_one(data[at : at + segment], endpoint, options)
+            except Errno as error:  # nobody who called is there any more
+                self.so_error = error.number
+                self.queue.notify(EPOLLERR)
+                return
             yield
 
     def unsent_datagram(self) -> bool:
@@ -198,6 +206,11 @@ class UdpSocket(DatagramSocket):
             return
         self.seal(packet)
         self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
+        if self.stack.netfilter is not None and self.protocol == IPPROTO_UDP and not many:
+            passed = self._judged(packet, options)
+            if passed is None:
+                return
+            packet = passed
         watched = (self.stack.raw or self.stack.taps) and self.protocol == IPPROTO_UDP
         whole = show_udp(self.stack, packet) if watched else None
         if many:
@@ -211,6 +224,29 @@ class UdpSocket(DatagramSocket):
         if whole is not None:
             show_unreachable(self.stack, whole)
         self.refused(packet)
+
+    def _judged(self, packet: Packet, options: SendOptions) -> Packet | None:
+        """As it is behind the rules of this namespace. None: it is lost, or goes by a link.
+
+        Raises: EPERM, and what `IpLayer.send` raises.
+        """
+        from sentry.net.netfilter.local import judge_datagram  # noqa: PLC0415  few have rules
+
+        ends, now_ns = (packet.source, packet.target), self.stack.kernel.loop.now_ns()
+        found = judge_datagram(self.stack, now_ns, ends, packet.data, options.sender)
+        if found is None:
+            return packet
+        if found.leaves:
+            self._send_away(packet, options, 0)
+            return None
+        if not found.passes:
+            if found.errno:
+                self.refused(packet)
+            elif found.at_output:
+                raise EPERM("a rule drops it")
+            return None
+        packet.source, packet.target = found.source, found.target
+        return packet
 
     def _send_away(self, packet: Packet, options: SendOptions, link: int) -> None:
         """By a link; what is for a group also stays, for who is a member here."""

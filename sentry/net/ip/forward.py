@@ -67,6 +67,12 @@ def forward4(
     packet.head = ipv4.build(sent, options)
     if path.interface == packet.index:
         _redirect4(layer, now_ns, packet, path)
+    if packet.passing is not None:
+        passed = _filtered(layer, now_ns, packet, path, header.size)
+        found = None if passed is None else ipv4.parse_quoted(passed)
+        if passed is None or found is None:
+            return
+        sent, packet.head, payload = found, bytes(passed[: header.size]), passed[header.size :]
     link = layer.links[path.interface]
     if is_whole:
         whole = (packet.head, payload)
@@ -135,9 +141,26 @@ def forward6(
     counters["Ip6OutForwDatagrams"] += 1
     head = bytearray(data[: ipv6.HEADER_SIZE])
     head[HOPS_AT] -= 1
+    if packet.passing is not None:
+        packet.head = bytes(head)
+        passed = _filtered(layer, now_ns, packet, path, len(head))
+        if passed is None:
+            return
+        head, data = bytearray(passed[: ipv6.HEADER_SIZE]), passed
     layer.links[path.interface].send(now_ns, path.next_hop, LinkPacket(
         (bytes(head), data[ipv6.HEADER_SIZE :]), len(data), False, protocol, offload, headers
     ))  # fmt: skip
+
+
+def _filtered(
+    layer: Ground, now_ns: int, packet: Arrived, path: Path, header_size: int
+) -> memoryview | None:
+    """What rules make of it, with the header with which it would go. None: it is lost."""
+    passing = packet.passing
+    passing.set_header(packet.head[:header_size])
+    if layer.filter is None or not layer.filter.goes_on(now_ns, passing, path):
+        return None
+    return memoryview(passing.data)
 
 
 def _summed(payload: memoryview, offload: Offload, header_size: int) -> Bytes:

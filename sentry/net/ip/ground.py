@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
     from sentry.net.ip.limits import ErrorLimit, RedirectLimit
     from sentry.net.ip.routing import Fib
-    from sentry.net.ip.seam import Arrived, Failure, Outgoing, Path
+    from sentry.net.ip.seam import Arrived, Failure, Filter, Outgoing, Path
     from sentry.net.link.link import Link
     from sentry.net.link.ndp import Router
 
@@ -51,6 +51,7 @@ class Ground(Protocol):
     on_deadline: Callable[[], None]
     counters: Counter[str]
     fib: Fib
+    filter: Filter | None
     limit4: ErrorLimit
     limit6: ErrorLimit
     links: dict[int, Link]

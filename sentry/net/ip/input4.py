@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from sentry.abi.netlink import RTN_BROADCAST, RTN_MULTICAST
 from sentry.abi.socket import (
     ICMP_DEST_UNREACH,
@@ -32,6 +34,18 @@ def arrived(
     if header is None:
         counters["Ip.InHdrErrors"] += 1
         return
+    passing = None
+    if layer.filter is not None:
+        data = data[: header.total]
+        if header.is_fragment:  # nf_defrag_ipv4
+            data, frame = _whole(layer, now_ns, link, (data, header), frame)
+        passing = layer.filter.came(now_ns, link.index, data, frame) if data else None
+        if passing is None:
+            return
+        data = memoryview(passing.data)
+        header = ipv4.parse(data)
+        if header is None:
+            return
     kind = layer.kind_of_target(header.target, link.index)
     is_taken = kind or (layer.forwards(is_v4=True) and not ipv4.is_multicast(header.target))
     if not is_taken or not _source_may_be(layer, header):
@@ -41,7 +55,7 @@ def arrived(
     packet = Arrived(
         header.protocol, header.source, header.target, data[header.size : header.total],
         header.tos, header.ttl, link.index, head, frame.checksum_is_good, frame.segment_size,
-        frame.to_us, kind in (RTN_BROADCAST, RTN_MULTICAST),
+        frame.to_us, kind in (RTN_BROADCAST, RTN_MULTICAST), passing,
     )  # fmt: skip
     if header.size > ipv4.HEADER_SIZE:
         options = ipv4.check_options(head[ipv4.HEADER_SIZE :])
@@ -68,6 +82,21 @@ def _source_may_be(layer: IpLayer, header: ipv4.Header) -> bool:
     if source == ipv4.ANY:
         return header.target == ipv4.BROADCAST
     return ipv4.may_be_source(source) and layer.fib.local(source) is None
+
+
+def _whole(
+    layer: IpLayer, now_ns: int, link: Link, cut: tuple[memoryview, ipv4.Header], frame: FromLink
+) -> tuple[memoryview, FromLink]:
+    """What fragments make, also of those for others, before rules see it; empty: not yet whole."""
+    data, header = cut
+    packet = Arrived(
+        header.protocol, header.source, header.target, data[header.size : header.total],
+        header.tos, header.ttl, link.index, bytes(data[: header.size]),
+    )  # fmt: skip
+    if not _reassemble(layer, now_ns, header, packet):
+        return memoryview(b""), frame
+    whole = memoryview(packet.head + packet.payload)
+    return whole, replace(frame, left=b"", checksum_is_good=False, segment_size=0)
 
 
 def _reassemble(layer: IpLayer, now_ns: int, header: ipv4.Header, packet: Arrived) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from sentry.abi.netlink import RTN_MULTICAST
 from sentry.abi.socket import (
     ICMPV6_DEST_UNREACH,
@@ -42,6 +44,16 @@ def arrived(
     if header is None:
         counters["Ip6InHdrErrors"] += 1
         return
+    passing = None
+    if layer.filter is not None:
+        data, frame = _before_rules(layer, now_ns, link, (data, header), frame)
+        passing = layer.filter.came(now_ns, link.index, data, frame) if data else None
+        if passing is None:
+            return
+        data = memoryview(passing.data)
+        header = ipv6.parse(data)
+        if header is None:
+            return
     kind = layer.kind_of_target(header.target, link.index)
     is_taken = kind or (layer.forwards(is_v4=False) and not ipv6.is_multicast(header.target))
     if not is_taken or layer.is_local(header.source):
@@ -51,13 +63,15 @@ def arrived(
     packet = Arrived(
         header.following, header.source, header.target, data[ipv6.HEADER_SIZE :], header.tos,
         header.hops, link.index, bytes(data[: ipv6.HEADER_SIZE]), frame.checksum_is_good,
-        frame.segment_size, frame.to_us, kind == RTN_MULTICAST,
+        frame.segment_size, frame.to_us, kind == RTN_MULTICAST, passing,
     )  # fmt: skip
     if not kind:
         forward.forward6(layer, now_ns, data, packet, frame)
         return
     place = ipv6.walk(data, header.following, packet.is_group)
     if place.protocol == IPPROTO_FRAGMENT and place.problem < 0 and not place.is_dropped:
+        if passing is not None:  # for somebody else before rules saw it
+            return
         whole = _reassemble(layer, now_ns, data, packet, place)
         if whole is None:
             return
@@ -72,6 +86,29 @@ def arrived(
         packet.protocol = place.protocol
         packet.head, packet.payload = bytes(data[: place.at]), data[place.at :]
         layer.deliver(now_ns, packet)
+
+
+def _before_rules(
+    layer: IpLayer, now_ns: int, link: Link, came: tuple[memoryview, ipv6.Header], frame: FromLink
+) -> tuple[memoryview, FromLink]:
+    """The packet alone; fragments for us are put together before rules see them, those for others
+    are not. Empty: it is not yet whole."""
+    data, header = came
+    data = data[: ipv6.HEADER_SIZE + header.payload]
+    if not layer.kind_of_target(header.target, link.index):
+        return data, frame
+    place = ipv6.walk(data, header.following, ipv6.is_multicast(header.target))
+    if place.protocol != IPPROTO_FRAGMENT or place.problem >= 0 or place.is_dropped:
+        return data, frame
+    packet = Arrived(
+        header.following, header.source, header.target, data[ipv6.HEADER_SIZE :], header.tos,
+        header.hops, link.index, bytes(data[: ipv6.HEADER_SIZE]), to_us=frame.to_us,
+        is_group=ipv6.is_multicast(header.target),
+    )  # fmt: skip
+    whole = _reassemble(layer, now_ns, data, packet, place)
+    if whole is None:
+        return memoryview(b""), frame
+    return whole, replace(frame, left=b"", checksum_is_good=False, segment_size=0)
 
 
 def _reassemble(

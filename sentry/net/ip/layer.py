@@ -30,7 +30,7 @@ from sentry.net.ip.icmp6 import Icmp6
 from sentry.net.ip.limits import ErrorLimit, RedirectLimit
 from sentry.net.ip.path_mtu import Exceptions
 from sentry.net.ip.routing import Fib
-from sentry.net.ip.seam import Arrived, Failure, Gate, Handler, Outgoing, Path, Timed
+from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Handler, Outgoing, Path, Timed
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
@@ -84,6 +84,8 @@ class IpLayer:
         """Somebody is a member of a group, on an interface."""
         self.gate: Gate | None = None
         """Who judges what leaves and comes; None: all may."""
+        self.filter: Filter | None = None
+        """Rules that packets meet; None: there are none."""
         self.on_rest: Callable[[int], None] = lambda now_ns: None
         """No more packets come for now."""
         self.on_room: Callable[[int], None] = lambda index: None
@@ -196,7 +198,10 @@ class IpLayer:
 
     def deliver(self, now_ns: int, packet: Arrived) -> None:
         """To who looks at everything, and to its protocol. Preconditions: it is whole."""
-        if self.gate is not None and not self.gate.arriving(now_ns, packet):
+        if packet.passing is not None:  # what the gate says of it the filter has asked
+            if self.filter is not None and not self.filter.enters(now_ns, packet):
+                return
+        elif self.gate is not None and not self.gate.arriving(now_ns, packet):
             return
         is_v4 = packet.is_v4
         self.counters["Ip.InDelivers" if is_v4 else "Ip6InDelivers"] += 1

@@ -45,6 +45,11 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
             if len(out.target) == 16
             else ENETUNREACH("no address to send from")
         )
+    if layer.filter is not None:
+        passed = layer.filter.leaves(now_ns, out, source, path)
+        if passed is None:
+            return path
+        out, source, path = passed
     if layer.gate is not None and not layer.gate.leaving(now_ns, out, source):
         return path
     mtu = path.mtu

@@ -5,7 +5,7 @@ Addresses are bytes, 4 or 16 of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from sentry.net.ip.checksum import Bytes
 from sentry.net.link.vnet import NOTHING, Offload
 
 if TYPE_CHECKING:
-    from sentry.net.link.link import LinkPacket
+    from sentry.net.link.link import FromLink, LinkPacket
 
 
 class Arrived(Struct):
@@ -39,11 +39,20 @@ class Arrived(Struct):
     """The link's address was ours, not a group's."""
     is_group: bool = False
     """The target is a multicast or broadcast address."""
+    passing: Any = None
+    """What the filter knows of it, where there is one."""
 
     @property
     def is_v4(self) -> bool:
         """The family."""
         return len(self.target) == 4
+
+
+class Owner(NamedTuple):
+    """Whose socket sends, for rules."""
+
+    user: int
+    group: int
 
 
 class Outgoing(Struct):
@@ -66,7 +75,7 @@ class Outgoing(Struct):
     transport_size: int = 0
     """Of the transport's header, where it is to be cut into segments."""
     sender: object = None
-    """Who sends, as far as the gate can tell who that is."""
+    """Who sends, as far as the gate and rules can tell who that is."""
     by_itself: bool = False
     """The stack says it, of its links or of the end of a connection: it is of no flow."""
 
@@ -130,6 +139,26 @@ class Gate(Protocol):
 
     def arriving(self, now_ns: int, packet: Arrived) -> bool:
         """One has come, whole: whether anybody may see it."""
+
+
+class Filter(Protocol):
+    """The hooks of netfilter, where there are rules: `sentry.net.netfilter.hooks`."""
+
+    def came(self, now_ns: int, index: int, data: memoryview, frame: FromLink) -> Any:
+        """A packet with a right header, by an interface: what is known of it, with its `data` as it
+        has become. None: it is lost."""
+
+    def enters(self, now_ns: int, arrived: Arrived) -> bool:
+        """It is for us. False: it is lost."""
+
+    def goes_on(self, now_ns: int, passing: Any, path: Path) -> bool:
+        """It goes on, this way. False: it is lost."""
+
+    def leaves(
+        self, now_ns: int, out: Outgoing, source: bytes, path: Path
+    ) -> tuple[Outgoing, bytes, Path] | None:
+        """A packet of ours goes, and what goes in its place. None: it is lost. Raises: EPERM, and
+        where there is no way to where it goes now."""
 
 
 class Timed(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.netlink import NETLINK_NETFILTER
 from sentry.abi.socket import SOCK_DGRAM, SOCK_RAW
 from sentry.errors import EPROTONOSUPPORT, ESOCKTNOSUPPORT
 from sentry.net.netlink import addresses, diag, links, namespaces, neighbours, route
@@ -23,4 +24,8 @@ def make_netlink(location: Location, kind: int, protocol: int, stack: Stack) -> 
         raise ESOCKTNOSUPPORT(f"type {kind}")
     if protocol not in PROTOCOLS:
         raise EPROTONOSUPPORT(f"netlink protocol {protocol}")
+    if protocol == NETLINK_NETFILTER:
+        from sentry.net.netlink import nfnetlink  # noqa: PLC0415  few programs ask
+
+        return nfnetlink.make(location, kind, stack)
     return NetlinkSocket(location, kind, protocol, stack)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GROUPS: Final = {
     abi.NETLINK_ROUTE: abi.RTNLGRP_MAX, abi.NETLINK_USERSOCK: 32, abi.NETLINK_SOCK_DIAG: 32,
-    abi.NETLINK_KOBJECT_UEVENT: 32,
+    abi.NETLINK_KOBJECT_UEVENT: 32, abi.NETLINK_NETFILTER: 32,
 }  # fmt: skip
 """How many multicast groups a protocol has; these are the protocols that there are."""
 OPEN_TO_ALL: Final = frozenset({abi.NETLINK_ROUTE, abi.NETLINK_KOBJECT_UEVENT})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -212,7 +212,7 @@ class NetlinkSocket(Socket):
             if not other.deliver(data, self.port, 0, creds):
                 raise EAGAIN("its queue is full")
         elif not groups or self.protocol != abi.NETLINK_USERSOCK:
-            if not PROTOCOLS[self.protocol]:
+            if not PROTOCOLS[self.protocol] and self.protocol != abi.NETLINK_NETFILTER:
                 raise ECONNREFUSED("the kernel does not listen")
             self._requests(caller, data)
         return size
@@ -255,13 +255,17 @@ class NetlinkSocket(Socket):
             raise EINVAL("type") if unknown else EOPNOTSUPP(f"type {request.kind}")
         is_get = self.protocol == abi.NETLINK_SOCK_DIAG or request.kind & 3 == 2
         if is_get and request.flags & abi.NLM_F_DUMP:
-            if self._dump is not None:
-                raise EBUSY("a dump is under way")
-            self._start_dump(request, iter(handler(request) or ()))
-            return True
+            return self._dump_or_busy(request, handler(request) or ())
         for kind, body in handler(request) or ():
             self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
         return False
+
+    def _dump_or_busy(self, request: Request, replies: Iterable[Reply]) -> bool:
+        """True: a dump has begun. Raises: EBUSY, and what the first answer raises."""
+        if self._dump is not None:
+            raise EBUSY("a dump is under way")
+        self._start_dump(request, iter(replies))
+        return True
 
     def _acknowledge(self, request: bytes, number: int) -> None:
         short = not number or abi.NETLINK_CAP_ACK in self.flags_set

@@ -5,17 +5,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from sentry.abi import nftables as nft
 from sentry.abi.netlink import (
     IFA_LOCAL,
     IFLA_IFNAME,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
     IFLA_MASTER,
+    NETLINK_NETFILTER,
     NLM_F_ACK,
+    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REQUEST,
+    NLMSG_DONE,
     RTA_DST,
     RTA_OIF,
     RTM_DELADDR,
@@ -38,6 +42,8 @@ from sentry.abi.socket import (
     SOCK_RAW,
     SOCK_STREAM,
 )  # fmt: skip
+from sentry.net.netfilter.machine import be32, nested, text
+from sentry.net.netlink.message import attribute
 from tests.fuzz.scaling import Bench, Resource
 
 LOOPBACK = 1
@@ -318,8 +324,102 @@ def bridge_ports(b: Bench) -> None:
         link.ask(RTM_DELLINK, 0, _link(b"br"))
 
 
+class _Nftables:
+    """A socket, and batches of one change, in a table with a chain at input."""
+
+    def __init__(self, b: Bench) -> None:
+        self._b = b
+        self._fd = b.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
+        self._room = b.program.buffer(65536)
+        self.change(nft.NFT_MSG_NEWTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+        place = be32(nft.NFTA_HOOK_HOOKNUM, nft.NF_INET_LOCAL_IN) + be32(nft.NFTA_HOOK_PRIORITY, 0)
+        chain = text(nft.NFTA_CHAIN_TABLE, "t") + text(nft.NFTA_CHAIN_NAME, "in")
+        chain += nested(nft.NFTA_CHAIN_HOOK, place)
+        self.change(nft.NFT_MSG_NEWCHAIN, chain)
+
+    def change(self, kind: int, body: bytes) -> None:
+        """It is acknowledged."""
+        flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
+        tables = nft.NFNL_SUBSYS_NFTABLES
+        data = self._message(nft.NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, b"", tables)
+        data += self._message(tables << 8 | kind, flags, body)
+        data += self._message(nft.NFNL_MSG_BATCH_END, NLM_F_REQUEST, b"", tables)
+        self._b.ok("sendto", self._fd, data, len(data), 0, 0, 0)
+        size = self._b.ok("recvfrom", self._fd, self._room, 65536, 0, 0, 0)
+        assert size == 36
+        assert self._b.program.read(self._room + 16, 4) == bytes(4)
+
+    def dump(self, kind: int, body: bytes = b"") -> None:
+        """All there are."""
+        data = self._message(
+            nft.NFNL_SUBSYS_NFTABLES << 8 | kind, NLM_F_REQUEST | NLM_F_DUMP, body
+        )
+        self._b.ok("sendto", self._fd, data, len(data), 0, 0, 0)
+        done = False
+        while not done:
+            size = self._b.ok("recvfrom", self._fd, self._room, 65536, 0, 0, 0)
+            data = self._b.program.read(self._room, size)
+            done = struct.unpack_from("<H", data, 4)[0] == NLMSG_DONE
+
+    def _message(self, kind: int, flags: int, body: bytes, resource: int = 0) -> bytes:
+        inside = struct.pack(">BBH", nft.NFPROTO_IPV4, 0, resource) + body
+        return struct.pack("<IHHII", 16 + len(inside), kind, flags, 1, 0) + inside
+
+    def rule(self, *expressions: tuple[str, bytes]) -> None:
+        """At the end of the chain."""
+        listed = b"".join(
+            nested(nft.NFTA_LIST_ELEM, text(nft.NFTA_EXPR_NAME, name)
+                   + nested(nft.NFTA_EXPR_DATA, data))
+            for name, data in expressions
+        )  # fmt: skip
+        body = text(nft.NFTA_RULE_TABLE, "t") + text(nft.NFTA_RULE_CHAIN, "in")
+        self.change(nft.NFT_MSG_NEWRULE, body + nested(nft.NFTA_RULE_EXPRESSIONS, listed))
+
+
+def rules(b: Bench) -> None:
+    """Of netfilter, that count, and a packet that meets them all."""
+    tables = _Nftables(b)
+    b.each("add", lambda _: tables.rule(("counter", b"")))
+    with b.measure("dump"):
+        tables.dump(nft.NFT_MSG_GETRULE)
+    receiver, to = _socket(b, AF_INET, SOCK_DGRAM), _inet(4321)
+    b.ok("bind", receiver, to, 16)
+    with b.measure("send"):
+        b.ok("sendto", receiver, b"x", 1, 0, to, 16)
+    with b.measure("flush"):
+        tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+
+
+def elements(b: Bench) -> None:
+    """Of a set of intervals."""
+    tables, start = _Nftables(b), text(nft.NFTA_SET_TABLE, "t") + text(nft.NFTA_SET_NAME, "s")
+    about = be32(nft.NFTA_SET_FLAGS, nft.NFT_SET_INTERVAL) + be32(nft.NFTA_SET_KEY_LEN, 4)
+    tables.change(nft.NFT_MSG_NEWSET, start + about + be32(nft.NFTA_SET_ID, 1))
+    named = text(nft.NFTA_SET_ELEM_LIST_TABLE, "t") + text(nft.NFTA_SET_ELEM_LIST_SET, "s")
+
+    def one(i: int) -> bytes:
+        key = nested(nft.NFTA_SET_ELEM_KEY, attribute(nft.NFTA_DATA_VALUE, struct.pack(">I", i)))
+        return named + nested(nft.NFTA_SET_ELEM_LIST_ELEMENTS, nested(nft.NFTA_LIST_ELEM, key))
+
+    b.each("add", lambda i: tables.change(nft.NFT_MSG_NEWSETELEM, one(i)))
+    with b.measure("dump"):
+        tables.dump(nft.NFT_MSG_GETSETELEM, named)
+    b.each("remove", lambda i: tables.change(nft.NFT_MSG_DELSETELEM, one(i)))
+    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+
+
+def connections(b: Bench) -> None:
+    """That netfilter follows."""
+    tables = _Nftables(b)
+    tables.rule(("ct", be32(nft.NFTA_CT_KEY, nft.NFT_CT_STATE) + be32(nft.NFTA_CT_DREG, 1)))
+    sender = _socket(b, AF_INET, SOCK_DGRAM)
+    b.each("send", lambda i: b.ok("sendto", sender, b"x", 1, 0, _inet(2000 + i), 16))
+    b.read_all("read nf_conntrack", b"/proc/net/nf_conntrack")
+    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+
+
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
-    interfaces, bridge_ports,
+    interfaces, bridge_ports, rules, elements, connections,
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Netfilter: tables of rules at the hooks of a stack, followed connections, translation."""

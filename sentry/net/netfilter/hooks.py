@@ -1,0 +1,387 @@
+"""`Netfilter`: the hooks of a network namespace, and what expressions ask it for.
+
+At each hook chains, connection tracking and translation stand in the order of their priorities, as
+`apply` has put them there. While no base chain is there the IP layer knows nothing of all this.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
+
+from sentry.abi import nftables as nft
+from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST
+from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP
+from sentry.abi.virtio import VIRTIO_NET_HDR_F_NEEDS_CSUM
+from sentry.errors import EINVAL, EPERM
+from sentry.net.interfaces import LOOPBACK_INDEX
+from sentry.net.ip import ipv4, ipv6, output
+from sentry.net.ip.seam import Owner
+from sentry.net.netfilter import (
+    acting,
+    following,
+    looking_up,
+    matching,
+    metas,
+    related,
+    xtables,
+)
+from sentry.net.netfilter.conntrack import Conntrack
+from sentry.net.netfilter.machine import Run, evaluate
+from sentry.net.netfilter.nat import Range, Translation
+from sentry.net.netfilter.packet import Packet
+from sentry.net.netfilter.rejecting import reject
+from sentry.net.netfilter.ruleset import MOST, Ruleset
+from sentry.net.netfilter.transaction import Transaction
+
+if TYPE_CHECKING:
+    from sentry.net.ip.layer import IpLayer
+    from sentry.net.ip.seam import Arrived, Outgoing, Path
+    from sentry.net.link.link import FromLink
+    from sentry.net.netfilter.ruleset import Chain
+    from sentry.net.netfilter.sets import Set
+    from sentry.net.stack import Stack
+
+EXPRESSIONS: Final = (acting, matching, metas, following, looking_up, xtables)
+"""Modules that register them."""
+PRE, IN, FORWARD, OUT, POST = (
+    nft.NF_INET_PRE_ROUTING, nft.NF_INET_LOCAL_IN, nft.NF_INET_FORWARD, nft.NF_INET_LOCAL_OUT,
+    nft.NF_INET_POST_ROUTING,
+)  # fmt: skip
+TRACK_PRIORITY, TARGET_PRIORITY, SOURCE_PRIORITY, LAST_PRIORITY = -200, -100, 100, 1 << 31
+"""NF_IP_PRI_CONNTRACK, _NAT_DST, _NAT_SRC, _CONNTRACK_CONFIRM."""
+FAMILIES: Final = {
+    nft.NFPROTO_IPV4: (True,), nft.NFPROTO_IPV6: (False,), nft.NFPROTO_INET: (True, False),
+}  # fmt: skip
+"""Whose packets a table sees: is it IPv4."""
+LINES: Final = 10
+"""Of the log in a second: a program could write it full."""
+SECOND_NS: Final = 1_000_000_000
+Step = Callable[[int, Packet, int], int]
+
+
+class Netfilter:
+    """`Stack.netfilter`: also a `Place` for expressions, and the `Filter` of an IP layer."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.counts: Counter[str] = Counter()
+        self.ruleset = Ruleset(self.counts)
+        self.conntrack = Conntrack(stack.sysctls)
+        self.translation = Translation(self.conntrack, os.urandom)
+        self._steps: dict[tuple[bool, int], list[Step]] = {}
+        self._translating: dict[tuple[bool, int], list[Chain]] = {}
+        self.rejected: tuple[int, int] | None = None
+        """How a packet was rejected that never was at a link."""
+        self._second = self._lines = 0
+
+    # --- the hooks
+
+    def apply(self) -> None:
+        """The tables have changed: who stands at each hook."""
+        bases = list(self.ruleset.base_chains())
+        translating: dict[tuple[bool, int], list[Chain]] = {}
+        steps: dict[tuple[bool, int], list[tuple[int, int, int, Step]]] = {}
+        bases.sort(key=lambda each: (each.priority, each.table.handle, each.handle))
+        for base in bases:
+            for is_v4 in FAMILIES[base.table.family]:
+                if base.kind == "nat":
+                    translating.setdefault((is_v4, base.hook), []).append(base)
+                    continue
+                steps.setdefault((is_v4, base.hook), []).append(
+                    (base.priority, base.table.handle, base.handle, _step(self, base))
+                )
+        if translating or (self.counts["tracking"] and bases):
+            for is_v4 in (True, False):
+                self._add_tracking(is_v4, steps)
+        self._translating = translating
+        self._steps = {
+            place: [each[3] for each in sorted(found, key=lambda each: each[:3])]
+            for place, found in steps.items()
+        }
+        self.plug()
+
+    def _add_tracking(
+        self, is_v4: bool, steps: dict[tuple[bool, int], list[tuple[int, int, int, Step]]]
+    ) -> None:
+        for hook in (PRE, OUT):
+            found = steps.setdefault((is_v4, hook), [])
+            found.append((TRACK_PRIORITY, 0, 0, self._track))
+            found.append((TARGET_PRIORITY, 0, 0, self._translate_target))
+        for hook in (IN, POST):
+            found = steps.setdefault((is_v4, hook), [])
+            found.append((SOURCE_PRIORITY, 0, 0, self._translate_source))
+            found.append((LAST_PRIORITY, 0, 0, self._confirm))
+
+    @property
+    def is_active(self) -> bool:
+        """Some packet has to be looked at."""
+        return bool(self._steps)
+
+    @property
+    def has_links(self) -> bool:
+        """Packets can leave the sandbox."""
+        return self._stack.ip is not None
+
+    def plug(self) -> None:
+        """Its IP layer asks, while there is something to ask."""
+        if self._stack.ip is not None:
+            self._stack.ip.filter = self if self._steps else None
+
+    def end(self) -> None:
+        """The namespace is over: nothing refers to itself any more."""
+        batch = Transaction(self.ruleset, 0, 0)
+        for table in list(self.ruleset.tables.values()):
+            batch.remove_table(table)
+        batch.commit()
+        self.apply()
+        self.conntrack.connections.clear()
+
+    def run(self, now_ns: int, packet: Packet, hook: int) -> bool:
+        """Whether a packet gets through."""
+        for step in self._steps.get((packet.is_v4, hook), ()):
+            if step(now_ns, packet, hook) != nft.NF_ACCEPT:
+                return False
+        return True
+
+    def _track(self, now_ns: int, packet: Packet, hook: int) -> int:
+        if packet.tracked and packet.connection is None and related.is_error(packet):
+            quoted = related.quoted_tuple(packet)
+            if quoted is not None:
+                self.conntrack.relate(packet, quoted, now_ns)
+        else:
+            self.conntrack.track(now_ns, packet)
+        return nft.NF_ACCEPT
+
+    def _confirm(self, now_ns: int, packet: Packet, hook: int) -> int:
+        return nft.NF_ACCEPT if self.conntrack.confirm(now_ns, packet) else nft.NF_DROP
+
+    def _translate_target(self, now_ns: int, packet: Packet, hook: int) -> int:
+        return self._translate(now_ns, packet, hook, is_source=False)
+
+    def _translate_source(self, now_ns: int, packet: Packet, hook: int) -> int:
+        return self._translate(now_ns, packet, hook, is_source=True)
+
+    def _translate(self, now_ns: int, packet: Packet, hook: int, *, is_source: bool) -> int:
+        """nf_nat_inet_fn()."""
+        connection = packet.connection
+        if connection is None:
+            return nft.NF_ACCEPT
+        translation = self.translation
+        if packet.info == nft.IP_CT_NEW and not translation.is_set_up(
+            connection, is_source=is_source
+        ):
+            for base in self._translating.get((packet.is_v4, hook), ()):
+                verdict = evaluate(base, Run(self, packet, hook, now_ns))
+                if verdict != nft.NF_ACCEPT:
+                    return verdict
+                if translation.is_set_up(connection, is_source=is_source):
+                    break
+            if not translation.set_up(connection, Range(), is_source=is_source):
+                return nft.NF_DROP
+        translation.apply(packet, is_source=is_source)
+        return nft.NF_ACCEPT
+
+    # --- where the IP layer asks
+
+    def came(self, now_ns: int, index: int, data: memoryview, frame: FromLink) -> Packet | None:
+        """PREROUTING: a packet with a right header. None: nobody sees it any more."""
+        layer = self._layer
+        packet = Packet(data, is_v4=frame.is_v4, iif=index)
+        kind = layer.kind_of_target(packet.target, index)
+        packet.to_us, packet.is_group = frame.to_us, kind in (RTN_BROADCAST, RTN_MULTICAST)
+        packet.is_partial = bool(frame.left) and bool(frame.left[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+        gate = layer.gate  # which judges what has come, not what becomes of it here
+        if gate is not None and not (kind and gate.arriving(now_ns, packet.arrived())):
+            return None
+        return packet if self.run(now_ns, packet, PRE) else None
+
+    def enters(self, now_ns: int, arrived: Arrived) -> bool:
+        """INPUT: one for us. False: nobody sees it."""
+        packet: Packet = arrived.passing
+        packet.is_changed = False
+        if not self.run(now_ns, packet, IN):
+            return False
+        if packet.is_changed:
+            arrived.source, arrived.target = packet.source, packet.target
+            arrived.head = bytes(packet.data[: packet.at])
+            arrived.payload = memoryview(packet.data)[packet.at :]
+        return True
+
+    def goes_on(self, now_ns: int, packet: Packet, path: Path) -> bool:
+        """FORWARD and POSTROUTING. Preconditions: its header is that with which it would go."""
+        packet.oif, packet.preferred = path.interface, path.source
+        return self.run(now_ns, packet, FORWARD) and self.run(now_ns, packet, POST)
+
+    def leaves(
+        self, now_ns: int, out: Outgoing, source: bytes, path: Path
+    ) -> tuple[Outgoing, bytes, Path] | None:
+        """OUTPUT and POSTROUTING: what goes in its place, from where and by which way. None: it is
+        lost, which its sender does not hear.
+
+        Raises: EPERM, ENETUNREACH, EHOSTUNREACH.
+        """
+        layer = self._layer
+        packet = _outgoing(out, source)
+        if packet is None:
+            return out, source, path
+        packet.oif, packet.preferred = path.interface, path.source
+        if not self.run(now_ns, packet, OUT):
+            return _lost(out)
+        if packet.target != out.target:
+            if layer.is_local(packet.target):
+                return _lost(out)
+            path = layer.path(now_ns, packet.target, out.index)
+            packet.oif, packet.preferred = path.interface, path.source
+        if not self.run(now_ns, packet, POST):
+            return _lost(out)
+        if not packet.is_changed:
+            return out, source, path
+        if layer.gate is not None and not output.may_send_from(layer, packet.source):
+            raise EINVAL("an address that is none of the links'")
+        made = replace(
+            out, target=packet.target, source=packet.source, tos=packet.tos, ttl=packet.ttl,
+            pieces=(bytes(packet.data[packet.at :]),),
+        )  # fmt: skip
+        return made, packet.source, path
+
+    @property
+    def _layer(self) -> IpLayer:
+        assert self._stack.ip is not None
+        return self._stack.ip
+
+    # --- what expressions ask
+
+    def translate(self, run: Run, wanted: Range, *, is_source: bool) -> int:
+        """A connection gets another source or target: the verdict."""
+        connection = run.packet.connection
+        if connection is None:
+            return nft.NF_ACCEPT
+        done = self.translation.set_up(connection, wanted, is_source=is_source)
+        return nft.NF_ACCEPT if done else nft.NF_DROP
+
+    def redirect_to(self, packet: Packet) -> bytes:
+        """The address of ours that `redirect` means; empty: there is none."""
+        if not packet.iif:
+            return b"\x7f\0\0\1" if packet.is_v4 else ipv6.LOOPBACK
+        interface = self._stack.interfaces.get(packet.iif)
+        own = interface.of_family(AF_INET if packet.is_v4 else AF_INET6) if interface else []
+        return own[0].ip if own else b""
+
+    def kind_of(self, ip: bytes, index: int) -> int:
+        """RTN_*: by the interface if `index` is not 0. inet_dev_addr_type()."""
+        if ip[0] >> 4 == 14 if len(ip) == 4 else ip[0] == 0xFF:
+            return RTN_MULTICAST
+        if ip == ipv4.BROADCAST:
+            return RTN_BROADCAST
+        stack = self._stack
+        if stack.ip is None:
+            return RTN_LOCAL if stack.interfaces.is_local(ip) else RTN_UNICAST
+        found = stack.ip.fib.local(ip)
+        return found.kind if found is not None and index in (0, found.index) else RTN_UNICAST
+
+    def out_index(self, ip: bytes) -> int:
+        """By which interface there is a way to an address; 0: there is none."""
+        layer = self._stack.ip
+        route = None if layer is None else layer.fib.lookup(ip)
+        return 0 if route is None else route.index
+
+    def name_of(self, index: int) -> str:
+        """Of an interface; empty: there is none."""
+        interface = self._stack.interfaces.get(index) if index else None
+        return "" if interface is None else interface.name
+
+    def type_of(self, index: int) -> int:
+        """ARPHRD_* of it."""
+        interface = self._stack.interfaces.get(index)
+        return 0 if interface is None else interface.kind
+
+    def reject(self, run: Run, kind: int, code: int) -> None:
+        """Tell who sent it: NFT_REJECT_*."""
+        packet = run.packet
+        layer = self._stack.ip
+        if layer is None or LOOPBACK_INDEX in (packet.iif, packet.oif):
+            self.rejected = kind, code
+        else:
+            reject(layer, self.translation, run, kind, code)
+
+    def log(self, packet: Packet, prefix: str) -> None:
+        """To the log of the sandbox, not too much of it."""
+        second = time.monotonic_ns() // SECOND_NS
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines <= LINES:
+            names = f"IN={self.name_of(packet.iif)} OUT={self.name_of(packet.oif)}"
+            ends = f"SRC={packet.source.hex(':')} DST={packet.target.hex(':')}"
+            about = f"LEN={len(packet.data)} PROTO={packet.protocol}"
+            self._stack.kernel.log.write(f"netfilter: {prefix!r} {names} {ends} {about}\n")
+
+    def may_remember(self, group: Set, now_ns: int) -> bool:
+        """There is room for one more element of a set, which is counted."""
+        if group.is_full:
+            self.forgot(len(group.drop_expired(now_ns)))
+        if group.is_full or self.counts["elements"] >= MOST["elements"]:
+            return False
+        self.counts["elements"] += 1
+        return True
+
+    def forgot(self, number: int) -> None:
+        """So many elements are no more."""
+        self.counts["elements"] -= number
+
+    def chance(self, size: int) -> bytes:
+        """So many random bytes."""
+        return os.urandom(size)
+
+    def wall_ns(self) -> int:
+        """Since 1970."""
+        return time.time_ns()
+
+
+def _step(place: Netfilter, base: Chain) -> Step:
+    def step(now_ns: int, packet: Packet, hook: int) -> int:
+        return evaluate(base, Run(place, packet, hook, now_ns))
+
+    return step
+
+
+def _outgoing(out: Outgoing, source: bytes) -> Packet | None:
+    """As it would go; None: it is too large to go at all."""
+    size = sum(map(len, out.pieces))
+    is_v4 = len(out.target) == 4
+    if size > (ipv4.MAX_SIZE - ipv4.HEADER_SIZE if is_v4 else ipv6.MAX_PAYLOAD):
+        return None
+    if is_v4:
+        head = ipv4.build(ipv4.Header(
+            ipv4.HEADER_SIZE, ipv4.HEADER_SIZE + size, out.tos, 0, ipv4.DONT_FRAGMENT, out.ttl,
+            out.protocol, source, out.target,
+        ))  # fmt: skip
+    else:
+        head = ipv6.build(
+            ipv6.Header(out.tos, 0, size, out.protocol, out.ttl, source, out.target)
+        )
+    packet = Packet(b"".join((head, *out.pieces)), is_v4=is_v4)
+    packet.is_partial = out.offload.checksum_at >= 0
+    packet.owner = owner_of(out.sender)
+    return packet
+
+
+def _lost(out: Outgoing) -> tuple[Outgoing, bytes, Path] | None:
+    """nf_hook_slow(): EPERM, of which TCP makes nothing, for it sends again."""
+    if out.protocol != IPPROTO_TCP:
+        raise EPERM("a rule drops it")
+    return None
+
+
+def owner_of(sender: Any) -> tuple[int, int] | None:
+    """User and group of the task that sends, as far as that is known."""
+    if isinstance(sender, Owner):
+        return sender
+    creds = getattr(sender, "creds", None)
+    return None if creds is None else (creds.euid, creds.egid)

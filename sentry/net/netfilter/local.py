@@ -1,0 +1,133 @@
+"""What stays in the sandbox has no packets: one is made for the hooks, where there are any.
+
+A datagram is judged each time, a connection by its SYN, on its way out and in again: OUTPUT,
+POSTROUTING, PREROUTING, INPUT, with the loopback as both interfaces.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from msgspec import Struct
+
+from sentry.abi.netlink import RTN_LOCAL
+from sentry.abi.socket import IPPROTO_TCP, IPPROTO_UDP
+from sentry.errors import ENETUNREACH
+from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.interfaces import LOOPBACK_INDEX
+from sentry.net.ip import ipv4, ipv6
+from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.netfilter import hooks
+from sentry.net.netfilter.packet import Packet
+from sentry.net.netfilter.rejecting import errno_of
+from sentry.net.tcp.segment import SYN
+
+if TYPE_CHECKING:
+    from sentry.net.netfilter.hooks import Netfilter
+    from sentry.net.stack import Stack
+
+WINDOW: Final = 65535
+OPTIONS: Final = b"\2\4\xff\xd7" b"\4\2" b"\x08\x0a" + bytes(8) + b"\1" b"\3\3\7"
+"""Of a SYN on the loopback: its segment size, SACK, time stamps, window scaling."""
+TTL: Final = 64
+
+
+class Judged(Struct, frozen=True):
+    """What becomes of it."""
+
+    source: Endpoint
+    target: Endpoint
+    """As who gets it sees both."""
+    passes: bool = True
+    at_output: bool = False
+    """It did not get out: its sender hears of that."""
+    errno: int = 0
+    """With which it was rejected; 0: it is just lost."""
+    leaves: bool = False
+    """Its target is nobody here any more: it is to go by a link, to be translated there."""
+
+
+def judge_segment(
+    stack: Stack, now_ns: int, source: Endpoint, target: Endpoint, sender: Any
+) -> Judged | None:
+    """The SYN of a connection; None: no rule could say anything."""
+    place = _place(stack)
+    if place is None:
+        return None
+    head = struct.pack(">HHIIBBHHH", source.port, target.port, 0, 0, 10 << 4, SYN, WINDOW, 0, 0)
+    head += OPTIONS
+    return _judge(place, now_ns, (source, target), (IPPROTO_TCP, 16, head), sender)
+
+
+def judge_datagram(
+    stack: Stack, now_ns: int, ends: tuple[Endpoint, Endpoint], data: bytes, sender: Any
+) -> Judged | None:
+    """A datagram, with its source and target; None: no rule could say anything."""
+    place = _place(stack)
+    if place is None:
+        return None
+    size = 8 + len(data)
+    head = struct.pack(">HHHH", ends[0].port, ends[1].port, min(size, 0xFFFF), 0)
+    return _judge(place, now_ns, ends, (IPPROTO_UDP, 6, head + data), sender)
+
+
+def _place(stack: Stack) -> Netfilter | None:
+    """The rules, if there are any that packets meet."""
+    found = cast("Netfilter | None", stack.netfilter)
+    return found if found is not None and found.is_active else None
+
+
+def _judge(
+    place: Netfilter, now_ns: int, ends: tuple[Endpoint, Endpoint], what: tuple[int, int, bytes],
+    sender: Any,
+) -> Judged:  # fmt: skip
+    source, target = ends
+    packet = _packet(ends, *what)
+    packet.owner = hooks.owner_of(sender)
+    packet.oif = LOOPBACK_INDEX
+    packet.preferred = packet.source
+    place.rejected = None
+    at_output = True
+    passes = place.run(now_ns, packet, hooks.OUT) and place.run(now_ns, packet, hooks.POST)
+    if passes and place.kind_of(packet.target, 0) != RTN_LOCAL:
+        if packet.connection is not None:
+            place.conntrack.forget(packet.connection)
+        if not place.has_links:
+            return Judged(source, target, False, at_output, ENETUNREACH.number)
+        return Judged(source, target, leaves=True)
+    if passes:
+        at_output = False
+        packet.oif, packet.iif = 0, LOOPBACK_INDEX
+        passes = place.run(now_ns, packet, hooks.PRE) and place.run(now_ns, packet, hooks.IN)
+    rejected, place.rejected = place.rejected, None
+    if not passes:
+        number = errno_of(*rejected, is_v4=packet.is_v4) if rejected is not None else 0
+        return Judged(source, target, False, at_output, number)
+    ports: tuple[int, int] = struct.unpack_from(">HH", packet.data, packet.at)
+    is_v4 = packet.is_v4
+    return Judged(
+        Endpoint(MAPPED + packet.source if is_v4 else packet.source, ports[0]),
+        Endpoint(MAPPED + packet.target if is_v4 else packet.target, ports[1]),
+    )
+
+
+def _packet(
+    ends: tuple[Endpoint, Endpoint], protocol: int, sum_at: int, transport: bytes
+) -> Packet:
+    source, target = ends
+    if target.is_v4:
+        first, last = source.ip[12:], target.ip[12:]
+        transport = transport[: ipv4.MAX_SIZE - ipv4.HEADER_SIZE]
+        total = ipv4.HEADER_SIZE + len(transport)
+        head = ipv4.build(ipv4.Header(
+            ipv4.HEADER_SIZE, total, 0, 0, ipv4.DONT_FRAGMENT, TTL, protocol, first, last
+        ))  # fmt: skip
+    else:
+        first, last = source.ip, target.ip
+        transport = transport[: ipv6.MAX_PAYLOAD]
+        head = ipv6.build(ipv6.Header(0, 0, len(transport), protocol, TTL, first, last))
+    before = pseudo_sum(first, last, protocol, len(transport))
+    total = checksum(transport, before)
+    whole = head + transport[:sum_at] + total.to_bytes(2) + transport[sum_at + 2 :]
+    return Packet(whole, is_v4=target.is_v4)

@@ -1,0 +1,336 @@
+"""A batch of changes to the tables: all of it, or nothing. net/netfilter/nf_tables_api.c.
+
+A change is made at once and remembers how it is undone. Packets see nothing in between: a batch is
+one step, and its size has a ceiling (sentry.net.netlink.nfnetlink).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING
+
+from sentry.abi import nftables as nft
+from sentry.errors import EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM
+from sentry.net.netfilter.machine import (
+    Attributes,
+    Expression,
+    Verdict,
+    check_jumps,
+    number,
+    string,
+)
+from sentry.net.netfilter.ruleset import Chain, Object, Rule, Ruleset, Table
+from sentry.net.netfilter.sets import Set
+
+if TYPE_CHECKING:
+    from sentry.net.netfilter.machine import Used
+    from sentry.net.netfilter.sets import Element
+
+
+class Transaction:
+    """One batch."""
+
+    def __init__(self, ruleset: Ruleset, now_ns: int, port: int) -> None:
+        self.ruleset = ruleset
+        self.now_ns = now_ns
+        self.port = port
+        """Of the netlink socket that asks."""
+        self.chains: dict[int, Chain] = {}
+        self.sets: dict[int, Set] = {}
+        self.rules: dict[int, Rule] = {}
+        """By the ids that the batch has given them."""
+        self._undo: list[Callable[[], object]] = []
+        self._unbound: list[Set] = []
+        """Anonymous sets, which a rule has to use."""
+        self.must_check = False
+        """Something has come that leads to other chains, or may not stand everywhere."""
+
+    # --- its end
+
+    def commit(self) -> None:
+        """It counts from now on. Raises: EMLINK, EOPNOTSUPP, EINVAL; then `abort` is to follow."""
+        if any(not each.use for each in self._unbound):
+            raise EINVAL("an anonymous set that nobody uses")
+        if self.must_check:
+            known: dict[tuple[str, int], dict[int, int]] = {}
+            for each in self.ruleset.base_chains():
+                check_jumps(each, known.setdefault((each.kind, each.hook), {}))
+        self.ruleset.generation = self.ruleset.generation + 1 & 0xFFFFFFFF or 1
+        self._undo.clear()
+
+    def abort(self) -> None:
+        """As if nothing had been."""
+        while self._undo:
+            self._undo.pop()()
+
+    # --- tools
+
+    def _set(self, what: object, name: str, value: object) -> None:
+        """An attribute, which gets its value of before if it is undone."""
+        before = getattr(what, name)
+        setattr(what, name, value)
+        self._undo.append(lambda: setattr(what, name, before))
+
+    def change(self, what: Chain | Table | Set | Object, name: str, value: object) -> None:
+        """The same, for who changes what is there."""
+        self._set(what, name, value)
+
+    def _room(self, what: str) -> None:
+        self.ruleset.take_room(what)
+        self._undo.append(lambda: self._count(what, -1))
+
+    def _count(self, what: str, by: int) -> None:
+        self.ruleset.counts[what] += by
+
+    def _gone(self, what: str) -> None:
+        self._recount(what, -1)
+
+    def _recount(self, what: str, by: int) -> None:
+        """Counted, whatever there is room for."""
+        self._count(what, by)
+        self._undo.append(lambda: self._count(what, -by))
+
+    def _use(self, used: Iterable[Used], by: int) -> None:
+        for each in used:
+            self._set(each, "use", each.use + by)
+
+    def check_owner(self, table: Table) -> None:
+        """Raises: EPERM."""
+        if table.owner not in (0, self.port):
+            raise EPERM("the table is somebody else's")
+
+    # --- tables
+
+    def add_table(self, table: Table) -> None:
+        """Raises: EMFILE."""
+        self._room("tables")
+        ruleset = self.ruleset
+        ruleset.last_handle += 1
+        table.handle = ruleset.last_handle
+        key = table.family, table.name
+        ruleset.tables[key] = table
+        self._undo.append(lambda: ruleset.tables.pop(key))
+
+    def remove_table(self, table: Table) -> None:
+        """With all that is in it."""
+        for chain in list(table.chains.values()):
+            for rule in reversed(list(chain.rules)):
+                self.remove_rule(rule)
+        for group in list(table.sets.values()):
+            self.remove_set(group)
+        for named in list(table.objects.values()):
+            self.remove_object(named)
+        for chain in list(table.chains.values()):
+            self._drop_chain(chain)
+        tables, key = self.ruleset.tables, (table.family, table.name)
+        del tables[key]
+        self._undo.append(lambda: tables.__setitem__(key, table))
+        self._gone("tables")
+
+    # --- chains
+
+    def add_chain(self, chain: Chain) -> None:
+        """Raises: EMFILE."""
+        self._room("chains")
+        chains = chain.table.chains
+        if not chain.name:
+            chain.name = _free_name("__chain", chain.table.last_handle, chains)
+        chain.handle = chain.table.new_handle()
+        chains[chain.name] = chain
+        self._undo.append(lambda: chains.pop(chain.name))
+
+    def remove_chain(self, chain: Chain) -> None:
+        """With its rules. Raises: EBUSY if others lead to it."""
+        for rule in reversed(list(chain.rules)):
+            self.remove_rule(rule)
+        if chain.use:
+            raise EBUSY(f"chain {chain.name} is in use")
+        self._drop_chain(chain)
+
+    def _drop_chain(self, chain: Chain) -> None:
+        chains = chain.table.chains
+        del chains[chain.name]
+        self._undo.append(lambda: chains.__setitem__(chain.name, chain))
+        self._gone("chains")
+
+    def rename_chain(self, chain: Chain, name: str) -> None:
+        """Preconditions: the name is free."""
+        chains, before = chain.table.chains, chain.name
+
+        def rename(now: str, then: str) -> None:
+            del chains[now]
+            chain.name = then
+            chains[then] = chain
+
+        rename(before, name)
+        self._undo.append(lambda: rename(name, before))
+
+    # --- rules
+
+    def add_rule(self, rule: Rule, at: int) -> None:
+        """At an index of its chain. Raises: EMFILE, and what expressions raise that may not stand
+        there."""
+        chain, table = rule.chain, rule.chain.table
+        self._room("rules")
+        rule.handle = table.new_handle()
+        chain.rules.insert(at, rule)
+        table.rules[rule.handle] = rule
+
+        def undo() -> None:
+            chain.rules.remove(rule)
+            del table.rules[rule.handle]
+
+        self._undo.append(undo)
+        if any(each.needs_tracking for each in rule.expressions):
+            self._recount("tracking", 1)
+        for each in rule.expressions:
+            self._use(each.uses, 1)
+            if chain.is_base:
+                each.check(chain)
+            self.must_check |= bool(each.uses) or type(each).check is not Expression.check
+
+    def remove_rule(self, rule: Rule) -> None:
+        """With what belongs to it alone."""
+        chain, table = rule.chain, rule.chain.table
+        at = len(chain.rules) - 1 if chain.rules[-1] is rule else chain.rules.index(rule)
+        del chain.rules[at]
+        del table.rules[rule.handle]
+
+        def undo() -> None:
+            chain.rules.insert(at, rule)
+            table.rules[rule.handle] = rule
+
+        self._undo.append(undo)
+        self._gone("rules")
+        if any(each.needs_tracking for each in rule.expressions):
+            self._recount("tracking", -1)
+        for each in rule.expressions:
+            for used in each.uses:
+                self._use((used,), -1)
+                if isinstance(used, Set) and used.is_anonymous and not used.use:
+                    self.remove_set(used)
+                elif isinstance(used, Chain) and used.flags & nft.NFT_CHAIN_BINDING:
+                    self.remove_chain(used)
+
+    # --- sets
+
+    def add_set(self, group: Set) -> None:
+        """Raises: EMFILE, EINVAL."""
+        self._room("sets")
+        sets = group.table.sets
+        if "%d" in group.name:
+            begin = group.name.replace("%d", "")
+            group.name = _free_name(begin, group.table.last_handle, sets)
+        group.handle = group.table.new_handle()
+        sets[group.name] = group
+        self._undo.append(lambda: sets.pop(group.name))
+        if group.is_anonymous:
+            self._unbound.append(group)
+
+    def remove_set(self, group: Set) -> None:
+        """With its elements."""
+        for each in list(group):
+            self._forget_uses(each)
+        sets, count = group.table.sets, len(group)
+        del sets[group.name]
+        self._count("elements", -count)
+        self._undo.append(lambda: self._count("elements", count))
+        self._undo.append(lambda: sets.__setitem__(group.name, group))
+        self._gone("sets")
+        if group in self._unbound:
+            self._unbound.remove(group)
+
+    def add_element(self, group: Set, element: Element) -> None:
+        """Raises: EMFILE, ENFILE."""
+        if group.is_full:
+            self._count("elements", -len(group.drop_expired(self.now_ns)))
+        self._room("elements")
+        group.add(element)
+        self._undo.append(lambda: group.remove(element))
+        if isinstance(element.data, Verdict) and element.data.chain is not None:
+            self._use((element.data.chain,), 1)
+            self.must_check = True
+        if element.named is not None:
+            self._use((element.named,), 1)
+
+    def remove_element(self, group: Set, element: Element) -> None:
+        """Preconditions: it is there."""
+        group.remove(element)
+        self._undo.append(lambda: group.add(element))
+        self._gone("elements")
+        self._forget_uses(element)
+
+    def _forget_uses(self, element: Element) -> None:
+        if isinstance(element.data, Verdict) and element.data.chain is not None:
+            self._use((element.data.chain,), -1)
+        if element.named is not None:
+            self._use((element.named,), -1)
+
+    # --- objects
+
+    def add_object(self, named: Object) -> None:
+        """Raises: EMFILE."""
+        self._room("objects")
+        objects, key = named.table.objects, (named.name, named.kind)
+        named.handle = named.table.new_handle()
+        objects[key] = named
+        self._undo.append(lambda: objects.pop(key))
+
+    def remove_object(self, named: Object) -> None:
+        """Preconditions: nobody uses it."""
+        objects, key = named.table.objects, (named.name, named.kind)
+        del objects[key]
+        self._undo.append(lambda: objects.__setitem__(key, named))
+        self._gone("objects")
+
+
+def _free_name(begin: str, first: int, taken: Container[str]) -> str:
+    """Of an anonymous set or chain: one that nobody has."""
+    while f"{begin}{first}" in taken:
+        first += 1
+    return f"{begin}{first}"
+
+
+class Scope:
+    """Where an expression or an element is made."""
+
+    __slots__ = ("_batch", "chain", "protocol", "table")
+
+    def __init__(self, batch: Transaction, table: Table, chain: Chain | None) -> None:
+        self._batch = batch
+        self.table = table
+        self.chain = chain
+        self.protocol: tuple[int, bool] = (0, False)
+        """Of NFTA_RULE_COMPAT, and whether it is any other."""
+
+    def set_named(self, data: Attributes, name: int, ident: int) -> Set:
+        """By its name, or by its id in this batch. Raises: ENOENT, EINVAL."""
+        if name in data:
+            found = self.table.sets.get(string(data, name))
+            if found is not None:
+                return found
+        if ident in data:
+            mine = self._batch.sets.get(number(data, ident))
+            if mine is not None and mine.table is self.table:
+                return mine
+        raise ENOENT("set")
+
+    def chain_named(self, data: Attributes) -> Chain:
+        """By NFTA_VERDICT_CHAIN or its id. Raises: ENOENT, EINVAL."""
+        if nft.NFTA_VERDICT_CHAIN in data:
+            found = self.table.chains.get(string(data, nft.NFTA_VERDICT_CHAIN))
+        elif nft.NFTA_VERDICT_CHAIN_ID in data:
+            found = self._batch.chains.get(number(data, nft.NFTA_VERDICT_CHAIN_ID))
+            if found is not None and found.table is not self.table:
+                found = None
+        else:
+            raise EINVAL("which chain?")
+        if found is None:
+            raise ENOENT("chain")
+        return found
+
+
+def check_kind(kind: int) -> None:
+    """Of an object. Raises: EOPNOTSUPP."""
+    if kind not in (nft.NFT_OBJECT_COUNTER, nft.NFT_OBJECT_QUOTA, nft.NFT_OBJECT_LIMIT):
+        raise EOPNOTSUPP(f"object {kind}")

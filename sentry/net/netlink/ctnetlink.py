@@ -1,0 +1,147 @@
+"""Connections that netfilter follows: what conntrack(8) asks. net/netfilter/nf_conntrack_netlink.c.
+
+They are told and forgotten here; none is made or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import nftables as nft
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNSPEC,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+)
+from sentry.errors import EINVAL, ENOENT
+from sentry.net.netfilter.machine import Attributes, be32, be64, nested, number
+from sentry.net.netfilter.tuples import Tuple
+from sentry.net.netlink.message import Reply, attribute, parse_attributes, u8
+from sentry.net.netlink.nfnetlink import Asked, asks
+
+if TYPE_CHECKING:
+    from sentry.net.netfilter.conntrack import Connection
+
+SUBSYSTEM: Final = nft.NFNL_SUBSYS_CTNETLINK << 8
+SECOND_NS: Final = 1_000_000_000
+ENDS: Final = {
+    AF_INET: (nft.CTA_IP_V4_SRC, nft.CTA_IP_V4_DST, 4),
+    AF_INET6: (nft.CTA_IP_V6_SRC, nft.CTA_IP_V6_DST, 16),
+}
+ICMPS: Final = {
+    IPPROTO_ICMP: (nft.CTA_PROTO_ICMP_ID, nft.CTA_PROTO_ICMP_TYPE, nft.CTA_PROTO_ICMP_CODE),
+    IPPROTO_ICMPV6: (
+        nft.CTA_PROTO_ICMPV6_ID, nft.CTA_PROTO_ICMPV6_TYPE, nft.CTA_PROTO_ICMPV6_CODE,
+    ),
+}  # fmt: skip
+
+
+def _tuple(own: Tuple) -> bytes:
+    """ctnetlink_dump_tuples()."""
+    source, target, _ = ENDS[AF_INET if own.is_v4 else AF_INET6]
+    ends = attribute(source, own.source) + attribute(target, own.target)
+    about = u8(nft.CTA_PROTO_NUM, own.protocol)
+    if own.protocol in ICMPS:
+        ident, kind, code = ICMPS[own.protocol]
+        about += attribute(ident, own.source_id.to_bytes(2))
+        about += u8(kind, own.target_id >> 8) + u8(code, own.target_id)
+    else:
+        about += attribute(nft.CTA_PROTO_SRC_PORT, own.source_id.to_bytes(2))
+        about += attribute(nft.CTA_PROTO_DST_PORT, own.target_id.to_bytes(2))
+    return nested(nft.CTA_TUPLE_IP, ends) + nested(nft.CTA_TUPLE_PROTO, about)
+
+
+def _moved(one: Connection, direction: int) -> bytes:
+    packets, octets = one.moved[direction]
+    return be64(nft.CTA_COUNTERS_PACKETS, packets) + be64(nft.CTA_COUNTERS_BYTES, octets)
+
+
+def _told(asked: Asked, one: Connection, now_ns: int) -> Reply:
+    """ctnetlink_fill_info()."""
+    family = AF_INET if one.original.is_v4 else AF_INET6
+    made = nested(nft.CTA_TUPLE_ORIG, _tuple(one.original))
+    made += nested(nft.CTA_TUPLE_REPLY, _tuple(one.reply))
+    made += be32(nft.CTA_STATUS, one.status)
+    made += be32(nft.CTA_TIMEOUT, max(0, one.expires_ns - now_ns) // SECOND_NS)
+    if asked.netfilter.conntrack.tells_counters:
+        made += nested(nft.CTA_COUNTERS_ORIG, _moved(one, 0))
+        made += nested(nft.CTA_COUNTERS_REPLY, _moved(one, 1))
+    if one.original.protocol == IPPROTO_TCP:
+        state = u8(nft.CTA_PROTOINFO_TCP_STATE, one.state)
+        made += nested(nft.CTA_PROTOINFO, nested(nft.CTA_PROTOINFO_TCP, state))
+    made += be32(nft.CTA_MARK, one.mark) + be32(nft.CTA_ID, one.number) + be32(nft.CTA_USE, 1)
+    return SUBSYSTEM | nft.IPCTNL_MSG_CT_NEW, bytes([family, 0, 0, 0]) + made
+
+
+def _read(family: int, raw: bytes) -> Tuple:
+    """ctnetlink_parse_tuple(). Raises: EINVAL, ERANGE."""
+    if family not in ENDS:
+        raise EINVAL("family")
+    source, target, size = ENDS[family]
+    data = parse_attributes(raw)
+    ends = parse_attributes(data.get(nft.CTA_TUPLE_IP, b""))
+    about = parse_attributes(data.get(nft.CTA_TUPLE_PROTO, b""))
+    if any(len(ends.get(each, b"")) != size for each in (source, target)):
+        raise EINVAL("addresses")
+    protocol = number(about, nft.CTA_PROTO_NUM, size=1)
+    return Tuple(protocol, ends[source], *_ports(protocol, about, ends[target]))
+
+
+def _ports(protocol: int, about: Attributes, target: bytes) -> tuple[int, bytes, int]:
+    if protocol in ICMPS:
+        ident, kind, code = ICMPS[protocol]
+        both = number(about, kind, size=1) << 8 | number(about, code, size=1)
+        return number(about, ident, size=2), target, both
+    first = number(about, nft.CTA_PROTO_SRC_PORT, 0, 2)
+    return first, target, number(about, nft.CTA_PROTO_DST_PORT, 0, 2)
+
+
+def _named(asked: Asked, now_ns: int) -> Connection:
+    """The one whose tuple is given. Raises: ENOENT, EINVAL."""
+    data = asked.attributes
+    kind = nft.CTA_TUPLE_ORIG if nft.CTA_TUPLE_ORIG in data else nft.CTA_TUPLE_REPLY
+    if kind not in data:
+        raise EINVAL("which connection?")
+    found = asked.netfilter.conntrack.find(now_ns, _read(asked.family, data[kind]))
+    if found is None or (nft.CTA_ID in data and number(data, nft.CTA_ID) != found[0].number):
+        raise ENOENT("connection")
+    return found[0]
+
+
+@asks(nft.IPCTNL_MSG_CT_GET, subsystem=nft.NFNL_SUBSYS_CTNETLINK)
+def get_connections(asked: Asked) -> Iterable[Reply]:
+    """IPCTNL_MSG_CT_GET: one, or all of a family."""
+    now_ns = asked.request.stack.kernel.loop.now_ns()
+    if not asked.is_dump:
+        yield _told(asked, _named(asked, now_ns), now_ns)
+        return
+    for one in list(asked.netfilter.conntrack.connections.values()):
+        family = AF_INET if one.original.is_v4 else AF_INET6
+        if asked.family in (AF_UNSPEC, family) and one.expires_ns > now_ns:
+            yield _told(asked, one, now_ns)
+
+
+@asks(nft.IPCTNL_MSG_CT_DELETE, subsystem=nft.NFNL_SUBSYS_CTNETLINK)
+def forget_connections(asked: Asked) -> Iterable[Reply]:
+    """IPCTNL_MSG_CT_DELETE: one, or all of a family."""
+    table, data = asked.netfilter.conntrack, asked.attributes
+    if data.keys() & {nft.CTA_TUPLE_ORIG, nft.CTA_TUPLE_REPLY}:
+        table.forget(_named(asked, asked.request.stack.kernel.loop.now_ns()))
+        return ()
+    for one in list(table.connections.values()):
+        if asked.family in (AF_UNSPEC, AF_INET if one.original.is_v4 else AF_INET6):
+            table.forget(one)
+    return ()
+
+
+@asks(nft.IPCTNL_MSG_CT_GET_STATS, subsystem=nft.NFNL_SUBSYS_CTNETLINK)
+def get_count(asked: Asked) -> Iterable[Reply]:
+    """IPCTNL_MSG_CT_GET_STATS: how many there are, and may be."""
+    table = asked.netfilter.conntrack
+    made = be32(nft.CTA_STATS_GLOBAL_ENTRIES, len(table.connections))
+    made += be32(nft.CTA_STATS_GLOBAL_MAX_ENTRIES, table.setting("nf_conntrack_max"))
+    return [(SUBSYSTEM | nft.IPCTNL_MSG_CT_GET_STATS, bytes(4) + made)]

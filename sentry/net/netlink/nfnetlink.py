@@ -1,0 +1,267 @@
+"""NETLINK_NETFILTER: who asks netfilter, and batches of changes. net/netfilter/nfnetlink.c.
+
+A batch is answered as a whole: each of its messages that was wrong, or wants to hear that it was
+not. It is one step, so its size has a ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sentry.abi import netlink as abi
+from sentry.abi import nftables as nft
+from sentry.abi.capability import CAP_NET_ADMIN
+from sentry.abi.netlink import NETLINK_NETFILTER
+from sentry.errors import EINVAL, EMSGSIZE, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERESTART, Errno
+from sentry.net.netfilter.machine import Attributes, number
+from sentry.net.netfilter.transaction import Transaction
+from sentry.net.netlink.message import HEADER, Reply, Request, message
+from sentry.net.netlink.registry import multicast
+from sentry.net.netlink.socket import NetlinkSocket
+
+if TYPE_CHECKING:
+    from sentry.net.netfilter.hooks import Netfilter
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller
+
+MAX_BATCH: Final = 1 << 19
+"""Bytes of a batch."""
+MAX_MESSAGES: Final = 4096
+TABLES: Final = nft.NFNL_SUBSYS_NFTABLES << 8
+Get = Callable[["Asked"], Iterable[Reply]]
+Change = Callable[["Asked", Transaction], None]
+GETS: Final[dict[int, dict[int, Get]]] = {
+    nft.NFNL_SUBSYS_NFTABLES: {}, nft.NFNL_SUBSYS_NFT_COMPAT: {}, nft.NFNL_SUBSYS_CTNETLINK: {},
+}  # fmt: skip
+"""By subsystem and type of message: what is told, or done at once."""
+CHANGES: Final[dict[int, dict[int, Change]]] = {nft.NFNL_SUBSYS_NFTABLES: {}}
+"""And what is changed, in batches alone."""
+
+
+class Asked:
+    """A message about netfilter, with its struct nfgenmsg read."""
+
+    __slots__ = ("attributes", "family", "flags", "kind", "netfilter", "request")
+
+    def __init__(self, request: Request, netfilter: Netfilter) -> None:
+        """Raises: EINVAL."""
+        head = nft.NFGENMSG.unpack(request.fixed(nft.NFGENMSG.size))
+        self.request = request
+        self.kind = request.kind
+        self.flags = request.flags
+        self.family = head.nfgen_family
+        self.attributes: Attributes = request.attributes(nft.NFGENMSG.size)
+        self.netfilter = netfilter
+
+    @property
+    def is_dump(self) -> bool:
+        """All there are."""
+        return bool(self.flags & abi.NLM_F_DUMP)
+
+    def reply(self, kind: int, family: int, body: bytes) -> Reply:
+        """A message of nftables, with the generation that it is of."""
+        return TABLES | kind, self.head(family) + body
+
+    def head(self, family: int) -> bytes:
+        """struct nfgenmsg."""
+        generation = self.netfilter.ruleset.generation & 0xFFFF
+        return bytes([family, 0]) + generation.to_bytes(2)
+
+
+def asks(*kinds: int, subsystem: int = nft.NFNL_SUBSYS_NFTABLES) -> Callable[[Get], Get]:
+    """Register who answers messages of these types."""
+
+    def register(handler: Get) -> Get:
+        GETS[subsystem].update((kind, handler) for kind in kinds)
+        return handler
+
+    return register
+
+
+def changes(*kinds: int) -> Callable[[Change], Change]:
+    """Register who does what messages of nftables of these types say."""
+
+    def register(handler: Change) -> Change:
+        CHANGES[nft.NFNL_SUBSYS_NFTABLES].update((kind, handler) for kind in kinds)
+        return handler
+
+    return register
+
+
+def netfilter_of(stack: Stack) -> Netfilter:
+    """That of a namespace, made when somebody first asks."""
+    if stack.netfilter is None:
+        from sentry.net.netfilter import hooks  # noqa: PLC0415  few programs ask
+
+        stack.netfilter = hooks.Netfilter(stack)
+    return cast("Netfilter", stack.netfilter)
+
+
+class NetfilterSocket(NetlinkSocket):
+    """An open socket of this protocol."""
+
+    __slots__ = ()
+
+    def try_send(
+        self, caller: Caller, source: Any, target: Any, flags: int, ancillary: Any
+    ) -> int:
+        """sendmsg(2). Raises: EMSGSIZE for more than fits into a step."""
+        if source.count > MAX_BATCH:
+            raise EMSGSIZE(f"{source.count} bytes")
+        return super().try_send(caller, source, target, flags, ancillary)
+
+    def _requests(self, caller: Caller, data: bytes) -> None:
+        """nfnetlink_rcv()."""
+        if len(data) < HEADER:
+            return
+        head = abi.NLMSGHDR.unpack(data, 0)
+        if head.nlmsg_len < HEADER or len(data) < head.nlmsg_len:
+            return
+        if not caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN):
+            self._acknowledge(data[: head.nlmsg_len], EPERM.number)
+        elif head.nlmsg_type == nft.NFNL_MSG_BATCH_BEGIN:
+            self._batch(caller, data)
+        else:
+            super()._requests(caller, data)
+
+    def _answer(self, request: Request) -> bool:
+        """nfnetlink_rcv_msg(): one by itself."""
+        if len(request.body) < nft.NFGENMSG.size:
+            return False
+        known = GETS.get(request.kind >> 8)
+        if known is None:
+            raise EOPNOTSUPP("subsystem")
+        handler = known.get(request.kind & 0xFF)
+        if handler is None:
+            raise EINVAL("no such type, or not in a batch")
+        asked = Asked(request, netfilter_of(self.stack))
+        if asked.is_dump:
+            return self._dump_or_busy(request, handler(asked))
+        for kind, body in handler(asked):
+            self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
+        return False
+
+    # --- batches
+
+    def _batch(self, caller: Caller, data: bytes) -> None:
+        """nfnetlink_rcv_batch()."""
+        first = abi.NLMSGHDR.unpack(data, 0)
+        begin = data[: first.nlmsg_len]
+        body = begin[HEADER:]
+        if len(body) < nft.NFGENMSG.size:
+            self._acknowledge(begin, EINVAL.number)
+            return
+        if int.from_bytes(body[2:4]) != nft.NFNL_SUBSYS_NFTABLES:
+            self._acknowledge(begin, EOPNOTSUPP.number)
+            return
+        netfilter = netfilter_of(self.stack)
+        now_ns = self.stack.kernel.loop.now_ns()
+        batch = Transaction(netfilter.ruleset, now_ns, self.port)
+        wrong: list[tuple[bytes, int]] = []
+        try:
+            self._check_generation(self._request(caller, begin), netfilter)
+        except Errno as error:
+            self._acknowledge(begin, error.number)
+            return
+        if first.nlmsg_flags & abi.NLM_F_ACK:
+            wrong.append((begin, 0))
+        ended = self._run(caller, data, batch, wrong)
+        if ended and not any(number for _, number in wrong):
+            try:
+                batch.commit()
+            except Errno as error:
+                batch.abort()
+                wrong.append((begin, error.number))
+            else:
+                netfilter.apply()
+                self._tell(netfilter)
+        else:
+            batch.abort()
+        for whole, number_of_error in wrong:
+            self._acknowledge(whole, number_of_error)
+
+    def _check_generation(self, request: Request, netfilter: Netfilter) -> None:
+        wanted = number(request.attributes(nft.NFGENMSG.size), nft.NFNL_BATCH_GENID, 0)
+        if wanted and wanted != netfilter.ruleset.generation:
+            raise ERESTART("the tables have changed")
+
+    def _run(
+        self, caller: Caller, data: bytes, batch: Transaction, wrong: list[tuple[bytes, int]]
+    ) -> bool:
+        """Each message up to the end. False: there is no end, so nothing counts."""
+        at = (abi.NLMSGHDR.unpack(data, 0).nlmsg_len + 3) & ~3
+        for _ in range(MAX_MESSAGES):
+            if len(data) - at < HEADER:
+                return False
+            head = abi.NLMSGHDR.unpack(data, at)
+            if head.nlmsg_len < HEADER or at + head.nlmsg_len > len(data):
+                return False
+            whole = data[at : at + head.nlmsg_len]
+            at += (head.nlmsg_len + 3) & ~3
+            if head.nlmsg_type == nft.NFNL_MSG_BATCH_END:
+                return True
+            found = 0
+            try:
+                self._change(caller, whole, batch)
+            except Errno as error:
+                found = error.number
+            if found or head.nlmsg_flags & abi.NLM_F_ACK:
+                wrong.append((whole, found))
+        return False
+
+    def _request(self, caller: Caller, whole: bytes) -> Request:
+        head = abi.NLMSGHDR.unpack(whole, 0)
+        return Request(
+            head.nlmsg_type, head.nlmsg_flags, head.nlmsg_seq, whole[HEADER:], caller, self.stack,
+            self,
+        )  # fmt: skip
+
+    def _change(self, caller: Caller, whole: bytes, batch: Transaction) -> None:
+        request = self._request(caller, whole)
+        if not request.flags & abi.NLM_F_REQUEST or request.kind < abi.NLMSG_MIN_TYPE:
+            raise EINVAL("no request")
+        handler = CHANGES.get(request.kind >> 8, {}).get(request.kind & 0xFF)
+        if handler is None:
+            raise EINVAL(f"type {request.kind:#x}")
+        handler(Asked(request, netfilter_of(self.stack)), batch)
+
+    def _tell(self, netfilter: Netfilter) -> None:
+        """nf_tables_gen_notify(): there is another generation. What has changed is not said."""
+        from sentry.net.netlink.nft_messages import generation_body  # noqa: PLC0415
+
+        generation = netfilter.ruleset.generation
+        body = bytes([0, 0]) + (generation & 0xFFFF).to_bytes(2) + generation_body(generation)
+        whole = message(TABLES | nft.NFT_MSG_NEWGEN, 0, 0, self.port, body)
+        multicast(self.stack, NETLINK_NETFILTER, nft.NFNLGRP_NFTABLES, whole)
+
+    def release(self) -> None:
+        """The last descriptor is closed: tables that belong to it go."""
+        if self.stack.netfilter is not None and self.port:
+            netfilter = netfilter_of(self.stack)
+            mine = [each for each in netfilter.ruleset.tables.values() if each.owner == self.port]
+            batch = Transaction(netfilter.ruleset, 0, self.port)
+            for table in mine:
+                if not table.flags & nft.NFT_TABLE_F_PERSIST:
+                    batch.remove_table(table)
+                table.owner = 0
+            if mine:
+                batch.commit()
+                netfilter.apply()
+        super().release()
+
+
+def make(location: Location, kind: int, stack: Stack) -> NetfilterSocket:
+    """socket(2). Raises: EPROTONOSUPPORT where packets leave by sockets of the host."""
+    if stack.has_host_sockets:
+        raise EPROTONOSUPPORT("netfilter, with sockets of the host")
+    from sentry.net.netlink import (  # noqa: F401, PLC0415  they register what is answered
+        ctnetlink,
+        nft_elements,
+        nft_objects,
+        nft_rules,
+    )
+
+    return NetfilterSocket(location, kind, NETLINK_NETFILTER, stack)
+

@@ -1,0 +1,175 @@
+"""Rules: what programs ask and change. nf_tables_newrule() and its like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from sentry.abi import netlink as abi
+from sentry.abi import nftables as nft
+from sentry.errors import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
+from sentry.net.netfilter.machine import (
+    MAX_EXPRESSIONS,
+    Attributes,
+    elements,
+    number,
+    parse_expression,
+    string,
+)
+from sentry.net.netfilter.ruleset import Chain, Rule, Table
+from sentry.net.netfilter.transaction import Scope, Transaction
+from sentry.net.netlink.message import Reply, parse_attributes
+from sentry.net.netlink.nfnetlink import Asked, asks, changes
+from sentry.net.netlink.nft_messages import rule_body
+from sentry.net.netlink.nft_requests import (
+    find_chain,
+    find_table,
+    is_destroyed,
+    own_table,
+    tables_of,
+    userdata,
+)
+
+if TYPE_CHECKING:
+    from sentry.net.netfilter.machine import Expression
+
+
+@asks(nft.NFT_MSG_GETRULE, nft.NFT_MSG_GETRULE_RESET)
+def get_rule(asked: Asked) -> Iterable[Reply]:
+    """NFT_MSG_GETRULE."""
+    data = asked.attributes
+    resets = is_destroyed(asked, nft.NFT_MSG_GETRULE_RESET)
+    if not asked.is_dump:
+        table = find_table(asked, nft.NFTA_RULE_TABLE)
+        chain = find_chain(table, data, nft.NFTA_RULE_CHAIN)
+        rule = find_rule(chain, number(data, nft.NFTA_RULE_HANDLE, size=8))
+        at = chain.rules.index(rule)
+        yield _told_rule(asked, rule, chain.rules[at - 1].handle if at else 0, resets)
+        return
+    wanted = string(data, nft.NFTA_RULE_CHAIN) if nft.NFTA_RULE_CHAIN in data else ""
+    for table in tables_of(asked, nft.NFTA_RULE_TABLE):
+        chains = list(table.chains.values())
+        if wanted:
+            chains = [table.chains[wanted]] if wanted in table.chains else []
+        for chain in chains:
+            before = 0
+            for rule in list(chain.rules):
+                yield _told_rule(asked, rule, before, resets)
+                before = rule.handle
+
+
+def _told_rule(asked: Asked, rule: Rule, before: int, resets: bool) -> Reply:
+    body = rule_body(rule, before)
+    if resets:
+        for each in rule.expressions:
+            each.reset()
+    return asked.reply(nft.NFT_MSG_NEWRULE, rule.chain.table.family, body)
+
+
+def find_rule(chain: Chain, handle: int) -> Rule:
+    """Raises: ENOENT."""
+    found = chain.table.rules.get(handle)
+    if found is None or found.chain is not chain:
+        raise ENOENT(f"rule {handle}")
+    return found
+
+
+@changes(nft.NFT_MSG_NEWRULE)
+def new_rule(asked: Asked, batch: Transaction) -> None:
+    """nf_tables_newrule()."""
+    data = asked.attributes
+    table = own_table(asked, nft.NFTA_RULE_TABLE, batch)
+    chain = _chain_of_rule(table, data, batch)
+    old, at = None, 0
+    if nft.NFTA_RULE_HANDLE in data:
+        old = find_rule(chain, number(data, nft.NFTA_RULE_HANDLE, size=8))
+        if asked.flags & abi.NLM_F_EXCL:
+            raise EEXIST("rule")
+        if not asked.flags & abi.NLM_F_REPLACE:
+            raise EOPNOTSUPP("neither replaced nor new")
+        at = chain.rules.index(old)
+    elif not asked.flags & abi.NLM_F_CREATE or asked.flags & abi.NLM_F_REPLACE:
+        raise EINVAL("flags")
+    else:
+        at = _place(chain, asked, batch)
+    scope = Scope(batch, table, chain)
+    if nft.NFTA_RULE_COMPAT in data:
+        scope.protocol = _protocol(data[nft.NFTA_RULE_COMPAT])
+    rule = Rule(chain, _expressions(scope, data), userdata(data, nft.NFTA_RULE_USERDATA))
+    rule.number = number(data, nft.NFTA_RULE_ID, 0)
+    if old is not None:
+        batch.remove_rule(old)
+    batch.add_rule(rule, at)
+    if rule.number:
+        batch.rules[rule.number] = rule
+
+
+def _chain_of_rule(table: Table, data: Attributes, batch: Transaction) -> Chain:
+    if nft.NFTA_RULE_CHAIN in data:
+        return find_chain(table, data, nft.NFTA_RULE_CHAIN)
+    found = batch.chains.get(number(data, nft.NFTA_RULE_CHAIN_ID))
+    if found is None or found.table is not table:
+        raise ENOENT("chain")
+    return found
+
+
+def _place(chain: Chain, asked: Asked, batch: Transaction) -> int:
+    """Where it goes: behind another one, before it, at the end or the beginning."""
+    data, appends = asked.attributes, bool(asked.flags & abi.NLM_F_APPEND)
+    beside = None
+    if nft.NFTA_RULE_POSITION in data:
+        beside = find_rule(chain, number(data, nft.NFTA_RULE_POSITION, size=8))
+    elif nft.NFTA_RULE_POSITION_ID in data:
+        beside = batch.rules.get(number(data, nft.NFTA_RULE_POSITION_ID))
+        if beside is None or beside.chain is not chain:
+            raise ENOENT("rule")
+    if beside is None:
+        return len(chain.rules) if appends else 0
+    return chain.rules.index(beside) + appends
+
+
+def _protocol(raw: bytes) -> tuple[int, bool]:
+    """NFTA_RULE_COMPAT. Raises: EINVAL."""
+    inner = parse_attributes(raw)
+    flags = number(inner, nft.NFTA_RULE_COMPAT_FLAGS)
+    if flags & ~(nft.NFT_RULE_COMPAT_F_INV | nft.NFT_RULE_COMPAT_F_UNUSED):
+        raise EINVAL("flags")
+    protocol = number(inner, nft.NFTA_RULE_COMPAT_PROTO) & 0xFFFF
+    return protocol, bool(flags & nft.NFT_RULE_COMPAT_F_INV)
+
+
+def _expressions(scope: Scope, data: Attributes) -> list[Expression]:
+    listed = elements(data.get(nft.NFTA_RULE_EXPRESSIONS, b""), nft.NFTA_LIST_ELEM)
+    if len(listed) > MAX_EXPRESSIONS:
+        raise E2BIG("expressions")
+    return [parse_expression(scope, each) for each in listed]
+
+
+@changes(nft.NFT_MSG_DELRULE, nft.NFT_MSG_DESTROYRULE)
+def delete_rule(asked: Asked, batch: Transaction) -> None:
+    """nf_tables_delrule(): one, all of a chain, or all of a table."""
+    data = asked.attributes
+    try:
+        table = own_table(asked, nft.NFTA_RULE_TABLE, batch)
+        if nft.NFTA_RULE_CHAIN not in data:
+            for chain in list(table.chains.values()):
+                _flush(chain, batch)
+            return
+        chain = find_chain(table, data, nft.NFTA_RULE_CHAIN)
+        if nft.NFTA_RULE_HANDLE in data:
+            batch.remove_rule(find_rule(chain, number(data, nft.NFTA_RULE_HANDLE, size=8)))
+        elif nft.NFTA_RULE_ID in data:
+            mine = batch.rules.pop(number(data, nft.NFTA_RULE_ID), None)
+            if mine is None or mine.chain is not chain:
+                raise ENOENT("rule")
+            batch.remove_rule(mine)
+        else:
+            _flush(chain, batch)
+    except ENOENT:
+        if not is_destroyed(asked, nft.NFT_MSG_DESTROYRULE):
+            raise
+
+
+def _flush(chain: Chain, batch: Transaction) -> None:
+    for rule in reversed(list(chain.rules)):
+        batch.remove_rule(rule)
