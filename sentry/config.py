@@ -124,8 +124,7 @@ class RootConfig(msgspec.Struct, frozen=True):
     """The root file system: attachment 0 of the Gofer.
 
     `overlay` is "memory" (what is written stays in the sandbox's memory), "disk" (its files' bytes
-    lie in `SandboxConfig.disk_fd`) or "none" (written through to the host; only with a writable
-    root).
+    lie in `SandboxConfig.disk_fd`) or "none" (it is kept on the host; only with a writable root).
     """
 
     readonly: bool = False

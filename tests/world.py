@@ -296,7 +296,7 @@ class World:
         self.platform.ram.exhausted = self.kernel.make_room
         self.platform.ram.let_go = self.vfs.leftovers.begin
         made = TmpFs.make(self.vfs, "mode=0755") if root is None else root(self)
-        self.root = made
+        self.root = self.kernel.container.root = made
         self.mounts = MountNamespace(
             self.vfs.new_mount(made), self.vfs.mount_ids, self.vfs.budget
         )

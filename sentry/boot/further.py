@@ -142,7 +142,8 @@ class Bringing:
         except Errno as error:
             raise StartError(f"the gofer process: {tree.reason(error)}") from error
         trees = RunningTrees(kernel, gofers, (own, volumes), container)
-        root = kernel.vfs.new_mount(await tree.make_root(kernel, config, trees))
+        container.root = await tree.make_root(kernel, config, trees)
+        root = kernel.vfs.new_mount(container.root)
         by_id = self._containers.by_id
         try:
             shared = {kind: by_id[other].ns for kind, other in config.shares}

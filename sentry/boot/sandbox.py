@@ -108,6 +108,9 @@ class Sandbox:
 
     def _rest(self, collector: Collector) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
+        for container in (self.kernel.container, *self.kernel.further):
+            if container.root is not None:
+                container.root.rest()
         collector.rest()
         self.kernel.platform.ram.trim(KEPT_FREE)
         trim_heap()

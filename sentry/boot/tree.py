@@ -1,7 +1,8 @@
 """The container's file systems: root, mounts, devices, masked and read-only paths, sysctls.
 
 What runc's rootfs_linux.go does with a bundle, over the Sentry's own vfs. Nothing here touches the
-host but through the Gofer, and places to mount on are made in the overlay's memory.
+host but through the Gofer. Places to mount on are made in the root: on the host where that is kept,
+as runc does, else in the memory of an overlay.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
         session.negotiate()
         kernel.services.gofer = session
     exports = Exports(kernel, session)
-    mount = kernel.vfs.new_mount(await make_root(kernel, config, exports))
+    root = kernel.container.root = await make_root(kernel, config, exports)
+    mount = kernel.vfs.new_mount(root)
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
     kernel.first = namespaces.first(kernel, mounts)
     await mount_all(Starter(kernel), config, exports)
@@ -210,10 +212,10 @@ def options_of(
 
 async def make_root(kernel: Kernel, config: ContainerConfig, exports: Trees) -> FileSystem:
     """The root file system: an overlay over the host's tree, or over an image, or these."""
-    is_image = config.root.is_image
+    is_image, exclusive = config.root.is_image, not config.root.is_shared
     if config.root.overlay == "none" and not is_image:
-        return await exports.root(config.root.readonly, not config.root.is_shared)
-    lower = await exports.root(True, True)
+        return await exports.root(config.root.readonly, exclusive)
+    lower = await exports.root(True, exclusive)
     if is_image:
         lower = await image_in(kernel, lower)
     if config.root.overlay == "none":

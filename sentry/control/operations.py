@@ -6,8 +6,8 @@ What is about the sandbox (a profile, counts, stacks, what is written) is the sa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -197,12 +197,21 @@ class Operations:
         """All that they have done to files is on the host's disk. `told`: "", or what failed."""
         from sentry.control import syncing  # noqa: PLC0415  few ask
 
+        self._carry_out("sync", syncing.sync(self._container), told)
+
+    def control_share(self, told: Told) -> None:
+        """What they do to files of the root is on the host at once, from now on: the same."""
+        from sentry.control import syncing  # noqa: PLC0415  few ask
+
+        self._carry_out("share", syncing.share(self._container), told)
+
+    def _carry_out(self, name: str, work: Coroutine[Any, Any, None], told: Told) -> None:
         def ended(_: object, error: BaseException | None) -> None:
             if error is not None and not isinstance(error, Errno):
-                self._kernel.log.bug("sync", error)
+                self._kernel.log.bug(name, error)
             told("" if error is None else type(error).__name__)
 
-        self._kernel.loop.spawn(syncing.sync(self._container), "sync", ended)
+        self._kernel.loop.spawn(work, name, ended)
 
     def control_resume(self) -> None:
         """They go on. Raises: EBUSY if they were not paused."""

@@ -70,8 +70,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
     "egress" (what may leave, and what was denied), "denials" (as soon as there are more),
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
-    for as long as the connection lasts), "sync" (what was done to files is on the host's disk), or
-    "resize" (the host's terminal has a new size).
+    for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
+    "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
+    from now on), or "resize" (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).

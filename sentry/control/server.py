@@ -96,6 +96,9 @@ class Controlled(Protocol):
     def control_sync(self, told: Callable[[str], object]) -> None:
         """Have all that was done to files on the host's disk; `told` "" then, or what failed."""
 
+    def control_share(self, told: Callable[[str], object]) -> None:
+        """Have what is done to the root on the host at once, from now on; `told` the same."""
+
     def control_resume(self) -> None:
         """Let them go on."""
 
@@ -418,6 +421,9 @@ class ControlServer:
                     return None
                 case "sync":
                     self.kernel.control_sync(client.told)
+                    return None
+                case "share":
+                    self.kernel.control_share(client.told)
                     return None
                 case "resume":
                     self.kernel.control_resume()

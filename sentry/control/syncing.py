@@ -1,7 +1,8 @@
 """What file systems of a container have in memory alone goes where others see it, or to a disk.
 
 `pause` does the first: who looks at a container that stands still sees what its programs have done.
-`runsc sync` does the second.
+`runsc sync` does the second. `share` is asked by a sandbox that begins and has the same root, or
+mounts a part of it: what is done from then on is there at once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ async def settle(container: Container) -> None:
         for fs in _mounted(container):
             with suppress(Errno):
                 await again(fs.settle)
+
+
+async def share(container: Container) -> None:
+    """Its root is another sandbox's, too. Raises: EIO, EOPNOTSUPP."""
+    if container.root is not None:
+        await again(container.root.share)
 
 
 async def sync(container: Container) -> None:

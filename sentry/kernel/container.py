@@ -18,6 +18,7 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
     from sentry.fs.tmpfs.filesystem import TmpFs
+    from sentry.vfs.interface import FileSystem
 
 Process = Any
 """A ThreadGroup, which knows this module, as do the next two."""
@@ -31,7 +32,7 @@ class Container:
     __slots__ = (
         "cgroup", "console", "cpu_quota", "cpu_weight", "ending", "in_memory", "init",
         "memory_limit", "ns", "on_end", "oom_group", "oom_kills", "oom_queue", "paused",
-        "pids_limit", "throttled", "unstarted",
+        "pids_limit", "root", "throttled", "unstarted",
     )  # fmt: skip
 
     ns: Namespaces
@@ -43,6 +44,8 @@ class Container:
         self.cgroup.container = self
         self.init: Process | None = None
         """Its first process. That of the sandbox is process 1 of the first PID namespace."""
+        self.root: FileSystem | None = None
+        """That of its root directory, wherever programs have mounted it since; filled in boot."""
         self.console: Console | None = None
         """The terminal that was donated, where process.terminal asks for one."""
         self.paused = False

@@ -183,6 +183,13 @@ class FileSystem:
     def settle(self) -> None:
         """What was done is where everybody sees it, if perhaps on no disk. Raises: EIO, NotNow."""
 
+    def rest(self) -> None:
+        """No program runs: now is the time for what was put off."""
+
+    def share(self) -> None:
+        """Others change its files, too, from now on: what is done is where they see it before it is
+        answered. Raises: EIO, NotNow; EOPNOTSUPP where nobody tells what they change."""
+
     def listen(self) -> Callable[[], None]:
         """For who wants to hear what `sync` does not tell: to be called afterwards, raises it."""
         return _nothing_to_tell

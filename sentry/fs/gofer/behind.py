@@ -24,6 +24,7 @@ from sentry.fs.gofer.layers import copied, may_stay
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.told import Told
+from sentry.fs.gofer.wire import OVERFLOW_ID
 
 if TYPE_CHECKING:
     from gofer.p9.codec import Message
@@ -39,7 +40,17 @@ LINKS_MAX: Final = 30_000
 def journal_of(directory: GoferDirectory) -> Journal | None:
     """The journal, if something could be recorded of a directory."""
     fs = directory.fs
-    return fs.journal if fs.journal is not None and fs.is_own_device(directory) else None
+    journal = fs.journal
+    if journal is None or not fs.is_own_device(directory) or not _is_open(directory, journal):
+        return None
+    return journal
+
+
+def _is_open(directory: GoferDirectory, journal: Journal) -> bool:
+    """The host certainly lets the Gofer change its names. In a user namespace it has no rights over
+    what belongs to nobody there, and only the host knows what modes allow."""
+    owner = directory.uid, directory.gid
+    return OVERFLOW_ID not in owner or journal.accepts(*owner)
 
 
 def makes_in(directory: GoferDirectory) -> Journal | None:
@@ -144,7 +155,7 @@ def rename(
     """Onto no name or one that is known, a directory only if it is certainly empty."""
     journal = journal_of(directory)
     (name, new_name), (child, other) = names, inodes
-    if journal is None or other is child or not new_dir.fs.is_own_device(new_dir):
+    if journal is None or other is child or journal_of(new_dir) is None:
         return False
     if new_dir is not directory and new_dir.bequeaths():  # perhaps EXDEV
         return False

@@ -21,7 +21,7 @@ from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Tjournalx, Tsyncx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC, V9FS_MAGIC
-from sentry.errors import EPROTO, Errno
+from sentry.errors import EOPNOTSUPP, EPROTO, Errno
 from sentry.fs.gofer.arrival import Attached, room_in, root_of
 from sentry.fs.gofer.attachment import Attachment, BriefFids, DirectoryFids
 from sentry.fs.gofer.changes import COHERENT, HostChanges
@@ -203,6 +203,18 @@ class GoferFileSystem(Attachment):
         """The host has what was recorded."""
         if self.journal is not None:
             self.journal.sync()
+
+    def rest(self) -> None:
+        if self.journal is not None:
+            self.journal.hurry()
+
+    def share(self) -> None:
+        """Nothing is behind any more; what others change is heard of, or asked for."""
+        if self.journal is not None:
+            self.journal.end()
+            self.journal.sync()
+        if self.exclusive and self.hearing is None:
+            raise EOPNOTSUPP("the host does not tell what others change")
 
     def listen(self) -> Callable[[], None]:
         return Listener(self._root).hear_all

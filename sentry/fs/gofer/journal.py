@@ -105,7 +105,7 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_copied", "_covered", "_dev", "_draining", "_entries",
+        "_armed", "_behind", "_copied", "_covered", "_dev", "_draining", "_ended", "_entries",
         "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_new", "_owners", "_room",
         "_session", "_timers", "_touched", "_writer", "spares",
     )  # fmt: skip
@@ -127,6 +127,8 @@ class Journal:
         self._copied: deque[tuple[int, int]] = deque()
         """Where records begin that take more room than one change each, and how much more."""
         self._armed = False
+        self._ended = False
+        """Nothing more is recorded."""
         self._draining = 0
         """Tdrainx under way."""
         self._covered = 0
@@ -191,6 +193,8 @@ class Journal:
     def open(self) -> bool:
         """Nobody waits for an answer that would be older than a record."""
         session = self._session
+        if self._ended:
+            return False
         if self._others:
             session.drain()
         return not self._others and not session.dead and not self._memory.closed
@@ -205,7 +209,7 @@ class Journal:
         writer = self._writer
         start = writer.position
         need = copied + sum(isinstance(request, _GROWING) for request in requests)
-        if self._memory.closed:
+        if self._ended or self._memory.closed:
             return False
         if need and need > self._room:
             self._drain()
@@ -329,6 +333,10 @@ class Journal:
 
     def _due(self) -> None:
         self._armed = False
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Have what is recorded done, without waiting."""
         if not self.reached(self.position):
             self._drain()
 
@@ -437,6 +445,13 @@ class Journal:
         asked = asked or Asked(self._ask())
         self._session.complete(asked, (self, Tdrainx))
         asked.pending.result()
+
+    def end(self) -> None:
+        """Nothing more is recorded: what programs do is a message from now on. What is recorded is
+        done before that."""
+        self._settle_all()
+        self._ended = True
+        self.spares.close()
 
     def close(self) -> None:
         """What is recorded will be done, and nothing more."""

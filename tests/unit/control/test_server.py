@@ -162,6 +162,8 @@ class Kernel:
     def control_sync(self, told: Callable[[str], object]) -> None:
         self.synced.append(told)
 
+    control_share = control_sync
+
     def control_resume(self) -> None:
         raise EBUSY("container not paused")
 
@@ -353,10 +355,13 @@ def test_pause_answers_when_all_stand(served: tuple[Loop, Kernel, socket.socket]
     assert _ask(loop, sock, Request("resume")).error == "container not paused"
 
 
-def test_sync_answers_when_all_is_written(served: tuple[Loop, Kernel, socket.socket]) -> None:
+@pytest.mark.parametrize("operation", ["sync", "share"])
+def test_sync_answers_when_all_is_written(
+    served: tuple[Loop, Kernel, socket.socket], operation: str
+) -> None:
     loop, kernel, sock = served
     sock.setblocking(False)
-    sock.send(encode(Request("sync")))
+    sock.send(encode(Request(operation)))
     loop.turn()
     with pytest.raises(BlockingIOError):
         sock.recv(1 << 16)

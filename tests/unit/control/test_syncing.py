@@ -10,8 +10,8 @@ import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_RDWR
 from sentry.abi.mman import MAP_SHARED, MS_SYNC, PROT_READ, PROT_WRITE
-from sentry.control.syncing import settle, sync
-from sentry.errors import EIO, Errno
+from sentry.control.syncing import settle, share, sync
+from sentry.errors import EEXIST, EIO, Errno
 from tests.world import Program, World
 
 pytestmark = pytest.mark.root
@@ -50,12 +50,36 @@ def run(world: World, coro: object) -> str:
     return told[0]
 
 
-@pytest.mark.parametrize("how", [settle, sync])
+@pytest.mark.parametrize("how", [settle, share, sync])
 def test_host_has_the_names(how: object, world: World, host: Path) -> None:
     create(world.init, b"a")
     assert not (host / "a").exists()
     assert run(world, how(world.kernel.container)) == ""  # type: ignore[operator]
     assert (host / "a").exists()
+
+
+def test_what_is_done_to_a_shared_root_is_with_the_host_at_once(world: World, host: Path) -> None:
+    """A name that the host has made first is the host's."""
+    program = world.init
+    create(program, b"a")
+    program.ok("mkdir", b"d", 0o700)
+    program.ok("mkdir", b"e", 0o700)
+    assert run(world, share(world.kernel.container)) == ""
+    (host / "theirs").mkdir()
+    assert program.call("mkdir", b"theirs", 0o700) == -EEXIST.number
+    for call, *arguments in (
+        ("mkdir", b"e/f", 0o700), ("rename", b"a", b"b"), ("link", b"b", b"e/c"),
+        ("symlink", b"b", b"l"), ("chmod", b"b", 0o640), ("rmdir", b"d"),
+    ):  # fmt: skip
+        program.ok(call, *arguments)
+    assert {path.name for path in host.iterdir()} == {"warm", "theirs", "e", "b", "l"}
+    assert (host / "b").stat().st_mode & 0o777 == 0o640
+    assert (host / "e" / "c").samefile(host / "b")
+    create(program, b"new")
+    assert (host / "new").exists()
+    program.ok("unlink", b"new")
+    assert not (host / "new").exists()
+    assert run(world, share(world.kernel.container)) == ""
 
 
 def test_sync_tells_what_was_refused_once_and_settle_does_not(world: World, host: Path) -> None:

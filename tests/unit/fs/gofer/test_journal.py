@@ -76,6 +76,26 @@ def test_sandbox_that_dies_has_lost_nothing(world: World, host: Path) -> None:
     assert all((host / f"n{number}").read_bytes() == b"%d" % number for number in left)
 
 
+def test_names_in_what_belongs_to_nobody_are_changed_by_messages(
+    make_world: MakeWorld, host: Path
+) -> None:
+    """In a user namespace the host may refuse that. Until it has made something nobody's."""
+    os.chown(host / "dir", 65534, 65534)
+    world = make_world(journal=1 << 16)
+    world.ok("close", world.open(b"warm", NEW))
+    world.listdir(b"dir")
+    world.ok("unlinkat", AT_FDCWD, b"dir/inner", 0)
+    world.ok("renameat2", AT_FDCWD, b"file", AT_FDCWD, b"dir/moved", 0)
+    make(world, b"dir/made")
+    assert set(os.listdir(host / "dir")) == {"sub", "moved", "made"}
+    world.ok("chown", b"warm", 65534, 65534)
+    world.stat(b"dir/moved")
+    world.ok("unlinkat", AT_FDCWD, b"dir/moved", 0)
+    assert "moved" in os.listdir(host / "dir")
+    world.ok("sync")
+    assert "moved" not in os.listdir(host / "dir")
+
+
 def history(world: World) -> Iterator[None]:
     """Operations without an end; each has been acknowledged when the next is asked for."""
     for number in itertools.count():
@@ -129,13 +149,17 @@ def test_sandbox_that_is_killed_has_done_what_it_acknowledged(
             assert path.read_bytes() == path.name[1:].encode()
 
 
-def test_host_has_names_after_a_while(
-    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["after a while", "as nothing runs"])
+def test_host_has_names(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr("sentry.fs.gofer.journal.DELAY_NS", 1)
+    delay_ns = 1 if when == "after a while" else 1 << 60
+    monkeypatch.setattr("sentry.fs.gofer.journal.DELAY_NS", delay_ns)
     journal = world.fs.journal
     assert journal is not None
     make(world, b"a")
+    if when == "as nothing runs":
+        world.fs.rest()
     while not journal.reached(journal.position):
         world.task.world.loop.turn()
     assert "a" in os.listdir(host)
