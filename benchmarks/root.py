@@ -1,4 +1,4 @@
-"""What files of the root cost where they are written through to the host, and where they are not.
+"""What files of the root cost: kept on the host, behind or at once, and thrown away.
 
     python -m benchmarks.root [--place DIR] [--files N] [--rounds N] [--gvisor PROGRAM]
 
@@ -40,7 +40,6 @@ PROGRAMS = {
     "rm -r": "rm -r /files/copy",
 }
 CPU = "the three, CPU time"
-BEHIND = "--EXPERIMENTAL-write-back"
 
 
 class Copied(Stage):
@@ -79,7 +78,7 @@ def grow(path: Path, files: int) -> None:
 
 
 def ways(folder: Path, program: str) -> list[Way]:
-    """The runtimes that are there, with and without a layer in memory."""
+    """The runtimes that are there, with and without a layer for what is written."""
     ours = [sys.executable, "-m", "runsc", "--root", str(folder / "ours"), "--network=none"]
     tree = compiled(folder / "compiled")
     found = [Way("native", []), Way("runc", ["runc", "--root", str(folder / "runc")])]
@@ -87,9 +86,9 @@ def ways(folder: Path, program: str) -> list[Way]:
         theirs = gvisor(program, folder)
         found.append(Way("gVisor", theirs.runtime))
         found.append(Way("gVisor none", [*theirs.runtime, "--overlay2=none"]))
+    found.append(Way("ours memory", [*ours, "--overlay2=root:memory"], tree))
+    found.append(Way("ours shared", [*ours, "--file-access=shared"], tree))
     found.append(Way("ours", ours, tree))
-    found.append(Way("ours none", [*ours, "--overlay2=none"], tree))
-    found.append(Way("ours behind", [*ours, "--overlay2=none", BEHIND], tree))
     return found
 
 

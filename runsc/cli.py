@@ -163,22 +163,24 @@ def _is_of_go(word: str) -> bool:
 )
 @click.option(
     "--overlay2",
-    default="root:memory",
+    default="none",
     metavar="WHERE",
     show_default=True,
-    help="Where it goes what the program writes to its root file system. root:memory: into memory,"
-    " it is gone with the container. root:self, root:dir=PATH: into a file without a name that"
-    " lies in the root file system on the host, or in that folder; it is gone with the container,"
-    " too. all:memory and so on: what it writes to bind mounts, too. With ,size=SIZE no more than"
-    " that. none: into the files of the host.",
+    help="Where it goes what the program writes to its root file system. none: into the files of"
+    " the host, where it is kept. root:memory: into memory, it is gone with the container."
+    " root:self, root:dir=PATH: into a file without a name that lies in the root file system on the"
+    " host, or in that folder; it is gone with the container, too. all:memory and so on: what it"
+    " writes to bind mounts, too. With ,size=SIZE no more than that.",
 )
 @click.option(
-    "--EXPERIMENTAL-write-back",
-    "write_back",
-    is_flag=True,
-    help="With --overlay2=none: changes of names and attributes of files are answered from memory,"
-    " and made on the host a moment later, also if the sandbox is killed. The host must not change"
-    " the root file system meanwhile.",
+    "--file-access",
+    type=click.Choice(["exclusive", "shared"]),
+    default="exclusive",
+    show_default=True,
+    help="Who changes the root file system. exclusive: mostly this container. What others change is"
+    " seen a moment later; names are on the host up to a second after the program has made them,"
+    " also if the sandbox is killed. shared: others, too. Names are asked for, and are on the host"
+    " at once; slower.",
 )
 @click.option(
     "--memory",

@@ -28,7 +28,8 @@ class Globals(Value):
     debug_log: str | None
     strace: bool
     overlay: str
-    """Where writes to the root go: "memory", "disk" (a file in `overlay_folder`), or "none"."""
+    """Where writes to the root go: "none" (the host), "memory", or "disk" (a file in
+    `overlay_folder`)."""
     memory: int | None
     overlay_folder: str = ""
     """Of the host; empty: the root itself."""
@@ -54,8 +55,8 @@ class Globals(Value):
     """Names and families, with commas; "!" before them: all others."""
     strace_limit: int = 32
     """Bytes of what is read and written."""
-    write_back: bool = False
-    """With overlay "none": names reach the host later than programs hear of them."""
+    file_access: str = "exclusive"
+    """Of the root; "shared": others change it, too: names are asked for, and nothing is behind."""
 
     @property
     def opens_sockets(self) -> bool:
@@ -104,7 +105,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         steps_log=flags["steps_log"],
         egress=flags["egress"],
         **_overlay(flags["overlay2"]),
-        write_back=flags["write_back"],
+        file_access=flags["file_access"],
         host_uds=flags["host_uds"],
         host_fifo=flags["host_fifo"],
         memory=_memory(flags["memory"]),

@@ -154,7 +154,7 @@ class Further:
 
     def _config(self, fds: list[int], log_fd: int) -> FurtherConfig:
         """What the Sentry is told. `fds` get the descriptors, in the order of their places."""
-        flags, state, container = self._flags, self._state, self._container
+        flags, state = self._flags, self._state
         standing = self.standing
         assert standing is not None
 
@@ -167,6 +167,8 @@ class Further:
         places = tuple(map(place, self.processes.held(preserved)))
         listening = listen(self._store.path(state.id, "control.sock"))
         self.processes.closing.enter_context(listening)
+        container = around.claim_files(flags, self._store, state, self._container)
+        self.processes.held(tuple(fd for fd in (container.exports[0].lock_fd,) if fd >= 0))
         exports = users.with_owners(container.exports)
         self.processes.held(tuple(each.owners_fd for each in exports if each.owners_fd >= 0))
         life = standing.life.fileno() if container.root.written_behind else -1

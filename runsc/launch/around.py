@@ -1,4 +1,5 @@
-"""What is done around a container's processes: cgroup, hooks, terminal, place before a killer."""
+"""What is done around a container's processes: cgroup, files, hooks, terminal, place before a
+killer."""
 
 from __future__ import annotations
 
@@ -82,6 +83,29 @@ def adjust_oom_score(value: int, pids: tuple[int, ...]) -> None:
     for pid in pids:
         with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(value))
+
+
+def claim_files(flags: Globals, store: Store, state: State, container: Container) -> Container:
+    """What of the host's files is its alone, and what others have, too: before its Gofer is made.
+
+    Preconditions: its control socket listens.
+    """
+    if not any(export.writable for export in container.exports):
+        return container
+    from runsc.launch import overlap  # noqa: PLC0415  not of `do`
+
+    def noted() -> None:
+        state.written_behind = True
+        store.save(state)
+
+    def ask(paths: list[str]) -> None:
+        from runsc.launch import neighbours  # noqa: PLC0415  few have them
+
+        neighbours.ask(store, state.id, paths, flags.log.warning)
+
+    container = overlap.claimed(container, flags.log.debug, noted, ask)
+    state.written_behind = container.root.written_behind
+    return container
 
 
 def relay_for(container: Container) -> Relay | None:

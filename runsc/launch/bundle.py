@@ -47,10 +47,11 @@ def understood(
     container = msgspec.structs.replace(container, root=root)
     if settings.overlay_mounts:
         container = _covered(container)
-    if settings.write_back and root.overlay == "none" and not root.readonly:
-        from runsc.launch import overlap  # noqa: PLC0415  an experiment
-
-        container = overlap.claimed(container, settings.log.warning)
+    if settings.file_access == "shared":
+        first, *others = container.exports
+        first = msgspec.structs.replace(first, is_shared=True)
+        root = msgspec.structs.replace(root, is_shared=True)
+        container = msgspec.structs.replace(container, root=root, exports=(first, *others))
     if settings.host_uds in ("none", "create"):
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))

@@ -253,7 +253,6 @@ def _bring_up(
             state.gofer_start = start_time(running.gofer_pid)
             state.network = network_of(flags, container)
             state.services = has_services(flags, container)
-            state.written_behind = container.root.written_behind
             if state.hooks:
                 store.save(state)
                 around.run_hooks(state)
@@ -288,6 +287,7 @@ def _start(
         before_gofer=around.create_container_hooks(state, container.process.env),
     )
     with listen(store.path(state.id, "control.sock")) as listener:
+        container = around.claim_files(flags, store, state, container)
         egress = _egress(flags, container, state.annotations)
         state.judged = egress is not None
         config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
@@ -320,7 +320,9 @@ def _start(
     namespace_fd = network.namespace_fd if network is not None else -1
     owners = [each.owners_fd for each in exports]
     link_fd = link.fd if link is not None else -1
-    opened = (config.kvm_fd, config.disk_fd, namespace_fd, link_fd, *owners)
+    opened = (
+        config.kvm_fd, config.disk_fd, namespace_fd, link_fd, exports[0].lock_fd, *owners
+    )  # fmt: skip
     for fd in (*opened, *config.stdio, *config.preserved, *joins):
         if fd >= 0:
             os.close(fd)

@@ -99,9 +99,9 @@ def _files(container: Container) -> Iterator[str]:
     elif root.overlay == "disk":
         writes = "what is written goes to a file without a name (--overlay2 root:self, root:dir)"
     else:
-        writes = "what is written goes to the host (--overlay2 none)"
+        writes = "what is written is kept on the host (--overlay2 none)"
         if root.written_behind:
-            writes += ", names behind"
+            writes += ", names up to a second later"
     yield f"root: {container.exports[0].path}, " + ("read-only" if root.readonly else writes)
     for index, export in enumerate(container.exports):
         mode = "writable" if export.writable else "read-only"

@@ -1,7 +1,7 @@
 """What somebody finds who enters the mount namespace of a stand-in, as `podman cp` and `top` do.
 
-Nothing of the host. Where the container's root directory is what its programs write to
-(`--overlay2=none`) it is that, with the bind mounts; else nothing is shown, for what programs see
+Nothing of the host. Where programs see the container's root directory as it is on the host, it is
+that, with the bind mounts; else (`--overlay2=root:memory`) nothing is shown, for what programs see
 is in the memory of the Sentry. What only the Sentry has (/dev, a tmpfs) is an empty folder that
 cannot be written. Nothing in it can be executed, so that nobody runs a program of the container on
 the host. /proc has the stand-in, if it has a PID namespace of its own.
@@ -42,8 +42,7 @@ class View(msgspec.Struct, frozen=True):
 
 def of(container: Container) -> View | None:
     """None: nothing is shown."""
-    root = container.root
-    if root.overlay != "none" or root.is_image or container.users is not None:
+    if not _is_whole(container) or container.users is not None:
         return None
     shown = []
     for each in container.mounts:
@@ -52,6 +51,14 @@ def of(container: Container) -> View | None:
             export = None
         shown.append(Shown("/" + os.fsdecode(each.destination).strip("/"), export))
     return View(container.exports[0], tuple(shown))
+
+
+def _is_whole(container: Container) -> bool:
+    """The root directory has all that programs see in it. For /proc a read-only one needs a place:
+    `podman top` looks there."""
+    root = container.exports[0]
+    readonly = container.root.readonly and os.path.isdir(os.path.join(root.path, "proc"))
+    return readonly or container.root.overlay == "none"
 
 
 def enter(view: View | None, *, has_processes: bool) -> None:

@@ -75,7 +75,7 @@ class Export(msgspec.Struct, frozen=True):
     is_shared: bool = False
     """Of a root: others change it, too."""
     lock_fd: int = -1
-    """Of a root that is written behind: the Gofer holds it, and with it its locks (`claims`)."""
+    """Of a root: the Gofer holds it, and with it the container's locks (`claims`)."""
 
     @property
     def is_service(self) -> bool:
@@ -410,6 +410,11 @@ def _root(bundle: str, root: spec.Root | None, image: str | None) -> tuple[str, 
     return path, False
 
 
+def _is_read_only(path: str) -> bool:
+    """The host lets nobody write there."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 def _check_version(version: str) -> None:
     major, _, rest = version.partition(".")
     if major != "1" or not rest[:1].isdigit():
@@ -436,8 +441,12 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         first = msgspec.structs.replace(first, personality=personality(linux.personality))
     root_path, is_image = _root(bundle, document.root, _image(document.annotations or {}))
     assert document.root is not None
-    readonly = document.root.readonly or (is_image and overlay == "none")
-    exports = [Export(root_path, overlay == "none" and not readonly, is_file=is_image)]
+    readonly = document.root.readonly or (
+        overlay == "none" and (is_image or _is_read_only(root_path))
+    )
+    if readonly and overlay == "none":
+        overlay = "memory"  # for the places that mounts need
+    exports = [Export(root_path, overlay == "none", is_file=is_image)]
     users = _users(linux)
     made = _mounts(bundle, document, exports, users, warn)
     return Container(

@@ -147,7 +147,7 @@ def _import_create() -> None:
     from runsc import cli  # noqa: F401, PLC0415
     from runsc.cgroups import guest, recorded, v1, v2  # noqa: F401, PLC0415
     from runsc.filters import gofer  # noqa: F401, PLC0415
-    from runsc.launch import adding, beside, bundle, further  # noqa: F401, PLC0415
+    from runsc.launch import adding, beside, bundle, further, overlap  # noqa: F401, PLC0415
     from runsc.oci import resources  # noqa: F401, PLC0415
 
     gc.freeze()

@@ -24,7 +24,11 @@ STEPS.parent.chmod(0o755)
 STEPS.touch()
 STEPS.chmod(0o666)  # for tests as another user
 atexit.register(shutil.rmtree, STEPS.parent, ignore_errors=True)
-RUNSC = [sys.executable, "-m", "runsc", f"--TESTONLY-steps={STEPS}"]
+PLAIN = [sys.executable, "-m", "runsc", f"--TESTONLY-steps={STEPS}"]
+RUNSC = [*PLAIN, "--overlay2=root:memory"]
+"""The root file systems of bundles are shared by all tests, and not to be written to."""
+KEPT = "--overlay2=none"
+"""For a root of one's own: as it is by default."""
 TIMEOUT_S = 250 if "CPU_IS_EMULATED" in os.environ else 60
 OVERFLOW = "ulimit -s 100; exec sh -c 'f() { f; }; f'"
 """Shell: a process that dies of SIGSEGV, also one that is an init."""

@@ -28,6 +28,8 @@ SANDBOX = "containerd.runtime.sandbox.v1.Sandbox"
 PATIENCE_S = 60
 M = TypeVar("M", bound=Message)
 EVENTS: dict[str, type[Message]] = {kind.__name__: kind for kind in m.TOPICS}
+SETTINGS = 'root = "{root}"\n[runsc_config]\noverlay2 = "root:memory"\n'
+"""The root file system is shared by all tests."""
 
 
 class Failed(Exception):
@@ -114,7 +116,7 @@ class Shim:
         self.root = folder / "state"
         self.options = m.packed(
             "runtimeoptions.v1.Options",
-            m.RuntimeOptions(config_body=f'root = "{self.root}"\n'.encode()),
+            m.RuntimeOptions(config_body=SETTINGS.format(root=self.root).encode()),
         )
         self.address = ""
         self.pid = 0

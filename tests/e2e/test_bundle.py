@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, Document, execute, kvm_is_usable
+from runsc import host
+from sentry.abi.mount import MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT
+from tests.e2e.bundle import (
+    KEPT,
+    REPOSITORY,
+    RUNSC,
+    TIMEOUT_S,
+    Bundle,
+    Document,
+    execute,
+    kvm_is_usable,
+)
 
 pytestmark = [
     pytest.mark.kvm,
@@ -95,6 +106,46 @@ def test_readonly_root_cannot_be_written(bundle: Bundle) -> None:
     bundle.document["root"]["readonly"] = True
 
     assert "Read-only file system" in _sh(bundle, "touch /etc/x 2>&1; true")
+
+
+def test_readonly_root_is_not_changed_where_mounts_need_a_place(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    root = tmp_path / "rootfs"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy(bundle.rootfs / "bin" / "busybox", root / "bin" / "busybox")
+    (tmp_path / "hosts").write_text("of the host\n")
+    document = bundle.document
+    document["root"] = {"path": str(root), "readonly": True}
+    bind = {"type": "bind", "source": str(tmp_path / "hosts"), "options": ["bind"]}
+    document["mounts"].append({"destination": "/etc/hosts", **bind})
+    document["process"]["cwd"] = "/made"
+    look = "b=/bin/busybox; $b cat /etc/hosts; pwd; $b ls /; $b touch /made/x"
+    bundle.args("/bin/busybox", "sh", "-c", look)
+
+    done = bundle.run(flags=[KEPT])
+
+    assert done.stdout == "of the host\n/made\nbin\ndev\netc\nmade\nproc\nsys\n"
+    assert "Read-only file system" in done.stderr
+    assert sorted(path.name for path in root.rglob("*")) == ["bin", "busybox"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_that_the_host_lets_nobody_write_is_read_only(bundle: Bundle, tmp_path: Path) -> None:
+    root = tmp_path / "rootfs"
+    shutil.copytree(bundle.rootfs, root, symlinks=True)
+    (root / "proc").rmdir()
+    host.mount(str(root), str(root), "", MS_BIND)
+    host.mount("", str(root), "", MS_BIND | MS_REMOUNT | MS_RDONLY)
+    bundle.document["root"] = {"path": str(root)}
+    try:
+        done = bundle.args("sh", "-c", "ls -d /proc/self; touch /etc/x").run(flags=[KEPT])
+    finally:
+        host.umount(str(root), MNT_DETACH)
+
+    assert done.stdout == "/proc/self\n"
+    assert "Read-only file system" in done.stderr
 
 
 def test_what_is_written_stays_in_the_sandbox(bundle: Bundle) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.contract.filesystems.layers import layered
-from tests.e2e.bundle import Bundle
+from tests.e2e.bundle import KEPT, Bundle
 from tests.e2e.client import PATIENCE_MS, Client
 
 pytestmark = pytest.mark.root
 
-THROUGH = ("--overlay2=none",)
-BEHIND = ("--overlay2=none", "--EXPERIMENTAL-write-back")
+BEHIND = (KEPT,)
+THROUGH = (KEPT, "--file-access=shared")
 LOOK = "ls -lR /files && cat /files/*.txt && test ! -e /files/new && echo here > /files/own"
 SEEN = """
 cd /files

@@ -74,6 +74,42 @@ def test_run_takes_a_bundle(folder: Path, busybox: Path) -> None:
     assert [name for name in os.listdir(folder / "state") if name != ".lock"] == []
 
 
+def test_root_of_somebody_else_is_read_and_not_written(folder: Path, busybox: Path) -> None:
+    """As in a container of runc's: what the host refuses is an error at once, also a removal."""
+    shutil.copytree(busybox, folder / "rootfs", symlinks=True)
+    (folder / "rootfs" / "own").mkdir()
+    os.chown(folder / "rootfs" / "own", UID, UID)
+    script = (
+        "ls /etc; rm -f /etc/hosts; mkdir /etc/d; mv /etc/hosts /own; cd /own && echo x >a && "
+        "mv a b && mkdir d && rmdir d && ls; test -s /etc/hosts && echo there"
+    )
+    bundle = Bundle(folder / "bundle", folder / "rootfs").args("sh", "-c", f"({script}) 2>&1")
+    sets = bundle.document["process"]["capabilities"]
+    for kind in ("bounding", "effective", "permitted"):
+        sets[kind] = [*sets[kind], "CAP_DAC_OVERRIDE"]
+
+    done = _as_user(folder, "run", f"--bundle={bundle.write()}", "c")
+
+    assert done.stdout.count("Permission denied") == 3, done.stdout
+    assert done.stdout.endswith("\nb\nthere\n")
+    assert (folder / "rootfs" / "own" / "b").read_text() == "x\n"
+
+
+def test_root_in_which_no_place_for_a_mount_can_be_made(folder: Path, busybox: Path) -> None:
+    shutil.copytree(busybox, folder / "rootfs", symlinks=True)
+    (folder / "rootfs" / "proc").rmdir()
+    bundle = Bundle(folder / "bundle", folder / "rootfs").args("ls", "-d", "/proc/self")
+    run = ("run", f"--bundle={bundle.write()}", "c")
+
+    refused = _as_user(folder, *run)
+    bundle.document["root"]["readonly"] = True
+    bundle.write()
+    done = _as_user(folder, *run)
+
+    assert "mount proc to /proc: permission denied" in refused.stderr
+    assert (done.stdout, done.stderr) == ("/proc/self\n", "")
+
+
 def test_changes_of_the_host_are_seen(folder: Path, busybox: Path) -> None:
     """What the Gofer hears by is an ordinary user's in any case."""
     shutil.copytree(busybox, folder / "rootfs", symlinks=True)

@@ -175,7 +175,7 @@ class User:
             "unshare", "--mount", "sh", "-c", BIND + OPEN_TO_ALL.lstrip(), "sh",
             str(self._rootfs), str(self.folder / "rootfs"),
             sys.executable, str(AS_USER), str(UID), f"--root={self.folder}/state",
-            f"--debug-log={self.folder}/log", "--network=sandbox", *args,
+            f"--debug-log={self.folder}/log", "--network=sandbox", "--overlay2=root:memory", *args,
         ]  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def _numbers(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.isdigit()]
 
 
-def test_by_default_there_is_the_stand_in_alone(client: Client) -> None:
+def test_beside_a_layer_in_memory_there_is_the_stand_in_alone(client: Client) -> None:
     pid = client.create("c")
     root = Path(f"/proc/{pid}/root")
 
@@ -133,3 +133,22 @@ def test_what_the_host_unmounts_is_not_held(kept: Client, tmp_path: Path) -> Non
     finally:
         subprocess.run(["umount", below], check=True)
         subprocess.run(["umount", volume], check=True)
+
+
+def test_root_that_can_only_be_read_is_shown(kept: Client) -> None:
+    """Nothing is made in it, not even where mounts are to go; but /proc needs a place."""
+    root = Path(kept.bundle.document["root"]["path"])
+    kept.bundle.document["root"]["readonly"] = True
+    kept.bundle.document["mounts"].append({"destination": "/new/t", "type": "tmpfs"})
+    before = sorted(root.rglob("*"))
+    for shown in (True, False):
+        seen = Path(f"/proc/{kept.create('c')}/root")
+        assert (seen / "bin" / "busybox").exists() is shown
+        assert _numbers(seen / "proc") == ["1"]
+        assert kept.ok("exec", "c", "/bin/busybox", "ls", "/new") == "t\n"
+        assert sorted(root.rglob("*")) == before
+        kept.ok("delete", "--force", "c")
+        if shown:
+            (root / "proc").rmdir()
+            before.remove(root / "proc")
+    kept.create("c")

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.contract.filesystems.layers import layered
-from tests.e2e.bundle import REPOSITORY, Bundle
+from tests.e2e.bundle import KEPT, PLAIN, REPOSITORY, Bundle, execute
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.pod import Pod
 from tests.e2e.processes import wait_for_state
 
 pytestmark = pytest.mark.root
 
-FLAGS = ("--overlay2=none", "--EXPERIMENTAL-write-back")
+FLAGS = (KEPT,)
 HISTORY = """
 mkdir /files && cd /files || exit
 i=0
@@ -219,19 +219,94 @@ def test_root_that_is_mounted_in_part_is_seen_by_both_ways(bundle: Bundle, platf
             echo $i > /files/a$i; cat /seen/a$i; mv /seen/a$i /files/b$i; rm /seen/b$i
             test ! -e /files/b$i && mkdir /seen/d$i && test -d /files/d$i || exit 1
         done""")  # fmt: skip
-    done = bundle.run(platform, flags=FLAGS)
+    done = bundle.run(platform, flags=(*FLAGS, "--debug"))
     assert done.stdout == "1\n2\n3\n4\n5\n", done.stderr
     assert "not written behind: it overlaps" in done.stderr
     assert sorted(os.listdir(bundle.rootfs / "files")) == [f"d{number}" for number in range(1, 6)]
 
 
-def test_second_sandbox_over_a_root_shares_it(bundle: Bundle, platform: str) -> None:
-    one, other = Client(bundle, platform), Client(bundle, platform)
-    for client in (one, other):
-        client.flags += FLAGS
-    one.create("one")
-    other.create("other")
-    log = (bundle.path / "log.json").read_text()
-    assert log.count("another sandbox has it") == 1
-    for client, name in ((one, "one"), (other, "other")):
+@pytest.mark.parametrize("container", ["alone", "of a pod"])
+def test_two_containers_over_a_root_make_each_name_once(
+    bundle: Bundle, platform: str, container: str
+) -> None:
+    """The first one stops writing behind when the second begins, and what it has done by then is
+    there before that; then each sees what the other one does."""
+    for name in ("files", "won"):
+        (bundle.rootfs / name).mkdir()
+    race = """
+        cd /files; while [ ! -e $NAME.go ]; do :; done
+        for i in $(seq 300); do mkdir $i 2>/dev/null && echo x > /won/$i.$NAME; done; echo done
+        exec sleep 1000"""
+    client = Client(bundle, platform)
+    client.flags += FLAGS
+    bundle.document["process"]["env"].append("NAME=one")
+    bundle.args("sh", "-c", f"for i in $(seq 50); do mkdir /files/early$i; done; echo up; {race}")
+    client.create("one")
+    client.ok("start", "one")
+    while client.output("one") != "up\n":
+        os.sched_yield()
+    if container == "of a pod":
+        cri = "io.kubernetes.cri."
+        bundle.document["annotations"] = {
+            f"{cri}container-type": "container", f"{cri}sandbox-id": "one",
+        }  # fmt: skip
+    bundle.document["process"]["env"][-1] = "NAME=other"
+    bundle.args("sh", "-c", f"ls /files | grep -c early; {race}")
+    client.create("other")
+    assert len(os.listdir(bundle.rootfs / "files")) == 50
+    client.ok("start", "other")
+    for name in ("one", "other"):
+        (bundle.rootfs / "files" / f"{name}.go").touch()
+    while not all(client.output(name).endswith("done\n") for name in ("one", "other")):
+        os.sched_yield()
+    names = [name.partition(".")[0] for name in os.listdir(bundle.rootfs / "won")]
+    assert sorted(names, key=int) == [str(number) for number in range(1, 301)]
+    assert client.output("other") == "50\ndone\n"
+    for name, theirs in (("one", "other"), ("other", "one")):
+        client.ok("exec", theirs, "mkdir", f"/files/of-{theirs}")
+        see = f"until [ -e /files/of-{theirs} ]; do :; done; ls /files | grep -vc '[ely]'"
+        assert client.ok("exec", name, "timeout", "30", "sh", "-c", see) == "300\n"
+    for name in ("other", "one"):
         client.ok("delete", "--force", name)
+
+
+def test_sandbox_that_mounts_the_root_of_another_sees_all_that_was_done(
+    bundle: Bundle, tmp_path: Path, busybox: Path, platform: str
+) -> None:
+    """Also what is done later: nothing is behind from then on."""
+    client = Client(bundle, platform)
+    client.flags += FLAGS
+    look = "until [ -e /go ]; do :; done; mkdir /files/late; echo made; exec sleep 1000"
+    bundle.args("sh", "-c", f"mkdir /files && mkdir /files/early && echo up; {look}")
+    client.create("c")
+    client.ok("start", "c")
+    while client.output("c") != "up\n":
+        os.sched_yield()
+    other = Bundle(tmp_path / "other", busybox)
+    other.document["mounts"].append(
+        {"destination": "/theirs", "source": str(bundle.rootfs), "type": "bind"}
+    )
+    made = "until grep -q made /out; do :; done; ls /theirs/files; rmdir /theirs/files/early"
+    out = {"destination": "/out", "source": str(bundle.path / "c.out"), "options": ["bind", "ro"]}
+    other.document["mounts"].append(out)
+    other.args("sh", "-c", f"ls /theirs/files; touch /theirs/go; {made}")
+    command = [*PLAIN, *client.flags, "--overlay2=root:memory", "run", f"--bundle={other.write()}"]
+    done = execute([*command, "other"])
+    assert (done.stdout, done.stderr) == ("early\nearly\nlate\n", "")
+    seen = "until [ ! -e /files/early ]; do :; done; echo gone"
+    assert client.ok("exec", "c", "timeout", "30", "sh", "-c", seen) == "gone\n"
+    client.ok("delete", "--force", "c")
+
+
+def test_root_is_kept_by_default_and_shared_with_others_where_that_is_said(
+    bundle: Bundle, platform: str
+) -> None:
+    bundle.args("sh", "-c", "mkdir /files && echo x > /files/a && mv /files/a /files/b")
+    state = f"--root={bundle.path}/state"
+    for flags, behind in (([], True), (["--file-access=shared"], False)):
+        shutil.rmtree(bundle.rootfs / "files", ignore_errors=True)
+        command = [*PLAIN, state, f"--platform={platform}", *flags, "--debug"]
+        done = execute([*command, "run", f"--bundle={bundle.write()}", "c"])
+        assert done.returncode == 0, done.stderr
+        assert ("names up to a second later" in done.stderr) is behind
+        assert (bundle.rootfs / "files" / "b").read_text() == "x\n"

@@ -50,8 +50,8 @@ not run at all are left out. `python -m tests.full.clients > docs/clients.md` ma
 - gVisor is Debian's, with `--network=host`: its own network stack did not start on this kernel \
 ("cannot run with network enabled in root network namespace"). The package has no shim for \
 containerd, so containerd calls it through runc's, and pods, which need its own, are not run.
-- "(kept)": over `--overlay2=none`, so that what is written to the root file system of a \
-container is on the host; else this runsc keeps it in memory, gVisor in a file of its own.
+- In rows about what a container leaves in its files (`commit` and the like) gVisor has \
+`--overlay2=none`; its default keeps that in a file of its own.
 """
 
 

@@ -31,7 +31,7 @@ class Runtime:
     name: str
     command: tuple[str, ...]
     keeping: tuple[str, ...] = ()
-    """Flags with which what is written to a root file system stays there."""
+    """Flags with which what is written to a root file system stays there, if it needs any."""
     missing: str = ""
     """Why it cannot run here."""
 
@@ -50,7 +50,7 @@ class Runtime:
 def _ours() -> Runtime:
     command = (sys.executable, "-m", "runsc")
     missing = "" if kvm_is_usable() else "/dev/kvm cannot be used here"
-    return Runtime("ours", command, ("--overlay2=none",), missing)
+    return Runtime("ours", command, missing=missing)
 
 
 def _runc() -> Runtime:

@@ -32,7 +32,7 @@ def wrote(docker: Docker) -> Iterator[str]:
     docker.ok("rm", "--force", "wrote")
 
 
-@pytest.mark.row("what was written is there after `stop`, `start` (kept)")
+@pytest.mark.row("what was written is there after `stop`, `start`")
 def test_what_was_written_is_there_after_stop_and_start(docker: Docker, wrote: str) -> None:
     docker.ok("exec", wrote, "sh", "-c", "echo later >/etc/later")
     docker.ok("stop", "--time=0", wrote)
@@ -41,14 +41,14 @@ def test_what_was_written_is_there_after_stop_and_start(docker: Docker, wrote: s
     assert docker.ok("exec", wrote, "cat", "/etc/made", "/etc/later") == "new\nlater"
 
 
-@pytest.mark.row("`cp` out of a running container (kept)")
+@pytest.mark.row("`cp` out of a running container")
 def test_cp_from_a_running_container(docker: Docker, wrote: str, tmp_path: Path) -> None:
     docker.ok("cp", f"{wrote}:/etc/made", str(tmp_path / "out"))
 
     assert (tmp_path / "out").read_text() == "new\n"
 
 
-@pytest.mark.row("`cp` into a running container (kept)")
+@pytest.mark.row("`cp` into a running container")
 def test_cp_into_a_running_container(docker: Docker, wrote: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("given\n")
 
@@ -57,7 +57,7 @@ def test_cp_into_a_running_container(docker: Docker, wrote: str, tmp_path: Path)
     assert docker.ok("exec", wrote, "cat", "/etc/given") == "given"
 
 
-@pytest.mark.row("`cp`, both ways, of a stopped container (kept)")
+@pytest.mark.row("`cp`, both ways, of a stopped container")
 def test_cp_of_a_stopped_container(docker: Docker, wrote: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("given\n")
     docker.ok("stop", "--time=0", wrote)
@@ -70,14 +70,14 @@ def test_cp_of_a_stopped_container(docker: Docker, wrote: str, tmp_path: Path) -
     assert docker.ok("exec", wrote, "cat", "/etc/given") == "given"
 
 
-@pytest.mark.row("`commit` (kept)")
+@pytest.mark.row("`commit`")
 def test_commit_makes_an_image_of_it(docker: Docker, wrote: str) -> None:
     docker.ok("commit", wrote, "committed")
 
     assert docker.run("committed", "cat", "/etc/made").stdout == "new\n"
 
 
-@pytest.mark.row("`diff` (kept)")
+@pytest.mark.row("`diff`")
 def test_diff_names_what_has_changed(docker: Docker, wrote: str) -> None:
     docker.ok("exec", wrote, "rm", "/bin/yes")
 
@@ -86,7 +86,7 @@ def test_diff_names_what_has_changed(docker: Docker, wrote: str) -> None:
     assert {"A /etc/made", "D /bin/yes"} <= set(shown)
 
 
-@pytest.mark.row("`export` (kept)")
+@pytest.mark.row("`export`")
 def test_export_has_what_was_written(docker: Docker, wrote: str) -> None:
     command = ["docker", f"--host=unix://{docker.socket}", "export", wrote]
     data = subprocess.run(command, capture_output=True, check=True).stdout
@@ -97,7 +97,7 @@ def test_export_has_what_was_written(docker: Docker, wrote: str) -> None:
         assert made.read() == b"new\n"
 
 
-@pytest.mark.row("`build` (kept)")
+@pytest.mark.row("`build`")
 def test_build_runs_its_steps(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "word").write_text("copied\n")
     (tmp_path / "Dockerfile").write_text(

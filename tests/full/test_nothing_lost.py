@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+from tests.e2e.bundle import KEPT, REPOSITORY, Bundle, kvm_is_usable
 from tests.e2e.processes import wait_for_state
 from tests.full.history import (
     Folder,
@@ -33,7 +33,7 @@ from tests.full.history import (
 )
 
 SEED = int(os.environ.get("RUNSC_TEST_LOST_SEED", "1"))
-FLAGS = ("--overlay2=none", "--EXPERIMENTAL-write-back")
+FLAGS = (KEPT,)
 PLATFORM = "kvm" if kvm_is_usable() else "unicorn"
 LINES = 200_000
 CRASHES, KILLS, FULL = 200, 200, 50

@@ -1,4 +1,4 @@
-"""podman over a root that is written behind: what a container leaves is what runc's leaves."""
+"""podman: what a container leaves, whose root is written behind, is what runc's leaves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.full.runtimes import RUNTIME, is_there
 
 pytestmark = [
     pytest.mark.full, pytest.mark.root, needs_podman, is_there,
-    pytest.mark.skipif(not RUNTIME.is_ours, reason="a flag of ours"),
+    pytest.mark.skipif(not RUNTIME.is_ours, reason="compares ours with runc"),
     pytest.mark.skipif(not shutil.which("runc"), reason="needs runc"),
 ]  # fmt: skip
 
@@ -46,7 +46,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[
     (root / "lower" / "sub" / "deep").mkdir(parents=True)
     (root / "lower" / "one").write_text("one\n")
     (root / "lower" / "two").hardlink_to(root / "lower" / "one")
-    made = Podman(folder, root, flags=(*RUNTIME.keeping, "--EXPERIMENTAL-write-back"))
+    made = Podman(folder, root)
     yield made
     made.end()
 

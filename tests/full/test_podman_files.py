@@ -23,7 +23,7 @@ def wrote(keeping_podman: Podman) -> Iterator[str]:
     keeping_podman.remove("wrote")
 
 
-@pytest.mark.row("what was written is there after `stop`, `start` (kept)")
+@pytest.mark.row("what was written is there after `stop`, `start`")
 def test_what_was_written_is_there_after_stop_and_start(
     keeping_podman: Podman, wrote: str
 ) -> None:
@@ -34,14 +34,14 @@ def test_what_was_written_is_there_after_stop_and_start(
     assert keeping_podman.ok("exec", wrote, "cat", "/etc/made", "/etc/later") == "new\nlater"
 
 
-@pytest.mark.row("`cp` out of a running container (kept)", gvisor="not found")
+@pytest.mark.row("`cp` out of a running container", gvisor="not found")
 def test_cp_from_a_running_container(keeping_podman: Podman, wrote: str, tmp_path: Path) -> None:
     keeping_podman.ok("cp", f"{wrote}:/etc/made", str(tmp_path / "out"))
 
     assert (tmp_path / "out").read_text() == "new\n"
 
 
-@pytest.mark.row("`cp` into a running container (kept)", gvisor="read-only file system")
+@pytest.mark.row("`cp` into a running container", gvisor="read-only file system")
 def test_cp_into_a_running_container(keeping_podman: Podman, wrote: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("given\n")
 
@@ -50,7 +50,7 @@ def test_cp_into_a_running_container(keeping_podman: Podman, wrote: str, tmp_pat
     assert keeping_podman.ok("exec", wrote, "cat", "/etc/given") == "given"
 
 
-@pytest.mark.row("`cp`, both ways, of a stopped container (kept)")
+@pytest.mark.row("`cp`, both ways, of a stopped container")
 def test_cp_of_a_stopped_container(keeping_podman: Podman, wrote: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("given\n")
     keeping_podman.ok("stop", "--time=0", wrote)
@@ -63,14 +63,14 @@ def test_cp_of_a_stopped_container(keeping_podman: Podman, wrote: str, tmp_path:
     assert keeping_podman.ok("exec", wrote, "cat", "/etc/given") == "given"
 
 
-@pytest.mark.row("`commit` (kept)")
+@pytest.mark.row("`commit`")
 def test_commit_makes_an_image_of_it(keeping_podman: Podman, wrote: str) -> None:
     keeping_podman.ok("commit", "-q", wrote, "localhost/committed")
 
     assert keeping_podman.run("localhost/committed", "cat", "/etc/made").stdout == "new\n"
 
 
-@pytest.mark.row("`diff` (kept)")
+@pytest.mark.row("`diff`")
 def test_diff_names_what_has_changed(keeping_podman: Podman, wrote: str) -> None:
     keeping_podman.ok("exec", wrote, "rm", "/bin/yes")
 
@@ -79,7 +79,7 @@ def test_diff_names_what_has_changed(keeping_podman: Podman, wrote: str) -> None
     assert {"A /etc/made", "D /bin/yes"} <= set(shown)
 
 
-@pytest.mark.row("`export` (kept)")
+@pytest.mark.row("`export`")
 def test_export_has_what_was_written(keeping_podman: Podman, wrote: str) -> None:
     data = subprocess.run(
         [*keeping_podman.command, "export", wrote], capture_output=True, check=True
@@ -91,7 +91,7 @@ def test_export_has_what_was_written(keeping_podman: Podman, wrote: str) -> None
         assert made.read() == b"new\n"
 
 
-@pytest.mark.row("`build` (kept)", gvisor="fails at the end of a RUN step")
+@pytest.mark.row("`build`", gvisor="fails at the end of a RUN step")
 def test_build_runs_its_steps(keeping_podman: Podman, tmp_path: Path) -> None:
     (tmp_path / "word").write_text("copied\n")
     (tmp_path / "Containerfile").write_text(

@@ -90,7 +90,7 @@ def test_the_table_is_of_commands_that_there_are_and_of_flags_that_they_lack() -
         ["-gso=false", "-dcache", "5", "-debug=false"],
         ["--rootless"],
         ["--rootless", "true"],
-        ["--overlay=true", "--oci-seccomp=T"],
+        ["--directfs=true", "--oci-seccomp=T"],
     ],
 )
 def test_flags_without_effect_are_taken(args: list[str], tmp_path: Path) -> None:
@@ -101,6 +101,7 @@ def test_flags_without_effect_are_taken(args: list[str], tmp_path: Path) -> None
     ("args", "words"),
     [
         (["--nvproxy", "list"], "no device of the host"),
+        (["--overlay", "list"], "--overlay2=all:memory"),
         (["-pcap-log=/x", "list"], "--strace-syscalls=%network"),
         (["--character-device-policy=host", "list"], "policy=host has no place here"),
         (["--TESTONLY-afs-syscall-panic", "list"], "own tests"),

@@ -71,14 +71,18 @@ def claim(root: Path, claims: list[Container], *others: str) -> tuple[Container,
     return made, told
 
 
-def make(root: Path, *others: Export) -> tuple[Container, list[str]]:
+def make(root: Path, *others: Export, kept: bool = True) -> tuple[Container, list[str]]:
     told: list[str] = []
-    exports = (Export(str(root), True), *others)
+    exports = (Export(str(root), kept), *others)
     wanted = Container(
-        ProcessConfig((b"/bin/true",)), RootConfig(overlay="none"), (), (), "", "", (), (), (),
-        exports,
+        ProcessConfig((b"/bin/true",)), RootConfig(overlay="none" if kept else "memory"), (), (),
+        "", "", (), (), (), exports,
     )  # fmt: skip
-    return claimed(wanted, told.append), told
+
+    def asks(paths: list[str]) -> None:
+        told.append(f"asks about {paths}")
+
+    return claimed(wanted, told.append, lambda: None, asks), told
 
 
 def test_first_one_has_it_and_the_second_shares_it(root: Path, claims: list[Container]) -> None:
@@ -87,7 +91,7 @@ def test_first_one_has_it_and_the_second_shares_it(root: Path, claims: list[Cont
     second, told = claim(root, claims)
     assert (second.root.written_behind, second.root.is_shared) == (False, True)
     assert second.exports[0].is_shared
-    assert "another sandbox has it" in told[0]
+    assert "another sandbox has it" in told[-1]
     os.close(claims.pop(0).exports[0].lock_fd)
     assert claim(root, claims)[0].root.is_shared
     while claims:
@@ -115,12 +119,32 @@ def test_what_another_sandbox_has_mounted_is_shared(
 
 
 @pytest.mark.parametrize("mount", ["root", "root/sub", "."])
-def test_mount_that_shows_the_root_of_another_sandbox_is_told(
+def test_sandbox_whose_root_is_mounted_by_another_is_asked(
     root: Path, claims: list[Container], mount: str
 ) -> None:
     assert claim(root, claims)[0].root.written_behind
     _, told = claim(root.parent / "other", claims, str(root.parent / mount))
-    assert any("overlaps with the root of another sandbox" in line for line in told)
+    assert f"asks about {[str(root.parent / mount)]}" in told
+
+
+def test_who_begins_while_one_looks_is_seen(
+    root: Path, claims: list[Container], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is behind then, and nobody asks."""
+    looks = iter(["", "another sandbox has it"])
+    with monkeypatch.context() as patch:
+        patch.setattr(claims_of, "shared", lambda fd, path: next(looks))
+        made, _ = claim(root, claims)
+    assert (made.root.written_behind, made.root.is_shared) == (False, True)
+    assert not any("asks" in line for line in claim(root, claims)[1])
+
+
+def test_root_that_is_not_kept_claims_its_mounts_alone(root: Path, claims: list[Container]) -> None:
+    made, told = make(root, Export(str(root.parent / "other"), True), kept=False)
+    claims.append(made)
+    assert (made.root.written_behind, made.root.is_shared, told) == (False, False, [])
+    assert claim(root, claims)[0].root.written_behind
+    assert claim(root.parent / "other", claims)[0].root.is_shared
 
 
 def test_what_lies_beside_others_is_alone(root: Path, claims: list[Container]) -> None:

@@ -18,14 +18,15 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def _convert(
-    bundle: Path, change: Change = lambda document: None, warnings: list[str] | None = None
-) -> convert.Container:
+    bundle: Path, change: Change = lambda document: None, warnings: list[str] | None = None,
+    overlay: str = "memory",
+) -> convert.Container:  # fmt: skip
     document = msgspec.to_builtins(example())
     (bundle / "rootfs").mkdir(exist_ok=True)
     change(document)
     decoded = spec.decode(msgspec.json.encode(document), spec.Spec)
     said = [] if warnings is None else warnings
-    return convert.container(str(bundle), decoded, "memory", said.append)
+    return convert.container(str(bundle), decoded, overlay, said.append)
 
 
 def test_container_of_the_example_is_understood(tmp_path: Path) -> None:
@@ -42,6 +43,16 @@ def test_container_of_the_example_is_understood(tmp_path: Path) -> None:
     pts = next(m for m in made.mounts if m.destination == b"/dev/pts")
     assert pts.flags == abi.MS_NOSUID | abi.MS_NOEXEC
     assert pts.data == "newinstance,ptmxmode=0666,mode=0620,gid=5"
+
+
+@pytest.mark.parametrize(("readonly", "overlay"), [(False, "none"), (True, "memory")])
+def test_root_that_is_kept_is_written_unless_it_is_read_only(
+    tmp_path: Path, readonly: bool, overlay: str
+) -> None:
+    """For what is mounted in a read-only one there are places in memory."""
+    made = _convert(tmp_path, lambda d: d["root"].update(readonly=readonly), overlay="none")
+    assert made.root == config.RootConfig(readonly, overlay)
+    assert made.exports[0].writable is not readonly
 
 
 @pytest.mark.parametrize(
