@@ -3,9 +3,12 @@
 The Gofer watches directories with inotify and the Sentry holds the queue. The host's kernel queues
 an event within the call that makes the change, before that call returns: so a look at the queue
 before a remembered name is used sees every change that anybody can know to have happened. What
-cannot be heard of this way is not remembered: contents and attributes of files (stores into
-mappings, other names), which are asked of a descriptor; access times of directories; all of file
-systems that other machines or layers change unheard (`COHERENT`).
+cannot be heard of this way is not remembered: contents and attributes of regular files (stores into
+mappings, other names), which are asked of a descriptor; all of file systems that other machines or
+layers change unheard (`COHERENT`). Attributes of directories, links and special files are heard of,
+but for three, for which no event is made and which are late by up to `LATE_NS`: access times,
+another name for a link or special file in a directory that is not watched, and what the host does
+to the name of the root itself.
 
 What the Sentry changes itself makes events, too. Those are announced (`OwnChange`); all others make
 the directory's names untrusted. `epoch` counts these: an answer of the Gofer that was
@@ -53,6 +56,8 @@ MAX_WATCHES: Final = 512
 """Of a sandbox; the directories that were not used for longest lose theirs."""
 RESPITE_NS: Final = 10_000_000_000
 """So long no watch is asked for after the host has had none left."""
+LATE_NS: Final = 1_000_000_000
+"""So long attributes are believed that no event has spoken against."""
 _EVENT: Final = struct.Struct("=iIII")
 _NAMES: Final = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _BUFFER: Final = 65536
@@ -67,6 +72,9 @@ class Watched(Protocol):
 
     @property
     def fs(self) -> object: ...
+    def changed(self) -> None: ...
+    def names_heard(self) -> None: ...
+    def child_heard(self, name: bytes) -> bool: ...
 
 
 class Trust:
@@ -89,9 +97,14 @@ class Trust:
 
     def distrust(self) -> None:
         """All may be different now."""
-        self.names.clear()
         self.sure = False
         self.expected.clear()
+        self._doubt_names()
+
+    def _doubt_names(self) -> None:
+        """Of all of them: names may be equal that are not the same."""
+        self.names.clear()
+        self.directory.names_heard()
         self.changes.epoch += 1
 
     def heard(self, mask: int, name: bytes) -> None:
@@ -99,15 +112,17 @@ class Trust:
         if not mask & _NAMES:
             if not name:
                 self.sure = False
-                self.changes.epoch += 1
+                self.directory.changed()
+            elif mask & IN_ISDIR or not self.directory.child_heard(name):
+                return
+            self.changes.epoch += 1
             return
         key = (mask, name)
         left = self.expected.get(key, 0)
         if left:
             self.expected[key] = left - 1
             return
-        self.names.clear()  # of all of them: names may be equal that are not the same
-        self.changes.epoch += 1
+        self._doubt_names()
 
 
 class OwnChange:
@@ -160,7 +175,7 @@ class HostChanges:
         """Own changes that have been made, whose events are in the queue."""
         self._session = session
         self._fd = fd
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._trusts: dict[Trust, None] = {}
         self._numbers: dict[int, list[Trust]] = {}
         self._not_before_ns = 0
@@ -246,9 +261,14 @@ class HostChanges:
 
     # --- watches
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether one may be asked for for which nobody loses one."""
+        return len(self._trusts) < self.limit and self.now_ns() >= self._not_before_ns
+
     def room(self) -> bool:
         """Whether a watch may be asked for; somebody may lose one for it."""
-        if self._now_ns() < self._not_before_ns:
+        if self.now_ns() < self._not_before_ns:
             return False
         while len(self._trusts) >= self.limit:
             oldest = next(iter(self._trusts))
@@ -262,7 +282,7 @@ class HostChanges:
 
     def exhausted(self) -> None:
         """The host has no watches left, or gives none."""
-        self._not_before_ns = self._now_ns() + RESPITE_NS
+        self._not_before_ns = self.now_ns() + RESPITE_NS
 
     def watched(self, directory: Watched, number: int) -> Trust:
         """The Gofer watches `directory` now."""

@@ -255,7 +255,7 @@ class GoferFileSystem(Attachment):
     @property
     def epoch(self) -> int:
         """Counts what was heard of the host's changes."""
-        heard = self.changes or self.hearing
+        heard = self.hearing if self.changes is None else self.changes
         return heard.epoch if heard is not None else 0
 
     def _heard(self, directory: Key, name: bytes, another: bool) -> None:

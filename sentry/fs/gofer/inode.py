@@ -11,9 +11,8 @@ from __future__ import annotations
 import stat as modes
 from typing import TYPE_CHECKING
 
-from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes as WireAttributes
-from gofer.p9.constants import NOFID, NOID, NOOPEN
+from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import (
     Rgetxattrx,
     Rsetattrx,
@@ -27,10 +26,11 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
+from sentry.fs.gofer.changes import LATE_NS
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
-from sentry.fs.gofer.wire import FIRST_TOLD, from_wire
+from sentry.fs.gofer.wire import FIRST_TOLD, from_wire, setting, what_changes
 from sentry.platform.host_io import host_error
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 from sentry.wait.again import kept
@@ -42,17 +42,20 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.journal import Journal
+    from sentry.fs.gofer.requests import Pending
 
 Key = tuple[int, int]
 """st_dev and st_ino of the host."""
+Moment = tuple[int, int]
+"""When something was asked for: `epoch` of the file system, `doubts` of the inode."""
 
 
 class GoferInode(Inode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "__weakref__", "apart", "attributes", "fid", "fresh", "gone", "key", "name", "parent",
-        "refusals", "target", "xattrs", "xattrs_stamp",
+        "__weakref__", "apart", "attributes", "doubts", "fid", "fresh", "gone", "key", "name",
+        "parent", "refusals", "seen_ns", "target", "xattrs", "xattrs_stamp",
     )  # fmt: skip
     fs: Attachment
 
@@ -66,6 +69,10 @@ class GoferInode(Inode):
         self.attributes = attributes
         self.fresh = True
         """`attributes` are right now (where nobody else can change them)."""
+        self.doubts = 0
+        """How often that has become unsure."""
+        self.seen_ns = fs.changes.now_ns() if fs.changes is not None else 0
+        """When they came, where others change them, too."""
         self.apart = False
         """One of several names, which the host may make a file of its own (layers)."""
         self.gone = False
@@ -115,16 +122,42 @@ class GoferInode(Inode):
         self.uid = attributes.uid
         self.gid = attributes.gid
         self.fresh = True
+        if self.fs.changes is not None:
+            self.seen_ns = self.fs.changes.now_ns()
 
-    def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
-        """It is what a lookup found, whose answer is from a time when `epoch` was right."""
+    @property
+    def moment(self) -> Moment:
+        """For something that is asked for now: see `taken`."""
+        return self.fs.epoch, self.doubts
+
+    def taken(self, moment: Moment) -> None:
+        """What was just taken was asked for then: it may be older than what has happened since."""
+        if moment != self.moment:
+            self.changed()
+
+    def looked_up(self, reply: Rwalkx, fd: int) -> None:
+        """It is what a lookup found."""
         close_quietly(fd)
         if self.is_symlink and reply.target:
             self.target = reply.target
 
     def current(self) -> bool:
         """What a walk looks at is right, although the host may change the file (shared mode)."""
-        return self.target is not None
+        return (self.fresh and self.target is not None) or self.is_watched()
+
+    def is_watched(self) -> bool:
+        """One would have heard if the host had changed it, and has looked (shared mode)."""
+        if self.is_regular or self.fs.changes is None:
+            return False
+        self.fs.changes.look()
+        parent = self.parent
+        alone = self.attributes.nlink == 1  # another name may be where nobody hears
+        return alone and self.is_recent() and parent is not None and parent.has_still(self)
+
+    def is_recent(self) -> bool:
+        """The attributes are as right as one can hear of."""
+        changes = self.fs.changes
+        return self.fresh and changes is not None and changes.now_ns() - self.seen_ns < LATE_NS
 
     def wants_descriptor(self) -> bool:
         """A descriptor would tell its attributes, and there is none."""
@@ -136,6 +169,7 @@ class GoferInode(Inode):
     def changed(self) -> None:
         """What is known of the attributes is old, here and in the listing it came from."""
         self.fresh = False
+        self.doubts += 1
         if self.parent is not None:
             self.parent.forget_attributes(self.name)
 
@@ -143,6 +177,8 @@ class GoferInode(Inode):
         """The attributes if they are right now, and nobody need be asked."""
         known = self.fresh and self.fs.exclusive and not self.apart
         if known and (self.fs.hearing is None or self.certain()):
+            return self.attributes
+        if self.fs.changes is not None and self.is_watched():
             return self.attributes
         if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
@@ -172,15 +208,25 @@ class GoferInode(Inode):
         asked: Asked | None = kept(key)
         if asked is None:
             request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
-            asked = Asked(session.send(request), self.fs.epoch)
+            watch = None if name else self.ask_for_watch(fid)
+            asked = Asked(session.send(request), (self.moment, watch))
         session.complete(asked, key)
+        moment, watch = asked.extra
         reply = expect(asked.pending.result(), Rwalkx)
+        if watch is not None:
+            self.take_trust(watch, moment)
         if reply.error:
             raise host_error(reply.error)
         self.check_same(found_by(reply))
-        if asked.extra != self.fs.epoch:
-            self.changed()
+        self.taken(moment)
         return reply
+
+    def ask_for_watch(self, fid: int) -> Pending | None:
+        """Its attributes are asked for: where that happens again, it may be watched."""
+        return None
+
+    def take_trust(self, pending: Pending, moment: Moment) -> None:
+        """The reply to that."""
 
     def check_same(self, block: bytes) -> None:
         """Take attributes that were found by the name. Raises: ESTALE if it is another file now."""
@@ -199,40 +245,22 @@ class GoferInode(Inode):
         """The journal's last record sets them."""
 
     def setattr(self, changes: Changes) -> None:
-        if kept((self, Tsetattrx)) is None and setattr_behind(self, changes):
-            return
-        valid = 0
-        if changes.mode is not None:
-            valid |= c.SETATTR_MODE
-        if changes.uid is not None:
-            valid |= c.SETATTR_UID
-        if changes.gid is not None:
-            valid |= c.SETATTR_GID
-        if changes.size is not None:
-            valid |= c.SETATTR_SIZE
-        if changes.atime_ns is not None:
-            valid |= c.SETATTR_ATIME | (0 if changes.times_now else c.SETATTR_ATIME_SET)
-        if changes.mtime_ns is not None:
-            valid |= c.SETATTR_MTIME | (0 if changes.times_now else c.SETATTR_MTIME_SET)
-        if not valid:
-            return
-        fid, name = self.reach()
-        self.drop_file_caps()
-        request = Tsetattrx(
-            fid,
-            name,
-            valid,
-            changes.mode or 0,
-            NOID if changes.uid is None else changes.uid,
-            NOID if changes.gid is None else changes.gid,
-            changes.size or 0,
-            _on_the_wire(changes.atime_ns),
-            _on_the_wire(changes.mtime_ns),
-        )
-        self.changed()
-        reply = expect(self.fs.session.reply((self, Tsetattrx), request), Rsetattrx)
-        self.check_same(reply.block)
-        if self.fs.journal is not None and valid & (c.SETATTR_UID | c.SETATTR_GID):
+        asked: Asked | None = kept((self, Tsetattrx))
+        if asked is None:
+            if setattr_behind(self, changes):
+                return
+            valid = what_changes(changes)
+            if not valid:
+                return
+            request = setting(self.reach(), valid, changes)
+            self.drop_file_caps()
+            self.changed()
+            asked = Asked(self.fs.session.send(request), self.moment)
+        self.fs.session.complete(asked, (self, Tsetattrx))
+        self.check_same(expect(asked.pending.result(), Rsetattrx).block)
+        self.taken(asked.extra)
+        owned = changes.uid is not None or changes.gid is not None
+        if self.fs.journal is not None and owned:
             self.fs.journal.accepted(self.uid, self.gid)
 
     # --- links
@@ -366,8 +394,3 @@ class GoferInode(Inode):
         if not left:
             self.gone = True
             self.fs.forget_inode(self)
-
-
-def _on_the_wire(time_ns: int | None) -> int:
-    """The nearest time that a message can hold; the host's file system may hold less."""
-    return max(-1 << 63, min(time_ns or 0, (1 << 63) - 1))

@@ -1,11 +1,14 @@
 """What is known of a directory's names where others change them, too.
 
 `WatchedDirectory`: of a shared tree, whose names can be trusted (`changes`). It is watched from the
-second lookup on. A walk may use what `trust.names` lists; what else it looks
-at must be current, too: owner and mode of directories are heard of, those of files are asked of a
-descriptor, which the second lookup of a file brings along. The text of links never changes.
+second lookup or listing on, or when it is itself looked up for the third time. A walk may use what
+`trust.names` lists, and that a complete listing has no other names; what else it looks at must be
+current, too. Attributes of directories, links and special files are heard of (`is_watched`), those
+of regular files are asked of a descriptor, which the second lookup of a file brings along. The text
+of links never changes.
 `HeardDirectory`: of an exclusive tree, of which is told what others change (`hearing`), and what is
-left when nobody would tell of that.
+left when nobody would tell of that. Its listing is kept, in a shared tree until an event speaks
+against it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Rwatchx, Twalkx, Twatchx
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import OwnChange
-from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.inode import GoferInode, Key, Moment
 from sentry.fs.gofer.session import expect, found_by
 from sentry.vfs.interface import Absent, Attributes, DirEntry
 
@@ -42,30 +45,59 @@ class WatchedDirectory(GoferInode):
         self.names: dict[bytes, ref[GoferInode] | Absent] = {}
         self.trust: Trust | None = None
         self.lookups = 0
-        """Requests for a name in it."""
+        """Requests for a name in it, or for all of them."""
 
     def known(self, name: bytes) -> GoferInode | None:
         """The inode in memory that had this name last."""
         found = self.names.get(name)
         return None if found is None or isinstance(found, Absent) else found()
 
-    def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
-        super().looked_up(reply, fd, epoch)
-        if self.trust is not None:
-            self.trust.sure = epoch == self.fs.epoch
-
     def take(self, attributes: Attributes) -> None:
         super().take(attributes)
-        if self.trust is not None:  # who knows how old they are: see looked_up
+        if self.trust is not None:  # who knows how old they are: see `taken`
             self.trust.sure = False
+
+    def taken(self, moment: Moment) -> None:
+        if self.trust is not None:
+            self.trust.sure = moment == self.moment
+        super().taken(moment)
 
     def current(self) -> bool:
         trust = self.trust
         return trust is not None and trust.sure
 
+    def is_watched(self) -> bool:
+        trust = self.trust
+        if trust is None:
+            return False
+        trust.changes.look()
+        if not trust.sure or not self.is_recent():
+            return False
+        parent = self.parent
+        return self is self.fs.root or (parent is not None and parent.has_still(self))
+
+    def has_still(self, child: GoferInode) -> bool:
+        """Its name means this one, as far as one has looked at what happened."""
+        trust = self.trust
+        return trust is not None and child.name in trust.names and self.known(child.name) is child
+
+    def child_heard(self, name: bytes) -> bool:
+        """Somebody has changed the attributes of a file in it; False: nobody here goes by that."""
+        child = self.known(name)
+        if child is None:  # an answer may be under way
+            return True
+        if child.is_regular or child.is_dir:
+            return False
+        child.changed()
+        return True
+
+    def names_heard(self) -> None:
+        """The host has changed names, in a shared tree."""
+        self.changed()
+
     def ask_for_trust(self, fid: int) -> Pending | None:
-        """Before a lookup: ask for a watch where names are looked up for the second time, or for
-        attributes that have become uncertain."""
+        """Before a lookup or a listing: ask for a watch if it is the second one, or for attributes
+        that have become uncertain."""
         fs = self.fs
         changes = fs.changes
         if changes is None:
@@ -78,8 +110,14 @@ class WatchedDirectory(GoferInode):
             return None
         return fs.session.send(Twatchx(fid))
 
-    def take_trust(self, pending: Pending, epoch: int) -> None:
-        """The reply to that, which came before the one to the lookup. `epoch`: as it was asked."""
+    def ask_for_watch(self, fid: int) -> Pending | None:
+        changes = self.fs.changes
+        if changes is None or self.trust is not None or not changes.has_spare:
+            return None
+        return self.ask_for_trust(fid)
+
+    def take_trust(self, pending: Pending, moment: Moment) -> None:
+        """The reply to that, which came before the one to the lookup. `moment`: as it was asked."""
         changes = self.fs.changes
         assert changes is not None
         try:
@@ -98,8 +136,7 @@ class WatchedDirectory(GoferInode):
                 return
             block = walked.blocks[0]
         self.check_same(block)
-        if self.trust is not None:
-            self.trust.sure = epoch == changes.epoch
+        self.taken(moment)
 
     def worth_opening(self, name: bytes) -> bool:
         """A file that is asked for again: a descriptor answers the next question."""
@@ -107,6 +144,15 @@ class WatchedDirectory(GoferInode):
             return False
         inode = self.known(name)
         return inode is not None and inode.wants_descriptor()
+
+    def worth_watching(self, name: bytes) -> WatchedDirectory | None:
+        """A directory that is asked for again: of one that is watched nobody need be asked."""
+        changes, child = self.fs.changes, self.known(name)
+        if changes is None or self.trust is None or name not in self.trust.names:
+            return None
+        if not isinstance(child, WatchedDirectory) or child.trust is not None:
+            return None
+        return child if changes.has_spare and self.fs.is_own_device(child) else None
 
     def changing(self, event: int, name: bytes) -> OwnChange:
         """The Sentry makes or removes `name`, which is an event (`changes.made`, `removed`)."""
@@ -154,6 +200,10 @@ class HeardDirectory(WatchedDirectory):
             self.changed()
         else:
             self.forget_attributes(name)
+
+    def names_heard(self) -> None:
+        super().names_heard()
+        self.drop_listing()
 
     def doubted(self) -> None:
         super().doubted()
