@@ -5,10 +5,7 @@ an event within the call that makes the change, before that call returns: so a l
 before a remembered name is used sees every change that anybody can know to have happened. What
 cannot be heard of this way is not remembered: contents and attributes of regular files (stores into
 mappings, other names), which are asked of a descriptor; all of file systems that other machines or
-layers change unheard (`COHERENT`). Attributes of directories, links and special files are heard of,
-but for three, for which no event is made and which are late by up to `LATE_NS`: access times,
-another name for a link or special file in a directory that is not watched, and what the host does
-to the name of the root itself.
+layers change unheard (`COHERENT`).
 
 What the Sentry changes itself makes events, too. Those are announced (`OwnChange`); all others make
 the directory's names untrusted. `epoch` counts these: an answer of the Gofer that was
@@ -53,11 +50,9 @@ COHERENT: Final = frozenset(
 )
 """Types of file systems (statfs) that only this host's kernel changes, with an event each time."""
 MAX_WATCHES: Final = 512
-"""Of a sandbox; the directories that were not used for longest lose theirs."""
+"""Of a sandbox; what was not used for longest loses its own."""
 RESPITE_NS: Final = 10_000_000_000
 """So long no watch is asked for after the host has had none left."""
-LATE_NS: Final = 1_000_000_000
-"""So long attributes are believed that no event has spoken against."""
 _EVENT: Final = struct.Struct("=iIII")
 _NAMES: Final = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _BUFFER: Final = 65536
@@ -66,7 +61,7 @@ _MAX_READS: Final = 64
 
 
 class Watched(Protocol):
-    """A directory: sentry.fs.gofer.watched."""
+    """What is watched: sentry.fs.gofer.known."""
 
     trust: Trust | None
 
@@ -74,11 +69,11 @@ class Watched(Protocol):
     def fs(self) -> object: ...
     def changed(self) -> None: ...
     def names_heard(self) -> None: ...
-    def child_heard(self, name: bytes) -> bool: ...
 
 
 class Trust:
-    """What is certain of one watched directory as long as no event says otherwise."""
+    """What is certain of one that is watched, mostly a directory, as long as no event says
+    otherwise."""
 
     __slots__ = ("changes", "directory", "expected", "names", "number", "sure", "used")
 
@@ -92,7 +87,7 @@ class Trust:
         self.names: set[bytes] = set()
         """The directory's `names` that are right."""
         self.sure = False
-        """Owner and mode of the directory are right."""
+        """Owner and mode are right."""
         self.used = True
 
     def distrust(self) -> None:
@@ -113,9 +108,7 @@ class Trust:
             if not name:
                 self.sure = False
                 self.directory.changed()
-            elif mask & IN_ISDIR or not self.directory.child_heard(name):
-                return
-            self.changes.epoch += 1
+                self.changes.epoch += 1
             return
         key = (mask, name)
         left = self.expected.get(key, 0)
@@ -166,7 +159,7 @@ class OwnChange:
 
 
 class HostChanges:
-    """The queue of events of one session, and the directories that are watched."""
+    """The queue of events of one session, and what is watched."""
 
     def __init__(self, session: Session, fd: int, now_ns: Callable[[], int] = monotonic_ns) -> None:
         self.epoch = 0
@@ -291,6 +284,11 @@ class HostChanges:
         self._numbers.setdefault(number, []).append(trust)
         return trust
 
+    def unwanted(self, number: int) -> None:
+        """What was watched is not what was meant. Others may have it, too."""
+        if number not in self._numbers and not self._session.dead:
+            self._session.send(Tunwatchx(number)).abandon()
+
     def forget(self, trust: Trust) -> None:
         """Watch it no more."""
         if self._trusts.pop(trust, 0) is not None:
@@ -301,8 +299,7 @@ class HostChanges:
         left.remove(trust)
         if not left:
             del self._numbers[trust.number]
-            if not self._session.dead:
-                self._session.send(Tunwatchx(trust.number)).abandon()
+            self.unwanted(trust.number)
 
 
 def made(mode: int) -> int:

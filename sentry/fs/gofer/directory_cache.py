@@ -23,12 +23,12 @@ from gofer.p9.extensions import (
     Tinheritx,
     Treaddirx,
     Twalkx,
-    Twatchx,
 )
 from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
 from sentry.errors import EIO, ENOENT, ESTALE, Errno
-from sentry.fs.gofer.inode import GoferInode, Moment
+from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.known import Moment
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.watched import HeardDirectory, Listed
 from sentry.platform.host_io import host_error
@@ -54,8 +54,6 @@ class Lookup(NamedTuple):
     doubts: int
     watch: Pending | None
     """For that."""
-    bound: int
-    """A fid for what is found."""
 
 
 class Reading(NamedTuple):
@@ -262,8 +260,6 @@ class DirectoryCache(HeardDirectory):
             found = fs.inode_of(reply.blocks[-1], self, name)
             found.looked_up(reply, pending.take_fd())
             found.taken((epoch, was.doubts if found is was.known else found.doubts))
-        if was.bound != NOFID:
-            self._bind(found, was.bound)
         if found is ABSENT:
             if reply.error != ENOENT.number:
                 raise host_error(reply.error) if reply.error else EIO("a walk without attributes")
@@ -281,28 +277,14 @@ class DirectoryCache(HeardDirectory):
             flags, donate = O_RDONLY, DONATE_IF_REGULAR
         fid = self.directory_fid()
         trust = self.ask_for_trust(fid)
-        known, bound, watch = self.known(name), NOFID, None
-        child = self.worth_watching(name)
-        if child is not None and child.fid >= 0:
-            watch = session.send(Twatchx(child.fid))
-        elif child is not None:
-            bound = session.new_fid()
-        request = Twalkx(fid, bound, flags, donate, [name])
-        pending = session.send(request)
+        known, watch = self.known(name), None
+        if known is not None and self.trust is not None and name in self.trust.names:
+            watch = known.ask_for_watch((fid, name))
+        pending = session.send(Twalkx(fid, NOFID, flags, donate, [name]))
         doubts = known.doubts if known is not None else 0
-        was = Lookup(self.generation, self.moment, trust, known, doubts, watch, bound)
-        return Asked(pending, was, None if bound == NOFID else lambda _: session.clunk(bound))
-
-    def _bind(self, found: GoferInode | Absent, bound: int) -> None:
-        """The lookup has bound a fid, if it has found anything."""
-        session = self.fs.session
-        if isinstance(found, Absent):
-            session.free_fid(bound)
-        elif not isinstance(found, DirectoryCache) or found.fid >= 0:
-            session.clunk(bound)
-        else:
-            found.fid = bound
-            self.fs.fids.bound(found)
+        return Asked(
+            pending, Lookup(self.generation, self.moment, trust, known, doubts, watch)
+        )
 
     def _brings_descriptor(self, name: bytes, opens: bool) -> bool:
         if not opens:

@@ -348,9 +348,9 @@ class GoferFileSystem(Attachment):
             self.numbering.forget(inode.key[1])
         if self.journal is not None:
             self.journal.let_go(inode)
+        if inode.trust is not None and self.changes is not None:
+            self.changes.forget(inode.trust)
         if isinstance(inode, DirectoryCache):
-            if inode.trust is not None and self.changes is not None:
-                self.changes.forget(inode.trust)
             self.fids.keep(inode)
             inode.drop_listing()
             self._listed -= self._listings.pop(inode, 0)

@@ -2,8 +2,7 @@
 
 An inode is reached over 9P either by its own fid or as a name of its parent's fid (`anchor`).
 Directories get a fid when something in them is asked for; other files only when their name is
-removed while they are open. Attributes are kept: in exclusive mode they are right until the Sentry
-changes them, in shared mode they are only the last ones seen.
+removed while they are open. Attributes are kept (`known`).
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
-from sentry.fs.gofer.changes import LATE_NS
+from sentry.fs.gofer.known import KnownInode, Moment
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import FIRST_TOLD, from_wire, setting, what_changes
 from sentry.platform.host_io import host_error
-from sentry.vfs.interface import Attributes, Changes, Inode, Owner
+from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import kept
 from sentry.wait.fiber import Mode
 
@@ -42,37 +41,25 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.journal import Journal
-    from sentry.fs.gofer.requests import Pending
 
 Key = tuple[int, int]
 """st_dev and st_ino of the host."""
-Moment = tuple[int, int]
-"""When something was asked for: `epoch` of the file system, `doubts` of the inode."""
 
 
-class GoferInode(Inode):
+class GoferInode(KnownInode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "__weakref__", "apart", "attributes", "doubts", "fid", "fresh", "gone", "key", "name",
-        "parent", "refusals", "seen_ns", "target", "xattrs", "xattrs_stamp",
+        "__weakref__", "apart", "fid", "gone", "key", "refusals", "target", "xattrs",
+        "xattrs_stamp",
     )  # fmt: skip
     fs: Attachment
+    parent: DirectoryCache | None
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
-        super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
-        self.rdev = attributes.rdev
+        super().__init__(fs, attributes)
         self.key = key
         self.fid = -1
-        self.parent: DirectoryCache | None = None
-        self.name = b""
-        self.attributes = attributes
-        self.fresh = True
-        """`attributes` are right now (where nobody else can change them)."""
-        self.doubts = 0
-        """How often that has become unsure."""
-        self.seen_ns = fs.changes.now_ns() if fs.changes is not None else 0
-        """When they came, where others change them, too."""
         self.apart = False
         """One of several names, which the host may make a file of its own (layers)."""
         self.gone = False
@@ -115,26 +102,6 @@ class GoferInode(Inode):
         """Take the attributes of a reply."""
         self.take(from_wire(wire, self.ino))
 
-    def take(self, attributes: Attributes) -> None:
-        """These are the attributes now."""
-        self.attributes = attributes
-        self.mode = attributes.mode
-        self.uid = attributes.uid
-        self.gid = attributes.gid
-        self.fresh = True
-        if self.fs.changes is not None:
-            self.seen_ns = self.fs.changes.now_ns()
-
-    @property
-    def moment(self) -> Moment:
-        """For something that is asked for now: see `taken`."""
-        return self.fs.epoch, self.doubts
-
-    def taken(self, moment: Moment) -> None:
-        """What was just taken was asked for then: it may be older than what has happened since."""
-        if moment != self.moment:
-            self.changed()
-
     def looked_up(self, reply: Rwalkx, fd: int) -> None:
         """It is what a lookup found."""
         close_quietly(fd)
@@ -145,33 +112,12 @@ class GoferInode(Inode):
         """What a walk looks at is right, although the host may change the file (shared mode)."""
         return (self.fresh and self.target is not None) or self.is_watched()
 
-    def is_watched(self) -> bool:
-        """One would have heard if the host had changed it, and has looked (shared mode)."""
-        if self.is_regular or self.fs.changes is None:
-            return False
-        self.fs.changes.look()
-        parent = self.parent
-        alone = self.attributes.nlink == 1  # another name may be where nobody hears
-        return alone and self.is_recent() and parent is not None and parent.has_still(self)
-
-    def is_recent(self) -> bool:
-        """The attributes are as right as one can hear of."""
-        changes = self.fs.changes
-        return self.fresh and changes is not None and changes.now_ns() - self.seen_ns < LATE_NS
-
     def wants_descriptor(self) -> bool:
         """A descriptor would tell its attributes, and there is none."""
         return False
 
     def recorded(self, journal: Journal) -> None:
         """The journal's last record is about it."""
-
-    def changed(self) -> None:
-        """What is known of the attributes is old, here and in the listing it came from."""
-        self.fresh = False
-        self.doubts += 1
-        if self.parent is not None:
-            self.parent.forget_attributes(self.name)
 
     def known_attributes(self) -> Attributes | None:
         """The attributes if they are right now, and nobody need be asked."""
@@ -208,7 +154,7 @@ class GoferInode(Inode):
         asked: Asked | None = kept(key)
         if asked is None:
             request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
-            watch = None if name else self.ask_for_watch(fid)
+            watch = self.ask_for_watch((fid, name))
             asked = Asked(session.send(request), (self.moment, watch))
         session.complete(asked, key)
         moment, watch = asked.extra
@@ -221,15 +167,7 @@ class GoferInode(Inode):
         self.taken(moment)
         return reply
 
-    def ask_for_watch(self, fid: int) -> Pending | None:
-        """Its attributes are asked for: where that happens again, it may be watched."""
-        return None
-
-    def take_trust(self, pending: Pending, moment: Moment) -> None:
-        """The reply to that."""
-
     def check_same(self, block: bytes) -> None:
-        """Take attributes that were found by the name. Raises: ESTALE if it is another file now."""
         wire = WireAttributes.unpack(block)
         if self.apart and (wire.dev, wire.ino) != self.key:
             self.fs.became(self, (wire.dev, wire.ino))

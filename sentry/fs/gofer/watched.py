@@ -1,11 +1,10 @@
 """What is known of a directory's names where others change them, too.
 
 `WatchedDirectory`: of a shared tree, whose names can be trusted (`changes`). It is watched from the
-second lookup or listing on, or when it is itself looked up for the third time. A walk may use what
-`trust.names` lists, and that a complete listing has no other names; what else it looks at must be
-current, too. Attributes of directories, links and special files are heard of (`is_watched`), those
-of regular files are asked of a descriptor, which the second lookup of a file brings along. The text
-of links never changes.
+second lookup or listing on. A walk may use what `trust.names` lists, and that a complete listing
+has no other names; what else it looks at must be current, too (`known`). What is no regular file is
+watched, too, when it is asked for again; a regular file's second lookup brings a descriptor along.
+The text of links never changes.
 `HeardDirectory`: of an exclusive tree, of which is told what others change (`hearing`), and what is
 left when nobody would tell of that. Its listing is kept, in a shared tree until an event speaks
 against it.
@@ -18,16 +17,15 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from gofer.p9.constants import NOFID, NOOPEN
-from gofer.p9.extensions import Rwalkx, Rwatchx, Twalkx, Twatchx
+from gofer.p9.extensions import Rwalkx, Twalkx, Twatchx
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import OwnChange
-from sentry.fs.gofer.inode import GoferInode, Key, Moment
+from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import expect, found_by
 from sentry.vfs.interface import Absent, Attributes, DirEntry
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
-    from sentry.fs.gofer.changes import Trust
     from sentry.fs.gofer.requests import Pending
     from sentry.vfs.dirents import Dirents
 
@@ -38,62 +36,25 @@ Listed = tuple[DirEntry, bytes | None]
 class WatchedDirectory(GoferInode):
     """What is known of its names, and how much of that is certain."""
 
-    __slots__ = ("lookups", "names", "trust")
+    __slots__ = ("names",)
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.names: dict[bytes, ref[GoferInode] | Absent] = {}
-        self.trust: Trust | None = None
-        self.lookups = 0
-        """Requests for a name in it, or for all of them."""
 
     def known(self, name: bytes) -> GoferInode | None:
         """The inode in memory that had this name last."""
         found = self.names.get(name)
         return None if found is None or isinstance(found, Absent) else found()
 
-    def take(self, attributes: Attributes) -> None:
-        super().take(attributes)
-        if self.trust is not None:  # who knows how old they are: see `taken`
-            self.trust.sure = False
-
-    def taken(self, moment: Moment) -> None:
-        if self.trust is not None:
-            self.trust.sure = moment == self.moment
-        super().taken(moment)
-
     def current(self) -> bool:
         trust = self.trust
         return trust is not None and trust.sure
-
-    def is_watched(self) -> bool:
-        trust = self.trust
-        if trust is None:
-            return False
-        trust.changes.look()
-        if not trust.sure or not self.is_recent():
-            return False
-        parent = self.parent
-        return self is self.fs.root or (parent is not None and parent.has_still(self))
 
     def has_still(self, child: GoferInode) -> bool:
         """Its name means this one, as far as one has looked at what happened."""
         trust = self.trust
         return trust is not None and child.name in trust.names and self.known(child.name) is child
-
-    def child_heard(self, name: bytes) -> bool:
-        """Somebody has changed the attributes of a file in it; False: nobody here goes by that."""
-        child = self.known(name)
-        if child is None:  # an answer may be under way
-            return True
-        if child.is_regular or child.is_dir:
-            return False
-        child.changed()
-        return True
-
-    def names_heard(self) -> None:
-        """The host has changed names, in a shared tree."""
-        self.changed()
 
     def ask_for_trust(self, fid: int) -> Pending | None:
         """Before a lookup or a listing: ask for a watch if it is the second one, or for attributes
@@ -105,38 +66,10 @@ class WatchedDirectory(GoferInode):
         if self.trust is not None:
             unsure = not self.trust.sure
             return fs.session.send(Twalkx(fid, NOFID, NOOPEN, 0, [])) if unsure else None
-        self.lookups += 1
-        if self.lookups < 2 or not fs.is_own_device(self) or not changes.room():
+        self.asked += 1
+        if self.asked < 2 or not fs.is_own_device(self) or not changes.room():
             return None
-        return fs.session.send(Twatchx(fid))
-
-    def ask_for_watch(self, fid: int) -> Pending | None:
-        changes = self.fs.changes
-        if changes is None or self.trust is not None or not changes.has_spare:
-            return None
-        return self.ask_for_trust(fid)
-
-    def take_trust(self, pending: Pending, moment: Moment) -> None:
-        """The reply to that, which came before the one to the lookup. `moment`: as it was asked."""
-        changes = self.fs.changes
-        assert changes is not None
-        try:
-            reply = pending.result()
-        except Errno:
-            changes.exhausted()
-            return
-        if isinstance(reply, Rwatchx):
-            if self.trust is not None:  # another fiber was faster
-                return
-            self.trust = changes.watched(self, reply.number)
-            block = reply.block
-        else:
-            walked = expect(reply, Rwalkx)
-            if not walked.blocks:
-                return
-            block = walked.blocks[0]
-        self.check_same(block)
-        self.taken(moment)
+        return fs.session.send(Twatchx(fid, b""))
 
     def worth_opening(self, name: bytes) -> bool:
         """A file that is asked for again: a descriptor answers the next question."""
@@ -144,15 +77,6 @@ class WatchedDirectory(GoferInode):
             return False
         inode = self.known(name)
         return inode is not None and inode.wants_descriptor()
-
-    def worth_watching(self, name: bytes) -> WatchedDirectory | None:
-        """A directory that is asked for again: of one that is watched nobody need be asked."""
-        changes, child = self.fs.changes, self.known(name)
-        if changes is None or self.trust is None or name not in self.trust.names:
-            return None
-        if not isinstance(child, WatchedDirectory) or child.trust is not None:
-            return None
-        return child if changes.has_spare and self.fs.is_own_device(child) else None
 
     def changing(self, event: int, name: bytes) -> OwnChange:
         """The Sentry makes or removes `name`, which is an event (`changes.made`, `removed`)."""

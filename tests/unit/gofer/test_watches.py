@@ -43,7 +43,7 @@ def queue(client: Client) -> Iterator[int]:
 
 
 def test_new_name_is_heard_of(client: Client, queue: int, tree: Path) -> None:
-    reply = client.ask(Twatchx(0), Rwatchx)
+    reply = client.ask(Twatchx(0, b""), Rwatchx)
     assert Attributes.unpack(reply.block).ino == os.stat(tree).st_ino
 
     (tree / "new").mkdir()
@@ -63,21 +63,21 @@ def test_second_session_gets_neither_queue_nor_watch(client: Client, queue: int)
         with pytest.raises(OSError, match=os.strerror(errno.EBUSY)):
             second.call(Tnotifyx())
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-            second.call(Twatchx(0))
+            second.call(Twatchx(0, b""))
 
 
 def test_tree_that_nobody_else_changes_is_not_watched(client: Client, queue: int) -> None:
     client.call(Tattach(9, c.NOFID, b"", b"root", 0))
 
     with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
-        client.call(Twatchx(9))
+        client.call(Twatchx(9, b""))
 
 
 def test_file_is_not_watched(client: Client, queue: int) -> None:
     client.ask(Twalkx(0, 1, c.NOOPEN, 0, [b"file"]), Rwalkx)
 
     with pytest.raises(OSError, match=os.strerror(errno.ENOTDIR)):
-        client.call(Twatchx(1))
+        client.call(Twatchx(1, b""))
 
 
 def test_ceiling_of_watches_is_enospc(client: Client, queue: int, tree: Path) -> None:
@@ -87,8 +87,8 @@ def test_ceiling_of_watches_is_enospc(client: Client, queue: int, tree: Path) ->
         client.ask(Twalkx(0, 1, c.NOOPEN, 0, [b"%d" % i]), Rwalkx)
         if i == limit:
             break
-        client.call(Twatchx(1))
+        client.call(Twatchx(1, b""))
         client.call(Tclunk(1))
 
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        client.call(Twatchx(1))
+        client.call(Twatchx(1, b""))
