@@ -19,6 +19,7 @@ from gofer.p9.messages import Tattach, Tclunk
 from gofer.shared import Limits
 from tests.unit.gofer.harness import Client, serving
 
+IN_ATTRIB = 0x4
 IN_CREATE = 0x100
 
 
@@ -92,3 +93,33 @@ def test_ceiling_of_watches_is_enospc(client: Client, queue: int, tree: Path) ->
 
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         client.call(Twatchx(1, b""))
+
+
+@pytest.mark.parametrize("name", [b"up", b"fifo"])
+def test_link_and_special_file_are_heard_of(
+    client: Client, queue: int, tree: Path, name: bytes
+) -> None:
+    """Not where the link leads to."""
+    path = tree / os.fsdecode(name)
+    reply = client.ask(Twatchx(0, name), Rwatchx)
+    assert Attributes.unpack(reply.block).ino == os.lstat(path).st_ino
+
+    (tree.parent / "secret").chmod(0o640)
+    os.link(path, tree / "other", follow_symlinks=False)
+
+    events = os.read(queue, 4096)
+    assert struct.unpack_from("iIII", events) == (reply.number, IN_ATTRIB, 0, 0)
+    assert len(events) == 16
+
+
+def test_directory_stays_watched_for_its_names_when_it_is_watched_by_its_name(
+    client: Client, queue: int, tree: Path
+) -> None:
+    first = client.ask(Twatchx(0, b"dir"), Rwatchx)
+    client.ask(Twalkx(0, 1, c.NOOPEN, 0, [b"dir"]), Rwalkx)
+    assert client.ask(Twatchx(1, b""), Rwatchx).number == first.number
+
+    (tree / "dir" / "new").mkdir()
+
+    number, mask, _, _ = struct.unpack_from("iIII", os.read(queue, 4096))
+    assert (number, mask & IN_CREATE) == (first.number, IN_CREATE)
