@@ -139,6 +139,7 @@ class Hearing:
                 ear.root = None
                 ear.heard.clear()
                 self._start_anew()
+                self.tell()
 
     def hear_of(self, node: Node) -> bool:
         """A fid is about to be bound to a directory; False: nothing is new."""

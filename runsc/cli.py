@@ -173,6 +173,15 @@ def _is_of_go(word: str) -> bool:
     " that. none: into the files of the host.",
 )
 @click.option(
+    "--file-access-mounts",
+    type=click.Choice(["shared", "exclusive"]),
+    default="shared",
+    show_default=True,
+    help="Who changes the folders that are mounted. shared: the host and other sandboxes, too; what"
+    " they do is seen at once. exclusive: mostly the container alone; of those that may be written"
+    " to it remembers what it has seen, and sees what others do a moment later.",
+)
+@click.option(
     "--EXPERIMENTAL-write-back",
     "write_back",
     is_flag=True,

@@ -56,7 +56,7 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
     GLOBAL: {
         # files
         **_taken("what is written goes to memory anyway: --overlay2", "overlay", switch=True),
-        **_taken("what the host changes is seen at once", "file-access", "file-access-mounts"),
+        **_taken("what the host changes is seen at once", "file-access"),
         **_taken("the Sentry opens no file, whatever is asked", "directfs", switch=True),
         **_only("devices are the Sentry's", "emulated-only", name="character-device-policy"),
         **_taken("names are kept as long as there is room", "dcache"),

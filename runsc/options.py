@@ -54,6 +54,8 @@ class Globals(Value):
     """Names and families, with commas; "!" before them: all others."""
     strace_limit: int = 32
     """Bytes of what is read and written."""
+    exclusive_mounts: bool = False
+    """Folders that are mounted are taken for the container's own."""
     write_back: bool = False
     """With overlay "none": names reach the host later than programs hear of them."""
 
@@ -105,6 +107,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         egress=flags["egress"],
         **_overlay(flags["overlay2"]),
         write_back=flags["write_back"],
+        exclusive_mounts=flags["file_access_mounts"] == "exclusive",
         host_uds=flags["host_uds"],
         host_fifo=flags["host_fifo"],
         memory=_memory(flags["memory"]),

@@ -76,6 +76,9 @@ GLOBALS = {
     "--host-uds": Flag("host_uds", TEXT, "named", words=("none", "named", "open", "create", "all")),
     "--host-fifo": Flag("host_fifo", TEXT, "open", words=("none", "open")),
     "--overlay2": Flag("overlay2", TEXT, "root:memory"),
+    "--file-access-mounts": Flag(
+        "file_access_mounts", TEXT, "shared", words=("shared", "exclusive")
+    ),
     "--EXPERIMENTAL-write-back": Flag("write_back", SWITCH),
     "--memory": Flag("memory", TEXT),
     "--debug": Flag("debug", SWITCH),

@@ -51,6 +51,10 @@ def understood(
         from runsc.launch import overlap  # noqa: PLC0415  an experiment
 
         container = overlap.claimed(container, settings.log.warning)
+    if settings.exclusive_mounts:
+        from runsc.launch import volumes  # noqa: PLC0415  few ask for it
+
+        container = volumes.exclusive(container, settings.log.warning)
     if settings.host_uds in ("none", "create"):
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))

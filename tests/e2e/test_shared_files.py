@@ -178,3 +178,46 @@ def test_two_sandboxes_and_the_host_see_what_each_other_has_changed(
 
     for each in inside.values():
         assert each.talker.end() == []
+
+
+def _mount(bundle: Bundle, folder: Path, *places: str) -> None:
+    for place in places:
+        bundle.document["mounts"].append(
+            {"destination": place, "type": "bind", "source": str(folder), "options": ["rbind"]}
+        )
+
+
+EXCLUSIVE = ["--file-access-mounts=exclusive"]
+
+
+def test_volume_of_ones_own_is_on_the_host_at_once_and_hears_of_it(
+    bundle: Bundle, folder: Path, platform: str
+) -> None:
+    _mount(bundle, folder, "/srv")
+    program = Sandbox(bundle.args("sh", "-c", DOES).command(platform, EXCLUSIVE))
+    program.does("ls -lR /srv >/dev/null; cat /srv/* /srv/d/file >/dev/null 2>&1")
+
+    program.does("echo more >> d/file; mv l m; mkdir d/new; chmod 700 d/new")
+    assert (folder / "d/file").read_text() == "a\nmore\n"
+    assert (folder / "m").read_text() == "l\n"
+    assert not (folder / "l").exists()
+    assert (folder / "d/new").stat().st_mode & 0o777 == 0o700
+
+    (folder / "d/new").rmdir()
+    (folder / "d/file").write_text("host\n")
+    program.does("until [ ! -e d/new ] && [ $(cat d/file) = host ]; do :; done")
+    assert program.talker.end() == []
+
+
+def test_folder_that_is_mounted_twice_is_the_same_at_once(
+    bundle: Bundle, folder: Path, platform: str
+) -> None:
+    _mount(bundle, folder, "/srv", "/mnt")
+    script = """
+    ls -lR /srv /mnt > /dev/null
+    echo one > /srv/d/new; cat /mnt/d/new; rm /mnt/d/new; ls /srv/d
+    chmod 600 /srv/d/file; stat -c %a /mnt/d/file; mkdir /mnt/d/sub; stat -c %h /srv/d
+    """
+    done = bundle.args("sh", "-c", script).run(platform, flags=EXCLUSIVE)
+    assert done.stdout.split() == ["one", "file", "600", "3"]
+    assert "overlaps with" in done.stderr

@@ -72,6 +72,8 @@ class Options(Struct, frozen=True):
     that would hinder it. inotify(7) tells of neither, so there are no `changes`."""
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
+    is_volume: bool = False
+    """A bind mount: the Gofer may let programs make sockets of the host in it."""
     writes_behind: Timers | None = None
     """Names of an exclusive one that may be written are changed by records of a journal, if the
     Gofer has one."""
@@ -118,7 +120,7 @@ class GoferFileSystem(Attachment):
             raise EPROTO("the server does not know the extensions that a file system needs")
         self.session = session
         self.exclusive = options.exclusive
-        self.binds = not options.exclusive
+        self.binds = options.is_volume or not options.exclusive
         self.read_only = options.read_only
         self.windows = options.windows
         self.handles = HandleCache() if options.handles is None else options.handles
