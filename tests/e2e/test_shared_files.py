@@ -219,5 +219,5 @@ def test_folder_that_is_mounted_twice_is_the_same_at_once(
     chmod 600 /srv/d/file; stat -c %a /mnt/d/file; mkdir /mnt/d/sub; stat -c %h /srv/d
     """
     done = bundle.args("sh", "-c", script).run(platform, flags=EXCLUSIVE)
-    assert done.stdout.split() == ["one", "file", "600", "3"]
+    assert done.stdout.split() == ["one", "file", "600", str((folder / "d").stat().st_nlink)]
     assert "overlaps with" in done.stderr

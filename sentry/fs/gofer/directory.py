@@ -160,6 +160,7 @@ class GoferDirectory(DirectoryCache):
         inode = self._make(name, b"", modes.S_IFDIR | mode & 0o7777, owner)
         if self.fs.journal is not None and isinstance(inode, DirectoryCache):
             inode.made_here(self)
+        inode.asked += 1  # something is made in it next
         return inode
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:

@@ -86,7 +86,7 @@ class WatchedDirectory(GoferInode):
 class HeardDirectory(WatchedDirectory):
     """One whose listing is kept."""
 
-    __slots__ = ("_bequeaths", "_dirents", "generation", "listing")
+    __slots__ = ("_bequeaths", "_dirents", "generation", "listing", "misses")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -94,6 +94,8 @@ class HeardDirectory(WatchedDirectory):
         self._dirents: Dirents | None = None
         """Made of `listing`."""
         self.generation = 0
+        self.misses = 0
+        """Lookups of names that are not there, since it was listed."""
         self._bequeaths: bool | None = None
         """Not asked yet."""
 

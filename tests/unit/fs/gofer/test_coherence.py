@@ -203,6 +203,24 @@ def test_own_changes_cost_no_trust(warm: World, host: Path) -> None:
         assert warm.stat(INNER).st_size == 5
 
 
+def test_new_files_are_looked_for_no_more_once_a_small_directory_is_listed(
+    still: World, host: Path
+) -> None:
+    """As `tar x` and `cp -r` make them, in directories that they have made."""
+    still.ok("mkdirat", AT_FDCWD, b"/dir/made", 0o755)
+    asked = []
+    for number in range(12):
+        still.session.names()
+        still.ok("close", still.open(b"/dir/made/f%d" % number, os.O_RDWR | os.O_CREAT))
+        asked.append(still.session.names())
+
+    assert asked[-4:] == [["Tcreatex"]] * 4
+    (host / "dir/made/f12").write_bytes(b"of the host")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    assert still.call("openat", AT_FDCWD, b"/dir/made/f12", flags, 0o644) == -errno.EEXIST
+    assert still.contents(b"/dir/made/f12") == b"of the host"
+
+
 def test_own_move_is_seen(warm: World, host: Path) -> None:
     warm.ok("renameat2", AT_FDCWD, INNER, AT_FDCWD, b"/dir/none", 0)
 
