@@ -97,7 +97,8 @@ class KnownInode(Inode):
         changes.look()
         if not (trust.sure and self.fresh) or changes.now_ns() - self.seen_ns >= LATE_NS:
             return False
-        return self is self.fs.root or (self.parent is not None and self.parent.has_still(self))
+        parent = self.parent
+        return self is self.fs.root or (parent is not None and bool(parent.has_still(self)))
 
     def ask_for_watch(self, at: tuple[int, bytes]) -> Pending | None:
         """It is asked for, and where that happens again it may be watched; `at`: where it is. Not
