@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _TAIL = struct.Struct("<QH")
 _MAX_ENTRIES = 1 << 20
-MISSES = 3
 SMALL_BYTES = 4096
 """A block of ext4, two hundred names of tmpfs."""
 
@@ -282,14 +281,14 @@ class DirectoryCache(HeardDirectory):
 
     def _by_listing(self, name: bytes) -> Inode | Absent | None:
         """Of a small directory in which names were looked for that are not there, as those of new
-        files are: a listing tells of all of them."""
+        files are: a listing tells of all of them. The more seldom, the less it holds."""
         if self.trust is None or self.listing is not None:
             return None
-        if self.misses < MISSES or self.attributes.size > SMALL_BYTES:
+        if self.misses < self.patience or self.attributes.size > SMALL_BYTES:
             return None
         with suppress(Errno):
             self._read_listing()
-        self.misses = 0
+        self.misses, self.patience = 0, 2 * self.patience
         return self.lookup_cached(name)
 
     def _ask_for(self, name: bytes, opens: bool) -> Asked:

@@ -86,7 +86,7 @@ class WatchedDirectory(GoferInode):
 class HeardDirectory(WatchedDirectory):
     """One whose listing is kept."""
 
-    __slots__ = ("_bequeaths", "_dirents", "generation", "listing", "misses")
+    __slots__ = ("_bequeaths", "_dirents", "generation", "listing", "misses", "patience")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -95,7 +95,8 @@ class HeardDirectory(WatchedDirectory):
         """Made of `listing`."""
         self.generation = 0
         self.misses = 0
-        """Lookups of names that are not there, since it was listed."""
+        """Lookups of names that are not there, and how many of them make a listing worth while:"""
+        self.patience = 3
         self._bequeaths: bool | None = None
         """Not asked yet."""
 
