@@ -20,6 +20,7 @@ from sentry.abi.inotify import IN_Q_OVERFLOW
 from sentry.auth.credentials import Credentials
 from sentry.fs.gofer import known, regular
 from sentry.fs.gofer.changes import HostChanges
+from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.filesystem import GoferFileSystem
 from sentry.fs.gofer.handles import Storage
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
@@ -243,6 +244,27 @@ def test_failed_creation_leaves_the_truth(warm: World, host: Path) -> None:
     for _ in range(2):
         assert warm.call("openat", AT_FDCWD, b"/dir/none", flags, 0o644) == -errno.EEXIST
     assert warm.stat(b"/dir/none").st_size == 0
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_file_that_the_host_was_faster_to_make_is_opened_with_the_rights_that_it_has(
+    make_world: MakeWorld, host: Path, exclusive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chmod(host / "dir", 0o777)
+    world = make_world(exclusive=exclusive)
+    settle(world)
+    create = GoferDirectory.create
+
+    def late(directory: GoferDirectory, name: bytes, *values: Any) -> Any:
+        (host / "dir" / os.fsdecode(name)).write_bytes(b"of the host")
+        (host / "dir" / os.fsdecode(name)).chmod(0o600)
+        return create(directory, name, *values)
+
+    monkeypatch.setattr(GoferDirectory, "create", late)
+    flags = os.O_RDWR | os.O_CREAT
+    assert world.read(world.open(b"/dir/none", flags)) == b"of the host"
+    world.task.task.creds = Credentials.user(1000, 1000)
+    assert world.call("openat", AT_FDCWD, b"/dir/none too", flags, 0o644) == -errno.EACCES
 
 
 def test_lost_events_are_no_silence(warm: World, host: Path) -> None:
