@@ -205,7 +205,7 @@ def test_volume_of_ones_own_is_on_the_host_at_once_and_hears_of_it(
 
     (folder / "d/new").rmdir()
     (folder / "d/file").write_text("host\n")
-    program.does("until [ ! -e d/new ] && [ $(cat d/file) = host ]; do :; done")
+    program.does('until [ ! -e d/new ] && [ "$(cat d/file)" = host ]; do :; done')
     assert program.talker.end() == []
 
 
