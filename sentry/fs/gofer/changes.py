@@ -75,12 +75,16 @@ class Trust:
     """What is certain of one that is watched, mostly a directory, as long as no event says
     otherwise."""
 
-    __slots__ = ("changes", "directory", "expected", "names", "number", "sure", "used")
+    __slots__ = (
+        "changes", "changing", "directory", "expected", "names", "number", "sure", "used",
+    )  # fmt: skip
 
     def __init__(self, changes: HostChanges, directory: Watched, number: int) -> None:
         self.changes = changes
         self.expected: dict[tuple[int, bytes], int] = {}
         """Events of own changes, and how many of them are to come."""
+        self.changing: dict[bytes, int] = {}
+        """Names of own changes under way: an event may be that, or somebody else's."""
         self.directory = directory
         self.number = number
         """That of the watch."""
@@ -133,6 +137,8 @@ class OwnChange:
             key = self._key = (event, name)
             self._epoch = trust.changes.epoch
             trust.expected[key] = trust.expected.get(key, 0) + 1
+            trust.changing[name] = trust.changing.get(name, 0) + 1
+            trust.names.discard(name)
 
     def __enter__(self) -> None: ...
 
@@ -145,6 +151,7 @@ class OwnChange:
     def failed(self) -> None:
         """Nobody knows what happened."""
         if self._trust is not None:
+            self._over(self._trust)
             self._trust.distrust()
 
     def done(self) -> None:
@@ -152,10 +159,17 @@ class OwnChange:
         trust = self._trust
         if trust is None:
             return
+        self._over(trust)
         changes = trust.changes
         changes.settled.append((trust, self._key))
         if changes.epoch == self._epoch:
             trust.names.add(self._key[1])
+
+    def _over(self, trust: Trust) -> None:
+        name = self._key[1]
+        left = trust.changing.pop(name) - 1
+        if left:
+            trust.changing[name] = left
 
 
 class HostChanges:

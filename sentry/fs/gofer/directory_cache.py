@@ -231,7 +231,9 @@ class DirectoryCache(HeardDirectory):
             return None
         trust.used = True
         if name not in trust.names:
-            return ABSENT if self.listing is not None and name not in self.listing else None
+            if self.listing is None or name in self.listing or name in trust.changing:
+                return None
+            return ABSENT
         found = self.names.get(name)
         if found is None or isinstance(found, Absent):
             return found
@@ -275,8 +277,9 @@ class DirectoryCache(HeardDirectory):
                 fs.count_name()
             self.names[name] = ABSENT
             self.misses += 1
-        if self.trust is not None and epoch == fs.epoch and not changed:
-            self.trust.names.add(name)
+        trust = self.trust
+        if trust is not None and epoch == fs.epoch and not (changed or name in trust.changing):
+            trust.names.add(name)
         return found
 
     def _by_listing(self, name: bytes) -> Inode | Absent | None:
