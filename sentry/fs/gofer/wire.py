@@ -20,6 +20,7 @@ Extents = Sequence[tuple[int, int, int]]
 """First id inside, first one of the host, how many."""
 OVERFLOW_ID = 65534
 _MASK = (1 << 64) - 1
+_I64_MAX = (1 << 63) - 1
 
 
 class Numbering:
@@ -80,8 +81,8 @@ def from_wire(wire: WireAttributes, ino: int) -> Attributes:
         uid,
         gid,
         rdev,
-        size,
-        blocks,
+        size & _I64_MAX,  # from whoever serves: there is no room for more in struct stat
+        blocks & _I64_MAX,
         blksize,
         atime,
         mtime,
