@@ -25,7 +25,7 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
-from sentry.fs.gofer.known import KnownInode, Moment
+from sentry.fs.gofer.known import KnownInode
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
