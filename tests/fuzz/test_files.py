@@ -440,6 +440,13 @@ def test_files_that_the_host_changes_are_as_on_linux(tmp_path: Path, seconds: fl
     explore(seconds, body, steps=OF_ALL)
 
 
+@kept("files_shared")
+def test_files_that_the_host_changes_are_still_as_on_linux(
+    tmp_path: Path, case: list[tuple[int, Step]]
+) -> None:
+    check(tmp_path / "base", SHARED, case)
+
+
 @pytest.mark.parametrize("kind", ON_THE_HOST)
 @kept("files")
 def test_files_are_still_as_on_linux(

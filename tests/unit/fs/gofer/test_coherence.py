@@ -152,6 +152,20 @@ def test_rights_to_a_directory_taken_by_the_host_hold_at_once(warm: World, host:
     assert status(warm, INNER) == -errno.EACCES
 
 
+def test_rights_to_the_root_taken_by_the_host_hold_at_once(warm: World, host: Path) -> None:
+    """Of a directory where walks begin nobody asks by a name."""
+    user = warm.task.sibling(uid=1000, gid=1000)
+    user.ok("chdir", b"/dir")
+    for path in (b"/file", b"inner", b"/none", b"none"):
+        user.call("newfstatat", AT_FDCWD, path, user.buffer(144), 0)
+
+    os.chmod(host, 0o700)
+    assert user.call("newfstatat", AT_FDCWD, b"/file", user.buffer(144), 0) == -errno.EACCES
+    assert user.call("newfstatat", AT_FDCWD, b"/none", user.buffer(144), 0) == -errno.EACCES
+    os.chmod(host / "dir", 0o600)
+    assert user.call("newfstatat", AT_FDCWD, b"inner", user.buffer(144), 0) == -errno.EACCES
+
+
 def test_file_is_reached_by_its_other_name_when_the_host_removes_one(
     warm: World, host: Path
 ) -> None:
