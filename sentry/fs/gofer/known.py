@@ -42,8 +42,8 @@ class KnownInode(Inode):
         """`attributes` are right now (where nobody else can change them)."""
         self.doubts = 0
         """How often that has become unsure."""
-        self.seen_ns = fs.changes.now_ns() if fs.changes is not None else 0
-        """When they came, where others change them, too."""
+        self.seen_ns = 0
+        """When they came, of what is watched."""
         self.asked = 0
         """Requests for a name in it, or for itself, while it was not watched."""
         self.trust: Trust | None = None
@@ -55,10 +55,10 @@ class KnownInode(Inode):
         self.uid = attributes.uid
         self.gid = attributes.gid
         self.fresh = True
-        if self.fs.changes is not None:
-            self.seen_ns = self.fs.changes.now_ns()
-            if self.trust is not None:  # who knows how old they are: see `taken`
-                self.trust.sure = False
+        trust = self.trust
+        if trust is not None:
+            self.seen_ns = trust.changes.now_ns()
+            trust.sure = False  # who knows how old they are: see `taken`
 
     @property
     def moment(self) -> Moment:
@@ -138,5 +138,5 @@ class KnownInode(Inode):
         except ESTALE:
             changes.unwanted(reply.number)
             return
-        self.trust = changes.watched(self, reply.number)
+        self.trust, self.seen_ns = changes.watched(self, reply.number), changes.now_ns()
         self.taken(moment)
