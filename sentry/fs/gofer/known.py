@@ -2,9 +2,10 @@
 
 In exclusive mode they are right until the Sentry changes them, or is told that somebody else has.
 In shared mode, of directories, links and special files, as long as the file is watched, no event
-has spoken against them, and its name means it still. For two things there is no event: an access
-that the host notes in a time, and the removal of the root itself; so nothing is believed for longer
-than `LATE_NS`. Regular files are asked by a descriptor.
+has spoken against them, and its name means it still. For three things there is none that could be
+afforded: an access that the host notes in a time, one of the two times set without the other
+(fsnotify_change() says IN_MODIFY, as each write in a directory does), and the removal of the root
+itself; so nothing is believed for longer than `LATE_NS`. Regular files are asked by a descriptor.
 """
 
 from __future__ import annotations
