@@ -56,6 +56,8 @@ LAYERS = "gofer written behind, of layers"
 """The host's tree is an overlayfs, on both sides."""
 SHARED = "gofer shared"
 ON_THE_HOST = ("gofer exclusive", BEHIND, LAYERS, SHARED)
+PROTECTED = ("protected_symlinks", "protected_hardlinks", "protected_regular", "protected_fifos")
+"""Sysctls of fs: as this host has them."""
 HOST = 2
 """Not inside."""
 OPENED = ((b"a", O_RDWR), (b"d", O_RDONLY), (b"n", O_RDWR | O_CREAT))
@@ -405,6 +407,8 @@ def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]])
         warm(first)
         linux = [Actor(first, kind), Actor(first.sibling(USER, USER), kind)]
         world = ends.enter_context(World(lambda world: make(world, roots[1])))
+        for sysctl in PROTECTED:
+            setattr(world.vfs, sysctl, int(Path(f"/proc/sys/fs/{sysctl}").read_text()))
         program = Files(world.program())
         warm(program)
         here = [Actor(program, kind), Actor(program.sibling(USER, USER), kind)]
