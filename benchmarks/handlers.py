@@ -128,6 +128,9 @@ def cases(bench: Bench) -> dict[str, list[Call]]:
     bench.check(nr.close, bench.check(nr.open, shared, os.O_RDWR | os.O_CREAT, 0o600))
     there = bench.check(nr.open, bench.path(628, b"/srv/open"), os.O_RDWR | os.O_CREAT, 0o600)
     bench.check(nr.pwrite64, there, BUFFER, 65536, 0)
+    inner, link = bench.path(692, b"/srv/folder"), bench.path(756, b"/srv/link")
+    bench.check(nr.mkdir, inner, 0o700)
+    bench.check(nr.symlink, shared, link)
     lowest = there + 1
     return {
         "getppid": [(nr.getppid,)],
@@ -158,6 +161,13 @@ def cases(bench: Bench) -> dict[str, list[Call]]:
         "mkdir+rmdir": [(nr.mkdir, new, 0o700), (nr.rmdir, new)],
         "rename": [(nr.rename, name, new), (nr.rename, new, name)],
         "stat bind": [(nr.stat, shared, BUFFER)],
+        "stat directory bind": [(nr.stat, inner, BUFFER)],
+        "lstat bind": [(nr.lstat, link, BUFFER)],
+        "list directory bind": [
+            (nr.open, inner, os.O_RDONLY | os.O_DIRECTORY, 0),
+            (nr.getdents64, lowest, BUFFER, 65536),
+            (nr.close, lowest),
+        ],
         "open+close bind": [(nr.open, shared, os.O_RDONLY, 0), (nr.close, lowest)],
         "create+unlink bind": [
             (nr.open, made, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600),

@@ -66,7 +66,7 @@ int gofer_name(int fd, int dir, const char *name, uint32_t mode, uint32_t uid, u
 int64_t gofer_inherited(int fd);
 int gofer_syncfs(int fd);
 int gofer_notify(void);
-int gofer_watch(int notify, int dirfd, int home);
+int gofer_watch(int notify, int dirfd, const char *name, int home);
 int gofer_unwatch(int notify, int number);
 int gofer_hearing(void);
 int gofer_hear_of(int group, int dirfd, uint8_t *handle, uint32_t room);

@@ -11,7 +11,8 @@ class CacheMode(Enum):
     """How far a client may trust what it has read before."""
 
     EXCLUSIVE = "exclusive"
-    """The client's alone: root file systems. What others do is heard of (gofer.hearing)."""
+    """The client's alone: root file systems, bind mounts that are said to be. What others do is
+    heard of (gofer.hearing)."""
     SHARED = "shared"
     """The host may change them at any time: bind mounts, volumes."""
 

@@ -157,9 +157,9 @@ SYSCALLS: Final = (
     Rule("fsetxattr", "extended attributes"),
     Rule("flistxattr", "extended attributes"),
     Rule("fremovexattr", "extended attributes"),
-    # Directories that the host may change.
-    Rule("inotify_add_watch", "a directory; it takes a name, so `.`"),
-    Rule("inotify_rm_watch", "a directory that the client forgets"),
+    # What the host may change.
+    Rule("inotify_add_watch", "a directory, as `.`, or a link or special file in it"),
+    Rule("inotify_rm_watch", "one that the client forgets"),
     Rule(
         "fanotify_mark",
         "a directory of the root, which it takes as `.`",

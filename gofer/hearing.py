@@ -1,4 +1,4 @@
-"""`Hearing`: what others than this process change in a tree that a client takes for its own.
+"""`Hearing`: what others than this process change in trees that clients take for their own.
 
 One fanotify(7) group, made before the process was confined, with a mark on each directory that a
 fid is bound to: who keeps names of a directory has a fid for it. Events tell who made them, so what
@@ -57,12 +57,43 @@ class Session(Protocol):
     def tell(self, reply: Rhearx) -> None: ...
 
 
+class Ear:
+    """One attachment, for the first session that asks."""
+
+    __slots__ = ("heard", "lost", "root", "session")
+
+    def __init__(self, session: Session, root: Node) -> None:
+        self.session = session
+        self.root: Node | None = root
+        """None: the session is over, and nobody else hears."""
+        self.heard: dict[tuple[Identity, bytes], int] = {}
+        self.lost = False
+
+    def lose(self) -> None:
+        """Anything may have changed."""
+        self.lost = True
+        self.heard.clear()
+
+    def take(self) -> Rhearx | None:
+        """What has been heard since the last time, if anything."""
+        if not self.lost and not self.heard:
+            return None
+        lost, heard = self.lost, self.heard
+        self.lost, self.heard = False, {}
+        entries = b"".join(
+            _ENTRY.pack(*directory, what, len(name)) + name
+            for (directory, name), what in heard.items()
+        )
+        if len(entries) > self.session.msize - _HEAD:
+            lost, entries = True, b""
+        return Rhearx(int(lost), entries)
+
+
 class Hearing:
-    """The group of a server, for the first session that asks."""
+    """The group of a server."""
 
     __slots__ = (
-        "_buffer", "_deaf", "_handle", "_heard", "_known", "_limit", "_log", "_lost", "_own",
-        "_owner", "_root", "_table", "fd",
+        "_buffer", "_deaf", "_ears", "_handle", "_known", "_limit", "_log", "_own", "_table", "fd",
     )  # fmt: skip
 
     def __init__(self, fd: int, table: NodeTable, limit: int, log: Callable[[str], None]) -> None:
@@ -72,12 +103,10 @@ class Hearing:
         self._limit = limit
         self._log = log
         self._own = os.getpid()
-        self._owner: Session | None = None
-        self._root: Node | None = None
-        self._known: dict[bytes, tuple[Identity, ref[Node]]] = {}
+        self._ears: dict[bytes, Ear] = {}
+        """By the names of attachments."""
+        self._known: dict[bytes, tuple[Identity, ref[Node], Ear]] = {}
         """Directories by their handles. A handle is of one inode, whatever comes after it."""
-        self._heard: dict[tuple[Identity, bytes], int] = {}
-        self._lost = False
         self._deaf = False
         """The host has refused a mark, and the log says so."""
         self._buffer = ffi.new("uint8_t[]", _ROOM if fd >= 0 else 1)
@@ -86,43 +115,44 @@ class Hearing:
     # --- who hears of what
 
     def belongs_to(self, session: Session) -> bool:
-        """Whether it is this one that hears."""
-        return self._owner is session
+        """Whether it is one that hears."""
+        return any(ear.session is session for ear in self._ears.values())
 
     def start(self, session: Session, root: Node) -> None:
         """From now on. Raises: EOPNOTSUPP, EBUSY, EINVAL."""
         if self.fd < 0:
             raise error(errno.EOPNOTSUPP)
-        if self._owner is not None:
+        name = root.attachment.name
+        if name in self._ears:
             raise error(errno.EBUSY)
         if root.parent is not None or root.attachment.cache is not CacheMode.EXCLUSIVE:
             raise error(errno.EINVAL)
-        self._root = root
-        if not self._mark(root):
-            self._root = None
+        ear = Ear(session, root)
+        if not self._mark(root, ear):
             raise error(errno.EOPNOTSUPP)
-        self._owner = session
+        self._ears[name] = ear
 
     def release(self, session: Session) -> None:
         """It is over; nobody else hears."""
-        if self._owner is session and self._root is not None:
-            self._root = None
-            self._known.clear()
-            self._heard.clear()
-            lib.gofer_hear_nothing(self.fd)
+        for ear in self._ears.values():
+            if ear.session is session and ear.root is not None:
+                ear.root = None
+                ear.heard.clear()
+                self._start_anew()
+                self.tell()
 
     def hear_of(self, node: Node) -> bool:
         """A fid is about to be bound to a directory; False: nothing is new."""
-        root = self._root
-        if root is None or not node.is_dir() or node.attachment is not root.attachment:
+        ear = self._ears.get(node.attachment.name)
+        if ear is None or ear.root is None or not node.is_dir():
             return False
-        if node.identity[0] != root.identity[0]:
+        if node.identity[0] != ear.root.identity[0]:
             return False
         if len(self._known) >= self._limit:
-            self._start_anew(root)
-        return self._mark(node)
+            self._start_anew()
+        return self._mark(node, ear)
 
-    def _mark(self, node: Node) -> bool:
+    def _mark(self, node: Node, ear: Ear) -> bool:
         fd = self._table.fd(node)
         size = lib.gofer_hear_of(self.fd, fd, self._handle, _HANDLE_MAX)
         if size < 0:
@@ -130,20 +160,21 @@ class Hearing:
                 self._log(f"changes of the host are not heard of: {os.strerror(-size)}")
             self._deaf = True
             return False
-        self._known[ffi.buffer(self._handle, size)[:]] = node.identity, ref(node)
+        self._known[ffi.buffer(self._handle, size)[:]] = node.identity, ref(node), ear
         return True
 
-    def _start_anew(self, root: Node) -> None:
+    def _start_anew(self) -> None:
         """What is in use is heard of, and no more."""
         lib.gofer_hear_nothing(self.fd)
         self._known.clear()
         self._lose()
-        for node in _directories(root):
-            if len(self._known) < self._limit // 2:
-                try:
-                    self._mark(node)
-                except OSError:  # somebody has moved it: who uses it will hear of that
-                    continue
+        for ear in self._ears.values():
+            for node in _directories(ear.root):
+                if len(self._known) < self._limit // 2:
+                    try:
+                        self._mark(node, ear)
+                    except OSError:  # somebody has moved it: who uses it will hear of that
+                        continue
 
     # --- what is heard
 
@@ -172,38 +203,34 @@ class Hearing:
         name = info[ends:].split(b"\0", 1)[0]
         if found is None:  # one without a fid has another mode
             self._lose()
-        elif not self._lost and not (mask == lib.FAN_CLOSE_WRITE and _is_gone(found[1](), name)):
-            what = HEARD_NAME if mask & _NAMES else HEARD_FILE
-            key = found[0], name
-            self._heard[key] = min(what, self._heard.get(key, what))
-            if len(self._heard) > MAX_HEARD:
-                self._lose()
+            return
+        identity, node, ear = found
+        if ear.lost or (mask == lib.FAN_CLOSE_WRITE and _is_gone(node(), name)):
+            return
+        what = HEARD_NAME if mask & _NAMES else HEARD_FILE
+        key = identity, name
+        ear.heard[key] = min(what, ear.heard.get(key, what))
+        if len(ear.heard) > MAX_HEARD:
+            ear.lose()
 
     def _lose(self) -> None:
-        self._lost = True
-        self._heard.clear()
+        for ear in self._ears.values():
+            ear.lose()
 
-    def take(self) -> Rhearx | None:
-        """What has been heard since the last time, if anything."""
-        if not self._lost and not self._heard:
-            return None
-        lost, heard = self._lost, self._heard
-        self._lost, self._heard = False, {}
-        entries = b"".join(
-            _ENTRY.pack(*directory, what, len(name)) + name
-            for (directory, name), what in heard.items()
-        )
-        if self._owner is not None and len(entries) > self._owner.msize - _HEAD:
-            lost, entries = True, b""
-        return Rhearx(int(lost), entries)
+    def take(self, session: Session) -> Rhearx | None:
+        """What has been heard since the last time of what a session hears of, if anything."""
+        for ear in self._ears.values():
+            if ear.session is session:
+                return ear.take()
+        return None
 
     def tell(self) -> None:
         """Answer who waits for it."""
-        owner = self._owner
-        if owner is not None and owner.listens:
-            told = self.take()
-            if told is not None:
-                owner.tell(told)
+        for ear in self._ears.values():
+            if ear.root is not None and ear.session.listens:
+                told = ear.take()
+                if told is not None:
+                    ear.session.tell(told)
 
 
 def _is_gone(directory: Node | None, name: bytes) -> bool:
@@ -212,9 +239,9 @@ def _is_gone(directory: Node | None, name: bytes) -> bool:
     return at >= 0 and stat_block(at, name) == -errno.ENOENT
 
 
-def _directories(root: Node) -> Iterator[Node]:
+def _directories(root: Node | None) -> Iterator[Node]:
     """Those that fids are bound to, and what lies above them."""
-    found = [root]
+    found = [] if root is None else [root]
     for node in found:
         found += [child for child in node.children.values() if child.is_dir()]
     yield from found

@@ -326,13 +326,16 @@ int gofer_syncfs(int fd) { return result(syncfs(fd)); }
 int gofer_notify(void) { return result(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)); }
 
 /* inotify(7) takes a name and no descriptor, so the working directory stands in for one; afterwards
- * that is `home` again, which is held anyway. */
-int gofer_watch(int notify, int dirfd, int home)
+ * that is `home` again, which is held anyway. `name`: of a file in it, or "." for itself. What has
+ * that name by now may be watched already, and for more. */
+int gofer_watch(int notify, int dirfd, const char *name, int home)
 {
-    const uint32_t names = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
+    const uint32_t itself = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR;
+    const uint32_t other = IN_DONT_FOLLOW | IN_MASK_ADD;
     if (fchdir(dirfd) < 0)
         return -errno;
-    int rc = result(inotify_add_watch(notify, ".", names | IN_ATTRIB | IN_ONLYDIR));
+    uint32_t mask = IN_ATTRIB | (strcmp(name, ".") ? other : itself);
+    int rc = result(inotify_add_watch(notify, name, mask));
     return fchdir(home) < 0 ? -errno : rc;
 }
 

@@ -1,8 +1,8 @@
-"""Watches: how a client hears that somebody else has changed a directory it remembers.
+"""Watches: how a client hears that somebody else has changed what it remembers.
 
 There is one inotify instance, made before the process was confined, for the first session that asks
 for it. That gets its descriptor and reads the events itself: the kernel queues them within the call
-that makes the change, so a look at the queue is a look at the directories. Watching takes kernel
+that makes the change, so a look at the queue is a look at all of them. Watching takes kernel
 memory of the host, so there is a ceiling.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import stat
 
 from gofer._native import lib
 from gofer.native import check, error
@@ -37,16 +38,19 @@ class Watches:
         return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def add(self, owner: object, table: NodeTable, node: Node) -> int:
-        """Watch a directory; the number that its events have.
+        """Watch a directory, a link or a special file; the number that its events have.
 
-        Raises: ENOSPC at the ceiling here or that of the host's user.
+        Raises: ENOTDIR for others, ENOSPC at the ceiling here or that of the host's user.
         """
         self._check(owner)
-        if not node.is_dir():
-            raise error(errno.ENOTDIR)
         if len(self._watched) >= self.limit:
             raise error(errno.ENOSPC)
-        number = check(lib.gofer_watch(self._fd, table.fd(node), node.attachment.fd))
+        at, name = node, b"."
+        if not node.is_dir():
+            if node.fmt == stat.S_IFREG or node.parent is None or not node.linked:
+                raise error(errno.ENOTDIR)
+            at, name = node.parent, node.name
+        number = check(lib.gofer_watch(self._fd, table.fd(at), name, node.attachment.fd))
         self._watched.add(number)
         return number
 

@@ -183,6 +183,15 @@ def _is_of_go(word: str) -> bool:
     " at once; slower.",
 )
 @click.option(
+    "--file-access-mounts",
+    type=click.Choice(["shared", "exclusive"]),
+    default="shared",
+    show_default=True,
+    help="Who changes the folders that are mounted. shared: the host and other sandboxes, too; what"
+    " they do is seen at once. exclusive: mostly the container alone; of those that may be written"
+    " to it remembers what it has seen, and sees what others do a moment later.",
+)
+@click.option(
     "--memory",
     metavar="SIZE",
     help="Memory of all programs of a container together: bytes, or with K, M, G. Default: half of"

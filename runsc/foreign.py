@@ -56,7 +56,6 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
     GLOBAL: {
         # files
         **_refused("use --overlay2=all:memory", "overlay"),
-        **_taken("what the host changes is seen at once", "file-access-mounts"),
         **_taken("the Sentry opens no file, whatever is asked", "directfs", switch=True),
         **_only("devices are the Sentry's", "emulated-only", name="character-device-policy"),
         **_taken("names are kept as long as there is room", "dcache"),

@@ -57,6 +57,8 @@ class Globals(Value):
     """Bytes of what is read and written."""
     file_access: str = "exclusive"
     """Of the root; "shared": others change it, too: names are asked for, and nothing is behind."""
+    exclusive_mounts: bool = False
+    """Folders that are mounted are taken for the container's own."""
 
     @property
     def opens_sockets(self) -> bool:
@@ -106,6 +108,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         egress=flags["egress"],
         **_overlay(flags["overlay2"]),
         file_access=flags["file_access"],
+        exclusive_mounts=flags["file_access_mounts"] == "exclusive",
         host_uds=flags["host_uds"],
         host_fifo=flags["host_fifo"],
         memory=_memory(flags["memory"]),

@@ -77,6 +77,9 @@ GLOBALS = {
     "--host-fifo": Flag("host_fifo", TEXT, "open", words=("none", "open")),
     "--overlay2": Flag("overlay2", TEXT, "none"),
     "--file-access": Flag("file_access", TEXT, "exclusive", words=("exclusive", "shared")),
+    "--file-access-mounts": Flag(
+        "file_access_mounts", TEXT, "shared", words=("shared", "exclusive")
+    ),
     "--memory": Flag("memory", TEXT),
     "--debug": Flag("debug", SWITCH),
     "--debug-log": Flag("debug_log", TEXT),

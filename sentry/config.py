@@ -95,6 +95,8 @@ class MountConfig(msgspec.Struct, frozen=True):
     """A tmpfs starts with what was below it."""
     follows: bool = False
     """What the host mounts below it later, or takes off again, shows."""
+    exclusive: bool = False
+    """Of a bind mount: others are taken not to change it, and one hears of it if they do."""
     overlay: str = ""
     """Of a bind mount: as `RootConfig.overlay`, and `overlay_size`; "" is "none"."""
     overlay_size: int = 0

@@ -12,7 +12,7 @@ from gofer.replies import Later, handles
 
 @handles(Thearx)
 def hear(conn: Connection, msg: Thearx) -> Rhearx | Later:
-    """One request at a time waits: a server whose clients wait in any number has no bound."""
+    """One request of a session waits at a time: waiting in any number would have no bound."""
     hearing = conn.shared.hearing
     root = conn.fids.get(msg.fid).node
     if not hearing.belongs_to(conn):
@@ -20,4 +20,4 @@ def hear(conn: Connection, msg: Thearx) -> Rhearx | Later:
         return Rhearx(0, b"")
     if conn.listens:
         raise error(errno.EBUSY)
-    return hearing.take() or Later()
+    return hearing.take(conn) or Later()

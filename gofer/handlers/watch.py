@@ -1,4 +1,4 @@
-"""Watching directories that the host may change: see `gofer.watches`."""
+"""Watching what the host may change: see `gofer.watches`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 from gofer.attachment import CacheMode
 from gofer.connection import Connection
-from gofer.native import error, stat_block
+from gofer.native import error
 from gofer.p9.extensions import (
     Rnotifyx,
     Runwatchx,
@@ -29,14 +29,11 @@ def notify(conn: Connection, msg: Tnotifyx) -> Donation:
 @handles(Twatchx)
 def watch(conn: Connection, msg: Twatchx) -> Rwatchx:
     """Watch first, then look: what changes from now on makes an event."""
-    node = conn.fids.get(msg.fid).node
-    if node.attachment.cache is not CacheMode.SHARED:
-        raise error(errno.EINVAL)
-    number = conn.shared.watches.add(conn, conn.table, node)
-    block = stat_block(conn.table.fd(node), b"")
-    if isinstance(block, int):
-        raise error(-block)
-    return Rwatchx(number, block)
+    with conn.table.child_or_self(conn.fids.get(msg.fid).node, msg.name) as node:
+        if node.attachment.cache is not CacheMode.SHARED:
+            raise error(errno.EINVAL)
+        number = conn.shared.watches.add(conn, conn.table, node)
+        return Rwatchx(number, conn.table.attributes(node))
 
 
 @handles(Tunwatchx)

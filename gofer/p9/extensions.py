@@ -217,17 +217,19 @@ class Rnotifyx(Message):
 
 @message(224)
 class Twatchx(Message):
-    """Watch the directory `fid`, where others may change it.
+    """Watch a file of any kind but a regular one, where others may change it.
 
-    Events: names made, removed, moved; attributes of the directory, and of its entries, changed.
+    Events: attributes changed; of a directory also names made, removed, moved, and attributes of
+    its entries.
     """
 
     fid: U32
+    name: Str
 
 
 @message(225)
 class Rwatchx(Message):
-    """The number that events have, and the directory's attributes since it is watched."""
+    """The number that events have, and the attributes since it is watched."""
 
     number: U32
     block: AttrBlock

@@ -90,7 +90,10 @@ def gofer_main(
     numbered = list(enumerate(exports, gofer.first))
     more = terms.label.mount_option
     attachments = [_attach(index, export, more) for index, export in numbered]
-    shared = any(not export.is_file for index, export in numbered if index or export.is_shared)
+    shared = any(
+        attachment.cache is CacheMode.SHARED and not export.is_file
+        for attachment, export in zip(attachments, exports, strict=True)
+    )
     alone = any(each.cache is CacheMode.EXCLUSIVE and not each.readonly for each in attachments)
     given = Given(
         queue=_of_nobody(gofer_lib.gofer_notify) if shared else -1,
@@ -203,7 +206,7 @@ def _attach(index: int, export: Export, more: str) -> Attachment:
         opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
         os.close(fd)
         fd = opened
-    alone = index == 0 and not export.is_shared
+    alone = export.is_exclusive if index else not export.is_shared
     cache = CacheMode.EXCLUSIVE if alone else CacheMode.SHARED
     connects = b"/%d" % index if export.is_service else b""
     opens = b"/%d" % index if export.is_fifo else b""

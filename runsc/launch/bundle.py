@@ -52,6 +52,10 @@ def understood(
         first = msgspec.structs.replace(first, is_shared=True)
         root = msgspec.structs.replace(root, is_shared=True)
         container = msgspec.structs.replace(container, root=root, exports=(first, *others))
+    if settings.exclusive_mounts:
+        from runsc.launch import volumes  # noqa: PLC0415  few ask for it
+
+        container = volumes.exclusive(container, settings.log.warning)
     if settings.host_uds in ("none", "create"):
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))

@@ -107,7 +107,7 @@ def _files(container: Container) -> Iterator[str]:
         mode = "writable" if export.writable else "read-only"
         cache = (
             "exclusive: the host is taken not to change it"
-            if index == 0 and not export.is_shared
+            if (export.is_exclusive if index else not export.is_shared)
             else "shared: changes by the host are seen"
         )
         yield f"gofer: serves {export.path}, {mode}, {cache}"

@@ -74,6 +74,8 @@ class Export(msgspec.Struct, frozen=True):
     """Not a path but an overlay that is to be mounted, with these options."""
     is_shared: bool = False
     """Of a root: others change it, too."""
+    is_exclusive: bool = False
+    """Of a bind mount: it is taken for the container's own."""
     lock_fd: int = -1
     """Of a root: the Gofer holds it, and with it the container's locks (`claims`)."""
 

@@ -48,7 +48,7 @@ class Gofer:
             self._asked = True
             self._changes = await arrival.changes(self.session)
         changes = None if exclusive or follows else self._changes
-        options = options_of(kernel, exclusive, read_only, changes)
+        options = options_of(kernel, index, exclusive, read_only, changes)
         behind = options.writes_behind is not None
         ours = exclusive and not read_only
         attached = await arrival.attach(self.session, name, ours, behind)
@@ -124,7 +124,9 @@ class RunningTrees:
         trees = self._kernel.services.trees
         found = trees.find(entry.place, read_only)
         if found is None:
-            fs = await self._volumes.open(entry.attachment, read_only, entry.follows)
+            fs = await self._volumes.open(
+                entry.attachment, read_only, entry.follows, entry.exclusive
+            )
             older = None if read_only else trees.find(entry.place, True)
             found = trees.find(entry.place, read_only) or trees.keep(entry.place, read_only, fs)
             if older is not None and older is not found:

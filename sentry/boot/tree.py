@@ -172,7 +172,7 @@ class Exports:
     async def mounted(self, entry: MountConfig) -> FileSystem:
         """A bind mount: others may change it under us, and have it too."""
         assert entry.attachment is not None
-        fs = self.open(entry.attachment, entry.reads_only, entry.follows)
+        fs = self.open(entry.attachment, entry.reads_only, entry.follows, entry.exclusive)
         return self._kernel.services.trees.keep(entry.place, entry.reads_only, fs)
 
     def open(
@@ -186,16 +186,17 @@ class Exports:
             self._asked = True
             self._changes = HostChanges.of(self._session)
         changes = None if follows else self._changes
-        options = options_of(self._kernel, exclusive, read_only, changes)
+        options = options_of(self._kernel, index, exclusive, read_only, changes)
         if follows:
             options = msgspec.structs.replace(options, follows=self._kernel.loop)
         return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
 
 
 def options_of(
-    kernel: Kernel, exclusive: bool, read_only: bool, changes: HostChanges | None
+    kernel: Kernel, index: int, exclusive: bool, read_only: bool, changes: HostChanges | None
 ) -> Options:
-    """How an attachment is mounted; `exclusive`: it is nobody else's, as a root mostly is."""
+    """How an attachment is mounted; `exclusive`: it is nobody else's, as a root mostly is. What is
+    written behind is in the order of one file system, the root."""
     services, ids = kernel.services, kernel.services.host_ids
     return Options(
         exclusive=exclusive,
@@ -206,7 +207,8 @@ def options_of(
         handles=services.handles,
         owners=Owners(ids["uid"], ids["gid"]) if ids.get("uid") else None,
         io=kernel.vfs.host_io,
-        writes_behind=kernel.loop if exclusive and not read_only else None,
+        writes_behind=kernel.loop if exclusive and not (read_only or index) else None,
+        is_volume=index > 0,
     )
 
 

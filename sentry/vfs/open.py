@@ -72,6 +72,8 @@ OPEN_ONLY: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC
 """Flags that F_GETFL does not show."""
 SELDOM: Final = O_CREAT | TMPFILE_BIT
 """Flags with which there may be nothing yet to be opened."""
+MAX_LOST: Final = 16
+"""So often others may make the name first that is to be made."""
 NOT_TO_READ: Final = O_ACCMODE | O_PATH | O_DIRECTORY | O_TRUNC
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
 
@@ -285,6 +287,7 @@ def _open_creating(
         return open_location(caller, made, how, created=True)
     follow = not flags & (O_NOFOLLOW | O_EXCL)
     parent = resolve_parent(caller, dirfd, path, how.resolve)
+    lost = 0
     while True:
         if parent.last in (b"", b".", b".."):
             return _open_dots(caller, parent, how)
@@ -297,7 +300,13 @@ def _open_creating(
                 inode, parent.last
             )
             if isinstance(child, Absent):
-                return _open_made(caller, _create(caller, parent, how), how)
+                try:
+                    return _open_made(caller, _create(caller, parent, how), how)
+                except EEXIST:  # somebody outside was faster
+                    lost += 1
+                    if flags & O_EXCL or CURRENT.call is not None or lost == MAX_LOST:
+                        raise
+                continue
         location = top(
             Location(mount, directory.child(parent.last, child, caller.kernel.vfs.dentries))
         )

@@ -97,7 +97,13 @@ def walk(
                         mount, dentry = _up(mount, dentry, root, resolve)
                         continue
                     last = not length_hint(names)
-                    child = asked = _ask(inode, name, child, resolve, opens and last)
+                    rights = inode.mode, inode.uid, inode.gid
+                    there = _ask(inode, name, child, resolve, opens and last)
+                    if (inode.mode, inode.uid, inode.gid) != rights:  # somebody outside did it
+                        _enter(caller, creds or caller.creds, dentry)
+                    if isinstance(there, Absent):
+                        raise ENOENT(f"{name!r}")
+                    child = asked = there
                 else:
                     asked = None
                 children = dentry.children
@@ -260,17 +266,15 @@ def _enter(caller: Caller, creds: Credentials, dentry: Dentry) -> None:
 
 def _ask(
     directory: Inode, name: bytes, known: Absent | None, resolve: int, opens: bool
-) -> Inode:
-    """A name that is not in memory. Raises: ENOENT, ENAMETOOLONG, EAGAIN, NotNow."""
+) -> Inode | Absent:
+    """A name that is not in memory. Raises: ENAMETOOLONG, EAGAIN, NotNow."""
     if len(name) > NAME_MAX:
         raise ENAMETOOLONG(f"{len(name)} bytes")
     if known is None:
         if resolve & RESOLVE_CACHED:
             raise EAGAIN("not cached")
-        found = directory.lookup(name, opens)
-        if not isinstance(found, Absent):
-            return found
-    raise ENOENT(f"{name!r}")
+        return directory.lookup(name, opens)
+    return known
 
 
 def _down(mount: Mount, dentry: Dentry, resolve: int) -> Location:

@@ -146,3 +146,31 @@ def test_programs_meet_in_a_shared_folder(tmp_path: Path, debian: Path, platform
     assert two.output("two") == "locked\nhello\n"
     assert one.output("one") == "ready\nmade\n"
     pod.end()
+
+
+def test_volume_of_containers_own_is_one_in_a_pod_and_hears_of_the_host(
+    pod: Pod, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+
+    def mounted(document: Document) -> None:
+        document["mounts"].append(
+            {"destination": "/v", "source": str(volume), "options": ["bind", "rw"]}
+        )
+
+    pod.run("pause")
+    containers = []
+    for name in ("one", "two"):
+        pod.client(name).flags.append("--file-access-mounts=exclusive")
+        containers.append(pod.run(name, change=mounted))
+    one, two = containers
+
+    assert one.ok("exec", "one", "ls", "/v") == two.ok("exec", "two", "ls", "/v") == ""
+    one.ok("exec", "one", "sh", "-c", "echo here > /v/f")
+    assert two.ok("exec", "two", "cat", "/v/f") == "here\n"
+    assert (volume / "f").read_text() == "here\n"
+
+    (volume / "g").write_text("host\n")
+    until = "until [ -e /v/g ]; do :; done; cat /v/g"
+    assert two.ok("exec", "two", "timeout", "60", "sh", "-c", until) == "host\n"

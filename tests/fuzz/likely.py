@@ -20,7 +20,7 @@ INNER, INNERS = ARGUMENTS + 6 * ROOM, 256
 END = INNER + INNERS * SLOT
 OTHERS = END + SLOT
 """Memory where nobody looks for reads."""
-FILE, FOLDER, DATAGRAMS, INOTIFY, QUEUE, CONTEXT = 0, 1, 12, 23, 26, 28
+FILE, FOLDER, DATAGRAMS, INOTIFY, QUEUE, CONTEXT, FANOTIFY = 0, 1, 12, 23, 26, 28, 29
 """Of the descriptors that `turning._files` opens."""
 
 Value = int | bytes | str
@@ -42,6 +42,7 @@ LIKELY: dict[str, tuple[tuple[Value, ...], ...]] = {
     "execve": ((b"f", _strings, words(INNER + 2 * SLOT, 0)),),
     "execveat": ((fcntl.AT_FDCWD, b"f", _strings, words(INNER + 2 * SLOT, 0), 0),),
     "faccessat2": ((fcntl.AT_FDCWD, b"f", 0, 0),),
+    "fanotify_mark": ((FANOTIFY, 1, 2, FOLDER, b"f"),),
     "fsconfig": ((CONTEXT, 1, b"size", b"1m", 0),),
     "futex_wait": ((words(5), 9, 0xFFFFFFFF, 2, _soon, 1),),
     "futex_waitv": ((words(9, INNER, 2), 1, 0, _soon, 1),),

@@ -227,3 +227,4 @@ def _files(program: Program) -> Iterator[int]:
     yield program.ok("mq_open", b"q", fcntl.O_CREAT | fcntl.O_RDWR, 0o600, 0)
     yield program.ok("pidfd_open", program.task.group.tgid, 0)
     yield program.ok("fsopen", b"tmpfs", 0)
+    yield program.ok("fanotify_init", 0, 0)

@@ -3,9 +3,9 @@
 The Gofer watches directories with inotify and the Sentry holds the queue. The host's kernel queues
 an event within the call that makes the change, before that call returns: so a look at the queue
 before a remembered name is used sees every change that anybody can know to have happened. What
-cannot be heard of this way is not remembered: contents and attributes of files (stores into
-mappings, other names), which are asked of a descriptor; access times of directories; all of file
-systems that other machines or layers change unheard (`COHERENT`).
+cannot be heard of this way is not remembered: contents and attributes of regular files (stores into
+mappings, other names), which are asked of a descriptor; all of file systems that other machines or
+layers change unheard (`COHERENT`).
 
 What the Sentry changes itself makes events, too. Those are announced (`OwnChange`); all others make
 the directory's names untrusted. `epoch` counts these: an answer of the Gofer that was
@@ -50,7 +50,7 @@ COHERENT: Final = frozenset(
 )
 """Types of file systems (statfs) that only this host's kernel changes, with an event each time."""
 MAX_WATCHES: Final = 512
-"""Of a sandbox; the directories that were not used for longest lose theirs."""
+"""Of a sandbox; what was not used for longest loses its own."""
 RESPITE_NS: Final = 10_000_000_000
 """So long no watch is asked for after the host has had none left."""
 _EVENT: Final = struct.Struct("=iIII")
@@ -61,37 +61,49 @@ _MAX_READS: Final = 64
 
 
 class Watched(Protocol):
-    """A directory: sentry.fs.gofer.watched."""
+    """What is watched: sentry.fs.gofer.known."""
 
     trust: Trust | None
 
     @property
     def fs(self) -> object: ...
+    def changed(self) -> None: ...
+    def names_heard(self) -> None: ...
 
 
 class Trust:
-    """What is certain of one watched directory as long as no event says otherwise."""
+    """What is certain of one that is watched, mostly a directory, as long as no event says
+    otherwise."""
 
-    __slots__ = ("changes", "directory", "expected", "names", "number", "sure", "used")
+    __slots__ = (
+        "changes", "changing", "directory", "expected", "names", "number", "sure", "used",
+    )  # fmt: skip
 
     def __init__(self, changes: HostChanges, directory: Watched, number: int) -> None:
         self.changes = changes
         self.expected: dict[tuple[int, bytes], int] = {}
         """Events of own changes, and how many of them are to come."""
+        self.changing: dict[bytes, int] = {}
+        """Names of own changes under way: an event may be that, or somebody else's."""
         self.directory = directory
         self.number = number
         """That of the watch."""
         self.names: set[bytes] = set()
         """The directory's `names` that are right."""
         self.sure = False
-        """Owner and mode of the directory are right."""
+        """Owner and mode are right."""
         self.used = True
 
     def distrust(self) -> None:
         """All may be different now."""
-        self.names.clear()
         self.sure = False
         self.expected.clear()
+        self._doubt_names()
+
+    def _doubt_names(self) -> None:
+        """Of all of them: names may be equal that are not the same."""
+        self.names.clear()
+        self.directory.names_heard()
         self.changes.epoch += 1
 
     def heard(self, mask: int, name: bytes) -> None:
@@ -99,6 +111,7 @@ class Trust:
         if not mask & _NAMES:
             if not name:
                 self.sure = False
+                self.directory.changed()
                 self.changes.epoch += 1
             return
         key = (mask, name)
@@ -106,8 +119,7 @@ class Trust:
         if left:
             self.expected[key] = left - 1
             return
-        self.names.clear()  # of all of them: names may be equal that are not the same
-        self.changes.epoch += 1
+        self._doubt_names()
 
 
 class OwnChange:
@@ -125,6 +137,8 @@ class OwnChange:
             key = self._key = (event, name)
             self._epoch = trust.changes.epoch
             trust.expected[key] = trust.expected.get(key, 0) + 1
+            trust.changing[name] = trust.changing.get(name, 0) + 1
+            trust.names.discard(name)
 
     def __enter__(self) -> None: ...
 
@@ -137,6 +151,7 @@ class OwnChange:
     def failed(self) -> None:
         """Nobody knows what happened."""
         if self._trust is not None:
+            self._over(self._trust)
             self._trust.distrust()
 
     def done(self) -> None:
@@ -144,14 +159,21 @@ class OwnChange:
         trust = self._trust
         if trust is None:
             return
+        self._over(trust)
         changes = trust.changes
         changes.settled.append((trust, self._key))
         if changes.epoch == self._epoch:
             trust.names.add(self._key[1])
 
+    def _over(self, trust: Trust) -> None:
+        name = self._key[1]
+        left = trust.changing.pop(name) - 1
+        if left:
+            trust.changing[name] = left
+
 
 class HostChanges:
-    """The queue of events of one session, and the directories that are watched."""
+    """The queue of events of one session, and what is watched."""
 
     def __init__(self, session: Session, fd: int, now_ns: Callable[[], int] = monotonic_ns) -> None:
         self.epoch = 0
@@ -160,7 +182,7 @@ class HostChanges:
         """Own changes that have been made, whose events are in the queue."""
         self._session = session
         self._fd = fd
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._trusts: dict[Trust, None] = {}
         self._numbers: dict[int, list[Trust]] = {}
         self._not_before_ns = 0
@@ -246,9 +268,14 @@ class HostChanges:
 
     # --- watches
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether one may be asked for for which nobody loses one."""
+        return len(self._trusts) < self.limit and self.now_ns() >= self._not_before_ns
+
     def room(self) -> bool:
         """Whether a watch may be asked for; somebody may lose one for it."""
-        if self._now_ns() < self._not_before_ns:
+        if self.now_ns() < self._not_before_ns:
             return False
         while len(self._trusts) >= self.limit:
             oldest = next(iter(self._trusts))
@@ -262,7 +289,7 @@ class HostChanges:
 
     def exhausted(self) -> None:
         """The host has no watches left, or gives none."""
-        self._not_before_ns = self._now_ns() + RESPITE_NS
+        self._not_before_ns = self.now_ns() + RESPITE_NS
 
     def watched(self, directory: Watched, number: int) -> Trust:
         """The Gofer watches `directory` now."""
@@ -270,6 +297,11 @@ class HostChanges:
         self._trusts[trust] = None
         self._numbers.setdefault(number, []).append(trust)
         return trust
+
+    def unwanted(self, number: int) -> None:
+        """What was watched is not what was meant. Others may have it, too."""
+        if number not in self._numbers and not self._session.dead:
+            self._session.send(Tunwatchx(number)).abandon()
 
     def forget(self, trust: Trust) -> None:
         """Watch it no more."""
@@ -281,8 +313,7 @@ class HostChanges:
         left.remove(trust)
         if not left:
             del self._numbers[trust.number]
-            if not self._session.dead:
-                self._session.send(Tunwatchx(trust.number)).abandon()
+            self.unwanted(trust.number)
 
 
 def made(mode: int) -> int:

@@ -26,7 +26,7 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from sentry.abi.inotify import IN_CREATE
-from sentry.errors import EINVAL, EOPNOTSUPP, EXDEV, Errno
+from sentry.errors import EEXIST, EINVAL, EOPNOTSUPP, EXDEV, Errno
 from sentry.fs.gofer import behind, behind_made
 from sentry.fs.gofer.changes import OwnChange, made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache
@@ -142,7 +142,11 @@ class GoferDirectory(DirectoryCache):
 
     def _created(self, name: bytes, pending: Pending) -> Inode:
         """The inode of a file that was made. Raises: why it was not."""
-        reply = expect(pending.result(), Rcreatex)
+        try:
+            reply = expect(pending.result(), Rcreatex)
+        except EEXIST:
+            self.heard(name, True)
+            raise
         fd = pending.take_fd()
         try:
             inode = self.fs.inode_of(reply.block, self, name)
@@ -160,6 +164,7 @@ class GoferDirectory(DirectoryCache):
         inode = self._make(name, b"", modes.S_IFDIR | mode & 0o7777, owner)
         if self.fs.journal is not None and isinstance(inode, DirectoryCache):
             inode.made_here(self)
+        inode.asked += 1  # something is made in it next
         return inode
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:

@@ -2,8 +2,8 @@
 
 `names` says what the names were found to mean; in exclusive mode that is the truth until the Sentry
 changes it, in shared mode `trust` says which of them are (see `watched`). `listing` is a complete
-one, with the attributes that came with it: a walk after `ls` makes no request. `generation` tells a
-lookup that was asleep that names have changed meanwhile.
+one; in exclusive mode with the attributes that came with it: a walk after `ls` makes no request.
+`generation` tells a lookup that was asleep that names have changed meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import stat as modes
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
 from gofer.p9.attributes import Attributes as WireAttributes
@@ -27,6 +29,7 @@ from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
 from sentry.errors import EIO, ENOENT, ESTALE, Errno
 from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.known import Moment
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.watched import HeardDirectory, Listed
 from sentry.platform.host_io import host_error
@@ -34,8 +37,37 @@ from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode
 from sentry.wait.again import CURRENT, NotNow, kept
 
+if TYPE_CHECKING:
+    from sentry.fs.gofer.requests import Pending
+
 _TAIL = struct.Struct("<QH")
 _MAX_ENTRIES = 1 << 20
+SMALL_BYTES = 4096
+"""A block of ext4, two hundred names of tmpfs."""
+
+
+class Lookup(NamedTuple):
+    """What was so when a name was asked for, and what was asked along with it."""
+
+    generation: int
+    moment: Moment
+    trust: Pending | None
+    known: GoferInode | None
+    """What had the name, and how often that had become unsure:"""
+    doubts: int
+    watch: Pending | None
+    """For that."""
+
+
+class Reading(NamedTuple):
+    """A listing on its way."""
+
+    listing: dict[bytes, Listed]
+    offset: int
+    generation: int
+    moment: Moment
+    trust: Pending | None
+    """When it began."""
 
 
 class DirectoryCache(HeardDirectory):
@@ -202,9 +234,13 @@ class DirectoryCache(HeardDirectory):
         changes, trust = self.fs.changes, self.trust
         assert changes is not None and trust is not None
         changes.look()
-        if name not in trust.names or not trust.sure:
+        if not trust.sure:
             return None
         trust.used = True
+        if name not in trust.names:
+            if self.listing is None or name in self.listing or name in trust.changing:
+                return None
+            return ABSENT
         found = self.names.get(name)
         if found is None or isinstance(found, Absent):
             return found
@@ -220,35 +256,66 @@ class DirectoryCache(HeardDirectory):
         fs, session = self.fs, self.fs.session
         asked: Asked | None = kept((self, name))
         if asked is None:
-            flags, donate = NOOPEN, 0
-            if self._brings_descriptor(name, opens):
-                flags, donate = O_RDONLY, DONATE_IF_REGULAR
-            fid = self.directory_fid()
-            trust = self.ask_for_trust(fid)
-            request = Twalkx(fid, NOFID, flags, donate, [name])
-            asked = Asked(session.send(request), (self.generation, fs.epoch, trust))
+            known = self._by_listing(name)
+            if known is not None:
+                return known
+            asked = self._ask_for(name, opens)
         session.complete(asked, (self, name))
-        pending, (generation, epoch, trust) = asked.pending, asked.extra
+        pending, was = asked.pending, asked.extra
+        epoch = was.moment[0]
         reply = expect(pending.result(), Rwalkx)
-        if trust is not None:
-            self.take_trust(trust, epoch)
-        changed = generation != self.generation
+        if was.trust is not None:
+            self.take_trust(was.trust, was.moment)
+        if was.watch is not None:
+            was.known.take_trust(was.watch, (epoch, was.doubts))
+        changed = was.generation != self.generation
         if changed and fs.exclusive:
             again = self.lookup_cached(name)
             return again if again is not None else self._ask_anew(name)
-        if reply.error == ENOENT.number:
+        found: GoferInode | Absent = ABSENT
+        if reply.blocks and reply.error != ENOENT.number:
+            found = fs.inode_of(reply.blocks[-1], self, name)
+            found.looked_up(reply, pending.take_fd())
+            found.taken((epoch, was.doubts if found is was.known else found.doubts))
+        if found is ABSENT:
+            if reply.error != ENOENT.number:
+                raise host_error(reply.error) if reply.error else EIO("a walk without attributes")
             if name not in self.names:
                 fs.count_name()
             self.names[name] = ABSENT
-            found: GoferInode | Absent = ABSENT
-        elif not reply.blocks:
-            raise host_error(reply.error) if reply.error else EIO("a walk without attributes")
-        else:
-            found = fs.inode_of(reply.blocks[-1], self, name)
-            found.looked_up(reply, pending.take_fd(), epoch)
-        if self.trust is not None and epoch == fs.epoch and not changed:
-            self.trust.names.add(name)
+            self.misses += 1
+        trust = self.trust
+        if trust is not None and epoch == fs.epoch and not (changed or name in trust.changing):
+            trust.names.add(name)
         return found
+
+    def _by_listing(self, name: bytes) -> Inode | Absent | None:
+        """Of a small directory in which names were looked for that are not there, as those of new
+        files are: a listing tells of all of them. The more seldom, the less it holds."""
+        if self.trust is None or self.listing is not None:
+            return None
+        if self.misses < self.patience or self.attributes.size > SMALL_BYTES:
+            return None
+        with suppress(Errno):
+            self._read_listing()
+        self.misses, self.patience = 0, 2 * self.patience
+        return self.lookup_cached(name)
+
+    def _ask_for(self, name: bytes, opens: bool) -> Asked:
+        session = self.fs.session
+        flags, donate = NOOPEN, 0
+        if self._brings_descriptor(name, opens):
+            flags, donate = O_RDONLY, DONATE_IF_REGULAR
+        fid = self.directory_fid()
+        trust = self.ask_for_trust(fid)
+        known, watch = self.known(name), None
+        if known is not None and self.trust is not None and name in self.trust.names:
+            watch = known.ask_for_watch((fid, name))
+        pending = session.send(Twalkx(fid, NOFID, flags, donate, [name]))
+        doubts = known.doubts if known is not None else 0
+        return Asked(
+            pending, Lookup(self.generation, self.moment, trust, known, doubts, watch)
+        )
 
     def _brings_descriptor(self, name: bytes, opens: bool) -> bool:
         if not opens:
@@ -264,18 +331,15 @@ class DirectoryCache(HeardDirectory):
         return self.lookup(name)
 
     def entries(self) -> Iterator[DirEntry]:
-        if self.listing is not None and self.fs.exclusive:
+        self._look()
+        if self.listing is not None:
             return (entry for entry, _ in list(self.listing.values()))
         if self.gone:
             return iter(())
-        generation = self.generation
-        listing = self._read_listing()
-        if self.fs.exclusive and generation == self.generation:
-            self.listing, self._dirents = listing, None
-            self.fs.listed(self, len(listing))
-        return (entry for entry, _ in list(listing.values()))
+        return (entry for entry, _ in list(self._read_listing().values()))
 
     def dirents(self) -> Dirents:
+        self._look()
         if self._dirents is None:
             generation = self.generation
             made = Dirents(self.entries())
@@ -284,11 +348,20 @@ class DirectoryCache(HeardDirectory):
             self._dirents = made
         return self._dirents
 
+    def _look(self) -> None:
+        """What is kept of a shared tree is right after this."""
+        if self.trust is not None:
+            self.trust.changes.look()
+            self.trust.used = True
+
     def _read_listing(self) -> dict[bytes, Listed]:
         fid = self.directory_fid()
         session = self.fs.session
-        listing: dict[bytes, Listed]
-        listing, offset = kept((self, Treaddirx)) or ({}, 0)
+        reading: Reading | None = kept((self, Treaddirx))
+        if reading is None:
+            trust = self.ask_for_trust(fid)
+            reading = Reading({}, 0, self.generation, self.moment, trust)
+        listing, offset = reading.listing, reading.offset
         try:
             while len(listing) < _MAX_ENTRIES:
                 request = Treaddirx(fid, offset, session.msize)
@@ -297,9 +370,24 @@ class DirectoryCache(HeardDirectory):
                     break
                 offset = self._parse(data, listing)
         except NotNow as need:
-            need.call.answers[self, Treaddirx] = listing, offset
+            need.call.answers[self, Treaddirx] = reading._replace(offset=offset)
             raise
+        self._listed(reading)
         return listing
+
+    def _listed(self, reading: Reading) -> None:
+        """All of it is read: it is kept if nothing has changed since one began."""
+        if reading.trust is not None:
+            self.take_trust(reading.trust, reading.moment)
+        if self.fs.changes is not None:
+            self.changed()  # its access time
+        certain = self.fs.exclusive or self.trust is not None
+        if not certain or reading.generation != self.generation:
+            return
+        if not self.fs.exclusive and reading.moment[0] != self.fs.epoch:
+            return
+        self.listing, self._dirents = reading.listing, None
+        self.fs.listed(self, len(reading.listing))
 
     def _parse(self, data: bytes, listing: dict[bytes, Listed]) -> int:
         """Add the entries of one reply; the cookie of the last one."""
@@ -317,8 +405,8 @@ class DirectoryCache(HeardDirectory):
             wire = WireAttributes.unpack(block)
             entry = DirEntry(name, number(wire.dev, wire.ino), modes.S_IFMT(wire.mode))
             # Other names of the same file would not hear of a change.
-            alone = wire.nlink == 1 or modes.S_ISDIR(wire.mode)
-            listing[name] = (entry, block if alone else None)
+            holds = self.fs.exclusive and (wire.nlink == 1 or modes.S_ISDIR(wire.mode))
+            listing[name] = (entry, block if holds else None)
         if pos != end:
             raise EIO("a listing that is cut short")
         return cookie

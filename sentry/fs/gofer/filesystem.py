@@ -73,6 +73,8 @@ class Options(Struct, frozen=True):
     that would hinder it. inotify(7) tells of neither, so there are no `changes`."""
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
+    is_volume: bool = False
+    """A bind mount: the Gofer may let programs make sockets of the host in it."""
     writes_behind: Timers | None = None
     """Names of an exclusive one that may be written are changed by records of a journal, if the
     Gofer has one."""
@@ -120,7 +122,7 @@ class GoferFileSystem(Attachment):
             raise EPROTO("the server does not know the extensions that a file system needs")
         self.session = session
         self.exclusive = options.exclusive
-        self.binds = not options.exclusive
+        self.binds = options.is_volume or not options.exclusive
         self.read_only = options.read_only
         self.windows = options.windows
         self.handles = HandleCache() if options.handles is None else options.handles
@@ -148,6 +150,7 @@ class GoferFileSystem(Attachment):
         self.changes = options.changes if heard else None
         self.lingering = options.lingering if self.changes is not None else None
         self.pace = Pace()
+        self.hearing = None
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
         self.hearing = None if ears is None else Hearing(ears, fid, self._heard, self._lost)
@@ -269,7 +272,7 @@ class GoferFileSystem(Attachment):
     @property
     def epoch(self) -> int:
         """Counts what was heard of the host's changes."""
-        heard = self.changes or self.hearing
+        heard = self.hearing if self.changes is None else self.changes
         return heard.epoch if heard is not None else 0
 
     def _heard(self, directory: Key, name: bytes, another: bool) -> None:
@@ -364,9 +367,9 @@ class GoferFileSystem(Attachment):
             self.numbering.forget(inode.key[1])
         if self.journal is not None:
             self.journal.let_go(inode)
+        if inode.trust is not None and self.changes is not None:
+            self.changes.forget(inode.trust)
         if isinstance(inode, DirectoryCache):
-            if inode.trust is not None and self.changes is not None:
-                self.changes.forget(inode.trust)
             self.fids.keep(inode)
             inode.drop_listing()
             self._listed -= self._listings.pop(inode, 0)

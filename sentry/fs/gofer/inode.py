@@ -2,8 +2,7 @@
 
 An inode is reached over 9P either by its own fid or as a name of its parent's fid (`anchor`).
 Directories get a fid when something in them is asked for; other files only when their name is
-removed while they are open. Attributes are kept: in exclusive mode they are right until the Sentry
-changes them, in shared mode they are only the last ones seen.
+removed while they are open. Attributes are kept (`known`).
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ import stat as modes
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from gofer.p9 import constants as c
 from gofer.p9.attributes import NO_ACL
 from gofer.p9.attributes import Attributes as WireAttributes
-from gofer.p9.constants import NOFID, NOID, NOOPEN
+from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import (
     Rgetxattrx,
     Rsetattrx,
@@ -30,12 +28,13 @@ from gofer.p9.messages import Tclunk, Tfsync
 from sentry.auth.acl import ACCESS
 from sentry.errors import EACCES, ENODATA, EOPNOTSUPP, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
+from sentry.fs.gofer.known import KnownInode
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
-from sentry.fs.gofer.wire import FIRST_TOLD, from_wire
+from sentry.fs.gofer.wire import FIRST_TOLD, from_wire, setting, what_changes
 from sentry.platform.host_io import host_error
-from sentry.vfs.interface import Attributes, Changes, Inode, Owner
+from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import kept
 from sentry.wait.fiber import Mode
 
@@ -52,26 +51,21 @@ UNKNOWN: Final = b""
 """Instead of an access control list: the host has to be asked."""
 
 
-class GoferInode(Inode):
+class GoferInode(KnownInode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "__weakref__", "apart", "attributes", "fid", "fresh", "gone", "key", "name", "parent",
-        "refusals", "target", "xattrs", "xattrs_stamp",
+        "__weakref__", "apart", "fid", "gone", "key", "refusals", "target", "xattrs",
+        "xattrs_stamp",
     )  # fmt: skip
     fs: Attachment
+    parent: DirectoryCache | None
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
-        super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
-        self.rdev = attributes.rdev
+        super().__init__(fs, attributes)
         self.acl = UNKNOWN
         self.key = key
         self.fid = -1
-        self.parent: DirectoryCache | None = None
-        self.name = b""
-        self.attributes = attributes
-        self.fresh = True
-        """`attributes` are right now (where nobody else can change them)."""
         self.apart = False
         """One of several names, which the host may make a file of its own (layers)."""
         self.gone = False
@@ -115,14 +109,6 @@ class GoferInode(Inode):
         self.take(from_wire(wire, self.ino))
         self.take_lists(wire.flags)
 
-    def take(self, attributes: Attributes) -> None:
-        """These are the attributes now."""
-        self.attributes = attributes
-        self.mode = attributes.mode
-        self.uid = attributes.uid
-        self.gid = attributes.gid
-        self.fresh = True
-
     def take_lists(self, flags: int) -> None:
         """What a reply says of access control lists, which is all that is known of directories; of
         files it may say nothing, and what was known may still be right."""
@@ -131,15 +117,15 @@ class GoferInode(Inode):
         elif self.is_dir or GoferInode.xattr_stamp(self) < 0:
             self.acl = UNKNOWN
 
-    def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
-        """It is what a lookup found, whose answer is from a time when `epoch` was right."""
+    def looked_up(self, reply: Rwalkx, fd: int) -> None:
+        """It is what a lookup found."""
         close_quietly(fd)
         if self.is_symlink and reply.target:
             self.target = reply.target
 
     def current(self) -> bool:
         """What a walk looks at is right, although the host may change the file (shared mode)."""
-        return self.target is not None
+        return (self.fresh and self.target is not None) or self.is_watched()
 
     def wants_descriptor(self) -> bool:
         """A descriptor would tell its attributes, and there is none."""
@@ -148,16 +134,12 @@ class GoferInode(Inode):
     def recorded(self, journal: Journal) -> None:
         """The journal's last record is about it."""
 
-    def changed(self) -> None:
-        """What is known of the attributes is old, here and in the listing it came from."""
-        self.fresh = False
-        if self.parent is not None:
-            self.parent.forget_attributes(self.name)
-
     def known_attributes(self) -> Attributes | None:
         """The attributes if they are right now, and nobody need be asked."""
         known = self.fresh and self.fs.exclusive and not self.apart
         if known and (self.fs.hearing is None or self.certain()):
+            return self.attributes
+        if self.fs.changes is not None and self.is_watched():
             return self.attributes
         if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
@@ -187,18 +169,20 @@ class GoferInode(Inode):
         asked: Asked | None = kept(key)
         if asked is None:
             request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
-            asked = Asked(session.send(request), self.fs.epoch)
+            watch = self.ask_for_watch((fid, name))
+            asked = Asked(session.send(request), (self.moment, watch))
         session.complete(asked, key)
+        moment, watch = asked.extra
         reply = expect(asked.pending.result(), Rwalkx)
+        if watch is not None:
+            self.take_trust(watch, moment)
         if reply.error:
             raise host_error(reply.error)
         self.check_same(found_by(reply))
-        if asked.extra != self.fs.epoch:
-            self.changed()
+        self.taken(moment)
         return reply
 
     def check_same(self, block: bytes) -> None:
-        """Take attributes that were found by the name. Raises: ESTALE if it is another file now."""
         wire = WireAttributes.unpack(block)
         if self.apart and (wire.dev, wire.ino) != self.key:
             self.fs.became(self, (wire.dev, wire.ino))
@@ -214,40 +198,22 @@ class GoferInode(Inode):
         """The journal's last record sets them."""
 
     def setattr(self, changes: Changes) -> None:
-        if kept((self, Tsetattrx)) is None and setattr_behind(self, changes):
-            return
-        valid = 0
-        if changes.mode is not None:
-            valid |= c.SETATTR_MODE
-        if changes.uid is not None:
-            valid |= c.SETATTR_UID
-        if changes.gid is not None:
-            valid |= c.SETATTR_GID
-        if changes.size is not None:
-            valid |= c.SETATTR_SIZE
-        if changes.atime_ns is not None:
-            valid |= c.SETATTR_ATIME | (0 if changes.times_now else c.SETATTR_ATIME_SET)
-        if changes.mtime_ns is not None:
-            valid |= c.SETATTR_MTIME | (0 if changes.times_now else c.SETATTR_MTIME_SET)
-        if not valid:
-            return
-        fid, name = self.reach()
-        self.drop_file_caps()
-        request = Tsetattrx(
-            fid,
-            name,
-            valid,
-            changes.mode or 0,
-            NOID if changes.uid is None else changes.uid,
-            NOID if changes.gid is None else changes.gid,
-            changes.size or 0,
-            _on_the_wire(changes.atime_ns),
-            _on_the_wire(changes.mtime_ns),
-        )
-        self.changed()
-        reply = expect(self.fs.session.reply((self, Tsetattrx), request), Rsetattrx)
-        self.check_same(reply.block)
-        if self.fs.journal is not None and valid & (c.SETATTR_UID | c.SETATTR_GID):
+        asked: Asked | None = kept((self, Tsetattrx))
+        if asked is None:
+            if setattr_behind(self, changes):
+                return
+            valid = what_changes(changes)
+            if not valid:
+                return
+            request = setting(self.reach(), valid, changes)
+            self.drop_file_caps()
+            self.changed()
+            asked = Asked(self.fs.session.send(request), self.moment)
+        self.fs.session.complete(asked, (self, Tsetattrx))
+        self.check_same(expect(asked.pending.result(), Rsetattrx).block)
+        self.taken(asked.extra)
+        owned = changes.uid is not None or changes.gid is not None
+        if self.fs.journal is not None and owned:
             self.fs.journal.accepted(self.uid, self.gid)
 
     # --- links
@@ -408,8 +374,3 @@ class GoferInode(Inode):
         if not left:
             self.gone = True
             self.fs.forget_inode(self)
-
-
-def _on_the_wire(time_ns: int | None) -> int:
-    """The nearest time that a message can hold; the host's file system may hold less."""
-    return max(-1 << 63, min(time_ns or 0, (1 << 63) - 1))

@@ -136,7 +136,7 @@ class GoferRegular(GoferInode):
             return
         self.fs.handles.idle(self._install(fd, -1, True))
 
-    def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
+    def looked_up(self, reply: Rwalkx, fd: int) -> None:
         fs = self.fs
         if fd < 0 or self.read_handle is not None:
             close_quietly(fd)
@@ -170,9 +170,9 @@ class GoferRegular(GoferInode):
             request = Twalkx(fid, bound, flags, donate, [name] if name else [])
             journal = self.fs.journal
             position = journal.position if journal is not None else 0
-            asked = Asked(session.send(request), (bound, position, self.fs.epoch))
+            asked = Asked(session.send(request), (bound, position, self.moment))
         session.complete(asked, key)
-        pending, (bound, position, epoch) = asked.pending, asked.extra
+        pending, (bound, position, moment) = asked.pending, asked.extra
         if self.pending is not None and self.pending[1] <= position:
             self.pending = None  # the Gofer has done that before
         reply, donated = expect(pending.result(), Rwalkx), bound == NOFID
@@ -192,8 +192,7 @@ class GoferRegular(GoferInode):
             elif not donated:
                 session.free_fid(bound)
             raise
-        if epoch != self.fs.epoch:
-            self.changed()
+        self.taken(moment)
         present = self._present(write)
         if present is not None:  # another call was faster
             close_quietly(fd)

@@ -1,11 +1,13 @@
 """What is known of a directory's names where others change them, too.
 
 `WatchedDirectory`: of a shared tree, whose names can be trusted (`changes`). It is watched from the
-second lookup on. A walk may use what `trust.names` lists; what else it looks
-at must be current, too: owner and mode of directories are heard of, those of files are asked of a
-descriptor, which the second lookup of a file brings along. The text of links never changes.
+second lookup or listing on. A walk may use what `trust.names` lists, and that a complete listing
+has no other names; what else it looks at must be current, too (`known`). What is no regular file is
+watched, too, when it is asked for again; a regular file's second lookup brings a descriptor along.
+The text of links never changes.
 `HeardDirectory`: of an exclusive tree, of which is told what others change (`hearing`), and what is
-left when nobody would tell of that.
+left when nobody would tell of that. Its listing is kept, in a shared tree until an event speaks
+against it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from weakref import ref
 
 from gofer.p9.attributes import NO_DEFAULT_ACL
 from gofer.p9.constants import NOFID, NOOPEN
-from gofer.p9.extensions import Rwalkx, Rwatchx, Twalkx, Twatchx
+from gofer.p9.extensions import Rwalkx, Twalkx, Twatchx
 from sentry.auth.acl import DEFAULT
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import OwnChange
@@ -26,7 +28,6 @@ from sentry.vfs.interface import Absent, Attributes, DirEntry
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
-    from sentry.fs.gofer.changes import Trust
     from sentry.fs.gofer.requests import Pending
     from sentry.vfs.dirents import Dirents
 
@@ -37,26 +38,18 @@ Listed = tuple[DirEntry, bytes | None]
 class WatchedDirectory(GoferInode):
     """What is known of its names, and how much of that is certain."""
 
-    __slots__ = ("default", "lookups", "names", "trust")
+    __slots__ = ("default", "names")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.names: dict[bytes, ref[GoferInode] | Absent] = {}
-        self.trust: Trust | None = None
         self.default: bytes | None = UNKNOWN
         """As `acl`: the default list."""
-        self.lookups = 0
-        """Requests for a name in it."""
 
     def known(self, name: bytes) -> GoferInode | None:
         """The inode in memory that had this name last."""
         found = self.names.get(name)
         return None if found is None or isinstance(found, Absent) else found()
-
-    def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
-        super().looked_up(reply, fd, epoch)
-        if self.trust is not None:
-            self.trust.sure = epoch == self.fs.epoch
 
     def take_lists(self, flags: int) -> None:
         super().take_lists(flags)
@@ -67,18 +60,18 @@ class WatchedDirectory(GoferInode):
             self.default = self.asked_acl(DEFAULT)
         return self.default
 
-    def take(self, attributes: Attributes) -> None:
-        super().take(attributes)
-        if self.trust is not None:  # who knows how old they are: see looked_up
-            self.trust.sure = False
-
     def current(self) -> bool:
         trust = self.trust
         return trust is not None and trust.sure
 
+    def has_still(self, child: GoferInode) -> bool:
+        """Its name means this one, as far as one has looked at what happened."""
+        trust = self.trust
+        return trust is not None and child.name in trust.names and self.known(child.name) is child
+
     def ask_for_trust(self, fid: int) -> Pending | None:
-        """Before a lookup: ask for a watch where names are looked up for the second time, or for
-        attributes that have become uncertain."""
+        """Before a lookup or a listing: ask for a watch if it is the second one, or for attributes
+        that have become uncertain."""
         fs = self.fs
         changes = fs.changes
         if changes is None:
@@ -86,33 +79,10 @@ class WatchedDirectory(GoferInode):
         if self.trust is not None:
             unsure = not self.trust.sure
             return fs.session.send(Twalkx(fid, NOFID, NOOPEN, 0, [])) if unsure else None
-        self.lookups += 1
-        if self.lookups < 2 or not fs.is_own_device(self) or not changes.room():
+        self.asked += 1
+        if self.asked < 2 or not fs.is_own_device(self) or not changes.room():
             return None
-        return fs.session.send(Twatchx(fid))
-
-    def take_trust(self, pending: Pending, epoch: int) -> None:
-        """The reply to that, which came before the one to the lookup. `epoch`: as it was asked."""
-        changes = self.fs.changes
-        assert changes is not None
-        try:
-            reply = pending.result()
-        except Errno:
-            changes.exhausted()
-            return
-        if isinstance(reply, Rwatchx):
-            if self.trust is not None:  # another fiber was faster
-                return
-            self.trust = changes.watched(self, reply.number)
-            block = reply.block
-        else:
-            walked = expect(reply, Rwalkx)
-            if not walked.blocks:
-                return
-            block = walked.blocks[0]
-        self.check_same(block)
-        if self.trust is not None:
-            self.trust.sure = epoch == changes.epoch
+        return fs.session.send(Twatchx(fid, b""))
 
     def worth_opening(self, name: bytes) -> bool:
         """A file that is asked for again: a descriptor answers the next question."""
@@ -129,7 +99,7 @@ class WatchedDirectory(GoferInode):
 class HeardDirectory(WatchedDirectory):
     """One whose listing is kept."""
 
-    __slots__ = ("_bequeaths", "_dirents", "generation", "listing")
+    __slots__ = ("_bequeaths", "_dirents", "generation", "listing", "misses", "patience")
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -137,6 +107,9 @@ class HeardDirectory(WatchedDirectory):
         self._dirents: Dirents | None = None
         """Made of `listing`."""
         self.generation = 0
+        self.misses = 0
+        """Lookups of names that are not there, and how many of them make a listing worth while:"""
+        self.patience = 3
         self._bequeaths: bool | None = None
         """Not asked yet."""
 
@@ -171,6 +144,10 @@ class HeardDirectory(WatchedDirectory):
             self.changed()
         else:
             self.forget_attributes(name)
+
+    def names_heard(self) -> None:
+        super().names_heard()
+        self.drop_listing()
 
     def doubted(self) -> None:
         super().doubted()

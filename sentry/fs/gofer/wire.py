@@ -6,10 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from gofer.p9 import constants as c
 from gofer.p9.attributes import BTIME
 from gofer.p9.attributes import Attributes as WireAttributes
+from gofer.p9.constants import NOID
+from gofer.p9.extensions import Tsetattrx
 from sentry.platform.host_io import HostStat
-from sentry.vfs.interface import Attributes
+from sentry.vfs.interface import Attributes, Changes
 
 FIRST_TOLD: Final = 1 << 62
 """Hosts count their inodes from below."""
@@ -18,6 +21,7 @@ Extents = Sequence[tuple[int, int, int]]
 """First id inside, first one of the host, how many."""
 OVERFLOW_ID = 65534
 _MASK = (1 << 64) - 1
+_I64_MAX = (1 << 63) - 1
 
 
 class Numbering:
@@ -78,8 +82,8 @@ def from_wire(wire: WireAttributes, ino: int) -> Attributes:
         uid,
         gid,
         rdev,
-        size,
-        blocks,
+        size & _I64_MAX,  # from whoever serves: there is no room for more in struct stat
+        blocks & _I64_MAX,
         blksize,
         atime,
         mtime,
@@ -129,3 +133,42 @@ def from_stat(stat: os.stat_result | HostStat, ino: int, btime_ns: int | None) -
         stat.st_ctime_ns,
         btime_ns,
     )
+
+
+def what_changes(changes: Changes) -> int:
+    """`valid` of a Tsetattrx."""
+    valid = 0
+    if changes.mode is not None:
+        valid |= c.SETATTR_MODE
+    if changes.uid is not None:
+        valid |= c.SETATTR_UID
+    if changes.gid is not None:
+        valid |= c.SETATTR_GID
+    if changes.size is not None:
+        valid |= c.SETATTR_SIZE
+    if changes.atime_ns is not None:
+        valid |= c.SETATTR_ATIME | (0 if changes.times_now else c.SETATTR_ATIME_SET)
+    if changes.mtime_ns is not None:
+        valid |= c.SETATTR_MTIME | (0 if changes.times_now else c.SETATTR_MTIME_SET)
+    return valid
+
+
+def setting(where: tuple[int, bytes], valid: int, changes: Changes) -> Tsetattrx:
+    """The request that makes them. `where`: a fid, and a name below it or none."""
+    fid, name = where
+    return Tsetattrx(
+        fid,
+        name,
+        valid,
+        changes.mode or 0,
+        NOID if changes.uid is None else changes.uid,
+        NOID if changes.gid is None else changes.gid,
+        changes.size or 0,
+        _on_the_wire(changes.atime_ns),
+        _on_the_wire(changes.mtime_ns),
+    )
+
+
+def _on_the_wire(time_ns: int | None) -> int:
+    """The nearest time that a message can hold; the host's file system may hold less."""
+    return max(-1 << 63, min(time_ns or 0, (1 << 63) - 1))

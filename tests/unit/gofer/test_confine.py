@@ -121,7 +121,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tclunk(1),
         Tdupx(),
         Tnotifyx(),
-        Twatchx(0),
+        Twatchx(0, b""),
         Tunwatchx(1),
         Tjournalx(),
         Tinheritx(4),

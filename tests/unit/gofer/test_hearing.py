@@ -238,6 +238,57 @@ def test_second_session_does_not_hear(client: Listener) -> None:
             second.call(Thearx(0))
 
 
+@pytest.fixture
+def two(tree: Path, tmp_path: Path) -> Iterator[tuple[Listener, Listener]]:
+    """Two trees, and who hears of each."""
+    other = tmp_path / "other"
+    other.mkdir()
+    fds = [os.open(path, os.O_PATH) for path in (tree, other)]
+    with serving([Attachment(b"%d" % number, fd) for number, fd in enumerate(fds)]) as sock:
+        first = Listener(sock)
+        first.start()
+        first.call(Tattach(1, c.NOFID, b"", b"1", 0))
+        first.call(Tdupx())
+        with socket.socket(fileno=first.take_fd()) as copy:
+            second = Listener(copy)
+            first.start_hearing(0)
+            second.start_hearing(1)
+            yield first, second
+    for fd in fds:
+        os.close(fd)
+
+
+def test_who_hears_of_a_tree_hears_of_no_other(
+    two: tuple[Listener, Listener], tree: Path, tmp_path: Path
+) -> None:
+    first, second = two
+    first.wait()
+    second.wait()
+
+    (tmp_path / "other" / "new").mkdir()
+    assert entries(second.told()) == {(ino(tmp_path / "other"), b"new", NAME)}
+    assert first.is_silent()
+
+    (tree / "new").mkdir()
+    assert entries(first.told()) == {(ino(tree), b"new", NAME)}
+
+
+def test_one_hears_on_when_another_has_ended(
+    two: tuple[Listener, Listener], tree: Path, tmp_path: Path
+) -> None:
+    """What it had of marks is taken off all together: so once, all may be different."""
+    first, second = two
+    second.sock.shutdown(socket.SHUT_RDWR)
+    first.wait()
+    assert first.told() == Rhearx(1, b"")
+    first.wait()
+
+    (tmp_path / "other" / "unheard").mkdir()
+    (tree / "new").mkdir()
+
+    assert entries(first.told()) == {(ino(tree), b"new", NAME)}
+
+
 def test_one_request_waits_at_a_time(client: Listener) -> None:
     client.start_hearing()
     client.wait()

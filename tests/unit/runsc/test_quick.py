@@ -120,6 +120,7 @@ COMMAND_LINES = [
     "--platform unicorn --network=sandbox --host-uds none --host-fifo=none --memory 1G state c",
     "--overlay2 none --strace --strace-syscalls %file --strace-log-size=5 --strace-log f state c",
     "--overlay2=none --file-access=shared state c",
+    "--file-access-mounts=exclusive state c",
     "--debug-log d --system-calls exit --systemd-cgroup --ignore-cgroups --criu x state c",
     "--TESTONLY-unsafe-nofilter --TESTONLY-trap --TESTONLY-steps f state c",
 ]

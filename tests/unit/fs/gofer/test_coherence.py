@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 import gofer.main
 from gofer.shared import Limits
+from sentry.abi.inotify import IN_Q_OVERFLOW
 from sentry.auth.credentials import Credentials
-from sentry.fs.gofer import regular
+from sentry.fs.gofer import known, regular
 from sentry.fs.gofer.changes import HostChanges
+from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.filesystem import GoferFileSystem
 from sentry.fs.gofer.handles import Storage
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
@@ -150,6 +152,20 @@ def test_rights_to_a_directory_taken_by_the_host_hold_at_once(warm: World, host:
     assert status(warm, INNER) == -errno.EACCES
 
 
+def test_rights_to_the_root_taken_by_the_host_hold_at_once(warm: World, host: Path) -> None:
+    """Of a directory where walks begin nobody asks by a name."""
+    user = warm.task.sibling(uid=1000, gid=1000)
+    user.ok("chdir", b"/dir")
+    for path in (b"/file", b"inner", b"/none", b"none"):
+        user.call("newfstatat", AT_FDCWD, path, user.buffer(144), 0)
+
+    os.chmod(host, 0o700)
+    assert user.call("newfstatat", AT_FDCWD, b"/file", user.buffer(144), 0) == -errno.EACCES
+    assert user.call("newfstatat", AT_FDCWD, b"/none", user.buffer(144), 0) == -errno.EACCES
+    os.chmod(host / "dir", 0o600)
+    assert user.call("newfstatat", AT_FDCWD, b"inner", user.buffer(144), 0) == -errno.EACCES
+
+
 def test_file_is_reached_by_its_other_name_when_the_host_removes_one(
     warm: World, host: Path
 ) -> None:
@@ -202,6 +218,24 @@ def test_own_changes_cost_no_trust(warm: World, host: Path) -> None:
         assert warm.stat(INNER).st_size == 5
 
 
+def test_new_files_are_looked_for_no_more_once_a_small_directory_is_listed(
+    still: World, host: Path
+) -> None:
+    """As `tar x` and `cp -r` make them, in directories that they have made."""
+    still.ok("mkdirat", AT_FDCWD, b"/dir/made", 0o755)
+    asked = []
+    for number in range(12):
+        still.session.names()
+        still.ok("close", still.open(b"/dir/made/f%d" % number, os.O_RDWR | os.O_CREAT))
+        asked.append(still.session.names())
+
+    assert asked[-4:] == [["Tcreatex"]] * 4
+    (host / "dir/made/f12").write_bytes(b"of the host")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    assert still.call("openat", AT_FDCWD, b"/dir/made/f12", flags, 0o644) == -errno.EEXIST
+    assert still.contents(b"/dir/made/f12") == b"of the host"
+
+
 def test_own_move_is_seen(warm: World, host: Path) -> None:
     warm.ok("renameat2", AT_FDCWD, INNER, AT_FDCWD, b"/dir/none", 0)
 
@@ -224,6 +258,27 @@ def test_failed_creation_leaves_the_truth(warm: World, host: Path) -> None:
     for _ in range(2):
         assert warm.call("openat", AT_FDCWD, b"/dir/none", flags, 0o644) == -errno.EEXIST
     assert warm.stat(b"/dir/none").st_size == 0
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_file_that_the_host_was_faster_to_make_is_opened_with_the_rights_that_it_has(
+    make_world: MakeWorld, host: Path, exclusive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chmod(host / "dir", 0o777)
+    world = make_world(exclusive=exclusive)
+    settle(world)
+    create = GoferDirectory.create
+
+    def late(directory: GoferDirectory, name: bytes, *values: Any) -> Any:
+        (host / "dir" / os.fsdecode(name)).write_bytes(b"of the host")
+        (host / "dir" / os.fsdecode(name)).chmod(0o600)
+        return create(directory, name, *values)
+
+    monkeypatch.setattr(GoferDirectory, "create", late)
+    flags = os.O_RDWR | os.O_CREAT
+    assert world.read(world.open(b"/dir/none", flags)) == b"of the host"
+    world.task.task.creds = Credentials.user(1000, 1000)
+    assert world.call("openat", AT_FDCWD, b"/dir/none too", flags, 0o644) == -errno.EACCES
 
 
 def test_lost_events_are_no_silence(warm: World, host: Path) -> None:
@@ -275,6 +330,163 @@ def test_removed_directory_gives_its_watch_back(warm: World, host: Path) -> None
     assert len(changes_of(warm)) == before - 1
 
 
+KINDS = (b"/dir", b"/dir/sub", b"/link", b"/dir/fifo")
+
+
+@pytest.fixture
+def still(shared: World, host: Path) -> World:
+    """A tree of which attributes, listings and absent names were asked for again and again; the
+    clock stands."""
+    changes_of(shared).now_ns = lambda: 0  # type: ignore[method-assign]
+    os.mkfifo(host / "dir/fifo")
+    settle(shared)
+    for _ in range(4):
+        look(shared)
+    shared.session.names()
+    return shared
+
+
+def look(world: World) -> dict[bytes, tuple[int, int, int, int]]:
+    """Mode, links, owner and size that are seen, and what is in a directory."""
+    assert status(world, b"/dir/sub/none") == -errno.ENOENT
+    world.listdir(b"/dir")
+    found = {path: world.stat(path, nofollow=True) for path in KINDS}
+    return {path: (at.st_mode, at.st_nlink, at.st_uid, at.st_size) for path, at in found.items()}
+
+
+def natively(host: Path) -> dict[bytes, tuple[int, int, int, int]]:
+    found = {path: os.lstat(os.fsencode(host) + path) for path in KINDS}
+    return {path: (at.st_mode, at.st_nlink, at.st_uid, at.st_size) for path, at in found.items()}
+
+
+def test_attributes_and_listings_are_not_asked_for_while_nothing_changes(
+    still: World, host: Path
+) -> None:
+    assert look(still) == natively(host)
+    assert still.session.names() == []
+
+
+ATTRIBUTES: dict[str, Callable[[Path], Any]] = {
+    "the mode of a directory": lambda host: os.chmod(host / "dir/sub", 0o700),
+    "the owner of a directory": lambda host: os.chown(host / "dir/sub", 1234, 4321),
+    "a directory in a directory": lambda host: (host / "dir/sub/more").mkdir(),
+    "many names in a directory": lambda host: [
+        (host / f"dir/sub/{'long' * 50}{i}").touch() for i in range(30)
+    ],
+    "the owner of a link": lambda host: os.lchown(host / "link", 1234, 4321),
+    "another name of a link": lambda host: os.link(
+        host / "link", host.parent / "aside", follow_symlinks=False
+    ),
+    "another link": lambda host: (
+        os.symlink("other/text", host / "new"), os.rename(host / "new", host / "link")
+    ),
+    "the mode of a fifo": lambda host: os.chmod(host / "dir/fifo", 0o600),
+    "another name of a fifo": lambda host: os.link(host / "dir/fifo", host.parent / "aside"),
+    "another fifo": lambda host: (
+        os.mkfifo(host / "new", 0o600), os.rename(host / "new", host / "dir/fifo")
+    ),
+    "another directory": lambda host: (
+        os.rename(host / "dir/sub", host / "old"), os.mkdir(host / "dir/sub", 0o711)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ATTRIBUTES)
+def test_next_call_sees_attributes_that_the_host_has_changed(
+    still: World, host: Path, change: str
+) -> None:
+    ATTRIBUTES[change](host)
+
+    assert look(still) == natively(host)
+    assert look(still) == natively(host)
+
+
+LISTINGS: dict[str, Callable[[Path], Any]] = {
+    "a name comes": lambda host: (host / "dir/new").touch(),
+    "a name goes": lambda host: (host / "dir/inner").unlink(),
+    "a name moves": lambda host: os.rename(host / "dir/inner", host / "dir/moved"),
+    "a name moves away": lambda host: os.rename(host / "dir/inner", host / "moved"),
+    "another directory": lambda host: (
+        os.rename(host / "dir", host / "old"), (host / "dir").mkdir(), (host / "dir/a").touch()
+    ),
+    "again and again": lambda host: [
+        ((host / "dir/new").touch(), os.rename(host / "dir/new", host / f"dir/n{i}"))
+        for i in range(300)
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", LISTINGS)
+def test_next_listing_shows_what_the_host_has_changed(
+    still: World, host: Path, change: str
+) -> None:
+    LISTINGS[change](host)
+
+    for _ in range(2):
+        assert still.listdir(b"/dir") == sorted(os.listdir(os.fsencode(host / "dir")))
+
+
+def test_own_changes_are_in_a_listing_that_is_kept(still: World, host: Path) -> None:
+    still.ok("close", still.open(b"/dir/new", os.O_RDWR | os.O_CREAT))
+    still.ok("mkdirat", AT_FDCWD, b"/dir/more", 0o755)
+    still.ok("unlinkat", AT_FDCWD, b"/dir/inner", 0)
+    still.session.names()
+
+    assert still.listdir(b"/dir") == [b"fifo", b"more", b"new", b"sub"]
+    assert still.session.names() == []
+    assert still.stat(b"/dir").st_nlink == os.stat(host / "dir").st_nlink
+
+
+def test_name_that_no_listing_has_is_absent_until_it_is_made(still: World, host: Path) -> None:
+    assert status(still, b"/dir/never asked for") == -errno.ENOENT
+    assert still.session.names() == []
+
+    (host / "dir/never asked for").touch()
+
+    assert status(still, b"/dir/never asked for") == 0
+
+
+def test_directory_that_the_host_has_removed_has_no_links(still: World, host: Path) -> None:
+    """Nothing happens to the directory itself."""
+    fd = still.open(b"/dir/sub", os.O_RDONLY | os.O_DIRECTORY)
+    assert still.fstat(fd).st_nlink == 2
+
+    (host / "dir/sub").rmdir()
+
+    assert still.fstat(fd).st_nlink == 0
+
+
+def test_attributes_are_asked_for_again_after_a_while(still: World, host: Path) -> None:
+    """No event tells of access times."""
+    changes_of(still).now_ns = lambda: known.LATE_NS  # type: ignore[method-assign]
+    look(still)
+    assert "Twalkx" in still.session.names()
+    look(still)
+    assert still.session.names() == []
+
+
+def test_lost_events_are_no_silence_for_attributes_and_listings(still: World, host: Path) -> None:
+    changes_of(still)._heard(-1, IN_Q_OVERFLOW, b"")
+    look(still)
+    asked = still.session.names()
+    assert "Treaddirx" in asked
+    assert asked.count("Twalkx") >= len(KINDS)
+
+
+def test_answer_from_before_an_own_change_is_not_kept(still: World, host: Path) -> None:
+    """Somebody asks for attributes and sleeps; meanwhile another one changes them."""
+    directory = still.fs._known((os.stat(host / "dir").st_dev, os.stat(host / "dir").st_ino))
+    assert directory is not None
+    moment = directory.moment
+    before = directory.attributes
+    still.ok("mkdirat", AT_FDCWD, b"/dir/more", 0o755)
+
+    directory.take(before)
+    directory.taken(moment)
+
+    assert still.stat(b"/dir").st_nlink == os.stat(host / "dir").st_nlink
+
+
 _WHO = st.sampled_from(["inside", "outside"])
 _CHANGES = st.one_of(
     st.tuples(_WHO, st.just("mkdir"), _PATHS, _MODES),
@@ -317,8 +529,10 @@ def test_random_changes_from_inside_and_outside_are_seen_inside(
             assert sides[who].run(name, *values) == expected, (i, who, name, values)
             for path in looked_at:
                 for _ in range(2):
-                    found = sides["inside"].run("lstat", path)
-                    assert found == reference.run("lstat", path), (i, who, name, values, path)
+                    for call in ("lstat", "list"):
+                        found = sides["inside"].run(call, path)
+                        wanted = reference.run(call, path)
+                        assert found == wanted, (i, who, name, values, call, path)
         world.close()
 
     check()
