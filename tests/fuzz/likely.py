@@ -39,6 +39,7 @@ _soon = words(0, 1)
 LIKELY: dict[str, tuple[tuple[Value, ...], ...]] = {
     "capget": ((_capabilities, words(0, 0, 0)),),
     "capset": ((_capabilities, words(0, 0, 0)),),
+    "clone3": ((words(0, 0, 0, 0, 17, 0, 0, 0), 64),),
     "execve": ((b"f", _strings, words(INNER + 2 * SLOT, 0)),),
     "execveat": ((fcntl.AT_FDCWD, b"f", _strings, words(INNER + 2 * SLOT, 0), 0),),
     "faccessat2": ((fcntl.AT_FDCWD, b"f", 0, 0),),
@@ -55,9 +56,11 @@ LIKELY: dict[str, tuple[tuple[Value, ...], ...]] = {
         (2, "key", b"data", 4),
         (20, "key", words(INNER, 8), 1, 0),
     ),
+    "lsetxattr": ((b"f", b"user.a", b"value", 5, 0),),
     "mbind": ((AREA, 4096, 2, words(1), 64, 0),),
     "migrate_pages": ((0, 64, words(1), words(1)),),
     "mount_setattr": ((fcntl.AT_FDCWD, b"d", 0, words(1, 0, 0, 0), 32),),
+    "move_mount": ((fcntl.AT_FDCWD, b"d", fcntl.AT_FDCWD, b"d", 0),),
     "mq_timedsend": ((QUEUE, b"data", 4, 1, _soon),),
     "openat2": ((fcntl.AT_FDCWD, b"f", bytes(24), 24),),
     "prctl": (
