@@ -1,7 +1,7 @@
-"""`Sender`: a thread in C that sends the frames of uplinks, while the kernel thread makes more.
+"""`Sender`: a thread in C that sends the frames of uplinks, while the kernel thread takes others.
 
-What sending costs is mostly what the other end of a veth does with a frame: as much again as to
-make it. Who sends little does without: to wake a thread takes longer than that.
+What sending costs is mostly what the other end of a veth does with a frame. Of an acknowledgement
+that is to send more, which may be as much work as to take that.
 """
 
 from __future__ import annotations

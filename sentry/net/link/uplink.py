@@ -1,7 +1,7 @@
 """`Uplink`: a link's frames, from and to a packet socket that was donated, by the loop.
 
 Many frames move in a call (recvmmsg(2), sendmmsg(2)), a bounded number in a turn of the loop. Where
-much moves a thread sends.
+much comes a thread answers.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ FRAMES_OUT: Final = 64
 BYTES_OUT: Final = 1 << 20
 """That are sent in a turn."""
 MUCH: Final = 1 << 15
-"""Bytes, from which on a thread sends: to wake it takes as long as to send a small frame. It also
-does where as much has just come: acknowledgements let the other end go on in the call that sends
-them."""
+"""Bytes that have just come, from which on a thread sends: an acknowledgement lets the other end go
+on in the call that sends it. To wake the thread takes as long as to send a small frame."""
 
 
 class Uplink:
@@ -109,7 +108,7 @@ class Uplink:
             return
         frames = self.link.take_outgoing(FRAMES_OUT, BYTES_OUT)
         if frames:
-            taken = self._hand_over(frames) if self._is_much(frames) else self._send(frames)
+            taken = self._hand_over(frames) if self._has_time() else self._send(frames)
             self.link.give_back(frames[taken:])
         if not self._is_full:
             if self.link.has_room:
@@ -136,11 +135,9 @@ class Uplink:
 
     # --- by the thread
 
-    def _is_much(self, frames: list[bytes]) -> bool:
-        """The thread is worth its while, or has some that go before these."""
-        if self._outbox is None:
-            return False
-        return self._much_came or sum(map(len, frames)) >= MUCH or len(self._outbox) > 0
+    def _has_time(self) -> bool:
+        """The thread is worth its while, or has some that go before the next ones."""
+        return self._outbox is not None and (self._much_came or len(self._outbox) > 0)
 
     def _hand_over(self, frames: list[bytes]) -> int:
         """How many the thread has taken."""

@@ -12,13 +12,18 @@ from tests.unit.net.link.test_uplink import TEST, Line, frame_for, numbers
 
 
 @pytest.fixture
-def threaded() -> Iterator[Line]:
+def threaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    """Much has just come."""
+    monkeypatch.setattr(uplink, "MUCH", 1)
     made = Line(has_sender=True)
+    made.host.keep(TEST)
+    made.theirs.send(frame_for(made, b"x"))
+    made.turns(1)
     yield made
     made.close()
 
 
-def test_thread_sends_what_is_much_in_its_order(threaded: Line) -> None:
+def test_thread_sends_frames_in_their_order(threaded: Line) -> None:
     heard: list[bytes] = []
     for _ in range(20):  # four times the outbox, and ends of it in the middle of a frame
         threaded.send(180, 1200)
@@ -27,10 +32,7 @@ def test_thread_sends_what_is_much_in_its_order(threaded: Line) -> None:
     assert all(each[48:] == bytes(1200) for each in heard)
 
 
-def test_little_is_sent_at_once_and_goes_behind_what_the_thread_has(threaded: Line) -> None:
-    threaded.send(1)
-    threaded.turns(1)
-    assert numbers(threaded.heard()) == [0]
+def test_what_comes_later_goes_behind_what_the_thread_has(threaded: Line) -> None:
     threaded.send(600, 1200)
     threaded.turns(30)  # the socket is full, and so is the outbox
     waiting = len(threaded.host.link.outgoing)
@@ -59,14 +61,19 @@ def test_closed_uplink_has_its_descriptor_to_itself(threaded: Line) -> None:
     assert not threaded.heard()
 
 
-def test_thread_answers_where_much_comes(threaded: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink, "MUCH", 4000)
-    kept = threaded.host.keep(TEST)
-    for _ in range(4):
-        threaded.theirs.send(frame_for(threaded, bytes(1200)))
-    threaded.turns(1)
-    assert len(kept.packets) == 4
+def test_thread_answers_only_where_much_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(has_sender=True)
+    line.send(1)
+    line.turns(1)
+    assert numbers(line.heard()) == [0]
 
+    monkeypatch.setattr(uplink, "MUCH", 4000)
+    kept = line.host.keep(TEST)
+    for _ in range(4):
+        line.theirs.send(frame_for(line, bytes(1200)))
+    line.turns(1)
+    assert len(kept.packets) == 4
     monkeypatch.delattr(Uplink, "_send")
-    threaded.send(3)
-    assert numbers(threaded.until_heard(3)) == [0, 1, 2]
+    line.send(3)
+    assert numbers(line.until_heard(3)) == [0, 1, 2]
+    line.close()
