@@ -82,7 +82,6 @@ class Watchdog:
         """All that took more than LONG_NS and are over, by name."""
         if self._loop.step_ns != self._since_ns:
             self._count()
-            self._spent_ns = 0
         return {name: meter.cost() for name, meter in self._meters.items()}
 
     def _clock(self) -> int:
@@ -111,9 +110,10 @@ class Watchdog:
             self._told = self._tell(self._name, self._spent_ns, frame, self._told)
 
     def _count(self) -> None:
-        """The step is over."""
-        if self._spent_ns > LONG_NS:
-            self._add(self._name, self._spent_ns)
+        """The step is over. Once: a look may come while it is counted."""
+        spent_ns, self._spent_ns = self._spent_ns, 0
+        if spent_ns > LONG_NS:
+            self._add(self._name, spent_ns)
 
     def _add(self, name: str, spent_ns: int) -> None:
         meter = self._meters.setdefault(name, Meter())

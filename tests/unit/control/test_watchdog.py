@@ -76,6 +76,22 @@ def test_a_long_callback_is_counted_by_its_name(loop: Loop, dog: Watchdog) -> No
     assert cost.longest_ns > LONG_NS
 
 
+def test_look_while_a_step_is_counted_counts_nothing(
+    loop: Loop, dog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = dog._add
+
+    def interrupted(name: str, spent_ns: int) -> None:
+        dog._look(None)
+        add(name, spent_ns)
+
+    run(loop, lambda: work(ENOUGH_NS))
+    monkeypatch.setattr(dog, "_add", interrupted)
+
+    (cost,) = steps(loop, dog).values()
+    assert cost.count == 1
+
+
 def test_many_short_steps_are_no_long_one(loop: Loop, dog: Watchdog) -> None:
     async def pieces() -> None:
         for _ in range(6):
