@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
@@ -11,10 +11,13 @@ from sentry.errors import EAFNOSUPPORT, EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUP
 from sentry.net.netfilter.hooks import FAMILIES
 from sentry.net.netfilter.machine import Attributes, number, string
 from sentry.net.netfilter.ruleset import Chain, Table
+from sentry.net.netfilter.sets import Set
 from sentry.net.netfilter.transaction import Transaction
 from sentry.net.netlink.message import Reply, parse_attributes
 from sentry.net.netlink.nfnetlink import Asked, asks, changes
 from sentry.net.netlink.nft_messages import chain_body, generation_body, table_body
+
+T = TypeVar("T", Chain, Set)
 
 MAX_USERDATA: Final = 256
 PRIORITY_MOST: Final = 1 << 31
@@ -167,18 +170,23 @@ def _named_table(asked: Asked) -> Table:
 # --- chains
 
 
-def find_chain(table: Table, data: Attributes, name: int, handle: int = 0) -> Chain:
+def find_in(things: dict[str, T], data: Attributes, name: int, handle: int = 0) -> T:
     """By its handle, if `handle` is in the attributes, or its name. Raises: ENOENT, EINVAL."""
     if handle and handle in data:
         wanted = number(data, handle, size=8)
-        for chain in table.chains.values():
-            if chain.handle == wanted:
-                return chain
-        raise ENOENT(f"chain {wanted}")
-    found = table.chains.get(string(data, name))
+        for thing in things.values():
+            if thing.handle == wanted:
+                return thing
+        raise ENOENT(f"handle {wanted}")
+    found = things.get(string(data, name))
     if found is None:
-        raise ENOENT("chain")
+        raise ENOENT("name")
     return found
+
+
+def find_chain(table: Table, data: Attributes, name: int, handle: int = 0) -> Chain:
+    """See `find_in`."""
+    return find_in(table.chains, data, name, handle)
 
 
 @asks(nft.NFT_MSG_GETCHAIN)

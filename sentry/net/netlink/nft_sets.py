@@ -24,6 +24,7 @@ from sentry.net.netlink.message import Reply, parse_attributes
 from sentry.net.netlink.nfnetlink import Asked, asks, changes
 from sentry.net.netlink.nft_messages import set_body
 from sentry.net.netlink.nft_requests import (
+    find_in,
     find_table,
     is_destroyed,
     own_table,
@@ -40,17 +41,8 @@ MAX_FIELDS: Final = 16
 
 
 def find_set(table: Table, data: Attributes, name: int, handle: int = 0) -> Set:
-    """By its handle, if `handle` is in the attributes, or its name. Raises: ENOENT, EINVAL."""
-    if handle and handle in data:
-        wanted = number(data, handle, size=8)
-        for group in table.sets.values():
-            if group.handle == wanted:
-                return group
-        raise ENOENT(f"set {wanted}")
-    found = table.sets.get(string(data, name))
-    if found is None:
-        raise ENOENT("set")
-    return found
+    """See `find_in`."""
+    return find_in(table.sets, data, name, handle)
 
 
 @asks(nft.NFT_MSG_GETSET)
