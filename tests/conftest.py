@@ -22,6 +22,17 @@ settings.load_profile("busy machine")
 late.import_all()  # in a sandbox no step waits for a disk
 
 
+VERY_LONG_S = 1000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that may take very long come first, or one CPU would wait for them at the end."""
+    limits = ((item, item.get_closest_marker("timeout")) for item in items)
+    long = [item for item, limit in limits if limit is not None and limit.args[0] >= VERY_LONG_S]
+    first = set(long)
+    items[:] = long + [item for item in items if item not in first]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def only_its_own_garbage() -> None:
     """Who collects in a test need not look at the thousands of others, which are never garbage."""

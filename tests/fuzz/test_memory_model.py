@@ -740,7 +740,7 @@ EXAMPLES = 60
 """With one seed."""
 
 
-@for_a_while(10, 300)
+@for_a_while(10, 120)
 def test_memory_is_what_a_dictionary_says(seconds: float) -> None:
     for number, turn in enumerate(rounds(seconds), 1):
         run_state_machine_as_test(  # type: ignore[no-untyped-call]

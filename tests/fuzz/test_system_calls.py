@@ -16,7 +16,7 @@ from tests.fuzz.guest import run_program
 from tests.fuzz.running import for_a_while
 
 
-@for_a_while(20, 300)
+@for_a_while(20, 120)
 @pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be opened")
 def test_no_call_is_an_exception_in_the_sentry(
     bundle: Bundle, tmp_path: Path, seconds: float
