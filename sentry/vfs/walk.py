@@ -253,7 +253,7 @@ def _start(caller: Caller, dirfd: int, resolve: int, path: bytes) -> Location:
 
 
 def _enter(caller: Caller, creds: Credentials, dentry: Dentry) -> None:
-    """May names of it be looked up? Raises: ENOTDIR, EACCES."""
+    """May names of it be looked up? Raises: ENOTDIR, EACCES, NotNow."""
     inode = dentry.inode
     mode = inode.mode
     if mode & 0o170000 != 0o040000:
@@ -261,7 +261,11 @@ def _enter(caller: Caller, creds: Credentials, dentry: Dentry) -> None:
     if inode.own_rights:
         inode.check_rights(creds, MAY_EXEC)
     elif (mode & 0o111 != 0o111 or inode.acl is not None) and not inode.belongs_to(caller):
-        check_rights(creds, inode, MAY_EXEC)
+        try:
+            check_rights(creds, inode, MAY_EXEC)
+        except EACCES:
+            inode.stat()  # somebody outside may have given them
+            check_rights(creds, inode, MAY_EXEC)
 
 
 def _ask(

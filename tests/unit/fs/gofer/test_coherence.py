@@ -166,6 +166,39 @@ def test_rights_to_the_root_taken_by_the_host_hold_at_once(warm: World, host: Pa
     assert user.call("newfstatat", AT_FDCWD, b"inner", user.buffer(144), 0) == -errno.EACCES
 
 
+def test_rights_to_the_root_given_by_the_host_hold_at_once(warm: World, host: Path) -> None:
+    user = warm.task.sibling(uid=1000, gid=1000)
+    user.ok("chdir", b"/dir")
+    warm.task.ok("chmod", b"/dir", 0o600)
+    warm.task.ok("chmod", b"/", 0o600)
+    assert user.call("newfstatat", AT_FDCWD, b"inner", user.buffer(144), 0) == -errno.EACCES
+    assert user.call("newfstatat", AT_FDCWD, b"/file", user.buffer(144), 0) == -errno.EACCES
+
+    os.chmod(host, 0o777)
+    os.chmod(host / "dir", 0o777)
+
+    user.ok("newfstatat", AT_FDCWD, b"inner", user.buffer(144), 0)
+    user.ok("newfstatat", AT_FDCWD, b"/file", user.buffer(144), 0)
+    user.ok("mkdir", b"/made", 0o700)
+    user.ok("mkdir", b"made", 0o700)
+
+
+@pytest.mark.parametrize("path", [b"/made", b"made"])
+def test_writing_to_the_root_is_allowed_by_the_host(warm: World, host: Path, path: bytes) -> None:
+    user = warm.task.sibling(uid=1000, gid=1000)
+    user.ok("chdir", b"/")
+    warm.task.ok("chmod", b"/", 0o755)
+    assert user.call("mkdir", path, 0o700) == -errno.EACCES
+    assert user.call("open", b"/", os.O_RDONLY | os.O_DIRECTORY) >= 0
+    warm.task.ok("chmod", b"/", 0o711)
+    assert user.call("open", b"/", os.O_RDONLY | os.O_DIRECTORY) == -errno.EACCES
+
+    os.chmod(host, 0o777)
+
+    user.ok("mkdir", path, 0o700)
+    user.ok("open", b"/", os.O_RDONLY | os.O_DIRECTORY)
+
+
 def test_file_is_reached_by_its_other_name_when_the_host_removes_one(
     warm: World, host: Path
 ) -> None:
