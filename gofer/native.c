@@ -371,22 +371,21 @@ int gofer_hear_nothing(int group)
 /* Events that are not of process `maker`, which makes most of them; 0: there are none. */
 int64_t gofer_heard(int group, int maker, uint8_t *out, size_t room)
 {
-    const struct fanotify_event_metadata *m;
+    struct fanotify_event_metadata m; /* in `out` it stands at multiples of 4 */
     for (;;) {
         ssize_t n = read(group, out, room);
         if (n < 0)
             return errno == EAGAIN || errno == EINTR ? 0 : -errno;
         size_t kept = 0, at = 0;
-        while (at + sizeof *m <= (size_t)n) {
-            m = (const struct fanotify_event_metadata *)(out + at);
-            if (m->event_len < sizeof *m || m->event_len > (size_t)n - at)
+        while (at + sizeof m <= (size_t)n) {
+            memcpy(&m, out + at, sizeof m);
+            if (m.event_len < sizeof m || m.event_len > (size_t)n - at)
                 return -EIO;
-            uint32_t length = m->event_len;
-            if (m->pid != maker || m->mask & FAN_Q_OVERFLOW) {
-                memmove(out + kept, out + at, length);
-                kept += length;
+            if (m.pid != maker || m.mask & FAN_Q_OVERFLOW) {
+                memmove(out + kept, out + at, m.event_len);
+                kept += m.event_len;
             }
-            at += length;
+            at += m.event_len;
         }
         if (kept)
             return (int64_t)kept;
