@@ -14,7 +14,7 @@ from tests.e2e.installed import Installed
 
 SCRIPTS = Path(__file__).parent / "served"
 
-CAPABILITIES = ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW"]
+CAPABILITIES = ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_DAC_READ_SEARCH"]
 
 AREAS = ("files_", "errors_order_files", "memory_map", "exec_")
 OTHERWISE = {"files_caps", "files_partial", "files_acct", "files_propagation"}

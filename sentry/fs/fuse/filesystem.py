@@ -39,6 +39,8 @@ class FuseFs(MountedFs):
     name = "fuse"
     magic = FUSE_SUPER_MAGIC
     xattr_user = True
+    posix_acls = True
+    """Its server keeps them; rights here are those of the mode: FUSE_POSIX_ACL is not asked for."""
     has_handles = False
 
     def __init__(self, vfs: Vfs, options: Options, connection: Connection, user: int) -> None:

@@ -272,6 +272,13 @@ class FuseInode(Inode):
         self._xattr(FUSE_REMOVEXATTR, name, name + b"\0", 0)
         self.expire()
 
+    def set_acl(self, name: bytes, value: bytes, mode: int | None) -> None:
+        """fuse_set_acl()."""
+        if value:
+            self.setxattr(name, value, 0)
+        else:
+            self.removexattr(name)
+
     def _xattr(self, opcode: int, name: bytes, body: bytes, most: int) -> bytes:
         """Raises: EOPNOTSUPP where the server has none."""
         self.fs.check_allowed()
