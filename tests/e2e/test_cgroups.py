@@ -53,9 +53,9 @@ def _limit(bundle: Bundle, path: str, resources: Mapping[str, object]) -> None:
 
 
 def _titles(cgroup: Cgroup) -> set[str]:
-    """What ps shows of the processes there."""
+    """What ps shows of the processes there; nothing of one that is just ending."""
     lines = (Path(f"/proc/{pid}/cmdline").read_bytes() for pid in cgroup.processes())
-    return {line.rstrip(b"\0").decode() for line in lines}
+    return {line.rstrip(b"\0").decode() for line in lines} - {""}
 
 
 def _value(path: str, controller: str, v1: str, v2: str) -> str:

@@ -42,11 +42,15 @@ GOFER_ENDED = "the gofer process has ended: so does the sandbox"
 NO_SENTENCE = re.compile(r"Traceback|Error\b|Exception|\[Errno")
 PROGRAM = "trap 'exit 3' TERM; echo hello; sleep 1000 & wait"
 
+OTHERS: set[int] = set()
+"""Children of this process that are no affair of a test here, as multiprocessing's tracker."""
+
 
 @contextmanager
 def adopting() -> Iterator[None]:
-    """Orphans of ours become children of this process."""
+    """Orphans of ours become children of this process, which may have others already."""
     libc = ctypes.CDLL(None)
+    OTHERS.update(children())
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         yield
@@ -55,15 +59,16 @@ def adopting() -> Iterator[None]:
             os.kill(pid, signal.SIGKILL)
         reap_all()
         libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        OTHERS.clear()
 
 
 def children(pid: int | str = "self") -> list[int]:
-    """Of this process, zombies too."""
+    """Of this process, zombies too; not those of tests before."""
     found: list[int] = []
     with suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             found += [int(word) for word in (task / "children").read_text().split()]
-    return found
+    return [child for child in found if child not in OTHERS]
 
 
 def title(pid: int) -> str:
