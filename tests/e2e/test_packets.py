@@ -52,15 +52,14 @@ def payloads(found: Read, interface: int = 0) -> list[bytes]:
 def seen_by(looking: subprocess.Popen[bytes], say: Talker) -> bytes:
     """Something is sent until the first frame is seen: from then on it sees all."""
     assert looking.stdout is not None
-    head = looking.stdout.read(1)
+    data = looking.stdout.read(1)
     os.set_blocking(looking.stdout.fileno(), False)
-    data = None
-    while not data:
+    while b"first" not in data:
         say.say("first")
         say.hear()
-        data = looking.stdout.read(1 << 20)
+        data += looking.stdout.read(1 << 20) or b""
     os.set_blocking(looking.stdout.fileno(), True)
-    return head + data
+    return data
 
 
 def test_loopback_is_seen_live_and_the_file_is_whole_after_an_interrupt(
