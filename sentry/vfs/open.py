@@ -304,8 +304,9 @@ def _open_creating(
                     return _open_made(caller, _create(caller, parent, how), how)
                 except EEXIST:  # somebody outside was faster
                     lost += 1
-                    if flags & O_EXCL or CURRENT.call is not None or lost == MAX_LOST:
+                    if flags & O_EXCL or lost == MAX_LOST:
                         raise
+                    _forget_answers(inode)
                 continue
         location = top(
             Location(mount, directory.child(parent.last, child, caller.kernel.vfs.dentries))
@@ -319,6 +320,14 @@ def _open_creating(
     if flags & O_EXCL:
         raise EEXIST(f"{path!r}")
     return _open_existing(caller, location, parent.at.dentry.inode, how)
+
+
+def _forget_answers(directory: Inode) -> None:
+    """What this call has asked about names in it, or to make one, is to be asked anew."""
+    if CURRENT.call is not None:
+        answers = CURRENT.call.answers
+        for key in [key for key in answers if isinstance(key, tuple) and directory in key]:
+            del answers[key]
 
 
 def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
