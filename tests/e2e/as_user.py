@@ -33,8 +33,8 @@ if __name__ == "__main__":
     for name in COMMANDS:
         importlib.import_module(f"runsc.commands.{name.replace('-', '_')}")
     lazy = (
-        "_blake2", "encodings.ascii", "runsc.cgroups.cgroup", "runsc.cgroups.guest", "runsc.launch.egress",
-        "runsc.launch.neighbours",
+        "_blake2", "encodings.ascii", "runsc.cgroups.cgroup", "runsc.cgroups.guest",
+        "runsc.launch.egress", "runsc.launch.neighbours",
         "runsc.launch.network", "runsc.launch.passt", "runsc.oci.hooks",
         "sentry.net.inet.egress", "sentry.net.inet.resolver",
     )  # fmt: skip
