@@ -287,7 +287,7 @@ def _open_creating(
         return open_location(caller, made, how, created=True)
     follow = not flags & (O_NOFOLLOW | O_EXCL)
     parent = resolve_parent(caller, dirfd, path, how.resolve)
-    lost = 0
+    lost: int = kept(_forget_answers) or 0
     while True:
         if parent.last in (b"", b".", b".."):
             return _open_dots(caller, parent, how)
@@ -306,7 +306,7 @@ def _open_creating(
                     lost += 1
                     if flags & O_EXCL or lost == MAX_LOST:
                         raise
-                    _forget_answers(inode)
+                    _forget_answers(inode, lost)
                 continue
         location = top(
             Location(mount, directory.child(parent.last, child, caller.kernel.vfs.dentries))
@@ -322,10 +322,12 @@ def _open_creating(
     return _open_existing(caller, location, parent.at.dentry.inode, how)
 
 
-def _forget_answers(directory: Inode) -> None:
-    """What this call has asked about names in it, or to make one, is to be asked anew."""
+def _forget_answers(directory: Inode, lost: int) -> None:
+    """What this call has asked about names in it, or to make one, is to be asked anew; `lost`: how
+    often by now."""
     if CURRENT.call is not None:
         answers = CURRENT.call.answers
+        answers[_forget_answers] = lost
         for key in [key for key in answers if isinstance(key, tuple) and directory in key]:
             del answers[key]
 
