@@ -49,6 +49,7 @@ def make(
         atime_ns=now, mtime_ns=now, ctime_ns=now, btime_ns=now,
     )  # fmt: skip
     inode = fs.inode_of(shown.pack(), directory, name)
+    inode.born_here = True
     journal.made(position, inode)
     told = Told(journal, directory, inode)
     directory.added(name, inode)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat as modes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 MAX_DIRECTORY_FIDS = 4096
 MAX_LISTED = 131072
 MAX_NAMES = 131072
+MAX_UNPLACED = 64
+"""New files whose number is not told yet: of more anything may have changed when one is."""
 
 
 class Options(Struct, frozen=True):
@@ -275,13 +277,19 @@ class GoferFileSystem(Attachment):
         heard = self.hearing if self.changes is None else self.changes
         return heard.epoch if heard is not None else 0
 
-    def _heard(self, directory: Key, name: bytes, another: bool) -> None:
+    def _heard(self, directory: Key, name: bytes, another: bool) -> bool:
         """Somebody else has changed what `name` is, or which file has it (`another`)."""
         inode = self._known(directory)
-        if isinstance(inode, DirectoryCache):
-            inode.heard(name, another)
-        elif self.journal is not None and self.journal.makes:  # it may be one of them
-            self._lost()
+        if inode is not None or self.journal is None:
+            found: Sequence[object] = [inode]
+        elif self.journal.makes > MAX_UNPLACED:
+            return False
+        else:  # it may be any of those whose number is not told yet
+            found = self.journal.unmade()
+        for each in found:
+            if isinstance(each, DirectoryCache):
+                each.heard(name, another)
+        return True
 
     def _lost(self) -> None:
         """Anything may have been changed."""
@@ -334,7 +342,7 @@ class GoferFileSystem(Attachment):
         """The host has used the inode number for a new file."""
         if inode.kind != modes.S_IFMT(wire.mode) or inode.gone:
             return True
-        if self.layered:  # a file is born anew when it is copied up
+        if inode.born_here or self.layered:  # a file is born anew when it is copied up
             return False
         born = inode.attributes.btime_ns
         return born is not None and bool(wire.flags & BTIME) and born != wire.btime_ns

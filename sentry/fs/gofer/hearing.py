@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.requests import Pending
 
 _ENTRY: Final = struct.Struct("<QQBH")
-Told = Callable[[tuple[int, int], bytes, bool], object]
-"""A directory by device and number, a name in it, and whether that means something else now."""
+Told = Callable[[tuple[int, int], bytes, bool], bool]
+"""A directory by device and number, a name in it, and whether that means something else now; False:
+it may be one of too many."""
 
 
 class Hearing:
@@ -67,12 +68,13 @@ class Hearing:
         self._ask()
 
     def _take(self, heard: bytes) -> bool:
-        """False: that is nothing that a Gofer tells."""
+        """False: anything may have changed, or that is nothing that a Gofer tells."""
         at = 0
         while at + _ENTRY.size <= len(heard):
             dev, ino, what, length = _ENTRY.unpack_from(heard, at)
             at += _ENTRY.size
-            self._told((dev, ino), heard[at : at + length], what == HEARD_NAME)
+            if not self._told((dev, ino), heard[at : at + length], what == HEARD_NAME):
+                return False
             at += length
         return at == len(heard)
 

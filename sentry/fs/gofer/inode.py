@@ -55,7 +55,7 @@ class GoferInode(KnownInode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "__weakref__", "apart", "fid", "gone", "key", "refusals", "target", "xattrs",
+        "__weakref__", "apart", "born_here", "fid", "gone", "key", "refusals", "target", "xattrs",
         "xattrs_stamp",
     )  # fmt: skip
     fs: Attachment
@@ -68,6 +68,8 @@ class GoferInode(KnownInode):
         self.fid = -1
         self.apart = False
         """One of several names, which the host may make a file of its own (layers)."""
+        self.born_here = False
+        """The host has not said yet when it was born: later than was told."""
         self.gone = False
         """The last name was removed."""
         self.refusals: Refusals | None = None
@@ -106,6 +108,7 @@ class GoferInode(KnownInode):
 
     def seen(self, wire: WireAttributes) -> None:
         """Take the attributes of a reply."""
+        self.born_here = False
         self.take(from_wire(wire, self.ino))
         self.take_lists(wire.flags)
 

@@ -263,9 +263,13 @@ class Journal:
             self.settle(next(iter(self._touched)))
 
     @property
-    def makes(self) -> bool:
-        """Something is recorded whose number the host has not told yet."""
-        return bool(self._makes)
+    def makes(self) -> int:
+        """How much is recorded whose number the host has not told yet."""
+        return len(self._makes)
+
+    def unmade(self) -> list[Inode | None]:
+        """What that is, as far as it is still there."""
+        return [made() for made in self._makes.values()]
 
     def made(self, position: int, inode: Inode) -> None:
         """The record that begins there makes this."""

@@ -44,9 +44,9 @@ def heard(world: World, what: Callable[[], object], *names: bytes) -> None:
     made, left = hearing(world), set(names)
     told, lost = made._told, made._lost
 
-    def note(directory: tuple[int, int], name: bytes, another: bool) -> None:
-        told(directory, name, another)
+    def note(directory: tuple[int, int], name: bytes, another: bool) -> bool:
         left.discard(name)
+        return told(directory, name, another)
 
     def lose() -> None:
         lost()
@@ -183,7 +183,7 @@ def test_directory_that_has_lost_its_fid_is_asked_for(world: World, host: Path) 
 def test_what_is_lost_is_forgotten(world: World, host: Path) -> None:
     world.stat(b"dir/inner")
     world.stat(b"file")
-    world.fs.hearing._told = lambda *_: None  # type: ignore[union-attr]
+    world.fs.hearing._told = lambda *_: True  # type: ignore[union-attr]
     for number in range(3000):
         (host / "dir" / f"n{number}").touch()
     (host / "dir" / "inner").write_bytes(b"other")
@@ -291,3 +291,42 @@ def test_new_directory_of_which_no_number_is_known_is_heard_of(behind: World, ho
     behind.ok("statfs", b".", behind.task.buffer(120))
     heard(behind, (host / "dir" / "new" / "host").touch, b"host")
     assert behind.listdir(b"dir/new") == [b"host"]
+
+
+def test_change_in_a_new_directory_makes_no_other_file_unsure(
+    behind: World, host: Path
+) -> None:
+    """Also if it is heard of before the number of the directory, as changes of a program's own."""
+    behind.ok("mkdirat", AT_FDCWD, b"dir/new", 0o755)
+    behind.ok("close", behind.open(b"dir/new/own", NEW))
+    behind.ok("close", behind.open(b"dir/new/other", NEW))
+    behind.session.names()
+    assert hearing(behind)._told((os.stat(host).st_dev, 1), b"own", False)
+    behind.stat(b"dir/inner")
+    behind.stat(b"dir/new/other")
+    assert behind.session.names() == []
+    behind.stat(b"dir/new/own")
+    assert behind.session.names() == ["Twalkx", "Tdrainx"]
+
+
+def test_change_in_one_of_many_new_directories_makes_all_unsure(
+    behind: World, host: Path
+) -> None:
+    for number in range(100):
+        behind.ok("mkdirat", AT_FDCWD, b"dir/new%d" % number, 0o755)
+    assert behind.session.names() == []
+    assert not hearing(behind)._told((os.stat(host).st_dev, 1), b"own", False)
+
+
+def test_new_directory_that_is_looked_for_again_is_the_one_that_is_open(
+    behind: World, host: Path
+) -> None:
+    """The host says that it was born later than it was made here."""
+    behind.ok("mkdirat", AT_FDCWD, b"dir/new", 0o755)
+    there = behind.ok("openat", AT_FDCWD, b"dir/new", os.O_RDONLY | os.O_DIRECTORY, 0)
+    behind.ok("sync")
+    heard(behind, lambda: os.chmod(host / "dir" / "new", 0o711), b"new")
+    buffer = behind.task.buffer(144)
+    assert behind.call("newfstatat", AT_FDCWD, b"dir/new/inner", buffer, 0) == -ENOENT.number
+    behind.ok("mkdirat", there, b"inner", 0o755)
+    behind.ok("newfstatat", AT_FDCWD, b"dir/new/inner", buffer, 0)
