@@ -68,12 +68,8 @@ class JournalWriter:
         if sum(map(len, frames)) + len(frames) * _HEADER.size > self.free:
             raise JournalFull
         for frame in frames:
-            position = self.position
-            checked = _CHECKED.pack(len(frame), position)
-            check = crc32(frame, crc32(checked))
-            self._put(position + _HEADER.size, frame)
-            self._put(position, check.to_bytes(4, "little") + checked)
-            self.position = position + _HEADER.size + len(frame)
+            checked = _CHECKED.pack(len(frame), self.position) + frame
+            self._put(crc32(checked).to_bytes(4, "little") + checked)
         return self.position
 
     def reached(self, position: int) -> None:
@@ -86,12 +82,16 @@ class JournalWriter:
         """Let go of the memory."""
         self._memory.release()
 
-    def _put(self, position: int, data: bytes) -> None:
+    def _put(self, record: bytes) -> None:
         memory = self._memory
-        at = position % len(memory)
-        first = min(len(data), len(memory) - at)
-        memory[at : at + first] = data[:first]
-        memory[: len(data) - first] = data[first:]
+        at = self.position % len(memory)
+        end = at + len(record)
+        if end <= len(memory):
+            memory[at:end] = record
+        else:
+            first = len(memory) - at
+            memory[at:], memory[: end - len(memory)] = record[:first], record[first:]
+        self.position += len(record)
 
 
 class JournalReader:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.vfs.interface import FileSystem
 
 if TYPE_CHECKING:
-    from gofer.p9.attributes import Attributes
+    from gofer.p9.attributes import Attributes as WireAttributes
     from sentry.fs.gofer.changes import HostChanges
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers
@@ -124,7 +124,7 @@ class Attachment(FileSystem, ABC):
     fids: DirectoryFids
     numbering: Numbering
     refusals: Refusals
-    samples: dict[int, Attributes]
+    samples: dict[int, WireAttributes]
     """What the host makes of each kind (S_IFMT bits)."""
     layered: bool
     """It is an overlayfs of the host (sentry.fs.gofer.layers)."""
@@ -161,7 +161,9 @@ class Attachment(FileSystem, ABC):
         """Where the host keeps it."""
 
     @abstractmethod
-    def inode_of(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
+    def inode_of(
+        self, wire: WireAttributes, parent: DirectoryCache, name: bytes
+    ) -> GoferInode:
         """The inode whose attributes were just seen as `name` of `parent`."""
 
     @abstractmethod

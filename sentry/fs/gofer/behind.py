@@ -90,7 +90,7 @@ def create(
         mode=S_IFREG | mode, uid=owner.uid, gid=owner.gid, nlink=1,
         atime_ns=now, mtime_ns=now, ctime_ns=now,
     )  # fmt: skip
-    inode = directory.fs.inode_of(shown.pack(), directory, name)
+    inode = directory.fs.inode_of(shown, directory, name)
     if not isinstance(inode, GoferRegular):
         close_quietly(spare.fd)
         raise EIO("a new file with the number of another one")

@@ -8,17 +8,21 @@ from gofer.p9 import constants as c
 from gofer.p9.constants import NOID
 from gofer.p9.extensions import Tsetattrx
 from sentry.fs.gofer import layers
+from sentry.vfs.interface import Attributes
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.journal import Journal
-    from sentry.vfs.interface import Attributes, Changes
+    from sentry.vfs.interface import Changes
 
 
 class Inode(layers.Inode, Protocol):
     """What is changed (sentry.fs.gofer.inode)."""
 
     kind: int
+    attributes: Attributes
 
+    @property
+    def is_regular(self) -> bool: ...
     def waits(self) -> bool: ...
     def known_attributes(self) -> Attributes | None: ...
     def reach(self) -> tuple[int, bytes]: ...
@@ -30,7 +34,7 @@ class Inode(layers.Inode, Protocol):
 
 
 _TIMES_MAX = (1 << 31) * 1_000_000_000
-"""Every file system holds what is earlier, and not before 1970."""
+_CTIME = Attributes._fields.index("ctime_ns")
 
 
 def setattr_behind(inode: Inode, changes: Changes) -> bool:
@@ -43,37 +47,47 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     journal = fs.journal
     if journal is None or changes.size is not None or not fs.is_own_device(inode):
         return False
-    times = [at for at in (changes.atime_ns, changes.mtime_ns) if at is not None]
-    if times and not (min(times) >= 0 and max(times) < _TIMES_MAX and inode.waits()):
+    mode, uid, gid = changes.mode, changes.uid, changes.gid
+    atime_ns, mtime_ns = changes.atime_ns, changes.mtime_ns
+    timed = atime_ns is not None or mtime_ns is not None
+    if timed and not (_held(atime_ns) and _held(mtime_ns) and inode.waits()):
         return False
-    known = inode.known_attributes()
-    if known is None or (known.mode | (changes.mode or 0)) & 0o6000:
+    is_new = journal.is_new(inode)
+    written = is_new and not timed and inode.is_regular  # only its size and times may be others
+    known = inode.attributes if written else inode.known_attributes()
+    if known is None or (known.mode | (mode or 0)) & 0o6000:
         return False
-    uid = known.uid if changes.uid is None else changes.uid
-    gid = known.gid if changes.gid is None else changes.gid
+    valid, owner = 0, (NOID if uid is None else uid, NOID if gid is None else gid)
+    if mode is None:
+        mode = known.mode
+    else:
+        valid, mode = c.SETATTR_MODE, inode.kind | mode
+    if uid is None:
+        uid = known.uid
+    else:
+        valid |= c.SETATTR_UID
+    if gid is None:
+        gid = known.gid
+    else:
+        valid |= c.SETATTR_GID
     if not (journal.accepts(known.uid, known.gid) and journal.accepts(uid, gid)):
         return False
-    valid = 0
-    mode, atime_ns, mtime_ns = known.mode, known.atime_ns, known.mtime_ns
-    if changes.mode is not None:
-        valid, mode = valid | c.SETATTR_MODE, inode.kind | changes.mode
-    if changes.uid is not None:
-        valid |= c.SETATTR_UID
-    if changes.gid is not None:
-        valid |= c.SETATTR_GID
-    if changes.atime_ns is not None:
-        valid, atime_ns = valid | c.SETATTR_ATIME | c.SETATTR_ATIME_SET, changes.atime_ns
-    if changes.mtime_ns is not None:
-        valid, mtime_ns = valid | c.SETATTR_MTIME | c.SETATTR_MTIME_SET, changes.mtime_ns
-    fid, name = inode.reach()
-    owner = NOID if changes.uid is None else uid, NOID if changes.gid is None else gid
-    asked = Tsetattrx(fid, name, valid, mode & 0o7777, *owner, 0, atime_ns, mtime_ns)
+    if atime_ns is None:
+        atime_ns = known.atime_ns
+    else:
+        valid |= c.SETATTR_ATIME | c.SETATTR_ATIME_SET
+    if mtime_ns is None:
+        mtime_ns = known.mtime_ns
+    else:
+        valid |= c.SETATTR_MTIME | c.SETATTR_MTIME_SET
     told = known._replace(
         mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns, ctime_ns=fs.now_ns()
     )
-    if journal.is_new(inode) and told._replace(ctime_ns=known.ctime_ns) == known:
+    if is_new and told[:_CTIME] == known[:_CTIME]:
         inode.take(told)
         return True
+    fid, name = inode.reach()
+    asked = Tsetattrx(fid, name, valid, mode & 0o7777, *owner, 0, atime_ns, mtime_ns)
     if not valid or not journal.open or not journal.record(asked, copied=layers.copied(inode)):
         return False
     journal.about(inode)
@@ -81,6 +95,11 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     inode.changed()
     inode.take(told)
     inode.recorded(journal)
-    if times:
+    if timed:
         inode.times_recorded(journal)
     return True
+
+
+def _held(time_ns: int | None) -> bool:
+    """Every file system holds it."""
+    return time_ns is None or 0 <= time_ns < _TIMES_MAX

@@ -149,7 +149,7 @@ class GoferDirectory(DirectoryCache):
             raise
         fd = pending.take_fd()
         try:
-            inode = self.fs.inode_of(reply.block, self, name)
+            inode = self.fs.inode_of(WireAttributes.unpack(reply.block), self, name)
             self.added(name, inode)
         except BaseException:
             close_quietly(fd)
@@ -191,7 +191,7 @@ class GoferDirectory(DirectoryCache):
         try:
             with Change(session, asked, key):
                 reply = expect(asked.pending.result(), Rbindx)
-                inode = self.fs.inode_of(reply.block, self, name)
+                inode = self.fs.inode_of(WireAttributes.unpack(reply.block), self, name)
                 self.added(name, inode)
         except EOPNOTSUPP:
             session.free_fid(bound)
@@ -219,13 +219,13 @@ class GoferDirectory(DirectoryCache):
         fid = self.directory_fid()
         request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, 0)
         with self._change(made(mode), name, request) as asked:
-            block = expect(asked.pending.result(), Rmakex).block
-            inode = self.fs.inode_of(block, self, name)
+            wire = WireAttributes.unpack(expect(asked.pending.result(), Rmakex).block)
+            inode = self.fs.inode_of(wire, self, name)
             self.added(name, inode)
         if journal is not None and self.fs.is_own_device(self):
             journal.accepted(owner.uid, owner.gid)
             if len(target) <= behind_made.SHORT and self.fs.is_own_device(inode):
-                self.fs.samples.setdefault(inode.kind, WireAttributes.unpack(block))
+                self.fs.samples.setdefault(inode.kind, wire)
         return inode
 
     def link(self, name: bytes, target: Inode) -> None:

@@ -274,7 +274,7 @@ class DirectoryCache(HeardDirectory):
             return again if again is not None else self._ask_anew(name)
         found: GoferInode | Absent = ABSENT
         if reply.blocks and reply.error != ENOENT.number:
-            found = fs.inode_of(reply.blocks[-1], self, name)
+            found = fs.inode_of(WireAttributes.unpack(reply.blocks[-1]), self, name)
             found.looked_up(reply, pending.take_fd())
             found.taken((epoch, was.doubts if found is was.known else found.doubts))
         if found is ABSENT:

@@ -308,9 +308,10 @@ class GoferFileSystem(Attachment):
 
     # --- inodes
 
-    def inode_of(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
+    def inode_of(
+        self, wire: WireAttributes, parent: DirectoryCache, name: bytes
+    ) -> GoferInode:
         """The inode whose attributes were just seen as `name` of `parent`."""
-        wire = WireAttributes.unpack(block)
         key = (wire.dev, wire.ino)
         inode = self._known(key)
         apart = self.layered and self.exclusive and wire.nlink > 1

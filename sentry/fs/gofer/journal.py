@@ -208,7 +208,9 @@ class Journal:
         they take besides (sentry.fs.gofer.layers)."""
         writer = self._writer
         start = writer.position
-        need = copied + sum(isinstance(request, _GROWING) for request in requests)
+        need = copied
+        for request in requests:
+            need += isinstance(request, _GROWING)
         if self._ended or self._memory.closed:
             return False
         if need and need > self._room:
