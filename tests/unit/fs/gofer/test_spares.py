@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sentry.fs.gofer.pace import Pace
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_journal import (
     NEW,
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.root
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     made = make_world(journal=1 << 20)
+    made.fs.pace = Pace(lambda: 1)  # a disk that keeps up
     warm(made)
     return made
 
