@@ -213,4 +213,3 @@ def test_checksum_of_the_superblock_is_right(files: Files, tmp_path: Path) -> No
     files.ok("umount2", b"/mnt", 0)
     data[1024 + 100] ^= 1
     assert mount(files, bytes(data), b"/wrong") == -errno.EBADMSG
-
