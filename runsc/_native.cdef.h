@@ -10,6 +10,7 @@ int rs_move_mount(int fd, int dirfd, const char *path, unsigned int flags);
 int rs_mount_setattr(int fd, unsigned int flags, uint64_t set);
 int rs_mount_idmap(int fd, unsigned int flags, int userns);
 int rs_pivot_root(const char *new_root, const char *put_old);
+int rs_syncfs(int fd);
 int rs_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 int rs_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
 int rs_close_range(unsigned int first, unsigned int last);

@@ -102,6 +102,11 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _check(lib.rs_pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
+def syncfs(fd: int) -> None:
+    """syncfs(2): all of the file system that a descriptor is of is on its disk."""
+    _check(lib.rs_syncfs(fd), "syncfs")
+
+
 def prctl(op: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     """prctl(2)."""
     return _check(lib.rs_prctl(op, a, b, c, d), f"prctl {op}")

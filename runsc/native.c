@@ -94,6 +94,8 @@ int rs_pivot_root(const char *new_root, const char *put_old)
     return result(syscall(SYS_pivot_root, new_root, put_old));
 }
 
+int rs_syncfs(int fd) { return result(syncfs(fd)); }
+
 int rs_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
 {
     return result(prctl(op, a, b, c, d));

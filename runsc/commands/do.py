@@ -1,4 +1,4 @@
-"""runsc do: run a command over the host's files, read-only, under an overlay in memory."""
+"""runsc do: run a command over the host's files, or an image, under an overlay in memory."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def document(
     )
 
 
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Of an image that names none, as engines have it."""
 HELP = """Run a program over your own files, in a sandbox.
 
 It sees the files of the host. What it writes stays in memory and is gone afterwards. It has no
@@ -48,6 +50,7 @@ Examples:
   runsc do bash                            a shell to try things in
   runsc do --cwd /src make test            in another directory
   runsc do --root ./rootfs /bin/sh         over another tree
+  runsc do --image alpine.tar sh           over an image: docs/images.md
   runsc --network=host do python3 get.py   with the host's network
 """
 
@@ -58,16 +61,49 @@ Examples:
 )
 @click.option(
     "--root",
-    default="/",
     metavar="DIR",
     help="The tree that it sees as /. Default: all of the host's.",
 )
-@click.option("--cwd", metavar="DIR", help="Where it starts. Default: here.")
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    help="An image instead: an archive of docker save or skopeo, a tar of a root, a file of EROFS,"
+    " or a name that podman or Docker knows. It says what runs, unless COMMAND does.",
+)
+@click.option("--cwd", metavar="DIR", help="Where it starts. Default: here, or as the image says.")
 @click.option("--quiet", "-q", is_flag=True, help="No warnings of runsc.")
-@click.argument("args", nargs=-1, required=True, metavar="COMMAND [ARG]...")
+@click.argument("args", nargs=-1, metavar="COMMAND [ARG]...")
 @click.pass_obj
-def command(flags: Globals, root: str, cwd: str | None, quiet: bool, args: tuple[str, ...]) -> None:
+def command(
+    flags: Globals,
+    root: str | None,
+    image: str | None,
+    cwd: str | None,
+    quiet: bool,
+    args: tuple[str, ...],
+) -> None:
     """Make a bundle in memory and run it."""
+    if image is not None and root is not None:
+        raise click.UsageError("--root and --image: only one of them")
+    terminal = console.is_ours()
+    if image is not None:
+        made = _over_image(image, cwd, args, terminal=terminal)
+    else:
+        made = _over_tree(root or "/", cwd, args, terminal=terminal)
+    assert made.root is not None
+    if not terminal and os.isatty(0) and not console.is_foreground(0):
+        _read_nothing()
+    container = convert.container("/", made, "memory", _nothing if quiet else flags.log.warning)
+    name = f"runsc-do-{os.getpid()}"
+    identity = launch.Identity(
+        name, made.root.path, container.exports[0].path, made.oci_version, {}
+    )
+    raise click.exceptions.Exit(launch.run(flags, identity, container, Wishes(as_program=True)))
+
+
+def _over_tree(root: str, cwd: str | None, args: tuple[str, ...], *, terminal: bool) -> spec.Spec:
+    if not args:
+        raise click.UsageError("Missing argument 'COMMAND [ARG]...'.")
     if not os.path.isdir(root):
         raise RuntimeFailure(f"--root {root}: no such directory")
     where = cwd or os.getcwd()
@@ -75,14 +111,35 @@ def command(flags: Globals, root: str, cwd: str | None, quiet: bool, args: tuple
         if cwd is not None:
             raise RuntimeFailure(f"--cwd {cwd}: no such directory in {root}")
         where = "/"
-    terminal = console.is_ours()
-    made = document(root, where, args, sorted(convert.CAPABILITIES), terminal=terminal)
-    if not terminal and os.isatty(0) and not console.is_foreground(0):
-        _read_nothing()
-    container = convert.container("/", made, "memory", _nothing if quiet else flags.log.warning)
-    name = f"runsc-do-{os.getpid()}"
-    identity = launch.Identity(name, root, container.exports[0].path, made.oci_version, {})
-    raise click.exceptions.Exit(launch.run(flags, identity, container, Wishes(as_program=True)))
+    return document(root, where, args, sorted(convert.CAPABILITIES), terminal=terminal)
+
+
+def _over_image(
+    image: str, cwd: str | None, args: tuple[str, ...], *, terminal: bool
+) -> spec.Spec:
+    """As engines run one: what is given stands for its Cmd, behind its Entrypoint."""
+    from runsc.images import root_of  # noqa: PLC0415  few ask for one
+
+    found = root_of(image)
+    config, ids = found.config, found.ids()
+    words = config.entrypoint + (args or config.cmd)
+    if not words:
+        raise RuntimeFailure(f"image {image} names no program: say which one")
+    where = os.path.join("/", cwd or config.working_dir)
+    capabilities = sorted(convert.CAPABILITIES)
+    made = document(str(found.path), where, words, capabilities, terminal=terminal)
+    process = made.process
+    assert process is not None
+    process.user = spec.User(ids.uid, ids.gid, additional_gids=list(ids.groups))
+    if ids.uid:
+        process.capabilities = spec.CapabilitySets(bounding=capabilities)
+    said = {variable.partition("=")[0] for variable in config.env}
+    others = [PATH]
+    if terminal and "TERM" in os.environ:
+        others.append(f"TERM={os.environ['TERM']}")
+    process.env = [variable for variable in config.env if variable.find("=") > 0]
+    process.env += [each for each in others if each.partition("=")[0] not in said]
+    return made
 
 
 def _read_nothing() -> None:

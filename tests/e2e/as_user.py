@@ -34,7 +34,7 @@ if __name__ == "__main__":
         importlib.import_module(f"runsc.commands.{name.replace('-', '_')}")
     lazy = (
         "_blake2", "encodings.ascii", "runsc.cgroups.cgroup", "runsc.cgroups.guest",
-        "runsc.launch.egress", "runsc.launch.neighbours",
+        "runsc.images", "runsc.launch.egress", "runsc.launch.neighbours",
         "runsc.launch.network", "runsc.launch.passt", "runsc.oci.hooks",
         "sentry.net.inet.egress", "sentry.net.inet.resolver",
     )  # fmt: skip

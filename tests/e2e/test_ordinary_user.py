@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, Bundle, Result, execute, kvm_is_usable
+from tests.unit.runsc.images.making import archive, device, file, layout, packed
 
 pytestmark = [
     pytest.mark.root,
@@ -62,6 +63,23 @@ def test_do_does_not_show_what_the_user_may_not_read(folder: Path) -> None:
 
     assert (result.stdout, result.returncode) == ("", 1)
     assert "Permission denied" in result.stderr
+
+
+def test_files_of_an_image_have_their_owners(
+    folder: Path, busybox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    tar = ["tar", "-C", busybox, "-cf", "-", "."]
+    lower = subprocess.run(tar, check=True, capture_output=True).stdout
+    upper = archive(file("owned", b"x", mode=0o4750, uid=1234, gid=5), device("zero", 1, 5))
+    (folder / "image.tar").write_bytes(packed(layout(lower, upper)))
+    script = "stat -c '%u %g %a' /owned; cat /owned; echo; ls -l /zero | cut -c 1; id -u"
+
+    done = _as_user(folder, "do", "--image", f"{folder}/image.tar", "sh", "-c", script)
+
+    assert (done.stdout, done.stderr) == ("1234 5 4750\nx\nc\n0\n", "")
+    (root,) = (folder / "cache" / "runsc" / "images" / "roots").iterdir()
+    assert (root / "root.erofs").stat().st_uid == UID
 
 
 def test_run_takes_a_bundle(folder: Path, busybox: Path) -> None:
