@@ -73,6 +73,10 @@ class Packet:
         c.protocol, c.kind, c.device, c.hardware = protocol, kind, device, hardware
         return self
 
+    def tagged(self, kind: int, control: int) -> None:
+        """It had a VLAN tag, with this TPID and TCI: SKF_AD_VLAN_*."""
+        self._c.has_tag, self._c.tag_kind, self._c.tag = 1, kind, control
+
 
 class PacketFilter(_Program):
     """SO_ATTACH_FILTER and its kin."""

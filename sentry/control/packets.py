@@ -129,7 +129,7 @@ class Capture:
             size += len(frame.data)
             is_outgoing = frame.kind == PACKET_OUTGOING
             frames.append(
-                CapturedFrame(frame.index, frame.stamp_ns, frame.data, outgoing=is_outgoing)
+                CapturedFrame(frame.index, frame.stamp_ns, frame.whole, outgoing=is_outgoing)
             )
         self._bytes -= size
         changed, self._changed = self._changed, {}

@@ -19,8 +19,8 @@ from sentry.abi.socket import (
     PACKET_OUTGOING,
 )
 from sentry.net.inet.raw_header import received4, received6
-from sentry.net.link import vnet
-from sentry.net.packets import ETH_HEADER, Frame
+from sentry.net.link import ethernet, vnet
+from sentry.net.packets import ETH_HEADER, TAG_AT, Frame
 from sentry.net.sysctls import takes_martians
 
 if TYPE_CHECKING:
@@ -61,12 +61,16 @@ def _heard(stack: Stack, out: Frame, come: Frame, sender: Tap | None) -> Iterato
 
 
 def show_link_frame(stack: Stack, link: Link, frame: bytes, is_outgoing: bool) -> None:
-    """Packet sockets, of which there are few, see a frame of a link with its virtio header."""
+    """Packet sockets, of which there are few, see a frame of a link with its virtio header: without
+    the outermost VLAN tag, which is told beside it. skb_vlan_untag()."""
     if not stack.taps:
         return
-    data = frame[vnet.SIZE :]
+    data, tag = frame[vnet.SIZE :], None
     kind, header = PACKET_HOST, ETH_HEADER if link.hardware else 0
     if header:
+        tag = ethernet.tag_of(data)
+        if tag is not None:
+            data = data[:TAG_AT] + data[TAG_AT + ethernet.TAG_SIZE :]
         (ethertype,) = struct.unpack_from(">H", data, 12)
         if ethertype < FIRST_ETHERTYPE:
             ethertype = ETH_P_802_2
@@ -74,7 +78,7 @@ def show_link_frame(stack: Stack, link: Link, frame: bytes, is_outgoing: bool) -
     else:
         ethertype = ETH_P_IPV6 if data[:1] >= b"\x60" else ETH_P_IP
     kind = PACKET_OUTGOING if is_outgoing else kind
-    shown = Frame(data, ethertype, kind, len(data), link.index, header)
+    shown = Frame(data, ethertype, kind, len(data), link.index, header, tag=tag)
     stack.fan_out.begin(_heard_of_link(stack, shown))
 
 

@@ -60,6 +60,8 @@ class Upper(Protocol):
 
     kind: str
     """As `ip link` names it."""
+    bridge: Any
+    """Its driver."""
 
     @property
     def index(self) -> int:
@@ -88,6 +90,16 @@ class Driver(Protocol):
     oper_state: int
     """IF_OPER_* while it is up and has a carrier."""
     upper: Upper | None
+
+    @property
+    def is_below_down(self) -> bool:
+        """What it stands on, in the same namespace, has no carrier either."""
+
+    def opening(self) -> None:
+        """It is to be up. Raises: ENETDOWN."""
+
+    def check_mtu(self, mtu: int) -> None:
+        """Raises: ERANGE."""
 
     def turned(self) -> None:
         """Up, or down."""

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET6, IPPROTO_TCP
-from sentry.errors import ENOBUFS, EPERM
+from sentry.errors import ENOBUFS, EOPNOTSUPP, EPERM
 from sentry.net.frame import show_link_frame
 from sentry.net.inet import leaving, tcp_link
 from sentry.net.inet.tcp_listener import TcpListener
 from sentry.net.interfaces import Address
 from sentry.net.ip.autoconf import interface_id
 from sentry.net.ip.layer import IpLayer
+from sentry.net.link import ethernet, vnet
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.timing import Timing
+from sentry.net.netlink.message import u32
 from sentry.net.netlink.notices import (
     OPER_UNKNOWN,
     change_flags,
@@ -31,9 +33,12 @@ from sentry.net.netlink.notices import (
 from sentry.net.sysctls import has_ipv6_off
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sentry.net.interfaces import Interface, Upper
     from sentry.net.link.link import Link
     from sentry.net.stack import Stack
+    from sentry.net.virtual.vlan import Vlan
 
 MAX_MADE: Final = 256
 """Of one stack: a ceiling of ours."""
@@ -61,12 +66,17 @@ def plug_in(stack: Stack) -> IpLayer:
 
 
 def check_room(stack: Stack) -> None:
-    """For one more interface. Raises: ENOBUFS, and EPERM where what leaves is judged: what a
-    program says to have come from somebody would be a flow of his, which may be answered."""
-    if stack.egress is not None:
-        raise EPERM("there is an egress policy")
+    """For one more interface. Raises: ENOBUFS, and what `check_unjudged` raises."""
+    check_unjudged(stack)
     if sum(each.driver is not None for each in stack.interfaces) >= MAX_MADE:
         raise ENOBUFS("too many interfaces")
+
+
+def check_unjudged(stack: Stack) -> None:
+    """Raises: EPERM where what leaves is judged: what a program says to have come from somebody
+    would be a flow of his, which may be answered."""
+    if stack.egress is not None:
+        raise EPERM("there is an egress policy")
 
 
 def free_index(stack: Stack) -> int:
@@ -84,6 +94,8 @@ class Made:
         """Preconditions: its name and index are free. Raises: what `check_room` raises."""
         self.interface = interface
         self.upper: Upper | None = None
+        self.vlans: dict[tuple[int, int], Vlan] = {}
+        """Of it, by TPID and number."""
         interface.driver = self
         interface.ipv6_is_on = not has_ipv6_off(stack)
         check_room(stack)
@@ -94,7 +106,7 @@ class Made:
         self.layer = plug_in(stack)
         link = self.link = self.new_link()
         link.seen = partial(show_link_frame, stack, link)
-        link.on_room = partial(self.layer.on_room, link.index)
+        link.on_room = self._has_room
         stack.interfaces.insert(self.interface)
 
     def new_link(self) -> Link:
@@ -102,14 +114,34 @@ class Made:
         interface, chance = self.interface, int.from_bytes(os.urandom(4))
         return EthernetLink(interface.index, interface.hardware, self.layer, chance)
 
+    def _has_room(self) -> None:
+        """Who waits for the link goes on."""
+        self.layer.on_room(self.link.index)
+        for each in list(self.vlans.values()):
+            each.below_has_room()
+
+    @property
+    def is_below_down(self) -> bool:
+        """What it stands on, in the same namespace, has no carrier either."""
+        return False
+
+    def opening(self) -> None:
+        """It is to be up. Raises: ENETDOWN where what it stands on is down."""
+
     def turned(self) -> None:
-        """Up, or down: the link is there, or not."""
-        self._tell_upper()
+        """Up, or down: the link is there, or not, and VLANs follow."""
+        if self.upper is not None:
+            self.upper.changed()
+        if self.interface.is_up:
+            self._plug_in_link()
+        else:
+            self.layer.links.pop(self.interface.index, None)
+            self.layer.groups.link_went(self.interface.index)
+        for each in list(self.vlans.values()):
+            each.below_turned()
+
+    def _plug_in_link(self) -> None:
         index, link = self.interface.index, self.link
-        if not self.interface.is_up:
-            self.layer.links.pop(index, None)
-            self.layer.groups.link_went(index)
-            return
         self.layer.links[index] = link
         joined = [leaving.plain(ip) for ip, where in self.stack.memberships if where == index]
         self.layer.groups.link_came(self.now_ns(), index, joined)
@@ -133,11 +165,20 @@ class Made:
         """Another MTU, another hardware address."""
         self.link.hardware = self.interface.hardware
         self.stack.outdate()
-        self._tell_upper()
+        self._tell_above()
 
-    def _tell_upper(self) -> None:
+    def check_mtu(self, mtu: int) -> None:
+        """Raises: ERANGE where what it stands on has a smaller one."""
+
+    def _tell_above(self) -> None:
         if self.upper is not None:
             self.upper.changed()
+        self.tell_vlans()
+
+    def tell_vlans(self) -> None:
+        """Of another carrier, MTU or hardware address."""
+        for each in list(self.vlans.values()):
+            each.below_changed()
 
     def set_carrier(self, has_carrier: bool) -> None:
         """Somebody is at the other end, or nobody: netif_carrier_on(), netif_carrier_off()."""
@@ -146,7 +187,7 @@ class Made:
             return
         interface.has_carrier = has_carrier
         interface.set_flags(0, 0)
-        self._tell_upper()
+        self._tell_above()
         if interface.is_up:
             self.tell()
 
@@ -155,7 +196,9 @@ class Made:
         tell(self.stack, abi.RTNLGRP_LINK, link_message(self.interface, kind, change))
 
     def removed(self) -> None:
-        """unregister_netdevice()."""
+        """unregister_netdevice(): what stands on it goes before it."""
+        for each in list(self.vlans.values()):
+            each.removed()
         self._unplug()
         self.interface.driver = None
         self.link.end()
@@ -181,6 +224,7 @@ class Made:
         name = free_name(wanted, {each.name for each in stack.interfaces})
         check_room(stack)
         self._unplug()
+        self.link.end()
         interface = self.interface
         interface.name = name
         if stack.interfaces.get(interface.index) is not None:
@@ -195,11 +239,54 @@ class Made:
 
     def received(self, *frames: bytes) -> None:
         """They come in, with their virtio headers. Preconditions: the interface is up."""
+        if self.vlans:
+            frames = self._without_vlans(frames)
+            if not frames:
+                return
         if self.upper is not None:
             self.upper.came(*frames)
             return
         self.link.received(self.now_ns(), *frames)
         self.layer.on_deadline()
+
+    def _without_vlans(self, frames: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """What is left when VLANs have theirs, which a bridge does not get: vlan_do_receive()."""
+        left: list[bytes] = []
+        of_vlans: dict[Vlan, list[bytes]] = {}
+        for each in frames:
+            tag = ethernet.tag_of(each, vnet.SIZE)
+            vlan = None if tag is None else self.vlans.get((tag[0], tag[1] & ethernet.VLAN_ID))
+            (left if vlan is None else of_vlans.setdefault(vlan, [])).append(each)
+        for vlan, own in of_vlans.items():
+            for each in own:
+                self.link.seen(each, False)
+            vlan.came(*own)
+        return tuple(left)
+
+    # --- what stands on what
+
+    def below(self) -> Iterator[Made]:
+        """What it stands on."""
+        yield from ()
+
+    def above(self) -> Iterator[Made]:
+        """What stands on it."""
+        yield from self.vlans.values()
+        if self.upper is not None:
+            yield self.upper.bridge
+
+    # --- what is told and set
+
+    def configure(self, attributes: dict[int, bytes]) -> None:
+        """IFLA_INFO_DATA of one that is there. Raises: EOPNOTSUPP."""
+        raise EOPNOTSUPP(f"{self.kind} stays as it is")
+
+    def stands_on(self, other: Made) -> bytes:
+        """IFLA_LINK, with a number of the other's namespace if that is another."""
+        told = u32(abi.IFLA_LINK, other.interface.index)
+        if other.stack is not self.stack:
+            told += u32(abi.IFLA_LINK_NETNSID, self.stack.number_of(other.stack))
+        return told
 
     def link_attributes(self) -> bytes:
         """IFLA_LINK and the like: what it stands on."""

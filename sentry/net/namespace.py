@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,6 +69,25 @@ class NetNamespace:
     def link_names(self) -> list[str]:
         """The interfaces, for /sys/class/net."""
         return [link.name for link in self.stack.interfaces]
+
+    def vlan_names(self) -> list[str]:
+        """The VLANs among them, for /proc/net/vlan."""
+        from sentry.net.virtual.listing import vlans  # noqa: PLC0415  few programs ask
+
+        return [each.interface.name for each in vlans(self.stack)]
+
+    def vlans(self) -> Iterator[str]:
+        """Which there are, line by line."""
+        from sentry.net.virtual.listing import config  # noqa: PLC0415
+
+        return config(self.stack)
+
+    def vlan(self, name: str) -> str | None:
+        """What one has counted; None: it is not there."""
+        from sentry.net.virtual.listing import shown, vlans  # noqa: PLC0415
+
+        found = (each for each in vlans(self.stack) if each.interface.name == name)
+        return next(map(shown, found), None)
 
     def link(self, name: str) -> dict[str, str]:
         """The attributes of one; none of one that is not there."""

@@ -6,7 +6,12 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import SOL_PACKET, TP_STATUS_USER
+from sentry.abi.socket import (
+    SOL_PACKET,
+    TP_STATUS_USER,
+    TP_STATUS_VLAN_TPID_VALID,
+    TP_STATUS_VLAN_VALID,
+)
 from sentry.errors import EINVAL
 from sentry.net.options import (
     INT,
@@ -31,6 +36,7 @@ MREQ_SIZE: Final = 16
 MAX_ADDRESS: Final = 8
 LAST_VERSION: Final = 2
 """TPACKET_V3."""
+TAGGED: Final = TP_STATUS_USER | TP_STATUS_VLAN_VALID | TP_STATUS_VLAN_TPID_VALID
 
 PACKET: Final = Options(SOL_PACKET, abi, SOCKET)
 DEFAULTS: Final[dict[int, int]] = {}
@@ -90,7 +96,10 @@ PACKET.row("PACKET_DROP_MEMBERSHIP", None, _change_membership, partial="everythi
 PACKET.row("PACKET_STATISTICS", _get_statistics)
 
 
-def auxiliary(size: int, cut: int, network: int) -> tuple[int, int, bytes]:
-    """PACKET_AUXDATA: struct tpacket_auxdata."""
-    body = struct.pack("<IIIHHHH", TP_STATUS_USER, size, cut, 0, network, 0, 0)
+def auxiliary(
+    size: int, cut: int, network: int, tag: tuple[int, int] | None
+) -> tuple[int, int, bytes]:
+    """PACKET_AUXDATA: struct tpacket_auxdata. `tag`: TPID and TCI."""
+    status, (kind, control) = (TAGGED, tag) if tag is not None else (TP_STATUS_USER, (0, 0))
+    body = struct.pack("<IIIHHHH", status, size, cut, 0, network, control, kind)
     return abi.SOL_PACKET, abi.PACKET_AUXDATA, body

@@ -22,6 +22,7 @@ from sentry.abi.poll import (
 from sentry.abi.socket import (
     AF_PACKET,
     ETH_ALEN,
+    ETH_P_8021Q,
     ETH_P_ALL,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
@@ -47,6 +48,7 @@ from sentry.net import packet_options
 from sentry.net.frame import transmit
 from sentry.net.interfaces import LOOPBACK_MTU
 from sentry.net.ioctls import SOCKETS
+from sentry.net.link.ethernet import TAG_SIZE
 from sentry.net.packets import ETH_HEADER, Frame
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.stamps import note, stamps
@@ -66,6 +68,8 @@ ADDRESS_SHORT: Final = 12
 OLD_ADDRESS: Final = struct.Struct("<H14sH")
 """struct sockaddr_pkt."""
 SOCKADDR_SIZE: Final = 16
+VLAN: Final = ETH_P_8021Q.to_bytes(2)
+"""A frame with a tag may be so much longer: packet_extra_vlan_len_allowed()."""
 RECEIVE_FLAGS: Final = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE
 
 
@@ -182,9 +186,12 @@ class PacketSocket(Socket):
         size = source.count
         cooked = self.kind == SOCK_DGRAM
         header = ETH_HEADER if link.hardware else 0
-        if size > min(link.mtu, LOOPBACK_MTU) + (0 if cooked else header):
+        most = min(link.mtu, LOOPBACK_MTU) + (0 if cooked else header)
+        if size > most + TAG_SIZE:
             raise EMSGSIZE(f"{size} bytes")
         data = bytes(source.get(size))
+        if size > most and (cooked or not header or data[12:14] != VLAN):
+            raise EMSGSIZE(f"{size} bytes")
         if not cooked and size < header:
             raise EINVAL("no link header")
         if cooked and header:
@@ -253,7 +260,7 @@ class PacketSocket(Socket):
         records = stamps(self, frame.stamp_ns)
         if self.values[PACKET_AUXDATA]:
             network = 0 if self.kind == SOCK_DGRAM else frame.header
-            records.append(packet_options.auxiliary(frame.size, len(data), network))
+            records.append(packet_options.auxiliary(frame.size, len(data), network, frame.tag))
         return Received(
             len(data) if flags & MSG_TRUNC else taken,
             self._sender(frame),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 ETH_HEADER: Final = 14
+TAG_AT: Final = 12
+"""Where a VLAN tag stands, behind both addresses."""
 
 
 class Packet(Struct):
@@ -54,6 +56,16 @@ class Frame(Struct):
     stamp_ns: int = field(default_factory=time.time_ns)
     seen: dict[int, filters.Packet] = field(default_factory=dict)
     """For filters, by where they see it begin; made once for all sockets."""
+    tag: tuple[int, int] | None = None
+    """TPID and TCI of a VLAN tag that stood in the header, and does no more."""
+
+    @property
+    def whole(self) -> bytes:
+        """With that tag."""
+        if self.tag is None:
+            return self.data
+        tag = b"".join(number.to_bytes(2) for number in self.tag)
+        return self.data[:TAG_AT] + tag + self.data[TAG_AT:]
 
     def seen_from(self, start: int) -> filters.Packet:
         """The same for filters."""
@@ -63,6 +75,8 @@ class Frame(Struct):
             hardware = ARPHRD_LOOPBACK if self.index == LOOPBACK_INDEX else ARPHRD_ETHER
             hardware = hardware if self.header else ARPHRD_NONE
             found.of(self.ethertype, self.kind, self.index, hardware)
+            if self.tag is not None:
+                found.tagged(*self.tag)
             self.seen[start] = found
         return found
 

@@ -40,7 +40,13 @@ from sentry.net.interfaces import mask_of
 from sentry.net.link.neighbours import VALID
 from sentry.net.netfilter.listing import followed
 from sentry.net.netlink.neighbours import tables
-from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP
+from sentry.net.netlink.notices import (
+    OPER_DOWN,
+    OPER_LOWERLAYERDOWN,
+    OPER_UNKNOWN,
+    OPER_UP,
+    oper_state,
+)
 from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.packet_socket import PacketSocket
 from sentry.net.unix import UnixSocket
@@ -349,7 +355,10 @@ OF_INTERFACES: Final = frozenset({"dev", "if_inet6", "ipv6_route", "route"})
 """Those that the host may change."""
 
 
-OPER_STATES: Final = {OPER_UNKNOWN: "unknown", OPER_UP: "up"}
+OPER_STATES: Final = {
+    OPER_UNKNOWN: "unknown", OPER_DOWN: "down", OPER_LOWERLAYERDOWN: "lowerlayerdown",
+    OPER_UP: "up",
+}  # fmt: skip
 
 
 def attributes(link: Any) -> dict[str, str]:
@@ -362,7 +371,7 @@ def attributes(link: Any) -> dict[str, str]:
     has_carrier = link.is_up and link.has_carrier
     state = "unknown" if link.is_loopback else "up"
     if link.driver is not None:
-        state = OPER_STATES[link.driver.oper_state] if has_carrier else "down"
+        state = OPER_STATES[oper_state(link)]
     return {
         "address": mac(link.hardware), "addr_assign_type": "0",
         "addr_len": str(len(link.hardware)),

@@ -227,6 +227,9 @@ struct packet {
     uint32_t kind;
     uint32_t device;
     uint32_t hardware;
+    uint32_t has_tag;
+    uint32_t tag_kind;
+    uint32_t tag;
     ...;
 };
 struct iovec {

@@ -188,6 +188,9 @@ class Packet(Struct):
     kind: int
     device: int
     hardware: int
+    has_tag: int
+    tag_kind: int
+    tag: int
 
 class Iovec(Struct):
     iov_base: Data

@@ -13,6 +13,7 @@ from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.pagemap import PagemapNode
 from sentry.fs.proc.process_memory import MemNode
 from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
+from sentry.fs.proc.vlan import VlanDirectory
 from sentry.fs.pseudo.files import Text
 from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import Absent, Inode
@@ -188,24 +189,36 @@ class PidTextNode(TextNode):
 class SubDirectory(Directory):
     """Files of a process in a directory of their own (net/, attr/)."""
 
-    __slots__ = ("_kernel", "_prefix", "_subject")
+    __slots__ = ("_below", "_kernel", "_prefix", "_subject")
 
-    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject, prefix: str) -> None:
+    def __init__(
+        self,
+        fs: TableFs,
+        kernel: Kernel,
+        subject: Subject,
+        prefix: str,
+        below: dict[bytes, Callable[[], Node]] | None = None,
+    ) -> None:
+        """`below`: directories in it."""
         super().__init__(fs, 0o555, owner_of(subject))
+        self._below = below or {}
         self._kernel = kernel
         self._subject = subject
         self._prefix = prefix
 
     def names(self) -> Iterable[tuple[bytes, int]]:
         """The declared files below the prefix."""
-        return [
+        files = [
             (path[len(self._prefix) :].encode(), S_IFREG)
             for path in PROCESS
             if path.startswith(self._prefix)
         ]
+        return [*files, *((name, S_IFDIR) for name in self._below)]
 
     def make(self, name: bytes) -> Node | None:
         """One of them."""
+        if name in self._below:
+            return self._below[name]()
         entry = PROCESS.get(self._prefix + name.decode(errors="replace"))
         return PidTextNode(self.fs, entry, self._kernel, self._subject) if entry else None
 
@@ -230,7 +243,9 @@ class PidDirectory(Directory):
             b"fd": lambda: FdDirectory(fs, subject),
             b"fdinfo": lambda: FdInfoDirectory(fs, subject),
             b"ns": lambda: NamespaceDirectory(fs, kernel, subject),
-            b"net": lambda: SubDirectory(fs, kernel, subject, "net/"),
+            b"net": lambda: SubDirectory(
+                fs, kernel, subject, "net/", {b"vlan": lambda: VlanDirectory(fs, subject)}
+            ),
             b"attr": lambda: SubDirectory(fs, kernel, subject, "attr/"),
         }
         if not subject.is_thread:

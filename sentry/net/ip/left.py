@@ -50,16 +50,17 @@ def checked(frame: bytes) -> bytes | None:
     header = frame[: vnet.SIZE]
     if not any(header):
         return frame
-    found = ethernet.parse(frame, vnet.SIZE)
+    found = ethernet.behind_tags(frame, vnet.SIZE)
     if found is None:
         return None if any(header[1:]) or vnet.offload(header, 0).checksum_at >= 0 else frame
-    packet = memoryview(frame)[found.start :]
-    protocol, at = _transport(packet, found.ethertype)
-    link_size = found.start - vnet.SIZE
+    start, kind = found
+    packet = memoryview(frame)[start:]
+    protocol, at = _transport(packet, kind)
+    link_size = start - vnet.SIZE
     left = left_to_do(header, link_size, at, protocol, packet[at:])
-    if left is None or (left[0] is not vnet.NOTHING and link_size != ethernet.HEADER_SIZE):
+    if left is None:
         return None
-    is_v4 = found.ethertype == ETH_P_IP
+    is_v4 = kind == ETH_P_IP
     right = vnet.build(left[0], link_size, protocol, is_v4=is_v4, header_size=left[1])
     if right == header or left[0] is vnet.NOTHING:
         return frame

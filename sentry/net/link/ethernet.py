@@ -5,12 +5,16 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from sentry.abi.socket import ETH_P_8021AD, ETH_P_8021Q
+
 ADDRESS_SIZE: Final = 6
 HEADER_SIZE: Final = 14
 BROADCAST: Final = b"\xff" * ADDRESS_SIZE
-VLAN_TAGS: Final = (0x8100, 0x88A8)
+VLAN_TAGS: Final = (ETH_P_8021Q, ETH_P_8021AD)
 TAG_SIZE: Final = 4
 VLAN_ID: Final = 0x0FFF
+MAX_TAGS: Final = 2
+"""That are looked behind: 802.1ad."""
 LEAST_TYPE: Final = 0x600
 """A smaller number is a length: 802.2, of which nothing is spoken here."""
 _HEADER: Final = struct.Struct(">6s6sH")
@@ -31,7 +35,8 @@ def parse(data: bytes, at: int = 0) -> Frame | None:
     """The header that begins at `at`; None: it is too short, of another kind or VLAN.
 
     A tag with the number 0 says a priority alone, and is passed over. One with another number is
-    for an interface of that VLAN, which is not here: vlan_do_receive(), __netif_receive_skb_core().
+    for an interface of that VLAN, which has it already: vlan_do_receive(),
+    __netif_receive_skb_core().
     """
     if len(data) < at + HEADER_SIZE:
         return None
@@ -47,6 +52,38 @@ def parse(data: bytes, at: int = 0) -> Frame | None:
     if kind < LEAST_TYPE:
         return None
     return Frame(target, source, kind, start)
+
+
+def tag_of(data: bytes | memoryview, at: int = 0) -> tuple[int, int] | None:
+    """TPID and TCI of the outermost VLAN tag of a frame that begins at `at`; None: it has none."""
+    start = at + HEADER_SIZE
+    if len(data) < start + TAG_SIZE:
+        return None
+    kind, control = _TAG.unpack_from(data, start - 2)
+    return (kind, control) if kind in VLAN_TAGS else None
+
+
+def behind_tags(data: bytes | memoryview, at: int = 0) -> tuple[int, int] | None:
+    """Where that begins what a frame carries, and its type, whatever VLAN it is of; None: it is too
+    short, or of another kind."""
+    if len(data) < at + HEADER_SIZE:
+        return None
+    start = at + HEADER_SIZE
+    kind = int.from_bytes(data[start - 2 : start])
+    for _ in range(MAX_TAGS):
+        if kind not in VLAN_TAGS:
+            break
+        start += TAG_SIZE
+        if len(data) < start:
+            return None
+        kind = int.from_bytes(data[start - 2 : start])
+    return (start, kind) if kind >= LEAST_TYPE else None
+
+
+def link_size(data: bytes | memoryview, at: int = 0) -> int:
+    """Bytes of the link header of a frame that begins at `at`, with its tags."""
+    found = behind_tags(data, at)
+    return HEADER_SIZE if found is None else found[0] - at
 
 
 def build(target: bytes, source: bytes, ethertype: int) -> bytes:

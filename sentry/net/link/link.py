@@ -28,6 +28,7 @@ FEW_OUTGOING: Final = 256
 FEW_OUTGOING_BYTES: Final = 1 << 20
 """Beyond it who can wait does, rather than lose frames: as net.ipv4.tcp_limit_output_bytes."""
 
+LEAST_FRAME: Final = vnet.SIZE + ethernet.HEADER_SIZE
 VERSIONS: Final = (4, 6)
 """Of IP, as a packet begins with it."""
 
@@ -222,10 +223,12 @@ class EthernetLink(Link):
 
     def _received(self, now_ns: int, data: bytes) -> None:
         about = vnet.parse(data)
-        frame = ethernet.parse(data, vnet.SIZE)
-        if about is None or frame is None:
+        if about is None or len(data) < LEAST_FRAME:
             return
         self.seen(data, False)
+        frame = ethernet.parse(data, vnet.SIZE)
+        if frame is None:
+            return
         to_us = frame.target == self.hardware
         if not to_us and not ethernet.is_group(frame.target):
             return

@@ -177,7 +177,8 @@ class StreamUplink:
         frames = self._link.take_outgoing(FRAMES_OUT, BYTES_OUT)
         pieces: list[bytes] = []
         for frame in frames:
-            for each in finished(frame, ethernet.HEADER_SIZE, cuts=True):
+            link_size = ethernet.link_size(frame, vnet.SIZE)
+            for each in finished(frame, link_size, cuts=True):
                 size = len(each) - vnet.SIZE
                 if self.is_over or not LEAST_FRAME <= size <= MAX_FRAME:
                     self._link.lost += 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OPER_UNKNOWN: Final = 0
 OPER_DOWN: Final = 2
+OPER_LOWERLAYERDOWN: Final = 3
 OPER_UP: Final = 6
 GSO_MAX_SEGMENTS: Final = 65535
 MIN_MTU: Final = 68
@@ -41,16 +42,13 @@ def link_message(link: Interface, kind: int = abi.RTM_NEWLINK, change: int = 0) 
     wide = len(abi.RtnlLinkStats64._fields)
     stats = [value & 0xFFFFFFFF for value in counters] + [0] * (plain - 4)
     stats64 = [*counters] + [0] * (wide - 4)
-    state = OPER_UP if not link.is_loopback else OPER_UNKNOWN
-    state = state if link.driver is None else link.driver.oper_state
-    has_carrier = link.is_up and link.has_carrier
     least, most = (MIN_MTU, link.mtu_max) if link.driver is not None else (0, 0)
     body = abi.IFINFOMSG.pack(0, 0, link.kind, link.index, link.flags, change)
     body += b"".join(
         (
             text(abi.IFLA_IFNAME, link.name),
             u32(abi.IFLA_TXQLEN, link.queue_length),
-            u8(abi.IFLA_OPERSTATE, state if has_carrier else OPER_DOWN),
+            u8(abi.IFLA_OPERSTATE, oper_state(link)),
             u8(abi.IFLA_LINKMODE, 0),
             u32(abi.IFLA_MTU, link.mtu),
             u32(abi.IFLA_MIN_MTU, least),
@@ -76,6 +74,17 @@ def link_message(link: Interface, kind: int = abi.RTM_NEWLINK, change: int = 0) 
         )
     )
     return kind, body
+
+
+def oper_state(link: Interface) -> int:
+    """IF_OPER_*: rfc2863_policy()."""
+    driver = link.driver
+    if link.is_up and link.has_carrier:
+        if driver is not None:
+            return driver.oper_state
+        return OPER_UNKNOWN if link.is_loopback else OPER_UP
+    is_below_down = link.is_up and driver is not None and driver.is_below_down
+    return OPER_LOWERLAYERDOWN if is_below_down else OPER_DOWN
 
 
 def _hardware(link: Interface) -> bytes:
@@ -144,8 +153,10 @@ def check_mtu(link: Interface, mtu: int) -> int:
 
 
 def set_mtu(stack: Stack, link: Interface, mtu: int) -> None:
-    """dev_set_mtu(). Raises: EINVAL."""
+    """dev_set_mtu(). Raises: EINVAL, ERANGE."""
     if check_mtu(link, mtu) != link.mtu:
+        if link.driver is not None:
+            link.driver.check_mtu(mtu)
         link.mtu, link.ipv6_mtu = mtu, 0
         if link.driver is not None:
             link.driver.changed()
@@ -175,7 +186,12 @@ def set_hardware(stack: Stack, link: Interface, wanted: bytes) -> None:
 
 
 def change_flags(stack: Stack, link: Interface, flags: int, change: int) -> None:
-    """Up and down, and what belongs to it: dev_change_flags(). A link that is down has no IPv6."""
+    """Up and down, and what belongs to it: dev_change_flags(). A link that is down has no IPv6.
+
+    Raises: ENETDOWN where what it stands on is down.
+    """
+    if link.driver is not None and flags & change & abi.IFF_UP and not link.is_up:
+        link.driver.opening()
     before, addresses = link.flags, list(link.addresses)
     link.set_flags(flags, change & IFF_SETTABLE)
     if link.is_loopback and link.is_up and not before & abi.IFF_UP:

@@ -101,10 +101,9 @@ class Tun(Made):
         link.sink = self
         return link
 
-    @property
-    def link_size(self) -> int:
+    def _link_size(self, frame: bytes) -> int:
         """Bytes before the header of IP."""
-        return ethernet.HEADER_SIZE if self.is_tap else 0
+        return ethernet.link_size(frame, vnet.SIZE) if self.is_tap else 0
 
     @property
     def shown_flags(self) -> int:
@@ -123,12 +122,13 @@ class Tun(Made):
         if not self.queues or not self._is_wanted(frame):
             self.interface.dropped += 1
             return
-        at = queue_of(frame, self.link_size, len(self.queues)) if len(self.queues) > 1 else 0
+        link_size = self._link_size(frame)
+        at = queue_of(frame, link_size, len(self.queues)) if len(self.queues) > 1 else 0
         queue = self.queues[at]
         if self._is_left(frame):
             self._queued(queue, frame)
             return
-        for each in finished(frame, self.link_size, cuts=not self._cuts(frame)):
+        for each in finished(frame, link_size, cuts=not self._cuts(frame)):
             self._queued(queue, each)
 
     def _queued(self, queue: TunDevice, frame: bytes) -> None:

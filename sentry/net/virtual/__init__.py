@@ -1,1 +1,1 @@
-"""Interfaces that netlink makes: veth, dummy."""
+"""Interfaces that netlink makes: veth, dummy, bridges, VLANs."""

@@ -1,7 +1,7 @@
 """bridge: what comes in at one port goes out at the one behind which its target is, or at all.
 
-net/bridge/br_input.c, br_forward.c, br_device.c. Without STP and VLANs; what is for a group goes to
-all ports, as with a snooping that has heard no querier.
+net/bridge/br_input.c, br_forward.c, br_device.c. Without STP, and VLANs do not tell ports apart;
+what is for a group goes to all ports, as with a snooping that has heard no querier.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from sentry.net.made import Made
 from sentry.net.netlink.message import attribute, u8, u32
 from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP
 from sentry.net.virtual.fdb import Fdb
+from sentry.net.virtual.nesting import check_nesting
 from sentry.net.virtual.port import Port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sentry.net.interfaces import Interface
     from sentry.net.link.link import Link
     from sentry.net.stack import Stack
@@ -77,12 +80,18 @@ class Bridge(Made):
 
     # --- ports
 
+    def below(self) -> Iterator[Made]:
+        """Its ports."""
+        for each in self.ports.values():
+            yield each.made
+
     def add(self, made: Made) -> None:
-        """br_add_if(). Raises: EINVAL, ELOOP."""
+        """br_add_if(). Raises: EINVAL, ELOOP, EBUSY, EMLINK."""
         if made.interface.kind != abi.ARPHRD_ETHER:
             raise EINVAL("no Ethernet")
         if isinstance(made, Bridge):
             raise ELOOP("a bridge")
+        check_nesting(made, self)
         if made.upper is not None:
             made.upper.left()
         number = next(each for each in range(1, len(self.ports) + 2) if each not in self.ports)
@@ -110,6 +119,7 @@ class Bridge(Made):
         self._look_at_addresses()
         self.stack.outdate()
         self._look_at_carrier()
+        self.tell_vlans()
 
     def _look_at_addresses(self) -> None:
         own = self.link.hardware = self.interface.hardware
@@ -161,6 +171,8 @@ class Bridge(Made):
             if target in self._own:
                 ours.append(self._addressed(frame))
             elif not ethernet.is_group(target):
+                if self._is_heard(target):
+                    ours.append(frame)
                 self._towards(frame, target, now_ns, port)
             elif target[:5] != OF_LINK or target[5] not in RESERVED:
                 ours.append(frame)
@@ -170,6 +182,13 @@ class Bridge(Made):
             counted[0] += len(ours)
             counted[1] += sum(map(len, ours)) - vnet.SIZE * len(ours)
             self.received(*ours)
+
+    def _is_heard(self, target: bytes) -> bool:
+        """A VLAN of the bridge has this address, or all of them as a port: IFF_PROMISC."""
+        return any(
+            each.upper is not None or each.interface.hardware == target
+            for each in self.vlans.values()
+        )
 
     def _addressed(self, frame: bytes) -> bytes:
         """For the bridge, though it was for the address of a port."""

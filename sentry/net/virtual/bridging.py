@@ -10,7 +10,7 @@ from sentry.abi.socket import AF_BRIDGE
 from sentry.errors import EINVAL, EOPNOTSUPP
 from sentry.net.made import Made
 from sentry.net.netlink.message import Reply, attribute, number, parse_attributes, text, u8, u32
-from sentry.net.netlink.notices import OPER_DOWN
+from sentry.net.netlink.notices import oper_state
 from sentry.net.virtual.bridge import Bridge
 from sentry.net.virtual.port import Port
 
@@ -22,11 +22,11 @@ Attributes = dict[int, bytes]
 
 
 def change(link: Interface, attributes: Attributes) -> None:
-    """IFLA_LINKINFO: of a bridge, or of a port. Raises: EINVAL, ERANGE, EOPNOTSUPP."""
+    """IFLA_LINKINFO: of a bridge or a VLAN, or of a port. Raises: EINVAL, ERANGE, EOPNOTSUPP."""
     info = parse_attributes(attributes.get(abi.IFLA_LINKINFO, b""))
     kind = info.get(abi.IFLA_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace")
     if abi.IFLA_INFO_DATA in info:
-        if not isinstance(link.driver, Bridge) or kind != link.driver.kind:
+        if not isinstance(link.driver, Made) or kind != link.driver.kind:
             raise EOPNOTSUPP(f"to change {link.name} as a {kind}")
         link.driver.configure(parse_attributes(info[abi.IFLA_INFO_DATA]))
     if abi.IFLA_INFO_SLAVE_DATA in info:
@@ -42,7 +42,10 @@ def port_of(link: Interface) -> Port:
 
 
 def set_master(stack: Stack, link: Interface, wanted: bytes) -> None:
-    """IFLA_MASTER: to a bridge, or to none (0). Raises: EINVAL, EOPNOTSUPP, ELOOP."""
+    """IFLA_MASTER: to a bridge, or to none (0).
+
+    Raises: EINVAL, EOPNOTSUPP, ELOOP, and EBUSY or EMLINK by what stands on what.
+    """
     made, index = link.driver, number(wanted)
     if not index:
         if made is not None and made.upper is not None:
@@ -78,10 +81,9 @@ def port_messages(stack: Stack) -> Iterable[Reply]:
         port = link.driver.upper if link.driver is not None else None
         if link.driver is None or port is None:
             continue
-        state = link.driver.oper_state if link.is_up and link.has_carrier else OPER_DOWN
         body = abi.IFINFOMSG.pack(AF_BRIDGE, 0, link.kind, link.index, link.flags, 0)
         body += text(abi.IFLA_IFNAME, link.name) + u32(abi.IFLA_MASTER, port.index)
-        body += u32(abi.IFLA_MTU, link.mtu) + u8(abi.IFLA_OPERSTATE, state)
+        body += u32(abi.IFLA_MTU, link.mtu) + u8(abi.IFLA_OPERSTATE, oper_state(link))
         body += attribute(abi.IFLA_ADDRESS, link.hardware) + link.driver.link_attributes()
         told = attribute(abi.IFLA_PROTINFO | abi.NLA_F_NESTED, port.details())
         yield abi.RTM_NEWLINK, body + told

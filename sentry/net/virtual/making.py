@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.capability import CAP_NET_ADMIN
-from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, EPERM
+from sentry.errors import EBUSY, EINVAL, ENODEV, EOPNOTSUPP, EPERM
 from sentry.net.interfaces import Interface
 from sentry.net.link import ethernet
 from sentry.net.made import Made, check_room, free_index
 from sentry.net.netlink.message import number, parse_attributes
 from sentry.net.netlink.namespaces import named
 from sentry.net.netlink.notices import change_flags, check_mtu, free_name
-from sentry.net.virtual import bridge, dummy, veth
+from sentry.net.virtual import bridge, dummy, veth, vlan
 from sentry.net.virtual.bridge import Bridge
 from sentry.net.virtual.bridging import set_master
 from sentry.net.virtual.dummy import Dummy
 from sentry.net.virtual.veth import Veth
+from sentry.net.virtual.vlan import Vlan
 
 if TYPE_CHECKING:
     from sentry.net.netlink.message import Request
@@ -54,11 +55,14 @@ def namespace_of(request: Request, attributes: Attributes) -> Stack | None:
     """
     pid, fd = attributes.get(abi.IFLA_NET_NS_PID), attributes.get(abi.IFLA_NET_NS_FD)
     stack = named(request.caller, pid, fd)
-    if stack is None:
-        return None
+    if stack is not None:
+        _check_admin_there(request, stack)
+    return stack
+
+
+def _check_admin_there(request: Request, stack: Stack) -> None:
     if stack.has_host_sockets or not request.caller.creds.has_in(stack.owner, CAP_NET_ADMIN):
         raise EPERM("CAP_NET_ADMIN there")
-    return stack
 
 
 def move(request: Request, interface: Interface, attributes: Attributes) -> None:
@@ -156,6 +160,50 @@ def _make_bridge(
     return made
 
 
+def _make_vlan(
+    request: Request, stack: Stack, head: Any, attributes: Attributes, data: Attributes
+) -> Made:
+    """vlan_newlink()."""
+    protocol, wanted = vlan.key_of(data)
+    if wanted < 0 or abi.IFLA_LINK not in attributes:
+        raise EINVAL("of which interface, and which VLAN?")
+    flags = vlan.wanted_flags(data, abi.VLAN_FLAG_REORDER_HDR)
+    lower = _below(request, attributes)
+    vlan.check_below(lower, (protocol, wanted))
+    own_flags = lower.interface.flags & ~vlan.NOT_INHERITED
+    interface = _interface(stack, "vlan", head.ifi_index, attributes, flags=own_flags)
+    if abi.IFLA_MTU not in attributes:
+        interface.mtu = lower.interface.mtu
+    elif interface.mtu > lower.interface.mtu:
+        raise EINVAL("MTU")
+    if abi.IFLA_ADDRESS not in attributes:
+        interface.hardware = lower.interface.hardware
+    made = Vlan(stack, interface, lower, (protocol, wanted), flags)
+    _or_not_at_all(made, lambda: _configure(made, head))
+    return made
+
+
+def _below(request: Request, attributes: Attributes) -> Made:
+    """IFLA_LINK, in the namespace that IFLA_LINK_NETNSID says, else here.
+
+    Raises: ENODEV, EINVAL, EPERM, EOPNOTSUPP.
+    """
+    stack = request.stack
+    if abi.IFLA_LINK_NETNSID in attributes:
+        wanted = number(attributes[abi.IFLA_LINK_NETNSID])
+        found = next((each for each, nsid in stack.numbers().items() if nsid == wanted), None)
+        if found is None:
+            raise EINVAL(f"no namespace {wanted}")
+        _check_admin_there(request, found)
+        stack = found
+    interface = stack.interfaces.get(number(attributes[abi.IFLA_LINK]))
+    if interface is None:
+        raise ENODEV("no such interface")
+    if not isinstance(interface.driver, Made):
+        raise EOPNOTSUPP("VLANs of the loopback, or of an interface of the host")
+    return interface.driver
+
+
 def _or_not_at_all(made: Made, body: Callable[[], None]) -> None:
     try:
         body()
@@ -165,6 +213,6 @@ def _or_not_at_all(made: Made, body: Callable[[], None]) -> None:
 
 
 KINDS: Final[dict[bytes, Callable[..., Made]]] = {
-    b"bridge": _make_bridge, b"dummy": _make_dummy, b"veth": _make_veth,
+    b"bridge": _make_bridge, b"dummy": _make_dummy, b"veth": _make_veth, b"vlan": _make_vlan,
 }  # fmt: skip
 """"tun" is none of them: it is made by who serves it."""

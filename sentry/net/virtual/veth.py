@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi import netlink as abi
 from sentry.net.link import vnet
 from sentry.net.made import Made
-from sentry.net.netlink.message import u32
 from sentry.net.netlink.notices import OPER_UP
 
 if TYPE_CHECKING:
@@ -92,12 +91,14 @@ class Veth(Made):
         if other is not None:
             other.removed()
 
+    @property
+    def is_below_down(self) -> bool:
+        """The other end, where it is to be seen."""
+        other = self.other
+        if other is None or other.stack is not self.stack:
+            return False
+        return not other.interface.has_carrier
+
     def link_attributes(self) -> bytes:
         """Which one is the other; a number of its namespace, if that is another."""
-        other = self.other
-        if other is None:
-            return b""
-        told = u32(abi.IFLA_LINK, other.interface.index)
-        if other.stack is not self.stack:
-            told += u32(abi.IFLA_LINK_NETNSID, self.stack.number_of(other.stack))
-        return told
+        return b"" if self.other is None else self.stands_on(self.other)

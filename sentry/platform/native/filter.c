@@ -165,8 +165,11 @@ static int extension(struct input *in, uint32_t k, uint32_t x, uint32_t *a)
     case SKF_AD_ALU_XOR_X: *a ^= x; return 1;
     case SKF_AD_PAY_OFFSET: *a = payload_offset(in); return 1;
     case SKF_AD_RANDOM: *a = random_number(); return 1;
+    case SKF_AD_VLAN_TAG: *a = packet->tag; return 1;
+    case SKF_AD_VLAN_TAG_PRESENT: *a = packet->has_tag; return 1;
+    case SKF_AD_VLAN_TPID: *a = packet->tag_kind; return 1;
     }
-    *a = 0; /* no mark, no queue, no hash, CPU 0, no VLAN */
+    *a = 0; /* no mark, no queue, no hash, CPU 0 */
     return 1;
 }
 

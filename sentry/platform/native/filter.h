@@ -23,6 +23,9 @@ struct packet {
     uint32_t kind;     /* SKF_AD_PKTTYPE */
     uint32_t device;   /* SKF_AD_IFINDEX; 0: no device */
     uint32_t hardware; /* SKF_AD_HATYPE */
+    uint32_t has_tag;  /* SKF_AD_VLAN_TAG_PRESENT */
+    uint32_t tag_kind; /* SKF_AD_VLAN_TPID */
+    uint32_t tag;      /* SKF_AD_VLAN_TAG */
 };
 
 /* Take a program of `count` struct sock_filter, for system calls or for packets. NULL: Linux refuses
