@@ -209,7 +209,7 @@ class Made:
             self.upper.left()
         change_flags(stack, interface, 0, abi.IFF_UP)
         addresses, interface.addresses = interface.addresses, []
-        stack.routes.forget(interface.index)
+        stack.routes.drop(interface.index)
         for own in addresses:
             tell_address(stack, interface, own, abi.RTM_DELADDR)
         stack.interfaces.remove(interface.index)

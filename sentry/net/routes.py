@@ -1,9 +1,12 @@
-"""Routes: the `local` table follows from the addresses, others a program adds. ip-route(8)."""
+"""Routes: the `local` table follows from the addresses, others a program adds. ip-route(8).
+
+A table is there as long as it has a route; which of them are asked, `sentry.net.rules` says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
@@ -22,13 +25,28 @@ from sentry.abi.netlink import (
     RTPROT_KERNEL,
 )
 from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.errors import ENOBUFS, Errno
 from sentry.net.interfaces import masked
+from sentry.net.rules import PLAIN, RouteKey, Rules
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Address, Interface, Interfaces
 
 MAX_ROUTES: Final = 4096
+MAX_HOPS: Final = 32
+"""Next hops of one route: a ceiling of ours."""
 KERNEL_METRIC6: Final = 256
+USER_METRIC6: Final = 1024
+"""IP6_RT_PRIO_USER: where a program says none."""
+
+
+class Hop(NamedTuple):
+    """One of several next hops: struct fib_nh_common."""
+
+    index: int
+    gateway: bytes = b""
+    """Of either family."""
+    weight: int = 1
 
 
 class Route(Struct, frozen=True):
@@ -44,18 +62,44 @@ class Route(Struct, frozen=True):
     origin: int = RTPROT_KERNEL
     source: bytes = b""
     gateway: bytes = b""
+    """Of either family."""
     metric: int = 0
+    hops: tuple[Hop, ...] = ()
+    """Where there are several next hops, of which `index` and `gateway` are the first one."""
+    origin_prefix: bytes = b""
+    """RTA_SRC: it is for packets from there alone, of IPv6."""
+    origin_length: int = 0
 
     def matches(self, ip: bytes) -> bool:
         """Whether an address is below its prefix."""
         return len(ip) == len(self.destination) and masked(ip, self.length) == self.destination
 
+    def leads_by(self, index: int) -> bool:
+        """Whether a packet may go that way by an interface; 0: by any."""
+        return index in (0, self.index) or any(hop.index == index for hop in self.hops)
+
+    def is_for(self, key: RouteKey) -> bool:
+        """Whether a packet may take it that is below its prefix."""
+        if not self.leads_by(key.index):
+            return False
+        size = self.origin_length
+        return not size or (
+            len(key.source) == len(self.origin_prefix)
+            and masked(key.source, size) == self.origin_prefix
+        )
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Of two that match the smaller one counts."""
+        return -self.length, -self.origin_length, self.metric
+
 
 class Routes:
-    """All tables."""
+    """All tables, and the rules that say which of them are asked."""
 
     def __init__(self, interfaces: Interfaces) -> None:
         self._interfaces = interfaces
+        self.rules = Rules(interfaces)
         self.added: list[Route] = []
 
     def __iter__(self) -> Iterator[Route]:
@@ -71,18 +115,52 @@ class Routes:
             yield from (r for r in everything if r.table != RT_TABLE_LOCAL)
             yield from (r for r in everything if r.table == RT_TABLE_LOCAL)
 
-    def forget(self, index: int) -> None:
-        """Those by an interface that is down: fib_sync_down_dev()."""
-        self.added = [route for route in self.added if route.index != index]
+    def check_room(self, wanted: Route) -> None:
+        """For one more. Raises: ENOBUFS."""
+        if len(self.added) >= MAX_ROUTES:
+            raise ENOBUFS("too many routes")
+        if wanted.hops and sum(len(each.hops) for each in self.added) >= MAX_ROUTES:
+            raise ENOBUFS("too many next hops")
 
-    def lookup(self, ip: bytes) -> Route | None:
-        """The route of a packet: table local, then the longest prefix, then the lowest metric."""
-        found = [route for route in self if route.matches(ip)]
-        return min(
-            found,
-            key=lambda r: (r.table != RT_TABLE_LOCAL, -r.length, r.metric),
-            default=None,
+    def forget(self, index: int) -> None:
+        """Those by an interface that is down, alone: fib_sync_down_dev()."""
+        self.added = [route for route in self.added if not self._needs(route, index)]
+
+    def _needs(self, route: Route, index: int) -> bool:
+        if route.index == index and not route.hops:
+            return True
+        others = {hop.index for hop in route.hops if hop.index != index}
+        return len(others) < len({hop.index for hop in route.hops}) and not any(
+            map(self.is_up, others)
         )
+
+    def drop(self, index: int) -> None:
+        """Those by an interface that is no more."""
+        self.added = [
+            route for route in self.added
+            if route.index != index and not any(hop.index == index for hop in route.hops)
+        ]  # fmt: skip
+
+    def is_up(self, index: int) -> bool:
+        """An interface."""
+        found = self._interfaces.get(index)
+        return found is not None and found.is_up
+
+    def lookup(self, ip: bytes, key: RouteKey = PLAIN) -> Route | None:
+        """The route of a packet; None: there is none, or it says that there is no way."""
+        found = self.find(ip, key)
+        return found if isinstance(found, Route) else None
+
+    def find(self, ip: bytes, key: RouteKey = PLAIN) -> Route | type[Errno]:
+        """The route of a packet, or why there is none: by rules, then the longest prefix, then the
+        lowest metric."""
+        best: dict[int, Route] = {}
+        for route in self:
+            if route.matches(ip) and route.is_for(key):
+                known = best.get(route.table)
+                if known is None or route.rank < known.rank:
+                    best[route.table] = route
+        return self.rules.resolve(ip, key, best.get)
 
 
 def _of_interface(interface: Interface, family: int) -> Iterator[Route]:

@@ -252,7 +252,10 @@ def _get_rate(row: Option, sock: Socket, caller: Caller, size: int) -> bytes:
     return struct.pack("<Q", (1 << 64) - 1 if rate == U32 else rate)
 
 
-SOCKET.row("SO_MARK", _get_number, _set_mark, partial="kept: packets have no marks")
+SOCKET.row(
+    "SO_MARK", _get_number, _set_mark,
+    partial="for rules of routing and of netfilter, of what leaves by a link",
+)  # fmt: skip
 SOCKET.row("SO_PRIORITY", _get_number, _set_priority, partial="kept: there is one queue")
 SOCKET.row(
     "SO_RCVLOWAT", _get_number, _set_lowat,

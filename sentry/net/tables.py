@@ -17,8 +17,10 @@ from sentry.abi.netlink import (
     ATF_COM,
     ATF_PERM,
     NUD_PERMANENT,
-    RT_TABLE_LOCAL,
+    RT_TABLE_MAIN,
     RTN_LOCAL,
+    RTN_PROHIBIT,
+    RTN_UNREACHABLE,
 )
 from sentry.abi.socket import (
     AF_INET,
@@ -28,6 +30,7 @@ from sentry.abi.socket import (
     IPPROTO_TCP,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
+    RTF_REJECT,
     SS_CONNECTED,
     SS_UNCONNECTED,
 )
@@ -207,12 +210,14 @@ def _name(stack: Stack, route: Route) -> str:
 
 def _route(stack: Stack) -> Lines:
     for route in stack.routes:
-        if route.family != AF_INET or route.table == RT_TABLE_LOCAL:
+        if route.family != AF_INET or route.table != RT_TABLE_MAIN:
             continue
-        flags = 1 | (2 if route.gateway else 0) | (4 if route.length == 32 else 0)
+        gateway = route.gateway if len(route.gateway) == 4 else b""
+        flags = 1 | (2 if gateway else 0) | (4 if route.length == 32 else 0)
+        flags |= RTF_REJECT if route.kind in (RTN_UNREACHABLE, RTN_PROHIBIT) else 0
         line = (
             f"{_name(stack, route)}\t{words(route.destination)}\t"
-            f"{words(route.gateway or bytes(4))}\t{flags:04X}"
+            f"{words(gateway or bytes(4))}\t{flags:04X}"
             f"\t0\t0\t{route.metric}\t{words(mask_of(route.length, 4))}\t0\t0\t0"
         )
         yield f"{line:{UDP_WIDTH}}\n"

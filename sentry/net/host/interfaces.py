@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EINVAL
+from sentry.errors import EINVAL, ENOBUFS, EOPNOTSUPP
 from sentry.net.interfaces import LOOPBACK_INDEX, MAX_ADDRESSES, Address, Interface, masked
 from sentry.net.netlink.message import HEADER, number, parse_attributes
+from sentry.net.netlink.nexthops import gateway_of, parse_hops
 from sentry.net.netlink.notices import link_message, tell, tell_address
 from sentry.net.netlink.route import GROUPS, route_message
-from sentry.net.routes import MAX_ROUTES, Route
+from sentry.net.routes import MAX_ROUTES, Hop, Route
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -206,7 +207,11 @@ def parse_route(body: bytes) -> Route | None:
     found = parse_attributes(body[abi.RTMSG.size :])
     size = SIZES.get(info.rtm_family)
     is_made = info.rtm_protocol == abi.RTPROT_KERNEL
-    if size is None or is_made or info.rtm_table != abi.RT_TABLE_MAIN or abi.RTA_OIF not in found:
+    if size is None or is_made or info.rtm_table != abi.RT_TABLE_MAIN:
+        return None
+    try:
+        first, hops = _ways(found, size)
+    except (EINVAL, ENOBUFS, EOPNOTSUPP):  # none, more than fit in here, or tunnels
         return None
     destination = found.get(abi.RTA_DST, bytes(size))
     if len(destination) != size or info.rtm_dst_len > size * 8:
@@ -215,11 +220,22 @@ def parse_route(body: bytes) -> Route | None:
         info.rtm_family,
         masked(destination, info.rtm_dst_len),
         info.rtm_dst_len,
-        number(found[abi.RTA_OIF]),
+        first.index,
         kind=info.rtm_type,
         scope=info.rtm_scope,
         origin=info.rtm_protocol,
         source=found.get(abi.RTA_PREFSRC, b""),
-        gateway=found.get(abi.RTA_GATEWAY, b""),
+        gateway=first.gateway,
         metric=number(found.get(abi.RTA_PRIORITY, bytes(4))),
+        hops=hops,
     )
+
+
+def _ways(found: dict[int, bytes], size: int) -> tuple[Hop, tuple[Hop, ...]]:
+    """The first next hop; all, where there are several. Raises: EINVAL, ENOBUFS, EOPNOTSUPP."""
+    if abi.RTA_MULTIPATH in found:
+        hops = parse_hops(found[abi.RTA_MULTIPATH], size)
+        return hops[0], hops if len(hops) > 1 else ()
+    if abi.RTA_OIF not in found:
+        raise EINVAL("it leads nowhere")
+    return Hop(number(found[abi.RTA_OIF]), gateway_of(found, size)), ()

@@ -14,12 +14,15 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
 from sentry.errors import EADDRNOTAVAIL, EMSGSIZE, ENETUNREACH
 from sentry.net.inet.address import MAPPED, Endpoint, is_multicast
+from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.udp import receiver_of, to_everybody
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.ip.output import HAVE_PORTS
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import NOTHING, Offload
 from sentry.net.packets import Packet
+from sentry.net.rules import DSCP, RouteKey
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
@@ -49,9 +52,31 @@ def mapped(ip: bytes) -> bytes:
 
 
 def path_of(sock: InetSocket, target: Endpoint, index: int = 0) -> Path:
-    """The way by a link, by an interface if `index` is not 0. Raises: ENETUNREACH, EHOSTUNREACH."""
+    """The way by a link, by an interface if `index` is not 0.
+
+    Raises: ENETUNREACH, EHOSTUNREACH, and what rules and routes say: EACCES, EINVAL.
+    """
     assert sock.stack.ip is not None
-    return sock.stack.ip.path(time.monotonic_ns(), plain(target.ip), index or sock.device)
+    now_ns, key = time.monotonic_ns(), key_of(sock, target)
+    return sock.stack.ip.path(now_ns, plain(target.ip), index or sock.device, key)
+
+
+def key_of(sock: InetSocket, target: Endpoint) -> RouteKey:
+    """What rules of routing are asked of what it sends."""
+    own = sock.local
+    is_chosen = own.is_v4 == target.is_v4 and not (own.is_any or is_group(own.ip))
+    tos = sock.ip_options[abi.IP_TOS] if target.is_v4 else sock.ipv6_options[abi.IPV6_TCLASS]
+    has_ports = sock.protocol in HAVE_PORTS
+    return RouteKey(
+        plain(own.ip) if is_chosen else b"", mark=mark_of(sock),
+        tos=tos & DSCP, user=sock.inode.uid, protocol=sock.protocol,
+        source_port=own.port if has_ports else 0, port=target.port if has_ports else 0,
+    )  # fmt: skip
+
+
+def mark_of(sock: InetSocket) -> int:
+    """SO_MARK."""
+    return sock.numbers.get(abi.SO_MARK, 0) & 0xFFFFFFFF
 
 
 def group_link(sock: DatagramSocket, target: Endpoint) -> int:
@@ -67,7 +92,7 @@ def group_link(sock: DatagramSocket, target: Endpoint) -> int:
         holder = sock.stack.interfaces.holder(plain(sock.local.ip))
         index = holder.index if holder is not None else 0
     if not index:
-        route = layer.fib.lookup(plain(target.ip))
+        route = layer.fib.lookup(plain(target.ip), 0, key_of(sock, target))
         first = 0 if target.is_v4 else next(iter(layer.links), 0)
         index = route.index if route is not None else first
     return index if index in layer.links else 0
@@ -115,6 +140,7 @@ def send_udp(
     out = Outgoing(target, IPPROTO_UDP, (head, packet.data), source, packet.tos, packet.ttl)
     out.discover, out.index = discover, index or sock.device
     out.offload, out.sender = Offload(0, UDP_CHECKSUM_AT), sender
+    out.mark, out.user = mark_of(sock), sock.inode.uid
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
 
@@ -122,7 +148,8 @@ def send_udp(
 def confirm(sock: DatagramSocket, target: Endpoint) -> None:
     """A program says that it hears from there."""
     assert sock.stack.ip is not None
-    sock.stack.ip.confirm(time.monotonic_ns(), plain(target.ip), sock.device)
+    now_ns, key = time.monotonic_ns(), key_of(sock, target)
+    sock.stack.ip.confirm(now_ns, plain(target.ip), sock.device, key)
 
 
 def send_raw(
@@ -132,6 +159,7 @@ def send_raw(
     out = Outgoing(
         plain(packet.target.ip), sock.protocol, (packet.data,), plain(packet.source.ip),
         packet.tos, packet.ttl, index or sock.device, discover, NOTHING, sender=sender,
+        mark=mark_of(sock), user=sock.inode.uid,
     )  # fmt: skip
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
@@ -261,6 +289,7 @@ def plug(stack: Stack) -> None:
     stack.ip.seen, stack.ip.failures = arrivals.seen, arrivals.raw_failed
     stack.ip.is_joined = lambda ip, index: (mapped(ip), index) in stack.memberships
     stack.ip.counters = stack.counters
+    stack.ip.fib.rules = stack.routes.rules
     if stack.netfilter is not None:
         stack.netfilter.plug()
     stack.ip.wall_ms = lambda: time.time_ns() // 1_000_000

@@ -29,11 +29,12 @@ from sentry.abi.socket import (
 from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SO_REUSEPORT
 from sentry.errors import EAGAIN
 from sentry.net.inet.error_queue import wants_errors
-from sentry.net.inet.leaving import plain
+from sentry.net.inet.leaving import mark_of, plain
 from sentry.net.inet.tcp_options import pack_info
 from sentry.net.inet.tcp_stream import put
 from sentry.net.inet.tcp_tuning import tune
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
+from sentry.net.rules import DSCP, RouteKey
 from sentry.net.socket import Received
 from sentry.net.tcp.core import nothing
 from sentry.net.tcp.info import info
@@ -62,8 +63,8 @@ class Engine:
 
     __slots__ = (
         "_confirmed_ns", "_left", "_place", "_shown", "_sock", "_urgent_count", "_waits_for_room",
-        "charged", "connection", "device", "due_ns", "index", "layer", "on_ending", "sender", "tos",
-        "ttl", "waits_at",
+        "charged", "connection", "device", "due_ns", "index", "layer", "mark", "on_ending",
+        "sender", "tos", "ttl", "user", "waits_at",
     )  # fmt: skip
 
     def __init__(self, layer: TcpByLink, connection: Connection, sock: Any) -> None:
@@ -82,7 +83,7 @@ class Engine:
         """The one by which it has to go, or 0."""
         self.sender: object = None
         """Who has begun it, where that is asked for."""
-        self.tos = self.ttl = 0
+        self.tos = self.ttl = self.mark = self.user = 0
         self.on_ending: Callable[[], object] = nothing
         """Called when something changes of what no socket has any more."""
         self._left: Remains | None = None
@@ -239,6 +240,7 @@ class Engine:
         self.tos = sock.ip_options[abi.IP_TOS] if is_v4 else sock.ipv6_options[abi.IPV6_TCLASS]
         self.ttl = sock.hops if is_v4 else sock.hops6
         self.device = sock.device
+        self.mark, self.user = mark_of(sock), sock.inode.uid
 
     def tuned(self, level: int, name: int) -> None:
         """An option of the socket was set."""
@@ -322,7 +324,12 @@ class Engine:
         if now_ns - self._confirmed_ns >= CONFIRM_NS:
             self._confirmed_ns = now_ns
             remote = self.connection.flow.remote
-            self.layer.layer.confirm(now_ns, plain(remote.ip), self.device)
+            local = self.connection.flow.local
+            key = RouteKey(
+                plain(local.ip), mark=self.mark, tos=self.tos & DSCP, user=self.user,
+                protocol=IPPROTO_TCP, source_port=local.port, port=remote.port,
+            )  # fmt: skip
+            self.layer.layer.confirm(now_ns, plain(remote.ip), self.device, key)
 
     def timeout(self, now_ns: int) -> None:
         """What is due."""

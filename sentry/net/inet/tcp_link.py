@@ -13,7 +13,7 @@ from sentry.abi.socket import IPPROTO_TCP
 from sentry.errors import EHOSTUNREACH, EMSGSIZE, ENETUNREACH, Errno
 from sentry.net.deadlines import Deadlines
 from sentry.net.inet.address import Endpoint, needs_scope
-from sentry.net.inet.leaving import mapped, plain
+from sentry.net.inet.leaving import key_of, mapped, plain
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_reached import Reached
 from sentry.net.inet.tcp_tuning import memory_limits, read_settings, tune
@@ -21,6 +21,7 @@ from sentry.net.inet.tcp_turns import Turns
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import Offload
+from sentry.net.rules import RouteKey
 from sentry.net.tcp.connection import Connection
 from sentry.net.tcp.keyed import Flow, Keyed
 from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, RST, parse
@@ -89,7 +90,8 @@ class TcpByLink:
         """
         self.refresh()
         now_ns, flow = self.clock(), Flow(sock.local, target)
-        path = self.layer.path_or_none(now_ns, plain(target.ip), sock.device)
+        key = key_of(sock, target)
+        path = self.layer.path_or_none(now_ns, plain(target.ip), sock.device, key)
         tuning = Tuning()
         tune(tuning, sock)
         tuning.congestion = sock.tcp.congestion.decode()
@@ -167,7 +169,10 @@ class TcpByLink:
         self, now_ns: int, flow: Flow, seg: segment.Arrived, packet: Arrived
     ) -> None:
         """For no connection: a listener's, of what is left of one, or nobody's."""
-        back = self.layer.path_or_none(now_ns, packet.source, self._scope(flow))
+        key = RouteKey(
+            packet.target, protocol=IPPROTO_TCP, source_port=flow.local.port, port=flow.remote.port
+        )
+        back = self.layer.path_or_none(now_ns, packet.source, self._scope(flow), key)
         self.endpoints.index = packet.index
         replies = self.endpoints.segment(
             now_ns, flow, seg, DEFAULT_MTU if back is None else back.mtu
@@ -238,7 +243,7 @@ class TcpByLink:
         for flow, each in made:
             path = self.transmit(
                 now_ns, flow, each, tos=engine.tos, ttl=engine.ttl, index=engine.device,
-                on_error=engine.connection, sender=engine.sender,
+                on_error=engine.connection, sender=engine.sender, whose=(engine.mark, engine.user),
             )  # fmt: skip
             if path is None:
                 continue
@@ -249,8 +254,10 @@ class TcpByLink:
     def transmit(
         self, now_ns: int, flow: Flow, made: segment.Outgoing, *, tos: int = 0, ttl: int,
         index: int = 0, on_error: Connection | None = None, sender: object = None,
+        whose: tuple[int, int] = (0, 0),
     ) -> Path | None:  # fmt: skip
-        """One segment goes; by which way. None: there is none, and it is as lost."""
+        """One segment goes; by which way. `whose`: its mark, and the user. None: there is none, and
+        it is as lost."""
         source, target = plain(flow.local.ip), plain(flow.remote.ip)
         head = made.header
         total = pseudo_sum(source, target, IPPROTO_TCP, len(head) + made.size)
@@ -262,6 +269,7 @@ class TcpByLink:
         has_cwr = bool(made.gso_size and head[13] & CWR)
         out.offload = Offload(0, CHECKSUM_AT, made.gso_size, has_cwr)
         out.transport_size, out.sender, out.by_itself = len(head), sender, bool(head[13] & RST)
+        out.mark, out.user = whose
         self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
         try:
             return self.layer.send(now_ns, out)

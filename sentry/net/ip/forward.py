@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import IPPROTO_HOPOPTS
+from sentry.errors import EACCES, EHOSTUNREACH, ENETUNREACH, Errno
 from sentry.net.ip import discovery, ipv4, ipv6
 from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
 from sentry.net.ip.left import left_to_do
+from sentry.net.ip.output import ports_of
 from sentry.net.link.link import EthernetLink, LinkPacket
+from sentry.net.rules import DSCP, RouteKey
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes
@@ -27,6 +30,16 @@ if TYPE_CHECKING:
 COPIED: Final = 0x80
 """The option stands in each fragment: IPOPT_COPIED."""
 HOPS_AT: Final = 7
+CODES4: Final[dict[type[Errno], int]] = {
+    ENETUNREACH: abi.ICMP_NET_UNREACH, EHOSTUNREACH: abi.ICMP_HOST_UNREACH,
+    EACCES: abi.ICMP_PKT_FILTERED,
+}  # fmt: skip
+"""What its sender is told where there is no way; else nothing: ip_error()."""
+CODES6: Final[dict[type[Errno], int]] = {
+    ENETUNREACH: abi.ICMPV6_NOROUTE, EHOSTUNREACH: abi.ICMPV6_NOROUTE,
+    EACCES: abi.ICMPV6_ADM_PROHIBITED,
+}  # fmt: skip
+"""ip6_pkt_discard(), ip6_pkt_prohibit()."""
 
 
 def forward4(
@@ -38,10 +51,14 @@ def forward4(
     if not packet.to_us or layer.fib.local(header.target) is not None:
         counters["Ip.InAddrErrors"] += 1
         return
-    path = layer.path_or_none(now_ns, header.target, 0)
-    if path is None:
+    try:
+        transport = packet.payload[:0] if header.is_fragment else packet.payload
+        path = layer.path(now_ns, header.target, 0, _key(packet, header.tos, transport))
+    except Errno as error:
         counters["IpExt.InNoRoutes"] += 1
-        layer.icmp.complain(now_ns, packet, abi.ICMP_DEST_UNREACH, abi.ICMP_NET_UNREACH)
+        if type(error) in CODES4:
+            code = CODES4[type(error)]
+            layer.icmp.complain(now_ns, packet, abi.ICMP_DEST_UNREACH, code)
         return
     if header.ttl <= 1:
         counters["Ip.InHdrErrors"] += 1
@@ -110,10 +127,14 @@ def forward6(
                     now_ns, packet, abi.ICMPV6_PARAMPROB, place.problem, place.pointer
                 )
             return
-    path = layer.path_or_none(now_ns, packet.target, 0)
-    if path is None:
+    protocol, at = ipv6.transport_of(data)
+    try:
+        path = layer.path(now_ns, packet.target, 0, _key(packet, packet.tos, data[at:], protocol))
+    except Errno as error:
         counters["Ip6InNoRoutes"] += 1
-        layer.icmp6.complain(now_ns, packet, abi.ICMPV6_DEST_UNREACH, abi.ICMPV6_NOROUTE)
+        if type(error) in CODES6:
+            code = CODES6[type(error)]
+            layer.icmp6.complain(now_ns, packet, abi.ICMPV6_DEST_UNREACH, code)
         return
     if packet.ttl <= 1:
         counters["Ip6InHdrErrors"] += 1
@@ -125,7 +146,6 @@ def forward6(
         counters["Ip6InAddrErrors"] += 1
         layer.icmp6.complain(now_ns, packet, abi.ICMPV6_DEST_UNREACH, abi.ICMPV6_NOT_NEIGHBOUR)
         return
-    protocol, at = ipv6.transport_of(data)
     left = left_to_do(frame.left, frame.link_size, at, protocol, data[at:])
     interface = layer.interface(path.interface)
     if left is None or interface is None:
@@ -150,6 +170,18 @@ def forward6(
     layer.links[path.interface].send(now_ns, path.next_hop, LinkPacket(
         (bytes(head), data[ipv6.HEADER_SIZE :]), len(data), False, protocol, offload, headers
     ))  # fmt: skip
+
+
+def _key(
+    packet: Arrived, tos: int, transport: memoryview, protocol: int | None = None
+) -> RouteKey:
+    """`protocol`: None: as the header says."""
+    own = packet.protocol if protocol is None else protocol
+    mark = 0 if packet.passing is None else packet.passing.mark
+    source_port, port = ports_of(own, transport)
+    return RouteKey(
+        packet.source, 0, packet.index, mark, tos & DSCP, 0, own, source_port, port
+    )
 
 
 def _filtered(
@@ -186,6 +218,8 @@ def _redirect4(layer: Ground, now_ns: int, packet: Arrived, path: Path) -> None:
     """Who sends to us what goes back by the same link is told where to send it."""
     if not int(layer.sysctls.get("net/ipv4/conf/all/send_redirects", "1")):
         return
+    if len(path.next_hop) != len(packet.target):
+        return  # a router that cannot be named
     if _is_near(layer, packet) and layer.redirects.allows(now_ns, packet.source):
         gateway = int.from_bytes(path.next_hop)
         layer.icmp.complain(now_ns, packet, abi.ICMP_REDIRECT, abi.ICMP_REDIR_HOST, gateway)

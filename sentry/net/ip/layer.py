@@ -28,15 +28,17 @@ from sentry.net.ip.groups import Groups
 from sentry.net.ip.icmp import Icmp
 from sentry.net.ip.icmp6 import Icmp6
 from sentry.net.ip.limits import ErrorLimit, RedirectLimit
+from sentry.net.ip.multipath import chosen
 from sentry.net.ip.path_mtu import Exceptions
 from sentry.net.ip.routing import Fib
 from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Handler, Outgoing, Path, Timed
+from sentry.net.routes import Route
+from sentry.net.rules import PLAIN, RouteKey, Rules
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
     from sentry.net.ip.autoconf import Autoconf
     from sentry.net.link.link import EthernetLink, FromLink, Link, LinkPacket
-    from sentry.net.routes import Route
     from sentry.wait.steps import Steps
 
 SOLICITED: Final = b"\xff\x02" + bytes(9) + b"\x01\xff"
@@ -47,6 +49,7 @@ OF_ROUTERS: Final = 2
 QUOTED_LEAST: Final = 8
 """Bytes of a packet that its protocol needs to know whose it is."""
 MAX_SOURCES: Final = 1024
+SEED_SIZE: Final = 8
 
 
 class IpLayer:
@@ -60,7 +63,9 @@ class IpLayer:
         self.sysctls = sysctls
         self.chance = chance
         self.counters: Counter[str] = Counter()
-        self.fib = Fib()
+        self.fib = Fib(Rules(interfaces))
+        self._seed = chance(SEED_SIZE)
+        """Of what picks one of several next hops."""
         self.links: dict[int, Link] = {}
         self.exceptions = Exceptions()
         self._sources: dict[tuple[int, bytes], bytes] = {}
@@ -267,10 +272,12 @@ class IpLayer:
         except Errno:
             self.counters["Ip.OutDiscards" if len(out.target) == 4 else "Ip6OutDiscards"] += 1
 
-    def path(self, now_ns: int, target: bytes, index: int = 0) -> Path:
-        """The way to an address, by an interface if `index` is not 0.
+    def path(
+        self, now_ns: int, target: bytes, index: int = 0, key: RouteKey = PLAIN
+    ) -> Path:
+        """The way to an address, by an interface if `index` is not 0, of a packet with such a key.
 
-        Raises: ENETUNREACH, EHOSTUNREACH.
+        Raises: ENETUNREACH, EHOSTUNREACH, and what rules and routes say: EACCES, EINVAL.
         """
         is_group = _is_group(target)
         local = self.fib.local(target)
@@ -281,10 +288,12 @@ class IpLayer:
         elif is_group and index:
             out_index, gateway, preferred, next_hop = index, b"", b"", target
         else:
-            route = self.fib.lookup(target, index)
-            if route is None:
-                raise ENETUNREACH("no route")
+            route = self.fib.find(target, index, key)
+            if not isinstance(route, Route):
+                raise route("no route")
             out_index, gateway, preferred = route.index, route.gateway, route.source
+            if route.hops:
+                out_index, gateway = self._hop(route, target, index, key)
             next_hop = target
         interface = self._out(out_index)
         detour = self.exceptions.get(now_ns, target)
@@ -299,6 +308,25 @@ class IpLayer:
         own = preferred or self._select(interface, target, next_hop)
         return Path(mtu, own, out_index, next_hop, is_broadcast, may_fragment)
 
+    def _hop(self, route: Route, target: bytes, index: int, key: RouteKey) -> tuple[int, bytes]:
+        """Of several: one by a link that is there, best one that has the packet's source."""
+        usable = [
+            hop for hop in route.hops
+            if index in (0, hop.index) and self.interface(hop.index) is not None
+        ]  # fmt: skip
+        if not usable:
+            return route.index, route.gateway
+        if key.source:
+            usable = [hop for hop in usable if self._has(hop.index, key.source)] or usable
+        name = "ipv4" if len(target) == 4 else "ipv6"
+        policy = int(self.sysctls.get(f"net/{name}/fib_multipath_hash_policy", "0"))
+        found = chosen(usable, self._seed, target, key, policy)
+        return found.index, found.gateway
+
+    def _has(self, index: int, ip: bytes) -> bool:
+        interface = self.interface(index)
+        return interface is not None and any(own.ip == ip for own in interface.addresses)
+
     def mtu_of(self, interface: Interface, *, is_v4: bool) -> int:
         """Of what leaves by an interface, whatever is known of the way behind it."""
         if is_v4:
@@ -306,16 +334,20 @@ class IpLayer:
         said = self.links[interface.index].mtu6 or MAX_MTU
         return min(interface.mtu_of_ipv6, said, MAX_MTU)
 
-    def confirm(self, now_ns: int, target: bytes, index: int = 0) -> None:
+    def confirm(
+        self, now_ns: int, target: bytes, index: int = 0, key: RouteKey = PLAIN
+    ) -> None:
         """Something has come from there: the neighbour on the way is reachable, dst_confirm()."""
-        path = self.path_or_none(now_ns, target, index)
+        path = self.path_or_none(now_ns, target, index, key)
         if path is not None:
             self.links[path.interface].confirm(now_ns, path.next_hop)
 
-    def path_or_none(self, now_ns: int, target: bytes, index: int) -> Path | None:
+    def path_or_none(
+        self, now_ns: int, target: bytes, index: int, key: RouteKey = PLAIN
+    ) -> Path | None:
         """The same, or None where there is no way."""
         try:
-            return self.path(now_ns, target, index)
+            return self.path(now_ns, target, index, key)
         except Errno:
             return None
 

@@ -10,7 +10,12 @@ from sentry.abi.socket import (
     IP_PMTUDISC_INTERFACE,
     IP_PMTUDISC_OMIT,
     IP_PMTUDISC_PROBE,
+    IPPROTO_DCCP,
     IPPROTO_FRAGMENT,
+    IPPROTO_SCTP,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
 )
 from sentry.errors import EADDRNOTAVAIL, EINVAL, EMSGSIZE, ENETUNREACH
 from sentry.net.ip import ipv4, ipv6
@@ -18,12 +23,14 @@ from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
 from sentry.net.link.link import LinkPacket
 from sentry.net.link.vnet import Offload
+from sentry.net.rules import DSCP, RouteKey
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes
     from sentry.net.ip.layer import IpLayer
     from sentry.net.ip.seam import Outgoing, Path
 
+HAVE_PORTS: Final = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPPROTO_SCTP, IPPROTO_DCCP)
 NEVER_SPLIT: Final = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
 BY_LINK: Final = (IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT)
 """What was learned of the path does not count."""
@@ -37,7 +44,7 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
         len(out.source) == len(out.target) and may_send_from(layer, out.source)
     ):
         raise EINVAL("an address that is none of the links'")
-    path = layer.path(now_ns, out.target, out.index)
+    path = layer.path(now_ns, out.target, out.index, key_of(out))
     source = out.source or path.source
     if not source:
         raise (
@@ -63,6 +70,22 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
     return path
 
 
+def key_of(out: Outgoing) -> RouteKey:
+    """What rules of routing are asked of a packet."""
+    source_port, port = ports_of(out.protocol, out.pieces[0] if out.pieces else b"")
+    return RouteKey(
+        out.source, mark=out.mark, tos=out.tos & DSCP, user=out.user, protocol=out.protocol,
+        source_port=source_port, port=port,
+    )  # fmt: skip
+
+
+def ports_of(protocol: int, transport: Bytes) -> tuple[int, int]:
+    """Of the source and of the target; 0 of what has none."""
+    if protocol not in HAVE_PORTS or len(transport) < 4:
+        return 0, 0
+    return int.from_bytes(transport[:2]), int.from_bytes(transport[2:4])
+
+
 def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: object) -> None:
     """A frame that a program has made, by a link. Where there is a gate its packet goes as it is
     routed, whatever its link header says. Raises: what the gate says, ENETUNREACH, EHOSTUNREACH,
@@ -78,7 +101,7 @@ def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: ob
         source, target = both[: len(both) // 2], both[len(both) // 2 :]
         if not may_send_from(layer, source):
             raise EINVAL("an address that is none of the links'")
-        path = layer.path(now_ns, target, index)
+        path = layer.path(now_ns, target, index, RouteKey(source))
         layer.links[path.interface].send(now_ns, path.next_hop, packet)
 
 

@@ -78,6 +78,10 @@ class Outgoing(Struct):
     """Who sends, as far as the gate and rules can tell who that is."""
     by_itself: bool = False
     """The stack says it, of its links or of the end of a connection: it is of no flow."""
+    mark: int = 0
+    """SO_MARK."""
+    user: int = 0
+    """Whose socket it is, for rules of routing."""
 
 
 class Path(NamedTuple):

@@ -233,10 +233,11 @@ class Netfilter:
         packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, OUT):
             return _lost(out)
-        if packet.target != out.target:
+        if packet.target != out.target or packet.mark != out.mark:  # ip_route_me_harder()
             if layer.is_local(packet.target):
                 return _lost(out)
-            path = layer.path(now_ns, packet.target, out.index)
+            key = output.key_of(out)._replace(mark=packet.mark)
+            path = layer.path(now_ns, packet.target, out.index, key)
             packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, POST):
             return _lost(out)
@@ -368,7 +369,7 @@ def _outgoing(out: Outgoing, source: bytes) -> Packet | None:
         )
     packet = Packet(b"".join((head, *out.pieces)), is_v4=is_v4)
     packet.is_partial = out.offload.checksum_at >= 0
-    packet.owner = owner_of(out.sender)
+    packet.owner, packet.mark = owner_of(out.sender), out.mark
     return packet
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi.netlink import NETLINK_NETFILTER
 from sentry.abi.socket import SOCK_DGRAM, SOCK_RAW
 from sentry.errors import EPROTONOSUPPORT, ESOCKTNOSUPPORT
-from sentry.net.netlink import addresses, diag, links, namespaces, neighbours, route
+from sentry.net.netlink import addresses, diag, links, namespaces, neighbours, route, rules
 from sentry.net.netlink.registry import PROTOCOLS
 from sentry.net.netlink.socket import NetlinkSocket
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
-HANDLER_MODULES: Final = (links, addresses, route, neighbours, namespaces, diag)
+HANDLER_MODULES: Final = (links, addresses, route, rules, neighbours, namespaces, diag)
 
 
 def make_netlink(location: Location, kind: int, protocol: int, stack: Stack) -> NetlinkSocket:
