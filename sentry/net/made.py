@@ -22,6 +22,7 @@ from sentry.net.link import ethernet, vnet
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.timing import Timing
 from sentry.net.netlink.message import u32
+from sentry.net.netlink.neighbours import learned
 from sentry.net.netlink.notices import (
     OPER_UNKNOWN,
     change_flags,
@@ -107,6 +108,8 @@ class Made:
         link = self.link = self.new_link()
         link.seen = partial(show_link_frame, stack, link)
         link.on_room = self._has_room
+        if isinstance(link, EthernetLink):
+            link.tell_changes(partial(learned, stack, link.index))
         stack.interfaces.insert(self.interface)
 
     def new_link(self) -> Link:

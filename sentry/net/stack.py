@@ -60,6 +60,8 @@ class Stack:
         """Abstract names of AF_UNIX, by type."""
         self.netlink: dict[tuple[int, int], NetlinkPort] = {}
         """(protocol, port id) → socket."""
+        self.netlink_groups: Counter[tuple[int, int]] = Counter()
+        """How many of them are in a multicast group, by protocol and group."""
         self.sockets: dict[Member, None] = {}
         """All that a descriptor or a message refers to, for /proc/net and socket diagnostics."""
         self.raw: dict[RawReceiver, None] = {}

@@ -19,6 +19,7 @@ from sentry.net.inet.address import MAPPED
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.timing import Timing
 from sentry.net.link.uplink import Uplink
+from sentry.net.netlink.neighbours import learned
 from sentry.wait.fiber import Mode
 from sentry.wait.steps import driven
 
@@ -101,6 +102,7 @@ class Uplinks:
         link = EthernetLink(interface.index, interface.hardware, self._layer, chance)
         link.seen = partial(show_link_frame, self._stack, link)
         link.on_room = partial(self._layer.on_room, interface.index)
+        link.tell_changes(partial(learned, self._stack, interface.index))
         self._layer.links[interface.index] = link
         self._uplinks[interface.index] = Uplink(
             fd, link, self._loop, self._timing.after, self._sender

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.net.ip.checksum import Bytes
+    from sentry.net.link.neighbours import Neighbour
 
 MAX_OUTGOING: Final = 1000
 """Frames that wait for the descriptor: a txqueuelen."""
@@ -278,6 +279,10 @@ class EthernetLink(Link):
         self._put(head + arp.build(packet))
 
     # --- neighbours
+
+    def tell_changes(self, hear: Callable[[Neighbour, int], None]) -> None:
+        """Who is to hear of neighbours that are new or another, or gone: with RTM_*NEIGH."""
+        self.neighbours4.on_change = self.neighbours6.on_change = hear
 
     def neighbours(self, ip: bytes) -> Neighbours:
         """The table of an address's family."""

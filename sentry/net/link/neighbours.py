@@ -7,7 +7,7 @@ sends what it asks for by `Wishes`; ARP and NDP say what they have heard by `hea
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -22,6 +22,8 @@ from sentry.abi.netlink import (
     NUD_PROBE,
     NUD_REACHABLE,
     NUD_STALE,
+    RTM_DELNEIGH,
+    RTM_NEWNEIGH,
 )
 from sentry.net.deadlines import Deadlines
 
@@ -130,6 +132,8 @@ class Neighbours:
         """Who was used last is last."""
         self._deadlines: Deadlines[bytes] = Deadlines()
         self._waiting_bytes = 0
+        self.on_change: Callable[[Neighbour, int], None] = lambda who, kind: None
+        """One is new or another (RTM_NEWNEIGH), as far as that is told, or gone (RTM_DELNEIGH)."""
         self.reachable_ns = BASE_REACHABLE_NS // 2 + BASE_REACHABLE_NS * (chance & 0xFFFF) // 0xFFFF
 
     def __iter__(self) -> Iterator[Neighbour]:
@@ -205,13 +209,16 @@ class Neighbours:
                 hardware, state = found.hardware, NUD_STALE
             elif hardware == found.hardware and state == NUD_STALE:
                 return found
-        if (state, hardware) != (found.state, found.hardware):
+        is_another = (state, hardware) != (found.state, found.hardware)
+        if is_another:
             found.updated_ns = now_ns
         found.hardware = hardware
         if state != found.state:
             is_sure = state == NUD_REACHABLE
             self._enter(found, state, now_ns + self.reachable_ns if is_sure else None)
         self._send_waiting(found)
+        if is_another:
+            self.on_change(found, RTM_NEWNEIGH)
         return found
 
     def set_static(self, ip: bytes, hardware: bytes, state: int = NUD_PERMANENT) -> None:
@@ -233,6 +240,7 @@ class Neighbours:
         times = {NUD_REACHABLE: self.reachable_ns, NUD_DELAY: DELAY_NS, NUD_PROBE: RETRANSMIT_NS}
         self._enter(found, state, now_ns + times[state] if state in times else None)
         self._send_waiting(found)
+        self.on_change(found, RTM_NEWNEIGH)
         return True
 
     def drop(self, ip: bytes) -> None:
@@ -241,9 +249,11 @@ class Neighbours:
         if found is not None:
             self._deadlines.drop(ip)
             self._waiting_bytes -= found.waiting_bytes
+            self.on_change(found, RTM_DELNEIGH)
 
     def end(self) -> None:
-        """Nobody is known, or asked for, any more."""
+        """Nobody is known, or asked for, any more, which the end of the link tells."""
+        self.on_change = lambda who, kind: None
         for ip in list(self._by_ip):
             self.drop(ip)
         self._wishes = _Nobody()
@@ -274,9 +284,11 @@ class Neighbours:
         elif found.state == NUD_DELAY:
             if now_ns <= found.confirmed_ns + DELAY_NS:
                 self._enter(found, NUD_REACHABLE, found.confirmed_ns + self.reachable_ns)
+                self.on_change(found, RTM_NEWNEIGH)
                 return
             found.probes = 0
             self._enter(found, NUD_PROBE, now_ns + RETRANSMIT_NS)
+            self.on_change(found, RTM_NEWNEIGH)
             self._probe(found, now_ns)
         else:
             most = UNICAST_PROBES if found.state == NUD_PROBE else MULTICAST_PROBES
@@ -296,6 +308,7 @@ class Neighbours:
         else:
             found.updated_ns = now_ns
             self._enter(found, NUD_STALE, None)
+            self.on_change(found, RTM_NEWNEIGH)
 
     def _probe(self, found: Neighbour, now_ns: int) -> None:
         found.probes += 1
@@ -308,6 +321,7 @@ class Neighbours:
         waiting, found.waiting = found.waiting, deque()
         self._waiting_bytes -= found.waiting_bytes
         found.waiting_bytes = 0
+        self.on_change(found, RTM_NEWNEIGH)
         for packet in islice(waiting, MAX_TOLD):
             self._wishes.unreachable(now_ns, found.ip, packet)
 

@@ -1,4 +1,4 @@
-"""RTM_*NEIGH: who is known on the links. net/core/neighbour.c.
+"""RTM_*NEIGH: who is known on the links, and behind the ports of bridges. net/core/neighbour.c.
 
 Who is set by hand on an interface of the host is followed from there, and changed by nobody inside.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.netlink import NETLINK_ROUTE
-from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.abi.socket import AF_BRIDGE, AF_INET, AF_INET6
 from sentry.errors import (
     EAFNOSUPPORT,
     EEXIST,
@@ -23,7 +23,7 @@ from sentry.errors import (
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.neighbours import VALID, Neighbour
 from sentry.net.netlink.message import Reply, Request, attribute, number, u32
-from sentry.net.netlink.notices import tell
+from sentry.net.netlink.notices import tell_in_steps
 from sentry.net.netlink.registry import handles
 
 if TYPE_CHECKING:
@@ -55,14 +55,27 @@ def _message(
     if who.state & VALID:
         body += attribute(abi.NDA_LLADDR, who.hardware)
     times = (who.confirmed_ns, who.used_ns, who.updated_ns)
-    ago = [min((now_ns - each) // TICK_NS, 0xFFFFFFFF) for each in times]
+    ago = [min(max(now_ns - each, 0) // TICK_NS, 0xFFFFFFFF) for each in times]
     body += u32(abi.NDA_PROBES, who.probes)
     return kind, body + attribute(abi.NDA_CACHEINFO, struct.pack("<IIII", *ago, 0))
+
+
+def learned(stack: Stack, index: int, who: Neighbour, kind: int) -> None:
+    """A neighbour is new, or another, or gone: __neigh_notify()."""
+    family = AF_INET if len(who.ip) == SIZES[AF_INET] else AF_INET6
+    messages = (_message(stack, index, family, each, kind) for each in (who,))
+    tell_in_steps(stack, abi.RTNLGRP_NEIGH, messages)
 
 
 @handles(NETLINK_ROUTE, abi.RTM_GETNEIGH)
 def get_neighbours(request: Request) -> Iterable[Reply]:
     """RTM_GETNEIGH: all, of a family or an interface, or one."""
+    if request.body[0] == AF_BRIDGE:
+        from sentry.net.virtual import forwarding  # noqa: PLC0415  few programs ask
+
+        if request.flags & abi.NLM_F_DUMP:
+            return forwarding.entries(request)
+        return forwarding.entry(request, *_parsed(request))
     if not request.flags & abi.NLM_F_DUMP:
         head, attributes = _parsed(request)
         index, table = _table(request.stack, head)
@@ -129,6 +142,11 @@ def _to_change(
 def set_neighbour(request: Request) -> None:
     """RTM_NEWNEIGH: neigh_add()."""
     stack, (head, attributes) = request.stack, _parsed(request)
+    if head.ndm_family == AF_BRIDGE:
+        from sentry.net.virtual import forwarding  # noqa: PLC0415
+
+        forwarding.add(request, head, attributes)
+        return
     index, table, ip = _to_change(stack, head, attributes)
     hardware = attributes.get(abi.NDA_LLADDR)
     if hardware is not None and len(hardware) < 6:
@@ -144,27 +162,27 @@ def set_neighbour(request: Request) -> None:
         hardware = known.hardware if known is not None else b""
     if not table.configure(stack.kernel.loop.now_ns(), ip, hardware[:6], head.ndm_state):
         raise ENOBUFS("too many neighbours")
-    _changed(stack, index, head.ndm_family, table, ip)
+    _changed(stack)
 
 
 @handles(NETLINK_ROUTE, abi.RTM_DELNEIGH)
 def delete_neighbour(request: Request) -> None:
     """RTM_DELNEIGH: neigh_delete()."""
     stack, (head, attributes) = request.stack, _parsed(request)
+    if head.ndm_family == AF_BRIDGE:
+        from sentry.net.virtual import forwarding  # noqa: PLC0415
+
+        forwarding.delete(request, head, attributes)
+        return
     index, table, ip = _to_change(stack, head, attributes)
     found = table.get(ip)
     if found is None:
         raise ENOENT("no such neighbour")
     table.configure(stack.kernel.loop.now_ns(), found.ip, b"", abi.NUD_FAILED)
-    _changed(stack, index, head.ndm_family, table, found.ip)
+    _changed(stack)
     table.drop(found.ip)
-    gone = _message(stack, index, head.ndm_family, found, abi.RTM_DELNEIGH)
-    tell(stack, abi.RTNLGRP_NEIGH, gone)
 
 
-def _changed(stack: Stack, index: int, family: int, table: Neighbours, ip: bytes) -> None:
-    found = table.get(ip)
-    if found is not None:
-        tell(stack, abi.RTNLGRP_NEIGH, _message(stack, index, family, found))
+def _changed(stack: Stack) -> None:
     if stack.ip is not None:
         stack.ip.on_deadline()

@@ -6,6 +6,7 @@ Routes that appear and vanish with an address are not told.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
@@ -133,6 +134,24 @@ def tell(stack: Stack, group: int, reply: Reply, request: Request | None = None)
     kind, body = reply
     sequence, port = (request.sequence, request.sock.port) if request is not None else (0, 0)
     multicast(stack, NETLINK_ROUTE, group, message(kind, 0, sequence, port, body))
+
+
+def tell_in_steps(stack: Stack, group: int, replies: Iterable[Reply]) -> None:
+    """The same of what anybody on a link can cause: a bounded part in each turn of the loop, and
+    nothing of it while too much waits. A message is made when its turn comes."""
+    if stack.netlink_groups[NETLINK_ROUTE, group]:
+        stack.fan_out.begin(_told_in_steps(stack, group, replies))
+
+
+def _told_in_steps(stack: Stack, group: int, replies: Iterable[Reply]) -> Iterator[None]:
+    for kind, body in replies:
+        data = message(kind, 0, 0, 0, body)
+        for place, sock in list(stack.netlink.items()):
+            is_member = place[0] == NETLINK_ROUTE and group in sock.groups
+            if is_member and stack.netlink.get(place) is sock:
+                sock.deliver(data, 0, group)
+                yield
+        yield
 
 
 def tell_address(

@@ -37,7 +37,8 @@ def rule_message(
     stack: Stack, creds: Credentials, rule: Rule, kind: int = abi.RTM_NEWRULE
 ) -> Reply:
     """fib_nl_fill_rule(). `creds`: who sees it."""
-    names = {link.name for link in stack.interfaces}
+    is_named = bool(rule.iif or rule.oif)
+    names = {link.name for link in stack.interfaces} if is_named else set()
     flags = rule.flags
     flags |= abi.FIB_RULE_IIF_DETACHED if rule.iif and rule.iif not in names else 0
     flags |= abi.FIB_RULE_OIF_DETACHED if rule.oif and rule.oif not in names else 0

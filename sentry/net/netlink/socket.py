@@ -118,6 +118,9 @@ class NetlinkSocket(Socket):
 
     def set_groups(self, groups: set[int]) -> None:
         """Whose notices it gets."""
+        counted = self.stack.netlink_groups
+        counted.subtract((self.protocol, group) for group in self.groups)
+        counted.update((self.protocol, group) for group in groups)
         self.groups = groups
         if groups and self.stack.view is not None:
             self.stack.view.listened()
@@ -362,6 +365,7 @@ class NetlinkSocket(Socket):
     def release(self) -> None:
         """The last descriptor is closed."""
         super().release()
+        self.set_groups(set())
         if self.port:
             self.stack.netlink.pop((self.protocol, self.port), None)
         self.packets.clear()

@@ -15,13 +15,13 @@ from sentry.net.ip.left import checked
 from sentry.net.link import ethernet, vnet
 from sentry.net.made import Made
 from sentry.net.netlink.message import attribute, u8, u32
-from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP
-from sentry.net.virtual.fdb import Fdb
+from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP, tell_in_steps
+from sentry.net.virtual.fdb import TICK_NS, Entry, Fdb, told
 from sentry.net.virtual.nesting import check_nesting
 from sentry.net.virtual.port import Port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sentry.net.interfaces import Interface
     from sentry.net.link.link import Link
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 FLAGS: Final = abi.IFF_BROADCAST | abi.IFF_MULTICAST
 MTU: Final = 1500
-TICK_NS: Final = 10_000_000
-"""Of the times that are told: USER_HZ."""
 LEAST: Final = vnet.SIZE + ethernet.HEADER_SIZE
 TARGET: Final = slice(vnet.SIZE, vnet.SIZE + ethernet.ADDRESS_SIZE)
 SOURCE: Final = slice(TARGET.stop, TARGET.stop + ethernet.ADDRESS_SIZE)
@@ -60,6 +58,8 @@ class Bridge(Made):
         self.ports: dict[int, Port] = {}
         """By number."""
         self.fdb = Fdb()
+        self.fdb.on_change = self._tell_entries
+        self.fdb.on_deadline = self._tell_deadline
         self.times = dict(TIMES)
         self.priority = 32768
         self.snoops = 1
@@ -71,6 +71,10 @@ class Bridge(Made):
         self._mtu = interface.mtu if interface.mtu == MTU else 0
         interface.sent = [0, 0]
         super().__init__(stack, interface)
+
+    def _plug_into(self, stack: Stack) -> None:
+        super()._plug_into(stack)
+        self.layer.timed.append(self)
 
     def new_link(self) -> Link:
         """Its frames go to ports."""
@@ -103,12 +107,13 @@ class Bridge(Made):
         """br_del_if()."""
         del self.ports[port.number]
         port.made.upper = None
+        self.fdb.drop(port)
         port.made.tell()
         self.port_changed(port)
 
     def port_changed(self, port: Port) -> None:
         """Its addresses, the MTU and the carrier are those of its ports: br_device_event()."""
-        if not (port.is_open and port.number in self.ports):
+        if not port.is_open:
             self.fdb.forget(port)
         own = self.interface
         of_ports = [each.made.interface for each in self.ports.values()]
@@ -150,8 +155,49 @@ class Bridge(Made):
         ports, self.ports = self.ports, {}
         for each in ports.values():
             each.made.upper = None
+            self.fdb.drop(each)
             each.made.tell()
         super()._unplug()
+        self.layer.timed.remove(self)
+
+    def removed(self) -> None:
+        """br_dev_delete()."""
+        super().removed()
+        self.fdb.end()
+
+    # --- who is where
+
+    @property
+    def own_addresses(self) -> frozenset[bytes]:
+        """Hardware addresses at which the bridge is reached."""
+        return self._own
+
+    def local_entries(self) -> list[Entry]:
+        """Those of its FDB that follow from these: fdb_add_local()."""
+        found: dict[bytes, Entry] = {}
+        for each in self.ports.values():
+            hardware = each.made.interface.hardware
+            found.setdefault(hardware, Entry(hardware, each, abi.NUD_PERMANENT))
+        own = self.interface.hardware
+        found.setdefault(own, Entry(own, None, abi.NUD_PERMANENT))
+        return list(found.values())
+
+    def _tell_entries(self, entries: Sequence[Entry], kind: int) -> None:
+        """fdb_notify()."""
+        index, now_ns = self.interface.index, self.now_ns()
+        messages = (told(each, index, now_ns, kind) for each in entries)
+        tell_in_steps(self.stack, abi.RTNLGRP_NEIGH, messages)
+
+    def _tell_deadline(self) -> None:
+        self.layer.on_deadline()
+
+    def timer(self) -> int | None:
+        """When somebody is forgotten."""
+        return self.fdb.timer()
+
+    def timeout(self, now_ns: int) -> None:
+        """Who was not heard of for long."""
+        self.fdb.timeout(now_ns)
 
     # --- frames
 
@@ -171,9 +217,12 @@ class Bridge(Made):
             if target in self._own:
                 ours.append(self._addressed(frame))
             elif not ethernet.is_group(target):
-                if self._is_heard(target):
+                known = self.fdb.find(target, now_ns)
+                is_local = known is not None and known.is_local
+                if is_local or self._is_heard(target):
                     ours.append(frame)
-                self._towards(frame, target, now_ns, port)
+                if not is_local:
+                    self._towards(frame, known, port)
             elif target[:5] != OF_LINK or target[5] not in RESERVED:
                 ours.append(frame)
                 self._flood(frame, self._group_switch(target), port)
@@ -205,19 +254,18 @@ class Bridge(Made):
         if ethernet.is_group(target):
             self._flood(frame, self._group_switch(target), None)
         else:
-            self._towards(frame, target, self.now_ns(), None)
+            self._towards(frame, self.fdb.find(target, self.now_ns()), None)
 
     @staticmethod
     def _group_switch(target: bytes) -> int:
         is_broadcast = target == ethernet.BROADCAST
         return abi.IFLA_BRPORT_BCAST_FLOOD if is_broadcast else abi.IFLA_BRPORT_MCAST_FLOOD
 
-    def _towards(self, frame: bytes, target: bytes, now_ns: int, came: Port | None) -> None:
-        known = self.fdb.find(target, now_ns)
+    def _towards(self, frame: bytes, known: Entry | None, came: Port | None) -> None:
         if known is None:
             self._flood(frame, abi.IFLA_BRPORT_UNICAST_FLOOD, came)
-        elif _may_go(known, came):
-            known.send(frame)
+        elif known.port is not None and _may_go(known.port, came):
+            known.port.send(frame)
 
     def _flood(self, frame: bytes, switch: int, came: Port | None) -> None:
         for each in self.ports.values():
@@ -251,6 +299,7 @@ class Bridge(Made):
             self.times[kind] = numbers[kind] & 0xFFFFFFFF
         if abi.IFLA_BR_AGEING_TIME in numbers:
             self.fdb.ageing_ns = (numbers[abi.IFLA_BR_AGEING_TIME] & 0xFFFFFFFF) * TICK_NS
+            self.layer.on_deadline()
         self.priority = numbers.get(abi.IFLA_BR_PRIORITY, self.priority) & 0xFFFF
         self.snoops = int(bool(numbers.get(abi.IFLA_BR_MCAST_SNOOPING, self.snoops)))
 
