@@ -23,7 +23,7 @@ from sentry.errors import (
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.neighbours import VALID, Neighbour
 from sentry.net.netlink.message import Reply, Request, attribute, number, u32
-from sentry.net.netlink.notices import tell_in_steps
+from sentry.net.netlink.notices import hears, tell_in_steps
 from sentry.net.netlink.registry import handles
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ def _message(
 
 def learned(stack: Stack, index: int, who: Neighbour, kind: int) -> None:
     """A neighbour is new, or another, or gone: __neigh_notify()."""
-    family = AF_INET if len(who.ip) == SIZES[AF_INET] else AF_INET6
-    messages = (_message(stack, index, family, each, kind) for each in (who,))
-    tell_in_steps(stack, abi.RTNLGRP_NEIGH, messages)
+    if hears(stack, abi.RTNLGRP_NEIGH):
+        family = AF_INET if len(who.ip) == SIZES[AF_INET] else AF_INET6
+        told = _message(stack, index, family, who, kind)
+        tell_in_steps(stack, abi.RTNLGRP_NEIGH, (told,))
 
 
 @handles(NETLINK_ROUTE, abi.RTM_GETNEIGH)

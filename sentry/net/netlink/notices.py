@@ -136,11 +136,15 @@ def tell(stack: Stack, group: int, reply: Reply, request: Request | None = None)
     multicast(stack, NETLINK_ROUTE, group, message(kind, 0, sequence, port, body))
 
 
+def hears(stack: Stack, group: int) -> bool:
+    """Somebody is a member of a group."""
+    return stack.netlink_groups[NETLINK_ROUTE, group] > 0
+
+
 def tell_in_steps(stack: Stack, group: int, replies: Iterable[Reply]) -> None:
     """The same of what anybody on a link can cause: a bounded part in each turn of the loop, and
-    nothing of it while too much waits. A message is made when its turn comes."""
-    if stack.netlink_groups[NETLINK_ROUTE, group]:
-        stack.fan_out.begin(_told_in_steps(stack, group, replies))
+    nothing of it while too much waits."""
+    stack.fan_out.begin(_told_in_steps(stack, group, replies))
 
 
 def _told_in_steps(stack: Stack, group: int, replies: Iterable[Reply]) -> Iterator[None]:

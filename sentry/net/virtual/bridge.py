@@ -15,7 +15,7 @@ from sentry.net.ip.left import checked
 from sentry.net.link import ethernet, vnet
 from sentry.net.made import Made
 from sentry.net.netlink.message import attribute, u8, u32
-from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP, tell_in_steps
+from sentry.net.netlink.notices import OPER_UNKNOWN, OPER_UP, hears, tell_in_steps
 from sentry.net.virtual.fdb import TICK_NS, Entry, Fdb, told
 from sentry.net.virtual.nesting import check_nesting
 from sentry.net.virtual.port import Port
@@ -183,10 +183,12 @@ class Bridge(Made):
         return list(found.values())
 
     def _tell_entries(self, entries: Sequence[Entry], kind: int) -> None:
-        """fdb_notify()."""
-        index, now_ns = self.interface.index, self.now_ns()
-        messages = (told(each, index, now_ns, kind) for each in entries)
-        tell_in_steps(self.stack, abi.RTNLGRP_NEIGH, messages)
+        """fdb_notify(). Of many, which are gone, a message is made when its turn comes."""
+        if hears(self.stack, abi.RTNLGRP_NEIGH):
+            index, now_ns = self.interface.index, self.now_ns()
+            messages = (told(each, index, now_ns, kind) for each in entries)
+            few = tuple(messages) if len(entries) == 1 else messages
+            tell_in_steps(self.stack, abi.RTNLGRP_NEIGH, few)
 
     def _tell_deadline(self) -> None:
         self.layer.on_deadline()
@@ -219,7 +221,7 @@ class Bridge(Made):
             elif not ethernet.is_group(target):
                 known = self.fdb.find(target, now_ns)
                 is_local = known is not None and known.is_local
-                if is_local or self._is_heard(target):
+                if is_local or (self.vlans and self._is_heard(target)):
                     ours.append(frame)
                 if not is_local:
                     self._towards(frame, known, port)

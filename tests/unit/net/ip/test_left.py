@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sentry.net.ip.left import checked
 from sentry.net.link import ethernet, vnet
 from sentry.net.link.segments import finished
+from sentry.net.link.tags import tagged
 from tests.unit.net.ip.test_forward import (
     ENDS4,
     ENDS6,
@@ -58,6 +59,23 @@ def test_what_is_right_stays(frame: bytes) -> None:
     assert checked(frame) is frame
 
 
+@pytest.mark.parametrize("frame", [
+    four(tcp(100, ENDS4), TCP, left=left(20, 16)),
+    four(tcp(9000, ENDS4), TCP, left=left(20, 16, GSO_TCP4, 1400, 54)),
+    six(tcp(9000, ENDS6), TCP, left=left(40, 16, GSO_TCP6, 1400, 74)),
+])  # fmt: skip
+@pytest.mark.parametrize("number", [0, 5])
+def test_tag_before_it_stays_and_whoever_does_the_rest_counts_it(frame: bytes, number: int) -> None:
+    tag = b"\x81\0" + number.to_bytes(2)
+    whole = tagged(frame, tag)
+    assert whole is not None and checked(whole) is whole
+
+    size = ethernet.link_size(whole, vnet.SIZE)
+    expected = list(finished(frame, ethernet.HEADER_SIZE, cuts=True))
+    made = list(finished(whole, size, cuts=True))
+    assert made == [tagged(each, tag) for each in expected]
+
+
 def test_size_of_headers_is_made_right() -> None:
     frame = four(tcp(9000, ENDS4), TCP, left=left(20, 16, GSO_TCP4, 1400, 9))
 
@@ -83,6 +101,6 @@ def test_whoever_does_the_rest_meets_nothing_odd(
     frame = checked(whole)
 
     if frame is not None:
-        made = list(finished(frame, ethernet.HEADER_SIZE, cuts=cuts))
+        made = list(finished(frame, ethernet.link_size(frame, vnet.SIZE), cuts=cuts))
         assert all(len(each) >= vnet.SIZE for each in made)
         assert not cuts or not any(each[0] & NEEDS_SUM and not each[1] for each in made)
