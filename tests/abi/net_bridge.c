@@ -200,6 +200,77 @@ static void frames(void)
     CHECK(reached(2, nobody, 0x30) == 3 && reached(0, second, 0x10) == 4); /* it has moved */
 }
 
+static int change_fdb(int kind, int flags, const char *name, int last, int state, int how)
+{
+    unsigned char address[6] = {2, 0, 0, 0, 0, last};
+    struct ndmsg *about = (void *)&request.info;
+    begin(kind, flags);
+    request.head.nlmsg_len = NLMSG_LENGTH(sizeof *about);
+    *about = (struct ndmsg){AF_BRIDGE, 0, 0, if_nametoindex(name), state, how, 0};
+    add(NDA_LLADDR, address, 6);
+    return ask();
+}
+
+/* The state of who is known behind a port; -1: it is not. */
+static int known(const char *name, int last)
+{
+    static char answer[65536];
+    unsigned char address[6] = {2, 0, 0, 0, 0, last};
+    struct ndmsg *about = (void *)&request.info;
+    int sock = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), found = -1, over = 0;
+    begin(RTM_GETNEIGH, 0);
+    request.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.head.nlmsg_len = NLMSG_LENGTH(sizeof *about);
+    about->ndm_family = AF_BRIDGE;
+    CHECK(send(sock, &request, request.head.nlmsg_len, 0) > 0);
+    while (!over) {
+        int left = recv(sock, answer, sizeof answer, 0);
+        struct nlmsghdr *each = (void *)answer;
+        for (; NLMSG_OK(each, left); each = NLMSG_NEXT(each, left)) {
+            if ((over = each->nlmsg_type == NLMSG_DONE)) break;
+            about = NLMSG_DATA(each);
+            struct rtattr *one = (void *)(about + 1);
+            int rest = each->nlmsg_len - NLMSG_LENGTH(sizeof *about), is_it = 0, has_bridge = 0;
+            for (; RTA_OK(one, rest); one = RTA_NEXT(one, rest)) {
+                is_it |= one->rta_type == NDA_LLADDR && !memcmp(RTA_DATA(one), address, 6);
+                has_bridge |= one->rta_type == NDA_MASTER;
+            }
+            if (is_it && has_bridge && about->ndm_ifindex == if_nametoindex(name))
+                found = about->ndm_state;
+        }
+    }
+    close(sock);
+    return found;
+}
+
+static void fdb(void)
+{
+    unsigned char set[6] = {2, 0, 0, 0, 0, 0x50}, ours[6] = {2, 0, 0, 0, 0, 0x52};
+    int create = NLM_F_CREATE, fresh = NLM_F_CREATE | NLM_F_EXCL;
+    CHECK(known("p0", 0x10) == NUD_REACHABLE && known("p1", 0x10) == -1);
+    CHECK(known("p2", 0x30) == NUD_REACHABLE);
+    CHECK(change_fdb(RTM_NEWNEIGH, 0, "p1", 0x50, NUD_NOARP, NTF_MASTER) == ENOENT);
+    CHECK(change_fdb(RTM_NEWNEIGH, fresh, "p1", 0x50, NUD_NOARP, NTF_MASTER) == 0);
+    CHECK(change_fdb(RTM_NEWNEIGH, fresh, "p1", 0x50, NUD_NOARP, NTF_MASTER) == EEXIST);
+    CHECK(known("p1", 0x50) == NUD_NOARP && reached(0, set, 0x10) == 2);
+    CHECK(change_fdb(RTM_NEWNEIGH, create, "p2", 0x50, NUD_NOARP, 0) == 0);
+    CHECK(known("p1", 0x50) == -1 && reached(0, set, 0x10) == 4);
+    CHECK(change_fdb(RTM_NEWNEIGH, create, "p1", 0x51, 0, NTF_MASTER) == EINVAL);
+    CHECK(change_fdb(RTM_NEWNEIGH, create, "p1", 0x51, NUD_PERMANENT,
+                     NTF_MASTER | NTF_STICKY) == EINVAL);
+    CHECK(change_fdb(RTM_NEWNEIGH, create, "br0", 0x52, NUD_NOARP, NTF_SELF) == EINVAL);
+    CHECK(change_fdb(RTM_NEWNEIGH, create, "br0", 0x52, NUD_PERMANENT, NTF_SELF) == 0);
+    CHECK(known("br0", 0x52) == NUD_PERMANENT && reached(0, ours, 0x10) == 0);
+    CHECK(change_fdb(RTM_DELNEIGH, 0, "br0", 0x52, 0, NTF_SELF) == 0 && known("br0", 0x52) == -1);
+    CHECK(reached(0, ours, 0x10) == 6);
+    CHECK(change_fdb(RTM_DELNEIGH, 0, "p1", 0x50, 0, NTF_MASTER) == ENOENT);
+    CHECK(change_fdb(RTM_DELNEIGH, 0, "p2", 0x50, 0, NTF_MASTER) == 0 && known("p2", 0x50) == -1);
+    IN_CHILD({
+        CHECK(setresuid(1000, 1000, 1000) == 0);
+        CHECK(change_fdb(RTM_NEWNEIGH, create, "p1", 0x50, NUD_NOARP, NTF_MASTER) == EPERM);
+    });
+}
+
 int main(void)
 {
     own_tun_network();
@@ -210,6 +281,7 @@ int main(void)
     for (int i = 0; i < 3; i++) plug(i, networks[i] = other_network(), here);
     set_up("br0", 1);
     frames();
+    fdb();
     address("br0", "10.8.0.1");
     pid_t child = echo_in(networks[1], "f1", "10.8.0.2");
     talk("10.8.0.2");
