@@ -32,6 +32,12 @@ KNOWN: dict[str, str] = {
     "interfaces: delete": "256 of a stack at most: 0.1 ms",
     "bridge_ports: plug": "256 of a stack at most: 0.1 ms",
     "bridge_ports: unplug": "256 of a stack at most: 0.1 ms",
+    "vlans: make": "128 of an interface at most: 0.1 ms",
+    "vlans: turn on": "128 of an interface at most: 40 ms",
+    "vlans: turn off": "128 of an interface at most: 40 ms",
+    "vlans: delete what is below": "128 of an interface at most: 40 ms",
+    "routing_rules: add": "256 at most: 0.2 ms",
+    "routing_rules: remove": "256 at most: 0.2 ms",
     "routes: add": "4,096 at most: 0.4 ms",
     "sleepers: kill": "a step each",
 }

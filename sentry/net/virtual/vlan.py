@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sentry.net.link.link import Link
     from sentry.net.stack import Stack
 
-MAX_VLANS: Final = 256
+MAX_VLANS: Final = 128
 """On one interface, with those that stand on these: a ceiling of ours, for they go up and down with
 it in one step."""
 MAX_NUMBER: Final = 0xFFF

@@ -7,11 +7,19 @@ from collections.abc import Iterator
 
 from sentry.abi import nftables as nft
 from sentry.abi.netlink import (
+    FR_ACT_TO_TBL,
+    FRA_FWMARK,
+    FRA_PRIORITY,
     IFA_LOCAL,
+    IFF_UP,
     IFLA_IFNAME,
+    IFLA_INFO_DATA,
     IFLA_INFO_KIND,
+    IFLA_LINK,
     IFLA_LINKINFO,
     IFLA_MASTER,
+    IFLA_VLAN_ID,
+    NDA_LLADDR,
     NETLINK_NETFILTER,
     NLM_F_ACK,
     NLM_F_APPEND,
@@ -20,19 +28,28 @@ from sentry.abi.netlink import (
     NLM_F_EXCL,
     NLM_F_REQUEST,
     NLMSG_DONE,
+    NTF_MASTER,
+    NUD_NOARP,
     RTA_DST,
     RTA_OIF,
     RTM_DELADDR,
     RTM_DELLINK,
+    RTM_DELNEIGH,
     RTM_DELROUTE,
+    RTM_DELRULE,
     RTM_GETADDR,
     RTM_GETLINK,
+    RTM_GETNEIGH,
     RTM_GETROUTE,
+    RTM_GETRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNEIGH,
     RTM_NEWROUTE,
+    RTM_NEWRULE,
 )  # fmt: skip
 from sentry.abi.socket import (
+    AF_BRIDGE,
     AF_INET,
     AF_NETLINK,
     AF_PACKET,
@@ -324,6 +341,66 @@ def bridge_ports(b: Bench) -> None:
         link.ask(RTM_DELLINK, 0, _link(b"br"))
 
 
+def vlans(b: Bench) -> None:
+    """Of one interface, that go up and down with it."""
+    link, most, below = _Rtnetlink(b), 120, 7777  # of an interface
+    link.ask(RTM_NEWLINK, NEW, _link(b"d", below) + _kind(b"dummy"))
+
+    def body(i: int) -> bytes:
+        number = _attribute(IFLA_VLAN_ID, struct.pack("<H", 1 + i))
+        info = _attribute(IFLA_INFO_KIND, b"vlan") + _attribute(IFLA_INFO_DATA, number)
+        by = _attribute(IFLA_LINK, struct.pack("<I", below))
+        return _link(b"v%d" % i) + by + _attribute(IFLA_LINKINFO, info)
+
+    def turn(flags: int) -> None:
+        link.ask(RTM_NEWLINK, 0, struct.pack("<BxHiII", 0, 0, below, flags, IFF_UP))
+
+    b.each("make", lambda i: i >= most or link.ask(RTM_NEWLINK, NEW, body(i)))
+    with b.measure("turn on"):
+        turn(IFF_UP)
+    with b.measure("turn off"):
+        turn(0)
+    b.read_all("read vlan/config", b"/proc/net/vlan/config")
+    with b.measure("delete what is below"):
+        link.ask(RTM_DELLINK, 0, _link(b"d"))
+
+
+def forwarding(b: Bench) -> None:
+    """Who is set behind a port of a bridge."""
+    link, bridge, port = _Rtnetlink(b), 7777, 7778
+    link.ask(RTM_NEWLINK, NEW, _link(b"br", bridge) + _kind(b"bridge"))
+    link.ask(RTM_NEWLINK, NEW, _link(b"d", port) + _kind(b"dummy"))
+    link.ask(RTM_NEWLINK, 0, _link(b"d", port) + _attribute(IFLA_MASTER, struct.pack("<I", bridge)))
+
+    def body(i: int) -> bytes:
+        head = struct.pack("<BxxxiHBB", AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0)
+        return head + _attribute(NDA_LLADDR, b"\x02" + i.to_bytes(5))
+
+    b.each("add", lambda i: link.ask(RTM_NEWNEIGH, NEW, body(i)))
+    with b.measure("dump"):
+        link.dump(RTM_GETNEIGH, struct.pack("<BxxxiHBB", AF_BRIDGE, 0, 0, 0, 0))
+    b.each("remove", lambda i: i % 2 or link.ask(RTM_DELNEIGH, 0, body(i)))
+    with b.measure("take the port away"):
+        link.ask(RTM_NEWLINK, 0, _link(b"d", port) + _attribute(IFLA_MASTER, bytes(4)))
+    link.ask(RTM_DELLINK, 0, _link(b"d"))
+    link.ask(RTM_DELLINK, 0, _link(b"br"))
+
+
+def routing_rules(b: Bench) -> None:
+    """By mark."""
+    link, most = _Rtnetlink(b), 250  # of a family
+
+    def body(i: int) -> bytes:
+        head = struct.pack("<8BI", AF_INET, 0, 0, 0, 100, 0, 0, FR_ACT_TO_TBL, 0)
+        mark = _attribute(FRA_FWMARK, struct.pack("<I", 1 + i))
+        return head + _attribute(FRA_PRIORITY, struct.pack("<I", 1 + i)) + mark
+
+    b.each("add", lambda i: i >= most or link.ask(RTM_NEWRULE, NEW, body(i)))
+    with b.measure("dump"):
+        link.dump(RTM_GETRULE, struct.pack("<8BI", AF_INET, *[0] * 8))
+    b.each("remove", lambda i: i >= most or link.ask(RTM_DELRULE, 0, body(i)))
+
+
 class _Nftables:
     """A socket, and batches of one change, in a table with a chain at input."""
 
@@ -421,5 +498,5 @@ def connections(b: Bench) -> None:
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
-    interfaces, bridge_ports, rules, elements, connections,
+    interfaces, bridge_ports, vlans, forwarding, routing_rules, rules, elements, connections,
 )  # fmt: skip
