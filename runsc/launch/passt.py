@@ -98,7 +98,7 @@ def ways() -> Ways:
                 addresses.append((index, address))
         elif kind == abi.RTM_NEWROUTE:
             route = parse_route(body)
-            if route is not None and not route.length and route.kind == abi.RTN_UNICAST:
+            if route is not None and _is_default(route):
                 known = defaults.setdefault(route.family, route)
                 if route.metric < known.metric:
                     defaults[route.family] = route
@@ -111,6 +111,12 @@ def ways() -> Ways:
         defaults[AF_INET].gateway if own4 is not None else b"",
         own6.ip if own6 is not None else b"",
     )
+
+
+def _is_default(route: Route) -> bool:
+    """Of its family's own routers, or of none."""
+    is_own = len(route.gateway) in (0, len(route.destination))
+    return not route.length and route.kind == abi.RTN_UNICAST and is_own
 
 
 def _first(addresses: list[tuple[int, Address]], index: int, family: int) -> Address | None:

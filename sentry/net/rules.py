@@ -28,7 +28,15 @@ from sentry.abi.netlink import (
     RTN_UNREACHABLE,
     RTPROT_KERNEL,
 )
-from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_DCCP,
+    IPPROTO_SCTP,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+)
 from sentry.errors import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENOBUFS, Errno
 from sentry.net.interfaces import LOOPBACK_INDEX, masked
 
@@ -41,6 +49,7 @@ MAX_RULES: Final = 256
 ANY_LENGTH: Final = -1
 DSCP: Final = 0xFC
 """Of a TOS what they ask of."""
+HAVE_PORTS: Final = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPPROTO_SCTP, IPPROTO_DCCP)
 MAIN: Final = 32766
 DEFAULT: Final = 32767
 FAMILIES: Final = {4: AF_INET, 16: AF_INET6}
@@ -74,6 +83,13 @@ class RouteKey(NamedTuple):
 
 
 PLAIN: Final = RouteKey()
+
+
+def ports_of(protocol: int, transport: bytes | bytearray | memoryview) -> tuple[int, int]:
+    """Of the source and of the target; 0 of what has none."""
+    if protocol not in HAVE_PORTS or len(transport) < 4:
+        return 0, 0
+    return int.from_bytes(transport[:2]), int.from_bytes(transport[2:4])
 
 
 class Rule(Struct, frozen=True):

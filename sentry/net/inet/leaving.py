@@ -18,11 +18,10 @@ from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.udp import receiver_of, to_everybody
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
-from sentry.net.ip.output import HAVE_PORTS
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import NOTHING, Offload
 from sentry.net.packets import Packet
-from sentry.net.rules import DSCP, RouteKey
+from sentry.net.rules import DSCP, HAVE_PORTS, RouteKey
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket

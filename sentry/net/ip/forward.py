@@ -16,9 +16,8 @@ from sentry.net.ip import discovery, ipv4, ipv6
 from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
 from sentry.net.ip.left import left_to_do
-from sentry.net.ip.output import ports_of
 from sentry.net.link.link import EthernetLink, LinkPacket
-from sentry.net.rules import DSCP, RouteKey
+from sentry.net.rules import DSCP, RouteKey, ports_of
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes

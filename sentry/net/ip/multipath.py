@@ -1,4 +1,6 @@
-"""Which of several next hops a packet takes: the same one as all of its flow. fib_select_multipath().
+"""Which of several next hops a packet takes: the same one as all of its flow.
+
+fib_select_multipath(), fib_multipath_hash().
 """
 
 from __future__ import annotations

@@ -10,12 +10,7 @@ from sentry.abi.socket import (
     IP_PMTUDISC_INTERFACE,
     IP_PMTUDISC_OMIT,
     IP_PMTUDISC_PROBE,
-    IPPROTO_DCCP,
     IPPROTO_FRAGMENT,
-    IPPROTO_SCTP,
-    IPPROTO_TCP,
-    IPPROTO_UDP,
-    IPPROTO_UDPLITE,
 )
 from sentry.errors import EADDRNOTAVAIL, EINVAL, EMSGSIZE, ENETUNREACH
 from sentry.net.ip import ipv4, ipv6
@@ -23,14 +18,13 @@ from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
 from sentry.net.link.link import LinkPacket
 from sentry.net.link.vnet import Offload
-from sentry.net.rules import DSCP, RouteKey
+from sentry.net.rules import DSCP, RouteKey, ports_of
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes
     from sentry.net.ip.layer import IpLayer
     from sentry.net.ip.seam import Outgoing, Path
 
-HAVE_PORTS: Final = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, IPPROTO_SCTP, IPPROTO_DCCP)
 NEVER_SPLIT: Final = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
 BY_LINK: Final = (IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT)
 """What was learned of the path does not count."""
@@ -77,13 +71,6 @@ def key_of(out: Outgoing) -> RouteKey:
         out.source, mark=out.mark, tos=out.tos & DSCP, user=out.user, protocol=out.protocol,
         source_port=source_port, port=port,
     )  # fmt: skip
-
-
-def ports_of(protocol: int, transport: Bytes) -> tuple[int, int]:
-    """Of the source and of the target; 0 of what has none."""
-    if protocol not in HAVE_PORTS or len(transport) < 4:
-        return 0, 0
-    return int.from_bytes(transport[:2]), int.from_bytes(transport[2:4])
 
 
 def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: object) -> None:

@@ -1,7 +1,7 @@
 """`Fib`: the routes of a stack, for look-ups that cost the same with one as with thousands.
 
-`sentry.net.routes` is the list that programs see; of it this is made anew when it has changed. Which
-tables are asked `sentry.net.rules` says, one after the other.
+`sentry.net.routes` is the list that programs see; of it this is made anew when it has changed. In
+which tables it is looked, one after the other, `sentry.net.rules` says.
 """
 
 from __future__ import annotations

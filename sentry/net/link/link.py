@@ -13,13 +13,12 @@ from msgspec import Struct
 
 from sentry.abi.socket import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
 from sentry.net.link import arp, ethernet, vnet
-from sentry.net.link.neighbours import Neighbours
+from sentry.net.link.neighbours import Neighbour, Neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.net.ip.checksum import Bytes
-    from sentry.net.link.neighbours import Neighbour
 
 MAX_OUTGOING: Final = 1000
 """Frames that wait for the descriptor: a txqueuelen."""

@@ -1,4 +1,4 @@
-"""VLAN tags of frames that have a virtio header, which is about another place with a tag or without.
+"""VLAN tags of frames that have a virtio header, which is about another place without the tag.
 
 IEEE 802.1Q, 9; vlan_insert_tag(), skb_vlan_untag().
 """

@@ -129,14 +129,14 @@ def _target(head: Any, attributes: dict[int, bytes]) -> bytes:
 
 def _to_change(
     stack: Stack, head: Any, attributes: dict[int, bytes]
-) -> tuple[int, Neighbours, bytes]:
+) -> tuple[Neighbours, bytes]:
     """Raises: what `_table` and `_target` raise, and EPERM for an interface of the host."""
     if abi.NDA_DST not in attributes:
         raise EINVAL("NDA_DST")
     index, table = _table(stack, head)
     ip = _target(head, attributes)
     stack.check_own(index)
-    return index, table, ip
+    return table, ip
 
 
 @handles(NETLINK_ROUTE, abi.RTM_NEWNEIGH)
@@ -148,7 +148,7 @@ def set_neighbour(request: Request) -> None:
 
         forwarding.add(request, head, attributes)
         return
-    index, table, ip = _to_change(stack, head, attributes)
+    table, ip = _to_change(stack, head, attributes)
     hardware = attributes.get(abi.NDA_LLADDR)
     if hardware is not None and len(hardware) < 6:
         raise EINVAL("NDA_LLADDR")
@@ -175,7 +175,7 @@ def delete_neighbour(request: Request) -> None:
 
         forwarding.delete(request, head, attributes)
         return
-    index, table, ip = _to_change(stack, head, attributes)
+    table, ip = _to_change(stack, head, attributes)
     found = table.get(ip)
     if found is None:
         raise ENOENT("no such neighbour")

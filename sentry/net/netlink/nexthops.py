@@ -21,9 +21,9 @@ FAILED: Final = abi.RTNH_F_DEAD | abi.RTNH_F_LINKDOWN
 
 
 def gateway_of(attributes: dict[int, bytes], size: int) -> bytes:
-    """Of either family, for a route whose addresses have `size` bytes; empty: none. fib_gw_from_via()
+    """Of either family, for a route whose addresses have `size` bytes; empty: none.
 
-    Raises: EINVAL.
+    fib_gw_from_via(). Raises: EINVAL.
     """
     own, via = attributes.get(abi.RTA_GATEWAY), attributes.get(abi.RTA_VIA)
     if via is None:

@@ -143,8 +143,8 @@ def _way(request: Request, found: Route, target: bytes, key: RouteKey) -> Reply:
         index = next((i.index for i in request.stack.interfaces if i.is_loopback), index)
     source = b"" if key.source else _source(request, found, target, index)
     body = abi.RTMSG.pack(
-        found.family, len(target) * 8, len(key.source) * 8, 0, found.table, found.origin if not cloned else 0,
-        found.scope if not cloned else 0, found.kind, cloned,
+        found.family, len(target) * 8, len(key.source) * 8, 0, found.table,
+        found.origin if not cloned else 0, found.scope if not cloned else 0, found.kind, cloned,
     )  # fmt: skip
     body += u32(abi.RTA_TABLE, found.table) + attribute(abi.RTA_DST, target)
     if key.source:
@@ -320,9 +320,9 @@ def _is_meant(old: Route, asked: Route) -> bool:
         ways = [[hop[:2] for hop in each.hops] for each in (asked, old)]
         if ways[0] != ways[1]:
             return False
-    elif not old.leads_by(asked.index):
-        return False
-    elif asked.gateway and not old.hops and asked.gateway != old.gateway:
+    elif not old.leads_by(asked.index) or (
+        asked.gateway and not old.hops and asked.gateway != old.gateway
+    ):
         return False
     return asked.metric in (0, old.metric) and asked.kind in (0, old.kind)
 

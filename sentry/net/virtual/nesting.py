@@ -33,5 +33,6 @@ def _levels(made: Made, step: Callable[[Made], Iterator[Made]], known: dict[Made
     """How many there are one on the other, from here on; each is looked at once."""
     found = known.get(made)
     if found is None:
-        found = known[made] = 1 + max((_levels(each, step, known) for each in step(made)), default=0)
+        next_ones = (_levels(each, step, known) for each in step(made))
+        found = known[made] = 1 + max(next_ones, default=0)
     return found

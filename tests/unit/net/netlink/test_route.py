@@ -1,4 +1,4 @@
-"""Routes that programs set: tables, several next hops, other families, and ways that lead nowhere."""
+"""Routes that programs set: tables, several next hops, other families, ways that lead nowhere."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import (
@@ -182,6 +184,19 @@ def test_vlan_of_a_bridge_hears_through_its_ports() -> None:
 
     (answer,) = other.taken()
     assert answer[12:16] == TAG5 and answer[:6] == hardware(2)
+
+
+def test_any_frames_are_taken_or_lost(world: World) -> None:
+    world.net.add("q", "vlan", on(world.vlan), data=vlan(7), up=True)
+    tags = st.lists(st.sampled_from([TAG5, TAG5[:2] + b"\0\7", b"\x88\xa8\0\5"]), max_size=4)
+    heads = st.just(bytes(vnet.SIZE)) | st.binary(min_size=vnet.SIZE, max_size=vnet.SIZE)
+
+    @given(heads, tags.map(b"".join), st.binary(max_size=60))
+    def check(head: bytes, tag: bytes, rest: bytes) -> None:
+        world.cable.received(head + ethernet.BROADCAST + hardware(2) + tag + rest)
+        world.cable.received(head + rest)
+
+    check()
 
 
 # --- what follows what
