@@ -14,7 +14,17 @@ from itertools import pairwise
 
 import pytest
 
-from sentry.abi.netlink import ARPHRD_ETHER, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, RT_SCOPE_UNIVERSE
+from sentry.abi.netlink import (
+    ARPHRD_ETHER,
+    IFF_LOWER_UP,
+    IFF_RUNNING,
+    IFF_UP,
+    RT_SCOPE_UNIVERSE,
+    RTN_BLACKHOLE,
+    RTN_PROHIBIT,
+    RTN_THROW,
+    RTN_UNREACHABLE,
+)
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -31,11 +41,14 @@ from sentry.net.ip.limits import SECOND_NS, SILENCE_NS, RedirectLimit
 from sentry.net.link import ethernet
 from sentry.net.link.link import EthernetLink
 from sentry.net.routes import Route
+from sentry.net.rules import Rule
 from tests.namespaces import Namespace
 from tests.unit.net.ip.test_against_linux import QUIET
 from tests.unit.net.wired import INDEX, Host, hardware, ip4, ip6, local6
 
 MTU, OTHER = 1400, INDEX + 1
+NEAR = range(2, 9)
+"""10.0.0.number of who sends: each is told of few errors."""
 TCP, UDP, TEST, HOP, FRAGMENT = 6, 17, 253, 0, 44
 MARK = b"that was all"
 ROUTER = {**QUIET, "ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
@@ -72,9 +85,14 @@ class Linux:
             "addr add fd01::1/64 dev eth1 nodad", "route add 10.0.2.0/24 via 10.0.1.2",
             "-6 route add fd02::/64 via fd01::2", "route add 10.0.3.0/24 via 10.0.0.9",
             "-6 route add fd03::/64 via fe80::9 dev eth0",
+            "route add prohibit 10.0.4.0/24", "-6 route add prohibit fd04::/64",
+            "route add unreachable 10.0.5.0/24", "-6 route add unreachable fd05::/64",
+            "route add blackhole 10.0.6.0/24", "-6 route add blackhole fd06::/64",
+            "route add throw 10.0.8.0/24", "route add 10.0.10.0/24 via inet6 fd01::2 dev eth1",
+            "route add 10.0.7.0/24 via 10.0.1.2 table 100", "rule add from 10.0.0.4 lookup 100",
         )  # fmt: skip
         for name, number, *ips in (
-            ("eth0", 2, "10.0.0.2", "10.0.0.3", "10.0.0.4", "fd00::2", "fe80::2"),
+            ("eth0", 2, *(f"10.0.0.{each}" for each in NEAR), "fd00::2", "fe80::2"),
             ("eth0", 9, "10.0.0.9", "fe80::9"),
             ("eth1", 12, "10.0.1.2", "fd01::2"),
         ):  # fmt: skip
@@ -152,11 +170,19 @@ class Router(Host):
             Route(AF_INET6, far6(2, 0), 64, OTHER, gateway=far6(1)),
             Route(AF_INET, far4(3, 0), 24, INDEX, gateway=ip4(9)),
             Route(AF_INET6, far6(3, 0), 64, INDEX, gateway=local6(9)),
+            Route(AF_INET, far4(7, 0), 24, OTHER, 100, gateway=far4(1)),
+            Route(AF_INET, far4(8, 0), 24, 0, kind=RTN_THROW),
+            Route(AF_INET, far4(10, 0), 24, OTHER, gateway=far6(1)),
         ]
+        for net, kind in ((4, RTN_PROHIBIT), (5, RTN_UNREACHABLE), (6, RTN_BLACKHOLE)):
+            self.routes.added.append(Route(AF_INET, far4(net, 0), 24, 0, kind=kind))
+            self.routes.added.append(Route(AF_INET6, far6(net, 0), 64, 0, kind=kind))
+        rule = Rule(AF_INET, 32765, 100, source=ip4(4), source_length=32)
+        self.layer.fib.rules.add(rule)
         self.refresh()
         self.sysctls |= {"net/ipv4/conf/all/forwarding": "1", "net/ipv6/conf/all/forwarding": "1"}
         for link, number, *ips in (
-            (self.link, 2, ip4(2), ip4(3), ip4(4), ip6(2), local6(2)),
+            (self.link, 2, *map(ip4, NEAR), ip6(2), local6(2)),
             (self.link, 9, ip4(9), local6(9)),
             (self.far, 12, far4(1), far6(1)),
         ):  # fmt: skip
@@ -257,6 +283,13 @@ CASES: dict[str, tuple[int, int, list[bytes]]] = {
     "last fragment that is cut": (0, 2, [four(b"x" * 1400, fragment=100)]),
     "back to where it came from": (1, 1, [four(b"x", to=far4(3, 7))]),
     "back, of a stranger": (0, 1, [four(b"x", to=far4(3, 7), source=b"\x0b\0\0\1")]),
+    "prohibited": (1, 0, [four(b"x", to=far4(4), source=ip4(5))]),
+    "unreachable": (1, 0, [four(b"x", to=far4(5), source=ip4(6))]),
+    "to a black hole": (0, 0, [four(b"x", to=far4(6))]),
+    "to what its table does not tell": (1, 0, [four(b"x", to=far4(8), source=ip4(7))]),
+    "by a rule": (0, 1, [four(b"x", to=far4(7), source=ip4(4))]),
+    "by no rule": (1, 0, [four(b"x", to=far4(7), source=ip4(8))]),
+    "by a router of IPv6": (0, 1, [four(b"x", to=far4(10))]),
     "whose sum is left": (0, 1, [
         four(tcp(100, ENDS4), TCP, left=left(20, 16)),
     ]),
@@ -270,6 +303,9 @@ CASES: dict[str, tuple[int, int, list[bytes]]] = {
     "to who is behind a router, six": (0, 1, [six(b"x", to=far6(2, 7))]),
     "with a last hop, six": (1, 0, [six(b"x" * 100, hops=1)]),
     "nowhere, six": (1, 0, [six(b"x" * 100, to=far6(9))]),
+    "prohibited, six": (1, 0, [six(b"x", to=far6(4))]),
+    "unreachable, six": (1, 0, [six(b"x", to=far6(5))]),
+    "to a black hole, six": (0, 0, [six(b"x", to=far6(6))]),
     "to a group, six": (0, 0, [six(b"x", to=b"\xff\x0e" + bytes(13) + b"\1")]),
     "by link, six": (1, 0, [six(b"x", source=local6(2))]),
     "in a frame for all, six": (0, 0, [six(b"x", whom=ethernet.BROADCAST)]),
