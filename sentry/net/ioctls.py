@@ -348,8 +348,9 @@ def _route(
 
 
 def _same(sock: Socket, route: Route) -> list[Route]:
-    wanted = (route.destination, route.length)
-    return [r for r in sock.stack.routes.added if (r.destination, r.length) == wanted]
+    wanted = (route.destination, route.length, route.table)
+    added = sock.stack.routes.added
+    return [r for r in added if (r.destination, r.length, r.table) == wanted]
 
 
 def _add_route(sock: Socket, route: Route) -> None:

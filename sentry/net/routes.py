@@ -76,7 +76,9 @@ class Route(Struct, frozen=True):
 
     def leads_by(self, index: int) -> bool:
         """Whether a packet may go that way by an interface; 0: by any."""
-        return index in (0, self.index) or any(hop.index == index for hop in self.hops)
+        if index in (0, self.index) or not self.hops:
+            return index in (0, self.index)
+        return any(hop.index == index for hop in self.hops)
 
     def is_for(self, key: RouteKey) -> bool:
         """Whether a packet may take it that is below its prefix."""
@@ -124,22 +126,20 @@ class Routes:
 
     def forget(self, index: int) -> None:
         """Those by an interface that is down, alone: fib_sync_down_dev()."""
-        self.added = [route for route in self.added if not self._needs(route, index)]
+        self.added = [
+            route for route in self.added
+            if (self._has_others(route, index) if route.hops else route.index != index)
+        ]  # fmt: skip
 
-    def _needs(self, route: Route, index: int) -> bool:
-        if route.index == index and not route.hops:
+    def _has_others(self, route: Route, index: int) -> bool:
+        """Of several next hops none is by that interface, or one by another that is up."""
+        if not route.leads_by(index):
             return True
-        others = {hop.index for hop in route.hops if hop.index != index}
-        return len(others) < len({hop.index for hop in route.hops}) and not any(
-            map(self.is_up, others)
-        )
+        return any(hop.index != index and self.is_up(hop.index) for hop in route.hops)
 
     def drop(self, index: int) -> None:
         """Those by an interface that is no more."""
-        self.added = [
-            route for route in self.added
-            if route.index != index and not any(hop.index == index for hop in route.hops)
-        ]  # fmt: skip
+        self.added = [route for route in self.added if not route.leads_by(index)]
 
     def is_up(self, index: int) -> bool:
         """An interface."""
