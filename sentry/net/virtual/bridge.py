@@ -21,10 +21,11 @@ from sentry.net.virtual.nesting import check_nesting
 from sentry.net.virtual.port import Port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sentry.net.interfaces import Interface
     from sentry.net.link.link import Link
+    from sentry.net.netlink.message import Reply
     from sentry.net.stack import Stack
 
 FLAGS: Final = abi.IFF_BROADCAST | abi.IFF_MULTICAST
@@ -186,9 +187,10 @@ class Bridge(Made):
         """fdb_notify(). Of many, which are gone, a message is made when its turn comes."""
         if hears(self.stack, abi.RTNLGRP_NEIGH):
             index, now_ns = self.interface.index, self.now_ns()
-            messages = (told(each, index, now_ns, kind) for each in entries)
-            few = tuple(messages) if len(entries) == 1 else messages
-            tell_in_steps(self.stack, abi.RTNLGRP_NEIGH, few)
+            messages: Iterable[Reply] = (told(each, index, now_ns, kind) for each in entries)
+            if len(entries) == 1:
+                messages = tuple(messages)
+            tell_in_steps(self.stack, abi.RTNLGRP_NEIGH, messages)
 
     def _tell_deadline(self) -> None:
         self.layer.on_deadline()
