@@ -78,7 +78,7 @@ def _number(name: str, check: Check = flag, partial: str = "", parse: Parse = ex
 
 _number("PACKET_AUXDATA", parse=whole)
 _number("PACKET_IGNORE_OUTGOING", SWITCH)
-_number("PACKET_ORIGDEV", flag, "kept: there are no devices over others", whole)
+_number("PACKET_ORIGDEV", flag, "kept: the upper of two interfaces is told", whole)
 _number("PACKET_LOSS", partial="kept: there is no ring")
 _number("PACKET_TX_HAS_OFF", partial="kept: there is no ring")
 _number("PACKET_QDISC_BYPASS", partial="kept: there is no queue to go round")

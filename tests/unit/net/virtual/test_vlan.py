@@ -16,6 +16,7 @@ from sentry.abi.socket import (
     ETH_P_8021Q,
     ETH_P_ARP,
     ETH_P_IP,
+    IPPROTO_UDP,
     PACKET_OUTGOING,
 )
 from sentry.errors import (
@@ -31,14 +32,16 @@ from sentry.errors import (
     ERANGE,
     Errno,
 )
+from sentry.net.ip.seam import Outgoing
 from sentry.net.link import arp, ethernet, vnet
+from sentry.net.link.vnet import Offload
 from sentry.net.netlink.message import attribute, parse_attributes, u32
 from sentry.net.netlink.notices import OPER_LOWERLAYERDOWN, OPER_UP, link_message, set_hardware
 from sentry.net.packets import Frame
 from sentry.net.virtual.listing import config, shown
 from sentry.net.virtual.nesting import MAX_LEVELS
 from tests.unit.net.virtual.harness import Cable, Kernel, Net, on, vlan
-from tests.unit.net.wired import hardware, ip4
+from tests.unit.net.wired import Keeper, hardware, ip4
 
 TAG5 = struct.pack(">HH", ETH_P_8021Q, 5)
 VLAN5 = vlan(5)
@@ -119,6 +122,29 @@ def test_frames_keep_what_their_virtio_header_leaves_to_others(world: World) -> 
     world.vlan.received = lambda *frames: came.extend(frames)
     world.cable.received(sent)
     assert came == [frame]
+
+
+def test_two_namespaces_hand_each_other_segments_whole() -> None:
+    kernel = Kernel()
+    one, two = Net(kernel), Net(kernel)
+    one.add("a", "veth").other.moved(two.stack, b"b")
+    for net, name, number in ((one, "a", 1), (two, "b", 2)):
+        net.turn(name)
+        net.add("v", "vlan", on(net.made(name)), data=VLAN5, up=True)
+        net.address("v", ip4(number), 24)
+    keeper = Keeper()
+    here, there = one.stack.ip, two.stack.ip
+    assert here is not None and there is not None
+    there.handlers[True, IPPROTO_UDP] = keeper
+    data = struct.pack(">HHHH", 1, 2, 30008, 0) + bytes(30000)
+
+    out = Outgoing(ip4(2), IPPROTO_UDP, (data,), offload=Offload(0, 6, 1000), transport_size=8)
+    here.send(kernel.loop.now_ns(), out)
+    kernel.loop.settle()
+
+    (came,) = keeper.packets
+    assert (bytes(came.payload), came.segment_size, came.source) == (data, 1000, ip4(1))
+    assert came.checksum_is_good and came.index == two.link("v").index
 
 
 def test_virtio_header_about_no_packet_of_the_vlan_is_refused(world: World) -> None:
