@@ -142,7 +142,12 @@ static void actions(int a, int c)
     begin_rule(RTM_NEWRULE, FR_ACT_GOTO, 0);
     add(FRA_GOTO, &target, 4);
     CHECK(ask() == EINVAL);
-    CHECK(rule(RTM_DELRULE, FR_ACT_GOTO, 0, 0) == 0 && rule(RTM_DELRULE, 0, 0, 300) == 0);
+    CHECK(rule(RTM_DELRULE, FR_ACT_GOTO, 0, 0) == EINVAL);
+    target = 600;
+    begin_rule(RTM_DELRULE, FR_ACT_GOTO, 0);
+    add(FRA_PRIORITY, &nothing, 4);
+    add(FRA_GOTO, &target, 4);
+    CHECK(ask() == 0 && rule(RTM_DELRULE, 0, 0, 300) == 0);
     CHECK(rule(RTM_DELRULE, 0, 0, 301) == 0 && rule(RTM_DELRULE, 0, 0, 600) == 0);
     CHECK(rule(RTM_DELRULE, 0, 0, 999) == ENOENT);
     IN_CHILD({
@@ -211,7 +216,11 @@ static void several(int a, int c)
     CHECK(by_both(RTM_DELROUTE, a, c) == 0 && by_both(RTM_DELROUTE, a, c) == ESRCH);
     struct rtmsg *route = begin_route(RTM_NEWROUTE, NLM_F_CREATE, RTN_UNICAST);
     route->rtm_dst_len = 32, add_ip(RTA_DST, "100.64.0.1");
-    add(RTA_MULTIPATH, "xyz", 3);
+    struct {
+        struct rtnexthop hop;
+        int rest;
+    } wrong = {{sizeof wrong.hop, 0, 0, a}, 1};
+    add(RTA_MULTIPATH, &wrong, sizeof wrong);
     CHECK(ask() == EINVAL);
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EINVAL, ENOBUFS, EOPNOTSUPP
+from sentry.errors import EINVAL, ENOBUFS, EOPNOTSUPP, ERANGE
 from sentry.net.interfaces import LOOPBACK_INDEX, MAX_ADDRESSES, Address, Interface, masked
 from sentry.net.netlink.message import HEADER, number, parse_attributes
 from sentry.net.netlink.nexthops import gateway_of, parse_hops
@@ -211,7 +211,7 @@ def parse_route(body: bytes) -> Route | None:
         return None
     try:
         first, hops = _ways(found, size)
-    except (EINVAL, ENOBUFS, EOPNOTSUPP):  # none, more than fit in here, or tunnels
+    except (EINVAL, ERANGE, ENOBUFS, EOPNOTSUPP):  # none, more than fit in here, or tunnels
         return None
     destination = found.get(abi.RTA_DST, bytes(size))
     if len(destination) != size or info.rtm_dst_len > size * 8:
@@ -232,7 +232,8 @@ def parse_route(body: bytes) -> Route | None:
 
 
 def _ways(found: dict[int, bytes], size: int) -> tuple[Hop, tuple[Hop, ...]]:
-    """The first next hop; all, where there are several. Raises: EINVAL, ENOBUFS, EOPNOTSUPP."""
+    """The first next hop; all, where there are several. Raises: EINVAL, ERANGE, ENOBUFS, and
+    EOPNOTSUPP."""
     if abi.RTA_MULTIPATH in found:
         hops = parse_hops(found[abi.RTA_MULTIPATH], size)
         return hops[0], hops if len(hops) > 1 else ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EINVAL, ENOBUFS, EOPNOTSUPP
+from sentry.errors import EINVAL, ENOBUFS, EOPNOTSUPP, ERANGE
 from sentry.net.netlink.addresses import SIZES
 from sentry.net.netlink.message import attribute, parse_attributes, u32
 from sentry.net.routes import MAX_HOPS, Hop
@@ -42,8 +42,10 @@ def gateway_of(attributes: dict[int, bytes], size: int) -> bytes:
 def parse_hops(value: bytes, size: int) -> tuple[Hop, ...]:
     """RTA_MULTIPATH: fib_count_nexthops(), fib_get_nhs().
 
-    Raises: EINVAL, EOPNOTSUPP for tunnels, and ENOBUFS.
+    Raises: ERANGE, EINVAL, EOPNOTSUPP for tunnels, and ENOBUFS.
     """
+    if len(value) < abi.RTNEXTHOP.size:
+        raise ERANGE("RTA_MULTIPATH")
     hops: list[Hop] = []
     at = 0
     while len(value) - at >= abi.RTNEXTHOP.size:

@@ -219,7 +219,7 @@ def _next_hops(
     request: Request, attributes: dict[int, bytes], size: int
 ) -> tuple[Hop, tuple[Hop, ...]]:
     """The first one; all, where there are several."""
-    if attributes.get(abi.RTA_MULTIPATH):
+    if abi.RTA_MULTIPATH in attributes:
         hops = tuple(
             _found(request, hop) for hop in parse_hops(attributes[abi.RTA_MULTIPATH], size)
         )

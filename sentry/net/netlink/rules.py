@@ -185,6 +185,12 @@ def _free_table(stack: Stack, family: int) -> int:
     return next(each for each in range(1, len(taken) + 2) if each not in taken)
 
 
+def _check_goto(rule: Rule) -> None:
+    """A rule leads to another one, or to a table. Raises: EINVAL."""
+    if (rule.action == abi.FR_ACT_GOTO) != bool(rule.target):
+        raise EINVAL("goto, and nowhere else to")
+
+
 def _completed(stack: Stack, rule: Rule, *, has_priority: bool) -> Rule:
     """With what is not said. Raises: EINVAL."""
     rules = stack.routes.rules.of(rule.family)
@@ -193,8 +199,8 @@ def _completed(stack: Stack, rule: Rule, *, has_priority: bool) -> Rule:
         rule = replace(rule, priority=max(second - 1, 0))
     if rule.action not in ACTIONS:
         raise EINVAL(f"action {rule.action}")
-    is_goto = rule.action == abi.FR_ACT_GOTO
-    if is_goto != bool(rule.target) or (is_goto and rule.target <= rule.priority):
+    _check_goto(rule)
+    if rule.target and rule.target <= rule.priority:
         raise EINVAL("goto a later rule")
     if rule.action == abi.FR_ACT_TO_TBL and not rule.table:
         if rule.family == AF_INET6:
@@ -229,6 +235,7 @@ def delete_rule(request: Request) -> None:
     """RTM_DELRULE: fib_nl_delrule(). The one of table local stays: what is ours is no question of
     rules here."""
     stack, (asked, has_priority) = request.stack, _parse(request)
+    _check_goto(asked)
     for rule in stack.routes.rules.of(asked.family):
         if not _is_meant(rule, asked, has_priority=has_priority):
             continue

@@ -18,6 +18,7 @@ from sentry.errors import (
     ENOBUFS,
     ENOENT,
     EOPNOTSUPP,
+    ERANGE,
     ESRCH,
     Errno,
 )
@@ -232,7 +233,7 @@ def test_what_is_wrong_is_refused(world: World) -> None:
         (EINVAL, AF_INET, u32(abi.RTA_OIF, one) + attribute(abi.RTA_VIA, b"\x0a")),
         (EINVAL, AF_INET6, u32(abi.RTA_OIF, one) + attribute(abi.RTA_VIA, via)),
         (EINVAL, AF_INET, u32(abi.RTA_OIF, one) + attribute(abi.RTA_GATEWAY, b"x")),
-        (EINVAL, AF_INET, attribute(abi.RTA_MULTIPATH, b"short")),
+        (ERANGE, AF_INET, attribute(abi.RTA_MULTIPATH, b"short")),
         (EINVAL, AF_INET, attribute(abi.RTA_MULTIPATH, flagged)),
         (EINVAL, AF_INET, attribute(abi.RTA_MULTIPATH, flagged[:2] + bytes(2) + bytes(5))),
         (EINVAL, AF_INET, u32(abi.RTA_NH_ID, 1)),
