@@ -200,6 +200,9 @@ def _parse(request: Request) -> Route:
             raise EINVAL("routes by source are of IPv6; IPv4 has rules")
         if len(origin) < size or masked(origin, head.rtm_src_len) != origin:
             raise EINVAL("RTA_SRC")
+    source = attributes.get(abi.RTA_PREFSRC, b"")[:size]
+    if source and len(source) < size:
+        raise EINVAL("RTA_PREFSRC")
     if abi.RTA_NH_ID in attributes:
         raise EINVAL("no such next hop")
     if head.rtm_tos or abi.RTA_ENCAP in attributes:
@@ -210,8 +213,7 @@ def _parse(request: Request) -> Route:
     return Route(
         head.rtm_family, destination, head.rtm_dst_len, first.index, table or abi.RT_TABLE_MAIN,
         head.rtm_type, head.rtm_scope, head.rtm_protocol,
-        attributes.get(abi.RTA_PREFSRC, b"")[:size], first.gateway, metric, hops,
-        origin, head.rtm_src_len,
+        source, first.gateway, metric, hops, origin, head.rtm_src_len,
     )  # fmt: skip
 
 
