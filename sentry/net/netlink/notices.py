@@ -243,6 +243,7 @@ def rename(stack: Stack, link: Interface, wanted: bytes) -> None:
         return
     name = free_name(wanted, {other.name for other in stack.interfaces if other is not link})
     link.name, old = name, link.name
+    stack.outdate()
     tell(stack, abi.RTNLGRP_LINK, link_message(link))
     for own in link.of_family(AF_INET):
         if own.label == old or own.label.startswith(f"{old}:"):

@@ -25,6 +25,7 @@ from sentry.errors import (
 from sentry.net.ip.layer import IpLayer
 from sentry.net.ip.seam import Outgoing
 from sentry.net.netlink.message import attribute, parse_attributes, text, u8, u32
+from sentry.net.netlink.notices import rename
 from sentry.net.routes import Route
 from sentry.net.rules import RouteKey
 from tests.unit.net.virtual.harness import NEW, Cable, Kernel, Net
@@ -147,6 +148,14 @@ def test_interfaces_are_known_by_their_names(world: World) -> None:
     world.change(u32(abi.FRA_PRIORITY, 99))
     (body,) = of_priority(world, 9)
     assert abi.FIB_RULE_HDR.unpack(body).flags == 0
+
+
+def test_packets_go_by_the_name_that_an_interface_has_now(world: World) -> None:
+    world.change(text(abi.FRA_IIFNAME, "eth1"))
+    key = RouteKey(index_in=world.cables[1].interface.index)
+    assert world.goes_by(key) == 1
+    rename(world.net.stack, world.net.link("eth1"), b"other1")
+    assert world.goes_by(key) == 0
 
 
 def of_priority(world: World, priority: int) -> list[bytes]:
