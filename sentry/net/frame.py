@@ -60,7 +60,9 @@ def _heard(stack: Stack, out: Frame, come: Frame, sender: Tap | None) -> Iterato
             yield
 
 
-def show_link_frame(stack: Stack, link: Link, frame: bytes, is_outgoing: bool) -> None:
+def show_link_frame(
+    stack: Stack, link: Link, frame: bytes, is_outgoing: bool, *, goes_up: bool = False
+) -> None:
     """Packet sockets, of which there are few, see a frame of a link with its virtio header: without
     the outermost VLAN tag, which is told beside it. skb_vlan_untag()."""
     if not stack.taps:
@@ -78,7 +80,9 @@ def show_link_frame(stack: Stack, link: Link, frame: bytes, is_outgoing: bool) -
     else:
         ethertype = ETH_P_IPV6 if data[:1] >= b"\x60" else ETH_P_IP
     kind = PACKET_OUTGOING if is_outgoing else kind
-    shown = Frame(data, ethertype, kind, len(data), link.index, header, tag=tag)
+    shown = Frame(
+        data, ethertype, kind, len(data), link.index, header, tag=tag, goes_up=goes_up
+    )
     stack.fan_out.begin(_heard_of_link(stack, shown))
 
 

@@ -262,7 +262,7 @@ class Made:
             (left if vlan is None else of_vlans.setdefault(vlan, [])).append(each)
         for vlan, own in of_vlans.items():
             for each in own:
-                self.link.seen(each, False)
+                show_link_frame(self.stack, self.link, each, False, goes_up=True)
             vlan.came(*own)
         return tuple(left)
 

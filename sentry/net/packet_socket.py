@@ -222,6 +222,8 @@ class PacketSocket(Socket):
             return
         if self._index not in (0, frame.index):
             return
+        if frame.goes_up and self._ethertype != ETH_P_ALL and not self._index:
+            return
         if frame.kind == PACKET_OUTGOING and self.values[PACKET_IGNORE_OUTGOING]:
             return
         if self.filter is not None:

@@ -58,6 +58,9 @@ class Frame(Struct):
     """For filters, by where they see it begin; made once for all sockets."""
     tag: tuple[int, int] | None = None
     """TPID and TCI of a VLAN tag that stood in the header, and does no more."""
+    goes_up: bool = False
+    """It is that of a VLAN, where it is shown again: who wants its type alone, and is bound to no
+    interface, hears it there."""
 
     @property
     def whole(self) -> bytes:

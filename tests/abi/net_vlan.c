@@ -162,6 +162,22 @@ static void following(void)
     close(sock);
 }
 
+/* Who wants a type, by whatever interface, hears a frame of the VLAN there alone. */
+static void heard_once(void)
+{
+    static unsigned char made[2000], got[2000];
+    int sends = packet_socket("b"), every = socket(AF_PACKET, SOCK_RAW, htons(KIND));
+    struct sockaddr_ll from;
+    socklen_t size = sizeof from;
+    int length = frame(made, ETH_P_8021Q, 5) + 46;
+    CHECK(send(sends, made, length, 0) == length);
+    CHECK(recvfrom(every, got, sizeof got, 0, (void *)&from, &size) == length - 4);
+    CHECK(from.sll_ifindex == (int)if_nametoindex("a.5"));
+    CHECK_ERR(recv(every, got, sizeof got, MSG_DONTWAIT), EAGAIN);
+    close(sends);
+    close(every);
+}
+
 static int has_line(const char *path, const char *wanted)
 {
     char line[200];
@@ -195,6 +211,7 @@ int main(void)
     CHECK(done == 0);
     errors(if_nametoindex("a"));
     following();
+    heard_once();
     shown();
     /* a network behind it, in which only its frames are heard */
     int there = other_network(), here = open("/proc/self/ns/net", O_RDONLY);

@@ -184,6 +184,7 @@ def test_packet_sockets_see_the_tag_beside_the_frame(world: World) -> None:
     assert below.data == request(ip4(1)) and below.whole == request(ip4(1), TAG5)
     assert above.tag is None and above.data == request(ip4(1))
     assert (below.index, above.index) == (world.cable.link.index, world.vlan.link.index)
+    assert below.goes_up and not above.goes_up
 
 
 def test_what_has_no_vlan_reaches_the_bridge_whose_port_it_is(world: World) -> None:
