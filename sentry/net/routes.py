@@ -43,7 +43,7 @@ USER_METRIC6: Final = 1024
 class Hop(NamedTuple):
     """One of several next hops: struct fib_nh_common."""
 
-    index: int
+    interface: int
     gateway: bytes = b""
     """Of either family."""
     weight: int = 1
@@ -78,11 +78,11 @@ class Route(Struct, frozen=True):
         """Whether a packet may go that way by an interface; 0: by any."""
         if index in (0, self.index) or not self.hops:
             return index in (0, self.index)
-        return any(hop.index == index for hop in self.hops)
+        return any(hop.interface == index for hop in self.hops)
 
     def is_for(self, key: RouteKey) -> bool:
         """Whether a packet may take it that is below its prefix."""
-        if not self.leads_by(key.index):
+        if not self.leads_by(key.interface):
             return False
         size = self.origin_length
         return not size or (
@@ -135,7 +135,7 @@ class Routes:
         """Of several next hops none is by that interface, or one by another that is up."""
         if not route.leads_by(index):
             return True
-        return any(hop.index != index and self.is_up(hop.index) for hop in route.hops)
+        return any(hop.interface != index and self.is_up(hop.interface) for hop in route.hops)
 
     def drop(self, index: int) -> None:
         """Those by an interface that is no more."""

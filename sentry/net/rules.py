@@ -69,9 +69,9 @@ class RouteKey(NamedTuple):
 
     source: bytes = b""
     """Empty: none was chosen yet."""
-    index: int = 0
+    interface: int = 0
     """By which interface it has to go; 0: by any."""
-    index_in: int = 0
+    interface_in: int = 0
     """By which interface it came; 0: it is ours, and has come by the loopback as far as rules see
     it."""
     mark: int = 0
@@ -139,9 +139,9 @@ class Rule(Struct, frozen=True):
         ):  # fmt: skip
             if wanted is not None and not wanted[0] <= number <= wanted[1]:
                 return False
-        if self.iif and not _is_named(interfaces, key.index_in or LOOPBACK_INDEX, self.iif):
+        if self.iif and not _is_named(interfaces, key.interface_in or LOOPBACK_INDEX, self.iif):
             return False
-        return not self.oif or _is_named(interfaces, key.index, self.oif)
+        return not self.oif or _is_named(interfaces, key.interface, self.oif)
 
 
 def _is_below(ip: bytes, prefix: bytes, length: int) -> bool:

@@ -220,7 +220,7 @@ def parse_route(body: bytes) -> Route | None:
         info.rtm_family,
         masked(destination, info.rtm_dst_len),
         info.rtm_dst_len,
-        first.index,
+        first.interface,
         kind=info.rtm_type,
         scope=info.rtm_scope,
         origin=info.rtm_protocol,

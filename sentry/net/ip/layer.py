@@ -312,16 +312,16 @@ class IpLayer:
         """Of several: one by a link that is there, best one that has the packet's source."""
         usable = [
             hop for hop in route.hops
-            if index in (0, hop.index) and self.interface(hop.index) is not None
+            if index in (0, hop.interface) and self.interface(hop.interface) is not None
         ]  # fmt: skip
         if not usable:
             return route.index, route.gateway
         if key.source:
-            usable = [hop for hop in usable if self._has(hop.index, key.source)] or usable
+            usable = [hop for hop in usable if self._has(hop.interface, key.source)] or usable
         name = "ipv4" if len(target) == 4 else "ipv6"
         policy = int(self.sysctls.get(f"net/{name}/fib_multipath_hash_policy", "0"))
         found = chosen(usable, self._seed, target, key, policy)
-        return found.index, found.gateway
+        return found.interface, found.gateway
 
     def _has(self, index: int, ip: bytes) -> bool:
         interface = self.interface(index)

@@ -96,8 +96,8 @@ class Fib:
         if self._coming is not None:
             self._take_in(self._coming)
         wanted = self.rules.narrowed(key) if self._asks else PLAIN
-        if index != wanted.index:
-            wanted = wanted._replace(index=index)
+        if index != wanted.interface:
+            wanted = wanted._replace(interface=index)
         known, asked = self._found, (ip, wanted)
         if asked not in known:
             if len(known) >= MAX_FOUND:

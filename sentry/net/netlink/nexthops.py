@@ -88,5 +88,5 @@ def _told_gateway(gateway: bytes, route: Route) -> bytes:
 def _told_hop(hop: Hop, route: Route, is_up: Callable[[int], bool]) -> bytes:
     """fib_add_nexthop()."""
     by = _told_gateway(hop.gateway, route)
-    flags = 0 if is_up(hop.index) else FAILED
-    return abi.RTNEXTHOP.pack(abi.RTNEXTHOP.size + len(by), flags, hop.weight - 1, hop.index) + by
+    flags, size = 0 if is_up(hop.interface) else FAILED, abi.RTNEXTHOP.size + len(by)
+    return abi.RTNEXTHOP.pack(size, flags, hop.weight - 1, hop.interface) + by

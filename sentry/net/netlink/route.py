@@ -94,10 +94,10 @@ def get_route(request: Request) -> Iterable[Reply]:
     if target == bytes(size):
         target = b"\x7f\0\0\x01" if size == 4 else bytes(15) + b"\x01"
     key = _key(request, head, attributes)
-    found = request.stack.routes.find(target, key)
-    if not isinstance(found, Route):
-        raise found("no route")
-    return [_way(request, found, target, key)]
+    route = request.stack.routes.find(target, key)
+    if not isinstance(route, Route):
+        raise route("no route")
+    return [_way(request, route, target, key)]
 
 
 def _key(request: Request, head: Any, attributes: dict[int, bytes]) -> RouteKey:
@@ -153,7 +153,7 @@ def _way(request: Request, found: Route, target: bytes, key: RouteKey) -> Reply:
     body += told(one, request.stack.routes.is_up)
     if source:
         body += attribute(abi.RTA_PREFSRC, source)
-    for kind, value in ((abi.RTA_IIF, key.index_in), (abi.RTA_MARK, key.mark)):
+    for kind, value in ((abi.RTA_IIF, key.interface_in), (abi.RTA_MARK, key.mark)):
         body += u32(kind, value) if value else b""
     body += u32(abi.RTA_UID, request.caller.creds.euid) if len(target) == 4 else b""
     if found.family == AF_INET6:
@@ -165,7 +165,7 @@ def _hop(stack: Stack, found: Route, target: bytes, key: RouteKey) -> tuple[int,
     """Of several next hops the one that a packet would take."""
     if not found.hops or stack.ip is None:
         return found.index, found.gateway
-    path = stack.ip.path_or_none(stack.kernel.loop.now_ns(), target, key.index, key)
+    path = stack.ip.path_or_none(stack.kernel.loop.now_ns(), target, key.interface, key)
     if path is None:
         return found.index, found.gateway
     return path.interface, b"" if path.next_hop == target else path.next_hop
@@ -211,7 +211,7 @@ def _parse(request: Request) -> Route:
     table = number(attributes[abi.RTA_TABLE]) if abi.RTA_TABLE in attributes else head.rtm_table
     metric = number(attributes[abi.RTA_PRIORITY]) if abi.RTA_PRIORITY in attributes else 0
     return Route(
-        head.rtm_family, destination, head.rtm_dst_len, first.index, table or abi.RT_TABLE_MAIN,
+        head.rtm_family, destination, head.rtm_dst_len, first.interface, table or abi.RT_TABLE_MAIN,
         head.rtm_type, head.rtm_scope, head.rtm_protocol,
         source, first.gateway, metric, hops, origin, head.rtm_src_len,
     )  # fmt: skip
@@ -232,7 +232,7 @@ def _next_hops(
 
 def _found(request: Request, hop: Hop) -> Hop:
     """With its interface, which a gateway may tell. Raises: ENETUNREACH, ENODEV."""
-    index = hop.index
+    index = hop.interface
     if hop.gateway and not index:
         way = request.stack.routes.lookup(hop.gateway)
         if way is None:
@@ -240,7 +240,7 @@ def _found(request: Request, hop: Hop) -> Hop:
         index = way.index
     if index:
         request.stack.interfaces.by_index(index)
-    return hop._replace(index=index)
+    return hop._replace(interface=index)
 
 
 def _place(route: Route) -> tuple[object, ...]:

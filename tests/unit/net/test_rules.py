@@ -79,10 +79,10 @@ def test_priority_decides_and_of_the_same_one_who_came_first() -> None:
     ({"tos": 0x10}, RouteKey(tos=0x10), True),
     ({"tos": 0x10}, PLAIN, False),
     ({"iif": "lo"}, PLAIN, True),
-    ({"iif": "lo"}, RouteKey(index_in=ETH0), False),
-    ({"iif": "eth0"}, RouteKey(index_in=ETH0), True),
-    ({"iif": "gone"}, RouteKey(index_in=ETH0), False),
-    ({"oif": "eth0"}, RouteKey(index=ETH0), True),
+    ({"iif": "lo"}, RouteKey(interface_in=ETH0), False),
+    ({"iif": "eth0"}, RouteKey(interface_in=ETH0), True),
+    ({"iif": "gone"}, RouteKey(interface_in=ETH0), False),
+    ({"oif": "eth0"}, RouteKey(interface=ETH0), True),
     ({"oif": "eth0"}, PLAIN, False),
     ({"users": (5, 9)}, RouteKey(user=9), True),
     ({"users": (5, 9)}, RouteKey(user=10), False),
@@ -165,7 +165,7 @@ def test_list_of_routes_and_rules_give_the_same_as_the_table_for_packets() -> No
     assert routes.lookup(TARGET) == routes.added[0]
     routes.rules.add(rule(5, mark=1, mask=1))
     assert routes.lookup(TARGET, RouteKey(mark=1)) == routes.added[2]
-    assert routes.lookup(TARGET, RouteKey(mark=1, index=ETH0)) == routes.added[1]
+    assert routes.lookup(TARGET, RouteKey(mark=1, interface=ETH0)) == routes.added[1]
     assert routes.lookup(b"\x7f\0\0\1", RouteKey(mark=1)) is not None
     routes.added = [route(MAIN, kind=abi.RTN_PROHIBIT)]
     assert routes.lookup(TARGET) is None and routes.find(TARGET) is EACCES

@@ -15,7 +15,7 @@ HOPS = (Hop(2, ip4(1), 1), Hop(3, ip4(2), 3))
 
 
 def taken(policy: int, keys: list[RouteKey], seed: bytes = SEED) -> Counter[int]:
-    return Counter(chosen(HOPS, seed, ip4(9), key, policy).index for key in keys)
+    return Counter(chosen(HOPS, seed, ip4(9), key, policy).interface for key in keys)
 
 
 def sources() -> list[RouteKey]:

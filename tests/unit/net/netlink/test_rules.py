@@ -152,7 +152,7 @@ def test_interfaces_are_known_by_their_names(world: World) -> None:
 
 def test_packets_go_by_the_name_that_an_interface_has_now(world: World) -> None:
     world.change(text(abi.FRA_IIFNAME, "eth1"))
-    key = RouteKey(index_in=world.cables[1].interface.index)
+    key = RouteKey(interface_in=world.cables[1].interface.index)
     assert world.goes_by(key) == 1
     rename(world.net.stack, world.net.link("eth1"), b"other1")
     assert world.goes_by(key) == 0
