@@ -68,7 +68,7 @@ class IpLayer:
         """Of what picks one of several next hops."""
         self.links: dict[int, Link] = {}
         self.exceptions = Exceptions()
-        self._sources: dict[tuple[int, bytes], bytes] = {}
+        self._sources: dict[tuple[int, bool, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""
         self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
         self.limit4, self.limit6 = ErrorLimit(), ErrorLimit()
@@ -360,12 +360,13 @@ class IpLayer:
         return interface
 
     def _select(self, interface: Interface, target: bytes, next_hop: bytes) -> bytes:
-        key = interface.index, next_hop if len(target) == 4 else target
+        is_v4 = len(target) == 4
+        key = interface.index, is_v4, next_hop if is_v4 else target
         known = self._sources.get(key)
         if known is None:
             if len(self._sources) >= MAX_SOURCES:
                 self._sources.clear()
-            if len(target) == 4:
+            if is_v4:
                 known = source.select4(interface, next_hop)
             else:
                 known = source.select6(interface, self.interfaces, target)
