@@ -209,10 +209,9 @@ def _completed(stack: Stack, rule: Rule, *, has_priority: bool) -> Rule:
     return rule
 
 
-def _essence(rule: Rule, *, has_priority: bool) -> Rule:
+def _essence(rule: Rule) -> Rule:
     """What makes two of them the same: rule_exists()."""
-    priority = rule.priority if has_priority else 0
-    return replace(rule, priority=priority, flags=0, origin=0)
+    return replace(rule, flags=0, origin=0)
 
 
 @handles(NETLINK_ROUTE, abi.RTM_NEWRULE)
@@ -221,10 +220,9 @@ def new_rule(request: Request) -> None:
     stack, (asked, has_priority) = request.stack, _parse(request)
     rule = _completed(stack, asked, has_priority=has_priority)
     if request.flags & abi.NLM_F_EXCL:
-        wanted = _essence(rule, has_priority=has_priority)
-        for each in stack.routes.rules.of(rule.family):
-            if _essence(each, has_priority=has_priority) == wanted:
-                raise EEXIST("rule")
+        rules = stack.routes.rules.of(rule.family)
+        if _essence(rule) in map(_essence, rules):
+            raise EEXIST("rule")
     stack.routes.rules.add(rule)
     stack.outdate()
     tell(stack, GROUPS[rule.family], rule_message(stack, request.caller.creds, rule), request)

@@ -189,11 +189,12 @@ def test_all_that_is_said_is_told_again(world: World) -> None:
 
 
 def test_same_one_twice_is_refused_if_asked(world: World) -> None:
-    world.change(source=(ip4(1), 32))
+    five = u32(abi.FRA_PRIORITY, 5)
+    world.change(five, source=(ip4(1), 32))
     with pytest.raises(EEXIST):
-        world.change(source=(ip4(1), 32))
-    world.change(source=(ip4(1), 32), asked=abi.NLM_F_CREATE)
-    world.change(u32(abi.FRA_PRIORITY, 5), source=(ip4(1), 32))
+        world.change(five, source=(ip4(1), 32))
+    world.change(five, source=(ip4(1), 32), asked=abi.NLM_F_CREATE)
+    world.change(source=(ip4(1), 32))
     assert len(world.shown()) == 6
 
 
