@@ -21,7 +21,7 @@ from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import NOTHING, Offload
 from sentry.net.packets import Packet
-from sentry.net.rules import DSCP, HAVE_PORTS, RouteKey
+from sentry.net.rules import DSCP, HAVE_PORTS, PLAIN, RouteKey
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
@@ -62,6 +62,9 @@ def path_of(sock: InetSocket, target: Endpoint, index: int = 0) -> Path:
 
 def key_of(sock: InetSocket, target: Endpoint) -> RouteKey:
     """What rules of routing are asked of what it sends."""
+    assert sock.stack.ip is not None
+    if not sock.stack.ip.fib.asks:
+        return PLAIN
     own = sock.local
     is_chosen = own.is_v4 == target.is_v4 and not (own.is_any or is_group(own.ip))
     tos = sock.ip_options[abi.IP_TOS] if target.is_v4 else sock.ipv6_options[abi.IPV6_TCLASS]

@@ -17,7 +17,7 @@ from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
 from sentry.net.ip.left import left_to_do
 from sentry.net.link.link import EthernetLink, LinkPacket
-from sentry.net.rules import DSCP, RouteKey, ports_of
+from sentry.net.rules import DSCP, PLAIN, RouteKey, ports_of
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes
@@ -52,7 +52,7 @@ def forward4(
         return
     try:
         transport = packet.payload[:0] if header.is_fragment else packet.payload
-        path = layer.path(now_ns, header.target, 0, _key(packet, header.tos, transport))
+        path = layer.path(now_ns, header.target, 0, _key(layer, packet, header.tos, transport))
     except Errno as error:
         counters["IpExt.InNoRoutes"] += 1
         if type(error) in CODES4:
@@ -128,7 +128,8 @@ def forward6(
             return
     protocol, at = ipv6.transport_of(data)
     try:
-        path = layer.path(now_ns, packet.target, 0, _key(packet, packet.tos, data[at:], protocol))
+        key = _key(layer, packet, packet.tos, data[at:], protocol)
+        path = layer.path(now_ns, packet.target, 0, key)
     except Errno as error:
         counters["Ip6InNoRoutes"] += 1
         if type(error) in CODES6:
@@ -172,9 +173,11 @@ def forward6(
 
 
 def _key(
-    packet: Arrived, tos: int, transport: memoryview, protocol: int | None = None
+    layer: Ground, packet: Arrived, tos: int, transport: memoryview, protocol: int | None = None
 ) -> RouteKey:
     """`protocol`: None: as the header says."""
+    if not layer.fib.asks:
+        return PLAIN
     own = packet.protocol if protocol is None else protocol
     mark = 0 if packet.passing is None else packet.passing.mark
     source_port, port = ports_of(own, transport)

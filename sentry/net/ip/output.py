@@ -18,7 +18,7 @@ from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
 from sentry.net.link.link import LinkPacket
 from sentry.net.link.vnet import Offload
-from sentry.net.rules import DSCP, RouteKey, ports_of
+from sentry.net.rules import DSCP, PLAIN, RouteKey, ports_of
 
 if TYPE_CHECKING:
     from sentry.net.ip.checksum import Bytes
@@ -38,7 +38,7 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
         len(out.source) == len(out.target) and may_send_from(layer, out.source)
     ):
         raise EINVAL("an address that is none of the links'")
-    path = layer.path(now_ns, out.target, out.index, key_of(out))
+    path = layer.path(now_ns, out.target, out.index, key_of(layer, out))
     source = out.source or path.source
     if not source:
         raise (
@@ -64,8 +64,10 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
     return path
 
 
-def key_of(out: Outgoing) -> RouteKey:
+def key_of(layer: IpLayer, out: Outgoing) -> RouteKey:
     """What rules of routing are asked of a packet."""
+    if not layer.fib.asks:
+        return PLAIN
     source_port, port = ports_of(out.protocol, out.pieces[0] if out.pieces else b"")
     return RouteKey(
         out.source, mark=out.mark, tos=out.tos & DSCP, user=out.user, protocol=out.protocol,

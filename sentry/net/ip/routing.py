@@ -35,7 +35,6 @@ class Fib:
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = Rules(Interfaces()) if rules is None else rules
         self._asks = False
-        """What is found depends on more than the target."""
         self._tables: dict[tuple[int, int], Table] = {}
         """By size of an address and number."""
         self._coming: Iterable[Route] | None = None
@@ -56,7 +55,7 @@ class Fib:
             if number % PIECE == PIECE - 1:
                 yield
             size = len(route.destination)
-            asks |= bool(route.origin_length)
+            asks |= bool(route.origin_length or route.hops)
             table = tables.setdefault((size, route.table), {})
             prefix = _prefix(route.destination, route.length)
             same = table.setdefault(route.length, {}).setdefault(prefix, [])
@@ -90,12 +89,17 @@ class Fib:
         found = self.find(ip, index, key)
         return found if isinstance(found, Route) else None
 
+    @property
+    def asks(self) -> bool:
+        """The way of a packet depends on more than its target."""
+        if self._coming is not None:
+            self._take_in(self._coming)
+        return self._asks
+
     def find(self, ip: bytes, index: int = 0, key: RouteKey = PLAIN) -> Route | type[Errno]:
         """The route to an address that is none of ours, by interface `index` if it is not 0, or why
         there is none."""
-        if self._coming is not None:
-            self._take_in(self._coming)
-        wanted = self.rules.narrowed(key) if self._asks else PLAIN
+        wanted = self.rules.narrowed(key) if self.asks else PLAIN
         if index != wanted.interface:
             wanted = wanted._replace(interface=index)
         known, asked = self._found, (ip, wanted)

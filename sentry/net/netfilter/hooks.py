@@ -236,7 +236,7 @@ class Netfilter:
         if packet.target != out.target or packet.mark != out.mark:  # ip_route_me_harder()
             if layer.is_local(packet.target):
                 return _lost(out)
-            key = output.key_of(out)._replace(mark=packet.mark, source=packet.source)
+            key = output.key_of(layer, out)._replace(mark=packet.mark, source=packet.source)
             path = layer.path(now_ns, packet.target, out.index, key)
             packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, POST):
