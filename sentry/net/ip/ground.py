@@ -1,4 +1,4 @@
-"""What ICMP, neighbour discovery and the router stand on: the layer, as far as they see it."""
+"""What ICMP, neighbour discovery, router and next hops stand on: what they see of the layer."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ class Ground(Protocol):
     limit6: ErrorLimit
     links: dict[int, Link]
     redirects: RedirectLimit
+    seed: bytes
     sysctls: dict[str, str]
     wall_ms: Callable[[], int]
 

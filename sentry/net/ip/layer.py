@@ -28,7 +28,7 @@ from sentry.net.ip.groups import Groups
 from sentry.net.ip.icmp import Icmp
 from sentry.net.ip.icmp6 import Icmp6
 from sentry.net.ip.limits import ErrorLimit, RedirectLimit
-from sentry.net.ip.multipath import chosen
+from sentry.net.ip.multipath import next_hop_of
 from sentry.net.ip.path_mtu import Exceptions
 from sentry.net.ip.routing import Fib
 from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Handler, Outgoing, Path, Timed
@@ -64,7 +64,7 @@ class IpLayer:
         self.chance = chance
         self.counters: Counter[str] = Counter()
         self.fib = Fib(Rules(interfaces))
-        self._seed = chance(SEED_SIZE)
+        self.seed = chance(SEED_SIZE)
         """Of what picks one of several next hops."""
         self.links: dict[int, Link] = {}
         self.exceptions = Exceptions()
@@ -293,7 +293,7 @@ class IpLayer:
                 raise route("no route")
             out_index, gateway, preferred = route.index, route.gateway, route.source
             if route.hops:
-                out_index, gateway = self._hop(route, target, index, key)
+                out_index, gateway = next_hop_of(self, route, target, index, key)
             next_hop = target
         interface = self._out(out_index)
         detour = self.exceptions.get(now_ns, target)
@@ -307,25 +307,6 @@ class IpLayer:
             next_hop = gateway
         own = preferred or self._select(interface, target, next_hop)
         return Path(mtu, own, out_index, next_hop, is_broadcast, may_fragment)
-
-    def _hop(self, route: Route, target: bytes, index: int, key: RouteKey) -> tuple[int, bytes]:
-        """Of several: one by a link that is there, best one that has the packet's source."""
-        usable = [
-            hop for hop in route.hops
-            if index in (0, hop.interface) and self.interface(hop.interface) is not None
-        ]  # fmt: skip
-        if not usable:
-            return route.index, route.gateway
-        if key.source:
-            usable = [hop for hop in usable if self._has(hop.interface, key.source)] or usable
-        name = "ipv4" if len(target) == 4 else "ipv6"
-        policy = int(self.sysctls.get(f"net/{name}/fib_multipath_hash_policy", "0"))
-        found = chosen(usable, self._seed, target, key, policy)
-        return found.interface, found.gateway
-
-    def _has(self, index: int, ip: bytes) -> bool:
-        interface = self.interface(index)
-        return interface is not None and any(own.ip == ip for own in interface.addresses)
 
     def mtu_of(self, interface: Interface, *, is_v4: bool) -> int:
         """Of what leaves by an interface, whatever is known of the way behind it."""
