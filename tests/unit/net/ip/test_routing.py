@@ -9,7 +9,8 @@ from sentry.abi.netlink import RT_TABLE_LOCAL, RTN_BROADCAST, RTN_LOCAL
 from sentry.abi.socket import AF_INET
 from sentry.net.interfaces import masked
 from sentry.net.ip.routing import MAX_FOUND, Fib
-from sentry.net.routes import Route
+from sentry.net.routes import Hop, Route
+from sentry.net.rules import Rule
 from sentry.wait.steps import at_once
 from tests.unit.net.wired import Host, ip4, ip6
 
@@ -78,3 +79,13 @@ def test_old_routes_count_until_all_new_ones_are_there() -> None:
     assert fib.lookup(ip4(1)) == first
     at_once(steps)
     assert fib.lookup(ip4(1)) is None and fib.local(ip4(1)) is not None
+
+
+def test_packets_are_told_apart_only_where_a_route_or_rule_does() -> None:
+    plain = Route(AF_INET, ip4(0), 24, 2)
+    several = Route(AF_INET, ip4(0), 24, 2, hops=(Hop(2), Hop(3)))
+    assert not made([plain]).asks and made([plain, several]).asks
+    fib = made([plain])
+    fib.rules.add(Rule(AF_INET, 5, 100, mark=1, mask=1))
+    fib.outdate([plain])
+    assert fib.asks
