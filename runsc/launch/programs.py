@@ -25,6 +25,8 @@ NEVER_LATE = frozenset(
     {
         "sentry.net.egress",
         "sentry.net.host.nameservers",
+        "sentry.net.inet.broker_stream",
+        "sentry.net.inet.brokers",
         "sentry.net.inet.egress",
         "sentry.net.inet.resolver",
         "sentry.net.inet.resolver_door",

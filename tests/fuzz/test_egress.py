@@ -4,11 +4,13 @@ link: everything that leaves is of a flow that the policy of now allows."""
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Any, Self, cast
 
 from hypothesis import strategies as st
 
-from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.abi.socket import AF_INET, AF_INET6, SHUT_WR
+from sentry.errors import EAGAIN, ECONNREFUSED, ENETDOWN, Errno
 from sentry.net.egress.flows import MAX_FLOWS, TCP, Flow, Key
 from sentry.net.egress.keys import key_of
 from sentry.net.inet.egress import Egress
@@ -20,6 +22,7 @@ from tests.fuzz.running import bounded, explore, for_a_while
 from tests.fuzz.sockets import DATA
 from tests.fuzz.test_dns import COUNTS, FLAGS, LIKELY_FLAGS, QUERIES, RECORDS, WHOLE, answer
 from tests.fuzz.test_own_stack import FRESH, STEPS, STREAM, Linked
+from tests.unit.net.brokered import Dialed
 from tests.unit.net.names.wires import Asked
 from tests.unit.net.wired import INDEX, ip4, ip6
 
@@ -32,6 +35,9 @@ POLICIES = (
     '[[rule]]\naction = "allow"\ncidrs = ["10.0.0.0/8", "fd00::/8", "224.0.0.0/4"]\n'
     "limits = { bytes_out = 3000, bytes_in = 3000, rate_out = 1000, burst = 500 }\n"
     '[dns]\nrefusal = "REFUSED"\nservers = ["10.0.0.9"]',
+    '[[rule]]\naction = "allow"\ncidrs = ["10.0.0.2", "fd00::2"]\nports = [4000]\nbroker = "/b"\n'
+    "limits = { bytes_out = 100_000, bytes_in = 200_000, connections = 20 }\n"
+    '[[rule]]\naction = "allow"\ncidrs = ["10.0.0.0/8", "fd00::/8"]\n',
     '[[rule]]\naction = "deny"\nprotocols = ["udp"]\ncidrs = ["10.0.0.2"]\n'
     '[[rule]]\naction = "allow"\ncidrs = ["10.0.0.2", "fd00::2"]\nprotocols = ["udp", "icmp"]\n',
 )
@@ -52,6 +58,8 @@ DNS = st.one_of(
     st.tuples(st.just("serve"), FRESH, ANSWERS),
     st.tuples(st.just("serve"), FRESH, st.just(None)),
     st.tuples(st.just("change"), FRESH, st.sampled_from(POLICIES)),
+    st.tuples(st.just("broker"), FRESH, st.sampled_from(["echo", "say", "half", "close"])),
+    st.tuples(st.just("dialer"), FRESH, st.sampled_from([EAGAIN, ECONNREFUSED, ENETDOWN])),
 )
 PACKET = st.builds(
     lambda to, protocol, port, data: (
@@ -75,7 +83,9 @@ class Judged(Linked):
         loop = self.world.kernel.loop
         self.resolver = Resolver(self.stack, cast(Any, None), loop, SERVERS)
         self.asked = self.resolver._nameservers = cast(Any, Asked())
-        self.egress = Egress(self.stack, self.resolver, loop, POLICIES[2], ())
+        self.dialed = Dialed()
+        dialer = cast(Any, self.dialed)
+        self.egress = Egress(self.stack, self.resolver, loop, POLICIES[2], (), dialer)
         self.passed: set[Key] = set()
         goes = self.egress.gate._goes
 
@@ -118,8 +128,37 @@ class Judged(Linked):
 
     def _change(self, fd: int, policy: str) -> None:
         with bounded(policy):
-            self.egress.change(policy, ("10.0.0.9",))
+            self.egress.change(policy, ("10.0.0.9",), cast(Any, self.dialed))
         self.world.settle()
+
+    def _broker(self, fd: int, what: str) -> None:
+        """Those that were connected last do something."""
+        for end in self.dialed.ends[-3:]:
+            end.setblocking(False)
+            with suppress(OSError):
+                match what:
+                    case "echo":
+                        end.send(end.recv(65536))
+                    case "say":
+                        end.send(bytes(70_000))
+                    case "half":
+                        end.shutdown(SHUT_WR)
+                    case "close":
+                        end.close()
+        self.world.settle()
+
+    def _dialer(self, fd: int, error: type[Errno]) -> None:
+        """The next one that connects hears this."""
+        self.dialed.errors[:] = [error("fuzz")]
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        for stream in list(self.egress.brokers._streams.values()):
+            stream.reset()
+        if kind is None:
+            self.world.settle()
+        for end in self.dialed.ends:
+            end.close()
+        super().__exit__(kind, *rest)
 
 
 def check(steps: list[Step]) -> None:

@@ -75,7 +75,11 @@ class Resolver:
     def follow(self, dns: Dns) -> None:
         """What the policy says of names."""
         servers = self._listed if dns.servers is None else _endpoints(dns.servers)
-        self.forwarder.configure(Settings(servers, REFUSALS[dns.refusal]))
+        hosts = {
+            name: tuple(each.ip for each in _endpoints(addresses))
+            for name, addresses in dns.hosts.items()
+        }
+        self.forwarder.configure(Settings(servers, REFUSALS[dns.refusal], hosts))
 
     def _judge(self, question: Question, program: object) -> bool:
         egress, now_ns = self._stack.egress, time.monotonic_ns()

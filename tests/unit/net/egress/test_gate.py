@@ -136,6 +136,23 @@ def test_flow_from_outside_is_answered_but_a_connection_of_our_own_is_judged() -
     assert wire.is_denied(TCP, EVIL, tcp(ACK, 40000, source=22))  # and the other one is over
 
 
+def test_no_packet_goes_where_a_broker_leads() -> None:
+    broker = '[[rule]]\naction = "allow"\ncidrs = ["198.51.100.1"]\nports = [443]\nbroker = "/b"\n'
+    wire = Wire(broker + '[[rule]]\naction = "allow"\n')
+    key = Key(TCP, ip("10.88.0.2"), 40000, ip("198.51.100.1"), 443)
+    flow = wire.flows.hand_on(key, CURL, "/b", wire.now_ns)
+    assert flow.open and wire.goes(UDP, GOOD, udp(80))
+    for flags in (SYN, ACK, RST):
+        assert wire.is_denied(TCP, GOOD, tcp(flags))
+    assert wire.is_denied(UDP, GOOD, udp(443))
+    with pytest.raises(ECONNREFUSED):
+        wire.gate.frame(wire.now_ns, frame4(TCP, GOOD, tcp(ACK)), CURL)
+    with pytest.raises(ECONNREFUSED):
+        wire.gate.check(wire.now_ns, TCP, (OURS, GOOD), 443, CURL)
+    assert not wire.comes(TCP, GOOD, tcp(ACK, 40000, source=443))
+    assert flow.open
+
+
 def test_no_flow_from_outside_where_none_is_let_in() -> None:
     wire = Wire('inbound = "deny"')
     assert not wire.comes(TCP, EVIL, tcp(SYN, 22)) and not wire.comes(UDP, EVIL, udp(53))
