@@ -121,8 +121,8 @@ class Flows:
         self._generation = 0
         self._stale: list[Flow] = []
         self._revoked: OrderedDict[Key, int] = OrderedDict()
-        """Flows of ours that may not go on, and when somebody has tried last: what comes for one
-        begins none from outside."""
+        """Flows that may not go on, and when somebody has tried last: what comes for one begins
+        none from outside."""
 
     def __len__(self) -> int:
         return len(self._flows) + len(self._handed_on)
@@ -251,6 +251,24 @@ class Flows:
                 usage.take(way, count, now_ns)
         return wait_ns
 
+    def may_end(self, key: Key, now_ns: int) -> bool:
+        """Whether a reset of the stack's own goes: of a flow, which is over then, or of one that
+        was broken off. Else whoever writes a segment, as if it had come from somebody, had him
+        answered."""
+        flow = self._known(key, now_ns)
+        if flow is None:
+            return self._is_revoked(key, now_ns)
+        self.ended(flow)
+        return True
+
+    def break_off(self, flow: Flow, now_ns: int) -> None:
+        """It may not go on: what comes for it begins no other, and its reset may still go."""
+        self.ended(flow)
+        if flow.broker is None:
+            self._revoked[flow.key] = now_ns
+        if len(self._revoked) > MAX_FLOWS:
+            self._revoked.popitem(last=False)
+
     def ended(self, flow: Flow) -> None:
         """Its connection is closed, or it was reset."""
         if flow.open:
@@ -316,11 +334,7 @@ class Flows:
             self._charge_to(flow, verdict)
             return True
         self.counters.revoked += 1
-        self.ended(flow)
-        if not flow.inbound and flow.broker is None:
-            self._revoked[flow.key] = now_ns
-        if len(self._revoked) > MAX_FLOWS:
-            self._revoked.popitem(last=False)
+        self.break_off(flow, now_ns)
         flow.verdict = verdict
         self._denied(flow.key, flow.program, flow.names, verdict, now_ns)
         return False

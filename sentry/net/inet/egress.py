@@ -50,11 +50,11 @@ class Egress:
         assert stack.ip is not None and tcp is not None
         self.resolver = resolver
         self._loop = loop
-        self._tcp = tcp
+        self._tcp, self._layer = tcp, stack.ip
         self.text = text
         """The policy, as it was given."""
         self.flows = Flows(_made(text, own, dialer), resolver.forwarder.given)
-        self.gate = Gate(self.flows, self._reset)
+        self.gate = Gate(self.flows, self._reset, stack.ip.is_outside)
         self.brokers = Brokers(stack, loop, self.flows)
         self.brokers.follow(brokers(self.flows.policy.document), dialer)
         self.denied = WaitQueue()
@@ -65,10 +65,18 @@ class Egress:
         stack.egress = self
         resolver.follow(self.flows.policy.document.dns)
 
-    def check_connect(self, caller: Caller, local: Endpoint, target: Endpoint) -> Program | None:
-        """connect(2) of TCP; who calls it. Raises: ECONNREFUSED or EPERM, as the policy says."""
-        ends = plain(local.ip), plain(target.ip)
-        return self.gate.check(time.monotonic_ns(), IPPROTO_TCP, ends, target.port, caller)
+    def check_connect(
+        self, caller: Caller, local: Endpoint, target: Endpoint, index: int
+    ) -> Program | None:
+        """connect(2) of TCP, by an interface if `index` is not 0; who calls it.
+
+        Raises: ECONNREFUSED or EPERM, as the policy says.
+        """
+        now_ns, ends = time.monotonic_ns(), (plain(local.ip), plain(target.ip))
+        path = self._layer.path_or_none(now_ns, ends[1], index)
+        if path is not None and self._layer.gate_at(path.interface) is None:
+            return program_of(caller)
+        return self.gate.check(now_ns, IPPROTO_TCP, ends, target.port, caller)
 
     @property
     def has_brokers(self) -> bool:

@@ -82,7 +82,7 @@ class TcpLeaving(TcpEnding):
         assert self.stack.tcp is not None
         egress, sender = self.stack.egress, self._owner(caller)
         if egress is not None:
-            sender = egress.check_connect(caller, self.local, target)
+            sender = egress.check_connect(caller, self.local, target, self.device)
         self.stack.tcp.connect(self, target, sender)
         self.remote = target
         self.started = True

@@ -152,10 +152,23 @@ class IpLayer:
         return self.interfaces.get(index)
 
     def forwards(self, *, is_v4: bool) -> bool:
-        """Packets for others go on: net.ipv4.ip_forward, net.ipv6.conf.all.forwarding. Where what
-        leaves is judged none do: they are of nobody inside."""
+        """Packets for others go on: net.ipv4.ip_forward, net.ipv6.conf.all.forwarding."""
         name = "net/ipv4/conf/all/forwarding" if is_v4 else "net/ipv6/conf/all/forwarding"
-        return self.gate is None and bool(int(self.sysctls.get(name, "0")))
+        return bool(int(self.sysctls.get(name, "0")))
+
+    def gate_at(self, index: int) -> Gate | None:
+        """Who judges what goes and comes by an interface; None: it need not be judged. What is not
+        certain to stay inside leaves."""
+        link = self.links.get(index)
+        return None if link is not None and link.stays_inside else self.gate
+
+    def is_outside(self, ip: bytes) -> bool:
+        """An address of ours by which those outside know us."""
+        found = self.fib.local(ip)
+        if found is None or found.kind != RTN_LOCAL:
+            return False
+        link = self.links.get(found.index)
+        return link is not None and not link.stays_inside
 
     def accepts_routers(self, link: Link) -> bool:
         """What routers say is heeded: net.ipv6.conf.*.accept_ra; who is a router itself heeds
@@ -201,8 +214,10 @@ class IpLayer:
         if packet.passing is not None:  # what the gate says of it the filter has asked
             if self.filter is not None and not self.filter.enters(now_ns, packet):
                 return
-        elif self.gate is not None and not self.gate.arriving(now_ns, packet):
-            return
+        else:
+            gate = self.gate_at(packet.index)
+            if gate is not None and not gate.arriving(now_ns, packet):
+                return
         is_v4 = packet.is_v4
         self.counters["Ip.InDelivers" if is_v4 else "Ip6InDelivers"] += 1
         is_seen = self.seen(now_ns, packet)

@@ -50,7 +50,8 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
         if passed is None:
             return path
         out, source, path = passed
-    if layer.gate is not None and not layer.gate.leaving(now_ns, out, source):
+    gate = layer.gate_at(path.interface)
+    if gate is not None and not gate.leaving(now_ns, out, source):
         return path
     mtu = path.mtu
     interface = layer.interface(path.interface)
@@ -68,10 +69,11 @@ def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: ob
     routed, whatever its link header says. Raises: what the gate says, ENETUNREACH, EHOSTUNREACH,
     and EINVAL for a source that is not ours.
     """
-    if layer.gate is None:
+    gate = layer.gate_at(index)
+    if gate is None:
         layer.links[index].send_frame(frame)
         return
-    packet = layer.gate.frame(now_ns, frame, sender)
+    packet = gate.frame(now_ns, frame, sender)
     if packet is not None:
         ends = slice(12, 20) if packet.is_v4 else slice(8, 40)
         both = bytes(packet.pieces[0][ends])
