@@ -29,6 +29,7 @@ NEVER_LATE = frozenset(
         "sentry.net.inet.brokers",
         "sentry.net.inet.egress",
         "sentry.net.inet.resolver",
+        "sentry.net.inet.resolver_behind",
         "sentry.net.inet.resolver_door",
         "sentry.net.names",
         "sentry.platform.unicorn",

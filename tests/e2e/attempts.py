@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.e2e.own_stack import TOLD
 
 PROGRAM = TOLD + r"""
-import fcntl, threading
+import fcntl, select, threading
 GOOD, BAD, GOOD6, BAD6 = "198.51.100.1", "198.51.100.66", "2001:db8:1::1", "2001:db8:1::66"
 OWN, OWN6 = "10.9.0.2", "fd09::2"
 ROUTER = bytearray(6)
@@ -321,10 +321,10 @@ def echo_for_somebody_who_has_not_asked():
 @attempt
 def complaint_for_somebody_who_has_not_sent():
     return served(four(17, OWN, datagram(9999), source=BAD))
-def forwarded(*packets):
+def forwarded(*packets, ip="10.8.0.1"):
     with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
         file.write("1")
-    return served(*packets)
+    return served(*packets, ip=ip)
 @attempt
 def datagram_that_is_to_be_forwarded():
     return forwarded(four(17, BAD, datagram(80), source="10.8.0.2"))
@@ -339,6 +339,20 @@ def fragments_that_are_to_be_forwarded():
     whole = datagram(80, b"secret" * 8)
     first = four(17, BAD, whole[:32], source="10.8.0.2", fragment=0x2000, ident=99)
     return forwarded(first, four(17, BAD, whole[32:], source="10.8.0.2", fragment=4, ident=99))
+def behind(name):
+    labels = b"".join(bytes([len(each)]) + each.encode() for each in name.split("."))
+    question = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    net = f"10.7.{len(KEPT)}."  # the way back to an interface is the first one's that has its net
+    asker = four(17, "10.9.0.1", datagram(53, question), source=net + "2")
+    forwarded(asker, ip=net + "1")
+    while True:
+        select.select([KEPT[-1]], [], [], 20)
+        data = os.read(KEPT[-1], 2000)
+        if data[0] == 0x45 and data[9] == 17:
+            return data[31] & 15, socket.inet_ntoa(data[-4:])
+@attempt
+def name_that_is_asked_for_behind_a_router():
+    return f"rcode {behind('secret.bad.org')[0]}"
 @attempt
 def source_that_is_an_address_of_ones_own_interface():
     served(ip="10.77.0.1")

@@ -94,6 +94,7 @@ EXPECTED = REFUSED | {
 } | {
     "name_in_a_datagram_of_ones_own": ("rcode 3", r" dns secret\.bad\.org by "),
     "name_in_a_stream": ("rcode 3", r" dns secret\.bad\.org by "),
+    "name_that_is_asked_for_behind_a_router": ("rcode 3", r" dns secret\.bad\.org by -: "),
     "name_with_a_dot_in_a_label": ("rcode 3", " dns "),
     **dict.fromkeys(  # headers of a program's own go by no link
         ("lite_datagram", "raw_packet_with_its_header", "raw_packet_from_somebody_else",
@@ -218,6 +219,10 @@ def test_connection_that_was_opened_before_the_rule_changed_is_stopped_and_in_th
     assert inside.do(f"told(addresses, 'good.org'), told(tcp, '{GOOD}')") == (
         f"(['{GOOD}'], 'hello')"
     )
+
+
+def test_name_that_is_asked_for_behind_a_router_is_known(inside: Inside) -> None:
+    assert inside.do("told(behind, 'good.org')") == f"(0, '{GOOD}')"
 
 
 def test_socket_of_another_container_is_judged_where_it_was_made(

@@ -101,7 +101,7 @@ BEHIND = st.one_of(
         lambda both, ports, flags, data: tcp(*both, ports, flags, data),
         ENDS, PORTS, st.sampled_from([2, 16, 18, 17, 4, 24]), SHORT,
     )] * 2,
-    st.builds(lambda both, ports, data: udp(*both, ports, data), ENDS, PORTS, SHORT),
+    st.builds(lambda both, ports, data: udp(*both, ports, data), ENDS, PORTS, SHORT | QUERIES),
     st.builds(as_ip4, ENDS4, st.sampled_from([6, 17, 1, 47]), PLACES, st.just(b""), SHORT),
     st.builds(
         lambda both, code, rest, data: as_ip4(both, 1, 0, b"", as_icmp4(3, code, rest, data)),

@@ -60,7 +60,7 @@ class Egress:
         self.denied = WaitQueue()
         """Who waits for denials."""
         self.flows.denials.on_add = self.denied.notify
-        stack.ip.gate = self.gate
+        stack.ip.gate, stack.ip.answers = self.gate, resolver.answers
         tcp.on_over = self._over
         stack.egress = self
         resolver.follow(self.flows.policy.document.dns)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import IPPROTO_HOPOPTS
+from sentry.abi.socket import IPPROTO_HOPOPTS, IPPROTO_UDP
 from sentry.errors import ECONNREFUSED, Errno
 from sentry.net.ip import discovery, ipv4, ipv6
 from sentry.net.ip.checksum import filled
@@ -55,6 +55,8 @@ def forward4(
         layer.icmp.complain(now_ns, packet, abi.ICMP_TIME_EXCEEDED, abi.ICMP_EXC_TTL)
         return
     payload = packet.payload
+    if _is_answered(layer, packet, path, (header.protocol, payload)):
+        return
     protocol = 0 if header.is_fragment else header.protocol
     left = left_to_do(frame.left, frame.link_size, header.size, protocol, payload)
     interface = layer.interface(path.interface)
@@ -132,6 +134,8 @@ def forward6(
         counters["Ip6InHdrErrors"] += 1
         layer.icmp6.complain(now_ns, packet, abi.ICMPV6_TIME_EXCEED, abi.ICMPV6_EXC_HOPLIMIT)
         return
+    if _is_answered(layer, packet, path, (protocol, data[at:])):
+        return
     if path.interface == packet.index:
         _redirect6(layer, now_ns, packet, path)
     elif ipv6.is_link_local(packet.source):
@@ -176,6 +180,17 @@ def _may_come(
         return True
     protocol, payload = transport
     return gate.arriving(now_ns, replace(packet, protocol=protocol, payload=payload))
+
+
+def _is_answered(
+    layer: Ground, packet: Arrived, path: Path, transport: tuple[int, memoryview]
+) -> bool:
+    """It would leave, and somebody has an answer to it."""
+    protocol, datagram = transport
+    if layer.answers is None or protocol != IPPROTO_UDP:
+        return False
+    leaves = layer.gate_at(packet.index) is None and layer.gate_at(path.interface) is not None
+    return leaves and layer.answers(packet, datagram)
 
 
 def _remembered(layer: Ground, packet: Arrived, path: Path) -> Arrived:

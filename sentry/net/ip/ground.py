@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sentry.net.interfaces import Interface
+    from sentry.net.ip.checksum import Bytes
     from sentry.net.ip.limits import ErrorLimit, RedirectLimit
     from sentry.net.ip.routing import Fib
     from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Outgoing, Path
@@ -47,6 +48,7 @@ class Hearer(Protocol):
 class Ground(Protocol):
     """sentry.net.ip.layer.IpLayer."""
 
+    answers: Callable[[Arrived, Bytes], bool] | None
     chance: Callable[[int], bytes]
     on_deadline: Callable[[], None]
     counters: Counter[str]

@@ -35,6 +35,7 @@ from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Handler, Outgoing
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
     from sentry.net.ip.autoconf import Autoconf
+    from sentry.net.ip.checksum import Bytes
     from sentry.net.link.link import EthernetLink, FromLink, Link, LinkPacket
     from sentry.net.routes import Route
     from sentry.wait.steps import Steps
@@ -84,6 +85,9 @@ class IpLayer:
         """Somebody is a member of a group, on an interface."""
         self.gate: Gate | None = None
         """Who judges what leaves and comes; None: all may."""
+        self.answers: Callable[[Arrived, Bytes], bool] | None = None
+        """Who has an answer to datagrams of UDP that would leave and are of others inside: says
+        whether it does."""
         self.filter: Filter | None = None
         """Rules that packets meet; None: there are none."""
         self.on_rest: Callable[[int], None] = lambda now_ns: None

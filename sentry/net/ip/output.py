@@ -64,6 +64,17 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
     return path
 
 
+def send_back(layer: IpLayer, now_ns: int, out: Outgoing) -> None:
+    """In the place of whoever its source is, to somebody inside: nowhere else does it go.
+
+    Raises: ENETUNREACH, EHOSTUNREACH, EMSGSIZE.
+    """
+    path = layer.path(now_ns, out.target)
+    if layer.gate_at(path.interface) is None:
+        send_by_family = _send4 if len(out.target) == 4 else _send6
+        send_by_family(layer, now_ns, out, path, out.source, path.mtu)
+
+
 def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: object) -> None:
     """A frame that a program has made, by a link. Where there is a gate its packet goes as it is
     routed, whatever its link header says. Raises: what the gate says, ENETUNREACH, EHOSTUNREACH,

@@ -19,8 +19,9 @@ from sentry.net.egress.gate import ALIEN, UNJUDGED, Gate
 from sentry.net.egress.policy import Policy
 from sentry.net.egress.rules import parse
 from sentry.net.ip import ipv4, ipv6
+from sentry.net.ip.checksum import Bytes
 from sentry.net.ip.output import send_frame
-from sentry.net.ip.seam import Outgoing
+from sentry.net.ip.seam import Arrived, Outgoing
 from sentry.net.names.given import Given
 from tests.unit.net.netfilter.router import (
     ACK,
@@ -438,6 +439,28 @@ def test_limits_count_what_goes_on() -> None:
     j.hear(LEFT, tcp(INNER, GOOD, (4001, 80), SYN))
     j.hear(LEFT, tcp(INNER, GOOD, (4000, 80), ACK, bytes(200)))
     assert not j.right and j.denied == ["a quota"] * 2
+
+
+def test_question_of_somebody_inside_may_be_answered_here() -> None:
+    j = Judged()
+    j.masquerade()
+    asked: list[tuple[bytes, bytes, bytes]] = []
+
+    def answers(packet: Arrived, datagram: Bytes) -> bool:
+        asked.append((packet.source, packet.target, bytes(datagram[8:])))
+        return datagram[8:9] == b"q"
+
+    j.layer.answers = answers
+    j.hear(LEFT, udp(INNER, BAD, (4000, 53), b"question"))
+    j.hear(LEFT, udp(INNER6, BAD6, (4000, 53), b"question"))
+    assert asked == [(INNER, BAD, b"question"), (INNER6, BAD6, b"question")]
+    assert not j.left and not j.right and not j.denied
+    j.hear(LEFT, udp(INNER, BAD, (4000, 53), b"other"))
+    assert len(asked) == 3 and j.denied == ["a private range"]
+    j.hear(LEFT, tcp(INNER, BAD, (4000, 53), SYN))
+    j.hear(RIGHT, udp(BAD, INNER, (4000, 53), b"question"))  # from outside
+    j.hear(LEFT, udp(INNER, ip(0, 3), (4000, 53), b"question"))  # nothing that leaves
+    assert len(asked) == 3
 
 
 def test_reason_says_what_could_not_be_told() -> None:
