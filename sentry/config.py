@@ -201,6 +201,9 @@ class EgressConfig(msgspec.Struct, frozen=True):
     policy: str
     """A document: sentry.net.egress.rules."""
     host_addresses: tuple[str, ...] = ()
+    dialer_fd: int = -1
+    """Connected socket of packets to a process that reaches the policy's brokers, if it has some.
+    Over a control socket it comes beside the request."""
 
 
 class LinkConfig(msgspec.Struct, frozen=True):
@@ -297,6 +300,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.stat_fd,
             config.strace_fd,
             config.link.fd if config.link is not None else -1,
+            config.egress.dialer_fd if config.egress is not None else -1,
         }
     if isinstance(config, FurtherConfig):
         fds.add(config.volumes_fd)

@@ -12,7 +12,7 @@ from runsc.containers import lifecycle, listener
 from runsc.containers.container import Store
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
-from runsc.launch.egress import read
+from runsc.launch.egress import read, way_to_brokers
 from runsc.options import Globals
 from sentry.control.protocol import Denied, EgressState, Request
 
@@ -37,7 +37,10 @@ def set_(flags: Globals, /, container_id: str, file: str) -> None:
     """All at once."""
     policy = read(file)
     store = flags.store()
-    _ask(store, store.load(container_id), Request("egress", egress=policy, after=NONE))
+    state = store.load(container_id)
+    lifecycle.require_running(state)
+    with way_to_brokers(flags, policy, store, state) as fds:
+        _ask(store, state, Request("egress", egress=policy, after=NONE), fds)
 
 
 @command.command(help="Print the policy of the container CONTAINER-ID, and as comments behind it"
@@ -66,9 +69,9 @@ def log(flags: Globals, /, container_id: str, follow: bool) -> None:
         click.echo(_line(denied))
 
 
-def _ask(store: Store, state: State, request: Request) -> EgressState:
+def _ask(store: Store, state: State, request: Request, fds: tuple[int, ...] = ()) -> EgressState:
     lifecycle.require_running(state)
-    reply = lifecycle.ask(store, state, request)
+    reply = lifecycle.ask(store, state, request, fds=fds)
     if reply.error or reply.egress is None:
         raise RuntimeFailure(reply.error or "the sandbox does not say what may leave")
     return reply.egress
@@ -98,7 +101,8 @@ def _line(denied: Denied) -> str:
     """What the container's programs have chosen is made harmless."""
     at_s, rest_ns = divmod(denied.at_ns, 10**9)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s)) + f".{rest_ns // 10**6:03}Z"
-    rule = f"rule {denied.rule}" if denied.rule else denied.reason
+    why = "" if denied.reason in ("", "a rule") else f": {denied.reason}"
+    rule = f"rule {denied.rule}{why}" if denied.rule else denied.reason
     names = ",".join(denied.names)
     if denied.address:
         host = f"[{denied.address}]" if ":" in denied.address else denied.address

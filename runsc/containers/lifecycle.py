@@ -283,7 +283,7 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
         cgroup.kill()
     held_up = {pid for pid, pidfd in victims if not _await_end(pid, pidfd)}
     if cgroup is not None:
-        held_up |= cgroup.expel(is_held_up)
+        held_up |= cgroup.expel(_stays)
         cgroup.delete()
     for pid in held_up:
         warn(f"process {pid} is killed, and ends when a file system of the host answers")
@@ -367,6 +367,15 @@ def _signal(pid: int, started: int, number: int) -> int:
     except ProcessLookupError:
         pass
     return pidfd
+
+
+def _stays(pid: int) -> bool:
+    """Whether a killed process cannot end: one that closes packet sockets only takes a moment."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    return not _await_end(pid, pidfd)
 
 
 def _await_end(pid: int, pidfd: int) -> bool:

@@ -57,6 +57,13 @@ def network_program(trap: bool = False, *, uplinks: bool = False) -> bytes:
     return pack(build(network_rules.rules(uplinks), _default(trap)))
 
 
+def dialer_program(trap: bool = False) -> bytes:
+    """A dialer's."""
+    from runsc.filters import dialer as dialer_rules  # noqa: PLC0415
+
+    return pack(build(dialer_rules.rules(), _default(trap)))
+
+
 def install(program: bytes, switches: Switches, log_fd: int) -> None:
     """All threads, for ever, unless the switches say otherwise."""
     if switches.no_filter:

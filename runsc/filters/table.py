@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gofer import confine
-from runsc.filters import gofer, network, sentry
+from runsc.filters import dialer, gofer, network, sentry
 from runsc.filters.rule import Rule
 from sentry.abi import unistd
 
@@ -20,6 +20,7 @@ ROLES: Final[dict[str, Sequence[Rule]]] = {
     "network": network.rules(),
     "uplink": sentry.UPLINKS,
     "nameserver": network.UPLINKS,
+    "dialer": dialer.rules(),
 }
 """What each may do; the Sentry's with --network=host, which adds `sentry.HOST_SOCKETS`. "uplink" is
 what a Sentry with a stack of its own may do besides, "nameserver" what its network process may."""
@@ -43,6 +44,7 @@ _TITLES = {
     "gofer": "The Gofer",
     "network": "The network process",
     "nameserver": "The network process of a Sentry with a stack of its own, besides",
+    "dialer": "The dialer",
 }
 _NAMES = {n: name for name, n in vars(unistd).items() if isinstance(n, int) and name.islower()}
 
@@ -52,7 +54,7 @@ def sections() -> dict[str, Sequence[Rule]]:
     extra = {rule.number for rule in sentry.HOST_SOCKETS}
     own = [rule for rule in ROLES["sentry"] if rule.number not in extra]
     found = {"sentry": own, "host": sentry.HOST_SOCKETS, "uplink": sentry.UPLINKS}
-    return found | {role: ROLES[role] for role in ("gofer", "network", "nameserver")}
+    return found | {role: ROLES[role] for role in ("gofer", "network", "nameserver", "dialer")}
 
 
 def _arguments(rule: Rule) -> str:

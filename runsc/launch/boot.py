@@ -86,9 +86,8 @@ def sentry_main(
             ram_fd = isolation.open_ram(config.memory_limit, terms.label.mount_option)
         proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
         network = config.network if config.link is None else "none"  # which needs no call more
-        program = filters.sentry_program(
-            config.platform, network, switches.trap, services=config.services
-        )
+        services = config.services or config.egress is not None  # which may come to have brokers
+        program = filters.sentry_program(config.platform, network, switches.trap, services=services)
         put_on = terms.label.prepare()
         isolation.leave_root(more=terms.label.mount_option)
         freeze_imports(kept)  # no file is there any more

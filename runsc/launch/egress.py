@@ -7,13 +7,22 @@ whose sockets are the host's does not start with it.
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 from sentry.config import EgressConfig
-from sentry.net.egress.rules import MAX_BYTES, PolicyError, parse, served
+from sentry.net.egress.rules import MAX_BYTES, PolicyError, brokers, parse
+
+if TYPE_CHECKING:
+    from runsc.containers.container import Store
+    from runsc.launch.boot import Terms
 
 ANNOTATION: Final = "dev.runsc.egress"
 _OF_HOST: Final = (
@@ -51,7 +60,7 @@ def read(path: str) -> EgressConfig:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(MAX_BYTES + 1)
-        served(parse(text, path), path)
+        parse(text, path)
     except OSError as error:
         raise RuntimeFailure(f"open {path}: {(error.strerror or '').lower()}") from None
     except UnicodeDecodeError:
@@ -59,6 +68,51 @@ def read(path: str) -> EgressConfig:
     except PolicyError as error:
         raise RuntimeFailure(str(error)) from None
     return EgressConfig(text, host_addresses())
+
+
+def with_dialer(
+    config: EgressConfig, container_id: str, flags: Globals, terms: Terms, log_fd: int
+) -> tuple[EgressConfig, int]:
+    """The same with the way to a dialer, which is the caller's to close, and its pid; if the policy
+    has no brokers as it was, and 0. Raises: OSError, RuntimeFailure."""
+    sockets = brokers(parse(config.policy, ""))
+    if not sockets:
+        return config, 0
+    from runsc.launch import dialer  # noqa: PLC0415  few have one
+
+    dialing = dialer.Dialing(container_id, sockets, log_fd)
+    fd, pid = dialer.start(dialing, flags.switches, terms)
+    return msgspec.structs.replace(config, dialer_fd=fd), pid
+
+
+@contextmanager
+def way_to_brokers(
+    flags: Globals, config: EgressConfig, store: Store, state: State
+) -> Iterator[tuple[int, ...]]:
+    """What goes with another policy for a sandbox that runs: the way to a dialer, if it has
+    brokers. Behind it the way is the Sentry's alone, and with the last one the dialer ends.
+
+    Raises: OSError, RuntimeFailure.
+    """
+    if not brokers(parse(config.policy, "")):
+        yield ()
+        return
+    from runsc.cgroups.recorded import of  # noqa: PLC0415  few need all that
+    from runsc.launch import boot, configure, label  # noqa: PLC0415
+
+    owner = store.load(state.sandbox) if state.sandbox else state
+    joins = of(owner.cgroups).open_joins() if owner.cgroups.directories else ()
+    log_fd = configure.log_fd(flags, detached=True)
+    try:
+        terms = boot.Terms(outlives=True, joins=joins, label=label.of_bundle(owner.bundle))
+        made, _ = with_dialer(config, owner.id, flags, terms, log_fd)
+    finally:
+        for fd in (*joins, log_fd):
+            os.close(fd)
+    try:
+        yield (made.dialer_fd,)
+    finally:
+        os.close(made.dialer_fd)
 
 
 def host_addresses() -> tuple[str, ...]:

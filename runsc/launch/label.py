@@ -1,9 +1,9 @@
 """Labels of the host's security modules on the processes of a container: AppArmor, SELinux.
 
 config.json names them for the program, of which those modules never see anything. So who carries
-the container has them: Sentry, Gofer, network process, stand-in. A process puts its label on when
-it needs nothing of the host any more, before no_new_privs, which would forbid it where the caller
-has one itself; and while it has one thread, for each has its own.
+the container has them: Sentry, Gofer, network process, dialer, stand-in. A process puts its label
+on when it needs nothing of the host any more, before no_new_privs, which would forbid it where the
+caller has one itself; and while it has one thread, for each has its own.
 
 What is written is that of apparmor(7), libapparmor's aa_change_profile(2) and aa_change_onexec(2),
 and libselinux's setcon(3) and setexeccon(3): files of proc(5), /proc/PID/attr.
@@ -121,6 +121,20 @@ def of(container: Container) -> Label:
     if label.files:
         _check(label.files)
     return label
+
+
+def of_bundle(bundle: str) -> Label:
+    """That of a container that another command has made, for one more process of it.
+
+    Raises: RuntimeFailure.
+    """
+    from runsc.oci import spec  # noqa: PLC0415  who makes a container has it
+
+    document = spec.load(bundle)
+    linux, process = document.linux or spec.Linux(), document.process
+    if process is None:
+        return Label(files=linux.mount_label)
+    return Label(process.apparmor_profile, process.selinux_label, linux.mount_label)
 
 
 def _check(context: str) -> None:

@@ -1,4 +1,4 @@
-"""Landlock: a wall of the host's own behind the empty root, for Gofer and network process.
+"""Landlock: a wall of the host's own behind the empty root, for Gofer, network process, dialer.
 
 Set when nothing is left to be mounted. Where the kernel has none, or one that would keep files from
 being moved between directories (before Linux 5.19), the other walls have to do. Never for the
@@ -64,6 +64,12 @@ def restrict_network(port: int = 0) -> None:
     """No file, and no connection, but to this port: sockets are bound here and connected by the
     Sentry."""
     _restrict((), abi.LANDLOCK_ACCESS_NET_CONNECT_TCP, (port,) if port else ())
+
+
+def restrict_dialer() -> None:
+    """No file that can be opened, no TCP, nobody's abstract sockets. Names of sockets are not
+    asked for here: its root has those that it may reach."""
+    _restrict((), TCP)
 
 
 def _restrict(trees: Iterable[Tree], net: int, ports: Iterable[int] = ()) -> None:

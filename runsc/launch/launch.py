@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.launch.joining import Joint
     from runsc.launch.network import Network
-    from sentry.config import EgressConfig, LinkConfig, SandboxConfig
+    from sentry.config import EgressConfig, SandboxConfig
 
 Bodies = Callable[[str], Programs]
 
@@ -298,9 +298,10 @@ def _start(
                 flags.log.debug(line)
         standing.await_ready()
         config = msgspec.structs.replace(config, host_ids=standing.maps)
-        link, passt_pid = _link(flags, config, terms)
-        config = msgspec.structs.replace(config, link=link)
+        beside: list[int] = []
         try:
+            config = _with_link(flags, config, terms, beside)
+            config = _with_dialer(flags, config, terms, beside)
             network = _network(flags, container, config, standing.pid)
             exports = users.with_owners(container.exports)
             running = sandbox.start(
@@ -313,15 +314,17 @@ def _start(
                 network,
             )
         except BaseException:
-            if passt_pid:
-                sandbox.end_child(passt_pid)
+            for pid in beside:
+                sandbox.end_child(pid)
             raise
-        running.passt_pid = passt_pid
+        running.beside = beside
     namespace_fd = network.namespace_fd if network is not None else -1
     owners = [each.owners_fd for each in exports]
-    link_fd = link.fd if link is not None else -1
+    link_fd = config.link.fd if config.link is not None else -1
+    dialer_fd = config.egress.dialer_fd if config.egress is not None else -1
     opened = (
-        config.kvm_fd, config.disk_fd, namespace_fd, link_fd, exports[0].lock_fd, *owners
+        config.kvm_fd, config.disk_fd, namespace_fd, link_fd, dialer_fd, exports[0].lock_fd,
+        *owners,
     )  # fmt: skip
     for fd in (*opened, *config.stdio, *config.preserved, *joins):
         if fd >= 0:
@@ -339,16 +342,32 @@ def _egress(
     return egress.asked_for(flags, annotations, network_of(flags, container))
 
 
-def _link(
-    flags: Globals, config: SandboxConfig, terms: boot.Terms
-) -> tuple[LinkConfig | None, int]:
-    """Of a sandbox whose network is passt's, and the process; else none, and 0."""
+def _with_link(
+    flags: Globals, config: SandboxConfig, terms: boot.Terms, beside: list[int]
+) -> SandboxConfig:
+    """With the interface of a sandbox whose network is passt's; the process is `beside` then."""
     path = passt_of(flags) if config.network == "sandbox" else ""
     if not path:
-        return None, 0
+        return config
     from runsc.launch import passt  # noqa: PLC0415  few have it
 
-    return passt.start(path, terms, config.log_fd)
+    link, pid = passt.start(path, terms, config.log_fd)
+    beside.append(pid)
+    return msgspec.structs.replace(config, link=link)
+
+
+def _with_dialer(
+    flags: Globals, config: SandboxConfig, terms: boot.Terms, beside: list[int]
+) -> SandboxConfig:
+    """With the way to a dialer, where a policy has brokers; the process is `beside` then."""
+    if config.egress is None:
+        return config
+    from runsc.launch import egress  # noqa: PLC0415  who has read it has imported this
+
+    made, pid = egress.with_dialer(config.egress, config.container_id, flags, terms, config.log_fd)
+    if pid:
+        beside.append(pid)
+    return msgspec.structs.replace(config, egress=made)
 
 
 def _network(

@@ -175,7 +175,7 @@ class Watch:
         """Once after each list."""
         if not self.is_told:
             self.is_told = True
-            _send(sentry, protocol.CHANGED)
+            send(sentry, protocol.CHANGED)
 
 
 def serve(
@@ -219,25 +219,25 @@ def serve(
             number = errno.EINVAL
         for fd in given:
             os.close(fd)
-        _send(sentry, number, changes=watch.changes, fd=made)
+        send(sentry, number, changes=watch.changes, fd=made)
         if made >= 0:
             os.close(made)
         if not data:
             return
 
 
-def _send(
+def send(
     sentry: socket.socket, number: int, body: bytes = b"", more: int = 0, changes: int = 0,
     fd: int = -1,
 ) -> None:  # fmt: skip
-    """A packet; who has gone gets none, and a descriptor that cannot go now is ENFILE."""
+    """An answer; who has gone gets none, and a descriptor that cannot go now is ENFILE."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
     try:
         reply = protocol.REPLY.pack(number, more, changes) + body
         sentry.sendmsg([reply], rights, socket.MSG_NOSIGNAL)
     except OSError as error:
         if error.errno == errno.ETOOMANYREFS and rights:
-            _send(sentry, errno.ENFILE, changes=changes)
+            send(sentry, errno.ENFILE, changes=changes)
 
 
 def _is_list(data: bytes) -> bool:
@@ -254,7 +254,7 @@ def _list(
     for kind, size in dumps.items():
         if kind == abi.RTM_GETLINK or known != changes:
             for part in dump(netlink, kind, size):
-                _send(sentry, 0, part, 1, changes)
+                send(sentry, 0, part, 1, changes)
 
 
 def _answer(data: bytes, given: list[int], uplinks: list[socket.socket]) -> int:

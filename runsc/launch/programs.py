@@ -25,8 +25,11 @@ NEVER_LATE = frozenset(
     {
         "sentry.net.egress",
         "sentry.net.host.nameservers",
+        "sentry.net.inet.broker_stream",
+        "sentry.net.inet.brokers",
         "sentry.net.inet.egress",
         "sentry.net.inet.resolver",
+        "sentry.net.inet.resolver_behind",
         "sentry.net.inet.resolver_door",
         "sentry.net.names",
         "sentry.platform.unicorn",

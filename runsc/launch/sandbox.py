@@ -63,8 +63,8 @@ class Sandbox:
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._network_pid = network_pid
-        self.passt_pid = 0
-        """Of its network, where that is passt's."""
+        self.beside: list[int] = []
+        """Processes besides, which end with it: passt, a dialer."""
         self._gofer_grace_ms = gofer_grace_ms
         self._stand_in = stand_in
         self._control = control
@@ -169,8 +169,7 @@ class Sandbox:
 
     def _reap_others(self) -> None:
         """They have nothing to do any more: the Sentry has ended."""
-        pids = self._network_pid, self.passt_pid
-        self._network_pid = self.passt_pid = 0
+        pids, self._network_pid, self.beside = [self._network_pid, *self.beside], 0, []
         for pid in filter(None, pids):
             end_child(pid)
 

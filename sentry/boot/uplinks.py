@@ -50,6 +50,7 @@ async def judge(
     """
     try:
         from sentry.net.egress.rules import PolicyError  # noqa: PLC0415
+        from sentry.net.host.dialer import Dialer  # noqa: PLC0415
         from sentry.net.inet.egress import Egress  # noqa: PLC0415
         from sentry.net.inet.resolver import Resolver, nameservers  # noqa: PLC0415  an extra
     except ImportError:
@@ -59,8 +60,9 @@ async def judge(
     resolver = Resolver(stack, process, loop, nameservers(await _resolv_conf(container)))
     if config.egress is not None:
         given = config.egress
+        dialer = Dialer(given.dialer_fd, loop) if given.dialer_fd >= 0 else None
         try:
-            Egress(stack, resolver, loop, given.policy, given.host_addresses)
+            Egress(stack, resolver, loop, given.policy, given.host_addresses, dialer)
         except PolicyError as error:
             raise StartError(str(error)) from None
 

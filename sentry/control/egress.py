@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import asdict
 
+from sentry.abi.socket import AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_SEQPACKET, SOL_SOCKET
+from sentry.control.descriptors import close_all
 from sentry.control.protocol import Denied, EgressState
-from sentry.errors import EINVAL, EOPNOTSUPP
+from sentry.errors import EINVAL, EOPNOTSUPP, Errno
+from sentry.net.host import calls
 from sentry.net.inet.address import MAPPED
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from sentry.config import EgressConfig
     from sentry.kernel.kernel import Kernel
     from sentry.net.egress.denials import Denial
+    from sentry.net.host.dialer import Dialer
     from sentry.net.inet.egress import Egress
 
 
@@ -29,14 +33,39 @@ def of(kernel: Kernel) -> Egress:
     return cast("Egress", found)
 
 
-def change(egress: Egress, wanted: EgressConfig) -> None:
-    """From now on. Raises: EINVAL."""
+def change(egress: Egress, wanted: EgressConfig, dialer: Dialer | None) -> None:
+    """From now on. Raises: EINVAL; the dialer has ended then."""
     from sentry.net.egress.rules import PolicyError  # noqa: PLC0415  it is there if that is
 
     try:
-        egress.change(wanted.policy, wanted.host_addresses)
+        egress.change(wanted.policy, wanted.host_addresses, dialer)
     except PolicyError as error:
+        if dialer is not None:
+            dialer.close()
         raise EINVAL(str(error)) from None
+
+
+def dialer_of(fds: list[int], loop: Any) -> Dialer | None:
+    """The one that a command line has made; None: it has made none. The descriptors belong to it.
+
+    Raises: EINVAL.
+    """
+    from sentry.net.host.dialer import Dialer  # noqa: PLC0415  few have one
+
+    if not fds:
+        return None
+    if len(fds) == 1 and _is_way(fds[0]):
+        return Dialer(fds[0], loop)
+    close_all(fds)
+    raise EINVAL("one way to a dialer")
+
+
+def _is_way(fd: int) -> bool:
+    try:
+        kinds = [calls.option(fd, SOL_SOCKET, name, 4) for name in (SO_DOMAIN, SO_TYPE)]
+    except Errno:
+        return False
+    return [int.from_bytes(each, "little") for each in kinds] == [AF_UNIX, SOCK_SEQPACKET]
 
 
 def state(egress: Egress, after: int) -> EgressState:

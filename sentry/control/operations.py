@@ -259,13 +259,22 @@ class Operations:
 
         return OomWait(self._kernel, self._container, known, done)
 
-    def control_egress(self, request: Request) -> EgressState:
-        """Another policy, if there is one, and what there is. Raises: EINVAL, EOPNOTSUPP."""
+    def control_egress(self, request: Request, fds: list[int]) -> EgressState:
+        """Another policy, if there is one, and what there is. `fds`: the way to its dialer.
+
+        Raises: EINVAL, EOPNOTSUPP.
+        """
         from sentry.control import egress  # noqa: PLC0415  few ask
 
-        found = egress.of(self._kernel)
-        if request.egress is not None:
-            egress.change(found, request.egress)
+        dialer = egress.dialer_of(fds, self._kernel.loop)
+        try:
+            found = egress.of(self._kernel)
+            if request.egress is not None:
+                given, dialer = dialer, None
+                egress.change(found, request.egress, given)
+        finally:
+            if dialer is not None:
+                dialer.close()
         return egress.state(found, request.after)
 
     def control_denials(self, after: int, done: Callable[[], None]) -> DenialWait:

@@ -132,7 +132,7 @@ class Controlled(Protocol):
         """Tell when memory has run out more than so many times."""
         ...
 
-    def control_egress(self, request: Request) -> EgressState:
+    def control_egress(self, request: Request, fds: list[int]) -> EgressState:
         """What may leave, after a change if one is asked for, and what was denied."""
         ...
 
@@ -267,6 +267,9 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
+                case "egress":
+                    fds, self._fds = self._fds, []
+                    return Reply(egress=self._server.kernel.control_egress(request, fds))
                 case "packets":
                     return self._packets(request)
                 case "create" | "wait" | "oom" | "forward" | "read" | "denials":
@@ -332,7 +335,7 @@ class Connection:
 
     def _denied(self, request: Request) -> None:
         self._waiting = None
-        self.send(Reply(egress=self._server.kernel.control_egress(request)))
+        self.send(Reply(egress=self._server.kernel.control_egress(request, [])))
 
     def _waited(self, status: int) -> None:
         self._waiting = None
@@ -457,8 +460,6 @@ class ControlServer:
                     return None
                 case "stacks":
                     return Reply(stacks=self.kernel.control_stacks(request.pid))
-                case "egress":
-                    return Reply(egress=self.kernel.control_egress(request))
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
                 case "state":

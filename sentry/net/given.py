@@ -57,7 +57,7 @@ class Given(Made):
     oper_state = OPER_UP
 
     def __init__(self, stack: Stack, interface: Interface, fd: int) -> None:
-        """`fd`: a stream socket, ours now. Raises: what `check_room` raises."""
+        """`fd`: a stream socket, ours now. Raises: what `check_place` raises."""
         self._routes: dict[Route, None] = {}
         """What routers have said, as it is shown."""
         super().__init__(stack, interface)

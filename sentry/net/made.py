@@ -67,8 +67,7 @@ def plug_in(stack: Stack) -> IpLayer:
 
 
 def check_room(stack: Stack) -> None:
-    """For one more interface. Raises: ENOBUFS, and what `check_unjudged` raises."""
-    check_unjudged(stack)
+    """For one more interface. Raises: ENOBUFS."""
     if sum(each.driver is not None for each in stack.interfaces) >= MAX_MADE:
         raise ENOBUFS("too many interfaces")
 
@@ -90,22 +89,32 @@ class Made:
 
     kind = ""
     oper_state = OPER_UNKNOWN
+    stays_inside = False
+    """Nobody but programs, and other namespaces of theirs, is at its other end."""
 
     def __init__(self, stack: Stack, interface: Interface) -> None:
-        """Preconditions: its name and index are free. Raises: what `check_room` raises."""
+        """Preconditions: its name and index are free. Raises: what `check_place` raises."""
         self.interface = interface
         self.upper: Upper | None = None
         self.vlans: dict[tuple[int, int], Vlan] = {}
         """Of it, by TPID and number."""
         interface.driver = self
         interface.ipv6_is_on = not has_ipv6_off(stack)
-        check_room(stack)
+        self.check_place(stack)
         self._plug_into(stack)
+
+    def check_place(self, stack: Stack) -> None:
+        """It may be there. Raises: ENOBUFS, and EPERM where what leaves is judged and it is not
+        certain that nothing leaves by it."""
+        if stack.egress is not None and not self.stays_inside:
+            raise EPERM("there is an egress policy")
+        check_room(stack)
 
     def _plug_into(self, stack: Stack) -> None:
         self.stack = stack
         self.layer = plug_in(stack)
         link = self.link = self.new_link()
+        link.stays_inside = self.stays_inside
         link.seen = partial(show_link_frame, stack, link)
         link.on_room = self._has_room
         if isinstance(link, EthernetLink):
@@ -222,10 +231,10 @@ class Made:
     def moved(self, stack: Stack, wanted: bytes) -> None:
         """To another network namespace, with this name: dev_change_net_namespace().
 
-        Raises: EEXIST, EINVAL, ENFILE, and what `check_room` raises.
+        Raises: EEXIST, EINVAL, ENFILE, and what `check_place` raises.
         """
         name = free_name(wanted, {each.name for each in stack.interfaces})
-        check_room(stack)
+        self.check_place(stack)
         self._unplug()
         self.link.end()
         interface = self.interface

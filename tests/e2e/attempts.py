@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.e2e.own_stack import TOLD
 
 PROGRAM = TOLD + r"""
-import threading
+import fcntl, select, threading
 GOOD, BAD, GOOD6, BAD6 = "198.51.100.1", "198.51.100.66", "2001:db8:1::1", "2001:db8:1::66"
 OWN, OWN6 = "10.9.0.2", "fd09::2"
 ROUTER = bytearray(6)
@@ -282,6 +282,82 @@ def descriptor_of_another_process():
     with socket.socket(fileno=fd) as sock:
         return sock.send(b"x")
 @attempt
+def datagram_socket_that_is_connected_when_it_was_used():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"x", ("127.0.0.1", 9))
+        sock.connect((BAD, 80))
+        return sock.send(b"x")
+def segment(target, ports, flags, source):
+    head = struct.pack(">HHIIBBHHH", *ports, 1, 0, 0x50, flags, 1000, 0, 0)
+    ends = socket.inet_aton(source) + socket.inet_aton(target)
+    check = total(ends + struct.pack(">HH", 6, len(head)) + head)
+    return four(6, target, head[:16] + struct.pack(">H", check) + head[18:], source=source)
+# by an interface of one's own, whose other end is this program
+def served(*packets, mask=0x1001, ip="10.8.0.1"):
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    KEPT.append(fd)
+    name = fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"tun%d", mask))[:16]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for request, each in ((0x8916, ip), (0x891C, "255.255.255.0")):
+            address = struct.pack("HH4s16x", socket.AF_INET, 0, socket.inet_aton(each))
+            fcntl.ioctl(sock, request, name + address)
+        fcntl.ioctl(sock, 0x8914, name + struct.pack("H22x", 0x1091))
+    for each in packets:
+        os.write(fd, each)
+    return "written"
+KEPT = []
+@attempt
+def connection_that_begins_at_an_interface_of_ones_own_as_from_somebody():
+    KEPT.append(socket.create_server((OWN, 22)))
+    return served(segment(OWN, (4001, 22), 2, BAD))
+@attempt
+def reset_for_somebody_who_has_not_called():
+    return served(segment(OWN, (4002, 23), 16, BAD))
+@attempt
+def echo_for_somebody_who_has_not_asked():
+    message = b"\x08\0\0\0\0\7\0\1secret"
+    message = message[:2] + struct.pack(">H", total(message)) + message[4:]
+    return served(four(1, OWN, message, source=BAD))
+@attempt
+def complaint_for_somebody_who_has_not_sent():
+    return served(four(17, OWN, datagram(9999), source=BAD))
+def forwarded(*packets, ip="10.8.0.1"):
+    with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+        file.write("1")
+    return served(*packets, ip=ip)
+@attempt
+def datagram_that_is_to_be_forwarded():
+    return forwarded(four(17, BAD, datagram(80), source="10.8.0.2"))
+@attempt
+def segment_to_an_allowed_address_that_is_to_be_forwarded():
+    return forwarded(segment(GOOD, (4003, 80), 2, "10.8.0.2"))
+@attempt
+def segment_as_from_somebody_that_is_to_be_forwarded():
+    return forwarded(segment(GOOD, (4004, 80), 2, BAD))
+@attempt
+def fragments_that_are_to_be_forwarded():
+    whole = datagram(80, b"secret" * 8)
+    first = four(17, BAD, whole[:32], source="10.8.0.2", fragment=0x2000, ident=99)
+    return forwarded(first, four(17, BAD, whole[32:], source="10.8.0.2", fragment=4, ident=99))
+def behind(name):
+    labels = b"".join(bytes([len(each)]) + each.encode() for each in name.split("."))
+    question = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    net = f"10.7.{len(KEPT)}."  # the way back to an interface is the first one's that has its net
+    asker = four(17, "10.9.0.1", datagram(53, question), source=net + "2")
+    forwarded(asker, ip=net + "1")
+    while True:
+        select.select([KEPT[-1]], [], [], 20)
+        data = os.read(KEPT[-1], 2000)
+        if data[0] == 0x45 and data[9] == 17:
+            return data[31] & 15, socket.inet_ntoa(data[-4:])
+@attempt
+def name_that_is_asked_for_behind_a_router():
+    return f"rcode {behind('secret.bad.org')[0]}"
+@attempt
+def source_that_is_an_address_of_ones_own_interface():
+    served(ip="10.77.0.1")
+    return tcp(GOOD, prepare=lambda sock: sock.bind(("10.77.0.1", 4005)))
+@attempt
 def network_of_ones_own():
     child = os.fork()
     if not child:
@@ -301,7 +377,37 @@ def answer_to_who_did_not_ask():
         sock.bind((OWN, 80))
         sock.connect((BAD, 9))
         return sock.send(b"answer")
+# another container of the sandbox
+def meet():
+    global server
+    server = socket.socket(socket.AF_UNIX)
+    server.bind("/v/sock")
+    server.listen()
+def exchange():
+    with server.accept()[0] as other, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mine:
+        mine.connect((BAD, 80))
+        socket.send_fds(other, [b"x"], [mine.fileno()])
+        said, (fd,), *_ = socket.recv_fds(other, 100, 1)
+        with socket.socket(fileno=fd) as theirs:
+            return said.decode(), told(theirs.sendto, b"x", (BAD, 80))
+def keep(address):
+    KEPT.append(socket.create_connection((address, 80), 20))
 print("ready", flush=True)
 for line in sys.stdin:
     print(eval(line), flush=True)
 """
+OTHER_CONTAINER = """
+import errno, socket
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("/v/sock")
+_, (fd,), *_ = socket.recv_fds(sock, 10, 1)
+with socket.socket(fileno=fd) as theirs:
+    try:
+        said = str(theirs.send(b"x"))
+    except OSError as error:
+        said = errno.errorcode[error.errno]
+mine = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+socket.send_fds(sock, [said.encode()], [mine.fileno()])
+sock.recv(1)
+"""
+"""It uses a socket of the first one, and gives it one of its own."""

@@ -32,6 +32,7 @@ PROGRAMS: dict[str, Callable[[], bytes]] = {
     "sentry": lambda: filters.sentry_program("kvm", "none"),
     "gofer": filters.gofer_program,
     "network": filters.network_program,
+    "dialer": filters.dialer_program,
 }
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.malloc.restype = ctypes.c_void_p
@@ -120,6 +121,7 @@ STEPS: dict[str, tuple[Callable[[], None], ...]] = {
     ),
     "gofer": (grow, status_by_descriptor, cpu_time, change_mode, read_file),
     "network": (grow, say),
+    "dialer": (grow, say),
 }
 WAITS = {"sentry": (wait_in_poll, unistd.poll), "gofer": (wait_for_lock, unistd.futex)}
 

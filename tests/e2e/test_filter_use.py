@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,6 +96,18 @@ question = bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 120, 0, 0, 1, 0, 1))
 asker.sendto(question, ("127.0.0.11", 53))
 assert asker.recv(512)[3] & 15 == 2  # SERVFAIL: nobody is there
 """
+BROKERS = """
+import socket
+with socket.create_connection(("192.0.2.7", 80)) as sock:
+    sock.sendall(b"x")
+    assert sock.recv(10) == b"y"
+"""
+POLICY = """
+[[rule]]
+action = "allow"
+cidrs = ["192.0.2.7"]
+broker = "{}"
+"""
 VETH = (
     "link add eth0 type veth peer name eth1",
     "addr add 10.9.0.2/24 dev eth0",
@@ -125,6 +138,8 @@ def _lengths() -> dict[int, str]:
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT + confine.BIND)),
         ("network", filters.network_program()),
         ("nameserver", filters.network_program(uplinks=True)),
+        ("uplink", filters.sentry_program("kvm", "sandbox", services=True)),
+        ("dialer", filters.dialer_program()),
     )
     lengths = {len(program) // 8: role for role, program in programs}
     assert len(lengths) == len(programs)
@@ -250,6 +265,29 @@ def _sockets(folder: Path, debian: Path) -> Used:
         return _traced(folder, bundle.command(flags=["--host-uds=all"]))
 
 
+def _brokers(folder: Path, debian: Path) -> Used:
+    """A connection that a broker has, where there is no link."""
+    path, policy = folder / "broker.sock", folder / "egress.toml"
+    policy.write_text(POLICY.format(path))
+    with socket.socket(socket.AF_UNIX) as broker:
+        broker.bind(str(path))
+        broker.listen()
+
+        def serve() -> None:
+            with broker.accept()[0] as came, came.makefile("rb") as lines:
+                lines.readline()
+                came.sendall(lines.read(1).replace(b"x", b"y"))
+
+        broker.settimeout(60)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        bundle = Bundle(folder / "bundle", debian).args("python3", "-c", BROKERS)
+        flags = ["--network=sandbox", f"--egress={policy}"]
+        used = _traced(folder, bundle.command(flags=flags))
+        thread.join()
+    return used
+
+
 def _requests(folder: Path, debian: Path) -> Used:
     """Every request of the Gofer's protocol."""
     test = "tests/unit/gofer/test_confine.py::test_every_request_is_served_under_the_filter"
@@ -272,6 +310,7 @@ RUNS: dict[str, Callable[[Path, Path], Used]] = {
     "network": _network,
     "uplink": _uplink,
     "sockets": _sockets,
+    "brokers": _brokers,
     "requests": _requests,
     "forced": _forced,
 }

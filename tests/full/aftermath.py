@@ -31,6 +31,7 @@ ROLES = {
     "sentry": "runsc-sentry:",
     "gofer": "runsc-gofer:",
     "network": "runsc-network:",
+    "dialer": "runsc-dialer:",
     "janitor": "runsc-janitor:",
     "oom": "runsc: oom",
     "stand-in": "runsc: ",
@@ -208,7 +209,7 @@ class Scene:
         found = {"stand-in": state["pid"], "gofer": state["goferPid"]}
         found["sentry"] = self.state("S" if "S" in self.names else "C")["sentryPid"]
         for pid in children():
-            for role in ("network", "janitor"):
+            for role in ("network", "dialer", "janitor"):
                 if title(pid) == f"{ROLES[role]} {self.id}":
                     found[role] = pid
         return found

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import random
+import socket
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +54,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     "events": ("events --stats C", RUNNING, {"running"}),
     "state": ("state C", RUNNING, {"running"}),
     "list": ("list", RUNNING, {"running"}),
+    "egress": ("egress set C P", RUNNING, {"running"}),
 }
 """Its words; what comes before it; what `state` may say when it was killed."""
 NEXT = [
@@ -67,7 +70,7 @@ PAIRS = [
     (command, victim)
     for command in COMMANDS
     for victim in VICTIMS + ["oom"] * (command in MAKERS) + ["janitor"] * (command == "run")
-    if command != "delete" or victim == "command"
+    if command != "egress" and (command != "delete" or victim == "command")
 ]
 LEAVING = COMMANDS.keys() - MAKERS - {"start", "kill", "term", "delete", "delete-f"}
 """After these the container runs, or is paused."""
@@ -76,6 +79,11 @@ IN_A_POD = [
     (command, victim)
     for command in ("create", "run", "start", "exec", "kill", "delete-f", "pause", "update")
     for victim in VICTIMS + ["gofer-2", "oom"] * (command in MAKERS)
+]
+WITH_A_BROKER = [
+    (command, victim)
+    for command in ("create", "run", "run-d", "exec", "kill", "delete-f", "pause", "egress")
+    for victim in ("command", "sentry", "dialer")
 ]
 HOOKS = (
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
@@ -102,7 +110,10 @@ def _there(scene: Scene, name: str) -> dict[str, int]:
     """The processes at which the command is aimed."""
     if name in MAKERS:
         return {"sentry": scene.state("S")["sentryPid"]} if "S" in scene.names else {}
-    return {} if name == "delete" else scene.pids()
+    found = {} if name == "delete" else scene.pids()
+    if name == "egress":  # it makes another one
+        del found["dialer"]
+    return found
 
 
 def _count(scene: Scene, name: str) -> Report:
@@ -198,6 +209,23 @@ def test_process_of_a_further_container_killed_at_a_moment(
 
     if victim != "sentry":
         assert scene.ok("exec S echo alive") == "alive\n"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("platform", ["kvm"])
+@pytest.mark.parametrize(("name", "victim"), WITH_A_BROKER)
+def test_process_of_a_container_with_a_broker_killed_at_a_moment(
+    scene: Scene, name: str, victim: str, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/run") as place, socket.socket(socket.AF_UNIX) as broker:
+        broker.bind(f"{place}/sock")
+        broker.listen()
+        policy = Path(place, "egress.toml")
+        policy.write_text(f'[[rule]]\naction = "allow"\nbroker = "{place}/sock"\n')
+        scene.names["P"] = str(policy)
+        scene.client.flags += ["--network=sandbox", f"--egress={policy}"]
+
+        _moment(scene, name, victim, random.Random(f"broker {name} {victim} {seed}"))
 
 
 TOGETHER = [

@@ -2,6 +2,8 @@
 
 A flow is what its five-tuple says, seen from the sandbox: its source is inside. Answers, errors and
 fragments are its own. What is denied is not remembered: a name may be asked for a moment later.
+
+A connection that a broker gets is a flow, too, but no packet is of it: it is in a table of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from msgspec import Struct
 
 from sentry.net.egress.denials import Denial, Denials
 from sentry.net.egress.limits import Usage, Way
-from sentry.net.egress.policy import DEFAULT, Policy, Program, Target, Verdict
+from sentry.net.egress.policy import BROKERED, DEFAULT, Policy, Program, Target, Verdict
 from sentry.net.egress.rules import Rule
 
 MAX_FLOWS: Final = 32768
@@ -37,6 +39,7 @@ MAX_NAMES: Final = 64
 OVER: Final = "a quota"
 UNKNOWN_FORM: Final = "no name of a host"
 INBOUND: Final = "flows from outside"
+OTHER_BROKER: Final = "no longer by this broker"
 
 
 class Names(Protocol):
@@ -65,20 +68,24 @@ class Counters(Struct):
     """Allowed once, and no longer."""
     pushed_out: int = 0
     """Forgotten for want of room."""
+    handed_on: int = 0
+    """To brokers."""
 
 
 class Flow:
     """One that may leave, or why it may not."""
 
     __slots__ = (
-        "generation", "inbound", "is_opening", "key", "names", "open", "program", "usages",
-        "used_ns", "verdict",
+        "broker", "generation", "inbound", "is_opening", "key", "names", "open", "program",
+        "usages", "used_ns", "verdict",
     )  # fmt: skip
 
     def __init__(self, key: Key, program: Program | None, verdict: Verdict) -> None:
         self.key = key
         self.program = program
         self.verdict = verdict
+        self.broker: str | None = None
+        """Who has got it; None: it is packets."""
         self.names: tuple[str, ...] = ()
         """Those that its address had whenever it was judged."""
         self.inbound = False
@@ -109,14 +116,16 @@ class Flows:
         self.by_rule: dict[Rule, Usage] = {}
         self._names = names
         self._flows: OrderedDict[Key, Flow] = OrderedDict()
+        self._handed_on: dict[Flow, None] = {}
+        """Those of brokers: as many as there are descriptors for."""
         self._generation = 0
         self._stale: list[Flow] = []
         self._revoked: OrderedDict[Key, int] = OrderedDict()
-        """Flows of ours that may not go on, and when somebody has tried last: what comes for one
-        begins none from outside."""
+        """Flows that may not go on, and when somebody has tried last: what comes for one begins
+        none from outside."""
 
     def __len__(self) -> int:
-        return len(self._flows)
+        return len(self._flows) + len(self._handed_on)
 
     def may_ask(self, name: str, program: Program | None, now_ns: int) -> bool:
         """The resolver's question."""
@@ -145,6 +154,33 @@ class Flows:
         if flow.verdict.allowed:
             self._begin(flow, now_ns)
         return flow
+
+    def broker_of(self, target: Target, program: Program | None, now_ns: int) -> str | None:
+        """Who would get a connection of TCP; None: it has to go as packets, if it may."""
+        names = self._names.names_of(target.ip, now_ns)
+        verdict = self.policy.judge(target, program, names)
+        return verdict.broker if verdict.allowed else None
+
+    def hand_on(self, key: Key, program: Program | None, broker: str, now_ns: int) -> Flow:
+        """A connection that a broker is about to get, if the verdict allows it."""
+        names = self._names.names_of(key.target, now_ns)
+        flow = self._judged(key, program, names, now_ns, broker)
+        if flow.verdict.allowed:
+            flow.generation, flow.open = self._generation, True
+            self._handed_on[flow] = None
+            for usage in flow.usages:
+                usage.begin()
+            self.counters.handed_on += 1
+        return flow
+
+    def goes_on(self, flow: Flow, now_ns: int) -> bool:
+        """Whether one that a broker has may still, by the policy of now."""
+        return flow.open and self._renewed(flow, now_ns)
+
+    def is_not_served(self, flow: Flow, reason: str, now_ns: int) -> None:
+        """It was allowed, and its broker did not take it: that is in the log, too."""
+        verdict = Verdict(False, flow.verdict.rule, reason)
+        self._denied(flow.key, flow.program, flow.names, verdict, now_ns)
 
     def arriving(self, key: Key, program: Program | None, now_ns: int) -> Flow | None:
         """A packet from outside; `source` is inside here, too.
@@ -215,11 +251,32 @@ class Flows:
                 usage.take(way, count, now_ns)
         return wait_ns
 
+    def may_end(self, key: Key, now_ns: int) -> bool:
+        """Whether a reset of the stack's own goes: of a flow, which is over then, or of one that
+        was broken off. Else whoever writes a segment, as if it had come from somebody, had him
+        answered."""
+        flow = self._known(key, now_ns)
+        if flow is None:
+            return self._is_revoked(key, now_ns)
+        self.ended(flow)
+        return True
+
+    def break_off(self, flow: Flow, now_ns: int) -> None:
+        """It may not go on: what comes for it begins no other, and its reset may still go."""
+        self.ended(flow)
+        if flow.broker is None:
+            self._revoked[flow.key] = now_ns
+        if len(self._revoked) > MAX_FLOWS:
+            self._revoked.popitem(last=False)
+
     def ended(self, flow: Flow) -> None:
         """Its connection is closed, or it was reset."""
         if flow.open:
             flow.open = False
-            del self._flows[flow.key]
+            if flow.broker is None:
+                del self._flows[flow.key]
+            else:
+                del self._handed_on[flow]
             for usage in flow.usages:
                 usage.open -= 1
 
@@ -233,7 +290,7 @@ class Flows:
         rules = set(policy.document.rule)
         self.by_rule = {rule: usage for rule, usage in self.by_rule.items() if rule in rules}
         self._generation += 1
-        self._stale = list(self._flows.values())
+        self._stale = [*self._flows.values(), *self._handed_on]
 
     def sweep(self, count: int, now_ns: int) -> list[Flow] | None:
         """Judge some flows again after a change: those that have to be reset; None at the end."""
@@ -272,28 +329,33 @@ class Flows:
         else:
             now = self._names.names_of(flow.key.target, now_ns)
             flow.names = tuple(dict.fromkeys((*flow.names, *now)))[-MAX_NAMES:]
-            verdict = self.policy.judge(_target(flow.key), flow.program, flow.names)
+            verdict = self._verdict(flow)
         if verdict.allowed:
             self._charge_to(flow, verdict)
             return True
         self.counters.revoked += 1
-        self.ended(flow)
-        if not flow.inbound:
-            self._revoked[flow.key] = now_ns
-        if len(self._revoked) > MAX_FLOWS:
-            self._revoked.popitem(last=False)
+        self.break_off(flow, now_ns)
         flow.verdict = verdict
         self._denied(flow.key, flow.program, flow.names, verdict, now_ns)
         return False
 
+    def _verdict(self, flow: Flow) -> Verdict:
+        """Of the policy: what a broker is to have goes by no other way, and by none else to it."""
+        verdict = self.policy.judge(_target(flow.key), flow.program, flow.names)
+        if not verdict.allowed or verdict.broker == flow.broker:
+            return verdict
+        reason = BROKERED if flow.broker is None else OTHER_BROKER
+        return Verdict(False, verdict.rule, reason, self.policy.errno)
+
     def _judged(
-        self, key: Key, program: Program | None, names: tuple[str, ...], now_ns: int
-    ) -> Flow:
+        self, key: Key, program: Program | None, names: tuple[str, ...], now_ns: int,
+        broker: str | None = None,
+    ) -> Flow:  # fmt: skip
         """A new flow, outside of the table."""
         self.counters.judged += 1
-        verdict = self.policy.judge(_target(key), program, names)
-        flow = Flow(key, program, verdict)
-        flow.names = names
+        flow = Flow(key, program, Verdict(False, DEFAULT, ""))
+        flow.names, flow.broker = names, broker
+        verdict = flow.verdict = self._verdict(flow)
         if verdict.allowed:
             flow.usages = self._usages(verdict)
             if not all(usage.admits for usage in flow.usages):

@@ -43,15 +43,22 @@ OPTIONS: Final = (IPPROTO_HOPOPTS, IPPROTO_DSTOPTS)
 MAX_HEADERS: Final = 8
 UNJUDGED: Final = "no packet whose flow could be told"
 CUT: Final = "a fragment of nothing that has left"
+ALIEN: Final = "a source that is not ours"
+VERSION4: Final = 4
 
 
 class Gate:
     """Of one stack."""
 
-    def __init__(self, flows: Flows, reset: Callable[[Key], object]) -> None:
-        """`reset`: a flow is to end, later than now."""
+    def __init__(
+        self, flows: Flows, reset: Callable[[Key], object],
+        is_ours: Callable[[bytes], bool] = lambda ip: True,
+    ) -> None:  # fmt: skip
+        """`reset`: a flow is to end, later than now. `is_ours`: an address by which those outside
+        know us."""
         self.flows = flows
         self._reset = reset
+        self._is_ours = is_ours
         self._fragments = Fragments()
 
     # --- out
@@ -64,6 +71,8 @@ class Gate:
         Raises: as `leaving`.
         """
         program = program_of(sender)
+        if not self._is_ours(ends[0]):
+            raise self._refused(now_ns, (protocol, *ends), sender, ALIEN)
         source, target = map(keys.mapped, ends)
         verdict = self.flows.check(Key(protocol, source, 0, target, port), program, now_ns)
         if not verdict.allowed:
@@ -78,9 +87,8 @@ class Gate:
         head = out.pieces[0]
         if out.by_itself:
             key = keys.key_of(out.protocol, source, out.target, head)
-            if out.protocol == IPPROTO_TCP and key is not None:
-                self.ended(now_ns, key)
-            return True
+            is_reset = out.protocol == IPPROTO_TCP
+            return not is_reset or (key is not None and self.flows.may_end(key, now_ns))
         size = sum(map(len, out.pieces))
         flow = self._flow(now_ns, (out.protocol, source, out.target), head, out.sender)
         return self._goes(flow, size, now_ns)
@@ -105,6 +113,8 @@ class Gate:
             flows.ended(flow)  # whoever spoke first, this is a connection of our own
             flow = None
         if flow is None:
+            if not self._is_ours(way[1]):
+                raise self._refused(now_ns, way, sender, ALIEN)
             flow = flows.leaving(key, program_of(sender), now_ns)
             flow.is_opening = begins
         if not flow.verdict.allowed:
@@ -131,9 +141,19 @@ class Gate:
         """How long they would have to wait. None: a quota is used up, and the flow is over."""
         wait_ns = self.flows.move(flow, way, size, now_ns)
         if wait_ns is None:
-            self.flows.ended(flow)
+            self.flows.break_off(flow, now_ns)
             self._reset(flow.key)
         return wait_ns
+
+    def passing(self, now_ns: int, packet: Bytes, size: int) -> bool:
+        """A packet of somebody else goes on by a link: its beginning, and its size. Nobody knows
+        whose it is. False: it is lost. Raises: as `leaving`."""
+        is_v4 = packet[0] >> 4 == VERSION4
+        whole = _passing4(packet) if is_v4 else _whole6(packet, size)
+        if whole is None or whole.offset or whole.has_more:
+            raise self._refused(now_ns, (0, b"", b""), None, UNJUDGED)
+        flow = self._flow(now_ns, whole.way, packet[whole.at :], None)
+        return self._goes(flow, whole.size - whole.at, now_ns)
 
     def frame(self, now_ns: int, frame: bytes, sender: object) -> LinkPacket | None:
         """What a program has made whole, with a link header: its packet, which is to go where it
@@ -145,7 +165,7 @@ class Gate:
         if ethertype == ETH_P_IP:
             whole = _whole4(packet)
         else:
-            whole = _whole6(packet) if ethertype == ETH_P_IPV6 else None
+            whole = _whole6(packet, len(packet)) if ethertype == ETH_P_IPV6 else None
         if whole is None:
             raise self._refused(now_ns, (0, b"", b""), sender, UNJUDGED)
         head = packet[whole.at : whole.size]
@@ -252,10 +272,19 @@ def _whole4(packet: bytes) -> _Whole | None:
     return whole
 
 
-def _whole6(packet: bytes) -> _Whole | None:
-    """None: there is no such packet, or it has a routing header, or many others."""
+def _passing4(packet: Bytes) -> _Whole | None:
+    """The same of one that goes on, whole, of which the beginning is here."""
+    header = ipv4.parse_quoted(packet)
+    if header is None or header.size != ipv4.HEADER_SIZE or header.is_fragment:
+        return None
+    return _Whole((header.protocol, header.source, header.target), header.size, header.total)
+
+
+def _whole6(packet: Bytes, total: int) -> _Whole | None:
+    """None: there is no such packet, or it has a routing header, or many others. `total`: bytes
+    that there are; not all of them may be here."""
     header = ipv6.parse_quoted(packet)
-    if header is None or ipv6.HEADER_SIZE + header.payload > len(packet):
+    if header is None or ipv6.HEADER_SIZE + header.payload > total:
         return None
     size, at, following = ipv6.HEADER_SIZE + header.payload, ipv6.HEADER_SIZE, header.following
     fragment = ipv6.Fragment(0, 0, False, 0)
@@ -263,7 +292,8 @@ def _whole6(packet: bytes) -> _Whole | None:
     for _ in range(MAX_HEADERS):
         if following not in ipv6.EXTENSIONS or fragment.offset:
             break
-        if size < at + 8 or following == IPPROTO_ROUTING or (is_cut and following not in OPTIONS):
+        is_there = min(size, len(packet)) >= at + 8
+        if not is_there or following == IPPROTO_ROUTING or (is_cut and following not in OPTIONS):
             return None
         step = 8 + packet[at + 1] * 8
         if following == IPPROTO_FRAGMENT:

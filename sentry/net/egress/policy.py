@@ -17,6 +17,7 @@ from msgspec import Struct
 from sentry.net.egress.prefixes import Prefixes
 from sentry.net.egress.ranges import Denied, forms
 from sentry.net.egress.rules import (
+    PROTOCOLS,
     Document,
     Rule,
     network,
@@ -26,6 +27,8 @@ from sentry.net.egress.rules import (
 
 DEFAULT: Final = 0
 """In place of a rule's number."""
+BROKERED: Final = "only by its broker"
+"""What no packet may go to."""
 
 
 class Program(Struct, frozen=True):
@@ -56,6 +59,7 @@ class Verdict(Struct, frozen=True):
     errno: int = 0
     """What the program hears if it is denied."""
     broker: str | None = None
+    """Who gets the connection, if it is allowed: it does not leave as packets."""
 
 
 class _Any:
@@ -107,7 +111,7 @@ class Policy:
             if rule.ports is None and rule.protocols is None and rule.cidrs is None:
                 self._absolute |= bit
         protocols = None
-        if rule.protocols is not None:
+        if rule.protocols is not None and rule.broker is None:  # which denies all but TCP
             protocols = [n for item in rule.protocols for n in protocol_numbers(item, "")]
         self._protocols.add(protocols, bit)
         self._programs.add(rule.programs, bit)
@@ -137,7 +141,10 @@ class Policy:
         covered, opened, reason = self._by_address(int.from_bytes(target.ip))
         fit &= by_name & covered & (self._deny | opened)
         if fit:
-            return self._verdict((fit & -fit).bit_length())
+            verdict = self._verdict((fit & -fit).bit_length())
+            if verdict.broker is None or target.protocol in PROTOCOLS["tcp"]:
+                return verdict
+            return Verdict(False, verdict.rule, BROKERED, self.errno)
         if reason:
             return Verdict(False, DEFAULT, reason, self.errno)
         return self._verdict(DEFAULT)
@@ -151,6 +158,13 @@ class Policy:
         fit = self._by_name(name) | self._no_names & self._no_cidrs
         fit &= self._by_program(program) & (self._allow | self._absolute)
         return self._verdict((fit & -fit).bit_length())
+
+    def names_for(self, number: int, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of them that a rule fits; all, if it does not ask for names."""
+        bit = 1 << (number - 1)
+        if self._no_names & bit:
+            return tuple(names)
+        return tuple(name for name in names if self._by_name(name) & bit)
 
     def _verdict(self, number: int) -> Verdict:
         rule = self.rule(number)

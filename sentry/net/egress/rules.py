@@ -12,6 +12,10 @@ from msgspec import Struct
 
 MAX_BYTES: Final = 1 << 20
 MAX_RULES: Final = 1024
+MAX_BROKERS: Final = 64
+"""Sockets of all rules."""
+MAX_HOSTS: Final = 1024
+"""Names, and addresses of all of them."""
 MAX_PORT: Final = 65535
 PROTOCOLS: Final = {"icmp": (1, 58), "tcp": (6,), "udp": (17,)}
 _LABEL: Final = re.compile(r"[!-\-/-\[\]-~]{1,63}")
@@ -56,7 +60,8 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     """Paths of executables."""
     uids: tuple[int, ...] | None = None
     broker: str | None = None
-    """A Unix socket of the host, whose listener gets the connections of this rule."""
+    """A Unix socket of the host, whose listener gets the connections of this rule. Packets to where
+    it leads go nowhere."""
     limits: Limits = Limits()
 
 
@@ -67,6 +72,8 @@ class Dns(Struct, frozen=True, forbid_unknown_fields=True):
     servers: tuple[str, ...] | None = None
     """Addresses that are asked; those of resolv.conf otherwise, which the container's own files may
     name."""
+    hosts: dict[str, tuple[str, ...]] = {}
+    """Names whose addresses stand here, and nowhere else: nobody is asked for them."""
 
 
 class Document(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,12 +106,16 @@ def parse(text: str, file: str) -> Document:
     document = _converted(raw, Document, file)
     _check_limits(document.limits, file)
     for server in document.dns.servers or ():
-        _check_server(server, file)
+        _check_address(server, f"{file}: dns: servers")
+    _check_hosts(document.dns.hosts, f"{file}: dns: hosts")
     found = []
     for number, rule in enumerate(rules, 1):
         found.append(_converted(rule, Rule, f"{file}: rule {number}"))
         _check(found[-1], f"{file}: rule {number}")
-    return msgspec.structs.replace(document, rule=tuple(found))
+    document = msgspec.structs.replace(document, rule=tuple(found))
+    if len(brokers(document)) > MAX_BROKERS:
+        raise PolicyError(f"{file}: more than {MAX_BROKERS} brokers")
+    return document
 
 
 def _converted(raw: object, kind: type[Value], where: str) -> Value:
@@ -137,29 +148,37 @@ def _check(rule: Rule, where: str) -> None:
         if not 0 <= uid < 1 << 32:
             raise PolicyError(f"{where}: uids: {uid} is no user id")
     if rule.broker is not None:
-        if rule.action != "allow" or rule.protocols != ("tcp",):
-            raise PolicyError(f'{where}: broker: only for what is allowed with protocols = ["tcp"]')
-        if not rule.broker.startswith("/"):
+        if rule.action != "allow" or rule.protocols not in (None, ("tcp",)):
+            raise PolicyError(f'{where}: broker: only for what is allowed, and for "tcp" alone')
+        if not rule.broker.startswith("/") or "\0" in rule.broker:
             raise PolicyError(f"{where}: broker: {rule.broker!r} is no absolute path")
     if rule.action == "deny" and rule.limits != Limits():
         raise PolicyError(f"{where}: limits: only for what is allowed")
     _check_limits(rule.limits, where)
 
 
-def served(document: Document, file: str) -> None:
-    """Raises: PolicyError for what nobody does yet, though it may be written."""
-    for number, rule in enumerate(document.rule, 1):
-        if rule.broker is not None:
-            raise PolicyError(f"{file}: rule {number}: broker: no connections are handed on yet")
+def brokers(document: Document) -> tuple[str, ...]:
+    """Their sockets, each once: by its place in this list a dialer knows it."""
+    return tuple(dict.fromkeys(rule.broker for rule in document.rule if rule.broker is not None))
 
 
-def _check_server(server: str, where: str) -> None:
+def _check_address(address: str, where: str) -> None:
     try:
-        if "%" in server:
-            raise ValueError(f"{server!r} has a zone")
-        ipaddress.ip_address(server)
+        if "%" in address:
+            raise ValueError(f"{address!r} has a zone")
+        ipaddress.ip_address(address)
     except ValueError as error:
-        raise PolicyError(f"{where}: dns: servers: {error}") from None
+        raise PolicyError(f"{where}: {error}") from None
+
+
+def _check_hosts(hosts: dict[str, tuple[str, ...]], where: str) -> None:
+    if sum(1 + len(addresses) for addresses in hosts.values()) > MAX_HOSTS:
+        raise PolicyError(f"{where}: more than {MAX_HOSTS} names and addresses")
+    for name, addresses in hosts.items():
+        if not is_pattern(name) or "*" in name:
+            raise PolicyError(f"{where}: {name!r} is no name")
+        for address in addresses:
+            _check_address(address, where)
 
 
 def _check_limits(limits: Limits, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -62,6 +63,9 @@ class Answer(Sleep):
         """Itself, once it is there."""
         if not self.done:
             raise EAGAIN("no answer yet")
+        if self.error:
+            _close(self.fd)
+            self.fd = -1
         if self.error == NOBODY:
             raise ENETDOWN(ENDED)
         if self.error:
@@ -146,29 +150,39 @@ class NetworkProcess:
             return
         except OSError:
             data, control, came = b"", [], 0
-        if len(data) < REPLY.size:
-            self._end()
+        fd = -1
+        for _, _, rights in control:
+            (fd,) = array.array("i", rights[:4])
+        answer = self._addressee(data)
+        if answer is None:
+            _close(fd)
             return
-        error, more, changes = REPLY.unpack_from(data)
-        if error == CHANGED:
-            if self.on_change is not None:
-                self.on_change()
-            return
-        if not self._waiting:
-            self._end()
-            return
-        answer = self._waiting[0]
-        answer.error, answer.changes = error, changes
+        answer.error, more, answer.changes = REPLY.unpack_from(data)
         if answer.size < MAX_LIST:
             answer.parts.append(data[REPLY.size :])
             answer.size += len(data)
-        for _, _, rights in control:
-            (answer.fd,) = array.array("i", rights[:4])
+        if fd >= 0:
+            _close(answer.fd)
+            answer.fd = fd
         if came & socket.MSG_CTRUNC and answer.fd < 0:
             answer.error = ENFILE.number
         if not more:
             self._waiting.popleft()
             self._tell(answer)
+
+    def _addressee(self, data: bytes) -> Answer | None:
+        """Who has waited for it longest; None: it is for nobody, or the end."""
+        if len(data) < REPLY.size:
+            self._end()
+            return None
+        if REPLY.unpack_from(data)[0] == CHANGED:
+            if self.on_change is not None:
+                self.on_change()
+            return None
+        if not self._waiting:
+            self._end()
+            return None
+        return self._waiting[0]
 
     def _end(self) -> None:
         self._dead = True
@@ -184,3 +198,9 @@ class NetworkProcess:
         answer.done = True
         if answer.fiber is not None:
             answer.fiber.wake()
+
+
+def _close(fd: int) -> None:
+    """A descriptor that nobody wants; -1: there is none."""
+    if fd >= 0:
+        os.close(fd)

@@ -17,9 +17,13 @@ class EgressSide(Protocol):
 
     flows: Flows
 
+    @property
+    def has_brokers(self) -> bool: ...
     def check_connect(
-        self, caller: Caller, local: Endpoint, target: Endpoint
+        self, caller: Caller, local: Endpoint, target: Endpoint, index: int
     ) -> Program | None: ...
+    def broker_of(self, caller: Caller, target: Endpoint) -> str | None: ...
+    def hand_on(self, sock: Any, caller: Caller, target: Endpoint, broker: str) -> None: ...
 
 
 class ResolverSide(Protocol):

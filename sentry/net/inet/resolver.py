@@ -1,7 +1,8 @@
 """`Resolver`: nameservers as the programs of a stack see them, answered by sentry.net.names.
 
 A datagram to a nameserver of resolv.conf, and a connection to it, come here, unless a program of
-the sandbox is that nameserver. What is asked outside is asked by sockets of the host.
+the sandbox is that nameserver; where there is a policy, datagrams of those behind a router, too.
+What is asked outside is asked by sockets of the host.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sentry.net.egress.gate import program_of
 from sentry.net.host.nameservers import Nameservers
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.leaving import mapped, plain
+from sentry.net.inet.resolver_behind import Asker, answer, question_in
 from sentry.net.inet.resolver_door import MAX_STREAMS, Door, Stream
 from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.inet.udp import receiver_of
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     from sentry.net.egress.rules import Dns
     from sentry.net.host.process import NetworkProcess
+    from sentry.net.ip.checksum import Bytes
+    from sentry.net.ip.seam import Arrived
     from sentry.net.names.pending import Effect
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller
@@ -75,7 +79,11 @@ class Resolver:
     def follow(self, dns: Dns) -> None:
         """What the policy says of names."""
         servers = self._listed if dns.servers is None else _endpoints(dns.servers)
-        self.forwarder.configure(Settings(servers, REFUSALS[dns.refusal]))
+        hosts = {
+            name: tuple(each.ip for each in _endpoints(addresses))
+            for name, addresses in dns.hosts.items()
+        }
+        self.forwarder.configure(Settings(servers, REFUSALS[dns.refusal], hosts))
 
     def _judge(self, question: Question, program: object) -> bool:
         egress, now_ns = self._stack.egress, time.monotonic_ns()
@@ -103,6 +111,16 @@ class Resolver:
         """It is a question, or nothing."""
         token = _Sender(packet.source, packet.target, packet.index)
         self._ask(packet.data, Client(token, program_of(sender), Transport.UDP))
+
+    def answers(self, packet: Arrived, datagram: Bytes) -> bool:
+        """A datagram of somebody behind a router would leave: whether it is a question to a
+        nameserver, which nobody knows the program of, and is answered here."""
+        found = question_in(packet, datagram)
+        if found is None or found[0].server not in self._listed:
+            return False
+        asker, message = found
+        self._ask(message, Client(asker, None, Transport.UDP))
+        return True
 
     def door(self, target: Endpoint, source: Endpoint) -> Door | None:
         """Who accepts a connection to a nameserver that no program is; None: it is none."""
@@ -147,6 +165,8 @@ class Resolver:
                 effect.token.reply(effect.data)
             elif isinstance(effect.token, _Sender):
                 self._deliver(effect.data, effect.token)
+            elif isinstance(effect.token, Asker) and self._stack.ip is not None:
+                answer(self._stack.ip, time.monotonic_ns(), effect.token, effect.data)
         self._set_timer()
 
     def _deliver(self, data: bytes, to: _Sender) -> None:

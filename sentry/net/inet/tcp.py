@@ -51,6 +51,7 @@ from sentry.errors import (
     EINVAL,
     EISCONN,
     ENETUNREACH,
+    ENFILE,
     ENOTCONN,
     EOPNOTSUPP,
     EPERM,
@@ -110,10 +111,11 @@ class TcpSocket(TcpFiltered):
             raise EISCONN("connected")
         target = self.route(raw)
         leaves = self.leaves(target)
-        if leaves:
+        broker = self.broker_of(caller, target) if leaves else None
+        if leaves and broker is None:
             self.choose_link(target, raw)
             leaves = self._door(target) is None
-        if not leaves:
+        if broker is not None or not leaves:
             self._check_unused(target)
         self.so_error = 0
         self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
@@ -121,9 +123,11 @@ class TcpSocket(TcpFiltered):
             if not self.has_port:
                 self.local = self.ports.claim_to_connect(self, target)
                 self.has_port = True
-            if leaves:
+            if broker is not None:
+                self.begin_by_broker(caller, target, broker)
+            elif leaves:
                 self.begin_by_link(caller, target)
-        except (EADDRNOTAVAIL, ECONNREFUSED, EPERM):
+        except (EADDRNOTAVAIL, ECONNREFUSED, ENFILE, EPERM):
             self.forget_remote()
             raise
         if leaves:

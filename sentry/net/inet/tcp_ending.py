@@ -137,6 +137,9 @@ class TcpEnding(TcpListener):
         self.state = TCP_CLOSE if self.write_shut else TCP_CLOSE_WAIT
         self.queue.notify(EPOLLIN | EPOLLRDHUP | (EPOLLHUP if self.write_shut else 0))
 
+    def other_end_closed(self) -> None:
+        """The last descriptor of the other end is closed, which its FIN does not say."""
+
     def leave_port(self) -> None:
         """A closed socket keeps only a port that the program chose: tcp_set_state().
 
@@ -254,6 +257,7 @@ class TcpEnding(TcpListener):
         """Our FIN goes out, unless it has; who sent its FIN first waits for the other one's."""
         self.peer = peer.peer = None
         peer.refused_writes = True
+        peer.other_end_closed()
         if not self.eof:
             peer._left = self._remain(TCP_FIN_WAIT2, self.tcp.values[abi.TCP_LINGER2])
         if not peer.eof:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sentry.abi.socket import BPF_TCP_SYN_SENT as TCP_SYN_SENT
 from sentry.abi.socket import SO_BINDTOIFINDEX
-from sentry.errors import EINVAL, ENETUNREACH
+from sentry.errors import EADDRNOTAVAIL, EHOSTUNREACH, EINVAL, ENETUNREACH
 from sentry.net.inet import address
+from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_ending import TcpEnding
 
 if TYPE_CHECKING:
-    from sentry.net.inet.address import Endpoint
     from sentry.vfs.file import Caller
 
 
@@ -25,8 +26,11 @@ class TcpLeaving(TcpEnding):
 
         Raises: EINVAL, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL.
         """
-        from sentry.net.ip.output import may_send_from  # noqa: PLC0415  few have links
+        from sentry.net.inet import leaving  # noqa: PLC0415  few have links
+        from sentry.net.ip.output import may_send_from  # noqa: PLC0415
 
+        if self._needs_no_way:
+            leaving.path_of(self, target)
         if address.needs_scope(target.ip):
             index = self.device_of(raw)
             if not index or self.device not in (0, index):
@@ -39,12 +43,46 @@ class TcpLeaving(TcpEnding):
             raise EINVAL("an address that no link has")
         self.local = source
 
+    def broker_of(self, caller: Caller, target: Endpoint) -> str | None:
+        """Who gets a connection to there, rather than a link; its local address is chosen then. To
+        nameservers there is the resolver."""
+        egress, resolver = self.stack.egress, self.stack.resolver
+        if resolver is not None and resolver.door(target, self.local) is not None:
+            return None
+        if egress is None:
+            return None
+        broker = egress.broker_of(caller, target)
+        if broker is not None:
+            try:
+                self.local = self.source_for(target)
+            except (ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL):
+                ip = address.LOOPBACK4 if target.is_v4 else address.LOOPBACK6
+                self.local = Endpoint(ip, self.local.port)
+        return broker
+
+    def begin_by_broker(self, caller: Caller, target: Endpoint, broker: str) -> None:
+        """It hears later whether the broker takes it.
+
+        Raises: ECONNREFUSED or EPERM if it may not, ENFILE.
+        """
+        assert self.stack.egress is not None
+        self.stack.egress.hand_on(self, caller, target, broker)
+        self.remote = target
+        self.state = TCP_SYN_SENT
+        self.stack.counters["Tcp.ActiveOpens"] += 1
+        self.started = True
+
+    @property
+    def _needs_no_way(self) -> bool:
+        """By a broker one gets to where no link leads."""
+        return self.stack.egress is not None and self.stack.egress.has_brokers
+
     def begin_by_link(self, caller: Caller, target: Endpoint) -> None:
         """Send the SYN. Raises: EADDRNOTAVAIL; ECONNREFUSED or EPERM if it may not go there."""
         assert self.stack.tcp is not None
         egress, sender = self.stack.egress, self._owner(caller)
         if egress is not None:
-            sender = egress.check_connect(caller, self.local, target)
+            sender = egress.check_connect(caller, self.local, target, self.device)
         self.stack.tcp.connect(self, target, sender)
         self.remote = target
         self.started = True
@@ -58,10 +96,19 @@ class TcpLeaving(TcpEnding):
         return Owner(caller.creds.euid, caller.creds.egid)
 
     def check_way(self, target: Endpoint) -> None:
-        """There is one by a link, to one host. Raises: ENETUNREACH, EHOSTUNREACH."""
+        """There is one by a link, to one host, or perhaps no need of one: connect(2) looks again.
+
+        Raises: ENETUNREACH, EHOSTUNREACH.
+        """
         from sentry.net.inet import leaving  # noqa: PLC0415
 
-        if leaving.path_of(self, target).is_broadcast:
+        try:
+            path = leaving.path_of(self, target)
+        except (ENETUNREACH, EHOSTUNREACH):
+            if self._needs_no_way:
+                return
+            raise
+        if path.is_broadcast:
             raise ENETUNREACH("broadcast")
 
     def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:

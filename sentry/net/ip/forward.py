@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from sentry.abi import socket as abi
-from sentry.abi.socket import IPPROTO_HOPOPTS
-from sentry.errors import EACCES, EHOSTUNREACH, ENETUNREACH, Errno
+from sentry.abi.socket import IPPROTO_HOPOPTS, IPPROTO_UDP
+from sentry.errors import EACCES, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, Errno
 from sentry.net.ip import discovery, ipv4, ipv6
 from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
@@ -39,6 +41,8 @@ CODES6: Final[dict[type[Errno], int]] = {
     EACCES: abi.ICMPV6_ADM_PROHIBITED,
 }  # fmt: skip
 """ip6_pkt_discard(), ip6_pkt_prohibit()."""
+JUDGED: Final = 1024
+"""Bytes of a payload that are looked at where what leaves is judged, and quoted to its sender."""
 
 
 def forward4(
@@ -49,6 +53,8 @@ def forward4(
     counters = layer.counters
     if not packet.to_us or layer.fib.local(header.target) is not None:
         counters["Ip.InAddrErrors"] += 1
+        return
+    if not _may_come(layer, now_ns, packet, (header.protocol, packet.payload)):
         return
     try:
         transport = packet.payload[:0] if header.is_fragment else packet.payload
@@ -64,6 +70,8 @@ def forward4(
         layer.icmp.complain(now_ns, packet, abi.ICMP_TIME_EXCEEDED, abi.ICMP_EXC_TTL)
         return
     payload = packet.payload
+    if _is_answered(layer, packet, path, (header.protocol, payload)):
+        return
     protocol = 0 if header.is_fragment else header.protocol
     left = left_to_do(frame.left, frame.link_size, header.size, protocol, payload)
     interface = layer.interface(path.interface)
@@ -81,6 +89,7 @@ def forward4(
     sent = header._replace(ttl=header.ttl - 1)
     options = packet.head[ipv4.HEADER_SIZE :]
     packet.head = ipv4.build(sent, options)
+    about = _remembered(layer, packet, path)
     if path.interface == packet.index:
         _redirect4(layer, now_ns, packet, path)
     if packet.passing is not None:
@@ -89,6 +98,8 @@ def forward4(
         if passed is None or found is None:
             return
         sent, packet.head, payload = found, bytes(passed[: header.size]), passed[header.size :]
+    if not _may_go(layer, now_ns, about, path, (packet.head, payload)):
+        return
     link = layer.links[path.interface]
     if is_whole:
         whole = (packet.head, payload)
@@ -117,6 +128,9 @@ def forward6(
     if not packet.to_us or packet.source == ipv6.ANY or ipv6.is_link_local(packet.target):
         counters["Ip6InDiscards"] += 1
         return
+    protocol, at = ipv6.transport_of(data)
+    if not _may_come(layer, now_ns, packet, (protocol, data[at:])):
+        return
     if data[6] == IPPROTO_HOPOPTS:
         place = ipv6.hop_by_hop(data)
         if place is not None:
@@ -126,7 +140,6 @@ def forward6(
                     now_ns, packet, abi.ICMPV6_PARAMPROB, place.problem, place.pointer
                 )
             return
-    protocol, at = ipv6.transport_of(data)
     try:
         key = _key(layer, packet, packet.tos, data[at:], protocol)
         path = layer.path(now_ns, packet.target, 0, key)
@@ -139,6 +152,8 @@ def forward6(
     if packet.ttl <= 1:
         counters["Ip6InHdrErrors"] += 1
         layer.icmp6.complain(now_ns, packet, abi.ICMPV6_TIME_EXCEED, abi.ICMPV6_EXC_HOPLIMIT)
+        return
+    if _is_answered(layer, packet, path, (protocol, data[at:])):
         return
     if path.interface == packet.index:
         _redirect6(layer, now_ns, packet, path)
@@ -161,12 +176,15 @@ def forward6(
     counters["Ip6OutForwDatagrams"] += 1
     head = bytearray(data[: ipv6.HEADER_SIZE])
     head[HOPS_AT] -= 1
+    about = _remembered(layer, packet, path)
     if packet.passing is not None:
         packet.head = bytes(head)
         passed = _filtered(layer, now_ns, packet, path, len(head))
         if passed is None:
             return
         head, data = bytearray(passed[: ipv6.HEADER_SIZE]), passed
+    if not _may_go(layer, now_ns, about, path, (head, data[ipv6.HEADER_SIZE :])):
+        return
     layer.links[path.interface].send(now_ns, path.next_hop, LinkPacket(
         (bytes(head), data[ipv6.HEADER_SIZE :]), len(data), False, protocol, offload, headers
     ))  # fmt: skip
@@ -184,6 +202,57 @@ def _key(
     return RouteKey(
         packet.source, 0, packet.index, mark, tos & DSCP, 0, own, source_port, port
     )
+
+
+def _may_come(
+    layer: Ground, now_ns: int, packet: Arrived, transport: tuple[int, memoryview]
+) -> bool:
+    """What has come in from outside may; where there are rules that was asked before them."""
+    gate = layer.gate_at(packet.index)
+    if gate is None or packet.passing is not None:
+        return True
+    protocol, payload = transport
+    return gate.arriving(now_ns, replace(packet, protocol=protocol, payload=payload))
+
+
+def _is_answered(
+    layer: Ground, packet: Arrived, path: Path, transport: tuple[int, memoryview]
+) -> bool:
+    """It would leave, and somebody has an answer to it."""
+    protocol, datagram = transport
+    if layer.answers is None or protocol != IPPROTO_UDP:
+        return False
+    leaves = layer.gate_at(packet.index) is None and layer.gate_at(path.interface) is not None
+    return leaves and layer.answers(packet, datagram)
+
+
+def _remembered(layer: Ground, packet: Arrived, path: Path) -> Arrived:
+    """As its sender knows it, if he may have to hear of it: rules change it where it is."""
+    if packet.passing is None or layer.gate_at(path.interface) is None:
+        return packet
+    return replace(packet, payload=memoryview(bytes(packet.payload[:JUDGED])))
+
+
+def _may_go(
+    layer: Ground, now_ns: int, about: Arrived, path: Path, packet: tuple[Bytes, Bytes]
+) -> bool:
+    """What is about to go on may leave, if it does. Who has sent what is denied hears so."""
+    gate = layer.gate_at(path.interface)
+    if gate is None:
+        return True
+    head, payload = packet
+    try:
+        beginning = bytes(head) + bytes(payload[:JUDGED])
+        return gate.passing(now_ns, beginning, len(head) + len(payload))
+    except Errno as error:
+        is_refused = isinstance(error, ECONNREFUSED)
+    if about.is_v4:
+        code = abi.ICMP_PORT_UNREACH if is_refused else abi.ICMP_PKT_FILTERED
+        layer.icmp.complain(now_ns, about, abi.ICMP_DEST_UNREACH, code)
+    else:
+        code = abi.ICMPV6_PORT_UNREACH if is_refused else abi.ICMPV6_ADM_PROHIBITED
+        layer.icmp6.complain(now_ns, about, abi.ICMPV6_DEST_UNREACH, code)
+    return False
 
 
 def _filtered(

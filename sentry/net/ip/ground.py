@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sentry.net.interfaces import Interface
+    from sentry.net.ip.checksum import Bytes
     from sentry.net.ip.limits import ErrorLimit, RedirectLimit
     from sentry.net.ip.routing import Fib
-    from sentry.net.ip.seam import Arrived, Failure, Filter, Outgoing, Path
+    from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Outgoing, Path
     from sentry.net.link.link import Link
     from sentry.net.link.ndp import Router
 
@@ -49,6 +50,7 @@ class Hearer(Protocol):
 class Ground(Protocol):
     """sentry.net.ip.layer.IpLayer."""
 
+    answers: Callable[[Arrived, Bytes], bool] | None
     chance: Callable[[int], bytes]
     on_deadline: Callable[[], None]
     counters: Counter[str]
@@ -71,6 +73,7 @@ class Ground(Protocol):
     @property
     def groups(self) -> Listeners: ...
     def accepts_routers(self, link: Link) -> bool: ...
+    def gate_at(self, index: int) -> Gate | None: ...
     def forwards(self, *, is_v4: bool) -> bool: ...
     def fail(self, now_ns: int, failure: Failure, mtu: int = -1) -> None: ...
     def interface(self, index: int) -> Interface | None: ...

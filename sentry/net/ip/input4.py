@@ -46,6 +46,11 @@ def arrived(
         header = ipv4.parse(data)
         if header is None:
             return
+    elif header.is_fragment and _is_judged(layer, link, header):
+        data, frame = _whole(layer, now_ns, link, (data, header), frame)
+        header = ipv4.parse(data)
+        if header is None:
+            return
     kind = layer.kind_of_target(header.target, link.index)
     is_taken = kind or (layer.forwards(is_v4=True) and not ipv4.is_multicast(header.target))
     if not is_taken or not _source_may_be(layer, header):
@@ -72,6 +77,12 @@ def arrived(
         forward.forward4(layer, now_ns, header, packet, frame)
     elif not header.is_fragment or _reassemble(layer, now_ns, header, packet):
         layer.deliver(now_ns, packet)
+
+
+def _is_judged(layer: IpLayer, link: Link, header: ipv4.Header) -> bool:
+    """It is for somebody else, and somebody has to see it whole."""
+    is_ours = layer.kind_of_target(header.target, link.index)
+    return layer.gate is not None and not is_ours and layer.forwards(is_v4=True)
 
 
 def _source_may_be(layer: IpLayer, header: ipv4.Header) -> bool:

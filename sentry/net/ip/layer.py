@@ -38,6 +38,7 @@ from sentry.net.rules import PLAIN, RouteKey, Rules
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
     from sentry.net.ip.autoconf import Autoconf
+    from sentry.net.ip.checksum import Bytes
     from sentry.net.link.link import EthernetLink, FromLink, Link, LinkPacket
     from sentry.wait.steps import Steps
 
@@ -89,6 +90,9 @@ class IpLayer:
         """Somebody is a member of a group, on an interface."""
         self.gate: Gate | None = None
         """Who judges what leaves and comes; None: all may."""
+        self.answers: Callable[[Arrived, Bytes], bool] | None = None
+        """Who has an answer to datagrams of UDP that would leave and are of others inside: says
+        whether it does."""
         self.filter: Filter | None = None
         """Rules that packets meet; None: there are none."""
         self.on_rest: Callable[[int], None] = lambda now_ns: None
@@ -157,10 +161,23 @@ class IpLayer:
         return self.interfaces.get(index)
 
     def forwards(self, *, is_v4: bool) -> bool:
-        """Packets for others go on: net.ipv4.ip_forward, net.ipv6.conf.all.forwarding. Where what
-        leaves is judged none do: they are of nobody inside."""
+        """Packets for others go on: net.ipv4.ip_forward, net.ipv6.conf.all.forwarding."""
         name = "net/ipv4/conf/all/forwarding" if is_v4 else "net/ipv6/conf/all/forwarding"
-        return self.gate is None and bool(int(self.sysctls.get(name, "0")))
+        return bool(int(self.sysctls.get(name, "0")))
+
+    def gate_at(self, index: int) -> Gate | None:
+        """Who judges what goes and comes by an interface; None: it need not be judged. What is not
+        certain to stay inside leaves."""
+        link = self.links.get(index)
+        return None if link is not None and link.stays_inside else self.gate
+
+    def is_outside(self, ip: bytes) -> bool:
+        """An address of ours by which those outside know us."""
+        found = self.fib.local(ip)
+        if found is None or found.kind != RTN_LOCAL:
+            return False
+        link = self.links.get(found.index)
+        return link is not None and not link.stays_inside
 
     def accepts_routers(self, link: Link) -> bool:
         """What routers say is heeded: net.ipv6.conf.*.accept_ra; who is a router itself heeds
@@ -206,8 +223,10 @@ class IpLayer:
         if packet.passing is not None:  # what the gate says of it the filter has asked
             if self.filter is not None and not self.filter.enters(now_ns, packet):
                 return
-        elif self.gate is not None and not self.gate.arriving(now_ns, packet):
-            return
+        else:
+            gate = self.gate_at(packet.index)
+            if gate is not None and not gate.arriving(now_ns, packet):
+                return
         is_v4 = packet.is_v4
         self.counters["Ip.InDelivers" if is_v4 else "Ip6InDelivers"] += 1
         is_seen = self.seen(now_ns, packet)

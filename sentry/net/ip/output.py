@@ -51,7 +51,8 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
         if passed is None:
             return path
         out, source, path = passed
-    if layer.gate is not None and not layer.gate.leaving(now_ns, out, source):
+    gate = layer.gate_at(path.interface)
+    if gate is not None and not gate.leaving(now_ns, out, source):
         return path
     mtu = path.mtu
     interface = layer.interface(path.interface)
@@ -75,15 +76,27 @@ def key_of(layer: IpLayer, out: Outgoing) -> RouteKey:
     )  # fmt: skip
 
 
+def send_back(layer: IpLayer, now_ns: int, out: Outgoing) -> None:
+    """In the place of whoever its source is, to somebody inside: nowhere else does it go.
+
+    Raises: ENETUNREACH, EHOSTUNREACH, EMSGSIZE.
+    """
+    path = layer.path(now_ns, out.target)
+    if layer.gate_at(path.interface) is None:
+        send_by_family = _send4 if len(out.target) == 4 else _send6
+        send_by_family(layer, now_ns, out, path, out.source, path.mtu)
+
+
 def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: object) -> None:
     """A frame that a program has made, by a link. Where there is a gate its packet goes as it is
     routed, whatever its link header says. Raises: what the gate says, ENETUNREACH, EHOSTUNREACH,
     and EINVAL for a source that is not ours.
     """
-    if layer.gate is None:
+    gate = layer.gate_at(index)
+    if gate is None:
         layer.links[index].send_frame(frame)
         return
-    packet = layer.gate.frame(now_ns, frame, sender)
+    packet = gate.frame(now_ns, frame, sender)
     if packet is not None:
         ends = slice(12, 20) if packet.is_v4 else slice(8, 40)
         both = bytes(packet.pieces[0][ends])

@@ -141,6 +141,10 @@ class Gate(Protocol):
     def frame(self, now_ns: int, frame: bytes, sender: object) -> LinkPacket | None:
         """One that a program has made, with a link header: what goes of it. Raises: the same."""
 
+    def passing(self, now_ns: int, packet: Bytes, size: int) -> bool:
+        """One of somebody else goes on, whole; `packet` is its beginning, with the headers. False:
+        it is lost. Raises: the errno of its denial."""
+
     def arriving(self, now_ns: int, packet: Arrived) -> bool:
         """One has come, whole: whether anybody may see it."""
 

@@ -116,6 +116,8 @@ class Link:
         self.upper = upper
         self.mtu6 = 0
         """Of IPv6, as routers say; 0: that of the interface."""
+        self.stays_inside = False
+        """Who is at its other end is of the sandbox: what goes by it has not left."""
         self.sink: Sink | None = None
         self.outgoing: deque[bytes] = deque()
         self.outgoing_bytes = 0

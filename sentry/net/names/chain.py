@@ -13,12 +13,14 @@ from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdatatype import AAAA, CNAME, DNAME, NSEC, NSEC3, RRSIG, SOA, A
 from msgspec import Struct
 
-from sentry.net.names.messages import Answer, Record
+from sentry.net.names.messages import Answer, Question, Record
 
 MAX_CHAIN: Final = 16
 MAX_TTL_S: Final = 86400
 MAX_NEGATIVE_S: Final = 10800
 """RFC 2308, 5: three hours."""
+HOST_S: Final = 60
+"""The TTL of what is in no zone."""
 FAILURE_S: Final = 1
 """RFC 9520: what fails is not asked again at once."""
 MAPPED: Final = bytes(10) + b"\xff\xff"
@@ -58,6 +60,21 @@ def follow(key: bytes, kind: int, answer: Answer) -> Found:
         answer.rcode, answer.flags, tuple(kept), authority,
         lifetime_s, addresses, min(ttl_s, MAX_TTL_S),
     )  # fmt: skip
+
+
+def of_host(question: Question, addresses: Iterable[bytes]) -> Found:
+    """What is known of a name for which nobody has to be asked: its addresses, as in hosts(5).
+
+    16 bytes each, IPv4 ones mapped.
+    """
+    is_v4 = question.kind == A
+    fit = tuple(
+        ip for ip in addresses if question.kind in (A, AAAA) and (ip[:12] == MAPPED) == is_v4
+    )
+    records = tuple(
+        Record(question.key, question.kind, HOST_S, ip[12:] if is_v4 else ip) for ip in fit
+    )
+    return Found(NOERROR, 0, records, (), 0, fit, HOST_S)
 
 
 def _chain(key: bytes, kind: int, records: Iterable[Record]) -> tuple[list[Record], bytes]:

@@ -34,7 +34,7 @@ class Given:
         names = self._until_ns.setdefault(ip, {})
         self._until_ns.move_to_end(ip)
         self._count += name not in names
-        names[name] = max(names.get(name, 0), now_ns + ttl_ns + GRACE_NS)
+        names[name] = max(names.pop(name, 0), now_ns + ttl_ns + GRACE_NS)
         if len(names) > MAX_NAMES:
             del names[min(names, key=names.__getitem__)]
             self._count -= 1
@@ -44,7 +44,7 @@ class Given:
             self._count -= len(self._until_ns.popitem(last=False)[1])
 
     def names_of(self, ip: bytes, now_ns: int) -> tuple[str, ...]:
-        """Those that still hold."""
+        """Those that still hold, the one that was given last at the end."""
         names = self._until_ns.get(ip)
         if names is None:
             return ()

@@ -196,9 +196,11 @@ class Netfilter:
         kind = layer.kind_of_target(packet.target, index)
         packet.to_us, packet.is_group = frame.to_us, kind in (RTN_BROADCAST, RTN_MULTICAST)
         packet.is_partial = bool(frame.left) and bool(frame.left[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM)
-        gate = layer.gate  # which judges what has come, not what becomes of it here
-        if gate is not None and not (kind and gate.arriving(now_ns, packet.arrived())):
-            return None
+        gate = layer.gate_at(index)  # which judges what has come, not what becomes of it here
+        if gate is not None:
+            is_taken = kind or layer.forwards(is_v4=frame.is_v4)
+            if not (is_taken and gate.arriving(now_ns, packet.arrived())):
+                return None
         return packet if self.run(now_ns, packet, PRE) else None
 
     def enters(self, now_ns: int, arrived: Arrived) -> bool:
@@ -243,7 +245,8 @@ class Netfilter:
             return _lost(out)
         if not packet.is_changed:
             return out, source, path
-        if layer.gate is not None and not output.may_send_from(layer, packet.source):
+        is_judged = layer.gate_at(path.interface) is not None
+        if is_judged and not output.may_send_from(layer, packet.source):
             raise EINVAL("an address that is none of the links'")
         made = replace(
             out, target=packet.target, source=packet.source, tos=packet.tos, ttl=packet.ttl,

@@ -88,14 +88,12 @@ def _reset(layer: IpLayer, translation: Translation, run: Run) -> None:
         out = Outgoing(packet.source, IPPROTO_TCP, (segment,), packet.target, by_itself=True)
         layer.send_or_drop(run.now_ns, out)
         return
-    if layer.gate is not None:
-        return
     made = _answer(packet, segment)
     made.connection, made.info = packet.connection, nft.IP_CT_ESTABLISHED + nft.IP_CT_IS_REPLY
     translation.apply(made, is_source=False)
     translation.apply(made, is_source=True)
     path = layer.path_or_none(run.now_ns, made.target, 0)
-    if path is not None:
+    if path is not None and layer.gate_at(path.interface) is None:
         layer.links[path.interface].send(run.now_ns, path.next_hop, LinkPacket(
             (bytes(made.data),), len(made.data), made.is_v4, IPPROTO_TCP
         ))  # fmt: skip

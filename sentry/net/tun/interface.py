@@ -73,9 +73,10 @@ class Tun(Made):
     """One of them, and the `Sink` of its link."""
 
     kind = "tun"
+    stays_inside = True
 
     def __init__(self, stack: Stack, interface: Interface, flags: int) -> None:
-        """Raises: what `check_room` raises."""
+        """Raises: what `check_place` raises."""
         self.is_tap = bool(flags & IFF_TAP)
         self.flags = flags
         self.owner = self.group = NOBODY

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
-from sentry.errors import EINVAL, ELOOP, EOPNOTSUPP
+from sentry.errors import EINVAL, ELOOP, EOPNOTSUPP, EPERM
 from sentry.net.ip.left import checked
 from sentry.net.link import ethernet, vnet
 from sentry.net.made import Made
@@ -53,9 +53,10 @@ class Bridge(Made):
 
     kind = "bridge"
     has_room = True
+    stays_inside = True
 
     def __init__(self, stack: Stack, interface: Interface, *, has_own_address: bool) -> None:
-        """`has_own_address`: a program chose it. Raises: what `check_room` raises."""
+        """`has_own_address`: a program chose it. Raises: what `check_place` raises."""
         self.ports: dict[int, Port] = {}
         """By number."""
         self.fdb = Fdb()
@@ -91,9 +92,12 @@ class Bridge(Made):
             yield each.made
 
     def add(self, made: Made) -> None:
-        """br_add_if(). Raises: EINVAL, ELOOP, EBUSY, EMLINK."""
+        """br_add_if(). Raises: EINVAL, ELOOP, EBUSY, EMLINK, and EPERM for what leads outside where
+        that is judged, which is done with packets that are routed."""
         if made.interface.kind != abi.ARPHRD_ETHER:
             raise EINVAL("no Ethernet")
+        if self.stack.egress is not None and not made.stays_inside:
+            raise EPERM("there is an egress policy")
         if isinstance(made, Bridge):
             raise ELOOP("a bridge")
         check_nesting(made, self)

@@ -22,9 +22,10 @@ class Dummy(Made):
 
     kind = "dummy"
     has_room = True
+    stays_inside = True
 
     def __init__(self, stack: Stack, interface: Interface) -> None:
-        """Raises: what `check_room` raises."""
+        """Raises: what `check_place` raises."""
         super().__init__(stack, interface)
         interface.sent = [0, 0]
 

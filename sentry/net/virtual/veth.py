@@ -25,9 +25,10 @@ class Veth(Made):
 
     kind = "veth"
     oper_state = OPER_UP
+    stays_inside = True
 
     def __init__(self, stack: Stack, interface: Interface) -> None:
-        """Raises: what `check_room` raises."""
+        """Raises: what `check_place` raises."""
         self.other: Veth | None = None
         """The other end, while there is one."""
         self._is_coming = False

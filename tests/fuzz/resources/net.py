@@ -59,9 +59,11 @@ from sentry.abi.socket import (
     SOCK_RAW,
     SOCK_STREAM,
 )  # fmt: skip
+from sentry.errors import ECONNREFUSED
 from sentry.net.netfilter.machine import be32, nested, text
 from sentry.net.netlink.message import attribute
 from tests.fuzz.scaling import Bench, Resource
+from tests.unit.net.brokered import POLICY, Brokered
 
 LOOPBACK = 1
 
@@ -495,8 +497,34 @@ def connections(b: Bench) -> None:
     tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
 
 
+def brokered(b: Bench) -> None:
+    """Connections that a broker has, and a policy that ends them."""
+    one = Brokered(b.world)
+    sockets = [_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
+
+    def connect(i: int) -> None:
+        b.program.call("connect", sockets[i], _inet(443, 0xCB007105), 16)
+        b.world.settle()
+
+    b.each("connect", connect)
+    b.each("send", lambda i: (b.ok("sendto", sockets[i], b"x", 1, 0, 0, 0), b.world.settle()))
+    b.each("hear", lambda i: (one.dialed.ends[i].send(b"y"), b.world.settle()))
+    with b.measure("change the policy"):
+        one.change("")
+    b.each("close", lambda i: b.ok("close", sockets[i]))
+    one.change(POLICY)
+
+    def refuse(_: int) -> None:
+        one.dialed.errors.append(ECONNREFUSED("test"))
+        one.refused()
+
+    b.each("be refused", refuse)
+    one.end()
+
+
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
     interfaces, bridge_ports, vlans, forwarding, routing_rules, rules, elements, connections,
+    brokered,
 )  # fmt: skip

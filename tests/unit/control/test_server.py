@@ -114,10 +114,11 @@ class Kernel:
         self.waits.append(Wait(lambda _: done()))
         return self.waits[-1]
 
-    def control_egress(self, request: Request) -> EgressState:
+    def control_egress(self, request: Request, fds: list[int]) -> EgressState:
+        close_all(fds)
         if request.egress is not None:
             self.policies.append(request.egress.policy)
-        return EgressState("", {"after": request.after})
+        return EgressState("", {"after": request.after, "ways": len(fds)})
 
     def control_denials(self, after: int, done: Callable[[], None]) -> Wait:
         self.waits.append(Wait(lambda _: done()))
@@ -455,12 +456,17 @@ def test_egress_is_told_changed_and_waited_for(
         sock.send(encode(request))
         loop.turn()
         told = decode(sock.recv(1 << 16), Reply).egress
-        assert told == EgressState("", {"after": request.after})
+        assert told == EgressState("", {"after": request.after, "ways": 0})
     assert kernel.policies == ['default = "deny"']
+    _send_fds(sock, encode(Request("egress", egress=EgressConfig("x"))), 1)
+    loop.turn()
+    told = decode(sock.recv(1 << 16), Reply).egress
+    assert told == EgressState("", {"after": 0, "ways": 1})
     sock.send(encode(Request("denials", after=5)))
     loop.turn()
     kernel.waits[-1].done(0)
-    assert decode(sock.recv(1 << 16), Reply).egress == EgressState("", {"after": 5})
+    told = decode(sock.recv(1 << 16), Reply).egress
+    assert told == EgressState("", {"after": 5, "ways": 0})
 
 
 def test_packets_are_looked_at_as_long_as_the_connection_lasts(

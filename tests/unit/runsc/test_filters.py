@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kvm.binding import lib as kvm
+from runsc.filters import dialer as dialer_rules
 from runsc.filters import gofer as gofer_rules
 from runsc.filters import network as network_rules
 from runsc.filters import sentry as sentry_rules
@@ -25,6 +26,7 @@ LISTS = {
     "sentry with host sockets": sentry_rules.rules("kvm", "host"),
     "gofer": gofer_rules.rules(),
     "network": network_rules.rules(),
+    "dialer": dialer_rules.rules(),
 }
 
 
@@ -137,3 +139,16 @@ def test_network_process_makes_sockets_of_the_internet_only() -> None:
             values = family, kind | FLAGS, 0
             assert _verdict("network", unistd.socket, *values) == wanted, values
             assert _verdict("sentry with host sockets", unistd.socket, *values) == KILL
+
+
+def test_dialer_makes_streams_of_unix_sockets_only() -> None:
+    for family in range(64):
+        for kind in range(1, 11):
+            wanted = ALLOW if (family, kind) == (1, 1) else KILL
+            values = family, kind | FLAGS, 0
+            assert _verdict("dialer", unistd.socket, *values) == wanted, values
+    assert _verdict("dialer", unistd.socket, 1, 1 | socket.SOCK_CLOEXEC, 0) == KILL  # would block
+    for number in (unistd.bind, unistd.listen, unistd.accept4, unistd.openat, unistd.socketpair):
+        assert _verdict("dialer", number) == KILL
+    assert _verdict("dialer", unistd.sendto, 5, 0, 1, 0, 0) == ALLOW
+    assert _verdict("dialer", unistd.sendto, 5, 0, 1, 0, 1 << 32) == KILL

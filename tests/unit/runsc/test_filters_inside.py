@@ -13,7 +13,7 @@ import pytest
 
 from kvm.binding import lib as kvm
 from runsc import filters
-from runsc.filters import gofer, network, sentry
+from runsc.filters import dialer, gofer, network, sentry
 from runsc.filters.table import EXEMPT
 from sentry.abi import capability, fcntl, ioctl, mman, prctl, sched, socket, unistd
 
@@ -27,6 +27,7 @@ ROLES = {
     "gofer": (gofer.rules(), filters.gofer_program()),
     "network": (network.rules(), filters.network_program()),
     "network with links": (network.rules(True), filters.network_program(uplinks=True)),
+    "dialer": (dialer.rules(), filters.dialer_program()),
 }
 X32 = 0x40000000
 NONE = (1 << 64) - 1

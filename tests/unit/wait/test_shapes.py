@@ -66,6 +66,8 @@ SEQUENCES: Final = {
     "net/host/nameservers.py": "a socket is asked for, then a question sent",
     "net/host/view.py": "the host's interfaces are listed, then shown in steps",
     "net/link/follow.py": "packet sockets are made by another process, routes taken in in steps",
+    "net/inet/broker_stream.py": "bytes of one side are taken, then the other one gets them",
+    "net/inet/brokers.py": "a dialer is asked for one connection after the other",
     "net/inet/tcp.py": "MSG_FASTOPEN: connect, then send",
     "net/unix_host.py": "a service of the host: bytes that have come, then who takes them",
     "platform/host_io.py": "a call by a thread: a free place, then the answer",

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentry.net.egress import flows as module
-from sentry.net.egress.flows import INBOUND, OVER, SECOND, TCP, UDP, Flows, Key
+from sentry.net.egress.flows import INBOUND, OTHER_BROKER, OVER, SECOND, TCP, UDP, Flows, Key
 from sentry.net.egress.limits import Way
-from sentry.net.egress.policy import Policy, Program
+from sentry.net.egress.policy import BROKERED, Policy, Program, Target
 from sentry.net.egress.rules import parse
 from sentry.net.names.given import Given
 
@@ -247,8 +247,56 @@ def test_question_for_a_name_that_is_denied_stands_in_the_log() -> None:
     assert (entry.names, entry.target.ip) == (("b.org",), b"")
 
 
+BROKER = EIGHT + 'broker = "/b"\n'
+
+
+def test_connection_of_a_broker_is_a_flow_without_packets() -> None:
+    flows, _ = made(BROKER)
+    target = Target(TCP, OUTSIDE, 443)
+    assert flows.broker_of(target, CURL, 0) == "/b"
+    flow = flows.hand_on(key(), CURL, "/b", 0)
+    assert flow.open and flow.verdict.allowed
+    assert (len(flows), flows.counters.handed_on, flows.total.open) == (1, 1, 1)
+    for protocol in (TCP, UDP, 1):
+        packet = flows.leaving(key(protocol=protocol), CURL, 0)
+        assert (packet.verdict.allowed, packet.verdict.reason) == (False, BROKERED)
+        assert flows.known(key(protocol=protocol), 0) is None
+    assert not flows.check(key(), CURL, 0).allowed
+    assert flows.broker_of(Target(TCP, ELSEWHERE, 443), CURL, 0) is None
+    assert flows.move(flow, Way.OUT, 10, 0) == 0 and flows.total.bytes[Way.OUT] == 10
+    flows.is_not_served(flow, "not there", 0)
+    assert [(each.rule, each.reason) for each in flows.denials.since(0)][-1] == (1, "not there")
+    flows.ended(flow)
+    assert (len(flows), flows.total.open) == (0, 0)
+
+
+def test_connection_of_a_broker_is_judged_again() -> None:
+    flows, _ = made(BROKER)
+    flow = flows.hand_on(key(), CURL, "/b", 0)
+    flows.change(policy('default = "allow"\n' + BROKER))
+    assert flows.sweep(10, 0) == [] and flows.goes_on(flow, 0)
+    for text in (EIGHT, BROKER.replace("/b", "/c"), ""):
+        flows.change(policy(BROKER))
+        flow = flows.hand_on(key(), CURL, "/b", 0)
+        flows.change(policy(text))
+        assert not flows.goes_on(flow, 0) and not flow.open
+    assert flow.verdict.errno == errno.ECONNREFUSED
+    reasons = [each.reason for each in flows.denials.since(0)]
+    assert reasons == [OTHER_BROKER, OTHER_BROKER, "the default"]
+    assert flows.arriving(key(), None, 0) is not None  # what comes is of no flow of a broker
+
+
+def test_packets_are_not_the_links_when_a_broker_is_to_have_them() -> None:
+    flows, _ = made()
+    flow = flows.leaving(key(), CURL, 0)
+    flows.change(policy(BROKER))
+    assert flows.sweep(10, 0) == [flow] and flow.verdict.reason == BROKERED
+
+
 POLICIES = [
     policy(EIGHT),
+    policy(BROKER),
+    policy(BROKER.replace("/b", "/c") + "limits = { open = 1 }\n"),
     policy(BY_NAME),
     policy(BY_NAME + EIGHT + "limits = { open = 2 }\n"),
     policy('inbound = "deny"\n' + EIGHT),
@@ -260,6 +308,8 @@ KEYS = st.builds(
 )  # fmt: skip
 STEPS = st.one_of(
     st.tuples(st.sampled_from(["leaving", "leaving", "arriving", "ended", "check"]), KEYS),
+    st.tuples(st.just("hand on"), KEYS.map(lambda each: each._replace(protocol=TCP))),
+    st.tuples(st.sampled_from(["goes on", "is over"]), st.integers(0, 3)),
     st.tuples(st.just("change"), st.sampled_from(POLICIES)),
     st.tuples(st.just("sweep"), st.integers(1, 3)),
     st.tuples(st.just("later"), st.sampled_from([1, 70, 200])),
@@ -272,6 +322,7 @@ def test_no_packet_leaves_that_the_policy_of_now_denies(steps: list[tuple[str, A
     flows, known = made()
     flows.change(POLICIES[0])
     now_ns = 0
+    handed: list[Any] = []
     for what, value in steps:
         now_ns += 1
         match what:
@@ -280,12 +331,25 @@ def test_no_packet_leaves_that_the_policy_of_now_denies(steps: list[tuple[str, A
                 target = module._target(value)
                 judged = flows.policy.judge(target, CURL, flow.names)
                 if flow.verdict.allowed:
-                    assert judged.allowed or flow.inbound
+                    assert (judged.allowed and judged.broker is None) or flow.inbound
                     assert not flow.inbound or flows.policy.document.inbound == "allow"
                     assert set(flow.names) <= {"a.org"}
                 else:
-                    assert flow.verdict.reason == OVER or not judged.allowed or flow.inbound
+                    reasons = (OVER, BROKERED)
+                    assert flow.verdict.reason in reasons or not judged.allowed or flow.inbound
                     assert not flow.open
+            case "hand on":
+                broker = flows.broker_of(module._target(value), CURL, now_ns)
+                if broker is not None:
+                    handed.append(flows.hand_on(value, CURL, broker, now_ns))
+                    assert handed[-1].open or handed[-1].verdict.reason == OVER
+            case "goes on" if handed:
+                flow = handed[value % len(handed)]
+                if flows.goes_on(flow, now_ns):
+                    target = module._target(flow.key)
+                    assert flows.policy.judge(target, CURL, flow.names).broker == flow.broker
+            case "is over" if handed:
+                flows.ended(handed[value % len(handed)])
             case "arriving":
                 came = flows.arriving(value, None, now_ns)
                 assert came is None or came.open
@@ -301,7 +365,7 @@ def test_no_packet_leaves_that_the_policy_of_now_denies(steps: list[tuple[str, A
                 now_ns += value * SECOND
             case "named":
                 known.remember(value, "a.org", 0, now_ns)
-        in_table = list(flows._flows.values())
+        in_table = [*flows._flows.values(), *flows._handed_on]
         assert flows.total.open == len(in_table)
         for usage in flows.by_rule.values():
             assert usage.open == sum(usage in flow.usages for flow in in_table)

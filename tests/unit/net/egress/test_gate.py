@@ -9,7 +9,7 @@ import pytest
 
 from sentry.errors import ECONNREFUSED, EPERM, Errno
 from sentry.net.egress.flows import IDLE_NS, OPENING_NS, TCP, UDP, Flows, Key
-from sentry.net.egress.gate import Gate
+from sentry.net.egress.gate import ALIEN, Gate
 from sentry.net.egress.policy import Policy
 from sentry.net.egress.rules import parse
 from sentry.net.ip import ipv4, ipv6
@@ -136,6 +136,23 @@ def test_flow_from_outside_is_answered_but_a_connection_of_our_own_is_judged() -
     assert wire.is_denied(TCP, EVIL, tcp(ACK, 40000, source=22))  # and the other one is over
 
 
+def test_no_packet_goes_where_a_broker_leads() -> None:
+    broker = '[[rule]]\naction = "allow"\ncidrs = ["198.51.100.1"]\nports = [443]\nbroker = "/b"\n'
+    wire = Wire(broker + '[[rule]]\naction = "allow"\n')
+    key = Key(TCP, ip("10.88.0.2"), 40000, ip("198.51.100.1"), 443)
+    flow = wire.flows.hand_on(key, CURL, "/b", wire.now_ns)
+    assert flow.open and wire.goes(UDP, GOOD, udp(80))
+    for flags in (SYN, ACK, RST):
+        assert wire.is_denied(TCP, GOOD, tcp(flags))
+    assert wire.is_denied(UDP, GOOD, udp(443))
+    with pytest.raises(ECONNREFUSED):
+        wire.gate.frame(wire.now_ns, frame4(TCP, GOOD, tcp(ACK)), CURL)
+    with pytest.raises(ECONNREFUSED):
+        wire.gate.check(wire.now_ns, TCP, (OURS, GOOD), 443, CURL)
+    assert not wire.comes(TCP, GOOD, tcp(ACK, 40000, source=443))
+    assert flow.open
+
+
 def test_no_flow_from_outside_where_none_is_let_in() -> None:
     wire = Wire('inbound = "deny"')
     assert not wire.comes(TCP, EVIL, tcp(SYN, 22)) and not wire.comes(UDP, EVIL, udp(53))
@@ -150,6 +167,26 @@ def test_reset_of_the_stack_goes_and_ends_its_flow() -> None:
     assert len(wire.flows) == 1 and wire.gate.leaving(wire.now_ns, out, OURS)
     assert not len(wire.flows)
     assert wire.is_denied(TCP, EVIL, tcp(RST, 40000, source=22))  # one that a program has made
+
+
+def test_reset_of_no_flow_goes_to_nobody() -> None:
+    wire = Wire()
+    reset = Outgoing(EVIL, TCP, (tcp(RST, 40000, source=22),), by_itself=True)
+    assert not wire.gate.leaving(wire.now_ns, reset, OURS)
+    assert not wire.gate.leaving(wire.now_ns, Outgoing(EVIL, TCP, (b"",), by_itself=True), OURS)
+    asked = Outgoing(GOOD6, 58, (bytes((135, 0)) + bytes(22),), by_itself=True)
+    assert wire.gate.leaving(wire.now_ns, asked, OURS6)  # neighbours are the stack's to ask
+
+
+def test_flow_begins_from_an_address_of_ours_alone() -> None:
+    wire = Wire()
+    wire.gate = Gate(wire.flows, wire.was_reset.append, lambda ip: ip == OURS)
+    assert wire.goes(TCP, GOOD, tcp(SYN))
+    assert wire.is_denied(TCP, GOOD6, tcp(SYN))
+    assert wire.comes(TCP, EVIL, tcp(SYN, 22))
+    wire.gate = Gate(wire.flows, wire.was_reset.append, lambda ip: False)
+    assert wire.goes(TCP, GOOD, tcp(ACK)) and wire.goes(TCP, EVIL, tcp(ACK, 40000, source=22))
+    assert [each.reason for each in wire.flows.denials.since(0)] == [ALIEN]
 
 
 def test_connection_that_never_opened_is_forgotten_soon() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentry.net.egress.policy import Policy, Program, Target, Verdict
+from sentry.net.egress.policy import BROKERED, Policy, Program, Target, Verdict
 from sentry.net.egress.ranges import DENIED, forms
 from sentry.net.egress.rules import PROTOCOLS, Document, Rule, network, parse, port_range
 
@@ -135,7 +135,28 @@ def test_broker_and_errno_are_in_the_verdict() -> None:
     made = policy('denial = "EPERM"\n' + rule(protocols='["tcp"]', broker='"/b"'))
 
     assert made.judge(Target(TCP, ip("8.8.8.8"), 1), None, ()).broker == "/b"
-    assert made.judge(Target(UDP, ip("8.8.8.8"), 1), None, ()).errno == errno.EPERM
+    assert made.judge(Target(UDP, ip("8.8.8.8"), 1), None, ()) == Verdict(
+        False, 1, BROKERED, errno.EPERM
+    )
+
+
+def test_broker_has_all_that_goes_where_it_leads() -> None:
+    broker = rule(names='["a.org"]', ports="[443]", broker='"/b"')
+    made = policy(broker + "\n" + rule())
+
+    assert not allows(made, "8.8.8.8", "a.org", protocol=UDP)  # QUIC, by which rule ever
+    assert allows(made, "8.8.8.8", "a.org", protocol=UDP, port=80)
+    assert allows(made, "8.8.8.8", "b.org", protocol=UDP)
+    assert allows(made, "8.8.8.8", "a.org", protocol=ICMP, port=None)
+    assert not allows(made, "10.0.0.1", "a.org")  # no range is opened by a broker either
+
+
+def test_names_that_a_rule_fits_are_told() -> None:
+    made = policy(rule(names='["a.org", "*.b.org"]') + "\n" + rule(cidrs='["8.0.0.0/8"]'))
+
+    names = ["c.org", "x.b.org", "a.org", "b.org"]
+    assert made.names_for(1, names) == ("x.b.org", "a.org")
+    assert made.names_for(2, iter(names)) == tuple(names)
 
 
 def test_protocol_without_ports_fits_rules_without_ports() -> None:

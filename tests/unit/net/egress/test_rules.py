@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from sentry.net.egress.policy import Policy
 from sentry.net.egress.rules import (
+    MAX_BROKERS,
     MAX_BYTES,
+    MAX_HOSTS,
     MAX_RULES,
     Document,
     PolicyError,
     Rule,
+    brokers,
     is_pattern,
     parse,
     port_range,
@@ -73,9 +76,22 @@ WRONG = {
         "f: rule 1: programs: 'curl' is no absolute path",
     '[[rule]]\naction = "allow"\nuids = [-1]': "f: rule 1: uids: -1 is no user id",
     '[[rule]]\naction = "deny"\nbroker = "/x"':
-        'f: rule 1: broker: only for what is allowed with protocols = ["tcp"]',
+        'f: rule 1: broker: only for what is allowed, and for "tcp" alone',
+    '[[rule]]\naction = "allow"\nprotocols = ["tcp", "udp"]\nbroker = "/x"':
+        'f: rule 1: broker: only for what is allowed, and for "tcp" alone',
     '[[rule]]\naction = "allow"\nprotocols = ["tcp"]\nbroker = "x"':
         "f: rule 1: broker: 'x' is no absolute path",
+    '[[rule]]\naction = "allow"\nbroker = "/x\\u0000"':
+        "f: rule 1: broker: '/x\\x00' is no absolute path",
+    "".join(f'[[rule]]\naction = "allow"\nbroker = "/{n}"\n' for n in range(MAX_BROKERS + 1)):
+        "f: more than 64 brokers",
+    'dns.hosts = { "*.org" = ["192.0.2.1"] }': "f: dns: hosts: '*.org' is no name",
+    'dns.hosts = { "A.org" = ["192.0.2.1"] }': "f: dns: hosts: 'A.org' is no name",
+    'dns.hosts = { "a.org" = ["x"] }': "f: dns: hosts: 'x' does not appear",
+    'dns.hosts = { "a.org" = ["fe80::1%eth0"] }': "f: dns: hosts: 'fe80::1%eth0' has a zone",
+    'dns.hosts = { "a.org" = "192.0.2.1" }': "f: dns.hosts[...]: Expected `array`, got `str`",
+    "dns.hosts = { " + ", ".join(f'"{n}.org" = []' for n in range(MAX_HOSTS + 1)) + " }":
+        "f: dns: hosts: more than 1024 names and addresses",
     '[[rule]]\naction = "deny"\nlimits = { open = 1 }':
         "f: rule 1: limits: only for what is allowed",
     '[[rule]]\naction = "allow"\nlimits = { open = -1 }':
@@ -98,6 +114,17 @@ def test_policy_of_all_that_there_is_is_read() -> None:
     assert allow.ports == (443, "8000-8999")
     assert (allow.limits.connections, allow.limits.open) == (10, 2)
     assert allow.broker == "/run/broker.sock"
+
+
+def test_each_broker_is_listed_once_in_the_order_of_the_rules() -> None:
+    rules = [f'[[rule]]\naction = "allow"\nbroker = "/{name}"\n' for name in "bacb"]
+    assert brokers(parse("".join(rules), "f")) == ("/b", "/a", "/c")
+    assert brokers(parse("", "f")) == ()
+
+
+def test_addresses_of_names_are_read() -> None:
+    text = 'dns.hosts = { "a.org" = ["192.0.2.1", "2001:db8::1"], b = [] }'
+    assert parse(text, "f").dns.hosts == {"a.org": ("192.0.2.1", "2001:db8::1"), "b": ()}
 
 
 def test_empty_policy_denies_all() -> None:
@@ -132,9 +159,29 @@ def test_ports_are_read_as_ranges() -> None:
     assert port_range("0-65535", "") == (0, 65535)
 
 
-@given(st.text(max_size=200))
+VALUES = st.sampled_from([
+    '"allow"', '"deny"', '["tcp"]', '["tcp", 6]', '["*"]', '["a.org", "*.b"]', '["10.0.0.0/8"]',
+    '["::/0"]', '"/run/b.sock"', '"b"', '"\\u0000"', "[443, \"1-9\"]", "[]", "{}", "-1", "1e400",
+    "{ open = 1 }", "{ rate_out = 0 }", '{ "a.org" = ["192.0.2.1"] }', "1979-05-27", "[[[]]]",
+    "9" * 30, "true", "nan", '"NXDOMAIN"',
+])  # fmt: skip
+KEYS = st.sampled_from([
+    "action", "names", "cidrs", "ports", "protocols", "programs", "uids", "broker", "limits",
+    "default", "denial", "inbound", "dns", "dns.hosts", "dns.servers", "dns.refusal", "x",
+    "[rule]", "[[rule]]", "[dns]",
+])  # fmt: skip
+LINES = st.one_of(
+    st.builds(lambda key, value: key if key[0] == "[" else f"{key} = {value}", KEYS, VALUES),
+    st.just('[[rule]]\naction = "allow"'),
+)
+
+
+@given(st.text(max_size=200) | st.lists(LINES, max_size=12).map("\n".join))
 def test_any_text_is_a_policy_or_refused(text: str) -> None:
     try:
-        Policy(parse(text, "f"))
+        document = parse(text, "f")
     except PolicyError as error:
         assert str(error).startswith("f: ")
+        return
+    Policy(document)
+    assert all(path.startswith("/") and "\0" not in path for path in brokers(document))

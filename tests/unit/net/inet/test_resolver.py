@@ -139,8 +139,11 @@ def test_who_takes_no_answers_loses_the_connection(host: Asking) -> None:
 
 
 def test_policy_says_who_is_asked_and_what_a_refusal_is(host: Asking) -> None:
-    host.resolver.follow(Dns(refusal="REFUSED", servers=("192.0.2.53", "2001:db8::53")))
+    hosts = {"h.org": ("192.0.2.7", "2001:db8::7")}
+    host.resolver.follow(Dns("REFUSED", ("192.0.2.53", "2001:db8::53"), hosts))
     sock = host.datagrams()
+    host.asks(sock, V4, query("h.org."))
+    assert bytes((192, 0, 2, 7)) in sock.packets[-1].data and not host.asked.asks
     host.asks(sock, V4, query("a.org."))
     (ask,) = host.asked.asks.values()
     assert ask.server.ip[12:] == bytes((192, 0, 2, 53)) and ask.server.port == 53

@@ -39,6 +39,30 @@ def test_answer_reaches_the_program_and_is_remembered() -> None:
     assert outside.forwarder.deadline_ns is None
 
 
+def test_name_whose_addresses_are_known_is_asked_nobody() -> None:
+    outside = Outside()
+    v6 = bytes(15) + b"\x05"
+    outside.forwarder.configure(Settings((), hosts={"www.a.org": (ADDRESS, v6), "none.a.org": ()}))
+    reply = outside.program_asks(query("WWW.a.org."))
+    assert reply is not None and lines(reply) == ["WWW.a.org. 60 IN A 192.0.2.1"]
+    reply = outside.program_asks(query("www.a.org.", "AAAA"))
+    assert reply is not None and lines(reply) == ["www.a.org. 60 IN AAAA ::5"]
+    for name, kind in (("www.a.org.", "MX"), ("none.a.org.", "A")):
+        reply = outside.program_asks(query(name, kind))
+        assert rcode(reply) == NOERROR and reply is not None and lines(reply) == []
+    for ip in (ADDRESS, v6):
+        assert outside.forwarder.given.names_of(ip, outside.now_ns) == ("www.a.org",)
+    assert rcode(outside.program_asks(query("x.www.a.org."))) == SERVFAIL
+    assert not outside.asks
+
+
+def test_known_name_that_may_not_be_asked_for_stays_unknown() -> None:
+    outside = Outside(lambda *_: False)
+    outside.forwarder.configure(Settings((), hosts={"www.a.org": (ADDRESS,)}))
+    assert rcode(outside.program_asks(query())) == NXDOMAIN
+    assert not outside.forwarder.given.names_of(ADDRESS, outside.now_ns)
+
+
 def test_second_question_is_answered_from_the_cache_as_its_ttl_goes_down() -> None:
     outside = Outside()
     outside.program_asks(query())

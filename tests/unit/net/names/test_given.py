@@ -39,6 +39,15 @@ def test_address_has_several_names() -> None:
     assert given.names_of(A, GRACE_NS) == ("b.org",)
 
 
+def test_name_that_was_given_last_stands_at_the_end() -> None:
+    given = Given()
+    for name in ("a.org", "b.org", "a.org"):
+        given.remember(A, name, 0, 0)
+
+    assert given.names_of(A, 0) == ("b.org", "a.org")
+    assert len(given) == 2
+
+
 def test_names_of_an_address_are_bounded_and_the_first_to_end_goes() -> None:
     given = Given()
     for number in range(MAX_NAMES + 1):

@@ -51,7 +51,7 @@ def test_container_with_a_policy_joins_no_sandbox_that_has_none() -> None:
 @pytest.mark.parametrize("text, told", [
     ("default = 7", "default: Expected"),
     ("x", "policy.toml: "),
-    ('[[rule]]\naction = "allow"\nprotocols = ["tcp"]\nbroker = "/b"', "rule 1: broker: no conn"),
+    ('[[rule]]\naction = "allow"\nbroker = "b"', "rule 1: broker: 'b' is no absolute path"),
     ('dns = { servers = ["x"] }', "dns: servers: 'x'"),
     ("# " + "x" * (1 << 20), "more than 1048576 bytes"),
 ])  # fmt: skip

@@ -126,13 +126,32 @@ def test_network_process_binds_and_connects_to_nothing(tree: Path) -> None:
     assert forbidden == errno.EACCES
 
 
+@pytest.mark.skipif(host.landlock_version() < landlock.TCP_SINCE, reason="Landlock without TCP")
+def test_dialer_is_connected_to_sockets_that_it_can_name_and_opens_nothing(tree: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as broker, socket.create_server(("127.0.0.1", 0)) as server:
+        broker.bind(str(tree / "broker"))
+        broker.listen()
+
+        def connect() -> None:
+            socket.socket(socket.AF_UNIX).connect(str(tree / "broker"))
+
+        assert outcome(landlock.restrict_dialer, connect) == 0
+        for attempt in (
+            lambda: os.open(tree / "other/file", os.O_RDONLY),
+            lambda: os.listdir(tree),
+            lambda: socket.socket().connect(server.getsockname()),
+            lambda: socket.socket().bind(("127.0.0.1", 0)),
+        ):
+            assert outcome(landlock.restrict_dialer, attempt) == errno.EACCES
+
+
 @pytest.mark.skipif(host.landlock_version() < landlock.SCOPES_SINCE, reason="no scopes")
 def test_abstract_sockets_of_others_and_signals_stay_outside(tree: Path) -> None:
     name = f"\0runsc-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(name)
         server.listen()
-        for restrict in (serves(tree), landlock.restrict_network):
+        for restrict in (serves(tree), landlock.restrict_network, landlock.restrict_dialer):
             assert outcome(restrict, lambda: socket.socket(socket.AF_UNIX).connect(name)) == (
                 errno.EPERM
             )
