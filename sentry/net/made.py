@@ -72,13 +72,6 @@ def check_room(stack: Stack) -> None:
         raise ENOBUFS("too many interfaces")
 
 
-def check_unjudged(stack: Stack) -> None:
-    """Raises: EPERM where what leaves is judged: what a program says to have come from somebody
-    would be a flow of his, which may be answered."""
-    if stack.egress is not None:
-        raise EPERM("there is an egress policy")
-
-
 def free_index(stack: Stack) -> int:
     """For a new interface."""
     return stack.interfaces.free_index(FIRST_INDEX if stack.view is not None else 0)

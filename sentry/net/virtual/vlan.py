@@ -16,13 +16,14 @@ from sentry.errors import (
     ENETDOWN,
     ENOBUFS,
     EOPNOTSUPP,
+    EPERM,
     EPROTONOSUPPORT,
     ERANGE,
 )
 from sentry.net.link import ethernet, vnet
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.tags import tagged, untagged
-from sentry.net.made import Made, check_unjudged
+from sentry.net.made import Made
 from sentry.net.netlink.message import attribute
 from sentry.net.netlink.notices import OPER_UP, change_flags, set_mtu
 from sentry.net.virtual.nesting import check_nesting
@@ -63,7 +64,7 @@ class Vlan(Made):
     ) -> None:
         """`key`: TPID and number. Preconditions: `lower` has no such VLAN.
 
-        Raises: what `check_room` raises.
+        Raises: what `check_place` raises.
         """
         self.lower = lower
         self.key = key
@@ -74,6 +75,7 @@ class Vlan(Made):
         self._hardware = interface.hardware
         """The one that was known last."""
         self._inherits = interface.hardware == lower.interface.hardware
+        self.stays_inside = lower.stays_inside
         interface.sent = [0, 0]
         super().__init__(stack, interface)
         lower.vlans[key] = self
@@ -217,9 +219,10 @@ class Vlan(Made):
 def check_below(lower: Made, key: tuple[int, int]) -> None:
     """There may be one more of an interface: vlan_check_real_dev(), register_vlan_dev().
 
-    Raises: EOPNOTSUPP, EINVAL, EEXIST, EMLINK, ENOBUFS, and EPERM where what leaves is judged.
+    Raises: EINVAL, EEXIST, EMLINK, ENOBUFS, and EPERM where what leaves by that is judged.
     """
-    check_unjudged(lower.stack)
+    if lower.stack.egress is not None and not lower.stays_inside:
+        raise EPERM("there is an egress policy")
     if lower.interface.kind != abi.ARPHRD_ETHER:
         raise EINVAL("no Ethernet")
     if key in lower.vlans:

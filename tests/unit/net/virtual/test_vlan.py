@@ -402,7 +402,7 @@ def test_where_the_lower_one_is_down_none_is_made_that_is_up(world: World) -> No
     assert world.net.names() == ["eth0", "eth0.5"]
 
 
-def test_where_what_leaves_is_judged_there_are_none(world: World) -> None:
+def test_where_what_leaves_is_judged_none_stands_on_what_leads_outside(world: World) -> None:
     other, judge = Net(world.kernel), SimpleNamespace()
     world.net.stack.egress = cast("Any", judge)
     number = u32(abi.IFLA_LINK_NETNSID, other.stack.number_of(world.net.stack))
@@ -411,6 +411,14 @@ def test_where_what_leaves_is_judged_there_are_none(world: World) -> None:
         with pytest.raises(EPERM):
             net.add("v", "vlan", on(world.cable) + more, data=vlan(6))
         assert "v" not in net.names()
+
+
+def test_where_what_leaves_is_judged_they_stand_on_what_stays_inside(world: World) -> None:
+    world.net.stack.egress = cast("Any", SimpleNamespace())
+    lower = world.net.add("d", "dummy")
+    made = world.net.add("v", "vlan", on(lower), data=vlan(6))
+    assert made.link.stays_inside and world.net.made("d").link.stays_inside
+    assert not world.vlan.link.stays_inside
 
 
 def test_no_more_stand_on_each_other_than_on_linux(world: World) -> None:
