@@ -45,6 +45,9 @@ class Machine(Protocol):
     def watch(self, fd: int, events: int) -> None: ...
 
 
+DAY_S = 86_400.0
+
+
 class HostOnly:
     """A machine without a guest: descriptors and time alone."""
 
@@ -54,8 +57,10 @@ class HostOnly:
         self.ready: list[tuple[int, int]] = []
 
     def wait(self, deadline_ns: int | None) -> Sequence[Exited]:
-        """Wait for a descriptor or the deadline."""
-        left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+        """Wait for a descriptor or the deadline, or for a day: epoll counts 24 of them at most."""
+        left = DAY_S
+        if deadline_ns is not None:
+            left = min(left, max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
         self.ready = self._epoll.poll(left)
         return ()
 

@@ -271,3 +271,14 @@ def test_run_ends_with_the_turn_in_which_it_is_stopped(loop: Loop) -> None:
     loop.call_soon(lambda: seen.append("same turn"))
     loop.run()
     assert seen == ["same turn"]
+
+
+def test_timer_of_a_far_future_is_waited_for_as_any(errors: list[Any]) -> None:
+    """epoll_wait(2) has 31 bits of milliseconds."""
+    loop = Loop(HostOnly(), lambda what, error: errors.append((what, error)))
+    loop.call_at(1 << 62, lambda: None)
+    told = os.eventfd(1)
+    loop.watch(told, select.EPOLLIN, lambda _events: loop.watch(told, 0))
+    loop.turn()
+    os.close(told)
+    assert errors == []
