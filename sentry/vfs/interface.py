@@ -406,6 +406,11 @@ class Inode:
         """Make a regular file. `mode` are permission bits."""
         raise EACCES(f"{self.fs.name}: cannot create")
 
+    def may_be_made(self, name: bytes) -> bool:
+        """Whether who is to make a name need not look for it first: it is not known, making it
+        costs no more and fails if it is there (EEXIST), and who may make names is certain."""
+        return False
+
     def create_to_open(self, name: bytes, mode: int, owner: Owner, flags: int) -> Inode:
         """The same for open(2) with these flags, which goes on to open it."""
         return self.create(name, mode, owner)

@@ -34,6 +34,7 @@ from sentry.abi.fcntl import (
     O_TRUNC,
 )
 from sentry.abi.inotify import IN_CREATE, IN_MODIFY, IN_OPEN
+from sentry.abi.limits import NAME_MAX
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK
 from sentry.auth.permissions import MAY_EXEC, MAY_READ, MAY_WRITE, owner_or_capable
@@ -48,6 +49,7 @@ from sentry.errors import (
     ENXIO,
     EPERM,
     ETXTBSY,
+    Errno,
 )
 from sentry.vfs.access import check_create, check_inode
 from sentry.vfs.attributes import truncate_inode
@@ -296,9 +298,11 @@ def _open_creating(
         mount, directory = parent.at
         inode = directory.inode
         with inode.lock:
-            child: Inode | Absent = kept((_open_creating, inode, parent.last)) or child_of(
-                inode, parent.last
-            )
+            child: Inode | Absent | None = kept((_open_creating, inode, parent.last))
+            if child is None and _need_not_look(caller, parent, flags):
+                child = ABSENT
+            elif child is None:
+                child = child_of(inode, parent.last)
             if isinstance(child, Absent):
                 try:
                     return _open_made(caller, _create(caller, parent, how), how)
@@ -330,6 +334,20 @@ def _forget_answers(directory: Inode, lost: int) -> None:
         answers[_forget_answers] = lost
         for key in [key for key in answers if isinstance(key, tuple) and directory in key]:
             del answers[key]
+
+
+def _need_not_look(caller: Caller, parent: Parent, flags: int) -> bool:
+    """With O_EXCL the host says by itself that a name is there; not to who may not make it."""
+    mount, directory = parent.at
+    name = parent.last
+    if not flags & O_EXCL or len(name) > NAME_MAX or not directory.inode.may_be_made(name):
+        return False
+    try:
+        mount.check_writable()
+        check_create(caller.creds, directory)
+    except Errno:
+        return False
+    return True
 
 
 def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:

@@ -250,6 +250,15 @@ class DirectoryCache(HeardDirectory):
         inode.anchor(self, name)  # the host may have removed the name it was seen by last
         return inode
 
+    def may_be_made(self, name: bytes) -> bool:
+        trust = self.trust
+        if trust is None or self.fs.exclusive or self.listing is not None:
+            return False
+        if name in trust.names or name in trust.changing:
+            return False
+        trust.changes.look()
+        return trust.sure
+
     def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
         if self.gone:
             return ABSENT

@@ -251,6 +251,42 @@ def test_own_changes_cost_no_trust(warm: World, host: Path) -> None:
         assert warm.stat(INNER).st_size == 5
 
 
+def test_change_of_the_host_between_own_ones_is_seen(warm: World, host: Path) -> None:
+    """As long as one of ours, and for the same name."""
+    for number in range(5):
+        warm.ok("close", warm.open(b"/dir/none", os.O_RDWR | os.O_CREAT))
+        (host / "dir/none").unlink()
+        assert status(warm, b"/dir/none") == -errno.ENOENT, number
+        (host / "dir/none").write_bytes(b"x" * number)
+        assert warm.stat(b"/dir/none").st_size == number
+        warm.ok("unlinkat", AT_FDCWD, b"/dir/none", 0)
+
+
+def test_new_file_of_a_name_that_nobody_has_asked_for_is_one_request(
+    warm: World, host: Path
+) -> None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    warm.ok("close", warm.open(b"/dir/temporary", flags))
+    assert warm.session.names() == ["Tcreatex"]
+
+    (host / "dir/of the host").write_bytes(b"of the host")
+    for _ in range(2):
+        assert warm.call("openat", AT_FDCWD, b"/dir/of the host", flags, 0o644) == -errno.EEXIST
+    assert warm.contents(b"/dir/of the host") == b"of the host"
+    os.symlink("nowhere", host / "dir/a link")
+    assert warm.call("openat", AT_FDCWD, b"/dir/a link", flags, 0o644) == -errno.EEXIST
+
+
+def test_new_file_of_who_may_not_make_it_is_looked_for(warm: World, host: Path) -> None:
+    """It may be there: then that is what is wrong."""
+    (host / "dir/there").touch()
+    warm.task.task.creds = Credentials.user(1000, 1000)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+
+    assert warm.call("openat", AT_FDCWD, b"/dir/there", flags, 0o644) == -errno.EEXIST
+    assert warm.call("openat", AT_FDCWD, b"/dir/not there", flags, 0o644) == -errno.EACCES
+
+
 def test_new_files_are_looked_for_no_more_once_a_small_directory_is_listed(
     still: World, host: Path
 ) -> None:
