@@ -139,6 +139,8 @@ class RootConfig(msgspec.Struct, frozen=True):
     """Others change it, too: another sandbox, or what is mounted."""
     is_image: bool = False
     """The attachment is a file: an image of EROFS."""
+    image_fd: int = -1
+    """That file, open to be read, where there is no Gofer."""
 
 
 class ContainerConfig(msgspec.Struct, frozen=True):
@@ -177,7 +179,8 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     stdio: tuple[int, int, int] = (0, 1, 2)
     """The caller's standard input, output and error. Their flags are never changed."""
     gofer_fd: int = -1
-    """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
+    """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`. -1:
+    there is none, for nothing of the host is needed but an image."""
     network: str = "none"
     """"none": a loopback interface of its own; "host": sockets of the host; "sandbox": a stack of
     its own behind the interfaces of a network namespace of the host, or a `link`."""
@@ -291,6 +294,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
     }
     if isinstance(config, SandboxConfig):
         fds |= {
+            config.root.image_fd,
             config.kvm_fd,
             config.ram_fd,
             config.disk_fd,

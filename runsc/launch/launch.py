@@ -291,6 +291,10 @@ def _start(
         egress = _egress(flags, container, state.annotations)
         state.judged = egress is not None
         config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
+        if container.root.is_image:
+            from runsc.launch import image  # noqa: PLC0415  few roots are one
+
+            config = image.alone(container, config, terms)
         if flags.debug:
             from runsc.launch import report  # noqa: PLC0415
 
@@ -323,8 +327,8 @@ def _start(
     link_fd = config.link.fd if config.link is not None else -1
     dialer_fd = config.egress.dialer_fd if config.egress is not None else -1
     opened = (
-        config.kvm_fd, config.disk_fd, namespace_fd, link_fd, dialer_fd, exports[0].lock_fd,
-        *owners,
+        config.kvm_fd, config.disk_fd, config.root.image_fd, namespace_fd, link_fd, dialer_fd,
+        exports[0].lock_fd, *owners,
     )  # fmt: skip
     for fd in (*opened, *config.stdio, *config.preserved, *joins):
         if fd >= 0:

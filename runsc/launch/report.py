@@ -33,7 +33,7 @@ def decisions(
     yield f"memory: {config.memory_limit // MIB} MiB for all programs ({why})"
     yield f"CPUs: {config.cpus}" + _quota(config) + _tasks(config)
     yield from _process(config.process)
-    yield from _files(container)
+    yield from _files(container, config)
     yield from _mounts(config.mounts, container.exports)
     yield from _special_paths(config)
     yield _network(flags, container)
@@ -92,7 +92,7 @@ def _capabilities(sets: Capabilities) -> str:
     return " ".join(names[number] for number in held) or "none"
 
 
-def _files(container: Container) -> Iterator[str]:
+def _files(container: Container, config: SandboxConfig) -> Iterator[str]:
     root = container.root
     if root.overlay == "memory":
         writes = "what is written stays in memory (--overlay2 root:memory)"
@@ -103,6 +103,9 @@ def _files(container: Container) -> Iterator[str]:
         if root.written_behind:
             writes += ", names up to a second later"
     yield f"root: {container.exports[0].path}, " + ("read-only" if root.readonly else writes)
+    if config.root.image_fd >= 0:
+        yield "gofer: none, for the sandbox has the image open, and nothing else of the host"
+        return
     for index, export in enumerate(container.exports):
         mode = "writable" if export.writable else "read-only"
         cache = (

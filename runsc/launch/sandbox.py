@@ -62,6 +62,7 @@ class Sandbox:
     ):
         self.pid = pid
         self.gofer_pid = gofer_pid
+        """0: there is none."""
         self._network_pid = network_pid
         self.beside: list[int] = []
         """Processes besides, which end with it: passt, a dialer."""
@@ -79,7 +80,7 @@ class Sandbox:
         """When `await_ready` and `keep` give up; the end of a program has no such time."""
         self._failure = ""
         self._sentry = os.pidfd_open(pid)
-        self._gofer = os.pidfd_open(gofer_pid)
+        self._gofer = os.pidfd_open(gofer_pid) if gofer_pid else -1
         self._standing = os.pidfd_open(stand_in.pid) if stand_in is not None else -1
 
     def forward(self, number: int) -> None:
@@ -236,9 +237,10 @@ class Sandbox:
         waited for; how each ended does.
         """
         ended = _await_end(self._sentry, GRACE_MS)
-        gofer_ended = _await_end(self._gofer, self._gofer_grace_ms)
+        has_gofer = self._gofer >= 0
+        gofer_ended = has_gofer and _await_end(self._gofer, self._gofer_grace_ms)
         status = reaped(self.pid, self._sentry)
-        gofer_status = reaped(self.gofer_pid, self._gofer)
+        gofer_status = reaped(self.gofer_pid, self._gofer) if has_gofer else 0
         self._reap_others()
         if self._stand_in is not None:
             told = self._stand_in.reap() if ended else self._stand_in.end()
@@ -309,15 +311,18 @@ def start(
     stand_in: StandIn,
     network: Network | None = None,
 ) -> Sandbox:
-    """Start the Sentry and fork the Gofer. `config` lacks only the sockets that are made here."""
-    gofer_ours, gofer_theirs = socket.socketpair()
+    """Start the Sentry and fork the Gofer, unless the root is one file that is open already.
+    `config` lacks only the sockets that are made here."""
+    gofer_ours = gofer_theirs = None
+    if config.root.image_fd < 0:
+        gofer_ours, gofer_theirs = socket.socketpair()
     control_ours, control_theirs = socket.socketpair()
     hold_ours = hold_theirs = None
     if terms.before_gofer is not None:
         hold_ours, hold_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     config = msgspec.structs.replace(
         config,
-        gofer_fd=gofer_ours.fileno(),
+        gofer_fd=gofer_ours.fileno() if gofer_ours is not None else -1,
         control_fd=control_theirs.fileno(),
         stand_in_fd=stand_in.life.fileno(),
         victim_fd=stand_in.victim.told.fileno() if stand_in.victim is not None else -1,
@@ -327,31 +332,30 @@ def start(
         network_ours, network_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = msgspec.structs.replace(config, network_fd=network_ours.detach())
     pid = programs.start_sentry(config, switches, terms)
-    gofer = boot_gofer.GoferStart(
-        gofer_theirs.fileno(),
-        exports,
-        config.log_fd,
-        not isolation.is_privileged(),
-        config.container_id,
-        stand_in.entrance,
-        hold_theirs.fileno() if hold_theirs is not None else -1,
-        life=stand_in.life.fileno() if config.root.written_behind else -1,
-    )
-    network_pid = 0
+    gofer_pid = network_pid = 0
     try:
         isolation.freeze_heap()
-        gofer_pid = isolation.spawn(
-            lambda: boot_gofer.gofer_main(gofer, programs.serve, switches, terms)
-        )
+        if gofer_theirs is not None:
+            gofer = boot_gofer.GoferStart(
+                gofer_theirs.fileno(),
+                exports,
+                config.log_fd,
+                not isolation.is_privileged(),
+                config.container_id,
+                stand_in.entrance,
+                hold_theirs.fileno() if hold_theirs is not None else -1,
+                life=stand_in.life.fileno() if config.root.written_behind else -1,
+            )
+            gofer_pid = isolation.spawn(
+                lambda: boot_gofer.gofer_main(gofer, programs.serve, switches, terms)
+            )
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
     except (OSError, RuntimeFailure):
         end_child(pid)
         raise
-    gofer_ours.close()
-    gofer_theirs.close()
     control_theirs.close()
-    for sock in (hold_theirs, network_theirs):
+    for sock in (gofer_ours, gofer_theirs, hold_theirs, network_theirs):
         if sock is not None:
             sock.close()
     if config.network_fd >= 0:

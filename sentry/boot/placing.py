@@ -27,6 +27,8 @@ def placed(config: FurtherConfig, fds: list[int]) -> FurtherConfig:
         raise EINVAL("descriptors that do not match")
     if min(config.gofer_fd, config.stand_in_fd, config.control_listener_fd) < 0:
         raise EINVAL("descriptors are missing")
+    if config.root.image_fd >= 0:
+        raise EINVAL("an image without a Gofer")
     for at in places:
         check(fds[at])
     if not all(_is_socket(fds[at]) for at in sockets):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY, RESOLVE_NO_SYMLINKS
+from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_RDONLY, O_WRONLY, RESOLVE_NO_SYMLINKS
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
 from sentry.config import ContainerConfig, DeviceConfig, MountConfig, StartError
@@ -24,6 +24,7 @@ from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.session import Session
 from sentry.fs.gofer.wire import Owners
+from sentry.fs.host.file import donated
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
@@ -217,20 +218,26 @@ async def make_root(kernel: Kernel, config: ContainerConfig, exports: Trees) -> 
     is_image, exclusive = config.root.is_image, not config.root.is_shared
     if config.root.overlay == "none" and not is_image:
         return await exports.root(config.root.readonly, exclusive)
-    lower = await exports.root(True, exclusive)
-    if is_image:
-        lower = await image_in(kernel, lower)
+    if config.root.image_fd >= 0:
+        lower = await image_in(kernel, config.root.image_fd)
+    else:
+        lower = await exports.root(True, exclusive)
+        if is_image:
+            lower = await image_in(kernel, lower)
     if config.root.overlay == "none":
         return lower
     return OverlayFs.over(kernel.vfs, lower, config.root.overlay, config.root.overlay_size)
 
 
-async def image_in(kernel: Kernel, files: FileSystem) -> FileSystem:
-    """The image that an attachment is. Raises: StartError."""
-    from sentry.fs.erofs.filesystem import image_at  # noqa: PLC0415  few roots are one
+async def image_in(kernel: Kernel, files: FileSystem | int) -> FileSystem:
+    """The image that an attachment is, or a donated descriptor. Raises: StartError."""
+    from sentry.fs.erofs.filesystem import image_at, image_of  # noqa: PLC0415  few roots are one
 
+    vfs = kernel.vfs
     try:
-        return await image_at(kernel.vfs, kernel.vfs.new_mount(files).location)
+        if isinstance(files, int):
+            return await image_of(vfs, donated(vfs, files, O_RDONLY, closes=True))
+        return await image_at(vfs, vfs.new_mount(files).location)
     except Errno as error:
         raise StartError(f"the root file system is no image of EROFS: {reason(error)}") from error
 

@@ -97,6 +97,9 @@ CONTAINER = st.fixed_dictionaries(
         "network_fd": PLACE,
         "victim_fd": PLACE,
         "preserved": st.lists(PLACE, max_size=2),
+        "root": st.fixed_dictionaries(
+            {}, optional={"image_fd": PLACE, "is_image": st.booleans()}
+        ),
         "shares": st.lists(
             st.tuples(st.sampled_from(["pid", "ipc", "uts", "network", "mount"]), TEXT | VALUES),
             max_size=2,
@@ -209,13 +212,18 @@ def test_good_requests_come_as_far_as_they_can() -> None:
     asked = json.dumps(request).encode() + b"\n"
     (started,) = check_server([(asked, ["/dev/null"] * 3)])
     assert json.loads(started)["pid"] > 1
-    container = {
+    container: dict[str, Any] = {
         "container_id": "b", "process": {"args": ["L3A="]},
         "gofer_fd": 3, "stand_in_fd": 4, "control_listener_fd": 5,
     }  # fmt: skip
     asked = json.dumps({"op": "create", "container": container}).encode() + b"\n"
     (refused,) = check_server([(asked, ["/dev/null"] * 3 + ["socket"] * 3)])
     assert "the gofer process: " in json.loads(refused)["error"]
+    container["root"] = {"is_image": True, "image_fd": 0}  # the Sentry's, not one that came
+    asked = json.dumps({"op": "create", "container": container}).encode() + b"\n"
+    (refused,) = check_server([(asked, ["/dev/null"] * 3 + ["socket"] * 3)])
+    assert "error" in json.loads(refused)
+    assert "the gofer process: " not in json.loads(refused)["error"]
     (profile,) = check_server([(b'{"op":"profile","time_ns":1000}\n', [])])
     assert json.loads(profile)["profile"]["elapsed_ns"] > 0
 

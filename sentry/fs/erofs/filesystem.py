@@ -68,6 +68,11 @@ async def image_at(vfs: Vfs, location: Location) -> ErofsFs:
     return await _read(vfs, await again(location.inode.open, location, O_RDONLY, nobody))
 
 
+async def image_of(vfs: Vfs, file: FileDescription) -> ErofsFs:
+    """The image that an open file holds, for the sandbox itself. Raises: EINVAL, EUCLEAN, EIO."""
+    return await _read(vfs, file)
+
+
 async def _read(vfs: Vfs, file: FileDescription) -> ErofsFs:
     """What an open file holds, which is closed in the end, or if it is no image."""
     file.incref()

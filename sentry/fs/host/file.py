@@ -268,9 +268,34 @@ class HostFile(StreamFile):
         """pread(2) of a regular file."""
         if not self.is_regular:
             raise ESPIPE("no positions")
-        if self._io is not None:
-            return self._io.fill(self.fd, dest, offset)
-        return dest.from_host(self.fd, offset)
+        if self._io is None:
+            return dest.from_host(self.fd, offset)
+        done = 0
+        while self._nowait:
+            try:
+                got = dest.from_host(self.fd, offset + done, self._nowait)
+            except EAGAIN:
+                break
+            except EOPNOTSUPP:
+                self._nowait = 0
+                break
+            except Errno:
+                if not done:
+                    raise
+                return done
+            done += got
+            if not got or not dest.count:
+                return done
+        return self._fill(self._io, dest, offset, done)
+
+    async def _fill(self, io: HostIO, dest: Dest, offset: int, done: int) -> int:
+        """The rest of it."""
+        try:
+            done += await io.fill(self.fd, dest, offset + done)
+        except Errno:
+            if not done:
+                raise
+        return done
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
         """pwrite(2) of a regular file."""

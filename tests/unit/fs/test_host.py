@@ -10,12 +10,15 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from sentry.abi.fcntl import O_RDONLY, O_RDWR, O_WRONLY
+import pytest
+
+from sentry.abi.fcntl import O_RDONLY, O_RDWR, O_WRONLY, RWF_NOWAIT
 from sentry.abi.ioctl import TCGETS, TIOCGWINSZ, TIOCSTI
 from sentry.abi.poll import POLLIN, POLLOUT
 from sentry.abi.resource import RLIMIT, RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.fs.host.file import donated
+from sentry.platform.host_io import HostIO, HostThreads
 
 
 def give(task: Any, fd: int, flags: int) -> int:
@@ -87,6 +90,26 @@ def test_regular_file_grows_no_larger_than_the_program_may_make_one(
     task.ok("ftruncate", fd, 4)
     assert (tmp_path / "out").read_bytes() == b"0123"
     os.close(host)
+
+
+@pytest.mark.parametrize("flags", [RWF_NOWAIT, 0], ids=["from memory", "by a thread"])
+def test_regular_file_is_read_at_a_position(task: Any, tmp_path: Path, flags: int) -> None:
+    (tmp_path / "in").write_bytes(bytes(range(200)) * 50)
+    host = os.open(tmp_path / "in", os.O_RDONLY)
+    threads = HostThreads(task.world.loop, lambda name: name)
+    try:
+        task.world.vfs.host_io = HostIO(threads)
+        fd, buf = give(task, host, O_RDONLY), task.buffer(10_000)
+        task.task.files.get(fd)._nowait = flags
+        assert task.ok("pread64", fd, buf, 10_000, 0) == 10_000
+        assert task.read(buf, 10_000) == bytes(range(200)) * 50
+        assert task.ok("pread64", fd, buf, 10_000, 9_990) == 10
+        assert task.ok("pread64", fd, buf, 10_000, 20_000) == 0
+        assert task.ok("lseek", fd, 0, 1) == 0
+    finally:
+        task.world.vfs.host_io = None
+        threads.close()
+        os.close(host)
 
 
 def test_terminal_passes_settings_but_never_input(task: Any) -> None:
