@@ -97,6 +97,7 @@ MODULES = (
             "sentry/platform/native/heap.h",
             "sentry/platform/native/filter.h",
             "sentry/platform/native/ticks.h",
+            "sentry/platform/native/lz4.h",
         ),
         ("sentry/platform/native/vcpu.h",),
         borrowed=IOVEC,

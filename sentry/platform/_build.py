@@ -16,7 +16,7 @@ LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
 
 HEADERS = [
     "memory_api.h", "vcpu.h", "sigframe.h", "hostio.h", "sockets.h", "barrier.h", "heap.h",
-    "filter.h", "ticks.h", "uplink.h", "sender.h",
+    "filter.h", "ticks.h", "uplink.h", "sender.h", "lz4.h",
 ]  # fmt: skip
 """What the declarations are about; these include what they need."""
 

@@ -491,6 +491,13 @@ class Lib(Protocol):
     FILTER_CALL_BYTES: int
     FILTER_LOOKED_SHIFT: int
     FILTER_PLACE_SHIFT: int
+    LZ4_IN: int
+    LZ4_OUT: int
+    LZ4_LITERALS: int
+    LZ4_MATCH: int
+    LZ4_DISTANCE: int
+    LZ4_TOKEN: int
+    LZ4_STATE: int
     ENTRY_STRIDE: int
     ENTRY_PAGE_DOORBELL: int
     MAX_VCPUS: int
@@ -835,6 +842,9 @@ class Lib(Protocol):
     ) -> int: ...
     def ticks_start(self, signal: int, interval_ns: int, /) -> int: ...
     def ticks_stop(self, timer: int, /) -> None: ...
+    def lz4_unpack(
+        self, state: Uint64, data: Uint8 | bytes, size: int, out: Uint8, room: int, until: int, /
+    ) -> int: ...
 
 ffi: Ffi
 lib: Lib
