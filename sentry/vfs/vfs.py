@@ -110,6 +110,8 @@ class Vfs:
         """The devpts that was mounted last: /dev/ptmx belongs to it."""
         self.fuse: Any = None
         """The file systems that programs serve: sentry.fs.fuse."""
+        self.images: Any = None
+        """What was unpacked of compressed images: sentry.fs.erofs.unpacked."""
         self.signal_group: Callable[[Any, int], None] | None = None
         """The kernel's: (process group, signal), for terminals."""
         self.signal_process: Callable[[Any, int], None] | None = None

@@ -14,6 +14,7 @@ from sentry.vfs.regular import RegularFile
 from sentry.wait.again import NotNow, again, kept
 
 if TYPE_CHECKING:
+    from sentry.fs.erofs.extents import Map
     from sentry.fs.erofs.filesystem import ErofsFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, FileDescription
@@ -33,13 +34,15 @@ class Unreadable(EFAULT, BusError):
 class ErofsRegular(ErofsInode):
     """A regular file."""
 
-    __slots__ = ("_opened", "_ram")
+    __slots__ = ("_map", "_opened", "_ram")
 
     def __init__(self, fs: ErofsFs, node: layout.Node) -> None:
         super().__init__(fs, node)
         self._ram: Any = None
         """The RamFile of what is mapped."""
         self._opened = 0
+        self._map: Map | None = None
+        """Of what is compressed."""
 
     def __del__(self) -> None:
         if self._ram is not None:
@@ -62,6 +65,10 @@ class ErofsRegular(ErofsInode):
     def piece(self, offset: int, size: int) -> bytes | int:
         """Some of these bytes, or how many of them are a hole. Raises: EUCLEAN, NotNow."""
         image, of = self.fs.image, self.fs.super
+        if self.node.layout in layout.COMPRESSED_LAYOUTS:
+            if self._map is None:
+                self._map = self.fs.unpacked.read_map(self.node)
+            return self.fs.unpacked.piece(self.node, self._map, offset, min(size, PIECE))
         at, length = layout.extent(image, of, self.node, offset)
         length = min(length, size, PIECE)
         return length if at < 0 else image.data(at, length)
@@ -70,9 +77,7 @@ class ErofsRegular(ErofsInode):
         """What a mapping shows. Raises: ENODEV."""
         if self._ram is None:
             make = self.fs.ram_file
-            if make is None or self.node.layout in (
-                layout.COMPRESSED_FULL, layout.COMPRESSED_COMPACT,
-            ):  # fmt: skip
+            if make is None:
                 raise ENODEV("cannot be mapped")
             self._ram = make()
             self._ram.truncate(self.node.size)

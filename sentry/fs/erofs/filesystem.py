@@ -14,6 +14,7 @@ from sentry.fs.erofs import layout
 from sentry.fs.erofs.file import ErofsRegular
 from sentry.fs.erofs.image import Image
 from sentry.fs.erofs.inode import ErofsDirectory, ErofsInode
+from sentry.fs.erofs.unpacked import Kept, Unpacked
 from sentry.vfs.interface import FileSystem, Inode, StatFs
 from sentry.vfs.open import OpenHow, open_location
 from sentry.vfs.walk import resolve
@@ -98,12 +99,13 @@ class ErofsFs(FileSystem):
     posix_acls = True
 
     def __init__(
-        self, dev: int, image: Image, of: layout.Super, ram_file: Callable[[], Any] | None,
-        now_ns: Callable[[], int],
+        self, dev: int, image: Image, of: layout.Super, kept: Kept,
+        ram_file: Callable[[], Any] | None, now_ns: Callable[[], int],
     ) -> None:  # fmt: skip
         super().__init__(dev, now_ns)
         self.image = image
         self.super = of
+        self.unpacked = Unpacked(image, of, kept)
         self.ram_file = ram_file
         """Makes a RamFile, for what is mapped."""
         self.depth = 1
@@ -118,12 +120,15 @@ class ErofsFs(FileSystem):
         found, top = what
         if not modes.S_ISDIR(top.mode):
             raise EUCLEAN("the root is no directory")
-        fs = cls(vfs.new_dev(), image, found, vfs.ram_file, vfs.now_ns)
+        if vfs.images is None:
+            vfs.images = Kept()
+        fs = cls(vfs.new_dev(), image, found, vfs.images, vfs.ram_file, vfs.now_ns)
         fs._top = ErofsDirectory(fs, top)
         fs._inodes[top.number] = ref(fs._top)
         return fs
 
     def __del__(self) -> None:
+        self.unpacked.close()
         self.image.file.decref()
 
     @property

@@ -46,9 +46,12 @@ class ErofsInode(Inode):
         self._target: bytes | None = None
         size = node.size if self.is_dir or self.is_regular or self.is_symlink else 0
         block = fs.super.block_size
+        blocks = -(-size // block)
+        if size and node.layout in layout.COMPRESSED_LAYOUTS:
+            blocks = node.where
         self._attributes = Attributes(
             node.number, node.mode, node.nlink, node.uid, node.gid, self.rdev, size,
-            -(-size // block) * block // 512, block, node.time_ns, node.time_ns, node.time_ns,
+            blocks * block // 512, block, node.time_ns, node.time_ns, node.time_ns,
         )  # fmt: skip
 
     def __del__(self) -> None:

@@ -27,12 +27,14 @@ _INDEX: Final = struct.Struct("<HHI")
 HAS_CHECKSUM: Final = 1
 """EROFS_FEATURE_COMPAT_SB_CHKSUM."""
 CHUNKS, DEVICES, PREFIXES = 0x4, 0x8, 0x40
-COMPRESSION: Final = 0x1 | 0x2 | 0x8 | 0x10 | 0x20
+PADDED, BIG_CLUSTERS, FRAGMENTS = 0x1, 0x2, 0x20
+COMPRESSION: Final = PADDED | BIG_CLUSTERS | 0x8 | 0x10 | FRAGMENTS
 """EROFS_FEATURE_INCOMPAT_*: how compressed files are laid out. DEVICES is one of its bits, too."""
 KNOWN: Final = CHUNKS | COMPRESSION
 
 FLAT_PLAIN, COMPRESSED_FULL, FLAT_INLINE, COMPRESSED_COMPACT, CHUNK_BASED = range(5)
 """EROFS_INODE_*: data layouts."""
+COMPRESSED_LAYOUTS: Final = frozenset((COMPRESSED_FULL, COMPRESSED_COMPACT))
 SLOT: Final = 32
 """Inodes are counted in these."""
 NULL_BLOCK: Final = 0xFFFFFFFF
@@ -59,6 +61,10 @@ class Super(NamedTuple):
     time_ns: int
     """From which on compact inodes count theirs."""
     uuid: bytes
+    features: int
+    """EROFS_FEATURE_INCOMPAT_*"""
+    packed: int
+    """Number of the inode that has the ends of others."""
 
     @property
     def block_size(self) -> int:
@@ -109,7 +115,7 @@ def read_super(image: Image) -> Super:
     raw = image.read(SUPER_OFFSET, SUPER.size)
     (
         magic, checksum, compat, bits, _, root, inodes, seconds, nsec, blocks, inodes_at,
-        xattrs_at, uuid, _, incompat, _, devices, _, directory_bits, _, _, _, _,
+        xattrs_at, uuid, _, incompat, _, devices, _, directory_bits, _, _, packed, _,
     ) = SUPER.unpack(raw)  # fmt: skip
     if magic != EROFS_SUPER_MAGIC_V1:
         raise EINVAL("not an image of EROFS")
@@ -125,7 +131,10 @@ def read_super(image: Image) -> Super:
     if devices or incompat & PREFIXES:
         raise EOPNOTSUPP("more devices, or prefixes of extended attributes")
     time_ns = _time(seconds, nsec)
-    return Super(bits, root, inodes, blocks, inodes_at << bits, xattrs_at << bits, time_ns, uuid)
+    return Super(
+        bits, root, inodes, blocks, inodes_at << bits, xattrs_at << bits, time_ns, uuid, incompat,
+        packed,
+    )  # fmt: skip
 
 
 def read_node(image: Image, of: Super, number: int) -> Node:

@@ -31,6 +31,7 @@ SEQUENCES: Final = {
     "fs/erofs/filesystem.py": "an image is opened, then its superblock and its root are read",
     "fs/erofs/image.py": "a block is read, in as many reads as the file takes",
     "fs/erofs/inode.py": "a directory is read block by block",
+    "fs/erofs/unpacked.py": "an extent is fetched, then unpacked in steps, one at a time",
     "fs/fanotify.py": "an event is waited for, then its file is opened",
     "fs/fuse/connection.py": "a request: its answer, or a signal, which the server is told of",
     "fs/fuse/file.py": "stores of mappings go to a server before FLUSH and RELEASE",

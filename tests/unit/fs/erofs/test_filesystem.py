@@ -24,6 +24,7 @@ ACL = struct.pack("<I", 2) + b"".join(
     for each in ((1, 6, -1), (2, 0, 1000), (4, 4, -1), (16, 4, -1), (32, 4, -1))
 )
 LONG = bytes(range(256)) * 100
+PACKED = b"packed " * 5000 + random.Random(5).randbytes(9000) + bytes(15_000) + b"end"
 HOLES = b"a" * BLOCK + bytes(3 * BLOCK) + b"b" * 100
 
 
@@ -39,6 +40,8 @@ def tree() -> Node:
             b"whole": file(LONG[:BLOCK] * 2, layout=layout.FLAT_PLAIN),
             b"chunks": file(HOLES, layout=layout.CHUNK_BASED),
             b"wide": file(HOLES, layout=layout.CHUNK_BASED, chunk_bits=1, indexes=False),
+            b"packed": file(PACKED, layout=layout.COMPRESSED_FULL),
+            b"packed once": file(LONG[:5000], layout=layout.COMPRESSED_FULL),
             b"link": link(b"dir/inner"),
             b"dir": directory({b"inner": file(b"inner"), b"none": directory({}, nlink=2)}, nlink=3),
             b"many": directory(many, 0o711, layout=layout.FLAT_PLAIN, nlink=2),
@@ -132,6 +135,10 @@ def test_files_have_their_bytes_and_attributes(files: Files) -> None:
     assert files.modified_ns(b"/mnt/tail") == 1_700_000_000 * 10**9 + 5
     for path in (b"/mnt/tail", b"/mnt/plain"):
         assert files.contents(path) == LONG
+    assert files.contents(b"/mnt/packed") == PACKED
+    assert files.contents(b"/mnt/packed once") == LONG[:5000]
+    for at in (0, BLOCK - 1, 34_990, 35_000 + 2 * BLOCK, len(PACKED) - 40):
+        assert files.read(files.opened(b"/mnt/packed"), 100, at) == PACKED[at : at + 100]
     for path in (b"/mnt/chunks", b"/mnt/wide"):
         assert files.contents(path) == HOLES
         assert files.read(files.opened(path), 200, 4 * BLOCK - 50) == HOLES[4 * BLOCK - 50 :][:200]
@@ -163,7 +170,9 @@ def test_nothing_can_be_written(files: Files) -> None:
 
 def test_mapped_file_has_its_bytes(files: Files) -> None:
     assert mount(files, image()) == 0
-    for path, data in ((b"/mnt/tail", LONG), (b"/mnt/chunks", HOLES)):
+    for path, data in (
+        (b"/mnt/tail", LONG), (b"/mnt/chunks", HOLES), (b"/mnt/packed", PACKED),
+    ):  # fmt: skip
         fd = files.opened(path)
         at = files.ok("mmap", 0, len(data), PROT_READ, MAP_PRIVATE, fd, 0)
         files.ok("close", fd)
@@ -195,19 +204,66 @@ def test_what_is_no_image_is_not_mounted(files: Files) -> None:
     assert files.call("mount", b"/image", b"/mnt", b"erofs", 1, b"nonsense") == -errno.EINVAL
 
 
-def test_compressed_file_is_seen_but_not_read(files: Files) -> None:
-    data = bytearray(image(checksum=False))
+def packed_image() -> tuple[bytearray, int]:
+    """Without a checksum, and where what follows the inode of `packed` begins."""
+    made = Builder(tree(), {b"user.shared": b"told once"})
+    data = bytearray(made.build(checksum=False))
     struct.pack_into("<I", data, layout.SUPER_OFFSET + 8, 0)
-    top = Builder(tree(), {b"user.shared": b"told once"})
-    top.build()
-    assert isinstance(top.top.data, dict)
-    number = top.top.data[b"plain"].number
-    data[BLOCK + number * layout.SLOT] = layout.COMPRESSED_COMPACT << 1
+    assert isinstance(made.top.data, dict)
+    number = made.top.data[b"packed"].number
+    return data, BLOCK + number * layout.SLOT + layout.COMPACT.size
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(6, 1), (6, 3), (7, 1), (4, 0x40), (4, 1)],
+    ids=["LZMA", "ZSTD", "other clusters", "unknown advice", "records of extents"],
+)
+def test_what_is_compressed_otherwise_is_seen_but_not_read(
+    files: Files, at: int, value: int
+) -> None:
+    data, header = packed_image()
+    data[header + at] = value
     assert mount(files, bytes(data)) == 0
-    assert files.stat(b"/mnt/plain").st_size == len(LONG)
-    fd = files.opened(b"/mnt/plain")
+    assert files.stat(b"/mnt/packed").st_size == len(PACKED)
+    fd = files.opened(b"/mnt/packed")
     assert files.call("read", fd, files.program.buffer(64), 64) == -errno.EOPNOTSUPP
-    assert files.contents(b"/mnt/small") == b"inline"
+    assert files.contents(b"/mnt/packed once") == LONG[:5000]
+
+
+SPOILT = {
+    "a head before the first block": (16, struct.pack("<HHHH", 2, 0, 1, 1)),
+    "a distance of nothing": (24, struct.pack("<HHHH", 2, 0, 0, 1)),
+    "an extent beyond its block": (16, struct.pack("<HHI", 1, BLOCK, 9)),
+    "beyond the image": (16, struct.pack("<HHI", 1, 0, 1 << 30)),
+    "no LZ4": (16, struct.pack("<HHI", 1, 0, 0)),
+    "big clusters in an image without": (4, b"\x02"),
+    "counts without big clusters": (24, struct.pack("<HHHH", 2, 0, 0x802, 1)),
+    "more than lies there": (16, struct.pack("<HHI", 0, 0, 9)),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_records_that_make_no_sense_are_an_error(files: Files, what: str) -> None:
+    data, header = packed_image()
+    at, raw = SPOILT[what]
+    data[header + at : header + at + len(raw)] = raw
+    assert mount(files, bytes(data)) == 0
+    fd = files.opened(b"/mnt/packed")
+    read = files.call("pread64", fd, files.program.buffer(BLOCK), BLOCK, BLOCK)
+    assert read == -errno.EUCLEAN
+
+
+def test_distances_that_lead_nowhere_end_soon(files: Files) -> None:
+    """Each record says: one before."""
+    data, header = packed_image()
+    count = -(-len(PACKED) // BLOCK)
+    for number in range(count):
+        struct.pack_into("<HHHH", data, header + 16 + 8 * number, 2, 0, 1, 1)
+    assert mount(files, bytes(data)) == 0
+    fd = files.opened(b"/mnt/packed")
+    at = (count - 1) * BLOCK
+    assert files.call("pread64", fd, files.program.buffer(64), 64, at) == -errno.EUCLEAN
 
 
 def explore(files: Files, path: bytes, left: int = 200) -> int:
