@@ -1,8 +1,9 @@
 """What two processes do with files has the same results here as on Linux, and leaves the same tree.
 
 Every file system that can be written to, against the host's own, call by call: what each call gave;
-what is in the folder of the host when all is flushed, and at the end, after the Gofer has ended. A
-process of the host takes part, too, where a folder is shared.
+what is in the tree when all is flushed, and at the end: where it lies on the host, in the folder
+there, after the Gofer has ended, else as a program sees it. A process of the host takes part, too,
+where a folder is shared. `-rP` shows how many calls were the same.
 """
 
 from __future__ import annotations
@@ -36,33 +37,40 @@ from sentry.abi.fcntl import (
     O_WRONLY,
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
+    SEEK_DATA,
+    SEEK_HOLE,
 )
 from sentry.abi.stat import STAT, UTIME_NOW, UTIME_OMIT
 from tests.contract.filesystems.calls import Files
 from tests.contract.filesystems.conftest import FILE_SYSTEMS
-from tests.contract.filesystems.layers import layered
+from tests.contract.filesystems.layers import layered, mounted
 from tests.fuzz.inside import Step, many
 from tests.fuzz.running import bounded, explore, for_a_while, kept
+from tests.fuzz.trees import (
+    BEHIND,
+    IN_MEMORY,
+    LAYERS,
+    ON_THE_HOST,
+    OVER_THE_HOST,
+    PAGE,
+    SHARED,
+    Trees,
+    links,
+    look,
+    shown_time,
+)
 from tests.linux import NativeProgram
 from tests.world import World
 
 pytestmark = pytest.mark.root
 
-LONG_AGO = 1 << 30
-"""Seconds: what a test sets is older, what a clock says is not."""
 USER = 1000
-BEHIND = "gofer written behind"
-LAYERS = "gofer written behind, of layers"
-"""The host's tree is an overlayfs, on both sides."""
-SHARED = "gofer shared"
-ON_THE_HOST = ("gofer exclusive", BEHIND, LAYERS, SHARED)
 PROTECTED = ("protected_symlinks", "protected_hardlinks", "protected_regular", "protected_fifos")
 """Sysctls of fs: as this host has them."""
 HOST = 2
 """Not inside."""
 OPENED = ((b"a", O_RDWR), (b"d", O_RDONLY), (b"n", O_RDWR | O_CREAT))
 MAP_SHARED, READ_WRITE = 1, 3
-PAGE = 4096
 
 
 def grow(root: Path) -> None:
@@ -78,6 +86,23 @@ def grow(root: Path) -> None:
     for path in (root / "a", root / "n"):
         os.chmod(path, 0o666)
     os.utime(root / "d" / "f", (1, 2))
+
+
+def grow_inside(files: Files) -> None:
+    """The same by system calls."""
+    for path in (b"/d", b"/d/e"):
+        files.ok("mkdir", path, 0o777)
+    files.fill(b"/a", b"contents")
+    files.ok("link", b"/a", b"/b")
+    files.fill(b"/d/f", b"inner" * 2000)
+    files.ok("symlink", b"d/f", b"/l")
+    files.fill(b"/n")
+    for path in (b"/", b"/d", b"/d/e"):
+        files.ok("chmod", path, 0o777)
+    for path in (b"/a", b"/n"):
+        files.ok("chmod", path, 0o666)
+    times = struct.pack("<4q", 1, 0, 2, 0)
+    files.ok("utimensat", AT_FDCWD, b"/d/f", files.place(times), 0)
 
 
 def warm(files: Files) -> None:
@@ -101,11 +126,6 @@ def copies_alone(step: Step) -> bool:
 def is_late(step: Step) -> bool:
     """One time set without the other: no event tells of that (`sentry.fs.gofer.known`)."""
     return step[0] == "times" and (step[4] == UTIME_OMIT) != (step[6] == UTIME_OMIT)
-
-
-def links(kind: str, mode: int, count: int) -> int:
-    """Those of a directory of layers become others when it is copied up."""
-    return -1 if kind == LAYERS and stat.S_ISDIR(mode) else count
 
 
 class Actor:
@@ -137,9 +157,11 @@ class Actor:
         return int(self.call(name, self.fds[slot], *values))
 
     def _seek(self, slot: int, *where: int) -> int:
-        """What positions of directories are depends on the file system."""
+        """What positions of directories are depends on the file system; so does whether what is
+        allocated and was never written is a hole: on a tmpfs of Linux, not on ours."""
         found = self._fstat(slot)
-        if not isinstance(found, int) and stat.S_ISDIR(found[0]):
+        is_folder = not isinstance(found, int) and stat.S_ISDIR(found[0])
+        if is_folder or (self.kind in IN_MEMORY and where[1] in (SEEK_DATA, SEEK_HOLE)):
             where = 0, 0
         return int(self.call("lseek", self.fds[slot], *where))
 
@@ -243,6 +265,15 @@ class Actor:
     def _times(self, path: bytes, flags: int, *times: int) -> int:
         return int(self.call("utimensat", AT_FDCWD, path, struct.pack("<4q", *times), flags))
 
+    def _truncate(self, path: bytes, size: int) -> int:
+        """Times that it sets on a tmpfs of Linux only where the file has pages, or another size
+        (shmem_setattr()): here always, as on other file systems."""
+        before = self._stat(path, 0) if self.kind in IN_MEMORY else 0
+        done = int(self.call("truncate", path, size))
+        if not done and not isinstance(before, int) and before[4] == size:
+            self._times(path, 0, 0, UTIME_NOW, 0, UTIME_NOW)
+        return done
+
     def _put(self, path: bytes, count: int) -> int:
         """Into a file, from its beginning."""
         fd = self.files.open(path, O_WRONLY | O_CREAT | O_NONBLOCK, 0o666)
@@ -266,10 +297,6 @@ class Actor:
         return int(
             self.call("linkat", self.fds[slot], b"", AT_FDCWD, path, AT_EMPTY_PATH)
         )
-
-
-def shown_time(ns: int) -> object:
-    return ns if ns < LONG_AGO * 10**9 else "now"
 
 
 SLOTS = st.integers(0, 2)
@@ -356,40 +383,21 @@ OF_ALL = many(
 """Of what is open one knows the name, which others may take from it: so by path only."""
 
 
-def look(root: Path, kind: str) -> dict[str, tuple[object, ...]]:
-    """What is in a tree."""
-    found: dict[str, tuple[object, ...]] = {}
-    numbers: dict[int, str] = {}
-    for path in (root, *sorted(root.rglob("*"))):
-        name, seen = str(path.relative_to(root)), path.lstat()
-        contents: object = None
-        if stat.S_ISREG(seen.st_mode):
-            contents = path.read_bytes()
-        elif path.is_symlink():
-            contents = os.readlink(path)
-        attributes = {
-            each: os.getxattr(path, each, follow_symlinks=False)
-            for each in os.listxattr(path, follow_symlinks=False)
-        }
-        same = numbers.setdefault(seen.st_ino, name)
-        nlink = links(kind, seen.st_mode, seen.st_nlink)
-        owner = seen.st_mode, seen.st_uid, seen.st_gid
-        found[name] = *owner, nlink, same, contents, attributes, shown_time(seen.st_mtime_ns)
-    return found
-
-
-def check(base: Path, kind: str, steps: list[tuple[int, Step]]) -> None:
-    """Run the same on both; compare each result, and the trees."""
+def check(base: Path, kind: str, steps: list[tuple[int, Step]]) -> int:
+    """Run the same on both; compare each result, and the trees. How many calls were the same."""
     roots = base / "linux", base / "here"
     try:
         with ExitStack() as ends:
             for root in roots:
                 root.mkdir(parents=True)
-                grow(root)
+                if kind in (*ON_THE_HOST, OVER_THE_HOST):
+                    grow(root)
                 if kind == LAYERS:
                     put_layer(root, ends)
-            _compare(roots, kind, steps)
-            assert look(roots[0], kind) == look(roots[1], kind)
+            done = _compare(roots, kind, steps)
+            if kind in ON_THE_HOST:
+                assert look(roots[0], kind) == look(roots[1], kind)
+            return done
     finally:
         shutil.rmtree(base)
 
@@ -400,21 +408,28 @@ def put_layer(root: Path, ends: ExitStack) -> None:
     layered(root, [root], upper, ends)
 
 
-def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]]) -> None:
+def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]]) -> int:
+    done = 0
     make = FILE_SYSTEMS[BEHIND if kind == LAYERS else kind]
     with ExitStack() as ends:
         first = Files(NativeProgram(roots[0], ends))
+        is_grown = kind in (*ON_THE_HOST, OVER_THE_HOST)
+        if not is_grown:
+            grow_inside(first)
         warm(first)
         linux = [Actor(first, kind), Actor(first.sibling(USER, USER), kind)]
         world = ends.enter_context(World(lambda world: make(world, roots[1])))
         for sysctl in PROTECTED:
             setattr(world.vfs, sysctl, int(Path(f"/proc/sys/fs/{sysctl}").read_text()))
         program = Files(world.program())
+        if not is_grown:
+            grow_inside(program)
         warm(program)
         here = [Actor(program, kind), Actor(program.sibling(USER, USER), kind)]
         if any(who == HOST for who, _ in steps):
             linux.append(Actor(first.sibling(), kind))
             here.append(Actor(Files(NativeProgram(roots[1], ends)), kind))
+        trees = Trees(roots, kind, (first, program))
         for number, (who, step) in enumerate(steps):
             if kind == LAYERS and copies_alone(step):
                 continue
@@ -422,33 +437,52 @@ def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]])
                 continue
             if step[0] == "copied":  # what `cp` finds there
                 here[0].call("sync")
-                assert look(roots[0], kind) == look(roots[1], kind), number
+                trees.compare(number)
                 continue
             wanted = linux[who].run(*step)
             with bounded(step):
                 got = here[who].run(*step)
             assert got == wanted, (number, who, step)
+            done += 1
+        if kind in IN_MEMORY:
+            trees.compare("at the end")
+    return done
 
 
-@pytest.mark.parametrize("kind", ON_THE_HOST)
+class Tally:
+    """Counts the calls that were the same."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._count = itertools.count()
+        self.operations = 0
+
+    def __call__(self, steps: list[tuple[int, Step]]) -> None:
+        self.operations += check(self._folder / f"{next(self._count)}", self._kind, steps)
+
+    def tell(self) -> None:
+        print(f"{self._kind}: {self.operations} operations without a difference")
+
+
+@pytest.mark.parametrize("kind", [*ON_THE_HOST, *IN_MEMORY])
 @for_a_while()
 def test_files_are_as_on_linux(tmp_path: Path, kind: str, seconds: float) -> None:
-    count = itertools.count()
-
-    def body(steps: list[tuple[int, Step]]) -> None:
-        check(tmp_path / f"{next(count)}", kind, steps)
-
-    explore(seconds, body, steps=STEPS)
+    with ExitStack() as ends:
+        if kind in IN_MEMORY:  # the host's is one, too
+            tmp_path /= "memory"
+            tmp_path.mkdir()
+            mounted(ends, tmp_path, "-t", "tmpfs", "none")
+        tally = Tally(tmp_path, kind)
+        explore(seconds, tally, steps=STEPS)
+    tally.tell()
 
 
 @for_a_while()
 def test_files_that_the_host_changes_are_as_on_linux(tmp_path: Path, seconds: float) -> None:
-    count = itertools.count()
-
-    def body(steps: list[tuple[int, Step]]) -> None:
-        check(tmp_path / f"{next(count)}", SHARED, steps)
-
-    explore(seconds, body, steps=OF_ALL)
+    tally = Tally(tmp_path, SHARED)
+    explore(seconds, tally, steps=OF_ALL)
+    tally.tell()
 
 
 @kept("files_shared")
@@ -458,7 +492,7 @@ def test_files_that_the_host_changes_are_still_as_on_linux(
     check(tmp_path / "base", SHARED, case)
 
 
-@pytest.mark.parametrize("kind", ON_THE_HOST)
+@pytest.mark.parametrize("kind", [*ON_THE_HOST, *IN_MEMORY])
 @kept("files")
 def test_files_are_still_as_on_linux(
     tmp_path: Path, kind: str, case: list[tuple[int, Step]]
