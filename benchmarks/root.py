@@ -2,7 +2,8 @@
 
     python -m benchmarks.root [--place DIR] [--files N] [--rounds N] [--gvisor PROGRAM]
 
-As root, with gcc. `--place`: where the root file system is copied to; what it lies on matters.
+As root, with gcc. `--place`: where the root file system is copied to, and a folder that is mounted;
+what they lie on matters. More programs: `benchmarks.workloads`.
 Prints a table: single operations (`cases.c`) in µs, programs over a tree of so many files in ms,
 and the CPU time of these together, of all processes, less that of an empty container. The ways
 take turns in each round.
@@ -33,7 +34,11 @@ from benchmarks.ways import (
     run,
 )
 
-SINGLE = ("create+unlink root", "open+close root", "stat root", "pwrite 4K root")
+SINGLE = tuple(
+    f"{case} {where}"
+    for where in ("root", "bind")
+    for case in ("create+unlink", "open+close", "stat", "pwrite 4K")
+)
 PROGRAMS = {
     "tar x": "tar xf /mnt/tree.tar -C /files",
     "cp -r": "cp -r /files/tree /files/copy",
