@@ -98,7 +98,7 @@ async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
     if config.gofer_fd >= 0:
         session = Session(socket.socket(fileno=config.gofer_fd), kernel.loop)
         session.negotiate()
-        kernel.services.gofer = session
+        kernel.services.gofers.append(session)
     exports = Exports(kernel, session)
     root = kernel.container.root = await make_root(kernel, config, exports)
     mount = kernel.vfs.new_mount(root)
@@ -163,6 +163,8 @@ class Exports:
         handles = HandleCache(min(8192, most), budget, most // 4)
         kernel.services.handles = handles
         kernel.services.lingering = Lingering(handles, kernel.loop)
+        self._apart: Session | None = None
+        """For mounts, if they have one of their own."""
         self._changes: HostChanges | None = None
         self._asked = False
 
@@ -180,17 +182,28 @@ class Exports:
         self, index: int, read_only: bool, follows: bool = False, exclusive: bool = False
     ) -> GoferFileSystem:
         """Attachment `index`. Raises: StartError."""
-        if self._session is None:
-            raise StartError("there is no Gofer")
-        vfs = self._kernel.vfs
+        session, vfs = self._session_of(index), self._kernel.vfs
         if not exclusive and not self._asked:
             self._asked = True
-            self._changes = HostChanges.of(self._session)
+            self._changes = HostChanges.of(session)
         changes = None if follows else self._changes
         options = options_of(self._kernel, index, exclusive, read_only, changes)
         if follows:
             options = msgspec.structs.replace(options, follows=self._kernel.loop)
-        return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
+        return GoferFileSystem(vfs.new_dev(), session, b"%d" % index, options, vfs.now_ns)
+
+    def _session_of(self, index: int) -> Session:
+        """Where the root has a journal, which every message of its session has done before it is
+        answered, mounts have a session of their own. Raises: StartError."""
+        if self._session is None:
+            raise StartError("there is no Gofer")
+        if not index or self._session.recorder is None:
+            return self._session
+        if self._apart is None:
+            with suppress(Errno):
+                self._apart = self._session.copy_on(self._session.duplicate())
+                self._kernel.services.gofers.append(self._apart)
+        return self._apart or self._session
 
 
 def options_of(

@@ -146,9 +146,9 @@ class Profiler:
     def _counters(self) -> dict[str, int]:
         kernel = self._kernel
         found = {"guest_ns": sum(g.account.cpu_time_ns() for g in kernel.pids.groups.values())}
-        session = kernel.services.gofer
-        found["gofer_requests"] = session.sent if session is not None else 0
-        found["gofer_ns"] = session.waited_ns if session is not None else 0
+        sessions = kernel.services.gofers
+        found["gofer_requests"] = sum(session.sent for session in sessions)
+        found["gofer_ns"] = sum(session.waited_ns for session in sessions)
         ram = kernel.platform.ram.counters()
         found.update({name: getattr(ram, name) for name in FLUSHES})
         found.update(self._machine.events_so_far())

@@ -36,7 +36,7 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "clock_steps", "cpu", "file_handles", "flights", "gofer", "handles", "host_ids",
+        "boot_id", "clock_steps", "cpu", "file_handles", "flights", "gofers", "handles", "host_ids",
         "kcmp_secret", "keys", "keys_text", "lingering", "logins", "machine", "namespace_counts",
         "signal_quota", "sysctls", "system_log", "timex", "trees",
     )  # fmt: skip
@@ -56,8 +56,9 @@ class Services:
         """name_to_handle_at(2): by device and inode number, the one asked for last at the end."""
         self.flights: Flights | None = None
         """Descriptors on their way between Unix sockets, once there is such a socket."""
-        self.gofer: Session | None = None
-        """The session with the first container's Gofer, where there is one."""
+        self.gofers: list[Session] = []
+        """The session with the first container's Gofer, if it has one; that for its mounts, if it
+        is another."""
         self.host_ids: dict[str, Extents] = {}
         """By "uid" and "gid": whom on the host those in the sandbox are, where they have a map."""
         self.kcmp_secret = struct.unpack("<QQ", os.urandom(16))

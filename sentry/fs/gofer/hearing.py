@@ -10,7 +10,6 @@ What is told is that of the Sentry's writes through donated descriptors, too: th
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 from gofer.p9.constants import HEARD_NAME
 from gofer.p9.extensions import Rhearx, Tdupx, Thearx
 from sentry.errors import EIO, Errno
-from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, Session, expect
 from sentry.wait.again import again, kept
 
@@ -83,7 +81,7 @@ def listen_now(session: Session, fid: int) -> Session | None:
     """A session that hears of the tree of `fid` from now on, waited for in place; None where the
     host does not tell."""
     try:
-        made = _copy_of(session, session.duplicate())
+        made = session.copy_on(session.duplicate())
     except Errno:
         return None
     try:
@@ -97,7 +95,7 @@ def listen_now(session: Session, fid: int) -> Session | None:
 async def listen(session: Session, fid: int) -> Session | None:
     """The same beside programs."""
     try:
-        made = _copy_of(session, await again(_duplicate, session))
+        made = session.copy_on(await again(_duplicate, session))
     except Errno:
         return None
     try:
@@ -113,14 +111,3 @@ def _duplicate(session: Session) -> int:
     session.complete(asked, _duplicate, slow=True)
     asked.pending.result()
     return asked.pending.take_fd()
-
-
-def _copy_of(session: Session, fd: int) -> Session:
-    """Raises: EIO."""
-    try:
-        made = Session(socket.socket(fileno=fd), session.loop)
-    except (OSError, ValueError):  # no socket, or lost on the way
-        close_quietly(fd)
-        raise EIO("what came is no socket") from None
-    made.adopt(session)
-    return made

@@ -23,7 +23,7 @@ from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION, V
 from gofer.p9.extensions import Rwalkx, Tdupx
 from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
 from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
-from sentry.fs.gofer.requests import Pending, Requests
+from sentry.fs.gofer.requests import Pending, Requests, close_quietly
 from sentry.platform.host_io import receive
 from sentry.wait.again import NotNow, kept
 from sentry.wait.fiber import Mode, park, this_fiber
@@ -311,6 +311,16 @@ class Session:
         pending = self.send(Tdupx())
         self.wait_now(pending)
         return pending.take_fd()
+
+    def copy_on(self, fd: int) -> Session:
+        """The session on a socket that came as `duplicate`. Raises: EIO."""
+        try:
+            made = Session(socket.socket(fileno=fd), self.loop)
+        except (OSError, ValueError):  # no socket, or lost on the way
+            close_quietly(fd)
+            raise EIO("what came is no socket") from None
+        made.adopt(self)
+        return made
 
     def adopt(self, other: Session) -> None:
         """This session is the duplicate of `other` (in a forked sandbox)."""

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from gofer.attachment import Attachment
+from gofer.attachment import Attachment, CacheMode
+from runsc.launch.boot_gofer import sealed_memory
+from sentry.boot.tree import Exports
 from sentry.errors import EPROTO
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
+from sentry.fs.gofer.session import Session
 from sentry.fs.gofer.spares import SPARES
 from tests.unit.fs.gofer.conftest import AT_FDCWD, CountingSession, MakeWorld, World
 from tests.unit.gofer.harness import spawn
@@ -64,6 +67,51 @@ def test_new_files_come_from_spares_that_are_asked_for_many_at_a_time(world: Wor
     asked = world.session.names()
     assert asked.count("Tsparex") >= 2 * SPARES
     assert len(asked) - asked.count("Tsparex") <= 3
+
+
+def test_message_of_a_mount_does_not_wait_for_what_was_recorded(tmp_path: Path) -> None:
+    """It has a session of its own."""
+    folders = tmp_path / "root", tmp_path / "volume"
+    made: list[GoferFileSystem] = []
+
+    def root(kernel: Kernel) -> GoferFileSystem:
+        fds, ring = [], sealed_memory(1 << 16)
+        for folder in folders:
+            folder.mkdir()
+            fds.append(os.open(folder, os.O_PATH))
+        caches = CacheMode.EXCLUSIVE, CacheMode.SHARED
+        attachments = [
+            Attachment(b"%d" % number, fd, False, cache)
+            for number, (fd, cache) in enumerate(zip(fds, caches, strict=True))
+        ]
+        session = Session(kernel.serve(attachments, ring), kernel.loop)
+        for fd in (*fds, ring):
+            os.close(fd)
+        kernel.stack.callback(session.close)
+        session.negotiate()
+        exports = Exports(kernel.kernel, session)
+        made.extend((exports.open(0, False, exclusive=True), exports.open(1, False)))
+        for fs in made:
+            if fs.session is not session:
+                kernel.stack.callback(fs.session.close)
+            for each in (fs.hearing, fs.changes, fs.journal):
+                if each is not None:
+                    kernel.stack.callback(each.close)
+        return made[0]
+
+    with Kernel(root) as kernel:
+        kept, volume = made
+        assert volume.session is not kept.session
+        kernel.attach(volume, b"/mnt")
+        task = kernel.program()
+        task.ok("close", task.ok("openat", AT_FDCWD, b"/warm", NEW, 0o644))
+        task.ok("sync")
+        task.ok("close", task.ok("openat", AT_FDCWD, b"/a", NEW, 0o644))
+        task.ok("close", task.ok("openat", AT_FDCWD, b"/mnt/b", NEW, 0o644))
+        assert os.listdir(folders[1]) == ["b"]
+        assert "a" not in os.listdir(folders[0])
+        task.ok("sync")
+        assert "a" in os.listdir(folders[0])
 
 
 def test_sandbox_that_dies_has_lost_nothing(world: World, host: Path) -> None:
