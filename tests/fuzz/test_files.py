@@ -3,7 +3,8 @@
 Every file system that can be written to, against the host's own, call by call: what each call gave;
 what is in the tree when all is flushed, and at the end: where it lies on the host, in the folder
 there, after the Gofer has ended, else as a program sees it. A process of the host takes part, too,
-where a folder is shared. `-rP` shows how many calls were the same.
+where a folder is shared, and where the Sentry is told of what others change: then all is flushed
+before its turn, and it is waited for what it has done. `-rP` shows how many calls were the same.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ from tests.fuzz.inside import Step, many
 from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.fuzz.trees import (
     BEHIND,
+    HEARD,
     IN_MEMORY,
     LAYERS,
     ON_THE_HOST,
     OVER_THE_HOST,
     PAGE,
     SHARED,
+    Probe,
     Trees,
     links,
     look,
@@ -121,6 +124,11 @@ def copies_alone(step: Step) -> bool:
     """chown(2) that changes nothing: in layers it copies up the file, which breaks its link."""
     name, *values = step if step[0] != "fd" else step[1:]
     return str(name).startswith("fchown") and values.count((1 << 32) - 1) == 2
+
+
+def is_unheard(step: Step) -> bool:
+    """Nobody tells of these: docs/design.md, section 14."""
+    return step[0] in ("truncate", "link")
 
 
 def is_late(step: Step) -> bool:
@@ -429,12 +437,16 @@ def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]])
         if any(who == HOST for who, _ in steps):
             linux.append(Actor(first.sibling(), kind))
             here.append(Actor(Files(NativeProgram(roots[1], ends)), kind))
-        trees = Trees(roots, kind, (first, program))
+            if kind in HEARD and getattr(world.root, "hearing", None) is None:
+                pytest.skip("the host tells of no changes")
+        trees, probe = Trees(roots, kind, (first, program)), Probe(roots, world, program)
         for number, (who, step) in enumerate(steps):
             if kind == LAYERS and copies_alone(step):
                 continue
-            if who == HOST and is_late(step):
+            if who == HOST and (is_late(step) or (kind in HEARD and is_unheard(step))):
                 continue
+            if who == HOST and kind in HEARD:
+                here[0].call("sync")
             if step[0] == "copied":  # what `cp` finds there
                 here[0].call("sync")
                 trees.compare(number)
@@ -444,6 +456,8 @@ def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]])
                 got = here[who].run(*step)
             assert got == wanted, (number, who, step)
             done += 1
+            if who == HOST and kind in HEARD:
+                probe.wait()
         if kind in IN_MEMORY:
             trees.compare("at the end")
     return done
@@ -478,9 +492,12 @@ def test_files_are_as_on_linux(tmp_path: Path, kind: str, seconds: float) -> Non
     tally.tell()
 
 
+@pytest.mark.parametrize("kind", [SHARED, *HEARD])
 @for_a_while()
-def test_files_that_the_host_changes_are_as_on_linux(tmp_path: Path, seconds: float) -> None:
-    tally = Tally(tmp_path, SHARED)
+def test_files_that_the_host_changes_are_as_on_linux(
+    tmp_path: Path, kind: str, seconds: float
+) -> None:
+    tally = Tally(tmp_path, kind)
     explore(seconds, tally, steps=OF_ALL)
     tally.tell()
 

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from tests.contract.filesystems.calls import Files
+from tests.world import World
 
 PAGE = 4096
 LONG_AGO = 1 << 30
@@ -18,7 +19,9 @@ BEHIND = "gofer written behind"
 LAYERS = "gofer written behind, of layers"
 """The host's tree is an overlayfs, on both sides."""
 SHARED = "gofer shared"
-ON_THE_HOST = ("gofer exclusive", BEHIND, LAYERS, SHARED)
+HEARD = ("gofer exclusive", BEHIND)
+"""Where the Sentry is told what the host changes, a moment later."""
+ON_THE_HOST = (*HEARD, LAYERS, SHARED)
 OVER_THE_HOST = "overlay over gofer"
 """The sandbox's own layer, over the host's tree; the others lie in memory, or on no tree."""
 OVERLAYS = (OVER_THE_HOST, "overlay over tmpfs", "overlay on disk")
@@ -118,3 +121,22 @@ class Trees:
             self._lookers = self._programs[0].sibling(), self._programs[1].sibling()
         linux, here = self._lookers
         assert walked(linux, kind) == walked(here, kind), when
+
+
+class Probe:
+    """A name that the host makes and takes away: when that was heard of, what came before was."""
+
+    def __init__(self, roots: tuple[Path, Path], world: World, program: Files) -> None:
+        self._roots = roots
+        self._world = world
+        self._program = program
+
+    def wait(self) -> None:
+        for is_made in (True, False):
+            for root in self._roots:
+                if is_made:
+                    (root / "probe").touch()
+                else:
+                    (root / "probe").unlink()
+            while (self._program.missing(b"/probe") == 0) is not is_made:
+                self._world.loop.turn()
