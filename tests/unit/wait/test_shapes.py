@@ -48,6 +48,7 @@ SEQUENCES: Final = {
     "kernel/accounting.py": "a record is written after a look at the room",
     "kernel/accounting_file.py": "the record, then another look",
     "kernel/core_dump.py": "the threads stop, then the file is written in steps",
+    "kernel/job.py": "the end of all its processes",
     "kernel/kernel.py": "memory is made free, then it is looked again",
     "kernel/ptrace/tracee.py": "stops in the middle of a call, which goes on then",
     "kernel/seccomp.py": "the supervisor answers, then the call is made",
