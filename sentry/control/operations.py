@@ -167,7 +167,9 @@ class Operations:
         except Errno:
             close_all(fds)
             raise
-        execution = Execution(self._kernel, self._container, client, fds, self._forget)
+        execution = Execution(
+            self._kernel, self._container, client, fds, self._forget, request.job
+        )
         self._executions.add(execution)
         try:
             execution.start(merge(self._config.process, request), self._config.seccomp)

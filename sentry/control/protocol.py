@@ -10,7 +10,15 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from sentry.config import Capabilities, EgressConfig, FurtherConfig, Mask, Rlimit
+from sentry.config import (
+    Capabilities,
+    EgressConfig,
+    FurtherConfig,
+    JobLimits,
+    JobUse,
+    Mask,
+    Rlimit,
+)
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
@@ -22,6 +30,8 @@ MAX_LINE = 4 << 20
 """A longer line ends the connection. Arguments and environment of a program have their place."""
 MAX_ANSWER = 16 << 20
 """What a client may leave unread: more than `ps` says of as many processes as there may be."""
+CONTAINER = "container"
+"""A process of `exec` was killed since the container has ended."""
 
 
 class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -48,6 +58,9 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
     terminal: bool = False
     """The first descriptor is the wire of a terminal; the second and third are not used."""
     ignore_paused: bool = False
+    job: JobLimits | None = None
+    """What comes of it belongs together, and is told of at its end: sentry.kernel.job. None: it is
+    by itself."""
 
 
 class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -103,7 +116,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     cpu_weight: int | None = None
     """update: its share beside others."""
     all: bool = False
-    """kill: every process of the container."""
+    """kill: every process of the container. signal: all that has come of the process, too."""
     trace: Trace | None = None
     """strace."""
     debug: bool = False
@@ -300,6 +313,10 @@ class Event(msgspec.Struct, omit_defaults=True, frozen=True):
     message: str = ""
     status: Number = 0
     """exited: its wait(2) status."""
+    use: JobUse | None = None
+    """exited: what it has used, if it had a job."""
+    exceeded: str = ""
+    """exited: the limit of its job that has ended it, or `CONTAINER`."""
 
 
 T = TypeVar("T")

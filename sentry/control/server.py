@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from sentry.abi.socket import UCRED
-from sentry.config import FurtherConfig
+from sentry.config import FurtherConfig, JobUse
 from sentry.control import descriptors
 from sentry.control.protocol import (
     MAX_ANSWER,
@@ -50,8 +50,8 @@ class Watcher(Protocol):
 class Running(Protocol):
     """A process of `exec`, as its connection sees it."""
 
-    def signal(self, number: int) -> None:
-        """Send it a signal. Raises: EINVAL."""
+    def signal(self, number: int, everyone: bool) -> None:
+        """Send it a signal, or all that has come of it. Raises: EINVAL."""
 
     def abandon(self) -> None:
         """The connection has ended."""
@@ -263,7 +263,7 @@ class Connection:
                 case "signal":
                     if self._running is None:
                         return Reply(error="no process of this connection")
-                    self._running.signal(request.signal)
+                    self._running.signal(request.signal, request.all)
                     return Reply()
                 case "strace":
                     return self._strace(request)
@@ -357,10 +357,10 @@ class Connection:
         """control_exec: it runs."""
         self.send(Reply(pid=pid))
 
-    def ended(self, status: int) -> None:
+    def ended(self, status: int, use: JobUse | None, exceeded: str) -> None:
         """control_exec: it has ended."""
         self._running = None
-        self.send(Event("exited", status=status))
+        self.send(Event("exited", status=status, use=use, exceeded=exceeded))
 
     def refuse(self, why: str) -> None:
         """Say why, and end."""

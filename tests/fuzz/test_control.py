@@ -76,6 +76,9 @@ PROCESS = st.fixed_dictionaries(
         "oom_score_adj": NUMBERS,
         "terminal": st.booleans(),
         "ignore_paused": st.booleans(),
+        "job": st.fixed_dictionaries(
+            {}, optional={name: NUMBERS for name in ("wall_ns", "cpu_ns", "memory", "tasks")}
+        ),
     },
 )
 TRACE = st.fixed_dictionaries({}, optional={

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runsc.containers.listener import connect, listen
-from sentry.config import EgressConfig
+from sentry.config import EgressConfig, JobUse
 from sentry.control.descriptors import close_all
 from sentry.control.protocol import (
     MAX_LINE,
@@ -43,8 +43,8 @@ class Exec:
         self.signals: list[int] = []
         self.abandoned = False
 
-    def signal(self, number: int) -> None:
-        self.signals.append(number)
+    def signal(self, number: int, everyone: bool) -> None:
+        self.signals.append(-number if everyone else number)
 
     def abandon(self) -> None:
         self.abandoned = True
@@ -284,11 +284,13 @@ def test_exec_brings_descriptors_and_hears_of_the_end(
     made.client.started(12)
     assert decode(sock.recv(1 << 16), Reply).pid == 12
     assert _ask(loop, sock, Request("signal", signal=15)) == Reply()
-    assert made.signals == [15]
+    assert _ask(loop, sock, Request("signal", signal=9, all=True)) == Reply()
+    assert made.signals == [15, -9]
     assert "one process" in _ask(loop, sock, Request("exec", process=ExecProcess((b"p",)))).error
-    made.client.ended(256)
+    made.client.ended(256, JobUse(written=5), "cpu")
     event = decode(sock.recv(1 << 16), Event)
-    assert (event.event, event.status) == ("exited", 256)
+    assert (event.event, event.status, event.exceeded) == ("exited", 256, "cpu")
+    assert event.use == JobUse(written=5)
     assert _ask(loop, sock, Request("signal", signal=15)).error
     close_all(made.fds)
 
