@@ -18,9 +18,11 @@ from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.protocol import (
     EgressState,
     ExecProcess,
+    FileOrder,
     Packets,
     ProcessInfo,
     Profile,
+    Reply,
     Request,
     Stacks,
     Stats,
@@ -37,6 +39,7 @@ from sentry.wait.steps import Steps, driven
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
     from sentry.control.egress import DenialWait
+    from sentry.control.files import Filing
     from sentry.control.forwarding import Forward
     from sentry.control.observing import Observing
     from sentry.control.packets import Capture
@@ -254,6 +257,14 @@ class Operations:
 
         asked = request.path, request.size
         return Reading(self._kernel, self._container, fds, asked, told)
+
+    def control_file(
+        self, order: FileOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Filing:
+        """Do something with files of the container. Raises: EINVAL, ESRCH; `fds` are closed."""
+        from sentry.control.files import Filing  # noqa: PLC0415  few ask
+
+        return Filing(self._kernel, self._container, fds, order, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from sentry.config import (
+    Amount,
     Capabilities,
     EgressConfig,
     FurtherConfig,
@@ -75,11 +76,77 @@ class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
     """Bytes of what is read and written."""
 
 
+class FileOrder(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What is to be done with files of a container, by a user: where its first process is, as the
+    system calls of a program would do it.
+
+    `do` is "stat", "make" (a directory, and those above it), "remove" (with all that is below),
+    "rename", or one of those with which a pipe comes: "read" and "write" (its bytes), "list" (names
+    below a directory, as lines of `FileEntry`), "watch" (`FileEvent`, as long as the connection
+    lasts) and "diff" (`FileChange`: what is not as in the tree that lies below the root).
+    """
+
+    do: str
+    path: bytes = b""
+    """From / on, if it does not begin with that."""
+    target: bytes = b""
+    """rename: the new name."""
+    uid: Id = 0
+    gid: Id = 0
+    groups: tuple[Id, ...] = ()
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o644
+    """write, make: of what is made, less the umask."""
+    offset: Amount = 0
+    """read: from there on, of a file that has positions."""
+    size: Amount = 0
+    """read: so many bytes at most; 0: any number."""
+    depth: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1
+    """list: 1 is the directory alone."""
+    follow: bool = True
+    """stat: where a link leads to."""
+    append: bool = False
+    """write: what is there stays."""
+
+
+class FileEntry(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A file of a container, as lstat(2) has it."""
+
+    path: bytes
+    mode: Number
+    """Type and permissions."""
+    size: Number = 0
+    uid: Number = 0
+    gid: Number = 0
+    links: Number = 1
+    modified_ns: Number = 0
+    target: bytes = b""
+    """The text of a link."""
+
+
+class FileEvent(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What has happened in a directory: inotify(7)."""
+
+    mask: Number
+    name: bytes = b""
+    """Empty: the directory itself."""
+    cookie: Number = 0
+    """Both names of a rename have the same."""
+
+
+class FileChange(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A name that is not as it is in the tree below: "added", "modified", "removed"."""
+
+    path: bytes
+    kind: str
+    mode: Number = 0
+
+
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
     "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
     "exec"), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
-    to a port inside, as long as this one lasts), "read" (a file), "update" (limits), "profile",
+    to a port inside, as long as this one lasts), "read" (a file), "file" (all else that there is to
+    do with files), "update" (limits), "profile",
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
     "egress" (what may leave, and what was denied), "denials" (as soon as there are more),
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
@@ -106,6 +173,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """read. A descriptor comes with it, to write to."""
     size: int = 0
     """read: so many bytes at most; 0: any number."""
+    file: FileOrder | None = None
+    """file. Where a pipe belongs to it, one end comes with the first byte of the line."""
     oom_kills: int = 0
     """oom: of so many it is known."""
     memory_limit: int | None = None
@@ -303,6 +372,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     packets: Packets | None = None
     wait_status: WaitStatus = 0
     """wait: that of wait(2)."""
+    file: FileEntry | None = None
+    """file: of "stat"."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -21,6 +21,7 @@ from sentry.control.protocol import (
     EgressState,
     Event,
     ExecProcess,
+    FileOrder,
     LineBuffer,
     Packets,
     ProcessInfo,
@@ -126,6 +127,12 @@ class Controlled(Protocol):
         self, request: Request, fds: list[int], told: Callable[[str], object]
     ) -> Waiting:
         """Read a file into a pipe; `told` "" at its end, or what failed."""
+        ...
+
+    def control_file(
+        self, order: FileOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Waiting:
+        """Do something with files; `told` what came of it."""
         ...
 
     def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
@@ -272,7 +279,7 @@ class Connection:
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
                 case "packets":
                     return self._packets(request)
-                case "create" | "wait" | "oom" | "forward" | "read" | "denials":
+                case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials":
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -305,6 +312,12 @@ class Connection:
         elif request.op == "read":
             fds, self._fds = self._fds, []
             self._waiting = kernel.control_read(request, fds, self.told)
+        elif request.op == "file":
+            fds, self._fds = self._fds, []
+            if request.file is None:
+                descriptors.close_all(fds)
+                return Reply(error="what to do?")
+            self._waiting = kernel.control_file(request.file, fds, self.send)
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)

@@ -198,10 +198,11 @@ class Job:
         self._timers[name] = loop.call_at(loop.now_ns() + ns, callback)
 
     def _arm(self, ran_ns: int) -> None:
-        limits = self._limits
-        pause_ns = IDLE_NS if ran_ns == self._ran_ns else LOOK_NS
+        limits, is_idle = self._limits, ran_ns == self._ran_ns
+        pause_ns = IDLE_NS if is_idle else LOOK_NS
         if limits.cpu_ns:
-            left_ns = max((limits.cpu_ns - ran_ns) // self._kernel.cpus, SHORTEST_NS)
+            left_ns = (limits.cpu_ns - ran_ns) // self._kernel.cpus
+            left_ns = max(left_ns, IDLE_NS if is_idle else SHORTEST_NS)
             pause_ns = min(pause_ns, left_ns) if self._is_watched else left_ns
         self._ran_ns = ran_ns
         self._call_in(pause_ns, LOOK, self._look)

@@ -37,7 +37,7 @@ from tests.world import Program
 
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
-    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "stacks",
+    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "file", "stacks",
     "strace", "log", "create", "",
 )  # fmt: skip
 NUMBERS = st.sampled_from(
@@ -77,7 +77,7 @@ PROCESS = st.fixed_dictionaries(
         "terminal": st.booleans(),
         "ignore_paused": st.booleans(),
         "job": st.fixed_dictionaries(
-            {}, optional={name: NUMBERS for name in ("wall_ns", "cpu_ns", "memory", "tasks")}
+            {}, optional=dict.fromkeys(("wall_ns", "tasks"), NUMBERS)
         ),
     },
 )
@@ -108,6 +108,24 @@ CONTAINER = st.fixed_dictionaries(
         "pids_limit": NUMBERS,
     },
 )
+FILE = st.fixed_dictionaries(
+    {"do": st.sampled_from(
+        ["stat", "make", "remove", "rename", "read", "write", "list", "watch", "diff", ""]
+    )},
+    optional={
+        "path": B64,
+        "target": B64,
+        "uid": IDS,
+        "gid": IDS,
+        "groups": st.lists(IDS, max_size=2),
+        "mode": NUMBERS,
+        "offset": NUMBERS,
+        "size": NUMBERS,
+        "depth": NUMBERS,
+        "follow": st.booleans(),
+        "append": st.booleans(),
+    },
+)  # fmt: skip
 FIELDS = st.fixed_dictionaries(
     {"op": st.sampled_from(OPERATIONS)},
     optional={
@@ -128,12 +146,14 @@ FIELDS = st.fixed_dictionaries(
         "trace": TRACE | VALUES,
         "process": PROCESS | VALUES,
         "container": CONTAINER | VALUES,
+        "file": FILE | VALUES,
     },
 )
 CREATE = st.builds(lambda container: {"op": "create", "container": container}, CONTAINER)
 EXEC = st.builds(lambda process: {"op": "exec", "process": process}, PROCESS)
+ORDER = st.builds(lambda file: {"op": "file", "file": file}, FILE)
 LINES = st.one_of(
-    (FIELDS | EXEC | CREATE | VALUES).map(lambda value: json.dumps(value).encode() + b"\n"),
+    (FIELDS | EXEC | CREATE | ORDER | VALUES).map(lambda value: json.dumps(value).encode() + b"\n"),
     st.binary(max_size=30),
     st.sampled_from([b"\n", b"[" * 100_000 + b"\n", b'{"op":"' + b"x" * 100_000, b"\xff\n"]),
 )

@@ -17,6 +17,7 @@ from sentry.control.protocol import (
     EgressState,
     Event,
     ExecProcess,
+    FileOrder,
     Packets,
     ProcessInfo,
     Reply,
@@ -108,6 +109,16 @@ class Kernel:
     ) -> Wait:
         close_all(fds)
         self.waits.append(Wait(lambda _: told(f"{request.path!r} {request.size}")))
+        return self.waits[-1]
+
+    def control_file(
+        self, order: FileOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Wait:
+        if order.do == "wrong":
+            close_all(fds)
+            raise EINVAL("no such order")
+        close_all(fds)
+        self.waits.append(Wait(lambda _: told(Reply(error=f"{order.do} {len(fds)}"))))
         return self.waits[-1]
 
     def control_oom(self, known: int, done: Callable[[], None]) -> Wait:
@@ -445,6 +456,22 @@ def test_read_brings_a_descriptor_and_answers_at_the_end(
     kernel.waits[0].done(0)
 
     assert decode(sock.recv(1 << 16), Reply).error == "b'/x' 3"
+
+
+def test_file_orders_bring_a_pipe_or_none_and_are_abandoned(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    assert _ask(loop, sock, Request("file")).error == "what to do?"
+    assert _ask(loop, sock, Request("file", file=FileOrder("wrong"))).error == "no such order"
+    _send_fds(sock, encode(Request("file", file=FileOrder("list", b"/x"))), 1)
+    loop.turn()
+    kernel.waits[0].done(0)
+    assert decode(sock.recv(1 << 16), Reply).error == "list 1"
+
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+    assert kernel.waits[0].abandoned
 
 
 def test_egress_is_told_changed_and_waited_for(
