@@ -152,7 +152,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), or "resize" (the host's terminal has a new size).
+    from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
+    (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -166,7 +167,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
     time_ns: int = 0
-    """profile: how long."""
+    """profile: how long. expire: in so long; 0: in the container's own time."""
     port: int = 0
     """forward. Two descriptors come with it: what goes in, and where it goes that comes out."""
     path: bytes = b""
@@ -361,6 +362,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
 
     error: str = ""
     status: str = ""
+    expires_ns: Number = 0
+    """state: in so long the container ends; 0: in its own time."""
     processes: list[ProcessInfo] = []
     pid: Number = 0
     """exec: the process, as the container numbers it."""

@@ -175,6 +175,13 @@ class Controlled(Protocol):
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
         """Measure for so long, then `done`."""
 
+    def control_expire(self, time_ns: int) -> None:
+        """End the container in so long; 0: not for that."""
+
+    def control_expires_ns(self) -> int:
+        """How long that is from now; 0: it was not asked for."""
+        ...
+
     def control_status(self) -> str:
         """ "created", "running", "paused" or "stopped"."""
 
@@ -475,8 +482,12 @@ class ControlServer:
                     return Reply(stacks=self.kernel.control_stacks(request.pid))
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
+                case "expire":
+                    self.kernel.control_expire(request.time_ns)
+                    return Reply()
                 case "state":
-                    return Reply(status=self.kernel.control_status())
+                    expires_ns = self.kernel.control_expires_ns()
+                    return Reply(status=self.kernel.control_status(), expires_ns=expires_ns)
         except Errno as error:
             return failure(error)
         return Reply(error=f"unknown operation {request.op}")

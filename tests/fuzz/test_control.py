@@ -38,7 +38,7 @@ from tests.world import Program
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
     "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "file", "stacks",
-    "strace", "log", "create", "",
+    "strace", "log", "create", "expire", "",
 )  # fmt: skip
 NUMBERS = st.sampled_from(
     [0, 1, 2, 9, 15, 19, 64, 65, -1, -2, 1 << 31, 1 << 63, -(1 << 63)]

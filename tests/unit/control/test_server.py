@@ -96,6 +96,7 @@ class Kernel:
         self.policies: list[str] = []
         self.traced: list[tuple[Trace, int]] = []
         self.processes = [ProcessInfo(1, 0, 0, "sh", "S")]
+        self.expires_ns = 0
 
     def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Wait:
         close_all(fds)
@@ -186,6 +187,14 @@ class Kernel:
 
     def control_update(self, request: Request) -> None:
         self.limits = (request.pids_limit, request.memory_limit)
+
+    def control_expire(self, time_ns: int) -> None:
+        if time_ns < 0:
+            raise EINVAL("no time")
+        self.expires_ns = time_ns
+
+    def control_expires_ns(self) -> int:
+        return self.expires_ns
 
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
         told(self.processes)
@@ -472,6 +481,15 @@ def test_file_orders_bring_a_pipe_or_none_and_are_abandoned(
     sock.shutdown(socket.SHUT_RDWR)
     loop.turn()
     assert kernel.waits[0].abandoned
+
+
+def test_an_end_is_set_told_and_taken_back(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, _, sock = served
+    assert _ask(loop, sock, Request("expire", time_ns=-1)).error == "no time"
+    assert _ask(loop, sock, Request("expire", time_ns=7)) == Reply()
+    assert _ask(loop, sock, Request("state")).expires_ns == 7
+    assert _ask(loop, sock, Request("expire")) == Reply()
+    assert _ask(loop, sock, Request("state")).expires_ns == 0
 
 
 def test_egress_is_told_changed_and_waited_for(
