@@ -254,6 +254,11 @@ class Execution:
         return CONTAINER if is_over and status == SIGKILL else ""
 
 
+def last_of_each(env: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Of variables that are named twice the last one counts, as with runc."""
+    return tuple({each.partition(b"=")[0]: each for each in env}.values())
+
+
 def merge(base: ProcessConfig, request: ExecProcess) -> ProcessConfig:
     """The container's own process, but for what the request says otherwise."""
 
@@ -270,7 +275,7 @@ def merge(base: ProcessConfig, request: ExecProcess) -> ProcessConfig:
     return replace(
         base,
         args=request.args,
-        env=(*given(request.env, base.env), *request.extra_env),
+        env=last_of_each((*given(request.env, base.env), *request.extra_env)),
         cwd=request.cwd or base.cwd,
         uid=given(request.uid, base.uid),
         gid=given(request.gid, base.gid),

@@ -90,6 +90,8 @@ def test_what_is_said_wins_or_adds() -> None:
     )
 
     assert (merged.env, merged.cwd, merged.uid, merged.gid) == ((b"A=b",), b"/", 0, 6)
+    again = merge(BASE, ExecProcess((b"p",), extra_env=(b"PATH=/sbin", b"B=1", b"B=2")))
+    assert again.env == (b"PATH=/sbin", b"B=2")
     assert merged.additional_gids == (7, 8)
     assert merged.capabilities == Capabilities(bounding=11, effective=9, permitted=9)
     assert not merged.no_new_privileges
