@@ -34,6 +34,8 @@ def document(order: Order) -> tuple[str, spec.Spec]:
     """
     if order.bundle:
         folder, made = os.path.realpath(order.bundle), _of_bundle(order.bundle)
+    elif order.image:
+        folder, made = "/", _of_image(order)
     else:
         folder, made = "/", _over(os.path.realpath(order.root or "/"))
     assert made.process is not None and made.root is not None
@@ -58,6 +60,25 @@ def _of_bundle(bundle: str) -> spec.Spec:
         raise RuntimeFailure(f"{bundle}: config.json names no root")
     if made.process is None:
         made.process = spec.Process(spec.User(0, 0), "/", env=list(ENV))
+    return made
+
+
+def _of_image(order: Order) -> spec.Spec:
+    """As it says, but for the program."""
+    from runsc.images import root_of  # noqa: PLC0415  few are made of one
+
+    os.chdir(order.folder)
+    try:
+        found = root_of(Path(order.image) if order.image_is_path else order.image)
+    finally:
+        os.chdir("/")
+    config, ids = found.config, found.ids()
+    made = _over(str(found.path))
+    process = made.process
+    assert process is not None
+    process.user = spec.User(ids.uid, ids.gid, additional_gids=list(ids.groups))
+    process.cwd = os.path.join("/", config.working_dir)
+    process.env = [*ENV, *(variable for variable in config.env if variable.find("=") > 0)]
     return made
 
 

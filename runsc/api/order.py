@@ -18,6 +18,12 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     root: str = ""
     """A folder of the host, or an image of EROFS; empty, and no `bundle`: all of the host's."""
     bundle: str = ""
+    image: str = ""
+    """What `runsc.images.root_of` takes: a path, or an engine's name of one."""
+    image_is_path: bool = False
+    """It is no name, whatever it looks like."""
+    folder: str = "/"
+    """From which a path of an image is meant."""
     platform: str = "kvm"
     memory: int = 0
     """Bytes; 0: as the command line has it."""

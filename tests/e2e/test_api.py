@@ -334,7 +334,7 @@ def test_what_cannot_be_made_says_why(tmp_path: Path, busybox: Path) -> None:
         made(tmp_path, busybox, mounts={"/x": str(tmp_path / "none")})
     with pytest.raises(SandboxError, match="is less than 64M"):
         made(tmp_path, busybox, memory=1 << 20)
-    with pytest.raises(ValueError, match="root or bundle"):
+    with pytest.raises(ValueError, match="root, bundle or image"):
         Sandbox.create(root="/", bundle="/")
     with pytest.raises(SandboxError, match="invalid container ID"):
         made(tmp_path, busybox, sandbox_id="a/b")

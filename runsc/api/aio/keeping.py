@@ -19,6 +19,8 @@ from runsc.api.order import Order, Word
 
 START_S = 330.0
 """More than a sandbox may take to be ready."""
+IMAGE_S = 3600.0
+"""How long an image may take to become a root, if it is not in the cache."""
 END_S = 60.0
 """How long one that ends may take, and what is done about it then is SIGKILL."""
 MESSAGE_MAX = 1 << 16
@@ -55,7 +57,7 @@ class AsyncKeeper:
         return keeper
 
     async def _order(self, order: Order, warn: Callable[[str], object]) -> None:
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + START_S + (IMAGE_S if order.image else 0.0)
         try:
             await self._wire.send_bytes(msgspec.json.encode(order) + b"\n")
             while True:

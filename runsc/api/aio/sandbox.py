@@ -45,7 +45,8 @@ class AsyncSandbox:
     @classmethod
     async def create(
         cls, *, root: PathLike | None = None, bundle: PathLike | None = None,
-        memory: int | None = None, cpus: int | None = None, env: Mapping[str, str] | None = None,
+        image: str | os.PathLike[str] | None = None, memory: int | None = None,
+        cpus: int | None = None, env: Mapping[str, str] | None = None,
         network: str = "none", egress: str | os.PathLike[str] | None = None,
         mounts: Mounts | None = None, timeout: float | None = None,
         user: str | int | None = None, readonly: bool = False, detach: bool = False,
@@ -55,7 +56,9 @@ class AsyncSandbox:
         """Make one. What programs write stays in its memory, whatever it is made of.
 
         It is made of `root`, a folder of the host or an image of EROFS; or of `bundle`, a folder
-        with config.json, whose program is not run; or, with neither, of all the host's files.
+        with config.json, whose program is not run; or of `image`, an archive or layout, or the name
+        of one that podman or Docker has, whose program is not run either (a path of `pathlib` is
+        never a name); or, with none of them, of all the host's files.
 
         `memory` is in bytes, for all that runs in it; `cpus` so many CPUs of this process's. `env`
         is added to what its commands have: a PATH, or what the bundle says; nothing of this
@@ -70,8 +73,8 @@ class AsyncSandbox:
 
         Raises: SandboxError.
         """
-        if root is not None and bundle is not None:
-            raise ValueError("root or bundle?")
+        if sum(each is not None for each in (root, bundle, image)) > 1:
+            raise ValueError("root, bundle or image?")
         folder = states.root_of(state)
         name = sandbox_id or f"sandbox-{secrets.token_hex(NAME_BYTES)}"
         order = Order(
@@ -79,6 +82,9 @@ class AsyncSandbox:
             state=folder,
             root=_absolute(root),
             bundle=_absolute(bundle),
+            image=os.fspath(image) if image is not None else "",
+            image_is_path=image is not None and not isinstance(image, str),
+            folder=os.getcwd() if image is not None else "/",
             platform=platform,
             memory=memory or 0,
             env=tuple(f"{name}={value}" for name, value in (env or {}).items()),
