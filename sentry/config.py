@@ -15,6 +15,8 @@ from sentry.abi.mount import MS_RDONLY
 
 Mask = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Bits."""
+Amount = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
+"""Bytes, ns, numbers of something."""
 
 
 Extents = tuple[tuple[int, int, int], ...]
@@ -72,6 +74,35 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     terminal: bool = False
     console_size: tuple[int, int] | None = None
     """Rows and columns of the terminal, where the bundle names them."""
+
+
+class JobLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a process of `exec`, and all that comes of it, may use together; 0: not limited."""
+
+    wall_ns: Amount = 0
+    cpu_ns: Amount = 0
+    memory: Amount = 0
+    """Bytes of RAM that its processes have at a time."""
+    tasks: Amount = 0
+    """Threads of all its processes, zombies too, as pids.max has it."""
+    written: Amount = 0
+    """Bytes that its calls have written, as wchar of /proc/PID/io counts them."""
+    sent: Amount = 0
+    """Bytes that its sockets have given to a network outside of the sandbox."""
+
+
+class JobUse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it has used."""
+
+    user_ns: Amount = 0
+    system_ns: Amount = 0
+    memory: Amount = 0
+    """The most bytes, as far as anybody has looked: at least what its largest process had."""
+    tasks: Amount = 0
+    """The most at a time."""
+    read: Amount = 0
+    written: Amount = 0
+    sent: Amount = 0
 
 
 class MountConfig(msgspec.Struct, frozen=True):

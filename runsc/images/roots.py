@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from runsc.accounts import MAX_FILE, Ids, ids_of
 from runsc.images import local
-from runsc.images.accounts import MAX_FILE, Ids, ids_of
 from runsc.images.archives import LAYOUT, Archive, Layout, Place, Plain
 from runsc.images.cache import NAMES, VERSION, Cache, Form, Kept, Known, Whole, default_place, form
 from runsc.images.documents import ImageConfig
@@ -58,7 +58,7 @@ class ImageRoot(msgspec.Struct, frozen=True):
     def ids(self, user: str | None = None) -> Ids:
         """Who `user` is, NAME or UID, perhaps :GROUP or :GID; None: the image's own.
 
-        Raises: ImageError.
+        Raises: RuntimeFailure.
         """
         return ids_of(self.config.user if user is None else user, self.passwd, self.group)
 

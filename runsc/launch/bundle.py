@@ -42,6 +42,13 @@ def understood(
 
         for line in ignored.fields(bundle):
             settings.log.debug(line)
+    return described(settings, bundle, document, container_id)
+
+
+def described(
+    settings: Globals, bundle: str, document: spec.Spec, container_id: str
+) -> tuple[launch.Identity, convert.Container]:
+    """What a config.json of that folder says. Raises: RuntimeFailure."""
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
     root = msgspec.structs.replace(container.root, overlay_size=settings.overlay_size)
     container = msgspec.structs.replace(container, root=root)

@@ -46,6 +46,11 @@ class Wishes(msgspec.Struct, frozen=True):
     """Its first process is a program at the caller's terminal, not the container's init."""
     when_there: Callable[[State], object] | None = None
     """`run`: hears of the container as it runs."""
+    when_ready: Callable[[State], object] | None = None
+    """The same, once its first program may run: what is wrong with it has been said before."""
+    lifeline: int = -1
+    """`run`: a descriptor that can be read from when whoever wants the container is gone; then it
+    ends, whatever it does."""
 
 
 def network_of(flags: Globals, container: Container) -> str:

@@ -156,6 +156,7 @@ def _stay(
         wishes = msgspec.structs.replace(wishes, wire=relay.slave)
     running = _bring_up(flags, store, state, container, wishes, programs)
     running.as_program = wishes.as_program
+    running.lifeline = wishes.lifeline
     if relay is not None:
         relay.handed_over()
     try:
@@ -167,6 +168,9 @@ def _stay(
                 write_pid_file(wishes.pid_file, state.pid)
             if wishes.when_there is not None:
                 wishes.when_there(state)
+            if wishes.when_ready is not None:
+                running.await_ready()
+                wishes.when_ready(state)
             if state.hooks:
                 running.await_ready()
                 if state.hooks.get("startContainer"):

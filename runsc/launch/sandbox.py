@@ -74,6 +74,8 @@ class Sandbox:
         """Before the Sentry hears of a new size of the caller's terminal."""
         self.as_program = False
         """The first process is a program at the caller's terminal, and may have children there."""
+        self.lifeline = -1
+        """When this can be read from, nobody wants the sandbox any more."""
         self._lines = LineBuffer()
         self._events: set[str] = set()
         self._late_at: float | None = None
@@ -185,11 +187,15 @@ class Sandbox:
         poll = select.poll()
         control, signals = self._control.fileno(), wakeup.fileno() if wakeup else -1
         children = {self._sentry, self._gofer, -1 if event else self._standing}
-        for fd in (*children, control, signals):
+        for fd in (*children, control, signals, self.lifeline):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         while event not in self._events:
             ready = {fd for fd, _ in poll.poll(self._left_ms())}
+            if self.lifeline in ready:
+                poll.unregister(self.lifeline)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._sentry, signal.SIGKILL)
             if wakeup is not None and signals in ready:
                 for number in wakeup.recv(64):
                     self.forward(number)

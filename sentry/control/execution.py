@@ -18,14 +18,18 @@ from sentry.abi.signal import SIGKILL, SIGWINCH
 from sentry.boot import first_process
 from sentry.config import Capabilities, ProcessConfig, StartError
 from sentry.control import descriptors, syncing
+from sentry.control.protocol import CONTAINER
 from sentry.errors import EBUSY, EINVAL, Errno
+from sentry.kernel.job import Job
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task_clone import first_task
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.work import WORK_PAUSE
 from sentry.vfs.interface import Owner
+from sentry.wait.steps import at_once, driven
 
 if TYPE_CHECKING:
+    from sentry.config import JobLimits, JobUse
     from sentry.control.protocol import ExecProcess
     from sentry.fs.devpts.console import Console
     from sentry.kernel.container import Container
@@ -44,7 +48,7 @@ class Client(Protocol):
 
     def failed(self, text: str) -> None: ...
     def started(self, pid: int) -> None: ...
-    def ended(self, status: int) -> None: ...
+    def ended(self, status: int, use: JobUse | None, exceeded: str) -> None: ...
 
 
 class Execution:
@@ -57,7 +61,9 @@ class Execution:
         client: Client,
         fds: list[int],
         forget: Callable[[Execution], object],
+        limits: JobLimits | None = None,
     ) -> None:
+        """`limits`: of all that comes of it; None: nobody counts that."""
         self._kernel = kernel
         self._container = container
         self._client = client
@@ -67,6 +73,8 @@ class Execution:
         self._console: Console | None = None
         self._abandoned = False
         self._status: int | None = None
+        self._job = Job(kernel, limits) if limits is not None else None
+        self._use: JobUse | None = None
 
     def start(self, process: ProcessConfig, profile: bytes) -> None:
         """Load the program and let it run, in a fiber of its own. Raises: Errno, nothing done."""
@@ -77,8 +85,9 @@ class Execution:
             raise
         self._kernel.loop.spawn(self._load(process, profile), "exec", self._loaded)
 
-    def signal(self, number: int) -> None:
-        """Send it one; SIGWINCH also says that the host's terminal has a new size.
+    def signal(self, number: int, everyone: bool) -> None:
+        """Send it one, or its whole job; SIGWINCH also says that the host's terminal has a new
+        size.
 
         Raises: EINVAL.
         """
@@ -86,13 +95,17 @@ class Execution:
             raise EINVAL(f"signal {number}")
         if self._console is not None and number == SIGWINCH:
             self._console.refresh_size()
+        elif everyone and self._job is not None:
+            self._job.signal(number)
         elif self._group is not None and self._group.tasks:
             send_to_group(self._group, SigInfo.kernel(number), force=True)
 
     def abandon(self) -> None:
         """The client is gone: so shall be the process."""
         self._abandoned = True
-        if self._group is not None and self._group.tasks:
+        if self._job is not None:
+            self._job.kill()
+        elif self._group is not None and self._group.tasks:
             self._group.exit(SIGKILL)
 
     def finish(self) -> None:
@@ -127,6 +140,7 @@ class Execution:
         if init.tasks:
             ns = ns.but(mounts=init.tasks[0].ns.mounts)
         task = first_process.make_task(self._kernel, process, self._container, ns)
+        task.group.job = self._job
         try:
             self._give_files(task, process)
             loaded = await first_process.start_program(task, process)
@@ -162,11 +176,13 @@ class Execution:
         first_task(kernel, task)
         self._group = task.group
         task.group.pid_queue.add(self._thread_gone)
+        if self._job is not None:
+            self._job.begin()
         self._client.started(container.pids.of(task.group.tgid))
         if container.paused or container.throttled or task.group.cgroup.freezing:
             task.work |= WORK_PAUSE
         task.finish()
-        if self._abandoned:
+        if self._abandoned or (self._job is not None and self._job.closed):
             self.abandon()
 
     def _failed(self, error: BaseException | None) -> None:
@@ -202,8 +218,17 @@ class Execution:
     def _settle(self) -> None:
         """Who hears of the end finds on the host what the process has done to files."""
         self._console = None
-        ended = syncing.settle(self._container)
-        self._kernel.loop.spawn(ended, "exec", lambda _, error: self._settled(error))
+        self._kernel.loop.spawn(self._end(), "exec", lambda _, error: self._settled(error))
+
+    async def _end(self) -> None:
+        job = self._job
+        if job is not None:
+            job.first_ended()
+            if job.is_bounded or job.closed:
+                job.kill()
+                await job.ended()
+            self._use = await driven(job.use())
+        await syncing.settle(self._container)
 
     def _settled(self, error: BaseException | None) -> None:
         if error is not None:
@@ -216,7 +241,22 @@ class Execution:
         if self._group is not None and status is not None:
             self._group = None
             self._forget(self)
-            self._client.ended(status)
+            exceeded = ""
+            if self._job is not None:
+                self._use = self._use or at_once(self._job.use())  # the sandbox is over
+                exceeded = self._job.exceeded or self._taken_along(status)
+            self._client.ended(status, self._use, exceeded)
+
+    def _taken_along(self, status: int) -> str:
+        """`CONTAINER` if it was killed because that has ended."""
+        init = self._container.init
+        is_over = init is None or init.exiting or not init.tasks
+        return CONTAINER if is_over and status == SIGKILL else ""
+
+
+def last_of_each(env: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Of variables that are named twice the last one counts, as with runc."""
+    return tuple({each.partition(b"=")[0]: each for each in env}.values())
 
 
 def merge(base: ProcessConfig, request: ExecProcess) -> ProcessConfig:
@@ -235,7 +275,7 @@ def merge(base: ProcessConfig, request: ExecProcess) -> ProcessConfig:
     return replace(
         base,
         args=request.args,
-        env=(*given(request.env, base.env), *request.extra_env),
+        env=last_of_each((*given(request.env, base.env), *request.extra_env)),
         cwd=request.cwd or base.cwd,
         uid=given(request.uid, base.uid),
         gid=given(request.gid, base.gid),

@@ -18,9 +18,11 @@ from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.protocol import (
     EgressState,
     ExecProcess,
+    FileOrder,
     Packets,
     ProcessInfo,
     Profile,
+    Reply,
     Request,
     Stacks,
     Stats,
@@ -37,6 +39,7 @@ from sentry.wait.steps import Steps, driven
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
     from sentry.control.egress import DenialWait
+    from sentry.control.files import Filing
     from sentry.control.forwarding import Forward
     from sentry.control.observing import Observing
     from sentry.control.packets import Capture
@@ -49,8 +52,11 @@ if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
+    from sentry.loop import Timer
 
 MAX_PROFILE_NS = 3600 * 10**9
+MAX_EXPIRY_NS = 10**18
+"""30 years."""
 Told = Callable[[str], object]
 """Hears later that it is done (""), or what failed."""
 COMMAND_SIZE = 512
@@ -91,6 +97,8 @@ class Operations:
         self._observing: Observing | None = None
         self._start: Callable[[], None] | None = None
         self._profiler: Profiler | None = None
+        self._expiry: tuple[int, Timer] | None = None
+        """When the container ends (CLOCK_MONOTONIC), and what does that."""
 
     def await_start(self, start: Callable[[], None]) -> None:
         """The first process is there and does not run before `control_start`."""
@@ -112,6 +120,22 @@ class Operations:
             init.exit(SIGKILL)
         elif self._container is self._kernel.container:
             self._kernel.finish(SIGKILL)
+
+    def control_expire(self, time_ns: int) -> None:
+        """It ends in so long, or (0) not for that. Raises: EINVAL."""
+        if not 0 <= time_ns <= MAX_EXPIRY_NS:
+            raise EINVAL(f"an end in {time_ns} ns")
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None:
+            expiry[1].cancel()
+        if time_ns:
+            loop = self._kernel.loop
+            when = loop.now_ns() + time_ns
+            self._expiry = when, loop.call_at(when, self.end)
+
+    def control_expires_ns(self) -> int:
+        """How long it is until then; 0: nobody has asked for it."""
+        return max(1, self._expiry[0] - self._kernel.loop.now_ns()) if self._expiry else 0
 
     def _end_unstarted(self, signal: int) -> None:
         """The first process has no handlers yet, and no vCPU."""
@@ -167,7 +191,9 @@ class Operations:
         except Errno:
             close_all(fds)
             raise
-        execution = Execution(self._kernel, self._container, client, fds, self._forget)
+        execution = Execution(
+            self._kernel, self._container, client, fds, self._forget, request.job
+        )
         self._executions.add(execution)
         try:
             execution.start(merge(self._config.process, request), self._config.seccomp)
@@ -228,6 +254,7 @@ class Operations:
             execution.finish()
         for wait in list(self._waits):
             wait.finish(self._container.init, status)
+        self.control_expire(0)
 
     def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
         """Tell the wait(2) status of a process once it has ended. Raises: ESRCH."""
@@ -252,6 +279,14 @@ class Operations:
 
         asked = request.path, request.size
         return Reading(self._kernel, self._container, fds, asked, told)
+
+    def control_file(
+        self, order: FileOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Filing:
+        """Do something with files of the container. Raises: EINVAL, ESRCH; `fds` are closed."""
+        from sentry.control.files import Filing  # noqa: PLC0415  few ask
+
+        return Filing(self._kernel, self._container, fds, order, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""

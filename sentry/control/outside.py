@@ -1,14 +1,22 @@
-"""`Outside`: who makes calls for the command line, where a task of the container is."""
+"""`Outside`: who makes calls for the command line, where a task of the container is.
+
+`Acting` is one with the rights of a user, and with directories that it has come to: a walk through
+a tree names what is in them, so that no link that a program puts there leads it elsewhere.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from sentry.errors import ESRCH
+from sentry.abi.fcntl import O_PATH
+from sentry.auth.credentials import Credentials
+from sentry.errors import EBADF, ESRCH
+from sentry.vfs.file import FileDescription
 
 if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.kernel.task import Task
+    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
 
 
@@ -31,3 +39,45 @@ def beside_init(container: Container) -> Caller:
     if init is None or not init.tasks:
         raise ESRCH("the container is ending")
     return cast("Caller", Outside(init.tasks[0]))
+
+
+class Places:
+    """Directories that a walk has come to, by numbers that take the place of descriptors."""
+
+    def __init__(self) -> None:
+        self._places: list[Location] = []
+
+    def enter(self, place: Location) -> int:
+        """The number of one more."""
+        self._places.append(place)
+        return len(self._places) - 1
+
+    def leave(self) -> None:
+        """The last one."""
+        self._places.pop()
+
+    def get_raw(self, fd: int) -> FileDescription:
+        """As of a table of descriptors. Raises: EBADF."""
+        if not 0 <= fd < len(self._places):
+            raise EBADF(f"place {fd}")
+        return FileDescription(self._places[fd], O_PATH)
+
+    get = get_raw
+
+
+class Acting(Outside):
+    """A caller with the rights of a user. Root has all of them: whoever may ask from outside is the
+    container's owner."""
+
+    def __init__(self, task: Task, uid: int, gid: int, groups: tuple[int, ...]) -> None:
+        super().__init__(task)
+        self.creds = Credentials.user(uid, gid, groups) if uid else Credentials.root()
+        self.files = Places()
+
+
+def acting(container: Container, uid: int, gid: int, groups: tuple[int, ...]) -> Acting:
+    """Where the container's first process is. Raises: ESRCH."""
+    init = container.init
+    if init is None or not init.tasks:
+        raise ESRCH("the container is ending")
+    return Acting(init.tasks[0], uid, gid, groups)

@@ -10,7 +10,16 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from sentry.config import Capabilities, EgressConfig, FurtherConfig, Mask, Rlimit
+from sentry.config import (
+    Amount,
+    Capabilities,
+    EgressConfig,
+    FurtherConfig,
+    JobLimits,
+    JobUse,
+    Mask,
+    Rlimit,
+)
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
@@ -22,6 +31,8 @@ MAX_LINE = 4 << 20
 """A longer line ends the connection. Arguments and environment of a program have their place."""
 MAX_ANSWER = 16 << 20
 """What a client may leave unread: more than `ps` says of as many processes as there may be."""
+CONTAINER = "container"
+"""A process of `exec` was killed since the container has ended."""
 
 
 class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -48,6 +59,9 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
     terminal: bool = False
     """The first descriptor is the wire of a terminal; the second and third are not used."""
     ignore_paused: bool = False
+    job: JobLimits | None = None
+    """What comes of it belongs together, and is told of at its end: sentry.kernel.job. None: it is
+    by itself."""
 
 
 class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -62,17 +76,84 @@ class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
     """Bytes of what is read and written."""
 
 
+class FileOrder(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What is to be done with files of a container, by a user: where its first process is, as the
+    system calls of a program would do it.
+
+    `do` is "stat", "make" (a directory, and those above it), "remove" (with all that is below),
+    "rename", or one of those with which a pipe comes: "read" and "write" (its bytes), "list" (names
+    below a directory, as lines of `FileEntry`), "watch" (`FileEvent`, as long as the connection
+    lasts) and "diff" (`FileChange`: what is not as in the tree that lies below the root).
+    """
+
+    do: str
+    path: bytes = b""
+    """From / on, if it does not begin with that."""
+    target: bytes = b""
+    """rename: the new name."""
+    uid: Id = 0
+    gid: Id = 0
+    groups: tuple[Id, ...] = ()
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o644
+    """write, make: of what is made, less the umask."""
+    offset: Amount = 0
+    """read: from there on, of a file that has positions."""
+    size: Amount = 0
+    """read: so many bytes at most; 0: any number."""
+    depth: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1
+    """list: 1 is the directory alone."""
+    follow: bool = True
+    """stat: where a link leads to."""
+    append: bool = False
+    """write: what is there stays."""
+
+
+class FileEntry(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A file of a container, as lstat(2) has it."""
+
+    path: bytes
+    mode: Number
+    """Type and permissions."""
+    size: Number = 0
+    uid: Number = 0
+    gid: Number = 0
+    links: Number = 1
+    modified_ns: Number = 0
+    target: bytes = b""
+    """The text of a link."""
+
+
+class FileEvent(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What has happened in a directory: inotify(7)."""
+
+    mask: Number
+    name: bytes = b""
+    """Empty: the directory itself."""
+    cookie: Number = 0
+    """Both names of a rename have the same."""
+
+
+class FileChange(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A name that is not as it is in the tree below: "added", "modified", "removed"."""
+
+    path: bytes
+    kind: str
+    mode: Number = 0
+
+
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
     "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
     "exec"), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
-    to a port inside, as long as this one lasts), "read" (a file), "update" (limits), "profile",
+    to a port inside, as long as this one lasts), "read" (a file), "file" (all else that there is to
+    do with files), "update" (limits), "profile",
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
     "egress" (what may leave, and what was denied), "denials" (as soon as there are more),
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), or "resize" (the host's terminal has a new size).
+    from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
+    (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -86,13 +167,15 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
     time_ns: int = 0
-    """profile: how long."""
+    """profile: how long. expire: in so long; 0: in the container's own time."""
     port: int = 0
     """forward. Two descriptors come with it: what goes in, and where it goes that comes out."""
     path: bytes = b""
     """read. A descriptor comes with it, to write to."""
     size: int = 0
     """read: so many bytes at most; 0: any number."""
+    file: FileOrder | None = None
+    """file. Where a pipe belongs to it, one end comes with the first byte of the line."""
     oom_kills: int = 0
     """oom: of so many it is known."""
     memory_limit: int | None = None
@@ -103,7 +186,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     cpu_weight: int | None = None
     """update: its share beside others."""
     all: bool = False
-    """kill: every process of the container."""
+    """kill: every process of the container. signal: all that has come of the process, too."""
     trace: Trace | None = None
     """strace."""
     debug: bool = False
@@ -279,6 +362,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
 
     error: str = ""
     status: str = ""
+    expires_ns: Number = 0
+    """state: in so long the container ends; 0: in its own time."""
     processes: list[ProcessInfo] = []
     pid: Number = 0
     """exec: the process, as the container numbers it."""
@@ -290,6 +375,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     packets: Packets | None = None
     wait_status: WaitStatus = 0
     """wait: that of wait(2)."""
+    file: FileEntry | None = None
+    """file: of "stat"."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -300,6 +387,10 @@ class Event(msgspec.Struct, omit_defaults=True, frozen=True):
     message: str = ""
     status: Number = 0
     """exited: its wait(2) status."""
+    use: JobUse | None = None
+    """exited: what it has used, if it had a job."""
+    exceeded: str = ""
+    """exited: the limit of its job that has ended it, or `CONTAINER`."""
 
 
 T = TypeVar("T")

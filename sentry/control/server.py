@@ -14,13 +14,14 @@ from functools import partial
 from typing import Protocol
 
 from sentry.abi.socket import UCRED
-from sentry.config import FurtherConfig
+from sentry.config import FurtherConfig, JobUse
 from sentry.control import descriptors
 from sentry.control.protocol import (
     MAX_ANSWER,
     EgressState,
     Event,
     ExecProcess,
+    FileOrder,
     LineBuffer,
     Packets,
     ProcessInfo,
@@ -50,8 +51,8 @@ class Watcher(Protocol):
 class Running(Protocol):
     """A process of `exec`, as its connection sees it."""
 
-    def signal(self, number: int) -> None:
-        """Send it a signal. Raises: EINVAL."""
+    def signal(self, number: int, everyone: bool) -> None:
+        """Send it a signal, or all that has come of it. Raises: EINVAL."""
 
     def abandon(self) -> None:
         """The connection has ended."""
@@ -128,6 +129,12 @@ class Controlled(Protocol):
         """Read a file into a pipe; `told` "" at its end, or what failed."""
         ...
 
+    def control_file(
+        self, order: FileOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Waiting:
+        """Do something with files; `told` what came of it."""
+        ...
+
     def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
         """Tell when memory has run out more than so many times."""
         ...
@@ -167,6 +174,13 @@ class Controlled(Protocol):
 
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
         """Measure for so long, then `done`."""
+
+    def control_expire(self, time_ns: int) -> None:
+        """End the container in so long; 0: not for that."""
+
+    def control_expires_ns(self) -> int:
+        """How long that is from now; 0: it was not asked for."""
+        ...
 
     def control_status(self) -> str:
         """ "created", "running", "paused" or "stopped"."""
@@ -263,7 +277,7 @@ class Connection:
                 case "signal":
                     if self._running is None:
                         return Reply(error="no process of this connection")
-                    self._running.signal(request.signal)
+                    self._running.signal(request.signal, request.all)
                     return Reply()
                 case "strace":
                     return self._strace(request)
@@ -272,7 +286,7 @@ class Connection:
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
                 case "packets":
                     return self._packets(request)
-                case "create" | "wait" | "oom" | "forward" | "read" | "denials":
+                case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials":
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -305,6 +319,12 @@ class Connection:
         elif request.op == "read":
             fds, self._fds = self._fds, []
             self._waiting = kernel.control_read(request, fds, self.told)
+        elif request.op == "file":
+            fds, self._fds = self._fds, []
+            if request.file is None:
+                descriptors.close_all(fds)
+                return Reply(error="what to do?")
+            self._waiting = kernel.control_file(request.file, fds, self.send)
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)
@@ -357,10 +377,10 @@ class Connection:
         """control_exec: it runs."""
         self.send(Reply(pid=pid))
 
-    def ended(self, status: int) -> None:
+    def ended(self, status: int, use: JobUse | None, exceeded: str) -> None:
         """control_exec: it has ended."""
         self._running = None
-        self.send(Event("exited", status=status))
+        self.send(Event("exited", status=status, use=use, exceeded=exceeded))
 
     def refuse(self, why: str) -> None:
         """Say why, and end."""
@@ -462,8 +482,12 @@ class ControlServer:
                     return Reply(stacks=self.kernel.control_stacks(request.pid))
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
+                case "expire":
+                    self.kernel.control_expire(request.time_ns)
+                    return Reply()
                 case "state":
-                    return Reply(status=self.kernel.control_status())
+                    expires_ns = self.kernel.control_expires_ns()
+                    return Reply(status=self.kernel.control_status(), expires_ns=expires_ns)
         except Errno as error:
             return failure(error)
         return Reply(error=f"unknown operation {request.op}")

@@ -283,6 +283,9 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
     cgroup = birthplace(task, args)
     cgroup.container.check_task()
     cgroup.check_birth()
+    job = task.group.job
+    if job is not None:
+        job.check_birth()
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
         child = build(task, args, tid, separated, mm)
@@ -293,6 +296,8 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
         raise
     child.group.cgroup = cgroup
     cgroup.born(child.group)
+    if job is not None:
+        job.born(child.group)
     if cgroup.container.paused or cgroup.container.throttled or cgroup.freezing:
         child.work |= WORK_PAUSE
     return child
@@ -417,4 +422,6 @@ def first_task(kernel: Kernel, task: Task) -> None:
     task.group.tasks.append(task)
     task.group.leader = task
     task.group.cgroup.born(task.group)
+    if task.group.job is not None:
+        task.group.job.born(task.group)
     child_identity(task)

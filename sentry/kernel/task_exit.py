@@ -91,6 +91,8 @@ async def _leave(task: Task) -> None:
     group.ending = len(group.tasks) == 1
     group.tasks.remove(task)
     group.cgroup.thread_ends(group)
+    if group.job is not None:
+        group.job.thread_ends(group)
     group.last_uid = task.creds.uid
     group.pid_queue.notify()
     if group.execing is not None:
@@ -259,6 +261,8 @@ def reap(group: ThreadGroup, account: Usage | None = None) -> None:
     pids = group.kernel.pids
     pids.groups.pop(group.tgid, None)
     group.cgroup.reaped()
+    if group.job is not None:
+        group.job.reaped()
     pids.forget_if_empty(process_group)
     pids.release(group.tgid)
     _leave_namespaces(group)

@@ -63,6 +63,25 @@ class ProcessTimer(Protocol):
         """It is gone."""
 
 
+class Job(Protocol):
+    """A process of `exec` and all that comes of it: sentry.kernel.job."""
+
+    sent: int
+    """Bytes that have left the sandbox."""
+
+    def check_birth(self) -> None:
+        """There may be one more task. Raises: EAGAIN."""
+
+    def born(self, group: ThreadGroup) -> None:
+        """A thread of this process was made."""
+
+    def thread_ends(self, group: ThreadGroup) -> None:
+        """One is gone."""
+
+    def reaped(self) -> None:
+        """A zombie is gone."""
+
+
 class Session:
     """A session: its id is its leader's pid; perhaps a controlling terminal."""
 
@@ -155,6 +174,7 @@ class ThreadGroup:
         "exit_status": FRESH,
         "exiting": FRESH,
         "has_execed": FRESH,
+        "job": SHARED,
         "kernel": FRESH,
         "last_uid": FRESH,
         "leader": FRESH,
@@ -210,6 +230,8 @@ class ThreadGroup:
         """real_parent: the thread of the parent process that made this one, or inherited it."""
         self.cgroup: Cgroup = kernel.cgroups
         """Where it is in the tree of control groups; a zombie, where it was at its end."""
+        self.job: Job | None = None
+        """What it is counted and bounded with, if it comes of a process of `exec` that has one."""
         self.children: dict[ThreadGroup, None] = {}
         self.process_group = process_group
         self.terminal: Terminal | None = None

@@ -203,6 +203,7 @@ class PacketSocket(Socket):
             from sentry.net.ip.output import send_frame  # noqa: PLC0415  few have links
 
             send_frame(self.stack.ip, time.monotonic_ns(), link.index, data, caller)
+            self.count_sent(caller, size)
         return size
 
     def send_message(

@@ -345,6 +345,12 @@ class Socket(StreamFile):
             return done
         return SendRest(self, caller, source, target, flags, None).go_on(done)
 
+    def count_sent(self, caller: Caller | None, size: int) -> int:
+        """So many bytes leave the sandbox, for the job of who sends them. Gives how many."""
+        if caller is not None and caller.group.job is not None:
+            caller.group.job.sent += size
+        return size
+
     def broken_pipe(self, caller: Caller, flags: int) -> None:
         """SIGPIPE for a stream whose other end is gone, unless MSG_NOSIGNAL."""
         if not flags & MSG_NOSIGNAL and self.kind == SOCK_STREAM:

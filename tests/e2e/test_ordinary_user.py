@@ -22,6 +22,7 @@ pytestmark = [
 ]
 UID = 54321
 AS_USER = Path(__file__).with_name("as_user.py")
+API_AS_USER = Path(__file__).with_name("api_as_user.py")
 OPEN_TO_ALL = """
 mount -t tmpfs tmpfs /mnt && cp -a /dev/kvm /mnt && chmod 666 /mnt/kvm &&
 mount --bind /mnt/kvm /dev/kvm && umount -l /mnt && exec "$@"
@@ -158,3 +159,12 @@ def test_run_with_limits_where_no_cgroup_may_be_made(folder: Path, busybox: Path
     text = "cannot set memory limit: container could not join or create cgroup"
     assert warned.stderr.count("\n") == 1
     assert text in warned.stderr
+
+
+def test_sandboxes_of_the_python_api_need_no_root(folder: Path) -> None:
+    if not all(path.stat().st_mode & 0o001 for path in REPOSITORY.parents):
+        pytest.skip("an ordinary user cannot read the program that waits in each sandbox")
+    command = [sys.executable, API_AS_USER, str(UID), folder / "state"]
+    result = execute(["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh", *command])
+
+    assert (result.stdout, result.stderr) == ("0 0 data\n/f\n.lock\n", "")

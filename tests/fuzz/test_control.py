@@ -37,8 +37,8 @@ from tests.world import Program
 
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
-    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "stacks",
-    "strace", "log", "create", "",
+    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "file", "stacks",
+    "strace", "log", "create", "expire", "",
 )  # fmt: skip
 NUMBERS = st.sampled_from(
     [0, 1, 2, 9, 15, 19, 64, 65, -1, -2, 1 << 31, 1 << 63, -(1 << 63)]
@@ -76,6 +76,9 @@ PROCESS = st.fixed_dictionaries(
         "oom_score_adj": NUMBERS,
         "terminal": st.booleans(),
         "ignore_paused": st.booleans(),
+        "job": st.fixed_dictionaries(
+            {}, optional=dict.fromkeys(("wall_ns", "tasks"), NUMBERS)
+        ),
     },
 )
 TRACE = st.fixed_dictionaries({}, optional={
@@ -108,6 +111,24 @@ CONTAINER = st.fixed_dictionaries(
         "pids_limit": NUMBERS,
     },
 )
+FILE = st.fixed_dictionaries(
+    {"do": st.sampled_from(
+        ["stat", "make", "remove", "rename", "read", "write", "list", "watch", "diff", ""]
+    )},
+    optional={
+        "path": B64,
+        "target": B64,
+        "uid": IDS,
+        "gid": IDS,
+        "groups": st.lists(IDS, max_size=2),
+        "mode": NUMBERS,
+        "offset": NUMBERS,
+        "size": NUMBERS,
+        "depth": NUMBERS,
+        "follow": st.booleans(),
+        "append": st.booleans(),
+    },
+)  # fmt: skip
 FIELDS = st.fixed_dictionaries(
     {"op": st.sampled_from(OPERATIONS)},
     optional={
@@ -128,12 +149,14 @@ FIELDS = st.fixed_dictionaries(
         "trace": TRACE | VALUES,
         "process": PROCESS | VALUES,
         "container": CONTAINER | VALUES,
+        "file": FILE | VALUES,
     },
 )
 CREATE = st.builds(lambda container: {"op": "create", "container": container}, CONTAINER)
 EXEC = st.builds(lambda process: {"op": "exec", "process": process}, PROCESS)
+ORDER = st.builds(lambda file: {"op": "file", "file": file}, FILE)
 LINES = st.one_of(
-    (FIELDS | EXEC | CREATE | VALUES).map(lambda value: json.dumps(value).encode() + b"\n"),
+    (FIELDS | EXEC | CREATE | ORDER | VALUES).map(lambda value: json.dumps(value).encode() + b"\n"),
     st.binary(max_size=30),
     st.sampled_from([b"\n", b"[" * 100_000 + b"\n", b'{"op":"' + b"x" * 100_000, b"\xff\n"]),
 )

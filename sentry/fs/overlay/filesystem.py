@@ -59,12 +59,15 @@ class OverlayFs(FileSystem):
         """A number for a file that is only in memory."""
         return next(self._inos)
 
-    def wrap(self, lower: Inode) -> OverlayInode:
-        """The overlay inode of a lower one."""
+    def wrap(
+        self, lower: Inode, above: OverlayInode | None = None, called: bytes = b""
+    ) -> OverlayInode:
+        """The overlay inode of a lower one, which has been found there by this name."""
         known = self._wrapped.get(lower)
         inode = known() if known is not None else None
         if inode is None:
             inode = OverlayInode(self, None, lower)
+            inode.above, inode.called = above, called
             self._wrapped[lower] = ref(inode)
         return inode
 
@@ -76,6 +79,11 @@ class OverlayFs(FileSystem):
         """It differs from the lower tree: nobody may forget it."""
         if inode.lower is not None:
             self._kept.add(inode)
+
+    @property
+    def kept(self) -> list[OverlayInode]:
+        """Those that have something below and differ from it."""
+        return list(self._kept)
 
     def drop(self, inode: OverlayInode) -> None:
         """Its last name is gone: it lives as long as it is open."""

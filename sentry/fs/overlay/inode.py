@@ -37,8 +37,8 @@ class OverlayInode(Inode):
     """A file of any kind."""
 
     __slots__ = (
-        "__weakref__", "_dirents", "changed", "copying", "file_flags", "links", "lower", "removed",
-        "upper",
+        "__weakref__", "_dirents", "above", "called", "changed", "copying", "file_flags", "links",
+        "lower", "removed", "upper",
     )  # fmt: skip
 
     fs: OverlayFs
@@ -52,6 +52,11 @@ class OverlayInode(Inode):
         self.file_flags = base.file_flags
         self.upper = upper
         self.lower = lower
+        self.above: OverlayInode | None = None
+        """The lower directory that it was found in first, whatever its place is now; None: the root
+        and what was made here."""
+        self.called = b""
+        """Its name there."""
         self.changed: Changed | None = None
         """Of a directory: names that differ from the lower one."""
         self.links = 0
@@ -150,7 +155,7 @@ class OverlayInode(Inode):
         found = self.lower.lookup_cached(name)
         if found is None or isinstance(found, Absent):
             return found
-        return self.fs.wrap(found)
+        return self.fs.wrap(found, self, name)
 
     def lookup(self, name: bytes, opens: bool = False) -> OverlayInode | Absent:
         """The same, asked for."""
@@ -158,7 +163,7 @@ class OverlayInode(Inode):
         if known is not None:
             return known
         found = self._below().lookup(name, opens)
-        return found if isinstance(found, Absent) else self.fs.wrap(found)
+        return found if isinstance(found, Absent) else self.fs.wrap(found, self, name)
 
     @property
     def link_is_known(self) -> bool:  # type: ignore[override]

@@ -208,7 +208,7 @@ class HostSocket(Socket):
             self._host_queue.arm(EPOLLOUT)
             raise
         source.skip(done)
-        return done
+        return self.count_sent(caller, done)
 
 
 def check_room(stack: Stack) -> None:

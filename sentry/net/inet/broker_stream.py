@@ -74,6 +74,10 @@ class End(TcpSocket):
         server.drop_port()
         self._made.append(server)
 
+    def was_sent(self, caller: Caller, size: int) -> None:
+        """They leave the sandbox."""
+        self.count_sent(caller, size)
+
     def _remain(self, state: int, seconds: int) -> Remains | None:
         """Its address is nobody's here, and held by nobody."""
         return None

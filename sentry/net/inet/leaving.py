@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sentry.net.inet.raw import RawSocket
     from sentry.net.ip.seam import Path
     from sentry.net.stack import Stack
+    from sentry.vfs.file import Caller
 
 UDP_HEADER: Final = 8
 UDP_CHECKSUM_AT: Final = 6
@@ -129,8 +130,9 @@ def discover_of(sock: DatagramSocket, target: Endpoint, dont_fragment: bool | No
 
 
 def send_udp(
-    sock: DatagramSocket, packet: Packet, discover: int, index: int = 0, sender: object = None
-) -> None:
+    sock: DatagramSocket, packet: Packet, discover: int, index: int = 0,
+    sender: Caller | None = None,
+) -> None:  # fmt: skip
     """A datagram to somebody else, by an interface if `index` is not 0.
 
     Raises: what `IpLayer.send` raises.
@@ -145,6 +147,7 @@ def send_udp(
     out.mark, out.user = mark_of(sock), sock.inode.uid
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
+    sock.count_sent(sender, len(packet.data))
 
 
 def confirm(sock: DatagramSocket, target: Endpoint) -> None:
@@ -155,7 +158,7 @@ def confirm(sock: DatagramSocket, target: Endpoint) -> None:
 
 
 def send_raw(
-    sock: RawSocket, packet: Packet, discover: int, index: int = 0, sender: object = None
+    sock: RawSocket, packet: Packet, discover: int, index: int = 0, sender: Caller | None = None
 ) -> None:
     """A packet of another protocol, whole, in the same way. Raises: the same."""
     out = Outgoing(
@@ -165,6 +168,7 @@ def send_raw(
     )  # fmt: skip
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
+    sock.count_sent(sender, len(packet.data))
 
 
 class Arrivals:

@@ -244,7 +244,7 @@ class TcpSocket(TcpFiltered):
         if self.connecting:
             raise EAGAIN("connecting")
         if self.engine is not None:
-            return self.engine.send(source, flags)
+            return self.count_sent(caller, self.engine.send(source, flags))
         peer = self.peer
         if peer is None:
             if not self.refused_writes:
@@ -264,7 +264,9 @@ class TcpSocket(TcpFiltered):
             return done
         room = self.sndbuf + peer.rcvbuf - peer.queued - len(self._held)
         if self._holds(flags) and len(self._held) + source.count < MSS:
-            return self._hold(source, caller)
+            done = self._hold(source, caller)
+            peer.was_sent(caller, done)
+            return done
         self.uncork()
         done = 0
         while source.count and room > 0:
@@ -279,7 +281,11 @@ class TcpSocket(TcpFiltered):
             raise EAGAIN("buffers are full")
         self.sent += done
         peer.queue.notify(EPOLLIN | EPOLLRDNORM)
+        peer.was_sent(caller, done)
         return done
+
+    def was_sent(self, caller: Caller, size: int) -> None:
+        """So many bytes were sent to it."""
 
     def _send_in_vain(self, source: Source) -> int:
         """What is sent before the reset that answers it comes: a buffer's fill at most."""

@@ -199,6 +199,7 @@ class UdpSocket(DatagramSocket):
             packet.index = self.device or packet.index
             self.stack.counters["Udp.OutDatagrams"] += 1
             resolver.take(packet, options.sender)
+            self.count_sent(options.sender, len(data))
             return
         link = self.group_link(endpoint)
         if link or self.leaves(endpoint):

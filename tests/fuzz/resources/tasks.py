@@ -14,6 +14,9 @@ from sentry.abi.keyctl import (
 )
 from sentry.abi.resource import PRIO_PGRP
 from sentry.abi.signal import SIGCONT, SIGKILL, SIGSTOP
+from sentry.config import JobLimits
+from sentry.kernel.job import Job
+from sentry.wait.steps import at_once
 from tests.fuzz.scaling import Bench, Resource
 
 IPC_CREAT, IPC_RMID = 0o1000, 0
@@ -332,9 +335,23 @@ def frozen(b: Bench) -> None:
             b.world.settle()
 
 
+def job(b: Bench) -> None:
+    """Processes of a job."""
+    made = Job(b.world.kernel, JobLimits())
+    first = b.world.program()
+    first.task.group.job = made
+    made.born(first.task.group)
+    b.each("fork", lambda _: first.fork())
+    with b.measure("use"):
+        at_once(made.use())
+    with b.measure("kill"):
+        made.kill()
+        b.world.settle()
+
+
 RESOURCES: tuple[Resource, ...] = (
     threads, crowd, shoal, processes, zombies, sleepers, waiters, words, readers, queued_signals,
     posix_timers, cpu_timers, timerfds, keys, supplementary_groups, messages, message_readers,
     posix_messages, system_v_objects, semaphores, attachments, namespaces, pidfds,
-    groups_of_control, frozen,
+    groups_of_control, frozen, job,
 )  # fmt: skip

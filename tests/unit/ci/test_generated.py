@@ -47,3 +47,14 @@ def test_index_of_system_calls_is_what_the_declarations_say() -> None:
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_blocking_api_is_what_the_asynchronous_one_says() -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "ci" / "generate_sync.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sentry.config import Capabilities, ProcessConfig, Rlimit
+from sentry.abi.fcntl import O_CREAT, O_WRONLY
+from sentry.abi.signal import SIGKILL, SIGTERM
+from sentry.config import Capabilities, JobLimits, JobUse, ProcessConfig, Rlimit
 from sentry.control.descriptors import check, close_all
-from sentry.control.execution import merge
-from sentry.control.protocol import ExecProcess
+from sentry.control.execution import Execution, merge
+from sentry.control.protocol import CONTAINER, ExecProcess
 from sentry.errors import EINVAL
+from tests.fuzz.test_elf import good
+from tests.world import Program, World
 
 BASE = ProcessConfig(
     args=(b"init",),
@@ -86,6 +90,122 @@ def test_what_is_said_wins_or_adds() -> None:
     )
 
     assert (merged.env, merged.cwd, merged.uid, merged.gid) == ((b"A=b",), b"/", 0, 6)
+    again = merge(BASE, ExecProcess((b"p",), extra_env=(b"PATH=/sbin", b"B=1", b"B=2")))
+    assert again.env == (b"PATH=/sbin", b"B=2")
     assert merged.additional_gids == (7, 8)
     assert merged.capabilities == Capabilities(bounding=11, effective=9, permitted=9)
     assert not merged.no_new_privileges
+
+
+class Heard:
+    """A client, and what it hears."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.ends: list[tuple[int, JobUse | None, str]] = []
+
+    def failed(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def started(self, pid: int) -> None:
+        self.pid = pid
+
+    def ended(self, status: int, use: JobUse | None, exceeded: str) -> None:
+        self.ends.append((status, use, exceeded))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World(stepped=True) as made:
+        data = good(interpreter=False)
+        fd = made.init.ok("open", b"/p", O_CREAT | O_WRONLY, 0o755)
+        made.init.ok("write", fd, data, len(data))
+        made.init.ok("close", fd)
+        yield made
+
+
+def run(world: World, limits: JobLimits | None) -> tuple[Execution, Heard, Program]:
+    """A process of `exec` that has forked: both, and who hears of them."""
+    heard = Heard()
+    fds = [os.open("/dev/null", os.O_RDWR) for _ in range(3)]
+    container = world.kernel.container
+    made = Execution(world.kernel, container, heard, fds, lambda _: None, limits)
+    made.start(ProcessConfig((b"/p",)), b"")
+    world.settle()
+    task = world.kernel.pids.tasks[heard.pid]
+    return made, heard, Program(world, task)
+
+
+def child_of(world: World, program: Program) -> Program:
+    """A fork of it, as its program would make one."""
+    program.context.result = 0
+    return program.fork()
+
+
+def test_what_has_limits_takes_along_what_it_has_started(world: World) -> None:
+    _, heard, program = run(world, JobLimits(tasks=5))
+    child = child_of(world, program)
+    program.task.group.exit(0x300)
+    world.settle()
+
+    assert child.task.dead
+    ((status, use, exceeded),) = heard.ends
+    assert use is not None
+    assert (status, use.tasks, exceeded) == (0x300, 2, "")
+
+
+def test_what_has_none_leaves_it_running(world: World) -> None:
+    for limits in (None, JobLimits(), JobLimits(wall_ns=10**9)):
+        _, heard, program = run(world, limits)
+        child = child_of(world, program)
+        program.task.group.exit(0)
+        world.settle()
+        world.loop.advance(2 * 10**9)
+
+        assert not child.task.dead
+        ((status, use, exceeded),) = heard.ends
+        assert (status, exceeded) == (0, "")
+        assert (use is None) is (limits is None)
+
+
+def test_a_client_that_goes_away_takes_all_of_it_along(world: World) -> None:
+    made, _, program = run(world, JobLimits())
+    child = child_of(world, program)
+    made.abandon()
+    world.settle()
+
+    assert program.task.dead and child.task.dead
+
+
+def test_time_that_is_over_is_told(world: World) -> None:
+    _, heard, program = run(world, JobLimits(wall_ns=10**9))
+    child = child_of(world, program)
+    world.loop.advance(2 * 10**9)
+    world.settle()
+
+    assert child.task.dead
+    ((status, _, exceeded),) = heard.ends
+    assert (status, exceeded) == (SIGKILL, "wall")
+
+
+def test_a_signal_is_for_the_process_or_all(world: World) -> None:
+    made, _, program = run(world, JobLimits())
+    child = child_of(world, program)
+    made.signal(SIGTERM, False)
+    world.settle()
+    assert program.task.dead and not child.task.dead
+
+    made, _, program = run(world, JobLimits())
+    child = child_of(world, program)
+    made.signal(SIGTERM, True)
+    world.settle()
+    assert program.task.dead and child.task.dead
+
+
+def test_the_end_of_the_container_is_told(world: World) -> None:
+    _, heard, _ = run(world, JobLimits())
+    world.init.task.group.exit(SIGKILL)
+    world.settle()
+
+    ((status, _, exceeded),) = heard.ends
+    assert (status, exceeded) == (SIGKILL, CONTAINER)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runsc.containers.listener import connect, listen
-from sentry.config import EgressConfig
+from sentry.config import EgressConfig, JobUse
 from sentry.control.descriptors import close_all
 from sentry.control.protocol import (
     MAX_LINE,
@@ -17,6 +17,7 @@ from sentry.control.protocol import (
     EgressState,
     Event,
     ExecProcess,
+    FileOrder,
     Packets,
     ProcessInfo,
     Reply,
@@ -43,8 +44,8 @@ class Exec:
         self.signals: list[int] = []
         self.abandoned = False
 
-    def signal(self, number: int) -> None:
-        self.signals.append(number)
+    def signal(self, number: int, everyone: bool) -> None:
+        self.signals.append(-number if everyone else number)
 
     def abandon(self) -> None:
         self.abandoned = True
@@ -95,6 +96,7 @@ class Kernel:
         self.policies: list[str] = []
         self.traced: list[tuple[Trace, int]] = []
         self.processes = [ProcessInfo(1, 0, 0, "sh", "S")]
+        self.expires_ns = 0
 
     def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Wait:
         close_all(fds)
@@ -108,6 +110,16 @@ class Kernel:
     ) -> Wait:
         close_all(fds)
         self.waits.append(Wait(lambda _: told(f"{request.path!r} {request.size}")))
+        return self.waits[-1]
+
+    def control_file(
+        self, order: FileOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Wait:
+        if order.do == "wrong":
+            close_all(fds)
+            raise EINVAL("no such order")
+        close_all(fds)
+        self.waits.append(Wait(lambda _: told(Reply(error=f"{order.do} {len(fds)}"))))
         return self.waits[-1]
 
     def control_oom(self, known: int, done: Callable[[], None]) -> Wait:
@@ -175,6 +187,14 @@ class Kernel:
 
     def control_update(self, request: Request) -> None:
         self.limits = (request.pids_limit, request.memory_limit)
+
+    def control_expire(self, time_ns: int) -> None:
+        if time_ns < 0:
+            raise EINVAL("no time")
+        self.expires_ns = time_ns
+
+    def control_expires_ns(self) -> int:
+        return self.expires_ns
 
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
         told(self.processes)
@@ -284,11 +304,13 @@ def test_exec_brings_descriptors_and_hears_of_the_end(
     made.client.started(12)
     assert decode(sock.recv(1 << 16), Reply).pid == 12
     assert _ask(loop, sock, Request("signal", signal=15)) == Reply()
-    assert made.signals == [15]
+    assert _ask(loop, sock, Request("signal", signal=9, all=True)) == Reply()
+    assert made.signals == [15, -9]
     assert "one process" in _ask(loop, sock, Request("exec", process=ExecProcess((b"p",)))).error
-    made.client.ended(256)
+    made.client.ended(256, JobUse(written=5), "cpu")
     event = decode(sock.recv(1 << 16), Event)
-    assert (event.event, event.status) == ("exited", 256)
+    assert (event.event, event.status, event.exceeded) == ("exited", 256, "cpu")
+    assert event.use == JobUse(written=5)
     assert _ask(loop, sock, Request("signal", signal=15)).error
     close_all(made.fds)
 
@@ -443,6 +465,31 @@ def test_read_brings_a_descriptor_and_answers_at_the_end(
     kernel.waits[0].done(0)
 
     assert decode(sock.recv(1 << 16), Reply).error == "b'/x' 3"
+
+
+def test_file_orders_bring_a_pipe_or_none_and_are_abandoned(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    assert _ask(loop, sock, Request("file")).error == "what to do?"
+    assert _ask(loop, sock, Request("file", file=FileOrder("wrong"))).error == "no such order"
+    _send_fds(sock, encode(Request("file", file=FileOrder("list", b"/x"))), 1)
+    loop.turn()
+    kernel.waits[0].done(0)
+    assert decode(sock.recv(1 << 16), Reply).error == "list 1"
+
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+    assert kernel.waits[0].abandoned
+
+
+def test_an_end_is_set_told_and_taken_back(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, _, sock = served
+    assert _ask(loop, sock, Request("expire", time_ns=-1)).error == "no time"
+    assert _ask(loop, sock, Request("expire", time_ns=7)) == Reply()
+    assert _ask(loop, sock, Request("state")).expires_ns == 7
+    assert _ask(loop, sock, Request("expire")) == Reply()
+    assert _ask(loop, sock, Request("state")).expires_ns == 0
 
 
 def test_egress_is_told_changed_and_waited_for(

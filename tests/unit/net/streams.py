@@ -38,7 +38,7 @@ class Streams(Host):
         self.tcp = stack.tcp
         self.link.on_room = partial(self.layer.on_room, INDEX)
         self.caller: Any = SimpleNamespace(
-            kernel=kernel, creds=Credentials(), group=SimpleNamespace(tgid=1), net=stack,
+            kernel=kernel, creds=Credentials(), group=SimpleNamespace(tgid=1, job=None), net=stack,
             ns=SimpleNamespace(net=stack), send_signal=self.signals.append,
         )  # fmt: skip
 

@@ -40,7 +40,7 @@ def caller() -> Iterator[Any]:
     gc.disable()
     loop = SimpleNamespace(call_soon=lambda call: call())
     kernel = SimpleNamespace(vfs=Vfs(None, None, lambda: 0), services=Services(), loop=loop)
-    group = SimpleNamespace(tgid=1)
+    group = SimpleNamespace(tgid=1, job=None)
     stack = Stack(kernel, {})
     ns = SimpleNamespace(net=stack)
     yield SimpleNamespace(kernel=kernel, creds=Credentials(), group=group, net=stack, ns=ns)

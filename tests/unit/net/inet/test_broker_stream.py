@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.socket import SHUT_WR, SO_LINGER, SOL_SOCKET
+from sentry.config import JobLimits
+from sentry.kernel.job import Job
 from tests.unit.net.brokered import POLICY, Brokered, brokered
 
 MOST = 1 << 20
@@ -38,6 +40,15 @@ def test_bytes_go_both_ways_and_each_direction_ends_by_itself(one: Brokered) -> 
     end.close()
     assert one.receive(fd) == b""
     assert not len(one.egress.flows) and not one.world.vfs.budget.host_descriptors
+
+
+def test_what_a_broker_gets_has_left_the_sandbox(one: Brokered) -> None:
+    job = Job(one.world.kernel, JobLimits())
+    one.program.task.group.job = job
+    fd, end = one.connect()
+    end.send(b"answer")
+    assert one.send(fd, b"question") == 8 and one.receive(fd) == b"answer"
+    assert job.sent == 8
 
 
 def test_broker_may_end_first(one: Brokered) -> None:

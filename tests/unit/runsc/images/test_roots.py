@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from runsc.accounts import Ids
 from runsc.images import ImageConfig, ImageError, ImageRoot, local, root_of
-from runsc.images.accounts import Ids
 from runsc.images.layer import Layer, apply
 from sentry.fs.erofs import layout as erofs_layout
 from tests.unit.fs.erofs.images import Builder, directory

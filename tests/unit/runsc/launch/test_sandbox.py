@@ -97,3 +97,16 @@ def test_events_that_nobody_waits_for_are_not_kept(pair: tuple[Sandbox, socket.s
     sandbox.await_ready()
 
     assert sandbox._events == {"ready"}
+
+
+@pytest.mark.parametrize("event", ["ready", ""], ids=["starting", "running"])
+def test_sandbox_that_nobody_wants_any_more_is_ended(
+    pair: tuple[Sandbox, socket.socket], event: str
+) -> None:
+    sandbox, _ = pair
+    sandbox.lifeline, other = os.pipe()
+    os.close(other)
+
+    with pytest.raises(RuntimeFailure, match=r"killed by signal 9|has ended"):
+        sandbox.await_ready() if event else sandbox.wait()
+    os.close(sandbox.lifeline)

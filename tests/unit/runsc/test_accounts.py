@@ -1,11 +1,11 @@
-"""Users of an image, by its own files."""
+"""Users of a root file system, by its own files."""
 
 from __future__ import annotations
 
 import pytest
 
-from runsc.images.accounts import Ids, ids_of
-from runsc.images.errors import ImageError
+from runsc.accounts import Ids, ids_of
+from runsc.errors import RuntimeFailure
 
 PASSWD = b"""root:x:0:0:root:/root:/bin/sh
 # a comment
@@ -42,7 +42,7 @@ numbers:x:x:web
         ("1000", Ids(55, 56)),
     ],
 )
-def test_user_is_who_the_image_says(user: str, expected: Ids) -> None:
+def test_user_is_who_the_files_say(user: str, expected: Ids) -> None:
     assert ids_of(user, PASSWD, GROUP) == expected
 
 
@@ -51,10 +51,10 @@ def test_user_is_who_the_image_says(user: str, expected: Ids) -> None:
     ["nobody", "web:nobody", "huge", "words", "-1", "4294967295", "99999999999", "٣", "a:b:c"],
 )
 def test_user_that_is_not_there_is_refused(user: str) -> None:
-    with pytest.raises(ImageError, match=r"the image has no (user|group)"):
+    with pytest.raises(RuntimeFailure, match=r"has no (user|group)"):
         ids_of(user, PASSWD, GROUP)
 
 
-def test_image_without_files_has_root_and_numbers() -> None:
+def test_root_without_files_has_root_and_numbers() -> None:
     assert ids_of("", b"", b"") == Ids(0, 0)
     assert ids_of("5:6", b"", b"") == Ids(5, 6)

@@ -1,8 +1,8 @@
-"""Who a user of an image is, by the image's own /etc/passwd and /etc/group.
+"""Who a user of a root file system is, by its own /etc/passwd and /etc/group.
 
-As engines understand it (config.md, "User"): a name, or a number that need not be in the files;
-then perhaps a colon and a group. The text is the image's: passwd(5), group(5); lines that make no
-sense are passed over.
+As engines understand it (OCI image specification, config.md, "User"): a name, or a number that need
+not be in the files; then perhaps a colon and a group. The text is not trusted: passwd(5), group(5);
+lines that make no sense are passed over.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from runsc.images.errors import ImageError, shown
+from runsc.errors import RuntimeFailure
 
 MAX_FILE: Final = 1 << 20
 """Bytes of each file that are looked at."""
 MAX_ID: Final = 0xFFFFFFFE
 MAX_GROUPS: Final = 1 << 16
 """NGROUPS_MAX."""
+SHOWN: Final = 120
+"""Characters of a name that a message has."""
 
 
 class Ids(msgspec.Struct, frozen=True):
@@ -39,18 +41,18 @@ class _Account(NamedTuple):
 def ids_of(user: str, passwd: bytes, group: bytes) -> Ids:
     """`user` as in an image's configuration; root if it is empty.
 
-    Who is in no file has group 0, as with engines. Raises: ImageError.
+    Who is in no file has group 0, as with engines. Raises: RuntimeFailure.
     """
     name, _, wanted = user.partition(":")
-    account = _account(name.encode() or b"0", passwd)
+    account = _account(name.encode(errors="surrogateescape") or b"0", passwd)
     if account is None:
-        raise ImageError(f"the image has no user {shown(name)}")
+        raise RuntimeFailure(f"/etc/passwd has no user {name[:SHOWN]!r}")
     if not wanted:
         groups = _further(account, group)
         return Ids(account.uid, account.gid, groups)
-    gid = _group(wanted.encode(), group)
+    gid = _group(wanted.encode(errors="surrogateescape"), group)
     if gid is None:
-        raise ImageError(f"the image has no group {shown(wanted)}")
+        raise RuntimeFailure(f"/etc/group has no group {wanted[:SHOWN]!r}")
     return Ids(account.uid, gid)
 
 

@@ -1,0 +1,120 @@
+"""Processes that do for this one what one of many threads cannot: `keeper.py`, and commands."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from runsc.api import programs
+from runsc.api.aio.poll import ready
+from runsc.api.aio.wire import AsyncWire
+from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
+from runsc.api.order import Order, Word
+
+START_S = 330.0
+"""More than a sandbox may take to be ready."""
+IMAGE_S = 3600.0
+"""How long an image may take to become a root, if it is not in the cache."""
+END_S = 60.0
+"""How long one that ends may take, and what is done about it then is SIGKILL."""
+MESSAGE_MAX = 1 << 16
+
+
+class AsyncKeeper:
+    """The process that keeps a sandbox, from this side."""
+
+    def __init__(self, process: subprocess.Popen[bytes], wire: AsyncWire) -> None:
+        self._process = process
+        self._wire = wire
+
+    @classmethod
+    async def start(
+        cls, order: Order, cpus: int, warn: Callable[[str], object]
+    ) -> AsyncKeeper:
+        """Have a sandbox made; it is ready then. Raises: SandboxError."""
+        ours, theirs = socket.socketpair()
+        try:
+            words = [str(theirs.fileno()), str(cpus)]
+            process = programs.begun(programs.KEEPER, words, [theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        keeper = cls(process, AsyncWire(ours))
+        try:
+            await keeper._order(order, warn)
+        except BaseException:
+            await keeper.end()
+            raise
+        return keeper
+
+    async def _order(self, order: Order, warn: Callable[[str], object]) -> None:
+        deadline = time.monotonic() + START_S + (IMAGE_S if order.image else 0.0)
+        try:
+            await self._wire.send_bytes(msgspec.json.encode(order) + b"\n")
+            while True:
+                line = await self._wire.line(max(0.0, deadline - time.monotonic()))
+                word = msgspec.json.decode(line, type=Word)
+                if word.word == "ready":
+                    return
+                if word.word == "error":
+                    raise SandboxError(word.text)
+                warn(word.text)
+        except SandboxEnded:
+            raise SandboxError("the process that makes the sandbox has ended") from None
+
+    @property
+    def is_alive(self) -> bool:
+        """The sandbox has not ended, as far as this process knows."""
+        return self._process.poll() is None
+
+    async def end(self) -> None:
+        """The sandbox ends, and what there is of it is removed."""
+        self._wire.close()
+        await ended(self._process)
+
+
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process of ours, once it has ended; SIGKILL if that takes too long."""
+    if process.poll() is None:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            if not await ready({pidfd: select.POLLIN}, END_S):
+                process.kill()
+        finally:
+            os.close(pidfd)
+    return process.wait()
+
+
+async def command(root: str, *words: str) -> None:
+    """One of the command line, to its end. Raises: SandboxNotFound, SandboxEnded, SandboxError."""
+    process = programs.begun(
+        programs.COMMAND_LINE, [f"--root={root}", *words], stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = bytearray()
+    with process.stderr as source:
+        os.set_blocking(source.fileno(), False)
+        while len(said) < MESSAGE_MAX:
+            if not await ready({source.fileno(): select.POLLIN}, END_S):
+                break
+            piece = os.read(source.fileno(), MESSAGE_MAX)
+            if not piece:
+                break
+            said += piece
+    if not await ended(process):
+        return
+    text = said.decode(errors="replace").strip()
+    if "does not exist" in text:
+        raise SandboxNotFound(text)
+    if "not running" in text:
+        raise SandboxEnded(text)
+    raise SandboxError(text)

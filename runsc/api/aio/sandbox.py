@@ -1,0 +1,242 @@
+"""`AsyncSandbox`: a sandbox as an object."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from runsc.api import states
+from runsc.api.aio.commands import AsyncCommands
+from runsc.api.aio.files import AsyncFiles
+from runsc.api.aio.keeping import AsyncKeeper, command
+from runsc.api.aio.pty import AsyncPty
+from runsc.api.aio.wire import ask
+from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
+from runsc.api.order import Order
+from runsc.api.values import Mount, PathLike, SandboxInfo, Stats
+from runsc.containers.state import State, status
+from sentry.control.protocol import Reply, Request
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+Infos = list[SandboxInfo]
+Mounts = Mapping[str, str | os.PathLike[str] | Mount]
+NAME_BYTES = 6
+
+
+class AsyncSandbox:
+    """One. Made by `create`, or found by `connect`."""
+
+    def __init__(
+        self, sandbox_id: str, state: str, user: str | int | None, keeper: AsyncKeeper | None
+    ) -> None:
+        self.sandbox_id = sandbox_id
+        self._state = state
+        self._keeper = keeper
+        self._path = states.socket_of(state, sandbox_id)
+        self.commands = AsyncCommands(self._path, user)
+        self.files = AsyncFiles(self._path, user)
+        self.pty = AsyncPty(self._path, user)
+
+    @classmethod
+    async def create(
+        cls, *, root: PathLike | None = None, bundle: PathLike | None = None,
+        image: str | os.PathLike[str] | None = None, memory: int | None = None,
+        cpus: int | None = None, env: Mapping[str, str] | None = None,
+        network: str = "none", egress: str | os.PathLike[str] | None = None,
+        mounts: Mounts | None = None, timeout: float | None = None,
+        user: str | int | None = None, readonly: bool = False, detach: bool = False,
+        sandbox_id: str | None = None, state: PathLike | None = None, platform: str = "kvm",
+        flags: Sequence[str] = (),
+    ) -> Self:  # fmt: skip
+        """Make one. What programs write stays in its memory, whatever it is made of.
+
+        It is made of `root`, a folder of the host or an image of EROFS; or of `bundle`, a folder
+        with config.json, whose program is not run; or of `image`, an archive or layout, or the name
+        of one that podman or Docker has, whose program is not run either (a path of `pathlib` is
+        never a name); or, with none of them, of all the host's files.
+
+        `memory` is in bytes, for all that runs in it; `cpus` so many CPUs of this process's. `env`
+        is added to what its commands have: a PATH, or what the bundle says; nothing of this
+        process's. `network`: "none" but itself; "host", sockets of the host; "sandbox", a network
+        of its own, which `egress` may bound: a policy, as text or the path of a file; or the path
+        of a network namespace. `mounts`: paths inside, to folders and files of the host, to read
+        alone unless a `Mount` says otherwise. After `timeout` seconds it is ended. `user` is whose
+        rights commands and file operations have that name nobody. `readonly`: nothing can be
+        written to its root. `detach`: it outlives this process, until `kill` or its `timeout`.
+        `state` is the folder in which sandboxes are noted, `flags` are more flags of the command
+        line.
+
+        Raises: SandboxError.
+        """
+        if sum(each is not None for each in (root, bundle, image)) > 1:
+            raise ValueError("root, bundle or image?")
+        folder = states.root_of(state)
+        name = sandbox_id or f"sandbox-{secrets.token_hex(NAME_BYTES)}"
+        order = Order(
+            sandbox_id=name,
+            state=folder,
+            root=_absolute(root),
+            bundle=_absolute(bundle),
+            image=os.fspath(image) if image is not None else "",
+            image_is_path=image is not None and not isinstance(image, str),
+            folder=os.getcwd() if image is not None else "/",
+            platform=platform,
+            memory=memory or 0,
+            env=tuple(f"{name}={value}" for name, value in (env or {}).items()),
+            network=network,
+            egress=_text(egress),
+            mounts=tuple(_mount(*each) for each in (mounts or {}).items()),
+            readonly=readonly,
+            detach=detach,
+            expires_ns=nanoseconds(timeout),
+            flags=tuple(flags),
+        )
+        keeper = await AsyncKeeper.start(order, cpus or 0, _warn)
+        if not detach:
+            return cls(name, folder, user, keeper)
+        await keeper.end()
+        return cls(name, folder, user, None)
+
+    @classmethod
+    async def connect(
+        cls, sandbox_id: str, *, user: str | int | None = None, state: PathLike | None = None
+    ) -> Self:
+        """One that runs, whoever has made it. Raises: SandboxNotFound, SandboxEnded."""
+        folder = states.root_of(state)
+        if status(states.load(folder, sandbox_id)) == "stopped":
+            raise SandboxEnded(f'sandbox "{sandbox_id}" has ended')
+        return cls(sandbox_id, folder, user, None)
+
+    @classmethod
+    async def list(cls, *, state: PathLike | None = None) -> Infos:
+        """Those that run, of this user's and made so; of containers of the command line tells
+        `runsc list`."""
+        return [_info(found) for found in states.made_so(states.root_of(state))]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it, unless it is detached, or somebody else's."""
+        if self._keeper is not None:
+            await self.kill()
+
+    def __repr__(self) -> str:
+        return f"<sandbox {self.sandbox_id}>"
+
+    async def kill(self) -> bool:
+        """End it, with all that runs in it, and forget it. False if it was gone."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            was_alive = keeper.is_alive
+            await keeper.end()
+            return was_alive
+        try:
+            states.load(self._state, self.sandbox_id)
+        except SandboxNotFound:
+            return False
+        await command(self._state, "delete", "--force", self.sandbox_id)
+        return True
+
+    async def pause(self) -> None:
+        """Hold all that runs in it. Raises: SandboxEnded, SandboxError if it is paused."""
+        if status(states.load(self._state, self.sandbox_id)) == "paused":
+            raise SandboxError(f'sandbox "{self.sandbox_id}" is paused')
+        await command(self._state, "pause", self.sandbox_id)
+
+    async def resume(self) -> None:
+        """Let it go on. Raises: SandboxEnded, SandboxError if it is not paused."""
+        await command(self._state, "resume", self.sandbox_id)
+
+    async def set_timeout(self, timeout: float | None) -> None:
+        """It is ended in so many seconds from now, instead of when that was said before; None: it
+        is not. Raises: SandboxEnded."""
+        await self._ask(Request("expire", time_ns=nanoseconds(timeout)))
+
+    async def is_running(self) -> bool:
+        """It has not ended."""
+        try:
+            return status(states.load(self._state, self.sandbox_id)) != "stopped"
+        except SandboxNotFound:
+            return False
+
+    async def info(self) -> SandboxInfo:
+        """What is known of it. Raises: SandboxNotFound once it has ended and nothing is left."""
+        found = states.load(self._state, self.sandbox_id)
+        expires_in = None
+        if status(found) != "stopped":
+            try:
+                expires_ns = (await self._ask(Request("state"))).expires_ns
+                expires_in = expires_ns / 1e9 if expires_ns else None
+            except SandboxEnded:
+                found = states.load(self._state, self.sandbox_id)
+        return _info(found, expires_in)
+
+    async def stats(self) -> Stats:
+        """What all that runs in it uses. Raises: SandboxEnded."""
+        found = (await self._ask(Request("stats"))).stats
+        if found is None:
+            raise SandboxError("the sandbox tells nothing of what it uses")
+        return Stats(
+            found.user_ns / 1e9,
+            found.system_ns / 1e9,
+            found.memory,
+            found.memory_limit,
+            found.tasks,
+            found.oom_kills,
+        )
+
+    async def _ask(self, request: Request) -> Reply:
+        reply = await ask(self._path, request)
+        if reply.error:
+            raise SandboxError(reply.error)
+        return reply
+
+
+def nanoseconds(timeout: float | None) -> int:
+    """0: no such time. Raises: ValueError."""
+    if timeout is None:
+        return 0
+    if timeout <= 0:
+        raise ValueError(f"a timeout of {timeout} seconds")
+    return max(1, int(timeout * 1e9))
+
+
+def _absolute(path: PathLike | None) -> str:
+    return "" if path is None else os.path.abspath(os.fsdecode(path))
+
+
+def _text(egress: str | os.PathLike[str] | None) -> str | None:
+    """A policy itself, or the file that has it."""
+    if egress is None or isinstance(egress, str):
+        return egress
+    with open(egress, encoding="utf-8") as file:
+        return file.read()
+
+
+def _mount(target: str, source: str | os.PathLike[str] | Mount) -> tuple[str, str, bool]:
+    if not isinstance(source, Mount):
+        source = Mount(os.fspath(source))
+    return target, os.path.abspath(source.source), source.readonly
+
+
+def _info(found: State, expires_in: float | None = None) -> SandboxInfo:
+    return SandboxInfo(
+        found.id, status(found), found.created, found.rootfs, states.is_detached(found), expires_in
+    )
+
+
+def _warn(text: str) -> None:
+    import logging  # noqa: PLC0415  there is seldom something to say
+
+    logging.getLogger("runsc").warning("%s", text)

@@ -1,0 +1,152 @@
+"""What a command writes and reads: pipes between it and this process, with the host's bound.
+
+Nothing is kept here but what a reader has asked for, so who does not read stops the program.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from runsc.api.aio.poll import ready
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PIECE = 1 << 20
+PIPE_SIZE = 1 << 20
+"""What an ordinary user may have: pipe(7), pipe-max-size."""
+
+
+def pipe() -> tuple[int, int]:
+    """Both ends; ours is made not to block by who uses it."""
+    out, into = os.pipe2(os.O_CLOEXEC)
+    with suppress(OSError):  # too many are that large: pipe-user-pages-soft
+        fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    return out, into
+
+
+class AsyncStream:
+    """What a command writes to standard output, to standard error, or to its terminal.
+
+    Iterated, it gives bytes as they come, to the end.
+    """
+
+    def __init__(self, fd: int, took: Callable[[int], object]) -> None:
+        self._fd = fd
+        self._took = took
+        self.is_claimed = False
+        """Somebody reads it who is not `wait`."""
+        if fd >= 0:
+            os.set_blocking(fd, False)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self.is_claimed = True
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self.read()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def read(self, size: int = PIECE) -> bytes:
+        """Some bytes, as soon as there are any; nothing at the end."""
+        self.is_claimed = True
+        while True:
+            data = self.take(size)
+            if data is not None:
+                return data
+            await ready({self._fd: select.POLLIN}, None)
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Text, line by line, without the ends of lines. A line of more than 1 MiB comes in
+        pieces."""
+        rest = bytearray()
+        async for data in self:
+            rest += data
+            *whole, last = rest.split(b"\n")
+            for line in whole:
+                yield line.decode(errors="replace")
+            rest = last
+            if len(rest) > PIECE:
+                yield rest.decode(errors="replace")
+                rest = bytearray()
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def take(self, size: int = PIECE) -> bytes | None:
+        """What is there; None: nothing yet; nothing (b""): it is over."""
+        if self._fd < 0:
+            return b""
+        try:
+            data = os.read(self._fd, size)
+        except BlockingIOError:
+            return None
+        except OSError:  # EIO: nobody has the other end of a terminal any more
+            data = b""
+        if data:
+            self._took(len(data))
+        else:
+            self.close()
+        return data
+
+    def fileno(self) -> int:
+        """-1 at the end."""
+        return self._fd
+
+    def close(self) -> None:
+        """Nobody reads it any more; the program hears of that when it writes."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class AsyncSink:
+    """A command's standard input, or what is typed at its terminal."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        if fd >= 0:
+            os.set_blocking(fd, False)
+
+    async def send(self, data: bytes) -> None:
+        """All of it, as fast as the program reads. Raises: BrokenPipeError if it does not."""
+        left = memoryview(data)
+        while left:
+            done = self.give(left)
+            if not done:
+                await ready({self._fd: select.POLLOUT}, None)
+            left = left[done:]
+
+    def give(self, data: bytes | memoryview) -> int:
+        """As much as goes. Raises: BrokenPipeError."""
+        if self._fd < 0:
+            raise BrokenPipeError("standard input is closed")
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError:  # EIO of a terminal
+            self.close()
+            raise BrokenPipeError("the command does not read any more") from None
+
+    def fileno(self) -> int:
+        """-1 when it is closed."""
+        return self._fd
+
+    def close(self) -> None:
+        """The program reads to the end."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,170 @@
+"""The process that makes a sandbox for the Python API and stays with it: `python -m` of this.
+
+The caller may have many threads, and the runtime forks and changes namespaces; so it runs here, in
+a process of one thread, as a library. What it is asked for comes over a socket, its first argument;
+the second is how many CPUs it may use (0: all). When the other end of the socket closes the sandbox
+ends, however the caller ended; when this process is killed the host's kernel ends the sandbox, and
+its janitor removes what is left. A detached sandbox is left alone once it runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runsc.api.order import Order
+    from runsc.containers.state import State
+    from runsc.options import Globals
+
+CHUNK = 1 << 16
+
+
+def main() -> None:
+    """The program."""
+    gc.disable()
+    fd, cpus = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(fd, False)
+    if cpus:
+        allowed = sorted(os.sched_getaffinity(0))
+        first = int.from_bytes(os.urandom(4), "little") % len(allowed)
+        os.sched_setaffinity(0, (allowed * 2)[first : first + min(cpus, len(allowed))])
+    from runsc.launch import finder  # noqa: PLC0415  the Sentry begins first
+
+    finder.install()
+    from runsc.containers import signals  # noqa: PLC0415
+    from runsc.launch import early  # noqa: PLC0415
+
+    signals.end_by_exception()
+    early.begin()
+    code = 1
+    try:
+        code = keep(socket.socket(fileno=fd))
+    finally:
+        early.discard()
+        os._exit(code)
+
+
+def keep(sock: socket.socket) -> int:
+    """Make what is asked for, and stay to its end; the exit code."""
+    line = read_line(sock)
+    if line is None:
+        return 1
+    import msgspec  # noqa: PLC0415  while the Sentry imports
+
+    from runsc.api.order import Order, Word  # noqa: PLC0415
+    from runsc.errors import RuntimeFailure  # noqa: PLC0415
+
+    def say(word: str, text: str = "") -> None:
+        sock.sendall(msgspec.json.encode(Word(word, text)) + b"\n", socket.MSG_NOSIGNAL)
+
+    try:
+        _make(msgspec.json.decode(line, type=Order), sock, say)
+    except BrokenPipeError:
+        return 1
+    except (RuntimeFailure, OSError) as error:
+        return _failed(say, str(error))
+    except Exception as error:  # a defect of ours: who asked has to hear of it
+        return _failed(say, f"the runtime failed: {error!r}")
+    return 0
+
+
+def _failed(say: Say, text: str) -> int:
+    with suppress(OSError):  # nobody may be there any more
+        say("error", text)
+    return 1
+
+
+def read_line(sock: socket.socket) -> bytes | None:
+    """The first one; None if the other end closes before."""
+    from runsc.api.order import MAX_LINE  # noqa: PLC0415
+
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        piece = sock.recv(CHUNK)
+        if not piece or len(data) > MAX_LINE:
+            return None
+        data += piece
+    return bytes(data)
+
+
+def _make(order: Order, sock: socket.socket, say: Say) -> None:
+    """Raises: RuntimeFailure, OSError."""
+    from runsc import cli  # noqa: PLC0415
+    from runsc.api import document  # noqa: PLC0415
+    from runsc.containers.names import check_id  # noqa: PLC0415
+    from runsc.errors import RuntimeFailure  # noqa: PLC0415
+    from runsc.launch import bundle, joining, launch  # noqa: PLC0415
+    from runsc.launch.configure import Wishes  # noqa: PLC0415
+
+    settings = cli.global_flags(document.flags(order))
+    settings = settings.changed(log=_log(say, settings))
+    folder, config = document.document(order)
+    identity, container = bundle.described(settings, folder, config, check_id(order.sandbox_id))
+    name = identity.container_id
+    joint = joining.find(settings.store(), name, identity.annotations, container)
+    if joint is not None:
+        raise RuntimeFailure(f'it would be a container of the sandbox "{joint.sandbox.id}"')
+
+    def ready(state: State | None = None) -> None:
+        _expire(settings, order)
+        say("ready")
+
+    if not order.detach:
+        wishes = Wishes(when_ready=ready, lifeline=sock.fileno())
+        launch.run(settings, identity, container, wishes)
+        return
+    launch.run(settings, identity, container, Wishes(detach=True))
+    try:
+        _expire(settings, order)
+    except RuntimeFailure:  # nobody would end it
+        from runsc.containers import lifecycle  # noqa: PLC0415
+
+        lifecycle.delete(settings.store(), name, True, settings.log.warning)
+        raise
+    say("ready")
+
+
+def _expire(settings: Globals, order: Order) -> None:
+    """Its Sentry ends it in time, whoever is there then. Raises: RuntimeFailure."""
+    if not order.expires_ns:
+        return
+    from runsc.containers import lifecycle  # noqa: PLC0415
+    from runsc.errors import RuntimeFailure  # noqa: PLC0415
+    from sentry.control.protocol import Request  # noqa: PLC0415
+
+    store = settings.store()
+    request = Request("expire", time_ns=order.expires_ns)
+    error = lifecycle.ask(store, store.load(order.sandbox_id), request).error
+    if error:
+        raise RuntimeFailure(error)
+
+
+def _log(say: Say, settings: Globals) -> Log:
+    """Warnings go to who asked."""
+    from runsc.log import Log  # noqa: PLC0415
+
+    class Told(Log):
+        """Of the level that a caller should know of."""
+
+        def write(self, level: str, message: str) -> None:
+            if level in ("warning", "error"):
+                with suppress(OSError):  # nobody may be there any more
+                    say("warning", message)
+
+    return Told(None, "text", settings.debug)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runsc.log import Log
+
+    Say = Callable[..., None]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What the process that keeps a sandbox (`keeper.py`) is told, and says: lines of JSON."""
+
+from __future__ import annotations
+
+import msgspec
+
+MAX_LINE = 8 << 20
+ANNOTATION = "dev.runsc.api"
+"""Of sandboxes that were made so: "attached" to who has made them, or "detached"."""
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A sandbox."""
+
+    sandbox_id: str
+    state: str
+    """The folder of states (`--root` of the command line)."""
+    root: str = ""
+    """A folder of the host, or an image of EROFS; empty, and no `bundle`: all of the host's."""
+    bundle: str = ""
+    image: str = ""
+    """What `runsc.images.root_of` takes: a path, or an engine's name of one."""
+    image_is_path: bool = False
+    """It is no name, whatever it looks like."""
+    folder: str = "/"
+    """From which a path of an image is meant."""
+    platform: str = "kvm"
+    memory: int = 0
+    """Bytes; 0: as the command line has it."""
+    env: tuple[str, ...] = ()
+    """NAME=VALUE."""
+    network: str = "none"
+    egress: str | None = None
+    """A policy."""
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    """(target, source, read-only)."""
+    readonly: bool = False
+    detach: bool = False
+    expires_ns: int = 0
+    """Of the time to live, if it has one."""
+    flags: tuple[str, ...] = ()
+    """More global flags."""
+
+
+class Word(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`word` is "warning", "ready", or "error": what went wrong, and nothing follows."""
+
+    word: str
+    text: str = ""

@@ -1,0 +1,60 @@
+"""What is on disk about sandboxes, read only: who changes it is another process (`keeper.py`, or
+the command line), for making a file that is its owner's alone changes the umask of all threads."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from runsc.api.errors import SandboxError, SandboxNotFound
+from runsc.api.order import ANNOTATION
+from runsc.containers import state as state_file
+from runsc.containers.names import check_id, default_root
+from runsc.containers.state import State, status
+from runsc.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from runsc.api.values import PathLike
+
+
+def root_of(state: PathLike | None) -> str:
+    """The folder of states: that of the command line, if nobody says another one."""
+    return os.path.abspath(os.fsdecode(state)) if state is not None else default_root()
+
+
+def load(root: str, sandbox_id: str) -> State:
+    """Raises: SandboxNotFound, SandboxError."""
+    try:
+        with open(os.path.join(root, check_id(sandbox_id), "state.json"), "rb") as file:
+            return state_file.decode(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        raise SandboxNotFound(f'there is no sandbox "{sandbox_id}"') from None
+    except (RuntimeFailure, ValueError) as error:
+        raise SandboxError(f"{sandbox_id}: {error}") from None
+
+
+def made_so(root: str) -> list[State]:
+    """Those that the Python API has made, and that have not stopped; by their names."""
+    found = []
+    try:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            state = load(root, name)
+        except SandboxError:  # it has just been deleted
+            continue
+        if ANNOTATION in state.annotations and status(state) != "stopped":
+            found.append(state)
+    return found
+
+
+def socket_of(root: str, sandbox_id: str) -> str:
+    """Where it listens."""
+    return os.path.join(root, sandbox_id, "control.sock")
+
+
+def is_detached(state: State) -> bool:
+    """It outlives who has made it."""
+    return not state.foreground

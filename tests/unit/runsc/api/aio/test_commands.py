@@ -1,0 +1,99 @@
+"""Commands, as a program with asyncio has them: what is different is how one waits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runsc.api.aio.commands import AsyncCommands
+from runsc.api.limits import OutputLimitExceeded
+from runsc.api.values import Limits
+from tests.unit.runsc.api.standin import StandIn, standing_in
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[StandIn]:
+    with standing_in(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def commands(sandbox: StandIn) -> AsyncCommands:
+    return AsyncCommands(sandbox.path, None)
+
+
+def test_many_run_at_once_in_one_thread(commands: AsyncCommands) -> None:
+    async def run() -> list[str]:
+        many = [commands.run(f"sleep 0.2; echo {number}") for number in range(30)]
+        return [result.stdout for result in await asyncio.gather(*many)]
+
+    before = threading.active_count()
+    assert asyncio.run(run()) == [f"{number}\n" for number in range(30)]
+    assert threading.active_count() <= before + 31  # the stand-in's own, and no more
+
+
+def test_tasks_write_read_and_wait_at_once(commands: AsyncCommands) -> None:
+    async def run() -> tuple[int, int]:
+        async with await commands.run(["cat"], background=True) as handle:
+
+            async def write() -> None:
+                for _ in range(20):
+                    await handle.send_stdin(bytes(1 << 18))
+                handle.close_stdin()
+
+            async def read() -> int:
+                return sum([len(data) async for data in handle.stdout])
+
+            _, size, result = await asyncio.gather(write(), read(), handle.wait())
+            return size, result.exit_code
+
+    assert asyncio.run(run()) == (20 << 18, 0)
+
+
+def test_a_command_whose_task_is_cancelled_ends(sandbox: StandIn, commands: AsyncCommands) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(0.3):
+            await commands.run(["sleep", "1000"])
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(TimeoutError):
+        asyncio.run(run())
+    sandbox.settle()
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_lines_and_limits_are_as_without_asyncio(commands: AsyncCommands) -> None:
+    async def lines() -> list[str]:
+        async with await commands.run("printf 'a\\nb\\n\\nc'", background=True) as handle:
+            return [line async for line in handle.stdout.lines()]
+
+    async def limited() -> None:
+        await commands.run(["yes"], limits=Limits(output=10))
+
+    assert asyncio.run(lines()) == ["a", "b", "", "c"]
+    with pytest.raises(OutputLimitExceeded):
+        asyncio.run(limited())
+
+
+def test_who_waits_leaves_the_loop_to_others(commands: AsyncCommands) -> None:
+    async def run() -> int:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await commands.run("head -c 5000000 /dev/zero")
+        counting.cancel()
+        return turns
+
+    assert asyncio.run(run()) > 3

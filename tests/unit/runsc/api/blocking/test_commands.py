@@ -1,0 +1,246 @@
+"""Commands, as a program without asyncio has them, over a stand-in that runs what the host has."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runsc.api.blocking.commands import CommandHandle, Commands
+from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
+from runsc.api.limits import MemoryLimitExceeded, OutputLimitExceeded, TimeLimitExceeded
+from runsc.api.values import OUTPUT, CommandFailed, Limits
+from sentry.config import JobLimits
+from sentry.control.protocol import Event, Reply, encode
+from tests.unit.runsc.api.standin import StandIn, standing_in
+
+MUCH = 10 << 20
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[StandIn]:
+    with standing_in(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def commands(sandbox: StandIn) -> Commands:
+    return Commands(sandbox.path, None)
+
+
+def descriptors() -> int:
+    gc.collect()  # what other tests have left
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_command_runs_to_its_end(commands: Commands) -> None:
+    result = commands.run("echo out; echo err >&2; exit 3")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (3, "out\n", "err\n")
+    assert (result.usage.user, result.usage.cpu, result.usage.written) == (1.0, 1.5, 7)
+    assert result.usage.wall > 0
+    with pytest.raises(CommandFailed, match="exit code 3: err"):
+        result.check()
+    assert commands.run(["true"]).check().exit_code == 0
+    assert commands.run("kill -TERM $$").signal == signal.SIGTERM
+
+
+def test_an_end_that_comes_with_the_start_is_heard(sandbox: StandIn, commands: Commands) -> None:
+    sandbox.says = encode(Reply(pid=1)) + encode(Event("exited", status=5 << 8))
+    assert commands.run("exit 5").exit_code == 5
+
+
+def test_what_is_asked_for_is_what_is_told(sandbox: StandIn, commands: Commands) -> None:
+    limits = Limits(cpu=0.5, memory=5, processes=6, written=7, egress=8)
+    commands.run(["true"], timeout=2, cwd="/tmp", env={"A": "b"}, user="7:8", limits=limits)
+
+    process = sandbox.requests[0].process
+    assert process is not None
+    assert (process.cwd, process.extra_env) == (b"/tmp", (b"A=b",))
+    assert (process.uid, process.gid, process.additional_gids) == (7, 8, ())
+    assert process.job == JobLimits(2 * 10**9, 5 * 10**8, 5, 6, 7, 8)
+
+
+def test_input_is_written_while_output_is_read(commands: Commands) -> None:
+    data = os.urandom(MUCH)
+
+    assert commands.run(["cat"], stdin=data).stdout_bytes == data
+    assert commands.run("wc -c", stdin="four").stdout.strip() == "4"
+    assert commands.run("wc -c", stdin=iter([b"a", b"", b"bc"])).stdout.strip() == "3"
+    assert commands.run(["cat"]).stdout == ""
+    assert commands.run(["true"], stdin=data).exit_code == 0
+
+
+def test_text_is_heard_as_it_comes(commands: Commands) -> None:
+    out: list[str] = []
+    err: list[str] = []
+    result = commands.run(
+        r"printf 'a\303'; sleep 0.1; printf '\244b'; printf '\377' >&2",
+        on_stdout=out.append,
+        on_stderr=err.append,
+    )
+
+    assert ("".join(out), "".join(err)) == ("aäb", "�")
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_a_handle_writes_reads_and_waits(commands: Commands) -> None:
+    with commands.run("while read n; do echo $((n * n)); done", background=True) as handle:
+        lines = handle.stdout.lines()
+        for number in range(5):
+            handle.send_stdin(f"{number}\n")
+            assert next(lines) == str(number * number)
+        handle.close_stdin()
+        assert handle.wait().exit_code == 0
+        assert list(lines) == []
+        assert handle.wait().exit_code == 0
+        with pytest.raises(BrokenPipeError):
+            handle.send_stdin("more")
+
+
+def test_a_handle_kills_by_any_signal(commands: Commands) -> None:
+    handle = commands.run("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done",
+                          background=True)  # fmt: skip
+    assert next(iter(handle.stdout)) == b"ready\n"
+    handle.kill(signal.SIGTERM)
+    assert handle.wait().exit_code == 5
+    handle.kill()
+
+    handle = commands.run(["sleep", "1000"], background=True)
+    handle.kill()
+    assert handle.wait().exit_code == 128 + signal.SIGKILL
+
+
+def test_who_does_not_read_stops_the_program(commands: Commands) -> None:
+    with commands.run(["yes"], background=True) as handle:
+        stream = iter(handle.stdout)
+        first = next(stream)
+        assert set(first) == set(b"y\n")
+        assert len(first) <= 2 << 20
+        handle.kill()
+        handle.wait()
+
+
+def test_a_handle_that_is_closed_ends_the_command(commands: Commands) -> None:
+    handle = commands.run(["sleep", "1000"], background=True)
+    pidfd = os.pidfd_open(handle.pid)
+    handle.close()
+    handle.close()
+
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
+
+
+def test_output_beyond_the_limit_ends_the_command(commands: Commands) -> None:
+    with pytest.raises(OutputLimitExceeded) as raised:
+        commands.run(["yes"], limits=Limits(output=1000))
+    assert raised.value.limit == 1000
+    assert raised.value.used > 1000
+    assert raised.value.result.stdout_bytes == b"y\n" * 500
+    assert raised.value.result.exit_code == 137
+
+    with pytest.raises(OutputLimitExceeded) as raised:
+        commands.run(["yes"])
+    assert raised.value.limit == OUTPUT
+    assert len(raised.value.result.stdout_bytes) == OUTPUT
+
+    handle = commands.run(["yes"], background=True, limits=Limits(output=1 << 16))
+    assert sum(map(len, handle.stdout)) >= 1 << 16
+    with pytest.raises(OutputLimitExceeded):
+        handle.wait()
+    handle.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "limit", "used"),
+    [("wall", TimeLimitExceeded, 2, None), ("memory", MemoryLimitExceeded, 9, 1 << 20)],
+)
+def test_a_limit_that_the_sandbox_tells_is_raised(
+    sandbox: StandIn, commands: Commands, name: str, kind: type[MemoryLimitExceeded], limit: int,
+    used: int | None,
+) -> None:  # fmt: skip
+    sandbox.exceeded = name
+    with pytest.raises(kind) as raised:
+        commands.run("echo before", timeout=2, limits=Limits(memory=9))
+
+    assert raised.value.limit == limit
+    assert used is None or raised.value.used == used
+    assert raised.value.result.stdout == "before\n"
+    assert isinstance(raised.value, TimeoutError) is (kind is TimeLimitExceeded)
+
+
+def test_what_cannot_be_started_says_why(commands: Commands, tmp_path: Path) -> None:
+    with pytest.raises(CommandNotStarted, match="No such file"):
+        commands.run(["/nowhere"])
+    with pytest.raises(ValueError, match="begin with /"):
+        commands.run("true", cwd="tmp")
+    with pytest.raises(ValueError, match="no command"):
+        commands.run([])
+    with pytest.raises(SandboxEnded):
+        Commands(str(tmp_path / "none" / "control.sock"), None).run("true")
+    with pytest.raises(SandboxEnded):
+        Commands(str(tmp_path / "none.sock"), None).run("true")
+
+
+@pytest.mark.parametrize("said", [b"", b"{}"])
+def test_a_sandbox_that_ends_is_an_error(
+    sandbox: StandIn, commands: Commands, said: bytes
+) -> None:
+    sandbox.says = said
+    with pytest.raises(SandboxEnded):
+        commands.run("true")
+
+
+@pytest.mark.parametrize("said", [b"[]\n", b'{"pid": "x"}\n', b"x" * (5 << 20)])
+def test_a_sandbox_that_says_nonsense_is_an_error(
+    sandbox: StandIn, commands: Commands, said: bytes
+) -> None:
+    sandbox.says = said
+    with pytest.raises(SandboxError):
+        commands.run("true")
+
+
+def test_nothing_stays_open(sandbox: StandIn, commands: Commands) -> None:
+    commands.run("true")
+    sandbox.settle()
+    before = descriptors()
+    for _ in range(5):
+        commands.run("echo x", stdin="y")
+        with pytest.raises(CommandNotStarted):
+            commands.run(["/nowhere"])
+        commands.run(["sleep", "1000"], background=True).close()
+    sandbox.settle()
+
+    assert descriptors() == before
+
+
+def test_threads_read_write_and_wait_at_once(commands: Commands) -> None:
+    handle = commands.run(["cat"], background=True)
+    stream = iter(handle.stdout)
+    found: list[int] = []
+
+    def read() -> None:
+        found.append(sum(map(len, stream)))
+
+    reader = threading.Thread(target=read)
+    waiter = threading.Thread(target=wait_for, args=(handle,))
+    reader.start()
+    waiter.start()
+    for _ in range(20):
+        handle.send_stdin(bytes(1 << 18))
+    handle.close_stdin()
+    reader.join()
+    waiter.join()
+
+    assert found == [20 << 18]
+    handle.close()
+
+
+def wait_for(handle: CommandHandle) -> None:
+    handle.wait()

@@ -1,0 +1,32 @@
+"""Programs that are started for a process that may be anything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runsc.api import programs
+
+
+def test_a_program_finds_what_we_have_found_and_has_a_session_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runsc.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}relative{os.pathsep}")
+    process = programs.begun("runsc", ["--version"], stderr=subprocess.PIPE)
+    assert os.getsid(process.pid) == process.pid
+    assert process.communicate() == (None, b"")
+    assert process.returncode == 0
+
+
+def test_relative_places_are_left_out() -> None:
+    home = str(programs.HOME)
+    given = {"PYTHONPATH": os.pathsep.join(["", "x", "/y", home, "/y"]), "A": "b"}
+    found = programs.environment(given)
+
+    assert found == {"A": "b", "PYTHONPATH": os.pathsep.join([home, "/y"])}
+    assert (Path(home) / "runsc" / "api").is_dir()
