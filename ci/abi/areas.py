@@ -379,6 +379,11 @@ AREAS = {
         r"(NFNL_MSG_BATCH_|NFNL_SUBSYS_NFTABLES|NF_(DROP|ACCEPT|ARP_IN)$)",
         {"struct nfgenmsg": "nfgenmsg"},
     ),
+    "ip_tables": Area(
+        "iptables(8) without nftables: socket options, and flags of what they hand over.",
+        ["linux/netfilter_ipv4/ip_tables.h", "linux/netfilter_ipv6/ip6_tables.h"],
+        r"(IP6?T_(SO|F|INV)_|SO_ORIGINAL_DST$|XT_(TABLE|EXTENSION)_MAXNAMELEN$|XT_RETURN$)",
+    ),
 }
 # names that come from enums and are therefore no macros
 ENUMS = {

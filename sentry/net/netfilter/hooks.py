@@ -10,21 +10,21 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from sentry.abi import nftables as nft
 from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST
-from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP
+from sentry.abi.socket import AF_INET, AF_INET6
 from sentry.abi.virtio import VIRTIO_NET_HDR_F_NEEDS_CSUM
-from sentry.errors import EINVAL, EPERM
+from sentry.errors import EINVAL, ENOMEM
 from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.ip import ipv4, ipv6, output
-from sentry.net.ip.seam import Owner
 from sentry.net.netfilter import (
     acting,
     following,
+    ip_tables,
     looking_up,
     matching,
     metas,
@@ -34,6 +34,7 @@ from sentry.net.netfilter import (
 from sentry.net.netfilter.conntrack import Conntrack
 from sentry.net.netfilter.machine import Run, evaluate
 from sentry.net.netfilter.nat import Range, Translation
+from sentry.net.netfilter.outgoing import lost, packet_of
 from sentry.net.netfilter.packet import Packet
 from sentry.net.netfilter.rejecting import reject
 from sentry.net.netfilter.ruleset import MOST, Ruleset
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sentry.net.ip.layer import IpLayer
     from sentry.net.ip.seam import Arrived, Outgoing, Path
     from sentry.net.link.link import FromLink
+    from sentry.net.netfilter.ip_tables_blob import Content
     from sentry.net.netfilter.ruleset import Chain
     from sentry.net.netfilter.sets import Set
     from sentry.net.stack import Stack
@@ -63,6 +65,10 @@ LINES: Final = 10
 """Of the log in a second: a program could write it full."""
 SECOND_NS: Final = 1_000_000_000
 Step = Callable[[int, Packet, int], int]
+Placed = tuple[int, int, int, Step]
+"""By priority, then by the handles of table and chain."""
+LAST_HANDLE: Final = 1 << 64
+"""Tables of iptables stand behind those of nftables."""
 
 
 class Netfilter:
@@ -74,8 +80,10 @@ class Netfilter:
         self.ruleset = Ruleset(self.counts)
         self.conntrack = Conntrack(stack.sysctls)
         self.translation = Translation(self.conntrack, os.urandom)
+        self.ip_tables: dict[tuple[bool, str], ip_tables.IpTable] = {}
+        """Of iptables without nftables, by whether it is of IPv4, and by name."""
         self._steps: dict[tuple[bool, int], list[Step]] = {}
-        self._translating: dict[tuple[bool, int], list[Chain]] = {}
+        self._translating: dict[tuple[bool, int], list[Step]] = {}
         self.rejected: tuple[int, int] | None = None
         """How a packet was rejected that never was at a link."""
         self._second = self._lines = 0
@@ -84,31 +92,50 @@ class Netfilter:
 
     def apply(self) -> None:
         """The tables have changed: who stands at each hook."""
-        bases = list(self.ruleset.base_chains())
-        translating: dict[tuple[bool, int], list[Chain]] = {}
-        steps: dict[tuple[bool, int], list[tuple[int, int, int, Step]]] = {}
-        bases.sort(key=lambda each: (each.priority, each.table.handle, each.handle))
-        for base in bases:
+        translating: dict[tuple[bool, int], list[Placed]] = {}
+        steps: dict[tuple[bool, int], list[Placed]] = {}
+        for base in self.ruleset.base_chains():
             for is_v4 in FAMILIES[base.table.family]:
-                if base.kind == "nat":
-                    translating.setdefault((is_v4, base.hook), []).append(base)
-                    continue
-                steps.setdefault((is_v4, base.hook), []).append(
+                where = translating if base.kind == "nat" else steps
+                where.setdefault((is_v4, base.hook), []).append(
                     (base.priority, base.table.handle, base.handle, _step(self, base))
                 )
-        if translating or (self.counts["tracking"] and bases):
+        for (is_v4, name), table in self.ip_tables.items():
+            where = translating if name == "nat" else steps
+            for hook in table.kind.hooks:
+                where.setdefault((is_v4, hook), []).append(
+                    (table.kind.priority_at(hook), LAST_HANDLE, 0, _step_of_table(self, table))
+                )
+        if translating or (self.counts["tracking"] and steps):
             for is_v4 in (True, False):
                 self._add_tracking(is_v4, steps)
-        self._translating = translating
-        self._steps = {
-            place: [each[3] for each in sorted(found, key=lambda each: each[:3])]
-            for place, found in steps.items()
-        }
+        self._translating, self._steps = _sorted(translating), _sorted(steps)
         self.plug()
 
-    def _add_tracking(
-        self, is_v4: bool, steps: dict[tuple[bool, int], list[tuple[int, int, int, Step]]]
-    ) -> None:
+    def ip_table(self, name: str, *, is_v4: bool) -> ip_tables.IpTable:
+        """A table of iptables, which is there when somebody first asks. Raises: ENOENT, ENOMEM."""
+        found = self.ip_tables.get((is_v4, name))
+        if found is None:
+            found = ip_tables.IpTable(name, is_v4=is_v4)
+            self._take_rules(len(found.content.entries))
+            self.ip_tables[is_v4, name] = found
+            self.apply()
+        return found
+
+    def replace(self, table: ip_tables.IpTable, content: Content) -> None:
+        """All that is in a table of iptables, by something else. Raises: ENOMEM."""
+        before = table.content
+        self._take_rules(len(content.entries) - len(before.entries))
+        self.counts["tracking"] += content.needs_tracking - before.needs_tracking
+        table.content = content
+        self.apply()
+
+    def _take_rules(self, number: int) -> None:
+        if self.counts["rules"] + number > MOST["rules"]:
+            raise ENOMEM("too many rules")
+        self.counts["rules"] += number
+
+    def _add_tracking(self, is_v4: bool, steps: dict[tuple[bool, int], list[Placed]]) -> None:
         for hook in (PRE, OUT):
             found = steps.setdefault((is_v4, hook), [])
             found.append((TRACK_PRIORITY, 0, 0, self._track))
@@ -139,6 +166,7 @@ class Netfilter:
         for table in list(self.ruleset.tables.values()):
             batch.remove_table(table)
         batch.commit()
+        self.ip_tables.clear()
         self.apply()
         self.conntrack.connections.clear()
 
@@ -176,8 +204,8 @@ class Netfilter:
         if packet.info == nft.IP_CT_NEW and not translation.is_set_up(
             connection, is_source=is_source
         ):
-            for base in self._translating.get((packet.is_v4, hook), ()):
-                verdict = evaluate(base, Run(self, packet, hook, now_ns))
+            for step in self._translating.get((packet.is_v4, hook), ()):
+                verdict = step(now_ns, packet, hook)
                 if verdict != nft.NF_ACCEPT:
                     return verdict
                 if translation.is_set_up(connection, is_source=is_source):
@@ -229,20 +257,20 @@ class Netfilter:
         Raises: EPERM, ENETUNREACH, EHOSTUNREACH.
         """
         layer = self._layer
-        packet = _outgoing(out, source)
+        packet = packet_of(out, source)
         if packet is None:
             return out, source, path
         packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, OUT):
-            return _lost(out)
+            return lost(out)
         if packet.target != out.target or packet.mark != out.mark:  # ip_route_me_harder()
             if layer.is_local(packet.target):
-                return _lost(out)
+                return lost(out)
             key = output.key_of(layer, out)._replace(mark=packet.mark, source=packet.source)
             path = layer.path(now_ns, packet.target, out.index, key)
             packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, POST):
-            return _lost(out)
+            return lost(out)
         if not packet.is_changed:
             return out, source, path
         is_judged = layer.gate_at(path.interface) is not None
@@ -355,37 +383,16 @@ def _step(place: Netfilter, base: Chain) -> Step:
     return step
 
 
-def _outgoing(out: Outgoing, source: bytes) -> Packet | None:
-    """As it would go; None: it is too large to go at all."""
-    size = sum(map(len, out.pieces))
-    is_v4 = len(out.target) == 4
-    if size > (ipv4.MAX_SIZE - ipv4.HEADER_SIZE if is_v4 else ipv6.MAX_PAYLOAD):
-        return None
-    if is_v4:
-        head = ipv4.build(ipv4.Header(
-            ipv4.HEADER_SIZE, ipv4.HEADER_SIZE + size, out.tos, 0, ipv4.DONT_FRAGMENT, out.ttl,
-            out.protocol, source, out.target,
-        ))  # fmt: skip
-    else:
-        head = ipv6.build(
-            ipv6.Header(out.tos, 0, size, out.protocol, out.ttl, source, out.target)
-        )
-    packet = Packet(b"".join((head, *out.pieces)), is_v4=is_v4)
-    packet.is_partial = out.offload.checksum_at >= 0
-    packet.owner, packet.mark = owner_of(out.sender), out.mark
-    return packet
+def _step_of_table(place: Netfilter, table: ip_tables.IpTable) -> Step:
+    def step(now_ns: int, packet: Packet, hook: int) -> int:
+        return table.evaluate(Run(place, packet, hook, now_ns))
+
+    return step
 
 
-def _lost(out: Outgoing) -> tuple[Outgoing, bytes, Path] | None:
-    """nf_hook_slow(): EPERM, of which TCP makes nothing, for it sends again."""
-    if out.protocol != IPPROTO_TCP:
-        raise EPERM("a rule drops it")
-    return None
-
-
-def owner_of(sender: Any) -> tuple[int, int] | None:
-    """User and group of the task that sends, as far as that is known."""
-    if isinstance(sender, Owner):
-        return sender
-    creds = getattr(sender, "creds", None)
-    return None if creds is None else (creds.euid, creds.egid)
+def _sorted(placed: dict[tuple[bool, int], list[Placed]]) -> dict[tuple[bool, int], list[Step]]:
+    """Who stands at each hook, in order."""
+    return {
+        where: [each[3] for each in sorted(found, key=lambda each: each[:3])]
+        for where, found in placed.items()
+    }

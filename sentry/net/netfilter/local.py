@@ -19,6 +19,7 @@ from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.netfilter import hooks
+from sentry.net.netfilter.outgoing import owner_of
 from sentry.net.netfilter.packet import Packet
 from sentry.net.netfilter.rejecting import errno_of
 from sentry.net.tcp.segment import SYN
@@ -84,7 +85,7 @@ def _judge(
 ) -> Judged:  # fmt: skip
     source, target = ends
     packet = _packet(ends, *what)
-    packet.owner = hooks.owner_of(sender)
+    packet.owner = owner_of(sender)
     packet.oif = LOOPBACK_INDEX
     packet.preferred = packet.source
     place.rejected = None

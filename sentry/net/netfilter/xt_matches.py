@@ -17,9 +17,9 @@ from sentry.abi.socket import (
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
 )
-from sentry.errors import EINVAL
+from sentry.errors import EINVAL, ENOENT
 from sentry.net.netfilter.following import UNTRACKED, state_of
-from sentry.net.netfilter.machine import Run
+from sentry.net.netfilter.machine import Run, Scope
 from sentry.net.netfilter.matching import tcp_option
 
 Judge = Callable[[Run], bool]
@@ -37,6 +37,8 @@ class Kind(NamedTuple):
     make: Callable[[bytes], Judge]
     protocols: tuple[int, ...] = ()
     """Whose rules may have it; empty: all."""
+    hooks: tuple[int, ...] = ()
+    """From where a rule of a table that is handed over as one may be met; empty: from all."""
 
 
 def _ports(run: Run) -> tuple[int, int] | None:
@@ -318,7 +320,7 @@ MATCHES: Final[dict[tuple[str, int], Kind]] = {
     ("comment", 0): Kind(256, _comment),
     ("mark", 1): Kind(16, _mark),
     ("connmark", 1): Kind(16, _connmark),
-    ("owner", 1): Kind(24, _owner),
+    ("owner", 1): Kind(24, _owner, (), (nft.NF_INET_LOCAL_OUT, nft.NF_INET_POST_ROUTING)),
     ("limit", 0): Kind(40, _limit),
     ("statistic", 0): Kind(24, _statistic),
     ("length", 0): Kind(8, _length),
@@ -326,3 +328,30 @@ MATCHES: Final[dict[tuple[str, int], Kind]] = {
     ("conntrack", 3): Kind(168, _conntrack),
 }
 """By name and revision."""
+OF_A_FAMILY: Final = {"icmp": nft.NFPROTO_IPV4, "icmp6": nft.NFPROTO_IPV6}
+TRACKED_MATCHES: Final = frozenset({"conntrack", "connmark"})
+"""Those that ask for connections."""
+
+
+def match_known(name: str, revision: int, family: int) -> Kind | None:
+    """In a table of this family."""
+    return MATCHES.get((name, revision)) if OF_A_FAMILY.get(name, family) == family else None
+
+
+def has_match(name: str, family: int) -> bool:
+    """Some revision of it is known."""
+    return any(
+        name == each and match_known(name, revision, family) for each, revision in MATCHES
+    )
+
+
+def judge_of(name: str, revision: int, info: bytes, scope: Scope) -> Judge:
+    """A match. Raises: ENOENT if it is not known, EINVAL."""
+    found = match_known(name, revision, scope.table.family)
+    if found is None:
+        raise ENOENT(f"match {name}")
+    if len(info) != found.size:
+        raise EINVAL(f"{len(info)} bytes of {name}")
+    if found.protocols and (scope.protocol[1] or scope.protocol[0] not in found.protocols):
+        raise EINVAL(f"{name} without its protocol")
+    return found.make(info)

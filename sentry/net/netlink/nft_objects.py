@@ -12,7 +12,7 @@ from sentry.net.netfilter.acting import Counter, Limit, Quota
 from sentry.net.netfilter.machine import be32, number, string, text
 from sentry.net.netfilter.ruleset import Object
 from sentry.net.netfilter.transaction import Scope, Transaction, check_kind
-from sentry.net.netfilter.xt_matches import MATCHES
+from sentry.net.netfilter.xt_matches import match_known
 from sentry.net.netfilter.xtables import target_known
 from sentry.net.netlink.message import Reply, parse_attributes
 from sentry.net.netlink.nfnetlink import Asked, asks, changes
@@ -117,7 +117,7 @@ def get_extension(asked: Asked) -> Iterable[Reply]:
     name = string(data, nft.NFTA_COMPAT_NAME, 32)
     revision, which = number(data, nft.NFTA_COMPAT_REV), number(data, nft.NFTA_COMPAT_TYPE)
     if which == COMPAT_MATCH:
-        is_known = (name, revision) in MATCHES
+        is_known = match_known(name, revision, asked.family) is not None
     else:
         is_known = target_known(name, revision, asked.family) is not None
     if not is_known:
