@@ -135,6 +135,12 @@ class Conntrack:
                     del self._found[each]
         connection.status |= IPS_DYING
 
+    def went(self, now_ns: int, connection: Connection, *, is_complete: bool) -> None:
+        """One whose segments nobody sees, as it stays in the sandbox: it is complete, or over."""
+        connection.status |= IPS_SEEN_REPLY | IPS_ASSURED
+        connection.state = tcp_states.ESTABLISHED if is_complete else tcp_states.TIME_WAIT
+        connection.expires_ns = now_ns + self._seconds(connection) * SECOND_NS
+
     def confirm(self, now_ns: int, packet: Packet) -> bool:
         """Its first packet has got through. False: another has such a tuple, or there is no room.
 

@@ -25,6 +25,7 @@ from sentry.net.netfilter.rejecting import errno_of
 from sentry.net.tcp.segment import SYN
 
 if TYPE_CHECKING:
+    from sentry.net.netfilter.conntrack import Connection
     from sentry.net.netfilter.hooks import Netfilter
     from sentry.net.stack import Stack
 
@@ -45,6 +46,8 @@ class Judged(Struct, frozen=True):
     """It did not get out: its sender hears of that."""
     errno: int = 0
     """With which it was rejected; 0: it is just lost."""
+    connection: Connection | None = None
+    """As it is followed."""
     leaves: bool = False
     """Its target is nobody here any more: it is to go by a link, to be translated there."""
 
@@ -110,6 +113,7 @@ def _judge(
     return Judged(
         Endpoint(MAPPED + packet.source if is_v4 else packet.source, ports[0]),
         Endpoint(MAPPED + packet.target if is_v4 else packet.target, ports[1]),
+        connection=packet.connection,
     )
 
 

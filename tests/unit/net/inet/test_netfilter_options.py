@@ -52,6 +52,8 @@ UDP, TCP = 17, 6
 SIZE: Final = 632
 """Of a filter table without rules."""
 BAD: Final = 0x10
+SECOND_NS: Final = 1_000_000_000
+DAY_NS: Final = 86400 * SECOND_NS
 
 
 class Tables:
@@ -274,6 +276,25 @@ def test_original_target_of_a_connection_is_told(family: int) -> None:
         assert tables.get(name, b"", len(to) - 1) == -EINVAL.number
         tables.fd = listener
         assert tables.get(name, b"", len(to)) == -ENOENT.number
+
+
+def test_connection_is_followed_until_it_is_over() -> None:
+    with World(stepped=True) as world:
+        program = world.program()
+        tables = Tables(program)
+        assert tables.set(IPT_SO_SET_REPLACE, redirected(80, AF_INET)) == 0
+        listener, client = (program.ok("socket", AF_INET, SOCK_STREAM, 0) for _ in range(2))
+        program.ok("bind", listener, address(80), 16)
+        program.ok("listen", listener, 5)
+        program.ok("connect", client, address(81), 16)
+        tables.fd = program.ok("accept", listener, 0, 0)
+        world.loop.advance(DAY_NS)
+        assert tables.get(SO_ORIGINAL_DST, bytes(16)) == address(81)
+        program.ok("close", client)
+        world.loop.advance(119 * SECOND_NS)
+        assert tables.get(SO_ORIGINAL_DST, bytes(16)) == address(81)
+        world.loop.advance(2 * SECOND_NS)
+        assert tables.get(SO_ORIGINAL_DST, bytes(16)) == -ENOENT.number
 
 
 @pytest.mark.parametrize("kind, wrong", [(SOCK_DGRAM, ENOPROTOOPT), (SOCK_STREAM, ENOENT)])
