@@ -123,7 +123,8 @@ class Netfilter:
         return found
 
     def replace(self, table: ip_tables.IpTable, content: Content) -> None:
-        """All that is in a table of iptables, by something else. Raises: ENOMEM."""
+        """All that is in a table of iptables, by something else. Preconditions: it has the same
+        hooks. Raises: ENOMEM."""
         before = table.content
         self._take_rules(len(content.entries) - len(before.entries))
         self.counts["tracking"] += content.needs_tracking - before.needs_tracking

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from sentry.abi import nftables as nft
+from sentry.abi.ip_tables import IPT_SO_GET_ENTRIES, IPT_SO_SET_REPLACE
 from sentry.abi.netlink import (
     FR_ACT_TO_TBL,
     FRA_FWMARK,
@@ -54,6 +55,7 @@ from sentry.abi.socket import (
     AF_NETLINK,
     AF_PACKET,
     AF_UNIX,
+    IPPROTO_RAW,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_RAW,
@@ -64,6 +66,7 @@ from sentry.net.netfilter.machine import be32, nested, text
 from sentry.net.netlink.message import attribute
 from tests.fuzz.scaling import Bench, Resource
 from tests.unit.net.brokered import POLICY, Brokered
+from tests.unit.net.netfilter.blobs import DROP, entry, header, standard, with_rules
 
 LOOPBACK = 1
 
@@ -522,9 +525,33 @@ def brokered(b: Bench) -> None:
     one.end()
 
 
+def ip_table(b: Bench) -> None:
+    """Rules of iptables without nftables, and a packet that meets them all."""
+    fd = _socket(b, AF_INET, SOCK_RAW, IPPROTO_RAW)
+    rule = entry(standard(DROP), head=header(protocol=253))
+
+    def put(count: int, before: int) -> None:
+        value = with_rules("filter", nft.NF_INET_LOCAL_IN, [rule] * count, counters=(before, 0))
+        b.ok("setsockopt", fd, 0, IPT_SO_SET_REPLACE, value, len(value))
+
+    size = 632 + b.n * len(rule)
+    question = struct.pack("<32sI4x", b"filter", size) + bytes(size)
+    with b.measure("replace"):
+        put(b.n, 4)
+    with b.measure("dump"):
+        length = struct.pack("<i", len(question))
+        b.ok("getsockopt", fd, 0, IPT_SO_GET_ENTRIES, question, length)
+    receiver, to = _socket(b, AF_INET, SOCK_DGRAM), _inet(4321)
+    b.ok("bind", receiver, to, 16)
+    with b.measure("send"):
+        b.ok("sendto", receiver, b"x", 1, 0, to, 16)
+    with b.measure("empty"):
+        put(0, 4 + b.n)
+
+
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
     interfaces, bridge_ports, vlans, forwarding, routing_rules, rules, elements, connections,
-    brokered,
+    brokered, ip_table,
 )  # fmt: skip

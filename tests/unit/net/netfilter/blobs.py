@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from sentry.abi import nftables as nft
+from sentry.errors import EINVAL
 from sentry.net.netfilter.ip_tables import KINDS, IpTable
 from sentry.net.netfilter.ip_tables_blob import FORMATS, PART, REPLACE, Wanted, read
 from tests.unit.net.netfilter.router import Router
@@ -97,5 +98,7 @@ def put(router: Router, value: bytes, *, is_v4: bool = True) -> IpTable:
     wanted = Wanted.read(value)
     content = read(FORMATS[is_v4], wanted, value[REPLACE.size :])
     made = router.netfilter.ip_table(wanted.name, is_v4=is_v4)
+    if wanted.valid_hooks != made.valid_hooks:
+        raise EINVAL("hooks")
     router.netfilter.replace(made, content)
     return made
