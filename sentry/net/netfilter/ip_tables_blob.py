@@ -15,17 +15,12 @@ from typing import Final, NamedTuple
 from sentry.abi import ip_tables as abi
 from sentry.abi import nftables as nft
 from sentry.errors import EINVAL, ELOOP, ENOENT, EPROTOTYPE
+from sentry.net.netfilter import xt_matches, xtables
 from sentry.net.netfilter.ip_tables_header import Header
 from sentry.net.netfilter.ruleset import Ruleset, Table
 from sentry.net.netfilter.transaction import Scope, Transaction
-from sentry.net.netfilter.xt_matches import (
-    TRACKED_MATCHES,
-    Judge,
-    has_match,
-    judge_of,
-    match_known,
-)
-from sentry.net.netfilter.xtables import TRACKED_TARGETS, Act, act_of, has_target, target_known
+from sentry.net.netfilter.xt_matches import TRACKED_MATCHES, Judge, judge_of, match_known
+from sentry.net.netfilter.xtables import TRACKED_TARGETS, Act, act_of, target_known
 
 HOOKS: Final = 5
 """NF_INET_NUMHOOKS."""
@@ -341,7 +336,7 @@ def _read_matches(entry: Entry, scope: Scope) -> None:
         name = _name(part)
         kind = match_known(name, part.revision, scope.table.family)
         if kind is None:
-            raise (EPROTOTYPE if has_match(name, scope.table.family) else ENOENT)(name)
+            raise (EPROTOTYPE if name in xt_matches.OF_ALL_FAMILIES else ENOENT)(name)
         if kind.hooks and entry.hooks & ~sum(1 << hook for hook in kind.hooks):
             raise EINVAL(f"{name} at such a hook")
         entry.judges.append(judge_of(name, part.revision, part.data, scope))
@@ -355,14 +350,14 @@ def _read_target(entry: Entry, scope: Scope) -> None:
     if name in ("", "ERROR"):
         size = ERROR_SIZE if name else STANDARD_SIZE
         if part.revision:
-            raise EPROTOTYPE(name)
+            raise ENOENT(name)
         if len(part.data) != size - PART.size:
             raise EINVAL(f"{len(part.data)} bytes of a verdict")
         if name:
             entry.verdict = nft.NF_DROP
         return
     if target_known(name, part.revision, scope.table.family) is None:
-        raise (EPROTOTYPE if has_target(name, scope.table.family) else ENOENT)(name)
+        raise (EPROTOTYPE if name in xtables.OF_ALL_FAMILIES else ENOENT)(name)
     kind, entry.act = act_of(name, part.revision, part.data, scope)
     if kind.table not in ("", scope.table.name):
         raise EINVAL(f"{name} in such a table")

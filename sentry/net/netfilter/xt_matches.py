@@ -331,6 +331,11 @@ MATCHES: Final[dict[tuple[str, int], Kind]] = {
 OF_A_FAMILY: Final = {"icmp": nft.NFPROTO_IPV4, "icmp6": nft.NFPROTO_IPV6}
 TRACKED_MATCHES: Final = frozenset({"conntrack", "connmark"})
 """Those that ask for connections."""
+OF_ALL_FAMILIES: Final = frozenset({
+    "comment", "connmark", "conntrack", "limit", "mark", "owner", "pkttype", "statistic",
+})  # fmt: skip
+"""Registered once for all, NFPROTO_UNSPEC: of these it is told that only a revision is not there.
+xt_find_match()."""
 
 
 def match_known(name: str, revision: int, family: int) -> Kind | None:

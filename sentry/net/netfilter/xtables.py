@@ -213,6 +213,8 @@ TARGETS_KNOWN: Final[dict[tuple[str, int], dict[int, Kind]]] = {
 """By name and revision, then by family; 0: of any."""
 TRACKED_TARGETS: Final = frozenset({"CONNMARK"})
 """Those that ask for connections, beside what translates."""
+OF_ALL_FAMILIES: Final = frozenset({"DNAT", "SNAT"})
+"""As xt_matches.OF_ALL_FAMILIES."""
 
 
 def target_known(name: str, revision: int, family: int) -> Kind | None:

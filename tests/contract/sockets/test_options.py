@@ -49,12 +49,6 @@ DIFFERENT = {
     "no room is made before the first group": {"NETLINK_LIST_MEMBERSHIPS"},
     "only the sandbox has a route to groups": {"IP_ADD_MEMBERSHIP", "IP_DROP_MEMBERSHIP"},
     "everything is heard anyway": {"PACKET_ADD_MEMBERSHIP"},
-    "a module of the host's may not be loaded": {
-        "IPT_SO_GET_INFO", "IPT_SO_GET_ENTRIES", "IPT_SO_GET_REVISION_MATCH",
-        "IPT_SO_GET_REVISION_TARGET", "SO_ORIGINAL_DST", "IP6T_SO_GET_INFO",
-        "IP6T_SO_GET_ENTRIES", "IP6T_SO_GET_REVISION_MATCH", "IP6T_SO_GET_REVISION_TARGET",
-        "IP6T_SO_ORIGINAL_DST",
-    },
 }  # fmt: skip
 """Options whose answers are not Linux's, and why."""
 NOT_COMPARED = set().union(*DIFFERENT.values())

@@ -252,10 +252,13 @@ def test_entry_that_is_wrong_is_refused(router: Router, rule: bytes) -> None:
 @pytest.mark.parametrize(
     "rule, wrong",
     [
-        (entry(part("NOTHING", 0, b"")), ENOENT), (entry(part("MARK", 9, bytes(8))), EPROTOTYPE),
+        (entry(part("NOTHING", 0, b"")), ENOENT), (entry(part("MARK", 9, bytes(8))), ENOENT),
+        (entry(part("SNAT", 9, bytes(8))), EPROTOTYPE),
         (entry(standard(DROP), part("nothing", 0, b"")), ENOENT),
         (entry(standard(DROP), part("conntrack", 9, b"")), EPROTOTYPE),
         (entry(standard(DROP), part("icmp6", 0, bytes(8))), ENOENT),
+        (entry(standard(DROP), part("udp", 9, bytes(16))), ENOENT),
+        (entry(part("", 9, struct.pack("<i", DROP))), ENOENT),
     ],
 )  # fmt: skip
 def test_extension_that_is_not_known_is_told(
