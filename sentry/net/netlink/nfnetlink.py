@@ -6,7 +6,9 @@ not. It is one step, so its size has a ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sentry.abi import netlink as abi
@@ -16,7 +18,7 @@ from sentry.abi.netlink import NETLINK_NETFILTER
 from sentry.errors import EINVAL, EMSGSIZE, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERESTART, Errno
 from sentry.net.netfilter.machine import Attributes, number
 from sentry.net.netfilter.transaction import Transaction
-from sentry.net.netlink.message import HEADER, Reply, Request, message
+from sentry.net.netlink.message import HEADER, Reply, Request, message, u32
 from sentry.net.netlink.registry import multicast
 from sentry.net.netlink.socket import NetlinkSocket
 
@@ -32,6 +34,8 @@ MAX_MESSAGES: Final = 4096
 TABLES: Final = nft.NFNL_SUBSYS_NFTABLES << 8
 Get = Callable[["Asked"], Iterable[Reply]]
 Change = Callable[["Asked", Transaction], None]
+Wrong = tuple[bytes, int, int]
+"""A message, its errno, or 0, and where in it something is wrong, or 0."""
 GETS: Final[dict[int, dict[int, Get]]] = {
     nft.NFNL_SUBSYS_NFTABLES: {}, nft.NFNL_SUBSYS_NFT_COMPAT: {}, nft.NFNL_SUBSYS_CTNETLINK: {},
 }  # fmt: skip
@@ -43,7 +47,7 @@ CHANGES: Final[dict[int, dict[int, Change]]] = {nft.NFNL_SUBSYS_NFTABLES: {}}
 class Asked:
     """A message about netfilter, with its struct nfgenmsg read."""
 
-    __slots__ = ("attributes", "family", "flags", "kind", "netfilter", "request")
+    __slots__ = ("attributes", "bad", "family", "flags", "kind", "netfilter", "request")
 
     def __init__(self, request: Request, netfilter: Netfilter) -> None:
         """Raises: EINVAL."""
@@ -54,6 +58,31 @@ class Asked:
         self.family = head.nfgen_family
         self.attributes: Attributes = request.attributes(nft.NFGENMSG.size)
         self.netfilter = netfilter
+        self.bad = 0
+        """Where in the message the attribute stands with which something is wrong; 0: with none."""
+
+    @contextmanager
+    def about(self, kind: int, index: int = -1) -> Iterator[None]:
+        """An error in here is about this attribute, or about an element of its list, unless it is
+        about another one already: NL_SET_BAD_ATTR()."""
+        try:
+            yield
+        except Errno:
+            self.bad = self.bad or self._place_of(kind, index)
+            raise
+
+    def _place_of(self, kind: int, index: int) -> int:
+        """Of an attribute, from the beginning of the message; 0: it is not there."""
+        body, found, end = self.request.body, 0, 0
+        for at, size, each in attribute_places(body, nft.NFGENMSG.size, len(body)):
+            if each == kind:
+                found, end = at, at + size
+        if not found or index < 0:
+            return found and HEADER + found
+        for number, (at, _, _) in enumerate(attribute_places(body, found + 4, end)):
+            if number == index:
+                return HEADER + at
+        return 0
 
     @property
     def is_dump(self) -> bool:
@@ -68,6 +97,16 @@ class Asked:
         """struct nfgenmsg."""
         generation = self.netfilter.ruleset.generation & 0xFFFF
         return bytes([family, 0]) + generation.to_bytes(2)
+
+
+def attribute_places(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Where attributes stand, their sizes, their types."""
+    while at + 4 <= end:
+        size, kind = struct.unpack_from("<HH", data, at)
+        if size < 4 or at + size > end:
+            return
+        yield at, size, kind & abi.NLA_TYPE_MASK
+        at += size + 3 & ~3
 
 
 def asks(*kinds: int, subsystem: int = nft.NFNL_SUBSYS_NFTABLES) -> Callable[[Get], Get]:
@@ -159,36 +198,49 @@ class NetfilterSocket(NetlinkSocket):
         netfilter = netfilter_of(self.stack)
         now_ns = self.stack.kernel.loop.now_ns()
         batch = Transaction(netfilter.ruleset, now_ns, self.port)
-        wrong: list[tuple[bytes, int]] = []
+        wrong: list[Wrong] = []
         try:
             self._check_generation(self._request(caller, begin), netfilter)
         except Errno as error:
             self._acknowledge(begin, error.number)
             return
         if first.nlmsg_flags & abi.NLM_F_ACK:
-            wrong.append((begin, 0))
+            wrong.append((begin, 0, 0))
         ended = self._run(caller, data, batch, wrong)
-        if ended and not any(number for _, number in wrong):
+        if ended and not any(number for _, number, _ in wrong):
             try:
                 batch.commit()
             except Errno as error:
                 batch.abort()
-                wrong.append((begin, error.number))
+                wrong.append((begin, error.number, 0))
             else:
                 netfilter.apply()
                 self._tell(netfilter)
         else:
             batch.abort()
-        for whole, number_of_error in wrong:
-            self._acknowledge(whole, number_of_error)
+        for each in wrong:
+            self._tell_of(*each)
 
     def _check_generation(self, request: Request, netfilter: Netfilter) -> None:
         wanted = number(request.attributes(nft.NFGENMSG.size), nft.NFNL_BATCH_GENID, 0)
         if wanted and wanted != netfilter.ruleset.generation:
             raise ERESTART("the tables have changed")
 
+    def _tell_of(self, whole: bytes, number_of_error: int, bad: int) -> None:
+        """An answer, with the place of the attribute that is wrong: netlink_ack()."""
+        if not bad or abi.NETLINK_EXT_ACK not in self.flags_set:
+            self._acknowledge(whole, number_of_error)
+            return
+        is_short = abi.NETLINK_CAP_ACK in self.flags_set
+        quoted = whole[:HEADER] if is_short else whole + bytes(-len(whole) % 4)
+        body = struct.pack("<i", -number_of_error) + quoted
+        body += u32(abi.NLMSGERR_ATTR_OFFS, bad)
+        flags = abi.NLM_F_ACK_TLVS | (abi.NLM_F_CAPPED if is_short else 0)
+        sequence = abi.NLMSGHDR.unpack(whole, 0).nlmsg_seq
+        self.deliver(message(abi.NLMSG_ERROR, flags, sequence, self.port, body), 0, 0)
+
     def _run(
-        self, caller: Caller, data: bytes, batch: Transaction, wrong: list[tuple[bytes, int]]
+        self, caller: Caller, data: bytes, batch: Transaction, wrong: list[Wrong]
     ) -> bool:
         """Each message up to the end. False: there is no end, so nothing counts."""
         at = (abi.NLMSGHDR.unpack(data, 0).nlmsg_len + 3) & ~3
@@ -202,13 +254,9 @@ class NetfilterSocket(NetlinkSocket):
             at += (head.nlmsg_len + 3) & ~3
             if head.nlmsg_type == nft.NFNL_MSG_BATCH_END:
                 return True
-            found = 0
-            try:
-                self._change(caller, whole, batch)
-            except Errno as error:
-                found = error.number
+            found, bad = self._change(caller, whole, batch)
             if found or head.nlmsg_flags & abi.NLM_F_ACK:
-                wrong.append((whole, found))
+                wrong.append((whole, found, bad))
         return False
 
     def _request(self, caller: Caller, whole: bytes) -> Request:
@@ -218,14 +266,20 @@ class NetfilterSocket(NetlinkSocket):
             self,
         )  # fmt: skip
 
-    def _change(self, caller: Caller, whole: bytes, batch: Transaction) -> None:
+    def _change(self, caller: Caller, whole: bytes, batch: Transaction) -> tuple[int, int]:
+        """One message: its errno, or 0, and where in it something is wrong."""
         request = self._request(caller, whole)
         if not request.flags & abi.NLM_F_REQUEST or request.kind < abi.NLMSG_MIN_TYPE:
-            raise EINVAL("no request")
+            return EINVAL.number, 0
         handler = CHANGES.get(request.kind >> 8, {}).get(request.kind & 0xFF)
-        if handler is None:
-            raise EINVAL(f"type {request.kind:#x}")
-        handler(Asked(request, netfilter_of(self.stack)), batch)
+        if handler is None or len(request.body) < nft.NFGENMSG.size:
+            return EINVAL.number, 0
+        asked = Asked(request, netfilter_of(self.stack))
+        try:
+            handler(asked, batch)
+        except Errno as error:
+            return error.number, asked.bad
+        return 0, 0
 
     def _tell(self, netfilter: Netfilter) -> None:
         """nf_tables_gen_notify(): there is another generation. What has changed is not said."""

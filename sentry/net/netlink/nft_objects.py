@@ -20,6 +20,7 @@ from sentry.net.netlink.nft_messages import object_body
 from sentry.net.netlink.nft_requests import (
     find_table,
     is_destroyed,
+    named_by,
     own_table,
     tables_of,
     userdata,
@@ -64,7 +65,8 @@ def new_object(asked: Asked, batch: Transaction) -> None:
     check_kind(kind)
     if (name, kind) in table.objects:
         if asked.flags & abi.NLM_F_EXCL:
-            raise EEXIST(f"object {name}")
+            with asked.about(nft.NFTA_OBJ_NAME):
+                raise EEXIST(f"object {name}")
         return
     raw = data.get(nft.NFTA_OBJ_DATA)
     if raw is None:
@@ -78,24 +80,26 @@ def new_object(asked: Asked, batch: Transaction) -> None:
 @changes(nft.NFT_MSG_DELOBJ, nft.NFT_MSG_DESTROYOBJ)
 def delete_object(asked: Asked, batch: Transaction) -> None:
     """nf_tables_delobj()."""
-    data = asked.attributes
+    data, named = asked.attributes, named_by(asked, nft.NFTA_OBJ_NAME, nft.NFTA_OBJ_HANDLE)
     try:
         table = own_table(asked, nft.NFTA_OBJ_TABLE, batch)
         kind = number(data, nft.NFTA_OBJ_TYPE)
-        if nft.NFTA_OBJ_HANDLE in data:
-            handle = number(data, nft.NFTA_OBJ_HANDLE, size=8)
-            those = (each for each in table.objects.values() if each.handle == handle)
-            found = next(those, None)
-            if found is None:
-                raise ENOENT("object")
-        else:
-            found = table.object_named(string(data, nft.NFTA_OBJ_NAME), kind)
+        with asked.about(named):
+            if named == nft.NFTA_OBJ_HANDLE:
+                handle = number(data, named, size=8)
+                those = (each for each in table.objects.values() if each.handle == handle)
+                found = next(those, None)
+                if found is None:
+                    raise ENOENT("object")
+            else:
+                found = table.object_named(string(data, named), kind)
     except ENOENT:
         if is_destroyed(asked, nft.NFT_MSG_DESTROYOBJ):
             return
         raise
-    if found.use:
-        raise EBUSY(f"object {found.name}")
+    with asked.about(named):
+        if found.use:
+            raise EBUSY(f"object {found.name}")
     batch.remove_object(found)
 
 
