@@ -7,7 +7,7 @@ it is found, and a few are with each new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.nftables import (
@@ -19,6 +19,9 @@ from sentry.abi.nftables import (
     IPS_CONFIRMED,
     IPS_DYING,
     IPS_SEEN_REPLY,
+    NFNLGRP_CONNTRACK_DESTROY,
+    NFNLGRP_CONNTRACK_NEW,
+    NFNLGRP_CONNTRACK_UPDATE,
 )
 from sentry.abi.socket import (
     IPPROTO_ICMP,
@@ -59,11 +62,15 @@ NEIGHBOURS: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 """Types of ICMPv6 that are about a link, and of no connection."""
 
 
+Hears = Callable[[int, int, "Connection"], None]
+"""(time, NFNLGRP_CONNTRACK_*, connection); a time of 0 where none is known."""
+
+
 class Connection:
     """struct nf_conn."""
 
     __slots__ = (
-        "expires_ns", "mark", "moved", "number", "original", "reply", "state", "status",
+        "expires_ns", "mark", "moved", "number", "original", "reply", "state", "status", "told",
     )  # fmt: skip
 
     def __init__(self, original: Tuple, number: int) -> None:
@@ -77,6 +84,13 @@ class Connection:
         self.expires_ns = 0
         self.moved = [[0, 0], [0, 0]]
         """Packets and bytes of either direction."""
+        self.told = self.shown
+        """What those know who listen."""
+
+    @property
+    def shown(self) -> tuple[int, int, int]:
+        """What is told when it changes."""
+        return self.state, self.status & (IPS_SEEN_REPLY | IPS_ASSURED), self.mark
 
     def tuple_in(self, *, is_reply: bool) -> Tuple:
         """Of a direction."""
@@ -101,6 +115,8 @@ class Conntrack:
         self._looks: Iterator[int] = iter(())
         self.dropped = 0
         """New connections for which there was no room."""
+        self.hears: Hears | None = None
+        """Who is told of each that is new, changes, or is over: see `listen`."""
 
     @property
     def tells_counters(self) -> bool:
@@ -122,6 +138,19 @@ class Conntrack:
             return None
         return found
 
+    def listen(self, hears: Hears) -> None:
+        """Tell somebody of what happens from now on."""
+        if self.hears is None:
+            for one in self.connections.values():
+                one.told = one.shown
+        self.hears = hears
+
+    def note(self, now_ns: int, connection: Connection) -> None:
+        """It may be another than those know who listen."""
+        if self.hears is not None and connection.told != connection.shown:
+            connection.told = connection.shown
+            self.hears(now_ns, NFNLGRP_CONNTRACK_UPDATE, connection)
+
     def is_used(self, reply: Tuple) -> bool:
         """Somebody's packets would be taken for these: nf_nat_used_tuple()."""
         return reply in self._found
@@ -133,6 +162,8 @@ class Conntrack:
                 known = self._found.get(each)
                 if known is not None and known[0] is connection:
                     del self._found[each]
+            if self.hears is not None:
+                self.hears(0, NFNLGRP_CONNTRACK_DESTROY, connection)
         connection.status |= IPS_DYING
 
     def went(self, now_ns: int, connection: Connection, *, is_complete: bool) -> None:
@@ -140,15 +171,28 @@ class Conntrack:
         connection.status |= IPS_SEEN_REPLY | IPS_ASSURED
         connection.state = tcp_states.ESTABLISHED if is_complete else tcp_states.TIME_WAIT
         connection.expires_ns = now_ns + self._seconds(connection) * SECOND_NS
+        self.note(now_ns, connection)
 
     def confirm(self, now_ns: int, packet: Packet) -> bool:
-        """Its first packet has got through. False: another has such a tuple, or there is no room.
+        """A packet has got through. False: it is the first one, and cannot be followed.
 
-        __nf_conntrack_confirm().
+        nf_conntrack_confirm().
         """
         connection = packet.connection
-        if connection is None or connection.is_confirmed:
+        if connection is None:
             return True
+        if connection.is_confirmed:
+            self.note(now_ns, connection)
+            return True
+        return self.add(now_ns, connection)
+
+    def made(self, original: Tuple) -> Connection:
+        """A new one, which is not in the table."""
+        self._number += 1
+        return Connection(original, self._number)
+
+    def add(self, now_ns: int, connection: Connection) -> bool:
+        """Into the table. False: another has such a tuple, or there is no room."""
         if connection.original in self._found or connection.reply in self._found:
             return False
         self._look(now_ns)
@@ -159,6 +203,9 @@ class Conntrack:
         self.connections[connection.number] = connection
         self._found[connection.original] = connection, False
         self._found[connection.reply] = connection, True
+        connection.told = connection.shown
+        if self.hears is not None:
+            self.hears(now_ns, NFNLGRP_CONNTRACK_NEW, connection)
         return True
 
     def _look(self, now_ns: int) -> None:
@@ -223,7 +270,7 @@ class Conntrack:
         """init_conntrack()."""
         if is_icmp(packet) and (packet.is_v4, wanted.target_id >> 8) not in ASKS:
             return
-        connection = Connection(wanted, self._number)
+        connection = self.made(wanted)
         if wanted.protocol == IPPROTO_TCP:
             if not packet.has(TCP_LEAST):
                 return
@@ -233,7 +280,6 @@ class Conntrack:
             ):
                 return
             connection.state = tcp_states.NEXT[kind, False][tcp_states.NONE]
-        self._number += 1
         packet.connection, packet.info = connection, IP_CT_NEW
         self._moved(now_ns, packet, connection, False)
 

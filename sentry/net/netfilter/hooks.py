@@ -170,6 +170,7 @@ class Netfilter:
         self.ip_tables.clear()
         self.apply()
         self.conntrack.connections.clear()
+        self.conntrack.hears = None
 
     def run(self, now_ns: int, packet: Packet, hook: int) -> bool:
         """Whether a packet gets through."""

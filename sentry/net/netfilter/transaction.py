@@ -7,9 +7,10 @@ one step, and its size has a ceiling (sentry.net.netlink.nfnetlink).
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentry.abi import nftables as nft
+from sentry.abi.netlink import NLM_F_ECHO
 from sentry.errors import EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from sentry.net.netfilter.machine import (
     Attributes,
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
     from sentry.net.netfilter.sets import Element
 
 
+class Change(NamedTuple):
+    """One of a batch, as those hear of it who want to."""
+
+    kind: int
+    """NFT_MSG_*."""
+    what: Any
+    """A table, chain, rule, set or object."""
+    element: Element | None
+    """Of the set."""
+    sequence: int
+    flags: int
+    """Of the message that has asked for it."""
+
+
 class Transaction:
     """One batch."""
 
@@ -42,6 +57,12 @@ class Transaction:
         self._undo: list[Callable[[], object]] = []
         self._unbound: list[Set] = []
         """Anonymous sets, which a rule has to use."""
+        self.is_heard = False
+        """Somebody wants to hear of each change."""
+        self.asked = (0, 0)
+        """Sequence number and flags of the message that is done now."""
+        self.changes: list[Change] = []
+        """What has changed, in order, as far as somebody wants to hear of it."""
         self.must_check = False
         """Something has come that leads to other chains, or may not stand everywhere."""
 
@@ -74,6 +95,11 @@ class Transaction:
     def change(self, what: Chain | Table | Set | Object, name: str, value: object) -> None:
         """The same, for who changes what is there."""
         self._set(what, name, value)
+
+    def note(self, kind: int, what: Any, element: Element | None = None) -> None:
+        """NFT_MSG_*: something is new, is another, or is gone."""
+        if self.is_heard or self.asked[1] & NLM_F_ECHO:
+            self.changes.append(Change(kind, what, element, *self.asked))
 
     def _room(self, what: str) -> None:
         self.ruleset.take_room(what)
@@ -110,6 +136,7 @@ class Transaction:
         key = table.family, table.name
         ruleset.tables[key] = table
         self._undo.append(lambda: ruleset.tables.pop(key))
+        self.note(nft.NFT_MSG_NEWTABLE, table)
 
     def remove_table(self, table: Table) -> None:
         """With all that is in it."""
@@ -126,6 +153,7 @@ class Transaction:
         del tables[key]
         self._undo.append(lambda: tables.__setitem__(key, table))
         self._gone("tables")
+        self.note(nft.NFT_MSG_DELTABLE, table)
 
     # --- chains
 
@@ -138,6 +166,7 @@ class Transaction:
         chain.handle = chain.table.new_handle()
         chains[chain.name] = chain
         self._undo.append(lambda: chains.pop(chain.name))
+        self.note(nft.NFT_MSG_NEWCHAIN, chain)
 
     def remove_chain(self, chain: Chain) -> None:
         """With its rules. Raises: EBUSY if others lead to it."""
@@ -152,6 +181,7 @@ class Transaction:
         del chains[chain.name]
         self._undo.append(lambda: chains.__setitem__(chain.name, chain))
         self._gone("chains")
+        self.note(nft.NFT_MSG_DELCHAIN, chain)
 
     def rename_chain(self, chain: Chain, name: str) -> None:
         """Preconditions: the name is free."""
@@ -175,6 +205,7 @@ class Transaction:
         rule.handle = table.new_handle()
         chain.rules.insert(at, rule)
         table.rules[rule.handle] = rule
+        self.note(nft.NFT_MSG_NEWRULE, rule)
 
         def undo() -> None:
             chain.rules.remove(rule)
@@ -202,6 +233,7 @@ class Transaction:
 
         self._undo.append(undo)
         self._gone("rules")
+        self.note(nft.NFT_MSG_DELRULE, rule)
         if any(each.needs_tracking for each in rule.expressions):
             self._recount("tracking", -1)
         for each in rule.expressions:
@@ -224,6 +256,7 @@ class Transaction:
         group.handle = group.table.new_handle()
         sets[group.name] = group
         self._undo.append(lambda: sets.pop(group.name))
+        self.note(nft.NFT_MSG_NEWSET, group)
         if group.is_anonymous:
             self._unbound.append(group)
 
@@ -237,6 +270,7 @@ class Transaction:
         self._undo.append(lambda: self._count("elements", count))
         self._undo.append(lambda: sets.__setitem__(group.name, group))
         self._gone("sets")
+        self.note(nft.NFT_MSG_DELSET, group)
         if group in self._unbound:
             self._unbound.remove(group)
 
@@ -247,6 +281,7 @@ class Transaction:
         self._room("elements")
         group.add(element)
         self._undo.append(lambda: group.remove(element))
+        self.note(nft.NFT_MSG_NEWSETELEM, group, element)
         if isinstance(element.data, Verdict) and element.data.chain is not None:
             self._use((element.data.chain,), 1)
             self.must_check = True
@@ -258,6 +293,7 @@ class Transaction:
         group.remove(element)
         self._undo.append(lambda: group.add(element))
         self._gone("elements")
+        self.note(nft.NFT_MSG_DELSETELEM, group, element)
         self._forget_uses(element)
 
     def _forget_uses(self, element: Element) -> None:
@@ -275,6 +311,7 @@ class Transaction:
         named.handle = named.table.new_handle()
         objects[key] = named
         self._undo.append(lambda: objects.pop(key))
+        self.note(nft.NFT_MSG_NEWOBJ, named)
 
     def remove_object(self, named: Object) -> None:
         """Preconditions: nobody uses it."""
@@ -282,6 +319,7 @@ class Transaction:
         del objects[key]
         self._undo.append(lambda: objects.__setitem__(key, named))
         self._gone("objects")
+        self.note(nft.NFT_MSG_DELOBJ, named)
 
 
 def _free_name(begin: str, first: int, taken: Container[str]) -> str:

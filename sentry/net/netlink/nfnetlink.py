@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
 from sentry.abi.capability import CAP_NET_ADMIN
-from sentry.abi.netlink import NETLINK_NETFILTER
 from sentry.errors import EINVAL, EMSGSIZE, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERESTART, Errno
 from sentry.net.netfilter.machine import Attributes, number
 from sentry.net.netfilter.transaction import Transaction
 from sentry.net.netlink.message import HEADER, Reply, Request, message, u32
-from sentry.net.netlink.registry import multicast
+from sentry.net.netlink.nft_messages import generation_body
+from sentry.net.netlink.nft_notices import Notices, listeners, tell
 from sentry.net.netlink.socket import NetlinkSocket
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ MAX_BATCH: Final = 1 << 19
 """Bytes of a batch."""
 MAX_MESSAGES: Final = 4096
 TABLES: Final = nft.NFNL_SUBSYS_NFTABLES << 8
+CONNECTIONS: Final = (
+    nft.NFNLGRP_CONNTRACK_NEW, nft.NFNLGRP_CONNTRACK_UPDATE, nft.NFNLGRP_CONNTRACK_DESTROY,
+)  # fmt: skip
+"""Groups that hear of followed connections."""
 Get = Callable[["Asked"], Iterable[Reply]]
 Change = Callable[["Asked", Transaction], None]
 Wrong = tuple[bytes, int, int]
@@ -42,6 +46,8 @@ GETS: Final[dict[int, dict[int, Get]]] = {
 """By subsystem and type of message: what is told, or done at once."""
 CHANGES: Final[dict[int, dict[int, Change]]] = {nft.NFNL_SUBSYS_NFTABLES: {}}
 """And what is changed, in batches alone."""
+DOES: Final[dict[int, Callable[["Asked"], None]]] = {}
+"""By subsystem << 8 and type: what is changed at once, whatever flags look like those of a dump."""
 
 
 class Asked:
@@ -119,6 +125,16 @@ def asks(*kinds: int, subsystem: int = nft.NFNL_SUBSYS_NFTABLES) -> Callable[[Ge
     return register
 
 
+def does(kind: int) -> Callable[[Callable[[Asked], None]], Callable[[Asked], None]]:
+    """Register who does at once what messages of a type say, subsystem and all."""
+
+    def register(handler: Callable[[Asked], None]) -> Callable[[Asked], None]:
+        DOES[kind] = handler
+        return handler
+
+    return register
+
+
 def changes(*kinds: int) -> Callable[[Change], Change]:
     """Register who does what messages of nftables of these types say."""
 
@@ -142,6 +158,17 @@ class NetfilterSocket(NetlinkSocket):
     """An open socket of this protocol."""
 
     __slots__ = ()
+
+    def set_groups(self, groups: set[int]) -> None:
+        """Whose notices it gets. Raises: ENOMEM."""
+        is_member = not groups.isdisjoint(CONNECTIONS)
+        was_member = self.stack.netfilter is not None and not self.groups.isdisjoint(CONNECTIONS)
+        if is_member or was_member:
+            from sentry.net.netlink.ctnetlink import Members  # noqa: PLC0415  which needs this
+
+            table = netfilter_of(self.stack).conntrack
+            Members.changed(table, self, is_member=is_member)
+        super().set_groups(groups)
 
     def try_send(
         self, caller: Caller, source: Any, target: Any, flags: int, ancillary: Any
@@ -172,10 +199,14 @@ class NetfilterSocket(NetlinkSocket):
         known = GETS.get(request.kind >> 8)
         if known is None:
             raise EOPNOTSUPP("subsystem")
+        asked = Asked(request, netfilter_of(self.stack))
+        doer = DOES.get(request.kind)
+        if doer is not None:
+            doer(asked)
+            return False
         handler = known.get(request.kind & 0xFF)
         if handler is None:
             raise EINVAL("no such type, or not in a batch")
-        asked = Asked(request, netfilter_of(self.stack))
         if asked.is_dump:
             return self._dump_or_busy(request, handler(asked))
         for kind, body in handler(asked):
@@ -198,6 +229,7 @@ class NetfilterSocket(NetlinkSocket):
         netfilter = netfilter_of(self.stack)
         now_ns = self.stack.kernel.loop.now_ns()
         batch = Transaction(netfilter.ruleset, now_ns, self.port)
+        batch.is_heard = bool(listeners(self.stack, nft.NFNLGRP_NFTABLES))
         wrong: list[Wrong] = []
         try:
             self._check_generation(self._request(caller, begin), netfilter)
@@ -215,7 +247,7 @@ class NetfilterSocket(NetlinkSocket):
                 wrong.append((begin, error.number, 0))
             else:
                 netfilter.apply()
-                self._tell(netfilter)
+                self._tell(batch)
         else:
             batch.abort()
         for each in wrong:
@@ -275,23 +307,31 @@ class NetfilterSocket(NetlinkSocket):
         if handler is None or len(request.body) < nft.NFGENMSG.size:
             return EINVAL.number, 0
         asked = Asked(request, netfilter_of(self.stack))
+        batch.asked = request.sequence, request.flags
         try:
             handler(asked, batch)
         except Errno as error:
             return error.number, asked.bad
         return 0, 0
 
-    def _tell(self, netfilter: Netfilter) -> None:
-        """nf_tables_gen_notify(): there is another generation. What has changed is not said."""
-        from sentry.net.netlink.nft_messages import generation_body  # noqa: PLC0415
-
-        generation = netfilter.ruleset.generation
+    def _tell(self, batch: Transaction) -> None:
+        """nft_commit_notify(), nf_tables_gen_notify(): what has changed, and that there is another
+        generation. Who hears an echo hears of its own changes once."""
+        notices = Notices(batch)
+        echoes = any(each.flags & abi.NLM_F_ECHO for each in batch.changes)
+        if echoes:
+            tell([self], 0, notices.pieces(is_echo=True))
+        heard = listeners(self.stack, nft.NFNLGRP_NFTABLES)
+        others = [sock for sock in heard if sock is not self or not echoes]
+        tell(others, nft.NFNLGRP_NFTABLES, notices.pieces(is_echo=False))
+        generation = batch.ruleset.generation
         body = bytes([0, 0]) + (generation & 0xFFFF).to_bytes(2) + generation_body(generation)
         whole = message(TABLES | nft.NFT_MSG_NEWGEN, 0, 0, self.port, body)
-        multicast(self.stack, NETLINK_NETFILTER, nft.NFNLGRP_NFTABLES, whole)
+        tell(heard, nft.NFNLGRP_NFTABLES, [whole])
 
     def release(self) -> None:
         """The last descriptor is closed: tables that belong to it go."""
+        self.set_groups(set())
         if self.stack.netfilter is not None and self.port:
             netfilter = netfilter_of(self.stack)
             mine = [each for each in netfilter.ruleset.tables.values() if each.owner == self.port]
@@ -311,11 +351,11 @@ def make(location: Location, kind: int, stack: Stack) -> NetfilterSocket:
     if stack.has_host_sockets:
         raise EPROTONOSUPPORT("netfilter, with sockets of the host")
     from sentry.net.netlink import (  # noqa: F401, PLC0415  they register what is answered
-        ctnetlink,
+        ctnetlink_changes,
         nft_elements,
         nft_objects,
         nft_rules,
     )
 
-    return NetfilterSocket(location, kind, NETLINK_NETFILTER, stack)
+    return NetfilterSocket(location, kind, abi.NETLINK_NETFILTER, stack)
 

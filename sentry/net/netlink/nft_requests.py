@@ -132,8 +132,11 @@ def _change_table(table: Table, flags: int, batch: Transaction) -> None:
         raise EOPNOTSUPP("flags")
     if (flags ^ table.flags) & ~nft.NFT_TABLE_F_DORMANT:
         raise EOPNOTSUPP("an owner")
+    if flags == table.flags:
+        return
     batch.change(table, "flags", flags)
     batch.must_check = True
+    batch.note(nft.NFT_MSG_NEWTABLE, table)
 
 
 @changes(nft.NFT_MSG_DELTABLE, nft.NFT_MSG_DESTROYTABLE)
@@ -324,6 +327,7 @@ def _change_chain(chain: Chain, asked: Asked, batch: Transaction) -> None:
         if name in chain.table.chains:
             raise EEXIST(name)
         batch.rename_chain(chain, name)
+    batch.note(nft.NFT_MSG_NEWCHAIN, chain)
 
 
 @changes(nft.NFT_MSG_DELCHAIN, nft.NFT_MSG_DESTROYCHAIN)

@@ -313,16 +313,24 @@ class NetlinkSocket(Socket):
         self, data: bytes, port: int, group: int, creds: tuple[int, int, int] = (0, 0, 0)
     ) -> bool:
         """A datagram for this socket; one too many is lost, which the next receive says."""
-        if self._charged and self._charged + len(data) + OVERHEAD > self.rcvbuf:
-            if not self._overrun and abi.NETLINK_NO_ENOBUFS not in self.flags_set:
-                self._overrun = True
-                self.so_error = ENOBUFS.number
-                self.queue.notify(EPOLLERR)
+        if not self.has_room(len(data)):
+            self.lose()
             return False
         self._charged += len(data) + OVERHEAD
         self.packets.append((data, port, group, creds))
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
         return True
+
+    def has_room(self, size: int) -> bool:
+        """A datagram of so many bytes would not be lost."""
+        return not self._charged or self._charged + size + OVERHEAD <= self.rcvbuf
+
+    def lose(self) -> None:
+        """Something was lost for want of room."""
+        if not self._overrun and abi.NETLINK_NO_ENOBUFS not in self.flags_set:
+            self._overrun = True
+            self.so_error = ENOBUFS.number
+            self.queue.notify(EPOLLERR)
 
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
