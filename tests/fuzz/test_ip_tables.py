@@ -74,8 +74,8 @@ def spoil(value: bytes, changes: list[tuple[int, bytes]], end: int | None) -> by
     """Other bytes in some places; cut if `end` is not None."""
     made = bytearray(value)
     for at, data in changes:
-        at %= len(made)
-        made[at : at + len(data)] = data
+        begin = at % len(made)
+        made[begin : begin + len(data)] = data
     return bytes(made[: len(value)][:end])
 
 

@@ -322,7 +322,7 @@ class InetSocket(Socket):
     # --- options
 
     def value_size(self, caller: Caller, level: int, name: int, size: int) -> int:
-        """How much of a value setsockopt(2) reads. Raises: ENOPROTOOPT for IPv6 of an IPv4 socket."""
+        """How much of a value setsockopt(2) reads. Raises: ENOPROTOOPT for a level of IPv6 only."""
         if level == IPPROTO_IPV6 and self.family != AF_INET6:
             raise ENOPROTOOPT("an IPv4 socket")
         return super().value_size(caller, level, name, size)

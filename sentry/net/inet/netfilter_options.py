@@ -7,7 +7,7 @@ net/netfilter/nf_conntrack_proto.c. Some say in the buffer of getsockopt(2) what
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi import ip_tables as abi
 from sentry.abi.capability import CAP_NET_ADMIN
@@ -28,8 +28,8 @@ from sentry.net.inet.address import MAPPED, Endpoint
 from sentry.net.options import Counted, Option, Options, Question
 
 if TYPE_CHECKING:
-    from sentry.net.inet.inetsocket import InetSocket
     from sentry.net.netfilter.hooks import Netfilter
+    from sentry.net.stack import Stack
     from sentry.vfs.file import Caller
 
 REVISION: Final = struct.Struct(f"<{abi.XT_EXTENSION_MAXNAMELEN}sB")
@@ -42,13 +42,22 @@ SIZES: Final = {IPPROTO_IP: 16, IPPROTO_IPV6: 28}
 LACKS: Final = "the matches and targets that nft has for iptables, in a table of 512 KiB"
 
 
-def _check(sock: InetSocket, caller: Caller) -> None:
+class Sock(Protocol):
+    """A socket of IP, as these options see it."""
+
+    stack: Stack
+    protocol: int
+    local: Endpoint
+    remote: Endpoint | None
+
+
+def _check(sock: Sock, caller: Caller) -> None:
     """Raises: EPERM."""
     if not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
         raise EPERM("CAP_NET_ADMIN")
 
 
-def _netfilter(sock: InetSocket) -> Netfilter:
+def _netfilter(sock: Sock) -> Netfilter:
     """Raises: ENOPROTOOPT where packets leave by sockets of the host."""
     if sock.stack.has_host_sockets:
         raise ENOPROTOOPT("netfilter, with sockets of the host")
@@ -60,7 +69,7 @@ def _netfilter(sock: InetSocket) -> Netfilter:
 # --- what is asked
 
 
-def _get_info(row: Option, sock: InetSocket, caller: Caller, size: int) -> Question:
+def _get_info(row: Option, sock: Sock, caller: Caller, size: int) -> Question:
     """get_info()."""
     from sentry.net.netfilter.ip_tables import INFO  # noqa: PLC0415
     from sentry.net.netfilter.ip_tables_blob import table_name  # noqa: PLC0415
@@ -76,7 +85,7 @@ def _get_info(row: Option, sock: InetSocket, caller: Caller, size: int) -> Quest
     return Question(abi.XT_TABLE_MAXNAMELEN, answer)
 
 
-def _get_entries(row: Option, sock: InetSocket, caller: Caller, size: int) -> Question:
+def _get_entries(row: Option, sock: Sock, caller: Caller, size: int) -> Question:
     """get_entries()."""
     from sentry.net.netfilter.ip_tables_blob import table_name  # noqa: PLC0415
 
@@ -97,7 +106,7 @@ def _get_entries(row: Option, sock: InetSocket, caller: Caller, size: int) -> Qu
     return Question(ENTRIES.size, answer)
 
 
-def _get_revision(row: Option, sock: InetSocket, caller: Caller, size: int) -> Question:
+def _get_revision(row: Option, sock: Sock, caller: Caller, size: int) -> Question:
     """xt_find_revision(). Raises: ENOENT for an extension that is not there, EPROTONOSUPPORT for a
     revision that is not."""
     from sentry.net.netfilter.xt_matches import has_match, match_known  # noqa: PLC0415
@@ -125,7 +134,7 @@ def _get_revision(row: Option, sock: InetSocket, caller: Caller, size: int) -> Q
 # --- what is changed
 
 
-def _whole(row: Option, sock: InetSocket, caller: Caller, size: int) -> int:
+def _whole(row: Option, sock: Sock, caller: Caller, size: int) -> int:
     """A table, or what is longer."""
     from sentry.net.netfilter.ip_tables import MAX_SIZE  # noqa: PLC0415
     from sentry.net.netfilter.ip_tables_blob import REPLACE  # noqa: PLC0415
@@ -134,7 +143,7 @@ def _whole(row: Option, sock: InetSocket, caller: Caller, size: int) -> int:
     return min(size, REPLACE.size + MAX_SIZE)
 
 
-def _replace(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+def _replace(row: Option, sock: Sock, caller: Caller, value: bytes) -> None:
     """do_replace(): the old counters are told, if that can be."""
     from sentry.net.netfilter.ip_tables import MAX_SIZE  # noqa: PLC0415
     from sentry.net.netfilter.ip_tables_blob import FORMATS, REPLACE, Wanted, read  # noqa: PLC0415
@@ -168,7 +177,7 @@ def _replace(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> Non
         caller.mm.write(wanted.counters_at, old)
 
 
-def _add_counters(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+def _add_counters(row: Option, sock: Sock, caller: Caller, value: bytes) -> None:
     """do_add_counters()."""
     from sentry.net.netfilter.ip_tables_blob import table_name  # noqa: PLC0415
 
@@ -185,7 +194,7 @@ def _add_counters(row: Option, sock: InetSocket, caller: Caller, value: bytes) -
 # --- connections
 
 
-def _get_original(row: Option, sock: InetSocket, caller: Caller, size: int) -> Counted:
+def _get_original(row: Option, sock: Sock, caller: Caller, size: int) -> Counted:
     """getorigdst(), ipv6_getorigdst(): whom a connection was for before it was translated.
 
     Raises: ENOPROTOOPT unless it is of TCP, EINVAL, ENOENT if it is not followed.

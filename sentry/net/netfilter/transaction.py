@@ -141,8 +141,7 @@ class Transaction:
     def remove_table(self, table: Table) -> None:
         """With all that is in it."""
         for chain in list(table.chains.values()):
-            for rule in reversed(list(chain.rules)):
-                self.remove_rule(rule)
+            self.remove_rules(chain)
         for group in list(table.sets.values()):
             self.remove_set(group)
         for named in list(table.objects.values()):
@@ -170,8 +169,7 @@ class Transaction:
 
     def remove_chain(self, chain: Chain) -> None:
         """With its rules. Raises: EBUSY if others lead to it."""
-        for rule in reversed(list(chain.rules)):
-            self.remove_rule(rule)
+        self.remove_rules(chain)
         if chain.use:
             raise EBUSY(f"chain {chain.name} is in use")
         self._drop_chain(chain)
@@ -243,6 +241,16 @@ class Transaction:
                     self.remove_set(used)
                 elif isinstance(used, Chain) and used.flags & nft.NFT_CHAIN_BINDING:
                     self.remove_chain(used)
+
+    def remove_rules(self, chain: Chain) -> None:
+        """All of a chain: the last one goes first, which costs least, and is told last."""
+        begin, told = len(self.changes), []
+        for rule in reversed(list(chain.rules)):
+            self.remove_rule(rule)
+            told.append(self.changes[begin:])
+            del self.changes[begin:]
+        for each in reversed(told):
+            self.changes += each
 
     # --- sets
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sentry.abi import netlink as abi
@@ -46,7 +47,7 @@ GETS: Final[dict[int, dict[int, Get]]] = {
 """By subsystem and type of message: what is told, or done at once."""
 CHANGES: Final[dict[int, dict[int, Change]]] = {nft.NFNL_SUBSYS_NFTABLES: {}}
 """And what is changed, in batches alone."""
-DOES: Final[dict[int, Callable[["Asked"], None]]] = {}
+DOES: Final[dict[int, Callable[[Asked], None]]] = {}
 """By subsystem << 8 and type: what is changed at once, whatever flags look like those of a dump."""
 
 
@@ -85,10 +86,8 @@ class Asked:
                 found, end = at, at + size
         if not found or index < 0:
             return found and HEADER + found
-        for number, (at, _, _) in enumerate(attribute_places(body, found + 4, end)):
-            if number == index:
-                return HEADER + at
-        return 0
+        inside = islice(attribute_places(body, found + 4, end), index, None)
+        return next((HEADER + at for at, _, _ in inside), 0)
 
     @property
     def is_dump(self) -> bool:

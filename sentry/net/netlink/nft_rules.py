@@ -162,7 +162,7 @@ def delete_rule(asked: Asked, batch: Transaction) -> None:
         table = own_table(asked, nft.NFTA_RULE_TABLE, batch)
         if nft.NFTA_RULE_CHAIN not in data:
             for chain in list(table.chains.values()):
-                _flush(chain, batch)
+                batch.remove_rules(chain)
             return
         chain = find_chain(table, asked, nft.NFTA_RULE_CHAIN)
         if nft.NFTA_RULE_HANDLE in data:
@@ -174,12 +174,7 @@ def delete_rule(asked: Asked, batch: Transaction) -> None:
                     raise ENOENT("rule")
             batch.remove_rule(mine)
         else:
-            _flush(chain, batch)
+            batch.remove_rules(chain)
     except ENOENT:
         if not is_destroyed(asked, nft.NFT_MSG_DESTROYRULE):
             raise
-
-
-def _flush(chain: Chain, batch: Transaction) -> None:
-    for rule in reversed(list(chain.rules)):
-        batch.remove_rule(rule)

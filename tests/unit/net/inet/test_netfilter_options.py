@@ -43,7 +43,6 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net.netfilter.ip_tables import COUNTERS, INFO
-from sentry.net.netfilter.ip_tables_blob import REPLACE
 from tests.unit.net.netfilter.blobs import DROP, entry, header, part, standard, with_rules
 from tests.world import Program, World
 
