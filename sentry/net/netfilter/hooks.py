@@ -6,21 +6,17 @@ At each hook chains, connection tracking and translation stand in the order of t
 
 from __future__ import annotations
 
-import os
-import time
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from sentry.abi import nftables as nft
-from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST
-from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.abi.netlink import RTN_BROADCAST, RTN_MULTICAST
 from sentry.abi.virtio import VIRTIO_NET_HDR_F_NEEDS_CSUM
 from sentry.errors import EINVAL, ENOMEM
 from sentry.net.interfaces import LOOPBACK_INDEX
-from sentry.net.ip import ipv4, ipv6, output
+from sentry.net.ip import output
 from sentry.net.netfilter import (
     acting,
     following,
@@ -31,12 +27,11 @@ from sentry.net.netfilter import (
     related,
     xtables,
 )
-from sentry.net.netfilter.conntrack import Conntrack
 from sentry.net.netfilter.machine import Run, evaluate
-from sentry.net.netfilter.nat import Range, Translation
+from sentry.net.netfilter.nat import Range
 from sentry.net.netfilter.outgoing import lost, packet_of
 from sentry.net.netfilter.packet import Packet
-from sentry.net.netfilter.rejecting import reject
+from sentry.net.netfilter.place import Namespace
 from sentry.net.netfilter.ruleset import MOST, Ruleset
 from sentry.net.netfilter.transaction import Transaction
 
@@ -46,7 +41,6 @@ if TYPE_CHECKING:
     from sentry.net.link.link import FromLink
     from sentry.net.netfilter.ip_tables_blob import Content
     from sentry.net.netfilter.ruleset import Chain
-    from sentry.net.netfilter.sets import Set
     from sentry.net.stack import Stack
 
 EXPRESSIONS: Final = (acting, matching, metas, following, looking_up, xtables)
@@ -61,9 +55,6 @@ FAMILIES: Final = {
     nft.NFPROTO_IPV4: (True,), nft.NFPROTO_IPV6: (False,), nft.NFPROTO_INET: (True, False),
 }  # fmt: skip
 """Whose packets a table sees: is it IPv4."""
-LINES: Final = 10
-"""Of the log in a second: a program could write it full."""
-SECOND_NS: Final = 1_000_000_000
 Step = Callable[[int, Packet, int], int]
 Placed = tuple[int, int, int, Step]
 """By priority, then by the handles of table and chain."""
@@ -71,22 +62,16 @@ LAST_HANDLE: Final = 1 << 64
 """Tables of iptables stand behind those of nftables."""
 
 
-class Netfilter:
+class Netfilter(Namespace):
     """`Stack.netfilter`: also a `Place` for expressions, and the `Filter` of an IP layer."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self.counts: Counter[str] = Counter()
+        super().__init__(stack)
         self.ruleset = Ruleset(self.counts)
-        self.conntrack = Conntrack(stack.sysctls)
-        self.translation = Translation(self.conntrack, os.urandom)
         self.ip_tables: dict[tuple[bool, str], ip_tables.IpTable] = {}
         """Of iptables without nftables, by whether it is of IPv4, and by name."""
         self._steps: dict[tuple[bool, int], list[Step]] = {}
         self._translating: dict[tuple[bool, int], list[Step]] = {}
-        self.rejected: tuple[int, int] | None = None
-        """How a packet was rejected that never was at a link."""
-        self._second = self._lines = 0
 
     # --- the hooks
 
@@ -154,12 +139,12 @@ class Netfilter:
     @property
     def has_links(self) -> bool:
         """Packets can leave the sandbox."""
-        return self._stack.ip is not None
+        return self.stack.ip is not None
 
     def plug(self) -> None:
         """Its IP layer asks, while there is something to ask."""
-        if self._stack.ip is not None:
-            self._stack.ip.filter = self if self._steps else None
+        if self.stack.ip is not None:
+            self.stack.ip.filter = self if self._steps else None
 
     def end(self) -> None:
         """The namespace is over: nothing refers to itself any more."""
@@ -254,20 +239,19 @@ class Netfilter:
         self, now_ns: int, out: Outgoing, source: bytes, path: Path
     ) -> tuple[Outgoing, bytes, Path] | None:
         """OUTPUT and POSTROUTING: what goes in its place, from where and by which way. None: it is
-        lost, which its sender does not hear.
+        lost, which its sender does not hear, or is for us and comes in.
 
-        Raises: EPERM, ENETUNREACH, EHOSTUNREACH.
+        Raises: EPERM, EMSGSIZE, ENETUNREACH, EHOSTUNREACH.
         """
         layer = self._layer
         packet = packet_of(out, source)
-        if packet is None:
-            return out, source, path
         packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, OUT):
             return lost(out)
+        if layer.is_local(packet.target):
+            self._inward(now_ns, packet, out)
+            return None
         if packet.target != out.target or packet.mark != out.mark:  # ip_route_me_harder()
-            if layer.is_local(packet.target):
-                return lost(out)
             key = output.key_of(layer, out)._replace(mark=packet.mark, source=packet.source)
             path = layer.path(now_ns, packet.target, out.index, key)
             packet.oif, packet.preferred = path.interface, path.source
@@ -284,98 +268,22 @@ class Netfilter:
         )  # fmt: skip
         return made, packet.source, path
 
+    def _inward(self, now_ns: int, packet: Packet, out: Outgoing) -> None:
+        """POSTROUTING and PREROUTING of what is for us. Raises: EPERM."""
+        packet.oif, packet.preferred = LOOPBACK_INDEX, packet.source
+        if not self.run(now_ns, packet, POST):
+            lost(out)
+            return
+        packet.oif, packet.iif = 0, LOOPBACK_INDEX
+        if self.run(now_ns, packet, PRE) and self._layer.is_local(packet.target):
+            arrived = packet.arrived()
+            arrived.checksum_is_good, arrived.passing = packet.is_partial, packet
+            self._layer.inward.take(arrived)
+
     @property
     def _layer(self) -> IpLayer:
-        assert self._stack.ip is not None
-        return self._stack.ip
-
-    # --- what expressions ask
-
-    def translate(self, run: Run, wanted: Range, *, is_source: bool) -> int:
-        """A connection gets another source or target: the verdict."""
-        connection = run.packet.connection
-        if connection is None:
-            return nft.NF_ACCEPT
-        done = self.translation.set_up(connection, wanted, is_source=is_source)
-        return nft.NF_ACCEPT if done else nft.NF_DROP
-
-    def redirect_to(self, packet: Packet) -> bytes:
-        """The address of ours that `redirect` means; empty: there is none."""
-        if not packet.iif:
-            return b"\x7f\0\0\1" if packet.is_v4 else ipv6.LOOPBACK
-        interface = self._stack.interfaces.get(packet.iif)
-        own = interface.of_family(AF_INET if packet.is_v4 else AF_INET6) if interface else []
-        return own[0].ip if own else b""
-
-    def kind_of(self, ip: bytes, index: int) -> int:
-        """RTN_*: by the interface if `index` is not 0. inet_dev_addr_type()."""
-        if ip[0] >> 4 == 14 if len(ip) == 4 else ip[0] == 0xFF:
-            return RTN_MULTICAST
-        if ip == ipv4.BROADCAST:
-            return RTN_BROADCAST
-        stack = self._stack
-        if stack.ip is None:
-            return RTN_LOCAL if stack.interfaces.is_local(ip) else RTN_UNICAST
-        found = stack.ip.fib.local(ip)
-        return found.kind if found is not None and index in (0, found.index) else RTN_UNICAST
-
-    def out_index(self, ip: bytes) -> int:
-        """By which interface there is a way to an address; 0: there is none."""
-        layer = self._stack.ip
-        route = None if layer is None else layer.fib.lookup(ip)
-        return 0 if route is None else route.index
-
-    def name_of(self, index: int) -> str:
-        """Of an interface; empty: there is none."""
-        interface = self._stack.interfaces.get(index) if index else None
-        return "" if interface is None else interface.name
-
-    def type_of(self, index: int) -> int:
-        """ARPHRD_* of it."""
-        interface = self._stack.interfaces.get(index)
-        return 0 if interface is None else interface.kind
-
-    def reject(self, run: Run, kind: int, code: int) -> None:
-        """Tell who sent it: NFT_REJECT_*."""
-        packet = run.packet
-        layer = self._stack.ip
-        if layer is None or LOOPBACK_INDEX in (packet.iif, packet.oif):
-            self.rejected = kind, code
-        else:
-            reject(layer, self.translation, run, kind, code)
-
-    def log(self, packet: Packet, prefix: str) -> None:
-        """To the log of the sandbox, not too much of it."""
-        second = time.monotonic_ns() // SECOND_NS
-        if second != self._second:
-            self._second, self._lines = second, 0
-        self._lines += 1
-        if self._lines <= LINES:
-            names = f"IN={self.name_of(packet.iif)} OUT={self.name_of(packet.oif)}"
-            ends = f"SRC={packet.source.hex(':')} DST={packet.target.hex(':')}"
-            about = f"LEN={len(packet.data)} PROTO={packet.protocol}"
-            self._stack.kernel.log.write(f"netfilter: {prefix!r} {names} {ends} {about}\n")
-
-    def may_remember(self, group: Set, now_ns: int) -> bool:
-        """There is room for one more element of a set, which is counted."""
-        if group.is_full:
-            self.forgot(len(group.drop_expired(now_ns)))
-        if group.is_full or self.counts["elements"] >= MOST["elements"]:
-            return False
-        self.counts["elements"] += 1
-        return True
-
-    def forgot(self, number: int) -> None:
-        """So many elements are no more."""
-        self.counts["elements"] -= number
-
-    def chance(self, size: int) -> bytes:
-        """So many random bytes."""
-        return os.urandom(size)
-
-    def wall_ns(self) -> int:
-        """Since 1970."""
-        return time.time_ns()
+        assert self.stack.ip is not None
+        return self.stack.ip
 
 
 def _step(place: Netfilter, base: Chain) -> Step:

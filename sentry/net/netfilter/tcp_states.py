@@ -15,7 +15,7 @@ NAMES: Final = (
     "TIME_WAIT", "CLOSE", "SYN_SENT2",
 )  # fmt: skip
 """As /proc/net/nf_conntrack and ctnetlink number them."""
-NONE, SYN_SENT, ESTABLISHED, TIME_WAIT = 0, 1, 3, 7
+NONE, SYN_SENT, ESTABLISHED = 0, 1, 3
 FIRST_OVER: Final = 7
 """From here on another connection may take its place."""
 INVALID, IGNORED = -1, -2
