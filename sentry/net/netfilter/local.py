@@ -88,7 +88,7 @@ def _judge(
 ) -> Judged:  # fmt: skip
     source, target = ends
     packet = _packet(ends, *what)
-    packet.owner = owner_of(sender)
+    packet.owner, packet.stands_in = owner_of(sender), True
     packet.oif = LOOPBACK_INDEX
     packet.preferred = packet.source
     place.rejected = None

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi import nftables as nft
 from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.netfilter.conntrack import Conntrack
 from sentry.net.netfilter.nat import Translation
@@ -89,7 +88,7 @@ class Namespace:
         """Tell who sent it: NFT_REJECT_*."""
         packet = run.packet
         layer = self.stack.ip
-        if layer is None or LOOPBACK_INDEX in (packet.iif, packet.oif):
+        if layer is None or packet.stands_in:
             self.rejected = kind, code
         else:
             reject(layer, self.translation, run, kind, code)

@@ -334,6 +334,22 @@ def test_what_turns_to_us_may_be_dropped_on_its_way(router: Router) -> None:
         router.layer.send(router.now_ns, Outgoing(ip(1, 9), UDP, (bytes(8),), ip(1, 1)))
 
 
+def test_what_turns_to_us_and_is_rejected_is_answered(router: Router) -> None:
+    kept = keep(router, TCP)
+    rule = translate(nft.NFT_NAT_DNAT, ip(0, 1), 77)
+    router.rule(router.chain("out", OUT, -100, "nat"), *rule)
+    reset = made("reject", *with_code(nft.NFT_REJECT_TCP_RST, 0))
+    router.rule(router.chain("in", IN), *to_port(77), reset)
+    segment = tcp(ip(1, 1), ip(1, 9), (5, 6), SYN)[20:]
+    router.layer.send(router.now_ns, Outgoing(ip(1, 9), TCP, (segment,), ip(1, 1)))
+    for _ in range(2):
+        router.layer.inward.go_on(router.now_ns)
+    (answer,) = kept.packets
+    assert (answer.source, answer.payload[:4], answer.payload[13]) == (
+        ip(1, 9), b"\0\x06\0\x05", RST | ACK
+    )  # fmt: skip
+
+
 def test_translation_stands_in_chains_of_its_type(router: Router) -> None:
     with pytest.raises(EOPNOTSUPP):
         router.rule(router.chain("f", FORWARD), MASQUERADE)
