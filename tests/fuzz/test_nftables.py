@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
-from sentry.abi.socket import AF_INET
+from sentry.abi.socket import AF_INET, SOL_NETLINK
 from sentry.net.netfilter.hooks import EXPRESSIONS
 from sentry.net.netfilter.machine import Expression
 from sentry.net.netfilter.xt_matches import MATCHES
@@ -135,7 +135,23 @@ TABLE = message(
 BATCH = st.builds(
     lambda rest, ends: batch([TABLE, *rest], ends), st.lists(ONE, max_size=4), st.booleans()
 )
-DATA = BATCH | BATCH | BATCH | ONE | st.binary(max_size=60)
+ENDS = st.builds(
+    lambda source, target, protocol, ports: attribute(
+        1, attribute(1, source) + attribute(2, target)
+    ) + attribute(2, attribute(1, bytes([protocol])) + ports),
+    st.sampled_from([b"\x7f\0\0\1", b"\n\0\0\1", bytes(16)]), st.just(b"\x7f\0\0\1"),
+    st.sampled_from([1, 6, 17, 58, 253]), attributes(9, st.just(b"\0\5")),
+)  # fmt: skip
+CONNECTION = st.builds(
+    lambda original, reply, rest: attribute(1, original) + attribute(2, reply) + rest,
+    ENDS, ENDS, attributes(24, NUMBER | st.just(attribute(1, attribute(1, b"\3")))),
+)  # fmt: skip
+CONNECTIONS = st.builds(
+    message, st.integers(0, 8).map(lambda kind: nft.NFNL_SUBSYS_CTNETLINK << 8 | kind),
+    FLAGS | st.just(abi.NLM_F_REQUEST | abi.NLM_F_CREATE | abi.NLM_F_EXCL), FAMILY,
+    CONNECTION | ANY,
+)  # fmt: skip
+DATA = BATCH | BATCH | BATCH | ONE | CONNECTIONS | st.binary(max_size=60)
 STEPS = st.one_of(
     st.tuples(st.just("send"), st.just(NETFILTER), st.just(b""), DATA, st.just(b""), st.just(0)),
     st.tuples(st.just("send"), st.just(NETFILTER), st.just(b""), DATA, st.just(b""), st.just(0)),
@@ -144,6 +160,11 @@ STEPS = st.one_of(
         st.just(b""), st.just(0),
     ),
     st.tuples(st.just("receive"), st.just(NETFILTER), st.just(40000), st.just(64), st.just(0)),
+    st.builds(
+        lambda name, group: ("set", NETFILTER, SOL_NETLINK, name, struct.pack("<I", group), 4),
+        st.sampled_from([abi.NETLINK_ADD_MEMBERSHIP, abi.NETLINK_DROP_MEMBERSHIP]),
+        st.sampled_from([1, 2, 3, 7]),
+    ),
 )  # fmt: skip
 
 

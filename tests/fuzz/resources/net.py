@@ -525,6 +525,37 @@ def brokered(b: Bench) -> None:
     one.end()
 
 
+def _member(b: Bench, groups: int) -> int:
+    """A socket that hears of netfilter."""
+    made = _socket(b, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
+    b.ok("bind", made, struct.pack("<HHII", AF_NETLINK, 0, 0, groups), 12)
+    return made
+
+
+def rule_listeners(b: Bench) -> None:
+    """Who hears of each change of rules."""
+    tables = _Nftables(b)
+    made = b.each("join", lambda _: _member(b, 1 << nft.NFNLGRP_NFTABLES - 1))
+    with b.measure("add"):
+        tables.rule(("counter", b""))
+    room = b.program.buffer(4096)
+    b.each("hear", lambda i: b.ok("recvfrom", made[i], room, 4096, 0, 0, 0))
+    b.each("close", lambda i: b.ok("close", made[i]))
+    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+
+
+def told_connections(b: Bench) -> None:
+    """That netfilter follows, while somebody hears of them."""
+    tables = _Nftables(b)
+    tables.rule(("ct", be32(nft.NFTA_CT_KEY, nft.NFT_CT_STATE) + be32(nft.NFTA_CT_DREG, 1)))
+    heard, sender = _member(b, 7), _socket(b, AF_INET, SOCK_DGRAM)
+    b.each("send", lambda i: b.ok("sendto", sender, b"x", 1, 0, _inet(2000 + i), 16))
+    room = b.program.buffer(4096)
+    b.each("hear", lambda i: b.ok("recvfrom", heard, room, 4096, 0, 0, 0))
+    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+    b.ok("close", heard)
+
+
 def ip_table(b: Bench) -> None:
     """Rules of iptables without nftables, and a packet that meets them all."""
     fd = _socket(b, AF_INET, SOCK_RAW, IPPROTO_RAW)
@@ -553,5 +584,5 @@ RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
     interfaces, bridge_ports, vlans, forwarding, routing_rules, rules, elements, connections,
-    brokered, ip_table,
+    brokered, ip_table, rule_listeners, told_connections,
 )  # fmt: skip
