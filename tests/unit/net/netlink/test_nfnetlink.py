@@ -10,7 +10,15 @@ import pytest
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
-from sentry.abi.socket import AF_INET, AF_NETLINK, SO_RCVBUF, SOCK_DGRAM, SOCK_RAW, SOL_SOCKET
+from sentry.abi.socket import (
+    AF_INET,
+    AF_NETLINK,
+    MSG_TRUNC,
+    SO_RCVBUF,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOL_SOCKET,
+)
 from sentry.errors import (
     EAGAIN,
     EBUSY,
@@ -77,6 +85,15 @@ class Port:
                 found.append(Message(kind, flags, sequence, data[16:length]))
                 data = data[length + 3 & ~3 :]
         assert size in (-EAGAIN.number, -ENOBUFS.number)
+        return found
+
+    def sizes(self, room: int) -> list[int]:
+        """Of the datagrams that have come, read into so much room."""
+        at, found = self.program.buffer(room), []
+        flags = DONTWAIT | MSG_TRUNC
+        while (size := self.program.call("recvfrom", self.fd, at, room, flags, 0, 0)) > 0:
+            found.append(size)
+        assert size == -EAGAIN.number
         return found
 
     def batch(self, *changes: bytes) -> list[Message]:
@@ -198,6 +215,23 @@ def test_quoted_request_may_be_short(port: Port) -> None:
 
 
 # --- notices
+
+
+def test_dump_comes_in_datagrams_for_which_there_is_room(program: Program, port: Port) -> None:
+    names = [text(nft.NFTA_CHAIN_NAME, f"chain{number}") for number in range(200)]
+    table = text(nft.NFTA_CHAIN_TABLE, "t")
+    chains = [change(nft.NFT_MSG_NEWCHAIN, table + each) for each in names]
+    assert not port.batch(TABLE, *chains)
+    reader = Port(program)
+    ask = message(TABLES | nft.NFT_MSG_GETCHAIN, abi.NLM_F_DUMP, b"")
+    found: list[list[int]] = []
+    for room in (4096, 65536):
+        reader.send(ask)
+        found.append(reader.sizes(room))
+    small, large = found
+    assert all(3000 < each <= 4096 for each in small[:-2]) and max(small) <= 4096
+    assert sum(small) == sum(large) > 2 * 4096
+    assert large[0] <= 4096 < large[1]
 
 
 def member(program: Program, *groups: int) -> Port:
