@@ -10,17 +10,20 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi import ip_tables as abi
+from sentry.abi import ipset
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.abi.limits import INT_MAX
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP
 from sentry.errors import (
     EAGAIN,
+    EBADMSG,
     EFAULT,
     EINVAL,
     ENOENT,
     ENOMEM,
     ENOPROTOOPT,
     EPERM,
+    EPROTO,
     EPROTONOSUPPORT,
 )
 from sentry.net.inet import address
@@ -37,6 +40,11 @@ REVISION: Final = struct.Struct(f"<{abi.XT_EXTENSION_MAXNAMELEN}sB")
 ENTRIES: Final = struct.Struct(f"<{abi.XT_TABLE_MAXNAMELEN}sI4x")
 """struct ipt_get_entries, struct xt_counters_info, without what follows."""
 COUNTERS_SIZE: Final = 16
+ASKED: Final = struct.Struct("<II")
+"""struct ip_set_req_version, and how others begin."""
+NAMED: Final = struct.Struct(f"<{ipset.IPSET_MAXNAMELEN}s")
+"""union ip_set_name_index."""
+ASKED_MOST: Final = ASKED.size + 4 + NAMED.size
 SIZES: Final = {IPPROTO_IP: 16, IPPROTO_IPV6: 28}
 """struct sockaddr_in, struct sockaddr_in6."""
 LACKS: Final = "the matches and targets that nft has for iptables, in a table of 512 KiB"
@@ -131,6 +139,55 @@ def _get_revision(row: Option, sock: Sock, caller: Caller, size: int) -> Questio
     return Question(REVISION.size, answer)
 
 
+def _get_set(row: Option, sock: Sock, caller: Caller, size: int) -> Question:
+    """ip_set_sockfn_get(): the index of a set by its name, or its name by its index."""
+    from sentry.net.netfilter.ip_sets import MOST_SETS  # noqa: PLC0415
+
+    _check(sock, caller)
+    sets = _netfilter(sock).ruleset.ip_sets
+    if size < 4:
+        raise EINVAL("which question?")
+
+    def answer(question: bytes) -> bytes:
+        (operation,) = struct.unpack_from("<I", question)
+        if operation < ipset.IP_SET_OP_VERSION:
+            if size < ASKED.size:
+                raise EINVAL("struct ip_set_req_version")
+            if ASKED.unpack_from(question)[1] < ipset.IPSET_PROTOCOL_MIN:
+                raise EPROTO("version")
+        if operation not in LENGTHS:
+            raise EBADMSG("which question?")
+        if size != LENGTHS[operation]:
+            raise EINVAL("the size of a question")
+        if operation == ipset.IP_SET_OP_VERSION:
+            return ASKED.pack(operation, ipset.IPSET_PROTOCOL_MIN)
+        head, raw = question[: size - NAMED.size], question[size - NAMED.size :]
+        if operation == ipset.IP_SET_OP_GET_BYINDEX:
+            index = int.from_bytes(raw[:2], "little")
+            if index >= MOST_SETS:
+                raise EINVAL(f"set {index}")
+            found = sets.by_index.get(index)
+            name = "" if found is None else found.name
+            return head + NAMED.pack(name.encode(errors="surrogateescape"))
+        name = raw[:-1].split(b"\0", 1)[0].decode(errors="surrogateescape")
+        found = sets.by_name.get(name)
+        index = ipset.IPSET_INVALID_ID if found is None else found.index
+        if found is not None and operation == ipset.IP_SET_OP_GET_FNAME:
+            head = head[: ASKED.size] + struct.pack("<I", found.content.family)
+        return head + index.to_bytes(2, "little") + raw[2:]
+
+    return Question(min(size, ASKED_MOST), answer)
+
+
+LENGTHS: Final = {
+    ipset.IP_SET_OP_VERSION: ASKED.size,
+    ipset.IP_SET_OP_GET_BYNAME: ASKED.size + NAMED.size,
+    ipset.IP_SET_OP_GET_BYINDEX: ASKED.size + NAMED.size,
+    ipset.IP_SET_OP_GET_FNAME: ASKED_MOST,
+}
+"""Of questions about sets."""
+
+
 # --- what is changed
 
 
@@ -160,7 +217,8 @@ def _replace(row: Option, sock: Sock, caller: Caller, value: bytes) -> None:
         raise ENOMEM(f"a table of {wanted.size} bytes")
     if len(value) < REPLACE.size + wanted.size:
         raise EINVAL("a table that is cut")
-    content = read(FORMATS[is_v4], wanted, value[REPLACE.size : REPLACE.size + wanted.size])
+    blob = value[REPLACE.size : REPLACE.size + wanted.size]
+    content = read(FORMATS[is_v4], wanted, blob, netfilter.ruleset)
     table = netfilter.ip_table(wanted.name, is_v4=is_v4)
     if wanted.valid_hooks != table.valid_hooks:
         raise EINVAL("hooks")
@@ -227,6 +285,9 @@ IP_TABLES.row("IPT_SO_GET_ENTRIES", _get_entries, _add_counters, reads=_whole)
 IP_TABLES.row("IPT_SO_GET_REVISION_MATCH", _get_revision)
 IP_TABLES.row("IPT_SO_GET_REVISION_TARGET", _get_revision)
 IP_TABLES.row("SO_ORIGINAL_DST", _get_original)
+
+IP_SETS: Final = Options(IPPROTO_IP, ipset)
+IP_SETS.row("SO_IP_SET", _get_set)
 
 IP6_TABLES: Final = Options(IPPROTO_IPV6, abi)
 IP6_TABLES.row("IP6T_SO_GET_INFO", _get_info, _replace, reads=_whole, partial=LACKS)

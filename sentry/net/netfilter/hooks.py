@@ -113,6 +113,10 @@ class Netfilter(Namespace):
         before = table.content
         self._take_rules(len(content.entries) - len(before.entries))
         self.counts["tracking"] += content.needs_tracking - before.needs_tracking
+        for used in content.uses:
+            used.use += 1
+        for used in before.uses:
+            used.use -= 1
         table.content = content
         self.apply()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sentry.abi import ip_tables as abi
 from sentry.abi import nftables as nft
@@ -20,7 +20,16 @@ from sentry.net.netfilter.ip_tables_header import Header
 from sentry.net.netfilter.ruleset import Ruleset, Table
 from sentry.net.netfilter.transaction import Scope, Transaction
 from sentry.net.netfilter.xt_matches import TRACKED_MATCHES, Judge, judge_of, match_known
-from sentry.net.netfilter.xtables import TRACKED_TARGETS, Act, act_of, target_known
+from sentry.net.netfilter.xtables import (
+    TRACKED_TARGETS,
+    Act,
+    act_of,
+    target_known,
+    used_by,
+)
+
+if TYPE_CHECKING:
+    from sentry.net.netfilter.machine import Used
 
 HOOKS: Final = 5
 """NF_INET_NUMHOOKS."""
@@ -239,13 +248,25 @@ class Content(NamedTuple):
         )
 
     @property
+    def uses(self) -> Iterator[Used]:
+        """What its rules need."""
+        for each in self.entries:
+            for part in (*each.judges, each.act):
+                yield from used_by(part)
+
+    @property
     def needs_tracking(self) -> bool:
         """It asks for connections."""
         return any(each.needs_tracking for each in self.entries)
 
 
-def read(form: Format, wanted: Wanted, blob: bytes) -> Content:
-    """Raises: EINVAL, ELOOP, ENOENT, EPROTOTYPE. translate_table()."""
+def read(
+    form: Format, wanted: Wanted, blob: bytes, ruleset: Ruleset | None = None
+) -> Content:
+    """`ruleset`: that of the namespace whose sets rules may ask.
+
+    Raises: EINVAL, ELOOP, ENOENT, EPROTOTYPE, ERANGE. translate_table().
+    """
     entries = list(_entries(form, blob))
     if len(entries) != wanted.entries:
         raise EINVAL(f"{len(entries)} entries")
@@ -262,7 +283,8 @@ def read(form: Format, wanted: Wanted, blob: bytes) -> Content:
     content = Content(entries, begins, ends, len(blob), depth)
     for hook, begin in begins.items():
         _find_ways(entries, begin, 1 << hook)
-    scope = Scope(Transaction(Ruleset(Counter()), 0, 0), Table(form.family, wanted.name), None)
+    batch = Transaction(ruleset or Ruleset(Counter()), 0, 0)
+    scope = Scope(batch, Table(form.family, wanted.name), None)
     for entry in entries:
         _read_matches(entry, scope)
         _read_target(entry, scope)

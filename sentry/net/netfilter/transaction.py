@@ -24,6 +24,7 @@ from sentry.net.netfilter.ruleset import Chain, Object, Rule, Ruleset, Table
 from sentry.net.netfilter.sets import Set
 
 if TYPE_CHECKING:
+    from sentry.net.netfilter.ip_sets import IpSets
     from sentry.net.netfilter.machine import Used
     from sentry.net.netfilter.sets import Element
 
@@ -348,6 +349,11 @@ class Scope:
         self.chain = chain
         self.protocol: tuple[int, bool] = (0, False)
         """Of NFTA_RULE_COMPAT, and whether it is any other."""
+
+    @property
+    def ip_sets(self) -> IpSets:
+        """Of ipset(8)."""
+        return self._batch.ruleset.ip_sets
 
     def set_named(self, data: Attributes, name: int, ident: int) -> Set:
         """By its name, or by its id in this batch. Raises: ENOENT, EINVAL."""

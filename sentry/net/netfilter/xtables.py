@@ -8,7 +8,7 @@ iptables knows that there is none.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from sentry.abi import nftables as nft
@@ -21,12 +21,14 @@ from sentry.net.netfilter.machine import (
     Expression,
     Run,
     Scope,
+    Used,
     expression,
     number,
     string,
 )
 from sentry.net.netfilter.nat import Range
 from sentry.net.netfilter.xt_matches import Judge, judge_of
+from sentry.net.netfilter.xt_sets import SetTarget
 
 NAME_MOST: Final = 32
 Act = Callable[[Run], int | None]
@@ -209,6 +211,9 @@ TARGETS_KNOWN: Final[dict[tuple[str, int], dict[int, Kind]]] = {
         nft.NFPROTO_IPV4: Kind(MULTI_RANGE, _redirect, "nat", TARGETS),
         nft.NFPROTO_IPV6: Kind(RANGE, _redirect, "nat", TARGETS),
     },
+    ("SET", 1): {0: Kind(8, SetTarget)},
+    ("SET", 2): {0: Kind(16, SetTarget)},
+    ("SET", 3): {0: Kind(24, SetTarget)},
 }
 """By name and revision, then by family; 0: of any."""
 TRACKED_TARGETS: Final = frozenset({"CONNMARK"})
@@ -240,6 +245,12 @@ def act_of(name: str, revision: int, info: bytes, scope: Scope) -> tuple[Kind, A
     return found, found.make(info, scope)
 
 
+def used_by(part: Judge | Act | None) -> Iterable[Used]:
+    """What a match or a target needs: a set."""
+    used: Iterable[Used] = getattr(part, "uses", ())
+    return used
+
+
 @expression("match")
 class Match(Expression):
     """One of `xt_matches.MATCHES`."""
@@ -261,6 +272,10 @@ class Match(Expression):
 
     def run(self, run: Run) -> int | None:
         return None if self.judge(run) else nft.NFT_BREAK
+
+    @property
+    def uses(self) -> Iterable[Used]:
+        return used_by(self.judge)
 
 
 @expression("target")
@@ -284,6 +299,10 @@ class Target(Expression):
 
     def run(self, run: Run) -> int | None:
         return self.act(run)
+
+    @property
+    def uses(self) -> Iterable[Used]:
+        return used_by(self.act)
 
     def check(self, base: Chain) -> None:
         wanted = self.kind.table

@@ -16,6 +16,7 @@ from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.errors import EINVAL, EMSGSIZE, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERESTART, Errno
+from sentry.net.netfilter.ip_sets import MOST_IN_STEP
 from sentry.net.netfilter.machine import Attributes, number
 from sentry.net.netfilter.transaction import Transaction
 from sentry.net.netlink.message import HEADER, Reply, Request, message, u32
@@ -43,12 +44,17 @@ Wrong = tuple[bytes, int, int]
 """A message, its errno, or 0, and where in it something is wrong, or 0."""
 GETS: Final[dict[int, dict[int, Get]]] = {
     nft.NFNL_SUBSYS_NFTABLES: {}, nft.NFNL_SUBSYS_NFT_COMPAT: {}, nft.NFNL_SUBSYS_CTNETLINK: {},
+    nft.NFNL_SUBSYS_IPSET: {},
 }  # fmt: skip
 """By subsystem and type of message: what is told, or done at once."""
 CHANGES: Final[dict[int, dict[int, Change]]] = {nft.NFNL_SUBSYS_NFTABLES: {}}
 """And what is changed, in batches alone."""
-DOES: Final[dict[int, Callable[[Asked], None]]] = {}
+Do = Callable[["Asked"], bool | None]
+"""True: it has answered."""
+DOES: Final[dict[int, Do]] = {}
 """By subsystem << 8 and type: what is changed at once, whatever flags look like those of a dump."""
+DUMPS: Final[set[int]] = set()
+"""The same: what is told piece by piece, whatever flags say."""
 
 
 class Asked:
@@ -124,10 +130,10 @@ def asks(*kinds: int, subsystem: int = nft.NFNL_SUBSYS_NFTABLES) -> Callable[[Ge
     return register
 
 
-def does(kind: int) -> Callable[[Callable[[Asked], None]], Callable[[Asked], None]]:
+def does(kind: int) -> Callable[[Do], Do]:
     """Register who does at once what messages of a type say, subsystem and all."""
 
-    def register(handler: Callable[[Asked], None]) -> Callable[[Asked], None]:
+    def register(handler: Do) -> Do:
         DOES[kind] = handler
         return handler
 
@@ -189,6 +195,7 @@ class NetfilterSocket(NetlinkSocket):
         elif head.nlmsg_type == nft.NFNL_MSG_BATCH_BEGIN:
             self._batch(caller, data)
         else:
+            netfilter_of(self.stack).ruleset.ip_sets.left = MOST_IN_STEP
             super()._requests(caller, data)
 
     def _answer(self, request: Request) -> bool:
@@ -201,12 +208,11 @@ class NetfilterSocket(NetlinkSocket):
         asked = Asked(request, netfilter_of(self.stack))
         doer = DOES.get(request.kind)
         if doer is not None:
-            doer(asked)
-            return False
+            return bool(doer(asked))
         handler = known.get(request.kind & 0xFF)
         if handler is None:
             raise EINVAL("no such type, or not in a batch")
-        if asked.is_dump:
+        if asked.is_dump or request.kind in DUMPS:
             return self._dump_or_busy(request, handler(asked))
         for kind, body in handler(asked):
             self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
@@ -351,6 +357,7 @@ def make(location: Location, kind: int, stack: Stack) -> NetfilterSocket:
         raise EPROTONOSUPPORT("netfilter, with sockets of the host")
     from sentry.net.netlink import (  # noqa: F401, PLC0415  they register what is answered
         ctnetlink_changes,
+        ipset_told,
         nft_elements,
         nft_objects,
         nft_rules,

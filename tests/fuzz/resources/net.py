@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from sentry.abi import ipset
 from sentry.abi import nftables as nft
 from sentry.abi.ip_tables import IPT_SO_GET_ENTRIES, IPT_SO_SET_REPLACE
 from sentry.abi.netlink import (
@@ -63,7 +64,8 @@ from sentry.abi.socket import (
 )  # fmt: skip
 from sentry.errors import ECONNREFUSED
 from sentry.net.netfilter.machine import be32, nested, text
-from sentry.net.netlink.message import attribute
+from sentry.net.netlink.ipset_elements import net32
+from sentry.net.netlink.message import attribute, u8
 from tests.fuzz.scaling import Bench, Resource
 from tests.unit.net.brokered import POLICY, Brokered
 from tests.unit.net.netfilter.blobs import DROP, entry, header, standard, with_rules
@@ -556,6 +558,42 @@ def told_connections(b: Bench) -> None:
     b.ok("close", heard)
 
 
+def ip_set(b: Bench) -> None:
+    """Networks in a set of ipset, of which each is new for a while."""
+    fd = _socket(b, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
+    room = b.program.buffer(65536)
+
+    def say(command: int, body: bytes = b"", flags: int = NLM_F_ACK) -> None:
+        inside = struct.pack(">BBH", nft.NFPROTO_IPV4, 0, 0)
+        inside += u8(ipset.IPSET_ATTR_PROTOCOL, ipset.IPSET_PROTOCOL)
+        inside += text(ipset.IPSET_ATTR_SETNAME, "s") + body
+        kind = nft.NFNL_SUBSYS_IPSET << 8 | command
+        head = struct.pack("<IHHII", 16 + len(inside), kind, NLM_F_REQUEST | flags, 1, 0)
+        b.ok("sendto", fd, head + inside, 16 + len(inside), 0, 0, 0)
+        size, kind = b.ok("recvfrom", fd, room, 65536, 0, 0, 0), 0
+        while not flags and kind != NLMSG_DONE:
+            size = b.ok("recvfrom", fd, room, 65536, 0, 0, 0)
+            (kind,) = struct.unpack_from("<H", b.program.read(room, 16), 4)
+        assert not flags or (size == 36 and b.program.read(room + 16, 4) == bytes(4))
+
+    def change(command: int, i: int) -> None:
+        ip = net32(ipset.IPSET_ATTR_IPADDR_IPV4, 10 << 24 | i << 8)
+        one = nested(ipset.IPSET_ATTR_IP, ip) + u8(ipset.IPSET_ATTR_CIDR, 24)
+        say(command, nested(ipset.IPSET_ATTR_DATA, one))
+
+    about = text(ipset.IPSET_ATTR_TYPENAME, "hash:net") + u8(ipset.IPSET_ATTR_REVISION, 0)
+    about += u8(ipset.IPSET_ATTR_FAMILY, nft.NFPROTO_IPV4)
+    about += nested(ipset.IPSET_ATTR_DATA, net32(ipset.IPSET_ATTR_TIMEOUT, 1000))
+    say(ipset.IPSET_CMD_CREATE, about)
+    b.each("add", lambda i: change(ipset.IPSET_CMD_ADD, i))
+    b.each("renew", lambda i: change(ipset.IPSET_CMD_ADD, i))
+    b.each("test", lambda i: change(ipset.IPSET_CMD_TEST, i))
+    with b.measure("dump"):
+        say(ipset.IPSET_CMD_LIST, flags=0)
+    b.each("remove", lambda i: change(ipset.IPSET_CMD_DEL, i))
+    say(ipset.IPSET_CMD_DESTROY)
+
+
 def ip_table(b: Bench) -> None:
     """Rules of iptables without nftables, and a packet that meets them all."""
     fd = _socket(b, AF_INET, SOCK_RAW, IPPROTO_RAW)
@@ -584,5 +622,5 @@ RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
     interfaces, bridge_ports, vlans, forwarding, routing_rules, rules, elements, connections,
-    brokered, ip_table, rule_listeners, told_connections,
+    brokered, ip_table, rule_listeners, told_connections, ip_set,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from sentry.abi import ipset
 from sentry.abi.ip_tables import (
     IP6T_SO_GET_REVISION_TARGET,
     IP6T_SO_ORIGINAL_DST,
@@ -31,6 +32,7 @@ from sentry.abi.socket import (
 )
 from sentry.errors import (
     EAGAIN,
+    EBADMSG,
     EFAULT,
     EINVAL,
     ELOOP,
@@ -39,11 +41,14 @@ from sentry.errors import (
     ENOPROTOOPT,
     EOPNOTSUPP,
     EPERM,
+    EPROTO,
     EPROTONOSUPPORT,
     Errno,
 )
 from sentry.net.netfilter.ip_tables import COUNTERS, INFO
 from tests.unit.net.netfilter.blobs import DROP, entry, header, part, standard, with_rules
+from tests.unit.net.netlink.test_ipset import Sets
+from tests.unit.net.netlink.test_nfnetlink import Port
 from tests.world import Program, World
 
 OUT: Final = 3
@@ -301,3 +306,27 @@ def test_who_has_no_followed_connection_has_no_target(kind: int, wrong: type[Err
     with World() as world:
         tables = Tables(world.program(), kind=kind)
         assert tables.get(SO_ORIGINAL_DST, bytes(16)) == -wrong.number
+
+
+def test_sets_are_found_by_name_and_by_index(tables: Tables) -> None:
+    version, name = struct.pack("<II", ipset.IP_SET_OP_VERSION, 0), b"s".ljust(32, b"\0")
+    assert tables.get(ipset.SO_IP_SET, version) == struct.pack("<II", ipset.IP_SET_OP_VERSION, 6)
+    assert not Sets(Port(tables.program)).create("hash:ip")
+
+    def ask(operation: int, rest: bytes, version: int = 6) -> bytes | int:
+        return tables.get(ipset.SO_IP_SET, struct.pack("<II", operation, version) + rest)
+
+    nobody = ipset.IPSET_INVALID_ID
+    for asked, index in ((name, 0), (name.replace(b"s", b"x"), nobody)):
+        found = ask(ipset.IP_SET_OP_GET_BYNAME, asked)
+        assert isinstance(found, bytes) and struct.unpack_from("<H", found, 8) == (index,)
+    found = ask(ipset.IP_SET_OP_GET_FNAME, bytes(4) + name)
+    assert isinstance(found, bytes) and struct.unpack_from("<IH", found, 8) == (AF_INET, 0)
+    found = ask(ipset.IP_SET_OP_GET_BYINDEX, bytes(32))
+    assert isinstance(found, bytes) and found[8:] == name
+    assert ask(ipset.IP_SET_OP_GET_BYINDEX, b"\7" + bytes(31)) == found[:8] + bytes(32)
+    assert ask(ipset.IP_SET_OP_GET_BYINDEX, b"\0\1" + bytes(30)) == -EINVAL.number
+    assert ask(ipset.IP_SET_OP_GET_BYNAME, name, 5) == -EPROTO.number
+    assert ask(ipset.IP_SET_OP_GET_BYNAME, name[1:]) == -EINVAL.number
+    assert ask(9, name) == -EBADMSG.number
+    assert tables.get(ipset.SO_IP_SET, b"\6\0") == -EINVAL.number

@@ -96,7 +96,7 @@ def with_rules(
 def put(router: Router, value: bytes, *, is_v4: bool = True) -> IpTable:
     """Into the router's. Raises: what is wrong with it."""
     wanted = Wanted.read(value)
-    content = read(FORMATS[is_v4], wanted, value[REPLACE.size :])
+    content = read(FORMATS[is_v4], wanted, value[REPLACE.size :], router.netfilter.ruleset)
     made = router.netfilter.ip_table(wanted.name, is_v4=is_v4)
     if wanted.valid_hooks != made.valid_hooks:
         raise EINVAL("hooks")
