@@ -63,7 +63,7 @@ NEIGHBOURS: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 
 
 Hears = Callable[[int, int, "Connection"], None]
-"""(time, NFNLGRP_CONNTRACK_*, connection); a time of 0 where none is known."""
+"""(time, NFNLGRP_CONNTRACK_*, connection)."""
 
 
 class Connection:
@@ -117,6 +117,8 @@ class Conntrack:
         """New connections for which there was no room."""
         self.hears: Hears | None = None
         """Who is told of each that is new, changes, or is over: see `listen`."""
+        self.changed_by = 0
+        """The port of the netlink socket that makes, changes or ends one now; or nobody does."""
 
     @property
     def tells_counters(self) -> bool:
@@ -134,7 +136,7 @@ class Conntrack:
         """Whose tuple it is, and whether of the reply."""
         found = self._found.get(wanted)
         if found is not None and found[0].expires_ns <= now_ns:
-            self.forget(found[0])
+            self.forget(now_ns, found[0])
             return None
         return found
 
@@ -147,7 +149,7 @@ class Conntrack:
 
     def note(self, now_ns: int, connection: Connection) -> None:
         """It may be another than those know who listen."""
-        if self.hears is not None and connection.told != connection.shown:
+        if self.hears is not None and (self.changed_by or connection.told != connection.shown):
             connection.told = connection.shown
             self.hears(now_ns, NFNLGRP_CONNTRACK_UPDATE, connection)
 
@@ -155,7 +157,7 @@ class Conntrack:
         """Somebody's packets would be taken for these: nf_nat_used_tuple()."""
         return reply in self._found
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, now_ns: int, connection: Connection) -> None:
         """It is over, or is to be."""
         if self.connections.pop(connection.number, None) is not None:
             for each in (connection.original, connection.reply):
@@ -163,13 +165,15 @@ class Conntrack:
                 if known is not None and known[0] is connection:
                     del self._found[each]
             if self.hears is not None:
-                self.hears(0, NFNLGRP_CONNTRACK_DESTROY, connection)
+                self.hears(now_ns, NFNLGRP_CONNTRACK_DESTROY, connection)
         connection.status |= IPS_DYING
 
     def went(self, now_ns: int, connection: Connection, *, is_complete: bool) -> None:
         """One whose segments nobody sees, as it stays in the sandbox: it is complete, or over."""
+        if connection.number not in self.connections:
+            return
         connection.status |= IPS_SEEN_REPLY | IPS_ASSURED
-        connection.state = tcp_states.ESTABLISHED if is_complete else tcp_states.TIME_WAIT
+        connection.state = tcp_states.ESTABLISHED if is_complete else tcp_states.FIRST_OVER
         connection.expires_ns = now_ns + self._seconds(connection) * SECOND_NS
         self.note(now_ns, connection)
 
@@ -221,7 +225,7 @@ class Conntrack:
             if one is None:
                 continue
             if one.expires_ns <= now_ns or (is_full and not one.status & IPS_ASSURED):
-                self.forget(one)
+                self.forget(now_ns, one)
                 is_full = False
 
     # --- packets
@@ -243,7 +247,8 @@ class Conntrack:
             self._begin(now_ns, packet, wanted)
             return
         connection, is_reply = found
-        if wanted.protocol == IPPROTO_TCP and not self._segment(packet, connection, is_reply):
+        is_tcp = wanted.protocol == IPPROTO_TCP
+        if is_tcp and not self._segment(now_ns, packet, connection, is_reply):
             if connection.status & IPS_DYING:  # a new one in its place
                 self._begin(now_ns, packet, wanted)
             return
@@ -283,7 +288,9 @@ class Conntrack:
         packet.connection, packet.info = connection, IP_CT_NEW
         self._moved(now_ns, packet, connection, False)
 
-    def _segment(self, packet: Packet, connection: Connection, is_reply: bool) -> bool:
+    def _segment(
+        self, now_ns: int, packet: Packet, connection: Connection, is_reply: bool
+    ) -> bool:
         """nf_conntrack_tcp_packet(). False: it cannot be of this connection."""
         if not packet.has(TCP_LEAST):
             return False
@@ -297,7 +304,7 @@ class Conntrack:
         if after == tcp_states.IGNORED:
             return True
         if kind == "syn" and after == tcp_states.SYN_SENT and before >= tcp_states.FIRST_OVER:
-            self.forget(connection)
+            self.forget(now_ns, connection)
             return False
         connection.state = after
         if after == tcp_states.ESTABLISHED and (is_reply or connection.status & IPS_SEEN_REPLY):

@@ -96,7 +96,7 @@ def _judge(
     passes = place.run(now_ns, packet, hooks.OUT) and place.run(now_ns, packet, hooks.POST)
     if passes and place.kind_of(packet.target, 0) != RTN_LOCAL:
         if packet.connection is not None:
-            place.conntrack.forget(packet.connection)
+            place.conntrack.forget(now_ns, packet.connection)
         if not place.has_links:
             return Judged(source, target, False, at_output, ENETUNREACH.number)
         return Judged(source, target, leaves=True)

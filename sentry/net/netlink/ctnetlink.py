@@ -5,7 +5,8 @@ net/netfilter/nf_conntrack_netlink.c. How they are made and changed is in `ctnet
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
@@ -142,15 +143,28 @@ class Members:
         made = _ends(one) + be32(nft.CTA_ID, one.number)
         if not is_over:
             made += _left(one, now_ns)
-        elif self._table.tells_counters:
-            made += _counters(one)
+        else:
+            made += _left(one, now_ns) if one.expires_ns - now_ns >= SECOND_NS else b""
+            made += _counters(one) if self._table.tells_counters else b""
         made += _state(one)
-        if one.mark:
+        port = self._table.changed_by
+        if one.mark or (port and not is_over):
             made += be32(nft.CTA_MARK, one.mark)
         kind = nft.IPCTNL_MSG_CT_DELETE if is_over else nft.IPCTNL_MSG_CT_NEW
         is_new = group == nft.NFNLGRP_CONNTRACK_NEW
         flags = abi.NLM_F_CREATE | abi.NLM_F_EXCL if is_new else 0
-        return message(SUBSYSTEM | kind, flags, 0, 0, made)
+        return message(SUBSYSTEM | kind, flags, 0, port, made)
+
+
+@contextmanager
+def changing(asked: Asked) -> Iterator[None]:
+    """What happens in here is told as done by whose message it is."""
+    table = asked.netfilter.conntrack
+    table.changed_by = asked.request.sock.port
+    try:
+        yield
+    finally:
+        table.changed_by = 0
 
 
 # --- what is asked
@@ -208,12 +222,16 @@ def get_connections(asked: Asked) -> Iterable[Reply]:
 def forget_connections(asked: Asked) -> None:
     """IPCTNL_MSG_CT_DELETE: one, or all of a family."""
     table, data = asked.netfilter.conntrack, asked.attributes
+    now_ns = asked.request.stack.kernel.loop.now_ns()
     if data.keys() & {nft.CTA_TUPLE_ORIG, nft.CTA_TUPLE_REPLY}:
-        table.forget(_named(asked, asked.request.stack.kernel.loop.now_ns()))
+        one = _named(asked, now_ns)
+        with changing(asked):
+            table.forget(now_ns, one)
         return
     for one in list(table.connections.values()):
         if asked.family in (AF_UNSPEC, AF_INET if one.original.is_v4 else AF_INET6):
-            table.forget(one)
+            with changing(asked):
+                table.forget(now_ns, one)
 
 
 @asks(nft.IPCTNL_MSG_CT_GET_STATS, subsystem=nft.NFNL_SUBSYS_CTNETLINK)

@@ -10,7 +10,7 @@ from sentry.abi.socket import IPPROTO_TCP
 from sentry.errors import EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP
 from sentry.net.netfilter.machine import Attributes, number
 from sentry.net.netfilter.tcp_states import NAMES
-from sentry.net.netlink.ctnetlink import SECOND_NS, SUBSYSTEM, read_tuple
+from sentry.net.netlink.ctnetlink import SECOND_NS, SUBSYSTEM, changing, read_tuple
 from sentry.net.netlink.message import parse_attributes
 from sentry.net.netlink.nfnetlink import Asked, does
 
@@ -47,7 +47,8 @@ def new_connection(asked: Asked) -> None:
     if asked.flags & abi.NLM_F_EXCL:
         raise EEXIST("connection")
     _change(found[0], data, now_ns)
-    table.note(now_ns, found[0])
+    with changing(asked):
+        table.note(now_ns, found[0])
 
 
 def _make(asked: Asked, now_ns: int) -> None:
@@ -67,7 +68,9 @@ def _make(asked: Asked, now_ns: int) -> None:
     made.status &= ~nft.IPS_CONFIRMED
     if table.is_used(reply) or table.is_used(original):
         raise EEXIST("connection")
-    if not table.add(now_ns, made):
+    with changing(asked):
+        is_added = table.add(now_ns, made)
+    if not is_added:
         raise ENOMEM("connections")
 
 

@@ -21,7 +21,7 @@ from sentry.net.netlink.ipset import (
 )
 from sentry.net.netlink.ipset_elements import Fields, element_body, net16, net32
 from sentry.net.netlink.message import Reply, u8
-from sentry.net.netlink.nfnetlink import DUMPS, Asked, asks
+from sentry.net.netlink.nfnetlink import Asked, asks
 
 if TYPE_CHECKING:
     from sentry.net.netfilter.ip_sets import Content, IpSet
@@ -32,7 +32,6 @@ PER_MESSAGE: Final = 8
 """Elements: with the longest comments there is room for them in what is read at once."""
 BASE_SIZE, ELEMENT_SIZE = 200, 64
 """Bytes that a set and an element cost, about."""
-DUMPS.update({SUBSYSTEM | abi.IPSET_CMD_LIST, SUBSYSTEM | abi.IPSET_CMD_SAVE})
 
 
 @asks(abi.IPSET_CMD_PROTOCOL, subsystem=NFNL_SUBSYS_IPSET)

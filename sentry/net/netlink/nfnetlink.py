@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from sentry.abi import ipset
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
 from sentry.abi.capability import CAP_NET_ADMIN
@@ -51,10 +52,14 @@ CHANGES: Final[dict[int, dict[int, Change]]] = {nft.NFNL_SUBSYS_NFTABLES: {}}
 """And what is changed, in batches alone."""
 Do = Callable[["Asked"], bool | None]
 """True: it has answered."""
-DOES: Final[dict[int, Do]] = {}
-"""By subsystem << 8 and type: what is changed at once, whatever flags look like those of a dump."""
-DUMPS: Final[set[int]] = set()
-"""The same: what is told piece by piece, whatever flags say."""
+DOES: Final[dict[int, dict[int, Do]]] = {
+    nft.NFNL_SUBSYS_CTNETLINK: {}, nft.NFNL_SUBSYS_IPSET: {},
+}  # fmt: skip
+"""By subsystem and type: what is changed at once, whatever flags look like those of a dump."""
+DUMPS: Final = frozenset(
+    nft.NFNL_SUBSYS_IPSET << 8 | each for each in (ipset.IPSET_CMD_LIST, ipset.IPSET_CMD_SAVE)
+)
+"""What is told piece by piece, whatever flags say."""
 
 
 class Asked:
@@ -134,7 +139,7 @@ def does(kind: int) -> Callable[[Do], Do]:
     """Register who does at once what messages of a type say, subsystem and all."""
 
     def register(handler: Do) -> Do:
-        DOES[kind] = handler
+        DOES[kind >> 8][kind & 0xFF] = handler
         return handler
 
     return register
@@ -206,7 +211,7 @@ class NetfilterSocket(NetlinkSocket):
         if known is None:
             raise EOPNOTSUPP("subsystem")
         asked = Asked(request, netfilter_of(self.stack))
-        doer = DOES.get(request.kind)
+        doer = DOES.get(request.kind >> 8, {}).get(request.kind & 0xFF)
         if doer is not None:
             return bool(doer(asked))
         handler = known.get(request.kind & 0xFF)
@@ -252,7 +257,8 @@ class NetfilterSocket(NetlinkSocket):
                 wrong.append((begin, error.number, 0))
             else:
                 netfilter.apply()
-                self._tell(batch)
+                at = first.nlmsg_len + 3 & ~3
+                self._tell(batch, self._request(caller, data[at : at + HEADER]))
         else:
             batch.abort()
         for each in wrong:
@@ -319,9 +325,10 @@ class NetfilterSocket(NetlinkSocket):
             return error.number, asked.bad
         return 0, 0
 
-    def _tell(self, batch: Transaction) -> None:
+    def _tell(self, batch: Transaction, first: Request) -> None:
         """nft_commit_notify(), nf_tables_gen_notify(): what has changed, and that there is another
-        generation. Who hears an echo hears of its own changes once."""
+        generation. Who hears an echo hears of its own changes once, and of that if the first
+        message wants one."""
         notices = Notices(batch)
         echoes = any(each.flags & abi.NLM_F_ECHO for each in batch.changes)
         if echoes:
@@ -330,8 +337,12 @@ class NetfilterSocket(NetlinkSocket):
         others = [sock for sock in heard if sock is not self or not echoes]
         tell(others, nft.NFNLGRP_NFTABLES, notices.pieces(is_echo=False))
         generation = batch.ruleset.generation
-        body = bytes([0, 0]) + (generation & 0xFFFF).to_bytes(2) + generation_body(generation)
-        whole = message(TABLES | nft.NFT_MSG_NEWGEN, 0, 0, self.port, body)
+        body = bytes([0, 0]) + (generation & 0xFFFF).to_bytes(2)
+        body += generation_body(generation, first.caller)
+        whole = message(TABLES | nft.NFT_MSG_NEWGEN, 0, first.sequence, self.port, body)
+        if first.flags & abi.NLM_F_ECHO:
+            tell([self], 0, [whole])
+            heard = [sock for sock in heard if sock is not self]
         tell(heard, nft.NFNLGRP_NFTABLES, [whole])
 
     def release(self) -> None:

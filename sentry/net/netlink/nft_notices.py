@@ -95,14 +95,14 @@ class Notices:
         return (NEW.get(kind) or GONE[kind])(what)
 
     def _before(self, rule: Rule) -> int:
-        """The handle of the rule before it, or 0."""
+        """The handle of the rule before it; 0: it is the first or the last."""
         rules = rule.chain.rules
         places = self._places.get(id(rule.chain))
         if places is None:
             places = {id(each): index for index, each in enumerate(rules)}
             self._places[id(rule.chain)] = places
         at = places.get(id(rule), 0)
-        return rules[at - 1].handle if at else 0
+        return rules[at - 1].handle if 0 < at < len(rules) - 1 else 0
 
 
 def _table_of(what: Any) -> Table:

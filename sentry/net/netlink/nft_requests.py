@@ -79,7 +79,7 @@ def is_destroyed(asked: Asked, *kinds: int) -> bool:
 @asks(nft.NFT_MSG_GETGEN)
 def get_generation(asked: Asked) -> Iterable[Reply]:
     """NFT_MSG_GETGEN."""
-    body = generation_body(asked.netfilter.ruleset.generation)
+    body = generation_body(asked.netfilter.ruleset.generation, asked.request.caller)
     return [asked.reply(nft.NFT_MSG_NEWGEN, nft.NFPROTO_UNSPEC, body)]
 
 

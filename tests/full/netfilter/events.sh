@@ -7,7 +7,7 @@ ip link set lo up
 joined() { until awk -v groups="$1" '$2 == 12 && $4 == groups { found = 1 } END { exit !found }' /proc/net/netlink; do sleep 0.1; done; }
 heard() { until grep -q "$2" "$1"; do sleep 0.1; done; }
 stdbuf -oL nft monitor >/run/rules & monitor=$!
-joined 00000040
+joined 00000140
 nft -f - <<'R'
 table inet t {
 	set allowed {
@@ -24,7 +24,7 @@ table inet t {
 }
 R
 nft add rule inet t in udp dport 53 accept
-nft insert rule inet t in udp dport 54 accept
+nft insert rule inet t in udp dport 54 accept; nft add rule inet t in position 4 udp dport 55 accept
 nft add element inet t allowed '{ 10.0.0.3 }'; nft delete element inet t allowed '{ 10.0.0.1 }'
 nft add chain inet t in '{ policy drop ; }'; nft add chain inet t plain; nft delete chain inet t plain
 nft add rule inet t nowhere accept >/dev/null 2>&1
@@ -33,8 +33,8 @@ nft delete table inet t
 nft add table ip last
 heard /run/rules 'add table ip last'
 kill "$monitor"; wait "$monitor" 2>/dev/null
-grep -v '^# new generation' /run/rules
-nft -e -a add table ip echoed
+sed 's/by process [0-9]*/by process N/; s/__set[0-9]*/__setN/' /run/rules
+nft -e -a add table ip echoed | sed 's/by process [0-9]*/by process N/'
 stdbuf -oL conntrack -E >/run/connections 2>/dev/null & monitor=$!
 joined 00000007
 flow="-p udp -s 10.0.0.1 -d 10.0.0.2 --sport 5 --dport 6"
@@ -49,4 +49,4 @@ quiet -D -p udp --orig-port-src 5
 quiet -D -p tcp
 heard /run/connections 'DESTROY. tcp'
 kill "$monitor"; wait "$monitor" 2>/dev/null
-sed 's/\(17\|6\) [0-9]* \(src\|EST\)/\1 N \2/; s/[ \t]*$//' /run/connections
+sed 's/\(17\|6\) [0-9]* \(src\|EST\)/\1 N \2/; s/portid=[0-9]*/portid=N/; s/ progname=.*//' /run/connections

@@ -17,6 +17,7 @@ from sentry.abi.socket import (
     SO_RCVBUF,
     SOCK_DGRAM,
     SOCK_RAW,
+    SOCK_STREAM,
     SOL_SOCKET,
 )
 from sentry.errors import (
@@ -29,7 +30,7 @@ from sentry.errors import (
     EOPNOTSUPP,
     Errno,
 )
-from sentry.net.netfilter.machine import be32, nested, text
+from sentry.net.netfilter.machine import be32, be64, nested, text
 from sentry.net.netlink.message import attribute, parse_attributes
 from tests.world import Program, World
 
@@ -48,6 +49,7 @@ class Message(NamedTuple):
     kind: int
     flags: int
     sequence: int
+    port: int
     body: bytes
 
     @property
@@ -81,8 +83,8 @@ class Port:
         while (size := self.program.call("recvfrom", self.fd, room, 65536, DONTWAIT, 0, 0)) > 0:
             data = self.program.read(room, size)
             while data:
-                length, kind, flags, sequence = struct.unpack_from("<IHHI", data)
-                found.append(Message(kind, flags, sequence, data[16:length]))
+                length, *head = struct.unpack_from("<IHHII", data)
+                found.append(Message(*head, data[16:length]))
                 data = data[length + 3 & ~3 :]
         assert size in (-EAGAIN.number, -ENOBUFS.number)
         return found
@@ -264,6 +266,18 @@ def test_each_change_of_a_batch_is_told(program: Program, port: Port) -> None:
     assert found[0].flags == 0
 
 
+def test_place_of_a_rule_is_told_between_others_alone(program: Program, port: Port) -> None:
+    assert not port.batch(TABLE, CHAIN, rule("out"), rule("out"))
+    heard = member(program, nft.NFNLGRP_NFTABLES)
+    assert not port.batch(rule("out"))
+    assert nft.NFTA_RULE_POSITION not in heard.receive()[0].attributes
+    place = be64(nft.NFTA_RULE_POSITION, 3)
+    body = text(nft.NFTA_RULE_TABLE, "t") + text(nft.NFTA_RULE_CHAIN, "out") + place
+    assert not port.batch(change(nft.NFT_MSG_NEWRULE, body))
+    told = heard.receive()[0]
+    assert int.from_bytes(told.attributes[nft.NFTA_RULE_POSITION]) == 3
+
+
 def test_elements_and_other_parts_are_told(program: Program, port: Port) -> None:
     group = text(nft.NFTA_SET_TABLE, "t") + text(nft.NFTA_SET_NAME, "s")
     group += be32(nft.NFTA_SET_KEY_LEN, 4) + be32(nft.NFTA_SET_ID, 1)
@@ -292,8 +306,9 @@ def test_echo_comes_before_the_answer(program: Program, port: Port) -> None:
     asked = change(nft.NFT_MSG_NEWTABLE, text(nft.NFTA_TABLE_NAME, "t"),
                    abi.NLM_F_ECHO | abi.NLM_F_ACK, 5)  # fmt: skip
     found = port.batch(asked, CHAIN)
-    assert [each.kind for each in found] == [TABLES | nft.NFT_MSG_NEWTABLE, abi.NLMSG_ERROR]
-    assert found[0].sequence == 5 and not found[1].error
+    told = [TABLES | nft.NFT_MSG_NEWTABLE, TABLES | nft.NFT_MSG_NEWGEN]
+    assert [each.kind for each in found] == [*told, abi.NLMSG_ERROR]
+    assert found[0].sequence == found[1].sequence == 5 and not found[2].error
 
 
 def test_what_there_is_no_room_for_is_lost(program: Program, port: Port) -> None:
@@ -333,7 +348,7 @@ def test_what_happens_to_a_connection_is_told(program: Program, port: Port) -> N
     program.ok("bind", other, place(2000), 16)
     program.ok("sendto", one, b"x", 1, 0, place(2000), 16)
     (found,) = heard.receive()
-    assert found.kind == CONNECTIONS | nft.IPCTNL_MSG_CT_NEW
+    assert found.kind == CONNECTIONS | nft.IPCTNL_MSG_CT_NEW and not found.port
     assert found.flags == abi.NLM_F_CREATE | abi.NLM_F_EXCL
     program.ok("sendto", one, b"x", 1, 0, place(2000), 16)
     assert not heard.receive()
@@ -347,6 +362,20 @@ def test_what_happens_to_a_connection_is_told(program: Program, port: Port) -> N
     assert found.kind == CONNECTIONS | nft.IPCTNL_MSG_CT_DELETE
     program.ok("close", heard.fd)
     program.ok("sendto", one, b"x", 1, 0, place(2000), 16)
+
+
+def test_connection_that_was_forgotten_is_told_no_more(program: Program, port: Port) -> None:
+    follow(port)
+    heard = member(program, *GROUPS)
+    listener, one = (program.ok("socket", AF_INET, SOCK_STREAM, 0) for _ in range(2))
+    program.ok("bind", listener, place(1000), 16)
+    program.ok("listen", listener, 1)
+    program.ok("connect", one, place(1000), 16)
+    assert [each.kind for each in heard.receive()] == [CONNECTIONS | nft.IPCTNL_MSG_CT_NEW] * 2
+    assert not port.ask(nft.IPCTNL_MSG_CT_DELETE, 0, b"")
+    assert [each.kind for each in heard.receive()] == [CONNECTIONS | nft.IPCTNL_MSG_CT_DELETE]
+    program.ok("close", one)
+    assert not heard.receive()
 
 
 def tuple_of(first: int, last: int) -> bytes:
@@ -374,7 +403,7 @@ def test_connection_is_made_and_changed(program: Program, port: Port) -> None:
     made = BOTH + TIME + STATE + confirmed + be32(nft.CTA_MARK, 6)
     assert port.ask(nft.IPCTNL_MSG_CT_NEW, CREATE, made) == 0
     (found,) = heard.receive()
-    assert found.flags == CREATE
+    assert found.flags == CREATE and found.port
     assert port.ask(nft.IPCTNL_MSG_CT_NEW, CREATE, made) == EEXIST.number
     mask = be32(nft.CTA_MARK, 1) + be32(nft.CTA_MARK_MASK, 3)
     assert port.ask(nft.IPCTNL_MSG_CT_NEW, 0, ORIGINAL + mask) == 0
@@ -385,6 +414,9 @@ def test_connection_is_made_and_changed(program: Program, port: Port) -> None:
     assert found.attributes[nft.CTA_STATUS] == confirmed[4:8]
     assert int.from_bytes(found.attributes[nft.CTA_TIMEOUT]) in (99, 100)
     assert found.attributes[nft.CTA_PROTOINFO] == STATE[4:]
+    assert port.ask(nft.IPCTNL_MSG_CT_DELETE, 0, ORIGINAL) == 0
+    (found,) = heard.receive()
+    assert int.from_bytes(found.attributes[nft.CTA_TIMEOUT]) in (99, 100) and found.port
 
 
 @pytest.mark.parametrize(
