@@ -25,14 +25,25 @@ class Counted(NamedTuple):
     told: int
 
 
+class Question(NamedTuple):
+    """What is asked for stands in the buffer: so many bytes of it, and who answers them."""
+
+    size: int
+    answer: Callable[[bytes], bytes | Counted]
+
+
 Check = Callable[[int], int]
 """Gives the number that is kept, or raises."""
 Parse = Callable[[bytes], int]
 """Takes the number out of what setsockopt(2) was given, or raises."""
-Getter = Callable[["Option", Any, Any, int], bytes | Counted]
+Getter = Callable[["Option", Any, Any, int], bytes | Counted | Question]
 """(row, socket, caller, room) → the value, which is cut to the room."""
 Setter = Callable[["Option", Any, Any, bytes], None]
 """(row, socket, caller, value)."""
+Reads = Callable[["Option", Any, Any, int], int]
+"""(row, socket, caller, size) → how much of a value of that size is read, or raises."""
+MOST_READ: Final = 4096
+"""Of a value, where its row says nothing else."""
 
 
 def anything(number: int) -> int:
@@ -91,6 +102,7 @@ class Option(Struct, frozen=True):
     default: int
     partial: str
     """What it lacks, for the compatibility table."""
+    reads: Reads | None = None
 
     def number_in(self, value: bytes) -> int:
         """What setsockopt(2) was given, as it is kept. Raises: what its rules raise."""
@@ -115,10 +127,13 @@ class Options(Rows[tuple[int, int], Option]):
         parse: Parse = whole,
         default: int = 0,
         partial: str = "",
+        reads: Reads | None = None,
     ) -> Option:
         """Declare an option. `name` is that of its number in sentry.abi."""
         number: int = getattr(self._names, name)
-        row = Option(self.level, number, name, getter, setter, check, parse, default, partial)
+        row = Option(
+            self.level, number, name, getter, setter, check, parse, default, partial, reads
+        )
         self.declare((self.level, number), row)
         return row
 

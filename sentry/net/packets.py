@@ -107,6 +107,12 @@ class NetlinkPort(Protocol):
     ) -> bool:
         """A datagram for it. False: its queue is full."""
 
+    def has_room(self, size: int) -> bool:
+        """A datagram of so many bytes would not be lost."""
+
+    def lose(self) -> None:
+        """Something was lost for want of room."""
+
 
 class RawReceiver(Protocol):
     """A raw socket, or a ping socket."""

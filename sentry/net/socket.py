@@ -47,7 +47,7 @@ from sentry.errors import (
     from_number,
 )
 from sentry.net.ioctls import SOCKETS, socket_ioctl
-from sentry.net.options import Counted, Options
+from sentry.net.options import MOST_READ, Counted, Options, Question
 from sentry.net.short_dest import ShortDest
 from sentry.net.socket_options import DEFAULT_BUFFER, SOCKET
 from sentry.net.sockfs import SocketInode, protocol_name
@@ -421,6 +421,13 @@ class Socket(StreamFile):
 
     # --- options
 
+    def value_size(self, caller: Caller, level: int, name: int, size: int) -> int:
+        """How much of a value setsockopt(2) reads. Raises: what the option looks at before."""
+        row = self.options_known.find((level, name))
+        if row is None or row.reads is None:
+            return min(size, MOST_READ)
+        return row.reads(row, self, caller, size)
+
     def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
         """setsockopt(2)."""
         row = self.options_known.find((level, name))
@@ -428,7 +435,9 @@ class Socket(StreamFile):
             raise self.no_setter(level, name, value)
         row.setter(row, self, caller, value)
 
-    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes | Counted:
+    def option(
+        self, caller: Caller, level: int, name: int, size: int
+    ) -> bytes | Counted | Question:
         """getsockopt(2): the value, at most `size` bytes of it."""
         row = self.options_known.find((level, name))
         if row is None or row.getter is None:

@@ -41,7 +41,7 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
 from sentry.net.link.neighbours import VALID
-from sentry.net.netfilter.listing import followed
+from sentry.net.netfilter.listing import followed, matches_known, table_names, targets_known
 from sentry.net.netlink.neighbours import tables
 from sentry.net.netlink.notices import (
     OPER_DOWN,
@@ -334,6 +334,12 @@ TABLES: Final[dict[str, Callable[[Stack], Lines]]] = {
     "arp": _arp,
     "dev": _dev,
     "if_inet6": _addresses6,
+    "ip6_tables_matches": lambda stack: matches_known(is_v4=False),
+    "ip6_tables_names": lambda stack: table_names(stack, is_v4=False),
+    "ip6_tables_targets": lambda stack: targets_known(is_v4=False),
+    "ip_tables_matches": lambda stack: matches_known(is_v4=True),
+    "ip_tables_names": lambda stack: table_names(stack, is_v4=True),
+    "ip_tables_targets": lambda stack: targets_known(is_v4=True),
     "ipv6_route": _route6,
     "netlink": lambda stack: _of(stack, NetlinkSocket, _netlink_line),
     "netstat": netstat,

@@ -28,6 +28,7 @@ from sentry.net import packet_socket, unix_options
 from sentry.net.inet.inetsocket import DATAGRAMS, STREAMS
 from sentry.net.inet.ip_options import IP, IP_STREAM
 from sentry.net.inet.ipv6_options import IPV6, IPV6_STREAM
+from sentry.net.inet.netfilter_options import IP6_TABLES, IP_SETS, IP_TABLES
 from sentry.net.inet.raw_options import FILTER6, HEADER4, HEADER6, RAW4, RAW6
 from sentry.net.inet.tcp_options import TCP
 from sentry.net.inet.udp_options import BOTH, UDPLITE
@@ -76,10 +77,10 @@ NOTHING: Final = r"(?!)"
 SOCKOPTS: Final = (
     Group("SOL_SOCKET", socket, r"SO_(?!EE_|SECURITY_|DEVMEM_[LD]MA|DEVMEM_LIN)", (UNIX, SOCKET)),
     Group("IPPROTO_IP", socket, r"IP_(?!PMTUDISC|DEFAULT)|MCAST_(?!EX|IN)",
-          (HEADER4, IP, IP_STREAM)),
+          (HEADER4, IP, IP_STREAM, IP_TABLES, IP_SETS)),
     Group("IPPROTO_IPV6", socket,
           r"IPV6_(?!PMTUDISC|PREFER|PRIORITY|TLV|FL_|FLOWINFO_[FP]|(AUTHHDR|HOPLIMIT|NEXTHOP)$)"
-          r"|MCAST_(?!EX|IN)", (HEADER6, IPV6, IPV6_STREAM)),
+          r"|MCAST_(?!EX|IN)", (HEADER6, IPV6, IPV6_STREAM, IP6_TABLES)),
     Group("IPPROTO_TCP", socket,
           r"TCP_(?!MSS_|MD5SIG_[FM]|AO_(KEYF|MAX)|REPAIR_O[NF]|ENCAP|RECEIVE|CM_)", (TCP,)),
     Group("IPPROTO_UDP", socket, r"UDP_(?!ENCAP_)", (BOTH,)),

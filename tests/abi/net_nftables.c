@@ -9,6 +9,7 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nf_tables_compat.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter_ipv4.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -447,6 +448,17 @@ static void elsewhere(int protocol, int port, int other)
     done();
 }
 
+/* The port of the target that a connection had before it was redirected, or -errno. */
+static int original(int sock, socklen_t room)
+{
+    struct sockaddr_in was;
+    socklen_t length = room;
+    if (getsockopt(sock, SOL_IP, SO_ORIGINAL_DST, &was, &length) != 0) return -errno;
+    CHECK(length == room && was.sin_family == AF_INET);
+    CHECK(was.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+    return ntohs(was.sin_port);
+}
+
 static void redirected(void)
 {
     int udp = receiver(SOCK_DGRAM, 7012), tcp = receiver(SOCK_STREAM, 7014);
@@ -467,6 +479,9 @@ static void redirected(void)
     CHECK(getsockname(server, (void *)&peer, &length) == 0 && peer.sin_port == htons(7014));
     CHECK(write(client, "x", 1) == 1 && has_one(server));
     CHECK(write(server, "y", 1) == 1 && has_one(client));
+    CHECK(original(server, sizeof peer) == 7013 && original(client, sizeof peer) == 7013);
+    CHECK(original(server, sizeof peer - 1) == -EINVAL);
+    CHECK(original(tcp, sizeof peer) == -ENOENT && original(udp, sizeof peer) == -ENOPROTOOPT);
     close(client);
     close(server);
     flush();

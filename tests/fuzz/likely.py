@@ -10,6 +10,7 @@ import struct
 
 from sentry.abi import fcntl
 from tests.caller import AREA
+from tests.unit.net.netfilter.blobs import with_rules
 
 SLOT = 64
 ROOM = 64 * SLOT
@@ -20,7 +21,7 @@ INNER, INNERS = ARGUMENTS + 6 * ROOM, 256
 END = INNER + INNERS * SLOT
 OTHERS = END + SLOT
 """Memory where nobody looks for reads."""
-FILE, FOLDER, DATAGRAMS, INOTIFY, QUEUE, CONTEXT, FANOTIFY = 0, 1, 12, 23, 26, 28, 29
+FILE, FOLDER, DATAGRAMS, STREAM, INOTIFY, QUEUE, CONTEXT, FANOTIFY = 0, 1, 12, 14, 23, 26, 28, 29
 """Of the descriptors that `turning._files` opens."""
 
 Value = int | bytes | str
@@ -36,6 +37,7 @@ _strings = words(INNER, INNER + SLOT, 0)
 _capabilities = struct.pack("<Ii", 0x20080522, 0)
 _filter = words(1, INNER)
 _soon = words(0, 1)
+_table = with_rules("filter", 1, [], counters=(4, INNER))
 LIKELY: dict[str, tuple[tuple[Value, ...], ...]] = {
     "capget": ((_capabilities, words(0, 0, 0)),),
     "capset": ((_capabilities, words(0, 0, 0)),),
@@ -47,6 +49,11 @@ LIKELY: dict[str, tuple[tuple[Value, ...], ...]] = {
     "fsconfig": ((CONTEXT, 1, b"size", b"1m", 0),),
     "futex_wait": ((words(5), 9, 0xFFFFFFFF, 2, _soon, 1),),
     "futex_waitv": ((words(9, INNER, 2), 1, 0, _soon, 1),),
+    "getsockopt": (
+        (STREAM, 0, 64, b"filter".ljust(84, b"\0"), words(84)),
+        (STREAM, 0, 65, struct.pack("<32sI4x", b"filter", 632), words(672)),
+        (STREAM, 0, 66, b"tcp".ljust(30, b"\0"), words(30)),
+    ),
     "inotify_add_watch": ((INOTIFY, b"f", 2),),
     "io_cancel": (("aio", words(0, 0, 0, 0, 0, 0, 0, 0), OTHERS),),
     "io_submit": (("aio", 1, words(INNER + SLOT)),),
@@ -76,5 +83,6 @@ LIKELY: dict[str, tuple[tuple[Value, ...], ...]] = {
     "seccomp": ((1, 0, _filter),),
     "sendto": ((DATAGRAMS, b"data", 4, 0, 0, 0),),
     "set_mempolicy": ((2, words(1), 64),),
+    "setsockopt": ((STREAM, 0, 64, _table, len(_table)),),
     "write": ((FILE, b"data", 4),),
 }

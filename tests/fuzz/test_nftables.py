@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
-from sentry.abi.socket import AF_INET
+from sentry.abi.socket import AF_INET, SOL_NETLINK
 from sentry.net.netfilter.hooks import EXPRESSIONS
+from sentry.net.netfilter.ip_sets import KINDS
 from sentry.net.netfilter.machine import Expression
 from sentry.net.netfilter.xt_matches import MATCHES
 from sentry.net.netfilter.xtables import TARGETS_KNOWN
@@ -34,6 +35,7 @@ from tests.unit.net.netfilter.router import (
 )
 
 assert EXPRESSIONS
+NESTED, ORDERED = abi.NLA_F_NESTED, abi.NLA_F_NET_BYTEORDER
 NETFILTER, UDP, TCP = 31, 6, 2
 """Places of sockets."""
 TABLES = nft.NFNL_SUBSYS_NFTABLES
@@ -135,7 +137,52 @@ TABLE = message(
 BATCH = st.builds(
     lambda rest, ends: batch([TABLE, *rest], ends), st.lists(ONE, max_size=4), st.booleans()
 )
-DATA = BATCH | BATCH | BATCH | ONE | st.binary(max_size=60)
+ENDS = st.builds(
+    lambda source, target, protocol, ports: attribute(
+        1, attribute(1, source) + attribute(2, target)
+    ) + attribute(2, attribute(1, bytes([protocol])) + ports),
+    st.sampled_from([b"\x7f\0\0\1", b"\n\0\0\1", bytes(16)]), st.just(b"\x7f\0\0\1"),
+    st.sampled_from([1, 6, 17, 58, 253]), attributes(9, st.just(b"\0\5")),
+)  # fmt: skip
+CONNECTION = st.builds(
+    lambda original, reply, rest: attribute(1, original) + attribute(2, reply) + rest,
+    ENDS, ENDS, attributes(24, NUMBER | st.just(attribute(1, attribute(1, b"\3")))),
+)  # fmt: skip
+CONNECTIONS = st.builds(
+    message, st.integers(0, 8).map(lambda kind: nft.NFNL_SUBSYS_CTNETLINK << 8 | kind),
+    FLAGS | st.just(abi.NLM_F_REQUEST | abi.NLM_F_CREATE | abi.NLM_F_EXCL), FAMILY,
+    CONNECTION | ANY,
+)  # fmt: skip
+PLACES = st.builds(
+    lambda kind, ip: attribute(NESTED | kind, attribute(ORDERED | 1, ip)),
+    st.sampled_from([1, 2]), st.sampled_from([b"\n\0\0\1", b"\n\0\0\x10", bytes(4), b"\xff" * 4]),
+)  # fmt: skip
+MEMBER = st.lists(
+    PLACES | st.builds(
+        lambda kind, value: attribute(ORDERED | kind, value), st.integers(1, 26),
+        NUMBER | st.just(b"\0\x50") | words(8).map(lambda n: n.to_bytes(8)),
+    ) | st.builds(attribute, st.integers(1, 26), st.sampled_from([b"\6", b"\x18", b"s\0", b"l\0"])),
+    max_size=6,
+).map(b"".join)
+GROUP = st.builds(
+    lambda name, kind, family, rest: attribute(1, b"\7") + attribute(2, name)
+    + attribute(3, kind.encode() + b"\0") + attribute(4, b"\0") + attribute(5, bytes([family]))
+    + rest,
+    st.sampled_from([b"s\0", b"l\0", b"x\0"]), st.sampled_from(sorted(KINDS)),
+    st.sampled_from([2, 2, 10, 0]),
+    st.one_of(
+        MEMBER.map(lambda one: attribute(NESTED | 7, one)), st.just(b""),
+        st.just(attribute(3, b"x\0")),
+        st.lists(MEMBER.map(lambda one: attribute(NESTED | 7, one)), max_size=3).map(
+            lambda some: attribute(9, b"\1\0\0\0") + attribute(NESTED | 8, b"".join(some))
+        ),
+    ),
+)  # fmt: skip
+SETS = st.builds(
+    message, st.integers(0, 16).map(lambda kind: nft.NFNL_SUBSYS_IPSET << 8 | kind),
+    FLAGS | st.just(abi.NLM_F_REQUEST | abi.NLM_F_EXCL), FAMILY, GROUP | GROUP | ANY,
+)  # fmt: skip
+DATA = BATCH | BATCH | BATCH | ONE | CONNECTIONS | SETS | SETS | st.binary(max_size=60)
 STEPS = st.one_of(
     st.tuples(st.just("send"), st.just(NETFILTER), st.just(b""), DATA, st.just(b""), st.just(0)),
     st.tuples(st.just("send"), st.just(NETFILTER), st.just(b""), DATA, st.just(b""), st.just(0)),
@@ -144,6 +191,11 @@ STEPS = st.one_of(
         st.just(b""), st.just(0),
     ),
     st.tuples(st.just("receive"), st.just(NETFILTER), st.just(40000), st.just(64), st.just(0)),
+    st.builds(
+        lambda name, group: ("set", NETFILTER, SOL_NETLINK, name, struct.pack("<I", group), 4),
+        st.sampled_from([abi.NETLINK_ADD_MEMBERSHIP, abi.NETLINK_DROP_MEMBERSHIP]),
+        st.sampled_from([1, 2, 3, 7]),
+    ),
 )  # fmt: skip
 
 

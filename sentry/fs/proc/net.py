@@ -33,6 +33,12 @@ HEADS: Final = {
     "if_inet6": "",
     "igmp": "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n",
     "igmp6": "",
+    "ip6_tables_matches": "",
+    "ip6_tables_names": "",
+    "ip6_tables_targets": "",
+    "ip_tables_matches": "",
+    "ip_tables_names": "",
+    "ip_tables_targets": "",
     "ipv6_route": "",
     "netlink": "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops"
     "    Inode\n",

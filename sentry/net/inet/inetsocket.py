@@ -30,7 +30,7 @@ from sentry.errors import (
 from sentry.net.inet import address, ip_options, ipv6_options, multicast
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.ioctls import NAMES, SOCKETS
-from sentry.net.options import INT, Counted
+from sentry.net.options import INT, Counted, Question
 from sentry.net.socket import Socket
 from sentry.net.sysctls import (
     binds_nonlocal,
@@ -321,13 +321,15 @@ class InetSocket(Socket):
 
     # --- options
 
-    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """setsockopt(2)."""
+    def value_size(self, caller: Caller, level: int, name: int, size: int) -> int:
+        """How much of a value setsockopt(2) reads. Raises: ENOPROTOOPT for a level of IPv6 only."""
         if level == IPPROTO_IPV6 and self.family != AF_INET6:
             raise ENOPROTOOPT("an IPv4 socket")
-        super().set_option(caller, level, name, value)
+        return super().value_size(caller, level, name, size)
 
-    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes | Counted:
+    def option(
+        self, caller: Caller, level: int, name: int, size: int
+    ) -> bytes | Counted | Question:
         """getsockopt(2)."""
         if level == IPPROTO_IPV6 and self.family != AF_INET6:
             raise EOPNOTSUPP("an IPv4 socket")

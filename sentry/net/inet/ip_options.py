@@ -9,6 +9,7 @@ from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW
 from sentry.abi.socket import IPPROTO_IP, IPPROTO_IPV6, SOCK_RAW
 from sentry.errors import EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM
 from sentry.net.inet import multicast
+from sentry.net.inet.netfilter_options import IP_SETS, IP_TABLES
 from sentry.net.options import (
     INT,
     SWITCH,
@@ -162,7 +163,7 @@ def _get_protocol(row: Option, sock: InetSocket, caller: Caller, size: int) -> b
 
 # --- the rows
 
-IP: Final = Options(IPPROTO_IP, abi)
+IP: Final = Options(IPPROTO_IP, abi, IP_TABLES, IP_SETS)
 DEFAULTS: Final[dict[int, int]] = {}
 """Of the options that are numbers."""
 

@@ -22,6 +22,7 @@ from sentry.net.inet.ip_options import (
     unsupported,
     without_ecn,
 )
+from sentry.net.inet.netfilter_options import IP6_TABLES
 from sentry.net.options import (
     INT,
     SWITCH,
@@ -127,7 +128,7 @@ def _path_mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes
     return bytes(28) + struct.pack("<I", sock.stack.interfaces.loopback.mtu_for(sock.remote.is_v4))
 
 
-IPV6: Final = Options(IPPROTO_IPV6, abi)
+IPV6: Final = Options(IPPROTO_IPV6, abi, IP6_TABLES)
 DEFAULTS: Final[dict[int, int]] = {}
 """Of the options that are numbers."""
 V6ONLY: Final = shows(lambda sock: sock.v6only)

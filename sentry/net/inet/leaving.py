@@ -296,6 +296,8 @@ def plug(stack: Stack) -> None:
     stack.ip.is_joined = lambda ip, index: (mapped(ip), index) in stack.memberships
     stack.ip.counters = stack.counters
     stack.ip.fib.rules = stack.routes.rules
+    loop, inward = stack.kernel.loop, stack.ip.inward
+    inward.soon = lambda: loop.call_soon(lambda: inward.go_on(time.monotonic_ns()))
     if stack.netfilter is not None:
         stack.netfilter.plug()
     stack.ip.wall_ms = lambda: time.time_ns() // 1_000_000

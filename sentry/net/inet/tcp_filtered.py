@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
@@ -11,7 +11,10 @@ from sentry.errors import ETIMEDOUT, Errno
 from sentry.net.inet.tcp_leaving import TcpLeaving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.net.inet.address import Endpoint
+    from sentry.net.netfilter.conntrack import Connection, Conntrack
     from sentry.vfs.file import Caller
 
 FIRST_NS: Final = 1_000_000_000
@@ -28,6 +31,7 @@ class TcpFiltered(TcpLeaving):
     def behind_rules(self, caller: Caller, target: Endpoint, tries: int) -> Endpoint | None:
         """Whom the SYN is for behind the rules. None: it goes by a link now, or is lost, and sent
         again, or was rejected, and all is over."""
+        self.followed = None
         if self.stack.netfilter is None:
             return target
         from sentry.net.netfilter.local import judge_segment  # noqa: PLC0415  few have rules
@@ -44,6 +48,9 @@ class TcpFiltered(TcpLeaving):
                 self.refuse(error.number)
             return None
         if found.passes:
+            if found.connection is not None:
+                table = self.stack.netfilter.conntrack
+                self.followed = _follower(table, found.connection, loop)
             return found.target
         if found.errno:
             self.refuse(found.errno)
@@ -67,3 +74,7 @@ class TcpFiltered(TcpLeaving):
     def try_again(self, caller: Caller, tries: int) -> None:
         """The SYN goes once more."""
         raise NotImplementedError
+
+
+def _follower(table: Conntrack, connection: Connection, loop: Any) -> Callable[[bool], None]:
+    return lambda is_complete: table.went(loop.now_ns(), connection, is_complete=is_complete)

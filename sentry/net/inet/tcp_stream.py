@@ -48,6 +48,8 @@ from sentry.net.stamps import stamps
 from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.loop import Timer
     from sentry.net.inet.tcp_seam import EngineSide
     from sentry.net.stack import Stack
@@ -68,8 +70,8 @@ class TcpStream(InetSocket):
     """What one end has to read, and what it has to send."""
 
     __slots__ = (
-        "_held", "_held_until", "_state", "chunks", "deferral", "deferred_by", "engine", "got",
-        "mark", "peer", "queued", "sent", "stamp_ns", "tcp", "urgent", "urgent_unread",
+        "_held", "_held_until", "_state", "chunks", "deferral", "deferred_by", "engine", "followed",
+        "got", "mark", "peer", "queued", "sent", "stamp_ns", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
     requests = STREAMS
@@ -98,6 +100,8 @@ class TcpStream(InetSocket):
         self.deferred_by: Any = None
         """The listener that waits for our first bytes."""
         self.deferral: Timer | None = None
+        self.followed: Callable[[bool], None] | None = None
+        """Who follows a connection that has no packets: it is complete, or begins to end."""
         self._held = b""
         """What MSG_MORE and TCP_CORK hold back."""
         self._held_until: Timer | None = None
@@ -112,6 +116,10 @@ class TcpStream(InetSocket):
         change = (new in CONNECTED) - (self._state in CONNECTED)
         if change:
             self.stack.counters["Tcp.CurrEstab"] += change
+            if self.followed is not None:
+                self.followed(change > 0)
+            if change < 0:
+                self.followed = None
         self._state = new
 
     @property

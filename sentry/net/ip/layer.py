@@ -22,11 +22,13 @@ from sentry.abi.socket import (
     IPPROTO_IGMP,
 )
 from sentry.errors import EHOSTUNREACH, ENETUNREACH, Errno
+from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.ip import discovery, input4, input6, ipv4, ipv6, output, source, unanswered
 from sentry.net.ip.fragments import Reassembly
 from sentry.net.ip.groups import Groups
 from sentry.net.ip.icmp import Icmp
 from sentry.net.ip.icmp6 import Icmp6
+from sentry.net.ip.inward import Inward
 from sentry.net.ip.limits import ErrorLimit, RedirectLimit
 from sentry.net.ip.multipath import next_hop_of
 from sentry.net.ip.path_mtu import Exceptions
@@ -76,6 +78,8 @@ class IpLayer:
         self.redirects = RedirectLimit()
         self.icmp, self.icmp6 = Icmp(self), Icmp6(self)
         self.groups = Groups(self)
+        self.inward = Inward(self)
+        """What of ours is for us."""
         self.handlers: dict[tuple[bool, int], Handler] = {
             (True, IPPROTO_IGMP): self.groups,
             (True, IPPROTO_ICMP): self.icmp,
@@ -223,7 +227,7 @@ class IpLayer:
         if packet.passing is not None:  # what the gate says of it the filter has asked
             if self.filter is not None and not self.filter.enters(now_ns, packet):
                 return
-        else:
+        elif packet.index != LOOPBACK_INDEX:
             gate = self.gate_at(packet.index)
             if gate is not None and not gate.arriving(now_ns, packet):
                 return
@@ -277,7 +281,7 @@ class IpLayer:
     # --- out
 
     def send(self, now_ns: int, out: Outgoing) -> Path:
-        """Off it goes; the way that it took. Preconditions: the target is not local.
+        """Off it goes; the way that it took. What is for us comes in by `inward`.
 
         Raises: ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, EMSGSIZE, and EINVAL for a source that is
         not ours.

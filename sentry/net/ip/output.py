@@ -16,6 +16,7 @@ from sentry.errors import EADDRNOTAVAIL, EINVAL, EMSGSIZE, ENETUNREACH
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import filled
 from sentry.net.ip.fragments import split
+from sentry.net.ip.inward import as_it_comes
 from sentry.net.link.link import LinkPacket
 from sentry.net.link.vnet import Offload
 from sentry.net.rules import DSCP, PLAIN, RouteKey, ports_of
@@ -34,23 +35,16 @@ MARKED: Final = (IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT)
 
 def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
     """ip_queue_xmit(), ip6_xmit(): by which way it went. Raises: what `IpLayer.send` says."""
-    if out.source and not (
-        len(out.source) == len(out.target) and may_send_from(layer, out.source)
-    ):
-        raise EINVAL("an address that is none of the links'")
-    path = layer.path(now_ns, out.target, out.index, key_of(layer, out))
-    source = out.source or path.source
-    if not source:
-        raise (
-            EADDRNOTAVAIL("no address to send from")
-            if len(out.target) == 16
-            else ENETUNREACH("no address to send from")
-        )
+    is_ours = layer.is_local(out.target)
+    path, source = layer.inward.way(out) if is_ours else _way(layer, now_ns, out)
     if layer.filter is not None:
         passed = layer.filter.leaves(now_ns, out, source, path)
         if passed is None:
             return path
         out, source, path = passed
+    elif is_ours:
+        layer.inward.take(as_it_comes(out, source))
+        return path
     gate = layer.gate_at(path.interface)
     if gate is not None and not gate.leaving(now_ns, out, source):
         return path
@@ -63,6 +57,23 @@ def send(layer: IpLayer, now_ns: int, out: Outgoing) -> Path:
     else:
         _send6(layer, now_ns, out, path, source, mtu)
     return path
+
+
+def _way(layer: IpLayer, now_ns: int, out: Outgoing) -> tuple[Path, bytes]:
+    """By which one it goes, and from where."""
+    if out.source and not (
+        len(out.source) == len(out.target) and may_send_from(layer, out.source)
+    ):
+        raise EINVAL("an address that is none of the links'")
+    path = layer.path(now_ns, out.target, out.index, key_of(layer, out))
+    source = out.source or path.source
+    if not source:
+        raise (
+            EADDRNOTAVAIL("no address to send from")
+            if len(out.target) == 16
+            else ENETUNREACH("no address to send from")
+        )
+    return path, source
 
 
 def key_of(layer: IpLayer, out: Outgoing) -> RouteKey:

@@ -165,8 +165,8 @@ class Filter(Protocol):
     def leaves(
         self, now_ns: int, out: Outgoing, source: bytes, path: Path
     ) -> tuple[Outgoing, bytes, Path] | None:
-        """A packet of ours goes, and what goes in its place. None: it is lost. Raises: EPERM, and
-        where there is no way to where it goes now."""
+        """A packet of ours goes, and what goes in its place. None: it is lost, or is for us and
+        comes in. Raises: EPERM, EMSGSIZE, and where there is no way to where it goes now."""
 
 
 class Timed(Protocol):

@@ -7,7 +7,7 @@ it is found, and a few are with each new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.nftables import (
@@ -19,6 +19,9 @@ from sentry.abi.nftables import (
     IPS_CONFIRMED,
     IPS_DYING,
     IPS_SEEN_REPLY,
+    NFNLGRP_CONNTRACK_DESTROY,
+    NFNLGRP_CONNTRACK_NEW,
+    NFNLGRP_CONNTRACK_UPDATE,
 )
 from sentry.abi.socket import (
     IPPROTO_ICMP,
@@ -59,11 +62,15 @@ NEIGHBOURS: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 """Types of ICMPv6 that are about a link, and of no connection."""
 
 
+Hears = Callable[[int, int, "Connection"], None]
+"""(time, NFNLGRP_CONNTRACK_*, connection)."""
+
+
 class Connection:
     """struct nf_conn."""
 
     __slots__ = (
-        "expires_ns", "mark", "moved", "number", "original", "reply", "state", "status",
+        "expires_ns", "mark", "moved", "number", "original", "reply", "state", "status", "told",
     )  # fmt: skip
 
     def __init__(self, original: Tuple, number: int) -> None:
@@ -77,6 +84,13 @@ class Connection:
         self.expires_ns = 0
         self.moved = [[0, 0], [0, 0]]
         """Packets and bytes of either direction."""
+        self.told = self.shown
+        """What those know who listen."""
+
+    @property
+    def shown(self) -> tuple[int, int, int]:
+        """What is told when it changes."""
+        return self.state, self.status & (IPS_SEEN_REPLY | IPS_ASSURED), self.mark
 
     def tuple_in(self, *, is_reply: bool) -> Tuple:
         """Of a direction."""
@@ -101,6 +115,10 @@ class Conntrack:
         self._looks: Iterator[int] = iter(())
         self.dropped = 0
         """New connections for which there was no room."""
+        self.hears: Hears | None = None
+        """Who is told of each that is new, changes, or is over: see `listen`."""
+        self.changed_by = 0
+        """The port of the netlink socket that makes, changes or ends one now; or nobody does."""
 
     @property
     def tells_counters(self) -> bool:
@@ -118,31 +136,67 @@ class Conntrack:
         """Whose tuple it is, and whether of the reply."""
         found = self._found.get(wanted)
         if found is not None and found[0].expires_ns <= now_ns:
-            self.forget(found[0])
+            self.forget(now_ns, found[0])
             return None
         return found
+
+    def listen(self, hears: Hears) -> None:
+        """Tell somebody of what happens from now on."""
+        if self.hears is None:
+            for one in self.connections.values():
+                one.told = one.shown
+        self.hears = hears
+
+    def note(self, now_ns: int, connection: Connection) -> None:
+        """It may be another than those know who listen."""
+        if self.hears is not None and (self.changed_by or connection.told != connection.shown):
+            connection.told = connection.shown
+            self.hears(now_ns, NFNLGRP_CONNTRACK_UPDATE, connection)
 
     def is_used(self, reply: Tuple) -> bool:
         """Somebody's packets would be taken for these: nf_nat_used_tuple()."""
         return reply in self._found
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, now_ns: int, connection: Connection) -> None:
         """It is over, or is to be."""
         if self.connections.pop(connection.number, None) is not None:
             for each in (connection.original, connection.reply):
                 known = self._found.get(each)
                 if known is not None and known[0] is connection:
                     del self._found[each]
+            if self.hears is not None:
+                self.hears(now_ns, NFNLGRP_CONNTRACK_DESTROY, connection)
         connection.status |= IPS_DYING
 
-    def confirm(self, now_ns: int, packet: Packet) -> bool:
-        """Its first packet has got through. False: another has such a tuple, or there is no room.
+    def went(self, now_ns: int, connection: Connection, *, is_complete: bool) -> None:
+        """One whose segments nobody sees, as it stays in the sandbox: it is complete, or over."""
+        if connection.number not in self.connections:
+            return
+        connection.status |= IPS_SEEN_REPLY | IPS_ASSURED
+        connection.state = tcp_states.ESTABLISHED if is_complete else tcp_states.FIRST_OVER
+        connection.expires_ns = now_ns + self._seconds(connection) * SECOND_NS
+        self.note(now_ns, connection)
 
-        __nf_conntrack_confirm().
+    def confirm(self, now_ns: int, packet: Packet) -> bool:
+        """A packet has got through. False: it is the first one, and cannot be followed.
+
+        nf_conntrack_confirm().
         """
         connection = packet.connection
-        if connection is None or connection.is_confirmed:
+        if connection is None:
             return True
+        if connection.is_confirmed:
+            self.note(now_ns, connection)
+            return True
+        return self.add(now_ns, connection)
+
+    def made(self, original: Tuple) -> Connection:
+        """A new one, which is not in the table."""
+        self._number += 1
+        return Connection(original, self._number)
+
+    def add(self, now_ns: int, connection: Connection) -> bool:
+        """Into the table. False: another has such a tuple, or there is no room."""
         if connection.original in self._found or connection.reply in self._found:
             return False
         self._look(now_ns)
@@ -153,6 +207,9 @@ class Conntrack:
         self.connections[connection.number] = connection
         self._found[connection.original] = connection, False
         self._found[connection.reply] = connection, True
+        connection.told = connection.shown
+        if self.hears is not None:
+            self.hears(now_ns, NFNLGRP_CONNTRACK_NEW, connection)
         return True
 
     def _look(self, now_ns: int) -> None:
@@ -168,7 +225,7 @@ class Conntrack:
             if one is None:
                 continue
             if one.expires_ns <= now_ns or (is_full and not one.status & IPS_ASSURED):
-                self.forget(one)
+                self.forget(now_ns, one)
                 is_full = False
 
     # --- packets
@@ -190,7 +247,8 @@ class Conntrack:
             self._begin(now_ns, packet, wanted)
             return
         connection, is_reply = found
-        if wanted.protocol == IPPROTO_TCP and not self._segment(packet, connection, is_reply):
+        is_tcp = wanted.protocol == IPPROTO_TCP
+        if is_tcp and not self._segment(now_ns, packet, connection, is_reply):
             if connection.status & IPS_DYING:  # a new one in its place
                 self._begin(now_ns, packet, wanted)
             return
@@ -217,7 +275,7 @@ class Conntrack:
         """init_conntrack()."""
         if is_icmp(packet) and (packet.is_v4, wanted.target_id >> 8) not in ASKS:
             return
-        connection = Connection(wanted, self._number)
+        connection = self.made(wanted)
         if wanted.protocol == IPPROTO_TCP:
             if not packet.has(TCP_LEAST):
                 return
@@ -227,11 +285,12 @@ class Conntrack:
             ):
                 return
             connection.state = tcp_states.NEXT[kind, False][tcp_states.NONE]
-        self._number += 1
         packet.connection, packet.info = connection, IP_CT_NEW
         self._moved(now_ns, packet, connection, False)
 
-    def _segment(self, packet: Packet, connection: Connection, is_reply: bool) -> bool:
+    def _segment(
+        self, now_ns: int, packet: Packet, connection: Connection, is_reply: bool
+    ) -> bool:
         """nf_conntrack_tcp_packet(). False: it cannot be of this connection."""
         if not packet.has(TCP_LEAST):
             return False
@@ -245,7 +304,7 @@ class Conntrack:
         if after == tcp_states.IGNORED:
             return True
         if kind == "syn" and after == tcp_states.SYN_SENT and before >= tcp_states.FIRST_OVER:
-            self.forget(connection)
+            self.forget(now_ns, connection)
             return False
         connection.state = after
         if after == tcp_states.ESTABLISHED and (is_reply or connection.status & IPS_SEEN_REPLY):

@@ -6,36 +6,32 @@ At each hook chains, connection tracking and translation stand in the order of t
 
 from __future__ import annotations
 
-import os
-import time
-from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from sentry.abi import nftables as nft
-from sentry.abi.netlink import RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST
-from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP
+from sentry.abi.netlink import RTN_BROADCAST, RTN_MULTICAST
 from sentry.abi.virtio import VIRTIO_NET_HDR_F_NEEDS_CSUM
-from sentry.errors import EINVAL, EPERM
+from sentry.errors import EINVAL, ENOMEM
 from sentry.net.interfaces import LOOPBACK_INDEX
-from sentry.net.ip import ipv4, ipv6, output
-from sentry.net.ip.seam import Owner
+from sentry.net.ip import output
 from sentry.net.netfilter import (
     acting,
     following,
+    ip_tables,
     looking_up,
     matching,
     metas,
     related,
     xtables,
 )
-from sentry.net.netfilter.conntrack import Conntrack
 from sentry.net.netfilter.machine import Run, evaluate
-from sentry.net.netfilter.nat import Range, Translation
+from sentry.net.netfilter.nat import Range
+from sentry.net.netfilter.outgoing import lost, packet_of
 from sentry.net.netfilter.packet import Packet
-from sentry.net.netfilter.rejecting import reject
+from sentry.net.netfilter.place import Namespace
 from sentry.net.netfilter.ruleset import MOST, Ruleset
 from sentry.net.netfilter.transaction import Transaction
 
@@ -43,8 +39,8 @@ if TYPE_CHECKING:
     from sentry.net.ip.layer import IpLayer
     from sentry.net.ip.seam import Arrived, Outgoing, Path
     from sentry.net.link.link import FromLink
+    from sentry.net.netfilter.ip_tables_blob import Content
     from sentry.net.netfilter.ruleset import Chain
-    from sentry.net.netfilter.sets import Set
     from sentry.net.stack import Stack
 
 EXPRESSIONS: Final = (acting, matching, metas, following, looking_up, xtables)
@@ -59,56 +55,77 @@ FAMILIES: Final = {
     nft.NFPROTO_IPV4: (True,), nft.NFPROTO_IPV6: (False,), nft.NFPROTO_INET: (True, False),
 }  # fmt: skip
 """Whose packets a table sees: is it IPv4."""
-LINES: Final = 10
-"""Of the log in a second: a program could write it full."""
-SECOND_NS: Final = 1_000_000_000
 Step = Callable[[int, Packet, int], int]
+Placed = tuple[int, int, int, Step]
+"""By priority, then by the handles of table and chain."""
+LAST_HANDLE: Final = 1 << 64
+"""Tables of iptables stand behind those of nftables."""
 
 
-class Netfilter:
+class Netfilter(Namespace):
     """`Stack.netfilter`: also a `Place` for expressions, and the `Filter` of an IP layer."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self.counts: Counter[str] = Counter()
+        super().__init__(stack)
         self.ruleset = Ruleset(self.counts)
-        self.conntrack = Conntrack(stack.sysctls)
-        self.translation = Translation(self.conntrack, os.urandom)
+        self.ip_tables: dict[tuple[bool, str], ip_tables.IpTable] = {}
+        """Of iptables without nftables, by whether it is of IPv4, and by name."""
         self._steps: dict[tuple[bool, int], list[Step]] = {}
-        self._translating: dict[tuple[bool, int], list[Chain]] = {}
-        self.rejected: tuple[int, int] | None = None
-        """How a packet was rejected that never was at a link."""
-        self._second = self._lines = 0
+        self._translating: dict[tuple[bool, int], list[Step]] = {}
 
     # --- the hooks
 
     def apply(self) -> None:
         """The tables have changed: who stands at each hook."""
-        bases = list(self.ruleset.base_chains())
-        translating: dict[tuple[bool, int], list[Chain]] = {}
-        steps: dict[tuple[bool, int], list[tuple[int, int, int, Step]]] = {}
-        bases.sort(key=lambda each: (each.priority, each.table.handle, each.handle))
-        for base in bases:
+        translating: dict[tuple[bool, int], list[Placed]] = {}
+        steps: dict[tuple[bool, int], list[Placed]] = {}
+        for base in self.ruleset.base_chains():
             for is_v4 in FAMILIES[base.table.family]:
-                if base.kind == "nat":
-                    translating.setdefault((is_v4, base.hook), []).append(base)
-                    continue
-                steps.setdefault((is_v4, base.hook), []).append(
+                where = translating if base.kind == "nat" else steps
+                where.setdefault((is_v4, base.hook), []).append(
                     (base.priority, base.table.handle, base.handle, _step(self, base))
                 )
-        if translating or (self.counts["tracking"] and bases):
+        for (is_v4, name), table in self.ip_tables.items():
+            where = translating if name == "nat" else steps
+            for hook in table.kind.hooks:
+                where.setdefault((is_v4, hook), []).append(
+                    (table.kind.priority_at(hook), LAST_HANDLE, 0, _step_of_table(self, table))
+                )
+        if translating or (self.counts["tracking"] and steps):
             for is_v4 in (True, False):
                 self._add_tracking(is_v4, steps)
-        self._translating = translating
-        self._steps = {
-            place: [each[3] for each in sorted(found, key=lambda each: each[:3])]
-            for place, found in steps.items()
-        }
+        self._translating, self._steps = _sorted(translating), _sorted(steps)
         self.plug()
 
-    def _add_tracking(
-        self, is_v4: bool, steps: dict[tuple[bool, int], list[tuple[int, int, int, Step]]]
-    ) -> None:
+    def ip_table(self, name: str, *, is_v4: bool) -> ip_tables.IpTable:
+        """A table of iptables, which is there when somebody first asks. Raises: ENOENT, ENOMEM."""
+        found = self.ip_tables.get((is_v4, name))
+        if found is None:
+            found = ip_tables.IpTable(name, is_v4=is_v4)
+            self._take_rules(len(found.content.entries))
+            self.ip_tables[is_v4, name] = found
+            self.apply()
+        return found
+
+    def replace(self, table: ip_tables.IpTable, content: Content) -> None:
+        """All that is in a table of iptables, by something else. Preconditions: it has the same
+        hooks. Raises: ENOMEM."""
+        before = table.content
+        self._take_rules(len(content.entries) - len(before.entries))
+        self.counts["tracking"] += content.needs_tracking - before.needs_tracking
+        for used in content.uses:
+            used.use += 1
+        for used in before.uses:
+            used.use -= 1
+        table.content = content
+        self.apply()
+
+    def _take_rules(self, number: int) -> None:
+        if self.counts["rules"] + number > MOST["rules"]:
+            raise ENOMEM("too many rules")
+        self.counts["rules"] += number
+
+    def _add_tracking(self, is_v4: bool, steps: dict[tuple[bool, int], list[Placed]]) -> None:
         for hook in (PRE, OUT):
             found = steps.setdefault((is_v4, hook), [])
             found.append((TRACK_PRIORITY, 0, 0, self._track))
@@ -126,12 +143,12 @@ class Netfilter:
     @property
     def has_links(self) -> bool:
         """Packets can leave the sandbox."""
-        return self._stack.ip is not None
+        return self.stack.ip is not None
 
     def plug(self) -> None:
         """Its IP layer asks, while there is something to ask."""
-        if self._stack.ip is not None:
-            self._stack.ip.filter = self if self._steps else None
+        if self.stack.ip is not None:
+            self.stack.ip.filter = self if self._steps else None
 
     def end(self) -> None:
         """The namespace is over: nothing refers to itself any more."""
@@ -139,8 +156,10 @@ class Netfilter:
         for table in list(self.ruleset.tables.values()):
             batch.remove_table(table)
         batch.commit()
+        self.ip_tables.clear()
         self.apply()
         self.conntrack.connections.clear()
+        self.conntrack.hears = None
 
     def run(self, now_ns: int, packet: Packet, hook: int) -> bool:
         """Whether a packet gets through."""
@@ -176,8 +195,8 @@ class Netfilter:
         if packet.info == nft.IP_CT_NEW and not translation.is_set_up(
             connection, is_source=is_source
         ):
-            for base in self._translating.get((packet.is_v4, hook), ()):
-                verdict = evaluate(base, Run(self, packet, hook, now_ns))
+            for step in self._translating.get((packet.is_v4, hook), ()):
+                verdict = step(now_ns, packet, hook)
                 if verdict != nft.NF_ACCEPT:
                     return verdict
                 if translation.is_set_up(connection, is_source=is_source):
@@ -224,25 +243,24 @@ class Netfilter:
         self, now_ns: int, out: Outgoing, source: bytes, path: Path
     ) -> tuple[Outgoing, bytes, Path] | None:
         """OUTPUT and POSTROUTING: what goes in its place, from where and by which way. None: it is
-        lost, which its sender does not hear.
+        lost, which its sender does not hear, or is for us and comes in.
 
-        Raises: EPERM, ENETUNREACH, EHOSTUNREACH.
+        Raises: EPERM, EMSGSIZE, ENETUNREACH, EHOSTUNREACH.
         """
         layer = self._layer
-        packet = _outgoing(out, source)
-        if packet is None:
-            return out, source, path
+        packet = packet_of(out, source)
         packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, OUT):
-            return _lost(out)
+            return lost(out)
+        if layer.is_local(packet.target):
+            self._inward(now_ns, packet, out)
+            return None
         if packet.target != out.target or packet.mark != out.mark:  # ip_route_me_harder()
-            if layer.is_local(packet.target):
-                return _lost(out)
             key = output.key_of(layer, out)._replace(mark=packet.mark, source=packet.source)
             path = layer.path(now_ns, packet.target, out.index, key)
             packet.oif, packet.preferred = path.interface, path.source
         if not self.run(now_ns, packet, POST):
-            return _lost(out)
+            return lost(out)
         if not packet.is_changed:
             return out, source, path
         is_judged = layer.gate_at(path.interface) is not None
@@ -254,98 +272,22 @@ class Netfilter:
         )  # fmt: skip
         return made, packet.source, path
 
+    def _inward(self, now_ns: int, packet: Packet, out: Outgoing) -> None:
+        """POSTROUTING and PREROUTING of what is for us. Raises: EPERM."""
+        packet.oif, packet.preferred = LOOPBACK_INDEX, packet.source
+        if not self.run(now_ns, packet, POST):
+            lost(out)
+            return
+        packet.oif, packet.iif = 0, LOOPBACK_INDEX
+        if self.run(now_ns, packet, PRE) and self._layer.is_local(packet.target):
+            arrived = packet.arrived()
+            arrived.checksum_is_good, arrived.passing = packet.is_partial, packet
+            self._layer.inward.take(arrived)
+
     @property
     def _layer(self) -> IpLayer:
-        assert self._stack.ip is not None
-        return self._stack.ip
-
-    # --- what expressions ask
-
-    def translate(self, run: Run, wanted: Range, *, is_source: bool) -> int:
-        """A connection gets another source or target: the verdict."""
-        connection = run.packet.connection
-        if connection is None:
-            return nft.NF_ACCEPT
-        done = self.translation.set_up(connection, wanted, is_source=is_source)
-        return nft.NF_ACCEPT if done else nft.NF_DROP
-
-    def redirect_to(self, packet: Packet) -> bytes:
-        """The address of ours that `redirect` means; empty: there is none."""
-        if not packet.iif:
-            return b"\x7f\0\0\1" if packet.is_v4 else ipv6.LOOPBACK
-        interface = self._stack.interfaces.get(packet.iif)
-        own = interface.of_family(AF_INET if packet.is_v4 else AF_INET6) if interface else []
-        return own[0].ip if own else b""
-
-    def kind_of(self, ip: bytes, index: int) -> int:
-        """RTN_*: by the interface if `index` is not 0. inet_dev_addr_type()."""
-        if ip[0] >> 4 == 14 if len(ip) == 4 else ip[0] == 0xFF:
-            return RTN_MULTICAST
-        if ip == ipv4.BROADCAST:
-            return RTN_BROADCAST
-        stack = self._stack
-        if stack.ip is None:
-            return RTN_LOCAL if stack.interfaces.is_local(ip) else RTN_UNICAST
-        found = stack.ip.fib.local(ip)
-        return found.kind if found is not None and index in (0, found.index) else RTN_UNICAST
-
-    def out_index(self, ip: bytes) -> int:
-        """By which interface there is a way to an address; 0: there is none."""
-        layer = self._stack.ip
-        route = None if layer is None else layer.fib.lookup(ip)
-        return 0 if route is None else route.index
-
-    def name_of(self, index: int) -> str:
-        """Of an interface; empty: there is none."""
-        interface = self._stack.interfaces.get(index) if index else None
-        return "" if interface is None else interface.name
-
-    def type_of(self, index: int) -> int:
-        """ARPHRD_* of it."""
-        interface = self._stack.interfaces.get(index)
-        return 0 if interface is None else interface.kind
-
-    def reject(self, run: Run, kind: int, code: int) -> None:
-        """Tell who sent it: NFT_REJECT_*."""
-        packet = run.packet
-        layer = self._stack.ip
-        if layer is None or LOOPBACK_INDEX in (packet.iif, packet.oif):
-            self.rejected = kind, code
-        else:
-            reject(layer, self.translation, run, kind, code)
-
-    def log(self, packet: Packet, prefix: str) -> None:
-        """To the log of the sandbox, not too much of it."""
-        second = time.monotonic_ns() // SECOND_NS
-        if second != self._second:
-            self._second, self._lines = second, 0
-        self._lines += 1
-        if self._lines <= LINES:
-            names = f"IN={self.name_of(packet.iif)} OUT={self.name_of(packet.oif)}"
-            ends = f"SRC={packet.source.hex(':')} DST={packet.target.hex(':')}"
-            about = f"LEN={len(packet.data)} PROTO={packet.protocol}"
-            self._stack.kernel.log.write(f"netfilter: {prefix!r} {names} {ends} {about}\n")
-
-    def may_remember(self, group: Set, now_ns: int) -> bool:
-        """There is room for one more element of a set, which is counted."""
-        if group.is_full:
-            self.forgot(len(group.drop_expired(now_ns)))
-        if group.is_full or self.counts["elements"] >= MOST["elements"]:
-            return False
-        self.counts["elements"] += 1
-        return True
-
-    def forgot(self, number: int) -> None:
-        """So many elements are no more."""
-        self.counts["elements"] -= number
-
-    def chance(self, size: int) -> bytes:
-        """So many random bytes."""
-        return os.urandom(size)
-
-    def wall_ns(self) -> int:
-        """Since 1970."""
-        return time.time_ns()
+        assert self.stack.ip is not None
+        return self.stack.ip
 
 
 def _step(place: Netfilter, base: Chain) -> Step:
@@ -355,37 +297,16 @@ def _step(place: Netfilter, base: Chain) -> Step:
     return step
 
 
-def _outgoing(out: Outgoing, source: bytes) -> Packet | None:
-    """As it would go; None: it is too large to go at all."""
-    size = sum(map(len, out.pieces))
-    is_v4 = len(out.target) == 4
-    if size > (ipv4.MAX_SIZE - ipv4.HEADER_SIZE if is_v4 else ipv6.MAX_PAYLOAD):
-        return None
-    if is_v4:
-        head = ipv4.build(ipv4.Header(
-            ipv4.HEADER_SIZE, ipv4.HEADER_SIZE + size, out.tos, 0, ipv4.DONT_FRAGMENT, out.ttl,
-            out.protocol, source, out.target,
-        ))  # fmt: skip
-    else:
-        head = ipv6.build(
-            ipv6.Header(out.tos, 0, size, out.protocol, out.ttl, source, out.target)
-        )
-    packet = Packet(b"".join((head, *out.pieces)), is_v4=is_v4)
-    packet.is_partial = out.offload.checksum_at >= 0
-    packet.owner, packet.mark = owner_of(out.sender), out.mark
-    return packet
+def _step_of_table(place: Netfilter, table: ip_tables.IpTable) -> Step:
+    def step(now_ns: int, packet: Packet, hook: int) -> int:
+        return table.evaluate(Run(place, packet, hook, now_ns))
+
+    return step
 
 
-def _lost(out: Outgoing) -> tuple[Outgoing, bytes, Path] | None:
-    """nf_hook_slow(): EPERM, of which TCP makes nothing, for it sends again."""
-    if out.protocol != IPPROTO_TCP:
-        raise EPERM("a rule drops it")
-    return None
-
-
-def owner_of(sender: Any) -> tuple[int, int] | None:
-    """User and group of the task that sends, as far as that is known."""
-    if isinstance(sender, Owner):
-        return sender
-    creds = getattr(sender, "creds", None)
-    return None if creds is None else (creds.euid, creds.egid)
+def _sorted(placed: dict[tuple[bool, int], list[Placed]]) -> dict[tuple[bool, int], list[Step]]:
+    """Who stands at each hook, in order."""
+    return {
+        where: [each[3] for each in sorted(found, key=lambda each: each[:3])]
+        for where, found in placed.items()
+    }

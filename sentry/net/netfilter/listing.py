@@ -1,4 +1,5 @@
-"""/proc/net/nf_conntrack: ct_seq_show() of nf_conntrack_standalone.c."""
+"""/proc/net/nf_conntrack, and what there is of iptables: ct_seq_show() of
+nf_conntrack_standalone.c, xt_proto_init() of x_tables.c."""
 
 from __future__ import annotations
 
@@ -74,3 +75,29 @@ def _ends(own: Tuple) -> str:
     if own.protocol not in PROTOCOLS:
         return ends
     return f"{ends} sport={own.source_id} dport={own.target_id}"
+
+
+def table_names(stack: Stack, *, is_v4: bool) -> Iterator[str]:
+    """Tables of iptables without nftables that somebody has asked for, the last one first."""
+    if stack.netfilter is not None:
+        for of_v4, name in reversed(list(stack.netfilter.ip_tables)):
+            yield f"{name}\n" if of_v4 == is_v4 else ""
+
+
+def matches_known(*, is_v4: bool) -> Iterator[str]:
+    """Matches of iptables: a line for each revision."""
+    from sentry.net.netfilter.xt_matches import MATCHES, match_known  # noqa: PLC0415  few ask
+
+    for name, revision in MATCHES:
+        if match_known(name, revision, AF_INET if is_v4 else AF_INET6) is not None:
+            yield f"{name}\n"
+
+
+def targets_known(*, is_v4: bool) -> Iterator[str]:
+    """Targets, and those that every table has."""
+    from sentry.net.netfilter.xtables import TARGETS_KNOWN, target_known  # noqa: PLC0415  few ask
+
+    for name, revision in TARGETS_KNOWN:
+        if target_known(name, revision, AF_INET if is_v4 else AF_INET6) is not None:
+            yield f"{name}\n"
+    yield "ERROR\n"

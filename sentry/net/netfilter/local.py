@@ -19,11 +19,13 @@ from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.netfilter import hooks
+from sentry.net.netfilter.outgoing import owner_of
 from sentry.net.netfilter.packet import Packet
 from sentry.net.netfilter.rejecting import errno_of
 from sentry.net.tcp.segment import SYN
 
 if TYPE_CHECKING:
+    from sentry.net.netfilter.conntrack import Connection
     from sentry.net.netfilter.hooks import Netfilter
     from sentry.net.stack import Stack
 
@@ -44,6 +46,8 @@ class Judged(Struct, frozen=True):
     """It did not get out: its sender hears of that."""
     errno: int = 0
     """With which it was rejected; 0: it is just lost."""
+    connection: Connection | None = None
+    """As it is followed."""
     leaves: bool = False
     """Its target is nobody here any more: it is to go by a link, to be translated there."""
 
@@ -84,7 +88,7 @@ def _judge(
 ) -> Judged:  # fmt: skip
     source, target = ends
     packet = _packet(ends, *what)
-    packet.owner = hooks.owner_of(sender)
+    packet.owner, packet.stands_in = owner_of(sender), True
     packet.oif = LOOPBACK_INDEX
     packet.preferred = packet.source
     place.rejected = None
@@ -92,7 +96,7 @@ def _judge(
     passes = place.run(now_ns, packet, hooks.OUT) and place.run(now_ns, packet, hooks.POST)
     if passes and place.kind_of(packet.target, 0) != RTN_LOCAL:
         if packet.connection is not None:
-            place.conntrack.forget(packet.connection)
+            place.conntrack.forget(now_ns, packet.connection)
         if not place.has_links:
             return Judged(source, target, False, at_output, ENETUNREACH.number)
         return Judged(source, target, leaves=True)
@@ -109,6 +113,7 @@ def _judge(
     return Judged(
         Endpoint(MAPPED + packet.source if is_v4 else packet.source, ports[0]),
         Endpoint(MAPPED + packet.target if is_v4 else packet.target, ports[1]),
+        connection=packet.connection,
     )
 
 

@@ -17,6 +17,7 @@ from sentry.net.netlink.message import attribute, parse_attributes
 
 if TYPE_CHECKING:
     from sentry.net.netfilter.conntrack import Conntrack
+    from sentry.net.netfilter.ip_sets import IpSets
     from sentry.net.netfilter.nat import Range
     from sentry.net.netfilter.packet import Packet
 
@@ -145,6 +146,10 @@ class Scope(Protocol):
 
     @property
     def table(self) -> Table: ...
+    @property
+    def ip_sets(self) -> IpSets:
+        """Of ipset(8)."""
+
     def set_named(self, data: Attributes, name: int, number: int) -> Any:
         """By its name, or by its id in this batch. Raises: ENOENT, EINVAL."""
 

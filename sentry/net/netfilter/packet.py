@@ -41,8 +41,8 @@ class Packet:
 
     __slots__ = (
         "at", "connection", "data", "iif", "info", "is_changed", "is_group", "is_later",
-        "is_partial", "is_v4", "mark", "oif", "owner", "preferred", "protocol", "steps",
-        "to_us", "tracked",
+        "is_partial", "is_v4", "mark", "oif", "owner", "preferred", "protocol", "stands_in",
+        "steps", "to_us", "tracked",
     )  # fmt: skip
 
     def __init__(self, data: Bytes, *, is_v4: bool, iif: int = 0, oif: int = 0) -> None:
@@ -64,6 +64,8 @@ class Packet:
         self.is_changed = False
         self.is_group = False
         self.to_us = True
+        self.stands_in = False
+        """For what has no packets: who sends that hears of it by a call."""
         self.owner: tuple[int, int] | None = None
         """User and group of the socket that sends it."""
         self.preferred = b""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi import nftables as nft
 from sentry.errors import EMFILE, ENOENT
 from sentry.net.netfilter.acting import Immediate
+from sentry.net.netfilter.ip_sets import IpSets
 
 if TYPE_CHECKING:
     from collections import Counter as Counted
@@ -154,6 +155,7 @@ class Ruleset:
         self.last_handle = 0
         self.counts = counts
         """How many of what there are."""
+        self.ip_sets = IpSets(counts, MOST["elements"])
 
     def take_room(self, what: str) -> None:
         """For one more. Raises: EMFILE."""

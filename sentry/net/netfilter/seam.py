@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sentry.net.netfilter.conntrack import Conntrack
 
 
@@ -12,6 +14,9 @@ class NetfilterSide(Protocol):
     """sentry.net.netfilter.hooks.Netfilter."""
 
     conntrack: Conntrack
+
+    @property
+    def ip_tables(self) -> Mapping[tuple[bool, str], object]: ...
 
     def plug(self) -> None: ...
     def end(self) -> None: ...

@@ -7,9 +7,10 @@ one step, and its size has a ceiling (sentry.net.netlink.nfnetlink).
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentry.abi import nftables as nft
+from sentry.abi.netlink import NLM_F_ECHO
 from sentry.errors import EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from sentry.net.netfilter.machine import (
     Attributes,
@@ -23,8 +24,23 @@ from sentry.net.netfilter.ruleset import Chain, Object, Rule, Ruleset, Table
 from sentry.net.netfilter.sets import Set
 
 if TYPE_CHECKING:
+    from sentry.net.netfilter.ip_sets import IpSets
     from sentry.net.netfilter.machine import Used
     from sentry.net.netfilter.sets import Element
+
+
+class Change(NamedTuple):
+    """One of a batch, as those hear of it who want to."""
+
+    kind: int
+    """NFT_MSG_*."""
+    what: Any
+    """A table, chain, rule, set or object."""
+    element: Element | None
+    """Of the set."""
+    sequence: int
+    flags: int
+    """Of the message that has asked for it."""
 
 
 class Transaction:
@@ -42,6 +58,12 @@ class Transaction:
         self._undo: list[Callable[[], object]] = []
         self._unbound: list[Set] = []
         """Anonymous sets, which a rule has to use."""
+        self.is_heard = False
+        """Somebody wants to hear of each change."""
+        self.asked = (0, 0)
+        """Sequence number and flags of the message that is done now."""
+        self.changes: list[Change] = []
+        """What has changed, in order, as far as somebody wants to hear of it."""
         self.must_check = False
         """Something has come that leads to other chains, or may not stand everywhere."""
 
@@ -74,6 +96,11 @@ class Transaction:
     def change(self, what: Chain | Table | Set | Object, name: str, value: object) -> None:
         """The same, for who changes what is there."""
         self._set(what, name, value)
+
+    def note(self, kind: int, what: Any, element: Element | None = None) -> None:
+        """NFT_MSG_*: something is new, is another, or is gone."""
+        if self.is_heard or self.asked[1] & NLM_F_ECHO:
+            self.changes.append(Change(kind, what, element, *self.asked))
 
     def _room(self, what: str) -> None:
         self.ruleset.take_room(what)
@@ -110,12 +137,12 @@ class Transaction:
         key = table.family, table.name
         ruleset.tables[key] = table
         self._undo.append(lambda: ruleset.tables.pop(key))
+        self.note(nft.NFT_MSG_NEWTABLE, table)
 
     def remove_table(self, table: Table) -> None:
         """With all that is in it."""
         for chain in list(table.chains.values()):
-            for rule in reversed(list(chain.rules)):
-                self.remove_rule(rule)
+            self.remove_rules(chain)
         for group in list(table.sets.values()):
             self.remove_set(group)
         for named in list(table.objects.values()):
@@ -126,6 +153,7 @@ class Transaction:
         del tables[key]
         self._undo.append(lambda: tables.__setitem__(key, table))
         self._gone("tables")
+        self.note(nft.NFT_MSG_DELTABLE, table)
 
     # --- chains
 
@@ -138,11 +166,11 @@ class Transaction:
         chain.handle = chain.table.new_handle()
         chains[chain.name] = chain
         self._undo.append(lambda: chains.pop(chain.name))
+        self.note(nft.NFT_MSG_NEWCHAIN, chain)
 
     def remove_chain(self, chain: Chain) -> None:
         """With its rules. Raises: EBUSY if others lead to it."""
-        for rule in reversed(list(chain.rules)):
-            self.remove_rule(rule)
+        self.remove_rules(chain)
         if chain.use:
             raise EBUSY(f"chain {chain.name} is in use")
         self._drop_chain(chain)
@@ -152,6 +180,7 @@ class Transaction:
         del chains[chain.name]
         self._undo.append(lambda: chains.__setitem__(chain.name, chain))
         self._gone("chains")
+        self.note(nft.NFT_MSG_DELCHAIN, chain)
 
     def rename_chain(self, chain: Chain, name: str) -> None:
         """Preconditions: the name is free."""
@@ -175,6 +204,7 @@ class Transaction:
         rule.handle = table.new_handle()
         chain.rules.insert(at, rule)
         table.rules[rule.handle] = rule
+        self.note(nft.NFT_MSG_NEWRULE, rule)
 
         def undo() -> None:
             chain.rules.remove(rule)
@@ -202,6 +232,7 @@ class Transaction:
 
         self._undo.append(undo)
         self._gone("rules")
+        self.note(nft.NFT_MSG_DELRULE, rule)
         if any(each.needs_tracking for each in rule.expressions):
             self._recount("tracking", -1)
         for each in rule.expressions:
@@ -211,6 +242,16 @@ class Transaction:
                     self.remove_set(used)
                 elif isinstance(used, Chain) and used.flags & nft.NFT_CHAIN_BINDING:
                     self.remove_chain(used)
+
+    def remove_rules(self, chain: Chain) -> None:
+        """All of a chain: the last one goes first, which costs least, and is told last."""
+        begin, told = len(self.changes), []
+        for rule in reversed(list(chain.rules)):
+            self.remove_rule(rule)
+            told.append(self.changes[begin:])
+            del self.changes[begin:]
+        for each in reversed(told):
+            self.changes += each
 
     # --- sets
 
@@ -224,6 +265,7 @@ class Transaction:
         group.handle = group.table.new_handle()
         sets[group.name] = group
         self._undo.append(lambda: sets.pop(group.name))
+        self.note(nft.NFT_MSG_NEWSET, group)
         if group.is_anonymous:
             self._unbound.append(group)
 
@@ -237,6 +279,7 @@ class Transaction:
         self._undo.append(lambda: self._count("elements", count))
         self._undo.append(lambda: sets.__setitem__(group.name, group))
         self._gone("sets")
+        self.note(nft.NFT_MSG_DELSET, group)
         if group in self._unbound:
             self._unbound.remove(group)
 
@@ -247,6 +290,7 @@ class Transaction:
         self._room("elements")
         group.add(element)
         self._undo.append(lambda: group.remove(element))
+        self.note(nft.NFT_MSG_NEWSETELEM, group, element)
         if isinstance(element.data, Verdict) and element.data.chain is not None:
             self._use((element.data.chain,), 1)
             self.must_check = True
@@ -258,6 +302,7 @@ class Transaction:
         group.remove(element)
         self._undo.append(lambda: group.add(element))
         self._gone("elements")
+        self.note(nft.NFT_MSG_DELSETELEM, group, element)
         self._forget_uses(element)
 
     def _forget_uses(self, element: Element) -> None:
@@ -275,6 +320,7 @@ class Transaction:
         named.handle = named.table.new_handle()
         objects[key] = named
         self._undo.append(lambda: objects.pop(key))
+        self.note(nft.NFT_MSG_NEWOBJ, named)
 
     def remove_object(self, named: Object) -> None:
         """Preconditions: nobody uses it."""
@@ -282,6 +328,7 @@ class Transaction:
         del objects[key]
         self._undo.append(lambda: objects.__setitem__(key, named))
         self._gone("objects")
+        self.note(nft.NFT_MSG_DELOBJ, named)
 
 
 def _free_name(begin: str, first: int, taken: Container[str]) -> str:
@@ -302,6 +349,11 @@ class Scope:
         self.chain = chain
         self.protocol: tuple[int, bool] = (0, False)
         """Of NFTA_RULE_COMPAT, and whether it is any other."""
+
+    @property
+    def ip_sets(self) -> IpSets:
+        """Of ipset(8)."""
+        return self._batch.ruleset.ip_sets
 
     def set_named(self, data: Attributes, name: int, ident: int) -> Set:
         """By its name, or by its id in this batch. Raises: ENOENT, EINVAL."""

@@ -17,10 +17,11 @@ from sentry.abi.socket import (
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
 )
-from sentry.errors import EINVAL
+from sentry.errors import EINVAL, ENOENT
 from sentry.net.netfilter.following import UNTRACKED, state_of
-from sentry.net.netfilter.machine import Run
+from sentry.net.netfilter.machine import Run, Scope
 from sentry.net.netfilter.matching import tcp_option
+from sentry.net.netfilter.xt_sets import SetMatch
 
 Judge = Callable[[Run], bool]
 SECOND_NS: Final = 1_000_000_000
@@ -34,9 +35,11 @@ class Kind(NamedTuple):
 
     size: int
     """Of its struct, padded to 8 bytes."""
-    make: Callable[[bytes], Judge]
+    make: Callable[[bytes, Scope], Judge]
     protocols: tuple[int, ...] = ()
     """Whose rules may have it; empty: all."""
+    hooks: tuple[int, ...] = ()
+    """From where a rule of a table that is handed over as one may be met; empty: from all."""
 
 
 def _ports(run: Run) -> tuple[int, int] | None:
@@ -47,7 +50,7 @@ def _ports(run: Run) -> tuple[int, int] | None:
     return found
 
 
-def _tcp(info: bytes) -> Judge:
+def _tcp(info: bytes, scope: Scope) -> Judge:
     """struct xt_tcp."""
     low, high, first, last, option, mask, wanted, inverted = struct.unpack_from("<4H4B", info)
 
@@ -68,7 +71,7 @@ def _tcp(info: bytes) -> Judge:
     return judge
 
 
-def _udp(info: bytes) -> Judge:
+def _udp(info: bytes, scope: Scope) -> Judge:
     """struct xt_udp."""
     low, high, first, last, inverted = struct.unpack_from("<4HB", info)
 
@@ -83,8 +86,8 @@ def _udp(info: bytes) -> Judge:
     return judge
 
 
-def _icmp(protocol: int) -> Callable[[bytes], Judge]:
-    def make(info: bytes) -> Judge:
+def _icmp(protocol: int) -> Callable[[bytes, Scope], Judge]:
+    def make(info: bytes, scope: Scope) -> Judge:
         """struct ipt_icmp, ip6t_icmp."""
         kind, first, last, inverted = info[:4]
 
@@ -101,7 +104,7 @@ def _icmp(protocol: int) -> Callable[[bytes], Judge]:
     return make
 
 
-def _multiport(info: bytes) -> Judge:
+def _multiport(info: bytes, scope: Scope) -> Judge:
     """struct xt_multiport_v1."""
     which, count = info[:2]
     ports = struct.unpack_from(f"<{MULTI_PORTS}H", info, 2)
@@ -132,7 +135,7 @@ def _multiport(info: bytes) -> Judge:
     return judge
 
 
-def _addrtype(info: bytes) -> Judge:
+def _addrtype(info: bytes, scope: Scope) -> Judge:
     """struct xt_addrtype_info_v1."""
     source, target, flags = struct.unpack_from("<HHI", info)
     both = nft.XT_ADDRTYPE_LIMIT_IFACE_IN | nft.XT_ADDRTYPE_LIMIT_IFACE_OUT
@@ -156,17 +159,17 @@ def _addrtype(info: bytes) -> Judge:
     return judge
 
 
-def _comment(info: bytes) -> Judge:
+def _comment(info: bytes, scope: Scope) -> Judge:
     return lambda run: True
 
 
-def _mark(info: bytes) -> Judge:
+def _mark(info: bytes, scope: Scope) -> Judge:
     """struct xt_mark_mtinfo1."""
     mark, mask, inverted = struct.unpack_from("<IIB", info)
     return lambda run: (run.packet.mark & mask == mark) != bool(inverted)
 
 
-def _connmark(info: bytes) -> Judge:
+def _connmark(info: bytes, scope: Scope) -> Judge:
     """struct xt_connmark_mtinfo1."""
     mark, mask, inverted = struct.unpack_from("<IIB", info)
 
@@ -177,7 +180,7 @@ def _connmark(info: bytes) -> Judge:
     return judge
 
 
-def _owner(info: bytes) -> Judge:
+def _owner(info: bytes, scope: Scope) -> Judge:
     """struct xt_owner_match_info."""
     first_uid, last_uid, first_gid, last_gid, wanted, inverted = struct.unpack_from("<4IBB", info)
     if wanted & ~7:
@@ -196,7 +199,7 @@ def _owner(info: bytes) -> Judge:
     return judge
 
 
-def _limit(info: bytes) -> Judge:
+def _limit(info: bytes, scope: Scope) -> Judge:
     """struct xt_rateinfo: `avg` is 1/10000 s from one packet to the next."""
     average, burst = struct.unpack_from("<II", info)
     cost_ns = average * SECOND_NS // 10000
@@ -217,7 +220,7 @@ def _limit(info: bytes) -> Judge:
     return judge
 
 
-def _statistic(info: bytes) -> Judge:
+def _statistic(info: bytes, scope: Scope) -> Judge:
     """struct xt_statistic_info."""
     mode, flags, every, packet = struct.unpack_from("<HHII", info)
     if mode > 1 or flags & ~1:
@@ -235,13 +238,13 @@ def _statistic(info: bytes) -> Judge:
     return judge
 
 
-def _length(info: bytes) -> Judge:
+def _length(info: bytes, scope: Scope) -> Judge:
     """struct xt_length_info."""
     first, last, inverted = struct.unpack_from("<HHB", info)
     return lambda run: (first <= len(run.packet.data) <= last) != bool(inverted)
 
 
-def _pkttype(info: bytes) -> Judge:
+def _pkttype(info: bytes, scope: Scope) -> Judge:
     """struct xt_pkttype_info."""
     wanted, inverted = struct.unpack_from("<ii", info)
     return lambda run: (wanted == (2 if run.packet.is_group else 0)) != bool(inverted)
@@ -252,7 +255,7 @@ def _masked(ip: bytes, wanted: bytes, mask: bytes) -> bool:
     return all(own & bits == other & bits for own, other, bits in pairs)
 
 
-def _conntrack(info: bytes) -> Judge:
+def _conntrack(info: bytes, scope: Scope) -> Judge:
     """struct xt_conntrack_mtinfo3; what is about a helper or a zone is not in it."""
     ends = [info[at : at + ADDRESSES] for at in range(0, 8 * ADDRESSES, ADDRESSES)]
     low_s, high_s, protocol, *rest = struct.unpack_from("<IIH12H", info, 8 * ADDRESSES)
@@ -318,11 +321,46 @@ MATCHES: Final[dict[tuple[str, int], Kind]] = {
     ("comment", 0): Kind(256, _comment),
     ("mark", 1): Kind(16, _mark),
     ("connmark", 1): Kind(16, _connmark),
-    ("owner", 1): Kind(24, _owner),
+    ("owner", 1): Kind(24, _owner, (), (nft.NF_INET_LOCAL_OUT, nft.NF_INET_POST_ROUTING)),
     ("limit", 0): Kind(40, _limit),
     ("statistic", 0): Kind(24, _statistic),
     ("length", 0): Kind(8, _length),
     ("pkttype", 0): Kind(8, _pkttype),
     ("conntrack", 3): Kind(168, _conntrack),
+    ("set", 1): Kind(8, SetMatch),
+    ("set", 2): Kind(8, SetMatch),
+    ("set", 4): Kind(48, SetMatch),
 }
 """By name and revision."""
+OF_A_FAMILY: Final = {"icmp": nft.NFPROTO_IPV4, "icmp6": nft.NFPROTO_IPV6}
+TRACKED_MATCHES: Final = frozenset({"conntrack", "connmark"})
+"""Those that ask for connections."""
+OF_ALL_FAMILIES: Final = frozenset({
+    "comment", "connmark", "conntrack", "limit", "mark", "owner", "pkttype", "statistic",
+})  # fmt: skip
+"""Registered once for all, NFPROTO_UNSPEC: of these it is told that only a revision is not there.
+xt_find_match()."""
+
+
+def match_known(name: str, revision: int, family: int) -> Kind | None:
+    """In a table of this family."""
+    return MATCHES.get((name, revision)) if OF_A_FAMILY.get(name, family) == family else None
+
+
+def has_match(name: str, family: int) -> bool:
+    """Some revision of it is known."""
+    return any(
+        name == each and match_known(name, revision, family) for each, revision in MATCHES
+    )
+
+
+def judge_of(name: str, revision: int, info: bytes, scope: Scope) -> Judge:
+    """A match. Raises: ENOENT if it is not known, EINVAL."""
+    found = match_known(name, revision, scope.table.family)
+    if found is None:
+        raise ENOENT(f"match {name}")
+    if len(info) != found.size:
+        raise EINVAL(f"{len(info)} bytes of {name}")
+    if found.protocols and (scope.protocol[1] or scope.protocol[0] not in found.protocols):
+        raise EINVAL(f"{name} without its protocol")
+    return found.make(info, scope)

@@ -8,7 +8,7 @@ iptables knows that there is none.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from sentry.abi import nftables as nft
@@ -21,12 +21,14 @@ from sentry.net.netfilter.machine import (
     Expression,
     Run,
     Scope,
+    Used,
     expression,
     number,
     string,
 )
 from sentry.net.netfilter.nat import Range
-from sentry.net.netfilter.xt_matches import MATCHES, Judge
+from sentry.net.netfilter.xt_matches import Judge, judge_of
+from sentry.net.netfilter.xt_sets import SetTarget
 
 NAME_MOST: Final = 32
 Act = Callable[[Run], int | None]
@@ -45,7 +47,7 @@ class Kind(NamedTuple):
     """Of its struct, padded to 8 bytes."""
     make: Callable[[bytes, Scope], Act]
     table: str = ""
-    """The type of chain that it may stand in; empty: any."""
+    """The table of iptables that it may stand in; empty: any."""
     hooks: tuple[int, ...] = ()
     """Where it may stand; empty: anywhere."""
 
@@ -191,9 +193,9 @@ TARGETS_KNOWN: Final[dict[tuple[str, int], dict[int, Kind]]] = {
     ("MARK", 2): {0: Kind(8, _mark)},
     ("CONNMARK", 1): {0: Kind(16, _connmark)},
     ("LOG", 0): {0: Kind(32, _log)},
-    ("CT", 0): {0: Kind(40, _untracked, "filter", TARGETS)},
-    ("CT", 1): {0: Kind(72, _untracked, "filter", TARGETS)},
-    ("CT", 2): {0: Kind(72, _untracked, "filter", TARGETS)},
+    ("CT", 0): {0: Kind(40, _untracked, "raw", TARGETS)},
+    ("CT", 1): {0: Kind(72, _untracked, "raw", TARGETS)},
+    ("CT", 2): {0: Kind(72, _untracked, "raw", TARGETS)},
     ("REJECT", 0): {0: Kind(8, _reject, "filter")},
     ("SNAT", 0): {nft.NFPROTO_IPV4: Kind(MULTI_RANGE, _translate(True), "nat", SOURCES)},
     ("DNAT", 0): {nft.NFPROTO_IPV4: Kind(MULTI_RANGE, _translate(False), "nat", TARGETS)},
@@ -209,14 +211,44 @@ TARGETS_KNOWN: Final[dict[tuple[str, int], dict[int, Kind]]] = {
         nft.NFPROTO_IPV4: Kind(MULTI_RANGE, _redirect, "nat", TARGETS),
         nft.NFPROTO_IPV6: Kind(RANGE, _redirect, "nat", TARGETS),
     },
+    ("SET", 1): {0: Kind(8, SetTarget)},
+    ("SET", 2): {0: Kind(16, SetTarget)},
+    ("SET", 3): {0: Kind(24, SetTarget)},
 }
 """By name and revision, then by family; 0: of any."""
+TRACKED_TARGETS: Final = frozenset({"CONNMARK"})
+"""Those that ask for connections, beside what translates."""
+OF_ALL_FAMILIES: Final = frozenset({"DNAT", "SNAT"})
+"""As xt_matches.OF_ALL_FAMILIES."""
 
 
 def target_known(name: str, revision: int, family: int) -> Kind | None:
     """Of a table of this family."""
     found = TARGETS_KNOWN.get((name, revision), {})
     return found.get(family) or found.get(0)
+
+
+def has_target(name: str, family: int) -> bool:
+    """Some revision of it is known."""
+    return any(
+        name == each and target_known(name, revision, family) for each, revision in TARGETS_KNOWN
+    )
+
+
+def act_of(name: str, revision: int, info: bytes, scope: Scope) -> tuple[Kind, Act]:
+    """A target, and its kind. Raises: ENOENT if it is not known, EINVAL."""
+    found = target_known(name, revision, scope.table.family)
+    if found is None:
+        raise ENOENT(f"target {name}")
+    if len(info) != found.size:
+        raise EINVAL(f"{len(info)} bytes of {name}")
+    return found, found.make(info, scope)
+
+
+def used_by(part: Judge | Act | None) -> Iterable[Used]:
+    """What a match or a target needs: a set."""
+    used: Iterable[Used] = getattr(part, "uses", ())
+    return used
 
 
 @expression("match")
@@ -231,21 +263,19 @@ class Match(Expression):
     def parse(cls, scope: Scope, data: Attributes, raw: bytes) -> Expression:
         made = cls(raw)
         name = string(data, nft.NFTA_MATCH_NAME, NAME_MOST)
-        found = MATCHES.get((name, number(data, nft.NFTA_MATCH_REV)))
+        revision = number(data, nft.NFTA_MATCH_REV)
         info = data.get(nft.NFTA_MATCH_INFO)
         if info is None:
             raise EINVAL("no info")
-        if found is None:
-            raise ENOENT(f"match {name}")
-        if len(info) != found.size:
-            raise EINVAL(f"{len(info)} bytes of {name}")
-        if found.protocols and (scope.protocol[1] or scope.protocol[0] not in found.protocols):
-            raise EINVAL(f"{name} without its protocol")
-        made.judge = found.make(info)
+        made.judge = judge_of(name, revision, info, scope)
         return made
 
     def run(self, run: Run) -> int | None:
         return None if self.judge(run) else nft.NFT_BREAK
+
+    @property
+    def uses(self) -> Iterable[Used]:
+        return used_by(self.judge)
 
 
 @expression("target")
@@ -260,19 +290,19 @@ class Target(Expression):
     def parse(cls, scope: Scope, data: Attributes, raw: bytes) -> Expression:
         made = cls(raw)
         name = string(data, nft.NFTA_TARGET_NAME, NAME_MOST)
+        revision = number(data, nft.NFTA_TARGET_REV)
         info = data.get(nft.NFTA_TARGET_INFO)
         if info is None:
             raise EINVAL("no info")
-        found = target_known(name, number(data, nft.NFTA_TARGET_REV), scope.table.family)
-        if found is None:
-            raise ENOENT(f"target {name}")
-        if len(info) != found.size:
-            raise EINVAL(f"{len(info)} bytes of {name}")
-        made.kind, made.act = found, found.make(info, scope)
+        made.kind, made.act = act_of(name, revision, info, scope)
         return made
 
     def run(self, run: Run) -> int | None:
         return self.act(run)
+
+    @property
+    def uses(self) -> Iterable[Used]:
+        return used_by(self.act)
 
     def check(self, base: Chain) -> None:
         wanted = self.kind.table

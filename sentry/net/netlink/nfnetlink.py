@@ -6,18 +6,23 @@ not. It is one step, so its size has a ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from sentry.abi import ipset
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
 from sentry.abi.capability import CAP_NET_ADMIN
-from sentry.abi.netlink import NETLINK_NETFILTER
 from sentry.errors import EINVAL, EMSGSIZE, EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERESTART, Errno
+from sentry.net.netfilter.ip_sets import MOST_IN_STEP
 from sentry.net.netfilter.machine import Attributes, number
 from sentry.net.netfilter.transaction import Transaction
-from sentry.net.netlink.message import HEADER, Reply, Request, message
-from sentry.net.netlink.registry import multicast
+from sentry.net.netlink.message import HEADER, Reply, Request, message, u32
+from sentry.net.netlink.nft_messages import generation_body
+from sentry.net.netlink.nft_notices import Notices, listeners, tell
 from sentry.net.netlink.socket import NetlinkSocket
 
 if TYPE_CHECKING:
@@ -30,20 +35,37 @@ MAX_BATCH: Final = 1 << 19
 """Bytes of a batch."""
 MAX_MESSAGES: Final = 4096
 TABLES: Final = nft.NFNL_SUBSYS_NFTABLES << 8
+CONNECTIONS: Final = (
+    nft.NFNLGRP_CONNTRACK_NEW, nft.NFNLGRP_CONNTRACK_UPDATE, nft.NFNLGRP_CONNTRACK_DESTROY,
+)  # fmt: skip
+"""Groups that hear of followed connections."""
 Get = Callable[["Asked"], Iterable[Reply]]
 Change = Callable[["Asked", Transaction], None]
+Wrong = tuple[bytes, int, int]
+"""A message, its errno, or 0, and where in it something is wrong, or 0."""
 GETS: Final[dict[int, dict[int, Get]]] = {
     nft.NFNL_SUBSYS_NFTABLES: {}, nft.NFNL_SUBSYS_NFT_COMPAT: {}, nft.NFNL_SUBSYS_CTNETLINK: {},
+    nft.NFNL_SUBSYS_IPSET: {},
 }  # fmt: skip
 """By subsystem and type of message: what is told, or done at once."""
 CHANGES: Final[dict[int, dict[int, Change]]] = {nft.NFNL_SUBSYS_NFTABLES: {}}
 """And what is changed, in batches alone."""
+Do = Callable[["Asked"], bool | None]
+"""True: it has answered."""
+DOES: Final[dict[int, dict[int, Do]]] = {
+    nft.NFNL_SUBSYS_CTNETLINK: {}, nft.NFNL_SUBSYS_IPSET: {},
+}  # fmt: skip
+"""By subsystem and type: what is changed at once, whatever flags look like those of a dump."""
+DUMPS: Final = frozenset(
+    nft.NFNL_SUBSYS_IPSET << 8 | each for each in (ipset.IPSET_CMD_LIST, ipset.IPSET_CMD_SAVE)
+)
+"""What is told piece by piece, whatever flags say."""
 
 
 class Asked:
     """A message about netfilter, with its struct nfgenmsg read."""
 
-    __slots__ = ("attributes", "family", "flags", "kind", "netfilter", "request")
+    __slots__ = ("attributes", "bad", "family", "flags", "kind", "netfilter", "request")
 
     def __init__(self, request: Request, netfilter: Netfilter) -> None:
         """Raises: EINVAL."""
@@ -54,6 +76,29 @@ class Asked:
         self.family = head.nfgen_family
         self.attributes: Attributes = request.attributes(nft.NFGENMSG.size)
         self.netfilter = netfilter
+        self.bad = 0
+        """Where in the message the attribute stands with which something is wrong; 0: with none."""
+
+    @contextmanager
+    def about(self, kind: int, index: int = -1) -> Iterator[None]:
+        """An error in here is about this attribute, or about an element of its list, unless it is
+        about another one already: NL_SET_BAD_ATTR()."""
+        try:
+            yield
+        except Errno:
+            self.bad = self.bad or self._place_of(kind, index)
+            raise
+
+    def _place_of(self, kind: int, index: int) -> int:
+        """Of an attribute, from the beginning of the message; 0: it is not there."""
+        body, found, end = self.request.body, 0, 0
+        for at, size, each in attribute_places(body, nft.NFGENMSG.size, len(body)):
+            if each == kind:
+                found, end = at, at + size
+        if not found or index < 0:
+            return found and HEADER + found
+        inside = islice(attribute_places(body, found + 4, end), index, None)
+        return next((HEADER + at for at, _, _ in inside), 0)
 
     @property
     def is_dump(self) -> bool:
@@ -70,11 +115,31 @@ class Asked:
         return bytes([family, 0]) + generation.to_bytes(2)
 
 
+def attribute_places(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Where attributes stand, their sizes, their types."""
+    while at + 4 <= end:
+        size, kind = struct.unpack_from("<HH", data, at)
+        if size < 4 or at + size > end:
+            return
+        yield at, size, kind & abi.NLA_TYPE_MASK
+        at += size + 3 & ~3
+
+
 def asks(*kinds: int, subsystem: int = nft.NFNL_SUBSYS_NFTABLES) -> Callable[[Get], Get]:
     """Register who answers messages of these types."""
 
     def register(handler: Get) -> Get:
         GETS[subsystem].update((kind, handler) for kind in kinds)
+        return handler
+
+    return register
+
+
+def does(kind: int) -> Callable[[Do], Do]:
+    """Register who does at once what messages of a type say, subsystem and all."""
+
+    def register(handler: Do) -> Do:
+        DOES[kind >> 8][kind & 0xFF] = handler
         return handler
 
     return register
@@ -104,6 +169,17 @@ class NetfilterSocket(NetlinkSocket):
 
     __slots__ = ()
 
+    def set_groups(self, groups: set[int]) -> None:
+        """Whose notices it gets. Raises: ENOMEM."""
+        is_member = not groups.isdisjoint(CONNECTIONS)
+        was_member = self.stack.netfilter is not None and not self.groups.isdisjoint(CONNECTIONS)
+        if is_member or was_member:
+            from sentry.net.netlink.ctnetlink import Members  # noqa: PLC0415  which needs this
+
+            table = netfilter_of(self.stack).conntrack
+            Members.changed(table, self, is_member=is_member)
+        super().set_groups(groups)
+
     def try_send(
         self, caller: Caller, source: Any, target: Any, flags: int, ancillary: Any
     ) -> int:
@@ -124,6 +200,7 @@ class NetfilterSocket(NetlinkSocket):
         elif head.nlmsg_type == nft.NFNL_MSG_BATCH_BEGIN:
             self._batch(caller, data)
         else:
+            netfilter_of(self.stack).ruleset.ip_sets.left = MOST_IN_STEP
             super()._requests(caller, data)
 
     def _answer(self, request: Request) -> bool:
@@ -133,11 +210,14 @@ class NetfilterSocket(NetlinkSocket):
         known = GETS.get(request.kind >> 8)
         if known is None:
             raise EOPNOTSUPP("subsystem")
+        asked = Asked(request, netfilter_of(self.stack))
+        doer = DOES.get(request.kind >> 8, {}).get(request.kind & 0xFF)
+        if doer is not None:
+            return bool(doer(asked))
         handler = known.get(request.kind & 0xFF)
         if handler is None:
             raise EINVAL("no such type, or not in a batch")
-        asked = Asked(request, netfilter_of(self.stack))
-        if asked.is_dump:
+        if asked.is_dump or request.kind in DUMPS:
             return self._dump_or_busy(request, handler(asked))
         for kind, body in handler(asked):
             self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
@@ -159,36 +239,51 @@ class NetfilterSocket(NetlinkSocket):
         netfilter = netfilter_of(self.stack)
         now_ns = self.stack.kernel.loop.now_ns()
         batch = Transaction(netfilter.ruleset, now_ns, self.port)
-        wrong: list[tuple[bytes, int]] = []
+        batch.is_heard = bool(listeners(self.stack, nft.NFNLGRP_NFTABLES))
+        wrong: list[Wrong] = []
         try:
             self._check_generation(self._request(caller, begin), netfilter)
         except Errno as error:
             self._acknowledge(begin, error.number)
             return
         if first.nlmsg_flags & abi.NLM_F_ACK:
-            wrong.append((begin, 0))
+            wrong.append((begin, 0, 0))
         ended = self._run(caller, data, batch, wrong)
-        if ended and not any(number for _, number in wrong):
+        if ended and not any(number for _, number, _ in wrong):
             try:
                 batch.commit()
             except Errno as error:
                 batch.abort()
-                wrong.append((begin, error.number))
+                wrong.append((begin, error.number, 0))
             else:
                 netfilter.apply()
-                self._tell(netfilter)
+                at = first.nlmsg_len + 3 & ~3
+                self._tell(batch, self._request(caller, data[at : at + HEADER]))
         else:
             batch.abort()
-        for whole, number_of_error in wrong:
-            self._acknowledge(whole, number_of_error)
+        for each in wrong:
+            self._tell_of(*each)
 
     def _check_generation(self, request: Request, netfilter: Netfilter) -> None:
         wanted = number(request.attributes(nft.NFGENMSG.size), nft.NFNL_BATCH_GENID, 0)
         if wanted and wanted != netfilter.ruleset.generation:
             raise ERESTART("the tables have changed")
 
+    def _tell_of(self, whole: bytes, number_of_error: int, bad: int) -> None:
+        """An answer, with the place of the attribute that is wrong: netlink_ack()."""
+        if not bad or abi.NETLINK_EXT_ACK not in self.flags_set:
+            self._acknowledge(whole, number_of_error)
+            return
+        is_short = abi.NETLINK_CAP_ACK in self.flags_set
+        quoted = whole[:HEADER] if is_short else whole + bytes(-len(whole) % 4)
+        body = struct.pack("<i", -number_of_error) + quoted
+        body += u32(abi.NLMSGERR_ATTR_OFFS, bad)
+        flags = abi.NLM_F_ACK_TLVS | (abi.NLM_F_CAPPED if is_short else 0)
+        sequence = abi.NLMSGHDR.unpack(whole, 0).nlmsg_seq
+        self.deliver(message(abi.NLMSG_ERROR, flags, sequence, self.port, body), 0, 0)
+
     def _run(
-        self, caller: Caller, data: bytes, batch: Transaction, wrong: list[tuple[bytes, int]]
+        self, caller: Caller, data: bytes, batch: Transaction, wrong: list[Wrong]
     ) -> bool:
         """Each message up to the end. False: there is no end, so nothing counts."""
         at = (abi.NLMSGHDR.unpack(data, 0).nlmsg_len + 3) & ~3
@@ -202,13 +297,9 @@ class NetfilterSocket(NetlinkSocket):
             at += (head.nlmsg_len + 3) & ~3
             if head.nlmsg_type == nft.NFNL_MSG_BATCH_END:
                 return True
-            found = 0
-            try:
-                self._change(caller, whole, batch)
-            except Errno as error:
-                found = error.number
+            found, bad = self._change(caller, whole, batch)
             if found or head.nlmsg_flags & abi.NLM_F_ACK:
-                wrong.append((whole, found))
+                wrong.append((whole, found, bad))
         return False
 
     def _request(self, caller: Caller, whole: bytes) -> Request:
@@ -218,26 +309,45 @@ class NetfilterSocket(NetlinkSocket):
             self,
         )  # fmt: skip
 
-    def _change(self, caller: Caller, whole: bytes, batch: Transaction) -> None:
+    def _change(self, caller: Caller, whole: bytes, batch: Transaction) -> tuple[int, int]:
+        """One message: its errno, or 0, and where in it something is wrong."""
         request = self._request(caller, whole)
         if not request.flags & abi.NLM_F_REQUEST or request.kind < abi.NLMSG_MIN_TYPE:
-            raise EINVAL("no request")
+            return EINVAL.number, 0
         handler = CHANGES.get(request.kind >> 8, {}).get(request.kind & 0xFF)
-        if handler is None:
-            raise EINVAL(f"type {request.kind:#x}")
-        handler(Asked(request, netfilter_of(self.stack)), batch)
+        if handler is None or len(request.body) < nft.NFGENMSG.size:
+            return EINVAL.number, 0
+        asked = Asked(request, netfilter_of(self.stack))
+        batch.asked = request.sequence, request.flags
+        try:
+            handler(asked, batch)
+        except Errno as error:
+            return error.number, asked.bad
+        return 0, 0
 
-    def _tell(self, netfilter: Netfilter) -> None:
-        """nf_tables_gen_notify(): there is another generation. What has changed is not said."""
-        from sentry.net.netlink.nft_messages import generation_body  # noqa: PLC0415
-
-        generation = netfilter.ruleset.generation
-        body = bytes([0, 0]) + (generation & 0xFFFF).to_bytes(2) + generation_body(generation)
-        whole = message(TABLES | nft.NFT_MSG_NEWGEN, 0, 0, self.port, body)
-        multicast(self.stack, NETLINK_NETFILTER, nft.NFNLGRP_NFTABLES, whole)
+    def _tell(self, batch: Transaction, first: Request) -> None:
+        """nft_commit_notify(), nf_tables_gen_notify(): what has changed, and that there is another
+        generation. Who hears an echo hears of its own changes once, and of that if the first
+        message wants one."""
+        notices = Notices(batch)
+        echoes = any(each.flags & abi.NLM_F_ECHO for each in batch.changes)
+        if echoes:
+            tell([self], 0, notices.pieces(is_echo=True))
+        heard = listeners(self.stack, nft.NFNLGRP_NFTABLES)
+        others = [sock for sock in heard if sock is not self or not echoes]
+        tell(others, nft.NFNLGRP_NFTABLES, notices.pieces(is_echo=False))
+        generation = batch.ruleset.generation
+        body = bytes([0, 0]) + (generation & 0xFFFF).to_bytes(2)
+        body += generation_body(generation, first.caller)
+        whole = message(TABLES | nft.NFT_MSG_NEWGEN, 0, first.sequence, self.port, body)
+        if first.flags & abi.NLM_F_ECHO:
+            tell([self], 0, [whole])
+            heard = [sock for sock in heard if sock is not self]
+        tell(heard, nft.NFNLGRP_NFTABLES, [whole])
 
     def release(self) -> None:
         """The last descriptor is closed: tables that belong to it go."""
+        self.set_groups(set())
         if self.stack.netfilter is not None and self.port:
             netfilter = netfilter_of(self.stack)
             mine = [each for each in netfilter.ruleset.tables.values() if each.owner == self.port]
@@ -257,11 +367,12 @@ def make(location: Location, kind: int, stack: Stack) -> NetfilterSocket:
     if stack.has_host_sockets:
         raise EPROTONOSUPPORT("netfilter, with sockets of the host")
     from sentry.net.netlink import (  # noqa: F401, PLC0415  they register what is answered
-        ctnetlink,
+        ctnetlink_changes,
+        ipset_told,
         nft_elements,
         nft_objects,
         nft_rules,
     )
 
-    return NetfilterSocket(location, kind, NETLINK_NETFILTER, stack)
+    return NetfilterSocket(location, kind, abi.NETLINK_NETFILTER, stack)
 

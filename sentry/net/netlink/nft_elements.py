@@ -45,7 +45,7 @@ def _set_of(table: Table, asked: Asked, batch: Transaction | None) -> Set:
         mine = batch.sets.get(number(data, nft.NFTA_SET_ELEM_LIST_SET_ID))
         if mine is not None and mine.table is table:
             return mine
-    return find_set(table, data, nft.NFTA_SET_ELEM_LIST_SET)
+    return find_set(table, asked, nft.NFTA_SET_ELEM_LIST_SET)
 
 
 # --- told
@@ -199,13 +199,14 @@ def new_elements(asked: Asked, batch: Transaction) -> None:
     if LIST not in asked.attributes:
         raise EINVAL("no elements")
     scope, exclusive = Scope(batch, table, None), bool(asked.flags & abi.NLM_F_EXCL)
-    for each in _listed(asked):
-        made = _element(group, scope, parse_attributes(each), batch.now_ns)
-        known = group.known(made)
-        if known is not None and known.is_over(batch.now_ns):
-            batch.remove_element(group, known)
-        if group.check_new(made, exclusive=exclusive):
-            batch.add_element(group, made)
+    for index, each in enumerate(_listed(asked)):
+        with asked.about(LIST, index):
+            made = _element(group, scope, parse_attributes(each), batch.now_ns)
+            known = group.known(made)
+            if known is not None and known.is_over(batch.now_ns):
+                batch.remove_element(group, known)
+            if group.check_new(made, exclusive=exclusive):
+                batch.add_element(group, made)
 
 
 @changes(nft.NFT_MSG_DELSETELEM, nft.NFT_MSG_DESTROYSETELEM)
@@ -220,12 +221,13 @@ def delete_elements(asked: Asked, batch: Transaction) -> None:
             batch.remove_element(group, element)
         return
     scope = Scope(batch, table, None)
-    for each in _listed(asked):
-        wanted = _key(group, scope, parse_attributes(each))
-        try:
-            found = group.get(wanted)
-        except ENOENT:
-            if is_destroyed(asked, nft.NFT_MSG_DESTROYSETELEM):
-                continue
-            raise
-        batch.remove_element(group, found)
+    for index, each in enumerate(_listed(asked)):
+        with asked.about(LIST, index):
+            wanted = _key(group, scope, parse_attributes(each))
+            try:
+                found = group.get(wanted)
+            except ENOENT:
+                if is_destroyed(asked, nft.NFT_MSG_DESTROYSETELEM):
+                    continue
+                raise
+            batch.remove_element(group, found)

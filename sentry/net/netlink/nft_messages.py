@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import nftables as nft
 from sentry.net.netfilter.machine import Verdict, be32, be64, dump_expression, nested, text
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 MS_NS: Final = 1_000_000
 
 
-def generation_body(generation: int) -> bytes:
-    """NFT_MSG_NEWGEN; who made it is not told."""
+def generation_body(generation: int, task: Any) -> bytes:
+    """NFT_MSG_NEWGEN, and who asks for it, or has made it."""
     return (
         be32(nft.NFTA_GEN_ID, generation)
-        + be32(nft.NFTA_GEN_PROC_PID, 0)
-        + text(nft.NFTA_GEN_PROC_NAME, "")
+        + be32(nft.NFTA_GEN_PROC_PID, task.tid)
+        + attribute(nft.NFTA_GEN_PROC_NAME, task.comm + b"\0")
     )
 
 

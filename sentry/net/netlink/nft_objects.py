@@ -12,7 +12,7 @@ from sentry.net.netfilter.acting import Counter, Limit, Quota
 from sentry.net.netfilter.machine import be32, number, string, text
 from sentry.net.netfilter.ruleset import Object
 from sentry.net.netfilter.transaction import Scope, Transaction, check_kind
-from sentry.net.netfilter.xt_matches import MATCHES
+from sentry.net.netfilter.xt_matches import match_known
 from sentry.net.netfilter.xtables import target_known
 from sentry.net.netlink.message import Reply, parse_attributes
 from sentry.net.netlink.nfnetlink import Asked, asks, changes
@@ -20,6 +20,7 @@ from sentry.net.netlink.nft_messages import object_body
 from sentry.net.netlink.nft_requests import (
     find_table,
     is_destroyed,
+    named_by,
     own_table,
     tables_of,
     userdata,
@@ -64,7 +65,8 @@ def new_object(asked: Asked, batch: Transaction) -> None:
     check_kind(kind)
     if (name, kind) in table.objects:
         if asked.flags & abi.NLM_F_EXCL:
-            raise EEXIST(f"object {name}")
+            with asked.about(nft.NFTA_OBJ_NAME):
+                raise EEXIST(f"object {name}")
         return
     raw = data.get(nft.NFTA_OBJ_DATA)
     if raw is None:
@@ -78,24 +80,26 @@ def new_object(asked: Asked, batch: Transaction) -> None:
 @changes(nft.NFT_MSG_DELOBJ, nft.NFT_MSG_DESTROYOBJ)
 def delete_object(asked: Asked, batch: Transaction) -> None:
     """nf_tables_delobj()."""
-    data = asked.attributes
+    data, named = asked.attributes, named_by(asked, nft.NFTA_OBJ_NAME, nft.NFTA_OBJ_HANDLE)
     try:
         table = own_table(asked, nft.NFTA_OBJ_TABLE, batch)
         kind = number(data, nft.NFTA_OBJ_TYPE)
-        if nft.NFTA_OBJ_HANDLE in data:
-            handle = number(data, nft.NFTA_OBJ_HANDLE, size=8)
-            those = (each for each in table.objects.values() if each.handle == handle)
-            found = next(those, None)
-            if found is None:
-                raise ENOENT("object")
-        else:
-            found = table.object_named(string(data, nft.NFTA_OBJ_NAME), kind)
+        with asked.about(named):
+            if named == nft.NFTA_OBJ_HANDLE:
+                handle = number(data, named, size=8)
+                those = (each for each in table.objects.values() if each.handle == handle)
+                found = next(those, None)
+                if found is None:
+                    raise ENOENT("object")
+            else:
+                found = table.object_named(string(data, named), kind)
     except ENOENT:
         if is_destroyed(asked, nft.NFT_MSG_DESTROYOBJ):
             return
         raise
-    if found.use:
-        raise EBUSY(f"object {found.name}")
+    with asked.about(named):
+        if found.use:
+            raise EBUSY(f"object {found.name}")
     batch.remove_object(found)
 
 
@@ -117,7 +121,7 @@ def get_extension(asked: Asked) -> Iterable[Reply]:
     name = string(data, nft.NFTA_COMPAT_NAME, 32)
     revision, which = number(data, nft.NFTA_COMPAT_REV), number(data, nft.NFTA_COMPAT_TYPE)
     if which == COMPAT_MATCH:
-        is_known = (name, revision) in MATCHES
+        is_known = match_known(name, revision, asked.family) is not None
     else:
         is_known = target_known(name, revision, asked.family) is not None
     if not is_known:

@@ -36,10 +36,11 @@ TYPES: Final = {
 
 def find_table(asked: Asked, kind: int) -> Table:
     """The table that is named. Raises: ENOENT, EINVAL."""
-    name = string(asked.attributes, kind)
-    found = asked.netfilter.ruleset.tables.get((asked.family, name))
-    if found is None:
-        raise ENOENT(f"table {name}")
+    with asked.about(kind):
+        name = string(asked.attributes, kind)
+        found = asked.netfilter.ruleset.tables.get((asked.family, name))
+        if found is None:
+            raise ENOENT(f"table {name}")
     return found
 
 
@@ -53,8 +54,9 @@ def tables_of(asked: Asked, kind: int) -> Iterator[Table]:
 
 def own_table(asked: Asked, kind: int, batch: Transaction) -> Table:
     """One that may be changed. Raises: ENOENT, EPERM."""
-    table = find_table(asked, kind)
-    batch.check_owner(table)
+    with asked.about(kind):
+        table = find_table(asked, kind)
+        batch.check_owner(table)
     return table
 
 
@@ -77,7 +79,7 @@ def is_destroyed(asked: Asked, *kinds: int) -> bool:
 @asks(nft.NFT_MSG_GETGEN)
 def get_generation(asked: Asked) -> Iterable[Reply]:
     """NFT_MSG_GETGEN."""
-    body = generation_body(asked.netfilter.ruleset.generation)
+    body = generation_body(asked.netfilter.ruleset.generation, asked.request.caller)
     return [asked.reply(nft.NFT_MSG_NEWGEN, nft.NFPROTO_UNSPEC, body)]
 
 
@@ -103,7 +105,8 @@ def new_table(asked: Asked, batch: Transaction) -> None:
     if found is not None:
         batch.check_owner(found)
         if asked.flags & abi.NLM_F_EXCL:
-            raise EEXIST(f"table {name}")
+            with asked.about(nft.NFTA_TABLE_NAME):
+                raise EEXIST(f"table {name}")
         if asked.flags & abi.NLM_F_REPLACE:
             raise EOPNOTSUPP("replace")
         if nft.NFTA_TABLE_FLAGS in data:
@@ -129,8 +132,11 @@ def _change_table(table: Table, flags: int, batch: Transaction) -> None:
         raise EOPNOTSUPP("flags")
     if (flags ^ table.flags) & ~nft.NFT_TABLE_F_DORMANT:
         raise EOPNOTSUPP("an owner")
+    if flags == table.flags:
+        return
     batch.change(table, "flags", flags)
     batch.must_check = True
+    batch.note(nft.NFT_MSG_NEWTABLE, table)
 
 
 @changes(nft.NFT_MSG_DELTABLE, nft.NFT_MSG_DESTROYTABLE)
@@ -160,33 +166,41 @@ def _named_table(asked: Asked) -> Table:
     data = asked.attributes
     if nft.NFTA_TABLE_HANDLE not in data:
         return find_table(asked, nft.NFTA_TABLE_NAME)
-    handle = number(data, nft.NFTA_TABLE_HANDLE, size=8)
-    for table in asked.netfilter.ruleset.tables.values():
-        if table.handle == handle and table.family == asked.family:
-            return table
-    raise ENOENT(f"table {handle}")
+    with asked.about(nft.NFTA_TABLE_HANDLE):
+        handle = number(data, nft.NFTA_TABLE_HANDLE, size=8)
+        for table in asked.netfilter.ruleset.tables.values():
+            if table.handle == handle and table.family == asked.family:
+                return table
+        raise ENOENT(f"table {handle}")
 
 
 # --- chains
 
 
-def find_in(things: dict[str, T], data: Attributes, name: int, handle: int = 0) -> T:
+def find_in(things: dict[str, T], asked: Asked, name: int, handle: int = 0) -> T:
     """By its handle, if `handle` is in the attributes, or its name. Raises: ENOENT, EINVAL."""
-    if handle and handle in data:
+    data, kind = asked.attributes, named_by(asked, name, handle)
+    with asked.about(kind):
+        if kind == name:
+            found = things.get(string(data, name))
+            if found is None:
+                raise ENOENT("name")
+            return found
         wanted = number(data, handle, size=8)
         for thing in things.values():
             if thing.handle == wanted:
                 return thing
         raise ENOENT(f"handle {wanted}")
-    found = things.get(string(data, name))
-    if found is None:
-        raise ENOENT("name")
-    return found
 
 
-def find_chain(table: Table, data: Attributes, name: int, handle: int = 0) -> Chain:
+def named_by(asked: Asked, name: int, handle: int) -> int:
+    """Which attribute says what is meant; `handle` is 0 where there is but a name."""
+    return handle if handle and handle in asked.attributes else name
+
+
+def find_chain(table: Table, asked: Asked, name: int, handle: int = 0) -> Chain:
     """See `find_in`."""
-    return find_in(table.chains, data, name, handle)
+    return find_in(table.chains, asked, name, handle)
 
 
 @asks(nft.NFT_MSG_GETCHAIN)
@@ -194,7 +208,7 @@ def get_chain(asked: Asked) -> Iterable[Reply]:
     """NFT_MSG_GETCHAIN."""
     if not asked.is_dump:
         table = find_table(asked, nft.NFTA_CHAIN_TABLE)
-        chain = find_chain(table, asked.attributes, nft.NFTA_CHAIN_NAME)
+        chain = find_chain(table, asked, nft.NFTA_CHAIN_NAME)
         yield asked.reply(nft.NFT_MSG_NEWCHAIN, table.family, chain_body(chain))
         return
     for table in tables_of(asked, nft.NFTA_CHAIN_TABLE):
@@ -209,23 +223,25 @@ def new_chain(asked: Asked, batch: Transaction) -> None:
     table = own_table(asked, nft.NFTA_CHAIN_TABLE, batch)
     found = None
     if nft.NFTA_CHAIN_HANDLE in data:
-        found = find_chain(table, data, nft.NFTA_CHAIN_NAME, nft.NFTA_CHAIN_HANDLE)
+        found = find_chain(table, asked, nft.NFTA_CHAIN_NAME, nft.NFTA_CHAIN_HANDLE)
     elif nft.NFTA_CHAIN_NAME in data:
         found = table.chains.get(string(data, nft.NFTA_CHAIN_NAME))
     elif nft.NFTA_CHAIN_ID not in data:
         raise EINVAL("which chain?")
     if found is not None:
-        if asked.flags & abi.NLM_F_EXCL:
-            raise EEXIST(f"chain {found.name}")
+        with asked.about(named_by(asked, nft.NFTA_CHAIN_NAME, nft.NFTA_CHAIN_HANDLE)):
+            if asked.flags & abi.NLM_F_EXCL:
+                raise EEXIST(f"chain {found.name}")
         if asked.flags & abi.NLM_F_REPLACE:
             raise EOPNOTSUPP("replace")
-        _change_chain(found, data, batch)
+        _change_chain(found, asked, batch)
         return
-    _make_chain(table, data, batch)
+    _make_chain(table, asked, batch)
 
 
-def _make_chain(table: Table, data: Attributes, batch: Transaction) -> None:
+def _make_chain(table: Table, asked: Asked, batch: Transaction) -> None:
     """nf_tables_addchain()."""
+    data = asked.attributes
     flags = number(data, nft.NFTA_CHAIN_FLAGS, 0)
     name = string(data, nft.NFTA_CHAIN_NAME) if nft.NFTA_CHAIN_NAME in data else ""
     if flags & ~(nft.NFT_CHAIN_BASE | nft.NFT_CHAIN_BINDING):
@@ -237,23 +253,26 @@ def _make_chain(table: Table, data: Attributes, batch: Transaction) -> None:
     chain.flags = flags & nft.NFT_CHAIN_BINDING
     chain.number = number(data, nft.NFTA_CHAIN_ID, 0)
     if nft.NFTA_CHAIN_HOOK in data:
-        _make_base(chain, data)
+        _make_base(chain, asked)
     elif flags & nft.NFT_CHAIN_BASE or nft.NFTA_CHAIN_POLICY in data:
-        raise EOPNOTSUPP("a policy of no base chain")
+        with asked.about(nft.NFTA_CHAIN_POLICY):
+            raise EOPNOTSUPP("a policy of no base chain")
     if chain.number:
         batch.chains[chain.number] = chain
     batch.add_chain(chain)
 
 
-def _hook_of(data: Attributes) -> tuple[int, int, str]:
+def _hook_of(asked: Asked) -> tuple[int, int, str]:
     """Hook, priority and type. Raises: EINVAL, ENOENT, EOPNOTSUPP."""
+    data = asked.attributes
     place = parse_attributes(data[nft.NFTA_CHAIN_HOOK])
     hook = number(place, nft.NFTA_HOOK_HOOKNUM)
     priority = number(place, nft.NFTA_HOOK_PRIORITY)
     priority -= (priority & PRIORITY_MOST) << 1
     kind = string(data, nft.NFTA_CHAIN_TYPE) if nft.NFTA_CHAIN_TYPE in data else "filter"
     if kind not in TYPES:
-        raise ENOENT(f"type {kind}")
+        with asked.about(nft.NFTA_CHAIN_TYPE):
+            raise ENOENT(f"type {kind}")
     if hook not in TYPES[kind] or (kind == "nat" and priority <= NAT_LEAST):
         raise EOPNOTSUPP("such a chain at such a hook")
     if nft.NFTA_HOOK_DEV in place or nft.NFTA_HOOK_DEVS in place:
@@ -261,9 +280,10 @@ def _hook_of(data: Attributes) -> tuple[int, int, str]:
     return hook, priority, kind
 
 
-def _make_base(chain: Chain, data: Attributes) -> None:
+def _make_base(chain: Chain, asked: Asked) -> None:
     """nf_tables_addchain() of a base chain."""
-    chain.hook, chain.priority, chain.kind = _hook_of(data)
+    data = asked.attributes
+    chain.hook, chain.priority, chain.kind = _hook_of(asked)
     chain.is_base = True
     chain.flags |= nft.NFT_CHAIN_BASE
     chain.policy = _policy(data)
@@ -281,16 +301,19 @@ def _policy(data: Attributes) -> int:
     return policy
 
 
-def _change_chain(chain: Chain, data: Attributes, batch: Transaction) -> None:
+def _change_chain(chain: Chain, asked: Asked, batch: Transaction) -> None:
     """nf_tables_updchain(): another policy, other counters, another name."""
+    data = asked.attributes
     if nft.NFTA_CHAIN_HOOK in data:
-        if not chain.is_base:
-            raise EEXIST("no base chain")
-        if _hook_of(data) != (chain.hook, chain.priority, chain.kind):
-            raise EEXIST("another hook")
+        with asked.about(named_by(asked, nft.NFTA_CHAIN_NAME, nft.NFTA_CHAIN_HANDLE)):
+            if not chain.is_base:
+                raise EEXIST("no base chain")
+            if _hook_of(asked) != (chain.hook, chain.priority, chain.kind):
+                raise EEXIST("another hook")
     if nft.NFTA_CHAIN_POLICY in data:
-        if not chain.is_base:
-            raise EOPNOTSUPP("no base chain")
+        with asked.about(nft.NFTA_CHAIN_POLICY):
+            if not chain.is_base:
+                raise EOPNOTSUPP("no base chain")
         batch.change(chain, "policy", _policy(data))
     if nft.NFTA_CHAIN_COUNTERS in data:
         if not chain.is_base:
@@ -304,6 +327,7 @@ def _change_chain(chain: Chain, data: Attributes, batch: Transaction) -> None:
         if name in chain.table.chains:
             raise EEXIST(name)
         batch.rename_chain(chain, name)
+    batch.note(nft.NFT_MSG_NEWCHAIN, chain)
 
 
 @changes(nft.NFT_MSG_DELCHAIN, nft.NFT_MSG_DESTROYCHAIN)
@@ -311,13 +335,12 @@ def delete_chain(asked: Asked, batch: Transaction) -> None:
     """nf_tables_delchain()."""
     try:
         table = own_table(asked, nft.NFTA_CHAIN_TABLE, batch)
-        chain = find_chain(
-            table, asked.attributes, nft.NFTA_CHAIN_NAME, nft.NFTA_CHAIN_HANDLE
-        )
+        chain = find_chain(table, asked, nft.NFTA_CHAIN_NAME, nft.NFTA_CHAIN_HANDLE)
     except ENOENT:
         if is_destroyed(asked, nft.NFT_MSG_DESTROYCHAIN):
             return
         raise
-    if asked.flags & abi.NLM_F_NONREC and (chain.use or chain.rules):
-        raise EBUSY(f"chain {chain.name}")
-    batch.remove_chain(chain)
+    with asked.about(named_by(asked, nft.NFTA_CHAIN_NAME, nft.NFTA_CHAIN_HANDLE)):
+        if asked.flags & abi.NLM_F_NONREC and (chain.use or chain.rules):
+            raise EBUSY(f"chain {chain.name}")
+        batch.remove_chain(chain)

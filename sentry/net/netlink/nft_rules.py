@@ -10,7 +10,6 @@ from sentry.abi import nftables as nft
 from sentry.errors import E2BIG, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
 from sentry.net.netfilter.machine import (
     MAX_EXPRESSIONS,
-    Attributes,
     elements,
     number,
     parse_expression,
@@ -41,8 +40,8 @@ def get_rule(asked: Asked) -> Iterable[Reply]:
     resets = is_destroyed(asked, nft.NFT_MSG_GETRULE_RESET)
     if not asked.is_dump:
         table = find_table(asked, nft.NFTA_RULE_TABLE)
-        chain = find_chain(table, data, nft.NFTA_RULE_CHAIN)
-        rule = find_rule(chain, number(data, nft.NFTA_RULE_HANDLE, size=8))
+        chain = find_chain(table, asked, nft.NFTA_RULE_CHAIN)
+        rule = find_rule(chain, asked, nft.NFTA_RULE_HANDLE)
         at = chain.rules.index(rule)
         yield _told_rule(asked, rule, chain.rules[at - 1].handle if at else 0, resets)
         return
@@ -66,11 +65,13 @@ def _told_rule(asked: Asked, rule: Rule, before: int, resets: bool) -> Reply:
     return asked.reply(nft.NFT_MSG_NEWRULE, rule.chain.table.family, body)
 
 
-def find_rule(chain: Chain, handle: int) -> Rule:
-    """Raises: ENOENT."""
-    found = chain.table.rules.get(handle)
-    if found is None or found.chain is not chain:
-        raise ENOENT(f"rule {handle}")
+def find_rule(chain: Chain, asked: Asked, kind: int) -> Rule:
+    """By a handle. Raises: ENOENT, EINVAL."""
+    with asked.about(kind):
+        handle = number(asked.attributes, kind, size=8)
+        found = chain.table.rules.get(handle)
+        if found is None or found.chain is not chain:
+            raise ENOENT(f"rule {handle}")
     return found
 
 
@@ -79,12 +80,13 @@ def new_rule(asked: Asked, batch: Transaction) -> None:
     """nf_tables_newrule()."""
     data = asked.attributes
     table = own_table(asked, nft.NFTA_RULE_TABLE, batch)
-    chain = _chain_of_rule(table, data, batch)
+    chain = _chain_of_rule(table, asked, batch)
     old, at = None, 0
     if nft.NFTA_RULE_HANDLE in data:
-        old = find_rule(chain, number(data, nft.NFTA_RULE_HANDLE, size=8))
+        old = find_rule(chain, asked, nft.NFTA_RULE_HANDLE)
         if asked.flags & abi.NLM_F_EXCL:
-            raise EEXIST("rule")
+            with asked.about(nft.NFTA_RULE_HANDLE):
+                raise EEXIST("rule")
         if not asked.flags & abi.NLM_F_REPLACE:
             raise EOPNOTSUPP("neither replaced nor new")
         at = chain.rules.index(old)
@@ -95,7 +97,7 @@ def new_rule(asked: Asked, batch: Transaction) -> None:
     scope = Scope(batch, table, chain)
     if nft.NFTA_RULE_COMPAT in data:
         scope.protocol = _protocol(data[nft.NFTA_RULE_COMPAT])
-    rule = Rule(chain, _expressions(scope, data), userdata(data, nft.NFTA_RULE_USERDATA))
+    rule = Rule(chain, _expressions(scope, asked), userdata(data, nft.NFTA_RULE_USERDATA))
     rule.number = number(data, nft.NFTA_RULE_ID, 0)
     if old is not None:
         batch.remove_rule(old)
@@ -104,12 +106,13 @@ def new_rule(asked: Asked, batch: Transaction) -> None:
         batch.rules[rule.number] = rule
 
 
-def _chain_of_rule(table: Table, data: Attributes, batch: Transaction) -> Chain:
-    if nft.NFTA_RULE_CHAIN in data:
-        return find_chain(table, data, nft.NFTA_RULE_CHAIN)
-    found = batch.chains.get(number(data, nft.NFTA_RULE_CHAIN_ID))
-    if found is None or found.table is not table:
-        raise ENOENT("chain")
+def _chain_of_rule(table: Table, asked: Asked, batch: Transaction) -> Chain:
+    if nft.NFTA_RULE_CHAIN in asked.attributes:
+        return find_chain(table, asked, nft.NFTA_RULE_CHAIN)
+    with asked.about(nft.NFTA_RULE_CHAIN_ID):
+        found = batch.chains.get(number(asked.attributes, nft.NFTA_RULE_CHAIN_ID))
+        if found is None or found.table is not table:
+            raise ENOENT("chain")
     return found
 
 
@@ -118,11 +121,12 @@ def _place(chain: Chain, asked: Asked, batch: Transaction) -> int:
     data, appends = asked.attributes, bool(asked.flags & abi.NLM_F_APPEND)
     beside = None
     if nft.NFTA_RULE_POSITION in data:
-        beside = find_rule(chain, number(data, nft.NFTA_RULE_POSITION, size=8))
+        beside = find_rule(chain, asked, nft.NFTA_RULE_POSITION)
     elif nft.NFTA_RULE_POSITION_ID in data:
-        beside = batch.rules.get(number(data, nft.NFTA_RULE_POSITION_ID))
-        if beside is None or beside.chain is not chain:
-            raise ENOENT("rule")
+        with asked.about(nft.NFTA_RULE_POSITION_ID):
+            beside = batch.rules.get(number(data, nft.NFTA_RULE_POSITION_ID))
+            if beside is None or beside.chain is not chain:
+                raise ENOENT("rule")
     if beside is None:
         return len(chain.rules) if appends else 0
     return chain.rules.index(beside) + appends
@@ -138,11 +142,16 @@ def _protocol(raw: bytes) -> tuple[int, bool]:
     return protocol, bool(flags & nft.NFT_RULE_COMPAT_F_INV)
 
 
-def _expressions(scope: Scope, data: Attributes) -> list[Expression]:
-    listed = elements(data.get(nft.NFTA_RULE_EXPRESSIONS, b""), nft.NFTA_LIST_ELEM)
+def _expressions(scope: Scope, asked: Asked) -> list[Expression]:
+    kind = nft.NFTA_RULE_EXPRESSIONS
+    listed = elements(asked.attributes.get(kind, b""), nft.NFTA_LIST_ELEM)
     if len(listed) > MAX_EXPRESSIONS:
         raise E2BIG("expressions")
-    return [parse_expression(scope, each) for each in listed]
+    made: list[Expression] = []
+    for index, each in enumerate(listed):
+        with asked.about(kind, index):
+            made.append(parse_expression(scope, each))
+    return made
 
 
 @changes(nft.NFT_MSG_DELRULE, nft.NFT_MSG_DESTROYRULE)
@@ -153,23 +162,19 @@ def delete_rule(asked: Asked, batch: Transaction) -> None:
         table = own_table(asked, nft.NFTA_RULE_TABLE, batch)
         if nft.NFTA_RULE_CHAIN not in data:
             for chain in list(table.chains.values()):
-                _flush(chain, batch)
+                batch.remove_rules(chain)
             return
-        chain = find_chain(table, data, nft.NFTA_RULE_CHAIN)
+        chain = find_chain(table, asked, nft.NFTA_RULE_CHAIN)
         if nft.NFTA_RULE_HANDLE in data:
-            batch.remove_rule(find_rule(chain, number(data, nft.NFTA_RULE_HANDLE, size=8)))
+            batch.remove_rule(find_rule(chain, asked, nft.NFTA_RULE_HANDLE))
         elif nft.NFTA_RULE_ID in data:
-            mine = batch.rules.pop(number(data, nft.NFTA_RULE_ID), None)
-            if mine is None or mine.chain is not chain:
-                raise ENOENT("rule")
+            with asked.about(nft.NFTA_RULE_ID):
+                mine = batch.rules.pop(number(data, nft.NFTA_RULE_ID), None)
+                if mine is None or mine.chain is not chain:
+                    raise ENOENT("rule")
             batch.remove_rule(mine)
         else:
-            _flush(chain, batch)
+            batch.remove_rules(chain)
     except ENOENT:
         if not is_destroyed(asked, nft.NFT_MSG_DESTROYRULE):
             raise
-
-
-def _flush(chain: Chain, batch: Transaction) -> None:
-    for rule in reversed(list(chain.rules)):
-        batch.remove_rule(rule)

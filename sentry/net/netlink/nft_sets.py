@@ -27,6 +27,7 @@ from sentry.net.netlink.nft_requests import (
     find_in,
     find_table,
     is_destroyed,
+    named_by,
     own_table,
     tables_of,
     userdata,
@@ -40,9 +41,9 @@ FLAGS: Final = (
 MAX_FIELDS: Final = 16
 
 
-def find_set(table: Table, data: Attributes, name: int, handle: int = 0) -> Set:
+def find_set(table: Table, asked: Asked, name: int, handle: int = 0) -> Set:
     """See `find_in`."""
-    return find_in(table.sets, data, name, handle)
+    return find_in(table.sets, asked, name, handle)
 
 
 @asks(nft.NFT_MSG_GETSET)
@@ -50,7 +51,7 @@ def get_set(asked: Asked) -> Iterable[Reply]:
     """NFT_MSG_GETSET."""
     if not asked.is_dump:
         table = find_table(asked, nft.NFTA_SET_TABLE)
-        group = find_set(table, asked.attributes, nft.NFTA_SET_NAME)
+        group = find_set(table, asked, nft.NFTA_SET_NAME)
         yield asked.reply(nft.NFT_MSG_NEWSET, table.family, set_body(group))
         return
     for table in tables_of(asked, nft.NFTA_SET_TABLE):
@@ -67,7 +68,8 @@ def new_set(asked: Asked, batch: Transaction) -> None:
     found = table.sets.get(name)
     if found is not None:
         if asked.flags & abi.NLM_F_EXCL:
-            raise EEXIST(f"set {name}")
+            with asked.about(nft.NFTA_SET_NAME):
+                raise EEXIST(f"set {name}")
         if asked.flags & abi.NLM_F_REPLACE:
             raise EOPNOTSUPP("replace")
         return
@@ -143,11 +145,12 @@ def delete_set(asked: Asked, batch: Transaction) -> None:
     """nf_tables_delset()."""
     try:
         table = own_table(asked, nft.NFTA_SET_TABLE, batch)
-        group = find_set(table, asked.attributes, nft.NFTA_SET_NAME, nft.NFTA_SET_HANDLE)
+        group = find_set(table, asked, nft.NFTA_SET_NAME, nft.NFTA_SET_HANDLE)
     except ENOENT:
         if is_destroyed(asked, nft.NFT_MSG_DESTROYSET):
             return
         raise
-    if group.use:
-        raise EBUSY(f"set {group.name}")
+    with asked.about(named_by(asked, nft.NFTA_SET_NAME, nft.NFTA_SET_HANDLE)):
+        if group.use:
+            raise EBUSY(f"set {group.name}")
     batch.remove_set(group)

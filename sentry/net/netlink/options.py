@@ -63,7 +63,7 @@ for _name, _lack in (
     ("NETLINK_NO_ENOBUFS", ""),
     ("NETLINK_CAP_ACK", ""),
     ("NETLINK_BROADCAST_ERROR", "kept alone"),
-    ("NETLINK_EXT_ACK", "kept: errors have no text"),
+    ("NETLINK_EXT_ACK", "no text; of changes to netfilter's tables the attribute that is wrong"),
     ("NETLINK_GET_STRICT_CHK", "kept: requests are not checked more strictly"),
 ):
     NETLINK.row(_name, _get_flag, _set_flag, parse=_parse, check=flag, partial=_lack)

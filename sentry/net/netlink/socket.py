@@ -62,7 +62,9 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
 
 PIECE: Final = 16384
-"""How much of a dump goes into one datagram."""
+LEAST_PIECE: Final = 3776
+"""How much of a dump goes into one datagram: as much as was made room for once, from one to the
+other. NLMSG_GOODSIZE."""
 FREE_PORTS: Final = (1 << 31) - 4096
 """S32_MIN to -4097: ports that no process id is."""
 OVERHEAD: Final = 256
@@ -72,8 +74,8 @@ class NetlinkSocket(Socket):
     """An open netlink socket."""
 
     __slots__ = (
-        "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "destination", "flags_set",
-        "groups", "has_groups", "packets", "port",
+        "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "_piece", "destination",
+        "flags_set", "groups", "has_groups", "packets", "port",
     )  # fmt: skip
     options_known = NETLINK
 
@@ -92,6 +94,7 @@ class NetlinkSocket(Socket):
         self._charged = 0
         self._dump: Iterator[bytes] | None = None
         self._dump_tail = self._dump_end = b""
+        self._piece = LEAST_PIECE
         self._overrun = False
 
     def shutdown(self, how: int) -> None:
@@ -298,7 +301,7 @@ class NetlinkSocket(Socket):
             return
         piece, self._dump_tail = self._dump_tail, b""
         for part in self._dump:
-            if piece and (part is self._dump_end or len(piece) + len(part) > PIECE):
+            if piece and (part is self._dump_end or len(piece) + len(part) > self._piece):
                 self._dump_tail = part
                 break
             piece += part
@@ -313,22 +316,31 @@ class NetlinkSocket(Socket):
         self, data: bytes, port: int, group: int, creds: tuple[int, int, int] = (0, 0, 0)
     ) -> bool:
         """A datagram for this socket; one too many is lost, which the next receive says."""
-        if self._charged and self._charged + len(data) + OVERHEAD > self.rcvbuf:
-            if not self._overrun and abi.NETLINK_NO_ENOBUFS not in self.flags_set:
-                self._overrun = True
-                self.so_error = ENOBUFS.number
-                self.queue.notify(EPOLLERR)
+        if not self.has_room(len(data)):
+            self.lose()
             return False
         self._charged += len(data) + OVERHEAD
         self.packets.append((data, port, group, creds))
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
         return True
 
+    def has_room(self, size: int) -> bool:
+        """A datagram of so many bytes would not be lost."""
+        return not self._charged or self._charged + size + OVERHEAD <= self.rcvbuf
+
+    def lose(self) -> None:
+        """Something was lost for want of room."""
+        if not self._overrun and abi.NETLINK_NO_ENOBUFS not in self.flags_set:
+            self._overrun = True
+            self.so_error = ENOBUFS.number
+            self.queue.notify(EPOLLERR)
+
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
         if flags & MSG_OOB:
             raise EOPNOTSUPP("out-of-band data")
         self.take_error()
+        self._piece = min(max(self._piece, dest.count), PIECE)
         if not self.packets:
             raise EAGAIN("nothing there")
         data, port, group, creds = self.packets[0]

@@ -27,7 +27,7 @@ from sentry.errors import (
 )
 from sentry.kernel.task import Task
 from sentry.net.family import UnixSocket, make_socket
-from sentry.net.options import Counted, Option
+from sentry.net.options import Counted, Option, Question
 from sentry.net.socket import Received, Socket
 from sentry.net.unix_flights import drop_files
 from sentry.net.unix_options import UNIX
@@ -216,7 +216,8 @@ def sys_setsockopt(task: Task, fd: Fd, level: Int, name: Int, value: UserIn, siz
     sock = socket_of(task, fd)
     if size < 0 or (size < 4 and level == SOL_SOCKET and name != SO_BINDTODEVICE):
         raise EINVAL("length")
-    sock.set_option(task, level, name, value.get(min(size, 4096)) if size else b"")
+    size = sock.value_size(task, level, name, size)
+    sock.set_option(task, level, name, value.get(size) if size else b"")
 
 
 @syscall(55)
@@ -229,6 +230,8 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, leng
             raise EOPNOTSUPP(f"level {level}")
         raise EINVAL("length")
     value = sock.option(task, level, name, room)
+    if isinstance(value, Question):
+        value = value.answer(task.mm.read(out.addr, value.size))
     told = len(value)
     if isinstance(value, Counted):
         value, told = value

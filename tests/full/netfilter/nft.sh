@@ -1,9 +1,6 @@
-# nft: a set of rules is given back as it was; changes, counters, errors.
-# Where in a rule an error is, is not told.
-if [ -z "$INNER" ]; then
-    INNER=1 unshare -nm bash "$0" 2>&1 | grep -v "^ *[~^][~^ ]*$"
-    exit 0
-fi
+# nft: a set of rules is given back as it was; changes, counters, errors, and where they are.
+[ -n "$INNER" ] || INNER=1 exec unshare -nm bash "$0"
+exec 2>&1
 mount -t tmpfs none /run
 ip link set lo up
 cat >/run/rules <<'R'

@@ -15,3 +15,10 @@ timeout 3 busybox nc -w 2 127.0.0.1 9000 </dev/null; echo $?
 iptables -A OUTPUT -d 172.17.0.2 -p icmp -j DROP; ping -c 1 -W 1 172.17.0.2 | grep -c received; iptables -A OUTPUT -d 172.17.0.2 -p tcp -j REJECT --reject-with icmp-admin-prohibited
 timeout 5 busybox wget -q -O - http://172.17.0.2/ ; echo $?
 iptables -A OUTPUT -m owner --uid-owner 1000 -j DROP; iptables -S OUTPUT
+# what was to leave is redirected to us, as by a transparent proxy
+mkdir /run/here; echo here >/run/here/index.html; busybox httpd -p 7000 -h /run/here
+iptables -F OUTPUT
+iptables -t nat -I OUTPUT -d 172.17.0.2 -p tcp --dport 81 -j REDIRECT --to-ports 7000
+timeout 20 busybox wget -q -O - http://172.17.0.2:81/; echo $?
+timeout 20 busybox wget -q -O - http://172.17.0.2:80/; echo $?
+conntrack -L -p tcp 2>/dev/null | grep -c 'dport=81 .*sport=7000.*ASSURED'

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from sentry.abi import ipset
 from sentry.abi import nftables as nft
+from sentry.abi.ip_tables import IPT_SO_GET_ENTRIES, IPT_SO_SET_REPLACE
 from sentry.abi.netlink import (
     FR_ACT_TO_TBL,
     FRA_FWMARK,
@@ -54,6 +56,7 @@ from sentry.abi.socket import (
     AF_NETLINK,
     AF_PACKET,
     AF_UNIX,
+    IPPROTO_RAW,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_RAW,
@@ -61,9 +64,11 @@ from sentry.abi.socket import (
 )  # fmt: skip
 from sentry.errors import ECONNREFUSED
 from sentry.net.netfilter.machine import be32, nested, text
-from sentry.net.netlink.message import attribute
+from sentry.net.netlink.ipset_elements import net32
+from sentry.net.netlink.message import attribute, u8
 from tests.fuzz.scaling import Bench, Resource
 from tests.unit.net.brokered import POLICY, Brokered
+from tests.unit.net.netfilter.blobs import DROP, entry, header, standard, with_rules
 
 LOOPBACK = 1
 
@@ -522,9 +527,100 @@ def brokered(b: Bench) -> None:
     one.end()
 
 
+def _member(b: Bench, groups: int) -> int:
+    """A socket that hears of netfilter."""
+    made = _socket(b, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
+    b.ok("bind", made, struct.pack("<HHII", AF_NETLINK, 0, 0, groups), 12)
+    return made
+
+
+def rule_listeners(b: Bench) -> None:
+    """Who hears of each change of rules."""
+    tables = _Nftables(b)
+    made = b.each("join", lambda _: _member(b, 1 << nft.NFNLGRP_NFTABLES - 1))
+    with b.measure("add"):
+        tables.rule(("counter", b""))
+    room = b.program.buffer(4096)
+    b.each("hear", lambda i: b.ok("recvfrom", made[i], room, 4096, 0, 0, 0))
+    b.each("close", lambda i: b.ok("close", made[i]))
+    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+
+
+def told_connections(b: Bench) -> None:
+    """That netfilter follows, while somebody hears of them."""
+    tables = _Nftables(b)
+    tables.rule(("ct", be32(nft.NFTA_CT_KEY, nft.NFT_CT_STATE) + be32(nft.NFTA_CT_DREG, 1)))
+    heard, sender = _member(b, 7), _socket(b, AF_INET, SOCK_DGRAM)
+    b.each("send", lambda i: b.ok("sendto", sender, b"x", 1, 0, _inet(2000 + i), 16))
+    room = b.program.buffer(4096)
+    b.each("hear", lambda i: b.ok("recvfrom", heard, room, 4096, 0, 0, 0))
+    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
+    b.ok("close", heard)
+
+
+def ip_set(b: Bench) -> None:
+    """Networks in a set of ipset, of which each is new for a while."""
+    fd = _socket(b, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
+    room = b.program.buffer(65536)
+
+    def say(command: int, body: bytes = b"", flags: int = NLM_F_ACK) -> None:
+        inside = struct.pack(">BBH", nft.NFPROTO_IPV4, 0, 0)
+        inside += u8(ipset.IPSET_ATTR_PROTOCOL, ipset.IPSET_PROTOCOL)
+        inside += text(ipset.IPSET_ATTR_SETNAME, "s") + body
+        kind = nft.NFNL_SUBSYS_IPSET << 8 | command
+        head = struct.pack("<IHHII", 16 + len(inside), kind, NLM_F_REQUEST | flags, 1, 0)
+        b.ok("sendto", fd, head + inside, 16 + len(inside), 0, 0, 0)
+        size, kind = b.ok("recvfrom", fd, room, 65536, 0, 0, 0), 0
+        while not flags and kind != NLMSG_DONE:
+            size = b.ok("recvfrom", fd, room, 65536, 0, 0, 0)
+            (kind,) = struct.unpack_from("<H", b.program.read(room, 16), 4)
+        assert not flags or (size == 36 and b.program.read(room + 16, 4) == bytes(4))
+
+    def change(command: int, i: int) -> None:
+        ip = net32(ipset.IPSET_ATTR_IPADDR_IPV4, 10 << 24 | i << 8)
+        one = nested(ipset.IPSET_ATTR_IP, ip) + u8(ipset.IPSET_ATTR_CIDR, 24)
+        say(command, nested(ipset.IPSET_ATTR_DATA, one))
+
+    about = text(ipset.IPSET_ATTR_TYPENAME, "hash:net") + u8(ipset.IPSET_ATTR_REVISION, 0)
+    about += u8(ipset.IPSET_ATTR_FAMILY, nft.NFPROTO_IPV4)
+    about += nested(ipset.IPSET_ATTR_DATA, net32(ipset.IPSET_ATTR_TIMEOUT, 1000))
+    say(ipset.IPSET_CMD_CREATE, about)
+    b.each("add", lambda i: change(ipset.IPSET_CMD_ADD, i))
+    b.each("renew", lambda i: change(ipset.IPSET_CMD_ADD, i))
+    b.each("test", lambda i: change(ipset.IPSET_CMD_TEST, i))
+    with b.measure("dump"):
+        say(ipset.IPSET_CMD_LIST, flags=0)
+    b.each("remove", lambda i: change(ipset.IPSET_CMD_DEL, i))
+    say(ipset.IPSET_CMD_DESTROY)
+
+
+def ip_table(b: Bench) -> None:
+    """Rules of iptables without nftables, and a packet that meets them all."""
+    fd = _socket(b, AF_INET, SOCK_RAW, IPPROTO_RAW)
+    rule = entry(standard(DROP), head=header(protocol=253))
+
+    def put(count: int, before: int) -> None:
+        value = with_rules("filter", nft.NF_INET_LOCAL_IN, [rule] * count, counters=(before, 0))
+        b.ok("setsockopt", fd, 0, IPT_SO_SET_REPLACE, value, len(value))
+
+    size = 632 + b.n * len(rule)
+    question = struct.pack("<32sI4x", b"filter", size) + bytes(size)
+    with b.measure("replace"):
+        put(b.n, 4)
+    with b.measure("dump"):
+        length = struct.pack("<i", len(question))
+        b.ok("getsockopt", fd, 0, IPT_SO_GET_ENTRIES, question, length)
+    receiver, to = _socket(b, AF_INET, SOCK_DGRAM), _inet(4321)
+    b.ok("bind", receiver, to, 16)
+    with b.measure("send"):
+        b.ok("sendto", receiver, b"x", 1, 0, to, 16)
+    with b.measure("empty"):
+        put(0, 4 + b.n)
+
+
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
     unix_pairs, unix_queue, in_flight, addresses, routes,
     interfaces, bridge_ports, vlans, forwarding, routing_rules, rules, elements, connections,
-    brokered,
+    brokered, ip_table, rule_listeners, told_connections, ip_set,
 )  # fmt: skip

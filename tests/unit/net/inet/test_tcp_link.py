@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sentry.abi import nftables as nft
 from sentry.abi import socket as abi
+from sentry.abi.ip_tables import SO_ORIGINAL_DST
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from sentry.abi.socket import (
     AF_INET,
@@ -41,7 +44,9 @@ from sentry.errors import (
 from sentry.net.inet.address import MAPPED, Endpoint
 from sentry.net.link import link
 from sentry.net.netlink.diag import _inet_answer
+from sentry.net.netlink.nfnetlink import netfilter_of
 from sentry.net.tables import TABLES
+from tests.unit.net.netfilter.blobs import entry, header, part, put, with_rules
 from tests.unit.net.streams import Line, Streams, done, place, receive
 from tests.unit.net.wired import INDEX, SECOND_NS, ip4, ip6, local6
 
@@ -518,3 +523,38 @@ def test_handshake_stays_with_its_listener_when_others_come_and_go(line: Line) -
     line.settle()
     assert [client.state for client in clients] == [TCP_ESTABLISHED] * 20
     assert [sock.queues()[0] for sock in (first, *others)] == [20, 0, 0, 0]
+
+
+def turn(host: Any, port: int) -> None:
+    """Whatever TCP sends goes to a port of the host's own."""
+    flags = nft.NF_NAT_RANGE_MAP_IPS | nft.NF_NAT_RANGE_PROTO_SPECIFIED
+    where = struct.pack("<II", 1, flags) + ip4(host.number) * 2 + struct.pack(">HH", port, port)
+    rule = entry(part("DNAT", 0, where), head=header(protocol=IPPROTO_TCP))
+    rules: Any = SimpleNamespace(netfilter=netfilter_of(host.stack))
+    put(rules, with_rules("nat", nft.NF_INET_LOCAL_OUT, [rule]))
+
+
+def test_connection_that_rules_turn_to_us_has_both_ends_here(line: Line) -> None:
+    left = line.hosts[0]
+    inward = left.layer.inward
+    inward.soon = lambda: left.soon.append(lambda: inward.go_on(line.now_ns))
+
+    def settle() -> None:
+        while left.soon:
+            left.soon.pop(0)()
+
+    listener, client = left.listen(8080), left.socket()
+    turn(left, 8080)
+    left.begin(client, place(ip4(2), 80))
+    settle()
+    server = left.accept(listener)
+    assert client.state == server.state == TCP_ESTABLISHED
+    assert server.local_address() == place(ip4(1), 8080)
+    assert client.peer_address() == place(ip4(2), 80)
+    told, _ = server.option(left.caller, 0, SO_ORIGINAL_DST, 16)
+    assert told == place(ip4(2), 80)
+    for sender, receiver in ((client, server), (server, client)):
+        left.send(sender, b"data" * 10_000)
+        settle()
+        assert receive(receiver) == b"data" * 10_000
+    assert not line.seen and not left.frames()

@@ -288,6 +288,68 @@ def test_what_we_send_goes_to_another_target_and_its_answer_comes_back(router: R
     assert (got.source, got.target) == (ip(1, 2), ip(1, 1))
 
 
+def test_what_was_to_leave_may_turn_to_us_and_is_answered(router: Router) -> None:
+    kept = keep(router, UDP)
+    rule = translate(nft.NFT_NAT_DNAT, ip(0, 1), 77)
+    router.rule(router.chain("out", OUT, -100, "nat"), *rule)
+    inside = router.chain("in", IN)
+    router.rule(inside, *to_port(77), COUNTER)
+    out = Outgoing(ip(1, 9), UDP, (udp(ip(1, 1), ip(1, 9), (5, 6))[20:],), ip(1, 1))
+    router.layer.send(router.now_ns, out)
+    assert not kept.packets
+    router.layer.inward.go_on(router.now_ns)
+    (got,) = kept.packets
+    assert (got.source, got.target, got.payload[2:4]) == (ip(1, 1), ip(0, 1), b"\0\x4d")
+    back = Outgoing(ip(1, 1), UDP, (udp(ip(0, 1), ip(1, 1), (77, 5))[20:],), ip(0, 1))
+    router.layer.send(router.now_ns, back)
+    router.layer.inward.go_on(router.now_ns)
+    answer = kept.packets[1]
+    assert (answer.source, answer.target, answer.payload[:2]) == (ip(1, 9), ip(1, 1), b"\0\x06")
+    assert not router.left + router.right
+    assert inside.packets == 2
+
+
+def test_what_was_for_us_may_turn_to_somebody_else_and_leaves(router: Router) -> None:
+    kept = keep(router, UDP)
+    rule = translate(nft.NFT_NAT_DNAT, ip(0, 9))
+    router.rule(router.chain("out", OUT, -100, "nat"), *rule)
+    out = Outgoing(ip(1, 1), UDP, (udp(ip(1, 1), ip(1, 1), (5, 6))[20:],), ip(1, 1))
+    router.layer.send(router.now_ns, out)
+    router.layer.inward.go_on(router.now_ns)
+    assert not kept.packets
+    (sent,) = router.left
+    assert ends(sent) == (ip(1, 1), 5, ip(0, 9), 6)
+
+
+def test_what_turns_to_us_may_be_dropped_on_its_way(router: Router) -> None:
+    kept = keep(router, UDP)
+    rule = translate(nft.NFT_NAT_DNAT, ip(0, 1))
+    router.rule(router.chain("out", OUT, -100, "nat"), *rule)
+    router.chain("in", IN, policy=nft.NF_DROP)
+    router.layer.send(router.now_ns, Outgoing(ip(1, 9), UDP, (bytes(8),), ip(1, 1)))
+    router.layer.inward.go_on(router.now_ns)
+    assert not kept.packets
+    router.chain("post", POST, policy=nft.NF_DROP)
+    with pytest.raises(EPERM):
+        router.layer.send(router.now_ns, Outgoing(ip(1, 9), UDP, (bytes(8),), ip(1, 1)))
+
+
+def test_what_turns_to_us_and_is_rejected_is_answered(router: Router) -> None:
+    kept = keep(router, TCP)
+    rule = translate(nft.NFT_NAT_DNAT, ip(0, 1), 77)
+    router.rule(router.chain("out", OUT, -100, "nat"), *rule)
+    reset = made("reject", *with_code(nft.NFT_REJECT_TCP_RST, 0))
+    router.rule(router.chain("in", IN), *to_port(77), reset)
+    segment = tcp(ip(1, 1), ip(1, 9), (5, 6), SYN)[20:]
+    router.layer.send(router.now_ns, Outgoing(ip(1, 9), TCP, (segment,), ip(1, 1)))
+    for _ in range(2):
+        router.layer.inward.go_on(router.now_ns)
+    (answer,) = kept.packets
+    assert (answer.source, answer.payload[:4], answer.payload[13]) == (
+        ip(1, 9), b"\0\x06\0\x05", RST | ACK
+    )  # fmt: skip
+
+
 def test_translation_stands_in_chains_of_its_type(router: Router) -> None:
     with pytest.raises(EOPNOTSUPP):
         router.rule(router.chain("f", FORWARD), MASQUERADE)
@@ -332,11 +394,14 @@ class Gate:
         raise NotImplementedError
 
 
-def test_gate_judges_where_a_packet_goes_and_not_where_it_was_to_go(router: Router) -> None:
+@pytest.mark.parametrize("before", [ip(1, 2), ip(1, 1)], ids=["somebody", "us"])
+def test_gate_judges_where_a_packet_goes_and_not_where_it_was_to_go(
+    router: Router, before: bytes
+) -> None:
     gate = router.layer.gate = Gate()
     rule = translate(nft.NFT_NAT_DNAT, ip(0, 9))
     router.rule(router.chain("out", OUT, -100, "nat"), *rule)
-    router.layer.send(router.now_ns, Outgoing(ip(1, 2), UDP, (bytes(8),), ip(1, 1)))
+    router.layer.send(router.now_ns, Outgoing(before, UDP, (bytes(8),), ip(1, 1)))
     assert gate.left == [(ip(1, 1), ip(0, 9))]
     assert not router.left
     assert not router.right
