@@ -22,7 +22,7 @@ MOST_SETS: Final = 256
 """Of a namespace."""
 MOST_AT_ONCE: Final = 1 << 14
 """Elements that a range may be: IPSET_MAX_RANGE."""
-MOST_IN_STEP: Final = 1 << 15
+MOST_IN_STEP: Final = 1 << 14
 """Elements that the messages of a datagram may add or remove: a ceiling of ours."""
 EXPIRED_AT_ONCE: Final = 256
 SECOND_NS: Final = 1_000_000_000
