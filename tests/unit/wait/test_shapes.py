@@ -71,6 +71,7 @@ SEQUENCES: Final = {
     "net/host/socket.py": "a socket is made by another process, then asked what it is",
     "net/host/nameservers.py": "a socket is asked for, then a question sent",
     "net/host/view.py": "the host's interfaces are listed, then shown in steps",
+    "net/namespace.py": "the host's interfaces are listed and followed",
     "net/link/follow.py": "packet sockets are made by another process, routes taken in in steps",
     "net/inet/broker_stream.py": "bytes of one side are taken, then the other one gets them",
     "net/inet/brokers.py": "a dialer is asked for one connection after the other",
