@@ -237,32 +237,17 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     lockdown()
     _started(loop, tree.mount_first(kernel, config))
     if config.network_fd >= 0:
-        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  --network=host
-        from sentry.net.host.view import HostView  # noqa: PLC0415
+        from sentry.boot import networks  # noqa: PLC0415  not with --network=none
+        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415
 
         stack = kernel.first.net.stack
         process = NetworkProcess(config.network_fd, loop)
-        if config.link is not None:
-            from sentry.net import given  # noqa: PLC0415  few have one
-
-            given.plug(stack, config.link)
-        else:
-            stack.view = view = HostView(stack, process, loop)
-            if config.network == "sandbox":
-                from sentry.boot.uplinks import plug_in  # noqa: PLC0415  few have one
-
-                plug_in(stack, view, process, loop, sender)
-            else:
-                stack.host = process
-            try:
-                run_now(loop, view.look())
-            except Errno as error:
-                raise StartError(f"the host's network: {tree.reason(error)}") from error
+        run_now(loop, networks.connect(stack, config, process, loop, sender))
     task = _started(loop, first_process.load(kernel, config))
-    if config.network == "sandbox":
-        from sentry.boot.uplinks import judge  # noqa: PLC0415
+    if config.egress is not None:
+        from sentry.boot.uplinks import judge  # noqa: PLC0415  few have a policy
 
-        _started(loop, judge(stack, container, config, process, loop))
+        _started(loop, judge(stack, container, config.egress, process, loop))
     containers = Containers(kernel, config, watchdog)
     operations = Operations(kernel, container, config, containers)
     most = min(MAX_CONNECTIONS, reserve // 8)

@@ -92,9 +92,12 @@ try:
 except OSError as error:
     assert error.errno == errno.EHOSTUNREACH
 asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-question = bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 120, 0, 0, 1, 0, 1))
-asker.sendto(question, ("127.0.0.11", 53))
-assert asker.recv(512)[3] & 15 == 2  # SERVFAIL: nobody is there
+asker.connect(("127.0.0.11", 53))
+asker.send(bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 120, 0, 0, 1, 0, 1)))
+try:
+    asker.recv(512)
+except ConnectionRefusedError:  # nobody is there
+    pass
 """
 BROKERS = """
 import socket
@@ -235,11 +238,6 @@ def _uplink(folder: Path, debian: Path) -> Used:
         subprocess.run([*inside, *command.split()], check=True)
     namespaces = bundle.document["linux"]["namespaces"]
     others = [each for each in namespaces if each["type"] != "network"]
-    listed = folder / "resolv.conf"
-    listed.write_text("nameserver 127.0.0.11\n")
-    bundle.document["mounts"].append(
-        {"destination": "/etc/resolv.conf", "source": str(listed), "options": ["bind"]}
-    )
     path = f"/proc/{holder.process.pid}/ns/net"
     bundle.document["linux"]["namespaces"] = [*others, {"type": "network", "path": path}]
     try:

@@ -92,8 +92,7 @@ class NetworkProcess:
 
     def close(self) -> None:
         """Nobody asks any more; it ends."""
-        self._loop.watch(self._sock.fileno(), 0)
-        self._dead = True
+        self._end()
         self._sock.close()
 
     def make(self, family: int, kind: int, protocol: int) -> Sleep:
