@@ -249,6 +249,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         _started(loop, judge(stack, container, config.egress, process, loop))
     containers = Containers(kernel, config, watchdog)
+    containers.sender = sender
     operations = Operations(kernel, container, config, containers)
     most = min(MAX_CONNECTIONS, reserve // 8)
     listener = config.control_listener_fd
