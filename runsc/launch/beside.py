@@ -16,7 +16,8 @@ import msgspec
 
 from runsc.containers.processes import start_time
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, boot_gofer, configure, isolation, users
+from runsc.launch import boot, boot_gofer, isolation, users
+from runsc.launch.network_choice import network_of
 from runsc.launch.programs import gofer
 from runsc.launch.sandbox import reaped
 
@@ -123,7 +124,7 @@ class Processes:
         maker = self._joint.sandbox
         if "network" in dict(self._joint.shares):
             return "none"
-        wanted = configure.network_of(self._flags, self._container)
+        wanted = network_of(self._flags, self._container)
         if wanted == "none":
             return "none"
         why = ""

@@ -51,13 +51,21 @@ def _make_one() -> socket.socket:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | flags, 0)
     made.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     made.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    made.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER)
+    _give_room(made, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    _give_room(made, SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
     code = array.array("B", wanted_frames())
     where, size = code.buffer_info()
     program = struct.pack("@HP", size // isa.INSTRUCTION_SIZE, where)
     made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
     return made
+
+
+def _give_room(sock: socket.socket, forced: int, plain: int, size: int) -> None:
+    """So much, or, for root of a user namespace alone, what the host lets all have."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, plain, size)
 
 
 def address_of(index: int) -> bytes:
