@@ -2,8 +2,9 @@
 
 It is in the network namespace that the bundle asks for: the caller's, one with a path, or a new
 one with nothing but a loopback interface. It makes TCP, UDP and ping sockets, binds them to
-privileged ports if the container may, lists interfaces, and says when they have changed; it sees no
-data. It ends with the Sentry: when the other end of its socket closes.
+privileged ports if the container may, lists interfaces, and says when they have changed; where the
+Sentry has a stack of its own it gives it packet sockets, and connections of others in the
+namespace. It sees no data. It ends with the Sentry: when the other end of its socket closes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 
@@ -25,6 +25,7 @@ from runsc.launch import isolation, landlock
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
+from runsc.launch.local_ports import FAMILIES, LocalPorts, at, open_to_all
 from runsc.launch.title import set_title
 from runsc.oci.convert import Container
 from sentry.abi import netlink as abi
@@ -33,7 +34,6 @@ from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
 from sentry.net.interfaces import LOOPBACK_INDEX
 
-FAMILIES = (socket.AF_INET, socket.AF_INET6)
 OPEN_FILES = 4096
 """It has some ten. But so many may be on their way to somebody, of all processes of its user: the
 network processes and Gofers of other sandboxes are such (unix(7), ETOOMANYREFS)."""
@@ -122,10 +122,11 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     if network.uplinks:
         from runsc.launch import packet_sockets, silence  # noqa: PLC0415  few need them
 
+        open_to_all()
         silence.keep_ports()
         silencer, uplinks = silence.silence(), packet_sockets.make()
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
-    program = filters.network_program(switches.trap, uplinks=asks)
+    program = filters.network_program(switches.trap, uplinks=asks, listens=network.uplinks)
     put_on = terms.label.prepare()
     isolation.leave_root(more=terms.label.mount_option)
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
@@ -188,8 +189,12 @@ def serve(
     poll = select.poll()
     poll.register(sentry, select.POLLIN)
     poll.register(watch.sock, select.POLLIN)
+    ports = LocalPorts(poll)
     while True:
         ready = {fd for fd, _ in poll.poll()}
+        for which, made in ports.accepted(ready):
+            send(sentry, protocol.CAME, more=which, changes=watch.changes, fd=made)
+            os.close(made)
         if watch.sock.fileno() in ready:
             watch.look()
             watch.tell(sentry)
@@ -198,7 +203,7 @@ def serve(
         try:
             data, given, _, _ = socket.recv_fds(sentry, 4096, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError:
-            return
+            return ports.close()
         made = -1
         number = 0
         try:
@@ -209,7 +214,7 @@ def serve(
             elif _is_list(data):
                 wanted = DUMPS | NEIGHBOURS if owns_packets else DUMPS
                 _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
-            elif data:
+            elif data and not (owns_packets and ports.asked(data)):
                 made = _nameserver(data) if owns_packets else -1
                 if made < 0:
                     made = _answer(data, given, uplinks)
@@ -223,7 +228,7 @@ def serve(
         if made >= 0:
             os.close(made)
         if not data:
-            return
+            return ports.close()
 
 
 def send(
@@ -236,7 +241,7 @@ def send(
         reply = protocol.REPLY.pack(number, more, changes) + body
         sentry.sendmsg([reply], rights, socket.MSG_NOSIGNAL)
     except OSError as error:
-        if error.errno == errno.ETOOMANYREFS and rights:
+        if error.errno == errno.ETOOMANYREFS and rights and number != protocol.CAME:
             send(sentry, errno.ENFILE, changes=changes)
 
 
@@ -291,7 +296,7 @@ def _nameserver(data: bytes) -> int:
     sock = socket.socket(family, kind | flags)
     try:
         with suppress(BlockingIOError):
-            _at(address, family, sock.connect)
+            at(address, family, sock.connect)
         return sock.detach()
     finally:
         sock.close()
@@ -313,19 +318,9 @@ def _bind(fd: int, address: bytes) -> None:
     try:
         if sock.family != family or family not in FAMILIES:
             raise OSError(errno.EAFNOSUPPORT, "family")
-        _at(address, family, sock.bind)
+        at(address, family, sock.bind)
     finally:
         sock.detach()
-
-
-def _at(address: bytes, family: int, call: Callable[[Any], object]) -> None:
-    """bind(2) or connect(2) with struct sockaddr_in or sockaddr_in6. Raises: OSError."""
-    port = int.from_bytes(address[2:4], "big")
-    if family == socket.AF_INET:
-        call((socket.inet_ntop(family, address[4:8]), port))
-        return
-    flow, scope = int.from_bytes(address[4:8], "big"), int.from_bytes(address[24:28], "little")
-    call((socket.inet_ntop(family, address[8:24]), port, flow, scope))
 
 
 def dump(netlink: socket.socket, kind: int, request_size: int) -> Iterator[bytes]:

@@ -51,11 +51,13 @@ class Behind:
         await self._uplinks.follow(parts)
 
     def _begin(self) -> Uplinks:
-        from sentry.net.inet.relay import Relay  # noqa: PLC0415  see above
+        from sentry.net.inet.entrances import Entrances  # noqa: PLC0415  see above
+        from sentry.net.inet.relay import Relay  # noqa: PLC0415
         from sentry.net.link.follow import Uplinks  # noqa: PLC0415
         from sentry.net.made import plug_in  # noqa: PLC0415
 
         layer = plug_in(self._stack)
+        Entrances(self._stack, self._process, self._loop)
         if self._stack.resolver is None:
             Relay(self._stack, self._process, self._loop)
         return Uplinks(self._stack, layer, self._process, self._loop, self._sender)

@@ -98,6 +98,22 @@ try:
     asker.recv(512)
 except ConnectionRefusedError:  # nobody is there
     pass
+with socket.create_server(("::1", 99), family=socket.AF_INET6).accept()[0] as guest:
+    assert guest.recv(100) == b"from the host"
+"""
+CALLER = """
+import socket
+while True:
+    try:
+        with socket.create_connection(("::1", 99)) as sock:
+            sock.sendall(b"from the host")
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1)
+            break
+    except ConnectionRefusedError:
+        pass
+    except ConnectionResetError:
+        break
 """
 BROKERS = """
 import socket
@@ -112,6 +128,7 @@ cidrs = ["192.0.2.7"]
 broker = "{}"
 """
 VETH = (
+    "link set lo up",
     "link add eth0 type veth peer name eth1",
     "addr add 10.9.0.2/24 dev eth0",
     "link set eth0 up",
@@ -140,8 +157,7 @@ def _lengths() -> dict[int, str]:
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT)),
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT + confine.BIND)),
         ("network", filters.network_program()),
-        ("nameserver", filters.network_program(uplinks=True)),
-        ("uplink", filters.sentry_program("kvm", "sandbox", services=True)),
+        ("nameserver", filters.network_program(uplinks=True, listens=True)),
         ("dialer", filters.dialer_program()),
     )
     lengths = {len(program) // 8: role for role, program in programs}
@@ -240,10 +256,15 @@ def _uplink(folder: Path, debian: Path) -> Used:
     others = [each for each in namespaces if each["type"] != "network"]
     path = f"/proc/{holder.process.pid}/ns/net"
     bundle.document["linux"]["namespaces"] = [*others, {"type": "network", "path": path}]
+    caller = subprocess.Popen([*inside[:-1], sys.executable, "-c", CALLER])
     try:
-        return _traced(folder, bundle.command(flags=["--network=sandbox"]))
+        used = _traced(folder, bundle.command(flags=["--network=sandbox"]))
+        assert not caller.wait(60)
     finally:
+        caller.kill()
+        caller.wait()
         holder.end()
+    return used
 
 
 def _sockets(folder: Path, debian: Path) -> Used:

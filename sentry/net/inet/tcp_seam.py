@@ -52,6 +52,8 @@ class ByLink(Protocol):
 
     engines: dict[Flow, Any]
     on_over: Callable[[Flow], object]
+    on_listen: Callable[[Any], object]
+    on_silence: Callable[[Any], object]
     settings: Settings
 
     def connect(self, sock: Any, target: Endpoint, sender: object) -> EngineSide: ...

@@ -171,6 +171,42 @@ def test_socket_to_a_nameserver_is_connected_and_to_no_other_port(own_network: N
         each.close()
 
 
+def address6(ip: str, port: int) -> bytes:
+    packed = socket.inet_pton(socket.AF_INET6, ip)
+    return struct.pack("<H", socket.AF_INET6) + struct.pack(">H4x16s4x", port, packed)
+
+
+def test_connection_to_a_port_that_a_program_has_is_handed_over(own_network: None) -> None:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    pool = packet_sockets.make()
+    peer, other = Peer(pool=pool), Peer()
+    asked = request(protocol.LISTEN, 7) + address4("127.0.0.1", 8080)
+    assert other.ask(asked)[0] == other.ask(request(protocol.CLOSE, 7))[0] == errno.EINVAL
+    assert peer.ask(asked) == (0, b"", [])
+    assert peer.ask(asked)[0] == errno.EMFILE
+    assert peer.ask(request(protocol.LISTEN, 8) + address4("127.0.0.1", 8080))[0]
+    assert peer.ask(request(protocol.LISTEN, 9) + asked[:3])[0] == errno.EAFNOSUPPORT
+    assert peer.ask(request(protocol.LISTEN, 9, 1) + address6("::", 8080)) == (0, b"", [])
+    for ip, number in (("127.0.0.1", 7), ("::1", 9)):
+        with socket.create_connection((ip, 8080)) as sock:
+            data, (fd,), _, _ = socket.recv_fds(peer.sock, protocol.MAX_PACKET, 4)
+            assert protocol.REPLY.unpack(data)[:2] == (protocol.CAME, number)
+            with socket.socket(fileno=fd) as made:
+                assert made.getpeername() == sock.getsockname()
+    for number in (7, 7, 9):
+        assert peer.ask(request(protocol.CLOSE, number)) == (0, b"", [])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", 8080))
+    for number in range(protocol.MAX_LISTENING):
+        asked = request(protocol.LISTEN, number + 1) + address4("127.0.0.1", 9000 + number)
+        assert not peer.ask(asked)[0]
+    assert peer.ask(request(protocol.LISTEN, 9999) + address4("127.0.0.1", 80))[0] == errno.EMFILE
+    peer.close()
+    other.close()
+    for each in pool:
+        each.close()
+
+
 def test_where_names_alone_are_asked_nothing_else_is_answered() -> None:
     """It is in the caller's own network namespace."""
     peer = Peer(names_only=True)
@@ -180,6 +216,7 @@ def test_where_names_alone_are_asked_nothing_else_is_answered() -> None:
             (request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM), ()),
             (request(protocol.BIND) + address4("127.0.0.1", 80), (sock.fileno(),)),
             (request(protocol.UPLINK, 2), ()),
+            (request(protocol.LISTEN, 2) + address4("127.0.0.1", 8080), ()),
             (b"x", ()),
         ):
             assert peer.ask(asked, *fds) == (errno.EACCES, b"", [])
