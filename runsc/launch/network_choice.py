@@ -67,7 +67,7 @@ def choice(flags: Globals, container: Container) -> Choice:
             if is_said:
                 raise RuntimeFailure(f"--network=sandbox: {why}")
             return Choice("host", why)
-        why = "" if is_said else _why_no_packets()
+        why = "" if is_said else _why_no_packets(container)
         return Choice("host", why) if why else Choice("sandbox")
     if asked or wanted != "sandbox":
         return Choice("none")
@@ -100,8 +100,10 @@ def _is_callers(path: str) -> bool:
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
 
-def _why_no_packets() -> str:
+def _why_no_packets(container: Container) -> str:
     """What keeps this caller from a stack behind interfaces: empty, or a reason."""
+    if container.selinux_label:
+        return "policies of SELinux have no packets for a container's label"
     from runsc.launch import silence  # noqa: PLC0415  only where nobody has said
 
     return silence.why_not()

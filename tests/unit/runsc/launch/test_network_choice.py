@@ -11,7 +11,7 @@ import pytest
 
 from runsc.cli import global_flags
 from runsc.errors import RuntimeFailure
-from runsc.launch import network_choice
+from runsc.launch import network_choice, silence
 from runsc.launch.network_choice import Choice, network_of, passt_of, settled
 
 OWN = "/proc/self/ns/net"
@@ -35,7 +35,7 @@ class Caller:
             self.asked.append(True)
             return refused
 
-        self._patch.setattr(network_choice, "_why_no_packets", why)
+        self._patch.setattr(silence, "why_not", why)
         if passt:
             (self._folder / "passt").touch(0o755)
 
@@ -49,8 +49,9 @@ def _flags(network: str | None) -> Any:
     return global_flags([] if network is None else [f"--network={network}"])
 
 
-def _container(namespace: str | None) -> Any:
-    return SimpleNamespace(namespaces=() if namespace is None else (("network", namespace),))
+def _container(namespace: str | None, label: str = "") -> Any:
+    asked = () if namespace is None else (("network", namespace),)
+    return SimpleNamespace(namespaces=asked, selinux_label=label)
 
 
 @pytest.fixture
@@ -113,6 +114,17 @@ def test_network_of_the_caller_is_never_silenced(caller: Caller) -> None:
         caller.chooses("sandbox", OWN, "host")
     assert caller.chooses("host", OWN, "sandbox") == Choice("host")
     assert caller.chooses(None, OWN, "host") == Choice("host")
+
+
+def test_container_with_a_label_of_selinux_has_sockets_of_the_host(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller.is_user(0)
+    monkeypatch.setattr(network_choice, "DEFAULT", "sandbox")
+    labelled = _container("", "system_u:system_r:container_kvm_t:s0")
+    found = network_choice.choice(_flags(None), labelled)
+    assert found.network == "host" and "SELinux" in found.instead and not caller.asked
+    assert network_choice.choice(_flags("sandbox"), labelled) == Choice("sandbox")
 
 
 def test_ordinary_user_without_passt_is_told(caller: Caller) -> None:
