@@ -1,4 +1,5 @@
-"""Processes of the host in a container's own network namespace, as those that forward ports."""
+"""A stack of its own and processes of the host in the same network namespace, as those that forward
+ports; and the end of a container."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
 ]
 INSIDE = """
-import errno, socket, sys, threading
+import os, socket, sys, threading
 def serve(address, port):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     dual = address == "::"
@@ -37,6 +38,10 @@ def echo(sock):
     with sock:
         data = b"".join(iter(lambda: sock.recv(65536), b""))
         sock.sendall(data)
+def leave(address, port, size):
+    sock = socket.create_connection((address, port))
+    sock.sendall(bytes(size))
+    os._exit(0)
 servers = {}
 def end(port):
     servers.pop(port).shutdown(socket.SHUT_RDWR)
@@ -62,6 +67,9 @@ def until(answer, *args):
 print(eval(sys.argv[1]))
 """
 OUTSIDE = CALL.partition("print(eval")[0] + """
+def take(server):
+    with server.accept()[0] as sock:
+        return len(b"".join(iter(lambda: sock.recv(65536), b"")))
 print("ready", flush=True)
 for line in sys.stdin:
     exec(line)
@@ -109,3 +117,12 @@ def test_port_is_free_again_when_nobody_listens(inside: Inside) -> None:
     assert _beside(inside, f"until('{refused}', '127.0.0.1', 8080, 5)") == refused
     inside.do("serve('0.0.0.0', 8080)")
     assert _beside(inside, "until(5, '127.0.0.1', 8080, 5)") == "5"
+
+
+def test_what_a_program_has_sent_before_it_ended_arrives(
+    inside: Inside, outside: Outside
+) -> None:
+    outside.begin("kept = socket.create_server(('10.9.0.1', 9))")
+    outside.do("1")
+    inside.say("leave('10.9.0.1', 9, 200000)")
+    assert outside.do("take(kept)") == "200000"

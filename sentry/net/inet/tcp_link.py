@@ -322,6 +322,12 @@ class TcpByLink:
 
     # --- the end
 
+    def has_unsaid(self) -> bool:
+        """Somebody has yet to acknowledge bytes, or the end of a connection."""
+        return any(
+            each.is_ending or len(each.connection.stream) > 0 for each in self.engines.values()
+        )
+
     def _forget(self, engine: Engine) -> None:
         """A connection is over. What a program has not read of it is still there."""
         flow = engine.connection.flow
