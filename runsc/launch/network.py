@@ -16,7 +16,8 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -33,6 +34,9 @@ from sentry.abi.capability import CAP_NET_BIND_SERVICE
 from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
 from sentry.net.interfaces import LOOPBACK_INDEX
+
+if TYPE_CHECKING:
+    from runsc.launch.packet_sockets import Pool
 
 OPEN_FILES = 4096
 """It has some ten. But so many may be on their way to somebody, of all processes of its user: the
@@ -129,7 +133,8 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     program = filters.network_program(switches.trap, uplinks=asks, listens=network.uplinks)
     put_on = terms.label.prepare()
     isolation.leave_root(more=terms.label.mount_option)
-    kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
+    low_ports = network.privileged_ports and not network.uplinks  # there they are free for all
+    kept = frozenset({CAP_NET_BIND_SERVICE}) if low_ports else frozenset()
     uid = 0 if kept else isolation.NOBODY
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie, put_on)
     isolation.limit_tasks(0)
@@ -185,50 +190,61 @@ def serve(
 ) -> None:  # fmt: skip
     """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
     answered, and nothing of it stays."""
-    owns_packets = bool(uplinks)
-    poll = select.poll()
-    poll.register(sentry, select.POLLIN)
-    poll.register(watch.sock, select.POLLIN)
-    ports = LocalPorts(poll)
-    while True:
-        ready = {fd for fd, _ in poll.poll()}
-        for which, made in ports.accepted(ready):
-            send(sentry, protocol.CAME, more=which, changes=watch.changes, fd=made)
-            os.close(made)
-        if watch.sock.fileno() in ready:
-            watch.look()
-            watch.tell(sentry)
-        if sentry.fileno() not in ready:
-            continue
-        try:
-            data, given, _, _ = socket.recv_fds(sentry, 4096, 1, socket.MSG_CMSG_CLOEXEC)
-        except OSError:
-            return ports.close()
-        made = -1
-        number = 0
-        try:
-            if names_only:
-                made = _nameserver(data)
-                if made < 0 and data:
-                    raise OSError(errno.EACCES, "request")
-            elif _is_list(data):
-                wanted = DUMPS | NEIGHBOURS if owns_packets else DUMPS
-                _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
-            elif data and not (owns_packets and ports.asked(data)):
-                made = _nameserver(data) if owns_packets else -1
-                if made < 0:
-                    made = _answer(data, given, uplinks)
-        except OSError as error:
-            number = error.errno or errno.EIO
-        except (ValueError, OverflowError):  # an address that is none
-            number = errno.EINVAL
-        for fd in given:
-            os.close(fd)
-        send(sentry, number, changes=watch.changes, fd=made)
-        if made >= 0:
-            os.close(made)
-        if not data:
-            return ports.close()
+    with ExitStack() as held:
+        pool = _pool(uplinks)
+        if pool is not None:
+            held.callback(pool.close)
+        poll = select.poll()
+        poll.register(sentry, select.POLLIN)
+        poll.register(watch.sock, select.POLLIN)
+        ports = LocalPorts(poll)
+        held.callback(ports.close)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            for number, made in ports.accepted(ready):
+                send(sentry, protocol.CAME, more=number, changes=watch.changes, fd=made)
+                os.close(made)
+            if watch.sock.fileno() in ready:
+                watch.look()
+                watch.tell(sentry)
+            if sentry.fileno() not in ready:
+                continue
+            try:
+                data, given, _, _ = socket.recv_fds(sentry, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+            except OSError:
+                return
+            made, number = -1, 0
+            try:
+                if names_only:
+                    made = _nameserver(data)
+                    if made < 0 and data:
+                        raise OSError(errno.EACCES, "request")
+                elif _is_list(data):
+                    wanted = DUMPS | NEIGHBOURS if pool is not None else DUMPS
+                    _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
+                elif data and not (pool is not None and ports.asked(data)):
+                    made = _nameserver(data) if pool is not None else -1
+                    if made < 0:
+                        made = _answer(data, given, pool)
+            except OSError as error:
+                number = error.errno or errno.EIO
+            except (ValueError, OverflowError):  # an address that is none
+                number = errno.EINVAL
+            for fd in given:
+                os.close(fd)
+            send(sentry, number, changes=watch.changes, fd=made)
+            if made >= 0 and not (pool is not None and pool.has(made)):
+                os.close(made)
+            if not data:
+                return
+
+
+def _pool(uplinks: list[socket.socket]) -> Pool | None:
+    if not uplinks:
+        return None
+    from runsc.launch import packet_sockets  # noqa: PLC0415  who made them has imported it
+
+    return packet_sockets.Pool(uplinks)
 
 
 def send(
@@ -262,8 +278,8 @@ def _list(
                 send(sentry, 0, part, 1, changes)
 
 
-def _answer(data: bytes, given: list[int], uplinks: list[socket.socket]) -> int:
-    """A new socket or -1. Raises: OSError."""
+def _answer(data: bytes, given: list[int], pool: Pool | None) -> int:
+    """A socket or -1. Raises: OSError."""
     if len(data) < protocol.HEADER.size:
         raise OSError(errno.EINVAL, "short request")
     operation, a, b, c = protocol.HEADER.unpack_from(data)
@@ -275,8 +291,11 @@ def _answer(data: bytes, given: list[int], uplinks: list[socket.socket]) -> int:
     if operation == protocol.BIND and len(given) == 1:
         _bind(given[0], data[protocol.HEADER.size :])
         return -1
-    if operation == protocol.UPLINK and a > LOOPBACK_INDEX:
-        return _bind_uplink(uplinks, a)
+    if operation == protocol.UPLINK and a > LOOPBACK_INDEX and pool is not None:
+        return pool.lend(a)
+    if operation == protocol.GIVE_BACK and pool is not None:
+        pool.give_back(a)
+        return -1
     raise OSError(errno.EINVAL, "request")
 
 
@@ -300,16 +319,6 @@ def _nameserver(data: bytes) -> int:
         return sock.detach()
     finally:
         sock.close()
-
-
-def _bind_uplink(uplinks: list[socket.socket], index: int) -> int:
-    """One of those that are left. Raises: OSError."""
-    from runsc.launch.packet_sockets import address_of  # noqa: PLC0415
-
-    if not uplinks:
-        raise OSError(errno.EMFILE, "no packet socket is left")
-    host.bind(uplinks[-1].fileno(), address_of(index))
-    return uplinks.pop().detach()
 
 
 def _bind(fd: int, address: bytes) -> None:

@@ -17,6 +17,7 @@ from sentry.net.host.protocol import (
     CAME,
     CHANGED,
     CLOSE,
+    GIVE_BACK,
     HEADER,
     LIST,
     LISTEN,
@@ -112,6 +113,10 @@ class NetworkProcess:
     def uplink(self, index: int) -> Sleep:
         """A packet socket for an interface. Raises: what the host says, ENETDOWN."""
         return self._ask(HEADER.pack(UPLINK, index, 0, 0)).then(attrgetter("fd"))
+
+    def give_back(self, index: int) -> None:
+        """That of an interface, which is closed here, is for another one. Raises: ENETDOWN."""
+        self._ask(HEADER.pack(GIVE_BACK, index, 0, 0))
 
     def nameserver(self, family: int, kind: int, address: bytes) -> Sleep:
         """A socket that is connected to a nameserver, or connects, and does not block.

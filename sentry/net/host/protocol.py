@@ -33,6 +33,8 @@ If it is still the same only the interfaces come, for their counters."""
 
 UPLINK: Final = 4
 """A packet socket for an interface. a: its index."""
+GIVE_BACK: Final = 8
+"""Of an interface it is not needed any more, and closed. a: its index."""
 
 NAMESERVER: Final = 5
 """A socket that is connected to a nameserver, or connects: with a stack of its own. a, b: family,
