@@ -39,6 +39,8 @@ STRACE = ["strace", "-f", "-qq", "--pidns-translation", "-e", "signal=none", "-o
 THREAD = re.compile(r"parent_tid=\[(\d+)(?: /\* (\d+) in strace's PID NS \*/)?\]")
 Used = dict[str, set[str]]
 """Names of calls, by role."""
+HOST = ("--network=host",)
+"""The role "sentry": what is besides with a stack of its own is "uplink"'s."""
 
 START = """
 import os, subprocess, tempfile, threading, time
@@ -199,7 +201,7 @@ def _traced(folder: Path, command: Sequence[str]) -> Used:
 
 def _start(folder: Path, debian: Path) -> Used:
     bundle = Bundle(folder / "bundle", debian).args("python3", "-c", START)
-    return _traced(folder, bundle.command())
+    return _traced(folder, bundle.command(flags=HOST))
 
 
 def _files(folder: Path, debian: Path) -> Used:
@@ -210,7 +212,7 @@ def _files(folder: Path, debian: Path) -> Used:
     ]
     with open(folder / "out", "wb") as out:
         trace = folder / "trace"
-        command = [*STRACE, str(trace), *bundle.command()]
+        command = [*STRACE, str(trace), *bundle.command(flags=HOST)]
         subprocess.run(command, stdout=out, check=True, cwd=REPOSITORY)
     return read_trace(trace.read_text(), _lengths())
 
@@ -220,7 +222,7 @@ def _exec(folder: Path, debian: Path) -> Used:
     client = Client(Bundle(folder / "bundle", debian).args("sleep", "1000"))
     trace = folder / "trace"
     path = client.bundle.write()
-    command = client.command("run", "--detach", f"--bundle={path}", "c")
+    command = client.command(*HOST, "run", "--detach", f"--bundle={path}", "c")
     reader, writer = os.pipe()
     detached = [STRACE[0], "-D", *STRACE[1:], str(trace), *command]
     null = subprocess.DEVNULL
@@ -236,12 +238,12 @@ def _exec(folder: Path, debian: Path) -> Used:
 def _one_cpu(folder: Path, debian: Path) -> Used:
     """The kernel thread runs programs itself."""
     bundle = Bundle(folder / "bundle", debian).args("python3", "-c", START)
-    return _traced(folder, ["taskset", "-c", "0", *bundle.command()])
+    return _traced(folder, ["taskset", "-c", "0", *bundle.command(flags=HOST)])
 
 
 def _network(folder: Path, debian: Path) -> Used:
     bundle = Bundle(folder / "bundle", debian).args("python3", "-c", NETWORK)
-    return _traced(folder, bundle.command())
+    return _traced(folder, bundle.command(flags=HOST))
 
 
 def _uplink(folder: Path, debian: Path) -> Used:
@@ -281,7 +283,7 @@ def _sockets(folder: Path, debian: Path) -> Used:
         bundle.document["mounts"].append(
             {"destination": "/shared", "source": str(shared), "options": ["bind"]}
         )
-        return _traced(folder, bundle.command(flags=["--host-uds=all"]))
+        return _traced(folder, bundle.command(flags=[*HOST, "--host-uds=all"]))
 
 
 def _brokers(folder: Path, debian: Path) -> Used:
