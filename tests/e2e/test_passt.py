@@ -392,6 +392,17 @@ def test_second_container_of_a_sandbox_has_a_passt_of_its_own(
         until_ended(first)
 
 
+def test_command_over_ones_own_files_has_it_if_asked_for(debian: Path, outside: Outside) -> None:
+    outside.begin("tcp('10.9.0.1', 80)")
+    outside.do("1")
+    code = INSIDE.partition('print("ready")')[0] + "print(fetch('10.9.0.1', 80, 10))"
+    with user_of(debian, outside) as user:
+        root = f"--root={user.folder}/rootfs"
+        command = user.command("do", "--quiet", root, "python3", "-uc", code)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        assert (done.stdout, done.returncode) == (b"(10, 10)\n", 0), done.stderr
+
+
 def until_ended(pid: int) -> None:
     """It may have ended already."""
     try:
