@@ -71,12 +71,12 @@ def choice(flags: Globals, container: Container) -> Choice:
         return Choice("host", why) if why else Choice("sandbox")
     if asked or wanted != "sandbox":
         return Choice("none")
-    if _passt():
-        return Choice("sandbox")
-    why = "an ordinary user needs passt(1) for another one"
-    if is_said:
+    if not is_said:
+        why = _why_no_passt()
+        return Choice("none", why) if why else Choice("sandbox")
+    if not _passt():
         raise RuntimeFailure("--network=sandbox: an ordinary user needs passt(1) for it")
-    return Choice("none", why)
+    return Choice("sandbox")
 
 
 def passt_of(flags: Globals) -> str:
@@ -90,6 +90,15 @@ def _passt() -> str:
     from runsc.launch import passt  # noqa: PLC0415  few have it
 
     return passt.find()
+
+
+def _why_no_passt() -> str:
+    """What keeps an ordinary user from what is said by nobody: empty, or a reason."""
+    from runsc.launch import passt  # noqa: PLC0415
+
+    if not passt.find():
+        return "an ordinary user needs passt(1) for another one"
+    return "" if passt.ways().leads else "the host has no default route"
 
 
 def _is_callers(path: str) -> bool:

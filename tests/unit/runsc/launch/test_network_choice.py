@@ -12,7 +12,9 @@ import pytest
 from runsc.cli import global_flags
 from runsc.errors import RuntimeFailure
 from runsc.launch import network_choice, silence
+from runsc.launch import passt as passt_room
 from runsc.launch.network_choice import Choice, network_of, passt_of, settled
+from runsc.launch.passt import Ways
 
 OWN = "/proc/self/ns/net"
 
@@ -27,8 +29,10 @@ class Caller:
         self.asked: list[bool] = []
         """Whether there are rights was looked at."""
 
-    def is_user(self, uid: int, *, passt: bool = False, refused: str = "") -> None:
-        """`refused`: why there may be no packets."""
+    def is_user(
+        self, uid: int, *, passt: bool = False, refused: str = "", routed: bool = True
+    ) -> None:
+        """`refused`: why there may be no packets; `routed`: the host has a default route."""
         self._patch.setattr(os, "geteuid", lambda: uid)
 
         def why() -> str:
@@ -36,6 +40,7 @@ class Caller:
             return refused
 
         self._patch.setattr(silence, "why_not", why)
+        self._patch.setattr(passt_room, "ways", lambda: Ways((bytes(4), 8) if routed else None))
         if passt:
             (self._folder / "passt").touch(0o755)
 
@@ -104,6 +109,9 @@ def test_by_default_an_ordinary_user_has_passt_or_nothing(caller: Caller) -> Non
     caller.is_user(7, passt=True)
     assert caller.chooses(None, "", "sandbox") == Choice("sandbox")
     assert caller.chooses(None, None, "sandbox") == Choice("none")
+    caller.is_user(7, passt=True, routed=False)
+    assert caller.chooses(None, "", "sandbox").instead == "the host has no default route"
+    assert caller.chooses("sandbox", "", "sandbox") == Choice("sandbox")
 
 
 def test_network_of_the_caller_is_never_silenced(caller: Caller) -> None:
