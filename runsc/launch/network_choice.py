@@ -72,7 +72,7 @@ def choice(flags: Globals, container: Container) -> Choice:
     if asked or wanted != "sandbox":
         return Choice("none")
     if not is_said:
-        why = _why_no_passt()
+        why = why_no_passt()
         return Choice("none", why) if why else Choice("sandbox")
     if not _passt():
         raise RuntimeFailure("--network=sandbox: an ordinary user needs passt(1) for it")
@@ -92,7 +92,7 @@ def _passt() -> str:
     return passt.find()
 
 
-def _why_no_passt() -> str:
+def why_no_passt() -> str:
     """What keeps an ordinary user from what is said by nobody: empty, or a reason."""
     from runsc.launch import passt  # noqa: PLC0415
 
