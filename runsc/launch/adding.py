@@ -95,7 +95,7 @@ class Further:
         self._network = self.processes.own_network()
         self._streams = self._stdio()
         terminal = self._streams[0] if self._wishes.console_socket else -1
-        sysctls = container.sysctls if self._network == "host" else ()
+        sysctls = container.sysctls if self._network != "none" else ()
         asked = stand_in.asked_for(container, label, sysctls)
         self.standing = standing = stand_in.spawn(asked, state.id, joins, victim, terminal)
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)

@@ -244,7 +244,7 @@ def _bring_up(
             around.make_cgroup(flags, store, state, container.resources, cgroup)
         joins = cgroup.open_joins() if cgroup is not None else ()
         victim = oom_victim.prepare(container, cgroup)
-        sysctls = container.sysctls if network_of(flags, container) == "host" else ()
+        sysctls = container.sysctls if network_of(flags, container) != "none" else ()
         asked = stand_in.asked_for(container, label, sysctls)
         standing = stand_in.spawn(asked, state.id, joins, victim)
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)
