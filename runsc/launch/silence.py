@@ -45,7 +45,7 @@ def why_not() -> str:
             _await_answers(sock, 1)
     except OSError as error:
         return f"nftables of the host: {os.strerror(error.errno or errno.EIO).lower()}"
-    return ""
+    return "" if os.access(PORTS, os.W_OK) else f"{PORTS} cannot be written to"
 
 
 def keep_ports() -> None:
