@@ -262,8 +262,10 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         stack = kernel.first.net.stack
         process = room.NetworkProcess(config.network_fd, loop)
-        run_now(loop, networks.connect(stack, config, process, loop, sender))
+        connected = begun(loop, networks.connect(stack, config, process, loop, sender))
     task = _started(loop, first_process.load(kernel, config))
+    if process is not None:
+        connected()
     if config.egress is not None and process is not None:
         from sentry.boot.uplinks import judge  # noqa: PLC0415  few have a policy
 
@@ -302,11 +304,20 @@ def _started(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
     """Turn the loop until a coroutine has ended; its result, or its exception."""
+    return begun(loop, coro)()
+
+
+def begun(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Callable[[], Any]:
+    """The same, but others may be run before one waits for its end, by what is given."""
     outcome: list[tuple[Any, BaseException | None]] = []
     loop.spawn(coro, "boot", lambda result, error: outcome.append((result, error)))
-    while not outcome:
-        loop.turn()
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result
+
+    def ended() -> Any:
+        while not outcome:
+            loop.turn()
+        result, error = outcome[0]
+        if error is not None:
+            raise error
+        return result
+
+    return ended
