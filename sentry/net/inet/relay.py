@@ -2,9 +2,9 @@
 
 An engine has its own at 127.0.0.11, a machine at 127.0.0.53, and no link leads there. What a
 program sends to port 53 of such an address, unless a program of the sandbox has that port, is
-passed on as it is, by a socket of the host that the network process connects to just that address,
-and so is the answer. Other nameservers are addresses as all others. Where what leaves is judged
-there is a `Resolver` instead, and nothing passes that a program has written.
+passed on as it is, if it is a question, by a socket of the host that the network process connects
+to just that address, and so is the answer. Other nameservers are addresses as all others. Where
+what leaves is judged there is a `Resolver` instead, and nothing passes that a program has written.
 
 Connections are accepted where a datagram has been answered before, so that who tries whether a
 nameserver is there is told the truth: resolvers begin with datagrams.
@@ -12,6 +12,7 @@ nameserver is there is told the truth: resolvers begin with datagrams.
 
 from __future__ import annotations
 
+import struct
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,8 +36,33 @@ PATIENCE_NS: Final = 10_000_000_000
 """When nobody waits for an answer any more: resolv.conf(5), two attempts of 5 s."""
 MAX_ANSWERED: Final = 16
 """Servers that are known to be there."""
-LEAST: Final = 12
-"""Bytes of a message: its header (RFC 1035, 4.1.1)."""
+HEADER: Final = 12
+MAX_QUESTION: Final = 1024
+"""Bytes: a header, a name, EDNS with its options."""
+NOT_A_QUERY: Final = 0xF800
+"""QR, and any opcode but QUERY: RFC 1035, 4.1.1."""
+MAX_LABEL: Final = 63
+TRANSFERS: Final = frozenset({251, 252})
+"""IXFR, AXFR."""
+
+
+def is_question(message: bytes) -> bool:
+    """A query for one name, with at most EDNS behind it: no update, no notice, no transfer.
+
+    RFC 1035, 4.1; RFC 6891.
+    """
+    if not HEADER < len(message) <= MAX_QUESTION:
+        return False
+    flags, questions, answers, authorities, additional = struct.unpack_from(">5H", message, 2)
+    if flags & NOT_A_QUERY or (questions, answers, authorities) != (1, 0, 0) or additional > 1:
+        return False
+    at = HEADER
+    while at < len(message) and message[at]:
+        if message[at] > MAX_LABEL:
+            return False
+        at += 1 + message[at]
+    kind = message[at + 1 : at + 3]
+    return at + 5 <= len(message) and int.from_bytes(kind) not in TRANSFERS
 
 
 class _Waiting(Struct, frozen=True):
@@ -66,7 +92,7 @@ class Relay(Answering):
 
     def asked(self, message: bytes, token: Token, program: object) -> None:
         """It goes on."""
-        if len(message) < LEAST or len(self._waiting) >= MAX_OPEN:
+        if not is_question(message) or len(self._waiting) >= MAX_OPEN:
             return  # as a nameserver would lose it
         transport = Transport.TCP if isinstance(token, Stream) else Transport.UDP
         ask = Ask(token.server, next(self._numbers), transport, message)

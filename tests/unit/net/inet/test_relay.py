@@ -10,7 +10,13 @@ import pytest
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_UDP
 from sentry.errors import ECONNREFUSED
 from sentry.net.host.nameservers import MAX_OPEN
-from sentry.net.inet.relay import MAX_ANSWERED, PATIENCE_NS, Relay
+from sentry.net.inet.relay import (
+    MAX_ANSWERED,
+    MAX_QUESTION,
+    PATIENCE_NS,
+    Relay,
+    is_question,
+)
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.names.asking import Transport
 from sentry.net.names.stream import framed
@@ -19,7 +25,7 @@ from tests.unit.net.names.wires import Asked
 from tests.unit.net.streams import Streams, done, place, receive
 
 LOCAL, LOCAL6, OUTSIDE = bytes((127, 0, 0, 11)), bytes(15) + b"\1", bytes((10, 0, 0, 9))
-QUESTION = b"\0\7" + bytes(10) + b"question"
+QUESTION = b"\0\7\1\0\0\1" + bytes(6) + b"\1a\3org\0" + b"\0\1\0\1"
 
 
 class Asking(Streams):
@@ -80,6 +86,42 @@ def test_datagram_goes_where_it_was_sent_and_so_does_the_answer(host: Asking, to
     (packet,) = sock.packets
     assert packet.data == QUESTION + b" and answer"
     assert not host.asked.asks
+
+
+@pytest.mark.parametrize(("changes", "passes"), [
+    ({}, True),
+    ({2: 0x81}, False),  # an answer
+    ({2: 0x28}, False),  # UPDATE
+    ({2: 0x20}, False),  # NOTIFY
+    ({5: 2}, False),
+    ({7: 1}, False),
+    ({9: 1}, False),
+    ({11: 1}, True),  # EDNS
+    ({11: 2}, False),
+    ({12: 64}, False),
+    ({12: 0xC0}, False),
+    ({12: 60}, False),
+    ({-3: 252}, False),  # AXFR
+    ({-3: 251}, False),
+    ({-3: 255}, True),
+])  # fmt: skip
+def test_what_is_no_question_does_not_pass(
+    host: Asking, changes: dict[int, int], passes: bool
+) -> None:
+    made = bytearray(QUESTION)
+    for at, byte in changes.items():
+        made[at] = byte
+    assert is_question(bytes(made)) == passes
+    host.send(host.datagrams(), bytes(made))
+    assert bool(host.asked.asks) == passes
+
+
+def test_question_of_any_length_is_looked_at() -> None:
+    for size in range(len(QUESTION)):
+        assert not is_question(QUESTION[:size])
+    assert is_question(QUESTION + bytes(MAX_QUESTION - len(QUESTION)))
+    assert not is_question(QUESTION + bytes(MAX_QUESTION - len(QUESTION) + 1))
+    assert not is_question(QUESTION[:12] + b"\1a" * 400)
 
 
 def test_other_addresses_and_ports_are_nobodys_business(host: Asking) -> None:
