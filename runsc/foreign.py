@@ -45,7 +45,6 @@ def _only(why: str, *values: str, name: str) -> dict[str, Verdict]:
     return {f"--{name}": Taken(why, values)}
 
 
-_NO_NETSTACK: Final = "there is no link to the host's network in the sandbox"
 _NO_CHECKPOINT: Final = "containers are not saved and restored"
 _NO_DEVICES: Final = "no device of the host is passed on"
 _LOOK: Final = "use `runsc debug --profile TIME ID` while it runs"
@@ -68,15 +67,24 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
         # network
         **_taken("raw sockets inside need CAP_NET_RAW in config.json, and no flag", "net-raw",
                  "allow-packet-socket-write", switch=True),
-        **_taken(_NO_NETSTACK, "gso", "software-gso", "gvisor-gro", "tx-checksum-offload",
-                 "rx-checksum-offload", "EXPERIMENTAL-xdp-need-wakeup", switch=True),
-        **_taken(_NO_NETSTACK, "qdisc", "qdisc-tbf-rate", "qdisc-tbf-burst",
+        **_taken("segments of 64 KiB leave and come whole, wherever the host cuts them", "gso",
+                 "software-gso", "gvisor-gro", switch=True),
+        **_taken("checksums are left to the host, and made or checked where it leaves them to us",
+                 "tx-checksum-offload", "rx-checksum-offload", switch=True),
+        **_only("what waits for a link goes in its order; rates are limits of an --egress policy",
+                "fifo", "none", name="qdisc"),
+        **_refused("use rate_out and burst, limits of an --egress policy", "qdisc-tbf-rate",
+                   "qdisc-tbf-burst"),
+        **_taken("each interface has one socket, whose frames move in batches",
                  "num-network-channels", "network-processors-per-channel"),
         **_taken("the Gofer has no network", "gofer-network-namespace"),
-        **_refused("use --network=host: rules of its network namespace count", "reproduce-nat",
-                   "reproduce-nftables"),
-        **_refused("use --network=none or --network=host", "EXPERIMENTAL-xdp",
-                   "network-proxy-path", "pause-external-networking"),
+        **_refused("an engine's nameserver needs none; use --network=host for other rules",
+                   "reproduce-nat", "reproduce-nftables"),
+        **_taken("frames move by packet sockets", "EXPERIMENTAL-xdp-need-wakeup", switch=True),
+        **_refused("frames move by packet sockets: use --network=sandbox", "EXPERIMENTAL-xdp"),
+        **_refused("the stack is part of the Sentry: use --network=sandbox", "network-proxy-path"),
+        **_refused("use --network=none, or `runsc egress set ID FILE` while it runs",
+                   "pause-external-networking"),
         # what runs the programs
         **_refused("it is /dev/kvm", "platform_device_path"),
         **_taken("there is no systrap here", "systrap-disable-syscall-patching",
@@ -110,7 +118,7 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
         **_taken("there are no counted references that could leak", "ref-leak-mode"),
         **_taken("`runsc debug --profile` needs no preparation", "profile", switch=True),
         **_refused("use --debug with --debug-log=FILE", "debug-to-user-log"),
-        **_refused("use --strace-syscalls=%network", "log-packets", "pcap-log"),
+        **_refused("use `runsc debug --packets=FILE ID` while it runs", "log-packets", "pcap-log"),
         **_refused("use --strace-log=FILE", "strace-event"),
         **_refused("use `runsc debug --stacks ID`", "panic-signal"),
         **_refused(_LOOK, "profile-block", "profile-cpu", "profile-gc-interval", "profile-heap",
@@ -163,7 +171,7 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
         **_refused("use `runsc ps ID`", "ps"),
         **_refused("use --profile TIME", "profile-cpu", "profile-block", "profile-mutex",
                    "profile-heap", "profile-delay", "trace", "delay", "duration"),
-        **_refused("use --strace=%network", "log-packets"),
+        **_refused("use --packets=FILE", "log-packets"),
         **_refused("programs mount what they may", "mount"),
     },
     "install": {

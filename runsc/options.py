@@ -23,7 +23,7 @@ class Globals(Value):
     log: Log
     platform: str
     network: str | None
-    """None: as config.json says, `runsc.launch.configure.network_of`."""
+    """None: `runsc.launch.network_choice`."""
     debug: bool
     debug_log: str | None
     strace: bool
@@ -31,6 +31,8 @@ class Globals(Value):
     """Where writes to the root go: "none" (the host), "memory", or "disk" (a file in
     `overlay_folder`)."""
     memory: int | None
+    network_is_default: bool = False
+    """Nothing was said of it: `network` is what was chosen."""
     overlay_folder: str = ""
     """Of the host; empty: the root itself."""
     overlay_size: int = 0

@@ -174,6 +174,21 @@ class RootConfig(msgspec.Struct, frozen=True):
     """That file, open to be read, where there is no Gofer."""
 
 
+class LinkConfig(msgspec.Struct, frozen=True):
+    """An interface that a container has from its start, where none of the host is its: frames of
+    Ethernet over a stream, each with its size before it (four bytes, in network order)."""
+
+    fd: int
+    """Connected stream socket."""
+    mtu: int
+    addresses: tuple[tuple[bytes, int], ...] = ()
+    """Addresses of 4 or 16 bytes, and the bits of their networks."""
+    room: int = 0
+    """Bytes that the other end may have on the way to here; what is more it loses."""
+    gateways: tuple[bytes, ...] = ()
+    """Of the default routes; 0.0.0.0: all are neighbours. Routers of IPv6 say so themselves."""
+
+
 class ContainerConfig(msgspec.Struct, frozen=True):
     """One container."""
 
@@ -219,6 +234,9 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     """There are sockets of the host to connect to."""
     network_fd: int = -1
     """Connected socket of packets to the network process, where `network` is not "none"."""
+    link: LinkConfig | None = None
+    """Only where `network` is "sandbox"; None: its interfaces are those of a network namespace of
+    the host."""
     stand_in_fd: int = -1
     """Connected socket to the process that stands for the container on the host, which wants to
     know how the first process ended; its own end is that of the container."""
@@ -240,30 +258,12 @@ class EgressConfig(msgspec.Struct, frozen=True):
     Over a control socket it comes beside the request."""
 
 
-class LinkConfig(msgspec.Struct, frozen=True):
-    """An interface that a sandbox has from its start, where none of the host is its: frames of
-    Ethernet over a stream, each with its size before it (four bytes, in network order)."""
-
-    fd: int
-    """Connected stream socket."""
-    mtu: int
-    addresses: tuple[tuple[bytes, int], ...] = ()
-    """Addresses of 4 or 16 bytes, and the bits of their networks."""
-    room: int = 0
-    """Bytes that the other end may have on the way to here; what is more it loses."""
-    gateways: tuple[bytes, ...] = ()
-    """Of the default routes; 0.0.0.0: all are neighbours. Routers of IPv6 say so themselves."""
-
-
 class SandboxConfig(ContainerConfig, frozen=True):
     """One sandbox with its first container."""
 
     platform: str = "kvm"
     egress: EgressConfig | None = None
     """Only where `network` is "sandbox"; None: everything may leave."""
-    link: LinkConfig | None = None
-    """Only where `network` is "sandbox"; None: its interfaces are those of a network namespace of
-    the host."""
     system_calls: str = "auto"
     """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
     kvm_fd: int = -1
@@ -322,6 +322,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
         config.stand_in_fd,
         config.victim_fd,
         config.control_listener_fd,
+        config.link.fd if config.link is not None else -1,
     }
     if isinstance(config, SandboxConfig):
         fds |= {
@@ -334,7 +335,6 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.steps_fd,
             config.stat_fd,
             config.strace_fd,
-            config.link.fd if config.link is not None else -1,
             config.egress.dialer_fd if config.egress is not None else -1,
         }
     if isinstance(config, FurtherConfig):

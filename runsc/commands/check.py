@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from runsc.checks import engines, limits, machine, walls
+from runsc.checks import engines, limits, machine, networks, walls
 from runsc.checks.findings import Finding, is_fit, table
 from runsc.log import printable
 from runsc.options import Globals
@@ -22,6 +22,7 @@ def look(flags: Globals) -> list[Finding]:
         *walls.namespaces(),
         walls.seccomp(),
         walls.landlock_wall(),
+        networks.network(),
         limits.cgroups(),
         *limits.systemd_cgroups(),
         limits.memory(),
@@ -34,8 +35,8 @@ def look(flags: Globals) -> list[Finding]:
 
 @click.command(
     help="Find out whether this machine can run sandboxes, for this user: KVM and which kind,"
-    " namespaces, filters, cgroups, limits, engines. Below each finding stands what to do about it."
-    " The exit code is 0 if sandboxes run here, else 1. Nothing is changed."
+    " namespaces, filters, network, cgroups, limits, engines. Below each finding stands what to do"
+    " about it. The exit code is 0 if sandboxes run here, else 1. Nothing is changed."
 )
 @click.option(
     "--format",

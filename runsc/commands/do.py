@@ -9,7 +9,7 @@ import click
 from runsc.commands.spec import standard_mounts
 from runsc.containers import console
 from runsc.errors import RuntimeFailure
-from runsc.launch import launch
+from runsc.launch import isolation, launch
 from runsc.launch.configure import Wishes
 from runsc.oci import convert, spec
 from runsc.options import Globals
@@ -42,8 +42,9 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HELP = """Run a program over your own files, in a sandbox.
 
 It sees the files of the host. What it writes stays in memory and is gone afterwards. It has no
-network but itself, unless `--network=host` stands before `do`. At a terminal it has one of its own,
-of which Ctrl-C and the like work as usual; runsc ends with its exit code.
+network but itself, unless `--network=host` stands before `do`, or, for an ordinary user and with
+passt(1), `--network=sandbox`. At a terminal it has one of its own, of which Ctrl-C and the like
+work as usual; runsc ends with its exit code.
 
 \b
 Examples:
@@ -91,6 +92,8 @@ def command(
     else:
         made = _over_tree(root or "/", cwd, args, terminal=terminal)
     assert made.root is not None
+    if flags.network == "sandbox":
+        made.linux = _plugged(flags)
     if not terminal and os.isatty(0) and not console.is_foreground(0):
         _read_nothing()
     container = convert.container("/", made, "memory", _nothing if quiet else flags.log.warning)
@@ -140,6 +143,13 @@ def _over_image(
     process.env = [variable for variable in config.env if variable.find("=") > 0]
     process.env += [each for each in others if each.partition("=")[0] not in said]
     return made
+
+
+def _plugged(flags: Globals) -> spec.Linux:
+    """What is asked for is plugged into a network namespace."""
+    if isolation.is_privileged():
+        flags.log.warning("--network=sandbox: nobody plugs anything into the network of `do`")
+    return spec.Linux(namespaces=[spec.Namespace("network")])
 
 
 def _read_nothing() -> None:

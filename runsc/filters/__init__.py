@@ -50,11 +50,13 @@ def gofer_program(trap: bool = False, more: Sequence[confine.Rule] = ()) -> byte
     return pack(build(gofer_rules.rules(more), _default(trap)))
 
 
-def network_program(trap: bool = False, *, uplinks: bool = False) -> bytes:
+def network_program(
+    trap: bool = False, *, uplinks: bool = False, listens: bool = False
+) -> bytes:
     """The network process's."""
     from runsc.filters import network as network_rules  # noqa: PLC0415
 
-    return pack(build(network_rules.rules(uplinks), _default(trap)))
+    return pack(build(network_rules.rules(uplinks, listens), _default(trap)))
 
 
 def dialer_program(trap: bool = False) -> bytes:

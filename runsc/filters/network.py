@@ -34,7 +34,24 @@ OWN = (
 UPLINKS = (Rule(unistd.connect, "uplink", "sockets to nameservers, at their port alone"),)
 """With a stack of the Sentry's own."""
 
+LISTENS = (
+    Rule(unistd.listen, "uplink", "ports where programs listen, for the host's own processes"),
+    Rule(unistd.accept4, "uplink", "connections of these, for the Sentry"),
+    Rule(
+        unistd.setsockopt,
+        "uplink",
+        "addresses of such ports: used before, of IPv6 alone",
+        (
+            (low(1, abi.SOL_SOCKET), low(2, abi.SO_REUSEADDR)),
+            (low(1, abi.IPPROTO_IPV6), low(2, abi.IPV6_V6ONLY)),
+        ),
+    ),
+)
+"""Where its links are interfaces of the host."""
 
-def rules(uplinks: bool = False) -> Sequence[Rule]:
+
+def rules(uplinks: bool = False, listens: bool = False) -> Sequence[Rule]:
     """The allow-list."""
-    return (*common("network"), *OWN, *(UPLINKS if uplinks else ()))
+    return (
+        *common("network"), *OWN, *(UPLINKS if uplinks else ()), *(LISTENS if listens else ())
+    )  # fmt: skip

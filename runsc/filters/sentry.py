@@ -148,9 +148,10 @@ HOST_SOCKETS = (
 UPLINKS = (
     Rule(unistd.recvmmsg, "uplink", "frames of a packet socket", ((low(3, _FRAMES_IN),),)),
     Rule(unistd.sendmmsg, "uplink", "frames of a packet socket", ((low(3, _FRAMES_OUT),),)),
+    Rule(unistd.shutdown, "uplink", "the end of a direction of what a process of the host began"),
 )
-"""With a stack of its own: on packet sockets that the network process has made. passt needs none of
-them."""
+"""With a stack of its own: on packet sockets that the network process has made, and connections
+that it has accepted. passt needs none of them."""
 
 
 def rules(
@@ -163,7 +164,7 @@ def rules(
         requests += _SOCKET_COUNTS
         own = (*OWN, *HOST_SOCKETS)
     elif network == "sandbox":
-        own = (*own, *UPLINKS)
+        own = (*OWN, *UPLINKS, *(each for each in more if each is not SHUTDOWN))
     made = [*common("start"), *own, Rule(unistd.ioctl, "start", _TEXT, one_of(1, requests))]
     return made if platform == "kvm" else [*map(_with_jit, made), *UNICORN]
 

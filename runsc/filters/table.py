@@ -19,7 +19,7 @@ ROLES: Final[dict[str, Sequence[Rule]]] = {
     "gofer": gofer.rules((*confine.SOCKETS, *confine.CONNECT, *confine.BIND)),
     "network": network.rules(),
     "uplink": sentry.UPLINKS,
-    "nameserver": network.UPLINKS,
+    "nameserver": (*network.UPLINKS, *network.LISTENS),
     "dialer": dialer.rules(),
 }
 """What each may do; the Sentry's with --network=host, which adds `sentry.HOST_SOCKETS`. "uplink" is

@@ -17,12 +17,12 @@ from runsc.containers import console
 from runsc.containers.listener import ask, listen
 from runsc.containers.processes import start_time
 from runsc.errors import NotRunning, RuntimeFailure
-from runsc.launch import around, configure, oom_victim, stand_in, users
+from runsc.launch import around, configure, isolation, oom_victim, stand_in, users
 from runsc.launch.beside import Processes
 from runsc.launch.label import of as label_of
 from runsc.launch.places import with_places
 from runsc.launch.sandbox import MESSAGE_MAX, READY_S
-from sentry.config import FurtherConfig
+from sentry.config import FurtherConfig, LinkConfig
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Further:
         self._container = container
         self._wishes = wishes
         self._joint = joint
-        self._own_sockets = False
+        self._network = "none"
         self._streams = wishes.stdio
         self.processes = Processes(flags, state, container, joint, wishes.detach)
         self.standing: stand_in.StandIn | None = None
@@ -92,10 +92,10 @@ class Further:
             around.make_cgroup(flags, self._store, state, container.resources, cgroup)
         joins = self.processes.held(cgroup.open_joins() if cgroup is not None else ())
         victim = oom_victim.prepare(container, cgroup)
-        self._own_sockets = self.processes.has_sockets_of_its_own()
+        self._network = self.processes.own_network()
         self._streams = self._stdio()
         terminal = self._streams[0] if self._wishes.console_socket else -1
-        sysctls = container.sysctls if self._own_sockets else ()
+        sysctls = container.sysctls if self._network != "none" else ()
         asked = stand_in.asked_for(container, label, sysctls)
         self.standing = standing = stand_in.spawn(asked, state.id, joins, victim, terminal)
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)
@@ -140,8 +140,11 @@ class Further:
                 )
 
     def _check_users(self, standing: stand_in.StandIn) -> None:
-        """Raises: RuntimeFailure. Owners of all containers are translated by one map."""
+        """Raises: RuntimeFailure. Owners of all containers are translated by one map; an ordinary
+        user's, who is root and alone in each of his namespaces, are."""
         maker = self._joint.sandbox
+        if not isolation.is_privileged():
+            return
         try:
             spaces = [os.stat(f"/proc/{pid}/ns/user").st_ino for pid in (standing.pid, maker.pid)]
         except FileNotFoundError:
@@ -176,7 +179,12 @@ class Further:
         volumes = -1
         if exports[VOLUMES_FIRST:]:
             volumes = self.processes.gofer(exports[VOLUMES_FIRST:], log_fd, VOLUMES_FIRST)
-        network = self.processes.network(log_fd, standing.pid) if self._own_sockets else -1
+        network = -1
+        link: LinkConfig | None = None
+        if self._network != "none":
+            network = self.processes.network(self._network, log_fd, standing.pid)
+            if self._network == "sandbox" and not isolation.is_privileged():
+                link = self.processes.link(log_fd)
         victim = standing.victim
         limits = configure.limits_of(flags, container.resources)
         asked = container.resources
@@ -205,8 +213,9 @@ class Further:
             control_listener_fd=place(listening.fileno()),
             gofer_fd=place(gofer),
             volumes_fd=place(volumes) if volumes >= 0 else -1,
-            network="host" if network >= 0 else "none",
+            network=self._network,
             network_fd=place(network) if network >= 0 else -1,
+            link=msgspec.structs.replace(link, fd=place(link.fd)) if link is not None else None,
             stand_in_fd=place(standing.life.fileno()),
             victim_fd=place(victim.told.fileno()) if victim is not None else -1,
         )

@@ -1,4 +1,5 @@
-"""The processes of a container that joins a sandbox, but its stand-in: Gofers, a network process.
+"""The processes of a container that joins a sandbox, but its stand-in: Gofers, a network process,
+passt.
 
 Each is forked with one end of a socket; the Sentry, which runs already, gets the other.
 """
@@ -15,7 +16,8 @@ import msgspec
 
 from runsc.containers.processes import start_time
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, boot_gofer, configure, isolation, users
+from runsc.launch import boot, boot_gofer, isolation, users
+from runsc.launch.network_choice import network_of
 from runsc.launch.programs import gofer
 from runsc.launch.sandbox import reaped
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from runsc.launch.joining import Joint
     from runsc.oci.convert import Container, Export
     from runsc.options import Globals
+    from sentry.config import LinkConfig
 
 
 class Processes:
@@ -115,26 +118,41 @@ class Processes:
 
         return self.held(of(record).open_joins())
 
-    def has_sockets_of_its_own(self) -> bool:
-        """It has a network that it shares with nobody, and whose sockets are the host's."""
+    def own_network(self) -> str:
+        """Of the kind that the sandbox's first container has, where it has one that it shares with
+        nobody; else "none"."""
+        maker = self._joint.sandbox
         if "network" in dict(self._joint.shares):
-            return False
-        if configure.network_of(self._flags, self._container) != "host":
-            return False
-        if self._joint.sandbox.network == "host":
-            return True
-        self._flags.log.warning(
-            f'the sandbox "{self._joint.sandbox.id}" has no sockets of the host: neither has'
-            f' "{self._state.id}"'
-        )
-        return False
+            return "none"
+        wanted = network_of(self._flags, self._container)
+        if wanted == "none":
+            return "none"
+        why = ""
+        if maker.network not in ("host", "sandbox"):
+            why = "has a loopback interface alone"
+        elif maker.judged:
+            why = "has an egress policy, which is for the network of its first container"
+        if why:
+            self._flags.log.warning(
+                f'the sandbox "{maker.id}" {why}: "{self._state.id}" has a loopback interface alone'
+            )
+            return "none"
+        if wanted != maker.network:
+            self._flags.log.warning(
+                f'"{self._state.id}" has --network={maker.network}, as the sandbox "{maker.id}"'
+            )
+        return maker.network
 
-    def network(self, log_fd: int, stand_in_pid: int) -> int:
+    def network(self, kind: str, log_fd: int, stand_in_pid: int) -> int:
         """The way to a network process of its own."""
         container, flags = self._container, self._flags
         from runsc.launch import network  # noqa: PLC0415  few have one of their own
 
-        prepared = network.prepare(container, self._state.id, log_fd, stand_in_pid)
+        is_linked = kind == "sandbox" and not isolation.is_privileged()
+        prepared = network.prepare(
+            container, self._state.id, log_fd, stand_in_pid,
+            uplinks=kind == "sandbox" and not is_linked, names_only=is_linked,
+        )  # fmt: skip
         if prepared.namespace_fd >= 0:
             self.held((prepared.namespace_fd,))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -144,6 +162,16 @@ class Processes:
         self._children.append(pid)
         theirs.close()
         return ours.fileno()
+
+    def link(self, log_fd: int) -> LinkConfig:
+        """An interface whose frames go to a passt of its own."""
+        from runsc.launch import passt  # noqa: PLC0415  few have it
+
+        terms = msgspec.structs.replace(self.terms, before_gofer=None)
+        link, pid = passt.start(passt.find(), terms, log_fd)
+        self._children.append(pid)
+        self.held((link.fd,))
+        return link
 
     def let_go_on(self) -> None:
         """The Gofer may run its hooks and open its trees. Raises: RuntimeFailure."""

@@ -11,7 +11,7 @@ import msgspec
 from kvm.binding import lib
 from runsc.containers import console
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation
+from runsc.launch.network_choice import network_of
 from runsc.launch.places import with_places
 from runsc.oci.convert import Container
 from runsc.options import Globals
@@ -51,37 +51,6 @@ class Wishes(msgspec.Struct, frozen=True):
     lifeline: int = -1
     """`run`: a descriptor that can be read from when whoever wants the container is gone; then it
     ends, whatever it does."""
-
-
-def network_of(flags: Globals, container: Container) -> str:
-    """--network; by default what is plugged into the container's own namespace is its network.
-
-    An ordinary user's sockets are in another one than its stand-in: there is nothing to plug into.
-    With --network=sandbox, where a new one is asked for, what is plugged in is passt.
-
-    Raises: RuntimeFailure.
-    """
-    if flags.network in ("none", "host"):
-        return flags.network
-    asked = dict(container.namespaces).get("network")
-    if asked is None:
-        return "none"
-    if isolation.is_privileged():
-        return flags.network or "host"
-    if flags.network is None or asked:
-        return "none"
-    if not passt_of(flags):
-        raise RuntimeFailure("--network=sandbox: an ordinary user needs passt(1) for it")
-    return "sandbox"
-
-
-def passt_of(flags: Globals) -> str:
-    """The program, where it is an ordinary user's network; empty: where it is not."""
-    if isolation.is_privileged() or flags.network != "sandbox":
-        return ""
-    from runsc.launch import passt  # noqa: PLC0415  few have it
-
-    return passt.find()
 
 
 def is_mortal(container: Container) -> bool:

@@ -18,9 +18,10 @@ from runsc.containers.processes import start_time, write_pid_file
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
-from runsc.launch.configure import Wishes, has_services, make_config, network_of, passt_of
+from runsc.launch.configure import Wishes, has_services, make_config
 from runsc.launch.janitor import keep_clean
 from runsc.launch.label import of as label_of
+from runsc.launch.network_choice import network_of, passt_of, settled
 from runsc.launch.programs import Programs, gofer
 from runsc.oci.convert import Container
 from runsc.options import Globals
@@ -235,6 +236,7 @@ def _bring_up(
 ) -> sandbox.Sandbox:
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
     label = label_of(container)
+    flags = settled(flags, container)
     with ExitStack() as later:
         cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:
@@ -242,7 +244,7 @@ def _bring_up(
             around.make_cgroup(flags, store, state, container.resources, cgroup)
         joins = cgroup.open_joins() if cgroup is not None else ()
         victim = oom_victim.prepare(container, cgroup)
-        sysctls = container.sysctls if network_of(flags, container) == "host" else ()
+        sysctls = container.sysctls if network_of(flags, container) != "none" else ()
         asked = stand_in.asked_for(container, label, sysctls)
         standing = stand_in.spawn(asked, state.id, joins, victim)
         state.pid, state.pid_start = standing.pid, start_time(standing.pid)

@@ -2,8 +2,9 @@
 
 It is in the network namespace that the bundle asks for: the caller's, one with a path, or a new
 one with nothing but a loopback interface. It makes TCP, UDP and ping sockets, binds them to
-privileged ports if the container may, lists interfaces, and says when they have changed; it sees no
-data. It ends with the Sentry: when the other end of its socket closes.
+privileged ports if the container may, lists interfaces, and says when they have changed; where the
+Sentry has a stack of its own it gives it packet sockets, and connections of others in the
+namespace. It sees no data. It ends with the Sentry: when the other end of its socket closes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,6 +26,7 @@ from runsc.launch import isolation, landlock
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
+from runsc.launch.local_ports import FAMILIES, LocalPorts, at, open_to_all
 from runsc.launch.title import set_title
 from runsc.oci.convert import Container
 from sentry.abi import netlink as abi
@@ -33,7 +35,9 @@ from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
 from sentry.net.interfaces import LOOPBACK_INDEX
 
-FAMILIES = (socket.AF_INET, socket.AF_INET6)
+if TYPE_CHECKING:
+    from runsc.launch.packet_sockets import Pool
+
 OPEN_FILES = 4096
 """It has some ten. But so many may be on their way to somebody, of all processes of its user: the
 network processes and Gofers of other sandboxes are such (unix(7), ETOOMANYREFS)."""
@@ -122,13 +126,15 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     if network.uplinks:
         from runsc.launch import packet_sockets, silence  # noqa: PLC0415  few need them
 
+        open_to_all()
         silence.keep_ports()
         silencer, uplinks = silence.silence(), packet_sockets.make()
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
-    program = filters.network_program(switches.trap, uplinks=asks)
+    program = filters.network_program(switches.trap, uplinks=asks, listens=network.uplinks)
     put_on = terms.label.prepare()
     isolation.leave_root(more=terms.label.mount_option)
-    kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
+    low_ports = network.privileged_ports and not network.uplinks  # there they are free for all
+    kept = frozenset({CAP_NET_BIND_SERVICE}) if low_ports else frozenset()
     uid = 0 if kept else isolation.NOBODY
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie, put_on)
     isolation.limit_tasks(0)
@@ -184,46 +190,61 @@ def serve(
 ) -> None:  # fmt: skip
     """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
     answered, and nothing of it stays."""
-    owns_packets = bool(uplinks)
-    poll = select.poll()
-    poll.register(sentry, select.POLLIN)
-    poll.register(watch.sock, select.POLLIN)
-    while True:
-        ready = {fd for fd, _ in poll.poll()}
-        if watch.sock.fileno() in ready:
-            watch.look()
-            watch.tell(sentry)
-        if sentry.fileno() not in ready:
-            continue
-        try:
-            data, given, _, _ = socket.recv_fds(sentry, 4096, 1, socket.MSG_CMSG_CLOEXEC)
-        except OSError:
-            return
-        made = -1
-        number = 0
-        try:
-            if names_only:
-                made = _nameserver(data)
-                if made < 0 and data:
-                    raise OSError(errno.EACCES, "request")
-            elif _is_list(data):
-                wanted = DUMPS | NEIGHBOURS if owns_packets else DUMPS
-                _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
-            elif data:
-                made = _nameserver(data) if owns_packets else -1
-                if made < 0:
-                    made = _answer(data, given, uplinks)
-        except OSError as error:
-            number = error.errno or errno.EIO
-        except (ValueError, OverflowError):  # an address that is none
-            number = errno.EINVAL
-        for fd in given:
-            os.close(fd)
-        send(sentry, number, changes=watch.changes, fd=made)
-        if made >= 0:
-            os.close(made)
-        if not data:
-            return
+    with ExitStack() as held:
+        pool = _pool(uplinks)
+        if pool is not None:
+            held.callback(pool.close)
+        poll = select.poll()
+        poll.register(sentry, select.POLLIN)
+        poll.register(watch.sock, select.POLLIN)
+        ports = LocalPorts(poll)
+        held.callback(ports.close)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            for number, made in ports.accepted(ready):
+                send(sentry, protocol.CAME, more=number, changes=watch.changes, fd=made)
+                os.close(made)
+            if watch.sock.fileno() in ready:
+                watch.look()
+                watch.tell(sentry)
+            if sentry.fileno() not in ready:
+                continue
+            try:
+                data, given, _, _ = socket.recv_fds(sentry, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+            except OSError:
+                return
+            made, number = -1, 0
+            try:
+                if names_only:
+                    made = _nameserver(data)
+                    if made < 0 and data:
+                        raise OSError(errno.EACCES, "request")
+                elif _is_list(data):
+                    wanted = DUMPS | NEIGHBOURS if pool is not None else DUMPS
+                    _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1], wanted)
+                elif data and not (pool is not None and ports.asked(data)):
+                    made = _nameserver(data) if pool is not None else -1
+                    if made < 0:
+                        made = _answer(data, given, pool)
+            except OSError as error:
+                number = error.errno or errno.EIO
+            except (ValueError, OverflowError):  # an address that is none
+                number = errno.EINVAL
+            for fd in given:
+                os.close(fd)
+            send(sentry, number, changes=watch.changes, fd=made)
+            if made >= 0 and not (pool is not None and pool.has(made)):
+                os.close(made)
+            if not data:
+                return
+
+
+def _pool(uplinks: list[socket.socket]) -> Pool | None:
+    if not uplinks:
+        return None
+    from runsc.launch import packet_sockets  # noqa: PLC0415  who made them has imported it
+
+    return packet_sockets.Pool(uplinks)
 
 
 def send(
@@ -236,7 +257,7 @@ def send(
         reply = protocol.REPLY.pack(number, more, changes) + body
         sentry.sendmsg([reply], rights, socket.MSG_NOSIGNAL)
     except OSError as error:
-        if error.errno == errno.ETOOMANYREFS and rights:
+        if error.errno == errno.ETOOMANYREFS and rights and number != protocol.CAME:
             send(sentry, errno.ENFILE, changes=changes)
 
 
@@ -257,8 +278,8 @@ def _list(
                 send(sentry, 0, part, 1, changes)
 
 
-def _answer(data: bytes, given: list[int], uplinks: list[socket.socket]) -> int:
-    """A new socket or -1. Raises: OSError."""
+def _answer(data: bytes, given: list[int], pool: Pool | None) -> int:
+    """A socket or -1. Raises: OSError."""
     if len(data) < protocol.HEADER.size:
         raise OSError(errno.EINVAL, "short request")
     operation, a, b, c = protocol.HEADER.unpack_from(data)
@@ -270,8 +291,11 @@ def _answer(data: bytes, given: list[int], uplinks: list[socket.socket]) -> int:
     if operation == protocol.BIND and len(given) == 1:
         _bind(given[0], data[protocol.HEADER.size :])
         return -1
-    if operation == protocol.UPLINK and a > LOOPBACK_INDEX:
-        return _bind_uplink(uplinks, a)
+    if operation == protocol.UPLINK and a > LOOPBACK_INDEX and pool is not None:
+        return pool.lend(a)
+    if operation == protocol.GIVE_BACK and pool is not None:
+        pool.give_back(a)
+        return -1
     raise OSError(errno.EINVAL, "request")
 
 
@@ -291,20 +315,10 @@ def _nameserver(data: bytes) -> int:
     sock = socket.socket(family, kind | flags)
     try:
         with suppress(BlockingIOError):
-            _at(address, family, sock.connect)
+            at(address, family, sock.connect)
         return sock.detach()
     finally:
         sock.close()
-
-
-def _bind_uplink(uplinks: list[socket.socket], index: int) -> int:
-    """One of those that are left. Raises: OSError."""
-    from runsc.launch.packet_sockets import address_of  # noqa: PLC0415
-
-    if not uplinks:
-        raise OSError(errno.EMFILE, "no packet socket is left")
-    host.bind(uplinks[-1].fileno(), address_of(index))
-    return uplinks.pop().detach()
 
 
 def _bind(fd: int, address: bytes) -> None:
@@ -313,19 +327,9 @@ def _bind(fd: int, address: bytes) -> None:
     try:
         if sock.family != family or family not in FAMILIES:
             raise OSError(errno.EAFNOSUPPORT, "family")
-        _at(address, family, sock.bind)
+        at(address, family, sock.bind)
     finally:
         sock.detach()
-
-
-def _at(address: bytes, family: int, call: Callable[[Any], object]) -> None:
-    """bind(2) or connect(2) with struct sockaddr_in or sockaddr_in6. Raises: OSError."""
-    port = int.from_bytes(address[2:4], "big")
-    if family == socket.AF_INET:
-        call((socket.inet_ntop(family, address[4:8]), port))
-        return
-    flow, scope = int.from_bytes(address[4:8], "big"), int.from_bytes(address[24:28], "little")
-    call((socket.inet_ntop(family, address[8:24]), port, flow, scope))
 
 
 def dump(netlink: socket.socket, kind: int, request_size: int) -> Iterator[bytes]:

@@ -1,15 +1,19 @@
 """Packet sockets for the uplinks of a sandbox: packet(7).
 
 They are made while their maker may, and bound to interfaces later, for which no right is needed.
+Few, since the kernel waits for all CPUs when one is closed (packet_release()), and that for each:
+so what an interface that has gone had is given to the next one.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import socket
 import struct
 from typing import Final
 
+from runsc import host
 from sentry.abi.socket import (
     ETH_P_ALL,
     ETH_P_ARP,
@@ -29,8 +33,10 @@ from sentry.bpf import isa
 from sentry.bpf.assembler import Assembler, Label
 from sentry.net.host.protocol import FIRST_OF_HOST
 
-COUNT: Final = 16
-"""Interfaces that a container may have at a time, and over its life."""
+COUNT: Final = 8
+"""Interfaces that a container may have at a time."""
+MAX_STALE: Final = 1 << 14
+"""Frames: a receive buffer full of small ones."""
 RECEIVE_BUFFER: Final = 8 << 20
 SEND_BUFFER: Final = 4 << 20
 WHOLE: Final = 0x7FFFFFFF
@@ -51,13 +57,69 @@ def _make_one() -> socket.socket:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | flags, 0)
     made.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     made.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    made.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER)
+    _give_room(made, SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    _give_room(made, SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
     code = array.array("B", wanted_frames())
     where, size = code.buffer_info()
     program = struct.pack("@HP", size // isa.INSTRUCTION_SIZE, where)
     made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
     return made
+
+
+def _give_room(sock: socket.socket, forced: int, plain: int, size: int) -> None:
+    """So much, or, for root of a user namespace alone, what the host lets all have."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, plain, size)
+
+
+class Pool:
+    """Sockets, and which interface has which."""
+
+    def __init__(self, free: list[socket.socket]) -> None:
+        self._free = free
+        self._lent: dict[int, socket.socket] = {}
+
+    def lend(self, index: int) -> int:
+        """The descriptor of one that is bound to an interface; it stays ours. Raises: OSError."""
+        known = self._lent.pop(index, None)
+        if known is None and not self._free:
+            raise OSError(errno.EMFILE, "no packet socket is left")
+        sock = known or self._free.pop()
+        try:
+            host.bind(sock.fileno(), address_of(index))
+        except OSError:
+            self._free.append(sock)
+            raise
+        self._lent[index] = sock
+        _drain(sock)
+        return sock.fileno()
+
+    def has(self, fd: int) -> bool:
+        """It is that of a socket that is lent."""
+        return any(sock.fileno() == fd for sock in self._lent.values())
+
+    def give_back(self, index: int) -> None:
+        """The interface is nobody's any more."""
+        sock = self._lent.pop(index, None)
+        if sock is not None:
+            self._free.append(sock)
+
+    def close(self) -> None:
+        """All of them."""
+        for each in (*self._free, *self._lent.values()):
+            each.close()
+
+
+def _drain(sock: socket.socket) -> None:
+    """What the interface that had it before has left: frames, and that it has gone (ENETDOWN)."""
+    for _ in range(MAX_STALE):
+        try:
+            sock.recv(64, socket.MSG_DONTWAIT)
+        except OSError as error:
+            if error.errno != errno.ENETDOWN:
+                return
 
 
 def address_of(index: int) -> bytes:

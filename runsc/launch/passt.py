@@ -48,6 +48,11 @@ class Ways(msgspec.Struct, frozen=True):
     """Empty: all are neighbours, as at the end of a tunnel."""
     address6: bytes = b""
 
+    @property
+    def leads(self) -> bool:
+        """Somewhere."""
+        return self.address4 is not None or bool(self.address6)
+
     def options(self) -> list[str]:
         """passt's, that say the same."""
         made: list[str] = []

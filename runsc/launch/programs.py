@@ -24,14 +24,19 @@ Start = Callable[[SandboxConfig, filters.Switches, boot.Terms], int]
 NEVER_LATE = frozenset(
     {
         "sentry.net.egress",
-        "sentry.net.host.nameservers",
         "sentry.net.inet.broker_stream",
         "sentry.net.inet.brokers",
         "sentry.net.inet.egress",
         "sentry.net.inet.resolver",
         "sentry.net.inet.resolver_behind",
-        "sentry.net.inet.resolver_door",
-        "sentry.net.names",
+        "sentry.net.names.cache",
+        "sentry.net.names.chain",
+        "sentry.net.names.forwarder",
+        "sentry.net.names.given",
+        "sentry.net.names.messages",
+        "sentry.net.names.pending",
+        "sentry.net.names.reader",
+        "sentry.net.names.writer",
         "sentry.platform.unicorn",
         "sentry.platform.unicorn_cpuid",
         "sentry.syscalls.compat",
@@ -63,7 +68,7 @@ def sentry(platform: str) -> Body:
     kept = KeptCode.of("sentry", NEVER_LATE)
 
     def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
-        if config.network == "sandbox":
+        if config.egress is not None:
             with suppress(ImportError):  # dnspython is an extra; it cannot be kept
                 from sentry.net.inet import egress, resolver  # noqa: F401, PLC0415
         return boot.sentry_main(config, prepare, switches, terms, kept)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runsc import filters
 from runsc.launch import isolation
-from runsc.launch.configure import network_of, passt_of
+from runsc.launch.network_choice import network_of, passt_of
 from sentry.abi import capability, mount, resource
 from sentry.abi.sched import CLONE_NEWUSER
 
@@ -139,7 +139,7 @@ def _special_paths(config: SandboxConfig) -> Iterator[str]:
 
 
 def _network(flags: Globals, container: Container) -> str:
-    default = ", by default" if flags.network is None else ""
+    default = ", by default" if flags.network_is_default else ""
     network = network_of(flags, container)
     if network == "none":
         return f"network: a loopback interface of its own and no other (--network=none{default})"

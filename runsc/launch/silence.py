@@ -33,6 +33,21 @@ ARP_OPERATION_AT: Final = 6
 ARP_REPLY: Final = b"\0\x02"
 
 
+def why_not() -> str:
+    """What keeps this process from doing so: empty, or a reason. Nothing is changed.
+
+    It asks in the network namespace that it is in, which may be another's than the one to come.
+    """
+    kind = nft.NFNL_SUBSYS_NFTABLES << 8 | nft.NFT_MSG_GETGEN
+    try:
+        with _open() as sock:
+            sock.send(_message(kind, abi.NLM_F_ACK, 0, 0))
+            _await_answers(sock, 1)
+    except OSError as error:
+        return f"nftables of the host: {os.strerror(error.errno or errno.EIO).lower()}"
+    return "" if os.access(PORTS, os.W_OK) else f"{PORTS} cannot be written to"
+
+
 def keep_ports() -> None:
     """Sockets of the host in this namespace get the ports that are theirs. Raises: OSError."""
     fd = os.open(PORTS, os.O_WRONLY | os.O_CLOEXEC)
@@ -47,9 +62,7 @@ def silence() -> socket.socket:
 
     Raises: OSError, where the host has no nftables.
     """
-    sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, abi.NETLINK_NETFILTER
-    )
+    sock = _open()
     try:
         _make(sock, nft.NFPROTO_INET, nft.NF_INET_PRE_ROUTING, list(_rules()))
         try:
@@ -61,6 +74,11 @@ def silence() -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _open() -> socket.socket:
+    flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    return socket.socket(socket.AF_NETLINK, flags, abi.NETLINK_NETFILTER)
 
 
 def _rules() -> Iterable[bytes]:

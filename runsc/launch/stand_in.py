@@ -70,7 +70,8 @@ class Namespaces(msgspec.Struct, frozen=True):
     hostname: str = ""
     """Of a new UTS namespace."""
     sysctls: tuple[tuple[str, str], ...] = ()
-    """Of the network namespace, name and value: who makes sockets in it heeds them."""
+    """Of the network namespace, name and value: who makes sockets in it heeds them, and the host,
+    of whose addresses and routes there a stack of the sandbox's own has its."""
     label: Label = Label()
 
 

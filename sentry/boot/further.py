@@ -27,6 +27,7 @@ from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel.container import Container
 from sentry.kernel.namespaces import beside
+from sentry.net.interfaces import bring_up
 from sentry.wait.fiber import Killed, Mode
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.net.host.process import NetworkProcess
+    from sentry.net.link.sender import Sender
 
 Told = Callable[[str], object]
 MAX_CONTAINERS: Final = 256
@@ -54,6 +56,9 @@ class Containers:
         self.watchdog = watchdog
         self.server: ControlServer | None = None
         """That of the first one."""
+        self.sender: Sender | None = None
+        """Who sends the frames of all, where there is somebody."""
+        self._network = config.network, config.link is not None
         self.gofers = Gofers(kernel)
         self.by_id: dict[str, Container] = {config.container_id: kernel.container}
         self._coming: set[str] = set()
@@ -69,6 +74,7 @@ class Containers:
             if len(self.by_id) + len(self._coming) >= MAX_CONTAINERS:
                 raise ENOSPC(f"a sandbox has at most {MAX_CONTAINERS} containers")
             config = placed(config, fds)
+            self._check_network(config)
             for kind, other in config.shares:
                 if other not in self.by_id:
                     raise EINVAL(f'the {kind} namespace is that of "{other}", which has ended')
@@ -77,6 +83,18 @@ class Containers:
             raise
         self._coming.add(config.container_id)
         return Bringing(self, config, told)
+
+    def _check_network(self, config: FurtherConfig) -> None:
+        """What the Sentry may do with sockets was decided when it began. Raises: EINVAL."""
+        wanted = config.network, config.link is not None
+        if (config.network_fd < 0) != (wanted == ("none", False)):
+            raise EINVAL("a network without a network process, or the other way round")
+        if config.network_fd < 0:
+            return
+        if wanted != self._network:
+            raise EINVAL("another kind of network than the sandbox has")
+        if self.kernel.first.net.stack.egress is not None:
+            raise EINVAL("the sandbox's egress policy is for the network of its first container")
 
     def arrived(self, config: FurtherConfig, container: Container | None) -> None:
         """It is there, or will not be."""
@@ -153,6 +171,8 @@ class Bringing:
         container.ns = beside(kernel, container, root, names, shared)
         await tree.mount_all(tree.Starter(kernel, container), config, trees)
         container.in_memory = _in_memory(container)
+        if "network" not in shared:
+            bring_up(container.ns.net.stack.interfaces.loopback)  # as those who make one do
         if config.network_fd >= 0:
             await self._connect()
         for fd in (*config.stdio, *config.preserved):
@@ -160,18 +180,16 @@ class Bringing:
         return await first_process.load_further(kernel, config, container)
 
     async def _connect(self) -> None:
-        """The sockets of its own network are the host's. Raises: StartError."""
-        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  few have one
-        from sentry.net.host.view import HostView  # noqa: PLC0415
+        """To a network that is its own. Raises: StartError."""
+        from sentry.boot import networks  # noqa: PLC0415  few have one
+        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415
 
-        stack = self.container.ns.net.stack
-        self._network = NetworkProcess(self._take(self._config.network_fd), self._kernel.loop)
-        stack.host = self._network
-        stack.view = view = HostView(stack, stack.host, self._kernel.loop)
-        try:
-            await view.look()
-        except Errno as error:
-            raise StartError(f"the host's network: {tree.reason(error)}") from error
+        config, loop = self._config, self._kernel.loop
+        self._network = process = NetworkProcess(self._take(config.network_fd), loop)
+        if config.link is not None:
+            self._take(config.link.fd)
+        stack, sender = self.container.ns.net.stack, self._containers.sender
+        await networks.connect(stack, config, process, loop, sender)
 
     def _made(self, task: Task | None, error: BaseException | None) -> None:
         told = self._told

@@ -19,7 +19,7 @@ def placed(config: FurtherConfig, fds: list[int]) -> FurtherConfig:
         at
         for at in (
             config.gofer_fd, config.volumes_fd, config.network_fd, config.stand_in_fd,
-            config.victim_fd, config.control_listener_fd,
+            config.victim_fd, config.control_listener_fd, config.link.fd if config.link else -1,
         )
         if at >= 0
     ]  # fmt: skip
@@ -47,6 +47,7 @@ def placed(config: FurtherConfig, fds: list[int]) -> FurtherConfig:
         stand_in_fd=real(config.stand_in_fd),
         victim_fd=real(config.victim_fd),
         control_listener_fd=real(config.control_listener_fd),
+        link=replace(config.link, fd=real(config.link.fd)) if config.link else None,
     )
 
 

@@ -117,6 +117,11 @@ class Running:
             loop.watch(fd, 0)
         close_all({config.stand_in_fd, self._gofer_end, config.victim_fd} - {-1})
         if self.network is not None:
-            self.network.close()
+            self._leave_network(self.network)
         self._containers.gofers.leave(self._container)
         let_go(self._kernel, self._container)
+
+    def _leave_network(self, process: NetworkProcess) -> None:
+        from sentry.net.inet.last_words import when_said  # noqa: PLC0415  few have one
+
+        when_said(self._container.ns.net.stack, self._kernel.loop, process.close)

@@ -47,6 +47,7 @@ from sentry.vfs.vfs import Vfs
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Observer
+    from sentry.net.host.process import NetworkProcess
     from sentry.platform.interface import Platform
 
 KEPT_FREE = 64 << 20
@@ -64,6 +65,8 @@ class Sandbox:
         config: SandboxConfig,
     ) -> None:
         self.kernel = kernel
+        self.network: NetworkProcess | None = None
+        """With --network=none nobody."""
         self._statm = config.statm_fd
         self._operations = operations
         if config.await_start:
@@ -78,6 +81,8 @@ class Sandbox:
         if self._start is not None:
             self._start()
         self.kernel.loop.run()
+        if self.network is not None:
+            self._leave_network(self.network)
         console = self.kernel.container.console
         if console is not None:
             console.restore()
@@ -88,6 +93,20 @@ class Sandbox:
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
+
+    def _leave_network(self, process: NetworkProcess) -> None:
+        """What programs that have ended have sent goes out; then the process that has sockets for
+        this one ends while there is other work."""
+        from sentry.net.inet import last_words  # noqa: PLC0415  not with --network=none
+
+        kernel, loop = self.kernel, self.kernel.loop
+        stack = kernel.first.net.stack
+        over: list[bool] = []
+        if not any(group.tasks for group in kernel.pids.groups.values()):
+            last_words.when_said(stack, loop, lambda: over.append(True))
+            while not over:
+                loop.turn()
+        process.close()
 
     def _on_work(self) -> Callable[[Sequence[Any]], None]:
         memory, cpu = MemoryLimits(self.kernel), CpuQuotas(self.kernel)
@@ -236,34 +255,23 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
     _started(loop, tree.mount_first(kernel, config))
+    process: NetworkProcess | None = None
     if config.network_fd >= 0:
-        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  --network=host
-        from sentry.net.host.view import HostView  # noqa: PLC0415
+        from sentry.boot import networks  # noqa: PLC0415  not with --network=none
+        from sentry.net.host import process as room  # noqa: PLC0415
 
         stack = kernel.first.net.stack
-        process = NetworkProcess(config.network_fd, loop)
-        if config.link is not None:
-            from sentry.net import given  # noqa: PLC0415  few have one
-
-            given.plug(stack, config.link)
-        else:
-            stack.view = view = HostView(stack, process, loop)
-            if config.network == "sandbox":
-                from sentry.boot.uplinks import plug_in  # noqa: PLC0415  few have one
-
-                plug_in(stack, view, process, loop, sender)
-            else:
-                stack.host = process
-            try:
-                run_now(loop, view.look())
-            except Errno as error:
-                raise StartError(f"the host's network: {tree.reason(error)}") from error
+        process = room.NetworkProcess(config.network_fd, loop)
+        connected = begun(loop, networks.connect(stack, config, process, loop, sender))
     task = _started(loop, first_process.load(kernel, config))
-    if config.network == "sandbox":
-        from sentry.boot.uplinks import judge  # noqa: PLC0415
+    if process is not None:
+        connected()
+    if config.egress is not None and process is not None:
+        from sentry.boot.uplinks import judge  # noqa: PLC0415  few have a policy
 
-        _started(loop, judge(stack, container, config, process, loop))
+        _started(loop, judge(stack, container, config.egress, process, loop))
     containers = Containers(kernel, config, watchdog)
+    containers.sender = sender
     operations = Operations(kernel, container, config, containers)
     most = min(MAX_CONNECTIONS, reserve // 8)
     listener = config.control_listener_fd
@@ -276,7 +284,9 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.stand_in_fd >= 0:
         loop.watch(config.stand_in_fd, select.EPOLLRDHUP, lambda _: kernel.finish(SIGKILL))
     kernel.services.check()
-    return Sandbox(kernel, task.finish, operations, config)
+    made = Sandbox(kernel, task.finish, operations, config)
+    made.network = process
+    return made
 
 
 def process_of(name: object) -> Hashable:
@@ -294,11 +304,20 @@ def _started(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
     """Turn the loop until a coroutine has ended; its result, or its exception."""
+    return begun(loop, coro)()
+
+
+def begun(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Callable[[], Any]:
+    """The same, but others may be run before one waits for its end, by what is given."""
     outcome: list[tuple[Any, BaseException | None]] = []
     loop.spawn(coro, "boot", lambda result, error: outcome.append((result, error)))
-    while not outcome:
-        loop.turn()
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result
+
+    def ended() -> Any:
+        while not outcome:
+            loop.turn()
+        result, error = outcome[0]
+        if error is not None:
+            raise error
+        return result
+
+    return ended

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.fcntl import AT_FDCWD, O_NONBLOCK
@@ -10,17 +9,14 @@ from sentry.config import StartError
 from sentry.control.outside import beside_init
 from sentry.errors import Errno
 from sentry.mm.buffers import KernelDest
-from sentry.net.inet import leaving, tcp_link
-from sentry.net.ip.layer import IpLayer
-from sentry.net.link.follow import Uplinks
 from sentry.vfs.open import OpenHow, open_path
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
-    from sentry.config import SandboxConfig
+    from sentry.config import EgressConfig
     from sentry.kernel.container import Container
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.host.view import HostView
+    from sentry.net.link.follow import Uplinks
     from sentry.net.link.sender import Sender
     from sentry.net.stack import Stack
 
@@ -28,23 +24,55 @@ RESOLV_CONF = b"/etc/resolv.conf"
 MAX_RESOLV_CONF = 1 << 16
 
 
-def plug_in(
-    stack: Stack, view: HostView, process: NetworkProcess, loop: Any, sender: Sender | None
-) -> None:
-    """From now on the interfaces that the view shows are links of the stack."""
-    stack.ip = IpLayer(stack.interfaces, stack.sysctls, os.urandom)
-    leaving.plug(stack)
-    tcp_link.plug(stack)
-    uplinks = Uplinks(stack, stack.ip, process, loop, sender)
-    view.follow = uplinks.follow
-    process.on_end = uplinks.close  # the host's own stack answers there from then on
+class Behind:
+    """What keeps the links of a stack like the interfaces that a view shows.
+
+    With the first one the stack gets its IP layer; before, it is as any that has the loopback
+    alone, and nothing of that is imported.
+    """
+
+    def __init__(
+        self, stack: Stack, process: NetworkProcess, loop: Any, sender: Sender | None
+    ) -> None:
+        self._stack = stack
+        self._process = process
+        self._loop = loop
+        self._sender = sender
+        self._uplinks: Uplinks | None = None
+        process.on_end = self._ended
+
+    async def follow(self, parts: list[bytes]) -> None:
+        """A list has been shown."""
+        if self._uplinks is None:
+            shown = (each for each in self._stack.interfaces if each.driver is None)
+            if all(each.is_loopback for each in shown):
+                return
+            self._uplinks = self._begin()
+        await self._uplinks.follow(parts)
+
+    def _begin(self) -> Uplinks:
+        from sentry.net.inet.entrances import Entrances  # noqa: PLC0415  see above
+        from sentry.net.inet.relay import Relay  # noqa: PLC0415
+        from sentry.net.link.follow import Uplinks  # noqa: PLC0415
+        from sentry.net.made import plug_in  # noqa: PLC0415
+
+        layer = plug_in(self._stack)
+        Entrances(self._stack, self._process, self._loop)
+        if self._stack.resolver is None:
+            Relay(self._stack, self._process, self._loop)
+        return Uplinks(self._stack, layer, self._process, self._loop, self._sender)
+
+    def _ended(self) -> None:
+        """The host's own stack answers there from now on."""
+        if self._uplinks is not None:
+            self._uplinks.close()
 
 
 async def judge(
-    stack: Stack, container: Container, config: SandboxConfig, process: NetworkProcess, loop: Any
+    stack: Stack, container: Container, given: EgressConfig, process: NetworkProcess, loop: Any
 ) -> None:
-    """From now on its names are answered, and what leaves is judged. Preconditions: the container's
-    first process is there, and has not run.
+    """From now on what leaves is judged, and names are answered here, not by a relay.
+    Preconditions: the container's first process is there, and has not run.
 
     Raises: StartError.
     """
@@ -54,17 +82,16 @@ async def judge(
         from sentry.net.inet.egress import Egress  # noqa: PLC0415
         from sentry.net.inet.resolver import Resolver, nameservers  # noqa: PLC0415  an extra
     except ImportError:
-        if config.egress is not None:
-            raise StartError("egress needs dnspython: the extra runsc[network]") from None
-        return
+        raise StartError("egress needs dnspython: the extra runsc[network]") from None
+    from sentry.net.made import plug_in  # noqa: PLC0415
+
+    plug_in(stack)
     resolver = Resolver(stack, process, loop, nameservers(await _resolv_conf(container)))
-    if config.egress is not None:
-        given = config.egress
-        dialer = Dialer(given.dialer_fd, loop) if given.dialer_fd >= 0 else None
-        try:
-            Egress(stack, resolver, loop, given.policy, given.host_addresses, dialer)
-        except PolicyError as error:
-            raise StartError(str(error)) from None
+    dialer = Dialer(given.dialer_fd, loop) if given.dialer_fd >= 0 else None
+    try:
+        Egress(stack, resolver, loop, given.policy, given.host_addresses, dialer)
+    except PolicyError as error:
+        raise StartError(str(error)) from None
 
 
 async def _resolv_conf(container: Container) -> str:

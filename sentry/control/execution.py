@@ -136,9 +136,10 @@ class Execution:
     async def _load(self, process: ProcessConfig, profile: bytes) -> Task:
         init = self._container.init
         assert init is not None
-        ns = self._container.ns
-        if init.tasks:
-            ns = ns.but(mounts=init.tasks[0].ns.mounts)
+        await self._container.ns.net.catch_up()
+        if not init.tasks or init.exiting:
+            raise StartError(STOPPED)
+        ns = self._container.ns.but(mounts=init.tasks[0].ns.mounts)
         task = first_process.make_task(self._kernel, process, self._container, ns)
         task.group.job = self._job
         try:

@@ -96,6 +96,7 @@ class Operations:
         self._waits: set[Wait] = set()
         self._observing: Observing | None = None
         self._start: Callable[[], None] | None = None
+        self._is_starting = False
         self._profiler: Profiler | None = None
         self._expiry: tuple[int, Timer] | None = None
         """When the container ends (CLOCK_MONOTONIC), and what does that."""
@@ -105,11 +106,22 @@ class Operations:
         self._start = start
 
     def control_start(self) -> None:
-        """Once. Raises: EBUSY."""
-        start, self._start = self._start, None
-        if start is None:
+        """Once; it sees what has been plugged into its network by now. Raises: EBUSY."""
+        if self._start is None or self._is_starting:
             raise EBUSY("cannot start an already running container")
-        start()
+        self._is_starting = True
+        network = self._container.ns.net
+        if network.is_followed:
+            self._kernel.loop.spawn(network.catch_up(), "start", self._caught_up)
+        else:
+            self._caught_up(None, None)
+
+    def _caught_up(self, _: object, error: BaseException | None) -> None:
+        if error is not None:
+            self._kernel.log.bug("start", error)
+        start, self._start = self._start, None
+        if start is not None:  # nobody has ended it meanwhile
+            start()
 
     def end(self) -> None:
         """The container is over, whatever it does: SIGKILL to its first process."""

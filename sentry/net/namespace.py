@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from sentry.errors import Errno
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
@@ -60,6 +63,18 @@ class NetNamespace:
     def look(self) -> None:
         """See the interfaces of now. Raises: NotNow."""
         self.stack.look()
+
+    @property
+    def is_followed(self) -> bool:
+        """Its links come and go with interfaces of the host, some time after these."""
+        stack = self._stack
+        return stack is not None and stack.view is not None and not stack.has_host_sockets
+
+    async def catch_up(self) -> None:
+        """What was plugged in before now can be used by who comes next."""
+        if self.is_followed and self.stack.view is not None:
+            with suppress(Errno):  # it is known as it was last
+                await self.stack.view.look()
 
     @property
     def changes_by_itself(self) -> bool:

@@ -140,5 +140,8 @@ class View(Protocol):
     def check(self) -> None:
         """See those of now. Raises: NotNow."""
 
+    async def look(self) -> None:
+        """The same, for who can wait. Raises: ENETDOWN and the like."""
+
     def listened(self) -> None:
         """Somebody is told of changes from now on."""

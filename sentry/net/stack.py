@@ -79,10 +79,11 @@ class Stack:
         self.host: NetworkProcess | None = None
         """Who makes sockets of the host, with --network=host."""
         self.view: View | None = None
-        """What keeps interfaces and routes like the host's then, or where `ip` is."""
+        """What keeps interfaces and routes like the host's then, or where packets for them are
+        ours."""
         self.ip: IpLayer | None = None
-        """What is behind the interfaces, where they are those of a namespace of the host and the
-        stack is ours, or programs have made some; else there is the loopback alone."""
+        """What is behind the interfaces, where the stack is ours and has more than the loopback:
+        those of a namespace of the host, a card, or what programs have made."""
         self.tcp: ByLink | None = None
         """Connections and listeners of TCP there."""
         self.egress: EgressSide | None = None
@@ -90,7 +91,7 @@ class Stack:
         self.netfilter: NetfilterSide | None = None
         """Tables of rules, once somebody has asked for them."""
         self.resolver: ResolverSide | None = None
-        """Who answers for nameservers, where there are links."""
+        """Who answers for nameservers, where packets may leave."""
         self._numbers: dict[Stack, int] = {}
         """Of other namespaces that an interface here has to do with: their nsid."""
         self._life: ref[Life] | None = None
@@ -118,7 +119,7 @@ class Stack:
     @property
     def has_host_sockets(self) -> bool:
         """What is sent leaves by the host's own stack."""
-        return self.view is not None and self.ip is None
+        return self.host is not None
 
     def outdate(self) -> None:
         """Addresses or routes have changed that programs make."""

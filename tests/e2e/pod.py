@@ -20,6 +20,8 @@ class Pod:
         self.folder = folder
         self.rootfs = rootfs
         self.platform = platform
+        self.flags: list[str] = []
+        """Global flags, for containers that come."""
         self.pids: dict[str, int] = {}
         self.clients: dict[str, Client] = {}
 
@@ -29,7 +31,7 @@ class Pod:
             made = Client(Bundle(self.folder / name, self.rootfs), self.platform)
             made.root = self.folder / "state"
             made.flags[0] = f"--root={made.root}"
-            made.flags.append(f"--debug-log={self.folder}/debug.log")
+            made.flags += [f"--debug-log={self.folder}/debug.log", *self.flags]
             self.clients[name] = made
         return self.clients[name]
 

@@ -39,6 +39,8 @@ STRACE = ["strace", "-f", "-qq", "--pidns-translation", "-e", "signal=none", "-o
 THREAD = re.compile(r"parent_tid=\[(\d+)(?: /\* (\d+) in strace's PID NS \*/)?\]")
 Used = dict[str, set[str]]
 """Names of calls, by role."""
+HOST = ("--network=host",)
+"""The role "sentry": what is besides with a stack of its own is "uplink"'s."""
 
 START = """
 import os, subprocess, tempfile, threading, time
@@ -92,9 +94,28 @@ try:
 except OSError as error:
     assert error.errno == errno.EHOSTUNREACH
 asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-question = bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 120, 0, 0, 1, 0, 1))
-asker.sendto(question, ("127.0.0.11", 53))
-assert asker.recv(512)[3] & 15 == 2  # SERVFAIL: nobody is there
+asker.connect(("127.0.0.11", 53))
+asker.send(bytes((0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 120, 0, 0, 1, 0, 1)))
+try:
+    asker.recv(512)
+except ConnectionRefusedError:  # nobody is there
+    pass
+with socket.create_server(("::1", 99), family=socket.AF_INET6).accept()[0] as guest:
+    assert guest.recv(100) == b"from the host"
+"""
+CALLER = """
+import socket
+while True:
+    try:
+        with socket.create_connection(("::1", 99)) as sock:
+            sock.sendall(b"from the host")
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1)
+            break
+    except ConnectionRefusedError:
+        pass
+    except ConnectionResetError:
+        break
 """
 BROKERS = """
 import socket
@@ -109,6 +130,7 @@ cidrs = ["192.0.2.7"]
 broker = "{}"
 """
 VETH = (
+    "link set lo up",
     "link add eth0 type veth peer name eth1",
     "addr add 10.9.0.2/24 dev eth0",
     "link set eth0 up",
@@ -137,8 +159,7 @@ def _lengths() -> dict[int, str]:
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT)),
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT + confine.BIND)),
         ("network", filters.network_program()),
-        ("nameserver", filters.network_program(uplinks=True)),
-        ("uplink", filters.sentry_program("kvm", "sandbox", services=True)),
+        ("nameserver", filters.network_program(uplinks=True, listens=True)),
         ("dialer", filters.dialer_program()),
     )
     lengths = {len(program) // 8: role for role, program in programs}
@@ -180,7 +201,7 @@ def _traced(folder: Path, command: Sequence[str]) -> Used:
 
 def _start(folder: Path, debian: Path) -> Used:
     bundle = Bundle(folder / "bundle", debian).args("python3", "-c", START)
-    return _traced(folder, bundle.command())
+    return _traced(folder, bundle.command(flags=HOST))
 
 
 def _files(folder: Path, debian: Path) -> Used:
@@ -191,7 +212,7 @@ def _files(folder: Path, debian: Path) -> Used:
     ]
     with open(folder / "out", "wb") as out:
         trace = folder / "trace"
-        command = [*STRACE, str(trace), *bundle.command()]
+        command = [*STRACE, str(trace), *bundle.command(flags=HOST)]
         subprocess.run(command, stdout=out, check=True, cwd=REPOSITORY)
     return read_trace(trace.read_text(), _lengths())
 
@@ -201,7 +222,7 @@ def _exec(folder: Path, debian: Path) -> Used:
     client = Client(Bundle(folder / "bundle", debian).args("sleep", "1000"))
     trace = folder / "trace"
     path = client.bundle.write()
-    command = client.command("run", "--detach", f"--bundle={path}", "c")
+    command = client.command(*HOST, "run", "--detach", f"--bundle={path}", "c")
     reader, writer = os.pipe()
     detached = [STRACE[0], "-D", *STRACE[1:], str(trace), *command]
     null = subprocess.DEVNULL
@@ -217,12 +238,12 @@ def _exec(folder: Path, debian: Path) -> Used:
 def _one_cpu(folder: Path, debian: Path) -> Used:
     """The kernel thread runs programs itself."""
     bundle = Bundle(folder / "bundle", debian).args("python3", "-c", START)
-    return _traced(folder, ["taskset", "-c", "0", *bundle.command()])
+    return _traced(folder, ["taskset", "-c", "0", *bundle.command(flags=HOST)])
 
 
 def _network(folder: Path, debian: Path) -> Used:
     bundle = Bundle(folder / "bundle", debian).args("python3", "-c", NETWORK)
-    return _traced(folder, bundle.command())
+    return _traced(folder, bundle.command(flags=HOST))
 
 
 def _uplink(folder: Path, debian: Path) -> Used:
@@ -235,17 +256,17 @@ def _uplink(folder: Path, debian: Path) -> Used:
         subprocess.run([*inside, *command.split()], check=True)
     namespaces = bundle.document["linux"]["namespaces"]
     others = [each for each in namespaces if each["type"] != "network"]
-    listed = folder / "resolv.conf"
-    listed.write_text("nameserver 127.0.0.11\n")
-    bundle.document["mounts"].append(
-        {"destination": "/etc/resolv.conf", "source": str(listed), "options": ["bind"]}
-    )
     path = f"/proc/{holder.process.pid}/ns/net"
     bundle.document["linux"]["namespaces"] = [*others, {"type": "network", "path": path}]
+    caller = subprocess.Popen([*inside[:-1], sys.executable, "-c", CALLER])
     try:
-        return _traced(folder, bundle.command(flags=["--network=sandbox"]))
+        used = _traced(folder, bundle.command(flags=["--network=sandbox"]))
+        assert not caller.wait(60)
     finally:
+        caller.kill()
+        caller.wait()
         holder.end()
+    return used
 
 
 def _sockets(folder: Path, debian: Path) -> Used:
@@ -262,7 +283,7 @@ def _sockets(folder: Path, debian: Path) -> Used:
         bundle.document["mounts"].append(
             {"destination": "/shared", "source": str(shared), "options": ["bind"]}
         )
-        return _traced(folder, bundle.command(flags=["--host-uds=all"]))
+        return _traced(folder, bundle.command(flags=[*HOST, "--host-uds=all"]))
 
 
 def _brokers(folder: Path, debian: Path) -> Used:

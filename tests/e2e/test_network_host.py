@@ -33,6 +33,10 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
 ]
 HOST = ("--network=host",)
+KINDS = pytest.mark.parametrize(
+    "flags", [(), HOST, ("--network=sandbox",)], ids=["default", "host", "sandbox"]
+)
+"""What holds for all that have the interfaces of a namespace of the host."""
 CLIENT = """
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as sock:
@@ -191,9 +195,13 @@ def test_namespace_with_a_path_is_joined(bundle: Bundle) -> None:
     assert (result.stdout, result.stderr) == ("10.9.8.7\n['lo', 'v0', 'v1']\n", "")
 
 
-def test_default_is_what_is_plugged_into_a_namespace_that_is_listed(bundle: Bundle) -> None:
+@KINDS
+def test_what_is_plugged_into_a_namespace_that_is_listed_is_the_network(
+    bundle: Bundle, flags: tuple[str, ...]
+) -> None:
     code = "import socket; s = socket.socket(); s.bind(('10.9.8.7', 0)); print(s.getsockname()[0])"
     client = Client(bundle.args("python3", "-c", f"{code}; print(socket.if_nameindex())"))
+    client.flags += flags
     pid = client.create("c")
     ended = os.pidfd_open(json.loads((client.root / "c" / "state.json").read_text())["sentryPid"])
 
@@ -206,7 +214,10 @@ def test_default_is_what_is_plugged_into_a_namespace_that_is_listed(bundle: Bund
     client.ok("delete", "c")
 
 
-def test_containers_that_are_plugged_together_talk(bundle: Bundle, tmp_path: Path) -> None:
+@KINDS
+def test_containers_that_are_plugged_together_talk(
+    bundle: Bundle, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
     code = "import socket; p = socket.create_server(('10.1.1.1', 9)).accept()[0]; p.send(b'hello')"
     server = Client(bundle.args("python3", "-c", code))
     code = (
@@ -214,6 +225,8 @@ def test_containers_that_are_plugged_together_talk(bundle: Bundle, tmp_path: Pat
         "  if not s.connect_ex(('10.1.1.1', 9)): break\nprint(s.recv(9).decode())"
     )
     client = Client(Bundle(tmp_path / "client", bundle.rootfs).args("python3", "-c", code))
+    server.flags += flags
+    client.flags += flags
     pids = server.create("s"), client.create("c")
     peer = f"link add eth0 type veth peer name eth0 netns {pids[1]}"
     in_namespace(pids[0], peer, "link set eth0 up", "addr add 10.1.1.1/24 dev eth0")
@@ -230,7 +243,8 @@ def test_containers_that_are_plugged_together_talk(bundle: Bundle, tmp_path: Pat
     client.ok("delete", "c")
 
 
-def test_changes_are_seen_by_who_does_not_listen(bundle: Bundle) -> None:
+@KINDS
+def test_changes_are_seen_by_who_does_not_listen(bundle: Bundle, flags: tuple[str, ...]) -> None:
     code = (
         "import os, socket\n"
         "for line in iter(input, 'end'):\n"
@@ -238,7 +252,7 @@ def test_changes_are_seen_by_who_does_not_listen(bundle: Bundle) -> None:
         "  print(names, sorted(os.listdir('/sys/class/net')), os.path.exists(line))"
     )
     client = Client(bundle.args("python3", "-uc", code))
-    talker = Talker(client.command("run", f"--bundle={bundle.write()}", "c"))
+    talker = Talker(client.command(*flags, "run", f"--bundle={bundle.write()}", "c"))
     talker.say("/sys/class/net/eth0/mtu")
     said = [talker.hear()]
     for command in ("link add eth0 type veth peer name v1", "link set eth0 name eth1"):
@@ -300,7 +314,8 @@ def test_default_is_none_where_no_namespace_is_listed(bundle: Bundle) -> None:
     assert result.stdout == f"{errno.ECONNREFUSED}\n"
 
 
-def test_sysctls_hold_for_sockets_of_the_namespace(bundle: Bundle) -> None:
+@pytest.mark.parametrize("network", ["host", "sandbox"])
+def test_sysctls_hold_for_sockets_of_the_namespace(bundle: Bundle, network: str) -> None:
     code = (
         "import socket\ns = socket.socket()\ns.bind(('', 80)); print(s.getsockname()[1])\n"
         "socket.socket(type=socket.SOCK_DGRAM, proto=1)\n"
@@ -313,7 +328,7 @@ def test_sysctls_hold_for_sockets_of_the_namespace(bundle: Bundle) -> None:
         "net.ipv4.ip_local_port_range": "40000 40000",
     }
 
-    result = bundle.run()
+    result = bundle.run(flags=[f"--network={network}"])
 
     assert (result.stdout, result.stderr) == ("80\n40000\n", "")
 

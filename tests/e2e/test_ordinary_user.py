@@ -41,7 +41,8 @@ def folder() -> Iterator[Path]:
 
 
 def _command(folder: Path, *args: str) -> list[str | Path]:
-    command = [sys.executable, AS_USER, str(UID), f"--root={folder}/state", *args]
+    flags = (f"--root={folder}/state", "--network=none")
+    command = [sys.executable, AS_USER, str(UID), *flags, *args]
     return ["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh", *command]
 
 

@@ -21,6 +21,7 @@ from tests.e2e import own_stack
 from tests.e2e.bundle import Bundle, kvm_is_usable
 from tests.e2e.nameserver import PROGRAM as NAMESERVER
 from tests.e2e.own_stack import TOLD, Outside, ip, outside_of, plug
+from tests.e2e.pod import CRI
 from tests.e2e.talker import Talker
 from tests.e2e.test_ordinary_user import AS_USER, OPEN_TO_ALL, UID
 
@@ -356,6 +357,50 @@ def test_passt_outlives_create_and_ends_with_the_container(debian: Path, outside
         assert processes(user.pid) == [pid]
         ok("delete", "--force", "c")
         until_ended(pid)
+
+
+def test_second_container_of_a_sandbox_has_a_passt_of_its_own(
+    debian: Path, outside: Outside
+) -> None:
+    with user_of(debian, outside) as user, (user.folder / "out").open("w") as output:
+
+        def ok(*args: str) -> None:
+            command = user.command(*args)
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, check=True)
+
+        outside.begin("tcp('10.9.0.1', 80)")
+        outside.do("1")
+        ok("create", f"--bundle={user.bundle}", "c")
+        (first,) = processes(user.pid)
+        second = user.folder / "second"
+        second.mkdir()
+        document = json.loads((user.bundle / "config.json").read_text())
+        document["annotations"] = {f"{CRI}container-type": "container", f"{CRI}sandbox-id": "c"}
+        code = INSIDE.partition('print("ready")')[0] + "print(fetch('10.9.0.1', 80, 10))"
+        document["process"]["args"] = ["python3", "-uc", code]
+        (second / "config.json").write_text(json.dumps(document))
+        for each in (second, second / "config.json"):
+            os.chown(each, UID, UID)
+        ok("create", f"--bundle={second}", "d")
+        (other,) = set(processes(user.pid)) - {first}
+        ok("start", "d")
+        until_ended(other)
+        assert (user.folder / "out").read_text() == "(10, 10)\n"
+        assert processes(user.pid) == [first]
+        ok("delete", "d")
+        ok("delete", "--force", "c")
+        until_ended(first)
+
+
+def test_command_over_ones_own_files_has_it_if_asked_for(debian: Path, outside: Outside) -> None:
+    outside.begin("tcp('10.9.0.1', 80)")
+    outside.do("1")
+    code = INSIDE.partition('print("ready")')[0] + "print(fetch('10.9.0.1', 80, 10))"
+    with user_of(debian, outside) as user:
+        root = f"--root={user.folder}/rootfs"
+        command = user.command("do", "--quiet", root, "python3", "-uc", code)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        assert (done.stdout, done.returncode) == (b"(10, 10)\n", 0), done.stderr
 
 
 def until_ended(pid: int) -> None:

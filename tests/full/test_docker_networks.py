@@ -69,6 +69,35 @@ def test_network_that_is_connected_to_later_is_there(bridged_docker: Docker) -> 
     assert (both.split(), one.split()) == (["eth0", "eth1", "lo"], ["eth0", "lo"])
 
 
+def test_network_that_is_connected_to_later_is_used_at_once(bridged_docker: Docker) -> None:
+    form = "{{.NetworkSettings.Networks.other.IPAddress}}"
+    bridged_docker.ok("network", "create", "other")
+    try:
+        _serve(bridged_docker, "--network=other")
+        bridged_docker.ok("run", "-d", "--name=mobile", "bb", "sleep", "1000")
+        address = bridged_docker.ok("inspect", "-f", form, "server")
+        bridged_docker.ok("network", "connect", "other", "mobile")
+        assert bridged_docker.ok("exec", "mobile", "sh", "-c", _ask(address)) == "hello"
+    finally:
+        bridged_docker.ok("rm", "--force", "mobile", "server")
+        bridged_docker.ok("network", "rm", "other")
+
+
+def test_container_in_the_network_of_another_reaches_it_by_the_loopback(
+    bridged_docker: Docker,
+) -> None:
+    _serve(bridged_docker)
+    try:
+        flags = ("run", "--rm", "--network=container:server", "bb", "sh", "-c")
+        assert bridged_docker.ok(*flags, _ask("127.0.0.1")) == "hello"
+        show = "ip -o -4 addr show eth0 | awk '{ print $4 }'"
+        assert bridged_docker.ok(*flags, show) == bridged_docker.ok(
+            "exec", "server", "sh", "-c", show
+        )
+    finally:
+        bridged_docker.ok("rm", "--force", "server")
+
+
 @pytest.mark.row("the bridge: containers reach one another")
 def test_exit_code_on_the_bridge(bridged_docker: Docker) -> None:
     result = bridged_docker.call("run", "--rm", "bb", "sh", "-c", "exit 7")

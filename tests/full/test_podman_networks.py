@@ -62,6 +62,34 @@ def test_containers_on_the_bridge_talk(bridged_podman: Podman) -> None:
     bridged_podman.ok("rm", "server")
 
 
+def test_network_that_is_connected_to_later_is_used_at_once(bridged_podman: Podman) -> None:
+    bridged_podman.ok("network", "create", "--disable-dns", "other")
+    try:
+        _serve(bridged_podman, "--network=other")
+        shown = json.loads(bridged_podman.ok("inspect", "server"))[0]
+        address = shown["NetworkSettings"]["Networks"]["other"]["IPAddress"]
+        bridged_podman.ok("run", "-d", "--name=mobile", "--network=podman", IMAGE, "sleep", "1000")
+        bridged_podman.ok("network", "connect", "other", "mobile")
+        assert bridged_podman.ok("exec", "mobile", "sh", "-c", _ask(address)) == "hello"
+        bridged_podman.ok("network", "disconnect", "other", "mobile")
+        names = bridged_podman.ok("exec", "mobile", "ls", "/sys/class/net").split()
+        assert names == ["eth0", "lo"]
+    finally:
+        bridged_podman.remove("mobile", "server")
+        bridged_podman.ok("network", "rm", "other")
+
+
+def test_container_in_the_network_of_another_reaches_it_by_the_loopback(
+    bridged_podman: Podman,
+) -> None:
+    _serve(bridged_podman)
+    try:
+        flags = ("run", "--rm", "--network=container:server", IMAGE, "sh", "-c")
+        assert bridged_podman.ok(*flags, _ask("127.0.0.1")) == "hello"
+    finally:
+        bridged_podman.remove("server")
+
+
 @pytest.mark.row("`--publish`")
 def test_published_port_reaches_the_container(bridged_podman: Podman) -> None:
     _serve(bridged_podman, "--publish=7777:9000")

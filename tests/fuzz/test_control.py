@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 from runsc.commands import debug, events, stacks
@@ -249,6 +250,25 @@ def test_good_requests_come_as_far_as_they_can() -> None:
     assert "the gofer process: " not in json.loads(refused)["error"]
     (profile,) = check_server([(b'{"op":"profile","time_ns":1000}\n', [])])
     assert json.loads(profile)["profile"]["elapsed_ns"] > 0
+
+
+@pytest.mark.parametrize(("network", "told"), [
+    ({"network": "host"}, "a network without a network process"),
+    ({"network_fd": 6}, "a network without a network process"),
+    ({"network": "host", "network_fd": 6}, "another kind of network"),
+    ({"network": "x", "network_fd": 6}, "another kind of network"),
+])  # fmt: skip
+def test_network_that_the_sandbox_has_no_rights_for_is_refused(
+    network: dict[str, object], told: str
+) -> None:
+    container = {
+        "container_id": "b", "process": {"args": ["L3A="]},
+        "gofer_fd": 3, "stand_in_fd": 4, "control_listener_fd": 5, **network,
+    }  # fmt: skip
+    asked = json.dumps({"op": "create", "container": container}).encode() + b"\n"
+    fds = ["/dev/null"] * 3 + ["socket"] * (4 if "network_fd" in network else 3)
+    (refused,) = check_server([(asked, fds)])
+    assert told in json.loads(refused)["error"]
 
 
 @for_a_while()

@@ -9,10 +9,11 @@ import dns.message
 import dns.rdata
 from hypothesis import strategies as st
 
+from sentry.net.names.asking import Transport
 from sentry.net.names.cache import MAX_BYTES
 from sentry.net.names.forwarder import MAX_PENDING
 from sentry.net.names.given import MAX_GIVEN
-from sentry.net.names.pending import MAX_WAITING, Transport
+from sentry.net.names.pending import MAX_WAITING
 from tests.fuzz.running import bounded, explore, for_a_while, kept
 from tests.unit.net.names.harness import Outside
 

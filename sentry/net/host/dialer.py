@@ -22,9 +22,3 @@ class Dialer(NetworkProcess):
         Raises: what connect(2) to it says, EAGAIN where its queue is full, ENETDOWN.
         """
         return self._ask(pack(wanted)).then(attrgetter("fd"))
-
-    def close(self) -> None:
-        """Nobody asks any more, and who waits hears so; it ends."""
-        if not self._dead:
-            self._end()
-        self._sock.close()

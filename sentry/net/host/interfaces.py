@@ -53,7 +53,7 @@ def show(stack: Stack, parts: Iterable[bytes], *, links_only: bool) -> Steps[Non
         tell(stack, abi.RTNLGRP_LINK, gone)
     for index, link in links.items():
         yield
-        if index == LOOPBACK_INDEX and stack.ip is not None:
+        if index == LOOPBACK_INDEX and stack.host is None:
             continue  # what goes by the loopback stays in the sandbox
         old = known.get(index)
         before = [] if old is None else old.addresses

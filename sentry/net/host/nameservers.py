@@ -13,12 +13,12 @@ from sentry.abi.poll import EPOLLIN, EPOLLOUT
 from sentry.abi.socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 from sentry.errors import Errno
 from sentry.net.inet.address import pack
-from sentry.net.names.pending import Transport
+from sentry.net.names.asking import Transport
 from sentry.net.names.stream import Messages, framed
 
 if TYPE_CHECKING:
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.names.pending import Ask
+    from sentry.net.names.asking import Ask
 
 MAX_OPEN: Final = 64
 """Questions at a time: descriptors, and requests to the network process."""

@@ -14,9 +14,13 @@ from sentry.abi.poll import EPOLLIN
 from sentry.errors import EAGAIN, ENETDOWN, ENFILE, ETOOMANYREFS
 from sentry.net.host.protocol import (
     BIND,
+    CAME,
     CHANGED,
+    CLOSE,
+    GIVE_BACK,
     HEADER,
     LIST,
+    LISTEN,
     MAX_PACKET,
     NAMESERVER,
     REPLY,
@@ -88,12 +92,14 @@ class NetworkProcess:
         self.on_change: Callable[[], None] | None = None
         """Called once after a list, when it is no longer true."""
         self.on_end: Callable[[], None] = lambda: None
+        self.on_connection: Callable[[int, int], object] = lambda number, fd: os.close(fd)
+        """A socket that listens, by its number, was connected to: a descriptor, to be closed."""
         loop.watch(fd, EPOLLIN, lambda _: self._receive())
 
     def close(self) -> None:
-        """Nobody asks any more; it ends."""
-        self._loop.watch(self._sock.fileno(), 0)
-        self._dead = True
+        """Nobody asks any more, and who waits hears so; it ends."""
+        if not self._dead:
+            self._end()
         self._sock.close()
 
     def make(self, family: int, kind: int, protocol: int) -> Sleep:
@@ -108,6 +114,10 @@ class NetworkProcess:
         """A packet socket for an interface. Raises: what the host says, ENETDOWN."""
         return self._ask(HEADER.pack(UPLINK, index, 0, 0)).then(attrgetter("fd"))
 
+    def give_back(self, index: int) -> None:
+        """That of an interface, which is closed here, is for another one. Raises: ENETDOWN."""
+        self._ask(HEADER.pack(GIVE_BACK, index, 0, 0))
+
     def nameserver(self, family: int, kind: int, address: bytes) -> Sleep:
         """A socket that is connected to a nameserver, or connects, and does not block.
 
@@ -115,6 +125,15 @@ class NetworkProcess:
         """
         request = HEADER.pack(NAMESERVER, family, kind, 0) + address
         return self._ask(request).then(attrgetter("fd"))
+
+    def listen(self, number: int, address: bytes, *, v6only: bool) -> Sleep:
+        """Listen at an address of the namespace. Raises: what the host says, ENETDOWN."""
+        request = HEADER.pack(LISTEN, number, v6only, 0) + address
+        return self._ask(request).then(lambda _: 0)
+
+    def close_port(self, number: int) -> Sleep:
+        """No more. Raises: ENETDOWN."""
+        return self._ask(HEADER.pack(CLOSE, number, 0, 0)).then(lambda _: 0)
 
     def list_all(self, changes: int) -> Sleep:
         """The `Answer` with all that there is, or with the interfaces alone, if there have been no
@@ -153,9 +172,8 @@ class NetworkProcess:
         fd = -1
         for _, _, rights in control:
             (fd,) = array.array("i", rights[:4])
-        answer = self._addressee(data)
+        answer = self._addressee(data, fd)
         if answer is None:
-            _close(fd)
             return
         answer.error, more, answer.changes = REPLY.unpack_from(data)
         if answer.size < MAX_LIST:
@@ -170,19 +188,21 @@ class NetworkProcess:
             self._waiting.popleft()
             self._tell(answer)
 
-    def _addressee(self, data: bytes) -> Answer | None:
-        """Who has waited for it longest; None: it is for nobody, or the end."""
-        if len(data) < REPLY.size:
+    def _addressee(self, data: bytes, fd: int) -> Answer | None:
+        """Who has waited for it longest; None: it is no answer, or the end, and the descriptor has
+        been given on, or closed."""
+        error, number, _ = REPLY.unpack_from(data) if len(data) >= REPLY.size else (None, 0, 0)
+        if error == CAME and fd >= 0:
+            self.on_connection(number, fd)
+            return None
+        if error not in (None, CAME, CHANGED) and self._waiting:
+            return self._waiting[0]
+        _close(fd)
+        if error == CHANGED and self.on_change is not None:
+            self.on_change()
+        elif error not in (CAME, CHANGED):
             self._end()
-            return None
-        if REPLY.unpack_from(data)[0] == CHANGED:
-            if self.on_change is not None:
-                self.on_change()
-            return None
-        if not self._waiting:
-            self._end()
-            return None
-        return self._waiting[0]
+        return None
 
     def _end(self) -> None:
         self._dead = True

@@ -3,7 +3,8 @@
 A request is `HEADER` and, for a bind, the address; its descriptor comes as SCM_RIGHTS. A reply is
 `REPLY`, of a list as many as it takes, with netlink messages behind it; a new socket, or that of an
 uplink, comes as SCM_RIGHTS. Replies come in the order of the requests. Between them may be
-`CHANGED`, which answers no request: once after each list, when something of it is no longer so.
+`CHANGED`, which answers no request: once after each list, when something of it is no longer so; and
+`CAME`.
 """
 
 from __future__ import annotations
@@ -32,17 +33,31 @@ If it is still the same only the interfaces come, for their counters."""
 
 UPLINK: Final = 4
 """A packet socket for an interface. a: its index."""
+GIVE_BACK: Final = 8
+"""Of an interface it is not needed any more, and closed. a: its index."""
 
 NAMESERVER: Final = 5
 """A socket that is connected to a nameserver, or connects: with a stack of its own. a, b: family,
 type; its address is behind that."""
 NAMESERVER_PORT: Final = 53
 
+LISTEN: Final = 6
+"""A socket that listens, for processes of the host in the namespace: with a stack of its own. a: a
+number for it; b: 1 if it is for IPv6 alone; its address is behind that. For each connection to it
+comes `CAME`."""
+CLOSE: Final = 7
+"""It listens no more. a: its number."""
+MAX_LISTENING: Final = 256
+"""Of these at a time."""
+
 HEADER: Final = struct.Struct("<iiii")
 """Operation, a, b, c."""
 REPLY: Final = struct.Struct("<iii")
-"""An errno, 0 or CHANGED; 1 if more of a list is to come; how many changes there have been."""
+"""An errno, 0, CHANGED or CAME; 1 if more of a list is to come, of CAME the number of the socket;
+how many changes there have been."""
 CHANGED: Final = -1
+CAME: Final = -2
+"""It answers no request: a connection, as SCM_RIGHTS."""
 CHANGES_MASK: Final = 0x7FFFFFFF
 MAX_ADDRESS: Final = 128
 MAX_PACKET: Final = 1 << 17

@@ -27,7 +27,7 @@ class EgressSide(Protocol):
 
 
 class ResolverSide(Protocol):
-    """sentry.net.inet.resolver.Resolver."""
+    """sentry.net.inet.answering.Answering."""
 
     def is_for(self, packet: Packet) -> bool: ...
     def take(self, packet: Packet, sender: Caller | None) -> None: ...

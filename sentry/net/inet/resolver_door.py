@@ -8,7 +8,6 @@ from sentry.abi.socket import BPF_TCP_LISTEN as TCP_LISTEN
 from sentry.abi.socket import IPPROTO_TCP
 from sentry.errors import EAGAIN, Errno
 from sentry.mm.buffers import KernelDest, KernelSource
-from sentry.net.egress.gate import program_of
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.names.stream import Messages, framed
 from sentry.net.sockfs import new_location
@@ -42,10 +41,11 @@ class Door(TcpSocket):
 
     def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, family, protocol, stack)
+        self._life = None  # as of the kernel's own sockets: it holds no namespace
         self.came: Callable[[Door], object] = lambda server: None
         """A connection is there."""
         self.program: Program | None = None
-        """Who has made it."""
+        """Who has made it, where somebody judges."""
 
     @classmethod
     def open(cls, stack: Stack, family: int, came: Callable[[Door], object]) -> Door:
@@ -57,7 +57,10 @@ class Door(TcpSocket):
         return door
 
     def _establish(self, caller: Caller, client: TcpListener, target: Endpoint) -> None:
-        self.program = program_of(caller)
+        if self.stack.egress is not None:
+            from sentry.net.egress.gate import program_of  # noqa: PLC0415  it is there if that is
+
+            self.program = program_of(caller)
         super()._establish(caller, client, target)
 
     def can_accept(self, server: Any) -> None:
@@ -74,6 +77,7 @@ class Stream:
         gone: Callable[[Stream], object],
     ) -> None:  # fmt: skip
         self.program = sock.program
+        self.server = sock.local
         self._loop = loop
         self._sock = sock
         self._asked = asked

@@ -210,7 +210,7 @@ class TcpSocket(TcpFiltered):
             self.stack.counters["Tcp.OutRsts"] += 1
             self.refuse(ECONNREFUSED.number)
             return True
-        if listener.waiting() > listener._backlog:
+        if listener.is_crowded:
             ask = listener.room.add(lambda _: self._ask_again(caller), EPOLLOUT)
             self.asks = partial(listener.room.remove, ask)
             return False

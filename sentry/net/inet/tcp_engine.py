@@ -340,11 +340,11 @@ class Engine:
 class Listening:
     """A socket that listens, for those outside."""
 
-    __slots__ = ("_layer", "_sock", "due_ns", "listener")
+    __slots__ = ("_layer", "due_ns", "listener", "sock")
 
     def __init__(self, layer: TcpByLink, sock: TcpListener, backlog: int) -> None:
         self._layer = layer
-        self._sock = sock
+        self.sock = sock
         self.due_ns: int | None = None
         self.listener = Listener(layer.shared, backlog, Tuning(), self._complete)
         self.listener.waiting = sock.waiting
@@ -353,17 +353,17 @@ class Listening:
     @property
     def shares(self) -> bool:
         """Others may listen there, too."""
-        return SO_REUSEPORT in self._sock.options
+        return SO_REUSEPORT in self.sock.options
 
     def tuned(self) -> None:
         """An option of the socket was set."""
-        tune(self.listener.tuning, self._sock)
-        self.listener.tuning.congestion = self._sock.tcp.congestion.decode()
-        self.listener.defer_seconds = self._sock.tcp.values[abi.TCP_DEFER_ACCEPT]
+        tune(self.listener.tuning, self.sock)
+        self.listener.tuning.congestion = self.sock.tcp.congestion.decode()
+        self.listener.defer_seconds = self.sock.tcp.values[abi.TCP_DEFER_ACCEPT]
 
     def _complete(self) -> None:
         while (connection := self.listener.accept()) is not None:
-            self._layer.adopt(self._sock, connection)
+            self._layer.adopt(self.sock, connection)
 
     def timeout(self, now_ns: int) -> None:
         """SYNs are answered again."""

@@ -71,6 +71,10 @@ class TcpByLink:
         self._told_ns: int | None = None
         self.on_over: Callable[[Flow], object] = lambda flow: None
         """Nothing more comes of a connection, also of what is left of one."""
+        self.on_listen: Callable[[TcpListener], object] = lambda sock: None
+        """A socket listens from now on."""
+        self.on_silence: Callable[[TcpListener], object] = lambda sock: None
+        """And no more."""
         self.turns = Turns()
         self._stepped: dict[Engine, None] = {}
         """Whom a segment was for since `rest`: one acknowledgement does for many."""
@@ -108,7 +112,9 @@ class TcpByLink:
     def listen(self, sock: TcpListener, backlog: int) -> Listening:
         """A socket listens: from now on also to those outside."""
         self.refresh()
-        return Listening(self, sock, backlog)
+        made = Listening(self, sock, backlog)
+        self.on_listen(sock)
+        return made
 
     def adopt(self, sock: TcpListener, connection: Connection) -> None:
         """A connection that came is complete: it waits for accept(2) as others do."""
@@ -126,6 +132,7 @@ class TcpByLink:
     def unheard(self, heard: Listening) -> None:
         """It listens no more."""
         self._set_due(heard, None)
+        self.on_silence(heard.sock)
 
     # --- in
 
@@ -314,6 +321,12 @@ class TcpByLink:
         return len(self.endpoints.orphans), -(-self.used // PAGE_SIZE)
 
     # --- the end
+
+    def has_unsaid(self) -> bool:
+        """Somebody has yet to acknowledge bytes, or the end of a connection."""
+        return any(
+            each.is_ending or len(each.connection.stream) > 0 for each in self.engines.values()
+        )
 
     def _forget(self, engine: Engine) -> None:
         """A connection is over. What a program has not read of it is still there."""

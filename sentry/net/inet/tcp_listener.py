@@ -123,6 +123,15 @@ class TcpListener(TcpStream):
         """How many connections wait for accept."""
         return len(self._accepted) + len(self._deferred)
 
+    @property
+    def is_crowded(self) -> bool:
+        """No more may wait."""
+        return self.waiting() > self._backlog
+
+    def admit(self, caller: Caller, client: TcpListener, target: Endpoint) -> None:
+        """A connection that no program makes. Preconditions: it is not crowded."""
+        self._establish(caller, client, target)
+
     def _establish(self, caller: Caller, client: TcpListener, target: Endpoint) -> None:
         """A connection comes in: the other socket waits for accept."""
         source = client.source_for(target)

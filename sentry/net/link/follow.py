@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAX_STATIC: Final = 256
 """Neighbours of the host that are taken over: less than half of a table."""
-MAX_LINKS: Final = 16
+MAX_LINKS: Final = 8
 """As many packet sockets as the network process has."""
 
 
@@ -117,6 +117,8 @@ class Uplinks:
         del self._layer.links[index]
         self._layer.groups.link_went(index)
         os.close(self._uplinks.pop(index).close())
+        with suppress(Errno):  # nobody is there to have it back
+            self._process.give_back(index)
 
     def close(self) -> None:
         """The namespace ends."""

@@ -36,4 +36,4 @@ class Timing:
     def _due(self) -> None:
         self._timer = self._timer_ns = None
         self._layer.timeout(self._loop.now_ns())
-        self.after()
+        self._layer.on_deadline()  # another one may have taken over

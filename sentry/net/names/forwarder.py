@@ -14,6 +14,7 @@ from dns.rcode import BADVERS, FORMERR, NOERROR, NOTIMP, NXDOMAIN, SERVFAIL
 from msgspec import Struct
 
 from sentry.net.inet.address import Endpoint
+from sentry.net.names.asking import Ask, Transport
 from sentry.net.names.cache import NS, Cache, Key
 from sentry.net.names.chain import FAILURE_S, Found, follow, of_host
 from sentry.net.names.given import Given
@@ -22,14 +23,12 @@ from sentry.net.names.pending import (
     MAX_WRONG,
     TCP_NS,
     TRIES_NS,
-    Ask,
     Attempt,
     Client,
     Effect,
     Pending,
     Release,
     Reply,
-    Transport,
     attempt,
     our_edns,
 )

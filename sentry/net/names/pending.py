@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
-from enum import Enum
 from typing import Final
 
 from msgspec import Struct
 
 from sentry.net.inet.address import Endpoint
+from sentry.net.names.asking import Ask, Transport
 from sentry.net.names.cache import Key
 from sentry.net.names.messages import Edns, Query, Question
 from sentry.net.names.writer import OUR_SIZE, write_query
@@ -21,13 +21,6 @@ TRIES_NS: Final = (1_000_000_000, 1_000_000_000, 2_000_000_000, 2_000_000_000, 4
 TCP_NS: Final = 4_000_000_000
 MAX_WRONG: Final = 8
 """Answers that do not fit what was asked: somebody guesses, and the next try is over TCP."""
-
-
-class Transport(Enum):
-    """What carries a message."""
-
-    UDP = "udp"
-    TCP = "tcp"
 
 
 class Client(Struct, frozen=True):
@@ -42,18 +35,6 @@ class Reply(Struct, frozen=True):
     """To be sent to a client."""
 
     token: Hashable
-    data: bytes
-
-
-class Ask(Struct, frozen=True):
-    """To be sent to a nameserver: from a new UDP socket of this port, or over a new connection.
-
-    Over TCP `port` is the connection's name in answers; it may be the port, too.
-    """
-
-    server: Endpoint
-    port: int
-    transport: Transport
     data: bytes
 
 

@@ -17,7 +17,7 @@ from sentry.net.egress.fragments import Datagram
 from sentry.net.egress.limits import Way
 from sentry.net.egress.policy import Policy, Program
 from sentry.net.egress.rules import parse
-from sentry.net.names.pending import Transport
+from sentry.net.names.asking import Transport
 from tests.unit.net.egress.sandbox import (
     CURL,
     EVIL,

@@ -28,6 +28,10 @@ ROLES = {
     "network": (network.rules(), filters.network_program()),
     "network with links": (network.rules(True), filters.network_program(uplinks=True)),
     "dialer": (dialer.rules(), filters.dialer_program()),
+    "network with links of the host": (
+        network.rules(True, True),
+        filters.network_program(uplinks=True, listens=True),
+    ),
 }
 X32 = 0x40000000
 NONE = (1 << 64) - 1

@@ -88,6 +88,7 @@ def test_the_table_is_of_commands_that_there_are_and_of_flags_that_they_lack() -
     [
         ["--directfs", "--file-access=exclusive", "--host-uds", "none"],
         ["-gso=false", "-dcache", "5", "-debug=false"],
+        ["--qdisc=fifo", "--rx-checksum-offload=true", "--num-network-channels=4"],
         ["--rootless"],
         ["--rootless", "true"],
         ["--directfs=true", "--oci-seccomp=T"],
@@ -102,7 +103,10 @@ def test_flags_without_effect_are_taken(args: list[str], tmp_path: Path) -> None
     [
         (["--nvproxy", "list"], "no device of the host"),
         (["--overlay", "list"], "--overlay2=all:memory"),
-        (["-pcap-log=/x", "list"], "--strace-syscalls=%network"),
+        (["-pcap-log=/x", "list"], "debug --packets"),
+        (["--qdisc=tbf", "list"], "qdisc=tbf has no place here"),
+        (["--qdisc-tbf-rate=1000", "list"], "--egress"),
+        (["--reproduce-nat", "list"], "--network=host"),
         (["--character-device-policy=host", "list"], "policy=host has no place here"),
         (["--TESTONLY-afs-syscall-panic", "list"], "own tests"),
         (["run", "--pidfd-socket=/x", "y"], "--pid-file"),

@@ -13,8 +13,8 @@ from sentry.net.egress.flows import TCP, Flow, Flows, Key
 from sentry.net.egress.fragments import Fragments
 from sentry.net.egress.policy import Policy, Program
 from sentry.net.egress.rules import parse
+from sentry.net.names.asking import Transport
 from sentry.net.names.messages import Question
-from sentry.net.names.pending import Transport
 from tests.unit.net.names.harness import Outside
 from tests.unit.net.names.wires import answer, query
 

@@ -53,6 +53,7 @@ EVERYTHING = packed(*links(LO, ETH), address_message(ETH, HERE), route_message(R
 @pytest.fixture
 def stack() -> Stack:
     made = Stack(None, {})
+    made.host = object()  # type: ignore[assignment]
     made.netlink[abi.NETLINK_ROUTE, 1] = Member()  # type: ignore[assignment]
     return made
 

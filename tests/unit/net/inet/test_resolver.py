@@ -13,7 +13,7 @@ from sentry.net.egress.rules import Dns
 from sentry.net.inet.resolver import Resolver, nameservers
 from sentry.net.inet.resolver_door import MAX_STREAMS, MOST_UNSENT
 from sentry.net.inet.udp import UdpSocket
-from sentry.net.names.pending import Transport
+from sentry.net.names.asking import Transport
 from sentry.net.names.stream import framed
 from sentry.net.sockfs import socket_location
 from tests.unit.net.names.wires import Asked, answer, query

@@ -34,6 +34,10 @@ class Process:
 
     def __init__(self) -> None:
         self.given: dict[int, int] = {}
+        self.given_back: list[int] = []
+
+    def give_back(self, index: int) -> None:
+        self.given_back.append(index)
 
     async def uplink(self, index: int) -> int:
         if index == 9:
@@ -114,6 +118,7 @@ def test_link_goes_with_its_interface_and_its_descriptor_too(world: World) -> No
     world.stack.interfaces.remove(2)
     world.follow()
     assert not world.layer.links and world.loop.watched[fd] == 0
+    assert world.process.given_back == [2]
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
 

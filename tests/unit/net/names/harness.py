@@ -6,9 +6,10 @@ import itertools
 import random
 from collections.abc import Callable
 
+from sentry.net.names.asking import Ask, Transport
 from sentry.net.names.forwarder import Forwarder, Settings
 from sentry.net.names.messages import Question
-from sentry.net.names.pending import Ask, Client, Effect, Release, Reply, Transport
+from sentry.net.names.pending import Client, Effect, Release, Reply
 from tests.unit.net.names.wires import SECOND_SERVER, SERVER
 
 SECOND = 1_000_000_000

@@ -8,8 +8,9 @@ import pytest
 from dns.rcode import FORMERR, NOERROR, NXDOMAIN, REFUSED, SERVFAIL
 
 from sentry.net.names import forwarder as module
+from sentry.net.names.asking import Ask, Transport
 from sentry.net.names.forwarder import Settings
-from sentry.net.names.pending import MAX_WRONG, TRIES_NS, Ask, Transport
+from sentry.net.names.pending import MAX_WRONG, TRIES_NS
 from tests.unit.net.names.harness import Outside
 from tests.unit.net.names.wires import SECOND_SERVER, SERVER, answer, lines, query, soa
 

@@ -6,13 +6,13 @@ import os
 
 import dns.message
 
+from sentry.net.names.asking import Transport
 from sentry.net.names.cache import Key
 from sentry.net.names.messages import Question
 from sentry.net.names.pending import (
     MAX_WAITING,
     Client,
     Pending,
-    Transport,
     attempt,
     mixed,
     our_edns,

@@ -7,7 +7,7 @@ import dns.message
 import dns.rrset
 
 from sentry.net.inet.address import Endpoint
-from sentry.net.names.pending import Ask
+from sentry.net.names.asking import Ask
 
 SERVER = Endpoint(bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 53]), 53)
 SECOND_SERVER = Endpoint(bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 54]), 53)

@@ -1,4 +1,4 @@
-"""Which network a container has; what a user is told who may not open /dev/kvm."""
+"""What a user is told who may not open /dev/kvm."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import grp
 import os
 import pwd
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from runsc.errors import RuntimeFailure
-from runsc.launch.configure import how_to_be_let_in, network_of
+from runsc.launch.configure import how_to_be_let_in
 
 
 @pytest.fixture
@@ -57,43 +54,3 @@ def test_device_of_no_group_is_for_root_to_open(device: Path) -> None:
 def test_root_is_not_told_to_join(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "usermod" not in how_to_be_let_in(str(device))
-
-
-@pytest.mark.parametrize(
-    ("uid", "wanted", "passt", "namespace", "network"),
-    [
-        (0, None, True, "", "host"),
-        (0, "sandbox", False, "/run/netns/x", "sandbox"),
-        (0, "sandbox", True, None, "none"),
-        (7, None, True, "", "none"),
-        (7, "sandbox", True, "", "sandbox"),
-        (7, "sandbox", True, "/run/netns/x", "none"),
-        (7, "sandbox", True, None, "none"),
-    ],
-)
-def test_network_is_what_can_be_plugged_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, wanted: str | None, passt: bool,
-    namespace: str | None, network: str,
-) -> None:  # fmt: skip
-    """An ordinary user has passt, where it is installed and a new namespace is asked for."""
-    if passt:
-        (tmp_path / "passt").touch(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    asked = () if namespace is None else (("network", namespace),)
-    flags: Any = SimpleNamespace(network=wanted)
-    container: Any = SimpleNamespace(namespaces=asked)
-    assert network_of(flags, container) == network
-    flags.network = "none"
-    assert network_of(flags, container) == "none"
-
-
-def test_ordinary_user_without_passt_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(os, "geteuid", lambda: 7)
-    flags: Any = SimpleNamespace(network="sandbox")
-    container: Any = SimpleNamespace(namespaces=(("network", ""),))
-    with pytest.raises(RuntimeFailure, match="passt"):
-        network_of(flags, container)

@@ -126,21 +126,63 @@ class Crowded(socket.socket):
 
 
 def test_packet_socket_is_bound_to_the_interface_that_is_asked_for(own_network: None) -> None:
-    subprocess.run(
-        ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1"], check=True
-    )
-    index = socket.if_nametoindex("eth0")
+    names = [f"eth{number}" for number in range(packet_sockets.COUNT + 2)]
+    for name, other in zip(names[::2], names[1::2], strict=True):
+        add = ["ip", "link", "add", name, "type", "veth", "peer", "name", other]
+        subprocess.run(add, check=True)
+    indexes = [socket.if_nametoindex(name) for name in names]
     pool = packet_sockets.make()
     peer = Peer(pool=pool)
     assert peer.ask(request(protocol.UPLINK, 1))[0] == errno.EINVAL
-    assert peer.ask(request(protocol.UPLINK, 77))[0] == errno.ENODEV
-    for _ in range(packet_sockets.COUNT):
+    assert peer.ask(request(protocol.UPLINK, 77777))[0] == errno.ENODEV
+    assert len(pool) == packet_sockets.COUNT
+    *most, last, more = zip(names, indexes, strict=True)
+    for name, index in (*most, *most):
         error, _, (fd,) = peer.ask(request(protocol.UPLINK, index))
         with socket.socket(fileno=fd) as sock:
-            assert not error and sock.getsockname()[0] == "eth0"
-    assert peer.ask(request(protocol.UPLINK, index))[0] == errno.EMFILE
+            assert not error and sock.getsockname()[0] == name
     assert not pool
+    for _, index in (last, more):
+        assert peer.ask(request(protocol.UPLINK, index))[0] == errno.EMFILE
+    for index in (indexes[0], indexes[0], 77777):
+        assert peer.ask(request(protocol.GIVE_BACK, index)) == (0, b"", [])
+    error, _, (fd,) = peer.ask(request(protocol.UPLINK, last[1]))
+    os.close(fd)
+    assert not error
+    before = open_descriptors()
+    assert still_serves(peer) and open_descriptors() == before
+    assert peer.ask(request(protocol.UPLINK, more[1]))[0] == errno.EMFILE
     peer.close()
+
+
+def test_packet_socket_has_nothing_of_the_interface_that_had_it_before(own_network: None) -> None:
+    for names in (("eth0", "eth1"), ("eth2", "eth3")):
+        add = ["ip", "link", "add", names[0], "type", "veth", "peer", "name", names[1]]
+        subprocess.run(add, check=True)
+        for name in names:
+            subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    (only, *others) = packet_sockets.make()
+    pool = packet_sockets.Pool([only])
+    index = socket.if_nametoindex("eth0")
+    pool.lend(index)
+    with pytest.raises(OSError, match="no packet socket"):
+        pool.lend(socket.if_nametoindex("eth2"))
+    frame = b"\xff" * 6 + bytes(6) + b"\x08\0" + b"\x45" + bytes(40)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as other:
+        other.bind(("eth1", 0))
+        for _ in range(3):
+            other.send(frame)
+        subprocess.run(["ip", "link", "del", "eth0"], check=True)
+    pool.give_back(index)
+    pool.lend(socket.if_nametoindex("eth2"))
+    seen = []
+    with pytest.raises(BlockingIOError):
+        while True:
+            seen.append(only.recv(100, socket.MSG_DONTWAIT))
+    assert frame not in [each[10:] for each in seen]
+    pool.close()
+    for each in others:
+        each.close()
 
 
 def address4(ip: str, port: int) -> bytes:
@@ -171,6 +213,42 @@ def test_socket_to_a_nameserver_is_connected_and_to_no_other_port(own_network: N
         each.close()
 
 
+def address6(ip: str, port: int) -> bytes:
+    packed = socket.inet_pton(socket.AF_INET6, ip)
+    return struct.pack("<H", socket.AF_INET6) + struct.pack(">H4x16s4x", port, packed)
+
+
+def test_connection_to_a_port_that_a_program_has_is_handed_over(own_network: None) -> None:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    pool = packet_sockets.make()
+    peer, other = Peer(pool=pool), Peer()
+    asked = request(protocol.LISTEN, 7) + address4("127.0.0.1", 8080)
+    assert other.ask(asked)[0] == other.ask(request(protocol.CLOSE, 7))[0] == errno.EINVAL
+    assert peer.ask(asked) == (0, b"", [])
+    assert peer.ask(asked)[0] == errno.EMFILE
+    assert peer.ask(request(protocol.LISTEN, 8) + address4("127.0.0.1", 8080))[0]
+    assert peer.ask(request(protocol.LISTEN, 9) + asked[:3])[0] == errno.EAFNOSUPPORT
+    assert peer.ask(request(protocol.LISTEN, 9, 1) + address6("::", 8080)) == (0, b"", [])
+    for ip, number in (("127.0.0.1", 7), ("::1", 9)):
+        with socket.create_connection((ip, 8080)) as sock:
+            data, (fd,), _, _ = socket.recv_fds(peer.sock, protocol.MAX_PACKET, 4)
+            assert protocol.REPLY.unpack(data)[:2] == (protocol.CAME, number)
+            with socket.socket(fileno=fd) as made:
+                assert made.getpeername() == sock.getsockname()
+    for number in (7, 7, 9):
+        assert peer.ask(request(protocol.CLOSE, number)) == (0, b"", [])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", 8080))
+    for number in range(protocol.MAX_LISTENING):
+        asked = request(protocol.LISTEN, number + 1) + address4("127.0.0.1", 9000 + number)
+        assert not peer.ask(asked)[0]
+    assert peer.ask(request(protocol.LISTEN, 9999) + address4("127.0.0.1", 80))[0] == errno.EMFILE
+    peer.close()
+    other.close()
+    for each in pool:
+        each.close()
+
+
 def test_where_names_alone_are_asked_nothing_else_is_answered() -> None:
     """It is in the caller's own network namespace."""
     peer = Peer(names_only=True)
@@ -180,6 +258,7 @@ def test_where_names_alone_are_asked_nothing_else_is_answered() -> None:
             (request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM), ()),
             (request(protocol.BIND) + address4("127.0.0.1", 80), (sock.fileno(),)),
             (request(protocol.UPLINK, 2), ()),
+            (request(protocol.LISTEN, 2) + address4("127.0.0.1", 8080), ()),
             (b"x", ()),
         ):
             assert peer.ask(asked, *fds) == (errno.EACCES, b"", [])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -17,6 +19,7 @@ from sentry.net.host.protocol import FIRST_OF_HOST
 from sentry.net.ip import ipv4
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.link import ethernet, vnet
+from tests.e2e.bundle import REPOSITORY
 from tests.namespaces import Namespace
 
 pytestmark = [
@@ -177,3 +180,14 @@ def test_frames_of_the_hosts_ports_and_of_vlans_are_not_seen(
     assert checksum(seen[-1][24:44]) == 0
     for each in (silencer, sock, sender):
         each.close()
+
+
+def test_who_has_no_right_is_told_why() -> None:
+    code = "from runsc.launch import silence; print(silence.why_not())"
+    ask = [sys.executable, "-c", code]
+    few = ["setpriv", "--bounding-set=-net_admin"]
+    told = [
+        subprocess.check_output(["unshare", "--net", *prefix, *ask], text=True, cwd=REPOSITORY)
+        for prefix in ([], few)
+    ]
+    assert told == ["\n", "nftables of the host: operation not permitted\n"]
