@@ -27,7 +27,7 @@ from sentry.control.descriptors import check, close_all
 from sentry.control.outside import acting
 from sentry.control.protocol import FileChange, FileOrder, Reply
 from sentry.control.trees import Lines, described, listed, make_all, remove_all
-from sentry.errors import EEXIST, EINVAL, ENOTDIR, EOPNOTSUPP, Errno
+from sentry.errors import EEXIST, EINVAL, EIO, ENOTDIR, EOPNOTSUPP, Errno
 from sentry.fs.host.file import HostFile, donated
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.vfs import names
@@ -221,7 +221,10 @@ async def _taken(caller: Caller, file: FileDescription, most: int) -> bytearray:
 
 
 async def _given(caller: Caller, file: FileDescription, data: bytearray) -> None:
-    """All of it."""
-    source = KernelSource(data)
-    while source.count:
-        await again(file.write, caller, source)
+    """All of it. Raises: EIO where nothing more is taken, as by the server of a file system."""
+    left = memoryview(data)
+    while left:
+        taken = await again(file.write, caller, KernelSource(left))
+        if not taken:
+            raise EIO("nothing is taken")
+        left = left[taken:]

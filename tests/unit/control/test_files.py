@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,10 @@ from sentry.control.protocol import FileChange, FileOrder, Reply
 from sentry.errors import EINVAL
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.mm.buffers import KernelSource
+from sentry.vfs.file import Caller, Source
 from sentry.vfs.interface import Owner
+from sentry.vfs.regular import RegularFile
 from tests.unit.control.filing import Asked, done, error_of
 from tests.world import World
 
@@ -54,6 +58,20 @@ def test_part_of_a_file_or_all_comes(world: World) -> None:
 @pytest.mark.parametrize(("path", "why"), [(b"/none", "ENOENT"), (b"/d", "EISDIR")])
 def test_what_cannot_be_read_says_why(world: World, path: bytes, why: str) -> None:
     assert error_of(world, "read", path) == why
+
+
+@pytest.mark.parametrize(("most", "why"), [(3, ""), (0, "EIO")])
+def test_a_file_that_takes_less_than_it_looks_at_gets_all_of_it_or_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch, most: int, why: str
+) -> None:
+    write = RegularFile.write
+
+    def little(file: RegularFile, caller: Caller, source: Source, rwf: int = 0) -> Any:
+        return write(file, caller, KernelSource(source.get(source.count)[:most]), rwf)
+
+    monkeypatch.setattr(RegularFile, "write", little)
+    assert error_of(world, "write", b"/new", b"0123456789") == why
+    assert done(world, FileOrder("read", b"/new")).found == (b"" if why else b"0123456789")
 
 
 def test_what_is_written_replaces_or_follows_what_was_there(world: World) -> None:
