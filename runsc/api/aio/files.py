@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar, overload
 import msgspec
 
 from runsc.api import accounts, events, transfer
-from runsc.api.aio.poll import call
 from runsc.api.aio.streams import AsyncSink, AsyncStream, pipe
 from runsc.api.aio.watching import AsyncWatch, nothing
 from runsc.api.aio.wire import AsyncWire, ask
@@ -291,8 +290,7 @@ class AsyncFiles:
     ) -> None:
         """Copy a file of the host, or a folder with files and folders, to that path; what is
         neither is left out. Modes are kept. Raises: OSError."""
-        source = await call(transfer.Source, os.fspath(local))
-        for entry in source:
+        for entry in transfer.Source(os.fspath(local)):
             target = encoded(path) + entry.below
             if entry.is_dir:
                 await self.make_dir(target, user=user, mode=entry.mode)

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from collections.abc import Mapping
 
 
 async def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
@@ -46,8 +42,3 @@ async def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, i
 def _tell(told: asyncio.Future[None]) -> None:
     if not told.done():
         told.set_result(None)
-
-
-async def call(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """What a function gives that may take its time with files of the host: in a thread."""
-    return await asyncio.to_thread(function, *arguments, **options)

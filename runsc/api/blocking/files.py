@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar, overload
 import msgspec
 
 from runsc.api import accounts, events, transfer
-from runsc.api.blocking.poll import call
 from runsc.api.blocking.streams import Sink, Stream, pipe
 from runsc.api.blocking.watching import Watch, nothing
 from runsc.api.blocking.wire import Wire, ask
@@ -293,8 +292,7 @@ class Files:
     ) -> None:
         """Copy a file of the host, or a folder with files and folders, to that path; what is
         neither is left out. Modes are kept. Raises: OSError."""
-        source = call(transfer.Source, os.fspath(local))
-        for entry in source:
+        for entry in transfer.Source(os.fspath(local)):
             target = encoded(path) + entry.below
             if entry.is_dir:
                 self.make_dir(target, user=user, mode=entry.mode)

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import math
 import select
-from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from collections.abc import Mapping
 
 
 def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
@@ -21,8 +17,3 @@ def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
         poll.register(fd, events)
     timeout_ms = None if seconds is None else max(0, math.ceil(seconds * 1000))
     return dict(poll.poll(timeout_ms))
-
-
-def call(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """What a function gives that may take its time with files of the host."""
-    return function(*arguments, **options)
