@@ -1,6 +1,6 @@
 """What CPython and glibc need to go on living, in the Sentry and in the network process.
 
-Neither makes a thread: those of the Sentry are there before its filter.
+Neither makes a thread: what they have of these is there before the filter.
 """
 
 from __future__ import annotations

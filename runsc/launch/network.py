@@ -121,10 +121,11 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         os.close(network.namespace_fd)
     if network.own_namespace:
         isolation.bring_up_loopback()
-    uplinks, silencer = [], None
+    uplinks, silencer, closers = [], None, None
     asks = network.uplinks or network.names_only
     if network.uplinks:
         from runsc.launch import packet_sockets, silence  # noqa: PLC0415  few need them
+        from runsc.launch.closing import Closers  # noqa: PLC0415
 
         open_to_all()
         silence.keep_ports()
@@ -137,16 +138,21 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     kept = frozenset({CAP_NET_BIND_SERVICE}) if low_ports else frozenset()
     uid = 0 if kept else isolation.NOBODY
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie, put_on)
-    isolation.limit_tasks(0)
     netlink, watch = open_netlink(), Watch()  # they have the label of who made them
     landlock.restrict_network(protocol.NAMESERVER_PORT if asks else 0)
+    if network.uplinks:
+        closers = Closers(len(uplinks))
+    isolation.limit_tasks(0)
     freeze_imports()
     filters.install(program, switches, network.log_fd)
     try:
         serve(sentry, netlink, watch, uplinks, names_only=network.names_only)
     finally:  # dropped open, they would be printed, and printing asks for their peers
-        for each in (sentry, netlink, watch.sock, *uplinks, *filter(None, (silencer,))):
+        for each in (sentry, netlink, watch.sock):
             each.detach()
+        slow = [each.detach() for each in (*uplinks, *filter(None, (silencer,)))]
+    if closers is not None:
+        closers.close(slow)
     return 0
 
 
@@ -190,10 +196,8 @@ def serve(
 ) -> None:  # fmt: skip
     """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
     answered, and nothing of it stays."""
+    pool = _pool(uplinks)
     with ExitStack() as held:
-        pool = _pool(uplinks)
-        if pool is not None:
-            held.callback(pool.close)
         poll = select.poll()
         poll.register(sentry, select.POLLIN)
         poll.register(watch.sock, select.POLLIN)

@@ -11,7 +11,7 @@ import array
 import errno
 import socket
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runsc import host
 from sentry.abi.socket import (
@@ -32,6 +32,9 @@ from sentry.abi.socket import (
 from sentry.bpf import isa
 from sentry.bpf.assembler import Assembler, Label
 from sentry.net.host.protocol import FIRST_OF_HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 COUNT: Final = 8
 """Interfaces that a container may have at a time."""
@@ -77,8 +80,8 @@ def _give_room(sock: socket.socket, forced: int, plain: int, size: int) -> None:
 class Pool:
     """Sockets, and which interface has which."""
 
-    def __init__(self, free: list[socket.socket]) -> None:
-        self._free = free
+    def __init__(self, all_of_them: Iterable[socket.socket]) -> None:
+        self._free = list(all_of_them)
         self._lent: dict[int, socket.socket] = {}
 
     def lend(self, index: int) -> int:
@@ -105,11 +108,6 @@ class Pool:
         sock = self._lent.pop(index, None)
         if sock is not None:
             self._free.append(sock)
-
-    def close(self) -> None:
-        """All of them."""
-        for each in (*self._free, *self._lent.values()):
-            each.close()
 
 
 def _drain(sock: socket.socket) -> None:

@@ -97,8 +97,8 @@ async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
     session = None
     if config.gofer_fd >= 0:
         session = Session(socket.socket(fileno=config.gofer_fd), kernel.loop)
+        kernel.services.gofers.append(session)  # what is dropped open is printed, by a call more
         session.negotiate()
-        kernel.services.gofers.append(session)
     exports = Exports(kernel, session)
     root = kernel.container.root = await make_root(kernel, config, exports)
     mount = kernel.vfs.new_mount(root)

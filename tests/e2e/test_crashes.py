@@ -94,9 +94,11 @@ def test_command_killed_while_it_creates(client: Client, command: str, phase: st
     ("pid", "name"), [("pid", "stand-in"), ("sentryPid", "sandbox"), ("goferPid", "gofer")]
 )
 @pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("network", ["none", "host", "sandbox"])
 def test_process_killed_while_it_is_created(
-    client: Client, pid: str, name: str, later: bool
+    client: Client, pid: str, name: str, later: bool, network: str
 ) -> None:
+    client.flags.append(f"--network={network}")
     state = client.root / "c" / "state.json"
     number = f"""sed 's/.*"{pid}":\\([0-9]*\\).*/\\1/' {state}"""
     script = f"kill -9 $({number}); cat >/dev/null"
