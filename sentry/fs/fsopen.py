@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sentry.vfs.vfs import MountType, Vfs
 
 MAX_LOG = 8
+MAX_OPTIONS = 1024
+"""A ceiling of ours: an overlay may have 500 layers."""
 
 
 class Phase(Enum):
@@ -92,7 +94,10 @@ class FsContextFile(FileDescription):
             check(option.decode(errors="replace"))
         except EINVAL as error:
             raise self.invalid(f"Bad value for '{shown}'") from error
-        self._options.append(option)
+        if len(self._options) >= MAX_OPTIONS:
+            raise self.invalid("Too many parameters")
+        join = vfs.option_joins.get(self.type)
+        self._options.append(option if join is None else join(key, value))
 
     def create(self, caller: Caller) -> None:
         """FSCONFIG_CMD_CREATE: vfs_cmd_create(). Raises: EBUSY, what the type raises."""

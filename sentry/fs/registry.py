@@ -105,6 +105,27 @@ def check_erofs(option: str) -> None:
     check(option)
 
 
+def mount_overlay(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+    """mount(2) of type overlay."""
+    from sentry.fs.layers.filesystem import mount_overlay as mount  # noqa: PLC0415
+
+    return mount(caller, source, flags, data)
+
+
+def check_overlay(option: str) -> None:
+    """Raises: EINVAL."""
+    from sentry.fs.layers.options import check_option as check  # noqa: PLC0415
+
+    check(option)
+
+
+def overlay_option(key: bytes, value: bytes | None) -> bytes:
+    """One that fsconfig(2) has given."""
+    from sentry.fs.layers.options import as_option  # noqa: PLC0415
+
+    return as_option(key, value)
+
+
 def register_fuse(vfs: Vfs) -> None:
     """The device, and the types fuse, fuseblk and fusectl."""
 
@@ -164,6 +185,9 @@ def register_all(vfs: Vfs) -> None:
     vfs.types[b"cgroup2"] = mount_cgroup
     vfs.types[b"erofs"] = mount_erofs
     vfs.option_checks[b"erofs"] = check_erofs
+    vfs.types[b"overlay"] = mount_overlay
+    vfs.option_checks[b"overlay"] = check_overlay
+    vfs.option_joins[b"overlay"] = overlay_option
     def check_tmpfs(option: str) -> None:
         parse_options(option, vfs.memory_pages)
 

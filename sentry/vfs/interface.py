@@ -129,6 +129,8 @@ class FileSystem:
     """Whether user.* attributes are kept."""
     only_read: bool = False
     """It cannot be written, whatever a mount asks for."""
+    stack_depth: int = 0
+    """How many file systems lie below it, one over the other: s_stack_depth."""
     posix_acls: bool = False
     """Whether its files have access control lists, its directories default ones: SB_POSIXACL."""
 
@@ -174,6 +176,9 @@ class FileSystem:
     def reconfigure(self, options: bytes) -> None:
         """mount(2) with MS_REMOUNT: other options. Raises: EINVAL."""
 
+    def check_writable(self) -> None:
+        """mount(2) with MS_REMOUNT, without MS_RDONLY. Raises: EROFS, where that is an error."""
+
     def begin_unmount(self) -> None:
         """umount2(2) with MNT_FORCE: nobody waits for its server any longer."""
 
@@ -200,6 +205,10 @@ class FileSystem:
 
     def shutdown(self) -> None:
         """The last mount is gone."""
+
+    def let_go_below(self) -> Sequence[FileSystem]:
+        """After that: file systems that it has used as if they were mounted, and uses no longer."""
+        return ()
 
 
 def _nothing_to_tell() -> None:
@@ -344,6 +353,9 @@ class Inode:
             self.mode = self.mode & ~0o7777 | changes.mode
         self.uid = self.uid if changes.uid is None else changes.uid
         self.gid = self.gid if changes.gid is None else changes.gid
+
+    def before_truncation(self) -> None:
+        """It is about to be opened, and emptied then. Raises: NotNow, and as a change of it."""
 
     def accessed(self) -> None:
         """A read happened and the mount keeps access times (relatime is the inode's to apply)."""

@@ -108,9 +108,10 @@ def new_file_system(
 
 def take_sb_flags(flags: int, options: bytes) -> tuple[int, bytes]:
     """The options of every file system among others: what is left, and the flags with them."""
-    rest = []
+    rest: list[bytes] = []
     for option in options.split(b","):
-        if option in SB_FLAGS:
+        is_cut = bool(rest) and rest[-1].endswith(b"\\")  # the comma is one of a path
+        if option in SB_FLAGS and not is_cut:
             give, take = SB_FLAGS[option]
             flags = flags & ~take | give
         elif option:
@@ -189,10 +190,12 @@ def remount(caller: Mounter, place: Location, asked: int, options: bytes) -> Non
 
 
 def reconfigure(caller: Mounter, fs: FileSystem, options: bytes, flags: int) -> None:
-    """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL."""
+    """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL, EROFS."""
     flags, options = take_sb_flags(flags, options)
     if (flags ^ fs.sb_flags) & MS_DIRSYNC:
         raise EINVAL("dirsync cannot be changed")
+    if not flags & MS_RDONLY:
+        fs.check_writable()
     read_only = bool(flags & MS_RDONLY) or fs.only_read
     if read_only and not fs.read_only:
         for namespace in list(caller.mounts.budget.namespaces):

@@ -173,6 +173,8 @@ def open_location(
             from sentry.vfs.leases import break_leases  # noqa: PLC0415
 
             break_leases(caller, inode, flags)
+        if truncate:
+            inode.before_truncation()
         file = _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
         _opened(caller, location, file, how)
         file.created = created

@@ -80,7 +80,7 @@ def _apart(doomed: list[Mount], elsewhere: list[Mount], veil: Veil) -> Steps[Non
         namespace.detach(each)
         if over is not None and over.id not in going and place is not None:
             namespace.put(over, place)
-        yield from _gone(each.fs, namespace.budget)
+        yield from gone(each.fs, namespace.budget)
 
 
 def _unmark(mount: Mount) -> None:
@@ -104,11 +104,14 @@ def _stays(copy: Mount) -> bool:
     return any(child is not over for child in copy.mounted.values())
 
 
-def _gone(fs: FileSystem, budget: Any) -> Steps[None]:
+def gone(fs: FileSystem, budget: Any) -> Steps[None]:
+    """What is to be done if nobody has mounted it any more."""
     if not fs.mount_count:
         yield from tell_unmounted(fs)
         yield from budget.dentries.without(fs)
         fs.shutdown()
+        for below in fs.let_go_below():
+            yield from gone(below, budget)
 
 
 def dissolve(namespace: Any) -> Steps[None]:
@@ -126,5 +129,5 @@ def dissolve(namespace: Any) -> Steps[None]:
             mount.parent = None
         mount.mounted.clear()
         namespace.strike_off(mount)
-        yield from _gone(mount.fs, namespace.budget)
+        yield from gone(mount.fs, namespace.budget)
     namespace.budget.namespaces.pop(namespace, None)

@@ -95,6 +95,9 @@ class Vfs:
         """Types that have some: a function of a subtype."""
         self.option_checks: dict[bytes, Callable[[str], object]] = {}
         """By name of the type: raises EINVAL for an option that it does not know."""
+        self.option_joins: dict[bytes, Callable[[bytes, bytes | None], bytes]] = {}
+        """By name of the type: how a key and value of fsconfig(2) are one of several mount options,
+        where a value may have commas."""
         self.internal: dict[str, Mount] = {}
         """Mounts that no tree shows, by their purpose."""
         self.terminal: Any = None

@@ -21,6 +21,7 @@ KNOWN: dict[str, str] = {
     "stacked_mounts: mount": AS_LINUX + "follow_down()",
     "stacked_mounts: statfs": AS_LINUX + "follow_down()",
     "stacked_mounts: umount": AS_LINUX + "follow_down()",
+    "overlays: mount": AS_LINUX + "has_locked_children(); 10 ms with 100,000 mounts",
     "threads: getrusage": AS_LINUX + "getrusage()",
     "messages: receive the last by type": AS_LINUX + "find_msg()",
     "locks_of_many: lock": AS_LINUX + "posix_lock_inode(); 5 ms with 20,000 holders",

@@ -19,14 +19,16 @@ TABLES = {
     "fs/gofer/filesystem.py": "inodes by the numbers of the host",
     "fs/gofer/journal.py": "inodes that records are about, until these are done",
     "fs/gofer/watched.py": "a directory's names",
+    "fs/layers/directory.py": "a directory's names",
+    "fs/layers/filesystem.py": "merged inodes by those of layers",
     "fs/overlay/filesystem.py": "overlay inodes by the lower ones",
     "fs/pseudo/nodes.py": "children of a directory",
     "net/stack.py": "who holds a network namespace",
     "vfs/dentry.py": "children of a dentry",
 }
 REFERENCED = {
-    "fs/erofs/inode.py", "fs/fuse/inode.py", "fs/gofer/inode.py", "fs/overlay/inode.py",
-    "fs/pseudo/nodes.py", "net/stack.py", "vfs/dentry.py",
+    "fs/erofs/inode.py", "fs/fuse/inode.py", "fs/gofer/inode.py", "fs/layers/inode.py",
+    "fs/overlay/inode.py", "fs/pseudo/nodes.py", "net/stack.py", "vfs/dentry.py",
 }  # fmt: skip
 """Where the classes are that these tables find."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
 
 MAX_DEPTH: Final = 2
-"""Images in images: FILESYSTEM_MAX_STACK_DEPTH."""
+"""Images, and overlays, in one another: FILESYSTEM_MAX_STACK_DEPTH."""
 OPTIONS: Final = ("acl", "noacl", "user_xattr", "nouser_xattr")
 
 
@@ -51,12 +51,12 @@ async def _mounted(caller: Caller, source: bytes) -> ErofsFs:
     if not inode.is_regular:
         raise ENOTBLK("neither a device nor a regular file")
     below = inode.fs
-    depth = below.depth + 1 if isinstance(below, ErofsFs) else 1
+    depth = below.stack_depth + 1
     if depth > MAX_DEPTH:
         raise EINVAL("an image in an image in an image")
     file = await again(open_location, caller, location, OpenHow.old(O_RDONLY, 0))
     fs = await _read(caller.kernel.vfs, file)
-    fs.depth = depth
+    fs.stack_depth = depth
     fs.source = source.decode(errors="replace")
     return fs
 
@@ -108,8 +108,6 @@ class ErofsFs(FileSystem):
         self.unpacked = Unpacked(image, of, kept)
         self.ram_file = ram_file
         """Makes a RamFile, for what is mapped."""
-        self.depth = 1
-        """Images that lie in one another."""
         self._inodes: dict[int, ref[ErofsInode]] = {}
         self._top: ErofsDirectory | None = None
         """The root, for who mounts it: it holds all of this."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
-from sentry.errors import ENOENT, ENOTEMPTY, EOPNOTSUPP
+from sentry.errors import ENOENT, ENOTEMPTY
 from sentry.fs.overlay.copyup import copied_up
 from sentry.fs.overlay.file import OverlayFile
 from sentry.fs.tmpfs.directory import TmpDirectory
@@ -360,8 +360,6 @@ class OverlayInode(Inode):
 
     def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         """Copy up and set it."""
-        if name.startswith(b"trusted.overlay."):
-            raise EOPNOTSUPP("an overlay's own")
         upper = copied_up(self)
         upper.setxattr(name, value, flags)
 

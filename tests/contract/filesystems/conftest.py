@@ -13,6 +13,7 @@ from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.interface import FileSystem
 from tests.contract.filesystems.calls import Files
+from tests.contract.filesystems.merged import merged
 from tests.linux import NativeProgram
 from tests.world import World
 
@@ -47,6 +48,10 @@ FILE_SYSTEMS: dict[str, MakeFs] = {
     "overlay on disk": lambda world, host: _on_disk(world, _memory(world, host), host.parent),
     "overlay over gofer": lambda world, host: OverlayFs.over(
         world.vfs, world.export(host, exclusive=True, read_only=True)
+    ),
+    "layers in memory": lambda world, _: merged(world.vfs, None, ",redirect_dir=on"),
+    "layers over gofer": lambda world, host: merged(
+        world.vfs, world.export(host, exclusive=True, read_only=True), ",redirect_dir=on,xino=on"
     ),
     "gofer exclusive": lambda world, host: world.export(host, exclusive=True),
     "gofer written behind": lambda world, host: world.export_behind(host),

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 
-def layered(place: Path, lowers: list[Path], upper: Path, ends: ExitStack) -> Path:
-    """An overlayfs at `place`; `upper`: where its upper layer and its work go."""
+def layered(
+    place: Path, lowers: list[Path], upper: Path, ends: ExitStack, more: str = ""
+) -> Path:
+    """An overlayfs at `place`; `upper`: where its upper layer and its work go; `more`: options."""
     for path in (place, upper / "upper", upper / "work"):
         path.mkdir(parents=True, exist_ok=True)
     below = ":".join(map(str, lowers))
-    layers = f"lowerdir={below},upperdir={upper}/upper,workdir={upper}/work"
+    layers = f"lowerdir={below},upperdir={upper}/upper,workdir={upper}/work{more}"
     mounted(ends, place, "-t", "overlay", "-o", layers, "none")
     return place
 

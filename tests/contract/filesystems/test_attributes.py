@@ -63,9 +63,12 @@ def test_directory_with_a_group_gives_it_to_what_is_made(files: Files) -> None:
     assert files.stat(b"/empty/d").st_mode == 0o042755
 
 
-def test_links_are_counted(files: Files) -> None:
+def test_links_are_counted(files: Files, request: pytest.FixtureRequest) -> None:
     links = files.stat(b"/dir").st_nlink
     files.ok("mkdir", b"/dir/more", 0o755)
+    if "layers over gofer" in request.node.name:  # merged, it has 1: ovl_getattr()
+        assert files.stat(b"/dir").st_nlink == 1
+        return
     assert files.stat(b"/dir").st_nlink - links in (0, 1)
     files.ok("rmdir", b"/dir/more")
     assert files.stat(b"/dir").st_nlink == links

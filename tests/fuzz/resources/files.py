@@ -29,6 +29,7 @@ from sentry.abi.fcntl import (
 )  # fmt: skip
 from sentry.abi.inotify import IN_MODIFY
 from sentry.abi.ioctl import FIONREAD
+from sentry.abi.mount import FSCONFIG_CMD_CREATE, FSCONFIG_SET_STRING
 from sentry.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
 from tests.fuzz.scaling import Bench, Resource
 
@@ -122,6 +123,46 @@ def stacked_mounts(b: Bench) -> None:
     b.each("statfs", lambda _: b.ok("statfs", b"/tmp/m", room))
     b.read_all("read mountinfo", b"/proc/self/mountinfo")
     b.each("umount", lambda _: b.ok("umount2", b"/tmp/m", 0))
+
+
+def layers(b: Bench) -> None:
+    """Files of an overlay."""
+    for name in (b"one", b"up", b"work", b"m"):
+        b.ok("mkdir", b"/tmp/" + name, 0o700)
+    for i in range(b.n):
+        b.ok("close", b.ok("open", b"/tmp/one/f%d" % i, CREATE, 0o600))
+    options = b"lowerdir=/tmp/one,upperdir=/tmp/up,workdir=/tmp/work"
+    b.ok("mount", b"none", b"/tmp/m", b"overlay", 0, options)
+    room = b.program.buffer(256)
+    b.each("stat", lambda i: b.ok("stat", b"/tmp/m/f%d" % i, room))
+    b.list_all("list", b"/tmp/m")
+    b.each("copy up", lambda i: b.ok("chmod", b"/tmp/m/f%d" % i, 0o644))
+    b.list_all("list both layers", b"/tmp/m")
+    b.each("rename", lambda i: b.ok("rename", b"/tmp/m/f%d" % i, b"/tmp/m/g%d" % i))
+    b.each("unlink", lambda i: b.ok("unlink", b"/tmp/m/g%d" % i))
+    b.list_all("list whiteouts", b"/tmp/m")
+    b.each("create over whiteouts",
+           lambda i: b.ok("close", b.ok("open", b"/tmp/m/f%d" % i, CREATE, 0o600)))  # fmt: skip
+    b.ok("umount2", b"/tmp/m", 0)
+
+
+def overlays(b: Bench) -> None:
+    """Of one directory."""
+    for name in (b"one", b"two", b"m"):
+        b.ok("mkdir", b"/tmp/" + name, 0o700)
+    options = b"lowerdir=/tmp/one:/tmp/two"
+    for i in range(b.n):
+        b.ok("mkdir", b"/tmp/m/%d" % i, 0o700)
+    b.each("mount", lambda i: b.ok("mount", b"none", b"/tmp/m/%d" % i, b"overlay", 0, options))
+    b.each("umount", lambda i: b.ok("umount2", b"/tmp/m/%d" % i, 0))
+
+    def leave(_: int) -> None:
+        fd = b.ok("fsopen", b"overlay", 0)
+        b.ok("fsconfig", fd, FSCONFIG_SET_STRING, b"lowerdir", b"/tmp/one:/tmp/two", 0)
+        b.ok("fsconfig", fd, FSCONFIG_CMD_CREATE, 0, 0, 0)
+        b.ok("close", fd)
+
+    b.each("make one that nobody mounts", leave)
 
 
 def binds(b: Bench) -> None:
@@ -317,7 +358,7 @@ def mappings_of_a_file(b: Bench) -> None:
 
 
 RESOURCES: tuple[Resource, ...] = (
-    descriptors, names, folders, xattrs, extents, mounts, stacked_mounts, binds, peers,
-    record_locks, locks_of_many, watches, instances, marks, groups, epoll_entries, epolls,
+    descriptors, names, folders, xattrs, extents, mounts, stacked_mounts, layers, overlays, binds,
+    peers, record_locks, locks_of_many, watches, instances, marks, groups, epoll_entries, epolls,
     signal_driven, pipe_pieces, mappings, mappings_of_a_file,
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Overlays that programs mount: see README.md."""
