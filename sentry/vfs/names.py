@@ -201,7 +201,7 @@ def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
 
 def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
     """rmdir(2): do_rmdir()."""
-    walk = resolve_parent(caller, dirfd, path)
+    walk: Parent = kept((_remove, path)) or resolve_parent(caller, dirfd, path)
     if walk.last == b"..":
         raise ENOTEMPTY(f"{path!r}")
     if walk.last == b".":
@@ -233,7 +233,7 @@ def _remove(caller: Caller, walk: Parent, path: bytes, *, directory: bool) -> No
             else:
                 inode.unlink(name, child)
         except NotNow as need:
-            need.call.answers[_remove, inode, name] = child
+            need.call.answers |= {(_remove, inode, name): child, (_remove, path): walk}
             raise
         if known is not None:
             known.drop(caller.kernel.vfs.dentries)
@@ -260,8 +260,9 @@ def rename(
     caller: Caller, old: tuple[int, bytes], new: tuple[int, bytes], flags: int
 ) -> None:
     """renameat2(2); the flags are checked: do_renameat2()."""
-    source = resolve_parent(caller, *old)
-    target = resolve_parent(caller, *new)
+    source, target = kept(rename) or (
+        resolve_parent(caller, *old), resolve_parent(caller, *new)
+    )
     if source.at.mount is not target.at.mount:
         raise EXDEV("another mount")
     if source.last in SPECIAL:
@@ -328,7 +329,7 @@ def _rename_locked(
     try:
         from_dir.inode.rename(source.last, child, to_dir.inode, target.last, flags)
     except NotNow as need:
-        need.call.answers[_rename_locked] = found
+        need.call.answers |= {_rename_locked: found, rename: (source, target)}
         raise
     _moved(caller, (from_dir, source.last, moved), (to_dir, target.last, replaced), flags)
 
