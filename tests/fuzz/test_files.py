@@ -52,6 +52,7 @@ from tests.fuzz.trees import (
     HEARD,
     IN_MEMORY,
     LAYERS,
+    MERGED,
     ON_THE_HOST,
     OVER_THE_HOST,
     PAGE,
@@ -398,10 +399,12 @@ def check(base: Path, kind: str, steps: list[tuple[int, Step]]) -> int:
         with ExitStack() as ends:
             for root in roots:
                 root.mkdir(parents=True)
-                if kind in (*ON_THE_HOST, OVER_THE_HOST):
+                if kind in (*ON_THE_HOST, *OVER_THE_HOST):
                     grow(root)
                 if kind == LAYERS:
                     put_layer(root, ends)
+            if kind in MERGED:
+                put_layer(roots[0], ends, ",redirect_dir=on")
             done = _compare(roots, kind, steps)
             if kind in ON_THE_HOST:
                 assert look(roots[0], kind) == look(roots[1], kind)
@@ -410,10 +413,10 @@ def check(base: Path, kind: str, steps: list[tuple[int, Step]]) -> int:
         shutil.rmtree(base)
 
 
-def put_layer(root: Path, ends: ExitStack) -> None:
+def put_layer(root: Path, ends: ExitStack, more: str = "") -> None:
     """Mount an overlayfs over it, whose lower layer is what was there."""
     upper = root.with_name(f"{root.name}-upper")
-    layered(root, [root], upper, ends)
+    layered(root, [root], upper, ends, more)
 
 
 def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]]) -> int:
@@ -421,7 +424,7 @@ def _compare(roots: tuple[Path, Path], kind: str, steps: list[tuple[int, Step]])
     make = FILE_SYSTEMS[BEHIND if kind == LAYERS else kind]
     with ExitStack() as ends:
         first = Files(NativeProgram(roots[0], ends))
-        is_grown = kind in (*ON_THE_HOST, OVER_THE_HOST)
+        is_grown = kind in (*ON_THE_HOST, *OVER_THE_HOST)
         if not is_grown:
             grow_inside(first)
         warm(first)

@@ -22,9 +22,11 @@ SHARED = "gofer shared"
 HEARD = ("gofer exclusive", BEHIND)
 """Where the Sentry is told what the host changes, a moment later."""
 ON_THE_HOST = (*HEARD, LAYERS, SHARED)
-OVER_THE_HOST = "overlay over gofer"
-"""The sandbox's own layer, over the host's tree; the others lie in memory, or on no tree."""
-OVERLAYS = (OVER_THE_HOST, "overlay over tmpfs", "overlay on disk")
+OVER_THE_HOST = ("overlay over gofer", "layers over gofer")
+"""The sandbox's own layer, and one of a program, over the host's tree; others lie in memory."""
+MERGED = ("layers over gofer", "layers in memory")
+"""Overlays of programs: compared with those of Linux."""
+OVERLAYS = (*OVER_THE_HOST, "overlay over tmpfs", "overlay on disk", "layers in memory")
 IN_MEMORY = ("tmpfs", *OVERLAYS)
 
 
