@@ -1,4 +1,4 @@
-"""File systems that programs of Debian serve: scripts say the same in a sandbox as on Linux."""
+"""File systems that programs serve, or lay over others: scripts say the same here and on Linux."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def test_podman_and_buildah_inside_use_fuse_overlayfs(tmp_path: Path) -> None:
     done = there.inside("/bin/bash", "/mnt/engines.bash")
 
     assert (done.returncode, done.stdout) == (0, seen + "built\n" + seen), done.stderr
+
+
+def test_podman_and_buildah_inside_use_overlays(tmp_path: Path) -> None:
+    there = Installed(tmp_path, rootfs_of("fuse"), SCRIPTS, CAPABILITIES)
+    seen = "0\noverlay\nnew\nbin\ndev\netc\nnew\nproc\nrun\nsys\ntmp\n"
+
+    done = there.inside("/bin/bash", "/mnt/engines.bash", "kernel")
+
+    assert (done.returncode, done.stdout) == (0, seen + "built\n"), done.stderr
 
 
 def test_calls_on_served_files_end_as_on_linux(tmp_path: Path) -> None:
