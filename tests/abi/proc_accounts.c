@@ -97,30 +97,40 @@ static long field(const char *name)
     return strtol(at + strlen(name), NULL, 0) * 1024;
 }
 
-/* Others may take and give memory meanwhile: within a quarter. */
+/* Within a quarter: pages of other kinds come and go. */
 static int about(long change, long expected)
 {
     return change > expected - SIZE / 4 && change < expected + SIZE / 4;
 }
 
-static void shared_memory(void)
+static int shared_memory_counts(void)
 {
     long shmem = field("\nShmem:"), cached = field("\nCached:");
     char *area = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(area != MAP_FAILED);
     memset(area, 1, SIZE);
-    CHECK(about(field("\nShmem:") - shmem, SIZE) && about(field("\nCached:") - cached, SIZE));
+    int right = about(field("\nShmem:") - shmem, SIZE) && about(field("\nCached:") - cached, SIZE);
     munmap(area, SIZE);
-    CHECK(about(field("\nShmem:") - shmem, 0));
+    right = right && about(field("\nShmem:") - shmem, 0);
     int fd = memfd_create("file", 0);
     CHECK(fd >= 0);
     char *page = calloc(1, 65536);
     for (long at = 0; at < SIZE; at += 65536)
         CHECK(write(fd, page, 65536) == 65536);
-    CHECK(about(field("\nShmem:") - shmem, SIZE));
+    right = right && about(field("\nShmem:") - shmem, SIZE);
     CHECK(ftruncate(fd, 0) == 0);
-    CHECK(about(field("\nShmem:") - shmem, 0));
+    right = right && about(field("\nShmem:") - shmem, 0);
     close(fd);
+    free(page);
+    return right;
+}
+
+/* Natively others of the machine take and give memory meanwhile: it shows when nobody does. */
+static void shared_memory(void)
+{
+    int left = 100;
+    while (!shared_memory_counts())
+        CHECK(left-- > 0);
 }
 
 static int policy(void)
