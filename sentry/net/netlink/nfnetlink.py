@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.wait.steps import Steps
 
 MAX_BATCH: Final = 1 << 19
 """Bytes of a batch."""
@@ -188,8 +189,8 @@ class NetfilterSocket(NetlinkSocket):
             raise EMSGSIZE(f"{source.count} bytes")
         return super().try_send(caller, source, target, flags, ancillary)
 
-    def _requests(self, caller: Caller, data: bytes) -> None:
-        """nfnetlink_rcv()."""
+    def _requests(self, caller: Caller, data: bytes) -> Steps[None]:
+        """nfnetlink_rcv(): a batch is one piece."""
         if len(data) < HEADER:
             return
         head = abi.NLMSGHDR.unpack(data, 0)
@@ -201,7 +202,7 @@ class NetfilterSocket(NetlinkSocket):
             self._batch(caller, data)
         else:
             netfilter_of(self.stack).ruleset.ip_sets.left = MOST_IN_STEP
-            super()._requests(caller, data)
+            yield from super()._requests(caller, data)
 
     def _answer(self, request: Request) -> bool:
         """nfnetlink_rcv_msg(): one by itself."""
@@ -218,7 +219,7 @@ class NetfilterSocket(NetlinkSocket):
         if handler is None:
             raise EINVAL("no such type, or not in a batch")
         if asked.is_dump or request.kind in DUMPS:
-            return self._dump_or_busy(request, handler(asked))
+            return self._dump_or_busy(request, lambda: handler(asked))
         for kind, body in handler(asked):
             self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
         return False

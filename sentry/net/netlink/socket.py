@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +56,8 @@ from sentry.net.netlink.options import NETLINK
 from sentry.net.netlink.registry import GROUPS, OPEN_TO_ALL, PROTOCOLS, multicast
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.vfs.file import Caller, Dest, Result, Source
+from sentry.wait.fiber import Mode
+from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -74,8 +76,8 @@ class NetlinkSocket(Socket):
     """An open netlink socket."""
 
     __slots__ = (
-        "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "_piece", "destination",
-        "flags_set", "groups", "has_groups", "packets", "port",
+        "_asked", "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "_piece",
+        "destination", "flags_set", "groups", "has_groups", "packets", "port",
     )  # fmt: skip
     options_known = NETLINK
 
@@ -91,6 +93,8 @@ class NetlinkSocket(Socket):
         self.flags_set: set[int] = set()
         self.packets: deque[tuple[bytes, int, int, tuple[int, int, int]]] = deque()
         """(bytes, sender's port, group, sender's credentials)."""
+        self._asked: Steps[None] | None = None
+        """What a datagram asks for, whose send is not over."""
         self._charged = 0
         self._dump: Iterator[bytes] | None = None
         self._dump_tail = self._dump_end = b""
@@ -189,6 +193,21 @@ class NetlinkSocket(Socket):
             raise EPERM("send")
         return port, groups
 
+    def send_message(
+        self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
+    ) -> Any:
+        """sendmsg(2): a datagram may ask for much, and others run between its messages."""
+        sent = super().send_message(caller, source, target, flags, ancillary)
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return sent
+        return in_steps(self._until_done(asked, sent), mode=Mode.KILLABLE)
+
+    def _until_done(self, asked: Steps[None], sent: int) -> Steps[int]:
+        with self.held():
+            yield from asked
+        return sent
+
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> int:
@@ -220,11 +239,11 @@ class NetlinkSocket(Socket):
         elif not groups or self.protocol != abi.NETLINK_USERSOCK:
             if not PROTOCOLS[self.protocol] and self.protocol != abi.NETLINK_NETFILTER:
                 raise ECONNREFUSED("the kernel does not listen")
-            self._requests(caller, data)
+            self._asked = self._requests(caller, data)
         return size
 
-    def _requests(self, caller: Caller, data: bytes) -> None:
-        """netlink_rcv_skb(): every message of a datagram."""
+    def _requests(self, caller: Caller, data: bytes) -> Steps[None]:
+        """netlink_rcv_skb(): every message of a datagram, a piece each."""
         at = 0
         while len(data) - at >= HEADER:
             head = abi.NLMSGHDR.unpack(data, at)
@@ -240,11 +259,13 @@ class NetlinkSocket(Socket):
                 )  # fmt: skip
                 try:
                     if self._answer(request):
+                        yield
                         continue
                 except Errno as error:
                     number = error.number
             if number or head.nlmsg_flags & abi.NLM_F_ACK:
                 self._acknowledge(whole, number)
+            yield
 
     def _answer(self, request: Request) -> bool:
         """Let the protocol answer; True where a dump has begun, which needs no other end."""
@@ -261,16 +282,16 @@ class NetlinkSocket(Socket):
             raise EINVAL("type") if unknown else EOPNOTSUPP(f"type {request.kind}")
         is_get = self.protocol == abi.NETLINK_SOCK_DIAG or request.kind & 3 == 2
         if is_get and request.flags & abi.NLM_F_DUMP:
-            return self._dump_or_busy(request, handler(request) or ())
+            return self._dump_or_busy(request, lambda: handler(request) or ())
         for kind, body in handler(request) or ():
             self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
         return False
 
-    def _dump_or_busy(self, request: Request, replies: Iterable[Reply]) -> bool:
+    def _dump_or_busy(self, request: Request, answers: Callable[[], Iterable[Reply]]) -> bool:
         """True: a dump has begun. Raises: EBUSY, and what the first answer raises."""
         if self._dump is not None:
             raise EBUSY("a dump is under way")
-        self._start_dump(request, iter(replies))
+        self._start_dump(request, iter(answers()))
         return True
 
     def _acknowledge(self, request: bytes, number: int) -> None:

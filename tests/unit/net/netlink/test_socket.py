@@ -1,0 +1,83 @@
+"""Netlink sockets of programs: what one datagram may ask for."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from sentry.abi import netlink as abi
+from sentry.abi.netlink import NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
+from sentry.abi.socket import AF_INET, AF_NETLINK, SOCK_RAW
+from sentry.errors import EBUSY, EEXIST
+from sentry.net.netlink.message import attribute, u32
+from tests.world import Program, World
+
+LOOPBACK = 1
+MANY = 1000
+ROOM = 1 << 16
+DONTWAIT = 0x40
+
+
+@pytest.fixture
+def program() -> Iterator[Program]:
+    with World() as world:
+        yield world.program()
+
+
+def message(kind: int, flags: int, body: bytes, sequence: int = 1) -> bytes:
+    return struct.pack("<IHHII", 16 + len(body), kind, flags | NLM_F_REQUEST, sequence, 0) + body
+
+
+def new_route(number: int, flags: int = 0) -> bytes:
+    """10.X.X.X by the loopback."""
+    head = abi.RTMSG.pack(AF_INET, 32, 0, 0, abi.RT_TABLE_MAIN, 3, 253, abi.RTN_UNICAST, 0)
+    target = attribute(abi.RTA_DST, struct.pack(">I", (10 << 24) + number))
+    flags |= abi.NLM_F_CREATE
+    return message(abi.RTM_NEWROUTE, flags, head + target + u32(abi.RTA_OIF, LOOPBACK))
+
+
+def errors(program: Program, fd: int) -> list[int]:
+    """Of all answers, 0 where there is none."""
+    room, found = program.buffer(ROOM), []
+    while (size := program.call("recvfrom", fd, room, ROOM, DONTWAIT, 0, 0)) > 0:
+        _, kind, *_, number = struct.unpack_from("<IHHIIi", program.read(room, size))
+        found.append(-number if kind == abi.NLMSG_ERROR else 0)
+    return found
+
+
+def test_others_run_between_the_messages_of_a_datagram(program: Program) -> None:
+    fd = program.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)
+    data = b"".join(new_route(number) for number in range(MANY))
+    other = program.sibling()
+
+    send = program.begin("sendto", fd, data, len(data), 0, 0, 0)
+
+    assert not send.done
+    other.ok("getppid")
+    assert not send.done
+    assert send.wait() == len(data)
+    again = new_route(MANY - 1, NLM_F_ACK)
+    program.ok("sendto", fd, again, len(again), 0, 0, 0)
+    assert errors(program, fd) == [EEXIST.number]
+
+
+def test_a_socket_that_is_closed_meanwhile_goes_on_to_the_end(program: Program) -> None:
+    fd = program.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)
+    data = b"".join(new_route(number) for number in range(MANY))
+    thread = program.thread()
+
+    send = program.begin("sendto", fd, data, len(data), 0, 0, 0)
+    thread.ok("close", fd)
+
+    assert send.wait() == len(data)
+
+
+def test_a_second_dump_is_refused_before_it_is_made(program: Program) -> None:
+    fd = program.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)
+    dump = message(abi.RTM_GETROUTE, NLM_F_DUMP, bytes(abi.RTMSG.size))
+
+    program.ok("sendto", fd, dump * 3, 3 * len(dump), 0, 0, 0)
+
+    assert errors(program, fd).count(EBUSY.number) == 2
