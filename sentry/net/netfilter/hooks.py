@@ -27,7 +27,7 @@ from sentry.net.netfilter import (
     related,
     xtables,
 )
-from sentry.net.netfilter.machine import Run, evaluate
+from sentry.net.netfilter.machine import MAX_STEPS, Run, evaluate
 from sentry.net.netfilter.nat import Range
 from sentry.net.netfilter.outgoing import lost, packet_of
 from sentry.net.netfilter.packet import Packet
@@ -58,6 +58,8 @@ FAMILIES: Final = {
 Step = Callable[[int, Packet, int], int]
 Placed = tuple[int, int, int, Step]
 """By priority, then by the handles of table and chain."""
+MOST_AT_ONCE: Final = 4 * MAX_STEPS
+"""Steps of all packets of a moment, which come in one turn of the loop: further ones are lost."""
 LAST_HANDLE: Final = 1 << 64
 """Tables of iptables stand behind those of nftables."""
 
@@ -72,6 +74,8 @@ class Netfilter(Namespace):
         """Of iptables without nftables, by whether it is of IPv4, and by name."""
         self._steps: dict[tuple[bool, int], list[Step]] = {}
         self._translating: dict[tuple[bool, int], list[Step]] = {}
+        self._moment_ns = self._done = 0
+        """When the last packet was judged, and steps since then."""
 
     # --- the hooks
 
@@ -163,10 +167,15 @@ class Netfilter(Namespace):
 
     def run(self, now_ns: int, packet: Packet, hook: int) -> bool:
         """Whether a packet gets through."""
-        for step in self._steps.get((packet.is_v4, hook), ()):
+        if now_ns != self._moment_ns:
+            self._moment_ns, self._done = now_ns, 0
+        before, passes = packet.steps, self._done <= MOST_AT_ONCE
+        for step in self._steps.get((packet.is_v4, hook), ()) if passes else ():
             if step(now_ns, packet, hook) != nft.NF_ACCEPT:
-                return False
-        return True
+                passes = False
+                break
+        self._done += packet.steps - before
+        return passes
 
     def _track(self, now_ns: int, packet: Packet, hook: int) -> int:
         if packet.tracked and packet.connection is None and related.is_error(packet):

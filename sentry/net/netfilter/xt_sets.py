@@ -139,6 +139,8 @@ class Lookup:
         if key is None:
             return False
         packet.steps += len(content.prefixes) // PER_STEP
+        if packet.steps > MAX_STEPS:
+            return False
         for element in content.holding(run.now_ns, key):
             if _is_met(content, element, packet, wanted):
                 turned = wanted.flags & abi.IPSET_FLAG_RETURN_NOMATCH and content.kind.has_prefix

@@ -11,7 +11,8 @@ from sentry.errors import EINVAL, EMLINK, EOPNOTSUPP, EPERM
 from sentry.net.ip import ipv4
 from sentry.net.ip.seam import Arrived, Outgoing
 from sentry.net.netfilter.acting import Counter
-from sentry.net.netfilter.machine import be32
+from sentry.net.netfilter.hooks import MOST_AT_ONCE
+from sentry.net.netfilter.machine import BASE_STEPS, MAX_STEPS, be32
 from sentry.net.netlink.message import attribute
 from tests.unit.net.netfilter.router import (
     ACCEPT,
@@ -134,6 +135,20 @@ def test_more_steps_than_there_are_lose_a_packet(router: Router) -> None:
             router.rule(one, verdict(nft.NFT_JUMP, following.name))
     router.hear(LEFT, udp(ip(0, 2), ip(1, 2), (9, 9)))
     assert not router.right
+
+
+def test_packets_of_a_moment_have_a_ceiling_together(router: Router) -> None:
+    chain = router.chain("c", FORWARD)
+    for _ in range(MAX_STEPS // 20):
+        router.rule(chain, COUNTER)
+    packet = udp(ip(0, 2), ip(1, 2), (1, 2))
+    most = MOST_AT_ONCE // (BASE_STEPS + 2 * len(chain.rules))
+    for _ in range(most + 10):
+        router.hear(LEFT, packet)
+    assert most - 1 <= len(router.right) <= most + 1
+    router.now_ns += 1
+    router.hear(LEFT, packet)
+    assert len(router.right) == 1
 
 
 def test_rejected_datagram_is_answered_by_icmp(router: Router) -> None:

@@ -11,9 +11,20 @@ import pytest
 from sentry.abi import ipset as abi
 from sentry.abi.nftables import NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC
 from sentry.errors import EEXIST, EINVAL, ENOENT, ERANGE, Errno
-from sentry.net.netfilter.ip_sets import KINDS, MOST_SETS, Given, IpSet, IpSets, Key, swap
-from sentry.net.netfilter.machine import be32, text
+from sentry.net.netfilter.ip_sets import (
+    KINDS,
+    MOST_SETS,
+    Content,
+    Element,
+    Given,
+    IpSet,
+    IpSets,
+    Key,
+    swap,
+)
+from sentry.net.netfilter.machine import MAX_STEPS, be32, text
 from sentry.net.netfilter.ruleset import MOST
+from sentry.net.netfilter.xt_sets import PER_STEP
 from sentry.net.netlink.message import attribute
 from tests.unit.net.netfilter.blobs import DROP, entry, part, put, standard, with_rules
 from tests.unit.net.netfilter.router import DROP as DROPS
@@ -256,6 +267,24 @@ def test_names_and_numbers_are_taken_once(router: Router) -> None:
 
 
 # --- elements
+
+
+def test_packet_does_not_ask_sets_without_an_end(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [Key(1 << 127 - each, each + 1) for each in range(128)]
+    group = make(router, "s", "hash:net", *sizes, family=NFPROTO_IPV6)
+    asked = 0
+
+    def holding(content: Content, now_ns: int, key: Key) -> Iterator[Element]:
+        nonlocal asked
+        asked += 1
+        return iter(())
+
+    monkeypatch.setattr(Content, "holding", holding)
+    drops(router, *[asks(group, True, inverted=True)] * 1000, is_v4=False)
+    router.hear(LEFT, udp(ip6(0, 2), ip6(1, 2), (4000, 53)))
+    assert asked <= MAX_STEPS * PER_STEP // len(sizes)
 
 
 def test_element_is_there_once(router: Router) -> None:
