@@ -7,6 +7,7 @@ which tables it is looked, one after the other, `sentry.net.rules` says.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.netlink import RT_TABLE_LOCAL
@@ -107,7 +108,7 @@ class Fib:
             if len(known) >= MAX_FOUND:
                 known.clear()
             known[asked] = self.rules.resolve(
-                ip, wanted, lambda table: self._of_table(table, ip, wanted)
+                ip, wanted, cache(lambda table: self._of_table(table, ip, wanted))
             )
         return known[asked]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +90,15 @@ def test_packets_are_told_apart_only_where_a_route_or_rule_does() -> None:
     fib.rules.add(Rule(AF_INET, 5, 100, mark=1, mask=1))
     fib.outdate([plain])
     assert fib.asks
+
+
+def test_a_table_is_asked_once_however_many_rules_lead_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fib = made([])
+    for number in range(200):
+        fib.rules.add(Rule(AF_INET, number, 100 + number % 2))
+    asked: list[int] = []
+    monkeypatch.setattr(fib, "_of_table", lambda table, ip, key: asked.append(table))
+    assert fib.lookup(ip4(1)) is None
+    assert asked.count(100) == asked.count(101) == 1
