@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 COPIED: Final = 0x80
 """The option stands in each fragment: IPOPT_COPIED."""
 HOPS_AT: Final = 7
+TARGET4, TARGET6 = slice(16, 20), slice(24, 40)
 CODES4: Final[dict[type[Errno], int]] = {
     ENETUNREACH: abi.ICMP_NET_UNREACH, EHOSTUNREACH: abi.ICMP_HOST_UNREACH,
     EACCES: abi.ICMP_PKT_FILTERED,
@@ -236,11 +237,16 @@ def _remembered(layer: Ground, packet: Arrived, path: Path) -> Arrived:
 def _may_go(
     layer: Ground, now_ns: int, about: Arrived, path: Path, packet: tuple[Bytes, Bytes]
 ) -> bool:
-    """What is about to go on may leave, if it does. Who has sent what is denied hears so."""
+    """What is about to go on may leave, if it does: to the target that it has now, though rules may
+    have changed that behind routing. Who has sent what is denied hears so."""
     gate = layer.gate_at(path.interface)
     if gate is None:
         return True
     head, payload = packet
+    target = bytes(head[TARGET4] if about.is_v4 else head[TARGET6])
+    if target != about.target and not layer.leads_to(now_ns, path, target):
+        layer.counters["Ip.OutDiscards" if about.is_v4 else "Ip6OutDiscards"] += 1
+        return False
     try:
         beginning = bytes(head) + bytes(payload[:JUDGED])
         return gate.passing(now_ns, beginning, len(head) + len(payload))

@@ -355,6 +355,11 @@ class IpLayer:
         except Errno:
             return None
 
+    def leads_to(self, now_ns: int, path: Path, target: bytes) -> bool:
+        """What goes that way gets to an address, and to nobody else on the link."""
+        own = self.path_or_none(now_ns, target, path.interface)
+        return own is not None and own.next_hop == path.next_hop
+
     def _out(self, index: int) -> Interface:
         interface = self.interface(index)
         if interface is None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from sentry.abi import nftables as nft
 from sentry.abi.netlink import RTN_BROADCAST, RTN_MULTICAST
+from sentry.abi.socket import IPPROTO_TCP
 from sentry.abi.virtio import VIRTIO_NET_HDR_F_NEEDS_CSUM
 from sentry.errors import EINVAL, ENOMEM
 from sentry.net.interfaces import LOOPBACK_INDEX
@@ -268,16 +269,20 @@ class Netfilter(Namespace):
             key = output.key_of(layer, out)._replace(mark=packet.mark, source=packet.source)
             path = layer.path(now_ns, packet.target, out.index, key)
             packet.oif, packet.preferred = path.interface, path.source
+        routed = packet.target
         if not self.run(now_ns, packet, POST):
             return lost(out)
         if not packet.is_changed:
             return out, source, path
-        is_judged = layer.gate_at(path.interface) is not None
-        if is_judged and not output.may_send_from(layer, packet.source):
-            raise EINVAL("an address that is none of the links'")
+        if layer.gate_at(path.interface) is not None:
+            if not output.may_send_from(layer, packet.source):
+                raise EINVAL("an address that is none of the links'")
+            if packet.target != routed and not layer.leads_to(now_ns, path, packet.target):
+                return lost(out)
         made = replace(
             out, target=packet.target, source=packet.source, tos=packet.tos, ttl=packet.ttl,
             pieces=(bytes(packet.data[packet.at :]),),
+            by_itself=out.by_itself and out.protocol == IPPROTO_TCP,
         )  # fmt: skip
         return made, packet.source, path
 

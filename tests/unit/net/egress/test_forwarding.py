@@ -34,16 +34,18 @@ from tests.unit.net.netfilter.router import (
     echo,
     ends,
     icmp,
+    immediate,
     ip,
     ip6,
     tcp,
     translate,
     udp,
+    write_at,
 )
 from tests.unit.net.wired import Keeper
 
-PRE, POST = 0, 4
-TCP, UDP, FRAGMENT = 6, 17, 44
+PRE, FORWARD, OUT, POST = 0, 2, 3, 4
+TCP, UDP, FRAGMENT, ICMPV6 = 6, 17, 44, 58
 INNER, INNER6 = ip(0, 2), ip6(0, 2)
 OWN, OWN6 = ip(1, 1), ip6(1, 1)
 GOOD, GOOD6 = ip(1, 2), ip6(1, 2)
@@ -288,6 +290,28 @@ def source_route(j: Judged) -> None:
 def address_of_ours(j: Judged) -> None:
     """Nobody at a link has one."""
     j.hear(LEFT, tcp(OWN, GOOD, (4000, 80), SYN))
+
+
+@attempt
+def question_for_a_neighbour_that_turns_to_somebody(j: Judged) -> None:
+    j.rule(j.chain("out", OUT), immediate(BAD6), write_at(24, 16))
+    asks = bytes([135, 0, 0, 0]) + b"secret".ljust(20)
+    j.layer.send_or_drop(j.now_ns, Outgoing(GOOD6, ICMPV6, (asks,), OWN6, by_itself=True))
+
+
+@attempt
+def question_for_a_neighbour_that_turns_into_an_echo(j: Judged) -> None:
+    write = write_at(0, 1, nft.NFT_PAYLOAD_TRANSPORT_HEADER)
+    j.rule(j.chain("out", OUT), immediate(bytes([128])), write)
+    asks = bytes([135, 0, 0, 0]) + b"secret".ljust(20)
+    j.layer.send_or_drop(j.now_ns, Outgoing(BAD6, ICMPV6, (asks,), OWN6, by_itself=True))
+
+
+@silent
+def connection_by_a_neighbour_who_is_denied(j: Judged) -> None:
+    j.masquerade()
+    j.rule(j.chain("forward", FORWARD), immediate(GOOD), write_at(16, 4))
+    j.hear(LEFT, tcp(INNER, BAD, (4000, 80), SYN))
 
 
 def _begin(j: Judged) -> None:

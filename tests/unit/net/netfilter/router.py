@@ -277,3 +277,11 @@ def translate(kind: int, address: bytes, port: int = 0) -> tuple[bytes, ...]:
 COUNTER = made("counter")
 DROP, ACCEPT = verdict(nft.NF_DROP), verdict(nft.NF_ACCEPT)
 MASQUERADE = made("masq")
+
+
+def write_at(offset: int, size: int, base: int = nft.NFT_PAYLOAD_NETWORK_HEADER) -> bytes:
+    """What is in a register, into a header."""
+    return made(
+        "payload", be32(nft.NFTA_PAYLOAD_SREG, nft.NFT_REG_1), be32(nft.NFTA_PAYLOAD_BASE, base),
+        be32(nft.NFTA_PAYLOAD_OFFSET, offset), be32(nft.NFTA_PAYLOAD_LEN, size),
+    )  # fmt: skip

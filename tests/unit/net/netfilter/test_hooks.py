@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from sentry.abi import nftables as nft
+from sentry.abi.socket import AF_INET, AF_INET6
 from sentry.errors import EINVAL, EMLINK, EOPNOTSUPP, EPERM
 from sentry.net.ip import ipv4
 from sentry.net.ip.seam import Arrived, Outgoing
@@ -14,6 +15,8 @@ from sentry.net.netfilter.acting import Counter
 from sentry.net.netfilter.hooks import MOST_AT_ONCE
 from sentry.net.netfilter.machine import BASE_STEPS, MAX_STEPS, be32
 from sentry.net.netlink.message import attribute
+from sentry.net.routes import Route, Routes
+from sentry.wait.steps import at_once
 from tests.unit.net.netfilter.router import (
     ACCEPT,
     ACK,
@@ -40,6 +43,7 @@ from tests.unit.net.netfilter.router import (
     translate,
     udp,
     verdict,
+    write_at,
 )
 from tests.unit.net.wired import Keeper
 
@@ -405,6 +409,9 @@ class Gate:
         self.came.append((packet.source, packet.target))
         return packet.source == ip(1, 2)
 
+    def passing(self, now_ns: int, packet: bytes, size: int) -> bool:
+        return True
+
     def frame(self, now_ns: int, frame: bytes, sender: object) -> None:
         raise NotImplementedError
 
@@ -426,17 +433,40 @@ def test_gate_judges_what_has_come_and_not_what_becomes_of_it(router: Router) ->
     kept, gate = keep(router, UDP), Gate()
     router.layer.gate = gate
     pre = router.chain("pre", PRE, -300)
-    base = nft.NFT_PAYLOAD_NETWORK_HEADER
-    write = made(
-        "payload", be32(nft.NFTA_PAYLOAD_SREG, nft.NFT_REG_1), be32(nft.NFTA_PAYLOAD_BASE, base),
-        be32(nft.NFTA_PAYLOAD_OFFSET, 12), be32(nft.NFTA_PAYLOAD_LEN, 4),
-    )  # fmt: skip
-    router.rule(pre, immediate(ip(1, 2)), write)
+    router.rule(pre, immediate(ip(1, 2)), write_at(12, 4))
     router.hear(RIGHT, udp(ip(1, 3), ip(1, 1), (1, 2)))
     assert gate.came == [(ip(1, 3), ip(1, 1))]
     assert not kept.packets
     router.hear(RIGHT, udp(ip(1, 2), ip(1, 1), (1, 2)))
     assert len(kept.packets) == 1
+
+
+@pytest.mark.parametrize("hook", [FORWARD, POST], ids=["forward", "postrouting"])
+@pytest.mark.parametrize("near", [ip(1, 9), ip6(1, 9)], ids=["4", "6"])
+def test_what_turns_behind_routing_leaves_by_its_own_way(
+    router: Router, hook: int, near: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_v4 = len(near) == 4
+    router.layer.gate = Gate()
+    router.links[LEFT].stays_inside = True
+    far = b"\xc6\x33\x64\x09".ljust(len(near), b"\1")
+    gateway = ip(1, 254) if is_v4 else ip6(1, 254)
+    family = AF_INET if is_v4 else AF_INET6
+    way = Route(family, bytes(len(near)), 0, RIGHT, gateway=gateway)
+    at_once(router.layer.refresh([*Routes(router.interfaces), way]))
+    hops: list[bytes] = []
+    monkeypatch.setattr(router.links[RIGHT], "send", lambda now, hop, packet: hops.append(hop))
+    write = write_at(16 if is_v4 else 24, len(near))
+    own, inside = (ip(1, 1), ip(0, 2)) if is_v4 else (ip6(1, 1), ip6(0, 2))
+    router.rule(router.chain("c", hook), immediate(far), write)
+
+    router.hear(LEFT, udp(inside, near, (1, 2)))
+    if hook == POST:
+        with pytest.raises(EPERM):
+            router.layer.send(router.now_ns, Outgoing(near, UDP, (bytes(8),), own))
+    assert near not in hops
+    router.hear(LEFT, udp(inside, far, (1, 2)))
+    assert hops and set(hops) == {gateway}
 
 
 def test_source_that_is_not_ours_does_not_pass_a_gate(router: Router) -> None:
