@@ -172,6 +172,7 @@ class NetfilterSocket(NetlinkSocket):
 
     def set_groups(self, groups: set[int]) -> None:
         """Whose notices it gets. Raises: ENOMEM."""
+        self.check_members(groups)
         is_member = not groups.isdisjoint(CONNECTIONS)
         was_member = self.stack.netfilter is not None and not self.groups.isdisjoint(CONNECTIONS)
         if is_member or was_member:

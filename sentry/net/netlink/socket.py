@@ -41,6 +41,7 @@ from sentry.errors import (
     EMSGSIZE,
     ENOBUFS,
     ENODATA,
+    ENOMEM,
     EOPNOTSUPP,
     EPERM,
     Errno,
@@ -70,6 +71,8 @@ other. NLMSG_GOODSIZE."""
 FREE_PORTS: Final = (1 << 31) - 4096
 """S32_MIN to -4097: ports that no process id is."""
 OVERHEAD: Final = 256
+MAX_MEMBERS: Final = 1024
+"""Of a group in a network namespace: a ceiling of ours, for all hear of a notice in one step."""
 
 
 class NetlinkSocket(Socket):
@@ -123,8 +126,15 @@ class NetlinkSocket(Socket):
         if self.protocol == abi.NETLINK_ROUTE:
             self.stack.look()
 
+    def check_members(self, groups: set[int]) -> None:
+        """There is room for one more in each. Raises: ENOMEM."""
+        counted = self.stack.netlink_groups
+        if any(counted[self.protocol, each] >= MAX_MEMBERS for each in groups - self.groups):
+            raise ENOMEM("too many who hear of the same")
+
     def set_groups(self, groups: set[int]) -> None:
-        """Whose notices it gets."""
+        """Whose notices it gets. Raises: ENOMEM."""
+        self.check_members(groups)
         counted = self.stack.netlink_groups
         counted.subtract((self.protocol, group) for group in self.groups)
         counted.update((self.protocol, group) for group in groups)
@@ -137,15 +147,17 @@ class NetlinkSocket(Socket):
         port, groups = parse_sockaddr(address)
         if groups:
             self.prepare_to_join(caller)
+        low = {bit + 1 for bit in range(32) if groups >> bit & 1}
+        high = {group for group in self.groups if group > 32}
+        wanted = high | {group for group in low if group <= GROUPS[self.protocol]}
+        self.check_members(wanted)
         if self.port:
             if port != self.port:
                 raise EINVAL("bound already")
         else:
             self._take_port(caller, port)
-        low = {bit + 1 for bit in range(32) if groups >> bit & 1}
-        high = {group for group in self.groups if group > 32}
         self.has_groups |= bool(groups)
-        self.set_groups(high | {group for group in low if group <= GROUPS[self.protocol]})
+        self.set_groups(wanted)
         return 0
 
     def _take_port(self, caller: Caller, port: int = 0) -> None:

@@ -8,9 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi import netlink as abi
-from sentry.abi.netlink import NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
-from sentry.abi.socket import AF_INET, AF_NETLINK, SOCK_RAW
-from sentry.errors import EBUSY, EEXIST
+from sentry.abi.netlink import (
+    NETLINK_ADD_MEMBERSHIP,
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+)
+from sentry.abi.socket import AF_INET, AF_NETLINK, SOCK_RAW, SOL_NETLINK
+from sentry.errors import EBUSY, EEXIST, ENOMEM
+from sentry.net.netlink import socket as module
 from sentry.net.netlink.message import attribute, u32
 from tests.world import Program, World
 
@@ -81,3 +89,18 @@ def test_a_second_dump_is_refused_before_it_is_made(program: Program) -> None:
     program.ok("sendto", fd, dump * 3, 3 * len(dump), 0, 0, 0)
 
     assert errors(program, fd).count(EBUSY.number) == 2
+
+
+@pytest.mark.parametrize("protocol", [NETLINK_ROUTE, NETLINK_NETFILTER])
+def test_group_takes_no_more_members_than_hear_in_a_step(
+    program: Program, protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_MEMBERS", 3)
+    made = [program.ok("socket", AF_NETLINK, SOCK_RAW, protocol) for _ in range(4)]
+    joins = struct.pack("<HHII", AF_NETLINK, 0, 0, 1), 12
+    for fd in made[:-1]:
+        program.ok("bind", fd, *joins)
+    assert program.call("bind", made[-1], *joins) == -ENOMEM.number
+    program.ok("setsockopt", made[0], SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, struct.pack("<i", 1), 4)
+    program.ok("close", made[0])
+    assert program.call("bind", made[-1], *joins) == 0
