@@ -39,7 +39,7 @@ from sentry.net.netlink.message import attribute, parse_attributes, u32
 from sentry.net.netlink.notices import OPER_LOWERLAYERDOWN, OPER_UP, link_message, set_hardware
 from sentry.net.packets import Frame
 from sentry.net.virtual.listing import config, shown
-from sentry.net.virtual.nesting import MAX_LEVELS
+from sentry.net.virtual.nesting import MAX_COPIES, MAX_LEVELS
 from tests.unit.net.virtual.harness import Cable, Kernel, Net, on, vlan
 from tests.unit.net.wired import Keeper, hardware, ip4
 
@@ -419,6 +419,28 @@ def test_where_what_leaves_is_judged_they_stand_on_what_stays_inside(world: Worl
     made = world.net.add("v", "vlan", on(lower), data=vlan(6))
     assert made.link.stays_inside and world.net.made("d").link.stays_inside
     assert not world.vlan.link.stays_inside
+
+
+def test_bridges_on_vlans_of_bridges_do_not_multiply_frames_without_an_end() -> None:
+    net = Net(Kernel())
+    lower = net.add("b0", "bridge", up=True)
+    leaf = net.add("d", "dummy", u32(abi.IFLA_MASTER, lower.interface.index), up=True)
+    net.turn("b0")
+    number = 1
+    while True:
+        upper = net.add(f"b{number}", "bridge", up=True)
+        master = u32(abi.IFLA_MASTER, upper.interface.index)
+        try:
+            for each in range(20):
+                own = vlan(each + 1)
+                net.add(f"v{number}.{each}", "vlan", on(lower), master, data=own, up=True)
+        except EMLINK:
+            break
+        lower, number = upper, number + 1
+    assert number == 3
+    leaf.interface.sent = [0, 0]
+    upper.put(bytes(vnet.SIZE) + ethernet.BROADCAST + hardware(9) + b"\x08\x06" + bytes(46))
+    assert leaf.interface.sent[0] == 2 * 20 * 20 <= MAX_COPIES
 
 
 def test_no_more_stand_on_each_other_than_on_linux(world: World) -> None:
