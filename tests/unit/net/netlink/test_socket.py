@@ -16,6 +16,7 @@ from sentry.abi.netlink import (
     NLM_F_DUMP,
     NLM_F_REQUEST,
 )
+from sentry.abi.signal import SIGKILL
 from sentry.abi.socket import AF_INET, AF_NETLINK, SOCK_RAW, SOL_NETLINK
 from sentry.errors import EBUSY, EEXIST, ENOMEM
 from sentry.net.netlink import socket as module
@@ -69,6 +70,42 @@ def test_others_run_between_the_messages_of_a_datagram(program: Program) -> None
     again = new_route(MANY - 1, NLM_F_ACK)
     program.ok("sendto", fd, again, len(again), 0, 0, 0)
     assert errors(program, fd) == [EEXIST.number]
+
+
+@pytest.mark.parametrize("way", ["write", "writev", "sendmsg", "sendmmsg"])
+def test_each_way_to_send_waits_for_the_end(program: Program, way: str) -> None:
+    fd = program.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)
+    data = b"".join(new_route(number) for number in range(MANY))
+    iov = struct.pack("<QQ", program.place(data), len(data))
+    header = struct.pack("<QI4xQQQQi4x", 0, 0, program.place(iov), 1, 0, 0, 0)
+    many = program.place(header + bytes(8))
+    values = {
+        "write": (fd, data, len(data)), "writev": (fd, iov, 1), "sendmsg": (fd, header, 0),
+        "sendmmsg": (fd, many, 1, 0),
+    }[way]  # fmt: skip
+
+    done = program.call(way, *values)
+
+    if way == "sendmmsg":
+        assert done == 1
+        done = struct.unpack("<I", program.read(many + 56, 4))[0]
+    assert done == len(data)
+
+
+def test_who_is_killed_stops_at_a_message(program: Program) -> None:
+    child = program.fork()
+    fd = child.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)
+    data = b"".join(new_route(number) for number in range(MANY))
+
+    send = child.begin("sendto", fd, data, len(data), 0, 0, 0)
+    program.ok("kill", child.task.group.tgid, SIGKILL)
+    program.world.settle()
+
+    assert send.done
+    own = program.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)
+    again = new_route(MANY - 1, NLM_F_ACK)
+    program.ok("sendto", own, again, len(again), 0, 0, 0)
+    assert errors(program, own) == [0]
 
 
 def test_a_socket_that_is_closed_meanwhile_goes_on_to_the_end(program: Program) -> None:
