@@ -74,7 +74,7 @@ def _told(asked: Asked, one: Connection, now_ns: int) -> Reply:
     if asked.netfilter.conntrack.tells_counters:
         made += _counters(one)
     made += _state(one) + be32(nft.CTA_MARK, one.mark)
-    made += be32(nft.CTA_ID, one.number) + be32(nft.CTA_USE, 1)
+    made += be32(nft.CTA_ID, one.number) + be32(nft.CTA_USE, 1 if asked.is_dump else 2)
     return SUBSYSTEM | nft.IPCTNL_MSG_CT_NEW, made
 
 

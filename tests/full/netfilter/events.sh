@@ -43,6 +43,7 @@ quiet -I $flow -t 100 -m 1
 quiet -I $flow -t 100
 quiet -U -p udp --orig-port-src 5 -m 7
 conntrack -L -p udp 2>/dev/null | sed 's/17 [0-9]* src/17 N src/'
+conntrack -G $flow 2>/dev/null | sed 's/17 [0-9]* src/17 N src/'
 quiet -I -p tcp -s 10.0.0.1 -d 10.0.0.2 --sport 7 --dport 8 --state ESTABLISHED -u ASSURED -t 50
 conntrack -L -p tcp 2>/dev/null | sed 's/6 [0-9]* EST/6 N EST/'
 quiet -D -p udp --orig-port-src 5

@@ -414,6 +414,7 @@ def test_connection_is_made_and_changed(program: Program, port: Port) -> None:
     assert found.attributes[nft.CTA_STATUS] == confirmed[4:8]
     assert int.from_bytes(found.attributes[nft.CTA_TIMEOUT]) in (99, 100)
     assert found.attributes[nft.CTA_PROTOINFO] == STATE[4:]
+    assert found.attributes[nft.CTA_USE] == be32(nft.CTA_USE, 2)[4:]
     assert port.ask(nft.IPCTNL_MSG_CT_DELETE, 0, ORIGINAL) == 0
     (found,) = heard.receive()
     assert int.from_bytes(found.attributes[nft.CTA_TIMEOUT]) in (99, 100) and found.port
