@@ -142,8 +142,6 @@ class AsyncCommandHandle:
         Raises: LimitExceeded, SandboxEnded. May be called again.
         """
         if self._result is None:
-            if self._wire.fileno() < 0:
-                raise SandboxEnded("the command was ended")
             try:
                 while not await self._step():
                     pass
@@ -156,6 +154,8 @@ class AsyncCommandHandle:
 
     async def _step(self) -> bool:
         """Wait for something, and take it; whether all is over."""
+        if self._wire.fileno() < 0:
+            raise SandboxEnded("the command was ended")
         streams = [each for each in (self.stdout, self.stderr) if self._is_ours(each)]
         wanted = {each.fileno(): select.POLLIN for each in streams}
         wanted[self._wire.fileno()] = select.POLLIN

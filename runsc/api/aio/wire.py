@@ -37,6 +37,7 @@ class AsyncWire:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._owner = os.getpid()
         self._lines = LineBuffer()
         self._waiting: deque[bytes] = deque()
 
@@ -87,7 +88,11 @@ class AsyncWire:
         return self._sock.fileno()
 
     def close(self) -> None:
-        """What was asked for over it ends."""
+        """What was asked for over it ends, also if a forked child has a copy: a child's own copy
+        says nothing. Who waits for it, in another thread, does not any more."""
+        if os.getpid() == self._owner:
+            with suppress(OSError):  # it is closed, or the sandbox has ended
+                self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
     async def send(self, request: Request, fds: Sequence[int] = ()) -> None:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sentry.control.protocol import Event, Reply, encode
 from tests.unit.runsc.api.standin import StandIn, standing_in
 
 MUCH = 10 << 20
+PATIENCE_S = 20
 
 
 @pytest.fixture
@@ -135,6 +137,26 @@ def test_a_handle_that_is_closed_ends_the_command(commands: Commands) -> None:
 
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
+
+
+def test_a_thread_that_waits_for_a_handle_that_is_closed_goes_on(commands: Commands) -> None:
+    said: list[str] = []
+    handle = commands.run("echo begun; exec sleep 1000", background=True)
+    assert next(handle.stdout) == b"begun\n"
+
+    def wait() -> None:
+        try:
+            handle.wait()
+        except SandboxEnded as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)  # most likely it waits by now; it is right as well if it does not
+    handle.close()
+    thread.join(PATIENCE_S)
+
+    assert said == ["the command was ended"] or said == ["the sandbox has ended"]
 
 
 def test_output_beyond_the_limit_ends_the_command(commands: Commands) -> None:
