@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING
 
 from runsc.api.aio.poll import ready
 from runsc.api.errors import SandboxEnded, SandboxError
-from sentry.control.protocol import CONTAINER, Event, LineBuffer, Reply, Request, decode, encode
+from sentry.control.protocol import (
+    CONTAINER,
+    MAX_LINE,
+    Event,
+    LineBuffer,
+    Reply,
+    Request,
+    decode,
+    encode,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -96,8 +105,11 @@ class AsyncWire:
         self._sock.close()
 
     async def send(self, request: Request, fds: Sequence[int] = ()) -> None:
-        """All of it; the descriptors go with its first byte. Raises: SandboxEnded."""
-        await self.send_bytes(encode(request), fds)
+        """All of it; the descriptors go with its first byte.
+
+        Raises: SandboxEnded; ValueError for what no sandbox would take.
+        """
+        await self.send_bytes(line_of(request), fds)
 
     async def send_bytes(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """The same of a line. Raises: SandboxEnded."""
@@ -167,6 +179,21 @@ async def ask(
     async with await AsyncWire.connect(path) as wire:
         await wire.send(request, fds)
         return await wire.reply(patience_s)
+
+
+def line_of(request: Request) -> bytes:
+    """What a caller asks for, looked at as the sandbox will: what is wrong is told of the caller.
+
+    Raises: ValueError.
+    """
+    line = encode(request)
+    if len(line) > MAX_LINE:
+        raise ValueError(f"{len(line)} bytes are asked with, of {MAX_LINE} at most")
+    try:
+        decode(line, Request)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("no Request: ")) from None
+    return line
 
 
 def reply_of(line: bytes) -> Reply:

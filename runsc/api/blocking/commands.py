@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-Input = str | bytes | Iterable[bytes]
+Input = str | bytes | bytearray | memoryview | Iterable[bytes]
 Heard = Callable[[str], object]
 STOPPED = "cannot exec in a stopped container"
 DRAINED = 64
@@ -93,7 +93,9 @@ class CommandHandle:
         """What `wait` writes to its standard input, which is closed then."""
         if isinstance(data, str):
             data = data.encode()
-        pieces = iter([data] if isinstance(data, bytes) else data)
+        if isinstance(data, bytes | bytearray | memoryview):
+            data = [bytes(data)]
+        pieces = iter(data)
         self._feeding, self._feed = pieces, memoryview(b"")
         self._next_feed()
 

@@ -22,6 +22,7 @@ from runsc.api.blocking.watching import Watch, nothing
 from runsc.api.blocking.wire import Wire, ask
 from runsc.api.errors import SandboxError
 from runsc.api.values import EntryInfo, FileChange, PathLike
+from sentry.abi.limits import PATH_MAX
 from sentry.control import protocol
 from sentry.control.protocol import FileEntry, FileOrder, LineBuffer, Reply, Request
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from runsc.accounts import Ids
 
 T = TypeVar("T")
-Content = str | bytes | Iterable[bytes]
+Content = str | bytes | bytearray | memoryview | Iterable[bytes]
 Entries = list[EntryInfo]
 Changes = list[FileChange]
 READ = 64 << 20
@@ -44,8 +45,13 @@ PIECE = 1 << 20
 
 
 def encoded(path: PathLike) -> bytes:
-    """As the sandbox has it."""
-    return os.fsencode(path)
+    """As the sandbox has it. Raises: ValueError, OSError, as for a file of the host."""
+    found = os.fsencode(path)
+    if b"\0" in found:
+        raise ValueError("a path with a NUL")
+    if len(found) >= PATH_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return found
 
 
 def failure(name: str, path: PathLike, *others: PathLike) -> Exception:
@@ -126,6 +132,8 @@ class Files:
 
         Raises: OSError, EFBIG if there are more bytes than `limit`; UnicodeDecodeError.
         """
+        if limit < 0:
+            raise ValueError(f"a limit of {limit} bytes")
         data = bytearray()
         for piece in self.stream(path, user=user, size=limit + 1, offset=offset):
             data += piece
@@ -152,6 +160,8 @@ class Files:
         folders above it. `append`: behind what it has. Raises: OSError."""
         if isinstance(data, str):
             data = data.encode()
+        elif isinstance(data, bytearray | memoryview):
+            data = bytes(data)
         folder = os.path.dirname(encoded(path).rstrip(b"/"))
         order = FileOrder("write", encoded(path), mode=mode, append=append)
         if isinstance(data, bytes):

@@ -84,6 +84,21 @@ def test_an_errno_is_the_exception_of_the_host(sandbox: StandIn, files: Files) -
         files.stat("/f")
 
 
+def test_what_no_path_or_size_is_never_leaves_this_process(sandbox: StandIn, files: Files) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        files.read("/a\0b")
+    with pytest.raises(OSError) as raised:
+        files.write("/" + "a" * 4096, b"")
+    assert raised.value.errno == errno.ENAMETOOLONG
+    with pytest.raises(ValueError, match="limit"):
+        files.read("/f", limit=-1)
+    with pytest.raises(ValueError, match="depth"):
+        files.list("/", depth=0)
+    with pytest.raises(ValueError, match="mode"):
+        files.write("/f", b"", mode=0o4755)
+    assert sandbox.requests == []
+
+
 def test_what_is_written_comes_whole_and_folders_are_made(sandbox: StandIn, files: Files) -> None:
     folders: list[bytes] = []
     found: list[bytes] = []
