@@ -302,14 +302,18 @@ class Files:
     ) -> None:
         """Copy a file of the host, or a folder with files and folders, to that path; what is
         neither is left out. Modes are kept. Raises: OSError."""
-        for entry in transfer.Source(os.fspath(local)):
-            target = encoded(path) + entry.below
-            if entry.is_dir:
-                self.make_dir(target, user=user, mode=entry.mode)
-            else:
-                with transfer.opened(entry) as file:
+        source = transfer.Source(os.fspath(local))
+        try:
+            for entry in source:
+                target = encoded(path) + entry.below
+                if entry.is_dir:
+                    self.make_dir(target, user=user, mode=entry.mode)
+                    continue
+                with source.opened(entry) as file:
                     pieces = iter(partial(file.read, PIECE), b"")
                     self.write(target, pieces, user=user, mode=entry.mode)
+        finally:
+            source.close()
 
     def download(
         self, path: PathLike, local: str | os.PathLike[str], *, user: str | int | None = None,
