@@ -104,6 +104,8 @@ def test_a_detached_one_goes_on_and_is_found(tmp_path: Path, busybox: Path) -> N
     wait_until_gone(tmp_path, name)
     with pytest.raises(SandboxNotFound):
         Sandbox.connect(name, state=state)
+    with pytest.raises(SandboxNotFound, match=f'^container "{name}" does not exist$'):
+        sandbox.resume()
 
 
 def test_another_process_may_end_it(tmp_path: Path, busybox: Path) -> None:
