@@ -1,7 +1,8 @@
 """Files of a sandbox: `sandbox.files`.
 
 All of it is done inside, by the sandbox's own kernel and with the rights of a user: paths are
-resolved there, whatever links lead where, and no program takes part.
+resolved there, whatever links lead where, and no program takes part, unless one has mounted what it
+serves itself (fuse). So what does not go on for `ANSWER_S` is given up: SandboxError.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from runsc.api import accounts, events, transfer
 from runsc.api.aio.streams import AsyncSink, AsyncStream, pipe
 from runsc.api.aio.watching import AsyncWatch, nothing
-from runsc.api.aio.wire import AsyncWire, ask
+from runsc.api.aio.wire import ANSWER_S, AsyncWire, ask
 from runsc.api.errors import SandboxError
 from runsc.api.values import EntryInfo, FileChange, PathLike
 from sentry.abi.limits import PATH_MAX
@@ -40,6 +41,8 @@ LISTED = 100_000
 DOWNLOADED = 4 << 30
 """Bytes that come to the host, unless more are allowed."""
 PIECE = 1 << 20
+REMOVED_S = 3600.0
+"""How long all that is in a folder may take to be removed: nothing is told meanwhile."""
 
 
 def encoded(path: PathLike) -> bytes:
@@ -103,7 +106,8 @@ class AsyncFiles:
     async def _do(self, order: FileOrder, user: str | int | None, *paths: PathLike) -> Reply:
         """What needs no pipe. Raises: OSError."""
         request = Request("file", file=await self._order(order, user))
-        reply = await ask(self._path, request, patience_s=None)
+        patience_s = REMOVED_S if order.do == "remove" else ANSWER_S
+        reply = await ask(self._path, request, patience_s=patience_s)
         if reply.error:
             raise failure(reply.error, *paths)
         return reply
@@ -189,11 +193,11 @@ class AsyncFiles:
                     out = -1
                 try:
                     for piece in data:
-                        await source.send(piece)
+                        await source.send(piece, ANSWER_S)
                 except BrokenPipeError:  # the answer says why
                     pass
                 source.close()
-                reply = await wire.reply(None)
+                reply = await wire.reply(ANSWER_S)
         finally:
             source.close()
             if out >= 0:
@@ -365,9 +369,9 @@ class AsyncFiles:
                 finally:
                     os.close(into)
                     into = -1
-                async for piece in source:
+                while piece := await source.read(patience_s=ANSWER_S):
                     yield piece
-                reply = await wire.reply(None)
+                reply = await wire.reply(ANSWER_S)
         finally:
             source.close()
             if into >= 0:
