@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from runsc.api.values import Limits, PathLike
+from runsc.api.values import Limits, PathLike, nanoseconds, variables
 from sentry.config import JobLimits
 from sentry.control.protocol import ExecProcess
 
@@ -32,18 +32,18 @@ class Spec:
         self.args = ("/bin/sh", "-c", cmd) if isinstance(cmd, str) else tuple(cmd)
         if not self.args:
             raise ValueError("no command")
-        self.env = env or {}
+        self.env = variables(env)
         self.cwd = os.fsencode(cwd) if cwd is not None else b""
         if self.cwd and not self.cwd.startswith(b"/"):
             raise ValueError(f"cwd {cwd!r} does not begin with /")
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"a timeout of {timeout} seconds")
         self.timeout = timeout
+        self._wall_ns = nanoseconds("timeout", timeout)
         self.limits = limits or Limits()
         for name in Limits.__struct_fields__:
             most = getattr(self.limits, name)
-            if most is not None and most <= 0:
+            if most is not None and not most > 0:
                 raise ValueError(f"{name} is limited to {most}")
+        self._cpu_ns = nanoseconds("CPU time", self.limits.cpu)
         self.began = time.monotonic()
         """When its caller asked for it."""
 
@@ -52,22 +52,18 @@ class Spec:
         limits = self.limits
         return ExecProcess(
             args=tuple(map(os.fsencode, self.args)),
-            extra_env=tuple(os.fsencode(f"{name}={it}") for name, it in self.env.items()),
+            extra_env=tuple(map(os.fsencode, self.env)),
             cwd=self.cwd,
             uid=account.uid if account is not None else None,
             gid=account.gid if account is not None else None,
             additional_gids=account.groups if account is not None else None,
             terminal=terminal,
             job=JobLimits(
-                wall_ns=_ns(self.timeout),
-                cpu_ns=_ns(limits.cpu),
+                wall_ns=self._wall_ns,
+                cpu_ns=self._cpu_ns,
                 memory=limits.memory or 0,
                 tasks=limits.processes or 0,
                 written=limits.written or 0,
                 sent=limits.egress or 0,
             ),
         )
-
-
-def _ns(seconds: float | None) -> int:
-    return 0 if seconds is None else max(1, int(seconds * 1e9))

@@ -13,7 +13,7 @@ import gc
 import os
 import socket
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from runsc.options import Globals
 
 CHUNK = 1 << 16
+
+
+class Gone(BaseException):
+    """Nobody wants the sandbox any more."""
 
 
 def main() -> None:
@@ -64,7 +68,7 @@ def keep(sock: socket.socket) -> int:
 
     try:
         _make(msgspec.json.decode(line, type=Order), sock, say)
-    except BrokenPipeError:
+    except (BrokenPipeError, Gone):
         return 1
     except (RuntimeFailure, OSError) as error:
         return _failed(say, str(error))
@@ -103,7 +107,8 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
 
     settings = cli.global_flags(document.flags(order))
     settings = settings.changed(log=_log(say, settings))
-    folder, config = document.document(order)
+    with _while_wanted(sock) if order.image else nullcontext():
+        folder, config = document.document(order)
     identity, container = bundle.described(settings, folder, config, check_id(order.sandbox_id))
     name = identity.container_id
     joint = joining.find(settings.store(), name, identity.annotations, container)
@@ -127,6 +132,33 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
         lifecycle.delete(settings.store(), name, True, settings.log.warning)
         raise
     say("ready")
+
+
+@contextmanager
+def _while_wanted(sock: socket.socket) -> Iterator[None]:
+    """Who asked may end, or give up, while an image becomes a root: SIGIO tells, fcntl(2).
+
+    Raises: Gone.
+    """
+    import fcntl  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    def look(*_: object) -> None:
+        with suppress(BlockingIOError):
+            if not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                raise Gone
+
+    before = signal.signal(signal.SIGIO, look)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
+    fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(sock, fcntl.F_GETFL)
+    fcntl.fcntl(sock, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        look()
+        yield
+    finally:
+        fcntl.fcntl(sock, fcntl.F_SETFL, flags)
+        signal.signal(signal.SIGIO, before)
 
 
 def _expire(settings: Globals, order: Order) -> None:
@@ -160,7 +192,7 @@ def _log(say: Say, settings: Globals) -> Log:
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runsc.log import Log
 

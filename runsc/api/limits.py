@@ -12,7 +12,9 @@ class LimitExceeded(SandboxError):
     unit = ""
 
     def __init__(self, limit: float, used: float, result: CommandResult) -> None:
-        super().__init__(f"{self.what()}: {used:g}{self.unit} used of {limit:g}{self.unit}")
+        super().__init__(
+            f"{self.what()}: {_shown(used)}{self.unit} used of {_shown(limit)}{self.unit}"
+        )
         self.limit = limit
         """What it may use: seconds, bytes, a number."""
         self.used = used
@@ -64,3 +66,8 @@ class EgressLimitExceeded(LimitExceeded):
     """bytes sent to the network: `Limits.egress`."""
 
     unit = " bytes"
+
+
+def _shown(amount: float) -> str:
+    """Bytes as they are, seconds to the millisecond."""
+    return f"{amount:.3f}".rstrip("0").rstrip(".")

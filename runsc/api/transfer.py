@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, Final
 
 import msgspec
@@ -24,7 +24,6 @@ NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Entry(msgspec.Struct, frozen=True):
     """A file or folder of the host."""
 
-    local: bytes
     below: bytes
     """Empty, or a slash and where it is below the first one."""
     mode: int
@@ -32,43 +31,58 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Source:
-    """What is to be copied: the file or folder, and what is below it, folders first."""
+    """What is to be copied: the file or folder, and what is below it, folders first.
+
+    A sandbox may have it, too, by a mount, and change it meanwhile: below the first one no link is
+    followed, so nothing else of the host is copied. Raises: OSError.
+    """
 
     def __init__(self, local: str) -> None:
-        self._local = os.fsencode(local)
-        self._first = os.stat(local)
+        self._top = os.open(local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._mode = os.fstat(self._top).st_mode
+        if not stat.S_ISDIR(self._mode) and not stat.S_ISREG(self._mode):
+            self.close()
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), local)
 
     def __iter__(self) -> Iterator[Entry]:
-        is_dir = stat.S_ISDIR(self._first.st_mode)
-        yield Entry(self._local, b"", self._first.st_mode & 0o777, is_dir)
+        is_dir = stat.S_ISDIR(self._mode)
+        yield Entry(b"", self._mode & 0o777, is_dir)
         waiting = [b""] if is_dir else []
         while waiting:
-            below = waiting.pop()
-            with os.scandir(self._local + below) as found:
-                for each in sorted(found, key=lambda entry: entry.name):
-                    mode = each.stat(follow_symlinks=False).st_mode
-                    where = below + b"/" + each.name
-                    if stat.S_ISDIR(mode):
-                        waiting.append(where)
-                    elif not stat.S_ISREG(mode):
-                        continue
-                    yield Entry(self._local + where, where, mode & 0o777, stat.S_ISDIR(mode))
+            folder = waiting.pop()
+            for name, mode in self._names(folder):
+                below = folder + b"/" + name
+                if stat.S_ISDIR(mode):
+                    waiting.append(below)
+                elif not stat.S_ISREG(mode):
+                    continue
+                yield Entry(below, mode & 0o777, stat.S_ISDIR(mode))
 
+    def _names(self, folder: bytes) -> list[tuple[bytes, int]]:
+        with _Folder(self._top, [*folder.split(b"/")[1:], b""]) as (fd, _), os.scandir(fd) as found:
+            return sorted(
+                (os.fsencode(each.name), each.stat(follow_symlinks=False).st_mode)
+                for each in found
+            )
 
-def opened(entry: Entry) -> IO[bytes]:
-    """A file of the host, to be read."""
-    return open(entry.local, "rb", opener=_opener)
+    def opened(self, entry: Entry) -> IO[bytes]:
+        """A file, to be read. A FIFO that has taken its place meanwhile keeps nobody waiting."""
+        if not entry.below:
+            return os.fdopen(os.dup(self._top), "rb")
+        with _Folder(self._top, entry.below.split(b"/")[1:]) as (fd, name):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            return os.fdopen(os.open(name, flags, dir_fd=fd), "rb")
 
-
-def _opener(path: str, flags: int) -> int:
-    """A FIFO that has taken its place meanwhile keeps nobody waiting."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    def close(self) -> None:
+        """Nothing more is read."""
+        os.close(self._top)
 
 
 class Target:
     """A place of the host where a file or a tree is to be."""
 
     def __init__(self, local: str, max_bytes: int) -> None:
+        self._local = os.fsencode(local)
         head, name = os.path.split(os.path.abspath(local))
         self.left = max_bytes
         """So many bytes more."""
@@ -77,12 +91,12 @@ class Target:
 
     def folder(self, below: bytes, mode: int) -> None:
         """Make one. Raises: OSError; ValueError for a name that is none."""
-        with _Folder(self._top, self._parts(below)) as (fd, name):
+        with self._named(below), _Folder(self._top, self._parts(below)) as (fd, name):
             os.mkdir(name, mode & 0o777 | 0o700, dir_fd=fd)
 
     def file(self, below: bytes, mode: int) -> Made:
         """Make one, to be written to. Raises: the same."""
-        with _Folder(self._top, self._parts(below)) as (fd, name):
+        with self._named(below), _Folder(self._top, self._parts(below)) as (fd, name):
             made = os.open(name, NEW, mode & 0o777, dir_fd=fd)
         return Made(self, made)
 
@@ -92,6 +106,14 @@ class Target:
         if top >= 0:
             with suppress(OSError):
                 os.close(top)
+
+    @contextmanager
+    def _named(self, below: bytes) -> Iterator[None]:
+        """What goes wrong is told of the whole path."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fsdecode(self._local + below)) from None
 
     def _parts(self, below: bytes) -> list[bytes]:
         """Raises: ValueError."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
+from operator import index
 from signal import Signals
 from typing import Literal
 
@@ -16,6 +18,8 @@ PathLike = str | bytes | os.PathLike[str]
 Kind = Literal["file", "dir", "link", "fifo", "socket", "char", "block", "unknown"]
 OUTPUT = 16 << 20
 """Bytes of a command's output that are collected where no `Limits.output` says otherwise."""
+LONGEST_NS = (1 << 62) - 1
+"""Of a time that a sandbox counts: `sentry.config.Amount`."""
 _KINDS: dict[int, Kind] = {
     stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link", stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket", stat.S_IFCHR: "char", stat.S_IFBLK: "block",
@@ -193,6 +197,30 @@ class Stats(msgspec.Struct, frozen=True):
     """Tasks."""
     oom_kills: int
     """Processes that were killed because memory ran out."""
+
+
+def nanoseconds(what: str, seconds: float | None) -> int:
+    """0: None, no such time. Raises: ValueError, also for what never ends."""
+    if seconds is None:
+        return 0
+    if not 0 < seconds <= LONGEST_NS / 1e9:
+        raise ValueError(f"a {what} of {seconds} seconds")
+    return min(max(1, int(seconds * 1e9)), LONGEST_NS)
+
+
+def number(what: str, given: int | None) -> int:
+    """0: None, nothing is said. Raises: ValueError, TypeError."""
+    if given is not None and index(given) < 1:
+        raise ValueError(f"{what}: {given}")
+    return given or 0
+
+
+def variables(env: Mapping[str, str] | None) -> tuple[str, ...]:
+    """NAME=VALUE. Raises: ValueError."""
+    for name in env or ():
+        if not name or "=" in name:
+            raise ValueError(f"{name!r} is no name of a variable")
+    return tuple(f"{name}={value}" for name, value in (env or {}).items())
 
 
 def kind_of(mode: int) -> Kind:

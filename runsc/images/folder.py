@@ -11,6 +11,7 @@ import os
 from stat import S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, S_IMODE
 from typing import Final
 
+from runsc.images.errors import ImageError, shown
 from runsc.images.layer import Pieces
 from runsc.images.sparse import Spans
 from runsc.images.streams import write_all
@@ -66,16 +67,11 @@ class Folder:
         """Make what is in a folder, and describe it in the end. Closes its descriptor."""
         try:
             for name, node in (folder.children or {}).items():
-                if node.children is not None:
-                    os.mkdir(name, 0o700, dir_fd=fd)
-                    self._fill(os.open(name, _DIRECTORY, dir_fd=fd), node)
-                    continue
-                if node.place < 0:
-                    node.place = self._made(node)
-                os.link(
-                    b"%d" % node.place, name, src_dir_fd=self._files, dst_dir_fd=fd,
-                    follow_symlinks=False,
-                )  # fmt: skip
+                try:
+                    self._put(fd, name, node)
+                except OSError as error:
+                    text = f"has {shown(name)}, which cannot be made: {error.strerror}"
+                    raise ImageError(text) from None
             os.fchown(fd, folder.uid, folder.gid)
             os.fchmod(fd, S_IMODE(folder.mode))
             for attribute, value in folder.xattrs.items():
@@ -83,6 +79,18 @@ class Folder:
             os.utime(fd, ns=(folder.mtime_ns, folder.mtime_ns))
         finally:
             os.close(fd)
+
+    def _put(self, fd: int, name: bytes, node: Node) -> None:
+        """Make a file, and all that is in it, in a folder."""
+        if node.children is not None:
+            os.mkdir(name, 0o700, dir_fd=fd)
+            self._fill(os.open(name, _DIRECTORY, dir_fd=fd), node)
+            return
+        if node.place < 0:
+            node.place = self._made(node)
+        os.link(
+            b"%d" % node.place, name, src_dir_fd=self._files, dst_dir_fd=fd, follow_symlinks=False
+        )
 
     def _made(self, node: Node) -> int:
         """The number of a file that is all but named."""

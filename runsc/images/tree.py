@@ -94,10 +94,13 @@ class Tree:
         self._nodes = self._held = 0
         self._new: set[tuple[Node, bytes]] = set()
         """Names of the layer that is being applied, by their folder: what it hides is older."""
+        self._swept: set[Node] = set()
+        """Folders in which this layer has hidden all older names: there will be no more of them."""
 
     def begin_layer(self) -> None:
         """Another layer begins."""
         self._new.clear()
+        self._swept.clear()
 
     def add(self, member: Member) -> Node | None:
         """Take a member of the layer; its node, if its bytes are wanted. Raises: ImageError."""
@@ -206,8 +209,9 @@ class Tree:
 
     def _hide_below(self, folder: Node | None) -> None:
         """All names that earlier layers have in a folder, and below it."""
-        if folder is None or folder.children is None:
+        if folder is None or folder.children is None or folder in self._swept:
             return
+        self._swept.add(folder)
         for name, child in list(folder.children.items()):
             if (folder, name) in self._new:
                 self._hide_below(child)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, cast
 import msgspec
 
 from sentry.abi.fcntl import AT_FDCWD, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
+from sentry.abi.limits import PATH_MAX
 from sentry.control.protocol import FileEntry
-from sentry.errors import EBUSY, EEXIST, EINVAL, EISDIR, ENOENT, ESRCH
+from sentry.errors import EBUSY, EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ESRCH
 from sentry.mm.buffers import KernelSource
 from sentry.vfs import names
 from sentry.vfs.open import OpenHow, open_path
@@ -100,7 +101,10 @@ def _text_of(link: Inode, caller: Caller) -> bytes:
 
 
 async def listed(acting: Acting, path: bytes, depth: int, lines: Lines) -> None:
-    """Tell what is in a directory, so many levels of it, a directory before what is in it."""
+    """Tell what is in a directory, so many levels of it, a directory before what is in it.
+
+    Raises: ENAMETOOLONG for what no path leads to; a tree may be deeper than that.
+    """
     caller, pace = cast("Caller", acting), Pace()
     place = await entered(caller, AT_FDCWD, path, BY_PATH)
     levels = [Level(place, await _names(place), path=path.rstrip(b"/") + b"/")]
@@ -115,6 +119,8 @@ async def listed(acting: Acting, path: bytes, depth: int, lines: Lines) -> None:
             continue
         number = len(levels) - 1
         where = level.path + entry.name
+        if len(where) >= PATH_MAX:
+            raise ENAMETOOLONG("a tree that is too deep")
         try:
             found = await again(resolve, caller, number, entry.name, follow=False)
             told = await described(caller, where, found)

@@ -38,6 +38,29 @@ if detach == "yes":
     handle.close()
 """
 
+FORKING = """
+import os, sys
+from runsc import Sandbox
+root, state, flag = sys.argv[1:]
+told, tell = os.pipe()
+alive, keep = os.pipe()
+with Sandbox.create(root=root, state=state, flags=[flag]) as sandbox:
+    handle = sandbox.commands.run("sleep 1000", background=True)
+    if not os.fork():
+        os.close(keep)
+        handle.close()
+        sandbox.kill()
+        other = sandbox.commands.run("sleep 1000", background=True)
+        os.write(tell, b"1")
+        os.read(alive, 1)
+        os._exit(0)
+    os.read(told, 1)
+    print(sandbox.stats().processes, flush=True)
+    handle.close()
+    while sandbox.stats().processes > 2:
+        pass
+"""
+
 
 def begin(folder: Path, root: Path, detach: str) -> tuple[subprocess.Popen[str], str]:
     """A process that has made a sandbox, and its name."""
@@ -81,6 +104,8 @@ def test_a_detached_one_goes_on_and_is_found(tmp_path: Path, busybox: Path) -> N
     wait_until_gone(tmp_path, name)
     with pytest.raises(SandboxNotFound):
         Sandbox.connect(name, state=state)
+    with pytest.raises(SandboxNotFound, match=f'^container "{name}" does not exist$'):
+        sandbox.resume()
 
 
 def test_another_process_may_end_it(tmp_path: Path, busybox: Path) -> None:
@@ -169,3 +194,13 @@ def test_two_objects_may_stand_for_one_sandbox(tmp_path: Path, busybox: Path) ->
             sandbox.sandbox_id
         ]
         assert noted(tmp_path) == [sandbox.sandbox_id]
+
+
+def test_copies_in_a_forked_child_neither_end_nor_hold_it(tmp_path: Path, busybox: Path) -> None:
+    command = [sys.executable, "-c", FORKING, str(busybox), str(tmp_path / "state"), FLAGS[0]]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=REPOSITORY, timeout=TIMEOUT_S, check=True
+    )
+
+    assert done.stdout == "3\n"
+    assert noted(tmp_path) == []

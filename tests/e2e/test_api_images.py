@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from runsc import Sandbox, SandboxError
+from runsc import AsyncSandbox, Sandbox, SandboxError
 from tests.e2e.bundle import kvm_is_usable
 from tests.e2e.sandboxes import FLAGS, noted
 from tests.unit.runsc.images.making import archive, file, folder, layout, packed
@@ -57,4 +60,31 @@ def test_what_is_no_image_says_so(tmp_path: Path, image: Path) -> None:
     for given in (tmp_path / "words", tmp_path / "none.tar"):
         with pytest.raises(SandboxError, match="image"):
             Sandbox.create(image=given, state=tmp_path / "state", flags=FLAGS)
+    assert noted(tmp_path) == []
+
+
+def test_who_does_not_want_it_any_more_need_not_wait_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source, engines = tmp_path / "bin", tmp_path / "asked"
+    source.mkdir()
+    podman = source / "podman"
+    podman.write_text(f"#!/bin/sh\necho > {engines}\nexec sleep 1000\n")
+    podman.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{source}:{os.environ['PATH']}")
+
+    async def run() -> float:
+        task = asyncio.create_task(
+            AsyncSandbox.create(image="some", state=tmp_path / "state", flags=FLAGS)
+        )
+        while not engines.exists():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        began = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return time.monotonic() - began
+
+    assert asyncio.run(run()) < 20  # of the minute that an engine may take to answer
     assert noted(tmp_path) == []

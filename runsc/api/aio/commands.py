@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-Input = str | bytes | Iterable[bytes]
+Input = str | bytes | bytearray | memoryview | Iterable[bytes]
 Heard = Callable[[str], object]
 STOPPED = "cannot exec in a stopped container"
 DRAINED = 64
@@ -90,7 +90,9 @@ class AsyncCommandHandle:
         """What `wait` writes to its standard input, which is closed then."""
         if isinstance(data, str):
             data = data.encode()
-        pieces = iter([data] if isinstance(data, bytes) else data)
+        if isinstance(data, bytes | bytearray | memoryview):
+            data = [bytes(data)]
+        pieces = iter(data)
         self._feeding, self._feed = pieces, memoryview(b"")
         self._next_feed()
 
@@ -142,8 +144,6 @@ class AsyncCommandHandle:
         Raises: LimitExceeded, SandboxEnded. May be called again.
         """
         if self._result is None:
-            if self._wire.fileno() < 0:
-                raise SandboxEnded("the command was ended")
             try:
                 while not await self._step():
                     pass
@@ -156,6 +156,8 @@ class AsyncCommandHandle:
 
     async def _step(self) -> bool:
         """Wait for something, and take it; whether all is over."""
+        if self._wire.fileno() < 0:
+            raise SandboxEnded("the command was ended")
         streams = [each for each in (self.stdout, self.stderr) if self._is_ours(each)]
         wanted = {each.fileno(): select.POLLIN for each in streams}
         wanted[self._wire.fileno()] = select.POLLIN

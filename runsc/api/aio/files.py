@@ -1,7 +1,8 @@
 """Files of a sandbox: `sandbox.files`.
 
 All of it is done inside, by the sandbox's own kernel and with the rights of a user: paths are
-resolved there, whatever links lead where, and no program takes part.
+resolved there, whatever links lead where, and no program takes part, unless one has mounted what it
+serves itself (fuse). So what does not go on for `ANSWER_S` is given up: SandboxError.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import msgspec
 from runsc.api import accounts, events, transfer
 from runsc.api.aio.streams import AsyncSink, AsyncStream, pipe
 from runsc.api.aio.watching import AsyncWatch, nothing
-from runsc.api.aio.wire import AsyncWire, ask
+from runsc.api.aio.wire import ANSWER_S, AsyncWire, ask
 from runsc.api.errors import SandboxError
 from runsc.api.values import EntryInfo, FileChange, PathLike
+from sentry.abi.limits import PATH_MAX
 from sentry.control import protocol
 from sentry.control.protocol import FileEntry, FileOrder, LineBuffer, Reply, Request
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from runsc.accounts import Ids
 
 T = TypeVar("T")
-Content = str | bytes | Iterable[bytes]
+Content = str | bytes | bytearray | memoryview | Iterable[bytes]
 Entries = list[EntryInfo]
 Changes = list[FileChange]
 READ = 64 << 20
@@ -39,11 +41,18 @@ LISTED = 100_000
 DOWNLOADED = 4 << 30
 """Bytes that come to the host, unless more are allowed."""
 PIECE = 1 << 20
+REMOVED_S = 3600.0
+"""How long all that is in a folder may take to be removed: nothing is told meanwhile."""
 
 
 def encoded(path: PathLike) -> bytes:
-    """As the sandbox has it."""
-    return os.fsencode(path)
+    """As the sandbox has it. Raises: ValueError, OSError, as for a file of the host."""
+    found = os.fsencode(path)
+    if b"\0" in found:
+        raise ValueError("a path with a NUL")
+    if len(found) >= PATH_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    return found
 
 
 def failure(name: str, path: PathLike, *others: PathLike) -> Exception:
@@ -97,7 +106,8 @@ class AsyncFiles:
     async def _do(self, order: FileOrder, user: str | int | None, *paths: PathLike) -> Reply:
         """What needs no pipe. Raises: OSError."""
         request = Request("file", file=await self._order(order, user))
-        reply = await ask(self._path, request, patience_s=None)
+        patience_s = REMOVED_S if order.do == "remove" else ANSWER_S
+        reply = await ask(self._path, request, patience_s=patience_s)
         if reply.error:
             raise failure(reply.error, *paths)
         return reply
@@ -124,6 +134,8 @@ class AsyncFiles:
 
         Raises: OSError, EFBIG if there are more bytes than `limit`; UnicodeDecodeError.
         """
+        if limit < 0:
+            raise ValueError(f"a limit of {limit} bytes")
         data = bytearray()
         async for piece in self.stream(path, user=user, size=limit + 1, offset=offset):
             data += piece
@@ -150,6 +162,8 @@ class AsyncFiles:
         folders above it. `append`: behind what it has. Raises: OSError."""
         if isinstance(data, str):
             data = data.encode()
+        elif isinstance(data, bytearray | memoryview):
+            data = bytes(data)
         folder = os.path.dirname(encoded(path).rstrip(b"/"))
         order = FileOrder("write", encoded(path), mode=mode, append=append)
         if isinstance(data, bytes):
@@ -179,11 +193,11 @@ class AsyncFiles:
                     out = -1
                 try:
                     for piece in data:
-                        await source.send(piece)
+                        await source.send(piece, ANSWER_S)
                 except BrokenPipeError:  # the answer says why
                     pass
                 source.close()
-                reply = await wire.reply(None)
+                reply = await wire.reply(ANSWER_S)
         finally:
             source.close()
             if out >= 0:
@@ -290,14 +304,18 @@ class AsyncFiles:
     ) -> None:
         """Copy a file of the host, or a folder with files and folders, to that path; what is
         neither is left out. Modes are kept. Raises: OSError."""
-        for entry in transfer.Source(os.fspath(local)):
-            target = encoded(path) + entry.below
-            if entry.is_dir:
-                await self.make_dir(target, user=user, mode=entry.mode)
-            else:
-                with transfer.opened(entry) as file:
+        source = transfer.Source(os.fspath(local))
+        try:
+            for entry in source:
+                target = encoded(path) + entry.below
+                if entry.is_dir:
+                    await self.make_dir(target, user=user, mode=entry.mode)
+                    continue
+                with source.opened(entry) as file:
                     pieces = iter(partial(file.read, PIECE), b"")
                     await self.write(target, pieces, user=user, mode=entry.mode)
+        finally:
+            source.close()
 
     async def download(
         self, path: PathLike, local: str | os.PathLike[str], *, user: str | int | None = None,
@@ -351,9 +369,9 @@ class AsyncFiles:
                 finally:
                     os.close(into)
                     into = -1
-                async for piece in source:
+                while piece := await source.read(patience_s=ANSWER_S):
                     yield piece
-                reply = await wire.reply(None)
+                reply = await wire.reply(ANSWER_S)
         finally:
             source.close()
             if into >= 0:

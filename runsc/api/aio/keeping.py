@@ -26,6 +26,12 @@ END_S = 60.0
 MESSAGE_MAX = 1 << 16
 
 
+class Logged(msgspec.Struct):
+    """A line of the command line's log."""
+
+    msg: str
+
+
 class AsyncKeeper:
     """The process that keeps a sandbox, from this side."""
 
@@ -97,7 +103,9 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
 async def command(root: str, *words: str) -> None:
     """One of the command line, to its end. Raises: SandboxNotFound, SandboxEnded, SandboxError."""
     process = programs.begun(
-        programs.COMMAND_LINE, [f"--root={root}", *words], stderr=subprocess.PIPE
+        programs.COMMAND_LINE,
+        [f"--root={root}", "--log-format=json", *words],
+        stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
     said = bytearray()
@@ -112,9 +120,18 @@ async def command(root: str, *words: str) -> None:
             said += piece
     if not await ended(process):
         return
-    text = said.decode(errors="replace").strip()
+    text = _messages(bytes(said))
     if "does not exist" in text:
         raise SandboxNotFound(text)
     if "not running" in text:
         raise SandboxEnded(text)
     raise SandboxError(text)
+
+
+def _messages(said: bytes) -> str:
+    """What the command line has logged, without times and levels; all of it, if it is no log."""
+    try:
+        found = [msgspec.json.decode(line, type=Logged).msg for line in said.splitlines()]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = [said.decode(errors="replace").strip()]
+    return "; ".join(found)

@@ -7,23 +7,38 @@ connection and a deadline are one wait, without a thread for each. Not generated
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 
 async def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
     """Which of the descriptors have an event, POLL* bits both ways; none when the time is over.
 
-    Others may wait for the same ones: the loop knows of no descriptor but this call's own.
+    Others may wait for the same ones, or close them: the loop knows of no descriptor but this
+    call's own, and epoll(7) would forget what is closed.
     """
+    poll = select.poll()
+    for fd, events in wanted.items():
+        poll.register(fd, events)
+    found = dict(poll.poll(0))
+    if found:
+        await asyncio.sleep(0)
+        return found
+    with ExitStack() as stack:
+        copies = {_copy(stack, fd): fd for fd in wanted}
+        found = await _waited({copy: wanted[fd] for copy, fd in copies.items()}, seconds)
+    return {copies[copy]: events for copy, events in found.items()}
+
+
+async def _waited(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
+    """The same of descriptors that nobody else has."""
+    loop = asyncio.get_running_loop()
     with select.epoll(max(len(wanted), 1)) as poll:
         for fd, events in wanted.items():
             poll.register(fd, events)
         found = poll.poll(0)
-        if found:
-            await asyncio.sleep(0)
-            return dict(found)
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
                 while not found:  # another task may have taken what there was
@@ -37,6 +52,12 @@ async def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, i
         except TimeoutError:
             return {}
         return dict(found)
+
+
+def _copy(stack: ExitStack, fd: int) -> int:
+    copy = os.dup(fd)
+    stack.callback(os.close, copy)
+    return copy
 
 
 def _tell(told: asyncio.Future[None]) -> None:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runsc.api.aio.poll import ready
+from runsc.api.aio.wire import NO_ANSWER
+from runsc.api.errors import SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,14 +56,18 @@ class AsyncStream:
             raise StopAsyncIteration
         return data
 
-    async def read(self, size: int = PIECE) -> bytes:
-        """Some bytes, as soon as there are any; nothing at the end."""
+    async def read(self, size: int = PIECE, patience_s: float | None = None) -> bytes:
+        """Some bytes, as soon as there are any; nothing at the end.
+
+        Raises: SandboxError if there are none for so long.
+        """
         self.is_claimed = True
         while True:
             data = self.take(size)
             if data is not None:
                 return data
-            await ready({self._fd: select.POLLIN}, None)
+            if not await ready({self._fd: select.POLLIN}, patience_s):
+                raise SandboxError(NO_ANSWER)
 
     async def lines(self) -> AsyncIterator[str]:
         """Text, line by line, without the ends of lines. A line of more than 1 MiB comes in
@@ -117,13 +123,16 @@ class AsyncSink:
         if fd >= 0:
             os.set_blocking(fd, False)
 
-    async def send(self, data: bytes) -> None:
-        """All of it, as fast as the program reads. Raises: BrokenPipeError if it does not."""
+    async def send(self, data: bytes, patience_s: float | None = None) -> None:
+        """All of it, as fast as the program reads.
+
+        Raises: BrokenPipeError if it does not any more, SandboxError if it takes none for so long.
+        """
         left = memoryview(data)
         while left:
             done = self.give(left)
-            if not done:
-                await ready({self._fd: select.POLLOUT}, None)
+            if not done and not await ready({self._fd: select.POLLOUT}, patience_s):
+                raise SandboxError(NO_ANSWER)
             left = left[done:]
 
     def give(self, data: bytes | memoryview) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-Input = str | bytes | Iterable[bytes]
+Input = str | bytes | bytearray | memoryview | Iterable[bytes]
 Heard = Callable[[str], object]
 STOPPED = "cannot exec in a stopped container"
 DRAINED = 64
@@ -93,7 +93,9 @@ class CommandHandle:
         """What `wait` writes to its standard input, which is closed then."""
         if isinstance(data, str):
             data = data.encode()
-        pieces = iter([data] if isinstance(data, bytes) else data)
+        if isinstance(data, bytes | bytearray | memoryview):
+            data = [bytes(data)]
+        pieces = iter(data)
         self._feeding, self._feed = pieces, memoryview(b"")
         self._next_feed()
 
@@ -145,8 +147,6 @@ class CommandHandle:
         Raises: LimitExceeded, SandboxEnded. May be called again.
         """
         if self._result is None:
-            if self._wire.fileno() < 0:
-                raise SandboxEnded("the command was ended")
             try:
                 while not self._step():
                     pass
@@ -159,6 +159,8 @@ class CommandHandle:
 
     def _step(self) -> bool:
         """Wait for something, and take it; whether all is over."""
+        if self._wire.fileno() < 0:
+            raise SandboxEnded("the command was ended")
         streams = [each for each in (self.stdout, self.stderr) if self._is_ours(each)]
         wanted = {each.fileno(): select.POLLIN for each in streams}
         wanted[self._wire.fileno()] = select.POLLIN

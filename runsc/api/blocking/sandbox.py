@@ -18,7 +18,15 @@ from runsc.api.blocking.pty import Pty
 from runsc.api.blocking.wire import ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import Order
-from runsc.api.values import Mount, PathLike, SandboxInfo, Stats
+from runsc.api.values import (
+    Mount,
+    PathLike,
+    SandboxInfo,
+    Stats,
+    nanoseconds,
+    number,
+    variables,
+)
 from runsc.containers.state import State, status
 from sentry.control.protocol import Reply, Request
 
@@ -74,7 +82,7 @@ class Sandbox:
         `state` is the folder in which sandboxes are noted, `flags` are more flags of the command
         line.
 
-        Raises: SandboxError.
+        Raises: SandboxError; ValueError for what makes no sense.
         """
         if sum(each is not None for each in (root, bundle, image)) > 1:
             raise ValueError("root, bundle or image?")
@@ -89,17 +97,17 @@ class Sandbox:
             image_is_path=image is not None and not isinstance(image, str),
             folder=os.getcwd() if image is not None else "/",
             platform=platform,
-            memory=memory or 0,
-            env=tuple(f"{name}={value}" for name, value in (env or {}).items()),
+            memory=number("memory", memory),
+            env=variables(env),
             network=network,
             egress=_text(egress),
             mounts=tuple(_mount(*each) for each in (mounts or {}).items()),
             readonly=readonly,
             detach=detach,
-            expires_ns=nanoseconds(timeout),
+            expires_ns=nanoseconds("timeout", timeout),
             flags=tuple(flags),
         )
-        keeper = Keeper.start(order, cpus or 0, _warn)
+        keeper = Keeper.start(order, number("cpus", cpus), _warn)
         if not detach:
             return cls(name, folder, user, keeper)
         keeper.end()
@@ -164,7 +172,7 @@ class Sandbox:
     def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it
         is not. Raises: SandboxEnded."""
-        self._ask(Request("expire", time_ns=nanoseconds(timeout)))
+        self._ask(Request("expire", time_ns=nanoseconds("timeout", timeout)))
 
     def is_running(self) -> bool:
         """It has not ended."""
@@ -204,15 +212,6 @@ class Sandbox:
         if reply.error:
             raise SandboxError(reply.error)
         return reply
-
-
-def nanoseconds(timeout: float | None) -> int:
-    """0: no such time. Raises: ValueError."""
-    if timeout is None:
-        return 0
-    if timeout <= 0:
-        raise ValueError(f"a timeout of {timeout} seconds")
-    return max(1, int(timeout * 1e9))
 
 
 def _absolute(path: PathLike | None) -> str:

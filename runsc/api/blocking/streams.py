@@ -15,6 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runsc.api.blocking.poll import ready
+from runsc.api.blocking.wire import NO_ANSWER
+from runsc.api.errors import SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,14 +58,18 @@ class Stream:
             raise StopIteration
         return data
 
-    def read(self, size: int = PIECE) -> bytes:
-        """Some bytes, as soon as there are any; nothing at the end."""
+    def read(self, size: int = PIECE, patience_s: float | None = None) -> bytes:
+        """Some bytes, as soon as there are any; nothing at the end.
+
+        Raises: SandboxError if there are none for so long.
+        """
         self.is_claimed = True
         while True:
             data = self.take(size)
             if data is not None:
                 return data
-            ready({self._fd: select.POLLIN}, None)
+            if not ready({self._fd: select.POLLIN}, patience_s):
+                raise SandboxError(NO_ANSWER)
 
     def lines(self) -> Iterator[str]:
         """Text, line by line, without the ends of lines. A line of more than 1 MiB comes in
@@ -119,13 +125,16 @@ class Sink:
         if fd >= 0:
             os.set_blocking(fd, False)
 
-    def send(self, data: bytes) -> None:
-        """All of it, as fast as the program reads. Raises: BrokenPipeError if it does not."""
+    def send(self, data: bytes, patience_s: float | None = None) -> None:
+        """All of it, as fast as the program reads.
+
+        Raises: BrokenPipeError if it does not any more, SandboxError if it takes none for so long.
+        """
         left = memoryview(data)
         while left:
             done = self.give(left)
-            if not done:
-                ready({self._fd: select.POLLOUT}, None)
+            if not done and not ready({self._fd: select.POLLOUT}, patience_s):
+                raise SandboxError(NO_ANSWER)
             left = left[done:]
 
     def give(self, data: bytes | memoryview) -> int:

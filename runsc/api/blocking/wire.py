@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING
 
 from runsc.api.blocking.poll import ready
 from runsc.api.errors import SandboxEnded, SandboxError
-from sentry.control.protocol import CONTAINER, Event, LineBuffer, Reply, Request, decode, encode
+from sentry.control.protocol import (
+    CONTAINER,
+    MAX_LINE,
+    Event,
+    LineBuffer,
+    Reply,
+    Request,
+    decode,
+    encode,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,6 +48,7 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._owner = os.getpid()
         self._lines = LineBuffer()
         self._waiting: deque[bytes] = deque()
 
@@ -89,12 +99,19 @@ class Wire:
         return self._sock.fileno()
 
     def close(self) -> None:
-        """What was asked for over it ends."""
+        """What was asked for over it ends, also if a forked child has a copy: a child's own copy
+        says nothing. Who waits for it, in another thread, does not any more."""
+        if os.getpid() == self._owner:
+            with suppress(OSError):  # it is closed, or the sandbox has ended
+                self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
     def send(self, request: Request, fds: Sequence[int] = ()) -> None:
-        """All of it; the descriptors go with its first byte. Raises: SandboxEnded."""
-        self.send_bytes(encode(request), fds)
+        """All of it; the descriptors go with its first byte.
+
+        Raises: SandboxEnded; ValueError for what no sandbox would take.
+        """
+        self.send_bytes(line_of(request), fds)
 
     def send_bytes(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """The same of a line. Raises: SandboxEnded."""
@@ -164,6 +181,21 @@ def ask(
     with Wire.connect(path) as wire:
         wire.send(request, fds)
         return wire.reply(patience_s)
+
+
+def line_of(request: Request) -> bytes:
+    """What a caller asks for, looked at as the sandbox will: what is wrong is told of the caller.
+
+    Raises: ValueError.
+    """
+    line = encode(request)
+    if len(line) > MAX_LINE:
+        raise ValueError(f"{len(line)} bytes are asked with, of {MAX_LINE} at most")
+    try:
+        decode(line, Request)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("no Request: ")) from None
+    return line
 
 
 def reply_of(line: bytes) -> Reply:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sentry.abi.limits import PATH_MAX
+from sentry.errors import ENAMETOOLONG
 from sentry.vfs.interface import Absent
 from sentry.wait.again import again
 from sentry.wait.steps import Pace
@@ -39,19 +41,26 @@ Tell = Callable[[Change], Coroutine[Any, Any, None]]
 
 async def differences(fs: OverlayFs, tell: Tell) -> None:
     """Tell each, a directory before what is in it. What was moved is gone there and added here, a
-    directory as one; of a file with several names in the lower tree, the first that was used."""
+    directory as one; of a file with several names in the lower tree, the first that was used.
+
+    Raises: ENAMETOOLONG for what no path leads to; a tree may be deeper than that.
+    """
     pace = Pace()
     found = await _places(fs.kept, pace)
-    waiting: list[tuple[OverlayInode, bytes]] = [(fs.root, b"/")]
+    waiting: list[tuple[OverlayInode, bytes, bytes]] = [(fs.root, b"", b"")]
     while waiting:
-        directory, path = waiting.pop()
+        await pace.rest()
+        directory, above, called = waiting.pop()
+        path = above + called + b"/"
+        if len(path) >= PATH_MAX:
+            raise ENAMETOOLONG("a tree that is too deep")
         changed = directory.changed or {}
         for name, now in list(changed.items()):
             change = await _change(directory, name, now, path + name)
             if change is not None:
                 await tell(change)
             if not isinstance(now, Absent) and now.is_dir:
-                waiting.append((now, path + name + b"/"))
+                waiting.append((now, path, name))
             await pace.rest()
         for name, below in found.get(directory, {}).items():
             if name in changed:
@@ -59,7 +68,7 @@ async def differences(fs: OverlayFs, tell: Tell) -> None:
             if _differs(below):
                 await tell(Change(path + name, MODIFIED, below.mode))
             if below.is_dir:
-                waiting.append((below, path + name + b"/"))
+                waiting.append((below, path, name))
             await pace.rest()
 
 

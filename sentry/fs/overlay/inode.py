@@ -183,10 +183,10 @@ class OverlayInode(Inode):
         below = self.lower.entries() if self.lower is not None else ()
         if not self.changed:
             return iter(below)
-        return self._merged(below, self.changed, dict(self.changed))
+        return self._merged(below, self.changed, dict.fromkeys(self.changed))
 
     def _merged(
-        self, below: Iterable[DirEntry], now: Changed, then: Changed
+        self, below: Iterable[DirEntry], now: Changed, then: dict[bytes, None]
     ) -> Iterator[DirEntry]:
         """Of the names of then those that are there now."""
         for entry in below:

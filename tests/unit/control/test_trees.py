@@ -93,6 +93,18 @@ def test_a_deep_tree_is_listed_and_removed(world: World) -> None:
     assert error_of(world, "remove", b"/other") == ""
 
 
+def test_a_tree_that_no_path_leads_through_is_removed_and_not_listed(world: World) -> None:
+    world.init.ok("chdir", b"/other")
+    for _ in range(20):
+        world.init.ok("mkdir", b"d" * 250, 0o755)
+        world.init.ok("chdir", b"d" * 250)
+    world.init.ok("chdir", b"/")
+
+    assert error_of(world, "list", b"/other", depth=10) == ""
+    assert error_of(world, "list", b"/other", depth=1 << 16) == "ENAMETOOLONG"
+    assert error_of(world, "remove", b"/other") == ""
+
+
 def test_what_belongs_to_others_stays(world: World) -> None:
     world.init.ok("chmod", b"/a/b", 0o755)
     world.init.ok("chown", b"/a", 1000, 1000)

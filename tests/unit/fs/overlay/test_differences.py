@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.fcntl import O_APPEND, O_CREAT, O_WRONLY
+from sentry.errors import ENAMETOOLONG
 from sentry.fs.overlay.differences import Change, differences
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.interface import Owner
+from sentry.wait.fiber import Mode
+from sentry.wait.steps import Pace
 from tests.world import Program, World
 
 ROOT = Owner(0, 0)
@@ -113,3 +116,32 @@ def test_attributes_of_a_directory_count(world: World) -> None:
     append(world.init, b"/b/inner/new")
 
     assert found(world) == {"/a/inner": "modified", "/b/inner/new": "added"}
+
+
+def test_a_tree_that_no_path_leads_through_is_refused(world: World) -> None:
+    world.init.ok("chdir", b"/a")
+    for _ in range(20):
+        world.init.ok("mkdir", b"d" * 250, 0o755)
+        world.init.ok("chdir", b"d" * 250)
+
+    with pytest.raises(ENAMETOOLONG):
+        found(world)
+
+
+def test_others_run_between_directories_also_if_they_are_empty(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests = 0
+
+    class Counted(Pace):
+        async def rest(self, mode: Mode = Mode.KILLABLE) -> None:
+            nonlocal rests
+            rests += 1
+            await super().rest(mode)
+
+    monkeypatch.setattr("sentry.fs.overlay.differences.Pace", Counted)
+    for number in range(10):
+        world.init.ok("mkdir", b"/a/new%d" % number, 0o755)
+
+    assert len(found(world)) == 10
+    assert rests >= 20  # each as a name, and as a directory

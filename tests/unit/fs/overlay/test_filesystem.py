@@ -61,3 +61,23 @@ def test_inode_that_differs_is_kept_until_its_last_name_goes(world: World) -> No
         assert inodes() == before
     finally:
         gc.enable()
+
+
+def test_what_is_removed_while_a_directory_is_walked_goes_one_by_one(world: World) -> None:
+    fs, _ = overlay(world)
+    for name in (b"1", b"2", b"3"):
+        fs.root.create(name, 0o644, ROOT)
+    gc.collect()
+    gc.disable()
+    try:
+        before, walk = inodes(), fs.root.entries()
+        assert next(walk).name == b"file"
+        for name in (b"1", b"2"):
+            child = fs.root.lookup(name)
+            assert isinstance(child, OverlayInode)
+            fs.root.unlink(name, child)
+        del child
+        assert inodes() == before - 2
+        assert [entry.name for entry in walk] == [b"3"]
+    finally:
+        gc.enable()

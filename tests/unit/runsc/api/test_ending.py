@@ -56,3 +56,9 @@ def test_result_shows_text_and_the_signal() -> None:
     assert (RESULT.stdout, RESULT.signal) == ("�", signal.SIGKILL)
     assert CommandResult(3).signal is None
     assert CommandResult(128).signal is None
+
+
+def test_amounts_are_told_as_they_are() -> None:
+    told = str(kinds.OutputLimitExceeded(16 << 20, 17_760_300, RESULT))
+    assert told == "output: 17760300 bytes used of 16777216 bytes"
+    assert str(kinds.TimeLimitExceeded(0.2, 0.21234, RESULT)) == "time: 0.212 s used of 0.2 s"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from runsc.accounts import Ids
@@ -34,8 +36,9 @@ def test_what_is_said_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("cwd", "timeout", "limits"),
-    [("x", None, None), (None, 0, None), (None, -1, None), (None, None, Limits(memory=0)),
-     (None, None, Limits(cpu=-1.0))],
+    [("x", None, None), (None, 0, None), (None, -1, None), (None, math.inf, None),
+     (None, math.nan, None), (None, 1e12, None), (None, None, Limits(memory=0)),
+     (None, None, Limits(cpu=-1.0)), (None, None, Limits(cpu=math.inf))],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(
     cwd: str | None, timeout: float | None, limits: Limits | None
@@ -44,3 +47,6 @@ def test_what_makes_no_sense_is_refused(
         Spec("x", None, cwd, timeout, limits)
     with pytest.raises(ValueError):
         Spec([], None, None, None, None)
+    for name in ("", "A=B"):
+        with pytest.raises(ValueError, match="no name of a variable"):
+            Spec("x", {name: "1"}, None, None, None)

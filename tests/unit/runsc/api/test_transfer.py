@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.api.transfer import Source, Target, opened
+from runsc.api.transfer import Entry, Source, Target
 
 
 def test_a_tree_is_told_folders_first(tmp_path: Path) -> None:
@@ -17,13 +17,61 @@ def test_a_tree_is_told_folders_first(tmp_path: Path) -> None:
     (tmp_path / "t" / "a").chmod(0o4750)
     (tmp_path / "t" / "b" / "c").write_bytes(b"y")
     (tmp_path / "t" / "link").symlink_to("/etc")
-    found = [(entry.below, entry.is_dir) for entry in Source(str(tmp_path / "t"))]
+    source = Source(str(tmp_path / "t"))
+    found = [(entry.below, entry.is_dir) for entry in source]
+    source.close()
 
     assert found == [(b"", True), (b"/a", False), (b"/b", True), (b"/b/c", False)]
-    (only,) = Source(str(tmp_path / "t" / "a"))
+    source = Source(str(tmp_path / "t" / "a"))
+    (only,) = source
     assert (only.below, only.mode, only.is_dir) == (b"", 0o750, False)
-    with opened(only) as file:
+    with source.opened(only) as file:
         assert file.read() == b"x"
+    source.close()
+
+
+def test_a_tree_that_changes_while_it_is_copied_leads_nowhere_else(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "secret" / name).mkdir(parents=True)
+        (tmp_path / "secret" / name / "f").write_bytes(b"secret")
+        (tmp_path / "t" / name).mkdir(parents=True)
+        (tmp_path / "t" / name / "f").write_bytes(b"public")
+    (tmp_path / "t" / "c").write_bytes(b"public")
+    before = len(os.listdir("/proc/self/fd"))
+    source = Source(str(tmp_path / "t"))
+    entries = iter(source)
+    assert [next(entries).below for _ in range(4)] == [b"", b"/a", b"/b", b"/c"]
+    (tmp_path / "t" / "c").unlink()
+    (tmp_path / "t" / "c").symlink_to(tmp_path / "secret" / "a" / "f")
+    file = next(entries)
+    assert file.below == b"/b/f"
+    for name in ("a", "b"):
+        (tmp_path / "t" / name).rename(tmp_path / name)
+        (tmp_path / "t" / name).symlink_to(tmp_path / "secret" / name)
+
+    for entry in (file, Entry(b"/c", 0o644, False)):
+        with pytest.raises(OSError) as raised:
+            source.opened(entry)
+        assert raised.value.errno in (errno.ENOTDIR, errno.ELOOP)
+    with pytest.raises(NotADirectoryError):
+        next(entries)
+    source.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_no_file_and_no_folder_is_not_copied(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError) as raised:
+        Source(str(tmp_path / "fifo"))
+    assert (raised.value.errno, raised.value.filename) == (errno.EINVAL, str(tmp_path / "fifo"))
+
+
+def test_what_is_there_is_named_whole(tmp_path: Path) -> None:
+    target = Target(str(tmp_path), 100)
+    with pytest.raises(FileExistsError) as raised:
+        target.folder(b"", 0o755)
+    assert raised.value.filename == str(tmp_path)
+    target.close()
 
 
 def test_what_comes_is_made_below_one_place(tmp_path: Path) -> None:

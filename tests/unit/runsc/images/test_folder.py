@@ -6,6 +6,9 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
+
+from runsc.images.errors import ImageError
 from runsc.images.folder import Folder
 from runsc.images.layer import Layer, apply
 from runsc.images.streams import Budget
@@ -13,6 +16,7 @@ from runsc.images.tree import Tree
 from tests.unit.fs.erofs.test_filesystem import ACL
 from tests.unit.runsc.images.making import (
     AS_ROOT,
+    Entry,
     archive,
     device,
     digest_of,
@@ -132,3 +136,13 @@ def test_later_layers_replace_and_hide(tmp_path: Path) -> None:
         "a", "d", "l", "l/new",
     ]  # fmt: skip
     assert (root / "a").read_bytes() == b"2" and not (root / "l").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("member", "name"),
+    [(file("in/attribute", pax_headers=xattrs(security_capability="x")), "'attribute'"),
+     (link("in/labelled", "x", pax_headers=xattrs(user_a="1")), "'labelled'")],
+)  # fmt: skip
+def test_what_cannot_be_made_is_named(tmp_path: Path, member: Entry, name: str) -> None:
+    with pytest.raises(ImageError, match=f"^has {name}, which cannot be made: .* [a-z]+$"):
+        written(tmp_path / "made", archive(member))

@@ -123,6 +123,31 @@ def test_opaque_root_is_empty_but_for_its_layer() -> None:
     assert names(layered([member("a")], [member(".wh..wh..opq"), member("b")])) == ["b"]
 
 
+class Counted(dict[bytes, Node]):
+    """Names that know how often somebody has looked at all of them."""
+
+    looks = 0
+
+    def items(self) -> Any:
+        self.looks += 1
+        return super().items()
+
+
+def test_names_are_looked_at_once_a_layer_however_often_they_are_hidden() -> None:
+    hiding = [member("a/.wh..wh..opq"), member(".wh.a"), member(".wh..wh..opq")] * 5
+    tree = layered([member("a/old")], [member("a/new")])
+    found = tree.find(b"a")
+    assert found is not None
+    found.children = children = Counted(found.children or {})
+    for _ in range(2):
+        tree.begin_layer()
+        for each in (member("a/new"), *hiding, member("a/newer"), *hiding):
+            tree.add(each)
+
+    assert children.looks == 2
+    assert names(tree) == ["a/", "a/new", "a/newer"]
+
+
 def test_words_of_aufs_are_passed_over() -> None:
     aufs = [folder(".wh..wh.plnk"), member(".wh..wh.plnk/1.2"), member(".wh..wh.aufs")]
     assert names(layered([*aufs, member("a")])) == ["a"]

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from runsc.api.aio.commands import AsyncCommands
+from runsc.api.aio.commands import AsyncCommandHandle, AsyncCommands
+from runsc.api.errors import SandboxEnded
 from runsc.api.limits import OutputLimitExceeded
 from runsc.api.values import Limits
 from tests.unit.runsc.api.standin import StandIn, standing_in
+
+PATIENCE_S = 20
 
 
 @pytest.fixture
@@ -53,6 +56,31 @@ def test_tasks_write_read_and_wait_at_once(commands: AsyncCommands) -> None:
             return size, result.exit_code
 
     assert asyncio.run(run()) == (20 << 18, 0)
+
+
+def test_tasks_that_wait_for_a_command_that_is_closed_go_on(commands: AsyncCommands) -> None:
+    async def read(handle: AsyncCommandHandle) -> str:
+        return "".join([line async for line in handle.stdout.lines()])
+
+    async def write(handle: AsyncCommandHandle) -> str:
+        with pytest.raises(BrokenPipeError):
+            await handle.send_stdin(bytes(8 << 20))
+        return ""
+
+    async def wait(handle: AsyncCommandHandle) -> str:
+        with pytest.raises(SandboxEnded, match="ended"):
+            await handle.wait()
+        return ""
+
+    async def run() -> list[str]:
+        handle = await commands.run("echo begun; sleep 1000", background=True)
+        tasks = [asyncio.create_task(each(handle)) for each in (read, write, wait)]
+        await asyncio.sleep(0.1)
+        handle.close()
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.gather(*tasks)
+
+    assert asyncio.run(run()) == ["begun", "", ""]
 
 
 def test_a_command_whose_task_is_cancelled_ends(sandbox: StandIn, commands: AsyncCommands) -> None:

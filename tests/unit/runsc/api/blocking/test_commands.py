@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
 from runsc.api.limits import MemoryLimitExceeded, OutputLimitExceeded, TimeLimitExceeded
 from runsc.api.values import OUTPUT, CommandFailed, Limits
 from sentry.config import JobLimits
-from sentry.control.protocol import Event, Reply, encode
+from sentry.control.protocol import MAX_LINE, Event, Reply, encode
 from tests.unit.runsc.api.standin import StandIn, standing_in
 
 MUCH = 10 << 20
+PATIENCE_S = 20
 
 
 @pytest.fixture
@@ -73,6 +75,7 @@ def test_input_is_written_while_output_is_read(commands: Commands) -> None:
     assert commands.run(["cat"], stdin=data).stdout_bytes == data
     assert commands.run("wc -c", stdin="four").stdout.strip() == "4"
     assert commands.run("wc -c", stdin=iter([b"a", b"", b"bc"])).stdout.strip() == "3"
+    assert commands.run("wc -c", stdin=bytearray(5)).stdout.strip() == "5"
     assert commands.run(["cat"]).stdout == ""
     assert commands.run(["true"], stdin=data).exit_code == 0
 
@@ -135,6 +138,26 @@ def test_a_handle_that_is_closed_ends_the_command(commands: Commands) -> None:
 
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
+
+
+def test_a_thread_that_waits_for_a_handle_that_is_closed_goes_on(commands: Commands) -> None:
+    said: list[str] = []
+    handle = commands.run("echo begun; exec sleep 1000", background=True)
+    assert next(handle.stdout) == b"begun\n"
+
+    def wait() -> None:
+        try:
+            handle.wait()
+        except SandboxEnded as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.1)  # most likely it waits by now; it is right as well if it does not
+    handle.close()
+    thread.join(PATIENCE_S)
+
+    assert said in (["the command was ended"], ["the sandbox has ended"])
 
 
 def test_output_beyond_the_limit_ends_the_command(commands: Commands) -> None:
@@ -204,6 +227,21 @@ def test_a_sandbox_that_says_nonsense_is_an_error(
     sandbox.says = said
     with pytest.raises(SandboxError):
         commands.run("true")
+
+
+def test_what_no_sandbox_would_take_is_an_error_of_the_caller(
+    sandbox: StandIn, commands: Commands
+) -> None:
+    before = descriptors()
+    for limits in (Limits(memory=1.5), Limits(processes=1 << 63)):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"`int`.*process\.job"):
+            commands.run("true", limits=limits)
+    with pytest.raises(ValueError, match="bytes are asked with"):
+        commands.run("echo " + "x" * MAX_LINE)
+    sandbox.settle()
+
+    assert sandbox.requests == []
+    assert descriptors() == before
 
 
 def test_nothing_stays_open(sandbox: StandIn, commands: Commands) -> None:

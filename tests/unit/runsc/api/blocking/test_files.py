@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,21 @@ def test_an_errno_is_the_exception_of_the_host(sandbox: StandIn, files: Files) -
     sandbox.filed = giving(b"", "the container is ending")
     with pytest.raises(SandboxError, match="ending"):
         files.stat("/f")
+
+
+def test_what_no_path_or_size_is_never_leaves_this_process(sandbox: StandIn, files: Files) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        files.read("/a\0b")
+    with pytest.raises(OSError) as raised:
+        files.write("/" + "a" * 4096, b"")
+    assert raised.value.errno == errno.ENAMETOOLONG
+    with pytest.raises(ValueError, match="limit"):
+        files.read("/f", limit=-1)
+    with pytest.raises(ValueError, match="depth"):
+        files.list("/", depth=0)
+    with pytest.raises(ValueError, match="mode"):
+        files.write("/f", b"", mode=0o4755)
+    assert sandbox.requests == []
 
 
 def test_what_is_written_comes_whole_and_folders_are_made(sandbox: StandIn, files: Files) -> None:
@@ -247,3 +263,25 @@ def test_an_upload_is_folders_and_files(sandbox: StandIn, files: Files, tmp_path
         ("make", b"/t"), ("make", b"/t/in"), ("make", b"/t/in"), ("write", b"/t/in/f"),
         ("data", b"1"),
     ]  # fmt: skip
+
+
+def test_what_does_not_go_on_is_given_up(
+    sandbox: StandIn, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def filed(_: StandIn, order: FileOrder, fds: list[int]) -> Reply:
+        over.wait()
+        return Reply()
+
+    sandbox.filed = filed
+    monkeypatch.setattr("runsc.api.blocking.files.ANSWER_S", 0.1)
+    asked: list[Callable[[], object]] = [
+        lambda: files.stat("/f"), lambda: files.read("/f"), lambda: files.list("/"),
+        lambda: files.write("/f", bytes(4 << 20)),
+    ]  # fmt: skip
+    for each in asked:
+        with pytest.raises(SandboxError, match="does not answer"):
+            each()
+    over.set()
+    sandbox.settle()
