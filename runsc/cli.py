@@ -132,8 +132,9 @@ def _is_of_go(word: str) -> bool:
     help="none: the program can reach itself (127.0.0.1) and nobody else. host: it reaches the"
     " network as a program of the host does, in the network namespace that config.json names if it"
     " names one. sandbox: the container has that namespace's interfaces, and packets of its own"
-    " making, which the host's kernel does not look into. Default: host if config.json names a"
-    " network namespace, which is what engines plug their networks into; else none.",
+    " making, which the host's kernel does not look into. Default: sandbox if config.json names a"
+    " network namespace, which is what engines plug their networks into, or host where this machine"
+    " does not let it be so (`runsc check`); else none.",
 )
 @click.option(
     "--egress",

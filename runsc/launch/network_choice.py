@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runsc.oci.convert import Container
     from runsc.options import Globals
 
-DEFAULT: Final = "host"
+DEFAULT: Final = "sandbox"
 """Where nothing is said and config.json lists a network namespace."""
 
 
@@ -38,7 +38,7 @@ def settled(flags: Globals, container: Container) -> Globals:
 
 
 def network_of(flags: Globals, container: Container) -> str:
-    """--network; by default what is plugged into the container's own namespace is its network.
+    """--network; by default a stack of the sandbox's own, where this caller may have one.
 
     Raises: RuntimeFailure.
     """

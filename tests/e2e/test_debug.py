@@ -82,7 +82,8 @@ def test_debug_says_what_is_decided(bundle: Bundle, platform: str, tmp_path: Pat
         f"mount: /mnt: {shared} of the host, through the gofer (ro)",
         "mount: /proc: proc of the Sentry",
         f"gofer: serves {shared}, read-only, shared",
-        "network: sockets of the host, in a new network namespace (--network=host, by default)",
+        "network: packets for the interfaces of a new network namespace (--network=sandbox, by"
+        " default)",
         "seccomp: config.json has no profile",
         "config.json: linux.zoned is unknown",
         "config.json: linux.rootfsPropagation has no effect",

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from sentry.abi.netlink import (
     RTM_NEWLINK,
     RTM_NEWROUTE,
 )
-from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+from tests.e2e.bundle import REPOSITORY, Bundle, execute, kvm_is_usable
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.talker import Talker
 
@@ -105,6 +106,32 @@ ENOPROTOOPT
 1 [(1, 'lo')]
 """
 
+RAW = """
+import errno, socket
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    print("made")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+AS_ROOT_OF_A_NAMESPACE = """
+import os, sys
+from runsc import host
+from sentry.abi.sched import CLONE_NEWUSER
+is_there, may_go = os.pipe(), os.pipe()
+pid = os.fork()
+if not pid:
+    host.unshare(CLONE_NEWUSER)
+    os.write(is_there[1], b"x")
+    os.read(may_go[0], 1)
+    os.execvp(sys.argv[1], sys.argv[1:])
+os.read(is_there[0], 1)
+for name in ("uid_map", "gid_map"):
+    with open(f"/proc/{pid}/{name}", "w") as file:
+        file.write("0 0 70000")
+os.write(may_go[1], b"x")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
 WATCHED = """
 import os, socket, struct
 watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
@@ -302,6 +329,24 @@ def test_changes_while_it_runs_are_seen_and_told(bundle: Bundle) -> None:
         "(['eth1', 'lo', 'v1'], [])",
         "(['lo'], [])",
     ]
+
+
+def test_default_is_a_stack_of_the_sandboxs_own(bundle: Bundle) -> None:
+    _capabilities(bundle.args("python3", "-c", RAW), ["CAP_NET_RAW"])
+
+    assert [bundle.run(flags=flags).stdout for flags in ((), HOST)] == ["made\n", "EPERM\n"]
+
+
+def test_who_may_not_silence_a_namespace_has_sockets_of_the_host_and_is_told(
+    bundle: Bundle,
+) -> None:
+    """Root of a user namespace, as with engines that need no root: the network is another's."""
+    _capabilities(bundle.args("python3", "-c", RAW), ["CAP_NET_RAW"])
+
+    result = execute([sys.executable, "-c", AS_ROOT_OF_A_NAMESPACE, *bundle.command()])
+
+    assert (result.stdout, result.returncode) == ("EPERM\n", 0), result.stderr
+    assert "--network=host: nftables of the host: operation not permitted" in result.stderr
 
 
 def test_default_is_none_where_no_namespace_is_listed(bundle: Bundle) -> None:

@@ -359,6 +359,15 @@ def test_passt_outlives_create_and_ends_with_the_container(debian: Path, outside
         until_ended(pid)
 
 
+def test_it_is_what_an_ordinary_user_has_by_default(debian: Path, outside: Outside) -> None:
+    with user_of(debian, outside) as user:
+        command = [each for each in user.command() if each != "--network=sandbox"]
+        talker = own_stack.Inside([*command, "run", f"--bundle={user.bundle}", "c"])
+        assert talker.hear() == "ready"
+        assert talker.do("shown()") == "['10.9.0.1']"
+        talker.end()
+
+
 def test_second_container_of_a_sandbox_has_a_passt_of_its_own(
     debian: Path, outside: Outside
 ) -> None:
