@@ -1,9 +1,11 @@
 """What files of the root cost: kept on the host, behind or at once, and thrown away.
 
-    python -m benchmarks.root [--place DIR] [--files N] [--rounds N] [--gvisor PROGRAM]
+    python -m benchmarks.root [--place DIR] [--disk GIB] [--files N] [--rounds N] [--gvisor PROGRAM]
 
 As root, with gcc. `--place`: where the root file system is copied to, and a folder that is mounted;
-what they lie on matters. More programs: `benchmarks.workloads`.
+what they lie on matters. `--disk`: on an ext4 of their own there, in a file, that each way finds as
+it was mounted: one that has freed thousands of inodes looks at each of them for five minutes before
+it makes a file, and who comes later waits longer. More programs: `benchmarks.workloads`.
 Prints a table: single operations (`cases.c`) in µs, programs over a tree of so many files in ms,
 and the CPU time of these together, of all processes, less that of an empty container. The ways
 take turns in each round.
@@ -48,10 +50,18 @@ CPU = "the three, CPU time"
 
 
 class Copied(Stage):
-    """A stage whose root file system is a copy, on the file system of `place`."""
+    """A stage whose root file system is a copy, on the file system of `place`, or on a disk of so
+    many GiB there."""
 
-    def __init__(self, original: Path, place: Path) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="bench-root-", dir=place))
+    def __init__(self, original: Path, place: Path, disk: int = 0) -> None:
+        self.path = self.home = Path(tempfile.mkdtemp(prefix="bench-root-", dir=place))
+        if disk:
+            self.path = self.home / "disk"
+            self.path.mkdir()
+            with self.image.open("wb") as image:
+                image.truncate(disk << 30)
+            run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,nodiscard", str(self.image))
+            self._mount()
         self.bench, self.data = self.path / "bench", self.path / "data"
         for name in ("bench", "data", "bundle"):
             (self.path / name).mkdir()
@@ -61,9 +71,25 @@ class Copied(Stage):
         flags = ["-O2", "-static", "-pthread"]
         run("gcc", *flags, "-o", str(self.bench / "cases"), str(HERE / "cases.c"))
 
+    @property
+    def image(self) -> Path:
+        """Of the disk, if there is one."""
+        return self.home / "image"
+
+    def _mount(self) -> None:
+        run("mount", "-o", "loop", str(self.image), str(self.path))
+
+    def settle(self) -> None:
+        """The disk knows nothing of who was here before."""
+        if self.path != self.home:
+            run("umount", str(self.path))
+            self._mount()
+
     def close(self) -> None:
         """Take everything away again."""
-        run("rm", "-r", str(self.path))
+        if self.path != self.home:
+            run("umount", str(self.path))
+        run("rm", "-r", str(self.home))
 
 
 def grow(path: Path, files: int) -> None:
@@ -122,6 +148,7 @@ def main(arguments: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.root", description=__doc__)
     parser.add_argument("--place", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--disk", type=int, default=0, metavar="GIB")
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gvisor", default=GVISOR)
@@ -131,12 +158,13 @@ def main(arguments: list[str]) -> None:
     enter_mount_namespace()
     with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
         chosen = ways(Path(folder), options.gvisor)
-        stage = Copied(original, options.place)
+        stage = Copied(original, options.place, options.disk)
         found: dict[str, dict[str, list[float]]] = {}
         try:
             grow(stage.bench / "tree.tar", options.files)
             for _ in range(options.rounds):
                 for way in chosen:
+                    stage.settle()
                     try:
                         told = measured(way, stage)
                     except (RuntimeError, subprocess.TimeoutExpired) as problem:

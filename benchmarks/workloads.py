@@ -1,8 +1,8 @@
 """Programs over many files of a root that is kept: what people wait for.
 
-    python -m benchmarks.workloads [--place DIR …] [--case WORD …] [--way NAME …] [--rounds N]
-                                   [--files N] [--packages N] [--transactions N] [--gvisor PROGRAM]
-                                   [--short]
+    python -m benchmarks.workloads [--place DIR …] [--disk GIB] [--case WORD …] [--way NAME …]
+                                   [--rounds N] [--files N] [--packages N] [--transactions N]
+                                   [--gvisor PROGRAM] [--short]
 
 As root, with gcc and dpkg-deb. `--place`: where the root file system is copied to, and which file
 system that is matters: name one on ext4 and one on a tmpfs. Prints a table for each, of medians in
@@ -83,9 +83,9 @@ def workloads(sizes: Sizes) -> tuple[Workload, ...]:
     )  # fmt: skip
 
 
-def prepared(original: Path, place: Path, sizes: Sizes) -> Copied:
+def prepared(original: Path, place: Path, disk: int, sizes: Sizes) -> Copied:
     """A stage whose root has /files/given, and archives at /mnt."""
-    stage = Copied(original, place)
+    stage = Copied(original, place, disk)
     try:
         for script in (HERE / "inside").glob("*"):
             shutil.copy(script, stage.bench)
@@ -129,6 +129,7 @@ def table(stage: Copied, chosen: list[Way], wanted: list[Workload], rounds: int)
             for way in chosen:
                 if (workload.name, way.name) in failed:
                     continue
+                stage.settle()
                 try:
                     took = measured(workload, way, stage)
                 except (RuntimeError, subprocess.TimeoutExpired) as problem:
@@ -150,6 +151,7 @@ def main(arguments: list[str]) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workloads", description=__doc__)
     parser.add_argument("--place", type=Path, action="append", help="default: where /tmp is")
+    parser.add_argument("--disk", type=int, default=0, metavar="GIB", help="see benchmarks.root")
     parser.add_argument("--case", action="append", help="only those whose name contains this")
     parser.add_argument("--way", action="append", help="ways of running, by name")
     parser.add_argument("--rounds", type=int, default=3)
@@ -177,7 +179,7 @@ def main(arguments: list[str]) -> None:
         names = options.way or DEFAULT
         chosen = [way for way in ways(Path(folder), options.gvisor) if way.name in names]
         for place in options.place or [Path(tempfile.gettempdir())]:
-            stage = prepared(original, place, sizes)
+            stage = prepared(original, place, options.disk, sizes)
             try:
                 print(f"\n{place}, {sizes.files} files\n")
                 table(stage, chosen, wanted, 1 if options.short else options.rounds)
