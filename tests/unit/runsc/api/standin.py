@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from runsc.containers.listener import listen
+from runsc.containers.listener import connect, listen
 from sentry.config import JobUse
 from sentry.control.protocol import (
     Event,
@@ -56,7 +56,10 @@ class StandIn:
         thread.start()
 
     def settle(self) -> None:
-        """All connections have ended."""
+        """All connections have ended: those before this one have been accepted when it has."""
+        with connect(self.path) as last:
+            last.shutdown(socket.SHUT_WR)
+            last.recv(1)
         for thread in self.threads[1:]:
             thread.join()
 
