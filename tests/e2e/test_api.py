@@ -204,26 +204,26 @@ def test_a_terminal_shows_takes_and_changes_its_size(sandbox: Sandbox) -> None:
 
 def test_files_are_those_of_the_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
     files = sandbox.files
-    files.write("/work/a/f", "text ä\n")
-    assert sandbox.commands.run("cat /work/a/f").stdout == "text ä\n"
-    sandbox.commands.run("chmod 600 /work/a/f; ln -s f /work/a/link; mkfifo /work/fifo")
-    assert files.read("work/a/link") == "text ä\n"
-    entry = files.stat("/work/a/f")
+    files.write("/made/a/f", "text ä\n")
+    assert sandbox.commands.run("cat /made/a/f").stdout == "text ä\n"
+    sandbox.commands.run("chmod 600 /made/a/f; ln -s f /made/a/link; mkfifo /made/fifo")
+    assert files.read("made/a/link") == "text ä\n"
+    entry = files.stat("/made/a/f")
     assert (entry.type, entry.mode, entry.size, entry.uid) == ("file", 0o600, 8, 0)
-    assert files.stat("/work/a/link", follow=False).target == "f"
-    names = {entry.path: entry.type for entry in files.list("/work", depth=2)}
+    assert files.stat("/made/a/link", follow=False).target == "f"
+    names = {entry.path: entry.type for entry in files.list("/made", depth=2)}
     assert names == {
-        "/work/a": "dir", "/work/a/f": "file", "/work/a/link": "link", "/work/fifo": "fifo",
+        "/made/a": "dir", "/made/a/f": "file", "/made/a/link": "link", "/made/fifo": "fifo",
     }  # fmt: skip
-    assert files.make_dir("/work/b/c") and not files.make_dir("/work/b/c")
-    files.rename("/work/a/f", "/work/b/c/g")
-    assert files.exists("/work/b/c/g") and not files.exists("/work/a/link")
+    assert files.make_dir("/made/b/c") and not files.make_dir("/made/b/c")
+    files.rename("/made/a/f", "/made/b/c/g")
+    assert files.exists("/made/b/c/g") and not files.exists("/made/a/link")
     with pytest.raises(FileNotFoundError):
-        files.read("/work/a/link")
+        files.read("/made/a/link")
     with pytest.raises(IsADirectoryError):
-        files.write("/work/b", "x")
-    files.remove("/work")
-    assert not files.exists("/work")
+        files.write("/made/b", "x")
+    files.remove("/made")
+    assert not files.exists("/made")
 
 
 def test_no_link_leads_to_the_host(sandbox: Sandbox, tmp_path: Path) -> None:

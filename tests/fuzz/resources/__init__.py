@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.fuzz.resources import files, fuse, net, tasks
+from tests.fuzz.resources import files, fuse, net, netfilter, tasks
 from tests.fuzz.scaling import Resource
 
 RESOURCES: tuple[Resource, ...] = (
-    *files.RESOURCES, *fuse.RESOURCES, *net.RESOURCES, *tasks.RESOURCES,
+    *files.RESOURCES, *fuse.RESOURCES, *net.RESOURCES, *netfilter.RESOURCES, *tasks.RESOURCES,
 )  # fmt: skip

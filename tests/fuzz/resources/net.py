@@ -5,9 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from sentry.abi import ipset
-from sentry.abi import nftables as nft
-from sentry.abi.ip_tables import IPT_SO_GET_ENTRIES, IPT_SO_SET_REPLACE
 from sentry.abi.netlink import (
     FR_ACT_TO_TBL,
     FRA_FWMARK,
@@ -22,14 +19,11 @@ from sentry.abi.netlink import (
     IFLA_MASTER,
     IFLA_VLAN_ID,
     NDA_LLADDR,
-    NETLINK_NETFILTER,
     NLM_F_ACK,
-    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REQUEST,
-    NLMSG_DONE,
     NTF_MASTER,
     NUD_NOARP,
     RTA_DST,
@@ -56,24 +50,19 @@ from sentry.abi.socket import (
     AF_NETLINK,
     AF_PACKET,
     AF_UNIX,
-    IPPROTO_RAW,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_RAW,
     SOCK_STREAM,
 )  # fmt: skip
 from sentry.errors import ECONNREFUSED
-from sentry.net.netfilter.machine import be32, nested, text
-from sentry.net.netlink.ipset_elements import net32
-from sentry.net.netlink.message import attribute, u8
 from tests.fuzz.scaling import Bench, Resource
 from tests.unit.net.brokered import POLICY, Brokered
-from tests.unit.net.netfilter.blobs import DROP, entry, header, standard, with_rules
 
 LOOPBACK = 1
 
 
-def _inet(port: int, host: int = 0x7F000001) -> bytes:
+def inet_at(port: int, host: int = 0x7F000001) -> bytes:
     return struct.pack("<H", AF_INET) + struct.pack(">HI", port, host) + bytes(8)
 
 
@@ -81,46 +70,46 @@ def _unix(name: bytes) -> bytes:
     return struct.pack("<H", AF_UNIX) + b"\0" + name
 
 
-def _socket(b: Bench, family: int, kind: int, protocol: int = 0) -> int:
+def open_socket(b: Bench, family: int, kind: int, protocol: int = 0) -> int:
     return b.ok("socket", family, kind | SOCK_NONBLOCK, protocol)
 
 
 def udp_ports(b: Bench) -> None:
     """Bound to ports that the kernel chooses, then to given ones."""
-    made = b.each("create", lambda _: _socket(b, AF_INET, SOCK_DGRAM))
-    b.each("bind to any", lambda i: b.ok("bind", made[i], _inet(0), 16))
+    made = b.each("create", lambda _: open_socket(b, AF_INET, SOCK_DGRAM))
+    b.each("bind to any", lambda i: b.ok("bind", made[i], inet_at(0), 16))
     b.read_all("read /proc/net/udp", b"/proc/net/udp")
     b.each("close", lambda i: b.ok("close", made[i]))
-    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
-    b.each("bind", lambda i: b.ok("bind", made[i], _inet(2000 + i), 16))
-    b.each("send to each", lambda i: b.ok("sendto", made[0], b"x", 1, 0, _inet(2000 + i), 16))
+    made = [open_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("bind", lambda i: b.ok("bind", made[i], inet_at(2000 + i), 16))
+    b.each("send to each", lambda i: b.ok("sendto", made[0], b"x", 1, 0, inet_at(2000 + i), 16))
     room = b.program.buffer(8)
     b.each("receive", lambda i: b.ok("recvfrom", made[i], room, 8, 0, 0, 0))
-    b.each("connect", lambda i: b.ok("connect", made[i], _inet(2000), 16))
+    b.each("connect", lambda i: b.ok("connect", made[i], inet_at(2000), 16))
     b.read_all("read /proc/net/udp again", b"/proc/net/udp")
 
 
 def one_port(b: Bench) -> None:
     """Shared by many sockets (SO_REUSEPORT)."""
-    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    made = [open_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
     yes = struct.pack("<i", 1)
     for fd in made:
         b.ok("setsockopt", fd, 1, 15, yes, 4)
-    b.each("bind", lambda i: b.ok("bind", made[i], _inet(2000), 16))
-    sender = _socket(b, AF_INET, SOCK_DGRAM)
-    b.each("send", lambda _: b.ok("sendto", sender, b"x", 1, 0, _inet(2000), 16))
+    b.each("bind", lambda i: b.ok("bind", made[i], inet_at(2000), 16))
+    sender = open_socket(b, AF_INET, SOCK_DGRAM)
+    b.each("send", lambda _: b.ok("sendto", sender, b"x", 1, 0, inet_at(2000), 16))
     b.each("close", lambda i: b.ok("close", made[i]))
 
 
 def tcp_connections(b: Bench) -> None:
     """To one listener."""
-    listener = _socket(b, AF_INET, SOCK_STREAM)
-    b.ok("bind", listener, _inet(2000), 16)
+    listener = open_socket(b, AF_INET, SOCK_STREAM)
+    b.ok("bind", listener, inet_at(2000), 16)
     b.ok("listen", listener, 4096)
-    made = [_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
+    made = [open_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
 
     def connect(i: int) -> None:
-        b.program.call("connect", made[i], _inet(2000), 16)
+        b.program.call("connect", made[i], inet_at(2000), 16)
         b.world.settle()
 
     b.each("connect", connect)
@@ -132,12 +121,12 @@ def tcp_connections(b: Bench) -> None:
 
 def tcp_backlog(b: Bench) -> None:
     """Connections that nobody accepts, then their listener closed."""
-    listener = _socket(b, AF_INET, SOCK_STREAM)
-    b.ok("bind", listener, _inet(2000), 16)
+    listener = open_socket(b, AF_INET, SOCK_STREAM)
+    b.ok("bind", listener, inet_at(2000), 16)
     b.ok("listen", listener, 4096)
-    made = [_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
+    made = [open_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
     for fd in made:
-        b.program.call("connect", fd, _inet(2000), 16)
+        b.program.call("connect", fd, inet_at(2000), 16)
         b.world.settle()
     with b.measure("close the listener"):
         b.ok("close", listener)
@@ -147,41 +136,41 @@ def tcp_backlog(b: Bench) -> None:
 
 def multicast(b: Bench) -> None:
     """Memberships: groups of one socket, and many sockets in one group."""
-    one = _socket(b, AF_INET, SOCK_DGRAM)
+    one = open_socket(b, AF_INET, SOCK_DGRAM)
     few = min(b.n, 20)
     group = [struct.pack(">II", 0xEF000001 + i, 0x7F000001) for i in range(b.n)]
     b.each("join", lambda i: i >= few or b.ok("setsockopt", one, 0, 35, group[i], 8))
-    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    made = [open_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
     yes = struct.pack("<i", 1)
     for fd in made:
         b.ok("setsockopt", fd, 1, 2, yes, 4)
-        b.ok("bind", fd, _inet(2000, 0), 16)
+        b.ok("bind", fd, inet_at(2000, 0), 16)
     b.each("join one group", lambda i: b.ok("setsockopt", made[i], 0, 35, group[0], 8))
     b.ok("setsockopt", one, 0, 32, struct.pack(">I", 0x7F000001), 4)
     with b.measure("send to the group"):
-        b.program.call("sendto", one, b"x", 1, 0, _inet(2000, 0xEF000001), 16)
+        b.program.call("sendto", one, b"x", 1, 0, inet_at(2000, 0xEF000001), 16)
         b.world.settle()
     b.each("close", lambda i: b.ok("close", made[i]))
 
 
 def packet_sockets(b: Bench) -> None:
     """That all hear what is sent."""
-    made = b.each("create", lambda _: _socket(b, AF_PACKET, SOCK_RAW, 0x0300))
-    sender = _socket(b, AF_INET, SOCK_DGRAM)
+    made = b.each("create", lambda _: open_socket(b, AF_PACKET, SOCK_RAW, 0x0300))
+    sender = open_socket(b, AF_INET, SOCK_DGRAM)
     with b.measure("send"):
-        b.ok("sendto", sender, b"x", 1, 0, _inet(9), 16)
+        b.ok("sendto", sender, b"x", 1, 0, inet_at(9), 16)
     b.read_all("read /proc/net/packet", b"/proc/net/packet")
     b.each("close", lambda i: b.ok("close", made[i]))
 
 
 def unix_names(b: Bench) -> None:
     """Of datagram sockets."""
-    made = b.each("create", lambda _: _socket(b, AF_UNIX, SOCK_DGRAM))
+    made = b.each("create", lambda _: open_socket(b, AF_UNIX, SOCK_DGRAM))
     b.each("bind", lambda i: b.ok("bind", made[i], _unix(b"n%06d" % i), 10))
     b.each("send", lambda i: b.ok("sendto", made[i], b"x", 1, 0, _unix(b"n%06d" % i), 10))
     b.read_all("read /proc/net/unix", b"/proc/net/unix")
     b.each("close", lambda i: b.ok("close", made[i]))
-    made = [_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
+    made = [open_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
     b.each("bind to any", lambda i: b.ok("bind", made[i], struct.pack("<H", AF_UNIX), 2))
 
 
@@ -194,9 +183,9 @@ def unix_pairs(b: Bench) -> None:
 
 def unix_queue(b: Bench) -> None:
     """Datagrams from many senders, connected to one receiver."""
-    receiver = _socket(b, AF_UNIX, SOCK_DGRAM)
+    receiver = open_socket(b, AF_UNIX, SOCK_DGRAM)
     b.ok("bind", receiver, _unix(b"receiver"), 11)
-    made = [_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
+    made = [open_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
     b.each("connect", lambda i: b.ok("connect", made[i], _unix(b"receiver"), 11))
     room = b.program.buffer(8)
 
@@ -288,9 +277,9 @@ def addresses(b: Bench) -> None:
     b.each("add", lambda i: link.ask(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body(i)))
     with b.measure("dump"):
         link.dump(RTM_GETADDR, struct.pack("<BBBBI", AF_INET, 0, 0, 0, 0))
-    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
-    b.each("bind to each", lambda i: b.ok("bind", made[i], _inet(2000, 0x0A000001 + 256 * i), 16))
-    b.each("connect", lambda i: b.ok("connect", made[i], _inet(9, 0x0A000001 + 256 * i), 16))
+    made = [open_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("bind to each", lambda i: b.ok("bind", made[i], inet_at(2000, 0x0A000001 + 256 * i), 16))
+    b.each("connect", lambda i: b.ok("connect", made[i], inet_at(9, 0x0A000001 + 256 * i), 16))
     b.read_all("read fib_trie", b"/proc/net/fib_trie")
     b.each("remove", lambda i: link.ask(RTM_DELADDR, 0, body(i)))
 
@@ -307,8 +296,8 @@ def routes(b: Bench) -> None:
     b.each("add", lambda i: link.ask(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body(i)))
     with b.measure("dump"):
         link.dump(RTM_GETROUTE, struct.pack("<8BI", AF_INET, *[0] * 8))
-    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
-    b.each("connect", lambda i: b.program.call("connect", made[i], _inet(9, 0x0A000001 + 256 * i),
+    made = [open_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("connect", lambda i: b.program.call("connect", made[i], inet_at(9, 0x0A000001 + 256 * i),
                                                16))  # fmt: skip
     b.read_all("read /proc/net/route", b"/proc/net/route")
     b.each("remove", lambda i: link.ask(RTM_DELROUTE, 0, body(i)))
@@ -408,107 +397,13 @@ def routing_rules(b: Bench) -> None:
     b.each("remove", lambda i: i >= most or link.ask(RTM_DELRULE, 0, body(i)))
 
 
-class _Nftables:
-    """A socket, and batches of one change, in a table with a chain at input."""
-
-    def __init__(self, b: Bench) -> None:
-        self._b = b
-        self._fd = b.ok("socket", AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
-        self._room = b.program.buffer(65536)
-        self.change(nft.NFT_MSG_NEWTABLE, text(nft.NFTA_TABLE_NAME, "t"))
-        place = be32(nft.NFTA_HOOK_HOOKNUM, nft.NF_INET_LOCAL_IN) + be32(nft.NFTA_HOOK_PRIORITY, 0)
-        chain = text(nft.NFTA_CHAIN_TABLE, "t") + text(nft.NFTA_CHAIN_NAME, "in")
-        chain += nested(nft.NFTA_CHAIN_HOOK, place)
-        self.change(nft.NFT_MSG_NEWCHAIN, chain)
-
-    def change(self, kind: int, body: bytes) -> None:
-        """It is acknowledged."""
-        flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
-        tables = nft.NFNL_SUBSYS_NFTABLES
-        data = self._message(nft.NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, b"", tables)
-        data += self._message(tables << 8 | kind, flags, body)
-        data += self._message(nft.NFNL_MSG_BATCH_END, NLM_F_REQUEST, b"", tables)
-        self._b.ok("sendto", self._fd, data, len(data), 0, 0, 0)
-        size = self._b.ok("recvfrom", self._fd, self._room, 65536, 0, 0, 0)
-        assert size == 36
-        assert self._b.program.read(self._room + 16, 4) == bytes(4)
-
-    def dump(self, kind: int, body: bytes = b"") -> None:
-        """All there are."""
-        data = self._message(
-            nft.NFNL_SUBSYS_NFTABLES << 8 | kind, NLM_F_REQUEST | NLM_F_DUMP, body
-        )
-        self._b.ok("sendto", self._fd, data, len(data), 0, 0, 0)
-        done = False
-        while not done:
-            size = self._b.ok("recvfrom", self._fd, self._room, 65536, 0, 0, 0)
-            data = self._b.program.read(self._room, size)
-            done = struct.unpack_from("<H", data, 4)[0] == NLMSG_DONE
-
-    def _message(self, kind: int, flags: int, body: bytes, resource: int = 0) -> bytes:
-        inside = struct.pack(">BBH", nft.NFPROTO_IPV4, 0, resource) + body
-        return struct.pack("<IHHII", 16 + len(inside), kind, flags, 1, 0) + inside
-
-    def rule(self, *expressions: tuple[str, bytes]) -> None:
-        """At the end of the chain."""
-        listed = b"".join(
-            nested(nft.NFTA_LIST_ELEM, text(nft.NFTA_EXPR_NAME, name)
-                   + nested(nft.NFTA_EXPR_DATA, data))
-            for name, data in expressions
-        )  # fmt: skip
-        body = text(nft.NFTA_RULE_TABLE, "t") + text(nft.NFTA_RULE_CHAIN, "in")
-        self.change(nft.NFT_MSG_NEWRULE, body + nested(nft.NFTA_RULE_EXPRESSIONS, listed))
-
-
-def rules(b: Bench) -> None:
-    """Of netfilter, that count, and a packet that meets them all."""
-    tables = _Nftables(b)
-    b.each("add", lambda _: tables.rule(("counter", b"")))
-    with b.measure("dump"):
-        tables.dump(nft.NFT_MSG_GETRULE)
-    receiver, to = _socket(b, AF_INET, SOCK_DGRAM), _inet(4321)
-    b.ok("bind", receiver, to, 16)
-    with b.measure("send"):
-        b.ok("sendto", receiver, b"x", 1, 0, to, 16)
-    with b.measure("flush"):
-        tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
-
-
-def elements(b: Bench) -> None:
-    """Of a set of intervals."""
-    tables, start = _Nftables(b), text(nft.NFTA_SET_TABLE, "t") + text(nft.NFTA_SET_NAME, "s")
-    about = be32(nft.NFTA_SET_FLAGS, nft.NFT_SET_INTERVAL) + be32(nft.NFTA_SET_KEY_LEN, 4)
-    tables.change(nft.NFT_MSG_NEWSET, start + about + be32(nft.NFTA_SET_ID, 1))
-    named = text(nft.NFTA_SET_ELEM_LIST_TABLE, "t") + text(nft.NFTA_SET_ELEM_LIST_SET, "s")
-
-    def one(i: int) -> bytes:
-        key = nested(nft.NFTA_SET_ELEM_KEY, attribute(nft.NFTA_DATA_VALUE, struct.pack(">I", i)))
-        return named + nested(nft.NFTA_SET_ELEM_LIST_ELEMENTS, nested(nft.NFTA_LIST_ELEM, key))
-
-    b.each("add", lambda i: tables.change(nft.NFT_MSG_NEWSETELEM, one(i)))
-    with b.measure("dump"):
-        tables.dump(nft.NFT_MSG_GETSETELEM, named)
-    b.each("remove", lambda i: tables.change(nft.NFT_MSG_DELSETELEM, one(i)))
-    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
-
-
-def connections(b: Bench) -> None:
-    """That netfilter follows."""
-    tables = _Nftables(b)
-    tables.rule(("ct", be32(nft.NFTA_CT_KEY, nft.NFT_CT_STATE) + be32(nft.NFTA_CT_DREG, 1)))
-    sender = _socket(b, AF_INET, SOCK_DGRAM)
-    b.each("send", lambda i: b.ok("sendto", sender, b"x", 1, 0, _inet(2000 + i), 16))
-    b.read_all("read nf_conntrack", b"/proc/net/nf_conntrack")
-    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
-
-
 def brokered(b: Bench) -> None:
     """Connections that a broker has, and a policy that ends them."""
     one = Brokered(b.world)
-    sockets = [_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
+    sockets = [open_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
 
     def connect(i: int) -> None:
-        b.program.call("connect", sockets[i], _inet(443, 0xCB007105), 16)
+        b.program.call("connect", sockets[i], inet_at(443, 0xCB007105), 16)
         b.world.settle()
 
     b.each("connect", connect)
@@ -527,100 +422,8 @@ def brokered(b: Bench) -> None:
     one.end()
 
 
-def _member(b: Bench, groups: int) -> int:
-    """A socket that hears of netfilter."""
-    made = _socket(b, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
-    b.ok("bind", made, struct.pack("<HHII", AF_NETLINK, 0, 0, groups), 12)
-    return made
-
-
-def rule_listeners(b: Bench) -> None:
-    """Who hears of each change of rules."""
-    tables = _Nftables(b)
-    made = b.each("join", lambda _: _member(b, 1 << nft.NFNLGRP_NFTABLES - 1))
-    with b.measure("add"):
-        tables.rule(("counter", b""))
-    room = b.program.buffer(4096)
-    b.each("hear", lambda i: b.ok("recvfrom", made[i], room, 4096, 0, 0, 0))
-    b.each("close", lambda i: b.ok("close", made[i]))
-    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
-
-
-def told_connections(b: Bench) -> None:
-    """That netfilter follows, while somebody hears of them."""
-    tables = _Nftables(b)
-    tables.rule(("ct", be32(nft.NFTA_CT_KEY, nft.NFT_CT_STATE) + be32(nft.NFTA_CT_DREG, 1)))
-    heard, sender = _member(b, 7), _socket(b, AF_INET, SOCK_DGRAM)
-    b.each("send", lambda i: b.ok("sendto", sender, b"x", 1, 0, _inet(2000 + i), 16))
-    room = b.program.buffer(4096)
-    b.each("hear", lambda i: b.ok("recvfrom", heard, room, 4096, 0, 0, 0))
-    tables.change(nft.NFT_MSG_DELTABLE, text(nft.NFTA_TABLE_NAME, "t"))
-    b.ok("close", heard)
-
-
-def ip_set(b: Bench) -> None:
-    """Networks in a set of ipset, of which each is new for a while."""
-    fd = _socket(b, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER)
-    room = b.program.buffer(65536)
-
-    def say(command: int, body: bytes = b"", flags: int = NLM_F_ACK) -> None:
-        inside = struct.pack(">BBH", nft.NFPROTO_IPV4, 0, 0)
-        inside += u8(ipset.IPSET_ATTR_PROTOCOL, ipset.IPSET_PROTOCOL)
-        inside += text(ipset.IPSET_ATTR_SETNAME, "s") + body
-        kind = nft.NFNL_SUBSYS_IPSET << 8 | command
-        head = struct.pack("<IHHII", 16 + len(inside), kind, NLM_F_REQUEST | flags, 1, 0)
-        b.ok("sendto", fd, head + inside, 16 + len(inside), 0, 0, 0)
-        size, kind = b.ok("recvfrom", fd, room, 65536, 0, 0, 0), 0
-        while not flags and kind != NLMSG_DONE:
-            size = b.ok("recvfrom", fd, room, 65536, 0, 0, 0)
-            (kind,) = struct.unpack_from("<H", b.program.read(room, 16), 4)
-        assert not flags or (size == 36 and b.program.read(room + 16, 4) == bytes(4))
-
-    def change(command: int, i: int) -> None:
-        ip = net32(ipset.IPSET_ATTR_IPADDR_IPV4, 10 << 24 | i << 8)
-        one = nested(ipset.IPSET_ATTR_IP, ip) + u8(ipset.IPSET_ATTR_CIDR, 24)
-        say(command, nested(ipset.IPSET_ATTR_DATA, one))
-
-    about = text(ipset.IPSET_ATTR_TYPENAME, "hash:net") + u8(ipset.IPSET_ATTR_REVISION, 0)
-    about += u8(ipset.IPSET_ATTR_FAMILY, nft.NFPROTO_IPV4)
-    about += nested(ipset.IPSET_ATTR_DATA, net32(ipset.IPSET_ATTR_TIMEOUT, 1000))
-    say(ipset.IPSET_CMD_CREATE, about)
-    b.each("add", lambda i: change(ipset.IPSET_CMD_ADD, i))
-    b.each("renew", lambda i: change(ipset.IPSET_CMD_ADD, i))
-    b.each("test", lambda i: change(ipset.IPSET_CMD_TEST, i))
-    with b.measure("dump"):
-        say(ipset.IPSET_CMD_LIST, flags=0)
-    b.each("remove", lambda i: change(ipset.IPSET_CMD_DEL, i))
-    say(ipset.IPSET_CMD_DESTROY)
-
-
-def ip_table(b: Bench) -> None:
-    """Rules of iptables without nftables, and a packet that meets them all."""
-    fd = _socket(b, AF_INET, SOCK_RAW, IPPROTO_RAW)
-    rule = entry(standard(DROP), head=header(protocol=253))
-
-    def put(count: int, before: int) -> None:
-        value = with_rules("filter", nft.NF_INET_LOCAL_IN, [rule] * count, counters=(before, 0))
-        b.ok("setsockopt", fd, 0, IPT_SO_SET_REPLACE, value, len(value))
-
-    size = 632 + b.n * len(rule)
-    question = struct.pack("<32sI4x", b"filter", size) + bytes(size)
-    with b.measure("replace"):
-        put(b.n, 4)
-    with b.measure("dump"):
-        length = struct.pack("<i", len(question))
-        b.ok("getsockopt", fd, 0, IPT_SO_GET_ENTRIES, question, length)
-    receiver, to = _socket(b, AF_INET, SOCK_DGRAM), _inet(4321)
-    b.ok("bind", receiver, to, 16)
-    with b.measure("send"):
-        b.ok("sendto", receiver, b"x", 1, 0, to, 16)
-    with b.measure("empty"):
-        put(0, 4 + b.n)
-
-
 RESOURCES: tuple[Resource, ...] = (
     udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
-    unix_pairs, unix_queue, in_flight, addresses, routes,
-    interfaces, bridge_ports, vlans, forwarding, routing_rules, rules, elements, connections,
-    brokered, ip_table, rule_listeners, told_connections, ip_set,
+    unix_pairs, unix_queue, in_flight, addresses, routes, interfaces, bridge_ports, vlans,
+    forwarding, routing_rules, brokered,
 )  # fmt: skip
