@@ -33,6 +33,7 @@ COMMANDS = {
     "install": "Tell Docker, containerd or podman of this runtime.",
     "kill": "Send a signal to a container.",
     "list": "List containers.",
+    "metrics": "Print figures of a sandbox that runs, for Prometheus.",
     "pause": "Hold all processes of a container.",
     "port-forward": "Reach a port of a container from a port of the host.",
     "ps": "List the processes of a container.",
@@ -43,6 +44,7 @@ COMMANDS = {
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
     "sync": "Wait until what a container has written is on the host's disk.",
+    "trace": "Say who listens to what happens in a sandbox; show what happens.",
     "uninstall": "Take away what `install` has told an engine.",
     "update": "Change the limits of a container that runs.",
     "wait": "Wait for the end of a container, or of a process in it.",
@@ -141,6 +143,12 @@ def _is_of_go(word: str) -> bool:
     metavar="FILE",
     help="Which connections may leave a network of the container's own, by name, address, port and"
     " program: a TOML document, see docs/egress.md. With sockets of the host no container starts.",
+)
+@click.option(
+    "--pod-init-config",
+    metavar="FILE",
+    help="Who listens to what happens in a sandbox, from before its first program runs: a JSON"
+    " document as gVisor's, see docs/monitoring.md. `runsc trace` changes that while it runs.",
 )
 @click.option(
     "--host-uds",

@@ -49,6 +49,7 @@ _NO_CHECKPOINT: Final = "containers are not saved and restored"
 _NO_DEVICES: Final = "no device of the host is passed on"
 _LOOK: Final = "use `runsc debug --profile TIME ID` while it runs"
 _NUMBERS: Final = "use `runsc events ID`"
+_METRICS: Final = "use `runsc metrics ID`"
 _CLI_PIDFD: Final = "use --pid-file, and pidfd_open(2) of the pid in it"
 
 FLAGS: Final[dict[str, dict[str, Verdict]]] = {
@@ -123,10 +124,9 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
         **_refused("use `runsc debug --stacks ID`", "panic-signal"),
         **_refused(_LOOK, "profile-block", "profile-cpu", "profile-gc-interval", "profile-heap",
                    "profile-mutex", "trace", "coverage-report"),
-        **_refused(_NUMBERS, "metric-server", "final-metrics-log", "profiling-metrics",
+        **_refused(_METRICS, "metric-server", "final-metrics-log", "profiling-metrics",
                    "profiling-metrics-log", "profiling-metrics-rate-us"),
         **_refused("annotations change no flags; give them to runsc", "allow-flag-override"),
-        **_refused("use --strace, or `runsc debug --strace`", "pod-init-config"),
         # checkpoints
         **_refused(_NO_CHECKPOINT, "net-disconnect-ok", "allow-connected-on-save",
                    "allow-live-tcp-migration", "restore-spec-validation"),
@@ -191,15 +191,15 @@ COMMANDS: Final = {
     "flags": "use `runsc --help`",
     "platforms": "use `runsc check`",
     "syscalls": "use `runsc help syscalls`",
-    "usage": _NUMBERS,
-    "metric-server": _NUMBERS,
-    "metric-export": _NUMBERS,
-    "metric-metadata": _NUMBERS,
+    "usage": "use `runsc metrics ID`, or `runsc events ID`",
+    "metric-server": _METRICS,
+    "metric-export": _METRICS,
+    "export-metrics": _METRICS,
+    "metric-metadata": _METRICS,
     "mitigate": "mitigations of processors are the host's to turn on",
     "nvproxy": _NO_DEVICES,
     "statefile": _NO_CHECKPOINT,
     "symbolize": "tracebacks name their lines",
-    "trace": "use `runsc debug --strace=on ID`",
     "cpu-features": "use `runsc do cat /proc/cpuinfo`",
     "read-control": "values of cgroups inside are files: use `runsc exec ID cat FILE`",
     "write-control": "values of cgroups inside are files: use `runsc exec ID sh -c 'echo ...'`",

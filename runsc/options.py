@@ -49,6 +49,8 @@ class Globals(Value):
     """For tests: where it is written what holds up the kernel thread."""
     egress: str | None = None
     """A file: what may leave a network of the sandbox's own."""
+    pod_init_config: str | None = None
+    """A file: who listens to what happens in a sandbox, from its start."""
     systemd_cgroup: bool = False
     ignore_cgroups: bool = False
     system_calls: str = "auto"
@@ -108,6 +110,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         strace_limit=flags["strace_log_size"],
         steps_log=flags["steps_log"],
         egress=flags["egress"],
+        pod_init_config=flags["pod_init_config"],
         **_overlay(flags["overlay2"]),
         file_access=flags["file_access"],
         exclusive_mounts=flags["file_access_mounts"] == "exclusive",

@@ -258,6 +258,37 @@ class EgressConfig(msgspec.Struct, frozen=True):
     Over a control socket it comes beside the request."""
 
 
+class TracePoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A point that a session listens to: sentry.watch.points."""
+
+    name: str
+    optional_fields: tuple[str, ...] = ()
+    context_fields: tuple[str, ...] = ()
+
+
+class TraceSink(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the records of a session go: "remote" (gVisor's wire), "json" or "null"."""
+
+    name: str
+    has_fd: bool = False
+    """A descriptor comes with it."""
+    retries: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    """So often a record for which there is no room is tried again; 0: while the queue has room."""
+    backoff_ns: Annotated[int, msgspec.Meta(ge=1, le=10**12)] = 25_000
+    """How long after the first time; twice as long each time."""
+    backoff_max_ns: Annotated[int, msgspec.Meta(ge=1, le=10**12)] = 10_000_000
+
+
+class TraceSession(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who listens to what happens in a sandbox, from outside: sentry.watch."""
+
+    name: str = "Default"
+    points: tuple[TracePoint, ...] = ()
+    sinks: tuple[TraceSink, ...] = ()
+    ignore_missing: bool = False
+    """Points and fields that there are not are left out."""
+
+
 class SandboxConfig(ContainerConfig, frozen=True):
     """One sandbox with its first container."""
 
@@ -294,6 +325,10 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """All but these, rather: with none named every call."""
     strace_limit: int = 32
     """So many bytes of what is read and written are shown."""
+    trace: TraceSession | None = None
+    """Listens from before the first program runs."""
+    trace_fds: tuple[int, ...] = ()
+    """Of those of its sinks that have one."""
     debug: bool = False
     """Say what kind of machine it is, and at the end what was refused."""
 
@@ -335,6 +370,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.steps_fd,
             config.stat_fd,
             config.strace_fd,
+            *config.trace_fds,
             config.egress.dialer_fd if config.egress is not None else -1,
         }
     if isinstance(config, FurtherConfig):

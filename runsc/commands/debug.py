@@ -9,9 +9,9 @@ import click
 import msgspec
 
 from runsc.commands import stacks
-from runsc.commands.events import seconds
 from runsc.containers import lifecycle
 from runsc.containers.container import Store
+from runsc.containers.durations import seconds
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.log import printable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import msgspec
 
 from runsc.containers import lifecycle, listener
 from runsc.containers.container import Store
+from runsc.containers.durations import seconds
 from runsc.containers.processes import STOPPED
 from runsc.containers.state import State, status
 from runsc.errors import NotRunning, RuntimeFailure
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 
 APART_MS = 100
 """Events of the same kind are not told faster."""
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
-
-
-def seconds(text: str) -> float:
-    """A duration as Go writes it: 5s, 1m30s, 500ms. Raises: RuntimeFailure."""
-    parts = _PART.findall(text)
-    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or total <= 0:
-        raise RuntimeFailure(f"{text!r} is no duration above 0, such as 500ms, 5s, 1m30s")
-    return total
 
 
 def data(state: State, stats: Stats) -> dict[str, Any]:

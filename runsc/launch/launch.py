@@ -312,6 +312,7 @@ def _start(
         try:
             config = _with_link(flags, config, terms, beside)
             config = _with_dialer(flags, config, terms, beside)
+            config = _with_listeners(flags, config)
             network = _network(flags, container, config, standing.pid)
             exports = users.with_owners(container.exports)
             running = sandbox.start(
@@ -336,7 +337,7 @@ def _start(
         config.kvm_fd, config.disk_fd, config.root.image_fd, namespace_fd, link_fd, dialer_fd,
         exports[0].lock_fd, *owners,
     )  # fmt: skip
-    for fd in (*opened, *config.stdio, *config.preserved, *joins):
+    for fd in (*opened, *config.stdio, *config.preserved, *config.trace_fds, *joins):
         if fd >= 0:
             os.close(fd)
     return running
@@ -378,6 +379,18 @@ def _with_dialer(
     if pid:
         beside.append(pid)
     return msgspec.structs.replace(config, egress=made)
+
+
+def _with_listeners(flags: Globals, config: SandboxConfig) -> SandboxConfig:
+    """With who listens to it from the start: --pod-init-config."""
+    if flags.pod_init_config is None:
+        return config
+    from runsc.launch import tracing  # noqa: PLC0415  few are watched
+
+    made = tracing.connect(tracing.read(flags.pod_init_config))
+    for warning in made.warnings:
+        flags.log.warning(warning)
+    return msgspec.structs.replace(config, trace=made.session, trace_fds=made.fds)
 
 
 def _network(

@@ -40,6 +40,7 @@ NEVER_LATE = frozenset(
         "sentry.platform.unicorn",
         "sentry.platform.unicorn_cpuid",
         "sentry.syscalls.compat",
+        "sentry.watch.listing",
         "sentry.syscalls.table",
     }
 )

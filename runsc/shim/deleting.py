@@ -9,11 +9,11 @@ from contextlib import suppress
 from runsc.containers import lifecycle
 from runsc.errors import RuntimeFailure
 from runsc.shim import options, rootfs
-from runsc.shim.codec import encode
 from runsc.shim.jobs import store_of, warn
 from runsc.shim.messages import Deleted, timestamp
 from runsc.shim.starting import SOCKETS, answers
 from runsc.shim.tasks import KILLED
+from sentry.protobuf import encode
 
 
 def delete(container_id: str, bundle: str, namespace: str) -> bytes:

@@ -14,12 +14,12 @@ from runsc.containers import lifecycle
 from runsc.containers.container import Store
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.shim import options, rootfs
-from runsc.shim.codec import encode
 from runsc.shim.messages import Mount
 from runsc.shim.options import Settings
 from runsc.shim.streams import CONSOLE, Streams, open_streams
 from runsc.shim.ttrpc import Code, Refused
 from runsc.shim.workers import Report
+from sentry.protobuf import encode
 
 if TYPE_CHECKING:
     from runsc.containers.execution import Process

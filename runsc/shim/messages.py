@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Annotated
 
-from runsc.shim.codec import Message, Signed, encode
+from sentry.protobuf import Message, Signed, encode
 
 
 class Empty(Message):

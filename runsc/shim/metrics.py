@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from runsc.cgroups import hierarchies
-from runsc.shim.codec import Message
+from sentry.protobuf import Message
 
 NO_LIMIT = (1 << 64) - 1
 

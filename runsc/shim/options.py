@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runsc.shim import messages
-from runsc.shim.codec import decode
 from runsc.shim.ttrpc import Code, Refused
+from sentry.protobuf import decode
 
 if TYPE_CHECKING:
     from runsc.options import Globals

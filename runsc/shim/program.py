@@ -110,8 +110,8 @@ def _info() -> bytes:
     import msgspec  # noqa: PLC0415
 
     from runsc.commands.features import features  # noqa: PLC0415
-    from runsc.shim.codec import encode  # noqa: PLC0415
     from runsc.shim.messages import Any, RuntimeInfo, RuntimeVersion  # noqa: PLC0415
+    from sentry.protobuf import encode  # noqa: PLC0415
 
     known = Any(FEATURES, msgspec.json.encode(features()))
     return encode(RuntimeInfo(RUNTIME, RuntimeVersion(__version__), features=known))

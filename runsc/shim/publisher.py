@@ -17,7 +17,6 @@ from collections.abc import Callable
 import msgspec
 
 from runsc.shim import ttrpc
-from runsc.shim.codec import Message, decode, encode
 from runsc.shim.loop import READ, WRITE, Loop, Timer
 from runsc.shim.messages import (
     TOPICS,
@@ -30,6 +29,7 @@ from runsc.shim.messages import (
     timestamp,
 )
 from runsc.shim.workers import Report, Workers
+from sentry.protobuf import Message, decode, encode
 
 SERVICE = "containerd.services.events.ttrpc.v1.Events"
 KEPT = 2048

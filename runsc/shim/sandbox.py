@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 
 from runsc.shim import messages as m
-from runsc.shim.codec import Message, decode
 from runsc.shim.messages import TaskStatus
 from runsc.shim.server import Method
 from runsc.shim.service import EMPTY, TaskService
 from runsc.shim.tasks import Task
 from runsc.shim.ttrpc import Code, Refused
+from sentry.protobuf import Message, decode
 
 READY, NOT_READY = "SANDBOX_READY", "SANDBOX_NOTREADY"
 PAUSE = Path(__file__).parent.parent / "launch" / "built" / "pause"

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from runsc.errors import NoContainer, NotRunning, RuntimeFailure
 from runsc.shim import ttrpc
-from runsc.shim.codec import Message, decode
 from runsc.shim.loop import READ, WRITE, Loop, spawn
 from runsc.shim.messages import Request
 from runsc.shim.ttrpc import Code, Frame, Refused
+from sentry.protobuf import Message, decode
 
 CHUNK = 1 << 16
 UNREAD = 64 << 20

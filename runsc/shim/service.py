@@ -18,7 +18,6 @@ import msgspec
 from runsc import __version__
 from runsc.shim import messages as m
 from runsc.shim import options
-from runsc.shim.codec import Message
 from runsc.shim.copies import Copies
 from runsc.shim.exits import Exits
 from runsc.shim.loop import Loop, Promise, Timer, spawn
@@ -29,6 +28,7 @@ from runsc.shim.streams import Streams
 from runsc.shim.tasks import Process, Task, Tasks
 from runsc.shim.ttrpc import Code, Refused
 from runsc.shim.workers import Job, Outcome, Workers
+from sentry.protobuf import Message
 
 DRAIN_S = 2.0
 """So long the output of a process that has ended may be held open by others: as runc's shim."""

@@ -17,10 +17,10 @@ import msgspec
 from runsc.cgroups import hierarchies
 from runsc.errors import RuntimeFailure
 from runsc.shim import options
-from runsc.shim.codec import decode
 from runsc.shim.daemon import Terms, serve
 from runsc.shim.messages import Any
 from runsc.shim.publisher import Way
+from sentry.protobuf import decode
 
 SOCKETS = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")

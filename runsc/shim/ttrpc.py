@@ -10,8 +10,8 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-from runsc.shim.codec import Message, encode
 from runsc.shim.messages import Response, Status
+from sentry.protobuf import Message, encode
 
 HEAD = struct.Struct(">IIBB")
 MOST = 4 << 20

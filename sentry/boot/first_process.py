@@ -204,6 +204,12 @@ def put_under_observation(task: Task, profile: bytes, loaded: Loaded) -> None:
         seccomp.add_filter(task, CallFilter(profile))
 
 
+def tell_start(task: Task, process: ProcessConfig) -> None:
+    """The container's first program is about to run: who listens hears of it."""
+    if (watch := task.kernel.watch) is not None:
+        watch.started(task, process)
+
+
 def is_tty(fd: int) -> bool:
     """Whether it is a terminal of the host."""
     try:

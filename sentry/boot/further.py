@@ -147,6 +147,7 @@ class Bringing:
 
     async def _make(self) -> Task:
         kernel, config, container = self._kernel, self._config, self.container
+        container.id = config.container_id
         container.oom_group = config.oom_group
         container.pids_limit = config.pids_limit
         container.memory_limit = config.memory_limit

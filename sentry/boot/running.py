@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from sentry.boot import first_process
 from sentry.control.descriptors import close_all
 from sentry.control.operations import Operations, Shared
 from sentry.control.server import ControlServer
@@ -67,12 +68,16 @@ class Running:
         self._container.unstarted = True
         task.work |= WORK_PAUSE
         task.finish()
-        self.operations.await_start(partial(pause.start, self._container))
+        self.operations.await_start(partial(self._start, task))
         self._server = ControlServer(
             loop, self.operations, -1, config.control_listener_fd, beside=self._containers.server
         )
         loop.watch(config.stand_in_fd, select.EPOLLIN | select.EPOLLRDHUP, self._stand_in_told)
         loop.watch(self._gofer_end, select.EPOLLRDHUP, self._gofer_gone)
+
+    def _start(self, task: Task) -> None:
+        first_process.tell_start(task, self._config.process)
+        pause.start(self._container)
 
     def _stand_in_told(self, _events: int) -> None:
         """A byte: its terminal has a new size. Its end: so is that of the container."""

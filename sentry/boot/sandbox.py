@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import select
+import sys
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import guest_stubs
 from sentry.abi.signal import SIGKILL
 from sentry.boot import first_process, host_links, tree
 from sentry.boot.further import Containers
-from sentry.config import SandboxConfig, StartError
+from sentry.config import SandboxConfig, StartError, TraceSession
 from sentry.control.operations import Operations
 from sentry.control.server import MAX_CONNECTIONS, ControlServer
 from sentry.control.standstill import Standstill
@@ -44,6 +45,7 @@ from sentry.platform.memory import trim_heap
 from sentry.syscalls import late  # fills the table
 from sentry.syscalls.registry import CALLS, NUMBERS
 from sentry.vfs.vfs import Vfs
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Observer
@@ -89,6 +91,8 @@ class Sandbox:
         self._operations.finish(self.kernel.exit_status or 0)
         for observer in self.kernel.start_observers:
             observer.flush()
+        if self.kernel.watch is not None:
+            self.kernel.watch.flush()
         self.kernel.log.finish()
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
@@ -137,7 +141,9 @@ class Sandbox:
 
 def preload(platform: str) -> None:
     """Import and read what is needed later: inside the sandbox there are no files."""
-    importlib.import_module("_blake2")  # a file in some builds of Python: sentry.net.tcp
+    hashes = "_blake2", "_sha2" if sys.version_info >= (3, 12) else "_sha256"
+    for name in hashes:  # files in some builds of Python: sentry.net.tcp, sentry.watch.events
+        importlib.import_module(name)
     if platform == "unicorn":
         importlib.import_module("sentry.platform.unicorn").preload()
         return
@@ -174,6 +180,19 @@ def make_strace(config: SandboxConfig, loop: Loop) -> Observer:
         calls = frozenset(NUMBERS.values()) - calls
     options = Options(calls, times=True, limit=config.strace_limit)
     return Strace(LogSink(config.strace_fd, loop), loop, options)
+
+
+def watched(kernel: Kernel, session: TraceSession, fds: tuple[int, ...]) -> None:
+    """Who listens to it from the start does so from now on. Raises: StartError."""
+    from sentry.watch.session import Watch  # noqa: PLC0415  few are watched
+
+    late.import_all()
+    watch = kernel.watch = Watch(kernel)
+    try:
+        watch.check(session)
+        at_once(watch.create(session, list(fds)))
+    except Errno as error:
+        raise StartError(f"trace session: {error}") from error
 
 
 def alarms(log: LogSink, steps_fd: int) -> list[Alarm]:
@@ -231,12 +250,15 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
     kernel.services.host_ids = dict(zip(("uid", "gid"), config.host_ids, strict=True))
     container = kernel.container
+    container.id = config.container_id
     container.cpu_quota, container.cpu_weight = config.cpu_quota, config.cpu_weight
     container.oom_group = config.oom_group
     container.pids_limit = config.pids_limit
     if config.strace_fd >= 0:
         late.import_all()  # their declarations are what it writes
         kernel.start_observers.append(make_strace(config, loop))
+    if config.trace is not None:
+        watched(kernel, config.trace, config.trace_fds)
     if config.debug:
         from sentry.syscalls.refused import Refused  # noqa: PLC0415
 
@@ -270,6 +292,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         from sentry.boot.uplinks import judge  # noqa: PLC0415  few have a policy
 
         _started(loop, judge(stack, container, config.egress, process, loop))
+        if kernel.watch is not None:
+            kernel.watch.hear_egress(stack.egress)
     containers = Containers(kernel, config, watchdog)
     containers.sender = sender
     operations = Operations(kernel, container, config, containers)
@@ -284,7 +308,12 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.stand_in_fd >= 0:
         loop.watch(config.stand_in_fd, select.EPOLLRDHUP, lambda _: kernel.finish(SIGKILL))
     kernel.services.check()
-    made = Sandbox(kernel, task.finish, operations, config)
+
+    def start() -> None:
+        first_process.tell_start(task, config.process)
+        task.finish()
+
+    made = Sandbox(kernel, start, operations, config)
     made.network = process
     return made
 

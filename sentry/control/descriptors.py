@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from sentry.abi.fcntl import O_PATH
-from sentry.errors import EINVAL
+from sentry.abi.socket import AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_SEQPACKET, SOL_SOCKET
+from sentry.errors import EINVAL, Errno
+from sentry.net.host import calls
 
 MAX_DESCRIPTORS = 253
 """SCM_MAX_FD: what the host sends in one message."""
@@ -66,3 +68,12 @@ def check(fd: int) -> None:
         if major in TERMINAL_MAJORS and os.isatty(fd):
             return
     raise EINVAL(f"a descriptor of a kind that is not passed on (mode {status.st_mode:o})")
+
+
+def keeps_messages_apart(fd: int) -> bool:
+    """Whether it is a Unix socket of packets."""
+    try:
+        kinds = [calls.option(fd, SOL_SOCKET, name, 4) for name in (SO_DOMAIN, SO_TYPE)]
+    except Errno:
+        return False
+    return [int.from_bytes(each, "little") for each in kinds] == [AF_UNIX, SOCK_SEQPACKET]

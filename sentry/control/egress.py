@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import asdict
 
-from sentry.abi.socket import AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_SEQPACKET, SOL_SOCKET
-from sentry.control.descriptors import close_all
+from sentry.control.descriptors import close_all, keeps_messages_apart
 from sentry.control.protocol import Denied, EgressState
-from sentry.errors import EINVAL, EOPNOTSUPP, Errno
-from sentry.net.host import calls
-from sentry.net.inet.address import MAPPED
+from sentry.errors import EINVAL, EOPNOTSUPP
+from sentry.watch.reading import address_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,18 +51,10 @@ def dialer_of(fds: list[int], loop: Any) -> Dialer | None:
 
     if not fds:
         return None
-    if len(fds) == 1 and _is_way(fds[0]):
+    if len(fds) == 1 and keeps_messages_apart(fds[0]):
         return Dialer(fds[0], loop)
     close_all(fds)
     raise EINVAL("one way to a dialer")
-
-
-def _is_way(fd: int) -> bool:
-    try:
-        kinds = [calls.option(fd, SOL_SOCKET, name, 4) for name in (SO_DOMAIN, SO_TYPE)]
-    except Errno:
-        return False
-    return [int.from_bytes(each, "little") for each in kinds] == [AF_UNIX, SOCK_SEQPACKET]
 
 
 def state(egress: Egress, after: int) -> EgressState:
@@ -85,15 +74,9 @@ def _told(denial: Denial, offset_ns: int) -> Denied:
     target, program = denial.target, denial.program
     return Denied(
         denial.number, denial.at_ns + offset_ns, denial.reason, denial.rule, denial.names,
-        _shown(target.ip), target.protocol, target.port,
+        address_text(target.ip), target.protocol, target.port,
         *((program.pid, program.uid, program.path) if program is not None else ()),
     )  # fmt: skip
-
-
-def _shown(ip: bytes) -> str:
-    if ip[:12] == MAPPED:
-        return socket.inet_ntop(socket.AF_INET, ip[12:])
-    return socket.inet_ntop(socket.AF_INET6, ip) if ip else ""
 
 
 class DenialWait:

@@ -98,7 +98,7 @@ class Observing:
         self._own_fd = -1
         if not trace.on:
             return
-        yield from _declarations()
+        yield from declarations()
         from sentry.syscalls.strace.families import NAMES, chosen  # noqa: PLC0415
         from sentry.syscalls.strace.log import Options, Strace  # noqa: PLC0415
 
@@ -118,7 +118,7 @@ class Observing:
         yield from self._take_off("Refused")
         if not on:
             return
-        yield from _declarations()
+        yield from declarations()
         from sentry.syscalls.refused import Refused  # noqa: PLC0415
 
         yield
@@ -167,7 +167,7 @@ def _without(observer: Observer, task: Task) -> bool:
     return True
 
 
-def _declarations() -> Steps[None]:
+def declarations() -> Steps[None]:
     """Every declaration is imported: families of calls are made of them, and lines."""
     for module in index.MODULES:
         importlib.import_module(f"sentry.syscalls.{module}")

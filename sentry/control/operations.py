@@ -21,12 +21,14 @@ from sentry.control.protocol import (
     FileOrder,
     Packets,
     ProcessInfo,
+    Procfs,
     Profile,
     Reply,
     Request,
     Stacks,
     Stats,
     Trace,
+    TraceState,
 )
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
@@ -426,6 +428,39 @@ class Operations:
             shared = self._shared
             self._observing = Observing(self._kernel, shared.log_fd, shared.strace_fd)
         return self._observing
+
+    def control_trace(self, request: Request, fds: list[int], done: Told) -> None:
+        """Somebody listens from now on. Raises: EBUSY, EEXIST, EINVAL; `fds` are closed."""
+        from sentry.control import tracing  # noqa: PLC0415  few ask
+
+        if request.session is None:
+            close_all(fds)
+            raise EINVAL("which session?")
+        tracing.create(self._kernel, request.session, fds, done, force=request.force)
+
+    def control_untrace(self, name: str) -> None:
+        """Nobody of that session listens any more. Raises: ENOENT."""
+        from sentry.control import tracing  # noqa: PLC0415  few ask
+
+        tracing.delete(self._kernel, name)
+
+    def control_traces(self) -> list[TraceState]:
+        """Who listens."""
+        from sentry.control import tracing  # noqa: PLC0415  few ask
+
+        return tracing.sessions(self._kernel)
+
+    def control_procfs(self, after: int) -> Procfs:
+        """Some processes, as /proc has them."""
+        from sentry.control import procfs  # noqa: PLC0415  few ask
+
+        return procfs.after(self._kernel, after)
+
+    def control_metrics(self) -> dict[str, int]:
+        """Figures, by the names that Prometheus has for them."""
+        from sentry.control import metrics  # noqa: PLC0415  few ask
+
+        return metrics.of(self._kernel)
 
     def control_stacks(self, after: int) -> Stacks:
         """Some tasks after that one, or (-1) coroutines and threads of the kernel."""

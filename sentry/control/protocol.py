@@ -19,6 +19,7 @@ from sentry.config import (
     JobUse,
     Mask,
     Rlimit,
+    TraceSession,
 )
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -151,6 +152,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "egress" (what may leave, and what was denied), "denials" (as soon as there are more),
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
+    "trace" (somebody outside listens from now on to what happens), "untrace" (no more), "traces"
+    (who does), "procfs" (some processes as /proc has them), "metrics" (figures for Prometheus),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
     from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
     (the host's terminal has a new size).
@@ -196,7 +199,13 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     egress: EgressConfig | None = None
     """egress: what holds from now on."""
     after: Number = 0
-    """egress, denials: those with higher numbers; -1: none."""
+    """egress, denials, procfs: those with higher numbers; -1: none."""
+    session: TraceSession | None = None
+    """trace. The descriptors of its sinks come with the first byte of the line."""
+    force: bool = False
+    """trace: in place of one of that name."""
+    name: str = ""
+    """untrace: that of the session."""
     interface: str = ""
     """packets: its name, in the first question; empty: all."""
     ends: bool = False
@@ -357,6 +366,98 @@ class Packets(msgspec.Struct, omit_defaults=True, frozen=True):
     frames: list[CapturedFrame] = []
 
 
+class TraceTold(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What a sink has been told."""
+
+    name: str
+    taken: Number = 0
+    """Records so far."""
+    dropped: Number = 0
+    """Those that were lost."""
+
+
+class TraceState(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A session."""
+
+    name: str
+    sinks: list[TraceTold] = []
+
+
+class ProcfsIds(msgspec.Struct, frozen=True):
+    """Users, or groups. The names of these structs' fields are those of gVisor's JSON."""
+
+    real: Number
+    effective: Number
+    saved: Number
+
+
+class ProcfsFile(msgspec.Struct, frozen=True):
+    """An open file."""
+
+    number: Number
+    path: str
+    mode: Number
+
+
+class ProcfsLimit(msgspec.Struct, frozen=True):
+    """getrlimit(2)."""
+
+    soft: Number = msgspec.field(name="Cur")
+    hard: Number = msgspec.field(name="Max")
+
+
+class ProcfsCgroup(msgspec.Struct, frozen=True):
+    """A line of /proc/PID/cgroup."""
+
+    hierarchy: Number = msgspec.field(name="hierarchy_id")
+    controllers: str
+    path: str
+
+
+class ProcfsStatus(msgspec.Struct, frozen=True):
+    """Of /proc/PID/status."""
+
+    comm: str
+    pid: Number
+    ppid: Number
+    uid: ProcfsIds
+    gid: ProcfsIds
+    vm_size: Number
+    """KiB, as the next one."""
+    vm_rss: Number
+
+
+class ProcfsStat(msgspec.Struct, frozen=True):
+    """Of /proc/PID/stat."""
+
+    pgid: Number
+    sid: Number
+
+
+class ProcfsProcess(msgspec.Struct, frozen=True):
+    """A process."""
+
+    exe: str
+    args: list[str]
+    env: list[str]
+    cwd: str
+    fdlist: list[ProcfsFile]
+    clone_ts: Number
+    """CLOCK_REALTIME, in ns."""
+    root: str
+    limits: dict[str, ProcfsLimit]
+    cgroup: list[ProcfsCgroup]
+    status: ProcfsStatus
+    stat: ProcfsStat
+
+
+class Procfs(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Some of them."""
+
+    processes: list[ProcfsProcess] = []
+    more: bool = False
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -373,6 +474,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     stacks: Stacks | None = None
     egress: EgressState | None = None
     packets: Packets | None = None
+    traces: list[TraceState] = []
+    procfs: Procfs | None = None
     wait_status: WaitStatus = 0
     """wait: that of wait(2)."""
     file: FileEntry | None = None

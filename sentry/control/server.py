@@ -25,12 +25,14 @@ from sentry.control.protocol import (
     LineBuffer,
     Packets,
     ProcessInfo,
+    Procfs,
     Profile,
     Reply,
     Request,
     Stacks,
     Stats,
     Trace,
+    TraceState,
     decode,
     encode,
 )
@@ -168,6 +170,26 @@ class Controlled(Protocol):
     def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
         """Tell in the log what programs do not get, or no more."""
 
+    def control_trace(
+        self, request: Request, fds: list[int], done: Callable[[str], object]
+    ) -> None:
+        """Somebody listens from now on; `done` with "" or with what failed. Takes descriptors."""
+
+    def control_untrace(self, name: str) -> None:
+        """Nobody of that session listens any more."""
+
+    def control_traces(self) -> list[TraceState]:
+        """Who listens."""
+        ...
+
+    def control_procfs(self, after: int) -> Procfs:
+        """Some processes, as /proc has them."""
+        ...
+
+    def control_metrics(self) -> dict[str, int]:
+        """Figures, by the names that Prometheus has for them."""
+        ...
+
     def control_stacks(self, after: int) -> Stacks:
         """Where tasks, or the kernel itself, are."""
         ...
@@ -281,6 +303,10 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
+                case "trace":
+                    fds, self._fds = self._fds, []
+                    self._server.kernel.control_trace(request, fds, self.told)
+                    return None
                 case "egress":
                     fds, self._fds = self._fds, []
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
@@ -482,6 +508,15 @@ class ControlServer:
                     return Reply(stacks=self.kernel.control_stacks(request.pid))
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
+                case "untrace":
+                    self.kernel.control_untrace(request.name)
+                    return Reply()
+                case "traces":
+                    return Reply(traces=self.kernel.control_traces())
+                case "procfs":
+                    return Reply(procfs=self.kernel.control_procfs(request.after))
+                case "metrics":
+                    return Reply(counts=self.kernel.control_metrics())
                 case "expire":
                     self.kernel.control_expire(request.time_ns)
                     return Reply()

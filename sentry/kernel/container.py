@@ -30,7 +30,7 @@ class Container:
     """One of them."""
 
     __slots__ = (
-        "cgroup", "console", "cpu_quota", "cpu_weight", "ending", "in_memory", "init",
+        "cgroup", "console", "cpu_quota", "cpu_weight", "ending", "id", "in_memory", "init",
         "memory_limit", "ns", "on_end", "oom_group", "oom_kills", "oom_queue", "paused",
         "pids_limit", "root", "throttled", "unstarted",
     )  # fmt: skip
@@ -42,6 +42,8 @@ class Container:
         self.cgroup = Cgroup(None, b"")
         """The top of its tree of control groups."""
         self.cgroup.container = self
+        self.id = ""
+        """As its engine calls it."""
         self.init: Process | None = None
         """Its first process. That of the sandbox is process 1 of the first PID namespace."""
         self.root: FileSystem | None = None

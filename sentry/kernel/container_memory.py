@@ -96,5 +96,6 @@ class MemoryLimits:
             return
         number = container.pids.of(victim.tgid)
         self._kernel.log.write(f"Out of a container's memory: killed its process {number}\n")
+        self._kernel.tell_out_of_memory(victim)
         victim.exit(SIGKILL)
         container.killed()

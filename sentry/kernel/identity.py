@@ -15,5 +15,7 @@ def child_identity(task: Task) -> None:
     if c.user_ns is not None:
         uid, gid = c.shown_uid, c.shown_gid
         ids = (uid(c.uid), uid(c.euid), gid(c.gid), gid(c.egid))
-    pid = 0 if task.observers else task.own_pid
+    watch = task.kernel.watch
+    hidden = task.observers or (watch is not None and watch.hears_fast_calls)
+    pid = 0 if hidden else task.own_pid
     task.ctx.set_fast(pid, task.own_tid, ids)

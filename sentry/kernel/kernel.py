@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Observer, Task
+    from sentry.kernel.watching import Watching
     from sentry.net.namespace import NetNamespace
     from sentry.platform.interface import Platform
     from sentry.vfs.mounts import HeldMounts
@@ -125,6 +126,8 @@ class Kernel:
         self.start_observers: list[Observer] = []
         """Observers that every new task gets (strace)."""
         self.services = Services()
+        self.watch: Watching | None = None
+        """Who is told what happens (sentry.watch)."""
         self.fault_meter: Meter | None = None
         """Who measures page faults (sentry.control.profile)."""
         self.container = Container()
@@ -198,9 +201,15 @@ class Kernel:
         self.log.write(
             f"Out of memory: killed process {victim.tgid} ({comm})\n"
         )
+        self.tell_out_of_memory(victim)
         victim.exit(9)
         victim.container.killed()
         return True
+
+    def tell_out_of_memory(self, victim: ThreadGroup) -> None:
+        """Memory has run out, and it is about to be killed for that."""
+        if self.watch is not None and victim.tasks:
+            self.watch.out_of_memory(victim)
 
     def _worst(self) -> ThreadGroup | None:
         """Whose end gives most back, of equals the youngest: oom_evaluate_task(), mm/oom_kill.c.

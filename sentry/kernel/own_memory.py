@@ -139,6 +139,7 @@ class OwnMemory:
         self._killed = bool(victims)
         for group in victims:
             kernel.log.write(f"Out of kernel memory: killed process {group.tgid}\n")
+            kernel.tell_out_of_memory(group)
             group.exit(SIGKILL)
             group.container.killed()
 

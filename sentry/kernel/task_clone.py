@@ -230,6 +230,8 @@ async def clone(task: Task, args: CloneArgs) -> int:
     event = 0
     if task.trace is not None:
         event = task.trace.inherited_by(child, args.flags, args.exit_signal)
+    if (watch := task.kernel.watch) is not None:
+        watch.cloned(task, child, args.flags)
     child.finish()
     seen = task.trace.tracer.pids.of(child.tid) if task.trace is not None else number
     if event and task.trace is not None:

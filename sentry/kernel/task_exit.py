@@ -63,6 +63,8 @@ async def _leave(task: Task) -> None:
     try:
         for observer in list(task.observers):
             observer.exited(task, task.group.exit_status)
+        if kernel.watch is not None:
+            kernel.watch.exits(task, status_of(task))
         for tracee in list(task.tracees):
             tracee.tracer_exits()
         if task.trace is not None:
@@ -171,6 +173,8 @@ def _last_thread_gone(group: ThreadGroup) -> Steps[None]:
 
 def _announce_or_hold(group: ThreadGroup) -> None:
     group.ending = False
+    if (watch := group.kernel.watch) is not None:
+        watch.ended(group)
     group.pid_queue.notify()
     leader = group.leader
     tracee = leader.trace if leader is not None and is_held(group) else None

@@ -146,6 +146,8 @@ def resume_from_delivery(task: Task, info: SigInfo | None) -> None:
 def _act(task: Task, entry: Queued) -> bool:
     for observer in task.observers:
         observer.signalled(task, entry.info)
+    if (watch := task.kernel.watch) is not None:
+        watch.signalled(task, entry.info)
     action = task.group.actions[entry.info.signo]
     if action.handler == SIG_IGN:
         return True

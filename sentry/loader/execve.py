@@ -45,10 +45,14 @@ async def execve(
 
     Raises what the loader raises; afterwards there is no way back.
     """
+    watch = task.kernel.watch
     image = await load(task, file, path, argv, envp, unreachable=unreachable)
     tracer = task.trace.tracer if task.trace is not None else task
     old_tid = tracer.pids.of(task.tid)
+    digest = b""
     try:
+        if watch is not None:
+            digest = await watch.digest(task, file)
         await _become_single_threaded(task)
         await memory_is_free(task)
     except BaseException:
@@ -56,6 +60,8 @@ async def execve(
         raise
     old = task.mm
     _commit(task, image)
+    if watch is not None:
+        watch.execed(task, file, argv, envp, digest)
     await driven(old.releasing())
     await driven(task.files.close_on_exec(task))
     await again(task.kernel.vfs.leftovers.awaited)

@@ -19,7 +19,7 @@ import msgspec
 
 from runsc.shim import messages as m
 from runsc.shim import ttrpc
-from runsc.shim.codec import Message, decode, encode
+from sentry.protobuf import Message, decode, encode
 from tests.e2e.bundle import REPOSITORY, Bundle
 
 NAMESPACE = "test"

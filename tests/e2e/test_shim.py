@@ -15,9 +15,9 @@ import pytest
 
 from runsc.shim import messages as m
 from runsc.shim import ttrpc
-from runsc.shim.codec import decode
 from runsc.shim.messages import TaskStatus
 from runsc.shim.ttrpc import Code
+from sentry.protobuf import decode
 from tests.e2e.bundle import OVERFLOW, Bundle, kvm_is_usable
 from tests.e2e.shim_client import SANDBOX, Failed, Shim
 

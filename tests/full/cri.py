@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
-from runsc.shim.codec import Message, Signed, decode, encode
+from sentry.protobuf import Message, Signed, decode, encode
 
 M = TypeVar("M", bound=Message)
 POD, CONTAINER, NODE, TARGET = range(4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runsc.shim import metrics
-from runsc.shim.codec import decode, encode
+from sentry.protobuf import decode, encode
 
 USED: dict[str, Any] = {
     "cpu": {

@@ -10,8 +10,8 @@ import pytest
 
 from runsc.engines.settings import SHIM
 from runsc.shim import program
-from runsc.shim.codec import decode
 from runsc.shim.messages import RuntimeInfo
+from sentry.protobuf import decode
 from tests.e2e.bundle import REPOSITORY
 
 

@@ -11,10 +11,10 @@ import pytest
 from runsc.shim import messages as m
 from runsc.shim import publisher as tested
 from runsc.shim import ttrpc
-from runsc.shim.codec import Message, decode, encode
 from runsc.shim.loop import Loop
 from runsc.shim.publisher import Publisher, Way
 from runsc.shim.workers import Workers
+from sentry.protobuf import Message, decode, encode
 
 
 class Containerd:

@@ -11,10 +11,10 @@ import pytest
 from runsc.errors import NoContainer, NotRunning, RuntimeFailure
 from runsc.shim import messages as m
 from runsc.shim import ttrpc
-from runsc.shim.codec import Message, decode, encode
 from runsc.shim.loop import Loop, Promise
 from runsc.shim.server import Method, Server, refusal
 from runsc.shim.ttrpc import Code, Refused
+from sentry.protobuf import Message, decode, encode
 
 SERVICE = "test.Service"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runsc.shim import messages, ttrpc
-from runsc.shim.codec import decode
 from runsc.shim.ttrpc import Frame, Reader
+from sentry.protobuf import decode
 
 
 def test_a_frame_has_length_stream_type_and_flags() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runsc.shim import messages
-from runsc.shim.codec import Message, Signed, decode, encode
+from sentry.protobuf import Message, Signed, decode, encode
 
 
 class Inner(Message):

@@ -1,0 +1,1 @@
+"""What happens in a sandbox, told to who listens."""

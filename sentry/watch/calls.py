@@ -1,0 +1,156 @@
+"""System calls that somebody listens to: what stands for them in the table.
+
+A call that nobody listens to is not touched, so it costs nothing. In the place of one that is
+listened to stands a `Hook`, between the dispatch and the decoder on one side and the handler on the
+other. Who listens sees the arguments that the handler gets: paths are read once, before.
+
+A call begins once, however often it is made again (sentry/wait/again.py), and ends once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.errors import ENOSYS, Errno
+from sentry.kernel.task import GONE, RESUME
+from sentry.platform.interface import Reg
+from sentry.syscalls.args import UserPath
+from sentry.syscalls.registry import CO_COROUTINE, Declaration, compile_decoder
+from sentry.wait.again import NotNow, kept
+from sentry.wait.eager import eager
+from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
+from sentry.wait.sleep import Sleep
+from sentry.watch.messages import Exit
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.watch.points import Make
+
+RESTARTS: Final[dict[type[BaseException], int]] = {
+    Interrupted: 512, RestartNoIntr: 513, RestartNoHand: 514, RestartBlock: 516,
+}  # fmt: skip
+"""include/linux/errno.h: what a call that a signal ended gives the kernel itself."""
+ERRNO_MAX: Final = 4095
+Leave = Callable[[Any], None]
+Emit = Callable[[Any], object]
+"""Takes a record."""
+Heard = tuple["Make", Emit]
+
+
+class Hook:
+    """Of one call: who hears of its beginning and of its end."""
+
+    __slots__ = ("_call", "_handler", "_paths", "_raw", "begun", "enters", "exits")
+
+    def __init__(self, declaration: Declaration | None) -> None:
+        self.enters: list[Heard] = []
+        self.exits: list[Heard] = []
+        self.begun = 0
+        """Calls whose arguments could be read."""
+        if declaration is None:
+            self._call: Callable[..., Any] = absent
+            return
+        self._paths = [
+            index
+            for index, (_, mark) in enumerate(declaration.args)
+            if UserPath in (mark.names or {}).values()
+        ]
+        self._handler = declaration.handler
+        if self._handler.__code__.co_flags & CO_COROUTINE:
+            self._handler = partial(_eagerly, declaration.handler)
+        self._call = compile_decoder(
+            declaration.name, self.handle, declaration.args, declaration.order,
+            declaration.counts,
+        )  # fmt: skip
+
+    def __call__(self, task: Task, *raw: int) -> Any:
+        """The entry of the table."""
+        begun = self.begun
+        self._raw = raw  # the decoder has them and no place to hand them on
+        try:
+            return self._call(task, *raw)
+        except Errno as error:
+            if self.begun == begun:  # an argument could not be read, or there is no such call
+                leave = kept(self) or self._begin(task, raw, None)
+                leave(-error.number)
+            raise
+
+    def handle(self, task: Task, *values: Any) -> Any:
+        """The handler, as the decoder calls it."""
+        leave: Leave | None = kept(self)
+        if leave is None:
+            for index in self._paths:
+                _read(values[index])
+            self.begun += 1
+            leave = self._begin(task, self._raw, values)
+        return self._settle(leave, partial(self._handler, task, *values))
+
+    def _begin(self, task: Task, raw: tuple[int, ...], values: tuple[Any, ...] | None) -> Leave:
+        for make, emit in self.enters:
+            emit(make(task, raw, values, None))
+        return partial(self._end, task, raw, values)
+
+    def _end(
+        self, task: Task, raw: tuple[int, ...], values: tuple[Any, ...] | None, result: Any
+    ) -> None:
+        if not self.exits:
+            return
+        if result is RESUME:
+            result = (task.ctx.regs[Reg.RAX] ^ 1 << 63) - (1 << 63)
+        elif result is None or result is GONE:
+            result = 0
+        ended = Exit(0, -result) if -ERRNO_MAX <= result < 0 else Exit(result)
+        for make, emit in self.exits:
+            emit(make(task, raw, values, ended))
+
+    def _settle(self, leave: Leave, finish: Callable[[], Any]) -> Any:
+        try:
+            result = finish()
+        except BaseException as error:
+            self._failed(leave, error)
+            raise
+        if isinstance(result, Sleep):
+            return result.ended(partial(self._settle, leave))
+        if isinstance(result, CoroutineType):
+            return self._rest(leave, result)
+        leave(result)
+        return result
+
+    async def _rest(self, leave: Leave, rest: CoroutineType[Any, Any, Any]) -> Any:
+        try:
+            result = await rest
+        except BaseException as error:
+            self._failed(leave, error)
+            raise
+        leave(result)
+        return result
+
+    def _failed(self, leave: Leave, error: BaseException) -> None:
+        if isinstance(error, NotNow):
+            error.call.answers[self] = leave
+        elif isinstance(error, Errno):
+            leave(-error.number)
+        elif type(error) in RESTARTS:
+            leave(-RESTARTS[type(error)])
+
+
+def _eagerly(handler: Callable[..., Any], task: Task, *values: Any) -> Any:
+    return eager(handler(task, *values))
+
+
+def _read(path: UserPath) -> None:
+    """Once: the handler goes on with the same. What cannot be read it finds out itself, in turn."""
+    if path.path is None and path.addr:
+        try:
+            path.read()
+        except Errno:
+            return
+
+
+def absent(task: Task, *_raw: int) -> Any:
+    """What the dispatch does with a number that has no call."""
+    task.kernel.counters.unknown(task.ctx.regs[Reg.ORIG_RAX])
+    raise ENOSYS("no such call")

@@ -1,0 +1,107 @@
+"""Sessions of a sandbox that runs: made, told of, ended, refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sentry.config import TracePoint, TraceSession, TraceSink
+from sentry.control import tracing
+from sentry.control.protocol import TraceState, TraceTold
+from sentry.errors import EEXIST, EINVAL, ENOENT
+from tests.world import World
+
+POINT = TracePoint("syscall/getppid/exit")
+REMOTE = (TraceSink("remote", has_fd=True),)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as made:
+        made.unwatch()
+        yield made
+        watch: Any = made.kernel.watch
+        for name in list(watch.sessions if watch is not None else ()):
+            tracing.delete(made.kernel, name)
+
+
+def _begin(world: World, session: TraceSession, *fds: int, force: bool = False) -> str:
+    told: list[str] = []
+    tracing.create(world.kernel, session, list(fds), told.append, force=force)
+    while not told:
+        world.settle()
+    return told[0]
+
+
+def test_a_session_is_made_and_told_of_and_ended(world: World) -> None:
+    program = world.program()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    session = TraceSession("Default", (POINT,), REMOTE)
+    assert _begin(world, session, ours.detach()) == ""
+    program.ok("getppid")
+    expected = TraceState("Default", [TraceTold("remote", 1, 0)])
+    assert tracing.sessions(world.kernel) == [expected]
+    tracing.delete(world.kernel, "Default")
+    assert theirs.recv(100)
+    assert theirs.recv(100) == b""
+    assert tracing.sessions(world.kernel) == []
+    with pytest.raises(ENOENT):
+        tracing.delete(world.kernel, "Default")
+    theirs.close()
+
+
+def test_a_point_that_there_is_not_is_told_and_the_descriptor_is_closed(world: World) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    session = TraceSession("Default", (TracePoint("none"),), REMOTE)
+    assert _begin(world, session, ours.detach()) == 'point "none" not found'
+    assert theirs.recv(10) == b""
+    assert tracing.sessions(world.kernel) == []
+    theirs.close()
+
+
+def test_a_second_session_of_a_name_is_refused_unless_it_is_to_take_its_place(
+    world: World,
+) -> None:
+    session = TraceSession("Default", (POINT,), (TraceSink("null"),))
+    assert _begin(world, session) == ""
+    with pytest.raises(EEXIST):
+        _begin(world, session)
+    assert _begin(world, session, force=True) == ""
+    assert len(tracing.sessions(world.kernel)) == 1
+
+
+@pytest.mark.parametrize("kind", ["stream", "pipe", "missing", "directory"])
+def test_a_descriptor_of_another_kind_is_refused_and_closed(world: World, kind: str) -> None:
+    fds = []
+    if kind == "stream":
+        ours, theirs = socket.socketpair()
+        fds, other = [ours.detach()], theirs.detach()
+    elif kind == "pipe":
+        other, writer = os.pipe()
+        fds = [writer]
+    else:
+        other = os.open("/", os.O_RDONLY)
+        fds = [os.dup(other)] if kind == "directory" else []
+    with pytest.raises(EINVAL):
+        _begin(world, TraceSession("Default", (POINT,), REMOTE), *fds)
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
+    os.close(other)
+
+
+def test_tasks_that_run_come_to_the_kernel_with_calls_the_guest_would_answer(
+    world: World,
+) -> None:
+    program = world.program()
+    fast: list[int] = []
+    program.context.set_fast = lambda pid, tid, ids: fast.append(pid)
+    session = TraceSession("Default", (TracePoint("syscall/sysno/39/enter"),), (TraceSink("null"),))
+    assert _begin(world, session) == ""
+    tracing.delete(world.kernel, "Default")
+    world.settle()
+    assert fast == [0, program.task.own_pid]
