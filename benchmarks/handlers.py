@@ -9,19 +9,24 @@ neither KVM nor what else the machine does comes in. No /dev/kvm is needed.
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sentry.abi import unistd as nr
 from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
+from sentry.config import TracePoint, TraceSession, TraceSink
 from sentry.mm.ramfile import RamFile
 from sentry.syscalls import late
+from sentry.wait.steps import at_once
+from sentry.watch.session import Watch
 from tests.caller import AREA
 from tests.world import Program, World
 
@@ -221,6 +226,54 @@ def round_trips(bench: Bench) -> dict[str, tuple[tuple[Call, Call], tuple[Call, 
     }  # fmt: skip
 
 
+class Watching:
+    """Somebody listens: what a call costs then, and one that nobody listens to.
+
+    The listener reads in a process of its own. What is sent is part of the cost: a share of
+    messages go out with each call.
+    """
+
+    LISTENED: ClassVar[dict[str, tuple[str, ...]]] = {
+        "getppid, others": ("syscall/mkdir/enter", "syscall/mkdir/exit"),
+        "getppid, at its end": ("syscall/getppid/exit",),
+        "getppid, both": ("syscall/getppid/enter", "syscall/getppid/exit"),
+        "registers of getppid": ("syscall/sysno/110/exit",),
+    }
+    CONTEXT = ("time", "thread_id", "group_id", "container_id", "process_name")
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._watch = bench.kernel.watch = Watch(bench.kernel)
+
+    def cost(self, points: tuple[str, ...], sink: str) -> float:
+        """Mean µs of a call, with what is sent of it."""
+        kind = socket.SOCK_SEQPACKET if sink == "remote" else socket.SOCK_STREAM
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        child = os.fork()
+        if not child:
+            ours.close()
+            while theirs.recv(1 << 20):
+                pass
+            os._exit(0)
+        theirs.close()
+        config = TraceSession(
+            points=tuple(TracePoint(name, (), self.CONTEXT) for name in points),
+            sinks=(TraceSink(sink, has_fd=True),),
+        )
+        at_once(self._watch.create(config, [ours.detach()]))
+        context, on_exit = self._bench.task.context, self._bench.task.task.on_exit
+        best = 1e9
+        for _ in range(20):
+            start = time.thread_time_ns()
+            for _ in range(1024):
+                context.load(nr.getppid, ())
+                on_exit(context)
+            best = min(best, (time.thread_time_ns() - start) / 1024)
+        self._watch.delete("Default")
+        os.waitpid(child, 0)
+        return best / 1000
+
+
 def main(words: list[str]) -> None:
     """Print a line a case."""
 
@@ -237,6 +290,12 @@ def main(words: list[str]) -> None:
             for name, (there, back) in round_trips(bench).items():
                 if wanted(name):
                     print(f"{name:20}{bench.ping_pong(there, back):8.2f} us")
+            watching = Watching(bench)
+            for listened, points in Watching.LISTENED.items():
+                for sink in ("json", "remote"):
+                    name = f"watched ({sink}): {listened}"
+                    if wanted(name):
+                        print(f"{name:45}{watching.cost(points, sink):8.2f} us")
 
 
 if __name__ == "__main__":

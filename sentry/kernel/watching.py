@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ class Watching(Protocol):
     def cloned(self, task: Task, child: Task, flags: int) -> None:
         """A task was made, and does not run yet."""
 
-    async def digest(self, task: Task, file: Any) -> bytes:
+    def digest(self, task: Task, file: Any) -> Coroutine[Any, Any, bytes]:
         """The SHA-256 of a program, if somebody asks for it."""
+        ...
 
     def execed(self, task: Task, file: Any, argv: Sequence[bytes], envp: Sequence[bytes],
                digest: bytes) -> None:  # fmt: skip

@@ -7,7 +7,7 @@ four times as long: a sandbox that is watched writes one for each system call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sentry.protobuf import BYTES, MOST, VARINT, Field, Message, fields
@@ -19,21 +19,27 @@ _PAIRS = tuple(bytes([low | 0x80, high | 0x80]) for high in range(128) for low i
 
 
 def varint(value: int) -> bytes:
-    """A number in groups of seven bits, the lowest first."""
+    """A number in groups of seven bits, the lowest first. The high part of times, addresses and
+    negative numbers is often the same."""
     if value < 128:
         return _SHORT[value]
+    if value > 0xFFFFFFF:
+        return _PAIRS[value & 0x3FFF] + _PAIRS[value >> 14 & 0x3FFF] + _rest(value >> 28)
+    return _rest(value)
+
+
+@lru_cache(4096)
+def _rest(value: int) -> bytes:
     out = b""
-    while value > 0x3FFF:
-        out += _PAIRS[value & 0x3FFF]
-        value >>= 14
-    if value < 128:
-        return out + _SHORT[value]
-    return out + bytes((value & 0x7F | 0x80, value >> 7))
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + _SHORT[value]
 
 
 @cache
 def encoder(kind: type[Message]) -> Callable[[Any], bytes]:
-    """What `encode` gives for messages of this type."""
+    """What `encode` gives for messages of this type, whose texts are UTF-8."""
     scope: dict[str, Any] = {"varint": varint, "short": _SHORT}
     lines = ["def encode(message):", "    out = b''"]
     for field in fields(kind):
@@ -50,7 +56,7 @@ def _field(field: Field, scope: dict[str, Any]) -> list[str]:
         scope[f"encode_{field.name}"] = encoder(field.kind)
     data = f"encode_{field.name}(value)"
     if field.kind in (str, bytes):
-        data = "value" if field.kind is bytes else "value.encode(errors='replace')"
+        data = "value" if field.kind is bytes else "value.encode()"
     put = [f"data = {data}", "size = len(data)",
            f"out += {tag!r} + (short[size] if size < 128 else varint(size)) + data"]  # fmt: skip
     if field.repeated:

@@ -103,6 +103,8 @@ SEQUENCES: Final = {
     "vfs/mounts.py": "the mounts of a namespace that ends go, in steps",
     "vfs/pieces.py": "a long read or write, piece by piece, with others in between",
     "vfs/regular.py": "a write of many pieces, under the lock of the file; a long read",
+    "watch/calls.py": "the rest of a call that somebody listens to, then its end is told",
+    "watch/events.py": "a program is read and hashed, piece by piece",
 }
 """The modules with coroutines, and the sequence that each is."""
 LEAVES: Final = {
