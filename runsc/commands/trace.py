@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 WATCHED = (
     "container/start", "sentry/clone", "sentry/execve", "sentry/exit_notify_parent",
-    "sentry/out_of_memory", "sentry/egress_denied", "syscall/openat/exit", "syscall/open/exit",
+    "sentry/out_of_memory", "sentry/egress_denied", "sentry/egress_allowed", "sentry/dns_answer",
+    "syscall/openat/exit", "syscall/open/exit",
     "syscall/connect/exit", "syscall/accept4/exit", "syscall/bind/exit",
 )  # fmt: skip
 """What `watch` listens to if nothing else is said."""

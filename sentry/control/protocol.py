@@ -402,8 +402,8 @@ class ProcfsFile(msgspec.Struct, frozen=True):
 class ProcfsLimit(msgspec.Struct, frozen=True):
     """getrlimit(2)."""
 
-    soft: Number = msgspec.field(name="Cur")
-    hard: Number = msgspec.field(name="Max")
+    cur: Number
+    max: Number
 
 
 class ProcfsCgroup(msgspec.Struct, frozen=True):

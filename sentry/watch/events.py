@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
+    from sentry.net.egress.denials import Denial
+    from sentry.net.egress.flows import Flow
+    from sentry.net.egress.policy import Target
     from sentry.net.inet.egress import Egress
     from sentry.watch.context import Context
 
@@ -146,26 +149,41 @@ class Events(ABC):
         """There is somebody who judges what leaves."""
         self._denials = egress.flows.denials.number
         egress.denied.add(lambda _events: self._denied(egress))
+        egress.flows.on_begin = self._allowed
+        egress.resolver.forwarder.given.on_answer = self._answered
 
     def _denied(self, egress: Egress) -> None:
         denials = egress.flows.denials
         for denial in denials.since(self._denials):
-            self._tell_denial(denial)
+            self._tell_flow("sentry/egress_denied", denial, denial.reason, denial.target)
         self._denials = denials.number
 
-    def _tell_denial(self, denial: Any) -> None:
-        target, program = denial.target, denial.program
+    def _allowed(self, flow: Flow) -> None:
+        from sentry.net.egress.flows import target_of  # noqa: PLC0415  it is there if flows are
+
+        target = target_of(flow.key)
+        self._tell_flow("sentry/egress_allowed", flow, flow.verdict.reason, target)
+
+    def _tell_flow(self, name: str, what: Flow | Denial, reason: str, target: Target) -> None:
+        program = what.program
 
         def make(_: Any) -> m.Record:
-            record = m.Egress(None, denial.reason, list(denial.names), address_text(target.ip))
+            record = m.Egress(None, reason, list(what.names), address_text(target.ip))
             record.protocol, record.port = target.protocol, target.port or 0
             if program is not None:
                 record.pid, record.program = program.pid, program.path
             return record
 
+        self._tell_of_sandbox(name, make)
+
+    def _answered(self, ip: bytes, name: str, ttl_ns: int) -> None:
+        record = m.DnsAnswer(None, name, address_text(ip), ttl_ns // 10**9)
+        self._tell_of_sandbox("sentry/dns_answer", lambda _: record)
+
+    def _tell_of_sandbox(self, name: str, make: Callable[[Any], m.Record]) -> None:
         init = self._kernel.init  # the policy is that of the first container
         if init is not None and init.leader is not None:
-            self._tell("sentry/egress_denied", init.leader, make)
+            self._tell(name, init.leader, make)
 
 
 def _hashed(made: Any, data: bytes) -> Steps[None]:

@@ -55,7 +55,9 @@ class MessageType(IntEnum):
     SYSCALL_WRITE = 34
     OWN_SIGNAL = 0x8001
     OWN_OUT_OF_MEMORY = 0x8002
-    OWN_EGRESS = 0x8003
+    OWN_EGRESS_DENIED = 0x8003
+    OWN_EGRESS_ALLOWED = 0x8004
+    OWN_DNS_ANSWER = 0x8005
 
 
 class Handshake(Message):
@@ -367,7 +369,7 @@ class OutOfMemory(Record):
 
 
 class Egress(Record):
-    """Something was not allowed to leave the sandbox, or a name not to be asked for."""
+    """Something leaves the sandbox, or is not allowed to; or a name is not to be asked for."""
 
     reason: Annotated[str, 2] = ""
     names: Annotated[list[str], 3] = []
@@ -376,6 +378,14 @@ class Egress(Record):
     port: Annotated[int, 6] = 0
     pid: Annotated[int, 7, Signed] = 0
     program: Annotated[str, 8] = ""
+
+
+class DnsAnswer(Record):
+    """A program is told an address of a name that it has asked for."""
+
+    name: Annotated[str, 2] = ""
+    address: Annotated[str, 3] = ""
+    ttl_s: Annotated[int, 4] = 0
 
 
 class Line(Struct, omit_defaults=True):

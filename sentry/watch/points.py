@@ -48,6 +48,7 @@ def _of_kernel(name: str, kind: MessageType, says: str, **more: Any) -> tuple[st
     return name, Point(name, kind, says=says, **more)
 
 
+_OF_SANDBOX: Final = ("time", "container_id")
 KERNEL: Final[dict[str, Point]] = dict([
     _of_kernel("container/start", MessageType.CONTAINER_START,
                "the first program of a container is about to run", optional=("env",)),
@@ -62,9 +63,13 @@ KERNEL: Final[dict[str, Point]] = dict([
                "a signal is about to be acted on"),
     _of_kernel("sentry/out_of_memory", MessageType.OWN_OUT_OF_MEMORY,
                "a process is killed because memory has run out"),
-    _of_kernel("sentry/egress_denied", MessageType.OWN_EGRESS,
+    _of_kernel("sentry/egress_denied", MessageType.OWN_EGRESS_DENIED,
                "the egress policy did not let something leave, or a name be asked for",
-               contexts=("time", "container_id")),
+               contexts=_OF_SANDBOX),
+    _of_kernel("sentry/egress_allowed", MessageType.OWN_EGRESS_ALLOWED,
+               "with an egress policy: a flow begins", contexts=_OF_SANDBOX),
+    _of_kernel("sentry/dns_answer", MessageType.OWN_DNS_ANSWER,
+               "with an egress policy: a program is told an address", contexts=_OF_SANDBOX),
 ])  # fmt: skip
 """By name. `sentry/execve` is of programs that others become, and of those of `exec`."""
 

@@ -9,7 +9,7 @@ A connection that a broker gets is a flow, too, but no packet is of it: it is in
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
@@ -111,6 +111,8 @@ class Flows:
     def __init__(self, policy: Policy, names: Names) -> None:
         self.policy = policy
         self.denials = Denials()
+        self.on_begin: Callable[[Flow], object] = lambda flow: None
+        """One is let go, or in."""
         self.counters = Counters()
         self.total = Usage(policy.document.limits)
         self.by_rule: dict[Rule, Usage] = {}
@@ -168,6 +170,7 @@ class Flows:
         if flow.verdict.allowed:
             flow.generation, flow.open = self._generation, True
             self._handed_on[flow] = None
+            self.on_begin(flow)
             for usage in flow.usages:
                 usage.begin()
             self.counters.handed_on += 1
@@ -341,7 +344,7 @@ class Flows:
 
     def _verdict(self, flow: Flow) -> Verdict:
         """Of the policy: what a broker is to have goes by no other way, and by none else to it."""
-        verdict = self.policy.judge(_target(flow.key), flow.program, flow.names)
+        verdict = self.policy.judge(target_of(flow.key), flow.program, flow.names)
         if not verdict.allowed or verdict.broker == flow.broker:
             return verdict
         reason = BROKERED if flow.broker is None else OTHER_BROKER
@@ -394,6 +397,7 @@ class Flows:
             self.ended(_least_missed(self._flows.values()))
         flow.generation, flow.used_ns, flow.open = self._generation, now_ns, True
         self._flows[flow.key] = flow
+        self.on_begin(flow)
         for usage in flow.usages:
             usage.begin()
 
@@ -407,11 +411,12 @@ class Flows:
     ) -> None:
         self.counters.denied += 1
         self.denials.add(Denial(
-            0, now_ns, names, _target(key), program, verdict.rule, verdict.reason
+            0, now_ns, names, target_of(key), program, verdict.rule, verdict.reason
         ))  # fmt: skip
 
 
-def _target(key: Key) -> Target:
+def target_of(key: Key) -> Target:
+    """Where it goes."""
     port = key.target_port if key.protocol in PORTED else None
     return Target(key.protocol, key.target, port)
 

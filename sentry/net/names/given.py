@@ -8,6 +8,7 @@ allowed opens no range that is denied.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 GRACE_NS: Final = 60_000_000_000
@@ -24,6 +25,8 @@ class Given:
     def __init__(self) -> None:
         self._until_ns: OrderedDict[bytes, dict[str, int]] = OrderedDict()
         self._count = 0
+        self.on_answer: Callable[[bytes, str, int], object] = lambda ip, name, ttl_ns: None
+        """A program is told of an address."""
 
     def __len__(self) -> int:
         """Names of all addresses."""
@@ -31,6 +34,7 @@ class Given:
 
     def remember(self, ip: bytes, name: str, ttl_ns: int, now_ns: int) -> None:
         """A program was told that `ip` is an address of `name`, which it may ask for."""
+        self.on_answer(ip, name, ttl_ns)
         names = self._until_ns.setdefault(ip, {})
         self._until_ns.move_to_end(ip)
         self._count += name not in names

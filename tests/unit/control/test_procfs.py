@@ -19,7 +19,7 @@ def test_a_process_is_told_with_its_files_and_users() -> None:
     assert found.args == ["sh", "-c"]
     assert (found.cwd, found.root) == ("/", "/")
     assert found.clone_ts > 10**18
-    assert found.limits["RLIMIT_NOFILE"].soft > 0
+    assert found.limits["RLIMIT_NOFILE"].cur > 0
     assert found.cgroup[0].path == "/"
 
 

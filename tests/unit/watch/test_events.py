@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 import struct
+from types import SimpleNamespace
 
 from sentry.abi.signal import SA_RESTORER
 from sentry.config import ProcessConfig
-from sentry.net.egress.denials import Denial, Denials
+from sentry.net.egress.denials import Denial
+from sentry.net.egress.flows import Flows, Key
+from sentry.net.egress.policy import Policy, Target
 from sentry.net.egress.policy import Program as Asker
-from sentry.net.egress.policy import Target
+from sentry.net.egress.rules import parse
+from sentry.net.names.given import Given
 from sentry.protobuf import decode
 from sentry.wait.queue import WaitQueue
 from sentry.watch import messages as m
@@ -71,14 +75,14 @@ def test_who_is_killed_for_want_of_memory_is_told(world: Watched) -> None:
     assert world.records(m.OutOfMemory)[0].victim == child.task.group.tgid
 
 
-class _Flows:
-    def __init__(self) -> None:
-        self.denials = Denials()
-
-
 class _Egress:
+    """As much of it as is listened to."""
+
     def __init__(self) -> None:
-        self.flows = _Flows()
+        self.given = Given()
+        rule = '[[rule]]\naction = "allow"\ncidrs = ["8.0.0.0/8"]\n'
+        self.flows = Flows(Policy(parse(rule, "policy")), self.given)
+        self.resolver = SimpleNamespace(forwarder=SimpleNamespace(given=self.given))
         self.denied = WaitQueue()
         self.flows.denials.on_add = self.denied.notify
 
@@ -95,6 +99,22 @@ def test_what_may_not_leave_is_told(world: Watched) -> None:
     assert world.records(m.Egress) == [
         m.Egress(who, "a rule", ["a.example"], "192.0.2.1", 6, 80, 7, "/bin/curl")
     ]
+
+
+def test_what_leaves_is_told_and_so_is_the_address_of_a_name(world: Watched) -> None:
+    egress = _Egress()
+    world.watch.hear_egress(egress)  # type: ignore[arg-type]
+    world.listen("sentry/egress_allowed", "sentry/dns_answer")
+    ip = bytes(10) + b"\xff\xff" + bytes([8, 8, 8, 8])
+    egress.given.remember(ip, "a.example", 30 * 10**9, 10**9)
+    key = Key(6, bytes(16), 1000, ip, 443)
+    egress.flows.leaving(key, Asker(7, 0, "/bin/curl"), 10**9)
+    (answered, answer), (allowed, flow) = world.told()
+    assert (answered, allowed) == (Type.OWN_DNS_ANSWER, Type.OWN_EGRESS_ALLOWED)
+    assert decode(m.DnsAnswer, answer) == m.DnsAnswer(None, "a.example", "8.8.8.8", 30)
+    told = decode(m.Egress, flow)
+    assert (told.address, told.port, told.names) == ("8.8.8.8", 443, ["a.example"])
+    assert told.program == "/bin/curl"
 
 
 def test_without_a_listener_nothing_is_made(world: Watched) -> None:

@@ -328,7 +328,7 @@ def test_no_packet_leaves_that_the_policy_of_now_denies(steps: list[tuple[str, A
         match what:
             case "leaving":
                 flow = flows.leaving(value, CURL, now_ns)
-                target = module._target(value)
+                target = module.target_of(value)
                 judged = flows.policy.judge(target, CURL, flow.names)
                 if flow.verdict.allowed:
                     assert (judged.allowed and judged.broker is None) or flow.inbound
@@ -339,14 +339,14 @@ def test_no_packet_leaves_that_the_policy_of_now_denies(steps: list[tuple[str, A
                     assert flow.verdict.reason in reasons or not judged.allowed or flow.inbound
                     assert not flow.open
             case "hand on":
-                broker = flows.broker_of(module._target(value), CURL, now_ns)
+                broker = flows.broker_of(module.target_of(value), CURL, now_ns)
                 if broker is not None:
                     handed.append(flows.hand_on(value, CURL, broker, now_ns))
                     assert handed[-1].open or handed[-1].verdict.reason == OVER
             case "goes on" if handed:
                 flow = handed[value % len(handed)]
                 if flows.goes_on(flow, now_ns):
-                    target = module._target(flow.key)
+                    target = module.target_of(flow.key)
                     assert flows.policy.judge(target, CURL, flow.names).broker == flow.broker
             case "is over" if handed:
                 flows.ended(handed[value % len(handed)])

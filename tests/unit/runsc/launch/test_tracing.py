@@ -158,3 +158,13 @@ def test_lines_go_to_a_file_for_its_owner_alone_or_to_a_socket(tmp_path: Path) -
         assert len(made.fds) == 3
         made.close()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_session_for_falco_has_only_points_and_fields_that_there_are() -> None:
+    from sentry.syscalls import table  # noqa: F401, PLC0415  all declarations
+    from sentry.watch.session import chosen  # noqa: PLC0415
+
+    wanted = tracing.read(str(Path(__file__).parents[4] / "examples/falco/session.json"))
+    for point in wanted.session.points:
+        assert chosen(point, ignore_missing=False) is not None
+        assert "container_id" in point.context_fields
