@@ -44,8 +44,8 @@ class Session:
     def __init__(self, config: TraceSession, made: list[Sink]) -> None:
         self.name = config.name
         self.sinks = made
-        self.heard: list[tuple[Point, Heard]] = []
-        """Of system calls."""
+        self.heard: dict[int, list[tuple[Point, Heard]]] = {}
+        """Of system calls, by number."""
         self.listeners: dict[str, Listener] = {}
         """Of the kernel's own points."""
 
@@ -75,7 +75,7 @@ class Session:
             declaration = TABLE[point.number]
             assert declaration is not None
             make = points.make_typed(declaration, asked, who)
-        self.heard.append((point, (make, emit)))
+        self.heard.setdefault(point.number, []).append((point, (make, emit)))
 
 
 class Watch(Events):
@@ -134,7 +134,7 @@ class Watch(Events):
         session = self.sessions.pop(name, None)
         if session is None:
             raise ENOENT(f'session "{name}" not found')
-        for number in {point.number for point, _ in session.heard}:
+        for number in session.heard:
             self._hook(number)
         self._collect()
         for sink in session.sinks:
@@ -158,9 +158,7 @@ class Watch(Events):
     # --- the table
 
     def _rebuild(self) -> Steps[None]:
-        sessions = self.sessions.values()
-        numbers = {point.number for session in sessions for point, _ in session.heard}
-        for number in sorted(numbers):
+        for number in sorted({n for session in self.sessions.values() for n in session.heard}):
             self._hook(number)
             yield
         self._collect()
@@ -173,20 +171,19 @@ class Watch(Events):
 
     def _hook(self, number: int) -> None:
         """Put a hook into the table, or what was there before; gVisor tells registers first."""
-        declaration = TABLE[number] if number < len(TABLE) else None
+        declaration = TABLE[number]
         heard = [
             (points.is_raw(point), point.name.endswith("/enter"), each)
             for session in self.sessions.values()
-            for point, each in session.heard
-            if point.number == number
+            for point, each in session.heard.get(number, ())
         ]
-        if number >= len(CALLS):
-            return
         if not heard:
-            self._hooks.pop(number, None)
-            CALLS[number] = declaration.call if declaration is not None else absent
+            del self._hooks[number]
+            CALLS[number] = declaration.first_call if declaration is not None else absent
             return
-        hook = self._hooks.setdefault(number, Hook(declaration))
+        hook = self._hooks.get(number)
+        if hook is None:
+            hook = self._hooks[number] = Hook(declaration)
         heard.sort(key=lambda one: not one[0])
         hook.enters = [each for _, begins, each in heard if begins]
         hook.exits = [each for _, begins, each in heard if not begins]

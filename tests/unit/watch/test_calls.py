@@ -7,10 +7,13 @@ import os
 from typing import Any
 
 from sentry.abi import unistd
+from sentry.config import TracePoint, TraceSession, TraceSink
 from sentry.errors import ENOSYS
 from sentry.protobuf import decode
 from sentry.syscalls.registry import CALLS, TABLE
+from sentry.wait.steps import driven
 from sentry.watch import messages as m
+from sentry.watch.points import every
 from tests.unit.watch.conftest import Watched
 
 OPENAT = ("syscall/openat/enter", "syscall/openat/exit")
@@ -124,6 +127,22 @@ def test_other_calls_are_not_touched_and_the_table_is_as_before_in_the_end(
     program = world.program()
     assert program.ok("openat", -100, b"/", 0, 0) >= 0
     assert CALLS[unistd.openat] is TABLE[unistd.openat].call  # type: ignore[union-attr]
+
+
+def test_all_points_come_and_go_in_short_steps(world: Watched) -> None:
+    """The world fails a test whose kernel thread is held up."""
+    points = tuple(TracePoint(point.name) for point in every())
+    config = TraceSession("all", points, (TraceSink("null"),))
+    made: list[object] = []
+    world.loop.spawn(driven(world.watch.create(config, [])), "test", lambda *end: made.append(end))
+    while not made:
+        world.loop.turn()
+    assert made == [(None, None)]
+    program = world.program()
+    assert program.ok("openat", -100, b"/", 0, 0) >= 0
+    world.loop.call_soon(lambda: world.watch.delete("all"))
+    world.settle()
+    assert program.ok("openat", -100, b"/", 0, 0) >= 0
 
 
 def test_two_sessions_hear_the_same_and_one_goes_on_alone(world: Watched) -> None:
