@@ -24,6 +24,7 @@ from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
 from sentry.wait.sleep import Sleep
 from sentry.watch.messages import Exit
+from sentry.watch.points import early
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -43,7 +44,7 @@ Heard = tuple["Make", Emit]
 class Hook:
     """Of one call: who hears of its beginning and of its end."""
 
-    __slots__ = ("_call", "_handler", "_paths", "_raw", "begun", "enters", "exits")
+    __slots__ = ("_call", "_early", "_handler", "_paths", "_raw", "begun", "enters", "exits")
 
     def __init__(self, declaration: Declaration | None) -> None:
         self.enters: list[Heard] = []
@@ -58,6 +59,7 @@ class Hook:
             for index, (_, mark) in enumerate(declaration.args)
             if UserPath in (mark.names or {}).values()
         ]
+        self._early = [source.read for source in early(declaration)]
         self._handler = declaration.handler
         if self._handler.__code__.co_flags & CO_COROUTINE:
             self._handler = partial(_eagerly, declaration.handler)
@@ -85,7 +87,10 @@ class Hook:
             for index in self._paths:
                 _read(values[index])
             self.begun += 1
-            leave = self._begin(task, self._raw, values)
+            seen = values
+            if self._early:
+                seen += tuple(read(task, self._raw) for read in self._early)
+            leave = self._begin(task, self._raw, seen)
         return self._settle(leave, partial(self._handler, task, *values))
 
     def _begin(self, task: Task, raw: tuple[int, ...], values: tuple[Any, ...] | None) -> Leave:

@@ -27,9 +27,12 @@ _SOURCES: Final = {
     "credentials": ("credentials", "credentials(task)"),
     "cwd": ("cwd", "cwd(task)"),
     "process_name": ("process_name", "name(task.comm)"),
+    "program": ("program", "program(task)"),
+    "ancestry": ("ancestry", "ancestry(task)"),
 }  # fmt: skip
 FIELDS: Final = tuple(_SOURCES)
-"""In gVisor's order."""
+"""In gVisor's order; the last two are ours, and in JSON alone."""
+MAX_ANCESTORS: Final = 16
 
 
 OFFSET_NS: Final = time.time_ns() - time.monotonic_ns()
@@ -40,6 +43,23 @@ def credentials(task: Task) -> Credentials:
     """As the container numbers users."""
     creds = task.creds
     return Credentials(creds.uid, creds.euid, creds.suid, creds.gid, creds.egid, creds.sgid)
+
+
+def program(task: Task) -> str:
+    """The file that the process runs."""
+    exe = task.group.exe
+    return reading.place(task, exe) if exe is not None else ""
+
+
+def ancestry(task: Task) -> list[str]:
+    """Who has made the process, the nearest first: "NUMBER NAME"."""
+    found: list[str] = []
+    at = task.group.parent
+    while at is not None and len(found) < MAX_ANCESTORS:
+        name = reading.text(at.leader.comm) if at.leader is not None else ""
+        found.append(f"{at.tgid} {name}")
+        at = at.parent
+    return found
 
 
 def maker(fields: Collection[str]) -> Context:
@@ -53,7 +73,8 @@ def _made(names: tuple[str, ...]) -> Context:
         return _nothing
     values = ", ".join("{}={}".format(*_SOURCES[name]) for name in names)
     scope: dict[str, Any] = {
-        "ContextData": ContextData, "credentials": credentials, "cwd": reading.cwd,
+        "ContextData": ContextData, "ancestry": ancestry, "credentials": credentials,
+        "cwd": reading.cwd, "program": program,
         "name": reading.text, "offset_ns": OFFSET_NS,
         "time_ns": time.time_ns,
     }  # fmt: skip

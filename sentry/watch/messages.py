@@ -87,6 +87,10 @@ class ContextData(Message, omit_defaults=True):
     credentials: Annotated[Credentials | None, 7] = None
     cwd: Annotated[str, 8] = ""
     process_name: Annotated[str, 9] = ""
+    program: str = ""
+    """The file that the process runs."""
+    ancestry: list[str] = []
+    """Who has made it, the nearest first."""
 
 
 class Record(Message, omit_defaults=True):

@@ -19,7 +19,7 @@ from sentry.syscalls.show import show_path
 from sentry.watch import context, reading
 from sentry.watch import messages as m
 from sentry.watch.messages import MessageType
-from sentry.watch.schemas import SCHEMAS, Source
+from sentry.watch.schemas import SCHEMAS, Early, Source
 
 if TYPE_CHECKING:
     from sentry.syscalls.args import Arg
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 LAST_RAW: Final = max(*NUMBERS, 441)
 """gVisor's end at 441, whether there is such a call or not."""
 Make = Callable[[Any, tuple[int, ...], tuple[Any, ...] | None, m.Exit | None], m.CallRecord]
-"""(task, registers, decoded arguments unless one could not be read, how it ended) → a record."""
+"""(task, registers, decoded arguments unless one could not be read, and what was read early; how it
+ended) → a record."""
 
 
 class Point(Struct, frozen=True):
@@ -167,6 +168,9 @@ def _expression(
     """Python for one field."""
     if isinstance(source, int):
         return str(source)
+    if isinstance(source, Early):
+        place = len(declaration.args) + early(declaration).index(source)
+        return f"values[{place}] if values is not None else []"
     if not isinstance(source, str):
         scope[f"derive_{field}"] = source
         return f"derive_{field}(task, raw, ended is not None)"
@@ -176,6 +180,13 @@ def _expression(
     if argument.show is show_path:
         return f"path(values, {index})"
     return number(argument, f"a{index}", signed=mark is not None)
+
+
+def early(declaration: Declaration) -> list[Early]:
+    """What has to be read when a call begins: a maker finds it behind the decoded arguments."""
+    schema = SCHEMAS.get(declaration.name.rstrip("_"))
+    sources = schema.sources.values() if schema is not None else ()
+    return [source for source in sources if isinstance(source, Early)]
 
 
 def number(mark: Arg, register: str, *, signed: bool) -> str:

@@ -1,8 +1,9 @@
 """Which message a system call has in gVisor's schema, and where its fields come from.
 
 A row names, for fields of the message, a parameter of the call's declaration (whose mark says how
-the register is to be read), a constant, or a function of (task, registers, ended). `fd_path` is
-always that of the first descriptor field. All other calls have the message `Syscall`.
+the register is to be read), a constant, a function of (task, registers, ended), or one that is
+called when the call begins. `fd_path` is always that of the first descriptor field. All other calls
+have the message `Syscall`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from sentry.watch.messages import MessageType as Type
 
 Registers = tuple[int, ...]
 Derived = Callable[[Any, Registers, bool], Any]
-Source = str | int | Derived
+
+
+class Early(Struct, frozen=True):
+    """A source that is read when the call begins, since it may be gone when it ends."""
+
+    read: Callable[[Any, Registers], Any]
+
+
+Source = str | int | Derived | Early
 Kind = type[m.Named]
 
 
@@ -34,8 +43,8 @@ class Schema(Struct, frozen=True):
     """Fields that are only filled in where a session asks for them."""
 
 
-def _argv(index: int) -> Derived:
-    return lambda task, raw, _: reading.vector(task, raw[index])
+def _argv(index: int) -> Early:
+    return Early(lambda task, raw: reading.vector(task, raw[index]))
 
 
 def _total(task: Any, raw: Registers, _: bool) -> int:

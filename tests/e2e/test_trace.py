@@ -124,6 +124,8 @@ def test_a_session_of_every_point_tells_each_that_gvisor_has(
     stored = next(each.record for each in told if each.point == "syscall/pipe2/exit")
     assert isinstance(stored, m.Pipe)
     assert stored.writer == stored.reader + 1
+    replaced = [each.record for each in told if each.point == "syscall/execve/exit"]
+    assert [(each.argv, each.envv) for each in replaced] == [(["true"], ["TEST=123"])]
     variables = {tuple(each.record.env) for each in told if isinstance(each.record, m.ExecveInfo)}
     assert variables == {("TEST=123",)}
 

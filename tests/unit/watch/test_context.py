@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from sentry.watch import context
@@ -26,6 +27,18 @@ def test_every_context_field_is_told(world: Watched) -> None:
     assert (who.thread_id, who.thread_group_id) == (task.tid, task.group.tgid)
     assert (who.container_id, who.cwd, who.process_name) == ("web", "/srv", "sh\\xff")
     assert who.credentials == m.Credentials()
+
+
+def test_the_program_and_who_has_made_the_process_are_in_json(world: Watched) -> None:
+    program = world.program()
+    program.task.comm = b"sh"
+    child = program.fork()
+    there = world.listen("syscall/getppid/enter", context=("ancestry", "program"), sink="json")
+    child.ok("getppid")
+    world.watch.flush()
+    who = json.loads(there.recv(4096))["record"]["context_data"]
+    assert who["ancestry"][0] == f"{program.task.group.tgid} sh"
+    assert "program" not in who  # nobody has called execve(2) in this world
 
 
 def test_users_are_told_when_they_change(world: Watched) -> None:
