@@ -21,6 +21,7 @@ from sentry.watch.schemas import SCHEMAS
 from tests.e2e.bundle import Bundle
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.listener import Listener, listening, session
+from tests.e2e.pod import Pod
 from tests.e2e.test_show import compiled
 
 WATCHED = Path(__file__).with_name("watched.c")
@@ -314,3 +315,21 @@ def test_metadata_needs_no_sandbox_and_is_in_gvisors_form(client: Client) -> Non
     assert lines[0] == f"POINTS ({len(list(every()))})"
     assert lines[1].startswith("Name: container/start, optional fields: [env], context fields: [")
     assert lines[-3:] == ["Name: json", "Name: null", "Name: remote"]
+
+
+def test_further_containers_of_a_sandbox_are_heard_by_their_ids(
+    tmp_path: Path, pod: Pod, listener: Listener
+) -> None:
+    who = {"context_fields": ["container_id"]}
+    points = [{"name": name} | who for name in ("container/start", "sentry/task_exit")]
+    pod.flags += _flag(tmp_path, session(listener.path, *points))
+    pod.run("pause")
+    pod.run("app", "exit 7")
+    ends = [m.ExitInfo(m.ContextData(container_id="app"), 7 << 8)]
+    while [each.record for each in listener.told() if isinstance(each.record, m.ExitInfo)
+           and each.record.context_data == m.ContextData(container_id="app")] != ends:  # fmt: skip
+        os.sched_yield()
+    starts = [each.record for each in listener.told() if isinstance(each.record, m.Start)]
+    assert [(start.id, start.context_data) for start in starts] == [
+        ("pause", m.ContextData(container_id="pause")), ("app", m.ContextData(container_id="app")),
+    ]  # fmt: skip
