@@ -102,11 +102,18 @@ class Remote(_Outside):
 
     def emitter(self, point: Point) -> Emit:
         """One message each."""
-        outbox, pack, size, kind = self._outbox, HEADER.pack, HEADER.size, int(point.type)
+        outbox, kind = self._outbox, int(point.type)
+        told, header = 0, HEADER.pack(HEADER.size, kind, 0)
+        encode: Callable[[Any], bytes] | None = None
 
         def emit(record: Message) -> None:
-            data = encoder(type(record))(record)
-            outbox.put(pack(size, kind, outbox.dropped & 0xFFFFFFFF) + data)
+            nonlocal told, header, encode
+            if encode is None:  # all records of a point are of one type
+                encode = encoder(type(record))
+            if outbox.dropped != told:
+                told = outbox.dropped
+                header = HEADER.pack(HEADER.size, kind, told & 0xFFFFFFFF)
+            outbox.put(header + encode(record))
 
         return emit
 
