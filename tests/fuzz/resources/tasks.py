@@ -354,7 +354,8 @@ def device_programs(b: Bench) -> None:
     b.each("attach", lambda i: b.ok(
         "bpf", 8, struct.pack("<IIII", groups[i], made[i], 6, several), 16
     ))  # fmt: skip
-    b.each("ask", lambda i: b.ok("bpf", 16, struct.pack("<IIIIQI", groups[i], 6, 0, 0, room, 1), 28))
+    told = struct.Struct("<IIIIQI")
+    b.each("ask", lambda i: b.ok("bpf", 16, told.pack(groups[i], 6, 0, 0, room, 1), 28))
     with b.measure("judge"):
         b.ok("mknod", b"/null", 0o20600, 0x103)
     b.each("detach", lambda i: b.ok("bpf", 9, struct.pack("<III", groups[i], made[i], 6), 12))
