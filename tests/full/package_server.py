@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +42,7 @@ printf 'deb [trusted=yes] http://%s/debs ./\\n' {host} >list
 mkdir -p lists/partial cache/archives/partial
 set -- -qq -o APT::Sandbox::User=root -o Dir::State::lists=/tmp/lists -o Dir::Cache=/tmp/cache \\
     -o Dir::Etc::sourcelist=/tmp/list -o Dir::Etc::sourceparts=/dev/null
-apt-get "$@" update; apt-get "$@" install -y d0 d1 >/dev/null
-dpkg-query -W -f '${{Package}} ${{Version}}\\n' d0 d1
+apt-get "$@" update; {packages}
 pip install -q --target=/tmp/t --index-url http://{host}/simple/ --trusted-host {host} \\
     --no-cache-dir --disable-pip-version-check --root-user-action=ignore w0 w1
 PYTHONPATH=/tmp/t python3 -c 'import w0.m7, w1; print("pip")'
@@ -56,6 +56,13 @@ for way in --http1.1 --http2; do
 done
 curl -sS https://{host}/page 2>/dev/null || echo not trusted
 """
+
+
+INSTALL = """apt-get "$@" install -y d0 d1 >/dev/null
+dpkg-query -W -f '${Package} ${Version}\\n' d0 d1"""
+DOWNLOAD = """apt-get "$@" download d0 d1
+for each in d0 d1; do dpkg-deb -W --showformat='${Package} ${Version}\\n' ${each}_*.deb; done"""
+"""For who owns nothing of the root file system."""
 
 
 def made(folder: Path) -> None:
@@ -113,18 +120,19 @@ def _make_git(folder: Path, work: Path) -> None:
         subprocess.run(["git", *command], check=True, env={**os.environ, **who})
 
 
-def script(folder: Path, host: str) -> str:
+def script(folder: Path, host: str, packages: str = INSTALL) -> str:
     """Shell: what a container makes of a server at an address."""
     _make_npm(folder / "www" / f"npm-{host}", host)
     certificate = (folder / "cert.pem").read_text()
-    return f"cat >/tmp/cert <<'END'\n{certificate}END\n" + CLIENTS.format(host=host)
+    return f"cat >/tmp/cert <<'END'\n{certificate}END\n" + CLIENTS.format(
+        host=host, packages=packages
+    )
 
 
 @contextmanager
 def served(folder: Path, pid: int) -> Iterator[None]:
     """By nginx of the root file system `network`, in the network namespace of a process."""
-    scratch = folder / "scratch"
-    scratch.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix="runsc-native-"))
     chroot = native_command((), rootfs_of("network"), scratch, folder)
     enter = ["nsenter", f"--target={pid}", "--net"]
     command = [*enter, *chroot, "/usr/sbin/nginx", "-c", "/mnt/nginx.conf"]
@@ -135,6 +143,7 @@ def served(folder: Path, pid: int) -> Iterator[None]:
             yield
         finally:
             nginx.terminate()
+    scratch.rmdir()
 
 
 def said() -> list[str]:

@@ -185,7 +185,7 @@ def test_published_port_of_cni_is_reached(wired: tuple[int, Path], tmp_path: Pat
 def test_passt_of_an_ordinary_user(packages: Path) -> None:
     rootfs = rootfs_of("network")
     with outside_of(OUTSIDE) as outside, user_of(rootfs, outside) as user:
-        script = package_server.script(packages, "10.9.0.1")
+        script = package_server.script(packages, "10.9.0.1", package_server.DOWNLOAD)
         path = user.bundle / "config.json"
         document = json.loads(path.read_text())
         document["process"]["args"] = ["bash", "-c", script]
