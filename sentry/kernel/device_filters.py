@@ -57,7 +57,7 @@ class Programs:
 
 
 class Program:
-    """One program; `users` are descriptors and cgroups."""
+    """One program; `users` are descriptors and cgroups, and without any it is not among all."""
 
     __slots__ = ("_programs", "filter", "id", "made_ns", "name", "uid", "users")
 
@@ -69,11 +69,13 @@ class Program:
         self.uid = uid
         self.made_ns = made_ns
         self.users = 0
+        self.id = 0
         self._programs = programs
-        self.id = programs.add(self)
 
     def hold(self) -> Program:
-        """One user more."""
+        """One user more; with the first one it has a number."""
+        if not self.users:
+            self.id = self._programs.add(self)
         self.users += 1
         return self
 

@@ -113,10 +113,11 @@ def _way_to(stack: Stack, table: int, hop: Hop, scope: int) -> Route | None:
     return next((best[each] for each in tables if each in best), None)
 
 
-def _place(route: Route) -> tuple[object, ...]:
+def place_of(route: Route) -> tuple[object, ...]:
+    """What those have in common of which the metric decides."""
     return (
         route.family, route.destination, route.length, route.table, route.origin_prefix,
-        route.origin_length, route.metric,
+        route.origin_length,
     )  # fmt: skip
 
 
@@ -125,8 +126,9 @@ def insert(stack: Stack, route: Route, flags: int) -> Route:
 
     Raises: EEXIST, ENOENT, ENOBUFS.
     """
-    routes, place = stack.routes, _place(route)
-    same = [each for each in routes if _place(each) == place]
+    routes, place = stack.routes, place_of(route)
+    near = [each for each in routes if place_of(each) == place]
+    same = [each for each in near if each.metric == route.metric]
     own = [each for each in same if each in routes.added]
     if same and flags & abi.NLM_F_EXCL:
         raise EEXIST("route")
@@ -144,7 +146,10 @@ def insert(stack: Stack, route: Route, flags: int) -> Route:
         raise ENOENT("route")
     routes.check_room(route)
     if not own:
-        routes.added.append(route)
+        later = (each for each in near if each.metric > route.metric and each in routes.added)
+        before = next(later, None)  # so that of those of a place the first one counts
+        at = len(routes.added) if before is None else routes.added.index(before)
+        routes.added.insert(at, route)
     elif flags & abi.NLM_F_APPEND or route.family == AF_INET6:
         routes.added.insert(routes.added.index(own[-1]) + 1, route)
     else:

@@ -23,7 +23,7 @@ from sentry.net.netlink.message import Reply, Request, attribute, number, u8, u3
 from sentry.net.netlink.nexthops import gateway_of, parse_hops, told
 from sentry.net.netlink.notices import tell
 from sentry.net.netlink.registry import handles
-from sentry.net.route_changes import insert, with_ways, without
+from sentry.net.route_changes import insert, place_of, with_ways, without
 from sentry.net.routes import USER_METRIC6, Hop, Route
 from sentry.net.rules import DSCP, OF_ROUTES, RouteKey
 
@@ -227,13 +227,6 @@ def _next_hops(
     return Hop(index, gateway_of(attributes, size), onlink=bool(flags & abi.RTNH_F_ONLINK)), ()
 
 
-def _place(route: Route) -> tuple[object, ...]:
-    return (
-        route.family, route.destination, route.length, route.table, route.origin_prefix,
-        route.origin_length,
-    )  # fmt: skip
-
-
 def _as_new(route: Route) -> Route:
     """With what is not said. Raises: EINVAL."""
     if route.kind > abi.RTN_THROW:
@@ -267,13 +260,13 @@ def new_route(request: Request) -> None:
 def delete_route(request: Request) -> None:
     """RTM_DELROUTE."""
     stack, route = request.stack, _parse(request)
-    same = [old for old in stack.routes.added if _place(old) == _place(route)]
-    for old in sorted(same, key=lambda each: each.metric):
-        if _is_meant(old, route):
+    place = place_of(route)
+    for old in stack.routes.added:  # of a place in the order of their metrics
+        if place_of(old) == place and _is_meant(old, route):
             stack.check_own(old.index)
             left = without(stack, old, route.gateway)
-            place = stack.routes.added.index(old)
-            stack.routes.added[place : place + 1] = [] if left is None else [left]
+            at = stack.routes.added.index(old)
+            stack.routes.added[at : at + 1] = [] if left is None else [left]
             stack.outdate()
             tell(stack, GROUPS[route.family], route_message(old, abi.RTM_DELROUTE))
             return
