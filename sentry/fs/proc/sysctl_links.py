@@ -105,10 +105,10 @@ def _of_link(default: Sysctl, name: str) -> Sysctl:
 
     def put(who: Any, value: str) -> None:
         assert default.checked is not None
-        kept = default.checked(value)
+        kept, link = default.checked(value), _link(who, name)
         then = AT_ONCE.get(path[: path.index("/conf/")] + "/" + setting)
         if then is not None:
-            then(who, _link(who, name), int(kept))
+            then(who, link, int(kept))
         values_of(who, path)[path] = kept
 
     def get(who: Any) -> str:
