@@ -39,7 +39,7 @@ def with_ways(stack: Stack, route: Route) -> Route:
     first = hops[0]
     if route.source:
         is_itself = route.kind == abi.RTN_LOCAL and route.source == route.destination
-        if not is_itself and stack.interfaces.holder(route.source) is None:
+        if not is_itself and not stack.interfaces.is_local(route.source):
             raise EINVAL("prefsrc is no address of ours")
     return replace(
         route, index=first.interface, gateway=first.gateway, onlink=first.onlink,
