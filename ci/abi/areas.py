@@ -183,6 +183,14 @@ AREAS = {
         ["linux/ioctl.h", "linux/seccomp.h", "linux/audit.h"],
         r"(SECCOMP_|AUDIT_ARCH_X86_64)",
     ),
+    "bpf": Area(
+        "bpf(2): the instructions, and programs for devices of cgroups.",
+        ["linux/bpf.h"],
+        r"BPF_(LDX?|ALU(64)?|JMP(32)?|[WHB]|DW|IMM|MEM|X|ADD|SUB|MUL|DIV|OR|AND|"
+        r"[LR]SH|NEG|MOD|XOR|MOV|ARSH|JA|JS?G[TE]|JS?L[TE]|JN?E|JEQ|JSET|EXIT|MAXINSNS|"
+        r"F_ALLOW_.*|F_REPLACE|F_QUERY_EFFECTIVE)$",
+        {"struct bpf_prog_info": "bpf_prog_info", "struct bpf_cgroup_dev_ctx": "bpf_cgroup_dev_ctx"},
+    ),
     "landlock": Area("landlock(7).", ["linux/landlock.h"], r"LANDLOCK_(ACCESS|SCOPE|CREATE)_"),
     "auxv": Area("getauxval(3).", ["linux/auxvec.h", "asm/auxvec.h"], r"(AT_)"),
     "elf": Area(
@@ -397,6 +405,23 @@ AREAS = {
 }
 # names that come from enums and are therefore no macros
 ENUMS = {
+    "bpf": [
+        "BPF_CGROUP_DEVICE",
+        "BPF_DEVCG_ACC_MKNOD",
+        "BPF_DEVCG_ACC_READ",
+        "BPF_DEVCG_ACC_WRITE",
+        "BPF_DEVCG_DEV_BLOCK",
+        "BPF_DEVCG_DEV_CHAR",
+        "BPF_OBJ_GET_INFO_BY_FD",
+        "BPF_PROG_ATTACH",
+        "BPF_PROG_DETACH",
+        "BPF_PROG_GET_FD_BY_ID",
+        "BPF_PROG_GET_NEXT_ID",
+        "BPF_PROG_LOAD",
+        "BPF_PROG_QUERY",
+        "BPF_PROG_TYPE_CGROUP_DEVICE",
+        "BPF_PROG_TYPE_CGROUP_SKB",
+    ],
     "socket": [
         "SOCK_STREAM",
         "SOCK_DGRAM",

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from sentry.abi.signal import SIGKILL
 from sentry.errors import EAGAIN, EBUSY, ENODEV, ENOENT, ENOSPC
+from sentry.kernel.device_filters import DeviceFilters, check, removed
 from sentry.wait.queue import ChangeCount
 from sentry.wait.steps import Steps
 
@@ -45,7 +46,8 @@ class Cgroup:
     """One control group."""
 
     __slots__ = (
-        "charged", "children", "container", "dead", "descendants", "enabled", "events", "freeze",
+        "charged", "children", "container", "dead", "descendants", "devices",
+        "enabled", "events", "freeze",
         "freezing", "frozen", "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth",
         "max_descendants", "members", "name", "owner", "parent", "peak", "pids_events", "pids_hits",
         "pids_hits_here", "pids_max", "populated_children", "root_fs", "runs",
@@ -61,6 +63,8 @@ class Cgroup:
         """Who made it: its files are theirs."""
         self.children: dict[bytes, Cgroup] = {}
         self.descendants = 0
+        self.devices: DeviceFilters | None = None
+        """Which devices may be used in it and below: sentry.kernel.device_filters."""
         self.max_depth: int | None = None
         self.max_descendants: int | None = None
         self.dead = False
@@ -161,6 +165,7 @@ class Cgroup:
             raise EBUSY("in use")
         del self.parent.children[self.name]
         self.dead = True
+        removed(self)
         for at in self.parent.up():
             at.descendants -= 1
         self.parent.settle_frozen()
@@ -203,6 +208,11 @@ class Cgroup:
                     above.pids_events.happened()
                     above.tell(b"pids.events")
                 raise EAGAIN(f"pids.max is {at.pids_max}")
+
+    def check_device(self, kind: int, rdev: int, access: int) -> None:
+        """Those in it may use a device. Raises: EPERM."""
+        if any(at.devices is not None for at in self.up()):
+            check(self, kind, rdev, access)
 
     # --- members
 

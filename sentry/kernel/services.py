@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.auth.userns import NamespaceCounts
 from sentry.fs.gofer.trees import SharedTrees
+from sentry.kernel.device_filters import Programs
 from sentry.kernel.signals import Quota
 from sentry.wait.queue import WaitQueue
 
@@ -36,9 +37,9 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "clock_steps", "cpu", "file_handles", "flights", "gofers", "handles", "host_ids",
-        "kcmp_secret", "keys", "keys_text", "lingering", "logins", "machine", "namespace_counts",
-        "signal_quota", "sysctls", "system_log", "timex", "trees",
+        "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "gofers",
+        "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "lingering", "logins", "machine",
+        "namespace_counts", "signal_quota", "sysctls", "system_log", "timex", "trees",
     )  # fmt: skip
 
     handles: HandleCache
@@ -48,6 +49,8 @@ class Services:
 
     def __init__(self) -> None:
         self.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
+        self.bpf_programs = Programs()
+        """bpf(2)."""
         self.clock_steps = WaitQueue()
         """Told when the host's wall clock was set: deadlines on it move."""
         self.cpu: Cpu | None = None

@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi import ioctl
 from sentry.abi import socket as abi
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_PID
-from sentry.abi.netlink import IFF_BROADCAST, IFF_POINTOPOINT, RTM_DELADDR, RTM_NEWADDR
+from sentry.abi.netlink import (
+    IFF_BROADCAST,
+    IFF_POINTOPOINT,
+    NLM_F_CREATE,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTM_DELADDR,
+    RTM_NEWADDR,
+)
 from sentry.abi.socket import AF_INET, AF_INET6, AF_PACKET, IFNAMSIZ, RTF_GATEWAY, RTF_HOST
 from sentry.errors import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
-    EEXIST,
     EINVAL,
-    ENETDOWN,
-    ENOBUFS,
     ENODEV,
     ENOENT,
     ENOTTY,
@@ -40,7 +45,8 @@ from sentry.net.netlink.notices import (
     set_queue_length,
     tell_address,
 )
-from sentry.net.routes import MAX_ROUTES, Route
+from sentry.net.route_changes import insert, with_ways
+from sentry.net.routes import Route
 from sentry.vfs.notices import set_owner
 from sentry.vfs.requests import INT, Requests
 
@@ -344,7 +350,8 @@ def _route(
         raise ENODEV("no interface")
     sock.stack.check_own(index)
     via = gateway if flags & RTF_GATEWAY else b""
-    change(sock, Route(AF_INET, target, prefix, index, origin=3, gateway=via))
+    scope = RT_SCOPE_UNIVERSE if via else RT_SCOPE_LINK
+    change(sock, Route(AF_INET, target, prefix, index, scope=scope, origin=3, gateway=via))
 
 
 def _same(sock: Socket, route: Route) -> list[Route]:
@@ -354,13 +361,7 @@ def _same(sock: Socket, route: Route) -> list[Route]:
 
 
 def _add_route(sock: Socket, route: Route) -> None:
-    if _same(sock, route):
-        raise EEXIST("route")
-    if not sock.stack.interfaces.by_index(route.index).is_up:
-        raise ENETDOWN("the interface is down")
-    if len(sock.stack.routes.added) >= MAX_ROUTES:
-        raise ENOBUFS("too many routes")
-    sock.stack.routes.added.append(route)
+    insert(sock.stack, with_ways(sock.stack, route), NLM_F_CREATE)
     sock.stack.outdate()
 
 

@@ -31,7 +31,7 @@ from sentry.net.netlink.notices import (
     tell,
     tell_address,
 )
-from sentry.net.sysctls import has_ipv6_off
+from sentry.net.sysctls import has_ipv6_off, link_renamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,6 +218,7 @@ class Made:
         for own in addresses:
             tell_address(stack, interface, own, abi.RTM_DELADDR)
         stack.interfaces.remove(interface.index)
+        link_renamed(stack, interface.name, None)
         stack.outdate()
         self.tell(abi.RTM_DELLINK, EVERY_FLAG)
 

@@ -85,6 +85,19 @@ class NetNamespace:
         """The interfaces, for /sys/class/net."""
         return [link.name for link in self.stack.interfaces]
 
+    def turn_ipv6(self, link: Any, on: bool) -> None:
+        """net.ipv6.conf.*.disable_ipv6, of one. Raises: EPERM for one of the host's."""
+        from sentry.net.netlink.notices import turn_ipv6  # noqa: PLC0415  few programs ask
+
+        turn_ipv6(self.stack, link, on)
+
+    def turn_own_ipv6(self, on: bool) -> list[str]:
+        """The same of all that programs have made; their names."""
+        own = [link for link in self.stack.interfaces if link.driver is not None]
+        for link in own:
+            self.turn_ipv6(link, on)
+        return [link.name for link in own]
+
     def vlan_names(self) -> list[str]:
         """The VLANs among them, for /proc/net/vlan."""
         from sentry.net.virtual.listing import vlans  # noqa: PLC0415  few programs ask

@@ -47,6 +47,8 @@ class Hop(NamedTuple):
     gateway: bytes = b""
     """Of either family."""
     weight: int = 1
+    onlink: bool = False
+    """RTNH_F_ONLINK: nobody asks whether the gateway is on the link."""
 
 
 class Route(Struct, frozen=True):
@@ -69,6 +71,8 @@ class Route(Struct, frozen=True):
     origin_prefix: bytes = b""
     """RTA_SRC: it is for packets from there alone, of IPv6."""
     origin_length: int = 0
+    onlink: bool = False
+    """That of its only next hop."""
 
     def matches(self, ip: bytes) -> bool:
         """Whether an address is below its prefix."""
@@ -105,7 +109,7 @@ class Routes:
         self.added: list[Route] = []
 
     def __iter__(self) -> Iterator[Route]:
-        """In the order in which Linux dumps them: table main first, IPv4 first."""
+        """IPv4 first; those of a table and prefix in the order in which they count."""
         for family in (AF_INET, AF_INET6):
             made = [
                 route
@@ -113,15 +117,25 @@ class Routes:
                 if interface.flags & IFF_UP
                 for route in _of_interface(interface, family)
             ]
-            everything = [r for r in self.added if r.family == family] + made
-            yield from (r for r in everything if r.table != RT_TABLE_LOCAL)
-            yield from (r for r in everything if r.table == RT_TABLE_LOCAL)
+            yield from (route for route in self.added if route.family == family)
+            yield from made
+
+    def in_order(self) -> list[Route]:
+        """As Linux dumps them: by table, as these are hashed, then as in its trees, where IPv4 goes
+        from the shorter address on and IPv6 from what is inside."""
+        return sorted(self, key=_order)
 
     def check_room(self, wanted: Route) -> None:
         """For one more. Raises: ENOBUFS."""
         if len(self.added) >= MAX_ROUTES:
             raise ENOBUFS("too many routes")
-        if wanted.hops and sum(len(each.hops) for each in self.added) >= MAX_ROUTES:
+        self.check_hops(wanted)
+
+    def check_hops(self, wanted: Route) -> None:
+        """For those of one. Raises: ENOBUFS."""
+        if len(wanted.hops) > MAX_HOPS or (
+            wanted.hops and sum(len(each.hops) for each in self.added) >= MAX_ROUTES
+        ):
             raise ENOBUFS("too many next hops")
 
     def forget(self, index: int) -> None:
@@ -161,6 +175,14 @@ class Routes:
                 if known is None or route.rank < known.rank:
                     best[route.table] = route
         return self.rules.resolve(ip, key, best.get)
+
+
+def _order(route: Route) -> tuple[int, int, int, int, int]:
+    """fib_table_dump(), fib6_dump_table(): tables are in 256 lists, with the newest first."""
+    first = int.from_bytes(route.destination)
+    if route.family == AF_INET6:
+        first |= (1 << (128 - route.length)) - 1
+    return route.family, route.table & 0xFF, first, -route.length, route.metric
 
 
 def _of_interface(interface: Interface, family: int) -> Iterator[Route]:

@@ -18,6 +18,16 @@ def written(stack: Stack, path: str) -> str | None:
     return stack.sysctls.get(path)
 
 
+def link_renamed(stack: Stack, old: str, new: str | None) -> None:
+    """What was written of an interface goes with it; None: it is no more."""
+    for version in ("ipv4", "ipv6"):
+        begin = f"net/{version}/conf/{old}/"
+        for path in [path for path in stack.sysctls if path.startswith(begin)]:
+            value = stack.sysctls.pop(path)
+            if new is not None:
+                stack.sysctls[f"net/{version}/conf/{new}/{path.removeprefix(begin)}"] = value
+
+
 def takes_martians(stack: Stack, name: str) -> bool:
     """net.ipv4.conf.*.accept_local, route_localnet: of all interfaces, or of the loopback."""
     return any(int(written(stack, f"net/ipv4/conf/{which}/{name}") or 0) for which in ("all", "lo"))

@@ -209,7 +209,7 @@ def _name(stack: Stack, route: Route) -> str:
 
 
 def _route(stack: Stack) -> Lines:
-    for route in stack.routes:
+    for route in stack.routes.in_order():
         if route.family != AF_INET or route.table != RT_TABLE_MAIN:
             continue
         gateway = route.gateway if len(route.gateway) == 4 else b""
@@ -240,7 +240,7 @@ def _arp(stack: Stack) -> Lines:
 
 
 def _route6(stack: Stack) -> Lines:
-    for route in stack.routes:
+    for route in stack.routes.in_order():
         if route.family != AF_INET6:
             continue
         flags = 0x80200001 if route.kind == RTN_LOCAL else 1 | (2 if route.gateway else 0)

@@ -63,9 +63,10 @@ MODULES: dict[str, tuple[int, ...]] = {
     "signals.signal": (13, 14, 15, 34, 127, 128, 130, 131, 219),
     "sockets.messages": (46, 47, 299, 307),
     "sockets.socket": (41, 42, 43, 44, 45, 48, 49, 50, 51, 52, 53, 54, 55, 288),
+    "system.bpf": (321,),
     "system.info": (63, 99, 103, 170, 171, 318),
     "system.limits": (97, 98, 160, 302),
     "system.memory": (310, 311, 312),
-    "system.privileged": (153, 163, 167, 168, 169, 175, 176, 246, 298, 313, 320, 321),
+    "system.privileged": (153, 163, 167, 168, 169, 175, 176, 246, 298, 313, 320),
     "system.quota": (179, 443),
 }

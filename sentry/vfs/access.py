@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from sentry.abi.bpf import BPF_DEVCG_ACC_MKNOD, BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE
 from sentry.abi.fcntl import FS_IMMUTABLE_FL
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.auth.acl import acl_allows, read_acl
@@ -9,6 +12,7 @@ from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import (
     MAY_ALL,
     MAY_EXEC,
+    MAY_READ,
     MAY_WRITE,
     check_sticky,
     may_access,
@@ -18,6 +22,9 @@ from sentry.errors import EACCES, EISDIR, ENOENT, ENOTDIR, EPERM, EROFS
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Inode
+
+if TYPE_CHECKING:
+    from sentry.vfs.file import Caller
 
 
 def allows(creds: Credentials, inode: Inode, mask: int) -> bool:
@@ -54,6 +61,18 @@ def check_inode(creds: Credentials, inode: Inode, mask: int) -> None:
         inode.check_rights(creds, mask)
     else:
         check_rights(creds, inode, mask & MAY_ALL)
+
+
+def check_device(caller: Caller, kind: int, rdev: int, mask: int) -> None:
+    """devcgroup_inode_permission(), devcgroup_inode_mknod(): what the caller's cgroup says of a
+    device; mask 0: it is made. Raises: EPERM."""
+    group = caller.group
+    if group is None:  # the start of the sandbox
+        return
+    access = BPF_DEVCG_ACC_READ if mask & MAY_READ else 0
+    access |= BPF_DEVCG_ACC_WRITE if mask & MAY_WRITE else 0
+    if access or not mask:
+        group.cgroup.check_device(kind, rdev, access or BPF_DEVCG_ACC_MKNOD)
 
 
 def check_create(creds: Credentials, directory: Dentry) -> None:

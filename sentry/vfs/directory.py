@@ -42,7 +42,7 @@ class DirectoryFile(FileDescription):
         if self.location.dentry.unlinked:
             raise ENOENT("the directory has been removed")
         if self._listing is None or self.position == 0:
-            self._listing = self.inode.dirents()
+            self._listing = self._list(caller)
         position, listing = self.position, self._listing
         if position - FIRST > len(listing):
             begun((self, "listing"), lambda: driven(listing.reach(position - FIRST)))
@@ -56,6 +56,10 @@ class DirectoryFile(FileDescription):
             position += dest.add(listing, position - FIRST)
         self.position = position
         return len(dest.data)
+
+    def _list(self, caller: Caller) -> Dirents:
+        """What is there now."""
+        return self.inode.dirents()
 
     def _dots(self) -> Dirents:
         """`.` and `..`."""

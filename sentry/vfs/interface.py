@@ -383,6 +383,10 @@ class Inode:
             raise ENOTDIR(f"ino {self.ino}")
         return found
 
+    def lookup_for(self, caller: Caller, name: bytes, opens: bool = False) -> Inode | Absent:
+        """`lookup`, where a name is there for some and not for others (/proc/sys/net)."""
+        return self.lookup(name, opens)
+
     link_is_known = True
     """`readlink` makes no request."""
 

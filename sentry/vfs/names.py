@@ -32,7 +32,7 @@ from sentry.errors import (
     EPERM,
     EXDEV,
 )
-from sentry.vfs.access import allows, check_create, check_delete, check_inode
+from sentry.vfs.access import allows, check_create, check_delete, check_device, check_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
@@ -136,6 +136,8 @@ def mknod(
         is_device = kind in (S_IFCHR, S_IFBLK) and not (kind == S_IFCHR and rdev == 0)
         if is_device and not caller.creds.has(CAP_MKNOD):
             raise EPERM("mknod of a device")
+        if is_device:
+            check_device(caller, kind, rdev, 0)
         mode, owner = new_owner(caller, parent.inode, kind | mode & 0o7777)
         if kind == S_IFREG:
             inode = parent.inode.create(walk.last, mode & 0o7777, owner)

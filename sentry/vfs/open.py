@@ -51,7 +51,7 @@ from sentry.errors import (
     ETXTBSY,
     Errno,
 )
-from sentry.vfs.access import check_create, check_inode
+from sentry.vfs.access import check_create, check_device, check_inode
 from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.dentry import Dentry, Location, UnheardLocation
 from sentry.vfs.file import Caller, FileDescription
@@ -240,6 +240,8 @@ def _may_open(caller: Caller, location: Location, flags: int, access: int) -> No
         raise EACCES("not to be executed")
     if access and not inode.belongs_to(caller):
         check_inode(caller.creds, inode, access)
+    if kind in (S_IFBLK, S_IFCHR):
+        check_device(caller, inode.kind, inode.rdev, access)
     if inode.file_flags & FS_APPEND_FL:
         writes = access & MAY_WRITE and flags & O_ACCMODE
         if (writes and not flags & O_APPEND) or flags & O_TRUNC:

@@ -98,7 +98,7 @@ def walk(
                         continue
                     last = not length_hint(names)
                     rights = inode.mode, inode.uid, inode.gid
-                    there = _ask(inode, name, child, resolve, opens and last)
+                    there = _ask(caller, inode, name, child, resolve, opens and last)
                     if (inode.mode, inode.uid, inode.gid) != rights:  # somebody outside did it
                         _enter(caller, creds or caller.creds, dentry)
                     if isinstance(there, Absent):
@@ -269,7 +269,7 @@ def _enter(caller: Caller, creds: Credentials, dentry: Dentry) -> None:
 
 
 def _ask(
-    directory: Inode, name: bytes, known: Absent | None, resolve: int, opens: bool
+    caller: Caller, directory: Inode, name: bytes, known: Absent | None, resolve: int, opens: bool
 ) -> Inode | Absent:
     """A name that is not in memory. Raises: ENAMETOOLONG, EAGAIN, NotNow."""
     if len(name) > NAME_MAX:
@@ -277,7 +277,7 @@ def _ask(
     if known is None:
         if resolve & RESOLVE_CACHED:
             raise EAGAIN("not cached")
-        return directory.lookup(name, opens)
+        return directory.lookup_for(caller, name, opens)
     return known
 
 

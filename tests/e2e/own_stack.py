@@ -88,10 +88,10 @@ def reaches_groups(pid: int, name: str) -> bool:
 def inside_of(
     program: str, place: Path, rootfs: Path, outside: Outside, *flags: str,
     nameservers: Sequence[str] = (), annotations: dict[str, str] | None = None,
-    change: Callable[[Document], None] = lambda document: None,
+    change: Callable[[Document], None] = lambda document: None, number: int = 0,
 ) -> Iterator[Inside]:  # fmt: skip
     """The container's end of a veth is in its namespace before it starts. `nameservers`: as its
-    resolv.conf has them."""
+    resolv.conf has them; `number`: of the veth outside."""
     bundle = Bundle(place / "bundle", rootfs).args("python3", "-uc", program)
     bundle.document["annotations"] = annotations or {}
     if nameservers:
@@ -108,10 +108,10 @@ def inside_of(
     holder = Talker(["unshare", "--net", "sh", "-c", "echo; read end"])
     holder.hear()
     pid = holder.process.pid
-    plug(pid, outside.pid)
+    plug(pid, outside.pid, number)
     for each in (pid, outside.pid):
         ip(each, "link set lo up")
-    ip(pid, "route add default via 10.9.0.1", "-6 route add default via fd09::1")
+    ip(pid, f"route add default via 10.9.{number}.1", f"-6 route add default via fd09:{number}::1")
     others = [each for each in bundle.document["linux"]["namespaces"] if each["type"] != "network"]
     network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
     bundle.document["linux"]["namespaces"] = [*others, network]

@@ -59,8 +59,8 @@ tap7
 2: tap7: <NO-CARRIER,BROADCAST,MULTICAST,UP> mtu 1400 qdisc noqueue qlen 1000\\\
     link/ether 02:00:00:00:00:07 brd ff:ff:ff:ff:ff:ff
 2: tap7    inet 10.3.7.1/24 scope global tap7\\       valid_lft forever preferred_lft forever
-10.4.0.0/16 via 10.3.7.9 dev tap7
 10.3.7.0/24 dev tap7 scope link  src 10.3.7.1
+10.4.0.0/16 via 10.3.7.9 dev tap7
 0x1802
 -1
 1

@@ -39,6 +39,11 @@ _filter = words(1, INNER)
 _soon = words(0, 1)
 _table = with_rules("filter", 1, [], counters=(4, INNER))
 LIKELY: dict[str, tuple[tuple[Value, ...], ...]] = {
+    "bpf": (
+        (5, struct.pack("<IIQQ", 15, 2, INNER, INNER + SLOT), 48),
+        (15, struct.pack("<IIQ", FILE, 64, INNER), 16),
+        (16, struct.pack("<IIIIQI", FOLDER, 6, 0, 0, INNER, 4), 28),
+    ),
     "capget": ((_capabilities, words(0, 0, 0)),),
     "capset": ((_capabilities, words(0, 0, 0)),),
     "clone3": ((words(0, 0, 0, 0, 17, 0, 0, 0), 64),),

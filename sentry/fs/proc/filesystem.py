@@ -20,6 +20,7 @@ from sentry.fs.proc import system as _system
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
+from sentry.fs.proc.sysctl_links import links_maker
 from sentry.fs.pseudo.nodes import Directory, LinkNode, Node, TextNode, directory_maker, put
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
@@ -147,6 +148,9 @@ def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
         put(tree, path, text_maker(fs, kernel, entry))
     for path, sysctl in SYSCTLS.items():
         put(tree, f"sys/{path}", sysctl_maker(fs, kernel, sysctl))
+    for version in ("ipv4", "ipv6"):
+        above = tree["sys"]["net"][version]
+        above["conf"] = links_maker(fs, kernel, f"net/{version}/conf", above["conf"])
     return {
         name.encode(): directory_maker(fs, item) if isinstance(item, dict) else item
         for name, item in tree.items()

@@ -125,15 +125,6 @@ net/core/rmem_max 4194304
 net/core/somaxconn 4096
 net/core/wmem_default 212992
 net/core/wmem_max 4194304
-net/ipv4/conf/all/accept_local 0
-net/ipv4/conf/all/route_localnet 0
-net/ipv4/conf/all/rp_filter 0
-net/ipv4/conf/default/accept_local 0
-net/ipv4/conf/default/route_localnet 0
-net/ipv4/conf/default/rp_filter 0
-net/ipv4/conf/lo/accept_local 0
-net/ipv4/conf/lo/route_localnet 0
-net/ipv4/conf/lo/rp_filter 0
 net/ipv4/ip_local_reserved_ports 
 net/ipv4/tcp_allowed_congestion_control reno cubic
 net/ipv4/tcp_available_congestion_control reno cubic
@@ -212,6 +203,8 @@ class Sysctl(Struct, frozen=True):
     """Whoever has this capability in its user namespace may write it, and nobody else."""
     changes: Callable[[Any], ChangeCount] | None = None
     """What tells a poll(2) of another value."""
+    checked: Callable[[str], str] | None = None
+    """Of a value that is kept for each interface: one that is written, as it is kept."""
 
 
 SYSCTLS: Final[dict[str, Sysctl]] = {}
@@ -287,11 +280,12 @@ def computed(
     of_reader: bool = False,
     writer: int | None = None,
     changes: Callable[[Any], ChangeCount] | None = None,
+    checked: Callable[[str], str] | None = None,
 ) -> Callable[[Get], Get]:
     """Declare a value that is worked out."""
 
     def declare(get: Get) -> Get:
-        SYSCTLS[path] = Sysctl(path, get, put, of_reader, writer, changes)
+        SYSCTLS[path] = Sysctl(path, get, put, of_reader, writer, changes, checked)
         return get
 
     return declare

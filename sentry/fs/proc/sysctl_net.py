@@ -108,7 +108,12 @@ def _bounded(
         if then is not None:
             then(who, number)
 
-    computed(path, put, of_reader=True)(lambda who: values_of(who, path).get(path, default))
+    def checked(value: str) -> str:
+        return str(_one(value, allowed))
+
+    computed(path, put, of_reader=True, checked=checked)(
+        lambda who: values_of(who, path).get(path, default)
+    )
 
 
 _bounded("net/ipv4/ip_default_ttl", "64", range(1, 256))
@@ -134,7 +139,8 @@ def _turn_all_into_routers(version: int) -> Callable[[Any, int], None]:
     redirects of IPv4 unless it is told to afterwards."""
 
     def turn(who: Any, number: int) -> None:
-        changed = {f"net/ipv{version}/conf/{each}/forwarding": number for each in WHICH}
+        which = {*WHICH, *who.ns.net.link_names()}
+        changed = {f"net/ipv{version}/conf/{each}/forwarding": number for each in which}
         if version == 4:
             changed[FORWARD] = number
             changed["net/ipv4/conf/all/accept_redirects"] = int(not number)
@@ -149,9 +155,12 @@ for _version in (4, 6):
     _bounded(f"net/ipv{_version}/conf/all/forwarding", "0", INT, _turn_all_into_routers(_version))
     for _which in ("default", "lo"):
         _bounded(f"net/ipv{_version}/conf/{_which}/forwarding", "0", INT)
-for _name in ("accept_redirects", "send_redirects"):
+for _name, _default in (
+    ("accept_local", "0"), ("accept_redirects", "1"), ("arp_notify", "0"), ("route_localnet", "0"),
+    ("rp_filter", "0"), ("send_redirects", "1"),
+):  # fmt: skip
     for _which in WHICH:
-        _bounded(f"net/ipv4/conf/{_which}/{_name}", "1", INT)
+        _bounded(f"net/ipv4/conf/{_which}/{_name}", _default, INT)
 
 
 # --- connections that are followed: `sentry.net.netfilter.conntrack`
@@ -195,8 +204,9 @@ def _turn_loopback(who: Any, number: int) -> None:
 
 def _turn_all(who: Any, number: int) -> None:
     """addrconf_disable_ipv6(): `all` is the others, too."""
-    for which in ("default", "lo"):
-        values_of(who, _disable(which))[_disable(which)] = str(number)
+    which = {"default", "lo", *who.ns.net.turn_own_ipv6(number == 0)}
+    for path in map(_disable, which):
+        values_of(who, path)[path] = str(number)
     _turn_loopback(who, number)
 
 

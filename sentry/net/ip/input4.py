@@ -53,7 +53,7 @@ def arrived(
             return
     kind = layer.kind_of_target(header.target, link.index)
     is_taken = kind or (layer.forwards(is_v4=True) and not ipv4.is_multicast(header.target))
-    if not is_taken or not _source_may_be(layer, header):
+    if not is_taken or not _ends_may_be(layer, header, link):
         counters["Ip.InAddrErrors"] += 1
         return
     head = bytes(data[: header.size])
@@ -85,10 +85,11 @@ def _is_judged(layer: IpLayer, link: Link, header: ipv4.Header) -> bool:
     return layer.gate is not None and not is_ours and layer.forwards(is_v4=True)
 
 
-def _source_may_be(layer: IpLayer, header: ipv4.Header) -> bool:
-    """Neither a group's nor nobody's, nor ours: ip_route_input_slow()."""
+def _ends_may_be(layer: IpLayer, header: ipv4.Header, link: Link) -> bool:
+    """The source is neither a group's nor nobody's, nor ours, and the loopback's network stays on
+    the loopback, unless net.ipv4.conf.*.route_localnet says otherwise: ip_route_input_slow()."""
     source = header.source
-    if ipv4.is_loopback(header.target):
+    if ipv4.is_loopback(header.target) and not layer.routes_loopback(link):
         return False
     if source == ipv4.ANY:
         return header.target == ipv4.BROADCAST

@@ -189,6 +189,14 @@ class IpLayer:
         accepts = self.ipv6_setting(link, "accept_ra")
         return accepts == OF_ROUTERS if self.forwards(is_v4=False) else bool(accepts)
 
+    def routes_loopback(self, link: Link) -> bool:
+        """net.ipv4.conf.*.route_localnet, of this interface or of all."""
+        interface = self.interface(link.index)
+        names = ("all", "default" if interface is None else interface.name, "default")
+        found = (self.sysctls.get(f"net/ipv4/conf/{name}/route_localnet") for name in names)
+        of_all, own, default = found
+        return bool(int(of_all or 0) or int(own or default or 0))
+
     def ipv6_setting(self, link: Link, setting: str) -> int:
         """net.ipv6.conf.*.SETTING, of this interface or as it is for new ones: one that is 1 where
         nobody has set it."""

@@ -59,7 +59,10 @@ def parse_hops(value: bytes, size: int) -> tuple[Hop, ...]:
             raise EOPNOTSUPP("tunnels")
         if len(hops) >= MAX_HOPS:
             raise ENOBUFS("too many next hops")
-        hops.append(Hop(one.rtnh_ifindex, gateway_of(attributes, size), one.rtnh_hops + 1))
+        hops.append(Hop(
+            one.rtnh_ifindex, gateway_of(attributes, size), one.rtnh_hops + 1,
+            bool(one.rtnh_flags & abi.RTNH_F_ONLINK),
+        ))  # fmt: skip
         at += (one.rtnh_len + 3) & ~3
     if not hops or at < len(value):
         raise EINVAL("RTA_MULTIPATH")
@@ -89,4 +92,5 @@ def _told_hop(hop: Hop, route: Route, is_up: Callable[[int], bool]) -> bytes:
     """fib_add_nexthop()."""
     by = _told_gateway(hop.gateway, route)
     flags, size = 0 if is_up(hop.interface) else FAILED, abi.RTNEXTHOP.size + len(by)
+    flags |= abi.RTNH_F_ONLINK if hop.onlink else 0
     return abi.RTNEXTHOP.pack(size, flags, hop.weight - 1, hop.interface) + by

@@ -16,6 +16,7 @@ from sentry.errors import EADDRNOTAVAIL, EEXIST, EINVAL, ENFILE, EOPNOTSUPP
 from sentry.net.interfaces import bring_up
 from sentry.net.netlink.message import Reply, Request, attribute, message, text, u8, u32
 from sentry.net.netlink.registry import multicast
+from sentry.net.sysctls import link_renamed
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Address, Interface
@@ -229,12 +230,28 @@ def change_flags(stack: Stack, link: Interface, flags: int, change: int) -> None
     if before != link.flags:
         changed = (before ^ link.flags) & IFF_SETTABLE
         tell(stack, abi.RTNLGRP_LINK, link_message(link, change=changed))
+    _tell_difference(stack, link, addresses)
+
+
+def _tell_difference(stack: Stack, link: Interface, before: list[Address]) -> None:
+    """Of its addresses."""
     for own in link.addresses:
-        if own not in addresses:
+        if own not in before:
             tell_address(stack, link, own, abi.RTM_NEWADDR)
-    for own in addresses:
+    for own in before:
         if own not in link.addresses:
             tell_address(stack, link, own, abi.RTM_DELADDR)
+
+
+def turn_ipv6(stack: Stack, link: Interface, on: bool) -> None:
+    """addrconf_disable_ipv6(). Raises: EPERM for one of the host's."""
+    stack.check_own(link.index)
+    before = list(link.addresses)
+    link.turn_ipv6(on)
+    if on and link.is_up and link.driver is not None:
+        link.driver.turned()
+    stack.outdate()
+    _tell_difference(stack, link, before)
 
 
 def rename(stack: Stack, link: Interface, wanted: bytes) -> None:
@@ -243,6 +260,7 @@ def rename(stack: Stack, link: Interface, wanted: bytes) -> None:
         return
     name = free_name(wanted, {other.name for other in stack.interfaces if other is not link})
     link.name, old = name, link.name
+    link_renamed(stack, old, name)
     stack.outdate()
     tell(stack, abi.RTNLGRP_LINK, link_message(link))
     for own in link.of_family(AF_INET):

@@ -12,10 +12,7 @@ from sentry.abi.netlink import NETLINK_ROUTE, RTCF_LOCAL
 from sentry.abi.socket import AF_INET, AF_INET6
 from sentry.errors import (
     EAFNOSUPPORT,
-    EEXIST,
     EINVAL,
-    ENETDOWN,
-    ENETUNREACH,
     ENOENT,
     EOPNOTSUPP,
     ESRCH,
@@ -26,6 +23,7 @@ from sentry.net.netlink.message import Reply, Request, attribute, number, u8, u3
 from sentry.net.netlink.nexthops import gateway_of, parse_hops, told
 from sentry.net.netlink.notices import tell
 from sentry.net.netlink.registry import handles
+from sentry.net.route_changes import insert, place_of, with_ways, without
 from sentry.net.routes import USER_METRIC6, Hop, Route
 from sentry.net.rules import DSCP, OF_ROUTES, RouteKey
 
@@ -51,7 +49,7 @@ def route_message(
     table = route.table if route.table < 256 else TABLE_COMPAT
     body = abi.RTMSG.pack(
         route.family, route.length, route.origin_length, 0, table, route.origin, route.scope,
-        route.kind, 0,
+        route.kind, abi.RTNH_F_ONLINK if route.onlink and not route.hops else 0,
     )  # fmt: skip
     body += u32(abi.RTA_TABLE, route.table)
     if route.length:
@@ -76,7 +74,7 @@ def get_route(request: Request) -> Iterable[Reply]:
         wanted, routes = _filter(request), request.stack.routes
         found = [
             route_message(route, is_up=routes.is_up)
-            for route in routes
+            for route in routes.in_order()
             if (family not in SIZES or route.family == family) and wanted in (0, route.table)
         ]
         if not found and family == AF_INET and wanted not in BASIC_TABLES:
@@ -213,7 +211,7 @@ def _parse(request: Request) -> Route:
     return Route(
         head.rtm_family, destination, head.rtm_dst_len, first.interface, table or abi.RT_TABLE_MAIN,
         head.rtm_type, head.rtm_scope, head.rtm_protocol,
-        source, first.gateway, metric, hops, origin, head.rtm_src_len,
+        source, first.gateway, metric, hops, origin, head.rtm_src_len, first.onlink,
     )  # fmt: skip
 
 
@@ -222,46 +220,11 @@ def _next_hops(
 ) -> tuple[Hop, tuple[Hop, ...]]:
     """The first one; all, where there are several."""
     if abi.RTA_MULTIPATH in attributes:
-        hops = tuple(
-            _found(request, hop) for hop in parse_hops(attributes[abi.RTA_MULTIPATH], size)
-        )
+        hops = parse_hops(attributes[abi.RTA_MULTIPATH], size)
         return hops[0], hops if len(hops) > 1 else ()
     index = number(attributes[abi.RTA_OIF]) if abi.RTA_OIF in attributes else 0
-    return _found(request, Hop(index, gateway_of(attributes, size))), ()
-
-
-def _found(request: Request, hop: Hop) -> Hop:
-    """With its interface, which a gateway may tell. Raises: ENETUNREACH, ENODEV."""
-    index = hop.interface
-    if hop.gateway and not index:
-        way = request.stack.routes.lookup(hop.gateway)
-        if way is None:
-            raise ENETUNREACH("gateway")
-        index = way.index
-    if index:
-        request.stack.interfaces.by_index(index)
-    return hop._replace(interface=index)
-
-
-def _place(route: Route) -> tuple[object, ...]:
-    return (
-        route.family, route.destination, route.length, route.table, route.origin_prefix,
-        route.origin_length,
-    )  # fmt: skip
-
-
-def _same(a: Route, b: Route) -> bool:
-    return _place(a) == _place(b) and a.metric == b.metric
-
-
-def _check_ways(stack: Stack, route: Route) -> None:
-    """A program may have them, and all are up: fib_check_nh(). Raises: EINVAL, EPERM, ENETDOWN."""
-    for index, _, _ in route.hops or (Hop(route.index),):
-        if not index and route.kind == abi.RTN_UNICAST:
-            raise EINVAL("no interface")
-        stack.check_own(index)
-        if index and not stack.interfaces.by_index(index).is_up:
-            raise ENETDOWN("the interface is down")
+    flags = abi.RTMSG.unpack(request.fixed(abi.RTMSG.size)).rtm_flags
+    return Hop(index, gateway_of(attributes, size), onlink=bool(flags & abi.RTNH_F_ONLINK)), ()
 
 
 def _as_new(route: Route) -> Route:
@@ -281,37 +244,31 @@ def _as_new(route: Route) -> Route:
 @handles(NETLINK_ROUTE, abi.RTM_NEWROUTE)
 def new_route(request: Request) -> None:
     """RTM_NEWROUTE."""
-    route = _as_new(_parse(request))
+    stack, route = request.stack, _as_new(_parse(request))
     if route.kind in NO_WAY:
-        request.stack.check_own(0)
+        stack.check_own(0)
     else:
-        _check_ways(request.stack, route)
-    routes = request.stack.routes
-    old = next((r for r in routes.added if _same(r, route)), None)
-    if old is not None:
-        if request.flags & abi.NLM_F_EXCL or not request.flags & abi.NLM_F_REPLACE:
-            raise EEXIST("route")
-    elif not request.flags & abi.NLM_F_CREATE:
-        raise ESRCH("route")
-    if old is None or route.hops:
-        routes.check_room(route)
-    if old is not None:
-        routes.added.remove(old)
-    routes.added.append(route)
-    request.stack.outdate()
-    tell(request.stack, GROUPS[route.family], route_message(route))
+        route = with_ways(stack, route)
+        for index in {hop.interface for hop in route.hops} or {route.index}:
+            stack.check_own(index)
+    route = insert(stack, route, request.flags)
+    stack.outdate()
+    tell(stack, GROUPS[route.family], route_message(route))
 
 
 @handles(NETLINK_ROUTE, abi.RTM_DELROUTE)
 def delete_route(request: Request) -> None:
     """RTM_DELROUTE."""
-    route = _parse(request)
-    for old in request.stack.routes.added:
-        if _place(old) == _place(route) and _is_meant(old, route):
-            request.stack.check_own(old.index)
-            request.stack.routes.added.remove(old)
-            request.stack.outdate()
-            tell(request.stack, GROUPS[route.family], route_message(old, abi.RTM_DELROUTE))
+    stack, route = request.stack, _parse(request)
+    place = place_of(route)
+    for old in stack.routes.added:  # of a place in the order of their metrics
+        if place_of(old) == place and _is_meant(old, route):
+            stack.check_own(old.index)
+            left = without(stack, old, route.gateway)
+            at = stack.routes.added.index(old)
+            stack.routes.added[at : at + 1] = [] if left is None else [left]
+            stack.outdate()
+            tell(stack, GROUPS[route.family], route_message(old, abi.RTM_DELROUTE))
             return
     raise ESRCH("route")
 
@@ -322,10 +279,12 @@ def _is_meant(old: Route, asked: Route) -> bool:
         ways = [[hop[:2] for hop in each.hops] for each in (asked, old)]
         if ways[0] != ways[1]:
             return False
-    elif not old.leads_by(asked.index) or (
-        asked.gateway and not old.hops and asked.gateway != old.gateway
-    ):
+    elif not old.leads_by(asked.index):
         return False
+    elif asked.gateway:
+        several = old.hops if old.family == AF_INET6 else ()
+        if asked.gateway not in {old.gateway, *(hop.gateway for hop in several)}:
+            return False
     return asked.metric in (0, old.metric) and asked.kind in (0, old.kind)
 
 

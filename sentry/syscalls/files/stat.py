@@ -15,6 +15,7 @@ from sentry.abi.fcntl import (
 )
 from sentry.abi.mount import MS_MANDLOCK, MS_NOEXEC, MS_NOSYMFOLLOW, MS_SYNCHRONOUS
 from sentry.abi.stat import (
+    S_IFBLK,
     S_IFCHR,
     S_IFIFO,
     S_IFSOCK,
@@ -49,7 +50,7 @@ from sentry.syscalls.types import (
     UInt,
     UserOut,
 )
-from sentry.vfs.access import check_inode
+from sentry.vfs.access import check_device, check_inode
 from sentry.vfs.dentry import Location
 from sentry.vfs.interface import Attributes
 from sentry.vfs.statbuf import pack_stat
@@ -222,7 +223,9 @@ def check_place(task: Task, creds: Credentials, location: Location, mode: int) -
         return
     if mode & MAY_EXEC or not inode.belongs_to(task):
         check_inode(creds, inode, mode | MAY_ACCESS)
-    special = inode.kind in (S_IFCHR, S_IFIFO, S_IFSOCK, 0o060000)
+    if inode.kind in (S_IFCHR, S_IFBLK) and mode & ~MAY_EXEC:
+        check_device(task, inode.kind, inode.rdev, mode)
+    special = inode.kind in (S_IFCHR, S_IFIFO, S_IFSOCK, S_IFBLK)
     if mode & MAY_WRITE and not special and location.mount.read_only:
         raise EROFS("a read-only mount")
 

@@ -154,12 +154,3 @@ def sys_perf_event_open(
     """perf_event_open(2)."""
     need(task, CAP_PERFMON, CAP_SYS_ADMIN)
     raise ENOSYS("no performance counters")
-
-
-@syscall(321, partial="EPERM or ENOSYS: no extended BPF")
-def sys_bpf(task: Task, command: Int, attributes: Addr, size: UInt) -> None:
-    """bpf(2): kernel.unprivileged_bpf_disabled is 2."""
-    need(task, CAP_SYS_ADMIN)
-    raise ENOSYS("no extended BPF")
-
-

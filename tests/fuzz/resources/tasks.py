@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from sentry.abi import bpf as abi_bpf
 from sentry.abi.futex import FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAKE
 from sentry.abi.keyctl import (
     KEY_SPEC_SESSION_KEYRING,
@@ -335,6 +336,32 @@ def frozen(b: Bench) -> None:
             b.world.settle()
 
 
+def device_programs(b: Bench) -> None:
+    """Programs of extended BPF, and cgroups in each other that have some."""
+    b.world.mount("cgroup2", b"/sys/fs/cgroup")
+    place, room = b"/sys/fs/cgroup", b.program.buffer(64)
+    yes = struct.pack("<BBhi", 0xB7, 0, 0, 1) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    code, text = b.program.place(yes), b.program.place(b"GPL\0")
+    load = struct.pack("<IIQQ", 15, 2, code, text)
+    made = b.each("load", lambda _: b.ok("bpf", 5, load, len(load)))
+    b.each("next", lambda i: b.ok("bpf", 11, struct.pack("<III", i, 0, 0), 12))
+    groups = []
+    for _ in range(b.n):
+        place += b"/g"
+        b.ok("mkdir", place, 0o755)
+        groups.append(b.ok("open", place, 0))
+    several = abi_bpf.BPF_F_ALLOW_MULTI
+    b.each("attach", lambda i: b.ok(
+        "bpf", 8, struct.pack("<IIII", groups[i], made[i], 6, several), 16
+    ))  # fmt: skip
+    told = struct.Struct("<IIIIQI")
+    b.each("ask", lambda i: b.ok("bpf", 16, told.pack(groups[i], 6, 0, 0, room, 1), 28))
+    with b.measure("judge"):
+        b.ok("mknod", b"/null", 0o20600, 0x103)
+    b.each("detach", lambda i: b.ok("bpf", 9, struct.pack("<III", groups[i], made[i], 6), 12))
+    b.each("close", lambda i: b.ok("close", made[i]))
+
+
 def job(b: Bench) -> None:
     """Processes of a job."""
     made = Job(b.world.kernel, JobLimits())
@@ -353,5 +380,5 @@ RESOURCES: tuple[Resource, ...] = (
     threads, crowd, shoal, processes, zombies, sleepers, waiters, words, readers, queued_signals,
     posix_timers, cpu_timers, timerfds, keys, supplementary_groups, messages, message_readers,
     posix_messages, system_v_objects, semaphores, attachments, namespaces, pidfds,
-    groups_of_control, frozen, job,
+    groups_of_control, frozen, device_programs, job,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The host's kernel at the other end: a TUN device in a network namespace of its own.
 
 Packets have a header of IPv4 that is made here, and one of virtio before it, as an uplink has it.
-The bridge between the two, `lose`, may drop what it likes.
+The bridge between the two may drop what it likes (`lose`), and hold or double it (`carry`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from sentry.abi.socket import IPPROTO_TCP, SIOCSIFFLAGS
 from sentry.net.inet.address import MAPPED, Endpoint
@@ -63,6 +64,10 @@ class Kernel:
         self.connections: list[Connection] = []
         self.listeners: list[Listener] = []
         self.lose: Callable[[bool, Arrived], bool] = lambda is_ours, seg: False
+        self.carry: Callable[[bool, Callable[[], None]], None] = lambda is_ours, deliver: deliver()
+        """Whether it is from us, and what brings it to the other side."""
+        self.is_damaged: Callable[[], bool] = lambda: False
+        """Of a packet of ours, whose checksum is wrong then."""
         self.sockets: list[socket.socket] = []
         self.seen: list[tuple[bool, Arrived]] = []
         """(whether it is from us, segment)."""
@@ -150,13 +155,13 @@ class Kernel:
             if self.cut:
                 for seg in packets(made):
                     if not self._is_lost(True, seg):
-                        self._write(flow, rebuilt(made, seg), 0)
+                        self.carry(True, partial(self._write, flow, rebuilt(made, seg), 0))
                 continue
             data = made.header + b"".join(made.pieces)
             seg = parse(data)
             assert seg is not None
             if not self._is_lost(True, seg):
-                self._write(flow, data, made.gso_size)
+                self.carry(True, partial(self._write, flow, data, made.gso_size))
 
     def _is_lost(self, is_ours: bool, seg: Arrived) -> bool:
         self.seen.append((is_ours, seg))
@@ -175,7 +180,8 @@ class Kernel:
         ip[10:12] = (~folded(bytes(ip)) & 0xFFFF).to_bytes(2)
         size = 20 + (data[12] >> 4) * 4
         kind = GSO_TCPV4 if gso_size else 0
-        virtio = VNET.pack(NEEDS_CSUM, kind, size if kind else 0, gso_size, 20, 16)
+        flags = 0 if self.is_damaged() and not kind else NEEDS_CSUM
+        virtio = VNET.pack(flags, kind, size if kind else 0, gso_size, 20, 16)
         with suppress(BlockingIOError):  # as lost as on any wire
             os.write(self.tun, virtio + bytes(ip) + bytes(head) + data[20:])
 
@@ -195,7 +201,10 @@ class Kernel:
                 continue
             remote = Endpoint(MAPPED + bytes(packet[12:16]), seg.source_port)
             local = Endpoint(MAPPED + bytes(packet[16:20]), seg.destination_port)
-            self._send(self.endpoints.segment(self.now, Flow(local, remote), seg, MTU))
+            self.carry(False, partial(self._arrives, Flow(local, remote), seg))
+
+    def _arrives(self, flow: Flow, seg: Arrived) -> None:
+        self._send(self.endpoints.segment(self.now, flow, seg, MTU))
 
     # --- time
 
