@@ -6,7 +6,7 @@ import time
 
 import click
 
-from runsc.zygote import asking, server
+from runsc.zygote import asking, place, server
 
 
 @click.group(
@@ -40,6 +40,12 @@ def status() -> None:
         raise click.exceptions.Exit(3)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.since))
     click.echo(f"process {found.pid}, since {since}, has been asked {found.served} times")
+
+
+@command.command(help="Print where it listens, or would: for a socket unit of systemd.")
+def path() -> None:
+    """See place.socket_path."""
+    click.echo(place.socket_path())
 
 
 @command.command(

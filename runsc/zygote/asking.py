@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from runsc.errors import RuntimeFailure
 from runsc.zygote import client, place
+from runsc.zygote.protocol import ABOUT
 
 END_S = 10
 MESSAGE_MAX = 1 << 16
@@ -30,7 +31,7 @@ class About(NamedTuple):
 def about() -> About | None:
     """None: nobody listens."""
     try:
-        sock = client.ask(client.ABOUT, ())
+        sock = client.ask(ABOUT, ())
     except client.Unserved:
         return None
     with socket.socket(fileno=sock.detach()) as conn:

@@ -17,46 +17,19 @@ import select
 
 from runsc.containers import signals
 from runsc.zygote import place
+from runsc.zygote.protocol import BOUND, ENDED, GO, STAND_IN, STANDS, TAKEN, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 ANSWER_S = 10.0
 """How long a zygote may take to say that it has a process for us."""
 PACKET_MAX = 1 << 16
 FDS_MAX = 250
 """Below SCM_MAX_FD of the kernel."""
-BOUND, STANDS, KEEPER = "", "stands", "keeper"
-"""What a caller is to the fork: its first descriptor is one whose end is its death; so, and
-stand-ins have to be the caller's children; or it is somebody else, who waits for nothing."""
-TAKEN, REFUSED, ENDED, STAND_IN = b"+", b"-", b"=", b"s"
-"""What a fork says: it is ready, or why it cannot be; its exit code; a stand-in is to be made."""
-GO, ABOUT = b"go", b"about"
-"""What a caller says: to go on; or, instead of a request, that it wants to hear of the zygote."""
-
-
 class Unserved(Exception):
     """No zygote does it; why."""
-
-
-def pack(
-    program: str,
-    words: Sequence[str],
-    numbers: Sequence[int],
-    environment: Mapping[bytes, bytes],
-    how: str = "",
-) -> bytes:
-    """A request, which `forked.Request` reads: fields that end with a NUL.
-
-    `numbers`: those that the descriptors are to have. `how`: BOUND, STANDS or KEEPER.
-    """
-    fields = [place.program(), program.encode(), how.encode()]
-    fields.append(b" ".join(b"%d" % number for number in numbers))
-    fields.append(b"%d" % len(words))
-    fields += map(os.fsencode, words)
-    fields += (name + b"=" + value for name, value in environment.items())
-    return b"".join(field + b"\0" for field in fields)
 
 
 def ask(packet: bytes, fds: Sequence[int]) -> _socket.socket:
@@ -98,14 +71,12 @@ def run(program: str, words: Sequence[str], *, stands: bool) -> int:
     numbers = _inherited()
     if len(numbers) >= FDS_MAX:
         raise Unserved("too many descriptors")
+    how = STANDS if stands else BOUND
+    packet = pack(program, words, numbers, os.environb, how)
     held, life = os.pipe2(os.O_CLOEXEC)  # the fork has one end, and is killed when ours closes
+    sock = None
     try:
-        how = STANDS if stands else BOUND
-        packet = pack(program, words, numbers, os.environb, how)
         sock = ask(packet, [held, *numbers])
-    finally:
-        os.close(held)
-    try:
         if stands:
             from runsc.launch import stand_in  # noqa: F401, PLC0415  while the other side begins
         poll = select.poll()
@@ -122,7 +93,11 @@ def run(program: str, words: Sequence[str], *, stands: bool) -> int:
             raise Unserved("it has ended") from None
     except BaseException:
         os.close(life)
+        if sock is not None:
+            sock.close()
         raise
+    finally:
+        os.close(held)
     return _stay(sock, pidfd, wakeup)
 
 

@@ -26,7 +26,8 @@ from runsc.launch import early, isolation, stand_in
 from runsc.launch.programs import Body
 from runsc.launch.title import set_title
 from runsc.zygote import place, standing, traits
-from runsc.zygote.client import ABOUT, BOUND, ENDED, FDS_MAX, GO, KEEPER, REFUSED, STANDS, TAKEN
+from runsc.zygote.client import FDS_MAX
+from runsc.zygote.protocol import ABOUT, BOUND, ENDED, GO, KEEPER, REFUSED, STANDS, TAKEN
 from sentry.abi.fcntl import F_SETOWN, F_SETSIG
 
 PROGRAMS = {

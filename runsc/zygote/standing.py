@@ -17,7 +17,7 @@ import msgspec
 from runsc.errors import RuntimeFailure
 from runsc.launch import stand_in
 from runsc.launch.oom_victim import Victim
-from runsc.zygote.client import STAND_IN
+from runsc.zygote.protocol import STAND_IN
 
 ORDER_MAX = 1 << 17
 FDS_MAX = 64
@@ -101,7 +101,7 @@ def serve(fd: int) -> None:
         try:
             said = str(_made(msgspec.msgpack.decode(packet, type=Order), fds))
         except (RuntimeFailure, OSError, msgspec.DecodeError) as error:
-            said = f"stand-in: {error}"
+            said = str(error)
         finally:
             for each in fds:
                 os.close(each)

@@ -182,6 +182,9 @@ def take_on(caller: Process) -> None:
         for name, take in STEPS.items():
             if getattr(mine, name) != getattr(wanted, name) or (moved and name in PLACES):
                 _taken(name, lambda take=take: take(caller, own, wanted))  # type: ignore[misc]
+        wanted = caller.traits()  # as it is seen from its namespaces, and with all rights
+        if mine.capabilities != wanted.capabilities:
+            _taken("capabilities", lambda: _drop(own, wanted))
         mine = own.traits()
         for name in Traits.__struct_fields__:
             if getattr(mine, name) != getattr(wanted, name):
@@ -262,7 +265,7 @@ def _ignore(caller: Process, own: Process, wanted: Traits) -> None:
             )
 
 
-def _drop(caller: Process, own: Process, wanted: Traits) -> None:
+def _drop(own: Process, wanted: Traits) -> None:
     bounding, permitted, effective, inheritable = wanted.capabilities
     more = own.traits().capabilities[0] & ~bounding
     for number in range(capability.CAP_LAST_CAP + 1):
@@ -290,9 +293,8 @@ STEPS: dict[str, Step] = {
     "umask": lambda _, own, wanted: _umask(wanted),
     "blocked": _block,
     "ignored": _ignore,
-    "capabilities": _drop,
 }
-"""How each is taken, in this order: rights go last."""
+"""How each is taken, in this order, but for capabilities, which come last."""
 PLACES = frozenset({"root", "folder"})
 """A change of the mount namespace changes them."""
 ALL = frozenset(signal.valid_signals())

@@ -21,6 +21,7 @@ from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import Order, Word
 from runsc.zygote import client
 from runsc.zygote.client import Unserved
+from runsc.zygote.protocol import GO, KEEPER, pack
 
 START_S = 330.0
 """More than a sandbox may take to be ready."""
@@ -106,7 +107,7 @@ def _forked(fd: int, words: list[str]) -> programs.Process:
     numbers = (0, 1, 2, fd)
     environment = programs.environment(os.environ)
     variables = {os.fsencode(name): os.fsencode(text) for name, text in environment.items()}
-    packet = client.pack("keeper", words, numbers, variables, client.KEEPER)
+    packet = pack("keeper", words, numbers, variables, KEEPER)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         sock = client.ask(packet, [null, null, null, fd])
@@ -117,7 +118,7 @@ def _forked(fd: int, words: list[str]) -> programs.Process:
             raise Unserved("it does not answer")
         process = programs.OfZygote(client.answer(conn))
         try:
-            conn.send(client.GO)
+            conn.send(GO)
         except OSError:
             raise Unserved("it has ended") from None
         return process
