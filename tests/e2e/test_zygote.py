@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,11 +103,12 @@ def test_a_zygote_is_started_shown_and_stopped(machine: Machine) -> None:
     pid = machine.pid
     machine.zygote("start")
     assert machine.pid == pid
+    pidfd = os.pidfd_open(pid)
 
     machine.zygote("stop")
 
     assert machine.call("zygote", "status").returncode == 3
-    assert not Path(f"/proc/{pid}").exists()
+    await_end(pidfd)
     assert machine.call("zygote", "stop").returncode == 0
 
 
@@ -164,11 +166,19 @@ def test_a_state_folder_that_others_may_change_is_not_served(started: Machine) -
     assert started.asked == before + 1
 
 
-def begun(machine: Machine, *args: str, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        machine.words(*machine.flags(*args)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, **more,
-    )  # fmt: skip
+@contextmanager
+def begun(machine: Machine) -> Iterator[subprocess.Popen[str]]:
+    """A `run` that says that it is ready."""
+    words = machine.flags("run", f"--bundle={machine.path}", "c")
+    with subprocess.Popen(
+        machine.words(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL,
+    ) as command:  # fmt: skip
+        try:
+            assert line(command.stdout) == "ready\n"
+            yield command
+        finally:
+            command.kill()
 
 
 def line(file: IO[str] | None) -> str:
@@ -178,9 +188,7 @@ def line(file: IO[str] | None) -> str:
 
 def test_signals_of_the_command_line_reach_the_program(started: Machine) -> None:
     started.bundle.args("sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done")
-    with begun(started, "run", f"--bundle={started.path}", "c") as command:
-        assert line(command.stdout) == "ready\n"
-
+    with begun(started) as command:
         command.send_signal(signal.SIGTERM)
 
         assert command.wait(TIMEOUT_S) == 5
@@ -188,8 +196,7 @@ def test_signals_of_the_command_line_reach_the_program(started: Machine) -> None
 
 def test_a_killed_command_line_leaves_nothing(started: Machine) -> None:
     started.bundle.args("sh", "-c", "echo ready; exec sleep 1000")
-    with begun(started, "run", f"--bundle={started.path}", "c") as command:
-        assert line(command.stdout) == "ready\n"
+    with begun(started) as command:
         pidfds = [os.pidfd_open(pid) for pid in processes(started)]
 
         command.kill()
@@ -202,7 +209,7 @@ def test_a_killed_command_line_leaves_nothing(started: Machine) -> None:
 def processes(machine: Machine) -> list[int]:
     """Stand-in, Sentry, Gofer of the container."""
     state = json.loads(machine.root.joinpath("c", "state.json").read_text())
-    return [state["pid"], state["sentry_pid"], state["gofer_pid"]]
+    return [state["pid"], state["sentryPid"], state["goferPid"]]
 
 
 def await_end(pidfd: int) -> None:
@@ -251,7 +258,7 @@ def test_processes_of_a_container_have_what_the_caller_has(
     pid = create(started, preexec_fn=change)
 
     for each in processes(started):
-        assert os.getpriority(os.PRIO_PROCESS, each) == 4
+        assert os.getpriority(os.PRIO_PROCESS, each) == os.getpriority(os.PRIO_PROCESS, 0) + 4
         assert resource.prlimit(each, resource.RLIMIT_FSIZE) == (1 << 40, 1 << 41)
         assert os.sched_getaffinity(each) == {0}
         assert Path(f"/proc/{each}/oom_score_adj").read_text() == "321\n"
