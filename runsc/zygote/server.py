@@ -62,9 +62,8 @@ def listening(fd: int | None = None) -> Iterator[socket.socket]:
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
     else:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with store.locked():
-            _bind(sock, path)
+            sock = _bound(path)
     made = _stamp(path)
     try:
         yield sock
@@ -72,9 +71,10 @@ def listening(fd: int | None = None) -> Iterator[socket.socket]:
         with store.locked(), suppress(FileNotFoundError):
             if _stamp(path) == made:
                 os.unlink(path)
+        sock.close()
 
 
-def _bind(sock: socket.socket, path: str) -> None:
+def _bound(path: str) -> socket.socket:
     """Preconditions: the lock of the folder."""
     if not place.is_own(os.path.dirname(path)):
         raise RuntimeFailure(f"{os.path.dirname(path)}: not this user's own")
@@ -82,9 +82,15 @@ def _bind(sock: socket.socket, path: str) -> None:
         raise RuntimeFailure("a zygote runs already")
     with suppress(FileNotFoundError):
         os.unlink(path)
-    sock.bind(path)
-    os.chmod(path, 0o600)
-    sock.listen(BACKLOG)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _answers(path: str) -> bool:
