@@ -16,6 +16,7 @@ from types import FrameType
 from runsc import host
 from runsc.launch import early, isolation, programs
 from runsc.launch.programs import Body
+from sentry.platform.memory import trim_heap
 
 ROOMS = ("runsc", "gofer", "sentry")
 LEFT_OUT = programs.NEVER_LATE | {"runsc.api", "runsc.checks", "runsc.engines", "runsc.foreign"}
@@ -32,6 +33,7 @@ def prepared() -> Body:
         importlib.import_module(name)
     body = programs.sentry(early.PLATFORM)
     gc.collect()
+    trim_heap()
     host.immortalize(_reached())
     isolation.freeze_heap()
     return body
