@@ -55,6 +55,7 @@ def path() -> None:
 @click.option("--idle", type=click.IntRange(min=1), default=server.IDLE_S, metavar="SECONDS",
               show_default=True, help="End when nobody has asked for so long.")  # fmt: skip
 @click.option("--listener", type=click.IntRange(min=3), hidden=True)
+@click.option("--room", hidden=True, expose_value=False)
 def serve(idle: int, listener: int | None) -> None:
     """See server.serve."""
     with server.listening(listener) as sock:

@@ -7,11 +7,10 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from typing import NamedTuple
 
 from runsc.errors import RuntimeFailure
-from runsc.zygote import client, place
+from runsc.zygote import client, place, server
 from runsc.zygote.protocol import ABOUT
 
 END_S = 10
@@ -29,7 +28,11 @@ class About(NamedTuple):
 
 
 def about() -> About | None:
-    """None: nobody listens."""
+    """None: nobody listens. One that finds its program changed is followed by another at once."""
+    return _about() or _about()
+
+
+def _about() -> About | None:
     try:
         sock = client.ask(ABOUT, ())
     except client.Unserved:
@@ -49,7 +52,7 @@ def start() -> None:
         return
     paths = filter(None, (place.HOME, os.environ.get("PYTHONPATH")))
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "runsc", "zygote", "serve"],
+        server.COMMAND,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

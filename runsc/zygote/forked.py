@@ -22,9 +22,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from runsc import host
-from runsc.launch import early, isolation, stand_in
+from runsc.launch import early, isolation, stand_in, title
 from runsc.launch.programs import Body
-from runsc.launch.title import set_title
 from runsc.zygote import place, standing, traits
 from runsc.zygote.client import FDS_MAX
 from runsc.zygote.protocol import ABOUT, BOUND, ENDED, GO, KEEPER, REFUSED, STANDS, TAKEN
@@ -174,6 +173,11 @@ def _ready(conn: socket.socket, request: Request, who: Caller) -> int | None:
             os.close(own)
         word, _, again = _received(conn)
         parent = caller.parent
+        if request.program == "shim":  # which the caller leaves, and is known by its words
+            name, arguments = (caller.read(each).strip("\n\0") for each in ("comm", "cmdline"))
+            title.show(os.fsencode(name), os.fsencode(arguments))
+        else:
+            title.set_title("runsc", " ".join(request.words))
         return parent if word == GO and again == who and not caller.has_ended else None
     finally:
         caller.close()
@@ -214,7 +218,6 @@ def _carried_out(request: Request, parent: int) -> int:
     """What the program does; its exit code."""
     gc.enable()
     sys.argv = [request.program, *request.words]
-    set_title("runsc", " ".join(request.words))
     program = importlib.import_module(PROGRAMS[request.program])
     try:
         code: int = program.carried_out(request.words, parent)

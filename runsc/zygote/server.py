@@ -26,6 +26,8 @@ from sentry.abi import prctl
 
 IDLE_S = 300
 BACKLOG = 64
+COMMAND = (sys.executable, "-P", "-m", "runsc", "zygote", "serve", f"--room={' ' * 4096}")
+"""What executes it. Arguments of forks lie where its own did: execve(2) alone makes room there."""
 LISTEN_FD = 3
 """sd_listen_fds(3): the first one."""
 
@@ -134,5 +136,5 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S) -> None:
 def _replace(listener: socket.socket, idle_s: int) -> NoReturn:
     """By what is on disk now; its pid stays, and so does the socket."""
     listener.set_inheritable(True)
-    words = ["zygote", "serve", f"--listener={listener.fileno()}", f"--idle={idle_s}"]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "runsc", *words])
+    given = (f"--listener={listener.fileno()}", f"--idle={idle_s}")
+    os.execv(sys.executable, [*COMMAND, *given])
