@@ -18,7 +18,7 @@ HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def program() -> bytes:
     """What both sides have to be alike in: the package, and the interpreter."""
-    how = f"{sys.flags.optimize} {sys.flags.dev_mode} {sys.flags.utf8_mode}"
+    how = f"{sys.flags.optimize} {sys.flags.dev_mode}"
     return os.fsencode("\n".join((HOME, sys.executable, sys.version, how)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,20 @@ def test_another_interpreter_has_another_socket(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sys.executable", "/usr/bin/another")
 
     assert place.socket_path() != ours
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_the_callers_language_makes_no_difference(locale: str) -> None:
+    code = "from runsc.zygote import place; print(place.program())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"LC_ALL": locale, "PYTHONPATH": place.HOME},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout == f"{place.program()}\n"
 
 
 @pytest.mark.parametrize(("mode", "own"), [(0o700, True), (0o755, True), (0o720, False)])
