@@ -20,6 +20,7 @@ from typing import NoReturn
 from runsc import host
 from runsc.containers.container import Store
 from runsc.errors import RuntimeFailure
+from runsc.launch.programs import Body
 from runsc.launch.title import set_title
 from runsc.zygote import forked, place, warm
 from sentry.abi import prctl
@@ -116,21 +117,27 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S) -> None:
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     while poll.poll(idle_s * 1000):
-        conn, _ = listener.accept()
+        try:
+            conn, _ = listener.accept()
+        except OSError:  # who asked is gone
+            continue
         if any(_stamp(path) != stamp for path, stamp in files.items()):
             conn.close()  # who asks goes on alone, and the next one is answered by another
             _replace(listener, idle_s)
         about = f"{os.getpid()} {since:.0f} {served}"
-        pid = os.fork()
-        if not pid:
-            listener.close()
-            code = 1
-            try:
-                code = forked.serve(conn, body, about)
-            finally:
-                os._exit(code)
-        conn.close()
+        with conn, suppress(OSError):  # no process is left: who asks goes on alone
+            if not os.fork():
+                _serve(listener, conn, body, about)
         served += 1
+
+
+def _serve(listener: socket.socket, conn: socket.socket, body: Body, about: str) -> NoReturn:
+    code = 1
+    try:
+        listener.close()
+        code = forked.serve(conn, body, about)
+    finally:
+        os._exit(code)
 
 
 def _replace(listener: socket.socket, idle_s: int) -> NoReturn:
