@@ -28,6 +28,8 @@ ANSWER_S = 10.0
 PACKET_MAX = 1 << 16
 FDS_MAX = 250
 """Below SCM_MAX_FD of the kernel."""
+
+
 class Unserved(Exception):
     """No zygote does it; why."""
 
@@ -103,7 +105,7 @@ def run(program: str, words: Sequence[str], *, stands: bool) -> int:
 
 def _stay(sock: _socket.socket, pidfd: int, wakeup: int) -> int:
     """Until the fork has ended."""
-    code = None
+    code, fatal = None, _signal.SIGKILL
     poll = select.poll()
     for fd in (sock.fileno(), pidfd, wakeup):
         poll.register(fd, select.POLLIN)
@@ -112,6 +114,8 @@ def _stay(sock: _socket.socket, pidfd: int, wakeup: int) -> int:
         if wakeup in ready:
             for number in os.read(wakeup, 64):
                 _forward(pidfd, number)
+                if number in signals.ENDING:
+                    fatal = number
         if sock.fileno() in ready:
             said, fds = _receive(sock)
             if not said:
@@ -125,7 +129,9 @@ def _stay(sock: _socket.socket, pidfd: int, wakeup: int) -> int:
         elif pidfd in ready:
             break
     if code is None:  # it was killed, and so is who stands for it
-        os.kill(os.getpid(), _signal.SIGKILL)
+        if fatal != _signal.SIGKILL:
+            _signal.signal(fatal, _signal.SIG_DFL)
+        os.kill(os.getpid(), fatal)
     assert code is not None
     return code
 

@@ -106,8 +106,7 @@ def serve(conn: socket.socket, body: Body, about: str) -> int:
         return 0
     try:
         request = read(packet)
-        _check(request, fds)
-        parent = _ready(conn, request, caller)
+        parent = _ready(conn, request, fds, caller)
         if parent is None:
             return 1
     except (traits.Unlike, OSError) as error:
@@ -143,7 +142,7 @@ def _received(conn: socket.socket) -> tuple[bytes, list[int], Caller | None]:
 
 
 def _check(request: Request, fds: list[int]) -> None:
-    """Raises: traits.Unlike."""
+    """Whether the descriptors can have their numbers. Raises: traits.Unlike."""
     highest = max(request.numbers, default=0) + 2 * len(fds) + SPARE
     if len(fds) != len(request.numbers) + (request.how != KEEPER):
         raise traits.Unlike("descriptors are missing")
@@ -151,7 +150,9 @@ def _check(request: Request, fds: list[int]) -> None:
         raise traits.Unlike("a descriptor's number is too high")
 
 
-def _ready(conn: socket.socket, request: Request, who: Caller) -> int | None:
+def _ready(
+    conn: socket.socket, request: Request, fds: list[int], who: Caller
+) -> int | None:
     """Take on what the caller has; the pid of its parent, or None where this is not to go on.
 
     A pid may become another process's. But that one is held here, and says "go" itself.
@@ -160,6 +161,7 @@ def _ready(conn: socket.socket, request: Request, who: Caller) -> int | None:
     caller = traits.Process(who.pid)
     try:
         traits.take_on(caller)
+        _check(request, fds)
         os.environb.clear()
         os.environb.update(request.environment)
         time.tzset()
