@@ -26,15 +26,51 @@ def main() -> None:
     args = sys.argv[1:]
     order = quick.understood(args)
     starts = order.command in STARTS if order is not None else not STARTS.isdisjoint(args)
-    code = _starting(order) if starts else _code(order)
+    code = _by_zygote(order, args) if starts else _code(order)
+    if code is None:
+        from runsc.launch import finder  # noqa: PLC0415
+
+        finder.install()
+        code = _starting(order)
     os._exit(code)  # what was written is out, and taking CPython down takes 3 ms
+
+
+def carried_out(words: list[str], caller: int) -> int:
+    """The same in a fork of the zygote: the exit code."""
+    gc.disable()
+    from runsc import quick  # noqa: PLC0415
+
+    return _starting(quick.understood(words))
+
+
+def _by_zygote(order: Order | None, args: list[str]) -> int | None:
+    """The exit code, if a zygote has carried it out; None if nothing has happened."""
+    from runsc import quick  # noqa: PLC0415
+
+    found = quick.leading(args)
+    if found is None or found.command not in STARTS or found.flags["zygote"] == "off":
+        return None
+    if order is None and found.command != "do":  # a form of it that only `cli` knows
+        return None
+    from runsc.zygote import client, place  # noqa: PLC0415
+
+    stands = order is not None and (found.command == "create" or order.given["detach"])
+    root = found.flags["root"]
+    if root is not None and os.path.exists(root) and not place.is_own(root):
+        return None
+    try:
+        return client.run("runsc", args, stands=stands)
+    except client.Unserved as reason:
+        if found.flags["debug"]:
+            from runsc.log import Log  # noqa: PLC0415
+
+            log = Log(found.flags["log"], found.flags["log_format"], True)
+            log.debug(f"without a zygote: {reason}")
+        return None
 
 
 def _starting(order: Order | None) -> int:
     """A command that makes a sandbox, or may do so."""
-    from runsc.launch import finder  # noqa: PLC0415
-
-    finder.install()
     from runsc.containers import signals  # noqa: PLC0415
     from runsc.launch import early  # noqa: PLC0415
 

@@ -19,5 +19,8 @@ int rs_landlock_ruleset(uint64_t files, uint64_t net, uint64_t scoped, unsigned 
 int rs_landlock_allow(int ruleset, int fd, uint64_t access);
 int rs_landlock_allow_port(int ruleset, uint64_t port, uint64_t access);
 int rs_landlock_restrict(int ruleset);
+int rs_ioprio_get(int pid);
+int rs_ioprio_set(int value);
+int rs_immortalize(uint64_t none, const uint64_t *objects, size_t count);
 void rs_one_arena(void);
 int rs_trap_report(int fd);

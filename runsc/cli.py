@@ -48,6 +48,7 @@ COMMANDS = {
     "uninstall": "Take away what `install` has told an engine.",
     "update": "Change the limits of a container that runs.",
     "wait": "Wait for the end of a container, or of a process in it.",
+    "zygote": "Keep a process from which containers start faster.",
 }
 """Name → first line of the help. The function is `runsc.commands.<name>.command`, with _ for -."""
 
@@ -268,6 +269,14 @@ def _is_of_go(word: str) -> bool:
     type=click.Choice(["true", "false", "auto"]),
     default="auto",
     help="For engines that pass it; no effect: what this user may not do is left out.",
+)
+@click.option(
+    "--zygote",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="auto: where a zygote of this user listens (`runsc zygote start`), the processes of a"
+    " start are forks of it: that is faster, and they share memory. off: never.",
 )
 @click.option("--criu", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)

@@ -6,6 +6,8 @@ Thin: one function a call, over the C module `runsc._native`. Constants come fro
 from __future__ import annotations
 
 import os
+import sys
+from array import array
 from typing import TYPE_CHECKING
 
 from runsc._native import ffi, lib
@@ -161,6 +163,26 @@ def landlock(
         _check(lib.rs_landlock_restrict(ruleset), "landlock_restrict_self")
     finally:
         os.close(ruleset)
+
+
+def io_priority(pid: int) -> int:
+    """ioprio_get(2) of a process."""
+    return _check(lib.rs_ioprio_get(pid), "ioprio_get")
+
+
+def set_io_priority(value: int) -> None:
+    """ioprio_set(2) on this process."""
+    _check(lib.rs_ioprio_set(value), "ioprio_set")
+
+
+def immortalize(objects: list[object]) -> None:
+    """References to them are not counted any more, so that they are not written to: PEP 683.
+
+    Nothing where Python knows no such objects (3.11), or counts them in another way.
+    """
+    if sys.version_info >= (3, 12) and getattr(sys, "_is_gil_enabled", lambda: True)():
+        addresses = array("Q", map(id, objects))
+        lib.rs_immortalize(id(None), ffi.from_buffer("uint64_t[]", addresses), len(addresses))
 
 
 def one_malloc_arena() -> None:

@@ -152,6 +152,24 @@ int rs_landlock_restrict(int ruleset)
     return result(syscall(SYS_landlock_restrict_self, ruleset, 0));
 }
 
+/* IOPRIO_WHO_PROCESS */
+int rs_ioprio_get(int pid) { return result(syscall(SYS_ioprio_get, 1, pid)); }
+int rs_ioprio_set(int value) { return result(syscall(SYS_ioprio_set, 1, 0, value)); }
+
+/* PEP 683: CPython (3.12 and later, 64 bits) counts no references of an object whose count, in its
+ * first 32 bits, is negative. What None has there is such a count; where it is not, all is left.
+ * SAFETY: the addresses are those of objects that the caller holds, under the GIL. */
+int rs_immortalize(uint64_t none, const uint64_t *objects, size_t count)
+{
+    int32_t never = *(volatile int32_t *)(uintptr_t)none;
+    if (never >= 0)
+        return 0;
+    for (size_t i = 0; i < count; i++)
+        if (*(volatile int32_t *)(uintptr_t)objects[i] > 0)
+            *(volatile int32_t *)(uintptr_t)objects[i] = never;
+    return 1;
+}
+
 void rs_one_arena(void) { mallopt(M_ARENA_MAX, 1); }
 
 /* Development only: with SECCOMP_RET_TRAP, say which call the filter refused, and die. */

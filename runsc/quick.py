@@ -95,6 +95,7 @@ GLOBALS = {
     ),
     "--systemd-cgroup": Flag("systemd_cgroup", SWITCH),
     "--ignore-cgroups": Flag("ignore_cgroups", SWITCH),
+    "--zygote": Flag("zygote", TEXT, "auto", words=("auto", "off")),
     "--criu": Flag("criu", TEXT),
     "--TESTONLY-unsafe-nofilter": Flag("no_filter", SWITCH),
     "--TESTONLY-steps": Flag("steps_log", TEXT),
@@ -216,12 +217,27 @@ def _function(command: str) -> Callable[..., int]:
 def understood(args: list[str]) -> Order | None:
     """What a command line says; None if `cli` has to look at it."""
     words = iter(args)
+    found = _leading(words)
     try:
-        flags = _defaults(GLOBALS)
+        if found is not None:
+            found.given |= _given(COMMANDS[found.command], words)
+            return found
+    except (Doubt, KeyError):
+        pass
+    return None
+
+
+def leading(args: list[str]) -> Order | None:
+    """The global flags and the name of the command alone; None if `cli` has to look at them."""
+    return _leading(iter(args))
+
+
+def _leading(words: Iterator[str]) -> Order | None:
+    flags = _defaults(GLOBALS)
+    try:
         for word in words:
             if word[:1] != "-":
-                form = COMMANDS[word]
-                return Order(word, flags, _given(form, words))
+                return Order(word, flags, {})
             _take(GLOBALS, flags, word, words)
     except (Doubt, KeyError):
         pass

@@ -30,27 +30,34 @@ class Gone(BaseException):
 
 def main() -> None:
     """The program."""
+    from runsc.launch import finder  # noqa: PLC0415  the Sentry begins first
+
+    finder.install()
+    code = 1
+    try:
+        code = carried_out(sys.argv[1:], os.getppid())
+    finally:
+        os._exit(code)
+
+
+def carried_out(words: list[str], caller: int) -> int:
+    """The exit code. Also in a fork of the zygote."""
     gc.disable()
-    fd, cpus = int(sys.argv[1]), int(sys.argv[2])
+    fd, cpus = map(int, words)
     os.set_inheritable(fd, False)
     if cpus:
         allowed = sorted(os.sched_getaffinity(0))
         first = int.from_bytes(os.urandom(4), "little") % len(allowed)
         os.sched_setaffinity(0, (allowed * 2)[first : first + min(cpus, len(allowed))])
-    from runsc.launch import finder  # noqa: PLC0415  the Sentry begins first
-
-    finder.install()
     from runsc.containers import signals  # noqa: PLC0415
     from runsc.launch import early  # noqa: PLC0415
 
     signals.end_by_exception()
     early.begin()
-    code = 1
     try:
-        code = keep(socket.socket(fileno=fd))
+        return keep(socket.socket(fileno=fd))
     finally:
         early.discard()
-        os._exit(code)
 
 
 def keep(sock: socket.socket) -> int:

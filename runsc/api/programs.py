@@ -4,10 +4,14 @@ Python, whatever threads it has."""
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 KEEPER = "runsc.api.keeper"
 COMMAND_LINE = "runsc"
@@ -15,11 +19,68 @@ HOME = Path(__file__).resolve().parents[2]
 """Where this package lies."""
 
 
+class Process(Protocol):
+    """One that was started."""
+
+    def pidfd(self) -> int:
+        """Of it, to be closed, as long as it has not ended."""
+
+    def poll(self) -> int | None:
+        """None: it has not ended."""
+
+    def wait(self) -> int:
+        """Until it has."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
+class OfZygote:
+    """A fork of the zygote, which nobody here can wait for: how it ends is not known."""
+
+    def __init__(self, pidfd: int) -> None:
+        self._pidfd = pidfd
+
+    def __del__(self) -> None:
+        os.close(self._pidfd)
+
+    def pidfd(self) -> int:
+        """Of it, to be closed."""
+        return os.dup(self._pidfd)
+
+    def _has_ended(self, timeout_ms: int | None) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(timeout_ms))
+
+    def poll(self) -> int | None:
+        """0, if it has ended."""
+        return 0 if self._has_ended(0) else None
+
+    def wait(self) -> int:
+        """0, when it has ended."""
+        self._has_ended(None)
+        return 0
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+class Child(subprocess.Popen[bytes]):
+    """A child of this process."""
+
+    def pidfd(self) -> int:
+        """Of it, to be closed."""
+        return os.pidfd_open(self.pid)
+
+
 def begun(
     module: str, words: Sequence[str], fds: Sequence[int] = (), stderr: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """`python -m MODULE WORDS`, in a session of its own: the keys of a terminal are not for it."""
-    return subprocess.Popen(
+    return Child(
         [sys.executable, "-P", "-m", module, *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -69,10 +69,20 @@ class Waiting:
 
 _waiting: list[Waiting] = []
 """At most one."""
+_prepared: list[programs.Body] = []
+"""That of a process which has imported everything: runsc/zygote."""
+
+
+def prepare(body: programs.Body) -> None:
+    """A Sentry is a fork of this process, from now on."""
+    _prepared[:] = [body]
+
 
 
 def begin() -> None:
     """Fork it. Preconditions: descriptors 0 to 2 are open, one thread."""
+    if _prepared:
+        return
     ours, theirs = socket.socketpair()
     try:
         pid = isolation.spawn(lambda: _become(ours, theirs))
@@ -92,6 +102,8 @@ def claim(platform: str) -> programs.Start:
     if _waiting and platform == PLATFORM:
         return _waiting.pop().hand_over
     discard()
+    if _prepared and platform == PLATFORM:
+        return programs.forked(_prepared[0])
     return programs.forked(programs.sentry(platform))
 
 

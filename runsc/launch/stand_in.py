@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -161,6 +162,26 @@ class StandIn:
         return status
 
 
+class Maker(Protocol):
+    """Somebody else whose child it is to be."""
+
+    kind: type[StandIn]
+
+    def __call__(
+        self,
+        namespaces: Namespaces,
+        container_id: str,
+        life: socket.socket,
+        joins: tuple[int, ...],
+        terminal: int,
+    ) -> int:
+        """As `fork`."""
+
+
+makers: list[Maker] = []
+"""At most one: runsc/zygote/standing.py."""
+
+
 def spawn(
     namespaces: Namespaces,
     container_id: str,
@@ -173,23 +194,12 @@ def spawn(
     Raises: RuntimeFailure.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    flags = namespaces.new & ~CLONE_NEWCGROUP
-
-    def body() -> int:
-        isolation.leave_session()
-        if terminal >= 0:
-            with suppress(OSError):  # new sizes are then seen late
-                fcntl.ioctl(terminal, TIOCSCTTY, 0)
-        return _become(namespaces, container_id, theirs, joins)
-
-    if namespaces.first:
-        pid = _spawn_in(namespaces.first, body, flags)
-    else:
-        pid = isolation.spawn(body, flags)
+    make = makers[0] if makers else fork
+    pid = make(namespaces, container_id, theirs, joins, terminal)
     theirs.close()
     if victim is not None:
         victim.spawn(ours, joins, namespaces.label)
-    made = StandIn(pid, ours, joins, victim)
+    made = (makers[0].kind if makers else StandIn)(pid, ours, joins, victim)
     if namespaces.users is not None:
         try:
             made.maps = users.settle(pid, namespaces.users)
@@ -201,6 +211,28 @@ def spawn(
             made.end()
             raise RuntimeFailure(f"user namespace: {error.strerror}") from None
     return made
+
+
+def fork(
+    namespaces: Namespaces,
+    container_id: str,
+    life: socket.socket,
+    joins: tuple[int, ...],
+    terminal: int,
+) -> int:
+    """The process, a child of this one; its pid. Raises: RuntimeFailure."""
+    flags = namespaces.new & ~CLONE_NEWCGROUP
+
+    def body() -> int:
+        isolation.leave_session()
+        if terminal >= 0:
+            with suppress(OSError):  # new sizes are then seen late
+                fcntl.ioctl(terminal, TIOCSCTTY, 0)
+        return _become(namespaces, container_id, life, joins)
+
+    if namespaces.first:
+        return _spawn_in(namespaces.first, body, flags)
+    return isolation.spawn(body, flags)
 
 
 def _spawn_in(first: tuple[tuple[str, str], ...], body: Callable[[], int], flags: int) -> int:

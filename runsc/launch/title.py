@@ -16,15 +16,20 @@ ADDRESSES = slice(45, 49)
 
 def set_title(role: str, container_id: str) -> None:
     """Name and arguments of this process; where /proc is not there it keeps what it has."""
+    show(role.encode(), f"{role}: {container_id}".encode())
+
+
+def show(name: bytes, arguments: bytes) -> None:
+    """The same with any name, and arguments with NULs between them."""
     with suppress(OSError):
         with open("/proc/self/comm", "wb") as file:
-            file.write(role.encode())
+            file.write(name)
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         start, end, more, last = map(int, fields[ADDRESSES])
         if start:
             room = (end - start, (last if more == end else end) - start)
-            _overwrite(start, fitted(f"{role}: {container_id}".encode(), *room))
+            _overwrite(start, fitted(arguments, *room))
 
 
 def fitted(title: bytes, size: int, most: int) -> bytes:

@@ -17,11 +17,12 @@ import msgspec
 
 from runsc import host
 from runsc.launch import isolation
+from runsc.oci.convert import Export
 from sentry.abi import mount
 from sentry.abi.fcntl import AT_RECURSIVE
 
 if TYPE_CHECKING:
-    from runsc.oci.convert import Container, Export
+    from runsc.oci.convert import Container
 
 INERT = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
 

@@ -15,13 +15,13 @@ import msgspec
 
 from runsc.errors import RuntimeFailure, SpecError
 from runsc.oci import mounts, spec
+from runsc.oci.users import Users
 from sentry import config
 from sentry.abi import capability, resource
 from sentry.abi.mount import MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE
 
 if TYPE_CHECKING:
     from runsc.oci.resources import Resources
-    from runsc.oci.users import Users
 
 Warn = Callable[[str], None]
 

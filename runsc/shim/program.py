@@ -50,17 +50,33 @@ def main() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
+    words = sys.argv[1:]
+    code = _by_zygote(words) if "start" in words else None
+    os._exit(carried_out(words, os.getppid()) if code is None else code)
+
+
+def carried_out(words: list[str], caller: int) -> int:
+    """The exit code. `caller`: containerd's process."""
     try:
-        flags = parse(sys.argv[1:])
-        said = _run(flags)
+        said = _run(parse(words), caller)
     except Exception as error:
-        _fail(error)
+        return _failed(error)
     if said:
         os.write(1, said)
-    os._exit(0)
+    return 0
 
 
-def _fail(error: Exception) -> None:
+def _by_zygote(words: list[str]) -> int | None:
+    """The exit code, if a zygote has carried it out; None if nothing has happened."""
+    from runsc.zygote import client  # noqa: PLC0415
+
+    try:
+        return client.run("shim", words, stands=False)
+    except client.Unserved:
+        return None
+
+
+def _failed(error: Exception) -> int:
     from runsc.errors import RuntimeFailure  # noqa: PLC0415
     from runsc.shim.ttrpc import Refused  # noqa: PLC0415
 
@@ -69,10 +85,10 @@ def _fail(error: Exception) -> None:
 
         traceback.print_exception(error)
     os.write(2, f"{NAME}: {error}".encode())
-    os._exit(1)
+    return 1
 
 
-def _run(flags: Flags) -> bytes:
+def _run(flags: Flags, caller: int) -> bytes:
     """What is printed."""
     if "v" in flags.switches:
         return f"{NAME}:\n  Version:  {__version__}\n\n".encode()
@@ -83,7 +99,7 @@ def _run(flags: Flags) -> bytes:
         raise ValueError("shim namespace cannot be empty")
     match flags.action:
         case "start":
-            return _start(flags).encode()
+            return _start(flags, caller).encode()
         case "delete":
             from runsc.shim.deleting import delete  # noqa: PLC0415
 
@@ -91,7 +107,7 @@ def _run(flags: Flags) -> bytes:
     raise ValueError("start and delete are the actions; the shim itself is what start leaves")
 
 
-def _start(flags: Flags) -> str:
+def _start(flags: Flags, caller: int) -> str:
     from runsc.shim.publisher import Way  # noqa: PLC0415
     from runsc.shim.starting import start  # noqa: PLC0415
 
@@ -102,7 +118,7 @@ def _start(flags: Flags) -> str:
         texts["publish-binary"],
         texts["namespace"],
     )
-    return start(texts["id"], way)
+    return start(texts["id"], way, caller)
 
 
 def _info() -> bytes:

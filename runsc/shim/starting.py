@@ -36,8 +36,8 @@ class _Spec(msgspec.Struct):
     annotations: dict[str, str] = {}
 
 
-def start(container_id: str, way: Way) -> str:
-    """What is printed. Raises: RuntimeFailure, OSError."""
+def start(container_id: str, way: Way, caller: int) -> str:
+    """What is printed. `caller`: containerd's process. Raises: RuntimeFailure, OSError."""
     bundle = os.getcwd()
     given = _options()
     settings = options.read(given, way.namespace)
@@ -48,7 +48,7 @@ def start(container_id: str, way: Way) -> str:
     _write(os.path.join(bundle, "address"), address)
     if listener is not None:
         terms = Terms(container_id, bundle, way, given, bool(group))
-        _make(listener, path, terms, settings.shim_cgroup)
+        _make(listener, path, terms, settings.shim_cgroup, caller)
         listener.close()
     version = protocol(bundle)
     if version < 3:
@@ -134,10 +134,11 @@ def _write(path: str, text: str) -> None:
     os.rename(temporary, path)
 
 
-def _make(listener: socket.socket, path: str, terms: Terms, cgroup: str) -> None:
+def _make(
+    listener: socket.socket, path: str, terms: Terms, cgroup: str, caller: int
+) -> None:
     """The daemon, a fork of this process."""
     read_end, write_end = os.pipe()
-    parent = os.getppid()
     pid = os.fork()
     if pid == 0:
         try:
@@ -151,7 +152,7 @@ def _make(listener: socket.socket, path: str, terms: Terms, cgroup: str) -> None
     os.close(read_end)
     if cgroup:
         _join(cgroup, pid)
-    _adjust_oom_score(parent, pid)
+    _adjust_oom_score(caller, pid)
     os.close(write_end)
 
 

@@ -227,9 +227,8 @@ def test_a_shim_that_is_killed_leaves_nothing(containerd: Containerd) -> None:
 
     until(lambda: containerd.status(name) == "")
     until(lambda: not Path(f"/proc/{pid}").exists())
-    assert str(containerd.folder) + "/state/io.containerd.runtime.v2.task" not in (
-        Path("/proc/self/mountinfo").read_text()
-    )
+    mounts = f"{containerd.folder}/state/io.containerd.runtime.v2.task"
+    until(lambda: mounts not in Path("/proc/self/mountinfo").read_text())
     containerd.ok("container", "rm", name)
 
 

@@ -16,6 +16,9 @@ from runsc.api.aio.poll import ready
 from runsc.api.aio.wire import AsyncWire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import Order, Word
+from runsc.zygote import client
+from runsc.zygote.client import Unserved
+from runsc.zygote.protocol import GO, KEEPER, pack
 
 START_S = 330.0
 """More than a sandbox may take to be ready."""
@@ -35,7 +38,7 @@ class Logged(msgspec.Struct):
 class AsyncKeeper:
     """The process that keeps a sandbox, from this side."""
 
-    def __init__(self, process: subprocess.Popen[bytes], wire: AsyncWire) -> None:
+    def __init__(self, process: programs.Process, wire: AsyncWire) -> None:
         self._process = process
         self._wire = wire
 
@@ -46,8 +49,7 @@ class AsyncKeeper:
         """Have a sandbox made; it is ready then. Raises: SandboxError."""
         ours, theirs = socket.socketpair()
         try:
-            words = [str(theirs.fileno()), str(cpus)]
-            process = programs.begun(programs.KEEPER, words, [theirs.fileno()])
+            process = await _begun(theirs.fileno(), cpus)
         except BaseException:
             ours.close()
             raise
@@ -88,10 +90,41 @@ class AsyncKeeper:
         await ended(self._process)
 
 
-async def ended(process: subprocess.Popen[bytes]) -> int:
+async def _begun(fd: int, cpus: int) -> programs.Process:
+    """A keeper at the other end of the socket: a fork of the zygote, where one listens."""
+    words = [str(fd), str(cpus)]
+    try:
+        return await _forked(fd, words)
+    except Unserved:
+        return programs.begun(programs.KEEPER, words, [fd])
+
+
+async def _forked(fd: int, words: list[str]) -> programs.Process:
+    """Raises: Unserved."""
+    numbers = (0, 1, 2, fd)
+    environment = programs.environment(os.environ)
+    variables = {os.fsencode(name): os.fsencode(text) for name, text in environment.items()}
+    packet = pack("keeper", words, numbers, variables, KEEPER)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        sock = client.ask(packet, [null, null, null, fd])
+    finally:
+        os.close(null)
+    with socket.socket(fileno=sock.detach()) as conn:
+        if not await ready({conn.fileno(): select.POLLIN}, client.ANSWER_S):
+            raise Unserved("it does not answer")
+        process = programs.OfZygote(client.answer(conn))
+        try:
+            conn.send(GO)
+        except OSError:
+            raise Unserved("it has ended") from None
+        return process
+
+
+async def ended(process: programs.Process) -> int:
     """The exit code of a process of ours, once it has ended; SIGKILL if that takes too long."""
     if process.poll() is None:
-        pidfd = os.pidfd_open(process.pid)
+        pidfd = process.pidfd()
         try:
             if not await ready({pidfd: select.POLLIN}, END_S):
                 process.kill()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runsc.launch.title import fitted, set_title
+from runsc.launch.title import fitted, set_title, show
 
 
 def shown_by_a_child(role: str, container_id: str) -> tuple[str, bytes]:
     """Name and arguments, as another process sees them."""
+    return shown(lambda: set_title(role, container_id))
+
+
+def shown(change: Callable[[], None]) -> tuple[str, bytes]:
+    """The same after any change."""
     set_reader, set_writer = os.pipe()
     end_reader, end_writer = os.pipe()
     pid = os.fork()
     if not pid:
         os.close(end_writer)
-        set_title(role, container_id)
+        change()
         os.write(set_writer, b"x")
         os.read(end_reader, 1)
         os._exit(0)
@@ -52,3 +58,10 @@ def test_title_that_is_longer_goes_on_over_the_environment() -> None:
 )
 def test_title_is_padded_or_cut(size: int, most: int, expected: bytes) -> None:
     assert fitted(b"abc", size, most) == expected
+
+
+def test_arguments_are_several() -> None:
+    name, arguments = shown(lambda: show(b"shim", b"python\0start\0-id"))
+
+    assert name == "shim"
+    assert arguments.rstrip(b"\0") == b"python\0start\0-id"

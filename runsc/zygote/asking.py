@@ -1,0 +1,89 @@
+"""`runsc zygote start`, `stop` and `status`: the process as a person sees it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+from typing import NamedTuple
+
+from runsc.errors import RuntimeFailure
+from runsc.zygote import client, place, server
+from runsc.zygote.protocol import ABOUT
+
+END_S = 10
+MESSAGE_MAX = 1 << 16
+
+
+class About(NamedTuple):
+    """What it says of itself."""
+
+    pid: int
+    since: float
+    """Seconds since the epoch."""
+    served: int
+    """Commands that have asked."""
+
+
+def about() -> About | None:
+    """None: nobody listens. One that finds its program changed is followed by another at once."""
+    return _about() or _about()
+
+
+def _about() -> About | None:
+    try:
+        sock = client.ask(ABOUT, ())
+    except client.Unserved:
+        return None
+    with socket.socket(fileno=sock.detach()) as conn:
+        conn.settimeout(client.ANSWER_S)
+        try:
+            pid, since, served = conn.recv(1000).decode().split()
+        except (OSError, ValueError):
+            return None
+    return About(int(pid), float(since), int(served))
+
+
+def start() -> None:
+    """It listens then. Raises: RuntimeFailure."""
+    if about() is not None:
+        return
+    paths = filter(None, (place.HOME, os.environ.get("PYTHONPATH")))
+    process = subprocess.Popen(
+        server.COMMAND,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if process.stdout.readline():
+        return
+    said = process.stderr.read(MESSAGE_MAX).decode(errors="replace").strip()
+    process.wait()
+    if about() is None:  # else another was faster
+        raise RuntimeFailure(f"no zygote could be started: {said}")
+
+
+def stop() -> None:
+    """It has ended then. Raises: RuntimeFailure."""
+    found = about()
+    if found is None:
+        return
+    try:
+        pidfd = os.pidfd_open(found.pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(END_S * 1000):
+            raise RuntimeFailure(f"process {found.pid} does not end")
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,147 @@
+"""The zygote: listens, forks, and ends after a while, or when its program has changed on disk.
+
+It reads nothing that a caller sends: that does the fork (`forked`), so nothing of a container, no
+descriptor and no name, is ever here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from runsc import host
+from runsc.containers.container import Store
+from runsc.errors import RuntimeFailure
+from runsc.launch.programs import Body
+from runsc.launch.title import set_title
+from runsc.zygote import forked, place, warm
+from sentry.abi import prctl
+
+IDLE_S = 300
+BACKLOG = 64
+COMMAND = (sys.executable, "-P", "-m", "runsc", "zygote", "serve", f"--room={' ' * 4096}")
+"""What executes it. Arguments of forks lie where its own did: execve(2) alone makes room there."""
+LISTEN_FD = 3
+"""sd_listen_fds(3): the first one."""
+
+
+def program_files() -> dict[str, tuple[int, int, int]]:
+    """What is imported, and its folders, as they are now: time, size, inode; zeros: not there."""
+    paths = set()
+    for module in tuple(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if path and path.startswith(place.HOME + os.sep):
+            paths |= {path, os.path.dirname(path)}
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return (0, 0, 0)
+    return (info.st_mtime_ns, info.st_size, info.st_ino)
+
+
+@contextmanager
+def listening(fd: int | None = None) -> Iterator[socket.socket]:
+    """The socket: systemd's, or one that is removed in the end: that of the zygote before (`fd`),
+    or made here. Raises: RuntimeFailure if somebody listens there.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        yield socket.socket(fileno=LISTEN_FD)
+        return
+    path = place.socket_path()
+    store = Store(os.path.dirname(path))
+    if fd is not None:
+        os.set_inheritable(fd, False)
+        sock = socket.socket(fileno=fd)
+    else:
+        with store.locked():
+            sock = _bound(path)
+    made = _stamp(path)
+    try:
+        yield sock
+    finally:
+        with store.locked(), suppress(FileNotFoundError):
+            if _stamp(path) == made:
+                os.unlink(path)
+        sock.close()
+
+
+def _bound(path: str) -> socket.socket:
+    """Preconditions: the lock of the folder."""
+    if not place.is_own(os.path.dirname(path)):
+        raise RuntimeFailure(f"{os.path.dirname(path)}: not this user's own")
+    if _answers(path):
+        raise RuntimeFailure("a zygote runs already")
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        return sock.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def serve(listener: socket.socket, idle_s: int = IDLE_S) -> None:
+    """To its end. Preconditions: one thread."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # its children are reaped by the host's kernel
+    host.prctl(prctl.PR_SET_CHILD_SUBREAPER, 1)
+    os.chdir("/")
+    files = program_files()
+    body = warm.prepared()
+    files = program_files() | files
+    set_title("runsc-zygote", place.HOME)
+    served, since = 0, time.time()
+    with suppress(OSError):
+        os.write(1, f"listening at {place.socket_path()}\n".encode())
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    while poll.poll(idle_s * 1000):
+        try:
+            conn, _ = listener.accept()
+        except OSError:  # who asked is gone
+            continue
+        if any(_stamp(path) != stamp for path, stamp in files.items()):
+            conn.close()  # who asks goes on alone, and the next one is answered by another
+            _replace(listener, idle_s)
+        about = f"{os.getpid()} {since:.0f} {served}"
+        with conn, suppress(OSError):  # no process is left: who asks goes on alone
+            if not os.fork():
+                _serve(listener, conn, body, about)
+        served += 1
+
+
+def _serve(listener: socket.socket, conn: socket.socket, body: Body, about: str) -> NoReturn:
+    code = 1
+    try:
+        listener.close()
+        code = forked.serve(conn, body, about)
+    finally:
+        os._exit(code)
+
+
+def _replace(listener: socket.socket, idle_s: int) -> NoReturn:
+    """By what is on disk now; its pid stays, and so does the socket."""
+    listener.set_inheritable(True)
+    given = (f"--listener={listener.fileno()}", f"--idle={idle_s}")
+    os.execv(sys.executable, [*COMMAND, *given])

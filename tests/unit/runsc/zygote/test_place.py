@@ -1,0 +1,63 @@
+"""Where a zygote listens, and whether that place is the user's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runsc.containers.names import check_id
+from runsc.errors import RuntimeFailure
+from runsc.zygote import place
+
+
+def test_no_container_can_have_the_name_of_the_socket() -> None:
+    with pytest.raises(RuntimeFailure):
+        check_id(os.path.basename(place.socket_path()))
+
+
+def test_another_interpreter_has_another_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = place.socket_path()
+
+    monkeypatch.setattr("sys.executable", "/usr/bin/another")
+
+    assert place.socket_path() != ours
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_the_callers_language_makes_no_difference(locale: str) -> None:
+    code = "from runsc.zygote import place; print(place.program())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"LC_ALL": locale, "PYTHONPATH": place.HOME},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout == f"{place.program()}\n"
+
+
+@pytest.mark.parametrize(("mode", "own"), [(0o700, True), (0o755, True), (0o720, False)])
+def test_a_folder_that_others_may_write_to_is_not_own(
+    mode: int, own: bool, tmp_path: Path
+) -> None:
+    tmp_path.chmod(mode)
+
+    assert place.is_own(str(tmp_path)) == own
+
+
+def test_what_is_no_folder_or_another_users_is_not_own(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(foreign, 12345, 12345)
+        assert not place.is_own(str(foreign))
+
+    assert not place.is_own(str(link))
+    assert not place.is_own(str(tmp_path / "absent"))

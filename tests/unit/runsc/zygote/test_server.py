@@ -1,0 +1,79 @@
+"""The process that listens: where, for whom, and until when."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from runsc.errors import RuntimeFailure
+from runsc.zygote import asking, place, server
+
+
+@pytest.fixture(autouse=True)
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found = tmp_path / "folder" / "zygote@0"
+    monkeypatch.setattr(place, "socket_path", lambda: str(found))
+    return found
+
+
+def test_the_socket_is_the_users_alone_and_goes_in_the_end(path: Path) -> None:
+    with server.listening():
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+
+    assert not path.exists()
+
+
+def test_two_do_not_listen_at_one_place(path: Path) -> None:
+    with server.listening():
+        with pytest.raises(RuntimeFailure, match="runs already"), server.listening():
+            pass
+        assert path.exists()
+
+
+def test_what_a_killed_one_has_left_is_replaced(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
+        left.bind(str(path))
+
+    with server.listening() as sock:
+        assert sock.getsockname() == str(path)
+
+
+def test_a_folder_of_others_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o777)
+
+    with pytest.raises(RuntimeFailure, match="others may write"), server.listening():
+        pass
+
+
+def test_the_socket_of_another_is_not_removed(path: Path) -> None:
+    with server.listening():
+        path.unlink()
+        path.touch()
+
+    assert path.exists()
+
+
+def test_a_successor_gets_the_socket_and_removes_it(path: Path) -> None:
+    with server.listening() as sock:
+        with server.listening(os.dup(sock.fileno())) as again:
+            assert again.getsockname() == str(path)
+        assert not path.exists()
+
+
+def test_files_of_the_program_are_those_that_are_imported() -> None:
+    files = server.program_files()
+
+    assert server.__file__ in files
+    assert os.path.dirname(server.__file__) in files
+    assert all(name.startswith(place.HOME) for name in files)
+
+
+def test_nobody_is_asked_where_nobody_listens() -> None:
+    assert asking.about() is None
+    asking.stop()
