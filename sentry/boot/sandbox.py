@@ -46,6 +46,7 @@ from sentry.syscalls.registry import CALLS, NUMBERS
 from sentry.vfs.vfs import Vfs
 
 if TYPE_CHECKING:
+    from sentry.fork.parent import Forks
     from sentry.kernel.task import Observer
     from sentry.net.host.process import NetworkProcess
     from sentry.platform.interface import Platform
@@ -67,6 +68,8 @@ class Sandbox:
         self.kernel = kernel
         self.network: NetworkProcess | None = None
         """With --network=none nobody."""
+        self.forks: Forks | None = None
+        """Where it may be forked."""
         self._statm = config.statm_fd
         self._operations = operations
         if config.await_start:
@@ -111,6 +114,8 @@ class Sandbox:
     def _on_work(self) -> Callable[[Sequence[Any]], None]:
         memory, cpu = MemoryLimits(self.kernel), CpuQuotas(self.kernel)
         own = OwnMemory(self.kernel, self._statm) if self._statm >= 0 else None
+        if self.forks is not None:
+            self.forks.own_memory = own
 
         def look(exited: Sequence[Any]) -> None:
             if own is not None:
@@ -119,6 +124,11 @@ class Sandbox:
             cpu.look(exited)
 
         return look
+
+    def seal_forks_with(self, seal: Callable[[], object]) -> None:
+        """What a fork gives up once it is there."""
+        if self.forks is not None:
+            self.forks.seal = seal
 
     @property
     def ran_out(self) -> bool:
@@ -253,6 +263,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         sender = Sender(loop)
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
+    if config.forkable:
+        from sentry.fork.parent import Forks  # noqa: PLC0415  few are
     lockdown()
     _started(loop, tree.mount_first(kernel, config))
     process: NetworkProcess | None = None
@@ -276,6 +288,10 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     most = min(MAX_CONNECTIONS, reserve // 8)
     listener = config.control_listener_fd
     containers.server = ControlServer(loop, operations, config.control_fd, listener, most=most)
+    forks = None
+    if config.forkable:
+        containers.forks = forks = Forks(kernel, config, operations)
+        forks.server, forks.gofer_end = containers.server, gofer
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:
@@ -285,7 +301,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         loop.watch(config.stand_in_fd, select.EPOLLRDHUP, lambda _: kernel.finish(SIGKILL))
     kernel.services.check()
     made = Sandbox(kernel, task.finish, operations, config)
-    made.network = process
+    made.network, made.forks = process, forks
     return made
 
 

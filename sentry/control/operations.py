@@ -19,6 +19,7 @@ from sentry.control.protocol import (
     EgressState,
     ExecProcess,
     FileOrder,
+    ForkOrder,
     Packets,
     ProcessInfo,
     Profile,
@@ -28,7 +29,7 @@ from sentry.control.protocol import (
     Stats,
     Trace,
 )
-from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
+from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
@@ -69,10 +70,18 @@ class Shared(Protocol):
     log_fd: int
     strace_fd: int
     watchdog: Watchdog
+    forks: Forking | None
 
     def add(self, config: FurtherConfig, fds: list[int], told: Told) -> Bringing:
         """Bring a container up."""
         ...
+
+
+class Forking(Protocol):
+    """Who copies a sandbox: sentry.fork."""
+
+    def ask(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
+        """Make one."""
 
 
 class Bringing(Protocol):
@@ -104,6 +113,11 @@ class Operations:
     def await_start(self, start: Callable[[], None]) -> None:
         """The first process is there and does not run before `control_start`."""
         self._start = start
+
+    @property
+    def waits_for_start(self) -> bool:
+        """The first process has not run."""
+        return self._start is not None
 
     def control_start(self) -> None:
         """Once; it sees what has been plugged into its network by now. Raises: EBUSY."""
@@ -305,6 +319,14 @@ class Operations:
         from sentry.control.waiting import OomWait  # noqa: PLC0415  few ask
 
         return OomWait(self._kernel, self._container, known, done)
+
+    def control_fork(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
+        """Make another sandbox of this one. Raises: EOPNOTSUPP, EBUSY; `fds` are closed."""
+        forks = self._shared.forks
+        if forks is None:
+            close_all(fds)
+            raise EOPNOTSUPP("the sandbox was not started with --forkable")
+        forks.ask(asked, fds, told)
 
     def control_egress(self, request: Request, fds: list[int]) -> EgressState:
         """Another policy, if there is one, and what there is. `fds`: the way to its dialer.

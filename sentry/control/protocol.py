@@ -141,6 +141,15 @@ class FileChange(msgspec.Struct, omit_defaults=True, frozen=True):
     mode: Number = 0
 
 
+class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A copy of the sandbox as it is. Five descriptors come with it: a file for its memory, a
+    listening socket, a connected one that `Child` of sentry.fork reports to, a log, /dev/null."""
+
+    container_id: str
+    hostname: bytes = b""
+    """Empty: as it is."""
+
+
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
     "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
@@ -152,7 +161,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
+    from now on), "fork" (another sandbox is made of it), "expire" (the container ends in some time, whoever is there then), or "resize"
     (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
@@ -201,6 +210,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """packets: its name, in the first question; empty: all."""
     ends: bool = False
     """packets: what comes from now on is not wanted; an answer without frames is the last one."""
+    fork: ForkOrder | None = None
+    """fork. Its descriptors come with the first byte of the line."""
     process: ExecProcess | None = None
     """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 

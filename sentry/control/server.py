@@ -22,6 +22,7 @@ from sentry.control.protocol import (
     Event,
     ExecProcess,
     FileOrder,
+    ForkOrder,
     LineBuffer,
     Packets,
     ProcessInfo,
@@ -150,6 +151,11 @@ class Controlled(Protocol):
     def control_packets(self, interface: str, told: Callable[[Packets], object]) -> Looking:
         """Look at what goes by an interface, or by all; `told` some of it for each question."""
         ...
+
+    def control_fork(
+        self, asked: ForkOrder | None, fds: list[int], told: Callable[[str], object]
+    ) -> None:
+        """Make another sandbox of this one as it is; `told` "" when it has begun, or why not."""
 
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
         """Tell its processes."""
@@ -286,6 +292,10 @@ class Connection:
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
                 case "packets":
                     return self._packets(request)
+                case "fork":
+                    fds, self._fds = self._fds, []
+                    self._server.kernel.control_fork(request.fork, fds, self.told)
+                    return None
                 case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials":
                     return self._wait(request)
         except Errno as error:
@@ -385,6 +395,11 @@ class Connection:
     def refuse(self, why: str) -> None:
         """Say why, and end."""
         self.send(Reply(error=why))
+        self.close()
+
+    def disown(self) -> None:
+        """In a forked process: the client is its parent's. What runs for it goes on."""
+        self._running = None
         self.close()
 
     def close(self) -> None:
@@ -503,6 +518,12 @@ class ControlServer:
         self._loop.watch(fd, 0)
         self._connections.pop(fd, None)
         self._all.pop(fd, None)
+
+    def again(self) -> None:
+        """In a forked process: nobody is connected."""
+        for connection in list(self._connections.values()):
+            connection.disown()
+        self._starter = None
 
     def close(self) -> None:
         """End all connections; nobody can connect any more."""

@@ -20,12 +20,13 @@ from sentry.abi.fcntl import (
     O_ACCMODE,
     O_APPEND,
     O_NONBLOCK,
+    O_RDONLY,
     O_RDWR,
     RWF_NOWAIT,
 )
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.signal import SIGPIPE
-from sentry.abi.stat import S_IFIFO, S_IFSOCK
+from sentry.abi.stat import S_IFIFO, S_IFREG, S_IFSOCK
 from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, Errno, from_host
 from sentry.fs.host.terminal import FILES, TERMINALS
 from sentry.platform.host_io import PIECE
@@ -43,6 +44,7 @@ from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
 from sentry.vfs.regular import shorten
 from sentry.wait.fiber import Interrupted
 from sentry.wait.host_queue import HostQueue
+from sentry.wait.queue import ALL
 from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
@@ -61,14 +63,16 @@ class HostInode(Inode):
     So is its number: descriptors of one object of the host have one number, but not the host's.
     """
 
-    __slots__ = ("_closes", "_key", "_known", "_numbers", "fd", "queue", "users")
+    __slots__ = ("_closes", "_key", "_known", "_numbers", "_vfs", "fd", "queue", "users")
 
     opens_itself = True
 
     def __init__(self, fs: FileSystem, vfs: Vfs, fd: int, owner: Owner, closes: bool) -> None:
         status = os.fstat(fd)
         self._key = status.st_dev, status.st_ino
+        self._vfs = vfs
         self._numbers = vfs.donated_inos
+        vfs.donated.add(self)
         number = self._numbers.setdefault(self._key, [vfs.new_ino(), 0])
         number[1] += 1
         super().__init__(fs, number[0], status.st_mode & ~0o7777 | 0o620, owner)
@@ -110,6 +114,16 @@ class HostInode(Inode):
             raise EACCES("donated for less")
         return HostFile(location, self.fd, flags, self.queue, caller.kernel.vfs.host_io)
 
+    def cut(self, null: int) -> None:
+        """In a forked sandbox: it leads nowhere, /dev/null, from now on, unless it is a file to
+        read. Who waits for it looks again."""
+        access = fcntl.fcntl(self.fd, fcntl.F_GETFL) & O_ACCMODE if self.fd >= 0 else O_RDONLY
+        if self.fd < 0 or (self.kind == S_IFREG and access == O_RDONLY):
+            return
+        self.queue.close()
+        os.dup2(null, self.fd, inheritable=False)
+        self.queue.notify(ALL)
+
     def closed(self) -> None:
         """A description less. The last one of a descriptor that `exec` brought closes it."""
         self.users -= 1
@@ -117,6 +131,7 @@ class HostInode(Inode):
             self.queue.close()
             fd, self.fd = self.fd, -1
             os.close(fd)
+            self._vfs.donated.discard(self)
             number = self._numbers[self._key]
             number[1] -= 1
             if not number[1]:

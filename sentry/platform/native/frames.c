@@ -473,13 +473,21 @@ int ram_store_open(int fd)
     return 0;
 }
 
-/* From now on no frame in use is given out again, and nothing is punched: what lies below
- * `frozen` stays as it is for the sandboxes forked from this one. */
+/* From now on no frame in use is given out again, and nothing is punched: what lies below `frozen`
+ * stays as it is in the file, for the sandboxes forked from this one. Who goes on with it, this
+ * process too, has a private mapping of that part: its stores make copies. What was frozen before
+ * is mapped so already, with the copies that were made since. */
 int ram_freeze(void)
 {
+    uint64_t before = ram.frozen, now = (uint64_t)fresh * BLOCK_SIZE;
     if (ram.store != ram.span)
         return -EBUSY;
-    ram.frozen = (uint64_t)fresh * BLOCK_SIZE;
+    if (now > before && mmap(ram.base + before, now - before, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram.fd,
+                             (off_t)before) == MAP_FAILED)
+        return -errno;
+    madvise(ram.base + before, now - before, MADV_DONTDUMP);
+    ram.frozen = now;
     for (uint32_t i = 1; i < fresh; i++)
         unlist(i);
     table_pages_freeze();
@@ -493,11 +501,9 @@ int ram_thaw(int fd, int vm_fd)
         return -EINVAL;
     if (ftruncate(fd, (off_t)ram.span) < 0)
         return -errno;
-    if (mmap(ram.base, ram.frozen, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram.fd, 0) == MAP_FAILED ||
-        (ram.frozen < ram.span &&
-         mmap(ram.base + ram.frozen, ram.span - ram.frozen, PROT_READ | PROT_WRITE,
-              MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (off_t)ram.frozen) == MAP_FAILED))
+    if (ram.frozen < ram.span &&
+        mmap(ram.base + ram.frozen, ram.span - ram.frozen, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (off_t)ram.frozen) == MAP_FAILED)
         return -errno;
     ram.fd = fd;
     ram.vm_fd = vm_fd;

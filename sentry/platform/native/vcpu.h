@@ -233,6 +233,8 @@ void space_release_when_out(struct aspace *as);
 /* ---- helper.c: memory slots, on a thread of their own ---- */
 int helper_open(void);
 int helper_start(void);
+int helper_is_busy(void);
+void helper_forget(void);
 void helper_close(void);
 
 /* ---- vcpu.c ---- */
@@ -275,6 +277,7 @@ void running_remove(struct vcpu *v);
 /* ---- inline.c: the kernel thread runs a vCPU itself ---- */
 int inline_open(void);
 void inline_close(void);
+void inline_forget(void);
 int inline_wanted(void);
 int inline_ready(void);
 int inline_run(int64_t deadline_ns);
