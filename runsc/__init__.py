@@ -10,10 +10,12 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runsc.api.aio.commands import AsyncCommandHandle as AsyncCommandHandle
+    from runsc.api.aio.forking import AsyncTemplate as AsyncTemplate
     from runsc.api.aio.pty import AsyncPtyHandle as AsyncPtyHandle
     from runsc.api.aio.sandbox import AsyncSandbox as AsyncSandbox
     from runsc.api.aio.watching import AsyncWatch as AsyncWatch
     from runsc.api.blocking.commands import CommandHandle as CommandHandle
+    from runsc.api.blocking.forking import Template as Template
     from runsc.api.blocking.pty import PtyHandle as PtyHandle
     from runsc.api.blocking.sandbox import Sandbox as Sandbox
     from runsc.api.blocking.watching import Watch as Watch
@@ -43,10 +45,12 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "aio.commands": "AsyncCommandHandle",
+    "aio.forking": "AsyncTemplate",
     "aio.pty": "AsyncPtyHandle",
     "aio.sandbox": "AsyncSandbox",
     "aio.watching": "AsyncWatch",
     "blocking.commands": "CommandHandle",
+    "blocking.forking": "Template",
     "blocking.pty": "PtyHandle",
     "blocking.sandbox": "Sandbox",
     "blocking.watching": "Watch",

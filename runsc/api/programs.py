@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 KEEPER = "runsc.api.keeper"
+FORKER = "runsc.api.forker"
 COMMAND_LINE = "runsc"
 HOME = Path(__file__).resolve().parents[2]
 """Where this package lies."""

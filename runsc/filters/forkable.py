@@ -39,6 +39,14 @@ KICKS = Rule(
     ((low(2, KICK),),),
 )
 
+STREAMS = Rule(
+    unistd.dup3,
+    USE,
+    "a fork's own descriptors under the numbers of its parent's; streams of a command that it has"
+    " from there",
+    ((low(2, files.O_CLOEXEC),),),
+)
+
 BEGINNING = (
     Rule(
         unistd.clone,
@@ -53,12 +61,6 @@ BEGINNING = (
     Rule(unistd.eventfd2, USE, "a fork's own ways to wake it"),
     Rule(unistd.timerfd_create, USE, "a fork's own timers"),
     Rule(
-        unistd.dup3,
-        USE,
-        "a fork's own descriptors under the numbers of its parent's",
-        one_of(2, (0, files.O_CLOEXEC)),
-    ),
-    Rule(
         unistd.seccomp,
         USE,
         "a fork gives all of this up",
@@ -69,7 +71,7 @@ BEGINNING = (
 
 def rules(*, is_sealed: bool) -> Sequence[Rule]:
     """The allow-list; `is_sealed`: that of a fork that has begun."""
-    made = []
+    made = [STREAMS]
     for rule in sentry.rules("kvm"):
         if rule.number == unistd.tgkill:
             made.append(KICKS)

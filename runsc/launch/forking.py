@@ -17,6 +17,8 @@ from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from runsc import host
 from runsc.containers import asking, lifecycle
 from runsc.containers.container import Store
@@ -104,8 +106,9 @@ class Fork:
 
 
 def fork(
-    flags: Globals, origin_id: str, names: Sequence[str], *, foreground: bool = False
-) -> list[State]:
+    flags: Globals, origin_id: str, names: Sequence[str], order: ForkOrder = ForkOrder(),  # noqa: B008  it is frozen
+    *, foreground: bool = False,
+) -> list[State]:  # fmt: skip
     """Make these; all of them or, with what went wrong, none. `foreground`: they are deleted when
     this process is no more.
 
@@ -118,7 +121,7 @@ def fork(
     try:
         for first in range(0, len(names), MAX_AT_ONCE):
             some = names[first : first + MAX_AT_ONCE]
-            _make_some(flags, store, origin, some, made, foreground)
+            _make_some(flags, origin, some, order, made, foreground)
     except BaseException:
         for each in made:
             each.end()
@@ -132,9 +135,11 @@ def fork(
 
 
 def _make_some(
-    flags: Globals, store: Store, origin: State, names: Sequence[str], made: list[Fork],
+    flags: Globals, origin: State, names: Sequence[str], order: ForkOrder, made: list[Fork],
     foreground: bool,
 ) -> None:  # fmt: skip
+    store = flags.store()
+    order = msgspec.structs.replace(order, own_log=flags.debug_log is not None)
     stats = lifecycle.ask(store, origin, Request("stats")).stats
     if stats is None:
         raise RuntimeFailure("the sandbox does not say how much memory it has")
@@ -143,8 +148,9 @@ def _make_some(
         for fd in files:
             until_sent.callback(os.close, fd)
         log, null = log_fd(flags, True), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        until_sent.callback(os.close, log)
-        until_sent.callback(os.close, null)
+        silent = os.pipe2(os.O_CLOEXEC)
+        for fd in (log, null, *silent):
+            until_sent.callback(os.close, fd)
         try:
             sock = socket.socket(fileno=asking.connect(store.path(origin.id, "control.sock")).detach())
         except OSError:
@@ -158,8 +164,8 @@ def _make_some(
             made.append(each)
             some.append(each)
             with listen(store.path(name, "control.sock")) as listener:
-                given = (ram, listener.fileno(), each.given(), log, null)
-                send(sock, Request("fork", fork=ForkOrder(name)), given)
+                given = (ram, listener.fileno(), each.given(), log, null, *silent)
+                send(sock, Request("fork", fork=order), given)
             each.handed_over()
         _bring_up(store, some, sock)
 

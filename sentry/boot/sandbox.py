@@ -265,6 +265,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     if config.forkable:
         from sentry.fork.parent import Forks  # noqa: PLC0415  few are
+        from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
     lockdown()
     _started(loop, tree.mount_first(kernel, config))
     process: NetworkProcess | None = None
@@ -290,7 +291,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     containers.server = ControlServer(loop, operations, config.control_fd, listener, most=most)
     forks = None
     if config.forkable:
-        containers.forks = forks = Forks(kernel, config, operations)
+        assert isinstance(platform, KvmPlatform)
+        containers.forks = forks = Forks(kernel, platform, config, operations)
         forks.server, forks.gofer_end = containers.server, gofer
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))

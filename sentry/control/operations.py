@@ -228,6 +228,29 @@ class Operations:
             raise
         return execution
 
+    @property
+    def has_terminals(self) -> bool:
+        """A process of `exec` has its client's."""
+        return any(each.has_terminal for each in self._executions)
+
+    def leave_executions(self) -> None:
+        """In a fork: their clients are the parent's."""
+        for execution in self._executions:
+            execution.leave()
+
+    def control_attach(self, pid: int, fds: list[int], client: Client) -> Execution:
+        """In a fork: `client` is that of a process of the parent's `exec`, with these streams.
+
+        Raises: ESRCH, EBUSY, EINVAL; the descriptors are closed.
+        """
+        group = self._process(pid)
+        found = [each for each in self._executions if group is not None and each.group is group]
+        if not found:
+            close_all(fds)
+            raise ESRCH("no process of `exec` that runs has this number")
+        found[0].attach(client, fds)
+        return found[0]
+
     def control_pause(self, done: Callable[[], object]) -> None:
         """No program runs any more; `done` once that is so. Raises: EBUSY if they are paused."""
         if self._container.paused:

@@ -142,18 +142,20 @@ class FileChange(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
-    """A copy of the sandbox as it is. Five descriptors come with it: a file for its memory, a
-    listening socket, a connected one that `Child` of sentry.fork reports to, a log, /dev/null."""
+    """A copy of the sandbox as it is. What comes with it: `Given` of sentry.fork."""
 
-    container_id: str
     hostname: bytes = b""
     """Empty: as it is."""
+    expires_ns: Amount = 0
+    """It ends in so long; 0: in its own time."""
+    own_log: bool = False
+    """Else its messages go where its parent's do."""
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
-    "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
-    "exec"), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
+    "stats", "counts", "pause", "resume", "exec", "attach" (in a fork: to a process of its
+    parent's "exec", with other streams), "signal" (for the process of this connection), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
     to a port inside, as long as this one lasts), "read" (a file), "file" (all else that there is to
     do with files), "update" (limits), "profile",
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),

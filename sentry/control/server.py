@@ -92,6 +92,10 @@ class Controlled(Protocol):
         """Add a process; `client` is told later what became of it. Takes the descriptors."""
         ...
 
+    def control_attach(self, pid: int, fds: list[int], client: Connection) -> Running:
+        """In a fork: be the client of a process, with these streams. Takes the descriptors."""
+        ...
+
     def control_pause(self, done: Callable[[], object]) -> None:
         """Hold all programs; `done` once they stand, and others see what they did to files."""
 
@@ -280,6 +284,8 @@ class Connection:
             match request.op:
                 case "exec":
                     return self._exec(request)
+                case "attach":
+                    return self._attach(request)
                 case "signal":
                     if self._running is None:
                         return Reply(error="no process of this connection")
@@ -377,6 +383,14 @@ class Connection:
         fds, self._fds = self._fds, []
         self._running = self._server.kernel.control_exec(request.process, fds, self)
         return None
+
+    def _attach(self, request: Request) -> Reply:
+        fds, self._fds = self._fds, []
+        if self._running is not None:
+            descriptors.close_all(fds)
+            return Reply(error="one process for each connection")
+        self._running = self._server.kernel.control_attach(request.pid, fds, self)
+        return Reply(pid=request.pid)
 
     def failed(self, text: str) -> None:
         """control_exec: the process could not be started."""

@@ -60,11 +60,12 @@ class Child:
 
     def _begin(self, report: socket.socket) -> None:
         kernel, forks = self._kernel, self._forks
-        kernel.platform.unplug()
+        forks.machine.unplug()
+        forks.is_fork = True
         forks.forget_orders()
         self._replace_ends()
         self._renew_identity()
-        kernel.platform.again(self._given.ram, VCPUS)
+        forks.machine.again(self._given.ram, VCPUS)
         assert kernel.vfs.host_io is not None
         kernel.vfs.host_io.threads.again(HOST_THREADS)
         statm = receive_one(report)
@@ -73,14 +74,13 @@ class Child:
         os.dup2(statm, self._config.statm_fd, inheritable=False)
         if forks.own_memory is not None:
             forks.own_memory.again()
-        report.send(encode(Event("ready")))
-        close_all((statm, *self._given[3:]))
-        report.close()
+        close_all((statm, self._given.log, self._given.null))
         forks.seal()
-        forks.born += 1
+        report.send(encode(Event("ready")))
+        report.close()
         kernel.container.paused = True
         pause.resume(kernel.container)
-        tell_programs(kernel, forks.born)
+        tell_programs(kernel)
 
     def _replace_ends(self) -> None:
         """Each descriptor that leads to somebody keeps its number and leads to the child's own."""
@@ -89,8 +89,9 @@ class Child:
         self._forks.server.again()
         _replace(config.control_listener_fd, given.listener)
         os.close(given.listener)
-        os.dup2(given.log, config.log_fd, inheritable=False)
-        os.dup2(given.log, 2, inheritable=False)
+        if self._asked.own_log:
+            os.dup2(given.log, config.log_fd, inheritable=False)
+            os.dup2(given.log, 2, inheritable=False)
         for session, fd in zip(kernel.services.gofers, self._sessions, strict=True):
             session.move_to(fd)
         if self._forks.gofer_end >= 0:
@@ -100,14 +101,16 @@ class Child:
                 kernel.loop.watch(fd, 0)
                 _replace(fd, given.null)
         for inode in kernel.vfs.donated:
-            inode.cut(given.null)
+            inode.cut(given.null, given.silent)
+        os.close(given.silent)
+        self._forks.operations.leave_executions()
 
     def _renew_identity(self) -> None:
         kernel = self._kernel
         kernel.services.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
         if self._asked.hostname:
             kernel.container.ns.uts.nodename = self._asked.hostname
-        self._forks.operations.control_expire(0)
+        self._forks.operations.control_expire(self._asked.expires_ns)
 
 
 def _replace(number: int, fd: int) -> None:

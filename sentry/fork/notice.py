@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
 
 
-def tell_programs(kernel: Kernel, born: int) -> None:
+def tell_programs(kernel: Kernel) -> None:
     """Those that have asked get their signal; the file says how often that was."""
     notice = kernel.services.forks
-    notice.count = born
+    notice.count += 1
     for group, number in list(notice.signals.items()):
         if group.tasks and not group.exiting:
             send_to_group(group, SigInfo.kernel(number), force=True)

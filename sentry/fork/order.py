@@ -22,7 +22,11 @@ class Given(NamedTuple):
     """Connected stream socket to whoever wants it: see `Child`."""
     log: int
     null: int
-    """/dev/null: what the standard streams of running commands become."""
+    """/dev/null: what running commands write to."""
+    silent: int
+    """A pipe in which nothing comes: what they read."""
+    silent_end: int
+    """Its other end, which stays open."""
 
 
 class Order(NamedTuple):
@@ -36,5 +40,5 @@ def order(asked: ForkOrder | None, fds: list[int]) -> Order:
     """Raises: EINVAL; the descriptors are closed then."""
     if asked is None or len(fds) != len(Given._fields):
         close_all(fds)
-        raise EINVAL("a fork has a name and five descriptors")
+        raise EINVAL(f"a fork has a name and {len(Given._fields)} descriptors")
     return Order(asked, Given(*fds))

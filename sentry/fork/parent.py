@@ -7,6 +7,7 @@ private mappings of it. The parent goes on where it stood; what the child does i
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sentry.control.server import ControlServer
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.own_memory import OwnMemory
+    from sentry.platform.kvm import KvmPlatform
 
 Told = Callable[[str], object]
 LOOK_NS: Final = 200_000
@@ -36,8 +38,11 @@ MAX_WAITING: Final = 1024
 class Forks:
     """Of one sandbox, which has been started as one that may be forked."""
 
-    def __init__(self, kernel: Kernel, config: SandboxConfig, operations: Operations) -> None:
+    def __init__(
+        self, kernel: Kernel, machine: KvmPlatform, config: SandboxConfig, operations: Operations
+    ) -> None:
         self.kernel = kernel
+        self.machine = machine
         self.config = config
         self.operations = operations
         self.server: ControlServer | None = None
@@ -46,8 +51,8 @@ class Forks:
         """Takes from a child what only its beginning needs; filled in by who made this process."""
         self.gofer_end = -1
         """Watched for the end of the Gofer."""
-        self.born = 0
-        """How often this sandbox, and those that it comes from, were forked to be it."""
+        self.is_fork = False
+        """It has given up what that takes."""
         self._orders: deque[tuple[Order, Told]] = deque()
         self._was_paused = False
         self._since_ns = 0
@@ -69,12 +74,16 @@ class Forks:
 
     def _check(self) -> None:
         init = self.kernel.container.init
+        if self.is_fork:
+            raise EOPNOTSUPP("a fork cannot be forked itself")
         if len(self._orders) >= MAX_WAITING:
             raise EBUSY("too many forks are asked for at once")
         if init is None or not init.tasks or init.exiting:
             raise EBUSY("the sandbox has ended")
         if self.operations.waits_for_start:
             raise EBUSY("the sandbox has not been started")
+        if self.operations.has_terminals:
+            raise EBUSY("a command has a terminal, which cannot be copied")
         if self.kernel.further:
             raise EOPNOTSUPP("a sandbox with further containers cannot be forked")
 
@@ -112,7 +121,7 @@ class Forks:
         threads = kernel.vfs.host_io.threads if kernel.vfs.host_io is not None else ()
         if len(threads):
             return "a call of the host takes its time"
-        if not kernel.platform.park():
+        if not self.machine.park():
             return "a program runs"
         return ""
 
@@ -133,13 +142,15 @@ class Forks:
         sessions: list[int] = []
         try:
             sessions += [each.duplicate() for each in kernel.services.gofers]
-            pid = kernel.platform.fork()
+            gc.freeze()  # the child's collector would copy every page of it
+            pid = self.machine.fork()
         except (Errno, OSError) as error:
             told(f"cannot fork: {error}")
             pid = -1
         if not pid:
             Child(self, order.asked, order.given, sessions).begin()
             return True
+        gc.unfreeze()
         close_all((*order.given, *sessions))
         if pid > 0:
             told("")

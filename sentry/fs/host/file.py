@@ -114,14 +114,23 @@ class HostInode(Inode):
             raise EACCES("donated for less")
         return HostFile(location, self.fd, flags, self.queue, caller.kernel.vfs.host_io)
 
-    def cut(self, null: int) -> None:
-        """In a forked sandbox: it leads nowhere, /dev/null, from now on, unless it is a file to
-        read. Who waits for it looks again."""
-        access = fcntl.fcntl(self.fd, fcntl.F_GETFL) & O_ACCMODE if self.fd >= 0 else O_RDONLY
-        if self.fd < 0 or (self.kind == S_IFREG and access == O_RDONLY):
+    def cut(self, null: int, silent: int) -> None:
+        """In a forked sandbox: nobody is at its other end. What is written is gone, as in `null`
+        (/dev/null); who reads waits, as in `silent` (a pipe). A file to read stays."""
+        if self.fd < 0:
             return
+        access = fcntl.fcntl(self.fd, fcntl.F_GETFL) & O_ACCMODE
+        if self.kind == S_IFREG and access == O_RDONLY:
+            return
+        is_read = self.kind == S_IFIFO and access == O_RDONLY
+        self.lead_to(silent if is_read else null, waits=is_read)
+
+    def lead_to(self, fd: int, *, waits: bool = True) -> None:
+        """Be this file of the host from now on; `waits`: it is of a kind that poll(2) works on."""
         self.queue.close()
-        os.dup2(null, self.fd, inheritable=False)
+        os.dup2(fd, self.fd, inheritable=False)
+        if waits:
+            self.queue.reopen()
         self.queue.notify(ALL)
 
     def closed(self) -> None:

@@ -486,7 +486,11 @@ int ram_freeze(void)
                              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram.fd,
                              (off_t)before) == MAP_FAILED)
         return -errno;
-    madvise(ram.base + before, now - before, MADV_DONTDUMP);
+    if (now > before) {
+        volatile uint8_t *first = ram.base + before + PAGE_SIZE;
+        madvise(ram.base + before, now - before, MADV_DONTDUMP);
+        *first = *first; /* a copy: parts of a mapping that had none before they were apart stay so */
+    }
     ram.frozen = now;
     for (uint32_t i = 1; i < fresh; i++)
         unlist(i);
