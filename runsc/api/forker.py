@@ -27,13 +27,17 @@ from runsc.launch import forking
 from sentry.control.protocol import ForkOrder
 
 
+SPARE = 4
+"""Files for the memory of forks that are made before they are wanted."""
+
+
 class Forker:
     """The forks of one sandbox."""
 
     def __init__(self, state_root: str, origin: str, wishes: socket.socket) -> None:
         self._flags = cli.global_flags([f"--root={state_root}"])
         self._store = self._flags.store()
-        self._origin = origin
+        self._origin = forking.Origin(self._flags, origin)
         self._wishes = wishes
         self._forks: dict[int, State] = {}
         """By pidfd."""
@@ -68,6 +72,8 @@ class Forker:
                 word = Word("error", str(error))
             with suppress(OSError):  # who has asked may be gone
                 sock.sendall(msgspec.json.encode(word) + b"\n", socket.MSG_NOSIGNAL)
+        with suppress(RuntimeFailure):  # the next fork says it, if it has to wait for them
+            self._origin.supply.fill(SPARE)
         return True
 
     def _carry_out(self, wish: ForkWish) -> None:
@@ -77,8 +83,8 @@ class Forker:
                 if state.id in wish.names:
                     self._remove(fd)
             return
-        order = ForkOrder(expires_ns=wish.expires_ns)
-        for state in forking.fork(self._flags, self._origin, wish.names, order, foreground=True):
+        order = ForkOrder(wish.hostname.encode(), wish.expires_ns)
+        for state in self._origin.fork(wish.names, order, foreground=True):
             try:
                 pidfd = os.pidfd_open(state.sentry_pid)
             except ProcessLookupError:

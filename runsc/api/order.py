@@ -48,6 +48,8 @@ class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):
 
     names: tuple[str, ...]
     ends: bool = False
+    hostname: str = ""
+    """Empty: as it is."""
     expires_ns: int = 0
 
 

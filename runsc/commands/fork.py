@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from runsc.options import Globals
+from sentry.control.protocol import ForkOrder
 
 HELP = """Make containers that are copies of the container CONTAINER-ID as it is now.
 
@@ -21,11 +22,15 @@ Example:
 
 
 @click.command(help=HELP)
+@click.option("--hostname", default="", metavar="NAME", help="Their host name; else as it is.")
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("names", metavar="NEW-ID", nargs=-1, required=True)
 @click.pass_obj
-def command(flags: Globals, container_id: str, names: tuple[str, ...]) -> None:
+def command(
+    flags: Globals, container_id: str, names: tuple[str, ...], hostname: str
+) -> None:
     """See runsc.launch.forking."""
     from runsc.launch import forking  # noqa: PLC0415
 
-    forking.fork(flags, container_id, names)
+    origin = forking.Origin(flags, container_id)
+    origin.fork(names, ForkOrder(hostname.encode()))

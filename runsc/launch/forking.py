@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from runsc import host
-from runsc.containers import asking, lifecycle
+from runsc.containers import lifecycle, listener
 from runsc.containers.container import Store
-from runsc.containers.listener import listen, send
 from runsc.containers.processes import start_time
 from runsc.containers.state import State
-from runsc.errors import RuntimeFailure
+from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import isolation
 from runsc.launch.configure import log_fd
 from sentry.abi import mount
@@ -105,69 +104,81 @@ class Fork:
                 os.kill(self.state.pid, signal.SIGKILL)
 
 
-def fork(
-    flags: Globals, origin_id: str, names: Sequence[str], order: ForkOrder = ForkOrder(),  # noqa: B008  it is frozen
-    *, foreground: bool = False,
-) -> list[State]:  # fmt: skip
-    """Make these; all of them or, with what went wrong, none. `foreground`: they are deleted when
-    this process is no more.
+class Origin:
+    """A sandbox of which there are to be forks."""
 
-    Raises: RuntimeFailure.
-    """
-    store = flags.store()
-    origin = store.load(origin_id)
-    lifecycle.require_running(origin)
-    made: list[Fork] = []
-    try:
-        for first in range(0, len(names), MAX_AT_ONCE):
-            some = names[first : first + MAX_AT_ONCE]
-            _make_some(flags, origin, some, order, made, foreground)
-    except BaseException:
-        for each in made:
-            each.end()
-            with suppress(RuntimeFailure):
-                lifecycle.destroy(store, each.state, flags.log.warning)
-        raise
-    finally:
-        for each in made:
-            each.close()
-    return [each.state for each in made]
+    def __init__(self, flags: Globals, origin_id: str) -> None:
+        """Raises: RuntimeFailure."""
+        self._flags = flags
+        self._store = flags.store()
+        self._state = self._store.load(origin_id)
+        self._memory = 0
+        self.supply = Supply()
 
+    def fork(
+        self, names: Sequence[str], order: ForkOrder, *, foreground: bool = False
+    ) -> list[State]:
+        """Make these; all of them or, with what went wrong, none. `foreground`: they are deleted
+        when this process is no more.
 
-def _make_some(
-    flags: Globals, origin: State, names: Sequence[str], order: ForkOrder, made: list[Fork],
-    foreground: bool,
-) -> None:  # fmt: skip
-    store = flags.store()
-    order = msgspec.structs.replace(order, own_log=flags.debug_log is not None)
-    stats = lifecycle.ask(store, origin, Request("stats")).stats
-    if stats is None:
-        raise RuntimeFailure("the sandbox does not say how much memory it has")
-    with ExitStack() as until_sent:
-        files = memory_files(len(names), stats.memory_limit)
-        for fd in files:
-            until_sent.callback(os.close, fd)
-        log, null = log_fd(flags, True), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        silent = os.pipe2(os.O_CLOEXEC)
-        for fd in (log, null, *silent):
-            until_sent.callback(os.close, fd)
+        Raises: RuntimeFailure.
+        """
+        lifecycle.require_running(self._state)
+        order = msgspec.structs.replace(order, own_log=self._flags.debug_log is not None)
+        made: list[Fork] = []
         try:
-            sock = socket.socket(fileno=asking.connect(store.path(origin.id, "control.sock")).detach())
-        except OSError:
-            raise RuntimeFailure(f'container "{origin.id}" is not running') from None
-        until_sent.enter_context(sock)
-        some = []
-        for name, ram in zip(names, files, strict=True):
-            state = _new_state(origin, name, foreground)
-            store.create(state)
-            each = Fork(state)
-            made.append(each)
-            some.append(each)
-            with listen(store.path(name, "control.sock")) as listener:
-                given = (ram, listener.fileno(), each.given(), log, null, *silent)
-                send(sock, Request("fork", fork=order), given)
-            each.handed_over()
-        _bring_up(store, some, sock)
+            for first in range(0, len(names), MAX_AT_ONCE):
+                some = [self._reserved(name, foreground, made) for name in _some(names, first)]
+                self._make(some, order)
+        except BaseException:
+            for each in made:
+                each.end()
+                with suppress(RuntimeFailure):
+                    lifecycle.destroy(self._store, each.state, self._flags.log.warning)
+            raise
+        finally:
+            for each in made:
+                each.close()
+        return [each.state for each in made]
+
+    def _reserved(self, name: str, foreground: bool, made: list[Fork]) -> Fork:
+        state = _new_state(self._state, name, foreground)
+        self._store.create(state)
+        each = Fork(state)
+        made.append(each)
+        return each
+
+    def _make(self, some: list[Fork], order: ForkOrder) -> None:
+        with ExitStack() as until_sent:
+            files = self.supply.take(len(some), self._memory_size())
+            log, null = log_fd(self._flags, True), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            silent = os.pipe2(os.O_CLOEXEC)
+            for fd in (*files, log, null, *silent):
+                until_sent.callback(os.close, fd)
+            try:
+                sock = listener.connect(self._store.path(self._state.id, "control.sock"))
+            except OSError:
+                raise NotRunning(self._state.id) from None
+            until_sent.enter_context(sock)
+            for each, ram in zip(some, files, strict=True):
+                with listener.listen(self._store.path(each.state.id, "control.sock")) as listens:
+                    given = (ram, listens.fileno(), each.given(), log, null, *silent)
+                    listener.send(sock, Request("fork", fork=order), given)
+                each.handed_over()
+            _bring_up(self._store, some, sock)
+
+    def _memory_size(self) -> int:
+        """Bytes that it has, and each of its forks."""
+        if not self._memory:
+            stats = lifecycle.ask(self._store, self._state, Request("stats")).stats
+            if stats is None:
+                raise RuntimeFailure("the sandbox does not say how much memory it has")
+            self._memory = stats.memory_limit
+        return self._memory
+
+
+def _some(names: Sequence[str], first: int) -> Sequence[str]:
+    return names[first : first + MAX_AT_ONCE]
 
 
 def _bring_up(store: Store, some: list[Fork], sock: socket.socket) -> None:
@@ -227,34 +238,58 @@ def _new_state(origin: State, name: str, foreground: bool) -> State:
     )
 
 
-def memory_files(count: int, size: int) -> list[int]:
+class Supply:
     """Empty files for RAM, each of which holds so many bytes at most; pages of them are small, for
-    a fork has few of its own.
-
-    They lie on mounts that nobody sees, made by a process that ends. Raises: RuntimeFailure.
+    a fork has few of its own. They lie on mounts that nobody sees, made by a process that ends.
     """
-    ours, theirs = socket.socketpair()
 
-    def make() -> int:
-        host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
-        for _ in range(count):
-            fd = isolation.open_ram(size, huge=False)
-            socket.send_fds(theirs, [b"\0"], [fd])
-            os.close(fd)
-        return 0
+    def __init__(self) -> None:
+        self._size = 0
+        self._spare: list[int] = []
 
-    pid = isolation.spawn(make, CLONE_NEWNS)
-    theirs.close()
-    files: list[int] = []
-    with ours:
-        while len(files) < count:
-            _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-            if not fds:
-                break
-            files += fds
-    os.waitpid(pid, 0)
-    if len(files) < count:
-        for fd in files:
+    def take(self, count: int, size: int) -> list[int]:
+        """They are the caller's. Raises: RuntimeFailure."""
+        if size != self._size:
+            self.close()
+            self._size = size
+        missing = count - len(self._spare)
+        if missing > 0:
+            self._make(missing)
+        taken, self._spare = self._spare[:count], self._spare[count:]
+        return taken
+
+    def fill(self, count: int) -> None:
+        """Have so many for the next time, if it is known how large. Raises: RuntimeFailure."""
+        if self._size and len(self._spare) < count:
+            self._make(count - len(self._spare))
+
+    def close(self) -> None:
+        """Those that nobody has taken."""
+        for fd in self._spare:
             os.close(fd)
-        raise RuntimeFailure("no files for the memory of forks could be made")
-    return files
+        self._spare.clear()
+
+    def _make(self, count: int) -> None:
+        ours, theirs = socket.socketpair()
+
+        def make() -> int:
+            host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+            for _ in range(count):
+                fd = isolation.open_ram(self._size, huge=False)
+                socket.send_fds(theirs, [b"\0"], [fd])
+                os.close(fd)
+            return 0
+
+        pid = isolation.spawn(make, CLONE_NEWNS)
+        theirs.close()
+        made = 0
+        with ours:
+            while made < count:
+                _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+                if not fds:
+                    break
+                self._spare += fds
+                made += 1
+        os.waitpid(pid, 0)
+        if made < count:
+            raise RuntimeFailure("no files for the memory of forks could be made")

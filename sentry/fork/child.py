@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sentry.fork.parent import Forks
 
 HOST_THREADS: Final = THREADS // 2
-VCPUS: Final = 4
-"""As many programs run at a time; each costs the host some memory."""
+VCPUS: Final = 2, 4
+"""As many as there are CPUs, within these; each costs the host some memory."""
 
 
 class Child:
@@ -65,7 +65,9 @@ class Child:
         forks.forget_orders()
         self._replace_ends()
         self._renew_identity()
-        forks.machine.again(self._given.ram, VCPUS)
+        least, most = VCPUS
+        vcpus = min(max(least, self._config.cpus), most)
+        forks.machine.again(self._given.ram, vcpus)
         assert kernel.vfs.host_io is not None
         kernel.vfs.host_io.threads.again(HOST_THREADS)
         statm = receive_one(report)

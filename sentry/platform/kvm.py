@@ -308,7 +308,7 @@ class KvmPlatform:
         self._vm.close()
         self._vm = self._system.create_vm()
         self._vcpus = []
-        _check(lib.pool_again(self._vm.fd, vcpus + 1), "epoll")
+        _check(lib.pool_again(self._vm.fd, vcpus + lib.pool.inlines), "epoll")
         self.ram.thaw(ram_fd, self._vm.fd)
         for number in range(lib.pool.vcpus):
             vcpu = self._vm.create_vcpu(number)

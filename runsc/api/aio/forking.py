@@ -15,7 +15,7 @@ from runsc.api.aio.keeping import ended
 from runsc.api.aio.wire import AsyncWire
 from runsc.api.errors import SandboxEnded, SandboxError
 from runsc.api.order import ForkWish, Word
-from runsc.api.values import nanoseconds, number
+from runsc.api.values import nanoseconds
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,10 +45,11 @@ class AsyncForker:
                 self._process = programs.begun(programs.FORKER, words, [theirs.fileno()])
         return self._wishes
 
-    async def fork(self, count: int, timeout: float | None) -> Sequence[str]:
+    async def fork(self, count: int, timeout: float | None, hostname: str) -> Sequence[str]:
         """The names of new ones. Raises: SandboxError."""
         names = tuple(f"{self._id}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
-        await self._wish(ForkWish(names, expires_ns=nanoseconds("timeout", timeout)))
+        expires_ns = nanoseconds("timeout", timeout)
+        await self._wish(ForkWish(names, hostname=hostname, expires_ns=expires_ns))
         return names
 
     async def end_fork(self, name: str) -> None:
@@ -125,9 +126,11 @@ class AsyncTemplate:
         """End it, and with it all its forks."""
         await self.kill()
 
-    async def fork(self, count: int = 1, *, timeout: float | None = None) -> list[AsyncSandbox]:
+    async def fork(
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
+    ) -> list[AsyncSandbox]:
         """Sandboxes that go on from there: see `AsyncSandbox.fork`."""
-        return await self._sandbox.fork(number("count", count), timeout=timeout)
+        return await self._sandbox.fork(count, timeout=timeout, hostname=hostname)
 
     async def kill(self) -> bool:
         """End it, and with it all its forks. False if it was gone."""

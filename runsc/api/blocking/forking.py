@@ -18,7 +18,7 @@ from runsc.api.blocking.keeping import ended
 from runsc.api.blocking.wire import Wire
 from runsc.api.errors import SandboxEnded, SandboxError
 from runsc.api.order import ForkWish, Word
-from runsc.api.values import nanoseconds, number
+from runsc.api.values import nanoseconds
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,10 +48,11 @@ class Forker:
                 self._process = programs.begun(programs.FORKER, words, [theirs.fileno()])
         return self._wishes
 
-    def fork(self, count: int, timeout: float | None) -> Sequence[str]:
+    def fork(self, count: int, timeout: float | None, hostname: str) -> Sequence[str]:
         """The names of new ones. Raises: SandboxError."""
         names = tuple(f"{self._id}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
-        self._wish(ForkWish(names, expires_ns=nanoseconds("timeout", timeout)))
+        expires_ns = nanoseconds("timeout", timeout)
+        self._wish(ForkWish(names, hostname=hostname, expires_ns=expires_ns))
         return names
 
     def end_fork(self, name: str) -> None:
@@ -128,9 +129,11 @@ class Template:
         """End it, and with it all its forks."""
         self.kill()
 
-    def fork(self, count: int = 1, *, timeout: float | None = None) -> list[Sandbox]:
+    def fork(
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
+    ) -> list[Sandbox]:
         """Sandboxes that go on from there: see `Sandbox.fork`."""
-        return self._sandbox.fork(number("count", count), timeout=timeout)
+        return self._sandbox.fork(count, timeout=timeout, hostname=hostname)
 
     def kill(self) -> bool:
         """End it, and with it all its forks. False if it was gone."""

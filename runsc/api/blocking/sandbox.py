@@ -178,15 +178,18 @@ class Sandbox:
         """Let it go on. Raises: SandboxEnded, SandboxError if it is not paused."""
         command(self._state, "resume", self.sandbox_id)
 
-    def fork(self, count: int = 1, *, timeout: float | None = None) -> list[Self]:
+    def fork(
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
+    ) -> list[Self]:
         """So many copies of it as it is now, each a sandbox with the same processes, memory and
-        files, which goes on by itself; after `timeout` seconds it is ended.
+        files, which goes on by itself; after `timeout` seconds it is ended. `hostname` is theirs, if
+        not as it is.
 
         It has to have been made `forkable`, and goes on, too, unless it is paused. Copies end with
         it, with `kill`, and with this process. Commands that run in it run in a copy, too, but
         their streams lead nowhere there until `commands.connect`. Raises: SandboxError.
         """
-        names = self._forker.fork(number("count", count) or 1, timeout)
+        names = self._forker.fork(number("count", count), timeout, hostname)
         kept = [(name, ForkKeeper(self._forker, name)) for name in names]
         return [type(self)(name, self._state, self._user, keeper) for name, keeper in kept]
 

@@ -234,6 +234,11 @@ int pool_start_threads(void)
         if (error)
             return error;
     }
+    for (uint32_t i = 0; i < pool.threads; i++) {
+        int error = vcpu_thread_await(&pool.vcpu[i]);
+        if (error)
+            return error;
+    }
     int error = helper_start();
     if (!error && pool.inline_vcpu)
         error = inline_open();

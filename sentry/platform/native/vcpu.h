@@ -239,6 +239,7 @@ void helper_close(void);
 
 /* ---- vcpu.c ---- */
 int vcpu_thread_start(struct vcpu *v);
+int vcpu_thread_await(struct vcpu *v);
 void vcpu_go(struct vcpu *v); /* phase is RUN now: wake the thread */
 void vcpu_kick(struct vcpu *v);
 void vcpu_collect(struct vcpu *v, int error); /* what KVM_RUN left, into v->exit_* */
