@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runsc.api.aio.commands import AsyncCommandHandle as AsyncCommandHandle
-    from runsc.api.aio.forking import AsyncTemplate as AsyncTemplate
     from runsc.api.aio.pty import AsyncPtyHandle as AsyncPtyHandle
     from runsc.api.aio.sandbox import AsyncSandbox as AsyncSandbox
+    from runsc.api.aio.template import AsyncTemplate as AsyncTemplate
     from runsc.api.aio.watching import AsyncWatch as AsyncWatch
     from runsc.api.blocking.commands import CommandHandle as CommandHandle
-    from runsc.api.blocking.forking import Template as Template
     from runsc.api.blocking.pty import PtyHandle as PtyHandle
     from runsc.api.blocking.sandbox import Sandbox as Sandbox
+    from runsc.api.blocking.template import Template as Template
     from runsc.api.blocking.watching import Watch as Watch
     from runsc.api.errors import CommandNotStarted as CommandNotStarted
     from runsc.api.errors import SandboxEnded as SandboxEnded
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "aio.commands": "AsyncCommandHandle",
-    "aio.forking": "AsyncTemplate",
     "aio.pty": "AsyncPtyHandle",
     "aio.sandbox": "AsyncSandbox",
+    "aio.template": "AsyncTemplate",
     "aio.watching": "AsyncWatch",
     "blocking.commands": "CommandHandle",
-    "blocking.forking": "Template",
     "blocking.pty": "PtyHandle",
     "blocking.sandbox": "Sandbox",
+    "blocking.template": "Template",
     "blocking.watching": "Watch",
     "errors": "CommandNotStarted SandboxEnded SandboxError SandboxNotFound",
     "limits": "CpuLimitExceeded EgressLimitExceeded LimitExceeded MemoryLimitExceeded"

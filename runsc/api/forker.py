@@ -26,7 +26,6 @@ from runsc.errors import RuntimeFailure
 from runsc.launch import forking
 from sentry.control.protocol import ForkOrder
 
-
 SPARE = 4
 """Files for the memory of forks that are made before they are wanted."""
 

@@ -76,8 +76,8 @@ def rules(*, is_sealed: bool) -> Sequence[Rule]:
         if rule.number == unistd.tgkill:
             made.append(KICKS)
         elif rule.number == unistd.ioctl and not is_sealed:
-            more = "; a machine of a fork's own"
-            made.append(Rule(rule.number, rule.use, rule.reason + more, rule.when + one_of(1, MAKES)))
+            reason = f"{rule.reason}; a machine of a fork's own"
+            made.append(Rule(rule.number, rule.use, reason, rule.when + one_of(1, MAKES)))
         else:
             made.append(rule)
     return made if is_sealed else [*made, *BEGINNING]

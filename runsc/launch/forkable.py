@@ -37,7 +37,7 @@ def _why_not(config: SandboxConfig) -> str:
             " tree: it needs --overlay2=root:memory"
         )
     if config.disk_fd >= 0:
-        return "what is written to the root is in a file of the host: it needs --overlay2=root:memory"
+        return "what is written is in a file of the host: it needs --overlay2=root:memory"
     if any(each.exclusive and not each.reads_only for each in config.mounts):
         return "a mounted folder is the container's own (exclusive), and two cannot own it"
     if config.network != "none" or config.services:

@@ -20,6 +20,7 @@ from sentry.config import Capabilities, ProcessConfig, StartError
 from sentry.control import descriptors, syncing
 from sentry.control.protocol import CONTAINER
 from sentry.errors import EBUSY, EINVAL, Errno
+from sentry.fs.host.file import HostInode
 from sentry.kernel.job import Job
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task_clone import first_task
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from sentry.config import JobLimits, JobUse
     from sentry.control.protocol import ExecProcess
     from sentry.fs.devpts.console import Console
-    from sentry.fs.host.file import HostInode
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
@@ -199,7 +199,8 @@ class Execution:
         owner = Owner(process.uid, process.gid)
         if not process.terminal:
             made = first_process.donate(task, fds, owner, closes=True)
-            self._streams = [each.inode for each in made[:STREAMS]]
+            inodes = [each.inode for each in made[:STREAMS]]
+            self._streams = [each for each in inodes if isinstance(each, HostInode)]
             return
         descriptors.close_all(fds[1:3])
         self._console = first_process.open_console(task, fds[0], owner)

@@ -154,8 +154,8 @@ class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
-    "stats", "counts", "pause", "resume", "exec", "attach" (in a fork: to a process of its
-    parent's "exec", with other streams), "signal" (for the process of this connection), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
+    "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
+    "exec"), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
     to a port inside, as long as this one lasts), "read" (a file), "file" (all else that there is to
     do with files), "update" (limits), "profile",
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
@@ -163,8 +163,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), "fork" (another sandbox is made of it), "expire" (the container ends in some time, whoever is there then), or "resize"
-    (the host's terminal has a new size).
+    from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
+    (the host's terminal has a new size); "fork" (another sandbox is made of it) and, there,
+    "attach" (to a process of its parent's "exec", with other streams).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).

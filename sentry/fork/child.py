@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.control.descriptors import close_all, receive_one
 from sentry.control.protocol import Event, encode
-from sentry.errors import Errno
 from sentry.fork.notice import tell_programs
-from sentry.fs.host.file import HostInode
 from sentry.kernel import pause
 from sentry.platform.host_io import THREADS
 

@@ -1,4 +1,4 @@
-"""Forks of a sandbox: the process that makes them, from this side, and `AsyncTemplate`."""
+"""Forks of a sandbox: the process that makes them, from this side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,12 +15,6 @@ from runsc.api.aio.wire import AsyncWire
 from runsc.api.errors import SandboxEnded, SandboxError
 from runsc.api.order import ForkWish, Word
 from runsc.api.values import nanoseconds
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
-    from runsc.api.aio.sandbox import AsyncSandbox
 
 FORK_S = 330.0
 """More than forks may take to be ready."""
@@ -94,44 +87,3 @@ class AsyncForkKeeper:
     async def end(self) -> None:
         """The fork ends, and what there is of it is removed."""
         await self._forker.end_fork(self._name)
-
-
-class AsyncTemplate:
-    """A sandbox that stands still for ever, in memory, to be forked: what it is does not change."""
-
-    def __init__(self, sandbox: AsyncSandbox) -> None:
-        self._sandbox = sandbox
-
-    @classmethod
-    async def of(cls, sandbox: AsyncSandbox) -> Self:
-        """Have a sandbox that was made `forkable` stand still, as it is now. Raises: SandboxEnded,
-        SandboxError."""
-        await sandbox.pause()
-        return cls(sandbox)
-
-    @property
-    def sandbox_id(self) -> str:
-        """The sandbox's."""
-        return self._sandbox.sandbox_id
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End it, and with it all its forks."""
-        await self.kill()
-
-    async def fork(
-        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
-    ) -> list[AsyncSandbox]:
-        """Sandboxes that go on from there: see `AsyncSandbox.fork`."""
-        return await self._sandbox.fork(count, timeout=timeout, hostname=hostname)
-
-    async def kill(self) -> bool:
-        """End it, and with it all its forks. False if it was gone."""
-        return await self._sandbox.kill()

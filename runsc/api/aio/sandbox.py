@@ -177,10 +177,10 @@ class AsyncSandbox:
 
     async def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
-    ) -> list[Self]:
+    ) -> Sequence[Self]:
         """So many copies of it as it is now, each a sandbox with the same processes, memory and
-        files, which goes on by itself; after `timeout` seconds it is ended. `hostname` is theirs, if
-        not as it is.
+        files, which goes on by itself; after `timeout` seconds it is ended. `hostname` is theirs,
+        if not as it is.
 
         It has to have been made `forkable`, and goes on, too, unless it is paused. Copies end with
         it, with `kill`, and with this process. Commands that run in it run in a copy, too, but
