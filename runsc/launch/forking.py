@@ -201,7 +201,13 @@ def _bring_up(store: Store, some: list[Fork], sock: socket.socket) -> None:
                 continue
             each = waiting[fd]
             began = "here" in each.events
-            each.hear()
+            try:
+                each.hear()
+            except RuntimeFailure:
+                if not began:  # why, the answer says
+                    sock.settimeout(max(left_ms, 1) / 1000)
+                    _heed(sock, refusals)
+                raise
             if not began and "here" in each.events:
                 each.state.phase = "running"
                 store.save(each.state)
@@ -213,7 +219,10 @@ def _bring_up(store: Store, some: list[Fork], sock: socket.socket) -> None:
 
 def _heed(sock: socket.socket, lines: LineBuffer) -> None:
     """The sandbox's own answers. Raises: RuntimeFailure."""
-    data = sock.recv(1 << 16)
+    try:
+        data = sock.recv(1 << 16)
+    except OSError:
+        data = b""
     if not data:
         raise RuntimeFailure("the sandbox has ended")
     try:

@@ -144,8 +144,8 @@ class Ram:
         return lib.ram_trim(keep, max_blocks)
 
     def freeze(self) -> None:
-        """Make everything so far a template: its frames are never given out again or punched, and
-        from now on this process has copies of those that it writes.
+        """Make everything so far a template: nothing of it is punched, and from now on this process
+        has copies of the frames that it writes.
 
         Preconditions: no vCPU runs, no I/O is in flight, no flush of everything is outstanding.
         """
