@@ -137,7 +137,7 @@ class Vfs:
         self.donated_inos: dict[tuple[int, int], list[int]] = {}
         """Objects of the host that programs have: their numbers here, and by how many inodes."""
         self.donated: set[Any] = set()
-        """Inodes of what the host has given."""
+        """What the host has given that leads to somebody: inodes, and open FIFOs."""
         self.mount_ids = itertools.count(21)
         self._cookies = itertools.count(1)
         self._anon: dict[str, Mount] = {}
