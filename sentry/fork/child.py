@@ -9,6 +9,7 @@ what the beginning needed (`Forks.seal`), and its programs go on.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import uuid
@@ -58,6 +59,7 @@ class Child:
 
     def _begin(self, report: socket.socket) -> None:
         kernel, forks = self._kernel, self._forks
+        gc.freeze()  # a look at all objects would copy every page of them
         forks.machine.unplug()
         forks.is_fork = True
         forks.forget_orders()

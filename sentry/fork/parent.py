@@ -7,7 +7,6 @@ private mappings of it. The parent goes on where it stood; what the child does i
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -142,7 +141,6 @@ class Forks:
         sessions: list[int] = []
         try:
             sessions += [each.duplicate() for each in kernel.services.gofers]
-            gc.freeze()  # the child's collector would copy every page of it
             pid = self.machine.fork()
         except (Errno, OSError) as error:
             told(f"cannot fork: {error}")
@@ -150,7 +148,6 @@ class Forks:
         if not pid:
             Child(self, order.asked, order.given, sessions).begin()
             return True
-        gc.unfreeze()
         close_all((*order.given, *sessions))
         if pid > 0:
             told("")
