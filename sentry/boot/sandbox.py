@@ -140,9 +140,10 @@ class Sandbox:
         for container in (self.kernel.container, *self.kernel.further):
             if container.root is not None:
                 container.root.rest()
-        collector.rest()
         self.kernel.platform.ram.trim(KEPT_FREE)
-        trim_heap()
+        if self.forks is None or not self.forks.is_small:
+            collector.rest()
+            trim_heap()
 
 
 def preload(platform: str) -> None:

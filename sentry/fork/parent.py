@@ -32,6 +32,8 @@ LOOK_NS: Final = 200_000
 PATIENCE_NS: Final = 5_000_000_000
 """So long something may take that is under way; a server behind FUSE may take for ever."""
 MAX_WAITING: Final = 1024
+SMALL: Final = 16 << 20
+"""Bytes."""
 
 
 class Forks:
@@ -55,6 +57,12 @@ class Forks:
         self._orders: deque[tuple[Order, Told]] = deque()
         self._was_paused = False
         self._since_ns = 0
+
+    @property
+    def is_small(self) -> bool:
+        """A fork that has not allocated much: to look for garbage would copy more than it finds."""
+        own = self.own_memory
+        return self.is_fork and own is not None and own.used < SMALL
 
     def ask(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
         """Make one; `told` "" when there is its process, which reports for itself, or why not.
