@@ -138,6 +138,23 @@ def test_programs_that_run_are_copied_in_the_middle(sandbox: Sandbox) -> None:
     wait_until_idle(sandbox)
 
 
+@pytest.mark.parametrize("way", ["mailbox", "exit", "inline"])
+def test_however_system_calls_reach_the_kernel(tmp_path: Path, busybox: Path, way: str) -> None:
+    flags = [*FLAGS, "--TESTONLY-trap", f"--system-calls={way}", f"--debug-log={tmp_path}/log"]
+    with made(tmp_path, busybox, forkable=True, flags=flags) as sandbox:
+        with sandbox.commands.run(ANSWERS, background=True) as handle:
+            for number in range(3):
+                (fork,) = sandbox.fork()
+                with fork.commands.connect(handle.pid) as command:
+                    command.send_stdin("here\n")
+                    assert next(command.stdout.lines()) == f"{number + 1} here"
+                with pytest.raises(SandboxEnded):
+                    fork.commands.run("kill -9 1; sleep 1000")
+                handle.send_stdin("there\n")
+                assert next(handle.stdout.lines()) == f"{number + 1} there"
+    assert (tmp_path / "log").read_text() == ""
+
+
 def test_files_of_the_root_can_be_found_in_a_fork(sandbox: Sandbox, busybox: Path) -> None:
     said(sandbox, "ls /bin > /dev/null; cat /etc/passwd > /dev/null")
     (fork,) = sandbox.fork()

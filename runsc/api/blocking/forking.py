@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import socket
 import subprocess
+import threading
 from collections.abc import Sequence
 
 import msgspec
@@ -30,16 +31,19 @@ class Forker:
     def __init__(self, state: str, sandbox_id: str) -> None:
         self._state = state
         self._id = sandbox_id
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._wishes: socket.socket | None = None
 
     def _start(self) -> socket.socket:
-        if self._wishes is None:
-            self._wishes, theirs = socket.socketpair()
-            with theirs:
-                words = [self._state, str(theirs.fileno()), self._id]
-                self._process = programs.begun(programs.FORKER, words, [theirs.fileno()])
-        return self._wishes
+        with self._lock:
+            if self._wishes is None:
+                wishes, theirs = socket.socketpair()
+                with theirs:
+                    words = [self._state, str(theirs.fileno()), self._id]
+                    self._process = programs.begun(programs.FORKER, words, [theirs.fileno()])
+                self._wishes = wishes
+            return self._wishes
 
     def fork(self, count: int, timeout: float | None, hostname: str) -> Sequence[str]:
         """The names of new ones. Raises: SandboxError."""
