@@ -46,6 +46,7 @@ ORIGIN: Final = "dev.runsc.fork-of"
 MAX_AT_ONCE: Final = 64
 """So many are asked for before the first is waited for."""
 READY_S: Final = 30.0
+EVENTS: Final = frozenset({"here", "ready"})
 UCRED: Final = struct.Struct("=iii")
 
 
@@ -58,6 +59,7 @@ class Fork:
         self.report.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._lines = LineBuffer()
         self.events: set[str] = set()
+        """That have come: "here" when its process is there, "ready" before its programs go on."""
         self.failure = ""
 
     def given(self) -> int:
@@ -73,7 +75,8 @@ class Fork:
             data, ancillary, _, _ = self.report.recvmsg(1 << 16, socket.CMSG_SPACE(UCRED.size))
             for line in self._lines.feed(data):
                 event = decode(line, Event)
-                self.events.add(event.event)
+                if event.event in EVENTS:
+                    self.events.add(event.event)
                 if event.event == "error":
                     self.failure = event.message[:4096]
         except (OSError, ValueError):
@@ -128,8 +131,8 @@ class Origin:
         made: list[Fork] = []
         try:
             for first in range(0, len(names), MAX_AT_ONCE):
-                some = [self._reserved(name, foreground, made) for name in _some(names, first)]
-                self._make(some, order)
+                lot = names[first : first + MAX_AT_ONCE]
+                self._make([self._reserved(name, foreground, made) for name in lot], order)
         except BaseException:
             for each in made:
                 each.end()
@@ -175,10 +178,6 @@ class Origin:
                 raise RuntimeFailure("the sandbox does not say how much memory it has")
             self._memory = stats.memory_limit
         return self._memory
-
-
-def _some(names: Sequence[str], first: int) -> Sequence[str]:
-    return names[first : first + MAX_AT_ONCE]
 
 
 def _bring_up(store: Store, some: list[Fork], sock: socket.socket) -> None:

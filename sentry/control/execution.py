@@ -106,7 +106,7 @@ class Execution:
         try:
             if not self._is_left:
                 raise EBUSY("it belongs to somebody")
-            if len(fds) != STREAMS:
+            if len(fds) != STREAMS or len(self._streams) != STREAMS:
                 raise EINVAL("standard input, output and error")
             for fd in fds:
                 descriptors.check(fd)

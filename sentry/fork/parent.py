@@ -136,6 +136,7 @@ class Forks:
         """As many as are asked for. Each child returns from here into a loop of its own."""
         while self._orders:
             if self._moving():
+                self._since_ns = self.kernel.loop.now_ns()
                 self._look()
                 return
             order, told = self._orders.popleft()

@@ -57,6 +57,11 @@ TERMINAL_PIECE: Final = 512
 """Bytes written to a terminal after a poll said that there is room."""
 
 
+def _can_wait(fd: int) -> bool:
+    """It is of a kind that poll(2) works on."""
+    return modes.S_IFMT(os.fstat(fd).st_mode) in (S_IFIFO, S_IFSOCK) or os.isatty(fd)
+
+
 class HostInode(Inode):
     """What fstat(2) says of the descriptor. Its owner is kept here: the host's means nothing.
 
@@ -82,8 +87,7 @@ class HostInode(Inode):
         """Open descriptions."""
         self._closes = closes
         self._known = status
-        watchable = self.kind in (S_IFIFO, S_IFSOCK) or os.isatty(fd)
-        self.queue = HostQueue(vfs.loop, fd, watchable)
+        self.queue = HostQueue(vfs.loop, fd, _can_wait(fd))
 
     def stat(self) -> Attributes:
         """fstat(2) of the host; after the last close what it was at first."""
@@ -123,13 +127,13 @@ class HostInode(Inode):
         if self.kind == S_IFREG and access == O_RDONLY:
             return
         is_read = self.kind == S_IFIFO and access == O_RDONLY
-        self.lead_to(silent if is_read else null, waits=is_read)
+        self.lead_to(silent if is_read else null)
 
-    def lead_to(self, fd: int, *, waits: bool = True) -> None:
-        """Be this file of the host from now on; `waits`: it is of a kind that poll(2) works on."""
+    def lead_to(self, fd: int) -> None:
+        """Be this file of the host from now on."""
         self.queue.close()
         os.dup2(fd, self.fd, inheritable=False)
-        if waits:
+        if _can_wait(fd):
             self.queue.reopen()
         self.queue.notify(ALL)
 

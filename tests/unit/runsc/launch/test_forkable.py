@@ -42,5 +42,5 @@ def test_what_cannot_be_copied_is_named(given: dict[str, Any], why: str) -> None
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(RuntimeFailure, match="dev.runsc.forkable"):
+    with pytest.raises(RuntimeFailure, match=r"dev\.runsc\.forkable"):
         with_forks(CONFIG, {ANNOTATION: "yes"})
