@@ -141,17 +141,19 @@ def test_programs_that_run_are_copied_in_the_middle(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("way", ["mailbox", "exit", "inline"])
 def test_however_system_calls_reach_the_kernel(tmp_path: Path, busybox: Path, way: str) -> None:
     flags = [*FLAGS, "--TESTONLY-trap", f"--system-calls={way}", f"--debug-log={tmp_path}/log"]
-    with made(tmp_path, busybox, forkable=True, flags=flags) as sandbox:
-        with sandbox.commands.run(ANSWERS, background=True) as handle:
-            for number in range(3):
-                (fork,) = sandbox.fork()
-                with fork.commands.connect(handle.pid) as command:
-                    command.send_stdin("here\n")
-                    assert next(command.stdout.lines()) == f"{number + 1} here"
-                with pytest.raises(SandboxEnded):
-                    fork.commands.run("kill -9 1; sleep 1000")
-                handle.send_stdin("there\n")
-                assert next(handle.stdout.lines()) == f"{number + 1} there"
+    with (
+        made(tmp_path, busybox, forkable=True, flags=flags) as sandbox,
+        sandbox.commands.run(ANSWERS, background=True) as handle,
+    ):
+        for number in range(3):
+            (fork,) = sandbox.fork()
+            with fork.commands.connect(handle.pid) as command:
+                command.send_stdin("here\n")
+                assert next(command.stdout.lines()) == f"{number + 1} here"
+            with pytest.raises(SandboxEnded):
+                fork.commands.run("kill -9 1; sleep 1000")
+            handle.send_stdin("there\n")
+            assert next(handle.stdout.lines()) == f"{number + 1} there"
     assert (tmp_path / "log").read_text() == ""
 
 
