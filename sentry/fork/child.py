@@ -102,7 +102,7 @@ class Child:
             if fd >= 0:
                 kernel.loop.watch(fd, 0)
                 _replace(fd, given.null)
-        for inode in kernel.vfs.donated:
+        for inode in list(kernel.vfs.donated):
             inode.cut(given.null, given.silent)
         os.close(given.silent)
         self._forks.operations.leave_executions()

@@ -108,7 +108,7 @@ class Forks:
         loop = self.kernel.loop
         problem = self._moving()
         if not problem:
-            loop.call_soon(self._fork_all)
+            loop.call_soon(self._fork_next)
         elif loop.now_ns() - self._since_ns < PATIENCE_NS:
             loop.call_at(loop.now_ns() + LOOK_NS, self._look)
         else:
@@ -132,17 +132,17 @@ class Forks:
             return "a program runs"
         return ""
 
-    def _fork_all(self) -> None:
-        """As many as are asked for. Each child returns from here into a loop of its own."""
-        while self._orders:
-            if self._moving():
-                self._since_ns = self.kernel.loop.now_ns()
-                self._look()
-                return
+    def _fork_next(self) -> None:
+        """One for each turn of the loop. A child returns from here into a loop of its own."""
+        if not self._moving():
             order, told = self._orders.popleft()
             if self._fork(order, told):
                 return
-        self._go_on()
+        self._since_ns = self.kernel.loop.now_ns()
+        if self._orders:
+            self._look()
+        else:
+            self._go_on()
 
     def _fork(self, order: Order, told: Told) -> bool:
         """True in the child."""
