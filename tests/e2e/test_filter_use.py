@@ -226,11 +226,13 @@ def _files(folder: Path, debian: Path) -> Used:
 
 def _exec(folder: Path, debian: Path) -> Used:
     """A container that outlives its command line, and others come."""
-    return _detached(folder, debian, [*HOST, "run"], lambda client: client.ok("exec", "c", "true"))
+    words = [*HOST, "run"]
+    run = ["exec", "c", "true"]
+    return _detached(folder, debian, "sleep 1000", words, lambda client: client.ok(*run))
 
 
 def _fork(folder: Path, debian: Path) -> Used:
-    """A container that is copied."""
+    """A container that is copied while its program runs, which is kicked out for that."""
 
     def copy(client: Client) -> None:
         client.ok("fork", "c", "d")
@@ -238,13 +240,13 @@ def _fork(folder: Path, debian: Path) -> Used:
         client.ok("delete", "--force", "d")
 
     words = ["--overlay2=root:memory", "--network=none", "run", "--forkable"]
-    return _detached(folder, debian, words, copy)
+    return _detached(folder, debian, "while :; do :; done", words, copy)
 
 
 def _detached(
-    folder: Path, debian: Path, words: Sequence[str], use: Callable[[Client], object]
+    folder: Path, debian: Path, runs: str, words: Sequence[str], use: Callable[[Client], object]
 ) -> Used:
-    client = Client(Bundle(folder / "bundle", debian).args("sleep", "1000"))
+    client = Client(Bundle(folder / "bundle", debian).args("sh", "-c", runs))
     trace = folder / "trace"
     path = client.bundle.write()
     command = client.command(*words, "--detach", f"--bundle={path}", "c")
