@@ -76,7 +76,7 @@ class Rule(Struct, frozen=True):
 _LOW: Final = 0xFFFFFFFF
 """The C type of the argument has 32 bits: the kernel ignores the upper half."""
 _NOT_EXEC = Argument(2, 0, mmap.PROT_EXEC)
-_THREAD = (
+THREAD: Final = (
     lib.CLONE_VM
     | lib.CLONE_FS
     | lib.CLONE_FILES
@@ -191,7 +191,7 @@ SYSCALLS: Final = (
     Rule("mremap", "realloc of large blocks", use="forced"),
     Rule("madvise", "memory given back, stacks of ended threads", use="forced"),
     Rule("futex", "the interpreter's lock, queues"),
-    Rule("clone", "threads of the pool, never processes", (Argument(0, _THREAD),)),
+    Rule("clone", "threads of the pool, never processes", (Argument(0, THREAD),)),
     Rule("clone3", "its arguments are out of sight; glibc falls back to clone", errno=errno.ENOSYS),
     Rule("set_robust_list", "a thread's start"),
     Rule("rseq", "a thread's start"),

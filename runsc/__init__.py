@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from runsc.api.aio.commands import AsyncCommandHandle as AsyncCommandHandle
     from runsc.api.aio.pty import AsyncPtyHandle as AsyncPtyHandle
     from runsc.api.aio.sandbox import AsyncSandbox as AsyncSandbox
+    from runsc.api.aio.template import AsyncTemplate as AsyncTemplate
     from runsc.api.aio.watching import AsyncWatch as AsyncWatch
     from runsc.api.blocking.commands import CommandHandle as CommandHandle
     from runsc.api.blocking.pty import PtyHandle as PtyHandle
     from runsc.api.blocking.sandbox import Sandbox as Sandbox
+    from runsc.api.blocking.template import Template as Template
     from runsc.api.blocking.watching import Watch as Watch
     from runsc.api.errors import CommandNotStarted as CommandNotStarted
     from runsc.api.errors import SandboxEnded as SandboxEnded
@@ -45,10 +47,12 @@ PUBLIC = {
     "aio.commands": "AsyncCommandHandle",
     "aio.pty": "AsyncPtyHandle",
     "aio.sandbox": "AsyncSandbox",
+    "aio.template": "AsyncTemplate",
     "aio.watching": "AsyncWatch",
     "blocking.commands": "CommandHandle",
     "blocking.pty": "PtyHandle",
     "blocking.sandbox": "Sandbox",
+    "blocking.template": "Template",
     "blocking.watching": "Watch",
     "errors": "CommandNotStarted SandboxEnded SandboxError SandboxNotFound",
     "limits": "CpuLimitExceeded EgressLimitExceeded LimitExceeded MemoryLimitExceeded"

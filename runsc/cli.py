@@ -29,6 +29,7 @@ COMMANDS = {
     "events": "Show what CPU and memory a container uses, once or at intervals.",
     "exec": "Run another program in a container that runs.",
     "features": "Print what this runtime can do, as JSON.",
+    "fork": "Make copies of a container that runs, as it is now.",
     "help": "Show how a command is used, or which system calls there are.",
     "install": "Tell Docker, containerd or podman of this runtime.",
     "kill": "Send a signal to a container.",

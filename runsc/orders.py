@@ -22,26 +22,31 @@ FIRST = 1
 """The first process of a container."""
 
 
-def create(settings: Globals, container_id: str, bundle: str, **wishes: Any) -> int:
+def create(
+    settings: Globals, container_id: str, bundle: str, forkable: bool = False, **wishes: Any
+) -> int:
     """Decode the bundle, make the sandbox, leave it."""
     from runsc.launch import bundle as bundles  # noqa: PLC0415
     from runsc.launch import launch  # noqa: PLC0415
     from runsc.launch.configure import Wishes  # noqa: PLC0415
 
     identity, container = bundles.understood(settings, bundle, container_id)
+    _mark(identity.annotations, forkable)
     launch.create(settings, identity, container, Wishes(**wishes, detach=True))
     return 0
 
 
 def run(
-    settings: Globals, container_id: str, bundle: str, publish: tuple[str, ...] = (), **wishes: Any
-) -> int:
+    settings: Globals, container_id: str, bundle: str, publish: tuple[str, ...] = (),
+    forkable: bool = False, **wishes: Any,
+) -> int:  # fmt: skip
     """Decode the bundle, start it, wait for its end."""
     from runsc.launch import bundle as bundles  # noqa: PLC0415
     from runsc.launch import launch  # noqa: PLC0415
     from runsc.launch.configure import Wishes  # noqa: PLC0415
 
     identity, container = bundles.understood(settings, bundle, container_id)
+    _mark(identity.annotations, forkable)
     if not publish:
         return launch.run(settings, identity, container, Wishes(**wishes))
     from runsc.launch import published  # noqa: PLC0415  few publish ports
@@ -49,6 +54,13 @@ def run(
     with published.serving(settings.store(), publish, outlives=wishes["detach"]) as when_there:
         wanted = Wishes(**wishes, when_there=when_there)
         return launch.run(settings, identity, container, wanted)
+
+
+def _mark(annotations: dict[str, str], forkable: bool) -> None:
+    if forkable:
+        from runsc.launch.forkable import ANNOTATION  # noqa: PLC0415  few are
+
+        annotations[ANNOTATION] = "true"
 
 
 def start(settings: Globals, container_id: str) -> int:

@@ -109,6 +109,7 @@ BUNDLES = {
     "--console-socket": Flag("console_socket", TEXT),
     "--pid-file": Flag("pid_file", TEXT),
     "--preserve-fds": Flag("preserve_fds", NUMBER, 0, least=0),
+    "--forkable": Flag("forkable", SWITCH),
     "--no-pivot": Flag("", SWITCH),
     "--no-new-keyring": Flag("", SWITCH),
 }

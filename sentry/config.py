@@ -307,6 +307,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
     cpus: int = 1
     """CPUs that the caller may run on: what the program is shown."""
+    forkable: bool = False
+    """It may be copied while it runs: what that takes is kept."""
     await_start: bool = False
     """Created now, started later through the control socket: outlives who created it."""
     control_fd: int = -1

@@ -15,6 +15,7 @@ from runsc.api.order import ANNOTATION
 from runsc.commands.spec import standard_mounts
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
+from runsc.launch.forkable import ANNOTATION as FORKABLE
 from runsc.oci import convert, spec
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def document(order: Order) -> tuple[str, spec.Spec]:
     made.mounts = [*mounts, spec.Mount(INIT, "bind", str(PROGRAM), ["bind", "ro", "nosuid"])]
     kept = "detached" if order.detach else "attached"
     made.annotations = {**(made.annotations or {}), ANNOTATION: kept}
+    if order.forkable:
+        made.annotations[FORKABLE] = "true"
     _connect(made, order.network)
     return folder, made
 

@@ -36,10 +36,21 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """(target, source, read-only)."""
     readonly: bool = False
     detach: bool = False
+    forkable: bool = False
     expires_ns: int = 0
     """Of the time to live, if it has one."""
     flags: tuple[str, ...] = ()
     """More global flags."""
+
+
+class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of the process that makes forks (`forker.py`): make some, or end some."""
+
+    names: tuple[str, ...]
+    ends: bool = False
+    hostname: str = ""
+    """Empty: as it is."""
+    expires_ns: int = 0
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 KEEPER = "runsc.api.keeper"
+FORKER = "runsc.api.forker"
 COMMAND_LINE = "runsc"
 HOME = Path(__file__).resolve().parents[2]
 """Where this package lies."""

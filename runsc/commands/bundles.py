@@ -34,6 +34,12 @@ _OPTIONS = (
         metavar="N",
         help="Pass the open files 3 to 2+N to the program.",
     ),
+    click.option(
+        "--forkable",
+        is_flag=True,
+        help="It may be copied while it runs, see `fork`. Its Sentry may then fork, and make"
+        " virtual machines: see docs/isolation.md.",
+    ),
     click.option("--no-pivot", is_flag=True, hidden=True, expose_value=False),
     click.option("--no-new-keyring", is_flag=True, hidden=True, expose_value=False),
 )

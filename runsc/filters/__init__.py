@@ -43,6 +43,14 @@ def sentry_program(
     return pack(build(sentry_rules.rules(platform, network, more), _default(trap)))
 
 
+def forkable_program(trap: bool = False, *, is_sealed: bool = False) -> bytes:
+    """That of a Sentry without a network which may be forked; `is_sealed`: of its forks, once they
+    are there."""
+    from runsc.filters import forkable  # noqa: PLC0415  few are
+
+    return pack(build(forkable.rules(is_sealed=is_sealed), _default(trap)))
+
+
 def gofer_program(trap: bool = False, more: Sequence[confine.Rule] = ()) -> bytes:
     """The Gofer's; `more` is what this one may do besides."""
     from runsc.filters import gofer as gofer_rules  # noqa: PLC0415

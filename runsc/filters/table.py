@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gofer import confine
-from runsc.filters import dialer, gofer, network, sentry
+from runsc.filters import dialer, forkable, gofer, network, sentry
 from runsc.filters.rule import Rule
 from sentry.abi import unistd
 
 ROLES: Final[dict[str, Sequence[Rule]]] = {
     "sentry": sentry.rules("kvm", "host"),
+    "forkable": (*forkable.BEGINNING, forkable.STREAMS, forkable.KICKS),
     "gofer": gofer.rules((*confine.SOCKETS, *confine.CONNECT, *confine.BIND)),
     "network": network.rules(),
     "uplink": sentry.UPLINKS,
@@ -23,7 +24,8 @@ ROLES: Final[dict[str, Sequence[Rule]]] = {
     "dialer": dialer.rules(),
 }
 """What each may do; the Sentry's with --network=host, which adds `sentry.HOST_SOCKETS`. "uplink" is
-what a Sentry with a stack of its own may do besides, "nameserver" what its network process may."""
+what a Sentry with a stack of its own may do besides, "forkable" one that was started with
+--forkable, "nameserver" what its network process may."""
 EXEMPT: Final = {335: "uretprobe", 336: "uprobe"}
 """Numbers that no filter ever sees, from Linux 6.11 and 6.18 on (kernel/seccomp.c): calls that the
 kernel's own trampolines make. From anywhere else the first is SIGILL and the second ENXIO."""
@@ -41,6 +43,7 @@ _TITLES = {
     "sentry": "The Sentry",
     "host": "The Sentry with `--network=host`, besides",
     "uplink": "The Sentry with a stack of its own, besides",
+    "forkable": "The Sentry with `--forkable`, besides (its forks: the last two)",
     "gofer": "The Gofer",
     "network": "The network process",
     "nameserver": "The network process of a Sentry with a stack of its own, besides",
@@ -54,7 +57,8 @@ def sections() -> dict[str, Sequence[Rule]]:
     extra = {rule.number for rule in sentry.HOST_SOCKETS}
     own = [rule for rule in ROLES["sentry"] if rule.number not in extra]
     found = {"sentry": own, "host": sentry.HOST_SOCKETS, "uplink": sentry.UPLINKS}
-    return found | {role: ROLES[role] for role in ("gofer", "network", "nameserver", "dialer")}
+    others = ("forkable", "gofer", "network", "nameserver", "dialer")
+    return found | {role: ROLES[role] for role in others}
 
 
 def _arguments(rule: Rule) -> str:

@@ -37,6 +37,9 @@ class Bootable(Protocol):
     def ran_out(self) -> bool:
         """Whether a program was killed because memory ran out."""
 
+    def seal_forks_with(self, seal: Callable[[], object]) -> None:
+        """Called in each of its forks, as the last thing of its beginning."""
+
     def run(self) -> int:
         """Run the sandbox to its end; the wait status of the first process."""
 
@@ -88,6 +91,10 @@ def sentry_main(
         network = config.network if config.link is None else "none"  # which needs no call more
         services = config.services or config.egress is not None  # which may come to have brokers
         program = filters.sentry_program(config.platform, network, switches.trap, services=services)
+        sealed = program
+        if config.forkable:
+            program = filters.forkable_program(switches.trap)
+            sealed = filters.forkable_program(switches.trap, is_sealed=True)
         put_on = terms.label.prepare()
         isolation.leave_root(more=terms.label.mount_option)
         freeze_imports(kept)  # no file is there any more
@@ -97,11 +104,15 @@ def sentry_main(
         os.close(proc)
 
         def lockdown() -> None:
-            isolation.limit_tasks(0)
+            if not config.forkable:
+                isolation.limit_tasks(0)
             filters.install(program, switches, config.log_fd)
 
         config = msgspec.structs.replace(config, ram_fd=ram_fd, statm_fd=statm_fd)
         sandbox = prepare(config, lockdown)
+        if config.forkable:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for its children
+            sandbox.seal_forks_with(lambda: filters.install(sealed, switches, config.log_fd))
         if _is_alone(config.control_fd):
             return 1
         _send(config.control_fd, Event("ready"))

@@ -161,7 +161,7 @@ def enter(
     gc.enable()  # the command line does without
 
 
-def open_ram(size: int, more: str = "") -> int:
+def open_ram(size: int, more: str = "", *, huge: bool = True) -> int:
     """The file behind guest RAM: on a tmpfs of its own, which holds `size` bytes and no more.
     `more`: options of that, after a comma.
 
@@ -170,7 +170,8 @@ def open_ram(size: int, more: str = "") -> int:
     """
     place = "/proc"
     flags = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-    for options in (f"size={size},huge=always,mode=0700", f"size={size},mode=0700"):
+    small = f"size={size},mode=0700"
+    for options in (f"{small},huge=always", small) if huge else (small,):
         try:
             host.mount("runsc-ram", place, "tmpfs", flags, options + more)
         except OSError:

@@ -297,6 +297,10 @@ def _start(
         egress = _egress(flags, container, state.annotations)
         state.judged = egress is not None
         config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
+        if "dev.runsc.forkable" in state.annotations:
+            from runsc.launch import forkable  # noqa: PLC0415  few are
+
+            config = forkable.with_forks(config, state.annotations)
         if container.root.is_image:
             from runsc.launch import image  # noqa: PLC0415  few roots are one
 

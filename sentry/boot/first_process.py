@@ -19,7 +19,7 @@ from sentry.auth.credentials import Credentials
 from sentry.config import ContainerConfig, ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.devpts.filesystem import DevPtsFs
-from sentry.fs.host.file import donated
+from sentry.fs.host.file import HostFile, donated
 from sentry.kernel import sched
 from sentry.kernel.dispatch import Thread
 from sentry.kernel.identity import child_identity
@@ -152,13 +152,14 @@ def make_task(
 
 def donate(
     task: Task, fds: Sequence[int], owner: Owner, *, closes: bool = False, first: int = 0
-) -> None:
-    """Descriptors from `first` on are the host's.
+) -> list[HostFile]:
+    """Descriptors from `first` on are the host's; as which files.
 
     `closes`: with their last use inside, as all but terminals do: who reads a pipe of the caller's
     sees its end when the program has closed it. Raises: StartError.
     """
     vfs, limit = task.kernel.vfs, task.rlimit(RLIMIT_NOFILE)
+    made = []
     for number, fd in enumerate(fds, first):
         try:
             # as it is open, but standard output of a terminal can be read too: its flags are not
@@ -169,6 +170,8 @@ def donate(
         except PermissionError:  # of the host's security module, which looks at each use
             raise StartError(f"the caller's descriptor {number}: permission denied") from None
         task.files.replace(task, number, file, max(limit, number + 1))
+        made.append(file)
+    return made
 
 
 def open_console(task: Task, fd: int, owner: Owner) -> Console:

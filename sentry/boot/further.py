@@ -32,6 +32,7 @@ from sentry.wait.fiber import Killed, Mode
 
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
+    from sentry.control.operations import Forking
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
@@ -56,6 +57,8 @@ class Containers:
         self.watchdog = watchdog
         self.server: ControlServer | None = None
         """That of the first one."""
+        self.forks: Forking | None = None
+        """Where the sandbox may be forked."""
         self.sender: Sender | None = None
         """Who sends the frames of all, where there is somebody."""
         self._network = config.network, config.link is not None

@@ -48,6 +48,7 @@ from sentry.vfs.vfs import Vfs
 from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
+    from sentry.fork.parent import Forks
     from sentry.kernel.task import Observer
     from sentry.net.host.process import NetworkProcess
     from sentry.platform.interface import Platform
@@ -69,6 +70,8 @@ class Sandbox:
         self.kernel = kernel
         self.network: NetworkProcess | None = None
         """With --network=none nobody."""
+        self.forks: Forks | None = None
+        """Where it may be forked."""
         self._statm = config.statm_fd
         self._operations = operations
         if config.await_start:
@@ -115,6 +118,8 @@ class Sandbox:
     def _on_work(self) -> Callable[[Sequence[Any]], None]:
         memory, cpu = MemoryLimits(self.kernel), CpuQuotas(self.kernel)
         own = OwnMemory(self.kernel, self._statm) if self._statm >= 0 else None
+        if self.forks is not None:
+            self.forks.own_memory = own
 
         def look(exited: Sequence[Any]) -> None:
             if own is not None:
@@ -123,6 +128,11 @@ class Sandbox:
             cpu.look(exited)
 
         return look
+
+    def seal_forks_with(self, seal: Callable[[], object]) -> None:
+        """What a fork gives up once it is there."""
+        if self.forks is not None:
+            self.forks.seal = seal
 
     @property
     def ran_out(self) -> bool:
@@ -134,9 +144,10 @@ class Sandbox:
         for container in (self.kernel.container, *self.kernel.further):
             if container.root is not None:
                 container.root.rest()
-        collector.rest()
         self.kernel.platform.ram.trim(KEPT_FREE)
-        trim_heap()
+        if self.forks is None or not self.forks.is_small:
+            collector.rest()
+            trim_heap()
 
 
 def preload(platform: str) -> None:
@@ -275,6 +286,9 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         sender = Sender(loop)
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
+    if config.forkable:
+        from sentry.fork.parent import Forks  # noqa: PLC0415  few are
+        from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
     lockdown()
     _started(loop, tree.mount_first(kernel, config))
     process: NetworkProcess | None = None
@@ -300,6 +314,11 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     most = min(MAX_CONNECTIONS, reserve // 8)
     listener = config.control_listener_fd
     containers.server = ControlServer(loop, operations, config.control_fd, listener, most=most)
+    forks = None
+    if config.forkable:
+        assert isinstance(platform, KvmPlatform)
+        containers.forks = forks = Forks(kernel, platform, config, operations)
+        forks.server, forks.gofer_end = containers.server, gofer
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:
@@ -314,7 +333,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         task.finish()
 
     made = Sandbox(kernel, start, operations, config)
-    made.network = process
+    made.network, made.forks = process, forks
     return made
 
 

@@ -46,6 +46,12 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     return data, list(fds)
 
 
+def receive_one(sock: socket.socket) -> int:
+    """One descriptor, waited for; -1 when the other end is closed instead. Raises: OSError."""
+    _, fds, _, _ = socket.recv_fds(sock, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    return fds[0] if fds else -1
+
+
 def close_all(fds: Iterable[int]) -> None:
     """Close; each is ours alone."""
     for fd in fds:

@@ -20,6 +20,7 @@ from sentry.config import Capabilities, ProcessConfig, StartError
 from sentry.control import descriptors, syncing
 from sentry.control.protocol import CONTAINER
 from sentry.errors import EBUSY, EINVAL, Errno
+from sentry.fs.host.file import HostInode
 from sentry.kernel.job import Job
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task_clone import first_task
@@ -41,6 +42,7 @@ STOPPED = "cannot exec in a stopped container"
 PAUSED = "cannot exec in a paused container (use --ignore-paused to override)"
 CANNOT_START = "unable to start container process: "
 MAX_SIGNAL = 64
+STREAMS = 3
 
 
 class Client(Protocol):
@@ -75,6 +77,45 @@ class Execution:
         self._status: int | None = None
         self._job = Job(kernel, limits) if limits is not None else None
         self._use: JobUse | None = None
+        self._streams: list[HostInode] = []
+        """Its standard ones, where they are no terminal."""
+        self._is_left = False
+        """In a fork: nobody is its client."""
+
+    @property
+    def has_terminal(self) -> bool:
+        """Its client's."""
+        return self._console is not None
+
+    @property
+    def group(self) -> ThreadGroup | None:
+        """None: it has not begun, or has ended."""
+        return self._group
+
+    def leave(self) -> None:
+        """In a fork: its client is the parent's. One that has not begun does not."""
+        self._is_left = True
+        if self._group is None:
+            self._abandoned = True
+
+    def attach(self, client: Client, fds: list[int]) -> None:
+        """In a fork: it has a client again, and its streams, those that are open yet, lead there.
+
+        Raises: EBUSY, EINVAL; `fds` are closed.
+        """
+        try:
+            if not self._is_left:
+                raise EBUSY("it belongs to somebody")
+            if len(fds) != STREAMS or len(self._streams) != STREAMS:
+                raise EINVAL("standard input, output and error")
+            for fd in fds:
+                descriptors.check(fd)
+            self._is_left, self._client = False, client
+            for inode, fd in zip(self._streams, fds, strict=True):
+                if inode.fd >= 0:
+                    inode.lead_to(fd)
+        finally:
+            descriptors.close_all(fds)
 
     def start(self, process: ProcessConfig, profile: bytes) -> None:
         """Load the program and let it run, in a fiber of its own. Raises: Errno, nothing done."""
@@ -157,7 +198,9 @@ class Execution:
         fds, self._fds = self._fds, []
         owner = Owner(process.uid, process.gid)
         if not process.terminal:
-            first_process.donate(task, fds, owner, closes=True)
+            made = first_process.donate(task, fds, owner, closes=True)
+            inodes = [each.inode for each in made[:STREAMS]]
+            self._streams = [each for each in inodes if isinstance(each, HostInode)]
             return
         descriptors.close_all(fds[1:3])
         self._console = first_process.open_console(task, fds[0], owner)

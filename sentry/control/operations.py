@@ -19,6 +19,7 @@ from sentry.control.protocol import (
     EgressState,
     ExecProcess,
     FileOrder,
+    ForkOrder,
     Packets,
     ProcessInfo,
     Procfs,
@@ -30,7 +31,7 @@ from sentry.control.protocol import (
     Trace,
     TraceState,
 )
-from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
+from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
@@ -71,10 +72,18 @@ class Shared(Protocol):
     log_fd: int
     strace_fd: int
     watchdog: Watchdog
+    forks: Forking | None
 
     def add(self, config: FurtherConfig, fds: list[int], told: Told) -> Bringing:
         """Bring a container up."""
         ...
+
+
+class Forking(Protocol):
+    """Who copies a sandbox: sentry.fork."""
+
+    def ask(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
+        """Make one."""
 
 
 class Bringing(Protocol):
@@ -106,6 +115,11 @@ class Operations:
     def await_start(self, start: Callable[[], None]) -> None:
         """The first process is there and does not run before `control_start`."""
         self._start = start
+
+    @property
+    def waits_for_start(self) -> bool:
+        """The first process has not run."""
+        return self._start is not None
 
     def control_start(self) -> None:
         """Once; it sees what has been plugged into its network by now. Raises: EBUSY."""
@@ -216,6 +230,29 @@ class Operations:
             raise
         return execution
 
+    @property
+    def has_terminals(self) -> bool:
+        """A process of `exec` has its client's."""
+        return any(each.has_terminal for each in self._executions)
+
+    def leave_executions(self) -> None:
+        """In a fork: their clients are the parent's."""
+        for execution in self._executions:
+            execution.leave()
+
+    def control_attach(self, pid: int, fds: list[int], client: Client) -> Execution:
+        """In a fork: `client` is that of a process of the parent's `exec`, with these streams.
+
+        Raises: ESRCH, EBUSY, EINVAL; the descriptors are closed.
+        """
+        group = self._process(pid)
+        found = [each for each in self._executions if group is not None and each.group is group]
+        if not found:
+            close_all(fds)
+            raise ESRCH("no process of `exec` that runs has this number")
+        found[0].attach(client, fds)
+        return found[0]
+
     def control_pause(self, done: Callable[[], object]) -> None:
         """No program runs any more; `done` once that is so. Raises: EBUSY if they are paused."""
         if self._container.paused:
@@ -307,6 +344,14 @@ class Operations:
         from sentry.control.waiting import OomWait  # noqa: PLC0415  few ask
 
         return OomWait(self._kernel, self._container, known, done)
+
+    def control_fork(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
+        """Make another sandbox of this one. Raises: EOPNOTSUPP, EBUSY; `fds` are closed."""
+        forks = self._shared.forks
+        if forks is None:
+            close_all(fds)
+            raise EOPNOTSUPP("the sandbox was not started with --forkable")
+        forks.ask(asked, fds, told)
 
     def control_egress(self, request: Request, fds: list[int]) -> EgressState:
         """Another policy, if there is one, and what there is. `fds`: the way to its dialer.

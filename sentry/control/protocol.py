@@ -142,6 +142,17 @@ class FileChange(msgspec.Struct, omit_defaults=True, frozen=True):
     mode: Number = 0
 
 
+class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A copy of the sandbox as it is. What comes with it: `Given` of sentry.fork."""
+
+    hostname: bytes = b""
+    """Empty: as it is."""
+    expires_ns: Amount = 0
+    """It ends in so long; 0: in its own time."""
+    own_log: bool = False
+    """Else its messages go where its parent's do."""
+
+
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
     "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
@@ -156,7 +167,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     (who does), "procfs" (some processes as /proc has them), "metrics" (figures for Prometheus),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
     from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
-    (the host's terminal has a new size).
+    (the host's terminal has a new size); "fork" (another sandbox is made of it) and, there,
+    "attach" (to a process of its parent's "exec", with other streams).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -210,6 +222,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """packets: its name, in the first question; empty: all."""
     ends: bool = False
     """packets: what comes from now on is not wanted; an answer without frames is the last one."""
+    fork: ForkOrder | None = None
+    """fork. Its descriptors come with the first byte of the line."""
     process: ExecProcess | None = None
     """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 

@@ -22,6 +22,7 @@ from sentry.control.protocol import (
     Event,
     ExecProcess,
     FileOrder,
+    ForkOrder,
     LineBuffer,
     Packets,
     ProcessInfo,
@@ -93,6 +94,10 @@ class Controlled(Protocol):
         """Add a process; `client` is told later what became of it. Takes the descriptors."""
         ...
 
+    def control_attach(self, pid: int, fds: list[int], client: Connection) -> Running:
+        """In a fork: be the client of a process, with these streams. Takes the descriptors."""
+        ...
+
     def control_pause(self, done: Callable[[], object]) -> None:
         """Hold all programs; `done` once they stand, and others see what they did to files."""
 
@@ -152,6 +157,11 @@ class Controlled(Protocol):
     def control_packets(self, interface: str, told: Callable[[Packets], object]) -> Looking:
         """Look at what goes by an interface, or by all; `told` some of it for each question."""
         ...
+
+    def control_fork(
+        self, asked: ForkOrder | None, fds: list[int], told: Callable[[str], object]
+    ) -> None:
+        """Make another sandbox of this one as it is; `told` "" when it has begun, or why not."""
 
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
         """Tell its processes."""
@@ -296,6 +306,8 @@ class Connection:
             match request.op:
                 case "exec":
                     return self._exec(request)
+                case "attach":
+                    return self._attach(request)
                 case "signal":
                     if self._running is None:
                         return Reply(error="no process of this connection")
@@ -312,6 +324,10 @@ class Connection:
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
                 case "packets":
                     return self._packets(request)
+                case "fork":
+                    fds, self._fds = self._fds, []
+                    self._server.kernel.control_fork(request.fork, fds, self.told)
+                    return None
                 case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials":
                     return self._wait(request)
         except Errno as error:
@@ -394,6 +410,14 @@ class Connection:
         self._running = self._server.kernel.control_exec(request.process, fds, self)
         return None
 
+    def _attach(self, request: Request) -> Reply:
+        fds, self._fds = self._fds, []
+        if self._running is not None:
+            descriptors.close_all(fds)
+            return Reply(error="one process for each connection")
+        self._running = self._server.kernel.control_attach(request.pid, fds, self)
+        return Reply(pid=request.pid)
+
     def failed(self, text: str) -> None:
         """control_exec: the process could not be started."""
         self._running = None
@@ -411,6 +435,11 @@ class Connection:
     def refuse(self, why: str) -> None:
         """Say why, and end."""
         self.send(Reply(error=why))
+        self.close()
+
+    def disown(self) -> None:
+        """In a forked process: the client is its parent's. What runs for it goes on."""
+        self._running = None
         self.close()
 
     def close(self) -> None:
@@ -538,6 +567,12 @@ class ControlServer:
         self._loop.watch(fd, 0)
         self._connections.pop(fd, None)
         self._all.pop(fd, None)
+
+    def again(self) -> None:
+        """In a forked process: nobody is connected."""
+        for connection in list(self._connections.values()):
+            connection.disown()
+        self._starter = None
 
     def close(self) -> None:
         """End all connections; nobody can connect any more."""

@@ -18,6 +18,13 @@ class Keys(Protocol):
     def show_users(self, reader: Any) -> Iterator[str]: ...
 
 
+class Forks(Protocol):
+    """What programs hear of forks."""
+
+    count: int
+    signals: dict[Any, int]
+
+
 class Services(Protocol):
     """Singletons: sentry.kernel.services says what each is."""
 
@@ -28,6 +35,8 @@ class Services(Protocol):
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]
 
+    @property
+    def forks(self) -> Forks: ...
     @property
     def logins(self) -> Iterator[int]: ...
     @property

@@ -62,6 +62,10 @@ class OwnMemory:
         """Bytes allocated since the start, as of the last look."""
         return max(0, self._last - self._start)
 
+    def again(self) -> None:
+        """In a forked process: count from here, by its own file under the number of `statm`."""
+        self._start = self._last = self._private()
+
     def look(self, exited: Sequence[Any]) -> None:
         """Called every so many exits, with the last ones."""
         now = self._private()

@@ -33,11 +33,23 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry
 
 
+class ForkNotice:
+    """What programs hear of forks of the sandbox: /proc/sandbox_forks."""
+
+    __slots__ = ("count", "signals")
+
+    def __init__(self) -> None:
+        self.count = 0
+        """How many there were on the way to this one."""
+        self.signals: dict[Any, int] = {}
+        """By process (a ThreadGroup): what it gets in a fork."""
+
+
 class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "gofers",
+        "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "forks", "gofers",
         "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "lingering", "logins", "machine",
         "namespace_counts", "signal_quota", "sysctls", "system_log", "timex", "trees",
     )  # fmt: skip
@@ -59,6 +71,7 @@ class Services:
         """name_to_handle_at(2): by device and inode number, the one asked for last at the end."""
         self.flights: Flights | None = None
         """Descriptors on their way between Unix sockets, once there is such a socket."""
+        self.forks = ForkNotice()
         self.gofers: list[Session] = []
         """The session with the first container's Gofer, if it has one; that for its mounts, if it
         is another."""

@@ -203,6 +203,14 @@ class HostThreads:
         """How many requests have not begun."""
         return self._turns.waiting
 
+    def again(self, threads: int) -> None:
+        """In a forked process, where the threads are not: make these. Preconditions: none had
+        anything to do. Raises: OSError."""
+        error = lib.hostio_again(self._pool, threads)
+        if error:
+            raise OSError(-error, "threads for host I/O cannot be made")
+        self._turns.resize(threads)
+
     def close(self) -> None:
         """Nobody waits any more; a thread in a call ends when that does."""
         self._loop.watch(self._fd, 0)

@@ -208,6 +208,8 @@ class KvmPlatform:
         self._vcpus: list[VCPU] = []
         self._events_at: Event = ffi.NULL
         self._events = memoryview(b"").cast("I")
+        self._watched: dict[int, int] = {}
+        self._is_plugged = True
         self._system = System(fd=kvm_fd)
         _require(self._system)
         self._vm = self._system.create_vm()
@@ -264,14 +266,62 @@ class KvmPlatform:
         )
         same_tsc = True
         for number, vcpu in enumerate(self._vcpus):
-            same_tsc &= vcpu.set_tsc_offset(0) or ring3  # in ring 3 of PVM, RDTSC is the host's
-            vcpu.set_msr(MSR_STAR, STAR)
-            vcpu.set_msr(MSR_LSTAR, ENTRY_BASE + number * ENTRY_STRIDE)
-            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else SYSCALL_CLEARS)
+            same_tsc &= self._tell_entry(number, vcpu)
             run = ffi.cast("void *", vcpu.run_address)
             _check(lib.pool_add_vcpu(vcpu.fd, run, self._cr4), "vCPU")
         power = cpuid.leaf(self.cpuid, 0x80000007).edx
         self.vdso = Vdso(same_tsc and tsc_is_usable(power))
+
+    def _tell_entry(self, number: int, vcpu: VCPU) -> bool:
+        """Where SYSCALL leads to; whether the guest's counter is the host's."""
+        ring3 = self.quirks.syscall_stays_in_ring3
+        same_tsc = vcpu.set_tsc_offset(0) or ring3  # in ring 3 of PVM, RDTSC is the host's
+        vcpu.set_msr(MSR_STAR, STAR)
+        vcpu.set_msr(MSR_LSTAR, ENTRY_BASE + number * ENTRY_STRIDE)
+        vcpu.set_msr(MSR_SFMASK, 0 if ring3 else SYSCALL_CLEARS)
+        return same_tsc
+
+    def park(self) -> bool:
+        """Take all programs out of the machine; False: not all can be yet, try soon.
+
+        Preconditions: nobody is told to go on meanwhile.
+        """
+        return bool(lib.pool_park())
+
+    def fork(self) -> int:
+        """fork(2), freezing RAM before. Preconditions: `park`, and nothing is under way in other
+        threads. In the child all that is left to do is `again`. Raises: OSError."""
+        self.ram.freeze()
+        pid = lib.pool_fork()
+        _check(pid, "fork")
+        return pid
+
+    def unplug(self) -> None:
+        """In the child: what is watched is noted, and watched once the machine is there again."""
+        self._is_plugged = False
+
+    def again(self, ram_fd: int, vcpus: int) -> None:
+        """In the child: a machine of its own with the same programs in it, which takes new frames
+        from `ram_fd`. `vcpus`: threads with one, at most. Raises: OSError, Errno."""
+        for vcpu in self._vcpus:
+            vcpu.close()
+        self._vm.close()
+        self._vm = self._system.create_vm()
+        self._vcpus = []
+        _check(lib.pool_again(self._vm.fd, vcpus + lib.pool.inlines), "epoll")
+        self.ram.thaw(ram_fd, self._vm.fd)
+        for number in range(lib.pool.vcpus):
+            vcpu = self._vm.create_vcpu(number)
+            self._vcpus.append(vcpu)
+            vcpu.set_cpuid(self.cpuid)
+            vcpu.set_xcr0(self.xfeatures)
+            self._tell_entry(number, vcpu)
+            lib.pool_renew_vcpu(number, vcpu.fd, ffi.cast("void *", vcpu.run_address))
+        self.vdso.again()
+        _check(lib.pool_start_threads(), "vCPU threads")
+        self._is_plugged = True
+        for fd, events in self._watched.items():
+            _check(lib.events_watch(fd, events), "epoll_ctl")
 
     def new_address_space(self) -> AddressSpace:
         """An empty address space."""
@@ -328,7 +378,12 @@ class KvmPlatform:
 
     def watch(self, fd: int, events: int) -> None:
         """Report these EPOLL* events of a host descriptor, level-triggered; 0 ends that."""
-        _check(lib.events_watch(fd, events), "epoll_ctl")
+        if events:
+            self._watched[fd] = events
+        else:
+            self._watched.pop(fd, None)
+        if self._is_plugged:
+            _check(lib.events_watch(fd, events), "epoll_ctl")
 
     def close(self) -> None:
         """End the threads and give everything back; contexts and spaces must not be used again."""

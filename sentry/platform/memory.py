@@ -144,14 +144,15 @@ class Ram:
         return lib.ram_trim(keep, max_blocks)
 
     def freeze(self) -> None:
-        """Make everything so far a template: its frames are never given out again or punched.
+        """Make everything so far a template: nothing of it is punched, and from now on this process
+        has copies of the frames that it writes.
 
         Preconditions: no vCPU runs, no I/O is in flight, no flush of everything is outstanding.
         """
         check(lib.ram_freeze())
 
     def thaw(self, fd: int, vm_fd: int = -1) -> None:
-        """In a forked sandbox: keep the template's frames privately, take new ones from `fd`."""
+        """In a forked sandbox: keep the template's frames, take new ones from `fd`."""
         check(lib.ram_thaw(fd, vm_fd))
         os.close(self.fd)
         self.fd = fd

@@ -57,6 +57,10 @@ class Vdso:
         """Read the host's clocks anew, if the page is in use."""
         lib.clock_page_refresh()
 
+    def again(self) -> None:
+        """In a forked process: `step_fd` is its own."""
+        lib.clock_page_again()
+
     def host_clock_was_set(self) -> None:
         """`step_fd` is readable."""
         lib.clock_page_stepped()

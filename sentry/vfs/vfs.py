@@ -136,6 +136,8 @@ class Vfs:
         self._inos = itertools.count(1)
         self.donated_inos: dict[tuple[int, int], list[int]] = {}
         """Objects of the host that programs have: their numbers here, and by how many inodes."""
+        self.donated: set[Any] = set()
+        """What the host has given that leads to somebody: inodes, and open FIFOs."""
         self.mount_ids = itertools.count(21)
         self._cookies = itertools.count(1)
         self._anon: dict[str, Mount] = {}

@@ -43,6 +43,11 @@ class HostQueue(WaitQueue):
         self._watch(0)
         self._watchable = False
 
+    def reopen(self) -> None:
+        """After `close`: it is another file, of a kind that poll(2) works on."""
+        self._watchable = True
+        self.arm(ALL)
+
     def ready(self) -> int:
         """EPOLL* events that hold now; those that do not are watched for whoever wants them."""
         if not self._watchable:

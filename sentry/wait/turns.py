@@ -39,6 +39,10 @@ class Turns:
         self._lines: dict[Hashable, dict[Hashable, dict[Turn, None]]] = {}
         """Those that wait, by target and owner; whose turn is next stands first."""
 
+    def resize(self, places: int) -> None:
+        """There are so many now. Preconditions: nobody has one, or waits."""
+        self._free = places
+
     @property
     def waiting(self) -> int:
         """How many have no place yet."""

@@ -34,7 +34,8 @@ if __name__ == "__main__":
         importlib.import_module(f"runsc.commands.{name.replace('-', '_')}")
     lazy = (
         "_blake2", "encodings.ascii", "runsc.cgroups.cgroup", "runsc.cgroups.guest",
-        "runsc.images", "runsc.launch.egress", "runsc.launch.neighbours",
+        "runsc.images", "runsc.launch.egress", "runsc.launch.forkable", "runsc.launch.forking",
+        "runsc.launch.neighbours", "sentry.fork.parent",
         "runsc.launch.network", "runsc.launch.passt", "runsc.oci.hooks",
         "sentry.net.inet.egress", "sentry.net.inet.resolver",
     )  # fmt: skip

@@ -37,6 +37,7 @@ pytestmark = [
 NAMES = {n: name for name, n in vars(unistd).items() if isinstance(n, int) and name.islower()}
 STRACE = ["strace", "-f", "-qq", "--pidns-translation", "-e", "signal=none", "-o"]
 THREAD = re.compile(r"parent_tid=\[(\d+)(?: /\* (\d+) in strace's PID NS \*/)?\]")
+FORKED = re.compile(r"clone\b.*\) += (\d+)(?: /\* (\d+) in strace's PID NS \*/)?")
 Used = dict[str, set[str]]
 """Names of calls, by role."""
 HOST = ("--network=host",)
@@ -155,6 +156,8 @@ def _lengths() -> dict[int, str]:
         ("sentry", filters.sentry_program("kvm", "none")),
         ("sentry", filters.sentry_program("kvm", "host")),
         ("uplink", filters.sentry_program("kvm", "sandbox")),
+        ("forkable", filters.forkable_program()),
+        ("forkable", filters.forkable_program(is_sealed=True)),
         ("gofer", filters.gofer_program()),
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT)),
         ("gofer", filters.gofer_program(more=confine.SOCKETS + confine.CONNECT + confine.BIND)),
@@ -185,7 +188,11 @@ def read_trace(text: str, lengths: dict[int, str]) -> Used:
             if role := roles.get(pid):
                 roles[made] = role
                 used[role] |= early.pop(made, set())
-        (used[role] if (role := roles.get(pid)) else early[pid]).add(found[1])
+        if (role := roles.get(pid)) and (forked := FORKED.search(call)):
+            made = forked[2] or forked[1]
+            roles[made] = role
+            used[role] |= early.pop(made, set())
+        (used[role] if role else early[pid]).add(found[1])
         if filtered := re.match(r"seccomp\(SECCOMP_SET_MODE_FILTER.*\{len=(\d+)", call):
             role = lengths.get(int(filtered[1]), "")
             roles |= dict.fromkeys((pid, *threads[pid]), role)
@@ -219,16 +226,36 @@ def _files(folder: Path, debian: Path) -> Used:
 
 def _exec(folder: Path, debian: Path) -> Used:
     """A container that outlives its command line, and others come."""
-    client = Client(Bundle(folder / "bundle", debian).args("sleep", "1000"))
+    words = [*HOST, "run"]
+    run = ["exec", "c", "true"]
+    return _detached(folder, debian, "sleep 1000", words, lambda client: client.ok(*run))
+
+
+def _fork(folder: Path, debian: Path) -> Used:
+    """A container that is copied while its program runs, which is kicked out for that."""
+
+    def copy(client: Client) -> None:
+        client.ok("fork", "c", "d")
+        client.ok("exec", "d", "true")
+        client.ok("delete", "--force", "d")
+
+    words = ["--overlay2=root:memory", "--network=none", "run", "--forkable"]
+    return _detached(folder, debian, "while :; do :; done", words, copy)
+
+
+def _detached(
+    folder: Path, debian: Path, runs: str, words: Sequence[str], use: Callable[[Client], object]
+) -> Used:
+    client = Client(Bundle(folder / "bundle", debian).args("sh", "-c", runs))
     trace = folder / "trace"
     path = client.bundle.write()
-    command = client.command(*HOST, "run", "--detach", f"--bundle={path}", "c")
+    command = client.command(*words, "--detach", f"--bundle={path}", "c")
     reader, writer = os.pipe()
     detached = [STRACE[0], "-D", *STRACE[1:], str(trace), *command]
     null = subprocess.DEVNULL
     subprocess.run(detached, stdin=null, stdout=null, stderr=writer, check=True, cwd=REPOSITORY)
     os.close(writer)
-    client.ok("exec", "c", "true")
+    use(client)
     client.ok("delete", "--force", "c")
     with open(reader, "rb") as end:  # strace has it, too
         end.read()
@@ -327,6 +354,7 @@ RUNS: dict[str, Callable[[Path, Path], Used]] = {
     "start": _start,
     "files": _files,
     "exec": _exec,
+    "fork": _fork,
     "one CPU": _one_cpu,
     "network": _network,
     "uplink": _uplink,

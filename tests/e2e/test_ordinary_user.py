@@ -94,6 +94,22 @@ def test_run_takes_a_bundle(folder: Path, busybox: Path) -> None:
     assert [name for name in os.listdir(folder / "state") if name != ".lock"] == []
 
 
+def test_fork_copies_a_container(folder: Path, busybox: Path) -> None:
+    shutil.copytree(busybox, folder / "rootfs", symlinks=True)
+    bundle = Bundle(folder / "bundle", folder / "rootfs").args("/bin/sleep", "1000")
+    memory = "--overlay2=root:memory"
+    start = [memory, "run", "--detach", "--forkable", f"--bundle={bundle.write()}", "c"]
+    try:
+        subprocess.run(_command(folder, *start), stdout=subprocess.DEVNULL, check=True)
+        made = _as_user(folder, memory, "fork", "c", "d", "e")
+        assert (made.stderr, made.returncode) == ("", 0)
+        assert _as_user(folder, "exec", "d", "id", "-u").stdout == "0\n"
+    finally:
+        for name in ("d", "e", "c"):
+            _as_user(folder, "delete", "--force", name)
+    assert [name for name in os.listdir(folder / "state") if name != ".lock"] == []
+
+
 def test_root_of_somebody_else_is_read_and_not_written(folder: Path, busybox: Path) -> None:
     """As in a container of runc's: what the host refuses is an error at once, also a removal."""
     shutil.copytree(busybox, folder / "rootfs", symlinks=True)

@@ -315,6 +315,20 @@ class AsyncCommands:
             handle.close()
             raise
 
+    async def connect(self, pid: int) -> AsyncCommandHandle:
+        """In a fork: a command that was running in the sandbox that it is a copy of, by its number
+        there. What it has read and written before is not there any more; closing the handle ends
+        it. Raises: CommandNotStarted, SandboxEnded."""
+        theirs, ours = _three_pipes()
+        try:
+            wire, _ = await asked(self._path, Request("attach", pid=pid), theirs)
+        except BaseException:
+            close_all(ours)
+            raise
+        finally:
+            close_all(theirs)
+        return AsyncCommandHandle(wire, Spec(str(pid), None, None, None, None), pid, ours)
+
     async def _start(
         self, spec: Spec, user: str | int | None, *, has_input: bool
     ) -> AsyncCommandHandle:
@@ -342,6 +356,13 @@ class AsyncCommands:
         return AsyncCommandHandle(wire, spec, pid, (ours[0], ours[1], ours[2]))
 
 
+def _three_pipes() -> tuple[list[int], tuple[int, int, int]]:
+    """For standard streams: the program's ends, and ours."""
+    made = [pipe() for _ in range(3)]
+    theirs = [made[0][0], made[1][1], made[2][1]]
+    return theirs, (made[0][1], made[1][0], made[2][0])
+
+
 async def start(
     path: str, process: ExecProcess, fds: Sequence[int]
 ) -> tuple[AsyncWire, int]:
@@ -349,9 +370,14 @@ async def start(
 
     Raises: CommandNotStarted, SandboxEnded.
     """
+    return await asked(path, Request("exec", process=process), fds)
+
+
+async def asked(path: str, request: Request, fds: Sequence[int]) -> tuple[AsyncWire, int]:
+    """The same for a request that makes this a process's connection."""
     wire = await AsyncWire.connect(path)
     try:
-        await wire.send(Request("exec", process=process), fds)
+        await wire.send(request, fds)
         reply = await wire.reply()
         if reply.error == STOPPED:
             raise SandboxEnded(STOPPED)

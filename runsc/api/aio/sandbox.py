@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from runsc.api import states
 from runsc.api.aio.commands import AsyncCommands
 from runsc.api.aio.files import AsyncFiles
+from runsc.api.aio.forking import AsyncForker, AsyncForkKeeper
 from runsc.api.aio.keeping import AsyncKeeper, command
 from runsc.api.aio.pty import AsyncPty
 from runsc.api.aio.wire import ask
@@ -40,11 +41,14 @@ class AsyncSandbox:
     """One. Made by `create`, or found by `connect`."""
 
     def __init__(
-        self, sandbox_id: str, state: str, user: str | int | None, keeper: AsyncKeeper | None
-    ) -> None:
+        self, sandbox_id: str, state: str, user: str | int | None,
+        keeper: AsyncKeeper | AsyncForkKeeper | None,
+    ) -> None:  # fmt: skip
         self.sandbox_id = sandbox_id
         self._state = state
+        self._user = user
         self._keeper = keeper
+        self._forker = AsyncForker(state, sandbox_id)
         self._path = states.socket_of(state, sandbox_id)
         self.commands = AsyncCommands(self._path, user)
         self.files = AsyncFiles(self._path, user)
@@ -58,6 +62,7 @@ class AsyncSandbox:
         network: str = "none", egress: str | os.PathLike[str] | None = None,
         mounts: Mounts | None = None, timeout: float | None = None,
         user: str | int | None = None, readonly: bool = False, detach: bool = False,
+        forkable: bool = False,
         sandbox_id: str | None = None, state: PathLike | None = None, platform: str = "kvm",
         flags: Sequence[str] = (),
     ) -> Self:  # fmt: skip
@@ -76,6 +81,7 @@ class AsyncSandbox:
         alone unless a `Mount` says otherwise. After `timeout` seconds it is ended. `user` is whose
         rights commands and file operations have that name nobody. `readonly`: nothing can be
         written to its root. `detach`: it outlives this process, until `kill` or its `timeout`.
+        `forkable`: `fork` copies it; what that gives its kernel to do, docs/isolation.md says.
         `state` is the folder in which sandboxes are noted, `flags` are more flags of the command
         line.
 
@@ -101,6 +107,7 @@ class AsyncSandbox:
             mounts=tuple(_mount(*each) for each in (mounts or {}).items()),
             readonly=readonly,
             detach=detach,
+            forkable=forkable,
             expires_ns=nanoseconds("timeout", timeout),
             flags=tuple(flags),
         )
@@ -143,10 +150,12 @@ class AsyncSandbox:
         return f"<sandbox {self.sandbox_id}>"
 
     async def kill(self) -> bool:
-        """End it, with all that runs in it, and forget it. False if it was gone."""
+        """End it, with all that runs in it and all its forks, and forget it. False if it was
+        gone."""
+        await self._forker.end()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            was_alive = keeper.is_alive
+            was_alive = await self.is_running()
             await keeper.end()
             return was_alive
         try:
@@ -165,6 +174,21 @@ class AsyncSandbox:
     async def resume(self) -> None:
         """Let it go on. Raises: SandboxEnded, SandboxError if it is not paused."""
         await command(self._state, "resume", self.sandbox_id)
+
+    async def fork(
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
+    ) -> Sequence[Self]:
+        """So many copies of it as it is now, each a sandbox with the same processes, memory and
+        files, which goes on by itself; after `timeout` seconds it is ended. `hostname` is theirs,
+        if not as it is.
+
+        It has to have been made `forkable`, and goes on, too, unless it is paused. Copies end with
+        it, with `kill`, and with this process. Commands that run in it run in a copy, too, but
+        their streams lead nowhere there until `commands.connect`. Raises: SandboxError.
+        """
+        names = await self._forker.fork(number("count", count), timeout, hostname)
+        kept = [(name, AsyncForkKeeper(self._forker, name)) for name in names]
+        return [type(self)(name, self._state, self._user, keeper) for name, keeper in kept]
 
     async def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it

@@ -318,6 +318,20 @@ class Commands:
             handle.close()
             raise
 
+    def connect(self, pid: int) -> CommandHandle:
+        """In a fork: a command that was running in the sandbox that it is a copy of, by its number
+        there. What it has read and written before is not there any more; closing the handle ends
+        it. Raises: CommandNotStarted, SandboxEnded."""
+        theirs, ours = _three_pipes()
+        try:
+            wire, _ = asked(self._path, Request("attach", pid=pid), theirs)
+        except BaseException:
+            close_all(ours)
+            raise
+        finally:
+            close_all(theirs)
+        return CommandHandle(wire, Spec(str(pid), None, None, None, None), pid, ours)
+
     def _start(
         self, spec: Spec, user: str | int | None, *, has_input: bool
     ) -> CommandHandle:
@@ -345,6 +359,13 @@ class Commands:
         return CommandHandle(wire, spec, pid, (ours[0], ours[1], ours[2]))
 
 
+def _three_pipes() -> tuple[list[int], tuple[int, int, int]]:
+    """For standard streams: the program's ends, and ours."""
+    made = [pipe() for _ in range(3)]
+    theirs = [made[0][0], made[1][1], made[2][1]]
+    return theirs, (made[0][1], made[1][0], made[2][0])
+
+
 def start(
     path: str, process: ExecProcess, fds: Sequence[int]
 ) -> tuple[Wire, int]:
@@ -352,9 +373,14 @@ def start(
 
     Raises: CommandNotStarted, SandboxEnded.
     """
+    return asked(path, Request("exec", process=process), fds)
+
+
+def asked(path: str, request: Request, fds: Sequence[int]) -> tuple[Wire, int]:
+    """The same for a request that makes this a process's connection."""
     wire = Wire.connect(path)
     try:
-        wire.send(Request("exec", process=process), fds)
+        wire.send(request, fds)
         reply = wire.reply()
         if reply.error == STOPPED:
             raise SandboxEnded(STOPPED)

@@ -82,11 +82,6 @@ class Keeper:
         except SandboxEnded:
             raise SandboxError("the process that makes the sandbox has ended") from None
 
-    @property
-    def is_alive(self) -> bool:
-        """The sandbox has not ended, as far as this process knows."""
-        return self._process.poll() is None
-
     def end(self) -> None:
         """The sandbox ends, and what there is of it is removed."""
         self._wire.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from runsc.api import states
 from runsc.api.blocking.commands import Commands
 from runsc.api.blocking.files import Files
+from runsc.api.blocking.forking import Forker, ForkKeeper
 from runsc.api.blocking.keeping import Keeper, command
 from runsc.api.blocking.pty import Pty
 from runsc.api.blocking.wire import ask
@@ -43,11 +44,14 @@ class Sandbox:
     """One. Made by `create`, or found by `connect`."""
 
     def __init__(
-        self, sandbox_id: str, state: str, user: str | int | None, keeper: Keeper | None
-    ) -> None:
+        self, sandbox_id: str, state: str, user: str | int | None,
+        keeper: Keeper | ForkKeeper | None,
+    ) -> None:  # fmt: skip
         self.sandbox_id = sandbox_id
         self._state = state
+        self._user = user
         self._keeper = keeper
+        self._forker = Forker(state, sandbox_id)
         self._path = states.socket_of(state, sandbox_id)
         self.commands = Commands(self._path, user)
         self.files = Files(self._path, user)
@@ -61,6 +65,7 @@ class Sandbox:
         network: str = "none", egress: str | os.PathLike[str] | None = None,
         mounts: Mounts | None = None, timeout: float | None = None,
         user: str | int | None = None, readonly: bool = False, detach: bool = False,
+        forkable: bool = False,
         sandbox_id: str | None = None, state: PathLike | None = None, platform: str = "kvm",
         flags: Sequence[str] = (),
     ) -> Self:  # fmt: skip
@@ -79,6 +84,7 @@ class Sandbox:
         alone unless a `Mount` says otherwise. After `timeout` seconds it is ended. `user` is whose
         rights commands and file operations have that name nobody. `readonly`: nothing can be
         written to its root. `detach`: it outlives this process, until `kill` or its `timeout`.
+        `forkable`: `fork` copies it; what that gives its kernel to do, docs/isolation.md says.
         `state` is the folder in which sandboxes are noted, `flags` are more flags of the command
         line.
 
@@ -104,6 +110,7 @@ class Sandbox:
             mounts=tuple(_mount(*each) for each in (mounts or {}).items()),
             readonly=readonly,
             detach=detach,
+            forkable=forkable,
             expires_ns=nanoseconds("timeout", timeout),
             flags=tuple(flags),
         )
@@ -146,10 +153,12 @@ class Sandbox:
         return f"<sandbox {self.sandbox_id}>"
 
     def kill(self) -> bool:
-        """End it, with all that runs in it, and forget it. False if it was gone."""
+        """End it, with all that runs in it and all its forks, and forget it. False if it was
+        gone."""
+        self._forker.end()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            was_alive = keeper.is_alive
+            was_alive = self.is_running()
             keeper.end()
             return was_alive
         try:
@@ -168,6 +177,21 @@ class Sandbox:
     def resume(self) -> None:
         """Let it go on. Raises: SandboxEnded, SandboxError if it is not paused."""
         command(self._state, "resume", self.sandbox_id)
+
+    def fork(
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
+    ) -> Sequence[Self]:
+        """So many copies of it as it is now, each a sandbox with the same processes, memory and
+        files, which goes on by itself; after `timeout` seconds it is ended. `hostname` is theirs,
+        if not as it is.
+
+        It has to have been made `forkable`, and goes on, too, unless it is paused. Copies end with
+        it, with `kill`, and with this process. Commands that run in it run in a copy, too, but
+        their streams lead nowhere there until `commands.connect`. Raises: SandboxError.
+        """
+        names = self._forker.fork(number("count", count), timeout, hostname)
+        kept = [(name, ForkKeeper(self._forker, name)) for name in names]
+        return [type(self)(name, self._state, self._user, keeper) for name, keeper in kept]
 
     def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it

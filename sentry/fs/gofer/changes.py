@@ -53,6 +53,7 @@ MAX_WATCHES: Final = 512
 """Of a sandbox; what was not used for longest loses its own."""
 RESPITE_NS: Final = 10_000_000_000
 """So long no watch is asked for after the host has had none left."""
+NEVER_NS: Final = 1 << 63
 _EVENT: Final = struct.Struct("=iIII")
 _NAMES: Final = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _BUFFER: Final = 65536
@@ -186,6 +187,7 @@ class HostChanges:
         self._trusts: dict[Trust, None] = {}
         self._numbers: dict[int, list[Trust]] = {}
         self._not_before_ns = 0
+        session.on_move.append(self._be_deaf)
 
     @classmethod
     def of(cls, session: Session) -> HostChanges | None:
@@ -209,6 +211,18 @@ class HostChanges:
         for trust in list(self._trusts):
             if trust.directory.fs is fs:
                 self.forget(trust)
+
+    def _be_deaf(self) -> None:
+        """In a forked sandbox: the queue is its parent's, and the host has few. So nothing is
+        trusted from now on, and nothing watched."""
+        for trust in self._trusts:
+            trust.distrust()
+            trust.directory.trust = None
+        self._trusts.clear()
+        self._numbers.clear()
+        self.settled.clear()
+        self._not_before_ns = NEVER_NS
+        self.close()
 
     def close(self) -> None:
         """Nobody looks any more."""

@@ -23,6 +23,7 @@ from sentry.vfs.file import READ_EVENTS, Caller, Dest, FileDescription, Source
 from sentry.wait.again import again, kept, settled
 from sentry.wait.fiber import TimedOut
 from sentry.wait.host_queue import HostQueue
+from sentry.wait.queue import ALL
 from sentry.wait.sleep import never, until
 
 if TYPE_CHECKING:
@@ -127,12 +128,23 @@ class HostFifo(HostFile):
     def __init__(self, location: Location, fd: int, flags: int, vfs: Vfs) -> None:
         super().__init__(location, fd, flags, HostQueue(vfs.loop, fd, True), None)
         self._vfs = vfs
+        vfs.donated.add(self)
         vfs.budget.host_descriptors += 1
 
     def release(self) -> None:
         """Closed: the other side learns of it."""
         self.host_queue.close()
         os.close(self.fd)
+        self._vfs.donated.discard(self)
+
+    def cut(self, null: int, silent: int) -> None:
+        """In a forked sandbox: as `HostInode.cut`."""
+        self.host_queue.close()
+        waits = self.flags & O_ACCMODE == O_RDONLY
+        os.dup2(silent if waits else null, self.fd, inheritable=False)
+        if waits:
+            self.host_queue.reopen()
+        self.host_queue.notify(ALL)
         self._vfs.budget.host_descriptors -= 1
 
     async def until_writer(self, pause: Pause) -> None:

@@ -11,6 +11,7 @@ When the Gofer dies, everybody who waits gets EIO, and later requests fail with 
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Callable, Hashable, Iterable
@@ -103,6 +104,8 @@ class Session:
         self._receiving = False
         self._clunks: list[int] = []
         self.recorder: Recorder | None = None
+        self.on_move: list[Callable[[], object]] = []
+        """What is another one for a forked sandbox: `move_to`."""
         self._free_fids: list[int] = []
         self._next_fid = 0
 
@@ -326,6 +329,16 @@ class Session:
         """This session is the duplicate of `other` (in a forked sandbox)."""
         self.msize, self.version = other.msize, other.version
         self._free_fids, self._next_fid = list(other._free_fids), other._next_fid
+
+    def move_to(self, fd: int) -> None:
+        """In a forked sandbox: go on over what `duplicate` gave before the fork.
+
+        Preconditions: nothing is unanswered.
+        """
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        for change in self.on_move:
+            change()
 
     def close(self) -> None:
         """End the session; whoever waits gets EIO."""

@@ -20,12 +20,13 @@ from sentry.abi.fcntl import (
     O_ACCMODE,
     O_APPEND,
     O_NONBLOCK,
+    O_RDONLY,
     O_RDWR,
     RWF_NOWAIT,
 )
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.signal import SIGPIPE
-from sentry.abi.stat import S_IFIFO, S_IFSOCK
+from sentry.abi.stat import S_IFIFO, S_IFREG, S_IFSOCK
 from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, Errno, from_host
 from sentry.fs.host.terminal import FILES, TERMINALS
 from sentry.platform.host_io import PIECE
@@ -43,6 +44,7 @@ from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
 from sentry.vfs.regular import shorten
 from sentry.wait.fiber import Interrupted
 from sentry.wait.host_queue import HostQueue
+from sentry.wait.queue import ALL
 from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
@@ -55,20 +57,27 @@ TERMINAL_PIECE: Final = 512
 """Bytes written to a terminal after a poll said that there is room."""
 
 
+def _can_wait(fd: int) -> bool:
+    """It is of a kind that poll(2) works on."""
+    return modes.S_IFMT(os.fstat(fd).st_mode) in (S_IFIFO, S_IFSOCK) or os.isatty(fd)
+
+
 class HostInode(Inode):
     """What fstat(2) says of the descriptor. Its owner is kept here: the host's means nothing.
 
     So is its number: descriptors of one object of the host have one number, but not the host's.
     """
 
-    __slots__ = ("_closes", "_key", "_known", "_numbers", "fd", "queue", "users")
+    __slots__ = ("_closes", "_key", "_known", "_numbers", "_vfs", "fd", "queue", "users")
 
     opens_itself = True
 
     def __init__(self, fs: FileSystem, vfs: Vfs, fd: int, owner: Owner, closes: bool) -> None:
         status = os.fstat(fd)
         self._key = status.st_dev, status.st_ino
+        self._vfs = vfs
         self._numbers = vfs.donated_inos
+        vfs.donated.add(self)
         number = self._numbers.setdefault(self._key, [vfs.new_ino(), 0])
         number[1] += 1
         super().__init__(fs, number[0], status.st_mode & ~0o7777 | 0o620, owner)
@@ -78,8 +87,7 @@ class HostInode(Inode):
         """Open descriptions."""
         self._closes = closes
         self._known = status
-        watchable = self.kind in (S_IFIFO, S_IFSOCK) or os.isatty(fd)
-        self.queue = HostQueue(vfs.loop, fd, watchable)
+        self.queue = HostQueue(vfs.loop, fd, _can_wait(fd))
 
     def stat(self) -> Attributes:
         """fstat(2) of the host; after the last close what it was at first."""
@@ -110,6 +118,25 @@ class HostInode(Inode):
             raise EACCES("donated for less")
         return HostFile(location, self.fd, flags, self.queue, caller.kernel.vfs.host_io)
 
+    def cut(self, null: int, silent: int) -> None:
+        """In a forked sandbox: nobody is at its other end. What is written is gone, as in `null`
+        (/dev/null); who reads waits, as in `silent` (a pipe). A file to read stays."""
+        if self.fd < 0:
+            return
+        access = fcntl.fcntl(self.fd, fcntl.F_GETFL) & O_ACCMODE
+        if self.kind == S_IFREG and access == O_RDONLY:
+            return
+        is_read = self.kind == S_IFIFO and access == O_RDONLY
+        self.lead_to(silent if is_read else null)
+
+    def lead_to(self, fd: int) -> None:
+        """Be this file of the host from now on."""
+        self.queue.close()
+        os.dup2(fd, self.fd, inheritable=False)
+        if _can_wait(fd):
+            self.queue.reopen()
+        self.queue.notify(ALL)
+
     def closed(self) -> None:
         """A description less. The last one of a descriptor that `exec` brought closes it."""
         self.users -= 1
@@ -117,6 +144,7 @@ class HostInode(Inode):
             self.queue.close()
             fd, self.fd = self.fd, -1
             os.close(fd)
+            self._vfs.donated.discard(self)
             number = self._numbers[self._key]
             number[1] -= 1
             if not number[1]:

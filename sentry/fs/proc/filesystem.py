@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EINVAL, ENOENT
+from sentry.fs.proc import forks as _forks
 from sentry.fs.proc import id_maps as _id_maps
 from sentry.fs.proc import kernel_config as _config
 from sentry.fs.proc import mounts as _mounts
@@ -28,7 +29,8 @@ from sentry.vfs.interface import Inode
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
 DECLARATIONS: Final = (
-    _config, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _sysctl_net, _system,
+    _config, _forks, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _sysctl_net,
+    _system,
 )  # fmt: skip
 """Modules that declare files when they are imported."""
 OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})

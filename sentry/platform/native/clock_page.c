@@ -10,6 +10,7 @@
 #include "vcpu.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -139,6 +140,15 @@ int64_t clock_page_now(int clock)
     return (int64_t)along(base, page->base_tsc, page->mult, tsc);
 }
 
+static int step_timer(void)
+{
+    struct itimerspec never = {.it_value = {.tv_sec = INT32_MAX}};
+    int fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (fd >= 0)
+        timerfd_settime(fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL);
+    return fd;
+}
+
 /* Put a clock page into a frame and the image behind it; the first frame, or 0. `usable`: the TSC
  * runs at one rate on all CPUs, else the page says nothing for ever. */
 uint64_t clock_page_open(const uint8_t *image, size_t size, int usable)
@@ -153,11 +163,19 @@ uint64_t clock_page_open(const uint8_t *image, size_t size, int usable)
         return gpa;
     clk.page = (struct clock_page *)frame_host(gpa);
     clk.anchor = clk.middle = read_pair(CLOCK_MONOTONIC);
-    struct itimerspec never = {.it_value = {.tv_sec = INT32_MAX}};
-    clk.step_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (clk.step_fd >= 0)
-        timerfd_settime(clk.step_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL);
+    clk.step_fd = step_timer();
     return gpa;
+}
+
+/* In a forked process: the timer is its own. */
+void clock_page_again(void)
+{
+    int fd = step_timer();
+    if (fd >= 0 && clk.step_fd >= 0)
+        dup3(fd, clk.step_fd, O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    clock_page_refresh();
 }
 
 /* Readable when somebody sets the host's clock: then clock_page_stepped. -1: no clock page. */

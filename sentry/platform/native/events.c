@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #define WAKE_KEY UINT64_MAX
@@ -39,7 +38,6 @@ static int64_t monotonic_ns(void)
 int events_open(void)
 {
     struct epoll_event e = {.events = EPOLLIN, .data.u64 = WAKE_KEY};
-    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     pool.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pool.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (pool.wake_fd < 0 || pool.epoll_fd < 0 ||

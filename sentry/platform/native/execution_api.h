@@ -35,7 +35,14 @@ int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uin
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);
 int pool_start(int mailbox, int inlines, uint64_t exit_ns);
+int pool_start_threads(void);
 void pool_close(void);
+
+/* ---- again.c: in a forked process; contexts, address spaces and RAM are as they were ---- */
+int pool_park(void);
+int pool_fork(void);
+int pool_again(int vm_fd, uint32_t vcpus);
+void pool_renew_vcpu(uint32_t index, int fd, void *run);
 
 /* ---- context.c ---- */
 struct ctx *ctx_new(struct aspace *space);
@@ -78,6 +85,7 @@ void clock_page_refresh(void);
 int64_t clock_page_now(int clock);
 int clock_page_step_fd(void);
 void clock_page_stepped(void);
+void clock_page_again(void);
 void clock_page_close(void);
 
 #endif

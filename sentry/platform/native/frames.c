@@ -278,8 +278,6 @@ static void store_empty(uint32_t i)
 /* Frames that nobody refers to any more, and whose translations are flushed, become free. */
 static void give_back(uint64_t gpa, unsigned n)
 {
-    if (gpa < ram.frozen)
-        return;
     uint32_t i = (uint32_t)(gpa / BLOCK_SIZE);
     struct block *b = &blocks[i];
     unsigned from = (unsigned)(gpa % BLOCK_SIZE >> PAGE_SHIFT);
@@ -346,6 +344,11 @@ void frame_unpin(uint64_t gpa)
     frame_put(gpa);
 }
 
+static int is_frozen(uint32_t block)
+{
+    return block * BLOCK_SIZE < ram.frozen;
+}
+
 uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
 {
     uint64_t punched = 0;
@@ -353,8 +356,11 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
         next = blocks[i].next;
         store_empty(i);
     }
-    for (uint32_t i = whole[0]; i && max_blocks; i = whole[0], max_blocks--) {
+    for (uint32_t i = whole[0], next; i && max_blocks; i = next, max_blocks--) {
         struct block *b = &blocks[i];
+        next = b->next;
+        if (is_frozen(i))
+            continue;
         if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT ||
             ram_punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
             break;
@@ -368,7 +374,7 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
         struct block *b = &blocks[i];
         if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT)
             break;
-        if (!bits_count(b->dirty, 0, BLOCK_FRAMES))
+        if (is_frozen(i) || !bits_count(b->dirty, 0, BLOCK_FRAMES))
             continue;
         for (unsigned at = 0, end; at < BLOCK_FRAMES; at = end) {
             for (end = at; end < BLOCK_FRAMES && (b->dirty[end >> 6] >> (end & 63) & 1); end++)
@@ -473,17 +479,30 @@ int ram_store_open(int fd)
     return 0;
 }
 
-/* From now on no frame in use is given out again, and nothing is punched: what lies below
- * `frozen` stays as it is for the sandboxes forked from this one. */
+/* From now on what lies below `frozen` stays as it is in the file, for the sandboxes forked from this
+ * one: nothing of it is punched. Who goes on with it, this process too, has a private mapping of
+ * that part: its stores make copies, also those that zero a frame which is given out again; blocks
+ * without host memory are not. What was frozen before is mapped so already, with the copies that
+ * were made since. */
 int ram_freeze(void)
 {
+    uint64_t before = ram.frozen, now = (uint64_t)fresh * BLOCK_SIZE;
     if (ram.store != ram.span)
         return -EBUSY;
-    ram.frozen = (uint64_t)fresh * BLOCK_SIZE;
-    for (uint32_t i = 1; i < fresh; i++)
+    if (now > before && mmap(ram.base + before, now - before, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram.fd,
+                             (off_t)before) == MAP_FAILED)
+        return -errno;
+    if (now > before) {
+        volatile uint8_t *first = ram.base + before + PAGE_SIZE;
+        madvise(ram.base + before, now - before, MADV_DONTDUMP);
+        *first = *first; /* a copy: parts of a mapping that had none before they were apart stay so */
+    }
+    ram.frozen = now;
+    for (uint32_t i = clean[0], next; i; i = next) { /* a copy of a hole would fill the file, too */
+        next = blocks[i].next;
         unlist(i);
-    table_pages_freeze();
-    ram_counters.dirty = 0;
+    }
     return 0;
 }
 
@@ -493,11 +512,9 @@ int ram_thaw(int fd, int vm_fd)
         return -EINVAL;
     if (ftruncate(fd, (off_t)ram.span) < 0)
         return -errno;
-    if (mmap(ram.base, ram.frozen, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram.fd, 0) == MAP_FAILED ||
-        (ram.frozen < ram.span &&
-         mmap(ram.base + ram.frozen, ram.span - ram.frozen, PROT_READ | PROT_WRITE,
-              MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (off_t)ram.frozen) == MAP_FAILED))
+    if (ram.frozen < ram.span &&
+        mmap(ram.base + ram.frozen, ram.span - ram.frozen, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (off_t)ram.frozen) == MAP_FAILED)
         return -errno;
     ram.fd = fd;
     ram.vm_fd = vm_fd;

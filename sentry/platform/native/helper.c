@@ -24,7 +24,7 @@ static struct {
     pthread_cond_t more;
     struct job *head, **tail;
     pthread_t thread;
-    int running, closing;
+    int running, closing, busy;
     void *dummy;
 } helper = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
 
@@ -68,10 +68,12 @@ static void *helper_main(void *unused)
         helper.head = job->next;
         if (!helper.head)
             helper.tail = &helper.head;
+        helper.busy = 1;
         pthread_mutex_unlock(&helper.lock);
         work(job);
         free(job);
         pthread_mutex_lock(&helper.lock);
+        helper.busy = 0;
     }
     pthread_mutex_unlock(&helper.lock);
     return NULL;
@@ -136,6 +138,22 @@ int helper_start(void)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     helper.running = !error;
     return -error;
+}
+
+int helper_is_busy(void)
+{
+    pthread_mutex_lock(&helper.lock);
+    int busy = helper.busy || helper.head;
+    pthread_mutex_unlock(&helper.lock);
+    return busy;
+}
+
+/* In a forked process, where its thread is not: work is done at once again. */
+void helper_forget(void)
+{
+    pthread_mutex_init(&helper.lock, NULL);
+    pthread_cond_init(&helper.more, NULL);
+    helper.running = 0;
 }
 
 void helper_close(void)

@@ -175,20 +175,15 @@ static void *work(void *argument)
     return NULL;
 }
 
-struct hostio_pool *hostio_open(int threads)
+/* How many could be made. */
+static int start(struct hostio_pool *pool, int threads)
 {
-    struct hostio_pool *pool = calloc(1, sizeof *pool);
     pthread_attr_t attributes;
     pthread_t thread;
     sigset_t all, before;
-    if (!pool)
-        return NULL;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->more, NULL);
-    pool->tail = &pool->head;
-    pool->done_tail = &pool->done;
     pool->users = 1;
-    pool->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -197,14 +192,34 @@ struct hostio_pool *hostio_open(int threads)
     pthread_mutex_lock(&pool->lock);
     for (int i = 0; i < threads && pool->fd >= 0; i++)
         pool->users += pthread_create(&thread, &attributes, work, pool) == 0;
-    int made = pool->users > 1;
+    int made = pool->users - 1;
     pthread_mutex_unlock(&pool->lock);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    if (made)
+    return made;
+}
+
+struct hostio_pool *hostio_open(int threads)
+{
+    struct hostio_pool *pool = calloc(1, sizeof *pool);
+    if (!pool)
+        return NULL;
+    pool->tail = &pool->head;
+    pool->done_tail = &pool->done;
+    pool->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (start(pool, threads))
         return pool;
     hostio_close(pool);
     return NULL;
+}
+
+int hostio_again(struct hostio_pool *pool, int threads)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0 || dup3(fd, pool->fd, O_CLOEXEC) < 0)
+        return -errno;
+    close(fd);
+    return start(pool, threads) ? 0 : -EAGAIN;
 }
 
 int hostio_fd(struct hostio_pool *pool)

@@ -37,6 +37,9 @@ struct hostio_pool;
 
 /* SAFETY: threads are made here, before the filter, and never again. NULL if that fails. */
 struct hostio_pool *hostio_open(int threads);
+/* In a forked process, where its threads are not: the descriptor keeps its number. 0 or -errno.
+ * Preconditions: nothing was under way when the process was forked. */
+int hostio_again(struct hostio_pool *pool, int threads);
 int hostio_fd(struct hostio_pool *pool); /* readable while something is done that was not taken */
 /* The request has a descriptor, which is closed at its end, and bytes of its own: nobody else has
  * to keep anything. 0 or -errno. */

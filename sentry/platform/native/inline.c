@@ -90,6 +90,23 @@ int inline_open(void)
     return -error;
 }
 
+static void close_all(void)
+{
+    close(in.outer_fd);
+    close(in.stop_fd);
+    close(in.deadline_fd);
+}
+
+/* In a forked process, where the watcher is not. */
+void inline_forget(void)
+{
+    if (!in.running)
+        return;
+    close_all();
+    pthread_sigmask(SIG_SETMASK, &in.mask, NULL);
+    memset(&in, 0, sizeof in);
+}
+
 void inline_close(void)
 {
     uint64_t one = 1;
@@ -99,9 +116,7 @@ void inline_close(void)
     pthread_join(in.watcher, NULL);
     consume_kick();
     pthread_sigmask(SIG_SETMASK, &in.mask, NULL);
-    close(in.outer_fd);
-    close(in.stop_fd);
-    close(in.deadline_fd);
+    close_all();
     memset(&in, 0, sizeof in);
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define SLICE_NS 5000000
@@ -79,6 +80,7 @@ int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures)
     if (xsave_size > S_XSAVE_MAX)
         return -E2BIG;
     signal(pool.kick_signal, on_kick);
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
     int error = events_open();
     if (!error)
         error = helper_open();
@@ -218,12 +220,22 @@ int pool_start(int mailbox, int inlines, uint64_t exit_ns)
         pool.turn_tsc = (uint64_t)(TURN_NS * pool.tsc_per_ns);
     pool.mailbox = mailbox && pool.cpus > 1;
     pool.inlines = inlines;
-    pool.threads = pool.vcpus - (inlines ? 1 : 0);
+    return pool_start_threads();
+}
+
+/* As pool_start has it, also in a forked process. */
+int pool_start_threads(void)
+{
+    pool.threads = pool.vcpus - (pool.inlines ? 1 : 0);
     pool.live = pool.threads;
-    if (pool.threads < pool.vcpus)
-        pool.inline_vcpu = &pool.vcpu[pool.threads];
+    pool.inline_vcpu = pool.inlines ? &pool.vcpu[pool.threads] : NULL;
     for (uint32_t i = 0; i < pool.threads; i++) {
         int error = vcpu_thread_start(&pool.vcpu[i]);
+        if (error)
+            return error;
+    }
+    for (uint32_t i = 0; i < pool.threads; i++) {
+        int error = vcpu_thread_await(&pool.vcpu[i]);
         if (error)
             return error;
     }

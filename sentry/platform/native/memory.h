@@ -30,7 +30,7 @@ struct ram {
     uint64_t span;        /* bytes of guest-physical RAM that may ever be used */
     uint64_t store;       /* from here on they are a file on a disk of the host; else `span` */
     uint64_t kernel_pdpt; /* frame that PML4[256] of every address space points to; 0: none yet */
-    uint64_t frozen;      /* frames below are a template's: mapped privately, never given back */
+    uint64_t frozen;      /* frames below are a template's: mapped privately, never punched */
     int large_entries;    /* 2 MiB page-table entries may be used: never with shadow paging, where
                              KVM keeps a table of its own for a block whose host memory is in
                              small pages, shared by everybody who maps that block as a whole, and

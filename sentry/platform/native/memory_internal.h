@@ -40,7 +40,6 @@ int frames_make_zero(uint64_t gpa, unsigned n);
 uint64_t table_take(void);                         /* zeroed and populated; 0: no memory */
 void table_quarantine(uint64_t gpa);
 void quarantine_poll(void);                        /* take back what a finished flush released */
-void table_pages_freeze(void);
 void table_pages_close(void);
 
 /* flush.c: translations of old data pages, in batches */

@@ -78,7 +78,7 @@ int frames_make_zero(uint64_t gpa, unsigned n)
 {
     unsigned char resident[BLOCK_FRAMES];
     uint64_t end = gpa + n * PAGE_SIZE;
-    if (gpa >= ram.store)
+    if (gpa >= ram.store || gpa < ram.frozen)
         return guarded_zero(ram.base + gpa, n * PAGE_SIZE) ? -1 : 0;
     if (n > 4)
         gpa = first_data(gpa, end);

@@ -101,12 +101,6 @@ void ram_flushed_all(uint64_t ticket)
     __atomic_store_n(&flush_done, ticket, __ATOMIC_RELEASE);
 }
 
-void table_pages_freeze(void)
-{
-    table_pool.n = quarantine.n = 0;
-    ram_counters.pooled = ram_counters.quarantined = 0;
-}
-
 void table_pages_close(void)
 {
     table_pool.n = quarantine.n = flushing.n = 0;

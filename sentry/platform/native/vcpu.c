@@ -169,8 +169,12 @@ int vcpu_thread_start(struct vcpu *v)
     int error = pthread_create(&v->thread, &attr, vcpu_main, v);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
-    if (error)
-        return -error;
+    return -error;
+}
+
+/* Until it is ready for work. 0 or -errno. */
+int vcpu_thread_await(struct vcpu *v)
+{
     while (!atomic_load(&v->tid))
         syscall(SYS_futex, &v->tid, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
     if (v->exit_errno)

@@ -233,10 +233,13 @@ void space_release_when_out(struct aspace *as);
 /* ---- helper.c: memory slots, on a thread of their own ---- */
 int helper_open(void);
 int helper_start(void);
+int helper_is_busy(void);
+void helper_forget(void);
 void helper_close(void);
 
 /* ---- vcpu.c ---- */
 int vcpu_thread_start(struct vcpu *v);
+int vcpu_thread_await(struct vcpu *v);
 void vcpu_go(struct vcpu *v); /* phase is RUN now: wake the thread */
 void vcpu_kick(struct vcpu *v);
 void vcpu_collect(struct vcpu *v, int error); /* what KVM_RUN left, into v->exit_* */
@@ -275,6 +278,7 @@ void running_remove(struct vcpu *v);
 /* ---- inline.c: the kernel thread runs a vCPU itself ---- */
 int inline_open(void);
 void inline_close(void);
+void inline_forget(void);
 int inline_wanted(void);
 int inline_ready(void);
 int inline_run(int64_t deadline_ns);

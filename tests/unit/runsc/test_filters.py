@@ -6,6 +6,7 @@ import pytest
 
 from kvm.binding import lib as kvm
 from runsc.filters import dialer as dialer_rules
+from runsc.filters import forkable as forkable_rules
 from runsc.filters import gofer as gofer_rules
 from runsc.filters import network as network_rules
 from runsc.filters import sentry as sentry_rules
@@ -24,6 +25,8 @@ LISTS = {
     "sentry": sentry_rules.rules("kvm"),
     "sentry on unicorn": sentry_rules.rules("unicorn"),
     "sentry with host sockets": sentry_rules.rules("kvm", "host"),
+    "forkable sentry": forkable_rules.rules(is_sealed=False),
+    "fork": forkable_rules.rules(is_sealed=True),
     "gofer": gofer_rules.rules(),
     "network": network_rules.rules(),
     "dialer": dialer_rules.rules(),
@@ -58,7 +61,10 @@ def test_other_architectures_are_killed(name: str) -> None:
     assert _verdict(name, unistd.write, arch=0x40000003) == KILL
 
 
-@pytest.mark.parametrize("name", [name for name in LISTS if name != "gofer"])
+MAKE_THREADS = ("gofer", "forkable sentry")
+
+
+@pytest.mark.parametrize("name", [name for name in LISTS if name not in MAKE_THREADS])
 def test_only_the_gofer_makes_threads(name: str) -> None:
     assert _verdict(name, unistd.clone, THREAD) == KILL
     assert _verdict(name, unistd.clone3) == KILL
@@ -69,6 +75,34 @@ def test_clone_in_the_gofer_makes_threads_with_exactly_the_flags_of_pthread_crea
     assert _verdict("gofer", unistd.clone3) == seccomp.SECCOMP_RET_ERRNO | 38
     for bit in range(64):
         assert _verdict("gofer", unistd.clone, THREAD ^ 1 << bit) == KILL, bit
+
+
+def test_forkable_sentry_forks_and_makes_threads_with_exactly_those_flags() -> None:
+    for flags in (THREAD, forkable_rules.FORK):
+        assert _verdict("forkable sentry", unistd.clone, flags) == ALLOW
+        for bit in range(64):
+            assert _verdict("forkable sentry", unistd.clone, flags ^ 1 << bit) == KILL, bit
+    assert _verdict("forkable sentry", unistd.clone3) == seccomp.SECCOMP_RET_ERRNO | 38
+
+
+def test_fork_may_do_what_a_sentry_may_and_keep_its_streams() -> None:
+    own = {rule.number for rule in LISTS["fork"]}
+    assert own - {rule.number for rule in LISTS["sentry"]} == {unistd.dup3}
+    assert _verdict("fork", unistd.dup3, 5, 6, fcntl.O_CLOEXEC) == ALLOW
+    assert _verdict("fork", unistd.dup3, 5, 6, 0) == KILL
+    for request in forkable_rules.MAKES:
+        assert _verdict("forkable sentry", unistd.ioctl, 5, request) == ALLOW
+        assert _verdict("fork", unistd.ioctl, 5, request) == KILL
+    for rule in forkable_rules.BEGINNING:
+        assert _verdict("fork", rule.number) == KILL
+
+
+@pytest.mark.parametrize("name", ["forkable sentry", "fork"])
+def test_signals_of_a_fork_are_kicks_alone(name: str) -> None:
+    assert _verdict(name, unistd.tgkill, 7, 8, forkable_rules.KICK) == ALLOW
+    for number in range(1, 65):
+        wanted = ALLOW if number == forkable_rules.KICK else KILL
+        assert _verdict(name, unistd.tgkill, 1, 1, number) == wanted
 
 
 def test_sentry_makes_few_calls_of_the_host() -> None:

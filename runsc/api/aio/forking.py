@@ -1,0 +1,93 @@
+"""Forks of a sandbox: the process that makes them, from this side."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+
+import msgspec
+
+from runsc.api import programs
+from runsc.api.aio.keeping import ended
+from runsc.api.aio.wire import AsyncWire
+from runsc.api.errors import SandboxEnded, SandboxError
+from runsc.api.order import ForkWish, Word
+from runsc.api.values import nanoseconds
+
+FORK_S = 330.0
+"""More than forks may take to be ready."""
+NAME_BYTES = 6
+
+
+class AsyncForker:
+    """The process, which is started with the first fork."""
+
+    def __init__(self, state: str, sandbox_id: str) -> None:
+        self._state = state
+        self._id = sandbox_id
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wishes: socket.socket | None = None
+
+    def _start(self) -> socket.socket:
+        with self._lock:
+            if self._wishes is None:
+                wishes, theirs = socket.socketpair()
+                with theirs:
+                    words = [self._state, str(theirs.fileno()), self._id]
+                    self._process = programs.begun(programs.FORKER, words, [theirs.fileno()])
+                self._wishes = wishes
+            return self._wishes
+
+    async def fork(self, count: int, timeout: float | None, hostname: str) -> Sequence[str]:
+        """The names of new ones. Raises: SandboxError."""
+        names = tuple(f"{self._id}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
+        expires_ns = nanoseconds("timeout", timeout)
+        await self._wish(ForkWish(names, hostname=hostname, expires_ns=expires_ns))
+        return names
+
+    async def end_fork(self, name: str) -> None:
+        """One of them. Harmless if it has ended."""
+        if self._process is not None and self._process.poll() is None:
+            await self._wish(ForkWish((name,), ends=True))
+
+    async def end(self) -> None:
+        """All of them."""
+        process, self._process = self._process, None
+        if self._wishes is not None:
+            self._wishes.close()
+            self._wishes = None
+        if process is not None:
+            await ended(process)
+
+    async def _wish(self, wish: ForkWish) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        async with AsyncWire(ours) as wire:
+            with theirs:
+                try:
+                    socket.send_fds(self._start(), [b"\0"], [theirs.fileno()])
+                except (BrokenPipeError, ConnectionResetError):
+                    raise SandboxError("the process that makes forks has ended") from None
+            try:
+                await wire.send_bytes(msgspec.json.encode(wish) + b"\n")
+                word = msgspec.json.decode(await wire.line(FORK_S), type=Word)
+            except SandboxEnded:
+                raise SandboxError("the process that makes forks has ended") from None
+        if word.word == "error":
+            raise SandboxError(word.text)
+
+
+class AsyncForkKeeper:
+    """Who ends one fork."""
+
+    def __init__(self, forker: AsyncForker, name: str) -> None:
+        self._forker = forker
+        self._name = name
+
+    async def end(self) -> None:
+        """The fork ends, and what there is of it is removed."""
+        await self._forker.end_fork(self._name)

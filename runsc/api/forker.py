@@ -1,0 +1,119 @@
+"""The process that makes forks of a sandbox for the Python API and stays with them.
+
+It begins with the first fork, and has everything imported for the next. Its socket, the second
+argument (the first is the folder of states, the third the sandbox's name), brings a connection for
+each wish. When the socket closes all its forks end, however the caller ended; when this process is
+killed, the next command that looks removes what is left. Single-threaded, as `keeper.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+import msgspec
+
+from runsc import cli
+from runsc.api.keeper import read_line
+from runsc.api.order import ForkWish, Word
+from runsc.containers import lifecycle, signals
+from runsc.containers.state import State
+from runsc.errors import RuntimeFailure
+from runsc.launch import forking
+from sentry.control.protocol import ForkOrder
+
+SPARE = 4
+"""Files for the memory of forks that are made before they are wanted."""
+
+
+class Forker:
+    """The forks of one sandbox."""
+
+    def __init__(self, state_root: str, origin: str, wishes: socket.socket) -> None:
+        self._flags = cli.global_flags([f"--root={state_root}"])
+        self._store = self._flags.store()
+        self._origin = forking.Origin(self._flags, origin)
+        self._wishes = wishes
+        self._forks: dict[int, State] = {}
+        """By pidfd."""
+        self._poll = select.poll()
+        self._poll.register(wishes, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until nobody wishes for anything any more."""
+        try:
+            while True:
+                for fd, _ in self._poll.poll():
+                    if fd in self._forks:
+                        self._remove(fd)
+                    elif fd == self._wishes.fileno() and not self._wish():
+                        return
+        finally:
+            for fd in list(self._forks):
+                self._remove(fd)
+
+    def _wish(self) -> bool:
+        """Take one and carry it out; False when there is nobody."""
+        data, fds, _, _ = socket.recv_fds(self._wishes, 1, 1)
+        if not data:
+            return False
+        with socket.socket(fileno=fds[0]) as sock:
+            word = Word("ready")
+            try:
+                line = read_line(sock)
+                if line is not None:
+                    self._carry_out(msgspec.json.decode(line, type=ForkWish))
+            except (RuntimeFailure, OSError) as error:
+                word = Word("error", str(error))
+            with suppress(OSError):  # who has asked may be gone
+                sock.sendall(msgspec.json.encode(word) + b"\n", socket.MSG_NOSIGNAL)
+        with suppress(RuntimeFailure):  # the next fork says it, if it has to wait for them
+            self._origin.supply.fill(SPARE)
+        return True
+
+    def _carry_out(self, wish: ForkWish) -> None:
+        """Raises: RuntimeFailure."""
+        if wish.ends:
+            for fd, state in list(self._forks.items()):
+                if state.id in wish.names:
+                    self._remove(fd)
+            return
+        order = ForkOrder(wish.hostname.encode(), wish.expires_ns)
+        for state in self._origin.fork(wish.names, order, foreground=True):
+            try:
+                pidfd = os.pidfd_open(state.sentry_pid)
+            except ProcessLookupError:
+                lifecycle.destroy(self._store, state, self._flags.log.warning)
+                continue
+            self._forks[pidfd] = state
+            self._poll.register(pidfd, select.POLLIN)
+
+    def _remove(self, pidfd: int) -> None:
+        """It has ended, or ends now."""
+        state = self._forks.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        with suppress(RuntimeFailure):
+            lifecycle.destroy(self._store, state, self._flags.log.warning)
+
+
+def main() -> None:
+    """The program."""
+    root, fd, origin = sys.argv[1:4]
+    os.set_inheritable(int(fd), False)
+    signals.end_by_exception()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    code = 1
+    try:
+        Forker(root, origin, socket.socket(fileno=int(fd))).serve()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""runsc fork: copies of a container that runs."""
+
+from __future__ import annotations
+
+import click
+
+from runsc.options import Globals
+from sentry.control.protocol import ForkOrder
+
+HELP = """Make containers that are copies of the container CONTAINER-ID as it is now.
+
+It has to have been started with --forkable, and goes on, unless it is paused: then it is a template
+that nothing changes. Each copy has the same processes and memory, a name and a boot id of its own,
+and its processes' standard streams lead nowhere. All of them end with the container that they are
+copies of.
+
+\b
+Example:
+  runsc run --detach --forkable warm && runsc pause warm
+  runsc fork warm one two && runsc exec one ps
+"""
+
+
+@click.command(help=HELP)
+@click.option("--hostname", default="", metavar="NAME", help="Their host name; else as it is.")
+@click.argument("container-id", metavar="CONTAINER-ID")
+@click.argument("names", metavar="NEW-ID", nargs=-1, required=True)
+@click.pass_obj
+def command(
+    flags: Globals, container_id: str, names: tuple[str, ...], hostname: str
+) -> None:
+    """See runsc.launch.forking."""
+    from runsc.launch import forking  # noqa: PLC0415
+
+    origin = forking.Origin(flags, container_id)
+    origin.fork(names, ForkOrder(hostname.encode()))

@@ -1,0 +1,303 @@
+"""`fork`: sandboxes that are copies of one that runs, with names of their own.
+
+Each gets a state on disk, a control socket and an empty file for its memory here; its process is
+made by the Sentry that it is a copy of (sentry.fork), in that one's namespaces. So it ends with it,
+and has no stand-in and no Gofer of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from runsc import host
+from runsc.containers import lifecycle, listener
+from runsc.containers.container import Store
+from runsc.containers.processes import start_time
+from runsc.containers.state import State
+from runsc.errors import NotRunning, RuntimeFailure
+from runsc.launch import isolation
+from runsc.launch.configure import log_fd
+from sentry.abi import mount
+from sentry.abi.sched import CLONE_NEWNS
+from sentry.control.protocol import (
+    Event,
+    ForkOrder,
+    LineBuffer,
+    Reply,
+    Request,
+    decode,
+)
+
+if TYPE_CHECKING:
+    from runsc.options import Globals
+
+ORIGIN: Final = "dev.runsc.fork-of"
+"""Annotation of a fork: the container that it is a copy of."""
+MAX_AT_ONCE: Final = 64
+"""So many are asked for before the first is waited for."""
+READY_S: Final = 30.0
+EVENTS: Final = frozenset({"here", "ready"})
+UCRED: Final = struct.Struct("=iii")
+
+
+class Fork:
+    """One, from this side."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.report, self._theirs = socket.socketpair()
+        self.report.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._lines = LineBuffer()
+        self.events: set[str] = set()
+        """That have come: "here" when its process is there, "ready" before its programs go on."""
+        self.failure = ""
+
+    def given(self) -> int:
+        """The end that the child gets."""
+        return self._theirs.fileno()
+
+    def handed_over(self) -> None:
+        self._theirs.close()
+
+    def hear(self) -> None:
+        """What the child says. Raises: RuntimeFailure when it has ended, or failed."""
+        try:
+            data, ancillary, _, _ = self.report.recvmsg(1 << 16, socket.CMSG_SPACE(UCRED.size))
+            for line in self._lines.feed(data):
+                event = decode(line, Event)
+                if event.event in EVENTS:
+                    self.events.add(event.event)
+                if event.event == "error":
+                    self.failure = event.message[:4096]
+        except (OSError, ValueError):
+            data, ancillary = b"", []
+        if not data or self.failure:
+            why = self.failure or "its process has ended"
+            raise RuntimeFailure(f'cannot make "{self.state.id}": {why}')
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                pid, _, _ = UCRED.unpack(payload[: UCRED.size])
+                self.state.pid = self.state.sentry_pid = pid
+                self.state.pid_start = self.state.sentry_start = start_time(pid)
+
+    def go(self) -> None:
+        """It counts its memory by a file that only we can open, which says "go". If it has ended,
+        that is heard next."""
+        with suppress(OSError), open(f"/proc/{self.state.pid}/statm", "rb", buffering=0) as file:
+            socket.send_fds(self.report, [b"\0"], [file.fileno()])
+
+    def close(self) -> None:
+        self.report.close()
+        self._theirs.close()
+
+    def end(self) -> None:
+        """Whatever it does."""
+        if self.state.pid_start and start_time(self.state.pid) == self.state.pid_start:
+            with suppress(ProcessLookupError):
+                os.kill(self.state.pid, signal.SIGKILL)
+
+
+class Origin:
+    """A sandbox of which there are to be forks."""
+
+    def __init__(self, flags: Globals, origin_id: str) -> None:
+        """Raises: RuntimeFailure."""
+        self._flags = flags
+        self._store = flags.store()
+        self._state = self._store.load(origin_id)
+        self._memory = 0
+        self.supply = Supply()
+
+    def fork(
+        self, names: Sequence[str], order: ForkOrder, *, foreground: bool = False
+    ) -> list[State]:
+        """Make these; all of them or, with what went wrong, none. `foreground`: they are deleted
+        when this process is no more.
+
+        Raises: RuntimeFailure.
+        """
+        lifecycle.require_running(self._state)
+        order = msgspec.structs.replace(order, own_log=self._flags.debug_log is not None)
+        made: list[Fork] = []
+        try:
+            for first in range(0, len(names), MAX_AT_ONCE):
+                lot = names[first : first + MAX_AT_ONCE]
+                self._make([self._reserved(name, foreground, made) for name in lot], order)
+        except BaseException:
+            for each in made:
+                each.end()
+                with suppress(RuntimeFailure):
+                    lifecycle.destroy(self._store, each.state, self._flags.log.warning)
+            raise
+        finally:
+            for each in made:
+                each.close()
+        return [each.state for each in made]
+
+    def _reserved(self, name: str, foreground: bool, made: list[Fork]) -> Fork:
+        state = _new_state(self._state, name, foreground)
+        self._store.create(state)
+        each = Fork(state)
+        made.append(each)
+        return each
+
+    def _make(self, some: list[Fork], order: ForkOrder) -> None:
+        with ExitStack() as until_sent:
+            files = self.supply.take(len(some), self._memory_size())
+            log, null = log_fd(self._flags, True), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            silent = os.pipe2(os.O_CLOEXEC)
+            for fd in (*files, log, null, *silent):
+                until_sent.callback(os.close, fd)
+            try:
+                sock = listener.connect(self._store.path(self._state.id, "control.sock"))
+            except OSError:
+                raise NotRunning(self._state.id) from None
+            until_sent.enter_context(sock)
+            for each, ram in zip(some, files, strict=True):
+                with listener.listen(self._store.path(each.state.id, "control.sock")) as listens:
+                    given = (ram, listens.fileno(), each.given(), log, null, *silent)
+                    listener.send(sock, Request("fork", fork=order), given)
+                each.handed_over()
+            _bring_up(self._store, some, sock)
+
+    def _memory_size(self) -> int:
+        """Bytes that it has, and each of its forks."""
+        if not self._memory:
+            stats = lifecycle.ask(self._store, self._state, Request("stats")).stats
+            if stats is None:
+                raise RuntimeFailure("the sandbox does not say how much memory it has")
+            self._memory = stats.memory_limit
+        return self._memory
+
+
+def _bring_up(store: Store, some: list[Fork], sock: socket.socket) -> None:
+    """Until all say that they are ready. Raises: RuntimeFailure."""
+    deadline = monotonic() + READY_S
+    waiting = {each.report.fileno(): each for each in some}
+    poll = select.poll()
+    for fd in waiting:
+        poll.register(fd, select.POLLIN)
+    refusals = LineBuffer()
+    poll.register(sock, select.POLLIN)
+    while waiting:
+        left_ms = int((deadline - monotonic()) * 1000)
+        ready = poll.poll(max(left_ms, 0))
+        if not ready:
+            raise RuntimeFailure(f"forks were not ready after {READY_S:g} seconds")
+        for fd, _ in ready:
+            if fd == sock.fileno():
+                _heed(sock, refusals)
+                continue
+            each = waiting[fd]
+            began = "here" in each.events
+            try:
+                each.hear()
+            except RuntimeFailure:
+                if not began:  # why, the answer says
+                    sock.settimeout(max(left_ms, 1) / 1000)
+                    _heed(sock, refusals)
+                raise
+            if not began and "here" in each.events:
+                each.state.phase = "running"
+                store.save(each.state)
+                each.go()
+            if "ready" in each.events:
+                poll.unregister(fd)
+                del waiting[fd]
+
+
+def _heed(sock: socket.socket, lines: LineBuffer) -> None:
+    """The sandbox's own answers. Raises: RuntimeFailure."""
+    try:
+        data = sock.recv(1 << 16)
+    except OSError:
+        data = b""
+    if not data:
+        raise RuntimeFailure("the sandbox has ended")
+    try:
+        errors = [decode(line, Reply).error for line in lines.feed(data)]
+    except ValueError:
+        raise RuntimeFailure("the sandbox said what is no answer") from None
+    for error in filter(None, errors):
+        raise RuntimeFailure(error)
+
+
+def _new_state(origin: State, name: str, foreground: bool) -> State:
+    return State(
+        oci_version=origin.oci_version,
+        id=name,
+        bundle=origin.bundle,
+        annotations={**origin.annotations, ORIGIN: origin.id},
+        rootfs=origin.rootfs,
+        foreground=foreground,
+        creator_pid=os.getpid(),
+        creator_start=start_time(os.getpid()),
+        network=origin.network,
+    )
+
+
+class Supply:
+    """Empty files for RAM, each of which holds so many bytes at most; pages of them are small, for
+    a fork has few of its own. They lie on mounts that nobody sees, made by a process that ends.
+    """
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._spare: list[int] = []
+
+    def take(self, count: int, size: int) -> list[int]:
+        """They are the caller's. Raises: RuntimeFailure."""
+        if size != self._size:
+            self.close()
+            self._size = size
+        missing = count - len(self._spare)
+        if missing > 0:
+            self._make(missing)
+        taken, self._spare = self._spare[:count], self._spare[count:]
+        return taken
+
+    def fill(self, count: int) -> None:
+        """Have so many for the next time, if it is known how large. Raises: RuntimeFailure."""
+        if self._size and len(self._spare) < count:
+            self._make(count - len(self._spare))
+
+    def close(self) -> None:
+        """Those that nobody has taken."""
+        for fd in self._spare:
+            os.close(fd)
+        self._spare.clear()
+
+    def _make(self, count: int) -> None:
+        ours, theirs = socket.socketpair()
+
+        def make() -> int:
+            host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+            for _ in range(count):
+                fd = isolation.open_ram(self._size, huge=False)
+                socket.send_fds(theirs, [b"\0"], [fd])
+                os.close(fd)
+            return 0
+
+        pid = isolation.spawn(make, CLONE_NEWNS)
+        theirs.close()
+        made = 0
+        with ours:
+            while made < count:
+                _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+                if not fds:
+                    break
+                self._spare += fds
+                made += 1
+        os.waitpid(pid, 0)
+        if made < count:
+            raise RuntimeFailure("no files for the memory of forks could be made")

@@ -1,0 +1,119 @@
+"""`Child`: what a forked Sentry does until its programs go on.
+
+It has all kernel objects of its parent, and no thread but this one; its descriptors are its
+parent's, too. So nothing of the host is changed through them (an epoll set is one for both):
+each gets another file under its number, and only then the machine is made again, with a set that
+watches those numbers. Then it says that it is there, hears "go" from whoever wanted it, gives up
+what the beginning needed (`Forks.seal`), and its programs go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from sentry.control.descriptors import close_all, receive_one
+from sentry.control.protocol import Event, encode
+from sentry.fork.notice import tell_programs
+from sentry.kernel import pause
+from sentry.platform.host_io import THREADS
+
+if TYPE_CHECKING:
+    from sentry.control.protocol import ForkOrder
+    from sentry.fork.order import Given
+    from sentry.fork.parent import Forks
+
+HOST_THREADS: Final = THREADS // 2
+VCPUS: Final = 2, 4
+"""As many as there are CPUs, within these; each costs the host some memory."""
+
+
+class Child:
+    """One that begins."""
+
+    def __init__(
+        self, forks: Forks, asked: ForkOrder, given: Given, sessions: list[int]
+    ) -> None:
+        self._forks = forks
+        self._kernel = forks.kernel
+        self._config = forks.config
+        self._asked = asked
+        self._given = given
+        self._sessions = sessions
+
+    def begin(self) -> None:
+        """To where the loop goes on. What goes wrong is reported, and this process ends."""
+        report = socket.socket(fileno=self._given.report)
+        try:
+            report.send(encode(Event("here")))
+            self._begin(report)
+        except BaseException as error:
+            with suppress(OSError):
+                self._kernel.log.bug("fork", error)
+                report.send(encode(Event("error", f"the fork failed: {error!r}")))
+            os._exit(1)
+
+    def _begin(self, report: socket.socket) -> None:
+        kernel, forks = self._kernel, self._forks
+        gc.freeze()  # a look at all objects would copy every page of them
+        forks.machine.unplug()
+        forks.is_fork = True
+        forks.forget_orders()
+        self._replace_ends()
+        self._renew_identity()
+        least, most = VCPUS
+        vcpus = min(max(least, self._config.cpus), most)
+        forks.machine.again(self._given.ram, vcpus)
+        assert kernel.vfs.host_io is not None
+        kernel.vfs.host_io.threads.again(HOST_THREADS)
+        statm = receive_one(report)
+        if statm < 0:  # nobody wants it any more
+            os._exit(0)
+        os.dup2(statm, self._config.statm_fd, inheritable=False)
+        if forks.own_memory is not None:
+            forks.own_memory.again()
+        close_all((statm, self._given.log, self._given.null))
+        forks.seal()
+        report.send(encode(Event("ready")))
+        report.close()
+        kernel.container.paused = True
+        pause.resume(kernel.container)
+        tell_programs(kernel)
+
+    def _replace_ends(self) -> None:
+        """Each descriptor that leads to somebody keeps its number and leads to the child's own."""
+        kernel, config, given = self._kernel, self._config, self._given
+        assert self._forks.server is not None
+        self._forks.server.again()
+        _replace(config.control_listener_fd, given.listener)
+        os.close(given.listener)
+        if self._asked.own_log:
+            os.dup2(given.log, config.log_fd, inheritable=False)
+            os.dup2(given.log, 2, inheritable=False)
+        for session, fd in zip(kernel.services.gofers, self._sessions, strict=True):
+            session.move_to(fd)
+        if self._forks.gofer_end >= 0:
+            _replace(self._forks.gofer_end, kernel.services.gofers[0].sock.fileno())
+        for fd in (config.stand_in_fd, config.victim_fd):
+            if fd >= 0:
+                kernel.loop.watch(fd, 0)
+                _replace(fd, given.null)
+        for inode in list(kernel.vfs.donated):
+            inode.cut(given.null, given.silent)
+        os.close(given.silent)
+        self._forks.operations.leave_executions()
+
+    def _renew_identity(self) -> None:
+        kernel = self._kernel
+        kernel.services.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
+        if self._asked.hostname:
+            kernel.container.ns.uts.nodename = self._asked.hostname
+        self._forks.operations.control_expire(self._asked.expires_ns)
+
+
+def _replace(number: int, fd: int) -> None:
+    os.dup2(fd, number, inheritable=False)

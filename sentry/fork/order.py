@@ -1,0 +1,44 @@
+"""What a fork is given: by the request, and as descriptors beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sentry.control.descriptors import close_all
+from sentry.errors import EINVAL
+
+if TYPE_CHECKING:
+    from sentry.control.protocol import ForkOrder
+
+
+class Given(NamedTuple):
+    """The descriptors, in the order in which they come; the child's alone."""
+
+    ram: int
+    """An empty file for frames of its own, as large as its memory."""
+    listener: int
+    """For commands."""
+    report: int
+    """Connected stream socket to whoever wants it: see `Child`."""
+    log: int
+    null: int
+    """/dev/null: what running commands write to."""
+    silent: int
+    """A pipe in which nothing comes: what they read."""
+    silent_end: int
+    """Its other end, which stays open."""
+
+
+class Order(NamedTuple):
+    """One child that is wanted."""
+
+    asked: ForkOrder
+    given: Given
+
+
+def order(asked: ForkOrder | None, fds: list[int]) -> Order:
+    """Raises: EINVAL; the descriptors are closed then."""
+    if asked is None or len(fds) != len(Given._fields):
+        close_all(fds)
+        raise EINVAL(f"a fork has a name and {len(Given._fields)} descriptors")
+    return Order(asked, Given(*fds))

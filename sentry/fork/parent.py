@@ -1,0 +1,173 @@
+"""`Forks`: a sandbox that runs is copied, by fork(2) of the process that is its kernel.
+
+For a moment nothing moves: no program is in a vCPU, the Gofer and the threads for host calls have
+answered everything. Then the memory of the programs is frozen (`Ram.freeze`): both go on with
+private mappings of it. The parent goes on where it stood; what the child does is in `child`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from sentry.control.descriptors import close_all
+from sentry.errors import EBUSY, EOPNOTSUPP, Errno
+from sentry.fork.child import Child
+from sentry.fork.order import Order
+from sentry.fork.order import order as order_of
+from sentry.kernel import pause
+
+if TYPE_CHECKING:
+    from sentry.config import SandboxConfig
+    from sentry.control.operations import Operations
+    from sentry.control.protocol import ForkOrder
+    from sentry.control.server import ControlServer
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.own_memory import OwnMemory
+    from sentry.platform.kvm import KvmPlatform
+
+Told = Callable[[str], object]
+LOOK_NS: Final = 200_000
+PATIENCE_NS: Final = 5_000_000_000
+"""So long something may take that is under way; a server behind FUSE may take for ever."""
+MAX_WAITING: Final = 1024
+SMALL: Final = 16 << 20
+"""Bytes."""
+
+
+class Forks:
+    """Of one sandbox, which has been started as one that may be forked."""
+
+    def __init__(
+        self, kernel: Kernel, machine: KvmPlatform, config: SandboxConfig, operations: Operations
+    ) -> None:
+        self.kernel = kernel
+        self.machine = machine
+        self.config = config
+        self.operations = operations
+        self.server: ControlServer | None = None
+        self.own_memory: OwnMemory | None = None
+        self.seal: Callable[[], object] = lambda: None
+        """Takes from a child what only its beginning needs; filled in by who made this process."""
+        self.gofer_end = -1
+        """Watched for the end of the Gofer."""
+        self.is_fork = False
+        """It has given up what that takes."""
+        self._orders: deque[tuple[Order, Told]] = deque()
+        self._was_paused = False
+        self._since_ns = 0
+
+    @property
+    def is_small(self) -> bool:
+        """A fork that has not allocated much: to look for garbage would copy more than it finds."""
+        own = self.own_memory
+        return self.is_fork and own is not None and own.used < SMALL
+
+    def ask(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
+        """Make one; `told` "" when there is its process, which reports for itself, or why not.
+
+        Raises: Errno; the descriptors are closed then.
+        """
+        order = order_of(asked, fds)
+        try:
+            self._check()
+        except Errno:
+            close_all(fds)
+            raise
+        self._orders.append((order, told))
+        if len(self._orders) == 1:
+            self._stop()
+
+    def _check(self) -> None:
+        init = self.kernel.container.init
+        if self.is_fork:
+            raise EOPNOTSUPP("a fork cannot be forked itself")
+        if len(self._orders) >= MAX_WAITING:
+            raise EBUSY("too many forks are asked for at once")
+        if init is None or not init.tasks or init.exiting:
+            raise EBUSY("the sandbox has ended")
+        if self.operations.waits_for_start:
+            raise EBUSY("the sandbox has not been started")
+        if self.operations.has_terminals:
+            raise EBUSY("a command has a terminal, which cannot be copied")
+        if self.kernel.further:
+            raise EOPNOTSUPP("a sandbox with further containers cannot be forked")
+
+    def _stop(self) -> None:
+        container = self.kernel.container
+        self._was_paused = container.paused
+        self._since_ns = self.kernel.loop.now_ns()
+        if container.paused:
+            self._look()
+        else:
+            pause.pause(container, self._look)
+
+    def _look(self) -> None:
+        """Whether nothing moves, now or in a moment."""
+        loop = self.kernel.loop
+        problem = self._moving()
+        if not problem:
+            loop.call_soon(self._fork_next)
+        elif loop.now_ns() - self._since_ns < PATIENCE_NS:
+            loop.call_at(loop.now_ns() + LOOK_NS, self._look)
+        else:
+            self._go_on()
+            orders, self._orders = self._orders, deque()
+            for order, told in orders:
+                close_all(order.given)
+                told(f"the sandbox does not come to a standstill: {problem}")
+
+    def _moving(self) -> str:
+        """What does; "" if nothing."""
+        kernel = self.kernel
+        for session in kernel.services.gofers:
+            session.drain()
+            if session.unanswered or session.crowded:
+                return "the Gofer has not answered"
+        threads = kernel.vfs.host_io.threads if kernel.vfs.host_io is not None else ()
+        if len(threads):
+            return "a call of the host takes its time"
+        if not self.machine.park():
+            return "a program runs"
+        return ""
+
+    def _fork_next(self) -> None:
+        """One for each turn of the loop. A child returns from here into a loop of its own."""
+        if not self._moving():
+            order, told = self._orders.popleft()
+            if self._fork(order, told):
+                return
+        self._since_ns = self.kernel.loop.now_ns()
+        if self._orders:
+            self._look()
+        else:
+            self._go_on()
+
+    def _fork(self, order: Order, told: Told) -> bool:
+        """True in the child."""
+        kernel = self.kernel
+        sessions: list[int] = []
+        try:
+            sessions += [each.duplicate() for each in kernel.services.gofers]
+            pid = self.machine.fork()
+        except (Errno, OSError) as error:
+            told(f"cannot fork: {error}")
+            pid = -1
+        if not pid:
+            Child(self, order.asked, order.given, sessions).begin()
+            return True
+        close_all((*order.given, *sessions))
+        if pid > 0:
+            told("")
+        return False
+
+    def forget_orders(self) -> None:
+        """In the child: they are its parent's."""
+        for order, _ in self._orders:
+            close_all(order.given)
+        self._orders.clear()
+
+    def _go_on(self) -> None:
+        if not self._was_paused:
+            pause.resume(self.kernel.container)

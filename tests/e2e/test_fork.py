@@ -1,0 +1,377 @@
+"""Forks of a sandbox that runs: the same programs go on in each, by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from runsc import (
+    AsyncSandbox,
+    AsyncTemplate,
+    CommandNotStarted,
+    Sandbox,
+    SandboxEnded,
+    SandboxError,
+    Template,
+)
+from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_is_usable
+from tests.e2e.sandboxes import FLAGS, made, noted, wait_until_gone, wait_until_idle
+
+pytestmark = [
+    pytest.mark.kvm,
+    pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
+]
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+ANSWERS = 'n=0; while read line; do n=$((n+1)); echo "$n $line"; done'
+MAKER = """
+import sys
+import time
+from runsc import Sandbox
+root, state, flag = sys.argv[1:]
+sandbox = Sandbox.create(root=root, state=state, forkable=True, flags=[flag])
+forks = sandbox.fork(3)
+print(sandbox.sandbox_id, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, busybox: Path) -> Iterator[Sandbox]:
+    with made(tmp_path, busybox, forkable=True) as found:
+        yield found
+    assert noted(tmp_path) == []
+
+
+def said(sandbox: Sandbox, command: str) -> str:
+    result = sandbox.commands.run(command)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.strip()
+
+
+def wait_until_stopped(sandbox: Sandbox) -> None:
+    """And nothing is noted of it."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while sandbox.is_running():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# --- what a fork is
+
+
+def test_a_fork_has_what_was_there_and_keeps_its_own_to_itself(sandbox: Sandbox) -> None:
+    said(sandbox, "mkdir /made; echo before > /made/file; echo old > /etc/name")
+    first, second = sandbox.fork(2)
+
+    said(first, "echo first > /made/file; rm /etc/name; touch /made/more")
+    said(sandbox, "echo after > /made/file")
+    (third,) = sandbox.fork()
+    files = [said(each, "cat /made/file; ls /made") for each in (sandbox, first, second, third)]
+
+    assert files == ["after\nfile", "first\nfile\nmore", "before\nfile", "after\nfile"]
+    assert said(second, "cat /etc/name") == "old"
+    assert first.commands.run("cat /etc/name").exit_code == 1
+
+
+def test_memory_is_copied_when_either_side_writes(sandbox: Sandbox) -> None:
+    keeps = "a=$(head -c 300000 /dev/urandom | od -An -tx1 -v)"
+    tells = f'{keeps}; while read l; do a=${{a}}x; echo $l ${{#a}} $(echo "$a" | md5sum); done'
+    with ExitStack() as closing:
+        handle = closing.enter_context(sandbox.commands.run(tells, background=True))
+        handle.send_stdin("start\n")
+        before = next(handle.stdout.lines()).split()
+        forks = sandbox.fork(2)
+        connect = [each.commands.connect(handle.pid) for each in forks]
+        handles = [handle, *map(closing.enter_context, connect)]
+        for each in handles:
+            each.send_stdin("again\n")
+        after = [next(each.stdout.lines()).split() for each in handles]
+
+    assert before[0] == "start"
+    assert after[0][0] == "again" and int(after[0][1]) == int(before[1]) + 1
+    assert after[1:] == after[:1] * 2 and after[0][2] != before[2]
+
+
+def test_each_is_another_machine(sandbox: Sandbox) -> None:
+    forks = sandbox.fork(12, hostname="twin")
+    uuid = "cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1"
+    machines = [sandbox, *forks]
+
+    assert len({said(each, BOOT_ID) for each in machines}) == 13
+    assert len({said(each, uuid) for each in machines}) == 13
+    assert {said(each, "hostname") for each in forks} == {"twin"} != {said(sandbox, "hostname")}
+    assert len({each.sandbox_id for each in machines}) == 13
+
+
+def test_clocks_and_what_sleeps_go_on(sandbox: Sandbox) -> None:
+    sandbox.commands.run("(sleep 0.2; echo woke > /woke) & mkfifo /f; (cat /f > /got) &")
+    (fork,) = sandbox.fork()
+    said(fork, "echo through > /f")
+
+    wait = "while [ ! -s /woke ] || [ ! -s /got ]; do sleep 0.01; done; cat /woke /got"
+    assert said(fork, wait) == "woke\nthrough"
+    assert said(sandbox, "while [ ! -s /woke ]; do sleep 0.01; done; cat /woke; cat /got") == "woke"
+    uptimes = [float(said(each, "cut -d' ' -f1 /proc/uptime")) for each in (sandbox, fork)]
+    assert uptimes == sorted(uptimes)
+
+
+def test_programs_that_run_are_copied_in_the_middle(sandbox: Sandbox) -> None:
+    counts = "i=0; while :; do i=$((i+1)); [ $((i%1000)) != 0 ] || echo $i >> /count; done"
+    handles = [sandbox.commands.run(counts, background=True) for _ in range(3)]
+    grows = "n=$(wc -l < /count); while [ $(wc -l < /count) -lt $((n+3)) ]; do :; done"
+    for _ in range(3):
+        (fork,) = sandbox.fork()
+        said(fork, f"touch /count; {grows}")
+        fork.kill()
+    said(sandbox, grows)
+    for handle in handles:
+        handle.close()
+    wait_until_idle(sandbox)
+
+
+@pytest.mark.parametrize("way", ["mailbox", "exit", "inline"])
+def test_however_system_calls_reach_the_kernel(tmp_path: Path, busybox: Path, way: str) -> None:
+    flags = [*FLAGS, "--TESTONLY-trap", f"--system-calls={way}", f"--debug-log={tmp_path}/log"]
+    with (
+        made(tmp_path, busybox, forkable=True, flags=flags) as sandbox,
+        sandbox.commands.run(ANSWERS, background=True) as handle,
+    ):
+        for number in range(3):
+            (fork,) = sandbox.fork()
+            with fork.commands.connect(handle.pid) as command:
+                command.send_stdin("here\n")
+                assert next(command.stdout.lines()) == f"{number + 1} here"
+            with pytest.raises(SandboxEnded):
+                fork.commands.run("kill -9 1; sleep 1000")
+            handle.send_stdin("there\n")
+            assert next(handle.stdout.lines()) == f"{number + 1} there"
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_files_of_the_root_can_be_found_in_a_fork(sandbox: Sandbox, busybox: Path) -> None:
+    said(sandbox, "ls /bin > /dev/null; cat /etc/passwd > /dev/null")
+    (fork,) = sandbox.fork()
+
+    assert said(fork, "ls /bin").split() == sorted(os.listdir(busybox / "bin"))
+    count = "find / -xdev -type f | wc -l"
+    assert said(fork, count) == said(sandbox, count)
+    assert fork.files.read("/etc/passwd") == sandbox.files.read("/etc/passwd")
+
+
+# --- streams
+
+
+def test_a_command_has_no_streams_until_somebody_connects(sandbox: Sandbox) -> None:
+    with sandbox.commands.run(ANSWERS, background=True) as handle:
+        handle.send_stdin("one\n")
+        lines = handle.stdout.lines()
+        assert next(lines) == "1 one"
+        forks = sandbox.fork(2)
+        for number, fork in enumerate(forks):
+            with fork.commands.connect(handle.pid) as command:
+                command.send_stdin(f"fork {number}\n")
+                assert next(command.stdout.lines()) == f"2 fork {number}"
+                with pytest.raises(CommandNotStarted, match="belongs to somebody"):
+                    fork.commands.connect(handle.pid)
+                command.close_stdin()
+                assert command.wait().exit_code == 0
+        handle.send_stdin("two\n")
+        assert next(lines) == "2 two"
+        with pytest.raises(CommandNotStarted, match="belongs to somebody"):
+            sandbox.commands.connect(handle.pid)
+        with pytest.raises(CommandNotStarted, match="no process"):
+            forks[0].commands.connect(1)
+
+
+def test_what_nobody_reads_is_gone(sandbox: Sandbox) -> None:
+    talks = "while :; do echo 0123456789; done"
+    with sandbox.commands.run(talks, background=True) as handle:
+        (fork,) = sandbox.fork()
+        assert fork.stats().processes >= 2
+        with fork.commands.connect(handle.pid) as command:
+            assert b"0123456789\n" in command.stdout.read()
+        wait_until_idle(fork)
+        assert b"0123456789\n" in handle.stdout.read()
+
+
+# --- being told
+
+
+def test_a_program_that_asks_gets_a_signal(sandbox: Sandbox) -> None:
+    told = "/proc/self/sandbox_forks"
+    hears = f"trap 'cat {told} > /told' USR1; echo 10 > /proc/$$/sandbox_forks; echo ok"
+    asks = f"{hears}; while :; do sleep 0.01; done"
+    with sandbox.commands.run(asks, background=True) as handle:
+        assert next(handle.stdout.lines()) == "ok"
+        (fork,) = sandbox.fork()
+        assert said(fork, "while [ ! -s /told ]; do sleep 0.01; done; cat /told") == "1 0"
+        assert said(fork, f"cat /proc/{handle.pid}/sandbox_forks") == "1 10"
+        assert said(sandbox, f"cat {told}; ls / | grep -c told || true") == "0 0\n0"
+        assert sandbox.commands.run(f"echo 65 > {told}").exit_code == 1
+
+
+# --- what it costs
+
+
+def test_a_sandbox_that_is_forked_again_and_again_does_not_grow(sandbox: Sandbox) -> None:
+    works = "for i in 1 2 3 4 5; do head -c 200000 /dev/zero > /file; cat /file /file > /both; done"
+    said(sandbox, works)
+    for _ in range(5):
+        sandbox.fork()[0].kill()
+        said(sandbox, works)
+    before = sandbox.stats().memory
+    for _ in range(20):
+        sandbox.fork()[0].kill()
+        said(sandbox, works)
+
+    assert sandbox.stats().memory - before < 8 << 20
+
+
+# --- templates
+
+
+def test_a_template_stays_as_it_is(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox, forkable=True) as sandbox, ExitStack() as closing:
+        handle = closing.enter_context(sandbox.commands.run(ANSWERS, background=True))
+        handle.send_stdin("warm\n")
+        assert next(handle.stdout.lines()) == "1 warm"
+        template = Template.of(sandbox)
+        for number in range(3):
+            for fork in template.fork(3):
+                with fork.commands.connect(handle.pid) as command:
+                    command.send_stdin(f"{number}\n")
+                    assert next(command.stdout.lines()) == f"2 {number}"
+                fork.kill()
+        assert sandbox.info().status == "paused"
+        template.kill()
+    wait_until_gone(tmp_path, sandbox.sandbox_id)
+
+
+def test_without_blocking(tmp_path: Path, busybox: Path) -> None:
+    async def make() -> list[str]:
+        given = {"root": busybox, "state": tmp_path / "state", "flags": FLAGS}
+        sandbox = await AsyncSandbox.create(forkable=True, **given)
+        async with await AsyncTemplate.of(sandbox) as template:
+            some = await asyncio.gather(*(template.fork(2) for _ in range(3)))
+            forks = [each for pair in some for each in pair]
+            ids = await asyncio.gather(*(each.commands.run(BOOT_ID) for each in forks))
+            await asyncio.gather(*(each.kill() for each in forks[::2]))
+            return [each.stdout for each in ids]
+
+    assert len(set(asyncio.run(make()))) == 6
+    assert noted(tmp_path) == []
+
+
+# --- ends
+
+
+def test_one_ends_and_the_others_do_not(sandbox: Sandbox) -> None:
+    first, second, third = sandbox.fork(3)
+    assert first.kill() and not first.kill()
+    with pytest.raises(SandboxEnded):
+        second.commands.run("kill -9 1; sleep 1000")
+    wait_until_stopped(second)
+    assert [said(each, "echo here") for each in (sandbox, third)] == ["here", "here"]
+
+
+def test_its_time_ends_a_fork_alone(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox, forkable=True, timeout=600) as sandbox:
+        short, long = (sandbox.fork(timeout=seconds)[0] for seconds in (0.3, None))
+        with pytest.raises(SandboxError, match="has ended"):
+            short.commands.run("sleep 1000")
+        assert long.info().expires_in is None
+        assert said(long, "echo here") == "here"
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGKILL])
+def test_forks_end_with_their_maker(tmp_path: Path, busybox: Path, number: int) -> None:
+    words = [sys.executable, "-c", MAKER, str(busybox), str(tmp_path / "state"), FLAGS[0]]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        name = process.stdout.readline().strip()
+        assert len(noted(tmp_path)) == 4
+        if number:
+            process.send_signal(number)
+        process.stdin.close()
+    wait_until_gone(tmp_path, name)
+
+
+def test_forks_end_with_what_they_are_copies_of(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox, forkable=True) as sandbox:
+        sandbox.fork(3)
+    wait_until_gone(tmp_path, sandbox.sandbox_id)
+
+
+# --- refusals
+
+
+def test_what_cannot_be_forked_is_said(tmp_path: Path, busybox: Path, sandbox: Sandbox) -> None:
+    with made(tmp_path, busybox) as other:
+        with pytest.raises(SandboxError, match="not started with --forkable"):
+            other.fork()
+        assert said(other, "echo here") == "here"
+    (fork,) = sandbox.fork()
+    with pytest.raises(SandboxError, match="a fork cannot be forked"):
+        fork.fork()
+    assert said(fork, "echo here") == "here"
+    with pytest.raises(ValueError, match="count"):
+        sandbox.fork(0)
+    with sandbox.pty.create(), pytest.raises(SandboxError, match="has a terminal"):
+        sandbox.fork()
+    assert fork.kill()
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"network": "host"}, "needs --network=none"),
+        ({"flags": ["--overlay2=none"]}, "two sandboxes cannot own one tree"),
+        ({"flags": ["--overlay2=root:self"]}, "in a file of the host"),
+        ({"platform": "unicorn"}, "--platform=unicorn cannot be forked"),
+    ],
+)
+def test_what_cannot_be_copied_is_refused_at_the_start(
+    tmp_path: Path, busybox: Path, given: dict[str, object], why: str
+) -> None:
+    with pytest.raises(SandboxError, match=f"--forkable: .*{why}"):
+        Sandbox.create(root=busybox, state=tmp_path / "state", forkable=True, **given)  # type: ignore[arg-type]
+    assert noted(tmp_path) == []
+
+
+# --- the command line
+
+
+def test_the_command_line_forks(tmp_path: Path, busybox: Path) -> None:
+    bundle = Bundle(tmp_path / "bundle", busybox).args("sleep", "1000")
+    flags = (f"--root={tmp_path}/state", "--overlay2=root:memory", "--network=none")
+
+    def runsc(*words: str) -> subprocess.CompletedProcess[str]:
+        return execute([*RUNSC, *flags, *words])
+
+    try:
+        words = ["run", "--detach", "--forkable", f"--bundle={bundle.write()}", "warm"]
+        nowhere = subprocess.DEVNULL
+        subprocess.run([*RUNSC, *flags, *words], stdout=nowhere, check=True, cwd=REPOSITORY)
+        assert runsc("fork", "--hostname=copy", "warm", "one", "two").returncode == 0
+        taken = runsc("fork", "warm", "three", "two")
+        assert taken.returncode == 1 and "already exists" in taken.stderr
+        assert runsc("exec", "one", "hostname").stdout == "copy\n"
+        assert runsc("list").stdout.count(" running ") == 3
+        assert runsc("delete", "--force", "one").returncode == 0
+        assert runsc("fork", "two", "other").returncode == 1
+        assert runsc("kill", "warm", "KILL").returncode == 0
+    finally:
+        for name in ("one", "two", "three", "warm"):
+            runsc("delete", "--force", name)
+    assert runsc("list", "--quiet").stdout == ""

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sentry.control.protocol import ForkOrder
+from sentry.errors import EINVAL
+from sentry.fork.order import Given, order
+
+
+def _pipes(count: int) -> list[int]:
+    return [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
+
+
+def test_an_order_has_a_name_for_each_descriptor() -> None:
+    fds = _pipes(len(Given._fields))
+    made = order(ForkOrder(b"copy"), fds)
+
+    assert made.asked.hostname == b"copy"
+    assert [made.given.ram, made.given.silent_end] == [fds[0], fds[-1]]
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("count", [0, 1, len(Given._fields) - 1, len(Given._fields) + 1, 60])
+def test_too_few_or_too_many_descriptors_are_refused_and_closed(count: int) -> None:
+    fds = _pipes(count)
+    with pytest.raises(EINVAL):
+        order(ForkOrder(), fds)
+    for fd in fds:
+        with pytest.raises(OSError):
+            os.fstat(fd)
+
+
+def test_an_order_without_words_is_refused() -> None:
+    fds = _pipes(len(Given._fields))
+    with pytest.raises(EINVAL):
+        order(None, fds)
+    with pytest.raises(OSError):
+        os.fstat(fds[0])
