@@ -182,8 +182,6 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
 """Command → flag → what becomes of it."""
 
 COMMANDS: Final = {
-    "checkpoint": _NO_CHECKPOINT,
-    "restore": _NO_CHECKPOINT,
     "boot": "internal to gVisor",
     "gofer": "internal to gVisor",
     "umount": "internal to gVisor",
@@ -197,7 +195,7 @@ COMMANDS: Final = {
     "metric-metadata": _NUMBERS,
     "mitigate": "mitigations of processors are the host's to turn on",
     "nvproxy": _NO_DEVICES,
-    "statefile": _NO_CHECKPOINT,
+    "statefile": "use `runsc snapshot inspect`",
     "symbolize": "tracebacks name their lines",
     "trace": "use `runsc debug --strace=on ID`",
     "cpu-features": "use `runsc do cat /proc/cpuinfo`",

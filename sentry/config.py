@@ -258,10 +258,26 @@ class EgressConfig(msgspec.Struct, frozen=True):
     Over a control socket it comes beside the request."""
 
 
+class RestoreConfig(msgspec.Struct, frozen=True):
+    """A snapshot that a sandbox begins with: sentry.state. The files are only read."""
+
+    objects_fd: int
+    objects_size: int
+    objects_check: int
+    """CRC-32."""
+    pages_fd: int
+    pages: int
+    """How many there are."""
+    checks: tuple[int, ...] = ()
+    """CRC-32 of each piece of them."""
+
+
 class SandboxConfig(ContainerConfig, frozen=True):
     """One sandbox with its first container."""
 
     platform: str = "kvm"
+    restore: RestoreConfig | None = None
+    """What the first program is, if it is not loaded."""
     egress: EgressConfig | None = None
     """Only where `network` is "sandbox"; None: everything may leave."""
     system_calls: str = "auto"
@@ -335,6 +351,8 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.steps_fd,
             config.stat_fd,
             config.strace_fd,
+            config.restore.objects_fd if config.restore is not None else -1,
+            config.restore.pages_fd if config.restore is not None else -1,
             config.egress.dialer_fd if config.egress is not None else -1,
         }
     if isinstance(config, FurtherConfig):

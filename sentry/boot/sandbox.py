@@ -263,7 +263,12 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         stack = kernel.first.net.stack
         process = room.NetworkProcess(config.network_fd, loop)
         connected = begun(loop, networks.connect(stack, config, process, loop, sender))
-    task = _started(loop, first_process.load(kernel, config))
+    if config.restore is not None:
+        from sentry.boot import restoring  # noqa: PLC0415  few begin so
+
+        start = _started(loop, restoring.load(kernel, config, config.restore))
+    else:
+        start = _started(loop, first_process.load(kernel, config)).finish
     if process is not None:
         connected()
     if config.egress is not None and process is not None:
@@ -284,7 +289,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.stand_in_fd >= 0:
         loop.watch(config.stand_in_fd, select.EPOLLRDHUP, lambda _: kernel.finish(SIGKILL))
     kernel.services.check()
-    made = Sandbox(kernel, task.finish, operations, config)
+    made = Sandbox(kernel, start, operations, config)
     made.network = process
     return made
 

@@ -105,6 +105,7 @@ async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
     kernel.first = namespaces.first(kernel, mounts)
     await mount_all(Starter(kernel), config, exports)
+    kernel.container.first_mounts = frozenset(each.id for each in mounts)
 
 
 async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -> None:

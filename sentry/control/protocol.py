@@ -152,7 +152,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
+    from now on), "checkpoint" (its state goes into two files that come with it, and it stands still
+    as long as the connection lasts), "expire" (the container ends in some time, whoever is there then), or "resize"
     (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
@@ -357,6 +358,19 @@ class Packets(msgspec.Struct, omit_defaults=True, frozen=True):
     frames: list[CapturedFrame] = []
 
 
+class Made(msgspec.Struct, frozen=True):
+    """A snapshot that has been written: sentry.state."""
+
+    objects_size: Number
+    objects_check: Number
+    """CRC-32."""
+    pages: Number
+    piece: Number
+    """So many pages have one of the checks."""
+    checks: list[Number]
+    """CRC-32 of each piece."""
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -377,6 +391,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """wait: that of wait(2)."""
     file: FileEntry | None = None
     """file: of "stat"."""
+    snapshot: Made | None = None
+    """checkpoint."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

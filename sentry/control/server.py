@@ -135,6 +135,10 @@ class Controlled(Protocol):
         """Do something with files; `told` what came of it."""
         ...
 
+    def control_checkpoint(self, fds: list[int], told: Callable[[Reply], object]) -> Waiting:
+        """Write a snapshot into two files; all stand still until the wait is abandoned."""
+        ...
+
     def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
         """Tell when memory has run out more than so many times."""
         ...
@@ -286,7 +290,7 @@ class Connection:
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
                 case "packets":
                     return self._packets(request)
-                case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials":
+                case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials" | "checkpoint":
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -325,6 +329,9 @@ class Connection:
                 descriptors.close_all(fds)
                 return Reply(error="what to do?")
             self._waiting = kernel.control_file(request.file, fds, self.send)
+        elif request.op == "checkpoint":
+            fds, self._fds = self._fds, []
+            self._waiting = kernel.control_checkpoint(fds, self.send)
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcNamespace
     from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
     from sentry.kernel.pids import PidNamespace
+    from sentry.kernel.standing import Standing
     from sentry.kernel.task import Observer, Task
     from sentry.net.namespace import NetNamespace
     from sentry.platform.interface import Platform
@@ -133,6 +134,8 @@ class Kernel:
         """Those beside it."""
         self.held: set[Task] = set()
         """Tasks that stand still because their container is paused, or their cgroup frozen."""
+        self.standing: Standing | None = None
+        """Who has all tasks of a container stand still, for a snapshot."""
         self.cgroups = self.container.cgroup
         """The top of the first container's cgroups."""
         self._made_room_for: Fiber | None = None

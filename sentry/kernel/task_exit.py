@@ -88,6 +88,8 @@ async def _leave(task: Task) -> None:
     kernel.pids.tasks.pop(task.tid, None)
     kernel.pids.release(task.tid)
     kernel.held.discard(task)
+    if kernel.standing is not None:
+        kernel.standing.stood(task)
     group.ending = len(group.tasks) == 1
     group.tasks.remove(task)
     group.cgroup.thread_ends(group)
@@ -171,6 +173,8 @@ def _last_thread_gone(group: ThreadGroup) -> Steps[None]:
 
 def _announce_or_hold(group: ThreadGroup) -> None:
     group.ending = False
+    if group.kernel.standing is not None:
+        group.kernel.standing.ended()
     group.pid_queue.notify()
     leader = group.leader
     tracee = leader.trace if leader is not None and is_held(group) else None

@@ -1,0 +1,192 @@
+"""Open files as records: which class has which, and what there is none of.
+
+A class without a row here or in `REFUSED` is not known to snapshots, and refused by its name
+(`tests/unit/state/test_kinds.py` finds it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.fs.dev.memory import MemoryDevice
+from sentry.fs.epoll.file import EpollFile
+from sentry.fs.erofs.file import ErofsFile
+from sentry.fs.eventfd import EventFile
+from sentry.fs.gofer.directory import GoferDirectoryFile
+from sentry.fs.gofer.file import GoferFile
+from sentry.fs.host.file import HostFile
+from sentry.fs.memfd import MemFdFile
+from sentry.fs.overlay.file import OverlayFile
+from sentry.fs.pidfd import PidFile
+from sentry.fs.pipe.file import PipeFile
+from sentry.fs.pseudo.files import TextFile
+from sentry.fs.pseudo.nodes import GeneratedDirectoryFile
+from sentry.fs.signalfd import SignalFile
+from sentry.fs.timerfd import TimerFile
+from sentry.fs.tmpfs.file import TmpOpenFile
+from sentry.state import records
+from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.file import FileDescription
+
+if TYPE_CHECKING:
+    from sentry.fs.pipe.buffer import Pipe
+    from sentry.state.saver import Saver
+
+Save = Callable[["Saver", Any, dict[str, Any]], records.OpenFile]
+"""(saver, open file, what all have in common)"""
+
+KINDS: Final[dict[type, Save]] = {}
+REFUSED: Final = {
+    "sentry.fs.devpts.files.PtyMaster": "a pseudoterminal",
+    "sentry.fs.devpts.files.PtySlave": "a pseudoterminal",
+    "sentry.fs.fanotify.FanotifyFile": "fanotify(7)",
+    "sentry.fs.fsopen.FsContextFile": "a file system that is being made (fsopen(2))",
+    "sentry.fs.fuse.device.FuseDevice": "an open FUSE connection",
+    "sentry.fs.fuse.directory.FuseDirectoryFile": "a directory of a FUSE file system",
+    "sentry.fs.fuse.file.FuseFile": "a file of a FUSE file system",
+    "sentry.fs.gofer.host_fifo.HostFifo": "a FIFO of the host",
+    "sentry.fs.inotify.InotifyFile": "inotify(7)",
+    "sentry.fs.layers.file.LayeredFile": "a file of an overlay that a program has mounted",
+    "sentry.fs.layers.file.LayeredListing": "a directory of an overlay that a program has mounted",
+    "sentry.fs.memfd.SecretFile": "memfd_secret(2)",
+    "sentry.fs.mqueue.file.QueueFile": "a POSIX message queue",
+    "sentry.fs.proc.namespaces.NamespaceFile": "a namespace that is open",
+    "sentry.fs.proc.pagemap.PagemapFile": "memory of a process that is open (/proc/PID/pagemap)",
+    "sentry.fs.proc.process_memory.MemFile": "memory of a process that is open (/proc/PID/mem)",
+    "sentry.fs.proc.process_memory.MmFile": "memory of a process that is open",
+    "sentry.kernel.aio.RingFile": "io_setup(2)",
+    "sentry.kernel.seccomp_listener.Listener": "a supervisor of seccomp(2)",
+    "sentry.kernel.sysv_shm.ShmFile": "System V shared memory",
+    "sentry.net.tun.device.TunDevice": "a tun device",
+    "sentry.vfs.mounting.TreeFile": "a mount that is at no place (open_tree(2))",
+}
+"""By the class's name, for most need not be imported."""
+SOCKETS: Final = "sentry.net."
+"""All below are refused as sockets."""
+NAMED: Final = (
+    MemoryDevice, DirectoryFile, ErofsFile, GoferDirectoryFile, GoferFile, OverlayFile, TextFile,
+    GeneratedDirectoryFile, TmpOpenFile,
+)  # fmt: skip
+"""What is opened by its name again; their subclasses are not."""
+
+
+def _kinds() -> dict[type, Save]:
+    found: dict[type, Save] = dict.fromkeys(NAMED, _named)
+    for kind in MemoryDevice.__subclasses__():
+        found[kind] = _named
+        found |= dict.fromkeys(kind.__subclasses__(), _named)
+    return found | {
+        EpollFile: _epoll, EventFile: _eventfd, HostFile: _donated, MemFdFile: _memfd,
+        PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd, TimerFile: _timerfd,
+    }  # fmt: skip
+
+
+def described(kind: type) -> str:
+    """What one of a kind that has no record is to its user."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name in REFUSED:
+        return REFUSED[name]
+    return "a socket" if name.startswith(SOCKETS) else f"an open file of a new kind ({name})"
+
+
+def save(saver: Saver, file: FileDescription) -> records.OpenFile:
+    """Raises: EOPNOTSUPP."""
+    from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
+
+    if not KINDS:
+        KINDS.update(_kinds())
+    how = _named if type(file) is FileDescription else KINDS.get(type(file))
+    if how is None:
+        refused(described(type(file)))
+    if file.async_notice is not None:
+        refused("a descriptor with O_ASYNC")
+    if file.dnotify is not None:
+        refused("a descriptor with F_NOTIFY")
+    locks = file.inode.locks
+    if locks is not None and (locks.records or locks.flocks or locks.leases):
+        refused("a file that is locked")
+    common = {
+        "flags": file.flags, "position": file.position, "owner": file.owner,
+        "owner_ids": file.owner_ids, "owner_signal": file.owner_signal,
+        "creds": None if file.creds is None else saver.creds(file.creds),
+    }  # fmt: skip
+    return how(saver, file, common)
+
+
+def _named(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
+    if saver.mount_of(file.location.mount) is None and type(file) is TmpOpenFile:
+        return _memfd(saver, file, common)
+    return records.NamedFile(place=saver.place(file.location), **common)
+
+
+def _donated(saver: Saver, file: HostFile, common: dict[str, Any]) -> records.OpenFile:
+    if file.is_regular:
+        common["position"] = 0  # the host's
+    return records.DonatedFile(number=saver.stdio.get(file.fd, -1), **common)
+
+
+def _pipe_end(saver: Saver, file: PipeFile, common: dict[str, Any]) -> records.OpenFile:
+    place = saver.place(file.location) if file.named else None
+    return records.PipeEnd(
+        pipe=saver.pipes(file.pipe), place=place, seen_writes=file.seen_writes, **common
+    )
+
+
+def _eventfd(_: Saver, file: EventFile, common: dict[str, Any]) -> records.OpenFile:
+    return records.EventCounter(value=file.value, semaphore=file.semaphore, **common)
+
+
+def _epoll(saver: Saver, file: EpollFile, common: dict[str, Any]) -> records.OpenFile:
+    watches = [
+        records.Watch(
+            item.fd, saver.files(item.file), item.events, item.data, item in file._ready
+        )
+        for item in file.items.values()
+    ]
+    return records.EpollSet(watches=watches, **common)
+
+
+def _timerfd(_: Saver, file: TimerFile, common: dict[str, Any]) -> records.OpenFile:
+    from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
+
+    if file._again is not None:
+        refused("a timerfd with an absolute time of the wall clock")
+    return records.ClockTimer(
+        clock=file.clock, at_ns=file._at_ns, interval_ns=file._interval_ns,
+        expired=file._expired, ticks=file._ticks, **common,
+    )  # fmt: skip
+
+
+def _signalfd(_: Saver, file: SignalFile, common: dict[str, Any]) -> records.OpenFile:
+    return records.SignalSet(mask=file.mask, **common)
+
+
+def _pidfd(_: Saver, file: PidFile, common: dict[str, Any]) -> records.OpenFile:
+    from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
+
+    kernel = file.group.kernel
+    if file.thread is not None or kernel.pids.groups.get(file.group.tgid) is not file.group:
+        refused("a pidfd of a thread, or of a process that is gone")
+    return records.ProcessHandle(pid=file.group.tgid, **common)
+
+
+def _memfd(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
+    from sentry.state.trees import node  # noqa: PLC0415  which knows the saver
+
+    inode = file.inode
+    label = file.location.dentry.name.removeprefix(b"/memfd:")
+    return records.MemoryFile(label=label, node=node(saver, inode), inode=inode.ino, **common)
+
+
+def pipe(pipe: Pipe) -> records.PipeBuffer:
+    """What is in it."""
+    parts = [
+        (bytes(part), packet)
+        for part, packet in zip(pipe._parts, pipe._packets, strict=True)
+    ]
+    return records.PipeBuffer(
+        parts, pipe.capacity, pipe._uid, reads=pipe.read_opens, writes=pipe.write_opens
+    )
+
+
