@@ -267,6 +267,7 @@ def _is_of_go(word: str) -> bool:
 @click.option("--criu", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-steps", "steps_log", hidden=True, metavar="FILE")
+@click.option("--TESTONLY-hold-at", "hold_at", type=int, default=0, hidden=True, metavar="N")
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:

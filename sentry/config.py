@@ -300,6 +300,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """Where messages, and tracebacks, go."""
     steps_fd: int = -1
     """Where tests read which steps took the kernel thread too long; -1: nowhere."""
+    hold_at: int = 0
+    """The container is paused in its Nth system call, for tests of snapshots; 0: never."""
     stat_fd: int = -1
     """/proc/stat, for such tests: in a virtual machine that stood still no step took long."""
     strace_fd: int = -1

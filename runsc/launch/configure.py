@@ -210,6 +210,7 @@ def make_config(
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,
         log_fd=log,
+        hold_at=flags.hold_at,
         steps_fd=-1 if flags.steps_log is None else _appending(flags.steps_log),
         stat_fd=-1 if flags.steps_log is None else os.open("/proc/stat", os.O_RDONLY),
         strace_fd=_strace_fd(flags, log),

@@ -237,6 +237,10 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.strace_fd >= 0:
         late.import_all()  # their declarations are what it writes
         kernel.start_observers.append(make_strace(config, loop))
+    if config.hold_at:
+        from sentry.control.holding import HoldAt  # noqa: PLC0415  tests ask
+
+        kernel.start_observers.append(HoldAt(kernel, config.hold_at))
     if config.debug:
         from sentry.syscalls.refused import Refused  # noqa: PLC0415
 

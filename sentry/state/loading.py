@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import zlib
 from typing import TYPE_CHECKING, Any, Final
@@ -379,8 +378,10 @@ def _check_mounts(loader: Loader) -> None:
     """The container has the mounts that the snapshot's had. Raises: Damaged."""
     found = [mounted(mount) for mount in loader.mounts]
     wanted = loader.snapshot.mounts
-    for here, there in itertools.zip_longest(found, wanted):
-        if here != there:
-            one, which = (there, "the snapshot has") if there is not None else (here, "it has not")
-            path = one.path.decode(errors="replace")
-            raise Damaged(f"{which} a mount of {one.kind} at /{path}: the bundle differs")
+    for some, others, who in ((wanted, found, "snapshot"), (found, wanted, "container")):
+        for one in some:
+            if one not in others:
+                path = one.path.decode(errors="replace")
+                raise Damaged(f"the {who} has a mount of {one.kind} at /{path}: the bundle differs")
+    if found != wanted:
+        raise Damaged("the bundle has the mounts in another order")
