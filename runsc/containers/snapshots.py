@@ -242,10 +242,9 @@ def _pack(zstd: Any, folder: str, pages: Any) -> None:
 def _unpacked(folder: str, packed: Any, size: int) -> int:
     """A file without a name of this size. Raises: RuntimeFailure."""
     zstd = _packer()
-    plain = tempfile.TemporaryFile(dir=folder)
     left = size
     try:
-        with plain, zstd.ZstdFile(packed) as source:
+        with tempfile.TemporaryFile(dir=folder) as plain, zstd.ZstdFile(packed) as source:
             while data := source.read(PIECE):
                 left -= len(data)
                 if left < 0:

@@ -153,8 +153,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
     from now on), "checkpoint" (its state goes into two files that come with it, and it stands still
-    as long as the connection lasts), "expire" (the container ends in some time, whoever is there then), or "resize"
-    (the host's terminal has a new size).
+    as long as the connection lasts), "expire" (the container ends in some time, whoever is there
+    then), or "resize" (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).

@@ -40,6 +40,12 @@ MAX_CONNECTIONS = 512
 """A process of `exec` has one for as long as it lives."""
 
 
+WAITS = frozenset(
+    ("checkpoint", "create", "denials", "file", "forward", "oom", "read", "wait")
+)
+"""What ends with its connection, of which each has one."""
+
+
 class Watcher(Protocol):
     """The part of sentry.loop that is used."""
 
@@ -290,7 +296,7 @@ class Connection:
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
                 case "packets":
                     return self._packets(request)
-                case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials" | "checkpoint":
+                case op if op in WAITS:
                     return self._wait(request)
         except Errno as error:
             return failure(error)

@@ -71,7 +71,8 @@ NAMED: Final = (
 """What is opened by its name again; their subclasses are not."""
 
 
-def _kinds() -> dict[type, Save]:
+def kinds() -> dict[type, Save]:
+    """By class."""
     found: dict[type, Save] = dict.fromkeys(NAMED, _named)
     for kind in MemoryDevice.__subclasses__():
         found[kind] = _named
@@ -95,7 +96,7 @@ def save(saver: Saver, file: FileDescription) -> records.OpenFile:
     from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
 
     if not KINDS:
-        KINDS.update(_kinds())
+        KINDS.update(kinds())
     how = _named if type(file) is FileDescription else KINDS.get(type(file))
     if how is None:
         refused(described(type(file)))

@@ -208,7 +208,7 @@ class Saving:
             refused("a keyring")
         if task.login is not None:
             refused("a login (/proc/PID/loginuid)")
-        if task.sem_undo is not None:
+        if task.sem_undo is not None and task.sem_undo.sets:
             refused("a System V semaphore")
         if task.ns != self._kernel.first:
             refused("a namespace that a program has made")

@@ -1,4 +1,4 @@
-"""checkpoint and restore: a program goes on where it was; what cannot be written or read is said."""
+"""checkpoint and restore: a program goes on where it was; what cannot be is said by its name."""
 
 from __future__ import annotations
 

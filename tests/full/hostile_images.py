@@ -1,4 +1,4 @@
-"""Snapshots that somebody has changed: bytes, or what is said in them with the checks made right."""
+"""Snapshots that somebody has changed: bytes, or what they say, with the checks made right."""
 
 from __future__ import annotations
 
