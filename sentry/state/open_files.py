@@ -62,8 +62,12 @@ REFUSED: Final = {
     "sentry.vfs.mounting.TreeFile": "a mount that is at no place (open_tree(2))",
 }
 """By the class's name, for most need not be imported."""
-SOCKETS: Final = "sentry.net."
-"""All below are refused as sockets."""
+SOCKETS: Final = {
+    "raw": "a raw socket", "ping": "a ping socket", "netlink": "a netlink socket",
+    "packet_socket": "a packet socket", "unix_host": "a socket of a service of the host",
+    "host": "a socket of the host (--network=host)",
+}  # fmt: skip
+"""By a part of the module's name; all others below sentry.net are "a socket"."""
 NAMED: Final = (
     MemoryDevice, DirectoryFile, ErofsFile, GoferDirectoryFile, GoferFile, OverlayFile, TextFile,
     GeneratedDirectoryFile, TmpOpenFile,
@@ -73,6 +77,11 @@ NAMED: Final = (
 
 def kinds() -> dict[type, Save]:
     """By class."""
+    from sentry.net.inet.tcp import TcpSocket  # noqa: PLC0415  few programs need all of them
+    from sentry.net.inet.udp import UdpSocket  # noqa: PLC0415
+    from sentry.net.unix import UnixSocket  # noqa: PLC0415
+    from sentry.state import sockets  # noqa: PLC0415
+
     found: dict[type, Save] = dict.fromkeys(NAMED, _named)
     for kind in MemoryDevice.__subclasses__():
         found[kind] = _named
@@ -80,6 +89,7 @@ def kinds() -> dict[type, Save]:
     return found | {
         EpollFile: _epoll, EventFile: _eventfd, HostFile: _donated, MemFdFile: _memfd,
         PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd, TimerFile: _timerfd,
+        TcpSocket: sockets.tcp, UdpSocket: sockets.udp, UnixSocket: sockets.unix,
     }  # fmt: skip
 
 
@@ -88,7 +98,10 @@ def described(kind: type) -> str:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if name in REFUSED:
         return REFUSED[name]
-    return "a socket" if name.startswith(SOCKETS) else f"an open file of a new kind ({name})"
+    if not name.startswith("sentry.net."):
+        return f"an open file of a new kind ({name})"
+    parts = name.split(".")
+    return next((what for part, what in SOCKETS.items() if part in parts), "a socket")
 
 
 def save(saver: Saver, file: FileDescription) -> records.OpenFile:

@@ -32,6 +32,7 @@ from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.state.loader import Loader
+    from sentry.state.sockets import Tying
 
 Load = Callable[["Files", Any], Coroutine[Any, Any, FileDescription]]
 ENDS: Final = (O_RDONLY, O_WRONLY, O_RDWR)
@@ -49,6 +50,7 @@ class Files:
         self.made: list[FileDescription] = []
         """Each with a use, until `let_go`."""
         self._pipes: dict[int, tuple[Pipe, PipeInode | None]] = {}
+        self._tying: Tying | None = None
         self._memory: dict[int, tuple[TmpFile, records.MemoryFile]] = {}
 
     async def load(self) -> None:
@@ -60,7 +62,8 @@ class Files:
                 file = await LOADS[type(record)](self, record)
             except Errno as error:
                 raise Damaged(f"{_named(record)} cannot be opened: {error}") from error
-            self.made.append(file.incref())
+            is_open = not isinstance(record, records.AnySocket) or record.is_open
+            self.made.append(file.incref() if is_open else file)
             file.flags = file.flags & (O_ACCMODE | O_PATH) | record.flags & ~(O_ACCMODE | O_PATH)
             file.position = record.position
             file.owner, file.owner_ids = record.owner, record.owner_ids
@@ -68,14 +71,31 @@ class Files:
             if record.creds is not None:
                 file.creds = at(self.loader.creds, record.creds, "user")
         for file, record in zip(self.made, snapshot.files, strict=True):
+            if isinstance(record, records.AnySocket):
+                self._tie(file, record)
+        for file, record in zip(self.made, snapshot.files, strict=True):
             if isinstance(file, EpollFile) and isinstance(record, records.EpollSet):
                 self._watch(file, record)
 
     def let_go(self) -> None:
         """Whoever has a use for one has it by now."""
         files, self.made = self.made, []
-        for file in files:
-            file.decref()
+        for file, record in zip(files, self.loader.snapshot.files, strict=True):
+            if not isinstance(record, records.AnySocket) or record.is_open:
+                file.decref()
+
+    def _tie(self, file: FileDescription, record: records.AnySocket) -> None:
+        if self._tying is None:
+            from sentry.state.sockets import Tying  # noqa: PLC0415  not all have sockets
+
+            self._tying = Tying(self)
+        self._tying.tie(file, record)
+
+    async def socket(self, record: records.AnySocket) -> FileDescription:
+        """One that is tied to others when all are there."""
+        from sentry.state.sockets import made  # noqa: PLC0415  not all have sockets
+
+        return await made(self, record)
 
     async def named(self, record: records.NamedFile) -> FileDescription:
         """By its name, with no look at rights: whoever opened it had them."""
@@ -229,6 +249,9 @@ LOADS: Final[dict[type, Load]] = {
     records.SignalSet: Files.signalfd,
     records.ProcessHandle: Files.pidfd,
     records.MemoryFile: Files.memfd,
+    records.UnixEnd: Files.socket,
+    records.TcpEnd: Files.socket,
+    records.UdpEnd: Files.socket,
 }
 
 

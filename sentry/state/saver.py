@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.mm.ramfile import RamFile
     from sentry.vfs.dentry import Location
+    from sentry.vfs.interface import Inode
     from sentry.vfs.mount import Mount
 
 
@@ -100,6 +101,13 @@ class Saver:
             if tree.fs is inode.fs:
                 return records.Place(at, name, number, tree.place(inode))
         refused(f"an open file that was removed, on {inode.fs.name}: {name!r}")
+
+    def in_tree(self, inode: Inode) -> tuple[int, int]:
+        """Where the name of a socket is. Raises: EOPNOTSUPP."""
+        for number, tree in enumerate(self.trees):
+            if tree.fs is inode.fs:
+                return number, tree.place(inode)
+        refused(f"a Unix socket with a name on {inode.fs.name}")
 
     def mount_of(self, mount: Mount) -> int | None:
         """Its place, if the container sees it."""

@@ -95,6 +95,7 @@ SEQUENCES: Final = {
     "state/loader.py": "a path of a snapshot, name by name",
     "state/loading.py": "processes of a snapshot, one after the other",
     "state/opening.py": "open files of a snapshot, one after the other",
+    "state/sockets.py": "a socket is made as open files are",
     "state/pages.py": "pages are written or read, a piece at a time",
     "state/remembering.py": "mappings, one after the other",
     "state/saving.py": "processes and mappings become records, in steps",
