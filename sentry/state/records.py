@@ -381,6 +381,18 @@ class TcpEnd(AnySocket, frozen=True, tag="tcp"):
     urgent_unread: bool = False
 
 
+class Datagram(Record, frozen=True):
+    """One that nobody has read."""
+
+    data: Data
+    source: Address
+    target: Address
+    ttl: Annotated[int, msgspec.Meta(ge=0, le=255)] = 64
+    tos: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    index: Int32 = 1
+    stamp_ns: Amount = 0
+
+
 class UdpEnd(AnySocket, frozen=True, tag="udp"):
     """A datagram socket."""
 
@@ -392,6 +404,7 @@ class UdpEnd(AnySocket, frozen=True, tag="udp"):
     ip_options: Numbers = []
     ipv6_options: Numbers = []
     udp_options: Numbers = []
+    datagrams: Annotated[list[Datagram], Many] = []
 
 
 AnyFile = (

@@ -13,9 +13,11 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
 from sentry.errors import ECONNRESET
 from sentry.net.inet.address import Endpoint
+from sentry.net.inet.datagram import OVERHEAD
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.tcp_options import CONGESTIONS
 from sentry.net.inet.udp import UdpSocket
+from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Socket
 from sentry.net.sockfs import new_location
 from sentry.net.unix import UnixSocket
@@ -116,12 +118,20 @@ def tcp(saver: Saver, sock: TcpSocket, rest: dict[str, Any]) -> records.OpenFile
 
 
 def udp(saver: Saver, sock: UdpSocket, rest: dict[str, Any]) -> records.OpenFile:
-    """Datagrams that wait are lost, as they may be anywhere."""
+    """With the datagrams that wait; errors that were to be told are lost."""
     from sentry.state.saver import refused  # noqa: PLC0415
 
     if sock.groups or sock._corked:
         refused("a UDP socket in a multicast group, or that is corked")
+    datagrams = [
+        records.Datagram(
+            bytes(each.data), _written(each.source), _written(each.target), each.ttl, each.tos,
+            each.index, each.stamp_ns,
+        )
+        for each in sock.packets
+    ]  # fmt: skip
     return records.UdpEnd(
+        datagrams=datagrams,
         local=_written(sock.local),
         remote=None if sock.remote is None else _written(sock.remote), has_port=sock.has_port,
         v6only=sock.v6only, bound=(sock._bound_ip, sock._bound_port),
@@ -304,6 +314,14 @@ class Tying:
         _into(sock.ip_options, record.ip_options)
         _into(sock.ipv6_options, record.ipv6_options)
         _into(sock.udp_options, record.udp_options)
+        for each in record.datagrams:
+            ends = _endpoint(each.source), _endpoint(each.target)
+            packet = Packet(
+                each.data, *ends, ttl=each.ttl, tos=each.tos, index=each.index,
+                stamp_ns=each.stamp_ns,
+            )  # fmt: skip
+            sock.packets.append(packet)
+            sock._charged += len(each.data) + OVERHEAD
         if record.has_port:
             if not sock.local.port:
                 raise Damaged("a socket at port 0")

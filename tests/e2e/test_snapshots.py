@@ -153,7 +153,7 @@ def test_restore_files_children_and_signals_come_back(machine: Machine) -> None:
 
 
 TALK = """
-mkfifo /mem/said; (nc -l -p 5000; echo served) & sleep 0.2
+mkfifo /mem/said /mem/hold; exec 3<>/mem/hold; (nc -l -p 5000 <&3; echo served) & sleep 0.2
 (echo before; cat /mem/said) | nc 127.0.0.1 5000
 wait; echo over
 """
