@@ -35,6 +35,5 @@ def command(
 ) -> None:
     """See snapshots.write."""
     snapshots.write(
-        flags.store(), container_id, image_path, compression, flags.platform,
-        leave_running=leave_running,
-    )  # fmt: skip
+        flags.store(), container_id, image_path, compression, leave_running=leave_running
+    )

@@ -47,6 +47,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     made_at: str
     """UTC."""
     platform: str
+    annotations: dict[str, str] = {}
+    """Of the container: those that are runsc's own."""
     compression: str = "none"
     """Of the file of pages: "none" or "zstd"."""
     objects_size: Annotated[int, msgspec.Meta(ge=0, le=MAX_OBJECTS)]
@@ -149,9 +151,8 @@ def objects(folder: str) -> Any:
 
 
 def write(
-    store: Store, container_id: str, folder: str, compression: str, platform: str, *,
-    leave_running: bool,
-) -> None:  # fmt: skip
+    store: Store, container_id: str, folder: str, compression: str, *, leave_running: bool
+) -> None:
     """Make a snapshot of a running container; without `leave_running` that ends then.
 
     Raises: RuntimeFailure; then there is no snapshot, and the container goes on.
@@ -182,9 +183,9 @@ def write(
                 _pack(pack, folder, pages_file)
             manifest = Manifest(
                 program=__version__, container=container_id,
-                made_at=strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), platform=platform,
-                compression=compression, objects_size=made.objects_size,
-                objects_check=made.objects_check, pages=made.pages, piece=made.piece,
+                made_at=strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), platform=made.platform,
+                annotations=_own(state.annotations), compression=compression,
+                objects_size=made.objects_size, objects_check=made.objects_check, pages=made.pages, piece=made.piece,
                 checks=tuple(made.checks),
             )  # fmt: skip
             data = _encoded(manifest)
@@ -205,6 +206,10 @@ def write(
     if not leave_running:
         with suppress(RuntimeFailure):  # it may be gone already
             lifecycle.wait(store, container_id, 1)
+
+
+def _own(annotations: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in annotations.items() if name.startswith("dev.runsc.")}
 
 
 def _making(folder: str, name: str) -> Any:

@@ -89,7 +89,8 @@ class Checkpointing:
             await pace.rest()
         checks = await saving.saver.pages.write(pages)
         frames = saving.saver.pages.frames
-        return Made(len(data), zlib.crc32(data), len(frames), PIECE_PAGES, checks)
+        platform = self._kernel.platform.name
+        return Made(platform, len(data), zlib.crc32(data), len(frames), PIECE_PAGES, checks)
 
     def _ended(self, made: Made | None, error: BaseException | None) -> None:
         self._over = True

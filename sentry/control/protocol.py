@@ -361,6 +361,7 @@ class Packets(msgspec.Struct, omit_defaults=True, frozen=True):
 class Made(msgspec.Struct, frozen=True):
     """A snapshot that has been written: sentry.state."""
 
+    platform: str
     objects_size: Number
     objects_check: Number
     """CRC-32."""

@@ -61,7 +61,8 @@ def common(saver: Saver, sock: Socket) -> dict[str, Any]:
     found = {name: getattr(sock, name) for name in KEPT}
     return found | {
         "options": sorted(sock.options), "numbers": sorted(sock.numbers.items()),
-        "family": sock.family, "uid": sock.inode.uid, "gid": sock.inode.gid, "is_open": sock.refs > 0,
+        "family": sock.family, "uid": sock.inode.uid, "gid": sock.inode.gid,
+        "is_open": sock.refs > 0,
     }  # fmt: skip
 
 
