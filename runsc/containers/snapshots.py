@@ -185,7 +185,8 @@ def write(
                 program=__version__, container=container_id,
                 made_at=strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), platform=made.platform,
                 annotations=_own(state.annotations), compression=compression,
-                objects_size=made.objects_size, objects_check=made.objects_check, pages=made.pages, piece=made.piece,
+                objects_size=made.objects_size, objects_check=made.objects_check,
+                pages=made.pages, piece=made.piece,
                 checks=tuple(made.checks),
             )  # fmt: skip
             data = _encoded(manifest)

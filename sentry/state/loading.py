@@ -119,6 +119,7 @@ class Loading:
         for process in snapshot.processes:
             await self._program(process)
         self._descriptors()
+        self._files.lock(self._tables)
         await self._memories.map(self._files.made)
         await self._pages.read()
         await self._memories.fill()

@@ -16,6 +16,7 @@ from sentry.fs.eventfd import EventFile
 from sentry.fs.gofer.directory import GoferDirectoryFile
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.host.file import HostFile
+from sentry.fs.inotify import InotifyFile
 from sentry.fs.memfd import MemFdFile
 from sentry.fs.overlay.file import OverlayFile
 from sentry.fs.pidfd import PidFile
@@ -27,6 +28,7 @@ from sentry.fs.timerfd import TimerFile
 from sentry.fs.tmpfs.file import TmpOpenFile
 from sentry.state import records
 from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.fd_table import FdTable
 from sentry.vfs.file import FileDescription
 
 if TYPE_CHECKING:
@@ -46,7 +48,6 @@ REFUSED: Final = {
     "sentry.fs.fuse.directory.FuseDirectoryFile": "a directory of a FUSE file system",
     "sentry.fs.fuse.file.FuseFile": "a file of a FUSE file system",
     "sentry.fs.gofer.host_fifo.HostFifo": "a FIFO of the host",
-    "sentry.fs.inotify.InotifyFile": "inotify(7)",
     "sentry.fs.layers.file.LayeredFile": "a file of an overlay that a program has mounted",
     "sentry.fs.layers.file.LayeredListing": "a directory of an overlay that a program has mounted",
     "sentry.fs.memfd.SecretFile": "memfd_secret(2)",
@@ -88,7 +89,8 @@ def kinds() -> dict[type, Save]:
         found |= dict.fromkeys(kind.__subclasses__(), _named)
     return found | {
         EpollFile: _epoll, EventFile: _eventfd, HostFile: _donated, MemFdFile: _memfd,
-        PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd, TimerFile: _timerfd,
+        InotifyFile: _inotify, PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd,
+        TimerFile: _timerfd,
         TcpSocket: sockets.tcp, UdpSocket: sockets.udp, UnixSocket: sockets.unix,
     }  # fmt: skip
 
@@ -117,9 +119,8 @@ def save(saver: Saver, file: FileDescription) -> records.OpenFile:
         refused("a descriptor with O_ASYNC")
     if file.dnotify is not None:
         refused("a descriptor with F_NOTIFY")
-    locks = file.inode.locks
-    if locks is not None and (locks.records or locks.flocks or locks.leases):
-        refused("a file that is locked")
+    if file.inode.locks is not None:
+        saver.locked.setdefault(id(file.inode.locks), file)
     common = {
         "flags": file.flags, "position": file.position, "owner": file.owner,
         "owner_ids": file.owner_ids, "owner_signal": file.owner_signal,
@@ -174,6 +175,39 @@ def _timerfd(_: Saver, file: TimerFile, common: dict[str, Any]) -> records.OpenF
 
 def _signalfd(_: Saver, file: SignalFile, common: dict[str, Any]) -> records.OpenFile:
     return records.SignalSet(mask=file.mask, **common)
+
+
+def _inotify(saver: Saver, file: InotifyFile, common: dict[str, Any]) -> records.OpenFile:
+    watched = [
+        records.Watched(each.wd, each.mask, *saver.in_tree(each.inode))
+        for each in file.watches.values()
+    ]
+    return records.Watches(next=file._next, watched=watched, events=list(file._events), **common)
+
+
+def locks(saver: Saver, file: FileDescription) -> records.Locks | None:
+    """Those on the file behind an open one; None: there are none."""
+    from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
+
+    found = file.inode.locks
+    if found is None or not (found.records or found.flocks or found.leases):
+        return None
+    if found.leases is not None and found.leases.items:
+        refused("a lease of a file")
+    held = []
+    for owner, some in found.records.items():
+        is_table = isinstance(owner, FdTable)
+        table = saver.descriptors(owner) if is_table else None
+        whose = None if is_table else saver.files(owner)
+        held += [
+            records.Held(each.pid, each.exclusive, each.start, each.end, table, whose)
+            for each in some
+        ]
+    flocks = [
+        records.Flock(saver.files(owner), exclusive, found._pids.get(owner, 0))
+        for owner, exclusive in found.flocks.items()
+    ]
+    return records.Locks(saver.files(file), held, flocks)
 
 
 def _pidfd(_: Saver, file: PidFile, common: dict[str, Any]) -> records.OpenFile:

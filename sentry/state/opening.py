@@ -13,6 +13,7 @@ from sentry.errors import Errno
 from sentry.fs.epoll.file import EpollFile
 from sentry.fs.eventfd import EventFile
 from sentry.fs.host.file import donated
+from sentry.fs.inotify import KEPT, MAX_QUEUED, InotifyFile
 from sentry.fs.memfd import MemFdFile, internal_mount
 from sentry.fs.pidfd import PidFile
 from sentry.fs.pipe.buffer import LARGEST, Pipe
@@ -27,12 +28,14 @@ from sentry.state.pages import Damaged
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Owner
+from sentry.vfs.locks import FileLocks, Request
 from sentry.vfs.open import PATH_FLAGS, _open_kind
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.state.loader import Loader
     from sentry.state.sockets import Tying
+    from sentry.vfs.fd_table import FdTable
 
 Load = Callable[["Files", Any], Coroutine[Any, Any, FileDescription]]
 ENDS: Final = (O_RDONLY, O_WRONLY, O_RDWR)
@@ -70,12 +73,49 @@ class Files:
             file.owner_signal = record.owner_signal
             if record.creds is not None:
                 file.creds = at(self.loader.creds, record.creds, "user")
+        if snapshot.remains:
+            self._tied()
         for file, record in zip(self.made, snapshot.files, strict=True):
             if isinstance(record, records.AnySocket):
                 self._tie(file, record)
         for file, record in zip(self.made, snapshot.files, strict=True):
             if isinstance(file, EpollFile) and isinstance(record, records.EpollSet):
                 self._watch(file, record)
+
+    def lock(self, tables: list[FdTable]) -> None:
+        """Locks of tables and open files. Raises: Damaged, ENOLCK."""
+        for record in self.loader.snapshot.locks:
+            inode = at(self.made, record.file, "open file").inode
+            if inode.locks is not None:
+                raise Damaged("locks of a file that are there twice")
+            locks = inode.locks = FileLocks(self.vfs.budget, inode.fs.dev, inode.ino)
+            for held in record.held:
+                owner: object = None
+                if held.table is not None:
+                    owner = at(tables, held.table, "table of descriptors")
+                elif held.file is not None:
+                    owner = at(self.made, held.file, "open file")
+                if owner is None or not 0 <= held.start <= held.end:
+                    raise Damaged("a lock that is none")
+                locks.set(Request(owner, held.pid, held.exclusive, held.start, held.end))
+            for flock in record.flocks:
+                whose = at(self.made, flock.file, "open file")
+                if whose.inode is not inode:
+                    raise Damaged("a lock of another file")
+                locks.flock(whose, flock.exclusive, flock.pid)
+
+    async def inotify(self, record: records.Watches) -> FileDescription:
+        """With its watches."""
+        file = InotifyFile(self.vfs, record.flags)
+        for each in record.watched:
+            inode = at(at(self.loader.inodes, each.tree, "tree"), each.inode, "file")
+            file._next = each.wd
+            if each.wd in file.watches or file.watch(inode, each.mask & KEPT) != each.wd:
+                raise Damaged("a file that is watched twice")
+        file._next = max(record.next, file._next)
+        file._events.extend(record.events[:MAX_QUEUED])
+        file._bytes = sum(map(len, file._events))
+        return file
 
     def let_go(self) -> None:
         """Whoever has a use for one has it by now."""
@@ -85,11 +125,14 @@ class Files:
                 file.decref()
 
     def _tie(self, file: FileDescription, record: records.AnySocket) -> None:
+        self._tied().tie(file, record)
+
+    def _tied(self) -> Tying:
         if self._tying is None:
             from sentry.state.sockets import Tying  # noqa: PLC0415  not all have sockets
 
             self._tying = Tying(self)
-        self._tying.tie(file, record)
+        return self._tying
 
     async def socket(self, record: records.AnySocket) -> FileDescription:
         """One that is tied to others when all are there."""
@@ -249,6 +292,7 @@ LOADS: Final[dict[type, Load]] = {
     records.SignalSet: Files.signalfd,
     records.ProcessHandle: Files.pidfd,
     records.MemoryFile: Files.memfd,
+    records.Watches: Files.inotify,
     records.UnixEnd: Files.socket,
     records.TcpEnd: Files.socket,
     records.UdpEnd: Files.socket,

@@ -379,6 +379,66 @@ class TcpEnd(AnySocket, frozen=True, tag="tcp"):
     mark: Amount | None = None
     urgent: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
     urgent_unread: bool = False
+    left: Ref | None = None
+    """What is left of the other end, which waits for our FIN."""
+
+
+class Watched(Record, frozen=True):
+    """A watch of inotify(7): file `inode` of a tree."""
+
+    wd: Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)]
+    mask: Id
+    tree: Ref
+    inode: Ref
+
+
+class Watches(OpenFile, frozen=True, tag="inotify"):
+    """inotify(7), with the events that wait."""
+
+    next: Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)] = 1
+    watched: Annotated[list[Watched], Many] = []
+    events: Annotated[list[Data], Many] = []
+
+
+class Held(Record, frozen=True):
+    """A lock on a range, of a table of descriptors or of an open file."""
+
+    pid: Int32
+    exclusive: bool
+    start: Int64
+    end: Int64
+    table: Ref | None = None
+    file: Ref | None = None
+
+
+class Flock(Record, frozen=True):
+    """flock(2), of an open file."""
+
+    file: Ref
+    exclusive: bool
+    pid: Int32
+
+
+class Locks(Record, frozen=True):
+    """Those on the file that `file` is open on."""
+
+    file: Ref
+    held: Annotated[list[Held], Many] = []
+    flocks: Annotated[list[Flock], Many] = []
+
+
+class Remains(Record, frozen=True):
+    """A TCP connection that no socket has any more, and that keeps its port: TIME_WAIT."""
+
+    local: Address
+    remote: Address
+    family: Int32
+    options: list[Int32]
+    v6only: bool
+    uid: Id
+    state: Int32
+    expires_ns: Amount
+    shares_port: bool
 
 
 class Datagram(Record, frozen=True):
@@ -409,7 +469,7 @@ class UdpEnd(AnySocket, frozen=True, tag="udp"):
 
 AnyFile = (
     NamedFile | DonatedFile | PipeEnd | EventCounter | EpollSet | ClockTimer | SignalSet
-    | ProcessHandle | MemoryFile | UnixEnd | TcpEnd | UdpEnd
+    | ProcessHandle | MemoryFile | UnixEnd | TcpEnd | UdpEnd | Watches
 )  # fmt: skip
 
 
@@ -643,6 +703,8 @@ class Snapshot(Record, frozen=True):
     bytes: Annotated[list[Bytes], Many]
     pipes: Annotated[list[PipeBuffer], Many]
     files: Annotated[list[AnyFile], Many]
+    locks: Annotated[list[Locks], Many]
+    remains: Annotated[list[Remains], msgspec.Meta(max_length=8192)]
     creds: Annotated[list[Credentials], Many]
     descriptors: Annotated[list[Descriptors], Many]
     starts: Annotated[list[Start], Many]

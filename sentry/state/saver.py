@@ -67,6 +67,9 @@ class Saver:
         self.stdio: dict[int, int] = {}
         """Descriptors of the host that are there again later, by what they are to the first
         process."""
+        self.locked: dict[int, Any] = {}
+        """For each inode with locks an open file of it."""
+        self.remains = Places(self._left)
         self.pages = Saved()
         self.mounts = list(kernel.first.mounts.mounts)
         self._mount_at = {id(mount): at for at, mount in enumerate(self.mounts)}
@@ -107,7 +110,7 @@ class Saver:
         for number, tree in enumerate(self.trees):
             if tree.fs is inode.fs:
                 return number, tree.place(inode)
-        refused(f"a Unix socket with a name on {inode.fs.name}")
+        refused(f"a Unix socket with a name, or a watch of inotify, on {inode.fs.name}")
 
     def mount_of(self, mount: Mount) -> int | None:
         """Its place, if the container sees it."""
@@ -118,6 +121,13 @@ class Saver:
         for number, chunk in sorted(file._chunks.items()):
             runs += self.pages.numbered(chunk, number * len(chunk), zeros=True)
         return records.Bytes(file.size, runs, file.name, file.transient)
+
+    def _left(self, one: Any) -> records.Remains:
+        return records.Remains(
+            (one.local.ip, one.local.port), (one.remote.ip, one.remote.port), one.family,
+            sorted(one.options), one.v6only, one.owner_uid, one.state, one.expires_ns,
+            one.shares_port,
+        )  # fmt: skip
 
     def _credentials(self, creds: Any) -> records.Credentials:
         if creds.user_ns is not None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sentry.abi.seccomp import SECCOMP_MODE_STRICT
+from sentry.abi.socket import IPPROTO_TCP
 from sentry.kernel.posix_timers import PosixTimer
 from sentry.kernel.timers import Timers
 from sentry.mm.backing import HostBacking
 from sentry.mm.vma import VmFlag
-from sentry.state import records, restarts
+from sentry.state import open_files, records, restarts
 from sentry.state.machine import clock_code, features
 from sentry.state.saver import Saver, mounted, refused
 from sentry.state.values import usage, waiting
@@ -67,6 +68,11 @@ class Saving:
             await self._pace.rest()
         for mm in self._managers:
             await self._memory(mm)
+        known = kernel.first.net._stack
+        for one in known.ports_of(IPPROTO_TCP).ended if known is not None else ():
+            if not one.by_link:
+                saver.remains(one)
+        locks = [open_files.locks(saver, file) for file in saver.locked.values()]
         trees = [tree.record() for tree in saver.trees]
         mounts = [mounted(mount) for mount in saver.mounts]
         sessions = [self._session(session) for session in kernel.pids.sessions.values()]
@@ -75,7 +81,9 @@ class Saving:
             kernel.uts.domainname.decode(errors="surrogateescape"),
             dict(kernel.services.sysctls), kernel.pids.last, kernel.boot_ns,
             kernel.loop.now_ns(), features(kernel), clock_code(kernel), mounts, trees,
-            saver.bytes.records, saver.pipes.records, saver.files.records, saver.creds.records,
+            saver.bytes.records, saver.pipes.records, saver.files.records,
+            [each for each in locks if each is not None], saver.remains.records,
+            saver.creds.records,
             saver.descriptors.records, saver.starts.records, saver.limits.records,
             saver.actions.records, self._memories, sessions, processes,
         )  # fmt: skip

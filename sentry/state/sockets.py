@@ -16,6 +16,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import OVERHEAD
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.tcp_options import CONGESTIONS
+from sentry.net.inet.time_wait import Remains
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Socket
@@ -113,6 +114,7 @@ def tcp(saver: Saver, sock: TcpSocket, rest: dict[str, Any]) -> records.OpenFile
         peer=None if sock.peer is None else saver.files(sock.peer), backlog=sock._backlog,
         accepted=[saver.files(each) for each in (*sock._accepted, *sock._deferred)
                   if each.engine is None],
+        left=None if sock._left is None else saver.remains(sock._left),
         outside=outside, **{name: getattr(sock, name) for name in KEPT_OF_TCP},
         **common(saver, sock), **rest,
     )  # fmt: skip
@@ -193,6 +195,13 @@ async def made(files: Files, record: records.AnySocket) -> Socket:
     return sock  # type: ignore[no-any-return]
 
 
+def _remains(record: records.Remains) -> Remains:
+    return Remains(
+        _endpoint(record.local), _endpoint(record.remote), record.family, set(record.options),
+        record.v6only, record.uid, record.state, record.expires_ns, record.shares_port,
+    )  # fmt: skip
+
+
 class Tying:
     """Sockets that are there get their names, and each other. Raises: Damaged."""
 
@@ -200,6 +209,12 @@ class Tying:
         self._files = files
         self._waiting: set[int] = set()
         """Sockets in a queue of a listener."""
+        self.remains: list[Remains] = []
+        stack = files.kernel.first.net.stack if files.loader.snapshot.remains else None
+        for record in files.loader.snapshot.remains:
+            assert stack is not None
+            self.remains.append(_remains(record))
+            stack.ports_of(abi.IPPROTO_TCP).ended.keep(self.remains[-1])
 
     def tie(self, sock: Any, record: records.AnySocket) -> None:
         """One of them. Preconditions: all are made."""
@@ -297,6 +312,8 @@ class Tying:
             sock.peer = self._other(record.peer, TcpSocket)
             if sock.peer is sock or record.state == abi.BPF_TCP_CLOSE:
                 raise Damaged("a TCP connection that is none")
+        if record.left is not None:
+            sock._left = at(self.remains, record.left, "end of a connection")
         sock.state = record.state
 
     def _listen(self, sock: TcpSocket, record: records.TcpEnd) -> None:
