@@ -40,6 +40,7 @@ from sentry.wait.steps import Pace
 if TYPE_CHECKING:
     from sentry.config import RestoreConfig
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.task import Task
     from sentry.vfs.interface import Owner
 
@@ -84,6 +85,7 @@ class Loading:
         self._tables: list[FdTable] = []
         self._shared_tables: set[int] = set()
         self._actions: set[int] = set()
+        self._undos: list[UndoList] = []
         self._starts: list[FsContext] = []
         self._filters: dict[tuple[tuple[bytes, ...], bool], Any] = {}
         self._pace = Pace()
@@ -115,6 +117,15 @@ class Loading:
         kernel.init = init
         kernel.pids.last = snapshot.last_pid % kernel.pids.pid_max
         kernel.boot_ns = min(snapshot.boot_ns, kernel.boot_ns)
+        if snapshot.ipc is not None:
+            from sentry.state.sysv import Objects  # noqa: PLC0415  few have any
+
+            self._files.ipc = Objects(loader, snapshot.ipc)
+        if snapshot.undos:
+            from sentry.state.sysv import made_undo  # noqa: PLC0415  few have any
+
+            ipc = self._files.ipc
+            self._undos = [made_undo(loader, ipc, each) for each in snapshot.undos]
         await self._files.load()
         for process in snapshot.processes:
             await self._program(process)
@@ -125,6 +136,8 @@ class Loading:
         await self._memories.fill()
         self._pages.let_go()
         self._files.let_go()
+        if self._files.ipc is not None:
+            self._files.ipc.finish(kernel.pids.tasks)
         for process in snapshot.processes:
             self._finish(process)
             await self._pace.rest()
@@ -316,6 +329,9 @@ class Loading:
                 task.restart_block = getattr(block, "again", None)
         except ValueError as error:
             raise Damaged(str(error)) from None
+        if record.undo is not None:
+            task.sem_undo = at(self._undos, record.undo, "list of semaphores")
+            task.sem_undo.users += 1
         task.rchar, task.wchar, task.syscr, task.syscw = record.counts
         if record.scheduling is not None:
             task.sched = Sched(**msgspec.structs.asdict(record.scheduling))

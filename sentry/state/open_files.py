@@ -58,7 +58,6 @@ REFUSED: Final = {
     "sentry.fs.proc.process_memory.MmFile": "memory of a process that is open",
     "sentry.kernel.aio.RingFile": "io_setup(2)",
     "sentry.kernel.seccomp_listener.Listener": "a supervisor of seccomp(2)",
-    "sentry.kernel.sysv_shm.ShmFile": "System V shared memory",
     "sentry.net.tun.device.TunDevice": "a tun device",
     "sentry.vfs.mounting.TreeFile": "a mount that is at no place (open_tree(2))",
 }
@@ -78,10 +77,11 @@ NAMED: Final = (
 
 def kinds() -> dict[type, Save]:
     """By class."""
+    from sentry.kernel.sysv_shm import ShmFile  # noqa: PLC0415
     from sentry.net.inet.tcp import TcpSocket  # noqa: PLC0415  few programs need all of them
     from sentry.net.inet.udp import UdpSocket  # noqa: PLC0415
     from sentry.net.unix import UnixSocket  # noqa: PLC0415
-    from sentry.state import sockets  # noqa: PLC0415
+    from sentry.state import sockets, sysv  # noqa: PLC0415
 
     found: dict[type, Save] = dict.fromkeys(NAMED, _named)
     for kind in MemoryDevice.__subclasses__():
@@ -90,7 +90,7 @@ def kinds() -> dict[type, Save]:
     return found | {
         EpollFile: _epoll, EventFile: _eventfd, HostFile: _donated, MemFdFile: _memfd,
         InotifyFile: _inotify, PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd,
-        TimerFile: _timerfd,
+        ShmFile: sysv.attached, TimerFile: _timerfd,
         TcpSocket: sockets.tcp, UdpSocket: sockets.udp, UnixSocket: sockets.unix,
     }  # fmt: skip
 

@@ -35,6 +35,7 @@ from sentry.wait.again import again
 if TYPE_CHECKING:
     from sentry.state.loader import Loader
     from sentry.state.sockets import Tying
+    from sentry.state.sysv import Objects
     from sentry.vfs.fd_table import FdTable
 
 Load = Callable[["Files", Any], Coroutine[Any, Any, FileDescription]]
@@ -53,6 +54,8 @@ class Files:
         self.made: list[FileDescription] = []
         """Each with a use, until `let_go`."""
         self._pipes: dict[int, tuple[Pipe, PipeInode | None]] = {}
+        self.ipc: Objects | None = None
+        """System V objects."""
         self._tying: Tying | None = None
         self._memory: dict[int, tuple[TmpFile, records.MemoryFile]] = {}
 
@@ -103,6 +106,12 @@ class Files:
                 if whose.inode is not inode:
                     raise Damaged("a lock of another file")
                 locks.flock(whose, flock.exclusive, flock.pid)
+
+    async def attachment(self, record: records.Attachment) -> FileDescription:
+        """Of a System V segment."""
+        if self.ipc is None:
+            raise Damaged("there is no System V segment")
+        return self.ipc.attach(record)
 
     async def inotify(self, record: records.Watches) -> FileDescription:
         """With its watches."""
@@ -293,6 +302,7 @@ LOADS: Final[dict[type, Load]] = {
     records.ProcessHandle: Files.pidfd,
     records.MemoryFile: Files.memfd,
     records.Watches: Files.inotify,
+    records.Attachment: Files.attachment,
     records.UnixEnd: Files.socket,
     records.TcpEnd: Files.socket,
     records.UdpEnd: Files.socket,

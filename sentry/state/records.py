@@ -400,6 +400,75 @@ class Watches(OpenFile, frozen=True, tag="inotify"):
     events: Annotated[list[Data], Many] = []
 
 
+class Attachment(OpenFile, frozen=True, tag="shm"):
+    """shmat(2): of the segment with this identifier."""
+
+    id: Amount = 0
+
+
+class IpcObject(Record, frozen=True):
+    """What System V objects have in common."""
+
+    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+    key: Int32
+    uid: Id
+    gid: Id
+    cuid: Id
+    cgid: Id
+    mode: Id
+    ctime: Amount
+
+
+class IpcSegment(IpcObject, frozen=True, kw_only=True):
+    """shmget(2)."""
+
+    node: Node
+    size: Amount
+    atime: Amount = 0
+    dtime: Amount = 0
+    cpid: Amount = 0
+    lpid: Amount = 0
+    locked_by: Id = 0
+    creator: Pid | None = None
+
+
+class IpcSemaphores(IpcObject, frozen=True, kw_only=True):
+    """semget(2)."""
+
+    values: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=65535)]],
+                      msgspec.Meta(max_length=32000)]  # fmt: skip
+    pids: Annotated[list[Int32], msgspec.Meta(max_length=32000)]
+    otime: Amount = 0
+
+
+class IpcQueue(IpcObject, frozen=True, kw_only=True):
+    """msgget(2)."""
+
+    messages: Annotated[list[tuple[Annotated[int, msgspec.Meta(ge=1)], Data]], Many]
+    max_bytes: Amount
+    stime: Amount = 0
+    rtime: Amount = 0
+    lspid: Amount = 0
+    lrpid: Amount = 0
+
+
+class Ipc(Record, frozen=True):
+    """All System V objects; `numbers` say which identifiers come next."""
+
+    segments: Annotated[list[IpcSegment], msgspec.Meta(max_length=32768)] = []
+    semaphores: Annotated[list[IpcSemaphores], msgspec.Meta(max_length=32768)] = []
+    queues: Annotated[list[IpcQueue], msgspec.Meta(max_length=32768)] = []
+    numbers: Annotated[list[tuple[Id, Annotated[int, msgspec.Meta(ge=-1, le=32768)],
+                                  Annotated[int, msgspec.Meta(ge=0, le=65535)]]],
+                       msgspec.Meta(max_length=3)] = []  # fmt: skip
+
+
+class Undo(Record, frozen=True):
+    """SEM_UNDO: (identifier, number, what is added at the end)."""
+
+    adjustments: Annotated[list[tuple[Amount, Ref, Int32]], Many]
+
+
 class Held(Record, frozen=True):
     """A lock on a range, of a table of descriptors or of an open file."""
 
@@ -470,6 +539,7 @@ class UdpEnd(AnySocket, frozen=True, tag="udp"):
 AnyFile = (
     NamedFile | DonatedFile | PipeEnd | EventCounter | EpollSet | ClockTimer | SignalSet
     | ProcessHandle | MemoryFile | UnixEnd | TcpEnd | UdpEnd | Watches
+    | Attachment
 )  # fmt: skip
 
 
@@ -605,6 +675,8 @@ class Thread(Record, frozen=True):
     strict: bool = False
     scheduling: Scheduling | None = None
     trap: tuple[Word, Word, Word] = (0, 0, 0)
+    undo: Ref | None = None
+    """SEM_UNDO."""
     counts: tuple[Amount, Amount, Amount, Amount] = (0, 0, 0, 0)
     """/proc/PID/io: bytes read and written, calls that did."""
     start_ns: Amount = 0
@@ -703,6 +775,8 @@ class Snapshot(Record, frozen=True):
     bytes: Annotated[list[Bytes], Many]
     pipes: Annotated[list[PipeBuffer], Many]
     files: Annotated[list[AnyFile], Many]
+    ipc: Ipc | None
+    undos: Annotated[list[Undo], Many]
     locks: Annotated[list[Locks], Many]
     remains: Annotated[list[Remains], msgspec.Meta(max_length=8192)]
     creds: Annotated[list[Credentials], Many]

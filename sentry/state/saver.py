@@ -38,6 +38,12 @@ def mounted(mount: Mount) -> records.Mounted:
     return records.Mounted(mount.fs.name, b"/".join(reversed(parts)))
 
 
+def _undo(found: Any) -> records.Undo:
+    from sentry.state import sysv  # noqa: PLC0415  few have any
+
+    return sysv.undo(found)
+
+
 class Places:
     """Objects of one kind, by the order in which they were found."""
 
@@ -70,6 +76,7 @@ class Saver:
         self.locked: dict[int, Any] = {}
         """For each inode with locks an open file of it."""
         self.remains = Places(self._left)
+        self.undos = Places(_undo)
         self.pages = Saved()
         self.mounts = list(kernel.first.mounts.mounts)
         self._mount_at = {id(mount): at for at, mount in enumerate(self.mounts)}

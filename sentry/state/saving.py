@@ -34,10 +34,6 @@ def check(kernel: Kernel) -> None:
     if kernel.container.cgroup.children:
         refused("a cgroup that a program has made")
     ipc = kernel.first.ipc
-    if ipc.made is not None:
-        tables = ipc.made.segments, ipc.made.semaphores, ipc.made.queues
-        if any(table.ids.objects for table in tables):
-            refused("a System V object")
     if ipc.mqueue is not None and ipc.mqueue.fs.root.dirents():
         refused("a POSIX message queue")
     if kernel.container.console is not None:
@@ -72,21 +68,43 @@ class Saving:
         for one in known.ports_of(IPPROTO_TCP).ended if known is not None else ():
             if not one.by_link:
                 saver.remains(one)
+        ipc = kernel.first.ipc.made
+        objects = None
+        if ipc is not None:
+            from sentry.state import sysv  # noqa: PLC0415  few have any
+
+            objects = sysv.save(saver, ipc)
         locks = [open_files.locks(saver, file) for file in saver.locked.values()]
         trees = [tree.record() for tree in saver.trees]
         mounts = [mounted(mount) for mount in saver.mounts]
         sessions = [self._session(session) for session in kernel.pids.sessions.values()]
         return records.Snapshot(
-            kernel.uts.nodename.decode(errors="surrogateescape"),
-            kernel.uts.domainname.decode(errors="surrogateescape"),
-            dict(kernel.services.sysctls), kernel.pids.last, kernel.boot_ns,
-            kernel.loop.now_ns(), features(kernel), clock_code(kernel), mounts, trees,
-            saver.bytes.records, saver.pipes.records, saver.files.records,
-            [each for each in locks if each is not None], saver.remains.records,
-            saver.creds.records,
-            saver.descriptors.records, saver.starts.records, saver.limits.records,
-            saver.actions.records, self._memories, sessions, processes,
-        )  # fmt: skip
+            hostname=kernel.uts.nodename.decode(errors="surrogateescape"),
+            domainname=kernel.uts.domainname.decode(errors="surrogateescape"),
+            sysctls=dict(kernel.services.sysctls),
+            last_pid=kernel.pids.last,
+            boot_ns=kernel.boot_ns,
+            now_ns=kernel.loop.now_ns(),
+            cpu=features(kernel),
+            clock_code=clock_code(kernel),
+            mounts=mounts,
+            trees=trees,
+            ipc=objects,
+            locks=[each for each in locks if each is not None],
+            sessions=sessions,
+            processes=processes,
+            memories=self._memories,
+            bytes=saver.bytes.records,
+            pipes=saver.pipes.records,
+            files=saver.files.records,
+            undos=saver.undos.records,
+            remains=saver.remains.records,
+            creds=saver.creds.records,
+            descriptors=saver.descriptors.records,
+            starts=saver.starts.records,
+            limits=saver.limits.records,
+            actions=saver.actions.records,
+        )
 
     @staticmethod
     def _session(session: Any) -> records.Session:
@@ -216,8 +234,6 @@ class Saving:
             refused("a keyring")
         if task.login is not None:
             refused("a login (/proc/PID/loginuid)")
-        if task.sem_undo is not None and task.sem_undo.sets:
-            refused("a System V semaphore")
         if task.ns != self._kernel.first:
             refused("a namespace that a program has made")
         restart = None
@@ -239,6 +255,7 @@ class Saving:
             start=saver.starts(task.fs),
             pending=waiting(task.pending),
             restart=restart,
+            undo=None if task.sem_undo is None else saver.undos(task.sem_undo),
             restart_block=None if block is None else restarts.save(task, block),
             scheduling=scheduling,
             filters=filters,
