@@ -35,7 +35,7 @@ def inspect(objects: bool, folder: str) -> None:
         f"made         {manifest.made_at} by runsc {manifest.program}, version {manifest.version}",
         f"platform     {manifest.platform}",
         f"memory       {manifest.pages * 4} KiB, compression {manifest.compression}",
-        f"host name    {found.hostname}",
+        f"host name    {found.hostname.decode(errors='replace')}",
     ]
     for process in found.processes:
         state = "" if any(not each.dead for each in process.threads) else " (ended)"

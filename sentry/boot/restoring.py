@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sentry.boot.first_process import is_tty
-from sentry.boot.tree import Starter
+from sentry.boot.tree import Starter, write_sysctl
 from sentry.config import RestoreConfig, SandboxConfig, StartError
 from sentry.errors import Errno
 from sentry.kernel import pause
@@ -30,7 +30,10 @@ async def load(
     owner = Owner(process.uid, process.gid)
     kernel.pids.mortal = config.mortal_init
     try:
-        loading = Loading(kernel, restore, config.stdio, Starter(kernel), owner)
+        starter = Starter(kernel)
+        loading = Loading(kernel, restore, config.stdio, owner)
+        for name, value in loading.sysctls.items():
+            await write_sysctl(starter, name, value)
         await loading.load()
     except Damaged as error:
         raise StartError(f"cannot restore: {error}") from error

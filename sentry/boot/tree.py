@@ -417,7 +417,12 @@ def bind(starter: Starter, place: Location, flags: int) -> Any:
 
 async def set_sysctl(starter: Starter, name: str, value: str) -> None:
     """Write to /proc/sys. Raises: StartError."""
-    path = b"/proc/sys/" + name.replace(".", "/").encode()
+    await write_sysctl(starter, name.replace(".", "/"), value)
+
+
+async def write_sysctl(starter: Starter, name: str, value: str) -> None:
+    """The same, by its path below /proc/sys."""
+    path = b"/proc/sys/" + name.encode()
     try:
         how = OpenHow.strict(O_WRONLY, 0, 0)
         file = (await again(open_path, starter, AT_FDCWD, path, how)).incref()

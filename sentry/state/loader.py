@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sentry.auth.credentials import Credentials
 from sentry.state import records
 from sentry.state.pages import Damaged, Loaded
 from sentry.state.values import made_actions, made_credentials, made_limits
@@ -15,6 +16,7 @@ from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
     from sentry.mm.ramfile import RamFile
     from sentry.vfs.mount import Mount
 
@@ -28,16 +30,24 @@ def at(things: Sequence[T], place: int, what: str) -> T:
     return things[place]
 
 
-class Loader:
-    """One snapshot. `caller` opens files: root, where the container begins."""
+class Opener:
+    """A caller that is where a task is, as root: rights were looked at when the file was opened."""
 
-    def __init__(
-        self, kernel: Kernel, snapshot: records.Snapshot, pages: Loaded, caller: Any
-    ) -> None:
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.creds = Credentials.root()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+
+class Loader:
+    """One snapshot."""
+
+    def __init__(self, kernel: Kernel, snapshot: records.Snapshot, pages: Loaded) -> None:
         self.kernel = kernel
         self.snapshot = snapshot
         self.pages = pages
-        self.caller = caller
         self.mounts: list[Mount] = list(kernel.first.mounts.mounts)
         self.inodes: list[list[Inode]] = []
         """Of each tree."""

@@ -66,20 +66,21 @@ def read(config: RestoreConfig) -> records.Snapshot:
 
 
 class Loading:
-    """One. `caller` is root where the container begins; `owner` has standard input and output."""
+    """One. `owner` has standard input and output."""
 
     def __init__(
-        self, kernel: Kernel, config: RestoreConfig, stdio: tuple[int, int, int], caller: Any,
-        owner: Owner,
-    ) -> None:  # fmt: skip
+        self, kernel: Kernel, config: RestoreConfig, stdio: tuple[int, int, int], owner: Owner
+    ) -> None:
         self._kernel = kernel
         self._snapshot = snapshot = read(config)
+        self.sysctls = snapshot.sysctls
+        """What programs have written below /proc/sys, to be written again."""
         _check_machine(kernel, snapshot)
         if config.pages << 12 > kernel.platform.ram.limit:
             need = config.pages >> 8
             raise Damaged(f"it needs {need} MiB of memory, more than this container may have")
         self._pages = Loaded(kernel.platform.ram, config.pages_fd, config.pages, config.checks)
-        self._loader = Loader(kernel, snapshot, self._pages, caller)
+        self._loader = Loader(kernel, snapshot, self._pages)
         self._memories = Memories(self._loader)
         self._files = Files(self._loader, stdio, owner)
         self._tables: list[FdTable] = []
@@ -98,6 +99,8 @@ class Loading:
         kernel, snapshot, loader = self._kernel, self._snapshot, self._loader
         _check_mounts(loader)
         kernel.container.paused = True
+        kernel.uts.nodename = snapshot.hostname
+        kernel.uts.domainname = snapshot.domainname
         for tree in snapshot.trees:
             loader.inodes.append(await growing.load(loader, tree))
         for start in snapshot.starts:
@@ -126,7 +129,7 @@ class Loading:
 
             ipc = self._files.ipc
             self._undos = [made_undo(loader, ipc, each) for each in snapshot.undos]
-        await self._files.load()
+        await self._files.load(self._owners())
         for process in snapshot.processes:
             await self._program(process)
         self._descriptors()
@@ -283,6 +286,16 @@ class Loading:
             layout = task.mm.map.layout
             if layout.program is None:
                 layout.program = Running(group.exe.inode)
+
+    def _owners(self) -> dict[int, Task]:
+        """A task for each open file that has a descriptor."""
+        tasks, found = self._kernel.pids.tasks, dict[int, "Task"]()
+        for process in self._snapshot.processes:
+            for thread in process.threads:
+                if not thread.dead:
+                    for _, file, _ in self._snapshot.descriptors[thread.descriptors].files:
+                        found.setdefault(file, tasks[thread.tid])
+        return found
 
     def _descriptors(self) -> None:
         files = self._files.made

@@ -23,7 +23,7 @@ from sentry.fs.timerfd import CLOCKS, TimerFile
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.state import growing, records
-from sentry.state.loader import at
+from sentry.state.loader import Opener, at
 from sentry.state.pages import Damaged
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import FileDescription
@@ -33,6 +33,7 @@ from sentry.vfs.open import PATH_FLAGS, _open_kind
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
+    from sentry.kernel.task import Task
     from sentry.state.loader import Loader
     from sentry.state.sockets import Tying
     from sentry.state.sysv import Objects
@@ -54,16 +55,23 @@ class Files:
         self.made: list[FileDescription] = []
         """Each with a use, until `let_go`."""
         self._pipes: dict[int, tuple[Pipe, PipeInode | None]] = {}
+        self._caller: Any = None
         self.ipc: Objects | None = None
         """System V objects."""
         self._tying: Tying | None = None
         self._memory: dict[int, tuple[TmpFile, records.MemoryFile]] = {}
 
-    async def load(self) -> None:
-        """All of them. Raises: Damaged, and what file systems say."""
+    async def load(self, owners: dict[int, Task]) -> None:
+        """All of them; `owners`: tasks that have them, by their places.
+
+        Raises: Damaged, and what file systems say.
+        """
         snapshot = self.loader.snapshot
-        for record in snapshot.files:
+        init = self.kernel.init
+        assert init is not None
+        for place, record in enumerate(snapshot.files):
             self.vfs.budget.check_files()
+            self._caller = Opener(owners.get(place, init.tasks[0]))
             try:
                 file = await LOADS[type(record)](self, record)
             except Errno as error:
@@ -160,7 +168,7 @@ class Files:
         else:
             if bool(record.flags & O_DIRECTORY) > inode.is_dir or inode.kind == S_IFIFO:
                 raise Damaged(f"{record.place.path!r} is of another kind now")
-            file = await again(_open_kind, self.loader.caller, location, record.flags)
+            file = await again(_open_kind, self._caller, location, record.flags)
         file.count(self.vfs.budget)
         return file
 

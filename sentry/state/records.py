@@ -29,6 +29,7 @@ Word = Annotated[int, msgspec.Meta(ge=0)]
 """64 bits: an address, a mask, a register. That it is no more than that `Record` sees to."""
 Ref = Annotated[int, msgspec.Meta(ge=0, le=MAX_OBJECTS)]
 Name = Annotated[bytes, msgspec.Meta(max_length=255)]
+HostName = Annotated[bytes, msgspec.Meta(max_length=64)]
 Path = Annotated[bytes, msgspec.Meta(max_length=1 << 16)]
 Data = Annotated[bytes, msgspec.Meta(max_length=MAX_BYTES)]
 Words = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -759,8 +760,8 @@ class Session(Record, frozen=True):
 class Snapshot(Record, frozen=True):
     """All objects of a sandbox."""
 
-    hostname: Words
-    domainname: Words
+    hostname: HostName
+    domainname: HostName
     sysctls: dict[Words, Words]
     last_pid: Amount
     boot_ns: Amount

@@ -79,8 +79,8 @@ class Saving:
         mounts = [mounted(mount) for mount in saver.mounts]
         sessions = [self._session(session) for session in kernel.pids.sessions.values()]
         return records.Snapshot(
-            hostname=kernel.uts.nodename.decode(errors="surrogateescape"),
-            domainname=kernel.uts.domainname.decode(errors="surrogateescape"),
+            hostname=kernel.uts.nodename,
+            domainname=kernel.uts.domainname,
             sysctls=dict(kernel.services.sysctls),
             last_pid=kernel.pids.last,
             boot_ns=kernel.boot_ns,
