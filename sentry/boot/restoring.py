@@ -25,13 +25,12 @@ async def load(
 ) -> Callable[[], None]:
     """All processes, which stand still; what lets them go on. Raises: StartError."""
     process = config.process
-    if process.terminal and is_tty(config.stdio[0]):
-        raise StartError("cannot restore: a terminal of its own (process.terminal)")
+    wire = config.stdio[0] if process.terminal and is_tty(config.stdio[0]) else -1
     owner = Owner(process.uid, process.gid)
     kernel.pids.mortal = config.mortal_init
     try:
         starter = Starter(kernel)
-        loading = Loading(kernel, restore, config.stdio, owner)
+        loading = Loading(kernel, restore, config.stdio, owner, wire)
         for name, value in loading.sysctls.items():
             await write_sysctl(starter, name, value)
         await loading.load()
@@ -43,4 +42,7 @@ async def load(
         raise StartError(f"cannot restore: {error or type(error).__name__}") from error
     except OSError as error:
         raise StartError(f"cannot restore: {error.strerror}") from error
+    console = kernel.container.console
+    if console is not None:
+        console.start()
     return partial(pause.resume, kernel.container)

@@ -66,12 +66,14 @@ def read(config: RestoreConfig) -> records.Snapshot:
 
 
 class Loading:
-    """One. `owner` has standard input and output."""
+    """One. `owner` has standard input and output, or (`wire`) a terminal of the host."""
 
     def __init__(
-        self, kernel: Kernel, config: RestoreConfig, stdio: tuple[int, int, int], owner: Owner
-    ) -> None:
+        self, kernel: Kernel, config: RestoreConfig, stdio: tuple[int, int, int], owner: Owner,
+        wire: int = -1,
+    ) -> None:  # fmt: skip
         self._kernel = kernel
+        self._wire = wire
         self._snapshot = snapshot = read(config)
         self.sysctls = snapshot.sysctls
         """What programs have written below /proc/sys, to be written again."""
@@ -120,6 +122,8 @@ class Loading:
         kernel.init = init
         kernel.pids.last = snapshot.last_pid % kernel.pids.pid_max
         kernel.boot_ns = min(snapshot.boot_ns, kernel.boot_ns)
+        if snapshot.terminals:
+            self._terminals()
         if snapshot.ipc is not None:
             from sentry.state.sysv import Objects  # noqa: PLC0415  few have any
 
@@ -286,6 +290,26 @@ class Loading:
             layout = task.mm.map.layout
             if layout.program is None:
                 layout.program = Running(group.exe.inode)
+
+    def _terminals(self) -> None:
+        """Pseudoterminals, and whose they are."""
+        from sentry.state.terminals import Terminals  # noqa: PLC0415  few have one
+
+        kernel, snapshot = self._kernel, self._snapshot
+        made = self._files.terminals = Terminals(self._loader, self._wire, self._files.owner)
+        kernel.container.console = made.console
+        for record in snapshot.sessions:
+            session = kernel.pids.sessions[record.sid]
+            if record.old_foreground is not None:
+                session.old_foreground = kernel.pids.process_groups.get(record.old_foreground)
+            if record.terminal is not None:
+                session.terminal = made.of(record.terminal)
+                if session.terminal.session is not None:
+                    raise Damaged("a terminal of two sessions")
+                session.terminal.session = session
+        for process in snapshot.processes:
+            if process.terminal is not None:
+                kernel.pids.groups[process.pid].terminal = made.of(process.terminal)
 
     def _owners(self) -> dict[int, Task]:
         """A task for each open file that has a descriptor."""

@@ -40,8 +40,6 @@ Save = Callable[["Saver", Any, dict[str, Any]], records.OpenFile]
 
 KINDS: Final[dict[type, Save]] = {}
 REFUSED: Final = {
-    "sentry.fs.devpts.files.PtyMaster": "a pseudoterminal",
-    "sentry.fs.devpts.files.PtySlave": "a pseudoterminal",
     "sentry.fs.fanotify.FanotifyFile": "fanotify(7)",
     "sentry.fs.fsopen.FsContextFile": "a file system that is being made (fsopen(2))",
     "sentry.fs.fuse.device.FuseDevice": "an open FUSE connection",
@@ -77,11 +75,12 @@ NAMED: Final = (
 
 def kinds() -> dict[type, Save]:
     """By class."""
+    from sentry.fs.devpts.files import PtyMaster, PtySlave  # noqa: PLC0415
     from sentry.kernel.sysv_shm import ShmFile  # noqa: PLC0415
     from sentry.net.inet.tcp import TcpSocket  # noqa: PLC0415  few programs need all of them
     from sentry.net.inet.udp import UdpSocket  # noqa: PLC0415
     from sentry.net.unix import UnixSocket  # noqa: PLC0415
-    from sentry.state import sockets, sysv  # noqa: PLC0415
+    from sentry.state import sockets, sysv, terminals  # noqa: PLC0415
 
     found: dict[type, Save] = dict.fromkeys(NAMED, _named)
     for kind in MemoryDevice.__subclasses__():
@@ -90,6 +89,7 @@ def kinds() -> dict[type, Save]:
     return found | {
         EpollFile: _epoll, EventFile: _eventfd, HostFile: _donated, MemFdFile: _memfd,
         InotifyFile: _inotify, PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd,
+        PtyMaster: terminals.master, PtySlave: terminals.slave,
         ShmFile: sysv.attached, TimerFile: _timerfd,
         TcpSocket: sockets.tcp, UdpSocket: sockets.udp, UnixSocket: sockets.unix,
     }  # fmt: skip

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sentry.state.loader import Loader
     from sentry.state.sockets import Tying
     from sentry.state.sysv import Objects
+    from sentry.state.terminals import Terminals
     from sentry.vfs.fd_table import FdTable
 
 Load = Callable[["Files", Any], Coroutine[Any, Any, FileDescription]]
@@ -58,6 +59,7 @@ class Files:
         self._caller: Any = None
         self.ipc: Objects | None = None
         """System V objects."""
+        self.terminals: Terminals | None = None
         self._tying: Tying | None = None
         self._memory: dict[int, tuple[TmpFile, records.MemoryFile]] = {}
 
@@ -114,6 +116,19 @@ class Files:
                 if whose.inode is not inode:
                     raise Damaged("a lock of another file")
                 locks.flock(whose, flock.exclusive, flock.pid)
+
+    async def terminal(self, record: records.Master | records.Slave) -> FileDescription:
+        """A side of a pseudoterminal."""
+        if self.terminals is None or record.place is None:
+            raise Damaged("there is no pseudoterminal")
+        location = await self.loader.place(record.place)
+        file: FileDescription
+        if isinstance(record, records.Master):
+            file = self.terminals.open_master(record, location)
+        else:
+            file = self.terminals.open_slave(record, location)
+        file.count(self.vfs.budget)
+        return file
 
     async def attachment(self, record: records.Attachment) -> FileDescription:
         """Of a System V segment."""
@@ -311,6 +326,8 @@ LOADS: Final[dict[type, Load]] = {
     records.MemoryFile: Files.memfd,
     records.Watches: Files.inotify,
     records.Attachment: Files.attachment,
+    records.Master: Files.terminal,
+    records.Slave: Files.terminal,
     records.UnixEnd: Files.socket,
     records.TcpEnd: Files.socket,
     records.UdpEnd: Files.socket,

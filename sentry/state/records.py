@@ -470,6 +470,55 @@ class Undo(Record, frozen=True):
     adjustments: Annotated[list[tuple[Amount, Ref, Int32]], Many]
 
 
+class Terminal(Record, frozen=True, kw_only=True):
+    """A pseudoterminal, with its line discipline."""
+
+    mount: Ref
+    index: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+    uid: Id = 0
+    gid: Id = 0
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] = 0o600
+    is_console: bool = False
+    """Its other side is a terminal of the host."""
+    ahead: Data = b""
+    screen: Data = b""
+    winsize: Name = bytes(8)
+    locked: bool = False
+    exclusive: bool = False
+    master_open: bool = True
+    hangups: Amount = 0
+    slave_opened: bool = False
+    packet: bool = False
+    packet_events: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    master_stopped: bool = False
+    termios: Annotated[bytes, msgspec.Meta(min_length=36, max_length=36)]
+    locks: Annotated[bytes, msgspec.Meta(min_length=36, max_length=36)]
+    ready: Data = b""
+    eofs: Annotated[list[Amount], msgspec.Meta(max_length=4096)] = []
+    edit: Data = b""
+    stopped: bool = False
+    held: bool = False
+    literal: bool = False
+    erasing: bool = False
+    column: Amount = 0
+    line_column: Amount = 0
+
+
+class Master(OpenFile, frozen=True, tag="ptmx"):
+    """The side of a terminal emulator."""
+
+    terminal: Ref = 0
+    place: Place | None = None
+
+
+class Slave(OpenFile, frozen=True, tag="pts"):
+    """The side of programs."""
+
+    terminal: Ref = 0
+    place: Place | None = None
+    hangups: Amount = 0
+
+
 class Held(Record, frozen=True):
     """A lock on a range, of a table of descriptors or of an open file."""
 
@@ -540,7 +589,7 @@ class UdpEnd(AnySocket, frozen=True, tag="udp"):
 AnyFile = (
     NamedFile | DonatedFile | PipeEnd | EventCounter | EpollSet | ClockTimer | SignalSet
     | ProcessHandle | MemoryFile | UnixEnd | TcpEnd | UdpEnd | Watches
-    | Attachment
+    | Attachment | Master | Slave
 )  # fmt: skip
 
 
@@ -742,6 +791,8 @@ class Process(Record, frozen=True):
     personality: Id = 0
     last_uid: Id = 0
     next_timer: Amount = 0
+    terminal: Ref | None = None
+    """Its controlling one."""
     interval: Interval | None = None
     timers: Annotated[list[PosixTimer], msgspec.Meta(max_length=1 << 16)] = []
     used: Usage = Usage()
@@ -755,6 +806,8 @@ class Session(Record, frozen=True):
     sid: Pid
     leader: Pid | None = None
     foreground: Pid | None = None
+    old_foreground: Pid | None = None
+    terminal: Ref | None = None
 
 
 class Snapshot(Record, frozen=True):
@@ -776,6 +829,7 @@ class Snapshot(Record, frozen=True):
     bytes: Annotated[list[Bytes], Many]
     pipes: Annotated[list[PipeBuffer], Many]
     files: Annotated[list[AnyFile], Many]
+    terminals: Annotated[list[Terminal], msgspec.Meta(max_length=4096)]
     ipc: Ipc | None
     undos: Annotated[list[Undo], Many]
     locks: Annotated[list[Locks], Many]

@@ -77,6 +77,7 @@ class Saver:
         """For each inode with locks an open file of it."""
         self.remains = Places(self._left)
         self.undos = Places(_undo)
+        self.terminals = Places(self._terminal)
         self.pages = Saved()
         self.mounts = list(kernel.first.mounts.mounts)
         self._mount_at = {id(mount): at for at, mount in enumerate(self.mounts)}
@@ -128,6 +129,11 @@ class Saver:
         for number, chunk in sorted(file._chunks.items()):
             runs += self.pages.numbered(chunk, number * len(chunk), zeros=True)
         return records.Bytes(file.size, runs, file.name, file.transient)
+
+    def _terminal(self, terminal: Any) -> records.Terminal:
+        from sentry.state import terminals  # noqa: PLC0415  few have one
+
+        return terminals.save(self, terminal)
 
     def _left(self, one: Any) -> records.Remains:
         return records.Remains(

@@ -36,8 +36,6 @@ def check(kernel: Kernel) -> None:
     ipc = kernel.first.ipc
     if ipc.mqueue is not None and ipc.mqueue.fs.root.dirents():
         refused("a POSIX message queue")
-    if kernel.container.console is not None:
-        refused("a terminal of its own (process.terminal)")
     if {mount.id for mount in kernel.first.mounts.mounts} != kernel.container.first_mounts:
         refused("a mount that a program has made or taken off")
 
@@ -89,6 +87,7 @@ class Saving:
             clock_code=clock_code(kernel),
             mounts=mounts,
             trees=trees,
+            terminals=saver.terminals.records,
             ipc=objects,
             locks=[each for each in locks if each is not None],
             sessions=sessions,
@@ -106,15 +105,16 @@ class Saving:
             actions=saver.actions.records,
         )
 
-    @staticmethod
-    def _session(session: Any) -> records.Session:
-        if session.terminal is not None:
-            refused("a controlling terminal")
-        leader, foreground = session.leader, session.foreground
+    def _session(self, session: Any) -> records.Session:
+        leader, terminal = session.leader, session.terminal
+        now, before = session.foreground, session.old_foreground
         return records.Session(
-            session.sid, None if leader is None else leader.tgid,
-            None if foreground is None else foreground.pgid,
-        )  # fmt: skip
+            session.sid,
+            leader=None if leader is None else leader.tgid,
+            foreground=None if now is None else now.pgid,
+            old_foreground=None if before is None else before.pgid,
+            terminal=None if terminal is None else self.saver.terminals(terminal),
+        )
 
     # --- memory
 
@@ -172,8 +172,6 @@ class Saving:
             refused("a user namespace that a program has made")
         if group.pids is not self._kernel.pids:
             refused("a PID namespace that a program has made")
-        if group.terminal is not None:
-            refused("a controlling terminal")
         leader = group.leader
         assert leader is not None
         threads = [self._thread(task) for task in group.tasks]
@@ -202,6 +200,7 @@ class Saving:
             argv=list(group.argv),
             exe=None if group.exe is None or group.is_zombie else saver.place(group.exe),
             interval=interval,
+            terminal=None if group.terminal is None else saver.terminals(group.terminal),
             timers=[self._timer(timer) for timer in group.posix_timers.values()],
             used=usage(group.used),
             reaped=usage(group.reaped_usage),

@@ -178,7 +178,6 @@ def test_restore_connections_inside_go_on(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("script", "what"),
     [
-        ("exec 5<>/dev/ptmx; echo; sleep 100", "a pseudoterminal"),
         ("mkdir /mem/x; mount -t tmpfs x /mem/x; echo; sleep 100", "a mount that a program"),
         ("unshare -u sleep 100 & echo; sleep 100", "a namespace that a program has made"),
     ],
