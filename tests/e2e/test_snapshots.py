@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import RUNSC, TIMEOUT_S, Bundle, Result, execute
+from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, Result, execute
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
 """Shell: each line is one more than the one before."""
@@ -235,3 +237,50 @@ def test_restore_what_does_not_fit_is_named_and_nothing_is_left(machine: Machine
     (machine.image / "pages").write_bytes(b"")
     assert "another size" in machine.restore(bundle, "b").stderr
     assert machine.run("list", "--quiet").stdout == ""
+
+
+def started_at_a_terminal(command: Sequence[str]) -> tuple[int, int]:
+    """(pid, the other end of its terminal)."""
+    pid, fd = pty.fork()
+    if not pid:
+        os.chdir(REPOSITORY)
+        os.execv(command[0], command)
+    return pid, fd
+
+
+def seen(fd: int, word: bytes) -> bytes:
+    """What comes until this does."""
+    found, deadline = b"", time.monotonic() + TIMEOUT_S
+    while word not in found:
+        assert time.monotonic() < deadline, found
+        if select.select([fd], [], [], 1.0)[0]:
+            found += os.read(fd, 4096)
+    return found
+
+
+def test_restore_terminal_has_the_line_that_was_typed_and_the_jobs(machine: Machine) -> None:
+    bundle = machine.bundle("cat; echo status $?; exec sh -m -c 'sleep 100 & jobs; exit 3'")
+    bundle.document["process"]["terminal"] = True
+    bundle.write()
+    command = [*RUNSC, *machine.flags]
+    deadline = time.monotonic() + TIMEOUT_S
+    first, fd = started_at_a_terminal([*command, "run", f"--bundle={bundle.path}", "a"])
+    while machine.run("exec", "a", "true").returncode:  # then its terminal is raw
+        assert time.monotonic() < deadline
+    os.write(fd, b"whole\nhal")
+    seen(fd, b"hal")
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    os.waitpid(first, 0)
+    os.close(fd)
+    second, fd = started_at_a_terminal(
+        [*command, "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"]
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "true").returncode:  # then its terminal is raw
+        assert time.monotonic() < deadline
+    os.write(fd, b"f\n\x04")
+    text = seen(fd, b"sleep 100")
+    assert b"half\r\n" in text and b"status 0" in text
+    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 3
+    os.close(fd)
