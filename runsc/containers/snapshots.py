@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import stat
 import tempfile
+import time
 import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -22,6 +25,8 @@ from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.containers.container import Store
+    from runsc.containers.state import State
+    from sentry.control.protocol import Made
 
 FORMAT: Final = "runsc snapshot"
 VERSION: Final = 1
@@ -30,7 +35,7 @@ MANIFEST, OBJECTS, PAGES = "manifest.json", "objects.json", "pages"
 PIECE: Final = 1 << 20
 PAGE: Final = 4096
 MAX_MANIFEST: Final = 64 << 20
-MAX_OBJECTS: Final = 1 << 30
+MAX_OBJECTS: Final = 1 << 28
 Check = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 """CRC-32."""
 
@@ -127,8 +132,6 @@ def _open(folder: str, name: str) -> int:
         fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         raise RuntimeFailure(f"{folder}/{name}: {error.strerror}") from None
-    import stat  # noqa: PLC0415
-
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise RuntimeFailure(f"{folder}/{name}: this is no file")
@@ -157,50 +160,35 @@ def write(
 
     Raises: RuntimeFailure; then there is no snapshot, and the container goes on.
     """
-    from time import gmtime, strftime  # noqa: PLC0415
-
-    from runsc import __version__  # noqa: PLC0415
-
     state = store.load(container_id)
     lifecycle.require_running(state)
     pack = _packer() if compression == "zstd" else None
+    made: list[str] = []
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        if os.path.lexists(f"{folder}/{MANIFEST}"):
-            raise RuntimeFailure(f"{folder} has a snapshot already")
         with (
-            _making(folder, OBJECTS) as records_file,
-            _making(folder, PAGES) as pages_file,
+            _making(folder, OBJECTS, made) as objects_file,
+            _making(folder, PAGES, made) as pages_file,
             listener.connect(store.path(container_id, "control.sock")) as sock,
         ):
-            request = Request("checkpoint")
-            fds = records_file.fileno(), pages_file.fileno()
-            reply = listener.ask_over(sock, request, math.inf, fds)
-            made = reply.snapshot
-            if reply.error or made is None:
+            fds = objects_file.fileno(), pages_file.fileno()
+            reply = listener.ask_over(sock, Request("checkpoint"), math.inf, fds)
+            if reply.error or reply.snapshot is None:
                 raise RuntimeFailure(reply.error or "the sandbox gives no answer")
             if pack is not None:
                 _pack(pack, folder, pages_file)
-            manifest = Manifest(
-                program=__version__, container=container_id,
-                made_at=strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()), platform=made.platform,
-                annotations=_own(state.annotations), compression=compression,
-                objects_size=made.objects_size, objects_check=made.objects_check,
-                pages=made.pages, piece=made.piece,
-                checks=tuple(made.checks),
-            )  # fmt: skip
-            data = _encoded(manifest)
-            with _making(folder, MANIFEST) as file:
-                file.write(data)
-            if not leave_running:
-                lifecycle.signal(store, state, 9, False, 1)
+            with _making(folder, MANIFEST, made) as file:
+                file.write(_encoded(_manifest(state, reply.snapshot, compression)))
+            if not leave_running:  # before the connection ends: it stands still until then
+                lifecycle.signal(store, state, signal.SIGKILL, False, 1)
     except BaseException as error:
-        for name in (MANIFEST, OBJECTS, PAGES):
+        for path in made:
             with suppress(OSError):
-                if not isinstance(error, RuntimeFailure) or "already" not in str(error):
-                    os.unlink(f"{folder}/{name}")
+                os.unlink(path)
         if isinstance(error, ConnectionError):
             raise NotRunning(container_id) from None
+        if isinstance(error, FileExistsError):
+            raise RuntimeFailure(f"{folder} has a snapshot already, or other files") from None
         if isinstance(error, OSError):
             raise RuntimeFailure(f"{folder}: {error.strerror}") from None
         raise
@@ -209,13 +197,31 @@ def write(
             lifecycle.wait(store, container_id, 1)
 
 
-def _own(annotations: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in annotations.items() if name.startswith("dev.runsc.")}
+def _manifest(state: State, made: Made, compression: str) -> Manifest:
+    from runsc import __version__  # noqa: PLC0415
+
+    own = {name: text for name, text in state.annotations.items() if name.startswith("dev.runsc.")}
+    return Manifest(
+        program=__version__,
+        container=state.id,
+        made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        platform=made.platform,
+        annotations=own,
+        compression=compression,
+        objects_size=made.objects_size,
+        objects_check=made.objects_check,
+        pages=made.pages,
+        piece=made.piece,
+        checks=tuple(made.checks),
+    )
 
 
-def _making(folder: str, name: str) -> Any:
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    return open(os.open(f"{folder}/{name}", flags, 0o600), "r+b")
+def _making(folder: str, name: str, made: list[str]) -> Any:
+    """A new file, which is noted in `made`. Raises: OSError."""
+    path = f"{folder}/{name}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    made.append(path)
+    return open(fd, "r+b")
 
 
 def _packer() -> Any:

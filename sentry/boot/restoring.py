@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -42,6 +43,9 @@ async def load(
         raise StartError(f"cannot restore: {error or type(error).__name__}") from error
     except OSError as error:
         raise StartError(f"cannot restore: {error.strerror}") from error
+    for fd in {*config.stdio, *config.preserved}:
+        if wire < 0 and not is_tty(fd):  # programs have others of the same
+            os.close(fd)
     console = kernel.container.console
     if console is not None:
         console.start()

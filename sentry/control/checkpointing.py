@@ -42,13 +42,11 @@ class Checkpointing:
         kernel: Kernel,
         container: Container,
         fds: list[int],
-        stdio: tuple[int, int, int],
         told: Callable[[Reply], object],
     ) -> None:
         self._kernel = kernel
         self._container = container
         self._fds = fds
-        self._stdio = stdio
         self._told = told
         try:
             if len(fds) != 2 or not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds):
@@ -79,7 +77,7 @@ class Checkpointing:
         await standing.begin()
         await settle(self._container)
         objects, pages = self._fds
-        saving = Saving(self._kernel, self._stdio)
+        saving = Saving(self._kernel)
         data = memoryview(msgspec.json.encode(await saving.described()))
         pace = Pace()
         for start in range(0, len(data), PIECE):

@@ -308,8 +308,7 @@ class Operations:
         if self._start is not None or self._container is not self._kernel.container:
             close_all(fds)
             raise EBUSY("cannot checkpoint: it is not started, or not the first of its sandbox")
-        stdio = self._config.stdio
-        return Checkpointing(self._kernel, self._container, fds, stdio, told)
+        return Checkpointing(self._kernel, self._container, fds, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""

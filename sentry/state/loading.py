@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import Owner
 
 PIECE: Final = 1 << 20
+MAX_SLOTS: Final = 1 << 22
+"""Of all tables of descriptors."""
 
 
 def read(config: RestoreConfig) -> records.Snapshot:
@@ -107,6 +109,8 @@ class Loading:
             loader.inodes.append(await growing.load(loader, tree))
         for start in snapshot.starts:
             root, cwd = await loader.place(start.root), await loader.place(start.cwd)
+            if not (root.inode.is_dir and cwd.inode.is_dir):
+                raise Damaged("a working directory that is none")
             self._starts.append(FsContext(root, cwd, start.umask))
         self._tables = [FdTable(kernel.vfs.descriptors) for _ in snapshot.descriptors]
         self._sessions()
@@ -323,6 +327,10 @@ class Loading:
 
     def _descriptors(self) -> None:
         files = self._files.made
+        highest = (max((fd for fd, *_ in each.files), default=0) for each in
+                   self._snapshot.descriptors)  # fmt: skip
+        if sum(highest) > MAX_SLOTS:
+            raise Damaged("more descriptors than a sandbox has")
         for table, record in zip(self._tables, self._snapshot.descriptors, strict=True):
             for fd, file, cloexec in record.files:
                 if fd >= NR_OPEN or (fd < len(table._files) and table._files[fd] is not None):

@@ -135,10 +135,11 @@ def _named(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
     return records.NamedFile(place=saver.place(file.location), **common)
 
 
-def _donated(saver: Saver, file: HostFile, common: dict[str, Any]) -> records.OpenFile:
+def _donated(_: Saver, file: HostFile, common: dict[str, Any]) -> records.OpenFile:
     if file.is_regular:
         common["position"] = 0  # the host's
-    return records.DonatedFile(number=saver.stdio.get(file.fd, -1), **common)
+    number = getattr(file.inode, "number", -1)
+    return records.DonatedFile(number=number, **common)
 
 
 def _pipe_end(saver: Saver, file: PipeFile, common: dict[str, Any]) -> records.OpenFile:

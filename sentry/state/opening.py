@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_ACCMODE, O_DIRECTORY, O_PATH, O_RDONLY, O_RDWR, O_WRONLY
+from sentry.abi.fcntl import O_ACCMODE, O_DIRECTORY, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_WRONLY
 from sentry.abi.stat import S_IFIFO, S_IFREG
 from sentry.auth.credentials import Credentials
 from sentry.errors import Errno
@@ -181,17 +183,24 @@ class Files:
         if record.flags & O_PATH:
             file = FileDescription(location, record.flags & PATH_FLAGS)
         else:
-            if bool(record.flags & O_DIRECTORY) > inode.is_dir or inode.kind == S_IFIFO:
+            flags = record.flags
+            if flags & O_TMPFILE == O_TMPFILE:
+                flags &= ~O_TMPFILE
+            if bool(flags & O_DIRECTORY) > inode.is_dir or inode.kind == S_IFIFO:
                 raise Damaged(f"{record.place.path!r} is of another kind now")
-            file = await again(_open_kind, self._caller, location, record.flags)
+            file = await again(_open_kind, self._caller, location, flags)
         file.count(self.vfs.budget)
         return file
 
     async def donated(self, record: records.DonatedFile) -> FileDescription:
         """One of the descriptors that are there again, else one whose other end is gone."""
-        access = record.flags & O_ACCMODE
-        if 0 <= record.number < len(self.stdio):
-            return donated(self.vfs, self.stdio[record.number], record.flags, self.owner)
+        access, number = record.flags & O_ACCMODE, record.number
+        if 0 <= number < len(self.stdio):
+            fd = fcntl.fcntl(self.stdio[number], fcntl.F_DUPFD_CLOEXEC, 3)
+            closes = not os.isatty(fd)
+            return donated(
+                self.vfs, fd, record.flags, self.owner, closes=closes, number=number
+            )
         inode = PipeInode(self.vfs, self.owner)
         inode.fifo = Pipe(self.vfs, Credentials.root())
         location = self.vfs.anon_location(inode, b"pipe:[%d]" % inode.ino)

@@ -70,9 +70,6 @@ class Saver:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.stdio: dict[int, int] = {}
-        """Descriptors of the host that are there again later, by what they are to the first
-        process."""
         self.locked: dict[int, Any] = {}
         """For each inode with locks an open file of it."""
         self.remains = Places(self._left)

@@ -41,13 +41,12 @@ def check(kernel: Kernel) -> None:
 
 
 class Saving:
-    """One snapshot. `stdio` are the descriptors of the host that are there again later."""
+    """One snapshot."""
 
-    def __init__(self, kernel: Kernel, stdio: tuple[int, int, int]) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         check(kernel)
         self._kernel = kernel
         self.saver = Saver(kernel)
-        self.saver.stdio = {fd: number for number, fd in reversed(list(enumerate(stdio)))}
         self._memories: list[records.Memory] = []
         self._memory_at: dict[int, int] = {}
         self._managers: list[MemoryManager] = []
