@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcNamespace
     from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
     from sentry.kernel.pids import PidNamespace
-    from sentry.kernel.standing import Standing
     from sentry.kernel.task import Observer, Task
     from sentry.net.namespace import NetNamespace
     from sentry.platform.interface import Platform
@@ -50,6 +49,14 @@ class Log(Protocol):
     def tell(self, report: str) -> None: ...
     def bug(self, what: object, error: BaseException) -> None: ...
     def finish(self) -> None: ...
+
+
+class Standstill(Protocol):
+    """That all tasks of a container stand, for a snapshot (standing.py)."""
+
+    def passes(self, task: Task) -> bool: ...
+    def stood(self, task: Task) -> None: ...
+    def ended(self) -> None: ...
 
 
 class Meter(Protocol):
@@ -134,7 +141,7 @@ class Kernel:
         """Those beside it."""
         self.held: set[Task] = set()
         """Tasks that stand still because their container is paused, or their cgroup frozen."""
-        self.standing: Standing | None = None
+        self.standing: Standstill | None = None
         """Who has all tasks of a container stand still, for a snapshot."""
         self.cgroups = self.container.cgroup
         """The top of the first container's cgroups."""
