@@ -33,7 +33,7 @@ VERSION: Final = 1
 """What is written. All versions up to it are read."""
 MANIFEST, OBJECTS, PAGES = "manifest.json", "objects.json", "pages"
 PIECE: Final = 1 << 20
-PAGE: Final = 4096
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 MAX_MANIFEST: Final = 64 << 20
 MAX_OBJECTS: Final = 1 << 28
 Check = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
