@@ -241,7 +241,8 @@ def _pack(zstd: Any, folder: str, pages: Any) -> None:
     path = f"{folder}/{PAGES}"
     with tempfile.NamedTemporaryFile(dir=folder, prefix=PAGES, delete=False) as packed:
         try:
-            with zstd.ZstdFile(packed, "wb") as target:
+            checked = {zstd.CompressionParameter.checksum_flag: 1}
+            with zstd.ZstdFile(packed, "wb", options=checked) as target:
                 pages.seek(0)
                 while data := pages.read(PIECE):
                     target.write(data)

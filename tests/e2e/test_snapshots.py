@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -175,6 +176,27 @@ def test_restore_connections_inside_go_on(machine: Machine) -> None:
         assert time.monotonic() < deadline
     assert machine.ended() == 0
     assert after.read_text().split() == ["word", "served", "over"]
+
+
+def test_checkpoint_compressed_is_smaller_and_damage_is_named(machine: Machine) -> None:
+    pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    bundle = machine.bundle(f"head -c 4194304 /dev/zero | tr '\\0' x >/mem/much; {COUNTER}")
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 8)
+    done = machine.checkpoint("a", "--compression=zstd")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    pages = machine.image / "pages"
+    assert pages.stat().st_size < 4 << 20
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    first = int(wait_for(after, 3)[0])
+    assert first == int(out.read_text().split()[-1]) + 1
+    data = pages.read_bytes()
+    for damaged in (data[:-100], data[:1000] + bytes(100) + data[1100:], b"", b"x" * 5000):
+        pages.write_bytes(damaged)
+        found = machine.restore(bundle, "c")
+        assert found.returncode == 1 and "damaged" in found.stderr, found
 
 
 @pytest.mark.parametrize(
