@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gofer.fid import FidTable
+from gofer.node import Node
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, NOTAG
 from gofer.p9.fields import ProtocolError
@@ -92,6 +93,21 @@ class Connection:
     def wants_to_write(self) -> bool:
         return bool(self._out)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is under way, so that the next request may be answered by itself (`Hot`)."""
+        return (
+            self.extended
+            and self.donates
+            and not (self._out or self._backlog or self._in_flight or self._reader.pending)
+            and self._later == NOTAG
+            and not self.shared.journal.belongs_to(self)
+        )
+
+    def learn(self, number: int, node: Node) -> None:
+        """A fid is a directory where something was made or removed."""
+        self.table.hot.learn(self.sock.fileno(), number, node)
+
     def adopt(self, other: Connection) -> None:
         """Become a duplicate of another session: same protocol, same fids."""
         self.msize = other.msize
@@ -112,6 +128,10 @@ class Connection:
         if not data:
             self.close()
             return
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Answer what has arrived."""
         self._attempt(lambda: self._take(data))
 
     def _take(self, data: bytes) -> None:
@@ -299,6 +319,12 @@ class Connection:
         rest = memoryview(data)[sent:]
         self._out.append((rest, fd if not sent else -1))
         self._out_bytes += len(rest)
+        self.loop.update(self)
+
+    def owe(self, data: bytes, fd: int) -> None:
+        """The rest of a reply, to be sent before any other."""
+        self._out.append((memoryview(data), fd))
+        self._out_bytes += len(data)
         self.loop.update(self)
 
     def on_writable(self) -> None:
