@@ -140,6 +140,7 @@ class Lib(Protocol):
     CAP_DAC_READ_SEARCH: int
     CAP_FOWNER: int
     CAP_FSETID: int
+    CAP_SETFCAP: int
     CAP_SETGID: int
     CAP_SETUID: int
     CLONE_VM: int
