@@ -46,11 +46,13 @@ class Hot:
         count, self._rest.came = self._rest.came, 0
         return _data_view[:count] if count else b""
 
-    def owed(self) -> tuple[bytes, int]:
-        """The rest of a reply that its socket did not take, and a descriptor to go with it (-1:
-        none)."""
+    def owed(self) -> tuple[bytes, tuple[int, ...]]:
+        """The rest of a reply that its socket did not take, and what descriptor goes with it."""
         count, self._rest.owed = self._rest.owed, 0
-        return (ffi.buffer(self._rest.reply, count)[:], self._rest.donated) if count else (b"", -1)
+        if not count:
+            return b"", ()
+        fd = self._rest.donated
+        return ffi.buffer(self._rest.reply, count)[:], (fd,) if fd >= 0 else ()
 
     def ready(self, sock: int, is_ready: bool) -> None:
         """Whether nothing of this session is under way."""

@@ -70,7 +70,7 @@ def createx(conn: Connection, msg: Tcreatex) -> Rcreatex | Donation:
     if msg.donate and conn.donates:
         if created:
             conn.learn(msg.fid, fid.node)
-        return Donation(Rcreatex(OPENED_DONATED, created, block), fd)
+        return Donation(Rcreatex(OPENED_DONATED, created, block), (fd,))
     assert bound is not None
     bound.file = OpenFile(fd, msg.flags)
     return Rcreatex(OPENED_FID, created, block)

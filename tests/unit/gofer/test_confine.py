@@ -128,7 +128,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tunwatchx(1),
         Tjournalx(),
         Tinheritx(4),
-        Tsparex(0, 5),
+        Tsparex(0, [5]),
         Tlinkx(5, b"", 4, b"spare"),
         Tdrainx(0),
         Tattach(9, c.NOFID, b"", b"root", 0),
