@@ -2,11 +2,10 @@
  * name removed (Tunlinkat). See hot.py, which says which sessions and directories; _build.py.
  *
  * A frame is answered here if nothing about it is unusual, as its handler in gofer/handlers would,
- * by the same functions of native.c. All others are Python's, and so are all refusals of a name:
- * what is looked at twice is decided there.
+ * by the same functions of native.c. All others are Python's, those with a name that is none, too.
  */
-#include <stdio.h>
 #include <sys/epoll.h>
+#include <time.h>
 
 #define HOT_SESSIONS 32
 #define HOT_DIRECTORIES 64 /* of a session; a power of two */
@@ -24,7 +23,8 @@ struct hot_directory {
 };
 
 struct hot_session {
-    int fd; /* 0: nobody's */
+    int taken;
+    int fd;
     int ready;
     struct hot_directory directories[HOT_DIRECTORIES];
 };
@@ -46,8 +46,18 @@ struct hot_rest {
 static struct hot_session *session_of(struct hot *h, int fd)
 {
     for (int i = 0; i < HOT_SESSIONS; i++)
-        if (h->sessions[i].fd == fd)
+        if (h->sessions[i].taken && h->sessions[i].fd == fd)
             return &h->sessions[i];
+    return NULL;
+}
+
+static struct hot_session *new_session(struct hot *h, int fd)
+{
+    for (int i = 0; i < HOT_SESSIONS; i++)
+        if (!h->sessions[i].taken) {
+            h->sessions[i] = (struct hot_session){.taken = 1, .fd = fd};
+            return &h->sessions[i];
+        }
     return NULL;
 }
 
@@ -56,8 +66,8 @@ static struct hot_session *session_of(struct hot *h, int fd)
 void hot_ready(struct hot *h, int fd, int ready)
 {
     struct hot_session *s = session_of(h, fd);
-    if (!s && ready && (s = session_of(h, 0)))
-        memset(s, 0, sizeof *s), s->fd = fd;
+    if (!s && ready)
+        s = new_session(h, fd);
     if (s)
         s->ready = ready;
 }
@@ -67,7 +77,7 @@ void hot_forget(struct hot *h, int fd)
 {
     struct hot_session *s = session_of(h, fd);
     if (s)
-        memset(s, 0, sizeof *s);
+        s->taken = 0;
 }
 
 /* What is known of fids is to be learnt anew. */
@@ -231,6 +241,13 @@ static int serve(const struct hot *h, struct hot_session *s, uint8_t *data, size
     return !rest->came && !rest->owed;
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 /* epoll_wait(2) of `epoll`, whose events have descriptors as their data, as pairs in `out`; what is
  * for here is answered meanwhile. At most `HOT_AT_ONCE` such requests, then perhaps no event. */
 int hot_wait(struct hot *h, int epoll, int timeout_ms, int *out, uint8_t *data, size_t room,
@@ -238,6 +255,7 @@ int hot_wait(struct hot *h, int epoll, int timeout_ms, int *out, uint8_t *data, 
 {
     struct epoll_event events[HOT_EVENTS];
     int left = HOT_AT_ONCE;
+    int64_t end = timeout_ms > 0 ? now_ms() + timeout_ms : 0;
 
     *rest = (struct hot_rest){.donated = -1};
     for (;;) {
@@ -261,5 +279,7 @@ int hot_wait(struct hot *h, int epoll, int timeout_ms, int *out, uint8_t *data, 
         }
         if (kept || !n || left <= 0)
             return kept;
+        if (end && (timeout_ms = (int)(end - now_ms())) < 0)
+            timeout_ms = 0;
     }
 }
