@@ -155,8 +155,8 @@ def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:
     """What a stream of a helper process holds, and the descriptors that came with it.
 
     -1 stands for one or more that did not come because this process has no more room for them
-    (MSG_CTRUNC of recvmsg(2)), the last ones of a message. No bytes are its end. Raises: EAGAIN if nothing
-    comes in that time, what the host says.
+    (MSG_CTRUNC of recvmsg(2)), the last ones of a message. No bytes are its end. Raises: EAGAIN if
+    nothing comes in that time, what the host says.
     """
     got = lib.hostio_receive(fd, patience_ms, _received, RECEIVED, _fds)
     if got < 0:

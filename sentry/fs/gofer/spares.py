@@ -40,8 +40,8 @@ class Spares:
     """Those of one journal, below the attachment whose root `fid` is."""
 
     __slots__ = (
-        "_accepted", "_coming", "_dev", "_fid", "_handles", "_scarce", "_session", "_spares", "_told",
-        "asked", "enough",
+        "_accepted", "_coming", "_dev", "_fid", "_handles", "_scarce", "_session", "_spares",
+        "_told", "asked", "enough",
     )  # fmt: skip
 
     def __init__(
