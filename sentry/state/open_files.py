@@ -40,6 +40,7 @@ Save = Callable[["Saver", Any, dict[str, Any]], records.OpenFile]
 
 KINDS: Final[dict[type, Save]] = {}
 REFUSED: Final = {
+    "sentry.fs.bpf_program.ProgramFile": "a program of bpf(2)",
     "sentry.fs.fanotify.FanotifyFile": "fanotify(7)",
     "sentry.fs.fsopen.FsContextFile": "a file system that is being made (fsopen(2))",
     "sentry.fs.fuse.device.FuseDevice": "an open FUSE connection",
@@ -76,13 +77,14 @@ NAMED: Final = (
 def kinds() -> dict[type, Save]:
     """By class."""
     from sentry.fs.devpts.files import PtyMaster, PtySlave  # noqa: PLC0415
+    from sentry.fs.proc.sysctl_links import LinksListing  # noqa: PLC0415
     from sentry.kernel.sysv_shm import ShmFile  # noqa: PLC0415
     from sentry.net.inet.tcp import TcpSocket  # noqa: PLC0415  few programs need all of them
     from sentry.net.inet.udp import UdpSocket  # noqa: PLC0415
     from sentry.net.unix import UnixSocket  # noqa: PLC0415
     from sentry.state import sockets, sysv, terminals  # noqa: PLC0415
 
-    found: dict[type, Save] = dict.fromkeys(NAMED, _named)
+    found: dict[type, Save] = dict.fromkeys((*NAMED, LinksListing), _named)
     for kind in MemoryDevice.__subclasses__():
         found[kind] = _named
         found |= dict.fromkeys(kind.__subclasses__(), _named)
