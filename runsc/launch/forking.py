@@ -72,7 +72,8 @@ class Fork:
     def hear(self) -> None:
         """What the child says. Raises: RuntimeFailure when it has ended, or failed."""
         try:
-            data, ancillary, _, _ = self.report.recvmsg(1 << 16, socket.CMSG_SPACE(CREDENTIALS.size))
+            room = socket.CMSG_SPACE(CREDENTIALS.size)
+            data, ancillary, _, _ = self.report.recvmsg(1 << 16, room)
             for line in self._lines.feed(data):
                 event = decode(line, Event)
                 if event.event in EVENTS:
