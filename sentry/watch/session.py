@@ -178,7 +178,8 @@ class Watch(Events):
             for point, each in session.heard.get(number, ())
         ]
         if not heard:
-            del self._hooks[number]
+            if self._hooks.pop(number, None) is None:
+                return  # the session has ended while it was being made
             CALLS[number] = declaration.first_call if declaration is not None else absent
             return
         hook = self._hooks.get(number)

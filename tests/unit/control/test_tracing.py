@@ -13,6 +13,8 @@ from sentry.config import TracePoint, TraceSession, TraceSink
 from sentry.control import tracing
 from sentry.control.protocol import TraceState, TraceTold
 from sentry.errors import EEXIST, EINVAL, ENOENT
+from sentry.syscalls.registry import CALLS
+from sentry.watch.calls import Hook
 from tests.world import World
 
 POINT = TracePoint("syscall/getppid/exit")
@@ -105,3 +107,24 @@ def test_tasks_that_run_come_to_the_kernel_with_calls_the_guest_would_answer(
     tracing.delete(world.kernel, "Default")
     world.settle()
     assert fast == [0, program.task.own_pid]
+
+
+def test_a_session_that_ends_while_it_is_being_made_leaves_nothing(world: World) -> None:
+    program = world.program()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    points = tuple(TracePoint(f"syscall/sysno/{number}/enter") for number in range(400))
+    session = TraceSession("Default", points, REMOTE)
+    told: list[str] = []
+    tracing.create(world.kernel, session, [ours.detach()], told.append, force=False)
+    watch: Any = world.kernel.watch
+    while not watch.sessions:
+        world.loop.turn()
+    assert watch.is_changing
+    tracing.delete(world.kernel, "Default")
+    while not told:
+        world.loop.turn()
+    assert told == [""]
+    assert theirs.recv(10) == b""
+    assert not any(isinstance(call, Hook) for call in CALLS)
+    program.ok("getppid")
+    theirs.close()
