@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.control.protocol import (
     Procfs,
@@ -19,6 +21,8 @@ from sentry.control.protocol import (
     ProcfsStatus,
 )
 from sentry.syscalls.show import peek
+from sentry.vfs.mount import top
+from sentry.vfs.paths import shown_path
 from sentry.watch.context import OFFSET_NS
 from sentry.watch.reading import MAX_WORDS_SIZE, cwd, place, text, words
 
@@ -29,14 +33,25 @@ if TYPE_CHECKING:
 
 PIECE: Final = 8
 """So many processes are told at a time."""
+PIECE_SIZE: Final = 1 << 20
+"""Bytes of an answer with which no further process is told: a program says how long its texts are,
+and one answer must fit into a line of the protocol."""
 MAX_FILES: Final = 1024
 """Of a process."""
+MAX_FILES_SIZE: Final = 1 << 16
+"""Bytes of their paths together."""
 
 
 def after(kernel: Kernel, pid: int) -> Procfs:
     """Some processes of higher numbers; `more` says whether there are others."""
     pids = sorted(each for each, group in kernel.pids.groups.items() if each > pid and group.tasks)
-    found = [_of(kernel.pids.groups[each]) for each in pids[:PIECE]]
+    found: list[ProcfsProcess] = []
+    size = 0
+    for each in pids[:PIECE]:
+        found.append(_of(kernel.pids.groups[each]))
+        size += len(msgspec.json.encode(found[-1]))
+        if size >= PIECE_SIZE:
+            break
     return Procfs(found, more=len(pids) > len(found))
 
 
@@ -75,7 +90,13 @@ def _environment(task: Task) -> list[str]:
 
 def _files(task: Task) -> list[ProcfsFile]:
     found = []
+    root = top(task.ns.mounts.mounts.root.location)
+    left = MAX_FILES_SIZE
     for fd in list(task.files)[:MAX_FILES]:
         file = task.files.get_raw(fd)
-        found.append(ProcfsFile(fd, place(task, file.location), file.inode.mode))
+        path = shown_path(file.location, root)
+        left -= len(path)
+        if left < 0:
+            break
+        found.append(ProcfsFile(fd, text(path), file.inode.mode))
     return found

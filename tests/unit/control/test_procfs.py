@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from sentry.abi.fcntl import O_DIRECTORY
 from sentry.control import procfs
-from sentry.control.protocol import ProcfsIds
+from sentry.control.protocol import MAX_LINE, ProcfsIds
 from tests.world import World
 
 
@@ -42,6 +45,28 @@ def test_all_are_told_though_they_are_many() -> None:
         while more:
             piece = procfs.after(world.kernel, seen[-1] if seen else 0)
             assert 0 < len(piece.processes) <= procfs.PIECE
+            seen += [each.status.pid for each in piece.processes]
+            more = piece.more
+        assert seen == sorted(world.kernel.pids.groups)
+
+
+def test_a_program_with_long_paths_cannot_make_the_answer_too_long() -> None:
+    with World() as world:
+        program = world.program()
+        fd = program.ok("openat", -100, b"/", O_DIRECTORY, 0)
+        for _ in range(16):
+            program.ok("mkdirat", fd, b"\xff" * 250, 0o755)
+            fd = program.ok("openat", fd, b"\xff" * 250, O_DIRECTORY, 0)
+        for _ in range(procfs.MAX_FILES - 20):
+            program.ok("dup", fd)
+        for _ in range(procfs.PIECE):
+            child = program.fork()
+            child.task.group.argv = (b"\1" * 4096,) * 8
+        seen: list[int] = []
+        more = True
+        while more:
+            piece = procfs.after(world.kernel, seen[-1] if seen else 0)
+            assert len(msgspec.json.encode(piece)) < MAX_LINE
             seen += [each.status.pid for each in piece.processes]
             more = piece.more
         assert seen == sorted(world.kernel.pids.groups)
