@@ -28,6 +28,8 @@ alone, and close the connection that says another."""
 PATIENCE_S: Final = 5.0
 """For a listener's first words."""
 UNIX: Final = "unix:"
+FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""Of what takes lines: it must not hold up the sandbox."""
 
 
 class _Point(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,7 +106,7 @@ def read(path: str) -> Wanted:
             found = msgspec.json.decode(data, type=_InitConfig).trace_session
         else:
             found = msgspec.json.decode(data, type=_Session)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RuntimeFailure(f"{path}: {error}") from None
     points = tuple(
         TracePoint(each.name, tuple(each.optional_fields), tuple(each.context_fields))
@@ -160,7 +162,7 @@ def _described(spec: _Sink) -> TraceSink:
         if spec.name == "json":
             msgspec.convert(spec.config, _Json)
             return TraceSink(spec.name)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         raise RuntimeFailure(f"sink {spec.name}: {error}") from None
     if spec.name == "null":
         return TraceSink(spec.name)
@@ -175,14 +177,23 @@ def _opened(spec: _Sink) -> int | None:
         return None
     path = spec.config["path"]
     if path == "-":
-        return os.dup(2)
+        return _standard_error()
     if path.startswith(UNIX):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(PATIENCE_S)
             sock.connect(path.removeprefix(UNIX))
             return _handed_on(sock)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-    return os.open(path, flags, 0o600)
+    return os.open(path, os.O_CREAT | FLAGS, 0o600)
+
+
+def _standard_error() -> int:
+    """Opened anew where that is possible, so that it never blocks: a terminal that stands still
+    would hold up the sandbox, and so would another writer of a pipe. The flags of the caller's
+    own stay as they are."""
+    try:
+        return os.open("/proc/self/fd/2", FLAGS)
+    except OSError:  # a socket, which is asked not to block each time, or another user's
+        return os.dup(2)
 
 
 def greeted(path: str) -> int:

@@ -80,6 +80,7 @@ def test_a_session_is_read_by_itself_or_out_of_the_file_of_a_pod(
     [
         ("{", "truncated"),
         ("[]", "Expected `object`"),
+        ('{"sinks": [{"status": ' + "[" * 100_000, "recursion"),
         ({"pints": []}, "unknown field"),
         ({"points": [{"name": 5}]}, "points[0].name"),
         (_sinks({"name": "kafka"}), 'sink "kafka" not found'),
@@ -87,6 +88,10 @@ def test_a_session_is_read_by_itself_or_out_of_the_file_of_a_pod(
         (_sinks({"name": "remote", "config": {"endpoint": "/x", "retries": 1.5}}), "retries"),
         (_sinks({"name": "remote", "config": {"endpoint": "/x", "backoff": "1"}}), "duration"),
         (_sinks({"name": "remote", "config": {"endpoint": "/x", "backoff": "1s"}}), "larger"),
+        (
+            _sinks({"name": "remote", "config": {"endpoint": "/x", "backoff_max": f"{10**400}h"}}),
+            "infinity",
+        ),
         (_sinks({"name": "json", "config": {"file": "/x"}}), "unknown field"),
         (_sinks(*[{"name": "null"}] * 17), "length <= 16"),
     ],
@@ -158,6 +163,26 @@ def test_lines_go_to_a_file_for_its_owner_alone_or_to_a_socket(tmp_path: Path) -
         assert len(made.fds) == 3
         made.close()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_standard_error_is_another_description_that_does_not_block(tmp_path: Path) -> None:
+    sinks = {"name": "json", "config": {"path": "-"}}
+    wanted = tracing.read(_file(tmp_path, _sinks(sinks)))
+    reader, writer = os.pipe()
+    kept = os.dup(2)
+    try:
+        os.dup2(writer, 2)
+        made = tracing.connect(wanted)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert not os.get_blocking(made.fds[0])
+    assert os.get_blocking(writer)
+    os.write(made.fds[0], b"x")
+    assert os.read(reader, 10) == b"x"
+    made.close()
+    os.close(reader)
+    os.close(writer)
 
 
 def test_the_session_for_falco_has_only_points_and_fields_that_there_are() -> None:
