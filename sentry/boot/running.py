@@ -13,6 +13,7 @@ from sentry.control.descriptors import close_all
 from sentry.control.operations import Operations, Shared
 from sentry.control.server import ControlServer
 from sentry.kernel import pause
+from sentry.kernel.device_filters import removed
 from sentry.kernel.work import WORK_PAUSE
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ class Others(Shared, Protocol):
 
 
 def let_go(kernel: Kernel, container: Container) -> None:
-    """It is over: its namespaces go with the last task that is in them, its files from memory."""
+    """It is over: its namespaces go with the last task that is in them, its files from memory, and
+    programs of extended BPF of its cgroups, for which all containers have one ceiling."""
     container.ns = kernel.first
     container.in_memory = []
+    for cgroup in container.cgroup.down():
+        removed(cgroup)
 
 
 class Running:
