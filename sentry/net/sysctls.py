@@ -11,6 +11,8 @@ FIRST_EPHEMERAL: Final = 32768
 LAST_EPHEMERAL: Final = 60999
 FIRST_UNPRIVILEGED: Final = 1024
 DEFAULT_HOPS: Final = 64
+OF_ALL: Final = ("all", "default")
+"""No interface's, though one may be called so: sysctl_dev_name_is_allowed()."""
 
 
 def written(stack: Stack, path: str) -> str | None:
@@ -20,6 +22,10 @@ def written(stack: Stack, path: str) -> str | None:
 
 def link_renamed(stack: Stack, old: str, new: str | None) -> None:
     """What was written of an interface goes with it; None: it is no more."""
+    if old in OF_ALL:
+        return
+    if new in OF_ALL:
+        new = None
     for version in ("ipv4", "ipv6"):
         begin = f"net/{version}/conf/{old}/"
         for path in [path for path in stack.sysctls if path.startswith(begin)]:
