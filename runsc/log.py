@@ -44,6 +44,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
+def printable_json(data: bytes) -> str:
+    """The same of a JSON document, which stays one and says the same: \\uXXXX."""
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in data.decode())
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
 class Log:
     """Writes one line a message to a file, or to standard error."""
 

@@ -15,6 +15,7 @@ from runsc.containers import lifecycle
 from runsc.containers.container import Store
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
+from runsc.log import printable_json
 from runsc.options import Globals
 from sentry.control.protocol import Reply, Request
 
@@ -121,7 +122,7 @@ def procfs(flags: Globals, /, container_id: str) -> None:
             raise RuntimeFailure("the sandbox does not say which processes it has")
         for process in found.processes:
             click.echo()
-            click.echo(msgspec.json.encode(process))
+            click.echo(printable_json(msgspec.json.encode(process)))
             if process.status.pid <= after:
                 raise RuntimeFailure("the sandbox says the same again and again")
             after = process.status.pid
@@ -259,7 +260,7 @@ def _show(data: bytes, shown: Filter, form: str, lost: int) -> int:
         click.echo(f"{(told.dropped - lost) % (1 << 32)} records lost", err=True)
     if shown.lets(told):
         if form == "json":
-            click.echo(msgspec.json.encode(Line(told.point, told.record)))
+            click.echo(printable_json(msgspec.json.encode(Line(told.point, told.record))))
         else:
             click.echo(line(told))
     return told.dropped
