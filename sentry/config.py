@@ -287,6 +287,8 @@ class TraceSession(msgspec.Struct, frozen=True, omit_defaults=True):
     sinks: tuple[TraceSink, ...] = ()
     ignore_missing: bool = False
     """Points and fields that there are not are left out."""
+    ends_with_listeners: bool = False
+    """It ends when a record finds none of its sinks any more."""
 
 
 class RestoreConfig(msgspec.Struct, frozen=True):

@@ -185,8 +185,11 @@ def _session(points: tuple[str, ...]) -> tuple[TraceSession, socket.socket, sock
     from sentry.config import TracePoint, TraceSession, TraceSink  # noqa: PLC0415
 
     named = tuple(TracePoint(name, (), CONTEXT) for name in points)
-    name = f"watch-{os.getpid()}"
-    session = TraceSession(name, named, (TraceSink("remote", has_fd=True),), ignore_missing=True)
+    name = f"watch-{os.getpid()}-{os.urandom(4).hex()}"  # a number may be another's, too
+    session = TraceSession(
+        name, named, (TraceSink("remote", has_fd=True),), ignore_missing=True,
+        ends_with_listeners=True,
+    )  # fmt: skip
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setblocking(False)
     return session, ours, theirs

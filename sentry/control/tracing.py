@@ -6,6 +6,7 @@ Descriptors that lead to listeners come with the request; they were connected ou
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sentry.control.descriptors import check, close_all, keeps_messages_apart
@@ -49,6 +50,8 @@ def create(
             kernel.log.bug("trace", error)
             done(DEFECT)
         else:
+            if error is None and session.ends_with_listeners:
+                _end_with_listeners(kernel, watch, session.name)
             done(str(error) if error is not None else "")
 
     kernel.loop.spawn(driven(_create(kernel, watch, session, fds)), "trace", ended)
@@ -61,6 +64,21 @@ def _create(
     yield from watch.create(session, fds)
     if watch.hears_fast_calls:
         yield from every_task(kernel)
+
+
+def _end_with_listeners(kernel: Kernel, watch: Watch, name: str) -> None:
+    """A command that was killed cannot end the session that it has begun."""
+    session = watch.sessions.get(name)
+    if session is None:
+        return
+
+    def gone() -> None:
+        if watch.sessions.get(name) is session and all(sink.is_gone for sink in session.sinks):
+            delete(kernel, name)
+
+    for sink in session.sinks:
+        sink.when_gone(partial(kernel.loop.call_soon, gone))
+    gone()
 
 
 def delete(kernel: Kernel, name: str) -> None:

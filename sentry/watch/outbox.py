@@ -12,6 +12,7 @@ import select
 import socket
 import stat
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.limits import PIPE_BUF
@@ -65,6 +66,8 @@ class Outbox:
         """Those that were lost."""
         self.dead = False
         """Nobody is there any more."""
+        self.on_death: Callable[[], object] | None = None
+        """Hears that nobody is there: in the middle of a system call, so it must not do much."""
         mode = os.fstat(fd).st_mode
         self._sock: socket.socket | None = None
         self._packets = packets
@@ -207,3 +210,5 @@ class Outbox:
         self._queue.clear()
         self._size = 0
         self.dead = True
+        if self.on_death is not None:
+            self.on_death()

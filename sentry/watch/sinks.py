@@ -40,11 +40,14 @@ class Sink(Protocol):
 
     def flush(self) -> None: ...
     def close(self) -> None: ...
+    def when_gone(self, then: Callable[[], object]) -> None: ...
 
     @property
     def dropped(self) -> int: ...
     @property
     def taken(self) -> int: ...
+    @property
+    def is_gone(self) -> bool: ...
 
 
 def _ignore(_record: Message) -> None:
@@ -56,6 +59,7 @@ class Null:
 
     name = "null"
     dropped = taken = 0
+    is_gone = True
 
     def emitter(self, point: Point) -> Emit:
         """They are made, and that is all."""
@@ -66,6 +70,9 @@ class Null:
 
     def close(self) -> None:
         """The same."""
+
+    def when_gone(self, then: Callable[[], object]) -> None:
+        """Nobody goes."""
 
 
 class _Outside:
@@ -90,9 +97,18 @@ class _Outside:
         """What can go now."""
         self._outbox.flush()
 
+    @property
+    def is_gone(self) -> bool:
+        """Who listened does not any more."""
+        return self._outbox.dead
+
     def close(self) -> None:
         """The session has ended."""
         self._outbox.close()
+
+    def when_gone(self, then: Callable[[], object]) -> None:
+        """Call this when it has gone, in the middle of a system call."""
+        self._outbox.on_death = then
 
 
 class Remote(_Outside):

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +218,21 @@ def test_watch_shows_a_session_and_a_recording_of_it(tmp_path: Path, client: Cli
     names = [json.loads(line)["record"]["pathname"] for line in touched.splitlines()]
     assert "/dev/shm/go" in names
     client.ok("delete", "c")
+
+
+def test_a_watch_that_was_killed_leaves_no_session(client: Client) -> None:
+    client.bundle.args("sh", "-c", LOOP)
+    client.create("c", "-d", command="run")
+    with client.begin("trace", "watch", "--point=sentry/clone", "c") as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline()
+        assert "SESSIONS (1)" in client.ok("trace", "list", "c")
+        watching.kill()
+    deadline = time.monotonic() + 20
+    while "SESSIONS (0)" not in client.ok("trace", "list", "c"):
+        assert time.monotonic() < deadline
+    client.ok("kill", "c")
+    client.ok("delete", "--force", "c")
 
 
 def test_a_listener_that_does_not_read_costs_records_alone(

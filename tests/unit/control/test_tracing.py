@@ -109,6 +109,25 @@ def test_tasks_that_run_come_to_the_kernel_with_calls_the_guest_would_answer(
     assert fast == [0, program.task.own_pid]
 
 
+def test_a_session_may_end_when_who_listens_has_gone(world: World) -> None:
+    program = world.program()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    point = TracePoint("syscall/getpid/exit")
+    session = TraceSession("Default", (point,), REMOTE, ends_with_listeners=True)
+    assert _begin(world, session, ours.detach()) == ""
+    watch: Any = world.kernel.watch
+    program.ok("getpid")
+    watch.flush()
+    assert theirs.recv(100)
+    theirs.close()
+    assert len(tracing.sessions(world.kernel)) == 1
+    program.ok("getpid")
+    watch.flush()
+    world.settle()
+    assert tracing.sessions(world.kernel) == []
+    assert not any(isinstance(call, Hook) for call in CALLS)
+
+
 def test_a_session_that_ends_while_it_is_being_made_leaves_nothing(world: World) -> None:
     program = world.program()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
