@@ -70,6 +70,8 @@ class Child:
         forks.machine.again(self._given.ram, vcpus)
         assert kernel.vfs.host_io is not None
         kernel.vfs.host_io.threads.again(HOST_THREADS)
+        if kernel.watch is not None:
+            kernel.watch.leave()
         statm = receive_one(report)
         if statm < 0:  # nobody wants it any more
             os._exit(0)

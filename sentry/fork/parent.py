@@ -128,6 +128,8 @@ class Forks:
         threads = kernel.vfs.host_io.threads if kernel.vfs.host_io is not None else ()
         if len(threads):
             return "a call of the host takes its time"
+        if kernel.watch is not None and kernel.watch.is_changing:
+            return "a trace session begins"
         if not self.machine.park():
             return "a program runs"
         return ""

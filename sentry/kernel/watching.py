@@ -17,9 +17,15 @@ SigInfo = Any
 class Watching(Protocol):
     """None of these waits, but for `digest`, or fails."""
 
+    is_changing: bool
+    """Somebody begins to listen."""
+
     @property
     def hears_fast_calls(self) -> bool:
         """The entry code of the guest is to answer nothing by itself."""
+
+    def leave(self) -> None:
+        """In a fork: nobody listens."""
 
     def started(self, task: Task, process: ProcessConfig) -> None:
         """The first program of a container is about to run."""

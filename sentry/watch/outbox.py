@@ -108,6 +108,12 @@ class Outbox:
         else:
             os.close(self._fd)
 
+    def forget(self) -> None:
+        """In a fork: what is left is the parent's to send."""
+        self._cancel()
+        self._queue.clear()
+        self._size = 0
+
     def _gathered(self) -> None:
         self._timer = None
         self._send()

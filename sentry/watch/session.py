@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from sentry.errors import EEXIST, EINVAL, ENOENT, ENOSPC
+from sentry.kernel.identity import child_identity
 from sentry.syscalls.registry import CALLS, TABLE
 from sentry.watch import context, points, sinks
 from sentry.watch.calls import Heard, Hook, absent
@@ -145,6 +146,18 @@ class Watch(Events):
         for session in self.sessions.values():
             for sink in session.sinks:
                 sink.flush()
+
+    def leave(self) -> None:
+        """In a fork: who listens hears of its parent, and nothing of this one."""
+        fast = self.hears_fast_calls
+        for name, session in list(self.sessions.items()):
+            for sink in session.sinks:
+                sink.forget()
+            self.delete(name)
+        if fast:
+            for task in self._kernel.pids.tasks.values():
+                if not task.dead:
+                    child_identity(task)
 
     @property
     def hears_fast_calls(self) -> bool:

@@ -40,6 +40,7 @@ class Sink(Protocol):
 
     def flush(self) -> None: ...
     def close(self) -> None: ...
+    def forget(self) -> None: ...
     def when_gone(self, then: Callable[[], object]) -> None: ...
 
     @property
@@ -69,6 +70,9 @@ class Null:
         """There is nothing."""
 
     def close(self) -> None:
+        """The same."""
+
+    def forget(self) -> None:
         """The same."""
 
     def when_gone(self, then: Callable[[], object]) -> None:
@@ -105,6 +109,10 @@ class _Outside:
     def close(self) -> None:
         """The session has ended."""
         self._outbox.close()
+
+    def forget(self) -> None:
+        """What has not been sent is another sandbox's."""
+        self._outbox.forget()
 
     def when_gone(self, then: Callable[[], object]) -> None:
         """Call this when it has gone, in the middle of a system call."""

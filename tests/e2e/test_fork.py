@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +24,11 @@ from runsc import (
     SandboxError,
     Template,
 )
+from sentry.abi import unistd
+from sentry.protobuf import decode
+from sentry.watch.messages import Syscall
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_is_usable
+from tests.e2e.listener import listening, session
 from tests.e2e.sandboxes import FLAGS, made, noted, wait_until_gone, wait_until_idle
 
 pytestmark = [
@@ -80,6 +85,29 @@ def test_a_fork_has_what_was_there_and_keeps_its_own_to_itself(sandbox: Sandbox)
     assert files == ["after\nfile", "first\nfile\nmore", "before\nfile", "after\nfile"]
     assert said(second, "cat /etc/name") == "old"
     assert first.commands.run("cat /etc/name").exit_code == 1
+
+
+def test_who_listens_to_a_sandbox_hears_nothing_of_its_forks(
+    tmp_path: Path, busybox: Path
+) -> None:
+    config = tmp_path / "session.json"
+    with listening(tmp_path / "s") as listener:
+        points = "syscall/mkdir/enter", "syscall/getpid/enter"
+        config.write_text(json.dumps(session(tmp_path / "s", *points)))
+        flags = [*FLAGS, f"--pod-init-config={config}"]
+        with made(tmp_path, busybox, forkable=True, flags=flags) as sandbox:
+            said(sandbox, "mkdir /before")
+            (fork,) = sandbox.fork()
+            said(fork, "mkdir /fork")
+            said(sandbox, "mkdir /parent")
+            listed = subprocess.run(
+                [*RUNSC, f"--root={tmp_path}/state", "trace", "list", fork.sandbox_id],
+                capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+            sandbox.kill()
+        found = [decode(Syscall, each.raw[8:]) for each in listener.ended()]
+    assert [each.sysno for each in found].count(unistd.mkdir) == 2
+    assert listed == "SESSIONS (0)\n"
 
 
 def test_memory_is_copied_when_either_side_writes(sandbox: Sandbox) -> None:

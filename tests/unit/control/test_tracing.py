@@ -128,6 +128,20 @@ def test_a_session_may_end_when_who_listens_has_gone(world: World) -> None:
     assert not any(isinstance(call, Hook) for call in CALLS)
 
 
+def test_a_fork_leaves_what_is_not_sent_yet_to_its_parent(world: World) -> None:
+    program = world.program()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    session = TraceSession("Default", (TracePoint("syscall/getpid/exit"),), REMOTE)
+    assert _begin(world, session, ours.detach()) == ""
+    watch: Any = world.kernel.watch
+    program.ok("getpid")
+    watch.leave()
+    assert theirs.recv(10) == b""
+    assert tracing.sessions(world.kernel) == []
+    assert not any(isinstance(call, Hook) for call in CALLS)
+    theirs.close()
+
+
 def test_a_session_that_ends_while_it_is_being_made_leaves_nothing(world: World) -> None:
     program = world.program()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
