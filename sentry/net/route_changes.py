@@ -129,7 +129,8 @@ def insert(stack: Stack, route: Route, flags: int) -> Route:
     routes, place = stack.routes, place_of(route)
     near = [each for each in routes if place_of(each) == place]
     same = [each for each in near if each.metric == route.metric]
-    own = [each for each in same if each in routes.added]
+    added = set(map(id, routes.added))  # thousands may be alike, and all may be of one place
+    own = [each for each in same if id(each) in added]
     if same and flags & abi.NLM_F_EXCL:
         raise EEXIST("route")
     if own and flags & abi.NLM_F_REPLACE:
@@ -146,7 +147,7 @@ def insert(stack: Stack, route: Route, flags: int) -> Route:
         raise ENOENT("route")
     routes.check_room(route)
     if not own:
-        later = (each for each in near if each.metric > route.metric and each in routes.added)
+        later = (each for each in near if each.metric > route.metric and id(each) in added)
         before = next(later, None)  # so that of those of a place the first one counts
         at = len(routes.added) if before is None else routes.added.index(before)
         routes.added.insert(at, route)
@@ -162,8 +163,8 @@ def _replaced(stack: Stack, route: Route, own: list[Route]) -> Route:
     added = stack.routes.added
     if route in own[1:]:
         raise EEXIST("route")
-    if route.hops and not own[0].hops:
-        stack.routes.check_room(route)
+    if len(route.hops) > len(own[0].hops):
+        stack.routes.check_hops(route)
     added[added.index(own[0])] = route
     return route
 
