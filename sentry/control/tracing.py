@@ -131,6 +131,8 @@ def _check(session: TraceSession, fds: list[int]) -> None:
         raise EINVAL("one descriptor for each sink that has one")
     for sink, fd in zip(wanted, fds, strict=True):
         check(fd)
+        if sink.name == "null":
+            raise EINVAL("a null sink has no descriptor")
         if sink.name == "remote" and not keeps_messages_apart(fd):
             raise EINVAL("a remote sink is a Unix socket of packets")
 

@@ -162,10 +162,10 @@ def make(config: TraceSink, fd: int, loop: Any) -> Sink:
     """The sink of a session; `fd` belongs to it. -1: who should listen is not there."""
     if config.name == "null" or fd < 0:
         return Null()
-    patience = Patience(config.retries, config.backoff_ns, config.backoff_max_ns)
     if config.name == "remote":
+        patience = Patience(config.retries, config.backoff_ns, config.backoff_max_ns)
         return Remote(Outbox(fd, loop, patience, packets=True))
-    return Json(Outbox(fd, loop, patience))
+    return Json(Outbox(fd, loop))  # one that is given up may have gone out by half
 
 
 SINKS: Final = ("json", "null", "remote")

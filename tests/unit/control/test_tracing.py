@@ -76,20 +76,21 @@ def test_a_second_session_of_a_name_is_refused_unless_it_is_to_take_its_place(
     assert len(tracing.sessions(world.kernel)) == 1
 
 
-@pytest.mark.parametrize("kind", ["stream", "pipe", "missing", "directory"])
+@pytest.mark.parametrize("kind", ["stream", "pipe", "missing", "directory", "null"])
 def test_a_descriptor_of_another_kind_is_refused_and_closed(world: World, kind: str) -> None:
     fds = []
     if kind == "stream":
         ours, theirs = socket.socketpair()
         fds, other = [ours.detach()], theirs.detach()
-    elif kind == "pipe":
+    elif kind in ("pipe", "null"):
         other, writer = os.pipe()
         fds = [writer]
     else:
         other = os.open("/", os.O_RDONLY)
         fds = [os.dup(other)] if kind == "directory" else []
+    sinks = (TraceSink("null", has_fd=True),) if kind == "null" else REMOTE
     with pytest.raises(EINVAL):
-        _begin(world, TraceSession("Default", (POINT,), REMOTE), *fds)
+        _begin(world, TraceSession("Default", (POINT,), sinks), *fds)
     for fd in fds:
         with pytest.raises(OSError, match="Bad file"):
             os.fstat(fd)
