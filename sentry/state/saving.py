@@ -33,6 +33,8 @@ def check(kernel: Kernel) -> None:
         refused("a sandbox of several containers")
     if kernel.container.cgroup.children:
         refused("a cgroup that a program has made")
+    if kernel.container.cgroup.devices is not None:
+        refused("a program of extended BPF")
     ipc = kernel.first.ipc
     if ipc.mqueue is not None and ipc.mqueue.fs.root.dirents():
         refused("a POSIX message queue")
