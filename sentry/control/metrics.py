@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
 
 
+MAX_NUMBER: Final = 1024
+"""System calls of higher numbers are one figure: a program may make up 65,536, and each figure of
+its own is a series for whoever keeps them."""
+
+
 class Metric(Struct, frozen=True):
     """One of them."""
 
@@ -82,9 +87,15 @@ def of(kernel: Kernel) -> dict[str, int]:
     found = {
         metric.name: int(counters.get(metric.network, 0)) for metric in METRICS if metric.network
     }
+    others = 0
     for number, count in kernel.counters.unknown_calls.items():
+        if number >= MAX_NUMBER:
+            others += count
+            continue
         name = NUMBERS.get(number, "")
         found["unimplemented_syscalls" + labels(sysno=str(number), name=name)] = count
+    if others:
+        found["unimplemented_syscalls" + labels(sysno="other", name="")] = others
     found["kernel_bugs"] = kernel.log.bugs
     found["page_faults"] = kernel.counters.faults
     for container in (kernel.container, *kernel.further):

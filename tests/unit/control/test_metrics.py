@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentry.control.metrics import METRICS, labels, of
+from sentry.control.metrics import MAX_NUMBER, METRICS, labels, of
 from tests.world import World
 
 
@@ -21,3 +21,12 @@ def test_each_figure_is_one_that_is_described() -> None:
 
 def test_what_a_label_may_not_have_is_escaped() -> None:
     assert labels(a='x"y\\z\n') == '{a="x\\"y\\\\z\\n"}'
+
+
+def test_a_program_cannot_make_up_figures_without_end() -> None:
+    with World() as world:
+        for number in range(1 << 16):
+            world.kernel.counters.unknown(number)
+        found = of(world.kernel)
+    assert len(found) < MAX_NUMBER + 100
+    assert found['unimplemented_syscalls{sysno="other",name=""}'] == (1 << 16) - MAX_NUMBER
