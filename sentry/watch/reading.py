@@ -27,7 +27,8 @@ MAX_TEXT: Final = 4096
 MAX_WORDS: Final = 256
 """Arguments, and variables."""
 MAX_WORDS_SIZE: Final = 32768
-"""Bytes of all of them together."""
+"""Bytes of all of them together: those of two lists, paths and the rest fit into a message of the
+least socket buffer that hosts have by default (net.core.wmem_default, 212,992)."""
 MAX_VECTOR: Final = 1024
 """UIO_MAXIOV."""
 MAX_ADDRESS: Final = 128
@@ -41,13 +42,15 @@ def text(data: bytes | None) -> str:
 
 
 def words(found: list[bytes] | tuple[bytes, ...]) -> list[str]:
-    """As many as there is room for."""
+    """As many as there is room for, as they are told: bytes that are no UTF-8 grow to four times as
+    many, and a message that is too large for a socket of the host would not be told at all."""
     result, left = [], MAX_WORDS_SIZE
     for word in found[:MAX_WORDS]:
-        left -= len(word)
+        shown = text(word)
+        left -= len(shown) if shown.isascii() else len(shown.encode())
         if left < 0:
             break
-        result.append(text(word))
+        result.append(shown)
     return result
 
 

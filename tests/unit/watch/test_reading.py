@@ -8,6 +8,8 @@ import struct
 import pytest
 
 from sentry.watch import reading
+from sentry.watch.encoder import encoder
+from sentry.watch.messages import ContextData, ExecveInfo
 from tests.unit.watch.conftest import Watched
 
 
@@ -71,3 +73,21 @@ def test_a_file_without_a_name_has_its_label(world: Watched) -> None:
     program.ok("pipe2", pair, 0)
     fd = int.from_bytes(program.read(pair, 4), "little")
     assert reading.fd_path(program.task, fd).startswith("pipe:[")
+
+
+def test_a_program_cannot_hide_behind_long_arguments() -> None:
+    assert reading.words([b"a" * 40_000, b"-c"]) == ["a" * reading.MAX_TEXT, "-c"]
+    for word in (b"\xff" * 4096, "é€".encode() * 800):
+        told = "".join(reading.words([word] * 20))
+        assert 0 < len(told.encode()) <= reading.MAX_WORDS_SIZE
+
+
+def test_the_largest_record_fits_into_a_message() -> None:
+    worst = reading.text(b"\xff" * 5000)
+    full = reading.words([b"\xff" * 128] * 256)
+    who = ContextData(cwd=worst, process_name=worst, container_id="x" * 1024)
+    record = ExecveInfo(who, worst, full, full, binary_sha256=bytes(32))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992 // 2)  # the host doubles it
+        assert ours.send(encoder(ExecveInfo)(record), socket.MSG_DONTWAIT)
