@@ -41,12 +41,14 @@ def ask(packet: bytes, fds: Sequence[int]) -> _socket.socket:
         raise Unserved("its folder is not this user's own")
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
+        sock.setblocking(False)  # one that accepts nobody any more must not hold us up
         sock.connect(path)
         given = b"".join(fd.to_bytes(4, "little") for fd in fds)
         sock.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, given)] if given else [])
     except OSError as error:
         sock.close()
         raise Unserved(error.strerror or "no connection") from None
+    sock.setblocking(True)
     return sock
 
 

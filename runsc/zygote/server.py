@@ -98,6 +98,7 @@ def _bound(path: str) -> socket.socket:
 
 def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.setblocking(False)
         return sock.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 

@@ -76,6 +76,14 @@ def test_what_is_refused_leaves_the_caller_as_it_was(
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_one_that_accepts_nobody_any_more_holds_nobody_up(listener: socket.socket) -> None:
+    listener.listen(0)
+    client.ask(b"first", ()).close()
+
+    with pytest.raises(Unserved, match="unavailable"):
+        client.ask(b"second", ())
+
+
 def test_a_fork_that_is_killed_takes_its_caller_with_it(listener: socket.socket) -> None:
     caller = os.fork()
     if caller == 0:

@@ -43,6 +43,15 @@ def test_what_a_killed_one_has_left_is_replaced(path: Path) -> None:
         assert sock.getsockname() == str(path)
 
 
+def test_one_that_accepts_nobody_any_more_runs_still(path: Path) -> None:
+    with server.listening() as sock:
+        sock.listen(0)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting:
+            waiting.connect(str(path))
+            with pytest.raises(RuntimeFailure, match="runs already"), server.listening():
+                pass
+
+
 def test_a_folder_of_others_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.parent.chmod(0o777)
