@@ -133,6 +133,26 @@ def test_a_program_has_its_streams_environment_and_code(started: Machine) -> Non
     assert list(started.root.glob("*/state.json")) == []
 
 
+def test_words_are_bytes(started: Machine) -> None:
+    started.bundle.args("true")
+    odd = os.fsencode(started.bundle.path) + b"-\xff"
+    os.symlink(started.path, odd)
+
+    done = started.call(*started.flags("run", f"--bundle={os.fsdecode(odd)}", "c"))
+
+    assert is_forked(done)
+    assert done.returncode == 0, done
+
+
+def test_nothing_of_the_environment_of_who_starts_it_stays(machine: Machine) -> None:
+    assert machine.call("zygote", "start", env={**os.environ, "MARK": "secret"}).returncode == 0
+
+    variables = Path(f"/proc/{machine.pid}/environ").read_bytes()
+
+    assert b"PATH=" in variables
+    assert b"MARK" not in variables
+
+
 def test_do_has_the_folder_and_the_variables_of_its_caller(started: Machine) -> None:
     words = started.words(*started.flags("do", "sh", "-c", "pwd; echo $MARK; umask"))
     words[2] = "--wd=/usr/bin"
