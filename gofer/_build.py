@@ -22,6 +22,7 @@ ffibuilder.set_source(
     "".join(
         (
             (HERE / "native.c").read_text(),
+            (HERE / "hot.c").read_text(),
             *(f"#include <{name}>\n" for name in NUMBERS),
             '#include "generated_below.h"\n',
         )

@@ -4,6 +4,7 @@
 #define CAP_DAC_READ_SEARCH ...
 #define CAP_FOWNER ...
 #define CAP_FSETID ...
+#define CAP_SETFCAP ...
 #define CAP_SETGID ...
 #define CAP_SETUID ...
 #define CLONE_VM ...
@@ -35,7 +36,10 @@
 #define FAN_MARK_ADD ...
 #define FAN_MARK_ONLYDIR ...
 #define FAN_MARK_FLUSH ...
+#define HOT_EVENTS ...
 struct gofer_statfs;
+struct hot;
+struct hot_rest;
 struct gofer_statfs {
     uint32_t fs_type;
     uint32_t bsize;
@@ -46,6 +50,17 @@ struct gofer_statfs {
     uint64_t ffree;
     uint64_t fsid;
     uint32_t namelen;
+    ...;
+};
+struct hot {
+    uint64_t now;
+    ...;
+};
+struct hot_rest {
+    int32_t came;
+    int32_t owed;
+    int32_t donated;
+    uint8_t reply[128];
     ...;
 };
 int gofer_open(int dirfd, const char *name, uint64_t flags, uint32_t mode);
@@ -62,6 +77,9 @@ int gofer_chmod(int fd, uint32_t mode);
 int gofer_utimens(int fd, int64_t atime_ns, int64_t mtime_ns, int which);
 int gofer_renameat2(int olddir, const char *old, int newdir, const char *name, uint32_t flags);
 int gofer_link(int fd, int newdir, const char *newname);
+int gofer_own(int fd, uint32_t mode, uint32_t uid, uint32_t gid, uint8_t *block);
+int gofer_create(int dirfd, const char *name, uint64_t access, uint32_t mode, uint32_t uid, uint32_t gid, uint8_t *block);
+int gofer_unlink(int dirfd, const char *name);
 int gofer_name(int fd, int dir, const char *name, uint32_t mode, uint32_t uid, uint32_t gid, int64_t time_ns);
 int64_t gofer_inherited(int fd);
 int gofer_syncfs(int fd);
@@ -75,3 +93,8 @@ int64_t gofer_heard(int group, int maker, uint8_t *out, size_t room);
 int gofer_statfs(int fd, struct gofer_statfs *out);
 int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot);
 int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);
+void hot_ready(struct hot *h, int fd, int ready);
+void hot_forget(struct hot *h, int fd);
+void hot_forget_directories(struct hot *h);
+int hot_learn(struct hot *h, int fd, uint32_t fid, int dirfd, int is_parent);
+int hot_wait(struct hot *h, int epoll, int timeout_ms, int *out, uint8_t *data, size_t room, struct hot_rest *rest);

@@ -64,8 +64,19 @@ class GoferStatfs(Struct):
     fsid: int
     namelen: int
 
+class Hot(Struct):
+    now: int
+
+class HotRest(Struct):
+    came: int
+    owed: int
+    donated: int
+    reply: Uint8
+
 class Null(  # type: ignore[misc]
     GoferStatfs,
+    Hot,
+    HotRest,
     Int,
     Uint32,
     Uint64,
@@ -91,6 +102,12 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct gofer_statfs *", "struct gofer_statfs[]"], init: object = ...
     ) -> GoferStatfs: ...
+    @overload
+    def new(self, cdecl: Literal["struct hot *", "struct hot[]"], init: object = ...) -> Hot: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct hot_rest *", "struct hot_rest[]"], init: object = ...
+    ) -> HotRest: ...
     @overload
     def from_buffer(self, cdecl: Literal["int[]"], buffer: Readable) -> Int: ...
     @overload
@@ -123,6 +140,7 @@ class Lib(Protocol):
     CAP_DAC_READ_SEARCH: int
     CAP_FOWNER: int
     CAP_FSETID: int
+    CAP_SETFCAP: int
     CAP_SETGID: int
     CAP_SETUID: int
     CLONE_VM: int
@@ -154,6 +172,7 @@ class Lib(Protocol):
     FAN_MARK_ADD: int
     FAN_MARK_ONLYDIR: int
     FAN_MARK_FLUSH: int
+    HOT_EVENTS: int
     def gofer_open(self, dirfd: int, name: Char | bytes, flags: int, mode: int, /) -> int: ...
     def gofer_open_fifo(self, path: Char | bytes, access: int, /) -> int: ...
     def gofer_stat(self, dirfd: int, name: Char | bytes, block: Uint8, /) -> int: ...
@@ -190,6 +209,19 @@ class Lib(Protocol):
         self, olddir: int, old: Char | bytes, newdir: int, name: Char | bytes, flags: int, /
     ) -> int: ...
     def gofer_link(self, fd: int, newdir: int, newname: Char | bytes, /) -> int: ...
+    def gofer_own(self, fd: int, mode: int, uid: int, gid: int, block: Uint8, /) -> int: ...
+    def gofer_create(
+        self,
+        dirfd: int,
+        name: Char | bytes,
+        access: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        block: Uint8,
+        /,
+    ) -> int: ...
+    def gofer_unlink(self, dirfd: int, name: Char | bytes, /) -> int: ...
     def gofer_name(
         self, fd: int, dir: int, name: Char | bytes, mode: int, uid: int, gid: int, time_ns: int, /
     ) -> int: ...
@@ -205,6 +237,21 @@ class Lib(Protocol):
     def gofer_statfs(self, fd: int, out: GoferStatfs, /) -> int: ...
     def gofer_readdir(self, fd: int, offset: int, out: Uint8, room: int, dotdot: int, /) -> int: ...
     def gofer_readdir_attr(self, fd: int, offset: int, out: Uint8, room: int, /) -> int: ...
+    def hot_ready(self, h: Hot, fd: int, ready: int, /) -> None: ...
+    def hot_forget(self, h: Hot, fd: int, /) -> None: ...
+    def hot_forget_directories(self, h: Hot, /) -> None: ...
+    def hot_learn(self, h: Hot, fd: int, fid: int, dirfd: int, is_parent: int, /) -> int: ...
+    def hot_wait(
+        self,
+        h: Hot,
+        epoll: int,
+        timeout_ms: int,
+        out: Int,
+        data: Uint8,
+        room: int,
+        rest: HotRest,
+        /,
+    ) -> int: ...
 
 ffi: Ffi
 lib: Lib

@@ -25,6 +25,7 @@ _WRITE: Final = {
     lib.CAP_CHOWN: "files belong to the user who makes them inside",
     lib.CAP_FOWNER: "chmod, utimes, sticky directories on behalf of that user",
     lib.CAP_FSETID: "set-group-id bits survive a change of a file by root inside",
+    lib.CAP_SETFCAP: "file capabilities, which packages set; no more than set-user-id bits are",
 }
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from gofer.fid import FidTable
+from gofer.node import Node
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, NOTAG
 from gofer.p9.fields import ProtocolError
@@ -73,7 +75,7 @@ class Connection:
         self._reader = FrameReader(MSIZE_MAX)
         self._backlog: deque[tuple[int, Message]] = deque()
         self._in_flight: dict[int, InFlight] = {}
-        self._out: deque[tuple[memoryview, int]] = deque()
+        self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._out_bytes = 0
         self._busy_bytes = 0
         self._later = NOTAG
@@ -91,6 +93,21 @@ class Connection:
     @property
     def wants_to_write(self) -> bool:
         return bool(self._out)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is under way, so that the next request may be answered by itself (`Hot`)."""
+        return (
+            self.extended
+            and self.donates
+            and not (self._out or self._backlog or self._in_flight or self._reader.pending)
+            and self._later == NOTAG
+            and not self.shared.journal.belongs_to(self)
+        )
+
+    def learn(self, number: int, node: Node) -> None:
+        """A fid is a directory where something was made or removed."""
+        self.table.hot.learn(self.sock.fileno(), number, node)
 
     def adopt(self, other: Connection) -> None:
         """Become a duplicate of another session: same protocol, same fids."""
@@ -112,6 +129,10 @@ class Connection:
         if not data:
             self.close()
             return
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Answer what has arrived."""
         self._attempt(lambda: self._take(data))
 
     def _take(self, data: bytes) -> None:
@@ -159,9 +180,8 @@ class Connection:
         self.closed = True
         self._finish_journal()
         self.reset()
-        for _, fd in self._out:
-            if fd >= 0:
-                os.close(fd)
+        for _, fds in self._out:
+            _close(fds)
         self._out.clear()
         self._backlog.clear()
         self.loop.forget(self)
@@ -185,7 +205,7 @@ class Connection:
         if isinstance(reply, Message):
             self.send(tag, reply)
         elif isinstance(reply, Donation):
-            self.send(tag, reply.reply, reply.fd)
+            self.send(tag, reply.reply, reply.fds)
         elif isinstance(reply, Later):
             self._later = tag
         else:
@@ -279,68 +299,78 @@ class Connection:
         else:
             raise ProtocolError("too many flushes of one request")
 
-    def send(self, tag: int, reply: Message, fd: int = -1) -> None:
-        """Send now what the socket takes, the rest later. Closes `fd` when it has gone."""
+    def send(self, tag: int, reply: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send now what the socket takes, the rest later. Closes `fds` when they have gone."""
         if self.closed:
-            if fd >= 0:
-                os.close(fd)
+            _close(fds)
             return
         data = reply.encode(tag)
         if self._out:
-            self._out.append((memoryview(data), fd))
+            self._out.append((memoryview(data), fds))
             self._out_bytes += len(data)
             return
-        sent = self._transmit(data, fd)
+        sent = self._transmit(data, fds)
         if self.closed or sent == len(data):
             return
         if sent < 0:
             self.send(tag, Rlerror(errno.ENFILE))
             return
         rest = memoryview(data)[sent:]
-        self._out.append((rest, fd if not sent else -1))
+        self._out.append((rest, () if sent else fds))
         self._out_bytes += len(rest)
+        self.loop.update(self)
+
+    def owe(self, data: bytes, fds: tuple[int, ...]) -> None:
+        """The rest of a reply, to be sent before any other."""
+        self._out.append((memoryview(data), fds))
+        self._out_bytes += len(data)
         self.loop.update(self)
 
     def on_writable(self) -> None:
         """The socket takes bytes again."""
         while self._out:
-            data, fd = self._out[0]
-            sent = self._transmit(data, fd)
+            data, fds = self._out[0]
+            sent = self._transmit(data, fds)
             if self.closed:
                 return
             if sent < 0:
                 tag = int.from_bytes(data[5:7], "little")
                 refusal = memoryview(Rlerror(errno.ENFILE).encode(tag))
-                self._out[0] = refusal, -1
+                self._out[0] = refusal, ()
                 self._out_bytes += len(refusal) - len(data)
                 continue
             self._out_bytes -= sent
             if sent < len(data):
-                self._out[0] = (data[sent:], fd if not sent else -1)
+                self._out[0] = (data[sent:], () if sent else fds)
                 return
             self._out.popleft()
         self._attempt(self.run_backlog)
 
-    def _transmit(self, data: bytes | memoryview, fd: int) -> int:
-        """Bytes sent; the descriptor goes with the first of them and is closed here then.
+    def _transmit(self, data: bytes | memoryview, fds: tuple[int, ...]) -> int:
+        """Bytes sent; descriptors go with the first of them and are closed here then.
 
-        -1: it is closed, but did not go, since the user's sockets hold too many (unix(7),
+        -1: they are closed, but did not go, since the user's sockets hold too many (unix(7),
         ETOOMANYREFS), this client's or others'.
         """
         try:
-            if fd < 0:
+            if not fds:
                 return self.sock.send(data, _SEND_FLAGS)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, "little"))
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
             sent = self.sock.sendmsg([data], [rights], _SEND_FLAGS)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as problem:
             if problem.errno == errno.ETOOMANYREFS:
-                os.close(fd)
+                _close(fds)
                 return -1
-            if fd >= 0 and not (self._out and self._out[0][1] == fd):
-                os.close(fd)
+            if not (self._out and self._out[0][1] is fds):
+                _close(fds)
             self.close()
             return 0
-        os.close(fd)
+        _close(fds)
         return sent
+
+
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)

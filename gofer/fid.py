@@ -104,6 +104,7 @@ class FidTable:
     def rebind(self, fid: Fid, node: Node) -> None:
         """The fid stands for another node from now on."""
         node.refs += 1
+        self._table.hot.changed(fid.node)
         self._table.release(fid.node)
         fid.node = node
 
@@ -118,6 +119,7 @@ class FidTable:
             fid.file.close()
         if fid.socket >= 0:
             os.close(fid.socket)
+        self._table.hot.changed(fid.node)
         self._table.release(fid.node)
         return fid
 

@@ -36,6 +36,7 @@
 
 #define BLOCK 96 /* gofer/p9/attributes.py */
 #define QID 13
+#define NOBODY ((uint32_t)-1) /* as an owner: as it is */
 enum { BTIME = 1, NO_ACL = 2, NO_DEFAULT_ACL = 4 };
 
 static int result(long rc) { return rc < 0 ? -errno : (int)rc; }
@@ -289,6 +290,42 @@ int gofer_link(int fd, int newdir, const char *newname)
 {
     return result(linkat(fd, "", newdir, newname, AT_EMPTY_PATH));
 }
+
+/* Owner of something just made, whose attributes are `block`; what they are then. Mostly it has the
+ * right one already, and a journal has less to do. chown clears the set-id bits, so they come after
+ * it; the others are as it was made, of which a default list has a say. -1 for an id: as it is. */
+int gofer_own(int fd, uint32_t mode, uint32_t uid, uint32_t gid, uint8_t *block)
+{
+    uint32_t made[3]; /* mode, uid, gid */
+    memcpy(made, block, sizeof made);
+    int rc = 0, changes = (uid != NOBODY && uid != made[1]) || (gid != NOBODY && gid != made[2]);
+    if (changes)
+        rc = gofer_chown(fd, uid, gid);
+    if (!rc && mode & 07000)
+        rc = gofer_chmod(fd, (mode & 07000) | (made[0] & 0777));
+    if (!rc && (changes || mode & 07000))
+        rc = gofer_stat(fd, "", block);
+    return rc;
+}
+
+/* A new regular file with its owner; its descriptor. What cannot be given away is not left behind. */
+int gofer_create(int dirfd, const char *name, uint64_t access, uint32_t mode, uint32_t uid,
+                 uint32_t gid, uint8_t *block)
+{
+    int fd = gofer_open(dirfd, name, access | O_CREAT | O_EXCL, mode & 0777);
+    if (fd < 0)
+        return fd;
+    int rc = gofer_stat(fd, "", block);
+    if (!rc)
+        rc = gofer_own(fd, mode, uid, gid, block);
+    if (!rc)
+        return fd;
+    close(fd);
+    unlinkat(dirfd, name, 0);
+    return rc;
+}
+
+int gofer_unlink(int dirfd, const char *name) { return result(unlinkat(dirfd, name, 0)); }
 
 /* A file without a name gets all that it has at once; -1 for an id: as it is. */
 int gofer_name(int fd, int dir, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,

@@ -41,6 +41,22 @@ def open_stat(dirfd: int, name: bytes, flags: int) -> tuple[int, bytes]:
     return (fd, _block_view[:]) if fd >= 0 else (fd, b"")
 
 
+def create(
+    parent_fd: int, name: bytes, access: int, owner: tuple[int, int, int]
+) -> tuple[int, bytes]:
+    """A new regular file and its attributes, given to `owner` (mode, uid, gid; see `own`).
+    (-errno, b"") on failure."""
+    fd = lib.gofer_create(parent_fd, name, access, *owner, _block)
+    return (fd, _block_view[:]) if fd >= 0 else (fd, b"")
+
+
+def own(fd: int, made: bytes, owner: tuple[int, int, int]) -> bytes:
+    """Give what was just made to (mode, uid, gid), NOID: as it is; what its attributes are then."""
+    _block_view[:] = made
+    check(lib.gofer_own(fd, *owner, _block))
+    return _block_view[:]
+
+
 def statfs(fd: int) -> GoferStatfs:
     """struct gofer_statfs, with the fields of Rstatfs; until the next call."""
     check(lib.gofer_statfs(fd, _statfs))

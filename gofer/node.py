@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from gofer.attachment import Attachment
+from gofer.hot import Hot
 from gofer.native import check_name, error, open_stat, stat_block
 
 _MODE: Final = struct.Struct("<I")
@@ -55,6 +56,7 @@ class Node:
         "children",
         "fd",
         "fmt",
+        "hot",
         "identity",
         "linked",
         "name",
@@ -72,6 +74,8 @@ class Node:
         self.identity = identity_of(block)
         self.fmt = stat.S_IFMT(mode_of(block))
         self.fd = -1
+        self.hot = False
+        """`Hot` knows its descriptor by a fid."""
         self.refs = 0
         self.used = 0
         self.linked = True
@@ -101,6 +105,7 @@ class NodeTable:
         self.open: dict[Node, None] = {}
         """Nodes whose descriptor may be closed to save descriptors."""
         self.pinned = 0
+        self.hot = Hot()
         self._tick = 0
 
     def root(self, attachment: Attachment) -> Node:
@@ -147,6 +152,7 @@ class NodeTable:
         if self.count >= self.max_nodes:
             raise error(errno.ENFILE)
         node = Node(parent.attachment, parent, name, block)
+        self.hot.changed(parent)
         parent.children[name] = node
         parent.refs += 1
         self.count += 1
@@ -252,6 +258,7 @@ class NodeTable:
         if old.children.get(node.name) is node:
             del old.children[node.name]
         node.parent, node.name = parent, name
+        self.hot.changed(parent)
         parent.children[name] = node
         parent.refs += 1
         self.release(old)
@@ -282,5 +289,6 @@ class NodeTable:
         victims = sorted(self.open, key=lambda node: node.used)
         for node in victims[: max(len(victims) // 4, 1)]:
             del self.open[node]
+            self.hot.changed(node)
             os.close(node.fd)
             node.fd = -1

@@ -12,10 +12,10 @@ from gofer.p9.codec import Message
 
 
 class Donation(Struct):
-    """A reply that carries a descriptor; ours is closed once it is sent."""
+    """A reply that carries descriptors; ours are closed once it is sent."""
 
     reply: Message
-    fd: int
+    fds: tuple[int, ...]
 
 
 class Job(Struct):

@@ -7,6 +7,7 @@ over a stream; SOCK_SEQPACKET would also bound a message by the socket's buffer 
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
@@ -33,6 +34,7 @@ class Server:
         given: Given = Given(),  # noqa: B008  it is frozen
     ) -> None:
         self.shared = Shared(attachments, limits or Limits(), log, given)
+        self._hot = self.shared.table.hot
         self._epoll = select.epoll()
         self._epoll.register(self.shared.pool.fd, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
@@ -63,6 +65,7 @@ class Server:
         if self._connections.pop(fd, None) is not None:
             del self._masks[fd]
             self._epoll.unregister(fd)
+            self._hot.forget(fd)
 
     def update(self, connection: Connection) -> None:
         """Wait for what `connection` can use now: requests, or room for its replies."""
@@ -73,10 +76,13 @@ class Server:
         if self._masks[fd] != mask:
             self._masks[fd] = mask
             self._epoll.modify(fd, mask)
+        self._hot.ready(fd, connection.is_quiet)
 
     def step(self, timeout: float | None = None) -> None:
         """Wait for events once and handle them."""
-        for fd, events in self._epoll.poll(self._patience(timeout)):
+        patience = self._patience(timeout)
+        wait_ms = -1 if patience is None else math.ceil(patience * 1000)
+        for fd, events in self._hot.wait(self._epoll.fileno(), wait_ms):
             if fd == self.shared.pool.fd:
                 self.shared.pool.completed()
                 continue
@@ -85,6 +91,12 @@ class Server:
                 continue
             connection = self._connections.get(fd)
             if connection is None:
+                continue
+            owed, donated = self._hot.owed()
+            if owed:
+                connection.owe(owed, donated)
+            if data := self._hot.came():
+                connection.take(data)
                 continue
             if events & select.EPOLLOUT:
                 connection.on_writable()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from runsc.api.values import Mount as Mount
     from runsc.api.values import SandboxInfo as SandboxInfo
     from runsc.api.values import Size as Size
+    from runsc.api.values import Snapshot as Snapshot
     from runsc.api.values import Stats as Stats
     from runsc.api.values import Usage as Usage
 
@@ -58,7 +59,7 @@ PUBLIC = {
     "limits": "CpuLimitExceeded EgressLimitExceeded LimitExceeded MemoryLimitExceeded"
     " OutputLimitExceeded ProcessLimitExceeded TimeLimitExceeded WriteLimitExceeded",
     "values": "CommandFailed CommandResult EntryInfo FileChange FilesystemEvent Limits Mount"
-    " SandboxInfo Size Stats Usage",
+    " SandboxInfo Size Snapshot Stats Usage",
 }
 """Modules of runsc.api, and what is public of each."""
 

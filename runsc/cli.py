@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "check": "Find out whether this machine can run sandboxes.",
+    "checkpoint": "Write the state of a running container into a folder.",
     "create": "Make a container from a bundle; its program runs after `start`.",
     "debug": "Measure where the time of a running container goes; count what it has.",
     "delete": "Remove a container that has stopped, or end it first (--force).",
@@ -39,8 +40,10 @@ COMMANDS = {
     "port-forward": "Reach a port of a container from a port of the host.",
     "ps": "List the processes of a container.",
     "read": "Show a file of a container.",
+    "restore": "Run a container from such a state.",
     "resume": "Let the processes of a paused container go on.",
     "run": "Run a container from a bundle, to its end.",
+    "snapshot": "Show what is in a state that `checkpoint` has written.",
     "spec": "Write a config.json to start from: what `run` reads.",
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
@@ -282,6 +285,7 @@ def _is_of_go(word: str) -> bool:
 @click.option("--criu", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-steps", "steps_log", hidden=True, metavar="FILE")
+@click.option("--TESTONLY-hold-at", "hold_at", type=int, default=0, hidden=True, metavar="N")
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:

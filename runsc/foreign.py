@@ -45,7 +45,7 @@ def _only(why: str, *values: str, name: str) -> dict[str, Verdict]:
     return {f"--{name}": Taken(why, values)}
 
 
-_NO_CHECKPOINT: Final = "containers are not saved and restored"
+_SNAPSHOT: Final = "see docs/snapshots.md: what cannot be written is said by its name"
 _NO_DEVICES: Final = "no device of the host is passed on"
 _LOOK: Final = "use `runsc debug --profile TIME ID` while it runs"
 _NUMBERS: Final = "use `runsc events ID`"
@@ -128,8 +128,33 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
                    "profiling-metrics-log", "profiling-metrics-rate-us"),
         **_refused("annotations change no flags; give them to runsc", "allow-flag-override"),
         # checkpoints
-        **_refused(_NO_CHECKPOINT, "net-disconnect-ok", "allow-connected-on-save",
+        **_refused(_SNAPSHOT, "net-disconnect-ok", "allow-connected-on-save",
                    "allow-live-tcp-migration", "restore-spec-validation"),
+    },
+    "checkpoint": {
+        **_taken("messages are written where --log says", "work-path", "work-dir"),
+        **_taken("pages of zeros are never written", "excludes-committed-zero-pages",
+                 switch=True),
+        **_taken("pages go through the host's cache", "direct", switch=True),
+        **_taken("cgroups are the host's", "manage-cgroups-mode"),
+        **_taken("no job of a shell has to be told", "shell-job", "auto-dedup", switch=True),
+        **_refused(_SNAPSHOT, "tcp-established", "tcp-skip-in-flight", "tcp-close", "ext-unix-sk",
+                   "file-locks", "link-remap"),
+        **_refused("each snapshot is whole", "parent-path", "pre-dump"),
+        **_refused("memory is written with all else", "lazy-pages", "status-fd", "page-server"),
+        **_refused("namespaces are the bundle's", "empty-ns"),
+    },
+    "restore": {
+        **_taken("messages are written where --log says", "work-path", "work-dir"),
+        **_taken("memory is read before anything runs", "background", "direct", switch=True),
+        **_taken("cgroups are the host's", "manage-cgroups-mode"),
+        **_taken("no job of a shell has to be told", "shell-job", "auto-dedup", "no-subreaper",
+                 switch=True),
+        **_refused(_SNAPSHOT, "tcp-established", "tcp-close", "ext-unix-sk", "file-locks",
+                   "link-remap"),
+        **_refused("memory is read with all else", "lazy-pages"),
+        **_refused("namespaces are the bundle's", "empty-ns"),
+        **_refused("labels are config.json's", "lsm-profile", "lsm-mount-context"),
     },
     "create": {
         **_refused(_CLI_PIDFD, "pidfd-socket"),
@@ -182,8 +207,6 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
 """Command → flag → what becomes of it."""
 
 COMMANDS: Final = {
-    "checkpoint": _NO_CHECKPOINT,
-    "restore": _NO_CHECKPOINT,
     "boot": "internal to gVisor",
     "gofer": "internal to gVisor",
     "umount": "internal to gVisor",
@@ -198,7 +221,7 @@ COMMANDS: Final = {
     "metric-metadata": _METRICS,
     "mitigate": "mitigations of processors are the host's to turn on",
     "nvproxy": _NO_DEVICES,
-    "statefile": _NO_CHECKPOINT,
+    "statefile": "use `runsc snapshot inspect`",
     "symbolize": "tracebacks name their lines",
     "cpu-features": "use `runsc do cat /proc/cpuinfo`",
     "read-control": "values of cgroups inside are files: use `runsc exec ID cat FILE`",

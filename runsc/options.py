@@ -47,6 +47,8 @@ class Globals(Value):
     """Whether FIFOs of the host are opened."""
     steps_log: str | None = None
     """For tests: where it is written what holds up the kernel thread."""
+    hold_at: int = 0
+    """For tests: the container is paused in its Nth system call; 0: never."""
     egress: str | None = None
     """A file: what may leave a network of the sandbox's own."""
     pod_init_config: str | None = None
@@ -109,6 +111,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         strace_calls=_checked_filter(flags["strace_syscalls"]),
         strace_limit=flags["strace_log_size"],
         steps_log=flags["steps_log"],
+        hold_at=flags["hold_at"],
         egress=flags["egress"],
         pod_init_config=flags["pod_init_config"],
         **_overlay(flags["overlay2"]),

@@ -63,6 +63,21 @@ def _mark(annotations: dict[str, str], forkable: bool) -> None:
         annotations[ANNOTATION] = "true"
 
 
+def restore(
+    settings: Globals, container_id: str, bundle: str, image_path: str, **wishes: Any
+) -> int:
+    """`run`, of what a snapshot has; it is looked at before anything is made."""
+    from runsc.containers import snapshots  # noqa: PLC0415
+    from runsc.launch import bundle as bundles  # noqa: PLC0415
+    from runsc.launch import launch  # noqa: PLC0415
+    from runsc.launch.configure import Wishes  # noqa: PLC0415
+
+    snapshots.read(image_path)
+    identity, container = bundles.understood(settings, bundle, container_id)
+    wanted = Wishes(**wishes, image=image_path)
+    return launch.run(settings, identity, container, wanted)
+
+
 def start(settings: Globals, container_id: str) -> int:
     """See lifecycle.start."""
     lifecycle.start(settings.store(), container_id)

@@ -99,6 +99,7 @@ GLOBALS = {
     "--criu": Flag("criu", TEXT),
     "--TESTONLY-unsafe-nofilter": Flag("no_filter", SWITCH),
     "--TESTONLY-steps": Flag("steps_log", TEXT),
+    "--TESTONLY-hold-at": Flag("hold_at", NUMBER, 0),
     "--TESTONLY-trap": Flag("trap", SWITCH),
 }
 """What stands before the command. --rootless is Go's or runc's: never beyond doubt."""

@@ -289,10 +289,26 @@ class TraceSession(msgspec.Struct, frozen=True, omit_defaults=True):
     """Points and fields that there are not are left out."""
 
 
+class RestoreConfig(msgspec.Struct, frozen=True):
+    """A snapshot that a sandbox begins with: sentry.state. The files are only read."""
+
+    objects_fd: int
+    objects_size: int
+    objects_check: int
+    """CRC-32."""
+    pages_fd: int
+    pages: int
+    """How many there are."""
+    checks: tuple[int, ...] = ()
+    """CRC-32 of each piece of them."""
+
+
 class SandboxConfig(ContainerConfig, frozen=True):
     """One sandbox with its first container."""
 
     platform: str = "kvm"
+    restore: RestoreConfig | None = None
+    """What the first program is, if it is not loaded."""
     egress: EgressConfig | None = None
     """Only where `network` is "sandbox"; None: everything may leave."""
     system_calls: str = "auto"
@@ -317,6 +333,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """Where messages, and tracebacks, go."""
     steps_fd: int = -1
     """Where tests read which steps took the kernel thread too long; -1: nowhere."""
+    hold_at: int = 0
+    """The container is paused in its Nth system call, for tests of snapshots; 0: never."""
     stat_fd: int = -1
     """/proc/stat, for such tests: in a virtual machine that stood still no step took long."""
     strace_fd: int = -1
@@ -373,6 +391,8 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.stat_fd,
             config.strace_fd,
             *config.trace_fds,
+            config.restore.objects_fd if config.restore is not None else -1,
+            config.restore.pages_fd if config.restore is not None else -1,
             config.egress.dialer_fd if config.egress is not None else -1,
         }
     if isinstance(config, FurtherConfig):

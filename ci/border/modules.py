@@ -35,13 +35,15 @@ struct kvm_device_attr { uint32_t flags, group; uint64_t attr, addr; };
 """
 
 GOFER_NAMES = """
-CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_SETGID CAP_SETUID
+CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_SETFCAP CAP_SETGID
+CAP_SETUID
 CLONE_VM CLONE_FS CLONE_FILES CLONE_SIGHAND CLONE_THREAD CLONE_SYSVSEM CLONE_SETTLS
 CLONE_PARENT_SETTID CLONE_CHILD_CLEARTID
 F_GETFD F_GETFL F_DUPFD_CLOEXEC AT_EMPTY_PATH AT_HANDLE_FID AF_UNIX SOCK_STREAM SOCK_CLOEXEC
 RENAME_NOREPLACE RENAME_EXCHANGE FS_IOC_FSGETXATTR
 FAN_CREATE FAN_DELETE FAN_MOVED_FROM FAN_MOVED_TO FAN_CLOSE_WRITE FAN_Q_OVERFLOW
 FAN_MARK_ADD FAN_MARK_ONLYDIR FAN_MARK_FLUSH
+HOT_EVENTS
 """
 
 KVM_NAMES = """
@@ -112,6 +114,11 @@ MODULES = (
         ("sentry/platform/unicorn_native/machine.h",),
     ),
     Module("kvm/_kvm", ("kvm/native.c",), borrowed=KVM_STRUCTS, names=KVM_NAMES),
-    Module("gofer/_native", ("gofer/native.c",), ("gofer/native.c",), names=GOFER_NAMES),
+    Module(
+        "gofer/_native",
+        ("gofer/native.c", "gofer/hot.c"),
+        ("gofer/native.c", "gofer/hot.c"),
+        names=GOFER_NAMES,
+    ),
     Module("runsc/_native", ("runsc/native.c",)),
 )

@@ -57,7 +57,7 @@ def bind(conn: Connection, msg: Tbindx) -> Donation:
             if each >= 0:
                 os.close(each)
         raise
-    return Donation(Rbindx(block), theirs)
+    return Donation(Rbindx(block), (theirs,))
 
 
 @handles(Tlistenx)

@@ -41,7 +41,7 @@ def connect(conn: Connection, msg: Tconnectx) -> Donation:
         finally:
             if node.parent is not None:
                 check(lib.gofer_chdir(node.attachment.fd))
-    return Donation(Rconnectx(), fd)
+    return Donation(Rconnectx(), (fd,))
 
 
 def groups_of(packed: bytes) -> tuple[Any, int]:

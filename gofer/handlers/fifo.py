@@ -30,4 +30,4 @@ def open_fifo(conn: Connection, msg: Tfifox) -> Donation:
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         os.close(fd)
         raise error(errno.ESTALE)
-    return Donation(Rfifox(), fd)
+    return Donation(Rfifox(), (fd,))

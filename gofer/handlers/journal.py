@@ -32,7 +32,8 @@ from gofer.replies import Donation, handles
 def journal(conn: Connection, msg: Tjournalx) -> Donation:
     if not conn.donates:
         raise error(errno.EOPNOTSUPP)
-    return Donation(Rjournalx(conn.shared.journal.capacity), conn.shared.journal.descriptor(conn))
+    kept = conn.shared.journal
+    return Donation(Rjournalx(kept.capacity), (kept.descriptor(conn),))
 
 
 @handles(Tdrainx)
@@ -44,18 +45,37 @@ def drain(conn: Connection, msg: Tdrainx) -> Rdrainx:
 
 
 @handles(Tsparex)
-def spare(conn: Connection, msg: Tsparex) -> Donation:
-    """open(2) with O_TMPFILE. A link to "." is never made: EEXIST says that linkat(2) would take
-    the descriptor, which needs CAP_DAC_READ_SEARCH (or Linux 6.10)."""
+def spares(conn: Connection, msg: Tsparex) -> Donation:
+    """As many as can be made; the error of the first."""
     fid = conn.fids.get(msg.fid)
-    conn.fids.check_free(msg.newfid)
     directory = fid.node
     if not directory.is_dir():
         raise error(errno.ENOTDIR)
     require_writable(directory)
     if not conn.donates:
         raise error(errno.EOPNOTSUPP)
+    if not msg.newfids:
+        raise error(errno.EINVAL)
     at = conn.table.fd(directory)
+    blocks: list[bytes] = []
+    fds: list[int] = []
+    for number in msg.newfids:
+        try:
+            node, block, fd = _spare(conn, directory, at, number)
+        except OSError:
+            if not blocks:
+                raise
+            break
+        conn.fids.bind(number, node, fid.uid)
+        blocks.append(block)
+        fds.append(fd)
+    return Donation(Rsparex(blocks, _room(at)), tuple(fds))
+
+
+def _spare(conn: Connection, directory: Node, at: int, number: int) -> tuple[Node, bytes, int]:
+    """open(2) with O_TMPFILE, and a second descriptor. A link to "." is never made: EEXIST says
+    that linkat(2) would take the descriptor, which needs CAP_DAC_READ_SEARCH (or Linux 6.10)."""
+    conn.fids.check_free(number)
     fd = check(lib.gofer_open(at, b".", os.O_TMPFILE | os.O_RDWR, 0o600))
     donated = -1
     try:
@@ -65,14 +85,12 @@ def spare(conn: Connection, msg: Tsparex) -> Donation:
         if isinstance(block, int):
             raise error(-block)
         donated = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
-        node = conn.table.nameless(directory, block, fd)
+        return conn.table.nameless(directory, block, fd), block, donated
     except OSError:
         os.close(fd)
         if donated >= 0:
             os.close(donated)
         raise
-    conn.fids.bind(msg.newfid, node, fid.uid)
-    return Donation(Rsparex(block, _room(at)), donated)
 
 
 @handles(Tnamex)

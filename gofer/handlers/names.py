@@ -208,7 +208,9 @@ def _rename(conn: Connection, old: tuple[Node, bytes], new: tuple[Node, bytes], 
 def unlinkat(conn: Connection, msg: Tunlinkat) -> Runlinkat:
     if msg.flags & ~AT_REMOVEDIR:
         raise error(errno.EINVAL)
-    _unlink(conn, conn.fids.get(msg.dirfd).node, msg.name, bool(msg.flags))
+    directory = conn.fids.get(msg.dirfd).node
+    _unlink(conn, directory, msg.name, bool(msg.flags))
+    conn.learn(msg.dirfd, directory)
     return Runlinkat()
 
 

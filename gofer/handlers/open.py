@@ -9,10 +9,10 @@ import stat
 from gofer._native import lib
 from gofer.connection import Connection
 from gofer.files import OpenFile, open_node, open_regular, require_writable, wants_write
-from gofer.native import check, check_name, error, open_stat, stat_block
-from gofer.node import Node, mode_of, owner_of
+from gofer.native import check, check_name, create, error, open_stat, own, stat_block
+from gofer.node import Node, mode_of
 from gofer.p9.attributes import Attributes
-from gofer.p9.constants import IO_HEADER_SIZE, NOFID, NOID, OPENED_DONATED, OPENED_FID
+from gofer.p9.constants import IO_HEADER_SIZE, NOFID, OPENED_DONATED, OPENED_FID
 from gofer.p9.extensions import Rcreatex, Tcreatex
 from gofer.p9.messages import Rlcreate, Rlopen, Tlcreate, Tlopen
 from gofer.replies import Donation, handles
@@ -68,7 +68,9 @@ def createx(conn: Connection, msg: Tcreatex) -> Rcreatex | Donation:
         os.close(fd)
         raise
     if msg.donate and conn.donates:
-        return Donation(Rcreatex(OPENED_DONATED, created, block), fd)
+        if created:
+            conn.learn(msg.fid, fid.node)
+        return Donation(Rcreatex(OPENED_DONATED, created, block), (fd,))
     assert bound is not None
     bound.file = OpenFile(fd, msg.flags)
     return Rcreatex(OPENED_FID, created, block)
@@ -97,16 +99,10 @@ def _create(
             present = isinstance(stat_block(parent_fd, name), bytes)
             raise error(errno.EEXIST if present else errno.EROFS)
         access = flags & (os.O_ACCMODE | os.O_SYNC | os.O_DSYNC)
-        fd = lib.gofer_open(parent_fd, name, access | os.O_CREAT | os.O_EXCL, owner[0] & 0o777)
+        fd, block = create(parent_fd, name, access, owner)
         if fd == -errno.EEXIST and not flags & os.O_EXCL:
             continue
         check(fd)
-        try:
-            block = set_owner(fd, _attributes(fd), owner)
-        except OSError:
-            os.close(fd)
-            os.unlink(name, dir_fd=parent_fd)
-            raise
         return fd, True, block
     raise error(errno.EBUSY)
 
@@ -131,22 +127,6 @@ def _open_existing(
         after = stat_block(fd, b"")
         block = after if isinstance(after, bytes) else block
     return fd, False, block
-
-
-def set_owner(fd: int, made: bytes, owner: tuple[int, int, int]) -> bytes:
-    """Owner of something just made, whose attributes are `made`; what they are then.
-
-    Mostly it has the right one already, and a journal has less to do. chown clears the set-id bits,
-    so they come after it; the others are as it was made, of which a default list has a say.
-    """
-    mode, uid, gid = owner
-    made_uid, made_gid = owner_of(made)
-    changes = uid not in (NOID, made_uid) or gid not in (NOID, made_gid)
-    if changes:
-        check(lib.gofer_chown(fd, uid, gid))
-    if mode & 0o7000:
-        check(lib.gofer_chmod(fd, mode & 0o7000 | mode_of(made) & 0o777))
-    return _attributes(fd) if changes or mode & 0o7000 else made
 
 
 def _attributes(fd: int) -> bytes:
@@ -177,7 +157,7 @@ def adopt_owner(
         if fmt != stat.S_IFDIR and made.nlink != 1:
             raise error(errno.ESTALE)
         # A link has no mode, and mknod and mkdir have set the lower bits already.
-        block = set_owner(fd, block, (0 if fmt == stat.S_IFLNK else mode, uid, gid))
+        block = own(fd, block, (0 if fmt == stat.S_IFLNK else mode, uid, gid))
         if time_ns > 0:
             check(lib.gofer_utimens(fd, time_ns, time_ns, _BOTH_TIMES))
         return _attributes(fd) if time_ns > 0 else block

@@ -96,4 +96,4 @@ def duplicate(conn: Connection, msg: Tdupx) -> Donation:
         copy.close()
         theirs.close()
         raise
-    return Donation(Rdupx(), theirs.detach())
+    return Donation(Rdupx(), (theirs.detach(),))

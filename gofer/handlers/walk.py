@@ -130,7 +130,7 @@ def _unbound(
             except OSError:
                 os.close(opened)
                 raise
-        return Donation(Rwalkx(0, OPENED_DONATED, b"", [*blocks, block]), opened)
+        return Donation(Rwalkx(0, OPENED_DONATED, b"", [*blocks, block]), (opened,))
     except OSError as problem:
         return _stopped(problem, [*blocks, block])
 
@@ -155,7 +155,7 @@ def _finish(
             blocks[-1] = _block(opened)
         bound = _bind(conn, fid, msg.fid, msg.newfid, node)
         if donate:
-            return Donation(Rwalkx(0, OPENED_DONATED, target, blocks), opened)
+            return Donation(Rwalkx(0, OPENED_DONATED, target, blocks), (opened,))
         if bound is None:
             raise error(errno.EINVAL)
     except OSError:

@@ -23,7 +23,7 @@ def notify(conn: Connection, msg: Tnotifyx) -> Donation:
     """The queue of events, for one session."""
     if not conn.donates:
         raise error(errno.EOPNOTSUPP)
-    return Donation(Rnotifyx(), conn.shared.watches.descriptor(conn))
+    return Donation(Rnotifyx(), (conn.shared.watches.descriptor(conn),))
 
 
 @handles(Twatchx)

@@ -1,7 +1,8 @@
 """Extended attributes, of regular files and directories.
 
 xattr calls want a real descriptor, so links and special files have none here; user attributes are
-forbidden on them anyway (xattr(7)). What only the host's administrator may set is refused.
+forbidden on them anyway (xattr(7)). What only the host's administrator may set is refused, but for
+file capabilities (capabilities(7)): the host checks the value, and says for whose root it is.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gofer.replies import handles
 
 _MAX_VALUE = 65536
 _REFUSED = (b"trusted.", b"security.")
+_CAPABILITIES = b"security.capability"
 _LISTS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
@@ -64,7 +66,7 @@ def _checked(name: bytes) -> bytes:
 def _check_writable(node: Node, name: bytes) -> None:
     """Raises EROFS, EPERM, EOPNOTSUPP: of what is the system's, access control lists alone."""
     require_writable(node)
-    if _checked(name).startswith(_REFUSED):
+    if _checked(name).startswith(_REFUSED) and name != _CAPABILITIES:
         raise error(errno.EPERM)
     if name.startswith(b"system.") and name not in _LISTS:
         raise error(errno.EOPNOTSUPP)

@@ -113,6 +113,7 @@ def compile_message(cls: type[Message]) -> None:
         "TYPE": cls.type,
         "self_class": cls,
         "U16": struct.Struct("<H"),
+        "U32": struct.Struct("<I"),
         "QID": struct.Struct("<BIQ"),
         "new": cls.__new__,
     }

@@ -7,7 +7,7 @@ empty, on the fid itself. So a lookup or a change of attributes needs no fid of 
 from __future__ import annotations
 
 from gofer.p9.codec import Message, message
-from gofer.p9.fields import I64, U8, U32, U64, AttrBlock, AttrBlocks, Data, Names, Str
+from gofer.p9.fields import I64, U8, U32, U64, AttrBlock, AttrBlocks, Data, Fids, Names, Str
 
 
 @message(200)
@@ -320,21 +320,23 @@ class Rdrainx(Message):
 
 @message(236)
 class Tsparex(Message):
-    """A new regular file without a name (O_TMPFILE) on the file system of the directory `fid`.
+    """New regular files without a name (O_TMPFILE) on the file system of the directory `fid`.
 
-    `newfid` is bound to it, and its descriptor, to read and write, comes with the reply. Tnamex of
-    the fid gives it its name. EOPNOTSUPP: the host has none, or could not name it later.
+    Each of `newfids` is bound to one, and their descriptors, to read and write, come with the
+    reply. Tnamex of such a fid gives it its name. EOPNOTSUPP: the host has none, or could not name
+    it later.
     """
 
     fid: U32
-    newfid: U32
+    newfids: Fids
 
 
 @message(237)
 class Rsparex(Message):
-    """`room` as in Rdrainx."""
+    """Of the first of the fids; the others are not bound if there are fewer: what was wrong says
+    another question. `room` as in Rdrainx."""
 
-    block: AttrBlock
+    blocks: AttrBlocks
     room: U64
 
 

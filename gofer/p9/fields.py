@@ -34,6 +34,7 @@ Str: TypeAlias = bytes
 Data: TypeAlias = bytes
 """Counted by 32 bits."""
 Names: TypeAlias = list[bytes]
+Fids: TypeAlias = list[int]
 Qids: TypeAlias = list[Qid]
 AttrBlocks: TypeAlias = list[bytes]
 
@@ -73,6 +74,18 @@ VARIABLE: dict[str, tuple[str, list[str], str, list[str]]] = {
             "    if stop > end: raise ProtocolError(SHORT)",
             "    items.append(buf[pos + 2:stop])",
             "    pos = stop",
+        ],
+    ),
+    "Fids": (
+        "H",
+        ["b_{name} = b''.join([U32.pack(item) for item in {value}])"],
+        "len(self.{name})",
+        [
+            "if n_{name} > MAX_WALK: raise ProtocolError('more than 16 fids')",
+            "stop = pos + 4 * n_{name}",
+            "if stop > end: raise ProtocolError(SHORT)",
+            "message.{name} = [U32.unpack_from(buf, i)[0] for i in range(pos, stop, 4)]",
+            "pos = stop",
         ],
     ),
     "Qids": (

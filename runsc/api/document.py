@@ -11,7 +11,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runsc.api.order import ANNOTATION
+import msgspec
+
+from runsc.api.order import ANNOTATION, ORDER
 from runsc.commands.spec import standard_mounts
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
@@ -50,7 +52,10 @@ def document(order: Order) -> tuple[str, spec.Spec]:
     mounts = [*(made.mounts or ()), *(_bound(*each) for each in order.mounts)]
     made.mounts = [*mounts, spec.Mount(INIT, "bind", str(PROGRAM), ["bind", "ro", "nosuid"])]
     kept = "detached" if order.detach else "attached"
-    made.annotations = {**(made.annotations or {}), ANNOTATION: kept}
+    again = msgspec.structs.replace(order, snapshot="", expires_ns=0, detach=False)
+    made.annotations = {
+        **(made.annotations or {}), ANNOTATION: kept, ORDER: msgspec.json.encode(again).decode()
+    }  # fmt: skip
     if order.forkable:
         made.annotations[FORKABLE] = "true"
     _connect(made, order.network)

@@ -122,15 +122,22 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
     if joint is not None:
         raise RuntimeFailure(f'it would be a container of the sandbox "{joint.sandbox.id}"')
 
+    image = None
+    if order.snapshot:
+        from runsc.containers import snapshots  # noqa: PLC0415
+
+        snapshots.read(order.snapshot)
+        image = order.snapshot
+
     def ready(state: State | None = None) -> None:
         _expire(settings, order)
         say("ready")
 
     if not order.detach:
-        wishes = Wishes(when_ready=ready, lifeline=sock.fileno())
+        wishes = Wishes(when_ready=ready, lifeline=sock.fileno(), image=image)
         launch.run(settings, identity, container, wishes)
         return
-    launch.run(settings, identity, container, Wishes(detach=True))
+    launch.run(settings, identity, container, Wishes(detach=True, image=image))
     try:
         _expire(settings, order)
     except RuntimeFailure:  # nobody would end it

@@ -9,6 +9,10 @@ ANNOTATION = "dev.runsc.api"
 """Of sandboxes that were made so: "attached" to who has made them, or "detached"."""
 
 
+ORDER = "dev.runsc.order"
+"""The same: how it was made, for who makes another one of a snapshot."""
+
+
 class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A sandbox."""
 
@@ -41,6 +45,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of the time to live, if it has one."""
     flags: tuple[str, ...] = ()
     """More global flags."""
+    snapshot: str = ""
+    """The folder of a snapshot that it begins with."""
 
 
 class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):

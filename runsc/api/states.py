@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from runsc.api.errors import SandboxError, SandboxNotFound
-from runsc.api.order import ANNOTATION
+from runsc.api.order import ANNOTATION, ORDER, Order
 from runsc.containers import state as state_file
 from runsc.containers.names import check_id, default_root
 from runsc.containers.state import State, status
@@ -58,3 +60,16 @@ def socket_of(root: str, sandbox_id: str) -> str:
 def is_detached(state: State) -> bool:
     """It outlives who has made it."""
     return not state.foreground
+
+
+def order_of(snapshot: str) -> Order:
+    """How the sandbox was made of which this is a snapshot. Raises: SandboxError."""
+    from runsc.containers import snapshots  # noqa: PLC0415  few ask
+
+    try:
+        text = snapshots.read(snapshot).annotations.get(ORDER)
+        if text is None:
+            raise SandboxError(f"{snapshot}: it is none of a sandbox of the Python API")
+        return msgspec.json.decode(text, type=Order)
+    except (RuntimeFailure, msgspec.DecodeError) as error:
+        raise SandboxError(str(error)) from None

@@ -33,6 +33,13 @@ class Mount(msgspec.Struct, frozen=True):
     readonly: bool = True
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """The state of a sandbox at a moment, in a folder. It stays until somebody removes that."""
+
+    path: str
+    """The folder: docs/snapshots.md."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a command, and all that it starts, may use together. None: as much as the sandbox.
 

@@ -48,6 +48,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """`run`: hears of the container as it runs."""
     when_ready: Callable[[State], object] | None = None
     """The same, once its first program may run: what is wrong with it has been said before."""
+    image: str | None = None
+    """The folder of a snapshot that the container begins with: runsc.containers.snapshots."""
     lifeline: int = -1
     """`run`: a descriptor that can be read from when whoever wants the container is gone; then it
     ends, whatever it does."""
@@ -170,6 +172,11 @@ def make_config(
     if wishes.console_socket:
         stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
     preserved = preserved_fds(wishes.preserve_fds)
+    restore = None
+    if wishes.image is not None:
+        from runsc.containers import snapshots  # noqa: PLC0415  few begin so
+
+        restore = snapshots.opened(wishes.image)
     return SandboxConfig(
         container_id=container_id,
         process=container.process,
@@ -183,6 +190,7 @@ def make_config(
         devices=container.devices,
         seccomp=container.seccomp,
         platform=flags.platform,
+        restore=restore,
         network=network_of(flags, container),
         egress=egress,
         services=has_services(flags, container),
@@ -202,6 +210,7 @@ def make_config(
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,
         log_fd=log,
+        hold_at=flags.hold_at,
         steps_fd=-1 if flags.steps_log is None else _appending(flags.steps_log),
         stat_fd=-1 if flags.steps_log is None else os.open("/proc/stat", os.O_RDONLY),
         strace_fd=_strace_fd(flags, log),

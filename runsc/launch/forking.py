@@ -47,7 +47,7 @@ MAX_AT_ONCE: Final = 64
 """So many are asked for before the first is waited for."""
 READY_S: Final = 30.0
 EVENTS: Final = frozenset({"here", "ready"})
-UCRED: Final = struct.Struct("=iii")
+CREDENTIALS: Final = struct.Struct("=iii")
 
 
 class Fork:
@@ -72,7 +72,8 @@ class Fork:
     def hear(self) -> None:
         """What the child says. Raises: RuntimeFailure when it has ended, or failed."""
         try:
-            data, ancillary, _, _ = self.report.recvmsg(1 << 16, socket.CMSG_SPACE(UCRED.size))
+            room = socket.CMSG_SPACE(CREDENTIALS.size)
+            data, ancillary, _, _ = self.report.recvmsg(1 << 16, room)
             for line in self._lines.feed(data):
                 event = decode(line, Event)
                 if event.event in EVENTS:
@@ -86,7 +87,7 @@ class Fork:
             raise RuntimeFailure(f'cannot make "{self.state.id}": {why}')
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                pid, _, _ = UCRED.unpack(payload[: UCRED.size])
+                pid, _, _ = CREDENTIALS.unpack(payload[: CREDENTIALS.size])
                 self.state.pid = self.state.sentry_pid = pid
                 self.state.pid_start = self.state.sentry_start = start_time(pid)
 

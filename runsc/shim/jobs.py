@@ -37,6 +37,8 @@ class Create(msgspec.Struct, frozen=True):
     settings: Settings
     streams: Streams
     mounts: tuple[tuple[str, str, str, tuple[str, ...]], ...] = ()
+    checkpoint: str = ""
+    """The folder of a snapshot that it begins with."""
 
 
 class Exec(msgspec.Struct, frozen=True):
@@ -74,7 +76,7 @@ def create(job: Create, report: Report) -> None:
     from runsc.launch import launch  # noqa: PLC0415
     from runsc.launch.configure import Wishes  # noqa: PLC0415
 
-    flags = job.settings.globals()
+    flags, image = job.settings.globals(), job.checkpoint or None
     options.save(job.bundle, job.settings)
     rootfs.mount(job.bundle, [Mount(*each[:3], list(each[3])) for each in job.mounts])
     try:
@@ -83,12 +85,13 @@ def create(job: Create, report: Report) -> None:
         _check_terminal(container.process.terminal, job.streams)
         if job.streams.terminal:
             with _Console(job.bundle) as console:
-                wishes = Wishes(detach=True, console_socket=console.path)
+                wishes = Wishes(detach=True, console_socket=console.path, image=image)
                 launch.create(flags, identity, container, wishes)
                 opened.kept[CONSOLE] = console.receive()
         else:
             stdio = (opened.program[0], opened.program[1], opened.program[2])
-            launch.create(flags, identity, container, Wishes(detach=True, stdio=stdio))
+            wishes = Wishes(detach=True, stdio=stdio, image=image)
+            launch.create(flags, identity, container, wishes)
     except BaseException:
         rootfs.unmount(job.bundle)
         raise
@@ -198,6 +201,16 @@ def kill(settings: Settings, target: tuple[str, int], number: int, report: Repor
 def pause(settings: Settings, container_id: str, report: Report) -> None:
     """Hold all of its processes."""
     lifecycle.pause(store_of(settings), container_id)
+    report(None)
+
+
+def checkpoint(
+    settings: Settings, container_id: str, path: str, ends: bool, report: Report
+) -> None:
+    """Write its state into a folder."""
+    from runsc.containers import snapshots  # noqa: PLC0415
+
+    snapshots.write(store_of(settings), container_id, path, "none", leave_running=not ends)
     report(None)
 
 

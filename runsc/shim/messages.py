@@ -108,6 +108,19 @@ class CreateTask(Message):
     options: Annotated[Any | None, 10] = None
 
 
+class CheckpointTask(Message):
+    id: Annotated[str, 1] = ""
+    path: Annotated[str, 2] = ""
+    options: Annotated[Any | None, 3] = None
+
+
+class CheckpointOptions(Message):
+    """containerd.runc.v1.CheckpointOptions, of which this is what means something here."""
+
+    exit: Annotated[bool, 1] = False
+    """The container ends then."""
+
+
 class Pid(Message):
     """The answers to Create and Start."""
 
@@ -264,6 +277,11 @@ class TaskExecStarted(Message):
     pid: Annotated[int, 3] = 0
 
 
+class TaskCheckpointed(Message):
+    container_id: Annotated[str, 1] = ""
+    checkpoint: Annotated[str, 2] = ""
+
+
 class TaskPaused(Message):
     container_id: Annotated[str, 1] = ""
 
@@ -284,6 +302,7 @@ class Forward(Message):
 
 
 TOPICS: dict[type[Message], str] = {
+    TaskCheckpointed: "/tasks/checkpointed",
     TaskCreate: "/tasks/create",
     TaskDelete: "/tasks/delete",
     TaskExecAdded: "/tasks/exec-added",

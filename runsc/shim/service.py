@@ -28,7 +28,7 @@ from runsc.shim.streams import Streams
 from runsc.shim.tasks import Process, Task, Tasks
 from runsc.shim.ttrpc import Code, Refused
 from runsc.shim.workers import Job, Outcome, Workers
-from sentry.protobuf import Message
+from sentry.protobuf import Message, decode
 
 DRAIN_S = 2.0
 """So long the output of a process that has ended may be held open by others: as runc's shim."""
@@ -64,7 +64,7 @@ class TaskService:
     def methods(self) -> Mapping[str, Method]:
         """By name."""
         return {
-            "Checkpoint": Method(m.Named, self.checkpoint),
+            "Checkpoint": Method(m.CheckpointTask, self.checkpoint),
             "CloseIO": Method(m.CloseIO, self.close_io),
             "Connect": Method(m.Named, self.connect),
             "Create": Method(m.CreateTask, self.create),
@@ -93,8 +93,6 @@ class TaskService:
         """Up to where its first process would run."""
         if request.id in self.tasks.by_id:
             raise Refused(Code.ALREADY_EXISTS, f"task {request.id}")
-        if request.checkpoint:
-            raise Refused(Code.UNIMPLEMENTED, "containers are not saved and restored")
         settings = options.read(request.options or self.options, self._namespace)
         streams = Streams(request.stdin, request.stdout, request.stderr, request.terminal)
         init = Process("", streams)
@@ -109,7 +107,9 @@ class TaskService:
         init.status = TaskStatus.CREATED
         io = m.TaskIO(request.stdin, request.stdout, request.stderr, request.terminal)
         self._publisher.publish(
-            m.TaskCreate(request.id, request.bundle, request.rootfs, io, "", init.pid)
+            m.TaskCreate(
+                request.id, request.bundle, request.rootfs, io, request.checkpoint, init.pid
+            )
         )
         self.exits.settled(task, init)
         return m.Pid(init.pid)
@@ -122,7 +122,7 @@ class TaskService:
         )
         streams, settings = task.init.streams, task.settings
         job = jobs.Create(
-            task.id, task.bundle, self._namespace, settings, streams, mounts
+            task.id, task.bundle, self._namespace, settings, streams, mounts, request.checkpoint
         )
         started = self._prepared(msgspec.msgpack.encode(job))
         if started is not None:
@@ -306,10 +306,18 @@ class TaskService:
         name, data = (await self._work(jobs.stats, task.settings, task.id)).value
         return m.Stats(m.Any(name, data))
 
-    async def checkpoint(self, request: m.Named) -> Message:
-        """There is no such thing."""
-        self.tasks.get(request.id)
-        raise Refused(Code.UNIMPLEMENTED, "containers are not saved and restored")
+    async def checkpoint(self, request: m.CheckpointTask) -> Message:
+        """Write its state into a folder; it goes on, unless it is to end then."""
+        from runsc.shim import jobs  # noqa: PLC0415
+
+        task = self.tasks.get(request.id)
+        task.require_running("checkpoint a task")
+        ends = False
+        if request.options is not None and request.options.value:
+            ends = decode(m.CheckpointOptions, request.options.value).exit
+        await self._work(jobs.checkpoint, task.settings, task.id, request.path, ends)
+        self._publisher.publish(m.TaskCheckpointed(task.id, request.path))
+        return EMPTY
 
     # what the shim knows by itself
 

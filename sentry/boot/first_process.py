@@ -64,7 +64,7 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     if process.terminal and is_tty(config.stdio[0]):
         kernel.container.console = open_console(task, config.stdio[0], owner)
     else:
-        donate(task, config.stdio, owner)
+        donate(task, config.stdio, owner, standard=True)
     donate(task, config.preserved, owner, closes=True, first=3)
     loaded = await start_program(task, process)
     put_under_observation(task, config.seccomp, loaded)
@@ -151,9 +151,11 @@ def make_task(
 
 
 def donate(
-    task: Task, fds: Sequence[int], owner: Owner, *, closes: bool = False, first: int = 0
-) -> list[HostFile]:
-    """Descriptors from `first` on are the host's; as which files.
+    task: Task, fds: Sequence[int], owner: Owner, *, closes: bool = False, first: int = 0,
+    standard: bool = False,
+) -> list[HostFile]:  # fmt: skip
+    """Descriptors from `first` on are the host's, `standard`: the container's own 0, 1 and 2; as
+    which files.
 
     `closes`: with their last use inside, as all but terminals do: who reads a pipe of the caller's
     sees its end when the program has closed it. Raises: StartError.
@@ -166,7 +168,9 @@ def donate(
             # ours
             mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
             flags = O_RDWR if is_tty(fd) else mode
-            file = donated(vfs, fd, flags, owner, closes=closes or not is_tty(fd))
+            closed = closes or not is_tty(fd)
+            what = number if standard else -1
+            file = donated(vfs, fd, flags, owner, closes=closed, number=what)
         except PermissionError:  # of the host's security module, which looks at each use
             raise StartError(f"the caller's descriptor {number}: permission denied") from None
         task.files.replace(task, number, file, max(limit, number + 1))

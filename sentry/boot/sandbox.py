@@ -270,6 +270,10 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         kernel.start_observers.append(make_strace(config, loop))
     if config.trace is not None:
         watched(kernel, config.trace, config.trace_fds)
+    if config.hold_at:
+        from sentry.control.holding import HoldAt  # noqa: PLC0415  tests ask
+
+        kernel.start_observers.append(HoldAt(kernel, config.hold_at))
     if config.debug:
         from sentry.syscalls.refused import Refused  # noqa: PLC0415
 
@@ -299,7 +303,17 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         stack = kernel.first.net.stack
         process = room.NetworkProcess(config.network_fd, loop)
         connected = begun(loop, networks.connect(stack, config, process, loop, sender))
-    task = _started(loop, first_process.load(kernel, config))
+    if config.restore is not None:
+        from sentry.boot import restoring  # noqa: PLC0415  few begin so
+
+        start = _started(loop, restoring.load(kernel, config, config.restore))
+    else:
+        task = _started(loop, first_process.load(kernel, config))
+
+        def start() -> None:
+            first_process.tell_start(task, config.process)
+            task.finish()
+
     if process is not None:
         connected()
     if config.egress is not None and process is not None:
@@ -327,11 +341,6 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.stand_in_fd >= 0:
         loop.watch(config.stand_in_fd, select.EPOLLRDHUP, lambda _: kernel.finish(SIGKILL))
     kernel.services.check()
-
-    def start() -> None:
-        first_process.tell_start(task, config.process)
-        task.finish()
-
     made = Sandbox(kernel, start, operations, config)
     made.network, made.forks = process, forks
     return made

@@ -105,6 +105,7 @@ async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
     kernel.first = namespaces.first(kernel, mounts)
     await mount_all(Starter(kernel), config, exports)
+    kernel.container.first_mounts = frozenset(each.id for each in mounts)
 
 
 async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -> None:
@@ -416,7 +417,12 @@ def bind(starter: Starter, place: Location, flags: int) -> Any:
 
 async def set_sysctl(starter: Starter, name: str, value: str) -> None:
     """Write to /proc/sys. Raises: StartError."""
-    path = b"/proc/sys/" + name.replace(".", "/").encode()
+    await write_sysctl(starter, name.replace(".", "/"), value)
+
+
+async def write_sysctl(starter: Starter, name: str, value: str) -> None:
+    """The same, by its path below /proc/sys."""
+    path = b"/proc/sys/" + name.encode()
     try:
         how = OpenHow.strict(O_WRONLY, 0, 0)
         file = (await again(open_path, starter, AT_FDCWD, path, how)).incref()

@@ -41,6 +41,7 @@ from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
+    from sentry.control.checkpointing import Checkpointing
     from sentry.control.egress import DenialWait
     from sentry.control.files import Filing
     from sentry.control.forwarding import Forward
@@ -338,6 +339,15 @@ class Operations:
         from sentry.control.files import Filing  # noqa: PLC0415  few ask
 
         return Filing(self._kernel, self._container, fds, order, told)
+
+    def control_checkpoint(self, fds: list[int], told: Callable[[Reply], object]) -> Checkpointing:
+        """Write a snapshot. Raises: EBUSY, EINVAL, EOPNOTSUPP; `fds` are closed."""
+        from sentry.control.checkpointing import Checkpointing  # noqa: PLC0415  few ask
+
+        if self._start is not None or self._container is not self._kernel.container:
+            close_all(fds)
+            raise EBUSY("cannot checkpoint: it is not started, or not the first of its sandbox")
+        return Checkpointing(self._kernel, self._container, fds, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""

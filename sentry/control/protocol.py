@@ -166,9 +166,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "trace" (somebody outside listens from now on to what happens), "untrace" (no more), "traces"
     (who does), "procfs" (some processes as /proc has them), "metrics" (figures for Prometheus),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), "expire" (the container ends in some time, whoever is there then), or "resize"
-    (the host's terminal has a new size); "fork" (another sandbox is made of it) and, there,
-    "attach" (to a process of its parent's "exec", with other streams).
+    from now on), "checkpoint" (its state goes into two files that come with it, and it stands still
+    as long as the connection lasts), "expire" (the container ends in some time, whoever is there
+    then), or "resize" (the host's terminal has a new size); "fork" (another sandbox is made of it)
+    and, there, "attach" (to a process of its parent's "exec", with other streams).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -472,6 +473,20 @@ class Procfs(msgspec.Struct, omit_defaults=True, frozen=True):
     more: bool = False
 
 
+class Made(msgspec.Struct, frozen=True):
+    """A snapshot that has been written: sentry.state."""
+
+    platform: str
+    objects_size: Number
+    objects_check: Number
+    """CRC-32."""
+    pages: Number
+    piece: Number
+    """So many pages have one of the checks."""
+    checks: list[Number]
+    """CRC-32 of each piece."""
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -494,6 +509,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """wait: that of wait(2)."""
     file: FileEntry | None = None
     """file: of "stat"."""
+    snapshot: Made | None = None
+    """checkpoint."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -43,6 +43,12 @@ MAX_CONNECTIONS = 512
 """A process of `exec` has one for as long as it lives."""
 
 
+WAITS = frozenset(
+    ("checkpoint", "create", "denials", "file", "forward", "oom", "read", "wait")
+)
+"""What ends with its connection, of which each has one."""
+
+
 class Watcher(Protocol):
     """The part of sentry.loop that is used."""
 
@@ -140,6 +146,10 @@ class Controlled(Protocol):
         self, order: FileOrder, fds: list[int], told: Callable[[Reply], object]
     ) -> Waiting:
         """Do something with files; `told` what came of it."""
+        ...
+
+    def control_checkpoint(self, fds: list[int], told: Callable[[Reply], object]) -> Waiting:
+        """Write a snapshot into two files; all stand still until the wait is abandoned."""
         ...
 
     def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
@@ -328,7 +338,7 @@ class Connection:
                     fds, self._fds = self._fds, []
                     self._server.kernel.control_fork(request.fork, fds, self.told)
                     return None
-                case "create" | "wait" | "oom" | "forward" | "read" | "file" | "denials":
+                case op if op in WAITS:
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -367,6 +377,9 @@ class Connection:
                 descriptors.close_all(fds)
                 return Reply(error="what to do?")
             self._waiting = kernel.control_file(request.file, fds, self.send)
+        elif request.op == "checkpoint":
+            fds, self._fds = self._fds, []
+            self._waiting = kernel.control_checkpoint(fds, self.send)
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)

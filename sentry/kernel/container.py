@@ -30,8 +30,8 @@ class Container:
     """One of them."""
 
     __slots__ = (
-        "cgroup", "console", "cpu_quota", "cpu_weight", "ending", "id", "in_memory", "init",
-        "memory_limit", "ns", "on_end", "oom_group", "oom_kills", "oom_queue", "paused",
+        "cgroup", "console", "cpu_quota", "cpu_weight", "ending", "first_mounts", "id", "in_memory",
+        "init", "memory_limit", "ns", "on_end", "oom_group", "oom_kills", "oom_queue", "paused",
         "pids_limit", "root", "throttled", "unstarted",
     )  # fmt: skip
 
@@ -65,6 +65,8 @@ class Container:
         """Tasks that it may have (linux.resources.pids.limit); 0: not limited."""
         self.memory_limit = 0
         """Bytes that it may have of the sandbox's memory; 0: all of it."""
+        self.first_mounts: frozenset[int] = frozenset()
+        """The ids of those that its bundle asks for."""
         self.in_memory: list[TmpFs] = []
         """File systems in memory that were made for it."""
         self.cpu_quota: tuple[int, int] = (0, 100_000)

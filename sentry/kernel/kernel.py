@@ -52,6 +52,14 @@ class Log(Protocol):
     def finish(self) -> None: ...
 
 
+class Standstill(Protocol):
+    """That all tasks of a container stand, for a snapshot (standing.py)."""
+
+    def passes(self, task: Task) -> bool: ...
+    def stood(self, task: Task) -> None: ...
+    def ended(self) -> None: ...
+
+
 class Meter(Protocol):
     """What a profile counts one kind of work with."""
 
@@ -136,6 +144,8 @@ class Kernel:
         """Those beside it."""
         self.held: set[Task] = set()
         """Tasks that stand still because their container is paused, or their cgroup frozen."""
+        self.standing: Standstill | None = None
+        """Who has all tasks of a container stand still, for a snapshot."""
         self.cgroups = self.container.cgroup
         """The top of the first container's cgroups."""
         self._made_room_for: Fiber | None = None

@@ -50,8 +50,14 @@ def hold(task: Task) -> bool:
     if not task.group.container.holds(task.group) and not frozen:
         task.work &= ~WORK_PAUSE
         return False
+    standing = kernel.standing
+    if standing is not None and standing.passes(task):
+        task.work &= ~WORK_PAUSE
+        return False
     task.stopped = True
     kernel.held.add(task)
+    if standing is not None:
+        standing.stood(task)
     if frozen:
         cgroup.settle_frozen()
     return True

@@ -90,6 +90,8 @@ async def _leave(task: Task) -> None:
     kernel.pids.tasks.pop(task.tid, None)
     kernel.pids.release(task.tid)
     kernel.held.discard(task)
+    if kernel.standing is not None:
+        kernel.standing.stood(task)
     group.ending = len(group.tasks) == 1
     group.tasks.remove(task)
     group.cgroup.thread_ends(group)
@@ -175,6 +177,8 @@ def _announce_or_hold(group: ThreadGroup) -> None:
     group.ending = False
     if (watch := group.kernel.watch) is not None:
         watch.ended(group)
+    if group.kernel.standing is not None:
+        group.kernel.standing.ended()
     group.pid_queue.notify()
     leader = group.leader
     tracee = leader.trace if leader is not None and is_held(group) else None

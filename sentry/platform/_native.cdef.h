@@ -381,6 +381,8 @@ uint64_t aspace_translate(struct aspace *as, uint64_t va);
 int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
 void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct resident *counts);
 uint64_t aspace_resident_ram(struct aspace *as);
+int aspace_list(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *gpas);
+void frames_hold(const uint64_t *gpas, uint64_t n, uint8_t *holds);
 int64_t user_read(struct aspace *as, uint64_t va, void *to, uint64_t n, struct fault *fault);
 int64_t user_write(struct aspace *as, uint64_t va, const void *from, uint64_t n, struct fault *fault);
 int64_t user_zero(struct aspace *as, uint64_t va, uint64_t n, struct fault *fault);

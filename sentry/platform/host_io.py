@@ -138,7 +138,9 @@ RECEIVED: Final = 65536
 """Bytes that `receive` gives at most."""
 _received: Final = ffi.new("uint8_t[]", RECEIVED)
 _received_view: Final = ffi.buffer(_received)
-_fds: Final = ffi.new("int[]", 1 + lib.HOSTIO_FDS)
+RECEIVED_FDS: Final = int(lib.HOSTIO_FDS)
+"""Descriptors, of one message at most."""
+_fds: Final = ffi.new("int[]", 1 + RECEIVED_FDS)
 
 
 def host_error(number: int) -> Errno:
@@ -152,9 +154,9 @@ def host_error(number: int) -> Errno:
 def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:
     """What a stream of a helper process holds, and the descriptors that came with it.
 
-    -1 stands for one that did not come because this process has no more room for it (MSG_CTRUNC
-    of recvmsg(2); a message brings one at most). No bytes are its end. Raises: EAGAIN if nothing
-    comes in that time, what the host says.
+    -1 stands for one or more that did not come because this process has no more room for them
+    (MSG_CTRUNC of recvmsg(2)), the last ones of a message. No bytes are its end. Raises: EAGAIN if
+    nothing comes in that time, what the host says.
     """
     got = lib.hostio_receive(fd, patience_ms, _received, RECEIVED, _fds)
     if got < 0:

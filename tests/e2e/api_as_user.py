@@ -28,7 +28,7 @@ LATE = (
 
 
 class Forked:
-    """A fork in the place of a program: what `subprocess.Popen` is to the API."""
+    """A fork in the place of a program: what `programs.Child` is to the API."""
 
     def __init__(self, module: str, words: Sequence[str], fds: Sequence[int]) -> None:
         assert module == programs.KEEPER
@@ -42,6 +42,9 @@ class Forked:
             sys.argv = [module, *words]
             keeper.main()
         self.code: int | None = None
+
+    def pidfd(self) -> int:
+        return os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
         if self.code is None and os.waitpid(self.pid, os.WNOHANG)[0]:

@@ -17,7 +17,7 @@ from runsc.shim import messages as m
 from runsc.shim import ttrpc
 from runsc.shim.messages import TaskStatus
 from runsc.shim.ttrpc import Code
-from sentry.protobuf import decode
+from sentry.protobuf import decode, encode
 from tests.e2e.bundle import OVERFLOW, Bundle, kvm_is_usable
 from tests.e2e.shim_client import SANDBOX, Failed, Shim
 
@@ -254,6 +254,28 @@ def test_pause_and_resume(shim: Shim) -> None:
     shim.receiver.until(m.TaskPaused, m.TaskResumed)
 
 
+def test_a_checkpoint_is_what_another_container_begins_with(shim: Shim, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    script = "mkfifo /dev/asked; echo ready >/dev/shm/told; read line </dev/asked; exit $line"
+    _running(shim, "sh", "-c", script)
+    shim.exec("c", "e", "sh", "-c", "until [ -e /dev/shm/told ]; do sleep 0.01; done")
+    shim.ask("Start", m.Named("c", "e"), m.Pid)
+    assert shim.wait("c", "e") == 0
+
+    ends = m.Any("containerd.runc.v1.CheckpointOptions", encode(m.CheckpointOptions(exit=True)))
+    shim.do("Checkpoint", m.CheckpointTask("c", str(image), ends))
+    assert shim.wait("c") == 137
+    shim.do("Delete", m.Named("c"))
+
+    bundle = shim.bundle("d", "sh", "-c", script)
+    bundle.write()
+    shim.create(bundle, "d", checkpoint=str(image))
+    shim.ask("Start", m.Named("d"), m.Pid)
+    shim.exec("d", "f", "sh", "-c", "echo 7 >/dev/asked")
+    shim.ask("Start", m.Named("d", "f"), m.Pid)
+    assert shim.wait("d") == 7
+
+
 def test_stats_update_and_pids(shim: Shim) -> None:
     _running(shim, "sh", "-c", LOOP)
     shim.exec("c", "e", "sleep", "1000")
@@ -289,9 +311,8 @@ REFUSED = [
     ("Delete", m.Named("c"), Code.FAILED_PRECONDITION),
     ("Resume", m.Named("c"), Code.FAILED_PRECONDITION),
     ("Create", m.CreateTask("c"), Code.ALREADY_EXISTS),
-    ("Create", m.CreateTask("x", checkpoint="/x"), Code.UNIMPLEMENTED),
     ("Create", m.CreateTask("x", options=m.Any("other", b"")), Code.INVALID_ARGUMENT),
-    ("Checkpoint", m.Named("c"), Code.UNIMPLEMENTED),
+    ("Checkpoint", m.CheckpointTask("none", "/x"), Code.NOT_FOUND),
     ("Exec", m.ExecProcess("c", ""), Code.INVALID_ARGUMENT),
     ("Exec", m.ExecProcess("c", "e"), Code.ALREADY_EXISTS),
     ("Exec", m.ExecProcess("none", "e"), Code.NOT_FOUND),

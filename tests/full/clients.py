@@ -47,6 +47,8 @@ A row is what a test does; "yes" means that all of it was as it should be. Rows 
 not run at all are left out. `python -m tests.full.clients > docs/clients.md` makes this page.
 
 - runc is what tells what is right.
+- This runsc is as it is by default: what is written to the root is kept, and a network \
+namespace has a stack of its own.
 - gVisor is Debian's, with `--network=host`: its own network stack did not start on this kernel \
 ("cannot run with network enabled in root network namespace"). The package has no shim for \
 containerd, so containerd calls it through runc's, and pods, which need its own, are not run.

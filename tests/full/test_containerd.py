@@ -205,13 +205,13 @@ def test_network_of_cni(containerd: Containerd, tmp_path: Path) -> None:
     assert (result.returncode, "inet 10.213.7." in result.stdout) == (0, True), result
 
 
-@pytest.mark.row("`task checkpoint` (refused; the container goes on)")
-def test_checkpoint_is_refused_and_the_container_goes_on(containerd: Containerd) -> None:
+@pytest.mark.row("`task checkpoint`; the container goes on")
+def test_checkpoint_is_written_and_the_container_goes_on(containerd: Containerd) -> None:
     name = containerd.detached()
 
     result = containerd.call("task", "checkpoint", name)
 
-    assert (result.returncode, bool(result.stderr)) == (1, True)
+    assert result.returncode == 0, result.stderr
     until(lambda: containerd.status(name) == "RUNNING")
     assert containerd.ok("task", "exec", "--exec-id=e", name, "echo", "there") == "there\n"
     containerd.remove(name)

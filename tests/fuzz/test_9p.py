@@ -32,6 +32,7 @@ _FIELDS: dict[str, st.SearchStrategy[object]] = {
     "newdirfid": _FIDS,
     "dirfd": _FIDS,
     "names": st.lists(_NAMES, max_size=4),
+    "newfids": st.lists(_FIDS, max_size=4),
     "flags": st.sampled_from([0, 1, 2, 0o1002, 0o302, 0o200, c.NOOPEN]) | KINDS["U32"],
     "mode": st.sampled_from([0o755, 0o40755, 0o120777, 0o10600, 0o20666, 0o104777]) | KINDS["U32"],
     "count": st.sampled_from([0, 1, 100, 65536, 0xFFFFFFFF]),

@@ -83,7 +83,7 @@ _LEFT = st.lists(
         Twalkx, fid=st.sampled_from([0, 1, 2]), newfid=st.sampled_from([1, 2, 3]),
         flags=st.just(c.NOOPEN), donate=st.just(0),
         names=st.lists(st.sampled_from([b"dir", b"file", b"..", b"a", b"link"]), max_size=3),
-    ) | st.sampled_from([Tsparex(0, 4), Tdrainx(0)]) | requests(),
+    ) | st.sampled_from([Tsparex(0, [4, 5]), Tdrainx(0)]) | requests(),
     max_size=25,
 )  # fmt: skip
 """Tsparex and Tdrainx are sent, the others are left in the journal."""
@@ -172,7 +172,7 @@ class Names:
             case "spare":
                 self.next_fid += 1
                 return [
-                    Tsparex(which, self.next_fid),
+                    Tsparex(which, [self.next_fid]),
                     Tnamex(self.next_fid, which, self.new(), 0o640, 7, 8, 0),
                 ]
             case "link":
@@ -214,7 +214,7 @@ def _do(client: JournalClient, request: Message, journalled: bool) -> None:
         return
     if isinstance(request, Tsparex):
         fd = client.take_fd()
-        os.write(fd, b"%d" % request.newfid)
+        os.write(fd, b"%d" % request.newfids[0])
         os.close(fd)
 
 

@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from runsc.api import states
 from runsc.api.aio.commands import AsyncCommands
 from runsc.api.aio.files import AsyncFiles
@@ -20,6 +22,7 @@ from runsc.api.values import (
     Mount,
     PathLike,
     SandboxInfo,
+    Snapshot,
     Stats,
     nanoseconds,
     number,
@@ -118,6 +121,38 @@ class AsyncSandbox:
         return cls(name, folder, user, None)
 
     @classmethod
+    async def restore(
+        cls, snapshot: Snapshot | str | os.PathLike[str], *, memory: int | None = None,
+        cpus: int | None = None, timeout: float | None = None, user: str | int | None = None,
+        detach: bool = False, sandbox_id: str | None = None, state: PathLike | None = None,
+    ) -> Self:  # fmt: skip
+        """Make one that goes on where another one was when `snapshot` was made of it: what ran in
+        it runs, what had been written is there. It is made of what that one was made of, which has
+        to be there still; all else is as for `create`. Commands that ran then go on, but nobody
+        hears of them any more.
+
+        Raises: SandboxError, which says what does not fit.
+        """
+        path = snapshot.path if isinstance(snapshot, Snapshot) else os.fspath(snapshot)
+        folder = states.root_of(state)
+        name = sandbox_id or f"sandbox-{secrets.token_hex(NAME_BYTES)}"
+        order = msgspec.structs.replace(
+            states.order_of(path),
+            sandbox_id=name,
+            state=folder,
+            snapshot=os.path.abspath(path),
+            detach=detach,
+            expires_ns=nanoseconds("timeout", timeout),
+        )
+        if memory is not None:
+            order = msgspec.structs.replace(order, memory=number("memory", memory))
+        keeper = await AsyncKeeper.start(order, number("cpus", cpus), _warn)
+        if not detach:
+            return cls(name, folder, user, keeper)
+        await keeper.end()
+        return cls(name, folder, user, None)
+
+    @classmethod
     async def connect(
         cls, sandbox_id: str, *, user: str | int | None = None, state: PathLike | None = None
     ) -> Self:
@@ -189,6 +224,21 @@ class AsyncSandbox:
         names = await self._forker.fork(number("count", count), timeout, hostname)
         kept = [(name, AsyncForkKeeper(self._forker, name)) for name in names]
         return [type(self)(name, self._state, self._user, keeper) for name, keeper in kept]
+
+    async def create_snapshot(
+        self, path: str | os.PathLike[str], *, compression: str = "none"
+    ) -> Snapshot:
+        """Write its state into a folder, which is made; it stands still meanwhile, and goes on.
+
+        `compression` is "none" or "zstd". Raises: SandboxEnded, SandboxError, which says what
+        cannot be written.
+        """
+        folder = os.path.abspath(path)
+        await command(
+            self._state, "checkpoint", "--leave-running", f"--image-path={folder}",
+            f"--compression={compression}", self.sandbox_id,
+        )  # fmt: skip
+        return Snapshot(folder)
 
     async def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it

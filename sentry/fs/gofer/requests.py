@@ -4,8 +4,8 @@ replies out.
 A descriptor may get lost on the way, if this process may not have more of them: that is the matter
 of who asked for it, no error of the session.
 
-A request has a tag until its reply comes, whether or not anybody still waits for it. A descriptor
-donated with a reply belongs to the `Pending`, and is closed if nobody wants it any more.
+A request has a tag until its reply comes, whether or not anybody still waits for it. Descriptors
+donated with a reply belong to the `Pending`, and are closed if nobody wants them any more.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ MAX_TAGS = 1024
 class Pending:
     """A request and, once it is done, what came of it."""
 
-    __slots__ = ("_abandoned", "_callback", "_fd", "_reply", "done", "heard", "lost", "request")
+    __slots__ = ("_abandoned", "_callback", "_fds", "_reply", "done", "heard", "lost", "request")
 
     def __init__(self, request: Message) -> None:
         self.request = request
         self.done = False
         self.lost = False
-        """Its descriptor was sent and could not be taken."""
+        """A descriptor was sent and could not be taken."""
         self.heard: Callable[[], object] | None = None
         """Called first when the reply is there, whoever waits for it."""
         self._reply: Message | None = None
-        self._fd = -1
+        self._fds: tuple[int, ...] = ()
         self._callback: Callable[[], object] | None = None
         self._abandoned: Callable[[Message], None] | None = None
 
@@ -75,15 +75,20 @@ class Pending:
 
     def take_fd(self) -> int:
         """The donated descriptor; it is the caller's from now on. -1 if there is none."""
-        fd, self._fd = self._fd, -1
-        return fd
+        fds = self.take_fds()
+        return fds[0] if fds else -1
 
-    def complete(self, reply: Message | None, fd: int) -> None:
+    def take_fds(self) -> tuple[int, ...]:
+        """The same where there may be several: -1 for those that were lost, which are the last."""
+        fds, self._fds = self._fds, ()
+        return fds
+
+    def complete(self, reply: Message | None, fds: tuple[int, ...] = ()) -> None:
         """Called by `Requests`."""
         self.done = True
         self._reply = reply
-        self._fd = fd
-        self.lost = fd < 0 and reply is not None and _donates(reply)
+        self._fds = fds
+        self.lost = -1 in fds
         if self.heard is not None:
             self.heard()
         if self._abandoned is not None:
@@ -92,8 +97,8 @@ class Pending:
             self._callback()
 
     def _drop(self) -> None:
-        if self._fd >= 0:
-            os.close(self.take_fd())
+        for fd in self.take_fds():
+            close_quietly(fd)
         reply, undo = self._reply, self._abandoned
         self._reply, self._abandoned = None, None
         if undo is not None and reply is not None and not isinstance(reply, Rlerror):
@@ -173,7 +178,7 @@ class Requests:
         waiting, self._waiting = self._waiting, {}
         line, self.line = self.line, deque()
         for pending in (*waiting.values(), *line):
-            pending.complete(None, -1)
+            pending.complete(None)
 
     def _complete(self, tag: int, reply: Message) -> None:
         pending = self._waiting.get(tag)
@@ -181,22 +186,34 @@ class Requests:
             raise ProtocolError(f"reply to tag {tag}, which is free")
         if reply.type != pending.request.type + 1 and not isinstance(reply, Rlerror):
             raise ProtocolError(f"{reply!r} does not answer {pending.request!r}")
-        fd = -1
-        if _donates(reply):
-            if not self._fds:
-                raise ProtocolError("a descriptor was announced and did not come")
-            fd = self._fds.popleft()
+        count = _donated(reply)
+        fds = self._take(count) if count else ()
         del self._waiting[tag]
         if tag != NOTAG:
             self._free.append(tag)
-        pending.complete(reply, fd)
+        pending.complete(reply, fds)
+
+    def _take(self, count: int) -> tuple[int, ...]:
+        """The descriptors that a reply announces: once one is lost, so are those after it."""
+        taken: list[int] = []
+        while len(taken) < count:
+            if not self._fds:
+                for fd in taken:
+                    close_quietly(fd)
+                raise ProtocolError("a descriptor was announced and did not come")
+            fd = self._fds.popleft()
+            taken += [fd] if fd >= 0 else [-1] * (count - len(taken))
+        return tuple(taken)
 
 
 _OPENING = (Rwalkx, Rcreatex)
-_GIVING = (Rbindx, Rconnectx, Rdupx, Rfifox, Rjournalx, Rnotifyx, Rsparex)
+_GIVING = (Rbindx, Rconnectx, Rdupx, Rfifox, Rjournalx, Rnotifyx)
 
 
-def _donates(reply: Message) -> bool:
+def _donated(reply: Message) -> int:
+    """How many descriptors come with it."""
     if isinstance(reply, _OPENING):
-        return reply.opened == OPENED_DONATED
-    return isinstance(reply, _GIVING)
+        return int(reply.opened == OPENED_DONATED)
+    if isinstance(reply, Rsparex):
+        return len(reply.blocks)
+    return int(isinstance(reply, _GIVING))

@@ -6,10 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gofer.p9.attributes import Attributes
+from gofer.p9.constants import MAX_WALK
 from gofer.p9.extensions import Rsparex, Tsparex
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import expect
+from sentry.platform.host_io import RECEIVED_FDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.requests import Pending
     from sentry.fs.gofer.session import Session
 
+TOGETHER: Final = min(MAX_WALK, RECEIVED_FDS)
+"""Of one message."""
 SPARES: Final = 64
 """They are asked for when half of them are used: that many programs make while the Gofer does."""
 
@@ -36,8 +40,8 @@ class Spares:
     """Those of one journal, below the attachment whose root `fid` is."""
 
     __slots__ = (
-        "_accepted", "_dev", "_fid", "_handles", "_scarce", "_session", "_spares", "_told", "asked",
-        "enough",
+        "_accepted", "_coming", "_dev", "_fid", "_handles", "_scarce", "_session", "_spares",
+        "_told", "asked", "enough",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +57,9 @@ class Spares:
         self._told = told
         self._spares: list[Spare] = []
         self.asked = 0
-        """How many are on their way."""
+        """Messages under way, """
+        self._coming = 0
+        """and files that may come of them."""
         self._scarce = False
         self.enough = False
         """The host has none, or nobody wants more."""
@@ -62,7 +68,7 @@ class Spares:
         """One that is there."""
         if not self._spares and self.asked:
             self._session.drain()
-        if len(self._spares) + self.asked <= SPARES // 2 and not (self.enough or self._scarce):
+        if len(self._spares) + self._coming <= SPARES // 2 and not (self.enough or self._scarce):
             self._ask()
         if not self._spares:
             return None
@@ -87,43 +93,57 @@ class Spares:
 
     def _ask(self) -> None:
         session, fids = self._session, list[int]()
-        while len(self._spares) + self.asked < SPARES and self._handles.room():
+        while len(self._spares) + self._coming < SPARES and self._handles.room():
             fids.append(session.new_fid())
-            self.asked += 1
+            self._coming += 1
             self._handles.hold(1)
+        lots = [fids[at : at + TOGETHER] for at in range(0, len(fids), TOGETHER)]
+        self.asked += len(lots)
         try:
-            found = session.send_together(Tsparex(self._fid, fid) for fid in fids)
+            found = session.send_together(Tsparex(self._fid, lot) for lot in lots)
         except EIO:
-            self.asked -= len(fids)
+            self.asked -= len(lots)
+            self._coming -= len(fids)
             self._handles.hold(-len(fids))
             return
-        for asked, fid in zip(found, fids, strict=True):
-            came = partial(self._came, asked, fid)
+        for asked, lot in zip(found, lots, strict=True):
+            came = partial(self._came, asked, lot)
             if asked.done:
                 came()
             else:
                 asked.when_done(came)
 
-    def _came(self, asked: Pending, fid: int) -> None:
+    def _came(self, asked: Pending, fids: list[int]) -> None:
         self.asked -= 1
-        fd = asked.take_fd()
+        fds = asked.take_fds()
         try:
             reply = expect(asked.result(), Rsparex)
-        except Errno:
+        except Errno:  # the Gofer may have made them, and the descriptors did not come
+            reply = Rsparex([], 0)
+        if len(reply.blocks) < len(fids):
             self.enough = True
-            self._handles.hold(-1)
-            self._session.free_fid(fid)
-            return
-        made = Attributes.unpack(reply.block)
+        self._coming -= len(fids)
+        for fd in fds[len(fids) :]:
+            close_quietly(fd)
+        for at, fid in enumerate(fids):
+            if at < len(reply.blocks):
+                self._one(Spare(fid, fds[at], reply.blocks[at]))
+            else:
+                self._handles.hold(-1)
+                self._session.clunk(fid)
+        if reply.blocks and not self.enough:
+            self._told(reply.room)  # perhaps it goes again
+
+    def _one(self, spare: Spare) -> None:
+        made = Attributes.unpack(spare.block)
         if made.dev != self._dev:  # an overlayfs over several file systems
             self.enough = True
-        if fd < 0 or self.enough:
-            close_quietly(fd)
+        if spare.fd < 0 or self.enough:
+            close_quietly(spare.fd)
             self._handles.hold(-1)
-            self._session.clunk(fid)
+            self._session.clunk(spare.fid)
             return
-        self._spares.append(Spare(fid, fd, reply.block))
-        self._told(reply.room)  # perhaps it goes again
+        self._spares.append(spare)
         self._accepted(made.uid, made.gid)
 
     def close(self) -> None:

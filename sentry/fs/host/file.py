@@ -68,7 +68,9 @@ class HostInode(Inode):
     So is its number: descriptors of one object of the host have one number, but not the host's.
     """
 
-    __slots__ = ("_closes", "_key", "_known", "_numbers", "_vfs", "fd", "queue", "users")
+    __slots__ = (
+        "_closes", "_key", "_known", "_numbers", "_vfs", "fd", "number", "queue", "users",
+    )  # fmt: skip
 
     opens_itself = True
 
@@ -83,6 +85,8 @@ class HostInode(Inode):
         super().__init__(fs, number[0], status.st_mode & ~0o7777 | 0o620, owner)
         self.rdev = status.st_rdev
         self.fd = fd
+        self.number = -1
+        """Of standard input, output and error of the container (0, 1, 2) which one it is."""
         self.users = 0
         """Open descriptions."""
         self._closes = closes
@@ -369,14 +373,15 @@ class HostFile(StreamFile):
 
 
 def donated(
-    vfs: Vfs, fd: int, flags: int, owner: Owner = ROOT, *, closes: bool = False
+    vfs: Vfs, fd: int, flags: int, owner: Owner = ROOT, *, closes: bool = False, number: int = -1
 ) -> HostFile:
-    """An open file for a descriptor that the caller of the sandbox gave.
+    """An open file for a descriptor that the caller of the sandbox gave; `number`: HostInode's.
 
     It stays open as long as the sandbox lives, or, if it `closes`, as long as a program uses it.
     """
     fs = vfs.anon_fs("host", 0x50495045)
     inode = HostInode(fs, vfs, fd, owner, closes)
+    inode.number = number
     kind, rdev = inode.kind, inode.rdev
     if kind == S_IFIFO:
         label = b"pipe:[%d]" % inode.ino

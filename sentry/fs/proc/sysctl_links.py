@@ -82,10 +82,10 @@ class LinksDirectory(TableDirectory):
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For getdents."""
-        return _Listing(location, flags)
+        return LinksListing(location, flags)
 
 
-class _Listing(GeneratedDirectoryFile):
+class LinksListing(GeneratedDirectoryFile):
     """The directory, open."""
 
     __slots__ = ()

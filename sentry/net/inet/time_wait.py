@@ -71,6 +71,10 @@ class TimeWait:
     def add(self, remains: Remains, seconds: int) -> None:
         """One more, for so many seconds."""
         remains.expires_ns = time.monotonic_ns() + seconds * 10**9
+        self.keep(remains)
+
+    def keep(self, remains: Remains) -> None:
+        """One more, until its time is over."""
         self._by_port.setdefault(remains.local.port, {})[remains] = None
         self._oldest.append(remains)
         while self._oldest and (len(self._oldest) > MOST or not self._is_kept(self._oldest[0])):

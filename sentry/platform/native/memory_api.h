@@ -69,6 +69,10 @@ struct resident {
 void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct resident *counts);
 uint64_t aspace_resident_ram(struct aspace *as);
 
+/* ---- for snapshots ---- */
+int aspace_list(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *gpas);
+void frames_hold(const uint64_t *gpas, uint64_t n, uint8_t *holds);
+
 /* ---- user memory ---- */
 struct fault {
     uint64_t addr;

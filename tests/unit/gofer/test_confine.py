@@ -60,7 +60,7 @@ def test_capabilities_to_write_are_kept_only_where_something_may_be_written() ->
     reading = confine.capabilities([Attachment(b"0", -1, True)])
     assert set(reading) == {lib.CAP_DAC_OVERRIDE, lib.CAP_DAC_READ_SEARCH}
     both = confine.capabilities([Attachment(b"0", -1, True), Attachment(b"1", -1)])
-    assert set(both) == set(range(5))
+    assert set(both) == {*range(5), lib.CAP_SETFCAP}
 
 
 def test_every_rule_has_a_reason() -> None:
@@ -111,6 +111,9 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tgetxattrx(0, b"new", b"user.a"),
         Tgetxattrx(0, b"new", b""),
         Tremovexattrx(0, b"new", b"user.a"),
+        Tsetxattrx(0, b"new", b"security.capability", 0, bytes((0, 0, 0, 2)) + bytes(16)),
+        *(Tcreatex(0, c.NOFID, name, os.O_EXCL, 1, 0o2755, 7, 8) for name in (b"h1", b"h2")),
+        *(Tunlinkat(0, name, 0) for name in (b"h1", b"h2")),
         Tlinkx(0, b"new", 0, b"hard"),
         Trenamex(0, b"hard", 0, b"harder", 0),
         Tunlinkat(0, b"new", 0),
@@ -125,7 +128,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tunwatchx(1),
         Tjournalx(),
         Tinheritx(4),
-        Tsparex(0, 5),
+        Tsparex(0, [5]),
         Tlinkx(5, b"", 4, b"spare"),
         Tdrainx(0),
         Tattach(9, c.NOFID, b"", b"root", 0),
@@ -141,7 +144,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         client.start()
         for request in requests:
             client.call(request)
-        assert len(client.fds) == 7
+        assert len(client.fds) == 9
         for donated in client.fds:
             os.close(donated)
     os.close(ring)

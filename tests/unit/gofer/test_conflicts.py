@@ -44,7 +44,7 @@ def made(client: JournalClient) -> list[int]:
 def test_new_file_takes_the_place_of_the_hosts(
     client: JournalClient, tree: Path, log: Path
 ) -> None:
-    client.ask(Tsparex(0, 3), Rsparex)
+    client.ask(Tsparex(0, [3]), Rsparex)
     fd = client.take_fd()
     os.write(fd, b"the sandbox's")
     client.leave(Tnamex(3, 0, b"new", 0o640, 0, 0, 0))

@@ -52,7 +52,7 @@ def test_descriptor_that_cannot_go_is_enfile_for_its_request_alone(full: bool) -
     connection: Connection = server.add(given)
     fd = os.open("/dev/null", os.O_RDONLY)
 
-    connection.send(7, DONATED, fd)
+    connection.send(7, DONATED, (fd,))
     connection.send(8, Rclunk())
     sock.full = False
     connection.on_writable()

@@ -108,7 +108,7 @@ def test_message_sees_what_was_written_before_it(client: JournalClient) -> None:
 
 
 def test_name_appears_with_data_owner_and_mode(client: JournalClient, tree: Path) -> None:
-    spare = client.ask(Tsparex(0, 3), Rsparex)
+    spare = client.ask(Tsparex(0, [3]), Rsparex)
     fd = client.take_fd()
     before = sorted(os.listdir(tree))
     os.write(fd, b"contents")
@@ -121,7 +121,7 @@ def test_name_appears_with_data_owner_and_mode(client: JournalClient, tree: Path
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1000, 1001, 0o4711)
     assert found.st_nlink == 1
     assert (tree / "named").read_bytes() == b"contents"
-    assert found.st_ino.to_bytes(8, "little") in spare.block
+    assert found.st_ino.to_bytes(8, "little") in spare.blocks[0]
 
 
 def test_file_that_was_removed_before_it_was_made_is_never_made(
@@ -129,7 +129,7 @@ def test_file_that_was_removed_before_it_was_made_is_never_made(
 ) -> None:
     times = os.stat(tree).st_mtime_ns
     for number in range(3):
-        client.call(Tsparex(0, number + 3))
+        client.call(Tsparex(0, [number + 3]))
         os.close(client.take_fd())
         client.leave(
             owned(number + 3, 0o600, 0, 0), Tlinkx(number + 3, b"", 0, b"brief"),
@@ -157,7 +157,7 @@ def named(fid: int, name: bytes, mode: int = 0o600, uid: int = 0) -> Message:
 
 
 def spare(client: JournalClient, fid: int) -> None:
-    client.ask(Tsparex(0, fid), Rsparex)
+    client.ask(Tsparex(0, [fid]), Rsparex)
     os.close(client.take_fd())
 
 
@@ -288,7 +288,7 @@ def test_torn_record_is_not_done(tree: Path, kept: int) -> None:
         Tversion(c.MSIZE_MAX, c.VERSION),
         Tdrainx(0),
         Tjournalx(),
-        Tsparex(0, 9),
+        Tsparex(0, [9]),
         Twalkx(0, 9, os.O_RDWR, 1, [b"file"]),
         Twalkx(0, c.NOFID, c.NOOPEN, 0, [b"file"]),
         Rwalkx(0, 0, b"", []),
@@ -361,15 +361,44 @@ def test_where_there_is_none_it_is_not_given(connect: MakeClient) -> None:
 
 def test_spare_file_below_a_read_only_tree_is_refused(connect: MakeClient) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
-        connect(readonly=True).call(Tsparex(0, 3))
+        connect(readonly=True).call(Tsparex(0, [3]))
 
 
 def test_spare_file_wants_a_directory_and_a_free_fid(client: JournalClient) -> None:
     client.call(bind(0, 4, b"file"))
     with pytest.raises(OSError, match=os.strerror(errno.ENOTDIR)):
-        client.call(Tsparex(4, 5))
+        client.call(Tsparex(4, [5]))
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        client.call(Tsparex(0, 4))
+        client.call(Tsparex(0, [4]))
+
+
+def test_spare_files_come_with_their_descriptors(client: JournalClient, tree: Path) -> None:
+    made = client.ask(Tsparex(0, [3, 4, 5]), Rsparex)
+    fds, client.fds = client.fds, []
+    numbers = [os.fstat(fd).st_ino.to_bytes(8, "little") for fd in fds]
+    assert len(fds) == 3
+    assert all(number in block for number, block in zip(numbers, made.blocks, strict=True))
+    client.leave(*(named(fid, b"n%d" % fid) for fid in (5, 3, 4)))
+    assert failures(client) == []
+    for fid, fd in zip((3, 4, 5), fds, strict=True):
+        assert os.path.samestat(os.stat(tree / f"n{fid}"), os.fstat(fd))
+        os.close(fd)
+
+
+def test_fewer_spare_files_than_wanted_are_those_of_the_first_fids(
+    client: JournalClient, tree: Path
+) -> None:
+    client.call(bind(0, 5, b"file"))
+    made = client.ask(Tsparex(0, [3, 4, 5, 6]), Rsparex)
+    assert len(made.blocks) == len(client.fds) == 2
+    while client.fds:
+        os.close(client.fds.pop())
+    client.leave(named(4, b"n4"))
+    assert failures(client) == []
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        client.call(Tgetattr(6, 0))
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        client.call(Tsparex(0, []))
 
 
 def test_spare_file_that_is_given_back_is_gone(client: JournalClient, tree: Path) -> None:
@@ -382,7 +411,7 @@ def test_spare_file_that_is_given_back_is_gone(client: JournalClient, tree: Path
         ours = [path for path in found if path.startswith(f"{tree}/")]
         return [path for path in ours if path.endswith("(deleted)")]
 
-    client.call(Tsparex(0, 3))
+    client.call(Tsparex(0, [3]))
     os.close(client.take_fd())
     assert unnamed()
     client.call(Tclunk(3))

@@ -195,10 +195,22 @@ def test_xattrs_by_extensions(client: Client, tree: Path) -> None:
     assert caught.value.errno == errno.ENODATA
 
 
-@pytest.mark.parametrize("name", [b"trusted.x", b"security.capability"])
+@pytest.mark.parametrize("name", [b"trusted.x", b"security.ima"])
 def test_xattrs_of_the_administrator_are_refused(client: Client, name: bytes) -> None:
     with pytest.raises(PermissionError):
         client.call(Tsetxattrx(0, b"file", name, 0, b"v"))
+
+
+def test_file_capabilities_are_set_read_and_removed(client: Client, tree: Path) -> None:
+    name, value = b"security.capability", struct.pack("<5I", 0x2000001, 1 << 10, 0, 0, 0)
+    with pytest.raises(OSError) as caught:
+        client.call(Tsetxattrx(0, b"file", name, 0, b"no such value"))
+    assert caught.value.errno == errno.EINVAL
+    client.call(Tsetxattrx(0, b"file", name, 0, value))
+    assert os.getxattr(tree / "file", "security.capability") == value
+    assert client.ask(Tgetxattrx(0, b"file", name), Rgetxattrx).data == value
+    client.call(Tremovexattrx(0, b"file", name))
+    assert "security.capability" not in os.listxattr(tree / "file")
 
 
 def test_xattrs_of_a_link_do_not_reach_its_target(client: Client) -> None:

@@ -111,7 +111,7 @@ def test_flags_without_effect_are_taken(args: list[str], tmp_path: Path) -> None
         (["--TESTONLY-afs-syscall-panic", "list"], "own tests"),
         (["run", "--pidfd-socket=/x", "y"], "--pid-file"),
         (["exec", "-internal-pid-file", "/x", "y", "true"], "runsc ps"),
-        (["checkpoint", "x"], "not saved and restored"),
+        (["checkpoint", "--tcp-established", "x"], "docs/snapshots.md"),
         (["--nobody-knows", "list"], "No such option"),
         (["list", "-x"], "No such option"),
         (["ps", "x", "aux"], "options of ps"),

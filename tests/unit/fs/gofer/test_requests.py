@@ -9,7 +9,8 @@ import pytest
 
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
-from gofer.p9.extensions import Rwalkx, Twalkx
+from gofer.p9.extensions import Rsparex, Rwalkx, Tsparex, Twalkx
+from gofer.p9.fields import ATTR_SIZE
 from gofer.p9.messages import Rclunk, Rlerror, Rread, Tclunk, Tgetattr, Tread, Tversion
 from sentry.errors import EIO, ENFILE, ENOENT
 from sentry.fs.gofer.requests import MAX_TAGS, Pending, Requests
@@ -114,6 +115,28 @@ def test_a_descriptor_that_is_lost_on_the_way_is_the_matter_of_its_request_alone
     assert [(pending.lost, pending.take_fd()) for pending, _ in sent] == [(True, -1), (False, fd)]
     assert not requests.dead
     os.close(fd)
+
+
+def test_descriptors_of_one_reply_may_be_lost_from_one_on() -> None:
+    requests = Requests()
+    sent = [submit(requests, Tsparex(0, [1, 2, 3])) for _ in range(2)]
+    fds = [some_fd() for _ in range(4)]
+    spares = Rsparex([bytes(ATTR_SIZE)] * 3, 0)
+    requests.receive(spares.encode(tag_of(sent[0][1])), [fds[0], -1])
+    requests.receive(spares.encode(tag_of(sent[1][1])), fds[1:])
+    assert [pending.take_fds() for pending, _ in sent] == [(fds[0], -1, -1), tuple(fds[1:])]
+    assert not requests.dead
+    for fd in fds:
+        os.close(fd)
+
+
+def test_fewer_descriptors_than_announced_end_the_session_and_are_closed() -> None:
+    requests = Requests()
+    pending, frame = submit(requests, Tsparex(0, [1, 2]))
+    fd = some_fd()
+    requests.receive(Rsparex([bytes(ATTR_SIZE)] * 2, 0).encode(tag_of(frame)), [fd])
+    assert requests.dead and pending.take_fds() == ()
+    assert not is_open(fd)
 
 
 def test_what_the_gofer_has_no_descriptor_for_is_no_limit_of_the_program() -> None:

@@ -28,6 +28,7 @@ KINDS: dict[str, st.SearchStrategy[object]] = {
     "Str": st.binary(max_size=300),
     "Data": st.binary(max_size=300),
     "Names": st.lists(st.binary(max_size=20), max_size=MAX_WALK),
+    "Fids": st.lists(_unsigned(32), max_size=MAX_WALK),
     "Qids": st.lists(_QID, max_size=MAX_WALK),
     "AttrBlocks": st.lists(_BLOCK, max_size=MAX_WALK),
 }

@@ -6,10 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from runsc.api.document import INIT, PROGRAM, document, flags
-from runsc.api.order import ANNOTATION, Order
+from runsc.api.order import ANNOTATION, ORDER, Order
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
 from runsc.oci import convert, spec
@@ -28,6 +30,9 @@ def test_first_process_waits_whatever_the_root_is(tmp_path: Path) -> None:
     assert found.process.env == ["PATH=/x", "A=b"]
     assert found.root.path == str(tmp_path)
     assert (found.mounts[-1].destination, found.mounts[-1].source) == (INIT, str(PROGRAM))
+    assert found.annotations is not None
+    again = msgspec.json.decode(found.annotations.pop(ORDER), type=Order)
+    assert (again.root, again.env) == (str(tmp_path), ("A=b", "PATH=/x"))
     assert found.annotations == {ANNOTATION: "attached"}
     assert made().root == spec.Root("/")
     assert "SHELL" not in str(made().process)
@@ -52,6 +57,9 @@ def test_bundle_says_what_it_does_not_run(tmp_path: Path) -> None:
     assert not found.process.terminal
     assert (found.process.user.uid, found.process.cwd) == (5, "/srv")
     assert found.root.readonly and found.hooks is None
+    assert found.annotations is not None
+    again = msgspec.json.decode(found.annotations.pop(ORDER), type=Order)
+    assert again == replace(order, detach=False)
     assert found.annotations == {"own": "1", ANNOTATION: "detached"}
 
 

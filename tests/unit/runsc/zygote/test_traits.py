@@ -79,7 +79,7 @@ def test_a_process_is_like_itself() -> None:
 
 
 def limits() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 2000))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

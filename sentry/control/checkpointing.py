@@ -1,0 +1,106 @@
+"""`Checkpointing`: a container becomes records and pages in two files of the command line.
+
+All its tasks stand still from the first record to the last page, and then until the connection
+ends: so whoever asked can end the container as it was written, or let it go on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from sentry.control.descriptors import close_all
+from sentry.control.protocol import Made, Reply
+from sentry.control.syncing import settle
+from sentry.errors import EINVAL, Errno
+from sentry.kernel.standing import Standing
+from sentry.state.pages import PIECE_PAGES
+from sentry.state.saving import Saving
+from sentry.wait.fiber import Killed, Mode
+from sentry.wait.steps import Pace
+
+if TYPE_CHECKING:
+    from sentry.kernel.container import Container
+    from sentry.kernel.kernel import Kernel
+
+PIECE: Final = 1 << 20
+
+
+class Checkpointing:
+    """One snapshot. `told` hears how it went.
+
+    Raises: EBUSY, EINVAL; the descriptors belong to it from the start.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        container: Container,
+        fds: list[int],
+        told: Callable[[Reply], object],
+    ) -> None:
+        self._kernel = kernel
+        self._container = container
+        self._fds = fds
+        self._told = told
+        try:
+            if len(fds) != 2 or not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds):
+                raise EINVAL("two files")
+            self._standing: Standing | None = Standing(kernel, container)
+        except Errno:
+            close_all(fds)
+            raise
+        self._over = False
+        self._fiber = kernel.loop.spawn(self._write(self._standing), "checkpoint", self._ended)
+
+    def look(self) -> None:
+        """Nothing is there at once."""
+
+    def abandon(self) -> None:
+        """The command line is gone: the tasks go on, if they still live."""
+        if self._over:
+            self._go_on()
+        else:
+            self._fiber.interrupt(Killed(), Mode.KILLABLE)
+
+    def _go_on(self) -> None:
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            standing.end()
+
+    async def _write(self, standing: Standing) -> Made:
+        await standing.begin()
+        await settle(self._container)
+        objects, pages = self._fds
+        saving = Saving(self._kernel)
+        data = memoryview(msgspec.json.encode(await saving.described()))
+        pace = Pace()
+        for start in range(0, len(data), PIECE):
+            at, end = start, min(start + PIECE, len(data))
+            while at < end:
+                at += os.pwritev(objects, [data[at:end]], at)
+            await pace.rest()
+        checks = await saving.saver.pages.write(pages)
+        frames = saving.saver.pages.frames
+        platform = self._kernel.platform.name
+        return Made(platform, len(data), zlib.crc32(data), len(frames), PIECE_PAGES, checks)
+
+    def _ended(self, made: Made | None, error: BaseException | None) -> None:
+        self._over = True
+        close_all(self._fds)
+        if error is None:
+            self._told(Reply(snapshot=made))
+            return
+        self._go_on()
+        if isinstance(error, Errno):
+            self._told(Reply(error=str(error)))
+        elif isinstance(error, OSError):
+            self._told(Reply(error=f"cannot write: {error.strerror}"))
+        elif not isinstance(error, Killed):
+            self._kernel.log.bug("checkpoint", error)
+            self._told(Reply(error="the sandbox has a defect, see its log"))

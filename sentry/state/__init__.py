@@ -1,0 +1,1 @@
+"""A sandbox as records and pages, written and read. See README.md."""

@@ -1,0 +1,122 @@
+"""`Loader`: the objects of a snapshot by their places in its lists, made when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from sentry.auth.credentials import Credentials
+from sentry.state import records
+from sentry.state.pages import Damaged, Loaded
+from sentry.state.values import made_actions, made_credentials, made_limits
+from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.interface import Absent, Inode
+from sentry.vfs.walk import child_of
+from sentry.wait.again import again
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+    from sentry.mm.ramfile import RamFile
+    from sentry.vfs.mount import Mount
+
+T = TypeVar("T")
+
+
+def at(things: Sequence[T], place: int, what: str) -> T:
+    """What a reference means. Raises: Damaged."""
+    if place >= len(things):
+        raise Damaged(f"there is no {what} {place}")
+    return things[place]
+
+
+class Opener:
+    """A caller that is where a task is, as root: rights were looked at when the file was opened."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.creds = Credentials.root()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+
+class Loader:
+    """One snapshot."""
+
+    def __init__(self, kernel: Kernel, snapshot: records.Snapshot, pages: Loaded) -> None:
+        self.kernel = kernel
+        self.snapshot = snapshot
+        self.pages = pages
+        self.mounts: list[Mount] = list(kernel.first.mounts.mounts)
+        self.inodes: list[list[Inode]] = []
+        """Of each tree."""
+        self.creds = [made_credentials(each) for each in snapshot.creds]
+        self.limits = [made_limits(each) for each in snapshot.limits]
+        self.actions = [made_actions(each) for each in snapshot.actions]
+        self._bytes: dict[int, RamFile] = {}
+
+    def ram_file(self, place: int, make: Callable[[], RamFile]) -> RamFile:
+        """A file in RAM, with frames for all its pages; `make` gives an empty one.
+
+        Raises: Damaged, ENOMEM, ENOSPC.
+        """
+        known = self._bytes.get(place)
+        if known is not None:
+            return known
+        record = at(self.snapshot.bytes, place, "file in memory")
+        found = self._bytes[place] = make()
+        found.name, found.transient = record.name, record.transient
+        frames, last = self.pages.frames, 0
+        for run in record.runs:
+            if run.page < last:
+                raise Damaged("pages of a file that are not in order")
+            last = run.page + run.count
+            self.pages.claim(run.count)
+            found.fill(run.page, run.count)
+            if not run.frame:
+                continue
+            if run.frame + run.count > len(frames):
+                raise Damaged(f"there is no page {run.frame + run.count - 1}")
+            for number, gpa in enumerate(found.frames(run.page, run.count), run.frame):
+                if frames[number]:
+                    raise Damaged(f"page {number} belongs to two files")
+                frames[number] = gpa
+        if last << 12 > (record.size + 4095) & ~4095 and last:
+            raise Damaged("pages behind the end of a file")
+        found.truncate(record.size)
+        return found
+
+    def used_twice(self, place: int) -> bool:
+        """Somebody has asked for it already."""
+        return place in self._bytes
+
+    async def place(self, record: records.Place) -> Location:
+        """Raises: Damaged, and what the file system says."""
+        mount = at(self.mounts, record.mount, "mount")
+        if record.tree is not None:
+            inode = at(at(self.inodes, record.tree, "tree"), record.inode, "file")
+            if inode.fs is not mount.fs:
+                raise Damaged("a file of another file system than its mount's")
+            dentry = Dentry(mount.root, record.path, inode)
+            dentry.unlinked = True
+            return Location(mount, dentry)
+        dentry = mount.root
+        for name in filter(None, record.path.split(b"/")):
+            dentry = await self.child(dentry, name, record.path)
+        return Location(mount, dentry)
+
+    async def child(self, dentry: Dentry, name: bytes, path: bytes) -> Dentry:
+        """One step down. Raises: Damaged."""
+        child = await step(dentry.inode, name, path)
+        return dentry.child(name, child, self.kernel.vfs.dentries)
+
+
+async def step(directory: Inode, name: bytes, path: bytes) -> Inode:
+    """The file of this name, and no other way. Raises: Damaged."""
+    if name in (b".", b"..") or b"\0" in name or not directory.is_dir:
+        raise Damaged(f"{path!r} is no path of a snapshot")
+    child = await again(child_of, directory, name)
+    if isinstance(child, Absent):
+        raise Damaged(f"the container has no /{path.decode(errors='replace')}")
+    return cast("Inode", child)

@@ -1,0 +1,350 @@
+"""Open files from their records: see open_files.py."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.fcntl import O_ACCMODE, O_DIRECTORY, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_WRONLY
+from sentry.abi.stat import S_IFIFO, S_IFREG
+from sentry.auth.credentials import Credentials
+from sentry.errors import Errno
+from sentry.fs.epoll.file import EpollFile
+from sentry.fs.eventfd import EventFile
+from sentry.fs.host.file import donated
+from sentry.fs.inotify import KEPT, MAX_QUEUED, InotifyFile
+from sentry.fs.memfd import MemFdFile, internal_mount
+from sentry.fs.pidfd import PidFile
+from sentry.fs.pipe.buffer import LARGEST, Pipe
+from sentry.fs.pipe.file import PipeFile, PipeInode
+from sentry.fs.signalfd import SignalFile
+from sentry.fs.timerfd import CLOCKS, TimerFile
+from sentry.fs.tmpfs.file import TmpFile
+from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.state import growing, records
+from sentry.state.loader import Opener, at
+from sentry.state.pages import Damaged
+from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.file import FileDescription
+from sentry.vfs.interface import Owner
+from sentry.vfs.locks import FileLocks, Request
+from sentry.vfs.open import PATH_FLAGS, _open_kind
+from sentry.wait.again import again
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.state.loader import Loader
+    from sentry.state.sockets import Tying
+    from sentry.state.sysv import Objects
+    from sentry.state.terminals import Terminals
+    from sentry.vfs.fd_table import FdTable
+
+Load = Callable[["Files", Any], Coroutine[Any, Any, FileDescription]]
+ENDS: Final = (O_RDONLY, O_WRONLY, O_RDWR)
+
+
+class Files:
+    """The open files of a snapshot. `stdio` are the descriptors of the host that are there."""
+
+    def __init__(self, loader: Loader, stdio: tuple[int, int, int], owner: Owner) -> None:
+        self.loader = loader
+        self.kernel = loader.kernel
+        self.vfs = loader.kernel.vfs
+        self.stdio = stdio
+        self.owner = owner
+        self.made: list[FileDescription] = []
+        """Each with a use, until `let_go`."""
+        self._pipes: dict[int, tuple[Pipe, PipeInode | None]] = {}
+        self._caller: Any = None
+        self.ipc: Objects | None = None
+        """System V objects."""
+        self.terminals: Terminals | None = None
+        self._tying: Tying | None = None
+        self._memory: dict[int, tuple[TmpFile, records.MemoryFile]] = {}
+
+    async def load(self, owners: dict[int, Task]) -> None:
+        """All of them; `owners`: tasks that have them, by their places.
+
+        Raises: Damaged, and what file systems say.
+        """
+        snapshot = self.loader.snapshot
+        init = self.kernel.init
+        assert init is not None
+        for place, record in enumerate(snapshot.files):
+            self.vfs.budget.check_files()
+            self._caller = Opener(owners.get(place, init.tasks[0]))
+            try:
+                file = await LOADS[type(record)](self, record)
+            except Errno as error:
+                raise Damaged(f"{_named(record)} cannot be opened: {error}") from error
+            is_open = not isinstance(record, records.AnySocket) or record.is_open
+            self.made.append(file.incref() if is_open else file)
+            file.flags = file.flags & (O_ACCMODE | O_PATH) | record.flags & ~(O_ACCMODE | O_PATH)
+            file.position = record.position
+            file.owner, file.owner_ids = record.owner, record.owner_ids
+            file.owner_signal = record.owner_signal
+            if record.creds is not None:
+                file.creds = at(self.loader.creds, record.creds, "user")
+        if snapshot.remains:
+            self._tied()
+        for file, record in zip(self.made, snapshot.files, strict=True):
+            if isinstance(record, records.AnySocket):
+                self._tie(file, record)
+        for file, record in zip(self.made, snapshot.files, strict=True):
+            if isinstance(file, EpollFile) and isinstance(record, records.EpollSet):
+                self._watch(file, record)
+
+    def lock(self, tables: list[FdTable]) -> None:
+        """Locks of tables and open files. Raises: Damaged, ENOLCK."""
+        for record in self.loader.snapshot.locks:
+            inode = at(self.made, record.file, "open file").inode
+            if inode.locks is not None:
+                raise Damaged("locks of a file that are there twice")
+            locks = inode.locks = FileLocks(self.vfs.budget, inode.fs.dev, inode.ino)
+            for held in record.held:
+                owner: object = None
+                if held.table is not None:
+                    owner = at(tables, held.table, "table of descriptors")
+                elif held.file is not None:
+                    owner = at(self.made, held.file, "open file")
+                if owner is None or not 0 <= held.start <= held.end:
+                    raise Damaged("a lock that is none")
+                locks.set(Request(owner, held.pid, held.exclusive, held.start, held.end))
+            for flock in record.flocks:
+                whose = at(self.made, flock.file, "open file")
+                if whose.inode is not inode:
+                    raise Damaged("a lock of another file")
+                locks.flock(whose, flock.exclusive, flock.pid)
+
+    async def terminal(self, record: records.Master | records.Slave) -> FileDescription:
+        """A side of a pseudoterminal."""
+        if self.terminals is None or record.place is None:
+            raise Damaged("there is no pseudoterminal")
+        location = await self.loader.place(record.place)
+        file: FileDescription
+        if isinstance(record, records.Master):
+            file = self.terminals.open_master(record, location)
+        else:
+            file = self.terminals.open_slave(record, location)
+        file.count(self.vfs.budget)
+        return file
+
+    async def attachment(self, record: records.Attachment) -> FileDescription:
+        """Of a System V segment."""
+        if self.ipc is None:
+            raise Damaged("there is no System V segment")
+        return self.ipc.attach(record)
+
+    async def inotify(self, record: records.Watches) -> FileDescription:
+        """With its watches."""
+        file = InotifyFile(self.vfs, record.flags)
+        for each in record.watched:
+            inode = at(at(self.loader.inodes, each.tree, "tree"), each.inode, "file")
+            file._next = each.wd
+            if each.wd in file.watches or file.watch(inode, each.mask & KEPT) != each.wd:
+                raise Damaged("a file that is watched twice")
+        file._next = max(record.next, file._next)
+        file._events.extend(record.events[:MAX_QUEUED])
+        file._bytes = sum(map(len, file._events))
+        return file
+
+    def let_go(self) -> None:
+        """Whoever has a use for one has it by now."""
+        files, self.made = self.made, []
+        for file, record in zip(files, self.loader.snapshot.files, strict=True):
+            if not isinstance(record, records.AnySocket) or record.is_open:
+                file.decref()
+
+    def _tie(self, file: FileDescription, record: records.AnySocket) -> None:
+        self._tied().tie(file, record)
+
+    def _tied(self) -> Tying:
+        if self._tying is None:
+            from sentry.state.sockets import Tying  # noqa: PLC0415  not all have sockets
+
+            self._tying = Tying(self)
+        return self._tying
+
+    async def socket(self, record: records.AnySocket) -> FileDescription:
+        """One that is tied to others when all are there."""
+        from sentry.state.sockets import made  # noqa: PLC0415  not all have sockets
+
+        return await made(self, record)
+
+    async def named(self, record: records.NamedFile) -> FileDescription:
+        """By its name, with no look at rights: whoever opened it had them."""
+        if record.place is None:
+            raise Damaged("an open file without a name")
+        location = await self.loader.place(record.place)
+        inode = location.dentry.inode
+        if record.flags & O_PATH:
+            file = FileDescription(location, record.flags & PATH_FLAGS)
+        else:
+            flags = record.flags
+            if flags & O_TMPFILE == O_TMPFILE:
+                flags &= ~O_TMPFILE
+            if bool(flags & O_DIRECTORY) > inode.is_dir or inode.kind == S_IFIFO:
+                raise Damaged(f"{record.place.path!r} is of another kind now")
+            file = await again(_open_kind, self._caller, location, flags)
+        file.count(self.vfs.budget)
+        return file
+
+    async def donated(self, record: records.DonatedFile) -> FileDescription:
+        """One of the descriptors that are there again, else one whose other end is gone."""
+        access, number = record.flags & O_ACCMODE, record.number
+        if 0 <= number < len(self.stdio):
+            fd = fcntl.fcntl(self.stdio[number], fcntl.F_DUPFD_CLOEXEC, 3)
+            closes = not os.isatty(fd)
+            return donated(
+                self.vfs, fd, record.flags, self.owner, closes=closes, number=number
+            )
+        inode = PipeInode(self.vfs, self.owner)
+        inode.fifo = Pipe(self.vfs, Credentials.root())
+        location = self.vfs.anon_location(inode, b"pipe:[%d]" % inode.ino)
+        return PipeFile(location, access if access in ENDS else O_RDWR, inode.fifo)
+
+    async def pipe(self, record: records.PipeEnd) -> FileDescription:
+        """An end: the first one of a pipe without a name makes its inode, too."""
+        contents = at(self.loader.snapshot.pipes, record.pipe, "pipe")
+        if record.flags & O_ACCMODE not in ENDS:
+            raise Damaged("an end of a pipe that is none")
+        known = self._pipes.get(record.pipe)
+        pipe = self._filled(contents) if known is None else known[0]
+        if record.place is not None:
+            location = await self.loader.place(record.place)
+            inode = location.dentry.inode
+            if inode.kind != S_IFIFO or (known is None) != (inode.fifo is None):
+                raise Damaged("a FIFO that is none")
+            inode.fifo = pipe
+            self._pipes[record.pipe] = pipe, None
+        else:
+            mine = known[1] if known is not None else PipeInode(self.vfs, Owner(contents.uid, 0))
+            if mine is None:
+                raise Damaged("a pipe that is a FIFO")
+            mine.fifo = pipe
+            self._pipes[record.pipe] = pipe, mine
+            location = self.vfs.anon_location(mine, b"pipe:[%d]" % mine.ino)
+        file = PipeFile(location, record.flags, pipe)
+        file.seen_writes = record.seen_writes
+        if record.place is not None:
+            file.count(self.vfs.budget)
+        return file
+
+    def _filled(self, contents: records.PipeBuffer) -> Pipe:
+        """What is in it fits. Raises: Damaged, ENFILE."""
+        size = sum(len(data) for data, _ in contents.parts)
+        pages = contents.capacity >> 12
+        if not 1 <= pages <= LARGEST >> 12 or pages & (pages - 1) or size > contents.capacity:
+            raise Damaged("more in a pipe than fits")
+        pipe = Pipe(self.vfs, Credentials.root())
+        self.vfs.pipes.count(pipe._uid, pages - (pipe.capacity >> 12))
+        pipe.capacity = contents.capacity
+        pipe._parts = deque(data for data, _ in contents.parts)
+        pipe._packets = deque(packet for _, packet in contents.parts)
+        pipe.size = size
+        pipe.read_opens, pipe.write_opens = contents.reads, contents.writes
+        return pipe
+
+    async def eventfd(self, record: records.EventCounter) -> FileDescription:
+        """A counter."""
+        file = EventFile(self.vfs, record.value, record.flags)
+        file.semaphore = record.semaphore
+        return file
+
+    async def epoll(self, record: records.EpollSet) -> FileDescription:
+        """Empty, until all files are there."""
+        return EpollFile(self.vfs)
+
+    def _watch(self, epoll: EpollFile, record: records.EpollSet) -> None:
+        for watch in record.watches:
+            file = at(self.made, watch.file, "open file")
+            try:
+                epoll.add(watch.fd, file, watch.events, watch.data)
+            except Errno as error:
+                raise Damaged(f"an epoll cannot watch a file: {error}") from error
+            item = epoll.items[watch.fd, id(file)]
+            item.events = watch.events  # as EPOLLONESHOT has left it
+            item.mask = item.mask if watch.events else 0
+            if watch.ready:
+                epoll._ready[item] = None
+            else:
+                epoll._ready.pop(item, None)
+
+    async def timerfd(self, record: records.ClockTimer) -> FileDescription:
+        """It goes on to the same moment."""
+        if record.clock not in CLOCKS:
+            raise Damaged(f"a timer of clock {record.clock}")
+        steps = self.kernel.services.clock_steps
+        file = TimerFile(self.vfs, self.kernel.loop, steps, record.clock, record.flags)
+        if record.expired:
+            file._interval_ns, file._at_ns, file._expired = record.interval_ns, record.at_ns, True
+        else:
+            file.set(record.interval_ns, record.at_ns)
+        file._ticks = record.ticks
+        return file
+
+    async def signalfd(self, record: records.SignalSet) -> FileDescription:
+        """Of the first process, until somebody reads it."""
+        from sentry.syscalls.files.signalfd import _take  # noqa: PLC0415  a call that few make
+
+        init = self.kernel.init
+        assert init is not None
+        return SignalFile(init.tasks[0], record.mask, record.flags & ~O_ACCMODE, _take)
+
+    async def pidfd(self, record: records.ProcessHandle) -> FileDescription:
+        """Of a process that is there."""
+        group = self.kernel.pids.groups.get(record.pid)
+        if group is None:
+            raise Damaged(f"there is no process {record.pid}")
+        return PidFile(self.vfs, group, bool(record.flags & ~O_RDWR))
+
+    async def memfd(self, record: records.MemoryFile) -> FileDescription:
+        """One of a file without a name, which others may have, too."""
+        mount = internal_mount(self.vfs)
+        known = self._memory.get(record.inode)
+        if known is None:
+            if record.node is None or record.node.mode & 0o170000 != S_IFREG:
+                raise Damaged("a memfd that is no file")
+            fs = mount.fs
+            assert isinstance(fs, TmpFs)
+            inode = growing.made(fs, record.node)
+            assert isinstance(inode, TmpFile)
+            growing.fill(self.loader, inode, record.node)
+            inode.ino = fs.new_ino()
+            known = self._memory[record.inode] = inode, record
+        inode, first = known
+        if first.node != record.node:
+            raise Damaged("a memfd that is two files")
+        dentry = Dentry(None, b"/memfd:" + record.label, inode)
+        dentry.unlinked = True
+        return MemFdFile(Location(mount, dentry), record.flags)
+
+
+LOADS: Final[dict[type, Load]] = {
+    records.NamedFile: Files.named,
+    records.DonatedFile: Files.donated,
+    records.PipeEnd: Files.pipe,
+    records.EventCounter: Files.eventfd,
+    records.EpollSet: Files.epoll,
+    records.ClockTimer: Files.timerfd,
+    records.SignalSet: Files.signalfd,
+    records.ProcessHandle: Files.pidfd,
+    records.MemoryFile: Files.memfd,
+    records.Watches: Files.inotify,
+    records.Attachment: Files.attachment,
+    records.Master: Files.terminal,
+    records.Slave: Files.terminal,
+    records.UnixEnd: Files.socket,
+    records.TcpEnd: Files.socket,
+    records.UdpEnd: Files.socket,
+}
+
+
+def _named(record: records.OpenFile) -> str:
+    place: records.Place | None = getattr(record, "place", None)
+    if place is None:
+        return f"an open file ({type(record).__name__})"
+    return "/" + place.path.decode(errors="replace")

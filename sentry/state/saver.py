@@ -1,0 +1,153 @@
+"""`Saver`: gives the objects that others refer to their places in the lists of a snapshot.
+
+What is reached first becomes a record first; a record that refers to others is made after it has
+its place, so circles have an end. What cannot be kept is `refused` by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sentry.errors import EOPNOTSUPP
+from sentry.state import open_files, records, trees
+from sentry.state.pages import Saved
+from sentry.state.values import credentials, handlers, resource_limits
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.mm.ramfile import RamFile
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.interface import Inode
+    from sentry.vfs.mount import Mount
+
+
+def refused(what: str) -> NoReturn:
+    """Raises: EOPNOTSUPP, which the caller of `checkpoint` reads."""
+    raise EOPNOTSUPP(f"cannot checkpoint: {what}")
+
+
+def mounted(mount: Mount) -> records.Mounted:
+    """A mount, and where it is on the one below."""
+    parts: list[bytes] = []
+    if mount.parent is not None:
+        below, dentry = mount.parent
+        while dentry is not below.root and dentry.parent is not None:
+            parts.append(dentry.name)
+            dentry = dentry.parent
+    return records.Mounted(mount.fs.name, b"/".join(reversed(parts)))
+
+
+def _undo(found: Any) -> records.Undo:
+    from sentry.state import sysv  # noqa: PLC0415  few have any
+
+    return sysv.undo(found)
+
+
+class Places:
+    """Objects of one kind, by the order in which they were found."""
+
+    def __init__(self, record: Callable[[Any], Any]) -> None:
+        self._record = record
+        self._at: dict[int, int] = {}
+        self._objects: list[Any] = []
+        """Held, so that no two have one identity."""
+        self.records: list[Any] = []
+
+    def __call__(self, thing: Any) -> int:
+        """Its place."""
+        found = self._at.get(id(thing))
+        if found is None:
+            found = self._at[id(thing)] = len(self._objects)
+            self._objects.append(thing)
+            self.records.append(None)
+            self.records[found] = self._record(thing)
+        return found
+
+
+class Saver:
+    """One snapshot."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.locked: dict[int, Any] = {}
+        """For each inode with locks an open file of it."""
+        self.remains = Places(self._left)
+        self.undos = Places(_undo)
+        self.terminals = Places(self._terminal)
+        self.pages = Saved()
+        self.mounts = list(kernel.first.mounts.mounts)
+        self._mount_at = {id(mount): at for at, mount in enumerate(self.mounts)}
+        self.trees = trees.find(self)
+        self.bytes = Places(self._bytes)
+        self.pipes = Places(open_files.pipe)
+        self.files = Places(lambda file: open_files.save(self, file))
+        self.creds = Places(self._credentials)
+        self.descriptors = Places(self._descriptors)
+        self.starts = Places(self._start)
+        self.limits = Places(resource_limits)
+        self.actions = Places(handlers)
+
+    def place(self, location: Location) -> records.Place:
+        """A name. Raises: EOPNOTSUPP."""
+        mount, dentry = location
+        at = self._mount_at.get(id(mount))
+        if at is None:
+            refused(f"a file of a mount that was taken off ({mount.fs.name})")
+        parts: list[bytes] = []
+        above = dentry
+        while above is not mount.root:
+            if above.unlinked or above.parent is None:
+                return self._nameless(at, location)
+            parts.append(above.name)
+            above = above.parent
+        return records.Place(at, b"/".join(reversed(parts)))
+
+    def _nameless(self, at: int, location: Location) -> records.Place:
+        inode, name = location.dentry.inode, location.dentry.name
+        for number, tree in enumerate(self.trees):
+            if tree.fs is inode.fs:
+                return records.Place(at, name, number, tree.place(inode))
+        refused(f"an open file that was removed, on {inode.fs.name}: {name!r}")
+
+    def in_tree(self, inode: Inode) -> tuple[int, int]:
+        """Where the name of a socket is. Raises: EOPNOTSUPP."""
+        for number, tree in enumerate(self.trees):
+            if tree.fs is inode.fs:
+                return number, tree.place(inode)
+        refused(f"a Unix socket with a name, or a watch of inotify, on {inode.fs.name}")
+
+    def mount_of(self, mount: Mount) -> int | None:
+        """Its place, if the container sees it."""
+        return self._mount_at.get(id(mount))
+
+    def _bytes(self, file: RamFile) -> records.Bytes:
+        runs = []
+        for number, chunk in sorted(file._chunks.items()):
+            runs += self.pages.numbered(chunk, number * len(chunk), zeros=True)
+        return records.Bytes(file.size, runs, file.name, file.transient)
+
+    def _terminal(self, terminal: Any) -> records.Terminal:
+        from sentry.state import terminals  # noqa: PLC0415  few have one
+
+        return terminals.save(self, terminal)
+
+    def _left(self, one: Any) -> records.Remains:
+        return records.Remains(
+            (one.local.ip, one.local.port), (one.remote.ip, one.remote.port), one.family,
+            sorted(one.options), one.v6only, one.owner_uid, one.state, one.expires_ns,
+            one.shares_port,
+        )  # fmt: skip
+
+    def _credentials(self, creds: Any) -> records.Credentials:
+        if creds.user_ns is not None:
+            refused("a user namespace that a program has made")
+        return credentials(creds)
+
+    def _descriptors(self, table: Any) -> records.Descriptors:
+        return records.Descriptors(
+            [(fd, self.files(table.get_raw(fd)), table.close_on_exec_of(fd)) for fd in table]
+        )
+
+    def _start(self, start: Any) -> records.Start:
+        return records.Start(self.place(start.root), self.place(start.cwd), start.umask)

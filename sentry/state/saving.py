@@ -1,0 +1,289 @@
+"""All of a sandbox as records, while every task stands still (sentry.kernel.standing)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sentry.abi.seccomp import SECCOMP_MODE_STRICT
+from sentry.abi.socket import IPPROTO_TCP
+from sentry.kernel.posix_timers import PosixTimer
+from sentry.kernel.timers import Timers
+from sentry.mm.backing import HostBacking
+from sentry.mm.vma import VmFlag
+from sentry.state import open_files, records, restarts
+from sentry.state.machine import clock_code, features
+from sentry.state.saver import Saver, mounted, refused
+from sentry.state.values import usage, waiting
+from sentry.wait.steps import Pace
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.mm.manager import MemoryManager
+
+_LAYOUT = tuple(name for name in records.Layout.__struct_fields__)
+
+
+def check(kernel: Kernel) -> None:
+    """What belongs to no process and has no record. Raises: EOPNOTSUPP."""
+    if kernel.further:
+        refused("a sandbox of several containers")
+    if kernel.container.cgroup.children:
+        refused("a cgroup that a program has made")
+    ipc = kernel.first.ipc
+    if ipc.mqueue is not None and ipc.mqueue.fs.root.dirents():
+        refused("a POSIX message queue")
+    if {mount.id for mount in kernel.first.mounts.mounts} != kernel.container.first_mounts:
+        refused("a mount that a program has made or taken off")
+
+
+class Saving:
+    """One snapshot."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        check(kernel)
+        self._kernel = kernel
+        self.saver = Saver(kernel)
+        self._memories: list[records.Memory] = []
+        self._memory_at: dict[int, int] = {}
+        self._managers: list[MemoryManager] = []
+        self._pace = Pace()
+
+    async def described(self) -> records.Snapshot:
+        """Raises: EOPNOTSUPP."""
+        kernel, saver = self._kernel, self.saver
+        processes = []
+        for group in kernel.pids.groups.values():
+            processes.append(self._process(group))
+            await self._pace.rest()
+        for mm in self._managers:
+            await self._memory(mm)
+        known = kernel.first.net._stack
+        for one in known.ports_of(IPPROTO_TCP).ended if known is not None else ():
+            if not one.by_link:
+                saver.remains(one)
+        ipc = kernel.first.ipc.made
+        objects = None
+        if ipc is not None:
+            from sentry.state import sysv  # noqa: PLC0415  few have any
+
+            objects = sysv.save(saver, ipc)
+        locks = [open_files.locks(saver, file) for file in saver.locked.values()]
+        trees = [tree.record() for tree in saver.trees]
+        mounts = [mounted(mount) for mount in saver.mounts]
+        sessions = [self._session(session) for session in kernel.pids.sessions.values()]
+        return records.Snapshot(
+            hostname=kernel.uts.nodename,
+            domainname=kernel.uts.domainname,
+            sysctls=dict(kernel.services.sysctls),
+            last_pid=kernel.pids.last,
+            boot_ns=kernel.boot_ns,
+            now_ns=kernel.loop.now_ns(),
+            cpu=features(kernel),
+            clock_code=clock_code(kernel),
+            mounts=mounts,
+            trees=trees,
+            terminals=saver.terminals.records,
+            ipc=objects,
+            locks=[each for each in locks if each is not None],
+            sessions=sessions,
+            processes=processes,
+            memories=self._memories,
+            bytes=saver.bytes.records,
+            pipes=saver.pipes.records,
+            files=saver.files.records,
+            undos=saver.undos.records,
+            remains=saver.remains.records,
+            creds=saver.creds.records,
+            descriptors=saver.descriptors.records,
+            starts=saver.starts.records,
+            limits=saver.limits.records,
+            actions=saver.actions.records,
+        )
+
+    def _session(self, session: Any) -> records.Session:
+        leader, terminal = session.leader, session.terminal
+        now, before = session.foreground, session.old_foreground
+        return records.Session(
+            session.sid,
+            leader=None if leader is None else leader.tgid,
+            foreground=None if now is None else now.pgid,
+            old_foreground=None if before is None else before.pgid,
+            terminal=None if terminal is None else self.saver.terminals(terminal),
+        )
+
+    # --- memory
+
+    async def _memory(self, mm: MemoryManager) -> None:
+        if mm.aio is not None:
+            refused("io_setup(2)")
+        amap, saver = mm.map, self.saver
+        mappings = []
+        for vma in amap.vmas:
+            mappings.append(self._mapping(mm, vma))
+            await self._pace.rest()
+        layout = records.Layout(**{name: getattr(amap.layout, name) for name in _LAYOUT})
+        self._memories.append(
+            records.Memory(
+                saver.limits(amap.limits), amap.mmap_base, amap.brk_start, amap.brk_end, layout,
+                mappings, amap.lock_future, amap.mdwe, amap.randomize, mm.barriers,
+                mm.no_huge_pages,
+            )
+        )  # fmt: skip
+
+    def _mapping(self, mm: MemoryManager, vma: Any) -> records.Mapping:
+        saver, backing = self.saver, vma.backing
+        if vma.flags & VmFlag.SECRET and not vma.flags & VmFlag.SPECIAL:
+            refused("memfd_secret(2)")
+        file = data = None
+        if vma.file is not None:
+            file = saver.files(vma.file)
+        elif backing is not None:
+            if isinstance(backing, HostBacking):
+                refused("a mapping of a file of the host that nobody has open")
+            data = saver.bytes(backing)
+        runs: list[records.Run] = []
+        if not vma.shared and not vma.flags & VmFlag.SPECIAL:
+            runs = saver.pages.of_mapping(mm.space, vma.start, vma.pages)
+        offset = vma.offset if backing is not None else 0
+        return records.Mapping(
+            vma.start, vma.end, vma.prot, vma.flags, offset, vma.name, file, data, vma.policy, runs
+        )
+
+    def _memory_of(self, mm: MemoryManager) -> int:
+        if id(mm) not in self._memory_at:
+            self._memory_at[id(mm)] = len(self._managers)
+            self._managers.append(mm)
+        return self._memory_at[id(mm)]
+
+    # --- processes
+
+    def _process(self, group: ThreadGroup) -> records.Process:
+        saver = self.saver
+        if group.execing is not None or group.core_dump is not None:
+            refused(f"process {group.tgid} in the middle of its end")
+        if group.process_keyring is not None:
+            refused("a keyring")
+        if group.exec_user_ns is not None:
+            refused("a user namespace that a program has made")
+        if group.pids is not self._kernel.pids:
+            refused("a PID namespace that a program has made")
+        leader = group.leader
+        assert leader is not None
+        threads = [self._thread(task) for task in group.tasks]
+        if leader not in group.tasks:
+            threads.append(self._dead(leader))
+        timers = group.timers
+        interval = None
+        if isinstance(timers, Timers):
+            if timers.virtual._timer.at_ns or timers.prof._timer.at_ns:
+                refused("an interval timer of CPU time")
+            if timers._at_ns or timers._interval_ns:
+                at_ns = timers._at_ns if timers._real is not None else 0
+                interval = records.Interval(at_ns, timers._interval_ns)
+        thread = group.parent_thread
+        return records.Process(
+            pid=group.tgid,
+            group=group.process_group.pgid,
+            session=group.session.sid,
+            threads=threads,
+            leader=leader.tid,
+            limits=saver.limits(group.limits),
+            actions=saver.actions(group.actions),
+            parent=None if group.parent is None else group.parent.tgid,
+            parent_thread=None if thread is None or thread.dead else thread.tid,
+            pending=waiting(group.shared_pending),
+            argv=list(group.argv),
+            exe=None if group.exe is None or group.is_zombie else saver.place(group.exe),
+            interval=interval,
+            terminal=None if group.terminal is None else saver.terminals(group.terminal),
+            timers=[self._timer(timer) for timer in group.posix_timers.values()],
+            used=usage(group.used),
+            reaped=usage(group.reaped_usage),
+            **{name: getattr(group, name) for name in PLAIN_OF_PROCESS},
+        )
+
+    @staticmethod
+    def _timer(timer: Any) -> records.PosixTimer:
+        assert isinstance(timer, PosixTimer)
+        if not isinstance(timer.clock, int):
+            refused("a timer of CPU time")
+        notify = timer.notify
+        return records.PosixTimer(
+            timer.number, timer.clock, notify.how, notify.signo, notify.value,
+            None if notify.task is None else notify.task.tid, timer.interval_ns, timer._at_ns,
+            timer.overrun, timer._pending, timer._rests,
+        )  # fmt: skip
+
+    def _dead(self, task: Task) -> records.Thread:
+        return records.Thread(
+            task.tid, self.saver.creds(task.creds), task.comm, dead=True,
+            exit_code=task.exit_code, exit_signal=task.exit_signal, start_ns=task.start_ns,
+        )  # fmt: skip
+
+    def _thread(self, task: Task) -> records.Thread:
+        saver = self.saver
+        if task.trace is not None or task.tracees:
+            refused("a process that is traced")
+        if task.keys is not None:
+            refused("a keyring")
+        if task.login is not None:
+            refused("a login (/proc/PID/loginuid)")
+        if task.ns != self._kernel.first:
+            refused("a namespace that a program has made")
+        restart = None
+        if task.restart is not None:
+            restart = restarts.save(task, task.restart)
+            if restart is None:
+                refused(f"a system call of process {task.group.tgid} that waits for CPU time")
+        block = task.restart_block
+        scheduling = None
+        if task.sched is not None:
+            scheduling = records.Scheduling(**msgspec.structs.asdict(task.sched))
+        filters, strict = _filters(task)
+        return records.Thread(
+            creds=saver.creds(task.creds),
+            registers=bytes(memoryview(task.ctx.regs).cast("B")),
+            fpu=task.ctx.get_fpu(),
+            memory=self._memory_of(task.mm),
+            descriptors=saver.descriptors(task.files),
+            start=saver.starts(task.fs),
+            pending=waiting(task.pending),
+            restart=restart,
+            undo=None if task.sem_undo is None else saver.undos(task.sem_undo),
+            restart_block=None if block is None else restarts.save(task, block),
+            scheduling=scheduling,
+            filters=filters,
+            strict=strict,
+            counts=(task.rchar, task.wchar, task.syscr, task.syscw),
+            **{name: getattr(task, name) for name in PLAIN_OF_THREAD},
+        )
+
+
+PLAIN_OF_PROCESS = (
+    "exit_signal", "exiting", "exit_status", "stopping", "stop_signal", "stop_reported",
+    "continue_reported", "child_subreaper", "dumpable", "coredump_filter", "has_execed",
+    "oom_score_adj", "personality", "last_uid", "next_timer", "start_ns",
+)  # fmt: skip
+"""Fields that are the same in the record."""
+PLAIN_OF_THREAD = (
+    "tid", "comm", "altstack", "blocked", "saved_mask", "clear_child_tid", "robust_list",
+    "exit_code", "exit_signal", "parent_death_signal", "policy", "process_flags",
+    "timer_slack_ns", "default_slack_ns", "no_new_privs", "trap", "start_ns",
+)  # fmt: skip
+
+
+def _filters(task: Task) -> tuple[list[bytes], bool]:
+    """Of seccomp(2), the oldest first; whether it is the strict mode."""
+    seccomp: Any = task.seccomp
+    if seccomp is None:
+        return [], False
+    if seccomp.listener is not None:
+        refused("a supervisor of seccomp(2)")
+    found = [each.code for each in seccomp.newest or ()]
+    return found[::-1], seccomp.mode == SECCOMP_MODE_STRICT
+
+

@@ -1,0 +1,194 @@
+"""System V objects as records, and back: segments, semaphores with SEM_UNDO, queues. sysvipc(7)."""
+
+from __future__ import annotations
+
+from array import array
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.sysvipc import IPC_PRIVATE, SEMVMX
+from sentry.auth.credentials import Credentials
+from sentry.fs.memfd import internal_mount
+from sentry.fs.tmpfs.file import TmpFile
+from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.kernel.sysv_ids import IPCMNI, IdTable, IpcObject
+from sentry.kernel.sysv_msg import Message, Queue
+from sentry.kernel.sysv_sem import SemaphoreSet
+from sentry.kernel.sysv_shm import Segment, ShmFile
+from sentry.kernel.sysv_undo import UndoList
+from sentry.platform.constants import PAGE_SIZE
+from sentry.state import growing, records
+from sentry.state.loader import Loader
+from sentry.state.pages import Damaged
+from sentry.state.trees import node
+from sentry.vfs.dentry import Dentry, Location
+
+if TYPE_CHECKING:
+    from sentry.kernel.ipc_namespace import IpcObjects
+    from sentry.kernel.task import Task
+    from sentry.state.saver import Saver
+
+KEPT: Final = ("id", "key", "uid", "gid", "cuid", "cgid", "mode", "ctime")
+KEPT_OF_SEGMENT: Final = ("size", "atime", "dtime", "cpid", "lpid", "locked_by")
+KEPT_OF_QUEUE: Final = ("max_bytes", "stime", "rtime", "lspid", "lrpid")
+
+
+def save(saver: Saver, made: IpcObjects) -> records.Ipc:
+    """All of a namespace."""
+    segments = [
+        records.IpcSegment(
+            node=node(saver, each.inode), creator=_tid(each.creator), **_kept(each),
+            **{name: getattr(each, name) for name in KEPT_OF_SEGMENT},
+        )
+        for each in made.segments.ids.objects.values()
+    ]  # fmt: skip
+    semaphores = [
+        records.IpcSemaphores(
+            values=list(each.values), pids=list(each.pids), otime=each.otime, **_kept(each)
+        )
+        for each in made.semaphores.ids.objects.values()
+    ]
+    queues = [
+        records.IpcQueue(
+            messages=[(one.kind, bytes(one.data)) for one in each.messages], **_kept(each),
+            **{name: getattr(each, name) for name in KEPT_OF_QUEUE},
+        )
+        for each in made.queues.ids.objects.values()
+    ]  # fmt: skip
+    tables = made.segments.ids, made.semaphores.ids, made.queues.ids
+    numbers = [(table._cursor, table._last, table._sequence) for table in tables]
+    return records.Ipc(segments, semaphores, queues, numbers)
+
+
+def undo(found: UndoList) -> records.Undo:
+    """What a process gives back at its end."""
+    return records.Undo(
+        [(each.id, number, change) for each in found.sets
+         for number, change in each.undos[found].items()],
+    )  # fmt: skip
+
+
+def _tid(task: Any) -> int | None:
+    return None if task is None or task.dead else task.tid
+
+
+def _kept(found: IpcObject) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in KEPT}
+
+
+def attached(_: Saver, file: ShmFile, common: dict[str, Any]) -> records.OpenFile:
+    """An attachment."""
+    return records.Attachment(id=file.segment.id, **common)
+
+
+class Objects:
+    """Those of a snapshot. Raises: Damaged, ENOSPC."""
+
+    def __init__(self, loader: Loader, record: records.Ipc) -> None:
+        self._loader = loader
+        self._record = record
+        self._made: IpcObjects = loader.kernel.first.ipc.objects
+        for each in record.segments:
+            self._segment(each)
+        for some in record.semaphores:
+            self._semaphores(some)
+        for queue in record.queues:
+            self._queue(queue)
+        tables = self._made.segments.ids, self._made.semaphores.ids, self._made.queues.ids
+        for table, numbers in zip(tables, record.numbers, strict=False):
+            table._cursor, table._last, table._sequence = numbers  # type: ignore[attr-defined]
+
+    def _put(self, table: IdTable[Any], found: Any, record: records.IpcObject) -> None:
+        for name in KEPT:
+            setattr(found, name, getattr(record, name))
+        index = record.id % IPCMNI
+        taken = index in table.objects or (record.key != IPC_PRIVATE and record.key in table.by_key)
+        if taken:
+            raise Damaged(f"System V object {record.id} is there twice")
+        found.namespace_owner = table.owner
+        table.objects[index] = found
+        if record.key != IPC_PRIVATE:
+            table.by_key[record.key] = found
+
+    def _maker(self, pid: int = 0) -> Any:
+        return SimpleNamespace(creds=Credentials.root(), group=SimpleNamespace(tgid=pid))
+
+    def _segment(self, record: records.IpcSegment) -> None:
+        segments, loader = self._made.segments, self._loader
+        fs = internal_mount(loader.kernel.vfs).fs
+        assert isinstance(fs, TmpFs)
+        inode = growing.made(fs, record.node)
+        if not isinstance(inode, TmpFile) or record.size < 1:
+            raise Damaged("a System V segment that is none")
+        growing.fill(loader, inode, record.node)
+        pages = (record.size + PAGE_SIZE - 1) // PAGE_SIZE
+        if inode.size_of()[0] != pages * PAGE_SIZE:
+            raise Damaged("a System V segment of another size")
+        found = Segment(self._maker(), record.key, record.size, 0, inode)
+        found.creator = None
+        self._put(segments.ids, found, record)
+        segments.total_pages += pages
+
+    def _semaphores(self, record: records.IpcSemaphores) -> None:
+        count = len(record.values)
+        budget = self._loader.kernel.vfs.budget
+        if not count or len(record.pids) != count or max(record.values) > SEMVMX:
+            raise Damaged("System V semaphores that are none")
+        budget.check_semaphores(count)
+        budget.semaphores += count
+        self._made.semaphores.used += count
+        found = SemaphoreSet(self._maker(), record.key, count, 0)
+        found.values, found.pids = array("H", record.values), array("i", record.pids)
+        found.otime = record.otime
+        self._put(self._made.semaphores.ids, found, record)
+
+    def _queue(self, record: records.IpcQueue) -> None:
+        budget = self._loader.kernel.vfs.budget
+        found = Queue(self._maker(), record.key, 0, record.max_bytes)
+        for name in KEPT_OF_QUEUE:
+            setattr(found, name, getattr(record, name))
+        for kind, data in record.messages:
+            budget.check_messages(len(data))
+            found.messages.append(Message(kind, data))
+            self._made.queues._count(found, 1, len(data))
+        self._put(self._made.queues.ids, found, record)
+
+    def attach(self, record: records.Attachment) -> ShmFile:
+        """An open file of a segment, which mappings hold."""
+        segments = self._made.segments
+        segment = segments.ids.objects.get(record.id % IPCMNI)
+        if segment is None or segment.id != record.id:
+            raise Damaged(f"there is no System V segment {record.id}")
+        mount = internal_mount(self._loader.kernel.vfs)
+        dentry = Dentry(None, b"/SYSV%08x" % (segment.key & 0xFFFFFFFF), segment.inode)
+        dentry.unlinked = True
+        return ShmFile(Location(mount, dentry), record.flags, segments, segment)
+
+    def finish(self, tasks: dict[int, Task]) -> None:
+        """What attaching has changed is as it was."""
+        for record in self._record.segments:
+            segment = self._made.segments.ids.objects.get(record.id % IPCMNI)
+            if segment is not None:
+                for name in KEPT_OF_SEGMENT:
+                    setattr(segment, name, getattr(record, name))
+                if record.creator is not None:
+                    segment.creator = tasks.get(record.creator)
+
+    def semaphores(self, identifier: int) -> SemaphoreSet | None:
+        """A set."""
+        found = self._made.semaphores.ids.objects.get(identifier % IPCMNI)
+        return found if found is not None and found.id == identifier else None
+
+
+def made_undo(loader: Loader, objects: Objects | None, record: records.Undo) -> UndoList:
+    """A list, of which whoever has it becomes a user. Raises: Damaged, ENOMEM."""
+    found = UndoList(loader.kernel.vfs.budget)
+    found.users = 0
+    for identifier, number, change in record.adjustments:
+        which = objects.semaphores(identifier) if objects is not None else None
+        if which is None or number >= len(which.values):
+            raise Damaged(f"there is no System V semaphore {number} of {identifier}")
+        found.keep(which, {number: change})
+    return found
+
+

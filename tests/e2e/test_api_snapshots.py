@@ -1,0 +1,89 @@
+"""Snapshots by the Python API: a sandbox goes on in others, with what ran and was written in it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runsc import AsyncSandbox, Sandbox, SandboxError
+from tests.e2e import sandboxes
+from tests.e2e.bundle import TIMEOUT_S, kvm_is_usable
+
+pytestmark = pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
+SERVER = "n=0; while read line; do n=$((n+1)); echo $n $line >/tmp/answer; done <>/tmp/ask"
+
+
+@pytest.fixture
+def warm(tmp_path: Path, busybox: Path) -> Iterator[Sandbox]:
+    """One with a server in it, which counts what it is asked."""
+    with sandboxes.made(tmp_path, busybox) as sandbox:
+        sandbox.files.make_dir("/tmp")
+        sandbox.commands.run("mkfifo /tmp/ask /tmp/answer")
+        sandbox.commands.run(f"setsid sh -c '{SERVER}' >/dev/null 2>&1 </dev/null &")
+        yield sandbox
+
+
+def ask(sandbox: Sandbox, word: str) -> str:
+    command = f"echo {word} >/tmp/ask; cat /tmp/answer"
+    return sandbox.commands.run(command, timeout=TIMEOUT_S).stdout.strip()
+
+
+def test_a_snapshot_goes_on_in_others_and_so_does_the_first(warm: Sandbox, tmp_path: Path) -> None:
+    assert ask(warm, "first") == "1 first"
+    warm.files.write("/root/note", "written")
+    snapshot = warm.create_snapshot(tmp_path / "image")
+    assert ask(warm, "here") == "2 here"
+    warm.files.write("/root/note", "later")
+    state = tmp_path / "state"
+    for word in ("one", "two"):
+        with Sandbox.restore(snapshot, state=state) as other:
+            assert ask(other, word) == f"2 {word}"
+            assert other.files.read("/root/note") == "written"
+            assert other.commands.run("hostname").stdout == warm.commands.run("hostname").stdout
+    assert ask(warm, "again") == "3 again"
+
+
+def test_a_snapshot_outlives_its_sandbox_and_may_be_made_of_a_restored_one(
+    warm: Sandbox, tmp_path: Path
+) -> None:
+    warm.create_snapshot(tmp_path / "image")
+    warm.kill()
+    state = tmp_path / "state"
+    with Sandbox.restore(tmp_path / "image", state=state, detach=True) as other:
+        found = Sandbox.connect(other.sandbox_id, state=state)
+        assert ask(found, "x") == "1 x"
+        found.create_snapshot(tmp_path / "second")
+        found.kill()
+    with Sandbox.restore(str(tmp_path / "second"), state=state) as third:
+        assert ask(third, "y") == "2 y"
+
+
+def test_what_cannot_be_is_said(warm: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="is no snapshot"):
+        Sandbox.restore(tmp_path / "nothing", state=tmp_path / "state")
+    warm.create_snapshot(tmp_path / "image")
+    with pytest.raises(SandboxError, match="has a snapshot already"):
+        warm.create_snapshot(tmp_path / "image")
+    (tmp_path / "image" / "objects.json").write_bytes(b"{}")
+    with pytest.raises(SandboxError, match="ends early"):
+        Sandbox.restore(tmp_path / "image", state=tmp_path / "state")
+    assert ask(warm, "lives") == "1 lives"
+
+
+def test_asyncio_has_the_same(warm: Sandbox, tmp_path: Path) -> None:
+    async def both() -> list[str]:
+        first = await AsyncSandbox.connect(warm.sandbox_id, state=tmp_path / "state")
+        snapshot = await first.create_snapshot(tmp_path / "image")
+        began = time.monotonic()
+        found = []
+        async with await AsyncSandbox.restore(snapshot, state=tmp_path / "state") as other:
+            done = await other.commands.run("echo word >/tmp/ask; cat /tmp/answer")
+            found.append(done.stdout)
+        assert time.monotonic() - began < TIMEOUT_S
+        return found
+
+    assert asyncio.run(both()) == ["1 word\n"]

@@ -1,0 +1,308 @@
+"""checkpoint and restore: a program goes on where it was; what cannot be is said by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, Result, execute
+
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
+"""Shell: each line is one more than the one before."""
+
+
+class Machine:
+    """Containers of one test."""
+
+    def __init__(self, folder: Path, busybox: Path, platform: str) -> None:
+        self.folder = folder
+        self.image = folder / "image"
+        self.flags = [f"--root={folder}/state", f"--platform={platform}", "--network=none"]
+        self._busybox = busybox
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def bundle(self, script: str, name: str = "bundle") -> Bundle:
+        """One that runs a script of the shell."""
+        made = Bundle(self.folder / name, self._busybox).args("sh", "-c", script)
+        made.document["mounts"].append({"destination": "/mem", "type": "tmpfs"})
+        made.document["root"]["readonly"] = False
+        made.write()
+        return made
+
+    def run(self, *words: str) -> Result:
+        """A command to its end."""
+        return execute([*RUNSC, *self.flags, *words])
+
+    def begin(self, *words: str) -> Path:
+        """A command that goes on; where its output goes."""
+        out = self.folder / f"out{len(self._running)}"
+        with open(out, "wb") as file:
+            command = [*RUNSC, *self.flags, *words]
+            self._running.append(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            )
+        return out
+
+    def ended(self, which: int = -1) -> int:
+        """The exit code of one of them."""
+        return self._running[which].wait(TIMEOUT_S)
+
+    def checkpoint(self, name: str, *flags: str) -> Result:
+        """Write it."""
+        return self.run("checkpoint", f"--image-path={self.image}", *flags, name)
+
+    def restore(self, bundle: Bundle, name: str) -> Result:
+        """Read it, and stay to its end."""
+        return self.run("restore", f"--image-path={self.image}", f"--bundle={bundle.path}", name)
+
+    def close(self) -> None:
+        """Nothing is left."""
+        for name in os.listdir(self.folder / "state") if (self.folder / "state").exists() else ():
+            if not name.startswith("."):
+                self.run("delete", "--force", name)
+        for each in self._running:
+            each.kill()
+            each.wait()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, busybox: Path, platform: str) -> Iterator[Machine]:
+    made = Machine(tmp_path, busybox, platform)
+    yield made
+    made.close()
+
+
+def wait_for(out: Path, lines: int) -> list[str]:
+    """So many lines have come."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while len(found := out.read_text().split("\n")[:-1]) < lines:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+    return found
+
+
+def test_checkpoint_counter_goes_on(machine: Machine) -> None:
+    bundle = machine.bundle(COUNTER)
+    before = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(before, 5)
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert machine.ended() == 137
+    told = [int(line) for line in before.read_text().split()]
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    wait_for(after, 5)
+    told += [int(line) for line in wait_for(after, 5)]
+    assert told == list(range(1, len(told) + 1))
+
+
+def test_checkpoint_leave_running_goes_on_and_can_be_restored_often(machine: Machine) -> None:
+    bundle = machine.bundle(COUNTER)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 3)
+    done = machine.checkpoint("a", "--leave-running")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    written = len(out.read_text().split())
+    found = [int(line) for line in wait_for(out, written + 5)]
+    assert found == list(range(1, len(found) + 1))
+    firsts = []
+    for name in ("b", "c"):
+        after = machine.begin(
+            "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", name
+        )
+        firsts.append(wait_for(after, 3)[0])
+    assert firsts[0] == firsts[1]
+
+
+KEPT = """
+echo root >/root.txt; mkdir /made; echo here >/mem/here; rm /etc/hostname
+exec 4<>/mem/pipe 5>/mem/gone 6</proc/self/status
+echo before >&5; rm /mem/gone
+(trap 'echo child heard; exit 3' USR1; echo ready; while :; do sleep 0.01; done) & child=$!
+trap 'echo heard $child' TERM
+read line <&4
+echo "$line; $(cat /root.txt /mem/here); $(ls -d /made /etc/hostname 2>&1 | wc -l)"
+echo after >&5; cat /proc/$$/fd/5; echo $(ls -l /proc/$$/fd/5 | grep -c deleted)
+kill -USR1 $child; wait $child; echo status $?
+"""
+
+
+def test_restore_files_children_and_signals_come_back(machine: Machine) -> None:
+    bundle = machine.bundle("mkfifo /mem/pipe; " + KEPT)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 1)
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    detached = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "sh", "-c", "echo word >/mem/pipe").returncode:
+        assert time.monotonic() < deadline
+    assert machine.ended() == 0, detached.read_text()
+    assert detached.read_text().split("\n") == [
+        "word; root", "here; 2", "before", "after", "1", "child heard", "status 3", "",
+    ]  # fmt: skip
+
+
+TALK = """
+mkfifo /mem/said /mem/hold; exec 3<>/mem/hold; (nc -l -p 5000 <&3; echo served) & sleep 0.2
+(echo before; cat /mem/said) | nc 127.0.0.1 5000
+wait; echo over
+"""
+
+
+def test_restore_connections_inside_go_on(machine: Machine) -> None:
+    bundle = machine.bundle(TALK)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 1)
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "sh", "-c", "echo word >/mem/said").returncode:
+        assert time.monotonic() < deadline
+    assert machine.ended() == 0
+    assert after.read_text().split() == ["word", "served", "over"]
+
+
+def test_checkpoint_compressed_is_smaller_and_damage_is_named(machine: Machine) -> None:
+    pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    bundle = machine.bundle(f"head -c 4194304 /dev/zero | tr '\\0' x >/mem/much; {COUNTER}")
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 8)
+    done = machine.checkpoint("a", "--compression=zstd")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    pages = machine.image / "pages"
+    assert pages.stat().st_size < 4 << 20
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    first = int(wait_for(after, 3)[0])
+    assert first == int(out.read_text().split()[-1]) + 1
+    data = pages.read_bytes()
+    for damaged in (data[:-100], data[:1000] + bytes(100) + data[1100:], b"", b"x" * 5000):
+        pages.write_bytes(damaged)
+        found = machine.restore(bundle, "c")
+        assert found.returncode == 1 and "damaged" in found.stderr, found
+
+
+@pytest.mark.parametrize(
+    ("script", "what"),
+    [
+        ("mkdir /mem/x; mount -t tmpfs x /mem/x; echo; sleep 100", "a mount that a program"),
+        ("unshare -u sleep 100 & echo; sleep 100", "a namespace that a program has made"),
+    ],
+)
+def test_checkpoint_what_has_no_record_is_named_and_goes_on(
+    machine: Machine, script: str, what: str
+) -> None:
+    bundle = machine.bundle(script)
+    names = sorted({*bundle.document["process"]["capabilities"]["bounding"], "CAP_SYS_ADMIN"})
+    for kind in ("bounding", "effective", "permitted"):
+        bundle.document["process"]["capabilities"][kind] = names
+    bundle.write()
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 1)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (done := machine.checkpoint("a", "--leave-running")).returncode:
+        assert time.monotonic() < deadline, "it has not come to it yet"
+        for name in os.listdir(machine.image):
+            os.unlink(machine.image / name)
+    assert f"cannot checkpoint: {what}" in done.stderr
+    assert os.listdir(machine.image) == []
+    assert machine.run("exec", "a", "echo", "lives").stdout == "lives\n"
+
+
+def test_checkpoint_of_nothing_or_into_a_snapshot_is_an_error(machine: Machine) -> None:
+    assert "does not exist" in machine.checkpoint("nobody").stderr
+    assert not machine.image.exists() or os.listdir(machine.image) == []
+    bundle = machine.bundle(COUNTER)
+    wait_for(machine.begin("run", f"--bundle={bundle.path}", "a"), 1)
+    assert machine.checkpoint("a", "--leave-running").returncode == 0
+    before = (machine.image / "manifest.json").read_bytes()
+    assert "has a snapshot already" in machine.checkpoint("a").stderr
+    assert (machine.image / "manifest.json").read_bytes() == before
+    assert "runsc" in machine.run("snapshot", "inspect", str(machine.image)).stdout
+
+
+def test_restore_what_does_not_fit_is_named_and_nothing_is_left(machine: Machine) -> None:
+    bundle = machine.bundle(COUNTER)
+    assert "is no snapshot" in machine.restore(bundle, "b").stderr
+    wait_for(machine.begin("run", f"--bundle={bundle.path}", "a"), 1)
+    assert machine.checkpoint("a").returncode == 0
+    other = machine.bundle(COUNTER, "other")
+    other.document["mounts"].append({"destination": "/more", "type": "tmpfs"})
+    other.write()
+    assert "a mount of tmpfs at /more: the bundle differs" in machine.restore(other, "b").stderr
+    manifest = machine.image / "manifest.json"
+    document = json.loads(manifest.read_bytes())
+    manifest.write_text(json.dumps({**document, "version": 99}))
+    assert "version 99 is not known" in machine.restore(bundle, "b").stderr
+    manifest.write_text(json.dumps({**document, "more": 1}))
+    assert "unknown field `more`" in machine.restore(bundle, "b").stderr
+    manifest.write_text(json.dumps({**document, "pages": document["pages"] + 1}))
+    assert "damaged" in machine.restore(bundle, "b").stderr
+    manifest.write_text(json.dumps(document))
+    (machine.image / "pages").write_bytes(b"")
+    assert "another size" in machine.restore(bundle, "b").stderr
+    assert machine.run("list", "--quiet").stdout == ""
+
+
+def started_at_a_terminal(command: Sequence[str]) -> tuple[int, int]:
+    """(pid, the other end of its terminal)."""
+    pid, fd = pty.fork()
+    if not pid:
+        os.chdir(REPOSITORY)
+        os.execv(command[0], command)
+    return pid, fd
+
+
+def seen(fd: int, word: bytes) -> bytes:
+    """What comes until this does."""
+    found, deadline = b"", time.monotonic() + TIMEOUT_S
+    while word not in found:
+        assert time.monotonic() < deadline, found
+        if select.select([fd], [], [], 1.0)[0]:
+            found += os.read(fd, 4096)
+    return found
+
+
+def test_restore_terminal_has_the_line_that_was_typed_and_the_jobs(machine: Machine) -> None:
+    bundle = machine.bundle("cat; echo status $?; exec sh -m -c 'sleep 100 & jobs; exit 3'")
+    bundle.document["process"]["terminal"] = True
+    bundle.write()
+    command = [*RUNSC, *machine.flags]
+    deadline = time.monotonic() + TIMEOUT_S
+    first, fd = started_at_a_terminal([*command, "run", f"--bundle={bundle.path}", "a"])
+    while machine.run("exec", "a", "true").returncode:  # then its terminal is raw
+        assert time.monotonic() < deadline
+    os.write(fd, b"whole\nhal")
+    seen(fd, b"hal")
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    os.waitpid(first, 0)
+    os.close(fd)
+    second, fd = started_at_a_terminal(
+        [*command, "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"]
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "true").returncode:  # then its terminal is raw
+        assert time.monotonic() < deadline
+    os.write(fd, b"f\n\x04")
+    text = seen(fd, b"sleep 100")
+    assert b"half\r\n" in text and b"status 0" in text
+    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 3
+    os.close(fd)

@@ -1,0 +1,54 @@
+"""Calls that are made again are a name and numbers, of which hostile ones are refused."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sentry.kernel.futex import wait
+from sentry.state import records, restarts
+from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
+
+TASK: Any = SimpleNamespace(kernel=SimpleNamespace(calls=[None] * 10))
+
+
+@pytest.mark.parametrize("code", [Interrupted, RestartNoHand, RestartNoIntr])
+def test_saved_codes_come_back(code: type[Exception]) -> None:
+    record = restarts.save(TASK, code())
+    assert record is not None
+    assert type(restarts.made(TASK, record)) is code
+
+
+def test_saved_blocks_come_back_as_the_same_call() -> None:
+    block = partial(wait, TASK, 0x1000, 5, True, None, 0xFFFFFFFF)
+    for restart in (RestartBlock(block), block):
+        record = restarts.save(TASK, restart)
+        assert record == records.Restart("futex", [0x1000, 5, 1, None, 0xFFFFFFFF])
+        made = restarts.made(TASK, record)
+        assert isinstance(made, RestartBlock)
+        assert isinstance(made.again, partial)
+        assert (made.again.func, made.again.args) == (wait, block.args)
+
+
+def test_saved_what_is_in_no_table_has_no_record() -> None:
+    assert restarts.save(TASK, RestartBlock(lambda: 0)) is None
+    assert restarts.save(TASK, partial(print, TASK)) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "numbers"),
+    [
+        ("exec", []),
+        ("poll", [1, 2]),
+        ("poll", [None, 2, 3]),
+        ("poll", [-1, 2, 3]),
+        ("futex", [1 << 64, 0, 0, 0, 0]),
+        ("call", [0, 10, 0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_made_hostile_numbers_are_an_error(how: str, numbers: list[int | None]) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        restarts.made(TASK, records.Restart(how, numbers))
