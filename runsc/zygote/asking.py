@@ -10,14 +10,11 @@ import subprocess
 from typing import NamedTuple
 
 from runsc.errors import RuntimeFailure
-from runsc.zygote import client, place, server
+from runsc.zygote import client, server
 from runsc.zygote.protocol import ABOUT
 
 END_S = 10
 MESSAGE_MAX = 1 << 16
-KEPT = ("PYTHON", "LD_LIBRARY_PATH", "LC_", "LANG", "PATH", "XDG_RUNTIME_DIR")
-"""Beginnings of the variables that it is started with. Secrets are in others, and each of its forks
-has in memory what it had."""
 
 
 class About(NamedTuple):
@@ -63,8 +60,6 @@ def start() -> None:
     """It listens then. Raises: RuntimeFailure."""
     if about() is not None:
         return
-    paths = filter(None, (place.HOME, os.environ.get("PYTHONPATH")))
-    kept = {name: text for name, text in os.environ.items() if name.startswith(KEPT)}
     process = subprocess.Popen(
         server.COMMAND,
         stdin=subprocess.DEVNULL,
@@ -72,7 +67,7 @@ def start() -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
         cwd="/",
-        env={**kept, "PYTHONPATH": os.pathsep.join(paths)},
+        env=server.environment(),
     )
     assert process.stdout is not None
     assert process.stderr is not None

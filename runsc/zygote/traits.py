@@ -43,9 +43,10 @@ ALIKE = ("user", "pid", "pid_for_children", "time", "time_for_children")
 """Namespaces that nobody can join, or only for children."""
 FIXED = (
     "Uid", "Gid", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters", "THP_enabled",
-    "Speculation_Store_Bypass", "SpeculationIndirectBranch",
+    "Speculation_Store_Bypass", "SpeculationIndirectBranch", "TracerPid",
 )  # fmt: skip
-"""Lines of proc_pid_status(5) that have to be the same."""
+"""Lines of proc_pid_status(5) that have to be the same. Who is traced is perhaps confined by that;
+else somebody wants to see what it does."""
 
 
 class Unlike(Exception):

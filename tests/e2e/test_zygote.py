@@ -364,13 +364,37 @@ def test_it_ends_when_nobody_asks(machine: Machine) -> None:
     assert list(found.glob("zygote@*")) == []
 
 
-def test_a_changed_program_is_another_zygote(machine: Machine, tmp_path: Path) -> None:
+def install(machine: Machine, tmp_path: Path) -> Path:
+    """A copy of the program; where it lies."""
     home = tmp_path / "home"
     home.mkdir()
     for room in ("kvm", "sentry", "gofer", "guest_stubs"):
         home.joinpath(room).symlink_to(REPOSITORY / room)
     shutil.copytree(REPOSITORY / "runsc", home / "runsc")
     machine.home = home
+    return home
+
+
+def test_a_successor_finds_the_program_where_its_predecessor_did(
+    machine: Machine, tmp_path: Path
+) -> None:
+    home = install(machine, tmp_path)
+    variables = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    with subprocess.Popen(
+        machine.words("zygote", "serve"), stdout=subprocess.PIPE, text=True, env=variables
+    ) as process:
+        assert line(process.stdout).startswith("listening at ")
+        os.utime(home / "runsc" / "errors.py")
+
+        pid = machine.pid
+
+        assert line(process.stdout).startswith("listening at ")
+        assert pid == process.pid
+        machine.zygote("stop")
+
+
+def test_a_changed_program_is_another_zygote(machine: Machine, tmp_path: Path) -> None:
+    home = install(machine, tmp_path)
     machine.zygote("start")
     machine.bundle.args("true")
     assert is_forked(machine.run())

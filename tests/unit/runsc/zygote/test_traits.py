@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -178,7 +179,11 @@ def filtered() -> None:
     host.install_filter(struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000), 0)  # ret ALLOW
 
 
-@pytest.mark.parametrize("change", [no_new_privs, other_users, other_pids, filtered])
+def traced() -> None:
+    ctypes.CDLL(None).ptrace(0, 0, None, None)  # PTRACE_TRACEME
+
+
+@pytest.mark.parametrize("change", [no_new_privs, other_users, other_pids, filtered, traced])
 def test_what_confines_the_caller_is_no_way_out_of_it(change: Callable[[], None]) -> None:
     with caller(change) as found:
         assert taken(found).startswith("unlike: ")
