@@ -10,7 +10,7 @@ import subprocess
 from typing import NamedTuple
 
 from runsc.errors import RuntimeFailure
-from runsc.zygote import client, server
+from runsc.zygote import client, place, server
 from runsc.zygote.protocol import ABOUT
 
 END_S = 10
@@ -83,6 +83,8 @@ def stop() -> None:
     """It has ended then. Raises: RuntimeFailure."""
     found = _held()
     if found is None:
+        if server.is_heard(place.socket_path()):
+            raise RuntimeFailure("the zygote does not answer")
         return
     zygote, pidfd = found
     try:

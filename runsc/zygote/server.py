@@ -90,7 +90,7 @@ def _bound(path: str) -> socket.socket:
     """Preconditions: the lock of the folder."""
     if not place.is_own(os.path.dirname(path)):
         raise RuntimeFailure(f"{os.path.dirname(path)}: not this user's own")
-    if _answers(path):
+    if is_heard(path):
         raise RuntimeFailure("a zygote runs already")
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -105,7 +105,8 @@ def _bound(path: str) -> socket.socket:
     return sock
 
 
-def _answers(path: str) -> bool:
+def is_heard(path: str) -> bool:
+    """Whether somebody listens there, who may accept nobody."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.setblocking(False)
         return sock.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)

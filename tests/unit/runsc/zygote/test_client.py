@@ -46,6 +46,18 @@ def test_a_folder_of_others_is_not_asked(listener: socket.socket, tmp_path: Path
         client.run("runsc", ["run", "c"], stands=False)
 
 
+def test_without_proc_the_caller_goes_on_alone(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(path: str) -> list[str]:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "listdir", absent)
+
+    with pytest.raises(Unserved, match="No such file"):
+        client.run("runsc", ["run", "c"], stands=False)
+
+
 def test_a_terminal_stays_with_its_session(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

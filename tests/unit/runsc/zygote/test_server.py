@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runsc.errors import RuntimeFailure
-from runsc.zygote import asking, place, server
+from runsc.zygote import asking, client, place, server
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +86,11 @@ def test_files_of_the_program_are_those_that_are_imported() -> None:
 def test_nobody_is_asked_where_nobody_listens() -> None:
     assert asking.about() is None
     asking.stop()
+
+
+def test_one_that_does_not_answer_is_not_said_to_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.01)
+    with server.listening(), pytest.raises(RuntimeFailure, match="does not answer"):
+        asking.stop()
