@@ -16,7 +16,7 @@ ADDRESSES = slice(45, 49)
 
 def set_title(role: str, container_id: str) -> None:
     """Name and arguments of this process; where /proc is not there it keeps what it has."""
-    show(role.encode(), f"{role}: {container_id}".encode())
+    show(role.encode(), os.fsencode(f"{role}: {container_id}"))
 
 
 def show(name: bytes, arguments: bytes) -> None:

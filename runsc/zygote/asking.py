@@ -28,11 +28,20 @@ class About(NamedTuple):
 
 
 def about() -> About | None:
-    """None: nobody listens. One that finds its program changed is followed by another at once."""
-    return _about() or _about()
+    """None: nobody listens."""
+    found = _held()
+    if found is None:
+        return None
+    os.close(found[1])
+    return found[0]
 
 
-def _about() -> About | None:
+def _held() -> tuple[About, int] | None:
+    """The same with a pidfd. One that finds its program changed is followed by another at once."""
+    return _asked() or _asked()
+
+
+def _asked() -> tuple[About, int] | None:
     try:
         sock = client.ask(ABOUT, ())
     except client.Unserved:
@@ -40,17 +49,17 @@ def _about() -> About | None:
     with socket.socket(fileno=sock.detach()) as conn:
         conn.settimeout(client.ANSWER_S)
         try:
-            pid, since, served = conn.recv(1000).decode().split()
-        except (OSError, ValueError):
+            said, fds, _, _ = socket.recv_fds(conn, 1000, 1)
+            pid, since, served = said.decode().split()
+            return About(int(pid), float(since), int(served)), fds[0]
+        except (OSError, ValueError, IndexError):
             return None
-    return About(int(pid), float(since), int(served))
 
 
 def start() -> None:
     """It listens then. Raises: RuntimeFailure."""
     if about() is not None:
         return
-    paths = filter(None, (place.HOME, os.environ.get("PYTHONPATH")))
     process = subprocess.Popen(
         server.COMMAND,
         stdin=subprocess.DEVNULL,
@@ -58,7 +67,7 @@ def start() -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
         cwd="/",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env=server.environment(),
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -72,18 +81,19 @@ def start() -> None:
 
 def stop() -> None:
     """It has ended then. Raises: RuntimeFailure."""
-    found = about()
+    found = _held()
     if found is None:
+        if server.is_heard(place.socket_path()):
+            raise RuntimeFailure("the zygote does not answer")
         return
-    try:
-        pidfd = os.pidfd_open(found.pid)
-    except ProcessLookupError:
-        return
+    zygote, pidfd = found
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(END_S * 1000):
-            raise RuntimeFailure(f"process {found.pid} does not end")
+            raise RuntimeFailure(f"process {zygote.pid} does not end")
+    except ProcessLookupError:
+        return
     finally:
         os.close(pidfd)

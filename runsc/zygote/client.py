@@ -41,12 +41,14 @@ def ask(packet: bytes, fds: Sequence[int]) -> _socket.socket:
         raise Unserved("its folder is not this user's own")
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
+        sock.setblocking(False)  # one that accepts nobody any more must not hold us up
         sock.connect(path)
         given = b"".join(fd.to_bytes(4, "little") for fd in fds)
         sock.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, given)] if given else [])
     except OSError as error:
         sock.close()
         raise Unserved(error.strerror or "no connection") from None
+    sock.setblocking(True)
     return sock
 
 
@@ -70,12 +72,14 @@ def run(program: str, words: Sequence[str], *, stands: bool) -> int:
     """
     if _has_terminal():
         raise Unserved("a terminal is one session's")
-    numbers = _inherited()
-    if len(numbers) >= FDS_MAX:
-        raise Unserved("too many descriptors")
-    how = STANDS if stands else BOUND
-    packet = pack(program, words, numbers, os.environb, how)
-    held, life = os.pipe2(os.O_CLOEXEC)  # the fork has one end, and is killed when ours closes
+    try:
+        numbers = _inherited()
+        if len(numbers) >= FDS_MAX:
+            raise Unserved("too many descriptors")
+        held, life = os.pipe2(os.O_CLOEXEC)  # the fork has one end, is killed when ours closes
+    except OSError as error:  # no /proc, no descriptors left: that is for who goes on to say
+        raise Unserved(error.strerror or "no descriptors") from None
+    packet = pack(program, words, numbers, os.environb, STANDS if stands else BOUND)
     sock = None
     try:
         sock = ask(packet, [held, *numbers])

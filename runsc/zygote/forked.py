@@ -6,6 +6,7 @@ one's. The zygote itself reads nothing of all that.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import importlib
@@ -28,6 +29,7 @@ from runsc.zygote import place, standing, traits
 from runsc.zygote.client import FDS_MAX
 from runsc.zygote.protocol import ABOUT, BOUND, ENDED, GO, KEEPER, REFUSED, STANDS, TAKEN
 from sentry.abi.fcntl import F_SETOWN, F_SETSIG
+from sentry.abi.socket import SO_PEERPIDFD
 
 PROGRAMS = {
     "runsc": "runsc.__main__",
@@ -90,6 +92,18 @@ def _caller(data: bytes) -> Caller:
     return Caller(pid, uid)
 
 
+def _connected(conn: socket.socket, who: Caller) -> traits.Process:
+    """Who has connected. Where only its pid is to be had that may be another process's by now,
+    but that one is held from here on, and has to say "go" itself. Raises: OSError."""
+    try:
+        pidfd = conn.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+        return traits.Process(who.pid)
+    return traits.Process(who.pid, pidfd)
+
+
 def serve(conn: socket.socket, body: Body, about: str) -> int:
     """The body of a fork; gives its exit code. `about`: what `runsc zygote status` shows."""
     for number in (signal.SIGCHLD, signal.SIGTERM):
@@ -100,13 +114,14 @@ def serve(conn: socket.socket, body: Body, about: str) -> int:
     caller = _caller(conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
     if caller.uid != os.geteuid():
         return 1
-    packet, fds, _ = _received(conn)
-    if packet == ABOUT:
-        conn.send(about.encode())
-        return 0
     try:
+        process = _connected(conn, caller)
+        traits.admit(process)
+        packet, fds, _ = _received(conn)
+        if packet == ABOUT:
+            return _tell(conn, about)
         request = read(packet)
-        parent = _ready(conn, request, fds, caller)
+        parent = _ready(conn, request, fds, caller, process)
         if parent is None:
             return 1
     except (traits.Unlike, OSError) as error:
@@ -125,13 +140,24 @@ def serve(conn: socket.socket, body: Body, about: str) -> int:
     return code
 
 
+def _tell(conn: socket.socket, about: str) -> int:
+    """With a pidfd of the zygote: its pid may be another's when somebody ends it."""
+    zygote = int(about.split(maxsplit=1)[0])
+    pidfd = os.pidfd_open(zygote)
+    if os.getppid() == zygote:
+        socket.send_fds(conn, [about.encode()], [pidfd])
+    return 0
+
+
 def _received(conn: socket.socket) -> tuple[bytes, list[int], Caller | None]:
     """A packet, its descriptors, and who has sent it."""
     room = socket.CMSG_SPACE(4 * FDS_MAX) + socket.CMSG_SPACE(CREDENTIALS.size)
     try:
-        packet, control, _, _ = conn.recvmsg(REQUEST_MAX, room, socket.MSG_CMSG_CLOEXEC)
+        packet, control, flags, _ = conn.recvmsg(REQUEST_MAX, room, socket.MSG_CMSG_CLOEXEC)
     except OSError:  # nobody is there any more, or says nothing
         return b"", [], None
+    if flags & socket.MSG_TRUNC:  # the rest of the environment is lost
+        packet = b""
     fds, sender = array("i"), None
     for level, kind, data in control:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -151,14 +177,12 @@ def _check(request: Request, fds: list[int]) -> None:
 
 
 def _ready(
-    conn: socket.socket, request: Request, fds: list[int], who: Caller
+    conn: socket.socket, request: Request, fds: list[int], who: Caller, caller: traits.Process
 ) -> int | None:
     """Take on what the caller has; the pid of its parent, or None where this is not to go on.
 
-    A pid may become another process's. But that one is held here, and says "go" itself.
     Raises: traits.Unlike, OSError.
     """
-    caller = traits.Process(who.pid)
     try:
         traits.take_on(caller)
         _check(request, fds)

@@ -29,8 +29,17 @@ IDLE_S = 300
 BACKLOG = 64
 COMMAND = (sys.executable, "-P", "-m", "runsc", "zygote", "serve", f"--room={' ' * 4096}")
 """What executes it. Arguments of forks lie where its own did: execve(2) alone makes room there."""
+KEPT = ("PYTHON", "LD_LIBRARY_PATH", "LC_", "LANG", "LISTEN_", "PATH", "XDG_RUNTIME_DIR")
+"""Beginnings of the variables that are for it."""
 LISTEN_FD = 3
 """sd_listen_fds(3): the first one."""
+
+
+def environment() -> dict[str, str]:
+    """That of a zygote: each of its forks has it in memory, so nobody's secrets are in it."""
+    kept = {name: text for name, text in os.environ.items() if name.startswith(KEPT)}
+    paths = [place.HOME, *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
 def program_files() -> dict[str, tuple[int, int, int]]:
@@ -81,7 +90,7 @@ def _bound(path: str) -> socket.socket:
     """Preconditions: the lock of the folder."""
     if not place.is_own(os.path.dirname(path)):
         raise RuntimeFailure(f"{os.path.dirname(path)}: not this user's own")
-    if _answers(path):
+    if is_heard(path):
         raise RuntimeFailure("a zygote runs already")
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -96,8 +105,10 @@ def _bound(path: str) -> socket.socket:
     return sock
 
 
-def _answers(path: str) -> bool:
+def is_heard(path: str) -> bool:
+    """Whether somebody listens there, who may accept nobody."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.setblocking(False)
         return sock.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
@@ -144,4 +155,4 @@ def _replace(listener: socket.socket, idle_s: int) -> NoReturn:
     """By what is on disk now; its pid stays, and so does the socket."""
     listener.set_inheritable(True)
     given = (f"--listener={listener.fileno()}", f"--idle={idle_s}")
-    os.execv(sys.executable, [*COMMAND, *given])
+    os.execve(sys.executable, [*COMMAND, *given], environment())

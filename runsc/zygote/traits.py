@@ -5,12 +5,13 @@ must not get out of that by asking. What differs is taken, in an order in which 
 be made, and in the end all is read again. What differs then, or cannot be taken (a filter,
 no_new_privs, a label, another user), is `Unlike`, and the caller goes on by itself.
 
-Of another process nobody can read its keyrings, NUMA policy, timer slack and Landlock domain, which
-an ordinary user's processes have with no_new_privs only.
+Of another process nobody can read its keyrings, NUMA policy, timer slack, securebits (see
+`_would_gain`) and Landlock domain, which an ordinary user's processes have with no_new_privs only.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -42,9 +43,10 @@ ALIKE = ("user", "pid", "pid_for_children", "time", "time_for_children")
 """Namespaces that nobody can join, or only for children."""
 FIXED = (
     "Uid", "Gid", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters", "THP_enabled",
-    "Speculation_Store_Bypass", "SpeculationIndirectBranch",
+    "Speculation_Store_Bypass", "SpeculationIndirectBranch", "TracerPid",
 )  # fmt: skip
-"""Lines of proc_pid_status(5) that have to be the same."""
+"""Lines of proc_pid_status(5) that have to be the same. Who is traced is perhaps confined by that;
+else somebody wants to see what it does."""
 
 
 class Unlike(Exception):
@@ -85,10 +87,13 @@ class Traits(msgspec.Struct, frozen=True):
 class Process:
     """One that can be looked at for as long as it is: its pid is not another's meanwhile."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, pidfd: int | None = None) -> None:
+        """`pidfd`: of it, if there is one already. Raises: OSError."""
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = os.pidfd_open(pid) if pidfd is None else pidfd
         self.proc = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self.has_ended:  # and the folder may be that of another one
+            raise ProcessLookupError(errno.ESRCH, "it has ended")
 
     def close(self) -> None:
         """Nothing of it stays here."""
@@ -98,7 +103,7 @@ class Process:
     @property
     def parent(self) -> int:
         """The pid of it."""
-        return int(self.read("status").partition("PPid:")[2].split(maxsplit=1)[0])
+        return int(self.read("status").partition("\nPPid:")[2].split(maxsplit=1)[0])
 
     @property
     def has_ended(self) -> bool:
@@ -119,6 +124,11 @@ class Process:
             return ""
         finally:
             os.close(fd)
+
+    def bounds(self) -> tuple[str, int]:
+        """What no process gets rid of: its mode of seccomp, its user namespace. Raises: OSError."""
+        seccomp = self.read("status").partition("\nSeccomp:\t")[2][:1]
+        return seccomp, os.stat("ns/user", dir_fd=self.proc).st_ino
 
     def opened(self, name: str) -> int:
         """What a link of /proc leads to."""
@@ -166,6 +176,17 @@ class Process:
         )
 
 
+def admit(caller: Process) -> None:
+    """Before anything is read that it sends, so that no Gofer, which connects where a program says,
+    keeps forks waiting. Raises: Unlike, OSError."""
+    own = Process(os.getpid())
+    try:
+        if caller.bounds() != own.bounds():
+            raise Unlike("it is confined otherwise")
+    finally:
+        own.close()
+
+
 def take_on(caller: Process) -> None:
     """Become as the caller is. Preconditions: a fork of one thread.
 
@@ -176,6 +197,8 @@ def take_on(caller: Process) -> None:
         wanted, mine = caller.traits(), own.traits()
         if wanted.filtered:
             raise Unlike("it has a seccomp filter")
+        if _would_gain(wanted):
+            raise Unlike("it may be a root without rights (securebits)")
         if mine == wanted:
             return
         moved = mine.spaces != wanted.spaces
@@ -193,6 +216,14 @@ def take_on(caller: Process) -> None:
         raise Unlike(f"what it has cannot be read: {error}") from None
     finally:
         own.close()
+
+
+def _would_gain(wanted: Traits) -> bool:
+    """Whether root gets rights by execve(2) that it has not: unless its securebits forbid that,
+    which nobody can read of another process. After an execve(2) without such there are none."""
+    bounding, permitted, _, inheritable = wanted.capabilities
+    is_root = "0" in wanted.fixed[FIXED.index("Uid")].split()
+    return is_root and bool((bounding | inheritable) & ~permitted)
 
 
 def _taken(name: str, take: Callable[[], None]) -> None:

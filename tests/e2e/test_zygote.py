@@ -133,6 +133,26 @@ def test_a_program_has_its_streams_environment_and_code(started: Machine) -> Non
     assert list(started.root.glob("*/state.json")) == []
 
 
+def test_words_are_bytes(started: Machine) -> None:
+    started.bundle.args("true")
+    odd = os.fsencode(started.bundle.path) + b"-\xff"
+    os.symlink(started.path, odd)
+
+    done = started.call(*started.flags("run", f"--bundle={os.fsdecode(odd)}", "c"))
+
+    assert is_forked(done)
+    assert done.returncode == 0, done
+
+
+def test_nothing_of_the_environment_of_who_starts_it_stays(machine: Machine) -> None:
+    assert machine.call("zygote", "start", env={**os.environ, "MARK": "secret"}).returncode == 0
+
+    variables = Path(f"/proc/{machine.pid}/environ").read_bytes()
+
+    assert b"PATH=" in variables
+    assert b"MARK" not in variables
+
+
 def test_do_has_the_folder_and_the_variables_of_its_caller(started: Machine) -> None:
     words = started.words(*started.flags("do", "sh", "-c", "pwd; echo $MARK; umask"))
     words[2] = "--wd=/usr/bin"
@@ -344,13 +364,37 @@ def test_it_ends_when_nobody_asks(machine: Machine) -> None:
     assert list(found.glob("zygote@*")) == []
 
 
-def test_a_changed_program_is_another_zygote(machine: Machine, tmp_path: Path) -> None:
+def install(machine: Machine, tmp_path: Path) -> Path:
+    """A copy of the program; where it lies."""
     home = tmp_path / "home"
     home.mkdir()
     for room in ("kvm", "sentry", "gofer", "guest_stubs"):
         home.joinpath(room).symlink_to(REPOSITORY / room)
     shutil.copytree(REPOSITORY / "runsc", home / "runsc")
     machine.home = home
+    return home
+
+
+def test_a_successor_finds_the_program_where_its_predecessor_did(
+    machine: Machine, tmp_path: Path
+) -> None:
+    home = install(machine, tmp_path)
+    variables = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    with subprocess.Popen(
+        machine.words("zygote", "serve"), stdout=subprocess.PIPE, text=True, env=variables
+    ) as process:
+        assert line(process.stdout).startswith("listening at ")
+        os.utime(home / "runsc" / "errors.py")
+
+        pid = machine.pid
+
+        assert line(process.stdout).startswith("listening at ")
+        assert pid == process.pid
+        machine.zygote("stop")
+
+
+def test_a_changed_program_is_another_zygote(machine: Machine, tmp_path: Path) -> None:
+    home = install(machine, tmp_path)
     machine.zygote("start")
     machine.bundle.args("true")
     assert is_forked(machine.run())

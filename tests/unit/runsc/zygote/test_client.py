@@ -46,6 +46,18 @@ def test_a_folder_of_others_is_not_asked(listener: socket.socket, tmp_path: Path
         client.run("runsc", ["run", "c"], stands=False)
 
 
+def test_without_proc_the_caller_goes_on_alone(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(path: str) -> list[str]:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "listdir", absent)
+
+    with pytest.raises(Unserved, match="No such file"):
+        client.run("runsc", ["run", "c"], stands=False)
+
+
 def test_a_terminal_stays_with_its_session(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +86,14 @@ def test_what_is_refused_leaves_the_caller_as_it_was(
 
     os.waitpid(pid, 0)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_that_accepts_nobody_any_more_holds_nobody_up(listener: socket.socket) -> None:
+    listener.listen(0)
+    client.ask(b"first", ()).close()
+
+    with pytest.raises(Unserved, match="unavailable"):
+        client.ask(b"second", ())
 
 
 def test_a_fork_that_is_killed_takes_its_caller_with_it(listener: socket.socket) -> None:

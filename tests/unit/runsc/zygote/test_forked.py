@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runsc.zygote import forked, place, protocol
 from runsc.zygote.traits import Unlike
+
+SO_SNDBUFFORCE = 32
 
 
 def test_a_request_is_read_as_it_was_made() -> None:
@@ -50,3 +57,65 @@ def test_descriptors_that_do_not_fit_are_refused(numbers: tuple[int, ...], fds: 
 
     with pytest.raises(Unlike):
         forked._check(request, fds)
+
+
+def test_a_packet_that_was_cut_is_no_request() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        if os.geteuid() == 0:
+            ours.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20)
+        ours.settimeout(5)
+        try:
+            ours.send(protocol.pack("runsc", [], [], {b"A": b"x" * forked.REQUEST_MAX}))
+        except OSError as error:
+            pytest.skip(f"the kernel sends no packets of that size: {error}")
+        assert forked._received(theirs)[0] == b""
+
+
+def test_another_process_with_the_pid_of_who_connected_is_not_it() -> None:
+    """Where the kernel tells of the process itself."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(b"")
+        listener.listen()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(listener.getsockname())
+            conn, _ = listener.accept()
+            socket.send_fds(ours, [b"x"], [conn.fileno(), sock.fileno()])
+        os._exit(0)
+    _, (number, other), _, _ = socket.recv_fds(theirs, 1, 2)
+    os.waitpid(pid, 0)
+    os.close(other)
+    with socket.socket(fileno=number) as conn:
+        who = forked._caller(
+            conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, forked.CREDENTIALS.size)
+        )
+        assert who.pid == pid
+        again = with_pid(pid)
+        try:
+            with pytest.raises(ProcessLookupError):
+                forked._connected(conn, who)
+        finally:
+            if again:
+                os.kill(again, signal.SIGKILL)
+                os.waitpid(again, 0)
+    ours.close()
+    theirs.close()
+
+
+def with_pid(number: int) -> int:
+    """A process with this pid, if it can be had; else 0."""
+    try:
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(number - 1))
+    except OSError:
+        return 0
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    if pid == number:
+        return pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return 0

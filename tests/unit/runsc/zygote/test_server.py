@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runsc.errors import RuntimeFailure
-from runsc.zygote import asking, place, server
+from runsc.zygote import asking, client, place, server
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,15 @@ def test_what_a_killed_one_has_left_is_replaced(path: Path) -> None:
 
     with server.listening() as sock:
         assert sock.getsockname() == str(path)
+
+
+def test_one_that_accepts_nobody_any_more_runs_still(path: Path) -> None:
+    with server.listening() as sock:
+        sock.listen(0)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting:
+            waiting.connect(str(path))
+            with pytest.raises(RuntimeFailure, match="runs already"), server.listening():
+                pass
 
 
 def test_a_folder_of_others_is_refused(path: Path) -> None:
@@ -77,3 +86,11 @@ def test_files_of_the_program_are_those_that_are_imported() -> None:
 def test_nobody_is_asked_where_nobody_listens() -> None:
     assert asking.about() is None
     asking.stop()
+
+
+def test_one_that_does_not_answer_is_not_said_to_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.01)
+    with server.listening(), pytest.raises(RuntimeFailure, match="does not answer"):
+        asking.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -16,9 +17,10 @@ import msgspec
 import pytest
 
 from runsc import host
-from runsc.zygote.traits import Process, Traits, Unlike, take_on
+from runsc.zygote.traits import Process, Traits, Unlike, admit, take_on
 from sentry.abi import capability, prctl, sched
 
+SECBIT_NOROOT, SECBIT_NOROOT_LOCKED = 1, 2
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 
 
@@ -126,8 +128,10 @@ def more_rights() -> None:
 
 
 def fewer_rights() -> None:
-    host.prctl(prctl.PR_CAPBSET_DROP, capability.CAP_SYS_BOOT)
-    mask = 1 << capability.CAP_SYS_ADMIN | 1 << capability.CAP_CHOWN
+    kept = (capability.CAP_SYS_ADMIN, capability.CAP_CHOWN)
+    for number in set(range(capability.CAP_LAST_CAP + 1)) - set(kept):
+        host.prctl(prctl.PR_CAPBSET_DROP, number)
+    mask = sum(1 << number for number in kept)
     host.capset(1 << capability.CAP_CHOWN, mask, 1 << capability.CAP_CHOWN)
 
 
@@ -175,10 +179,36 @@ def filtered() -> None:
     host.install_filter(struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000), 0)  # ret ALLOW
 
 
-@pytest.mark.parametrize("change", [no_new_privs, other_users, other_pids, filtered])
+def traced() -> None:
+    ctypes.CDLL(None).ptrace(0, 0, None, None)  # PTRACE_TRACEME
+
+
+@pytest.mark.parametrize("change", [no_new_privs, other_users, other_pids, filtered, traced])
 def test_what_confines_the_caller_is_no_way_out_of_it(change: Callable[[], None]) -> None:
     with caller(change) as found:
         assert taken(found).startswith("unlike: ")
+
+
+def root_in_name() -> None:
+    host.prctl(prctl.PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED)
+    host.capset(1 << capability.CAP_CHOWN, 1 << capability.CAP_CHOWN)
+
+
+@root_only
+def test_who_gets_no_rights_by_executing_a_program_is_not_served() -> None:
+    with caller(root_in_name) as found:
+        assert taken(found).startswith("unlike: ")
+
+
+def test_the_name_of_a_process_says_nothing_about_its_parent() -> None:
+    with caller(lambda: Path("/proc/self/comm").write_text("PPid:\t1")) as found:
+        assert found.parent == os.getpid()
+
+
+@pytest.mark.parametrize("change", [filtered, other_users])
+def test_of_who_is_confined_nothing_is_read(change: Callable[[], None]) -> None:
+    with caller(change) as found, pytest.raises(Unlike):
+        admit(found)
 
 
 @root_only
