@@ -80,8 +80,8 @@ class Child:
         forks.seal()
         report.send(encode(Event("ready")))
         report.close()
-        kernel.container.paused = True
-        pause.resume(kernel.container)
+        kernel.container.paused = False
+        pause.stand_no_more(kernel.container)
         tell_programs(kernel)
 
     def _replace_ends(self) -> None:

@@ -55,7 +55,6 @@ class Forks:
         self.is_fork = False
         """It has given up what that takes."""
         self._orders: deque[tuple[Order, Told]] = deque()
-        self._was_paused = False
         self._since_ns = 0
 
     @property
@@ -95,13 +94,8 @@ class Forks:
             raise EOPNOTSUPP("a sandbox with further containers cannot be forked")
 
     def _stop(self) -> None:
-        container = self.kernel.container
-        self._was_paused = container.paused
         self._since_ns = self.kernel.loop.now_ns()
-        if container.paused:
-            self._look()
-        else:
-            pause.pause(container, self._look)
+        pause.stand(self.kernel.container, self._look)
 
     def _look(self) -> None:
         """Whether nothing moves, now or in a moment."""
@@ -169,5 +163,4 @@ class Forks:
         self._orders.clear()
 
     def _go_on(self) -> None:
-        if not self._was_paused:
-            pause.resume(self.kernel.container)
+        pause.stand_no_more(self.kernel.container)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -311,6 +312,17 @@ def test_forks_end_with_what_they_are_copies_of(tmp_path: Path, busybox: Path) -
     with made(tmp_path, busybox, forkable=True) as sandbox:
         sandbox.fork(3)
     wait_until_gone(tmp_path, sandbox.sandbox_id)
+
+
+def test_a_sandbox_that_is_forked_is_not_paused(sandbox: Sandbox) -> None:
+    """For others it runs all the time: its commands are carried out."""
+    with ThreadPoolExecutor() as pool:
+        forking = [pool.submit(sandbox.fork, 8) for _ in range(5)]
+        while not all(each.done() for each in forking):
+            assert said(sandbox, "echo here") == "here"
+            assert sandbox.info().status == "running"
+        for each in forking:
+            each.result()
 
 
 # --- refusals
