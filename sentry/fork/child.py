@@ -111,7 +111,7 @@ class Child:
         kernel = self._kernel
         kernel.services.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
         if self._asked.hostname:
-            kernel.container.ns.uts.nodename = self._asked.hostname
+            kernel.container.ns.uts.set_name("nodename", self._asked.hostname)
         self._forks.operations.control_expire(self._asked.expires_ns)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -339,6 +340,8 @@ def test_what_cannot_be_forked_is_said(tmp_path: Path, busybox: Path, sandbox: S
     assert said(fork, "echo here") == "here"
     with pytest.raises(ValueError, match="count"):
         sandbox.fork(0)
+    with pytest.raises(SandboxError, match="at most 64 bytes"):
+        sandbox.fork(hostname="n" * 65)
     with sandbox.pty.create(), pytest.raises(SandboxError, match="has a terminal"):
         sandbox.fork()
     assert fork.kill()
@@ -359,6 +362,20 @@ def test_what_cannot_be_copied_is_refused_at_the_start(
     with pytest.raises(SandboxError, match=f"--forkable: .*{why}"):
         Sandbox.create(root=busybox, state=tmp_path / "state", forkable=True, **given)  # type: ignore[arg-type]
     assert noted(tmp_path) == []
+
+
+def test_who_listens_to_a_sandbox_is_not_told_of_forks(tmp_path: Path, sandbox: Sandbox) -> None:
+    sinks = [{"name": "json", "config": {"path": str(tmp_path / "told")}}]
+    points = [{"name": "sentry/clone"}]
+    config = tmp_path / "trace.json"
+    config.write_text(json.dumps({"trace_session": {"points": points, "sinks": sinks}}))
+    trace = [*RUNSC, f"--root={tmp_path}/state", "trace"]
+    subprocess.run([*trace, "create", f"--config={config}", sandbox.sandbox_id], check=True)
+    with pytest.raises(SandboxError, match="somebody listens"):
+        sandbox.fork()
+    subprocess.run([*trace, "delete", sandbox.sandbox_id], check=True)
+    (fork,) = sandbox.fork()
+    assert said(fork, "echo here") == "here"
 
 
 # --- the command line
