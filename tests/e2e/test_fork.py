@@ -238,6 +238,36 @@ def test_a_sandbox_that_is_forked_again_and_again_does_not_grow(sandbox: Sandbox
     assert sandbox.stats().memory - before < 8 << 20
 
 
+REWRITES = """
+import os, sys
+memory = bytearray(b"x") * (200 << 20)
+for line in sys.stdin:
+    for at in range(0, len(memory), 4096):
+        memory[at] ^= 1
+    for _ in range(3000):
+        os.close(os.open("/etc/passwd", os.O_RDONLY))
+    print(line.strip(), flush=True)
+"""
+
+
+def test_what_is_written_again_after_a_fork_counts_once(tmp_path: Path, debian: Path) -> None:
+    """It is copied, and the memory that it was stays in the file."""
+    with (
+        made(tmp_path, debian, forkable=True, memory=300 << 20) as sandbox,
+        sandbox.commands.run(["python3", "-c", REWRITES], background=True) as handle,
+    ):
+        lines = handle.stdout.lines()
+        for word in ("before", "after", "again"):
+            handle.send_stdin(f"{word}\n")
+            assert next(lines) == word
+            (fork,) = sandbox.fork()
+            with fork.commands.connect(handle.pid) as command:
+                command.send_stdin("there\n")
+                assert next(command.stdout.lines()) == "there"
+            fork.kill()
+        assert sandbox.stats().oom_kills == 0
+
+
 # --- templates
 
 
