@@ -49,9 +49,9 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "forks", "gofers",
-        "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "lingering", "logins", "machine",
-        "namespace_counts", "signal_quota", "sysctls", "system_log", "timex", "trees",
+        "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "forks",
+        "gofers", "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "lingering", "logins",
+        "machine", "namespace_counts", "signal_quota", "sysctls", "system_log", "timex", "trees",
     )  # fmt: skip
 
     handles: HandleCache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import subprocess
 import threading
 from collections.abc import Sequence
 
@@ -29,7 +28,7 @@ class AsyncForker:
         self._state = state
         self._id = sandbox_id
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: programs.Child | None = None
         self._wishes: socket.socket | None = None
 
     def _start(self) -> socket.socket:
