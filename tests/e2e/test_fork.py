@@ -434,3 +434,38 @@ def test_the_command_line_forks(tmp_path: Path, busybox: Path) -> None:
         for name in ("one", "two", "three", "warm"):
             runsc("delete", "--force", name)
     assert runsc("list", "--quiet").stdout == ""
+
+
+def test_who_reads_a_fifo_of_the_host_waits_in_a_fork(tmp_path: Path, busybox: Path) -> None:
+    """And holds nobody else up."""
+    os.mkfifo(tmp_path / "fifo", 0o666)
+    bundle = Bundle(tmp_path / "bundle", busybox)
+    bundle.document["mounts"].append(
+        {"destination": "/fifo", "source": str(tmp_path / "fifo"), "options": ["bind"]}
+    )
+    bundle.args("sh", "-c", "while read line; do echo $line > /got; done < /fifo; sleep 1000")
+    flags = (f"--root={tmp_path}/state", "--overlay2=root:memory", "--network=none")
+
+    def runsc(*words: str) -> str:
+        done = execute([*RUNSC, *flags, *words])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    words = ["run", "--detach", "--forkable", f"--bundle={bundle.write()}", "warm"]
+    nowhere = subprocess.DEVNULL
+    subprocess.run([*RUNSC, *flags, *words], stdout=nowhere, check=True, cwd=REPOSITORY)
+    try:
+        with open(tmp_path / "fifo", "w") as fifo:
+            fifo.write("one\n")
+            fifo.flush()
+            runsc("exec", "warm", "sh", "-c", "while [ ! -s /got ]; do sleep 0.01; done")
+            runsc("fork", "warm", "copy")
+            assert runsc("exec", "copy", "cat", "/got") == "one\n"
+            fifo.write("two\n")
+            fifo.flush()
+            waits = "while [ $(cat /got) != two ]; do sleep 0.01; done"
+            runsc("exec", "warm", "sh", "-c", waits)
+            assert runsc("exec", "copy", "cat", "/got") == "one\n"
+    finally:
+        for name in ("copy", "warm"):
+            execute([*RUNSC, *flags, "delete", "--force", name])
