@@ -149,7 +149,7 @@ class Forks:
             sessions += [each.duplicate() for each in kernel.services.gofers]
             pid = self.machine.fork()
         except (Errno, OSError) as error:
-            told(f"cannot fork: {error}")
+            told(f"cannot fork: {str(error) or type(error).__name__}")
             pid = -1
         if not pid:
             Child(self, order.asked, order.given, sessions).begin()
