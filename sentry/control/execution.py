@@ -223,7 +223,7 @@ class Execution:
         if self._job is not None:
             self._job.begin()
         self._client.started(container.pids.of(task.group.tgid))
-        if container.paused or container.throttled or task.group.cgroup.freezing:
+        if container.stands or task.group.cgroup.freezing:
             task.work |= WORK_PAUSE
         task.finish()
         if self._abandoned or (self._job is not None and self._job.closed):

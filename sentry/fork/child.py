@@ -82,8 +82,8 @@ class Child:
         forks.seal()
         report.send(encode(Event("ready")))
         report.close()
-        kernel.container.paused = True
-        pause.resume(kernel.container)
+        kernel.container.paused = False
+        pause.stand_no_more(kernel.container)
         tell_programs(kernel)
 
     def _replace_ends(self) -> None:
@@ -113,7 +113,7 @@ class Child:
         kernel = self._kernel
         kernel.services.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
         if self._asked.hostname:
-            kernel.container.ns.uts.nodename = self._asked.hostname
+            kernel.container.ns.uts.set_name("nodename", self._asked.hostname)
         self._forks.operations.control_expire(self._asked.expires_ns)
 
 

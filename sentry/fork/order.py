@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sentry.abi.limits import HOST_NAME_MAX
 from sentry.control.descriptors import close_all
 from sentry.errors import EINVAL
 
@@ -41,4 +42,7 @@ def order(asked: ForkOrder | None, fds: list[int]) -> Order:
     if asked is None or len(fds) != len(Given._fields):
         close_all(fds)
         raise EINVAL(f"a fork has a name and {len(Given._fields)} descriptors")
+    if len(asked.hostname) > HOST_NAME_MAX or b"\0" in asked.hostname:
+        close_all(fds)
+        raise EINVAL(f"a host name has at most {HOST_NAME_MAX} bytes")
     return Order(asked, Given(*fds))

@@ -55,7 +55,6 @@ class Forks:
         self.is_fork = False
         """It has given up what that takes."""
         self._orders: deque[tuple[Order, Told]] = deque()
-        self._was_paused = False
         self._since_ns = 0
 
     @property
@@ -91,17 +90,14 @@ class Forks:
             raise EBUSY("the sandbox has not been started")
         if self.operations.has_terminals:
             raise EBUSY("a command has a terminal, which cannot be copied")
+        if self.kernel.watch is not None and self.operations.control_traces():
+            raise EBUSY("somebody listens to it (runsc trace), who would take forks for it")
         if self.kernel.further:
             raise EOPNOTSUPP("a sandbox with further containers cannot be forked")
 
     def _stop(self) -> None:
-        container = self.kernel.container
-        self._was_paused = container.paused
         self._since_ns = self.kernel.loop.now_ns()
-        if container.paused:
-            self._look()
-        else:
-            pause.pause(container, self._look)
+        pause.stand(self.kernel.container, self._look)
 
     def _look(self) -> None:
         """Whether nothing moves, now or in a moment."""
@@ -151,10 +147,11 @@ class Forks:
         kernel = self.kernel
         sessions: list[int] = []
         try:
+            self._check()  # others were heard since it was asked for
             sessions += [each.duplicate() for each in kernel.services.gofers]
             pid = self.machine.fork()
         except (Errno, OSError) as error:
-            told(f"cannot fork: {error}")
+            told(f"cannot fork: {str(error) or type(error).__name__}")
             pid = -1
         if not pid:
             Child(self, order.asked, order.given, sessions).begin()
@@ -171,5 +168,4 @@ class Forks:
         self._orders.clear()
 
     def _go_on(self) -> None:
-        if not self._was_paused:
-            pause.resume(self.kernel.container)
+        pause.stand_no_more(self.kernel.container)

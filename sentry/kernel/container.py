@@ -30,9 +30,9 @@ class Container:
     """One of them."""
 
     __slots__ = (
-        "cgroup", "console", "cpu_quota", "cpu_weight", "ending", "first_mounts", "id", "in_memory",
-        "init", "memory_limit", "ns", "on_end", "oom_group", "oom_kills", "oom_queue", "paused",
-        "pids_limit", "root", "throttled", "unstarted",
+        "cgroup", "console", "copied", "cpu_quota", "cpu_weight", "ending", "first_mounts", "id",
+        "in_memory", "init", "memory_limit", "ns", "on_end", "oom_group", "oom_kills", "oom_queue",
+        "paused", "pids_limit", "root", "throttled", "unstarted",
     )  # fmt: skip
 
     ns: Namespaces
@@ -52,6 +52,8 @@ class Container:
         """The terminal that was donated, where process.terminal asks for one."""
         self.paused = False
         """No task of it runs: see sentry/kernel/pause.py."""
+        self.copied = False
+        """No task of it runs for a moment: a fork of the sandbox is made."""
         self.throttled = False
         """It has used its CPU time: see sentry/kernel/container_cpu.py."""
         self.unstarted = False
@@ -85,9 +87,14 @@ class Container:
         """The PID namespace in which its processes are numbered."""
         return self.ns.pids_for_children
 
+    @property
+    def stands(self) -> bool:
+        """No task of it may run."""
+        return self.paused or self.copied or self.throttled
+
     def holds(self, group: Process) -> bool:
         """No task of this process may run."""
-        return self.paused or self.throttled or (self.unstarted and group is self.init)
+        return self.stands or (self.unstarted and group is self.init)
 
     def processes(self) -> list[Process]:
         """All that live."""

@@ -62,6 +62,10 @@ class OwnMemory:
         """Bytes allocated since the start, as of the last look."""
         return max(0, self._last - self._start)
 
+    def _beside_ram(self) -> int:
+        """The same without what may be copies of RAM that counts already."""
+        return max(0, self.used - self._kernel.platform.ram.template)
+
     def again(self) -> None:
         """In a forked process: count from here, by its own file under the number of `statm`."""
         self._start = self._last = self._private()
@@ -92,19 +96,19 @@ class OwnMemory:
         ram = kernel.platform.ram
         limit = ram.limit
         step = min(max(limit >> 3, MIN_STEP), MAX_STEP)
-        if self.used < step:  # the file alone keeps the limit
+        if self._beside_ram() < step:  # the file alone keeps the limit
             return
         if self._killed and not any(g.exiting and g.tasks for g in kernel.pids.groups.values()):
             self._killed, self._quiet = False, 0
-        if self.used + ram.populated() >= max(limit, self._quiet):
+        if self._beside_ram() + ram.populated() >= max(limit, self._quiet):
             total = self._trimmed()
-            if self.used >= step and total >= limit:
+            if self._beside_ram() >= step and total >= limit:
                 gc.collect()
                 total = self._trimmed()
             self._quiet = total + step
-            if self.used >= step and total >= limit:
+            if self._beside_ram() >= step and total >= limit:
                 self._kill()
-        if not self._watching and self.used + ram.promised > limit:
+        if not self._watching and self._beside_ram() + ram.promised > limit:
             self._watching = True
             kernel.loop.call_at(kernel.loop.now_ns() + WATCH_NS, self._watch)
 
@@ -114,7 +118,7 @@ class OwnMemory:
         trim_heap()
         ram.trim()
         self._last = self._private()
-        return self.used + ram.populated()
+        return self._beside_ram() + ram.populated()
 
     def _kill(self) -> None:
         """Of the session that has most: what was forked dies together, but if one process has half.

@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 def pause(container: Container, done: Callable[[], object]) -> None:
     """Hold all tasks; `done` is called once none of them is in ring 3."""
     container.paused = True
+    _stop(container, done)
+
+
+def stand(container: Container, done: Callable[[], object]) -> None:
+    """The same while the sandbox is copied: nobody is told that it is paused, and who pauses or
+    resumes it meanwhile is heard."""
+    container.copied = True
+    _stop(container, done)
+
+
+def _stop(container: Container, done: Callable[[], object]) -> None:
     running = []
     for group in container.processes():
         for task in group.tasks:
@@ -97,6 +108,12 @@ def start(container: Container) -> None:
 def resume(container: Container) -> None:
     """All go on where they stood, but for those whose cgroup is frozen."""
     container.paused = False
+    _go_on(container)
+
+
+def stand_no_more(container: Container) -> None:
+    """The copy has been made. All go on that nothing else holds."""
+    container.copied = False
     _go_on(container)
 
 

@@ -300,7 +300,7 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
     cgroup.born(child.group)
     if job is not None:
         job.born(child.group)
-    if cgroup.container.paused or cgroup.container.throttled or cgroup.freezing:
+    if cgroup.container.stands or cgroup.freezing:
         child.work |= WORK_PAUSE
     return child
 

@@ -87,6 +87,9 @@ class Ram:
         self.span = span
         self.limit = span
         """The sandbox's memory in bytes: all that programs and the Sentry for them may use."""
+        self.template = 0
+        """Bytes of `populated` of which this process makes copies, in memory of its own, where it
+        writes: it has been forked."""
         self._most = 0
         self.commitment = Commitment()
         self.exhausted: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -150,12 +153,14 @@ class Ram:
         Preconditions: no vCPU runs, no I/O is in flight, no flush of everything is outstanding.
         """
         check(lib.ram_freeze())
+        self.template = self.populated()
 
     def thaw(self, fd: int, vm_fd: int = -1) -> None:
         """In a forked sandbox: keep the template's frames, take new ones from `fd`."""
         check(lib.ram_thaw(fd, vm_fd))
         os.close(self.fd)
         self.fd = fd
+        self.template = 0
 
     def alloc(self) -> int:
         """A zeroed data frame with one reference. Raises: ENOMEM."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -264,6 +265,36 @@ def test_a_sandbox_that_is_forked_again_and_again_does_not_grow(sandbox: Sandbox
     assert sandbox.stats().memory - before < 8 << 20
 
 
+REWRITES = """
+import os, sys
+memory = bytearray(b"x") * (200 << 20)
+for line in sys.stdin:
+    for at in range(0, len(memory), 4096):
+        memory[at] ^= 1
+    for _ in range(3000):
+        os.close(os.open("/etc/passwd", os.O_RDONLY))
+    print(line.strip(), flush=True)
+"""
+
+
+def test_what_is_written_again_after_a_fork_counts_once(tmp_path: Path, debian: Path) -> None:
+    """It is copied, and the memory that it was stays in the file."""
+    with (
+        made(tmp_path, debian, forkable=True, memory=300 << 20) as sandbox,
+        sandbox.commands.run(["python3", "-c", REWRITES], background=True) as handle,
+    ):
+        lines = handle.stdout.lines()
+        for word in ("before", "after", "again"):
+            handle.send_stdin(f"{word}\n")
+            assert next(lines) == word
+            (fork,) = sandbox.fork()
+            with fork.commands.connect(handle.pid) as command:
+                command.send_stdin("there\n")
+                assert next(command.stdout.lines()) == "there"
+            fork.kill()
+        assert sandbox.stats().oom_kills == 0
+
+
 # --- templates
 
 
@@ -341,6 +372,17 @@ def test_forks_end_with_what_they_are_copies_of(tmp_path: Path, busybox: Path) -
     wait_until_gone(tmp_path, sandbox.sandbox_id)
 
 
+def test_a_sandbox_that_is_forked_is_not_paused(sandbox: Sandbox) -> None:
+    """For others it runs all the time: its commands are carried out."""
+    with ThreadPoolExecutor() as pool:
+        forking = [pool.submit(sandbox.fork, 8) for _ in range(5)]
+        while not all(each.done() for each in forking):
+            assert said(sandbox, "echo here") == "here"
+            assert sandbox.info().status == "running"
+        for each in forking:
+            each.result()
+
+
 # --- refusals
 
 
@@ -355,6 +397,8 @@ def test_what_cannot_be_forked_is_said(tmp_path: Path, busybox: Path, sandbox: S
     assert said(fork, "echo here") == "here"
     with pytest.raises(ValueError, match="count"):
         sandbox.fork(0)
+    with pytest.raises(SandboxError, match="at most 64 bytes"):
+        sandbox.fork(hostname="n" * 65)
     with sandbox.pty.create(), pytest.raises(SandboxError, match="has a terminal"):
         sandbox.fork()
     assert fork.kill()
@@ -375,6 +419,20 @@ def test_what_cannot_be_copied_is_refused_at_the_start(
     with pytest.raises(SandboxError, match=f"--forkable: .*{why}"):
         Sandbox.create(root=busybox, state=tmp_path / "state", forkable=True, **given)  # type: ignore[arg-type]
     assert noted(tmp_path) == []
+
+
+def test_who_listens_to_a_sandbox_is_not_told_of_forks(tmp_path: Path, sandbox: Sandbox) -> None:
+    sinks = [{"name": "json", "config": {"path": str(tmp_path / "told")}}]
+    points = [{"name": "sentry/clone"}]
+    config = tmp_path / "trace.json"
+    config.write_text(json.dumps({"trace_session": {"points": points, "sinks": sinks}}))
+    trace = [*RUNSC, f"--root={tmp_path}/state", "trace"]
+    subprocess.run([*trace, "create", f"--config={config}", sandbox.sandbox_id], check=True)
+    with pytest.raises(SandboxError, match="somebody listens"):
+        sandbox.fork()
+    subprocess.run([*trace, "delete", sandbox.sandbox_id], check=True)
+    (fork,) = sandbox.fork()
+    assert said(fork, "echo here") == "here"
 
 
 # --- the command line
@@ -403,3 +461,38 @@ def test_the_command_line_forks(tmp_path: Path, busybox: Path) -> None:
         for name in ("one", "two", "three", "warm"):
             runsc("delete", "--force", name)
     assert runsc("list", "--quiet").stdout == ""
+
+
+def test_who_reads_a_fifo_of_the_host_waits_in_a_fork(tmp_path: Path, busybox: Path) -> None:
+    """And holds nobody else up."""
+    os.mkfifo(tmp_path / "fifo", 0o666)
+    bundle = Bundle(tmp_path / "bundle", busybox)
+    bundle.document["mounts"].append(
+        {"destination": "/fifo", "source": str(tmp_path / "fifo"), "options": ["bind"]}
+    )
+    bundle.args("sh", "-c", "while read line; do echo $line > /got; done < /fifo; sleep 1000")
+    flags = (f"--root={tmp_path}/state", "--overlay2=root:memory", "--network=none")
+
+    def runsc(*words: str) -> str:
+        done = execute([*RUNSC, *flags, *words])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    words = ["run", "--detach", "--forkable", f"--bundle={bundle.write()}", "warm"]
+    nowhere = subprocess.DEVNULL
+    subprocess.run([*RUNSC, *flags, *words], stdout=nowhere, check=True, cwd=REPOSITORY)
+    try:
+        with open(tmp_path / "fifo", "w") as fifo:
+            fifo.write("one\n")
+            fifo.flush()
+            runsc("exec", "warm", "sh", "-c", "while [ ! -s /got ]; do sleep 0.01; done")
+            runsc("fork", "warm", "copy")
+            assert runsc("exec", "copy", "cat", "/got") == "one\n"
+            fifo.write("two\n")
+            fifo.flush()
+            waits = "while [ $(cat /got) != two ]; do sleep 0.01; done"
+            runsc("exec", "warm", "sh", "-c", waits)
+            assert runsc("exec", "copy", "cat", "/got") == "one\n"
+    finally:
+        for name in ("copy", "warm"):
+            execute([*RUNSC, *flags, "delete", "--force", name])

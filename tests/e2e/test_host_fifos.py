@@ -271,3 +271,16 @@ def test_fifo_in_a_folder_is_not_opened(tmp_path: Path, debian: Path, platform: 
 
     assert os.read(fd, 20) == b"outside"
     os.close(fd)
+
+
+AGAIN = """
+import os
+for _ in range(17000):
+    os.close(os.open("/to", os.O_RDONLY | os.O_NONBLOCK))
+print("opened")
+"""
+
+
+def test_closed_fifos_count_no_more_among_descriptors_of_the_host(runner: Runner) -> None:
+    """There are 16,384 at a time."""
+    assert runner.inside(AGAIN) == "opened\n"

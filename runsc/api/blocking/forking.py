@@ -31,7 +31,7 @@ class Forker:
         self._state = state
         self._id = sandbox_id
         self._lock = threading.Lock()
-        self._process: programs.Process | None = None
+        self._process: programs.Child | None = None
         self._wishes: socket.socket | None = None
 
     def _start(self) -> socket.socket:

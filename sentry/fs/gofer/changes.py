@@ -214,7 +214,8 @@ class HostChanges:
 
     def _be_deaf(self) -> None:
         """In a forked sandbox: the queue is its parent's, and the host has few. So nothing is
-        trusted from now on, and nothing watched."""
+        trusted from now on, and nothing watched; a watch whose making had been answered is in
+        doubt at each look."""
         for trust in self._trusts:
             trust.distrust()
             trust.directory.trust = None
@@ -222,17 +223,23 @@ class HostChanges:
         self._numbers.clear()
         self.settled.clear()
         self._not_before_ns = NEVER_NS
+        self.epoch += 1
         self.close()
 
     def close(self) -> None:
         """Nobody looks any more."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # the number may be somebody's soon
+        if fd >= 0:
+            os.close(fd)
 
     # --- events
 
     def look(self) -> None:
         """Take what has happened. Whatever is trusted after this was right when it was called."""
-        if self.settled:
+        if self._fd < 0:
+            self.settled.clear()
+            self._heard(-1, IN_Q_OVERFLOW, b"")
+        elif self.settled:
             self._take()
             for trust, key in self.settled:
                 trust.expected.pop(key, None)

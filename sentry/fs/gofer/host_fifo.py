@@ -136,6 +136,7 @@ class HostFifo(HostFile):
         self.host_queue.close()
         os.close(self.fd)
         self._vfs.donated.discard(self)
+        self._vfs.budget.host_descriptors -= 1
 
     def cut(self, null: int, silent: int) -> None:
         """In a forked sandbox: as `HostInode.cut`."""
@@ -145,7 +146,6 @@ class HostFifo(HostFile):
         if waits:
             self.host_queue.reopen()
         self.host_queue.notify(ALL)
-        self._vfs.budget.host_descriptors -= 1
 
     async def until_writer(self, pause: Pause) -> None:
         """One has come, who may have gone again. Data and ends are told of, a mere open is not."""

@@ -27,6 +27,7 @@
 #define DIRTY_WATERMARK (256ull << 20 >> PAGE_SHIFT)
 
 #define STORE_KEPT 16 /* free blocks that keep their room on the disk */
+#define OWNED_MAX 8192 /* runs of blocks: the host allows a process 65530 mappings */
 
 enum kind { DATA, KERNEL, STORE, KINDS };
 enum list { NOWHERE, PARTIAL, WHOLE, CLEAN }; /* CLEAN: all free, no host memory, or room */
@@ -39,13 +40,14 @@ struct block {
     uint16_t n_free;
     uint8_t list;
     uint8_t kind;
+    uint8_t owned; /* below ram.frozen, but no part of the file: see own_clean */
 };
 
 static struct block *blocks;
 static uint32_t n_blocks, fresh; /* blocks from `fresh` on were never used */
 static uint32_t n_store, fresh_store; /* the same, from ram.store on */
 static uint32_t partial[KINDS], whole[2], clean[2]; /* [1]: of the store */
-static unsigned n_whole_store;
+static unsigned n_whole_store, n_owned;
 
 struct ram_counters ram_counters;
 
@@ -346,7 +348,16 @@ void frame_unpin(uint64_t gpa)
 
 static int is_frozen(uint32_t block)
 {
-    return block * BLOCK_SIZE < ram.frozen;
+    return block * BLOCK_SIZE < ram.frozen && !blocks[block].owned;
+}
+
+/* Part of a block that is not frozen: the host has its memory back, and it reads as zero. */
+static int empty(uint32_t block, uint64_t at, uint64_t bytes)
+{
+    uint64_t gpa = block * BLOCK_SIZE + at;
+    if (blocks[block].owned)
+        return madvise(ram.base + gpa, bytes, MADV_DONTNEED);
+    return ram_punch(gpa, bytes);
 }
 
 uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
@@ -362,7 +373,7 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
         if (is_frozen(i))
             continue;
         if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT ||
-            ram_punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
+            empty(i, 0, BLOCK_SIZE) < 0)
             break;
         unsigned dirty = bits_count(b->dirty, 0, BLOCK_FRAMES);
         memset(b->dirty, 0, sizeof b->dirty);
@@ -383,7 +394,7 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
                 end++;
                 continue;
             }
-            if (ram_punch(i * BLOCK_SIZE + at * PAGE_SIZE, (end - at) * PAGE_SIZE) < 0)
+            if (empty(i, at * PAGE_SIZE, (end - at) * PAGE_SIZE) < 0)
                 return punched;
             bits_change(b->dirty, at, end - at, 0);
             ram_counters.dirty -= end - at;
@@ -453,7 +464,7 @@ void frames_close(void)
     if (blocks)
         munmap(blocks, ram.span / BLOCK_SIZE * sizeof *blocks);
     blocks = NULL;
-    n_blocks = fresh = n_store = fresh_store = n_whole_store = 0;
+    n_blocks = fresh = n_store = fresh_store = n_whole_store = n_owned = 0;
     memset(partial, 0, sizeof partial);
     memset(whole, 0, sizeof whole);
     memset(clean, 0, sizeof clean);
@@ -479,11 +490,40 @@ int ram_store_open(int fd)
     return 0;
 }
 
+/* Blocks of the last part to be frozen that are free and have no host memory become memory of this
+ * process alone: a copy of a hole of the file would fill the file, too. What would take too many
+ * mappings is given up. */
+static void own_clean(uint32_t from, uint32_t end)
+{
+    for (uint32_t i = from, to; i < end; i = to) {
+        for (to = i; to < end && blocks[to].list == CLEAN; to++)
+            ;
+        if (to == i) {
+            to++;
+            continue;
+        }
+        uint8_t *at = ram.base + i * BLOCK_SIZE;
+        uint64_t bytes = (to - i) * BLOCK_SIZE;
+        if (n_owned < OWNED_MAX && mmap(at, bytes, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
+                                        -1, 0) != MAP_FAILED) {
+            n_owned++;
+            madvise(at, bytes, MADV_DONTDUMP);
+            madvise(at, bytes, MADV_NOHUGEPAGE);
+            *(volatile uint8_t *)at = 0; /* as in ram_freeze */
+            for (uint32_t k = i; k < to; k++)
+                blocks[k].owned = 1;
+        } else {
+            for (uint32_t k = i; k < to; k++)
+                unlist(k);
+        }
+    }
+}
+
 /* From now on what lies below `frozen` stays as it is in the file, for the sandboxes forked from this
  * one: nothing of it is punched. Who goes on with it, this process too, has a private mapping of
- * that part: its stores make copies, also those that zero a frame which is given out again; blocks
- * without host memory are not. What was frozen before is mapped so already, with the copies that
- * were made since. */
+ * that part: its stores make copies, also those that zero a frame which is given out again. What
+ * was frozen before is mapped so already, with the copies that were made since. */
 int ram_freeze(void)
 {
     uint64_t before = ram.frozen, now = (uint64_t)fresh * BLOCK_SIZE;
@@ -499,10 +539,7 @@ int ram_freeze(void)
         *first = *first; /* a copy: parts of a mapping that had none before they were apart stay so */
     }
     ram.frozen = now;
-    for (uint32_t i = clean[0], next; i; i = next) { /* a copy of a hole would fill the file, too */
-        next = blocks[i].next;
-        unlist(i);
-    }
+    own_clean(before ? (uint32_t)(before / BLOCK_SIZE) : 1, fresh);
     return 0;
 }
 

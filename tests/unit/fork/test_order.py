@@ -33,6 +33,15 @@ def test_too_few_or_too_many_descriptors_are_refused_and_closed(count: int) -> N
             os.fstat(fd)
 
 
+@pytest.mark.parametrize("name", [b"n" * 65, b"a\0b"])
+def test_a_name_that_no_host_can_have_is_refused(name: bytes) -> None:
+    fds = _pipes(len(Given._fields))
+    with pytest.raises(EINVAL, match="host name"):
+        order(ForkOrder(name), fds)
+    with pytest.raises(OSError):
+        os.fstat(fds[0])
+
+
 def test_an_order_without_words_is_refused() -> None:
     fds = _pipes(len(Given._fields))
     with pytest.raises(EINVAL):

@@ -532,6 +532,25 @@ def test_forked_sandbox_keeps_the_template_and_writes_elsewhere(
     os.close(writer)
 
 
+def test_what_was_given_back_before_a_fork_can_be_had_again(ram: Ram, space: AddressSpace) -> None:
+    """And is the process's own from then on: the file keeps its holes."""
+    pages = 4 * BLOCK // PAGE
+    for number in range(20):
+        space.map_anonymous(BASE, pages, R | W)
+        for page in range(pages):
+            assert space.read(BASE + page * PAGE, 4) == bytes(4)
+            space.write(BASE + page * PAGE, b"used")
+        space.unmap(BASE, pages)
+        ram.trim()
+        held = os.fstat(ram.fd).st_blocks
+        ram.freeze()
+        if not number:
+            first = lib.ram.frozen
+        assert lib.ram_counters.dirty == 0
+    assert lib.ram.frozen == first
+    assert os.fstat(ram.fd).st_blocks == held
+
+
 def test_frames_of_a_file_are_flushed_only_where_a_space_had_them(
     ram: Ram, space: AddressSpace, flushed: list[tuple[int, int]]
 ) -> None:

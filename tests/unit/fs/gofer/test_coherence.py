@@ -625,3 +625,23 @@ def test_first_stat_is_one_request(shared: World) -> None:
     shared.session.names()
     assert shared.stat(b"/file").st_size == 8
     assert shared.session.names() == ["Twalkx"]
+
+
+def test_in_a_fork_the_queue_is_nobody_s_and_nothing_is_trusted(warm: World) -> None:
+    """Not what the Gofer had answered before, either, and no other descriptor is read as one."""
+    changes = changes_of(warm)
+    directory = warm.fs.root
+    for change in changes._session.on_move:
+        change()
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    os.write(writer, bytes(64))
+    directory.trust = changes.watched(directory, 1)
+    directory.trust.sure = True
+
+    changes.look()
+
+    assert not directory.trust.sure
+    assert os.read(reader, 100) == bytes(64)
+    settle(warm)
+    os.close(reader)
+    os.close(writer)
