@@ -90,8 +90,6 @@ class Forks:
             raise EBUSY("the sandbox has not been started")
         if self.operations.has_terminals:
             raise EBUSY("a command has a terminal, which cannot be copied")
-        if self.kernel.watch is not None and self.operations.control_traces():
-            raise EBUSY("somebody listens to it (runsc trace), who would take forks for it")
         if self.kernel.further:
             raise EOPNOTSUPP("a sandbox with further containers cannot be forked")
 

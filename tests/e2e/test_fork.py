@@ -421,20 +421,6 @@ def test_what_cannot_be_copied_is_refused_at_the_start(
     assert noted(tmp_path) == []
 
 
-def test_who_listens_to_a_sandbox_is_not_told_of_forks(tmp_path: Path, sandbox: Sandbox) -> None:
-    sinks = [{"name": "json", "config": {"path": str(tmp_path / "told")}}]
-    points = [{"name": "sentry/clone"}]
-    config = tmp_path / "trace.json"
-    config.write_text(json.dumps({"trace_session": {"points": points, "sinks": sinks}}))
-    trace = [*RUNSC, f"--root={tmp_path}/state", "trace"]
-    subprocess.run([*trace, "create", f"--config={config}", sandbox.sandbox_id], check=True)
-    with pytest.raises(SandboxError, match="somebody listens"):
-        sandbox.fork()
-    subprocess.run([*trace, "delete", sandbox.sandbox_id], check=True)
-    (fork,) = sandbox.fork()
-    assert said(fork, "echo here") == "here"
-
-
 # --- the command line
 
 
