@@ -64,8 +64,9 @@ def _mark(annotations: dict[str, str], forkable: bool) -> None:
 
 
 def restore(
-    settings: Globals, container_id: str, bundle: str, image_path: str, **wishes: Any
-) -> int:
+    settings: Globals, container_id: str, bundle: str, image_path: str, forkable: bool = False,
+    **wishes: Any,
+) -> int:  # fmt: skip
     """`run`, of what a snapshot has; it is looked at before anything is made."""
     from runsc.containers import snapshots  # noqa: PLC0415
     from runsc.launch import bundle as bundles  # noqa: PLC0415
@@ -74,6 +75,7 @@ def restore(
 
     snapshots.read(image_path)
     identity, container = bundles.understood(settings, bundle, container_id)
+    _mark(identity.annotations, forkable)
     wanted = Wishes(**wishes, image=image_path)
     return launch.run(settings, identity, container, wanted)
 
