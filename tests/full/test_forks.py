@@ -37,20 +37,22 @@ for line in sys.stdin:
 def test_a_thousand_forks(tmp_path: Path, debian: Path) -> None:
     found: list[list[str]] = []
     descriptors = os.listdir("/proc/self/fd")
-    with made(tmp_path, debian, forkable=True, memory=1 << 30) as sandbox:
-        with sandbox.commands.run(["python3", "-c", HOLDS], background=True) as handle:
-            handle.send_stdin("hash\n")
-            before = next(handle.stdout.lines())
-            template = Template.of(sandbox)
-            for _ in range(FORKS // AT_ONCE):
-                forks = template.fork(AT_ONCE)
-                found += [said(fork, handle.pid) for fork in forks]
-                for fork in forks:
-                    fork.kill()
-                assert noted(tmp_path) == [sandbox.sandbox_id]
-            sandbox.resume()
-            handle.send_stdin("hash\n")
-            assert next(handle.stdout.lines()) == before
+    with (
+        made(tmp_path, debian, forkable=True, memory=1 << 30) as sandbox,
+        sandbox.commands.run(["python3", "-c", HOLDS], background=True) as handle,
+    ):
+        handle.send_stdin("hash\n")
+        before = next(handle.stdout.lines())
+        template = Template.of(sandbox)
+        for _ in range(FORKS // AT_ONCE):
+            forks = template.fork(AT_ONCE)
+            found += [said(fork, handle.pid) for fork in forks]
+            for fork in forks:
+                fork.kill()
+            assert noted(tmp_path) == [sandbox.sandbox_id]
+        sandbox.resume()
+        handle.send_stdin("hash\n")
+        assert next(handle.stdout.lines()) == before
     wait_until_gone(tmp_path, sandbox.sandbox_id)
 
     boot_ids, uuids, random, hashes = map(set, zip(*found, strict=True))
