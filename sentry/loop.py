@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from sentry.ahead import mypyc_attr
 from sentry.wait.fiber import Done, Fiber
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ class Exited(Protocol):
     owner: Any
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Charged:
     """Base of what fibers work for: their name, if it is charged for their time."""
 
@@ -48,6 +50,7 @@ class Machine(Protocol):
 DAY_S = 86_400.0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class HostOnly:
     """A machine without a guest: descriptors and time alone."""
 
@@ -114,6 +117,7 @@ class Timer:
             self._loop.timer_cancelled()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Loop:
     """Runs fibers, timers and the callbacks of descriptors; one per sandbox."""
 

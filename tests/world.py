@@ -55,7 +55,7 @@ from sentry.platform.disk import Disk
 from sentry.platform.interface import ExitKind, Reg
 from sentry.platform.memory import Ram
 from sentry.syscalls.registry import CALLS
-from sentry.vfs.interface import FileSystem
+from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.vfs import Vfs
 from sentry.wait.queue import WaitQueue

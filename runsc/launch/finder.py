@@ -17,6 +17,8 @@ from importlib.util import MAGIC_NUMBER, cache_from_source
 from types import ModuleType
 from typing import Any
 
+from runsc.launch import ahead
+
 OWN = ("sentry.", "runsc.", "gofer.", "kvm.")
 HEADER_SIZE = 16
 """Of a .pyc: magic number, flags (0: by time), time and size of the source."""
@@ -98,4 +100,5 @@ def install() -> None:
     installed it costs a start 12 ms, so there is none from now on, either.
     """
     sys.meta_path.insert(0, OwnFinder())
+    ahead.install()
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]

@@ -15,13 +15,17 @@ import warnings
 from importlib.machinery import BuiltinImporter, FrozenImporter
 from typing import TYPE_CHECKING, Any
 
+from runsc.launch.ahead import Ahead
+
 if TYPE_CHECKING:
     from runsc.launch.kept import KeptCode
 
 
 def freeze_imports(kept: KeptCode | None = None) -> None:
-    """No import from files any more, but from `kept`; no look at source files."""
-    sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
+    """No import from files any more, but from `kept`, and of what was compiled ahead; no look at
+    source files."""
+    mapped = [finder for finder in sys.meta_path if isinstance(finder, Ahead)]
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, *mapped]
     if kept is not None:
         sys.meta_path.append(kept)
     sys.path_hooks.clear()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.changes import HostChanges
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
     from sentry.vfs.mount import Mount
 
 

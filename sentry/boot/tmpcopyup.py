@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from sentry.abi.fcntl import O_RDONLY
 from sentry.fs.overlay.copyup import copy_data
 from sentry.fs.tmpfs.directory import TmpDirectory
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Absent, Inode, Owner
+from sentry.vfs.location import Location
 from sentry.vfs.walk import child_of
 from sentry.wait.again import again
 

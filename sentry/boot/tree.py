@@ -31,10 +31,12 @@ from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel import namespaces
 from sentry.mm.buffers import KernelSource
 from sentry.vfs.attributes import chown_location
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.fd_table import FdTable
+from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.fs_context import FsContext
-from sentry.vfs.interface import Absent, FileSystem, Inode, Owner
+from sentry.vfs.interface import Absent, Inode, Owner
+from sentry.vfs.location import Location
 from sentry.vfs.mount import MOUNT_FLAGS, Mount, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink

@@ -49,8 +49,7 @@ def counts(kernel: Kernel) -> dict[str, int]:
         "bugs": kernel.log.bugs,
         "messages_left_out": kernel.log.left_out,
     }
-    slots = (name for kind in type(budget).__mro__ for name in getattr(kind, "__slots__", ()))
-    numbers = ((name, getattr(budget, name)) for name in slots)
+    numbers = ((name, getattr(budget, name)) for name in dir(budget) if not name.startswith("_"))
     found |= {name: value for name, value in numbers if isinstance(value, int)}
     found |= {f"ram_{name}": value for name, value in ram._asdict().items()}
     objects = Counter(

@@ -16,8 +16,8 @@ from sentry.vfs.file import FileDescription
 if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.kernel.task import Task
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
 
 
 class Outside:

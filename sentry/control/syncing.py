@@ -16,7 +16,7 @@ from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.kernel.container import Container
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
 
 
 def _mounted(container: Container) -> list[FileSystem]:

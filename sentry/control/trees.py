@@ -24,9 +24,9 @@ from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.control.outside import Acting
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.interface import DirEntry, Inode
+    from sentry.vfs.location import Location
 
 PIECE: Final = 1 << 16
 """Bytes of lines that wait to be written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi.eventfd import EFD_NONBLOCK, EFD_SEMAPHORE
 from sentry.abi.fcntl import O_RDWR, RWF_NOWAIT
@@ -24,10 +24,10 @@ class EventFile(StreamFile):
     """An open eventfd."""
 
     __slots__ = ("number", "semaphore", "value")
-    write_flags = False
-    splice_read = False
-    splice_write = False
-    seeks_nowhere = True
+    write_flags: ClassVar = False
+    splice_read: ClassVar = False
+    splice_write: ClassVar = False
+    seeks_nowhere: ClassVar = True
 
     def __init__(self, vfs: Vfs, count: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

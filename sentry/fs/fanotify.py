@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.fanotify import (
     FAN_EPIDFD,
@@ -35,8 +35,9 @@ from sentry.fs.fanotify_event import FID_BITS, PIDFD_SIZE, Event, pidfd_record
 from sentry.fs.fanotify_mark import EVENTS, IGNORING, FanotifyMark, Holder, applies
 from sentry.fs.pidfd import PidFile
 from sentry.vfs.file import Caller, Dest, Source, StreamFile
+from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.handles import remember
-from sentry.vfs.interface import FileSystem, Inode, Owner
+from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.marks import EVENT_FLAGS, Found, Happening
 from sentry.vfs.open import open_unheard
 from sentry.vfs.requests import Requests, put_int
@@ -69,7 +70,7 @@ FANOTIFY.row("FIONREAD", put_int(lambda file: file.unread))
 class FanotifyFile(StreamFile):
     """An open group."""
 
-    requests = FANOTIFY
+    requests: ClassVar = FANOTIFY
     __slots__ = (
         "_event_flags", "_events", "_is_closed", "_mergeable", "_of", "_overflown", "_sees", "_uid",
         "_vfs", "max_queued", "mode", "unread", "user_ns",

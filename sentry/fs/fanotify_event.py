@@ -30,8 +30,9 @@ from sentry.vfs.handles import handle_of
 from sentry.vfs.marks import DIRENT_EVENTS, ON_FILE_SYSTEM, ON_INODE, ON_TARGET, Happening
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Dentry, Location
+    from sentry.vfs.dentry import Dentry
     from sentry.vfs.interface import Inode
+    from sentry.vfs.location import Location
 
 FID_BITS: Final = FAN_REPORT_FID | FAN_REPORT_DIR_FID | FAN_REPORT_NAME | FAN_REPORT_TARGET_FID
 METADATA: Final = struct.Struct("<IBBHQii")

@@ -24,8 +24,9 @@ from sentry.abi.fanotify import (
     FAN_OPEN_EXEC,
 )
 from sentry.errors import EEXIST
+from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.handles import HANDLE, KIND, handle_of
-from sentry.vfs.interface import FileSystem, Inode
+from sentry.vfs.interface import Inode
 from sentry.vfs.marks import DIRENT_EVENTS, ON_PARENT
 from sentry.vfs.mount import Mount
 

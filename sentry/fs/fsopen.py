@@ -11,7 +11,8 @@ from sentry.abi.mount import MS_RDONLY
 from sentry.errors import EBUSY, EINVAL, EMSGSIZE, ENODATA
 from sentry.vfs import mounting
 from sentry.vfs.file import Caller, Dest, FileDescription, Result
-from sentry.vfs.interface import FileSystem, Inode, Owner
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Inode, Owner
 
 if TYPE_CHECKING:
     from sentry.vfs.mounter import Mounter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi.fcntl import O_RDONLY
 from sentry.abi.inotify import (
@@ -76,13 +76,13 @@ INOTIFY.row("FIONREAD", put_int(lambda file: file.unread))
 class InotifyFile(StreamFile):
     """An open inotify instance."""
 
-    requests = INOTIFY
+    requests: ClassVar = INOTIFY
     __slots__ = ("_bytes", "_events", "_next", "_of", "_vfs", "watches")
-    read_flags = False
-    splice_read = False
-    splice_write = False
-    seeks_nowhere = True
-    can_async = True
+    read_flags: ClassVar = False
+    splice_read: ClassVar = False
+    splice_write: ClassVar = False
+    seeks_nowhere: ClassVar = True
+    can_async: ClassVar = True
 
     def __init__(self, vfs: Vfs, flags: int) -> None:
         if vfs.inotify_instances >= MAX_INSTANCES:

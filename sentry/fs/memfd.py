@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sentry.abi.fcntl import O_LARGEFILE, O_RDWR
 from sentry.abi.mount import MS_STRICTATIME
@@ -10,7 +10,8 @@ from sentry.abi.stat import SECRETMEM_MAGIC
 from sentry.errors import EINVAL, ENXIO, EOPNOTSUPP, ESPIPE
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest, Result, Source
@@ -34,21 +35,21 @@ class MemFdFile(TmpOpenFile):
     """An open file of memfd_create(2)."""
 
     __slots__ = ()
-    can_direct = False
+    can_direct: ClassVar = False
 
 
 class SecretFile(TmpOpenFile):
     """An open file of memfd_secret(2): it is mapped, never read. mm/secretmem.c."""
 
     __slots__ = ()
-    secret = True
+    secret: ClassVar = True
     """What the mappings are told."""
-    seekable = False
-    has_read = False
-    has_write = False
-    splice_read = False
-    splice_write = False
-    can_direct = False
+    seekable: ClassVar = False
+    has_read: ClassVar = False
+    has_write: ClassVar = False
+    splice_read: ClassVar = False
+    splice_write: ClassVar = False
+    can_direct: ClassVar = False
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """Not possible."""
@@ -80,8 +81,8 @@ class SecretFs(TmpFs):
 
     name = "secretmem"
     magic = SECRETMEM_MAGIC
-    has_flags = False
-    has_handles = False
+    has_flags: ClassVar = False
+    has_handles: ClassVar = False
     posix_acls = False
     uuid = b""
 
@@ -109,7 +110,7 @@ def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> MemFdF
     assert isinstance(fs, TmpFs)
     fs.check_inodes()
     inode = TmpFile(fs, mode, owner)
-    inode.seals = seals
+    inode.seals = seals  # type: ignore[misc]
     return MemFdFile(_nameless(mount, b"/memfd:" + label, inode), O_RDWR)
 
 

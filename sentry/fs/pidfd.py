@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import pidfd
 from sentry.abi.fcntl import O_NONBLOCK, O_RDWR
@@ -31,12 +31,12 @@ class PidFile(FileDescription):
     """
 
     __slots__ = ("group", "thread")
-    requests = PIDFDS
-    has_read = False
-    has_write = False
-    splice_read = False
-    splice_write = False
-    can_poll = True
+    requests: ClassVar = PIDFDS
+    has_read: ClassVar = False
+    has_write: ClassVar = False
+    splice_read: ClassVar = False
+    splice_write: ClassVar = False
+    can_poll: ClassVar = True
 
     def __init__(self, vfs: Vfs, group: Any, nonblock: bool, thread: Any = None) -> None:
         fs = vfs.anon_fs("pidfs", PID_FS_MAGIC)
@@ -51,8 +51,15 @@ class PidFile(FileDescription):
         self.group = group
         self.thread = thread
 
-    can_pread = True
-    can_pwrite = True
+    @property
+    def can_pread(self) -> bool:
+        """It has positions, though nothing to read."""
+        return True
+
+    @property
+    def can_pwrite(self) -> bool:
+        """As for reading."""
+        return True
 
     @property
     def ended(self) -> bool:

@@ -15,9 +15,9 @@ from sentry.fs.proc.filesystem import check_proc_option
 from sentry.fs.tmpfs.filesystem import RamFs, TmpFs, parse_options
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import MountType, Vfs
 
 

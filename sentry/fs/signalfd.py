@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from sentry.abi.fcntl import O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
@@ -102,11 +102,11 @@ class SignalFile(FileDescription):
     """An open signalfd."""
 
     __slots__ = ("_group", "_take", "mask")
-    has_write = False
-    splice_read = False
-    splice_write = False
-    seeks_nowhere = True
-    can_poll = True
+    has_write: ClassVar = False
+    splice_read: ClassVar = False
+    splice_write: ClassVar = False
+    seeks_nowhere: ClassVar = True
+    can_poll: ClassVar = True
 
     def __init__(self, task: Any, mask: int, flags: int, take: Take) -> None:
         vfs = task.kernel.vfs

@@ -7,7 +7,7 @@ by is computed from the clock when it is read, as in fs/timerfd.c, so a short pe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import time
 from sentry.abi.fcntl import O_RDWR
@@ -41,16 +41,16 @@ TIMERS: Final = Requests(names=(time,))
 class TimerFile(StreamFile):
     """An open timer."""
 
-    requests = TIMERS
+    requests: ClassVar = TIMERS
 
     __slots__ = (
         "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_loop", "_step",
         "_steps", "_ticks", "_timer", "clock",
     )  # fmt: skip
-    has_write = False
-    splice_read = False
-    splice_write = False
-    seeks_nowhere = True
+    has_write: ClassVar = False
+    splice_read: ClassVar = False
+    splice_write: ClassVar = False
+    seeks_nowhere: ClassVar = True
 
     def __init__(self, vfs: Vfs, loop: Loop, steps: WaitQueue, clock: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.aio import IO_EVENT
 from sentry.abi.fcntl import O_RDWR
@@ -27,8 +27,9 @@ from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.mm.mapping import mmap, munmap
 from sentry.platform.constants import PAGE_SIZE
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Owner
+from sentry.vfs.location import Location
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class RingFile(TmpOpenFile):
     """What the mapping of a ring holds: `[aio]` in /proc/PID/maps."""
 
     __slots__ = ()
-    fixed_size = True
+    fixed_size: ClassVar = True
     """VM_DONTEXPAND: mremap(2) does not make it larger."""
 
 

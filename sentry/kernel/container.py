@@ -18,7 +18,7 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
     from sentry.fs.tmpfs.filesystem import TmpFs
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
 
 Process = Any
 """A ThreadGroup, which knows this module, as do the next two."""

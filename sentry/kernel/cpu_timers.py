@@ -41,7 +41,7 @@ class Deadline(NamedTuple):
     at_ns: int
     number: int
     """In the order in which they were set."""
-    timer: CpuTimer
+    timer: "CpuTimer"
 
 
 class CpuTimers:

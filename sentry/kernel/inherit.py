@@ -1,4 +1,4 @@
-"""What clone(2) does with a field of a task or a process: said beside the field, in `__slots__`.
+"""What clone(2) does with a field of a task or a process: said beside the field, in `fields`.
 
 A class lists its fields as `{name: how}`, and `inherit` fills those of a child that need no look
 at the flags of the call.
@@ -18,7 +18,7 @@ CLONE: Final = "The flags of clone(2) decide: task_clone.py."
 @cache
 def _given(kind: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The fields of a class that are `SHARED`, and those that are `COPIED`."""
-    fields: dict[str, str] = kind.__slots__  # type: ignore[attr-defined]
+    fields: dict[str, str] = kind.fields  # type: ignore[attr-defined]
     shared = tuple(name for name, how in fields.items() if how is SHARED)
     return shared, tuple(name for name, how in fields.items() if how is COPIED)
 

@@ -89,14 +89,14 @@ class Namespaces(Struct, frozen=True):
     process's for good.
     """
 
-    cgroup: CgroupNamespace
-    ipc: IpcNamespace
-    mounts: HeldMounts
-    net: NetNamespace
-    pids_for_children: PidNamespace
-    time: TimeNamespace
-    time_for_children: TimeNamespace
-    uts: Uts
+    cgroup: "CgroupNamespace"
+    ipc: "IpcNamespace"
+    mounts: "HeldMounts"
+    net: "NetNamespace"
+    pids_for_children: "PidNamespace"
+    time: "TimeNamespace"
+    time_for_children: "TimeNamespace"
+    uts: "Uts"
 
     def but(self, **others: Any) -> Namespaces:
         """The same with other ones in some places."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sentry.vfs.mount import Mount
     from sentry.wait.steps import Steps
 
-OWNED: Final = (
+OWNED: Final[int] = (
     CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP
     | CLONE_NEWTIME
 )  # fmt: skip
@@ -47,7 +47,7 @@ class NewNamespaces(Struct, frozen=True):
     """Where a task goes to. Mounts come last: `enter`."""
 
     flags: int
-    creds: Credentials
+    creds: "Credentials"
     made: dict[str, Any]
     """Fields of `Namespaces`; what is not there stays as it is."""
     mounts_charge: Charge | None = None

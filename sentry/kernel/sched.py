@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 FAIR: Final = (SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE)
+UNRANKED: Final = (*FAIR, SCHED_DEADLINE, SCHED_EXT)
+"""Those without a priority."""
+POLICIES: Final = (*REAL_TIME, *FAIR, SCHED_DEADLINE)
 MIN_NICE, MAX_NICE = -20, 19
 MAX_RT_PRIORITY: Final = 99
 MIN_RUNTIME_NS: Final = 1024
@@ -83,7 +86,7 @@ class Wanted(Struct, frozen=True):
 def set_policy(task: Task, target: Task, wanted: Wanted) -> None:
     """__sched_setscheduler(), kernel/sched/syscalls.c. Raises: EINVAL, EPERM, EBUSY."""
     policy, priority = wanted.policy, wanted.priority
-    if policy not in (*REAL_TIME, *FAIR, SCHED_DEADLINE):
+    if policy not in POLICIES:
         raise EINVAL(f"policy {policy}")
     if not 0 <= priority <= MAX_RT_PRIORITY or (policy in REAL_TIME) != bool(priority):
         raise EINVAL(f"priority {priority}")
@@ -157,6 +160,6 @@ def priority_range(policy: int) -> tuple[int, int]:
     """sched_get_priority_min(2), _max(2). Raises: EINVAL."""
     if policy in REAL_TIME:
         return 1, MAX_RT_PRIORITY
-    if policy in (*FAIR, SCHED_DEADLINE, SCHED_EXT):
+    if policy in UNRANKED:
         return 0, 0
     raise EINVAL(f"policy {policy}")

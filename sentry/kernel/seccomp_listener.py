@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from enum import Enum
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import seccomp
 from sentry.abi.fcntl import O_CLOEXEC, O_RDWR
@@ -88,8 +88,8 @@ class Listener(FileDescription):
     """The supervisor's descriptor: notifications of the calls that `program` stops."""
 
     __slots__ = ("_kernel", "_last", "_waiting", "closed", "killable", "program")
-    can_poll = True
-    requests = LISTENERS
+    can_poll: ClassVar = True
+    requests: ClassVar = LISTENERS
 
     def __init__(self, kernel: Kernel, program: CallFilter, killable: bool) -> None:
         vfs = kernel.vfs

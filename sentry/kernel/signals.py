@@ -200,7 +200,7 @@ class Quota:
 class Queued(NamedTuple):
     """One entry of a queue."""
 
-    info: SigInfo
+    info: "SigInfo"
     forced: bool = False
     """An exception: it acts on init too."""
     quota: Quota | None = None

@@ -45,8 +45,9 @@ from sentry.kernel.sysv_ids import (
 )
 from sentry.mm.mapping import mmap
 from sentry.platform.constants import PAGE_SIZE
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Owner
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
+from sentry.ahead import mypyc_attr
 from sentry.kernel.inherit import CLONE, COPIED, FRESH, SHARED
 from sentry.kernel.signals import PendingSignals
 from sentry.kernel.work import WORK_EXIT
@@ -39,6 +40,7 @@ GONE: Final = object()
 """A handler's result: this task does not go back to ring 3 (exit)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Observer:
     """Hears of every call of the tasks it is attached to (`Task.observers`, in order).
 
@@ -46,7 +48,7 @@ class Observer:
     """
 
     __slots__ = ()
-    inherited = True
+    inherited: ClassVar = True
     """Children have it too."""
 
     def entered(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
@@ -89,14 +91,21 @@ class Filtering(Observer, ABC):
 class DebugState(Protocol):
     """The debug registers that a tracer sees."""
 
+    status: int
+
+    @property
+    def armed(self) -> bool: ...
     def get(self, number: int) -> int: ...
     def put(self, task: Task, number: int, value: int) -> None: ...
+    def look(self, task: Task) -> int: ...
+    def clear(self) -> None: ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Tie(Observer, ABC):
     """`Task.trace`, how a tracer holds a task: sentry.kernel.ptrace.tracee."""
 
-    __slots__ = ()
+    __slots__ = ("dead", "debug", "status", "task", "tracer", "usage")
     task: Task
     tracer: Task
     debug: DebugState
@@ -213,7 +222,7 @@ class Tie(Observer, ABC):
 class Task(Charged, ABC):
     """A thread. Its class is `dispatch.Thread`; behaviour lives in task_*.py."""
 
-    __slots__ = {
+    fields: ClassVar[dict[str, str]] = {
         "altstack": CLONE,
         "blocked": SHARED,
         "clear_child_tid": CLONE,
@@ -265,6 +274,7 @@ class Task(Charged, ABC):
         "work": FRESH,
     }
     """The fields, and what a child gets of them: sentry.kernel.inherit."""
+    __slots__ = tuple(fields)
 
     def __init__(
         self,

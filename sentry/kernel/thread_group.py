@@ -7,9 +7,10 @@ A `ThreadGroup` is what the manual pages call a process. Parents and children ar
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from sentry.abi.signal import SIGCHLD
+from sentry.ahead import mypyc_attr
 from sentry.kernel.inherit import CLONE, FRESH, SHARED
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import PendingSignals, SigInfo, SignalActions
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.platform.interface import Account
-    from sentry.vfs.dentry import Location
     from sentry.vfs.interface import Inode
+    from sentry.vfs.location import Location
 
 
 class Dump(Protocol):
@@ -82,6 +83,7 @@ class Job(Protocol):
         """A zombie is gone."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Session:
     """A session: its id is its leader's pid; perhaps a controlling terminal."""
 
@@ -112,6 +114,12 @@ class ProcessGroup:
     def is_orphaned(self) -> bool:
         """No member has a parent in another group of the session: credentials(7)."""
         return not any(m.ties_group for m in self.members)
+
+SUMS: Final = (
+    "inblock", "majflt", "minflt", "nivcsw", "nvcsw", "oublock", "rchar", "sys_ns", "syscr",
+    "syscw", "user_ns", "wchar",
+)  # fmt: skip
+
 
 
 class Usage:
@@ -144,16 +152,15 @@ class Usage:
 
     def add(self, other: Usage) -> None:
         """Sum everything but the resident set's maximum, which is a maximum."""
-        for name in self.__slots__:
-            if name != "maxrss":
-                setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.maxrss = max(self.maxrss, other.maxrss)
 
 
 class ThreadGroup:
     """A process."""
 
-    __slots__ = {
+    fields: ClassVar[dict[str, str]] = {
         "account": FRESH,
         "actions": CLONE,
         "allowed_tracer": FRESH,
@@ -206,6 +213,7 @@ class ThreadGroup:
         "used": FRESH,
     }
     """The fields, and what a child gets of them: sentry.kernel.inherit."""
+    __slots__ = tuple(fields)
 
     def __init__(
         self,
@@ -236,7 +244,7 @@ class ThreadGroup:
         self.process_group = process_group
         self.terminal: Terminal | None = None
         """Its controlling terminal: the leader takes it, and whoever is forked then has it too."""
-        self.actions = actions
+        self.actions: SignalActions = actions
         self.limits = limits
         self.tasks: list[Task] = []
         self.leader: Task | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGALRM, SIGPROF, SIGVTALRM
 from sentry.abi.time import ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL
+from sentry.ahead import mypyc_attr
 from sentry.kernel import signal_send
 from sentry.kernel.clocks import MAX_NS, CpuClock, task_time
 from sentry.kernel.cpu_timers import CpuTimer, CpuTimers
@@ -81,17 +82,18 @@ class CpuInterval:
         return max(living, key=lambda t: self._used[t.tid] - before.get(t.tid, 0), default=None)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Timers:
     """All interval timers of one process, and its deadlines in CPU time."""
 
-    __slots__ = ("_at_ns", "_group", "_interval_ns", "_real", "cpu", "prof", "virtual")
+    __slots__ = ("_at_ns", "_group", "_interval_ns", "_wall", "cpu", "prof", "virtual")
 
     def __init__(self, group: ThreadGroup) -> None:
         self._group = group
         self.cpu = CpuTimers(group)
         self.virtual = CpuInterval(group, self.cpu, SIGVTALRM, True)
         self.prof = CpuInterval(group, self.cpu, SIGPROF, False)
-        self._real: Timer | None = None
+        self._wall: Timer | None = None
         self._at_ns = 0
         self._interval_ns = 0
 
@@ -103,7 +105,7 @@ class Timers:
     def get(self, which: int) -> tuple[int, int]:
         """getitimer(2): (interval, time left) in ns."""
         if which == ITIMER_REAL:
-            if self._real is None:
+            if self._wall is None:
                 return self._interval_ns, 0
             return self._interval_ns, max(self._at_ns - self._group.kernel.loop.now_ns(), 1000)
         return {ITIMER_VIRTUAL: self.virtual, ITIMER_PROF: self.prof}[which].get()
@@ -117,9 +119,9 @@ class Timers:
 
     def set_real(self, interval_ns: int, value_ns: int) -> None:
         """ITIMER_REAL."""
-        if self._real is not None:
-            self._real.cancel()
-            self._real = None
+        if self._wall is not None:
+            self._wall.cancel()
+            self._wall = None
         self._interval_ns = interval_ns
         if value_ns:
             self._start(self._group.kernel.loop.now_ns() + value_ns)
@@ -128,15 +130,15 @@ class Timers:
 
     def _start(self, at_ns: int) -> None:
         self._at_ns = min(at_ns, MAX_NS)
-        self._real = self._group.kernel.loop.call_at(self._at_ns, self._expired)
+        self._wall = self._group.kernel.loop.call_at(self._at_ns, self._expired)
 
     def _expired(self) -> None:
-        self._real = None
+        self._wall = None
         signal_send.send_to_group(self._group, SigInfo.kernel(SIGALRM))
 
     def alarm_taken(self) -> None:
         """A SIGALRM of the process was taken: the next period of ITIMER_REAL begins."""
-        if self._real is not None or not self._interval_ns:
+        if self._wall is not None or not self._interval_ns:
             return
         behind = self._group.kernel.loop.now_ns() - self._at_ns
         self._start(self._at_ns + (behind // self._interval_ns + 1) * self._interval_ns)

@@ -7,7 +7,7 @@ is made or becomes a SIGSYS; what would emulate it (Wine) sits in the handler.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.seccomp import AUDIT_ARCH_X86_64
 from sentry.abi.signal import SIGSEGV, SIGSYS, SYS_USER_DISPATCH
@@ -31,7 +31,7 @@ SYSCALL_LENGTH: Final = 2
 class UserDispatch(Observer):
     """An observer of one thread, before its tracer and its filters."""
 
-    inherited = False
+    inherited: ClassVar = False
     __slots__ = ("length", "selector", "start")
 
     def __init__(self, start: int, length: int, selector: int) -> None:

@@ -59,7 +59,7 @@ class Report(Struct, frozen=True):
     """wait(2) status."""
     value: int
     """Exit code or signal (si_status)."""
-    usage: Usage
+    usage: "Usage"
 
 
 def usage_of(group: ThreadGroup) -> Usage:

@@ -11,7 +11,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.errors import EFAULT, from_host, from_number
@@ -37,7 +37,7 @@ class UserBuffer:
     """Ranges of user memory, consumed from the front."""
 
     __slots__ = ("_index", "_inside", "_mm", "_segments", "count", "wanted")
-    writes = False
+    writes: ClassVar = False
     """It is stored to."""
 
     def __init__(
@@ -155,7 +155,7 @@ class UserDest(UserBuffer):
     """User memory that a read fills."""
 
     __slots__ = ()
-    writes = True
+    writes: ClassVar = True
 
     def put(self, data: Bytes) -> int:
         """Append bytes, at most `count`; how many. Raises: EFAULT (unmapped since the check)."""

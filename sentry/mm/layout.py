@@ -40,7 +40,7 @@ class ProgramLayout(Struct):
     env_start: int = 0
     env_end: int = 0
     auxv: bytes = b""
-    program: object = None
+    program: "object" = None
     """What keeps the program's file from being written while an address space runs it."""
 
 

@@ -8,8 +8,8 @@ from sentry.abi.stat import S_IFCHR
 from sentry.net.namespace import stack_of
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 TUN: Final = 10 << 8 | 200

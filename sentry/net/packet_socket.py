@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.poll import (
     EPOLLERR,
@@ -57,8 +57,8 @@ from sentry.vfs.requests import Requests, put_int
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Result, Source
+    from sentry.vfs.location import Location
 
 OVERHEAD: Final = 767
 """What a packet costs of the receive buffer beside its bytes."""
@@ -88,7 +88,7 @@ class PacketSocket(Socket):
 
     __slots__ = ("_charged", "_ethertype", "_index", "counts", "frames", "values")
     options_known = packet_options.PACKET
-    requests = REQUESTS
+    requests: ClassVar = REQUESTS
 
     def __init__(self, location: Location, kind: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, AF_PACKET, kind, 0, stack)

@@ -59,7 +59,7 @@ from sentry.wait.sleep import Retry, Sleep, never
 if TYPE_CHECKING:
     from sentry.bpf.filter import PacketFilter
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 T = TypeVar("T")
 

@@ -17,13 +17,14 @@ from sentry.abi.socket import (
 )
 from sentry.abi.stat import S_IFSOCK, SOCKFS_MAGIC
 from sentry.errors import EOPNOTSUPP
-from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
 
 SOCKET_PROTOCOL: Final = b"system.sockprotoname"
 PROTOCOL_NAMES: Final = {

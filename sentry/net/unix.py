@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.poll import (
@@ -73,7 +73,7 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 NAMES: Final = 0x100000
 """How many names of autobind there are."""
@@ -106,7 +106,7 @@ class UnixSocket(Socket):
         "served", "urgent",
     )  # fmt: skip
     options_known = UNIX
-    requests = REQUESTS
+    requests: ClassVar = REQUESTS
     is_outside = False
     """Behind it is a service of the host: `unix_host.HostEnd`."""
 

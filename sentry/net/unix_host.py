@@ -28,8 +28,8 @@ from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Source
+    from sentry.vfs.location import Location
     from sentry.wait.queue import Registration
 
 PIECE: Final = 1 << 16

@@ -87,9 +87,9 @@ def fill(loader: Loader, inode: TmpInode, node: records.Node) -> None:
     elif isinstance(inode, TmpFile) and inode.data is not None:
         inode.data.truncate(0)
     inode.mode, inode.uid, inode.gid = inode.kind | node.mode & 0o7777, node.uid, node.gid
-    inode.ino, inode.nlink, inode.file_flags = node.ino, max(node.nlink, 0), node.flags
+    inode.ino, inode.nlink, inode.file_flags = node.ino, max(node.nlink, 0), node.flags  # type: ignore[misc]
     if isinstance(inode, TmpFile):
-        inode.seals = node.seals
+        inode.seals = node.seals  # type: ignore[misc]
     inode.atime_ns, inode.mtime_ns, inode.ctime_ns, inode.btime_ns = node.times
 
 
@@ -250,7 +250,7 @@ class Layer:
                 inode.upper = made(self._fs.upper, node)
             fill(self._loader, inode.upper, node)
             inode.mode, inode.uid, inode.gid = inode.upper.mode, node.uid, node.gid
-            inode.acl, inode.file_flags = inode.upper.acl, node.flags
+            inode.acl, inode.file_flags = inode.upper.acl, node.flags  # type: ignore[misc]
             self._fs.keep(inode)
         if inode.lower is None:
             inode.ino = record.ino

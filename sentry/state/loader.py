@@ -9,8 +9,9 @@ from sentry.auth.credentials import Credentials
 from sentry.state import records
 from sentry.state.pages import Damaged, Loaded
 from sentry.state.values import made_actions, made_credentials, made_limits
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Absent, Inode
+from sentry.vfs.location import Location
 from sentry.vfs.walk import child_of
 from sentry.wait.again import again
 

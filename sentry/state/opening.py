@@ -27,9 +27,10 @@ from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.state import growing, records
 from sentry.state.loader import Opener, at
 from sentry.state.pages import Damaged
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Owner
+from sentry.vfs.location import Location
 from sentry.vfs.locks import FileLocks, Request
 from sentry.vfs.open import PATH_FLAGS, _open_kind
 from sentry.wait.again import again

@@ -17,8 +17,8 @@ from sentry.state.values import credentials, handlers, resource_limits
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.mm.ramfile import RamFile
-    from sentry.vfs.dentry import Location
     from sentry.vfs.interface import Inode
+    from sentry.vfs.location import Location
     from sentry.vfs.mount import Mount
 
 

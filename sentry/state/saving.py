@@ -184,7 +184,7 @@ class Saving:
             if timers.virtual._timer.at_ns or timers.prof._timer.at_ns:
                 refused("an interval timer of CPU time")
             if timers._at_ns or timers._interval_ns:
-                at_ns = timers._at_ns if timers._real is not None else 0
+                at_ns = timers._at_ns if timers._wall is not None else 0
                 interval = records.Interval(at_ns, timers._interval_ns)
         thread = group.parent_thread
         return records.Process(

@@ -21,7 +21,8 @@ from sentry.state import growing, records
 from sentry.state.loader import Loader
 from sentry.state.pages import Damaged
 from sentry.state.trees import node
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcObjects

@@ -12,8 +12,8 @@ from sentry.fs.devpts.terminal import AHEAD, SCREEN, Terminal
 from sentry.state import records
 from sentry.state.loader import Loader, at
 from sentry.state.pages import Damaged
-from sentry.vfs.dentry import Location
 from sentry.vfs.interface import Owner
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.state.saver import Saver

@@ -14,7 +14,8 @@ from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.filesystem import RamFs, TmpFs
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink
 from sentry.state import records
-from sentry.vfs.interface import Absent, FileSystem, Inode
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Absent, Inode
 
 if TYPE_CHECKING:
     from sentry.fs.overlay.inode import OverlayInode

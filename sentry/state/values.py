@@ -17,7 +17,7 @@ from sentry.kernel.signals import (
     SigInfo,
     SignalActions,
 )
-from sentry.kernel.thread_group import Usage
+from sentry.kernel.thread_group import SUMS, Usage
 from sentry.state import records
 
 if TYPE_CHECKING:
@@ -104,12 +104,12 @@ def made_waiting(record: records.Pending, pending: PendingSignals, quota: Quota,
 
 def usage(used: Usage) -> records.Usage:
     """What has been counted."""
-    counts = {name: getattr(used, name) for name in Usage.__slots__}
+    counts = {name: getattr(used, name) for name in (*SUMS, "maxrss")}
     return records.Usage({name: count for name, count in counts.items() if count})
 
 
 def made_usage(record: records.Usage, used: Usage) -> None:
     """Names that are not known count nothing."""
     for name, count in record.counts.items():
-        if name in Usage.__slots__:
+        if name in SUMS or name == "maxrss":
             setattr(used, name, count)

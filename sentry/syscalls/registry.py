@@ -8,12 +8,15 @@ the parameters, or in `order`, which names the parameters in the order in which 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cached_property, partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 from sentry.abi import unistd
 from sentry.syscalls.args import Arg
+from sentry.syscalls.index import MODULES
 from sentry.wait.again import NotNow
 from sentry.wait.eager import eager
 from sentry.wait.sleep import continued
@@ -55,14 +58,23 @@ class Declaration:
         self.observed = True
 
     @cached_property
+    def module(self) -> str:
+        """Where it is declared."""
+        found = (name for name, numbers in MODULES.items() if self.number in numbers)
+        return f"{__package__}.{next(found)}"
+
+    @cached_property
     def args(self) -> list[tuple[str, Arg]]:
         """(parameter, mark) of every parameter after the task."""
-        return arguments(self.handler)
+        return arguments(self)
 
     @cached_property
     def call(self) -> Callable[..., Any]:
         """(task, a0 … a5) → what the handler gives: an int, None, or a coroutine."""
-        return compile_decoder(self.name, self.handler, self.args, self.order, self.counts)
+        return compile_decoder(
+            self.name, self.handler, self.args, self.order, self.counts,
+            sleeps=signature(self.number, self.handler)[0],
+        )  # fmt: skip
 
     @cached_property
     def doc(self) -> str:
@@ -113,12 +125,29 @@ def absent(number: int, why: str) -> None:
     ABSENT[number] = why
 
 
-def arguments(handler: Handler) -> list[tuple[str, Arg]]:
+def signature(number: int, handler: Handler) -> tuple[bool, dict[str, str]]:
+    """Whether it is a coroutine, and the annotations of the parameters after the task.
+
+    A handler that was compiled ahead does not tell: `signatures` does, as it was written.
+    """
+    if not isinstance(handler, FunctionType):
+        from sentry.syscalls.signatures import SIGNATURES  # noqa: PLC0415  else nobody needs it
+
+        sleeps, text = SIGNATURES[number]
+        return sleeps, dict(each.split(": ") for each in text.split(", ")) if text else {}
+    code = handler.__code__
+    names = code.co_varnames[1 : code.co_argcount]
+    hints = {name: handler.__annotations__[name] for name in names}
+    return bool(code.co_flags & CO_COROUTINE), hints
+
+
+def arguments(declaration: Declaration) -> list[tuple[str, Arg]]:
     """(parameter, mark) of every parameter after the task."""
-    code, scope = handler.__code__, _Lenient(handler.__globals__)
+    handler, module = declaration.handler, declaration.module
+    scope = _Lenient(vars(sys.modules[module]))
     result = []
-    for name in code.co_varnames[1 : code.co_argcount]:
-        hint = eval(handler.__annotations__[name], {}, scope)
+    for name, text in signature(declaration.number, handler)[1].items():
+        hint = eval(text, {}, scope)
         marks = (
             [m for m in get_args(hint)[1:] if isinstance(m, Arg)]
             if get_origin(hint) is Annotated
@@ -148,6 +177,8 @@ def compile_decoder(
     args: list[tuple[str, Arg]],
     order: tuple[str, ...] = (),
     counts: str = "",
+    *,
+    sleeps: bool = False,
 ) -> Callable[..., Any]:
     """Generate `def decode(task, a0, …, a5)` for one handler.
 
@@ -166,7 +197,7 @@ def compile_decoder(
         lines.append(f"    v_{param} = {marks[param].source.replace('{raw}', raw[param])}")
     values = ", ".join(["task", *(f"v_{p}" for p, _ in args)])
     result = f"handler({values})"
-    if handler.__code__.co_flags & CO_COROUTINE:
+    if sleeps:
         scope["eager"] = eager
         result = f"eager({result})"
         scope["rest"] = _eagerly(handler)

@@ -11,10 +11,10 @@ from sentry.auth.acl import ACCESS, DEFAULT, check_valid, from_program, mode_of,
 from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import owner_or_capable
 from sentry.errors import EACCES, EOPNOTSUPP, EPERM
-from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Inode
+from sentry.vfs.location import Location
 from sentry.vfs.watches import tell_changed
 
 

@@ -19,10 +19,10 @@ from sentry.auth.permissions import (
 )
 from sentry.errors import EACCES, EFBIG, EINVAL, EISDIR, EOPNOTSUPP, EPERM, ETXTBSY
 from sentry.vfs.access import check_inode
-from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Changes, Inode
+from sentry.vfs.location import Location
 from sentry.vfs.watches import tell_changed
 
 

@@ -8,25 +8,27 @@ here is a cycle. `DentryCache` keeps the recently used ones alive.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from weakref import ref
 
+from sentry.ahead import Referable
+
 if TYPE_CHECKING:
-    from sentry.vfs.interface import FileSystem, Inode
-    from sentry.vfs.mount import Mount
+    from sentry.vfs.filesystem import FileSystem
+    from sentry.vfs.interface import Inode
     from sentry.wait.steps import Steps
 
 PIECE: Final = 1024
 """Places of the cache that are looked at in one go."""
 
 
-class Dentry:
+class Dentry(Referable):
     """A name that has an inode. `parent` is None at the root of a file system and for files without
     a name (pipes, memfds), whose `name` is then their label, as in /proc/self/fd.
     """
 
     __slots__ = (
-        "__weakref__", "cache_slot", "children", "inode", "mounts", "name", "parent", "unlinked",
+        "cache_slot", "children", "inode", "mounts", "name", "parent", "unlinked",
     )  # fmt: skip
 
     def __init__(self, parent: Dentry | None, name: bytes, inode: Inode) -> None:
@@ -96,33 +98,6 @@ class Dentry:
             if at is other:
                 return True
             at = at.parent
-        return False
-
-
-class Location(NamedTuple):
-    """A dentry seen through a mount: Linux's struct path."""
-
-    mount: Mount
-    dentry: Dentry
-
-    @property
-    def heard(self) -> bool:
-        """Who watches it is told of what is done there."""
-        return True
-
-    @property
-    def inode(self) -> Inode:
-        """The file."""
-        return self.dentry.inode
-
-
-class UnheardLocation(Location):
-    """Where somebody opens a file that was told of it: FMODE_NONOTIFY."""
-
-    __slots__ = ()
-
-    @property
-    def heard(self) -> bool:
         return False
 
 

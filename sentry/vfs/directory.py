@@ -6,11 +6,12 @@ it reads (rm -r) sees every name once. The position is an index into it, with `.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
 from sentry.abi.inotify import IN_ACCESS
 from sentry.abi.stat import S_IFDIR
+from sentry.ahead import mypyc_attr
 from sentry.errors import EINVAL, EISDIR, ENOENT
 from sentry.vfs.dirents import FIRST, Dirents, DirentSink
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
@@ -20,17 +21,18 @@ from sentry.wait.again import begun
 from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DirectoryFile(FileDescription):
     """An open directory of any file system."""
 
     __slots__ = ("_listing",)
-    read_flags = False
-    splice_read = False
-    seekable = True
-    seeks_from_end = False
+    read_flags: ClassVar = False
+    splice_read: ClassVar = False
+    seekable: ClassVar = True
+    seeks_from_end: ClassVar = False
     """SEEK_END counts from a size that is always 0: generic_file_llseek() of /proc and /sys."""
 
     def __init__(self, location: Location, flags: int) -> None:

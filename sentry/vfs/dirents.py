@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
+from sentry.ahead import mypyc_attr
 from sentry.errors import EINVAL
 from sentry.wait.steps import Steps
 
@@ -48,6 +49,7 @@ def as_old(records: bytearray) -> bytearray:
     return result
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Dirents:
     """The entries of one moment, as records as far as they are read."""
 

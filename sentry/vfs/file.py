@@ -29,6 +29,7 @@ from sentry.abi.fcntl import (
 from sentry.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.mount import MS_NOEXEC
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
+from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EAGAIN,
     EBADF,
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.auth.userns import UserNamespace
     from sentry.vfs.budget import Budget
-    from sentry.vfs.dentry import Dentry, Location
+    from sentry.vfs.dentry import Dentry
     from sentry.vfs.interface import Attributes, Inode
+    from sentry.vfs.location import Location
     from sentry.vfs.locks import RecordLock, Request
     from sentry.vfs.mount import Mount
 
@@ -170,6 +172,7 @@ class Caller(Protocol):
     def send_signal(self, signo: int) -> None: ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FileDescription:
     """An open file. Subclasses override what their kind can do; the rest fails as Linux lets it."""
 
@@ -192,32 +195,32 @@ class FileDescription:
         "writable",
     )
 
-    can_poll = False
+    can_poll: ClassVar = False
     """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
-    seekable = False
+    seekable: ClassVar = False
     """pread, pwrite, lseek work; else ESPIPE."""
-    seeks_nowhere = False
+    seeks_nowhere: ClassVar = False
     """lseek(2) does nothing on it, and says so: noop_llseek()."""
-    has_read = True
-    has_write = True
+    has_read: ClassVar = True
+    has_write: ClassVar = True
     """read(2), write(2) and the like do something; else EINVAL."""
-    read_flags = True
-    write_flags = True
+    read_flags: ClassVar = True
+    write_flags: ClassVar = True
     """preadv2(2), pwritev2(2) take flags: the file has a read_iter, a write_iter."""
-    nowait = True
+    nowait: ClassVar = True
     """RWF_NOWAIT is one of them."""
-    splice_read = True
-    splice_write = True
+    splice_read: ClassVar = True
+    splice_write: ClassVar = True
     """splice(2) and sendfile(2) work from it, to it."""
-    can_direct = False
+    can_direct: ClassVar = False
     """O_DIRECT may be set."""
-    can_async = False
+    can_async: ClassVar = False
     """O_ASYNC works on it."""
-    secret = False
+    secret: ClassVar = False
     """memfd_secret(2): neither read nor sealed."""
-    async_room = True
+    async_room: ClassVar = True
     """O_ASYNC tells of every new room; sockets tell of it only if there was none."""
-    write_sealed = False
+    write_sealed: ClassVar = False
     """F_SEAL_WRITE: shared mappings can only read."""
     requests: ClassVar[Requests] = NONE
     """ioctl(2) requests beyond those that work on every descriptor."""
@@ -295,8 +298,9 @@ class FileDescription:
             self._closed()
             self.release()
 
-    let_go = decref
-    """A call that was asleep with it has ended: sentry.wait.again."""
+    def let_go(self) -> None:
+        """A call that was asleep with it has ended: sentry.wait.again."""
+        self.decref()
 
     def count(self, budget: Budget) -> None:
         """It was opened through a name: its mount and inode know until the last close."""
@@ -457,11 +461,12 @@ class FileDescription:
         return ""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class StreamFile(FileDescription):
     """A file without positions: pipes, sockets, eventfds. Subclasses give the plain attempts."""
 
     __slots__ = ()
-    can_poll = True
+    can_poll: ClassVar = True
 
     def receive(self, dest: Dest) -> int:
         """Read what is there; EAGAIN when nothing is and more may come. 0 is the end."""

@@ -21,9 +21,9 @@ from sentry.auth.permissions import owner_or_capable
 from sentry.errors import EOPNOTSUPP, EPERM
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Result
     from sentry.vfs.interface import Inode
+    from sentry.vfs.location import Location
 
 FIXED: Final = FS_IMMUTABLE_FL | FS_APPEND_FL
 MODIFIABLE: Final = FIXED | FS_NODUMP_FL | FS_NOATIME_FL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentry.vfs.dentry import Location
+from sentry.vfs.location import Location
 from sentry.vfs.mount import Mount, top
 from sentry.vfs.mounts import MountNamespace
 

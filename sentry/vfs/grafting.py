@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sentry.errors import ENOENT
 from sentry.vfs import mount_copies, propagation
-from sentry.vfs.dentry import Location
+from sentry.vfs.location import Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount, Veil, top, tree
 from sentry.wait.steps import Steps, Stepwise
 

@@ -18,25 +18,25 @@ too) give the same object, because locks, FIFOs, bound sockets and inotify watch
 from __future__ import annotations
 
 import stat as modes
-import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from msgspec import Struct
 
 from sentry.abi.limits import NAME_MAX
+from sentry.ahead import Referable, mypyc_attr
 from sentry.errors import EACCES, EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM
 from sentry.vfs.dirents import Dirents
 from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
-    from sentry.auth.userns import UserNamespace
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.filesystem import FileSystem
+    from sentry.vfs.location import Location
     from sentry.vfs.locks import FileLocks
     from sentry.vfs.marks import Marks
-    from sentry.vfs.watches import Hooked, Watches
+    from sentry.vfs.watches import Watches
 
 
 class Absent:
@@ -111,117 +111,14 @@ class StatFs(NamedTuple):
     name_max: int = NAME_MAX
 
 
-class FileSystem:
-    """One mounted-or-mountable instance of a file system (a super block)."""
-
-    name: str = "none"
-    """The type, as in /proc/mounts and mount(2)."""
-    magic: int = 0
-    read_only: bool = False
-    """The instance itself cannot be written (EROFS), whatever a mount says."""
-    nameless: bool = False
-    """It holds what is open but in no directory: pipes, sockets, eventfds."""
-    fixed_attributes: bool = False
-    """Modes and owners cannot be changed by anybody: EOPNOTSUPP."""
-    keeps_names: bool = True
-    """Dentries that nobody holds are kept for a while; else what they tell of would be, too."""
-    xattr_user: bool = False
-    """Whether user.* attributes are kept."""
-    only_read: bool = False
-    """It cannot be written, whatever a mount asks for."""
-    stack_depth: int = 0
-    """How many file systems lie below it, one over the other: s_stack_depth."""
-    posix_acls: bool = False
-    """Whether its files have access control lists, its directories default ones: SB_POSIXACL."""
-
-    def __init__(self, dev: int, now_ns: Callable[[], int] = time.time_ns) -> None:
-        self.dev = dev
-        """st_dev."""
-        self.now_ns = now_ns
-        self.watched: set[Hooked] = set()
-        """The watches on its inodes, and `marked`: nobody is told while there are none."""
-        self.marks: Marks | None = None
-        """fanotify's, on all of it."""
-        self.marked = 0
-        """Marks on it, on its mounts and on its inodes."""
-        self.owner: UserNamespace | None = None
-        """The user namespace that mounted it: s_user_ns."""
-        self.sb_flags = 0
-        """MS_SYNCHRONOUS and its kin, which are kept to be shown."""
-        self.mount_count = 0
-        """Attached mounts of it, in all namespaces."""
-        self.source = self.name
-        """The first field of /proc/mounts."""
-
-    @property
-    def root(self) -> Inode:
-        """The inode at the top."""
-        raise NotImplementedError
-
-    uuid: bytes = b""
-    """Of those that have one: FS_IOC_GETFSUUID."""
-    has_flags = False
-    """Its files and directories have flags: sentry.vfs.flags."""
-    no_devices = False
-    """Its devices cannot be opened: SB_I_NODEV."""
-    has_handles = False
-    """name_to_handle_at(2) works on its files."""
-    can_sync = True
-    """fsync(2) works on its directories."""
-
-    def statfs(self) -> StatFs:
-        """statfs(2)."""
-        return StatFs(self.magic, 4096, 0, 0, 0, 0)
-
-    def reconfigure(self, options: bytes) -> None:
-        """mount(2) with MS_REMOUNT: other options. Raises: EINVAL."""
-
-    def check_writable(self) -> None:
-        """mount(2) with MS_REMOUNT, without MS_RDONLY. Raises: EROFS, where that is an error."""
-
-    def begin_unmount(self) -> None:
-        """umount2(2) with MNT_FORCE: nobody waits for its server any longer."""
-
-    def sync(self) -> None:
-        """sync(2), syncfs(2): nothing is left in memory that should be on a disk."""
-
-    def settle(self) -> None:
-        """What was done is where everybody sees it, if perhaps on no disk. Raises: EIO, NotNow."""
-
-    def rest(self) -> None:
-        """No program runs: now is the time for what was put off."""
-
-    def share(self) -> None:
-        """Others change its files, too, from now on: what is done is where they see it before it is
-        answered. Raises: EIO, NotNow; EOPNOTSUPP where nobody tells what they change."""
-
-    def listen(self) -> Callable[[], None]:
-        """For who wants to hear what `sync` does not tell: to be called afterwards, raises it."""
-        return _nothing_to_tell
-
-    def show_options(self) -> str:
-        """Options for /proc/mounts beyond those of the mount, each with a comma before it."""
-        return ""
-
-    def shutdown(self) -> None:
-        """The last mount is gone."""
-
-    def let_go_below(self) -> Sequence[FileSystem]:
-        """After that: file systems that it has used as if they were mounted, and uses no longer."""
-        return ()
-
-
-def _nothing_to_tell() -> None:
-    """All that was done has got there."""
-
-
-class Inode:
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Inode(Referable):
     """A file of any kind. `mode`, `uid`, `gid` are always there, for the permission checks."""
 
-    namespace: Any = None
+    namespace: ClassVar[Any] = None
     """What it stands for, if it is a file of /proc/PID/ns."""
-    seals = 0
-    can_seal = False
+    seals: ClassVar[int] = 0
+    can_seal: ClassVar = False
     """F_ADD_SEALS works on it: `seals` are F_SEAL_*."""
     __slots__ = (
         "acl",
@@ -313,10 +210,10 @@ class Inode:
         """Who somebody of another user namespace is told that it belongs to."""
         return Owner(attributes.uid, attributes.gid)
 
-    own_rights = False
+    own_rights: ClassVar = False
     """`check_rights` says who may do what, not the mode."""
 
-    server_decides = False
+    server_decides: ClassVar = False
     """Who may change its attributes is a server's business."""
 
     def check_rights(self, creds: Credentials, mask: int) -> None:
@@ -387,7 +284,7 @@ class Inode:
         """`lookup`, where a name is there for some and not for others (/proc/sys/net)."""
         return self.lookup(name, opens)
 
-    link_is_known = True
+    link_is_known: ClassVar = True
     """`readlink` makes no request."""
 
     def readlink(self) -> bytes:
@@ -510,23 +407,23 @@ class Inode:
         """
         raise ENODEV(f"{self.fs.name}: cannot open")
 
-    bindable = False
+    bindable: ClassVar = False
     """mount(2) takes it although no directory holds it (namespaces, pidfds)."""
 
-    file_flags: int = 0
+    file_flags: ClassVar[int] = 0
     """FS_*_FL, as chattr(1) sets them."""
 
     def set_file_flags(self, flags: int) -> None:
         """FS_IOC_SETFLAGS; the flags are checked."""
         raise ENOTTY("no flags")
 
-    immutable: bool = False
+    immutable: ClassVar[bool] = False
     """Nobody may write it: EPERM, before any rights are looked at."""
     def take_served(self) -> Any:
         """After `bind`, once: the host's part of that name. Of most there is none."""
         return None
 
-    is_service = False
+    is_service: ClassVar = False
     """Of a socket without a program's bound to it: a service of the host may listen there."""
-    opens_itself = False
+    opens_itself: ClassVar = False
     """The type bits do not decide how it is opened (host descriptors, entries of /proc)."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Lease(Struct):
     """What one description holds: F_RDLCK or F_WRLCK, and what it is to become."""
 
-    file: FileDescription
+    file: "FileDescription"
     fd: int
     pid: int
     kind: int

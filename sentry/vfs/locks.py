@@ -32,7 +32,7 @@ LEASES: Final = {F_RDLCK: "READ", F_WRLCK: "WRITE", F_UNLCK: "UNLCK"}
 class RecordLock(Struct):
     """A range [start, end], inclusive as in Linux."""
 
-    owner: object
+    owner: "object"
     pid: int
     """F_GETLK shows it; -1 for OFD locks."""
     exclusive: bool
@@ -43,7 +43,7 @@ class RecordLock(Struct):
 class Request(Struct):
     """A lock that is asked for; `exclusive` None unlocks."""
 
-    owner: object
+    owner: "object"
     pid: int
     exclusive: bool | None
     start: int

@@ -20,11 +20,12 @@ from sentry.abi.mount import (
     MS_STRICTATIME,
 )
 from sentry.errors import EROFS
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
     from sentry.vfs.marks import Marks
     from sentry.wait.queue import ChangeCount
 

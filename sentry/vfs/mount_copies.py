@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sentry.vfs import propagation
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.location import Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount, tree
 from sentry.vfs.mounts import MountNamespace
 from sentry.wait.steps import Steps, Stepwise

@@ -21,10 +21,10 @@ from sentry.abi.mount import (
 )
 from sentry.errors import EBUSY, EINVAL, ELOOP, ENOTDIR, EPERM, Errno
 from sentry.vfs import mount_copies, propagation
-from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, FileDescription
+from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.grafting import graft
-from sentry.vfs.interface import FileSystem
+from sentry.vfs.location import Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, top, tree
 from sentry.vfs.mounts import HeldMounts, MountNamespace
 

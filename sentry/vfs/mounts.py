@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 from sentry.errors import EBUSY
 from sentry.vfs import propagation, unmounting
 from sentry.vfs.budget import MAX_INODES, Budget
-from sentry.vfs.dentry import Dentry, DentryCache, Location
+from sentry.vfs.dentry import Dentry, DentryCache
 from sentry.vfs.leftovers import FEW
+from sentry.vfs.location import Location
 from sentry.vfs.mount import Mount, top
 from sentry.wait.lock import Lock
 from sentry.wait.queue import ChangeCount
 from sentry.wait.steps import at_once, driven
 
 if TYPE_CHECKING:
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
 
 
 class MountBudget(Budget):

@@ -33,10 +33,11 @@ from sentry.errors import (
     EXDEV,
 )
 from sentry.vfs.access import allows, check_create, check_delete, check_device, check_inode
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
+from sentry.vfs.location import Location
 from sentry.vfs.marks import tell_renamed
 from sentry.vfs.walk import Parent, child_of, child_to_remove, resolve_parent
 from sentry.vfs.watches import tell_entry, tell_if_gone, tell_self

@@ -86,7 +86,8 @@ class AsyncNotice:
     """O_ASYNC on one description: a signal whenever it becomes ready."""
 
     __slots__ = ("_file", "_vfs", "fd", "wants_room")
-    mask, exclusive = ALL, False
+    mask: int = ALL
+    exclusive: bool = False
 
     def __init__(self, vfs: Vfs, file: FileDescription, fd: int) -> None:
         self._vfs = vfs

@@ -53,9 +53,10 @@ from sentry.errors import (
 )
 from sentry.vfs.access import check_create, check_device, check_inode
 from sentry.vfs.attributes import truncate_inode
-from sentry.vfs.dentry import Dentry, Location, UnheardLocation
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import ABSENT, Absent, Inode
+from sentry.vfs.location import Location, UnheardLocation
 from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Parent, child_of, follow_last, resolve_parent, walk
@@ -315,7 +316,8 @@ def _open_creating(
                     if flags & O_EXCL or lost == MAX_LOST:
                         raise
                     _forget_answers(inode, lost)
-                continue
+        if isinstance(child, Absent):
+            continue
         location = top(
             Location(mount, directory.child(parent.last, child, caller.kernel.vfs.dentries))
         )

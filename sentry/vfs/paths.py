@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.vfs.dentry import Location
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from collections.abc import Collection

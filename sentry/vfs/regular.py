@@ -9,7 +9,7 @@ once, with the inode's lock, so two appends cannot get the same offset.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from sentry.abi.fcntl import (
     O_APPEND,
@@ -29,6 +29,7 @@ from sentry.abi.fcntl import (
 from sentry.abi.inotify import IN_ACCESS, IN_MODIFY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
+from sentry.ahead import mypyc_attr
 from sentry.auth.permissions import drop_set_id
 from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO
 from sentry.mm.errors import NeedsFault
@@ -41,14 +42,15 @@ from sentry.wait.again import NotNow, again
 MAX_OFFSET: Final = (1 << 63) - 1
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RegularFile(FileDescription):
     """An open regular file."""
 
     __slots__ = ()
-    can_direct = True
-    seekable = True
+    can_direct: ClassVar = True
+    seekable: ClassVar = True
 
-    writes_at_once = True
+    writes_at_once: ClassVar = True
     """`pwrite` has begun nothing when it raises NotNow."""
 
     # --- what a file system gives

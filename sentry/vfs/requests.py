@@ -24,7 +24,7 @@ class Request(Struct, frozen=True):
 
     number: int
     name: str
-    handler: Handler
+    handler: "Handler"
     partial: str = ""
     """What it lacks, for the compatibility table."""
     families: tuple[int, ...] = ()

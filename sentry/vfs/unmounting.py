@@ -15,7 +15,7 @@ from sentry.vfs.watches import tell_unmounted
 from sentry.wait.steps import Steps, Stepwise
 
 if TYPE_CHECKING:
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
 
 
 def _unmounted(mount: Mount) -> Steps[None]:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.abi.mount import MS_STRICTATIME
 from sentry.vfs.budget import Budget, DescriptorLimit, PipeLimits
-from sentry.vfs.dentry import Dentry, DentryCache, Location
-from sentry.vfs.interface import FileSystem, Inode, Owner
+from sentry.vfs.dentry import Dentry, DentryCache
+from sentry.vfs.filesystem import AnonFs, FileSystem
+from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.leftovers import Leftovers
+from sentry.vfs.location import Location
 from sentry.vfs.mount import Mount
 from sentry.vfs.mounts import MountBudget
 
@@ -28,14 +30,6 @@ Opener = Callable[["Location", int, "Caller"], "FileDescription"]
 MountType = Callable[["Caller", bytes, int, bytes], FileSystem]
 """(caller, source, flags, data) of mount(2) → a file system."""
 
-
-
-class AnonFs(FileSystem):
-    """Where files without a name live: pipes, eventfds, memfds… Never seen in a tree."""
-
-    name = "anon_inodefs"
-    magic = 0x09041934
-    nameless = True
 
 
 class AnonDentry(Dentry):

@@ -26,9 +26,10 @@ from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC
 from sentry.errors import EACCES, EAGAIN, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
 from sentry.vfs.access import check_rights
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, Inode
+from sentry.vfs.location import Location
 from sentry.vfs.mount import Mount, top
 from sentry.wait.again import CURRENT, NotNow
 

@@ -20,6 +20,7 @@ from copy import copy
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from sentry.ahead import mypyc_attr
 from sentry.errors import Errno
 from sentry.wait.eager import eager
 
@@ -85,6 +86,7 @@ def kept(key: Hashable) -> Any:
     return None if call is None else call.answers.get(key)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NotNow(Exception):
     """Wait first, then call again.
 
@@ -172,13 +174,16 @@ async def finished(need: NotNow, attempt: Callable[[], Any]) -> Any:
             attempt = need.attempt or attempt
             await need.wait()
             outer, CURRENT.call = CURRENT.call, call
+            late: NotNow | None = None
             try:
                 result = attempt()
             except NotNow as another:
-                need = another.with_traceback(None)  # which has this frame: a circle
-                continue
+                late = another.with_traceback(None)  # which has this frame: a circle
             finally:
                 CURRENT.call = outer
+            if late is not None:
+                need = late
+                continue
             if not isinstance(result, Coroutine):
                 return result
             try:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Generator
 from enum import IntEnum
 from typing import Any, Protocol
 
+from sentry.ahead import mypyc_attr
+
 
 class Mode(IntEnum):
     """What may end a sleep besides `wake`: the three sleeps of Linux."""
@@ -114,6 +116,7 @@ Done = Callable[[Any, BaseException | None], None]
 """Hears of a fiber's end: (result, exception)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Fiber:
     """Drives a coroutine to its end and hands over what came of it."""
 

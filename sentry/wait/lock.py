@@ -31,7 +31,8 @@ class Lock:
         if holder is not None and holder is not CURRENT.call:
             raise NotNow(self.until_free)
 
-    __enter__ = check
+    def __enter__(self) -> None:
+        self.check()
 
     def take(self) -> None:
         """It is that of a sequence from now on, until `let_go`. Preconditions: it is free."""

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
+from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN
 from sentry.wait.fiber import Fiber, Mode
 from sentry.wait.sleep import Sleep
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from sentry.loop import Loop
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Looks(Sleep):
     """The rest of a first look, if there is one, and what follows."""
 
     __slots__ = ("_changed", "_deadline_ns", "_fiber", "_idle", "_loop", "_work", "ended_by")
-    ended_by: Mode
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Looks(Sleep):
         self._changed = False
         self._idle = first is None
         self._work = self._looks(first, look)
-        self.ended_by = Mode.KILLABLE
+        self.ended_by = Mode.KILLABLE  # type: ignore[misc]  # a slot of its own
 
     @abstractmethod
     def register(self) -> None:
@@ -71,7 +72,8 @@ class Looks(Sleep):
     def _wait(self, idle: bool) -> None:
         self._idle = idle
         self.deadline_ns = self._deadline_ns if idle else None
-        self.mode = self.ended_by = Mode.INTERRUPTIBLE if idle else Mode.KILLABLE
+        self.mode = Mode.INTERRUPTIBLE if idle else Mode.KILLABLE
+        self.ended_by = self.mode  # type: ignore[misc]
         if not idle:
             self._loop.call_soon(self._fiber.wake)
 

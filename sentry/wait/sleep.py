@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
+from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN
 from sentry.wait.fiber import (
     Clock,
@@ -31,13 +31,6 @@ from sentry.wait.queue import ALL, Entry, WaitQueue
 
 After = Callable[[Any], Any]
 End = Callable[[Callable[[], Any]], Any]
-if TYPE_CHECKING:
-    _Coroutine = Coroutine[Any, Any, Any]
-else:
-    _Coroutine = object
-    """`isinstance` takes ten times as long for classes that inherit from an ABC, and asks the ABC
-    itself for its methods."""
-
 
 INTERRUPTIBLE = Mode.INTERRUPTIBLE
 
@@ -50,12 +43,13 @@ class Held(Protocol):
     def decref(self) -> None: ...
 
 
-class Sleep(Fiber, _Coroutine):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Sleep(Fiber):
     """A sleep that ends with an attempt. Subclasses give what it consists of."""
 
     __slots__ = ("_after", "_end_by", "_inner", "deadline_ns")
 
-    ended_by = INTERRUPTIBLE
+    ended_by: ClassVar[Mode] = INTERRUPTIBLE
     """What may end it besides a wake."""
 
     def __init__(self, deadline_ns: int | None = None) -> None:
@@ -204,11 +198,11 @@ class Sleep(Fiber, _Coroutine):
             self._inner.close()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Retry(Sleep):
     """Asleep on one wait queue; as its own fiber it is its registration there, too."""
 
     __slots__ = ("_attempt", "_entry", "_held", "_queue", "exclusive", "mask")
-    callback = Fiber.wake
     _entry: Entry | None
 
     def __init__(
@@ -229,6 +223,10 @@ class Retry(Sleep):
         self.mask = events
         self.exclusive = exclusive
 
+    def callback(self, events: int) -> bool:
+        """What it waits for may be there."""
+        return self.wake(events)
+
     def attempt(self) -> Any:
         """Once more."""
         return self._attempt()
@@ -248,13 +246,13 @@ class Retry(Sleep):
         self._held.decref()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Until(Sleep):
     """Asleep on any number of wait queues, or with a mode of its own."""
 
     __slots__ = (
         "_attempt", "_entries", "_events", "_exclusive", "_held", "_queues", "_tried", "ended_by",
     )  # fmt: skip
-    ended_by: Mode
 
     def __init__(
         self,
@@ -272,7 +270,7 @@ class Until(Sleep):
         self._queues = queues
         self._events = events
         self._exclusive = exclusive
-        self.ended_by = ended_by
+        self.ended_by = ended_by  # type: ignore[misc]  # a slot of its own
 
     def tried(self, held: Iterable[Held] = ()) -> Until:
         """The same, whose attempt has failed just now; it uses these files."""
@@ -345,7 +343,9 @@ def continued(result: Any, after: After) -> Any:
     """A result, or the rest of a call that gives it, as what `after` makes of it."""
     if isinstance(result, Sleep):
         return result.then(after)
-    return _continued(result, after) if isinstance(result, CoroutineType) else after(result)
+    if result is None or result.__class__ is int or not isinstance(result, Coroutine):
+        return after(result)
+    return _continued(result, after)
 
 
 def ended(call: Callable[[], Any], by: End) -> Any:

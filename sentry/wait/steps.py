@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import update_wrapper
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
+from sentry.ahead import mypyc_attr
 from sentry.wait.fiber import Mode, park
 from sentry.wait.lock import Lock
 
@@ -45,6 +46,7 @@ class Stepwise(Generic[P, T]):
         return at_once(self.steps(*arguments, **options))
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Pace:
     """How long this step goes on already."""
 
@@ -103,7 +105,8 @@ async def driven(steps: Steps[T], mode: Mode = Mode.UNINTERRUPTIBLE) -> T:
 async def _rest(steps: Steps[int] | Steps[None], lock: Lock | None, mode: Mode) -> int:
     try:
         await park(mode, 0)
-        return await driven(cast("Steps[int]", steps), mode) or 0
+        told: int | None = await driven(cast("Steps[int | None]", steps), mode)
+        return told or 0
     finally:
         if lock is not None:
             lock.let_go()

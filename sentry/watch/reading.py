@@ -20,7 +20,7 @@ from sentry.watch.messages import ItimerSpec, Rlimit, Timespec
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 MAX_TEXT: Final = 4096
 """Bytes of a text: PATH_MAX."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import random
 from sentry.abi.stat import S_IFCHR
@@ -14,7 +14,7 @@ from sentry.vfs.requests import Requests, put_int
 from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 PIECE: Final = 1 << 20
@@ -103,7 +103,7 @@ def _keep_full(file: UrandomDevice, caller: Caller, argument: int) -> None:
 class UrandomDevice(MemoryDevice):
     """/dev/urandom."""
 
-    requests = RANDOM
+    requests: ClassVar = RANDOM
     __slots__ = ()
     can_async = True
 

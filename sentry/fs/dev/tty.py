@@ -11,8 +11,8 @@ from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.host.file import HostFile
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import FileDescription
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 TTY: Final = 5 << 8

@@ -23,7 +23,8 @@ from sentry.fs.devpts.files import PtySlave
 from sentry.fs.devpts.raw import raw
 from sentry.fs.devpts.terminal import READABLE, Terminal
 from sentry.mm.buffers import KernelSource
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.filesystem import DevPtsFs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.fcntl import F_OWNER_PGRP, O_ACCMODE, O_CLOEXEC, O_NOCTTY, O_NONBLOCK
 from sentry.abi.ioctl import (
@@ -17,8 +17,8 @@ from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EAGAIN, EIO, ENOTTY
 from sentry.fs.devpts.ioctls import MASTERS, SLAVES
 from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
-from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.location import Location
 from sentry.vfs.notices import own_by_default, set_owner
 from sentry.wait.fiber import TimedOut
 from sentry.wait.sleep import until
@@ -34,7 +34,7 @@ TENTH_NS: Final = 100_000_000
 class PtyMaster(StreamFile):
     """The side of the terminal emulator."""
 
-    requests = MASTERS
+    requests: ClassVar = MASTERS
     __slots__ = ("_fs", "terminal")
     can_async = True
     async_room = False
@@ -113,7 +113,7 @@ class PtyMaster(StreamFile):
 class PtySlave(StreamFile):
     """The side of the programs."""
 
-    requests = SLAVES
+    requests: ClassVar = SLAVES
     __slots__ = ("_hangups", "terminal")
     can_async = True
     async_room = False

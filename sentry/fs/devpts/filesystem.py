@@ -9,18 +9,10 @@ from sentry.abi.stat import DEVPTS_SUPER_MAGIC, S_IFCHR
 from sentry.errors import EINVAL, EIO, ENOSPC
 from sentry.fs.devpts.files import PtyMaster, PtySlave, become_controlling
 from sentry.fs.devpts.terminal import Terminal
-from sentry.vfs.dentry import Location
 from sentry.vfs.directory import DirectoryFile
-from sentry.vfs.interface import (
-    ABSENT,
-    Absent,
-    Attributes,
-    Changes,
-    DirEntry,
-    FileSystem,
-    Inode,
-    Owner,
-)
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, Inode, Owner
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, FileDescription

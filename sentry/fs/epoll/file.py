@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi.fcntl import O_RDWR
 from sentry.abi.poll import (
@@ -96,13 +96,13 @@ class EpollFile(FileDescription):
     """An open epoll instance."""
 
     __slots__ = ("_ready", "_vfs", "items")
-    has_read = False
-    has_write = False
-    splice_read = False
-    splice_write = False
-    seeks_nowhere = True
-    can_poll = True
-    requests = Requests(unknown=EINVAL)
+    has_read: ClassVar = False
+    has_write: ClassVar = False
+    splice_read: ClassVar = False
+    splice_write: ClassVar = False
+    seeks_nowhere: ClassVar = True
+    can_poll: ClassVar = True
+    requests: ClassVar = Requests(unknown=EINVAL)
 
     def __init__(self, vfs: Vfs) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

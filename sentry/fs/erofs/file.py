@@ -16,8 +16,8 @@ from sentry.wait.again import NotNow, again, kept
 if TYPE_CHECKING:
     from sentry.fs.erofs.extents import Map
     from sentry.fs.erofs.filesystem import ErofsFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, FileDescription
+    from sentry.vfs.location import Location
 
 PIECE: Final = 1 << 16
 """Bytes that are read at once."""
@@ -64,11 +64,11 @@ class ErofsRegular(ErofsInode):
 
     def piece(self, offset: int, size: int) -> bytes | int:
         """Some of these bytes, or how many of them are a hole. Raises: EUCLEAN, NotNow."""
-        image, of = self.fs.image, self.fs.super
+        image, of = self.sb.image, self.sb.super
         if self.node.layout in layout.COMPRESSED_LAYOUTS:
             if self._map is None:
-                self._map = self.fs.unpacked.read_map(self.node)
-            return self.fs.unpacked.piece(self.node, self._map, offset, min(size, PIECE))
+                self._map = self.sb.unpacked.read_map(self.node)
+            return self.sb.unpacked.piece(self.node, self._map, offset, min(size, PIECE))
         at, length = layout.extent(image, of, self.node, offset)
         length = min(length, size, PIECE)
         return length if at < 0 else image.data(at, length)
@@ -76,7 +76,7 @@ class ErofsRegular(ErofsInode):
     def backing(self) -> Any:
         """What a mapping shows. Raises: ENODEV."""
         if self._ram is None:
-            make = self.fs.ram_file
+            make = self.sb.ram_file
             if make is None:
                 raise ENODEV("cannot be mapped")
             self._ram = make()

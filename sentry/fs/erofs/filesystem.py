@@ -15,14 +15,15 @@ from sentry.fs.erofs.file import ErofsRegular
 from sentry.fs.erofs.image import Image
 from sentry.fs.erofs.inode import ErofsDirectory, ErofsInode
 from sentry.fs.erofs.unpacked import Kept, Unpacked
-from sentry.vfs.interface import FileSystem, Inode, StatFs
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Inode, StatFs
 from sentry.vfs.open import OpenHow, open_location
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again, begun
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 MAX_DEPTH: Final = 2

@@ -19,8 +19,8 @@ from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.fs.erofs.filesystem import ErofsFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 MAX_ENTRIES: Final = 1 << 20
 KIND_OF: Final = (0, S_IFREG, S_IFDIR, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK, S_IFLNK)
@@ -32,11 +32,10 @@ MAX_NAMES: Final = 1024
 class ErofsInode(Inode):
     """A file of any kind."""
 
-    __slots__ = ("__weakref__", "_attributes", "_target", "_xattrs", "node")
-    fs: ErofsFs
-
+    __slots__ = ("_attributes", "_target", "_xattrs", "node", "sb")
     def __init__(self, fs: ErofsFs, node: layout.Node) -> None:
         super().__init__(fs, node.number, node.mode, Owner(node.uid, node.gid))
+        self.sb = fs
         self.node = node
         if node.xattrs:
             self.acl = b""  # there may be one
@@ -55,7 +54,7 @@ class ErofsInode(Inode):
         )  # fmt: skip
 
     def __del__(self) -> None:
-        self.fs.forget(self)
+        self.sb.forget(self)
 
     def stat(self) -> Attributes:
         """As the image says."""
@@ -76,7 +75,7 @@ class ErofsInode(Inode):
             size = self.node.size
             if not 0 < size < PATH_MAX:
                 raise EUCLEAN(f"a link of {size} bytes")
-            text = layout.contents(self.fs.image, self.fs.super, self.node, 0, size)
+            text = layout.contents(self.sb.image, self.sb.super, self.node, 0, size)
             if b"\0" in text:
                 raise EUCLEAN("a link with a zero")
             self._target = text
@@ -86,7 +85,7 @@ class ErofsInode(Inode):
 
     def _places(self) -> dict[bytes, Place]:
         if self._xattrs is None:
-            self._xattrs = find_xattrs(self.fs.image, self.fs.super, self.node)
+            self._xattrs = find_xattrs(self.sb.image, self.sb.super, self.node)
         return self._xattrs
 
     def getxattr(self, name: bytes) -> bytes:
@@ -94,7 +93,7 @@ class ErofsInode(Inode):
         place = self._places().get(name)
         if place is None:
             raise ENODATA(f"{name!r}")
-        return self.fs.image.read(*place)
+        return self.sb.image.read(*place)
 
     def listxattr(self) -> Sequence[bytes]:
         """All names."""
@@ -118,18 +117,18 @@ class ErofsDirectory(ErofsInode):
         self._names: dict[bytes, int] = {}
 
     def _blocks(self) -> int:
-        return -(-self.node.size // self.fs.super.block_size)
+        return -(-self.node.size // self.sb.super.block_size)
 
     def _block(self, number: int) -> bytes:
-        size = self.fs.super.block_size
+        size = self.sb.super.block_size
         at = number * size
         length = min(size, self.node.size - at)
-        return layout.contents(self.fs.image, self.fs.super, self.node, at, length)
+        return layout.contents(self.sb.image, self.sb.super, self.node, at, length)
 
     def lookup_cached(self, name: bytes) -> Inode | Absent | None:
         """What was looked up before, if somebody still has it."""
         number = self._names.get(name)
-        return self.fs.known(number) if number is not None else None
+        return self.sb.known(number) if number is not None else None
 
     def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
         """erofs_namei(): the last block whose first name is not behind it has the name."""
@@ -144,7 +143,7 @@ class ErofsDirectory(ErofsInode):
                 high = middle - 1
         for found, number, _ in layout.entries(self._block(low)):
             if found == name:
-                inode = self.fs.inode(number)
+                inode = self.sb.inode(number)
                 if len(self._names) >= MAX_NAMES:
                     self._names.clear()
                 self._names[name] = number

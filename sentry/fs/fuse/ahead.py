@@ -39,9 +39,9 @@ class ReadAhead:
         if version != self._file.version:
             return
         self._offset, self._data, self._version = offset, data, version
-        self._file.fs.vfs.fuse.keeps(self)
+        self._file.sb.vfs.fuse.keeps(self)
 
     def drop_ahead(self) -> None:
         """Give the memory back."""
         self._data = b""
-        self._file.fs.vfs.fuse.lets_go(self)
+        self._file.sb.vfs.fuse.lets_go(self)

@@ -55,7 +55,7 @@ class Connections(Directory):
 
     def make(self, name: bytes) -> Node | None:
         found = self._mounted.find(name)
-        return None if found is None else _directory(self.fs, found)
+        return None if found is None else _directory(self.sb, found)
 
     def stale(self, node: Node) -> bool:
         if not isinstance(node, ConnectionDirectory):

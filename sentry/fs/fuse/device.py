@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import fuse as abi
 from sentry.abi.fcntl import O_NONBLOCK, RWF_NOWAIT
@@ -17,7 +17,7 @@ from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
     from sentry.fs.fuse.connection import Connection
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 MAX_MESSAGE: Final = HEADER + FUSE_WRITE_IN.size + MAX_DATA
 """Bytes of the longest answer or notice."""
@@ -28,7 +28,7 @@ class FuseDevice(StreamFile):
     """An open device: first without a file system, then one of those that serve it."""
 
     __slots__ = ("connection", "fs", "unanswered")
-    requests = DEVICES
+    requests: ClassVar = DEVICES
     nowait = False
 
     def __init__(self, location: Location, flags: int) -> None:

@@ -44,9 +44,9 @@ from sentry.vfs.interface import ABSENT, Absent, Attributes, Inode, Owner
 if TYPE_CHECKING:
     from sentry.fs.fuse.mounted import MountedFs
     from sentry.fs.fuse.request import Request
-    from sentry.vfs.dentry import Location
     from sentry.vfs.dirents import DirentSink
     from sentry.vfs.file import Caller, FileDescription, Result
+    from sentry.vfs.location import Location
 
 RENAME2_MINOR: Final = 23
 MAX_LISTING: Final = 8 * PAGE_SIZE
@@ -90,13 +90,13 @@ class FuseDirectory(FuseInode):
             self.names.pop(name, None)
             return
         if name not in self.names:
-            self.fs.vfs.fuse.count_name()
+            self.sb.vfs.fuse.count_name()
         self.names[name] = (None if inode is None else ref(inode), until_ns)
 
     def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
         request = self.ask(
             (self, FUSE_LOOKUP, name), FUSE_LOOKUP, name + b"\0", FUSE_ENTRY_OUT.size,
-            undo=self.fs.forget_entry,
+            undo=self.sb.forget_entry,
         )  # fmt: skip
         found: Inode | Absent
         try:
@@ -113,7 +113,7 @@ class FuseDirectory(FuseInode):
             self.remember(name, None, until(now_ns, entry.entry_valid, entry.entry_valid_nsec))
             return ABSENT
         inode: FuseInode
-        inode, expires_ns = self.fs.inode_of(self, name, data)
+        inode, expires_ns = self.sb.inode_of(self, name, data)
         self.remember(name, inode, expires_ns)
         return inode
 
@@ -124,7 +124,7 @@ class FuseDirectory(FuseInode):
 
     def _make(self, opcode: int, name: bytes, body: bytes, kind: int) -> FuseInode:
         request = self.ask(
-            (self, opcode, name), opcode, body, FUSE_ENTRY_OUT.size, undo=self.fs.forget_entry
+            (self, opcode, name), opcode, body, FUSE_ENTRY_OUT.size, undo=self.sb.forget_entry
         )
         made: FuseInode = request.once(partial(self._made, name, kind))
         return made
@@ -135,7 +135,7 @@ class FuseDirectory(FuseInode):
         self.names.pop(name, None)
         inode: FuseInode
         try:
-            inode, expires_ns = self.fs.inode_of(self, name, data, 0, kind)
+            inode, expires_ns = self.sb.inode_of(self, name, data, 0, kind)
         except ENOENT:
             raise EIO("made, and not there") from None
         self.remember(name, inode, expires_ns)
@@ -145,10 +145,10 @@ class FuseDirectory(FuseInode):
         return self.mknod(name, S_IFREG | mode, 0, owner)
 
     def create_to_open(self, name: bytes, mode: int, owner: Owner, flags: int) -> Inode:
-        lacks = self.fs.connection.lacks
+        lacks = self.sb.connection.lacks
         if FUSE_CREATE in lacks:
             return self.create(name, mode, owner)
-        head = f.FUSE_CREATE_IN.pack(flags & ~O_NOCTTY, S_IFREG | mode, self.fs.umask, 0)
+        head = f.FUSE_CREATE_IN.pack(flags & ~O_NOCTTY, S_IFREG | mode, self.sb.umask, 0)
         body = head + name + b"\0"
         undo = partial(self._uncreate, name, flags)
         try:
@@ -170,17 +170,17 @@ class FuseDirectory(FuseInode):
     def _uncreate(self, name: bytes, flags: int, data: bytes) -> None:
         """Nobody comes for a file that was made: it stays, and is closed."""
         try:
-            inode, _ = self.fs.inode_of(self, name, data, 0, S_IFREG)
+            inode, _ = self.sb.inode_of(self, name, data, 0, S_IFREG)
         except Errno:
             return
         handle_of(inode, flags, data, FUSE_ENTRY_OUT.size).release()
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
-        body = f.FUSE_MKDIR_IN.pack(S_IFDIR | mode, self.fs.umask) + name + b"\0"
+        body = f.FUSE_MKDIR_IN.pack(S_IFDIR | mode, self.sb.umask) + name + b"\0"
         return self._make(FUSE_MKDIR, name, body, S_IFDIR)
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
-        body = f.FUSE_MKNOD_IN.pack(mode, rdev, self.fs.umask, 0) + name + b"\0"
+        body = f.FUSE_MKNOD_IN.pack(mode, rdev, self.sb.umask, 0) + name + b"\0"
         return self._make(FUSE_MKNOD, name, body, mode & S_IFMT)
 
     def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
@@ -214,7 +214,7 @@ class FuseDirectory(FuseInode):
     ) -> None:
         if not isinstance(new_dir, FuseDirectory):
             raise EXDEV("a directory of another file system")
-        connection = self.fs.connection
+        connection = self.sb.connection
         if flags and (FUSE_RENAME2 in connection.lacks or connection.minor < RENAME2_MINOR):
             raise EINVAL("the server knows no flags")
         opcode = FUSE_RENAME2 if flags else FUSE_RENAME
@@ -272,7 +272,7 @@ class FuseDirectoryFile(DirectoryFile):
         self.handle.release()
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        if not self.handle.inode.fs.connection.flags & FUSE_HAS_IOCTL_DIR:
+        if not self.handle.inode.sb.connection.flags & FUSE_HAS_IOCTL_DIR:
             raise ENOTTY("not of directories")
         return ioctl(self.handle, caller, request, argument)
 
@@ -331,7 +331,7 @@ class FuseDirectoryFile(DirectoryFile):
     ) -> None:
         """fuse_direntplus_link(): what is wrong with it costs the attributes, not the name."""
         try:
-            inode, expires_ns = directory.fs.inode_of(directory, listed.name, data, listed.entry)
+            inode, expires_ns = directory.sb.inode_of(directory, listed.name, data, listed.entry)
         except (EIO, ENOENT, ENOMEM):
             return
         directory.remember(listed.name, inode, expires_ns)

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from sentry.fs.fuse.handle import Handle
     from sentry.fs.fuse.regular import FuseRegular
     from sentry.fs.fuse.request import Request
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
     from sentry.vfs.interface import Attributes
+    from sentry.vfs.location import Location
 
 ALLOCATE_MODES: Final = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE
 
@@ -84,7 +84,7 @@ class FuseFile(RegularFile):
     # --- data
 
     def pread(self, dest: Dest, offset: int) -> int:
-        file, connection = self._file, self._file.fs.connection
+        file, connection = self._file, self._file.sb.connection
         self._write_back(offset, dest.count)
         size = None if self._is_direct else file.getattr(self.handle).size
         key = self, FUSE_READ, offset
@@ -126,7 +126,7 @@ class FuseFile(RegularFile):
         return data
 
     def pwrite(self, source: Source, offset: int) -> int:
-        file, connection = self._file, self._file.fs.connection
+        file, connection = self._file, self._file.sb.connection
         self._write_back(offset, source.count)
         file.check_capabilities()
         key = self, FUSE_WRITE, offset
@@ -174,7 +174,7 @@ class FuseFile(RegularFile):
 
     def find(self, offset: int, data: bool, size: int) -> int:
         """SEEK_DATA, SEEK_HOLE: fuse_lseek()."""
-        lacks = self._file.fs.connection.lacks
+        lacks = self._file.sb.connection.lacks
         if FUSE_LSEEK in lacks:
             return super().find(offset, data, size)
         whence = SEEK_DATA if data else SEEK_HOLE
@@ -195,7 +195,7 @@ class FuseFile(RegularFile):
     # --- the rest
 
     def stat(self) -> Attributes:
-        self._file.fs.check_allowed()
+        self._file.sb.check_allowed()
         return self._file.getattr(self.handle)
 
     def size_now(self) -> int:
@@ -206,7 +206,7 @@ class FuseFile(RegularFile):
         sync_handle(self.handle, FUSE_FSYNC, data_only)
 
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
-        lacks = self._file.fs.connection.lacks
+        lacks = self._file.sb.connection.lacks
         if mode & ~ALLOCATE_MODES or FUSE_FALLOCATE in lacks:
             raise EOPNOTSUPP(f"mode {mode:#x}")
         if not mode & FALLOC_FL_KEEP_SIZE and offset + length > self._file.attributes.size:
@@ -225,7 +225,7 @@ class FuseFile(RegularFile):
         self, offset: int, target: FileDescription, goal: int, count: int
     ) -> int | None:
         file = self._file
-        lacks = file.fs.connection.lacks
+        lacks = file.sb.connection.lacks
         if not isinstance(target, FuseFile) or FUSE_COPY_FILE_RANGE in lacks:
             return None
         self._write_back(offset, count)
@@ -276,7 +276,7 @@ class FuseFile(RegularFile):
 
     def flush(self, caller: Caller) -> None:
         file, handle = self._file, self.handle
-        connection, pages = file.fs.connection, file.pages
+        connection, pages = file.sb.connection, file.pages
         tracked = pages is not None and pages.tracked
         owner = connection.owner_of(caller.files)
         if not tracked and (FUSE_FLUSH in connection.lacks or handle.open_flags & FOPEN_NOFLUSH):
@@ -285,7 +285,7 @@ class FuseFile(RegularFile):
         flushed = self._flushed = Flushed()
         if tracked:
             handle.hold()
-            file.fs.vfs.loop.spawn(_flush_later(handle, owner, flushed), "flush")
+            file.sb.vfs.loop.spawn(_flush_later(handle, owner, flushed), "flush")
         else:
             handle.flush(owner, flushed.done)
 
@@ -293,7 +293,7 @@ class FuseFile(RegularFile):
         file, pages = self._file, self._file.pages
         self._ahead.drop_ahead()
         if pages is not None and pages.tracked and self.handle.writes:
-            file.fs.vfs.loop.spawn(_release_later(self.handle), "release")
+            file.sb.vfs.loop.spawn(_release_later(self.handle), "release")
             return
         file.closed(self.handle)
         self.handle.release()

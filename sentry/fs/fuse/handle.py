@@ -60,11 +60,11 @@ class Handle:
     def flush(self, owner: int, done: Callable[[Request], object]) -> None:
         """A descriptor was closed: `done` has the answer."""
         inode = self.inode
-        connection = inode.fs.connection
+        connection = inode.sb.connection
         body = f.FUSE_FLUSH_IN.pack(self.fh, 0, 0, owner)
         request = Request(connection, FUSE_FLUSH, inode.nodeid, body)
         with suppress(EOVERFLOW):
-            request.who = connection.who(inode.fs.task)
+            request.who = connection.who(inode.sb.task)
         request.on_done = partial(self._flushed, done)
         self.hold()
         connection.submit(request)
@@ -81,7 +81,7 @@ class Handle:
 
     def _flushed(self, done: Callable[[Request], object], request: Request) -> None:
         if isinstance(request.error, ENOSYS):
-            self.inode.fs.connection.lacks.add(FUSE_FLUSH)
+            self.inode.sb.connection.lacks.add(FUSE_FLUSH)
             request.error = None
         done(request)
         self.let_go()
@@ -102,14 +102,14 @@ class Handle:
             unlocks or 0,
         )  # fmt: skip
         opcode = FUSE_RELEASEDIR if inode.is_dir else FUSE_RELEASE
-        request = Request(inode.fs.connection, opcode, inode.nodeid, body)
+        request = Request(inode.sb.connection, opcode, inode.nodeid, body)
         request.on_done = lambda _: inode.expire()  # which also keeps it until then
-        inode.fs.connection.submit_behind(request)
+        inode.sb.connection.submit_behind(request)
 
 
 def open_handle(inode: FuseInode, flags: int) -> Handle:
     """OPEN, OPENDIR: fuse_file_open(). Raises: what the server says, NotNow."""
-    connection = inode.fs.connection
+    connection = inode.sb.connection
     opcode = FUSE_OPENDIR if inode.is_dir else FUSE_OPEN
     needless = FUSE_NO_OPENDIR_SUPPORT if inode.is_dir else FUSE_NO_OPEN_SUPPORT
     if opcode in connection.lacks:

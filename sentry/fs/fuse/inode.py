@@ -7,7 +7,7 @@ server has told of it, so that it can be told to forget as much.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi import fuse as f
 from sentry.abi.fuse import (
@@ -46,16 +46,16 @@ class FuseInode(Inode):
     """A file of any kind."""
 
     __slots__ = (
-        "__weakref__", "attributes", "expires_ns", "generation", "gone", "is_bad", "nlookup",
-        "nodeid", "target",
+        "attributes", "expires_ns", "generation", "gone", "is_bad", "nlookup",
+        "nodeid", "sb", "target",
     )  # fmt: skip
-    fs: MountedFs
-    own_rights = True
+    own_rights: ClassVar = True
 
     def __init__(
         self, fs: MountedFs, nodeid: int, generation: int, attributes: Attributes
     ) -> None:
         super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
+        self.sb = fs
         self.nodeid = nodeid
         self.generation = generation
         self.nlookup = 1
@@ -70,7 +70,7 @@ class FuseInode(Inode):
         self._show()
 
     def __del__(self) -> None:
-        self.fs.gone(self)
+        self.sb.gone(self)
 
     def _show(self) -> None:
         """The attributes, as checks of rights see them.
@@ -120,7 +120,7 @@ class FuseInode(Inode):
         return self.attributes if current else None
 
     def stat(self) -> Attributes:
-        self.fs.check_allowed()
+        self.sb.check_allowed()
         return self.getattr(None)
 
     def getattr(self, handle: Handle | None) -> Attributes:
@@ -141,12 +141,12 @@ class FuseInode(Inode):
         if attr.mode & 0o170000 != self.kind:
             self.make_bad()
             raise EIO("a file of another type")
-        ns = self.fs.connection.user_ns
+        ns = self.sb.connection.user_ns
         expires_ns = until(time.monotonic_ns(), out.attr_valid, out.attr_valid_nsec)
         self.seen(attributes_of(attr, ns, self.attributes.block_size), expires_ns)
 
     def setattr(self, changes: Changes) -> None:
-        self.fs.check_allowed()
+        self.sb.check_allowed()
         valid, fh = 0, 0
         if changes.mode is not None:
             valid |= f.FATTR_MODE
@@ -182,7 +182,7 @@ class FuseInode(Inode):
 
     def ids_there(self, uid: int, gid: int) -> tuple[int, int]:
         """Owners as the server's namespace has them. Raises: EOVERFLOW."""
-        ns = self.fs.connection.user_ns
+        ns = self.sb.connection.user_ns
         if ns is None:
             return uid, gid
         uid, gid = ns.uid_map.from_kernel(uid), ns.gid_map.from_kernel(gid)
@@ -194,7 +194,7 @@ class FuseInode(Inode):
 
     def check_rights(self, creds: Credentials, mask: int) -> None:
         """fuse_permission(): `mask` are MAY_* bits. Raises: EACCES, NotNow."""
-        fs = self.fs
+        fs = self.sb
         if not fs.allows(creds):
             raise EACCES("the file system is another user's")
         if fs.options.default_permissions:
@@ -214,16 +214,16 @@ class FuseInode(Inode):
 
     @property
     def server_decides(self) -> bool:  # type: ignore[override]
-        return not self.fs.options.default_permissions
+        return not self.sb.options.default_permissions
 
     def _ask_access(self, mask: int) -> None:
-        if FUSE_ACCESS in self.fs.connection.lacks:
+        if FUSE_ACCESS in self.sb.connection.lacks:
             return
         body = f.FUSE_ACCESS_IN.pack(mask, 0)
         try:
             self.ask((self, FUSE_ACCESS, mask), FUSE_ACCESS, body).once(_nothing)
         except ENOSYS:
-            self.fs.connection.lacks.add(FUSE_ACCESS)
+            self.sb.connection.lacks.add(FUSE_ACCESS)
 
     # --- links
 
@@ -240,7 +240,7 @@ class FuseInode(Inode):
             (self, FUSE_READLINK), FUSE_READLINK, b"", PAGE_SIZE - 1, is_variable=True
         )
         text: bytes = request.once(_text)
-        if self.fs.connection.flags & FUSE_CACHE_SYMLINKS:
+        if self.sb.connection.flags & FUSE_CACHE_SYMLINKS:
             self.target = text
         return text
 
@@ -255,7 +255,7 @@ class FuseInode(Inode):
         try:
             data = self._xattr(FUSE_LISTXATTR, b"", body, XATTR_SIZE_MAX)
         except EOPNOTSUPP:
-            if FUSE_LISTXATTR in self.fs.connection.lacks:
+            if FUSE_LISTXATTR in self.sb.connection.lacks:
                 return ()
             raise
         names = data.split(b"\0")
@@ -281,8 +281,8 @@ class FuseInode(Inode):
 
     def _xattr(self, opcode: int, name: bytes, body: bytes, most: int) -> bytes:
         """Raises: EOPNOTSUPP where the server has none."""
-        self.fs.check_allowed()
-        lacks = self.fs.connection.lacks
+        self.sb.check_allowed()
+        lacks = self.sb.connection.lacks
         if opcode in lacks:
             raise EOPNOTSUPP("the server has no extended attributes")
         try:
@@ -308,7 +308,7 @@ class FuseInode(Inode):
         """A request about this node. Raises: as `MountedFs.ask`; EIO."""
         if self.is_bad:
             raise EIO(f"node {self.nodeid} was something else")
-        return self.fs.ask(
+        return self.sb.ask(
             key, opcode, self.nodeid, body, size, is_variable=is_variable, undo=undo
         )
 

@@ -28,12 +28,12 @@ KINDS: Final = {None: F_UNLCK, False: F_RDLCK, True: F_WRLCK}
 
 def has_records(handle: Handle) -> bool:
     """The server keeps the locks of fcntl(2)."""
-    return bool(handle.inode.fs.connection.flags & FUSE_POSIX_LOCKS)
+    return bool(handle.inode.sb.connection.flags & FUSE_POSIX_LOCKS)
 
 
 def has_flocks(handle: Handle) -> bool:
     """And those of flock(2)."""
-    return bool(handle.inode.fs.connection.flags & FUSE_FLOCK_LOCKS)
+    return bool(handle.inode.sb.connection.flags & FUSE_FLOCK_LOCKS)
 
 
 class ServerLocks:
@@ -47,7 +47,7 @@ class ServerLocks:
     def _body(
         self, caller: Caller, request: Request, flags: int, *, is_question: bool = False
     ) -> bytes:
-        connection = self._handle.inode.fs.connection
+        connection = self._handle.inode.sb.connection
         kind = KINDS[request.exclusive]
         named = request.exclusive is not None and not is_question
         pid = connection.shown_pid(caller.group.tgid) if named else 0
@@ -65,7 +65,7 @@ class ServerLocks:
             return None
         if found.lk_type not in (F_RDLCK, F_WRLCK) or not found.lk_start <= found.lk_end <= END:
             raise EIO("an impossible lock")
-        pid = inode.fs.connection.known_pid(found.lk_pid)
+        pid = inode.sb.connection.known_pid(found.lk_pid)
         return RecordLock(None, pid, found.lk_type == F_WRLCK, found.lk_start, found.lk_end)
 
     def set(self, caller: Caller, request: Request, wait: bool, flags: int = 0) -> int:
@@ -80,7 +80,7 @@ class ServerLocks:
 
     def flock(self, caller: Caller, file: object, exclusive: bool | None, wait: bool) -> int:
         """flock(2) of a description."""
-        connection = self._handle.inode.fs.connection
+        connection = self._handle.inode.sb.connection
         self._handle.unlocks = connection.owner_of(file)
         asked = Request(file, caller.group.tgid, exclusive, 0, END)
         return self.set(caller, asked, wait, FUSE_LK_FLOCK)

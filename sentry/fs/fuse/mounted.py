@@ -12,7 +12,7 @@ from sentry.auth.userns import is_inside
 from sentry.errors import EACCES
 from sentry.fs.fuse.request import Request
 from sentry.fs.fuse.wire import entry_of
-from sentry.vfs.interface import FileSystem
+from sentry.vfs.filesystem import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -107,7 +107,7 @@ class Pages:
         if last - first <= FEW:
             at_once(steps)
         else:
-            self._file.fs.vfs.loop.spawn(driven(steps), "invalidation")
+            self._file.sb.vfs.loop.spawn(driven(steps), "invalidation")
 
     def _dropping(self, first: int, last: int) -> Steps[None]:
         for index in self._tracked(first, last):
@@ -134,7 +134,7 @@ class Pages:
     async def _load(self, index: int, count: int) -> None:
         """Fill pages from `index` on: what a fault waits for. Raises: Unreadable."""
         ram, size = self.ram, self.ram.size
-        most = self._file.fs.connection.max_read // PAGE_SIZE
+        most = self._file.sb.connection.max_read // PAGE_SIZE
         count = min(count, most, MAX_PAGES, self._count - index)
         start = index * PAGE_SIZE
         wanted = min(count * PAGE_SIZE, size - start)

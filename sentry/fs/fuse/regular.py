@@ -21,8 +21,8 @@ from sentry.wait.again import begun
 
 if TYPE_CHECKING:
     from sentry.fs.fuse.mounted import MountedFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 
 CAPABILITY: Final = b"security.capability"
@@ -110,7 +110,7 @@ class FuseRegular(FuseInode):
         if self.pages is not None:
             self.pages.resize(attributes.size)
         changed = resized or before.mtime_ns != attributes.mtime_ns
-        if changed and self.fs.connection.flags & FUSE_AUTO_INVAL_DATA:
+        if changed and self.sb.connection.flags & FUSE_AUTO_INVAL_DATA:
             self.drop_pages(0, 0)
         elif resized:
             self.version += 1
@@ -163,7 +163,7 @@ class FuseRegular(FuseInode):
         if stores and handle.open_flags & FOPEN_DIRECT_IO:
             raise ENODEV("direct I/O")
         if self.pages is None:
-            make = self.fs.vfs.ram_file
+            make = self.sb.vfs.ram_file
             if make is None:
                 raise ENODEV("no memory for files")
             self.pages = Pages(self, make())
@@ -174,7 +174,7 @@ class FuseRegular(FuseInode):
 
 def sync_handle(handle: Handle, opcode: int, data_only: bool) -> None:
     """FSYNC, FSYNCDIR: fuse_fsync_common()."""
-    lacks = handle.inode.fs.connection.lacks
+    lacks = handle.inode.sb.connection.lacks
     if opcode in lacks:
         return
     body = f.FUSE_FSYNC_IN.pack(handle.fh, FUSE_FSYNC_FDATASYNC if data_only else 0, 0)

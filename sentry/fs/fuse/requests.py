@@ -20,7 +20,7 @@ WRITES, READS = 1 << 30, 2 << 30
 def ioctl(handle: Handle, caller: Caller, request: int, argument: int) -> int:
     """fuse_do_ioctl(). Raises: ENOTTY where the server has none, EIO for an impossible answer."""
     inode = handle.inode
-    inode.fs.check_allowed()
+    inode.sb.check_allowed()
     size = request >> SIZE_SHIFT & SIZE_MASK
     given = size if request & WRITES else 0
     wanted = size if request & READS else 0

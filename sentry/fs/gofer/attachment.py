@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from sentry.vfs.interface import FileSystem
+from sentry.vfs.filesystem import FileSystem
 
 if TYPE_CHECKING:
     from gofer.p9.attributes import Attributes as WireAttributes
@@ -43,13 +43,13 @@ class DirectoryFids:
         """It gets another one when it needs one."""
         if directory in self._order:
             del self._order[directory]
-            journal = directory.fs.journal
+            journal = directory.sb.journal
             if journal is not None:
                 journal.settle(directory)
-            if directory.fs.hearing is not None:
+            if directory.sb.hearing is not None:
                 directory.unheard()
             fid, directory.fid = directory.fid, -1
-            directory.fs.session.clunk(fid)
+            directory.sb.session.clunk(fid)
 
     def give_all_back(self) -> None:
         """Some may never have been bound."""
@@ -153,7 +153,7 @@ class Attachment(FileSystem, ABC):
         """Counts what was heard of the host's changes."""
 
     @abstractmethod
-    def is_own_device(self, inode: GoferInode) -> bool:
+    def is_own_device(self, inode: Keyed) -> bool:
         """It lies on the file system of the host that the root lies on."""
 
     @abstractmethod

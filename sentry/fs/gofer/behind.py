@@ -39,7 +39,7 @@ LINKS_MAX: Final = 30_000
 
 def journal_of(directory: GoferDirectory) -> Journal | None:
     """The journal, if something could be recorded of a directory."""
-    fs = directory.fs
+    fs = directory.sb
     journal = fs.journal
     if journal is None or not fs.is_own_device(directory) or not _is_open(directory, journal):
         return None
@@ -79,7 +79,7 @@ def create(
     if not journal.accepts(owner.uid, owner.gid):
         journal.spares.give_back(spare)
         return None
-    now = directory.fs.now_ns()
+    now = directory.sb.now_ns()
     named = Tnamex(spare.fid, fid, name, mode, owner.uid, owner.gid, now)
     moment = journal.moment()
     if not journal.record(named, copied=copied(directory)):
@@ -90,7 +90,7 @@ def create(
         mode=S_IFREG | mode, uid=owner.uid, gid=owner.gid, nlink=1,
         atime_ns=now, mtime_ns=now, ctime_ns=now,
     )  # fmt: skip
-    inode = directory.fs.inode_of(shown, directory, name)
+    inode = directory.sb.inode_of(shown, directory, name)
     if not isinstance(inode, GoferRegular):
         close_quietly(spare.fd)
         raise EIO("a new file with the number of another one")
@@ -159,7 +159,7 @@ def rename(
         return False
     if new_dir is not directory and new_dir.bequeaths():  # perhaps EXDEV
         return False
-    if not (new_dir.fs.is_own_device(child) and new_dir.knows(new_name)):
+    if not (new_dir.sb.is_own_device(child) and new_dir.knows(new_name)):
         return False
     exchanged = flags == RENAME_EXCHANGE
     if other is None:
@@ -192,7 +192,7 @@ def rename(
 def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
     """Of something whose attributes are known."""
     journal = makes_in(directory)
-    if journal is None or target.gone or not directory.fs.is_own_device(target):
+    if journal is None or target.gone or not directory.sb.is_own_device(target):
         return False
     known = target.known_attributes()
     if known is None or known.nlink >= LINKS_MAX:
@@ -224,7 +224,7 @@ def _lose(
     if child.fid >= 0 or not (child.is_dir or (isinstance(child, GoferRegular) and child.in_use)):
         done = journal.record(request, copied=room)
     else:
-        session = child.fs.session
+        session = child.sb.session
         bound = session.new_fid()
         done = journal.record(Twalkx(fid, bound, NOOPEN, 0, [name]), request, copied=room)
         if done:

@@ -43,7 +43,7 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     Not with set-id bits, which the host may drop, and which a write before the record is done would
     not; nor times where somebody may store into a mapping: what is written later has the later
     time, so it waits for the record."""
-    fs = inode.fs
+    fs = inode.sb
     journal = fs.journal
     if journal is None or changes.size is not None or not fs.is_own_device(inode):
         return False

@@ -29,7 +29,7 @@ def make(
     """Not for an owner whom the host may refuse, nor with set-id bits, which it may drop, nor
     before it has made one of the kind."""
     journal = makes_in(directory)
-    fs = directory.fs
+    fs = directory.sb
     sample = fs.samples.get(modes.S_IFMT(mode))
     if journal is None or sample is None or mode & 0o6000 or len(target) > SHORT:
         return None

@@ -67,7 +67,7 @@ class Watched(Protocol):
     trust: Trust | None
 
     @property
-    def fs(self) -> object: ...
+    def sb(self) -> object: ...
     def changed(self) -> None: ...
     def names_heard(self) -> None: ...
 
@@ -209,7 +209,7 @@ class HostChanges:
     def forget_all(self, fs: object) -> None:
         """A file system was unmounted."""
         for trust in list(self._trusts):
-            if trust.directory.fs is fs:
+            if trust.directory.sb is fs:
                 self.forget(trust)
 
     def _be_deaf(self) -> None:

@@ -33,7 +33,7 @@ from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.host_socket import GoferSocket, Served
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.regular import GoferRegular
-from sentry.fs.gofer.requests import close_quietly
+from sentry.fs.gofer.requests import Pending, close_quietly
 from sentry.fs.gofer.session import Asked, expect
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import Inode, Owner
@@ -43,10 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from gofer.p9.codec import Message
-    from sentry.fs.gofer.requests import Pending
     from sentry.fs.gofer.session import Session
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 
 class Keeper(NamedTuple):
@@ -107,12 +106,12 @@ class GoferDirectory(DirectoryCache):
     # --- names
 
     def check_room(self, caller: Caller) -> None:
-        handles = self.fs.handles
+        handles = self.sb.handles
         if not handles.room(caller):
             handles.check(caller)
 
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
-        if self.fs.journal is not None and kept((self, IN_CREATE, name)) is None:
+        if self.sb.journal is not None and kept((self, IN_CREATE, name)) is None:
             made = behind.create(self, name, mode, owner)
             if made is not None:
                 return made
@@ -120,15 +119,15 @@ class GoferDirectory(DirectoryCache):
         request = Tcreatex(fid, NOFID, name, O_RDWR | O_EXCL, 1, mode, owner.uid, owner.gid)
         with self._change(IN_CREATE, name, request) as asked:
             inode = self._created(name, asked.pending)
-        if self.fs.journal is not None:
-            self.fs.journal.accepted(owner.uid, owner.gid)
+        if self.sb.journal is not None:
+            self.sb.journal.accepted(owner.uid, owner.gid)
         return inode
 
     def _change(
         self, event: int, name: bytes, request: Message, victim: Inode | None = None
     ) -> Change:
         """Make or remove a name, once for this call; `victim` is what loses it."""
-        session, key = self.fs.session, (self, event, name)
+        session, key = self.sb.session, (self, event, name)
         asked: Asked | None = kept(key)
         if asked is None:
             keeper = self._keep(name, victim)
@@ -149,7 +148,7 @@ class GoferDirectory(DirectoryCache):
             raise
         fd = pending.take_fd()
         try:
-            inode = self.fs.inode_of(WireAttributes.unpack(reply.block), self, name)
+            inode = self.sb.inode_of(WireAttributes.unpack(reply.block), self, name)
             self.added(name, inode)
         except BaseException:
             close_quietly(fd)
@@ -162,7 +161,7 @@ class GoferDirectory(DirectoryCache):
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         inode = self._make(name, b"", modes.S_IFDIR | mode & 0o7777, owner)
-        if self.fs.journal is not None and isinstance(inode, DirectoryCache):
+        if self.sb.journal is not None and isinstance(inode, DirectoryCache):
             inode.made_here(self)
         inode.asked += 1  # something is made in it next
         return inode
@@ -172,12 +171,12 @@ class GoferDirectory(DirectoryCache):
 
     def bind(self, name: bytes, kind: int, mode: int, owner: Owner) -> Inode:
         """Where the host may connect to programs, which the Gofer decides, one of its sockets."""
-        if not self.fs.binds:
+        if not self.sb.binds:
             return self.mknod(name, mode, 0, owner)
-        session, key = self.fs.session, (self, Tbindx, name)
+        session, key = self.sb.session, (self, Tbindx, name)
         asked: Asked | None = kept(key)
         if asked is None:
-            self.fs.handles.budget.check_host_descriptor()
+            self.sb.handles.budget.check_host_descriptor()
             fid, bound = self.directory_fid(), session.new_fid()
             request = Tbindx(fid, bound, name, kind, mode, owner.uid, owner.gid)
             own = self.changing(made(mode), name)
@@ -191,11 +190,11 @@ class GoferDirectory(DirectoryCache):
         try:
             with Change(session, asked, key):
                 reply = expect(asked.pending.result(), Rbindx)
-                inode = self.fs.inode_of(WireAttributes.unpack(reply.block), self, name)
+                inode = self.sb.inode_of(WireAttributes.unpack(reply.block), self, name)
                 self.added(name, inode)
         except EOPNOTSUPP:
             session.free_fid(bound)
-            self.fs.binds = False
+            self.sb.binds = False
             return self.mknod(name, mode, 0, owner)
         except Errno:
             session.free_fid(bound)
@@ -211,7 +210,7 @@ class GoferDirectory(DirectoryCache):
         return inode
 
     def _make(self, name: bytes, target: bytes, mode: int, owner: Owner) -> GoferInode:
-        journal = self.fs.journal
+        journal = self.sb.journal
         if journal is not None and kept((self, made(mode), name)) is None:
             found = behind_made.make(self, name, target, mode, owner)
             if found is not None:
@@ -220,16 +219,16 @@ class GoferDirectory(DirectoryCache):
         request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, 0)
         with self._change(made(mode), name, request) as asked:
             wire = WireAttributes.unpack(expect(asked.pending.result(), Rmakex).block)
-            inode = self.fs.inode_of(wire, self, name)
+            inode = self.sb.inode_of(wire, self, name)
             self.added(name, inode)
-        if journal is not None and self.fs.is_own_device(self):
+        if journal is not None and self.sb.is_own_device(self):
             journal.accepted(owner.uid, owner.gid)
-            if len(target) <= behind_made.SHORT and self.fs.is_own_device(inode):
-                self.fs.samples.setdefault(inode.kind, wire)
+            if len(target) <= behind_made.SHORT and self.sb.is_own_device(inode):
+                self.sb.samples.setdefault(inode.kind, wire)
         return inode
 
     def link(self, name: bytes, target: Inode) -> None:
-        if not isinstance(target, GoferInode) or target.fs is not self.fs:
+        if not isinstance(target, GoferInode) or target.fs is not self.sb:
             raise EXDEV("a file of another file system")
         if kept((self, IN_CREATE, name)) is None and behind.link(self, name, target):
             return
@@ -273,7 +272,7 @@ class GoferDirectory(DirectoryCache):
         if asked is None and behind.rename(self, names, new_dir, inodes, flags):
             return
         fid, to = self.directory_fid(), new_dir.directory_fid()
-        session = self.fs.session
+        session = self.sb.session
         if asked is None:
             keeper = new_dir._keep(new_name, None if flags else other)
             asked = Asked(session.send(Trenamex(fid, name, to, new_name, flags)), keeper)
@@ -312,7 +311,7 @@ class GoferDirectory(DirectoryCache):
             return None
         if isinstance(child, GoferRegular) and not child.in_use:
             return None
-        session = self.fs.session
+        session = self.sb.session
         bound = session.new_fid()
         pending = session.send(Twalkx(self.fid, bound, NOOPEN, 0, [name]))
         return Keeper(pending, child, bound)

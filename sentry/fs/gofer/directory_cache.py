@@ -80,7 +80,7 @@ class DirectoryCache(HeardDirectory):
     def directory_fid(self) -> int:
         """Its fid; walked to anew from the nearest ancestor that has one."""
         if self.fid >= 0:
-            self.fs.fids.used(self)
+            self.sb.fids.used(self)
             return self.fid
         chain: list[DirectoryCache] = []
         at: DirectoryCache = self
@@ -95,7 +95,7 @@ class DirectoryCache(HeardDirectory):
         return self.fid
 
     def _walk_down(self, at: DirectoryCache, chain: list[DirectoryCache]) -> DirectoryCache:
-        session, last = self.fs.session, chain[-1]
+        session, last = self.sb.session, chain[-1]
         key = last, NOFID
         asked: Asked | None = kept(key)
         if asked is None:
@@ -119,12 +119,12 @@ class DirectoryCache(HeardDirectory):
             session.clunk(bound)
         else:
             last.fid = bound
-            self.fs.fids.bound(last)
+            self.sb.fids.bound(last)
         return last
 
     def _walk_behind(self, fid: int, last: DirectoryCache, names: list[bytes]) -> bool:
         """Whether a record gives it its fid."""
-        journal, session = self.fs.journal, self.fs.session
+        journal, session = self.sb.journal, self.sb.session
         if journal is None or not journal.open:
             return False
         bound = session.new_fid()
@@ -132,7 +132,7 @@ class DirectoryCache(HeardDirectory):
             session.free_fid(bound)
             return False
         last.fid = bound
-        self.fs.fids.bound(last)
+        self.sb.fids.bound(last)
         return True
 
     # --- what is known of the names
@@ -141,7 +141,7 @@ class DirectoryCache(HeardDirectory):
         """`name` was found to be `inode`."""
         inode.anchor(self, name)
         if name not in self.names:
-            self.fs.count_name()
+            self.sb.count_name()
         self.names[name] = ref(inode)
 
     def added(self, name: bytes, inode: GoferInode) -> None:
@@ -155,7 +155,7 @@ class DirectoryCache(HeardDirectory):
         """The Sentry has removed a name."""
         self.names_changed()
         if name not in self.names:
-            self.fs.count_name()
+            self.sb.count_name()
         self.names[name] = ABSENT
         if self.listing is not None:
             self.listing.pop(name, None)
@@ -173,7 +173,7 @@ class DirectoryCache(HeardDirectory):
     def made_here(self, parent: DirectoryCache) -> None:
         """The Sentry has just made it: all of its names are known."""
         self.listing = {}
-        self.fs.listed(self, 0)
+        self.sb.listed(self, 0)
         if parent._bequeaths is False:
             self._bequeaths = False
 
@@ -181,7 +181,7 @@ class DirectoryCache(HeardDirectory):
         """What is made in it gets something that spares, which are made in the root of the
         attachment, have not, or these have something: by a default ACL, or a project (quotactl(2)).
         Asked once."""
-        root = self.fs.root
+        root = self.sb.root
         if (
             isinstance(root, DirectoryCache) and root is not self and root.default is not None
             and root.bequeaths()
@@ -190,7 +190,7 @@ class DirectoryCache(HeardDirectory):
         if self._bequeaths is None:
             try:
                 asked = Tinheritx(self.directory_fid())
-                reply = expect(self.fs.session.reply((self, Tinheritx), asked), Rinheritx)
+                reply = expect(self.sb.session.reply((self, Tinheritx), asked), Rinheritx)
                 self._bequeaths = bool(reply.differs)
             except Errno:
                 self._bequeaths = True
@@ -199,12 +199,12 @@ class DirectoryCache(HeardDirectory):
     def distrusted(self) -> None:
         super().distrusted()
         self._forget_names()
-        self.fs.fids.give_back(self)  # it may never have been bound
+        self.sb.fids.give_back(self)  # it may never have been bound
 
     # --- walking
 
     def lookup_cached(self, name: bytes) -> Inode | Absent | None:
-        if not self.fs.exclusive:
+        if not self.sb.exclusive:
             return None if self.trust is None else self.trusted(name, True)
         found = self.names.get(name)
         if found is not None:
@@ -222,16 +222,16 @@ class DirectoryCache(HeardDirectory):
         if listed is None:
             return ABSENT
         block = listed[1]
-        return None if block is None else self.fs.inode_listed(block, self, name)
+        return None if block is None else self.sb.inode_listed(block, self, name)
 
     def name_cached(self, name: bytes) -> Inode | Absent | None:
-        if self.fs.exclusive or self.trust is None:
+        if self.sb.exclusive or self.trust is None:
             return self.lookup_cached(name)
         return self.trusted(name, bool(self.mode & 0o1000))
 
     def trusted(self, name: bytes, whole: bool) -> Inode | Absent | None:
         """What `name` certainly means; `whole`: with the attributes that a walk looks at."""
-        changes, trust = self.fs.changes, self.trust
+        changes, trust = self.sb.changes, self.trust
         assert changes is not None and trust is not None
         changes.look()
         if not trust.sure:
@@ -252,7 +252,7 @@ class DirectoryCache(HeardDirectory):
 
     def may_be_made(self, name: bytes) -> bool:
         trust = self.trust
-        if trust is None or self.fs.exclusive or self.listing is not None:
+        if trust is None or self.sb.exclusive or self.listing is not None:
             return False
         if name in trust.names or name in trust.changing:
             return False
@@ -262,7 +262,7 @@ class DirectoryCache(HeardDirectory):
     def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
         if self.gone:
             return ABSENT
-        fs, session = self.fs, self.fs.session
+        fs, session = self.sb, self.sb.session
         asked: Asked | None = kept((self, name))
         if asked is None:
             known = self._by_listing(name)
@@ -311,7 +311,7 @@ class DirectoryCache(HeardDirectory):
         return self.lookup_cached(name)
 
     def _ask_for(self, name: bytes, opens: bool) -> Asked:
-        session = self.fs.session
+        session = self.sb.session
         flags, donate = NOOPEN, 0
         if self._brings_descriptor(name, opens):
             flags, donate = O_RDONLY, DONATE_IF_REGULAR
@@ -330,7 +330,7 @@ class DirectoryCache(HeardDirectory):
         if not opens:
             return self.worth_opening(name)
         known = self.known(name)
-        return self.fs.keeps_descriptors if known is None else known.wants_descriptor()
+        return self.sb.keeps_descriptors if known is None else known.wants_descriptor()
 
     def _ask_anew(self, name: bytes) -> Inode | Absent:
         """The answer is from before a change of names."""
@@ -365,7 +365,7 @@ class DirectoryCache(HeardDirectory):
 
     def _read_listing(self) -> dict[bytes, Listed]:
         fid = self.directory_fid()
-        session = self.fs.session
+        session = self.sb.session
         reading: Reading | None = kept((self, Treaddirx))
         if reading is None:
             trust = self.ask_for_trust(fid)
@@ -388,20 +388,20 @@ class DirectoryCache(HeardDirectory):
         """All of it is read: it is kept if nothing has changed since one began."""
         if reading.trust is not None:
             self.take_trust(reading.trust, reading.moment)
-        if self.fs.changes is not None:
+        if self.sb.changes is not None:
             self.changed()  # its access time
-        certain = self.fs.exclusive or self.trust is not None
+        certain = self.sb.exclusive or self.trust is not None
         if not certain or reading.generation != self.generation:
             return
-        if not self.fs.exclusive and reading.moment[0] != self.fs.epoch:
+        if not self.sb.exclusive and reading.moment[0] != self.sb.epoch:
             return
         self.listing, self._dirents = reading.listing, None
-        self.fs.listed(self, len(reading.listing))
+        self.sb.listed(self, len(reading.listing))
 
     def _parse(self, data: bytes, listing: dict[bytes, Listed]) -> int:
         """Add the entries of one reply; the cookie of the last one."""
         pos, end, cookie = 0, len(data), 0
-        number = self.fs.numbering.ino
+        number = self.sb.numbering.ino
         while pos + ATTR_SIZE + _TAIL.size <= end:
             block = data[pos : pos + ATTR_SIZE]
             pos += ATTR_SIZE
@@ -414,7 +414,7 @@ class DirectoryCache(HeardDirectory):
             wire = WireAttributes.unpack(block)
             entry = DirEntry(name, number(wire.dev, wire.ino), modes.S_IFMT(wire.mode))
             # Other names of the same file would not hear of a change.
-            holds = self.fs.exclusive and (wire.nlink == 1 or modes.S_ISDIR(wire.mode))
+            holds = self.sb.exclusive and (wire.nlink == 1 or modes.S_ISDIR(wire.mode))
             listing[name] = (entry, block if holds else None)
         if pos != end:
             raise EIO("a listing that is cut short")

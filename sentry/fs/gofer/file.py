@@ -21,7 +21,7 @@ from sentry.wait.fiber import Mode
 if TYPE_CHECKING:
     from sentry.fs.gofer.handles import Handle
     from sentry.fs.gofer.regular import GoferRegular
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 
 KILLABLE = Mode.KILLABLE
@@ -57,7 +57,7 @@ class GoferFile(RegularFile):
     def pread(self, dest: Dest, offset: int) -> int:
         if self._handle.fd >= 0:
             return self._handle.read(dest, offset)
-        session = self._file.fs.session
+        session = self._file.sb.session
         limit = session.msize - IO_HEADER_SIZE
         done, before = kept((self, Tread, offset)) or (0, dest)
         if before is not dest:
@@ -87,13 +87,13 @@ class GoferFile(RegularFile):
             try:
                 return self._handle.write(source, offset)
             except (ENOSPC, EDQUOT):
-                if self._file.fs.journal is not None:
-                    self._file.fs.journal.full()
+                if self._file.sb.journal is not None:
+                    self._file.sb.journal.full()
                 raise
             finally:
                 if self._handle.remote:
                     self._file.changed()
-        session = self._file.fs.session
+        session = self._file.sb.session
         limit = CROWDED if session.crowded else session.msize - IO_HEADER_SIZE
         done, limit, before = kept((self, Twrite, offset)) or (0, limit, source)
         if before is not source:
@@ -130,7 +130,7 @@ class GoferFile(RegularFile):
         self._file.sync(data_only, self._listener)
 
     def settle(self) -> None:
-        self._file.fs.settle()
+        self._file.sb.settle()
         if self._listener is not None:
             self._listener.hear()
 
@@ -151,7 +151,7 @@ class GoferFile(RegularFile):
         self._file.changed()
 
     def mmap_backing(self, writable_shared: bool) -> Any:
-        windows = self._file.fs.windows
+        windows = self._file.sb.windows
         if windows is None or self._handle.fd < 0:
             raise ENOMEM("no descriptor to map")
         return self._handle.backing(windows)

@@ -10,7 +10,7 @@ import stat as modes
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from weakref import ref
 
 from msgspec import Struct
@@ -31,8 +31,9 @@ from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Time
 from sentry.fs.gofer.hearing import Hearing, listen_now
 from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
-from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.journal import Entry, Journal, mapped
+from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.regular import GoferRegular
@@ -102,7 +103,7 @@ def _ring_now(session: Session) -> int:
 class GoferFileSystem(Attachment):
     """The files of one attachment."""
 
-    has_handles = True
+    has_handles: ClassVar = True
     name = "9p"
     magic = V9FS_MAGIC
     xattr_user = True
@@ -297,7 +298,7 @@ class GoferFileSystem(Attachment):
             if inode is not None:
                 inode.doubted()
 
-    def is_own_device(self, inode: GoferInode) -> bool:
+    def is_own_device(self, inode: Keyed) -> bool:
         """It lies on the file system of the host that the root lies on."""
         return inode.key[0] == self._storage[0]
 

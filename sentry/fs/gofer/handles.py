@@ -91,7 +91,7 @@ class Owner(Keyed, Protocol):
     attributes: Attributes
 
     @property
-    def fs(self) -> Place: ...
+    def sb(self) -> Place: ...
     def drop_handle(self, handle: Handle) -> None: ...
 
 
@@ -109,14 +109,14 @@ class Handle:
         self.fid = fid
         self.writable = writable
         self.users = 0
-        storage = owner.fs.storage_of(owner)
-        io = owner.fs.io if storage is not Storage.MEMORY else None
+        storage = owner.sb.storage_of(owner)
+        io = owner.sb.io if storage is not Storage.MEMORY else None
         self.io: HostIO | None = io.at(owner.key[0]) if io is not None else None
         """Who has to wait for data; None: nobody."""
         self.remote = self.io is not None and storage is Storage.REMOTE
         """All may have to wait, for attributes too."""
         self._nowait = storage is Storage.DISK
-        self._pace = owner.fs.pace if storage is Storage.DISK else None
+        self._pace = owner.sb.pace if storage is Storage.DISK else None
         self._backing: HostBacking | None = None
 
     def read(self, dest: Dest, offset: int) -> int:
@@ -354,7 +354,7 @@ class HandleCache:
         """A file system was unmounted: close what nobody uses."""
         for handle in list(self._idle):
             assert handle.owner is not None
-            if handle.owner.fs is fs:
+            if handle.owner.sb is fs:
                 handle.owner.drop_handle(handle)
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from gofer.p9.extensions import Tfifox
 from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from sentry.abi.stat import S_IFIFO
 from sentry.errors import EAGAIN, EINVAL, ENFILE, ENXIO, EOPNOTSUPP
-from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.session import Asked
 from sentry.fs.host.file import HostFile
 from sentry.platform.host_io import has_writer
@@ -28,8 +29,8 @@ from sentry.wait.sleep import never, until
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
-    from sentry.vfs.dentry import Location
     from sentry.vfs.interface import Attributes
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 FIRST_PAUSE_NS: Final = 1_000_000
@@ -42,7 +43,7 @@ class GoferFifo(GoferInode):
 
     __slots__ = ("_is_served",)
 
-    opens_itself = True
+    opens_itself: ClassVar = True
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -88,7 +89,7 @@ class GoferFifo(GoferInode):
         return file
 
     def _ask(self, access: int) -> int:
-        session = self.fs.session
+        session = self.sb.session
         asked: Asked = kept((self, access)) or Asked(session.send(Tfifox(self.fid, access)))
         session.complete(asked, (self, access))
         asked.pending.result()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gofer.p9.extensions import Tconnectx, Tlistenx
 from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.session import Asked
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.fs.gofer.attachment import Attachment
-    from sentry.fs.gofer.inode import Key
     from sentry.fs.gofer.session import Session
     from sentry.vfs.interface import Attributes
 
@@ -56,7 +56,7 @@ class GoferSocket(GoferInode):
 
     __slots__ = ("served",)
 
-    is_service = True
+    is_service: ClassVar = True
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -71,7 +71,7 @@ class GoferSocket(GoferInode):
 
         Raises: ECONNREFUSED, EAGAIN (its backlog is full), EACCES, EPROTOTYPE.
         """
-        session = self.fs.session
+        session = self.sb.session
         asked: Asked | None = kept((self, Tconnectx))
         if asked is None:
             request = Tconnectx(*self.reach(), kind, creds.euid, creds.egid, _packed(creds))

@@ -28,7 +28,7 @@ from gofer.p9.messages import Tclunk, Tfsync
 from sentry.auth.acl import ACCESS
 from sentry.errors import EACCES, ENODATA, EOPNOTSUPP, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
-from sentry.fs.gofer.known import KnownInode
+from sentry.fs.gofer.known import Key, KnownInode
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.journal import Journal
 
-Key = tuple[int, int]
-"""st_dev and st_ino of the host."""
 UNKNOWN: Final = b""
 """Instead of an access control list: the host has to be asked."""
 
@@ -55,16 +53,13 @@ class GoferInode(KnownInode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "__weakref__", "apart", "born_here", "fid", "gone", "key", "refusals", "target", "xattrs",
+        "apart", "born_here", "fid", "gone", "refusals", "target", "xattrs",
         "xattrs_stamp",
     )  # fmt: skip
-    fs: Attachment
-    parent: DirectoryCache | None
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
-        super().__init__(fs, attributes)
+        super().__init__(fs, key, attributes)
         self.acl = UNKNOWN
-        self.key = key
         self.fid = -1
         self.apart = False
         """One of several names, which the host may make a file of its own (layers)."""
@@ -81,9 +76,9 @@ class GoferInode(KnownInode):
         """What `xattr_stamp` was then."""
 
     def __del__(self) -> None:
-        self.fs.take_out(self)
+        self.sb.take_out(self)
         if self.fid >= 0:
-            self.fs.session.clunk(self.fid)
+            self.sb.session.clunk(self.fid)
 
     @property
     def is_unmade(self) -> bool:
@@ -139,10 +134,10 @@ class GoferInode(KnownInode):
 
     def known_attributes(self) -> Attributes | None:
         """The attributes if they are right now, and nobody need be asked."""
-        known = self.fresh and self.fs.exclusive and not self.apart
-        if known and (self.fs.hearing is None or self.certain()):
+        known = self.fresh and self.sb.exclusive and not self.apart
+        if known and (self.sb.hearing is None or self.certain()):
             return self.attributes
-        if self.fs.changes is not None and self.is_watched():
+        if self.sb.changes is not None and self.is_watched():
             return self.attributes
         if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
@@ -157,7 +152,7 @@ class GoferInode(KnownInode):
 
     def stat_walked(self, asked: bool) -> Attributes:
         """Where nothing is remembered the lookup has brought them, a moment ago."""
-        return self.attributes if asked and not self.fs.exclusive else self.stat()
+        return self.attributes if asked and not self.sb.exclusive else self.stat()
 
     def stat(self) -> Attributes:
         known = self.known_attributes()
@@ -168,7 +163,7 @@ class GoferInode(KnownInode):
 
     def _ask_attributes(self) -> Rwalkx:
         fid, name = self.reach()
-        session, key = self.fs.session, (self, Twalkx)
+        session, key = self.sb.session, (self, Twalkx)
         asked: Asked | None = kept(key)
         if asked is None:
             request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
@@ -188,7 +183,7 @@ class GoferInode(KnownInode):
     def check_same(self, block: bytes) -> None:
         wire = WireAttributes.unpack(block)
         if self.apart and (wire.dev, wire.ino) != self.key:
-            self.fs.became(self, (wire.dev, wire.ino))
+            self.sb.became(self, (wire.dev, wire.ino))
         if (wire.dev, wire.ino) != self.key or modes.S_IFMT(wire.mode) != self.kind:
             raise ESTALE(f"{self.name!r} is another file now")
         self.seen(wire)
@@ -211,13 +206,13 @@ class GoferInode(KnownInode):
             request = setting(self.reach(), valid, changes)
             self.drop_file_caps()
             self.changed()
-            asked = Asked(self.fs.session.send(request), self.moment)
-        self.fs.session.complete(asked, (self, Tsetattrx))
+            asked = Asked(self.sb.session.send(request), self.moment)
+        self.sb.session.complete(asked, (self, Tsetattrx))
         self.check_same(expect(asked.pending.result(), Rsetattrx).block)
         self.taken(asked.extra)
         owned = changes.uid is not None or changes.gid is not None
-        if self.fs.journal is not None and owned:
-            self.fs.journal.accepted(self.uid, self.gid)
+        if self.sb.journal is not None and owned:
+            self.sb.journal.accepted(self.uid, self.gid)
 
     # --- links
 
@@ -237,8 +232,8 @@ class GoferInode(KnownInode):
 
     def xattr_stamp(self) -> int:
         """Another number after the host has changed extended attributes; -1: nobody can tell."""
-        heard = self.fs.hearing is None or self.certain()
-        return 0 if self.fs.exclusive and not self.apart and heard else -1
+        heard = self.sb.hearing is None or self.certain()
+        return 0 if self.sb.exclusive and not self.apart and heard else -1
 
     def getxattr(self, name: bytes) -> bytes:
         known, stamp = self.xattrs, self.xattr_stamp()
@@ -249,7 +244,7 @@ class GoferInode(KnownInode):
             return value
         fid, child = self.reach()
         try:
-            reply = self.fs.session.reply((self, name), Tgetxattrx(fid, child, name))
+            reply = self.sb.session.reply((self, name), Tgetxattrx(fid, child, name))
         except ENODATA:
             self._remember(name, None, stamp)
             raise
@@ -262,19 +257,19 @@ class GoferInode(KnownInode):
         self.xattrs = None
         self.changed()
         request = Tsetxattrx(fid, child, name, flags, value)
-        self.fs.session.reply((self, Tsetxattrx), request)
+        self.sb.session.reply((self, Tsetxattrx), request)
 
     def listxattr(self) -> Sequence[bytes]:
         fid, child = self.reach()
         request = Tgetxattrx(fid, child, b"")
-        reply = expect(self.fs.session.reply((self, Tgetxattrx), request), Rgetxattrx)
+        reply = expect(self.sb.session.reply((self, Tgetxattrx), request), Rgetxattrx)
         return [name for name in reply.data.split(b"\0") if name]
 
     def removexattr(self, name: bytes) -> None:
         fid, child = self.reach()
         self.xattrs = None
         self.changed()
-        self.fs.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
+        self.sb.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
 
     def access_acl(self) -> bytes | None:
         if self.acl is not None and (self.is_dir or self.is_regular):
@@ -323,7 +318,7 @@ class GoferInode(KnownInode):
 
     def listener(self) -> Listener | None:
         """For who opens it: hears of what the host refuses later, if it may."""
-        return Listener(self) if self.fs.journal is not None else None
+        return Listener(self) if self.sb.journal is not None else None
 
     def refused(self, number: int) -> None:
         """The host has not changed it as was recorded."""
@@ -336,8 +331,8 @@ class GoferInode(KnownInode):
         """Others may have changed it."""
         self.changed()
         self.xattrs, self.acl = None, UNKNOWN
-        if self.fs.journal is not None:
-            self.fs.journal.doubted(self)
+        if self.sb.journal is not None:
+            self.sb.journal.doubted(self)
 
     def distrusted(self) -> None:
         """What is known of it may not be what the host has."""
@@ -345,12 +340,12 @@ class GoferInode(KnownInode):
 
     def sync(self, data_only: bool, listener: Listener | None) -> None:
         """fsync(2): the Gofer's pool does it, so that nobody here waits but the caller."""
-        self.fs.settle()
+        self.sb.settle()
         if listener is not None:
             listener.hear()
         if self.gone and self.fid < 0:  # nobody could find it again
             return
-        session = self.fs.session
+        session = self.sb.session
         asked: Asked | None = kept((self, Tfsync))
         if asked is None:
             fid, name = self.reach()
@@ -376,4 +371,4 @@ class GoferInode(KnownInode):
         self.parent = None
         if not left:
             self.gone = True
-            self.fs.forget_inode(self)
+            self.sb.forget_inode(self)

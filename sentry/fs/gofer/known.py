@@ -10,7 +10,7 @@ itself; so nothing is believed for longer than `LATE_NS`. Regular files are aske
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gofer.p9.extensions import Rwalkx, Rwatchx, Twatchx
 from sentry.errors import ENOENT, ESTALE, Errno
@@ -18,9 +18,13 @@ from sentry.fs.gofer.session import expect
 from sentry.vfs.interface import Attributes, Inode, Owner
 
 if TYPE_CHECKING:
+    from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.changes import Trust
+    from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.requests import Pending
 
+Key = tuple[int, int]
+"""st_dev and st_ino of the host."""
 Moment = tuple[int, int]
 """When something was asked for: `epoch` of the file system, `doubts` of the inode."""
 LATE_NS: Final = 1_000_000_000
@@ -29,14 +33,16 @@ LATE_NS: Final = 1_000_000_000
 class KnownInode(Inode):
     """See `GoferInode`."""
 
-    __slots__ = ("asked", "attributes", "doubts", "fresh", "name", "parent", "seen_ns", "trust")
-    fs: Any
-    parent: Any
+    __slots__ = (
+        "asked", "attributes", "doubts", "fresh", "key", "name", "parent", "sb", "seen_ns", "trust",
+    )  # fmt: skip
 
-    def __init__(self, fs: Any, attributes: Attributes) -> None:
+    def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
         self.rdev = attributes.rdev
-        self.parent = None
+        self.sb = fs
+        self.key = key
+        self.parent: DirectoryCache | None = None
         self.name = b""
         self.attributes = attributes
         self.fresh = True
@@ -64,7 +70,7 @@ class KnownInode(Inode):
     @property
     def moment(self) -> Moment:
         """For something that is asked for now."""
-        return self.fs.epoch, self.doubts
+        return self.sb.epoch, self.doubts
 
     def taken(self, moment: Moment) -> None:
         """What was just taken was asked for then: it may be older than what has happened since."""
@@ -99,23 +105,23 @@ class KnownInode(Inode):
         if not (trust.sure and self.fresh) or changes.now_ns() - self.seen_ns >= LATE_NS:
             return False
         parent = self.parent
-        return self is self.fs.root or (parent is not None and bool(parent.has_still(self)))
+        return self is self.sb.root or (parent is not None and parent.has_still(self))
 
     def ask_for_watch(self, at: tuple[int, bytes]) -> Pending | None:
         """It is asked for, and where that happens again it may be watched; `at`: where it is. Not
         where somebody would lose a watch for it."""
-        changes = self.fs.changes
+        changes = self.sb.changes
         if changes is None or self.trust is not None or self.is_regular:
             return None
         self.asked += 1
-        if self.asked < 2 or not changes.has_spare or not self.fs.is_own_device(self):
+        if self.asked < 2 or not changes.has_spare or not self.sb.is_own_device(self):
             return None
-        pending: Pending = self.fs.session.send(Twatchx(*at))
-        return pending
+        return self.sb.session.send(Twatchx(*at))
 
     def take_trust(self, pending: Pending, moment: Moment) -> None:
         """The reply to that, or to a question for attributes; `moment`: as it was asked."""
-        changes = self.fs.changes
+        changes = self.sb.changes
+        assert changes is not None  # it was asked for
         try:
             reply = pending.result()
         except (ENOENT, ESTALE):
@@ -133,7 +139,8 @@ class KnownInode(Inode):
             self.taken(moment)
 
     def _watched(self, reply: Rwatchx, moment: Moment) -> None:
-        changes = self.fs.changes
+        changes = self.sb.changes
+        assert changes is not None  # it was asked for
         try:
             self.check_same(reply.block)
         except ESTALE:

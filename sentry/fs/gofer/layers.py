@@ -27,7 +27,7 @@ _XATTRS: Final = 64
 class Inode(Protocol):
     """What is copied (sentry.fs.gofer.inode)."""
 
-    fs: Any
+    sb: Any
     attributes: Attributes
     apart: bool
 
@@ -40,7 +40,7 @@ class Inode(Protocol):
 def copied(inode: Inode, *others: Inode | None) -> int:
     """How many changes more take as much room as copying these up; directories are those whose
     names are changed. 0 where there are no layers."""
-    if not inode.fs.layered:
+    if not inode.sb.layered:
         return 0
     room = 0
     above: dict[Inode, None] = {}
@@ -58,6 +58,6 @@ def copied(inode: Inode, *others: Inode | None) -> int:
 
 def may_stay(inode: Inode | None) -> bool:
     """Whether only the host can say if it is renamed, and as what."""
-    if inode is None or not inode.fs.layered:
+    if inode is None or not inode.sb.layered:
         return False
     return inode.is_dir or inode.apart

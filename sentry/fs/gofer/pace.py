@@ -15,6 +15,8 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Final
 
+from sentry.ahead import mypyc_attr
+
 MAX_IN_PLACE: Final = 256 << 10
 """Bytes: what is more takes long even in memory."""
 SLOW_NS: Final = 500_000
@@ -31,6 +33,8 @@ def _waits() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Pace:
     """What is known of one file system of the host."""
 

@@ -55,7 +55,7 @@ class Refused(Protocol):
     refusals: Refusals | None
 
     @property
-    def fs(self) -> Place: ...
+    def sb(self) -> Place: ...
 
 
 class Listener:
@@ -67,7 +67,7 @@ class Listener:
         own = inode.refusals
         self._inode = inode
         self._own = 0 if own is None else own.sample()
-        self._all = inode.fs.refusals.sample()
+        self._all = inode.sb.refusals.sample()
 
     def hear(self) -> None:
         """fsync(2), close(2). Raises: EIO, ENOSPC, EDQUOT, once."""
@@ -78,7 +78,7 @@ class Listener:
 
     def hear_all(self) -> None:
         """syncfs(2). Raises: the same."""
-        refusals = self._inode.fs.refusals
+        refusals = self._inode.sb.refusals
         if self._all != refusals.count:
             self._all = refusals.count
             refusals.tell()

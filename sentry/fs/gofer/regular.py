@@ -15,7 +15,8 @@ from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
 from sentry.errors import EIO, ENFILE
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
-from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import from_stat
@@ -26,8 +27,8 @@ from sentry.wait.again import kept
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.journal import Journal
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 
 EMPTIED_BYTES: Final = 1 << 16
@@ -88,7 +89,7 @@ class GoferRegular(GoferInode):
         handle = self.write_handle
         assert handle is not None
         self.write_handle = None
-        return self.fs.handles.take(handle, bool(self.attributes.size or self.attributes.blocks))
+        return self.sb.handles.take(handle, bool(self.attributes.size or self.attributes.blocks))
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         handle = self.acquire(flags & O_ACCMODE != O_RDONLY, caller)
@@ -101,7 +102,7 @@ class GoferRegular(GoferInode):
         handle = self._present(write)
         if handle is None:
             handle = self._open(write, caller)
-        self.fs.handles.use(handle)
+        self.sb.handles.use(handle)
         return handle
 
     def release(self, handle: Handle) -> None:
@@ -109,7 +110,7 @@ class GoferRegular(GoferInode):
         handle.users -= 1
         if handle.users:
             return
-        fs = self.fs
+        fs = self.sb
         if handle.fd >= 0 and not self.gone:
             if fs.exclusive:
                 fs.handles.idle(handle)
@@ -122,7 +123,7 @@ class GoferRegular(GoferInode):
     def drop_handle(self, handle: Handle) -> None:
         """Close a handle without users."""
         if handle is self.write_handle:
-            if self.fs.exclusive or self.open_count or self.watches is not None:
+            if self.sb.exclusive or self.open_count or self.watches is not None:
                 self._live()  # else whoever asks next asks the host
             self.write_handle = None
         elif handle is self.read_handle:
@@ -134,10 +135,10 @@ class GoferRegular(GoferInode):
         if fd < 0 or self.write_handle is not None:
             close_quietly(fd)
             return
-        self.fs.handles.idle(self._install(fd, -1, True))
+        self.sb.handles.idle(self._install(fd, -1, True))
 
     def looked_up(self, reply: Rwalkx, fd: int) -> None:
-        fs = self.fs
+        fs = self.sb
         if fd < 0 or self.read_handle is not None:
             close_quietly(fd)
         elif fs.exclusive:
@@ -153,7 +154,7 @@ class GoferRegular(GoferInode):
     def wants_descriptor(self) -> bool:
         if self.read_handle is not None or self.write_handle is not None:
             return False
-        return self.fs.storage_of(self) is not Storage.REMOTE and self.fs.keeps_descriptors
+        return self.sb.storage_of(self) is not Storage.REMOTE and self.sb.keeps_descriptors
 
     def _present(self, write: bool) -> Handle | None:
         if self.write_handle is not None or write:
@@ -161,14 +162,14 @@ class GoferRegular(GoferInode):
         return self.read_handle
 
     def _open(self, write: bool, caller: Caller) -> Handle:
-        session, key = self.fs.session, (self, write)
+        session, key = self.sb.session, (self, write)
         asked: Asked | None = kept(key)
         if asked is None:
             fid, name = self.reach()
-            bound = NOFID if self.fs.handles.room(caller) else self._new_fid(caller)
+            bound = NOFID if self.sb.handles.room(caller) else self._new_fid(caller)
             flags, donate = O_RDWR if write else O_RDONLY, int(bound == NOFID)
             request = Twalkx(fid, bound, flags, donate, [name] if name else [])
-            journal = self.fs.journal
+            journal = self.sb.journal
             position = journal.position if journal is not None else 0
             asked = Asked(session.send(request), (bound, position, self.moment))
         session.complete(asked, key)
@@ -203,12 +204,12 @@ class GoferRegular(GoferInode):
 
     def _new_fid(self, caller: Caller) -> int:
         """For an open file without a descriptor here. Raises: ENFILE."""
-        self.fs.handles.check(caller)
-        return self.fs.session.new_fid()
+        self.sb.handles.check(caller)
+        return self.sb.session.new_fid()
 
     def _install(self, fd: int, fid: int, write: bool) -> Handle:
         handle = Handle(self, fd, fid, write)
-        self.fs.handles.opened(handle)
+        self.sb.handles.opened(handle)
         if write:
             self.write_handle = handle
             self.changed()
@@ -218,9 +219,9 @@ class GoferRegular(GoferInode):
 
     def _close(self, handle: Handle) -> None:
         if handle.fid >= 0:
-            self.fs.session.clunk(handle.fid)
+            self.sb.session.clunk(handle.fid)
             handle.fid = -1
-        self.fs.handles.close(handle)
+        self.sb.handles.close(handle)
 
     def lost_name(self) -> None:
         super().lost_name()
@@ -234,7 +235,7 @@ class GoferRegular(GoferInode):
     def _live(self) -> Attributes | None:
         """Attributes from a descriptor, where there is one that makes it worth while."""
         handle = self.write_handle
-        if handle is None and (not self.fs.exclusive or self._may_be_written()):
+        if handle is None and (not self.sb.exclusive or self._may_be_written()):
             handle = self.read_handle
         if handle is None or handle.fd < 0 or handle.remote:
             return None
@@ -243,7 +244,7 @@ class GoferRegular(GoferInode):
             told = self.told = Stat()
         if told.changed(handle.fd) or self.attributes is not self.live:
             attributes = from_stat(told.value(), self.ino, self.attributes.btime_ns)
-            owners = self.fs.owners
+            owners = self.sb.owners
             self.take(self._shown(attributes if owners is None else owners.inside(attributes)))
             self.live = self.attributes
         return self.attributes
@@ -251,7 +252,7 @@ class GoferRegular(GoferInode):
     def _may_be_written(self) -> bool:
         """Others may be writing to it: what they do is heard of when they close it."""
         handle = self.read_handle
-        if handle is None or self.fs.hearing is None:
+        if handle is None or self.sb.hearing is None:
             return False
         return not self.fresh or handle.users > 0
 
@@ -294,12 +295,12 @@ class GoferRegular(GoferInode):
         return self._live() or super().known_attributes()
 
     def stat_walked(self, asked: bool) -> Attributes:
-        if self.attributes is self.live and not self.fs.exclusive:
+        if self.attributes is self.live and not self.sb.exclusive:
             return self.live  # `current` has just asked
         return super().stat_walked(asked)
 
     def xattr_stamp(self) -> int:
-        if self.fs.exclusive or self.fs.storage_of(self) is not Storage.DISK:
+        if self.sb.exclusive or self.sb.storage_of(self) is not Storage.DISK:
             return super().xattr_stamp()
         live = self._live()
         if live is None or time.time_ns() - live.ctime_ns < SETTLED_NS:
@@ -317,7 +318,7 @@ class GoferRegular(GoferInode):
     def settle_times(self) -> None:
         """Before it is written to: what is written later has the later time. Raises: NotNow."""
         if self.timed >= 0:
-            self.fs.settle()
+            self.sb.settle()
             self.timed = -1
 
     def setattr(self, changes: Changes) -> None:

@@ -23,6 +23,7 @@ from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION, VERSION_EXTENDED
 from gofer.p9.extensions import Rwalkx, Tdupx
 from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
+from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests, close_quietly
 from sentry.platform.host_io import receive
@@ -81,6 +82,7 @@ class Recorder(Protocol):
         """Whether it is recorded instead."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Session:
     """One connection. `loop` may be set later; until then only `call_now` and `send` work."""
 

@@ -43,7 +43,7 @@ class Told:
             inode.recorded(self.journal)
             if before is None:
                 continue
-            now, nlink = inode.fs.now_ns(), inode.attributes.nlink
+            now, nlink = inode.sb.now_ns(), inode.attributes.nlink
             changed = before._replace(nlink=nlink, ctime_ns=now)
             for directory, more in links.items():
                 if directory is inode:

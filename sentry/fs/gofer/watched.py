@@ -22,12 +22,14 @@ from gofer.p9.extensions import Rwalkx, Twalkx, Twatchx
 from sentry.auth.acl import DEFAULT
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import OwnChange
-from sentry.fs.gofer.inode import UNKNOWN, GoferInode, Key
+from sentry.fs.gofer.inode import UNKNOWN, GoferInode
+from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.session import expect, found_by
 from sentry.vfs.interface import Absent, Attributes, DirEntry
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
+    from sentry.fs.gofer.known import KnownInode
     from sentry.fs.gofer.requests import Pending
     from sentry.vfs.dirents import Dirents
 
@@ -64,7 +66,7 @@ class WatchedDirectory(GoferInode):
         trust = self.trust
         return trust is not None and trust.sure
 
-    def has_still(self, child: GoferInode) -> bool:
+    def has_still(self, child: KnownInode) -> bool:
         """Its name means this one, as far as one has looked at what happened."""
         trust = self.trust
         return trust is not None and child.name in trust.names and self.known(child.name) is child
@@ -72,7 +74,7 @@ class WatchedDirectory(GoferInode):
     def ask_for_trust(self, fid: int) -> Pending | None:
         """Before a lookup or a listing: ask for a watch if it is the second one, or for attributes
         that have become uncertain."""
-        fs = self.fs
+        fs = self.sb
         changes = fs.changes
         if changes is None:
             return None
@@ -171,14 +173,14 @@ class HeardDirectory(WatchedDirectory):
         self.xattrs = self._bequeaths = None
         self.acl = self.default = UNKNOWN
         self.generation += 1
-        if self is self.fs.root:
+        if self is self.sb.root:
             self._look_again()
         elif self.parent is not None and self.parent.known(self.name) is self:
             del self.parent.names[self.name]
 
     def _look_again(self) -> None:
         """A root has no name that a walk could ask for."""
-        session = self.fs.session
+        session = self.sb.session
         with suppress(EIO):
             asked = session.send(Twalkx(self.fid, NOFID, NOOPEN, 0, []))
             session.tell(asked, lambda: self._looked(asked))

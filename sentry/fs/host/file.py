@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat as modes
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi.fcntl import (
     F_GETPIPE_SZ,
@@ -40,7 +40,8 @@ from sentry.vfs.file import (
     Source,
     StreamFile,
 )
-from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 from sentry.vfs.regular import shorten
 from sentry.wait.fiber import Interrupted
 from sentry.wait.host_queue import HostQueue
@@ -49,7 +50,7 @@ from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 ROOT: Final = Owner(0, 0)
@@ -72,7 +73,7 @@ class HostInode(Inode):
         "_closes", "_key", "_known", "_numbers", "_vfs", "fd", "number", "queue", "users",
     )  # fmt: skip
 
-    opens_itself = True
+    opens_itself: ClassVar = True
 
     def __init__(self, fs: FileSystem, vfs: Vfs, fd: int, owner: Owner, closes: bool) -> None:
         status = os.fstat(fd)

@@ -81,7 +81,7 @@ async def _copy(inode: LayeredInode, limit: int | None) -> None:
     async with inode.copying:
         if inode.upper is not None:
             return
-        stack, (number, lower) = inode.fs.stack, inode.lowers[0]
+        stack, (number, lower) = inode.sb.stack, inode.lowers[0]
         attributes = await again(lower.stat)
         if not stack.may_copy(attributes.uid, attributes.gid):
             raise EOVERFLOW("its owner is nobody here")
@@ -98,7 +98,7 @@ async def _copy(inode: LayeredInode, limit: int | None) -> None:
 async def _file(
     inode: LayeredInode, source: tuple[int, Inode], attributes: Attributes, limit: int | None
 ) -> Inode:
-    stack = inode.fs.stack
+    stack = inode.sb.stack
     assert stack.work is not None
     owner = Owner(attributes.uid, attributes.gid)
     upper = await again(stack.work.tmpfile, attributes.mode & 0o7777, owner, True)
@@ -118,7 +118,7 @@ async def _other(inode: LayeredInode, lower: Inode, attributes: Attributes) -> I
     """A directory, a link, a special file."""
     if inode.gone:
         raise ENOENT("it has no name any more")
-    stack, name = inode.fs.stack, inode.name
+    stack, name = inode.sb.stack, inode.name
     owner = Owner(attributes.uid, attributes.gid)
     target = await again(lower.readlink) if lower.is_symlink else b""
     found: list[Inode] = []
@@ -148,7 +148,7 @@ async def _other(inode: LayeredInode, lower: Inode, attributes: Attributes) -> I
 async def _put(inode: LayeredInode, put: Callable[[Inode], Awaitable[None]]) -> None:
     """Give it its name in the upper layer, unless that was removed meanwhile; the directory's times
     stay. Raises: ESTALE where somebody else has put something there."""
-    stack, parent = inode.fs.stack, inode.parent
+    stack, parent = inode.sb.stack, inode.parent
     directory = parent.upper if parent is not None else None
     if directory is None:
         raise ENOENT("its directory has been removed")

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sentry.fs.layers.filesystem import LayersFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.dirents import Dirents
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 
 class _Both(NamedTuple):
@@ -97,15 +97,15 @@ class LayeredDirectory(LayeredInode):
     async def _lookup(self, name: bytes) -> LayeredInode | Absent:
         while True:
             changes = self._changes
-            found = await find(self.fs.stack, self.upper, self.lowers, name)
+            found = await find(self.sb.stack, self.upper, self.lowers, name)
             known = self.lookup_cached(name)
             if known is not None:
                 return known
             if changes == self._changes:
-                return ABSENT if found is None else self.fs.inode_of(found, self, name)
+                return ABSENT if found is None else self.sb.inode_of(found, self, name)
 
     def _merged(self) -> Merged:
-        return Merged(self.fs.stack, self.upper, self.lowers, self.lookup_cached)
+        return Merged(self.sb.stack, self.upper, self.lowers, self.lookup_cached)
 
     def entries(self) -> Iterator[DirEntry]:
         """The names of all layers that hold."""
@@ -123,7 +123,7 @@ class LayeredDirectory(LayeredInode):
 
     async def _dirents(self) -> Dirents:
         changes = self._changes
-        made = Listing(await self._entries(), self.fs.budget)
+        made = Listing(await self._entries(), self.sb.budget)
         self.listing = changes, made
         return made
 
@@ -134,7 +134,7 @@ class LayeredDirectory(LayeredInode):
     async def _is_below(self, name: bytes) -> bool:
         """Lower layers have the name."""
         return bool(self.lowers) and (
-            await find(self.fs.stack, None, self.lowers, name) is not None
+            await find(self.sb.stack, None, self.lowers, name) is not None
         )
 
     # --- making
@@ -151,7 +151,7 @@ class LayeredDirectory(LayeredInode):
     async def _made(self, name: bytes, make: Callable[[Inode], Inode]) -> LayeredInode:
         upper = await self._put(name, make)
         self._changed(name, None)
-        return self.fs.inode_of(Found(upper, ()), self, name)
+        return self.sb.inode_of(Found(upper, ()), self, name)
 
     async def _put(self, name: bytes, make: Callable[[Inode], Inode]) -> Inode:
         def checked(upper: Inode) -> Inode:
@@ -159,7 +159,7 @@ class LayeredDirectory(LayeredInode):
                 raise ENOENT("the directory has been removed")
             return make(upper)
 
-        stack, upper = self.fs.stack, await self._upper()
+        stack, upper = self.sb.stack, await self._upper()
         marks = bool(self.lowers) and not stack.lowers_may_change
         return await above.made(stack, upper, name, checked, marks)
 
@@ -206,7 +206,7 @@ class LayeredDirectory(LayeredInode):
 
     async def _tmpfile(self, mode: int, owner: Owner, linkable: bool) -> LayeredInode:
         upper = await again((await self._upper()).tmpfile, mode, owner, linkable)
-        return self.fs.inode_of(Found(upper, ()), None, b"")
+        return self.sb.inode_of(Found(upper, ()), None, b"")
 
     # --- removing
 
@@ -218,7 +218,7 @@ class LayeredDirectory(LayeredInode):
     async def _unlink(self, name: bytes, child: LayeredInode) -> None:
         upper, hide = await self._upper(), await self._is_below(name)
         async with child.copying:
-            await above.unlinked(self.fs.stack, Name(upper, name, child.upper), hide)
+            await above.unlinked(self.sb.stack, Name(upper, name, child.upper), hide)
             self._lost(name, child)
 
     def _lost(self, name: bytes, child: LayeredInode) -> None:
@@ -248,7 +248,7 @@ class LayeredDirectory(LayeredInode):
             self._changed(at.name, None)
 
         async with child.copying:  # what is made in it from now on is in the upper layer, or fails
-            await above.set_aside(self.fs.stack, at._replace(inode=child.upper), hide, gone)
+            await above.set_aside(self.sb.stack, at._replace(inode=child.upper), hide, gone)
 
     # --- moving
 
@@ -275,7 +275,7 @@ class LayeredDirectory(LayeredInode):
         if isinstance(victim, Absent):
             victim = None
         moving = [child, victim] if exchange else [child]
-        if not self.fs.stack.redirects and any(each.is_dir and each.lowers for each in moving):
+        if not self.sb.stack.redirects and any(each.is_dir and each.lowers for each in moving):
             raise EXDEV("a directory of a lower layer")
         if victim is not None and victim.is_dir and not exchange:
             await victim.check_empty()
@@ -311,9 +311,9 @@ class LayeredDirectory(LayeredInode):
 
         replaces = comes.inode is not None and comes.inode.is_dir and not flags & RENAME_EXCHANGE
         if replaces:
-            await above.moved_over(self.fs.stack, goes, comes, hide, done)
+            await above.moved_over(self.sb.stack, goes, comes, hide, done)
         else:
-            await above.moved(self.fs.stack, goes, comes, flags, hide)
+            await above.moved(self.sb.stack, goes, comes, flags, hide)
             done()
 
     async def _mark_moved(self, child: LayeredInode, new_dir: LayeredDirectory) -> None:
@@ -330,7 +330,7 @@ class LayeredDirectory(LayeredInode):
             return
         assert child.upper is not None
         try:
-            await again(self.fs.stack.mark, child.upper, mark, value)
+            await again(self.sb.stack.mark, child.upper, mark, value)
         except EIO as error:
             raise EXDEV(str(error)) from error
         if mark == REDIRECT:

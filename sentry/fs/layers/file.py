@@ -11,9 +11,9 @@ from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
     from sentry.fs.layers.stack import Lowers, Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Source
     from sentry.vfs.interface import Inode
+    from sentry.vfs.location import Location
 
 
 class Layered(Protocol):

@@ -17,7 +17,8 @@ from sentry.fs.layers.stack import UPPER, Layer, Stack
 from sentry.fs.layers.work import prepare
 from sentry.vfs import unmounting
 from sentry.vfs.dentry import Dentry
-from sentry.vfs.interface import FileSystem, Inode, StatFs
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Inode, StatFs
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again, begun
 from sentry.wait.steps import Pace, at_once
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from sentry.auth.credentials import Credentials
     from sentry.fs.layers.options import Options
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 MAX_DEPTH: Final = 2

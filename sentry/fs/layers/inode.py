@@ -20,18 +20,16 @@ if TYPE_CHECKING:
     from sentry.fs.layers.filesystem import LayersFs
     from sentry.fs.layers.search import Found
     from sentry.fs.layers.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 
 class LayeredInode(Inode):
     """A file of any kind."""
 
     __slots__ = (
-        "__weakref__", "_dev", "copying", "gone", "lowers", "name", "parent", "upper",
+        "_dev", "copying", "gone", "lowers", "name", "parent", "sb", "upper",
     )  # fmt: skip
-
-    fs: LayersFs
 
     def __init__(
         self, fs: LayersFs, found: Found, parent: LayeredDirectory | None, name: bytes
@@ -43,6 +41,7 @@ class LayeredInode(Inode):
         told = base.known_attributes() or base
         mode = base.kind | told.mode & 0o7777
         super().__init__(fs, ino, mode, Owner(told.uid, told.gid))
+        self.sb = fs
         self.rdev, self.acl = base.rdev, base.acl
         self.parent = parent
         self.name = name
@@ -52,7 +51,7 @@ class LayeredInode(Inode):
         self.copying = Lock()
 
     def __del__(self) -> None:
-        self.fs.forget(self)
+        self.sb.forget(self)
         if self.parent is not None:
             self.parent.forget(self.name, self)
 
@@ -64,7 +63,7 @@ class LayeredInode(Inode):
     @property
     def stack(self) -> Stack:
         """Of its file system."""
-        return self.fs.stack
+        return self.sb.stack
 
     def copied(self) -> Inode:
         """Its file in the upper layer. Raises: NotNow, and as `copied_up`."""
@@ -74,12 +73,12 @@ class LayeredInode(Inode):
         """There is one from now on."""
         self.upper = upper
         self.acl = upper.acl
-        self.fs.know(upper, self)
+        self.sb.know(upper, self)
 
     def renumber(self) -> None:
         """It is one of several names no longer, but a file of its own."""
         upper = self.base
-        self.ino, self._dev = self.fs.stack.number(upper.fs, upper.ino, is_dir=False)
+        self.ino, self._dev = self.sb.stack.number(upper.fs, upper.ino, is_dir=False)
 
     def _take(self, upper: Inode) -> None:
         self.mode, self.uid, self.gid = upper.mode, upper.uid, upper.gid
@@ -124,7 +123,7 @@ class LayeredInode(Inode):
 
     def _check_setattr(self, upper: Inode, changes: Changes) -> None:
         """Whoever has mounted the overlay may do that, too: setattr_prepare()."""
-        creds = self.fs.stack.creds
+        creds = self.sb.stack.creds
         if changes.uid is not None or changes.gid is not None:
             check_chown(creds, (upper.uid, upper.gid), changes.uid, changes.gid)
         times = changes.atime_ns is not None or changes.mtime_ns is not None
@@ -132,7 +131,7 @@ class LayeredInode(Inode):
         if owns and not owner_or_capable(creds, upper.uid):
             raise EPERM("of somebody else's file")
         if changes.size is not None:
-            self.fs.stack.check(upper, MAY_WRITE)
+            self.sb.stack.check(upper, MAY_WRITE)
 
     def access_acl(self) -> bytes | None:
         """Of the upper file, or the lower one."""
@@ -175,27 +174,27 @@ class LayeredInode(Inode):
 
     def getxattr(self, name: bytes) -> bytes:
         """The value."""
-        return self.base.getxattr(self.fs.stack.stored(name))
+        return self.base.getxattr(self.sb.stack.stored(name))
 
     def listxattr(self) -> Sequence[bytes]:
         """All names but the overlay's own."""
-        stack = self.fs.stack
+        stack = self.sb.stack
         return [stack.told(name) for name in self.base.listxattr() if not stack.is_own(name)]
 
     def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         """Copy up and set it."""
         self._check_may_mark(name)
-        copied_up(self).setxattr(self.fs.stack.stored(name), value, flags)
+        copied_up(self).setxattr(self.sb.stack.stored(name), value, flags)
 
     def removexattr(self, name: bytes) -> None:
         """Copy up and remove it."""
         self._check_may_mark(name)
         if self.upper is None:
             self.getxattr(name)
-        copied_up(self).removexattr(self.fs.stack.stored(name))
+        copied_up(self).removexattr(self.sb.stack.stored(name))
 
     def _check_may_mark(self, name: bytes) -> None:
-        if not self.fs.stack.may_mark(name):
+        if not self.sb.stack.may_mark(name):
             raise EPERM("of who has mounted the overlay")
 
     def drop_file_caps(self) -> None:
@@ -212,7 +211,7 @@ class LayeredInode(Inode):
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """A regular file, which follows a copy-up; one that may be written to is copied up now."""
         access = flags & O_ACCMODE
-        stack = self.fs.stack
+        stack = self.sb.stack
         if access != O_WRONLY:
             stack.check(self.base, MAY_READ)
         if access != O_RDONLY:

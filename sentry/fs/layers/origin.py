@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sentry.vfs.interface import FileSystem
+    from sentry.vfs.filesystem import FileSystem
 
 _HANDLE: Final = struct.Struct("<BBBBB16sIQ")
 """Version, magic, length, flags, type, UUID of the file system; generation and inode number."""

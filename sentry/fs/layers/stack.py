@@ -19,8 +19,10 @@ from sentry.auth.userns import NO_ID
 from sentry.errors import EINVAL, EIO, ELOOP, ENODATA, EOPNOTSUPP, EPERM
 from sentry.fs.layers.origin import read_handle, uuid_of
 from sentry.vfs.access import check_inode
-from sentry.vfs.dentry import Dentry, Location, UnheardLocation
-from sentry.vfs.interface import Absent, FileSystem, Inode
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Absent, Inode
+from sentry.vfs.location import Location, UnheardLocation
 from sentry.vfs.walk import child_of
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from sentry.vfs.file import FileDescription
 
 if TYPE_CHECKING:
     from sentry.fs.mqueue.queue import MessageQueue
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Result
+    from sentry.vfs.location import Location
 
 
 class QueueFile(FileDescription):

@@ -18,8 +18,8 @@ from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.fs.mqueue.filesystem import MqueueFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 STATUS_SIZE: Final = 80
 """FILENT_SIZE: what stat(2) says."""

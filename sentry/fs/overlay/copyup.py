@@ -11,9 +11,10 @@ from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
 from sentry.mm.buffers import KernelDest
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.vfs.location import Location
 from sentry.wait.again import again, begun
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ async def _copy_up(inode: OverlayInode, limit: int | None) -> TmpInode:
         upper.ctime_ns = attributes.ctime_ns
         upper.ino = inode.ino
         inode.upper, inode.acl = upper, upper.acl
-        inode.fs.keep(inode)
+        inode.sb.keep(inode)
         return upper
 
 
 async def _twin(inode: OverlayInode, lower: Inode) -> TmpInode:
     """An inode of the same kind with the same attributes."""
-    fs = inode.fs.upper
+    fs = inode.sb.upper
     fs.check_inodes()
     owner = Owner(lower.uid, lower.gid)
     twin: TmpInode
@@ -76,7 +77,7 @@ async def _twin(inode: OverlayInode, lower: Inode) -> TmpInode:
 
 
 async def _copy_bytes(inode: OverlayInode, lower: Inode, upper: TmpFile, limit: int | None) -> None:
-    mount = inode.fs.lower
+    mount = inode.sb.lower
     place = Location(mount, Dentry(None, b"", lower))
     nobody: Any = None
     file: FileDescription = await again(lower.open, place, O_RDONLY, nobody)

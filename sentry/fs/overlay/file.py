@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from sentry.abi.fcntl import O_RDONLY, O_RDWR
 from sentry.errors import EAGAIN
 from sentry.fs.tmpfs.file import TmpOpenFile
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import Caller, Dest, FileDescription, Source
+from sentry.vfs.location import Location
 from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class OverlayFile(RegularFile):
         """Open the file below, to read."""
         inode = self._inode
         assert inode.lower is not None
-        place = Location(inode.fs.lower, Dentry(None, b"", inode.lower))
+        place = Location(inode.sb.lower, Dentry(None, b"", inode.lower))
         file: Any = inode.lower.open(place, O_RDONLY, caller)
         self._lower = file.incref()
 
@@ -60,7 +61,7 @@ class OverlayFile(RegularFile):
         assert upper is not None
         return upper
 
-    def _real(self) -> RegularFile:
+    def _backing(self) -> RegularFile:
         real = self._above() or self._lower
         if real is None:
             raise EAGAIN("closed")
@@ -69,7 +70,7 @@ class OverlayFile(RegularFile):
     # --- data
 
     def pread(self, dest: Dest, offset: int) -> int:
-        return self._real().pread(dest, offset)
+        return self._backing().pread(dest, offset)
 
     @property
     def writes_at_once(self) -> bool:  # type: ignore[override]
@@ -80,7 +81,7 @@ class OverlayFile(RegularFile):
         return (self._above() or self._copied()).pwrite(source, offset)
 
     def find(self, offset: int, data: bool, size: int) -> int:
-        return self._real().find(offset, data, size)
+        return self._backing().find(offset, data, size)
 
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         self._copied().allocate(caller, mode, offset, length)
@@ -92,5 +93,5 @@ class OverlayFile(RegularFile):
         """
         if writable_shared and self._above() is None:
             self._copied()
-        real: FileDescription = self._real()
+        real: FileDescription = self._backing()
         return real.mmap_backing(writable_shared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import ref
 
 from sentry.abi.mount import MS_NOATIME
@@ -11,7 +11,8 @@ from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC
 from sentry.fs.overlay.inode import OverlayInode
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.platform.constants import PAGE_SIZE
-from sentry.vfs.interface import FileSystem, Inode, StatFs
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Inode, StatFs
 
 if TYPE_CHECKING:
     from sentry.vfs.mount import Mount
@@ -24,8 +25,8 @@ FIRST_INO: Final = 1 << 32
 class OverlayFs(FileSystem):
     """One overlay."""
 
-    has_flags = True
-    has_handles = True
+    has_flags: ClassVar = True
+    has_handles: ClassVar = True
     name = "overlay"
     magic = OVERLAYFS_SUPER_MAGIC
     xattr_user = True

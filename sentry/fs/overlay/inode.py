@@ -27,8 +27,8 @@ from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.fs.overlay.filesystem import OverlayFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
     Changed = dict[bytes, "OverlayInode | Absent"]
 
@@ -37,19 +37,18 @@ class OverlayInode(Inode):
     """A file of any kind."""
 
     __slots__ = (
-        "__weakref__", "_dirents", "above", "called", "changed", "copying", "file_flags", "links",
-        "lower", "removed", "upper",
+        "_dirents", "above", "called", "changed", "copying", "file_flags",
+        "links", "lower", "removed", "sb", "upper",
     )  # fmt: skip
-
-    fs: OverlayFs
 
     def __init__(self, fs: OverlayFs, upper: TmpInode | None, lower: Inode | None) -> None:
         base = upper or lower
         assert base is not None
         ino = lower.ino if lower is not None else fs.new_ino()
         super().__init__(fs, ino, base.mode, Owner(base.uid, base.gid))
+        self.sb = fs
         self.rdev, self.acl = base.rdev, base.acl
-        self.file_flags = base.file_flags
+        self.file_flags = base.file_flags  # type: ignore[misc]
         self.upper = upper
         self.lower = lower
         self.above: OverlayInode | None = None
@@ -71,13 +70,13 @@ class OverlayInode(Inode):
 
     def __del__(self) -> None:
         if self.lower is not None:
-            self.fs.unwrap(self.lower)
+            self.sb.unwrap(self.lower)
 
     def set_file_flags(self, flags: int) -> None:
         """Copy up, then change."""
         upper = copied_up(self)
         upper.set_file_flags(flags)
-        self.file_flags = flags
+        self.file_flags = flags  # type: ignore[misc]
 
     # --- attributes
 
@@ -155,7 +154,7 @@ class OverlayInode(Inode):
         found = self.lower.lookup_cached(name)
         if found is None or isinstance(found, Absent):
             return found
-        return self.fs.wrap(found, self, name)
+        return self.sb.wrap(found, self, name)
 
     def lookup(self, name: bytes, opens: bool = False) -> OverlayInode | Absent:
         """The same, asked for."""
@@ -163,7 +162,7 @@ class OverlayInode(Inode):
         if known is not None:
             return known
         found = self._below().lookup(name, opens)
-        return found if isinstance(found, Absent) else self.fs.wrap(found, self, name)
+        return found if isinstance(found, Absent) else self.sb.wrap(found, self, name)
 
     @property
     def link_is_known(self) -> bool:  # type: ignore[override]
@@ -218,7 +217,7 @@ class OverlayInode(Inode):
         if not upper.is_symlink:
             upper.inherit(self.default_acl())
         changed = self._change_names()
-        inode = OverlayInode(self.fs, upper, None)
+        inode = OverlayInode(self.sb, upper, None)
         changed[name] = inode
         if inode.is_dir:
             self.links += 1
@@ -227,34 +226,34 @@ class OverlayInode(Inode):
 
     def create(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
         """A regular file in memory."""
-        self.fs.upper.check_inodes()
-        return self._add(name, TmpFile(self.fs.upper, mode, owner))
+        self.sb.upper.check_inodes()
+        return self._add(name, TmpFile(self.sb.upper, mode, owner))
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
         """A directory in memory; it hides nothing, because nothing of that name is there."""
-        self.fs.upper.check_inodes()
-        return self._add(name, TmpDirectory(self.fs.upper, mode, owner))
+        self.sb.upper.check_inodes()
+        return self._add(name, TmpDirectory(self.sb.upper, mode, owner))
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> OverlayInode:
         """A special file."""
-        self.fs.upper.check_inodes()
-        return self._add(name, TmpSpecial(self.fs.upper, mode, rdev, owner))
+        self.sb.upper.check_inodes()
+        return self._add(name, TmpSpecial(self.sb.upper, mode, rdev, owner))
 
     def symlink(self, name: bytes, target: bytes, owner: Owner) -> OverlayInode:
         """A symbolic link."""
-        self.fs.upper.check_inodes()
-        self.fs.upper.check_link(target)
-        return self._add(name, TmpLink(self.fs.upper, target, owner))
+        self.sb.upper.check_inodes()
+        self.sb.upper.check_link(target)
+        return self._add(name, TmpLink(self.sb.upper, target, owner))
 
     def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> OverlayInode:
         """O_TMPFILE."""
         if self.removed:
             raise ENOENT("the directory has been removed")
-        self.fs.upper.check_inodes()
-        upper = TmpFile(self.fs.upper, mode, owner)
+        self.sb.upper.check_inodes()
+        upper = TmpFile(self.sb.upper, mode, owner)
         upper.inherit(self.default_acl())
         upper.nlink = 0
-        return OverlayInode(self.fs, upper, None)
+        return OverlayInode(self.sb, upper, None)
 
     def link(self, name: bytes, target: Inode) -> None:
         """One more name; the bytes stay where they are."""
@@ -287,9 +286,9 @@ class OverlayInode(Inode):
         left = base + self.links - 1
         self.links -= 1
         if left <= 0:
-            self.fs.drop(self)
+            self.sb.drop(self)
         else:
-            self.fs.keep(self)
+            self.sb.keep(self)
         if self.upper is not None:
             self.upper.ctime_ns = self.fs.now_ns()
 
@@ -306,7 +305,7 @@ class OverlayInode(Inode):
     def _forget_directory(self, child: OverlayInode) -> None:
         child.removed = True
         self.links -= 1
-        self.fs.drop(child)
+        self.sb.drop(child)
 
     def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
@@ -321,10 +320,10 @@ class OverlayInode(Inode):
         if child.upper is None:
             copied_up(child, 0 if child.is_dir else None)
         source, target = self._change_names(), new_dir._change_names()
-        self.fs.keep(child)
+        self.sb.keep(child)
         if flags & RENAME_EXCHANGE:
             assert isinstance(victim, OverlayInode)
-            self.fs.keep(victim)
+            self.sb.keep(victim)
             source[name], target[new_name] = victim, child
             moved = int(child.is_dir) - int(victim.is_dir)
             self.links -= moved
@@ -337,8 +336,8 @@ class OverlayInode(Inode):
                     victim.lost_name()
             self._hide(source, name)
             if flags & RENAME_WHITEOUT:
-                device = TmpSpecial(self.fs.upper, 0o020000, 0, Owner(0, 0))
-                source[name] = OverlayInode(self.fs, device, None)
+                device = TmpSpecial(self.sb.upper, 0o020000, 0, Owner(0, 0))
+                source[name] = OverlayInode(self.sb, device, None)
             target[new_name] = child
             if child.is_dir:
                 self.links -= 1

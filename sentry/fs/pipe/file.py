@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.limits import PIPE_BUF
@@ -29,7 +29,7 @@ from sentry.wait.sleep import Retry, until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
 
 
@@ -57,10 +57,10 @@ PIPES.row("FIONREAD", put_int(lambda file: file.pipe.size))
 class PipeFile(StreamFile):
     """An open end."""
 
-    requests = PIPES
+    requests: ClassVar = PIPES
     __slots__ = ("named", "pipe", "seen_writes")
-    can_async = True
-    can_direct = True
+    can_async: ClassVar = True
+    can_direct: ClassVar = True
 
     def __init__(self, location: Location, flags: int, pipe: Pipe) -> None:
         super().__init__(location, flags, pipe.queue)
@@ -224,7 +224,7 @@ def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     access = flags & O_ACCMODE
     if access not in (O_RDONLY, O_WRONLY, O_RDWR):
         raise EINVAL("access mode 3")
-    pipe: Pipe = inode.fifo
+    pipe: Pipe | None = inode.fifo
     if pipe is None:
         pipe = inode.fifo = Pipe(caller.kernel.vfs, caller.creds)
     if isinstance(inode, PipeInode):

@@ -17,8 +17,8 @@ from sentry.vfs.paths import shown_path
 if TYPE_CHECKING:
     from sentry.fs.proc.registry import Subject
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 
 
@@ -114,7 +114,7 @@ class FdDirectory(_Numbers):
     def make(self, name: bytes) -> Node | None:
         """A link to an open file."""
         fd = parse_fd(name)
-        return FdLink(self.fs, self._subject, fd) if fd is not None else None
+        return FdLink(self.sb, self._subject, fd) if fd is not None else None
 
 
 class FdInfoDirectory(_Numbers):
@@ -132,7 +132,7 @@ class FdInfoDirectory(_Numbers):
         if fd is None:
             return None
         subject = self._subject
-        return FdInfoNode(self.fs, subject, fd)
+        return FdInfoNode(self.sb, subject, fd)
 
 
 class FdInfoNode(TextNode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import nsfs
 from sentry.abi.resource import RLIMIT_NOFILE
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
     from sentry.fs.proc.registry import Subject
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
 
 CLONE_FLAGS: Final = {
     "cgroup": CLONE_NEWCGROUP, "ipc": CLONE_NEWIPC, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET,
@@ -58,7 +58,7 @@ class NamespaceInode(Inode):
         number = number_of(kind, namespace)
         super().__init__(kernel.vfs.anon_fs("nsfs", NSFS_MAGIC), number, 0o100444, Owner(0, 0))
         self.kind_name = kind
-        self.namespace = namespace
+        self.namespace = namespace  # type: ignore[misc]
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For setns(2); nothing can be read."""
@@ -76,7 +76,7 @@ class NamespaceFile(FileDescription):
     """An open namespace: ioctl_nsfs(2)."""
 
     __slots__ = ()
-    requests = NAMESPACES
+    requests: ClassVar = NAMESPACES
     has_read = False
     has_write = False
     splice_read = False
@@ -244,4 +244,4 @@ class NamespaceDirectory(Directory):
         def target(caller: Any) -> Location:
             return place_of(kernel, shown, find(caller))
 
-        return MagicNode(self.fs, text, target, 0o777, owner_of(subject))
+        return MagicNode(self.sb, text, target, 0o777, owner_of(subject))

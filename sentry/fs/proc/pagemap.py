@@ -19,7 +19,7 @@ from sentry.vfs.file import Caller, Dest, FileDescription
 if TYPE_CHECKING:
     from sentry.fs.proc.registry import Subject
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 ENTRY: Final = 8
 END: Final = (LINUX_TASK_END >> 12) * ENTRY

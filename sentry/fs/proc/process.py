@@ -22,8 +22,8 @@ from sentry.vfs.paths import shown_path
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
 
 
 class ProcessSubject(Subject):
@@ -220,7 +220,7 @@ class SubDirectory(Directory):
         if name in self._below:
             return self._below[name]()
         entry = PROCESS.get(self._prefix + name.decode(errors="replace"))
-        return PidTextNode(self.fs, entry, self._kernel, self._subject) if entry else None
+        return PidTextNode(self.sb, entry, self._kernel, self._subject) if entry else None
 
 
 class PidDirectory(Directory):
@@ -238,7 +238,7 @@ class PidDirectory(Directory):
         return 7 if self.subject.is_thread else 9
 
     def _directories(self) -> dict[bytes, Callable[[], Node]]:
-        fs, kernel, subject = self.fs, self.kernel, self.subject
+        fs, kernel, subject = self.sb, self.kernel, self.subject
         table: dict[bytes, Callable[[], Node]] = {
             b"fd": lambda: FdDirectory(fs, subject),
             b"fdinfo": lambda: FdInfoDirectory(fs, subject),
@@ -286,16 +286,16 @@ class PidDirectory(Directory):
         """A file, a link or a directory of the process."""
         subject = self.subject
         if (find := LINKS.get(name)) is not None:
-            return magic_link(self.fs, subject, find)
+            return magic_link(self.sb, subject, find)
         if (memory := MEMORY.get(name)) is not None:
-            return memory(self.fs, subject)
+            return memory(self.sb, subject)
         maker = self._directories().get(name)
         if maker is not None:
             return maker()
         entry = PROCESS.get(name.decode(errors="replace"))
         if entry is None or not self._shows(entry):
             return None
-        return PidTextNode(self.fs, entry, self.kernel, subject)
+        return PidTextNode(self.sb, entry, self.kernel, subject)
 
 
 def magic_link(
@@ -352,4 +352,4 @@ class TaskDirectory(Directory):
         task = pids.task_or_zombie(number) if number else None
         if task is None or task.group is not self._subject.group:
             return None
-        return PidDirectory(self.fs, self._kernel, ThreadSubject(task, True, pids))
+        return PidDirectory(self.sb, self._kernel, ThreadSubject(task, True, pids))

@@ -23,7 +23,7 @@ from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 MAX_TEXT: Final = 8 << 20
 """Arguments or environment shown at most: more than execve takes."""

@@ -26,8 +26,8 @@ from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 
 def links_maker(fs: TableFs, kernel: Kernel, above: str, fixed: dict[str, Any]) -> Maker:
@@ -70,8 +70,8 @@ class LinksDirectory(TableDirectory):
             for path, sysctl in SYSCTLS.items()
             if path.startswith(prefix)
         }
-        return TableDirectory(self.fs, {
-            each: partial(SysctlNode, self.fs, self._kernel, _of_link(sysctl, which))
+        return TableDirectory(self.sb, {
+            each: partial(SysctlNode, self.sb, self._kernel, _of_link(sysctl, which))
             for each, sysctl in values.items()
         })  # fmt: skip
 
@@ -93,7 +93,7 @@ class LinksListing(GeneratedDirectoryFile):
     def _list(self, caller: Caller) -> Dirents:
         directory = self.inode
         assert isinstance(directory, LinksDirectory)
-        number, above = directory.fs.child_ino, directory.ino
+        number, above = directory.sb.child_ino, directory.ino
         names = [*directory.table, *directory.of(caller)]
         return Dirents(DirEntry(name, number(above, name), S_IFDIR) for name in names)
 

@@ -48,7 +48,7 @@ class VlanDirectory(Directory):
     def make(self, name: bytes) -> Node | None:
         """One of them."""
         wanted = name.decode(errors="replace")
-        return VlanNode(self.fs, self._subject, wanted) if wanted in self._names() else None
+        return VlanNode(self.sb, self._subject, wanted) if wanted in self._names() else None
 
     def stale(self, node: Node) -> bool:
         """That VLAN is no more."""

@@ -15,7 +15,7 @@ from sentry.wait.fiber import Mode
 from sentry.wait.steps import Pace, Steps, in_steps
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
     from sentry.wait.queue import ChangeCount
 
 Pieces = Generator[str | bytes, None, None]

@@ -16,8 +16,8 @@ from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, 
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
 
 ROOT_OWNER = Owner(0, 0)
 
@@ -25,12 +25,11 @@ ROOT_OWNER = Owner(0, 0)
 class Node(Inode):
     """What all kinds have: the time they were first looked up."""
 
-    __slots__ = ("__weakref__", "_directory", "_name", "made_ns")
-
-    fs: TableFs
+    __slots__ = ("_directory", "_name", "made_ns", "sb")
 
     def __init__(self, fs: TableFs, mode: int, owner: Owner = ROOT_OWNER) -> None:
         super().__init__(fs, fs.root_ino, mode, owner)
+        self.sb = fs
         self.made_ns = fs.now_ns()
         self._directory: Directory | None = None
         self._name = b""
@@ -42,7 +41,7 @@ class Node(Inode):
     def found(self, directory: Directory, name: bytes) -> None:
         """It was made as a child."""
         self._directory, self._name = directory, name
-        self.ino = self.fs.child_ino(directory.ino, name)
+        self.ino = self.sb.child_ino(directory.ino, name)
 
     def links(self) -> int:
         """st_nlink."""
@@ -57,7 +56,7 @@ class Node(Inode):
         made = self.made_ns
         return Attributes(
             self.ino, self.mode, self.links(), self.uid, self.gid, 0, self.size(), 0,
-            self.fs.block_size, made, made, made,
+            self.sb.block_size, made, made, made,
         )  # fmt: skip
 
     def setattr(self, changes: Changes) -> None:
@@ -115,7 +114,7 @@ class Directory(Node):
 
     def entries(self) -> Iterator[DirEntry]:
         """The listing, with the numbers that the inodes get when they are made."""
-        number = self.fs.child_ino
+        number = self.sb.child_ino
         return (DirEntry(name, number(self.ino, name), kind) for name, kind in self.names())
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
@@ -124,29 +123,29 @@ class Directory(Node):
 
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Nothing can be made; the errno is that of the lookup in Linux."""
-        raise self.fs.cannot_create_file
+        raise self.sb.cannot_create_file
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Nor here."""
-        raise self.fs.cannot_create
+        raise self.sb.cannot_create
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
         """As `mkdir`."""
-        raise self.fs.cannot_create
+        raise self.sb.cannot_create
 
     def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
         """As `mkdir`."""
-        raise self.fs.cannot_create
+        raise self.sb.cannot_create
 
     def link(self, name: bytes, target: Inode) -> None:
         """As `mkdir`."""
-        raise self.fs.cannot_create
+        raise self.sb.cannot_create
 
     def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
     ) -> None:
         """As `mkdir`."""
-        raise self.fs.cannot_create
+        raise self.sb.cannot_create
 
 
 class TableDirectory(Directory):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 
 from sentry.errors import EACCES, EPERM, Errno
-from sentry.vfs.interface import FileSystem, StatFs
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import StatFs
 
 
 class TableFs(FileSystem):

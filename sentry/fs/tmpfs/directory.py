@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
 from sentry.abi.stat import S_IFMT
+from sentry.ahead import mypyc_attr
 from sentry.errors import ENOENT, ENOTEMPTY
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
@@ -18,11 +19,12 @@ from sentry.vfs.leftovers import FEW
 
 if TYPE_CHECKING:
     from sentry.fs.tmpfs.filesystem import TmpFs
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 WHITEOUT_MODE = 0o020000
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TmpDirectory(TmpInode):
     """A directory: names to inodes."""
 
@@ -36,10 +38,10 @@ class TmpDirectory(TmpInode):
 
     def __del__(self) -> None:
         children = self.children
-        if self.fs.let_go is not None and (
+        if self.sb.let_go is not None and (
             len(children) > FEW or any(child.is_dir for child in children.values())
         ):
-            self.fs.let_go((children.popitem()[1] for _ in range(len(children))), id)
+            self.sb.let_go((children.popitem()[1] for _ in range(len(children))), id)
         super().__del__()
 
     def size_of(self) -> tuple[int, int]:
@@ -89,33 +91,33 @@ class TmpDirectory(TmpInode):
 
     def create(self, name: bytes, mode: int, owner: Owner) -> TmpFile:
         """A regular file."""
-        self.fs.check_inodes()
-        inode = TmpFile(self.fs, mode, owner)
+        self.sb.check_inodes()
+        inode = TmpFile(self.sb, mode, owner)
         inode.inherit(self.default_acl())
         self.add(name, inode)
         return inode
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
         """A directory."""
-        self.fs.check_inodes()
-        inode = TmpDirectory(self.fs, mode, owner)
+        self.sb.check_inodes()
+        inode = TmpDirectory(self.sb, mode, owner)
         inode.inherit(self.default_acl())
         self.add(name, inode)
         return inode
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> TmpSpecial:
         """A special file."""
-        self.fs.check_inodes()
-        inode = TmpSpecial(self.fs, mode, rdev, owner)
+        self.sb.check_inodes()
+        inode = TmpSpecial(self.sb, mode, rdev, owner)
         inode.inherit(self.default_acl())
         self.add(name, inode)
         return inode
 
     def symlink(self, name: bytes, target: bytes, owner: Owner) -> TmpLink:
         """A symbolic link."""
-        self.fs.check_inodes()
-        self.fs.check_link(target)
-        inode = TmpLink(self.fs, target, owner)
+        self.sb.check_inodes()
+        self.sb.check_link(target)
+        inode = TmpLink(self.sb, target, owner)
         self.add(name, inode)
         return inode
 
@@ -128,8 +130,8 @@ class TmpDirectory(TmpInode):
 
     def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> TmpFile:
         """O_TMPFILE."""
-        self.fs.check_inodes()
-        inode = TmpFile(self.fs, mode, owner)
+        self.sb.check_inodes()
+        inode = TmpFile(self.sb, mode, owner)
         inode.inherit(self.default_acl())
         inode.nlink = 0
         return inode
@@ -179,7 +181,7 @@ class TmpDirectory(TmpInode):
             new_dir.nlink += 1
         new_dir.children[new_name] = child
         if flags & RENAME_WHITEOUT:
-            self.children[name] = TmpSpecial(self.fs, WHITEOUT_MODE, 0, Owner(self.uid, self.gid))
+            self.children[name] = TmpSpecial(self.sb, WHITEOUT_MODE, 0, Owner(self.uid, self.gid))
         self.touched()
         new_dir.touched()
         child.ctime_ns = self.fs.now_ns()

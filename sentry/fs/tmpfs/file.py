@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.fcntl import (
     F_SEAL_FUTURE_WRITE,
@@ -13,6 +13,7 @@ from sentry.abi.fcntl import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, EPERM
 from sentry.fs.tmpfs.inode import TmpInode, check_size
 from sentry.mm.buffers import UserDest, UserSource
@@ -26,24 +27,25 @@ from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.fs.tmpfs.filesystem import TmpFs
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 PIECE: Final = 1 << 20
 """Bytes copied at once."""
 WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TmpFile(TmpInode):
     """A regular file. Its frames go back when nobody holds the inode any more."""
 
     __slots__ = ("data", "seals")
-    can_seal = True
+    can_seal: ClassVar = True
 
     def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
         super().__init__(fs, 0o100000 | mode, owner)
         self.data: Any = None
         """The RamFile, made when first written or mapped."""
-        self.seals = F_SEAL_SEAL
+        self.seals = F_SEAL_SEAL  # type: ignore[misc]
         """F_ADD_SEALS: a plain file cannot be sealed."""
 
     def __del__(self) -> None:
@@ -54,7 +56,7 @@ class TmpFile(TmpInode):
     def bytes(self) -> Any:
         """The RamFile."""
         if self.data is None:
-            self.data = self.fs.ram_file()
+            self.data = self.sb.ram_file()
             self.data.quota = self.fs
         return self.data
 
@@ -75,13 +77,13 @@ class TmpFile(TmpInode):
 
     def room(self, offset: int, count: int) -> int:
         """How many bytes of a write the file system has room for. Raises: ENOSPC if none."""
-        limit = self.fs.max_pages
+        limit = self.sb.max_pages
         if limit is None:
             return count
         first, last = offset // PAGE_SIZE, (offset + count - 1) // PAGE_SIZE
-        if self.fs.pages + last - first + 1 <= limit:
+        if self.sb.pages + last - first + 1 <= limit:
             return count
-        free = limit - self.fs.pages
+        free = limit - self.sb.pages
         for at, frame in enumerate(self.bytes().frames(first, min(last - first + 1, 1 << 16))):
             if not frame:
                 free -= 1
@@ -96,11 +98,12 @@ class TmpFile(TmpInode):
         """open(2)."""
         return TmpOpenFile(location, flags)
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TmpOpenFile(RegularFile):
     """An open file of a file system in memory."""
 
     __slots__ = ()
-    nowait = False
+    nowait: ClassVar = False
 
     @property
     def file(self) -> TmpFile:
@@ -201,7 +204,7 @@ class TmpOpenFile(RegularFile):
             raise ENOSPC("the file system is full")
         first, last = offset // PAGE_SIZE, (end + PAGE_SIZE - 1) // PAGE_SIZE
         try:
-            if last - first > self.file.fs.memory_pages:
+            if last - first > self.file.sb.memory_pages:
                 raise ENOMEM("more than there is")
             begun((self, "fill"), lambda: driven(data.filling(first, last - first)))
         except ENOMEM as error:

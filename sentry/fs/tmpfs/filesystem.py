@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from msgspec import Struct
 
@@ -21,7 +21,8 @@ from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.inode import SHORT_LINK
 from sentry.platform.disk import MAX_PAGES
 from sentry.vfs.budget import Budget
-from sentry.vfs.interface import FileSystem, Inode, Owner, StatFs
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Inode, Owner, StatFs
 from sentry.vfs.vfs import Vfs
 
 MAX_INODES: Final = 262_144
@@ -98,8 +99,8 @@ def parse_size(text: str) -> int:
 class TmpFs(FileSystem):
     """One tmpfs."""
 
-    has_flags = True
-    has_handles = True
+    has_flags: ClassVar = True
+    has_handles: ClassVar = True
     name = "tmpfs"
     magic = TMPFS_MAGIC
     xattr_user = True
@@ -226,8 +227,8 @@ class RamFs(TmpFs):
 
     name = "ramfs"
     magic = RAMFS_MAGIC
-    has_flags = False
-    has_handles = False
+    has_flags: ClassVar = False
+    has_handles: ClassVar = False
     xattr_user = False
     posix_acls = False
     uuid = b""

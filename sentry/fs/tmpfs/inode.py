@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import FS_NOATIME_FL
 from sentry.abi.xattr import XATTR_CREATE, XATTR_REPLACE
+from sentry.ahead import mypyc_attr
 from sentry.auth.acl import ACCESS, DEFAULT, NAMES, inherited, is_mode, with_mode
 from sentry.errors import EEXIST, EFBIG, EINVAL, ENODATA, ENOSPC
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
@@ -22,19 +23,20 @@ XATTR_TOTAL: Final = 64 << 10
 """Bytes of extended attributes that one inode may hold."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TmpInode(Inode):
     """A file in memory: attributes, times, extended attributes."""
 
     __slots__ = (
-        "atime_ns", "btime_ns", "ctime_ns", "file_flags", "known", "mtime_ns", "nlink", "xattrs",
+        "atime_ns", "btime_ns", "ctime_ns", "file_flags", "known", "mtime_ns", "nlink", "sb",
+        "xattrs",
     )  # fmt: skip
-
-    fs: TmpFs
 
     def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
         super().__init__(fs, fs.new_ino(), mode, owner)
+        self.sb = fs
         self.nlink = 1
-        self.file_flags = 0
+        self.file_flags = 0  # type: ignore[misc]
         self.xattrs: dict[bytes, bytes] | None = None
         self.known: Attributes | None = None
         """The attributes as they were last asked for."""
@@ -43,8 +45,8 @@ class TmpInode(Inode):
         fs.budget.inodes += 1
 
     def __del__(self) -> None:
-        budget = self.fs.budget
-        self.fs.inodes -= 1
+        budget = self.sb.budget
+        self.sb.inodes -= 1
         budget.inodes -= 1
         if self.xattrs:
             budget.small_bytes -= sum(len(k) + len(v) for k, v in self.xattrs.items())
@@ -105,7 +107,7 @@ class TmpInode(Inode):
 
     def set_file_flags(self, flags: int) -> None:
         """Take them."""
-        self.file_flags = flags
+        self.file_flags = flags  # type: ignore[misc]
         self.ctime_ns = self.fs.now_ns()
 
     # --- extended attributes
@@ -129,8 +131,8 @@ class TmpInode(Inode):
             raise ENOSPC("too many extended attributes")
         old = held.get(name)
         more = len(name) + len(value) - (len(name) + len(old) if old is not None else 0)
-        self.fs.budget.check_small(more)
-        self.fs.budget.small_bytes += more
+        self.sb.budget.check_small(more)
+        self.sb.budget.small_bytes += more
         held[name] = value
         self.xattrs = held
         if name == ACCESS:
@@ -147,7 +149,7 @@ class TmpInode(Inode):
         """Remove it."""
         if not self.xattrs or name not in self.xattrs:
             raise ENODATA(f"{name!r}")
-        self.fs.budget.small_bytes -= len(name) + len(self.xattrs.pop(name))
+        self.sb.budget.small_bytes -= len(name) + len(self.xattrs.pop(name))
         if name == ACCESS:
             self.acl = None
         self.ctime_ns = self.fs.now_ns()
@@ -194,8 +196,8 @@ class TmpLink(TmpInode):
         fs.pages += self.pages
 
     def __del__(self) -> None:
-        self.fs.budget.small_bytes -= len(self.target)
-        self.fs.pages -= self.pages
+        self.sb.budget.small_bytes -= len(self.target)
+        self.sb.pages -= self.pages
         super().__del__()
 
     @property

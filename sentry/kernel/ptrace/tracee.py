@@ -7,7 +7,7 @@ kernel/entry/common.c, kernel/seccomp.c.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.processor import X86_EFLAGS_TF
 from sentry.abi.ptrace import (
@@ -41,7 +41,7 @@ from sentry.kernel import signal_faults, signal_send, task_exit, task_signals, t
 from sentry.kernel.ptrace import links, restart
 from sentry.kernel.ptrace.debug_registers import DR6_STEP, DebugRegisters
 from sentry.kernel.signals import SIG_IGN, Queued, SigInfo
-from sentry.kernel.task import GONE, Tie
+from sentry.kernel.task import GONE, DebugState, Tie
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
 from sentry.platform.interface import ExitKind, Reg
 from sentry.wait.fiber import Mode
@@ -87,11 +87,10 @@ class Stop:
 class Tracee(Tie):
     """`Task.trace`."""
 
-    inherited = False
+    inherited: ClassVar = False
     __slots__ = (
-        "dead", "debug", "exit_reported", "forced_tf", "listening", "message", "mode", "options",
-        "queue", "seized", "status", "stepping", "stop", "stop_pending", "stop_signo", "task",
-        "tracer", "trap_notify", "trap_stop", "unreported", "usage",
+        "exit_reported", "forced_tf", "listening", "message", "mode", "options", "queue", "seized",
+        "stepping", "stop", "stop_pending", "stop_signo", "trap_notify", "trap_stop", "unreported",
     )  # fmt: skip
 
     def __init__(self, task: Task, tracer: Task, seized: bool, options: int) -> None:
@@ -119,7 +118,7 @@ class Tracee(Tie):
         self.status = 0
         self.usage: Usage | None = None
         self.queue = WaitQueue()
-        self.debug: DebugRegisters = DebugRegisters()
+        self.debug: DebugState = DebugRegisters()
 
     def __repr__(self) -> str:
         return f"<{self.task!r} traced by {self.tracer.tid}>"

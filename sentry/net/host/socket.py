@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
@@ -39,8 +39,8 @@ from sentry.wait.sleep import ended, instead
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Result, Source
+    from sentry.vfs.location import Location
 
 PIECE: Final = 1 << 18
 """Bytes that one call moves."""
@@ -61,7 +61,7 @@ class HostSocket(Socket):
 
     __slots__ = ("_host_queue", "fd")
     options_known = HOST
-    requests = REQUESTS
+    requests: ClassVar = REQUESTS
 
     keeps_unread = False
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from sentry.net.inet.tcp_listener import TcpListener
     from sentry.net.inet.time_wait import Remains
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
 
 PIECE: Final = 1 << 16
 """Bytes on their way in each direction, besides what sockets hold."""

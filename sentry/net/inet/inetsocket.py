@@ -45,7 +45,7 @@ from sentry.vfs.requests import Requests, put_int
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 SOCKADDR_IN6_SIZE: Final = 28
 
@@ -80,7 +80,7 @@ class InetSocket(Socket):
     stream = False
     goes_out = False
     """What it sends may leave by a link, if there is one."""
-    requests = DATAGRAMS
+    requests: ClassVar = DATAGRAMS
     levels: ClassVar[tuple[int, ...]] = ()
     """Of the protocol's own options."""
 

@@ -6,7 +6,7 @@ One has a port, which is the identifier of its requests, and sees only replies t
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, MSG_OOB
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from sentry.net.packets import Packet
     from sentry.net.socket import Ancillary
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Result, Source
+    from sentry.vfs.location import Location
 
 EXTENDED_ECHO: Final = {AF_INET: abi.ICMP_EXT_ECHO, AF_INET6: abi.ICMPV6_EXT_ECHO_REQUEST}
 """RFC 8335: may be sent, and nobody answers (net.ipv4.icmp_echo_enable_probe)."""
@@ -46,7 +46,7 @@ class PingSocket(RawSocket):
 
     __slots__ = ()
     options_known = PING
-    requests = SOCKETS
+    requests: ClassVar = SOCKETS
     is_ping = True
     tells_path_mtu = False
 

@@ -58,8 +58,8 @@ from sentry.net.sysctls import ignores_echo
 if TYPE_CHECKING:
     from sentry.net.socket import Ancillary, Received
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Result, Source
+    from sentry.vfs.location import Location
 
 ICMP_HEADER: Final = 8
 UDP_HEADER: Final = 8

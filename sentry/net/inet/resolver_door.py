@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sentry.net.inet.address import Endpoint
     from sentry.net.inet.tcp_listener import TcpListener
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
 
 MAX_STREAMS: Final = 64
 """The oldest one goes first."""

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from sentry.net.inet.tcp_seam import EngineSide
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Result
+    from sentry.vfs.location import Location
 
 
 class TcpEnding(TcpListener):

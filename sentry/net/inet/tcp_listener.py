@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sentry.net.inet.tcp_seam import ListeningSide
     from sentry.net.stack import Stack
     from sentry.net.tcp.keyed import Flow
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 
 def listening_at(stack: Stack, to: Endpoint, source: Endpoint, index: int) -> Any:

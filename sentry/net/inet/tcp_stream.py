@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.poll import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sentry.loop import Timer
     from sentry.net.inet.tcp_seam import EngineSide
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 
 CONNECTED: Final = (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
@@ -74,7 +74,7 @@ class TcpStream(InetSocket):
         "got", "mark", "peer", "queued", "sent", "stamp_ns", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
-    requests = STREAMS
+    requests: ClassVar = STREAMS
     stream = True
 
     def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:

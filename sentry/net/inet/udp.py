@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from sentry.net.inet.ports import Ports
     from sentry.net.socket import Ancillary
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Result, Source
+    from sentry.vfs.location import Location
 
 KNOWN_FAMILIES: Final = (struct.pack("<H", AF_INET), struct.pack("<H", AF_INET6))
 MSG_PROBE: Final = 0x10

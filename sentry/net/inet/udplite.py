@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentry.net.inet.packet import SendOptions
     from sentry.net.packets import Packet
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 
 class UdpLiteSocket(UdpSocket):

@@ -28,8 +28,8 @@ from sentry.net.netlink.socket import NetlinkSocket
 if TYPE_CHECKING:
     from sentry.net.netfilter.hooks import Netfilter
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
     from sentry.wait.steps import Steps
 
 MAX_BATCH: Final = 1 << 19

@@ -13,7 +13,7 @@ from sentry.net.netlink.socket import NetlinkSocket
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 HANDLER_MODULES: Final = (links, addresses, route, rules, neighbours, namespaces, diag)
 

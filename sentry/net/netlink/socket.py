@@ -62,7 +62,7 @@ from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 PIECE: Final = 16384
 LEAST_PIECE: Final = 3776

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.errors import EAGAIN, EBADFD, EFAULT, EIO
@@ -16,7 +16,7 @@ from sentry.wait.sleep import Retry
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.net.tun.interface import Tun
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 READABLE: Final = EPOLLIN | EPOLLRDNORM
 WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
@@ -26,7 +26,7 @@ class TunDevice(StreamFile):
     """A queue of an interface, once it is attached to one."""
 
     __slots__ = ("_life", "frames", "frames_bytes", "index", "is_disabled", "stack", "tun")
-    requests = requests.REQUESTS
+    requests: ClassVar = requests.REQUESTS
     can_async = True
     can_pread = True
     can_pwrite = True

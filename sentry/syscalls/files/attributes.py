@@ -32,8 +32,8 @@ from sentry.vfs.attributes import (
     truncate_inode,
     truncate_path,
 )
-from sentry.vfs.dentry import Location
 from sentry.vfs.flags import check_append_only
+from sentry.vfs.location import Location
 from sentry.vfs.walk import resolve
 from sentry.vfs.watches import tell_changed
 

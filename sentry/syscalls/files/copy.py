@@ -275,7 +275,6 @@ async def pipe_to_file(
         except (Errno, Interrupted):
             if not done:
                 raise
-            break
         finally:
             source.pipe.put_back(data[wrote:])
         done += wrote

@@ -12,9 +12,9 @@ from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Path, RawFile, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
-from sentry.vfs.dentry import Location
 from sentry.vfs.dirents import DirentSink
 from sentry.vfs.file import FileDescription
+from sentry.vfs.location import Location
 from sentry.vfs.paths import is_reachable, path_of
 from sentry.vfs.walk import resolve
 

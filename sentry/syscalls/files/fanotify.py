@@ -55,7 +55,8 @@ from sentry.fs.proc.sysctl import get_sysctl
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, PathAddr, Size, UInt
 from sentry.vfs.access import check_inode
-from sentry.vfs.interface import FileSystem, Inode
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Inode
 from sentry.vfs.marks import DIRENT_EVENTS, EVENT_FLAGS
 from sentry.vfs.mount import Mount
 from sentry.vfs.walk import resolve
@@ -64,7 +65,7 @@ from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 CLASSES: Final = FAN_CLASS_CONTENT | FAN_CLASS_PRE_CONTENT
 PRIVILEGED: Final = (

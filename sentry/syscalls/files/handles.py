@@ -18,8 +18,9 @@ from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EINVAL, EOPNOTSUPP, EOVERFLOW, EPERM, ESTALE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, OpenFlags, PathAddr
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.handles import HANDLE, HEADER, KIND, handle_of, remember
+from sentry.vfs.location import Location
 from sentry.vfs.open import OpenHow, open_found
 from sentry.vfs.walk import resolve
 

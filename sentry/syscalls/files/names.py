@@ -22,7 +22,7 @@ from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import DirFd, Int, Mode, Path, PathAddr, UInt, UserOut
 from sentry.vfs import names
-from sentry.vfs.dentry import Location
+from sentry.vfs.location import Location
 from sentry.vfs.walk import resolve, resolve_parent
 
 if TYPE_CHECKING:

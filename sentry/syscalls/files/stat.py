@@ -51,8 +51,8 @@ from sentry.syscalls.types import (
     UserOut,
 )
 from sentry.vfs.access import check_device, check_inode
-from sentry.vfs.dentry import Location
 from sentry.vfs.interface import Attributes
+from sentry.vfs.location import Location
 from sentry.vfs.statbuf import pack_stat
 from sentry.vfs.walk import resolve, walk
 

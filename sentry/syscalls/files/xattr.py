@@ -25,9 +25,9 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
 from sentry.vfs.acls import get_acl, set_acl
-from sentry.vfs.dentry import Location
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Inode
+from sentry.vfs.location import Location
 from sentry.vfs.walk import resolve
 from sentry.vfs.watches import tell_changed
 

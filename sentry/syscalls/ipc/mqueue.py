@@ -45,8 +45,9 @@ from sentry.syscalls.args import show_path, unsigned
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Mode, OpenFlags, Size, UInt
 from sentry.vfs.access import check_create, check_delete, check_inode
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import Result
+from sentry.vfs.location import Location
 from sentry.vfs.names import new_owner
 from sentry.vfs.open import OpenHow, open_location
 from sentry.wait.fiber import TimedOut

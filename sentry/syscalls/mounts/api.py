@@ -47,8 +47,8 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, Size, UInt
 from sentry.vfs import mounting
-from sentry.vfs.dentry import Location
 from sentry.vfs.file import FileDescription, Result
+from sentry.vfs.location import Location
 from sentry.vfs.mount import Mount, top, tree
 from sentry.vfs.mounting import TreeFile, may_mount
 from sentry.vfs.mounts import MountNamespace

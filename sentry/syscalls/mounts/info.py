@@ -34,7 +34,7 @@ from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-    from sentry.vfs.dentry import Location
+    from sentry.vfs.location import Location
 
 MAX_IDS: Final = 1_000_000
 REQUEST: Final = struct.Struct("<IIQQQ")

@@ -26,8 +26,8 @@ from sentry.syscalls.files.names import second_path
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size
 from sentry.vfs import mounting, unmounting
-from sentry.vfs.dentry import Location
 from sentry.vfs.file import Result
+from sentry.vfs.location import Location
 from sentry.vfs.mount import MOUNT_FLAGS, top
 from sentry.vfs.mounting import check_mount_root, may_mount
 from sentry.vfs.paths import is_reachable

@@ -231,7 +231,7 @@ def sys_wait4(
     return result
 
 
-def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
+def matcher(task: Task, pid: int) -> Callable[[Any], bool]:
     """Which children a wait4 pid means."""
     if pid > 0:
         known = task.pids.known(pid)

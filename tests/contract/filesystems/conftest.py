@@ -11,7 +11,7 @@ import pytest
 
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.vfs.interface import FileSystem
+from sentry.vfs.filesystem import FileSystem
 from tests.contract.filesystems.calls import Files
 from tests.contract.filesystems.merged import merged
 from tests.linux import NativeProgram

@@ -6,8 +6,10 @@ from sentry.auth.credentials import Credentials
 from sentry.fs.layers.filesystem import LayersFs, layered
 from sentry.fs.layers.options import parse
 from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.vfs.dentry import Dentry, Location
-from sentry.vfs.interface import FileSystem, Owner
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Owner
+from sentry.vfs.location import Location
 from sentry.vfs.vfs import Vfs
 from sentry.wait.eager import eager
 

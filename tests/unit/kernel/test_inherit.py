@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from sentry.kernel.inherit import CLONE, COPIED, FRESH, SHARED, inherit
@@ -17,7 +19,10 @@ class Copy:
 class Thing:
     """A field of each kind."""
 
-    __slots__ = {"copied": COPIED, "fresh": FRESH, "given": CLONE, "none": COPIED, "shared": SHARED}
+    fields: ClassVar = {
+        "copied": COPIED, "fresh": FRESH, "given": CLONE, "none": COPIED, "shared": SHARED
+    }  # fmt: skip
+    __slots__ = tuple(fields)
 
     def __init__(self, shared: object) -> None:
         self.shared = shared
@@ -37,4 +42,4 @@ def test_child_gets_what_is_said_beside_the_field() -> None:
 
 @pytest.mark.parametrize("kind", [Task, ThreadGroup])
 def test_every_field_says_how_it_is_inherited(kind: type[Task | ThreadGroup]) -> None:
-    assert set(kind.__slots__.values()) <= {CLONE, COPIED, FRESH, SHARED}
+    assert set(kind.fields.values()) <= {CLONE, COPIED, FRESH, SHARED}

@@ -6,7 +6,8 @@ from typing import Any
 
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.vfs.dentry import Dentry, DentryCache
-from sentry.vfs.interface import FileSystem, Inode, Owner
+from sentry.vfs.filesystem import FileSystem
+from sentry.vfs.interface import Inode, Owner
 
 
 def inode() -> Inode:

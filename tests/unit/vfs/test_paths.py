@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentry.vfs.dentry import Location
+from sentry.vfs.location import Location
 from sentry.vfs.paths import is_reachable, mount_paths, path_of
 from sentry.wait.steps import at_once
 from tests.world import World

@@ -1,0 +1,26 @@
+"""How a class is compiled, where its room is (ci/compiled.py): marks that mypyc reads.
+
+Interpreted, as the tree runs, they do nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_extensions import mypyc_attr as mypyc_attr  # noqa: PLC0414
+else:
+
+    def mypyc_attr(*_flags, **_values):
+        """`@mypyc_attr(allow_interpreted_subclasses=True)`: classes of rooms that are not compiled
+        inherit from this one; `native_class=False`: an ordinary class of Python."""
+        return lambda cls: cls
+
+
+class Referable:
+    """Base of what weak references are made to."""
+
+    __slots__ = ("__weakref__",)
+
+
+Referable.__slots__ = ()  # type: ignore[assignment]  # it has given its one: mypyc refuses more

@@ -1,0 +1,61 @@
+"""The Sentry with the modules that are compiled ahead: a copy of the tree, built once."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import kvm_is_usable
+
+ROOT = Path(__file__).parents[2]
+BUILD_S = 1500
+WEAK = """
+from runsc.launch import ahead
+ahead.install()
+import weakref
+from sentry.vfs import dentry
+assert isinstance(dentry.__loader__, ahead.Ahead), dentry.__loader__
+told = []
+entries = [dentry.Dentry(None, b"x", None) for _ in range(1000)]
+weak = [weakref.ref(entry, told.append) for entry in entries]
+del entries[::2]
+print(len(told), sum(each() is None for each in weak))
+"""
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(sys.version_info < (3, 12), reason="weak references: CPython 3.12 or newer"),
+]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("ahead") / "tree"
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "_ahead*", "ahead.modules")
+    shutil.copytree(ROOT, copy, ignore=unwanted, symlinks=True)
+    built = subprocess.run(
+        [sys.executable, "ci/ahead"], cwd=copy, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr[-4000:]
+    return copy
+
+
+@pytest.mark.timeout(BUILD_S)
+def test_weak_references_to_what_is_gone_are_none(tree: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WEAK], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("500 500\n", "")
+
+
+@pytest.mark.timeout(BUILD_S)
+@pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
+def test_programs_of_the_abi_pass(tree: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["--basetemp", str(tmp_path / "base"), "-k", "kvm", "tests/abi"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:]
