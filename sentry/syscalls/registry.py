@@ -143,8 +143,9 @@ def signature(number: int, handler: Handler) -> tuple[bool, dict[str, str]]:
 
 def arguments(declaration: Declaration) -> list[tuple[str, Arg]]:
     """(parameter, mark) of every parameter after the task."""
-    handler, module = declaration.handler, declaration.module
-    scope = _Lenient(vars(sys.modules[module]))
+    handler = declaration.handler
+    written = isinstance(handler, FunctionType)
+    scope = _Lenient(handler.__globals__ if written else vars(sys.modules[declaration.module]))
     result = []
     for name, text in signature(declaration.number, handler)[1].items():
         hint = eval(text, {}, scope)
