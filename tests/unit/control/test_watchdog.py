@@ -163,7 +163,7 @@ def test_the_log_is_not_written_in_the_middle_of_a_line(
 
     run(loop, lambda: work(2 * ENOUGH_NS))
 
-    assert not told
+    assert not any(" work" in text for text in told)  # after it, it may be
     assert steps(loop, dog)
 
 
