@@ -1,4 +1,4 @@
-"""How a class is compiled, where its room is (ci/compiled.py): marks that mypyc reads.
+"""How a class is compiled, where its module is (ci/ahead/modules.py): marks that mypyc reads.
 
 Interpreted, as the tree runs, they do nothing.
 """
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 else:
 
     def mypyc_attr(*_flags, **_values):
-        """`@mypyc_attr(allow_interpreted_subclasses=True)`: classes of rooms that are not compiled
-        inherit from this one; `native_class=False`: an ordinary class of Python."""
+        """`@mypyc_attr(allow_interpreted_subclasses=True)`: classes of modules that are not
+        compiled inherit from this one."""
         return lambda cls: cls
 
 
