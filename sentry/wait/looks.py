@@ -26,6 +26,7 @@ class Looks(Sleep):
     """The rest of a first look, if there is one, and what follows."""
 
     __slots__ = ("_changed", "_deadline_ns", "_fiber", "_idle", "_loop", "_work", "ended_by")
+    ended_by: Mode
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Looks(Sleep):
         self._changed = False
         self._idle = first is None
         self._work = self._looks(first, look)
-        self.ended_by = Mode.KILLABLE  # type: ignore[misc]  # a slot of its own
+        self.ended_by = Mode.KILLABLE
 
     @abstractmethod
     def register(self) -> None:
@@ -72,8 +73,7 @@ class Looks(Sleep):
     def _wait(self, idle: bool) -> None:
         self._idle = idle
         self.deadline_ns = self._deadline_ns if idle else None
-        self.mode = Mode.INTERRUPTIBLE if idle else Mode.KILLABLE
-        self.ended_by = self.mode  # type: ignore[misc]
+        self.mode = self.ended_by = Mode.INTERRUPTIBLE if idle else Mode.KILLABLE
         if not idle:
             self._loop.call_soon(self._fiber.wake)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN
@@ -49,7 +49,7 @@ class Sleep(Fiber):
 
     __slots__ = ("_after", "_end_by", "_inner", "deadline_ns")
 
-    ended_by: ClassVar[Mode] = INTERRUPTIBLE
+    ended_by: Mode = INTERRUPTIBLE
     """What may end it besides a wake."""
 
     def __init__(self, deadline_ns: int | None = None) -> None:
@@ -253,6 +253,7 @@ class Until(Sleep):
     __slots__ = (
         "_attempt", "_entries", "_events", "_exclusive", "_held", "_queues", "_tried", "ended_by",
     )  # fmt: skip
+    ended_by: Mode
 
     def __init__(
         self,
@@ -270,7 +271,7 @@ class Until(Sleep):
         self._queues = queues
         self._events = events
         self._exclusive = exclusive
-        self.ended_by = ended_by  # type: ignore[misc]  # a slot of its own
+        self.ended_by = ended_by
 
     def tried(self, held: Iterable[Held] = ()) -> Until:
         """The same, whose attempt has failed just now; it uses these files."""
