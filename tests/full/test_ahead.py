@@ -18,7 +18,7 @@ from runsc.launch import ahead
 ahead.install()
 import weakref
 from sentry.vfs import dentry
-assert isinstance(dentry.__loader__, ahead.Ahead), dentry.__loader__
+assert isinstance(dentry.__spec__.loader, ahead.Ahead), dentry.__spec__
 told = []
 entries = [dentry.Dentry(None, b"x", None) for _ in range(1000)]
 weak = [weakref.ref(entry, told.append) for entry in entries]
