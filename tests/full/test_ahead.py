@@ -19,8 +19,10 @@ ahead.install()
 import weakref
 from sentry.vfs import dentry
 assert isinstance(dentry.__spec__.loader, ahead.Ahead), dentry.__spec__
+from sentry.vfs.interface import Inode, Owner
+inode = Inode(None, 1, 0o644, Owner(0, 0))
 told = []
-entries = [dentry.Dentry(None, b"x", None) for _ in range(1000)]
+entries = [dentry.Dentry(None, b"x", inode) for _ in range(1000)]
 weak = [weakref.ref(entry, told.append) for entry in entries]
 del entries[::2]
 print(len(told), sum(each() is None for each in weak))
