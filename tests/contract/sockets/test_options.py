@@ -86,16 +86,17 @@ def legal_numbers(row: Option) -> tuple[int, ...]:
 
 
 def answers(sockets: Sockets, family: Family, row: Option) -> list[Any]:
-    """What it says to reads and changes of every length."""
+    """What it says to reads and changes of every length, one after the other to the same socket:
+    Linux takes 17 ms to close one of packets."""
     found: list[Any] = []
+    fd = family.new(sockets)
     for size in SIZES:
         for byte in (0, 1, 7):
-            fd = family.new(sockets)
             before = sockets.get(fd, row.level, row.number, size)
             done = sockets.set(fd, row.level, row.number, bytes([byte, *bytes(63)])[:size])
             after = sockets.get(fd, row.level, row.number)
-            sockets.ok("close", fd)
             found.append((size, byte, before, done, after))
+    sockets.ok("close", fd)
     return found
 
 
