@@ -23,7 +23,7 @@ from sentry.control.protocol import (
 from sentry.syscalls.show import peek
 from sentry.vfs.mount import top
 from sentry.vfs.paths import shown_path
-from sentry.watch.context import OFFSET_NS
+from sentry.watch.context import offset_ns
 from sentry.watch.reading import MAX_WORDS_SIZE, cwd, place, text, words
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _of(group: ThreadGroup) -> ProcfsProcess:
         env=_environment(task),
         cwd=cwd(task),
         fdlist=_files(task),
-        clone_ts=group.start_ns + OFFSET_NS,
+        clone_ts=group.start_ns + offset_ns(),
         root=place(task, task.fs.root),
         limits={"RLIMIT_NOFILE": files},
         cgroup=[ProcfsCgroup(0, "", group.cgroup.path_from(group.container.cgroup))],

@@ -35,8 +35,11 @@ FIELDS: Final = tuple(_SOURCES)
 MAX_ANCESTORS: Final = 16
 
 
-OFFSET_NS: Final = time.time_ns() - time.monotonic_ns()
-"""From CLOCK_MONOTONIC to CLOCK_REALTIME, as it was in the beginning: starts do not move."""
+@cache
+def offset_ns() -> int:
+    """From CLOCK_MONOTONIC to CLOCK_REALTIME, as it was at the first question: starts do not move.
+    Not at the import, which may be hours ago (runsc/zygote)."""
+    return time.time_ns() - time.monotonic_ns()
 
 
 def credentials(task: Task) -> Credentials:
@@ -75,7 +78,7 @@ def _made(names: tuple[str, ...]) -> Context:
     scope: dict[str, Any] = {
         "ContextData": ContextData, "ancestry": ancestry, "credentials": credentials,
         "cwd": reading.cwd, "program": program,
-        "name": reading.text, "offset_ns": OFFSET_NS,
+        "name": reading.text, "offset_ns": offset_ns(),
         "time_ns": time.time_ns,
     }  # fmt: skip
     source = f"def context(task):\n    return ContextData({values})"

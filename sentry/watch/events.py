@@ -14,7 +14,7 @@ from sentry.mm.buffers import KernelDest
 from sentry.wait.again import again
 from sentry.wait.steps import Steps, driven
 from sentry.watch import messages as m
-from sentry.watch.context import OFFSET_NS
+from sentry.watch.context import offset_ns
 from sentry.watch.reading import address_text, place, text, words
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Events(ABC):
 
     def cloned(self, task: Task, child: Task, flags: int) -> None:
         """A task was made."""
-        start_ns = child.start_ns + OFFSET_NS
+        start_ns = child.start_ns + offset_ns()
 
         def make(_: Any) -> m.Record:
             return m.CloneInfo(None, child.tid, child.group.tgid, start_ns, flags)
