@@ -62,14 +62,21 @@ def is_detached(state: State) -> bool:
     return not state.foreground
 
 
-def order_of(snapshot: str) -> Order:
-    """How the sandbox was made of which this is a snapshot. Raises: SandboxError."""
+def order_of(snapshot: str, *, trusted: bool) -> Order:
+    """How the sandbox was made of which this is a snapshot. It says what of the host it has, so
+    one that somebody else has written has to be `trusted`. Raises: SandboxError."""
     from runsc.containers import snapshots  # noqa: PLC0415  few ask
 
     try:
-        text = snapshots.read(snapshot).annotations.get(ORDER)
+        manifest = snapshots.read(snapshot)
+        text = manifest.annotations.get(ORDER)
         if text is None:
             raise SandboxError(f"{snapshot}: it is none of a sandbox of the Python API")
+        if not trusted and not snapshots.is_ours(manifest):
+            raise SandboxError(
+                f"{snapshot}: it was not made by this user on this machine: `trusted` lets it have"
+                " what it asks for of the host"
+            )
         return msgspec.json.decode(text, type=Order)
     except (RuntimeFailure, msgspec.DecodeError) as error:
         raise SandboxError(str(error)) from None

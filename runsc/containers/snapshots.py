@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from runsc.containers import lifecycle, listener
+from runsc.containers import lifecycle, listener, seals
 from runsc.errors import NotRunning, RuntimeFailure
 from sentry.config import Amount, RestoreConfig
 from sentry.control.protocol import Request
@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from sentry.control.protocol import Made
 
 FORMAT: Final = "runsc snapshot"
-VERSION: Final = 1
+VERSION: Final = 2
 """What is written. All versions up to it are read."""
+SEALED: Final = 2
+"""Since which version there are seals."""
 MANIFEST, OBJECTS, PAGES = "manifest.json", "objects.json", "pages"
+PIECE_PAGES: Final = 256
+"""Pages that have one check: sentry.state.pages."""
 PIECE: Final = 1 << 20
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 MAX_MANIFEST: Final = 64 << 20
@@ -62,6 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     piece: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     """So many pages have one of the checks."""
     checks: Annotated[tuple[Check, ...], msgspec.Meta(max_length=1 << 22)]
+    seal: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """Of the manifest without it, by who made it: runsc.containers.seals. Since version 2."""
     check: Check = 0
     """Of the manifest itself, with 0 here."""
 
@@ -74,16 +80,34 @@ class _Head(msgspec.Struct):
 
 
 def _encoded(manifest: Manifest) -> bytes:
-    plain = msgspec.structs.replace(manifest, check=0)
-    check = zlib.crc32(msgspec.json.encode(plain))
-    return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(plain, check=check)))
+    sealed = seals.seal(_bare(manifest)) if manifest.annotations else ""
+    manifest = msgspec.structs.replace(manifest, seal=sealed)
+    manifest = msgspec.structs.replace(manifest, check=_check(manifest))
+    return msgspec.json.format(msgspec.json.encode(manifest))
+
+
+def _check(manifest: Manifest) -> int:
+    """With the fields that its version has."""
+    fields = msgspec.structs.asdict(msgspec.structs.replace(manifest, check=0))
+    if manifest.version < SEALED:
+        del fields["seal"]
+    return zlib.crc32(msgspec.json.encode(fields))
+
+
+def _bare(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(manifest, seal="", check=0))
+
+
+def is_ours(manifest: Manifest) -> bool:
+    """This user has made it on this machine, and nobody has changed what it says."""
+    return seals.is_ours(_bare(manifest), manifest.seal)
 
 
 def read(folder: str) -> Manifest:
     """Raises: RuntimeFailure, which says what is wrong with it."""
     path = f"{folder}/{MANIFEST}"
     try:
-        with open(path, "rb") as file:
+        with open(_open(folder, MANIFEST), "rb") as file:
             data = file.read(MAX_MANIFEST + 1)
     except FileNotFoundError:
         raise RuntimeFailure(f"{folder} is no snapshot: it has no {MANIFEST}") from None
@@ -102,19 +126,26 @@ def read(folder: str) -> Manifest:
         found = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise RuntimeFailure(f"{path}: damaged: {error}") from None
-    if zlib.crc32(msgspec.json.encode(msgspec.structs.replace(found, check=0))) != found.check:
+    if _check(found) != found.check:
         raise RuntimeFailure(f"{path}: damaged: it is not what was written")
+    if found.piece != PIECE_PAGES:
+        raise RuntimeFailure(f"{path}: damaged: pieces of {found.piece} pages")
     if found.compression not in ("none", "zstd"):
         raise RuntimeFailure(f"{path}: compression {found.compression!r} is not known")
     return found
 
 
-def opened(folder: str) -> RestoreConfig:
+def opened(folder: str, memory_limit: int) -> RestoreConfig:
     """What the Sentry is handed, with open files. Raises: RuntimeFailure."""
     manifest = read(folder)
-    objects = _open(folder, OBJECTS)
+    if manifest.pages * PAGE > memory_limit:  # before any is decompressed
+        need = manifest.pages * PAGE >> 20
+        raise RuntimeFailure(
+            f"cannot restore: it needs {need} MiB of memory, more than this container may have"
+        )
+    objects = _part(folder, OBJECTS)
     try:
-        pages = _open(folder, PAGES)
+        pages = _part(folder, PAGES)
     except BaseException:
         os.close(objects)
         raise
@@ -127,9 +158,21 @@ def opened(folder: str) -> RestoreConfig:
     )  # fmt: skip
 
 
-def _open(folder: str, name: str) -> int:
+def _part(folder: str, name: str) -> int:
+    """Raises: RuntimeFailure."""
     try:
-        fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return _open(folder, name)
+    except FileNotFoundError:
+        raise RuntimeFailure(f"{folder}/{name}: damaged: it is not there") from None
+
+
+def _open(folder: str, name: str) -> int:
+    """Raises: RuntimeFailure, FileNotFoundError."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(f"{folder}/{name}", flags)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise RuntimeFailure(f"{folder}/{name}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -143,7 +186,7 @@ def objects(folder: str) -> Any:
     from sentry.state import records  # noqa: PLC0415  what the Sentry reads
 
     manifest = read(folder)
-    with open(_open(folder, OBJECTS), "rb") as file:
+    with open(_part(folder, OBJECTS), "rb") as file:
         data = file.read(manifest.objects_size + 1)
     if len(data) != manifest.objects_size or zlib.crc32(data) != manifest.objects_check:
         raise RuntimeFailure(f"{folder}/{OBJECTS}: damaged")

@@ -176,7 +176,7 @@ def make_config(
     if wishes.image is not None:
         from runsc.containers import snapshots  # noqa: PLC0415  few begin so
 
-        restore = snapshots.opened(wishes.image)
+        restore = snapshots.opened(wishes.image, limits.memory)
     return SandboxConfig(
         container_id=container_id,
         process=container.process,

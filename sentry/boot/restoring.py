@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sentry.boot.first_process import is_tty
+from sentry.boot.first_process import credentials, is_tty
 from sentry.boot.tree import Starter, write_sysctl
 from sentry.config import RestoreConfig, SandboxConfig, StartError
 from sentry.errors import Errno
@@ -15,7 +15,7 @@ from sentry.kernel import pause
 from sentry.platform.memory import Exhausted
 from sentry.state.loading import Loading
 from sentry.state.pages import Damaged
-from sentry.vfs.interface import Owner
+from sentry.state.rights import Rights
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
@@ -27,12 +27,14 @@ async def load(
     """All processes, which stand still; what lets them go on. Raises: StartError."""
     process = config.process
     wire = config.stdio[0] if process.terminal and is_tty(config.stdio[0]) else -1
-    owner = Owner(process.uid, process.gid)
     kernel.pids.mortal = config.mortal_init
     try:
         starter = Starter(kernel)
-        loading = Loading(kernel, restore, config.stdio, owner, wire)
+        rights = Rights(config, credentials(process))
+        loading = Loading(kernel, restore, config.stdio, rights, wire)
         for name, value in loading.sysctls.items():
+            if not all(part.strip(".") for part in name.split("/")):
+                raise Damaged(f"{name!r} is no value below /proc/sys")
             await write_sysctl(starter, name, value)
         await loading.load()
     except Damaged as error:

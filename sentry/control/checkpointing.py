@@ -20,6 +20,7 @@ from sentry.control.syncing import settle
 from sentry.errors import EINVAL, Errno
 from sentry.kernel.standing import Standing
 from sentry.state.pages import PIECE_PAGES
+from sentry.state.saver import refused
 from sentry.state.saving import Saving
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.steps import Pace
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
 
 PIECE: Final = 1 << 20
+MAX_OBJECTS: Final = 1 << 28
+"""Bytes of records that are read again: runsc.containers.snapshots."""
 
 
 class Checkpointing:
@@ -79,6 +82,8 @@ class Checkpointing:
         objects, pages = self._fds
         saving = Saving(self._kernel)
         data = memoryview(msgspec.json.encode(await saving.described()))
+        if len(data) > MAX_OBJECTS:
+            refused(f"{len(data) >> 20} MiB of objects")
         pace = Pace()
         for start in range(0, len(data), PIECE):
             at, end = start, min(start + PIECE, len(data))

@@ -41,6 +41,11 @@ class CpuInterval:
         """CPU time of each thread by tid, at the last expiry."""
         self.interval_ns = 0
 
+    @property
+    def at_ns(self) -> int:
+        """When it expires, on its clock; 0: it is not set."""
+        return self._timer.at_ns
+
     def get(self) -> tuple[int, int]:
         """(interval, time left) in ns."""
         if not self._timer.at_ns:
@@ -109,6 +114,26 @@ class Timers:
                 return self._interval_ns, 0
             return self._interval_ns, max(self._at_ns - self._group.kernel.loop.now_ns(), 1000)
         return {ITIMER_VIRTUAL: self.virtual, ITIMER_PROF: self.prof}[which].get()
+
+    def counts_cpu_time(self) -> bool:
+        """ITIMER_VIRTUAL or ITIMER_PROF is set."""
+        return bool(self.virtual.at_ns or self.prof.at_ns)
+
+    def real(self) -> tuple[int, int, bool] | None:
+        """ITIMER_REAL for a snapshot: when on CLOCK_MONOTONIC, the interval, and whether that was
+        already: the next period counts from it once the signal is taken. None: it is not set."""
+        expired = self._wall is None
+        if expired and not self._interval_ns:
+            return None
+        return self._at_ns, self._interval_ns, expired
+
+    def restore_real(self, at_ns: int, interval_ns: int, expired: bool) -> None:
+        """What `real` has told of another one."""
+        self._interval_ns = interval_ns
+        if expired:
+            self._at_ns = at_ns
+        else:
+            self._start(at_ns)
 
     def set(self, which: int, interval_ns: int, value_ns: int) -> None:
         """setitimer(2)."""

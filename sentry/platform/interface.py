@@ -71,6 +71,9 @@ class Reg(IntEnum):
 class Account(Protocol):
     """CPU time of several contexts together, those too that have been destroyed."""
 
+    def add_ns(self, time_ns: int) -> None:
+        """What others had used, of which this goes on: in a snapshot."""
+
     def cpu_time_ns(self) -> int:
         """So far, in their programs."""
         ...

@@ -59,6 +59,10 @@ class KvmAccount:
     def __init__(self) -> None:
         self.native = ffi.new("struct account *")
 
+    def add_ns(self, time_ns: int) -> None:
+        """What others had used."""
+        self.native.cpu_ns += time_ns
+
     def cpu_time_ns(self) -> int:
         """CPU time of all, less what they spun for answers."""
         return lib.account_cpu_ns(self.native)

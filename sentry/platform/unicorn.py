@@ -82,6 +82,10 @@ class UnicornAccount:
     def __init__(self) -> None:
         self.native = ffi.new("uint64_t *")
 
+    def add_ns(self, time_ns: int) -> None:
+        """What others had used."""
+        self.native[0] += time_ns
+
     def cpu_time_ns(self) -> int:
         """Time of all in emulation."""
         return self.native[0]

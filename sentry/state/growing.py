@@ -15,6 +15,7 @@ from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
 from sentry.state import records
 from sentry.state.loader import at, step
 from sentry.state.pages import Damaged
+from sentry.state.saver import mounted
 from sentry.vfs.interface import ABSENT, Absent, Inode, Owner
 from sentry.wait.steps import Pace
 
@@ -46,8 +47,13 @@ def checked(names: Iterable[tuple[bytes, Any]]) -> dict[bytes, Any]:
     return found
 
 
-def made(fs: TmpFs, node: records.Node) -> TmpInode:
-    """A new file. Raises: ENOSPC."""
+def made(loader: Loader, fs: TmpFs, node: records.Node) -> TmpInode:
+    """A new file, that some program can have made. Raises: ENOSPC, Damaged."""
+    loader.rights.check_made(node)
+    return _new(fs, node)
+
+
+def _new(fs: TmpFs, node: records.Node) -> TmpInode:
     fs.check_inodes()
     owner, kind = Owner(node.uid, node.gid), node.mode & S_IFMT
     if kind not in KINDS:
@@ -61,6 +67,11 @@ def made(fs: TmpFs, node: records.Node) -> TmpInode:
             raise Damaged("a symbolic link without a text")
         return TmpLink(fs, node.target, owner)
     return TmpSpecial(fs, node.mode & ~0xF0000, node.rdev, owner)
+
+
+def pass_number(fs: TmpFs, ino: int) -> None:
+    """No new file gets this number any more."""
+    fs._inos = itertools.count(max(ino + 1, next(fs._inos)))
 
 
 def same_kind(inode: Inode, node: records.Node) -> bool:
@@ -86,7 +97,8 @@ def fill(loader: Loader, inode: TmpInode, node: records.Node) -> None:
         loader.ram_file(node.bytes, inode.bytes)
     elif isinstance(inode, TmpFile) and inode.data is not None:
         inode.data.truncate(0)
-    inode.mode, inode.uid, inode.gid = inode.kind | node.mode & 0o7777, node.uid, node.gid
+    mode = inode.kind | loader.rights.mode(node)
+    inode.mode, inode.uid, inode.gid = mode, node.uid, node.gid
     inode.ino, inode.nlink, inode.file_flags = node.ino, max(node.nlink, 0), node.flags  # type: ignore[misc]
     if isinstance(inode, TmpFile):
         inode.seals = node.seals  # type: ignore[misc]
@@ -116,7 +128,7 @@ class Memory:
         for place, entry in enumerate(self._entries):
             inode = self._inodes[place]
             if inode is None:
-                inode = made(self._fs, entry.node)
+                inode = made(self._loader, self._fs, entry.node)
             fill(self._loader, inode, entry.node)
             found.append(inode)
             await pace.rest()
@@ -135,7 +147,7 @@ class Memory:
             if inode is None:
                 inode = directory.children.get(name)
                 if inode is None or not same_kind(inode, entry.node) or id(inode) in self._taken:
-                    inode = made(self._fs, entry.node)
+                    inode = made(self._loader, self._fs, entry.node)
                 self._inodes[which] = inode
                 self._taken.add(id(inode))
                 if inode.is_dir:
@@ -161,6 +173,11 @@ class Layer:
         self._taken: set[int] = set()
         self._ways: dict[bytes, OverlayInode] = {b"": fs.root}
         """What has been found below, by path."""
+        self._covered = [
+            mounted(mount).path + b"/" for mount in loader.mounts
+            if mount.parent is not None and mount.parent.mount.fs is fs
+        ]  # fmt: skip
+        """What other mounts sit on: nothing in there is seen, and nothing above it moves."""
 
     async def load(self) -> list[Inode]:
         """See `load`."""
@@ -189,6 +206,8 @@ class Layer:
 
     async def _below(self, path: bytes) -> OverlayInode:
         """What stands for a file of the root that is not changed otherwise."""
+        if path.startswith(tuple(self._covered)):
+            raise Damaged("a file of the root that a mount hides")
         directory, at_path = self._fs.root, b""
         for name in filter(None, path.split(b"/")):
             at_path = at_path + b"/" + name if at_path else name
@@ -207,7 +226,8 @@ class Layer:
             record = self._records[place]
             if record.upper is None:
                 raise Damaged("a file that is nowhere")
-            found = OverlayInode(self._fs, made(self._fs.upper, record.upper), None)
+            upper = made(self._loader, self._fs.upper, record.upper)
+            found = OverlayInode(self._fs, upper, None)
             self._inodes[place] = found
         return found
 
@@ -237,6 +257,9 @@ class Layer:
             inode = self._inode(which)
             if inode.is_dir and which in named:
                 raise Damaged("a directory with two names")
+            below = other.lower
+            if below is not None and any(each.startswith(below + b"/") for each in self._covered):
+                raise Damaged("what a mount sits on has moved")
             named.add(which)
             now[name] = inode
         directory.changed = now
@@ -245,9 +268,9 @@ class Layer:
         node = record.upper
         if node is not None:
             if inode.upper is None:
-                if node.mode & S_IFMT != inode.kind:
+                if (node.mode & S_IFMT, node.rdev) != (inode.kind, inode.rdev):
                     raise Damaged("a file of the root is of another kind now")
-                inode.upper = made(self._fs.upper, node)
+                inode.upper = _new(self._fs.upper, node)
             fill(self._loader, inode.upper, node)
             inode.mode, inode.uid, inode.gid = inode.upper.mode, node.uid, node.gid
             inode.acl, inode.file_flags = inode.upper.acl, node.flags  # type: ignore[misc]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.mm.ramfile import RamFile
+    from sentry.state.rights import Rights
     from sentry.vfs.mount import Mount
 
 T = TypeVar("T")
@@ -45,15 +46,19 @@ class Opener:
 class Loader:
     """One snapshot."""
 
-    def __init__(self, kernel: Kernel, snapshot: records.Snapshot, pages: Loaded) -> None:
+    def __init__(
+        self, kernel: Kernel, snapshot: records.Snapshot, pages: Loaded, rights: Rights
+    ) -> None:
+        """Raises: Damaged."""
         self.kernel = kernel
+        self.rights = rights
         self.snapshot = snapshot
         self.pages = pages
         self.mounts: list[Mount] = list(kernel.first.mounts.mounts)
         self.inodes: list[list[Inode]] = []
         """Of each tree."""
-        self.creds = [made_credentials(each) for each in snapshot.creds]
-        self.limits = [made_limits(each) for each in snapshot.limits]
+        self.creds = [made_credentials(rights.checked(each)) for each in snapshot.creds]
+        self.limits = [made_limits(each, rights) for each in snapshot.limits]
         self.actions = [made_actions(each) for each in snapshot.actions]
         self._bytes: dict[int, RamFile] = {}
 
@@ -103,14 +108,38 @@ class Loader:
             dentry.unlinked = True
             return Location(mount, dentry)
         dentry = mount.root
+        self._check_seen(mount, dentry)
         for name in filter(None, record.path.split(b"/")):
-            dentry = await self.child(dentry, name, record.path)
+            child = await step(dentry.inode, name, record.path)
+            dentry = dentry.child(name, child, self.kernel.vfs.dentries)
+            self._check_seen(mount, dentry)
         return Location(mount, dentry)
 
-    async def child(self, dentry: Dentry, name: bytes, path: bytes) -> Dentry:
-        """One step down. Raises: Damaged."""
-        child = await step(dentry.inode, name, path)
-        return dentry.child(name, child, self.kernel.vfs.dentries)
+    async def check_places(self) -> None:
+        """Each mount is still where it was before trees were loaded. Raises: Damaged."""
+        for mount in self.mounts:
+            if mount.parent is None:
+                continue
+            below, dentry = mount.parent
+            names = []
+            while dentry is not below.root and dentry.parent is not None:
+                names.append(dentry.name)
+                dentry = dentry.parent
+            path = b"/".join(reversed(names))
+            for name in reversed(names):
+                inode = await step(dentry.inode, name, path)
+                dentry = dentry.child(name, inode, self.kernel.vfs.dentries)
+            if dentry is not mount.parent.dentry:
+                raise Damaged(f"a mount of {mount.fs.name} has lost its place")
+
+    @staticmethod
+    def _check_seen(mount: Mount, dentry: Dentry) -> None:
+        """No mount hides it: what is masked stays so, and what cannot be written. Raises: Damaged.
+
+        Preconditions: the mounts are those that the container began with.
+        """
+        if id(dentry) in mount.mounted:
+            raise Damaged(f"a file that a mount hides, on {mount.fs.name}")
 
 
 async def step(directory: Inode, name: bytes, path: bytes) -> Inode:

@@ -18,6 +18,7 @@ from sentry.kernel.identity import child_identity
 from sentry.kernel.posix_timers import Notify, PosixTimer
 from sentry.kernel.ptrace.registers import REGS_SIZE, put_regs, put_xstate
 from sentry.kernel.sched_attributes import Sched
+from sentry.kernel.signals import UNBLOCKABLE
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.kernel.timers import timers_of, watch_cpu_limit
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
@@ -35,6 +36,7 @@ from sentry.vfs.budget import NR_OPEN
 from sentry.vfs.exec import Running
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.fs_context import FsContext
+from sentry.vfs.interface import Owner
 from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
@@ -42,11 +44,14 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.task import Task
-    from sentry.vfs.interface import Owner
+    from sentry.state.rights import Rights
 
 PIECE: Final = 1 << 20
 MAX_SLOTS: Final = 1 << 22
 """Of all tables of descriptors."""
+RECORDED: Final = 4
+"""So many bytes of memory a byte of records is at least."""
+SLACK: Final = 64 << 20
 
 
 def read(config: RestoreConfig) -> records.Snapshot:
@@ -68,24 +73,31 @@ def read(config: RestoreConfig) -> records.Snapshot:
 
 
 class Loading:
-    """One. `owner` has standard input and output, or (`wire`) a terminal of the host."""
+    """One. Whose `rights` they are has standard input and output, or (`wire`) a terminal of the
+    host."""
 
     def __init__(
-        self, kernel: Kernel, config: RestoreConfig, stdio: tuple[int, int, int], owner: Owner,
+        self, kernel: Kernel, config: RestoreConfig, stdio: tuple[int, int, int], rights: Rights,
         wire: int = -1,
     ) -> None:  # fmt: skip
+        """Raises: Damaged."""
         self._kernel = kernel
+        self._rights = rights
         self._wire = wire
+        limit = kernel.platform.ram.limit
+        if RECORDED * config.objects_size > limit + SLACK:
+            raise Damaged("its objects need more memory than this container may have")
         self._snapshot = snapshot = read(config)
         self.sysctls = snapshot.sysctls
         """What programs have written below /proc/sys, to be written again."""
         _check_machine(kernel, snapshot)
-        if config.pages << 12 > kernel.platform.ram.limit:
+        if config.pages << 12 > limit:
             need = config.pages >> 8
             raise Damaged(f"it needs {need} MiB of memory, more than this container may have")
         self._pages = Loaded(kernel.platform.ram, config.pages_fd, config.pages, config.checks)
-        self._loader = Loader(kernel, snapshot, self._pages)
+        self._loader = Loader(kernel, snapshot, self._pages, rights)
         self._memories = Memories(self._loader)
+        owner = Owner(rights.creds.uid, rights.creds.gid)
         self._files = Files(self._loader, stdio, owner)
         self._tables: list[FdTable] = []
         self._shared_tables: set[int] = set()
@@ -107,6 +119,7 @@ class Loading:
         kernel.uts.domainname = snapshot.domainname
         for tree in snapshot.trees:
             loader.inodes.append(await growing.load(loader, tree))
+        await loader.check_places()
         for start in snapshot.starts:
             root, cwd = await loader.place(start.root), await loader.place(start.cwd)
             if not (root.inode.is_dir and cwd.inode.is_dir):
@@ -197,11 +210,14 @@ class Loading:
         group.argv = tuple(record.argv)
         for name in PLAIN_OF_PROCESS:
             setattr(group, name, getattr(record, name))
+        group.oom_score_adj = self._rights.oom_score_adj(record.oom_score_adj)
         for thread in living:
             self._thread(group, thread)
         if leaders[0].dead:
             self._dead_leader(group, leaders[0])
         made_usage(record.used, group.used)
+        group.account.add_ns(group.used.user_ns)
+        group.used.user_ns = 0
         made_usage(record.reaped, group.reaped_usage)
 
     def _thread(self, group: ThreadGroup, record: records.Thread) -> None:
@@ -220,6 +236,10 @@ class Loading:
         task = Thread(kernel, group, record.tid, context, mm, files, start, creds, kernel.first)
         for name in PLAIN_OF_THREAD:
             setattr(task, name, getattr(record, name))
+        task.blocked &= ~UNBLOCKABLE
+        if task.saved_mask is not None:
+            task.saved_mask &= ~UNBLOCKABLE
+        task.no_new_privs |= self._rights.no_new_privs
         task.stopped = True
         task.work |= WORK_PAUSE
         kernel.held.add(task)
@@ -232,6 +252,7 @@ class Loading:
     def _dead_leader(self, group: ThreadGroup, record: records.Thread) -> None:
         """Of a zombie, or of a process whose other threads go on."""
         kernel = self._kernel
+        kernel.container.check_task()
         creds = at(self._loader.creds, record.creds, "user")
         mm = MemoryManager.empty(kernel.platform.new_address_space)
         context = kernel.platform.new_context(mm.space)
@@ -240,6 +261,7 @@ class Loading:
         task.comm, task.exit_code = record.comm, record.exit_code
         task.exit_signal, task.start_ns = record.exit_signal, record.start_ns
         task.dead = True
+        _schedule(task, record)
         context.destroy()
         context.owner = None
         mm.release()
@@ -349,10 +371,8 @@ class Loading:
                 self._finish_thread(kernel.pids.tasks[thread.tid], thread)
         watch_cpu_limit(group)
         if record.interval is not None:
-            timers = timers_of(group)
-            timers._interval_ns = record.interval.interval_ns
-            if record.interval.at_ns:
-                timers._start(record.interval.at_ns)
+            real = record.interval
+            timers_of(group).restore_real(real.at_ns, real.interval_ns, real.expired)
         for timer in record.timers:
             self._timer(group, timer)
 
@@ -378,8 +398,7 @@ class Loading:
             task.sem_undo = at(self._undos, record.undo, "list of semaphores")
             task.sem_undo.users += 1
         task.rchar, task.wchar, task.syscr, task.syscw = record.counts
-        if record.scheduling is not None:
-            task.sched = Sched(**msgspec.structs.asdict(record.scheduling))
+        _schedule(task, record)
         task.observers.extend(kernel.start_observers)
         self._put_filters(task, record)
         if task.group.stopping:
@@ -388,16 +407,19 @@ class Loading:
         child_identity(task)
 
     def _put_filters(self, task: Task, record: records.Thread) -> None:
-        if not record.filters and not record.strict:
+        filters, profile = record.filters, self._rights.filter
+        if profile and filters[:1] != [profile]:
+            filters = [profile, *filters]
+        if not filters and not record.strict:
             return
-        key = tuple(record.filters), record.strict
+        key = tuple(filters), record.strict
         state = self._filters.get(key)
         if state is None:
             from sentry.bpf.filter import CallFilter  # noqa: PLC0415  not all have one
             from sentry.kernel.seccomp import Seccomp  # noqa: PLC0415
 
             state = Seccomp(SECCOMP_MODE_STRICT if record.strict else SECCOMP_MODE_DISABLED)
-            for code in record.filters:
+            for code in filters:
                 state = state.with_filter(CallFilter(code))
             self._filters[key] = state
         task.seccomp = state
@@ -422,6 +444,11 @@ class Loading:
         group.posix_timers[record.number] = timer
         if record.at_ns and not record.rests:
             timer._start()  # one whose signal was queued expires again at once
+
+
+def _schedule(task: Task, record: records.Thread) -> None:
+    if record.scheduling is not None:
+        task.sched = Sched(**msgspec.structs.asdict(record.scheduling))
 
 
 def _check_machine(kernel: Kernel, snapshot: records.Snapshot) -> None:

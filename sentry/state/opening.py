@@ -18,7 +18,7 @@ from sentry.fs.host.file import donated
 from sentry.fs.inotify import KEPT, MAX_QUEUED, InotifyFile
 from sentry.fs.memfd import MemFdFile, internal_mount
 from sentry.fs.pidfd import PidFile
-from sentry.fs.pipe.buffer import LARGEST, Pipe
+from sentry.fs.pipe.buffer import LARGEST, SLACK, Pipe
 from sentry.fs.pipe.file import PipeFile, PipeInode
 from sentry.fs.signalfd import SignalFile
 from sentry.fs.timerfd import CLOCKS, TimerFile
@@ -32,7 +32,7 @@ from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Owner
 from sentry.vfs.location import Location
 from sentry.vfs.locks import FileLocks, Request
-from sentry.vfs.open import PATH_FLAGS, _open_kind
+from sentry.vfs.open import OPEN_ONLY, PATH_FLAGS, VALID_FLAGS, _open_kind
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class Files:
                 raise Damaged(f"{_named(record)} cannot be opened: {error}") from error
             is_open = not isinstance(record, records.AnySocket) or record.is_open
             self.made.append(file.incref() if is_open else file)
-            file.flags = file.flags & (O_ACCMODE | O_PATH) | record.flags & ~(O_ACCMODE | O_PATH)
+            kept = record.flags & VALID_FLAGS & ~OPEN_ONLY & ~(O_ACCMODE | O_PATH)
+            file.flags = file.flags & (O_ACCMODE | O_PATH) | kept
             file.position = record.position
             file.owner, file.owner_ids = record.owner, record.owner_ids
             file.owner_signal = record.owner_signal
@@ -176,7 +177,7 @@ class Files:
         return await made(self, record)
 
     async def named(self, record: records.NamedFile) -> FileDescription:
-        """By its name, with no look at rights: whoever opened it had them."""
+        """By its name, if some program of the container could have opened it."""
         if record.place is None:
             raise Damaged("an open file without a name")
         location = await self.loader.place(record.place)
@@ -184,11 +185,12 @@ class Files:
         if record.flags & O_PATH:
             file = FileDescription(location, record.flags & PATH_FLAGS)
         else:
-            flags = record.flags
+            flags = record.flags & VALID_FLAGS & ~OPEN_ONLY
             if flags & O_TMPFILE == O_TMPFILE:
                 flags &= ~O_TMPFILE
             if bool(flags & O_DIRECTORY) > inode.is_dir or inode.kind == S_IFIFO:
                 raise Damaged(f"{record.place.path!r} is of another kind now")
+            await again(self.loader.rights.check_open, self._caller, location, flags)
             file = await again(_open_kind, self._caller, location, flags)
         file.count(self.vfs.budget)
         return file
@@ -238,7 +240,8 @@ class Files:
         """What is in it fits. Raises: Damaged, ENFILE."""
         size = sum(len(data) for data, _ in contents.parts)
         pages = contents.capacity >> 12
-        if not 1 <= pages <= LARGEST >> 12 or pages & (pages - 1) or size > contents.capacity:
+        fits = len(contents.parts) <= (LARGEST >> 12) + SLACK and size <= contents.capacity
+        if not 1 <= pages <= LARGEST >> 12 or pages & (pages - 1) or not fits:
             raise Damaged("more in a pipe than fits")
         pipe = Pipe(self.vfs, Credentials.root())
         self.vfs.pipes.count(pipe._uid, pages - (pipe.capacity >> 12))
@@ -311,10 +314,10 @@ class Files:
                 raise Damaged("a memfd that is no file")
             fs = mount.fs
             assert isinstance(fs, TmpFs)
-            inode = growing.made(fs, record.node)
+            inode = growing.made(self.loader, fs, record.node)
             assert isinstance(inode, TmpFile)
             growing.fill(self.loader, inode, record.node)
-            inode.ino = fs.new_ino()
+            growing.pass_number(fs, inode.ino)
             known = self._memory[record.inode] = inode, record
         inode, first = known
         if first.node != record.node:

@@ -46,14 +46,16 @@ class Saved:
         """Those of its own that a mapping has."""
         found: list[Run] = []
         gpas = array("Q", bytes(8 * min(pages, LISTED)))
-        for first in range(0, pages, LISTED):
+        end = start + pages * PAGE_SIZE
+        at = max(start, space.next(start, end))
+        while at < end:
+            first = (at - start) // PAGE_SIZE
             some = min(LISTED, pages - first)
-            at = start + first * PAGE_SIZE
-            if space.next(at, at + some * PAGE_SIZE) >= at + some * PAGE_SIZE:
-                continue
             # SAFETY: the array has room for LISTED, or for all of the mapping's pages.
             lib.aspace_list(space.native, at, some, frames_of(gpas))
             found += self.numbered(gpas[:some], first, zeros=False)
+            at += some * PAGE_SIZE
+            at = max(at, space.next(at, end)) if at < end else end
         return found
 
     def numbered(self, gpas: array[int], first: int, *, zeros: bool) -> list[Run]:

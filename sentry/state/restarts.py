@@ -60,6 +60,8 @@ def made(task: Task, record: records.Restart) -> BaseException:
     for at, number in enumerate(numbers):
         if at != optional if number is None else not 0 <= number <= records.U64:
             raise ValueError(f"argument {at} of a call that is made again is {number}")
-    if function is call_until and (numbers[1] or 0) >= len(task.kernel.calls):
-        raise ValueError(f"there is no system call {numbers[1]}")
+    if function is call_until:
+        calls, number = task.kernel.calls, numbers[1] or 0
+        if number >= len(calls) or calls[number] is None:
+            raise ValueError(f"there is no system call {number}")
     return RestartBlock(partial(function, task, *numbers))

@@ -7,7 +7,7 @@ its place, so circles have an end. What cannot be kept is `refused` by name.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sentry.errors import EOPNOTSUPP
 from sentry.state import open_files, records, trees
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import Inode
     from sentry.vfs.location import Location
     from sentry.vfs.mount import Mount
+    from sentry.wait.steps import Pace
+
+
+MAX_PATH: Final = 1 << 16
 
 
 def refused(what: str) -> NoReturn:
@@ -44,11 +48,19 @@ def _undo(found: Any) -> records.Undo:
     return sysv.undo(found)
 
 
-class Places:
-    """Objects of one kind, by the order in which they were found."""
+Work = tuple["Places", int]
 
-    def __init__(self, record: Callable[[Any], Any]) -> None:
+
+class Places:
+    """Objects of one kind, by the order in which they were found.
+
+    With a list of work, `later`, records are made by who goes through that: a chain of objects
+    that programs have made, each of which leads to the next, may be of any length.
+    """
+
+    def __init__(self, record: Callable[[Any], Any], later: list[Work] | None = None) -> None:
         self._record = record
+        self._later = later
         self._at: dict[int, int] = {}
         self._objects: list[Any] = []
         """Held, so that no two have one identity."""
@@ -61,8 +73,14 @@ class Places:
             found = self._at[id(thing)] = len(self._objects)
             self._objects.append(thing)
             self.records.append(None)
-            self.records[found] = self._record(thing)
+            if self._later is None:
+                self._make(found)
+            else:
+                self._later.append((self, found))
         return found
+
+    def _make(self, place: int) -> None:
+        self.records[place] = self._record(self._objects[place])
 
 
 class Saver:
@@ -81,12 +99,20 @@ class Saver:
         self.trees = trees.find(self)
         self.bytes = Places(self._bytes)
         self.pipes = Places(open_files.pipe)
-        self.files = Places(lambda file: open_files.save(self, file))
+        self._later: list[Work] = []
+        self.files = Places(lambda file: open_files.save(self, file), self._later)
         self.creds = Places(self._credentials)
         self.descriptors = Places(self._descriptors)
         self.starts = Places(self._start)
         self.limits = Places(resource_limits)
         self.actions = Places(handlers)
+
+    async def catch_up(self, pace: Pace) -> None:
+        """Make the records of all open files that were found so far, and of what they lead to."""
+        while self._later:
+            places, place = self._later.pop()
+            places._make(place)
+            await pace.rest()
 
     def place(self, location: Location) -> records.Place:
         """A name. Raises: EOPNOTSUPP."""
@@ -95,11 +121,14 @@ class Saver:
         if at is None:
             refused(f"a file of a mount that was taken off ({mount.fs.name})")
         parts: list[bytes] = []
-        above = dentry
+        above, length = dentry, 0
         while above is not mount.root:
             if above.unlinked or above.parent is None:
                 return self._nameless(at, location)
             parts.append(above.name)
+            length += len(above.name) + 1
+            if length > MAX_PATH:
+                refused(f"a file whose name is longer than {MAX_PATH} bytes")
             above = above.parent
         return records.Place(at, b"/".join(reversed(parts)))
 

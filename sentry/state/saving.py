@@ -60,9 +60,11 @@ class Saving:
         processes = []
         for group in kernel.pids.groups.values():
             processes.append(self._process(group))
+            await saver.catch_up(self._pace)
             await self._pace.rest()
         for mm in self._managers:
             await self._memory(mm)
+            await saver.catch_up(self._pace)
         known = kernel.first.net._stack
         for one in known.ports_of(IPPROTO_TCP).ended if known is not None else ():
             if not one.by_link:
@@ -73,7 +75,8 @@ class Saving:
             from sentry.state import sysv  # noqa: PLC0415  few have any
 
             objects = sysv.save(saver, ipc)
-        locks = [open_files.locks(saver, file) for file in saver.locked.values()]
+        locks = [open_files.locks(saver, file) for file in list(saver.locked.values())]
+        await saver.catch_up(self._pace)
         trees = [tree.record() for tree in saver.trees]
         mounts = [mounted(mount) for mount in saver.mounts]
         sessions = [self._session(session) for session in kernel.pids.sessions.values()]
@@ -181,11 +184,10 @@ class Saving:
         timers = group.timers
         interval = None
         if isinstance(timers, Timers):
-            if timers.virtual._timer.at_ns or timers.prof._timer.at_ns:
+            if timers.counts_cpu_time():
                 refused("an interval timer of CPU time")
-            if timers._at_ns or timers._interval_ns:
-                at_ns = timers._at_ns if timers._wall is not None else 0
-                interval = records.Interval(at_ns, timers._interval_ns)
+            real = timers.real()
+            interval = None if real is None else records.Interval(*real)
         thread = group.parent_thread
         return records.Process(
             pid=group.tgid,
@@ -203,7 +205,7 @@ class Saving:
             interval=interval,
             terminal=None if group.terminal is None else saver.terminals(group.terminal),
             timers=[self._timer(timer) for timer in group.posix_timers.values()],
-            used=usage(group.used),
+            used=usage(group.usage()),
             reaped=usage(group.reaped_usage),
             **{name: getattr(group, name) for name in PLAIN_OF_PROCESS},
         )
@@ -224,6 +226,7 @@ class Saving:
         return records.Thread(
             task.tid, self.saver.creds(task.creds), task.comm, dead=True,
             exit_code=task.exit_code, exit_signal=task.exit_signal, start_ns=task.start_ns,
+            scheduling=_scheduling(task),
         )  # fmt: skip
 
     def _thread(self, task: Task) -> records.Thread:
@@ -242,9 +245,6 @@ class Saving:
             if restart is None:
                 refused(f"a system call of process {task.group.tgid} that waits for CPU time")
         block = task.restart_block
-        scheduling = None
-        if task.sched is not None:
-            scheduling = records.Scheduling(**msgspec.structs.asdict(task.sched))
         filters, strict = _filters(task)
         return records.Thread(
             creds=saver.creds(task.creds),
@@ -257,7 +257,7 @@ class Saving:
             restart=restart,
             undo=None if task.sem_undo is None else saver.undos(task.sem_undo),
             restart_block=None if block is None else restarts.save(task, block),
-            scheduling=scheduling,
+            scheduling=_scheduling(task),
             filters=filters,
             strict=strict,
             counts=(task.rchar, task.wchar, task.syscr, task.syscw),
@@ -276,6 +276,12 @@ PLAIN_OF_THREAD = (
     "exit_code", "exit_signal", "parent_death_signal", "policy", "process_flags",
     "timer_slack_ns", "default_slack_ns", "no_new_privs", "trap", "start_ns",
 )  # fmt: skip
+
+
+def _scheduling(task: Task) -> records.Scheduling | None:
+    if task.sched is None:
+        return None
+    return records.Scheduling(**msgspec.structs.asdict(task.sched))
 
 
 def _filters(task: Task) -> tuple[list[bytes], bool]:

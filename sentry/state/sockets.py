@@ -303,7 +303,7 @@ class Tying:
             sock.so_error = sock.so_error or ECONNRESET.number
             sock.reset = sock.read_shut = sock.write_shut = True
             return
-        sock.chunks = deque(record.chunks)
+        sock.chunks = deque(filter(None, record.chunks))
         sock.queued = sum(map(len, record.chunks))
         if record.state == abi.BPF_TCP_LISTEN:
             self._listen(sock, record)

@@ -118,10 +118,11 @@ class Objects:
         segments, loader = self._made.segments, self._loader
         fs = internal_mount(loader.kernel.vfs).fs
         assert isinstance(fs, TmpFs)
-        inode = growing.made(fs, record.node)
+        inode = growing.made(loader, fs, record.node)
         if not isinstance(inode, TmpFile) or record.size < 1:
             raise Damaged("a System V segment that is none")
         growing.fill(loader, inode, record.node)
+        growing.pass_number(fs, inode.ino)
         pages = (record.size + PAGE_SIZE - 1) // PAGE_SIZE
         if inode.size_of()[0] != pages * PAGE_SIZE:
             raise Damaged("a System V segment of another size")

@@ -137,7 +137,7 @@ def _fill(terminal: Terminal, record: records.Terminal) -> None:
         raise Damaged("more in a pseudoterminal than fits")
     if max(len(record.ready), len(record.edit), len(record.eofs)) > LINE:
         raise Damaged("more in a line discipline than fits")
-    if not all(0 <= eof <= len(record.ready) for eof in record.eofs):
+    if sorted(record.eofs) != record.eofs or max(record.eofs, default=0) > len(record.ready):
         raise Damaged("a line that ends where there is none")
     terminal.ahead, terminal.screen = bytearray(record.ahead), bytearray(record.screen)
     line = terminal.discipline

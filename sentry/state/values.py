@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sentry.kernel.signals import Quota
+    from sentry.state.rights import Rights
 
 _IDS: Final = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
 _SETS: Final = ("effective", "permitted", "inheritable", "bounding", "ambient")
@@ -49,11 +50,12 @@ def resource_limits(limits: Limits) -> list[records.Limit]:
     return [records.Limit(soft, hard) for soft, hard in limits._values]
 
 
-def made_limits(found: Sequence[records.Limit]) -> Limits:
+def made_limits(found: Sequence[records.Limit], rights: Rights) -> Limits:
     """As many as there are resources; the soft limit is no higher than the hard one."""
     limits = Limits()
-    for resource, limit in enumerate(found[: len(limits._values)]):
-        limits.set(resource, min(limit.soft, limit.hard), limit.hard)
+    for resource, record in enumerate(found[: len(limits._values)]):
+        limit = rights.limit(resource, record)
+        limits.set(resource, limit.soft, limit.hard)
     return limits
 
 

@@ -26,9 +26,9 @@ pytestmark = pytest.mark.full
 def trip(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[RoundTrip]:
     folder = tmp_path_factory.mktemp("images")
     program = compile_program(PROGRAM, folder)
-    bundle = Bundle(folder / "bundle", busybox).args("/abi").configure(with_everything)
+    bundle = Bundle(folder / "bundle", busybox).args(f"/abi/{PROGRAM}").configure(with_everything)
     bundle.document["mounts"].append(
-        {"destination": "/abi", "source": str(program), "options": ["bind", "ro"]}
+        {"destination": f"/abi/{PROGRAM}", "source": str(program), "options": ["bind", "ro"]}
     )
     made = RoundTrip(bundle, "kvm", folder)
     assert made.hold(CALL)

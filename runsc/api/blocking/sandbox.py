@@ -128,11 +128,13 @@ class Sandbox:
         cls, snapshot: Snapshot | str | os.PathLike[str], *, memory: int | None = None,
         cpus: int | None = None, timeout: float | None = None, user: str | int | None = None,
         detach: bool = False, sandbox_id: str | None = None, state: PathLike | None = None,
+        trusted: bool = False,
     ) -> Self:  # fmt: skip
         """Make one that goes on where another one was when `snapshot` was made of it: what ran in
         it runs, what had been written is there. It is made of what that one was made of, which has
         to be there still; all else is as for `create`. Commands that ran then go on, but nobody
-        hears of them any more.
+        hears of them any more. Its folders, mounts and network are those that the snapshot names:
+        of one that this user has not made on this machine only if it is `trusted`.
 
         Raises: SandboxError, which says what does not fit.
         """
@@ -140,7 +142,7 @@ class Sandbox:
         folder = states.root_of(state)
         name = sandbox_id or f"sandbox-{secrets.token_hex(NAME_BYTES)}"
         order = msgspec.structs.replace(
-            states.order_of(path),
+            states.order_of(path, trusted=trusted),
             sandbox_id=name,
             state=folder,
             snapshot=os.path.abspath(path),

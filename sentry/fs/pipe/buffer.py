@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_CAPACITY: Final = 16 * PAGE_SIZE
 LARGEST: Final = 1 << 24
 """No pipe holds more, whoever asks."""
+SLACK: Final = 64
+"""Parts that a pipe may have beyond one for each page."""
 MAX_PAGES: Final = 1 << 18
 """All pipes of the sandbox together; beyond, new ones are two pages long."""
 
@@ -103,7 +105,7 @@ class Pipe:
     @property
     def room(self) -> int:
         """How many bytes fit."""
-        if len(self._parts) * PAGE_SIZE >= self.capacity + 64 * PAGE_SIZE:
+        if len(self._parts) * PAGE_SIZE >= self.capacity + SLACK * PAGE_SIZE:
             return 0
         return self.capacity - self.size
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
+
 from sentry.state.records.base import (
     Amount,
     Data,
@@ -65,7 +67,7 @@ class Difference(Record, frozen=True):
     lower: Path | None = None
     """Where it is in the tree below, without a slash before it; None: it is only here."""
     upper: Node | None = None
-    links: Int32 = 0
+    links: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] = 0
     removed: bool = False
     changed: Annotated[list[tuple[Name, Ref | None]], Many] = []
     """Names that differ in a directory, and what is there now; None: nothing."""

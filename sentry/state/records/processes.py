@@ -151,12 +151,14 @@ class Interval(Record, frozen=True):
 
     at_ns: Amount
     interval_ns: Amount
+    expired: bool = False
+    """Its signal waits."""
 
 
 class PosixTimer(Record, frozen=True):
     """timer_create(2), of a clock of the host. Times on its clock."""
 
-    number: Amount
+    number: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
     clock: Int32
     how: Int32
     signo: Signal
@@ -204,7 +206,7 @@ class Process(Record, frozen=True):
     oom_score_adj: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
     personality: Id = 0
     last_uid: Id = 0
-    next_timer: Amount = 0
+    next_timer: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] = 0
     terminal: Ref | None = None
     """Its controlling one."""
     interval: Interval | None = None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from sentry.auth.credentials import ALL_CAPS, Credentials
+from sentry.config import ContainerConfig, ProcessConfig
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import Action, PendingSignals, Queued, Quota, SigInfo, SignalActions
 from sentry.kernel.thread_group import Usage
 from sentry.state import records, values
+from sentry.state.rights import Rights
+
+RIGHTS = Rights(ContainerConfig("", ProcessConfig((b"",))), Credentials.root())
 
 
 def test_credentials_come_back_without_capabilities_that_there_are_not() -> None:
@@ -20,9 +24,9 @@ def test_credentials_come_back_without_capabilities_that_there_are_not() -> None
 def test_limits_come_back_and_are_below_their_ceilings() -> None:
     limits = Limits()
     limits.set(7, 10, 20)
-    again = values.made_limits(values.resource_limits(limits))
+    again = values.made_limits(values.resource_limits(limits), RIGHTS)
     assert (again.soft(7), again.hard(7)) == (10, 20)
-    assert values.made_limits([records.Limit(9, 3)]).soft(0) == 3
+    assert values.made_limits([records.Limit(9, 3)], RIGHTS).soft(0) == 3
 
 
 def test_handlers_come_back_but_for_those_that_nobody_may_have() -> None:

@@ -1,0 +1,35 @@
+"""Whose a manifest is: who has the key has made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runsc.containers import seals
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "runsc"
+
+
+def test_what_was_sealed_is_known_and_nothing_else(cache: Path) -> None:
+    given = seals.seal(b"one")
+    assert given == seals.seal(b"one")
+    assert seals.is_ours(b"one", given)
+    assert not seals.is_ours(b"two", given) and not seals.is_ours(b"one", "")
+    assert not seals.is_ours(b"one", "ä" * 64)
+    assert [path.name for path in cache.iterdir()] == ["snapshots.key"]
+    assert (cache / "snapshots.key").stat().st_mode & 0o7777 == 0o600
+
+
+def test_a_key_that_others_know_or_nobody_has_seals_nothing(cache: Path) -> None:
+    assert not seals.is_ours(b"one", "0" * 64)
+    given = seals.seal(b"one")
+    (cache / "snapshots.key").chmod(0o644)
+    assert not seals.is_ours(b"one", given) and seals.seal(b"one") == ""
+    (cache / "snapshots.key").unlink()
+    (cache / "snapshots.key").symlink_to("/etc/hostname")
+    assert not seals.is_ours(b"one", given) and seals.seal(b"one") == ""
