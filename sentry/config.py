@@ -291,6 +291,17 @@ class TraceSession(msgspec.Struct, frozen=True, omit_defaults=True):
     """It ends when a record finds none of its sinks any more."""
 
 
+class PagesConfig(msgspec.Struct, frozen=True):
+    """A file of pages, 4096 bytes each."""
+
+    fd: int
+    pages: int
+    checks: tuple[int, ...]
+    """A CRC-32 for each piece of them."""
+    hashed: bool
+    """It is that of their hashes (XXH64), not of their bytes."""
+
+
 class RestoreConfig(msgspec.Struct, frozen=True):
     """A snapshot that a sandbox begins with: sentry.state. The files are only read."""
 
@@ -298,11 +309,18 @@ class RestoreConfig(msgspec.Struct, frozen=True):
     objects_size: int
     objects_check: int
     """CRC-32."""
-    pages_fd: int
     pages: int
     """How many there are."""
-    checks: tuple[int, ...] = ()
-    """CRC-32 of each piece of them."""
+    layers: tuple[PagesConfig, ...]
+    """The files of pages of the snapshots that it builds on, the oldest first, and its own."""
+    origins: tuple[tuple[int, int, int], ...]
+    """Where the pages are, in their order: (layer, the first one in its file, how many)."""
+    snapshot: str = ""
+    """What the snapshot is called; empty: it has no name, and nothing can build on it."""
+
+    def fds(self) -> tuple[int, ...]:
+        """All of its files."""
+        return self.objects_fd, *(layer.fd for layer in self.layers)
 
 
 class SandboxConfig(ContainerConfig, frozen=True):
@@ -393,8 +411,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.stat_fd,
             config.strace_fd,
             *config.trace_fds,
-            config.restore.objects_fd if config.restore is not None else -1,
-            config.restore.pages_fd if config.restore is not None else -1,
+            *(config.restore.fds() if config.restore is not None else ()),
             config.egress.dialer_fd if config.egress is not None else -1,
         }
     if isinstance(config, FurtherConfig):

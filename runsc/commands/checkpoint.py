@@ -28,12 +28,19 @@ from runsc.options import Globals
     default="none",
     help="Of the pages of memory. Default: none.",
 )
+@click.option(
+    "--parent",
+    default="",
+    metavar="DIR",
+    help="The last snapshot of this container, or the one that it was restored from: what memory"
+    " has had then already is not written again. The new one needs it to be there.",
+)
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(
-    flags: Globals, image_path: str, leave_running: bool, compression: str, container_id: str
-) -> None:
+    flags: Globals, /, image_path: str, leave_running: bool, compression: str, parent: str,
+    container_id: str,
+) -> None:  # fmt: skip
     """See snapshots.write."""
-    snapshots.write(
-        flags.store(), container_id, image_path, compression, leave_running=leave_running
-    )
+    wish = snapshots.Wish(image_path, compression, leave_running, parent)
+    snapshots.write(flags.store(), container_id, wish)

@@ -35,6 +35,8 @@ def inspect(objects: bool, folder: str) -> None:
         f"made         {manifest.made_at} by runsc {manifest.program}, version {manifest.version}",
         f"platform     {manifest.platform}",
         f"memory       {manifest.pages * 4} KiB, compression {manifest.compression}",
+        *([] if manifest.parent is None else
+          [f"builds on    {manifest.parent.path}, own memory {manifest.own * 4} KiB"]),
         f"host name    {found.hostname.decode(errors='replace')}",
     ]
     for process in found.processes:

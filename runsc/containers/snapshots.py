@@ -6,6 +6,7 @@ of it. What is in the two files only the Sentry knows: sentry.state.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import signal
@@ -14,13 +15,13 @@ import tempfile
 import time
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 
 from runsc.containers import lifecycle, listener, seals
 from runsc.errors import NotRunning, RuntimeFailure
-from sentry.config import Amount, RestoreConfig
+from sentry.config import Amount, PagesConfig, RestoreConfig
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
@@ -31,17 +32,29 @@ if TYPE_CHECKING:
 FORMAT: Final = "runsc snapshot"
 VERSION: Final = 2
 """What is written. All versions up to it are read."""
-SEALED: Final = 2
-"""Since which version there are seals."""
+SINCE_2: Final = ("name", "own", "origins", "parent", "seal")
+"""Fields that the first version has not."""
 MANIFEST, OBJECTS, PAGES = "manifest.json", "objects.json", "pages"
 PIECE_PAGES: Final = 256
 """Pages that have one check: sentry.state.pages."""
 PIECE: Final = 1 << 20
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+MAX_LAYERS: Final = 64
+"""Snapshots that build on each other."""
 MAX_MANIFEST: Final = 64 << 20
 MAX_OBJECTS: Final = 1 << 28
 Check = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 """CRC-32."""
+Place = Annotated[int, msgspec.Meta(ge=0, lt=MAX_LAYERS)]
+
+
+class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The snapshot that another one builds on."""
+
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    """Its folder, from that of the other one."""
+    digest: Annotated[str, msgspec.Meta(max_length=64)]
+    """SHA-256 of its manifest."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,8 +79,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     piece: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     """So many pages have one of the checks."""
     checks: Annotated[tuple[Check, ...], msgspec.Meta(max_length=1 << 22)]
+    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """What it is called; all from here to `seal` is since version 2."""
+    own: Amount = 0
+    """Pages in its own file: those that its parent has are not there."""
+    origins: Annotated[tuple[tuple[Place, Amount, Amount], ...],
+                       msgspec.Meta(max_length=1 << 20)] = ()  # fmt: skip
+    """Where pages are, in their order: (layer, the first one in its file, how many). Layer 0 is the
+    oldest of the snapshots that it builds on."""
+    parent: Parent | None = None
     seal: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    """Of the manifest without it, by who made it: runsc.containers.seals. Since version 2."""
+    """Of the manifest without it, by who made it: runsc.containers.seals."""
     check: Check = 0
     """Of the manifest itself, with 0 here."""
 
@@ -89,8 +111,9 @@ def _encoded(manifest: Manifest) -> bytes:
 def _check(manifest: Manifest) -> int:
     """With the fields that its version has."""
     fields = msgspec.structs.asdict(msgspec.structs.replace(manifest, check=0))
-    if manifest.version < SEALED:
-        del fields["seal"]
+    if manifest.version < 2:
+        for name in SINCE_2:
+            del fields[name]
     return zlib.crc32(msgspec.json.encode(fields))
 
 
@@ -105,6 +128,10 @@ def is_ours(manifest: Manifest) -> bool:
 
 def read(folder: str) -> Manifest:
     """Raises: RuntimeFailure, which says what is wrong with it."""
+    return _decoded(folder, _read(folder))
+
+
+def _read(folder: str) -> bytes:
     path = f"{folder}/{MANIFEST}"
     try:
         with open(_open(folder, MANIFEST), "rb") as file:
@@ -115,6 +142,11 @@ def read(folder: str) -> Manifest:
         raise RuntimeFailure(f"{path}: {error.strerror}") from None
     if len(data) > MAX_MANIFEST:
         raise RuntimeFailure(f"{path}: larger than any manifest")
+    return data
+
+
+def _decoded(folder: str, data: bytes) -> Manifest:
+    path = f"{folder}/{MANIFEST}"
     try:
         head = msgspec.json.decode(data, type=_Head)
         if head.format != FORMAT:
@@ -143,19 +175,50 @@ def opened(folder: str, memory_limit: int) -> RestoreConfig:
         raise RuntimeFailure(
             f"cannot restore: it needs {need} MiB of memory, more than this container may have"
         )
-    objects = _part(folder, OBJECTS)
+    fds: list[int] = []
     try:
-        pages = _part(folder, PAGES)
+        fds.append(_part(folder, OBJECTS))
+        layers = []
+        for place, each in reversed(_chain(folder, manifest)):
+            layers.append(_pages(place, each, memory_limit))
+            fds.append(layers[-1].fd)
     except BaseException:
-        os.close(objects)
+        for fd in fds:
+            os.close(fd)
         raise
-    if manifest.compression == "zstd":
-        with open(pages, "rb") as packed:
-            pages = _unpacked(folder, packed, manifest.pages * PAGE)
+    own = ((0, 0, manifest.pages),) if manifest.pages and manifest.version < 2 else ()
     return RestoreConfig(
-        objects, manifest.objects_size, manifest.objects_check, pages, manifest.pages,
-        manifest.checks,
+        fds[0], manifest.objects_size, manifest.objects_check, manifest.pages, tuple(layers),
+        manifest.origins or own, manifest.name,
     )  # fmt: skip
+
+
+def _chain(folder: str, manifest: Manifest) -> list[tuple[str, Manifest]]:
+    """It, and those that it builds on. Raises: RuntimeFailure."""
+    found = [(folder, manifest)]
+    while (parent := manifest.parent) is not None:
+        if len(found) == MAX_LAYERS:
+            raise RuntimeFailure(f"{folder}: damaged: it builds on too many others")
+        folder = os.path.join(folder, parent.path)
+        data = _read(folder)
+        if hashlib.sha256(data).hexdigest() != parent.digest:
+            child = found[-1][0]
+            raise RuntimeFailure(f"{child} builds on {folder}, which is another snapshot now")
+        manifest = _decoded(folder, data)
+        found.append((folder, manifest))
+    return found
+
+
+def _pages(folder: str, manifest: Manifest, memory_limit: int) -> PagesConfig:
+    """Its own ones. Raises: RuntimeFailure."""
+    own = manifest.own if manifest.version >= 2 else manifest.pages
+    if own * PAGE > memory_limit:
+        raise RuntimeFailure(f"{folder}: damaged: more pages than a sandbox has")
+    fd = _part(folder, PAGES)
+    if manifest.compression == "zstd":
+        with open(fd, "rb") as packed:
+            fd = _unpacked(folder, packed, own * PAGE)
+    return PagesConfig(fd, own, manifest.checks, manifest.version >= 2)
 
 
 def _part(folder: str, name: str) -> int:
@@ -196,16 +259,28 @@ def objects(folder: str) -> Any:
         raise RuntimeFailure(f"{folder}/{OBJECTS}: damaged: {error}") from None
 
 
-def write(
-    store: Store, container_id: str, folder: str, compression: str, *, leave_running: bool
-) -> None:
-    """Make a snapshot of a running container; without `leave_running` that ends then.
+class Wish(NamedTuple):
+    """What a snapshot is to be."""
+
+    folder: str
+    compression: str = "none"
+    leave_running: bool = False
+    """The container goes on afterwards; else it ends."""
+    parent: str = ""
+    """The folder of the one that it builds on: the last one of this container."""
+
+
+def write(store: Store, container_id: str, wish: Wish) -> None:
+    """Make a snapshot of a running container.
 
     Raises: RuntimeFailure; then there is no snapshot, and the container goes on.
     """
     state = store.load(container_id)
     lifecycle.require_running(state)
-    pack = _packer() if compression == "zstd" else None
+    folder = wish.folder
+    pack = _packer() if wish.compression == "zstd" else None
+    parent = _parent(wish) if wish.parent else None
+    before = parent[0].name if parent is not None else ""
     made: list[str] = []
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -215,14 +290,15 @@ def write(
             listener.connect(store.path(container_id, "control.sock")) as sock,
         ):
             fds = objects_file.fileno(), pages_file.fileno()
-            reply = listener.ask_over(sock, Request("checkpoint"), math.inf, fds)
+            reply = listener.ask_over(sock, Request("checkpoint", parent=before), math.inf, fds)
             if reply.error or reply.snapshot is None:
                 raise RuntimeFailure(reply.error or "the sandbox gives no answer")
             if pack is not None:
                 _pack(pack, folder, pages_file)
             with _making(folder, MANIFEST, made) as file:
-                file.write(_encoded(_manifest(state, reply.snapshot, compression)))
-            if not leave_running:  # before the connection ends: it stands still until then
+                made_of = None if parent is None else parent[1]
+                file.write(_encoded(_manifest(state, reply.snapshot, wish.compression, made_of)))
+            if not wish.leave_running:  # before the connection ends: it stands still until then
                 lifecycle.signal(store, state, signal.SIGKILL, False, 1)
     except BaseException as error:
         for path in made:
@@ -235,12 +311,22 @@ def write(
         if isinstance(error, OSError):
             raise RuntimeFailure(f"{folder}: {error.strerror}") from None
         raise
-    if not leave_running:
+    if not wish.leave_running:
         with suppress(RuntimeFailure):  # it may be gone already
             lifecycle.wait(store, container_id, 1)
 
 
-def _manifest(state: State, made: Made, compression: str) -> Manifest:
+def _parent(wish: Wish) -> tuple[Manifest, Parent]:
+    """Raises: RuntimeFailure."""
+    data = _read(wish.parent)
+    manifest = _decoded(wish.parent, data)
+    if not manifest.name:
+        raise RuntimeFailure(f"{wish.parent}: nothing can build on a snapshot of version 1")
+    path = os.path.relpath(os.path.realpath(wish.parent), os.path.realpath(wish.folder))
+    return manifest, Parent(path, hashlib.sha256(data).hexdigest())
+
+
+def _manifest(state: State, made: Made, compression: str, parent: Parent | None) -> Manifest:
     from runsc import __version__  # noqa: PLC0415
 
     own = {name: text for name, text in state.annotations.items() if name.startswith("dev.runsc.")}
@@ -256,6 +342,10 @@ def _manifest(state: State, made: Made, compression: str) -> Manifest:
         pages=made.pages,
         piece=made.piece,
         checks=tuple(made.checks),
+        name=made.name,
+        own=made.own,
+        origins=tuple(made.origins),
+        parent=parent,
     )
 
 

@@ -340,7 +340,7 @@ def _start(
     opened = (
         config.kvm_fd, config.disk_fd, config.root.image_fd, namespace_fd, link_fd, dialer_fd,
         exports[0].lock_fd, *owners,
-        *((config.restore.objects_fd, config.restore.pages_fd) if config.restore else ()),
+        *(config.restore.fds() if config.restore is not None else ()),
     )  # fmt: skip
     for fd in (*opened, *config.stdio, *config.preserved, *config.trace_fds, *joins):
         if fd >= 0:

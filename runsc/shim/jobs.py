@@ -210,7 +210,8 @@ def checkpoint(
     """Write its state into a folder."""
     from runsc.containers import snapshots  # noqa: PLC0415
 
-    snapshots.write(store_of(settings), container_id, path, "none", leave_running=not ends)
+    wish = snapshots.Wish(path, leave_running=not ends)
+    snapshots.write(store_of(settings), container_id, wish)
     report(None)
 
 

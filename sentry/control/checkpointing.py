@@ -19,7 +19,7 @@ from sentry.control.protocol import Made, Reply
 from sentry.control.syncing import settle
 from sentry.errors import EINVAL, Errno
 from sentry.kernel.standing import Standing
-from sentry.state.pages import PIECE_PAGES
+from sentry.state.pages import MAX_LAYERS, PIECE_PAGES, Remembered
 from sentry.state.saver import refused
 from sentry.state.saving import Saving
 from sentry.wait.fiber import Killed, Mode
@@ -35,7 +35,7 @@ MAX_OBJECTS: Final = 1 << 28
 
 
 class Checkpointing:
-    """One snapshot. `told` hears how it went.
+    """One snapshot, which may build on the one that is called `parent`. `told` hears how it went.
 
     Raises: EBUSY, EINVAL; the descriptors belong to it from the start.
     """
@@ -45,6 +45,7 @@ class Checkpointing:
         kernel: Kernel,
         container: Container,
         fds: list[int],
+        parent: str,
         told: Callable[[Reply], object],
     ) -> None:
         self._kernel = kernel
@@ -54,6 +55,7 @@ class Checkpointing:
         try:
             if len(fds) != 2 or not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds):
                 raise EINVAL("two files")
+            self._before = _before(kernel, parent)
             self._standing: Standing | None = Standing(kernel, container)
         except Errno:
             close_all(fds)
@@ -80,7 +82,7 @@ class Checkpointing:
         await standing.begin()
         await settle(self._container)
         objects, pages = self._fds
-        saving = Saving(self._kernel)
+        saving = Saving(self._kernel, self._before)
         data = memoryview(msgspec.json.encode(await saving.described()))
         if len(data) > MAX_OBJECTS:
             refused(f"{len(data) >> 20} MiB of objects")
@@ -90,10 +92,13 @@ class Checkpointing:
             while at < end:
                 at += os.pwritev(objects, [data[at:end]], at)
             await pace.rest()
-        checks = await saving.saver.pages.write(pages)
-        frames = saving.saver.pages.frames
-        platform = self._kernel.platform.name
-        return Made(platform, len(data), zlib.crc32(data), len(frames), PIECE_PAGES, checks)
+        written = await saving.saver.pages.write(pages)
+        self._kernel.remembered = kept = saving.saver.pages.remembered()
+        return Made(
+            self._kernel.platform.name, len(data), zlib.crc32(data), kept.name,
+            len(saving.saver.pages.frames), written.own, written.origins, PIECE_PAGES,
+            written.checks,
+        )  # fmt: skip
 
     def _ended(self, made: Made | None, error: BaseException | None) -> None:
         self._over = True
@@ -109,3 +114,15 @@ class Checkpointing:
         elif not isinstance(error, Killed):
             self._kernel.log.bug("checkpoint", error)
             self._told(Reply(error="the sandbox has a defect, see its log"))
+
+
+def _before(kernel: Kernel, parent: str) -> Remembered | None:
+    """Raises: EINVAL."""
+    if not parent:
+        return None
+    found: Remembered | None = kernel.remembered
+    if found is None or found.name != parent:
+        raise EINVAL("cannot checkpoint: the parent is not the last snapshot of this sandbox")
+    if found.layers >= MAX_LAYERS:
+        raise EINVAL(f"cannot checkpoint: the parent builds on {MAX_LAYERS - 1} others")
+    return found

@@ -340,14 +340,16 @@ class Operations:
 
         return Filing(self._kernel, self._container, fds, order, told)
 
-    def control_checkpoint(self, fds: list[int], told: Callable[[Reply], object]) -> Checkpointing:
+    def control_checkpoint(
+        self, parent: str, fds: list[int], told: Callable[[Reply], object]
+    ) -> Checkpointing:
         """Write a snapshot. Raises: EBUSY, EINVAL, EOPNOTSUPP; `fds` are closed."""
         from sentry.control.checkpointing import Checkpointing  # noqa: PLC0415  few ask
 
         if self._start is not None or self._container is not self._kernel.container:
             close_all(fds)
             raise EBUSY("cannot checkpoint: it is not started, or not the first of its sandbox")
-        return Checkpointing(self._kernel, self._container, fds, told)
+        return Checkpointing(self._kernel, self._container, fds, parent, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""

@@ -190,6 +190,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """read. A descriptor comes with it, to write to."""
     size: int = 0
     """read: so many bytes at most; 0: any number."""
+    parent: str = ""
+    """checkpoint: the name of the last one of this sandbox; what memory has had then already is not
+    written again."""
     file: FileOrder | None = None
     """file. Where a pipe belongs to it, one end comes with the first byte of the line."""
     oom_kills: int = 0
@@ -480,11 +483,18 @@ class Made(msgspec.Struct, frozen=True):
     objects_size: Number
     objects_check: Number
     """CRC-32."""
+    name: str
+    """What it is called: one that builds on it asks for it so."""
     pages: Number
+    own: Number
+    """How many of them were written."""
+    origins: list[tuple[Number, Number, Number]]
+    """Where the pages are, in their order: (which snapshot of the chain, the first one in its file,
+    how many)."""
     piece: Number
     """So many pages have one of the checks."""
     checks: list[Number]
-    """CRC-32 of each piece."""
+    """CRC-32 of each piece of those that were written."""
 
 
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):

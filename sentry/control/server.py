@@ -148,7 +148,9 @@ class Controlled(Protocol):
         """Do something with files; `told` what came of it."""
         ...
 
-    def control_checkpoint(self, fds: list[int], told: Callable[[Reply], object]) -> Waiting:
+    def control_checkpoint(
+        self, parent: str, fds: list[int], told: Callable[[Reply], object]
+    ) -> Waiting:
         """Write a snapshot into two files; all stand still until the wait is abandoned."""
         ...
 
@@ -379,7 +381,7 @@ class Connection:
             self._waiting = kernel.control_file(request.file, fds, self.send)
         elif request.op == "checkpoint":
             fds, self._fds = self._fds, []
-            self._waiting = kernel.control_checkpoint(fds, self.send)
+            self._waiting = kernel.control_checkpoint(request.parent, fds, self.send)
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)

@@ -146,6 +146,8 @@ class Kernel:
         """Tasks that stand still because their container is paused, or their cgroup frozen."""
         self.standing: Standstill | None = None
         """Who has all tasks of a container stand still, for a snapshot."""
+        self.remembered: Any = None
+        """What the last snapshot has of memory: sentry.state.pages.Remembered."""
         self.cgroups = self.container.cgroup
         """The top of the first container's cgroups."""
         self._made_room_for: Fiber | None = None

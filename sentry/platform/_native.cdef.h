@@ -383,6 +383,8 @@ void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct residen
 uint64_t aspace_resident_ram(struct aspace *as);
 int aspace_list(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *gpas);
 void frames_hold(const uint64_t *gpas, uint64_t n, uint8_t *holds);
+void pages_hash(const uint8_t *at, uint64_t n, uint64_t *hashes);
+void frames_hash(const uint64_t *gpas, uint64_t n, uint64_t *hashes);
 int64_t user_read(struct aspace *as, uint64_t va, void *to, uint64_t n, struct fault *fault);
 int64_t user_write(struct aspace *as, uint64_t va, const void *from, uint64_t n, struct fault *fault);
 int64_t user_zero(struct aspace *as, uint64_t va, uint64_t n, struct fault *fault);

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sentry.auth.credentials import Credentials
 from sentry.state import records
-from sentry.state.pages import Damaged, Loaded
+from sentry.state.filling import Loaded
+from sentry.state.pages import Damaged
 from sentry.state.values import made_actions, made_credentials, made_limits
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Absent, Inode

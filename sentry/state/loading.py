@@ -24,10 +24,11 @@ from sentry.kernel.timers import timers_of, watch_cpu_limit
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
 from sentry.mm.manager import MemoryManager
 from sentry.state import growing, records, restarts
+from sentry.state.filling import Loaded
 from sentry.state.loader import Loader, at
 from sentry.state.machine import clock_code, features
 from sentry.state.opening import Files
-from sentry.state.pages import Damaged, Loaded
+from sentry.state.pages import Damaged
 from sentry.state.remembering import Memories
 from sentry.state.saver import mounted
 from sentry.state.saving import PLAIN_OF_PROCESS, PLAIN_OF_THREAD
@@ -94,7 +95,7 @@ class Loading:
         if config.pages << 12 > limit:
             need = config.pages >> 8
             raise Damaged(f"it needs {need} MiB of memory, more than this container may have")
-        self._pages = Loaded(kernel.platform.ram, config.pages_fd, config.pages, config.checks)
+        self._pages = Loaded(kernel.platform.ram, config)
         self._loader = Loader(kernel, snapshot, self._pages, rights)
         self._memories = Memories(self._loader)
         owner = Owner(rights.creds.uid, rights.creds.gid)
@@ -158,6 +159,7 @@ class Loading:
         await self._memories.map(self._files.made)
         await self._pages.read()
         await self._memories.fill()
+        kernel.remembered = self._pages.remembered()
         self._pages.let_go()
         self._files.let_go()
         if self._files.ipc is not None:

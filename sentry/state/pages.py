@@ -1,7 +1,10 @@
 """Frames of RAM as pages of a snapshot: each once, whoever has it, and none that is all zeros.
 
-Pages lie in one file in the order of their numbers, from 1 on; number 0 is any page of zeros. Of
-each PIECE_PAGES there is a CRC-32, for what a disk has made of them.
+Pages have numbers, from 1 on; number 0 is any page of zeros. They lie in a file in the order of
+their numbers. A snapshot that builds on another one of the same sandbox writes only those whose
+frames have other bytes than then: of each there is a hash (XXH64), so all of memory is read, and
+what has changed is written. Of each PIECE_PAGES in a file there is a CRC-32 of their hashes, for
+what a disk has made of them.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import os
 import zlib
 from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import PAGE_SIZE
@@ -18,29 +21,61 @@ from sentry.state.records import Run
 from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from sentry.platform.memory import AddressSpace, Ram
+    from sentry.platform.memory import AddressSpace
 
 PIECE_PAGES: Final = 256
 """What is written, read and checked at a time."""
-MAX_USES: Final = 1 << 25
-"""Pages of all objects together, those that several have counted with each."""
+HASHED: Final = 2048
+"""Frames that are hashed at a time, in about a millisecond."""
 LISTED: Final = 1 << 16
 """Pages of a mapping that are looked at together."""
+LAYER: Final = 1 << 40
+"""A place of a page: its layer of the chain times this, and its index in that layer's file."""
+MAX_LAYERS: Final = 64
+NAME_BYTES: Final = 16
+
+Origin = tuple[int, int, int]
+"""(layer, index of the first one in its file, how many)"""
 
 
 class Damaged(Exception):
     """The image is not what was written."""
 
 
-class Saved:
-    """Numbers for the frames that objects have."""
+class Remembered(NamedTuple):
+    """What the last snapshot has of memory, for one that builds on it."""
 
-    def __init__(self) -> None:
+    name: str
+    numbers: dict[int, int]
+    """By frame."""
+    hashes: array[int]
+    """Of the pages, by their numbers from 1 on, as are"""
+    places: array[int]
+    layers: int
+
+
+class Written(NamedTuple):
+    """What has come of a snapshot's pages."""
+
+    own: int
+    """How many are in its file."""
+    origins: list[Origin]
+    checks: list[int]
+
+
+class Saved:
+    """Numbers for the frames that objects have. It may build on one `before`.
+
+    Raises: Damaged, if that has too many layers.
+    """
+
+    def __init__(self, before: Remembered | None = None) -> None:
         self._numbers: dict[int, int] = {}
         self.frames = array("Q")
         """By number, from 1 on."""
+        self._before = before
+        self._hashes = array("Q")
+        self._places = array("Q")
 
     def of_mapping(self, space: AddressSpace, start: int, pages: int) -> list[Run]:
         """Those of its own that a mapping has."""
@@ -86,107 +121,78 @@ class Saved:
             found.append(Run(first + page, number, count))
         return found
 
-    async def write(self, fd: int) -> list[int]:
-        """Write all of them; the CRC of each piece. Raises: OSError."""
-        pace, checks = Pace(), []
-        for start in range(0, len(self.frames), PIECE_PAGES):
-            check, at = 0, start * PAGE_SIZE
-            for _, gpa, count in runs(self.frames[start : start + PIECE_PAGES]):
+    async def write(self, fd: int) -> Written:
+        """Write those that have changed. Raises: OSError."""
+        pace, layer = Pace(), 0 if self._before is None else self._before.layers
+        await self._hash(pace)
+        new, hashes = array("Q"), array("Q")
+        for start in range(0, len(self.frames), HASHED):
+            self._place(start, new, hashes, layer * LAYER)
+            await pace.rest()
+        checks = []
+        for start in range(0, len(new), PIECE_PAGES):
+            at = start * PAGE_SIZE
+            for _, gpa, count in runs(new[start : start + PIECE_PAGES]):
                 # SAFETY: frames that somebody holds, all of whom stand still.
                 view = ffi.buffer(lib.frame_host(gpa), count * PAGE_SIZE)
                 at += _write(fd, memoryview(view), at)
-                check = zlib.crc32(view, check)
-            checks.append(check)
+            checks.append(zlib.crc32(hashes[start : start + PIECE_PAGES]))
             await pace.rest()
-        return checks
+        return Written(len(new), origins(self._places), checks)
+
+    def remembered(self) -> Remembered:
+        """For the next one. Preconditions: it is written."""
+        layers = 1 if self._before is None else self._before.layers + 1
+        name = os.urandom(NAME_BYTES).hex()
+        return Remembered(name, self._numbers, self._hashes, self._places, layers)
+
+    async def _hash(self, pace: Pace) -> None:
+        frames = self.frames
+        self._hashes = array("Q", bytes(8 * len(frames)))
+        for start in range(0, len(frames), HASHED):
+            some = min(HASHED, len(frames) - start)
+            # SAFETY: both arrays have so many; the frames hold bytes, and nobody writes to them.
+            lib.frames_hash(frames_of(frames) + start, some, frames_of(self._hashes) + start)
+            await pace.rest()
+
+    def _place(self, start: int, new: array[int], hashes: array[int], layer: int) -> None:
+        """Where some of the pages are, those that are new after all that were."""
+        before = self._before
+        some = slice(start, start + HASHED)
+        if before is None:
+            new += self.frames[some]
+            hashes += self._hashes[some]
+            self._places.extend(range(start, len(new)))
+            return
+        numbers, old, places = before.numbers, before.hashes, before.places
+        for gpa, found in zip(self.frames[some], self._hashes[some], strict=True):
+            number = numbers.get(gpa)
+            if number is not None and old[number - 1] == found:
+                self._places.append(places[number - 1])
+                continue
+            self._places.append(layer + len(new))
+            new.append(gpa)
+            hashes.append(found)
+
+
+def origins(places: array[int]) -> list[Origin]:
+    """Runs of pages that are one after the other in a file."""
+    found: list[Origin] = []
+    first = count = 0
+    for place in places:
+        if count and place == first + count:
+            count += 1
+            continue
+        if count:
+            found.append((*divmod(first, LAYER), count))
+        first, count = place, 1
+    if count:
+        found.append((*divmod(first, LAYER), count))
+    return found
 
 
 def _write(fd: int, view: memoryview, at: int) -> int:
     done = 0
     while done < len(view):
         done += os.pwritev(fd, [view[done:]], at + done)
-    return done
-
-
-class Loaded:
-    """Frames for the pages of an image. `owned` are in somebody's hands by now: of a file in RAM.
-
-    All others have one reference until `let_go`.
-    """
-
-    def __init__(self, ram: Ram, fd: int, pages: int, checks: Sequence[int]) -> None:
-        """Raises: Damaged."""
-        if os.fstat(fd).st_size != pages * PAGE_SIZE:
-            raise Damaged("the file of pages has another size")
-        if len(checks) != -(-pages // PIECE_PAGES):
-            raise Damaged("the file of pages has another number of pieces")
-        self._ram = ram
-        self._fd = fd
-        self._checks = checks
-        self.frames = array("Q", bytes(8 * (pages + 1)))
-        """By number; 0 is none."""
-        self.uses = array("L", bytes(array("L").itemsize * (pages + 1)))
-        """By how many pages of objects each is used."""
-        self._mine: list[int] = []
-        self._left = MAX_USES
-
-    def claim(self, count: int) -> None:
-        """So many pages more are somebody's. Raises: Damaged."""
-        self._left -= count
-        if self._left < 0:
-            raise Damaged("more pages than a sandbox has")
-
-    def count(self, found: Iterable[Run]) -> None:
-        """These runs are somebody's. Raises: Damaged."""
-        most = len(self.frames)
-        for run in found:
-            self.claim(run.count)
-            if not run.frame:
-                continue
-            if run.frame + run.count > most:
-                raise Damaged(f"there is no page {run.frame + run.count - 1}")
-            for number in range(run.frame, run.frame + run.count):
-                self.uses[number] += 1
-
-    async def read(self) -> None:
-        """Fill all frames: those that nobody owns are made. Raises: Damaged, ENOMEM, OSError."""
-        frames, pace = self.frames, Pace()
-        empty = [number for number in range(1, len(frames)) if not frames[number]]
-        for start in range(0, len(empty), LISTED):
-            some = empty[start : start + LISTED]
-            made = array("Q", bytes(8 * len(some)))
-            try:
-                self._ram.fill(made, 0, len(made))
-            finally:
-                for number, gpa in zip(some, made, strict=True):
-                    frames[number] = gpa
-                    if gpa:
-                        self._mine.append(number)
-            await pace.rest()
-        for piece, wanted in enumerate(self._checks):
-            first = 1 + piece * PIECE_PAGES
-            check, at = 0, (first - 1) * PAGE_SIZE
-            for _, gpa, count in runs(frames[first : first + PIECE_PAGES]):
-                # SAFETY: frames that we, or files that we have made, hold.
-                view = ffi.buffer(lib.frame_host(gpa), count * PAGE_SIZE)
-                at += _read(self._fd, memoryview(view), at)
-                check = zlib.crc32(view, check)
-            if check != wanted:
-                raise Damaged(f"pages {first} to {first + PIECE_PAGES - 1} are damaged")
-            await pace.rest()
-
-    def let_go(self) -> None:
-        """Whoever has a use for a frame holds it by now."""
-        mine, self._mine = self._mine, []
-        gpas = array("Q", (self.frames[number] for number in mine))
-        self._ram.put_list(gpas, 0, len(gpas))
-
-
-def _read(fd: int, view: memoryview, at: int) -> int:
-    done = 0
-    while done < len(view):
-        some = os.preadv(fd, [view[done:]], at + done)
-        if not some:
-            raise Damaged("the file of pages ends early")
-        done += some
     return done

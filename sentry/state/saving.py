@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.mm.manager import MemoryManager
+    from sentry.state.pages import Remembered
 
 _LAYOUT = tuple(name for name in records.Layout.__struct_fields__)
 
@@ -43,12 +44,13 @@ def check(kernel: Kernel) -> None:
 
 
 class Saving:
-    """One snapshot."""
+    """One snapshot, which may build on one `before`."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, before: Remembered | None = None) -> None:
+        """Raises: EOPNOTSUPP."""
         check(kernel)
         self._kernel = kernel
-        self.saver = Saver(kernel)
+        self.saver = Saver(kernel, before)
         self._memories: list[records.Memory] = []
         self._memory_at: dict[int, int] = {}
         self._managers: list[MemoryManager] = []

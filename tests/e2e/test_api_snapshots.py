@@ -62,6 +62,18 @@ def test_a_snapshot_outlives_its_sandbox_and_may_be_made_of_a_restored_one(
         assert ask(third, "y") == "2 y"
 
 
+def test_a_second_snapshot_builds_on_the_first(warm: Sandbox, tmp_path: Path) -> None:
+    first = warm.create_snapshot(tmp_path / "first")
+    assert ask(warm, "here") == "1 here"
+    second = warm.create_snapshot(tmp_path / "second", parent=first)
+    sizes = [(tmp_path / name / "pages").stat().st_size for name in ("first", "second")]
+    assert sizes[1] < sizes[0]
+    with Sandbox.restore(second, state=tmp_path / "state") as other:
+        assert ask(other, "there") == "2 there"
+    with pytest.raises(SandboxError, match="not the last snapshot"):
+        warm.create_snapshot(tmp_path / "third", parent=first)
+
+
 def test_what_cannot_be_is_said(warm: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="is no snapshot"):
         Sandbox.restore(tmp_path / "nothing", state=tmp_path / "state")

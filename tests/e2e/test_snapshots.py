@@ -306,3 +306,52 @@ def test_restore_terminal_has_the_line_that_was_typed_and_the_jobs(machine: Mach
     assert b"half\r\n" in text and b"status 0" in text
     assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 3
     os.close(fd)
+
+
+GROWING = """
+head -c 16777216 /dev/urandom >/mem/much; n=0
+while :; do n=$((n+1)); echo $n >/mem/last; echo $n; read line <>/mem/next; done
+"""
+
+
+def test_checkpoint_with_a_parent_writes_what_has_changed(machine: Machine) -> None:
+    bundle = machine.bundle("mkfifo /mem/next; " + GROWING)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 1)
+    folder, sizes = machine.folder, []
+    parents = ("--leave-running",), ("--leave-running", f"--parent={folder}/image0")
+    for at, flags in enumerate(parents):
+        machine.image = folder / f"image{at}"
+        done = machine.checkpoint("a", *flags)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        sizes.append((machine.image / "pages").stat().st_size)
+        assert machine.run("exec", "a", "sh", "-c", "echo go >/mem/next").returncode == 0
+        wait_for(out, at + 2)
+    assert sizes[0] > 16 << 20 > 16 * sizes[1], sizes
+    machine.image = folder / "image2"
+    done = machine.checkpoint("a", f"--parent={folder}/image0")
+    assert done.returncode == 1 and "is not the last snapshot" in done.stderr, done
+    machine.run("delete", "--force", "a")
+    machine.image = folder / "image1"
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "sh", "-c", "echo go >/mem/next").returncode:
+        assert time.monotonic() < deadline
+    assert wait_for(after, 1) == ["3"]
+    machine.image = folder / "image2"
+    done = machine.checkpoint("b", f"--parent={folder}/image1")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert (machine.image / "pages").stat().st_size < 1 << 20
+    told = machine.run("snapshot", "inspect", str(machine.image))
+    assert "builds on    ../image1" in told.stdout, told
+
+    manifest = folder / "image0" / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text + "\n")
+    done = machine.restore(bundle, "c")
+    assert done.returncode == 1 and "which is another snapshot now" in done.stderr, done
+    manifest.unlink()
+    done = machine.restore(bundle, "c")
+    assert done.returncode == 1 and "image0 is no snapshot" in done.stderr, done

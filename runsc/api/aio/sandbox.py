@@ -135,7 +135,7 @@ class AsyncSandbox:
 
         Raises: SandboxError, which says what does not fit.
         """
-        path = snapshot.path if isinstance(snapshot, Snapshot) else os.fspath(snapshot)
+        path = _folder(snapshot)
         folder = states.root_of(state)
         name = sandbox_id or f"sandbox-{secrets.token_hex(NAME_BYTES)}"
         order = msgspec.structs.replace(
@@ -228,17 +228,21 @@ class AsyncSandbox:
         return [type(self)(name, self._state, self._user, keeper) for name, keeper in kept]
 
     async def create_snapshot(
-        self, path: str | os.PathLike[str], *, compression: str = "none"
-    ) -> Snapshot:
+        self, path: str | os.PathLike[str], *, compression: str = "none",
+        parent: Snapshot | str | os.PathLike[str] | None = None,
+    ) -> Snapshot:  # fmt: skip
         """Write its state into a folder, which is made; it stands still meanwhile, and goes on.
 
+        With its last snapshot, or the one that it was restored from, as `parent` only what has
+        changed in memory since then is written; the new one needs the parent to be there.
         `compression` is "none" or "zstd". Raises: SandboxEnded, SandboxError, which says what
         cannot be written.
         """
         folder = os.path.abspath(path)
+        more = () if parent is None else (f"--parent={os.path.abspath(_folder(parent))}",)
         await command(
             self._state, "checkpoint", "--leave-running", f"--image-path={folder}",
-            f"--compression={compression}", self.sandbox_id,
+            f"--compression={compression}", *more, self.sandbox_id,
         )  # fmt: skip
         return Snapshot(folder)
 
@@ -309,6 +313,10 @@ def _info(found: State, expires_in: float | None = None) -> SandboxInfo:
     return SandboxInfo(
         found.id, status(found), found.created, found.rootfs, states.is_detached(found), expires_in
     )
+
+
+def _folder(snapshot: Snapshot | str | os.PathLike[str]) -> str:
+    return snapshot.path if isinstance(snapshot, Snapshot) else os.fspath(snapshot)
 
 
 def _warn(text: str) -> None:

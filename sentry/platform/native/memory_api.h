@@ -72,6 +72,8 @@ uint64_t aspace_resident_ram(struct aspace *as);
 /* ---- for snapshots ---- */
 int aspace_list(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *gpas);
 void frames_hold(const uint64_t *gpas, uint64_t n, uint8_t *holds);
+void pages_hash(const uint8_t *at, uint64_t n, uint64_t *hashes);
+void frames_hash(const uint64_t *gpas, uint64_t n, uint64_t *hashes);
 
 /* ---- user memory ---- */
 struct fault {

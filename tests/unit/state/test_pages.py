@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
+import zlib
 from array import array
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from sentry.config import PagesConfig, RestoreConfig
 from sentry.platform.memory import Ram, read_frames, write_frames
-from sentry.state.pages import PIECE_PAGES, Damaged, Loaded, Saved
+from sentry.state.filling import Loaded
+from sentry.state.pages import PIECE_PAGES, Damaged, Saved, Written
 from sentry.state.records import Run
 
 PAGE = 4096
@@ -53,20 +58,132 @@ def test_numbered_shared_frames_have_one_number_and_zeros_none(ram: Ram) -> None
     assert len(saved.frames) == 3
 
 
-def written(saved: Saved) -> tuple[int, list[int]]:
+def written(saved: Saved) -> tuple[int, Written]:
     fd = os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR)
-    checks = run(saved.write(fd))
-    assert isinstance(checks, list)
-    return fd, checks
+    found = run(saved.write(fd))
+    assert isinstance(found, Written)
+    return fd, found
+
+
+def image(*layers: tuple[int, Written], pages: int = -1, hashed: bool = True) -> RestoreConfig:
+    """What the last of some snapshots that build on each other has."""
+    files = [PagesConfig(fd, each.own, tuple(each.checks), hashed) for fd, each in layers]
+    found = tuple(layers[-1][1].origins)
+    pages = sum(count for *_, count in found) if pages < 0 else pages
+    return RestoreConfig(-1, 0, 0, pages, tuple(files), found, "it")
+
+
+def xxh64(data: bytes) -> int:
+    """Of whole stripes, with seed 0: the specification of XXH64."""
+    p1, p2, p3, p4 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
+                      0x85EBCA77C2B2AE63)  # fmt: skip
+    most = (1 << 64) - 1
+
+    def turn(value: int, bits: int) -> int:
+        return (value << bits | value >> (64 - bits)) & most
+
+    def lane(total: int, word: int) -> int:
+        return turn((total + word * p2) & most, 31) * p1 & most
+
+    sums = [(p1 + p2) & most, p2, 0, -p1 & most]
+    words = struct.unpack(f"<{len(data) // 8}Q", data)
+    for at, word in enumerate(words):
+        sums[at % 4] = lane(sums[at % 4], word)
+    found = sum(turn(each, bits) for each, bits in zip(sums, (1, 7, 12, 18), strict=True)) & most
+    for each in sums:
+        found = ((found ^ lane(0, each)) * p1 + p4) & most
+    found = (found + len(data)) & most
+    found = (found ^ found >> 33) * p2 & most
+    found = (found ^ found >> 29) * p3 & most
+    return found ^ found >> 32
+
+
+def test_checks_are_of_the_hashes_of_pages(ram: Ram) -> None:
+    saved = Saved()
+    mine = frames(ram, b"a", bytes(range(256)) * 16)
+    saved.numbered(mine, 0, zeros=False)
+    fd, found = written(saved)
+    pages = [b"a".ljust(PAGE, b"\0"), bytes(range(256)) * 16]
+    hashes = struct.pack("<2Q", *map(xxh64, pages))
+    assert found == Written(2, [(0, 0, 2)], [zlib.crc32(hashes)])
+    assert os.pread(fd, 3 * PAGE, 0) == b"".join(pages)
+    os.close(fd)
+
+
+def test_a_second_snapshot_writes_what_has_changed_and_both_are_read_together(ram: Ram) -> None:
+    first, count = Saved(), PIECE_PAGES + 10
+    mine = frames(ram, *(b"%d" % number for number in range(1, count + 1)))
+    first.numbered(mine, 0, zeros=False)
+    base = written(first)
+    write_frames(mine, 5 * PAGE, b"changed")
+    mine += frames(ram, b"new")
+    second = Saved(first.remembered())
+    second.numbered(mine[::-1], 0, zeros=False)
+    delta = written(second)
+    assert delta[1].own == 2
+    write_frames(mine, 6 * PAGE, b"once more")
+    third = Saved(second.remembered())
+    third.numbered(mine, 0, zeros=False)
+    last = written(third)
+    assert last[1].own == 1
+    config = image(base, delta, last)
+    loaded = Loaded(ram, config)
+    run(loaded.read())
+    new = loaded.frames[1:]
+    assert read_frames(new, 5 * PAGE, 7) == b"changed"
+    assert read_frames(new, 6 * PAGE, 9) == b"once more"
+    assert read_frames(new, count * PAGE, 3) == b"new"
+    for number in (0, 4, 7, count - 1):
+        text = b"%d" % (number + 1)
+        assert read_frames(new, number * PAGE, len(text)) == text
+    again = loaded.remembered()
+    assert again is not None and (again.name, again.layers) == ("it", 3)
+    fourth = Saved(again)
+    fourth.numbered(new, 0, zeros=False)
+    fd, nothing = written(fourth)
+    assert (nothing.own, nothing.checks) == (0, []) and nothing.origins == last[1].origins
+    os.pwrite(base[0], b"x", 3 * PAGE)
+    with pytest.raises(Damaged, match="pages 1 to 256 of a file"):
+        run(Loaded(ram, config).read())
+    for each in (fd, base[0], delta[0], last[0]):
+        os.close(each)
+
+
+def test_pages_that_are_nowhere_are_said(ram: Ram) -> None:
+    saved = Saved()
+    saved.numbered(frames(ram, b"a", b"b"), 0, zeros=False)
+    fd, found = written(saved)
+    good = image((fd, found))
+    wrong: list[tuple[tuple[int, int, int], ...]] = [
+        (), ((1, 0, 2),), ((0, 1, 2),), ((0, 0, 1),), ((0, 0, 3),), ((0, 1, 1), (0, 0, 1)),
+        ((0, 0, 2), (0, 0, 1)), ((0, 0, 0), (0, 0, 2)),
+    ]  # fmt: skip
+    for origins in wrong:
+        with pytest.raises(Damaged, match="pages"):
+            Loaded(ram, msgspec.structs.replace(good, origins=origins))
+    with pytest.raises(Damaged, match="too many others"):
+        Loaded(ram, msgspec.structs.replace(good, layers=good.layers * 65))
+    os.close(fd)
+
+
+def test_an_image_of_the_first_version_has_checks_of_bytes(ram: Ram) -> None:
+    fd = os.open(tempfile.gettempdir(), os.O_TMPFILE | os.O_RDWR)
+    os.pwrite(fd, b"old".ljust(PAGE, b"\0"), 0)
+    check = zlib.crc32(b"old".ljust(PAGE, b"\0"))
+    config = image((fd, Written(1, [(0, 0, 1)], [check])), hashed=False)
+    loaded = Loaded(ram, config)
+    run(loaded.read())
+    assert read_frames(loaded.frames[1:], 0, 3) == b"old" and loaded.remembered() is None
+    os.close(fd)
 
 
 def test_read_pages_come_into_other_frames(ram: Ram) -> None:
     saved = Saved()
     old = frames(ram, *(b"%d" % number for number in range(1, PIECE_PAGES + 3)))
     assert saved.numbered(old, 0, zeros=False) == [Run(0, 1, PIECE_PAGES + 2)]
-    fd, checks = written(saved)
-    assert len(checks) == 2
-    loaded = Loaded(ram, fd, PIECE_PAGES + 2, checks)
+    fd, found = written(saved)
+    assert len(found.checks) == 2
+    loaded = Loaded(ram, image((fd, found)))
     loaded.count([Run(0, 1, PIECE_PAGES + 2), Run(7, 1, 1)])
     run(loaded.read())
     new = loaded.frames[1:]
@@ -82,16 +199,17 @@ def test_read_pages_come_into_other_frames(ram: Ram) -> None:
 def test_read_what_is_damaged_or_not_there_is_said(ram: Ram) -> None:
     saved = Saved()
     saved.numbered(frames(ram, b"a"), 0, zeros=False)
-    fd, checks = written(saved)
+    fd, found = written(saved)
+    good = image((fd, found))
     with pytest.raises(Damaged, match="another size"):
-        Loaded(ram, fd, 2, checks)
+        Loaded(ram, image((fd, found._replace(own=2))))
     with pytest.raises(Damaged, match="number of pieces"):
-        Loaded(ram, fd, 1, [])
+        Loaded(ram, image((fd, found._replace(checks=[]))))
     with pytest.raises(Damaged, match="there is no page 2"):
-        Loaded(ram, fd, 1, checks).count([Run(0, 1, 2)])
+        Loaded(ram, good).count([Run(0, 1, 2)])
     with pytest.raises(Damaged, match="more pages than a sandbox has"):
-        Loaded(ram, fd, 1, checks).count([Run(0, 0, 1 << 40)])
-    wrong = Loaded(ram, fd, 1, [checks[0] ^ 1])
+        Loaded(ram, good).count([Run(0, 0, 1 << 40)])
+    wrong = Loaded(ram, image((fd, found._replace(checks=[found.checks[0] ^ 1]))))
     with pytest.raises(Damaged, match="pages 1 to 256 are damaged"):
         run(wrong.read())
     wrong.let_go()
