@@ -40,6 +40,7 @@ COMMANDS = {
     "port-forward": "Reach a port of a container from a port of the host.",
     "ps": "List the processes of a container.",
     "read": "Show a file of a container.",
+    "report": "Write a page about what happens in a sandbox, or about a recording of it.",
     "restore": "Run a container from such a state.",
     "resume": "Let the processes of a paused container go on.",
     "run": "Run a container from a bundle, to its end.",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -22,15 +19,6 @@ from sentry.control.protocol import Reply, Request
 if TYPE_CHECKING:
     from runsc.containers.watching import Filter
     from sentry.config import TraceSession
-
-WATCHED = (
-    "container/start", "sentry/clone", "sentry/execve", "sentry/exit_notify_parent",
-    "sentry/out_of_memory", "sentry/egress_denied", "sentry/egress_allowed", "sentry/dns_answer",
-    "syscall/openat/exit", "syscall/open/exit",
-    "syscall/connect/exit", "syscall/accept4/exit", "syscall/bind/exit",
-)  # fmt: skip
-"""What `watch` listens to if nothing else is said."""
-CONTEXT = ("time", "thread_id", "group_id", "container_id", "process_name")
 
 
 @click.group(
@@ -158,7 +146,8 @@ def watch(
     container_id: str | None,
 ) -> None:
     """A session of its own beside whatever there is."""
-    from runsc.containers.watching import Filter  # noqa: PLC0415  few watch
+    from runsc.containers import following  # noqa: PLC0415  few watch
+    from runsc.containers.watching import Filter  # noqa: PLC0415
 
     shown = Filter(show, pid, program, failed)
     if (replay is None) == (container_id is None):
@@ -168,72 +157,16 @@ def watch(
         return
     assert container_id is not None
     store, state = _running(flags, container_id)
-    session, ours, theirs = _session(points or WATCHED)
-    with ours:
-        try:
-            _begin(store, state, session, (theirs.fileno(),), force=False)
-        finally:
-            theirs.close()
-        try:
-            _follow(ours, shown, form, record)
-        finally:
-            with suppress(RuntimeFailure, OSError):
-                _ask(store, state, Request("untrace", name=session.name))
-
-
-def _session(points: tuple[str, ...]) -> tuple[TraceSession, socket.socket, socket.socket]:
-    from sentry.config import TracePoint, TraceSession, TraceSink  # noqa: PLC0415
-
-    named = tuple(TracePoint(name, (), CONTEXT) for name in points)
-    name = f"watch-{os.getpid()}-{os.urandom(4).hex()}"  # a number may be another's, too
-    session = TraceSession(
-        name, named, (TraceSink("remote", has_fd=True),), ignore_missing=True,
-        ends_with_listeners=True,
-    )  # fmt: skip
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    theirs.setblocking(False)
-    return session, ours, theirs
-
-
-def _follow(sock: socket.socket, shown: Filter, form: str, record: str | None) -> None:
-    """To the end. Raises: RuntimeFailure, OSError."""
-    from runsc.containers import signals  # noqa: PLC0415
-    from runsc.containers.watching import MAGIC, framed, received  # noqa: PLC0415
-
-    file: IO[bytes] | None = None
-    stop = signals.catch(as_program=False)
     try:
-        if record is not None:
-            fd = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            file = os.fdopen(fd, "wb")
-            file.write(MAGIC)
-        with stop:
-            lost = 0
-            for data in _until(stop.fileno(), sock, received(sock)):
-                if file is not None:
-                    file.write(framed(data))
-                lost = _show(data, shown, form, lost)
+        with following.watched(store, state, points) as sock, following.recording(record) as keep:
+            told = following.followed(store, state, sock, sampled=record is not None)
+            with closing(told):
+                lost = 0
+                for data in told:
+                    keep(data)
+                    lost = _show(data, shown, form, lost)
     except ValueError as error:
         raise RuntimeFailure(f"the sandbox says what no Sentry says: {error}") from None
-    finally:
-        if file is not None:
-            file.close()
-
-
-def _until(stop: int, sock: socket.socket, messages: Iterator[bytes]) -> Iterator[bytes]:
-    import select  # noqa: PLC0415
-
-    poll = select.poll()
-    poll.register(stop, select.POLLIN)
-    poll.register(sock, select.POLLIN)
-    while True:
-        ready = {fd for fd, _ in poll.poll()}
-        if stop in ready:
-            return
-        data = next(messages, None)
-        if data is None:
-            return
-        yield data
 
 
 def _replay(path: str, shown: Filter, form: str) -> None:

@@ -1,0 +1,70 @@
+"""runsc report: of a run that goes on, and of a recording of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import Bundle
+from tests.e2e.client import Client, wait_for_end
+
+WAITS = "while [ ! -e /dev/shm/go ]; do sleep 0.01; done; cat '/none/<b>'; exit 3"
+
+
+@pytest.fixture
+def client(bundle: Bundle, platform: str) -> Client:
+    return Client(bundle, platform)
+
+
+def test_a_recording_of_a_run_is_a_page_and_a_picture(tmp_path: Path, client: Client) -> None:
+    client.bundle.args("sh", "-c", WAITS)
+    pidfd = os.pidfd_open(client.create("c", "-d", command="run"))
+    recording, page = tmp_path / "recording", tmp_path / "report.html"
+    with client.begin("trace", "watch", f"--record={recording}", "c") as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline()
+        client.ok("exec", "c", "touch", "/dev/shm/go")
+        wait_for_end(pidfd)
+        watching.stdout.read()
+
+    client.ok("report", "-o", str(page), str(recording))
+
+    made = page.read_text()
+    for text in ("<h2>Processes</h2>", "cat /none/&lt;b&gt;", "exit code 1", "ENOENT 1",
+                 "<h2>Memory</h2>"):  # fmt: skip
+        assert text in made
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert client.ok("report", "--plot=timeline", "-o-", str(recording)).startswith("<svg ")
+    cut = tmp_path / "cut"
+    cut.write_bytes(recording.read_bytes()[:-3])
+    assert "not read to its end" in client.ok("report", "-o-", str(cut))
+    client.ok("delete", "c")
+
+
+def test_a_container_that_runs_is_looked_at_for_a_time_and_left_as_it_was(client: Client) -> None:
+    client.bundle.args("sh", "-c", "while :; do cat /etc/none; sleep 0.02; done")
+    client.create("c", "-d", command="run")
+    made = client.ok("report", "--time=1500ms", "--output=-", "c")
+    assert "cat /etc/none" in made
+    assert "<h2>Cost</h2>" in made
+    assert "SESSIONS (0)" in client.ok("trace", "list", "c")
+    client.ok("kill", "c", "KILL")
+    client.ok("delete", "--force", "c")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("none",), "no container and no recording: none"),
+        (("./none",), "open ./none: no such file or directory"),
+        (("/etc/passwd",), "/etc/passwd: no recording of a trace session"),
+        (("--time=5s", "/etc/passwd"), "are for a container"),
+        (("--time=soon", "none"), "is no duration"),
+    ],
+)
+def test_what_is_no_run_is_said(client: Client, words: tuple[str, ...], said: str) -> None:
+    done = client.call("report", "-o-", *words)
+    assert done.returncode == 1
+    assert said in client.log.read_text() + done.stderr
