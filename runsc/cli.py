@@ -49,6 +49,7 @@ COMMANDS = {
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
     "sync": "Wait until what a container has written is on the host's disk.",
+    "top": "Show what sandboxes do now: tasks, calls, memory, network.",
     "trace": "Say who listens to what happens in a sandbox; show what happens.",
     "uninstall": "Take away what `install` has told an engine.",
     "update": "Change the limits of a container that runs.",

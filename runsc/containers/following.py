@@ -12,7 +12,7 @@ from math import inf
 
 from runsc.containers import lifecycle, listener, signals
 from runsc.containers.container import Store
-from runsc.containers.sampling import Sampler
+from runsc.containers.sampling import Sampler, kept
 from runsc.containers.state import State
 from runsc.containers.watching import MAGIC, framed, received
 from runsc.errors import RuntimeFailure
@@ -100,12 +100,15 @@ def _until(
     if sampler is not None:
         poll.register(sampler, select.POLLIN)
     while True:
-        left_s = deadline - time.monotonic()
-        ready = {fd for fd, _ in poll.poll(None if left_s == inf else max(0.0, left_s * 1000))}
-        if stop in ready or not ready:
+        until = min(deadline, sampler.due if sampler is not None else inf)
+        left_s = max(0.0, until - time.monotonic())
+        ready = {fd for fd, _ in poll.poll(None if left_s == inf else left_s * 1000)}
+        if stop in ready or time.monotonic() >= deadline:
             return
-        if sampler is not None and sampler.fileno() in ready:
-            yield from sampler.hear()
+        if sampler is not None:
+            sampler.tick()
+            if sampler.fileno() in ready:
+                yield from kept(sampler.hear())
             if sampler.is_over:
                 poll.unregister(sampler)
                 sampler = None

@@ -1,4 +1,5 @@
-"""Figures of a sandbox once a second, beside the records of a session: what `runsc report` draws.
+"""Figures of a sandbox once a second: what `runsc top` shows, and `runsc report` draws beside the
+records of a session.
 
 A recording has them as messages of a type that is never on the wire, so that who reads the others
 passes them over. The sandbox, which is not trusted, is asked over its control socket.
@@ -8,13 +9,18 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Final
+from collections.abc import Iterable, Iterator
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from runsc.containers import listener
 from sentry.control.protocol import Cost, LineBuffer, Number, Profile, Reply, Request, decode
 from sentry.watch.sinks import HEADER
+
+if TYPE_CHECKING:
+    from sentry.control.protocol import ProcessInfo
 
 SAMPLE: Final = 0xFF00
 """The type of the message."""
@@ -41,6 +47,12 @@ def message(sample: Sample) -> bytes:
     return HEADER.pack(HEADER.size, SAMPLE, 0) + msgspec.json.encode(sample)
 
 
+def kept(samples: Iterable[Sample]) -> Iterator[bytes]:
+    """Messages of those that a recording has room for."""
+    made = map(message, samples)
+    return (data for data in made if len(data) <= MAX_SAMPLE)
+
+
 def parse(data: bytes) -> Sample | None:
     """Of a message; None if it is another one. Raises: ValueError."""
     if len(data) < HEADER.size or HEADER.unpack_from(data)[1] != SAMPLE:
@@ -51,16 +63,20 @@ def parse(data: bytes) -> Sample | None:
 class Sampler:
     """Asks again and again over a connection of its own; `hear` when there is something to read.
 
-    Each question is a profile of a second, then the figures. If the sandbox says something else it
-    is not asked any more.
+    Each question is a profile of a second, then its processes if they are wanted, then the
+    figures. If the sandbox says something else it is not asked any more.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, lists: bool = False) -> None:
+        """`lists`: processes, too."""
         self._sock = sock
+        self._lists = lists
+        self.processes: list[ProcessInfo] = []
         self._lines = LineBuffer()
         self._profile: Profile | None = None
-        self._is_busy = False
         self.is_over = False
+        self.due = inf
+        """When to ask again, by time.monotonic(), unless an answer is waited for."""
         sock.setblocking(False)
         self._ask(Request("metrics"))
 
@@ -72,8 +88,14 @@ class Sampler:
         """Ask no more."""
         self._sock.close()
 
-    def hear(self) -> list[bytes]:
-        """Messages for a recording, if what came makes some."""
+    def tick(self) -> None:
+        """Ask, if it is time."""
+        if time.monotonic() >= self.due:
+            self.due = inf
+            self._ask(Request("ps" if self._lists else "metrics"))
+
+    def hear(self) -> list[Sample]:
+        """What came, if it is whole."""
         try:
             data = self._sock.recv(1 << 18)
             replies = [decode(line, Reply) for line in self._lines.feed(data)]
@@ -85,13 +107,18 @@ class Sampler:
             self.is_over = True
         return [made for reply in replies if (made := self._hear(reply))]
 
-    def _hear(self, reply: Reply) -> bytes | None:
-        if reply.profile is not None:
+    def _hear(self, reply: Reply) -> Sample | None:
+        asked = self._asked
+        if asked == "profile" and (reply.profile is not None or reply.error):
             self._profile = reply.profile
-            self._ask(Request("metrics"))
+            self.due = time.monotonic()
+            if reply.profile is None:  # somebody else measures
+                self.due += SECOND_NS / 1e9
+            self.tick()
             return None
-        if reply.error and not self._is_busy:  # somebody measures already: figures alone
-            self._is_busy = True
+        if asked == "ps" and not reply.error:
+            self.processes = reply.processes
+            self._ask(Request("metrics"))
             return None
         if not reply.counts:
             self.is_over = True
@@ -104,10 +131,10 @@ class Sampler:
                 guest_ns=spent.guest_ns,
             )  # fmt: skip
         self._ask(Request("profile", time_ns=SECOND_NS))
-        data = message(made)
-        return data if len(data) <= MAX_SAMPLE else None
+        return made
 
     def _ask(self, request: Request) -> None:
+        self._asked = request.op
         try:
             listener.send(self._sock, request)
         except OSError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from runsc.containers import sampling, watching
 from runsc.containers.sampling import Sample, Sampler
-from sentry.control.protocol import Cost, Profile, Reply, Request, decode, encode
+from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, decode, encode
 
 PROFILE = Profile(10**9, 7, 0, 0, 0, 1, {"read": Cost(1, 2, 3)}, Cost(4, 5, 6), Cost(0, 0, 0), {})
 
@@ -40,11 +41,43 @@ def test_a_sample_is_figures_and_what_the_second_before_was_spent_with(
     assert _asked(theirs) == "metrics"
     theirs.sendall(encode(Reply(counts={"tasks": 2})))
     [second] = sampler.hear()
-    read = sampling.parse(second)
-    assert read is not None
-    assert (read.counts, read.calls, read.guest_ns) == ({"tasks": 2}, {"read": Cost(1, 2, 3)}, 7)
-    assert sampling.parse(first) != read
-    assert watching.parse(second, str) is None  # who reads records alone passes it over
+    assert (first.counts, first.calls) == ({"tasks": 1}, {})
+    assert (second.counts, second.calls) == ({"tasks": 2}, {"read": Cost(1, 2, 3)})
+    assert second.guest_ns == 7
+
+
+def test_while_somebody_else_measures_there_are_figures_alone_once_a_second(
+    sandbox: tuple[Sampler, socket.socket],
+) -> None:
+    sampler, theirs = sandbox
+    theirs.sendall(encode(Reply(counts={"tasks": 1})))
+    sampler.hear()
+    theirs.recv(1 << 16)
+    theirs.sendall(encode(Reply(error="it is being profiled already")))
+    now = time.monotonic()
+    assert sampler.hear() == []
+    assert now < sampler.due <= time.monotonic() + 1
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
+    sampler.due = 0
+    sampler.tick()
+    assert _asked(theirs) == "metrics"
+
+
+def test_processes_are_listed_if_they_are_wanted() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        sampler = Sampler(ours, lists=True)
+        for asked, reply in (
+            ("metrics", Reply(counts={"tasks": 1})), ("profile", Reply(profile=PROFILE)),
+            ("ps", Reply(processes=[ProcessInfo(1, 0, 0, "sh", "S")])),
+        ):  # fmt: skip
+            assert _asked(theirs) == asked
+            theirs.sendall(encode(reply))
+            sampler.hear()
+        assert [each.command for each in sampler.processes] == ["sh"]
+        sampler.close()
 
 
 @pytest.mark.parametrize("said", [b"", b"{}\n", b"no json\n", b'{"counts": {"x": "y"}}\n'])
@@ -62,5 +95,7 @@ def test_what_is_no_sample_is_an_error_or_none() -> None:
     whole = sampling.message(Sample(1, {"a": 2}))
     assert sampling.parse(whole) == Sample(1, {"a": 2})
     assert sampling.parse(b"\x08") is None
+    assert watching.parse(whole, str) is None  # who reads records alone passes it over
+    assert list(sampling.kept([Sample(1, {"x" * (1 << 20): 2}), Sample(1, {"a": 2})])) == [whole]
     with pytest.raises(ValueError, match="Sample"):
         sampling.parse(whole[:-1])
