@@ -244,6 +244,12 @@ def _is_of_go(word: str) -> bool:
     metavar="BYTES",
     help="How much is shown of what is read and written.",
 )
+@click.option(
+    "--repl",
+    is_flag=True,
+    help="For who works on runsc: `runsc debug --repl` may run Python in the kernel of a sandbox"
+    " that is started with this. It can change and break everything there.",
+)
 @click.option("--log", metavar="FILE", help="Where messages go. Default: standard error.")
 @click.option(
     "--log-format",

@@ -63,6 +63,8 @@ class Globals(Value):
     """Bytes of what is read and written."""
     file_access: str = "exclusive"
     """Of the root; "shared": others change it, too: names are asked for, and nothing is behind."""
+    repl: bool = False
+    """`debug --repl` may run Python in the Sentry."""
     exclusive_mounts: bool = False
     """Folders that are mounted are taken for the container's own."""
 
@@ -113,6 +115,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         steps_log=flags["steps_log"],
         hold_at=flags["hold_at"],
         egress=flags["egress"],
+        repl=flags["repl"],
         pod_init_config=flags["pod_init_config"],
         **_overlay(flags["overlay2"]),
         file_access=flags["file_access"],

@@ -88,6 +88,7 @@ GLOBALS = {
     "--strace-syscalls": Flag("strace_syscalls", TEXT, ""),
     "--strace-log": Flag("strace_log", TEXT),
     "--strace-log-size": Flag("strace_log_size", NUMBER, 32, least=0, most=1 << 16),
+    "--repl": Flag("repl", SWITCH),
     "--log": Flag("log", TEXT),
     "--log-format": Flag("log_format", TEXT, "text", words=("text", "json")),
     "--system-calls": Flag(

@@ -369,6 +369,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """Listens from before the first program runs."""
     trace_fds: tuple[int, ...] = ()
     """Of those of its sinks that have one."""
+    repl: bool = False
+    """A developer may run Python on the kernel's objects."""
     debug: bool = False
     """Say what kind of machine it is, and at the end what was refused."""
 

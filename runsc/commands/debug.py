@@ -132,6 +132,12 @@ def _change(store: Store, state: State, request: Request, path: str | None = Non
     " Ctrl-C or the container's end. Connections of TCP within the sandbox have no packets.",
 )
 @click.option("--interface", metavar="NAME", default="", help="With --packets: this one alone.")
+@click.option(
+    "--repl",
+    is_flag=True,
+    help="A prompt of Python on its kernel's objects, or what standard input has. Only if it was"
+    " started with `runsc --repl`.",
+)
 @click.option("--profile", metavar="TIME", help="Measure for so long (such as 5s).")
 @click.option(
     "--format", "-f", "form", default="table", metavar="table|json", help="How a profile is shown."
@@ -147,13 +153,14 @@ def command(
     log_level: str | None,
     packets: str | None,
     interface: str,
+    repl: bool,
     profile: str | None,
     form: str,
     container_id: str,
 ) -> None:
     """Ask the sandbox."""
     given = [each is not None for each in (traced, log_level, packets, profile)]
-    if sum([counts, stacked, *given]) != 1:
+    if sum([counts, stacked, repl, *given]) != 1:
         raise RuntimeFailure("nothing was asked for, or two things: see runsc debug --help")
     if form not in ("table", "json"):
         raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
@@ -174,6 +181,10 @@ def command(
         _change(store, state, Request("log", debug=log_level in ("debug", "2")))
     elif packets is not None:
         _capture(store, state, packets, interface)
+    elif repl:
+        from runsc.commands import repl as prompt  # noqa: PLC0415  few ask
+
+        prompt.run(store, state)
     elif profile is not None:
         _profile(store, state, profile, form)
 

@@ -217,6 +217,7 @@ def make_config(
         strace_calls=tuple(filter(None, flags.strace_calls.removeprefix("!").split(","))),
         strace_others=not flags.strace_calls or flags.strace_calls.startswith("!"),
         strace_limit=flags.strace_limit,
+        repl=flags.repl,
         debug=flags.debug,
     )
 

@@ -55,6 +55,7 @@ class Containers:
         self.log_fd = config.log_fd
         self.strace_fd = config.strace_fd
         self.watchdog = watchdog
+        self.repl_is_on = config.repl
         self.server: ControlServer | None = None
         """That of the first one."""
         self.forks: Forking | None = None

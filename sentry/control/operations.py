@@ -26,12 +26,13 @@ from sentry.control.protocol import (
     Profile,
     Reply,
     Request,
+    Said,
     Stacks,
     Stats,
     Trace,
     TraceState,
 )
-from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, ESRCH, Errno
+from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, EPERM, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sentry.control.packets import Capture
     from sentry.control.profile import Profiler
     from sentry.control.reading import Reading
+    from sentry.control.repl import Repl
     from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.container import Container
@@ -74,6 +76,7 @@ class Shared(Protocol):
     strace_fd: int
     watchdog: Watchdog
     forks: Forking | None
+    repl_is_on: bool
 
     def add(self, config: FurtherConfig, fds: list[int], told: Told) -> Bringing:
         """Bring a container up."""
@@ -110,6 +113,7 @@ class Operations:
         self._start: Callable[[], None] | None = None
         self._is_starting = False
         self._profiler: Profiler | None = None
+        self._repl: Repl | None = None
         self._expiry: tuple[int, Timer] | None = None
         """When the container ends (CLOCK_MONOTONIC), and what does that."""
 
@@ -544,6 +548,16 @@ class Operations:
                 done(msgspec.structs.replace(profiler.stop(), long_steps=long_steps))
 
         self._kernel.loop.call_at(time.monotonic_ns() + time_ns, finish)
+
+    def control_repl(self, source: str) -> Said:
+        """Run a statement on the kernel's objects. Raises: EPERM if it was not started for that."""
+        if not self._shared.repl_is_on:
+            raise EPERM("the sandbox was not started with runsc --repl")
+        if self._repl is None:
+            from sentry.control.repl import Repl  # noqa: PLC0415
+
+            self._repl = Repl(self._kernel)
+        return self._repl.run(source)
 
     def control_status(self) -> str:
         """OCI's words."""

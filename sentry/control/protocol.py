@@ -168,8 +168,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
     from now on), "checkpoint" (its state goes into two files that come with it, and it stands still
     as long as the connection lasts), "expire" (the container ends in some time, whoever is there
-    then), or "resize" (the host's terminal has a new size); "fork" (another sandbox is made of it)
-    and, there, "attach" (to a process of its parent's "exec", with other streams).
+    then), "repl" (a statement of Python is run on the kernel's objects, where the sandbox was
+    started so), or "resize" (the host's terminal has a new size); "fork" (another sandbox is made
+    of it) and, there, "attach" (to a process of its parent's "exec", with other streams).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -182,6 +183,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     N. stacks: the tasks after this one; -1: those of the kernel itself."""
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
+    source: str = ""
+    """repl."""
     time_ns: int = 0
     """profile: how long. expire: in so long; 0: in the container's own time."""
     port: int = 0
@@ -497,6 +500,16 @@ class Made(msgspec.Struct, frozen=True):
     """CRC-32 of each piece of those that were written."""
 
 
+class Said(msgspec.Struct, frozen=True):
+    """repl: what a statement has printed."""
+
+    output: str
+    held_ns: Number
+    """So long all programs waited for it."""
+    is_cut: bool = False
+    """There was more."""
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -521,6 +534,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """file: of "stat"."""
     snapshot: Made | None = None
     """checkpoint."""
+    said: Said | None = None
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

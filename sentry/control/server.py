@@ -30,6 +30,7 @@ from sentry.control.protocol import (
     Profile,
     Reply,
     Request,
+    Said,
     Stacks,
     Stats,
     Trace,
@@ -199,6 +200,10 @@ class Controlled(Protocol):
 
     def control_untrace(self, name: str) -> None:
         """Nobody of that session listens any more."""
+
+    def control_repl(self, source: str) -> Said:
+        """Run a statement of Python."""
+        ...
 
     def control_traces(self) -> list[TraceState]:
         """Who listens."""
@@ -561,6 +566,8 @@ class ControlServer:
                     return Reply(procfs=self.kernel.control_procfs(request.after))
                 case "metrics":
                     return Reply(counts=self.kernel.control_metrics())
+                case "repl":
+                    return Reply(said=self.kernel.control_repl(request.source))
                 case "expire":
                     self.kernel.control_expire(request.time_ns)
                     return Reply()
