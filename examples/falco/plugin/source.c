@@ -1,0 +1,241 @@
+/* Where events come from: sandboxes that connect to a Unix socket, each with a stream of JSON
+ * lines, or a file of such lines.
+ *
+ * A sandbox may have been taken over, so nothing it sends is believed: a line has a length, all
+ * that is kept together has one, a line that is no object with a "point" ends the connection, and
+ * what it says of the time is a field, not the event's time. */
+#define _GNU_SOURCE
+#include "runsc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_CONNECTIONS = 512, BATCH = 64, WAIT_MS = 100, PIECE = 1 << 16 };
+static const size_t MAX_LINE = 1 << 21, MAX_KEPT = 64 << 20;
+
+struct connection {
+    int fd;   /* -1: none */
+    int over; /* nothing more comes; its last lines are here */
+    char *data;
+    size_t used, room;
+};
+
+struct instance {
+    int listening; /* -1: a file is read, as the only connection */
+    int next;      /* whose turn it is */
+    size_t kept;   /* bytes of room of all connections */
+    struct connection connections[MAX_CONNECTIONS];
+    struct event *events[BATCH];
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+};
+
+static void hang_up(struct instance *it, struct connection *c) {
+    if (c->fd >= 0)
+        close(c->fd);
+    free(c->data);
+    it->kept -= c->room;
+    *c = (struct connection){.fd = -1};
+}
+
+static int listen_at(struct instance *it, const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat info;
+    if (!*path || strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    if (!lstat(path, &info) && S_ISSOCK(info.st_mode))
+        unlink(path); /* of one that was killed */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    mode_t before = umask(0177);
+    int failed = bind(fd, (struct sockaddr *)&address, sizeof address);
+    umask(before);
+    if (failed || listen(fd, 128)) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    strcpy(it->path, path);
+    return fd;
+}
+
+struct instance *source_open(const char *where, char *error, size_t size) {
+    struct instance *it = calloc(1, sizeof *it);
+    if (!it) {
+        snprintf(error, size, "no memory");
+        return NULL;
+    }
+    it->listening = -1;
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        it->connections[i].fd = -1;
+    int is_socket = !strncmp(where, "unix:", 5);
+    int fd = is_socket ? listen_at(it, where + 5) : open(where, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        snprintf(error, size, "%s: %s", where, strerror(errno));
+        free(it);
+        return NULL;
+    }
+    if (is_socket)
+        it->listening = fd;
+    else
+        it->connections[0].fd = fd;
+    return it;
+}
+
+static void forget_batch(struct instance *it) {
+    for (int i = 0; i < BATCH; i++) {
+        free(it->events[i]);
+        it->events[i] = NULL;
+    }
+}
+
+void source_close(struct instance *it) {
+    if (!it)
+        return;
+    forget_batch(it);
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        hang_up(it, &it->connections[i]);
+    if (it->listening >= 0) {
+        close(it->listening);
+        unlink(it->path);
+    }
+    free(it);
+}
+
+static int is_record(const char *line, size_t length) {
+    json_t *read = json_loadb(line, length, JSON_ALLOW_NUL, NULL);
+    int good = json_is_string(json_object_get(read, "point")) &&
+               json_is_object(json_object_get(read, "record"));
+    json_decref(read);
+    return good;
+}
+
+static struct event *made_of(const char *line, size_t length) {
+    uint32_t id = 0, sizes[2] = {sizeof id, length};
+    size_t all = sizeof(struct event) + sizeof sizes + sizeof id + length;
+    struct event *made = malloc(all);
+    struct timespec now;
+    if (!made)
+        return NULL;
+    clock_gettime(CLOCK_REALTIME, &now);
+    *made = (struct event){now.tv_sec * UINT64_C(1000000000) + now.tv_nsec, UINT64_MAX, all,
+                           PLUGIN_EVENT, 2};
+    char *at = (char *)(made + 1);
+    memcpy(at, sizes, sizeof sizes);
+    memcpy(at + sizeof sizes, &id, sizeof id);
+    memcpy(at + sizeof sizes + sizeof id, line, length);
+    return made;
+}
+
+/* Lines that are whole become events, as long as there is room for some. */
+static void take_lines(struct instance *it, struct connection *c, uint32_t *count) {
+    size_t begun = 0;
+    char *end;
+    while (*count < BATCH && (end = memchr(c->data + begun, '\n', c->used - begun))) {
+        size_t length = end - (c->data + begun);
+        if (!is_record(c->data + begun, length) ||
+            !(it->events[*count] = made_of(c->data + begun, length))) {
+            hang_up(it, c);
+            return;
+        }
+        ++*count;
+        begun += length + 1;
+    }
+    c->used -= begun;
+    if (begun)
+        memmove(c->data, c->data + begun, c->used);
+    if (c->over && *count < BATCH)
+        hang_up(it, c);
+}
+
+/* There is a line that no batch had room for. */
+static int has_line(const struct connection *c) {
+    return c->used && memchr(c->data, '\n', c->used);
+}
+
+static void hear(struct instance *it, struct connection *c) {
+    if (c->room - c->used < PIECE) {
+        size_t room = c->used + 2 * PIECE;
+        char *data = NULL;
+        if (room <= MAX_LINE && it->kept - c->room + room <= MAX_KEPT)
+            data = realloc(c->data, room);
+        if (!data) {
+            hang_up(it, c);
+            return;
+        }
+        it->kept += room - c->room;
+        c->data = data;
+        c->room = room;
+    }
+    ssize_t got = read(c->fd, c->data + c->used, PIECE);
+    if (got > 0)
+        c->used += got;
+    else if (!got || (errno != EAGAIN && errno != EINTR))
+        c->over = 1;
+}
+
+static void welcome(struct instance *it) {
+    int fd = accept4(it->listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return;
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        if (it->connections[i].fd < 0) {
+            it->connections[i].fd = fd;
+            return;
+        }
+    close(fd);
+}
+
+int source_next(struct instance *it, uint32_t *count, struct event ***events) {
+    struct pollfd polled[MAX_CONNECTIONS + 1];
+    int places[MAX_CONNECTIONS], number = 0, waits = 1;
+    *count = 0;
+    *events = it->events;
+    forget_batch(it);
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        struct connection *c = &it->connections[(it->next + i) % MAX_CONNECTIONS];
+        if (c->fd >= 0 && (c->over || has_line(c)))
+            take_lines(it, c, count);
+    }
+    it->next = (it->next + 1) % MAX_CONNECTIONS;
+    if (*count)
+        waits = 0; /* more may be there already, but nobody waits for it */
+    int left = 0;
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        const struct connection *c = &it->connections[i];
+        left += c->fd >= 0;
+        if (c->fd >= 0 && !c->over && !has_line(c)) {
+            polled[number] = (struct pollfd){it->connections[i].fd, POLLIN, 0};
+            places[number++] = i;
+        }
+    }
+    if (!left && it->listening < 0)
+        return *count ? SUCCESS : END;
+    polled[number] = (struct pollfd){it->listening, POLLIN, 0}; /* poll(2) passes -1 over */
+    if (poll(polled, number + 1, waits ? WAIT_MS : 0) > 0) {
+        for (int i = 0; i < number; i++)
+            if (polled[i].revents) {
+                struct connection *c = &it->connections[places[i]];
+                hear(it, c);
+                if (c->fd >= 0 && *count < BATCH)
+                    take_lines(it, c, count);
+            }
+        if (polled[number].revents)
+            welcome(it);
+    }
+    return *count ? SUCCESS : TIMEOUT;
+}
