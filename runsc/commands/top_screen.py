@@ -1,7 +1,7 @@
 """The screen of `runsc top`: sandboxes above, the processes of the chosen one below.
 
 Needs textual. What comes from inside is shown as it is (`rich.text.Text`), never as textual's own
-markup, and without control characters (`top.harmless`).
+markup, and without control characters (`top_rows.harmless`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.widgets import DataTable, Footer
 
-from runsc.commands import top
+from runsc.commands import top_rows
 from runsc.containers.measuring import Watch
 
 ORDERS = ("name", "cpu", "memory", "calls")
@@ -44,8 +44,8 @@ class Screen(App[None]):
     def on_mount(self) -> None:
         """Begin."""
         self.title = "runsc top"
-        self._table("sandboxes").add_columns(*top.HEADS)
-        self._table("processes").add_columns(*top.PROCESS_HEADS)
+        self._table("sandboxes").add_columns(*top_rows.HEADS)
+        self._table("processes").add_columns(*top_rows.PROCESS_HEADS)
         self.look()
         self.set_interval(self._interval_s, self.look)
 
@@ -64,7 +64,7 @@ class Screen(App[None]):
         table = self._table("sandboxes")
         table.clear()
         for watched in found:
-            table.add_row(*map(Text, top.row(watched)), key=watched.state.id)
+            table.add_row(*map(Text, top_rows.row(watched)), key=watched.state.id)
         if chosen in self._watch.sandboxes:
             table.move_cursor(row=table.get_row_index(chosen))
         self.show_processes()
@@ -84,7 +84,7 @@ class Screen(App[None]):
         table.clear()
         watched = self._watch.sandboxes.get(self.chosen())
         if watched is not None:
-            for cells in top.processes(watched):
+            for cells in top_rows.processes(watched):
                 table.add_row(*map(Text, cells))
             table.move_cursor(row=min(place, max(0, table.row_count - 1)))
 

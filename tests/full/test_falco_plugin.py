@@ -86,7 +86,7 @@ def test_a_call_has_falcos_fields(plugin: Plugin, tmp_path: Path) -> None:
              "evt.is_open_write", "fd.name", "fd.directory", "fd.num", "proc.name", "proc.vpid",
              "thread.vtid", "proc.exepath", "proc.cwd", "proc.pname", "proc.pvpid",
              "proc.aname[2]", "proc.aname[0]", "proc.aname[3]", "user.uid", "group.gid",
-             "container.id", "runsc.dropped", "runsc.time", "evt.arg[flags]", "evt.arg[none]",
+             "container.id", "sandbox.dropped", "sandbox.time", "evt.arg[flags]", "evt.arg[none]",
              "proc.cmdline", "fd.sip")  # fmt: skip
     assert plugin.extract(event, *names) == [
         "openat", "<", "EACCES", True, True, True, "/etc/shadow", "/etc", None, "sh", 7, 8,

@@ -51,9 +51,9 @@ const char FIELDS[] = "["
     FIELD("uint64", "user.uid", "The effective user inside") ","
     FIELD("uint64", "group.gid", "The effective group inside") ","
     FIELD("string", "container.id", "The container") ","
-    FIELD("string", "runsc.point", "The point, such as sentry/execve") ","
-    FIELD("uint64", "runsc.dropped", "Records that this sandbox has lost so far") ","
-    FIELD("abstime", "runsc.time", "When it was, as the sandbox says")
+    FIELD("string", "sandbox.point", "The point, such as sentry/execve") ","
+    FIELD("uint64", "sandbox.dropped", "Records that this sandbox has lost so far") ","
+    FIELD("abstime", "sandbox.time", "When it was, as the sandbox says")
     "]";
 
 /* --- what is answered lives until the next question */

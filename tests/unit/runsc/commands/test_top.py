@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.commands import top
+from runsc.commands import top_rows
 from runsc.containers.container import Store
 from runsc.containers.measuring import Figures, Watch, Watched
 from runsc.containers.state import State
@@ -47,8 +47,8 @@ def watch(tmp_path: Path) -> Watch:
 
 
 def test_text_has_a_line_for_each_sandbox_and_harmless_processes(watch: Watch) -> None:
-    made = top.lines(watch, with_processes=True)
-    assert made[0].split() == " ".join(top.HEADS).split()
+    made = top_rows.lines(watch, with_processes=True)
+    assert made[0].split() == " ".join(top_rows.HEADS).split()
     assert made[2].split() == ["two", "stopped", "3", "50.0", "2.5k", "2", "5", "MiB", "1", "GiB",
                                "7", "8", "1"]  # fmt: skip
     assert "[red]x[/red]?[2J??z" in "\n".join(made)
@@ -60,7 +60,7 @@ def test_a_sandbox_that_says_nothing_has_dashes(tmp_path: Path) -> None:
     running(store, "deaf")
     watch = Watch(store)
     watch.look()
-    [_, line] = top.lines(watch, with_processes=False)
+    [_, line] = top_rows.lines(watch, with_processes=False)
     assert line.split() == ["deaf", "running", *["-"] * 9]
 
 
