@@ -49,6 +49,11 @@ class Address(Struct):
     peer: bytes = b""
     """IFA_ADDRESS, where it is not the address itself."""
 
+    def covers(self, number: int) -> bool:
+        """An address, as a number, is of its network."""
+        ip = self.peer or self.ip
+        return not (number ^ int.from_bytes(ip)) >> (len(ip) * 8 - self.prefix)
+
     @property
     def network(self) -> bytes:
         """The address with the bits of the host cleared."""
@@ -277,14 +282,16 @@ class Interfaces:
 
     def is_local(self, ip: bytes) -> bool:
         """Whether packets for an address end here: the `local` table. 4 or 16 bytes."""
-        for interface in self:
-            if not interface.is_up:
-                continue
-            for own in interface.addresses:
-                if len(own.ip) != len(ip):
-                    continue
-                whole = interface.is_loopback and own.family == AF_INET
-                if own.ip == ip or (whole and masked(ip, own.prefix) == own.network):
+        for interface in self._by_index.values():
+            if interface.is_up:
+                for own in interface.addresses:
+                    if own.ip == ip:
+                        return True
+        loopback = self.loopback  # of IPv4 its whole networks
+        if len(ip) == 4 and loopback.is_up:
+            number = int.from_bytes(ip)
+            for own in loopback.addresses:
+                if own.family == AF_INET and own.covers(number):
                     return True
         return False
 

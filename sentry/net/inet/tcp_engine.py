@@ -218,7 +218,10 @@ class Engine:
         if done and not flags & MSG_PEEK:
             now_ns = self.layer.clock()
             one.receive(now_ns, done)
-            self.layer.after(now_ns, self)
+            if one.has_output:
+                self.layer.after(now_ns, self)
+            else:
+                self.layer.account(self)
         return done
 
     def receive_urgent(self, dest: Dest, flags: int) -> Received:

@@ -227,17 +227,18 @@ class TcpByLink:
         """Behind each step of a connection: what it sends, and what becomes of it."""
         connection = engine.connection
         if self.engines.get(connection.flow) is not engine:
-            self._account(engine)
+            self.account(engine)
             return
         self.turns.stop(engine)
-        while connection.is_over or self._has_room(engine):
+        while connection.is_over or connection.orphan or connection.has_output:
+            if not connection.is_over and not self._has_room(engine):
+                self.turns.wait(engine)
+                break
             made = self.endpoints.settle(now_ns, connection)
             if not made:
                 break
             self._send_all(now_ns, engine, made)
-        else:
-            self.turns.wait(engine)
-        self._account(engine)
+        self.account(engine)
         if connection.is_over:
             self._forget(engine)
         else:
@@ -305,7 +306,7 @@ class TcpByLink:
         for engine in self.turns.first(index):
             self.after(self.clock(), engine)
 
-    def _account(self, engine: Engine) -> None:
+    def account(self, engine: Engine) -> None:
         """net.ipv4.tcp_mem."""
         charge = engine.connection.memory
         self.used += charge - engine.charged

@@ -31,7 +31,7 @@ from sentry.net.ip.icmp6 import Icmp6
 from sentry.net.ip.inward import Inward
 from sentry.net.ip.limits import ErrorLimit, RedirectLimit
 from sentry.net.ip.multipath import next_hop_of
-from sentry.net.ip.path_mtu import Exceptions
+from sentry.net.ip.path_mtu import Detour, Exceptions
 from sentry.net.ip.routing import Fib
 from sentry.net.ip.seam import Arrived, Failure, Filter, Gate, Handler, Outgoing, Path, Timed
 from sentry.net.routes import Route
@@ -73,6 +73,8 @@ class IpLayer:
         self.exceptions = Exceptions()
         self._sources: dict[tuple[int, bool, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""
+        self._paths: dict[tuple[bytes, int, RouteKey], Path] = {}
+        """The ways that were found since, but for those with several next hops."""
         self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
         self.limit4, self.limit6 = ErrorLimit(), ErrorLimit()
         self.redirects = RedirectLimit()
@@ -118,14 +120,17 @@ class IpLayer:
     def refresh(self, routes: Iterable[Route]) -> Steps[None]:
         """Routes or addresses have changed."""
         yield from self.fib.rebuild(routes)
-        self.exceptions.clear()
-        self._sources.clear()
+        self._forget_ways()
 
     def outdate(self, routes: Iterable[Route]) -> None:
         """The same, when a packet next asks for them."""
         self.fib.outdate(routes)
+        self._forget_ways()
+
+    def _forget_ways(self) -> None:
         self.exceptions.clear()
         self._sources.clear()
+        self._paths.clear()
 
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""
@@ -310,7 +315,24 @@ class IpLayer:
 
         Raises: ENETUNREACH, EHOSTUNREACH, and what rules and routes say: EACCES, EINVAL.
         """
-        is_group = _is_group(target)
+        detour = self.exceptions.get(now_ns, target)
+        known = self._paths.get((target, index, key)) if detour is None else None
+        if known is not None:
+            interface = self._out(known.interface)
+            if known.mtu == self.mtu_of(interface, is_v4=len(target) == 4):
+                return known
+        found, is_only = self._way(target, index, key, detour)
+        if is_only and detour is None:
+            if len(self._paths) >= MAX_SOURCES:
+                self._paths.clear()
+            self._paths[target, index, key] = found
+        return found
+
+    def _way(
+        self, target: bytes, index: int, key: RouteKey, detour: Detour | None
+    ) -> tuple[Path, bool]:
+        """The same, and whether it is the only one for such a key."""
+        is_group, is_only = _is_group(target), True
         local = self.fib.local(target)
         is_broadcast = local is not None and local.kind == RTN_BROADCAST
         if local is not None and is_broadcast:
@@ -325,9 +347,9 @@ class IpLayer:
             out_index, gateway, preferred = route.index, route.gateway, route.source
             if route.hops:
                 out_index, gateway = next_hop_of(self, route, target, index, key)
+                is_only = False
             next_hop = target
         interface = self._out(out_index)
-        detour = self.exceptions.get(now_ns, target)
         mtu = self.mtu_of(interface, is_v4=len(target) == 4)
         may_fragment = False
         if detour is not None:
@@ -337,7 +359,7 @@ class IpLayer:
         if gateway and not is_group:
             next_hop = gateway
         own = preferred or self._select(interface, target, next_hop)
-        return Path(mtu, own, out_index, next_hop, is_broadcast, may_fragment)
+        return Path(mtu, own, out_index, next_hop, is_broadcast, may_fragment), is_only
 
     def mtu_of(self, interface: Interface, *, is_v4: bool) -> int:
         """Of what leaves by an interface, whatever is known of the way behind it."""

@@ -278,6 +278,11 @@ class Core:
         return max(self.sndbuf - len(self.stream), 0)
 
     @property
+    def has_output(self) -> bool:
+        """`take` may have something."""
+        return bool(self.outgoing) or self.throttled
+
+    @property
     def memory(self) -> int:
         """Bytes that it keeps, at the most; what came early counts with its holes."""
         early = self.rcv.early.ends

@@ -8,7 +8,7 @@ from typing import Final
 BLOCK: Final = 16384
 """Small writes are put together in blocks of so many bytes."""
 SMALL: Final = 4096
-"""What is no smaller is kept as it came."""
+"""What is no smaller is kept as it came, and so is what is alone."""
 
 
 class SendBuffer:
@@ -35,12 +35,15 @@ class SendBuffer:
             data = self._fill(self._block, data)
         if not data:
             return
-        if len(data) >= SMALL:
+        if len(data) >= SMALL or not self._pieces:
             self._add(data)
             return
-        block = memoryview(bytearray(BLOCK))
+        block, alone = memoryview(bytearray(BLOCK)), data[:0]
+        if len(self._pieces) == 1 and len(self._pieces[0]) < SMALL:
+            alone, self.end = self._pieces.pop(), self._starts.pop()
         self._add(block[:0])
-        self._fill(block, data)
+        self._fill(block, alone)
+        self._fill(block[len(alone) :], data)
 
     def _add(self, piece: memoryview) -> None:
         self._starts.append(self.end)

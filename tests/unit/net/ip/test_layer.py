@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sentry.abi import socket as abi
-from sentry.abi.netlink import NUD_FAILED, NUD_REACHABLE
+from sentry.abi.netlink import IFF_UP, NUD_FAILED, NUD_REACHABLE
+from sentry.abi.socket import AF_INET
 from sentry.errors import ECONNREFUSED, EHOSTUNREACH, EINVAL, EMSGSIZE, ENETUNREACH
 from sentry.net.egress.flows import Flows
 from sentry.net.egress.gate import Gate
@@ -17,6 +18,7 @@ from sentry.net.ip.output import send_frame
 from sentry.net.ip.seam import Outgoing
 from sentry.net.link.vnet import Offload
 from sentry.net.names.given import Given
+from sentry.net.routes import Route
 from tests.unit.net.wired import INDEX, MTU, SECOND_NS, Host, Wire, hardware, ip4, ip6, local6
 
 TEST = 253
@@ -284,3 +286,21 @@ def test_frame_of_a_program_goes_where_its_packet_is_routed_at_a_gate(wire: Wire
     with pytest.raises(ECONNREFUSED):
         one.layer.gate = Gate(Flows(Policy(parse("", "f")), Given()), lambda key: None)
         send_frame(one.layer, 0, INDEX, frame(ip(1)), None)
+
+
+def test_way_that_was_found_is_asked_for_anew_when_something_changes() -> None:
+    host = Host(1)
+    first = host.layer.path(0, ip4(9))
+    assert host.layer.path(0, ip4(9)) == first and first.next_hop == ip4(9)
+    host.interface.mtu = 1400
+    assert host.layer.path(0, ip4(9)).mtu == 1400
+    host.layer.learn_mtu(0, ip4(9), 1300)
+    assert host.layer.path(0, ip4(9)).mtu == 1300
+    assert host.layer.path(600 * SECOND_NS, ip4(9)).mtu == 1400
+    host.interface.set_flags(0, IFF_UP)
+    with pytest.raises(EHOSTUNREACH):
+        host.layer.path(600 * SECOND_NS, ip4(9))
+    host.interface.set_flags(IFF_UP, IFF_UP)
+    host.routes.added.append(Route(AF_INET, ip4(8), 30, INDEX, gateway=ip4(7)))
+    host.layer.outdate(host.routes)
+    assert host.layer.path(600 * SECOND_NS, ip4(9)).next_hop == ip4(7)
