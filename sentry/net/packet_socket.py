@@ -1,7 +1,7 @@
 """AF_PACKET: packets of the loopback with their link header. packet(7), net/packet/af_packet.c.
 
-What UDP, ICMP and raw sockets send is seen; TCP has no packets here. There are no rings
-(PACKET_RX_RING) and no fan-out.
+What UDP, ICMP and raw sockets send is seen; TCP has no packets here. Rings are in `packet_ring.py`
+and `packet_blocks.py`, what several hear as one in `packet_fanout.py`.
 """
 
 from __future__ import annotations
@@ -29,30 +29,42 @@ from sentry.abi.socket import (
     MSG_PEEK,
     MSG_TRUNC,
     PACKET_AUXDATA,
+    PACKET_FANOUT_FLAG_IGNORE_OUTGOING,
     PACKET_IGNORE_OUTGOING,
+    PACKET_LOSS,
     PACKET_OUTGOING,
+    PACKET_RESERVE,
+    PACKET_TX_HAS_OFF,
+    PACKET_VERSION,
     SOCK_DGRAM,
     SOCK_PACKET,
 )
 from sentry.errors import (
     EAGAIN,
+    EBUSY,
     EINVAL,
     EMSGSIZE,
     ENETDOWN,
     ENODEV,
+    ENOMEM,
     ENOTCONN,
     ENXIO,
     EOPNOTSUPP,
+    Errno,
 )
-from sentry.net import packet_options
+from sentry.net import packet_fanout, packet_options, packet_ring
 from sentry.net.frame import transmit
 from sentry.net.interfaces import LOOPBACK_MTU
 from sentry.net.ioctls import SOCKETS
 from sentry.net.link.ethernet import TAG_SIZE
+from sentry.net.packet_blocks import BlockRing
+from sentry.net.packet_ring import FrameRing, SendRing, Shape, Shown
 from sentry.net.packets import ETH_HEADER, Frame
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.stamps import note, stamps
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.requests import Requests, put_int
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
@@ -86,9 +98,14 @@ REQUESTS.row("TIOCOUTQ", put_int(lambda sock: 0))
 class PacketSocket(Socket):
     """A packet socket: raw, cooked (SOCK_DGRAM), or of the old kind (SOCK_PACKET)."""
 
-    __slots__ = ("_charged", "_ethertype", "_index", "counts", "frames", "values")
+    __slots__ = (
+        "_charged", "_ethertype", "_index", "_memory", "_receives", "_sends", "_timer", "counts",
+        "fanout", "frames", "values",
+    )  # fmt: skip
     options_known = packet_options.PACKET
     requests: ClassVar = REQUESTS
+    fixed_size: ClassVar = True
+    """mremap(2) does not make a mapping larger."""
 
     def __init__(self, location: Location, kind: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, AF_PACKET, kind, 0, stack)
@@ -99,6 +116,13 @@ class PacketSocket(Socket):
         self.counts = [0, 0]
         """PACKET_STATISTICS: packets, and those of them that were dropped."""
         self.frames: deque[Frame] = deque()
+        self._memory: Any = None
+        """Of both rings, which one mapping shows: a `RamFile`."""
+        self._receives: FrameRing | BlockRing | None = None
+        self._sends: SendRing | None = None
+        self._timer: Any = None
+        """A block is to be handed over."""
+        self.fanout: packet_fanout.Fanout | None = None
 
     def opened(self) -> None:
         """It sees everything from now on."""
@@ -113,6 +137,8 @@ class PacketSocket(Socket):
 
     def bind(self, caller: Caller, address: bytes) -> Result:
         """bind(2): of which interface, which protocol. Raises: EINVAL, ENODEV."""
+        if self.fanout is not None:
+            raise EINVAL("a member of a fan-out")
         if self.kind == SOCK_PACKET:
             if len(address) != SOCKADDR_SIZE:
                 raise EINVAL("struct sockaddr")
@@ -178,19 +204,33 @@ class PacketSocket(Socket):
             raise ENOTCONN("no address")
         ethertype, index, mac = target or (self._ethertype, self._index, b"")
         self.take_error()
+        link = self._way_out(index)
+        if source.count > self._most(link) + TAG_SIZE:
+            raise EMSGSIZE(f"{source.count} bytes")
+        return self._transmit(caller, link, (ethertype, mac), bytes(source.get(source.count)))
+
+    def _way_out(self, index: int) -> Interface:
+        """Raises: ENXIO, ENETDOWN."""
         link = self._link(index)
         if link is None:
             raise ENXIO("no such interface")
         if not link.is_up:
             raise ENETDOWN(link.name)
-        size = source.count
+        return link
+
+    def _most(self, link: Interface) -> int:
+        """Bytes of what can be sent, without a VLAN tag."""
+        header = ETH_HEADER if link.hardware and self.kind != SOCK_DGRAM else 0
+        return min(link.mtu, LOOPBACK_MTU) + header
+
+    def _transmit(
+        self, caller: Caller, link: Interface, target: tuple[int, bytes], data: bytes
+    ) -> int:
+        """One goes; how many bytes. Raises: EMSGSIZE, EINVAL, and what egress says."""
+        (ethertype, mac), size = target, len(data)
         cooked = self.kind == SOCK_DGRAM
         header = ETH_HEADER if link.hardware else 0
-        most = min(link.mtu, LOOPBACK_MTU) + (0 if cooked else header)
-        if size > most + TAG_SIZE:
-            raise EMSGSIZE(f"{size} bytes")
-        data = bytes(source.get(size))
-        if size > most and (cooked or not header or data[12:14] != VLAN):
+        if size > self._most(link) and (cooked or not header or data[12:14] != VLAN):
             raise EMSGSIZE(f"{size} bytes")
         if not cooked and size < header:
             raise EINVAL("no link header")
@@ -210,8 +250,32 @@ class PacketSocket(Socket):
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> Any:
         """sendmsg(2), till all who are to hear of it have."""
+        if self._sends is not None:
+            return driven(self._sending(caller, self._sends, target))
         result = super().send_message(caller, source, target, flags, ancillary)
         return self.stack.fan_out.awaited(self, caller, result)
+
+    def _sending(self, caller: Caller, ring: SendRing, target: Any) -> Steps[int]:
+        """All that lies in the ring to be sent, one a step: tpacket_snd()."""
+        ethertype, index, mac = target or (self._ethertype, self._index, b"")
+        self.take_error()
+        link, total = self._way_out(index), 0
+        for _ in range(ring.shape.frames):
+            try:
+                has_offset = bool(self.values[PACKET_TX_HAS_OFF])
+                data = ring.take(self._most(link) + TAG_SIZE, has_offset=has_offset)
+                if data is None:
+                    break
+                total += self._transmit(caller, link, (ethertype, mac), data)
+            except Errno:
+                if self._sends is ring and not self.values[PACKET_LOSS]:
+                    ring.is_wrong()
+                    raise
+            ring.went()
+            yield
+            if self._sends is not ring:
+                break
+        return total
 
     # --- receiving
 
@@ -227,6 +291,8 @@ class PacketSocket(Socket):
             return
         if frame.kind == PACKET_OUTGOING and self.values[PACKET_IGNORE_OUTGOING]:
             return
+        if self.fanout is not None and not self._is_chosen(self.fanout, frame):
+            return
         if self.filter is not None:
             start = frame.header if self.kind == SOCK_DGRAM else 0
             keep = self.filter.run(frame.seen_from(start))
@@ -234,6 +300,9 @@ class PacketSocket(Socket):
                 return
             frame = frame.cut(keep + start)
         self.counts[0] += 1
+        if self._receives is not None:
+            self._put(self._receives, frame)
+            return
         size = len(frame.data) + OVERHEAD
         if self._charged and self._charged + size > self.rcvbuf:
             self.counts[1] += 1
@@ -241,6 +310,122 @@ class PacketSocket(Socket):
         self._charged += size
         self.frames.append(frame)
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def _is_chosen(self, group: packet_fanout.Fanout, frame: Frame) -> bool:
+        ignores = group.flags & PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+        if ignores and frame.kind == PACKET_OUTGOING:
+            return False
+        return group.chosen(frame) is self
+
+    @property
+    def hears(self) -> tuple[int, int]:
+        """Ethertype, 0: none; and interface, 0: all."""
+        return self._ethertype, self._index
+
+    @property
+    def has_room(self) -> bool:
+        """A packet would not be lost, as far as that is known before."""
+        return self._receives is not None or self._charged < self.rcvbuf // 2
+
+    # --- rings
+
+    def set_ring(self, value: bytes, *, sends: bool) -> None:
+        """PACKET_RX_RING, PACKET_TX_RING: packet_set_ring(). Raises: EBUSY, EINVAL, ENOMEM."""
+        version, vfs = self.values[PACKET_VERSION], self.stack.kernel.vfs
+        asked = packet_ring.parse(value, version)
+        if self.is_mapped:
+            raise EBUSY("it is mapped")
+        rings = [None if ring is None else ring.shape for ring in (self._receives, self._sends)]
+        shape = None
+        if asked[1]:
+            if rings[sends] is not None:
+                raise EBUSY("there is one")
+            is_cooked = self.kind == SOCK_DGRAM
+            shape = Shape(version, self.values[PACKET_RESERVE], is_cooked, *asked)
+            packet_ring.check(shape, vfs.memory_pages * PAGE_SIZE, sends=sends)
+        elif asked[3]:
+            raise EINVAL("tp_frame_nr")
+        rings[sends] = shape
+        self._make_rings(*rings)
+
+    def _make_rings(self, receives: Shape | None, sends: Shape | None) -> None:
+        """One behind the other, empty."""
+        if self._memory is not None:
+            self._memory.close()
+        self._stop_timer()
+        self._memory = self._receives = self._sends = None
+        if receives is None and sends is None:
+            return
+        start = 0 if receives is None else receives.size
+        memory = self._memory = self.stack.kernel.vfs.ram_file()
+        memory.truncate(start + (0 if sends is None else sends.size))
+        if receives is not None:
+            kind = BlockRing if receives.version == packet_ring.V3 else FrameRing
+            self._receives = kind(memory, receives)
+            self._charged = 0
+            self.frames.clear()
+        if sends is not None:
+            self._sends = SendRing(memory, start, sends)
+
+    @property
+    def has_rings(self) -> bool:
+        """There is memory to be mapped."""
+        return self._memory is not None
+
+    @property
+    def is_mapped(self) -> bool:
+        """By somebody."""
+        return self._memory is not None and bool(self._memory.mappers)
+
+    def check_mapping(self, offset: int, length: int) -> None:
+        """All of it at once: packet_mmap(). Raises: EINVAL."""
+        size = -(-length // PAGE_SIZE) * PAGE_SIZE
+        if self._memory is None or offset or size != self._memory.size:
+            raise EINVAL("not as large as the rings")
+
+    def mmap_backing(self, writable_shared: bool) -> Any:
+        """The rings."""
+        return self._memory
+
+    def take_freezes(self) -> int:
+        """PACKET_STATISTICS: how often no block was free, since this was asked last."""
+        if self._receives is None:
+            return 0
+        told, self._receives.freezes = self._receives.freezes, 0
+        return told
+
+    def _put(self, ring: FrameRing | BlockRing, frame: Frame) -> None:
+        cooked = self.kind == SOCK_DGRAM
+        shown = Shown(
+            self._seen(frame), frame.size - (frame.header if cooked else 0),
+            0 if cooked else frame.header, self._address_of(frame), frame.stamp_ns,
+            frame.tag or (0, 0),
+        )  # fmt: skip
+        try:
+            taken = ring.put(shown, is_losing=self.counts[1] > 0)
+        except ENOMEM:
+            taken = False
+        self.counts[1] += not taken
+        if ring.is_ready:
+            self.queue.notify(EPOLLIN | EPOLLRDNORM)
+        if ring.waits and self._timer is None:
+            loop = self.stack.kernel.loop
+            due_ns = loop.now_ns() + ring.timeout_ms * packet_ring.MS
+            self._timer = loop.call_at(due_ns, self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._timer = None
+        if self._receives is not None:
+            try:
+                self._receives.hand_over(is_losing=self.counts[1] > 0)
+            except ENOMEM:
+                return
+            self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _seen(self, frame: Frame) -> bytes:
         return frame.data[frame.header :] if self.kind == SOCK_DGRAM else frame.data
@@ -274,10 +459,16 @@ class PacketSocket(Socket):
     def _sender(self, frame: Frame) -> bytes:
         link = self._link(frame.index)
         hardware = link.kind if link is not None else 0
-        protocol = swapped(frame.ethertype)
         if self.kind == SOCK_PACKET:
             name = link.name.encode() if link is not None else b""
-            return OLD_ADDRESS.pack(hardware, name, protocol)
+            return OLD_ADDRESS.pack(hardware, name, swapped(frame.ethertype))
+        return self._address_of(frame)
+
+    def _address_of(self, frame: Frame) -> bytes:
+        """struct sockaddr_ll."""
+        link = self._link(frame.index)
+        hardware = link.kind if link is not None else 0
+        protocol = swapped(frame.ethertype)
         mac = frame.data[ETH_ALEN : 2 * ETH_ALEN] if frame.header else b""
         return ADDRESS.pack(AF_PACKET, protocol, frame.index, hardware, frame.kind, len(mac), mac)
 
@@ -291,6 +482,8 @@ class PacketSocket(Socket):
         """The last descriptor is closed."""
         super().release()
         self.stack.taps.pop(self, None)
+        packet_fanout.leave(self.stack.fanouts, self)
+        self._make_rings(None, None)
         self.frames.clear()
         self.queue.notify()
 
@@ -299,4 +492,5 @@ class PacketSocket(Socket):
         events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
         if self.so_error:
             events |= EPOLLERR
-        return events | EPOLLIN | EPOLLRDNORM if self.frames else events
+        has_some = bool(self.frames) or (self._receives is not None and self._receives.is_ready)
+        return events | EPOLLIN | EPOLLRDNORM if has_some else events

@@ -67,6 +67,8 @@ class Stack:
         self.raw: dict[RawReceiver, None] = {}
         """Raw and ping sockets among them, which see what others send."""
         self.taps: dict[Tap, None] = {}
+        self.fanouts: dict[int, Any] = {}
+        """PACKET_FANOUT: groups of them."""
         """Packet sockets among them, which see everything but TCP."""
         self.fan_out = FanOut(kernel)
         """What is on its way to many of them."""

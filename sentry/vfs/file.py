@@ -432,6 +432,9 @@ class FileDescription:
         """What a mapping of the file is made of (RamFile or HostBacking). Raises: ENODEV."""
         raise ENODEV("cannot be mapped")
 
+    def check_mapping(self, offset: int, length: int) -> None:
+        """It may be mapped like this, as far as that depends on the file. Raises: EINVAL."""
+
     def was_mapped(self) -> None:
         """mmap(2) has mapped it."""
 

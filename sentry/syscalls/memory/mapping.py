@@ -96,6 +96,7 @@ def sys_mmap(
         prot = implied(task, prot)
     mapped = mmap.steps(task.mm.map, addr, length, prot, flags & 0xFFFFFFFF, file, offset)
     if file is not None:
+        file.check_mapping(offset, length)
         mapped = used_by(mapped, file)
     return in_steps(mapped, task.mm.map.lock)
 
