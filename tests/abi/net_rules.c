@@ -150,6 +150,12 @@ static void actions(int a, int c)
     CHECK(ask() == 0 && rule(RTM_DELRULE, 0, 0, 300) == 0);
     CHECK(rule(RTM_DELRULE, 0, 0, 301) == 0 && rule(RTM_DELRULE, 0, 0, 600) == 0);
     CHECK(rule(RTM_DELRULE, 0, 0, 999) == ENOENT);
+    /* table local may come later */
+    CHECK(rule(RTM_NEWRULE, FR_ACT_TO_TBL, RT_TABLE_LOCAL, 100) == 0);
+    CHECK(rule(RTM_DELRULE, 0, RT_TABLE_LOCAL, 0) == 0);
+    CHECK(way("10.6.0.1", NULL, 0) == 1 && way("10.6.0.77", NULL, 0) == a);
+    CHECK(rule(RTM_NEWRULE, FR_ACT_TO_TBL, RT_TABLE_LOCAL, 0) == 0);
+    CHECK(rule(RTM_DELRULE, 0, RT_TABLE_LOCAL, 100) == 0);
     IN_CHILD({
         CHECK(setresuid(1000, 1000, 1000) == 0);
         CHECK(rule(RTM_NEWRULE, FR_ACT_NOP, 0, 9) == EPERM);

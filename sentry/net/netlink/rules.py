@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sentry.abi import netlink as abi
 from sentry.abi.netlink import NETLINK_ROUTE
 from sentry.abi.socket import AF_INET, AF_INET6, IFNAMSIZ
-from sentry.errors import EAFNOSUPPORT, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM, ERANGE
+from sentry.errors import EAFNOSUPPORT, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, ERANGE
 from sentry.net.netlink.addresses import SIZES
 from sentry.net.netlink.message import Reply, Request, attribute, number, text, u8, u32
 from sentry.net.netlink.notices import tell
@@ -230,15 +230,13 @@ def new_rule(request: Request) -> None:
 
 @handles(NETLINK_ROUTE, abi.RTM_DELRULE)
 def delete_rule(request: Request) -> None:
-    """RTM_DELRULE: fib_nl_delrule(). The one of table local stays: what is ours is no question of
-    rules here."""
+    """RTM_DELRULE: fib_nl_delrule(). Without that of table local nothing changes: what is ours is
+    no question of rules here."""
     stack, (asked, has_priority) = request.stack, _parse(request)
     _check_goto(asked)
     for rule in stack.routes.rules.of(asked.family):
         if not _is_meant(rule, asked, has_priority=has_priority):
             continue
-        if (rule.priority, rule.table) == (0, abi.RT_TABLE_LOCAL):
-            raise EPERM("table local")
         gone = rule_message(stack, request.caller.creds, rule, abi.RTM_DELRULE)
         stack.routes.rules.remove(rule)
         stack.outdate()
