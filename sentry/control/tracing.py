@@ -13,7 +13,7 @@ from sentry.control.descriptors import check, close_all, keeps_messages_apart
 from sentry.control.observing import declarations
 from sentry.control.protocol import TraceState, TraceTold
 from sentry.errors import EBUSY, EINVAL, Errno
-from sentry.kernel.identity import child_identity
+from sentry.kernel.identity import child_identity, hears_fast_calls
 from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _create(
 ) -> Steps[None]:
     yield from declarations()
     yield from watch.create(session, fds)
-    if watch.hears_fast_calls:
+    if hears_fast_calls():
         yield from every_task(kernel)
 
 
@@ -83,10 +83,9 @@ def _end_with_listeners(kernel: Kernel, watch: Watch, name: str) -> None:
 
 def delete(kernel: Kernel, name: str) -> None:
     """End a session. Raises: ENOENT."""
-    watch = _watch(kernel)
-    fast = watch.hears_fast_calls
-    watch.delete(name)
-    if fast and not watch.hears_fast_calls:
+    fast = hears_fast_calls()
+    _watch(kernel).delete(name)
+    if fast and not hears_fast_calls():
         kernel.loop.spawn(driven(every_task(kernel)), "trace", lambda _result, _error: None)
 
 

@@ -20,10 +20,6 @@ class Watching(Protocol):
     is_changing: bool
     """Somebody begins to listen."""
 
-    @property
-    def hears_fast_calls(self) -> bool:
-        """The entry code of the guest is to answer nothing by itself."""
-
     def leave(self) -> None:
         """In a fork: nobody listens."""
 

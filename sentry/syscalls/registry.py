@@ -201,7 +201,7 @@ def compile_decoder(
     if sleeps:
         scope["eager"] = eager
         result = f"eager({result})"
-        scope["rest"] = _eagerly(handler)
+        scope["rest"] = partial(eagerly, handler)
     files = "".join(f"v_{p}, " for p, mark in args if mark.is_fd)
     lines += [
         "    try:",
@@ -223,9 +223,9 @@ def compile_decoder(
     return call
 
 
-def _eagerly(handler: Handler) -> Handler:
-    """The handler, run as far as it goes without sleeping."""
-    return lambda task, *values: eager(handler(task, *values))
+def eagerly(handler: Handler, task: Task, *values: Any) -> Any:
+    """A handler that is a coroutine, run as far as it goes without sleeping."""
+    return eager(handler(task, *values))
 
 
 def _recounted(counts: str, rest: Handler, task: Task, *values: Any) -> Any:

@@ -1,8 +1,9 @@
 """System calls that somebody listens to: what stands for them in the table.
 
 A call that nobody listens to is not touched, so it costs nothing. In the place of one that is
-listened to stands a `Hook`, between the dispatch and the decoder on one side and the handler on the
-other. Who listens sees the arguments that the handler gets: paths are read once, before.
+listened to stands a `Hook`, between the dispatch and the decoder on one side and the handler, with
+who decides on the call before it, on the other (sentry/syscalls/interposing.py). Who listens sees
+the arguments that the handler gets: paths are read once, before.
 
 A call begins once, however often it is made again (sentry/wait/again.py), and ends once.
 """
@@ -14,13 +15,12 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.errors import ENOSYS, Errno
+from sentry.errors import Errno
 from sentry.kernel.task import GONE, RESUME
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import UserPath
-from sentry.syscalls.registry import CO_COROUTINE, Declaration, compile_decoder
+from sentry.syscalls.registry import Declaration, compile_decoder
 from sentry.wait.again import NotNow, kept
-from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
 from sentry.wait.sleep import Sleep
 from sentry.watch.messages import Exit
@@ -28,6 +28,7 @@ from sentry.watch.points import early
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+    from sentry.syscalls.registry import Handler
     from sentry.watch.points import Make
 
 RESTARTS: Final[dict[type[BaseException], int]] = {
@@ -52,7 +53,6 @@ class Hook:
         self.begun = 0
         """Calls whose arguments could be read."""
         if declaration is None:
-            self._call: Callable[..., Any] = absent
             return
         self._paths = [
             index
@@ -60,13 +60,18 @@ class Hook:
             if UserPath in (mark.names or {}).values()
         ]
         self._early = [source.read for source in early(declaration)]
-        self._handler = declaration.handler
-        if self._handler.__code__.co_flags & CO_COROUTINE:
-            self._handler = partial(_eagerly, declaration.handler)
         self._call = compile_decoder(
             declaration.name, self.handle, declaration.args, declaration.order,
             declaration.counts,
         )  # fmt: skip
+
+    def around(self, declaration: Declaration | None, handler: Handler) -> Hook:
+        """The entry of the table, which calls `handler` from now on."""
+        if declaration is None:
+            self._call = handler
+        else:
+            self._handler = handler
+        return self
 
     def __call__(self, task: Task, *raw: int) -> Any:
         """The entry of the table."""
@@ -142,10 +147,6 @@ class Hook:
             leave(-RESTARTS[type(error)])
 
 
-def _eagerly(handler: Callable[..., Any], task: Task, *values: Any) -> Any:
-    return eager(handler(task, *values))
-
-
 def _read(path: UserPath) -> None:
     """Once: the handler goes on with the same. What cannot be read it finds out itself, in turn."""
     if path.path is None and path.addr:
@@ -153,9 +154,3 @@ def _read(path: UserPath) -> None:
             path.read()
         except Errno:
             return
-
-
-def absent(task: Task, *_raw: int) -> Any:
-    """What the dispatch does with a number that has no call."""
-    task.kernel.counters.unknown(task.ctx.regs[Reg.ORIG_RAX])
-    raise ENOSYS("no such call")

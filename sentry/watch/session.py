@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from sentry.errors import EEXIST, EINVAL, ENOENT, ENOSPC
-from sentry.kernel.identity import child_identity
-from sentry.syscalls.registry import CALLS, TABLE
+from sentry.kernel.identity import child_identity, hears_fast_calls
+from sentry.syscalls.interposing import Place, interpose
+from sentry.syscalls.registry import TABLE
 from sentry.watch import context, points, sinks
-from sentry.watch.calls import Heard, Hook, absent
+from sentry.watch.calls import Heard, Hook
 from sentry.watch.events import Events
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from sentry.watch.sinks import Emit, Sink
 
 MAX_SESSIONS: Final = 16
-FAST: Final = frozenset({24, 39, 102, 104, 107, 108, 186})
-"""What the entry code of the guest answers by itself, unless somebody listens: sched_yield, getpid,
-getuid, getgid, geteuid, getegid, gettid."""
 
 
 class Listener(Struct, frozen=True):
@@ -149,7 +147,7 @@ class Watch(Events):
 
     def leave(self) -> None:
         """In a fork: who listens hears of its parent, and nothing of this one."""
-        fast = self.hears_fast_calls
+        fast = hears_fast_calls()
         for name, session in list(self.sessions.items()):
             for sink in session.sinks:
                 sink.forget()
@@ -158,11 +156,6 @@ class Watch(Events):
             for task in self._kernel.pids.tasks.values():
                 if not task.dead:
                     child_identity(task)
-
-    @property
-    def hears_fast_calls(self) -> bool:
-        """Somebody listens to what else never reaches the kernel."""
-        return not FAST.isdisjoint(self._hooks)
 
     def listeners(self, name: str) -> list[Listener]:
         """Of one of the kernel's own points."""
@@ -184,24 +177,22 @@ class Watch(Events):
 
     def _hook(self, number: int) -> None:
         """Put a hook into the table, or what was there before; gVisor tells registers first."""
-        declaration = TABLE[number]
         heard = [
             (points.is_raw(point), point.name.endswith("/enter"), each)
             for session in self.sessions.values()
             for point, each in session.heard.get(number, ())
         ]
         if not heard:
-            if self._hooks.pop(number, None) is None:
-                return  # the session has ended while it was being made
-            CALLS[number] = declaration.first_call if declaration is not None else absent
+            if self._hooks.pop(number, None) is not None:  # else it has ended before it had begun
+                interpose(number, Place.WATCH, None)
             return
         hook = self._hooks.get(number)
         if hook is None:
-            hook = self._hooks[number] = Hook(declaration)
+            hook = self._hooks[number] = Hook(TABLE[number])
+            interpose(number, Place.WATCH, hook.around)
         heard.sort(key=lambda one: not one[0])
         hook.enters = [each for _, begins, each in heard if begins]
         hook.exits = [each for _, begins, each in heard if not begins]
-        CALLS[number] = hook
 
 
 def chosen(wanted: TracePoint, *, ignore_missing: bool) -> Point | None:
