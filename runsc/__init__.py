@@ -9,11 +9,13 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runsc.api.aio.clock import AsyncClock as AsyncClock
     from runsc.api.aio.commands import AsyncCommandHandle as AsyncCommandHandle
     from runsc.api.aio.pty import AsyncPtyHandle as AsyncPtyHandle
     from runsc.api.aio.sandbox import AsyncSandbox as AsyncSandbox
     from runsc.api.aio.template import AsyncTemplate as AsyncTemplate
     from runsc.api.aio.watching import AsyncWatch as AsyncWatch
+    from runsc.api.blocking.clock import Clock as Clock
     from runsc.api.blocking.commands import CommandHandle as CommandHandle
     from runsc.api.blocking.pty import PtyHandle as PtyHandle
     from runsc.api.blocking.sandbox import Sandbox as Sandbox
@@ -45,11 +47,13 @@ if TYPE_CHECKING:
     from runsc.api.values import Usage as Usage
 
 PUBLIC = {
+    "aio.clock": "AsyncClock",
     "aio.commands": "AsyncCommandHandle",
     "aio.pty": "AsyncPtyHandle",
     "aio.sandbox": "AsyncSandbox",
     "aio.template": "AsyncTemplate",
     "aio.watching": "AsyncWatch",
+    "blocking.clock": "Clock",
     "blocking.commands": "CommandHandle",
     "blocking.pty": "PtyHandle",
     "blocking.sandbox": "Sandbox",

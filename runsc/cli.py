@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "check": "Find out whether this machine can run sandboxes.",
     "checkpoint": "Write the state of a running container into a folder.",
+    "clock": "Say how the time that the programs of a sandbox see goes by.",
     "create": "Make a container from a bundle; its program runs after `start`.",
     "debug": "Measure where the time of a running container goes; count what it has.",
     "delete": "Remove a container that has stopped, or end it first (--force).",

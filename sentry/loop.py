@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sentry.ahead import mypyc_attr
+from sentry.clock import ProgramClock
 from sentry.wait.fiber import Done, Fiber
 
 T = TypeVar("T")
@@ -131,6 +132,10 @@ class Loop:
         self._timers: list[tuple[int, int, Timer]] = []
         self._cancelled = 0
         self._sequence = 0
+        self.programs = ProgramClock(self)
+        """The time that programs see, and timers in it."""
+        self.at_rest: Callable[[], None] | None = None
+        """Called each time before it waits with nothing to do."""
         self._watches: dict[int, Callable[[int], None]] = {}
         self._stopped = False
         self._rest_ns = REST_NS
@@ -276,6 +281,8 @@ class Loop:
         """Wait for something and handle it."""
         machine = self._machine
         deadline = rest_at = self._rest_at
+        if self.at_rest is not None and not (self._ready or self._soon or self._lines):
+            self._guard(self.at_rest)
         if self._ready or self._soon or self._lines:
             deadline = 0
         elif self._timers and (first := self._first_timer()) is not None:

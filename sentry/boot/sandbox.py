@@ -234,7 +234,12 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     loop = Loop(platform, log.bug)
     ram = platform.ram
     ram.limit_to(config.memory_limit)
-    vfs = Vfs(loop, lambda: RamFile(ram), memory_pages=lambda: ram.limit // PAGE_SIZE)
+    vfs = Vfs(
+        loop,
+        lambda: RamFile(ram),
+        memory_pages=lambda: ram.limit // PAGE_SIZE,
+        now_ns=loop.programs.wall_ns,
+    )
     if config.disk_fd >= 0:
         try:
             disk = Disk(ram, config.disk_fd)
@@ -252,10 +257,13 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     ram.exhausted = kernel.make_room
     ram.let_go = kernel.vfs.leftovers.begin
     vdso = platform.vdso
+    loop.programs.shape = vdso
+    loop.programs.was_set = lambda: kernel.services.clock_steps.notify()
     if vdso is not None and vdso.step_fd >= 0:
 
         def clock_was_set(_events: int) -> None:
             vdso.host_clock_was_set()
+            loop.programs.host_was_set()
             kernel.services.clock_steps.notify()
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)

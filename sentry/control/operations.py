@@ -49,8 +49,10 @@ if TYPE_CHECKING:
     from sentry.control.observing import Observing
     from sentry.control.packets import Capture
     from sentry.control.profile import Profiler
+    from sentry.control.orders import ClockOrder, ClockState
     from sentry.control.reading import Reading
     from sentry.control.repl import Repl
+    from sentry.control.timing import Advancing
     from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.container import Container
@@ -436,7 +438,7 @@ class Operations:
         """Tell all processes, zombies too, by pid."""
 
         def described() -> Steps[list[ProcessInfo]]:
-            now_ns, found = time.monotonic_ns(), []
+            now_ns, found = self._kernel.clock.now_ns(), []
             for group in self._processes():
                 found.append(_describe(group, self._container.pids, now_ns))
                 yield
@@ -530,6 +532,18 @@ class Operations:
         if after < 0:
             return stacks.of_kernel(self._kernel)
         return stacks.tasks_after(self._kernel, after)
+
+    def control_clock(self, asked: ClockOrder) -> ClockState:
+        """The time that programs see. Raises: EINVAL."""
+        from sentry.control import timing  # noqa: PLC0415  few ask
+
+        return timing.order(self._kernel, asked)
+
+    def control_advance(self, by_ns: int, done: Callable[[ClockState], object]) -> Advancing:
+        """It goes on, from timer to timer. Raises: EBUSY, EINVAL."""
+        from sentry.control.timing import Advancing  # noqa: PLC0415  few ask
+
+        return Advancing(self._kernel, by_ns, done)
 
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
         """Measure for so long. Raises: EBUSY if somebody does already, EINVAL."""

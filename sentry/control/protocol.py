@@ -21,6 +21,7 @@ from sentry.config import (
     Rlimit,
     TraceSession,
 )
+from sentry.control.orders import ClockOrder, ClockState
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
@@ -166,7 +167,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "trace" (somebody outside listens from now on to what happens), "untrace" (no more), "traces"
     (who does), "procfs" (some processes as /proc has them), "metrics" (figures for Prometheus),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), "checkpoint" (its state goes into two files that come with it, and it stands still
+    from now on), "clock" (the time that programs see), "advance" (so much of it goes by, from one
+    of their timers to the next), "checkpoint" (its state goes into two files that come with it, and it stands still
     as long as the connection lasts), "expire" (the container ends in some time, whoever is there
     then), "repl" (a statement of Python is run on the kernel's objects, where the sandbox was
     started so), or "resize" (the host's terminal has a new size); "fork" (another sandbox is made
@@ -186,7 +188,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     source: str = ""
     """repl."""
     time_ns: int = 0
-    """profile: how long. expire: in so long; 0: in the container's own time."""
+    """profile: how long. expire: in so long; 0: in the container's own time. advance: so much."""
     port: int = 0
     """forward. Two descriptors come with it: what goes in, and where it goes that comes out."""
     path: bytes = b""
@@ -227,6 +229,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """untrace: that of the session."""
     interface: str = ""
     """packets: its name, in the first question; empty: all."""
+    clock: ClockOrder = ClockOrder()
+    """clock."""
     ends: bool = False
     """packets: what comes from now on is not wanted; an answer without frames is the last one."""
     fork: ForkOrder | None = None
@@ -532,6 +536,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """wait: that of wait(2)."""
     file: FileEntry | None = None
     """file: of "stat"."""
+    clock: ClockState | None = None
+    """clock, advance."""
     snapshot: Made | None = None
     """checkpoint."""
     said: Said | None = None

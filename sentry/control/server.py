@@ -16,6 +16,7 @@ from typing import Protocol
 from sentry.abi.socket import UCRED
 from sentry.config import FurtherConfig, JobUse
 from sentry.control import descriptors
+from sentry.control.orders import ClockOrder, ClockState
 from sentry.control.protocol import (
     MAX_ANSWER,
     EgressState,
@@ -45,7 +46,7 @@ MAX_CONNECTIONS = 512
 
 
 WAITS = frozenset(
-    ("checkpoint", "create", "denials", "file", "forward", "oom", "read", "wait")
+    ("advance", "checkpoint", "create", "denials", "file", "forward", "oom", "read", "wait")
 )
 """What ends with its connection, of which each has one."""
 
@@ -221,6 +222,14 @@ class Controlled(Protocol):
         """Where tasks, or the kernel itself, are."""
         ...
 
+    def control_clock(self, asked: ClockOrder) -> ClockState:
+        """The time that programs see, after a change if one is asked for."""
+        ...
+
+    def control_advance(self, by_ns: int, done: Callable[[ClockState], object]) -> Waiting:
+        """So much of it goes by, from timer to timer; `done` with what it is then."""
+        ...
+
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
         """Measure for so long, then `done`."""
 
@@ -390,6 +399,8 @@ class Connection:
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)
+        elif request.op == "advance":
+            self._waiting = kernel.control_advance(request.time_ns, self._advanced)
         elif request.op == "oom":
             self._waiting = kernel.control_oom(request.oom_kills, self._ran_out)
         else:
@@ -410,6 +421,10 @@ class Connection:
     def _created(self, error: str) -> None:
         self._waiting = None
         self.told(error)
+
+    def _advanced(self, found: ClockState) -> None:
+        self._waiting = None
+        self.send(Reply(clock=found))
 
     def _ran_out(self) -> None:
         self._waiting = None
@@ -568,6 +583,8 @@ class ControlServer:
                     return Reply(counts=self.kernel.control_metrics())
                 case "repl":
                     return Reply(said=self.kernel.control_repl(request.source))
+                case "clock":
+                    return Reply(clock=self.kernel.control_clock(request.clock))
                 case "expire":
                     self.kernel.control_expire(request.time_ns)
                     return Reply()

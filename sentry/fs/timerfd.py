@@ -1,6 +1,6 @@
 """timerfd_create(2): a timer that is read.
 
-The timer of the loop runs only until the first expiry that nobody has read; how many periods went
+A timer runs only until the first expiry that nobody has read; how many periods went
 by is computed from the clock when it is read, as in fs/timerfd.c, so a short period costs nothing.
 """
 
@@ -25,7 +25,7 @@ from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
-    from sentry.loop import Loop
+    from sentry.clock import ProgramClock
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.vfs import Vfs
     from sentry.wait.queue import WaitQueue
@@ -44,7 +44,7 @@ class TimerFile(StreamFile):
     requests: ClassVar = TIMERS
 
     __slots__ = (
-        "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_loop", "_step",
+        "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_programs", "_step",
         "_steps", "_ticks", "_timer", "clock",
     )  # fmt: skip
     has_write: ClassVar = False
@@ -52,10 +52,12 @@ class TimerFile(StreamFile):
     splice_write: ClassVar = False
     seeks_nowhere: ClassVar = True
 
-    def __init__(self, vfs: Vfs, loop: Loop, steps: WaitQueue, clock: int, flags: int) -> None:
+    def __init__(
+        self, vfs: Vfs, programs: ProgramClock, steps: WaitQueue, clock: int, flags: int
+    ) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
         super().__init__(vfs.anon_location(inode, b"anon_inode:[timerfd]"), O_RDWR | flags)
-        self._loop = loop
+        self._programs = programs
         self._steps = steps
         """Notified when the wall clock was set."""
         self._step: Any = None
@@ -76,7 +78,7 @@ class TimerFile(StreamFile):
         """(interval, time left) in ns."""
         if not self._at_ns:
             return self._interval_ns, 0
-        left = self._at_ns - self._loop.now_ns()
+        left = self._at_ns - self._programs.now_ns()
         if left > 0:
             return self._interval_ns, left
         if not self._interval_ns:
@@ -116,7 +118,7 @@ class TimerFile(StreamFile):
             self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
     def _start(self) -> None:
-        self._timer = self._loop.call_at(self._at_ns, self._expire)
+        self._timer = self._programs.call_at(self._at_ns, self._expire)
 
     def _cancel(self) -> None:
         if self._timer is not None:
@@ -138,7 +140,7 @@ class TimerFile(StreamFile):
             self._expired = False
             count += 1
             if self._interval_ns:
-                missed = (self._loop.now_ns() - self._at_ns) // self._interval_ns
+                missed = (self._programs.now_ns() - self._at_ns) // self._interval_ns
                 count += missed
                 self._at_ns += (missed + 1) * self._interval_ns
                 self._start()

@@ -7,7 +7,6 @@ above. A file system that gets full stops it until there is room again.
 from __future__ import annotations
 
 import struct
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,12 +106,12 @@ async def _write(accounting: Accounting, record: bytes) -> None:
 def make_record(task: Task, pids: PidNamespace, creds: Any, end: End) -> bytes:
     """struct acct_v3, with ids as the file's opener sees them: fill_ac()."""
     group = task.group
-    elapsed_ns = time.monotonic_ns() - group.start_ns
+    elapsed_ns = group.kernel.clock.now_ns() - group.start_ns
     return RECORD.pack(
         end.flags, VERSION, terminal_of(group), end.status & 0xFFFFFFFF,
         creds.shown_uid(task.creds.uid), creds.shown_gid(task.creds.gid), pids.of(group.tgid),
         pids.of(group.parent.tgid) if group.parent is not None else 0,
-        (time.time_ns() - elapsed_ns) // 10**9 & 0xFFFFFFFF, elapsed_ns // TICK_NS,
+        (group.kernel.clock.wall_ns() - elapsed_ns) // 10**9 & 0xFFFFFFFF, elapsed_ns // TICK_NS,
         *(compressed(number) for number in end.numbers), task.comm[:15],
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Clocks: which there are, what time they show, and what their time is on the kernel's own clock.
 
-Everything inside sleeps on CLOCK_MONOTONIC of the host (the loop's clock). The wall clock is the
-host's too and cannot be set. CPU clocks count what vCPU threads ran for a task, and its dispatch.
+Programs sleep on CLOCK_MONOTONIC as they see it (sentry.clock), which is the host's unless somebody
+outside has shaped it. The wall clock cannot be set from inside. CPU clocks count what vCPU threads ran for a task, and its dispatch.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from sentry.abi.time import (
     CLOCK_TAI,
     CLOCK_THREAD_CPUTIME_ID,
 )
+from sentry.clock import MAX_NS
 from sentry.errors import EINVAL
 
 if TYPE_CHECKING:
+    from sentry.clock import ProgramClock
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
 NS: Final = 10**9
-MAX_NS: Final = 1 << 62
-"""Later than anybody will wait: deadlines are cut to it (KTIME_MAX)."""
 HOST_CLOCKS: Final = {
     CLOCK_REALTIME: time.CLOCK_REALTIME,
     CLOCK_MONOTONIC: time.CLOCK_MONOTONIC,
@@ -128,7 +128,7 @@ def now_ns(task: Task, clock: int) -> int:
     """clock_gettime(2). Raises: EINVAL."""
     host = HOST_CLOCKS.get(clock)
     if host is not None:
-        return time.clock_gettime_ns(host)
+        return task.kernel.clock.shown_ns(host)
     cpu = cpu_clock(task, clock)
     if cpu is None:
         raise EINVAL(f"clock {clock}")
@@ -150,8 +150,8 @@ def is_dynamic(clock: int) -> bool:
     return clock < 0 and clock & FD_CLOCK_MASK == FD_CLOCK
 
 
-def to_monotonic(clock: int, at_ns: int) -> int:
+def to_monotonic(programs: ProgramClock, clock: int, at_ns: int) -> int:
     """The moment on CLOCK_MONOTONIC when a host clock will show `at_ns`, as things stand."""
     if clock != CLOCK_MONOTONIC:
-        at_ns += time.monotonic_ns() - time.clock_gettime_ns(HOST_CLOCKS[clock])
+        at_ns -= programs.distance_ns(HOST_CLOCKS[clock])
     return min(max(at_ns, 0), MAX_NS)

@@ -7,7 +7,6 @@ fs/coredump.c.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_NOFOLLOW, O_RDWR
@@ -105,7 +104,7 @@ def file_name(task: Task, info: SigInfo, pattern: bytes) -> bytes:
         ord("i"): b"%d" % task.own_tid, ord("I"): b"%d" % task.tid,
         ord("u"): b"%d" % creds.uid, ord("g"): b"%d" % creds.gid,
         ord("d"): b"%d" % group.dumpable, ord("s"): b"%d" % info.signo,
-        ord("t"): b"%d" % int(time.time()), ord("h"): task.ns.uts.nodename,
+        ord("t"): b"%d" % (task.kernel.clock.wall_ns() // 10**9), ord("h"): task.ns.uts.nodename,
         ord("e"): task.comm.replace(b"/", b"!"),
         ord("f"): exe.rpartition(b"/")[2], ord("E"): exe.replace(b"/", b"!"),
         ord("c"): b"%d" % group.limits.soft(RLIMIT_CORE),

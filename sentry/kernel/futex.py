@@ -74,6 +74,7 @@ class FutexSleep(Sleep):
         again: Callable[[], Any] | None,
     ) -> None:
         self.deadline_ns = deadline_ns  # what Sleep.__init__ does, without the call
+        self.in_program_time = True
         self._after = self._end_by = self._inner = None
         self._table = table
         self._waiter = waiter
@@ -134,7 +135,7 @@ class AnyFutexSleep(Sleep):
     def __init__(
         self, table: FutexTable, waiters: list[Waiter], deadline_ns: int | None
     ) -> None:
-        super().__init__(deadline_ns)
+        super().__init__(deadline_ns, in_program_time=True)
         self._table = table
         self._waiters = waiters
 

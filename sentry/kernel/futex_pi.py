@@ -85,7 +85,7 @@ class PiSleep(Sleep):
     __slots__ = ("_table", "_waiter")
 
     def __init__(self, table: FutexTable, waiter: Waiter, deadline_ns: int | None) -> None:
-        super().__init__(deadline_ns)
+        super().__init__(deadline_ns, in_program_time=True)
         self._table = table
         self._waiter = waiter
 

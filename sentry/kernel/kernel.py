@@ -118,6 +118,8 @@ class Kernel:
     ) -> None:
         self.platform = platform
         self.loop = loop
+        self.clock = loop.programs
+        """The time that programs see."""
         self.log = log
         self.calls = calls
         """Handlers by number, decoders included: `sentry.syscalls.registry.CALLS`."""

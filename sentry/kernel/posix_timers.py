@@ -14,7 +14,7 @@ from msgspec import Struct
 from sentry.abi.signal import SIGEV_NONE
 from sentry.errors import ESRCH
 from sentry.kernel import signal_send
-from sentry.kernel.clocks import WALL_CLOCKS, CpuClock, to_monotonic
+from sentry.kernel.clocks import HOST_CLOCKS, WALL_CLOCKS, CpuClock, to_monotonic
 from sentry.kernel.cpu_timers import CpuTimer
 from sentry.kernel.signals import Quota, SigInfo
 from sentry.kernel.timers import timers_of
@@ -71,8 +71,8 @@ class PosixTimer:
     def _now(self) -> int:
         if isinstance(self.clock, CpuClock):
             return self.clock.now_ns()
-        # on its own clock: what CLOCK_MONOTONIC 0 is there, negated, plus now
-        return self._group.kernel.loop.now_ns() - to_monotonic_offset(self.clock)
+        programs = self._group.kernel.clock
+        return programs.now_ns() + programs.distance_ns(HOST_CLOCKS[self.clock])
 
     # Setting -------------------------------------------------------------------------------------
 
@@ -146,8 +146,9 @@ class PosixTimer:
                 timers_of(whose).cpu.arm(self._cpu, self._at_ns)
         else:
             assert isinstance(self.clock, int)
-            at_ns = to_monotonic(self.clock, self._at_ns)
-            self._timer = self._group.kernel.loop.call_at(at_ns, self._expired)
+            programs = self._group.kernel.clock
+            at_ns = to_monotonic(programs, self.clock, self._at_ns)
+            self._timer = programs.call_at(at_ns, self._expired)
 
     # Expiry --------------------------------------------------------------------------------------
 
@@ -203,9 +204,3 @@ class PosixTimer:
         self.overrun = min(self.overrun + missed, OVERRUN_MAX)
         self._at_ns += (missed + 1) * step
         self._start()
-
-
-def to_monotonic_offset(clock: int) -> int:
-    """What has to be subtracted from CLOCK_MONOTONIC to get this clock."""
-    far = 1 << 61
-    return to_monotonic(clock, far) - far

@@ -304,7 +304,7 @@ class SemaphoreSleep(Sleep):
         blocked: tuple[int, int | None],
     ) -> None:
         index, deadline_ns = blocked
-        super().__init__(deadline_ns)
+        super().__init__(deadline_ns, in_program_time=True)
         self._found = found
         self._waiter = Waiter(operations, undo, pid)
         found.block(self._waiter, index)

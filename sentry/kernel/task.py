@@ -6,7 +6,6 @@ aspects. This module is below all of them, so that they need it alone.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
@@ -348,7 +347,7 @@ class Task(Charged, ABC):
         """Page faults that cost an exit (ru_minflt)."""
         self.sleeps = 0
         """Calls that had to wait (ru_nvcsw)."""
-        self.start_ns = time.monotonic_ns()
+        self.start_ns = self.kernel.clock.now_ns()
         self.sys_time_ns = 0
         self.used = group.used
         ctx.charge(group.account)

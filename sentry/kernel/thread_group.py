@@ -6,7 +6,6 @@ A `ThreadGroup` is what the manual pages call a process. Parents and children ar
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from sentry.abi.signal import SIGCHLD
@@ -299,7 +298,7 @@ class ThreadGroup:
         self.reaped_usage = Usage()
         self.last_uid = 0
         """The real user of the last thread, once all are gone."""
-        self.start_ns = time.monotonic_ns()
+        self.start_ns = kernel.clock.now_ns()
         process_group.members.add(self)
         if parent is not None:
             parent.children[self] = None

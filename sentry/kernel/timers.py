@@ -112,7 +112,7 @@ class Timers:
         if which == ITIMER_REAL:
             if self._wall is None:
                 return self._interval_ns, 0
-            return self._interval_ns, max(self._at_ns - self._group.kernel.loop.now_ns(), 1000)
+            return self._interval_ns, max(self._at_ns - self._group.kernel.clock.now_ns(), 1000)
         return {ITIMER_VIRTUAL: self.virtual, ITIMER_PROF: self.prof}[which].get()
 
     def counts_cpu_time(self) -> bool:
@@ -149,13 +149,13 @@ class Timers:
             self._wall = None
         self._interval_ns = interval_ns
         if value_ns:
-            self._start(self._group.kernel.loop.now_ns() + value_ns)
+            self._start(self._group.kernel.clock.now_ns() + value_ns)
         else:
             self._interval_ns = 0
 
     def _start(self, at_ns: int) -> None:
         self._at_ns = min(at_ns, MAX_NS)
-        self._wall = self._group.kernel.loop.call_at(self._at_ns, self._expired)
+        self._wall = self._group.kernel.clock.call_at(self._at_ns, self._expired)
 
     def _expired(self) -> None:
         self._wall = None
@@ -165,7 +165,7 @@ class Timers:
         """A SIGALRM of the process was taken: the next period of ITIMER_REAL begins."""
         if self._wall is not None or not self._interval_ns:
             return
-        behind = self._group.kernel.loop.now_ns() - self._at_ns
+        behind = self._group.kernel.clock.now_ns() - self._at_ns
         self._start(self._at_ns + (behind // self._interval_ns + 1) * self._interval_ns)
 
 

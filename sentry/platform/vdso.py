@@ -61,6 +61,16 @@ class Vdso:
         """In a forked process: `step_fd` is its own."""
         lib.clock_page_again()
 
+    def hold(self) -> int:
+        """The page says nothing until it is shaped: the latest that programs may have seen, or 0."""
+        seen_ns: int = lib.clock_page_hold()
+        return seen_ns
+
+    def shape(self, line: tuple[int, int, int, int], offsets: tuple[int, int]) -> None:
+        """From now on the page shows sentry.clock's: a point (of the host, inside), the speed as a
+        fraction; what CLOCK_REALTIME and CLOCK_BOOTTIME show beyond CLOCK_MONOTONIC. In ns."""
+        lib.clock_page_shape(*line, *offsets)
+
     def host_clock_was_set(self) -> None:
         """`step_fd` is readable."""
         lib.clock_page_stepped()

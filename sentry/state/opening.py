@@ -282,7 +282,7 @@ class Files:
         if record.clock not in CLOCKS:
             raise Damaged(f"a timer of clock {record.clock}")
         steps = self.kernel.services.clock_steps
-        file = TimerFile(self.vfs, self.kernel.loop, steps, record.clock, record.flags)
+        file = TimerFile(self.vfs, self.kernel.clock, steps, record.clock, record.flags)
         if record.expired:
             file._interval_ns, file._at_ns, file._expired = record.interval_ns, record.at_ns, True
         else:

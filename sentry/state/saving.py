@@ -59,6 +59,8 @@ class Saving:
     async def described(self) -> records.Snapshot:
         """Raises: EOPNOTSUPP."""
         kernel, saver = self._kernel, self.saver
+        if kernel.clock.is_shaped:
+            refused("a clock that is not the host's (runsc clock)")
         processes = []
         for group in kernel.pids.groups.values():
             processes.append(self._process(group))

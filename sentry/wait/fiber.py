@@ -63,6 +63,13 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
+class Times(Protocol):
+    """A clock that calls."""
+
+    def now_ns(self) -> int: ...
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer: ...
+
+
 class Clock(Protocol):
     """What a fiber needs of the loop."""
 
@@ -70,6 +77,11 @@ class Clock(Protocol):
     """How many have not ended."""
     step_ns: int
     """Since when the present step goes on."""
+
+    @property
+    def programs(self) -> Times:
+        """The time that programs see."""
+        ...
 
     def now_ns(self) -> int: ...
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer: ...
@@ -79,11 +91,14 @@ class Clock(Protocol):
 class _Park:
     """The request to sleep that a coroutine yields to its fiber."""
 
-    __slots__ = ("deadline_ns", "mode")
+    __slots__ = ("deadline_ns", "in_program_time", "mode")
 
-    def __init__(self, mode: Mode, deadline_ns: int | None) -> None:
+    def __init__(
+        self, mode: Mode, deadline_ns: int | None, in_program_time: bool = False
+    ) -> None:
         self.mode = mode
         self.deadline_ns = deadline_ns
+        self.in_program_time = in_program_time
 
     def __await__(self) -> Generator[_Park, bool, bool]:
         return (yield self)
@@ -104,12 +119,18 @@ def this_fiber() -> _ThisFiber:
     return _THIS
 
 
-def park(mode: Mode = Mode.INTERRUPTIBLE, deadline_ns: int | None = None) -> _Park:
+def park(
+    mode: Mode = Mode.INTERRUPTIBLE,
+    deadline_ns: int | None = None,
+    in_program_time: bool = False,
+) -> _Park:
     """`await park(…)`: sleep. True when woken, False when the deadline (CLOCK_MONOTONIC) passed.
+
+    `in_program_time`: on the clock that programs see, which may be another one than the host's.
 
     Raises: Interrupted, Killed, as the mode allows.
     """
-    return _Park(mode, deadline_ns)
+    return _Park(mode, deadline_ns, in_program_time)
 
 
 Done = Callable[[Any, BaseException | None], None]
@@ -241,4 +262,5 @@ class Fiber:
         self.mode = request.mode
         self._parked = True
         if request.deadline_ns is not None:
-            self._timer = self._clock.call_at(request.deadline_ns, self._expire)
+            times = self._clock.programs if request.in_program_time else self._clock
+            self._timer = times.call_at(request.deadline_ns, self._expire)

@@ -36,7 +36,7 @@ class Looks(Sleep):
         deadline_ns: int | None = None,
     ) -> None:
         """A look that gives something true has found it; without a `first` there was one."""
-        super().__init__()
+        super().__init__(in_program_time=True)
         self._loop = loop
         self._deadline_ns = deadline_ns
         self._changed = False

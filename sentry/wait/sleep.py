@@ -47,14 +47,16 @@ class Held(Protocol):
 class Sleep(Fiber):
     """A sleep that ends with an attempt. Subclasses give what it consists of."""
 
-    __slots__ = ("_after", "_end_by", "_inner", "deadline_ns")
+    __slots__ = ("_after", "_end_by", "_inner", "deadline_ns", "in_program_time")
 
     ended_by: Mode = INTERRUPTIBLE
     """What may end it besides a wake."""
 
-    def __init__(self, deadline_ns: int | None = None) -> None:
+    def __init__(self, deadline_ns: int | None = None, in_program_time: bool = False) -> None:
         self.deadline_ns = deadline_ns
         """CLOCK_MONOTONIC."""
+        self.in_program_time = in_program_time
+        """As programs see it: sentry.clock."""
         self._after: After | None = None
         self._end_by: End | None = None
         self._inner: Coroutine[Any, Any, Any] | None = None
@@ -74,6 +76,11 @@ class Sleep(Fiber):
     def failed(self, error: BaseException) -> Any:
         """The result after TimedOut, Interrupted, or what `attempt` has raised; or it raises."""
         raise error
+
+    def timed_by_programs(self) -> Sleep:
+        """The same, with its deadline on the clock that programs see."""
+        self.in_program_time = True
+        return self
 
     def then(self, after: After) -> Sleep:
         """The same, whose result is what `after` makes of the result."""
@@ -113,7 +120,8 @@ class Sleep(Fiber):
     def _fall_asleep(self) -> None:
         self._parked = True
         if self.deadline_ns is not None:
-            self._timer = self._clock.call_at(self.deadline_ns, self._expire)
+            times = self._clock.programs if self.in_program_time else self._clock
+            self._timer = times.call_at(self.deadline_ns, self._expire)
 
     def run(self) -> None:
         """Try again. Called by the loop."""
@@ -165,7 +173,7 @@ class Sleep(Fiber):
                     break
                 except EAGAIN:
                     pass
-                if not await park(self.ended_by, self.deadline_ns):
+                if not await park(self.ended_by, self.deadline_ns, self.in_program_time):
                     raise TimedOut
         except BaseException as error:
             failure = error
@@ -216,6 +224,7 @@ class Retry(Sleep):
         exclusive: bool = False,
     ) -> None:
         self.deadline_ns = deadline_ns  # what Sleep.__init__ does, without the call
+        self.in_program_time = False
         self._after = self._end_by = self._inner = None
         self._attempt = attempt
         self._queue = queue

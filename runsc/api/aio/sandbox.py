@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc.api import states
+from runsc.api.aio.clock import AsyncClock
 from runsc.api.aio.commands import AsyncCommands
 from runsc.api.aio.files import AsyncFiles
 from runsc.api.aio.forking import AsyncForker, AsyncForkKeeper
@@ -54,6 +55,7 @@ class AsyncSandbox:
         self._forker = AsyncForker(state, sandbox_id)
         self._path = states.socket_of(state, sandbox_id)
         self.commands = AsyncCommands(self._path, user)
+        self.clock = AsyncClock(self._path)
         self.files = AsyncFiles(self._path, user)
         self.pty = AsyncPty(self._path, user)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc.api import states
+from runsc.api.blocking.clock import Clock
 from runsc.api.blocking.commands import Commands
 from runsc.api.blocking.files import Files
 from runsc.api.blocking.forking import Forker, ForkKeeper
@@ -57,6 +58,7 @@ class Sandbox:
         self._forker = Forker(state, sandbox_id)
         self._path = states.socket_of(state, sandbox_id)
         self.commands = Commands(self._path, user)
+        self.clock = Clock(self._path)
         self.files = Files(self._path, user)
         self.pty = Pty(self._path, user)
 

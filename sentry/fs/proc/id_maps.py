@@ -147,8 +147,8 @@ def write_offsets(view: View, data: bytes) -> None:
     if not view.creds.has_in(ns.owner, CAP_SYS_TIME):
         raise EPERM("CAP_SYS_TIME")
     now = {
-        "monotonic": time.monotonic_ns(),
-        "boottime": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        "monotonic": view.kernel.clock.now_ns(),
+        "boottime": view.kernel.clock.shown_ns(time.CLOCK_BOOTTIME),
     }
     for name, offset in wanted.items():
         if not 0 <= now[name] + offset <= KTIME_SEC_MAX // 2 * 10**9:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
 from sentry.fs.proc.owner import may_read
@@ -13,6 +13,9 @@ from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, offset_of, sta
 from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
 from sentry.fs.pseudo.files import Pieces
 from sentry.mm import report
+
+if TYPE_CHECKING:
+    from sentry.clock import ProgramClock
 
 INFINITY = (1 << 64) - 1
 GROUPS_AT_ONCE = 1024
@@ -156,9 +159,9 @@ def signal_rows(task: Any, group: Any) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def start_ticks(start_ns: int) -> int:
+def start_ticks(programs: ProgramClock, start_ns: int) -> int:
     """CLOCK_MONOTONIC of a start, as ticks of CLOCK_BOOTTIME."""
-    shift = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    shift = programs.distance_ns(time.CLOCK_BOOTTIME)
     # the two clocks are read one after the other: their difference is a whole number of ticks only
     # when the machine slept, so round it away
     return (start_ns + shift // TICK_NS * TICK_NS) // TICK_NS
@@ -199,7 +202,7 @@ def stat(view: View) -> Pieces:
         0, 0, 0, 0,
         user // TICK_NS, system // TICK_NS, reaped.user_ns // TICK_NS, reaped.sys_ns // TICK_NS,
         -1 - real_time if real_time else 20 + nice, nice, threads, 0,
-        start_ticks(group.start_ns if whole else task.start_ns)
+        start_ticks(view.kernel.clock, group.start_ns if whole else task.start_ns)
         + offset_of(view.caller) // TICK_NS,
         size, resident, group.limits.soft(RLIMIT_RSS),
         layout.start_code if layout else int(mm is not None),

@@ -51,9 +51,10 @@ def meminfo(view: View) -> str:
     return "".join([*lines, "Hugepagesize:       2048 kB\n", "Hugetlb:               0 kB\n"])
 
 
-def uptime_ns() -> int:
-    """CLOCK_BOOTTIME, which the program sees as the host has it."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+def uptime_ns(view: View) -> int:
+    """CLOCK_BOOTTIME, as programs see it."""
+    shown_ns: int = view.kernel.clock.shown_ns(time.CLOCK_BOOTTIME)
+    return shown_ns
 
 
 def used_ns(view: View) -> Generator[str | bytes, None, tuple[int, int]]:
@@ -69,7 +70,7 @@ def used_ns(view: View) -> Generator[str | bytes, None, tuple[int, int]]:
 def idle_ns(view: View, used: int) -> int:
     """CPU time since the sandbox started that no process used."""
     boot: int = view.kernel.boot_ns
-    return max(0, (time.monotonic_ns() - boot) * allowed_cpus(view) - used)
+    return max(0, (view.kernel.clock.now_ns() - boot) * allowed_cpus(view) - used)
 
 
 def states(view: View) -> Generator[str, None, Counter[str]]:
@@ -85,7 +86,7 @@ def states(view: View) -> Generator[str, None, Counter[str]]:
 def uptime(view: View) -> Pieces:
     """Seconds since boot, and idle."""
     idle_for_ns = idle_ns(view, sum((yield from used_ns(view))))
-    now_ns = uptime_ns() + offset_of(view.caller)
+    now_ns = uptime_ns(view) + offset_of(view.caller)
     (up, up_cs), (idle, idle_cs) = (divmod(ns // 10**7, 100) for ns in (now_ns, idle_for_ns))
     yield f"{up}.{up_cs:02} {idle}.{idle_cs:02}\n"
 
@@ -106,7 +107,7 @@ def stat(view: View) -> Pieces:
     user, system = yield from used_ns(view)
     idle = idle_ns(view, user + system)
     found = yield from states(view)
-    boot = (time.time_ns() - uptime_ns() - offset_of(view.caller)) // 10**9
+    boot = (view.kernel.clock.wall_ns() - uptime_ns(view) - offset_of(view.caller)) // 10**9
     lines = [f"cpu  {user // TICK_NS} 0 {system // TICK_NS} {idle // TICK_NS} 0 0 0 0 0 0\n"]
     for cpu in range(cpus):
         u, s, i = (value // TICK_NS // cpus for value in (user, system, idle))

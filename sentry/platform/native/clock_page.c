@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -29,6 +30,9 @@ static struct {
     struct clock_page *page;
     struct reading anchor, middle;
     int64_t realtime_offset, boottime_offset;
+    bool shaped; /* time inside is a line of its own: sentry/clock.py */
+    uint64_t host_ns, inside_ns;
+    uint32_t speed, per; /* speed / per seconds go by in one of the host's */
     int step_fd;
 } clk = {.step_fd = -1};
 
@@ -76,6 +80,14 @@ static int64_t offset_of(clockid_t clock, struct reading now, uint64_t mult, int
     return change > -SAME_OFFSET_NS && change < SAME_OFFSET_NS ? known : offset;
 }
 
+/* CLOCK_MONOTONIC as programs see it. */
+static uint64_t inside(uint64_t ns)
+{
+    if (!clk.shaped || ns < clk.host_ns)
+        return clk.shaped ? clk.inside_ns : ns;
+    return clk.inside_ns + (uint64_t)((unsigned __int128)(ns - clk.host_ns) * clk.speed / clk.per);
+}
+
 void clock_page_refresh(void)
 {
     volatile struct clock_page *page = clk.page;
@@ -94,9 +106,14 @@ void clock_page_refresh(void)
     if (horizon_ns > HORIZON_NS)
         horizon_ns = HORIZON_NS;
     uint64_t horizon_tsc = (uint64_t)(((unsigned __int128)horizon_ns << 32) / mult);
-    int64_t realtime = offset_of(CLOCK_REALTIME, now, mult, clk.realtime_offset);
-    int64_t boottime = offset_of(CLOCK_BOOTTIME, now, mult, clk.boottime_offset);
-    uint64_t base = now.ns;
+    int64_t realtime = clk.realtime_offset, boottime = clk.boottime_offset;
+    uint64_t base = inside(now.ns);
+    if (clk.shaped) {
+        mult = (uint64_t)((unsigned __int128)mult * clk.speed / clk.per);
+    } else {
+        realtime = offset_of(CLOCK_REALTIME, now, mult, realtime);
+        boottime = offset_of(CLOCK_BOOTTIME, now, mult, boottime);
+    }
     if (page->horizon_tsc) {
         /* Time must not go back: what programs may have seen is the least we begin with, and the
          * line is made flatter to meet the host's at the horizon. */
@@ -120,6 +137,35 @@ void clock_page_refresh(void)
     page->boottime = base + (uint64_t)boottime;
     atomic_thread_fence(memory_order_seq_cst);
     page->sequence++;
+}
+
+/* The page says nothing until it is refreshed. What CLOCK_MONOTONIC may have been read from it. */
+uint64_t clock_page_hold(void)
+{
+    volatile struct clock_page *page = clk.page;
+    if (!page || !page->horizon_tsc)
+        return 0;
+    page->sequence++;
+    atomic_thread_fence(memory_order_seq_cst);
+    uint64_t tsc = fenced_tsc(), horizon = page->horizon_tsc;
+    page->horizon_tsc = 0;
+    atomic_thread_fence(memory_order_seq_cst);
+    page->sequence++;
+    return along(page->monotonic, page->base_tsc, page->mult, tsc < horizon ? tsc : horizon);
+}
+
+/* Programs see sentry.clock's time from now on. Offsets: of the two clocks to CLOCK_MONOTONIC. */
+void clock_page_shape(uint64_t host_ns, uint64_t inside_ns, uint32_t speed, uint32_t per,
+                      int64_t realtime_offset, int64_t boottime_offset)
+{
+    clk.shaped = true;
+    clk.host_ns = host_ns;
+    clk.inside_ns = inside_ns;
+    clk.speed = speed;
+    clk.per = per;
+    clk.realtime_offset = realtime_offset;
+    clk.boottime_offset = boottime_offset;
+    clock_page_refresh();
 }
 
 /* What a program would read now from the page, so that calls and reads agree; -1: ask the host. */

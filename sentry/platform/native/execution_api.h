@@ -82,6 +82,9 @@ int platform_wait(int64_t deadline_ns);
 /* ---- clock_page.c: the vDSO's page ---- */
 uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
 void clock_page_refresh(void);
+uint64_t clock_page_hold(void);
+void clock_page_shape(uint64_t host_ns, uint64_t inside_ns, uint32_t speed, uint32_t per,
+                      int64_t realtime_offset, int64_t boottime_offset);
 int64_t clock_page_now(int clock);
 int clock_page_step_fd(void);
 void clock_page_stepped(void);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from functools import partial
 from typing import Annotated, Any
 
@@ -102,8 +101,10 @@ def sys_clock_gettime(task: Task, clock: Clock, result: OutAddr) -> None:
     """clock_gettime(2): where the vDSO did not answer."""
     vdso = task.kernel.platform.vdso
     now_ns = vdso.now_ns(clock) if vdso is not None else -1
+    if now_ns < 0 and vdso is not None:
+        vdso.refresh()
+        now_ns = vdso.now_ns(clock)
     if now_ns < 0:
-        renew_vdso(task)
         now_ns = clocks.now_ns(task, clock)
     if not task.ns.time.is_first:
         now_ns += offset_ns(task, clock)
@@ -136,7 +137,7 @@ def sys_gettimeofday(task: Task, result: TimevalOut, zone: Addr) -> None:
     """gettimeofday(2)."""
     renew_vdso(task)
     if result:
-        now = time.time_ns()
+        now = task.kernel.clock.wall_ns()
         result.put(now // NS, now % NS // 1000)
     if zone:
         task.mm.write(zone, bytes(TIMEZONE.size))
@@ -162,7 +163,7 @@ def sys_settimeofday(task: Task, value: TimevalInOrNull, zone: Addr) -> None:
 def sys_time(task: Task, result: Addr) -> int:
     """time(2)."""
     renew_vdso(task)
-    now = int(time.time())
+    now = task.kernel.clock.wall_ns() // NS
     if result:
         task.mm.write(result, now.to_bytes(8, "little"))
     return now
@@ -181,7 +182,7 @@ def sys_times(task: Task, result: TmsOut) -> int:
             children.user_ns // TICK_NS,
             children.sys_ns // TICK_NS,
         )
-    return time.monotonic_ns() // TICK_NS
+    return task.kernel.clock.now_ns() // TICK_NS
 
 
 # Sleeping ----------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ def _duration(value: Any) -> int:
 @syscall(35)
 def sys_nanosleep(task: Task, request: TimespecIn, remaining: Addr) -> Any:
     """nanosleep(2)."""
-    deadline_ns = min(task.kernel.loop.now_ns() + _duration(request), MAX_NS)
+    deadline_ns = min(task.kernel.clock.now_ns() + _duration(request), MAX_NS)
     return _sleep(task, deadline_ns, remaining)
 
 
@@ -223,23 +224,23 @@ def sys_clock_nanosleep(
         return _sleep_cpu(cpu, time_ns if absolute else cpu.now_ns() + time_ns, absolute)
     if absolute:
         return _sleep_until(task, clock, to_host_ns(task, clock, time_ns))
-    return _sleep(task, min(task.kernel.loop.now_ns() + time_ns, MAX_NS), remaining)
+    return _sleep(task, min(task.kernel.clock.now_ns() + time_ns, MAX_NS), remaining)
 
 
 def _sleep(task: Task, deadline_ns: int, remaining: int) -> Result:
     """A relative sleep: what is left is told, and restart_syscall(2) goes on to the same point."""
-    if deadline_ns <= task.kernel.loop.now_ns():
+    if deadline_ns <= task.kernel.clock.now_ns():
         return 0
 
     def interrupted() -> int | RestartBlock:
-        left = deadline_ns - task.kernel.loop.now_ns()
+        left = deadline_ns - task.kernel.clock.now_ns()
         if left <= 0:
             return 0
         if remaining:
             task.mm.write(remaining, b"".join(v.to_bytes(8, "little") for v in divmod(left, NS)))
         return RestartBlock(partial(_sleep, task, deadline_ns, remaining))
 
-    sleep = until(never, (), deadline_ns=deadline_ns).tried()
+    sleep = until(never, (), deadline_ns=deadline_ns).tried().timed_by_programs()
     return sleep.ended(instead(TimedOut, int)).ended(instead(Interrupted, interrupted))
 
 
@@ -254,19 +255,21 @@ def _sleep_until(task: Task, clock: int, at_ns: int) -> Result:
 class ClockSleep(Until):
     """Until a clock shows a time, also when it is set meanwhile."""
 
-    __slots__ = ("_at_ns", "_id", "_now_ns")
+    __slots__ = ("_at_ns", "_clock_of_programs", "_id")
 
     def __init__(self, task: Task, clock: int, at_ns: int) -> None:
         queues = (task.kernel.services.clock_steps,)
         super().__init__(never, queues, ALL, None, Mode.INTERRUPTIBLE, False)
         self._id = clock
         self._at_ns = at_ns
-        self._now_ns = task.kernel.loop.now_ns
+        self._clock_of_programs = task.kernel.clock
+        self.in_program_time = True
 
     def attempt(self) -> int:
         """Whether it is late enough. Raises: EAGAIN."""
-        self.deadline_ns = clocks.to_monotonic(self._id, self._at_ns)
-        if self._now_ns() < self.deadline_ns:
+        programs = self._clock_of_programs
+        self.deadline_ns = clocks.to_monotonic(programs, self._id, self._at_ns)
+        if programs.now_ns() < self.deadline_ns:
             raise EAGAIN
         return 0
 
@@ -382,7 +385,7 @@ def _adjust(task: Task, addr: int) -> int:
             kept["status"] &= ~STA_NANO
         if modes & ADJ_TAI and 0 <= asked.constant <= MAX_TAI_OFFSET:
             kept["tai"] = asked.constant
-    now = time.time_ns()
+    now = task.kernel.clock.wall_ns()
     part = now % NS if kept["status"] & STA_NANO else now % NS // 1000
     offset = 0 if modes & ADJ_ADJTIME else kept["offset"]
     task.mm.write(

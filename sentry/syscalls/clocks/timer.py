@@ -228,7 +228,7 @@ def sys_timerfd_create(task: Task, clock: Clock, how: TimerfdFlags) -> int:
     if clock in clocks.ALARMS and not task.creds.has(CAP_WAKE_ALARM):
         raise EPERM("CAP_WAKE_ALARM")
     kernel = task.kernel
-    file = TimerFile(kernel.vfs, kernel.loop, kernel.services.clock_steps, clock, O_NONBLOCK & how)
+    file = TimerFile(kernel.vfs, kernel.clock, kernel.services.clock_steps, clock, O_NONBLOCK & how)
     return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=bool(how & TFD_CLOEXEC))
 
 
@@ -247,17 +247,18 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
         raise EINVAL("flags")
     file = _timer_file(task, fd)
     was = file.get()
+    programs = task.kernel.clock
     at_ns = 0
     again = None
     if value_ns and how & TFD_TIMER_ABSTIME:
 
         def deadline() -> int:
-            return max(1, clocks.to_monotonic(file.clock, to_host_ns(task, file.clock, value_ns)))
+            return max(1, clocks.to_monotonic(programs, file.clock, to_host_ns(task, file.clock, value_ns)))
 
         at_ns = deadline()
         again = deadline if file.clock in WALL_CLOCKS else None
     elif value_ns:
-        at_ns = min(task.kernel.loop.now_ns() + value_ns, clocks.MAX_NS)
+        at_ns = min(programs.now_ns() + value_ns, clocks.MAX_NS)
     cancels = again is not None and bool(how & TFD_TIMER_CANCEL_ON_SET)
     file.set(min(interval_ns, clocks.MAX_NS), at_ns, again, cancels)
     if old:

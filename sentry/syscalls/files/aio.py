@@ -284,7 +284,7 @@ def _deadline(task: Task, timeout: int) -> int | None:
     if not timeout:
         return None
     sec, nsec = TIMESPEC.unpack(task.mm.read(timeout, TIMESPEC.size))
-    return min(task.kernel.loop.now_ns() + max(sec * NS + nsec, 0), MAX_NS)
+    return min(task.kernel.clock.now_ns() + max(sec * NS + nsec, 0), MAX_NS)
 
 
 def _get_events(
@@ -321,6 +321,7 @@ def _get_events(
         return attempt()
     except EAGAIN:
         sleep = until(attempt, (context.queue,), deadline_ns=deadline_ns).tried()
+        sleep.timed_by_programs()
     return sleep.ended(instead(TimedOut, lambda: done)).ended(
         instead(Interrupted, lambda: done or Interrupted())
     )

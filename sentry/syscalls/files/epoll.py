@@ -104,10 +104,11 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
     def attempt() -> int:
         return tell(task, addr, epoll.fetch(min(limit, FETCH_LIMIT)))
 
-    deadline = None if timeout_ns is None else task.kernel.loop.now_ns() + timeout_ns
-    return EpollSleep(
+    deadline = None if timeout_ns is None else task.kernel.clock.now_ns() + timeout_ns
+    sleep = EpollSleep(
         attempt, epoll.queue, EPOLLIN, epoll, deadline_ns=deadline, exclusive=True
     )
+    return sleep.timed_by_programs()
 
 
 class LookOn(Looks):

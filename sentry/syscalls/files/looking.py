@@ -48,7 +48,8 @@ def look_until_ready(loop: Loop, look: Look, tell: Tell, deadline: int | None) -
         return tell()
 
     queues: list[WaitQueue] = list({id(file.queue): file.queue for file in files}.values())
-    return until(attempt, queues, deadline_ns=deadline).tried(files).ended(instead(TimedOut, tell))
+    sleep = until(attempt, queues, deadline_ns=deadline).tried(files).timed_by_programs()
+    return sleep.ended(instead(TimedOut, tell))
 
 
 class LongLook(Looks):

@@ -92,7 +92,7 @@ def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
 @syscall(7)
 def sys_poll(task: Task, fds: Addr, count: UInt, timeout: Int) -> Result:
     """poll(2)."""
-    deadline = None if timeout < 0 else task.kernel.loop.now_ns() + timeout * 1_000_000
+    deadline = None if timeout < 0 else task.kernel.clock.now_ns() + timeout * 1_000_000
     return restartable_poll(task, fds, count, deadline)
 
 
@@ -115,15 +115,14 @@ def read_timeout(task: Task, addr: int, unit: int) -> int | None:
         part = part % 1_000_000 if part >= 0 else part
     if seconds < 0 or part < 0 or part * unit >= NS:
         raise EINVAL("timeout")
-    loop: Any = task.kernel.loop
-    return int(min(loop.now_ns() + seconds * NS + part * unit, FOREVER))
+    return int(min(task.kernel.clock.now_ns() + seconds * NS + part * unit, FOREVER))
 
 
 def write_left(task: Task, addr: int, deadline: int | None, unit: int) -> None:
     """Linux tells how much time was left; a timeout that cannot be written is left alone."""
     if deadline is None or not addr or task.group.personality & STICKY_TIMEOUTS:
         return
-    seconds, part = divmod(max(0, deadline - task.kernel.loop.now_ns()), NS)
+    seconds, part = divmod(max(0, deadline - task.kernel.clock.now_ns()), NS)
     try:
         task.mm.write(addr, TIMESPEC.pack(seconds, part // unit))
     except EFAULT:

@@ -81,12 +81,12 @@ def _deadline(task: Task, addr: int, command: int, realtime: bool) -> int:
         raise EINVAL("timeout")
     time_ns = sec * NS + nsec
     if command == FUTEX_WAIT:
-        time_ns += task.kernel.loop.now_ns()
+        time_ns += task.kernel.clock.now_ns()
     elif realtime or command == FUTEX_LOCK_PI:
-        return to_monotonic(CLOCK_REALTIME, time_ns)
+        return to_monotonic(task.kernel.clock, CLOCK_REALTIME, time_ns)
     else:
         time_ns = to_host_ns(task, CLOCK_MONOTONIC, time_ns)
-    return to_monotonic(CLOCK_MONOTONIC, time_ns)
+    return to_monotonic(task.kernel.clock, CLOCK_MONOTONIC, time_ns)
 
 
 @syscall(202)
@@ -179,7 +179,7 @@ def _absolute(task: Task, timeout: int, clock: int) -> int:
     sec, nsec = TIMESPEC.unpack(task.mm.read(timeout, TIMESPEC.size))
     if sec < 0 or not 0 <= nsec < NS:
         raise EINVAL("timeout")
-    return to_monotonic(clock, to_host_ns(task, clock, sec * NS + nsec))
+    return to_monotonic(task.kernel.clock, clock, to_host_ns(task, clock, sec * NS + nsec))
 
 
 def _check_flags(flags: int) -> None:

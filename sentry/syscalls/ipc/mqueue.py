@@ -162,7 +162,7 @@ def _deadline(task: Task, addr: int) -> int | None:
     sec, nsec = TIMESPEC.unpack(task.mm.read(addr, TIMESPEC.size))
     if sec < 0 or not 0 <= nsec < NS:
         raise EINVAL("timeout")
-    return to_monotonic(CLOCK_REALTIME, sec * NS + nsec)
+    return to_monotonic(task.kernel.clock, CLOCK_REALTIME, sec * NS + nsec)
 
 
 def _retry(
@@ -175,7 +175,7 @@ def _retry(
         if file.flags & O_NONBLOCK:
             raise
     sleep = Retry(attempt, queue, ALL, file, deadline_ns=deadline_ns)
-    return sleep.ended(instead(TimedOut, ETIMEDOUT))
+    return sleep.timed_by_programs().ended(instead(TimedOut, ETIMEDOUT))
 
 
 @syscall(242)

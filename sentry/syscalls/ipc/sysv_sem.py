@@ -104,7 +104,7 @@ def _operate(
         sec, nsec = timeout
         if sec < 0 or not 0 <= nsec < NS:
             raise EINVAL("timeout")
-        deadline_ns = min(task.kernel.loop.now_ns() + sec * NS + nsec, MAX_NS)
+        deadline_ns = min(task.kernel.clock.now_ns() + sec * NS + nsec, MAX_NS)
     operations = [(op.sem_num, op.sem_op, op.sem_flg) for op in SEMBUF.unpack_all(data)]
     found = semaphores.ids.find(number)
     if max(op[0] for op in operations) >= len(found.values):

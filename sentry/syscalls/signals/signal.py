@@ -161,7 +161,7 @@ def sys_rt_sigtimedwait(task: Task, wanted: Addr, info: Addr, timeout: Addr, siz
         if sec < 0 or not 0 <= nsec < NS:
             raise EINVAL("timeout")
         wait_ns = sec * NS + nsec
-        deadline_ns = min(task.kernel.loop.now_ns() + wait_ns, MAX_NS)
+        deadline_ns = min(task.kernel.clock.now_ns() + wait_ns, MAX_NS)
     entry = task_signals.take(task, mask)
     if entry is not None:
         return _tell(task, info, entry.info)
@@ -189,6 +189,7 @@ def _wait_for(task: Task, mask: int, info: int, deadline_ns: int | None) -> Slee
         return _tell(task, info, found)
 
     sleep = until(attempt, (task.group.signal_queue,), deadline_ns=deadline_ns).tried()
+    sleep.timed_by_programs()
     ended = sleep.ended(instead(TimedOut, EAGAIN)).ended(instead(Interrupted, interrupted))
     return ended.then(tell)
 

@@ -79,7 +79,7 @@ def sys_sysinfo(task: Task, info: SysinfoOut) -> None:
     """sysinfo(2): loads are 0, as /proc/loadavg says; sizes in bytes; a second begun counts."""
     kernel = task.kernel
     memory = memory_of(kernel, task.group.container)
-    uptime = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + offset_ns(task, CLOCK_BOOTTIME)
+    uptime = task.kernel.clock.shown_ns(time.CLOCK_BOOTTIME) + offset_ns(task, CLOCK_BOOTTIME)
     info.put(
         -(-uptime // 10**9), bytes(24), memory.total, memory.free, memory.shared, 0, 0, 0,
         min(len(kernel.pids.tasks), 0xFFFF), 0, 0, 0, 1, b"",
