@@ -454,3 +454,38 @@ class Rhearx(Message):
 
     lost: U8
     heard: Data
+
+
+@message(252)
+class Tioctlx(Message):
+    """ioctl(2) of an open device. `data` is what the request's number says that is read; of a
+    number that says nothing `argument` is all there is. Only devices that a client's owner serves
+    (runsc/fs) know it."""
+
+    fid: U32
+    request: U32
+    argument: U64
+    data: Data
+
+
+@message(253)
+class Rioctlx(Message):
+    """`data`: what is written where the argument points to, no more than the request's number
+    says."""
+
+    result: U32
+    data: Data
+
+
+@message(254)
+class Tpollx(Message):
+    """What poll(2) says of an open device, POLL* bits: answered when it is something else than
+    `known`."""
+
+    fid: U32
+    known: U32
+
+
+@message(255)
+class Rpollx(Message):
+    events: U32

@@ -49,9 +49,10 @@ if TYPE_CHECKING:
     from sentry.control.observing import Observing
     from sentry.control.packets import Capture
     from sentry.control.profile import Profiler
-    from sentry.control.orders import ClockOrder, ClockState
+    from sentry.control.orders import ClockOrder, ClockState, ServeOrder
     from sentry.control.reading import Reading
     from sentry.control.repl import Repl
+    from sentry.control.serving import Serving
     from sentry.control.timing import Advancing
     from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
@@ -532,6 +533,18 @@ class Operations:
         if after < 0:
             return stacks.of_kernel(self._kernel)
         return stacks.tasks_after(self._kernel, after)
+
+    def control_serve(
+        self, order: ServeOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Serving:
+        """What is served from outside comes, or goes. Raises: EBUSY, EINVAL, ESRCH; `fds` are
+        closed."""
+        from sentry.control.serving import Serving  # noqa: PLC0415  few ask
+
+        if self._start is not None:
+            close_all(fds)
+            raise EBUSY("the container has not been started")
+        return Serving(self._kernel, self._container, fds, order, told)
 
     def control_clock(self, asked: ClockOrder) -> ClockState:
         """The time that programs see. Raises: EINVAL."""

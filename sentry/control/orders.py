@@ -1,4 +1,4 @@
-"""What the control socket's messages about time carry. See `protocol.py`."""
+"""What some messages of the control socket carry: about time, and what its owner serves. See `protocol.py`."""
 
 from __future__ import annotations
 
@@ -29,3 +29,18 @@ class ClockState(msgspec.Struct, omit_defaults=True, frozen=True):
     """0: it stands still."""
     is_shaped: bool = False
     """Else it is the host's."""
+
+
+class ServeOrder(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What the sandbox's owner serves: `do` is "mount" (a file system, on the directory `path`),
+    "device" (a character device of this name), "proc" (a file of this name in /proc) or "unmount".
+    The stream to who serves it, in 9P, comes with the first byte of the request, but for the
+    last."""
+
+    do: str
+    path: bytes
+    read_only: bool = False
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o644
+    """Of a device, or a file of /proc."""
+    patience_ns: Annotated[int, msgspec.Meta(ge=10**6, le=10**14)] = 30 * 10**9
+    """What has no answer for so long has none: EIO, for all of it."""

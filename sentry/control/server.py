@@ -16,7 +16,7 @@ from typing import Protocol
 from sentry.abi.socket import UCRED
 from sentry.config import FurtherConfig, JobUse
 from sentry.control import descriptors
-from sentry.control.orders import ClockOrder, ClockState
+from sentry.control.orders import ClockOrder, ClockState, ServeOrder
 from sentry.control.protocol import (
     MAX_ANSWER,
     EgressState,
@@ -46,7 +46,7 @@ MAX_CONNECTIONS = 512
 
 
 WAITS = frozenset(
-    ("advance", "checkpoint", "create", "denials", "file", "forward", "oom", "read", "wait")
+    ("advance", "checkpoint", "create", "denials", "file", "forward", "oom", "read", "serve", "wait")
 )
 """What ends with its connection, of which each has one."""
 
@@ -220,6 +220,12 @@ class Controlled(Protocol):
 
     def control_stacks(self, after: int) -> Stacks:
         """Where tasks, or the kernel itself, are."""
+        ...
+
+    def control_serve(
+        self, order: ServeOrder, fds: list[int], told: Callable[[Reply], object]
+    ) -> Waiting:
+        """Something that the sandbox's owner serves comes, or goes. Takes the descriptors."""
         ...
 
     def control_clock(self, asked: ClockOrder) -> ClockState:
@@ -399,6 +405,12 @@ class Connection:
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)
+        elif request.op == "serve":
+            fds, self._fds = self._fds, []
+            if request.serve is None:
+                descriptors.close_all(fds)
+                return Reply(error="serve what?")
+            self._waiting = kernel.control_serve(request.serve, fds, self._served)
         elif request.op == "advance":
             self._waiting = kernel.control_advance(request.time_ns, self._advanced)
         elif request.op == "oom":
@@ -421,6 +433,10 @@ class Connection:
     def _created(self, error: str) -> None:
         self._waiting = None
         self.told(error)
+
+    def _served(self, reply: Reply) -> None:
+        self._waiting = None
+        self.send(reply)
 
     def _advanced(self, found: ClockState) -> None:
         self._waiting = None

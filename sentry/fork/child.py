@@ -96,6 +96,7 @@ class Child:
         if self._asked.own_log:
             os.dup2(given.log, config.log_fd, inheritable=False)
             os.dup2(given.log, 2, inheritable=False)
+        kernel.services.served.leave()
         for session, fd in zip(kernel.services.gofers, self._sessions, strict=True):
             session.move_to(fd)
         if self._forks.gofer_end >= 0:

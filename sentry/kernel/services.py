@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.auth.userns import NamespaceCounts
 from sentry.fs.gofer.trees import SharedTrees
+from sentry.fs.served.proc import ServedTexts
+from sentry.fs.served.session import Served
 from sentry.kernel.device_filters import Programs
 from sentry.kernel.signals import Quota
 from sentry.wait.queue import WaitQueue
@@ -51,7 +53,8 @@ class Services:
     __slots__ = (
         "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "forks",
         "gofers", "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "lingering", "logins",
-        "machine", "namespace_counts", "signal_quota", "sysctls", "system_log", "timex", "trees",
+        "machine", "namespace_counts", "proc_files", "served", "signal_quota", "sysctls",
+        "system_log", "timex", "trees",
     )  # fmt: skip
 
     handles: HandleCache
@@ -87,6 +90,10 @@ class Services:
         self.machine: Machine | None = None
         """What the auxiliary vector says of the CPU."""
         self.namespace_counts = NamespaceCounts()
+        self.proc_files = ServedTexts()
+        """Files of /proc that the sandbox's owner serves."""
+        self.served = Served()
+        """Sessions with the owner's processes, which serve those and more."""
         self.signal_quota = Quota()
         self.sysctls: dict[str, str] = {}
         """What was written below /proc/sys, by path."""

@@ -15,6 +15,7 @@ from runsc.api.aio.commands import AsyncCommands
 from runsc.api.aio.files import AsyncFiles
 from runsc.api.aio.forking import AsyncForker, AsyncForkKeeper
 from runsc.api.aio.keeping import AsyncKeeper, command
+from runsc.api.aio.objects import PATIENCE_S, AsyncObjects
 from runsc.api.aio.pty import AsyncPty
 from runsc.api.aio.wire import ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
@@ -35,6 +36,8 @@ from sentry.control.protocol import Reply, Request
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from runsc.fs import Device, FileSystem, ProcFile
 
 Infos = list[SandboxInfo]
 Mounts = Mapping[str, str | os.PathLike[str] | Mount]
@@ -58,6 +61,7 @@ class AsyncSandbox:
         self.clock = AsyncClock(self._path)
         self.files = AsyncFiles(self._path, user)
         self.pty = AsyncPty(self._path, user)
+        self._objects = AsyncObjects(self._path)
 
     @classmethod
     async def create(
@@ -191,6 +195,7 @@ class AsyncSandbox:
     async def kill(self) -> bool:
         """End it, with all that runs in it and all its forks, and forget it. False if it was
         gone."""
+        self._objects.close()
         await self._forker.end()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
@@ -213,6 +218,35 @@ class AsyncSandbox:
     async def resume(self) -> None:
         """Let it go on. Raises: SandboxEnded, SandboxError if it is not paused."""
         await command(self._state, "resume", self.sandbox_id)
+
+    async def mount(
+        self, path: str, served: FileSystem, *, readonly: bool = False,
+        timeout: float = PATIENCE_S,
+    ) -> None:  # fmt: skip
+        """Mount a file system that this process serves, on a directory, which is made if it is not
+        there. What it does not answer within `timeout` seconds is EIO for programs inside, and so
+        is all of it then, and once this process has ended. Raises: SandboxEnded, SandboxError.
+        """
+        await self._objects.mount(path, served, readonly, timeout)
+
+    async def unmount(self, path: str) -> None:
+        """Take such a file system off again; what is open in it is EIO. Raises: SandboxEnded,
+        SandboxError."""
+        await self._objects.unmount(path)
+
+    async def add_device(
+        self, path: str, served: Device, *, mode: int = 0o666, timeout: float = PATIENCE_S
+    ) -> None:
+        """Make a character device that this process serves. `timeout` as of `mount`: it is for a
+        method to return, not for data to come. Raises: SandboxEnded, SandboxError."""
+        await self._objects.device(path, served, mode, timeout)
+
+    async def add_proc_file(
+        self, name: str, served: ProcFile, *, timeout: float = PATIENCE_S
+    ) -> None:
+        """Have a file in /proc whose text this process makes, as long as it lives. `timeout` as of
+        `mount`. Raises: SandboxEnded, SandboxError."""
+        await self._objects.proc_file(name, served, timeout)
 
     async def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = ""

@@ -18,6 +18,7 @@ from runsc.api.blocking.commands import Commands
 from runsc.api.blocking.files import Files
 from runsc.api.blocking.forking import Forker, ForkKeeper
 from runsc.api.blocking.keeping import Keeper, command
+from runsc.api.blocking.objects import PATIENCE_S, Objects
 from runsc.api.blocking.pty import Pty
 from runsc.api.blocking.wire import ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
@@ -38,6 +39,8 @@ from sentry.control.protocol import Reply, Request
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from runsc.fs import Device, FileSystem, ProcFile
 
 Infos = list[SandboxInfo]
 Mounts = Mapping[str, str | os.PathLike[str] | Mount]
@@ -61,6 +64,7 @@ class Sandbox:
         self.clock = Clock(self._path)
         self.files = Files(self._path, user)
         self.pty = Pty(self._path, user)
+        self._objects = Objects(self._path)
 
     @classmethod
     def create(
@@ -194,6 +198,7 @@ class Sandbox:
     def kill(self) -> bool:
         """End it, with all that runs in it and all its forks, and forget it. False if it was
         gone."""
+        self._objects.close()
         self._forker.end()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
@@ -216,6 +221,35 @@ class Sandbox:
     def resume(self) -> None:
         """Let it go on. Raises: SandboxEnded, SandboxError if it is not paused."""
         command(self._state, "resume", self.sandbox_id)
+
+    def mount(
+        self, path: str, served: FileSystem, *, readonly: bool = False,
+        timeout: float = PATIENCE_S,
+    ) -> None:  # fmt: skip
+        """Mount a file system that this process serves, on a directory, which is made if it is not
+        there. What it does not answer within `timeout` seconds is EIO for programs inside, and so
+        is all of it then, and once this process has ended. Raises: SandboxEnded, SandboxError.
+        """
+        self._objects.mount(path, served, readonly, timeout)
+
+    def unmount(self, path: str) -> None:
+        """Take such a file system off again; what is open in it is EIO. Raises: SandboxEnded,
+        SandboxError."""
+        self._objects.unmount(path)
+
+    def add_device(
+        self, path: str, served: Device, *, mode: int = 0o666, timeout: float = PATIENCE_S
+    ) -> None:
+        """Make a character device that this process serves. `timeout` as of `mount`: it is for a
+        method to return, not for data to come. Raises: SandboxEnded, SandboxError."""
+        self._objects.device(path, served, mode, timeout)
+
+    def add_proc_file(
+        self, name: str, served: ProcFile, *, timeout: float = PATIENCE_S
+    ) -> None:
+        """Have a file in /proc whose text this process makes, as long as it lives. `timeout` as of
+        `mount`. Raises: SandboxEnded, SandboxError."""
+        self._objects.proc_file(name, served, timeout)
 
     def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = ""

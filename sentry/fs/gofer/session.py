@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from time import monotonic_ns
 from typing import Any, Protocol, TypeVar
@@ -387,6 +387,10 @@ class Session:
                 break
         self._push()
 
+    def _take(self, data: bytes, fds: Sequence[int]) -> None:
+        """What has come."""
+        self._requests.receive(data, fds)
+
     def _receive(self, patience_ms: int) -> bool:
         """Take what has arrived; False if nothing came in that time."""
         try:
@@ -399,7 +403,7 @@ class Session:
         self._is_late = False
         self._receiving = True
         try:
-            self._requests.receive(data, fds)
+            self._take(data, fds)
         finally:
             self._receiving = False
         if self._left or self._requests.line:

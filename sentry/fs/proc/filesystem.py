@@ -109,6 +109,8 @@ class RootDirectory(Directory):
         links = [(name, S_IFLNK) for name in self._links]
         pids = self.fs.pids
         numbers = (pids.of(group.tgid) for group in pids.members())
+        if not self.fs.processes_only:
+            files += self.fs.kernel.services.proc_files.names()
         return chain(links, files, ((b"%d" % pid, S_IFDIR) for pid in numbers))
 
     def stale(self, node: Node) -> bool:
@@ -123,6 +125,10 @@ class RootDirectory(Directory):
         maker = self._table.get(name)
         if maker is not None:
             return maker()
+        if not self.fs.processes_only:
+            served = self.fs.kernel.services.proc_files.find(name)
+            if served is not None:
+                return served.made(self.fs)
         subject = self._subject(name)
         return PidDirectory(self.fs, self.fs.kernel, subject) if subject is not None else None
 

@@ -1,0 +1,86 @@
+"""Who serves an object of the caller's to a sandbox: tasks of the event loop. Not generated."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+
+from gofer.p9.codec import Message
+from gofer.p9.constants import MSIZE_MAX
+from gofer.p9.fields import ProtocolError
+from gofer.p9.frames import FrameReader
+from runsc.fs.service import Service
+
+PIECE = 1 << 18
+AT_ONCE = 64
+"""Requests under way."""
+
+
+class AsyncServing:
+    """One session."""
+
+    def __init__(self, service: Service, served: object, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._service = service
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._unsent: asyncio.Queue[bytes] = asyncio.Queue()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        service.send = self._send_from_anywhere
+
+    def start(self) -> None:
+        """From now on."""
+        self._spawn(self._serve())
+
+    def close(self) -> None:
+        """The sandbox gets EIO from now on."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _spawn(self, coro: object) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(coro)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _serve(self) -> None:
+        reader, writer = FrameReader(MSIZE_MAX), self._spawn(self._write())
+        try:
+            while data := await self._loop.sock_recv(self._sock, PIECE):
+                for tag, message in reader.feed(data):
+                    await self._places.acquire()
+                    if isinstance(message, self._service.beside):
+                        self._spawn(self._answer(tag, message))
+                    else:
+                        await self._answer(tag, message)
+        except (OSError, ProtocolError):
+            pass  # it has ended, or the sandbox says what is no 9P
+        finally:
+            for task in [*self._tasks]:
+                if task is not asyncio.current_task():
+                    task.cancel()
+            writer.cancel()
+            self._sock.close()
+            await self._service.end()
+
+    async def _answer(self, tag: int, message: Message) -> None:
+        try:
+            reply = await self._service.answer(tag, message)
+            if reply is not None:
+                self._send(tag, reply)
+        finally:
+            self._places.release()
+
+    async def _write(self) -> None:
+        with suppress(OSError):
+            while True:
+                await self._loop.sock_sendall(self._sock, await self._unsent.get())
+
+    def _send(self, tag: int, reply: Message) -> None:
+        self._unsent.put_nowait(reply.encode(tag))
+
+    def _send_from_anywhere(self, tag: int, reply: Message) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._send, tag, reply)

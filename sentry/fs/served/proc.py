@@ -1,0 +1,73 @@
+"""A file of /proc whose text a process of the sandbox's owner makes, each time that it is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from gofer.p9.extensions import Rgetxattrx, Tgetxattrx, Tsetxattrx
+from sentry.abi.stat import S_IFREG
+from sentry.errors import EEXIST
+from sentry.fs.gofer import arrival
+from sentry.fs.gofer.session import expect
+from sentry.fs.pseudo.nodes import Node, TextNode
+from sentry.wait.fiber import Mode
+
+if TYPE_CHECKING:
+    from sentry.fs.pseudo.table import TableFs
+    from sentry.fs.served.session import ServedSession
+
+ATTACHMENT: Final = b"proc"
+TEXT: Final = b"text"
+
+
+class ServedText:
+    """One file."""
+
+    def __init__(self, session: ServedSession, root: int, mode: int) -> None:
+        self._session = session
+        self._root = root
+        self._mode = mode
+
+    def show(self, _caller: Any) -> bytes:
+        """All of it. Raises: NotNow, what the server says, EIO once it is gone."""
+        request = Tgetxattrx(self._root, b"", TEXT)
+        reply = self._session.reply((self, Tgetxattrx), request, mode=Mode.KILLABLE, slow=True)
+        return expect(reply, Rgetxattrx).data
+
+    def store(self, _caller: Any, data: bytes) -> None:
+        """Somebody has written that. Raises: as `show`."""
+        request = Tsetxattrx(self._root, b"", TEXT, 0, data)
+        self._session.reply((self, Tsetxattrx), request, mode=Mode.KILLABLE, slow=True)
+
+    def made(self, fs: TableFs) -> Node:
+        """Its inode in a mounted /proc."""
+        return TextNode(fs, self._mode, self.show, self.store if self._mode & 0o222 else None)
+
+
+class ServedTexts:
+    """Those of a sandbox, by name: `kernel.services.proc_files`."""
+
+    def __init__(self) -> None:
+        self._files: dict[bytes, ServedText] = {}
+
+    def names(self) -> list[tuple[bytes, int]]:
+        """For a listing."""
+        return [(name, S_IFREG) for name in self._files]
+
+    def find(self, name: bytes) -> ServedText | None:
+        """If there is one."""
+        return self._files.get(name)
+
+    def add(self, name: bytes, session: ServedSession, text: ServedText) -> None:
+        """As long as the session lives. Raises: EEXIST."""
+        if name in self._files:
+            raise EEXIST("there is such a file")
+        self._files[name] = text
+        session.on_end.append(lambda: self._files.pop(name, None))
+
+
+async def attached(session: ServedSession, mode: int) -> ServedText:
+    """The file of a session. Raises: EPROTO, EIO, what the server says."""
+    await arrival.negotiate(session)
+    fid = (await arrival.attach(session, ATTACHMENT, ours=False, behind=False)).fid
+    return ServedText(session, fid, mode)

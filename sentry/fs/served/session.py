@@ -1,0 +1,123 @@
+"""`ServedSession`: 9P with a process of the sandbox's owner, which is slow, or hostile, or both."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from gofer.p9.codec import Message
+from gofer.p9.extensions import Tpollx
+from sentry.errors import EBUSY
+from sentry.fs.gofer.requests import Pending, close_quietly
+from sentry.fs.gofer.session import Session
+
+if TYPE_CHECKING:
+    from sentry.loop import Loop, Timer
+
+LOOKS: Final = 4
+"""So often in its patience one looks whether something has become too old."""
+MAX_SESSIONS: Final = 256
+
+
+class ServedSession(Session):
+    """One connection; `patience_ns`: so long a request may take, but for what waits for events."""
+
+    def __init__(self, sock: socket.socket, loop: Loop, patience_ns: int) -> None:
+        super().__init__(sock, loop)
+        self._timers = loop
+        self._patience_ns = patience_ns
+        self._look: Timer | None = None
+        self._old: dict[Pending, int] = {}
+        """Requests by the looks that they have been seen at."""
+        self.on_end: list[Callable[[], object]] = []
+        """To be called once, when the session has ended."""
+
+    def put_in_line(self, request: Message) -> Pending:
+        pending = super().put_in_line(request)
+        if not isinstance(request, Tpollx):
+            self._old[pending] = 0
+            if self._look is None:
+                self._arm()
+        return pending
+
+    def _linger(self, pending: Pending) -> None:
+        """It is never waited for in place."""
+        if self.loop is None:
+            super()._linger(pending)
+        else:
+            self.drain()
+
+    def _arm(self) -> None:
+        at_ns = self._timers.now_ns() + self._patience_ns // LOOKS
+        self._look = self._timers.call_at(at_ns, self._looked)
+
+    def _looked(self) -> None:
+        self._look = None
+        self.drain()
+        self._old = {each: seen + 1 for each, seen in self._old.items() if not each.done}
+        if any(seen > LOOKS for seen in self._old.values()):
+            self.fail()
+        elif self._old:
+            self._arm()
+
+    def _take(self, data: bytes, fds: Sequence[int]) -> None:
+        """What brings descriptors is no server of ours."""
+        if not fds:
+            super()._take(data, fds)
+            return
+        for fd in fds:
+            close_quietly(fd)
+        self.fail()
+
+    def _receive(self, patience_ms: int) -> bool:
+        came = super()._receive(patience_ms)
+        if self.dead:
+            self._ended()
+        return came
+
+    def fail(self) -> None:
+        super().fail()
+        self._ended()
+
+    def close(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._old.clear()
+        super().close()
+        self._ended()
+
+    def watch_for_end(self) -> None:
+        """Hear of it also while nothing is asked."""
+        self._sleepers += 1
+        self._look_out()
+
+    def _ended(self) -> None:
+        told, self.on_end = self.on_end, []
+        for call in told:
+            call()
+        if self._fd >= 0:
+            self.close()
+
+
+class Served:
+    """All sessions of a sandbox: `kernel.services.served`."""
+
+    def __init__(self) -> None:
+        self._sessions: set[ServedSession] = set()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def add(self, session: ServedSession) -> None:
+        """One more. Raises: EBUSY."""
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise EBUSY("too many objects are served")
+        self._sessions.add(session)
+        session.on_end.append(lambda: self._sessions.discard(session))
+
+    def leave(self) -> None:
+        """In a forked sandbox: they are its parent's."""
+        for session in list(self._sessions):
+            session.close()
