@@ -33,6 +33,7 @@ COMMANDS = {
     "features": "Print what this runtime can do, as JSON.",
     "fork": "Make copies of a container that runs, as it is now.",
     "help": "Show how a command is used, or which system calls there are.",
+    "inject": "Have calls, files or the network of a sandbox fail, by rules.",
     "install": "Tell Docker, containerd or podman of this runtime.",
     "kill": "Send a signal to a container.",
     "list": "List containers.",
@@ -151,6 +152,13 @@ def _is_of_go(word: str) -> bool:
     metavar="FILE",
     help="Which connections may leave a network of the container's own, by name, address, port and"
     " program: a TOML document, see docs/egress.md. With sockets of the host no container starts.",
+)
+@click.option(
+    "--inject",
+    metavar="RULE|FILE",
+    help="Have system calls, the Gofer or the network fail or be late, by rules such as"
+    " `read: errno=EIO, path=/data/**, probability=0.1`, or a file with some: see docs/faults.md."
+    " `runsc inject` changes them while it runs.",
 )
 @click.option(
     "--pod-init-config",

@@ -51,6 +51,8 @@ class Globals(Value):
     """For tests: the container is paused in its Nth system call; 0: never."""
     egress: str | None = None
     """A file: what may leave a network of the sandbox's own."""
+    inject: str | None = None
+    """Rules about faults, or a file with some."""
     pod_init_config: str | None = None
     """A file: who listens to what happens in a sandbox, from its start."""
     systemd_cgroup: bool = False
@@ -116,6 +118,7 @@ def of(flags: dict[str, Any], command: str) -> Globals:
         hold_at=flags["hold_at"],
         egress=flags["egress"],
         repl=flags["repl"],
+        inject=flags["inject"],
         pod_init_config=flags["pod_init_config"],
         **_overlay(flags["overlay2"]),
         file_access=flags["file_access"],

@@ -73,6 +73,7 @@ GLOBALS = {
     "--platform": Flag("platform", TEXT, "kvm", words=("kvm", "unicorn")),
     "--network": Flag("network", TEXT, words=("none", "host", "sandbox")),
     "--egress": Flag("egress", TEXT),
+    "--inject": Flag("inject", TEXT),
     "--pod-init-config": Flag("pod_init_config", TEXT),
     "--host-uds": Flag("host_uds", TEXT, "named", words=("none", "named", "open", "create", "all")),
     "--host-fifo": Flag("host_fifo", TEXT, "open", words=("none", "open")),

@@ -55,6 +55,8 @@ ROOT_NUMBER: Final = 1
 MAX_MOVED: Final = 1 << 16
 _COOKIE = struct.Struct("<QH")
 RENAME_NOREPLACE: Final = 1
+HIDDEN: Final = ".runsc-removed-"
+"""What is removed while it is open has a name of this kind until it is closed, as with NFS."""
 
 
 @dataclass(slots=True)
@@ -119,14 +121,22 @@ class Tree(Service):
         super().__init__()
         self._fs = served
         self._numbers = Numbers()
+        self._hidden = 0
 
     def root(self) -> Node:
         return Node("/")
 
     async def clunk(self, what: Node | None) -> None:
-        if what is not None and what.is_open:
-            what.is_open = False
-            await result(self._fs.closed(what.path))
+        if what is None or not what.is_open:
+            return
+        what.is_open = False
+        await result(self._fs.closed(what.path))
+        if HIDDEN in what.path and not self._in_use(what.path):
+            await result(self._fs.remove(what.path))
+
+    def _in_use(self, path: str) -> bool:
+        """Somebody has it open."""
+        return any(node.is_open and node.path == path for node in self.fids.values())
 
     def _path(self, fid: int, name: bytes) -> str:
         """Of a name in the directory of a fid; none: the fid's own. Raises: OSError."""
@@ -204,7 +214,8 @@ class Tree(Service):
         """Treaddirx: a listing is made at its beginning."""
         node = self.fid(asked.fid)
         if node.listing is None or not asked.offset:
-            node.listing = names_of(await result(self._fs.list(node.path)))
+            found = names_of(await result(self._fs.list(node.path)))
+            node.listing = [name for name in found if not name.startswith(HIDDEN)]
         data, limit = bytearray(), min(asked.count, c.MSIZE_MAX) - c.IO_HEADER_SIZE
         for at in range(asked.offset, len(node.listing)):
             name = os.fsencode(node.listing[at])
@@ -222,8 +233,14 @@ class Tree(Service):
     async def unlink(self, _tag: int, asked: Tunlinkat) -> Message:
         """Tunlinkat."""
         path = self._path(asked.dirfd, asked.name)
-        folder = asked.flags & c.AT_REMOVEDIR
-        await result(self._fs.remove_folder(path) if folder else self._fs.remove(path))
+        if asked.flags & c.AT_REMOVEDIR:
+            await result(self._fs.remove_folder(path))
+        elif self._in_use(path):
+            self._hidden += 1
+            hidden = f"{path.rpartition('/')[0]}/{HIDDEN}{self._hidden}"
+            await self._moved(path, hidden)
+        else:
+            await result(self._fs.remove(path))
         return Runlinkat()
 
     async def rename(self, _tag: int, asked: Trenamex) -> Message:
@@ -234,12 +251,18 @@ class Tree(Service):
             raise OSError(errno.EINVAL, "no exchange")
         if asked.flags and await self._exists(new):
             raise OSError(errno.EEXIST, "it is there")
+        if self._in_use(new):
+            self._hidden += 1
+            await self._moved(new, f"{new.rpartition('/')[0]}/{HIDDEN}{self._hidden}")
+        await self._moved(old, new)
+        return Rrenamex()
+
+    async def _moved(self, old: str, new: str) -> None:
         await result(self._fs.rename(old, new))
         self._numbers.rename(old, new)
         for node in self.fids.values():
             if node.path == old or node.path.startswith(f"{old}/"):
                 node.path = new + node.path[len(old) :]
-        return Rrenamex()
 
     async def _exists(self, path: str) -> bool:
         try:

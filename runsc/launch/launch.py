@@ -316,7 +316,7 @@ def _start(
         try:
             config = _with_link(flags, config, terms, beside)
             config = _with_dialer(flags, config, terms, beside)
-            config = _with_listeners(flags, config)
+            config = _with_faults(flags, _with_listeners(flags, config))
             network = _network(flags, container, config, standing.pid)
             exports = users.with_owners(container.exports)
             running = sandbox.start(
@@ -384,6 +384,15 @@ def _with_dialer(
     if pid:
         beside.append(pid)
     return msgspec.structs.replace(config, egress=made)
+
+
+def _with_faults(flags: Globals, config: SandboxConfig) -> SandboxConfig:
+    """With --inject."""
+    if flags.inject is None:
+        return config
+    from runsc import faults  # noqa: PLC0415  few want any
+
+    return msgspec.structs.replace(config, inject=faults.read(flags.inject))
 
 
 def _with_listeners(flags: Globals, config: SandboxConfig) -> SandboxConfig:

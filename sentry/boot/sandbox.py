@@ -330,6 +330,13 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         _started(loop, judge(stack, container, config.egress, process, loop))
         if kernel.watch is not None:
             kernel.watch.hear_egress(stack.egress)
+    if config.inject:
+        from sentry.inject import plan  # noqa: PLC0415  few want any
+
+        try:
+            plan.of(kernel).replace(config.inject)
+        except Errno as error:
+            raise StartError(f"faults: {error}") from None
     containers = Containers(kernel, config, watchdog)
     containers.sender = sender
     operations = Operations(kernel, container, config, containers)

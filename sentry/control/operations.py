@@ -49,13 +49,14 @@ if TYPE_CHECKING:
     from sentry.control.observing import Observing
     from sentry.control.packets import Capture
     from sentry.control.profile import Profiler
-    from sentry.control.orders import ClockOrder, ClockState, ServeOrder
+    from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
     from sentry.control.reading import Reading
     from sentry.control.repl import Repl
     from sentry.control.serving import Serving
     from sentry.control.timing import Advancing
     from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
+    from sentry.inject.rules import InjectState
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.pids import PidNamespace
@@ -533,6 +534,15 @@ class Operations:
         if after < 0:
             return stacks.of_kernel(self._kernel)
         return stacks.tasks_after(self._kernel, after)
+
+    def control_inject(self, order: InjectOrder) -> list[InjectState]:
+        """Faults. Raises: EINVAL."""
+        from sentry.inject import plan  # noqa: PLC0415  few ask
+
+        found = plan.of(self._kernel)
+        if order.rules is not None:
+            found.replace(order.rules)
+        return found.states()
 
     def control_serve(
         self, order: ServeOrder, fds: list[int], told: Callable[[Reply], object]

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from sentry.inject.rules import MAX_RULES, InjectRule
+
 Ns = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 Shown = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
@@ -44,3 +46,9 @@ class ServeOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     """Of a device, or a file of /proc."""
     patience_ns: Annotated[int, msgspec.Meta(ge=10**6, le=10**14)] = 30 * 10**9
     """What has no answer for so long has none: EIO, for all of it."""
+
+
+class InjectOrder(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Rules about faults, in place of those that there are; None: these are only told."""
+
+    rules: Annotated[tuple[InjectRule, ...], msgspec.Meta(max_length=MAX_RULES)] | None = None

@@ -16,7 +16,7 @@ from typing import Protocol
 from sentry.abi.socket import UCRED
 from sentry.config import FurtherConfig, JobUse
 from sentry.control import descriptors
-from sentry.control.orders import ClockOrder, ClockState, ServeOrder
+from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
 from sentry.control.protocol import (
     MAX_ANSWER,
     EgressState,
@@ -40,6 +40,7 @@ from sentry.control.protocol import (
     encode,
 )
 from sentry.errors import Errno
+from sentry.inject.rules import InjectState
 
 MAX_CONNECTIONS = 512
 """A process of `exec` has one for as long as it lives."""
@@ -220,6 +221,10 @@ class Controlled(Protocol):
 
     def control_stacks(self, after: int) -> Stacks:
         """Where tasks, or the kernel itself, are."""
+        ...
+
+    def control_inject(self, order: InjectOrder) -> list[InjectState]:
+        """Faults, after a change if one is asked for."""
         ...
 
     def control_serve(
@@ -599,6 +604,8 @@ class ControlServer:
                     return Reply(counts=self.kernel.control_metrics())
                 case "repl":
                     return Reply(said=self.kernel.control_repl(request.source))
+                case "inject":
+                    return Reply(injected=self.kernel.control_inject(request.inject))
                 case "clock":
                     return Reply(clock=self.kernel.control_clock(request.clock))
                 case "expire":

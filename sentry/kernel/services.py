@@ -52,8 +52,8 @@ class Services:
 
     __slots__ = (
         "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "forks",
-        "gofers", "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "lingering", "logins",
-        "machine", "namespace_counts", "proc_files", "served", "signal_quota", "sysctls",
+        "gofers", "handles", "host_ids", "injection", "kcmp_secret", "keys", "keys_text", "lingering",
+        "logins", "machine", "namespace_counts", "proc_files", "served", "signal_quota", "sysctls",
         "system_log", "timex", "trees",
     )  # fmt: skip
 
@@ -80,6 +80,8 @@ class Services:
         is another."""
         self.host_ids: dict[str, Extents] = {}
         """By "uid" and "gid": whom on the host those in the sandbox are, where they have a map."""
+        self.injection: Any = None
+        """Faults that are wanted: sentry.inject."""
         self.kcmp_secret = struct.unpack("<QQ", os.urandom(16))
         """kptr_obfuscate(): what turns addresses of objects into an order that tells nothing."""
         self.keys: KeyTable | None = None

@@ -65,6 +65,7 @@ class Given(Made):
         self._autoconf = Autoconf(self.layer, self.link, self._show)
         self.layer.autoconf[interface.index] = self._autoconf
         self.layer.timed.append(self._autoconf)
+        self.link.faults = self.layer.faults_of(self.link)
         self._uplink = StreamUplink(fd, self.link, stack.kernel.loop, self._taken)
         self._uplink.on_end = self._ended
         assert interface.sent is not None

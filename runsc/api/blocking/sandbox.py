@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runsc import faults
 from runsc.api import states
 from runsc.api.blocking.clock import Clock
 from runsc.api.blocking.commands import Commands
@@ -34,7 +35,9 @@ from runsc.api.values import (
     variables,
 )
 from runsc.containers.state import State, status
+from sentry.control.orders import InjectOrder
 from sentry.control.protocol import Reply, Request
+from sentry.inject.rules import InjectRule, InjectState
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from runsc.fs import Device, FileSystem, ProcFile
 
 Infos = list[SandboxInfo]
-Mounts = Mapping[str, str | os.PathLike[str] | Mount]
+Mounts = Mapping[str, "str | os.PathLike[str] | Mount | FileSystem"]
 NAME_BYTES = 6
 
 
@@ -90,7 +93,7 @@ class Sandbox:
         process's. `network`: "none" but itself; "host", sockets of the host; "sandbox", a network
         of its own, which `egress` may bound: a policy, as text or the path of a file; or the path
         of a network namespace. `mounts`: paths inside, to folders and files of the host, to read
-        alone unless a `Mount` says otherwise. After `timeout` seconds it is ended. `user` is whose
+        alone unless a `Mount` says otherwise, or to a `FileSystem`: `mount`. After `timeout` seconds it is ended. `user` is whose
         rights commands and file operations have that name nobody. `readonly`: nothing can be
         written to its root. `detach`: it outlives this process, until `kill` or its `timeout`.
         `forkable`: `fork` copies it; what that gives its kernel to do, docs/isolation.md says.
@@ -116,18 +119,36 @@ class Sandbox:
             env=variables(env),
             network=network,
             egress=_text(egress),
-            mounts=tuple(_mount(*each) for each in (mounts or {}).items()),
+            mounts=tuple(
+                _mount(target, source)
+                for target, source in (mounts or {}).items()
+                if isinstance(source, (str, os.PathLike, Mount))
+            ),
             readonly=readonly,
             detach=detach,
             forkable=forkable,
             expires_ns=nanoseconds("timeout", timeout),
             flags=tuple(flags),
         )
+        served = {
+            target: source
+            for target, source in (mounts or {}).items()
+            if not isinstance(source, (str, os.PathLike, Mount))
+        }
+        if served and detach:
+            raise ValueError("what this process serves ends with it: not in a detached sandbox")
         keeper = Keeper.start(order, number("cpus", cpus), _warn)
-        if not detach:
-            return cls(name, folder, user, keeper)
-        keeper.end()
-        return cls(name, folder, user, None)
+        if detach:
+            keeper.end()
+            return cls(name, folder, user, None)
+        made = cls(name, folder, user, keeper)
+        try:
+            for target, source in served.items():
+                made.mount(target, source)
+        except BaseException:
+            made.kill()
+            raise
+        return made
 
     @classmethod
     def restore(
@@ -250,6 +271,23 @@ class Sandbox:
         """Have a file in /proc whose text this process makes, as long as it lives. `timeout` as of
         `mount`. Raises: SandboxEnded, SandboxError."""
         self._objects.proc_file(name, served, timeout)
+
+    def inject(self, *rules: str | os.PathLike[str] | InjectRule) -> None:
+        """Have system calls, the Gofer or the network fail or be late, by rules in place of those
+        that there are: as text (docs/faults.md), or the path of a file with some; none: no faults.
+        Raises: SandboxEnded, SandboxError, ValueError.
+        """
+        found: list[InjectRule] = []
+        for rule in rules:
+            if isinstance(rule, InjectRule):
+                found.append(rule)
+            else:
+                found += faults.rules_of(_text(rule) or "")
+        self._ask(Request("inject", inject=InjectOrder(tuple(found))))
+
+    def faults(self) -> Sequence[InjectState]:
+        """Those rules, and what came of each. Raises: SandboxEnded."""
+        return (self._ask(Request("inject"))).injected
 
     def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = ""

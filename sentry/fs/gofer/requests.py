@@ -73,6 +73,10 @@ class Pending:
             raise host_error(reply.ecode)
         return reply
 
+    def taken(self) -> tuple[Message | None, tuple[int, ...]]:
+        """The reply with its descriptors, for who hands both on."""
+        return self._reply, self.take_fds()
+
     def take_fd(self) -> int:
         """The donated descriptor; it is the caller's from now on. -1 if there is none."""
         fds = self.take_fds()

@@ -82,6 +82,12 @@ class Recorder(Protocol):
         """Whether it is recorded instead."""
 
 
+class Faults(Protocol):
+    """sentry.inject.gofer."""
+
+    def instead(self, request: Message, send: Callable[[], Pending]) -> Pending: ...
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Session:
     """One connection. `loop` may be set later; until then only `call_now` and `send` work."""
@@ -106,6 +112,8 @@ class Session:
         self._receiving = False
         self._clunks: list[int] = []
         self.recorder: Recorder | None = None
+        self.faults: Faults | None = None
+        """Who has some requests fail or be late, if that is wanted."""
         self.on_move: list[Callable[[], object]] = []
         """What is another one for a forked sandbox: `move_to`."""
         self._free_fids: list[int] = []
@@ -207,9 +215,10 @@ class Session:
             self.clunk(self._clunks.pop())
         if self.recorder is not None:
             self.recorder.before(request)
-        pending = self._requests.submit(request)
         self.sent += 1
-        return pending
+        if self.faults is not None:
+            return self.faults.instead(request, partial(self._requests.submit, request))
+        return self._requests.submit(request)
 
     def _push(self) -> None:
         """Send as much as the server takes: it reads no further until its replies are taken."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
     from sentry.net.ip.autoconf import Autoconf
     from sentry.net.ip.checksum import Bytes
-    from sentry.net.link.link import EthernetLink, FromLink, Link, LinkPacket
+    from sentry.net.link.link import EthernetLink, Faults, FromLink, Link, LinkPacket
     from sentry.wait.steps import Steps
 
 SOLICITED: Final = b"\xff\x02" + bytes(9) + b"\x01\xff"
@@ -70,6 +70,8 @@ class IpLayer:
         self.seed = chance(SEED_SIZE)
         """Of what picks one of several next hops."""
         self.links: dict[int, Link] = {}
+        self.faults_of: Callable[[Link], Faults | None] = no_faults
+        """Of a link to the outside, when it comes."""
         self.exceptions = Exceptions()
         self._sources: dict[tuple[int, bool, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""

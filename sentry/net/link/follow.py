@@ -100,6 +100,7 @@ class Uplinks:
         fd = await self._process.uplink(interface.index)
         chance = int.from_bytes(os.urandom(4))
         link = EthernetLink(interface.index, interface.hardware, self._layer, chance)
+        link.faults = self._layer.faults_of(link)
         link.seen = partial(show_link_frame, self._stack, link)
         link.on_room = partial(self._layer.on_room, interface.index)
         link.tell_changes(partial(learned, self._stack, interface.index))

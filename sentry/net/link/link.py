@@ -107,6 +107,21 @@ class _Wishes:
         self._link.upper.link_failed(now_ns, packet)
 
 
+class Faults(Protocol):
+    """sentry.inject.frames."""
+
+    def comes(self, frame: bytes) -> bool:
+        """Whether it comes now."""
+
+    def goes(self, frame: bytes) -> bool:
+        """Whether it goes now."""
+
+
+def no_faults(_link: Link) -> Faults | None:
+    """As it should be."""
+    return None
+
+
 class Link:
     """What links of every kind have."""
 
@@ -127,6 +142,8 @@ class Link:
         """Fewer frames wait than `has_room` wants."""
         self.lost = 0
         """Frames for which there was no room."""
+        self.faults: Faults | None = None
+        """Who loses and delays frames, if that is wanted."""
         self.seen: Callable[[bytes, bool], None] = lambda frame, is_outgoing: None
         """Who looks at every frame, with its virtio header, and whether it goes out."""
 
@@ -141,7 +158,13 @@ class Link:
     def received(self, now_ns: int, *frames: bytes) -> None:
         """Frames with their virtio headers, from anybody."""
         for each in frames:
-            self._received(now_ns, each)
+            if self.faults is None or self.faults.comes(each):
+                self._received(now_ns, each)
+        self.upper.rest(now_ns)
+
+    def came_late(self, now_ns: int, frame: bytes) -> None:
+        """One that `faults` had kept."""
+        self._received(now_ns, frame)
         self.upper.rest(now_ns)
 
     def _received(self, now_ns: int, data: bytes) -> None:
@@ -161,6 +184,11 @@ class Link:
         self._put(frame)
 
     def _put(self, frame: bytes) -> None:
+        if self.faults is None or self.faults.goes(frame):
+            self.go(frame)
+
+    def go(self, frame: bytes) -> None:
+        """It leaves."""
         self.seen(frame, True)
         if self.sink is not None:
             self.sink.put(frame)
