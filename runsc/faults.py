@@ -111,7 +111,8 @@ def _made(fields: dict[str, Any]) -> InjectRule:
 
 def _number(key: str, value: Any) -> int | float:
     try:
-        return _NUMBERS[key](value)
+        found: int | float = _NUMBERS[key](value)
+        return found
     except (TypeError, ValueError):
         raise ValueError(f"{key}={value!r} is no number") from None
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from runsc.api.order import ANNOTATION, ORDER
+from runsc.api.policies import NOTHING
 from runsc.commands.spec import standard_mounts
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from runsc.api.order import Order
 
 PROGRAM: Final = Path(__file__).parent.parent / "launch" / "built" / "pause"
+RESOLVER: Final = Path(__file__).parent / "resolv.conf"
+"""For a network without a way out: the sandbox's own resolver, by an address of its own."""
 INIT: Final = "/dev/init"
 """Where it is inside; /dev is in memory in all containers."""
 
@@ -123,10 +126,14 @@ def _connect(made: spec.Spec, network: str) -> None:
     if network == "sandbox" and isolation.is_privileged():
         text = "the path of the network namespace in which the stack is to be"
         raise RuntimeFailure(f'network="sandbox": root has to name {text}')
+    if network == "private":
+        made.mounts = [*(made.mounts or ()), spec.Mount(
+            "/etc/resolv.conf", "bind", str(RESOLVER), ["bind", "ro"]
+        )]  # fmt: skip
     if network not in ("none", "host"):
         linux = made.linux = made.linux or spec.Linux()
         others = [each for each in linux.namespaces or () if each.type != "network"]
-        path = "" if network == "sandbox" else network
+        path = network if network.startswith("/") else ""
         linux.namespaces = [*others, spec.Namespace("network", path)]
     elif network == "host" and made.linux is not None:
         others = [each for each in made.linux.namespaces or () if each.type != "network"]
@@ -135,7 +142,7 @@ def _connect(made: spec.Spec, network: str) -> None:
 
 def flags(order: Order) -> list[str]:
     """The global flags that it is made with."""
-    own = "sandbox" if order.network.startswith("/") else order.network
+    own = order.network if order.network in ("none", "host") else "sandbox"
     words = [
         f"--root={order.state}",
         f"--platform={order.platform}",
@@ -144,8 +151,11 @@ def flags(order: Order) -> list[str]:
     ]
     if order.memory:
         words.append(f"--memory={order.memory}")
-    if order.egress is not None:
-        words.append(f"--egress={_in_memory(order.egress)}")
+    egress = order.egress
+    if egress is None and order.network == "private":
+        egress = NOTHING
+    if egress is not None:
+        words.append(f"--egress={_in_memory(egress)}")
     return [*words, *order.flags]
 
 

@@ -94,19 +94,15 @@ def _order(flags: Globals, container_id: str, order: ClockOrder) -> None:
 
 
 def _ask(
-    flags: Globals, container_id: str, request: Request, patience_s: float | None = None
+    flags: Globals, container_id: str, request: Request, patience_s: float = lifecycle.ANSWER_S
 ) -> None:
     store = flags.store()
     state = store.load(container_id)
     lifecycle.require_running(state)
-    reply = lifecycle.ask(store, state, request, **_patience(patience_s))
+    reply = lifecycle.ask(store, state, request, patience_s)
     if reply.error or reply.clock is None:
         raise RuntimeFailure(reply.error or "the sandbox does not tell the time")
     _show(reply.clock)
-
-
-def _patience(patience_s: float | None) -> dict[str, float]:
-    return {} if patience_s is None else {"patience_s": patience_s}
 
 
 def _show(found: ClockState) -> None:

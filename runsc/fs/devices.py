@@ -21,7 +21,7 @@ class DeviceService(Service):
     """One session with a device."""
 
     attachment = b"device"
-    kinds: ClassVar[dict[type[Message], str]] = {
+    kinds: ClassVar = {
         Twalkx: "walk", Tread: "read", Twrite: "write", Tioctlx: "ioctl", Tpollx: "poll",
         Tstatfs: "statfs",
     }  # fmt: skip

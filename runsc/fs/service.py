@@ -10,7 +10,7 @@ import errno
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, VERSION_EXTENDED
@@ -55,9 +55,9 @@ def waits(served: object) -> bool:
 class Service:
     """One session. Subclasses have a method for each kind of message in `kinds`."""
 
-    attachment: bytes = b""
-    kinds: dict[type[Message], str] = {}  # noqa: RUF012  a table for each subclass
-    beside: tuple[type[Message], ...] = ()
+    attachment: ClassVar[bytes] = b""
+    kinds: ClassVar[dict[type[Message], str]] = {}
+    beside: ClassVar[tuple[type[Message], ...]] = ()
     """What may take long, and goes on beside others."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ class TextService(Service):
     """One session with a file of /proc."""
 
     attachment = b"proc"
-    kinds: ClassVar[dict[type[Message], str]] = {
+    kinds: ClassVar = {
         Twalkx: "walk", Tgetxattrx: "show", Tsetxattrx: "store", Tstatfs: "statfs",
     }  # fmt: skip
     beside = (Tgetxattrx, Tsetxattrx)

@@ -109,7 +109,7 @@ class Tree(Service):
     """One session with a file system."""
 
     attachment = b"fs"
-    kinds: ClassVar[dict[type[Message], str]] = {
+    kinds: ClassVar = {
         Twalkx: "walk", Tcreatex: "create", Tmakex: "make", Treaddirx: "list_", Tread: "read",
         Twrite: "write", Tsetattrx: "set_attributes", Trenamex: "rename", Tunlinkat: "unlink",
         Tfsync: "fsync", Tsyncx: "sync", Tstatfs: "statfs", Tinheritx: "inherit",

@@ -124,12 +124,15 @@ def of(container: Container) -> Label:
 
 
 def of_bundle(bundle: str) -> Label:
-    """That of a container that another command has made, for one more process of it.
+    """That of a container that another command has made, for one more process of it. Sandboxes of
+    the Python API that are made of no bundle have no config.json, and no label.
 
     Raises: RuntimeFailure.
     """
     from runsc.oci import spec  # noqa: PLC0415  who makes a container has it
 
+    if bundle == "/" and not os.path.lexists("/config.json"):
+        return Label()
     document = spec.load(bundle)
     linux, process = document.linux or spec.Linux(), document.process
     if process is None:

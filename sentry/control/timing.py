@@ -8,7 +8,7 @@ the order, as if somebody had waited.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentry.control.orders import ClockOrder, ClockState
 from sentry.errors import EBUSY, EINVAL
@@ -44,7 +44,8 @@ def order(kernel: Kernel, asked: ClockOrder) -> ClockState:
 
 def is_quiet(task: Task) -> bool:
     """It waits for what only others, or time, can bring."""
-    if task.dead or task.stopped or (task.trace is not None and task.trace.stop is not None):
+    trace: Any = task.trace
+    if task.dead or task.stopped or (trace is not None and trace.stop is not None):
         return True
     fiber = task.fiber
     return fiber is not None and fiber.parked and fiber.mode is Mode.INTERRUPTIBLE

@@ -38,6 +38,8 @@ class Injection:
         """These from now on, all or none. Raises: EINVAL, which says what is wrong."""
         if len(rules) > MAX_RULES:
             raise EINVAL(f"more than {MAX_RULES} rules")
+        if any(NETWORK in each.calls for each in rules) and _has_no_links(self._kernel):
+            raise EINVAL("the sandbox has no network of its own")
         by_number: dict[int, list[Choice]] = {}
         choices = []
         for rule in rules:
@@ -71,6 +73,8 @@ class Injection:
             return FrameFaults(link, kernel.loop, network) if network else None
 
         layer = kernel.first.net.stack.ip
+        if layer is None:
+            return
         layer.faults_of = faults_of
         for link in layer.links.values():
             if not link.stays_inside:
@@ -78,6 +82,11 @@ class Injection:
 
     def _of(self, kind: str) -> list[Choice]:
         return [each for each in self._choices if kind in each.rule.calls]
+
+
+def _has_no_links(kernel: Kernel) -> bool:
+    """Its sockets are the host's."""
+    return kernel.first.net.stack.ip is None
 
 
 def of(kernel: Kernel) -> Injection:

@@ -13,7 +13,8 @@ from sentry.abi.signal import SIGALRM, SIGPROF, SIGVTALRM
 from sentry.abi.time import ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL
 from sentry.ahead import mypyc_attr
 from sentry.kernel import signal_send
-from sentry.kernel.clocks import MAX_NS, CpuClock, task_time
+from sentry.clock import MAX_NS
+from sentry.kernel.clocks import CpuClock, task_time
 from sentry.kernel.cpu_timers import CpuTimer, CpuTimers
 from sentry.kernel.signals import SigInfo
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +14,7 @@ from runsc import faults
 from runsc.api import states
 from runsc.api.aio.clock import AsyncClock
 from runsc.api.aio.commands import AsyncCommands
+from runsc.api.aio.connections import AsyncConnections
 from runsc.api.aio.files import AsyncFiles
 from runsc.api.aio.forking import AsyncForker, AsyncForkKeeper
 from runsc.api.aio.keeping import AsyncKeeper, command
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from runsc.api.aio.serving import Handler
     from runsc.fs import Device, FileSystem, ProcFile
 
 Infos = list[SandboxInfo]
@@ -65,6 +68,7 @@ class AsyncSandbox:
         self.files = AsyncFiles(self._path, user)
         self.pty = AsyncPty(self._path, user)
         self._objects = AsyncObjects(self._path)
+        self._connections = AsyncConnections(state, sandbox_id, self._path)
 
     @classmethod
     async def create(
@@ -89,7 +93,7 @@ class AsyncSandbox:
         is added to what its commands have: a PATH, or what the bundle says; nothing of this
         process's. `network`: "none" but itself; "host", sockets of the host; "sandbox", a network
         of its own, which `egress` may bound: a policy, as text or the path of a file; or the path
-        of a network namespace. `mounts`: paths inside, to folders and files of the host, to read
+        of a network namespace; "private", one without a way out but what `on_connect` serves. `mounts`: paths inside, to folders and files of the host, to read
         alone unless a `Mount` says otherwise, or to a `FileSystem`: `mount`. After `timeout` seconds it is ended. `user` is whose
         rights commands and file operations have that name nobody. `readonly`: nothing can be
         written to its root. `detach`: it outlives this process, until `kill` or its `timeout`.
@@ -217,6 +221,7 @@ class AsyncSandbox:
         """End it, with all that runs in it and all its forks, and forget it. False if it was
         gone."""
         self._objects.close()
+        self._connections.close()
         await self._forker.end()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
@@ -268,6 +273,22 @@ class AsyncSandbox:
         """Have a file in /proc whose text this process makes, as long as it lives. `timeout` as of
         `mount`. Raises: SandboxEnded, SandboxError."""
         await self._objects.proc_file(name, served, timeout)
+
+    async def on_connect(
+        self, place: str, handler: Handler | None = None
+    ) -> Callable[..., object]:
+        """Serve connections that programs make to `place`, such as "api.internal:443": `handler` is
+        called with an `AsyncConnection` for each. Without a handler it gives a function that takes
+        one: a decorator.
+
+        The sandbox needs an egress policy, or the network "private"; a name has an address inside
+        by this, if it has none. Another policy (`runsc egress set`) ends it. Raises: SandboxEnded,
+        SandboxError, ValueError.
+        """
+        if handler is None:
+            return partial(self.on_connect, place)
+        await self._connections.serve(place, handler)
+        return handler
 
     async def inject(self, *rules: str | os.PathLike[str] | InjectRule) -> None:
         """Have system calls, the Gofer or the network fail or be late, by rules in place of those

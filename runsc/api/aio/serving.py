@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from typing import Any
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
+from runsc.api.told import LINE_S, MAX_LINE, Place, Told, handler_of, told_of
 from runsc.fs.service import Service
 
 PIECE = 1 << 18
+log = logging.getLogger("runsc")
+Handler = Callable[["AsyncConnection"], Coroutine[Any, Any, object]]
 AT_ONCE = 64
 """Requests under way."""
 
@@ -84,3 +90,68 @@ class AsyncServing:
     def _send_from_anywhere(self, tag: int, reply: Message) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._send, tag, reply)
+
+
+class AsyncConnection:
+    """A connection that a program in a sandbox has made, with what is known of who made it."""
+
+    def __init__(self, sock: socket.socket, told: Told) -> None:
+        self.socket = sock
+        """A stream, which does not block: the program's bytes."""
+        self.told = told
+
+    async def recv(self, size: int) -> bytes:
+        """Up to so many bytes; none: there are no more."""
+        return await asyncio.get_running_loop().sock_recv(self.socket, size)
+
+    async def sendall(self, data: bytes) -> None:
+        """All of it. Raises: OSError once the program does not take it."""
+        await asyncio.get_running_loop().sock_sendall(self.socket, data)
+
+
+class AsyncListening:
+    """Serves connections: an accepting task, and one for each."""
+
+    def __init__(self, sock: socket.socket, handlers: Mapping[Place, Handler]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._handlers = handlers
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawn(self._accept())
+
+    def close(self) -> None:
+        """Nobody is served any more; connections go on."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _spawn(self, coro: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self) -> None:
+        with self._sock, suppress(OSError):
+            while True:
+                came, _ = await self._loop.sock_accept(self._sock)
+                self._spawn(self._serve(came))
+
+    async def _serve(self, came: socket.socket) -> None:
+        with came:
+            try:
+                came.setblocking(False)
+                line = bytearray()
+                async with asyncio.timeout(LINE_S):
+                    while not line.endswith(b"\n") and len(line) < MAX_LINE:
+                        more = await self._loop.sock_recv(came, 1)
+                        if not more:
+                            return
+                        line += more
+                told = told_of(bytes(line))
+                handler = handler_of(self._handlers, told)
+                if handler is not None:
+                    await handler(AsyncConnection(came, told))
+            except (ConnectionError, TimeoutError):
+                pass  # the program does not listen any more
+            except Exception:
+                log.exception("a connection that is served")

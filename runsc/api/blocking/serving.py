@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,9 +13,11 @@ from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
+from runsc.api.told import LINE_S, MAX_LINE, Place, Told, handler_of, told_of
 from runsc.fs.service import Service, waits
 
 PIECE = 1 << 18
+Handler = Callable[["Connection"], object]
 log = logging.getLogger("runsc")
 
 
@@ -74,3 +77,62 @@ def _driven(coro: Any) -> Any:
         return end.value
     coro.close()
     raise RuntimeError("what is served waits for something")
+
+
+class Connection:
+    """A connection that a program in a sandbox has made, with what is known of who made it."""
+
+    def __init__(self, sock: socket.socket, told: Told) -> None:
+        self.socket = sock
+        """A stream: the program's bytes."""
+        self.told = told
+
+    def recv(self, size: int) -> bytes:
+        """Up to so many bytes; none: there are no more."""
+        return self.socket.recv(size)
+
+    def sendall(self, data: bytes) -> None:
+        """All of it. Raises: OSError once the program does not take it."""
+        self.socket.sendall(data)
+
+
+class Listening:
+    """Serves connections: an accepting thread, and one for each."""
+
+    def __init__(self, sock: socket.socket, handlers: Mapping[Place, Handler]) -> None:
+        self._sock = sock
+        self._handlers = handlers
+        threading.Thread(target=self._accept, name="runsc-listening", daemon=True).start()
+
+    def close(self) -> None:
+        """Nobody is served any more; connections go on."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with self._sock, suppress(OSError):
+            while True:
+                came, _ = self._sock.accept()
+                threading.Thread(
+                    target=self._serve, args=(came,), name="runsc-connection", daemon=True
+                ).start()
+
+    def _serve(self, came: socket.socket) -> None:
+        with came:
+            try:
+                came.settimeout(LINE_S)
+                line = bytearray()
+                while not line.endswith(b"\n") and len(line) < MAX_LINE:
+                    more = came.recv(1)
+                    if not more:
+                        return
+                    line += more
+                came.settimeout(None)
+                told = told_of(bytes(line))
+                handler = handler_of(self._handlers, told)
+                if handler is not None:
+                    handler(Connection(came, told))
+            except (ConnectionError, TimeoutError):
+                pass  # the program does not listen any more
+            except Exception:
+                log.exception("a connection that is served")

@@ -128,7 +128,8 @@ class RootDirectory(Directory):
         if not self.fs.processes_only:
             served = self.fs.kernel.services.proc_files.find(name)
             if served is not None:
-                return served.made(self.fs)
+                made: Node = served.made(self.fs)
+                return made
         subject = self._subject(name)
         return PidDirectory(self.fs, self.fs.kernel, subject) if subject is not None else None
 

@@ -70,7 +70,8 @@ def used_ns(view: View) -> Generator[str | bytes, None, tuple[int, int]]:
 def idle_ns(view: View, used: int) -> int:
     """CPU time since the sandbox started that no process used."""
     boot: int = view.kernel.boot_ns
-    return max(0, (view.kernel.clock.now_ns() - boot) * allowed_cpus(view) - used)
+    now_ns: int = view.kernel.clock.now_ns()
+    return max(0, (now_ns - boot) * allowed_cpus(view) - used)
 
 
 def states(view: View) -> Generator[str, None, Counter[str]]:

@@ -70,7 +70,7 @@ class IpLayer:
         self.seed = chance(SEED_SIZE)
         """Of what picks one of several next hops."""
         self.links: dict[int, Link] = {}
-        self.faults_of: Callable[[Link], Faults | None] = no_faults
+        self.faults_of: Callable[[Link], Faults | None] = lambda link: None
         """Of a link to the outside, when it comes."""
         self.exceptions = Exceptions()
         self._sources: dict[tuple[int, bool, bytes], bytes] = {}

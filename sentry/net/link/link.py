@@ -117,11 +117,6 @@ class Faults(Protocol):
         """Whether it goes now."""
 
 
-def no_faults(_link: Link) -> Faults | None:
-    """As it should be."""
-    return None
-
-
 class Link:
     """What links of every kind have."""
 

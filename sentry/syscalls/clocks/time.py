@@ -38,7 +38,8 @@ from sentry.abi.time import (
 )
 from sentry.errors import EAGAIN, EINVAL, EOPNOTSUPP, EPERM
 from sentry.kernel import clocks, timers
-from sentry.kernel.clocks import MAX_NS, NS, CpuClock
+from sentry.clock import MAX_NS
+from sentry.kernel.clocks import NS, CpuClock
 from sentry.kernel.cpu_timers import CpuTimer
 from sentry.kernel.task import Task
 from sentry.kernel.time_namespace import offset_ns, to_host_ns

@@ -19,6 +19,7 @@ from sentry.abi.time import (
     TFD_TIMER_CANCEL_ON_SET,
     TIMER_ABSTIME,
 )
+from sentry.clock import MAX_NS
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EOPNOTSUPP, EPERM
 from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
 from sentry.kernel import clocks
@@ -258,9 +259,9 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
         at_ns = deadline()
         again = deadline if file.clock in WALL_CLOCKS else None
     elif value_ns:
-        at_ns = min(programs.now_ns() + value_ns, clocks.MAX_NS)
+        at_ns = min(programs.now_ns() + value_ns, MAX_NS)
     cancels = again is not None and bool(how & TFD_TIMER_CANCEL_ON_SET)
-    file.set(min(interval_ns, clocks.MAX_NS), at_ns, again, cancels)
+    file.set(min(interval_ns, MAX_NS), at_ns, again, cancels)
     if old:
         _put_spec(old, *was)
 

@@ -33,7 +33,8 @@ from sentry.abi.time import TIMESPEC
 from sentry.errors import EAGAIN, EBADF, EFAULT, EINPROGRESS, EINTR, EINVAL, EPERM, Errno
 from sentry.fs.eventfd import EventFile
 from sentry.kernel.aio import Context, Request, aio_of
-from sentry.kernel.clocks import MAX_NS, NS
+from sentry.clock import MAX_NS
+from sentry.kernel.clocks import NS
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import masked
 from sentry.mm.errors import NeedsFault

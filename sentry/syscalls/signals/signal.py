@@ -22,7 +22,8 @@ from sentry.abi.signal import (
 from sentry.abi.time import TIMESPEC
 from sentry.errors import EAGAIN, EFAULT, EINTR, EINVAL
 from sentry.kernel import altstack, signal_frame, task_signals
-from sentry.kernel.clocks import MAX_NS, NS
+from sentry.clock import MAX_NS
+from sentry.kernel.clocks import NS
 from sentry.kernel.signals import NSIG, UNBLOCKABLE, Action
 from sentry.kernel.task import RESUME, Task
 from sentry.platform.interface import Reg

@@ -1,0 +1,87 @@
+"""Connections of programs in a sandbox that are handed to functions of the caller's.
+
+The sandbox's egress policy names a broker for them (docs/egress.md): a socket of this process's,
+which has a name only while the policy is given.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+
+from runsc.api import policies
+from runsc.api.aio.keeping import command
+from runsc.api.aio.serving import AsyncListening, Handler
+from runsc.api.aio.wire import ask
+from runsc.api.errors import SandboxError
+from runsc.api.told import Place
+from sentry.control.protocol import Request
+
+QUEUE = 128
+
+
+class AsyncConnections:
+    """Those of one sandbox."""
+
+    def __init__(self, state: str, sandbox_id: str, path: str) -> None:
+        self._state = state
+        self._sandbox_id = sandbox_id
+        self._path = path
+        self._folder = ""
+        """The name that the socket has for a moment; as long as it is the same, connections that
+        there are go on."""
+        self._policy: str | None = None
+        """The sandbox's own."""
+        self._handlers: dict[Place, Handler] = {}
+        self._listening: list[AsyncListening] = []
+
+    async def serve(self, place: str, handler: Handler) -> None:
+        """Raises: SandboxError, ValueError."""
+        found = policies.place_of(place)
+        if self._policy is None:
+            reply = await ask(self._path, Request("egress", after=-1))
+            if reply.egress is None:
+                raise SandboxError(reply.error or "the sandbox does not say what may leave")
+            self._policy = reply.egress.policy
+        before = self._handlers.get(found)
+        self._handlers[found] = handler
+        if before is not None:
+            return
+        try:
+            await self._tell()
+        except BaseException:
+            del self._handlers[found]
+            raise
+
+    async def _tell(self) -> None:
+        """The sandbox, by another policy."""
+        if not self._folder:
+            self._folder = os.path.join(tempfile.gettempdir(), f"runsc-{secrets.token_hex(8)}")
+        os.mkdir(self._folder, 0o700)
+        broker, file = os.path.join(self._folder, "socket"), os.path.join(self._folder, "policy")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            policy = policies.served(self._policy or "", self._handlers, broker)
+            with open(file, "w", encoding="utf-8") as written:
+                written.write(policy)
+            listener.bind(broker)
+            listener.listen(QUEUE)
+            await command(self._state, "egress", "set", self._sandbox_id, file)
+        except BaseException:
+            listener.close()
+            raise
+        finally:
+            for path in (broker, file):
+                if os.path.lexists(path):
+                    os.unlink(path)
+            os.rmdir(self._folder)
+        older, self._listening = self._listening, [AsyncListening(listener, self._handlers)]
+        for each in older:
+            each.close()
+
+    def close(self) -> None:
+        """Nothing is served any more."""
+        while self._listening:
+            self._listening.pop().close()
