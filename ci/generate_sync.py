@@ -2,8 +2,9 @@
 
 Usage: python ci/generate_sync.py [--check]
 
-All that is asynchronous there goes through `poll.py` and `serving.py`, of which each has its own. So the twin is the
-same text with other words, which a type checker, a debugger and help() see as any other code.
+All that is asynchronous there goes through `poll.py` and `serving.py`, of which each has its own.
+So the twin is the same text with other words, which a type checker, a debugger and help() see as
+any other code.
 """
 
 from __future__ import annotations

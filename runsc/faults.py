@@ -16,7 +16,7 @@ import msgspec
 
 from runsc.errors import RuntimeFailure
 from runsc.spans import span_ns
-from sentry.inject.rules import MAX_RULES, InjectRule
+from sentry.faults import MAX_RULES, InjectRule
 
 MAX_BYTES: Final = 1 << 20
 _NUMBERS: Final = {"short": int, "after": int, "count": int, "probability": float, "seed": int}

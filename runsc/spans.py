@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 NS = 10**9
 _UNITS = {
@@ -56,8 +56,8 @@ def moment_ns(moment: str | float | datetime) -> int:
             raise ValueError(f"{moment!r} is no date such as 2030-01-01 12:00:00") from None
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
-        past = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
+            moment = moment.replace(tzinfo=UTC)
+        past = moment - datetime(1970, 1, 1, tzinfo=UTC)
         found = past // timedelta(microseconds=1) * 1000
     else:
         found = span_ns(moment)

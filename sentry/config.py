@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from sentry.abi.mount import MS_RDONLY
-from sentry.inject.rules import InjectRule
+from sentry.faults import InjectRule
 
 Mask = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Bits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -73,7 +73,7 @@ def set_(flags: Globals, /, container_id: str, date: tuple[str, ...]) -> None:
 
 
 @command.command(help="So much time goes by, as fast as its programs are done with it: from one"
-    " timer to the next, each time when all of them wait. Ctrl-C leaves it where it is.")  # fmt: skip
+    " timer to the next, each time when all of them wait. Ctrl-C: it stays there.")  # fmt: skip
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("span", nargs=-1, required=True)
 @click.pass_obj
@@ -106,7 +106,7 @@ def _ask(
 
 
 def _show(found: ClockState) -> None:
-    shown = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(
+    shown = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
         microseconds=min(max(found.wall_ns, 0), spans.MAX_NS) // US
     )
     click.echo(f"wall clock: {shown:%Y-%m-%d %H:%M:%S.%f} UTC")

@@ -10,7 +10,7 @@ from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 from sentry.control.orders import InjectOrder
 from sentry.control.protocol import Request
-from sentry.inject.rules import InjectState
+from sentry.faults import InjectState
 
 
 @click.group(

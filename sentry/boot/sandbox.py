@@ -258,7 +258,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     ram.let_go = kernel.vfs.leftovers.begin
     vdso = platform.vdso
     loop.programs.shape = vdso
-    loop.programs.was_set = lambda: kernel.services.clock_steps.notify()
+    loop.programs.was_set = kernel.services.clock_steps.notify
     if vdso is not None and vdso.step_fd >= 0:
 
         def clock_was_set(_events: int) -> None:

@@ -47,16 +47,16 @@ if TYPE_CHECKING:
     from sentry.control.files import Filing
     from sentry.control.forwarding import Forward
     from sentry.control.observing import Observing
+    from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
     from sentry.control.packets import Capture
     from sentry.control.profile import Profiler
-    from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
     from sentry.control.reading import Reading
     from sentry.control.repl import Repl
     from sentry.control.serving import Serving
     from sentry.control.timing import Advancing
     from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
-    from sentry.inject.rules import InjectState
+    from sentry.faults import InjectState
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.pids import PidNamespace

@@ -1,4 +1,7 @@
-"""What some messages of the control socket carry: about time, and what its owner serves. See `protocol.py`."""
+"""What some messages of the control socket carry: about time, faults, and what its owner serves.
+
+See `protocol.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from sentry.inject.rules import MAX_RULES, InjectRule
+from sentry.faults import MAX_RULES, InjectRule
 
 Ns = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 Shown = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]

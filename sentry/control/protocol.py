@@ -22,7 +22,7 @@ from sentry.config import (
     TraceSession,
 )
 from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
-from sentry.inject.rules import InjectState
+from sentry.faults import InjectState
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
@@ -168,8 +168,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "trace" (somebody outside listens from now on to what happens), "untrace" (no more), "traces"
     (who does), "procfs" (some processes as /proc has them), "metrics" (figures for Prometheus),
     "share" (of the sandbox whose root is another one's, too: what is done to it is there at once
-    from now on), "inject" (faults), "serve" (what the sandbox's owner serves comes or goes), "clock" (the time that programs see), "advance" (so much of it goes by, from one
-    of their timers to the next), "checkpoint" (its state goes into two files that come with it, and it stands still
+    from now on), "inject" (faults), "serve" (what the sandbox's owner serves comes or goes),
+    "clock" (the time that programs see), "advance" (so much of it goes by, from one of their timers
+    to the next), "checkpoint" (its state goes into two files that come with it, and it stands still
     as long as the connection lasts), "expire" (the container ends in some time, whoever is there
     then), "repl" (a statement of Python is run on the kernel's objects, where the sandbox was
     started so), or "resize" (the host's terminal has a new size); "fork" (another sandbox is made

@@ -40,15 +40,15 @@ from sentry.control.protocol import (
     encode,
 )
 from sentry.errors import Errno
-from sentry.inject.rules import InjectState
+from sentry.faults import InjectState
 
 MAX_CONNECTIONS = 512
 """A process of `exec` has one for as long as it lives."""
 
 
-WAITS = frozenset(
-    ("advance", "checkpoint", "create", "denials", "file", "forward", "oom", "read", "serve", "wait")
-)
+WAITS = frozenset((
+    "advance", "checkpoint", "create", "denials", "file", "forward", "oom", "read", "serve", "wait",
+))  # fmt: skip
 """What ends with its connection, of which each has one."""
 
 

@@ -1,4 +1,4 @@
-"""`Serving`: something that a process of the sandbox's owner serves comes into a container, or goes.
+"""`Serving`: what a process of the sandbox's owner serves comes into a container, or goes.
 
 A file system is mounted on a directory; a device gets a number and a name; a file appears in /proc.
 The stream to the server comes with the request, and is all that the Sentry has of it.

@@ -44,8 +44,8 @@ class TimerFile(StreamFile):
     requests: ClassVar = TIMERS
 
     __slots__ = (
-        "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_programs", "_step",
-        "_steps", "_ticks", "_timer", "clock",
+        "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_programs",
+        "_step", "_steps", "_ticks", "_timer", "clock",
     )  # fmt: skip
     has_write: ClassVar = False
     splice_read: ClassVar = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sentry.inject.rules import InjectRule
+from sentry.faults import InjectRule
 
 _MASK: Final = (1 << 64) - 1
 MAX_WILDCARDS: Final = 2
@@ -36,7 +36,7 @@ class Choice:
 
 
 def chance(seed: int, number: int) -> float:
-    """Between 0 and 1: the same for the same seed and number. SplitMix64, Steele and others 2014."""
+    """Between 0 and 1, the same for a seed and a number. SplitMix64 (Steele and others, 2014)."""
     mixed = (seed + 1) * 0x9E3779B97F4A7C15 + number * 0xD1342543DE82EF95 & _MASK
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK

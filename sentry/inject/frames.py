@@ -1,7 +1,7 @@
 """Faults of a link: frames that are lost, late, or come after those behind them.
 
-A frame of the stack is what it hands to its interface: of TCP it may be up to 64 KiB, which the host
-cuts.
+A frame of the stack is what it hands to its interface: of TCP it may be up to 64 KiB, which the
+host cuts.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from sentry.abi import unistd
 from sentry.errors import EINVAL
+from sentry.faults import GOFER, MAX_RULES, NETWORK, InjectRule, InjectState
 from sentry.inject.calls import NEVER, Faulty, error_of, length_at
 from sentry.inject.choice import Choice
 from sentry.inject.frames import FrameFaults
 from sentry.inject.gofer import GoferFaults
-from sentry.inject.rules import GOFER, MAX_RULES, NETWORK, InjectRule, InjectState
 from sentry.syscalls.interposing import Place, declared, interpose
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Clocks: which there are, what time they show, and what their time is on the kernel's own clock.
 
 Programs sleep on CLOCK_MONOTONIC as they see it (sentry.clock), which is the host's unless somebody
-outside has shaped it. The wall clock cannot be set from inside. CPU clocks count what vCPU threads ran for a task, and its dispatch.
+outside has shaped it. The wall clock cannot be set from inside. CPU clocks count what vCPU threads
+ran for a task, and its dispatch.
 """
 
 from __future__ import annotations

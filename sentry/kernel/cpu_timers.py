@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGKILL, SIGXCPU
-from sentry.kernel import signal_send
 from sentry.clock import MAX_NS
+from sentry.kernel import signal_send
 from sentry.kernel.clocks import NS, CpuClock, group_time
 from sentry.kernel.signals import SigInfo
 

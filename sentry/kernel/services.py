@@ -52,9 +52,9 @@ class Services:
 
     __slots__ = (
         "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "forks",
-        "gofers", "handles", "host_ids", "injection", "kcmp_secret", "keys", "keys_text", "lingering",
-        "logins", "machine", "namespace_counts", "proc_files", "served", "signal_quota", "sysctls",
-        "system_log", "timex", "trees",
+        "gofers", "handles", "host_ids", "injection", "kcmp_secret", "keys", "keys_text",
+        "lingering", "logins", "machine", "namespace_counts", "proc_files", "served",
+        "signal_quota", "sysctls", "system_log", "timex", "trees",
     )  # fmt: skip
 
     handles: HandleCache

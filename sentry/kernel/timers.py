@@ -12,8 +12,8 @@ from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGALRM, SIGPROF, SIGVTALRM
 from sentry.abi.time import ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL
 from sentry.ahead import mypyc_attr
-from sentry.kernel import signal_send
 from sentry.clock import MAX_NS
+from sentry.kernel import signal_send
 from sentry.kernel.clocks import CpuClock, task_time
 from sentry.kernel.cpu_timers import CpuTimer, CpuTimers
 from sentry.kernel.signals import SigInfo

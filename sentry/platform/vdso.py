@@ -62,7 +62,7 @@ class Vdso:
         lib.clock_page_again()
 
     def hold(self) -> int:
-        """The page says nothing until it is shaped: the latest that programs may have seen, or 0."""
+        """The page says nothing until it is shaped. What programs may have seen of it, or 0."""
         seen_ns: int = lib.clock_page_hold()
         return seen_ns
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from runsc import spans
 from runsc.api.aio.wire import ANSWER_S, ask
@@ -27,7 +27,7 @@ class AsyncClock:
     async def now(self) -> datetime:
         """What its wall clock shows, in UTC. Raises: SandboxEnded."""
         wall_ns = (await self._order(ClockOrder())).wall_ns
-        return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=wall_ns // 1000)
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=wall_ns // 1000)
 
     async def freeze(self) -> None:
         """It stands still. Raises: SandboxEnded."""

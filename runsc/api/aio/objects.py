@@ -40,7 +40,8 @@ class AsyncObjects:
         made = await ask(self._path, Request("file", file=folder))
         if made.error not in ("", "EEXIST"):
             raise SandboxError(f"{path}: {made.error}")
-        order = ServeOrder("mount", _path(path), readonly, patience_ns=nanoseconds("timeout", timeout))
+        patience_ns = nanoseconds("timeout", timeout)
+        order = ServeOrder("mount", _path(path), readonly, patience_ns=patience_ns)
         await self._serve(order, Tree(served), served)
 
     async def device(self, path: str, served: Device, mode: int, timeout: float) -> None:

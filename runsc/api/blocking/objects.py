@@ -43,7 +43,8 @@ class Objects:
         made = ask(self._path, Request("file", file=folder))
         if made.error not in ("", "EEXIST"):
             raise SandboxError(f"{path}: {made.error}")
-        order = ServeOrder("mount", _path(path), readonly, patience_ns=nanoseconds("timeout", timeout))
+        patience_ns = nanoseconds("timeout", timeout)
+        order = ServeOrder("mount", _path(path), readonly, patience_ns=patience_ns)
         self._serve(order, Tree(served), served)
 
     def device(self, path: str, served: Device, mode: int, timeout: float) -> None:

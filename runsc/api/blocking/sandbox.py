@@ -39,7 +39,7 @@ from runsc.api.values import (
 from runsc.containers.state import State, status
 from sentry.control.orders import InjectOrder
 from sentry.control.protocol import Reply, Request
-from sentry.inject.rules import InjectRule, InjectState
+from sentry.faults import InjectRule, InjectState
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -96,13 +96,14 @@ class Sandbox:
         is added to what its commands have: a PATH, or what the bundle says; nothing of this
         process's. `network`: "none" but itself; "host", sockets of the host; "sandbox", a network
         of its own, which `egress` may bound: a policy, as text or the path of a file; or the path
-        of a network namespace; "private", one without a way out but what `on_connect` serves. `mounts`: paths inside, to folders and files of the host, to read
-        alone unless a `Mount` says otherwise, or to a `FileSystem`: `mount`. After `timeout` seconds it is ended. `user` is whose
-        rights commands and file operations have that name nobody. `readonly`: nothing can be
-        written to its root. `detach`: it outlives this process, until `kill` or its `timeout`.
-        `forkable`: `fork` copies it; what that gives its kernel to do, docs/isolation.md says.
-        `state` is the folder in which sandboxes are noted, `flags` are more flags of the command
-        line.
+        of a network namespace; "private", one without a way out but what `on_connect` serves.
+        `mounts`: paths inside, to folders and files of the host, to read alone unless a `Mount`
+        says otherwise, or to a `FileSystem`: see `mount`. After `timeout` seconds it is ended.
+        `user` is whose rights commands and file operations have that name nobody. `readonly`:
+        nothing can be written to its root. `detach`: it outlives this process, until `kill` or its
+        `timeout`. `forkable`: `fork` copies it; what that gives its kernel to do,
+        docs/isolation.md says. `state` is the folder in which sandboxes are noted, `flags` are more
+        flags of the command line.
 
         Raises: SandboxError; ValueError for what makes no sense.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from gofer.p9.constants import IO_HEADER_SIZE, NOOPEN
+from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.extensions import Rioctlx, Rpollx, Rwalkx, Tioctlx, Tpollx, Twalkx
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
 from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK, RWF_NOWAIT

@@ -36,9 +36,9 @@ from sentry.abi.time import (
     TMS,
     Timex,
 )
+from sentry.clock import MAX_NS
 from sentry.errors import EAGAIN, EINVAL, EOPNOTSUPP, EPERM
 from sentry.kernel import clocks, timers
-from sentry.clock import MAX_NS
 from sentry.kernel.clocks import NS, CpuClock
 from sentry.kernel.cpu_timers import CpuTimer
 from sentry.kernel.task import Task

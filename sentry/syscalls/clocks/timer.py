@@ -254,7 +254,8 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
     if value_ns and how & TFD_TIMER_ABSTIME:
 
         def deadline() -> int:
-            return max(1, clocks.to_monotonic(programs, file.clock, to_host_ns(task, file.clock, value_ns)))
+            at_ns = to_host_ns(task, file.clock, value_ns)
+            return max(1, clocks.to_monotonic(programs, file.clock, at_ns))
 
         at_ns = deadline()
         again = deadline if file.clock in WALL_CLOCKS else None

@@ -30,10 +30,10 @@ from sentry.abi.ioprio import (
     IOPRIO_LEVEL_MASK,
 )
 from sentry.abi.time import TIMESPEC
+from sentry.clock import MAX_NS
 from sentry.errors import EAGAIN, EBADF, EFAULT, EINPROGRESS, EINTR, EINVAL, EPERM, Errno
 from sentry.fs.eventfd import EventFile
 from sentry.kernel.aio import Context, Request, aio_of
-from sentry.clock import MAX_NS
 from sentry.kernel.clocks import NS
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import masked

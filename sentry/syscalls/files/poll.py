@@ -6,7 +6,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentry.abi.personality import STICKY_TIMEOUTS
 from sentry.abi.poll import (

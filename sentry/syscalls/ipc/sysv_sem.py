@@ -34,8 +34,8 @@ from sentry.abi.sysvipc import (
     SETVAL,
 )
 from sentry.abi.time import TIMESPEC
-from sentry.errors import E2BIG, EFBIG, EINVAL, ERANGE
 from sentry.clock import MAX_NS
+from sentry.errors import E2BIG, EFBIG, EINVAL, ERANGE
 from sentry.kernel.clocks import NS
 from sentry.kernel.sysv_ids import READ, WRITE, check_owner, check_permission, now
 from sentry.kernel.sysv_ipc import ipc_of, undo_list

@@ -20,9 +20,9 @@ from sentry.abi.signal import (
     SIG_UNBLOCK,
 )
 from sentry.abi.time import TIMESPEC
+from sentry.clock import MAX_NS
 from sentry.errors import EAGAIN, EFAULT, EINTR, EINVAL
 from sentry.kernel import altstack, signal_frame, task_signals
-from sentry.clock import MAX_NS
 from sentry.kernel.clocks import NS
 from sentry.kernel.signals import NSIG, UNBLOCKABLE, Action
 from sentry.kernel.task import RESUME, Task
