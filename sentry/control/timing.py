@@ -45,9 +45,9 @@ def order(kernel: Kernel, asked: ClockOrder) -> ClockState:
 def is_quiet(task: Task) -> bool:
     """It waits for what only others, or time, can bring."""
     trace: Any = task.trace
-    if task.dead or task.stopped or (trace is not None and trace.stop is not None):
+    if task.stopped or (trace is not None and trace.stop is not None):
         return True
-    fiber = task.fiber
+    fiber = None if task.dead else task.fiber  # who is dead is on the way out
     return fiber is not None and fiber.parked and fiber.mode is Mode.INTERRUPTIBLE
 
 
@@ -71,14 +71,18 @@ class Advancing:
         kernel.loop.at_rest = self._step
 
     def _all_are_quiet(self) -> bool:
-        if self._busy is not None and not is_quiet(self._busy):
+        busy = self._busy
+        if busy is not None and not is_quiet(busy) and busy.tid in self._kernel.pids.tasks:
             return False
-        held = self._kernel.held
-        for task in self._kernel.pids.tasks.values():
-            if not is_quiet(task) and task not in held:
-                self._busy = task
-                return False
         self._busy = None
+        held = self._kernel.held
+        for group in self._kernel.pids.groups.values():
+            if group.ending:
+                return False
+            for task in group.tasks:
+                if not is_quiet(task) and task not in held:
+                    self._busy = task
+                    return False
         return True
 
     def _step(self) -> None:
