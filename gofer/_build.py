@@ -23,6 +23,7 @@ ffibuilder.set_source(
         (
             (HERE / "native.c").read_text(),
             (HERE / "hot.c").read_text(),
+            (HERE / "drain.c").read_text(),
             *(f"#include <{name}>\n" for name in NUMBERS),
             '#include "generated_below.h"\n',
         )

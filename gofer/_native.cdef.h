@@ -37,9 +37,13 @@
 #define FAN_MARK_ONLYDIR ...
 #define FAN_MARK_FLUSH ...
 #define HOT_EVENTS ...
+#define DRAIN_SPARES ...
+#define DRAIN_GIVE_BACK ...
 struct gofer_statfs;
 struct hot;
 struct hot_rest;
+struct drain;
+struct drain_record;
 struct gofer_statfs {
     uint32_t fs_type;
     uint32_t bsize;
@@ -61,6 +65,25 @@ struct hot_rest {
     int32_t owed;
     int32_t donated;
     uint8_t reply[128];
+    ...;
+};
+struct drain {
+    uint64_t position;
+    uint64_t capacity;
+    int ring;
+    int count;
+    int held;
+    int place;
+    int may_link;
+    uint8_t *bytes;
+    struct drain_record *records;
+    ...;
+};
+struct drain_record {
+    uint64_t position;
+    uint32_t at;
+    uint32_t size;
+    int32_t what;
     ...;
 };
 int gofer_open(int dirfd, const char *name, uint64_t flags, uint32_t mode);
@@ -96,5 +119,17 @@ int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);
 void hot_ready(struct hot *h, int fd, int ready);
 void hot_forget(struct hot *h, int fd);
 void hot_forget_directories(struct hot *h);
-int hot_learn(struct hot *h, int fd, uint32_t fid, int dirfd, int is_parent);
+int hot_learn(struct hot *h, int fd, uint32_t fid, int dirfd, int place, int is_parent);
 int hot_wait(struct hot *h, int epoll, int timeout_ms, int *out, uint8_t *data, size_t room, struct hot_rest *rest);
+void drain_end(struct drain *d);
+struct drain *drain_begin(int ring, uint64_t capacity);
+int drain_read(struct drain *d);
+int drain_sort(struct drain *d);
+const struct drain_record *drain_record(const struct drain *d, int i);
+int drain_has_place(const struct drain *d, uint32_t fid);
+int drain_has(struct drain *d, uint32_t fid);
+int drain_spare(struct drain *d, int dirfd, uint32_t fid, uint8_t *block);
+int drain_take(struct drain *d, uint32_t fid);
+int drain_drop(struct drain *d, uint32_t fid);
+int drain_fids(const struct drain *d, uint32_t *fids);
+int drain_run(struct drain *d, struct hot *h, int sock, int from, int most);

@@ -8,6 +8,7 @@ import os
 from gofer.files import OpenFile
 from gofer.native import error
 from gofer.node import Node, NodeTable
+from gofer.records import Spares
 
 MAX_XATTR_BYTES = 1 << 20
 """Values and lists that the fids of one session hold."""
@@ -58,26 +59,52 @@ class FidBudget:
 class FidTable:
     """The fids of one session."""
 
-    __slots__ = ("_budget", "_fids", "_table", "_xattr_bytes")
+    __slots__ = ("_budget", "_fids", "_table", "_xattr_bytes", "spares")
 
     def __init__(self, table: NodeTable, budget: FidBudget) -> None:
         self._table = table
         self._budget = budget
         self._fids: dict[int, Fid] = {}
         self._xattr_bytes = 0
+        self.spares: Spares | None = None
+        """Fids that are not known here before they are asked for."""
 
     def __len__(self) -> int:
         return len(self._fids)
 
     def __contains__(self, number: int) -> bool:
-        return number in self._fids
+        return number in self._fids or (self.spares is not None and self.spares.has(number))
 
     def get(self, number: int) -> Fid:
         """Raises EBADF."""
         fid = self._fids.get(number)
-        if fid is None:
+        if fid is not None:
+            return fid
+        spares = self.spares
+        if spares is None or not spares.has(number):
             raise error(errno.EBADF)
-        return fid
+        try:
+            node = spares.take(number)
+        finally:
+            self.spares_gone()
+        return self.bind(number, node, spares.uid)
+
+    def bind_spare(self, number: int, root: Fid, at: int) -> tuple[bytes, int] | None:
+        """A new file without a name, in the root whose descriptor is `at`: its attributes, and a
+        descriptor to give away. None: it has to be bound otherwise. Raises: as `bind`, OSError."""
+        spares = self.spares
+        if spares is None or not spares.takes(root.node, number):
+            return None
+        self.check_free(number)
+        made = spares.make(root.node, at, number)
+        spares.uid = root.uid
+        self._budget.left -= 1
+        return made
+
+    def spares_gone(self) -> None:
+        """Some may have ended."""
+        if self.spares is not None:
+            self._budget.left += self.spares.gone()
 
     def bind(self, number: int, node: Node, uid: int) -> Fid:
         """A new fid. Raises EBADF if the number is taken, EMFILE at the ceiling."""
@@ -89,7 +116,7 @@ class FidTable:
 
     def check_free(self, number: int) -> None:
         """Raises what `bind` would raise, before anything else is done."""
-        if number in self._fids:
+        if number in self:
             raise error(errno.EBADF)
         if self._budget.left <= 0:
             raise error(errno.EMFILE)
@@ -126,8 +153,14 @@ class FidTable:
     def clear(self) -> None:
         for number in list(self._fids):
             self.remove(number)
+        if self.spares is not None:
+            self.spares.close()
+            self.spares_gone()
 
     def copy_into(self, other: FidTable) -> None:
         """Give `other` the same fids (not their open files' positions, which 9P has not)."""
+        if self.spares is not None:
+            for number in self.spares.numbers():
+                self.get(number)
         for number, fid in self._fids.items():
             other.bind(number, fid.node, fid.uid)

@@ -18,6 +18,7 @@ enum { DONATED = 2 }; /* OPENED_DONATED of gofer/p9/constants.py */
 struct hot_directory {
     uint32_t fid;
     int fd;
+    int place;      /* the descriptor of its attachment */
     int is_parent;  /* names in it are known by fids: what is removed may be one of these */
     uint64_t since; /* 1 + `now` when that was learnt: what is older is not so any more */
 };
@@ -83,14 +84,16 @@ void hot_forget(struct hot *h, int fd)
 /* What is known of fids is to be learnt anew. */
 void hot_forget_directories(struct hot *h) { h->now++; }
 
-/* `fid` is a directory that may be written in; this descriptor is it. Whether there is such a session. */
-int hot_learn(struct hot *h, int fd, uint32_t fid, int dirfd, int is_parent)
+/* `fid` is a directory that may be written in; this descriptor is it. Whether there is a place for the
+ * session. */
+int hot_learn(struct hot *h, int fd, uint32_t fid, int dirfd, int place, int is_parent)
 {
     struct hot_session *s = session_of(h, fd);
-    if (s)
-        s->directories[fid % HOT_DIRECTORIES] =
-            (struct hot_directory){.fid = fid, .fd = dirfd, .is_parent = is_parent, .since = h->now + 1};
-    return !!s;
+    if (!s && !(s = new_session(h, fd)))
+        return 0;
+    s->directories[fid % HOT_DIRECTORIES] = (struct hot_directory){
+        .fid = fid, .fd = dirfd, .place = place, .is_parent = is_parent, .since = h->now + 1};
+    return 1;
 }
 
 static const struct hot_directory *directory_of(const struct hot *h, const struct hot_session *s,

@@ -29,7 +29,8 @@ class Hot:
     """What C knows of the sessions of a server."""
 
     def __init__(self) -> None:
-        self._hot = ffi.new("struct hot *")
+        self.known = ffi.new("struct hot *")
+        """For other functions of C."""
         self._rest = ffi.new("struct hot_rest *")
         self._nodes: list[Node] = []
         """Those that are known there."""
@@ -37,7 +38,7 @@ class Hot:
     def wait(self, epoll: int, timeout_ms: int) -> list[tuple[int, int]]:
         """Descriptors and their events, answering what can be. See `came` and `owed`."""
         count = check(
-            lib.hot_wait(self._hot, epoll, timeout_ms, _events, _data, _RECEIVE, self._rest)
+            lib.hot_wait(self.known, epoll, timeout_ms, _events, _data, _RECEIVE, self._rest)
         )
         return [(_events[2 * at], _events[2 * at + 1]) for at in range(count)]
 
@@ -56,15 +57,16 @@ class Hot:
 
     def ready(self, sock: int, is_ready: bool) -> None:
         """Whether nothing of this session is under way."""
-        lib.hot_ready(self._hot, sock, is_ready)
+        lib.hot_ready(self.known, sock, is_ready)
 
     def forget(self, sock: int) -> None:
         """The session ends."""
-        lib.hot_forget(self._hot, sock)
+        lib.hot_forget(self.known, sock)
 
     def learn(self, sock: int, fid: int, node: Node) -> None:
         """`fid` is this directory, which may be written in, and was a moment ago."""
-        known = node.fd >= 0 and lib.hot_learn(self._hot, sock, fid, node.fd, bool(node.children))
+        at = node.fd, node.attachment.fd, bool(node.children)
+        known = node.fd >= 0 and lib.hot_learn(self.known, sock, fid, *at)
         if known and not node.hot:
             node.hot = True
             self._nodes.append(node)
@@ -73,7 +75,7 @@ class Hot:
         """One of its fids goes, its descriptor is closed, or something in it gets a fid."""
         if not node.hot:
             return
-        lib.hot_forget_directories(self._hot)
+        lib.hot_forget_directories(self.known)
         for each in self._nodes:
             each.hot = False
         self._nodes.clear()

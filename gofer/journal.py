@@ -2,8 +2,9 @@
 
 The client (the Sentry) is hostile: it may write what it likes into the ring, while it is read, and
 make the file behind it shorter. So the ring is read by pread(2), each record once, into bytes of
-this process, and a record is a request like any other: the same handlers, the same checks, the same
-root. All that it may do there it might do by a message, too.
+this process (`Records`), and a record is a request like any other: what C does not carry out comes
+to the same handlers, with the same checks and the same root. All that it may do there it might do
+by a message, too.
 
 What the client has written in whole when it ends is still done: see `Connection.close`.
 """
@@ -13,35 +14,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from gofer.conflicts import settled
 from gofer.fid import FidTable
 from gofer.native import error
 from gofer.node import Node, NodeTable, identity_of
-from gofer.p9.codec import Message, decode
-from gofer.p9.constants import NOFID, NOOPEN
-from gofer.p9.extensions import (
-    Rdrainx,
-    Rmakex,
-    Rwalkx,
-    Tlinkx,
-    Tmakex,
-    Tnamex,
-    Tremovexattrx,
-    Trenamex,
-    Trevertx,
-    Tsetattrx,
-    Tsetxattrx,
-    Twalkx,
-)
+from gofer.p9.codec import Message
+from gofer.p9.constants import NOFID
+from gofer.p9.extensions import Rdrainx, Rmakex, Rwalkx
 from gofer.p9.fields import ProtocolError
-from gofer.p9.journal import JournalReader
-from gofer.p9.messages import Rlerror, Tclunk, Tunlinkat
+from gofer.p9.messages import Rlerror, Tclunk
+from gofer.records import Records, Spares
 from gofer.replies import Reply
-from gofer.vanished import without_vanished
 
 MAX_FAILURES: Final = 64
 """Of which is told where they were."""
@@ -49,16 +36,11 @@ _HEARS_EVERY: Final = 1024
 """Records: the host's queue of changes has room for those of more."""
 _FAILURE: Final = struct.Struct("<QI")
 _MADE: Final = struct.Struct("<QQQ")
-_KINDS: Final = (
-    Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx, Tremovexattrx, Tclunk, Twalkx,
-    Tnamex, Trevertx,
-)  # fmt: skip
-
-
 class Session(Protocol):
     """Whose journal it is (gofer.connection)."""
 
     fids: FidTable
+    sock: socket.socket
     table: NodeTable
 
     def perform(self, request: Message) -> Reply: ...
@@ -70,7 +52,7 @@ class Journal:
     """The one of a server, for the first session that asks."""
 
     __slots__ = (
-        "_failures", "_fd", "_lost", "_made", "_owner", "_reader", "capacity"
+        "_failures", "_fd", "_lost", "_made", "_owner", "_records", "capacity"
     )  # fmt: skip
 
     def __init__(self, fd: int) -> None:
@@ -78,7 +60,7 @@ class Journal:
         self._fd = fd
         self.capacity = os.fstat(fd).st_size if fd >= 0 else 0
         self._owner: Session | None = None
-        self._reader: JournalReader | None = None
+        self._records: Records | None = None
         """None: nobody has one, or what was in it was no journal."""
         self._failures: list[bytes] = []
         self._lost = 0
@@ -94,9 +76,9 @@ class Journal:
         if self._owner is not None:
             raise error(errno.EBUSY)
         copy = fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
-        fd = self._fd
         self._owner = owner
-        self._reader = JournalReader(lambda at, size: os.pread(fd, size, at), self.capacity)
+        self._records = Records(self._fd, self.capacity)
+        owner.fids.spares = Spares(self._records, owner.table)
         return copy
 
     def belongs_to(self, session: Session) -> bool:
@@ -108,40 +90,40 @@ class Journal:
 
         Raises: ProtocolError, after what came before the record that is none.
         """
-        reader, session = self._reader, self._owner
-        if reader is None or session is None:
+        records, session = self._records, self._owner
+        if records is None or session is None:
             return
-        batch: list[tuple[int, Message]] = []
-        end = reader.position + self.capacity
-        try:
-            while reader.position < end:
-                position = reader.position
-                frame = reader.next()
-                if frame is None:
-                    break
-                batch.append((position, _checked(decode(frame, 0, len(frame))[1])))
-        except ProtocolError:
-            self._reader = None
-            raise
-        finally:
-            if batch:
-                self._carry_out(session, batch)
+        good = records.read()
+        if len(records):
+            good = records.sort() and good
+            self._carry_out(session, records)
+            session.fids.spares_gone()
+        if not good:
+            self._records = None
+            raise ProtocolError("no record of a journal")
 
     def reached(self, room: int) -> Rdrainx:
         """How far it is drained, and what came of it. Raises: EBADF."""
-        if self._reader is None:
+        if self._records is None:
             raise error(errno.EBADF)
         failures, lost, made = b"".join(self._failures), self._lost, b"".join(self._made)
         self._failures, self._lost, self._made = [], 0, []
-        return Rdrainx(self._reader.position, failures, lost, made, room)
+        return Rdrainx(self._records.position, failures, lost, made, room)
 
-    def _carry_out(self, session: Session, batch: Sequence[tuple[int, Message]]) -> None:
-        for at, (position, request) in enumerate(without_vanished(batch), 1):
-            if not at % _HEARS_EVERY:
+    def _carry_out(self, session: Session, records: Records) -> None:
+        at = heard = 0
+        sock = session.sock.fileno()
+        while at < len(records):
+            at = records.run(session.table.hot, sock, at, heard + _HEARS_EVERY - at)
+            if at == heard + _HEARS_EVERY:
                 session.hear()
-            number = self._do(session, position, request)
-            if number and not isinstance(request, Tclunk):  # of what was never bound: no loss
-                self._failed(session, position, number, request)
+                heard = at
+            elif at < len(records):
+                position, request = records[at]
+                number = self._do(session, position, request)
+                if number and not isinstance(request, Tclunk):  # of what was never bound: no loss
+                    self._failed(session, position, number, request)
+                at += 1
 
     def _do(self, session: Session, position: int, request: Message) -> int:
         """0, or the errno."""
@@ -166,17 +148,6 @@ class Journal:
             self._failures.append(_FAILURE.pack(position, number))
         else:
             self._lost += 1
-
-
-def _checked(request: Message) -> Message:
-    """Raises: ProtocolError for what a journal does not hold."""
-    if not isinstance(request, _KINDS):
-        raise ProtocolError(f"{type(request).__name__} in a journal")
-    if isinstance(request, Twalkx):
-        opens = request.flags != NOOPEN or request.donate
-        if opens or request.newfid in (NOFID, request.fid):
-            raise ProtocolError("a walk in a journal that is no binding")
-    return request
 
 
 def _where(session: Session, request: Message) -> bytes:

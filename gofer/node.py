@@ -160,15 +160,23 @@ class NodeTable:
 
     def nameless(self, directory: Node, block: bytes, fd: int) -> Node:
         """The node of a file that has no name yet, with its only descriptor. Raises: ENFILE."""
-        if self.count >= self.max_nodes or self.pinned >= self.max_open // 2:
-            raise error(errno.ENFILE)
+        self.check_nameless()
         node = Node(directory.attachment, directory, b"", block)
         node.fd = fd
         node.linked = False
         directory.refs += 1
-        self.count += 1
-        self.pinned += 1
+        self.count_nameless(1)
         return node
+
+    def check_nameless(self) -> None:
+        """There may be one more. Raises: ENFILE."""
+        if self.count >= self.max_nodes or self.pinned >= self.max_open // 2:
+            raise error(errno.ENFILE)
+
+    def count_nameless(self, more: int) -> None:
+        """So many more files without a name, each with a descriptor that stays."""
+        self.count += more
+        self.pinned += more
 
     def fd(self, node: Node) -> int:
         """A descriptor of `node`: O_PATH, or better. Raises ESTALE if its name means another file.

@@ -43,7 +43,7 @@ F_GETFD F_GETFL F_DUPFD_CLOEXEC AT_EMPTY_PATH AT_HANDLE_FID AF_UNIX SOCK_STREAM 
 RENAME_NOREPLACE RENAME_EXCHANGE FS_IOC_FSGETXATTR
 FAN_CREATE FAN_DELETE FAN_MOVED_FROM FAN_MOVED_TO FAN_CLOSE_WRITE FAN_Q_OVERFLOW
 FAN_MARK_ADD FAN_MARK_ONLYDIR FAN_MARK_FLUSH
-HOT_EVENTS
+HOT_EVENTS DRAIN_SPARES DRAIN_GIVE_BACK
 """
 
 KVM_NAMES = """
@@ -116,8 +116,8 @@ MODULES = (
     Module("kvm/_kvm", ("kvm/native.c",), borrowed=KVM_STRUCTS, names=KVM_NAMES),
     Module(
         "gofer/_native",
-        ("gofer/native.c", "gofer/hot.c"),
-        ("gofer/native.c", "gofer/hot.c"),
+        ("gofer/native.c", "gofer/hot.c", "gofer/drain.c"),
+        ("gofer/native.c", "gofer/hot.c", "gofer/drain.c"),
         names=GOFER_NAMES,
     ),
     Module("runsc/_native", ("runsc/native.c",)),

@@ -68,7 +68,10 @@ def setattrx(conn: Connection, msg: Tsetattrx) -> Rsetattrx:
     with conn.table.child_or_self(fid.node, msg.name) as node:
         times = (msg.atime_ns, msg.mtime_ns)
         _apply(conn, node, None if msg.name else fid, msg, times)
-        return Rsetattrx(conn.table.attributes(node))
+        block = conn.table.attributes(node)
+    if fid.node.is_dir():
+        conn.learn(msg.fid, fid.node)
+    return Rsetattrx(block)
 
 
 def _apply(

@@ -9,6 +9,7 @@ import os
 from gofer._native import lib
 from gofer.conflicts import displaced
 from gofer.connection import Connection
+from gofer.fid import Fid
 from gofer.files import open_node, require_writable
 from gofer.native import check, check_name, error, stat_block, statfs
 from gofer.node import Node
@@ -61,20 +62,18 @@ def spares(conn: Connection, msg: Tsparex) -> Donation:
     fds: list[int] = []
     for number in msg.newfids:
         try:
-            node, block, fd = _spare(conn, directory, at, number)
+            block, fd = conn.fids.bind_spare(number, fid, at) or _spare(conn, fid, at, number)
         except OSError:
             if not blocks:
                 raise
             break
-        conn.fids.bind(number, node, fid.uid)
         blocks.append(block)
         fds.append(fd)
     return Donation(Rsparex(blocks, _room(at)), tuple(fds))
 
 
-def _spare(conn: Connection, directory: Node, at: int, number: int) -> tuple[Node, bytes, int]:
-    """open(2) with O_TMPFILE, and a second descriptor. A link to "." is never made: EEXIST says
-    that linkat(2) would take the descriptor, which needs CAP_DAC_READ_SEARCH (or Linux 6.10)."""
+def _spare(conn: Connection, of: Fid, at: int, number: int) -> tuple[bytes, int]:
+    """The same as C does, with a node."""
     conn.fids.check_free(number)
     fd = check(lib.gofer_open(at, b".", os.O_TMPFILE | os.O_RDWR, 0o600))
     donated = -1
@@ -85,7 +84,8 @@ def _spare(conn: Connection, directory: Node, at: int, number: int) -> tuple[Nod
         if isinstance(block, int):
             raise error(-block)
         donated = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
-        return conn.table.nameless(directory, block, fd), block, donated
+        conn.fids.bind(number, conn.table.nameless(of.node, block, fd), of.uid)
+        return block, donated
     except OSError:
         os.close(fd)
         if donated >= 0:
@@ -115,6 +115,7 @@ def name(conn: Connection, msg: Tnamex) -> Rnamex:
     finally:
         conn.shared.locks.release_fid(node.identity, conn.number, msg.fid)
         conn.fids.remove(msg.fid)
+    conn.learn(msg.newdirfid, directory)
     return Rnamex()
 
 

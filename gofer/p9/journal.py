@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import struct
 from binascii import crc32
-from collections.abc import Callable
 from typing import Final
 
-from gofer.p9.constants import HEADER_SIZE
 from gofer.p9.fields import ProtocolError
 
 CAPACITY: Final = 1 << 20
@@ -92,73 +90,3 @@ class JournalWriter:
             first = len(memory) - at
             memory[at:], memory[: end - len(memory)] = record[:first], record[first:]
         self.position += len(record)
-
-
-class JournalReader:
-    """The server's side. Each byte that counts is looked at in one copy of it."""
-
-    __slots__ = ("_bytes", "_capacity", "_copy", "_read", "_start", "position")
-
-    def __init__(self, read: Callable[[int, int], bytes], capacity: int) -> None:
-        """`read`: as many bytes of the ring from an offset on; fewer count as none."""
-        self._read = read
-        self._capacity = capacity
-        self.position = 0
-        """Where the next record begins."""
-        self._copy = b""
-        self._start = 0
-        """The position that `_copy` begins with."""
-        self._bytes = _FIRST
-
-    def next(self) -> bytes | None:
-        """The request of the next record, or None if there is no whole one.
-
-        Raises: ProtocolError if it is whole and its frame has another length.
-        """
-        frame = self._take()
-        if frame is None:
-            self._look(self._bytes)
-            frame = self._take()
-        if frame is None and (size := self._announced()) > len(self._copy):
-            self._look(size)
-            frame = self._take()
-        if frame is None:
-            self._copy, self._bytes = b"", _FIRST
-            return None
-        if len(frame) < HEADER_SIZE or int.from_bytes(frame[:4], "little") != len(frame):
-            raise ProtocolError(f"a record of {len(frame)} bytes holds no frame")
-        return frame
-
-    def _look(self, size: int) -> None:
-        """Copy what lies at the position now."""
-        size = min(size, self._capacity)
-        at = self.position % self._capacity
-        first = min(size, self._capacity - at)
-        copy = self._read(at, first)
-        if len(copy) == first < size:
-            copy += self._read(0, size - first)
-        self._copy, self._start = copy, self.position
-        self._bytes = min(2 * self._bytes, _MOST)
-
-    def _announced(self) -> int:
-        """The size of the next record, as far as its header can be believed; 0: not at all."""
-        at = self.position - self._start
-        if len(self._copy) - at < _HEADER.size:
-            return 0
-        _, length, position = _HEADER.unpack_from(self._copy, at)
-        size: int = _HEADER.size + length
-        if position != self.position or length > MAX_FRAME or size > self._capacity:
-            return 0
-        return size
-
-    def _take(self) -> bytes | None:
-        """The next record's frame, if all of it is in the copy."""
-        size, at = self._announced(), self.position - self._start
-        if not size or len(self._copy) - at < size:
-            return None
-        check = int.from_bytes(self._copy[at : at + 4], "little")
-        frame = self._copy[at + _HEADER.size : at + size]
-        if crc32(frame, crc32(self._copy[at + 4 : at + _HEADER.size])) != check:
-            return None
-        self.position += size
-        return frame

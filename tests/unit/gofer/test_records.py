@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+
 import pytest
 
+from gofer.hot import Hot
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
+from gofer.p9.constants import NOTAG
 from gofer.p9.extensions import (
     Tlinkx,
     Tmakex,
@@ -16,8 +21,9 @@ from gofer.p9.extensions import (
     Tsetxattrx,
     Twalkx,
 )
+from gofer.p9.journal import JournalWriter
 from gofer.p9.messages import Tclunk, Tunlinkat
-from gofer.vanished import without_vanished
+from gofer.records import Records
 
 LINK = Tlinkx(7, b"", 0, b"a")
 MAKE = Tmakex(0, b"a", b"", 0o10644, 0, 0, 0)
@@ -30,7 +36,23 @@ OTHER = Tmakex(0, b"b", b"", 0o40755, 0, 0, 0)
 
 
 def left(*requests: Message) -> list[Message]:
-    return [request for _, request in without_vanished(list(enumerate(requests)))]
+    """What is to be done of these, when C has sorted them and carries out nothing."""
+    ring = os.memfd_create("ring", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(ring, 4096)
+        with mmap.mmap(ring, 4096) as memory:
+            writer = JournalWriter(memoryview(memory))
+            writer.append(*[request.encode(NOTAG) for request in requests])
+            writer.close()
+        records, hot = Records(ring, 4096), Hot()
+        assert records.read() and records.sort()
+        found, at = [], 0
+        while (at := records.run(hot, -1, at, len(records))) < len(records):
+            found.append(records[at][1])
+            at += 1
+        return found
+    finally:
+        os.close(ring)
 
 
 @pytest.mark.parametrize("made", [LINK, MAKE])
