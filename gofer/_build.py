@@ -28,6 +28,7 @@ ffibuilder.set_source(
             '#include "generated_below.h"\n',
         )
     ),
+    include_dirs=[str(HERE)],
     extra_compile_args=["-O2"],
     py_limited_api=True,
 )

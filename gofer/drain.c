@@ -5,6 +5,8 @@
  * record is looked at in that copy only. What is refused here Python does once more, and finds out
  * why: what has been done of it by then may be done twice.
  */
+#include "p9/crc32.h"
+
 #define DRAIN_SPARES 256   /* a power of two */
 #define DRAIN_NAMES 4096   /* the same */
 #define RECORD_HEADER 16   /* check[4] length[4] position[8]: gofer/p9/journal.py */
@@ -53,23 +55,6 @@ struct fields {
     } text[WALK_MAX];
     int numbers, texts;
 };
-
-static uint32_t crc_table[256];
-
-static uint32_t crc32_of(const uint8_t *p, size_t size)
-{
-    uint32_t crc = ~0u;
-    if (!crc_table[1])
-        for (uint32_t i = 0; i < 256; i++) {
-            uint32_t c = i;
-            for (int k = 0; k < 8; k++)
-                c = c & 1 ? 0xedb88320u ^ c >> 1 : c >> 1;
-            crc_table[i] = c;
-        }
-    while (size--)
-        crc = crc_table[(crc ^ *p++) & 255] ^ crc >> 8;
-    return ~crc;
-}
 
 void drain_end(struct drain *d)
 {

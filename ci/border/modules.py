@@ -100,6 +100,7 @@ MODULES = (
             "sentry/platform/native/filter.h",
             "sentry/platform/native/ticks.h",
             "sentry/platform/native/lz4.h",
+            "sentry/platform/native/records.h",
         ),
         ("sentry/platform/native/vcpu.h",),
         borrowed=IOVEC,

@@ -13,10 +13,12 @@ from cffi import FFI
 NATIVE = Path(__file__).resolve().parent / "native"
 LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
 """Where layout.h is, which the guest's entry code shares with the host."""
+WIRE = LAYOUT.parent / "gofer" / "p9"
+"""Where crc32.h is, which is between Sentry and Gofer."""
 
 HEADERS = [
     "memory_api.h", "vcpu.h", "sigframe.h", "hostio.h", "sockets.h", "barrier.h", "heap.h",
-    "filter.h", "ticks.h", "uplink.h", "sender.h", "lz4.h",
+    "filter.h", "ticks.h", "uplink.h", "sender.h", "lz4.h", "records.h",
 ]  # fmt: skip
 """What the declarations are about; these include what they need."""
 
@@ -26,6 +28,6 @@ ffibuilder.set_source(
     "sentry.platform._native",
     "\n".join(f'#include "{name}"' for name in [*HEADERS, "generated_below.h"]),
     sources=[str(source) for source in sorted(NATIVE.glob("*.c"))],
-    include_dirs=[str(NATIVE), str(LAYOUT)],
+    include_dirs=[str(NATIVE), str(LAYOUT), str(WIRE)],
     extra_compile_args=["-O2", "-std=gnu11", "-fvisibility=hidden"],
 )

@@ -80,6 +80,7 @@ struct sigframe;
 struct sigframe_rest;
 struct hostio;
 struct packet;
+struct record_ring;
 struct iovec;
 struct ctx;
 struct hostio_pool;
@@ -237,6 +238,13 @@ struct packet {
     uint32_t has_tag;
     uint32_t tag_kind;
     uint32_t tag;
+    ...;
+};
+struct record_ring {
+    uint8_t *memory;
+    uint64_t capacity;
+    uint64_t position;
+    uint64_t executed;
     ...;
 };
 struct iovec {
@@ -498,3 +506,8 @@ uint64_t filter_calls(const struct filter *newest, const uint8_t *data);
 int ticks_start(int signal, int64_t interval_ns);
 void ticks_stop(int timer);
 int lz4_unpack(uint64_t *state, const uint8_t *data, size_t size, uint8_t *out, size_t room, size_t until);
+size_t record_name(struct record_ring *r, uint32_t fid, uint32_t dirfid, const char *name, size_t length, uint32_t mode, uint32_t uid, uint32_t gid, int64_t time_ns);
+size_t record_attributes(struct record_ring *r, uint32_t fid, const char *name, size_t length, uint32_t valid, uint32_t mode, uint32_t uid, uint32_t gid, int64_t atime_ns, int64_t mtime_ns);
+size_t record_removal(struct record_ring *r, uint32_t fid, const char *name, size_t length, uint32_t flags);
+size_t record_fid(struct record_ring *r, uint8_t type, uint32_t fid);
+size_t record_frame(struct record_ring *r, const uint8_t *frame, size_t size);

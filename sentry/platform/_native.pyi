@@ -192,6 +192,12 @@ class Packet(Struct):
     tag_kind: int
     tag: int
 
+class RecordRing(Struct):
+    memory: Uint8
+    capacity: int
+    position: int
+    executed: int
+
 class Iovec(Struct):
     iov_base: Data
     iov_len: int
@@ -302,6 +308,7 @@ class Null(  # type: ignore[misc]
     SigframeRest,
     Hostio,
     Packet,
+    RecordRing,
     Iovec,
     Ctx,
     HostioPool,
@@ -387,6 +394,10 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct packet *", "struct packet[]"], init: object = ...
     ) -> Packet: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct record_ring *", "struct record_ring[]"], init: object = ...
+    ) -> RecordRing: ...
     @overload
     def new(
         self, cdecl: Literal["struct iovec *", "struct iovec[]"], init: object = ...
@@ -867,6 +878,38 @@ class Lib(Protocol):
     def lz4_unpack(
         self, state: Uint64, data: Uint8 | bytes, size: int, out: Uint8, room: int, until: int, /
     ) -> int: ...
+    def record_name(
+        self,
+        r: RecordRing,
+        fid: int,
+        dirfid: int,
+        name: Char | bytes,
+        length: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        time_ns: int,
+        /,
+    ) -> int: ...
+    def record_attributes(
+        self,
+        r: RecordRing,
+        fid: int,
+        name: Char | bytes,
+        length: int,
+        valid: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        atime_ns: int,
+        mtime_ns: int,
+        /,
+    ) -> int: ...
+    def record_removal(
+        self, r: RecordRing, fid: int, name: Char | bytes, length: int, flags: int, /
+    ) -> int: ...
+    def record_fid(self, r: RecordRing, type: int, fid: int, /) -> int: ...
+    def record_frame(self, r: RecordRing, frame: Uint8 | bytes, size: int, /) -> int: ...
 
 ffi: Ffi
 lib: Lib

@@ -12,7 +12,7 @@ import select
 import struct
 from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from sentry.errors import EMFILE, ENFILE, Errno, from_number
 from sentry.platform._native import ffi, lib
@@ -61,20 +61,9 @@ class Op(IntEnum):
 _STAT: Final = struct.Struct("=QQQIIIIQqqqqqqqqq16x8x")
 
 
-class HostStat(NamedTuple):
-    """struct stat of the host: as `os.stat_result`, as far as somebody needs it."""
-
-    st_nlink: int
-    st_mode: int
-    st_uid: int
-    st_gid: int
-    st_rdev: int
-    st_size: int
-    st_blksize: int
-    st_blocks: int
-    st_atime_ns: int
-    st_mtime_ns: int
-    st_ctime_ns: int
+HostStat = tuple[int, int, int, int, int, int, int, int, int, int, int]
+"""Of struct stat of the host: mode, nlink, uid, gid, rdev, size, blocks, blksize, and atime, mtime,
+ctime in ns."""
 
 
 class Stat:
@@ -95,23 +84,16 @@ class Stat:
 
     def value(self) -> HostStat:
         """What the last answer was."""
-        (_, _, nlink, mode, uid, gid, _, rdev, size, blksize, blocks, *times) = _STAT.unpack(
-            self._view
-        )
-        atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns = times
-        return HostStat(
-            nlink,
-            mode,
-            uid,
-            gid,
-            rdev,
-            size,
-            blksize,
-            blocks,
+        (
+            _, _, nlink, mode, uid, gid, _, rdev, size, blksize, blocks,
+            atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns,
+        ) = _STAT.unpack(self._view)  # fmt: skip
+        return (
+            mode, nlink, uid, gid, rdev, size, blocks, blksize,
             atime * 1_000_000_000 + atime_ns,
             mtime * 1_000_000_000 + mtime_ns,
             ctime * 1_000_000_000 + ctime_ns,
-        )
+        )  # fmt: skip
 
 
 def pending(fd: int) -> int:

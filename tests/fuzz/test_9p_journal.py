@@ -36,8 +36,8 @@ from gofer.p9.extensions import (
     Tsparex,
     Twalkx,
 )
-from gofer.p9.journal import JournalWriter
 from gofer.p9.messages import Rgetattr, Tclunk, Tgetattr, Tunlinkat
+from sentry.platform.records import JournalWriter
 from tests.fuzz.running import explore, for_a_while
 from tests.fuzz.test_9p import likely_requests
 from tests.unit.gofer.harness import Client, spawn
@@ -263,7 +263,7 @@ def test_journal_that_changes_while_it_is_read_hurts_nobody(tmp_path: Path, seco
 
 def scribble(memory: mmap.mmap, place: mmap.mmap) -> None:
     """Until it is killed. Both records are as long, so that half of each may look like one."""
-    writer = JournalWriter(memoryview(memory))
+    writer = JournalWriter(memory)
     make = Tmakex(0, b"n", b"", 0o40755, 0, 0, 0).encode(c.NOTAG)
     link = Tmakex(0, b"m", b"", 0o10644, 1, 1, 0).encode(c.NOTAG)
     while True:

@@ -171,6 +171,10 @@ class Attachment(FileSystem, ABC):
         """The same for attributes from a listing, which are older than those an inode has."""
 
     @abstractmethod
+    def put_in(self, inode: GoferInode) -> None:
+        """It was made just now, and stands for its number."""
+
+    @abstractmethod
     def became(self, inode: GoferInode, key: tuple[int, int]) -> None:
         """What was `apart` is a file of its own."""
 

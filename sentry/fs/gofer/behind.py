@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Final
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOOPEN
-from gofer.p9.extensions import Tlinkx, Tnamex, Trenamex, Twalkx
+from gofer.p9.extensions import Tlinkx, Trenamex, Twalkx
 from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import RENAME_EXCHANGE
-from sentry.errors import EIO
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.layers import copied, may_stay
 from sentry.fs.gofer.regular import GoferRegular
-from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.told import Told
-from sentry.fs.gofer.wire import OVERFLOW_ID
+from sentry.fs.gofer.wire import OVERFLOW_ID, from_spare
+from sentry.platform.records import NAME, REMOVAL
 
 if TYPE_CHECKING:
     from gofer.p9.codec import Message
@@ -79,21 +78,19 @@ def create(
     if not journal.accepts(owner.uid, owner.gid):
         journal.spares.give_back(spare)
         return None
-    now = directory.sb.now_ns()
-    named = Tnamex(spare.fid, fid, name, mode, owner.uid, owner.gid, now)
+    fs = directory.sb
+    now = fs.now_ns()
+    named = spare.fid, fid, name, len(name), mode, owner.uid, owner.gid, now
     moment = journal.moment()
-    if not journal.record(named, copied=copied(directory)):
+    if not journal.put(NAME, named, 1, copied(directory)):
         journal.spares.give_back(spare)
         return None
     made = WireAttributes.unpack(spare.block)
-    shown = made._replace(
-        mode=S_IFREG | mode, uid=owner.uid, gid=owner.gid, nlink=1,
-        atime_ns=now, mtime_ns=now, ctime_ns=now,
-    )  # fmt: skip
-    inode = directory.sb.inode_of(shown, directory, name)
-    if not isinstance(inode, GoferRegular):
-        close_quietly(spare.fd)
-        raise EIO("a new file with the number of another one")
+    number = fs.numbering.ino(made.dev, made.ino)
+    shown = from_spare(made, number, (S_IFREG | mode, owner.uid, owner.gid), now)
+    inode = GoferRegular(fs, (made.dev, made.ino), shown)
+    inode.take_lists(made.flags)
+    fs.put_in(inode)
     inode.created(spare.fd)
     inode.recorded(journal)
     told = Told(journal, directory, new=inode)
@@ -128,10 +125,8 @@ def _remove(
         return False
     told = Told(journal, directory, child)
     spare = _reverted(journal, child)
-    if spare is None:
-        request = Tunlinkat(fid, name, flags)
-        if not _lose(told, (fid, name, child), request, copied(directory)):
-            return False
+    if spare is None and not _lose(told, (fid, name, child), flags, copied(directory)):
+        return False
     directory.removed(name)
     child.lost_name()
     told.stays({directory: -child.is_dir})
@@ -211,19 +206,23 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
 
 
 def _lose(
-    told: Told, what: tuple[int, bytes, GoferInode | None], request: Message, room: int
+    told: Told, what: tuple[int, bytes, GoferInode | None], change: Message | int, room: int
 ) -> bool:
     """Record what takes a name from a file, which keeps a fid if it is open. Of a directory nobody
-    knows who is in it."""
+    knows who is in it. `change`: the request, or the flags of a Tunlinkat."""
     fid, name, child = what
     journal = told.journal
     if child is None:
-        return journal.record(request, copied=room)
+        assert not isinstance(change, int)
+        return journal.record(change, copied=room)
     if not child.is_dir and not told.knows(child):  # is it its last one?
         return False
     if child.fid >= 0 or not (child.is_dir or (isinstance(child, GoferRegular) and child.in_use)):
-        done = journal.record(request, copied=room)
+        if isinstance(change, int):
+            return journal.put(REMOVAL, (fid, name, len(name), change), 0, room)
+        done = journal.record(change, copied=room)
     else:
+        request = Tunlinkat(fid, name, change) if isinstance(change, int) else change
         session = child.sb.session
         bound = session.new_fid()
         done = journal.record(Twalkx(fid, bound, NOOPEN, 0, [name]), request, copied=room)

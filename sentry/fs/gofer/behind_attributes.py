@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID
-from gofer.p9.extensions import Tsetattrx
 from sentry.fs.gofer import layers
+from sentry.fs.gofer.wire import given
+from sentry.platform.records import ATTRIBUTES
 from sentry.vfs.interface import Attributes
 
 if TYPE_CHECKING:
@@ -80,15 +81,13 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
         mtime_ns = known.mtime_ns
     else:
         valid |= c.SETATTR_MTIME | c.SETATTR_MTIME_SET
-    told = known._replace(
-        mode=mode, uid=uid, gid=gid, atime_ns=atime_ns, mtime_ns=mtime_ns, ctime_ns=fs.now_ns()
-    )
+    told = given(known, (mode, uid, gid), (atime_ns, mtime_ns, fs.now_ns()))
     if is_new and told[:_CTIME] == known[:_CTIME]:
         inode.take(told)
         return True
     fid, name = inode.reach()
-    asked = Tsetattrx(fid, name, valid, mode & 0o7777, *owner, 0, atime_ns, mtime_ns)
-    if not valid or not journal.open or not journal.record(asked, copied=layers.copied(inode)):
+    asked = fid, name, len(name), valid, mode & 0o7777, *owner, atime_ns, mtime_ns
+    if not valid or not journal.open or not journal.put(ATTRIBUTES, asked, 0, layers.copied(inode)):
         return False
     journal.about(inode)
     inode.drop_file_caps()

@@ -336,6 +336,13 @@ class GoferFileSystem(Attachment):
         parent.remember(name, inode)
         return inode
 
+    def put_in(self, inode: GoferInode) -> None:
+        """It was made just now, and stands for its number."""
+        known = self._known(inode.key)
+        if known is not None:  # others have removed it
+            known.doubted()
+        self._inodes[inode.key] = ref(inode)
+
     def _known(self, key: Key) -> GoferInode | None:
         found = self._inodes.get(key)
         return found() if found is not None else None

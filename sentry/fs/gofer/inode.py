@@ -32,7 +32,7 @@ from sentry.fs.gofer.known import Key, KnownInode
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
-from sentry.fs.gofer.wire import FIRST_TOLD, from_wire, setting, what_changes
+from sentry.fs.gofer.wire import FIRST_TOLD, from_wire, linked, setting, what_changes
 from sentry.platform.host_io import host_error
 from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import kept
@@ -366,8 +366,9 @@ class GoferInode(KnownInode):
     def lost_name(self) -> None:
         """One of its names was removed; the attributes say whether it was the last one."""
         self.changed()
-        left = 0 if self.is_dir else max(self.attributes.nlink - 1, 0)
-        self.attributes = self.attributes._replace(nlink=left)
+        was = self.attributes
+        left = 0 if self.is_dir else max(was.nlink - 1, 0)
+        self.attributes = linked(was, left, was.mtime_ns, was.ctime_ns)
         self.parent = None
         if not left:
             self.gone = True

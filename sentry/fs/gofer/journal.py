@@ -18,7 +18,7 @@ from collections import deque
 from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 from weakref import ref
 
 from gofer.p9 import constants as c
@@ -31,18 +31,20 @@ from gofer.p9.extensions import (
     Tnamex,
     Trenamex,
     Trevertx,
-    Tsetattrx,
     Tsparex,
 )
 from gofer.p9.fields import ProtocolError
-from gofer.p9.journal import JournalFull, JournalWriter
+from gofer.p9.messages import Tclunk
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
 from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.spares import Spare, Spares
+from sentry.platform.records import ATTRIBUTES, FID, JournalFull, JournalWriter
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gofer.p9.codec import Message
     from sentry.fs.gofer.handles import HandleCache, Timers
     from sentry.fs.gofer.requests import Pending
@@ -62,6 +64,10 @@ _GROWING: Final = (Tlinkx, Tmakex, Tnamex, Trenamex)
 _LEAST: Final = 32
 """Bytes of a record of those at least."""
 _MADE: Final = struct.Struct("<QQQ")
+
+
+Put: TypeAlias = "Callable[..., int]"
+"""What puts a record into a ring, or gives 0: sentry.platform.records."""
 
 
 class Inode(Protocol):
@@ -105,9 +111,9 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_copied", "_covered", "_dev", "_draining", "_ended", "_entries",
-        "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_new", "_owners", "_room",
-        "_session", "_timers", "_touched", "_writer", "spares",
+        "_armed", "_behind", "_closed", "_copied", "_covered", "_dev", "_draining", "_ended",
+        "_entries", "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_new", "_owners",
+        "_quarter", "_ring", "_room", "_session", "_timers", "_touched", "_writer", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -118,7 +124,10 @@ class Journal:
         self._session = session
         self._fid, self._dev = root
         self._memory = memory
-        self._writer = JournalWriter(memoryview(memory))
+        self._writer = JournalWriter(memory)
+        self._ring = self._writer.ring
+        self._quarter = self._writer.free // 4
+        self._closed = False
         self._timers = timers
         self._behind = behind
         self.spares = Spares(session, root, handles, self.accepted, self.has_room)
@@ -183,11 +192,12 @@ class Journal:
     @property
     def position(self) -> int:
         """The end of what is recorded."""
-        return self._writer.position
+        found: int = self._ring.position
+        return found
 
     def reached(self, position: int) -> bool:
         """What was recorded before is known to be done."""
-        return position <= self._writer.executed
+        return bool(position <= self._ring.executed)
 
     @property
     def open(self) -> bool:
@@ -197,7 +207,7 @@ class Journal:
             return False
         if self._others:
             session.drain()
-        return not self._others and not session.dead and not self._memory.closed
+        return not self._others and not session.dead and not self._closed
 
     @property
     def _others(self) -> int:
@@ -206,38 +216,56 @@ class Journal:
     def record(self, *requests: Message, copied: int = 0) -> bool:
         """All of them, or none where there is no room: then messages have to do. `copied`: what
         they take besides (sentry.fs.gofer.layers)."""
-        writer = self._writer
-        start = writer.position
-        need = copied
+        need, start = copied, self.position
         for request in requests:
             need += isinstance(request, _GROWING)
-        if self._ended or self._memory.closed:
-            return False
-        if need and need > self._room:
-            self._drain()
+        if not self._has_room_for(need):
             return False
         try:
-            writer.append(*[request.encode(NOTAG) for request in requests])
+            self._writer.append(*[request.encode(NOTAG) for request in requests])
         except JournalFull:
             self._drain()
             return False
         except ProtocolError:
             return False
-        end = writer.position
+        self._recorded(start, need, copied)
+        return True
+
+    def put(self, kind: Put, fields: tuple[Any, ...], grows: int = 0, copied: int = 0) -> bool:
+        """The same of one request, which is never made as one (sentry.platform.records): its kind
+        and fields. `grows`: whether it takes room itself."""
+        start: int = self._ring.position
+        if not self._has_room_for(grows + copied):
+            return False
+        if not kind(self._ring, *fields):
+            self._drain()
+            return False
+        self._recorded(start, grows + copied, copied)
+        return True
+
+    def _has_room_for(self, need: int) -> bool:
+        if self._ended or self._closed:
+            return False
+        if need and need > self._room:
+            self._drain()
+            return False
+        return True
+
+    def _recorded(self, start: int, need: int, copied: int) -> None:
+        end: int = self._ring.position
         self._room -= need
         if copied:
             self._copied.append((start, copied))
-        if writer.free < 3 * writer.capacity // 4:
+        if end - self._ring.executed > self._quarter:
             self._drain()
         elif not self._armed:
             self._armed = True
             self._timers.call_at(self._timers.now_ns() + DELAY_NS, self._due)
         self._last = start, end
-        return True
 
     def about(self, *inodes: Inode, new: Inode | None = None) -> None:
         """What was recorded last is about these, and they are told if it is refused."""
-        found = tuple(ref(inode) for inode in inodes)
+        found = tuple([ref(inode) for inode in inodes])
         self._entries.append(Entry(*self._last, found, None if new is None else ref(new)))
 
     def touched(self, directory: Inode) -> None:
@@ -257,7 +285,7 @@ class Journal:
             return
         times = known.atime_ns, known.mtime_ns
         valid = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
-        if not self.record(Tsetattrx(directory.fid, b"", valid, 0, NOID, NOID, 0, *times)):
+        if not self.put(ATTRIBUTES, (directory.fid, b"", 0, valid, 0, NOID, NOID, *times)):
             directory.changed()
 
     def _settle_all(self) -> None:
@@ -325,7 +353,7 @@ class Journal:
         spare = self._fresh.pop(inode, None)
         if spare is None:
             return None
-        if self.spares.wanted and self.record(Trevertx(spare.fid)):
+        if self.spares.wanted and self.put(FID, (Trevertx.type, spare.fid)):
             return spare
         self._session.free_fid(spare.fid)
         return None
@@ -367,15 +395,17 @@ class Journal:
 
     def takes(self, request: Message) -> bool:
         """Whether it is recorded, in place of a message whose answer nobody waits for."""
-        if self._others or self._session.dead or self._memory.closed:
+        if self._others or self._session.dead or self._closed:
             return False
+        if isinstance(request, Tclunk):
+            return self.put(FID, (Tclunk.type, request.fid))
         return self.record(request)
 
     def before(self, request: Message) -> None:
         """A message is about to be sent."""
         for inode in list(self._fresh):
             self.told(inode)
-        if isinstance(request, Tsparex) or self._memory.closed:
+        if isinstance(request, Tsparex) or self._closed:
             return
         self._new.clear()
         self._settle_all()
@@ -462,6 +492,7 @@ class Journal:
     def close(self) -> None:
         """What is recorded will be done, and nothing more."""
         self._session.recorder = None
+        self._closed = True
         self._writer.close()
         self._memory.close()
         self.spares.close()

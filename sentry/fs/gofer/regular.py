@@ -123,7 +123,7 @@ class GoferRegular(GoferInode):
     def drop_handle(self, handle: Handle) -> None:
         """Close a handle without users."""
         if handle is self.write_handle:
-            if self.sb.exclusive or self.open_count or self.watches is not None:
+            if self.open_count or self.watches is not None or (self.sb.exclusive and not self.gone):
                 self._live()  # else whoever asks next asks the host
             self.write_handle = None
         elif handle is self.read_handle:
@@ -280,10 +280,14 @@ class GoferRegular(GoferInode):
             mtime_ns = max(attributes.mtime_ns, mtime_ns)
         # Set-id bits are never recorded, and the host drops them when the file is written.
         mode = attributes.mode if mine.mode & 0o6000 else mine.mode
-        return attributes._replace(
-            mode=mode, uid=mine.uid, gid=mine.gid, nlink=mine.nlink,
-            atime_ns=atime_ns, mtime_ns=mtime_ns,
-            ctime_ns=max(attributes.ctime_ns, mine.ctime_ns),
+        ctime_ns = max(attributes.ctime_ns, mine.ctime_ns)
+        _, _, _, _, _, rdev, size, blocks, block_size, _, _, _, btime_ns, dev = attributes
+        return tuple.__new__(
+            Attributes,
+            (
+                mine.ino, mode, mine.nlink, mine.uid, mine.gid, rdev, size, blocks, block_size,
+                atime_ns, mtime_ns, ctime_ns, btime_ns, dev,
+            ),
         )  # fmt: skip
 
     def distrusted(self) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sentry.fs.gofer.wire import linked
+
 if TYPE_CHECKING:
     from sentry.fs.gofer.directory import GoferDirectory
     from sentry.fs.gofer.inode import GoferInode
@@ -44,11 +46,11 @@ class Told:
             if before is None:
                 continue
             now, nlink = inode.sb.now_ns(), inode.attributes.nlink
-            changed = before._replace(nlink=nlink, ctime_ns=now)
+            mtime = before.mtime_ns
             for directory, more in links.items():
                 if directory is inode:
                     # btrfs counts no directories.
                     nlink += more if nlink > 1 else 0
-                    changed = changed._replace(nlink=nlink, mtime_ns=now)
+                    mtime = now
                     self.journal.touched(directory)
-            inode.take(changed)
+            inode.take(linked(before, nlink, mtime, now))

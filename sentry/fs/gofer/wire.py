@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -116,23 +115,47 @@ def _find(extents: Extents, number: int) -> int:
     return OVERFLOW_ID
 
 
-def from_stat(stat: os.stat_result | HostStat, ino: int, btime_ns: int | None) -> Attributes:
+def from_stat(told: HostStat, ino: int, btime_ns: int | None) -> Attributes:
     """What fstat(2) of a donated descriptor says."""
-    return Attributes(
-        ino,
-        stat.st_mode,
-        stat.st_nlink,
-        stat.st_uid,
-        stat.st_gid,
-        stat.st_rdev,
-        stat.st_size,
-        stat.st_blocks,
-        stat.st_blksize,
-        stat.st_atime_ns,
-        stat.st_mtime_ns,
-        stat.st_ctime_ns,
-        btime_ns,
+    return tuple.__new__(Attributes, (ino, *told, btime_ns, None))
+
+
+def from_spare(
+    made: WireAttributes, ino: int, given: tuple[int, int, int], now_ns: int
+) -> Attributes:
+    """Of a new file that gets this mode, uid and gid."""
+    _, _, _, _, _, _, rdev, size, blocks, _, _, _, btime, blksize, flags = made
+    mode, uid, gid = given
+    return tuple.__new__(
+        Attributes,
+        (
+            ino, mode, 1, uid, gid, rdev, size, blocks, blksize, now_ns, now_ns, now_ns,
+            btime if flags & BTIME else None, None,
+        ),
+    )  # fmt: skip
+
+
+def given(
+    known: Attributes, owner: tuple[int, int, int], times: tuple[int, int, int]
+) -> Attributes:
+    """The same with mode, uid and gid, and with atime, mtime and ctime in ns."""
+    ino, _, nlink, _, _, rdev, size, blocks, blksize, _, _, _, btime, dev = known
+    mode, uid, gid = owner
+    return tuple.__new__(
+        Attributes, (ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, *times, btime, dev)
     )
+
+
+def linked(known: Attributes, nlink: int, mtime_ns: int, ctime_ns: int) -> Attributes:
+    """The same with another number of links, and these times."""
+    ino, mode, _, uid, gid, rdev, size, blocks, blksize, atime, _, _, btime, dev = known
+    return tuple.__new__(
+        Attributes,
+        (
+            ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime_ns, ctime_ns,
+            btime, dev,
+        ),
+    )  # fmt: skip
 
 
 def what_changes(changes: Changes) -> int:

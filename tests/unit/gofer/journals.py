@@ -12,7 +12,7 @@ from gofer.attachment import Attachment
 from gofer.p9.codec import Message
 from gofer.p9.constants import NOTAG
 from gofer.p9.extensions import Rdrainx, Rjournalx, Tdrainx, Tjournalx
-from gofer.p9.journal import JournalWriter
+from sentry.platform.records import JournalWriter
 from tests.unit.gofer.harness import Client, serving
 
 
@@ -23,7 +23,7 @@ class JournalClient(Client):
         capacity = self.ask(Tjournalx(), Rjournalx).capacity
         self.ring = self.take_fd()
         self.memory = mmap.mmap(self.ring, capacity)
-        self.writer = JournalWriter(memoryview(self.memory))
+        self.writer = JournalWriter(self.memory)
 
     def leave(self, *requests: Message) -> None:
         """Write records."""

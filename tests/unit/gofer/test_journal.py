@@ -35,8 +35,9 @@ from gofer.p9.extensions import (
     Tsparex,
     Twalkx,
 )
-from gofer.p9.journal import MAX_FRAME, JournalFull
+from gofer.p9.journal import MAX_FRAME
 from gofer.p9.messages import Rgetattr, Tclunk, Tgetattr, Tread, Tunlinkat, Tversion
+from sentry.platform.records import JournalFull
 from tests.unit.gofer.conftest import MakeClient
 from tests.unit.gofer.harness import Client, spawn
 from tests.unit.gofer.journals import JournalClient, journalling

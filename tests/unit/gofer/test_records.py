@@ -21,9 +21,9 @@ from gofer.p9.extensions import (
     Tsetxattrx,
     Twalkx,
 )
-from gofer.p9.journal import JournalWriter
 from gofer.p9.messages import Tclunk, Tunlinkat
 from gofer.records import Records
+from sentry.platform.records import JournalWriter
 
 LINK = Tlinkx(7, b"", 0, b"a")
 MAKE = Tmakex(0, b"a", b"", 0o10644, 0, 0, 0)
@@ -41,7 +41,7 @@ def left(*requests: Message) -> list[Message]:
     try:
         os.ftruncate(ring, 4096)
         with mmap.mmap(ring, 4096) as memory:
-            writer = JournalWriter(memoryview(memory))
+            writer = JournalWriter(memory)
             writer.append(*[request.encode(NOTAG) for request in requests])
             writer.close()
         records, hot = Records(ring, 4096), Hot()

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gofer.p9.fields import ProtocolError
-from gofer.p9.journal import MAX_FRAME, JournalFull, JournalWriter
+from gofer.p9.journal import MAX_FRAME
 from gofer.records import Records
+from sentry.platform.records import JournalFull, JournalWriter
 
 HEADER = 16
 
@@ -36,7 +37,7 @@ class Ring:
         self.fd = os.memfd_create("ring", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, capacity)
         self.memory = mmap.mmap(self.fd, capacity)
-        self.writer = JournalWriter(memoryview(self.memory))
+        self.writer = JournalWriter(self.memory)
         self.reader = Records(self.fd, capacity)
 
 
