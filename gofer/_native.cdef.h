@@ -112,7 +112,7 @@ int gofer_unwatch(int notify, int number);
 int gofer_hearing(void);
 int gofer_hear_of(int group, int dirfd, uint8_t *handle, uint32_t room);
 int gofer_hear_nothing(int group);
-int64_t gofer_heard(int group, int maker, uint8_t *out, size_t room);
+int64_t gofer_heard(int group, int maker, int home, const uint8_t *handle, uint8_t *out, size_t room);
 int gofer_statfs(int fd, struct gofer_statfs *out);
 int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot);
 int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);

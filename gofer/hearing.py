@@ -93,7 +93,8 @@ class Hearing:
     """The group of a server."""
 
     __slots__ = (
-        "_buffer", "_deaf", "_ears", "_handle", "_known", "_limit", "_log", "_own", "_table", "fd",
+        "_buffer", "_deaf", "_ears", "_handle", "_known", "_limit", "_log", "_nameless",
+        "_own", "_table", "fd",
     )  # fmt: skip
 
     def __init__(self, fd: int, table: NodeTable, limit: int, log: Callable[[str], None]) -> None:
@@ -111,6 +112,8 @@ class Hearing:
         """The host has refused a mark, and the log says so."""
         self._buffer = ffi.new("uint8_t[]", _ROOM if fd >= 0 else 1)
         self._handle = ffi.new("uint8_t[]", _HANDLE_MAX)
+        self._nameless = -1, ffi.new("uint8_t[]", _HANDLE_MAX)
+        """The directory that files without a name are made in, and its handle."""
 
     # --- who hears of what
 
@@ -131,6 +134,14 @@ class Hearing:
         if not self._mark(root, ear):
             raise error(errno.EOPNOTSUPP)
         self._ears[name] = ear
+
+    def makes_nameless(self, root: Node) -> None:
+        """Files without a name are made there from now on: that a client closes them is no news."""
+        ear, (home, handle) = self._ears.get(root.attachment.name), self._nameless
+        if home >= 0 or root.parent is not None or ear is None or ear.root is not root:
+            return
+        if lib.gofer_hear_of(self.fd, root.fd, handle, _HANDLE_MAX) > 0:
+            self._nameless = root.fd, handle
 
     def release(self, session: Session) -> None:
         """It is over; nobody else hears."""
@@ -181,7 +192,7 @@ class Hearing:
     def hear(self) -> None:
         """Take what is in the queue."""
         while self.fd >= 0:
-            size = lib.gofer_heard(self.fd, self._own, self._buffer, _ROOM)
+            size = lib.gofer_heard(self.fd, self._own, *self._nameless, self._buffer, _ROOM)
             if size <= 0:
                 return
             self._take(ffi.buffer(self._buffer, size)[:])

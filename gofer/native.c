@@ -405,8 +405,30 @@ int gofer_hear_nothing(int group)
     return result(fanotify_mark(group, FAN_MARK_FLUSH, 0, AT_FDCWD, NULL));
 }
 
-/* Events that are not of process `maker`, which makes most of them; 0: there are none. */
-int64_t gofer_heard(int group, int maker, uint8_t *out, size_t room)
+/* Whether an event is the end of a file of O_TMPFILE: its name there is a # and a number, and nothing
+ * has that name. `home`: the directory that such files are made in, `handle`: as gofer_hear_of has it. */
+static int is_nameless(const uint8_t *event, const struct fanotify_event_metadata *m, int home,
+                       const uint8_t *handle)
+{
+    struct fanotify_event_info_fid info;
+    struct file_handle h;
+    struct stat st;
+    size_t at = m->metadata_len + sizeof info, size = sizeof h, end = m->event_len;
+
+    if (home < 0 || m->mask != FAN_CLOSE_WRITE || at + size > end)
+        return 0;
+    memcpy(&h, handle, sizeof h);
+    size += h.handle_bytes;
+    if (at + size + 2 > end || memcmp(event + at, handle, size) || event[at + size] != '#')
+        return 0;
+    const char *name = (const char *)event + at + size;
+    return memchr(name, 0, end - at - size)
+           && fstatat(home, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 && errno == ENOENT;
+}
+
+/* Events that are not of process `maker`, which makes most of them, and not the end of a file without
+ * a name (see above); 0: there are none. */
+int64_t gofer_heard(int group, int maker, int home, const uint8_t *handle, uint8_t *out, size_t room)
 {
     struct fanotify_event_metadata m; /* in `out` it stands at multiples of 4 */
     for (;;) {
@@ -418,7 +440,8 @@ int64_t gofer_heard(int group, int maker, uint8_t *out, size_t room)
             memcpy(&m, out + at, sizeof m);
             if (m.event_len < sizeof m || m.event_len > (size_t)n - at)
                 return -EIO;
-            if (m.pid != maker || m.mask & FAN_Q_OVERFLOW) {
+            int is_told = m.pid != maker && !is_nameless(out + at, &m, home, handle);
+            if (is_told || m.mask & FAN_Q_OVERFLOW) {
                 memmove(out + kept, out + at, m.event_len);
                 kept += m.event_len;
             }

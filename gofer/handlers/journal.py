@@ -58,6 +58,7 @@ def spares(conn: Connection, msg: Tsparex) -> Donation:
     if not msg.newfids:
         raise error(errno.EINVAL)
     at = conn.table.fd(directory)
+    conn.shared.hearing.makes_nameless(directory)
     blocks: list[bytes] = []
     fds: list[int] = []
     for number in msg.newfids:

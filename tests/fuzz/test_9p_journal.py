@@ -268,5 +268,5 @@ def scribble(memory: mmap.mmap, place: mmap.mmap) -> None:
     link = Tmakex(0, b"m", b"", 0o10644, 1, 1, 0).encode(c.NOTAG)
     while True:
         for frame in (make, link):
-            writer.position = writer.executed = int.from_bytes(place[:], "little")
+            writer.ring.position = writer.ring.executed = int.from_bytes(place[:], "little")
             writer.append(frame)

@@ -21,8 +21,8 @@ from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.layers import copied, may_stay
 from sentry.fs.gofer.regular import GoferRegular
-from sentry.fs.gofer.told import Told
-from sentry.fs.gofer.wire import OVERFLOW_ID, from_spare
+from sentry.fs.gofer.told import Told, names_changed
+from sentry.fs.gofer.wire import OVERFLOW_ID, from_spare, linked
 from sentry.platform.records import NAME, REMOVAL
 
 if TYPE_CHECKING:
@@ -93,10 +93,11 @@ def create(
     fs.put_in(inode)
     inode.created(spare.fd)
     inode.recorded(journal)
-    told = Told(journal, directory, new=inode)
+    before = directory.known_attributes()
     journal.made_of(inode, spare, moment)
     directory.added(name, inode)
-    told.stays({directory: 0})
+    journal.about(directory, inode, new=inode)
+    names_changed(journal, directory, before, 0, now)
     return inode
 
 
@@ -123,13 +124,19 @@ def _remove(
     fid = directory.directory_fid()
     if not journal.open:
         return False
-    told = Told(journal, directory, child)
+    before, known = directory.known_attributes(), child.known_attributes()
     spare = _reverted(journal, child)
-    if spare is None and not _lose(told, (fid, name, child), flags, copied(directory)):
+    lost = fid, name, child
+    if spare is None and not _lose(journal, lost, known is not None, flags, copied(directory)):
         return False
     directory.removed(name)
     child.lost_name()
-    told.stays({directory: -child.is_dir})
+    journal.about(directory, child)
+    now = directory.sb.now_ns()
+    names_changed(journal, directory, before, -child.is_dir, now)
+    if known is not None and (child.open_count or child.is_dir or not child.gone):
+        child.recorded(journal)
+        child.take(linked(known, child.attributes.nlink, known.mtime_ns, now))
     return True
 
 
@@ -173,11 +180,11 @@ def rename(
     room = copied(directory, new_dir, child, other if exchanged else None)
     lost = to, new_name, None if exchanged else other
     told = Told(journal, directory, new_dir, child, other)
-    if not _lose(told, lost, request, room):
+    if not _lose(journal, lost, other is not None and told.knows(other), request, room):
         return False
     directory.renamed(names, new_dir, inodes, flags)
     more, less = int(child.is_dir), int(other is not None and other.is_dir)
-    links = {directory: 0, new_dir: 0}
+    links: dict[GoferInode, int] = {directory: 0, new_dir: 0}
     links[directory] += (less if exchanged else 0) - more
     links[new_dir] += more - less
     told.stays(links)
@@ -206,16 +213,16 @@ def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
 
 
 def _lose(
-    told: Told, what: tuple[int, bytes, GoferInode | None], change: Message | int, room: int
-) -> bool:
+    journal: Journal, what: tuple[int, bytes, GoferInode | None], is_known: bool,
+    change: Message | int, room: int,
+) -> bool:  # fmt: skip
     """Record what takes a name from a file, which keeps a fid if it is open. Of a directory nobody
     knows who is in it. `change`: the request, or the flags of a Tunlinkat."""
     fid, name, child = what
-    journal = told.journal
     if child is None:
         assert not isinstance(change, int)
         return journal.record(change, copied=room)
-    if not child.is_dir and not told.knows(child):  # is it its last one?
+    if not child.is_dir and not is_known:  # is it its last one?
         return False
     if child.fid >= 0 or not (child.is_dir or (isinstance(child, GoferRegular) and child.in_use)):
         if isinstance(change, int):

@@ -24,6 +24,8 @@ class Inode(layers.Inode, Protocol):
 
     @property
     def is_regular(self) -> bool: ...
+    @property
+    def is_unread(self) -> bool: ...
     def waits(self) -> bool: ...
     def known_attributes(self) -> Attributes | None: ...
     def reach(self) -> tuple[int, bytes]: ...
@@ -54,8 +56,10 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     if timed and not (_held(atime_ns) and _held(mtime_ns) and inode.waits()):
         return False
     is_new = journal.is_new(inode)
-    written = is_new and not timed and inode.is_regular  # only its size and times may be others
-    known = inode.attributes if written else inode.known_attributes()
+    # Of a new file only the size may be another, the mtime, and the atime of what can be read.
+    certain = not timed or (mtime_ns is not None and (atime_ns is not None or inode.is_unread))
+    certain = certain and is_new and inode.is_regular
+    known = inode.attributes if certain else inode.known_attributes()
     if known is None or (known.mode | (mode or 0)) & 0o6000:
         return False
     valid, owner = 0, (NOID if uid is None else uid, NOID if gid is None else gid)

@@ -183,7 +183,7 @@ class DirectoryCache(HeardDirectory):
         Asked once."""
         root = self.sb.root
         if (
-            isinstance(root, DirectoryCache) and root is not self and root.default is not None
+            root is not self and isinstance(root, DirectoryCache) and root.default is not None
             and root.bequeaths()
         ):  # fmt: skip
             return True

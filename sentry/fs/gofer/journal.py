@@ -395,7 +395,7 @@ class Journal:
 
     def takes(self, request: Message) -> bool:
         """Whether it is recorded, in place of a message whose answer nobody waits for."""
-        if self._others or self._session.dead or self._closed:
+        if self._others > 0 or self._session.dead or self._closed:
             return False
         if isinstance(request, Tclunk):
             return self.put(FID, (Tclunk.type, request.fid))

@@ -87,6 +87,11 @@ class KnownInode(Inode):
         if self.parent is not None:
             self.parent.forget_attributes(self.name)
 
+    @property
+    def is_unread(self) -> bool:
+        """Nobody can have read it: its atime is as it was."""
+        return False
+
     def names_heard(self) -> None:
         """The host has changed names in it (shared mode)."""
         self.changed()

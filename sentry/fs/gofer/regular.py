@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gofer.p9.constants import NOFID, OPENED_DONATED
 from gofer.p9.extensions import Rwalkx, Twalkx
-from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
+from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.errors import EIO, ENFILE
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
@@ -40,7 +40,9 @@ SETTLED_NS: Final = 2_000_000_000
 class GoferRegular(GoferInode):
     """A regular file of the host."""
 
-    __slots__ = ("live", "mappers", "pending", "read_handle", "timed", "told", "write_handle")
+    __slots__ = (
+        "_unread", "live", "mappers", "pending", "read_handle", "timed", "told", "write_handle",
+    )  # fmt: skip
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
@@ -53,6 +55,8 @@ class GoferRegular(GoferInode):
         """A record that changes its attributes, until it is done: where it ends."""
         self.timed = -1
         """Where the last one ends that sets its times, unless it is known to be done."""
+        self._unread = False
+        """Made here, and opened to write alone since."""
         self.mappers = 0
         """Descriptions by which it may be mapped to store into it."""
 
@@ -92,6 +96,8 @@ class GoferRegular(GoferInode):
         return self.sb.handles.take(handle, bool(self.attributes.size or self.attributes.blocks))
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        if flags & O_ACCMODE != O_WRONLY:
+            self._unread = False
         handle = self.acquire(flags & O_ACCMODE != O_RDONLY, caller)
         return GoferFile(location, flags, handle)
 
@@ -135,7 +141,12 @@ class GoferRegular(GoferInode):
         if fd < 0 or self.write_handle is not None:
             close_quietly(fd)
             return
+        self._unread = True
         self.sb.handles.idle(self._install(fd, -1, True))
+
+    @property
+    def is_unread(self) -> bool:
+        return self._unread
 
     def looked_up(self, reply: Rwalkx, fd: int) -> None:
         fs = self.sb

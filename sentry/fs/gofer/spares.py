@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gofer.p9.attributes import Attributes
+from gofer.p9.attributes import DEVICE, OWNER, Attributes
 from gofer.p9.constants import MAX_WALK
 from gofer.p9.extensions import Rsparex, Tsparex
 from sentry.errors import EIO, Errno
@@ -40,8 +40,8 @@ class Spares:
     """Those of one journal, below the attachment whose root `fid` is."""
 
     __slots__ = (
-        "_accepted", "_coming", "_dev", "_fid", "_handles", "_scarce", "_session", "_spares",
-        "_told", "asked", "enough",
+        "_accepted", "_coming", "_dev", "_fid", "_handles", "_owner", "_scarce", "_session",
+        "_spares", "_told", "asked", "enough",
     )  # fmt: skip
 
     def __init__(
@@ -51,7 +51,10 @@ class Spares:
         """`root`: its fid and its device. `accepted` hears whose the new files are, `told` how
         much room there is."""
         self._session = session
-        self._fid, self._dev = root
+        self._fid = root[0]
+        self._dev = root[1].to_bytes(8, "little")
+        self._owner = b""
+        """Of the last one that came."""
         self._handles = handles
         self._accepted = accepted
         self._told = told
@@ -135,8 +138,7 @@ class Spares:
             self._told(reply.room)  # perhaps it goes again
 
     def _one(self, spare: Spare) -> None:
-        made = Attributes.unpack(spare.block)
-        if made.dev != self._dev:  # an overlayfs over several file systems
+        if spare.block[DEVICE] != self._dev:  # an overlayfs over several file systems
             self.enough = True
         if spare.fd < 0 or self.enough:
             close_quietly(spare.fd)
@@ -144,7 +146,11 @@ class Spares:
             self._session.clunk(spare.fid)
             return
         self._spares.append(spare)
-        self._accepted(made.uid, made.gid)
+        owner = spare.block[OWNER]
+        if owner != self._owner:
+            self._owner = owner
+            made = Attributes.unpack(spare.block)
+            self._accepted(made.uid, made.gid)
 
     def close(self) -> None:
         """Give them back, and ask for no more."""

@@ -11,22 +11,18 @@ from typing import TYPE_CHECKING
 from sentry.fs.gofer.wire import linked
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.directory import GoferDirectory
     from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.journal import Journal
+    from sentry.vfs.interface import Attributes
 
 
 class Told:
     """The attributes of some inodes, as far as they are known before their names change."""
 
-    __slots__ = ("_before", "_new", "journal")
+    __slots__ = ("_before", "journal")
 
-    def __init__(
-        self, journal: Journal, *inodes: GoferInode | None, new: GoferInode | None = None
-    ) -> None:
-        """`new`: a file that gets its first name."""
+    def __init__(self, journal: Journal, *inodes: GoferInode | None) -> None:
         self.journal = journal
-        self._new = new
         found = [inode for inode in dict.fromkeys(inodes) if inode is not None]
         self._before = [(inode, inode.known_attributes()) for inode in found]
 
@@ -34,23 +30,30 @@ class Told:
         """Its attributes were known."""
         return any(each is inode and before is not None for each, before in self._before)
 
-    def stays(self, links: dict[GoferDirectory, int]) -> None:
+    def stays(self, links: dict[GoferInode, int]) -> None:
         """They are known now. `links`: directories whose names have changed, and how many
         directories more they have."""
-        about = [inode for inode, _ in self._before]
-        if self._new is not None:
-            about.append(self._new)
-        self.journal.about(*about, new=self._new)
+        self.journal.about(*[inode for inode, _ in self._before])
         for inode, before in self._before:
             inode.recorded(self.journal)
             if before is None:
                 continue
-            now, nlink = inode.sb.now_ns(), inode.attributes.nlink
-            mtime = before.mtime_ns
-            for directory, more in links.items():
-                if directory is inode:
-                    # btrfs counts no directories.
-                    nlink += more if nlink > 1 else 0
-                    mtime = now
-                    self.journal.touched(directory)
-            inode.take(linked(before, nlink, mtime, now))
+            now = inode.sb.now_ns()
+            if inode in links:
+                names_changed(self.journal, inode, before, links[inode], now)
+            else:
+                inode.take(linked(before, inode.attributes.nlink, before.mtime_ns, now))
+
+
+def names_changed(
+    journal: Journal, directory: GoferInode, before: Attributes | None, more: int, now_ns: int
+) -> None:
+    """Names of a directory whose attributes were these, if they were known, are changed by what was
+    recorded last, and it has so many directories more."""
+    if before is None:
+        return
+    nlink = directory.attributes.nlink
+    if nlink > 1:  # btrfs counts no directories
+        nlink += more
+    journal.touched(directory)
+    directory.take(linked(before, nlink, now_ns, now_ns))
