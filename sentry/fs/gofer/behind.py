@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.directory import GoferDirectory
     from sentry.fs.gofer.journal import Journal
     from sentry.fs.gofer.spares import Spare
-    from sentry.vfs.interface import Inode, Owner
+    from sentry.vfs.interface import Attributes, Inode, Owner
 
 LINKS_MAX: Final = 30_000
 """Names or directories beyond which one asks: EMLINK begins at 32,000 (f2fs)."""
@@ -40,7 +40,7 @@ def journal_of(directory: GoferDirectory) -> Journal | None:
     """The journal, if something could be recorded of a directory."""
     fs = directory.sb
     journal = fs.journal
-    if journal is None or not fs.is_own_device(directory) or not _is_open(directory, journal):
+    if journal is None or directory.key[0] != journal.dev or not _is_open(directory, journal):
         return None
     return journal
 
@@ -125,7 +125,7 @@ def _remove(
     if not journal.open:
         return False
     before, known = directory.known_attributes(), child.known_attributes()
-    spare = _reverted(journal, child)
+    spare = _reverted(journal, child, known)
     lost = fid, name, child
     if spare is None and not _lose(journal, lost, known is not None, flags, copied(directory)):
         return False
@@ -140,9 +140,13 @@ def _remove(
     return True
 
 
-def _reverted(journal: Journal, child: GoferInode) -> Spare | None:
+def _reverted(
+    journal: Journal, child: GoferInode, known: Attributes | None
+) -> Spare | None:
     """What a file was made of that vanishes before the Gofer has heard of it."""
-    if not isinstance(child, GoferRegular) or not (journal.is_fresh(child) and child.is_idle):
+    if known is None or not isinstance(child, GoferRegular) or not journal.is_fresh(child):
+        return None
+    if not child.is_idle(known):
         return None
     spare = journal.reverts(child)
     if spare is not None:

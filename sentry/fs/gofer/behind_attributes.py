@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Inode(layers.Inode, Protocol):
     """What is changed (sentry.fs.gofer.inode)."""
 
+    key: tuple[int, int]
     kind: int
     attributes: Attributes
 
@@ -48,7 +49,7 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     time, so it waits for the record."""
     fs = inode.sb
     journal = fs.journal
-    if journal is None or changes.size is not None or not fs.is_own_device(inode):
+    if journal is None or changes.size is not None or inode.key[0] != journal.dev:
         return False
     mode, uid, gid = changes.mode, changes.uid, changes.gid
     atime_ns, mtime_ns = changes.atime_ns, changes.mtime_ns

@@ -55,6 +55,8 @@ OWNERS: Final = 1024
 """Of which it is known that the host takes them."""
 DELAY_NS: Final = 1_000_000_000
 """From the first record to the drain."""
+LOOKS: Final = 4
+"""Files that are made between two looks whether something has come."""
 SCARCE: Final = 256
 """Room for fewer changes: files in advance would take what programs need."""
 LARGEST: Final = 1 << 24
@@ -111,9 +113,10 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_closed", "_copied", "_covered", "_dev", "_draining", "_ended",
-        "_entries", "_fid", "_fresh", "_held", "_last", "_makes", "_memory", "_new", "_owners",
-        "_quarter", "_ring", "_room", "_session", "_timers", "_touched", "_writer", "spares",
+        "_armed", "_behind", "_closed", "_copied", "_covered", "_draining", "_ended",
+        "_entries", "_fid", "_fresh", "_held", "_last", "_looks", "_makes", "_memory", "_new",
+        "_owners", "_quarter", "_ring", "_room", "_session", "_timers", "_touched", "_writer",
+        "dev", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -122,7 +125,8 @@ class Journal:
     ) -> None:  # fmt: skip
         """`root`: its fid and its device."""
         self._session = session
-        self._fid, self._dev = root
+        self._fid, self.dev = root
+        """What lies on another device is not recorded."""
         self._memory = memory
         self._writer = JournalWriter(memory)
         self._ring = self._writer.ring
@@ -155,6 +159,8 @@ class Journal:
         """New files of which the Gofer cannot have heard, and what they were made of."""
         self._new: set[Inode] = set()
         """New files of which nobody has asked the Gofer anything yet."""
+        self._looks = 0
+        """For answers, where something was asked for and nobody waits."""
         self._held: set[Inode] = set()
         """Of these what has a name: the number that was told is nowhere else."""
         session.recorder = self
@@ -266,7 +272,10 @@ class Journal:
     def about(self, *inodes: Inode, new: Inode | None = None) -> None:
         """What was recorded last is about these, and they are told if it is refused."""
         found = tuple([ref(inode) for inode in inodes])
-        self._entries.append(Entry(*self._last, found, None if new is None else ref(new)))
+        start, end = self._last
+        self._entries.append(
+            tuple.__new__(Entry, (start, end, found, None if new is None else ref(new)))
+        )
 
     def touched(self, directory: Inode) -> None:
         """Its names are changed by records, and the host will take its own time for that."""
@@ -323,7 +332,9 @@ class Journal:
         """What is recorded now the Gofer does not look at before the next message; -1: it may."""
         session = self._session
         if session.unanswered:
-            session.drain()
+            self._looks += 1
+            if self._looks % LOOKS == 0:
+                session.drain()
         return -1 if session.unanswered else session.sent
 
     def made_of(self, inode: Inode, spare: Spare, moment: int) -> None:
@@ -361,7 +372,7 @@ class Journal:
     def comes_back(self, spare: Spare, fd: int) -> None:
         """One that was reverted, with its descriptor, empty; -1: it cannot be used again."""
         if fd >= 0:
-            self.spares.give_back(spare._replace(fd=fd))
+            self.spares.give_back(Spare(spare.fid, fd, spare.block))
         else:
             self._session.clunk(spare.fid)
 
@@ -461,8 +472,8 @@ class Journal:
         makes = self._makes
         while makes and (position := next(iter(makes))) < self._writer.executed:
             inode = makes.pop(position)()
-            dev, ino = made.pop(position, (self._dev, 0))
-            if dev != self._dev:
+            dev, ino = made.pop(position, (self.dev, 0))
+            if dev != self.dev:
                 self._session.fail()
             elif ino and inode is not None:
                 self._behind.arrived(inode, ino)

@@ -74,8 +74,7 @@ class GoferRegular(GoferInode):
 
     # --- handles
 
-    @property
-    def is_idle(self) -> bool:
+    def is_idle(self, known: Attributes) -> bool:
         """Nobody has it open or mapped, or waits for what becomes of it, and it is small: it may be
         emptied for another file."""
         handle = self.write_handle
@@ -83,10 +82,8 @@ class GoferRegular(GoferInode):
             return False
         if self.read_handle is not None or self.open_count or self.watches is not None:
             return False
-        known = self.known_attributes()
-        return known is not None and not handle.users and known.nlink == 1 and (
-            known.size <= EMPTIED_BYTES and known.blocks <= EMPTIED_BYTES // 512
-        )
+        is_small = known.size <= EMPTIED_BYTES and known.blocks <= EMPTIED_BYTES // 512
+        return is_small and known.nlink == 1 and not handle.users
 
     def emptied(self) -> int:
         """Its descriptor, for another file; -1: it cannot be emptied at once."""
