@@ -88,6 +88,8 @@ class Spares:
     """
 
     def __init__(self, records: Records, table: NodeTable) -> None:
+        self._records = records
+        """Held: it has the memory of these, too."""
         self._drain = records.drain
         self._table = table
         self.uid = 0

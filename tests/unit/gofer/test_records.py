@@ -1,17 +1,28 @@
-"""What was made and removed again within a batch is left out, and nothing else."""
+"""Records that C reads, sorts and carries out: what was made and removed again within a batch is
+left out, and nothing else; what is done is what the handlers would do."""
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import random
+import stat
+from pathlib import Path
 
 import pytest
 
+from gofer.attachment import Attachment
+from gofer.connection import Connection
+from gofer.fid import FidBudget, FidTable
 from gofer.hot import Hot
+from gofer.node import NodeTable
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.constants import NOTAG
 from gofer.p9.extensions import (
+    Rsparex,
+    Rwalkx,
     Tlinkx,
     Tmakex,
     Tnamex,
@@ -19,11 +30,13 @@ from gofer.p9.extensions import (
     Trevertx,
     Tsetattrx,
     Tsetxattrx,
+    Tsparex,
     Twalkx,
 )
-from gofer.p9.messages import Tclunk, Tunlinkat
-from gofer.records import Records
+from gofer.p9.messages import Rgetattr, Tclunk, Tgetattr, Tunlinkat
+from gofer.records import Records, Spares
 from sentry.platform.records import JournalWriter
+from tests.unit.gofer.journals import journalling
 
 LINK = Tlinkx(7, b"", 0, b"a")
 MAKE = Tmakex(0, b"a", b"", 0o10644, 0, 0, 0)
@@ -110,3 +123,131 @@ def test_what_is_reverted_is_left_out_whatever_was_between() -> None:
     assert left(NAME, Tlinkx(8, b"", 0, b"a"), REVERT) == [Tlinkx(8, b"", 0, b"a")]
     assert left(NAME, REVERT, again, REVERT) == []
     assert left(REVERT, NAME) == [NAME]
+
+
+# --- carried out in C, as by the handlers
+
+NAMES = (b"one", b"two", b"three", b"dir", b"link", b".", b"a/b", b"")
+SPARES = range(100, 116)
+Tree = dict[bytes, tuple[object, ...]]
+
+
+def seen(tree: Path) -> Tree:
+    """What is in it; access times and ctimes are the host's."""
+    found: Tree = {}
+    for path in sorted(bytes(each) for each in tree.rglob("*")):
+        got = os.lstat(path)
+        size = 0 if stat.S_ISDIR(got.st_mode) else got.st_size
+        found[path] = (got.st_mode, got.st_uid, got.st_gid, got.st_nlink, size)
+        if not stat.S_ISDIR(got.st_mode):
+            found[path] += (got.st_mtime_ns,)
+    return found
+
+
+def changes(seed: int) -> list[Message]:
+    """Records about a few names in two directories, many of which are refused."""
+    chance, found = random.Random(seed), list[Message]()
+    spares = list(SPARES)
+    for _ in range(chance.randrange(1, 40)):
+        at, name = chance.choice((0, 0, 1, 77)), chance.choice(NAMES)
+        kind = chance.randrange(6)
+        if kind < 2 and spares:
+            fid = chance.choice(spares) if chance.random() < 0.1 else spares.pop()
+            mode, owner = chance.choice((0o600, 0o4755, 0o40644)), chance.choice((0, 1000))
+            found.append(Tnamex(fid, at, name, mode, owner, owner, chance.randrange(-5, 10**18)))
+        elif kind == 2:
+            valid = chance.choice((1, 7, 0x1A1, 0x120, 0x128, 0))
+            name = chance.choice((name, b""))
+            times = chance.randrange(10**18), chance.randrange(-(10**18), 10**18)
+            found.append(Tsetattrx(at, name, valid, 0o2710, 7, 8, 3, *times))
+        elif kind == 3:
+            found.append(Tunlinkat(at, name, chance.choice((0, 0, 0, c.AT_REMOVEDIR, 1))))
+        elif kind == 4 and spares:
+            found.append(chance.choice((Tclunk, Trevertx))(spares.pop()))
+        else:
+            found.append(Tlinkx(0, chance.choice(NAMES), at, name))
+    return found
+
+
+def outcome(base: Path, records: list[Message]) -> tuple[Tree, bytes]:
+    """The tree, and what was refused."""
+    tree = base / "tree"
+    (tree / "dir").mkdir(parents=True)
+    (tree / "one").write_bytes(b"1")
+    (tree / "link").symlink_to("one")
+    for name in ("one", "link"):
+        os.utime(tree / name, ns=(5, 5), follow_symlinks=False)
+    os.chown(tree / "dir", 3, 3)
+    with journalling(tree) as client:
+        client.ask(Twalkx(0, 1, c.NOOPEN, 0, [b"dir"]), Rwalkx)
+        client.leave(Tsetattrx(0, b"one", 1, 0o640, 0, 0, 0, 0, 0))  # they become known
+        client.leave(Tsetattrx(1, b"", 1, 0o750, 0, 0, 0, 0, 0))
+        client.drain()
+        for some in (SPARES[:8], SPARES[8:]):
+            assert len(client.ask(Tsparex(0, list(some)), Rsparex).blocks) == len(some)
+        for number, fd in enumerate(client.fds):
+            os.write(fd, b"x" * number)
+            os.utime(fd, ns=(10**18, 10**18))
+            os.close(fd)
+        client.fds.clear()
+        client.leave(*records)
+        failures = client.drain().failures
+    return {path.removeprefix(bytes(base)): what for path, what in seen(tree).items()}, failures
+
+
+@pytest.mark.root
+def test_same_is_done_as_by_the_handlers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [outcome(tmp_path / f"c{seed}", changes(seed)) for seed in range(40)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Spares, "takes", lambda *_: False)
+        patch.setattr(Connection, "learn", lambda *_: None)
+        wanted = [outcome(tmp_path / f"python{seed}", changes(seed)) for seed in range(40)]
+    assert found == wanted
+    assert any(failures for _, failures in found)
+
+
+@pytest.mark.root
+def test_spare_is_a_fid_like_any_other(tmp_path: Path) -> None:
+    with journalling(tmp_path) as client:
+        client.ask(Tsparex(0, [3, 4]), Rsparex)
+        fds, client.fds = client.fds, []
+        os.write(fds[0], b"contents")
+        assert client.ask(Tgetattr(3, 0), Rgetattr).size == 8
+        assert client.ask(Twalkx(4, 5, c.NOOPEN, 0, []), Rwalkx).blocks
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            client.call(Tsparex(0, [4]))
+        client.leave(*[Tnamex(fid, 0, b"%d" % fid, 0o600, 0, 0, 0) for fid in (3, 4)])
+        assert client.drain().failures == b""
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            client.call(Tclunk(4))
+        assert (tmp_path / "3").read_bytes() == b"contents"
+        assert os.path.samestat(os.stat(tmp_path / "4"), os.fstat(fds[1]))
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.root
+def test_spares_count_as_fids_and_nodes_until_they_end(tmp_path: Path) -> None:
+    root, ring = os.open(tmp_path, os.O_PATH), os.memfd_create("ring", os.MFD_CLOEXEC)
+    os.ftruncate(ring, 4096)
+    table, budget = NodeTable(100, 100), FidBudget(4)
+    fids = FidTable(table, budget)
+    fids.spares = Spares(Records(ring, 4096), table)
+    fid = fids.bind(0, table.root(Attachment(b"0", root)), 0)
+    for _ in range(2):
+        for number in (1, 2, 3):
+            made = fids.bind_spare(number, fid, root)
+            assert made is not None
+            os.close(made[1])
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            fids.bind_spare(4, fid, root)
+        assert (table.count, table.pinned) == (4, 3)
+        fids.remove(2)
+        assert (budget.left, table.count) == (1, 3)
+        fids.spares.close()
+        fids.spares_gone()
+        assert (budget.left, table.count, table.pinned) == (3, 1, 0)
+    os.close(root)
+    os.close(ring)
