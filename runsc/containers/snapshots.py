@@ -25,9 +25,11 @@ from sentry.config import Amount, PagesConfig, RestoreConfig
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from runsc.containers.container import Store
     from runsc.containers.state import State
-    from sentry.control.protocol import Made
+    from sentry.control.protocol import Made, Reply
 
 FORMAT: Final = "runsc snapshot"
 VERSION: Final = 2
@@ -270,63 +272,98 @@ class Wish(NamedTuple):
     """The folder of the one that it builds on: the last one of this container."""
 
 
+class Making:
+    """A snapshot in the making: its files, what is asked of the sandbox, and what it answers. What
+    ends with an error leaves nothing.
+
+    Raises: RuntimeFailure.
+    """
+
+    def __init__(self, state: State, wish: Wish) -> None:
+        lifecycle.require_running(state)
+        self._state = state
+        self._wish = wish
+        self._pack = _packer() if wish.compression == "zstd" else None
+        self._parent: Parent | None = None
+        self.request = Request("checkpoint")
+        if wish.parent:
+            name, self._parent = _parent(wish)
+            self.request = Request("checkpoint", parent=name)
+        self._made: list[str] = []
+        self._files: list[Any] = []
+
+    def __enter__(self) -> Self:
+        try:
+            os.makedirs(self._wish.folder, mode=0o700, exist_ok=True)
+            for name in (OBJECTS, PAGES):
+                self._files.append(_making(self._wish.folder, name, self._made))
+        except OSError as error:
+            self.__exit__(type(error), error, None)
+        return self
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """They go with the request."""
+        return tuple(file.fileno() for file in self._files)
+
+    def finish(self, reply: Reply) -> None:
+        """What the sandbox says of what it has written. Raises: RuntimeFailure, OSError."""
+        folder, made = self._wish.folder, reply.snapshot
+        if reply.error or made is None:
+            raise RuntimeFailure(reply.error or "the sandbox gives no answer")
+        if self._pack is not None:
+            _pack(self._pack, folder, self._files[1])
+        with _making(folder, MANIFEST, self._made) as file:
+            file.write(_encoded(_manifest(self._state, made, self._wish, self._parent)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        for file in self._files:
+            file.close()
+        if error is None:
+            return
+        for path in self._made:
+            with suppress(OSError):
+                os.unlink(path)
+        folder = self._wish.folder
+        if isinstance(error, ConnectionError):
+            raise NotRunning(self._state.id) from None
+        if isinstance(error, FileExistsError):
+            raise RuntimeFailure(f"{folder} has a snapshot already, or other files") from None
+        if isinstance(error, OSError):
+            raise RuntimeFailure(f"{folder}: {error.strerror}") from None
+
+
 def write(store: Store, container_id: str, wish: Wish) -> None:
     """Make a snapshot of a running container.
 
     Raises: RuntimeFailure; then there is no snapshot, and the container goes on.
     """
     state = store.load(container_id)
-    lifecycle.require_running(state)
-    folder = wish.folder
-    pack = _packer() if wish.compression == "zstd" else None
-    parent = _parent(wish) if wish.parent else None
-    before = parent[0].name if parent is not None else ""
-    made: list[str] = []
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        with (
-            _making(folder, OBJECTS, made) as objects_file,
-            _making(folder, PAGES, made) as pages_file,
-            listener.connect(store.path(container_id, "control.sock")) as sock,
-        ):
-            fds = objects_file.fileno(), pages_file.fileno()
-            reply = listener.ask_over(sock, Request("checkpoint", parent=before), math.inf, fds)
-            if reply.error or reply.snapshot is None:
-                raise RuntimeFailure(reply.error or "the sandbox gives no answer")
-            if pack is not None:
-                _pack(pack, folder, pages_file)
-            with _making(folder, MANIFEST, made) as file:
-                made_of = None if parent is None else parent[1]
-                file.write(_encoded(_manifest(state, reply.snapshot, wish.compression, made_of)))
-            if not wish.leave_running:  # before the connection ends: it stands still until then
-                lifecycle.signal(store, state, signal.SIGKILL, False, 1)
-    except BaseException as error:
-        for path in made:
-            with suppress(OSError):
-                os.unlink(path)
-        if isinstance(error, ConnectionError):
-            raise NotRunning(container_id) from None
-        if isinstance(error, FileExistsError):
-            raise RuntimeFailure(f"{folder} has a snapshot already, or other files") from None
-        if isinstance(error, OSError):
-            raise RuntimeFailure(f"{folder}: {error.strerror}") from None
-        raise
+    with (
+        Making(state, wish) as making,
+        listener.connect(store.path(container_id, "control.sock")) as sock,
+    ):
+        making.finish(listener.ask_over(sock, making.request, math.inf, making.fds))
+        if not wish.leave_running:  # before the connection ends: it stands still until then
+            lifecycle.signal(store, state, signal.SIGKILL, False, 1)
     if not wish.leave_running:
         with suppress(RuntimeFailure):  # it may be gone already
             lifecycle.wait(store, container_id, 1)
 
 
-def _parent(wish: Wish) -> tuple[Manifest, Parent]:
+def _parent(wish: Wish) -> tuple[str, Parent]:
     """Raises: RuntimeFailure."""
     data = _read(wish.parent)
     manifest = _decoded(wish.parent, data)
     if not manifest.name:
         raise RuntimeFailure(f"{wish.parent}: nothing can build on a snapshot of version 1")
     path = os.path.relpath(os.path.realpath(wish.parent), os.path.realpath(wish.folder))
-    return manifest, Parent(path, hashlib.sha256(data).hexdigest())
+    return manifest.name, Parent(path, hashlib.sha256(data).hexdigest())
 
 
-def _manifest(state: State, made: Made, compression: str, parent: Parent | None) -> Manifest:
+def _manifest(state: State, made: Made, wish: Wish, parent: Parent | None) -> Manifest:
     from runsc import __version__  # noqa: PLC0415
 
     own = {name: text for name, text in state.annotations.items() if name.startswith("dev.runsc.")}
@@ -336,7 +373,7 @@ def _manifest(state: State, made: Made, compression: str, parent: Parent | None)
         made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         platform=made.platform,
         annotations=own,
-        compression=compression,
+        compression=wish.compression,
         objects_size=made.objects_size,
         objects_check=made.objects_check,
         pages=made.pages,

@@ -37,6 +37,7 @@ from runsc.api.values import (
     variables,
 )
 from runsc.containers.state import State, status
+from runsc.errors import NotRunning, RuntimeFailure
 from sentry.control.orders import InjectOrder
 from sentry.control.protocol import Reply, Request
 from sentry.faults import InjectRule, InjectState
@@ -338,11 +339,24 @@ class Sandbox:
         cannot be written.
         """
         folder = os.path.abspath(path)
-        more = () if parent is None else (f"--parent={os.path.abspath(_folder(parent))}",)
-        command(
-            self._state, "checkpoint", "--leave-running", f"--image-path={folder}",
-            f"--compression={compression}", *more, self.sandbox_id,
-        )  # fmt: skip
+        before = "" if parent is None else os.path.abspath(_folder(parent))
+        if compression != "none":  # which takes long, and no thread of the caller's
+            more = (f"--parent={before}",) if before else ()
+            command(
+                self._state, "checkpoint", "--leave-running", f"--image-path={folder}",
+                f"--compression={compression}", *more, self.sandbox_id,
+            )  # fmt: skip
+            return Snapshot(folder)
+        from runsc.containers import snapshots  # noqa: PLC0415  few make some
+
+        found = states.load(self._state, self.sandbox_id)
+        try:
+            with snapshots.Making(found, snapshots.Wish(folder, parent=before)) as making:
+                making.finish(ask(self._path, making.request, making.fds, None))
+        except NotRunning:
+            raise SandboxEnded(f'sandbox "{self.sandbox_id}" has ended') from None
+        except RuntimeFailure as error:
+            raise SandboxError(str(error)) from None
         return Snapshot(folder)
 
     def set_timeout(self, timeout: float | None) -> None:
