@@ -1,4 +1,4 @@
-"""What a control server may do to a container: `control.server.Controlled` over kernel objects.
+"""What a control server may do to a container: `control.controlled.Controlled` over kernel objects.
 
 What is about the sandbox (a profile, counts, stacks, what is written) is the same for all of them.
 """
