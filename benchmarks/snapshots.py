@@ -58,15 +58,21 @@ def measure(root: Path, mib: int, rounds: int) -> list[str]:
                     lambda base=base, delta=delta: sandbox.create_snapshot(delta, parent=base),
                 )
             for at in range(rounds):
-                for name in ("base", "delta"):
+                for name, path, ahead in (
+                    ("restore to the first call", f"{folder}/base{at}", False),
+                    ("restore --background, the same", f"{folder}/base{at}", True),
+                    ("restore of the delta, the same", f"{folder}/delta{at}", False),
+                ):
                     made: list[Sandbox] = []
-                    path = f"{folder}/{name}{at}"
 
-                    def restore(path: str = path, made: list[Sandbox] = made) -> None:
-                        made.append(Sandbox.restore(path, state=f"{folder}/state"))
+                    def restore(
+                        path: str = path, ahead: bool = ahead, made: list[Sandbox] = made
+                    ) -> None:
+                        state = f"{folder}/state"
+                        made.append(Sandbox.restore(path, state=state, background=ahead))
                         made[0].commands.run("true")
 
-                    times.of(f"restore of the {name} to the first call", restore)
+                    times.of(name, restore)
                     made[0].kill()
     return times.lines()
 

@@ -316,6 +316,8 @@ class RestoreConfig(msgspec.Struct, frozen=True):
     """The files of pages of the snapshots that it builds on, the oldest first, and its own."""
     origins: tuple[tuple[int, int, int], ...]
     """Where the pages are, in their order: (layer, the first one in its file, how many)."""
+    background: bool = False
+    """Memory is read when it is touched, where it lies in one file, and not checked."""
     snapshot: str = ""
     """What the snapshot is called; empty: it has no name, and nothing can build on it."""
 

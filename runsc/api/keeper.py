@@ -134,10 +134,13 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
         say("ready")
 
     if not order.detach:
-        wishes = Wishes(when_ready=ready, lifeline=sock.fileno(), image=image)
+        wishes = Wishes(
+            when_ready=ready, lifeline=sock.fileno(), image=image, background=order.background
+        )
         launch.run(settings, identity, container, wishes)
         return
-    launch.run(settings, identity, container, Wishes(detach=True, image=image))
+    wishes = Wishes(detach=True, image=image, background=order.background)
+    launch.run(settings, identity, container, wishes)
     try:
         _expire(settings, order)
     except RuntimeFailure:  # nobody would end it

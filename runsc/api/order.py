@@ -47,6 +47,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """More global flags."""
     snapshot: str = ""
     """The folder of a snapshot that it begins with."""
+    background: bool = False
+    """Its memory is read when it is touched."""
 
 
 class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):

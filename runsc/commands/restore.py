@@ -24,6 +24,12 @@ from runsc.options import Globals
     metavar="DIR",
     help="The folder of the snapshot. Default: ./checkpoint.",
 )
+@click.option(
+    "--background",
+    is_flag=True,
+    help="Do not read all of memory first, but what is needed when it is, and do not check it. The"
+    " folder must not be changed while the container runs. Not with --parent or --compression.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Leave it once it runs; `delete` it later.")
 @click.option(
     "--keep", is_flag=True, help="Do not delete it when it has ended: `state` still knows it."

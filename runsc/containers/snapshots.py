@@ -169,7 +169,7 @@ def _decoded(folder: str, data: bytes) -> Manifest:
     return found
 
 
-def opened(folder: str, memory_limit: int) -> RestoreConfig:
+def opened(folder: str, memory_limit: int, *, background: bool) -> RestoreConfig:
     """What the Sentry is handed, with open files. Raises: RuntimeFailure."""
     manifest = read(folder)
     if manifest.pages * PAGE > memory_limit:  # before any is decompressed
@@ -191,7 +191,7 @@ def opened(folder: str, memory_limit: int) -> RestoreConfig:
     own = ((0, 0, manifest.pages),) if manifest.pages and manifest.version < 2 else ()
     return RestoreConfig(
         fds[0], manifest.objects_size, manifest.objects_check, manifest.pages, tuple(layers),
-        manifest.origins or own, manifest.name,
+        manifest.origins or own, background, manifest.name,
     )  # fmt: skip
 
 

@@ -50,6 +50,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """The same, once its first program may run: what is wrong with it has been said before."""
     image: str | None = None
     """The folder of a snapshot that the container begins with: runsc.containers.snapshots."""
+    background: bool = False
+    """Its memory is read when it is touched."""
     lifeline: int = -1
     """`run`: a descriptor that can be read from when whoever wants the container is gone; then it
     ends, whatever it does."""
@@ -176,7 +178,7 @@ def make_config(
     if wishes.image is not None:
         from runsc.containers import snapshots  # noqa: PLC0415  few begin so
 
-        restore = snapshots.opened(wishes.image, limits.memory)
+        restore = snapshots.opened(wishes.image, limits.memory, background=wishes.background)
     return SandboxConfig(
         container_id=container_id,
         process=container.process,

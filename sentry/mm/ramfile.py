@@ -132,6 +132,20 @@ class RamFile:
             index += some
             count -= some
 
+    def take(self, index: int, gpas: array[int]) -> None:
+        """Frames, a reference of each the caller's, become these pages, which are holes."""
+        done = 0
+        while done < len(gpas):
+            first = (index + done) % CHUNK
+            some = gpas[done : done + CHUNK - first]
+            chunk = self._chunks.get((index + done) // CHUNK)
+            if chunk is None:
+                chunk = self._chunks[(index + done) // CHUNK] = _EMPTY[:]
+            assert not any(chunk[first : first + len(some)])
+            chunk[first : first + len(some)] = some
+            done += len(some)
+        self._count(len(gpas))
+
     def filling(self, index: int, count: int) -> Steps[None]:
         """`fill`, a chunk a piece."""
         while count > 0:

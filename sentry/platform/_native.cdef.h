@@ -369,6 +369,7 @@ int64_t data_put_list(uint64_t *gpas, uint64_t n);
 uint64_t ram_trim(uint64_t keep_bytes, unsigned int max_blocks);
 int ram_store_open(int fd);
 int ram_freeze(void);
+int64_t ram_adopt(int fd, uint64_t pages);
 int ram_thaw(int fd, int vm_fd);
 int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset);
 int window_unmap(uint64_t gpa, uint64_t size);

@@ -155,6 +155,13 @@ class Ram:
         check(lib.ram_freeze())
         self.template = self.populated()
 
+    def adopt(self, fd: int, pages: int) -> int:
+        """New frames, each with one reference, for whole blocks of the first `pages` of a file of
+        pages; the first one, 0 if they are too few. They are read when they are touched, and what
+        is done to the file meanwhile may show in them. It is a `freeze` of all that there was.
+        Raises: ENOMEM, EBUSY."""
+        return check(lib.ram_adopt(fd, pages))
+
     def thaw(self, fd: int, vm_fd: int = -1) -> None:
         """In a forked sandbox: keep the template's frames, take new ones from `fd`."""
         check(lib.ram_thaw(fd, vm_fd))

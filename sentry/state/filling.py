@@ -7,6 +7,7 @@ import zlib
 from array import array
 from typing import TYPE_CHECKING, Final
 
+from sentry.errors import EBUSY
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import frames_of, runs, write_frames
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sentry.platform.memory import Ram
     from sentry.state.records import Run
 
+BLOCK_PAGES: Final = 512
+"""What is mapped at a time: `Ram.adopt`."""
 MAX_USES: Final = 1 << 25
 """Pages of all objects together, those that several have counted with each."""
 
@@ -47,8 +50,34 @@ class Loaded:
         self.uses = array("L", bytes(array("L").itemsize * (image.pages + 1)))
         """By how many pages of objects each is used."""
         self._hashes = array("Q", bytes(8 * image.pages))
+        self._owned = bytearray(image.pages + 1)
+        """By number: it is of a file in RAM."""
+        self.mapped = self._map() if image.background else 0
+        """So many of the first pages are there, though nobody has read them."""
         self._mine: list[int] = []
         self._left = MAX_USES
+
+    def _map(self) -> int:
+        """Pages show what is in the file, as far as they fill blocks of RAM. Raises: ENOMEM."""
+        layer = self._image.layers[0]
+        if len(self._image.layers) > 1:
+            return 0
+        try:
+            first = self._ram.adopt(layer.fd, layer.pages)
+        except EBUSY:  # what lies on a disk is in the way
+            return 0
+        if not first:
+            return 0
+        count = layer.pages & ~(BLOCK_PAGES - 1)
+        end = first + count * PAGE_SIZE
+        self.frames[1 : count + 1] = array("Q", range(first, end, PAGE_SIZE))
+        return count
+
+    def own(self, number: int, count: int) -> None:
+        """These pages are those of a file in RAM. Raises: Damaged."""
+        if any(self._owned[number : number + count]):
+            raise Damaged(f"pages from {number} on belong to two files")
+        self._owned[number : number + count] = b"\1" * count
 
     def claim(self, count: int) -> None:
         """So many pages more are somebody's. Raises: Damaged."""
@@ -71,6 +100,7 @@ class Loaded:
     async def read(self) -> None:
         """Fill all frames: those that nobody owns are made. Raises: Damaged, ENOMEM, OSError."""
         frames, pace = self.frames, Pace()
+        self._mine = [number for number in range(1, self.mapped + 1) if not self._owned[number]]
         empty = [number for number in range(1, len(frames)) if not frames[number]]
         for start in range(0, len(empty), LISTED):
             some = empty[start : start + LISTED]
@@ -95,6 +125,8 @@ class Loaded:
         frames, hashes = self.frames, self._hashes
         for piece, wanted in enumerate(layer.checks):
             first = 1 + piece * PIECE_PAGES
+            if first <= self.mapped:
+                continue
             some = frames[first : first + PIECE_PAGES]
             check, at = 0, (first - 1) * PAGE_SIZE
             for _, gpa, count in runs(some):
@@ -139,7 +171,7 @@ class Loaded:
     def remembered(self) -> Remembered | None:
         """For a snapshot that builds on this one. Preconditions: all are read."""
         image = self._image
-        if not image.snapshot or not all(layer.hashed for layer in image.layers):
+        if self.mapped or not image.snapshot or not all(layer.hashed for layer in image.layers):
             return None
         places = array("Q")
         for layer, index, count in image.origins:

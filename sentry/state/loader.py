@@ -80,15 +80,17 @@ class Loader:
                 raise Damaged("pages of a file that are not in order")
             last = run.page + run.count
             self.pages.claim(run.count)
-            found.fill(run.page, run.count)
             if not run.frame:
+                found.fill(run.page, run.count)
                 continue
             if run.frame + run.count > len(frames):
                 raise Damaged(f"there is no page {run.frame + run.count - 1}")
-            for number, gpa in enumerate(found.frames(run.page, run.count), run.frame):
-                if frames[number]:
-                    raise Damaged(f"page {number} belongs to two files")
-                frames[number] = gpa
+            self.pages.own(run.frame, run.count)
+            there = min(max(0, self.pages.mapped + 1 - run.frame), run.count)
+            found.take(run.page, frames[run.frame : run.frame + there])
+            found.fill(run.page + there, run.count - there)
+            rest = found.frames(run.page + there, run.count - there)
+            frames[run.frame + there : run.frame + run.count] = rest
         if last << 12 > (record.size + 4095) & ~4095 and last:
             raise Damaged("pages behind the end of a file")
         found.truncate(record.size)

@@ -355,3 +355,61 @@ def test_checkpoint_with_a_parent_writes_what_has_changed(machine: Machine) -> N
     manifest.unlink()
     done = machine.restore(bundle, "c")
     assert done.returncode == 1 and "image0 is no snapshot" in done.stderr, done
+
+
+KEEPING = """
+head -c 12582912 /dev/urandom >/mem/much; sum=$(md5sum </mem/much)
+big=$(head -c 3000000 /dev/zero | tr '\\0' x)
+mkfifo /mem/next; echo ready
+while read line <>/mem/next; do
+  [ "$(md5sum </mem/much)" = "$sum" ] && echo same ${#big}
+  echo more >>/mem/much; sum=$(md5sum </mem/much); cp /mem/much /mem/copy; rm /mem/copy
+done
+"""
+
+
+def test_restore_in_the_background_shows_the_same_and_changes_nothing(machine: Machine) -> None:
+    bundle = machine.bundle(KEEPING)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 1)
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    before = {path.name: path.read_bytes() for path in machine.image.iterdir()}
+    flags = f"--image-path={machine.image}", f"--bundle={bundle.path}", "--background"
+    outs = {name: machine.begin("restore", *flags, name) for name in ("b", "c")}
+    for count in (1, 2):
+        for name, after in outs.items():
+            deadline = time.monotonic() + TIMEOUT_S
+            while machine.run("exec", name, "sh", "-c", "echo go >/mem/next").returncode:
+                assert time.monotonic() < deadline, after.read_text()
+            assert wait_for(after, count) == ["same 3000000"] * count
+    assert before == {path.name: path.read_bytes() for path in machine.image.iterdir()}
+    machine.image = machine.folder / "again"
+    done = machine.checkpoint("b", "--leave-running")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    last = machine.begin("restore", f"--image-path={machine.image}", flags[1], "d")
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "d", "sh", "-c", "echo go >/mem/next").returncode:
+        assert time.monotonic() < deadline, last.read_text()
+    assert wait_for(last, 1) == ["same 3000000"]
+
+
+def test_an_image_that_changes_below_a_container_harms_it_alone(machine: Machine) -> None:
+    bundle = machine.bundle(KEEPING)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 1)
+    assert machine.checkpoint("a").returncode == 0
+    flags = f"--image-path={machine.image}", f"--bundle={bundle.path}"
+    eager = machine.begin("restore", *flags, "b")
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "sh", "-c", "echo go >/mem/next").returncode:
+        assert time.monotonic() < deadline
+    wait_for(eager, 1)
+    machine.begin("restore", *flags, "--background", "c")
+    while machine.run("state", "c").returncode:
+        assert time.monotonic() < deadline
+    (machine.image / "pages").write_bytes(b"")
+    machine.run("exec", "c", "sh", "-c", "md5sum /mem/much")
+    assert machine.run("exec", "b", "sh", "-c", "echo go >/mem/next").returncode == 0
+    assert wait_for(eager, 2) == ["same 3000000"] * 2
+    assert machine.run("delete", "--force", "c").returncode == 0

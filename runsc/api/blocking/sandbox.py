@@ -161,13 +161,15 @@ class Sandbox:
         cls, snapshot: Snapshot | str | os.PathLike[str], *, memory: int | None = None,
         cpus: int | None = None, timeout: float | None = None, user: str | int | None = None,
         detach: bool = False, sandbox_id: str | None = None, state: PathLike | None = None,
-        trusted: bool = False,
+        trusted: bool = False, background: bool = False,
     ) -> Self:  # fmt: skip
         """Make one that goes on where another one was when `snapshot` was made of it: what ran in
         it runs, what had been written is there. It is made of what that one was made of, which has
         to be there still; all else is as for `create`. Commands that ran then go on, but nobody
         hears of them any more. Its folders, mounts and network are those that the snapshot names:
-        of one that this user has not made on this machine only if it is `trusted`.
+        of one that this user has not made on this machine only if it is `trusted`. In the
+        `background` its memory is read when it is needed: it goes on sooner, and the snapshot must
+        stay as it is while it does.
 
         Raises: SandboxError, which says what does not fit.
         """
@@ -179,6 +181,7 @@ class Sandbox:
             sandbox_id=name,
             state=folder,
             snapshot=os.path.abspath(path),
+            background=background,
             detach=detach,
             expires_ns=nanoseconds("timeout", timeout),
         )

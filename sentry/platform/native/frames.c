@@ -543,6 +543,43 @@ int ram_freeze(void)
     return 0;
 }
 
+/* Whole blocks of new frames, a reference of each the caller's, that show the first `pages` of a file
+ * privately: what it has is read when it is touched first, and a store makes a copy. All that was
+ * there before is frozen with them, for a part of RAM is private from its beginning to
+ * `frozen`. The first frame; 0: `pages` are less than a block; or -errno. */
+int64_t ram_adopt(int fd, uint64_t pages)
+{
+    uint64_t count = pages / BLOCK_FRAMES, bytes = count * BLOCK_SIZE;
+    if (!count)
+        return 0;
+    if (count > n_blocks - fresh)
+        return -ENOMEM;
+    int error = ram_freeze();
+    if (error)
+        return error;
+    uint64_t start = (uint64_t)fresh * BLOCK_SIZE;
+    for (uint64_t at = start; at < start + bytes; at += CHUNK_SIZE)
+        if ((error = chunk_ready(at)) < 0)
+            return error;
+    if ((error = chunk_ready(start + bytes - 1)) < 0)
+        return error;
+    if (mmap(ram.base + start, bytes, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED)
+        return -errno;
+    madvise(ram.base + start, bytes, MADV_DONTDUMP);
+    madvise(ram.base + start, bytes, MADV_WILLNEED); /* the host reads ahead, and nobody waits */
+    *(volatile uint8_t *)(ram.base + start) = ram.base[start]; /* as in ram_freeze */
+    for (uint64_t i = fresh; i < fresh + count; i++) {
+        blocks[i] = (struct block){.kind = DATA, .list = NOWHERE};
+        for (unsigned k = 0; k < BLOCK_FRAMES; k++)
+            references[i * BLOCK_FRAMES + k] = 1;
+    }
+    fresh += (uint32_t)count;
+    ram.frozen = (uint64_t)fresh * BLOCK_SIZE;
+    ram_counters.frames += count * BLOCK_FRAMES;
+    return (int64_t)start;
+}
+
 int ram_thaw(int fd, int vm_fd)
 {
     if (!ram.frozen || ram.frozen > ram.span)

@@ -15,6 +15,7 @@ int64_t data_put_list(uint64_t *gpas, uint64_t n); /* drop all and zero the list
 uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks); /* punch free memory; bytes */
 int ram_store_open(int fd); /* the upper half of RAM lies in this file, empty; 0 or -errno */
 int ram_freeze(void);                 /* everything so far becomes a template's */
+int64_t ram_adopt(int fd, uint64_t pages); /* new frames show a file of pages, privately */
 int ram_thaw(int fd, int vm_fd);      /* in a forked sandbox: new frames come from fd */
 
 struct ram_counters {
