@@ -16,6 +16,8 @@ from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runsc.api.values import PathLike
 
 
@@ -62,6 +64,27 @@ def is_detached(state: State) -> bool:
     return not state.foreground
 
 
+def order_in(annotations: Mapping[str, str]) -> Order | None:
+    """How it was made, of a sandbox of the Python API. Raises: SandboxError."""
+    text = annotations.get(ORDER)
+    try:
+        return None if text is None else msgspec.json.decode(text, type=Order)
+    except msgspec.DecodeError as error:
+        raise SandboxError(str(error)) from None
+
+
+def made_alike(one: Order, other: Order) -> bool:
+    """Of the same things of the host: what one of them could be, the other can."""
+    plain = [
+        msgspec.structs.replace(
+            each, sandbox_id="", state="", detach=False, expires_ns=0, memory=0, snapshot="",
+            background=False,
+        )
+        for each in (one, other)
+    ]  # fmt: skip
+    return plain[0] == plain[1]
+
+
 def order_of(snapshot: str, *, trusted: bool) -> Order:
     """How the sandbox was made of which this is a snapshot. It says what of the host it has, so
     one that somebody else has written has to be `trusted`. Raises: SandboxError."""
@@ -69,14 +92,14 @@ def order_of(snapshot: str, *, trusted: bool) -> Order:
 
     try:
         manifest = snapshots.read(snapshot)
-        text = manifest.annotations.get(ORDER)
-        if text is None:
-            raise SandboxError(f"{snapshot}: it is none of a sandbox of the Python API")
-        if not trusted and not snapshots.is_ours(manifest):
-            raise SandboxError(
-                f"{snapshot}: it was not made by this user on this machine: `trusted` lets it have"
-                " what it asks for of the host"
-            )
-        return msgspec.json.decode(text, type=Order)
-    except (RuntimeFailure, msgspec.DecodeError) as error:
+    except RuntimeFailure as error:
         raise SandboxError(str(error)) from None
+    order = order_in(manifest.annotations)
+    if order is None:
+        raise SandboxError(f"{snapshot}: it is none of a sandbox of the Python API")
+    if not trusted and not snapshots.is_ours(manifest):
+        raise SandboxError(
+            f"{snapshot}: it was not made by this user on this machine: `trusted` lets it have what"
+            " it asks for of the host"
+        )
+    return order

@@ -74,6 +74,37 @@ def test_a_second_snapshot_builds_on_the_first(warm: Sandbox, tmp_path: Path) ->
         warm.create_snapshot(tmp_path / "third", parent=first)
 
 
+@pytest.mark.parametrize("detach", [False, True])
+def test_rollback_puts_a_sandbox_back_under_its_name(
+    detach: bool, tmp_path: Path, busybox: Path
+) -> None:
+    with sandboxes.made(tmp_path, busybox, detach=detach, timeout=3600) as sandbox:
+        sandbox.files.write("/note", "first")
+        snapshot = sandbox.create_snapshot(tmp_path / "image")
+        name, left = sandbox.sandbox_id, sandbox.info().expires_in
+        for background in (False, True):
+            sandbox.files.write("/note", "later")
+            sandbox.files.write("/other", "x")
+            sandbox.rollback(snapshot, background=background)
+            assert sandbox.files.read("/note") == "first"
+            assert not sandbox.files.exists("/other")
+            assert (sandbox.sandbox_id, sandbox.info().detached) == (name, detach)
+            assert left is not None and 0 < (sandbox.info().expires_in or 0) <= left
+        sandbox.kill()
+    sandboxes.wait_until_gone(tmp_path, name)
+
+
+def test_rollback_to_what_does_not_fit_leaves_the_sandbox(
+    warm: Sandbox, tmp_path: Path, busybox: Path
+) -> None:
+    with sandboxes.made(tmp_path / "other", busybox, env={"A": "b"}) as other:
+        foreign = other.create_snapshot(tmp_path / "foreign")
+    for path, why in ((foreign, "made otherwise"), (tmp_path / "nothing", "is no snapshot")):
+        with pytest.raises(SandboxError, match=why):
+            warm.rollback(path)
+    assert ask(warm, "lives") == "1 lives"
+
+
 def test_what_cannot_be_is_said(warm: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="is no snapshot"):
         Sandbox.restore(tmp_path / "nothing", state=tmp_path / "state")

@@ -362,6 +362,38 @@ class Sandbox:
             raise SandboxError(str(error)) from None
         return Snapshot(folder)
 
+    def rollback(
+        self, snapshot: Snapshot | str | os.PathLike[str], *, background: bool = False
+    ) -> None:
+        """Put it back to where it was when `snapshot` was made of it, or of one that was made
+        alike: under its name, with its time to live. Nobody hears any more of commands that run in
+        it, and its forks end. `background` is as for `restore`.
+
+        It ends and begins again, so what is wrong inside the snapshot is only seen when it has
+        ended. Raises: SandboxEnded, SandboxError: what does not fit, and for a fork.
+        """
+        path = os.path.abspath(_folder(snapshot))
+        found = states.load(self._state, self.sandbox_id)
+        order = states.order_in(found.annotations)
+        if order is None or isinstance(self._keeper, ForkKeeper):
+            raise SandboxError("a fork, or what is no sandbox of this API, has no way back")
+        if not states.made_alike(order, states.order_of(path, trusted=True)):
+            raise SandboxError(f"{path}: it is a snapshot of a sandbox that was made otherwise")
+        left = (self._ask(Request("state"))).expires_ns
+        cpus = len(os.sched_getaffinity(found.pid))
+        attached = self._keeper is not None
+        self.kill()
+        self._forker = Forker(self._state, self.sandbox_id)
+        order = msgspec.structs.replace(
+            order, sandbox_id=self.sandbox_id, state=self._state, snapshot=path,
+            background=background, expires_ns=left, detach=not attached,
+        )  # fmt: skip
+        keeper = Keeper.start(order, cpus, _warn)
+        if attached:
+            self._keeper = keeper
+        else:
+            keeper.end()
+
     def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it
         is not. Raises: SandboxEnded."""
