@@ -21,6 +21,16 @@ def default_root() -> str:
     return os.path.join(runtime, "runsc") if runtime else f"/tmp/runsc-{os.geteuid()}"
 
 
+def cache_folder() -> str:
+    """What outlives a restart of the machine, and can be made again: below XDG_CACHE_HOME; without
+    one below /var/cache for root, and ~/.cache for others."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        is_root = os.geteuid() == 0 and not is_in_user_namespace()
+        base = "/var/cache" if is_root else os.path.expanduser("~/.cache")
+    return os.path.join(base, "runsc")
+
+
 def is_in_user_namespace() -> bool:
     """Whether ids are other ones than the host's: user_namespaces(7)."""
     try:

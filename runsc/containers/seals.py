@@ -14,6 +14,8 @@ import os
 import secrets
 from contextlib import suppress
 
+from runsc.containers.names import cache_folder
+
 KEY_BYTES = 32
 
 
@@ -32,9 +34,7 @@ def is_ours(data: bytes, given: str) -> bool:
 
 
 def _path() -> str:
-    from runsc.images.cache import default_place  # noqa: PLC0415  few need it
-
-    return os.path.join(os.path.dirname(default_place()), "snapshots.key")
+    return os.path.join(cache_folder(), "snapshots.key")
 
 
 def _key() -> bytes:

@@ -25,7 +25,7 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 
 from runsc import host
-from runsc.containers.names import is_in_user_namespace
+from runsc.containers.names import cache_folder, is_in_user_namespace
 from runsc.images.documents import Digest, ImageConfig
 from runsc.images.errors import ImageError
 from sentry.abi.capability import (
@@ -80,15 +80,8 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def default_place() -> str:
-    """Below XDG_CACHE_HOME; without one below /var/cache for root, and ~/.cache for others.
-
-    Not below root's state folder, which lies in memory.
-    """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        is_root = os.geteuid() == 0 and not is_in_user_namespace()
-        base = "/var/cache" if is_root else os.path.expanduser("~/.cache")
-    return os.path.join(base, "runsc", "images")
+    """Among what outlives a restart: not below root's state folder, which lies in memory."""
+    return os.path.join(cache_folder(), "images")
 
 
 def form() -> Form:

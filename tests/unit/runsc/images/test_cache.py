@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runsc.containers import names
 from runsc.images import cache as caches
 from runsc.images.cache import VERSION, Cache, Known, Whole, default_place
 from runsc.images.documents import ImageConfig
@@ -215,7 +216,8 @@ def test_place_is_the_users(
     uid: int, namespace: bool, base: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    monkeypatch.setattr(caches, "is_in_user_namespace", lambda: namespace)
+    for module in (caches, names):
+        monkeypatch.setattr(module, "is_in_user_namespace", lambda: namespace)
     monkeypatch.setenv("XDG_CACHE_HOME", base)
     monkeypatch.setenv("HOME", "/home/me")
     assert default_place() == expected
