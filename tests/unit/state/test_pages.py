@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from sentry.config import PagesConfig, RestoreConfig
+from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import Ram, read_frames, write_frames
-from sentry.state.filling import Loaded
+from sentry.state.filling import BLOCK_PAGES, Loaded
 from sentry.state.pages import PIECE_PAGES, Damaged, Saved, Written
 from sentry.state.records import Run
 
@@ -70,7 +71,7 @@ def image(*layers: tuple[int, Written], pages: int = -1, hashed: bool = True) ->
     files = [PagesConfig(fd, each.own, tuple(each.checks), hashed) for fd, each in layers]
     found = tuple(layers[-1][1].origins)
     pages = sum(count for *_, count in found) if pages < 0 else pages
-    return RestoreConfig(-1, 0, 0, pages, tuple(files), found, "it")
+    return RestoreConfig(-1, 0, 0, pages, tuple(files), found, snapshot="it")
 
 
 def xxh64(data: bytes) -> int:
@@ -213,4 +214,36 @@ def test_read_what_is_damaged_or_not_there_is_said(ram: Ram) -> None:
     with pytest.raises(Damaged, match="pages 1 to 256 are damaged"):
         run(wrong.read())
     wrong.let_go()
+    os.close(fd)
+
+
+def test_pages_in_the_background_show_the_file_and_stores_make_copies(ram: Ram) -> None:
+    saved, count = Saved(), 2 * BLOCK_PAGES + 10
+    saved.numbered(frames(ram, *(b"%d" % number for number in range(count))), 0, zeros=False)
+    fd, found = written(saved)
+    config = msgspec.structs.replace(image((fd, found)), background=True)
+    before = ram.counters().frames
+    loaded = Loaded(ram, config)
+    assert loaded.mapped == 2 * BLOCK_PAGES == ram.counters().frames - before
+    loaded.own(5, 3)
+    with pytest.raises(Damaged, match="two files"):
+        loaded.own(7, 1)
+    file = RamFile(ram, 1 << 30)
+    file.take(510, loaded.frames[5:8])
+    run(loaded.read())
+    assert (file.pages, file.read(511 * PAGE, 1)) == (3, b"5")
+    for number in (0, 700, count - 1):
+        text = b"%d" % number
+        assert read_frames(loaded.frames[1:], number * PAGE, len(text)) == text
+    write_frames(loaded.frames[1:], 700 * PAGE, b"mine")
+    assert os.pread(fd, 3, 700 * PAGE) == b"700"
+    os.pwrite(fd, b"theirs", 701 * PAGE)
+    assert read_frames(loaded.frames[1:], 701 * PAGE, 6) == b"theirs"
+    assert loaded.remembered() is None
+    loaded.let_go()
+    assert ram.counters().frames == before + 3
+    again = frames(ram, *[b""] * (2 * BLOCK_PAGES))
+    heads = (read_frames(again, number * PAGE, 8) for number in range(len(again)))
+    assert not any(head.strip(b"\0") for head in heads)
+    file.close()
     os.close(fd)
