@@ -303,6 +303,17 @@ class PagesConfig(msgspec.Struct, frozen=True):
     """It is that of their hashes (XXH64), not of their bytes."""
 
 
+class PolicyConfig(msgspec.Struct, frozen=True):
+    """Who decides on system calls: sentry.policy."""
+
+    name: str = ""
+    """Of its file, for messages."""
+    source: str = ""
+    """Python."""
+    learns: bool = False
+    """Nothing is decided: what programs do is told to who watches, each thing once."""
+
+
 class RestoreConfig(msgspec.Struct, frozen=True):
     """A snapshot that a sandbox begins with: sentry.state. The files are only read."""
 
@@ -334,6 +345,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """What the first program is, if it is not loaded."""
     egress: EgressConfig | None = None
     """Only where `network` is "sandbox"; None: everything may leave."""
+    policy: PolicyConfig | None = None
+    """None: nobody decides, until a policy comes."""
     system_calls: str = "auto"
     """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
     kvm_fd: int = -1

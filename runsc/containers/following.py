@@ -22,6 +22,7 @@ from sentry.control.protocol import Request
 WATCHED = (
     "container/start", "sentry/clone", "sentry/execve", "sentry/exit_notify_parent",
     "sentry/out_of_memory", "sentry/egress_denied", "sentry/egress_allowed", "sentry/dns_answer",
+    "sentry/policy",
     "syscall/openat/exit", "syscall/open/exit",
     "syscall/connect/exit", "syscall/accept4/exit", "syscall/bind/exit",
 )  # fmt: skip

@@ -37,6 +37,7 @@ KINDS: Final[dict[int, tuple[str, type[m.Record]]]] = {
     Type.OWN_EGRESS_DENIED: ("sentry/egress_denied", m.Egress),
     Type.OWN_EGRESS_ALLOWED: ("sentry/egress_allowed", m.Egress),
     Type.OWN_DNS_ANSWER: ("sentry/dns_answer", m.DnsAnswer),
+    Type.OWN_POLICY: ("sentry/policy", m.Policy),
     Type.SYSCALL_RAW: ("", m.Syscall),
     Type.SYSCALL_OPEN: ("", m.Open),
     Type.SYSCALL_CLOSE: ("", m.Close),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import time
 from collections.abc import Sequence
 
 from gofer.confine import THREAD
@@ -57,6 +58,13 @@ BEGINNING = (
     Rule(unistd.clone3, USE, "its arguments are out of sight; glibc uses clone", (), errno.ENOSYS),
     Rule(unistd.getpid, USE, "whom a fork kicks"),
     Rule(unistd.gettid, USE, "the same; a thread's start"),
+    Rule(
+        unistd.timer_create,
+        USE,
+        "a fork's own clock of CPU time, for who is bounded",
+        ((low(0, time.CLOCK_THREAD_CPUTIME_ID),),),
+    ),
+    Rule(unistd.timer_settime, USE, "the same"),
     Rule(unistd.epoll_create1, USE, "a fork's own set of what it waits for"),
     Rule(unistd.eventfd2, USE, "a fork's own ways to wake it"),
     Rule(unistd.timerfd_create, USE, "a fork's own timers"),

@@ -18,7 +18,7 @@ import guest_stubs
 from sentry.abi.signal import SIGKILL
 from sentry.boot import first_process, host_links, tree
 from sentry.boot.further import Containers
-from sentry.config import SandboxConfig, StartError, TraceSession
+from sentry.config import PolicyConfig, SandboxConfig, StartError, TraceSession
 from sentry.control.operations import Operations
 from sentry.control.server import MAX_CONNECTIONS, ControlServer
 from sentry.control.standstill import Standstill
@@ -206,6 +206,17 @@ def watched(kernel: Kernel, session: TraceSession, fds: tuple[int, ...]) -> None
         raise StartError(f"trace session: {error}") from error
 
 
+def ruled(kernel: Kernel, watchdog: Watchdog, config: PolicyConfig) -> None:
+    """Who decides on calls does so from the first one. Raises: StartError."""
+    from sentry.control import policies  # noqa: PLC0415  few have one
+
+    engine = policies.engine_of(kernel, watchdog)
+    try:
+        at_once(engine.use(policies.read(engine, config)))
+    except Errno as error:
+        raise StartError(f"policy {error}") from error
+
+
 def alarms(log: LogSink, steps_fd: int) -> list[Alarm]:
     """Who hears of steps that take too long: the log, and the tests by a descriptor."""
     found = [Alarm(TOLD_NS, log.write)]
@@ -292,6 +303,9 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     standstill = Standstill(config.stat_fd) if config.stat_fd >= 0 else None
     watchdog = Watchdog(loop, *alarms(log, config.steps_fd), standstill=standstill)
+    watchdog.bound(config.log_fd)
+    if config.policy is not None:
+        ruled(kernel, watchdog, config.policy)
     sender = None
     if config.network == "sandbox" and config.link is None:
         from sentry.net.link.sender import Sender  # noqa: PLC0415  few have one

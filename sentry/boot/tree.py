@@ -85,6 +85,7 @@ class Starter:
         self.files = FdTable()
         self.mm: Any = None
         self.group: Any = None
+        self.judge: Any = None
 
     def rlimit(self, resource: int) -> int:
         """No limits."""

@@ -15,6 +15,7 @@ from sentry.control.protocol import (
     Event,
     LineBuffer,
     Packets,
+    PolicyTold,
     Reply,
     Request,
     decode,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from sentry.control.server import ControlServer
 
 WAITS = frozenset((
-    "advance", "checkpoint", "create", "denials", "file", "forward", "oom", "read", "serve", "wait",
+    "advance", "checkpoint", "create", "denials", "file", "forward", "oom", "questions", "read",
+    "serve", "wait",
 ))  # fmt: skip
 """What ends with its connection, of which each has one."""
 
@@ -138,6 +140,8 @@ class Connection:
                 case "egress":
                     fds, self._fds = self._fds, []
                     return Reply(egress=self._server.kernel.control_egress(request, fds))
+                case "policy":
+                    return self._policy(request)
                 case "packets":
                     return self._packets(request)
                 case "fork":
@@ -189,6 +193,8 @@ class Connection:
         elif request.op == "denials":
             more = partial(self._denied, request)
             self._waiting = kernel.control_denials(request.after, more)
+        elif request.op == "questions":
+            self._waiting = kernel.control_questions(request.after, self._asked)
         elif request.op == "serve":
             fds, self._fds = self._fds, []
             if request.serve is None:
@@ -229,6 +235,16 @@ class Connection:
     def _ran_out(self) -> None:
         self._waiting = None
         self.send(Reply(stats=self._server.kernel.control_stats()))
+
+    def _policy(self, request: Request) -> Reply | None:
+        if request.policy is None:
+            return Reply(error="what to do?")
+        told = self._server.kernel.control_policy(request.policy, self.told)
+        return Reply(policy=told) if told is not None else None
+
+    def _asked(self, told: PolicyTold) -> None:
+        self._waiting = None
+        self.send(Reply(policy=told))
 
     def _denied(self, request: Request) -> None:
         self._waiting = None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         FileOrder,
         ForkOrder,
         Packets,
+        PolicyOrder,
+        PolicyTold,
         ProcessInfo,
         Procfs,
         Profile,
@@ -132,6 +134,16 @@ class Controlled(Protocol):
 
     def control_egress(self, request: Request, fds: list[int]) -> EgressState:
         """What may leave, after a change if one is asked for, and what was denied."""
+        ...
+
+    def control_policy(
+        self, order: PolicyOrder, done: Callable[[str], object]
+    ) -> PolicyTold | None:
+        """Who decides on calls, now or as `done` tells."""
+        ...
+
+    def control_questions(self, after: int, done: Callable[[PolicyTold], object]) -> Waiting:
+        """Tell when a policy has asked more."""
         ...
 
     def control_denials(self, after: int, done: Callable[[], None]) -> Waiting:

@@ -21,6 +21,8 @@ from sentry.control.protocol import (
     FileOrder,
     ForkOrder,
     Packets,
+    PolicyOrder,
+    PolicyTold,
     ProcessInfo,
     Procfs,
     Profile,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from sentry.control.observing import Observing
     from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
     from sentry.control.packets import Capture
+    from sentry.control.policies import QuestionWait
     from sentry.control.profile import Profiler
     from sentry.control.reading import Reading
     from sentry.control.repl import Repl
@@ -396,6 +399,27 @@ class Operations:
         from sentry.control.egress import DenialWait, of  # noqa: PLC0415  few ask
 
         return DenialWait(self._kernel.loop, of(self._kernel), after, done)
+
+    def look_again(self) -> None:
+        """In a fork: the watchdog has no clock any more. Raises: OSError."""
+        self._shared.watchdog.again()
+
+    def control_policy(self, order: PolicyOrder, done: Told) -> PolicyTold | None:
+        """Who decides on calls: another policy (`done` hears of it), what there is, an answer.
+
+        Raises: EBUSY, EINVAL, ENOENT.
+        """
+        from sentry.control import policies  # noqa: PLC0415  few have one
+
+        return policies.do(self._kernel, self._shared.watchdog, order, done)
+
+    def control_questions(
+        self, after: int, done: Callable[[PolicyTold], object]
+    ) -> QuestionWait:
+        """Tell when a policy has asked more."""
+        from sentry.control.policies import QuestionWait  # noqa: PLC0415  few have one
+
+        return QuestionWait(self._kernel, self._shared.watchdog, after, done)
 
     def control_packets(self, interface: str, told: Callable[[Packets], object]) -> Capture:
         """Look at what goes by an interface, or all of them. Raises: ENODEV, EBUSY."""

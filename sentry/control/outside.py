@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Outside:
-    """A caller with a task's namespaces and rights, which hears of no signal."""
+    """A caller with a task's namespaces and rights, which hears of no signal, and
+    on whose calls nobody decides."""
+
+    judge = None
 
     def __init__(self, task: Task) -> None:
         self._task = task

@@ -18,6 +18,7 @@ from sentry.config import (
     JobLimits,
     JobUse,
     Mask,
+    PolicyConfig,
     Rlimit,
     TraceSession,
 )
@@ -155,6 +156,19 @@ class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     """Else its messages go where its parent's do."""
 
 
+class PolicyOrder(msgspec.Struct, omit_defaults=True, frozen=True):
+    """`do` is "load" (another policy, or none, from now on), "show" (it, and what came of it) or
+    "answer" (what it has asked)."""
+
+    do: str
+    policy: PolicyConfig | None = None
+    """load: None is none."""
+    number: Number = 0
+    """answer: that of the question."""
+    verdict: str = ""
+    """answer: in words: sentry.policy.verdicts."""
+
+
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
     "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
@@ -162,7 +176,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     to a port inside, as long as this one lasts), "read" (a file), "file" (all else that there is to
     do with files), "update" (limits), "profile",
     "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on),
-    "egress" (what may leave, and what was denied), "denials" (as soon as there are more),
+    "policy" (who decides on calls), "questions" (as soon as it has asked more), "egress" (what may
+    leave, and what was denied), "denials" (as soon as there are more),
     "packets" (some of what goes by interfaces, as soon as there is some: the first one begins it,
     for as long as the connection lasts), "sync" (what was done to files is on the host's disk),
     "trace" (somebody outside listens from now on to what happens), "untrace" (no more), "traces"
@@ -221,8 +236,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """create. Its descriptors come with the first byte of the line."""
     egress: EgressConfig | None = None
     """egress: what holds from now on."""
+    policy: PolicyOrder | None = None
+    """policy."""
     after: Number = 0
-    """egress, denials, procfs: those with higher numbers; -1: none."""
+    """egress, denials, questions, procfs: those with higher numbers; -1: none."""
     session: TraceSession | None = None
     """trace. The descriptors of its sinks come with the first byte of the line."""
     force: bool = False
@@ -520,6 +537,31 @@ class Said(msgspec.Struct, frozen=True):
     """There was more."""
 
 
+class QuestionTold(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What a policy asks."""
+
+    number: Number
+    text: str = ""
+    what: str = ""
+    """What is to be done: a call, and the object that it came to."""
+    pid: Number = 0
+    program: str = ""
+    left_ns: Number = 0
+    """Until it is decided without an answer."""
+
+
+class PolicyTold(msgspec.Struct, omit_defaults=True, frozen=True):
+    """The policy of a sandbox, and what came of it."""
+
+    name: str = ""
+    """Empty: there is none."""
+    source: str = ""
+    counts: dict[str, Number] = {}
+    """HANDLER.VERDICT, HANDLER.failed."""
+    questions: list[QuestionTold] = []
+    """Those that wait for an answer."""
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -535,6 +577,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     profile: Profile | None = None
     stacks: Stacks | None = None
     egress: EgressState | None = None
+    policy: PolicyTold | None = None
     packets: Packets | None = None
     traces: list[TraceState] = []
     procfs: Procfs | None = None

@@ -28,6 +28,7 @@ from sentry.wait.fiber import Fiber
 
 if TYPE_CHECKING:
     from sentry.loop import Loop
+    from sentry.policy.guard import Guard
 
 LOOK_NS: Final = 5_000_000
 LONG_NS: Final = 50_000_000
@@ -70,8 +71,23 @@ class Watchdog:
         self._collecting_ns = 0
         """When the collection began that goes on; 0: none does."""
         self._looked_ns = self._clock()
+        self.guard: Guard | None = None
+        """Of a policy's handlers, once there are some."""
         self._ticks = Ticks(LOOK_NS, self._look)
         gc.callbacks.append(self._on_collection)
+
+    def bound(self, fd: int) -> None:
+        """A handler that `guard` cannot stop ends the process, and says so there."""
+        self._ticks.bound(fd)
+
+    def again(self) -> None:
+        """In a fork: for who is bounded alone, since its first steps copy its parent's memory.
+
+        Raises: OSError.
+        """
+        self._alarms = []
+        self._looked_ns = self._clock()
+        self._ticks.again()
 
     def stop(self) -> None:
         """Look no more."""
@@ -91,6 +107,8 @@ class Watchdog:
     def _look(self, frame: FrameType | None) -> None:
         if self._collecting_ns:
             return
+        if self.guard is not None:
+            self.guard.look(frame)
         loop, now_ns = self._loop, self._clock()
         if self._standstill is not None:
             stood_ns = min(self._standstill.since_ns(), now_ns - self._looked_ns)
@@ -134,6 +152,8 @@ class Watchdog:
 
     def _on_collection(self, phase: str, _: dict[str, int]) -> None:
         now_ns = time.thread_time_ns()
+        if self.guard is not None:
+            self.guard.collecting(phase)
         if phase == "start":
             self._collecting_ns = now_ns
             return

@@ -78,6 +78,7 @@ class Child:
         os.dup2(statm, self._config.statm_fd, inheritable=False)
         if forks.own_memory is not None:
             forks.own_memory.again()
+        forks.operations.look_again()
         close_all((statm, self._given.log, self._given.null))
         forks.seal()
         report.send(encode(Event("ready")))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Observer, Task
-    from sentry.kernel.watching import Watching
+    from sentry.kernel.watching import Deciding, Watching
     from sentry.net.namespace import NetNamespace
     from sentry.platform.interface import Platform
     from sentry.vfs.mounts import HeldMounts
@@ -138,6 +138,8 @@ class Kernel:
         self.services = Services()
         self.watch: Watching | None = None
         """Who is told what happens (sentry.watch)."""
+        self.policy: Deciding | None = None
+        """Who decides on calls (sentry.policy), once there was somebody."""
         self.fault_meter: Meter | None = None
         """Who measures page faults (sentry.control.profile)."""
         self.container = Container()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo
     from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.thread_group import ThreadGroup, Usage
+    from sentry.kernel.watching import Judging
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
     from sentry.vfs.fs_context import FsContext
@@ -238,6 +239,7 @@ class Task(Charged, ABC):
         "fs": CLONE,
         "group": CLONE,
         "kernel": FRESH,
+        "judge": FRESH,
         "keys": COPIED,
         "login": SHARED,
         "mm": CLONE,
@@ -313,6 +315,8 @@ class Task(Charged, ABC):
         self.exit_code = 0
         """wait(2) status of this thread alone, once it has made _exit(2)."""
         self.exit_signal = 0
+        self.judge: Judging | None = None
+        """Who decides on what a call comes to, while it is made."""
         self.pid_inode: Inode | None = None
         """That of pidfds of this thread alone, once there was one."""
         self.login: Login | None = None

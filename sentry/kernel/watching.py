@@ -14,6 +14,43 @@ ThreadGroup = Any
 SigInfo = Any
 
 
+class Deciding(Protocol):
+    """Who decides on calls: sentry.policy."""
+
+    is_changing: bool
+    """Another policy is on its way."""
+
+
+class Judging(Protocol):
+    """`Task.judge`, while a call is made that a policy has rules about: sentry.policy.judge.
+
+    Each may raise: an errno, what ends the call otherwise, NotNow.
+    """
+
+    heads: int
+    """Walks to the directory of what is meant, and not to that itself."""
+
+    def opening(self, location: Any, how: Any) -> None:
+        """An open file is about to be made of it: all checks have been made."""
+
+    def creating(self, directory: Any, name: bytes, how: Any) -> None:
+        """A file is about to be made, and opened."""
+
+    def walked(self, mount: Any, dentry: Any) -> None:
+        """A path has led there."""
+
+    def named(self, parent: Any) -> None:
+        """A path has led to a directory and a name in it."""
+
+    def runs(self, file: Any, argv: list[bytes]) -> Coroutine[Any, Any, None]:
+        """A file is about to be run as a program, an interpreter or a loader."""
+        ...
+
+    def address(self, sock: Any, raw: bytes) -> bytes:
+        """An address that was copied from the program's memory; the one to use."""
+        ...
+
+
 class Watching(Protocol):
     """None of these waits, but for `digest`, or fails."""
 
@@ -48,6 +85,9 @@ class Watching(Protocol):
 
     def out_of_memory(self, victim: ThreadGroup) -> None:
         """It is killed."""
+
+    def decided(self, task: Task, verdict: str, rule: str, event: Any) -> None:
+        """A policy has decided."""
 
     def hear_egress(self, egress: Any) -> None:
         """There is somebody who judges what leaves."""

@@ -143,6 +143,8 @@ async def _examine(
             raise EACCES("the interpreter is the working directory")
         file = await again(open_exec, task, AT_FDCWD, line.interpreter, 0)
         opened.append(file)
+        if task.judge is not None:
+            await task.judge.runs(file, [])
     header = elf.parse_header(head)
     table = await _table(task, file, header)
     found = elf.find_interpreter(header, table)
@@ -189,6 +191,8 @@ async def _examine_loader(
         raise EACCES("PT_INTERP is the working directory")
     chain.loader = await again(open_exec, task, AT_FDCWD, name, 0)
     opened.append(chain.loader)
+    if task.judge is not None:
+        await task.judge.runs(chain.loader, [])
     head = await read_exec(task, chain.loader, 0, EHDR.size)
     if len(head) != EHDR.size:
         raise EIO("the loader is truncated")

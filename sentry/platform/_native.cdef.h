@@ -506,6 +506,8 @@ uint32_t filter_packet(const struct filter *filter, const uint8_t *bytes, const 
 uint64_t filter_calls(const struct filter *newest, const uint8_t *data);
 int ticks_start(int signal, int64_t interval_ns);
 void ticks_stop(int timer);
+int64_t *ticks_left(void);
+void ticks_bound(int signal, int fd);
 int lz4_unpack(uint64_t *state, const uint8_t *data, size_t size, uint8_t *out, size_t room, size_t until);
 size_t record_name(struct record_ring *r, uint32_t fid, uint32_t dirfid, const char *name, size_t length, uint32_t mode, uint32_t uid, uint32_t gid, int64_t time_ns);
 size_t record_attributes(struct record_ring *r, uint32_t fid, const char *name, size_t length, uint32_t valid, uint32_t mode, uint32_t uid, uint32_t gid, int64_t atime_ns, int64_t mtime_ns);

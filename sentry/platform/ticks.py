@@ -25,10 +25,23 @@ class Ticks:
     def __init__(self, interval_ns: int, call: Callable[[FrameType | None], None]) -> None:
         self._before = signal.signal(SIGNAL, lambda _, frame: call(frame))
         signal.siginterrupt(SIGNAL, False)
-        self._timer = lib.ticks_start(SIGNAL, interval_ns)
-        if self._timer < 0:
+        self._interval_ns = interval_ns
+        try:
+            self.again()
+        except OSError:
             signal.signal(SIGNAL, self._before)
+            raise
+
+    def again(self) -> None:
+        """In a fork, which has the handler and no timer. Raises: OSError."""
+        self._timer = lib.ticks_start(SIGNAL, self._interval_ns)
+        if self._timer < 0:
             raise OSError(-self._timer, "no timer of CPU time")
+
+    def bound(self, fd: int) -> None:
+        """Code that has a number of ticks left (`ticks_left`) ends the process with the last one,
+        which is said into a descriptor. Preconditions: no filter yet."""
+        lib.ticks_bound(SIGNAL, fd)
 
     def stop(self) -> None:
         """No more of them."""

@@ -159,6 +159,8 @@ class Caller(Protocol):
     pids: Any
     ns: Any
     """Its namespaces."""
+    judge: Any
+    """Who decides on what its call comes to, if somebody does: sentry.kernel.watching.Judging."""
 
     @property
     def fs(self) -> Start: ...

@@ -156,6 +156,8 @@ def open_found(caller: Caller, location: Location, how: OpenHow) -> FileDescript
 
 def open_o_path(caller: Caller, location: Location, flags: int) -> FileDescription:
     """O_PATH: a place, not an open file. No rights on the file are needed."""
+    if caller.judge is not None:
+        caller.judge.opening(location, OpenHow(flags, 0, 0))
     file = FileDescription(location, flags & PATH_FLAGS & ~O_CLOEXEC)
     file.creds = caller.creds
     file.count(caller.kernel.vfs.budget)
@@ -170,6 +172,8 @@ def open_location(
     file: FileDescription | None = kept((open_location, inode))
     if file is None:
         truncate = _check_open(caller, location, how, created)
+        if caller.judge is not None and not created:
+            caller.judge.opening(location, how)
         if inode.locks is not None and inode.locks.leases is not None:
             from sentry.vfs.leases import break_leases  # noqa: PLC0415
 
@@ -295,6 +299,7 @@ def _open_creating(
     follow = not flags & (O_NOFOLLOW | O_EXCL)
     parent = resolve_parent(caller, dirfd, path, how.resolve)
     lost: int = kept(_forget_answers) or 0
+    judged: Parent | None = None
     while True:
         if parent.last in (b"", b".", b".."):
             return _open_dots(caller, parent, how)
@@ -308,7 +313,8 @@ def _open_creating(
                 child = ABSENT
             elif child is None:
                 child = child_of(inode, parent.last)
-            if isinstance(child, Absent):
+            must_ask = caller.judge is not None and judged is not parent
+            if isinstance(child, Absent) and not must_ask:
                 try:
                     return _open_made(caller, _create(caller, parent, how), how)
                 except EEXIST:  # somebody outside was faster
@@ -317,6 +323,10 @@ def _open_creating(
                         raise
                     _forget_answers(inode, lost)
         if isinstance(child, Absent):
+            if must_ask:  # without the lock: it may take long
+                if kept((_open_creating, inode, parent.last)) is None:
+                    caller.judge.creating(parent.at, parent.last, how)
+                judged = parent
             continue
         location = top(
             Location(mount, directory.child(parent.last, child, caller.kernel.vfs.dentries))
@@ -426,6 +436,8 @@ def _open_tmpfile(
     at.mount.check_writable()
     check_inode(caller.creds, at.dentry.inode, MAY_WRITE | MAY_EXEC)
     mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode)
+    if caller.judge is not None:
+        caller.judge.creating(at, b"#", how)
     linkable = not how.flags & O_EXCL
     inode = at.dentry.inode.tmpfile(mode & 0o7777, owner, linkable)
     inode.linkable = linkable

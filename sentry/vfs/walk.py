@@ -153,6 +153,8 @@ def walk(
         raise
     if dirs_only and not dentry.inode.is_dir:
         raise ENOTDIR("slashes after a file that is no directory")
+    if caller.judge is not None:
+        caller.judge.walked(mount, dentry)
     return mount, dentry, asked
 
 
@@ -190,6 +192,18 @@ class Parent:
 
 def resolve_parent(caller: Caller, dirfd: int, path: bytes, resolve: int = 0) -> Parent:
     """A walk that stops before the last component."""
+    if (judge := caller.judge) is None:
+        return _resolve_parent(caller, dirfd, path, resolve)
+    judge.heads += 1
+    try:
+        found = _resolve_parent(caller, dirfd, path, resolve)
+    finally:
+        judge.heads -= 1
+    judge.named(found)
+    return found
+
+
+def _resolve_parent(caller: Caller, dirfd: int, path: bytes, resolve: int) -> Parent:
     head, slash, last = path.rpartition(b"/")
     last_slash = False
     if not last:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import struct
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import Errno
-from sentry.mm.buffers import KernelDest
-from sentry.wait.again import again
-from sentry.wait.steps import Steps, driven
+from sentry.loader.digest import digest
 from sentry.watch import messages as m
 from sentry.watch.context import offset_ns
 from sentry.watch.reading import address_text, place, text, words
@@ -29,10 +25,6 @@ if TYPE_CHECKING:
     from sentry.net.inet.egress import Egress
     from sentry.watch.context import Context
 
-HASH_MODULE: Final = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
-"""As hashlib has it, which would load OpenSSL; a file in some builds of Python."""
-CHUNK: Final = 1 << 20
-PIECE: Final = 1 << 16
 MAX_HASHED: Final = 256 << 20
 """Bytes of a program; the hash of a larger one is empty."""
 
@@ -82,18 +74,10 @@ class Events(ABC):
             return b""
         if task.group.container.init is None:
             return b""
-        made, offset = importlib.import_module(HASH_MODULE).sha256(), 0
         try:
-            while offset < MAX_HASHED:
-                dest = KernelDest(CHUNK)
-                await again(file.read_at, task, dest, offset)
-                if not dest.data:
-                    return bytes(made.digest())
-                offset += len(dest.data)
-                await driven(_hashed(made, bytes(dest.data)))
+            return await digest(task, file, MAX_HASHED)
         except Errno:
-            pass
-        return b""
+            return b""
 
     def execed(
         self, task: Task, file: Any, argv: Sequence[bytes], envp: Sequence[bytes], digest: bytes
@@ -143,6 +127,19 @@ class Events(ABC):
 
         self._tell("sentry/out_of_memory", task, make)
 
+    def decided(self, task: Task, verdict: str, rule: str, event: Any) -> None:
+        """A policy has decided (or learns)."""
+
+        def make(_: Any) -> m.Record:
+            record = m.Policy(None, event.call.rstrip("_"), event.kind, verdict, rule)
+            record.program, record.path = _sound(event.program), _sound(event.path)
+            record.writes, record.creates = event.writes, event.creates
+            record.address, record.port = _sound(event.address), event.port
+            record.protocol = event.protocol
+            return record
+
+        self._tell("sentry/policy", task, make)
+
     # --- what may leave
 
     def hear_egress(self, egress: Egress) -> None:
@@ -186,7 +183,6 @@ class Events(ABC):
             self._tell(name, init.leader, make)
 
 
-def _hashed(made: Any, data: bytes) -> Steps[None]:
-    for start in range(0, len(data), PIECE):
-        made.update(data[start : start + PIECE])
-        yield
+def _sound(found: str) -> str:
+    """Of a policy, which keeps what is no UTF-8."""
+    return text(found.encode(errors="surrogateescape"))

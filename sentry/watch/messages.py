@@ -58,6 +58,7 @@ class MessageType(IntEnum):
     OWN_EGRESS_DENIED = 0x8003
     OWN_EGRESS_ALLOWED = 0x8004
     OWN_DNS_ANSWER = 0x8005
+    OWN_POLICY = 0x8006
 
 
 class Handshake(Message):
@@ -390,6 +391,24 @@ class DnsAnswer(Record):
     name: Annotated[str, 2] = ""
     address: Annotated[str, 3] = ""
     ttl_s: Annotated[int, 4] = 0
+
+
+class Policy(Record):
+    """A policy has decided on a call, or on what it came to; or learns that there is such."""
+
+    call: Annotated[str, 2] = ""
+    kind: Annotated[str, 3] = ""
+    """call, open, exec, address, path."""
+    verdict: Annotated[str, 4] = ""
+    """allow, deny EPERM, kill, result 0, change path; learnt."""
+    rule: Annotated[str, 5] = ""
+    program: Annotated[str, 6] = ""
+    path: Annotated[str, 7] = ""
+    writes: Annotated[bool, 8] = False
+    creates: Annotated[bool, 9] = False
+    address: Annotated[str, 10] = ""
+    port: Annotated[int, 11] = 0
+    protocol: Annotated[str, 12] = ""
 
 
 class Line(Struct, omit_defaults=True):

@@ -71,6 +71,8 @@ KERNEL: Final[dict[str, Point]] = dict([
                "with an egress policy: a flow begins", contexts=_OF_SANDBOX),
     _of_kernel("sentry/dns_answer", MessageType.OWN_DNS_ANSWER,
                "with an egress policy: a program is told an address", contexts=_OF_SANDBOX),
+    _of_kernel("sentry/policy", MessageType.OWN_POLICY,
+               "a policy has decided on a call, or learns what a program does"),
 ])  # fmt: skip
 """By name. `sentry/execve` is of programs that others become, and of those of `exec`."""
 

@@ -180,6 +180,8 @@ async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, fl
             unreachable = task.files.close_on_exec_of(dirfd)
         args = await driven(read_strings(task, argv), Mode.KILLABLE)
         env = await driven(read_strings(task, envp), Mode.KILLABLE)
+        if task.judge is not None:
+            await task.judge.runs(file, args or [b""])
         return await execve(task, file, shown, args or [b""], env, unreachable=unreachable)
     finally:
         close_exec(file)

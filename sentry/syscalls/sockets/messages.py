@@ -79,6 +79,8 @@ def send_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
     target = None
     if header.name:
         address = task.mm.read(header.name, min(header.name_size, MAX_ADDRESS))
+        if task.judge is not None:
+            address = task.judge.address(sock, address)
         target = sock.target(task, address)
     ancillary = None
     if header.control_size:

@@ -35,7 +35,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
 from sentry.syscalls.sockets.control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
-from sentry.vfs.file import Result
+from sentry.vfs.file import FileDescription, Result
 from sentry.wait.again import Keeping, NotNow, kept
 from sentry.wait.sleep import continued
 
@@ -75,11 +75,14 @@ def check_ranges(family: int, kind: int) -> None:
         raise EINVAL(f"type {kind:#x}")
 
 
-def read_address(source: UserIn, size: int) -> bytes:
+def read_address(task: Task, sock: FileDescription, source: UserIn, size: int) -> bytes:
     """move_addr_to_kernel(). EINVAL, EFAULT."""
     if not 0 <= size <= MAX_ADDRESS:
         raise EINVAL(f"address of {size} bytes")
-    return source.get(size) if size else b""
+    raw = source.get(size) if size else b""
+    if task.judge is not None and isinstance(sock, Socket):
+        return task.judge.address(sock, raw)
+    return raw
 
 
 def write_address(task: Task, address: bytes, out: int, length_at: int) -> None:
@@ -134,14 +137,14 @@ def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserO
 def sys_bind(task: Task, fd: Fd, address: UserIn, size: Int) -> Result:
     """bind(2)."""
     sock = socket_of(task, fd)
-    return sock.bind(task, read_address(address, size))
+    return sock.bind(task, read_address(task, sock, address, size))
 
 
 @syscall(42)
 def sys_connect(task: Task, fd: Fd, address: UserIn, size: Int) -> Result:
     """connect(2): the address is read before it shows that this is no socket."""
-    task.files.get(fd & 0xFFFFFFFF)
-    target = read_address(address, size)
+    file = task.files.get(fd & 0xFFFFFFFF)
+    target = read_address(task, file, address, size)
     sock = socket_of(task, fd)
     return sock.connect(task, target, bool(sock.flags & O_NONBLOCK))
 
@@ -257,7 +260,7 @@ def sys_sendto(
     sock = socket_of(task, fd)
     target = None
     if address:
-        target = sock.target(task, read_address(address, size))
+        target = sock.target(task, read_address(task, sock, address, size))
     source = source_of(task, data.addr, count)
     result: Result = sock.send_message(task, source, target, flags, None)
     return result

@@ -76,7 +76,7 @@ class World:
         group = SimpleNamespace(personality=0, tasks=[], limits=self, container=container)
         self.task: Any = SimpleNamespace(
             kernel=self.kernel, group=group, creds=Credentials.user(1000, 1000),
-            no_new_privs=False, trace=None, mm=self, rlimit=self.rlimit,
+            judge=None, no_new_privs=False, trace=None, mm=self, rlimit=self.rlimit,
         )  # fmt: skip
 
     def rlimit(self, resource: int) -> int:

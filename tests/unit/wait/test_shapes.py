@@ -76,6 +76,7 @@ SEQUENCES: Final = {
     "kernel/task_exit.py": "exit: memory and descriptors go, in steps",
     "kernel/user_dispatch.py": "a page is fetched, with the registers as before the call",
     "loader/execve.py": "execve: the other threads end, the image is loaded",
+    "loader/digest.py": "a program is read and hashed, piece by piece",
     "loader/load.py": "an image is loaded: headers, interpreter, segments",
     "loader/privileges.py": "attributes of the program's file are asked for",
     "loader/segments.py": "segments are mapped, their ends cleared",
@@ -90,6 +91,10 @@ SEQUENCES: Final = {
     "net/inet/entrances.py": "sockets are opened and closed by another process, one by one",
     "net/inet/tcp.py": "MSG_FASTOPEN: connect, then send",
     "net/unix_host.py": "a service of the host: bytes that have come, then who takes them",
+    "policy/engine.py": "a handler runs, and waits for answers from outside",
+    "policy/judge.py": "a program is hashed, then judged",
+    "policy/layer.py": "the rest of a call that is judged: execve",
+    "policy/outside.py": "somebody outside is asked until a deadline",
     "platform/host_io.py": "a call by a thread: a free place, then the answer",
     "state/filling.py": "pages are read, a piece at a time",
     "state/growing.py": "files of a tree, one after the other",
@@ -117,7 +122,7 @@ SEQUENCES: Final = {
     "vfs/pieces.py": "a long read or write, piece by piece, with others in between",
     "vfs/regular.py": "a write of many pieces, under the lock of the file; a long read",
     "watch/calls.py": "the rest of a call that somebody listens to, then its end is told",
-    "watch/events.py": "a program is read and hashed, piece by piece",
+    "watch/events.py": "a program is hashed, if somebody asks for it",
 }
 """The modules with coroutines, and the sequence that each is."""
 LEAVES: Final = {

@@ -1,0 +1,248 @@
+"""`Judge`: what a call has come to, shown to the rules; `Task.judge` while the call is made.
+
+The rooms below call it where the object is known, after their own checks and before anything has
+happened: `opening` and `creating` (sentry/vfs/open.py), `walked` and `named` (sentry/vfs/walk.py),
+`address` (sentry/syscalls/sockets), `runs` (sentry/loader). The object is the one that is then
+used. Where somebody outside is asked, the call is made again after the answer, which counts only if
+the call comes to the same object once more.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.fcntl import O_ACCMODE, O_CREAT, O_PATH, O_TRUNC
+from sentry.abi.socket import AF_INET, AF_INET6, AF_UNIX
+from sentry.abi.unistd import bind
+from sentry.errors import EPERM
+from sentry.loader.digest import digest
+from sentry.net.inet.address import MAPPED, Endpoint, pack, target_of
+from sentry.policy.event import Event
+from sentry.policy.places import path_of_file
+from sentry.policy.rules import GIVES, Rule, number_of
+from sentry.policy.verdicts import Change
+from sentry.wait.again import CURRENT, again
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.policy.layer import Layer
+    from sentry.vfs.dentry import Dentry
+    from sentry.vfs.location import Location
+    from sentry.vfs.mount import Mount
+    from sentry.vfs.open import OpenHow
+    from sentry.vfs.walk import Parent
+
+ADDRESS: Final = "policy: address"
+"""Key of the address that a call was made with first."""
+PROTOCOLS: Final = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
+_WRITES: Final = O_ACCMODE | O_TRUNC
+_INET, _INET6 = (family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
+_IPV4, _IPV6 = struct.Struct(">H4s").unpack_from, struct.Struct(">H4x16s").unpack_from
+
+
+class Judge:
+    """Of one call."""
+
+    __slots__ = ("_layer", "heads", "is_changed", "task", "values")
+
+    def __init__(
+        self, layer: Layer, task: Task, values: tuple[Any, ...], is_changed: bool
+    ) -> None:
+        self.task = task
+        self._layer = layer
+        self.values = values
+        self.is_changed = is_changed
+        self.heads = 0
+        """The walk goes to the directory of what is meant."""
+
+    def _event(self, kind: str, path: str = "") -> Event:
+        event = Event(self._layer, self.task, self.values, kind)
+        event.path = path
+        if self.is_changed:
+            event.changed = True
+        return event
+
+    # --- files
+
+    def opening(self, location: Location, how: OpenHow) -> None:
+        """An open file is about to be made of it."""
+        rules = self._layer.opens
+        if rules:
+            mount, dentry = location
+            flags = how.flags
+            path = path_of_file(self.task, mount, dentry)
+            asked = [
+                rule for rule in rules if rule.path is None or rule.path.fullmatch(path) is not None
+            ]
+            if asked:
+                event = self._event("open", path)
+                event.flags = flags
+                if flags & _WRITES and not flags & O_PATH:
+                    event.writes = True
+                self._layer.decide(self.task, asked, event, (mount, dentry, dentry.inode, path))
+
+    def creating(self, directory: Location, name: bytes, how: OpenHow) -> None:
+        """A file is about to be made, and opened."""
+        rules = self._layer.opens
+        if rules:
+            mount, dentry = directory
+            path = path_of_file(self.task, mount, dentry, name)
+            asked = [rule for rule in rules if rule.is_for_path(path)]
+            if asked:
+                event = self._event("open", path)
+                event.flags = how.flags | O_CREAT
+                event.writes = event.creates = True
+                self._layer.decide(self.task, asked, event, (mount, dentry, name, path))
+
+    def walked(self, mount: Mount, dentry: Dentry) -> None:
+        """A path has led there."""
+        if self.heads:
+            return
+        if self._layer.paths or self._layer.gives:
+            self._path(mount, dentry, b"")
+        elif self._layer.addresses:
+            self._unix(path_of_file(self.task, mount, dentry), (mount, dentry))
+
+    def named(self, parent: Parent) -> None:
+        """A path has led to a directory and a name in it."""
+        mount, dentry = parent.at
+        if self._layer.paths or self._layer.gives:
+            self._path(mount, dentry, parent.last)
+        elif self._layer.addresses:
+            path = path_of_file(self.task, mount, dentry, parent.last)
+            self._unix(path, (mount, dentry, parent.last))
+
+    def _path(self, mount: Mount, dentry: Dentry, name: bytes) -> None:
+        layer = self._layer
+        path = path_of_file(self.task, mount, dentry, name)
+        asked = [rule for rule in layer.paths if rule.is_for_path(path)]
+        asked += [rule for rule in layer.gives if rule.is_for_name(path)]
+        if asked:
+            event = self._event("path", path)
+            event.writes = layer.declaration.name in GIVES
+            layer.decide(self.task, asked, event, (mount, dentry, name, path))
+
+    # --- programs
+
+    async def runs(self, file: Any, argv: list[bytes]) -> None:
+        """A program, an interpreter or a loader is about to run; nobody may write to it."""
+        layer, location = self._layer, file.location
+        path = path_of_file(self.task, location.mount, location.dentry)
+        asked = [rule for rule in layer.runs if rule.is_for_path(path)]
+        if not asked:
+            return
+        event = self._event("exec", path)
+        event.argv = [word.decode(errors="surrogateescape") for word in argv]
+        if any(rule.hashes for rule in asked):
+            event.hash = (await digest(self.task, file)).hex()
+            asked = [rule for rule in asked if not rule.hashes or event.hash in rule.hashes]
+        await again(layer.decide, self.task, asked, event, (file, path))
+
+    # --- addresses
+
+    def address(self, sock: Any, raw: bytes) -> bytes:
+        """An address that was copied from the program's memory; what is used instead."""
+        if not self._layer.addresses:
+            return raw
+        known: bytes | None = None
+        if CURRENT.call is not None:
+            known = CURRENT.call.answers.get(ADDRESS)
+            raw = known or raw
+        change = self._judged(sock, raw, known or raw, self.is_changed)
+        if change is None:
+            return raw
+        changed = _changed(sock, raw, change)
+        self._judged(sock, changed, known or raw, True)
+        return changed
+
+    def _judged(self, sock: Any, raw: bytes, first: bytes, is_changed: bool) -> Change | None:
+        layer = self._layer
+        if sock.family == AF_UNIX:
+            if raw[2:3] != b"\0":
+                return None  # a path, which `walked` shows
+            number, port, protocol = None, 0, ""
+            unix = "@" + raw[3:].decode(errors="surrogateescape")
+        else:
+            endpoint, unix = endpoint_of(sock.family, raw), ""
+            if endpoint is None:
+                if raw[:2] == b"\0\0":
+                    return None  # the end of a connection
+                number, port = None, 0
+            else:
+                if layer.number != bind:
+                    endpoint = target_of(endpoint)
+                number, port = int.from_bytes(endpoint.ip, "big"), endpoint.port
+            protocol = PROTOCOLS.get(sock.protocol) or str(sock.protocol)
+        asked = [
+            rule for rule in layer.addresses if is_for_address(rule, number, port, protocol, unix)
+        ]
+        if not asked:
+            return None
+        event = Event(layer, self.task, self.values, "address")
+        event.number, event.port, event.protocol, event.unix = number, port, protocol, unix
+        event.raw_family = raw[:2]
+        if is_changed:
+            event.changed = True
+        return layer.decide(self.task, asked, event, (ADDRESS, raw), {ADDRESS: first})
+
+    def _unix(self, path: str, subject: tuple[Any, ...]) -> None:
+        asked = [
+            rule for rule in self._layer.addresses if is_for_address(rule, None, 0, "", path)
+        ]
+        if asked:
+            event = self._event("address", path)
+            event.unix = path
+            self._layer.decide(self.task, asked, event, (*subject, path))
+
+
+def is_for_address(rule: Rule, number: int | None, port: int, protocol: str, unix: str) -> bool:
+    """Of an address: of IP, or the name of a Unix socket."""
+    for ports in rule.ports:
+        if port in ports:
+            break
+    else:
+        if rule.ports:
+            return False
+    if rule.protocols and protocol not in rule.protocols:
+        return False
+    if rule.path is not None and not (unix and rule.is_for_path(unix)):
+        return False
+    if not rule.networks:
+        return True
+    return number is not None and any(number & mask == base for base, mask in rule.networks)
+
+
+def endpoint_of(family: int, raw: bytes) -> Endpoint | None:
+    """The address that a socket of a family is given, if it is one of IP."""
+    given = raw[:2]
+    if family not in (AF_INET, AF_INET6) or len(raw) < 16:
+        return None
+    if given == _INET or (given == b"\0\0" and raw[4:8] != bytes(4)):
+        port, ip = _IPV4(raw, 2)
+        return Endpoint(MAPPED + ip, port)
+    if given == _INET6 and family == AF_INET6 and len(raw) >= 24:
+        port, ip = _IPV6(raw, 2)
+        return Endpoint(ip, port)
+    return None
+
+
+def _changed(sock: Any, raw: bytes, change: Change) -> bytes:
+    """The address that a handler wants instead. Raises: EPERM, if there is none such."""
+    endpoint = endpoint_of(sock.family, raw)
+    asked = dict(change.arguments)
+    if endpoint is None or asked.keys() - {"address", "port"}:
+        raise EPERM("policy: of an address of IP, `address` and `port` can be changed")
+    port, number = endpoint.port, int.from_bytes(endpoint.ip, "big")
+    if "port" in asked:
+        port = asked["port"]
+        if type(port) is not int or not 0 <= port < 65536:
+            raise EPERM("policy: no port")
+    if "address" in asked:
+        try:
+            number = number_of(str(asked["address"]))
+        except OSError:
+            raise EPERM("policy: no address") from None
+    if sock.family == AF_INET and number >> 32 != 0xFFFF:
+        raise EPERM("policy: a socket of IPv4 has no address of IPv6")
+    return pack(Endpoint(number.to_bytes(16, "big"), port), sock.family)

@@ -1,0 +1,62 @@
+"""Paths of files as a policy has them, whatever a program mounts or links.
+
+A file system keeps the path at which it was mounted first; what a program mounts later, or where it
+changes its root to, changes no path. A file that has no name (a pipe, a memfd) has its label, which
+begins with no slash.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.vfs.mount import top
+from sentry.vfs.paths import path_of
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.vfs.dentry import Dentry
+    from sentry.vfs.mount import Mount
+    from sentry.vfs.mounts import MountNamespace
+
+
+def learn(namespace: MountNamespace) -> None:
+    """What is mounted there now; of what is there twice the older counts."""
+    root = top(namespace.root.location)
+    for mount in sorted(namespace, key=lambda mount: mount.id):
+        below = tuple(_names(mount.root)[1])
+        known = mount.fs.first_places
+        if not any(below[: len(each)] == each for each, _ in known):
+            path = _text(path_of(mount.location, root))
+            mount.fs.first_places = (*known, (below, "" if path == "/" else path))
+
+
+def path_of_file(task: Task, mount: Mount, dentry: Dentry, name: bytes = b"") -> str:
+    """The path of a file, or of a name in a directory."""
+    places = mount.fs.first_places
+    if not places:
+        learn(task.ns.mounts.mounts)
+        places = mount.fs.first_places
+    label, names = _names(dentry)
+    if name:
+        names.append(name)
+    if label != b"/":
+        return _text(b"/".join((label.lstrip(b"/"), *names)))
+    for below, head in places:
+        if not below or names[: len(below)] == list(below):
+            rest = names[len(below) :]
+            return f"{head}/{_text(b'/'.join(rest))}" if rest else head or "/"
+    return "/" + _text(b"/".join(names))
+
+
+def _names(dentry: Dentry) -> tuple[bytes, list[bytes]]:
+    """The name of what is above all, which is / in a file system; and those from there on."""
+    names = []
+    while (above := dentry.parent) is not None:
+        names.append(dentry.name)
+        dentry = above
+    names.reverse()
+    return dentry.name, names
+
+
+def _text(path: bytes) -> str:
+    return path.decode(errors="surrogateescape")
