@@ -14,6 +14,7 @@ import struct
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.config import TracePoint, TraceSession, TraceSink
 from sentry.mm.ramfile import RamFile
+from sentry.policy.engine import Engine
 from sentry.syscalls import late
 from sentry.wait.steps import at_once
 from sentry.watch.session import Watch
@@ -274,6 +276,45 @@ class Watching:
         return best / 1000
 
 
+class Ruling:
+    """A policy decides: what a call costs without one, and with one."""
+
+    POLICIES: ClassVar[dict[str, str]] = {
+        "no policy": "",
+        "others": "@on.call('mkdir')\ndef f(event): pass",
+        "openat, another path": "@on('openat', path='/etc/**')\ndef f(event): return DENY",
+        "openat, connect": "@on('openat', path='/tmp/**')\ndef f(event): return ALLOW\n"
+        "@on.connect(port=9)\ndef g(event): return ALLOW",
+        "calls": "@on.call('getppid', 'openat', 'connect')\ndef f(event): return ALLOW",
+    }
+    FIVE = ("syscall/openat/enter", "syscall/openat/exit", "syscall/close/exit",
+            "syscall/connect/exit", "syscall/getppid/exit")  # fmt: skip
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._engine = Engine(bench.kernel)
+        bench.kernel.policy = self._engine
+        path = bench.path(0x300, b"/tmp/ruled")
+        bench.check(nr.close, bench.check(nr.openat, -100, path, os.O_CREAT, 0o600))
+        sock = bench.check(nr.socket, 2, 2, 0)
+        to = bench.path(0x340, struct.pack("<H", 2) + struct.pack(">H4B8x", 9, 127, 0, 0, 1))
+        fd = bench.check(nr.dup, sock)
+        bench.check(nr.close, fd)  # the number that openat gives
+        self.cases: dict[str, list[Call]] = {
+            "getppid": [(nr.getppid,)],
+            "open, close": [(nr.openat, -100, path, 0, 0), (nr.close, fd)],
+            "connect": [(nr.connect, sock, to, 16)],
+        }
+
+    def costs(self, source: str) -> Iterator[tuple[str, float]]:
+        """Best µs of each case under a policy."""
+        module = self._engine.read("bench", f"from runsc.policy import *\n{source}")
+        at_once(self._engine.use(module))
+        for name, calls in self.cases.items():
+            yield name, self._bench.cost(*calls)
+        at_once(self._engine.use(None))
+
+
 def main(words: list[str]) -> None:
     """Print a line a case."""
 
@@ -296,6 +337,11 @@ def main(words: list[str]) -> None:
                     name = f"watched ({sink}): {listened}"
                     if wanted(name):
                         print(f"{name:45}{watching.cost(points, sink):8.2f} us")
+            ruling = Ruling(bench)
+            for policy, source in Ruling.POLICIES.items():
+                if wanted(f"ruled: {policy}"):
+                    for case, cost in ruling.costs(source):
+                        print(f"{f'ruled: {policy}: {case}':45}{cost:8.2f} us")
 
 
 if __name__ == "__main__":

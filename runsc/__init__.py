@@ -11,12 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runsc.api.aio.clock import AsyncClock as AsyncClock
     from runsc.api.aio.commands import AsyncCommandHandle as AsyncCommandHandle
+    from runsc.api.aio.policy import AsyncPolicy as AsyncPolicy
     from runsc.api.aio.pty import AsyncPtyHandle as AsyncPtyHandle
     from runsc.api.aio.sandbox import AsyncSandbox as AsyncSandbox
     from runsc.api.aio.template import AsyncTemplate as AsyncTemplate
     from runsc.api.aio.watching import AsyncWatch as AsyncWatch
     from runsc.api.blocking.clock import Clock as Clock
     from runsc.api.blocking.commands import CommandHandle as CommandHandle
+    from runsc.api.blocking.policy import Policy as Policy
     from runsc.api.blocking.pty import PtyHandle as PtyHandle
     from runsc.api.blocking.sandbox import Sandbox as Sandbox
     from runsc.api.blocking.template import Template as Template
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from runsc.api.values import FilesystemEvent as FilesystemEvent
     from runsc.api.values import Limits as Limits
     from runsc.api.values import Mount as Mount
+    from runsc.api.values import PolicyQuestion as PolicyQuestion
     from runsc.api.values import SandboxInfo as SandboxInfo
     from runsc.api.values import Size as Size
     from runsc.api.values import Snapshot as Snapshot
@@ -49,12 +52,14 @@ if TYPE_CHECKING:
 PUBLIC = {
     "aio.clock": "AsyncClock",
     "aio.commands": "AsyncCommandHandle",
+    "aio.policy": "AsyncPolicy",
     "aio.pty": "AsyncPtyHandle",
     "aio.sandbox": "AsyncSandbox",
     "aio.template": "AsyncTemplate",
     "aio.watching": "AsyncWatch",
     "blocking.clock": "Clock",
     "blocking.commands": "CommandHandle",
+    "blocking.policy": "Policy",
     "blocking.pty": "PtyHandle",
     "blocking.sandbox": "Sandbox",
     "blocking.template": "Template",
@@ -63,7 +68,7 @@ PUBLIC = {
     "limits": "CpuLimitExceeded EgressLimitExceeded LimitExceeded MemoryLimitExceeded"
     " OutputLimitExceeded ProcessLimitExceeded TimeLimitExceeded WriteLimitExceeded",
     "values": "CommandFailed CommandResult EntryInfo FileChange FilesystemEvent Limits Mount"
-    " SandboxInfo Size Snapshot Stats Usage",
+    " PolicyQuestion SandboxInfo Size Snapshot Stats Usage",
 }
 """Modules of runsc.api, and what is public of each."""
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "list": "List containers.",
     "metrics": "Print figures of a sandbox that runs, for Prometheus.",
     "pause": "Hold all processes of a container.",
+    "policy": "Say who decides on a container's system calls; answer what is asked.",
     "port-forward": "Reach a port of a container from a port of the host.",
     "ps": "List the processes of a container.",
     "read": "Show a file of a container.",

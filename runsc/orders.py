@@ -23,22 +23,23 @@ FIRST = 1
 
 
 def create(
-    settings: Globals, container_id: str, bundle: str, forkable: bool = False, **wishes: Any
-) -> int:
+    settings: Globals, container_id: str, bundle: str, forkable: bool = False,
+    policy: str | None = None, **wishes: Any,
+) -> int:  # fmt: skip
     """Decode the bundle, make the sandbox, leave it."""
     from runsc.launch import bundle as bundles  # noqa: PLC0415
     from runsc.launch import launch  # noqa: PLC0415
     from runsc.launch.configure import Wishes  # noqa: PLC0415
 
     identity, container = bundles.understood(settings, bundle, container_id)
-    _mark(identity.annotations, forkable)
+    _mark(identity.annotations, forkable, policy)
     launch.create(settings, identity, container, Wishes(**wishes, detach=True))
     return 0
 
 
 def run(
     settings: Globals, container_id: str, bundle: str, publish: tuple[str, ...] = (),
-    forkable: bool = False, **wishes: Any,
+    forkable: bool = False, policy: str | None = None, **wishes: Any,
 ) -> int:  # fmt: skip
     """Decode the bundle, start it, wait for its end."""
     from runsc.launch import bundle as bundles  # noqa: PLC0415
@@ -46,7 +47,7 @@ def run(
     from runsc.launch.configure import Wishes  # noqa: PLC0415
 
     identity, container = bundles.understood(settings, bundle, container_id)
-    _mark(identity.annotations, forkable)
+    _mark(identity.annotations, forkable, policy)
     if not publish:
         return launch.run(settings, identity, container, Wishes(**wishes))
     from runsc.launch import published  # noqa: PLC0415  few publish ports
@@ -56,7 +57,11 @@ def run(
         return launch.run(settings, identity, container, wanted)
 
 
-def _mark(annotations: dict[str, str], forkable: bool) -> None:
+def _mark(annotations: dict[str, str], forkable: bool, policy: str | None) -> None:
+    if policy is not None:
+        from runsc.launch.policy import mark  # noqa: PLC0415  few have one
+
+        mark(annotations, policy)
     if forkable:
         from runsc.launch.forkable import ANNOTATION  # noqa: PLC0415  few are
 
@@ -65,7 +70,7 @@ def _mark(annotations: dict[str, str], forkable: bool) -> None:
 
 def restore(
     settings: Globals, container_id: str, bundle: str, image_path: str, forkable: bool = False,
-    **wishes: Any,
+    policy: str | None = None, **wishes: Any,
 ) -> int:  # fmt: skip
     """`run`, of what a snapshot has; it is looked at before anything is made."""
     from runsc.containers import snapshots  # noqa: PLC0415
@@ -75,7 +80,7 @@ def restore(
 
     snapshots.read(image_path)
     identity, container = bundles.understood(settings, bundle, container_id)
-    _mark(identity.annotations, forkable)
+    _mark(identity.annotations, forkable, policy)
     wanted = Wishes(**wishes, image=image_path)
     return launch.run(settings, identity, container, wanted)
 

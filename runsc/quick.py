@@ -113,6 +113,7 @@ BUNDLES = {
     "--pid-file": Flag("pid_file", TEXT),
     "--preserve-fds": Flag("preserve_fds", NUMBER, 0, least=0),
     "--forkable": Flag("forkable", SWITCH),
+    "--policy": Flag("policy", TEXT),
     "--no-pivot": Flag("", SWITCH),
     "--no-new-keyring": Flag("", SWITCH),
 }

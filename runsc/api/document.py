@@ -19,6 +19,7 @@ from runsc.commands.spec import standard_mounts
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
 from runsc.launch.forkable import ANNOTATION as FORKABLE
+from runsc.launch.policy import ANNOTATION as POLICY
 from runsc.oci import convert, spec
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def document(order: Order) -> tuple[str, spec.Spec]:
     }  # fmt: skip
     if order.forkable:
         made.annotations[FORKABLE] = "true"
+    if order.policy is not None:
+        made.annotations[POLICY] = _in_memory(order.policy)
     _connect(made, order.network)
     return folder, made
 
@@ -161,7 +164,7 @@ def flags(order: Order) -> list[str]:
 
 def _in_memory(text: str) -> str:
     """A file with this text, by a name that is good while this process lives."""
-    fd = os.memfd_create("runsc-egress")
+    fd = os.memfd_create("runsc-policy")
     data = text.encode()
     while data:
         data = data[os.write(fd, data) :]

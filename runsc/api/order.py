@@ -35,6 +35,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """NAME=VALUE."""
     network: str = "none"
     egress: str | None = None
+    policy: str | None = None
+    """Of system calls: its source, in Python."""
     """A policy."""
     mounts: tuple[tuple[str, str, bool], ...] = ()
     """(target, source, read-only)."""

@@ -40,6 +40,20 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The folder: docs/snapshots.md."""
 
 
+class PolicyQuestion(msgspec.Struct, frozen=True):
+    """What a policy asks: `sandbox.policy`. Texts may be a program's."""
+
+    number: int
+    text: str
+    """What the policy says of it."""
+    what: str
+    """What is to be done: a call, and the object that it came to."""
+    pid: int
+    program: str
+    seconds_left: float
+    """Until it is decided without an answer."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a command, and all that it starts, may use together. None: as much as the sandbox.
 

@@ -40,6 +40,12 @@ _OPTIONS = (
         help="It may be copied while it runs, see `fork`. Its Sentry may then fork, and make"
         " virtual machines: see docs/isolation.md.",
     ),
+    click.option(
+        "--policy",
+        metavar="FILE",
+        help="Who decides on its system calls: a Python module, or rules as TOML, see"
+        " docs/policies.md. `policy load` changes that while it runs.",
+    ),
     click.option("--no-pivot", is_flag=True, hidden=True, expose_value=False),
     click.option("--no-new-keyring", is_flag=True, hidden=True, expose_value=False),
 )

@@ -72,6 +72,11 @@ Examples:
     " or a name that podman or Docker knows. It says what runs, unless COMMAND does.",
 )
 @click.option("--cwd", metavar="DIR", help="Where it starts. Default: here, or as the image says.")
+@click.option(
+    "--policy",
+    metavar="FILE",
+    help="Who decides on its system calls: a Python module, or rules as TOML: docs/policies.md.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No warnings of runsc.")
 @click.argument("args", nargs=-1, metavar="COMMAND [ARG]...")
 @click.pass_obj
@@ -80,6 +85,7 @@ def command(
     root: str | None,
     image: str | None,
     cwd: str | None,
+    policy: str | None,
     quiet: bool,
     args: tuple[str, ...],
 ) -> None:
@@ -99,8 +105,13 @@ def command(
     container = convert.container("/", made, "memory", _nothing if quiet else flags.log.warning)
     name = f"runsc-do-{os.getpid()}"
     identity = launch.Identity(
-        name, made.root.path, container.exports[0].path, made.oci_version, {}
+        name, made.root.path, container.exports[0].path, made.oci_version,
+        {},
     )
+    if policy is not None:
+        from runsc.launch.policy import mark  # noqa: PLC0415  few have one
+
+        mark(identity.annotations, policy)
     raise click.exceptions.Exit(launch.run(flags, identity, container, Wishes(as_program=True)))
 
 

@@ -44,6 +44,8 @@ class State(Value):
     """The sandbox's: "host", "sandbox" or "none"."""
     judged: bool = False
     """What leaves that network is, by a policy."""
+    ruled: bool = False
+    """It was started with a policy for system calls."""
     services: bool = False
     """It was made with sockets of the host as mounts."""
     paused: bool = False

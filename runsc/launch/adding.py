@@ -85,6 +85,11 @@ class Further:
         flags, state, container = self._flags, self._state, self._container
         self._check_services()
         self._check_egress()
+        if "dev.runsc.policy" in self._state.annotations and not self._joint.sandbox.ruled:
+            raise RuntimeFailure(
+                f'"{self._state.id}" has a policy, but the sandbox "{self._joint.sandbox.id}",'
+                " which it joins, was started without one"
+            )
         label = label_of(container)
         cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:

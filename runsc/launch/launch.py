@@ -297,6 +297,11 @@ def _start(
         egress = _egress(flags, container, state.annotations)
         state.judged = egress is not None
         config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
+        if "dev.runsc.policy" in state.annotations:
+            from runsc.launch import policy  # noqa: PLC0415  few have one
+
+            state.ruled = True
+            config = msgspec.structs.replace(config, policy=policy.asked_for(state.annotations))
         if "dev.runsc.forkable" in state.annotations:
             from runsc.launch import forkable  # noqa: PLC0415  few are
 

@@ -16,8 +16,8 @@ HOST_SIDE = frozenset({
     "test_api", "test_both_ways", "test_cgroups", "test_crashes", "test_hooks", "test_host_fifos",
     "test_host_sockets", "test_mount_propagation", "test_mounts", "test_pods", "test_pods_ends",
     "test_pods_folders", "test_pods_limits", "test_pods_networks", "test_pods_streams",
-    "test_port_forward", "test_real_processes", "test_report", "test_stand_in", "test_start_hooks",
-    "test_streams", "test_top", "test_users", "test_view", "test_wait",
+    "test_policies", "test_port_forward", "test_real_processes", "test_report", "test_stand_in",
+    "test_start_hooks", "test_streams", "test_top", "test_users", "test_view", "test_wait",
 })  # fmt: skip
 """About processes, files and sockets of the host: what runs the programs makes no difference."""
 

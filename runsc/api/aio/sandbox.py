@@ -19,6 +19,7 @@ from runsc.api.aio.files import AsyncFiles
 from runsc.api.aio.forking import AsyncForker, AsyncForkKeeper
 from runsc.api.aio.keeping import AsyncKeeper, command
 from runsc.api.aio.objects import PATIENCE_S, AsyncObjects
+from runsc.api.aio.policy import AsyncPolicy, source_of
 from runsc.api.aio.pty import AsyncPty
 from runsc.api.aio.wire import ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
@@ -70,6 +71,7 @@ class AsyncSandbox:
         self.pty = AsyncPty(self._path, user)
         self._objects = AsyncObjects(self._path)
         self._connections = AsyncConnections(state, sandbox_id, self._path)
+        self.policy = AsyncPolicy(self._path)
 
     @classmethod
     async def create(
@@ -77,6 +79,7 @@ class AsyncSandbox:
         image: str | os.PathLike[str] | None = None, memory: int | None = None,
         cpus: int | None = None, env: Mapping[str, str] | None = None,
         network: str = "none", egress: str | os.PathLike[str] | None = None,
+        policy: str | os.PathLike[str] | None = None,
         mounts: Mounts | None = None, timeout: float | None = None,
         user: str | int | None = None, readonly: bool = False, detach: bool = False,
         forkable: bool = False,
@@ -95,13 +98,14 @@ class AsyncSandbox:
         process's. `network`: "none" but itself; "host", sockets of the host; "sandbox", a network
         of its own, which `egress` may bound: a policy, as text or the path of a file; or the path
         of a network namespace; "private", one without a way out but what `on_connect` serves.
-        `mounts`: paths inside, to folders and files of the host, to read alone unless a `Mount`
-        says otherwise, or to a `FileSystem`: see `mount`. After `timeout` seconds it is ended.
-        `user` is whose rights commands and file operations have that name nobody. `readonly`:
-        nothing can be written to its root. `detach`: it outlives this process, until `kill` or its
-        `timeout`. `forkable`: `fork` copies it; what that gives its kernel to do,
-        docs/isolation.md says. `state` is the folder in which sandboxes are noted, `flags` are more
-        flags of the command line.
+        `policy` decides on system calls from the first one on: Python as text, or the path of a
+        file with Python or (.toml) rules: docs/policies.md. `mounts`: paths inside, to folders and
+        files of the host, to read alone unless a `Mount` says otherwise, or to a `FileSystem`: see
+        `mount`. After `timeout` seconds it is ended. `user` is whose rights commands and file
+        operations have that name nobody. `readonly`: nothing can be written to its root. `detach`:
+        it outlives this process, until `kill` or its `timeout`. `forkable`: `fork` copies it; what
+        that gives its kernel to do, docs/isolation.md says. `state` is the folder in which
+        sandboxes are noted, `flags` are more flags of the command line.
 
         Raises: SandboxError; ValueError for what makes no sense.
         """
@@ -122,6 +126,7 @@ class AsyncSandbox:
             env=variables(env),
             network=network,
             egress=_text(egress),
+            policy=source_of(policy) if policy is not None else None,
             mounts=tuple(
                 _mount(target, source)
                 for target, source in (mounts or {}).items()

@@ -22,6 +22,7 @@ from runsc.api.blocking.files import Files
 from runsc.api.blocking.forking import Forker, ForkKeeper
 from runsc.api.blocking.keeping import Keeper, command
 from runsc.api.blocking.objects import PATIENCE_S, Objects
+from runsc.api.blocking.policy import Policy, source_of
 from runsc.api.blocking.pty import Pty
 from runsc.api.blocking.wire import ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
@@ -73,6 +74,7 @@ class Sandbox:
         self.pty = Pty(self._path, user)
         self._objects = Objects(self._path)
         self._connections = Connections(state, sandbox_id, self._path)
+        self.policy = Policy(self._path)
 
     @classmethod
     def create(
@@ -80,6 +82,7 @@ class Sandbox:
         image: str | os.PathLike[str] | None = None, memory: int | None = None,
         cpus: int | None = None, env: Mapping[str, str] | None = None,
         network: str = "none", egress: str | os.PathLike[str] | None = None,
+        policy: str | os.PathLike[str] | None = None,
         mounts: Mounts | None = None, timeout: float | None = None,
         user: str | int | None = None, readonly: bool = False, detach: bool = False,
         forkable: bool = False,
@@ -98,13 +101,14 @@ class Sandbox:
         process's. `network`: "none" but itself; "host", sockets of the host; "sandbox", a network
         of its own, which `egress` may bound: a policy, as text or the path of a file; or the path
         of a network namespace; "private", one without a way out but what `on_connect` serves.
-        `mounts`: paths inside, to folders and files of the host, to read alone unless a `Mount`
-        says otherwise, or to a `FileSystem`: see `mount`. After `timeout` seconds it is ended.
-        `user` is whose rights commands and file operations have that name nobody. `readonly`:
-        nothing can be written to its root. `detach`: it outlives this process, until `kill` or its
-        `timeout`. `forkable`: `fork` copies it; what that gives its kernel to do,
-        docs/isolation.md says. `state` is the folder in which sandboxes are noted, `flags` are more
-        flags of the command line.
+        `policy` decides on system calls from the first one on: Python as text, or the path of a
+        file with Python or (.toml) rules: docs/policies.md. `mounts`: paths inside, to folders and
+        files of the host, to read alone unless a `Mount` says otherwise, or to a `FileSystem`: see
+        `mount`. After `timeout` seconds it is ended. `user` is whose rights commands and file
+        operations have that name nobody. `readonly`: nothing can be written to its root. `detach`:
+        it outlives this process, until `kill` or its `timeout`. `forkable`: `fork` copies it; what
+        that gives its kernel to do, docs/isolation.md says. `state` is the folder in which
+        sandboxes are noted, `flags` are more flags of the command line.
 
         Raises: SandboxError; ValueError for what makes no sense.
         """
@@ -125,6 +129,7 @@ class Sandbox:
             env=variables(env),
             network=network,
             egress=_text(egress),
+            policy=source_of(policy) if policy is not None else None,
             mounts=tuple(
                 _mount(target, source)
                 for target, source in (mounts or {}).items()
