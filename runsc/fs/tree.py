@@ -77,10 +77,7 @@ class Numbers:
 
     def of(self, path: str) -> int:
         """The number of a path."""
-        number = ROOT_NUMBER
-        if not self._moved:
-            return _hashed(number, path) if path != "/" else number
-        at = ""
+        number, at = ROOT_NUMBER, ""
         for name in path.split("/")[1:] if path != "/" else ():
             at = f"{at}/{name}"
             number = self._moved.get(at) or _hashed(number, name)
@@ -90,8 +87,6 @@ class Numbers:
         """What had a name has another; what gets the old one is something else."""
         number = self.of(old)
         below = f"{old}/"
-        if not self._moved:
-            self._moved["/"] = ROOT_NUMBER
         for path in [each for each in self._moved if each.startswith(below)]:
             self._moved[new + path[len(old) :]] = self._moved.pop(path)
         while len(self._moved) > MAX_MOVED:

@@ -1,0 +1,279 @@
+"""What a program serves to its sandboxes: files, devices, /proc, connections."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from examples.honeypot import honeypot
+from runsc import AsyncSandbox, Sandbox, SandboxError
+from runsc.api.blocking.serving import Connection
+from runsc.fs import (
+    Device,
+    FileSystem,
+    MemoryFileSystem,
+    OpenDevice,
+    ProcFile,
+    Stat,
+    folder,
+    regular,
+)
+from tests.e2e.bundle import REPOSITORY, kvm_is_usable
+from tests.e2e.sandboxes import FLAGS, MEMORY, made, noted, wait_until_gone
+
+pytestmark = [
+    pytest.mark.kvm,
+    pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
+]
+CHANGES = """
+cd /data && mkdir d && echo one > d/f && echo two >> d/f && mv d/f g && ln -s g l && cat l &&
+chmod 600 g && touch -d @77 g && stat -c '%a %s %Y' g && exec 3<g && rm g l && rmdir d &&
+cat <&3 && ls -A && ! cat g
+"""
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, busybox: Path) -> Iterator[Sandbox]:
+    with made(tmp_path, busybox) as found:
+        yield found
+    assert noted(tmp_path) == []
+
+
+def test_file_system_is_changed_as_any_other(sandbox: Sandbox) -> None:
+    served = MemoryFileSystem({"/there": bytes(range(256)) * 4096})
+    sandbox.mount("/data", served)
+    result = sandbox.commands.run(CHANGES)
+    assert result.stdout.split() == ["one", "two", "600", "8", "77", "one", "two", "there"]
+    assert "No such file" in result.stderr
+    copied = sandbox.commands.run("cp /data/there /data/copy && cmp /data/there /data/copy")
+    assert copied.exit_code == 0
+    assert served.get("/copy") == served.get("/there")
+    sandbox.unmount("/data")
+    assert sandbox.commands.run("ls -A /data").stdout == ""
+
+
+def test_read_only_mount_and_rights_are_the_kernels(sandbox: Sandbox) -> None:
+    sandbox.mount("/data", MemoryFileSystem({"/f": b"x"}), readonly=True)
+    assert "Read-only" in sandbox.commands.run("echo y > /data/f").stderr
+    sandbox.unmount("/data")
+    served = MemoryFileSystem()
+    served.put("/secret", b"x", mode=0o600)
+    sandbox.mount("/data", served)
+    assert "denied" in sandbox.commands.run("cat /data/secret", user=1000).stderr
+    with pytest.raises(SandboxError, match="EINVAL"):
+        sandbox.unmount("/tmp")
+
+
+def test_server_that_is_late_or_raises_is_eio_and_holds_nobody_else_up(sandbox: Sandbox) -> None:
+    let_go = threading.Event()
+
+    class Stuck(FileSystem):
+        def stat(self, path: str) -> Stat:
+            if path == "/stuck":
+                let_go.wait()
+            if path == "/broken":
+                raise RuntimeError("a defect of the server's")
+            return folder() if path == "/" else regular(1)
+
+    sandbox.mount("/data", Stuck(), timeout=0.3)
+    assert "Input/output error" in sandbox.commands.run("cat /data/broken").stderr
+    with sandbox.commands.run("cat /data/stuck; ls /data", background=True) as stuck:
+        assert sandbox.commands.run("echo on").stdout == "on\n"
+        said = stuck.wait().stderr
+    assert said.count("Input/output error") == 2, said
+    let_go.set()
+
+
+def test_sandbox_and_mount_end_with_the_program_that_serves(
+    tmp_path: Path, busybox: Path
+) -> None:
+    code = (
+        "from runsc import Sandbox; from runsc.fs import MemoryFileSystem\n"
+        f"s = Sandbox.create(root={str(busybox)!r}, state={str(tmp_path / 'state')!r},"
+        f" memory={MEMORY}, flags={FLAGS!r}, mounts={{'/data': MemoryFileSystem()}})\n"
+        "print(s.sandbox_id, flush=True)\n"
+        "s.commands.run('while :; do ls /data; done >/dev/null')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    assert process.stdout is not None
+    with process.stdout as told:
+        name = told.readline().strip()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert name
+    wait_until_gone(tmp_path, name)
+
+
+def test_mount_of_a_program_that_has_gone_is_eio(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox) as sandbox:
+        code = (
+            "import sys\nfrom runsc import Sandbox; from runsc.fs import MemoryFileSystem\n"
+            f"s = Sandbox.connect({sandbox.sandbox_id!r}, state={str(tmp_path / 'state')!r})\n"
+            "s.mount('/data', MemoryFileSystem({'/f': b'x'}))\n"
+            "print(s.commands.run('cat /data/f').stdout, flush=True); sys.stdin.read()\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, cwd=REPOSITORY,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdin, process.stdout as told:
+            assert told.readline().strip() == "x"
+            process.kill()
+            process.wait()
+        assert "Input/output error" in sandbox.commands.run("cat /data/f").stderr
+        assert sandbox.commands.run("umount /data && ls /data").exit_code == 0
+
+
+def test_methods_may_be_coroutines(tmp_path: Path, busybox: Path) -> None:
+    class Slow(MemoryFileSystem):
+        under_way = most = 0
+
+        async def read(self, path: str, offset: int, size: int) -> bytes:  # type: ignore[override]
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            while path in ("/a", "/b") and self.most < 2:
+                await asyncio.sleep(0.001)
+            self.under_way -= 1
+            return super().read(path, offset, size)
+
+    async def run() -> tuple[str, int]:
+        served = Slow({"/a": b"a\n", "/b": b"b\n"})
+        async with await AsyncSandbox.create(
+            root=busybox, memory=MEMORY, state=tmp_path / "state", flags=FLAGS,
+            mounts={"/data": served},
+        ) as sandbox:  # fmt: skip
+            result = await sandbox.commands.run("cat /data/a & cat /data/b; wait")
+            return result.stdout, served.most
+
+    output, most = asyncio.run(run())
+    assert (sorted(output.split()), most) == (["a", "b"], 2)
+
+
+def test_coroutines_need_a_loop(sandbox: Sandbox) -> None:
+    class Slow(FileSystem):
+        async def stat(self, path: str) -> Stat:
+            return folder()
+
+    with pytest.raises(TypeError, match="AsyncSandbox"):
+        sandbox.mount("/data", Slow())
+
+
+class Echo(Device):
+    def __init__(self) -> None:
+        self.opened: list[OpenEcho] = []
+
+    def open(self, flags: int) -> OpenDevice:
+        self.opened.append(OpenEcho())
+        return self.opened[-1]
+
+
+class OpenEcho(OpenDevice):
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[bytes] = []
+        self.is_closed = threading.Event()
+
+    def read(self, size: int) -> bytes:
+        if not self.waiting:
+            raise BlockingIOError(11, "nothing")
+        return self.waiting.pop(0)[:size]
+
+    def write(self, data: bytes) -> int:
+        self.waiting.append(data.upper())
+        return len(data)
+
+    def poll(self) -> int:
+        return select.POLLOUT | (select.POLLIN if self.waiting else 0)
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+
+def test_device_has_data_wakes_readers_and_is_closed(sandbox: Sandbox) -> None:
+    device = Echo()
+    sandbox.add_device("/dev/echo", device, mode=0o600)
+    run = sandbox.commands.run
+    assert run("exec 3<>/dev/echo; echo abc >&3; head -n1 <&3").stdout == "ABC\n"
+    assert device.opened[0].is_closed.wait(60)
+    assert "denied" in run("cat /dev/echo", user=1000).stderr
+    with run("head -n1 /dev/echo", background=True) as reader:
+        while len(device.opened) < 2:
+            time.sleep(0.01)
+        device.opened[1].waiting.append(b"late\n")
+        device.opened[1].changed()
+        assert reader.wait().stdout == "late\n"
+    with run("cat /dev/echo", background=True) as reader:
+        reader.kill(signal.SIGTERM)
+        assert reader.wait().exit_code == 128 + signal.SIGTERM
+    with pytest.raises(SandboxError, match="EEXIST"):
+        sandbox.add_device("/dev/echo", device)
+
+
+def test_proc_file_is_made_when_it_is_read(sandbox: Sandbox) -> None:
+    class Count(ProcFile):
+        mode = 0o644
+        count = 0
+
+        def show(self) -> str:
+            self.count += 1
+            return f"{self.count}\n"
+
+        def store(self, data: bytes) -> None:
+            self.count = int(data)
+
+    sandbox.add_proc_file("count", Count())
+    script = "cat /proc/count /proc/count; echo 40 > /proc/count; cat /proc/count; ls /proc"
+    result = sandbox.commands.run(script)
+    assert result.stdout.split()[:3] == ["1", "2", "41"]
+    assert "count" in result.stdout.split()[3:]
+    for name in ("count", "uptime", "self", "7", "a/b"):
+        with pytest.raises(SandboxError, match="EEXIST|EINVAL"):
+            sandbox.add_proc_file(name, Count())
+
+
+def test_connections_are_handed_over(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox, network="private") as sandbox:
+        seen = []
+
+        @sandbox.on_connect("api.internal:80")
+        def api(connection: Connection) -> None:
+            seen.append(connection.told)
+            connection.sendall(b"from outside: " + connection.recv(100))
+
+        run = sandbox.commands.run
+        assert run("echo hello | nc api.internal 80").stdout == "from outside: hello\n"
+        assert (seen[0].name, seen[0].port, seen[0].uid) == ("api.internal", 80, 0)
+        assert run("echo hello | nc -w 1 other.example 80").exit_code
+        assert not [each for each in Path("/tmp").glob("runsc-*/socket")]
+        with pytest.raises(ValueError, match="place"):
+            sandbox.on_connect("nowhere", api)
+
+
+def test_honeypot_tells_who_took_the_bait(tmp_path: Path, busybox: Path) -> None:
+    taken: list[str] = []
+    served = honeypot.Honeypot(taken.append)
+    with made(tmp_path, busybox, mounts={"/root/.secrets": served}) as sandbox:
+        found = sandbox.commands.run("find /root/.secrets -type f | sort").stdout.split()
+        assert [path.removeprefix("/root/.secrets") for path in found] == sorted(honeypot.BAIT)
+        assert not taken
+        sandbox.commands.run("cat /root/.secrets/ssh/id_ed25519")
+        assert taken == ["/ssh/id_ed25519"]
+
+
+def test_snapshot_of_a_sandbox_with_a_mount_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.mount("/data", MemoryFileSystem())
+    with pytest.raises(SandboxError, match="mount"):
+        sandbox.create_snapshot(tmp_path / "snapshot")

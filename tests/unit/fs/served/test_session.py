@@ -1,0 +1,116 @@
+"""A server that is not trusted: it may be silent, gone, or bring what nobody asked for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from gofer.p9.extensions import Tpollx
+from gofer.p9.messages import Rstatfs, Tstatfs
+from sentry.errors import EBUSY, EIO
+from sentry.fs.served.session import LOOKS, MAX_SESSIONS, Served, ServedSession
+from sentry.loop import Exited, HostOnly
+from tests.world import SteppedLoop, settle
+
+
+PATIENCE_NS = 4000
+
+
+class Machine(HostOnly):
+    """It never waits."""
+
+    again = False
+
+    def wait(self, deadline_ns: int | None) -> Sequence[Exited]:
+        return super().wait(0)
+
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[SteppedLoop, ServedSession, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    loop = SteppedLoop(Machine(), lambda what, error: None)
+    session = ServedSession(ours, loop, PATIENCE_NS)
+    with theirs:
+        yield loop, session, theirs
+        session.close()
+    assert not loop.watches
+
+
+Ends = tuple[SteppedLoop, ServedSession, socket.socket]
+STATFS = Rstatfs(0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def test_reply_in_time_is_taken(ends: Ends) -> None:
+    loop, session, server = ends
+    pending = session.send(Tstatfs(0))
+    server.sendall(STATFS.encode(0))
+    loop.advance(PATIENCE_NS)
+    assert pending.result() == STATFS
+    loop.advance(10 * PATIENCE_NS)
+    assert not session.dead
+
+
+def test_silence_ends_the_session_for_all(ends: Ends) -> None:
+    loop, session, _ = ends
+    told: list[bool] = []
+    session.on_end.append(lambda: told.append(True))
+    pending = session.send(Tstatfs(0))
+    loop.advance(PATIENCE_NS // LOOKS * (LOOKS + 2))
+    assert session.dead
+    assert told == [True]
+    with pytest.raises(EIO):
+        pending.result()
+    with pytest.raises(EIO):
+        session.send(Tstatfs(0))
+
+
+def test_waiting_for_events_may_take_any_time(ends: Ends) -> None:
+    loop, session, _ = ends
+    session.send(Tpollx(0, 0))
+    loop.advance(100 * PATIENCE_NS)
+    assert not session.dead
+
+
+def test_end_of_the_server_is_heard_while_nothing_is_asked(ends: Ends) -> None:
+    loop, session, server = ends
+    session.watch_for_end()
+    server.close()
+    settle(loop)
+    assert session.dead
+
+
+def test_descriptors_end_the_session_and_are_closed(ends: Ends) -> None:
+    loop, session, server = ends
+    read, write = os.pipe()
+    pending = session.send(Tstatfs(0))
+    socket.send_fds(server, [STATFS.encode(0)], [write])
+    os.close(write)
+    session.drain()
+    assert session.dead
+    with pytest.raises(EIO):
+        pending.result()
+    assert os.read(read, 1) == b""  # nobody has the other end
+    os.close(read)
+
+
+def test_sessions_are_bounded_and_leave_together() -> None:
+    served = Served()
+    loop = SteppedLoop(Machine(), lambda what, error: None)
+    made = []
+    for _ in range(MAX_SESSIONS):
+        ours, theirs = socket.socketpair()
+        made.append((ServedSession(ours, loop, PATIENCE_NS), theirs))
+        served.add(made[-1][0])
+    with pytest.raises(EBUSY):
+        served.add(made[0][0])
+    made[0][0].close()
+    assert len(served) == MAX_SESSIONS - 1
+    served.leave()
+    assert len(served) == 0
+    for session, theirs in made:
+        assert session.dead
+        theirs.close()
