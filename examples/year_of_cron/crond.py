@@ -1,11 +1,11 @@
-"""A cron that sleeps until its next job, as mcron and systemd's timers do: python3 crond.py TABLE."""
+"""A cron that sleeps until its next job, as systemd's timers do: python3 crond.py TABLE."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -49,7 +49,7 @@ class Job:
 
 def now() -> datetime:
     """In UTC."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def main(path: str) -> None:

@@ -15,7 +15,8 @@ from sentry.syscalls.args import UserPath
 from sentry.vfs.file import FileDescription
 from sentry.vfs.paths import path_of
 from sentry.wait.again import NotNow, kept, settled
-from sentry.wait.fiber import Mode, park
+from sentry.wait.fiber import Mode, TimedOut
+from sentry.wait.sleep import instead, never, until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -125,8 +126,7 @@ class Faulty:
 async def _sleep(task: Task, delay_ns: int) -> None:
     """By the host's time."""
     until_ns = task.kernel.loop.now_ns() + delay_ns
-    while task.kernel.loop.now_ns() < until_ns:
-        await park(Mode.KILLABLE, until_ns)
+    await until(never, (), mode=Mode.KILLABLE, deadline_ns=until_ns).ended(instead(TimedOut, int))
 
 
 def _program(task: Task) -> bytes:

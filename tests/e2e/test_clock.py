@@ -136,15 +136,17 @@ while not ended.is_set():
     last = now
 print(len(wrong), wrong[:3])
 """
-    with made(tmp_path, debian) as sandbox:
-        with sandbox.commands.run(["python3", "-c", code], background=True) as program:
-            lines = program.stdout.lines()
-            assert next(lines) == "ready"
-            for number in range(40):
-                sandbox.clock.speed = (0, 1000, 1, 0.001, 10_000)[number % 5]
-                sandbox.clock.jump(number / 1000)
-            program.close_stdin()
-            assert next(lines) == "0 []"
+    with (
+        made(tmp_path, debian) as sandbox,
+        sandbox.commands.run(["python3", "-c", code], background=True) as program,
+    ):
+        lines = program.stdout.lines()
+        assert next(lines) == "ready"
+        for number in range(40):
+            sandbox.clock.speed = (0, 1000, 1, 0.001, 10_000)[number % 5]
+            sandbox.clock.jump(number / 1000)
+        program.close_stdin()
+        assert next(lines) == "0 []"
 
 
 def test_clock_is_shaped_from_the_command_line(tmp_path: Path, busybox: Path) -> None:

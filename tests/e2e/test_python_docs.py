@@ -1,4 +1,4 @@
-"""The examples of docs/python.md: each block of Python prints what its comments say."""
+"""The examples of docs/python.md and its neighbours: each block prints what its comments say."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ import pytest
 from runsc.api import states
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
-PAGE = REPOSITORY / "docs" / "python.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+PAGES = ("python", "objects", "time", "faults")
+BLOCKS = {
+    f"{page}-{number}": block
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", (REPOSITORY / f"docs/{page}.md").read_text(), re.S)
+    )
+}
 PRINTS = re.compile(r"^\s*print\(.*\)  # (.*)$", re.M)
 
 pytestmark = [
@@ -20,14 +26,14 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 def test_example_prints_what_it_says(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(states, "default_root", lambda: str(tmp_path / "state"))
     expected = PRINTS.findall(block)
 
-    exec(compile(block, str(PAGE), "exec"), {"__name__": "example"})
+    exec(compile(block, "example", "exec"), {"__name__": "example"})
 
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) >= len(expected)

@@ -131,15 +131,19 @@ class DeviceFile(FileDescription):
 
     async def _tried(self, request: Any, events: int, nonblock: bool) -> Any:
         """The reply, as soon as it is another one than EAGAIN."""
-        while True:
-            try:
-                return await again(
-                    self._session.reply, request, request, mode=Mode.KILLABLE, slow=True
-                )
-            except EAGAIN:
-                if nonblock:
-                    raise
+        while (reply := await self._answer(request, nonblock)) is None:
             await until(partial(self._is_ready, events), (self.queue,), events)
+        return reply
+
+    async def _answer(self, request: Any, nonblock: bool) -> Any:
+        """None: there is nothing yet, and the caller waits."""
+        reply = self._session.reply
+        try:
+            return await again(reply, request, request, mode=Mode.KILLABLE, slow=True)
+        except EAGAIN:
+            if nonblock:
+                raise
+            return None
 
     def _is_ready(self, events: int) -> None:
         """Raises: EAGAIN."""

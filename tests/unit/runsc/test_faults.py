@@ -56,7 +56,7 @@ def test_rule_is_shown_as_it_can_be_given() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_rule_is_said(wrong: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  each has a text of its own
+    with pytest.raises(ValueError):
         faults.rules_of(wrong)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -24,7 +24,8 @@ def test_span_is_counted_in_ns(text: str | float | timedelta, ns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "5", "days", "5 parsecs", "-1s", "1s x", -1, float("inf"), timedelta(-1), "9" * 30]
+    "wrong",
+    ["", "5", "days", "5 parsecs", "-1s", "1s x", -1, float("inf"), timedelta(-1), "9" * 30],
 )
 def test_what_is_no_span_is_said(wrong: str | float | timedelta) -> None:
     with pytest.raises((ValueError, OverflowError)):
@@ -34,8 +35,8 @@ def test_what_is_no_span_is_said(wrong: str | float | timedelta) -> None:
 def test_moment_is_utc_unless_it_says_otherwise() -> None:
     assert moment_ns("1970-01-02") == 86400 * S
     assert moment_ns("1970-01-01 02:00+01:00") == 3600 * S
-    assert moment_ns(datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc)) == S
+    assert moment_ns(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)) == S
     assert moment_ns(7) == 7 * S
     for wrong in ("yesterday", "1969-12-31"):
-        with pytest.raises(ValueError, match="date|wall"):
+        with pytest.raises(ValueError, match=r"date|wall"):
             moment_ns(wrong)

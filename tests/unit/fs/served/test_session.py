@@ -15,7 +15,6 @@ from sentry.fs.served.session import LOOKS, MAX_SESSIONS, Served, ServedSession
 from sentry.loop import Exited, HostOnly
 from tests.world import SteppedLoop, settle
 
-
 PATIENCE_NS = 4000
 
 
@@ -84,7 +83,7 @@ def test_end_of_the_server_is_heard_while_nothing_is_asked(ends: Ends) -> None:
 
 
 def test_descriptors_end_the_session_and_are_closed(ends: Ends) -> None:
-    loop, session, server = ends
+    _, session, server = ends
     read, write = os.pipe()
     pending = session.send(Tstatfs(0))
     socket.send_fds(server, [STATFS.encode(0)], [write])
