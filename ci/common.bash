@@ -42,8 +42,8 @@ sys.exit(sys.version_info < (3, 11) or not os.path.exists(header))' 2>/dev/null;
     return 1
 }
 
-# Give the folder of a virtual environment that holds what pyproject.toml asks for (all extras),
-# but not the project: that is run from the tree. Kept between runs, made anew when that changes.
+# Give the folder of a virtual environment that holds what pyproject.toml asks for (all extras but
+# the frameworks of runsc/providers, which tests/full installs), but not the project: that is run from the tree. Kept between runs, made anew when that changes.
 developer_venv() {
     local python="$1" key venv
     key=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(sha256sum <pyproject.toml | cut -c1-12)
@@ -54,7 +54,9 @@ developer_venv() {
         "$python" - >"$venv/requirements" <<'PY'
 import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-print(*project["dependencies"], *sum(project["optional-dependencies"].values(), []), sep="\n")
+extras = project["optional-dependencies"]
+wanted = [extras[name] for name in extras if name not in ("openai-agents", "inspect-ai")]
+print(*project["dependencies"], *sum(wanted, []), sep="\n")
 PY
         "$venv/bin/pip" install -q -r "$venv/requirements" >&2
         touch "$venv/done"

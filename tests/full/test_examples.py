@@ -1,15 +1,21 @@
-"""Examples that take long: a database on a flaky disk, a year of cron."""
+"""examples/: what they say they do, with programs that do their worst."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from examples.flaky_disk import flaky_disk
-from examples.year_of_cron import year_of_cron
-from tests.e2e.bundle import kvm_is_usable
-from tests.e2e.sandboxes import made
+from runsc import Limits, Sandbox
+from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
 pytestmark = [
     pytest.mark.full,
@@ -19,35 +25,127 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_database_keeps_what_it_said_on_a_flaky_disk(
-    tmp_path: Path, debian: Path, seed: int
+def _example(name: str) -> ModuleType:
+    path = REPOSITORY / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options(tmp_path: Path, debian: Path) -> Iterator[dict[str, Any]]:
+    state = str(tmp_path / "state")
+    yield {"root": str(debian), "state": state}
+    assert Sandbox.list(state=state) == []
+
+
+def test_the_agents_tool_runs_each_program_in_a_fork_of_its_own(options: dict[str, Any]) -> None:
+    tool_of = _example("agent_tool").CodeTool
+    with tool_of(ready=2, seconds=10.0, memory=512 << 20, **options) as tool:
+        assert tool("print(6 * 7)") == "42\n"
+        assert tool("x = 1; open('/tmp/kept', 'w')") == ""
+        assert "NameError" in tool("print(x)")
+        assert tool("import os; print(os.path.exists('/tmp/kept'))") == "False\n"
+        assert "it ended with" in tool("import os; os.abort()")
+        assert "took more than 10 s" in tool("while True: pass")
+        assert tool("print('x' * 10**7)").endswith("(there was more)")
+        assert "OSError" in tool("import socket; socket.create_connection(('192.0.2.1', 80))")
+        assert tool("print('é', decimal.Decimal(2))") == "é 2\n"
+        with ThreadPoolExecutor(8) as pool:
+            said = list(pool.map(tool, (f"print({n})" for n in range(16))))
+        assert said == [f"{n}\n" for n in range(16)]
+
+
+SUBMISSIONS = {
+    "accepted": "print(int(input()) * 2)",
+    "wrong answer": "print(input())",
+    "runtime error": "raise SystemExit(1)",
+    "time limit": "while True: pass",
+    "memory limit": "x = bytearray(1 << 28); x[::4096] = x[::4096]",
+    "output limit": "while True: print('x' * 100)",
+}
+
+
+def test_the_judge_gives_verdicts_to_fifty_submissions_at_once(
+    tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    with made(tmp_path, debian) as sandbox:
-        said, there, faults = flaky_disk.attempt(sandbox, seed)
-    assert set(said) <= set(there)
-    assert faults > 10
-    assert 0 < len(said) < flaky_disk.ROWS
+    judge = _example("judge")
+    for n in (1, 21):
+        (tmp_path / f"{n}.in").write_text(f"{n}\n")
+        (tmp_path / f"{n}.out").write_text(f"{2 * n}\n")
+    limits = Limits(cpu=1.0, memory=64 << 20, processes=16, written=1 << 20, output=1 << 16)
+    words = [*SUBMISSIONS, *["accepted"] * (50 - len(SUBMISSIONS))]
+    found = judge.judge_all(
+        [SUBMISSIONS[word].encode() for word in words], judge.cases(tmp_path), limits=limits,
+        **options,
+    )  # fmt: skip
+    assert [each.word for each in found] == words
+    assert found[0].cpu > 0
+    assert found[0].memory > 1 << 20
+    cheat = "import os; print(os.popen('cat /submission/* /*/*.out 2>/dev/null').read())"
+    [verdict] = judge.judge_all([cheat.encode()], judge.cases(tmp_path), **options)
+    assert verdict.word == "wrong answer"
 
 
-def test_year_of_cron_has_every_job_at_its_time(tmp_path: Path, debian: Path) -> None:
-    with made(tmp_path, debian) as sandbox:
-        lines = [line.split() for line in year_of_cron.simulated(sandbox, 365)]
-    daily = [day for kind, day, at in lines if kind == "daily" and at == "12:15"]
-    assert len(daily) == len(set(daily)) == 365
-    assert [day for kind, day, _ in lines if kind == "monthly"][:2] == ["2027-02-01", "2027-03-01"]
-    assert sum(kind == "monday" and at == "06:30" for kind, _, at in lines) == 52
-    assert len(lines) == 365 + 52 + 12
+def test_a_notebook_keeps_names_and_survives_its_cells(options: dict[str, Any]) -> None:
+    notebook = _example("notebook")
+    cells = [
+        "import sys; x = 40", "print('out'); print('err', file=sys.stderr); x + 2", "1 / 0",
+        "while True: pass", "x", "import os; os._exit(3)", "'x' in globals()",
+        "os = __import__('os'); os.write(1, b'forged\\n')", "7",
+    ]  # fmt: skip
+    document = {"cells": [{"cell_type": "code", "source": source} for source in cells]}
+    document["cells"].insert(0, {"cell_type": "markdown", "source": "# text"})
+    with notebook.Notebook(seconds=10.0, memory=512 << 20, **options) as made:
+        notebook.run_all(document, made)
+    outputs = [cell.get("outputs") for cell in document["cells"][1:]]
+    assert outputs[0] == []
+    assert [each["output_type"] for each in outputs[1]] == [  # type: ignore[union-attr]
+        "stream", "stream", "execute_result",
+    ]  # fmt: skip
+    assert outputs[1][2]["data"] == {"text/plain": "42"}  # type: ignore[index]
+    names = [outputs[n][0]["ename"] for n in (2, 3, 5)]  # type: ignore[index]
+    assert names == ["ZeroDivisionError", "KeyboardInterrupt", "KernelDied"]
+    assert outputs[4][0]["data"] == {"text/plain": "40"}  # type: ignore[index]
+    assert outputs[6][0]["data"] == {"text/plain": "False"}  # type: ignore[index]
+    assert outputs[7][0]["ename"] == "KernelDied"  # type: ignore[index]
+    assert outputs[8][0]["data"] == {"text/plain": "7"}  # type: ignore[index]
+    json.dumps(document)
 
 
-def test_busyboxs_cron_wakes_each_minute(tmp_path: Path, busybox: Path) -> None:
-    with made(tmp_path, busybox) as sandbox:
-        sandbox.clock.freeze()
-        sandbox.clock.set("2027-01-01 00:00")
-        sandbox.files.write("/crontabs/root", "*/20 * * * * date -u '+%H:%M' >> /log\n")
-        crond = ["crond", "-f", "-c", "/crontabs", "-L", "/dev/null"]
-        with sandbox.commands.run(crond, background=True, env={"TZ": "UTC"}):
-            sandbox.clock.advance("1 day")
-        found = sandbox.files.read("/log").splitlines()
-    assert len(found) in (71, 72)  # with the last one, or in the middle of it
-    assert found[:4] == ["00:20", "00:40", "01:00", "01:20"]
+def test_a_ci_step_gives_artifacts_and_exit_codes(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    step = _example("ci_step").step
+    sources, into = tmp_path / "sources", tmp_path / "artifacts"
+    (sources / "sub").mkdir(parents=True)
+    (sources / "build.sh").write_text("mkdir out; echo built >out/app; cat sub/x; echo $CI\n")
+    (sources / "sub/x").write_text("from the sources\n")
+    said: list[str] = []
+    for _ in range(2):  # the second replaces what the first has made
+        code = step(sources, ["sh build.sh", "test -f out/app"], artifacts=["out"], into=into,
+                    say=said.append, **options)  # fmt: skip
+        assert code == 0
+    assert (into / "out/app").read_text() == "built\n"
+    assert "from the sources\ntrue\n" in "".join(said)
+    assert not (sources / "out").exists()
+    assert step(sources, ["exit 7", "touch /never"], say=said.append, **options) == 7
+    assert step(sources, ["sleep 100"], minutes=0.01, say=said.append, **options) == 124
+    bomb = "b() { b | b & b; }; b"
+    assert step(sources, [bomb], processes=30, say=said.append, **options) == 125
+    with pytest.raises(ValueError, match="artifact"):
+        step(sources, ["true"], artifacts=["../x"], say=said.append, **options)
+
+
+def test_each_says_how_it_is_used() -> None:
+    for name in ("agent_tool", "judge", "notebook", "ci_step"):
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / "examples" / f"{name}.py", "--help"],
+            capture_output=True, text=True, check=True,
+            env={"PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+        assert "--root" in done.stdout

@@ -1,0 +1,1 @@
+"""Sandboxes for frameworks of others: README.md. Each module needs its framework."""
