@@ -43,7 +43,8 @@ sys.exit(sys.version_info < (3, 11) or not os.path.exists(header))' 2>/dev/null;
 }
 
 # Give the folder of a virtual environment that holds what pyproject.toml asks for (all extras but
-# the frameworks of runsc/providers, which tests/full installs), but not the project: that is run from the tree. Kept between runs, made anew when that changes.
+# the frameworks of runsc/providers, which tests/full installs), but not the project: that is run
+# from the tree. Kept between runs, made anew when that changes.
 developer_venv() {
     local python="$1" key venv
     key=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(sha256sum <pyproject.toml | cut -c1-12)

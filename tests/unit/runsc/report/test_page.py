@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runsc.report.page import PICTURES, SECTIONS, page, picture
 from runsc.report.tree import html, svg
@@ -81,3 +84,16 @@ def test_each_picture_stands_alone(name: str) -> None:
     assert drawn is not None
     assert svg(drawn).startswith(b"<svg ")
     assert picture(summed([]), name) is None
+
+
+@given(st.integers(0, len(run()) - 1), st.integers(0), st.binary(min_size=1, max_size=8))
+def test_a_damaged_message_is_an_error_or_on_the_page(which: int, at: int, data: bytes) -> None:
+    messages = run()
+    broken = bytearray(messages[which])
+    at %= len(broken)
+    broken[at : at + len(data)] = data
+    made = summed(messages)
+    with suppress(ValueError):
+        made.add(bytes(broken))
+    read = _Read(html(page(made, "web")))
+    assert read.tags <= ALLOWED
