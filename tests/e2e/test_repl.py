@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,10 +12,12 @@ from tests.e2e.client import Client
 
 
 @pytest.fixture
-def client(bundle: Bundle, platform: str) -> Client:
+def client(bundle: Bundle, platform: str) -> Iterator[Client]:
     made = Client(bundle, platform)
     made.bundle.args("sleep", "1000")
-    return made
+    yield made
+    for name in made.ok("list", "-q").split():  # of a test that has failed
+        made.ok("delete", "--force", name)
 
 
 def _prompt(client: Client, source: str) -> Result:

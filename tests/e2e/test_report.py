@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ WAITS = "while [ ! -e /dev/shm/go ]; do sleep 0.01; done; cat '/none/<b>'; exit 
 
 
 @pytest.fixture
-def client(bundle: Bundle, platform: str) -> Client:
-    return Client(bundle, platform)
+def client(bundle: Bundle, platform: str) -> Iterator[Client]:
+    made = Client(bundle, platform)
+    yield made
+    for name in made.ok("list", "-q").split():  # of a test that has failed
+        made.ok("delete", "--force", name)
 
 
 def test_a_recording_of_a_run_is_a_page_and_a_picture(tmp_path: Path, client: Client) -> None:

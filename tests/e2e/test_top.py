@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from tests.e2e.client import Client
 
 
 @pytest.fixture
-def client(bundle: Bundle, platform: str) -> Client:
-    return Client(bundle, platform)
+def client(bundle: Bundle, platform: str) -> Iterator[Client]:
+    made = Client(bundle, platform)
+    yield made
+    for name in made.ok("list", "-q").split():  # of a test that has failed
+        made.ok("delete", "--force", name)
 
 
 def test_without_a_terminal_figures_and_processes_are_text(client: Client) -> None:
