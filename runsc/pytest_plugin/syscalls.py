@@ -21,6 +21,7 @@ import msgspec
 
 from runsc.api.blocking.wire import Wire
 from runsc.api.errors import SandboxError
+from sentry.abi.fcntl import O_ACCMODE
 from sentry.config import TracePoint, TraceSession, TraceSink
 from sentry.control.protocol import Reply, Request
 from sentry.syscalls.registry import NUMBERS
@@ -31,7 +32,6 @@ MAX_LINE: Final = 4 << 20
 PATIENCE_S: Final = 30.0
 CONTEXT: Final = ("thread_id", "group_id", "process_name", "cwd")
 KERNEL: Final = ("sentry/execve",)
-O_ACCMODE: Final = 3
 NAME: Final = "pytest"
 
 

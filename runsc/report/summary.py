@@ -15,6 +15,7 @@ from runsc.containers.sampling import Sample
 from runsc.containers.sampling import parse as parse_sample
 from runsc.containers.watching import Told, parse
 from runsc.report.lines import Level, Rate
+from sentry.abi.fcntl import O_ACCMODE
 from sentry.watch import messages as m
 
 MAX_PROCESSES: Final = 2000
@@ -26,7 +27,6 @@ MAX_LINES: Final = 32
 MAX_PROGRAMS: Final = 8
 """That one process became, one after the other."""
 MAX_TEXT: Final = 300
-O_ACCMODE: Final = 3
 PEERS: Final = {"connect": "to", "bind": "at", "accept": "from", "accept4": "from"}
 
 

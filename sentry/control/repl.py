@@ -2,8 +2,8 @@
 
 Only in a sandbox that was started with `--repl`. Nothing about it is read-only, and nothing could
 make it so. A statement runs on the kernel thread, and all programs wait for it: how long that was
-is told, and a statement whose own lines take longer than LONGEST_S is ended. What it has called is
-not, for the kernel's objects would stay as they are in the middle; nor what C does.
+is told, and a statement whose own lines take more CPU time than LONGEST_S is ended. What it has
+called is not, for the kernel's objects would stay as they are in the middle; nor what C does.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Repl:
             sys.displayhook = self._show
             try:
                 code = compile(source, FILE, "single")
-                sys.settrace(self._watch(time.monotonic() + self._longest_s))
+                sys.settrace(self._watch(time.thread_time() + self._longest_s))
                 exec(code, self.names)
             except BaseException as error:  # it is told, whatever it is
                 sys.settrace(before[1])
@@ -101,8 +101,8 @@ class Repl:
             if frame.f_code.co_filename != FILE:
                 return None
             frame.f_trace_opcodes = True  # a loop may be one line
-            if time.monotonic() > until:
-                raise Overdue(f"its own lines took more than {self._longest_s} s")
+            if time.thread_time() > until:
+                raise Overdue(f"its own lines took more than {self._longest_s} s of CPU time")
             return look
 
         return look

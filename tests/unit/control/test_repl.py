@@ -16,8 +16,13 @@ from tests.world import World
 @pytest.fixture
 def repl() -> Iterator[Repl]:
     world = World()
-    yield Repl(world.kernel, longest_s=0.05)
+    yield Repl(world.kernel)
     world.close()
+
+
+@pytest.fixture
+def short(repl: Repl) -> Repl:
+    return Repl(repl.names["kernel"], longest_s=0.05)
 
 
 def _said(repl: Repl, source: str) -> str:
@@ -51,18 +56,18 @@ def test_an_error_that_cannot_be_shown_is_named(repl: Repl) -> None:
     assert "E" in _said(repl, "raise E")
 
 
-def test_a_loop_ends_and_the_interpreter_is_as_it_was(repl: Repl) -> None:
+def test_a_loop_ends_and_the_interpreter_is_as_it_was(short: Repl) -> None:
     before: tuple[Any, ...] = (sys.gettrace(), sys.displayhook, sys.stdout, sys.stderr)
-    done = repl.run("while True: pass\n")
+    done = short.run("while True: pass\n")
     assert "Overdue" in done.output
     assert done.held_ns > 50_000_000
     assert (sys.gettrace(), sys.displayhook, sys.stdout, sys.stderr) == before
-    assert _said(repl, "1") == "1\n"
+    assert _said(short, "1") == "1\n"
 
 
-def test_a_loop_that_takes_what_is_raised_ends_all_the_same(repl: Repl) -> None:
+def test_a_loop_that_takes_what_is_raised_ends_all_the_same(short: Repl) -> None:
     source = "while True:\n    try: pass\n    except Exception: pass\n"
-    assert "Overdue" in _said(repl, source)
+    assert "Overdue" in _said(short, source)
 
 
 def test_output_has_an_end(repl: Repl) -> None:
