@@ -106,9 +106,9 @@ def _watch(
     lifecycle.require_running(state)
     try:
         wanted = points or (*following.WATCHED, "sentry/task_exit")
-        with following.watched(store, state, wanted) as sock:
+        with following.watched(store, state, wanted) as session:
             told = following.followed(
-                store, state, sock, sampled=True, time_s=time_s
+                store, state, session, sampled=True, time_s=time_s
             )
             with closing(told):
                 for data in told:

@@ -8,14 +8,13 @@ import time
 import click
 
 from runsc.commands.top_rows import lines
-from runsc.containers import measuring
 from runsc.containers.durations import seconds
 from runsc.containers.measuring import Watch
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 
-ENOUGH_S = 2 * measuring.SETTLED_S
-"""Until figures of a second are there."""
+ENOUGH_S = 20.0
+"""For figures of a second: then who has not answered has none."""
 
 
 @click.command(

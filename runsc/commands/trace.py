@@ -158,8 +158,11 @@ def watch(
     assert container_id is not None
     store, state = _running(flags, container_id)
     try:
-        with following.watched(store, state, points) as sock, following.recording(record) as keep:
-            told = following.followed(store, state, sock, sampled=record is not None)
+        with (
+            following.watched(store, state, points) as session,
+            following.recording(record) as keep,
+        ):
+            told = following.followed(store, state, session, sampled=record is not None)
             with closing(told):
                 lost = 0
                 for data in told:

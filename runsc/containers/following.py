@@ -8,7 +8,9 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from math import inf
+from typing import NamedTuple
 
 from runsc.containers import lifecycle, listener, signals
 from runsc.containers.container import Store
@@ -27,12 +29,23 @@ WATCHED = (
     "syscall/connect/exit", "syscall/accept4/exit", "syscall/bind/exit",
 )  # fmt: skip
 """What is listened to if nothing else is said."""
+LEFT = 10_000
+"""Records that may wait to be told when it ends."""
 CONTEXT = ("time", "thread_id", "group_id", "container_id", "process_name")
 
 
+class Session(NamedTuple):
+    """One that runs."""
+
+    sock: socket.socket
+    """Where the records come, over gVisor's wire."""
+    stop: socket.socket
+    """Where there is something to read once a signal has come."""
+
+
 @contextmanager
-def watched(store: Store, state: State, points: tuple[str, ...]) -> Iterator[socket.socket]:
-    """Where the records come, over gVisor's wire; with the block the session ends.
+def watched(store: Store, state: State, points: tuple[str, ...]) -> Iterator[Session]:
+    """From now on signals are caught; with the block the session ends.
 
     Raises: RuntimeFailure, OSError.
     """
@@ -44,7 +57,7 @@ def watched(store: Store, state: State, points: tuple[str, ...]) -> Iterator[soc
     )  # fmt: skip
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setblocking(False)
-    with ours:
+    with ours, signals.catch(as_program=False) as stop:
         try:
             request = Request("trace", session=session)
             reply = lifecycle.ask(store, state, request, fds=(theirs.fileno(),))
@@ -53,26 +66,25 @@ def watched(store: Store, state: State, points: tuple[str, ...]) -> Iterator[soc
         if reply.error:
             raise RuntimeFailure(f'{reply.error}: "{state.id}"')
         try:
-            yield ours
+            yield Session(ours, stop)
         finally:
             with suppress(RuntimeFailure, OSError):
                 lifecycle.ask(store, state, Request("untrace", name=name))
 
 
 def followed(
-    store: Store, state: State, sock: socket.socket, *, sampled: bool, time_s: float = inf
+    store: Store, state: State, session: Session, *, sampled: bool, time_s: float = inf
 ) -> Generator[bytes, None, None]:
     """The records, to a signal, the end of the sandbox, or of the time. `sampled`: the sandbox's
     figures are among them. Raises: OSError, ValueError.
     """
     sampler = None
     try:
-        with signals.catch(as_program=False) as stop:
-            if sampled:
-                with suppress(OSError):
-                    path = store.path(state.id, "control.sock")
-                    sampler = Sampler(listener.connect(path))
-            yield from _until(stop.fileno(), sock, sampler, time_s)
+        if sampled:
+            with suppress(OSError):
+                path = store.path(state.id, "control.sock")
+                sampler = Sampler(listener.connect(path))
+        yield from _until(session, sampler, time_s)
     finally:
         if sampler is not None:
             sampler.close()
@@ -90,9 +102,8 @@ def recording(path: str | None) -> Iterator[Callable[[bytes], object]]:
         yield lambda data: file.write(framed(data))
 
 
-def _until(
-    stop: int, sock: socket.socket, sampler: Sampler | None, time_s: float
-) -> Iterator[bytes]:
+def _until(session: Session, sampler: Sampler | None, time_s: float) -> Iterator[bytes]:
+    sock, stop = session.sock, session.stop.fileno()
     messages = received(sock)
     deadline = time.monotonic() + time_s
     poll = select.poll()
@@ -105,6 +116,9 @@ def _until(
         left_s = max(0.0, until - time.monotonic())
         ready = {fd for fd, _ in poll.poll(None if left_s == inf else left_s * 1000)}
         if stop in ready or time.monotonic() >= deadline:
+            sock.setblocking(False)
+            with suppress(BlockingIOError):  # what has come before is told
+                yield from islice(messages, LEFT)
             return
         if sampler is not None:
             sampler.tick()

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 MOST: Final = 200
 """Sandboxes that are asked: each is a descriptor."""
-SETTLED_S: Final = 1.5
-"""Until a sandbox has figures of a second, and a little more."""
 SENT: Final = "netstack_ip_packets_sent"
 RECEIVED: Final = "netstack_ip_packets_received"
 
