@@ -298,7 +298,7 @@ AREAS = {
     "personality": Area("personality(2).", ["linux/personality.h"]),
     "ioprio": Area("ioprio_set(2).", ["linux/ioprio.h"], r"IOPRIO_"),
     "acct": Area("acct(5).", ["linux/acct.h"], r"A(FORK|CORE|XSIG)$"),
-    "ethtool": Area("SIOCETHTOOL.", ["linux/ethtool.h"], r"ETHTOOL_(GLINK|GET_TS_INFO)$"),
+    "ethtool": Area("SIOCETHTOOL.", ["linux/ethtool.h"], r"(ETHTOOL_(GLINK|GET_TS_INFO|GSSET_INFO|GSTRINGS|GFEATURES|GRXCSUM|GTXCSUM|GSG|GTSO|GGSO|GGRO)|ETH_GSTRING_LEN)$"),
     "virtio": Area(
         "What a frame of PACKET_VNET_HDR begins with.",
         ["linux/virtio_net.h"],

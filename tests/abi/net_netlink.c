@@ -329,6 +329,19 @@ static void ethtool(void)
     CHECK(ask_ethtool(s, "lo", &one) == 0 && one.data == 1);
     one.cmd = ETHTOOL_GTSO;
     CHECK(ask_ethtool(s, "lo", &one) == 0 && one.data == 1);
+    struct { struct ethtool_sset_info info; unsigned count; } sets = {{ETHTOOL_GSSET_INFO}};
+    sets.info.sset_mask = 1 << ETH_SS_FEATURES | 1ull << 63;
+    CHECK(ask_ethtool(s, "lo", &sets) == 0 && sets.info.sset_mask == 1 << ETH_SS_FEATURES);
+    CHECK(sets.count > 5 && sets.count < 200);
+    static struct { struct ethtool_gstrings head; char names[200][ETH_GSTRING_LEN]; } all;
+    all.head = (struct ethtool_gstrings){ETHTOOL_GSTRINGS, ETH_SS_FEATURES, sets.count};
+    CHECK(ask_ethtool(s, "lo", &all) == 0 && all.head.len == sets.count);
+    struct { struct ethtool_gfeatures head; struct ethtool_get_features_block blocks[3]; } told;
+    told.head = (struct ethtool_gfeatures){ETHTOOL_GFEATURES, 3};
+    CHECK(ask_ethtool(s, "lo", &told) == 0 && told.head.size == (sets.count + 31) / 32);
+    for (unsigned i = 0; i < sets.count; i++)
+        if (strcmp(all.names[i], "tx-tcp-segmentation") == 0)
+            CHECK(told.blocks[i / 32].active & 1u << i % 32);
     struct ethtool_drvinfo driver = {ETHTOOL_GDRVINFO};
     CHECK(ask_ethtool(s, "lo", &driver) == -EOPNOTSUPP);
     CHECK(ask_ethtool(s, "none", &one) == -ENODEV);

@@ -18,6 +18,7 @@ from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.udp import receiver_of, to_everybody
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.ip.icmp import count_sent
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.vnet import NOTHING, Offload
 from sentry.net.packets import Packet
@@ -167,6 +168,8 @@ def send_raw(
         mark=mark_of(sock), user=sock.inode.uid,
     )  # fmt: skip
     assert sock.stack.ip is not None
+    if sock.protocol == IPPROTO_ICMP:
+        count_sent(sock.stack.counters, packet.data)
     sock.stack.ip.send(time.monotonic_ns(), out)
     sock.count_sent(sender, len(packet.data))
 

@@ -24,6 +24,9 @@ from sentry.net.ip.checksum import checksum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from sentry.net.ip.checksum import Bytes
     from sentry.net.ip.ground import Ground
 
 HEADER_SIZE: Final = 8
@@ -56,6 +59,22 @@ UNREACHABLE: Final[tuple[tuple[type[Errno], bool], ...]] = (
 """icmp_err_convert[], by code."""
 
 
+KINDS: Final = {
+    abi.ICMP_ECHOREPLY: "EchoReps", abi.ICMP_DEST_UNREACH: "DestUnreachs",
+    abi.ICMP_SOURCE_QUENCH: "SrcQuenchs", abi.ICMP_REDIRECT: "Redirects", abi.ICMP_ECHO: "Echos",
+    abi.ICMP_TIME_EXCEEDED: "TimeExcds", abi.ICMP_PARAMETERPROB: "ParmProbs",
+    abi.ICMP_TIMESTAMP: "Timestamps", abi.ICMP_TIMESTAMPREPLY: "TimestampReps",
+}  # fmt: skip
+"""As /proc/net/snmp counts them."""
+
+
+def count_sent(counters: Counter[str], message: Bytes) -> None:
+    """A program sends one: icmp_out_count()."""
+    counters["Icmp.OutMsgs"] += 1
+    if message[:1] and message[0] in KINDS:
+        counters[f"Icmp.Out{KINDS[message[0]]}"] += 1
+
+
 class Icmp:
     """The protocol, as a handler of the layer."""
 
@@ -75,12 +94,12 @@ class Icmp:
             counters["Icmp.InCsumErrors"] += 1
             return True
         kind = data[0]
+        if kind in KINDS:
+            counters[f"Icmp.In{KINDS[kind]}"] += 1
         if kind == abi.ICMP_ECHO:
-            counters["Icmp.InEchos"] += 1
             if not self._layer.ignores_echo(packet):
                 self._reply(now_ns, packet, abi.ICMP_ECHOREPLY, data[1], bytes(data[4:]))
         elif kind == abi.ICMP_TIMESTAMP:
-            counters["Icmp.InTimestamps"] += 1
             self._timestamp(now_ns, packet)
         elif kind in ERRORS and not packet.is_group:
             self._error(now_ns, packet)

@@ -30,6 +30,7 @@ def arrived(
     """ip_rcv(), ip_rcv_finish(), ip_local_deliver()."""
     counters = layer.counters
     counters["Ip.InReceives"] += 1
+    counters["IpExt.InOctets"] += len(data)
     header = ipv4.parse(data)
     if header is None:
         counters["Ip.InHdrErrors"] += 1

@@ -40,6 +40,7 @@ def arrived(
     """ipv6_rcv(), ip6_input_finish()."""
     counters = layer.counters
     counters["Ip6InReceives"] += 1
+    counters["Ip6InOctets"] += len(data)
     header = ipv6.parse(data)
     if header is None:
         counters["Ip6InHdrErrors"] += 1

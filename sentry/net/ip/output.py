@@ -131,6 +131,7 @@ def _send4(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes
     total = ipv4.HEADER_SIZE + size
     if total > ipv4.MAX_SIZE:
         raise EMSGSIZE("larger than any packet")
+    layer.counters["IpExt.OutOctets"] += total
     is_whole = total <= mtu or out.offload.segment_size
     identification, fragment = 0, ipv4.DONT_FRAGMENT
     if not is_whole or out.discover in MARKED or path.may_fragment:
@@ -162,6 +163,7 @@ def _send6(layer: IpLayer, now_ns: int, out: Outgoing, path: Path, source: bytes
     size = sum(map(len, out.pieces))
     if size > ipv6.MAX_PAYLOAD:
         raise EMSGSIZE("larger than any packet")
+    layer.counters["Ip6OutOctets"] += ipv6.HEADER_SIZE + size
     header = ipv6.Header(out.tos, 0, size, out.protocol, out.ttl, source, out.target)
     link = layer.links[path.interface]
     if ipv6.HEADER_SIZE + size <= mtu or out.offload.segment_size:

@@ -154,6 +154,7 @@ class Handshake(Timers):
         self._begin_receiving(seg.seq)
         self._agree(now_ns, agreed)
         self.snd_una = self.iss + 1
+        self.tally.bytes_acked += 1  # its SYN, as tcp_snd_una_update() has it
         self.snd_wnd = self.max_window = seg.window  # of a SYN, never scaled
         self.snd_wl1 = seg.seq
         self._established(now_ns)
@@ -206,6 +207,7 @@ class Handshake(Timers):
         self.rcv_space = min(self.rcv_wnd, INITIAL_PACKETS * self.advmss)
         self.rcv_space_at = now_ns
         self.last_heard_ns = self.tally.last_ack_received_ns = now_ns
+        self.tally.last_sent_ns = self.tally.last_data_received_ns = now_ns
         self.delivered_ns = self.idle_at = now_ns
         self.was_connected = True
         self._set_state(TCP_ESTABLISHED)

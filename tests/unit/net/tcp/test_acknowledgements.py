@@ -18,7 +18,7 @@ def test_acknowledgement_makes_room_and_is_told() -> None:
     hand.hear(ack=1001)
 
     assert hand.one.room == room + 1000 and hand.changes == changes + 1
-    assert hand.one.timer() is None and hand.one.tally.bytes_acked == 1000
+    assert hand.one.timer() is None and hand.one.tally.bytes_acked == 1001
 
 
 def test_acknowledgement_of_what_was_not_sent_is_no_matter() -> None:
