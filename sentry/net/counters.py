@@ -81,9 +81,10 @@ FIXED: Final = {
 FIELDS6: Final = (
     "Ip6InReceives Ip6InHdrErrors Ip6InTooBigErrors Ip6InNoRoutes Ip6InAddrErrors "
     "Ip6InUnknownProtos Ip6InTruncatedPkts Ip6InDiscards Ip6InDelivers Ip6OutForwDatagrams "
-    "Ip6OutRequests Ip6OutDiscards Ip6OutNoRoutes Ip6InOctets Ip6OutOctets Icmp6InMsgs Icmp6InErrors Icmp6OutMsgs "
-    "Icmp6OutErrors Udp6InDatagrams Udp6NoPorts Udp6InErrors Udp6OutDatagrams Udp6RcvbufErrors "
-    "Udp6SndbufErrors Udp6InCsumErrors Udp6IgnoredMulti Udp6MemErrors"
+    "Ip6OutRequests Ip6OutDiscards Ip6OutNoRoutes Ip6InOctets Ip6OutOctets "
+    "Icmp6InMsgs Icmp6InErrors Icmp6OutMsgs Icmp6OutErrors Udp6InDatagrams Udp6NoPorts "
+    "Udp6InErrors Udp6OutDatagrams Udp6RcvbufErrors Udp6SndbufErrors "
+    "Udp6InCsumErrors Udp6IgnoredMulti Udp6MemErrors"
 )
 
 

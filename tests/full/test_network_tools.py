@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -35,8 +34,8 @@ def said(*command):
     return done.stdout + done.stderr
 def captured(flags, act):
     "What tcpdump shows of what is done once it listens."
-    command = ["tcpdump", "-Z", "root", "-nn", "-l", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as dump:
+    command, pipe = ["tcpdump", "-Z", "root", "-nn", "-l", *flags], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as dump:
         heard = ""
         while "listening on" not in heard:
             heard += dump.stderr.readline()
