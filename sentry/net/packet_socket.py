@@ -64,6 +64,7 @@ from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.stamps import note, stamps
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.requests import Requests, put_int
+from sentry.wait.fiber import Mode
 from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ class PacketSocket(Socket):
     ) -> Any:
         """sendmsg(2), till all who are to hear of it have."""
         if self._sends is not None:
-            return driven(self._sending(caller, self._sends, target))
+            return driven(self._sending(caller, self._sends, target), Mode.KILLABLE)
         result = super().send_message(caller, source, target, flags, ancillary)
         return self.stack.fan_out.awaited(self, caller, result)
 
