@@ -66,6 +66,8 @@ class TcpByLink:
         """What holds the port of a connection that no socket has."""
         self.used = 0
         """Bytes in the buffers of all."""
+        self._written: dict[str, str] | None = None
+        """What was written to /proc/sys/net when it was read last."""
         self.refresh()
         self._due: Deadlines[Engine | Listening] = Deadlines()
         self._told_ns: int | None = None
@@ -82,8 +84,11 @@ class TcpByLink:
 
     def refresh(self) -> None:
         """Something begins: by what stands in /proc/sys now."""
-        read_settings(self.settings, self.stack.sysctls)
-        self._pressure, self._most = memory_limits(self.stack.sysctls)
+        written = self.stack.sysctls
+        if written != self._written:
+            self._written = dict(written)
+            read_settings(self.settings, written)
+            self._pressure, self._most = memory_limits(written)
 
     # --- what sockets begin
 

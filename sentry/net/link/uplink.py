@@ -92,7 +92,8 @@ class Uplink:
             for number in range(max(got, 0))  # an error was the interface's going down, or nothing
             if self._sizes[number] <= MAX_FRAME
         ))  # fmt: skip
-        self._after()
+        if not self._is_coming:  # else it is called when the flush has been
+            self._after()
 
     # --- out
 
