@@ -50,10 +50,15 @@ from sentry.abi.socket import (
     AF_NETLINK,
     AF_PACKET,
     AF_UNIX,
+    PACKET_FANOUT,
+    PACKET_FANOUT_LB,
+    PACKET_RX_RING,
+    PACKET_TX_RING,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_RAW,
     SOCK_STREAM,
+    SOL_PACKET,
 )  # fmt: skip
 from sentry.errors import ECONNREFUSED
 from tests.fuzz.scaling import Bench, Resource
@@ -161,6 +166,28 @@ def packet_sockets(b: Bench) -> None:
         b.ok("sendto", sender, b"x", 1, 0, inet_at(9), 16)
     b.read_all("read /proc/net/packet", b"/proc/net/packet")
     b.each("close", lambda i: b.ok("close", made[i]))
+
+
+def packet_fanout(b: Bench) -> None:
+    """Of which one hears what is sent."""
+    made = b.each("create", lambda _: open_socket(b, AF_PACKET, SOCK_RAW, 0x0300))
+    group = struct.pack("<HHI", 7, PACKET_FANOUT_LB, b.n)
+    b.each("join", lambda i: b.ok("setsockopt", made[i], SOL_PACKET, PACKET_FANOUT, group, 8))
+    sender = open_socket(b, AF_INET, SOCK_DGRAM)
+    with b.measure("send"):
+        b.ok("sendto", sender, b"x", 1, 0, inet_at(9), 16)
+    b.each("close", lambda i: b.ok("close", made[i]))
+
+
+def packet_rings(b: Bench) -> None:
+    """Of many packets, to be received and to be sent."""
+    fd, sender = open_socket(b, AF_PACKET, SOCK_RAW, 0x0300), open_socket(b, AF_INET, SOCK_DGRAM)
+    ring = struct.pack("<IIII", 4096, b.n, 4096, b.n)
+    for kind in (PACKET_RX_RING, PACKET_TX_RING):
+        b.ok("setsockopt", fd, SOL_PACKET, kind, ring, 16)
+    b.each("send", lambda _: b.ok("sendto", sender, b"x", 1, 0, inet_at(9), 16))
+    b.ok("setsockopt", fd, SOL_PACKET, PACKET_RX_RING, bytes(16), 16)
+    b.ok("close", fd)
 
 
 def unix_names(b: Bench) -> None:
@@ -423,7 +450,7 @@ def brokered(b: Bench) -> None:
 
 
 RESOURCES: tuple[Resource, ...] = (
-    udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
-    unix_pairs, unix_queue, in_flight, addresses, routes, interfaces, bridge_ports, vlans,
-    forwarding, routing_rules, brokered,
+    udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets,
+    packet_fanout, packet_rings, unix_names, unix_pairs, unix_queue, in_flight, addresses, routes,
+    interfaces, bridge_ports, vlans, forwarding, routing_rules, brokered,
 )  # fmt: skip
