@@ -17,6 +17,7 @@ from gofer.attachment import Attachment, CacheMode
 from gofer.p9 import constants as c
 from gofer.p9.extensions import (
     Rhearx,
+    Rsparex,
     Rwalkx,
     Tcreatex,
     Tdupx,
@@ -24,6 +25,7 @@ from gofer.p9.extensions import (
     Tmakex,
     Trenamex,
     Tsetattrx,
+    Tsparex,
     Twalkx,
 )
 from gofer.p9.messages import Rflush, Tattach, Tclunk, Tflush, Tunlinkat
@@ -154,6 +156,21 @@ def test_what_the_gofer_does_itself_is_not_heard(client: Listener, tree: Path) -
     (tree / "sub" / "by others").touch()
     found = collected(client, {(ino(tree / "sub"), b"by others", NAME)})
     assert {name for _, name, _ in found} == {b"by others"}
+
+
+def test_file_without_a_name_that_is_closed_is_not_heard(client: Listener, tree: Path) -> None:
+    """Its events have a name that nothing has; a file that has such a name is heard of."""
+    client.start_hearing()
+    client.wait()
+    client.ask(Tsparex(0, [5]), Rsparex)
+    fd = client.take_fd()
+    os.write(fd, b"contents")
+    name = b"#%d" % os.fstat(fd).st_ino
+    os.close(fd)
+    assert client.is_silent()
+    Path(os.fsdecode(bytes(tree) + b"/" + name)).write_bytes(b"another")
+    assert collected(client, {(ino(tree), name, NAME)}) == {(ino(tree), name, NAME)}
+    client.call(Tclunk(5))
 
 
 def test_directory_without_a_fid_that_gets_another_mode_is_lost(
