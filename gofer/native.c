@@ -412,7 +412,7 @@ static int is_nameless(const uint8_t *event, const struct fanotify_event_metadat
 {
     struct fanotify_event_info_fid info;
     struct file_handle h;
-    struct stat st;
+    struct statx x;
     size_t at = m->metadata_len + sizeof info, size = sizeof h, end = m->event_len;
 
     if (home < 0 || m->mask != FAN_CLOSE_WRITE || at + size > end)
@@ -423,7 +423,8 @@ static int is_nameless(const uint8_t *event, const struct fanotify_event_metadat
         return 0;
     const char *name = (const char *)event + at + size;
     return memchr(name, 0, end - at - size)
-           && fstatat(home, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 && errno == ENOENT;
+           && statx(home, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &x) < 0
+           && errno == ENOENT;
 }
 
 /* Events that are not of process `maker`, which makes most of them, and not the end of a file without
