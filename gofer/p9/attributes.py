@@ -18,8 +18,6 @@ BTIME, NO_ACL, NO_DEFAULT_ACL = 1, 2, 4
 sure. Whether there are any is asked of directories and of open files only: acl(5)."""
 _BLOCK = struct.Struct("<4I5Q4q2I")
 assert _BLOCK.size == ATTR_SIZE
-OWNER, DEVICE = slice(4, 12), slice(16, 24)
-"""Where uid and gid, and dev, lie in it."""
 
 
 class Attributes(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gofer.p9.attributes import DEVICE, OWNER, Attributes
+from gofer.p9.attributes import Attributes
 from gofer.p9.constants import MAX_WALK
 from gofer.p9.extensions import Rsparex, Tsparex
 from sentry.errors import EIO, Errno
@@ -138,7 +138,7 @@ class Spares:
             self._told(reply.room)  # perhaps it goes again
 
     def _one(self, spare: Spare) -> None:
-        if spare.block[DEVICE] != self._dev:  # an overlayfs over several file systems
+        if spare.block[16:24] != self._dev:  # an overlayfs over several file systems
             self.enough = True
         if spare.fd < 0 or self.enough:
             close_quietly(spare.fd)
@@ -146,7 +146,7 @@ class Spares:
             self._session.clunk(spare.fid)
             return
         self._spares.append(spare)
-        owner = spare.block[OWNER]
+        owner = spare.block[4:12]
         if owner != self._owner:
             self._owner = owner
             made = Attributes.unpack(spare.block)
