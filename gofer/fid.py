@@ -83,11 +83,9 @@ class FidTable:
         spares = self.spares
         if spares is None or not spares.has(number):
             raise error(errno.EBADF)
-        try:
-            node = spares.take(number)
-        finally:
-            self.spares_gone()
-        return self.bind(number, node, spares.uid)
+        fd = spares.take(number)
+        self.spares_gone()
+        return self.bind(number, spares.node(fd), spares.uid)
 
     def bind_spare(self, number: int, root: Fid, at: int) -> tuple[bytes, int] | None:
         """A new file without a name, in the root whose descriptor is `at`: its attributes, and a

@@ -36,6 +36,8 @@ _HEARS_EVERY: Final = 1024
 """Records: the host's queue of changes has room for those of more."""
 _FAILURE: Final = struct.Struct("<QI")
 _MADE: Final = struct.Struct("<QQQ")
+
+
 class Session(Protocol):
     """Whose journal it is (gofer.connection)."""
 

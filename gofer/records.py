@@ -122,10 +122,13 @@ class Spares:
         count = lib.drain_fids(self._drain, _fids)
         return list(_fids[0:count])
 
-    def take(self, number: int) -> Node:
-        """A node in place of one, which is none any more. Raises: OSError."""
+    def take(self, number: int) -> int:
+        """The descriptor of one, which is none of these any more: for `node`."""
+        return lib.drain_take(self._drain, number)
+
+    def node(self, fd: int) -> Node:
+        """A node in place of it. Raises: OSError."""
         assert self._directory is not None
-        fd = lib.drain_take(self._drain, number)
         try:
             block = stat_block(fd, b"")
             if isinstance(block, int):
