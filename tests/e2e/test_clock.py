@@ -121,6 +121,7 @@ for name, *took in sorted(reports): print(name, *took)
         assert {name for name, *took in told if took != ["86400", "86400"]} == set()
 
 
+@pytest.mark.full
 def test_time_never_goes_back_while_it_is_shaped(tmp_path: Path, debian: Path) -> None:
     if not kvm_is_usable():
         pytest.skip("/dev/kvm cannot be used here")

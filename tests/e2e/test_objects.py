@@ -93,6 +93,7 @@ def test_server_that_is_late_or_raises_is_eio_and_holds_nobody_else_up(sandbox: 
     let_go.set()
 
 
+@pytest.mark.full
 def test_sandbox_and_mount_end_with_the_program_that_serves(
     tmp_path: Path, busybox: Path
 ) -> None:
