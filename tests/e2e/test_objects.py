@@ -278,3 +278,15 @@ def test_snapshot_of_a_sandbox_with_a_mount_is_refused(sandbox: Sandbox, tmp_pat
     sandbox.mount("/data", MemoryFileSystem())
     with pytest.raises(SandboxError, match="mount"):
         sandbox.create_snapshot(tmp_path / "snapshot")
+
+
+def test_fork_has_nothing_of_what_is_served(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox, forkable=True) as sandbox:
+        sandbox.mount("/data", MemoryFileSystem({"/f": b"x"}))
+        sandbox.clock.freeze()
+        fork = sandbox.fork()[0]
+        assert "Input/output error" in fork.commands.run("cat /data/f").stderr
+        assert sandbox.commands.run("cat /data/f").stdout == "x"
+        fork.clock.advance("1 day")
+        assert (fork.clock.now() - sandbox.clock.now()).days == 1
+        fork.kill()
