@@ -47,6 +47,7 @@ from gofer.p9.messages import (
 )
 from runsc.fs.filesystem import BLOCK, FileSystem, Stat, names_of
 from runsc.fs.service import Service, result
+from sentry.abi.fcntl import RENAME_NOREPLACE
 
 DEVICE: Final = 1
 FS_TYPE: Final = 0x01021997
@@ -54,7 +55,6 @@ FS_TYPE: Final = 0x01021997
 ROOT_NUMBER: Final = 1
 MAX_MOVED: Final = 1 << 16
 _COOKIE = struct.Struct("<QH")
-RENAME_NOREPLACE: Final = 1
 HIDDEN: Final = ".runsc-removed-"
 """What is removed while it is open has a name of this kind until it is closed, as with NFS."""
 
