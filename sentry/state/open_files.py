@@ -55,6 +55,7 @@ REFUSED: Final = {
     "sentry.fs.proc.pagemap.PagemapFile": "memory of a process that is open (/proc/PID/pagemap)",
     "sentry.fs.proc.process_memory.MemFile": "memory of a process that is open (/proc/PID/mem)",
     "sentry.fs.proc.process_memory.MmFile": "memory of a process that is open",
+    "sentry.fs.served.device.DeviceFile": "a device that is served from outside",
     "sentry.kernel.aio.RingFile": "io_setup(2)",
     "sentry.kernel.seccomp_listener.Listener": "a supervisor of seccomp(2)",
     "sentry.net.tun.device.TunDevice": "a tun device",
