@@ -28,7 +28,8 @@ from runsc.options import Globals
     "--background",
     is_flag=True,
     help="Do not read all of memory first, but what is needed when it is, and do not check it. The"
-    " folder must not be changed while the container runs. Not with --parent or --compression.",
+    " folder must not be changed while the container runs. What is compressed, or builds on another"
+    " snapshot, is read first all the same.",
 )
 @click.option("--detach", "-d", is_flag=True, help="Leave it once it runs; `delete` it later.")
 @click.option(

@@ -189,6 +189,7 @@ def opened(folder: str, memory_limit: int, *, background: bool) -> RestoreConfig
             os.close(fd)
         raise
     own = ((0, 0, manifest.pages),) if manifest.pages and manifest.version < 2 else ()
+    background = background and manifest.compression == "none"
     return RestoreConfig(
         fds[0], manifest.objects_size, manifest.objects_check, manifest.pages, tuple(layers),
         manifest.origins or own, background, manifest.name,
