@@ -126,15 +126,18 @@ def reader(layout: Layout[Any]) -> Callable[[Task, int], Any]:
     return read
 
 
-class UserPath(Struct, gc=False):
+class UserPath:
     """A path name that the handler reads when it has checked other things first: once.
 
     A call that is made again (sentry/wait/again.py) goes on with what was read.
     """
 
-    task: Any
-    addr: int
-    path: bytes | None = None
+    __slots__ = ("addr", "path", "task")
+
+    def __init__(self, task: Task, addr: int, path: bytes | None = None) -> None:
+        self.task = task
+        self.addr = addr
+        self.path = path
 
     def __bool__(self) -> bool:
         return self.addr != 0

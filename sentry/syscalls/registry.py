@@ -8,6 +8,7 @@ the parameters, or in `order`, which names the parameters in the order in which 
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -70,7 +71,14 @@ class Declaration:
 
     @cached_property
     def call(self) -> Callable[..., Any]:
-        """(task, a0 … a5) → what the handler gives: an int, None, or a coroutine."""
+        """(task, a0 … a5) → what the handler gives: an int, None, or a coroutine.
+
+        Where the handler was compiled ahead, so was this (ci/ahead/decoders.py).
+        """
+        if not isinstance(self.handler, FunctionType):
+            there = importlib.import_module(decoders_of(self.module))
+            compiled: Callable[..., Any] = getattr(there, f"decode_{self.name}")
+            return compiled
         return compile_decoder(
             self.name, self.handler, self.args, self.order, self.counts,
             sleeps=signature(self.number, self.handler)[0],
@@ -123,6 +131,11 @@ def absent(number: int, why: str) -> None:
     if number not in NUMBERS or number in ABSENT:
         raise TypeError(f"system call {number} is unknown, or absent already")
     ABSENT[number] = why
+
+
+def decoders_of(module: str) -> str:
+    """The module that there is of the decoders of a module's calls, once they are compiled."""
+    return f"{__package__}.decode_{module.removeprefix(f'{__package__}.').replace('.', '_')}"
 
 
 def signature(number: int, handler: Handler) -> tuple[bool, dict[str, str]]:
@@ -181,46 +194,62 @@ def compile_decoder(
     *,
     sleeps: bool = False,
 ) -> Callable[..., Any]:
-    """Generate `def decode(task, a0, …, a5)` for one handler.
+    """The function that `decoder` writes, for one handler."""
+    scope: dict[str, Any] = {
+        "NotNow": NotNow, "counted": counted, "eager": eager, "eagerly": eagerly,
+        "handler": handler, "partial": partial, "recounted": recounted,
+    }  # fmt: skip
+    for _, mark in args:
+        scope.update(mark.names or {})
+    lines = decoder(name, "handler", args, order, counts, sleeps=sleeps)
+    exec(compile("\n".join(lines), f"<decoder of {name}>", "exec"), scope)
+    call: Callable[..., Any] = scope[f"decode_{name}"]
+    return call
+
+
+def decoder(
+    name: str,
+    handler: str,
+    args: list[tuple[str, Arg]],
+    order: tuple[str, ...] = (),
+    counts: str = "",
+    *,
+    sleeps: bool = False,
+) -> list[str]:
+    """Lines of `def decode_NAME(task, a0, …, a5)` for the handler of this name.
 
     A call that is made again (sentry/wait/again.py) gets the values that were decoded the first
     time, and keeps the files among them in use.
     """
-    scope: dict[str, Any] = {
-        "NotNow": NotNow, "handler": handler, "partial": partial, "rest": handler
-    }  # fmt: skip
     raw = {param: f"a{i}" for i, (param, _) in enumerate(args)}
     marks = dict(args)
     sequence = list(order) + [p for p, _ in args if p not in order]
-    lines = [f"def decode_{name}(task, a0, a1, a2, a3, a4, a5):"]
+    registers = ", ".join(f"a{i}: int" for i in range(6))
+    lines = [f"def decode_{name}(task: Task, {registers}) -> Any:"]
     for param in sequence:
-        scope.update(marks[param].names or {})
         lines.append(f"    v_{param} = {marks[param].source.replace('{raw}', raw[param])}")
     values = ", ".join(["task", *(f"v_{p}" for p, _ in args)])
-    result = f"handler({values})"
+    rest, result = handler, f"{handler}({values})"
     if sleeps:
-        scope["eager"] = eager
         result = f"eager({result})"
-        scope["rest"] = partial(eagerly, handler)
+        rest = f"partial(eagerly, {rest})"
+    if counts:
+        rest = f"partial(recounted, {counts!r}, {rest})"
     files = "".join(f"v_{p}, " for p, mark in args if mark.is_fd)
     lines += [
         "    try:",
-        f"        result = {result}",
+        f"        result: Any = {result}",
         "    except NotNow as need:",
-        f"        need.attempt = partial(rest, {values})",
+        f"        need.attempt = partial({rest}, {values})",
         *([f"        need.call.hold_files({files})"] if files else []),
         "        raise",
     ]
     if counts:
-        scope["counted"] = counted
-        scope["rest"] = partial(_recounted, counts, scope["rest"])
         lines.append("    if result.__class__ is not int:")
         lines.append(f"        return counted(task, result, {counts!r})")
         lines.extend(f"    task.sysc{c} += 1; task.{c}char += result" for c in counts)
     lines.append("    return result")
-    exec(compile("\n".join(lines), f"<decoder of {name}>", "exec"), scope)
-    call: Callable[..., Any] = scope[f"decode_{name}"]
-    return call
+    return lines
 
 
 def eagerly(handler: Handler, task: Task, *values: Any) -> Any:
@@ -228,7 +257,7 @@ def eagerly(handler: Handler, task: Task, *values: Any) -> Any:
     return eager(handler(task, *values))
 
 
-def _recounted(counts: str, rest: Handler, task: Task, *values: Any) -> Any:
+def recounted(counts: str, rest: Handler, task: Task, *values: Any) -> Any:
     """A call that is made again and counts in /proc/PID/io."""
     result = rest(task, *values)
     if isinstance(result, int):

@@ -10,9 +10,8 @@ A call begins once, however often it is made again (sentry/wait/again.py), and e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import Errno
@@ -124,12 +123,12 @@ class Hook:
             raise
         if isinstance(result, Sleep):
             return result.ended(partial(self._settle, leave))
-        if isinstance(result, CoroutineType):
+        if isinstance(result, Coroutine):
             return self._rest(leave, result)
         leave(result)
         return result
 
-    async def _rest(self, leave: Leave, rest: CoroutineType[Any, Any, Any]) -> Any:
+    async def _rest(self, leave: Leave, rest: Coroutine[Any, Any, Any]) -> Any:
         try:
             result = await rest
         except BaseException as error:
