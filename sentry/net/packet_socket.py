@@ -103,7 +103,7 @@ class PacketSocket(Socket):
         "_charged", "_ethertype", "_index", "_memory", "_receives", "_sends", "_timer", "counts",
         "fanout", "frames", "values",
     )  # fmt: skip
-    options_known = packet_options.PACKET
+    options_known: ClassVar = packet_options.PACKET
     requests: ClassVar = REQUESTS
     fixed_size: ClassVar = True
     """mremap(2) does not make a mapping larger."""

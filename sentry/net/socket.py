@@ -12,7 +12,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 import sentry.net.filter_options  # noqa: F401  declares its options
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
@@ -33,6 +33,7 @@ from sentry.abi.socket import (
     SO_RCVLOWAT,
     SOCK_STREAM,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EAGAIN,
     EFAULT,
@@ -71,11 +72,11 @@ WRITABLE: Final = EPOLLOUT | EPOLLHUP
 class Ancillary(Struct):
     """What a message carries beside its bytes."""
 
-    files: list[Any] = field(default_factory=list)
+    files: list[Any] = []
     """SCM_RIGHTS: file descriptions, each with a use of its own."""
     creds: tuple[int, int, int] | None = None
     """SCM_CREDENTIALS: pid, uid, gid of the sender."""
-    records: list[tuple[int, int, bytes]] = field(default_factory=list)
+    records: list[tuple[int, int, bytes]] = []
     """Others: (level, type, data)."""
     pid: int | None = None
     """SCM_PIDFD: of which process."""
@@ -94,12 +95,13 @@ class Received(Struct):
     ancillary: Ancillary | None = None
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Socket(StreamFile):
     """An open socket of any family."""
 
-    can_async = True
-    async_room = False
-    keeps_unread = True
+    can_async: ClassVar = True
+    async_room: ClassVar = False
+    keeps_unread: ClassVar = True
     """What does not fit into the program's buffer is still there for the next receive."""
 
     __slots__ = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from sentry.abi.capability import CAP_NET_ADMIN
+from sentry.ahead import Referable
 from sentry.errors import EPERM
 from sentry.net.fan_out import FanOut
 from sentry.net.inet.ports import Ports
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
 
 
-class Life:
+class Life(Referable):
     """Who holds this holds a network namespace: tasks, sockets, open /dev/net/tun."""
 
-    __slots__ = ("__weakref__", "_stack")
+    __slots__ = ("_stack",)
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack

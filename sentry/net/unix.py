@@ -40,6 +40,7 @@ from sentry.abi.socket import (
     SOMAXCONN,
 )
 from sentry.abi.stat import S_IFSOCK
+from sentry.ahead import mypyc_attr
 from sentry.auth.permissions import MAY_WRITE
 from sentry.errors import (
     EADDRINUSE,
@@ -97,6 +98,7 @@ class Served(Protocol):
     def close(self) -> None: ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UnixSocket(Socket):
     """One end."""
 
@@ -105,9 +107,9 @@ class UnixSocket(Socket):
         "peer", "peer_creds", "peer_groups", "pending", "queued", "room", "segments", "sent_charge",
         "served", "urgent",
     )  # fmt: skip
-    options_known = UNIX
+    options_known: ClassVar = UNIX
     requests: ClassVar = REQUESTS
-    is_outside = False
+    is_outside: ClassVar = False
     """Behind it is a service of the host: `unix_host.HostEnd`."""
 
     def take(self, source: Source) -> int:

@@ -13,7 +13,7 @@ import os
 import struct
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.socket import SHUT_WR, SO_PEERCRED, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET
@@ -89,7 +89,7 @@ class HostEnd(UnixSocket):
     """
 
     __slots__ = ("_fd", "_host", "_waits_for_room")
-    is_outside = True
+    is_outside: ClassVar = True
 
     def __init__(self, location: Location, kind: int, stack: Stack, fd: int) -> None:
         super().__init__(location, kind, stack)

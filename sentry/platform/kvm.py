@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 CHEAP_EXIT_NS = 8_000
 """Below this an exit costs less than handing over to another thread."""
-_STOPPED = lib.EVENT_STOPPED
-_SYSCALL = ExitKind.SYSCALL
-_platform_wait = lib.platform_wait
-_ctx_answer = lib.ctx_answer
+_STOPPED: Final = lib.EVENT_STOPPED
+_SYSCALL: Final = ExitKind.SYSCALL
+_platform_wait: Final = lib.platform_wait
+_ctx_answer: Final = lib.ctx_answer
 _push_frame, _pop_frame = lib.ctx_push_frame, lib.ctx_pop_frame
 _frame, _rest = ffi.new("struct sigframe *"), ffi.new("struct sigframe_rest *")
 _KINDS = {int(kind): kind for kind in ExitKind}
@@ -194,8 +194,6 @@ class KvmPlatform:
     Raises: Unavailable, OSError.
     """
 
-    name = "kvm"
-
     def __init__(
         self,
         ram_fd: int,
@@ -206,6 +204,7 @@ class KvmPlatform:
         inline: bool | None = None,
         kvm_fd: int = -1,
     ) -> None:
+        self.name = "kvm"
         cpus = len(os.sched_getaffinity(0))
         self.ready: list[tuple[int, int]] = []
         self._contexts: dict[int, KvmContext] = {}

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sentry.ahead import mypyc_attr
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.platform.commitment import Commitment
@@ -222,15 +223,21 @@ class Pinned:
         self.pieces = 0
 
 
-_scratch = ffi.new("char[]", SCRATCH)
+_scratch: Final = ffi.new("char[]", SCRATCH)
 """Where small copies pass through; only the kernel thread copies."""
-_user_read, _user_write, _unpack = lib.user_read, lib.user_write, ffi.unpack
-_user_string, _user_check, _user_load32 = lib.user_string, lib.user_check, lib.user_load32
-_from_frames, _to_frames = lib.user_from_frames, lib.user_to_frames
-_filled = ffi.new("uint64_t *")
-_loaded = ffi.new("uint32_t *")
+_user_read: Final = lib.user_read
+_user_write: Final = lib.user_write
+_user_string: Final = lib.user_string
+_user_check: Final = lib.user_check
+_user_load32: Final = lib.user_load32
+_from_frames: Final = lib.user_from_frames
+_to_frames: Final = lib.user_to_frames
+_unpack: Final = ffi.unpack
+_filled: Final = ffi.new("uint64_t *")
+_loaded: Final = ffi.new("uint32_t *")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class AddressSpace:
     """One tree of page tables.
 

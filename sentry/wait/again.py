@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Hashable
 from copy import copy
 from functools import partial
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from sentry.ahead import mypyc_attr
 from sentry.errors import Errno
@@ -77,7 +77,7 @@ class Current:
         self.call: Call | None = None
 
 
-CURRENT = Current()
+CURRENT: Final = Current()
 
 
 def kept(key: Hashable) -> Any:

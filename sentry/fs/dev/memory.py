@@ -24,7 +24,7 @@ class MemoryDevice(FileDescription):
     """What they have in common: positions that mean nothing, writes that vanish."""
 
     __slots__ = ()
-    seekable = True
+    seekable: ClassVar = True
 
     def fill(self, dest: Dest) -> int:
         """What a read gives."""
@@ -60,14 +60,14 @@ class NullDevice(MemoryDevice):
     """/dev/null."""
 
     __slots__ = ()
-    splice_read = False
+    splice_read: ClassVar = False
 
 
 class ZeroDevice(MemoryDevice):
     """/dev/zero: endless zeros; a mapping of it is anonymous memory."""
 
     __slots__ = ()
-    is_zeros = True
+    is_zeros: ClassVar = True
 
     def fill(self, dest: Dest) -> int:
         """Zeros."""
@@ -81,10 +81,10 @@ class FullDevice(ZeroDevice):
     """/dev/full: a disk without room."""
 
     __slots__ = ()
-    is_zeros = False
-    write_flags = False
-    nowait = False
-    splice_write = False
+    is_zeros: ClassVar = False
+    write_flags: ClassVar = False
+    nowait: ClassVar = False
+    splice_write: ClassVar = False
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """Raises: ENOSPC."""
@@ -105,7 +105,7 @@ class UrandomDevice(MemoryDevice):
 
     requests: ClassVar = RANDOM
     __slots__ = ()
-    can_async = True
+    can_async: ClassVar = True
 
     def fill(self, dest: Dest) -> int:
         """Random bytes."""
@@ -128,7 +128,7 @@ class RandomDevice(UrandomDevice):
     """/dev/random: the same since Linux 5.6, but it can be polled."""
 
     __slots__ = ()
-    can_poll = True
+    can_poll: ClassVar = True
 
 
 KINDS: Final = {

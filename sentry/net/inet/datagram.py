@@ -30,6 +30,7 @@ from sentry.abi.socket import (
     SO_PEEK_OFF,
     SO_SELECT_ERR_QUEUE,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EACCES,
     EAGAIN,
@@ -63,6 +64,7 @@ OVERHEAD: Final = 767
 """What a datagram costs of the receive buffer beside its bytes."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DatagramSocket(InetSocket):
     """UDP, raw and ping sockets."""
 

@@ -17,6 +17,7 @@ from sentry.abi.socket import (
     SO_BROADCAST,
     SOL_SOCKET,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EACCES,
     EADDRNOTAVAIL,
@@ -58,6 +59,7 @@ STREAMS.row("SIOCOUTQNSD", put_int(lambda sock: sock.never_sent()))
 STREAMS.row("SIOCATMARK", put_int(lambda sock: sock.at_mark()))
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class InetSocket(Socket):
     """A socket with an IP address and a port."""
 
@@ -77,8 +79,8 @@ class InetSocket(Socket):
         "v6only",
     )
 
-    stream = False
-    goes_out = False
+    stream: ClassVar = False
+    goes_out: ClassVar = False
     """What it sends may leave by a link, if there is one."""
     requests: ClassVar = DATAGRAMS
     levels: ClassVar[tuple[int, ...]] = ()
@@ -343,7 +345,8 @@ class InetSocket(Socket):
 
     def no_getter(self, level: int, name: int) -> Errno:
         """inet_getsockopt() and inet6_getsockopt() differ in what they say of other levels."""
-        if self.family == AF_INET and level not in (SOL_SOCKET, IPPROTO_IP, *self.levels):
+        known = level in (SOL_SOCKET, IPPROTO_IP) or level in self.levels
+        if self.family == AF_INET and not known:
             return EOPNOTSUPP(f"level {level} option {name}")
         return super().no_getter(level, name)
 

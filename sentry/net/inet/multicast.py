@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IPV6
@@ -26,7 +26,7 @@ class Member(Protocol):
     """A socket that may join groups."""
 
     stack: Stack
-    stream: bool
+    stream: ClassVar[bool]
     groups: list[tuple[bytes, int]]
     multicast_index: int
     multicast_address: bytes

@@ -45,10 +45,10 @@ class PingSocket(RawSocket):
     """An open one."""
 
     __slots__ = ()
-    options_known = PING
+    options_known: ClassVar = PING
     requests: ClassVar = SOCKETS
     is_ping = True
-    tells_path_mtu = False
+    tells_path_mtu: ClassVar = False
 
     def __init__(
         self, location: Location, family: int, kind: int, protocol: int, stack: Stack

@@ -7,7 +7,7 @@ A raw socket sees every packet of its protocol, for IPv4 with the IP header. Pin
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import (
@@ -75,9 +75,9 @@ class RawSocket(DatagramSocket):
     """SOCK_RAW of IPv4, and what the others have of it."""
 
     __slots__ = ("_held", "checksum_at", "icmp_filter", "includes_header")
-    options_known = RAW4
+    options_known: ClassVar = RAW4
     is_ping = False
-    goes_out = True
+    goes_out: ClassVar = True
 
     def __init__(
         self, location: Location, family: int, kind: int, protocol: int, stack: Stack
@@ -342,8 +342,8 @@ class Raw6Socket(RawSocket):
     """SOCK_RAW of IPv6."""
 
     __slots__ = ()
-    options_known = RAW6
-    levels = (abi.SOL_RAW,)
+    options_known: ClassVar = RAW6
+    levels: ClassVar = (abi.SOL_RAW,)
 
     def _other_level(self, level: int) -> Errno | None:
         return EOPNOTSUPP("not ICMPv6") if is_foreign(self, level) else None

@@ -8,7 +8,7 @@ errors.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sentry.abi.poll import (
     EPOLLERR,
@@ -40,6 +40,7 @@ from sentry.abi.socket import (
     SO_OOBINLINE,
     SO_RCVLOWAT,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EADDRNOTAVAIL,
     EAGAIN,
@@ -73,12 +74,13 @@ PIECE: Final = 65536
 FAMILY_SIZE: Final = 2
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpSocket(TcpFiltered):
     """One end of a connection, or a listener."""
 
     __slots__ = ()
-    options_known = TCP
-    levels = (IPPROTO_TCP,)
+    options_known: ClassVar = TCP
+    levels: ClassVar = (IPPROTO_TCP,)
 
     # --- connections
 

@@ -22,6 +22,7 @@ from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.abi.socket import SHUT_RD, SHUT_RDWR, SHUT_WR
+from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN, ECONNRESET, ENOTCONN, EPIPE
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_listener import TcpListener
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sentry.vfs.location import Location
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpEnding(TcpListener):
     """The side of a socket that ends connections."""
 

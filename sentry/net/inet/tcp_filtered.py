@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import ETIMEDOUT, Errno
 from sentry.net.inet.tcp_leaving import TcpLeaving
 
@@ -23,6 +24,7 @@ MOST_TRIES: Final = 6
 """net.ipv4.tcp_syn_retries."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpFiltered(TcpLeaving):
     """The side of a socket that asks the rules."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sentry.abi.socket import BPF_TCP_SYN_SENT as TCP_SYN_SENT
 from sentry.abi.socket import SO_BINDTOIFINDEX
+from sentry.ahead import mypyc_attr
 from sentry.errors import EADDRNOTAVAIL, EHOSTUNREACH, EINVAL, ENETUNREACH
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpLeaving(TcpEnding):
     """The side of a socket that has an engine."""
 
     __slots__ = ()
-    goes_out = True
+    goes_out: ClassVar = True
 
     def choose_link(self, target: Endpoint, raw: bytes) -> None:
         """By which interface it goes, and from which address: tcp_v4_connect(), tcp_v6_connect().

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from sentry.net.tcp import segment
 
 CHECKSUM_AT: Final = 16
-SEQUENCE: Final = slice(4, 8)
 LEAST_MTU4: Final = 552
 """net.ipv4.route.min_pmtu: nobody is believed that a way is narrower."""
 DEFAULT_MTU: Final = 576
@@ -209,7 +208,7 @@ class TcpByLink:
         engine = self.engines.get(flow)
         if engine is None:
             return False
-        connection, sequence = engine.connection, int.from_bytes(quoted[SEQUENCE])
+        connection, sequence = engine.connection, int.from_bytes(quoted[4:8])
         is_ours = connection.is_under_way(sequence)
         if failure.number == EMSGSIZE.number:
             least = LEAST_MTU4 if flow.remote.is_v4 else 0

@@ -22,6 +22,7 @@ from sentry.abi.socket import (
     BPF_TCP_LISTEN as TCP_LISTEN,
 )
 from sentry.abi.socket import IPPROTO_TCP, SOMAXCONN
+from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EAGAIN,
     ECONNABORTED,
@@ -56,6 +57,7 @@ SNDBUF_CONNECTED: Final = 87040
 """What SO_SNDBUF grows to, where the program did not choose."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpListener(TcpStream):
     """The side of a socket that accepts."""
 

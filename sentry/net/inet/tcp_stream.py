@@ -40,6 +40,7 @@ from sentry.abi.socket import (
     SO_PEEK_OFF,
     SOCK_STREAM,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import EFAULT, EINVAL
 from sentry.net.inet.inetsocket import STREAMS, InetSocket
 from sentry.net.inet.tcp_options import TcpOptions
@@ -66,6 +67,7 @@ JOINED: Final = 8192
 """Up to this size small sends make one chunk of the receive queue."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpStream(InetSocket):
     """What one end has to read, and what it has to send."""
 
@@ -75,7 +77,7 @@ class TcpStream(InetSocket):
     )  # fmt: skip
 
     requests: ClassVar = STREAMS
-    stream = True
+    stream: ClassVar = True
 
     def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, family, SOCK_STREAM, protocol, stack)

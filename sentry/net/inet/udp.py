@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from msgspec.structs import replace
 
@@ -20,6 +20,7 @@ from sentry.abi.socket import (
     SO_REUSEPORT,
     SOCK_DGRAM,
 )
+from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EDESTADDRREQ,
     EINVAL,
@@ -54,14 +55,15 @@ MAX_SEGMENTS: Final = 128
 HEADER_SIZE: Final = 8
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UdpSocket(DatagramSocket):
     """A datagram socket."""
 
     __slots__ = ("_corked", "_corked_to", "udp_options")
-    options_known = UDP
-    levels = LEVELS
-    goes_out = True
-    snmp_row = "Udp"
+    options_known: ClassVar = UDP
+    levels: ClassVar = LEVELS
+    goes_out: ClassVar = True
+    snmp_row: ClassVar = "Udp"
     """Its row in /proc/net/snmp."""
 
     def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:

@@ -6,7 +6,7 @@ may refuse datagrams that are covered too little.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sentry.abi.socket import IPPROTO_UDPLITE
 from sentry.errors import EIO
@@ -25,9 +25,9 @@ class UdpLiteSocket(UdpSocket):
     """A datagram socket of UDP-Lite."""
 
     __slots__ = ("wanted",)
-    options_known = UDPLITE
-    goes_out = False
-    snmp_row = "UdpLite"
+    options_known: ClassVar = UDPLITE
+    goes_out: ClassVar = False
+    snmp_row: ClassVar = "UdpLite"
 
     def __init__(self, location: Location, family: int, stack: Stack) -> None:
         super().__init__(location, family, IPPROTO_UDPLITE, stack)

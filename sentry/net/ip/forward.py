@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 COPIED: Final = 0x80
 """The option stands in each fragment: IPOPT_COPIED."""
 HOPS_AT: Final = 7
-TARGET4, TARGET6 = slice(16, 20), slice(24, 40)
 CODES4: Final[dict[type[Errno], int]] = {
     ENETUNREACH: abi.ICMP_NET_UNREACH, EHOSTUNREACH: abi.ICMP_HOST_UNREACH,
     EACCES: abi.ICMP_PKT_FILTERED,
@@ -243,7 +242,7 @@ def _may_go(
     if gate is None:
         return True
     head, payload = packet
-    target = bytes(head[TARGET4] if about.is_v4 else head[TARGET6])
+    target = bytes(head[16:20] if about.is_v4 else head[24:40])
     if target != about.target and not layer.leads_to(now_ns, path, target):
         layer.counters["Ip.OutDiscards" if about.is_v4 else "Ip6OutDiscards"] += 1
         return False

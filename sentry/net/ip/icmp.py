@@ -159,9 +159,7 @@ class Icmp:
     def _redirect(self, now_ns: int, packet: Arrived, inner: ipv4.Header) -> None:
         """__ip_do_redirect(): only from the router that is used, to another on the same link."""
         code, gateway = packet.payload[1], bytes(packet.payload[4:8])
-        if code in (abi.ICMP_REDIR_NET, abi.ICMP_REDIR_HOST, *_OF_TOS) and ipv4.may_be_source(
-            gateway
-        ):
+        if code in _REDIRECTS and ipv4.may_be_source(gateway):
             self._layer.redirect(now_ns, packet, inner.target, gateway)
 
     # --- out
@@ -189,7 +187,9 @@ class Icmp:
         self._layer.send_or_drop(now_ns, out)
 
 
-_OF_TOS: Final = (abi.ICMP_REDIR_NETTOS, abi.ICMP_REDIR_HOSTTOS)
+_REDIRECTS: Final = (
+    abi.ICMP_REDIR_NET, abi.ICMP_REDIR_HOST, abi.ICMP_REDIR_NETTOS, abi.ICMP_REDIR_HOSTTOS,
+)  # fmt: skip
 
 
 def _is_error(payload: memoryview) -> bool:

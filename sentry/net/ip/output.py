@@ -109,8 +109,8 @@ def send_frame(layer: IpLayer, now_ns: int, index: int, frame: bytes, sender: ob
         return
     packet = gate.frame(now_ns, frame, sender)
     if packet is not None:
-        ends = slice(12, 20) if packet.is_v4 else slice(8, 40)
-        both = bytes(packet.pieces[0][ends])
+        begin, end = (12, 20) if packet.is_v4 else (8, 40)
+        both = bytes(packet.pieces[0][begin:end])
         source, target = both[: len(both) // 2], both[len(both) // 2 :]
         if not may_send_from(layer, source):
             raise EINVAL("an address that is none of the links'")

@@ -235,12 +235,11 @@ class Link:
 class EthernetLink(Link):
     """Frames, to neighbours."""
 
-    asks = True
-    """For neighbours; else frames go to its own address: IFF_NOARP, arp_constructor()."""
-
     def __init__(self, index: int, hardware: bytes, upper: Upper, chance: int) -> None:
         """`chance`: a random number of 32 bits."""
         super().__init__(index, hardware, upper)
+        self.asks = True
+        """For neighbours; else frames go to its own address: IFF_NOARP, arp_constructor()."""
         self.neighbours4 = Neighbours(_Wishes(self, self._ask4), chance & 0xFFFF)
         self.neighbours6 = Neighbours(_Wishes(self, self._ask6), chance >> 16)
 

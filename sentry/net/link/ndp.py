@@ -11,7 +11,11 @@ from sentry.net.link.ethernet import ADDRESS_SIZE
 
 HEADER_SIZE: Final = 8
 """Of ICMPv6, with the four bytes that are flags here."""
-ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT = range(133, 138)
+ROUTER_SOLICITATION: Final = 133
+ROUTER_ADVERTISEMENT: Final = 134
+SOLICITATION: Final = 135
+ADVERTISEMENT: Final = 136
+REDIRECT: Final = 137
 HOP_LIMIT: Final = 255
 """What has another has passed a router, and is not from a neighbour."""
 SOURCE_HARDWARE, TARGET_HARDWARE, PREFIX, REDIRECTED, MTU = range(1, 6)

@@ -44,6 +44,13 @@ class Packet:
         "is_partial", "is_v4", "mark", "oif", "owner", "preferred", "protocol", "stands_in",
         "steps", "to_us", "tracked",
     )  # fmt: skip
+    data: bytearray
+    iif: int
+    is_later: bool
+    is_v4: bool
+    mark: int
+    oif: int
+    protocol: int
 
     def __init__(self, data: Bytes, *, is_v4: bool, iif: int = 0, oif: int = 0) -> None:
         """Preconditions: its header is right."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 INITIAL_PACKETS: Final = 10
 """RFC 6928."""
@@ -17,7 +17,7 @@ class Reno:
 
     __slots__ = ("_counted", "limit", "mss", "threshold", "window")
 
-    name = "reno"
+    name: ClassVar = "reno"
 
     def __init__(self, mss: int) -> None:
         self.mss = mss
@@ -107,7 +107,7 @@ class Cubic(Reno):
         "_was_min_ns",
     )  # fmt: skip
 
-    name = "cubic"
+    name: ClassVar = "cubic"
     BETA: Final = 0.7
     C: Final = 0.4
     SAMPLES: Final = 8
