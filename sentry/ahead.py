@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr as mypyc_attr  # noqa: PLC0414
 else:
@@ -24,3 +26,15 @@ class Referable:
 
 
 Referable.__slots__ = ()  # type: ignore[assignment]  # it has given its one: mypyc refuses more
+
+
+class Frozen(Struct, frozen=True):
+    """Base of structs that are: mypyc hands on no keyword of a class (ci/ahead/constants.py)."""
+
+
+class Unequal(Struct, eq=False):
+    """And of those that are equal to themselves alone,"""
+
+
+class Untracked(Struct, gc=False):
+    """and that hold nothing which could hold them."""

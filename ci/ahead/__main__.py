@@ -1,8 +1,11 @@
-"""Compile modules of the Sentry ahead, from their unchanged source: `python ci/ahead`.
+"""Compile modules of the Sentry ahead, from their unchanged source: `python ci/ahead [TARGET]`.
 
 mypyc makes C of them, gcc one library of that, sentry/_ahead.PYTHON, with a list of the modules
 beside it. It takes two minutes; what has not changed since the last time is not compiled again
 (build/ahead/objects). runsc/launch/ahead.py uses it as long as no source is newer.
+
+TARGET is another folder than the source tree, laid out like it, that has what ci/build.py made and
+becomes part of a wheel.
 """
 
 from __future__ import annotations
@@ -16,21 +19,26 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from constants import mirror
 from modules import ROOT, modules
 from mypyc.build import mypycify
 
 PLACE = ROOT / "build" / "ahead"
 HERE = Path(__file__).parent
+INSTALLED = "installed"
+"""What the list says first where no source will be changed: runsc/launch/ahead.py."""
 FLAGS = ["-O1", "-g0", "-fPIC", "-DNDEBUG", "-w", "-fno-strict-overflow", "-fvisibility=hidden"]
 
 
-def main() -> int:
-    """Build it in place."""
-    os.chdir(ROOT)
+def main(target: Path) -> int:
+    """Build it there."""
     begun = time.monotonic()
-    generated = PLACE / "c"
+    source, generated = PLACE / "source", PLACE / "c"
+    mirror(ROOT, source)
+    os.chdir(source)
+    sources = [*modules(), *decoders(source, target)]
     library, *_ = mypycify(
-        ["--config-file", "pyproject.toml", "--cache-dir", str(PLACE / "types"), *modules()],
+        [f"--config-file={ROOT}/pyproject.toml", f"--cache-dir={PLACE}/types", *sources],
         multi_file=True, target_dir=str(generated), group_name="sentry_ahead",
     )  # fmt: skip
     include = [f"-I{folder}" for folder in (*library.include_dirs, sysconfig.get_path("include"))]
@@ -56,13 +64,32 @@ def main() -> int:
         files = list(pool.map(compiled, [*library.sources, str(HERE / "start.c")]))
     for stale in set(objects.iterdir()) - set(files):
         stale.unlink()
-    target = ROOT / f"sentry/_ahead.{sys.implementation.cache_tag}"
-    gcc("-shared", *files, "-o", f"{target}.new")
-    names = (path.removesuffix(".py").replace("/", ".") for path in modules())
-    target.with_name("_ahead.modules").write_text("\n".join(names))
-    Path(f"{target}.new").rename(target)
-    print(f"{target} in {time.monotonic() - begun:.0f} s")
+    library_path = target / f"sentry/_ahead.{sys.implementation.cache_tag}"
+    library_path.parent.mkdir(exist_ok=True)
+    gcc("-shared", *files, "-o", f"{library_path}.new")
+    names = [path.removesuffix(".py").replace("/", ".") for path in sources]
+    if target != ROOT:
+        names.insert(0, INSTALLED)
+    library_path.with_name("_ahead.modules").write_text("\n".join(names))
+    Path(f"{library_path}.new").rename(library_path)
+    print(f"{library_path} in {time.monotonic() - begun:.0f} s")
     return 0
+
+
+def decoders(source: Path, built: Path) -> list[str]:
+    """Write those of system calls into the mirror, which is imported, with what was built."""
+    for library in (*built.glob("kvm/*.so"), *built.glob("sentry/platform/*.so")):
+        place = source / library.relative_to(built)
+        place.unlink(missing_ok=True)
+        place.symlink_to(library)
+    handlers = [
+        name.removesuffix(".py").replace("/", ".")
+        for name in modules() if name.startswith("sentry/syscalls/")
+    ]  # fmt: skip
+    written = subprocess.run(
+        [sys.executable, HERE / "decoders.py", *handlers], check=True, stdout=subprocess.PIPE
+    )
+    return written.stdout.decode().split()
 
 
 def gcc(*words: object) -> None:
@@ -71,4 +98,4 @@ def gcc(*words: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(*sys.argv[1:]).resolve() if sys.argv[1:] else ROOT))

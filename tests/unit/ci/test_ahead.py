@@ -6,8 +6,12 @@ import ast
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import Struct
+
+from sentry import ahead
 
 ROOT = Path(__file__).parents[3]
 OTHERS = {"Enum", "IntEnum", "IntFlag", "NamedTuple", "Protocol", "Struct", "TypedDict"}
@@ -15,14 +19,66 @@ OTHERS = {"Enum", "IntEnum", "IntFlag", "NamedTuple", "Protocol", "Struct", "Typ
 ITS_OWN = {"__slots__"}
 
 
-def compiled() -> list[str]:
-    """Their paths: ci/ahead/modules.py."""
-    path = ROOT / "ci/ahead/modules.py"
-    spec = importlib.util.spec_from_file_location("modules", path)
+def part(name: str) -> Any:
+    """A module of ci/ahead."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"ci/ahead/{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return list(module.modules())
+    return module
+
+
+def compiled() -> list[str]:
+    """Their paths."""
+    return list(part("modules").modules())
+
+
+MARKS = {
+    "XY = 5": "XY: _Final = 5",
+    "XY = -5": "XY: _Final = -5",
+    "XYZ = XY | fcntl.YZ": "XYZ: _Final = XY | fcntl.YZ",
+    "_IDS = struct.Struct('<II')": "_IDS: _Final = struct.Struct('<II')",
+    "_read = lib.user_read": "_read: _Final = lib.user_read",
+    "TYPE_CHECKING = False": "TYPE_CHECKING = False",
+    "Bytes = bytes | bytearray": "Bytes = bytes | bytearray",
+    "TABLE = {}": "TABLE = {}",
+    "XY = 5\nXY = 6": "XY = 5\nXY = 6",
+    "XY = 5\ndef f():\n    global XY": "XY = 5\ndef f():\n    global XY",
+    "XY: int = 5": "XY: int = 5", "T = TypeVar('T')": "T = TypeVar('T')",
+    "class A(Struct):\n    x: list[B] = []": 'class A(Struct):\n    x: "list[B]" = []',
+    "class A(NamedTuple):\n    x: B": 'class A(NamedTuple):\n    x: "B"',
+    "class A(Struct, frozen=True):\n    x: B": 'class A(_Frozen, frozen=True):\n    x: "B"',
+    "class A:\n    x: B": "class A:\n    x: B",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MARKS)
+def test_what_mypyc_sees_is_the_source_with_marks(text: str) -> None:
+    """Of constants, and of types of fields; each on its line."""
+    future = "from __future__ import annotations"
+    head, *rest = part("constants").marked(f"{future}\n{text}").split("\n")
+
+    assert "\n".join(rest) == MARKS[text]
+    assert head.startswith(future)
+
+
+def test_what_a_struct_is_by_a_keyword_its_subclasses_are() -> None:
+    """mypyc leaves the keyword out; the base has it."""
+    constants = part("constants")
+    for text, name in constants.BASES.items():
+        word, value = text.split("=")
+        made = type(Struct)("Made", (getattr(ahead, name),), {"__annotations__": {"x": int}})
+        assert getattr(made.__struct_config__, word) is (value == "True")
+
+
+def test_each_module_that_is_left_out_is_there() -> None:
+    left_out = part("modules").LEFT_OUT
+    gone = [
+        f"{room}/{name}"
+        for room, names in left_out.items()
+        for name in names.split() if not (ROOT / room / f"{name}.py").exists()
+    ]  # fmt: skip
+    assert gone == []
 
 
 def classes(path: str) -> Iterator[ast.ClassDef]:
@@ -45,6 +101,23 @@ def test_class_attributes_say_that_they_are(path: str) -> None:
         if isinstance(target, ast.Name) and target.id not in ITS_OWN
     ]  # fmt: skip
     assert unsaid == []
+
+
+@pytest.mark.parametrize("path", compiled())
+def test_keywords_of_classes_are_those_that_a_base_has(path: str) -> None:
+    words = {
+        ast.unparse(word)
+        for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ClassDef)
+        for word in node.keywords
+    }  # fmt: skip
+    assert words <= part("constants").BASES.keys()
+
+
+@pytest.mark.parametrize("path", compiled())
+def test_no_slice_is_made_for_later(path: str) -> None:
+    """`data[AT]` is an item of bytes, whatever AT is."""
+    names = (node for node in ast.walk(ast.parse((ROOT / path).read_text())))
+    assert not [node for node in names if isinstance(node, ast.Name) and node.id == "slice"]
 
 
 @pytest.mark.parametrize("path", compiled())
