@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -105,16 +106,24 @@ def run(target: Path, only_changed: bool = False, sanitize: bool = False) -> lis
     return made
 
 
+def compile_ahead(target: Path) -> None:
+    """Modules of the Sentry, where `run` has built: ci/ahead. Raises: CalledProcessError."""
+    subprocess.run([sys.executable, ROOT / "ci" / "ahead", target], check=True)
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description="Compile the cffi modules and the guest stubs.")
     parser.add_argument("target", nargs="?", type=Path, help="another folder than the source tree")
     parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan")
+    parser.add_argument("--ahead", action="store_true", help="and what ci/ahead does")
     options = parser.parse_args()
     if options.sanitize and not options.target:
         parser.error("sanitized modules go into a folder of their own")
     in_place = options.target is None
     for file in run((options.target or ROOT).resolve(), in_place, options.sanitize):
         print(file)
+    if options.ahead:
+        compile_ahead(options.target or ROOT)
 
 
 if __name__ == "__main__":

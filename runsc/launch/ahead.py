@@ -2,7 +2,7 @@
 
 All are in one library, which is mapped when the first of them is imported: before the lock-in, and
 what is imported late needs no file then. Where there is none, or where a source is newer than it,
-the modules are interpreted.
+the modules are interpreted. In an installed tree no source is changed, and times say nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ LIBRARY = f"{PACKAGES}/sentry/_ahead.{sys.implementation.cache_tag}"
 """No suffix of a module: it is none that could be imported."""
 NAMES = f"{PACKAGES}/sentry/_ahead.modules"
 GROUP = "sentry_ahead__mypyc"
+INSTALLED = "installed"
+DECODERS, REGISTRY = "sentry.syscalls.decode_", "sentry.syscalls.registry"
 
 
 class Ahead:
     """A finder for `sys.meta_path`, and the loader of what it finds."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = frozenset(names)
+        self.names = frozenset(names)
         self._start: Callable[[object], ModuleType] | None = None
         self._group: ModuleType | None = None
 
@@ -33,7 +35,7 @@ class Ahead:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """importlib.abc.MetaPathFinder."""
-        if name not in self._names:
+        if name not in self.names:
             return None
         spec = ModuleSpec(name, self, origin=_source(name))  # type: ignore[arg-type]
         spec.has_location = True
@@ -61,7 +63,15 @@ def _extension(name: str) -> ModuleType:
 
 
 def _source(name: str) -> str:
+    """Where it was written: decoders of system calls are what the registry makes."""
+    if name.startswith(DECODERS):
+        name = REGISTRY
     return f"{PACKAGES}/{name.replace('.', '/')}.py"
+
+
+def compiled() -> frozenset[str]:
+    """The modules that are taken from the library."""
+    return frozenset().union(*(each.names for each in sys.meta_path if isinstance(each, Ahead)))
 
 
 def install() -> None:
@@ -70,7 +80,9 @@ def install() -> None:
         built = os.stat(LIBRARY).st_mtime_ns
         with open(NAMES, encoding="ascii") as file:
             names = file.read().split("\n")
-        if any(os.stat(_source(name)).st_mtime_ns > built for name in names):
+        if names[0] == INSTALLED:
+            del names[0]
+        elif any(os.stat(_source(name)).st_mtime_ns > built for name in names):
             return
     except OSError:
         return

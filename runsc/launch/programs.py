@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters
-from runsc.launch import boot, isolation
+from runsc.launch import ahead, boot, isolation
 from runsc.launch.kept import KeptCode
 from sentry.config import SandboxConfig
 
@@ -66,7 +66,7 @@ def sentry(platform: str) -> Body:
     from sentry.boot.sandbox import preload, prepare  # noqa: PLC0415  only there
 
     preload(platform)
-    kept = KeptCode.of("sentry", NEVER_LATE)
+    kept = KeptCode.of("sentry", NEVER_LATE | ahead.compiled())
 
     def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         if config.egress is not None:

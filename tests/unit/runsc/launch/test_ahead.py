@@ -47,6 +47,30 @@ def test_a_source_that_is_newer_turns_all_off(library: Path) -> None:
     assert not finds()
 
 
+def test_times_say_nothing_of_what_is_installed(library: Path) -> None:
+    (library / "_ahead.modules").write_text("installed\nsentry.module")
+    built = os.stat(library / "_ahead.so").st_mtime_ns
+    os.utime(library / "module.py", ns=(built + 1, built + 1))
+
+    assert finds()
+    assert ahead.compiled() == {"sentry.module"}
+
+
+def test_decoders_are_as_old_as_what_makes_them(library: Path) -> None:
+    (library / "syscalls").mkdir()
+    registry = library / "syscalls/registry.py"
+    registry.touch()
+    os.utime(registry, ns=(0, 0))
+    (library / "_ahead.modules").write_text("sentry.module\nsentry.syscalls.decode_files_io")
+    assert finds()
+    assert "sentry.syscalls.decode_files_io" in ahead.compiled()
+    sys.meta_path.pop(0)
+
+    built = os.stat(library / "_ahead.so").st_mtime_ns
+    os.utime(registry, ns=(built + 1, built + 1))
+    assert not finds()
+
+
 @pytest.mark.parametrize("missing", ["_ahead.so", "_ahead.modules", "module.py"])
 def test_nothing_is_compiled_where_a_part_is_missing(library: Path, missing: str) -> None:
     (library / missing).unlink()
