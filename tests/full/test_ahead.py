@@ -27,6 +27,10 @@ weak = [weakref.ref(entry, told.append) for entry in entries]
 del entries[::2]
 print(len(told), sum(each() is None for each in weak))
 """
+E2E = (
+    "tests/e2e/test_do.py", "tests/e2e/test_fork.py", "tests/e2e/test_own_stack_tcp.py",
+    "tests/e2e/test_trace.py",
+)  # fmt: skip
 
 pytestmark = [
     pytest.mark.full,
@@ -56,8 +60,9 @@ def test_weak_references_to_what_is_gone_are_none(tree: Path) -> None:
 
 @pytest.mark.timeout(BUILD_S)
 @pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
-def test_programs_of_the_abi_pass(tree: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["--basetemp", str(tmp_path / "base"), "-k", "kvm", "tests/abi"]
+@pytest.mark.parametrize("tests", [("-k", "kvm", "tests/abi"), E2E], ids=["abi", "e2e"])
+def test_programs_pass(tree: Path, tmp_path: Path, tests: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not full"]
+    command += ["--basetemp", str(tmp_path / "base"), *tests]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-8000:]
