@@ -283,6 +283,7 @@ class Loop:
         deadline = rest_at = self._rest_at
         if self.at_rest is not None and not (self._ready or self._soon or self._lines):
             self._guard(self.at_rest)
+            self.step_ns = 0  # waiting, and programs that unicorn runs meanwhile, are no part of it
         if self._ready or self._soon or self._lines:
             deadline = 0
         elif self._timers and (first := self._first_timer()) is not None:

@@ -142,6 +142,7 @@ def test_a_zombie_holds_no_filters(bundle: Bundle, many: Path) -> None:
 
 
 @NEEDS_KVM
+@pytest.mark.full
 def test_a_full_window_takes_nothing_from_others_but_time(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     with (tmp_path / "large" / "file").open("wb") as file:

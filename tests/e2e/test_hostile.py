@@ -25,9 +25,11 @@ SLACK_MIB = 64
 """What the Sentry may have allocated beyond the limit before it looks, and keeps afterwards."""
 GIVEN_BACK_S = 10.0
 """What much was taken of is given back in steps, beside programs."""
-MORE = ("unix_bytes", "xattrs", "semaphores", "messages", "watches", "queued_signals", "aio")
+MORE = (
+    "forks", "unix_bytes", "xattrs", "semaphores", "messages", "watches", "queued_signals", "aio",
+)  # fmt: skip
 ATTACKS = (
-    "forks", "pipe_bytes", "inodes", "anonymous", "filled_buffers", "page_tables", "shared",
+    "pipe_bytes", "inodes", "anonymous", "filled_buffers", "page_tables", "shared",
     "tmpfs_bytes", "root_bytes", "memfd_bytes", "segment_bytes",
     *(pytest.param(n, marks=pytest.mark.full) for n in MORE),
 )  # fmt: skip
