@@ -69,6 +69,11 @@ def _source(name: str) -> str:
     return f"{PACKAGES}/{name.replace('.', '/')}.py"
 
 
+def _constants() -> list[str]:
+    """Where those stand that were put where they are used."""
+    return [entry.path for entry in os.scandir(f"{PACKAGES}/sentry/abi") if entry.is_file()]
+
+
 def compiled() -> frozenset[str]:
     """The modules that are taken from the library."""
     return frozenset().union(*(each.names for each in sys.meta_path if isinstance(each, Ahead)))
@@ -82,8 +87,10 @@ def install() -> None:
             names = file.read().split("\n")
         if names[0] == INSTALLED:
             del names[0]
-        elif any(os.stat(_source(name)).st_mtime_ns > built for name in names):
-            return
+        else:
+            read = (*map(_source, names), *_constants())
+            if any(os.stat(path).st_mtime_ns > built for path in read):
+                return
     except OSError:
         return
     sys.meta_path.insert(0, Ahead(names))

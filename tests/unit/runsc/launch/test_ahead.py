@@ -17,6 +17,8 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "sentry"
     package.mkdir()
     (package / "module.py").touch()
+    (package / "abi").mkdir()
+    (package / "abi/fcntl.py").touch()
     (package / "_ahead.modules").write_text("sentry.module")
     (package / "_ahead.so").touch()
     monkeypatch.setattr(ahead, "PACKAGES", str(tmp_path))
@@ -40,9 +42,10 @@ def test_what_was_compiled_is_taken(library: Path) -> None:
     assert sys.meta_path[0].find_spec("sentry.other", None) is None
 
 
-def test_a_source_that_is_newer_turns_all_off(library: Path) -> None:
+@pytest.mark.parametrize("source", ["module.py", "abi/fcntl.py"])
+def test_a_source_that_is_newer_turns_all_off(library: Path, source: str) -> None:
     built = os.stat(library / "_ahead.so").st_mtime_ns
-    os.utime(library / "module.py", ns=(built + 1, built + 1))
+    os.utime(library / source, ns=(built + 1, built + 1))
 
     assert not finds()
 
