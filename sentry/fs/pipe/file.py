@@ -161,6 +161,7 @@ class PipeRead(Retry):
 
     def __init__(self, file: PipeFile, dest: Dest) -> None:
         self.deadline_ns = None  # what Retry.__init__ does, without the call
+        self.in_program_time = False
         self._after = self._end_by = self._inner = None
         self._queue = file.queue
         self._held = self._file = file

@@ -19,6 +19,7 @@ from sentry.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO
 from sentry.auth.credentials import Credentials
+from sentry.control.profile import Meter, timed
 
 
 def pipe(task: Any, flags: int = 0) -> tuple[int, int]:
@@ -215,3 +216,20 @@ def test_writers_go_on_one_after_the_other_as_there_is_room(world: Any) -> None:
     task.ok("read", r, room, size)
     world.settle()
     assert all(call.result == 4096 for call in calls)
+
+
+def test_reader_sleeps_in_a_coroutine_of_somebody_else_too(world: Any, task: Any) -> None:
+    """As while somebody measures, or watches: sentry.control.profile."""
+    kernel = world.kernel
+    plain = kernel.calls
+    kernel.calls = [
+        timed(plain, number, Meter()) if call is not None else None
+        for number, call in enumerate(plain)
+    ]
+    r, w = pipe(task)
+    buf = task.buffer(4)
+    other = task.thread()
+    reader = task.begin("read", r, buf, 4)
+    assert not reader.done
+    write(other, w, b"ab")
+    assert reader.wait() == 2

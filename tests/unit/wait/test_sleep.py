@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from sentry.wait.sleep import (
 )
 
 READ, WRITE = 1, 4
+REPOSITORY = Path(__file__).parents[3]
 
 
 class File:
@@ -272,3 +275,19 @@ def test_an_end_of_a_call_that_needs_no_sleep(file: File) -> None:
     assert ended(lambda: 7, lambda finish: finish() + 1) == 8
     with pytest.raises(EPIPE):
         ended(file.read, instead(EAGAIN, EPIPE))
+
+
+def test_who_does_without_the_constructor_does_what_it_does() -> None:
+    wanted = set(Sleep.__slots__)
+    lacking = {}
+    for path in sorted((REPOSITORY / "sentry").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                given = {
+                    target.attr
+                    for target in ast.walk(node)
+                    if isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store)
+                }
+                if {"_after", "_end_by"} <= given and not wanted <= given:
+                    lacking[f"{path.name}: {node.lineno}"] = wanted - given
+    assert not lacking
