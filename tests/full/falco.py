@@ -18,6 +18,7 @@ from tests.e2e.bundle import REPOSITORY
 SOURCE = REPOSITORY / "examples/falco/plugin"
 SUCCESS, FAILURE, TIMEOUT, END = 0, 1, -1, 2
 TYPES = {"uint64": 8, "string": 9, "abstime": 21, "bool": 25, "ipaddr": 40}
+TYPE_NAMES = {number: name for name, number in TYPES.items()}
 
 
 class Event(c.Structure):
@@ -111,13 +112,16 @@ class Plugin:
 
     def extract(self, event: bytes, *names: str) -> list[Any]:
         """Values of fields: "proc.name", "evt.arg[path]", "proc.aname[1]"; None: it has none."""
+        return [value_of(TYPE_NAMES[each.ftype], each) for each in self.asked(event, *names)]
+
+    def asked(self, event: bytes, *names: str) -> list[Field]:
+        """The same as the plug-in has answered: its memory."""
         asked = (Field * len(names))()
-        kinds = []
         for place, name in zip(asked, names, strict=True):
             plain, bracket, key = name.partition("[")
             number = next(n for n, each in enumerate(self.fields) if each["name"] == plain)
-            kinds.append(self.fields[number]["type"])
-            place.field_id, place.field, place.ftype = number, plain.encode(), TYPES[kinds[-1]]
+            place.field_id, place.field = number, plain.encode()
+            place.ftype = TYPES[self.fields[number]["type"]]
             key = key.rstrip("]")
             place.arg_present = bool(bracket)
             place.arg_key = key.encode() if bracket else None
@@ -128,7 +132,7 @@ class Plugin:
         rc = self.lib.plugin_extract_fields(self.state, c.byref(given), c.byref(wanted))
         if rc != SUCCESS:
             raise ValueError(self.error)
-        return [_value(kind, each) for kind, each in zip(kinds, asked, strict=True)]
+        return list(asked)
 
     def text(self, event: bytes) -> str:
         buffer = c.create_string_buffer(event, len(event))
@@ -147,7 +151,7 @@ class Plugin:
         self.lib.plugin_destroy(self.state)
 
 
-def _value(kind: str, field: Field) -> Any:
+def value_of(kind: str, field: Field) -> Any:
     if not field.res_len:
         return None
     at = field.res or 0
@@ -167,6 +171,7 @@ def hostile(library: str, path: str, seed: int) -> None:
     line = json.dumps({"point": "syscall/connect/exit", "dropped": 1, "record": {
         "context_data": {"time_ns": 5, "ancestry": ["1 sh", "x", "9"], "credentials": {}},
         "args": ["a" * 50, "b"], "peer": "[::1]:80", "pathname": "/a/b", "exit": {"errorno": 2},
+        "count": (1 << 64) - 1,
     }}).encode()  # fmt: skip
     plugin = Plugin(Path(library))
     assert plugin.open(f"unix:{path}") == SUCCESS
@@ -179,8 +184,10 @@ def hostile(library: str, path: str, seed: int) -> None:
             sock.connect(path)
             sock.sendall(data[: randomly.randint(1, len(data))])
         for event in plugin.until(3):
-            plugin.extract(event, *names)
-            plugin.text(event)
+            fields = plugin.asked(event, *names)
+            plugin.text(event)  # what was extracted is there until it is extracted again
+            for each in fields:
+                value_of(TYPE_NAMES[each.ftype], each)
             broken = bytearray(event)
             broken[randomly.randrange(len(broken))] ^= 1 << randomly.randrange(8)
             header = Event.from_buffer(broken)

@@ -150,6 +150,49 @@ def test_records_with_strange_values_have_no_fields(
     assert len(plugin.extract(event, *names)) == len(names)
 
 
+def test_registers_of_64_bits_do_not_end_a_connection(plugin: Plugin, tmp_path: Path) -> None:
+    """A program chooses them: mount(2) with flags of -1 must not switch its supervision off."""
+    most = (1 << 64) - 1
+    lines = [
+        _line("syscall/mount/exit", arg1=most, args={"flags": most, "target": '/"\\'},
+              exit={"errorno": 14}),
+        _line("syscall/ptrace/exit", arg1=1 << 63, arg2=(1 << 63) - 1, arg3=-1 << 63,
+              note=f'{most}"\\{most}'),
+        _line("sentry/clone"),
+    ]  # fmt: skip
+    events = _read(plugin, tmp_path, *lines)
+    assert len(events) == 3
+    names = ("evt.res", "evt.arg[flags]", "evt.arg[target]", "proc.vpid", "user.uid")
+    assert plugin.extract(events[0], *names) == ["EFAULT", str(most), '/"\\', 7, 33]
+    names = ("evt.arg[arg1]", "evt.arg[arg2]", "evt.arg[arg3]", "evt.arg[note]", "sandbox.time")
+    assert plugin.extract(events[1], *names) == [
+        str(1 << 63), str((1 << 63) - 1), str(-1 << 63), f'{most}"\\{most}', WHO["time_ns"],
+    ]  # fmt: skip
+
+
+def test_a_long_argument_does_not_hide_itself(plugin: Plugin, tmp_path: Path) -> None:
+    [event] = _read(plugin, tmp_path, _line(
+        "sentry/execve", argv=["sh", "-c", "evil;" + "é" * 70_000, "behind"]
+    ))  # fmt: skip
+    [text] = plugin.extract(event, "proc.cmdline")
+    assert text.startswith("sh -c evil;é") and len(text.encode()) in ((1 << 16) - 1, 1 << 16)
+
+
+def test_one_that_listens_later_keeps_its_name(library: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    first, second = Plugin(library), Plugin(library)
+    assert first.open(f"unix:{path}") == SUCCESS
+    assert second.open(f"unix:{path}") == SUCCESS
+    first.destroy()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        sock.sendall(_line("sentry/clone").encode() + b"\n")
+        assert len(second.until()) == 1
+    second.destroy()
+    assert not os.path.exists(path)
+
+
 def test_what_is_no_event_of_its_own_is_an_error(plugin: Plugin) -> None:
     for data in (b"", b"\xff" * 8, b"\xff\xff\xff\xff" * 2 + b"1234{}"):
         header = Event(0, 0, 26 + len(data), 322, 2)

@@ -56,22 +56,22 @@ const char FIELDS[] = "["
     FIELD("abstime", "sandbox.time", "When it was, as the sandbox says")
     "]";
 
-/* --- what is answered lives until the next question */
+/* --- what is answered lives until the next question of its kind */
 
-static void *kept(struct plugin *p, size_t size) {
+static void *kept(struct answer **list, size_t size) {
     struct answer *made = malloc(sizeof *made + size);
     if (!made)
         return NULL;
-    made->next = p->answers;
-    p->answers = made;
+    made->next = *list;
+    *list = made;
     return made + 1;
 }
 
-static void forget(struct plugin *p) {
-    while (p->answers) {
-        struct answer *next = p->answers->next;
-        free(p->answers);
-        p->answers = next;
+static void forget(struct answer **list) {
+    while (*list) {
+        struct answer *next = (*list)->next;
+        free(*list);
+        *list = next;
     }
 }
 
@@ -89,11 +89,11 @@ static size_t unshown(const unsigned char *at, size_t left) {
 }
 
 /* A text with an end, without what it must not have. */
-static const char *shown(struct plugin *p, const char *text, size_t length) {
+static const char *shown(struct answer **list, const char *text, size_t length) {
     if (length > MAX_TEXT)
         for (length = MAX_TEXT; length && ((unsigned char)text[length] & 0xC0) == 0x80;)
             length--;
-    char *made = kept(p, length + 1), *to = made;
+    char *made = kept(list, length + 1), *to = made;
     for (size_t i = 0; made && i < length;) {
         size_t bad = unshown((const unsigned char *)text + i, length - i);
         *to++ = bad ? '?' : text[i];
@@ -105,8 +105,8 @@ static const char *shown(struct plugin *p, const char *text, size_t length) {
 }
 
 static int says(struct plugin *p, struct field *f, const char *text, size_t length) {
-    const char **place = kept(p, sizeof *place);
-    if (!place || !(*place = shown(p, text, length)))
+    const char **place = kept(&p->answers, sizeof *place);
+    if (!place || !(*place = shown(&p->answers, text, length)))
         return FAILURE;
     f->res.str = place;
     f->res_len = 1;
@@ -128,7 +128,7 @@ static int counts(struct plugin *p, struct field *f, const json_t *value) {
     uint64_t *place;
     if (!json_is_integer(value) || json_integer_value(value) < 0)
         return SUCCESS;
-    if (!(place = kept(p, sizeof *place)))
+    if (!(place = kept(&p->answers, sizeof *place)))
         return FAILURE;
     *place = json_integer_value(value);
     f->res.u64 = place;
@@ -147,7 +147,7 @@ static int counts_or_0(struct plugin *p, struct field *f, const json_t *object, 
 }
 
 static int is(struct plugin *p, struct field *f, int value) {
-    uint32_t *place = kept(p, sizeof *place);
+    uint32_t *place = kept(&p->answers, sizeof *place);
     if (!place)
         return FAILURE;
     *place = value;
@@ -257,12 +257,16 @@ static int words(struct plugin *p, struct field *f, const json_t *list, size_t f
     for (size_t i = first; i < json_array_size(list); i++) {
         const json_t *word = json_array_get(list, i);
         size_t length = json_string_length(word);
-        if (used + length + 1 > MAX_TEXT)
+        if (used + 1 >= MAX_TEXT)
             break;
         if (used)
             text[used++] = ' ';
+        const char *from = json_string_value(word);
+        if (length > MAX_TEXT - used) /* a long word does not hide all of itself */
+            for (length = MAX_TEXT - used; length && ((unsigned char)from[length] & 0xC0) == 0x80;)
+                length--;
         if (length)
-            memcpy(text + used, json_string_value(word), length);
+            memcpy(text + used, from, length);
         used += length;
     }
     int rc = json_array_size(list) ? says(p, f, text, used) : SUCCESS;
@@ -352,7 +356,7 @@ static int extract(struct plugin *p, struct field *f, const struct view *v) {
         slash = text ? strrchr(text, '/') : NULL;
         return slash ? says(p, f, text, slash == text ? 1 : (size_t)(slash - text)) : SUCCESS;
     case FD_SIP: case FD_SPORT:
-        if (!(address = kept(p, 16)) || !(buffer = kept(p, sizeof *buffer)))
+        if (!(address = kept(&p->answers, 16)) || !(buffer = kept(&p->answers, sizeof *buffer)))
             return FAILURE;
         length = address_of(json_string_value(peer), address, &port);
         if (!length)
@@ -363,7 +367,7 @@ static int extract(struct plugin *p, struct field *f, const struct view *v) {
             f->res_len = 1;
             return SUCCESS;
         }
-        uint64_t *place = kept(p, sizeof *place);
+        uint64_t *place = kept(&p->answers, sizeof *place);
         if (!place)
             return FAILURE;
         *place = port;
@@ -388,7 +392,7 @@ static const json_t *line_of(struct plugin *p, const char *data, size_t length) 
         return p->line;
     json_decref(p->line);
     free(p->data);
-    p->line = json_loadb(data, length, JSON_ALLOW_NUL, NULL);
+    p->line = line_read(data, length);
     p->data = malloc(length ? length : 1);
     p->length = length;
     if (!p->data || !json_is_string(json_object_get(p->line, "point")) ||
@@ -418,7 +422,7 @@ int fields_extract(struct plugin *p, const struct event *evt, struct field *fiel
     size_t length;
     const char *data = data_of(evt, &length);
     const json_t *line = data ? line_of(p, data, length) : NULL;
-    forget(p);
+    forget(&p->answers);
     for (uint32_t i = 0; i < count; i++)
         fields[i].res_len = 0;
     if (!line)
@@ -433,12 +437,13 @@ int fields_extract(struct plugin *p, const struct event *evt, struct field *fiel
 const char *fields_text(struct plugin *p, const struct event *evt) {
     size_t length;
     const char *data = data_of(evt, &length);
-    forget(p);
-    return data ? shown(p, data, length) : NULL;
+    forget(&p->text); /* not what was extracted: of that Falco may still have pointers */
+    return data ? shown(&p->text, data, length) : NULL;
 }
 
 void fields_forget(struct plugin *p) {
-    forget(p);
+    forget(&p->answers);
+    forget(&p->text);
     json_decref(p->line);
     free(p->data);
     p->line = NULL;

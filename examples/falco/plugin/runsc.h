@@ -14,7 +14,8 @@ struct answer {
 struct plugin {
     char error[1024];
     char address[1024];     /* of init: where to listen if open says nothing */
-    struct answer *answers; /* of the last question */
+    struct answer *answers; /* of the last question for fields, */
+    struct answer *text;    /* and of that for the whole as a text */
     struct json_t *line;    /* of the last event */
     char *data;
     size_t length;
@@ -23,6 +24,7 @@ struct plugin {
 struct instance;
 
 /* source.c */
+struct json_t *line_read(const char *line, size_t length);
 struct instance *source_open(const char *where, char *error, size_t size);
 void source_close(struct instance *it);
 int source_next(struct instance *it, uint32_t *count, struct event ***events);

@@ -37,6 +37,7 @@ struct instance {
     struct connection connections[MAX_CONNECTIONS];
     struct event *events[BATCH];
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    struct stat made; /* what is there: another one may take its place */
 };
 
 static void hang_up(struct instance *it, struct connection *c) {
@@ -60,10 +61,9 @@ static int listen_at(struct instance *it, const char *path) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    mode_t before = umask(0177);
-    int failed = bind(fd, (struct sockaddr *)&address, sizeof address);
-    umask(before);
-    if (failed || listen(fd, 128)) {
+    /* bind(2) makes it with the socket's mode; umask(2) would be that of Falco's other threads, too */
+    if (fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&address, sizeof address) ||
+        listen(fd, 128) || lstat(path, &it->made)) {
         int error = errno;
         close(fd);
         errno = error;
@@ -110,14 +110,71 @@ void source_close(struct instance *it) {
     for (int i = 0; i < MAX_CONNECTIONS; i++)
         hang_up(it, &it->connections[i]);
     if (it->listening >= 0) {
+        struct stat now;
+        if (!lstat(it->path, &now) && now.st_ino == it->made.st_ino && now.st_dev == it->made.st_dev)
+            unlink(it->path);
         close(it->listening);
-        unlink(it->path);
     }
     free(it);
 }
 
+/* How many bytes from `at` on are among `wanted`. */
+static size_t span(const char *at, size_t left, const char *wanted) {
+    size_t n = 0;
+    while (n < left && at[n] && strchr(wanted, at[n]))
+        n++;
+    return n;
+}
+
+/* Whether jansson's numbers have no such one: a whole number of so many bytes at `at`. */
+static int is_large(const char *at, size_t size) {
+    static const char MOST[2][20] = {"9223372036854775807", "9223372036854775808"};
+    int negative = *at == '-';
+    at += negative;
+    size -= negative;
+    return size > 19 || (size == 19 && memcmp(at, MOST[negative], 19) > 0);
+}
+
+/* A line, with texts in the place of such numbers: as many bytes as are written into `to`, which has
+ * room for twice as many as there are. */
+static size_t with_texts(const char *line, size_t length, char *to) {
+    size_t used = 0;
+    int is_text = 0;
+    for (size_t i = 0; i < length;) {
+        size_t some = is_text ? 0 : span(line + i, length - i, "-+.0123456789eE");
+        int large = some && span(line + i, some, "-0123456789") == some && is_large(line + i, some);
+        if (!some) {
+            some = is_text && line[i] == '\\' && i + 1 < length ? 2 : 1;
+            is_text ^= line[i] == '"';
+        }
+        if (large)
+            to[used++] = '"';
+        memcpy(to + used, line + i, some);
+        used += some;
+        i += some;
+        if (large)
+            to[used++] = '"';
+    }
+    return used;
+}
+
+/* NULL: it is no JSON. Registers are numbers up to 2^64, of which jansson knows half. A program
+ * chooses them, and must not be able to end its own supervision by one. */
+json_t *line_read(const char *line, size_t length) {
+    json_error_t error;
+    json_t *read = json_loadb(line, length, JSON_ALLOW_NUL, &error);
+    if (read || json_error_code(&error) != json_error_numeric_overflow)
+        return read;
+    char *changed = malloc(2 * length);
+    if (!changed)
+        return NULL;
+    read = json_loadb(changed, with_texts(line, length, changed), JSON_ALLOW_NUL, NULL);
+    free(changed);
+    return read;
+}
+
 static int is_record(const char *line, size_t length) {
-    json_t *read = json_loadb(line, length, JSON_ALLOW_NUL, NULL);
+    json_t *read = line_read(line, length);
     int good = json_is_string(json_object_get(read, "point")) &&
                json_is_object(json_object_get(read, "record"));
     json_decref(read);
