@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -26,8 +26,13 @@ from sentry.config import TracePoint, TraceSession, TraceSink
 from sentry.control.protocol import Reply, Request
 from sentry.syscalls.registry import NUMBERS
 
+T = TypeVar("T")
 KEPT: Final = 200_000
 """Calls that can be looked at one by one: the last. `count` knows of all."""
+KEPT_BYTES: Final = 128 << 20
+"""Of the lines that told of them: fewer calls are kept where lines are long."""
+MAX_NAME: Final = 64
+"""Characters of the name of a call or a program; none has as many."""
 MAX_LINE: Final = 4 << 20
 PATIENCE_S: Final = 30.0
 CONTEXT: Final = ("thread_id", "group_id", "process_name", "cwd")
@@ -66,19 +71,22 @@ class Syscalls:
     def __init__(self, path: str) -> None:
         """`path`: of the control socket. Raises: SandboxError, OSError."""
         self._path = path
-        self._calls: deque[Call] = deque(maxlen=KEPT)
-        self._programs: deque[tuple[str, ...]] = deque(maxlen=KEPT)
+        self._calls: _Last[Call] = _Last()
+        self._programs: _Last[tuple[str, ...]] = _Last()
         self._counts: Counter[tuple[str, str, bool]] = Counter()
         self._heard = 0
         self._changed = threading.Condition()
         self._is_over = False
         self.lost = 0
         """Calls that nobody had room for: more than a thousand at a time came."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            theirs.setblocking(False)
-            self._ask(Request("trace", session=_session()), (theirs.fileno(),))
-        self._sock = ours
+        self._sock, theirs = socket.socketpair()
+        try:
+            with theirs:
+                theirs.setblocking(False)
+                self._ask(Request("trace", session=_session()), (theirs.fileno(),))
+        except BaseException:
+            self._sock.close()
+            raise
         self._reader = threading.Thread(target=self._read, name="runsc-syscalls", daemon=True)
         self._reader.start()
 
@@ -96,7 +104,7 @@ class Syscalls:
 
     def __iter__(self) -> Iterator[Call]:
         self._catch_up()
-        return iter(list(self._calls))
+        return iter(self._calls.all())
 
     def __contains__(self, name: str) -> bool:
         return self.count(name) > 0
@@ -108,7 +116,7 @@ class Syscalls:
         self._catch_up()
         return sum(
             count
-            for (call, who, bad), count in self._counts.items()
+            for (call, who, bad), count in list(self._counts.items())  # more may come meanwhile
             if fnmatch.fnmatchcase(call, name) and fnmatch.fnmatchcase(who, program)
             and failed in (None, bad)
         )  # fmt: skip
@@ -116,7 +124,7 @@ class Syscalls:
     def names(self, *, program: str = "*") -> set[str]:
         """Which calls there were."""
         self._catch_up()
-        return {c for c, who, _ in self._counts if fnmatch.fnmatchcase(who, program)}
+        return {c for c, who, _ in list(self._counts) if fnmatch.fnmatchcase(who, program)}
 
     def of(self, name: str = "*", *, program: str = "*") -> list[Call]:
         """Those of a name, one by one."""
@@ -143,7 +151,7 @@ class Syscalls:
     def executed(self) -> list[tuple[str, ...]]:
         """Programs that processes became, with their arguments, from the first on."""
         self._catch_up()
-        return list(self._programs)
+        return self._programs.all()
 
     def connected(self) -> list[str]:
         """Where connections were asked for: 192.0.2.1:443, [::1]:80, unix:/path."""
@@ -191,43 +199,69 @@ class Syscalls:
         while True:
             try:
                 data = self._sock.recv(1 << 18)
-                *lines, rest = (rest + data).split(b"\n")
-                told = [decode(line) for line in lines]
-            except (OSError, ValueError):
-                data, told = b"", []
+            except OSError:
+                data = b""
+            *lines, rest = (rest + data).split(b"\n")
             with self._changed:
-                for line in told:
-                    self._take(line)
+                try:
+                    for line in lines:
+                        self._take(decode(line), len(line))
+                except (ValueError, RecursionError):  # also of a number, or a list, as a text
+                    data = b""
                 self._is_over = not data or len(rest) > MAX_LINE
                 self._changed.notify_all()
             if self._is_over:
                 self._hang_up()
                 return
 
-    def _take(self, line: _Line) -> None:
+    def _take(self, line: _Line, size: int) -> None:
         self._heard += 1
         record = line.record
         who = record.get("context_data")
         who = who if isinstance(who, dict) else {}
         if line.point == "sentry/execve":
             argv = record.get("argv")
-            self._programs.append(tuple(map(str, argv)) if isinstance(argv, list) else ())
+            self._programs.add(tuple(map(str, argv)) if isinstance(argv, list) else (), size)
             return
-        name = line.point.removeprefix("syscall/").removesuffix("/exit")
+        name = line.point.removeprefix("syscall/").removesuffix("/exit")[:MAX_NAME]
         ended = record.get("exit")
         ended = ended if isinstance(ended, dict) else {}
         args = record.get("args")
         if not isinstance(args, dict):
             left = ("context_data", "exit", "sysno")
             args = {key: value for key, value in record.items() if key not in left}
-        errno, program = _number(ended.get("errorno")), str(who.get("process_name", ""))
+        errno, program = _number(ended.get("errorno")), str(who.get("process_name", ""))[:MAX_NAME]
         call = Call(
             name, program, _number(who.get("thread_group_id")), args,
             _number(ended.get("result")), errno, str(who.get("cwd", "")),
         )  # fmt: skip
-        self._calls.append(call)
+        self._calls.add(call, size)
         if len(self._counts) < KEPT:
             self._counts[name, program, errno != 0] += 1
+
+
+class _Last(Generic[T]):
+    """Values that came last, of which one thread adds some while others look."""
+
+    def __init__(self) -> None:
+        self._values: deque[tuple[T, int]] = deque()
+        self._bytes = 0
+
+    def add(self, value: T, size: int) -> None:
+        """One more, from a line of so many bytes."""
+        self._values.append((value, size))
+        self._bytes += size
+        while len(self._values) > KEPT or (self._bytes > KEPT_BYTES and len(self._values) > 1):
+            self._bytes -= self._values.popleft()[1]
+
+    def all(self) -> list[T]:
+        """From the first on."""
+        return [value for value, _ in list(self._values)]
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._values.clear()
+        self._bytes = 0
 
 
 class _Line(msgspec.Struct):

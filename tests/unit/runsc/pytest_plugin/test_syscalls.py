@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,8 +125,9 @@ def test_a_question_waits_for_what_was_recorded_before(
 @pytest.mark.parametrize(
     "line",
     ["no json", "[]", '{"point": 5, "record": {}}', '{"point": "x", "record": []}',
-     "x" * (5 << 20)],
-    ids=range(5),
+     "x" * (5 << 20), '{"point": "x", "record": {"a": ' + "[" * 100_000,
+     '{"point": "sentry/execve", "record": {"argv": [1' + "0" * 5000 + "]}}"],
+    ids=range(7),
 )  # fmt: skip
 def test_a_line_that_is_none_ends_what_is_heard(
     sandbox: tuple[_Sandbox, Syscalls], line: str
@@ -157,3 +161,39 @@ def test_strange_values_are_no_error(
     assert all(each.path in ("", "/") for each in calls)
     assert calls.opened(to_write=True) == []
     assert calls.connected() == []
+
+
+def test_what_is_kept_is_bounded_in_bytes_and_counted_all_the_same(
+    sandbox: tuple[_Sandbox, Syscalls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, calls = sandbox
+    monkeypatch.setattr(module, "KEPT_BYTES", 10_000)
+    who = WHO | {"process_name": "x" * 5000}
+    inside.say(*(_open(f"{n}" * 4000) for n in range(5)), _open("a" * 20_000, context_data=who))
+    assert [len(each.path) for each in calls] == [20_005]
+    assert calls.count() == 6
+    assert calls.count(program="x*") == 1 and "x" * 65 not in str(calls._counts)
+
+
+def test_calls_may_come_while_others_are_counted(
+    sandbox: tuple[_Sandbox, Syscalls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, calls = sandbox
+    inside.say(_open("a"), {"point": "syscall/stat/exit", "record": {}})
+    numbers = itertools.count()
+
+    def fnmatchcase(name: str, pattern: str) -> bool:
+        calls._counts[f"new{next(numbers)}", "", False] = 1  # as the thread that hears does
+        return name in ("openat", "stat", "cat", "")
+
+    calls.count()
+    monkeypatch.setattr(module, "fnmatch", SimpleNamespace(fnmatchcase=fnmatchcase))
+    assert calls.count() == 2
+    assert calls.names() >= {"openat", "stat"}
+
+
+def test_nothing_is_left_of_a_session_that_is_refused(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(SandboxError):
+        Syscalls(str(tmp_path / "none"))
+    assert len(os.listdir("/proc/self/fd")) == before
