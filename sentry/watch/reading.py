@@ -33,6 +33,7 @@ MAX_VECTOR: Final = 1024
 """UIO_MAXIOV."""
 MAX_ADDRESS: Final = 128
 """struct sockaddr_storage."""
+MAX_NUMBER: Final = (1 << 64) - 1
 NO_FILE: Final = "[err: FD not found]"
 
 
@@ -71,11 +72,12 @@ def vector(task: Task, addr: int) -> list[str]:
 
 
 def total(task: Task, addr: int, count: int) -> int:
-    """Bytes that an array of struct iovec is about."""
+    """Bytes that an array of struct iovec is about, in 64 bits: no record has a larger number."""
     data = peek(task, addr, 16 * min(count, MAX_VECTOR))
     if data is None or count > MAX_VECTOR:
         return 0
-    return sum(length for _, length in struct.iter_unpack("<QQ", data))
+    whole: int = sum(length for _, length in struct.iter_unpack("<QQ", data))
+    return whole & MAX_NUMBER
 
 
 def address(task: Task, addr: int, size: int) -> bytes:

@@ -91,3 +91,10 @@ def test_the_largest_record_fits_into_a_message() -> None:
     with ours, theirs:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212_992 // 2)  # the host doubles it
         assert ours.send(encoder(ExecveInfo)(record), socket.MSG_DONTWAIT)
+
+
+def test_lengths_that_come_to_more_than_64_bits_are_a_number_of_a_record(world: Watched) -> None:
+    program = world.program()
+    at = program.buffer(32)
+    program.write(at, struct.pack("<QQQQ", 0, (1 << 64) - 1, 0, 3))
+    assert reading.total(program.task, at, 2) == 2
