@@ -61,6 +61,8 @@ def _made() -> bytes:
         try:
             with open(fd, "wb") as file:
                 file.write(secrets.token_bytes(KEY_BYTES))
+                file.flush()
+                os.fsync(fd)  # its name may be there first, and an empty key is never replaced
             os.link(new, path)
         finally:
             os.unlink(new)

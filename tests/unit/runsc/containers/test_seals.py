@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,19 @@ def test_a_key_that_others_know_or_nobody_has_seals_nothing(cache: Path) -> None
     (cache / "snapshots.key").unlink()
     (cache / "snapshots.key").symlink_to("/etc/hostname")
     assert not seals.is_ours(b"one", given) and seals.seal(b"one") == ""
+
+
+def test_a_key_is_on_the_disk_before_it_has_its_name(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash of the host an empty one would be there for good, and nothing be sealed."""
+    seen = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        seen.append((os.fstat(fd).st_size, (cache / "snapshots.key").exists()))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert seals.seal(b"one")
+    assert seen == [(seals.KEY_BYTES, False)]
