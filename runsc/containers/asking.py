@@ -8,7 +8,7 @@ is done" is the protocol's. See listener.py for everything else.
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_STREAM
+from _socket import AF_UNIX, MSG_NOSIGNAL, SO_SNDTIMEO, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 from time import monotonic
 
@@ -21,6 +21,8 @@ DONE = b"{}"
 CHUNK = 1 << 16
 LINE_MAX = 16 << 20
 """Of an answer. The sandbox is not trusted."""
+CONNECT_S = 10.0
+"""For a place among those that the sandbox has not accepted yet: 17 are enough to fill it."""
 LEFT_OUT = {"pid": 1, "all": False}
 """What a request need not say."""
 
@@ -38,15 +40,22 @@ def line(op: str, **numbers: int) -> bytes:
     return ("{" + ",".join(words) + "}\n").encode()
 
 
-def connect(path: str) -> Socket:
-    """Through the directory, for the path may be longer than sun_path (unix(7)) allows.
+def connect(path: str, patience_s: float | None = CONNECT_S) -> Socket:
+    """Through the directory, for the path may be longer than sun_path (unix(7)) allows. None: it
+    may take as long as it likes.
 
-    Raises: OSError.
+    Raises: OSError (TimeoutError too).
     """
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     sock = Socket(AF_UNIX, SOCK_STREAM)
     try:
+        # What is not blocking is refused at once where there is no place: the host keeps the time.
+        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _timeval(patience_s))
         sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, _timeval(None))
+    except BlockingIOError:
+        sock.close()
+        raise TimeoutError("the sandbox accepts no connection") from None
     except BaseException:
         sock.close()
         raise
@@ -55,12 +64,19 @@ def connect(path: str) -> Socket:
     return sock
 
 
+def _timeval(seconds: float | None) -> bytes:
+    """struct timeval; zeros: without an end."""
+    us = 0 if seconds is None else max(1, int(seconds * 1_000_000))
+    whole, rest = divmod(us, 1_000_000)
+    return whole.to_bytes(8, "little") + rest.to_bytes(8, "little")
+
+
 def tell(path: str, request: bytes, patience_s: float | None) -> str:
     """Ask for something to be done: what went wrong, "" if nothing did.
 
     Raises: OSError (TimeoutError too), ValueError.
     """
-    sock = connect(path)
+    sock = connect(path, CONNECT_S if patience_s is None else min(patience_s, CONNECT_S))
     try:
         answer = answer_to(sock, request, patience_s)
     finally:

@@ -266,7 +266,10 @@ def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
     Raises: RuntimeFailure with the Sentry's words, or if it has none in time; OSError when nobody
     listens.
     """
-    sock = asking.connect(path)
+    try:
+        sock = asking.connect(path)
+    except TimeoutError:
+        raise RuntimeFailure(NO_ANSWER) from None
     try:
         return Process(sock, *_ask(sock, request, fds))
     except BaseException:

@@ -98,7 +98,7 @@ def wait(store: Store, container_id: str, pid: int) -> int:
     state = store.load(container_id)
     require_running(state)
     try:
-        sock = asking.connect(store.path(container_id, "control.sock"))
+        sock = asking.connect(store.path(container_id, "control.sock"), None)
     except OSError:
         raise NotRunning(container_id) from None
     try:

@@ -27,9 +27,9 @@ def listen(path: str) -> socket.socket:
         os.close(directory)
 
 
-def connect(path: str) -> socket.socket:
-    """Connect to it. Raises: OSError."""
-    return socket.socket(fileno=asking.connect(path).detach())
+def connect(path: str, patience_s: float = asking.CONNECT_S) -> socket.socket:
+    """Connect to it. Raises: OSError (TimeoutError too)."""
+    return socket.socket(fileno=asking.connect(path, patience_s).detach())
 
 
 def ask(path: str, request: Request, patience_s: float, fds: Sequence[int] = ()) -> Reply:
@@ -39,7 +39,7 @@ def ask(path: str, request: Request, patience_s: float, fds: Sequence[int] = ())
 
     Raises: OSError (TimeoutError too), ValueError.
     """
-    with connect(path) as sock:
+    with connect(path, min(patience_s, asking.CONNECT_S)) as sock:
         return ask_over(sock, request, patience_s, fds)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST: Final = 200
 """Sandboxes that are asked: each is a descriptor."""
+CONNECT_S: Final = 0.1
+"""More time has no sandbox to accept: a table with others waits."""
 SENT: Final = "netstack_ip_packets_sent"
 RECEIVED: Final = "netstack_ip_packets_received"
 
@@ -135,7 +137,7 @@ class Watch:
     def _connect(self, state: State) -> Sampler | None:
         with suppress(OSError):
             path = self._store.path(state.id, "control.sock")
-            return Sampler(listener.connect(path), lists=self._lists)
+            return Sampler(listener.connect(path, CONNECT_S), lists=self._lists)
         return None
 
     @property

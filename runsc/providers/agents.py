@@ -48,7 +48,7 @@ NOT_STARTED = 127
 LIFE_S = 4 * 3600.0
 PIECE = 1 << 18
 ARCHIVE = 4 << 30
-"""Bytes of a workspace that is kept."""
+"""Bytes of a workspace that is kept, or of a file that is read."""
 IN_MEMORY = 1 << 24
 
 
@@ -150,6 +150,8 @@ class RunscSandboxSession(BaseSandboxSession):
         kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  it is given back
         try:
             async for piece in self.sandbox.files.stream(place, user=_name(user)):
+                if kept.tell() + len(piece) > ARCHIVE:  # a file of holes fills the host's disk, too
+                    raise SandboxError(f"more than {ARCHIVE >> 30} GiB")
                 kept.write(piece)
         except FileNotFoundError as error:
             kept.close()

@@ -87,3 +87,17 @@ def test_end_says_whether_the_question_had_been_read(tmp_path: Path, reads: bool
 
     assert isinstance(caught.value, asking.Ended) is reads
     assert isinstance(caught.value, ConnectionResetError | BrokenPipeError)
+
+
+def test_sandbox_that_accepts_nobody_costs_no_more_than_the_patience(tmp_path: Path) -> None:
+    """Those who gave up are among those that wait to be accepted, until nobody else may."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        first = asking.connect(path)
+        assert first.gettimeout() is None
+        assert not any(first.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16))
+        first.close()
+        with pytest.raises(TimeoutError):
+            asking.connect(path, 0.05)

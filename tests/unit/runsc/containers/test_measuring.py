@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from runsc.containers import listener, measuring
 from runsc.containers.container import Store
 from runsc.containers.measuring import Figures, Watch, figures
@@ -77,3 +79,19 @@ def test_no_more_than_so_many_are_asked(tmp_path: Path) -> None:
     watch = Watch(store)
     watch.look()
     assert len(watch.sandboxes) == measuring.MOST
+
+
+def test_a_sandbox_that_accepts_nobody_holds_up_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "CONNECT_S", 0.01)
+    store = Store(str(tmp_path / "root"))
+    running(store, "one")
+    with listener.listen(store.path("one", "control.sock")) as listening:
+        listening.listen(0)
+        with listener.connect(store.path("one", "control.sock")):
+            watch = Watch(store)
+            watch.look()
+            assert watch.sandboxes["one"].sampler is None
+            assert watch.is_measured
+            watch.close()
