@@ -190,7 +190,8 @@ class RamFile:
                 raise
         if len(view) and not done:
             raise ENOMEM("the memory limit is reached")
-        self._size = max(self._size, offset + done)
+        if done:
+            self._size = max(self._size, offset + done)
         return done
 
     def read_to(self, dest: UserDest, offset: int) -> int:

@@ -72,8 +72,8 @@ def _change_membership(row: Option, sock: PacketSocket, caller: Caller, value: b
 def _get_statistics(row: Option, sock: PacketSocket, caller: Caller, size: int) -> bytes:
     told, sock.counts = sock.counts, [0, 0]
     if sock.values[abi.PACKET_VERSION] == LAST_VERSION:
-        return struct.pack("<III", *told, sock.take_freezes())
-    return struct.pack("<II", *told)
+        told.append(sock.take_freezes())
+    return struct.pack(f"<{len(told)}I", *(number & 0xFFFFFFFF for number in told))
 
 
 def _set_before(row: Option, sock: PacketSocket, caller: Caller, value: bytes) -> None:

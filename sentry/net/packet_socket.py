@@ -64,8 +64,7 @@ from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.stamps import note, stamps
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.requests import Requests, put_int
-from sentry.wait.fiber import Mode
-from sentry.wait.steps import Steps, driven
+from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
@@ -252,15 +251,16 @@ class PacketSocket(Socket):
     ) -> Any:
         """sendmsg(2), till all who are to hear of it have."""
         if self._sends is not None:
-            return driven(self._sending(caller, self._sends, target), Mode.KILLABLE)
+            return self._sending(caller, self._sends, target)
         result = super().send_message(caller, source, target, flags, ancillary)
         return self.stack.fan_out.awaited(self, caller, result)
 
-    def _sending(self, caller: Caller, ring: SendRing, target: Any) -> Steps[int]:
-        """All that lies in the ring to be sent, one a step: tpacket_snd()."""
+    async def _sending(self, caller: Caller, ring: SendRing, target: Any) -> int:
+        """All that lies in the ring to be sent, each when the one before has come and is paid for:
+        tpacket_snd()."""
         ethertype, index, mac = target or (self._ethertype, self._index, b"")
         self.take_error()
-        link, total = self._way_out(index), 0
+        link, total, pace = self._way_out(index), 0, Pace()
         for _ in range(ring.shape.frames):
             try:
                 has_offset = bool(self.values[PACKET_TX_HAS_OFF])
@@ -273,7 +273,10 @@ class PacketSocket(Socket):
                     ring.is_wrong()
                     raise
             ring.went()
-            yield
+            rest = self.stack.fan_out.awaited(self, caller, None)
+            if rest is not None:
+                await rest
+            await pace.rest()
             if self._sends is not ring:
                 break
         return total

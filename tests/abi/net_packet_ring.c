@@ -257,6 +257,51 @@ static void to_be_sent(void)
     munmap(map, 3 * BLOCK), close(s), close(seen);
 }
 
+/* No frame has room for a packet: the last one neither, and all of it can still be mapped. */
+static void small(void)
+{
+    int s = packet_socket(TPACKET_V2);
+    CHECK(ring(s, PACKET_RX_RING, BLOCK, 1, 64, BLOCK / 64) == 0);
+    for (int i = 0; i < BLOCK / 64; i++) /* each goes out and comes in */
+        hello();
+    unsigned char *map = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, s, 0);
+    CHECK(map != MAP_FAILED);
+    struct tpacket2_hdr *h = (void *)(map + BLOCK - 64);
+    CHECK(h->tp_status & TP_STATUS_USER && h->tp_snaplen == 0);
+    munmap(map, BLOCK), close(s);
+}
+
+/* Who sends a ring waits until all have heard of it. */
+static void sent_to_many(void)
+{
+    enum { MANY = 200 };
+    static int seen[MANY];
+    int s = packet_socket(TPACKET_V2);
+    struct sockaddr_ll to = {AF_PACKET, htons(ETH_P_ALL), 1};
+    CHECK(bind(s, (SA *)&to, sizeof to) == 0);
+    CHECK(ring(s, PACKET_TX_RING, BLOCK, 2, FRAME, FRAMES) == 0);
+    unsigned char *map = mmap(NULL, 2 * BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, s, 0);
+    CHECK(map != MAP_FAILED);
+    for (int i = 0; i < MANY; i++)
+        seen[i] = packet_socket(TPACKET_V1);
+    for (int i = 0; i < FRAMES; i++) {
+        struct tpacket2_hdr *h = (void *)(map + i * FRAME);
+        unsigned char *data = (unsigned char *)h + TPACKET2_HDRLEN - sizeof(struct sockaddr_ll);
+        memcpy(data, "\2\0\0\0\0\0\0\0\0\0\0\0\x12\x34number 0", 22);
+        h->tp_len = 22;
+        h->tp_status = TP_STATUS_SEND_REQUEST;
+    }
+    CHECK(send(s, NULL, 0, 0) == 22 * FRAMES);
+    wait_for(seen[MANY - 1], POLLIN);
+    char got[FRAME];
+    for (int i = 0; i < MANY; i++) {
+        for (int k = 0; k < 2 * FRAMES; k++)
+            CHECK(recv(seen[i], got, sizeof got, MSG_DONTWAIT) == 22);
+        close(seen[i]);
+    }
+    munmap(map, 2 * BLOCK), close(s);
+}
+
 static void spread(void)
 {
     int s[3];
@@ -311,6 +356,8 @@ int main(void)
     cut();
     blocks();
     to_be_sent();
+    small();
+    sent_to_many();
     spread();
     CHECK(umount("proc") == 0 && rmdir("proc") == 0);
     return 0;

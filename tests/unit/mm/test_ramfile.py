@@ -68,6 +68,13 @@ def test_contents_match_a_bytearray(memory: Ram, steps: list[tuple[str, int, int
     assert memory.counters().frames == 0 and file.pages == 0
 
 
+def test_nothing_that_is_written_behind_the_end_makes_no_file_longer(memory: Ram) -> None:
+    file = RamFile(memory, 10)
+    assert file.write(5000, b"") == 0
+    assert file.size == 10
+    file.close()
+
+
 def test_data_and_holes(memory: Ram) -> None:
     file = RamFile(memory)
     file.write(2 * PAGE, b"x")

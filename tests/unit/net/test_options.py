@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from sentry.abi import socket as abi
@@ -11,6 +15,7 @@ from sentry.net.host.rows import HOST
 from sentry.net.inet.ip_options import empty_is_0, int_value
 from sentry.net.inet.tcp_options import TCP
 from sentry.net.options import Options, Within, anything, exact, flag, whole
+from sentry.net.packet_options import LAST_VERSION, PACKET
 from sentry.net.socket_options import format_timeout, parse_timeout
 
 
@@ -56,3 +61,16 @@ def test_of_the_hosts_options_those_of_the_list_pass() -> None:
 @pytest.mark.parametrize("timeout_ns", [None, 1000, 1_500_000_000])
 def test_timeouts_come_back(timeout_ns: int | None) -> None:
     assert parse_timeout(format_timeout(timeout_ns)) == timeout_ns
+
+
+@pytest.mark.parametrize("version", range(LAST_VERSION + 1))
+def test_packets_are_counted_in_32_bits(version: int) -> None:
+    sock: Any = SimpleNamespace(
+        counts=[(1 << 32) + 7, 1 << 32], values={abi.PACKET_VERSION: version},
+        take_freezes=lambda: (1 << 32) + 3,
+    )  # fmt: skip
+    row = PACKET.find((abi.SOL_PACKET, abi.PACKET_STATISTICS))
+    assert row is not None and row.getter is not None
+    told: Any = row.getter(row, sock, SimpleNamespace(), 12)
+    assert told == struct.pack("<III", 7, 0, 3)[: 12 if version == LAST_VERSION else 8]
+    assert sock.counts == [0, 0]
