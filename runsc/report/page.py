@@ -55,9 +55,9 @@ def _facts(summary: Summary) -> Element:
         "Begun": _clock(summary.first_ns),
         "Length": duration(summary.length_ns),
         "Records": amount(summary.records),
-        "Processes": amount(len(summary.processes) + summary.more.get("processes", 0)),
-        "Files opened": amount(len(summary.files)),
-        "Connections": amount(len(summary.connections)),
+        "Processes": _number(summary, "processes", len(summary.processes)),
+        "Files opened": _number(summary, "files", len(summary.files)),
+        "Connections": _number(summary, "connections", len(summary.connections)),
     }
     if summary.measured_ns:
         facts["CPU time of programs"] = duration(summary.guest_ns)
@@ -68,6 +68,11 @@ def _facts(summary: Summary) -> Element:
     return element("dl", *made)
 
 
+def _number(summary: Summary, kind: str, kept: int) -> str:
+    """Of those that are not kept it is known how often they were met, not how many they are."""
+    return f"more than {amount(kept)}" if kind in summary.more else amount(kept)
+
+
 def _notes(summary: Summary) -> list[Element]:
     said = [f"{shown(name)}: {shown(words)}" for name, words in summary.containers.items()]
     if summary.lost:
@@ -76,7 +81,8 @@ def _notes(summary: Summary) -> list[Element]:
         said.append(f"{summary.unknown} records are of kinds that this version does not know.")
     if summary.problem:
         said.append(f"The recording was not read to its end: {shown(summary.problem)}.")
-    said += [f"{count} more of {kind} are not kept." for kind, count in summary.more.items()]
+    said += [f"{count} times more {kind} were met, which are not kept."
+             for kind, count in summary.more.items()]  # fmt: skip
     return [element("p", text, class_="soft") for text in said]
 
 

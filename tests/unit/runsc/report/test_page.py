@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runsc.report.page import PICTURES, SECTIONS, page, picture
+from runsc.report.summary import MAX_PROCESSES
 from runsc.report.tree import html, svg
 from sentry.watch import messages as m
 from sentry.watch.messages import MessageType as Type
@@ -76,6 +77,15 @@ def test_a_page_of_a_hostile_recording_is_bounded() -> None:
 
 def test_an_empty_recording_is_a_page() -> None:
     assert b"<h1>nothing</h1>" in html(page(summed([]), "nothing"))
+
+
+def test_how_many_are_not_kept_is_not_made_up() -> None:
+    """One more process than there is room for, which is met ten times, is one and not ten."""
+    many = [opened(n, "/x", pid=n + 1) for n in range(MAX_PROCESSES)]
+    texts = _Read(html(page(summed([*many, *[opened(1, "/y", pid=9999)] * 10]), "x"))).texts
+    assert texts[texts.index("Processes") + 1] == "more than 2k"
+    assert "10 times more processes were met, which are not kept." in texts
+    assert texts[texts.index("Files opened") + 1] == "2"
 
 
 @pytest.mark.parametrize("name", PICTURES)
