@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,28 @@ def test_a_line_without_an_end_costs_its_connection_and_bounded_memory(
                 except BlockingIOError:
                     plugin.next()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
+
+
+def test_some_that_fill_all_room_do_not_keep_others_from_being_heard(
+    plugin: Plugin, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "sock")
+    assert plugin.open(f"unix:{path}") == SUCCESS
+    with ExitStack() as stack:
+        for size in [(2 << 20) - (1 << 17)] * 40 + [1] * 32:
+            greedy = stack.enter_context(socket.socket(socket.AF_UNIX))
+            greedy.connect(path)
+            greedy.setblocking(False)
+            left = size
+            with suppress(BrokenPipeError, ConnectionResetError):
+                while left:
+                    with suppress(BlockingIOError):
+                        left -= greedy.send(b"x" * min(left, 65536))
+                    plugin.next()
+        quiet = stack.enter_context(socket.socket(socket.AF_UNIX))
+        quiet.connect(path)
+        quiet.sendall(_line("sentry/clone").encode() + b"\n")
+        assert len(plugin.until(20)) == 1
 
 
 def test_what_cannot_be_opened_is_said(plugin: Plugin, tmp_path: Path) -> None:

@@ -224,11 +224,28 @@ static int has_line(const struct connection *c) {
     return c->used && memchr(c->data, '\n', c->used);
 }
 
+/* Whether a connection may have so much room. Where there is no more for all, who has most goes: some
+ * that fill it must not keep others from being heard. */
+static int may_have(struct instance *it, const struct connection *c, size_t room) {
+    while (room <= MAX_LINE && it->kept - c->room + room > MAX_KEPT) {
+        struct connection *most = NULL;
+        for (int i = 0; i < MAX_CONNECTIONS; i++) {
+            struct connection *each = &it->connections[i];
+            if (each != c && each->room > room && (!most || each->room > most->room))
+                most = each;
+        }
+        if (!most)
+            return 0;
+        hang_up(it, most);
+    }
+    return room <= MAX_LINE;
+}
+
 static void hear(struct instance *it, struct connection *c) {
     if (c->room - c->used < PIECE) {
         size_t room = c->used + 2 * PIECE;
         char *data = NULL;
-        if (room <= MAX_LINE && it->kept - c->room + room <= MAX_KEPT)
+        if (may_have(it, c, room))
             data = realloc(c->data, room);
         if (!data) {
             hang_up(it, c);
@@ -287,7 +304,8 @@ int source_next(struct instance *it, uint32_t *count, struct event ***events) {
         for (int i = 0; i < number; i++)
             if (polled[i].revents) {
                 struct connection *c = &it->connections[places[i]];
-                hear(it, c);
+                if (c->fd >= 0) /* it may have gone for another one */
+                    hear(it, c);
                 if (c->fd >= 0 && *count < BATCH)
                     take_lines(it, c, count);
             }
