@@ -19,7 +19,7 @@ from sentry.config import PolicyConfig
 from sentry.errors import EINVAL
 from sentry.policy.judge import is_for_address
 from sentry.policy.module import load
-from sentry.policy.rules import OPENS, RUNS, Rule, number_of
+from sentry.policy.rules import GIVES, OPENS, RUNS, Rule, number_of
 from sentry.policy.verdicts import ALLOW, Allow, Verdict
 from sentry.syscalls.registry import NUMBERS
 from sentry.watch import messages as m
@@ -107,7 +107,12 @@ def _answered(rest: Any) -> Any:
 
 
 def _is_for(rule: Rule, event: Replayed) -> bool:
-    if rule.kind != event.kind or _OF.get(event.call) not in rule.numbers:
+    if _OF.get(event.call) not in rule.numbers:
+        return False
+    if event.kind == "path" and event.call in GIVES and rule.kind != "call":
+        is_asked = (rule.path is not None or rule.kind == "open") and rule.kind != "address"
+        return is_asked and rule.is_for_name(event.path)
+    if rule.kind != event.kind:
         return False
     if rule.program is not None and rule.program.fullmatch(event.program) is None:
         return False

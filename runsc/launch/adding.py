@@ -85,11 +85,7 @@ class Further:
         flags, state, container = self._flags, self._state, self._container
         self._check_services()
         self._check_egress()
-        if "dev.runsc.policy" in self._state.annotations and not self._joint.sandbox.ruled:
-            raise RuntimeFailure(
-                f'"{self._state.id}" has a policy, but the sandbox "{self._joint.sandbox.id}",'
-                " which it joins, was started without one"
-            )
+        self._check_policy()
         label = label_of(container)
         cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:
@@ -124,6 +120,23 @@ class Further:
         self.processes.are_there()
         standing.close()
         standing.check()
+
+    def _check_policy(self) -> None:
+        """One holds for all of a sandbox. Raises: RuntimeFailure."""
+        sandbox = self._joint.sandbox
+        asked = self._state.annotations.get("dev.runsc.policy")
+        if asked is None:
+            return
+        if not sandbox.ruled:
+            raise RuntimeFailure(
+                f'"{self._state.id}" has a policy, but the sandbox "{sandbox.id}",'
+                " which it joins, was started without one"
+            )
+        if asked != sandbox.annotations.get("dev.runsc.policy"):
+            raise RuntimeFailure(
+                f'"{self._state.id}" has another policy than the sandbox "{sandbox.id}",'
+                " which it joins"
+            )
 
     def _check_egress(self) -> None:
         """A policy is the sandbox's, of its first container. Raises: RuntimeFailure."""

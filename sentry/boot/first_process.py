@@ -213,6 +213,8 @@ def put_under_observation(task: Task, profile: bytes, loaded: Loaded) -> None:
 
 def tell_start(task: Task, process: ProcessConfig) -> None:
     """The container's first program is about to run: who listens hears of it."""
+    if (policy := task.kernel.policy) is not None:
+        policy.begins(task)
     if (watch := task.kernel.watch) is not None:
         watch.started(task, process)
 

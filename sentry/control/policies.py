@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
+import msgspec
+
+from sentry.abi.limits import PATH_MAX
 from sentry.control.protocol import PolicyTold, QuestionTold
 from sentry.control.tracing import every_task
 from sentry.errors import EBUSY, EINVAL, Errno
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from sentry.wait.steps import Steps
 
 Done = Callable[[str], object]
+MAX_QUESTIONS_SIZE: Final = 2 << 20
+"""Of what is told at a time, the oldest first: a line of the client's has an end."""
 
 
 def engine_of(kernel: Kernel, watchdog: Watchdog) -> Engine:
@@ -90,15 +95,31 @@ def told(kernel: Kernel, after: int = 0) -> PolicyTold:
         if count.failed:
             counts[f"{name}.failed"] = count.failed
     now_ns = kernel.loop.now_ns()
-    questions = [
-        QuestionTold(each.number, each.text, each.what, *each.who, each.deadline_ns - now_ns)
-        for each in engine.outside.questions.values()
-        if each.number > after
-    ]
+    questions: list[QuestionTold] = []
+    room = MAX_QUESTIONS_SIZE
+    for each in engine.outside.questions.values():
+        if each.number <= after:
+            continue
+        pid, program = each.who
+        shown = QuestionTold(
+            each.number, sound(each.text), sound(each.what), pid, sound(program),
+            each.deadline_ns - now_ns,
+        )  # fmt: skip
+        room -= len(msgspec.json.encode(shown))
+        if room < 0:
+            break
+        questions.append(shown)
     module = engine.module
     if module is None:
         return PolicyTold(counts=counts, questions=questions)
     return PolicyTold(module.name, module.source, counts, questions)
+
+
+def sound(found: str) -> str:
+    """What programs have chosen of it may be no UTF-8, and long: its ends are shown."""
+    if len(found) > PATH_MAX:
+        found = f"{found[: PATH_MAX // 2]}…{found[-PATH_MAX // 2 :]}"
+    return found.encode(errors="backslashreplace").decode()
 
 
 class QuestionWait:

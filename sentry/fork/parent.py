@@ -124,6 +124,8 @@ class Forks:
             return "a call of the host takes its time"
         if kernel.watch is not None and kernel.watch.is_changing:
             return "a trace session begins"
+        if kernel.policy is not None and kernel.policy.is_changing:
+            return "another policy is on its way"
         if not self.machine.park():
             return "a program runs"
         return ""

@@ -20,6 +20,9 @@ class Deciding(Protocol):
     is_changing: bool
     """Another policy is on its way."""
 
+    def begins(self, task: Task) -> None:
+        """The first program of a container is about to run."""
+
 
 class Judging(Protocol):
     """`Task.judge`, while a call is made that a policy has rules about: sentry.policy.judge.
@@ -41,6 +44,9 @@ class Judging(Protocol):
 
     def named(self, parent: Any) -> None:
         """A path has led to a directory and a name in it."""
+
+    def layered(self, mount: Any, dentry: Any) -> None:
+        """It is about to be a layer of an overlay."""
 
     def runs(self, file: Any, argv: list[bytes]) -> Coroutine[Any, Any, None]:
         """A file is about to be run as a program, an interpreter or a loader."""

@@ -11,6 +11,7 @@ from sentry.policy.guard import Guard, TooLong
 from sentry.policy.layer import Layer
 from sentry.policy.module import Module, load, told
 from sentry.policy.outside import Ask, Outside
+from sentry.policy.places import learn
 from sentry.policy.rules import GIVES, Rule
 from sentry.policy.verdicts import DENY, Allow, Change, Deny, Kill, Result, Verdict
 from sentry.syscalls.interposing import Place, interpose
@@ -28,6 +29,8 @@ VERDICTS: Final[dict[type[Verdict], str]] = {
 
 
 MAX_LOGGED: Final = 4096
+MAX_TOLD: Final = 1000
+"""Failures of a handler that are logged."""
 
 
 class Counts(Struct):
@@ -71,10 +74,10 @@ class Engine:
         self.counts = {}
         for number, layer in self._layers.items():
             mine = [rule for rule in rules if number in rule.numbers]
-            gives = [rule for rule in mine if NUMBERS[number] in GIVES and rule.kind == "open"]
-            gives += [
+            gives = [
                 rule for rule in mine
-                if NUMBERS[number] in GIVES and rule.kind == "path" and rule.path is not None
+                if NUMBERS[number] in GIVES
+                and (rule.kind == "open" or (rule.kind != "call" and rule.path is not None))
             ]  # fmt: skip
             layer.use([rule for rule in mine if rule not in gives], gives)
         self.outside.supersede()
@@ -83,6 +86,10 @@ class Engine:
             del self._layers[number]
             yield
         return fast != hears_fast_calls()
+
+    def begins(self, task: Task) -> None:
+        """A container does: what is mounted now has its places, whatever its programs do."""
+        learn(task.ns.mounts.mounts)
 
     # --- handlers
 
@@ -140,7 +147,10 @@ class Engine:
                 self._log(f"{type(error).__name__} at the end of a handler")
 
     def _failed(self, rule: Rule, event: Event, error: BaseException) -> Verdict:
-        self._count(rule).failed += 1
+        count = self._count(rule)
+        count.failed += 1
+        if count.failed > MAX_TOLD:
+            return DENY  # a program could fill the log
         if isinstance(error, TooLong):
             why = "it takes more than 10 ms of time"
         else:
@@ -149,7 +159,8 @@ class Engine:
             except BaseException:
                 why = type(error).__name__
         what = printable(str(event))
-        self._log(f"{rule.name} failed, so {what} is denied: {why.rstrip()}")
+        last = ", and so on" if count.failed == MAX_TOLD else ""
+        self._log(f"{rule.name} failed, so {what} is denied: {why.rstrip()}{last}")
         return DENY
 
     def _count(self, rule: Rule) -> Counts:

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_ACCMODE, O_CREAT, O_PATH, O_TRUNC
 from sentry.abi.socket import AF_INET, AF_INET6, AF_UNIX
-from sentry.abi.unistd import bind
+from sentry.abi.stat import S_IFDIR, S_IFSOCK
+from sentry.abi.unistd import bind, connect
 from sentry.errors import EPERM
 from sentry.loader.digest import digest
 from sentry.net.inet.address import MAPPED, Endpoint, pack, target_of
 from sentry.policy.event import Event
 from sentry.policy.places import path_of_file
-from sentry.policy.rules import GIVES, Rule, number_of
+from sentry.policy.rules import GIVES, MOUNTS, Rule, number_of
 from sentry.policy.verdicts import Change
+from sentry.vfs.interface import Absent
 from sentry.wait.again import CURRENT, again
 
 if TYPE_CHECKING:
@@ -117,11 +119,31 @@ class Judge:
         layer = self._layer
         path = path_of_file(self.task, mount, dentry, name)
         asked = [rule for rule in layer.paths if rule.is_for_path(path)]
-        asked += [rule for rule in layer.gives if rule.is_for_name(path)]
+        if layer.gives:
+            mounts = layer.declaration.name in MOUNTS
+            asked += [
+                rule for rule in layer.gives
+                if rule.is_for_name(path)
+                and (rule.path is not None or not mounts)
+                and (rule.kind != "address" or _may_be_socket(dentry, name))
+            ]  # fmt: skip
         if asked:
             event = self._event("path", path)
             event.writes = layer.declaration.name in GIVES
             layer.decide(self.task, asked, event, (mount, dentry, name, path))
+
+    def layered(self, mount: Mount, dentry: Dentry) -> None:
+        """It is to be a layer: all that is below it gets another name. Rules about names below have
+        been asked by `walked`, but for the root, which other mounts leave as it is."""
+        path = path_of_file(self.task, mount, dentry)
+        asked = [
+            rule for rule in self._layer.gives
+            if rule.path is None or (path == "/" and rule.kind != "address")
+        ]  # fmt: skip
+        if asked:
+            event = self._event("path", path)
+            event.writes = True
+            self._layer.decide(self.task, asked, event, (mount, dentry, path))
 
     # --- programs
 
@@ -164,10 +186,10 @@ class Judge:
             number, port, protocol = None, 0, ""
             unix = "@" + raw[3:].decode(errors="surrogateescape")
         else:
+            if layer.number == connect and raw[:2] == b"\0\0":
+                return None  # the end of a connection
             endpoint, unix = endpoint_of(sock.family, raw), ""
             if endpoint is None:
-                if raw[:2] == b"\0\0":
-                    return None  # the end of a connection
                 number, port = None, 0
             else:
                 if layer.number != bind:
@@ -184,7 +206,8 @@ class Judge:
         event.raw_family = raw[:2]
         if is_changed:
             event.changed = True
-        return layer.decide(self.task, asked, event, (ADDRESS, raw), {ADDRESS: first})
+        subject = ADDRESS, raw, sock.family, protocol
+        return layer.decide(self.task, asked, event, subject, {ADDRESS: first})
 
     def _unix(self, path: str, subject: tuple[Any, ...]) -> None:
         asked = [
@@ -194,6 +217,14 @@ class Judge:
             event = self._event("address", path)
             event.unix = path
             self._layer.decide(self.task, asked, event, (*subject, path))
+
+
+def _may_be_socket(dentry: Dentry, name: bytes) -> bool:
+    """Whether an object is a Unix socket, or such may be below it."""
+    inode = dentry.inode if not name else dentry.inode.lookup_cached(name)
+    if isinstance(inode, Absent):
+        return False
+    return inode is None or inode.kind in (S_IFSOCK, S_IFDIR)
 
 
 def is_for_address(rule: Rule, number: int | None, port: int, protocol: str, unix: str) -> bool:
@@ -218,10 +249,11 @@ def endpoint_of(family: int, raw: bytes) -> Endpoint | None:
     given = raw[:2]
     if family not in (AF_INET, AF_INET6) or len(raw) < 16:
         return None
-    if given == _INET or (given == b"\0\0" and raw[4:8] != bytes(4)):
+    none = b"\0\0"  # AF_UNSPEC is the socket's own family, but for connect(2)
+    if given == _INET or (given == none and family == AF_INET):
         port, ip = _IPV4(raw, 2)
         return Endpoint(MAPPED + ip, port)
-    if given == _INET6 and family == AF_INET6 and len(raw) >= 24:
+    if given in (_INET6, none) and family == AF_INET6 and len(raw) >= 24:
         port, ip = _IPV6(raw, 2)
         return Endpoint(ip, port)
     return None

@@ -7,21 +7,20 @@ out: an errno, the end of the process, a result, or the call once more with othe
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.limits import PATH_MAX
 from sentry.abi.signal import SIGSYS
-from sentry.errors import EACCES, EPERM, Errno, from_number
+from sentry.errors import EACCES, EPERM, from_number
 from sentry.policy.event import Event
 from sentry.policy.judge import Judge
 from sentry.policy.outside import Superseded
 from sentry.policy.verdicts import Allow, Change, Deny, Kill, Result, Verdict
 from sentry.syscalls.args import UserPath
-from sentry.wait.again import CURRENT, NotNow, kept
+from sentry.wait.again import CURRENT, Call, NotNow, kept
 from sentry.wait.fiber import Killed
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ MAX_WAITS: Final = 16
 """Times that a call waits for somebody outside: it came to another object each time."""
 KINDS: Final = ("call", "open", "exec", "path", "address")
 WAITS: Final = "policy: waits"
+DECIDED: Final = "policy: decided"
+"""Key of a result that was given while the call slept: it has it when it is made again."""
 
 
 class Decided(BaseException):
@@ -104,8 +105,7 @@ class Layer:
         if self.calls and kept(asked) is None:
             for value in values:
                 if type(value) is UserPath and value:
-                    with suppress(Errno):  # the handler finds out itself, in turn
-                        value.read()
+                    value.settle()
             event = Event(self, task, values, "call")
             if is_changed:
                 event.changed = True
@@ -121,15 +121,21 @@ class Layer:
     ) -> Any:
         if not self._judges:
             return handler(task, *values)
-        task.judge = Judge(self, task, values, is_changed)
+        if (decided := kept(DECIDED)) is not None:
+            del CURRENT.call.answers[DECIDED]  # type: ignore[union-attr]
+            raise decided
+        task.judge = judge = Judge(self, task, values, is_changed)
         try:
             result = handler(task, *values)
-            if isinstance(result, CoroutineType):
-                judge, rest = task.judge, result
-                result = self._rest(handler, task, judge, rest)
-            return result
+        except NotNow as need:
+            need.wait = partial(_judged_wait, task, judge, need.call, need.wait)
+            raise
         finally:
             task.judge = None
+        # not its type: compiled modules have another one
+        if result.__class__ is not int and isinstance(result, Coroutine):
+            return self._rest(handler, task, judge, result)
+        return result
 
     async def _rest(self, handler: Handler, task: Task, judge: Judge, rest: Any) -> Any:
         """The same, of a call that sleeps in the middle."""
@@ -138,6 +144,9 @@ class Layer:
             return await rest
         except Given as given:
             return given.value
+        except NotNow as need:
+            need.wait = partial(_judged_wait, task, judge, need.call, need.wait)
+            raise
         except Changed as changed:
             task.judge = None
             values = changed_values(
@@ -146,7 +155,7 @@ class Layer:
             task.judge = Judge(self, task, values, True)
             try:
                 result = handler(task, *values)
-                return await result if isinstance(result, CoroutineType) else result
+                return await result if isinstance(result, Coroutine) else result
             except Given as given:
                 return given.value
         finally:
@@ -178,7 +187,7 @@ class Layer:
         self, task: Task, rule: Rule, event: Event, subject: tuple[Hashable, ...],
         keep: dict[Any, Any] | None,
     ) -> Verdict | None:
-        key = (self, self._engine.generation, id(rule), *subject)
+        key = (self, self._engine.generation, id(rule), event.changed, *subject)
         outcome: list[Verdict | None] | None = kept(key)
         if outcome:
             return outcome[0]
@@ -214,6 +223,21 @@ class Layer:
         task.group.exit(SIGSYS)
         raise Killed
 
+
+async def _judged_wait(
+    task: Task, judge: Judge, call: Call, wait: Callable[[], Coroutine[Any, Any, object]]
+) -> None:
+    """What a call does while it sleeps before it is made again is judged, too: the rest of a
+    sequence (`begun`) may walk paths."""
+    task.judge = judge
+    try:
+        await wait()
+    except Given as given:
+        call.answers[DECIDED] = given.with_traceback(None)
+    except Changed:
+        raise EPERM("policy: the call has begun") from None
+    finally:
+        task.judge = None
 
 
 def changed_values(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.policy.module import Module
-from sentry.policy.rules import OPENS, RUNS, SENDS, Rule
+from sentry.policy.rules import GIVES, OPENS, RUNS, SENDS, Rule
 from sentry.syscalls.index import MODULES
 from sentry.syscalls.registry import NUMBERS
 
@@ -36,7 +36,7 @@ def module(engine: Engine) -> Module:
     of = {name: number for number, name in NUMBERS.items()}
     calls = {
         "call": [number for numbers in MODULES.values() for number in numbers],
-        "open": [of[name] for name in OPENS], "exec": [of[name] for name in RUNS],
+        "open": [of[name] for name in (*OPENS, *GIVES)], "exec": [of[name] for name in RUNS],
         "address": [of[name] for name in (*SENDS, "bind")],
     }  # fmt: skip
     rules = [Rule(NAME, kind, frozenset(found), saw, False) for kind, found in calls.items()]

@@ -17,7 +17,7 @@ from sentry.policy import verdicts
 from sentry.policy.event import Event
 from sentry.policy.guard import FILENAME, TooLong
 from sentry.policy.outside import Ask
-from sentry.policy.rules import On, Rule, network, number_of
+from sentry.policy.rules import On, Rule, completed, network, number_of
 
 MAX_SOURCE: Final = 1 << 16
 """Bytes: compiling them takes a tenth of a second."""
@@ -108,7 +108,7 @@ def load(name: str, source: str, guard: Bounding, log: Callable[..., object]) ->
         raise EINVAL(f"{name}:{error.lineno}: {error.msg}") from None
     except BaseException as error:
         raise EINVAL(f"{name}{_line(error, filename)}: {type(error).__name__}: {error}") from None
-    return Module(name, source, on.rules)
+    return Module(name, source, completed(on.rules))
 
 
 def _printer(log: Callable[..., object]) -> Callable[..., None]:

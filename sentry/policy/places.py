@@ -2,15 +2,22 @@
 
 A file system keeps the path at which it was mounted first; what a program mounts later, or where it
 changes its root to, changes no path. A file that has no name (a pipe, a memfd) has its label, which
-begins with no slash.
+begins with no slash; so do files of file systems that programs have made (a tmpfs), for else these
+would have whatever path they like. What the kernel shows in such is what it shows elsewhere.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sentry.vfs.mount import top
 from sentry.vfs.paths import path_of
+
+OF_KERNEL: Final = {
+    "cgroup": b"/sys/fs/cgroup", "cgroup2": b"/sys/fs/cgroup", "devpts": b"/dev/pts",
+    "devtmpfs": b"/dev", "mqueue": b"/dev/mqueue", "proc": b"/proc", "sysfs": b"/sys",
+}  # fmt: skip
+"""What the kernel shows in each of these, and where it usually is."""
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -25,6 +32,8 @@ def learn(namespace: MountNamespace) -> None:
     for mount in sorted(namespace, key=lambda mount: mount.id):
         below = tuple(_names(mount.root)[1])
         known = mount.fs.first_places
+        if mount.fs.is_made_inside:
+            continue
         if not any(below[: len(each)] == each for each, _ in known):
             path = _text(path_of(mount.location, root))
             mount.fs.first_places = (*known, (below, "" if path == "/" else path))
@@ -32,15 +41,19 @@ def learn(namespace: MountNamespace) -> None:
 
 def path_of_file(task: Task, mount: Mount, dentry: Dentry, name: bytes = b"") -> str:
     """The path of a file, or of a name in a directory."""
-    places = mount.fs.first_places
-    if not places:
-        learn(task.ns.mounts.mounts)
-        places = mount.fs.first_places
+    fs = mount.fs
     label, names = _names(dentry)
     if name:
         names.append(name)
     if label != b"/":
         return _text(b"/".join((label.lstrip(b"/"), *names)))
+    if fs.is_made_inside:
+        usual = OF_KERNEL.get(fs.name, f"{fs.name}:".encode())
+        return _text(b"/".join((usual, *names)))
+    places = fs.first_places
+    if not places:
+        learn(task.ns.mounts.mounts)
+        places = fs.first_places
     for below, head in places:
         if not below or names[: len(below)] == list(below):
             rest = names[len(below) :]

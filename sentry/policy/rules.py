@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sentry.syscalls.registry import CO_COROUTINE, NUMBERS
 
 MAX_RULES: Final = 1024
-OPENS: Final = ("open", "openat", "openat2", "creat", "open_by_handle_at")
+OPENS: Final = ("open", "openat", "openat2", "creat", "open_by_handle_at", "acct")
 RUNS: Final = ("execve", "execveat")
 SENDS: Final = ("connect", "sendto", "sendmsg", "sendmmsg")
 GIVES: Final = ("link", "linkat", "rename", "renameat", "renameat2", "mount", "fsconfig")
 """Calls that give a file another name (the last two by a file system that lies over others): who
 rules over names is asked about those, too."""
+MOUNTS: Final = ("mount", "fsconfig")
+"""Those that most often give none: who rules over all names is asked about layers alone."""
 FAMILIES: Final = (
     OPENS, RUNS, ("bind",), ("link", "linkat"), ("rename", "renameat", "renameat2"),
     ("unlink", "unlinkat"), ("rmdir", "unlinkat"), ("mkdir", "mkdirat"), ("mknod", "mknodat"),
@@ -35,6 +38,8 @@ FAMILIES: Final = (
 )  # fmt: skip
 """Calls that do the same to an object: a rule for one of them is one for all."""
 _OF: Final = {name: number for number, name in NUMBERS.items()}
+_GIVES: Final = frozenset(_OF[call] for call in GIVES)
+_WORDS: Final = re.compile(r"(\*|\?)")
 Handler = Callable[[Any], Any]
 
 
@@ -127,8 +132,8 @@ class On:
         numbers = frozenset(_number(call) for call in calls)
         if not numbers:
             raise ValueError("a rule without a call")
-        if kind in ("open", "path") and "path" in filters:
-            numbers |= {_number(call) for call in GIVES}
+        if kind in ("open", "path", "address") and "path" in filters:
+            numbers |= _GIVES
         made = _checked(kind, filters)
 
         def decorate(handler: Handler) -> Handler:
@@ -206,12 +211,22 @@ def _ports(value: int | str | Iterable[int | str]) -> tuple[range, ...]:
 
 def glob(*patterns: str) -> re.Pattern[str]:
     """`*` is within a name, `**` any number of names, `?` one character."""
-    words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    found = (
-        "".join(words.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*|\?)", pattern))
-        for pattern in patterns
-    )
-    return re.compile("|".join(found), re.DOTALL)
+    return re.compile("|".join(map(_expression, patterns)), re.DOTALL)
+
+
+def _expression(pattern: str) -> str:
+    """In time that grows with a path's length alone, however deep a program makes its directories:
+    what stands between two `**` is looked for once, for where it ends first leaves most to the
+    rest. (So it is: all places where it fits have as many slashes.)"""
+    first, *rest = ("".join(map(_word, _WORDS.split(part))) for part in pattern.split("**"))
+    if not rest:
+        return first
+    *middle, last = rest
+    return "".join([f"(?>{first})", *(f"(?>.*?{part})" for part in middle), ".*", last])
+
+
+def _word(word: str) -> str:
+    return {"*": "[^/]*?", "?": "[^/]"}.get(word) or re.escape(word)
 
 
 def above(*patterns: str) -> re.Pattern[str]:
@@ -219,11 +234,25 @@ def above(*patterns: str) -> re.Pattern[str]:
     heads = set()
     for pattern in patterns:
         parts = pattern.split("/")
-        for end in range(2, len(parts)):
-            heads.add("/".join(parts[:end]))
-            if "**" in parts[end - 1]:
+        for end in range(1, len(parts) + 1):
+            name, wide, _ = parts[end - 1].partition("**")
+            if wide:  # at any depth from here on
+                heads.add("/".join([*parts[: end - 1], name + wide]))
                 break
+            if 1 < end < len(parts):
+                heads.add("/".join(parts[:end]))
     return glob(*sorted(heads))
+
+
+def completed(rules: list[Rule]) -> list[Rule]:
+    """Where some rules have paths of files that are opened, one without is for all the other files:
+    it is asked about names that are given, too, else a file got a name that may be opened."""
+    if not any(rule.kind == "open" and rule.path is not None for rule in rules):
+        return rules
+    return [
+        replace(rule, numbers=rule.numbers | _GIVES) if rule.kind == "open" else rule
+        for rule in rules
+    ]
 
 
 def network(text: str) -> tuple[int, int]:

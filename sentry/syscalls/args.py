@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from sentry.abi.layout import Layout
-from sentry.errors import EFAULT, EINVAL
+from sentry.errors import EFAULT, EINVAL, Errno
 from sentry.syscalls.show import (
     Show,
     quote,
@@ -137,7 +137,8 @@ class UserPath:
     def __init__(self, task: Task, addr: int, path: bytes | None = None) -> None:
         self.task = task
         self.addr = addr
-        self.path = path
+        self.path: bytes | Errno | None = path
+        """What was read, or why that could not be."""
 
     def __bool__(self) -> bool:
         return self.addr != 0
@@ -146,8 +147,19 @@ class UserPath:
         """getname(). Raises: EFAULT, ENAMETOOLONG."""
         path = self.path
         if path is None:
-            path = self.path = self.task.mm.read_path(self.addr)
+            found: bytes = self.task.mm.read_path(self.addr)
+            self.path = found
+            return found
+        if isinstance(path, Errno):
+            raise path
         return path
+
+    def settle(self) -> None:
+        """Read it now, for who looks at it first; an error is the handler's, in turn."""
+        try:
+            self.read()
+        except Errno as error:
+            self.path = error.with_traceback(None)
 
 
 class UserOut:

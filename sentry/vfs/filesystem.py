@@ -52,6 +52,8 @@ class FileSystem:
         """The user namespace that mounted it: s_user_ns."""
         self.sb_flags = 0
         """MS_SYNCHRONOUS and its kin, which are kept to be shown."""
+        self.is_made_inside = False
+        """A program has mounted it, and it was not there before."""
         self.first_places: tuple[tuple[tuple[bytes, ...], str], ...] = ()
         """For who rules over paths: (names from its root on, path at which that is mounted)."""
         self.mount_count = 0

@@ -99,6 +99,7 @@ def new_file_system(
     fs = make(caller, source, flags, options)
     if not fs.mount_count:
         fs.owner, fs.sb_flags = owner, flags & SHOWN_FLAGS
+        fs.is_made_inside = True
     if owner is not None and kind in REVEALING and not shows_all(caller, kind):
         raise EPERM("it would show what is hidden")
     if flags & MS_RDONLY:

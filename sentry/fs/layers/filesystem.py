@@ -90,6 +90,8 @@ async def _layer(caller: Caller, path: str) -> Location:
     """ovl_mount_dir(), clone_private_mount(). Raises: EINVAL for what cannot be a layer."""
     place = await again(resolve, caller, AT_FDCWD, path.encode("utf-8", "surrogateescape"))
     mount, dentry = place
+    if caller.judge is not None:
+        await again(caller.judge.layered, mount, dentry)
     if not dentry.inode.is_dir:
         raise EINVAL("not a directory")
     if mount.namespace is None:

@@ -91,8 +91,6 @@ def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentry:
     if dentry is None or generation:
         raise ESTALE(f"inode {ino}")
     inode = dentry.inode
-    if dentry.unlinked:
-        if not (inode.stat()).nlink and not inode.open_count:
-            raise ESTALE(f"inode {ino} is gone")
-        return Dentry(None, b"/", inode)
+    if dentry.unlinked and not inode.stat().nlink and not inode.open_count:
+        raise ESTALE(f"inode {ino} is gone")
     return dentry

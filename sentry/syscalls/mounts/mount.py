@@ -20,7 +20,7 @@ from sentry.abi.mount import (
     MS_SILENT,
     UMOUNT_NOFOLLOW,
 )
-from sentry.errors import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, EPERM
+from sentry.errors import EAGAIN, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOTDIR, EPERM
 from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.files.names import second_path
 from sentry.syscalls.registry import syscall
@@ -37,6 +37,7 @@ from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+    from sentry.syscalls.args import UserPath
     from sentry.wait.steps import Steps
 
 MS_NOUSER = 1 << 31
@@ -54,13 +55,21 @@ def read_data(task: Task, addr: int) -> bytes:
     return data.split(b"\0", 1)[0]
 
 
+def read_source(source: UserPath) -> bytes | None:
+    """copy_mount_string(), as long as a path. Raises: EFAULT, EINVAL."""
+    try:
+        return source.read() if source else None
+    except ENAMETOOLONG:
+        raise EINVAL("source") from None
+
+
 @syscall(165)
 def sys_mount(
     task: Task, source: PathAddr, target: PathAddr, kind: Addr, flags: Size, data: Addr
 ) -> Result:
     """mount(2): path_mount() tells the operations apart by the flags."""
     fs_type = task.mm.read_cstr(kind, PAGE_SIZE, EINVAL) if kind else None
-    device = task.mm.read_cstr(source.addr, PAGE_SIZE, EINVAL) if source else None
+    device = read_source(source)
     options = read_data(task, data)
     place = resolve(task, AT_FDCWD, target.read())
     if flags & MS_MGC_MSK == MS_MGC_VAL:

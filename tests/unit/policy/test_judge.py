@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.unit.policy.conftest import TCP, UDP, Ruled, inet, opens
+from sentry.policy.places import path_of_file
+from tests.unit.policy.conftest import TCP, UDP, UNIX, Ruled, inet, opens
 from tests.world import Program
 
 NO_ETC = """
@@ -399,3 +401,160 @@ def test_a_rule_for_a_program_is_about_the_file_not_about_what_is_mounted_there(
             return DENY("EACCES")
     """)
     assert opens(program, b"/etc/shadow") == -13
+
+
+@pytest.mark.parametrize("family", [2, 0])
+def test_an_address_of_no_family_is_one_of_the_sockets_own(world: Ruled, family: int) -> None:
+    world.rule(NO_NET)
+    program = world.program()
+    sock = program.ok("socket", *UDP, 0)
+    target = struct.pack("<H", family) + inet("0.0.0.0", 80)[2:]
+    assert program.call("sendto", sock, b"x", 1, 0, target, 16) == -13
+
+
+def test_no_raw_packet_leaves_by_an_address_of_no_family(world: Ruled) -> None:
+    world.rule("""
+        @on.connect(address="::1")
+        def no_loopback(event):
+            return DENY("EACCES")
+    """)
+    program = world.program()
+    sock = program.ok("socket", 10, 3, 58)
+    target = struct.pack("<HHI", 0, 0, 0x01020304) + bytes(15) + b"\1" + bytes(4)
+    assert program.call("sendto", sock, bytes(8), 8, 0, target, 28) == -13
+
+
+def test_a_port_is_not_bound_by_an_address_of_no_family(world: Ruled) -> None:
+    world.rule("""
+        @on.bind(port=8080)
+        def not_that(event):
+            return DENY("EACCES")
+    """)
+    program = world.program()
+    sock = program.ok("socket", *TCP, 0)
+    target = bytes(2) + inet("0.0.0.0", 8080)[2:]
+    assert program.call("bind", sock, target, 16) == -13
+
+
+def test_a_connection_may_be_given_up(world: Ruled) -> None:
+    world.rule(NO_NET.replace("10.0.0.0/8", "0.0.0.0/0"))
+    program = world.program()
+    sock = program.ok("socket", *UDP, 0)
+    assert program.call("connect", sock, bytes(16), 16) == 0
+
+
+ALLOWED = """
+    @on.open(path="/pub/**")
+    def public(event):
+        return ALLOW
+
+    @on.open
+    def others(event):
+        return DENY("EACCES")
+"""
+
+
+def test_a_file_that_may_not_be_opened_gets_no_name_that_may(world: Ruled) -> None:
+    program = world.program()
+    program.ok("mkdir", b"/pub", 0o755)
+    program.ok("close", program.ok("openat", -100, b"/pub/mine", os.O_CREAT, 0o644))
+    world.rule(ALLOWED)
+    assert program.call("rename", b"/etc/shadow", b"/pub/shadow") == -13
+    assert program.call("rename", b"/etc", b"/pub/etc") == -13
+    assert program.call("link", b"/etc/shadow", b"/pub/shadow") == -13
+    assert program.call("renameat2", -100, b"/etc/shadow", -100, b"/pub/mine", 2) == -13
+    options = b"lowerdir=/etc:/tmp"
+    assert program.call("mount", b"overlay", b"/pub", b"overlay", 0, options) == -13
+    assert program.call("rename", b"/pub/mine", b"/pub/yours") == 0
+    assert program.call("mount", b"none", b"/", 0, 1 << 18, 0) == 0, "it gives nothing a name"
+
+
+def test_a_socket_gets_no_other_name(world: Ruled) -> None:
+    program = world.program()
+    server = program.ok("socket", *UNIX, 0)
+    program.ok("bind", server, b"\1\0/tmp/socket", 14)
+    program.ok("listen", server, 1)
+    program.ok("close", program.ok("openat", -100, b"/tmp/file", os.O_CREAT, 0o644))
+    world.rule("""
+        @on.connect(path="/tmp/*")
+        def not_that(event):
+            return DENY("EACCES")
+    """)
+    assert program.call("rename", b"/tmp/socket", b"/other") == -13
+    assert program.call("link", b"/tmp/socket", b"/other") == -13
+    assert program.call("rename", b"/tmp", b"/other") == -13
+    assert program.call("rename", b"/tmp/file", b"/other") == 0
+
+
+@pytest.mark.parametrize("steps_ns", [500_000, -(10**12)], ids=["at once", "in steps"])
+@pytest.mark.parametrize("lowers", [b"/", b"/tmp/a:/etc", b"/tmp/a:/tmp/b:/"])
+def test_nothing_lies_below_an_overlay_however_long_it_takes(
+    world: Ruled, monkeypatch: pytest.MonkeyPatch, lowers: bytes, steps_ns: int
+) -> None:
+    world.rule(NO_ETC)
+    program = world.program()
+    for name in (b"/tmp/a", b"/tmp/b", b"/tmp/m"):
+        program.ok("mkdir", name, 0o755)
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", steps_ns)
+    options = b"lowerdir=" + lowers + (b":/tmp/b" if lowers == b"/" else b"")
+    assert program.call("mount", b"overlay", b"/tmp/m", b"overlay", 0, options) == -13
+
+
+def test_what_is_decided_while_a_call_sleeps_is_decided(
+    world: Ruled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.rule(NO_ETC.replace('DENY("EACCES")', "RESULT(7)"))
+    program = world.program()
+    for name in (b"/tmp/a", b"/tmp/m"):
+        program.ok("mkdir", name, 0o755)
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -(10**12))
+    options = b"lowerdir=/tmp/a:/etc"
+    assert program.call("mount", b"overlay", b"/tmp/m", b"overlay", 0, options) == 7
+    assert "bug" not in world.logged.lower()
+
+
+def test_a_removed_file_that_is_open_has_the_path_that_it_had(world: Ruled) -> None:
+    program = world.program()
+    program.ok("openat", -100, b"/etc/shadow", 0, 0)
+    world.rule(NO_ETC)
+    handle = program.place(struct.pack("<Ii", 128, 0) + bytes(128))
+    program.ok("name_to_handle_at", -100, b"/etc/shadow", handle, program.buffer(4), 0)
+    root = program.ok("openat", -100, b"/", 0, 0)
+    program.ok("unlink", b"/etc/shadow")
+    assert program.call("open_by_handle_at", root, handle, 0) == -13
+
+
+def test_what_a_program_mounts_has_no_path_of_its_choice(world: Ruled) -> None:
+    world.mount("proc", b"/proc")
+    world.rule("""
+        @on.open(path="/proc/**")
+        def there(event):
+            return DENY("EACCES")
+    """)
+    program = world.program()
+    for name in (b"/bin", b"/tmp/p"):
+        program.ok("mkdir", name, 0o755)
+    program.ok("mount", b"none", b"/tmp/p", b"proc", 0, 0)
+    program.ok("umount2", b"/proc", 2)
+    assert opens(program, b"/tmp/p/self/status") == -13, "it is what /proc is"
+    program.ok("mount", b"none", b"/bin", b"tmpfs", 0, 0)
+    fd = program.call("openat", -100, b"/bin/curl", os.O_CREAT, 0o755)
+    assert fd >= 0
+    place = program.task.files.get(fd).location
+    assert path_of_file(program.task, *place) == "tmpfs:/curl"
+
+
+def test_a_path_without_an_end_costs_no_more_than_its_length(world: Ruled) -> None:
+    program = world.program()
+    world.rule("""
+        @on.open(path="/**/a/**/a/**/a/**/b")
+        def deep(event):
+            return DENY("EACCES")
+    """)
+    for _ in range(400):
+        program.ok("mkdir", b"a", 0o755)
+        program.ok("chdir", b"a")
+    began = time.thread_time_ns()
+    assert opens(program, b"c", os.O_CREAT) == 0
+    assert time.thread_time_ns() - began < 50_000_000
+    assert opens(program, b"b", os.O_CREAT) == -13

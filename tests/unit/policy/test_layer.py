@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Coroutine
 from pathlib import Path
+from types import CoroutineType
+from typing import Any
 
 import pytest
 
+from sentry.control.policies import told
+from sentry.control.protocol import Reply, encode
 from sentry.errors import EINVAL, ENOENT
 from sentry.policy.places import path_of_file
 from sentry.policy.verdicts import ALLOW, DENY, KILL, parsed
+from sentry.syscalls import registry
 from sentry.wait.steps import at_once
 from tests.unit.policy.conftest import TCP, UDP, Ruled, inet, opens
 
@@ -396,3 +402,134 @@ def test_without_a_policy_calls_are_as_before(world: Ruled) -> None:
     at_once(world.policy.use(None))
     assert CALLS[257] == TABLE[257].first_call  # type: ignore[union-attr]
     assert opens(world.program(), b"/etc/shadow") == 0
+
+
+def test_a_path_that_could_not_be_read_is_not_read_again(world: Ruled) -> None:
+    world.rule("""
+        @on.call("openat")
+        async def ask_first(event):
+            return await ask(str(event.args))
+    """)
+    program = world.program()
+    at = program.place(b"x" * 5000)
+    call = program.begin("openat", -100, at, 0, 0)
+    program.write(at, b"/tmp/free\0")
+    world.policy.outside.answer(1, ALLOW)
+    assert call.wait() == -36
+
+
+def test_the_source_of_a_mount_is_read_once(world: Ruled) -> None:
+    world.rule("""
+        @on.call("mount")
+        async def ask_first(event):
+            return await ask(str(event.args["source"]))
+    """)
+    program = world.program()
+    program.ok("mkdir", b"/m", 0o755)
+    at = program.place(b"/tmp\0")
+    call = program.begin("mount", at, b"/m", 0, 4096, 0)
+    program.write(at, b"/etc\0")
+    assert world.policy.outside.questions[1].text == "b'/tmp'"
+    world.policy.outside.answer(1, ALLOW)
+    assert call.wait() == 0
+    assert program.call("access", b"/m/free", 0) == 0
+
+
+def test_who_has_asked_may_change_what_the_object_stays(world: Ruled) -> None:
+    world.rule("""
+        @on.open(path="/etc/*")
+        async def read_only(event):
+            if event.changed:
+                return ALLOW if not event.writes else DENY("EIO")
+            await ask()
+            return CHANGE(flags=0)
+    """)
+    program = world.program()
+    call = program.begin("openat", -100, b"/etc/shadow", os.O_RDWR, 0)
+    world.policy.outside.answer(1, ALLOW)
+    fd = call.wait()
+    assert fd >= 0
+    assert program.call("fcntl", fd, 3, 0) & 3 == 0
+
+
+def test_rules_hold_for_rests_of_calls_whatever_makes_them(
+    world: Ruled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Compiled(Coroutine[Any, Any, Any]):
+        """As those of compiled modules are."""
+
+        def __init__(self, rest: Any) -> None:
+            self.send, self.throw, self.close = rest.send, rest.throw, rest.close
+            self.__rest = rest
+
+        def __await__(self) -> Any:
+            return self.__rest.__await__()
+
+        def send(self, value: Any) -> Any:
+            raise NotImplementedError
+
+        def throw(self, *error: Any) -> Any:
+            raise NotImplementedError
+
+    def eager(coro: Any) -> Any:
+        result = plain(coro)
+        return Compiled(result) if isinstance(result, CoroutineType) else result
+
+    plain = registry.eager
+    monkeypatch.setattr(registry, "eager", eager)
+    world.rule("""
+        @on.execve(path="/tmp/*")
+        async def ask_first(event):
+            return await ask()
+
+        @on.execve
+        def none(event):
+            return DENY("EIO")
+    """)
+    program = world.program()
+    for name, text in ((b"/tmp/run", b"#!/etc/run\n"), (b"/etc/run", b"no program")):
+        file = program.ok("openat", -100, name, os.O_CREAT | os.O_WRONLY, 0o755)
+        program.ok("write", file, text, len(text))
+        program.ok("close", file)
+    call = program.begin("execve", b"/tmp/run", 0, 0)
+    world.policy.outside.answer(1, ALLOW)
+    assert call.wait() == -5, "its interpreter was not judged"
+
+
+def test_what_is_asked_can_be_told(world: Ruled) -> None:
+    world.rule("""
+        @on.open(path="/tmp/**")
+        async def ask_first(event):
+            return await ask(event.path + "\\ud800")
+    """)
+    program = world.program()
+    program.begin("openat", -100, b"/tmp/\xff" + b"x" * 200, os.O_CREAT, 0o600)
+    found = told(world.kernel)
+    assert encode(Reply(policy=found))
+    assert found.questions[0].what.startswith("openat /tmp/\\udcff")
+
+
+def test_questions_have_room_in_an_answer(
+    world: Ruled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.rule(ASK)
+    threads = [world.program() for _ in range(3)]
+    for program in threads:
+        program.begin("openat", -100, b"/etc/shadow", 0, 0)
+    assert len(told(world.kernel).questions) == 3
+    monkeypatch.setattr("sentry.control.policies.MAX_QUESTIONS_SIZE", 130)
+    assert [each.number for each in told(world.kernel).questions] == [1]
+    assert [each.number for each in told(world.kernel, 1).questions] == [2]
+    for number in (1, 2, 3):
+        world.policy.outside.answer(number, ALLOW)
+
+
+def test_a_program_does_not_fill_the_log(
+    world: Ruled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.policy.engine.MAX_TOLD", 2)
+    world.rule("@on.open(path='/etc/*')\ndef f(event):\n    return 1 / 0\n")
+    program = world.program()
+    assert [opens(program, b"/etc/shadow") for _ in range(4)] == [-1] * 4
+    assert world.logged.count("ZeroDivisionError") == 2
+    assert world.policy.counts["f"].failed == 4

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sentry.policy.rules import FAMILIES, GIVES, On, above, glob, network, number_of
 from sentry.syscalls.registry import NUMBERS
@@ -22,6 +26,10 @@ from sentry.syscalls.registry import NUMBERS
         ("/a[b]", "/a[b]", True),
         ("/a/*", "/a/b\nc", True),
         ("**", "memfd:x", True),
+        ("/a/**/b*c/**/d", "/a/q/b1c/x/bc/d", True),
+        ("/a/**/b*c/**/d", "/a/q/b1c/d", False),
+        ("/a**b**c", "/axbxcc", True),
+        ("/a*b**/c?", "/aab/b/cc", True),
     ],
 )
 def test_patterns(pattern: str, path: str, matches: bool) -> None:
@@ -37,6 +45,9 @@ def test_patterns(pattern: str, path: str, matches: bool) -> None:
         ("/home/*/.ssh/key", "/home/me/.ssh", True),
         ("/home/*/.ssh/key", "/home/me/else", False),
         ("/**/key", "/any/where", True),
+        ("/srv/**.key", "/srv/a/b", True),
+        ("/srv/**x/key", "/srv/a", True),
+        ("**.key", "/any", True),
         ("/etc/passwd", "/etc/passwd", False),
         ("/etc/passwd", "/usr", False),
     ],
@@ -68,7 +79,7 @@ def test_a_rule_for_one_call_of_a_family_is_one_for_all() -> None:
     on("lstat", path="/x")(test_patterns)
     on("lstat")(test_patterns)
     names = [{NUMBERS[number] for number in rule.numbers} for rule in on.rules]
-    assert names[0] == {"open", "openat", "openat2", "creat", "open_by_handle_at", *GIVES}
+    assert names[0] == {"open", "openat", "openat2", "creat", "open_by_handle_at", "acct", *GIVES}
     assert names[1] == {"execve", "execveat"}
     assert names[2] == {"stat", "lstat", "newfstatat", "statx", *GIVES}
     assert names[3] == {"lstat"}
@@ -86,3 +97,19 @@ def test_all_but_some() -> None:
     on = On()
     on.other_calls("read", "write")(test_patterns)
     assert on.rules[0].numbers == NUMBERS.keys() - {0, 1}
+
+
+def _plain(pattern: str) -> re.Pattern[str]:
+    """What it means, without a thought of what it costs."""
+    words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*|\*|\?)", pattern)
+    return re.compile("".join(words.get(part) or re.escape(part) for part in parts), re.DOTALL)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?"]), max_size=10).map("".join),
+    st.text("ab/", max_size=14),
+)
+def test_patterns_match_what_they_mean(pattern: str, path: str) -> None:
+    expected = _plain(pattern).fullmatch(path) is not None
+    assert (glob(pattern).fullmatch(path) is not None) is expected

@@ -28,6 +28,7 @@ def _address(address: str, port: int = 0, call: str = "connect", **more: str) ->
 
 FACTS = [
     {"kind": "call", "call": "read"},
+    {"kind": "path", "call": "rename", "path": "/home/new", "writes": True},
     _open("/etc/passwd"),
     _open("/tmp/x1234", True, True),
     _open("/proc/77/stat"),
@@ -41,6 +42,8 @@ FACTS = [
 ]
 OTHERS = [
     {"kind": "call", "call": "mkdir"},
+    {"kind": "path", "call": "rename", "path": "/home/other", "writes": True},
+    {"kind": "path", "call": "link", "path": "/etc/passwd", "writes": True},
     _open("/etc/shadow"),
     _open("/etc/passwd", True),
     _open("/src/deep/x.o"),
