@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,25 @@ def test_ends_of_threads_are_told_to_a_tracer(tmp_path: Path, pod: Pod) -> None:
     second = pod.run("app", change=mounted)
 
     assert second.call("exec", "app", "/events").stderr == ""
+
+
+def test_a_policy_is_that_of_the_sandbox(pod: Pod) -> None:
+    for name in ("one.py", "other.py"):
+        (pod.folder / name).write_text("from runsc.policy import *\n")
+
+    def ruled_by(name: str) -> Callable[[Document], None]:
+        path = str(pod.folder / name)
+        return lambda document: document["annotations"].update({"dev.runsc.policy": path})
+
+    pod.run("pause", change=ruled_by("one.py"))
+    pod.run("app", change=ruled_by("one.py"))
+    client = pod.client("alien")
+    client.bundle.args("true").document["annotations"] = {
+        f"{CRI}container-type": "container", f"{CRI}sandbox-id": "pause",
+    }  # fmt: skip
+    client.bundle.configure(ruled_by("other.py"))
+
+    error = client.error("create", f"--bundle={client.bundle.write()}", "alien")
+
+    assert '"alien" has another policy than the sandbox "pause", which it joins' in error
+    assert "alien" not in client.remains()
