@@ -118,20 +118,23 @@ def _folders(made: set[str]) -> set[str]:
 
 def _patterns(paths: set[str], wide: set[str]) -> set[str]:
     found = set()
-    for path in paths:
-        folder = path.rpartition("/")[0] + "/"
+    for name in paths:
+        path = re.sub(r"[*?]", "?", name)  # a name that has them is no pattern
+        folder = name.rpartition("/")[0] + "/"
         temporary = next((each for each in TEMPORARY if path.startswith(each)), None)
         if path.startswith("/proc/"):
             found.add(re.sub(r"/[0-9]+(?=/|$)", "/*", path))
         elif temporary is not None:
             found.add(f"{temporary}**")
         elif folder in wide:
-            found.add(f"{folder}*")
+            found.add(f"{path.rpartition('/')[0]}/*")
         else:
             found.add(path)
     return found
 
 
 def _list(values: set[str]) -> str:
-    texts = [json.dumps(each, ensure_ascii=False) for each in sorted(values)]
+    texts = [
+        json.dumps(each, ensure_ascii=False).replace("\x7f", "\\u007f") for each in sorted(values)
+    ]
     return "[\n" + "".join(f"    {text},\n" for text in texts) + "]"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.mm.buffers import KernelDest
 from sentry.wait.again import again
+from sentry.wait.fiber import Mode
 from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ async def digest(task: Task, file: Any, most: int | None = None) -> bytes:
         if not dest.data:
             return bytes(made.digest())
         offset += len(dest.data)
-        await driven(_hashed(made, bytes(dest.data)))
+        await driven(_hashed(made, bytes(dest.data)), Mode.KILLABLE)  # a sparse file has no end
     return b""
 
 

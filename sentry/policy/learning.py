@@ -16,20 +16,25 @@ if TYPE_CHECKING:
 NAME: Final = "learn"
 MAX_FACTS: Final = 1 << 17
 """What is new after so many is not told."""
+MAX_SIZE: Final = 1 << 25
+"""Nor is it if their paths have so many characters: programs choose them."""
 
 
 def module(engine: Engine) -> Module:
     """Its rules: one for each kind."""
     seen: set[tuple[Any, ...]] = set()
+    size = 0
 
     def saw(event: Event) -> None:
+        nonlocal size
         if event.kind == "call":
             fact: tuple[Any, ...] = (event.call,)
         elif event.kind == "address":
             fact = event.kind, event.call == "bind", event.address, event.port, event.protocol
         else:
             fact = event.kind, event.path, event.writes, event.creates
-        if fact not in seen and len(seen) < MAX_FACTS:
+        if fact not in seen and len(seen) < MAX_FACTS and size < MAX_SIZE:
+            size += len(event.path) + len(event.unix)
             seen.add(fact)
             engine.learnt(event)
 

@@ -558,3 +558,22 @@ def test_a_path_without_an_end_costs_no_more_than_its_length(world: Ruled) -> No
     assert opens(program, b"c", os.O_CREAT) == 0
     assert time.thread_time_ns() - began < 50_000_000
     assert opens(program, b"b", os.O_CREAT) == -13
+
+
+def test_who_is_killed_is_hashed_no_more(world: Ruled) -> None:
+    world.rule(f"""
+        @on.execve(hash={"0" * 64!r})
+        def none(event):
+            return DENY
+    """)
+    program = world.program()
+    file = program.ok("openat", -100, b"/tmp/large", os.O_CREAT | os.O_WRONLY, 0o755)
+    program.ok("ftruncate", file, 1 << 36)
+    program.ok("close", file)
+    program.begin("execve", b"/tmp/large", 0, 0)
+    world.loop.turn()
+    program.task.group.exit(9)
+    began = time.monotonic()
+    while not program.task.dead:
+        world.loop.turn()
+        assert time.monotonic() - began < 1
