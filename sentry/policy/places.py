@@ -15,7 +15,8 @@ from sentry.vfs.paths import path_of
 
 OF_KERNEL: Final = {
     "cgroup": b"/sys/fs/cgroup", "cgroup2": b"/sys/fs/cgroup", "devpts": b"/dev/pts",
-    "devtmpfs": b"/dev", "mqueue": b"/dev/mqueue", "proc": b"/proc", "sysfs": b"/sys",
+    "devtmpfs": b"/dev", "fusectl": b"/sys/fs/fuse/connections", "mqueue": b"/dev/mqueue",
+    "proc": b"/proc", "sysfs": b"/sys",
 }  # fmt: skip
 """What the kernel shows in each of these, and where it usually is."""
 
