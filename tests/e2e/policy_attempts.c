@@ -349,6 +349,12 @@ static int unspecified(void)
     to.sin_family = AF_UNSPEC;
     return outcome(sendto(udp(), "x", 1, 0, (void *)&to, sizeof to));
 }
+static int unspecified_wildcard(void)
+{
+    struct sockaddr_in to = target(7);
+    to.sin_family = AF_UNSPEC, to.sin_addr.s_addr = 0;
+    return outcome(sendto(udp(), "x", 1, 0, (void *)&to, sizeof to));
+}
 static int fast_open(void)
 {
     struct sockaddr_in to = target(8), here = target(8);
@@ -429,7 +435,8 @@ static const struct { const char *name; int (*attempt)(void); } attempts[] = {
     ATTEMPT(by_vfork), ATTEMPT(exec_link), ATTEMPT(exec_descriptor), ATTEMPT(exec_script),
     ATTEMPT(exec_copy), ATTEMPT(exec_memory), ATTEMPT(exec_vfork), ATTEMPT(exec_arguments),
     ATTEMPT(connects), ATTEMPT(sends), ATTEMPT(sends_message), ATTEMPT(sends_messages),
-    ATTEMPT(mapped_address), ATTEMPT(wildcard), ATTEMPT(unspecified), ATTEMPT(fast_open),
+    ATTEMPT(mapped_address), ATTEMPT(wildcard), ATTEMPT(unspecified),
+    ATTEMPT(unspecified_wildcard), ATTEMPT(fast_open),
     ATTEMPT(raced_address), ATTEMPT(unix_link), ATTEMPT(elsewhere), ATTEMPT(traces),
     ATTEMPT(emulated), ATTEMPT(new_user), ATTEMPT(new_user_clone), ATTEMPT(is_killed),
     PLAIN(raises), PLAIN(loops), PLAIN(allocates), PLAIN(recurses), PLAIN(sleeps), PLAIN(exits),
