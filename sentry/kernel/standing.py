@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PATIENCE_NS: Final = 10 * 10**9
 """So long a call may take that nothing breaks off: an answer of the Gofer, a disk."""
 ENDED_BY_SIGNAL: Final = (1 << 64) - EINTR.number
+NO_CALL: Final = (1 << 64) - 1
+"""In place of a call's number: an exit for something else, whose RAX is the program's own."""
 SHOWN: Final = 5
 _ARGUMENTS: Final = (Reg.RDI, Reg.RSI, Reg.RDX, Reg.R10, Reg.R8, Reg.R9)
 
@@ -75,14 +77,12 @@ class Standing:
         if task.vfork_done is None:
             return False
         self._passed.add(task)
+        self._made_again(task)
         return True
 
     def stood(self, task: Task) -> None:
         """It stands, or is gone."""
-        if task in self._broken:
-            deadline_ns = self._broken.pop(task)
-            if not task.dead:
-                _make_again(task, deadline_ns)
+        self._made_again(task)
         self._queue.notify()
 
     def ended(self) -> None:
@@ -90,6 +90,13 @@ class Standing:
         self._queue.notify()
 
     # ---------------------------------------------------------------------------------------------
+
+    def _made_again(self, task: Task) -> None:
+        """What was broken off for this has ended, and is to go on."""
+        if task in self._broken:
+            deadline_ns = self._broken.pop(task)
+            if not task.dead:
+                _make_again(task, deadline_ns)
 
     def _all(self) -> list[Task]:
         return [task for group in self._container.processes() for task in group.tasks]
@@ -143,6 +150,8 @@ def _make_again(task: Task, deadline_ns: int | None) -> None:
     pending = (task.pending.mask | task.group.shared_pending.mask) & ~task.blocked
     if task.restart is not None or pending or regs[Reg.RAX] != ENDED_BY_SIGNAL:
         return
+    if regs[Reg.ORIG_RAX] == NO_CALL:  # it slept in a fault
+        return
     if deadline_ns is None:
         task.restart = Interrupted()
         return
@@ -154,6 +163,7 @@ def call_until(task: Task, deadline_ns: int, number: int, *values: int) -> Any:
     """Make a call again, which ends at this moment of CLOCK_MONOTONIC at the latest."""
     call = task.kernel.calls[number]
     assert call is not None
+    task.ctx.regs[Reg.ORIG_RAX] = number  # not restart_syscall(2): it may be broken off once more
     result = call(task, *values)
     if isinstance(result, Sleep) and result.deadline_ns is not None:
         result.deadline_ns = min(result.deadline_ns, deadline_ns)

@@ -1,0 +1,140 @@
+"""Standing still for a snapshot: what was asleep is made again, and what was done is done once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentry.abi.fcntl import O_WRONLY
+from sentry.fs.host.file import donated
+from sentry.kernel.standing import Standing
+from sentry.mm.errors import NeedsFault
+from sentry.platform.host_io import HostIO, HostThreads
+from sentry.platform.interface import ExitKind, Reg
+from sentry.state import restarts
+from sentry.wait.fiber import Mode, park
+from tests.world import Program, World
+
+EINTR = (1 << 64) - 4
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as made:
+        yield made
+
+
+def stand(world: World) -> Standing:
+    """Begin to; whoever can, stands then."""
+    standing = Standing(world.kernel, world.kernel.container)
+    world.loop.spawn(standing.begin(), "standing")
+    world.settle()
+    return standing
+
+
+def epoll(program: Program) -> int:
+    """One that watches nothing."""
+    return int(program.ok("epoll_create1", 0))
+
+
+def test_stood_call_that_ends_with_eintr_is_made_again(world: World) -> None:
+    program = world.program()
+    waiting = program.begin("epoll_wait", epoll(program), program.buffer(12), 1, -1)
+    standing = stand(world)
+    task = program.task
+    assert task.stopped
+    assert task.restart is not None
+    assert restarts.save(task, task.restart) is not None
+    standing.end()
+    world.settle()
+    assert not waiting.done
+
+
+def test_stood_call_with_a_deadline_is_made_again_as_often_as_it_is_broken_off(
+    world: World,
+) -> None:
+    program = world.program()
+    waiting = program.begin("epoll_wait", epoll(program), program.buffer(12), 1, 3600_000)
+    for _ in range(3):
+        standing = stand(world)
+        assert program.task.stopped
+        standing.end()
+        world.settle()
+        assert not waiting.done
+
+
+def test_passes_the_call_of_a_child_of_vfork_is_made_again(world: World) -> None:
+    parent = world.program()
+    known = set(world.kernel.pids.tasks)
+    parent.begin("vfork")
+    (tid,) = set(world.kernel.pids.tasks) - known
+    child = parent._made(tid)
+    waiting = child.begin("epoll_wait", epoll(child), child.buffer(12), 1, -1)
+
+    standing = stand(world)
+
+    assert not child.task.stopped
+    assert not waiting.done
+    standing.end()
+
+
+def test_stood_in_a_fault_keeps_the_registers(world: World) -> None:
+    """RAX is the program's own there, whatever it is."""
+    program = world.program()
+    task, regs = program.task, program.context.regs
+    asleep = True
+
+    async def read() -> None:
+        while asleep:
+            await park(Mode.INTERRUPTIBLE)
+
+    def fault(*_: object) -> None:
+        raise NeedsFault(read)
+
+    regs[Reg.RAX], regs[Reg.ORIG_RAX], regs[Reg.RIP] = EINTR, (1 << 64) - 1, 0x500000
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("sentry.kernel.dispatch.fault", fault)
+        program.context.exit = ExitKind.FAULT
+        task.on_exit(program.context)
+        assert task.fiber is not None
+        world.settle()
+        standing = stand(world)
+    asleep = False
+    assert task.stopped
+    assert task.restart is None
+    standing.end()
+    world.settle()
+    assert (regs[Reg.RAX], regs[Reg.RIP]) == (EINTR, 0x500000)
+
+
+def test_stood_write_that_the_host_has_done_is_done_once(world: World, tmp_path: Path) -> None:
+    """The snapshot comes while the answer of the host's thread is on its way."""
+    program = world.program()
+    vfs = world.kernel.vfs
+    vfs.host_io = HostIO(HostThreads(world.loop, lambda name: name, 1))
+    out = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    fd = int(program.task.files.install(donated(vfs, out, O_WRONLY), 100))
+    threads: Any = vfs.host_io.threads
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threads, "_ready", lambda _events: None)
+        writing = program.begin("write", fd, program.place(b"line\n"), 5)
+    while (tmp_path / "out").read_bytes() != b"line\n":
+        pass
+    assert not writing.done
+
+    standing = Standing(world.kernel, world.kernel.container)
+    world.loop.spawn(standing.begin(), "standing")
+    while not program.task.stopped:
+        world.loop.turn()
+
+    assert program.task.restart is None
+    assert program.context.regs[Reg.RAX] == 5
+    standing.end()
+    assert writing.wait() == 5
+    assert (tmp_path / "out").read_bytes() == b"line\n"
+    threads.close()
+    os.close(out)
