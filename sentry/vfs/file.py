@@ -43,6 +43,7 @@ from sentry.errors import (
 )
 from sentry.vfs.requests import NONE, Requests
 from sentry.vfs.watches import tell, tell_if_gone
+from sentry.wait.again import NotNow
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import Retry, never
@@ -510,8 +511,8 @@ class StreamFile(FileDescription):
             return rest.attempt()
         except EAGAIN:
             return rest
-        except Errno:
-            return done
+        except (Errno, NotNow) as error:
+            return rest.failed(error)
 
     def send_sleep(self, caller: Caller, source: Source, sent: int) -> WriteRest:
         """Not all goes now: sleep until it does."""
@@ -537,8 +538,8 @@ class WriteRest(Retry):
         return self._sent
 
     def failed(self, error: BaseException) -> int:
-        """What was written counts."""
-        if self._sent and isinstance(error, Errno | Interrupted):
+        """What was written counts: a call that is made again would write it again."""
+        if self._sent and isinstance(error, Errno | Interrupted | NotNow):
             return self._sent
         raise error
 

@@ -43,6 +43,7 @@ from sentry.vfs.file import (
 from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 from sentry.vfs.regular import shorten
+from sentry.wait.again import NotNow
 from sentry.wait.fiber import Interrupted
 from sentry.wait.host_queue import HostQueue
 from sentry.wait.queue import ALL
@@ -241,7 +242,7 @@ class HostFile(StreamFile):
                     if not self.is_regular:
                         await self._until_ready(EPOLLOUT, WRITE_EVENTS, rwf)
                     done += await io.write(self.fd, source, piece, None)
-            except (Errno, Interrupted):
+            except (Errno, Interrupted, NotNow):  # made again it would write all again
                 if not done:
                     raise
         return done

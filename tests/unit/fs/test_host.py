@@ -18,6 +18,8 @@ from sentry.abi.poll import POLLIN, POLLOUT
 from sentry.abi.resource import RLIMIT, RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.fs.host.file import donated
+from sentry.mm.buffers import UserSource
+from sentry.mm.errors import NeedsFault
 from sentry.platform.host_io import HostIO, HostThreads
 
 
@@ -156,3 +158,30 @@ def test_pipe_has_a_number_of_our_own_by_all_its_descriptors(task: Any) -> None:
         each.decref()
     assert not vfs.donated_inos
     os.close(w)
+
+
+def test_write_whose_memory_is_away_in_the_middle_counts_what_went(
+    task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start it would write that twice."""
+    monkeypatch.setattr("sentry.fs.host.file.PIECE", 4096)
+    threads = HostThreads(task.world.loop, lambda name: name, 1)
+    task.world.vfs.host_io = HostIO(threads)
+    host = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+    fd = give(task, host, O_WRONLY)
+    take, calls = UserSource.get, []
+
+    async def come_back() -> None:
+        pass
+
+    def away(source: UserSource, count: int) -> bytes:
+        calls.append(count)
+        if len(calls) == 2:
+            raise NeedsFault(come_back)
+        return take(source, count)
+
+    monkeypatch.setattr(UserSource, "get", away)
+    assert task.ok("write", fd, task.buffer(8192), 8192) == 4096
+    assert (tmp_path / "out").read_bytes() == bytes(4096)
+    threads.close()
+    os.close(host)

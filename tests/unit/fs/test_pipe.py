@@ -6,6 +6,8 @@ import errno
 import struct
 from typing import Any
 
+import pytest
+
 from sentry.abi.fcntl import (
     F_GETPIPE_SZ,
     F_SETPIPE_SZ,
@@ -20,6 +22,7 @@ from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO
 from sentry.auth.credentials import Credentials
 from sentry.control.profile import Meter, timed
+from sentry.mm.errors import NeedsFault
 
 
 def pipe(task: Any, flags: int = 0) -> tuple[int, int]:
@@ -233,3 +236,27 @@ def test_reader_sleeps_in_a_coroutine_of_somebody_else_too(world: Any, task: Any
     assert not reader.done
     write(other, w, b"ab")
     assert reader.wait() == 2
+
+
+def test_write_whose_memory_is_away_in_the_middle_counts_what_went(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start it would write that twice."""
+    r, w = pipe(task)
+    reader = task.thread()
+    writing = task.begin("write", w, task.buffer(100_000), 100_000)
+    assert not writing.done
+
+    async def come_back() -> None:
+        monkeypatch.undo()
+
+    def away(*_: object) -> bytes:
+        raise NeedsFault(come_back)
+
+    monkeypatch.setattr("sentry.mm.buffers.UserSource.get", away)
+    assert len(read(reader, r, 4096)) == 4096
+    task.world.settle()
+    assert writing.wait() == 65536
+    task.ok("close", w)
+    assert len(read(reader, r, 100_000)) == 65536 - 4096
+    assert read(reader, r, 1) == b""
