@@ -26,6 +26,7 @@ from sentry.vfs.file import Dest, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.requests import Requests, put_int
 from sentry.vfs.watches import Watches
+from sentry.wait.again import NotNow
 
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
@@ -168,7 +169,14 @@ class InotifyFile(StreamFile):
         while self._events and len(self._events[0]) <= dest.count:
             event = self._events.popleft()
             self._bytes -= len(event)
-            done += dest.put(event)
+            try:
+                done += dest.put(event)
+            except NotNow:
+                self._events.appendleft(event)
+                self._bytes += len(event)
+                if not done:
+                    raise
+                break
         if not done:
             raise EINVAL("too small for one event")
         return done

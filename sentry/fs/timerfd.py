@@ -23,6 +23,7 @@ from sentry.errors import EAGAIN, ECANCELED, EINVAL
 from sentry.vfs.file import StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.requests import Requests
+from sentry.wait.again import NotNow
 
 if TYPE_CHECKING:
     from sentry.clock import ProgramClock
@@ -157,7 +158,12 @@ class TimerFile(StreamFile):
             raise ECANCELED("the clock was set")
         if not (self._expired or self._ticks):
             raise EAGAIN("not expired")
-        return dest.put(self._count().to_bytes(TICKS_SIZE, "little"))
+        count = self._count()
+        try:
+            return dest.put(count.to_bytes(TICKS_SIZE, "little"))
+        except NotNow:
+            self._ticks += count
+            raise
 
     def seek(self, caller: Any, offset: int, whence: int) -> int:
         """lseek(2): noop_llseek(), the position stays 0."""

@@ -40,6 +40,7 @@ from sentry.net.stamps import stamps
 from sentry.net.unix_address import format_address
 from sentry.net.unix_flights import drop_files, flights
 from sentry.net.unix_segment import OVERFLOW_ID, Segment, Ucred
+from sentry.wait.again import NotNow
 
 if TYPE_CHECKING:
     from sentry.net.unix import UnixSocket
@@ -285,7 +286,7 @@ def _receive_stream(sock: UnixSocket, dest: Dest, flags: int) -> Received:
         skip = 0
         try:
             dest.put(part)
-        except EFAULT:
+        except (EFAULT, NotNow):
             if result.count:
                 break
             raise

@@ -29,6 +29,7 @@ from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO, S_IFREG, S_IFSOCK
 from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, Errno, from_host
 from sentry.fs.host.terminal import FILES, TERMINALS
+from sentry.mm.buffers import UserBuffer
 from sentry.platform.host_io import PIECE
 from sentry.vfs.file import (
     READ_EVENTS,
@@ -43,7 +44,7 @@ from sentry.vfs.file import (
 from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 from sentry.vfs.regular import shorten
-from sentry.wait.again import NotNow
+from sentry.wait.again import NotNow, again
 from sentry.wait.fiber import Interrupted
 from sentry.wait.host_queue import HostQueue
 from sentry.wait.queue import ALL
@@ -231,7 +232,12 @@ class HostFile(StreamFile):
         with self.held():
             if not self.is_regular:
                 await self._until_ready(EPOLLIN, READ_EVENTS, rwf)
-            return dest.put(await io.read(self.fd, dest.count, None)) if dest.count else 0
+            data = await io.read(self.fd, dest.count, None) if dest.count else b""
+            if not data or not isinstance(dest, UserBuffer):
+                return dest.put(data)
+            await again(lambda: dest.part(len(data)).put(data))  # they cannot be read twice
+            dest.skip(len(data))
+            return len(data)
 
     async def _write_elsewhere(self, io: HostIO, source: Source, rwf: int) -> int:
         """A disk may be slow; a terminal says that there is room, but not how much."""

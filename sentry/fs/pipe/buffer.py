@@ -15,8 +15,9 @@ from sentry.abi.poll import (
     EPOLLRDNORM,
     EPOLLWRNORM,
 )
-from sentry.errors import EAGAIN, EBUSY, EINVAL, ENFILE, EPERM
+from sentry.errors import EAGAIN, EBUSY, EFAULT, EINVAL, ENFILE, EPERM
 from sentry.platform.constants import PAGE_SIZE
+from sentry.wait.again import NotNow
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -144,7 +145,12 @@ class Pipe:
             part = parts[0]
             if len(part) > dest.count:
                 part = memoryview(part)[: dest.count]
-            taken = dest.put(part)
+            try:
+                taken = dest.put(part)
+            except (EFAULT, NotNow):  # those before it are out of the pipe
+                if not done:
+                    raise
+                break
             done += taken
             if packets[0]:
                 self._drop_first()

@@ -55,6 +55,7 @@ from sentry.net.inet.packet import Seen, told
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
 from sentry.net.stamps import Record, note, stamps
+from sentry.wait.again import NotNow
 
 if TYPE_CHECKING:
     from sentry.net.ip.seam import Failure
@@ -202,7 +203,12 @@ class DatagramSocket(InetSocket):
         else:
             self.packets.popleft()
             self._charged -= len(packet.data) + OVERHEAD
-            dest.put(data[:taken])  # after a bad pointer it is lost, as in Linux
+            try:
+                dest.put(data[:taken])  # after a bad pointer it is lost, as in Linux
+            except NotNow:
+                self.packets.appendleft(packet)
+                self._charged += len(packet.data) + OVERHEAD
+                raise
             if self.numbers[SO_PEEK_OFF] > 0:
                 self.numbers[SO_PEEK_OFF] = max(0, self.numbers[SO_PEEK_OFF] - len(data))
             note(self, packet.stamp_ns)

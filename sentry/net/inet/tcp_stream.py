@@ -47,6 +47,7 @@ from sentry.net.inet.tcp_options import TcpOptions
 from sentry.net.socket import Ancillary, Received
 from sentry.net.stamps import stamps
 from sentry.vfs.file import Caller, Dest, Source
+from sentry.wait.again import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -284,10 +285,13 @@ class TcpStream(InetSocket):
 
 
 def put(dest: Dest, part: bytes | memoryview, done: int) -> bool:
-    """Give the program some bytes; a bad pointer behind others only ends the receive."""
+    """Give the program some bytes; a bad pointer behind others only ends the receive.
+
+    So does a page that has to be read first: the call would begin anew, without those others.
+    """
     try:
         dest.put(part)
-    except EFAULT:
+    except (EFAULT, NotNow):
         if done:
             return False
         raise
