@@ -155,7 +155,7 @@ class Serving:
 
     async def _proc(self, session: ServedSession) -> None:
         name = self._order.path.removeprefix(b"/proc/")
-        if b"/" in name or name.isdigit():
+        if b"/" in name or name.isdigit() or name in (b"", b".", b".."):
             raise EINVAL("a name in /proc")
         if await self._exists(name):
             raise EEXIST("there is such a file")

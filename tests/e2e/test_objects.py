@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import select
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from examples.honeypot import honeypot
+from gofer.p9.messages import Rwrite
 from runsc import AsyncSandbox, Sandbox, SandboxError
 from runsc.api.blocking.serving import Connection
 from runsc.fs import (
@@ -223,6 +225,52 @@ def test_device_has_data_wakes_readers_and_is_closed(sandbox: Sandbox) -> None:
         sandbox.add_device("/dev/echo", device)
 
 
+def test_program_opens_a_device_as_often_as_it_may(tmp_path: Path, debian: Path) -> None:
+    """All of its files are told of changes, others are refused, and the device lives."""
+    code = (
+        "import os, select, resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+        "files = []\n"
+        "try:\n"
+        "    while True: files.append(os.open('/dev/echo', os.O_RDWR | os.O_NONBLOCK))\n"
+        "except OSError as error: print(len(files), error.errno, flush=True)\n"
+        "poll = select.poll()\n"
+        "for fd in files: poll.register(fd, select.POLLIN)\n"
+        "os.write(files[0], b'x')\n"
+        "while len(poll.poll()) < len(files): pass\n"
+        "for fd in files: os.close(fd)\n"
+        "print(os.read(os.open('/dev/echo', os.O_RDWR), 9))\n"
+    )
+    shared: list[OpenEcho] = []
+
+    class Shared(OpenEcho):
+        def write(self, data: bytes) -> int:
+            for each in shared:
+                each.waiting.append(data.upper())
+                each.changed()
+            return len(data)
+
+    class Many(Device):
+        def open(self, flags: int) -> OpenDevice:
+            shared.append(Shared())
+            shared[-1].waiting += [b"last"] if len(shared) > 512 else []
+            return shared[-1]
+
+    with made(tmp_path, debian) as sandbox:
+        sandbox.add_device("/dev/echo", Many())
+        result = sandbox.commands.run(["python3", "-c", code])
+    assert result.stdout.splitlines() == [f"512 {errno.EBUSY}", "b'last'"], result
+
+
+def test_what_a_server_says_was_written_is_no_more_than_was_given(
+    tmp_path: Path, debian: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runsc.fs.tree.Rwrite", lambda count: Rwrite(count + 100))
+    code = "import os; print(os.write(os.open('/data/f', os.O_WRONLY), b'abc'))"
+    with made(tmp_path, debian, mounts={"/data": MemoryFileSystem({"/f": b""})}) as sandbox:
+        assert sandbox.commands.run(["python3", "-c", code]).stdout == "3\n"
+
+
 def test_proc_file_is_made_when_it_is_read(sandbox: Sandbox) -> None:
     class Count(ProcFile):
         mode = 0o644
@@ -240,7 +288,7 @@ def test_proc_file_is_made_when_it_is_read(sandbox: Sandbox) -> None:
     result = sandbox.commands.run(script)
     assert result.stdout.split()[:3] == ["1", "2", "41"]
     assert "count" in result.stdout.split()[3:]
-    for name in ("count", "uptime", "self", "7", "a/b"):
+    for name in ("count", "uptime", "self", "7", "a/b", ".", ".."):
         with pytest.raises(SandboxError, match=r"EEXIST|EINVAL"):
             sandbox.add_proc_file(name, Count())
 

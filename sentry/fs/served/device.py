@@ -14,11 +14,12 @@ from gofer.p9.extensions import Rioctlx, Rpollx, Rwalkx, Tioctlx, Tpollx, Twalkx
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
 from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
-from sentry.errors import EAGAIN, EIO, EOVERFLOW, Errno
+from sentry.errors import EAGAIN, EBUSY, EIO, EOVERFLOW, Errno
+from sentry.fs.gofer.requests import MAX_TAGS
 from sentry.fs.gofer.session import Asked, expect
 from sentry.platform.host_io import host_error
 from sentry.vfs.file import READ_EVENTS, WRITE_EVENTS, FileDescription
-from sentry.wait.again import again, kept
+from sentry.wait.again import Keeping, again, kept
 from sentry.wait.fiber import Mode
 from sentry.wait.sleep import until
 
@@ -36,6 +37,9 @@ WRITES, READS = 1, 2
 """_IOC_WRITE, _IOC_READ: the program has data for the device, or gets some. asm-generic/ioctl.h."""
 MOST: Final = 1 << 16
 """Bytes of a read or write."""
+MAX_OPEN: Final = MAX_TAGS // 2
+"""Open files of a device: each has a request under way that may never have an answer, and others
+need tags, too."""
 
 
 class ServedDevice:
@@ -43,13 +47,16 @@ class ServedDevice:
 
     def __init__(self, session: ServedSession, root: int) -> None:
         self.session = session
+        self.opened = 0
+        """How many open files there are."""
         self._root = root
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
-        """open(2). Raises: NotNow, what the server says, EIO once it is gone."""
+        """open(2). Raises: NotNow, what the server says, EBUSY, EIO once it is gone."""
         session, key = self.session, (self, Twalkx)
         asked: Asked | None = kept(key)
         if asked is None:
+            self._check_room()
             fid = session.new_fid()
             access = flags & (O_ACCMODE | O_NONBLOCK)
             pending = session.send(Twalkx(self._root, fid, access, 0, []))
@@ -59,20 +66,31 @@ class ServedDevice:
         if reply.error:
             session.free_fid(asked.extra)
             raise host_error(reply.error)
-        return DeviceFile(location, flags, session, asked.extra)
+        try:
+            self._check_room()  # others have come meanwhile
+        except EBUSY:
+            session.clunk(asked.extra)
+            raise
+        return DeviceFile(location, flags, self, asked.extra)
+
+    def _check_room(self) -> None:
+        if self.opened >= MAX_OPEN:
+            raise EBUSY("too many open files of one device")
 
 
 class DeviceFile(FileDescription):
     """An open device."""
 
-    __slots__ = ("_events", "_fid", "_session")
+    __slots__ = ("_device", "_events", "_fid", "_session")
     can_poll: ClassVar = True
 
     def __init__(
-        self, location: Location, flags: int, session: ServedSession, fid: int
+        self, location: Location, flags: int, device: ServedDevice, fid: int
     ) -> None:
         super().__init__(location, flags)
-        self._session = session
+        self._device = device
+        device.opened += 1
+        self._session = device.session
         self._fid = fid
         self._events = 0
         self._ask_events(UNKNOWN)
@@ -169,11 +187,13 @@ class DeviceFile(FileDescription):
         if reply.data:
             if not direction & READS or len(reply.data) > size:
                 raise EOVERFLOW("more than the request's number says")
-            caller.mm.write(argument, reply.data)
+            with Keeping(key, asked):  # a request that was sent must not be sent again
+                caller.mm.write(argument, reply.data)
         return reply.result
 
     def release(self) -> None:
         fid, self._fid = self._fid, -1
+        self._device.opened -= 1
         self._session.clunk(fid)
 
 

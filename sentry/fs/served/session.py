@@ -17,29 +17,41 @@ if TYPE_CHECKING:
 
 LOOKS: Final = 4
 """So often in its patience one looks whether something has become too old."""
+DRAINED_AT_ONCE: Final = 16
 MAX_SESSIONS: Final = 256
 
 
 class ServedSession(Session):
-    """One connection; `patience_ns`: so long a request may take, but for what waits for events."""
+    """One connection; `patience_ns`: so long a request may take once it is the oldest, but for what
+    waits for events."""
 
     def __init__(self, sock: socket.socket, loop: Loop, patience_ns: int) -> None:
         super().__init__(sock, loop)
         self._timers = loop
         self._patience_ns = patience_ns
         self._look: Timer | None = None
-        self._old: dict[Pending, int] = {}
-        """Requests by the looks that they have been seen at."""
+        self._asked: dict[Pending, None] = {}
+        """Requests in their order; those that are done go at the next look."""
+        self._first: Pending | None = None
+        """The oldest of them at the last look, and how many looks it has been that."""
+        self._looks = 0
         self.on_end: list[Callable[[], object]] = []
         """To be called once, when the session has ended."""
 
     def put_in_line(self, request: Message) -> Pending:
         pending = super().put_in_line(request)
         if not isinstance(request, Tpollx):
-            self._old[pending] = 0
+            self._asked[pending] = None
             if self._look is None:
                 self._arm()
         return pending
+
+    def drain(self) -> None:
+        """Not while replies are taken: who hears one may ask again, to no end. Nor for as long as
+        more of them come: the server could go on for ever."""
+        for _ in range(DRAINED_AT_ONCE):
+            if self._receiving or not self._requests or not self._receive(0):
+                break
 
     def _linger(self, pending: Pending) -> None:
         """It is never waited for in place."""
@@ -55,10 +67,14 @@ class ServedSession(Session):
     def _looked(self) -> None:
         self._look = None
         self.drain()
-        self._old = {each: seen + 1 for each, seen in self._old.items() if not each.done}
-        if any(seen > LOOKS for seen in self._old.values()):
+        self._asked = {each: None for each in self._asked if not each.done}
+        first = next(iter(self._asked), None)
+        # Those behind it may wait for it: a program that asks for much ends no session.
+        self._looks = self._looks + 1 if first is self._first else 1
+        self._first = first
+        if first is not None and self._looks > LOOKS:
             self.fail()
-        elif self._old:
+        elif first is not None:
             self._arm()
 
     def _take(self, data: bytes, fds: Sequence[int]) -> None:
@@ -84,7 +100,8 @@ class ServedSession(Session):
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        self._old.clear()
+        self._asked.clear()
+        self._first = None
         super().close()
         self._ended()
 

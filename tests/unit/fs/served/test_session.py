@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from gofer.p9.extensions import Tpollx
+from gofer.p9.extensions import Rpollx, Tpollx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.errors import EBUSY, EIO
 from sentry.fs.served.session import LOOKS, MAX_SESSIONS, Served, ServedSession
@@ -72,6 +72,51 @@ def test_waiting_for_events_may_take_any_time(ends: Ends) -> None:
     session.send(Tpollx(0, 0))
     loop.advance(100 * PATIENCE_NS)
     assert not session.dead
+
+
+def test_time_of_a_request_begins_when_it_is_the_oldest(ends: Ends) -> None:
+    """A server may take one after the other, each as long as is allowed."""
+    loop, session, server = ends
+    asked = [session.send(Tstatfs(0)) for _ in range(8)]
+    for tag in range(len(asked) - 1):
+        loop.advance(PATIENCE_NS * 3 // 4)
+        server.sendall(STATFS.encode(tag))
+        session.drain()
+    loop.advance(PATIENCE_NS * 3 // 4)
+    assert not session.dead
+    assert [each.done for each in asked] == [True] * 7 + [False]
+    loop.advance(PATIENCE_NS)
+    assert session.dead
+
+
+def test_who_hears_of_events_and_asks_again_holds_nobody_up(ends: Ends) -> None:
+    """Neither in itself, as deep as there are requests, nor for as long as more replies come."""
+    _, session, server = ends
+    count, told, depth, deepest = 100, 0, 0, 0
+
+    def hear(tag: int) -> None:
+        session.tell(session.send(Tpollx(tag, 0)), lambda: came(tag))
+
+    def came(tag: int) -> None:
+        nonlocal told, depth, deepest
+        if session.dead:
+            return
+        told += 1
+        depth += 1
+        deepest = max(deepest, depth)
+        if tag + 1 < count:
+            server.sendall(Rpollx(1).encode(tag + 1))
+        hear(tag)
+        depth -= 1
+
+    for tag in range(count):
+        hear(tag)
+    server.sendall(Rpollx(1).encode(0))
+    session.drain()
+    assert 0 < told < count
+    while told < count and not session.dead:
+        session.drain()
+    assert (deepest, session.dead) == (1, False)
 
 
 def test_end_of_the_server_is_heard_while_nothing_is_asked(ends: Ends) -> None:
