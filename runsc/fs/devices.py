@@ -90,10 +90,10 @@ class DeviceService(Service):
     async def poll(self, tag: int, asked: Tpollx) -> Message | None:
         """Tpollx: at once, if it is something else than is known."""
         opened = self._open(asked.fid)
+        self._polls[opened] = tag, asked.known  # first, for `changed` in another thread
         events = int(opened.poll()) & EVENTS
-        if events != asked.known:
+        if events != asked.known and self._polls.pop(opened, None) is not None:
             return Rpollx(events)
-        self._polls[opened] = tag, asked.known
         return None
 
     async def statfs(self, _tag: int, _asked: Tstatfs) -> Message:
@@ -105,7 +105,10 @@ class DeviceService(Service):
         waiting = self._polls.get(opened)
         if waiting is None:
             return
-        tag, known = waiting
         events = int(opened.poll()) & EVENTS
-        if events != known and self._polls.pop(opened, None) is not None:
-            self.send(tag, Rpollx(events))
+        if events == waiting[1]:
+            return
+        # Another thread may have answered meanwhile, and the sandbox have asked anew.
+        asked = self._polls.pop(opened, None)
+        if asked is not None:
+            self.send(asked[0], Rpollx(events))
