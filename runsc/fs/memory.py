@@ -9,8 +9,12 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import time_ns
+from typing import Final
 
 from runsc.fs.filesystem import FileSystem, Stat, folder, regular
+
+FILE_COST: Final = 1024
+"""Bytes that a file counts for beside its contents, its path and where it leads to."""
 
 
 @dataclass(slots=True)
@@ -19,17 +23,23 @@ class _File:
     data: bytearray = field(default_factory=bytearray)
     target: str = ""
 
+    def cost(self, path: str) -> int:
+        """Bytes of the capacity."""
+        return FILE_COST + len(path) + len(self.data) + len(self.target)
+
 
 class MemoryFileSystem(FileSystem):
     """Made of `{"/path": b"contents"}`; folders are made as they are needed. It can be written.
 
-    `files` are what is in it, for whoever serves it; subclasses see each call first.
+    `files` are what is in it, for whoever serves it; subclasses see each call first. `capacity` is
+    for all that programs make in it, in bytes; a file counts for some, whatever is in it.
     """
 
     def __init__(self, files: Mapping[str, bytes] | None = None, capacity: int = 1 << 30) -> None:
         self._lock = threading.RLock()
         self._files: dict[str, _File] = {"/": _File(folder())}
         self._capacity = capacity
+        self._used = 0
         for path, data in (files or {}).items():
             self.put(path, data)
 
@@ -39,15 +49,27 @@ class MemoryFileSystem(FileSystem):
             above = ""
             for name in path.strip("/").split("/")[:-1]:
                 above = f"{above}/{name}"
-                self._files.setdefault(above, _File(folder()))
-            self._files[f"/{path.strip('/')}"] = _File(
-                regular(len(data), mode), bytearray(data)
+                if above not in self._files:
+                    self._add(above, _File(folder()))
+            self._add(
+                f"/{path.strip('/')}", _File(regular(len(data), mode), bytearray(data))
             )
 
     def get(self, path: str) -> bytes:
         """The contents of a file. Raises: FileNotFoundError."""
         with self._lock:
             return bytes(self._file(path).data)
+
+    def _add(self, path: str, made: _File) -> None:
+        if path in self._files:
+            self._take(path)
+        self._files[path] = made
+        self._used += made.cost(path)
+
+    def _take(self, path: str) -> _File:
+        taken = self._files.pop(path)
+        self._used -= taken.cost(path)
+        return taken
 
     def _file(self, path: str) -> _File:
         found = self._files.get(path)
@@ -78,19 +100,18 @@ class MemoryFileSystem(FileSystem):
     def write(self, path: str, offset: int, data: bytes) -> int:
         with self._lock:
             found = self._file(path)
-            self._check_room(offset + len(data) - len(found.data))
+            before = len(found.data)
+            self._check_room(offset + len(data) - before)
             if len(found.data) < offset:
                 found.data.extend(bytes(offset - len(found.data)))
             found.data[offset : offset + len(data)] = data
+            self._used += len(found.data) - before
             self._changed(found)
             return len(data)
 
     def _check_room(self, more: int) -> None:
-        if more > 0 and self._used() + more > self._capacity:
+        if more > 0 and self._used + more > self._capacity:
             raise _failed(errno.ENOSPC, "/")
-
-    def _used(self) -> int:
-        return sum(len(each.data) for each in self._files.values())
 
     def _changed(self, found: _File) -> None:
         found.stat = replace(found.stat, mtime_ns=time_ns(), ctime_ns=0)
@@ -100,7 +121,8 @@ class MemoryFileSystem(FileSystem):
             if path in self._files:
                 raise _failed(errno.EEXIST, path)
             self._file(os.path.dirname(path))
-            self._files[path] = made
+            self._check_room(made.cost(path))
+            self._add(path, made)
 
     def create(self, path: str, mode: int, uid: int, gid: int) -> None:
         self._make(path, _File(regular(0, mode, uid=uid, gid=gid)))
@@ -115,7 +137,7 @@ class MemoryFileSystem(FileSystem):
     def remove(self, path: str) -> None:
         with self._lock:
             self._file(path)
-            del self._files[path]
+            self._take(path)
 
     def remove_folder(self, path: str) -> None:
         with self._lock:
@@ -130,15 +152,18 @@ class MemoryFileSystem(FileSystem):
             if there is not None and stat.S_ISDIR(there.stat.mode):
                 self.remove_folder(new)
             moved = [each for each in self._files if each == old or each.startswith(f"{old}/")]
+            self._check_room((len(new) - len(old)) * len(moved))
             for path in moved:
-                self._files[new + path[len(old) :]] = self._files.pop(path)
+                self._add(new + path[len(old) :], self._take(path))
 
     def truncate(self, path: str, size: int) -> None:
         with self._lock:
             found = self._file(path)
-            self._check_room(size - len(found.data))
+            before = len(found.data)
+            self._check_room(size - before)
             del found.data[size:]
             found.data.extend(bytes(size - len(found.data)))
+            self._used += size - before
             self._changed(found)
 
     def set_mode(self, path: str, mode: int) -> None:
@@ -165,7 +190,7 @@ class MemoryFileSystem(FileSystem):
 
     def room(self) -> tuple[int, int]:
         with self._lock:
-            return self._capacity, max(0, self._capacity - self._used())
+            return self._capacity, max(0, self._capacity - self._used)
 
 
 def _failed(number: int, path: str) -> OSError:

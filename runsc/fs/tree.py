@@ -328,6 +328,8 @@ def _below(path: str, name: bytes) -> str:
     """Raises: OSError for what is no name."""
     if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
         raise OSError(errno.EINVAL, "no name")
+    if name.startswith(HIDDEN.encode()):
+        raise OSError(errno.ENOENT, "a name that is not shown is nobody's")
     if len(name) > c.NAME_MAX:
         raise OSError(errno.ENAMETOOLONG, "a long name")
     return f"{path.rstrip('/')}/{os.fsdecode(name)}"

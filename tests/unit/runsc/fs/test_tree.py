@@ -164,6 +164,35 @@ def test_what_is_no_name_is_refused(client: Client, name: bytes) -> None:
         client.fails(Trenamex(0, b"c", 0, name, 0), errno.EINVAL)
 
 
+def test_names_of_what_was_removed_are_nobodys(client: Client) -> None:
+    """What is closed under one would be removed, whoever may remove it."""
+    name = HIDDEN.encode() + b"1"
+    client.fails(Tcreatex(0, c.NOFID, name, 0, 0, 0o644, 0, 0), errno.ENOENT)
+    client.fails(Trenamex(0, b"a", 0, name, 0), errno.ENOENT)
+    client.walk(b"c", 1, os.O_RDONLY)
+    client.ask(Tunlinkat(0, b"c", 0))
+    assert client.walk(name).error == errno.ENOENT
+
+
+def test_files_in_memory_count_whatever_is_in_them() -> None:
+    files = MemoryFileSystem(capacity=20_000)
+    client = Client(files)
+    before, made = files.room()[1], 0
+    while not isinstance(reply := client.ask(
+        Tcreatex(0, c.NOFID, b"%d" % made, 0, 0, 0o644, 0, 0)
+    ), Rlerror):  # fmt: skip
+        made += 1
+    assert reply.ecode == errno.ENOSPC
+    assert 10 < made < 20
+    files.rename("/0", "/1")
+    files.truncate("/1", 100)
+    files.write("/1", 50, b"x" * 100)
+    files.truncate("/1", 10)
+    for number in range(1, made):
+        files.remove(f"/{number}")
+    assert files.room()[1] == before
+
+
 def test_fids_are_this_sessions_and_used_once(client: Client) -> None:
     client.fails(Twalkx(77, 1, c.NOOPEN, 0, []), errno.EBADF)
     client.walk(b"c", 1)
