@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from errno import ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM
 from typing import Final, TypeVar
 
 import msgspec
@@ -10,6 +11,11 @@ import msgspec
 Place = tuple[str, int]
 LINE_S: Final = 10.0
 MAX_LINE: Final = 1 << 16
+CONNECTIONS: Final = 256
+"""Served at a time by one process: a program makes as many as it likes, the rest waits."""
+LATER: Final = frozenset({ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM})
+"""What accept(2) says though the next one may be had, after a while."""
+LATER_S: Final = 0.1
 H = TypeVar("H")
 
 

@@ -13,14 +13,24 @@ from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
-from runsc.api.told import LINE_S, MAX_LINE, Place, Told, handler_of, told_of
+from runsc.api.told import (
+    CONNECTIONS,
+    LATER,
+    LATER_S,
+    LINE_S,
+    MAX_LINE,
+    Place,
+    Told,
+    handler_of,
+    told_of,
+)
 from runsc.fs.service import Service
 
 PIECE = 1 << 18
 log = logging.getLogger("runsc")
 Handler = Callable[["AsyncConnection"], Coroutine[Any, Any, object]]
 AT_ONCE = 64
-"""Requests under way."""
+"""Requests under way; those whose reply the sandbox does not take are, too."""
 
 
 class AsyncServing:
@@ -31,14 +41,15 @@ class AsyncServing:
         self._service = service
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        self._unsent: asyncio.Queue[bytes] = asyncio.Queue()
+        self._unsent: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
+        """Replies, and whether they have a place until they are sent."""
         self._places = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         service.send = self._send_from_anywhere
 
     def start(self) -> None:
         """From now on."""
-        self._spawn(self._serve())
+        self._server = self._spawn(self._serve())
 
     def close(self) -> None:
         """The sandbox gets EIO from now on."""
@@ -72,20 +83,28 @@ class AsyncServing:
             await self._service.end()
 
     async def _answer(self, tag: int, message: Message) -> None:
+        is_sent_later = False
         try:
             reply = await self._service.answer(tag, message)
             if reply is not None:
-                self._send(tag, reply)
+                self._unsent.put_nowait((reply.encode(tag), True))
+                is_sent_later = True
         finally:
-            self._places.release()
+            if not is_sent_later:
+                self._places.release()
 
     async def _write(self) -> None:
-        with suppress(OSError):
+        try:
             while True:
-                await self._loop.sock_sendall(self._sock, await self._unsent.get())
+                data, has_place = await self._unsent.get()
+                await self._loop.sock_sendall(self._sock, data)
+                if has_place:
+                    self._places.release()
+        except OSError:
+            self._server.cancel()  # it may wait for a place
 
     def _send(self, tag: int, reply: Message) -> None:
-        self._unsent.put_nowait(reply.encode(tag))
+        self._unsent.put_nowait((reply.encode(tag), False))
 
     def _send_from_anywhere(self, tag: int, reply: Message) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -116,6 +135,7 @@ class AsyncListening:
         sock.setblocking(False)
         self._sock = sock
         self._handlers = handlers
+        self._places = asyncio.Semaphore(CONNECTIONS)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawn(self._accept())
@@ -131,10 +151,24 @@ class AsyncListening:
         task.add_done_callback(self._tasks.discard)
 
     async def _accept(self) -> None:
-        with self._sock, suppress(OSError):
+        with self._sock:
             while True:
-                came, _ = await self._loop.sock_accept(self._sock)
-                self._spawn(self._serve(came))
+                await self._places.acquire()
+                try:
+                    came, _ = await self._loop.sock_accept(self._sock)
+                except OSError as error:
+                    if error.errno not in LATER:
+                        return  # it is closed
+                    self._places.release()
+                    await asyncio.sleep(LATER_S)
+                else:
+                    self._spawn(self._served(came))
+
+    async def _served(self, came: socket.socket) -> None:
+        try:
+            await self._serve(came)
+        finally:
+            self._places.release()
 
     async def _serve(self, came: socket.socket) -> None:
         with came:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,7 +14,17 @@ from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
-from runsc.api.told import LINE_S, MAX_LINE, Place, Told, handler_of, told_of
+from runsc.api.told import (
+    CONNECTIONS,
+    LATER,
+    LATER_S,
+    LINE_S,
+    MAX_LINE,
+    Place,
+    Told,
+    handler_of,
+    told_of,
+)
 from runsc.fs.service import Service, waits
 
 PIECE = 1 << 18
@@ -102,6 +113,7 @@ class Listening:
     def __init__(self, sock: socket.socket, handlers: Mapping[Place, Handler]) -> None:
         self._sock = sock
         self._handlers = handlers
+        self._places = threading.Semaphore(CONNECTIONS)
         threading.Thread(target=self._accept, name="runsc-listening", daemon=True).start()
 
     def close(self) -> None:
@@ -110,12 +122,26 @@ class Listening:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
-        with self._sock, suppress(OSError):
+        with self._sock:
             while True:
-                came, _ = self._sock.accept()
-                threading.Thread(
-                    target=self._serve, args=(came,), name="runsc-connection", daemon=True
-                ).start()
+                self._places.acquire()
+                try:
+                    came, _ = self._sock.accept()
+                except OSError as error:
+                    if error.errno not in LATER:
+                        return  # it is closed
+                    self._places.release()
+                    time.sleep(LATER_S)
+                else:
+                    threading.Thread(
+                        target=self._served, args=(came,), name="runsc-connection", daemon=True
+                    ).start()
+
+    def _served(self, came: socket.socket) -> None:
+        try:
+            self._serve(came)
+        finally:
+            self._places.release()
 
     def _serve(self, came: socket.socket) -> None:
         with came:
