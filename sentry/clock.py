@@ -25,12 +25,12 @@ MAX_NS: Final = 1 << 62
 MAX_SPEED: Final = 10_000
 PRECISION: Final = 1_000_000
 """The least speed is one part of this."""
+MAX_PART: Final = (1 << 32) - 1
 TURN_NS: Final = 500_000
 """So long timers that are due are called at a time."""
 COARSE_NS: Final = 4_000_000
 COARSE: Final = {5: time.CLOCK_REALTIME, 6: time.CLOCK_MONOTONIC}
 """CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE: which clock they are, by ticks."""
-MONOTONIC: Final = (time.CLOCK_MONOTONIC, time.CLOCK_MONOTONIC_RAW)
 WALL: Final = (time.CLOCK_REALTIME, time.CLOCK_TAI)
 
 
@@ -108,18 +108,20 @@ class ProgramClock:
         """What a clock of the host's shows inside, by the host's number of it."""
         if not self.is_shaped:
             return time.clock_gettime_ns(clock)
-        tick_ns, clock = (COARSE_NS, COARSE[clock]) if clock in COARSE else (1, clock)
-        shown_ns = self.now_ns() + self._offset(clock)
-        return shown_ns - shown_ns % tick_ns
+        now_ns = self.now_ns()
+        if clock in COARSE:
+            clock = COARSE[clock]
+            now_ns -= (now_ns - self._base_ns) % COARSE_NS  # never back where a line begins
+        return now_ns + self._offset(clock)
 
     def distance_ns(self, clock: int) -> int:
         """What a clock shows less CLOCK_MONOTONIC, inside."""
-        if self.is_shaped or clock in MONOTONIC:
+        if self.is_shaped or clock == time.CLOCK_MONOTONIC:
             return self._offset(clock)
         return time.clock_gettime_ns(clock) - time.monotonic_ns()
 
     def _offset(self, clock: int) -> int:
-        if clock in MONOTONIC:
+        if clock == time.CLOCK_MONOTONIC:
             return 0
         offset_ns = self._offsets.get(clock)
         if offset_ns is None:
@@ -216,7 +218,8 @@ class ProgramClock:
         """From now on. Raises: ValueError."""
         if not 0 <= speed <= MAX_SPEED:
             raise ValueError(f"a speed is 0 to {MAX_SPEED}")
-        given = Fraction(speed).limit_denominator(PRECISION)
+        # Both of the fraction have 32 bits: guest_stubs/clock_page.h is made of them.
+        given = Fraction(speed).limit_denominator(min(PRECISION, MAX_PART // (int(speed) + 1)))
         if speed and not given:
             raise ValueError(f"the least speed but 0 is 1/{PRECISION}")
         self._begin(0, given)
@@ -244,7 +247,8 @@ class ProgramClock:
     def host_was_set(self) -> None:
         """Somebody has set the host's wall clock: so is the one inside."""
         if self.is_shaped:
-            self._offsets.clear()
+            for clock in (*WALL, time.CLOCK_BOOTTIME):
+                self._offsets.pop(clock, None)
             self._show()
 
     def _begin(self, by_ns: int, speed: Fraction) -> None:
@@ -252,6 +256,7 @@ class ProgramClock:
         now_ns = self._inside(host_ns) if self.is_shaped else host_ns
         if self.shape is not None:
             now_ns = max(now_ns, self.shape.hold())
+        self._offset(time.CLOCK_MONOTONIC_RAW)  # the host corrects the other one: as it is now
         self._host_ns, self._base_ns, self._speed = host_ns, now_ns + by_ns, speed
         self.is_shaped = True
         self._show()
