@@ -72,15 +72,16 @@ class Advancing:
 
     def _all_are_quiet(self) -> bool:
         busy = self._busy
-        if busy is not None and not is_quiet(busy) and busy.tid in self._kernel.pids.tasks:
+        pids = self._kernel.pids
+        if busy is not None and pids.tasks.get(busy.tid) is busy and not is_quiet(busy):
             return False
         self._busy = None
-        held = self._kernel.held
-        for group in self._kernel.pids.groups.values():
-            if group.ending:
+        for group in pids.groups.values():
+            # What is held from outside (paused, copied, out of CPU time) would miss its timers.
+            if group.ending or group.container.stands:
                 return False
             for task in group.tasks:
-                if not is_quiet(task) and task not in held:
+                if not is_quiet(task):
                     self._busy = task
                     return False
         return True

@@ -72,6 +72,19 @@ def test_advance_waits_for_who_computes_and_ends_where_it_is(sandbox: Sandbox) -
     assert (sandbox.clock.now() - now).total_seconds() == DAY_S
 
 
+def test_advance_waits_for_who_is_paused(sandbox: Sandbox) -> None:
+    sandbox.clock.freeze()
+    now = sandbox.clock.now()
+    with sandbox.commands.run("sleep 60; date >> /log; sleep 60", background=True) as program:
+        sandbox.pause()
+        with pytest.raises(SandboxError, match="answer"):
+            sandbox.clock.advance("1 day", timeout=0.3)
+        assert sandbox.clock.now() == now
+        sandbox.resume()
+        sandbox.clock.advance("1 day")
+        assert program.wait().exit_code == 0
+
+
 def test_every_kind_of_sleep_and_timer_is_in_this_time(tmp_path: Path, debian: Path) -> None:
     if not kvm_is_usable():
         pytest.skip("/dev/kvm cannot be used here")
