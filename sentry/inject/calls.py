@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry import errors
+from sentry.abi.limits import PATH_MAX
 from sentry.errors import Errno
 from sentry.inject.choice import Choice
 from sentry.kernel.identity import FAST
@@ -85,6 +86,8 @@ class Faulty:
 
     def _chosen(self, task: Task, values: tuple[Any, ...]) -> Choice | None:
         path = self._path(task, values) if self._wants_path else b""
+        if len(path) >= PATH_MAX:  # of a deep directory: a look would take too long
+            path = b""
         program: bytes | None = None
         for choice in self._choices:
             if choice.paths is not None and (not path or not choice.paths.fullmatch(path)):
