@@ -262,6 +262,36 @@ def test_program_opens_a_device_as_often_as_it_may(tmp_path: Path, debian: Path)
     assert result.stdout.splitlines() == [f"512 {errno.EBUSY}", "b'last'"], result
 
 
+def test_device_that_is_ready_with_nothing_keeps_nobody_from_signals(
+    tmp_path: Path, debian: Path
+) -> None:
+    class Nothing(OpenDevice):
+        reads = 0
+
+        def read(self, size: int) -> bytes:
+            self.reads += 1
+            raise BlockingIOError(11, "poll says that there is something")
+
+    class Contradicting(Device):
+        opened = Nothing()
+
+        def open(self, flags: int) -> OpenDevice:
+            return self.opened
+
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGALRM, lambda *_: sys.exit(7))\n"
+        "fd = os.open('/dev/nothing', os.O_RDONLY)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
+        "os.read(fd, 1)\n"
+    )
+    device = Contradicting()
+    with made(tmp_path, debian) as sandbox:
+        sandbox.add_device("/dev/nothing", device)
+        assert sandbox.commands.run(["python3", "-c", code], timeout=20).exit_code == 7
+    assert 0 < device.opened.reads < 100
+
+
 def test_what_a_server_says_was_written_is_no_more_than_was_given(
     tmp_path: Path, debian: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

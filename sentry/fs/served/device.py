@@ -20,8 +20,8 @@ from sentry.fs.gofer.session import Asked, expect
 from sentry.platform.host_io import host_error
 from sentry.vfs.file import READ_EVENTS, WRITE_EVENTS, FileDescription
 from sentry.wait.again import Keeping, again, kept
-from sentry.wait.fiber import Mode
-from sentry.wait.sleep import until
+from sentry.wait.fiber import Mode, TimedOut
+from sentry.wait.sleep import instead, never, until
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.requests import Pending
@@ -37,6 +37,8 @@ WRITES, READS = 1, 2
 """_IOC_WRITE, _IOC_READ: the program has data for the device, or gets some. asm-generic/ioctl.h."""
 MOST: Final = 1 << 16
 """Bytes of a read or write."""
+REST_NS: Final = 10_000_000
+"""So long one waits before one believes a server again that contradicts itself."""
 MAX_OPEN: Final = MAX_TAGS // 2
 """Open files of a device: each has a request under way that may never have an answer, and others
 need tags, too."""
@@ -150,6 +152,9 @@ class DeviceFile(FileDescription):
     async def _tried(self, request: Any, events: int, nonblock: bool) -> Any:
         """The reply, as soon as it is another one than EAGAIN."""
         while (reply := await self._answer(request, nonblock)) is None:
+            if self._events & events:  # the server says so, and that there is nothing
+                until_ns = self._session.now_ns() + REST_NS
+                await until(never, (), deadline_ns=until_ns).ended(instead(TimedOut, int))
             await until(partial(self._is_ready, events), (self.queue,), events)
         return reply
 

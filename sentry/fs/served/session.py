@@ -38,6 +38,10 @@ class ServedSession(Session):
         self.on_end: list[Callable[[], object]] = []
         """To be called once, when the session has ended."""
 
+    def now_ns(self) -> int:
+        """The host's time, as that of its patience."""
+        return self._timers.now_ns()
+
     def put_in_line(self, request: Message) -> Pending:
         pending = super().put_in_line(request)
         if not isinstance(request, Tpollx):
