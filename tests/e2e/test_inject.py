@@ -66,6 +66,11 @@ def test_late_calls_are_late_once_and_can_be_killed(tmp_path: Path, busybox: Pat
             assert late.wait().exit_code == 137
 
 
+def test_late_call_may_have_to_wait_besides(sandbox: Sandbox) -> None:
+    sandbox.inject("read: delay=5ms, program=/bin/*")
+    assert sandbox.commands.run("(sleep 0.3; echo text) | /bin/cat").stdout == "text\n"
+
+
 @pytest.mark.kvm
 @needs_kvm
 def test_gofer_refuses_and_is_late(tmp_path: Path, debian: Path) -> None:
