@@ -121,7 +121,8 @@ def line_of(rule: InjectRule) -> str:
     """A rule as a line."""
     words = [f"errno={rule.errno}"] if rule.errno else []
     words += [f"short={rule.short}"] if rule.short >= 0 else []
-    words += [f"delay={rule.delay_ns / 1e6:g}ms"] if rule.delay_ns else []
+    ms, rest_ns = divmod(rule.delay_ns, 10**6)
+    words += [f"delay={rule.delay_ns}ns" if rest_ns else f"delay={ms}ms"] if rule.delay_ns else []
     words += ["loss"] if rule.drop else []
     words += ["reorder"] if rule.reorder else []
     words += [f"direction={rule.direction}"] if rule.direction else []
@@ -129,6 +130,6 @@ def line_of(rule: InjectRule) -> str:
     words += [f"program={each}" for each in rule.programs]
     words += [f"after={rule.after}"] if rule.after else []
     words += [f"count={rule.count}"] if rule.count else []
-    words += [f"probability={rule.probability:g}"] if rule.probability < 1 else []
+    words += [f"probability={rule.probability!r}"] if rule.probability < 1 else []
     words += [f"seed={rule.seed}"] if rule.seed else []
     return f"{','.join(rule.calls)}: {', '.join(words)}"

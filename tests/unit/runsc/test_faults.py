@@ -8,7 +8,7 @@ import pytest
 
 from runsc import faults
 from runsc.errors import RuntimeFailure
-from sentry.faults import InjectRule
+from sentry.faults import MAX_DELAY_NS, InjectRule
 
 LINES = """
 # a comment
@@ -42,7 +42,12 @@ def test_lines_and_tables_say_the_same() -> None:
 
 
 def test_rule_is_shown_as_it_can_be_given() -> None:
-    more = (*RULES, InjectRule(("openat",), errno="EIO", programs=("/x",), after=3, count=4))
+    more = (
+        *RULES,
+        InjectRule(("openat",), errno="EIO", programs=("/x",), after=3, count=4),
+        InjectRule(("read",), delay_ns=MAX_DELAY_NS, probability=0.123456789),
+        InjectRule(("read",), delay_ns=1_234_567_891),
+    )
     assert faults.rules_of("\n".join(map(faults.line_of, more))) == more
 
 
