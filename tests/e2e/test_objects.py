@@ -95,6 +95,25 @@ def test_server_that_is_late_or_raises_is_eio_and_holds_nobody_else_up(sandbox: 
     let_go.set()
 
 
+def test_who_looks_for_a_file_can_be_killed_meanwhile(sandbox: Sandbox) -> None:
+    asked, let_go = threading.Event(), threading.Event()
+
+    class Stuck(FileSystem):
+        def stat(self, path: str) -> Stat:
+            if path == "/stuck":
+                asked.set()
+                let_go.wait()
+            return folder() if path == "/" else regular(1)
+
+    sandbox.mount("/data", Stuck(), timeout=1000)
+    with sandbox.commands.run("exec cat /data/stuck", background=True) as stuck:
+        assert asked.wait(60)
+        stuck.kill()
+        assert stuck.wait().exit_code == 128 + signal.SIGKILL
+    let_go.set()
+    assert sandbox.commands.run("ls /data").exit_code == 0
+
+
 @pytest.mark.full
 def test_sandbox_and_mount_end_with_the_program_that_serves(
     tmp_path: Path, busybox: Path

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.codec import Message
-from gofer.p9.extensions import Tpollx
+from gofer.p9.constants import NOFID
+from gofer.p9.extensions import Tgetxattrx, Tpollx, Treaddirx, Twalkx
+from gofer.p9.messages import Tstatfs
 from sentry.errors import EBUSY
 from sentry.fs.gofer.requests import Pending, close_quietly
-from sentry.fs.gofer.session import Session
+from sentry.fs.gofer.session import Asked, Session
+from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
     from sentry.loop import Loop, Timer
@@ -19,6 +22,7 @@ LOOKS: Final = 4
 """So often in its patience one looks whether something has become too old."""
 DRAINED_AT_ONCE: Final = 16
 MAX_SESSIONS: Final = 256
+LOOKS_ONLY: Final = (Tgetxattrx, Treaddirx, Tstatfs)
 
 
 class ServedSession(Session):
@@ -49,6 +53,22 @@ class ServedSession(Session):
             if self._look is None:
                 self._arm()
         return pending
+
+    def complete(
+        self,
+        asked: Asked,
+        key: Hashable,
+        *,
+        mode: Mode = Mode.UNINTERRUPTIBLE,
+        slow: bool = False,
+    ) -> None:
+        """Who only looks can be killed meanwhile: nothing is bound or changed by that."""
+        request = asked.pending.request
+        if isinstance(request, LOOKS_ONLY) or (
+            isinstance(request, Twalkx) and request.newfid == NOFID
+        ):
+            mode = max(mode, Mode.KILLABLE)
+        super().complete(asked, key, mode=mode, slow=slow)
 
     def drain(self) -> None:
         """Not while replies are taken: who hears one may ask again, to no end. Nor for as long as
