@@ -95,6 +95,7 @@ SEQUENCES: Final = {
     "net/inet/brokers.py": "a dialer is asked for one connection after the other",
     "net/inet/entrances.py": "sockets are opened and closed by another process, one by one",
     "net/inet/tcp.py": "MSG_FASTOPEN: connect, then send",
+    "net/packet_socket.py": "frames of a ring are sent, each once those before have gone",
     "net/unix_host.py": "a service of the host: bytes that have come, then who takes them",
     "policy/engine.py": "a handler runs, and waits for answers from outside",
     "policy/judge.py": "a program is hashed, then judged",
