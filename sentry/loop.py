@@ -41,8 +41,9 @@ class Charged:
 class Machine(Protocol):
     """What the loop waits on."""
 
-    ready: list[tuple[int, int]]
-    """(descriptor, EPOLL* events) found ready by the last `wait`."""
+    @property
+    def ready(self) -> list[tuple[int, int]]:
+        """(descriptor, EPOLL* events) found ready by the last `wait`."""
 
     def wait(self, deadline_ns: int | None) -> Sequence[Exited]: ...
     def watch(self, fd: int, events: int) -> None: ...
@@ -201,6 +202,10 @@ class Loop:
         self._sequence += 1
         heapq.heappush(self._timers, (deadline_ns, self._sequence, timer))
         return timer
+
+    def wait_by(self, machine: Machine) -> None:
+        """From now on: the same machine, or somebody who stands before it."""
+        self._machine = machine
 
     def timer_cancelled(self) -> None:
         """A timer will not fire: when most of the heap is such, make it anew."""

@@ -15,6 +15,7 @@ from sentry.syscalls.registry import NUMBERS
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
+    from sentry.loop import Exited, Machine
 
 FLUSHES: Final = ("flush_calls", "flushed_frames", "flush_alls")
 
@@ -91,12 +92,36 @@ def timed(
     return run
 
 
+class TimedMachine:
+    """The machine, whose waits are measured."""
+
+    def __init__(self, machine: Machine, waited: Meter) -> None:
+        self._machine = machine
+        self._waited = waited
+
+    @property
+    def ready(self) -> list[tuple[int, int]]:
+        """Machine.ready."""
+        return self._machine.ready
+
+    def wait(self, deadline_ns: int | None) -> Sequence[Exited]:
+        """Machine.wait."""
+        began = perf_counter_ns()
+        exited = self._machine.wait(deadline_ns)
+        self._waited.add(perf_counter_ns() - began)
+        self._waited.count += 1
+        return exited
+
+    def watch(self, fd: int, events: int) -> None:
+        """Machine.watch."""
+        self._machine.watch(fd, events)
+
+
 class Profiler:
     """Measures from its making until `stop`. One at a time."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._machine: Any = kernel.platform
         self._plain = kernel.calls
         self._waited = Meter()
         self._faults = Meter()
@@ -108,21 +133,12 @@ class Profiler:
             for number, call in enumerate(self._plain)
         ]
         kernel.fault_meter = self._faults
-        wait = self._machine.wait
-
-        def timed_wait(deadline_ns: int | None) -> Sequence[Any]:
-            began = perf_counter_ns()
-            exited: Sequence[Any] = wait(deadline_ns)
-            self._waited.add(perf_counter_ns() - began)
-            self._waited.count += 1
-            return exited
-
-        vars(self._machine)["wait"] = timed_wait
+        kernel.loop.wait_by(TimedMachine(kernel.platform, self._waited))
 
     def stop(self) -> Profile:
         """Measure no more; what came of it."""
         kernel = self._kernel
-        del vars(self._machine)["wait"]  # the class has the plain one
+        kernel.loop.wait_by(kernel.platform)
         kernel.calls = self._plain
         kernel.fault_meter = None
         elapsed_ns = perf_counter_ns() - self._began
@@ -135,7 +151,7 @@ class Profiler:
             guest_ns=change.pop("guest_ns"),
             waited_ns=self._waited.total_ns,
             other_ns=max(0, elapsed_ns - self._waited.total_ns - busy_ns),
-            exit_ns=self._machine.exit_ns,
+            exit_ns=kernel.platform.exit_ns,
             turns=self._waited.count,
             calls=calls,
             faults=self._faults.cost(),
@@ -151,5 +167,5 @@ class Profiler:
         found["gofer_ns"] = sum(session.waited_ns for session in sessions)
         ram = kernel.platform.ram.counters()
         found.update({name: getattr(ram, name) for name in FLUSHES})
-        found.update(self._machine.events_so_far())
+        found.update(kernel.platform.events_so_far())
         return found

@@ -11,6 +11,7 @@ from sentry.abi import unistd as nr
 from sentry.control.profile import Profiler
 from sentry.control.protocol import Cost
 from sentry.kernel.services import Services
+from sentry.loop import Loop
 from sentry.platform.memory import Counters
 from sentry.wait.fiber import Fiber, park, this_fiber
 
@@ -20,10 +21,16 @@ class Machine:
 
     def __init__(self) -> None:
         self.exit_ns = 0
+        self.ready: list[tuple[int, int]] = []
+        self.waits = 0
         self.ram = SimpleNamespace(counters=lambda: Counters(*[0] * len(Counters._fields)))
 
     def wait(self, deadline_ns: int | None) -> list[Any]:
+        self.waits += 1
         return []
+
+    def watch(self, fd: int, events: int) -> None:
+        raise AssertionError
 
     def events_so_far(self) -> dict[str, int]:
         return {}
@@ -43,8 +50,10 @@ def kernel() -> Any:
     calls: list[Any] = [None] * 512
     calls[nr.getppid] = lambda task, *_: 5
     calls[nr.pause] = sleeper
+    machine = Machine()
+    loop = Loop(machine, lambda *_: None)
     return SimpleNamespace(
-        platform=Machine(), calls=calls, services=Services(), fault_meter=None,
+        platform=machine, loop=loop, calls=calls, services=Services(), fault_meter=None,
         pids=SimpleNamespace(tasks={}, groups={}),
     )  # fmt: skip
 
@@ -54,15 +63,16 @@ def test_calls_are_counted_by_name_while_it_measures(kernel: Any) -> None:
     profiler = Profiler(kernel)
 
     assert [kernel.calls[nr.getppid](None, *[0] * 6) for _ in range(3)] == [5, 5, 5]
-    kernel.platform.wait(None)
+    kernel.loop.turn()
     found = profiler.stop()
+    kernel.loop.turn()
 
     assert {name: cost.count for name, cost in found.calls.items()} == {"getppid": 3}
     assert found.turns == 1
     assert found.elapsed_ns >= found.calls["getppid"].total_ns > 0
     assert kernel.calls is plain
     assert kernel.fault_meter is None
-    assert "wait" not in vars(kernel.platform)
+    assert kernel.platform.waits == 2
 
 
 def test_a_call_that_sleeps_counts_once_and_gives_its_result(kernel: Any) -> None:
