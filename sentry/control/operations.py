@@ -623,6 +623,8 @@ class Operations:
     def control_status(self) -> str:
         """OCI's words."""
         init, paused = self._container.init, self._container.paused
+        if self._is_starting and self._start is not None and init is not None:
+            return "running"  # as it was told; what was restored stands still until then
         if init is None or self._start is not None:
             return "paused" if paused else "created"
         if not init.tasks:
