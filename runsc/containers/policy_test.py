@@ -154,12 +154,12 @@ def _of_record(found: m.Record) -> Iterator[m.Policy]:
     if isinstance(found, m.Policy):
         yield found
     elif isinstance(found, m.Open) and found.exit is not None and not found.exit.errorno:
-        record = m.Policy(None, NUMBERS[found.sysno], "open")
+        record = m.Policy(None, NUMBERS.get(found.sysno, ""), "open")
         record.path = posixpath.normpath(posixpath.join("/", found.fd_path, found.pathname))
         flags = found.flags
         record.writes = not flags & O_PATH and bool(flags & (O_ACCMODE | O_TRUNC))
         record.creates = bool(flags & O_CREAT)
-        if NUMBERS[found.sysno] in OPENS:
+        if record.call in OPENS:
             yield record
     elif isinstance(found, m.ExecveInfo):
         record = m.Policy(None, RUNS[0], "exec")

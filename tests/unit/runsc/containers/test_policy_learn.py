@@ -98,6 +98,17 @@ def _recording(path: Path, *records: tuple[int, m.Record]) -> str:
     return str(path)
 
 
+def test_a_recording_with_a_number_of_no_call_is_read_on(
+    tmp_path: Path, learnt: PolicyConfig
+) -> None:
+    opened = m.Open(None, m.Exit(3), 1 << 40, -100, "/", "etc/shadow", 0)
+    path = _recording(
+        tmp_path / "recording", (m.MessageType.SYSCALL_OPEN, opened),
+        (m.MessageType.SENTRY_EXEC, m.ExecveInfo(None, "/bin/cat")),
+    )  # fmt: skip
+    assert len(list(policy_test.denials(learnt, path))) == 1
+
+
 def test_a_recording_of_system_calls_is_looked_at_by_the_paths_that_were_given(
     tmp_path: Path,
 ) -> None:
