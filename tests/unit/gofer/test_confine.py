@@ -70,6 +70,7 @@ def test_every_rule_has_a_reason() -> None:
 
 @pytest.mark.root
 def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path) -> None:
+    """What is synced lies in memory: syncfs(2) waits for all of a disk."""
     os.chmod(tree, 0o700)
     os.chown(tree, 1234, 1234)
 
@@ -78,7 +79,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
     def lockdown() -> None:
         keep = confine.capabilities([Attachment(b"0", -1)])
         isolation.drop_rights(isolation.Rights(0, frozenset(keep)))
-        landlock.restrict_gofer([landlock.Tree(fd, True, True)])
+        landlock.restrict_gofer([landlock.Tree(each, True, True) for each in (fd, memory)])
         filters.install(program, filters.Switches(), -1)
 
     times = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
@@ -90,8 +91,10 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tread(1, 0, 6000),
         Tfsync(1, 0),
         Tfsync(1, 1),
-        Tsyncx(0),
-        Tsyncx(1),
+        Tattach(8, c.NOFID, b"", b"memory", 0),
+        Tsyncx(8),
+        Tlopen(8, os.O_RDONLY),
+        Tsyncx(8),
         Tlock(1, c.LOCK_TYPE_WRLCK, 0, 0, 0, 1, b"me"),
         Tgetattr(1, 0),
         Tstatfs(1),
@@ -138,7 +141,9 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
     fd = os.open(tree, os.O_PATH)
     ring = os.memfd_create("ring")
     os.truncate(ring, 4096)
+    memory = os.open("/dev/shm", os.O_PATH)
     served = [Attachment(b"0", fd, cache=CacheMode.SHARED), Attachment(b"root", fd)]
+    served.append(Attachment(b"memory", memory))
     with serving(served, lockdown, journal=ring) as sock:
         client = Client(sock)
         client.start()
@@ -148,5 +153,6 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         for donated in client.fds:
             os.close(donated)
     os.close(ring)
+    os.close(memory)
     assert os.stat(tree / "harder").st_uid == 1000
     assert os.stat(tree / "spare").st_nlink == 1
