@@ -65,11 +65,12 @@ class Child:
         forks.forget_orders()
         self._replace_ends()
         self._renew_identity()
+        # what is watched has to be the child's own before the machine watches it again
+        assert kernel.vfs.host_io is not None
+        kernel.vfs.host_io.threads.again(HOST_THREADS)
         least, most = VCPUS
         vcpus = min(max(least, self._config.cpus), most)
         forks.machine.again(self._given.ram, vcpus)
-        assert kernel.vfs.host_io is not None
-        kernel.vfs.host_io.threads.again(HOST_THREADS)
         if kernel.watch is not None:
             kernel.watch.leave()
         statm = receive_one(report)

@@ -31,6 +31,7 @@ from sentry.watch.messages import Syscall
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_is_usable
 from tests.e2e.listener import listening, session
 from tests.e2e.sandboxes import FLAGS, made, noted, wait_until_gone, wait_until_idle
+from tests.e2e.test_slow_files import needs_fuse, slow_folder
 
 pytestmark = [
     pytest.mark.kvm,
@@ -197,6 +198,20 @@ def test_files_of_the_root_can_be_found_in_a_fork(sandbox: Sandbox, busybox: Pat
 
 
 # --- streams
+
+
+@needs_fuse
+def test_who_waits_for_the_host_hears_of_it_in_a_fork(tmp_path: Path, busybox: Path) -> None:
+    mounts = {"/slow": tmp_path / "slow"}
+    with (
+        slow_folder(tmp_path / "slow") as server,
+        made(tmp_path, busybox, forkable=True, mounts=mounts) as sandbox,
+    ):
+        (fork,) = sandbox.fork()
+        with fork.commands.run("cat /slow/file", background=True) as reader:
+            assert server.hear() == "read"
+            server.say("go on")
+            assert list(reader.stdout.lines()) == ["late"]
 
 
 def test_a_command_has_no_streams_until_somebody_connects(sandbox: Sandbox) -> None:
