@@ -1,0 +1,47 @@
+"""Settings of Sphinx for the documentation site: `ci/docs` builds it.
+
+The whole repository is the source, so that links of the pages lead where they lead in the
+repository: to READMEs of rooms, to examples.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from runsc import __version__  # noqa: E402  of the tree
+
+project = "runsc"
+version = release = __version__
+copyright = "the developers of runsc, Apache License 2.0"
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx_click",
+    "sphinx_copybutton",
+]
+root_doc = "docs/index"
+ROOMS = ("benchmarks", "ci", "examples", "gofer", "guest_stubs", "kvm", "runsc", "sentry", "tests")
+include_patterns = [
+    "*.md",
+    "docs/**.md",
+    *(f"{room}/**README.md" for room in ROOMS),
+]
+exclude_patterns = ["docs/benchmarks/*.md", "README.md", "build"]
+nitpicky = True
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence", "deflist"]
+copybutton_prompt_text = "# |\\$ "
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_mock_imports: list[str] = []
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of signatures, most of them the standard library's
+
+html_theme = "furo"
+html_title = "runsc"
+html_static_path: list[str] = []
+html_show_sphinx = False
+html_copy_source = False

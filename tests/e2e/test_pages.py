@@ -1,0 +1,84 @@
+"""The commands of docs/start.md and docs/howto: a page's `console` blocks, one after another in one
+shell, show what the page shows. `...` stands for what differs from run to run, as in doctest."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, kvm_is_usable
+
+FILES = sorted([REPOSITORY / "docs/start.md", *REPOSITORY.glob("docs/howto/*.md")])
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
+LOOKS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+pytestmark = [
+    pytest.mark.kvm,
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+]
+
+
+def commands(page: str) -> list[tuple[str, str]]:
+    """Each command, with lines that go on, and what the page shows behind it."""
+    found = []
+    for block in BLOCK.findall(page):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            lines = part.splitlines(keepends=True)
+            n = next(n for n, line in enumerate(lines) if not line.endswith("\\\n"))
+            found.append(("".join(lines[: n + 1]).rstrip("\n"), "".join(lines[n + 1 :])))
+    return found
+
+
+PAGES = {path.stem: commands(path.read_text()) for path in FILES}
+
+
+@pytest.mark.parametrize("name", [name for name, tried in PAGES.items() if tried])
+def test_commands_show_what_the_page_shows(
+    name: str, tmp_path: Path, debian: Path, request: pytest.FixtureRequest
+) -> None:
+    tried = PAGES[name]
+    (tmp_path / "bin").mkdir()
+    for command, words in (("runsc", "-m runsc "), ("python3", "")):
+        program = tmp_path / "bin" / command
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words}"$@"\n')
+        program.chmod(0o755)
+    work = tmp_path / "work"
+    for folder in ("work", "work/rootfs", "upper", "beside"):
+        (tmp_path / folder).mkdir()
+    (work / "examples").symlink_to(REPOSITORY / "examples")
+    layers = f"lowerdir={debian},upperdir={tmp_path}/upper,workdir={tmp_path}/beside"
+    mount = ["mount", "-t", "overlay", "-o", layers, "none", str(work / "rootfs")]
+    subprocess.run(mount, check=True)
+    request.addfinalizer(lambda: subprocess.run(["umount", work / "rootfs"], check=True))
+    mark = "-- behind a command --"
+    script = "".join(f"{command}\necho '{mark}'\n" for command, _ in tried)
+    environment = {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "HOME": str(tmp_path),
+        "LC_ALL": "C",
+    }
+
+    done = subprocess.run(
+        ["bash", "-c", f"exec 2>&1\n{script}"],
+        cwd=work, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=100, check=False,
+    )  # fmt: skip
+
+    shown = done.stdout.split(f"{mark}\n")
+    assert len(shown) == len(tried) + 1, done.stdout
+    checker = doctest.OutputChecker()
+    for (command, wanted), got in zip(tried, shown, strict=False):
+        example = doctest.Example(command, wanted)
+        assert checker.check_output(wanted, got, LOOKS), (
+            command + "\n" + checker.output_difference(example, got, LOOKS)
+        )
