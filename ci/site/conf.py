@@ -28,7 +28,7 @@ include_patterns = [
     "docs/**.md",
     *(f"{room}/**README.md" for room in ROOMS),
 ]
-exclude_patterns = ["docs/benchmarks/*.md", "README.md", "build"]
+exclude_patterns = ["README.md", "build"]
 nitpicky = True
 
 myst_heading_anchors = 4
