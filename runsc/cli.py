@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,47 +20,65 @@ if TYPE_CHECKING:
     from runsc.foreign import Taken
     from runsc.options import Globals
 
-COMMANDS = {
-    "check": "Find out whether this machine can run sandboxes.",
-    "checkpoint": "Write the state of a running container into a folder.",
-    "clock": "Say how the time that the programs of a sandbox see goes by.",
-    "create": "Make a container from a bundle; its program runs after `start`.",
-    "debug": "Measure where the time of a running container goes; count what it has.",
-    "delete": "Remove a container that has stopped, or end it first (--force).",
-    "do": "Run a program over your own files; what it writes stays in memory.",
-    "egress": "Say which connections may leave a container; show what was denied.",
-    "events": "Show what CPU and memory a container uses, once or at intervals.",
-    "exec": "Run another program in a container that runs.",
-    "features": "Print what this runtime can do, as JSON.",
-    "fork": "Make copies of a container that runs, as it is now.",
-    "help": "Show how a command is used, or which system calls there are.",
-    "inject": "Have calls, files or the network of a sandbox fail, by rules.",
-    "install": "Tell Docker, containerd or podman of this runtime.",
-    "kill": "Send a signal to a container.",
-    "list": "List containers.",
-    "metrics": "Print figures of a sandbox that runs, for Prometheus.",
-    "pause": "Hold all processes of a container.",
-    "policy": "Say who decides on a container's system calls; answer what is asked.",
-    "port-forward": "Reach a port of a container from a port of the host.",
-    "ps": "List the processes of a container.",
-    "read": "Show a file of a container.",
-    "report": "Write a page about what happens in a sandbox, or about a recording of it.",
-    "restore": "Run a container from such a state.",
-    "resume": "Let the processes of a paused container go on.",
-    "run": "Run a container from a bundle, to its end.",
-    "snapshot": "Show what is in a state that `checkpoint` has written.",
-    "spec": "Write a config.json to start from: what `run` reads.",
-    "start": "Start a container that was created.",
-    "state": "Print the state of a container.",
-    "sync": "Wait until what a container has written is on the host's disk.",
-    "top": "Show what sandboxes do now: tasks, calls, memory, network.",
-    "trace": "Say who listens to what happens in a sandbox; show what happens.",
-    "uninstall": "Take away what `install` has told an engine.",
-    "update": "Change the limits of a container that runs.",
-    "wait": "Wait for the end of a container, or of a process in it.",
-    "zygote": "Keep a process from which containers start faster.",
+GROUPS = {
+    "Run programs": {
+        "do": "Run a program over your own files; what it writes stays in memory.",
+        "run": "Run a container from a bundle, to its end.",
+        "exec": "Run another program in a container that runs.",
+    },
+    "Containers, step by step": {
+        "spec": "Write a config.json to start from: what `run` reads.",
+        "create": "Make a container from a bundle; its program runs after `start`.",
+        "start": "Start a container that was created.",
+        "state": "Print the state of a container.",
+        "list": "List containers.",
+        "ps": "List the processes of a container.",
+        "kill": "Send a signal to a container.",
+        "pause": "Hold all processes of a container.",
+        "resume": "Let the processes of a paused container go on.",
+        "wait": "Wait for the end of a container, or of a process in it.",
+        "delete": "Remove a container that has stopped, or end it first (--force).",
+        "update": "Change the limits of a container that runs.",
+        "sync": "Wait until what a container has written is on the host's disk.",
+    },
+    "Copies of what runs": {
+        "fork": "Make copies of a container that runs, as it is now.",
+        "checkpoint": "Write the state of a running container into a folder.",
+        "restore": "Run a container from such a state.",
+        "snapshot": "Show what is in a state that `checkpoint` has written.",
+        "zygote": "Keep a process from which containers start faster.",
+    },
+    "Say what it may do": {
+        "egress": "Say which connections may leave a container; show what was denied.",
+        "policy": "Say who decides on a container's system calls; answer what is asked.",
+        "inject": "Have calls, files or the network of a sandbox fail, by rules.",
+        "clock": "Say how the time that the programs of a sandbox see goes by.",
+        "port-forward": "Reach a port of a container from a port of the host.",
+    },
+    "See what it does": {
+        "top": "Show what sandboxes do now: tasks, calls, memory, network.",
+        "events": "Show what CPU and memory a container uses, once or at intervals.",
+        "metrics": "Print figures of a sandbox that runs, for Prometheus.",
+        "trace": "Say who listens to what happens in a sandbox; show what happens.",
+        "report": "Write a page about what happens in a sandbox, or about a recording of it.",
+        "read": "Show a file of a container.",
+        "debug": "Measure where the time of a running container goes; count what it has.",
+    },
+    "Set up": {
+        "check": "Find out whether this machine can run sandboxes.",
+        "install": "Tell Docker, containerd or podman of this runtime.",
+        "uninstall": "Take away what `install` has told an engine.",
+        "completion": "Have bash, zsh or fish complete the words of runsc.",
+        "features": "Print what this runtime can do, as JSON.",
+        "help": "Show how a command is used, or which system calls there are.",
+    },
 }
-"""Name → first line of the help. The function is `runsc.commands.<name>.command`, with _ for -."""
+"""What one wants → the commands for it: name → first line of the help.
+
+The function is `runsc.commands.<name>.command`, with _ for -.
+"""
+COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
+
 
 class _Lazy(click.Group):
     """A group whose commands are modules."""
@@ -76,6 +95,7 @@ class _Lazy(click.Group):
         module = f"runsc.commands.{cmd_name.replace('-', '_')}"
         command = importlib.import_module(module).command
         assert isinstance(command, click.Command)
+        command.name = cmd_name
         return command
 
     def resolve_command(
@@ -95,9 +115,12 @@ class _Lazy(click.Group):
             rest = _plain(command, rest, mixed=mixed)
         return name_, command, rest
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands come first: by what one wants."""
+        for wanted, commands in GROUPS.items():
+            with formatter.section(wanted):
+                formatter.write_dl(list(commands.items()))
+        click.Command.format_options(self, ctx, formatter)
 
 
 def _plain(command: click.Command, args: list[str], *, mixed: bool) -> list[str]:
@@ -419,6 +442,10 @@ def _without_effect(flag: str, found: Taken) -> click.Option:
 def main(args: list[str] | None = None) -> None:
     """The console script. It ends, or forks, before a collection would pay."""
     gc.disable()
+    if asked := os.environ.get("_RUNSC_COMPLETE"):
+        from runsc.commands.completion import answer  # noqa: PLC0415  only for a shell
+
+        sys.exit(answer(main_group, asked))
     args = sys.argv[1:] if args is None else args
     while True:
         try:

@@ -40,7 +40,14 @@ def commands(page: str) -> list[tuple[str, str]]:
 PAGES = {path.stem: commands(path.read_text()) for path in FILES}
 
 
-@pytest.mark.parametrize("name", [name for name, tried in PAGES.items() if tried])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "start" else pytest.mark.full)
+        for name, tried in PAGES.items()
+        if tried
+    ],
+)
 def test_commands_show_what_the_page_shows(
     name: str, tmp_path: Path, debian: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -1,0 +1,48 @@
+"""The documentation site, the manual pages, the pictures: what ci/ makes of the pages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runsc.cli import COMMANDS
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def _made(*words: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.full
+@pytest.mark.timeout(400)
+def test_every_link_of_the_site_leads_somewhere(tmp_path: Path) -> None:
+    build = ("-m", "sphinx", "-W", "--keep-going", "-q", "-c", "ci/site", "-d", tmp_path / "trees")
+
+    assert _made(*build, ".", tmp_path / "site") == ""
+
+    start = (tmp_path / "site/docs/start.html").read_text()
+    assert "Ten minutes" in start and "6.12.0" in start
+    commands = (tmp_path / "site/docs/reference/commands.html").read_text()
+    assert all(f'id="runsc-{name}"' in commands for name in COMMANDS)
+
+
+def test_every_command_has_a_manual_page(tmp_path: Path) -> None:
+    _made("ci/manpages.py", tmp_path)
+
+    assert {f"runsc-{name}.1" for name in COMMANDS} < {path.name for path in tmp_path.iterdir()}
+    listed = (tmp_path / "runsc.1").read_text().replace("\\-", "-")
+    assert all(line.replace("-", "") in listed.replace("-", "") for line in COMMANDS.values())
+
+
+def test_pictures_are_what_would_be_drawn() -> None:
+    _made("ci/pictures.py", "--check")

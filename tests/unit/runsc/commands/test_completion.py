@@ -1,0 +1,86 @@
+"""What a shell is told when Tab is pressed, asked by shells themselves."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_terminal import Person
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+ASKED = {
+    "bash": "source <(runsc completion bash); COMP_WORDS=({}); COMP_CWORD={};"
+    ' _runsc_completion runsc; printf "%s\\n" "${{COMPREPLY[@]}}"',
+    "fish": 'runsc completion fish | source; complete --do-complete "{}"',
+}
+
+
+@pytest.fixture(params=ASKED)
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    name: str = request.param
+    if shutil.which(name) is None:
+        pytest.skip(f"needs {name}")
+    program = tmp_path / "bin" / "runsc"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m runsc "$@"\n')
+    program.chmod(0o755)
+    return name, tmp_path
+
+
+def _offered(shell: tuple[str, Path], line: str) -> list[str]:
+    name, place = shell
+    environment = {
+        "PATH": f"{place}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "XDG_RUNTIME_DIR": str(place),
+        "HOME": str(place),
+    }
+    script = ASKED[name].format(line, len(line.split()) - (not line.endswith(" ")))
+    done = subprocess.run(
+        [name, "-c", script],
+        env=environment, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return [offered.split("\t")[0] for offered in done.stdout.split("\n") if offered]
+
+
+def test_commands_and_their_flags_are_offered(shell: tuple[str, Path]) -> None:
+    assert _offered(shell, "runsc exe") == ["exec"]
+    assert "--detach" in _offered(shell, "runsc run --d")
+
+
+def test_containers_are_offered_where_one_is_wanted(shell: tuple[str, Path]) -> None:
+    _, place = shell
+    for name in ("web", "worker", "base"):
+        (place / "state" / name).mkdir(parents=True)
+
+    assert _offered(shell, f"runsc --root {place}/state kill w") == ["web", "worker"]
+    assert _offered(shell, f"runsc --root {place}/none kill ") == []
+
+
+def test_nobody_is_answered_who_did_not_ask(shell: tuple[str, Path]) -> None:
+    assert _offered(shell, "runsc nonsense ") == []
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_completes_at_its_prompt(tmp_path: Path) -> None:
+    program = tmp_path / "runsc"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m runsc "$@"\n')
+    program.chmod(0o755)
+    path = f"PATH={tmp_path}:{os.environ['PATH']}"
+    clean = [path, f"PYTHONPATH={REPOSITORY}", f"HOME={tmp_path}", "PS1=host> ", "TERM=dumb"]
+    person = Person(["env", "-i", *clean, "zsh", "-f", "-V"])
+    person.see(b"host> ")
+    person.type(b"autoload -U compinit; compinit -u; source <(runsc completion zsh)\n")
+    person.see(b"zsh)")
+    person.see(b"host> ")
+    person.type(b"runsc checkp\t")
+    person.see(b"checkpoint")
+    person.type(b"\x15exit\n")  # ^U: this line is not wanted
+    assert person.leave() == 0
