@@ -10,7 +10,7 @@ import pytest
 from runsc.api import states
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
-PAGES = ("python", "objects", "time", "faults", "start", "howto/agents")
+PAGES = ("../README", "python", "objects", "time", "faults", "start", "howto/agents")
 BLOCKS = {
     f"{page}-{number}": block
     for page in PAGES
