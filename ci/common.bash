@@ -6,6 +6,8 @@ CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/runsc"
 mkdir -p "$CACHE"
 unset PYTHONDONTWRITEBYTECODE # commands, started by the thousand, have compiled modules, as users have
 
+test_jobs=${RUNSC_TEST_JOBS:-$(($(nproc) + 1))} # tests at a time: they wait a sixth of their time
+
 say() { printf '\n== %s\n' "$*"; }
 
 # Install Debian packages that are missing: need PACKAGE...
@@ -63,4 +65,9 @@ PY
         touch "$venv/done"
     fi
     echo "$venv"
+}
+
+# Can a Python tell which lines run, at no cost? (3.12 or newer)
+can_be_measured() {
+    "$1" -c 'import sys; sys.exit(not hasattr(sys, "monitoring"))'
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -22,15 +23,44 @@ settings.load_profile("busy machine")
 late.import_all()  # in a sandbox no step waits for a disk
 
 
-VERY_LONG_S = 1000
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each worker begins with tests that may take long, or one CPU would wait for them at the end.
+
+    pytest-xdist cuts the list into a piece for each worker; who has done his takes from the ends of
+    others. Those that boot a machine, of which there is one at a time, come one after another.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    usual = float(config.getini("timeout"))
+    machines = [item for item in items if item.get_closest_marker("svm")]
+    others = [item for item in items if not item.get_closest_marker("svm")]
+    long = [item for item in others if _limit(item, usual) > usual]
+    long.sort(key=lambda item: -_limit(item, usual))
+    short = iter([item for item in others if _limit(item, usual) <= usual])
+    hands = _dealt(machines, long, workers)
+    left = len(items)
+    items.clear()
+    for number, hand in enumerate(hands):
+        size = left // (workers - number)
+        items += hand
+        items += itertools.islice(short, max(0, size - len(hand)))
+        left -= size
+    items += short
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that may take very long come first, or one CPU would wait for them at the end."""
-    limits = ((item, item.get_closest_marker("timeout")) for item in items)
-    long = [item for item, limit in limits if limit is not None and limit.args[0] >= VERY_LONG_S]
-    first = set(long)
-    items[:] = long + [item for item in items if item not in first]
+def _limit(item: pytest.Item, usual: float) -> float:
+    """Seconds that a test may take."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark and mark.args else usual
+
+
+def _dealt(
+    machines: list[pytest.Item], long: list[pytest.Item], workers: int
+) -> list[list[pytest.Item]]:
+    """What each worker begins with: one with the machines, if there are any."""
+    if not machines or workers == 1:
+        return [machines + long[0::workers], *(long[n::workers] for n in range(1, workers))]
+    return [machines, *(long[n :: workers - 1] for n in range(workers - 1))]
 
 
 @pytest.fixture(scope="module", autouse=True)
