@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from sentry.syscalls import late
 from tests.e2e.bundle import REPOSITORY, STEPS, Bundle, kvm_is_usable
+from tests.order import arranged
 from tests.world import STEPS_ARE_BOUNDED
 
 settings.register_profile(
@@ -25,42 +25,18 @@ late.import_all()  # in a sandbox no step waits for a disk
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each worker begins with tests that may take long, or one CPU would wait for them at the end.
+    """What may take long comes first, in the piece of each worker."""
+    usual_s = float(config.getini("timeout"))
 
-    pytest-xdist cuts the list into a piece for each worker; who has done his takes from the ends of
-    others. Those that boot a machine, of which there is one at a time, come one after another.
-    """
+    def limit_s(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return float(mark.args[0]) if mark else usual_s
+
+    def boots(item: pytest.Item) -> bool:
+        return item.get_closest_marker("svm") is not None
+
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    usual = float(config.getini("timeout"))
-    machines = [item for item in items if item.get_closest_marker("svm")]
-    others = [item for item in items if not item.get_closest_marker("svm")]
-    long = [item for item in others if _limit(item, usual) > usual]
-    long.sort(key=lambda item: -_limit(item, usual))
-    short = iter([item for item in others if _limit(item, usual) <= usual])
-    hands = _dealt(machines, long, workers)
-    left = len(items)
-    items.clear()
-    for number, hand in enumerate(hands):
-        size = left // (workers - number)
-        items += hand
-        items += itertools.islice(short, max(0, size - len(hand)))
-        left -= size
-    items += short
-
-
-def _limit(item: pytest.Item, usual: float) -> float:
-    """Seconds that a test may take."""
-    mark = item.get_closest_marker("timeout")
-    return float(mark.args[0]) if mark and mark.args else usual
-
-
-def _dealt(
-    machines: list[pytest.Item], long: list[pytest.Item], workers: int
-) -> list[list[pytest.Item]]:
-    """What each worker begins with: one with the machines, if there are any."""
-    if not machines or workers == 1:
-        return [machines + long[0::workers], *(long[n::workers] for n in range(1, workers))]
-    return [machines, *(long[n :: workers - 1] for n in range(workers - 1))]
+    items[:] = arranged(items, limit_s, boots, usual_s, workers)
 
 
 @pytest.fixture(scope="module", autouse=True)
