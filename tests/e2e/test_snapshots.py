@@ -155,6 +155,31 @@ def test_restore_files_children_and_signals_come_back(machine: Machine) -> None:
     ]  # fmt: skip
 
 
+REMOVED = """
+stat -c %h /var; exec 3</etc/nsswitch.conf; rm /etc/nsswitch.conf; rmdir /var/tmp; mkfifo /mem/go
+echo ready; read line </mem/go; stat -c %h /var; stat -Lc %h /proc/self/fd/3; wc -l <&3
+ls /var /etc/nsswitch.conf 2>/dev/null; true
+"""
+
+
+def test_restore_what_was_removed_of_the_root_stays_away(machine: Machine) -> None:
+    """Directories below which one was removed have a link less, open files without a name none."""
+    bundle = machine.bundle(REMOVED)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    assert wait_for(out, 2) == ["3", "ready"]
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "sh", "-c", "echo go >/mem/go").returncode:
+        assert time.monotonic() < deadline, after.read_text()
+    assert machine.ended() == 0, after.read_text()
+    lines = (bundle.rootfs / "etc/nsswitch.conf").read_text().count("\n")
+    assert after.read_text().splitlines() == ["2", "0", str(lines), "/var:"]
+
+
 TALK = """
 mkfifo /mem/said /mem/hold; exec 3<>/mem/hold; (nc -l -p 5000 <&3; echo served) & sleep 0.2
 (echo before; cat /mem/said) | nc 127.0.0.1 5000

@@ -81,7 +81,8 @@ class OverlayInode(Inode):
     # --- attributes
 
     def _shown(self, base: Attributes) -> Attributes:
-        nlink = 0 if self.removed else base.nlink + self.links
+        # not below none, whatever has become of the lower file, or an image says
+        nlink = 0 if self.removed else max(0, base.nlink + self.links)
         if base.nlink == nlink and base.ino == self.ino and base.dev is None:
             return base
         return base._replace(ino=self.ino, nlink=nlink, dev=None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
-
 from sentry.state.records.base import (
     Amount,
     Data,
@@ -67,7 +65,8 @@ class Difference(Record, frozen=True):
     lower: Path | None = None
     """Where it is in the tree below, without a slash before it; None: it is only here."""
     upper: Node | None = None
-    links: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] = 0
+    links: Int32 = 0
+    """More than `upper`, or the lower file, has; less than none if names were removed."""
     removed: bool = False
     changed: Annotated[list[tuple[Name, Ref | None]], Many] = []
     """Names that differ in a directory, and what is there now; None: nothing."""
