@@ -19,6 +19,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef FAR_H /* with it, a program's other end may be on another machine */
+#define other_socket socket
+#define epoll_beside(fd) epoll_create1(0)
+#define socket_at(port, domain, type, protocol) socket(domain, type, protocol)
+#define across(port) (port)
+#define parted() 0
+#define is_far(fd) 0
+#define address_of(is_far) ((struct in_addr){htonl(INADDR_LOOPBACK)})
+#endif
+
 typedef struct sockaddr SA;
 
 /* The result of a call, or its errno as a negative number. */
@@ -52,11 +62,17 @@ static inline int events(int fd)
     return one.revents;
 }
 
+/* It has one of some events, or gets it in time. */
+static inline int has_within(int fd, int wanted, int ms)
+{
+    struct pollfd one = {fd, wanted, 0};
+    return poll(&one, 1, ms) > 0;
+}
+
 /* Until a socket has one of some events. */
 static inline void wait_for(int fd, int wanted)
 {
-    struct pollfd one = {fd, wanted, 0};
-    poll(&one, 1, 5000);
+    has_within(fd, wanted, 5000);
 }
 
 static inline int option(int fd, int level, int name)
@@ -84,11 +100,10 @@ static inline int queued(int fd, int request)
     return ioctl(fd, request, &value) ? -1 : value;
 }
 
+/* A port of the far end has bit 16: see `port`. */
 static inline struct sockaddr_in loopback(int port)
 {
-    struct sockaddr_in address = {AF_INET, htons(port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
+    return (struct sockaddr_in){AF_INET, htons(port), address_of(port >> 16 & 1)};
 }
 
 static inline int port(int fd)
@@ -96,7 +111,7 @@ static inline int port(int fd)
     struct sockaddr_in6 address = {0};
     socklen_t size = sizeof address;
     getsockname(fd, (SA *)&address, &size);
-    return ntohs(address.sin6_port);
+    return ntohs(address.sin6_port) | is_far(fd) << 16;
 }
 
 static inline int connect_to(int fd, int port)
@@ -107,13 +122,13 @@ static inline int connect_to(int fd, int port)
 
 static inline int bind_to(int fd, int port)
 {
-    struct sockaddr_in address = loopback(port);
+    struct sockaddr_in address = loopback(port | is_far(fd) << 16);
     return bind(fd, (SA *)&address, sizeof address);
 }
 
 static inline int listener(int backlog)
 {
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = other_socket(AF_INET, SOCK_STREAM, 0);
     bind_to(fd, 0);
     listen(fd, backlog);
     return fd;

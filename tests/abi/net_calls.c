@@ -2,6 +2,7 @@
    options of other kinds. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include "net.h"
 
 #include <linux/filter.h>

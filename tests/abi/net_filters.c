@@ -2,6 +2,7 @@
  * by the end of one send. socket(7), Documentation/networking/filter.rst. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include "net.h"
 #include "net_own.h"
 
@@ -35,8 +36,9 @@ static void only(int fd, unsigned size, unsigned at, unsigned value)
 static void hello(int family, int port_)
 {
     int s = socket(family, SOCK_DGRAM, 0);
-    struct sockaddr_in a = loopback(port_);
+    struct sockaddr_in a = loopback(across(port_));
     struct sockaddr_in6 b = {AF_INET6, htons(port_), 0, IN6ADDR_LOOPBACK_INIT, 0};
+    b.sin6_addr = address6_of(across(0) >> 16);
     long sent = family == AF_INET ? sendto(s, "hello", 5, 0, (SA *)&a, sizeof a)
                                   : sendto(s, "hello", 5, 0, (SA *)&b, sizeof b);
     CHECK(sent == 5);
@@ -62,7 +64,7 @@ static int comes(int fd)
 
 static void of_udp(void)
 {
-    int s = socket(AF_INET, SOCK_DGRAM, 0), six = socket(AF_INET6, SOCK_DGRAM, 0);
+    int s = other_socket(AF_INET, SOCK_DGRAM, 0), six = other_socket(AF_INET6, SOCK_DGRAM, 0);
     int on = 1;
     struct sockaddr_in6 any = {AF_INET6, htons(4001), 0, IN6ADDR_ANY_INIT, 0};
     CHECK(setsockopt(six, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) == 0);
@@ -72,12 +74,12 @@ static void of_udp(void)
     PASSES(s, AF_INET, BPF_B, 9, 'h', 0);
     PASSES(s, AF_INET, BPF_B, SKF_NET_OFF, 0x45, 1);
     PASSES(s, AF_INET, BPF_B, SKF_NET_OFF + 9, IPPROTO_UDP, 1);
-    PASSES(s, AF_INET, BPF_W, SKF_NET_OFF + 16, INADDR_LOOPBACK, 1);
+    PASSES(s, AF_INET, BPF_W, SKF_NET_OFF + 16, ntohl(address_of(is_far(s)).s_addr), 1);
     PASSES(s, AF_INET, BPF_H, SKF_LL_OFF + 12, ETH_P_IP, 1);
     PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_PROTOCOL, ETH_P_IP, 1);
     PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_PKTTYPE, PACKET_HOST, 1);
-    PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_IFINDEX, 1, 1);
-    PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_HATYPE, 772, 1);
+    PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_IFINDEX, 1, !parted());
+    PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_HATYPE, parted() ? 1 : 772, 1);
     PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_PAY_OFFSET, 8, 1);
     PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_MARK, 0, 1);
     PASSES(s, AF_INET, BPF_W, SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT, 0, 1);
@@ -93,7 +95,7 @@ static void of_udp(void)
 
 static void of_raw(void)
 {
-    int heard = socket(AF_INET, SOCK_DGRAM, 0), s = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
+    int heard = other_socket(AF_INET, SOCK_DGRAM, 0), s = other_socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
     CHECK(bind_to(heard, 4001) == 0);
     PASSES(s, AF_INET, BPF_B, 0, 0x45, 1);
     PASSES(s, AF_INET, BPF_H, 22, 4001, 1);
@@ -203,6 +205,8 @@ int main(void)
     own_network();
     of_udp();
     of_raw();
+    if (parted()) /* the others would see the calls to the far end, or are about one end */
+        return 0;
     of_packets();
     of_unix();
     limits();

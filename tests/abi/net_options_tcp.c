@@ -2,6 +2,7 @@
  classic BPF filters on sockets. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include "net.h"
 
 #include <linux/filter.h>
@@ -90,7 +91,7 @@ static void tcp(void)
 
 static void filters(void)
 {
-    int s = socket(2, 2, 0), d = socket(2, 2, 0);
+    int s = socket(2, 2, 0), d = other_socket(2, 2, 0);
     bind_to(d, 0);
     connect_to(s, port(d));
     struct sock_filter none[] = {BPF_STMT(BPF_RET | BPF_K, 0)},

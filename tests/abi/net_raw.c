@@ -1,6 +1,7 @@
 /* Raw sockets: ICMP echo, filters, headers of one's own, UDP seen and made, rights. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include "net.h"
 
 #include <netinet/ip_icmp.h>
@@ -22,7 +23,7 @@ static int ping(int s, int type, int id)
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     h.checksum = ~sum;
-    struct sockaddr_in a = loopback(0);
+    struct sockaddr_in a = loopback(across(0));
     return sendto(s, &h, 8, 0, (SA *)&a, 16);
 }
 
@@ -38,14 +39,14 @@ static void icmp(void)
     close(s);
     s = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
     CHECK(ping(s, 8, 77) == 8);
-    CHECK(recvfrom(s, buf, 3000, 0, (SA *)&a4, (al = 16, &al)) == 28);
-    CHECK(al == 16);
-    CHECK(ntohs(a4.sin_port) == 0);
-    CHECK(buf[0] == 69);
-    CHECK(buf[20] == 8);
-    CHECK(buf[9] == 1);
-    CHECK(recv(s, buf, 3000, 0) == 28);
-    CHECK(buf[20] == 0);
+    for (int type = parted() ? 0 : 8; type >= 0; type -= 8) {
+        CHECK(recvfrom(s, buf, 3000, 0, (SA *)&a4, (al = 16, &al)) == 28);
+        CHECK(al == 16);
+        CHECK(ntohs(a4.sin_port) == 0);
+        CHECK(buf[0] == 69);
+        CHECK(buf[20] == type);
+        CHECK(buf[9] == 1);
+    }
     CHECK_ERR(recv(s, buf, 3000, MSG_DONTWAIT), EAGAIN);
     unsigned f = 1 << 8;
     CHECK(setsockopt(s, SOL_RAW, 1, &f, 4) == 0);
@@ -54,9 +55,9 @@ static void icmp(void)
     CHECK(buf[20] == 0);
     CHECK_ERR(recv(s, buf, 3000, MSG_DONTWAIT), EAGAIN);
     CHECK(bind_to(s, 0) == 0);
-    CHECK(port(s) == 1);
-    CHECK(connect_to(s, 0) == 0);
-    CHECK(port(s) == 1);
+    CHECK((port(s) & 0xffff) == 1);
+    CHECK(connect_to(s, across(0)) == 0);
+    CHECK((port(s) & 0xffff) == 1);
     CHECK(option(s, 0, IP_HDRINCL) == 0);
     CHECK(option(s, 1, SO_PROTOCOL) == 1);
     CHECK(option(s, 1, SO_TYPE) == 3);
@@ -77,13 +78,13 @@ static void icmp(void)
 
 static void any(void)
 {
-    int a = socket(AF_INET, SOCK_RAW, 253), b = socket(AF_INET, SOCK_RAW, 253);
-    struct sockaddr_in x = loopback(7);
+    int a = socket(AF_INET, SOCK_RAW, 253), b = other_socket(AF_INET, SOCK_RAW, 253);
+    struct sockaddr_in x = loopback(across(7));
     CHECK(sendto(a, "hello", 5, 0, (SA *)&x, 16) == 5);
     CHECK(recvfrom(b, buf, 99, 0, (SA *)&a4, (al = 16, &al)) == 25);
     CHECK(memcmp(buf + 20, "hello", 5) == 0);
     CHECK(ntohs(a4.sin_port) == 0);
-    CHECK(recv(a, buf, 99, MSG_DONTWAIT) == 25);
+    CHECK(parted() || recv(a, buf, 99, MSG_DONTWAIT) == 25);
     CHECK(((struct iphdr *)buf)->ttl == 64);
     CHECK(ntohs(((struct iphdr *)buf)->tot_len) == 25);
     CHECK(((struct iphdr *)buf)->protocol == 253);
@@ -91,6 +92,12 @@ static void any(void)
     sendto(a, "hello", 5, 0, (SA *)&x, 16);
     CHECK(recv(b, buf, 3, MSG_TRUNC) == 25);
     CHECK(buf[0] == 69);
+    if (parted()) {
+        sendto(a, "hello", 5, 0, (SA *)&x, 16);
+        CHECK(recv(b, buf, 99, 0) == 25 && buf[8] == 9);
+        close(a), close(b);
+        return;
+    }
     CHECK(recv(a, buf, 99, 0) == 25);
     CHECK(buf[8] == 9);
     CHECK(set_option(a, 0, IP_HDRINCL, 1) == 0);
@@ -118,8 +125,8 @@ static void any(void)
 
 static void udp(void)
 {
-    int r = socket(AF_INET, SOCK_RAW, IPPROTO_UDP), u = socket(AF_INET, SOCK_DGRAM, 0),
-        d = socket(AF_INET, SOCK_DGRAM, 0);
+    int r = other_socket(AF_INET, SOCK_RAW, IPPROTO_UDP), u = socket(AF_INET, SOCK_DGRAM, 0),
+        d = other_socket(AF_INET, SOCK_DGRAM, 0), s = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
     bind_to(d, 0);
     bind_to(u, 0);
     struct sockaddr_in x = loopback(port(d));
@@ -131,10 +138,10 @@ static void udp(void)
     *(short *)(p + 2) = htons(port(d));
     p[5] = 12;
     memcpy(p + 8, "raw!", 4);
-    CHECK(sendto(r, p, 12, 0, (SA *)&x, 16) == 12);
+    CHECK(sendto(s, p, 12, 0, (SA *)&x, 16) == 12);
     wait_for(d, POLLIN);
     CHECK(recv(d, buf, 99, MSG_DONTWAIT) == 4);
-    close(r);
+    close(r), close(s);
     close(u);
     close(d);
 }
@@ -143,13 +150,17 @@ static void six(void)
 {
     int s = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
     struct sockaddr_in6 a = {AF_INET6};
-    a.sin6_addr = in6addr_loopback;
+    a.sin6_addr = address6_of(across(0) >> 16);
     struct icmp6_hdr h = {128, 0, 0};
     CHECK(sendto(s, &h, 8, 0, (SA *)&a, 28) == 8);
-    CHECK(recv(s, buf, 99, 0) == 8);
-    CHECK(buf[0] == 128);
-    CHECK(recv(s, buf, 99, 0) == 8);
-    CHECK(buf[0] == 129);
+    do /* on a link there are neighbours, too */
+        CHECK(recv(s, buf, 99, 0) >= 8);
+    while (parted() && buf[0] != 129);
+    if (!parted()) {
+        CHECK(buf[0] == 128);
+        CHECK(recv(s, buf, 99, 0) == 8);
+        CHECK(buf[0] == 129);
+    }
     struct icmp6_filter f;
     ICMP6_FILTER_SETBLOCKALL(&f);
     CHECK(setsockopt(s, IPPROTO_ICMPV6, ICMP6_FILTER, &f, 32) == 0);
@@ -158,8 +169,10 @@ static void six(void)
     CHECK(option(s, 41, IPV6_CHECKSUM) == 2);
     close(s);
     s = socket(AF_INET6, SOCK_RAW, 253);
+    int r = other_socket(AF_INET6, SOCK_RAW, 253);
     CHECK(sendto(s, "six", 3, 0, (SA *)&a, 28) == 3);
-    CHECK(recv(s, buf, 99, 0) == 3);
+    CHECK(recv(r, buf, 99, 0) == 3);
+    close(r);
     a.sin6_port = htons(5);
     CHECK_ERR(sendto(s, "six", 3, 0, (SA *)&a, 28), EINVAL);
     close(s);
@@ -322,6 +335,8 @@ int main(void)
     any();
     udp();
     six();
+    if (parted()) /* the others see what they send */
+        return 0;
     own_header();
     own_header6();
     echo_with_errors();

@@ -43,6 +43,10 @@ static void ranges(void)
     bounds("ipv4/ip_nonlocal_bind", "-1", "0", "255", "256");
     bounds("ipv4/icmp_echo_ignore_all", "-1", "0", "1", "2");
     bounds("ipv4/icmp_echo_ignore_broadcasts", "-1", "0", "1", "2");
+    bounds("ipv4/icmp_ratelimit", "-1", "0", "1000", "2147483648");
+    bounds("ipv4/icmp_msgs_per_sec", "-1", "0", "2147483647", "2147483648");
+    bounds("ipv4/icmp_msgs_burst", "-1", "0", "2147483647", "2147483648");
+    bounds("ipv6/icmp/ratelimit", "-1", "0", "100", "2147483648");
     bounds("ipv6/bindv6only", "-1", "0", "255", "256");
     bounds("ipv6/ip_nonlocal_bind", "-1", "0", "255", "256");
     bounds("ipv6/icmp/echo_ignore_all", "-1", "0", "255", "256");

@@ -1,6 +1,7 @@
 /* TCP: the other end closes, disconnects, stops listening. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include "net.h"
 
 static char b[200000];

@@ -1,6 +1,7 @@
 /* TCP whose other end is closed: what a large write says. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include <arpa/inet.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -50,6 +51,7 @@ static void large_write(void)
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
-    large_write();
+    if (!is_far(FAR_BIT * parted() * far_.swapped)) /* so much is written here alone */
+        large_write();
     return 0;
 }

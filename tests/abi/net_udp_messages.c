@@ -1,6 +1,7 @@
 /* UDP: control messages both ways, sendmmsg and recvmmsg. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include "net.h"
 
 #include <linux/errqueue.h>
@@ -16,6 +17,14 @@ static int u(void)
 static int ub_(void)
 {
     int f = u();
+    bind_to(f, 0);
+    return f;
+}
+
+/* At the other end. */
+static int ob_(void)
+{
+    int f = other_socket(AF_INET, SOCK_DGRAM, 0);
     bind_to(f, 0);
     return f;
 }
@@ -60,7 +69,7 @@ static void messages(void)
 {
     int s, d;
     s = ub_();
-    d = ub_();
+    d = ob_();
     set_option(d, 0, IP_PKTINFO, 1);
     set_option(d, 0, IP_RECVTTL, 1);
     set_option(d, 0, IP_RECVTOS, 1);
@@ -70,7 +79,7 @@ static void messages(void)
     CHECK(st(s, port(d), 2, 0) == 2);
     CHECK(rm(d, 0) == 2);
     CHECK(ncm() == 4);
-    CHECK(cm(0, IP_PKTINFO) == 1);
+    CHECK(parted() ? cm(0, IP_PKTINFO) > 1 : cm(0, IP_PKTINFO) == 1);
     CHECK(cm(0, IP_TTL) == 33);
     CHECK(cm(0, IP_TOS) == 28);
     CHECK(cm(1, SO_TIMESTAMP) != -5 == 1);
@@ -184,7 +193,7 @@ static long asked(int fd)
 static void last_stamp(void)
 {
     char c[9];
-    int to = socket(AF_INET, SOCK_DGRAM, 0), from = socket(AF_INET, SOCK_DGRAM, 0);
+    int to = other_socket(AF_INET, SOCK_DGRAM, 0), from = socket(AF_INET, SOCK_DGRAM, 0);
     bind_to(to, 0);
     connect_to(from, port(to));
     send(from, "x", 1, 0);
@@ -201,7 +210,7 @@ static void last_stamp(void)
     CHECK(asked(to) == second);
     close(to);
 
-    to = socket(AF_INET, SOCK_DGRAM, 0);
+    to = other_socket(AF_INET, SOCK_DGRAM, 0);
     bind_to(to, 0);
     connect_to(from, port(to));
     set_option(to, SOL_SOCKET, SO_TIMESTAMP, 1);

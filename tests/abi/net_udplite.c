@@ -1,11 +1,8 @@
 /* UDP-Lite (RFC 3828): sockets of their own beside UDP, and how much of a datagram is covered. */
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/udp.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
+#define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
+#include "net.h"
 
 #ifndef IPPROTO_UDPLITE
 #define IPPROTO_UDPLITE 136
@@ -15,6 +12,13 @@
 
 static int udplite(int family) {
     int fd = socket(family, SOCK_DGRAM, IPPROTO_UDPLITE);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+/* At the other end. */
+static int far_udplite(void) {
+    int fd = other_socket(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE);
     CHECK(fd >= 0);
     return fd;
 }
@@ -31,7 +35,7 @@ static int get(int fd, int level, int name) {
 }
 
 static struct sockaddr_in bound(int fd) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = loopback(is_far(fd) << 16);
     socklen_t size = sizeof at;
     CHECK(bind(fd, (void *)&at, sizeof at) == 0);
     CHECK(getsockname(fd, (void *)&at, &size) == 0 && at.sin_port);
@@ -49,21 +53,22 @@ static void kinds(void) {
 
 /* A port of UDP is another one. */
 static void ports(void) {
-    int lite = udplite(AF_INET), udp = socket(AF_INET, SOCK_DGRAM, 0), other = udplite(AF_INET);
+    int lite = far_udplite(), udp = other_socket(AF_INET, SOCK_DGRAM, 0);
+    int other = far_udplite(), from_here = udplite(AF_INET);
     struct sockaddr_in at = bound(lite), from;
     socklen_t size = sizeof from;
     char data[8];
     CHECK(bind(udp, (void *)&at, sizeof at) == 0);
     CHECK_ERR(bind(other, (void *)&at, sizeof at), EADDRINUSE);
-    CHECK(sendto(other, "lite", 4, 0, (void *)&at, sizeof at) == 4);
+    CHECK(sendto(from_here, "lite", 4, 0, (void *)&at, sizeof at) == 4);
     CHECK_ERR(recv(udp, data, sizeof data, MSG_DONTWAIT), EAGAIN);
     CHECK(recvfrom(lite, data, sizeof data, 0, (void *)&from, &size) == 4);
-    CHECK(!memcmp(data, "lite", 4) && from.sin_addr.s_addr == at.sin_addr.s_addr);
+    CHECK(!memcmp(data, "lite", 4) && from.sin_addr.s_addr == loopback(is_far(from_here) << 16).sin_addr.s_addr);
     close(lite);
-    CHECK(connect(other, (void *)&at, sizeof at) == 0);
-    CHECK(send(other, "x", 1, 0) == 1);
-    CHECK_ERR(send(other, "x", 1, 0), ECONNREFUSED);
-    close(udp), close(other);
+    CHECK(connect(from_here, (void *)&at, sizeof at) == 0);
+    CHECK(send(from_here, "x", 1, 0) == 1);
+    CHECK_ERR(send(from_here, "x", 1, 0), ECONNREFUSED);
+    close(udp), close(other), close(from_here);
 }
 
 static void options(void) {
@@ -98,7 +103,7 @@ static int arrives(int from, int to, struct sockaddr_in at, int size) {
 
 /* A receiver may refuse what is covered too little. */
 static void coverage(void) {
-    int from = udplite(AF_INET), to = udplite(AF_INET);
+    int from = udplite(AF_INET), to = far_udplite();
     struct sockaddr_in at = bound(to);
     set(from, IPPROTO_UDPLITE, SEND_COVERAGE, 20);
     CHECK(arrives(from, to, at, 40));

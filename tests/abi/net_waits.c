@@ -2,6 +2,7 @@
  SIGPIPE. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include "far.h"
 #include "net.h"
 
 #include <pthread.h>
@@ -79,9 +80,11 @@ static void blocked(void)
     pthread_join(t, 0);
     close(s);
     make_pair(&c, &s);
-    t = in_thread(shutter, &s);
-    CHECK(recv(s, buf, 9, 0) == 0);
-    pthread_join(t, 0);
+    if (!is_far(s)) { /* calls at the far end are made one by one */
+        t = in_thread(shutter, &s);
+        CHECK(recv(s, buf, 9, 0) == 0);
+        pthread_join(t, 0);
+    }
     close(c);
     close(s);
     make_pair(&c, &s);
@@ -110,9 +113,11 @@ static void blocked(void)
     close(s);
 
     l = listener(5);
-    t = in_thread(shutter, &l);
-    CHECK_ERR(accept(l, 0, 0), EINVAL);
-    pthread_join(t, 0);
+    if (!is_far(l)) {
+        t = in_thread(shutter, &l);
+        CHECK_ERR(accept(l, 0, 0), EINVAL);
+        pthread_join(t, 0);
+    }
     close(l);
     l = listener(5);
     int p = port(l);
@@ -149,6 +154,8 @@ static void blocked(void)
 static void udp(void)
 {
     int s = socket(2, 2, 0);
+    if (is_far(s))
+        return;
     pthread_t t;
     bind_to(s, 0);
     connect_to(s, port(s));
@@ -174,6 +181,8 @@ static void interrupted(void)
     struct sigaction a = {.sa_handler = handler};
     sigaction(SIGALRM, &a, 0);
     make_pair(&c, &s);
+    if (is_far(s) || is_far(c)) /* signals are for who is here */
+        return;
     struct itimerval it = {{0, 10000}, {0, 10000}}, off = {0};
     setitimer(ITIMER_REAL, &it, 0);
     CHECK_ERR(recv(s, buf, 9, 0), EINTR);

@@ -27,6 +27,7 @@ SWITCH: Final = range(2)
 SECONDS: Final = range(-(INT_MAX // 250), INT_MAX // 250 + 1)
 """Kept in ticks of 4 ms."""
 INT: Final = range(-INT_MAX - 1, INT_MAX + 1)
+COUNT: Final = range(INT_MAX + 1)
 
 FORWARD: Final = "net/ipv4/ip_forward"
 WHICH: Final = ("all", "default", "lo")
@@ -120,12 +121,16 @@ _bounded("net/ipv4/ip_default_ttl", "64", range(1, 256))
 _bounded("net/ipv4/ip_nonlocal_bind", "0", U8)
 _bounded("net/ipv4/icmp_echo_ignore_all", "0", SWITCH)
 _bounded("net/ipv4/icmp_echo_ignore_broadcasts", "1", SWITCH)
+_bounded("net/ipv4/icmp_ratelimit", "1000", COUNT)
+_bounded("net/ipv4/icmp_msgs_per_sec", "1000", COUNT)
+_bounded("net/ipv4/icmp_msgs_burst", "50", COUNT)
 _bounded("net/ipv4/fib_multipath_hash_policy", "0", SWITCH)
 _bounded("net/ipv6/fib_multipath_hash_policy", "0", SWITCH)
 _bounded("net/ipv6/bindv6only", "0", U8)
 _bounded("net/ipv6/ip_nonlocal_bind", "0", U8)
 _bounded("net/ipv6/icmp/echo_ignore_all", "0", U8)
 _bounded("net/ipv6/icmp/echo_ignore_multicast", "0", U8)
+_bounded("net/ipv6/icmp/ratelimit", "100", COUNT)
 for _name, _defaults, _allowed in CONF:
     for _which, _default in zip(WHICH, _defaults.split(), strict=True):
         _bounded(f"net/ipv6/conf/{_which}/{_name}", _default, _allowed)

@@ -78,7 +78,8 @@ class IpLayer:
         self._paths: dict[tuple[bytes, int, RouteKey], Path] = {}
         """The ways that were found since, but for those with several next hops."""
         self.fragments4, self.fragments6 = Reassembly(4), Reassembly(6)
-        self.limit4, self.limit6 = ErrorLimit(), ErrorLimit()
+        self.limit4 = ErrorLimit(sysctls, "net/ipv4/icmp_ratelimit")
+        self.limit6 = ErrorLimit(sysctls, "net/ipv6/icmp/ratelimit")
         self.redirects = RedirectLimit()
         self.icmp, self.icmp6 = Icmp(self), Icmp6(self)
         self.groups = Groups(self)

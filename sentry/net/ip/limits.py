@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 SECOND_NS: Final = 1_000_000_000
-PER_TARGET_NS: Final = SECOND_NS
-"""icmp_ratelimit, net.ipv6.icmp.ratelimit: one error in this time to each address."""
+PER_TARGET_MS: Final = {"net/ipv4/icmp_ratelimit": 1000, "net/ipv6/icmp/ratelimit": 100}
+"""By default one error in this time to each address; 0: as many as there are."""
 BURST_OF_TARGET: Final = 6
 PER_SECOND: Final = 1000
 """icmp_msgs_per_sec, for all."""
@@ -26,21 +26,31 @@ SILENCE_NS: Final = REDIRECT_NS << (REDIRECTS + 1)
 class ErrorLimit:
     """Token buckets: one for all, one for each address."""
 
-    def __init__(self) -> None:
+    def __init__(self, sysctls: dict[str, str], setting: str) -> None:
+        """`sysctls`: as /proc/sys names them, read only; `setting`: one of
+        PER_TARGET_MS."""
+        self._sysctls = sysctls
+        self._setting = setting
         self._stamp_ns = 0
         self._credit = 0
         self._targets: dict[bytes, tuple[int, int]] = {}
         """(when it was counted, ns that it has in its bucket)."""
+
+    def _number(self, name: str, default: int) -> int:
+        found = self._sysctls.get(name)
+        return default if found is None else int(found)
 
     def allows(self, now_ns: int, target: bytes) -> bool:
         """One more may go there."""
         return self._all_allow(now_ns) and self._target_allows(now_ns, target)
 
     def _all_allow(self, now_ns: int) -> bool:
-        each_ns = SECOND_NS // PER_SECOND
-        grown = (now_ns - self._stamp_ns) // each_ns if self._stamp_ns else BURST
+        burst = self._number("net/ipv4/icmp_msgs_burst", BURST)
+        each_second = self._number("net/ipv4/icmp_msgs_per_sec", PER_SECOND)
+        since_ns = now_ns - self._stamp_ns
+        grown = since_ns * each_second // SECOND_NS if self._stamp_ns else burst
         if grown:
-            self._credit = min(BURST, self._credit + grown)
+            self._credit = min(burst, self._credit + grown)
             self._stamp_ns = now_ns
         if self._credit <= 0:
             return False
@@ -48,14 +58,17 @@ class ErrorLimit:
         return True
 
     def _target_allows(self, now_ns: int, target: bytes) -> bool:
-        most_ns = BURST_OF_TARGET * PER_TARGET_NS
+        each_ns = self._number(self._setting, PER_TARGET_MS[self._setting]) * (SECOND_NS // 1000)
+        if not each_ns:
+            return True
+        most_ns = BURST_OF_TARGET * each_ns
         known = self._targets.pop(target, None)
         stamp_ns, saved_ns = (now_ns, most_ns) if known is None else known
         saved_ns = min(most_ns, saved_ns + now_ns - stamp_ns)
-        is_allowed = saved_ns >= PER_TARGET_NS
+        is_allowed = saved_ns >= each_ns
         if len(self._targets) >= MAX_TARGETS:
             del self._targets[next(iter(self._targets))]
-        self._targets[target] = now_ns, saved_ns - (PER_TARGET_NS if is_allowed else 0)
+        self._targets[target] = now_ns, saved_ns - (each_ns if is_allowed else 0)
         return is_allowed
 
 
