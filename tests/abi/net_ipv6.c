@@ -248,10 +248,12 @@ static void datagrams(void)
         close(a);
         CHECK(c6(b, "::1", p) == 0);
         CHECK(send(b, "x", 1, 0) == 1);
+        wait_for(b, POLLERR);
         CHECK(events(b) == (POLLOUT | POLLERR));
         CHECK_ERR(send(b, "x", 1, 0), ECONNREFUSED);
         set_option(b, 41, IPV6_RECVERR, 1);
         CHECK(send(b, "x", 1, 0) == 1);
+        wait_for(b, POLLERR);
         char cb[256];
         struct iovec v = {buf, 9};
         struct msghdr m = {&g6, sizeof g6, &v, 1, cb, 256};

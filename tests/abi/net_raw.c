@@ -36,6 +36,7 @@ static void icmp(void)
     CHECK_ERR(listen(s, 1), EOPNOTSUPP);
     CHECK_ERR(shutdown(s, 2), ENOTCONN);
     CHECK(ping(s, 8, 77) == 8);
+    wait_for(s, POLLIN);
     close(s);
     s = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
     CHECK(ping(s, 8, 77) == 8);

@@ -72,6 +72,7 @@ static void refused(void)
     CHECK_ERR(connect_to(c, p), ECONNABORTED);
     wait_for(c, POLLOUT);
     CHECK_ERR(connect_to(c, p), EINPROGRESS);
+    wait_for(c, POLLERR);
     CHECK_ERR(connect_to(c, p), ECONNREFUSED);
     wait_for(c, POLLOUT);
     CHECK_ERR(recv(c, buf, 1, 0), ENOTCONN);

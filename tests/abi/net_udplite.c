@@ -67,6 +67,7 @@ static void ports(void) {
     close(lite);
     CHECK(connect(from_here, (void *)&at, sizeof at) == 0);
     CHECK(send(from_here, "x", 1, 0) == 1);
+    wait_for(from_here, POLLERR);
     CHECK_ERR(send(from_here, "x", 1, 0), ECONNREFUSED);
     close(udp), close(other), close(from_here);
 }

@@ -121,7 +121,7 @@ def sandbox(pid: int, script: str, programs: Path, place: Path) -> Iterator[Talk
     )
     others = [each for each in bundle.document["linux"]["namespaces"] if each["type"] != "network"]
     network = {"type": "network", "path": f"/proc/{pid}/ns/net"}
-    bundle.document["linux"]["namespaces"] = [*others, network]
+    bundle.document["linux"] |= {"namespaces": [*others, network], "readonlyPaths": []}
     client = Client(bundle)
     made = Talker(client.command("--network=sandbox", "run", f"--bundle={bundle.write()}", "c"))
     yield made

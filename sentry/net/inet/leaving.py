@@ -11,7 +11,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+)
 from sentry.errors import EADDRNOTAVAIL, EMSGSIZE, ENETUNREACH
 from sentry.net.inet.address import MAPPED, Endpoint, is_multicast
 from sentry.net.inet.inetsocket import is_group
@@ -140,11 +147,17 @@ def send_udp(
     """
     source, target = plain(packet.source.ip), plain(packet.target.ip)
     size = UDP_HEADER + len(packet.data)
-    total = pseudo_sum(source, target, IPPROTO_UDP, size)
-    head = _UDP.pack(packet.source.port, packet.target.port, size, total)
-    out = Outgoing(target, IPPROTO_UDP, (head, packet.data), source, packet.tos, packet.ttl)
+    total = pseudo_sum(source, target, sock.protocol, size)
+    ports, offload = (packet.source.port, packet.target.port), Offload(0, UDP_CHECKSUM_AT)
+    if sock.protocol == IPPROTO_UDPLITE:  # no card knows how much is covered
+        covered = _UDP.pack(*ports, packet.coverage, 0) + packet.data
+        total = checksum(covered[: packet.coverage or size], total) or 0xFFFF
+        head, offload = _UDP.pack(*ports, packet.coverage, total), NOTHING
+    else:
+        head = _UDP.pack(*ports, size, total)
+    out = Outgoing(target, sock.protocol, (head, packet.data), source, packet.tos, packet.ttl)
     out.discover, out.index = discover, index or sock.device
-    out.offload, out.sender = Offload(0, UDP_CHECKSUM_AT), sender
+    out.offload, out.sender = offload, sender
     out.mark, out.user = mark_of(sock), sock.inode.uid
     assert sock.stack.ip is not None
     sock.stack.ip.send(time.monotonic_ns(), out)
@@ -182,6 +195,8 @@ class Arrivals:
 
     def arrived(self, now_ns: int, packet: Arrived) -> bool:
         """udp_rcv()."""
+        if packet.protocol == IPPROTO_UDPLITE:
+            return self._arrived_lite(packet)
         data, stack = packet.payload, self._stack
         if len(data) < UDP_HEADER:
             stack.counters["Udp.InErrors"] += 1
@@ -211,15 +226,41 @@ class Arrivals:
             ), packet)  # fmt: skip
         return is_taken
 
+    def _arrived_lite(self, packet: Arrived) -> bool:
+        """udplite_rcv(), udplite_checksum_init(): the size in the header says how much is covered."""
+        data, counters = packet.payload, self._stack.counters
+        if len(data) < UDP_HEADER:
+            counters["UdpLite.InErrors"] += 1
+            return True
+        source_port, target_port, covered, given = _UDP.unpack_from(data)
+        covered = covered or len(data)
+        if not UDP_HEADER <= covered <= len(data) or not given:
+            counters["UdpLite.InErrors"] += 1
+            return True
+        before = pseudo_sum(packet.source, packet.target, IPPROTO_UDPLITE, len(data))
+        if checksum(data[:covered], before):
+            counters["UdpLite.InCsumErrors"] += 1
+            return True
+        return self._deliver(Packet(
+            bytes(data[UDP_HEADER:]),
+            Endpoint(mapped(packet.source), source_port),
+            Endpoint(mapped(packet.target), target_port),
+            packet.ttl,
+            packet.tos,
+            coverage=covered if covered < len(data) else 0,
+            index=packet.index,
+        ), packet)  # fmt: skip
+
     def _deliver(self, datagram: Packet, packet: Arrived) -> bool:
         stack = self._stack
-        ports = stack.ports_of(IPPROTO_UDP)
+        ports = stack.ports_of(packet.protocol)
         if packet.is_group:
             stack.fan_out.begin(to_everybody(ports, datagram))
             return True
         receiver = receiver_of(ports, datagram)
         if receiver is None:
-            stack.counters["Udp.NoPorts"] += 1
+            row = "UdpLite" if packet.protocol == IPPROTO_UDPLITE else "Udp"
+            stack.counters[f"{row}.NoPorts"] += 1
             return False
         receiver.deliver(datagram)
         return True
@@ -232,7 +273,7 @@ class Arrivals:
         holder = self._stack.interfaces.holder(failure.source)
         index = failure.index or (0 if holder is None else holder.index)
         answer = Packet(b"", theirs, ours, index=index)
-        sock = receiver_of(self._stack.ports_of(IPPROTO_UDP), answer)
+        sock = receiver_of(self._stack.ports_of(failure.protocol), answer)
         if sock is None:
             return False
         is_fatal = failure.is_fatal
@@ -295,6 +336,7 @@ def plug(stack: Stack) -> None:
     arrivals = Arrivals(stack)
     for is_v4 in (True, False):
         stack.ip.handlers[is_v4, IPPROTO_UDP] = arrivals
+        stack.ip.handlers[is_v4, IPPROTO_UDPLITE] = arrivals
     stack.ip.seen, stack.ip.failures = arrivals.seen, arrivals.raw_failed
     stack.ip.is_joined = lambda ip, index: (mapped(ip), index) in stack.memberships
     stack.ip.counters = stack.counters

@@ -333,7 +333,7 @@ class TcpSocket(TcpFiltered):
             return Received(0)
         if not self._waits():
             raise ENOTCONN("not connected")
-        if self.mark == 0 and SO_OOBINLINE not in self.options:
+        if self.stops_here() and not (flags & MSG_PEEK or SO_OOBINLINE in self.options):
             self._pass_mark()
         raise EAGAIN("nothing there")
 

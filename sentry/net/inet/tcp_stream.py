@@ -200,6 +200,8 @@ class TcpStream(InetSocket):
 
     def _pass_mark(self) -> None:
         """A read goes on behind the urgent mark: the byte that nobody asked for is lost."""
+        if self.engine is not None:
+            self.engine.connection.pass_mark()
         self.mark = self.urgent = None
         self.urgent_unread = False
 

@@ -259,8 +259,9 @@ class UdpSocket(DatagramSocket):
         if options.confirms:
             leaving.confirm(self, endpoint)
         discover = leaving.discover_of(self, endpoint, options.dont_fragment)
+        self.seal(packet)
         leaving.send_udp(self, packet, discover, link, options.sender)
-        self.stack.counters["Udp.OutDatagrams"] += 1
+        self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
         if link and leaving.loops_back(self, endpoint):
             packet.index = link
             self.stack.fan_out.begin(to_everybody(self.ports, packet))
@@ -322,8 +323,7 @@ class UdpSocket(DatagramSocket):
             if not keep:
                 return False
             if keep < size:
-                data = packet.data[: max(0, keep - HEADER_SIZE)]
-                packet = Packet(data, packet.source, packet.target, packet.ttl, packet.tos)
+                packet = replace(packet, data=packet.data[: max(0, keep - HEADER_SIZE)])
         taken = super().deliver(packet)
         if taken:
             self.stack.counters[f"{self.snmp_row}.InDatagrams"] += 1

@@ -1,7 +1,8 @@
 """UDP-Lite: UDP whose checksum covers only the start of a datagram. udplite(7), RFC 3828.
 
-There is no checksum on our loopback; what a program sees are ports of its own, and that a receiver
-may refuse datagrams that are covered too little.
+There is no checksum on our loopback: there a program sees ports of its own, and that a receiver may
+refuse datagrams that are covered too little. By a link checksums are made and looked at
+(`leaving.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ class UdpLiteSocket(UdpSocket):
 
     __slots__ = ("wanted",)
     options_known: ClassVar = UDPLITE
-    goes_out: ClassVar = False
     snmp_row: ClassVar = "UdpLite"
 
     def __init__(self, location: Location, family: int, stack: Stack) -> None:

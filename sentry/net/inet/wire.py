@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from sentry.abi.netlink import ARPHRD_LOOPBACK
+from sentry.abi.netlink import ARPHRD_ETHER, ARPHRD_LOOPBACK
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -79,7 +79,8 @@ def seen_by_filter(packet: Packet, family: int, protocol: int, *, from_header: b
     whole = with_header(packet, family, protocol)
     start = ETH_HEADER if from_header else ETH_HEADER + len(whole) - len(packet.data)
     seen = Filtered(link_header(kind) + whole, start, network=ETH_HEADER, link=0)
-    return seen.of(kind, PACKET_HOST, LOOPBACK_INDEX, ARPHRD_LOOPBACK)
+    hardware = ARPHRD_LOOPBACK if packet.index == LOOPBACK_INDEX else ARPHRD_ETHER
+    return seen.of(kind, PACKET_HOST, packet.index, hardware)
 
 
 def link_header(kind: int) -> bytes:

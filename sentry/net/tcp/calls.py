@@ -120,10 +120,8 @@ class Calls(Handshake):
         mark = self.mark
         if mark:
             size = min(size, mark)
-        elif mark == 0 and size and self.rcv.queued:
-            if not self.tuning.oob_inline:
-                self.rcv.take(1)
-            self._pass_mark()
+        elif mark == 0 and size:
+            self.pass_mark()
         pieces = self.rcv.take(size)
         if pieces:
             self._read_some(now_ns, size)
@@ -131,7 +129,13 @@ class Calls(Handshake):
         self._tell()
         return pieces
 
-    def _pass_mark(self) -> None:
+    def pass_mark(self) -> None:
+        """A read goes on behind the urgent mark, once its byte is there: who has not asked for that
+        has lost it. Preconditions: nothing is before it."""
+        if not self.rcv.queued:
+            return
+        if not self.tuning.oob_inline:
+            self.rcv.take(1)
         self.urgent_state, self.urgent_at = NO_URGENT, None
         self._changed()
 
