@@ -89,8 +89,6 @@ class Pair:
         return list(iter(self.near.hear, "over"))
 
 
-
-
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all of them."""

@@ -35,6 +35,7 @@ from sentry.net.netfilter.packet import Packet
 from sentry.net.netfilter.place import Namespace
 from sentry.net.netfilter.ruleset import MOST, Ruleset
 from sentry.net.netfilter.transaction import Transaction
+from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.net.ip.layer import IpLayer
@@ -73,6 +74,12 @@ class Netfilter(Namespace):
         self.ruleset = Ruleset(self.counts)
         self.ip_tables: dict[tuple[bool, str], ip_tables.IpTable] = {}
         """Of iptables without nftables, by whether it is of IPv4, and by name."""
+        self.lock = Lock()
+        """Of a batch under way that others run beside: who asks or changes waits."""
+        self.gone: list[int] = []
+        """Ports of sockets that were closed meanwhile, with which their tables go."""
+        self._bases: list[Chain] = []
+        """Base chains that count."""
         self._steps: dict[tuple[bool, int], list[Step]] = {}
         self._translating: dict[tuple[bool, int], list[Step]] = {}
         self._moment_ns = self._done = 0
@@ -81,10 +88,27 @@ class Netfilter(Namespace):
     # --- the hooks
 
     def apply(self) -> None:
-        """The tables have changed: who stands at each hook."""
+        """The tables have changed."""
+        self._bases = list(self.ruleset.base_chains())
+        self._stand()
+
+    def drop_tables_of(self, port: int) -> None:
+        """Those that belong to a socket which is closed go, but for those that are to stay."""
+        mine = [each for each in self.ruleset.tables.values() if each.owner == port]
+        batch = Transaction(self.ruleset, 0, port)
+        for table in mine:
+            if not table.flags & nft.NFT_TABLE_F_PERSIST:
+                batch.remove_table(table)
+            table.owner = 0
+        if mine:
+            batch.commit()
+            self.apply()
+
+    def _stand(self) -> None:
+        """Who stands at each hook."""
         translating: dict[tuple[bool, int], list[Placed]] = {}
         steps: dict[tuple[bool, int], list[Placed]] = {}
-        for base in self.ruleset.base_chains():
+        for base in self._bases:
             for is_v4 in FAMILIES[base.table.family]:
                 where = translating if base.kind == "nat" else steps
                 where.setdefault((is_v4, base.hook), []).append(
@@ -109,7 +133,7 @@ class Netfilter(Namespace):
             found = ip_tables.IpTable(name, is_v4=is_v4)
             self._take_rules(len(found.content.entries))
             self.ip_tables[is_v4, name] = found
-            self.apply()
+            self._stand()
         return found
 
     def replace(self, table: ip_tables.IpTable, content: Content) -> None:
@@ -123,7 +147,7 @@ class Netfilter(Namespace):
         for used in before.uses:
             used.use -= 1
         table.content = content
-        self.apply()
+        self._stand()
 
     def _take_rules(self, number: int) -> None:
         if self.counts["rules"] + number > MOST["rules"]:

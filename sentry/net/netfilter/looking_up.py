@@ -172,7 +172,8 @@ class Remember(Expression):
 
     def run(self, run: Run) -> int | None:
         wanted = Element(run.get(self.key))
-        known = self.group.known(wanted)
+        group = self.group if self.group.met is None else self.group.met
+        known = group.known(wanted)
         if known is not None and known.is_over(run.now_ns):
             self._forget(run, known)
             known = None
@@ -203,11 +204,11 @@ class Remember(Expression):
             type(each).parse(self.scope, parse_attributes(each.raw), each.raw)
             for each in self.expressions or self.group.expressions
         ]
-        self.group.add(wanted)
+        self.group.learn(wanted)
         return True
 
     def _forget(self, run: Run, known: Element) -> None:
-        self.group.remove(known)
+        self.group.unlearn(known)
         run.place.forgot(1)
 
     @property

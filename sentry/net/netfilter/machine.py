@@ -353,7 +353,7 @@ def evaluate(base: Chain, run: Run) -> int:
     if packet.steps > MAX_STEPS:
         return nft.NF_DROP
     back: list[tuple[list[Any], int]] = []
-    rules, at = base.rules, 0
+    rules, at = base.met, 0
     while True:
         if at >= len(rules):
             if not back:
@@ -374,7 +374,7 @@ def evaluate(base: Chain, run: Run) -> int:
                 if len(back) >= MAX_DEPTH:
                     return nft.NF_DROP
                 back.append((rules, at))
-            rules, at = run.to.rules, 0
+            rules, at = run.to.met, 0
         else:
             return verdict
 

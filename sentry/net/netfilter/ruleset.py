@@ -46,8 +46,8 @@ class Chain:
     """struct nft_chain, and struct nft_base_chain."""
 
     __slots__ = (
-        "flags", "handle", "has_counters", "hook", "is_base", "kind", "name", "number", "octets",
-        "packets", "policy", "priority", "rules", "table", "use", "userdata",
+        "flags", "handle", "has_counters", "hook", "is_base", "kind", "met", "name", "number",
+        "octets", "packets", "policy", "priority", "rules", "table", "use", "userdata",
     )  # fmt: skip
 
     def __init__(self, table: Table, name: str) -> None:
@@ -57,6 +57,8 @@ class Chain:
         self.number = 0
         """NFTA_CHAIN_ID: its name within a batch."""
         self.rules: list[Rule] = []
+        self.met = self.rules
+        """Those that packets meet: what there was before a long batch that is under way."""
         self.use = 0
         """Rules and elements that lead here."""
         self.userdata = b""

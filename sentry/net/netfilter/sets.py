@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -62,8 +63,8 @@ class Set:
 
     __slots__ = (
         "_elements", "_places", "catch_all", "data_size", "data_type", "expressions",
-        "fields", "flags", "gc_ms", "handle", "key_size", "key_type", "name", "number",
-        "object_kind", "policy", "size", "table", "timeout_ms", "use", "userdata",
+        "fields", "flags", "gc_ms", "handle", "key_size", "key_type", "met", "name",
+        "number", "object_kind", "policy", "size", "table", "timeout_ms", "use", "userdata",
     )  # fmt: skip
 
     def __init__(self, table: Table, name: str) -> None:
@@ -83,6 +84,8 @@ class Set:
         self._elements: dict[Key, Element] = {}
         self._places: list[Key] = []
         """Ends of intervals, in order: where one ends and one begins, the end first."""
+        self.met: Set | None = None
+        """What packets look into while a long batch changes it: as it was before."""
 
     @property
     def is_anonymous(self) -> bool:
@@ -195,10 +198,30 @@ class Set:
                 return self._elements[place]
         return None
 
+    def stage(self) -> None:
+        """Packets see no changes from now on, until `met` is None."""
+        before = copy(self)
+        before._elements, before._places = dict(self._elements), list(self._places)
+        self.met = before
+
     # --- packets
+
+    def learn(self, element: Element) -> None:
+        """A packet adds one, if there is room. Preconditions: packets see none with its key."""
+        for each in (self, self.met):
+            if each is not None and each.known(element) is None and not each.is_full:
+                each.add(element)
+
+    def unlearn(self, element: Element) -> None:
+        """A packet takes one away."""
+        for each in (self, self.met):
+            if each is not None and each.known(element) is element:
+                each.remove(element)
 
     def find(self, run: Run, key: bytes) -> Element | None:
         """Which one a key belongs to."""
+        if self.met is not None:
+            return self.met.find(run, key)
         if self.is_of_ranges:
             found = self._find_range(run, key)
         elif self.is_interval:

@@ -1,7 +1,8 @@
 """A batch of changes to the tables: all of it, or nothing. net/netfilter/nf_tables_api.c.
 
-A change is made at once and remembers how it is undone. Packets see nothing in between: a batch is
-one step, and its size has a ceiling (sentry.net.netlink.nfnetlink).
+A change is made at once and remembers how it is undone. Packets see nothing in between: a short
+batch is one step, and of what a long one changes, which others run beside, they see what there was
+before (`met`), as nft_is_active() has it. Who asks waits (`Netfilter.lock`).
 """
 
 from __future__ import annotations
@@ -46,8 +47,12 @@ class Change(NamedTuple):
 class Transaction:
     """One batch."""
 
-    def __init__(self, ruleset: Ruleset, now_ns: int, port: int) -> None:
+    def __init__(
+        self, ruleset: Ruleset, now_ns: int, port: int, *, is_long: bool = False
+    ) -> None:
+        """`is_long`: packets come before its end."""
         self.ruleset = ruleset
+        self.is_long = is_long
         self.now_ns = now_ns
         self.port = port
         """Of the netlink socket that asks."""
@@ -56,6 +61,10 @@ class Transaction:
         self.rules: dict[int, Rule] = {}
         """By the ids that the batch has given them."""
         self._undo: list[Callable[[], object]] = []
+        self._staged: list[Chain | Set] = []
+        """Of which packets see what there was before."""
+        self._later: list[tuple[object, str, object]] = []
+        """Attributes that are changed at the end."""
         self._unbound: list[Set] = []
         """Anonymous sets, which a rule has to use."""
         self.is_heard = False
@@ -73,17 +82,42 @@ class Transaction:
         """It counts from now on. Raises: EMLINK, EOPNOTSUPP, EINVAL; then `abort` is to follow."""
         if any(not each.use for each in self._unbound):
             raise EINVAL("an anonymous set that nobody uses")
+        for each in self._later:
+            self._set(*each)
         if self.must_check:
             known: dict[tuple[str, int], dict[int, int]] = {}
             for each in self.ruleset.base_chains():
                 check_jumps(each, known.setdefault((each.kind, each.hook), {}))
         self.ruleset.generation = self.ruleset.generation + 1 & 0xFFFFFFFF or 1
         self._undo.clear()
+        self._publish()
 
     def abort(self) -> None:
         """As if nothing had been."""
         while self._undo:
             self._undo.pop()()
+        self._publish()
+
+    def _stage(self, what: Chain | Set) -> None:
+        """It is about to be changed."""
+        if not self.is_long:
+            return
+        if isinstance(what, Set):
+            if what.met is None:
+                what.stage()
+                self._staged.append(what)
+        elif what.met is what.rules:
+            what.met = list(what.rules)
+            self._staged.append(what)
+
+    def _publish(self) -> None:
+        """Packets see what there is."""
+        for each in self._staged:
+            if isinstance(each, Set):
+                each.met = None
+            else:
+                each.met = each.rules
+        self._staged.clear()
 
     # --- tools
 
@@ -94,8 +128,11 @@ class Transaction:
         self._undo.append(lambda: setattr(what, name, before))
 
     def change(self, what: Chain | Table | Set | Object, name: str, value: object) -> None:
-        """The same, for who changes what is there."""
-        self._set(what, name, value)
+        """The same, for who changes what is there: at the end, if packets come before."""
+        if self.is_long:
+            self._later.append((what, name, value))
+        else:
+            self._set(what, name, value)
 
     def note(self, kind: int, what: Any, element: Element | None = None) -> None:
         """NFT_MSG_*: something is new, is another, or is gone."""
@@ -119,7 +156,11 @@ class Transaction:
 
     def _use(self, used: Iterable[Used], by: int) -> None:
         for each in used:
-            self._set(each, "use", each.use + by)
+            self._used(each, by)
+            self._undo.append(lambda each=each: self._used(each, -by))  # type: ignore[misc]
+
+    def _used(self, what: Used, by: int) -> None:
+        what.use += by
 
     def check_owner(self, table: Table) -> None:
         """Raises: EPERM."""
@@ -202,12 +243,13 @@ class Transaction:
         chain, table = rule.chain, rule.chain.table
         self._room("rules")
         rule.handle = table.new_handle()
+        self._stage(chain)
         chain.rules.insert(at, rule)
         table.rules[rule.handle] = rule
         self.note(nft.NFT_MSG_NEWRULE, rule)
 
         def undo() -> None:
-            chain.rules.remove(rule)
+            del chain.rules[at]
             del table.rules[rule.handle]
 
         self._undo.append(undo)
@@ -223,6 +265,7 @@ class Transaction:
         """With what belongs to it alone."""
         chain, table = rule.chain, rule.chain.table
         at = len(chain.rules) - 1 if chain.rules[-1] is rule else chain.rules.index(rule)
+        self._stage(chain)
         del chain.rules[at]
         del table.rules[rule.handle]
 
@@ -288,8 +331,9 @@ class Transaction:
         if group.is_full:
             self._count("elements", -len(group.drop_expired(self.now_ns)))
         self._room("elements")
+        self._stage(group)
         group.add(element)
-        self._undo.append(lambda: group.remove(element))
+        self._undo.append(lambda: _take_away(group, element))
         self.note(nft.NFT_MSG_NEWSETELEM, group, element)
         if isinstance(element.data, Verdict) and element.data.chain is not None:
             self._use((element.data.chain,), 1)
@@ -299,8 +343,9 @@ class Transaction:
 
     def remove_element(self, group: Set, element: Element) -> None:
         """Preconditions: it is there."""
+        self._stage(group)
         group.remove(element)
-        self._undo.append(lambda: group.add(element))
+        self._undo.append(lambda: _put_back(group, element))
         self._gone("elements")
         self.note(nft.NFT_MSG_DELSETELEM, group, element)
         self._forget_uses(element)
@@ -329,6 +374,18 @@ class Transaction:
         self._undo.append(lambda: objects.__setitem__(key, named))
         self._gone("objects")
         self.note(nft.NFT_MSG_DELOBJ, named)
+
+
+def _take_away(group: Set, element: Element) -> None:
+    """Unless a packet has done so."""
+    if group.known(element) is element:
+        group.remove(element)
+
+
+def _put_back(group: Set, element: Element) -> None:
+    """Unless packets have taken its place."""
+    if group.known(element) is None and not group.is_full:
+        group.add(element)
 
 
 def _free_name(begin: str, first: int, taken: Container[str]) -> str:

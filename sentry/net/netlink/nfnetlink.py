@@ -1,7 +1,7 @@
 """NETLINK_NETFILTER: who asks netfilter, and batches of changes. net/netfilter/nfnetlink.c.
 
 A batch is answered as a whole: each of its messages that was wrong, or wants to hear that it was
-not. It is one step, so its size has a ceiling.
+not. Others run beside a long one, and see nothing of it before its end.
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ from sentry.net.netlink.socket import NetlinkSocket
 
 if TYPE_CHECKING:
     from sentry.net.netfilter.hooks import Netfilter
+    from sentry.net.socket import Received
     from sentry.net.stack import Stack
-    from sentry.vfs.file import Caller
+    from sentry.vfs.file import Caller, Dest
     from sentry.vfs.location import Location
+    from sentry.wait.lock import Lock
     from sentry.wait.steps import Steps
 
 MAX_BATCH: Final = 1 << 19
 """Bytes of a batch."""
 MAX_MESSAGES: Final = 4096
+LONG: Final = 1 << 14
+"""Bytes of a batch that is not one step."""
 TABLES: Final = nft.NFNL_SUBSYS_NFTABLES << 8
 CONNECTIONS: Final = (
     nft.NFNLGRP_CONNTRACK_NEW, nft.NFNLGRP_CONNTRACK_UPDATE, nft.NFNLGRP_CONNTRACK_DESTROY,
@@ -182,6 +186,24 @@ class NetfilterSocket(NetlinkSocket):
             Members.changed(table, self, is_member=is_member)
         super().set_groups(groups)
 
+    def lock(self) -> Lock:
+        """See `Netfilter.lock`."""
+        return netfilter_of(self.stack).lock
+
+    def _until_done(self, asked: Steps[None], sent: int) -> Steps[int]:
+        try:
+            return (yield from super()._until_done(asked, sent))
+        finally:
+            netfilter = netfilter_of(self.stack)
+            while netfilter.gone:
+                netfilter.drop_tables_of(netfilter.gone.pop())
+
+    def try_receive(self, dest: Dest, flags: int) -> Received:
+        """recvmsg(2): what goes on to be told is so."""
+        if self._dump is not None:
+            self.lock().check()
+        return super().try_receive(dest, flags)
+
     def try_send(
         self, caller: Caller, source: Any, target: Any, flags: int, ancillary: Any
     ) -> int:
@@ -200,7 +222,7 @@ class NetfilterSocket(NetlinkSocket):
         if not caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN):
             self._acknowledge(data[: head.nlmsg_len], EPERM.number)
         elif head.nlmsg_type == nft.NFNL_MSG_BATCH_BEGIN:
-            self._batch(caller, data)
+            yield from self._batch(caller, data)
         else:
             netfilter_of(self.stack).ruleset.ip_sets.left = MOST_IN_STEP
             yield from super()._requests(caller, data)
@@ -227,7 +249,7 @@ class NetfilterSocket(NetlinkSocket):
 
     # --- batches
 
-    def _batch(self, caller: Caller, data: bytes) -> None:
+    def _batch(self, caller: Caller, data: bytes) -> Steps[None]:
         """nfnetlink_rcv_batch()."""
         first = abi.NLMSGHDR.unpack(data, 0)
         begin = data[: first.nlmsg_len]
@@ -240,7 +262,8 @@ class NetfilterSocket(NetlinkSocket):
             return
         netfilter = netfilter_of(self.stack)
         now_ns = self.stack.kernel.loop.now_ns()
-        batch = Transaction(netfilter.ruleset, now_ns, self.port)
+        is_long = len(data) > LONG
+        batch = Transaction(netfilter.ruleset, now_ns, self.port, is_long=is_long)
         batch.is_heard = bool(listeners(self.stack, nft.NFNLGRP_NFTABLES))
         wrong: list[Wrong] = []
         try:
@@ -250,7 +273,11 @@ class NetfilterSocket(NetlinkSocket):
             return
         if first.nlmsg_flags & abi.NLM_F_ACK:
             wrong.append((begin, 0, 0))
-        ended = self._run(caller, data, batch, wrong)
+        try:
+            ended = yield from self._run(caller, data, batch, wrong)
+        except BaseException:  # its program is killed
+            batch.abort()
+            raise
         if ended and not any(number for _, number, _ in wrong):
             try:
                 batch.commit()
@@ -286,7 +313,7 @@ class NetfilterSocket(NetlinkSocket):
 
     def _run(
         self, caller: Caller, data: bytes, batch: Transaction, wrong: list[Wrong]
-    ) -> bool:
+    ) -> Steps[bool]:
         """Each message up to the end. False: there is no end, so nothing counts."""
         at = (abi.NLMSGHDR.unpack(data, 0).nlmsg_len + 3) & ~3
         for _ in range(MAX_MESSAGES):
@@ -302,6 +329,8 @@ class NetfilterSocket(NetlinkSocket):
             found, bad = self._change(caller, whole, batch)
             if found or head.nlmsg_flags & abi.NLM_F_ACK:
                 wrong.append((whole, found, bad))
+            if batch.is_long:
+                yield
         return False
 
     def _request(self, caller: Caller, whole: bytes) -> Request:
@@ -352,15 +381,10 @@ class NetfilterSocket(NetlinkSocket):
         self.set_groups(set())
         if self.stack.netfilter is not None and self.port:
             netfilter = netfilter_of(self.stack)
-            mine = [each for each in netfilter.ruleset.tables.values() if each.owner == self.port]
-            batch = Transaction(netfilter.ruleset, 0, self.port)
-            for table in mine:
-                if not table.flags & nft.NFT_TABLE_F_PERSIST:
-                    batch.remove_table(table)
-                table.owner = 0
-            if mine:
-                batch.commit()
-                netfilter.apply()
+            if netfilter.lock.holder is None:
+                netfilter.drop_tables_of(self.port)
+            else:
+                netfilter.gone.append(self.port)
         super().release()
 
 

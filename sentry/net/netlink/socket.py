@@ -58,6 +58,7 @@ from sentry.net.netlink.registry import GROUPS, OPEN_TO_ALL, PROTOCOLS, multicas
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.wait.fiber import Mode
+from sentry.wait.lock import Lock
 from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
@@ -209,11 +210,18 @@ class NetlinkSocket(Socket):
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> Any:
         """sendmsg(2): a datagram may ask for much, and others run between its messages."""
+        lock = self.lock()
+        if lock is not None:
+            lock.check()
         sent = super().send_message(caller, source, target, flags, ancillary)
         asked, self._asked = self._asked, None
         if asked is None:
             return sent
-        return in_steps(self._until_done(asked, sent), mode=Mode.KILLABLE)
+        return in_steps(self._until_done(asked, sent), lock, Mode.KILLABLE)
+
+    def lock(self) -> Lock | None:
+        """What is held while a datagram does what it asks for."""
+        return None
 
     def _until_done(self, asked: Steps[None], sent: int) -> Steps[int]:
         with self.held():
