@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from hypothesis import strategies as st
 
-from sentry.abi.socket import IPPROTO_TCP, IPPROTO_UDP
+from sentry.abi.socket import IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
 from sentry.errors import Errno
 from sentry.net.inet.leaving import Arrivals
 from sentry.net.ip import autoconf, fragments, ipv4, ipv6, limits, path_mtu
@@ -30,7 +30,7 @@ IPS6 = st.sampled_from([
     ipv6.LOOPBACK, b"\x20\x01" + bytes(14),
 ])  # fmt: skip
 WORDS = st.integers(0, 0xFFFF)
-PROTOCOLS = st.sampled_from([0, 1, 6, 17, 43, 44, 58, 59, 60, 253]) | st.integers(0, 255)
+PROTOCOLS = st.sampled_from([0, 1, 6, 17, 43, 44, 58, 59, 60, 136, 253]) | st.integers(0, 255)
 PLACES = st.sampled_from([0, 0x4000, 0x2000, 1, 0x2001, 0x1FFF]) | WORDS
 """Flags and offset of a fragment."""
 
@@ -175,7 +175,9 @@ class Bounds:
     def __init__(self) -> None:
         self.host = Host(1)
         for is_v4 in (True, False):
-            self.host.layer.handlers[is_v4, IPPROTO_UDP] = Arrivals(Stack(None, {}))
+            arrivals = Arrivals(Stack(None, {}))
+            for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE):
+                self.host.layer.handlers[is_v4, protocol] = arrivals
         self.host.keep(IPPROTO_TCP)
         self.host.route_all(ip4(2))
         self.host.route_all(ip6(2))

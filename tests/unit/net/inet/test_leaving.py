@@ -9,11 +9,17 @@ import pytest
 
 from sentry.abi import socket as abi
 from sentry.abi.poll import EPOLLIN
-from sentry.abi.socket import AF_INET, IPPROTO_UDP, SOCK_RAW, SOL_SOCKET
+from sentry.abi.socket import AF_INET, IPPROTO_UDP, IPPROTO_UDPLITE, SOCK_RAW, SOL_SOCKET
+from sentry.bpf.filter import PacketFilter
 from sentry.errors import EHOSTUNREACH
+from sentry.net.inet.leaving import Arrivals
 from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.udp import UdpSocket
+from sentry.net.inet.udp_options import COVERAGE
+from sentry.net.inet.udplite import UdpLiteSocket
 from sentry.net.interfaces import LOOPBACK_INDEX
+from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.ip.seam import Arrived
 from sentry.net.sockfs import socket_location
 from tests.unit.net.streams import Line, Streams, done, place
 from tests.unit.net.wired import INDEX, SECOND_NS, ip4
@@ -79,3 +85,85 @@ def test_socket_of_an_interface_hears_that_nobody_is_there(line: Line) -> None:
     line.settle()
     line.wait(5 * SECOND_NS)
     assert sender.so_error == EHOSTUNREACH.number
+
+
+# --- UDP-Lite
+
+
+def lite(host: Streams, port: int) -> Any:
+    made = UdpLiteSocket(socket_location(host.caller), AF_INET, host.stack).incref()
+    done(made.bind(host.caller, place(bytes(4), port)))
+    return made
+
+
+@pytest.mark.parametrize("covered", [0, 8, 12])
+def test_datagram_of_udplite_says_how_much_is_covered(line: Line, covered: int) -> None:
+    left, right = line.hosts
+    sender, receiver = lite(left, 9002), lite(right, 9000)
+    left.option(sender, IPPROTO_UDPLITE, COVERAGE.UDPLITE_SEND_CSCOV, covered)
+    left.send(sender, b"0123456789", target=sender.target(left.caller, place(ip4(2), 9000)))
+    line.settle()
+    (packet,) = receiver.packets
+    assert (packet.data, packet.coverage) == (b"0123456789", covered)
+
+
+def lite_packet(covered: int, data: bytes, total: int | None = None) -> Arrived:
+    """To port 9000, with a right checksum if none is given."""
+    head = (9002).to_bytes(2) + (9000).to_bytes(2) + covered.to_bytes(2)
+    whole = head + bytes(2) + data
+    before = pseudo_sum(ip4(1), ip4(2), IPPROTO_UDPLITE, len(whole))
+    right = checksum(whole[: covered or len(whole)], before) or 0xFFFF
+    payload = head + (right if total is None else total).to_bytes(2) + data
+    return Arrived(
+        IPPROTO_UDPLITE, ip4(1), ip4(2), memoryview(payload), 0, 64, INDEX, bytes(20)
+    )
+
+
+@pytest.mark.parametrize(("covered", "at", "is_taken"), [
+    (0, 15, False), (12, 11, False), (12, 12, True), (8, 9, True),
+])  # fmt: skip
+def test_damage_counts_where_a_datagram_is_covered(
+    line: Line, covered: int, at: int, is_taken: bool
+) -> None:
+    _, right = line.hosts
+    receiver = lite(right, 9000)
+    packet = lite_packet(covered, b"0123456789")
+    spoiled = bytearray(packet.payload)
+    spoiled[at] ^= 1
+    packet.payload = memoryview(bytes(spoiled))
+    assert Arrivals(right.stack).arrived(0, packet)
+    assert heard(receiver) == [is_taken]
+    assert right.stack.counters["UdpLite.InCsumErrors"] == (not is_taken)
+
+
+@pytest.mark.parametrize("packet", [
+    lite_packet(7, b""), lite_packet(9, b""), lite_packet(65535, b"data"), lite_packet(0, b"", 0),
+], ids=["less_than_the_header", "more_than_there_is", "much_more", "no_checksum"])  # fmt: skip
+def test_datagram_of_udplite_that_is_wrong_is_dropped(line: Line, packet: Arrived) -> None:
+    _, right = line.hosts
+    receiver = lite(right, 9000)
+    assert Arrivals(right.stack).arrived(0, packet)
+    assert heard(receiver) == [False]
+    assert right.stack.counters["UdpLite.InErrors"] == 1
+
+
+def test_datagram_of_udplite_shorter_than_its_header_is_dropped(line: Line) -> None:
+    _, right = line.hosts
+    packet = lite_packet(0, b"")
+    packet.payload = packet.payload[:7]
+    assert Arrivals(right.stack).arrived(0, packet)
+
+
+# --- filters
+
+
+def test_filter_is_told_of_the_interface_that_a_datagram_came_by(line: Line) -> None:
+    """And what it cuts keeps it. BPF: ld #ifindex; ret a: so many bytes."""
+    left, right = line.hosts
+    sender, receiver = udp(left, 9002, 0), udp(right, 9000, 0)
+    load = (0x20).to_bytes(2, "little") + bytes(2) + (0xFFFFF000 + 8).to_bytes(4, "little")
+    receiver.filter = PacketFilter(load + (0x16).to_bytes(2, "little") + bytes(6))
+    left.send(sender, b"0123456789", target=sender.target(left.caller, place(ip4(2), 9000)))
+    line.settle()
+    (packet,) = receiver.packets
+    assert (len(packet.data), packet.index) == (max(0, INDEX - 8), INDEX)

@@ -18,6 +18,7 @@ from sentry.abi.socket import (
     IPPROTO_TCP,
     MSG_OOB,
     MSG_PEEK,
+    MSG_PEEK,
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
@@ -310,6 +311,21 @@ def test_urgent_byte_has_a_mark_and_a_signal(line: Line) -> None:
     assert not server.poll() & EPOLLPRI and receive(server) == b"def"
     with pytest.raises(EINVAL):
         receive(server, 1, MSG_OOB)
+
+
+def test_read_at_an_urgent_mark_passes_it_though_nothing_is_behind(line: Line) -> None:
+    left, _ = line.hosts
+    _, client, server = line.connected()
+    left.send(client, b"!", MSG_OOB)
+    line.settle()
+    assert receive(server, 1, MSG_OOB) == b"!" and server.at_mark()
+    for flags, is_there in ((MSG_PEEK, True), (0, False)):
+        with pytest.raises(EAGAIN):
+            receive(server, 1, flags)
+        assert server.at_mark() == is_there
+    left.send(client, b"more")
+    line.settle()
+    assert not server.at_mark() and receive(server, 9) == b"more"
 
 
 def test_options_reach_the_engine(line: Line) -> None:
