@@ -51,7 +51,7 @@ static void large_write(void)
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
-    if (!is_far(FAR_BIT * parted() * far_.swapped)) /* so much is written here alone */
+    if (!(parted() && far_.swapped)) /* so much is written here alone */
         large_write();
     return 0;
 }

@@ -47,7 +47,7 @@ WHOLE: Final = {
     "net_tun_traffic": "frames are the program's own: the other end is a descriptor",
     "net_link_settings": CHANGES, "net_netlink": CHANGES, "net_notices": CHANGES,
     "net_options": CHANGES, "net_options_ip": CHANGES, "net_sysctls": CHANGES,
-    "net_raw_names": CHANGES,
+    "net_raw_names": "names of raw sockets, at many addresses of one machine",
     "net_inodes": "owners and modes of sockets: both ends belong to one process",
     "net_short_buffers": "memory that cannot be written: of one process",
     "net_error_queue": "errors that come with the call, and an MTU of 64 KiB: the loopback's own; "

@@ -1,7 +1,8 @@
 """The socket programs of tests/abi in containers whose network namespace has links.
 
 Between programs of a sandbox there are no packets then, either; but all that asks for ways, sources
-and interfaces finds the Sentry's own stack, and a host at the other end of a veth.
+and interfaces finds the Sentry's own stack, and a host at the other end of a veth. With packets:
+`test_programs_between.py`.
 """
 
 from __future__ import annotations

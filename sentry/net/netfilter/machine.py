@@ -46,6 +46,7 @@ class Chain(Used, Protocol):
 
     name: str
     rules: list[Any]
+    met: list[Any]
     is_base: bool
     hook: int
     kind: str

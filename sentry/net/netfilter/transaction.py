@@ -82,8 +82,8 @@ class Transaction:
         """It counts from now on. Raises: EMLINK, EOPNOTSUPP, EINVAL; then `abort` is to follow."""
         if any(not each.use for each in self._unbound):
             raise EINVAL("an anonymous set that nobody uses")
-        for each in self._later:
-            self._set(*each)
+        for later in self._later:
+            self._set(*later)
         if self.must_check:
             known: dict[tuple[str, int], dict[int, int]] = {}
             for each in self.ruleset.base_chains():
