@@ -105,7 +105,7 @@ def _watch(
 
     lifecycle.require_running(state)
     try:
-        wanted = points or (*following.WATCHED, "sentry/task_exit")
+        wanted = points or following.KEPT
         with following.watched(store, state, wanted) as session:
             told = following.followed(
                 store, state, session, sampled=True, time_s=time_s

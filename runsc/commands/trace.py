@@ -157,6 +157,7 @@ def watch(
         return
     assert container_id is not None
     store, state = _running(flags, container_id)
+    points = points or (following.WATCHED if record is None else following.KEPT)
     try:
         with (
             following.watched(store, state, points) as session,

@@ -29,6 +29,8 @@ WATCHED = (
     "syscall/connect/exit", "syscall/accept4/exit", "syscall/bind/exit",
 )  # fmt: skip
 """What is listened to if nothing else is said."""
+KEPT = (*WATCHED, "sentry/task_exit")
+"""The same for a report: of a container's first process it is the end."""
 LEFT = 10_000
 """Records that may wait to be told when it ends."""
 CONTEXT = ("time", "thread_id", "group_id", "container_id", "process_name")
@@ -49,7 +51,7 @@ def watched(store: Store, state: State, points: tuple[str, ...]) -> Iterator[Ses
 
     Raises: RuntimeFailure, OSError.
     """
-    named = tuple(TracePoint(name, (), CONTEXT) for name in points or WATCHED)
+    named = tuple(TracePoint(name, (), CONTEXT) for name in points)
     name = f"watch-{os.getpid()}-{os.urandom(4).hex()}"  # a number may be another's, too
     session = TraceSession(
         name, named, (TraceSink("remote", has_fd=True),), ignore_missing=True,

@@ -11,7 +11,10 @@ from runsc.containers.watching import MAGIC, framed, recorded
 from runsc.report.page import SECTIONS, page, picture
 from runsc.report.tree import html, svg
 from tests.conftest import rootfs_of
+from tests.e2e.bundle import kvm_is_usable
 from tests.full.browser import Browser, browsing
+from tests.full.recorded import PROGRAMS
+from tests.full.recorded import recorded as recorded_of
 from tests.unit.runsc.report.recordings import MARKUP, run, summed
 from tests.unit.runsc.report.test_page import hostile
 
@@ -49,6 +52,35 @@ def test_the_page_is_drawn_in_light_and_in_dark(folder: Path, browser: Browser) 
     assert seen["light"][:2] == ("rgb(255, 255, 255)", "rgb(28, 30, 33)")
     assert seen["dark"][:2] == ("rgb(21, 24, 28)", "rgb(228, 231, 235)")
     assert seen["light"][2] != seen["dark"][2]
+
+
+@pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
+@pytest.mark.parametrize(
+    ("name", "programs", "path"),
+    [
+        ("build", ("make", "cc1", "ld"), "main.c"),
+        ("server", ("nginx", "ab"), "/tmp/www/index.html"),
+        ("shell", ("find", "xargs", "date"), "file1"),
+    ],
+)
+def test_a_program_that_was_recorded_is_drawn(
+    folder: Path, browser: Browser, name: str, programs: tuple[str, ...], path: str
+) -> None:
+    client, recording = recorded_of(folder, PROGRAMS[name])
+    report = folder / "report.html"
+    client.ok("report", f"--output={report}", str(recording))
+    browser.open("file:///mnt/report.html")
+    assert browser.value("document.title") == "Report: recording"
+    drawn = "[...document.querySelectorAll('#processes text')].map(e => e.textContent)"
+    assert {row.partition(" ")[2] for row in browser.value(drawn)}.issuperset(programs)
+    assert "no end was recorded" not in browser.value(
+        "document.querySelector('#processes tbody tr').textContent"
+    )
+    paths = "[...document.querySelectorAll('#files td:first-child')].map(e => e.textContent)"
+    assert path in browser.value(paths)
+    overflows = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not browser.value(overflows)
+    assert "records were lost" not in browser.value("document.body.textContent")
 
 
 def test_nothing_of_a_hostile_recording_runs_or_is_loaded(folder: Path, browser: Browser) -> None:
