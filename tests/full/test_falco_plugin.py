@@ -8,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -53,9 +54,17 @@ def _read(plugin: Plugin, folder: Path, *lines: str) -> list[bytes]:
     path = folder / "lines"
     path.write_text("".join(f"{line}\n" for line in lines))
     assert plugin.open(str(path)) == SUCCESS
-    found = plugin.until()
+    found: list[bytes] = []
+    rc = SUCCESS
+    while rc != END:
+        rc, more = plugin.next()
+        found += more
     plugin.close()
     return found
+
+
+def _unheard(plugin: Plugin, event: bytes) -> list[Any]:
+    return plugin.extract(event, "sandbox.point", "evt.arg[reason]", "evt.arg[number]")
 
 
 def test_it_says_what_falco_asks_first(library: Path) -> None:
@@ -126,13 +135,16 @@ def test_texts_cannot_forge_a_line_or_move_a_terminal(plugin: Plugin, tmp_path: 
 @pytest.mark.parametrize(
     "line",
     ["", "no json", "[]", "{}", '{"point": 1, "record": {}}', '{"point": "a", "record": []}',
-     "[" * 100_000, '{"point": "a", "record": {}} x', "\x00", '{"point":"\\ud800","record":{}}'],
+     "[" * 100_000, '{"point": "a", "record": {}} x', "\x00", '{"point":"\\ud800","record":{}}',
+     '{"point":"plugin/unheard","record":{}}'],
 )  # fmt: skip
 def test_a_line_that_is_no_record_ends_the_connection(
     plugin: Plugin, tmp_path: Path, line: str
 ) -> None:
     good = _line("sentry/clone")
-    assert len(_read(plugin, tmp_path, good, line, good)) == 1
+    heard, told = _read(plugin, tmp_path, good, line, good)
+    assert plugin.extract(heard, "sandbox.point") == ["sentry/clone"]
+    assert _unheard(plugin, told) == ["plugin/unheard", "it has sent what is no record", "1"]
 
 
 @pytest.mark.parametrize(
@@ -179,19 +191,80 @@ def test_a_long_argument_does_not_hide_itself(plugin: Plugin, tmp_path: Path) ->
     assert text.startswith("sh -c evil;é") and len(text.encode()) in ((1 << 16) - 1, 1 << 16)
 
 
-def test_one_that_listens_later_keeps_its_name(library: Path, tmp_path: Path) -> None:
+def test_a_second_one_is_refused_and_the_first_goes_on(library: Path, tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     first, second = Plugin(library), Plugin(library)
     assert first.open(f"unix:{path}") == SUCCESS
-    assert second.open(f"unix:{path}") == SUCCESS
-    first.destroy()
-    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert second.open(f"unix:{path}") == FAILURE
+    assert second.error == f"unix:{path}: Address already in use"
+    second.destroy()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
         sock.sendall(_line("sentry/clone").encode() + b"\n")
-        assert len(second.until()) == 1
+        assert len(first.until()) == 1
+    first.destroy()
+    assert not os.path.exists(path)
+
+
+def test_a_socket_that_was_left_is_taken_over(library: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+        left.listen()
+    first, second = Plugin(library), Plugin(library)
+    assert first.open(f"unix:{path}") == SUCCESS
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    os.unlink(path)
+    assert second.open(f"unix:{path}") == SUCCESS
+    first.destroy()
+    assert os.path.exists(path)  # it is the second one's now
     second.destroy()
     assert not os.path.exists(path)
+
+
+def test_more_sandboxes_than_there_is_room_for_are_told_of(
+    plugin: Plugin, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "sock")
+    assert plugin.open(f"unix:{path}") == SUCCESS
+    with ExitStack() as stack:
+        for _ in range(512):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+            plugin.next()
+        for number in (1, 2):
+            with socket.socket(socket.AF_UNIX) as refused:
+                refused.connect(path)
+                [event] = plugin.until()
+                assert refused.recv(1) == b"", number
+            assert _unheard(plugin, event) == ["plugin/unheard", "too many sandboxes", "1"]
+            assert plugin.extract(event, "evt.type", "container.id") == ["unheard", None]
+
+
+def test_without_descriptors_nobody_spins_and_who_waits_is_heard_then(
+    plugin: Plugin, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "sock")
+    assert plugin.open(f"unix:{path}") == SUCCESS
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        sock.sendall(_line("sentry/clone").encode() + b"\n")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(sock.fileno())
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            found = [plugin.next() for _ in range(3)]
+            before = time.monotonic()
+            waited = [plugin.next() for _ in range(4)]
+            took_s = time.monotonic() - before
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        events = [event for _, batch in found + waited for event in batch]
+        assert [_unheard(plugin, event)[1:] for event in events] == [["no descriptor is left", "1"]]
+        assert {rc for rc, _ in waited} == {TIMEOUT}
+        assert took_s >= 0.2  # every second call waits its 100 ms
+        [event] = plugin.until()
+        assert plugin.extract(event, "sandbox.point") == ["sentry/clone"]
 
 
 def test_what_is_no_event_of_its_own_is_an_error(plugin: Plugin) -> None:
@@ -264,7 +337,8 @@ def test_some_that_fill_all_room_do_not_keep_others_from_being_heard(
         quiet = stack.enter_context(socket.socket(socket.AF_UNIX))
         quiet.connect(path)
         quiet.sendall(_line("sentry/clone").encode() + b"\n")
-        assert len(plugin.until(20)) == 1
+        points = [plugin.extract(each, "sandbox.point")[0] for each in plugin.until(20)]
+        assert set(points) == {"plugin/unheard", "sentry/clone"}
 
 
 def test_what_cannot_be_opened_is_said(plugin: Plugin, tmp_path: Path) -> None:

@@ -23,6 +23,14 @@
 enum { MAX_CONNECTIONS = 512, BATCH = 64, WAIT_MS = 100, PIECE = 1 << 16 };
 static const size_t MAX_LINE = 1 << 21, MAX_KEPT = 64 << 20;
 
+/* Why a sandbox is not heard. */
+enum reason { TOO_MANY, NO_DESCRIPTOR, NO_RECORD, NO_ROOM, REASONS };
+static const char *const SAID[] = {
+    "too many sandboxes", "no descriptor is left", "it has sent what is no record",
+    "more waits than there is room for",
+};
+static const char UNHEARD[] = "plugin/unheard"; /* the point of such events */
+
 struct connection {
     int fd;   /* -1: none */
     int over; /* nothing more comes; its last lines are here */
@@ -32,6 +40,9 @@ struct connection {
 
 struct instance {
     int listening; /* -1: a file is read, as the only connection */
+    int rests;     /* nobody could be let in: the next moment is for the others */
+    int is_short;  /* of descriptors, since somebody was let in last */
+    unsigned unheard[REASONS]; /* so many that no event has told of yet */
     int next;      /* whose turn it is */
     size_t kept;   /* bytes of room of all connections */
     struct connection connections[MAX_CONNECTIONS];
@@ -48,20 +59,33 @@ static void hang_up(struct instance *it, struct connection *c) {
     *c = (struct connection){.fd = -1};
 }
 
+/* Whether what is at an address is a socket that nobody listens at any more. */
+static int is_left(const struct sockaddr_un *address) {
+    struct stat info;
+    if (lstat(address->sun_path, &info) || !S_ISSOCK(info.st_mode))
+        return 0;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return 0;
+    int left = connect(fd, (const struct sockaddr *)address, sizeof *address) && errno == ECONNREFUSED;
+    close(fd);
+    return left;
+}
+
 static int listen_at(struct instance *it, const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat info;
     if (!*path || strlen(path) >= sizeof address.sun_path) {
         errno = ENAMETOOLONG;
         return -1;
     }
     strcpy(address.sun_path, path);
-    if (!lstat(path, &info) && S_ISSOCK(info.st_mode))
+    if (is_left(&address))
         unlink(path); /* of one that was killed */
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
-    /* bind(2) makes it with the socket's mode; umask(2) would be that of Falco's other threads, too */
+    /* bind(2) makes it with the socket's mode; umask(2) would be that of Falco's other threads, too.
+     * What is there already (EADDRINUSE) is another Falco's, or no socket. */
     if (fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&address, sizeof address) ||
         listen(fd, 128) || lstat(path, &it->made)) {
         int error = errno;
@@ -175,8 +199,8 @@ json_t *line_read(const char *line, size_t length) {
 
 static int is_record(const char *line, size_t length) {
     json_t *read = line_read(line, length);
-    int good = json_is_string(json_object_get(read, "point")) &&
-               json_is_object(json_object_get(read, "record"));
+    const char *point = json_string_value(json_object_get(read, "point"));
+    int good = point && strcmp(point, UNHEARD) && json_is_object(json_object_get(read, "record"));
     json_decref(read);
     return good;
 }
@@ -204,8 +228,9 @@ static void take_lines(struct instance *it, struct connection *c, uint32_t *coun
     char *end;
     while (*count < BATCH && (end = memchr(c->data + begun, '\n', c->used - begun))) {
         size_t length = end - (c->data + begun);
-        if (!is_record(c->data + begun, length) ||
-            !(it->events[*count] = made_of(c->data + begun, length))) {
+        enum reason reason = is_record(c->data + begun, length) ? NO_ROOM : NO_RECORD;
+        if (reason == NO_RECORD || !(it->events[*count] = made_of(c->data + begun, length))) {
+            it->unheard[reason]++;
             hang_up(it, c);
             return;
         }
@@ -236,6 +261,7 @@ static int may_have(struct instance *it, const struct connection *c, size_t room
         }
         if (!most)
             return 0;
+        it->unheard[NO_ROOM]++;
         hang_up(it, most);
     }
     return room <= MAX_LINE;
@@ -248,6 +274,7 @@ static void hear(struct instance *it, struct connection *c) {
         if (may_have(it, c, room))
             data = realloc(c->data, room);
         if (!data) {
+            it->unheard[NO_ROOM]++;
             hang_up(it, c);
             return;
         }
@@ -263,15 +290,37 @@ static void hear(struct instance *it, struct connection *c) {
 }
 
 static void welcome(struct instance *it) {
+    struct connection *place = NULL;
+    for (int i = 0; i < MAX_CONNECTIONS && !place; i++)
+        if (it->connections[i].fd < 0)
+            place = &it->connections[i];
     int fd = accept4(it->listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0)
-        return;
-    for (int i = 0; i < MAX_CONNECTIONS; i++)
-        if (it->connections[i].fd < 0) {
-            it->connections[i].fd = fd;
+    if (fd >= 0 && place) {
+        place->fd = fd;
+        it->is_short = 0;
+    } else if (fd >= 0) {
+        close(fd);
+        it->unheard[TOO_MANY]++;
+    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        it->unheard[NO_DESCRIPTOR] += !it->is_short;
+        it->is_short = it->rests = 1; /* he waits, and poll(2) would come back for him at once */
+    }
+}
+
+/* Sandboxes that are not heard are an event each time: nobody must get there unseen. */
+static void tell_unheard(struct instance *it, uint32_t *count) {
+    for (int i = 0; i < REASONS; i++) {
+        char line[256];
+        if (!it->unheard[i])
+            continue;
+        int length = snprintf(line, sizeof line,
+                              "{\"point\":\"%s\",\"record\":{\"reason\":\"%s\",\"number\":%u}}",
+                              UNHEARD, SAID[i], it->unheard[i]);
+        if (!(it->events[*count] = made_of(line, length)))
             return;
-        }
-    close(fd);
+        ++*count;
+        it->unheard[i] = 0;
+    }
 }
 
 int source_next(struct instance *it, uint32_t *count, struct event ***events) {
@@ -280,6 +329,7 @@ int source_next(struct instance *it, uint32_t *count, struct event ***events) {
     *count = 0;
     *events = it->events;
     forget_batch(it);
+    tell_unheard(it, count);
     for (int i = 0; i < MAX_CONNECTIONS; i++) {
         struct connection *c = &it->connections[(it->next + i) % MAX_CONNECTIONS];
         if (c->fd >= 0 && (c->over || has_line(c)))
@@ -297,9 +347,13 @@ int source_next(struct instance *it, uint32_t *count, struct event ***events) {
             places[number++] = i;
         }
     }
-    if (!left && it->listening < 0)
+    if (!left && it->listening < 0) {
+        if (!*count)
+            tell_unheard(it, count);
         return *count ? SUCCESS : END;
-    polled[number] = (struct pollfd){it->listening, POLLIN, 0}; /* poll(2) passes -1 over */
+    }
+    polled[number] = (struct pollfd){it->rests ? -1 : it->listening, POLLIN, 0}; /* -1: not asked */
+    it->rests = 0;
     if (poll(polled, number + 1, waits ? WAIT_MS : 0) > 0) {
         for (int i = 0; i < number; i++)
             if (polled[i].revents) {
