@@ -178,7 +178,8 @@ class Engine:
 
     def decided(self, task: Task, verdict: Verdict, rule: Rule, event: Event) -> None:
         """Count it, and tell who watches."""
-        decided, kind = self._count(rule).decided, VERDICTS[type(verdict)]
+        count = self.counts.get(rule.name) or self._count(rule)
+        decided, kind = count.decided, VERDICTS[type(verdict)]
         decided[kind] = decided.get(kind, 0) + 1
         if (watch := self._kernel.watch) is not None:
             watch.decided(task, str(verdict), rule.name, event)

@@ -18,7 +18,14 @@ from sentry.abi.stat import S_IFDIR, S_IFSOCK
 from sentry.abi.unistd import bind, connect
 from sentry.errors import EPERM
 from sentry.loader.digest import digest
-from sentry.net.inet.address import MAPPED, Endpoint, pack, target_of
+from sentry.net.inet.address import (
+    ANY4,
+    ANY6,
+    LOOPBACK4,
+    LOOPBACK6,
+    Endpoint,
+    pack,
+)  # fmt: skip
 from sentry.policy.event import Event
 from sentry.policy.places import path_of_file
 from sentry.policy.rules import GIVES, MOUNTS, Rule, number_of
@@ -38,9 +45,15 @@ if TYPE_CHECKING:
 ADDRESS: Final = "policy: address"
 """Key of the address that a call was made with first."""
 PROTOCOLS: Final = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp"}
+_MAPPED: Final = 0xFFFF << 32
+ANY: Final[dict[int | None, int]] = {
+    int.from_bytes(any_, "big"): int.from_bytes(loopback, "big")
+    for any_, loopback in ((ANY4, LOOPBACK4), (ANY6, LOOPBACK6))
+}
+"""Where a packet for a wildcard goes, as numbers."""
 _WRITES: Final = O_ACCMODE | O_TRUNC
 _INET, _INET6 = (family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
-_IPV4, _IPV6 = struct.Struct(">H4s").unpack_from, struct.Struct(">H4x16s").unpack_from
+_IPV4, _IPV6 = struct.Struct(">HI").unpack_from, struct.Struct(">H4x16s").unpack_from
 
 
 class Judge:
@@ -188,13 +201,10 @@ class Judge:
         else:
             if layer.number == connect and raw[:2] == b"\0\0":
                 return None  # the end of a connection
-            endpoint, unix = endpoint_of(sock.family, raw), ""
-            if endpoint is None:
-                number, port = None, 0
-            else:
-                if layer.number != bind:
-                    endpoint = target_of(endpoint)
-                number, port = int.from_bytes(endpoint.ip, "big"), endpoint.port
+            unix = ""
+            number, port = number_and_port(sock.family, raw)
+            if number in ANY and layer.number != bind:
+                number = ANY[number]
             protocol = PROTOCOLS.get(sock.protocol) or str(sock.protocol)
         asked = [
             rule for rule in layer.addresses if is_for_address(rule, number, port, protocol, unix)
@@ -244,28 +254,27 @@ def is_for_address(rule: Rule, number: int | None, port: int, protocol: str, uni
     return number is not None and any(number & mask == base for base, mask in rule.networks)
 
 
-def endpoint_of(family: int, raw: bytes) -> Endpoint | None:
-    """The address that a socket of a family is given, if it is one of IP."""
+def number_and_port(family: int, raw: bytes) -> tuple[int | None, int]:
+    """Of an address of IP that a socket of a family is given, as of IPv6; else (None, 0)."""
     given = raw[:2]
     if family not in (AF_INET, AF_INET6) or len(raw) < 16:
-        return None
+        return None, 0
     none = b"\0\0"  # AF_UNSPEC is the socket's own family, but for connect(2)
     if given == _INET or (given == none and family == AF_INET):
-        port, ip = _IPV4(raw, 2)
-        return Endpoint(MAPPED + ip, port)
+        port, ipv4 = _IPV4(raw, 2)
+        return _MAPPED | ipv4, port
     if given in (_INET6, none) and family == AF_INET6 and len(raw) >= 24:
         port, ip = _IPV6(raw, 2)
-        return Endpoint(ip, port)
-    return None
+        return int.from_bytes(ip, "big"), port
+    return None, 0
 
 
 def _changed(sock: Any, raw: bytes, change: Change) -> bytes:
     """The address that a handler wants instead. Raises: EPERM, if there is none such."""
-    endpoint = endpoint_of(sock.family, raw)
+    number, port = number_and_port(sock.family, raw)
     asked = dict(change.arguments)
-    if endpoint is None or asked.keys() - {"address", "port"}:
+    if number is None or asked.keys() - {"address", "port"}:
         raise EPERM("policy: of an address of IP, `address` and `port` can be changed")
-    port, number = endpoint.port, int.from_bytes(endpoint.ip, "big")
     if "port" in asked:
         port = asked["port"]
         if type(port) is not int or not 0 <= port < 65536:

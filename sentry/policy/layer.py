@@ -84,10 +84,11 @@ class Layer:
         made: tuple[tuple[Any, ...], bool] = (values, False)
         if CURRENT.call is not None:
             made = CURRENT.call.answers.get(self, made)
+        make = self._made if self.calls else self._judged
         while True:
             values, is_changed = made
             try:
-                return self._made(handler, task, values, is_changed)
+                return make(handler, task, values, is_changed)
             except Given as given:
                 return given.value
             except Changed as changed:
@@ -102,7 +103,7 @@ class Layer:
         self, handler: Handler, task: Task, values: tuple[Any, ...], is_changed: bool
     ) -> Any:
         asked = self, self._engine.generation, is_changed
-        if self.calls and kept(asked) is None:
+        if kept(asked) is None:
             for value in values:
                 if type(value) is UserPath and value:
                     value.settle()
@@ -121,9 +122,8 @@ class Layer:
     ) -> Any:
         if not self._judges:
             return handler(task, *values)
-        if (decided := kept(DECIDED)) is not None:
-            del CURRENT.call.answers[DECIDED]  # type: ignore[union-attr]
-            raise decided
+        if CURRENT.call is not None and DECIDED in CURRENT.call.answers:
+            raise CURRENT.call.answers.pop(DECIDED)
         task.judge = judge = Judge(self, task, values, is_changed)
         try:
             result = handler(task, *values)
@@ -133,7 +133,7 @@ class Layer:
         finally:
             task.judge = None
         # not its type: compiled modules have another one
-        if result.__class__ is not int and isinstance(result, Coroutine):
+        if result is not None and result.__class__ is not int and isinstance(result, Coroutine):
             return self._rest(handler, task, judge, result)
         return result
 
