@@ -22,6 +22,8 @@ from sentry.ahead import mypyc_attr
 
 MAX_NS: Final = 1 << 62
 """Later than anybody will wait: deadlines are cut to it (KTIME_MAX)."""
+FURTHEST_NS: Final = MAX_NS // 2
+"""No shape takes CLOCK_MONOTONIC further; a fast clock goes on as the host's from there."""
 MAX_SPEED: Final = 10_000
 PRECISION: Final = 1_000_000
 """The least speed is one part of this."""
@@ -87,6 +89,8 @@ class ProgramClock:
         self._alarm: Any = None
         """The loop's timer for the first of them, and for when that is."""
         self._alarm_ns = 0
+        self._arrival: Any = None
+        """The loop's timer for when a fast clock has come as far as it may."""
         self.shape: Shape | None = None
         self.was_set: Callable[[], object] | None = None
         """To be called when the wall clock has changed beside CLOCK_MONOTONIC."""
@@ -131,7 +135,8 @@ class ProgramClock:
 
     def _inside(self, host_ns: int) -> int:
         line = self._speed
-        return self._base_ns + (host_ns - self._host_ns) * line.numerator // line.denominator
+        gone_ns = (host_ns - self._host_ns) * line.numerator // line.denominator
+        return min(self._base_ns + gone_ns, MAX_NS)
 
     def _outside(self, at_ns: int) -> int | None:
         """When it will be so late, on the host's clock; None: not as things are."""
@@ -218,6 +223,8 @@ class ProgramClock:
         """From now on. Raises: ValueError."""
         if not 0 <= speed <= MAX_SPEED:
             raise ValueError(f"a speed is 0 to {MAX_SPEED}")
+        if speed > 1:
+            self.check(0)
         # Both of the fraction have 32 bits: guest_stubs/clock_page.h is made of them.
         given = Fraction(speed).limit_denominator(min(PRECISION, MAX_PART // (int(speed) + 1)))
         if speed and not given:
@@ -231,7 +238,7 @@ class ProgramClock:
 
     def check(self, by_ns: int) -> None:
         """Whether so much time may go by. Raises: ValueError."""
-        if by_ns < 0 or self.now_ns() + by_ns >= MAX_NS // 2:
+        if by_ns < 0 or self.now_ns() + by_ns >= FURTHEST_NS:
             raise ValueError("time goes forward, and no further than 70 years from the host's boot")
 
     def set_wall(self, at_ns: int) -> None:
@@ -261,6 +268,15 @@ class ProgramClock:
         self.is_shaped = True
         self._show()
         self._arm()
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
+        at_ns = self._outside(FURTHEST_NS)
+        if speed > 1 and at_ns is not None:
+            self._arrival = self._loop.call_at(at_ns, self._arrive)
+
+    def _arrive(self) -> None:
+        self._begin(0, Fraction(1))
 
     def _show(self) -> None:
         if self.shape is not None:

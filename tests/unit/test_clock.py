@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sentry.clock import MAX_SPEED, ProgramClock
+from sentry.clock import FURTHEST_NS, MAX_NS, MAX_SPEED, ProgramClock
 
 S = 10**9
 
@@ -87,6 +87,35 @@ def test_speed_counts_for_what_is_shown_and_for_timers(loop: Loop, clock: Progra
     clock.run_at(0.5)
     loop.advance(2 * S)
     assert clock.now_ns() - began == 61 * S
+
+
+def test_a_fast_clock_goes_no_further_than_any_deadline(loop: Loop, clock: ProgramClock) -> None:
+    clock.run_at(MAX_SPEED)
+    loop.advance((FURTHEST_NS - clock.now_ns()) // MAX_SPEED + 1)
+    assert clock.speed == 1
+    assert FURTHEST_NS <= clock.now_ns() < FURTHEST_NS + S
+    for refused in (lambda: clock.run_at(2), lambda: clock.jump(1)):
+        with pytest.raises(ValueError, match="no further than 70 years"):
+            refused()
+    before = clock.now_ns()
+    loop.advance(S)
+    assert clock.now_ns() - before == S
+
+
+def test_who_was_stopped_for_long_shows_no_more_than_there_is(
+    loop: Loop, clock: ProgramClock
+) -> None:
+    clock.run_at(MAX_SPEED)
+    loop.advance(365 * 24 * 3600 * S)
+    assert clock.speed == 1
+    assert clock.now_ns() == MAX_NS
+
+
+def test_who_slows_down_before_does_not_arrive(loop: Loop, clock: ProgramClock) -> None:
+    clock.run_at(MAX_SPEED)
+    clock.run_at(0.5)
+    loop.advance(365 * 24 * 3600 * S)
+    assert clock.speed == 0.5
 
 
 def test_jump_makes_due_what_lies_before_in_its_order(loop: Loop, clock: ProgramClock) -> None:
