@@ -22,6 +22,8 @@ class _File:
     stat: Stat
     data: bytearray = field(default_factory=bytearray)
     target: str = ""
+    names: dict[str, None] = field(default_factory=dict)
+    """What is in a folder."""
 
     def cost(self, path: str) -> int:
         """Bytes of the capacity."""
@@ -64,12 +66,22 @@ class MemoryFileSystem(FileSystem):
         if path in self._files:
             self._take(path)
         self._files[path] = made
+        above, _, name = path.rpartition("/")
+        self._files[above or "/"].names[name] = None
         self._used += made.cost(path)
 
     def _take(self, path: str) -> _File:
         taken = self._files.pop(path)
+        above, _, name = path.rpartition("/")
+        del self._files[above or "/"].names[name]
         self._used -= taken.cost(path)
         return taken
+
+    def _below(self, path: str) -> list[str]:
+        found = [path]
+        for each in found:  # it grows meanwhile
+            found += [f"{each}/{name}" for name in self._files[each].names]
+        return found[1:]
 
     def _file(self, path: str) -> _File:
         found = self._files.get(path)
@@ -86,9 +98,7 @@ class MemoryFileSystem(FileSystem):
 
     def list(self, path: str) -> list[str]:
         with self._lock:
-            above = path.rstrip("/") + "/"
-            rest = [each[len(above) :] for each in self._files if each.startswith(above)]
-            return [name for name in rest if name and "/" not in name]
+            return list(self._file(path).names)
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         with self._lock:
@@ -148,13 +158,19 @@ class MemoryFileSystem(FileSystem):
     def rename(self, old: str, new: str) -> None:
         with self._lock:
             self._file(old)
+            self._file(os.path.dirname(new))
             there = self._files.get(new)
+            if old == new:
+                return
             if there is not None and stat.S_ISDIR(there.stat.mode):
                 self.remove_folder(new)
-            moved = [each for each in self._files if each == old or each.startswith(f"{old}/")]
-            self._check_room((len(new) - len(old)) * len(moved))
-            for path in moved:
-                self._add(new + path[len(old) :], self._take(path))
+            below = self._below(old)
+            more = len(new) - len(old)
+            self._check_room(more * (1 + len(below)))
+            self._add(new, self._take(old))
+            for path in below:
+                self._files[new + path[len(old) :]] = self._files.pop(path)
+            self._used += more * len(below)
 
     def truncate(self, path: str, size: int) -> None:
         with self._lock:

@@ -193,6 +193,28 @@ def test_files_in_memory_count_whatever_is_in_them() -> None:
     assert files.room()[1] == before
 
 
+def test_folders_in_memory_move_with_all_that_is_in_them() -> None:
+    files = MemoryFileSystem({"/a/b/c/one": b"1", "/a/b/two": b"22", "/ab": b"", "/z": b""})
+    room = files.room()
+    files.rename("/a/b", "/moved")
+    assert (files.list("/"), files.list("/a")) == (["a", "ab", "z", "moved"], [])
+    assert (files.list("/moved"), files.list("/moved/c")) == (["c", "two"], ["one"])
+    assert (files.get("/moved/c/one"), files.get("/moved/two")) == (b"1", b"22")
+    with pytest.raises(FileNotFoundError):
+        files.rename("/z", "/none/z")
+    with pytest.raises(OSError, match="not empty"):
+        files.rename("/a", "/moved")
+    files.rename("/moved", "/a/b")
+    files.rename("/a", "/a")
+    assert files.room() == room
+    files.rename("/z", "/ab")
+    assert files.list("/") == ["a", "ab"]
+    deep = "/d" * 3000
+    files.put(f"{deep}/file", b"deep")
+    files.rename("/d", "/e")
+    assert files.get(f"/e{deep[2:]}/file") == b"deep"
+
+
 def test_fids_are_this_sessions_and_used_once(client: Client) -> None:
     client.fails(Twalkx(77, 1, c.NOOPEN, 0, []), errno.EBADF)
     client.walk(b"c", 1)
