@@ -53,6 +53,7 @@ def policy(path: str) -> str:
     read: set[str] = set()
     written: set[str] = set()
     made: set[str] = set()
+    given: set[str] = set()
     run: set[str] = set()
     reached: dict[str, set[tuple[str, int]]] = {"connect": set(), "bind": set()}
     nameless: dict[str, set[str]] = {"connect": set(), "bind": set()}
@@ -67,6 +68,8 @@ def policy(path: str) -> str:
             (written if fact.get("writes") else read).add(name)
             if fact.get("creates"):
                 made.add(name)
+            if kind == "path":
+                given.add(name)
         elif kind == "address":
             on = "bind" if fact["call"] == "bind" else "connect"
             if address := fact.get("address", ""):
@@ -92,6 +95,9 @@ def policy(path: str) -> str:
         for port, addresses in sorted(by_port.items()):
             parts += _rule(on, {"address": addresses, "port": port})
         parts += _rule(on, {"protocol": nameless[on]})
+    if any(address[0] == "/" for targets in reached.values() for address, _ in targets):
+        for on in ("rename", "link"):  # what may be connected to is given no name by itself
+            parts += _rule(on, {"path": _patterns(given, wide)})
     return "\n\n".join(parts) + "\n"
 
 

@@ -77,7 +77,7 @@ class Engine:
             gives = [
                 rule for rule in mine
                 if NUMBERS[number] in GIVES
-                and (rule.kind == "open" or (rule.kind != "call" and rule.path is not None))
+                and (rule.kind in ("open", "address") or (rule.kind == "path" and rule.path))
             ]  # fmt: skip
             layer.use([rule for rule in mine if rule not in gives], gives)
         self.outside.supersede()

@@ -12,10 +12,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_ACCMODE, O_CREAT, O_PATH, O_TRUNC
+from sentry.abi.fcntl import O_ACCMODE, O_CREAT, O_PATH, O_TRUNC, RENAME_EXCHANGE
 from sentry.abi.socket import AF_INET, AF_INET6, AF_UNIX
 from sentry.abi.stat import S_IFDIR, S_IFSOCK
-from sentry.abi.unistd import bind, connect
+from sentry.abi.unistd import bind, connect, renameat2
 from sentry.errors import EPERM
 from sentry.loader.digest import digest
 from sentry.net.inet.address import (
@@ -56,10 +56,24 @@ _INET, _INET6 = (family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
 _IPV4, _IPV6 = struct.Struct(">HI").unpack_from, struct.Struct(">H4x16s").unpack_from
 
 
+class Named:
+    """A name that a call has come to."""
+
+    __slots__ = ("is_there", "path", "rules", "subject")
+
+    def __init__(self, path: str, subject: tuple[Any, ...], is_there: bool) -> None:
+        self.path = path
+        self.subject = subject
+        self.is_there = is_there
+        """It is that of a Unix socket, or of a directory that may have some."""
+        self.rules: list[Rule] = []
+        """About such names."""
+
+
 class Judge:
     """Of one call."""
 
-    __slots__ = ("_layer", "heads", "is_changed", "task", "values")
+    __slots__ = ("_first", "_layer", "heads", "is_changed", "task", "values")
 
     def __init__(
         self, layer: Layer, task: Task, values: tuple[Any, ...], is_changed: bool
@@ -70,6 +84,8 @@ class Judge:
         self.is_changed = is_changed
         self.heads = 0
         """The walk goes to the directory of what is meant."""
+        self._first: Named | None = None
+        """Of a call that gives a name the name that it has come to first."""
 
     def _event(self, kind: str, path: str = "") -> Event:
         event = Event(self._layer, self.task, self.values, kind)
@@ -131,19 +147,47 @@ class Judge:
     def _path(self, mount: Mount, dentry: Dentry, name: bytes) -> None:
         layer = self._layer
         path = path_of_file(self.task, mount, dentry, name)
-        asked = [rule for rule in layer.paths if rule.is_for_path(path)]
-        if layer.gives:
-            mounts = layer.declaration.name in MOUNTS
-            asked += [
-                rule for rule in layer.gives
-                if rule.is_for_name(path)
-                and (rule.path is not None or not mounts)
-                and (rule.kind != "address" or _may_be_socket(dentry, name))
-            ]  # fmt: skip
-        if asked:
-            event = self._event("path", path)
-            event.writes = layer.declaration.name in GIVES
-            layer.decide(self.task, asked, event, (mount, dentry, name, path))
+        subject = mount, dentry, name, path
+        self._decide([rule for rule in layer.paths if rule.is_for_path(path)], subject)
+        if not layer.gives:
+            return
+        if self._decide([rule for rule in layer.names if rule.is_for_name(path)], subject):
+            return
+        mounts = layer.declaration.name in MOUNTS
+        for family in layer.families:  # what may be opened may not be connected to yet
+            if family[0].kind != "address":
+                self._decide([
+                    rule for rule in family
+                    if rule.is_for_name(path) and (rule.path is not None or not mounts)
+                ], subject)  # fmt: skip
+        sockets = [rule for rule in layer.gives if rule.kind == "address"]
+        if sockets:
+            self._socket(sockets, Named(path, subject, _may_be_socket(dentry, name)), mounts)
+
+    def _socket(self, rules: list[Rule], named: Named, mounts: bool) -> None:
+        """A name that a Unix socket may have, or get. That a name may be connected to gives it to no
+        socket whose own name may not."""
+        named.rules = [rule for rule in rules if rule.path and rule.is_for_name(named.path)]
+        if named.is_there:
+            for rule in named.rules:
+                self._decide([rule], named.subject)
+        first, self._first = self._first, named
+        if first is None or mounts:
+            return
+        exchanges = self._layer.number == renameat2 and self.values[-1] & RENAME_EXCHANGE
+        for old, new in ((first, named), (named, first))[: 2 if exchanges else 1]:
+            if old.is_there and new.rules and not old.rules:
+                family = frozenset().union(*(rule.family for rule in new.rules))
+                asked = [rule for rule in rules if not rule.path and rule.family & family]
+                self._decide(asked, old.subject)
+
+    def _decide(self, rules: list[Rule], subject: tuple[Any, ...]) -> object:
+        """About a name, the last of the subject; None: nothing was said."""
+        if not rules:
+            return None
+        event = self._event("path", subject[-1])
+        event.writes = self._layer.declaration.name in GIVES
+        return self._layer.decide(self.task, rules, event, subject)
 
     def layered(self, mount: Mount, dentry: Dentry) -> None:
         """It is to be a layer: all that is below it gets another name. Rules about names below have
@@ -151,7 +195,7 @@ class Judge:
         path = path_of_file(self.task, mount, dentry)
         asked = [
             rule for rule in self._layer.gives
-            if rule.path is None or (path == "/" and rule.kind != "address")
+            if rule.kind != "address" and (rule.path is None or path == "/")
         ]  # fmt: skip
         if asked:
             event = self._event("path", path)
@@ -185,13 +229,13 @@ class Judge:
             known = CURRENT.call.answers.get(ADDRESS)
             raw = known or raw
         change = self._judged(sock, raw, known or raw, self.is_changed)
-        if change is None:
+        if not isinstance(change, Change):
             return raw
         changed = _changed(sock, raw, change)
         self._judged(sock, changed, known or raw, True)
         return changed
 
-    def _judged(self, sock: Any, raw: bytes, first: bytes, is_changed: bool) -> Change | None:
+    def _judged(self, sock: Any, raw: bytes, first: bytes, is_changed: bool) -> object:
         layer = self._layer
         if sock.family == AF_UNIX:
             if raw[2:3] != b"\0":

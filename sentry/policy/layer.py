@@ -72,6 +72,10 @@ class Layer:
         of = {kind: [rule for rule in rules if rule.kind == kind] for kind in KINDS}
         self.calls, self.opens, self.runs, self.paths, self.addresses = of.values()
         self.gives = list(gives)
+        self.names = [rule for rule in gives if not rule.family]
+        """Of those the ones about names that are given: what they allow no other is asked about."""
+        families = {rule.family for rule in gives} - {frozenset()}
+        self.families = [[rule for rule in gives if rule.family == each] for each in families]
         self._judges = bool(gives) or any(rule.kind != "call" for rule in rules)
 
     def around(self, declaration: Declaration, handler: Handler) -> Handler:
@@ -166,11 +170,12 @@ class Layer:
     def decide(
         self, task: Task, rules: Sequence[Rule], event: Event, subject: tuple[Hashable, ...],
         keep: dict[Any, Any] | None = None,
-    ) -> Change | None:
+    ) -> Allow | Change | None:
         """Ask the rules, in their order, about a subject; the first that says something decides.
+        It is allowed; or, where that can be done in place, it is to be changed.
 
-        Raises: Errno, Killed, Given, Changed (unless the kind can be changed in place), NotNow: the
-        call has to be made again when somebody outside has answered.
+        Raises: Errno, Killed, Given, Changed, NotNow: the call has to be made again when somebody
+        outside has answered.
         """
         for rule in rules:
             if rule.program is not None and rule.program.fullmatch(event.program) is None:
@@ -206,11 +211,12 @@ class Layer:
         with suppress(Superseded):  # the call is made again, and the new policy asked
             outcome.append(await self._engine.converse(rule, event, task))
 
-    def _apply(self, task: Task, verdict: Verdict, rule: Rule, event: Event) -> Change | None:
+    def _apply(
+        self, task: Task, verdict: Verdict, rule: Rule, event: Event
+    ) -> Allow | Change:
         self._engine.decided(task, verdict, rule, event)
-        kind = type(verdict)
-        if kind is Allow:
-            return None
+        if isinstance(verdict, Allow):
+            return verdict
         if isinstance(verdict, Deny):
             raise from_number(verdict.errno, f"policy: {rule.name}")
         if isinstance(verdict, Result):
@@ -219,7 +225,7 @@ class Layer:
             if event.kind == "address" and not event.unix and not event.changed:
                 return verdict
             raise Changed(verdict)
-        assert kind is Kill
+        assert isinstance(verdict, Kill)
         task.group.exit(SIGSYS)
         raise Killed
 

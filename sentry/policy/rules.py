@@ -63,6 +63,16 @@ class Rule(Struct, frozen=True):
     protocols: frozenset[str] = frozenset()
     hashes: frozenset[str] = frozenset()
 
+    @property
+    def family(self) -> frozenset[int]:
+        """The calls that it is for, but for those that give names."""
+        return self.numbers - _GIVES
+
+    @property
+    def is_for_all(self) -> bool:
+        """It has no filter but that of programs."""
+        return not (self.path or self.networks or self.ports or self.protocols or self.hashes)
+
     def is_for_path(self, path: str) -> bool:
         """Of an object."""
         return self.path is None or self.path.fullmatch(path) is not None
@@ -245,13 +255,21 @@ def above(*patterns: str) -> re.Pattern[str]:
 
 
 def completed(rules: list[Rule]) -> list[Rule]:
-    """Where some rules have paths of files that are opened, one without is for all the other files:
-    it is asked about names that are given, too, else a file got a name that may be opened."""
-    if not any(rule.kind == "open" and rule.path is not None for rule in rules):
-        return rules
+    """Where some rules have paths of files that are opened, or of Unix sockets, one without is for
+    all the others: it is asked about names that are given, too, else what it would deny got a name
+    that is allowed."""
+    with_path = [rule for rule in rules if rule.path is not None]
+    opens = any(rule.kind == "open" for rule in with_path)
+
+    def is_asked(rule: Rule) -> bool:
+        if rule.kind == "open":
+            return opens
+        return rule.kind == "address" and rule.is_for_all and any(
+            rule.numbers & each.family for each in with_path if each.kind == "address"
+        )
+
     return [
-        replace(rule, numbers=rule.numbers | _GIVES) if rule.kind == "open" else rule
-        for rule in rules
+        replace(rule, numbers=rule.numbers | _GIVES) if is_asked(rule) else rule for rule in rules
     ]
 
 

@@ -486,6 +486,76 @@ def test_a_socket_gets_no_other_name(world: Ruled) -> None:
     assert program.call("rename", b"/tmp/file", b"/other") == 0
 
 
+ALLOWED_SOCKETS = """
+    @on.open
+    def all_files(event):
+        return ALLOW
+
+    @on.open(path="/etc/**")
+    def no_etc(event):
+        return DENY
+
+    @on.connect(path="/run/a/*")
+    def known(event):
+        return ALLOW
+
+    @on.connect(port=80)
+    def web(event):
+        return DENY("EIO")
+
+    @on.connect
+    def others(event):
+        return DENY("EACCES")
+"""
+
+
+def test_a_socket_that_may_not_be_connected_to_gets_no_name_that_may(world: Ruled) -> None:
+    program = world.program()
+    for folder in (b"/run", b"/run/a", b"/tmp/b", b"/tmp/c"):
+        program.ok("mkdir", folder, 0o755)
+    for name in (b"/tmp/b/evil", b"/run/a/good"):
+        program.ok("bind", program.ok("socket", *UNIX, 0), b"\1\0" + name + b"\0", len(name) + 3)
+    program.ok("close", program.ok("openat", -100, b"/tmp/file", os.O_CREAT, 0o644))
+    world.rule(ALLOWED_SOCKETS)
+    assert program.call("rename", b"/tmp/b/evil", b"/run/a/new") == -13
+    assert program.call("rename", b"/tmp/b/evil", b"/run/a/good") == -13
+    assert program.call("link", b"/tmp/b/evil", b"/run/a/new") == -13
+    fd = program.ok("openat", -100, b"/tmp/b/evil", os.O_PATH, 0)
+    assert program.call("linkat", fd, b"", -100, b"/run/a/new", 0x1000) == -13
+    for old, new in ((b"/tmp/b/evil", b"/run/a/good"), (b"/run/a/good", b"/tmp/b/evil")):
+        assert program.call("renameat2", -100, old, -100, new, 2) == -13
+    assert program.call("renameat2", -100, b"/run/a", -100, b"/tmp/b", 2) == -13
+    assert program.call("rename", b"/tmp/b", b"/run/a/x") == -13
+    assert program.call("rename", b"/tmp/file", b"/run/a/file") == 0, "no socket"
+    assert program.call("rename", b"/tmp/c", b"/tmp/d") == 0, "no name that is allowed"
+    assert program.call("rename", b"/tmp/b/evil", b"/tmp/b/worse") == 0
+    assert program.call("rename", b"/run/a/good", b"/run/a/better") == 0, "it was allowed before"
+    assert program.call("rename", b"/run/a/better", b"/tmp/gone") == 0
+
+
+def test_what_may_be_opened_may_not_be_connected_to_yet(world: Ruled) -> None:
+    """An ALLOW of a rule about files is none about sockets; that of one about names is for all."""
+    program = world.program()
+    program.ok("bind", program.ok("socket", *UNIX, 0), b"\1\0/tmp/socket\0", 14)
+    rules = """
+        @on("openat", path="/**")
+        def files(event):
+            return ALLOW
+
+        @on.connect(path="/tmp/socket")
+        def not_that(event):
+            return DENY("EACCES")
+    """
+    world.rule(rules)
+    assert program.call("rename", b"/tmp/socket", b"/other") == -13
+    world.rule("""
+        @on("rename", path="/**")
+        def names(event):
+            return ALLOW
+    """ + rules)
+    assert program.call("rename", b"/tmp/socket", b"/other") == 0
+
+
 @pytest.mark.parametrize("steps_ns", [500_000, -(10**12)], ids=["at once", "in steps"])
 @pytest.mark.parametrize("lowers", [b"/", b"/tmp/a:/etc", b"/tmp/a:/tmp/b:/"])
 def test_nothing_lies_below_an_overlay_however_long_it_takes(
