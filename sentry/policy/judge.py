@@ -165,7 +165,7 @@ class Judge:
             self._socket(sockets, Named(path, subject, _may_be_socket(dentry, name)), mounts)
 
     def _socket(self, rules: list[Rule], named: Named, mounts: bool) -> None:
-        """A name that a Unix socket may have, or get. That a name may be connected to gives it to no
+        """A name that a Unix socket may have, or get. That it may be connected to gives it to no
         socket whose own name may not."""
         named.rules = [rule for rule in rules if rule.path and rule.is_for_name(named.path)]
         if named.is_there:
