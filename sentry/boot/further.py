@@ -32,7 +32,7 @@ from sentry.wait.fiber import Killed, Mode
 
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
-    from sentry.control.operations import Forking
+    from sentry.control.oversight import Forking
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task

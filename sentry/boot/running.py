@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from sentry.boot import first_process
 from sentry.control.descriptors import close_all
-from sentry.control.operations import Operations, Shared
+from sentry.control.operations import Operations
+from sentry.control.oversight import Shared
 from sentry.control.server import ControlServer
 from sentry.kernel import pause
 from sentry.kernel.device_filters import removed

@@ -1,41 +1,28 @@
 """What a control server may do to a container: `control.controlled.Controlled` over kernel objects.
 
-What is about the sandbox (a profile, counts, stacks, what is written) is the same for all of them.
+What is about the sandbox, and the same for all of them, is in `oversight.py`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import SIGKILL
-from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
+from sentry.control.oversight import Bringing, Oversight, Shared, Told
+from sentry.control.processes import describe
 from sentry.control.protocol import (
-    EgressState,
     ExecProcess,
     FileOrder,
     ForkOrder,
-    Packets,
-    PolicyOrder,
-    PolicyTold,
     ProcessInfo,
-    Procfs,
-    Profile,
     Reply,
     Request,
-    Said,
-    Stacks,
     Stats,
-    Trace,
-    TraceState,
 )
-from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, EPERM, ESRCH, Errno
-from sentry.fs.devpts.terminal import Terminal
+from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, ESRCH, Errno
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
@@ -45,82 +32,33 @@ from sentry.wait.steps import Steps, driven
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig, FurtherConfig
     from sentry.control.checkpointing import Checkpointing
-    from sentry.control.egress import DenialWait
     from sentry.control.files import Filing
     from sentry.control.forwarding import Forward
-    from sentry.control.observing import Observing
-    from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
-    from sentry.control.packets import Capture
-    from sentry.control.policies import QuestionWait
-    from sentry.control.profile import Profiler
+    from sentry.control.orders import ServeOrder
     from sentry.control.reading import Reading
-    from sentry.control.repl import Repl
     from sentry.control.serving import Serving
-    from sentry.control.timing import Advancing
     from sentry.control.waiting import OomWait, Wait
-    from sentry.control.watchdog import Watchdog
-    from sentry.faults import InjectState
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
-    from sentry.kernel.pids import PidNamespace
-    from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.loop import Timer
 
-MAX_PROFILE_NS = 3600 * 10**9
 MAX_EXPIRY_NS = 10**18
 """30 years."""
-Told = Callable[[str], object]
-"""Hears later that it is done (""), or what failed."""
-COMMAND_SIZE = 512
-"""Bytes of a command line that `ps` shows."""
 
 
-class Shared(Protocol):
-    """What the containers of a sandbox have in common: sentry.boot.further."""
-
-    log_fd: int
-    strace_fd: int
-    watchdog: Watchdog
-    forks: Forking | None
-    repl_is_on: bool
-
-    def add(self, config: FurtherConfig, fds: list[int], told: Told) -> Bringing:
-        """Bring a container up."""
-        ...
-
-
-class Forking(Protocol):
-    """Who copies a sandbox: sentry.fork."""
-
-    def ask(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
-        """Make one."""
-
-
-class Bringing(Protocol):
-    """A container that comes."""
-
-    def look(self) -> None: ...
-    def abandon(self) -> None: ...
-
-
-class Operations:
+class Operations(Oversight):
     """What there is to do to a container."""
 
     def __init__(
         self, kernel: Kernel, container: Container, config: ContainerConfig, shared: Shared
     ) -> None:
-        self._kernel = kernel
-        self._container = container
+        super().__init__(kernel, container, shared)
         self._config = config
-        self._shared = shared
         self._executions: set[Execution] = set()
         self._waits: set[Wait] = set()
-        self._observing: Observing | None = None
         self._start: Callable[[], None] | None = None
         self._is_starting = False
-        self._profiler: Profiler | None = None
-        self._repl: Repl | None = None
         self._expiry: tuple[int, Timer] | None = None
         """When the container ends (CLOCK_MONOTONIC), and what does that."""
 
@@ -376,56 +314,9 @@ class Operations:
             raise EOPNOTSUPP("the sandbox was not started with --forkable")
         forks.ask(asked, fds, told)
 
-    def control_egress(self, request: Request, fds: list[int]) -> EgressState:
-        """Another policy, if there is one, and what there is. `fds`: the way to its dialer.
-
-        Raises: EINVAL, EOPNOTSUPP.
-        """
-        from sentry.control import egress  # noqa: PLC0415  few ask
-
-        dialer = egress.dialer_of(fds, self._kernel.loop)
-        try:
-            found = egress.of(self._kernel)
-            if request.egress is not None:
-                given, dialer = dialer, None
-                egress.change(found, request.egress, given)
-        finally:
-            if dialer is not None:
-                dialer.close()
-        return egress.state(found, request.after)
-
-    def control_denials(self, after: int, done: Callable[[], None]) -> DenialWait:
-        """Tell when more has been denied. Raises: EOPNOTSUPP."""
-        from sentry.control.egress import DenialWait, of  # noqa: PLC0415  few ask
-
-        return DenialWait(self._kernel.loop, of(self._kernel), after, done)
-
     def look_again(self) -> None:
         """In a fork: the watchdog has no clock any more. Raises: OSError."""
         self._shared.watchdog.again()
-
-    def control_policy(self, order: PolicyOrder, done: Told) -> PolicyTold | None:
-        """Who decides on calls: another policy (`done` hears of it), what there is, an answer.
-
-        Raises: EBUSY, EINVAL, ENOENT.
-        """
-        from sentry.control import policies  # noqa: PLC0415  few have one
-
-        return policies.do(self._kernel, self._shared.watchdog, order, done)
-
-    def control_questions(
-        self, after: int, done: Callable[[PolicyTold], object]
-    ) -> QuestionWait:
-        """Tell when a policy has asked more."""
-        from sentry.control.policies import QuestionWait  # noqa: PLC0415  few have one
-
-        return QuestionWait(self._kernel, self._shared.watchdog, after, done)
-
-    def control_packets(self, interface: str, told: Callable[[Packets], object]) -> Capture:
-        """Look at what goes by an interface, or all of them. Raises: ENODEV, EBUSY."""
-        from sentry.control.packets import Capture  # noqa: PLC0415  few ask
-
-        return Capture(self._container.ns.net.stack, interface, self._kernel.loop, told)
 
     def _processes(self) -> list[ThreadGroup]:
         """All of the container, zombies too, by number."""
@@ -466,7 +357,7 @@ class Operations:
         def described() -> Steps[list[ProcessInfo]]:
             now_ns, found = self._kernel.clock.now_ns(), []
             for group in self._processes():
-                found.append(_describe(group, self._container.pids, now_ns))
+                found.append(describe(group, self._container.pids, now_ns))
                 yield
             return found
 
@@ -498,76 +389,6 @@ class Operations:
             tasks_limit=container.pids_limit,
         )
 
-    def control_counts(self) -> dict[str, int]:
-        """How much of everything there is."""
-        return counts(self._kernel)
-
-    def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
-        """Write calls from now on, or no more. Raises: EBUSY, EINVAL; `fds` are closed."""
-        self._observers().strace(trace, fds, done)
-
-    def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
-        """Count what programs do not get, or tell it and count no more. Raises: EBUSY, EINVAL."""
-        self._observers().debug(on=debug, done=done)
-
-    def _observers(self) -> Observing:
-        if self._observing is None:
-            from sentry.control.observing import Observing  # noqa: PLC0415  few ask
-
-            shared = self._shared
-            self._observing = Observing(self._kernel, shared.log_fd, shared.strace_fd)
-        return self._observing
-
-    def control_trace(self, request: Request, fds: list[int], done: Told) -> None:
-        """Somebody listens from now on. Raises: EBUSY, EEXIST, EINVAL; `fds` are closed."""
-        from sentry.control import tracing  # noqa: PLC0415  few ask
-
-        if request.session is None:
-            close_all(fds)
-            raise EINVAL("which session?")
-        tracing.create(self._kernel, request.session, fds, done, force=request.force)
-
-    def control_untrace(self, name: str) -> None:
-        """Nobody of that session listens any more. Raises: ENOENT."""
-        from sentry.control import tracing  # noqa: PLC0415  few ask
-
-        tracing.delete(self._kernel, name)
-
-    def control_traces(self) -> list[TraceState]:
-        """Who listens."""
-        from sentry.control import tracing  # noqa: PLC0415  few ask
-
-        return tracing.sessions(self._kernel)
-
-    def control_procfs(self, after: int) -> Procfs:
-        """Some processes, as /proc has them."""
-        from sentry.control import procfs  # noqa: PLC0415  few ask
-
-        return procfs.after(self._kernel, after)
-
-    def control_metrics(self) -> dict[str, int]:
-        """Figures, by the names that Prometheus has for them."""
-        from sentry.control import metrics  # noqa: PLC0415  few ask
-
-        return metrics.of(self._kernel)
-
-    def control_stacks(self, after: int) -> Stacks:
-        """Some tasks after that one, or (-1) coroutines and threads of the kernel."""
-        from sentry.control import stacks  # noqa: PLC0415  few ask
-
-        if after < 0:
-            return stacks.of_kernel(self._kernel)
-        return stacks.tasks_after(self._kernel, after)
-
-    def control_inject(self, order: InjectOrder) -> list[InjectState]:
-        """Faults. Raises: EINVAL."""
-        from sentry.inject import plan  # noqa: PLC0415  few ask
-
-        found = plan.of(self._kernel)
-        if order.rules is not None:
-            found.replace(order.rules)
-        return found.states()
-
     def control_serve(
         self, order: ServeOrder, fds: list[int], told: Callable[[Reply], object]
     ) -> Serving:
@@ -579,46 +400,6 @@ class Operations:
             close_all(fds)
             raise EBUSY("the container has not been started")
         return Serving(self._kernel, self._container, fds, order, told)
-
-    def control_clock(self, asked: ClockOrder) -> ClockState:
-        """The time that programs see. Raises: EINVAL."""
-        from sentry.control import timing  # noqa: PLC0415  few ask
-
-        return timing.order(self._kernel, asked)
-
-    def control_advance(self, by_ns: int, done: Callable[[ClockState], object]) -> Advancing:
-        """It goes on, from timer to timer. Raises: EBUSY, EINVAL."""
-        from sentry.control.timing import Advancing  # noqa: PLC0415  few ask
-
-        return Advancing(self._kernel, by_ns, done)
-
-    def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
-        """Measure for so long. Raises: EBUSY if somebody does already, EINVAL."""
-        if self._profiler is not None:
-            raise EBUSY("it is being profiled already")
-        if not 0 < time_ns <= MAX_PROFILE_NS:
-            raise EINVAL(f"a profile of {time_ns} ns")
-        from sentry.control.profile import Profiler  # noqa: PLC0415
-
-        self._profiler = Profiler(self._kernel)
-
-        def finish() -> None:
-            profiler, self._profiler = self._profiler, None
-            if profiler is not None:
-                long_steps = self._shared.watchdog.long_steps()
-                done(msgspec.structs.replace(profiler.stop(), long_steps=long_steps))
-
-        self._kernel.loop.call_at(time.monotonic_ns() + time_ns, finish)
-
-    def control_repl(self, source: str) -> Said:
-        """Run a statement on the kernel's objects. Raises: EPERM if it was not started for that."""
-        if not self._shared.repl_is_on:
-            raise EPERM("the sandbox was not started with runsc --repl")
-        if self._repl is None:
-            from sentry.control.repl import Repl  # noqa: PLC0415
-
-            self._repl = Repl(self._kernel)
-        return self._repl.run(source)
 
     def control_status(self) -> str:
         """OCI's words."""
@@ -634,31 +415,3 @@ class Operations:
 
 def _ends_by_default(signal: int) -> bool:
     return not (IGNORED_BY_DEFAULT | STOPPING) >> (signal - 1) & 1
-
-
-def _describe(group: ThreadGroup, pids: PidNamespace, now_ns: int) -> ProcessInfo:
-    task = group.tasks[0] if group.tasks else None
-    state = "Z" if task is None else "T" if group.stopping else "S" if task.fiber else "R"
-    usage = group.usage()
-    terminal = group.terminal
-    return ProcessInfo(
-        pid=pids.of(group.tgid),
-        ppid=pids.of(group.parent.tgid) if group.parent is not None else 0,
-        uid=task.creds.uid if task is not None else group.last_uid,
-        command=_command(group, task),
-        state=state,
-        cpu_ns=usage.user_ns + usage.sys_ns,
-        age_ns=now_ns - group.start_ns,
-        terminal=terminal.index if isinstance(terminal, Terminal) else -1,
-        threads=len(group.tasks),
-    )
-
-
-def _command(group: ThreadGroup, task: Task | None) -> str:
-    """As ps shows it: the arguments, or the name in brackets. No control characters get out."""
-    if task is not None and group.argv:
-        text = b" ".join(group.argv)[:COMMAND_SIZE].decode(errors="replace")
-    else:
-        name = task.comm.decode(errors="replace") if task is not None else "?"
-        text = f"[{name}]" if task is not None else "[?] <defunct>"
-    return "".join(c if c.isprintable() else "?" for c in text)
