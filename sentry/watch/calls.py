@@ -19,7 +19,7 @@ from sentry.kernel.task import GONE, RESUME
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import Declaration, compile_decoder
-from sentry.wait.again import NotNow, kept
+from sentry.wait.again import CURRENT, NotNow, kept
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
 from sentry.wait.sleep import Sleep
 from sentry.watch.messages import Exit
@@ -80,27 +80,37 @@ class Hook:
             return self._call(task, *raw)
         except Errno as error:
             if self.begun == begun:  # an argument could not be read, or there is no such call
-                leave = kept(self) or self._begin(task, raw, None)
+                leave = kept(self) or self._begin(task, raw)
                 leave(-error.number)
             raise
 
     def handle(self, task: Task, *values: Any) -> Any:
         """The handler, as the decoder calls it."""
-        leave: Leave | None = kept(self)
-        if leave is None:
-            for index in self._paths:
-                _read(values[index])
-            self.begun += 1
-            seen = values
-            if self._early:
-                seen += tuple(read(task, self._raw) for read in self._early)
-            leave = self._begin(task, self._raw, seen)
-        return self._settle(leave, partial(self._handler, task, *values))
-
-    def _begin(self, task: Task, raw: tuple[int, ...], values: tuple[Any, ...] | None) -> Leave:
+        if CURRENT.call is not None and (leave := CURRENT.call.answers.get(self)) is not None:
+            return self._settle(leave, partial(self._handler, task, *values))
+        for index in self._paths:
+            _read(values[index])
+        self.begun += 1
+        raw, seen = self._raw, values
+        if self._early:
+            seen += tuple(read(task, raw) for read in self._early)
         for make, emit in self.enters:
-            emit(make(task, raw, values, None))
-        return partial(self._end, task, raw, values)
+            emit(make(task, raw, seen, None))
+        try:
+            result = self._handler(task, *values)
+        except BaseException as error:
+            self._failed(partial(self._end, task, raw, seen), error)
+            raise
+        if result is None or result.__class__ is int:
+            self._end(task, raw, seen, result)
+            return result
+        return self._settled(partial(self._end, task, raw, seen), result)
+
+    def _begin(self, task: Task, raw: tuple[int, ...]) -> Leave:
+        """Of a call whose arguments cannot be read."""
+        for make, emit in self.enters:
+            emit(make(task, raw, None, None))
+        return partial(self._end, task, raw, None)
 
     def _end(
         self, task: Task, raw: tuple[int, ...], values: tuple[Any, ...] | None, result: Any
@@ -121,6 +131,9 @@ class Hook:
         except BaseException as error:
             self._failed(leave, error)
             raise
+        return self._settled(leave, result)
+
+    def _settled(self, leave: Leave, result: Any) -> Any:
         if isinstance(result, Sleep):
             return result.ended(partial(self._settle, leave))
         if isinstance(result, Coroutine):
