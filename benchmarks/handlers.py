@@ -246,7 +246,7 @@ class Watching:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._watch = bench.kernel.watch = Watch(bench.kernel)
+        self._watch = Watch(bench.kernel)
 
     @contextmanager
     def listening(self, points: tuple[str, ...], sink: str) -> Iterator[None]:
@@ -264,9 +264,11 @@ class Watching:
             points=tuple(TracePoint(name, (), self.CONTEXT) for name in points),
             sinks=(TraceSink(sink, has_fd=True),),
         )
+        self._bench.kernel.watch = self._watch  # there is none without a session
         at_once(self._watch.create(config, [ours.detach()]))
         yield
         self._watch.delete("Default")
+        self._bench.kernel.watch = None
         os.waitpid(child, 0)
 
     def cost(self, points: tuple[str, ...], sink: str) -> float:

@@ -107,8 +107,10 @@ class Judge:
                 rule for rule in rules if rule.path is None or rule.path.fullmatch(path) is not None
             ]
             if asked:
-                event = self._event("open", path)
-                event.flags = flags
+                event = Event(self._layer, self.task, self.values, "open")
+                event.path, event.flags = path, flags
+                if self.is_changed:
+                    event.changed = True
                 if flags & _WRITES and not flags & O_PATH:
                     event.writes = True
                 self._layer.decide(self.task, asked, event, (mount, dentry, dentry.inode, path))
@@ -256,12 +258,15 @@ class Judge:
         if not asked:
             return None
         event = Event(layer, self.task, self.values, "address")
-        event.number, event.port, event.protocol, event.unix = number, port, protocol, unix
-        event.raw_family = raw[:2]
+        event.protocol = protocol
+        if number is not None:
+            event.number, event.port = number, port
+        else:
+            event.unix, event.raw_family = unix, raw[:2]
         if is_changed:
             event.changed = True
         subject = ADDRESS, raw, sock.family, protocol
-        return layer.decide(self.task, asked, event, subject, {ADDRESS: first})
+        return layer.decide(self.task, asked, event, subject, (ADDRESS, first))
 
     def _unix(self, path: str, subject: tuple[Any, ...]) -> None:
         asked = [

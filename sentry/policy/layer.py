@@ -169,7 +169,7 @@ class Layer:
 
     def decide(
         self, task: Task, rules: Sequence[Rule], event: Event, subject: tuple[Hashable, ...],
-        keep: dict[Any, Any] | None = None,
+        keep: tuple[Hashable, Any] | None = None,
     ) -> Allow | Change | None:
         """Ask the rules, in their order, about a subject; the first that says something decides.
         It is allowed; or, where that can be done in place, it is to be changed.
@@ -190,7 +190,7 @@ class Layer:
 
     def _awaited(
         self, task: Task, rule: Rule, event: Event, subject: tuple[Hashable, ...],
-        keep: dict[Any, Any] | None,
+        keep: tuple[Hashable, Any] | None,
     ) -> Verdict | None:
         key = (self, self._engine.generation, id(rule), event.changed, *subject)
         outcome: list[Verdict | None] | None = kept(key)
@@ -202,7 +202,8 @@ class Layer:
         outcome = []
         need = NotNow(partial(self._answered, task, rule, event, outcome), key, outcome)
         need.call.answers[WAITS] = waits
-        need.call.answers.update(keep or {})
+        if keep is not None:
+            need.call.answers[keep[0]] = keep[1]
         raise need
 
     async def _answered(

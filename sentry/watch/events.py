@@ -129,6 +129,8 @@ class Events(ABC):
 
     def decided(self, task: Task, verdict: str, rule: str, event: Any) -> None:
         """A policy has decided (or learns)."""
+        if not self.listeners("sentry/policy"):
+            return  # it is decided often
 
         def make(_: Any) -> m.Record:
             record = m.Policy(None, event.call.rstrip("_"), event.kind, verdict, rule)
