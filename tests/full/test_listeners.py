@@ -121,7 +121,7 @@ def test_falco_hears_a_sandbox_from_its_start(there: There, tmp_path: Path, bund
     sink["config"]["path"] = f"unix:{there.folder / 'sock'}"
     session = tmp_path / "session.json"
     session.write_text(json.dumps(config))
-    bundle.args("/bin/sh", "-c", "cat /etc/shadow")
+    bundle.args("/bin/sh", "-c", "cat /etc/shadow; exit 3")
     watch = ("/mnt/falco", "watch", "/mnt/plugin/librunsc.so", "unix:/mnt/sock")
     shape = "%container.id %proc.pname %proc.name %fd.name %evt.res"
     condition = "evt.type in (open, openat) and evt.failed = true and fd.name = /etc/shadow"
@@ -142,7 +142,7 @@ def test_the_session_that_falcos_gvisor_engine_makes_is_taken(
         made["trace_session"]["sinks"][0]["config"]["endpoint"] = str(there.folder / "sock")
         document = tmp_path / "falco.json"
         document.write_text(json.dumps(made))
-        client.bundle.args("/bin/sh", "-c", "cat /etc/shadow")
+        client.bundle.args("/bin/sh", "-c", "cat /etc/shadow; exit 3")
         done = client.bundle.run("kvm", flags=[f"--pod-init-config={document}"])
         told, problem = listener.communicate()
     assert problem == ""
