@@ -102,7 +102,7 @@ def main() -> None:
     """Draw the pictures anew."""
     programs = PROGRAMS | {
         "build": Program("workloads", build(5), "5 units"),
-        "server": Program("languages", SERVER.replace("500", "2000"), "requests:      2000"),
+        "server": Program("languages", SERVER.replace("500", "1000"), "requests:      1000"),
     }
     for name, program in programs.items():
         with tempfile.TemporaryDirectory() as folder:
