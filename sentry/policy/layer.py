@@ -74,7 +74,7 @@ class Layer:
         self.gives = list(gives)
         self.names = [rule for rule in gives if not rule.family]
         """Of those the ones about names that are given: what they allow no other is asked about."""
-        families = {rule.family for rule in gives} - {frozenset()}
+        families = dict.fromkeys(rule.family for rule in gives if rule.family)
         self.families = [[rule for rule in gives if rule.family == each] for each in families]
         self._judges = bool(gives) or any(rule.kind != "call" for rule in rules)
 
