@@ -29,7 +29,7 @@ RUNSC = [*PLAIN, "--overlay2=root:memory"]
 """The root file systems of bundles are shared by all tests, and not to be written to."""
 KEPT = "--overlay2=none"
 """For a root of one's own: as it is by default."""
-TIMEOUT_S = 250 if "CPU_IS_EMULATED" in os.environ else 60
+TIMEOUT_S = 1000 if "CPU_IS_EMULATED" in os.environ else 60
 OVERFLOW = "ulimit -s 100; exec sh -c 'f() { f; }; f'"
 """Shell: a process that dies of SIGSEGV, also one that is an init."""
 Document = dict[str, Any]

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from runsc.oci.convert import CAPABILITIES
-from tests.e2e.bundle import Bundle, Document
+from tests.e2e.bundle import TIMEOUT_S, Bundle, Document
 from tests.fuzz.running import SEED
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def run_program(bundle: Bundle, folder: Path, name: str, seconds: float) -> str:
     command = bundle.args("/fuzzer", str(SEED), str(seconds)).command(flags=flags)
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False,
-        timeout=seconds * 3 + 90, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
+        timeout=seconds * 3 + 30 + TIMEOUT_S, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     said = log.read_text(errors="replace")
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr[-2000:], said[-4000:])

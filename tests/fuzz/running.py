@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.e2e.bundle import TIMEOUT_S
 from tests.world import STEPS_ARE_BOUNDED
 
 GIVEN = os.environ.get("RUNSC_FUZZ_SECONDS")
@@ -30,7 +31,7 @@ CASES = Path(__file__).parent / "cases"
 STEP_NS = 250_000_000
 ROUND = 40
 """Examples with one seed."""
-PATIENCE_S = 300
+PATIENCE_S = 240 + TIMEOUT_S
 """For what a round, and making a failure small, takes longer."""
 
 
