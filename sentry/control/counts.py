@@ -40,6 +40,7 @@ def counts(kernel: Kernel) -> dict[str, int]:
         "watches": kernel.loop.watches,
         "host_requests": len(vfs.host_io.threads) if vfs.host_io is not None else 0,
         "epoll_items": vfs.epoll_items,
+        "polled": vfs.polled,
         "inotify_watches": vfs.inotify_watches,
         "inotify_instances": vfs.inotify_instances,
         "fanotify_marks": vfs.fanotify.marks,

@@ -28,6 +28,7 @@ class EventFile(StreamFile):
     splice_read: ClassVar = False
     splice_write: ClassVar = False
     seeks_nowhere: ClassVar = True
+    tells: ClassVar = 0xFFFF
 
     def __init__(self, vfs: Vfs, count: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 import sentry.net.filter_options  # noqa: F401  declares its options
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
-from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
     AF_UNIX,
@@ -52,7 +52,15 @@ from sentry.net.options import MOST_READ, Counted, Options, Question
 from sentry.net.short_dest import ShortDest
 from sentry.net.socket_options import DEFAULT_BUFFER, SOCKET
 from sentry.net.sockfs import SocketInode, protocol_name
-from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, StreamFile
+from sentry.vfs.file import (
+    READ_EVENTS,
+    Caller,
+    Dest,
+    FileDescription,
+    Result,
+    Source,
+    StreamFile,
+)
 from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Retry, Sleep, never
@@ -65,6 +73,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COUNT: Final = attrgetter("count")
+COMES: Final = READ_EVENTS | EPOLLPRI | EPOLLRDHUP
+"""What the queue of a socket tells of (`tells`). Not of room: that depends on both ends."""
 READABLE: Final = EPOLLIN | EPOLLERR | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
 
@@ -436,6 +446,7 @@ class Socket(StreamFile):
         if row is None or row.setter is None:
             raise self.no_setter(level, name, value)
         row.setter(row, self, caller, value)
+        self.queue.notify()  # less may be enough now: SO_RCVLOWAT
 
     def option(
         self, caller: Caller, level: int, name: int, size: int

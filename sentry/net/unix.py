@@ -58,7 +58,7 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net import unix_data
-from sentry.net.socket import Ancillary, Received, Socket, SocketSleep, deadline_of
+from sentry.net.socket import COMES, Ancillary, Received, Socket, SocketSleep, deadline_of
 from sentry.net.sockfs import socket_location
 from sentry.net.unix_address import format_address, parse_address
 from sentry.net.unix_flights import flights
@@ -109,6 +109,7 @@ class UnixSocket(Socket):
     )  # fmt: skip
     options_known: ClassVar = UNIX
     requests: ClassVar = REQUESTS
+    tells: ClassVar = COMES
     is_outside: ClassVar = False
     """Behind it is a service of the host: `unix_host.HostEnd`."""
 

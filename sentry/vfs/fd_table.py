@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from sentry.abi.fcntl import O_PATH
 from sentry.errors import EBADF, EMFILE, Errno
@@ -18,7 +18,7 @@ BLOCK: Final = 64
 class FdTable:
     """Numbers to descriptions. A descriptor holds one use of its description."""
 
-    __slots__ = ("_cloexec", "_files", "_limit", "_lowest", "users")
+    __slots__ = ("_cloexec", "_files", "_limit", "_lowest", "polls", "users")
 
     def __init__(self, limit: DescriptorLimit | None = None) -> None:
         self._limit = limit if limit is not None else DescriptorLimit()
@@ -26,6 +26,9 @@ class FdTable:
         self._cloexec: set[int] = set()
         self._lowest = 0
         """No descriptor below it is free."""
+        self.polls: Any = None
+        """What is polled again and again (sentry.syscalls.files.poll_set); it hears before one of
+        its descriptors changes."""
         self.users = 1
         """Tasks that share it."""
 
@@ -102,6 +105,8 @@ class FdTable:
         return fd
 
     def _put(self, fd: int, file: FileDescription, cloexec: bool) -> None:
+        if self.polls is not None:
+            self.polls.changes(fd)
         files = self._files
         if fd >= len(files):
             files.extend([None] * (fd + 1 - len(files)))
@@ -135,6 +140,8 @@ class FdTable:
 
     def _taken_out(self, fd: int) -> FileDescription:
         file = self.get_raw(fd)
+        if self.polls is not None:
+            self.polls.changes(fd)
         self._files[fd] = None
         self._cloexec.discard(fd)
         self._lowest = min(self._lowest, fd)
@@ -171,6 +178,9 @@ class FdTable:
 
     def closing(self, caller: Caller, fds: Iterable[int]) -> Steps[None]:
         """Close those that are open, one after the other: others see, and change, what is left."""
+        if self.polls is not None:
+            self.polls.forget()
+            self.polls = None
         for fd in fds:
             if fd < len(self._files) and self._files[fd] is not None:
                 self._closed(caller, self._taken_out(fd))

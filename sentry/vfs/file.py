@@ -200,6 +200,9 @@ class FileDescription:
 
     can_poll: ClassVar = False
     """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
+    tells: ClassVar = 0
+    """Of these EPOLL* events the queue hears before anybody can see that they hold: who has found
+    that they do not need not ask again until then."""
     seekable: ClassVar = False
     """pread, pwrite, lseek work; else ESPIPE."""
     seeks_nowhere: ClassVar = False

@@ -100,6 +100,8 @@ class Vfs:
         self.leftovers = Leftovers(loop)
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
+        self.polled = 0
+        """Files in lists that poll(2) remembers, for theirs."""
         self.inotify_watches = 0
         self.inotify_instances = 0
         self.fanotify = FanotifyCounts()

@@ -61,6 +61,7 @@ class PipeFile(StreamFile):
     __slots__ = ("named", "pipe", "seen_writes")
     can_async: ClassVar = True
     can_direct: ClassVar = True
+    tells: ClassVar = 0xFFFF
 
     def __init__(self, location: Location, flags: int, pipe: Pipe) -> None:
         super().__init__(location, flags, pipe.queue)

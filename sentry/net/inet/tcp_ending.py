@@ -92,6 +92,7 @@ class TcpEnding(TcpListener):
         self.chunks.clear()
         self.queued = 0
         self.eof = self.reset = self.read_shut = self.write_shut = self.refused_writes = False
+        self.queue.notify()
 
     def shut(self, how: int) -> None:
         """shutdown(2)."""
@@ -103,7 +104,6 @@ class TcpEnding(TcpListener):
             return
         if self.connecting:
             self._disconnect()
-            self.queue.notify()
             return
         has_peer = self.peer is not None or self.engine is not None
         if self.state == TCP_CLOSE or not (has_peer or self.refused_writes):

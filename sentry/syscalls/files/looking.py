@@ -7,10 +7,10 @@ are more, the sleep is a `LongLook`, which registers as it looks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sentry.errors import EAGAIN
-from sentry.vfs.file import FileDescription, Result
+from sentry.vfs.file import Result
 from sentry.wait.fiber import TimedOut
 from sentry.wait.looks import Looks
 from sentry.wait.queue import Entry, WaitQueue
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 32
 """Files between two looks at the clock."""
-Look = Callable[[list[FileDescription]], Steps[int]]
+
+
+class Looked(Protocol):
+    """What a look depends on: a file, or a set of files."""
+
+    refs: int
+    queue: WaitQueue
+
+    def decref(self) -> None: ...
+
+
+Look = Callable[[list[Looked]], Steps[int]]
 """Looks at all files, which it puts into the list; how many are ready."""
 Tell = Callable[[], int]
 """Stores what the last look has found; the result of the call."""
@@ -30,7 +41,7 @@ Tell = Callable[[], int]
 
 def look_until_ready(loop: Loop, look: Look, tell: Tell, deadline: int | None) -> Result:
     """What `tell` gives once a look has found something, or at the deadline. Raises: EBADF."""
-    files: list[FileDescription] = []
+    files: list[Looked] = []
     first, pace = look(files), Pace()
     try:
         while True:
@@ -61,13 +72,13 @@ class LongLook(Looks):
         self,
         loop: Loop,
         first: Steps[int],
-        files: list[FileDescription],
+        files: list[Looked],
         calls: tuple[Look, Tell],
         deadline_ns: int | None,
     ) -> None:
         look, self._tell = calls
         super().__init__(loop, first, lambda: look([]), deadline_ns)
-        self._entries: dict[FileDescription, Entry] = {}
+        self._entries: dict[Looked, Entry] = {}
         self._files = files
         """Those looked at since the last piece."""
         self.register()
@@ -90,7 +101,7 @@ class LongLook(Looks):
         self._loop.call_for_each(self._entries.items(), _let_go)
 
 
-def _let_go(entered: tuple[FileDescription, Entry]) -> None:
+def _let_go(entered: tuple[Looked, Entry]) -> None:
     file, entry = entered
     file.queue.remove(entry)
     file.decref()

@@ -25,7 +25,8 @@ from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.time import TIMESPEC
 from sentry.errors import EBADF, EFAULT, EINVAL
 from sentry.kernel.task_signals import masked
-from sentry.syscalls.files.looking import AT_A_TIME, look_until_ready
+from sentry.syscalls.files.looking import AT_A_TIME, Looked, look_until_ready
+from sentry.syscalls.files.poll_set import poll_set
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
@@ -58,10 +59,16 @@ def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
     if count > task.rlimit(RLIMIT_NOFILE):
         raise EINVAL(f"{count} descriptors")
     raw = task.mm.read(addr, count * ENTRY.size) if count else b""
-    results = array("H", bytes(2 * count))
     table = task.files
+    known = poll_set(task.kernel.vfs, table, addr, raw)
+    results = array("H", bytes(2 * count)) if known is None else known.results
+    ready = 0
 
-    def look(files: list[FileDescription]) -> Steps[int]:
+    def look(files: list[Looked]) -> Steps[int]:
+        nonlocal ready
+        if known is not None and not known.stale:
+            ready = yield from known.look(table, files)
+            return ready
         ready = 0
         for at, (fd, events, _) in enumerate(ENTRY.iter_unpack(raw), 1):
             got = 0
@@ -80,11 +87,13 @@ def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
         return ready
 
     def tell() -> int:
-        if count:
+        if known is not None:
+            task.mm.write(addr, known.shown(ready))
+        elif count:
             entries = array("H", raw)
             entries[3::4] = results
             task.mm.write(addr, entries.tobytes())
-        return sum(map(bool, results))
+        return ready
 
     return look_until_ready(task.kernel.loop, look, tell, deadline)
 
@@ -192,7 +201,7 @@ def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | N
                 watched.append(one)
             yield one
 
-    def look(files: list[FileDescription]) -> Steps[int]:
+    def look(files: list[Looked]) -> Steps[int]:
         found[:] = [bytearray(len(each)) for each in found]
         ready = 0
         for at, one in enumerate(list(watched) or first(), 1):

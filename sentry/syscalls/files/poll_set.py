@@ -1,0 +1,244 @@
+"""`PollSet`: files that are polled again and again, each registered with its queue once.
+
+poll(2) names all files in each call, and who serves thousands of connections makes the same call
+in a loop. So what a process has polled is remembered with its table of descriptors: if the same
+list comes again, its files are registered little by little, and from then on only those are looked
+at that have been heard of, or that do not tell of everything (`FileDescription.tells`).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLNVAL
+from sentry.errors import EBADF
+from sentry.vfs.file import FileDescription
+from sentry.wait.queue import ALL, WaitQueue
+from sentry.wait.steps import Steps
+
+if TYPE_CHECKING:
+    from sentry.syscalls.files.looking import Looked
+    from sentry.vfs.fd_table import FdTable
+    from sentry.vfs.vfs import Vfs
+
+ENTRY_SIZE: Final = 8
+"""Of struct pollfd."""
+FEWEST: Final = 64
+"""Files for which it is worth it."""
+AT_A_TIME: Final = 32
+"""Files between two looks at the clock."""
+REGISTERED_AT_ONCE: Final = 512
+"""By one look: a list that comes twice only has paid for little."""
+MAX_SETS: Final = 4
+"""Of a table of descriptors: it forgets the oldest."""
+MAX_POLLED: Final = 131_072
+"""Ceiling of the files in all sets of a sandbox, as of those that epolls watch."""
+ALWAYS: Final = EPOLLERR | EPOLLHUP
+
+
+class Polled:
+    """A file of a set, registered on its queue."""
+
+    __slots__ = ("_at", "_set", "exclusive", "file", "mask")
+
+    def __init__(self, of: PollSet, at: int, file: FileDescription) -> None:
+        self._set = of
+        self._at = at
+        self.file = file
+        self.mask = ALL
+        self.exclusive = False
+        file.queue.enter(self)
+
+    def callback(self, _events: int) -> None:
+        """The file may be ready."""
+        self._set.heard(self._at)
+
+    def drop(self) -> None:
+        """Hear no more."""
+        self.file.queue.remove(self)
+
+    def drop_held(self) -> None:
+        """Nor have a use of the file."""
+        self.file.queue.remove(self)
+        self.file.decref()
+
+
+class PollSet:
+    """A list of files. Whoever sleeps on it has a use of it, as of a file (`refs`, `decref`)."""
+
+    __slots__ = (
+        "_asked", "_begun", "_changed", "_entries", "_events", "_fds", "_files", "_rows", "_shown",
+        "_vfs", "queue", "refs", "results", "stale",
+    )  # fmt: skip
+
+    def __init__(self, vfs: Vfs, rows: bytes) -> None:
+        """`rows`: struct pollfd of each, without results."""
+        self._vfs = vfs
+        self._rows = self._shown = rows
+        count = len(rows) // ENTRY_SIZE
+        self._events = array("H", rows)[2::4]
+        self._fds = frozenset(array("i", rows)[::2])
+        self.results = array("H", bytes(2 * count))
+        """What the last look has found. Of a registered file that is not in `_changed`: nothing."""
+        self._begun = 0
+        """Those from here on are not registered yet."""
+        self._entries: dict[int, Polled] = {}
+        """By place in the list."""
+        self._files: set[FileDescription] = set()
+        """Of the entries."""
+        self._changed: dict[int, None] = {}
+        """Registered ones that may be ready."""
+        self._asked: list[int] = []
+        """Those that do not tell, or that stand in the list twice."""
+        self.queue = WaitQueue()
+        """Told when one of the registered files may be ready."""
+        self.refs = 0
+        self.stale = False
+        """A descriptor means another file: the list has to be looked at anew."""
+        vfs.polled += count
+
+    def is_of(self, rows: bytes) -> bool:
+        """Whether these are the same files and events, whatever was found before."""
+        return rows in (self._shown, self._rows) or _asked_for(rows) == self._rows
+
+    def has(self, fd: int) -> bool:
+        """Whether a descriptor is in the list."""
+        return fd in self._fds
+
+    def heard(self, at: int) -> None:
+        """A file may be ready."""
+        self._changed[at] = None
+        self.queue.notify()
+
+    def look(self, table: FdTable, files: list[Looked]) -> Steps[int]:
+        """Look at those that may be ready; how many are. `files` gets what it depends on."""
+        files.append(self)
+        ready, fds, results = 0, array("i", self._rows), self.results
+        enough = self._begun + REGISTERED_AT_ONCE
+        known, rest = [*self._changed, *self._asked], range(self._begun, len(results))
+        for number, at in enumerate(chain(known, rest), 1):
+            entry, file, got = self._entries.get(at), None, 0
+            if fds[2 * at] >= 0:
+                try:
+                    file = table.get(fds[2 * at])
+                    got = file.poll() & (self._events[at] | ALWAYS)
+                except EBADF:
+                    got = EPOLLNVAL
+            if at == self._begun < enough and not self.stale:
+                self._begun += 1
+                entry = self._register(at, file, got)
+            if entry is not None and got:
+                self._changed[at] = None
+            elif entry is not None:
+                self._changed.pop(at, None)
+            if file is not None and (entry is None or entry.file is not file):
+                files.append(file)
+            results[at] = got
+            ready += got != 0
+            if not number % AT_A_TIME:
+                yield
+        return ready
+
+    def _register(self, at: int, file: FileDescription | None, got: int) -> Polled | None:
+        """Hear of a file from now on, if it tells of all that is wanted, and once of each."""
+        if file is None:
+            if got:
+                self._asked.append(at)  # not open
+            return None
+        if (self._events[at] | ALWAYS) & ~file.tells or file in self._files:
+            self._asked.append(at)
+            return None
+        self._files.add(file)
+        entry = self._entries[at] = Polled(self, at, file)
+        return entry
+
+    def shown(self, ready: int) -> bytes:
+        """struct pollfd of each with what the last look has found."""
+        if not ready:
+            return self._rows
+        entries = array("H", self._rows)
+        entries[3::4] = self.results
+        self._shown = entries.tobytes()
+        return self._shown
+
+    # --- its end
+
+    def forget(self) -> None:
+        """It is no use any more, but for who sleeps on it: a descriptor is about to change."""
+        self.stale = True
+        self._vfs.polled -= len(self.results)
+        if not self.refs:
+            self._let_go(Polled.drop)
+            return
+        for file in self._files:
+            file.refs += 1
+
+    def decref(self) -> None:
+        """One sleeps on it no more."""
+        self.refs -= 1
+        if self.stale and not self.refs:
+            self._let_go(Polled.drop_held)
+
+    def _let_go(self, end: Callable[[Polled], None]) -> None:
+        entries, self._entries = self._entries, {}
+        self._files.clear()
+        self._vfs.leftovers.begin(entries.values(), end)
+
+
+class PollSets:
+    """What has been polled through a table of descriptors, by address and length of the list."""
+
+    __slots__ = ("_sets", "_vfs")
+
+    def __init__(self, vfs: Vfs) -> None:
+        self._vfs = vfs
+        self._sets: dict[tuple[int, int], PollSet] = {}
+
+    def find(self, addr: int, rows: bytes) -> PollSet | None:
+        """The set of this list, if it was polled before; else it is remembered."""
+        key = addr, len(rows)
+        found = self._sets.get(key)
+        if found is not None and found.is_of(rows):
+            return found
+        if found is None and len(self._sets) >= MAX_SETS:
+            key_of_oldest = next(iter(self._sets))
+            found = self._sets.pop(key_of_oldest)
+        if found is not None:
+            self._sets.pop(key, None)
+            found.forget()
+        if self._vfs.polled + len(rows) // ENTRY_SIZE <= MAX_POLLED:
+            self._sets[key] = PollSet(self._vfs, _asked_for(rows))
+        return None
+
+    def changes(self, fd: int) -> None:
+        """A descriptor is about to mean another file, or none."""
+        for key, each in list(self._sets.items()):
+            if each.has(fd):
+                del self._sets[key]
+                each.forget()
+
+    def forget(self) -> None:
+        """The table goes."""
+        sets, self._sets = self._sets, {}
+        for each in sets.values():
+            each.forget()
+
+
+def poll_set(vfs: Vfs, table: FdTable, addr: int, rows: bytes) -> PollSet | None:
+    """The set of a list that has been polled before. `rows`: its struct pollfd, as it stands."""
+    if len(rows) < FEWEST * ENTRY_SIZE:
+        return None
+    if table.polls is None:
+        table.polls = PollSets(vfs)
+    known: PollSets = table.polls
+    return known.find(addr, rows)
+
+
+def _asked_for(rows: bytes) -> bytes:
+    """The list without results."""
+    entries = array("H", rows)
+    entries[3::4] = array("H", bytes(len(rows) // 4))
+    return entries.tobytes()
