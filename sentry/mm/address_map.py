@@ -118,12 +118,11 @@ class AddressMap:
         """`destroy` in steps. Preconditions: nobody uses it any more."""
         self.space.destroy()
         self.layout.program = None
-        for number, vma in enumerate(reversed(list(self.vmas))):
-            self.vmas.remove(vma)
-            vma.drop()
-            self.count_mapping(vma, -1)
-            if number % PIECE_VMAS == 0:
-                yield
+        while len(self.vmas):
+            for vma in self.vmas.take_last(PIECE_VMAS):
+                vma.drop()
+                self.count_mapping(vma, -1)
+            yield
         self.space.ram.commitment.pages -= self.committed_pages
         self.committed_pages = 0
         self.total_pages = self.data_pages = self.stack_pages = self.locked_pages = 0
@@ -146,6 +145,14 @@ class AddressMap:
             self.locked_pages += pages
         if vma.prot & 4 and not vma.prot & 2:
             self.exec_pages += pages
+
+    def inherit_accounts(self, parent: AddressMap) -> None:
+        """Count all that its parent has, before a child gets it."""
+        self.total_pages, self.data_pages = parent.total_pages, parent.data_pages
+        self.stack_pages, self.exec_pages = parent.stack_pages, parent.exec_pages
+        self.locked_pages = parent.locked_pages
+        self.committed_pages = parent.committed_pages
+        self.space.ram.commitment.pages += parent.committed_pages
 
     def check_expand(self, pages: int, data: bool, charge: bool = False) -> None:
         """RLIMIT_AS, RLIMIT_DATA: may_expand_vm(), mm/vma.c; `charge`: counts as committed."""
@@ -308,7 +315,8 @@ class AddressMap:
         at_once(self.removing(start, end, entries))
 
     def removing(self, start: int, end: int, entries: bool = True) -> Steps[None]:
-        """`remove` in steps: all that can go wrong does so in the first one."""
+        """`remove` in steps: all that can go wrong does so before anything is removed."""
+        yield from self.vmas.settling(start, end)
         doomed = self.vmas.overlapping(start, end)
         if not doomed:
             return

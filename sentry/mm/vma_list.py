@@ -2,7 +2,8 @@
 
 A list of runs, each of some hundred VMAs, so that what one change moves does not grow with their
 number; in a run two parallel lists, start addresses and VMAs, searched by bisection. A run knows a
-bound on the gaps between its VMAs, so that whoever looks for free addresses passes over it.
+bound on the gaps between its VMAs, so that whoever looks for free addresses passes over it; whoever
+looks at its VMAs has it settled before (`vma_run`).
 """
 
 from __future__ import annotations
@@ -12,52 +13,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from sentry.mm.vma import Vma
+from sentry.mm.vma_run import Run
 from sentry.platform.memory import Ram
+from sentry.wait.steps import Steps
 
 RUN_MAX: Final = 256
-
-
-class Run:
-    """Neighbours in the list. None is empty, but for the only one."""
-
-    __slots__ = ("starts", "vmas", "widest")
-
-    def __init__(self, starts: list[int], vmas: list[Vma], widest: int) -> None:
-        self.starts = starts
-        self.vmas = vmas
-        self.widest = widest
-        """No gap between two of them has more bytes."""
-
-    def opened(self, index: int) -> None:
-        """The gap before the VMA at this index may have become wider."""
-        if 0 < index < len(self.starts):
-            self.widest = max(self.widest, self.starts[index] - self.vmas[index - 1].end)
-
-    def highest(self, below: int, length: int, align: int) -> int | None:
-        """The highest address for `length` bytes between two of the first `below` ones."""
-        if self.widest < length:
-            return None
-        starts, vmas, widest = self.starts, self.vmas, 0
-        for index in range(below - 1, 0, -1):
-            start, floor = starts[index], vmas[index - 1].end
-            widest = max(widest, start - floor)
-            found = (start - length) & -align
-            if found >= floor:
-                return found
-        if below == len(starts):
-            self.widest = widest
-        return None
-
-    def lowest(self, above: int, length: int, align: int) -> int | None:
-        """The lowest address for `length` bytes between two of those from `above` on."""
-        if self.widest < length:
-            return None
-        starts, vmas = self.starts, self.vmas
-        for index in range(above + 1, len(starts)):
-            found = (vmas[index - 1].end + align - 1) & -align
-            if found + length <= starts[index]:
-                return found
-        return None
 
 
 class VmaList:
@@ -76,12 +36,14 @@ class VmaList:
         return self._size
 
     def __iter__(self) -> Iterator[Vma]:
-        for run in self._runs:
-            yield from run.vmas
+        for at in range(len(self._runs)):
+            yield from self._run(at).vmas
 
     def find(self, addr: int) -> Vma | None:
         """The VMA that contains `addr`."""
         run = self._runs[bisect_right(self._firsts, addr) - 1]
+        if run.tied:
+            run.settle()
         index = bisect_right(run.starts, addr) - 1
         if index >= 0 and addr < run.vmas[index].end:
             return run.vmas[index]
@@ -90,30 +52,30 @@ class VmaList:
     def after(self, addr: int) -> Vma | None:
         """The first VMA that ends above `addr`."""
         at = bisect_right(self._firsts, addr)
-        run = self._runs[at - 1]
+        run = self._run(at - 1)
         index = bisect_right(run.starts, addr)
         if index and addr < run.vmas[index - 1].end:
             return run.vmas[index - 1]
         if index < len(run.vmas):
             return run.vmas[index]
-        return self._runs[at].vmas[0] if at < len(self._runs) else None
+        return self._run(at).vmas[0] if at < len(self._runs) else None
 
     def before(self, addr: int) -> Vma | None:
         """The last VMA that starts below `addr`."""
-        run = self._runs[max(bisect_left(self._firsts, addr) - 1, 0)]
+        run = self._run(max(bisect_left(self._firsts, addr) - 1, 0))
         index = bisect_left(run.starts, addr) - 1
         return run.vmas[index] if index >= 0 else None
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """All VMAs that have an address in [start, end)."""
         at = bisect_right(self._firsts, start)
-        run = self._runs[at - 1]
+        run = self._run(at - 1)
         first = bisect_right(run.starts, start) - 1
         if first < 0 or run.vmas[first].end <= start:
             first += 1
         found = run.vmas[first : bisect_left(run.starts, end)]
         while at < len(self._runs) and self._firsts[at] < end:
-            run = self._runs[at]
+            run = self._run(at)
             found += run.vmas[: bisect_left(run.starts, end)]
             at += 1
         return found
@@ -123,12 +85,76 @@ class VmaList:
         found = self.after(start)
         return found is None or found.start >= end
 
+    def _run(self, at: int) -> Run:
+        run = self._runs[at]
+        if run.tied:
+            run.settle()
+        return run
+
+    # --- fork, and the end
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, which may be tied."""
+        return list(self._runs)
+
+    def settling(self, start: int, end: int) -> Steps[None]:
+        """Settle the runs of a range, one in a step."""
+        for at in range(bisect_right(self._firsts, start) - 1, bisect_left(self._firsts, end)):
+            if at < len(self._runs) and self._runs[at].tied:
+                self._runs[at].settle()
+                yield
+
+    def borrow(self, run: Run) -> None:
+        """Append a parent's run, which can be lent and lies behind all that is here."""
+        self._append(run.lend())
+        self._size += len(run.starts)
+        self._ram.vmas += len(run.starts)
+
+    def append(self, vma: Vma) -> None:
+        """Add one that lies behind all others."""
+        run = self._runs[-1]
+        if run.tied or len(run.starts) >= RUN_MAX:
+            self._append(Run([vma.start], [vma], 0))
+        else:
+            run.starts.append(vma.start)
+            run.vmas.append(vma)
+            run.opened(len(run.starts) - 1)
+        self._size += 1
+        self._ram.vmas += 1
+
+    def _append(self, run: Run) -> None:
+        if not self._size:
+            self._runs = [run]
+            return
+        self._runs.append(run)
+        self._firsts.append(run.starts[0])
+
+    def take_last(self, most: int) -> list[Vma]:
+        """Take out some of the last ones: those that are borrowed are just given back."""
+        run, found = self._runs[-1], list[Vma]()
+        if run.is_borrowed:
+            gone = len(run.starts)
+            run.give_back()
+            run.starts = []
+        else:
+            if run.tied:
+                run.settle()
+            found = run.vmas[-most:]
+            gone = len(found)
+            del run.vmas[-most:], run.starts[-most:]
+        if not run.starts and len(self._runs) > 1:
+            del self._runs[-1], self._firsts[-1]
+        self._size -= gone
+        self._ram.vmas -= gone
+        return found
+
     # --- changes
 
     def add(self, vma: Vma) -> None:
         """Insert; the range must be free."""
         at = bisect_right(self._firsts, vma.start) - 1
-        run = self._runs[at]
+        run = self._run(at)
         starts = run.starts
         index = bisect_left(starts, vma.start)
         starts.insert(index, vma.start)
@@ -151,7 +177,7 @@ class VmaList:
     def remove(self, vma: Vma) -> None:
         """Take out."""
         at = bisect_right(self._firsts, vma.start) - 1
-        run = self._runs[at]
+        run = self._run(at)
         index = bisect_left(run.starts, vma.start)
         del run.starts[index], run.vmas[index]
         self._size -= 1
@@ -167,7 +193,7 @@ class VmaList:
     def start_at(self, vma: Vma, start: int) -> None:
         """Change where a VMA starts (nothing may lie between)."""
         at = bisect_right(self._firsts, vma.start) - 1
-        run = self._runs[at]
+        run = self._run(at)
         index = bisect_left(run.starts, vma.start)
         run.starts[index] = vma.start = start
         if index:
@@ -178,7 +204,7 @@ class VmaList:
     def end_at(self, vma: Vma, end: int) -> None:
         """Change where a VMA ends (nothing may lie between)."""
         vma.end = end
-        run = self._runs[bisect_right(self._firsts, vma.start) - 1]
+        run = self._run(bisect_right(self._firsts, vma.start) - 1)
         run.opened(bisect_right(run.starts, vma.start))
 
     # --- free ranges
@@ -191,7 +217,7 @@ class VmaList:
             if not index:
                 continue
             highest = (end - length) & -align
-            if highest >= run.vmas[index - 1].end:
+            if highest >= run.seen[index - 1].end:
                 return highest if highest >= low else None
             found = run.highest(index, length, align)
             if found is not None:
@@ -216,6 +242,6 @@ class VmaList:
             found = run.lowest(index, length, align)
             if found is not None:
                 return found if found + length <= high else None
-            start = run.vmas[-1].end
+            start = run.seen[-1].end
         lowest = (start + align - 1) & -align
         return lowest if lowest + length <= high else None

@@ -586,6 +586,16 @@ class Lib(Protocol):
         copy_max: int,
         /,
     ) -> int: ...
+    def aspace_fork_all(
+        self,
+        parent: Aspace,
+        child: Aspace,
+        rows: Uint64 | Sequence[int],
+        count: int,
+        copy_max: int,
+        small: int,
+        /,
+    ) -> int: ...
     def aspace_break_cow(self, as_: Aspace, va: int, low: int, high: int, prot: int, /) -> int: ...
     def aspace_discard(self, as_: Aspace, va: int, pages: int, /) -> int: ...
     def aspace_populate(self, as_: Aspace, va: int, pages: int, /) -> int: ...

@@ -297,6 +297,16 @@ class AddressSpace:
         """Give the child this range copy on write, up to `copies` pages copied now; how many."""
         return check(lib.aspace_fork(self.native, child.native, addr, pages, False, prot, copies))
 
+    def fork_all(self, child: AddressSpace, rows: array[int], copies: int, small: int) -> int:
+        """`fork` of many ranges (a start with rights in the lowest bits, and an end, for each).
+
+        Pages are copied of ranges that have no more than `small`.
+        """
+        view, count = ffi.from_buffer("uint64_t[]", rows), len(rows) // 2
+        return check(
+            lib.aspace_fork_all(self.native, child.native, view, count, copies, small)
+        )
+
     def share(self, child: AddressSpace, addr: int, pages: int) -> None:
         """Give the child the same frames."""
         check(lib.aspace_fork(self.native, child.native, addr, pages, True, 0, 0))

@@ -139,6 +139,28 @@ int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, ui
     return error ? error : (int64_t)fork.copied;
 }
 
+/* The same for many ranges, copy on write: of each its start, with its rights in the lowest bits,
+ * and its end. Pages are copied of those that have no more than `small`. */
+int64_t aspace_fork_all(struct aspace *parent, struct aspace *child, const uint64_t *rows,
+                        uint64_t count, uint64_t copy_max, uint64_t small)
+{
+    struct fork fork = {.child = child};
+    int error = 0;
+    for (uint64_t i = 0; i < count && !error; i++) {
+        uint64_t start = rows[2 * i] & ~(PAGE_SIZE - 1), end = rows[2 * i + 1];
+        int prot = (int)(rows[2 * i] & (PAGE_SIZE - 1));
+        if (end < start || bad_range(start, (end - start) >> PAGE_SHIFT)) {
+            error = -EINVAL;
+            break;
+        }
+        fork.bits = rights(prot);
+        fork.max = prot & PROT_WRITE && end - start <= small * PAGE_SIZE ? copy_max : 0;
+        error = walk(parent, start, end, WALK_SPLIT, visit_fork, &fork);
+    }
+    batch_finish(&page_batch);
+    return error ? error : (int64_t)fork.copied;
+}
+
 /* ---- copy on write -------------------------------------------------------------------------- */
 
 /* At most n new frames with what is in those at `from`. 0; else as copy_now, and none is taken. */

@@ -58,6 +58,8 @@ int aspace_forget_window(struct aspace *as, uint64_t va, uint64_t pages, uint64_
 int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages);
 int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64_t pages,
                     int shared, int prot, uint64_t copy_max);
+int64_t aspace_fork_all(struct aspace *parent, struct aspace *child, const uint64_t *rows,
+                        uint64_t count, uint64_t copy_max, uint64_t small);
 int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high, int prot);
 int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages);
 int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages);

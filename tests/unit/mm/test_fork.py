@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+
 from sentry.abi import mman
 from sentry.abi.mman import (
     MAP_ANONYMOUS,
@@ -13,10 +15,13 @@ from sentry.abi.mman import (
     PROT_WRITE,
 )
 from sentry.abi.prctl import PR_MDWE_NO_INHERIT, PR_MDWE_REFUSE_EXEC_GAIN
+from sentry.mm import fork
 from sentry.mm.address_map import AddressMap
 from sentry.mm.advice import madvise
 from sentry.mm.manager import MemoryManager
-from sentry.mm.mapping import mmap
+from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect
+from sentry.mm.vma import VmFlag
 
 PAGE = 4096
 RW = PROT_READ | PROT_WRITE
@@ -72,3 +77,84 @@ def test_space_is_freed_with_its_last_user(mm: MemoryManager) -> None:
 
 def alive() -> int:
     return sum(isinstance(each, MemoryManager | AddressMap) for each in gc.get_objects())
+
+
+MANY = 3 * fork.LEND
+"""Mappings that a child borrows."""
+
+
+@pytest.fixture
+def many(mm: MemoryManager) -> list[int]:
+    """Mappings of a page with a page between them, with their number in each."""
+    start = mmap(mm.map, 0, 2 * MANY * PAGE, RW, ANON)
+    pages = [start + 2 * n * PAGE for n in range(MANY)]
+    for n, at in enumerate(pages):
+        munmap(mm.map, at + PAGE, PAGE)
+        mm.write(at, bytes([n]))
+    return pages
+
+
+def lent(mm: MemoryManager) -> int:
+    return sum(len(run.starts) for run in mm.map.vmas.runs if run.is_borrowed)
+
+
+def test_child_of_many_mappings_has_them_all(mm: MemoryManager, many: list[int]) -> None:
+    before = mm.space.ram.commitment.pages
+    child = mm.fork()
+    assert lent(child) == len(child.map.vmas) == len(mm.map.vmas) == MANY
+    assert mm.space.ram.commitment.pages == before + child.map.committed_pages
+    mm.write(many[3], b"new")
+    for n, at in enumerate(many):
+        assert child.read(at, 1) == bytes([n])
+        child.write(at, b"c")
+        assert mm.read(at, 1) == (b"n" if n == 3 else bytes([n]))
+    assert child.map.total_pages == mm.map.total_pages == MANY
+    child.release()
+    assert mm.space.ram.commitment.pages == before and mm.space.ram.vmas == MANY
+
+
+def test_what_a_parent_unmaps_stays_with_the_child(mm: MemoryManager, many: list[int]) -> None:
+    child = mm.fork()
+    grandchild = child.fork()
+    mprotect(mm.map, many[1], PAGE, PROT_READ)
+    munmap(mm.map, many[0], 2 * MANY * PAGE)
+    assert len(mm.map.vmas) == 0
+    for each in (child, grandchild):
+        assert each.read(many[1], 1) == b"\x01"
+        each.write(many[1], b"x")
+        found = each.map.vmas.find(many[1])
+        assert found is not None and found.prot == RW and found.flags & VmFlag.FORKED
+        assert len(each.map.vmas) == MANY
+    child.release()
+    assert grandchild.read(many[2], 1) == b"\x02"
+    grandchild.release()
+    assert mm.space.ram.vmas == mm.space.ram.commitment.pages == 0
+
+
+def test_parent_that_goes_first_leaves_the_child_what_it_lent(
+    mm: MemoryManager, many: list[int]
+) -> None:
+    child = mm.fork()
+    mm.release()
+    assert [child.read(at, 1) for at in many] == [bytes([n]) for n in range(MANY)]
+    assert mm.space.ram.vmas == MANY
+    child.release()
+    assert mm.space.ram.vmas == 0
+
+
+def test_many_children_do_not_all_borrow(mm: MemoryManager, many: list[int]) -> None:
+    children = [mm.fork() for _ in range(4)]
+    assert [lent(child) for child in children] == [MANY, MANY, 0, 0]
+    mm.write(many[0], b"n")
+    munmap(mm.map, many[0], PAGE)
+    for child in children:
+        assert child.read(many[0], 1) == b"\0"
+        child.release()
+
+
+def test_mapping_that_is_not_inherited_is_not_lent(mm: MemoryManager, many: list[int]) -> None:
+    madvise(mm.map, many[5], PAGE, mman.MADV_DONTFORK)
+    child = mm.fork()
+    assert lent(child) == 0 and child.map.vmas.find(many[5]) is None
+    assert len(child.map.vmas) == child.map.total_pages == child.map.committed_pages == MANY - 1
+    child.release()

@@ -17,6 +17,7 @@ from sentry.mm.locking import mlock, mlockall, munlockall
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.protect import mprotect
+from sentry.mm.vma_list import RUN_MAX
 from sentry.wait.steps import Steps
 from tests.unit.mm.conftest import ANON, PAGE, RW
 
@@ -64,7 +65,13 @@ def test_a_step_does_few_mappings_and_leaves_the_map_whole(
     assert steps >= 2 * PAIRS // at_once - 1
 
 
-def test_fork_and_the_end_take_a_step_for_few_mappings(amap: AddressMap, mm: MemoryManager) -> None:
+@pytest.mark.parametrize("lent", [True, False])
+def test_fork_and_the_end_take_a_step_for_few_mappings(
+    amap: AddressMap, mm: MemoryManager, lent: bool
+) -> None:
+    if not lent:  # each is copied where a neighbour is locked
+        for at in range(START, START + SIZE, RUN_MAX // 8 * PAGE):
+            mlock(amap, at, PAGE)
     forking = mm.forking()
     steps = 0
     while True:
@@ -74,7 +81,8 @@ def test_fork_and_the_end_take_a_step_for_few_mappings(amap: AddressMap, mm: Mem
             child = end.value
             break
         steps += 1
-    assert steps >= 2 * PAIRS
+    assert steps >= (1 if lent else 2 * PAIRS)
+    assert sum(1 for _ in child.map.vmas.settling(START, START + SIZE)) >= (steps if lent else 0)
     assert [v.start for v in child.map.vmas] == [v.start for v in mm.map.vmas]
     assert sum(1 for _ in child.releasing()) >= 2 * PAIRS // PIECE_VMAS
 

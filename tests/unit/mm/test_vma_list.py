@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from sentry.mm import vma_list
 from sentry.mm.vma import Vma
 from sentry.mm.vma_list import VmaList
+from sentry.mm.vma_run import inherited
+from sentry.wait.steps import at_once
 
 PAGES = 40
 PAGE = 4096
@@ -120,3 +123,79 @@ def test_short_runs_find_what_is_there_after_any_changes(
                 assert found == (high[-1] if high else None)
                 low = [at for at in fits if at >= addr]
                 assert vmas.gap_above(addr, size, top, step) == (low[0] if low else None)
+
+
+def shape(vmas: Iterable[Vma]) -> list[tuple[int, int]]:
+    return [(vma.start, vma.end) for vma in vmas]
+
+
+def borrowed(parent: VmaList, ram: Any) -> VmaList:
+    child = VmaList(ram)
+    for run in parent.runs:
+        if run.starts and run.can_be_lent():
+            child.borrow(run)
+        else:
+            for vma in run.seen:
+                child.append(inherited(vma))
+    return child
+
+
+@given(
+    ranges,
+    st.lists(
+        st.tuples(
+            st.sampled_from(["fork", "add", "remove", "look", "gaps", "settle", "end"]),
+            st.integers(0, 5),
+            st.integers(0, PAGES),
+        ),
+        max_size=40,
+    ),
+)
+def test_lent_mappings_are_those_of_the_moment_of_the_fork(
+    wanted: list[tuple[int, int]], steps: list[tuple[str, int, int]]
+) -> None:
+    ram: Any = SimpleNamespace(vmas=0)
+    first, models = VmaList(ram), list[list[tuple[int, int]]]()
+    with patch.object(vma_list, "RUN_MAX", 3):
+        for at, count in wanted:
+            if first.free(at * PAGE, (at + count) * PAGE):
+                first.add(Vma(at * PAGE, (at + count) * PAGE, 3, 0))
+        lists, models = [first], [shape(first)]
+        for what, number, at in steps:
+            which = number % len(lists)
+            vmas, model = lists[which], models[which]
+            addr = at * PAGE
+            if what == "fork":
+                lists.append(borrowed(vmas, ram))
+                models.append(list(model))
+            elif what == "add" and vmas.free(addr, addr + PAGE):
+                vmas.add(Vma(addr, addr + PAGE, 3, 0))
+                model.append((addr, addr + PAGE))
+                model.sort()
+            elif what == "remove" and (vma := vmas.find(addr)) is not None:
+                vmas.remove(vma)
+                model.remove((vma.start, vma.end))
+            elif what == "look":
+                assert shape(vmas.overlapping(addr, addr + 4 * PAGE)) == [
+                    each for each in model if each[0] < addr + 4 * PAGE and each[1] > addr
+                ]
+            elif what == "gaps":
+                fits = [
+                    start
+                    for start in range(0, (PAGES + 8) * PAGE, PAGE)
+                    if not any(low < start + 2 * PAGE and start < high for low, high in model)
+                ]
+                end = (PAGES + 9) * PAGE
+                assert vmas.gap_below(end, 2 * PAGE, 0, PAGE) == max(fits)
+                assert vmas.gap_above(0, 2 * PAGE, end, PAGE) == min(fits)
+            elif what == "settle":
+                at_once(vmas.settling(addr, addr + 8 * PAGE))
+            elif what == "end" and len(lists) > 1:
+                while len(vmas):
+                    vmas.take_last(2)
+                del lists[which], models[which]
+            assert [len(each) for each in lists] == [len(each) for each in models]
+            assert ram.vmas == sum(map(len, models))
+    assert [shape(each) for each in lists] == models
+    every = [id(vma) for each in lists for vma in each]
+    assert len(every) == len(set(every))
