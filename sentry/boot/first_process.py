@@ -105,7 +105,7 @@ async def load_further(kernel: Kernel, config: ContainerConfig, container: Conta
 def undo(task: Task) -> None:
     """The program could not be loaded: nobody knows the task, and nothing of it stays."""
     group = task.group
-    at_once(task.files.closing(task, task.files))
+    at_once(task.files.ending(task))
     task.mm.release()
     task.ctx.destroy()
     group.process_group.members.discard(group)

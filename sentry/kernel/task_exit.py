@@ -76,7 +76,7 @@ async def _leave(task: Task) -> None:
             task.keys.release()
         task.files.users -= 1
         if not task.files.users:
-            await driven(task.files.closing(task, task.files))
+            await driven(task.files.ending(task))
             await again(kernel.vfs.leftovers.awaited)
         namespaces.leave(task)
     except Exception as error:

@@ -15,6 +15,10 @@ BLOCK: Final = 64
 """BITS_PER_LONG: tables grow by so many descriptors."""
 
 
+QUIET_ONES: Final = 64
+"""Uses that are given back between two looks at the time."""
+
+
 class FdTable:
     """Numbers to descriptions. A descriptor holds one use of its description."""
 
@@ -178,13 +182,32 @@ class FdTable:
 
     def closing(self, caller: Caller, fds: Iterable[int]) -> Steps[None]:
         """Close those that are open, one after the other: others see, and change, what is left."""
-        if self.polls is not None:
-            self.polls.forget()
-            self.polls = None
         for fd in fds:
             if fd < len(self._files) and self._files[fd] is not None:
                 self._closed(caller, self._taken_out(fd))
                 yield
+
+    def ending(self, caller: Caller) -> Steps[None]:
+        """The last task has left: close all. Most files are open elsewhere, too, and know nothing
+        of whose descriptors those are: such a use is only counted."""
+        if self.polls is not None:
+            self.polls.forget()
+        files, self._files, self._cloexec = self._files, [], set()
+        for number, file in enumerate(files, 1):
+            if file is None:
+                continue
+            if (
+                file.refs > 1
+                and not file.flushes
+                and file.dnotify is None
+                and (file.inode.locks is None or file.flags & O_PATH)
+            ):
+                file.refs -= 1
+                if number % QUIET_ONES:
+                    continue
+            else:
+                self._closed(caller, file)
+            yield
 
     def check_copy(self) -> None:
         """alloc_fdtable(): fs.nr_open may have become lower than what is open. Raises: EMFILE."""

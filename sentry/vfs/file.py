@@ -200,6 +200,8 @@ class FileDescription:
 
     can_poll: ClassVar = False
     """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
+    flushes: ClassVar = False
+    """`flush` does something."""
     tells: ClassVar = 0
     """Of these EPOLL* events the queue hears before anybody can see that they hold: who has found
     that they do not need not ask again until then."""
@@ -367,7 +369,7 @@ class FileDescription:
         return 0
 
     def flush(self, caller: Caller) -> None:
-        """A descriptor of it is being closed (network file systems write back here).
+        """A descriptor of it is being closed, if it `flushes` (network file systems write back).
 
         Raises: what close(2) tells; the descriptor is closed all the same.
         """

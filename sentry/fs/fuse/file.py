@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import fuse as f
 from sentry.abi.fcntl import (
@@ -57,6 +57,7 @@ class FuseFile(RegularFile):
     """One description, which is one open file of the server's."""
 
     __slots__ = ("_ahead", "_flushed", "handle")
+    flushes: ClassVar = True
     writes_at_once = False
     can_poll = True
 

@@ -6,7 +6,7 @@ What is known of the names is in `directory_cache`; every change here is told to
 from __future__ import annotations
 
 import stat as modes
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOFID, NOOPEN, OPENED_DONATED
@@ -321,6 +321,7 @@ class GoferDirectoryFile(DirectoryFile):
     """An open directory."""
 
     __slots__ = ("_listener",)
+    flushes: ClassVar = True
 
     def __init__(self, location: Location, flags: int) -> None:
         super().__init__(location, flags)

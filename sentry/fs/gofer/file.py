@@ -7,7 +7,7 @@ Gofer; without one it goes over 9P.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
@@ -33,6 +33,7 @@ class GoferFile(RegularFile):
     """One description; the handle is shared with others of the same inode."""
 
     __slots__ = ("_handle", "_listener", "_may_store")
+    flushes: ClassVar = True
 
     def __init__(self, location: Location, flags: int, handle: Handle) -> None:
         super().__init__(location, flags)

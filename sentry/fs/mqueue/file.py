@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
 from sentry.errors import EINVAL
@@ -18,6 +18,7 @@ class QueueFile(FileDescription):
     """The description behind a message queue descriptor."""
 
     __slots__ = ("messages",)
+    flushes: ClassVar = True
     has_write = False
     read_flags = False
     splice_read = False

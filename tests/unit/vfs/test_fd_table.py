@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sentry.abi.fcntl import F_SETLK, F_WRLCK, O_CREAT, O_RDWR
 from sentry.errors import EBADF, EMFILE
+from sentry.fs.fuse.file import FuseFile
 from sentry.vfs.budget import DescriptorLimit
 from sentry.vfs.fd_table import FdTable
+from sentry.vfs.file import FileDescription
+from tests.world import World
 
 
 def test_nr_open_limits_every_table_and_its_copies() -> None:
@@ -30,3 +35,34 @@ def test_nr_open_limits_every_table_and_its_copies() -> None:
         with pytest.raises(EBADF):
             each.replace(file, 64, file, 1024)
         assert each.install(file, 1024) == 0
+
+
+def every(kind: type[FileDescription]) -> list[type[FileDescription]]:
+    return [kind, *(each for sub in kind.__subclasses__() for each in every(sub))]
+
+
+def test_kinds_that_do_something_at_each_close_say_so() -> None:
+    with World():
+        kinds = every(FileDescription)
+    flush = FileDescription.flush
+    assert FuseFile in kinds
+    assert [kind for kind in kinds if kind.flushes != (kind.flush is not flush)] == []
+
+
+def test_end_of_a_process_gives_back_its_uses_and_locks() -> None:
+    with World() as world:
+        program = world.program()
+        fds = [program.ok("eventfd2", 0, 0) for _ in range(200)]
+        locked = program.ok("open", b"/f", O_CREAT | O_RDWR, 0o600)
+        files = [program.task.files.get(fd) for fd in (*fds, locked)]
+        child = program.fork()
+        lock = struct.pack("<hhiqqi4x", F_WRLCK, 0, 0, 0, 0, 0)
+        child.ok("fcntl", locked, F_SETLK, lock)
+        assert {file.refs for file in files} == {2}
+        child.begin("exit_group", 0)
+        world.settle()
+        assert {file.refs for file in files} == {1}
+        program.ok("fcntl", locked, F_SETLK, lock)
+        program.begin("exit_group", 0)
+        world.settle()
+        assert {file.refs for file in files} == {0}
