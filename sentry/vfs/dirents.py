@@ -10,18 +10,24 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from sentry.ahead import mypyc_attr
 from sentry.errors import EINVAL
+from sentry.platform.dirents import pack
 from sentry.wait.steps import Steps
 
 Entry = tuple[bytes, int, int]
 """A `DirEntry`: name, inode number, S_IFMT bits."""
 _DIRENT = struct.Struct("<QqHB")
 """struct linux_dirent64 without the name."""
-PIECE: Final = 256
+PIECE: Final = 1024
 """So many records are made in one go to come to a position."""
+FEW: Final = 4
+"""So many are made as fast one by one."""
+SMALLEST: Final = 24
+"""Bytes of a record."""
 FIRST: Final = 2
 """The position of the first name; before it are `.` and `..`."""
 
@@ -66,12 +72,17 @@ class Dirents:
         """At least so many records of at least so many bytes together, if there are."""
         data, ends = self._data, self._ends
         while len(ends) < count or len(data) < size:
-            entry = next(self._left, None)
-            if entry is None:
+            more = max(count - len(ends), (size - len(data)) // SMALLEST + 1)
+            entries = list(islice(self._left, min(more, PIECE)))
+            if len(entries) > FEW:
+                pack(entries, len(ends) + self._first, data, ends)
+                continue
+            for entry in entries:
+                data += dirent(entry, len(ends) + self._first + 1)
+                ends.append(len(data))
+            if len(entries) < more:
                 self._left = iter(())  # the entries need not be kept any more
                 return
-            data += dirent(entry, len(ends) + self._first + 1)
-            ends.append(len(data))
 
     def __len__(self) -> int:
         """How many are made by now."""

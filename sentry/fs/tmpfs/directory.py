@@ -12,7 +12,7 @@ from sentry.errors import ENOENT, ENOTEMPTY
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
 from sentry.vfs.directory import DirectoryFile
-from sentry.vfs.dirents import Dirents
+from sentry.vfs.dirents import Dirents, Entry
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode, Owner
 from sentry.vfs.leftovers import FEW
@@ -63,10 +63,16 @@ class TmpDirectory(TmpInode):
             if (each := find(name)) is not None
         )
 
+    def _rows(self) -> Iterator[Entry]:
+        find = self.children.get
+        for name in list(self.children):
+            if (each := find(name)) is not None:
+                yield name, each.ino, each.mode & S_IFMT
+
     def dirents(self) -> Dirents:
         """The same, until a name changes."""
         if self._dirents is None:
-            self._dirents = Dirents(self.entries())
+            self._dirents = Dirents(self._rows())
         return self._dirents
 
     def touched(self) -> None:
