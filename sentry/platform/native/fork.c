@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #define COW_AROUND 16 /* pages that a fault copies, at most */
+#define COW_ALONG 64  /* where stores go on from one to the next */
 
 /* ---- fork ----------------------------------------------------------------------------------- */
 
@@ -197,8 +198,10 @@ int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high
             return error;
         entry = entry_for(as, va, &level);
     }
-    uint64_t window = COW_AROUND * PAGE_SIZE, start = va & ~(window - 1);
+    as->copied = va == as->copied_to ? min64(2 * as->copied, COW_ALONG) : COW_AROUND;
+    uint64_t window = as->copied * PAGE_SIZE, start = va & ~(window - 1);
     uint64_t end = min64(start + window, high);
+    as->copied_to = end;
     if (start < low)
         start = low;
     uint64_t *table = entry - slot_of(va, 1);

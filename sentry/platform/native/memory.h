@@ -73,6 +73,8 @@ struct aspace {
     uint64_t empty_tables; /* of these: empty but still linked */
     uint64_t anonymous;    /* 4 KiB entries (and parts of large ones) that own a RAM frame */
     uint64_t windows;      /* entries into a FILES window */
+    uint64_t copied_to;    /* where the last copy on write ended, */
+    uint64_t copied;       /* and how many pages around a store it took */
     int inside;            /* the execution half's: vCPUs that run it or may run it */
     int dying;             /* aspace_destroy was called */
     void *execution;       /* the execution half's own */

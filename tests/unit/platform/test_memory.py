@@ -226,6 +226,23 @@ def test_break_cow_takes_neighbours_but_stays_in_its_bounds(
     child.destroy()
 
 
+def test_break_cow_copies_more_where_stores_go_along(ram: Ram, space: AddressSpace) -> None:
+    space.map_anonymous(BASE, 512, R | W)
+    space.write(BASE, b"z" * 512 * PAGE)
+    child = AddressSpace(ram)
+    space.fork(child, BASE, 512, R | W, 0)
+
+    def copied_by_a_store(page: int) -> int:
+        before = ram.counters().frames
+        assert space.break_cow(BASE + page * PAGE, BASE, BASE + 512 * PAGE, R | W) == 0
+        return ram.counters().frames - before
+
+    assert [copied_by_a_store(page) for page in (0, 16, 32, 64, 128)] == [16, 16, 32, 64, 64]
+    assert copied_by_a_store(320) == 16
+    assert space.read(BASE, 512 * PAGE) == b"z" * 512 * PAGE == child.read(BASE, 512 * PAGE)
+    child.destroy()
+
+
 def test_move_keeps_contents_and_large_entries(space: AddressSpace) -> None:
     space.map_anonymous(BASE, 512 + 2, R | W)
     space.write(BASE, b"head")
