@@ -2,8 +2,8 @@
 
 poll(2) names all files in each call, and who serves thousands of connections makes the same call
 in a loop. So what a process has polled is remembered with its table of descriptors: if the same
-list comes again, its files are registered little by little, and from then on only those are looked
-at that have been heard of, or that do not tell of everything (`FileDescription.tells`).
+list comes again, its files are registered, and from then on only those are looked at that have been
+heard of, or that do not tell of everything (`FileDescription.tells`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ FEWEST: Final = 64
 """Files for which it is worth it."""
 AT_A_TIME: Final = 32
 """Files between two looks at the clock."""
-REGISTERED_AT_ONCE: Final = 512
-"""By one look: a list that comes twice only has paid for little."""
 MAX_SETS: Final = 4
 """Of a table of descriptors: it forgets the oldest."""
 MAX_POLLED: Final = 131_072
@@ -117,7 +115,6 @@ class PollSet:
         """Look at those that may be ready; how many are. `files` gets what it depends on."""
         files.append(self)
         ready, fds, results = 0, array("i", self._rows), self.results
-        enough = self._begun + REGISTERED_AT_ONCE
         known, rest = [*self._changed, *self._asked], range(self._begun, len(results))
         for number, at in enumerate(chain(known, rest), 1):
             entry, file, got = self._entries.get(at), None, 0
@@ -127,7 +124,7 @@ class PollSet:
                     got = file.poll() & (self._events[at] | ALWAYS)
                 except EBADF:
                     got = EPOLLNVAL
-            if at == self._begun < enough and not self.stale:
+            if at == self._begun and not self.stale:
                 self._begun += 1
                 entry = self._register(at, file, got)
             if entry is not None and got:
