@@ -18,6 +18,7 @@ def test_who_is_killed_while_it_forks_has_no_more_children(monkeypatch: pytest.M
             program.ok("mprotect", at, PAGE, 1)
         before = set(world.kernel.pids.groups) - {program.task.group.tgid}
         monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+        monkeypatch.setattr("sentry.mm.fork.LEND", 2 * PIECES + 1000)  # each is a step
 
         fork = program.begin("fork")
         world.loop.turn()
