@@ -119,6 +119,8 @@ struct aspace {
     uint64_t empty_tables;
     uint64_t anonymous;
     uint64_t windows;
+    uint64_t copied_to;
+    uint64_t copied;
     int inside;
     int dying;
     void *execution;

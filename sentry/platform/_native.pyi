@@ -84,6 +84,8 @@ class Aspace(Struct):
     empty_tables: int
     anonymous: int
     windows: int
+    copied_to: int
+    copied: int
     inside: int
     dying: int
     execution: Data
