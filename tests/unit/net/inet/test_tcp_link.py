@@ -18,7 +18,6 @@ from sentry.abi.socket import (
     IPPROTO_TCP,
     MSG_OOB,
     MSG_PEEK,
-    MSG_PEEK,
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
