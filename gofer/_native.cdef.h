@@ -58,6 +58,8 @@ struct gofer_statfs {
 };
 struct hot {
     uint64_t now;
+    int cpu;
+    int stays_on;
     ...;
 };
 struct hot_rest {
@@ -117,6 +119,8 @@ int gofer_statfs(int fd, struct gofer_statfs *out);
 int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot);
 int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);
 void hot_ready(struct hot *h, int fd, int ready);
+void hot_near(struct hot *h, int fd, uint32_t cpu);
+void hot_roam(const struct hot *h);
 void hot_forget(struct hot *h, int fd);
 void hot_forget_directories(struct hot *h);
 int hot_learn(struct hot *h, int fd, uint32_t fid, int dirfd, int place, int is_parent);

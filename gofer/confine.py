@@ -184,6 +184,9 @@ SYSCALLS: Final = (
         use="forced",
     ),
     Rule("fchdir", "what `.` is; a descriptor of a tree that is served, so nothing more to reach"),
+    # Where it runs, of the CPUs that it was given.
+    Rule("sched_getaffinity", "these", (Argument(0, 0, _LOW),)),
+    Rule("sched_setaffinity", "where who waits does; this thread only", (Argument(0, 0, _LOW),)),
     # The interpreter and its threads.
     Rule("brk", "memory", use="forced"),
     Rule("mmap", "memory, never executable", (_NOT_EXEC,)),

@@ -17,7 +17,7 @@ from typing import Protocol
 from gofer.fid import FidTable
 from gofer.node import Node
 from gofer.p9.codec import Message
-from gofer.p9.constants import MSIZE_MAX, NOTAG
+from gofer.p9.constants import EXTENDED, MSIZE_MAX, NOTAG
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rflush, Rlerror, Tflush, Tversion
@@ -214,7 +214,7 @@ class Connection:
     def perform(self, request: Message) -> Reply:
         """What a request's handler gives; its errors as Rlerror."""
         self.table.trim()
-        if request.type >= 200 and not self.extended:
+        if request.type >= EXTENDED and not self.extended:
             return Rlerror(errno.EOPNOTSUPP)
         try:
             return HANDLERS[type(request)](self, request)

@@ -4,6 +4,7 @@
  * A frame is answered here if nothing about it is unusual, as its handler in gofer/handlers would,
  * by the same functions of native.c. All others are Python's, those with a name that is none, too.
  */
+#include <sched.h>
 #include <sys/epoll.h>
 #include <time.h>
 
@@ -27,12 +28,16 @@ struct hot_session {
     int taken;
     int fd;
     int ready;
+    int cpu; /* 1 + that where its client waits for replies; 0: it goes on meanwhile */
     struct hot_directory directories[HOT_DIRECTORIES];
 };
 
 /* All 0 in the beginning. */
 struct hot {
     uint64_t now; /* goes on when something of a directory changes */
+    int cpu;      /* the last request's session's */
+    int stays_on; /* 1 + the only one where this thread may run, or 0 */
+    cpu_set_t anywhere;
     struct hot_session sessions[HOT_SESSIONS];
 };
 
@@ -71,6 +76,43 @@ void hot_ready(struct hot *h, int fd, int ready)
         s = new_session(h, fd);
     if (s)
         s->ready = ready;
+}
+
+/* The client of the session on this socket waits for its replies on this CPU, if there can be such. */
+void hot_near(struct hot *h, int fd, uint32_t cpu)
+{
+    struct hot_session *s = session_of(h, fd);
+    if (!s)
+        s = new_session(h, fd);
+    if (s)
+        s->cpu = h->cpu = cpu < CPU_SETSIZE ? (int)cpu + 1 : 0;
+}
+
+/* Be where the next request probably comes from: who waits for its reply leaves the CPU to this
+ * thread, and needs no other one woken. Where the host does not let it: where it is. */
+static void stay_near(struct hot *h)
+{
+    cpu_set_t there;
+    if (h->stays_on == h->cpu)
+        return;
+    if (!h->stays_on && sched_getaffinity(0, sizeof h->anywhere, &h->anywhere))
+        return;
+    there = h->anywhere;
+    if (h->cpu) {
+        CPU_ZERO(&there);
+        CPU_SET((size_t)h->cpu - 1, &there);
+        CPU_AND(&there, &there, &h->anywhere);
+    }
+    if (CPU_COUNT(&there))
+        (void)!sched_setaffinity(0, sizeof there, &there);
+    h->stays_on = h->cpu;
+}
+
+/* The calling thread, which was made by the one that waits, runs where that one might. */
+void hot_roam(const struct hot *h)
+{
+    if (h->stays_on)
+        (void)!sched_setaffinity(0, sizeof h->anywhere, &h->anywhere);
 }
 
 /* The socket is closed. */
@@ -262,13 +304,15 @@ int hot_wait(struct hot *h, int epoll, int timeout_ms, int *out, uint8_t *data, 
 
     *rest = (struct hot_rest){.donated = -1};
     for (;;) {
+        stay_near(h);
         int n = epoll_wait(epoll, events, HOT_EVENTS, timeout_ms), kept = 0;
         if (n < 0)
             return errno == EINTR ? 0 : -errno;
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
-            struct hot_session *s = events[i].events == EPOLLIN ? session_of(h, fd) : NULL;
-            if (s && s->ready && left > 0) {
+            struct hot_session *s = events[i].events & EPOLLIN ? session_of(h, fd) : NULL;
+            h->cpu = s ? s->cpu : 0;
+            if (s && events[i].events == EPOLLIN && s->ready && left > 0) {
                 if (serve(h, s, data, room, rest, &left))
                     continue;
                 s->ready = 0;

@@ -59,6 +59,14 @@ class Hot:
         """Whether nothing of this session is under way."""
         lib.hot_ready(self.known, sock, is_ready)
 
+    def near(self, sock: int, cpu: int) -> None:
+        """The client waits for its replies on this CPU, or (NOCPU) does not."""
+        lib.hot_near(self.known, sock, cpu)
+
+    def roam(self) -> None:
+        """For another thread than that which waits."""
+        lib.hot_roam(self.known)
+
     def forget(self, sock: int) -> None:
         """The session ends."""
         lib.hot_forget(self.known, sock)

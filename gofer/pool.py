@@ -19,8 +19,10 @@ Done: TypeAlias = Callable[[Any, BaseException | None], None]
 class Pool:
     """Runs work on threads; `completed` runs the callbacks on the thread that calls it."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, begin: Callable[[], None]) -> None:
+        """`begin` is called first by each thread."""
         self._size = size
+        self._begin = begin
         self._idle = 0
         self._threads = 0
         self._lock = threading.Lock()
@@ -58,6 +60,7 @@ class Pool:
             os.close(self.fd)
 
     def _run(self) -> None:
+        self._begin()
         while True:
             item = self._queue.get()
             if item is None:

@@ -73,5 +73,5 @@ class Shared:
         self.journal = Journal(given.journal)
         self.hearing = Hearing(given.group, self.table, limits.max_heard, log)
         self.locks = LockTable()
-        self.pool = Pool(limits.pool_threads)
+        self.pool = Pool(limits.pool_threads, self.table.hot.roam)
         self.roots = {each.name: self.table.root(each) for each in attachments}

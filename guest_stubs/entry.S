@@ -120,7 +120,13 @@ entry_spin:
         pause
         lea -1(%r11), %r11
         mov %r11, %rcx
+        jrcxz longer
+        jmp entry_spin
+longer:
+        mov S(S_MORE), %r11
+        mov %r11, %rcx
         jrcxz expired
+        movq $0, S(S_MORE)
         jmp entry_spin
 expired:
         mov $WORD_RINGING, %ecx

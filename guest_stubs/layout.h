@@ -19,6 +19,7 @@
 /* ---- S ---- */
 #define S_WORD 0x00   /* u32: WORD_*. The guest spins on it: nothing else that is written often */
 #define S_BUDGET 0x08 /* turns to spin for an answer before the doorbell; 0: do not, or stop */
+#define S_MORE 0x18   /* turns to go on after those; the guest takes them once */
 #define S_YIELD 0x10  /* not 0: the entry code answers sched_yield */
 #define S_FAST 0x40   /* not 0: the entry code answers the calls below itself */
 #define S_PID 0x48

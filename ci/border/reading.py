@@ -23,7 +23,7 @@ NUMBERS = {
 } | {"unsigned": "unsigned int"}
 FOREIGN = (
     *("bool", "pid_t", "clockid_t", "pthread_t", "ssize_t", "sig_atomic_t", "greg_t"),
-    *("uc_engine", "uc_context", "siginfo_t"),
+    *("uc_engine", "uc_context", "siginfo_t", "cpu_set_t"),
 )
 """Types that only what Python does not see is of."""
 _PRELUDE = "".join(

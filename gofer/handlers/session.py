@@ -19,7 +19,7 @@ from gofer.p9.constants import (
     VERSION_EXTENDED,
     VERSION_UNKNOWN,
 )
-from gofer.p9.extensions import Rdupx, Tdupx
+from gofer.p9.extensions import Rdupx, Rnearx, Tdupx, Tnearx
 from gofer.p9.messages import (
     Rattach,
     Rauth,
@@ -97,3 +97,10 @@ def duplicate(conn: Connection, msg: Tdupx) -> Donation:
         theirs.close()
         raise
     return Donation(Rdupx(), (theirs.detach(),))
+
+
+@handles(Tnearx)
+def near(conn: Connection, msg: Tnearx) -> Rnearx:
+    """What the client says of itself is believed: it is its own speed."""
+    conn.table.hot.near(conn.sock.fileno(), msg.cpu)
+    return Rnearx()

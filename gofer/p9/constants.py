@@ -7,7 +7,9 @@ from __future__ import annotations
 
 VERSION = b"9P2000.L"
 VERSION_EXTENDED = b"9P2000.L.runsc1"
-"""The base protocol and the messages of `gofer.p9.extensions`."""
+"""The base protocol and the messages of `gofer.p9.extensions`, """
+EXTENDED = 198
+"""which have numbers from here on."""
 VERSION_UNKNOWN = b"unknown"
 
 NOTAG = 0xFFFF
@@ -15,6 +17,7 @@ NOFID = 0xFFFFFFFF
 NONUNAME = 0xFFFFFFFF
 NOID = 0xFFFFFFFF
 """As uid or gid: leave it as the host file system chose it."""
+NOCPU = 0xFFFFFFFF
 NOOPEN = 0xFFFFFFFF
 DONATE_IF_REGULAR = 2
 """Twalkx.donate."""

@@ -489,3 +489,19 @@ class Tpollx(Message):
 @message(255)
 class Rpollx(Message):
     events: U32
+
+
+@message(198)
+class Tnearx(Message):
+    """The client waits for the replies of this session on this CPU (as sched_getcpu(3) tells it);
+    NOCPU: it goes on meanwhile.
+
+    The server may run there: no other CPU has to be woken.
+    """
+
+    cpu: U32
+
+
+@message(199)
+class Rnearx(Message):
+    """It is known."""

@@ -464,6 +464,8 @@ int sigframe_read(struct aspace *as, uint64_t at, uint64_t *regs, uint64_t taken
 int hostio_pending(int fd);
 int hostio_writer(int fd);
 int hostio_stat(int fd, uint8_t *known);
+int hostio_cpu(void);
+int64_t hostio_send(int fd, const uint8_t *data, size_t size);
 int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int *fds);
 struct hostio_pool *hostio_open(int threads);
 int hostio_again(struct hostio_pool *pool, int threads);

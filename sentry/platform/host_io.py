@@ -104,6 +104,11 @@ def pending(fd: int) -> int:
     return got
 
 
+def here() -> int:
+    """The CPU on which this thread runs."""
+    return lib.hostio_cpu()
+
+
 def has_writer(fd: int) -> bool:
     """Whether a read of a FIFO, opened not to block, would not find its end.
 
@@ -131,6 +136,14 @@ def host_error(number: int) -> Errno:
     EMFILE is about this process, or the Gofer's, and no limit of the program's own: ENFILE.
     """
     return from_number(ENFILE.number if number == EMFILE.number else number)
+
+
+def send(fd: int, data: bytes | memoryview) -> int:
+    """Send to a helper process what it takes now; bytes. Raises: EAGAIN, what the host says."""
+    sent = lib.hostio_send(fd, ffi.from_buffer("uint8_t[]", data), len(data))
+    if sent < 0:
+        raise from_number(-sent)
+    return sent
 
 
 def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:

@@ -15,23 +15,30 @@ import os
 import select
 import socket
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
 from typing import Any, Protocol, TypeVar
 
 from gofer.p9.codec import Message
-from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION, VERSION_EXTENDED
-from gofer.p9.extensions import Rwalkx, Tdupx
+from gofer.p9.constants import (
+    MSIZE_MAX,
+    MSIZE_MIN,
+    NOCPU,
+    NOFID,
+    NONUNAME,
+    VERSION,
+    VERSION_EXTENDED,
+)
+from gofer.p9.extensions import Rwalkx, Tdupx, Tnearx
 from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
 from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests, close_quietly
-from sentry.platform.host_io import receive
+from sentry.platform.host_io import here, receive, send
 from sentry.wait.again import NotNow, kept
 from sentry.wait.fiber import Mode, park, this_fiber
 
-# As plain integers: an IntFlag costs a microsecond per operation.
-_SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 PATIENCE_MS = 1
 """The bound of a wait in place."""
 _DRAIN_AT = 32
@@ -110,6 +117,7 @@ class Session:
         self._is_late = False
         """The last wait in place was in vain, and nothing has come since."""
         self._receiving = False
+        self._told_cpu = NOCPU
         self._clunks: list[int] = []
         self.recorder: Recorder | None = None
         self.faults: Faults | None = None
@@ -225,11 +233,11 @@ class Session:
         requests = self._requests
         while data := self._left or requests.next():
             try:
-                sent = self.sock.send(data, _SEND_FLAGS)
-            except BlockingIOError:
+                sent = send(self._fd, data)
+            except EAGAIN:
                 self._left = data
                 break
-            except OSError:
+            except Errno:
                 requests.fail()
                 break
             self._left = memoryview(data)[sent:] if sent < len(data) else b""
@@ -348,6 +356,7 @@ class Session:
         """
         os.dup2(fd, self._fd, inheritable=False)
         os.close(fd)
+        self._told_cpu = NOCPU
         for change in self.on_move:
             change()
 
@@ -375,6 +384,18 @@ class Session:
             pass
         self._is_late = not pending.done
         self.waited_ns += monotonic_ns() - began_ns
+        if self.extended:
+            self._tell_where()
+
+    def _tell_where(self) -> None:
+        """The server had better run where this thread waits for it; not that of a journal, with
+        which nobody mostly does."""
+        cpu = here() if self.recorder is None else NOCPU
+        if cpu != self._told_cpu:
+            self._told_cpu = cpu
+            with suppress(EIO):
+                self._requests.submit(Tnearx(cpu)).abandon()
+                self._push()
 
     async def _sleep(self, pending: Pending, mode: Mode) -> None:
         fiber = await this_fiber()

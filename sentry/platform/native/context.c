@@ -150,7 +150,7 @@ static int take_back(struct vcpu *v, struct ctx *c)
 void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc)
 {
     uint64_t spun = now_tsc - v->taken_tsc;
-    if (spun < pool.longest_spin_tsc)
+    if (spun < pool.longest_spin_tsc * (v->offered_more ? LONGER : 1))
         ctx_ran(c, &(struct account){.spin_tsc = spun});
 }
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 #include <unistd.h>
 
 #define STACK (64 << 10)
+
+extern void offer_more(void); /* vcpu.h, which has another `pool` */
 
 int hostio_pending(int fd)
 {
@@ -36,6 +39,8 @@ int hostio_writer(int fd)
     return errno == EAGAIN ? HOSTIO_QUIET : -errno;
 }
 
+int hostio_cpu(void) { return sched_getcpu(); }
+
 _Static_assert(sizeof(struct stat) == HOSTIO_STAT, "struct stat of x86-64");
 
 int hostio_stat(int fd, uint8_t *known)
@@ -48,6 +53,13 @@ int hostio_stat(int fd, uint8_t *known)
         return 0;
     memcpy(known, &now, sizeof now);
     return 1;
+}
+
+int64_t hostio_send(int fd, const uint8_t *data, size_t size)
+{
+    offer_more(); /* the other side may run before this call returns */
+    ssize_t sent = send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent < 0 ? -errno : sent;
 }
 
 int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int *fds)

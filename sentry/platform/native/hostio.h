@@ -28,6 +28,9 @@ int hostio_writer(int fd);
  * last time: 1 if they are different now, 0 if not, or -errno. */
 #define HOSTIO_STAT 144
 int hostio_stat(int fd, uint8_t *known);
+int hostio_cpu(void); /* where this thread runs */
+/* send(2) to a helper process whose answer a program may wait for: bytes, or -errno. */
+int64_t hostio_send(int fd, const uint8_t *data, size_t size);
 /* recvmsg(2) on a stream of a helper process, waiting so long at most. `fds`: how many descriptors
  * came, at most HOSTIO_FDS, and which; they close at execve. The bytes, 0 at the end, or -errno. */
 #define HOSTIO_FDS 16

@@ -112,6 +112,8 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
     v->s = s;
     v->offered_budget = v->offered_yield = UINT64_MAX; /* another S: unknown */
     memset(s + S_TAIL, 0, 8); /* what stay_out left */
+    memset(s + S_MORE, 0, 8);
+    v->offered_more = 0;
     (void)vcpu_take_cpu_ns(v); /* nobody's */
     vcpu_bind(v, c);
     return 0;
@@ -130,6 +132,20 @@ void vcpu_offer(struct vcpu *v)
         ((volatile uint64_t *)(v->s + S_BUDGET))[0] = v->offered_budget = budget;
     if (v->offered_yield != yield)
         ((volatile uint64_t *)(v->s + S_YIELD))[0] = v->offered_yield = yield;
+    if (v->offered_more)
+        ((volatile uint64_t *)(v->s + S_MORE))[0] = v->offered_more = 0;
+}
+
+void offer_more(void)
+{
+    for (unsigned group = 0; group < MAX_VCPUS / 64; group++)
+        for (uint64_t bits = pool.active[group]; bits; bits &= bits - 1) {
+            struct vcpu *v = &pool.vcpu[group * 64 + (unsigned)__builtin_ctzll(bits)];
+            if (!v->s || !v->offered_budget || v->offered_more || atomic_load(&v->phase) != P_TAKEN)
+                continue;
+            ((volatile uint64_t *)(v->s + S_MORE))[0] = (LONGER - 1) * pool.budget;
+            v->offered_more = 1;
+        }
 }
 
 /* After pool.running or pool.asleep changed: a guest that spins while the core is needed stops. */

@@ -60,6 +60,7 @@ enum class { WOKE, CALLS, COMPUTES, CLASSES };
 enum reason { WOKEN, CALLED, REASONS };
 
 #define WOKE_CALLS 8
+#define LONGER 3 /* times as long a guest spins for what is waited for in place */
 #define LONG_NS 1000000 /* who runs that long without the kernel computes */
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
 
@@ -144,6 +145,7 @@ struct vcpu {
     struct aspace *fpu_space; /* whose data is in the FPU registers; NULL: nobody's that lives */
     uint8_t *s;            /* S of (loaded, this vCPU) */
     uint64_t offered_budget, offered_yield; /* what S says, as far as we wrote it */
+    uint8_t offered_more; /* S_MORE may not be 0 */
     uint64_t started_tsc;
     uint64_t busy_tsc; /* since when at the latest it runs the program */
     uint64_t taken_tsc;
@@ -260,6 +262,8 @@ void vcpu_part(struct vcpu *v);
 void vcpu_evict(struct vcpu *v);
 void vcpu_offer(struct vcpu *v);
 void offer_all(void);
+/* The answer that is being worked on takes somewhat longer, and comes: who spins for it may go on. */
+void offer_more(void);
 void fill_s(struct vcpu *v, struct ctx *c);
 void set_word_idle(struct vcpu *v);
 

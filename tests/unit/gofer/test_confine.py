@@ -23,6 +23,7 @@ from gofer.p9.extensions import (
     Tjournalx,
     Tlinkx,
     Tmakex,
+    Tnearx,
     Tnotifyx,
     Treaddirx,
     Tremovexattrx,
@@ -84,6 +85,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
 
     times = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
     requests: list[Message] = [
+        Tnearx(min(os.sched_getaffinity(0))),
         Twalk(0, 1, [b"dir", b"inner"]),
         Tlopen(1, os.O_RDWR),
         Twrite(1, 0, b"x" * 5000),

@@ -17,7 +17,7 @@ from gofer.hot import Hot
 from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes
 from gofer.p9.codec import Message
-from gofer.p9.extensions import Rcreatex, Rwalkx, Tcreatex, Tdupx, Twalkx
+from gofer.p9.extensions import Rcreatex, Rnearx, Rwalkx, Tcreatex, Tdupx, Tnearx, Twalkx
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import (
     Rgetattr,
@@ -278,3 +278,50 @@ def test_more_sessions_than_are_known_are_all_answered(served: Served, tree: Pat
         each.close()
     served.sock = first
     assert len(list(tree.glob("s*.*"))) == 120
+
+
+@pytest.fixture
+def cpus() -> Iterator[set[int]]:
+    """Where this thread, which is the server's, may run."""
+    before = os.sched_getaffinity(0)
+    yield before
+    os.sched_setaffinity(0, before)
+
+
+def test_server_runs_where_its_last_client_waits(served: Served, cpus: set[int]) -> None:
+    served.call(Tdupx())
+    first, second = served.sock, socket.socket(fileno=served.fds.pop())
+    for cpu in sorted(cpus):
+        assert isinstance(served.call(Tnearx(cpu)), Rnearx)
+        served.create(b"f%d" % cpu)  # the wait for it is from there
+        served.create(b"g%d" % cpu)
+        assert os.sched_getaffinity(0) == {cpu}
+    with second:
+        for served.sock, where in ((second, cpus), (first, {max(cpus)}), (second, cpus)):
+            served.call(removal(b"none"))
+            served.server.step(0)
+            assert os.sched_getaffinity(0) == where
+    served.sock = first
+    served.call(Tnearx(c.NOCPU))
+    served.server.step(0)
+    assert os.sched_getaffinity(0) == cpus
+
+
+@pytest.mark.parametrize("cpu", [1023, 1024, 1 << 31, c.NOCPU - 1])
+def test_where_the_server_may_not_run_it_is_not(served: Served, cpus: set[int], cpu: int) -> None:
+    served.call(Tnearx(cpu))
+    assert isinstance(served.create(b"one"), Rcreatex)
+    assert os.sched_getaffinity(0) == cpus
+
+
+def test_threads_of_the_pool_run_anywhere(served: Served, cpus: set[int]) -> None:
+    served.call(Tnearx(min(cpus)))
+    served.create(b"one")
+    assert os.sched_getaffinity(0) == {min(cpus)}
+    found: list[set[int]] = []
+    served.server.shared.pool.submit(
+        lambda: os.sched_getaffinity(0), lambda value, _: found.append(value)
+    )
+    while not found:
+        served.server.step()
+    assert found == [cpus]

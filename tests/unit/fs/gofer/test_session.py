@@ -13,6 +13,7 @@ import pytest
 
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
+from gofer.p9.extensions import Rnearx, Tnearx
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import (
     Rclunk,
@@ -27,6 +28,7 @@ from gofer.p9.messages import (
     Twrite,
 )
 from sentry.errors import EIO, ENOENT, EPROTO
+from sentry.fs.gofer import session
 from sentry.fs.gofer.requests import MAX_TAGS
 from sentry.fs.gofer.session import PATIENCE_MS, Session
 from sentry.loop import Loop
@@ -247,3 +249,43 @@ def test_fid_numbers_are_used_again(ends: Ends) -> None:
     ends.session.free_fid(first)
     assert ends.session.new_fid() == first
     assert os.fstat(ends.session.sock.fileno())
+
+
+class Deaf:
+    """A journal that records nothing."""
+
+    def before(self, request: Message) -> None:
+        """It is sent."""
+
+    def takes(self, request: Message) -> bool:
+        return False
+
+
+def test_server_is_told_where_it_is_waited_for(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends.session.version = c.VERSION_EXTENDED
+    cpus = iter((3, 3, 5))
+    monkeypatch.setattr(session, "here", lambda: next(cpus))
+    monkeypatch.setattr(session, "PATIENCE_MS", 60_000)
+    told: list[int] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while request := ends.server.take():
+                if isinstance(request[1], Tnearx):
+                    told.append(request[1].cpu)
+                near = isinstance(request[1], Tnearx)
+                ends.server.reply(request[0], Rnearx() if near else Rclunk())
+
+    threading.Thread(target=serve, daemon=True).start()
+    for _ in range(3):
+        ends.start("call", ends.call(Tclunk(1)))
+        ends.finish("call")
+        ends.outcomes.clear()
+    ends.session.recorder = Deaf()
+    for _ in range(2):
+        ends.start("call", ends.call(Tclunk(1)))
+        ends.finish("call")
+        ends.outcomes.clear()
+    ends.until(lambda: not ends.session.unanswered or bool(ends.session.drain()))
+    assert told == [3, 5, c.NOCPU]
+    assert ends.session.sent == 5
