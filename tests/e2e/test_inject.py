@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,9 @@ def test_faults_of_the_command_line(tmp_path: Path, busybox: Path) -> None:
     client.flags.append(f"--inject={rules}")
     client.create("c")
     client.ok("start", "c")
+    deadline = time.monotonic() + 30
+    while "\n" not in client.output("c"):  # the rules are for its first cat
+        assert time.monotonic() < deadline
     shown = client.ok("inject", "show", "c")
     assert shown.startswith("openat: errno=EPERM, path=/etc/passwd\n# fitted ")
     client.ok("inject", "set", "c", "openat: errno=EIO, path=/etc/**", str(rules))
