@@ -45,6 +45,7 @@
 #define HOSTIO_DATA ...
 #define HOSTIO_NOBODY ...
 #define UPLINK_BATCH ...
+#define EARLY_KEY ...
 #define FILTER_MAX ...
 #define FILTER_MEMORY ...
 #define FILTER_CALL_BYTES ...
@@ -80,6 +81,7 @@ struct account;
 struct sigframe;
 struct sigframe_rest;
 struct hostio;
+struct early;
 struct packet;
 struct record_ring;
 struct iovec;
@@ -227,6 +229,22 @@ struct hostio {
     int64_t result;
     struct hostio *next;
     uint8_t buffer[];
+    ...;
+};
+struct early {
+    uint8_t kind;
+    uint8_t flags;
+    uint8_t ecn;
+    uint8_t has_stamps;
+    uint16_t window;
+    uint16_t payload;
+    uint32_t end;
+    uint32_t seq;
+    uint32_t ack;
+    uint32_t value;
+    uint32_t echo;
+    uint8_t key[...];
+    uint8_t padding[3];
     ...;
 };
 struct packet {
@@ -488,6 +506,7 @@ int64_t sock_send(int fd, const uint8_t *data, size_t size, const uint8_t *addre
 int64_t sock_receive(int fd, uint8_t *data, size_t size, uint8_t *address, uint32_t *address_size, uint8_t *control, size_t *control_size, int *flags);
 int sock_count(int fd, unsigned int request, int *value);
 int uplink_receive(int fd, uint8_t *slots, uint32_t slot_size, uint32_t count, uint32_t *sizes);
+int uplink_early(const uint8_t *slots, uint32_t slot_size, uint32_t count, const uint32_t *sizes, const uint8_t *hardware, struct early *found);
 int uplink_send(int fd, const uint8_t *frames, const uint32_t *sizes, uint32_t count);
 uint32_t internet_sum(const uint8_t *data, size_t size, uint32_t before);
 struct sender *sender_open(void);

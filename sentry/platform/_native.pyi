@@ -183,6 +183,21 @@ class Hostio(Struct):
     next: Hostio
     buffer: Uint8
 
+class Early(Struct):
+    kind: int
+    flags: int
+    ecn: int
+    has_stamps: int
+    window: int
+    payload: int
+    end: int
+    seq: int
+    ack: int
+    value: int
+    echo: int
+    key: Uint8
+    padding: Uint8
+
 class Packet(Struct):
     size: int
     start: int
@@ -311,6 +326,7 @@ class Null(  # type: ignore[misc]
     Sigframe,
     SigframeRest,
     Hostio,
+    Early,
     Packet,
     RecordRing,
     Iovec,
@@ -400,6 +416,10 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct hostio *", "struct hostio[]"], init: object = ...
     ) -> Hostio: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct early *", "struct early[]"], init: object = ...
+    ) -> Early: ...
     @overload
     def new(
         self, cdecl: Literal["struct packet *", "struct packet[]"], init: object = ...
@@ -511,6 +531,7 @@ class Lib(Protocol):
     HOSTIO_DATA: int
     HOSTIO_NOBODY: int
     UPLINK_BATCH: int
+    EARLY_KEY: int
     FILTER_MAX: int
     FILTER_MEMORY: int
     FILTER_CALL_BYTES: int
@@ -866,6 +887,16 @@ class Lib(Protocol):
     def sock_count(self, fd: int, request: int, value: Int, /) -> int: ...
     def uplink_receive(
         self, fd: int, slots: Uint8, slot_size: int, count: int, sizes: Uint32, /
+    ) -> int: ...
+    def uplink_early(
+        self,
+        slots: Uint8 | bytes,
+        slot_size: int,
+        count: int,
+        sizes: Uint32 | Sequence[int],
+        hardware: Uint8 | bytes,
+        found: Early,
+        /,
     ) -> int: ...
     def uplink_send(
         self, fd: int, frames: Uint8 | bytes, sizes: Uint32 | Sequence[int], count: int, /

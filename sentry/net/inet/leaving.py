@@ -338,6 +338,7 @@ def plug(stack: Stack) -> None:
         stack.ip.handlers[is_v4, IPPROTO_UDP] = arrivals
         stack.ip.handlers[is_v4, IPPROTO_UDPLITE] = arrivals
     stack.ip.seen, stack.ip.failures = arrivals.seen, arrivals.raw_failed
+    stack.ip.has_viewers = lambda: bool(stack.raw or stack.taps)
     stack.ip.is_joined = lambda ip, index: (mapped(ip), index) in stack.memberships
     stack.ip.counters = stack.counters
     stack.ip.fib.rules = stack.routes.rules

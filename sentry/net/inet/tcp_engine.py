@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from sentry.net.inet.tcp_link import TcpByLink
     from sentry.net.inet.tcp_listener import TcpListener
+    from sentry.net.inet.tcp_way import Way
+    from sentry.net.link.early import Receiver, Segment
     from sentry.net.tcp.connection import Connection
     from sentry.vfs.file import Dest, Source
 
@@ -62,9 +64,9 @@ class Engine:
     """A connection, and its socket as long as it has one."""
 
     __slots__ = (
-        "_confirmed_ns", "_left", "_place", "_shown", "_sock", "_urgent_count", "_waits_for_room",
-        "charged", "connection", "device", "due_ns", "index", "layer", "mark", "on_ending",
-        "sender", "tos", "ttl", "user", "waits_at",
+        "_confirmed_ns", "_early", "_left", "_place", "_shown", "_sock", "_urgent_count",
+        "_waits_for_room", "charged", "connection", "device", "due_ns", "index", "layer", "mark",
+        "on_ending", "sender", "tos", "ttl", "user", "waits_at", "way",
     )  # fmt: skip
 
     def __init__(self, layer: TcpByLink, connection: Connection, sock: Any) -> None:
@@ -77,6 +79,8 @@ class Engine:
         self.due_ns: int | None = None
         self.index = 0
         """The interface by which it went last."""
+        self.way: Way | None = None
+        """The one that it has, if that can be kept."""
         self.waits_at: int | None = None
         """The one where it waits for room."""
         self.device = sock.device
@@ -88,6 +92,8 @@ class Engine:
         """Called when something changes of what no socket has any more."""
         self._left: Remains | None = None
         self._confirmed_ns = 0
+        self._early: tuple[dict[bytes, Receiver], bytes] | None = None
+        """The table of a link that leads to it, and by what."""
         self._urgent_count = 0
         self._place = connection.rcv.next
         self._waits_for_room = False
@@ -179,6 +185,25 @@ class Engine:
         """struct tcp_info."""
         return pack_info(info(self.connection, self.layer.clock()))
 
+    # --- segments
+
+    def comes_by(self, table: dict[bytes, Receiver], key: bytes) -> None:
+        """Segments of it do by this link: sentry.net.link.early."""
+        self._comes_no_more()
+        table[key] = self
+        self._early = table, key
+
+    def _comes_no_more(self) -> None:
+        if self._early is not None:
+            table, key = self._early
+            if table.get(key) is self:
+                del table[key]
+            self._early = None
+
+    def early(self, now_ns: int, found: Segment, payload: memoryview) -> None:
+        """One that came so."""
+        self.layer.early(now_ns, self, found, payload)
+
     # --- bytes
 
     def send(self, source: Source, flags: int) -> int:
@@ -244,6 +269,7 @@ class Engine:
         self.ttl = sock.hops if is_v4 else sock.hops6
         self.device = sock.device
         self.mark, self.user = mark_of(sock), sock.inode.uid
+        self.way = None
 
     def tuned(self, level: int, name: int) -> None:
         """An option of the socket was set."""
@@ -272,6 +298,7 @@ class Engine:
 
     def over(self) -> None:
         """Nothing more comes: a socket that did not choose its port has none any more."""
+        self._comes_no_more()
         if self._sock is not None:
             self._sock.leave_port()
 

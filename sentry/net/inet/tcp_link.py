@@ -18,13 +18,16 @@ from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_reached import Reached
 from sentry.net.inet.tcp_tuning import memory_limits, read_settings, tune
 from sentry.net.inet.tcp_turns import Turns
+from sentry.net.inet.tcp_way import CHECKSUM_AT, way_by
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
+from sentry.net.link.early import Segment
+from sentry.net.link.early import key_of as key_of_segment
 from sentry.net.link.vnet import Offload
 from sentry.net.rules import RouteKey
 from sentry.net.tcp.connection import Connection
 from sentry.net.tcp.keyed import Flow, Keyed
-from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, RST, parse
+from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, RST, arrived_early, parse
 from sentry.net.tcp.settings import Settings, Shared, Tuning
 from sentry.platform.constants import PAGE_SIZE
 
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.net.tcp import segment
 
-CHECKSUM_AT: Final = 16
 LEAST_MTU4: Final = 552
 """net.ipv4.route.min_pmtu: nobody is believed that a way is narrower."""
 DEFAULT_MTU: Final = 576
@@ -161,20 +163,36 @@ class TcpByLink:
             Endpoint(mapped(packet.source), seg.source_port),
         )
         engine = self.engines.get(flow)
-        if engine is not None:
-            if self.used > self._most and seg.payload and engine.connection.rcv.queued:
-                counters["TcpExt.TCPRcvQDrop"] += 1
-                seg.payload, seg.flags = NO_PAYLOAD, seg.flags & ~FIN
-            counters["Tcp.InSegs"] += 1
-            engine.connection.segment(now_ns, seg)
-            engine.confirm(now_ns)
-            if engine.connection.is_over:
-                self.after(now_ns, engine)
-            else:
-                self._stepped[engine] = None
+        if engine is None:
+            self._arrived_new(now_ns, flow, seg, packet)
             return True
-        self._arrived_new(now_ns, flow, seg, packet)
+        link = self.layer.links.get(packet.index)
+        if link is not None and self.layer.takes_early():
+            ports = bytes(packet.payload[:4])
+            engine.comes_by(link.early, key_of_segment(packet.source, packet.target, ports))
+        counters["Tcp.InSegs"] += 1
+        self._segment(now_ns, engine, seg)
         return True
+
+    def _segment(self, now_ns: int, engine: Engine, seg: segment.Arrived) -> None:
+        """For a connection that is there."""
+        if self.used > self._most and seg.payload and engine.connection.rcv.queued:
+            self.stack.counters["TcpExt.TCPRcvQDrop"] += 1
+            seg.payload, seg.flags = NO_PAYLOAD, seg.flags & ~FIN
+        engine.connection.segment(now_ns, seg)
+        engine.confirm(now_ns)
+        if engine.connection.is_over:
+            self.after(now_ns, engine)
+        else:
+            self._stepped[engine] = None
+
+    def early(self, now_ns: int, engine: Engine, found: Segment, payload: memoryview) -> None:
+        """The same straight from its frame, as sentry.net.link.early says."""
+        if self.used > self._most or not engine.connection.predicted(now_ns, found, payload):
+            self._segment(now_ns, engine, arrived_early(found, payload))
+            return
+        engine.confirm(now_ns)
+        self._stepped[engine] = None
 
     def _arrived_new(
         self, now_ns: int, flow: Flow, seg: segment.Arrived, packet: Arrived
@@ -253,6 +271,10 @@ class TcpByLink:
         self, now_ns: int, engine: Engine, made: list[tuple[Flow, segment.Outgoing]]
     ) -> None:
         for flow, each in made:
+            way = engine.way
+            if way is not None and way.send(now_ns, self.layer, each, engine.tos, engine.ttl):
+                self._count_out(each)
+                continue
             path = self.transmit(
                 now_ns, flow, each, tos=engine.tos, ttl=engine.ttl, index=engine.device,
                 on_error=engine.connection, sender=engine.sender, whose=(engine.mark, engine.user),
@@ -260,6 +282,9 @@ class TcpByLink:
             if path is None:
                 continue
             engine.index = path.interface
+            engine.way = way_by(
+                self.layer, now_ns, path, plain(flow.local.ip), plain(flow.remote.ip)
+            )
             if path.mtu != engine.connection.mtu:
                 engine.connection.set_mtu(path.mtu)
 
@@ -282,7 +307,7 @@ class TcpByLink:
         out.offload = Offload(0, CHECKSUM_AT, made.gso_size, has_cwr)
         out.transport_size, out.sender, out.by_itself = len(head), sender, bool(head[13] & RST)
         out.mark, out.user = whose
-        self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
+        self._count_out(made)
         try:
             return self.layer.send(now_ns, out)
         except Errno as error:
@@ -291,6 +316,9 @@ class TcpByLink:
                 is_told = isinstance(error, ENETUNREACH)
                 on_error.soft_error = (ENETUNREACH if is_told else EHOSTUNREACH).number
             return None
+
+    def _count_out(self, made: segment.Outgoing) -> None:
+        self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
 
     def _scope(self, flow: Flow) -> int:
         """By which interface there is a way to an address that each link has; 0: to any other."""

@@ -73,6 +73,8 @@ class IpLayer:
         self.faults_of: Callable[[Link], Faults | None] = lambda link: None
         """Of a link to the outside, when it comes."""
         self.exceptions = Exceptions()
+        self.changes = 0
+        """How often routes or addresses have changed."""
         self._sources: dict[tuple[int, bool, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""
         self._paths: dict[tuple[bytes, int, RouteKey], Path] = {}
@@ -93,6 +95,8 @@ class IpLayer:
         """(is IPv4, IPPROTO_*)."""
         self.seen: Callable[[int, Arrived], bool] = lambda now_ns, packet: False
         """Raw sockets look at every packet first, and say whether one of them has it."""
+        self.has_viewers: Callable[[], bool] = lambda: False
+        """Raw or packet sockets look at what comes."""
         self.failures: Callable[[int, Failure], bool] = lambda now_ns, failure: False
         """And at every failure."""
         self.is_joined: Callable[[bytes, int], bool] = lambda ip, index: False
@@ -134,6 +138,9 @@ class IpLayer:
         self.exceptions.clear()
         self._sources.clear()
         self._paths.clear()
+        self.changes += 1
+        for link in self.links.values():
+            link.early.clear()
 
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""
@@ -233,6 +240,18 @@ class IpLayer:
             input4.arrived(self, now_ns, link, data, frame)
         else:
             input6.arrived(self, now_ns, link, data, frame)
+
+    def takes_early(self) -> bool:
+        """Segments of connections that are known need nobody's look on their way."""
+        return self.filter is None and self.gate is None and not self.has_viewers()
+
+    def came_early(self, is_v4: bool, count: int, size: int) -> None:
+        """So many packets of so many bytes went that way."""
+        counters, row = self.counters, "Ip." if is_v4 else "Ip6"
+        counters[f"{row}InReceives"] += count
+        counters["IpExt.InOctets" if is_v4 else "Ip6InOctets"] += size
+        counters[f"{row}InDelivers"] += count
+        counters["Tcp.InSegs"] += count
 
     def rest(self, now_ns: int) -> None:
         """No more packets come for now."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.net.ip.checksum import Bytes
+    from sentry.net.link.early import Receiver
 
 MAX_OUTGOING: Final = 1000
 """Frames that wait for the descriptor: a txqueuelen."""
@@ -62,6 +63,12 @@ class Upper(Protocol):
 
     def solicit6(self, now_ns: int, link: EthernetLink, ip: bytes, hardware: bytes) -> None:
         """Ask by NDP."""
+
+    def takes_early(self) -> bool:
+        """Segments of connections that are known need nobody's look on their way."""
+
+    def came_early(self, is_v4: bool, count: int, size: int) -> None:
+        """So many packets of so many bytes went that way."""
 
     def rest(self, now_ns: int) -> None:
         """No more comes for now: what could wait for it is to be done."""
@@ -139,6 +146,10 @@ class Link:
         """Frames for which there was no room."""
         self.faults: Faults | None = None
         """Who loses and delays frames, if that is wanted."""
+        self.has_moved = True
+        """The time that `timer` gives may be another than it was."""
+        self.early: dict[bytes, Receiver] = {}
+        """Who had segments of a connection, by what `early.key_of` gives."""
         self.seen: Callable[[bytes, bool], None] = lambda frame, is_outgoing: None
         """Who looks at every frame, with its virtio header, and whether it goes out."""
 
@@ -147,15 +158,21 @@ class Link:
         self.on_output = self.on_room = lambda: None
         self.seen = lambda frame, is_outgoing: None
         self.sink = None
+        self.early.clear()
 
     # --- in
 
     def received(self, now_ns: int, *frames: bytes) -> None:
         """Frames with their virtio headers, from anybody."""
         for each in frames:
-            if self.faults is None or self.faults.comes(each):
-                self._received(now_ns, each)
+            self.receive(now_ns, each)
         self.upper.rest(now_ns)
+
+    def receive(self, now_ns: int, frame: bytes) -> None:
+        """One of several, after which `upper.rest` is called."""
+        self.has_moved = True
+        if self.faults is None or self.faults.comes(frame):
+            self._received(now_ns, frame)
 
     def came_late(self, now_ns: int, frame: bytes) -> None:
         """One that `faults` had kept."""
@@ -175,7 +192,7 @@ class Link:
         self._put(bytes(vnet.SIZE) + frame)
 
     def pass_on(self, frame: bytes) -> None:
-        """One that came by another link, with a virtio header that was checked."""
+        """One with all headers: it came by another link, and was checked, or is ours."""
         self._put(frame)
 
     def _put(self, frame: bytes) -> None:
@@ -278,6 +295,7 @@ class EthernetLink(Link):
 
     def send(self, now_ns: int, next_hop: bytes, packet: LinkPacket) -> None:
         """To a neighbour, or to a group."""
+        self.has_moved = True
         group = ethernet.group_address(next_hop)
         if group or not self.asks:
             self.transmit(packet, group or self.hardware)

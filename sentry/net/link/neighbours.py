@@ -169,6 +169,14 @@ class Neighbours:
             self._probe(found, now_ns)
         return None
 
+    def known(self, now_ns: int, ip: bytes) -> bytes | None:
+        """The same where nothing has to be asked or waited for; None: else."""
+        found = self._by_ip.get(ip)
+        if found is None or not found.state & VALID or found.state == NUD_STALE:
+            return None
+        self._touch(found, now_ns)
+        return found.hardware
+
     def confirm(self, now_ns: int, ip: bytes) -> None:
         """The layer above has heard from it: dst_confirm_neigh()."""
         found = self._by_ip.get(ip)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.poll import EPOLLIN, EPOLLOUT
 from sentry.errors import EAGAIN
+from sentry.net.link import ethernet, vnet
+from sentry.net.link.early import RECORD, Segment
 from sentry.platform._native import ffi, lib
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ FRAMES_IN: Final = 16
 FRAMES_OUT: Final = 64
 BYTES_OUT: Final = 1 << 20
 """That are sent in a turn."""
+LINK_SIZE: Final = vnet.SIZE + ethernet.HEADER_SIZE
+NO_PAYLOAD: Final = memoryview(b"")
+IP6: Final = 6
 MUCH: Final = 1 << 15
 """Bytes that have just come, from which on a thread sends: an acknowledgement lets the other end go
 on in the call that sends it. To wake the thread takes as long as to send a small frame."""
@@ -49,6 +54,12 @@ class Uplink:
         self._after = after
         self._slots = ffi.new("uint8_t[]", SLOT * FRAMES_IN)
         self._sizes = ffi.new("uint32_t[]", FRAMES_IN)
+        self._found = ffi.new("struct early[]", FRAMES_IN)
+        self._frames_in = memoryview(ffi.buffer(self._slots))
+        self._sizes_in = memoryview(ffi.buffer(self._sizes)).cast("I")
+        self._records = memoryview(ffi.buffer(self._found))
+        self._out_sizes = ffi.new("uint32_t[]", FRAMES_OUT)
+        self._sizes_out = memoryview(ffi.buffer(self._out_sizes)).cast("I")
         self._is_coming = False
         """A flush is to come."""
         self._is_full = False
@@ -84,16 +95,45 @@ class Uplink:
     # --- in
 
     def _receive(self) -> None:
-        got = lib.uplink_receive(self._fd, self._slots, SLOT, FRAMES_IN, self._sizes)
-        now_ns = self._loop.now_ns()
-        self._much_came = sum(self._sizes[0 : max(got, 0)]) >= MUCH
-        self.link.received(now_ns, *(
-            bytes(ffi.buffer(self._slots + number * SLOT, self._sizes[number]))
-            for number in range(max(got, 0))  # an error was the interface's going down, or nothing
-            if self._sizes[number] <= MAX_FRAME
-        ))  # fmt: skip
+        got = int(lib.uplink_receive(self._fd, self._slots, SLOT, FRAMES_IN, self._sizes))
+        if got <= 0:  # the interface went down, or there is nothing
+            return
+        link, now_ns = self.link, self._loop.now_ns()
+        some = 0
+        if link.early and link.faults is None and link.upper.takes_early():
+            some = lib.uplink_early(
+                self._slots, SLOT, got, self._sizes, link.hardware, self._found
+            )
+        came = 0
+        counts, sizes = [0, 0], [0, 0]  # of what goes straight to connections: IPv4, IPv6
+        for number in range(got):
+            size: int = self._sizes_in[number]
+            came += size
+            kind = self._early(now_ns, number) if some else 0
+            if kind:
+                counts[kind == IP6] += 1
+                sizes[kind == IP6] += size - LINK_SIZE
+            elif size <= MAX_FRAME:
+                begin = number * SLOT
+                link.receive(now_ns, bytes(self._frames_in[begin : begin + size]))
+        self._much_came = came >= MUCH
+        for is_v6 in (0, 1):
+            if counts[is_v6]:
+                link.upper.came_early(not is_v6, counts[is_v6], sizes[is_v6])
+        link.upper.rest(now_ns)
         if not self._is_coming:  # else it is called when the flush has been
-            self._after()
+            self._look_at_time()
+
+    def _early(self, now_ns: int, number: int) -> int:
+        """A frame goes straight to its connection: the version of IP; 0: it does not."""
+        found: Segment = RECORD.unpack_from(self._records, number * RECORD.size)
+        receiver = self.link.early.get(found[-1]) if found[0] else None
+        if receiver is None:
+            return 0
+        begin = number * SLOT
+        payload = self._frames_in[begin + found[5] : begin + found[6]]
+        receiver.early(now_ns, found, memoryview(bytes(payload)) if payload else NO_PAYLOAD)
+        return found[0]
 
     # --- out
 
@@ -116,12 +156,19 @@ class Uplink:
                 self.link.on_room()
             if self.link.outgoing:
                 self.wants_to_send()
-        self._after()
+        self._look_at_time()
+
+    def _look_at_time(self) -> None:
+        if self.link.has_moved:
+            self.link.has_moved = False
+            self._after()
 
     def _send(self, frames: list[bytes]) -> int:
         """How many the socket has taken."""
-        sizes = ffi.new("uint32_t[]", [len(frame) for frame in frames])
-        sent = int(lib.uplink_send(self._fd, b"".join(frames), sizes, len(frames)))
+        for number, frame in enumerate(frames):
+            self._sizes_out[number] = len(frame)
+        whole = frames[0] if len(frames) == 1 else b"".join(frames)
+        sent = int(lib.uplink_send(self._fd, whole, self._out_sizes, len(frames)))
         if sent == -EAGAIN.number:
             self._wait_for_socket()
             return 0

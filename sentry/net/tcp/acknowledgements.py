@@ -61,12 +61,10 @@ class Acknowledgements(Loss):
                 self._take_sacks(now_ns, seg, ack, done)
                 self._after(now_ns, done, una, False)
             return True
-        self._take_stamp(now_ns, seg, seq)
-        self.probes_out = 0
-        self.keepalive_probes = 0
-        self.soft_error = 0
-        self.tally.last_ack_received_ns = now_ns
-        has_window = self._take_window(seg, seq, ack)
+        if seg.stamps is not None:
+            self._take_stamp(now_ns, seg.stamps[0], seq)
+        self._heard_ack(now_ns)
+        has_window = self._take_window(seg.window << self.snd_scale, seq, ack)
         had_records = bool(self.board.records)
         done.advanced = ack > una
         if seg.sacks and self.sack_on:
@@ -87,11 +85,27 @@ class Acknowledgements(Loss):
         self._after(now_ns, done, una, is_bare)
         return True
 
-    def _take_stamp(self, now_ns: int, seg: Arrived, seq: int) -> None:
+    def _advance(self, now_ns: int, ack: int, echo: int | None) -> None:
+        """What was sent has arrived, while nothing is amiss."""
+        una, had_records = self.snd_una, bool(self.board.records)
+        done = Progress(echo, self.board.highest_sacked)
+        done.advanced = True
+        self._take_away(now_ns, ack, done)
+        if had_records:
+            self._after_advance(now_ns)
+            self._after(now_ns, done, una, False)
+
+    def _heard_ack(self, now_ns: int) -> None:
+        """The other end is alive."""
+        self.probes_out = 0
+        self.keepalive_probes = 0
+        self.soft_error = 0
+        self.tally.last_ack_received_ns = now_ns
+
+    def _take_stamp(self, now_ns: int, value: int, seq: int) -> None:
         """RFC 7323, 4.3: what to echo is of a segment that reaches back to our last ACK."""
-        if seg.stamps is None or not self.stamps_on or seq > self.rcv_wup:
+        if not self.stamps_on or seq > self.rcv_wup:
             return
-        value = seg.stamps[0]
         if not (value - self.ts_recent) & 0x80000000 or self._is_stamp_old(now_ns):
             self.ts_recent = value
             self.ts_recent_ns = now_ns
@@ -100,9 +114,8 @@ class Acknowledgements(Loss):
         """24 days: the clock of the other end may have come round."""
         return now_ns - self.ts_recent_ns > 24 * 86400 * SECOND
 
-    def _take_window(self, seg: Arrived, seq: int, ack: int) -> bool:
+    def _take_window(self, window: int, seq: int, ack: int) -> bool:
         """tcp_ack_update_window(): whether it is news."""
-        window = seg.window << self.snd_scale
         is_newer = ack > self.snd_una or seq > self.snd_wl1
         if not is_newer and not (seq == self.snd_wl1 and (window > self.snd_wnd or not window)):
             return False

@@ -18,6 +18,9 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSING as TCP_CLOSING,
 )
 from sentry.abi.socket import (
+    BPF_TCP_ESTABLISHED as TCP_ESTABLISHED,
+)
+from sentry.abi.socket import (
     BPF_TCP_FIN_WAIT1 as TCP_FIN_WAIT1,
 )
 from sentry.abi.socket import (
@@ -36,9 +39,11 @@ from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.errors import ECONNREFUSED, ECONNRESET, EPIPE
+from sentry.net.link.early import Segment
 from sentry.net.tcp.calls import Calls
+from sentry.net.tcp.core import OPEN, PERSIST
 from sentry.net.tcp.receiving import TIME_WAIT_SECONDS
-from sentry.net.tcp.segment import ACK, FIN, MASK, RST, SYN, Arrived, unwrap
+from sentry.net.tcp.segment import ACK, FIN, HALF, MASK, RST, SYN, Arrived, unwrap
 from sentry.net.tcp.settings import SECOND
 
 OVER: Final = (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
@@ -81,7 +86,8 @@ class Connection(Calls):
             self._fin_acknowledged(now_ns, seg, seq)
         if self.state == TCP_CLOSE:
             return
-        self._measure_incoming(now_ns, seg)
+        echo = 0 if seg.stamps is None else seg.stamps[1]
+        self._measure_incoming(now_ns, echo, len(seg.payload))
         self._see_congestion(seg)
         self._see_urgent(seg, seq)
         if seg.payload or seg.flags & FIN:
@@ -96,6 +102,58 @@ class Connection(Calls):
         self._fit_send_buffer()
         self._push(now_ns)
         self._acknowledge_later(now_ns)
+
+    # --- what is as it was expected: tcp_rcv_established()
+
+    def predicted(self, now_ns: int, found: Segment, payload: memoryview) -> bool:
+        """The next data, or the next acknowledgement, and nothing else of interest while nothing is
+        amiss: header prediction. False: nothing has been done, `segment` is for it."""
+        _, flags, ecn, has_stamps, window, _, _, seq, ack, value, echo, _ = found
+        rcv, board, una, size = self.rcv, self.board, self.snd_una, len(payload)
+        acked = (ack - una) & MASK
+        if (
+            self.state != TCP_ESTABLISHED
+            or self.ca_state != OPEN
+            or flags & FIN
+            or seq != rcv.next & MASK
+            or acked > self.snd_nxt - una
+            or bool(has_stamps) != self.stamps_on
+            or (has_stamps and 0 < (self.ts_recent - value) & MASK < HALF)
+            or size > self.window_left()
+            or not (acked or (size and not board.records))
+            or (ecn and self.ecn_on)
+            or rcv.early.starts
+            or self.eof
+            or self.urgent_at is not None
+            or self.tlp_end is not None
+            or self.reno_dups
+            or board.sacked_count
+            or board.lost_count
+            or board.retrans_count
+            or (self.retransmit_kind == PERSIST and self.retransmit_at is not None)
+        ):
+            return False
+        tally = self.tally
+        tally.segs_in += 1
+        self.last_heard_ns = now_ns
+        if has_stamps:
+            self._take_stamp(now_ns, value, rcv.next)
+        self._heard_ack(now_ns)
+        self._take_window(window << self.snd_scale, rcv.next, una + acked)
+        if acked:
+            self._advance(now_ns, una + acked, echo if has_stamps else None)
+        self._measure_incoming(now_ns, echo, size)
+        if size:
+            tally.data_segs_in += 1
+            tally.bytes_received += size
+            rcv.append(payload)
+            self._data_came(now_ns, size)
+            self._changed()
+        self._fit_send_buffer()
+        self._push(now_ns)
+        self._acknowledge_later(now_ns)
+        self._tell()
+        return True
 
     # --- whether it fits: tcp_validate_incoming()
 

@@ -191,12 +191,15 @@ class Receiving(Acknowledgements):
             if offer and offer >= 2 * left:
                 self._send_ack(now_ns)
 
-    def _measure_incoming(self, now_ns: int, seg: Arrived) -> None:
-        """A round trip as the receiver sees it: tcp_rcv_rtt_measure_ts(), or a window's time."""
+    def _measure_incoming(self, now_ns: int, echo: int, size: int) -> None:
+        """A round trip as the receiver sees it: tcp_rcv_rtt_measure_ts(), or a window's time.
+
+        `echo`: a time stamp that came back; 0: there is none.
+        """
         sample_ns = 0
-        if self.stamps_on and seg.stamps is not None and seg.stamps[1]:
-            if len(seg.payload) >= self.rcv_mss:
-                passed_ms = (self.stamp(now_ns) - seg.stamps[1]) & MASK
+        if self.stamps_on and echo:
+            if size >= self.rcv_mss:
+                passed_ms = (self.stamp(now_ns) - echo) & MASK
                 sample_ns = max(passed_ms, 1) * MS if passed_ms < 1 << 24 else 0
         elif self.rtt.smoothed_ns:
             sample_ns = self.rtt.smoothed_ns

@@ -14,6 +14,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from sentry.net.link.early import Segment
+
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
@@ -125,6 +127,17 @@ def parse(
     elif offset > 20:
         _parse_options(found, bytes(view[20:offset]))
     return found
+
+
+def arrived_early(found: Segment, payload: memoryview) -> Arrived:
+    """What sentry.net.link.early has found, which may end what is sent."""
+    kind, flags, ecn, has_stamps, window, _, _, seq, ack, value, echo, key = found
+    ports = 1 + (8 if kind == 4 else 32)
+    source, destination = struct.unpack_from(">HH", key, ports)
+    made = Arrived(source, destination, seq, ack, flags, window, 0, payload, True, ecn)
+    if has_stamps:
+        made.stamps = value, echo
+    return made
 
 
 def _parse_options(found: Arrived, options: bytes) -> None:

@@ -6,8 +6,22 @@
 #include "uplink.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+
+#define VNET 10u
+#define ETHERNET 14u
+#define IP4_HEADER 20u
+#define IP6_HEADER 40u
+#define TCP_HEADER 20u
+#define ETHERTYPE_IP4 0x0800
+#define ETHERTYPE_IP6 0x86dd
+#define FRAGMENT 0x3fff /* more of them follow, or an offset */
+#define CHECKED 3       /* VIRTIO_NET_HDR_F_NEEDS_CSUM, _DATA_VALID */
+#define FIN 1
+#define PSH 8
+#define ACK 16
 
 /* recvmmsg(2): how many slots are full, or -errno. */
 int uplink_receive(int fd, uint8_t *slots, uint32_t slot_size, uint32_t count, uint32_t *sizes)
@@ -27,6 +41,98 @@ int uplink_receive(int fd, uint8_t *slots, uint32_t slot_size, uint32_t count, u
     for (int i = 0; i < got; i++)
         sizes[i] = messages[i].msg_len;
     return got < 0 ? -errno : got;
+}
+
+static uint16_t get16(const uint8_t *at)
+{
+    return (uint16_t)(at[0] << 8 | at[1]);
+}
+
+static uint32_t get32(const uint8_t *at)
+{
+    return (uint32_t)get16(at) << 16 | get16(at + 2);
+}
+
+/* The header of IP at `ip`, of which `size` bytes are there: where the segment begins, and in `e`
+ * where it ends. 0: there is something unusual. */
+static uint32_t early_ip(const uint8_t *ip, uint32_t size, uint16_t ethertype, struct early *e)
+{
+    if (ethertype == ETHERTYPE_IP4 && size >= IP4_HEADER) {
+        uint32_t total = get16(ip + 2);
+        if (ip[0] != 0x45 || total > size || total < IP4_HEADER || get16(ip + 6) & FRAGMENT ||
+            ip[9] != IPPROTO_TCP || internet_sum(ip, IP4_HEADER, 0) != 0xffff)
+            return 0;
+        e->kind = 4;
+        e->ecn = ip[1] & 3;
+        e->end = total;
+        return IP4_HEADER;
+    }
+    if (ethertype == ETHERTYPE_IP6 && size >= IP6_HEADER) {
+        uint32_t total = IP6_HEADER + get16(ip + 4);
+        if (ip[0] >> 4 != 6 || total > size || ip[6] != IPPROTO_TCP)
+            return 0;
+        e->kind = 6;
+        e->ecn = ip[1] >> 4 & 3;
+        e->end = total;
+        return IP6_HEADER;
+    }
+    return 0;
+}
+
+/* Its sum, with that of the pseudo header. */
+static int early_is_good(const uint8_t *ip, uint32_t at, const struct early *e)
+{
+    uint32_t addresses = e->kind == 4 ? 8 : 32, size = e->end - at;
+    uint8_t pseudo[4] = {(uint8_t)(size >> 8), (uint8_t)size, 0, IPPROTO_TCP};
+    uint32_t sum = internet_sum(ip + at - addresses, addresses, internet_sum(pseudo, 4, 0));
+    return internet_sum(ip + at, size, sum) == 0xffff;
+}
+
+static void early_one(const uint8_t *frame, uint32_t size, const uint8_t *hardware, struct early *e)
+{
+    static const uint8_t stamps[4] = {1, 1, 8, 10};
+    const uint8_t *ip = frame + VNET + ETHERNET;
+
+    e->kind = 0;
+    if (size < VNET + ETHERNET || memcmp(frame + VNET, hardware, 6))
+        return;
+    uint32_t at = early_ip(ip, size - VNET - ETHERNET, get16(ip - 2), e);
+    if (!at)
+        return;
+    const uint8_t *tcp = ip + at;
+    uint32_t offset = e->end - at < TCP_HEADER ? 0 : (tcp[12] >> 4) * 4u;
+    e->has_stamps = offset == TCP_HEADER + 12 && e->end - at >= offset &&
+                    !memcmp(tcp + TCP_HEADER, stamps, sizeof stamps);
+    if ((offset != TCP_HEADER && !e->has_stamps) || (tcp[13] & ~(PSH | FIN)) != ACK ||
+        (!(frame[0] & CHECKED) && !early_is_good(ip, at, e))) {
+        e->kind = 0;
+        return;
+    }
+    uint32_t addresses = e->kind == 4 ? 8 : 32;
+    memset(e->key, 0, sizeof e->key);
+    e->key[0] = e->kind;
+    memcpy(e->key + 1, tcp - addresses, addresses + 4);
+    e->flags = tcp[13];
+    e->window = get16(tcp + 14);
+    e->payload = (uint16_t)(VNET + ETHERNET + at + offset);
+    e->end += VNET + ETHERNET;
+    e->seq = get32(tcp + 4);
+    e->ack = get32(tcp + 8);
+    e->value = e->has_stamps ? get32(tcp + 24) : 0;
+    e->echo = e->has_stamps ? get32(tcp + 28) : 0;
+}
+
+/* What stands in frames, with virtio headers, for who has this address: how many have something. */
+int uplink_early(const uint8_t *slots, uint32_t slot_size, uint32_t count, const uint32_t *sizes,
+                 const uint8_t *hardware, struct early *found)
+{
+    int some = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        early_one(slots + (size_t)i * slot_size, sizes[i] <= slot_size ? sizes[i] : 0, hardware,
+                  &found[i]);
+        some += found[i].kind != 0;
+    }
+    return some;
 }
 
 /* sendmmsg(2) of frames that lie one behind the other: how many went, or -errno for the first. */
