@@ -47,7 +47,7 @@ LEFT_OUT = {
     "sentry/net/ip": "autoconf discovery fragments groups icmp icmp6 membership path_mtu"
     " unanswered",
     "sentry/net/link": "ndp tags",
-    "sentry/net/tcp": "info settings",
+    "sentry/net/tcp": "info",
     "sentry/syscalls/clocks": "timer",
     "sentry/syscalls/credentials": "keys",
     "sentry/syscalls/files": "aio fanotify handles notices xattr",

@@ -39,6 +39,7 @@ from sentry.net.socket import Received
 from sentry.net.tcp.core import nothing
 from sentry.net.tcp.info import info
 from sentry.net.tcp.listener import Listener
+from sentry.net.tcp.segment import arrived_early
 from sentry.net.tcp.settings import SECOND, Tuning
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Engine:
 
     def early(self, now_ns: int, found: Segment, payload: memoryview) -> None:
         """One that came so."""
-        self.layer.early(now_ns, self, found, payload)
+        self.layer.take(now_ns, self, arrived_early(found, payload))
 
     # --- bytes
 

@@ -21,13 +21,12 @@ from sentry.net.inet.tcp_turns import Turns
 from sentry.net.inet.tcp_way import CHECKSUM_AT, way_by
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
-from sentry.net.link.early import Segment
 from sentry.net.link.early import key_of as key_of_segment
 from sentry.net.link.vnet import Offload
 from sentry.net.rules import RouteKey
 from sentry.net.tcp.connection import Connection
 from sentry.net.tcp.keyed import Flow, Keyed
-from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, RST, arrived_early, parse
+from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, RST, parse
 from sentry.net.tcp.settings import Settings, Shared, Tuning
 from sentry.platform.constants import PAGE_SIZE
 
@@ -171,10 +170,10 @@ class TcpByLink:
             ports = bytes(packet.payload[:4])
             engine.comes_by(link.early, key_of_segment(packet.source, packet.target, ports))
         counters["Tcp.InSegs"] += 1
-        self._segment(now_ns, engine, seg)
+        self.take(now_ns, engine, seg)
         return True
 
-    def _segment(self, now_ns: int, engine: Engine, seg: segment.Arrived) -> None:
+    def take(self, now_ns: int, engine: Engine, seg: segment.Arrived) -> None:
         """For a connection that is there."""
         if self.used > self._most and seg.payload and engine.connection.rcv.queued:
             self.stack.counters["TcpExt.TCPRcvQDrop"] += 1
@@ -185,14 +184,6 @@ class TcpByLink:
             self.after(now_ns, engine)
         else:
             self._stepped[engine] = None
-
-    def early(self, now_ns: int, engine: Engine, found: Segment, payload: memoryview) -> None:
-        """The same straight from its frame, as sentry.net.link.early says."""
-        if self.used > self._most or not engine.connection.predicted(now_ns, found, payload):
-            self._segment(now_ns, engine, arrived_early(found, payload))
-            return
-        engine.confirm(now_ns)
-        self._stepped[engine] = None
 
     def _arrived_new(
         self, now_ns: int, flow: Flow, seg: segment.Arrived, packet: Arrived

@@ -58,9 +58,7 @@ class Way:
     def send(self, now_ns: int, layer: IpLayer, made: segment.Outgoing, tos: int, ttl: int) -> bool:
         """A segment goes. False: something has changed, or it does not fit, and it has not gone."""
         link, header = self._link, made.header
-        size = len(header)
-        for piece in made.pieces:
-            size += len(piece)
+        size = len(header) + made.size
         ip_size = ipv4.HEADER_SIZE if self._is_v4 else ipv6.HEADER_SIZE
         if not self._is_known(now_ns, layer) or (size + ip_size > self._mtu and not made.gso_size):
             return False
@@ -84,8 +82,8 @@ class Way:
             ip = _HEAD6.pack(
                 begin, FIRST6 | traffic << 20, size, IPPROTO_TCP, ttl, self._addresses
             )
-        counters, row = layer.counters, "Ip." if self._is_v4 else "Ip6"
-        counters[f"{row}OutRequests"] += 1
+        counters = layer.counters
+        counters["Ip.OutRequests" if self._is_v4 else "Ip6OutRequests"] += 1
         counters["IpExt.OutOctets" if self._is_v4 else "Ip6OutOctets"] += size + ip_size
         check = _folded(self._pseudo_sum + size)
         link.pass_on(b"".join((

@@ -247,10 +247,10 @@ class IpLayer:
 
     def came_early(self, is_v4: bool, count: int, size: int) -> None:
         """So many packets of so many bytes went that way."""
-        counters, row = self.counters, "Ip." if is_v4 else "Ip6"
-        counters[f"{row}InReceives"] += count
+        counters = self.counters
+        counters["Ip.InReceives" if is_v4 else "Ip6InReceives"] += count
         counters["IpExt.InOctets" if is_v4 else "Ip6InOctets"] += size
-        counters[f"{row}InDelivers"] += count
+        counters["Ip.InDelivers" if is_v4 else "Ip6InDelivers"] += count
         counters["Tcp.InSegs"] += count
 
     def rest(self, now_ns: int) -> None:

@@ -28,6 +28,8 @@ FRAMES_IN: Final = 16
 FRAMES_OUT: Final = 64
 BYTES_OUT: Final = 1 << 20
 """That are sent in a turn."""
+LARGE: Final = 1 << 13
+"""Bytes of a frame that it costs more to copy than to send it in a call of its own."""
 LINK_SIZE: Final = vnet.SIZE + ethernet.HEADER_SIZE
 NO_PAYLOAD: Final = memoryview(b"")
 IP6: Final = 6
@@ -165,17 +167,21 @@ class Uplink:
 
     def _send(self, frames: list[bytes]) -> int:
         """How many the socket has taken."""
-        for number, frame in enumerate(frames):
-            self._sizes_out[number] = len(frame)
-        whole = frames[0] if len(frames) == 1 else b"".join(frames)
-        sent = int(lib.uplink_send(self._fd, whole, self._out_sizes, len(frames)))
-        if sent == -EAGAIN.number:
-            self._wait_for_socket()
-            return 0
-        if sent < 0:  # the first is refused, as by a link that is down
-            self.link.lost += 1
-            return 1
-        return sent
+        done = 0
+        while done < len(frames):
+            some = _first_of(frames, done)
+            for number, frame in enumerate(some):
+                self._sizes_out[number] = len(frame)
+            whole = some[0] if len(some) == 1 else b"".join(some)
+            sent = int(lib.uplink_send(self._fd, whole, self._out_sizes, len(some)))
+            if sent == -EAGAIN.number:
+                self._wait_for_socket()
+                break
+            if sent < 0:  # the first is refused, as by a link that is down
+                self.link.lost += 1
+                sent = 1
+            done += sent
+        return done
 
     def _wait_for_socket(self) -> None:
         self._is_full = True
@@ -205,3 +211,12 @@ class Uplink:
         elif self._is_full:
             self._is_full = False
             self._flush()
+
+
+def _first_of(frames: list[bytes], begin: int) -> list[bytes]:
+    """Those from there on that go in a call: one that is large, or all up to the next such one."""
+    end = begin + 1
+    if len(frames[begin]) < LARGE:
+        while end < len(frames) and len(frames[end]) < LARGE:
+            end += 1
+    return frames[begin:end]

@@ -85,7 +85,7 @@ class Acknowledgements(Loss):
         self._after(now_ns, done, una, is_bare)
         return True
 
-    def _advance(self, now_ns: int, ack: int, echo: int | None) -> None:
+    def _advance(self, now_ns: int, ack: int, echo: int) -> None:
         """What was sent has arrived, while nothing is amiss."""
         una, had_records = self.snd_una, bool(self.board.records)
         done = Progress(echo, self.board.highest_sacked)

@@ -39,12 +39,12 @@ from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.errors import ECONNREFUSED, ECONNRESET, EPIPE
-from sentry.net.link.early import Segment
 from sentry.net.tcp.calls import Calls
 from sentry.net.tcp.core import OPEN, PERSIST
 from sentry.net.tcp.receiving import TIME_WAIT_SECONDS
-from sentry.net.tcp.segment import ACK, FIN, HALF, MASK, RST, SYN, Arrived, unwrap
+from sentry.net.tcp.segment import ACK, FIN, HALF, MASK, PSH, RST, SYN, Arrived, unwrap
 from sentry.net.tcp.settings import SECOND
+from sentry.net.tcp.tally import IDLE
 
 OVER: Final = (TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING)
 """Nothing comes any more but what was sent before."""
@@ -62,7 +62,9 @@ class Connection(Calls):
         if not seg.checksum_ok:
             self._count("Tcp.InCsumErrors")
             return
-        if self.state == TCP_SYN_SENT:
+        if self.state == TCP_ESTABLISHED and self._is_expected(seg):
+            self._in_order(now_ns, seg)
+        elif self.state == TCP_SYN_SENT:
             self._in_syn_sent(now_ns, seg)
         elif self.state != TCP_CLOSE:
             self._in_synchronized(now_ns, seg)
@@ -103,27 +105,33 @@ class Connection(Calls):
         self._push(now_ns)
         self._acknowledge_later(now_ns)
 
-    # --- what is as it was expected: tcp_rcv_established()
+    # --- what is as it was expected, header prediction: tcp_rcv_established()
 
-    def predicted(self, now_ns: int, found: Segment, payload: memoryview) -> bool:
+    def _is_expected(self, seg: Arrived) -> bool:
         """The next data, or the next acknowledgement, and nothing else of interest while nothing is
-        amiss: header prediction. False: nothing has been done, `segment` is for it."""
-        _, flags, ecn, has_stamps, window, _, _, seq, ack, value, echo, _ = found
-        rcv, board, una, size = self.rcv, self.board, self.snd_una, len(payload)
-        acked = (ack - una) & MASK
-        if (
-            self.state != TCP_ESTABLISHED
-            or self.ca_state != OPEN
-            or flags & FIN
-            or seq != rcv.next & MASK
-            or acked > self.snd_nxt - una
-            or bool(has_stamps) != self.stamps_on
-            or (has_stamps and 0 < (self.ts_recent - value) & MASK < HALF)
+        amiss."""
+        rcv, board, size = self.rcv, self.board, len(seg.payload)
+        acked = (seg.ack - self.snd_una) & MASK
+        return not (
+            seg.flags & ~PSH != ACK
+            or seg.seq != rcv.next & MASK
+            or acked > self.snd_nxt - self.snd_una
+            or self._is_amiss
+            or seg.sacks
+            or (seg.ecn and self.ecn_on)
+            or not self._is_stamp_next(seg.stamps)
             or size > self.window_left()
             or not (acked or (size and not board.records))
-            or (ecn and self.ecn_on)
-            or rcv.early.starts
+        )
+
+    @property
+    def _is_amiss(self) -> bool:
+        """Something was lost, or came early, or is urgent, or waits for a window."""
+        board = self.board
+        return bool(
+            self.ca_state != OPEN
             or self.eof
+            or self.rcv.early.starts
             or self.urgent_at is not None
             or self.tlp_end is not None
             or self.reno_dups
@@ -131,17 +139,25 @@ class Connection(Calls):
             or board.lost_count
             or board.retrans_count
             or (self.retransmit_kind == PERSIST and self.retransmit_at is not None)
-        ):
-            return False
-        tally = self.tally
-        tally.segs_in += 1
+        )
+
+    def _is_stamp_next(self, stamps: tuple[int, int] | None) -> bool:
+        if stamps is None or not self.stamps_on:
+            return stamps is None and not self.stamps_on
+        return not 0 < (self.ts_recent - stamps[0]) & MASK < HALF
+
+    def _in_order(self, now_ns: int, seg: Arrived) -> None:
+        rcv, board, tally, payload = self.rcv, self.board, self.tally, seg.payload
+        size, acked = len(payload), (seg.ack - self.snd_una) & MASK
         self.last_heard_ns = now_ns
-        if has_stamps:
+        echo = 0
+        if seg.stamps is not None:
+            value, echo = seg.stamps
             self._take_stamp(now_ns, value, rcv.next)
         self._heard_ack(now_ns)
-        self._take_window(window << self.snd_scale, rcv.next, una + acked)
+        self._take_window(seg.window << self.snd_scale, rcv.next, self.snd_una + acked)
         if acked:
-            self._advance(now_ns, una + acked, echo if has_stamps else None)
+            self._advance(now_ns, self.snd_una + acked, echo)
         self._measure_incoming(now_ns, echo, size)
         if size:
             tally.data_segs_in += 1
@@ -150,10 +166,12 @@ class Connection(Calls):
             self._data_came(now_ns, size)
             self._changed()
         self._fit_send_buffer()
-        self._push(now_ns)
+        if self.unsent or board.records or self.throttled:
+            self._push(now_ns)
+        else:
+            tally.app_limited = not self.cwnd_limited
+            tally.waits_for(now_ns, IDLE)
         self._acknowledge_later(now_ns)
-        self._tell()
-        return True
 
     # --- whether it fits: tcp_validate_incoming()
 

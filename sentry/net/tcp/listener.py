@@ -243,16 +243,12 @@ class Listener:
                 self._reject(request.flow, seg)
             return None
         self._forget(request.flow)
-        made = Connection(request.flow, self.shared, mtu, self._inherited())
+        made = Connection(request.flow, self.shared, mtu, self.tuning.copy())
         made.begin(now_ns, request)
         made.segment(now_ns, seg)
         self.accepted.append(made)
         self.on_change()
         return made
-
-    def _inherited(self) -> Tuning:
-        """A connection has the options of its listener."""
-        return Tuning(**{name: getattr(self.tuning, name) for name in Tuning.__struct_fields__})
 
     def _forget(self, flow: Flow) -> None:
         self.requests.pop(flow, None)

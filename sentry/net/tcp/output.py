@@ -101,7 +101,7 @@ class Output(Core):
 
     def _options(self, now_ns: int) -> bytes:
         stamps = (self.stamp(now_ns), self.ts_recent) if self.stamps_on else None
-        if not self.sack_on:
+        if not self.sack_on or (self.dsack is None and not self.rcv.early.starts):
             return options_of(stamps)
         sacks = self.rcv.sacks()
         if self.dsack is not None and self.settings.tcp_dsack:

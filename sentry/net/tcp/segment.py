@@ -87,20 +87,24 @@ class Arrived(Struct, gc=False):
         return len(self.payload) + (self.flags & 1) + ((self.flags >> 1) & 1)
 
 
-class Outgoing(Struct, gc=False):
+class Outgoing:
     """A segment to be sent: its header, whose checksum is 0, and where its payload is."""
 
-    header: bytes
-    pieces: Sequence[memoryview] = ()
-    gso_size: int = 0
-    """The MSS to be cut by, in bytes; 0: it is a single packet."""
-    ecn: int = 0
-    """For the header of IP."""
+    __slots__ = ("ecn", "gso_size", "header", "pieces", "size")
 
-    @property
-    def size(self) -> int:
+    def __init__(
+        self, header: bytes, pieces: Sequence[memoryview] = (), gso_size: int = 0, ecn: int = 0
+    ) -> None:
+        self.header = header
+        self.pieces = pieces
+        self.gso_size = gso_size
+        """The MSS to be cut by, in bytes; 0: it is a single packet."""
+        self.ecn = ecn
+        """For the header of IP."""
+        self.size = 0
         """Of the payload, in bytes."""
-        return sum(map(len, self.pieces))
+        for piece in pieces:
+            self.size += len(piece)
 
 
 def parse(

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
 
-
-class Tally(Struct):
+class Tally:
     """Since it began. Bytes, segments, nanoseconds."""
 
-    segs_in: int = 0
-    segs_out: int = 0
-    data_segs_in: int = 0
-    data_segs_out: int = 0
-    bytes_sent: int = 0
-    bytes_retrans: int = 0
-    bytes_acked: int = 0
-    bytes_received: int = 0
-    total_retrans: int = 0
-    dsack_dups: int = 0
-    reord_seen: int = 0
-    rcv_ooopack: int = 0
-    delivered: int = 0
-    delivered_ce: int = 0
-    delivery_rate: int = 0
-    """Bytes in a second."""
-    app_limited: bool = False
-    last_sent_ns: int = 0
-    last_data_received_ns: int = 0
-    last_ack_received_ns: int = 0
-    total_rto: int = 0
-    total_rto_recoveries: int = 0
-    total_rto_ns: int = 0
-    rto_since_ns: int = 0
-    busy_ns: int = 0
-    rwnd_limited_ns: int = 0
-    sndbuf_limited_ns: int = 0
-    limit: int = 0
-    """What sending waits for now, CHRONO_*, and since when."""
-    limit_since_ns: int = 0
+    __slots__ = (
+        "app_limited", "busy_ns", "bytes_acked", "bytes_received", "bytes_retrans", "bytes_sent",
+        "data_segs_in", "data_segs_out", "delivered", "delivered_ce", "delivery_rate", "dsack_dups",
+        "last_ack_received_ns", "last_data_received_ns", "last_sent_ns", "limit", "limit_since_ns",
+        "rcv_ooopack", "reord_seen", "rto_since_ns", "rwnd_limited_ns", "segs_in", "segs_out",
+        "sndbuf_limited_ns", "total_retrans", "total_rto", "total_rto_ns", "total_rto_recoveries",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.segs_in = 0
+        self.segs_out = 0
+        self.data_segs_in = 0
+        self.data_segs_out = 0
+        self.bytes_sent = 0
+        self.bytes_retrans = 0
+        self.bytes_acked = 0
+        self.bytes_received = 0
+        self.total_retrans = 0
+        self.dsack_dups = 0
+        self.reord_seen = 0
+        self.rcv_ooopack = 0
+        self.delivered = 0
+        self.delivered_ce = 0
+        self.delivery_rate = 0
+        """Bytes in a second."""
+        self.app_limited = False
+        self.last_sent_ns = 0
+        self.last_data_received_ns = 0
+        self.last_ack_received_ns = 0
+        self.total_rto = 0
+        self.total_rto_recoveries = 0
+        self.total_rto_ns = 0
+        self.rto_since_ns = 0
+        self.busy_ns = 0
+        self.rwnd_limited_ns = 0
+        self.sndbuf_limited_ns = 0
+        self.limit = 0
+        """What sending waits for now, CHRONO_*, and since when."""
+        self.limit_since_ns = 0
 
     def waits_for(self, now_ns: int, what: int) -> None:
         """tcp_chrono_start(): another reason from now on."""
