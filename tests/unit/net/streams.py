@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import struct
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from sentry.abi.poll import EPOLLIN
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_TCP
 from sentry.auth.credentials import Credentials
 from sentry.errors import EINPROGRESS
@@ -15,6 +17,7 @@ from sentry.kernel.services import Services
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.net.inet import leaving, tcp_link
 from sentry.net.inet.tcp import TcpSocket
+from sentry.net.link.uplink import Uplink
 from sentry.net.sockfs import socket_location
 from sentry.net.stack import Stack
 from sentry.vfs.vfs import Vfs
@@ -95,6 +98,46 @@ class Line(Wire):
         left.begin(client, place(ip, 8080))
         self.settle()
         return listener, client, right.accept(listener)
+
+
+class Card:
+    """An uplink of a host, whose frames are brought."""
+
+    def __init__(self, line: Line, host: Streams) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ready: Any = None
+        loop = SimpleNamespace(
+            now_ns=lambda: line.now_ns, call_soon=lambda callback: None, watch=self._watch
+        )
+        Uplink(self._ours.fileno(), host.link, loop, lambda: None)
+
+    def _watch(self, fd: int, events: int, callback: Any = None) -> None:
+        self._ready = callback
+
+    def hear(self, *frames: bytes) -> None:
+        """They come in one batch."""
+        for each in frames:
+            self._theirs.send(each)
+        self._ready(EPOLLIN)
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+class ByUplink(Line):
+    """The same by uplinks: segments of connections that are known go straight to them."""
+
+    def __init__(self, *hosts: Streams) -> None:
+        super().__init__(*hosts)
+        self.cards = {host: Card(self, host) for host in hosts}
+
+    def bring(self, host: Any, frame: bytes) -> None:
+        self.cards[host].hear(frame)
+
+    def close(self) -> None:
+        for card in self.cards.values():
+            card.close()
 
 
 def place(ip: bytes, port: int) -> bytes:

@@ -129,7 +129,11 @@ class Wire:
                     continue
                 for host in self.hosts:
                     if host is not sender:
-                        host.link.received(self.now_ns, frame)
+                        self.bring(host, frame)
+
+    def bring(self, host: Any, frame: bytes) -> None:
+        """A frame comes to one of them."""
+        host.link.received(self.now_ns, frame)
 
     def wait(self, ns: int) -> None:
         """Time passes, timer by timer."""

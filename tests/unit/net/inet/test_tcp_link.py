@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,15 +48,20 @@ from sentry.net.netlink.diag import _inet_answer
 from sentry.net.netlink.nfnetlink import netfilter_of
 from sentry.net.tables import TABLES
 from tests.unit.net.netfilter.blobs import entry, header, part, put, with_rules
-from tests.unit.net.streams import Line, Streams, done, place, receive
+from tests.unit.net.streams import ByUplink, Line, Streams, done, place, receive
 from tests.unit.net.wired import INDEX, SECOND_NS, ip4, ip6, local6
 
 FAMILIES = pytest.mark.parametrize("family", [AF_INET, AF_INET6])
 
 
-@pytest.fixture
-def line() -> Line:
-    return Line(Streams(1), Streams(2))
+@pytest.fixture(params=["link", "uplink"])
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+    if request.param == "link":
+        yield Line(Streams(1), Streams(2))
+        return
+    made = ByUplink(Streams(1), Streams(2))
+    yield made
+    made.close()
 
 
 def table(host: Streams, name: str = "tcp") -> list[list[str]]:

@@ -1,0 +1,234 @@
+"""What C finds in frames is what the long way finds; whoever is led to by it is who was before."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sentry.abi.poll import EPOLLIN
+from sentry.abi.socket import AF_INET, AF_INET6, ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP
+from sentry.net.frame import show_link_frame
+from sentry.net.ip import ipv4, ipv6
+from sentry.net.ip.checksum import checksum, pseudo_sum
+from sentry.net.link import arp, ethernet, vnet
+from sentry.net.link.early import KEY_SIZE, RECORD, Segment, key_of
+from sentry.net.tcp.segment import ACK, FIN, PSH, RST, SYN, parse
+from sentry.platform._native import ffi, lib
+from tests.unit.net.streams import ByUplink, Streams, receive
+from tests.unit.net.wired import hardware, ip4, ip6
+
+CHECKED = bytes([2]) + bytes(9)
+SLOT = 4096
+STAMPS = bytes([1, 1, 8, 10]) + struct.pack(">II", 77, 88)
+FAMILIES = pytest.mark.parametrize("family", [AF_INET, AF_INET6])
+
+
+def segment(family: int, payload: bytes = b"", options: bytes = STAMPS, flags: int = ACK) -> bytes:
+    """A frame without its virtio header, with right sums."""
+    source, target = (ip4(2), ip4(1)) if family == AF_INET else (ip6(2), ip6(1))
+    size = 20 + len(options)
+    tcp = struct.pack(">HHIIBBHHH", 80, 4000, 5, 6, size << 2, flags, 7, 0, 0) + options + payload
+    total = checksum(tcp, pseudo_sum(source, target, IPPROTO_TCP, len(tcp)))
+    tcp = tcp[:16] + total.to_bytes(2) + tcp[18:]
+    if family == AF_INET:
+        ip = ipv4.build(ipv4.Header(20, 20 + len(tcp), 2, 0, 0x4000, 64, 6, source, target))
+    else:
+        ip = ipv6.build(ipv6.Header(2, 0, len(tcp), 6, 64, source, target))
+    kind = ETH_P_IP if family == AF_INET else ETH_P_IPV6
+    return ethernet.build(hardware(1), hardware(2), kind) + ip + tcp
+
+
+def found_in(frame: bytes, size: int | None = None) -> Segment | None:
+    """What C says, which does not look behind the end."""
+    slots = ffi.new("uint8_t[]", frame.ljust(SLOT, b"\xaa"))
+    sizes = ffi.new("uint32_t[]", [len(frame) if size is None else size])
+    records = ffi.new("struct early[]", 1)
+    some = lib.uplink_early(slots, SLOT, 1, sizes, hardware(1), records)
+    record: Segment = RECORD.unpack(bytes(ffi.buffer(records)))
+    assert some == bool(record[0])
+    return record if some else None
+
+
+def check(frame: bytes) -> bool:
+    """What C finds the long way finds, too; whether it finds something."""
+    found = found_in(frame)
+    if found is None:
+        return False
+    kind, flags, ecn, has_stamps, window, begin, end, seq, ack, value, echo, key = found
+    link = ethernet.parse(frame, vnet.SIZE)
+    about = vnet.parse(frame)
+    assert link is not None and about is not None and link.target == hardware(1)
+    inside = memoryview(frame)[link.start :]
+    assert link.ethertype == (ETH_P_IP if kind == 4 else ETH_P_IPV6)
+    if kind == 4:
+        header4 = ipv4.parse(inside)
+        assert header4 is not None and header4.size == 20 and not header4.is_fragment
+        ip: Any = header4
+        body = inside[20 : header4.total]
+        assert header4.protocol == IPPROTO_TCP
+    else:
+        header6 = ipv6.parse_quoted(inside)  # addresses that cannot be are no connection's
+        assert header6 is not None and header6.following == IPPROTO_TCP
+        ip = header6
+        body = inside[40 : 40 + header6.payload]
+    before = pseudo_sum(ip.source, ip.target, IPPROTO_TCP, len(body))
+    assert about.checksum_is_good or not checksum(body, before)
+    seg = parse(body, True, ip.tos & 3)
+    assert seg is not None and seg.flags & ~(PSH | FIN) == ACK and not seg.sacks
+    assert (seg.flags, seg.ecn, seg.window) == (flags, ecn, window)
+    assert (seg.seq, seg.ack) == (seq, ack)
+    assert seg.stamps == ((value, echo) if has_stamps else None)
+    assert frame[begin:end] == bytes(seg.payload)
+    assert key == key_of(ip.source, ip.target, bytes(body[:4])) and len(key) == KEY_SIZE
+    return True
+
+
+@FAMILIES
+@pytest.mark.parametrize("begin", [CHECKED, bytes(10)])
+@pytest.mark.parametrize("options", [b"", STAMPS])
+@pytest.mark.parametrize("payload", [b"", b"odd", b"x" * 1448])
+def test_ordinary_segment_is_found(
+    family: int, begin: bytes, options: bytes, payload: bytes
+) -> None:
+    assert check(begin + segment(family, payload, options, ACK | PSH))
+    assert check(begin + segment(family, payload, options) + bytes(6))  # the padding of a frame
+
+
+@FAMILIES
+@pytest.mark.parametrize("flags", [SYN, SYN | ACK, RST, RST | ACK, 0, PSH, ACK | 0x20, ACK | 0x40])
+def test_what_is_unusual_is_not(family: int, flags: int) -> None:
+    assert not check(CHECKED + segment(family, b"x", flags=flags))
+    assert not check(CHECKED + segment(family, b"x", options=b"\1\1\5\12" + bytes(8)))
+    for size in range(10 + len(segment(family))):
+        assert found_in(CHECKED + segment(family), size) is None
+
+
+@FAMILIES
+def test_wrong_sum_is_not_found_unless_it_need_not_be_looked_at(family: int) -> None:
+    damaged = segment(family, b"xyz")[:-1] + b"!"
+    assert not check(bytes(10) + damaged)
+    assert check(CHECKED + damaged)
+
+
+@given(
+    frame=st.sampled_from(
+        [segment(family, b"payload", options) for family in (AF_INET, AF_INET6)
+         for options in (b"", STAMPS)]
+    ),
+    begin=st.sampled_from([CHECKED, bytes(10), b"\1" + bytes(9)]),
+    changes=st.lists(st.tuples(st.integers(0, 100), st.binary(min_size=1, max_size=4)), max_size=4),
+    cut=st.integers(0, 60), more=st.binary(max_size=20),
+)  # fmt: skip
+@example(segment(AF_INET), CHECKED, [(14, b"\x46")], 0, b"")
+@example(segment(AF_INET), CHECKED, [(16, b"\xff\xff")], 0, b"")
+@example(segment(AF_INET6), CHECKED, [(18, b"\xff\xff")], 0, b"")
+@example(segment(AF_INET), CHECKED, [(46, b"\xf0")], 0, b"")
+def test_frames_of_any_bytes_are_found_as_the_long_way_finds_them(
+    frame: bytes, begin: bytes, changes: list[tuple[int, bytes]], cut: int, more: bytes
+) -> None:
+    data = bytearray(frame)
+    for at, what in changes:
+        data[at : at + len(what)] = what
+    check(begin + bytes(data[: len(data) - cut]) + more)
+
+
+# --- whom they lead to
+
+
+@pytest.fixture
+def line() -> Iterator[ByUplink]:
+    made = ByUplink(Streams(1), Streams(2))
+    yield made
+    made.close()
+
+
+def talk(line: ByUplink, left: Any, right: Any, text: bytes = b"hello") -> None:
+    """Bytes go both ways."""
+    for end, other in ((left, right), (right, left)):
+        line.hosts[0].send(end, text)
+        line.settle()
+        assert receive(other) == text
+
+
+@FAMILIES
+def test_segments_of_a_known_connection_go_straight_to_it_and_count(
+    line: ByUplink, family: int
+) -> None:
+    _, client, server = line.connected(family)
+    talk(line, client, server)
+    counters, row = line.hosts[1].stack.counters, "Ip." if family == AF_INET else "Ip6"
+    assert list(line.hosts[1].link.early.values()) == [server.engine]
+    before = dict(counters)
+    line.hosts[1].layer.arrived = None  # the long way
+    talk(line, client, server)
+    count = counters["Tcp.InSegs"] - before["Tcp.InSegs"]  # the bytes, and acknowledgements
+    assert count
+    for name in (f"{row}InReceives", f"{row}InDelivers"):
+        assert counters[name] - before[name] == count
+    octets = "IpExt.InOctets" if family == AF_INET else "Ip6InOctets"
+    headers = (20 if family == AF_INET else 40) + 32
+    assert counters[octets] - before[octets] == count * headers + len(b"hello")
+
+
+def test_batch_with_others_between_keeps_its_order(line: ByUplink) -> None:
+    left, right = line.hosts
+    _, client, server = line.connected()
+    talk(line, client, server)
+    for number in range(3):
+        left.send(client, b"%d" % number)
+        left.link.send_arp(arp.ArpPacket(arp.REQUEST, left.link.hardware, ip4(1), bytes(6), ip4(2)),
+                           b"\xff" * 6)  # fmt: skip
+    frames = left.link.take_outgoing(64, 1 << 20)
+    assert len(frames) >= 4
+    line.cards[right].hear(*frames)
+    assert receive(server)[:1] == b"0"
+    line.settle()
+    while server.poll() & EPOLLIN:
+        receive(server)
+
+
+def test_table_is_empty_when_routes_change_or_the_connection_ends(line: ByUplink) -> None:
+    _, client, server = line.connected()
+    talk(line, client, server)
+    link = line.hosts[1].link
+    assert link.early
+    line.hosts[1].refresh()
+    assert not link.early
+    talk(line, client, server)
+    assert link.early
+    client.decref()
+    line.settle()
+    server.decref()
+    line.settle()
+    assert not link.early
+
+
+class Tap:
+    def __init__(self, seen: list[bytes]) -> None:
+        self._seen = seen
+
+    def hear(self, frame: Any) -> None:
+        self._seen.append(frame.data)
+
+
+def test_who_looks_sees_each_segment(line: ByUplink) -> None:
+    _, client, server = line.connected()
+    talk(line, client, server)
+    right = line.hosts[1]
+    seen: list[bytes] = []
+    right.stack.taps[Tap(seen)] = None
+    right.link.seen = partial(show_link_frame, right.stack, right.link)
+    talk(line, client, server)
+    assert any(each[:6] == right.link.hardware and each.endswith(b"hello") for each in seen)
+    right.stack.taps.clear()
+    right.link.faults = SimpleNamespace(comes=lambda frame: False, goes=lambda frame: True)
+    line.hosts[0].send(client, b"lost")
+    line.settle()
+    assert not server.poll() & EPOLLIN
