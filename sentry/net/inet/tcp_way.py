@@ -79,9 +79,7 @@ class Way:
                 self._addresses,
             )  # fmt: skip
         else:
-            ip = _HEAD6.pack(
-                begin, FIRST6 | traffic << 20, size, IPPROTO_TCP, ttl, self._addresses
-            )
+            ip = _HEAD6.pack(begin, FIRST6 | traffic << 20, size, IPPROTO_TCP, ttl, self._addresses)
         counters = layer.counters
         counters["Ip.OutRequests" if self._is_v4 else "Ip6OutRequests"] += 1
         counters["IpExt.OutOctets" if self._is_v4 else "Ip6OutOctets"] += size + ip_size
@@ -119,9 +117,7 @@ class Way:
         )  # fmt: skip
 
 
-def way_by(
-    layer: IpLayer, now_ns: int, path: Path, source: bytes, target: bytes
-) -> Way | None:
+def way_by(layer: IpLayer, now_ns: int, path: Path, source: bytes, target: bytes) -> Way | None:
     """The way that a segment has gone; None: the next one may go another."""
     link = layer.links.get(path.interface)
     if not isinstance(link, EthernetLink):

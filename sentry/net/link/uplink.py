@@ -28,6 +28,7 @@ FRAMES_IN: Final = 16
 FRAMES_OUT: Final = 64
 BYTES_OUT: Final = 1 << 20
 """That are sent in a turn."""
+MOST_MISSED: Final = 6
 LARGE: Final = 1 << 13
 """Bytes of a frame that it costs more to copy than to send it in a call of its own."""
 LINK_SIZE: Final = vnet.SIZE + ethernet.HEADER_SIZE
@@ -67,6 +68,8 @@ class Uplink:
         self._is_full = False
         """The socket, or the outbox, takes no more for now."""
         self._much_came = False
+        self._missed = self._passes = 0
+        """So often in a row no answer was there; so many more times none is looked for."""
         self._sender = sender
         self._outbox = None if sender is None else sender.open(fd, self._told)
         self.is_closed = False
@@ -96,16 +99,15 @@ class Uplink:
 
     # --- in
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Whether there was something."""
         got = int(lib.uplink_receive(self._fd, self._slots, SLOT, FRAMES_IN, self._sizes))
         if got <= 0:  # the interface went down, or there is nothing
-            return
+            return False
         link, now_ns = self.link, self._loop.now_ns()
         some = 0
         if link.early and link.faults is None and link.upper.takes_early():
-            some = lib.uplink_early(
-                self._slots, SLOT, got, self._sizes, link.hardware, self._found
-            )
+            some = lib.uplink_early(self._slots, SLOT, got, self._sizes, link.hardware, self._found)
         came = 0
         counts, sizes = [0, 0], [0, 0]  # of what goes straight to connections: IPv4, IPv6
         for number in range(got):
@@ -125,6 +127,7 @@ class Uplink:
         link.upper.rest(now_ns)
         if not self._is_coming:  # else it is called when the flush has been
             self._look_at_time()
+        return True
 
     def _early(self, now_ns: int, number: int) -> int:
         """A frame goes straight to its connection: the version of IP; 0: it does not."""
@@ -151,14 +154,29 @@ class Uplink:
             return
         frames = self.link.take_outgoing(FRAMES_OUT, BYTES_OUT)
         if frames:
-            taken = self._hand_over(frames) if self._has_time() else self._send(frames)
+            has_time = self._has_time()
+            taken = self._hand_over(frames) if has_time else self._send(frames)
             self.link.give_back(frames[taken:])
+            if taken and not has_time:
+                self._look_for_answers()
         if not self._is_full:
             if self.link.has_room:
                 self.link.on_room()
             if self.link.outgoing:
                 self.wants_to_send()
         self._look_at_time()
+
+    def _look_for_answers(self) -> None:
+        """Of what is done in the call that sends, as a kernel at the other end of a veth answers a
+        ping, a SYN or a large segment: who has asked for it need not sleep. Where there is none it
+        is looked for less often."""
+        if self._passes:
+            self._passes -= 1
+        elif self._receive():
+            self._missed = 0
+        else:
+            self._missed = min(self._missed + 1, MOST_MISSED)
+            self._passes = (1 << self._missed) - 1
 
     def _look_at_time(self) -> None:
         if self.link.has_moved:

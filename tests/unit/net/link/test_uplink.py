@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,3 +148,31 @@ def test_socket_that_takes_nothing_more_loses_frames_and_holds_nothing_up(line: 
     line.send(1)
     line.turns(1)
     assert len(line.host.link.outgoing) == 1
+
+
+def test_answer_that_is_there_is_taken_at_once_and_seldom_looked_for_where_none_is() -> None:
+    host, soon = Host(1), list[Callable[[], None]]()
+    host.link.neighbours4.set_static(ip4(2), hardware(2))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    loop = SimpleNamespace(watch=lambda *_: None, call_soon=soon.append, now_ns=lambda: 0)
+    Uplink(ours.fileno(), host.link, loop, lambda: None)
+    kept = host.keep(TEST)
+    other = Host(2)
+    other.link.neighbours4.set_static(ip4(1), hardware(1))
+
+    def exchange(*, is_answered: bool) -> bool:
+        before = len(kept.packets)
+        host.layer.send(0, Outgoing(ip4(2), TEST, (b"ask",)))
+        if is_answered:
+            other.layer.send(0, Outgoing(ip4(1), TEST, (b"answer",)))
+            theirs.send(bytes(10) + other.frames()[0])
+        soon.pop()()
+        theirs.recv(1000)
+        return len(kept.packets) > before
+
+    assert all(exchange(is_answered=True) for _ in range(5))
+    assert not any(exchange(is_answered=False) for _ in range(200))
+    looked = [exchange(is_answered=True) for _ in range(100)]
+    assert looked.index(True) <= 64 and all(looked[looked.index(True) :])
+    ours.close()
+    theirs.close()
