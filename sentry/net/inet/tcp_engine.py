@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from sentry.net.inet.tcp_link import TcpByLink
     from sentry.net.inet.tcp_listener import TcpListener
-    from sentry.net.inet.tcp_way import Way
     from sentry.net.link.early import Receiver, Segment
     from sentry.net.tcp.connection import Connection
     from sentry.vfs.file import Dest, Source
@@ -67,7 +66,7 @@ class Engine:
     __slots__ = (
         "_confirmed_ns", "_early", "_left", "_place", "_shown", "_sock", "_urgent_count",
         "_waits_for_room", "charged", "connection", "device", "due_ns", "index", "layer", "mark",
-        "on_ending", "sender", "tos", "ttl", "user", "waits_at", "way",
+        "on_ending", "sender", "tos", "ttl", "user", "waits_at",
     )  # fmt: skip
 
     def __init__(self, layer: TcpByLink, connection: Connection, sock: Any) -> None:
@@ -80,8 +79,6 @@ class Engine:
         self.due_ns: int | None = None
         self.index = 0
         """The interface by which it went last."""
-        self.way: Way | None = None
-        """The one that it has, if that can be kept."""
         self.waits_at: int | None = None
         """The one where it waits for room."""
         self.device = sock.device
@@ -270,7 +267,6 @@ class Engine:
         self.ttl = sock.hops if is_v4 else sock.hops6
         self.device = sock.device
         self.mark, self.user = mark_of(sock), sock.inode.uid
-        self.way = None
 
     def tuned(self, level: int, name: int) -> None:
         """An option of the socket was set."""

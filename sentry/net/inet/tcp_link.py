@@ -18,7 +18,7 @@ from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
 from sentry.net.inet.tcp_reached import Reached
 from sentry.net.inet.tcp_tuning import memory_limits, read_settings, tune
 from sentry.net.inet.tcp_turns import Turns
-from sentry.net.inet.tcp_way import CHECKSUM_AT, way_by
+from sentry.net.inet.tcp_way import CHECKSUM_AT, Way, way_by
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
 from sentry.net.link.early import key_of as key_of_segment
@@ -46,6 +46,8 @@ DEFAULT_MTU: Final = 576
 """Where there is no way back, and an answer does not arrive either."""
 DUE_AT_ONCE: Final = 64
 """Deadlines that are met in a call."""
+MAX_WAYS: Final = 1024
+"""That are kept: a ceiling of ours."""
 ANSWER_TTL: Final = 64
 """Of what no socket sends."""
 
@@ -80,6 +82,8 @@ class TcpByLink:
         self.turns = Turns()
         self._stepped: dict[Engine, None] = {}
         """Whom a segment was for since `rest`: one acknowledgement does for many."""
+        self._ways: dict[tuple[bytes, bytes, int], Way] = {}
+        """By both addresses, and the interface by which it has to be."""
         self.clock = time.monotonic_ns
 
     def refresh(self) -> None:
@@ -262,10 +266,6 @@ class TcpByLink:
         self, now_ns: int, engine: Engine, made: list[tuple[Flow, segment.Outgoing]]
     ) -> None:
         for flow, each in made:
-            way = engine.way
-            if way is not None and way.send(now_ns, self.layer, each, engine.tos, engine.ttl):
-                self._count_out(each)
-                continue
             path = self.transmit(
                 now_ns, flow, each, tos=engine.tos, ttl=engine.ttl, index=engine.device,
                 on_error=engine.connection, sender=engine.sender, whose=(engine.mark, engine.user),
@@ -273,9 +273,6 @@ class TcpByLink:
             if path is None:
                 continue
             engine.index = path.interface
-            engine.way = way_by(
-                self.layer, now_ns, path, plain(flow.local.ip), plain(flow.remote.ip)
-            )
             if path.mtu != engine.connection.mtu:
                 engine.connection.set_mtu(path.mtu)
 
@@ -286,6 +283,11 @@ class TcpByLink:
     ) -> Path | None:  # fmt: skip
         """One segment goes; by which way. `whose`: its mark, and the user. None: there is none, and
         it is as lost."""
+        self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
+        ends = flow.local.ip, flow.remote.ip, index
+        way = self._ways.get(ends)
+        if way is not None and way.send(now_ns, self.layer, made, tos, ttl):
+            return way.path
         source, target = plain(flow.local.ip), plain(flow.remote.ip)
         head = made.header
         total = pseudo_sum(source, target, IPPROTO_TCP, len(head) + made.size)
@@ -298,18 +300,20 @@ class TcpByLink:
         out.offload = Offload(0, CHECKSUM_AT, made.gso_size, has_cwr)
         out.transport_size, out.sender, out.by_itself = len(head), sender, bool(head[13] & RST)
         out.mark, out.user = whose
-        self._count_out(made)
         try:
-            return self.layer.send(now_ns, out)
+            path = self.layer.send(now_ns, out)
         except Errno as error:
             self.stack.counters["Ip.OutDiscards" if len(target) == 4 else "Ip6OutDiscards"] += 1
             if on_error is not None:
                 is_told = isinstance(error, ENETUNREACH)
                 on_error.soft_error = (ENETUNREACH if is_told else EHOSTUNREACH).number
             return None
-
-    def _count_out(self, made: segment.Outgoing) -> None:
-        self.stack.counters["Tcp.OutSegs"] += -(-made.size // made.gso_size) if made.gso_size else 1
+        way = way_by(self.layer, now_ns, path, source, target)
+        if way is not None:
+            if len(self._ways) >= MAX_WAYS:
+                self._ways.clear()
+            self._ways[ends] = way
+        return path
 
     def _scope(self, flow: Flow) -> int:
         """By which interface there is a way to an address that each link has; 0: to any other."""

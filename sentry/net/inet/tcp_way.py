@@ -1,4 +1,4 @@
-"""The way of a connection, kept from one segment to the next: __sk_dst_check(), net/core/sock.c.
+"""Ways that segments have gone, kept for the next ones: __sk_dst_check(), net/core/sock.c.
 
 What stands before a segment differs in little more than its size from what stood before the last
 one. Where all that decides on the way is as it was, nothing is asked again.
@@ -34,17 +34,15 @@ class Way:
 
     __slots__ = (
         "_addresses", "_changes", "_hardware", "_ip_sum", "_is_v4", "_link", "_link_header",
-        "_mtu", "_next_hop", "_plain", "_pseudo_sum", "_source_hardware", "_target", "index",
+        "_plain", "_pseudo_sum", "_source_hardware", "_target", "path",
     )  # fmt: skip
 
     def __init__(
         self, layer: IpLayer, link: EthernetLink, path: Path, source: bytes, target: bytes
     ) -> None:
         """Preconditions: those of `way_by`."""
-        self.index = path.interface
+        self.path = path
         self._link = link
-        self._mtu = path.mtu
-        self._next_hop = path.next_hop
         self._target = target
         self._is_v4 = len(target) == 4
         self._addresses = source + target
@@ -60,9 +58,12 @@ class Way:
         link, header = self._link, made.header
         size = len(header) + made.size
         ip_size = ipv4.HEADER_SIZE if self._is_v4 else ipv6.HEADER_SIZE
-        if not self._is_known(now_ns, layer) or (size + ip_size > self._mtu and not made.gso_size):
+        if not self._is_known(now_ns, layer) or (
+            size + ip_size > self.path.mtu and not made.gso_size
+        ):
             return False
-        hardware = link.neighbours(self._next_hop).known(now_ns, self._next_hop)
+        next_hop = self.path.next_hop
+        hardware = link.neighbours(next_hop).known(now_ns, next_hop)
         if hardware is None:
             return False
         if hardware != self._hardware or link.hardware != self._source_hardware:
@@ -93,12 +94,12 @@ class Way:
         """All that decides is as it was."""
         if layer.changes != self._changes or layer.filter is not None or layer.gate is not None:
             return False
-        interface = layer.interface(self.index)
+        interface = layer.interface(self.path.interface)
         return (
             interface is not None
             and interface.is_up
-            and layer.links[self.index] is self._link
-            and layer.mtu_of(interface, is_v4=self._is_v4) == self._mtu
+            and layer.links[interface.index] is self._link
+            and layer.mtu_of(interface, is_v4=self._is_v4) == self.path.mtu
             and layer.exceptions.get(now_ns, self._target) is None
         )
 

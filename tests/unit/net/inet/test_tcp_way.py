@@ -31,7 +31,7 @@ class Known:
 
     @property
     def way(self) -> Way:
-        found = self.engine.way
+        (found,) = self.host.tcp._ways.values()
         assert isinstance(found, Way)
         return found
 
@@ -45,10 +45,10 @@ class Known:
     def long(self, made: Outgoing, tos: int = 0, ttl: int = 64) -> list[bytes]:
         """And the other one."""
         flow = self.engine.connection.flow
+        self.host.tcp._ways.clear()
         assert self.host.tcp.transmit(self.line.now_ns, flow, made, tos=tos, ttl=ttl) is not None
         frames: list[bytes] = self.link.take_outgoing(64, 1 << 20)
         return frames
-
 
 def made(flags: int = ACK, payload: bytes = b"", gso: int = 0, ecn: int = 0) -> Outgoing:
     head = header((4000, 8080), 0xFFFFFFF0, 7, flags, 99, STAMPS)
