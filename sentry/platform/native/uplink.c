@@ -1,6 +1,7 @@
 /* SAFETY: slots and frames are the caller's own, of the sizes that go with them; nothing points to
  * memory of the guest. A frame that is larger than its slot has the size that it had: the caller
- * sees that it was cut.
+ * sees that it was cut. Of what stands in a frame no offset is followed before it is known to lie
+ * within the frame's size.
  */
 #define _GNU_SOURCE
 #include "uplink.h"
