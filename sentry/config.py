@@ -357,6 +357,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """An empty file without a name on a disk of the host, where one is asked for."""
     statm_fd: int = -1
     """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
+    pagemap_fd: int = -1
+    """/proc/self/pagemap of the Sentry, which tells what of RAM has changed since a snapshot."""
     cpus: int = 1
     """CPUs that the caller may run on: what the program is shown."""
     forkable: bool = False

@@ -32,9 +32,13 @@ _TERMINAL = (
 )
 """On a donated terminal. Never TIOCSTI: it would type into the caller's shell."""
 
+_CHANGES = (tty.PAGEMAP_SCAN, tty.UFFDIO_REGISTER)
+"""What of RAM has changed since a snapshot. Both are about this process's own memory alone."""
+
 _SOCKET_COUNTS = (tty.TIOCOUTQ, sockets.SIOCATMARK)
 _TEXT = (
-    "terminals of the caller, bytes in a donated queue, and the guest itself, by request number;"
+    "terminals of the caller, bytes in a donated queue, what of RAM has changed since a snapshot, and"
+    " the guest itself, by request number;"
     " never FIONBIO: flags of what was donated are the caller's"
 )
 
@@ -158,7 +162,7 @@ def rules(
     platform: str, network: str = "none", more: Sequence[Rule] = ()
 ) -> Sequence[Rule]:
     """The allow-list for a platform and a network; `more` where the network is none."""
-    requests = (*_TERMINAL, tty.FIONREAD, *(_KVM if platform == "kvm" else ()))
+    requests = (*_TERMINAL, tty.FIONREAD, *_CHANGES, *(_KVM if platform == "kvm" else ()))
     own: tuple[Rule, ...] = (*OWN, *more)
     if network == "host":
         requests += _SOCKET_COUNTS

@@ -98,6 +98,7 @@ def sentry_main(
         put_on = terms.label.prepare()
         isolation.leave_root(more=terms.label.mount_option)
         freeze_imports(kept)  # no file is there any more
+        pagemap_fd = isolation.open_pagemap(proc)
         isolation.drop_rights(isolation.Rights(isolation.NOBODY), put_on=put_on)
         # to SELinux a file of /proc/self has the label of when it was looked up
         statm_fd = os.open("self/statm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
@@ -108,7 +109,9 @@ def sentry_main(
                 isolation.limit_tasks(0)
             filters.install(program, switches, config.log_fd)
 
-        config = msgspec.structs.replace(config, ram_fd=ram_fd, statm_fd=statm_fd)
+        config = msgspec.structs.replace(
+            config, ram_fd=ram_fd, statm_fd=statm_fd, pagemap_fd=pagemap_fd
+        )
         sandbox = prepare(config, lockdown)
         if config.forkable:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for its children

@@ -245,6 +245,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     loop = Loop(platform, log.bug)
     ram = platform.ram
     ram.limit_to(config.memory_limit)
+    if config.pagemap_fd >= 0:
+        ram.watch_changes(config.pagemap_fd)
     vfs = Vfs(
         loop,
         lambda: RamFile(ram),

@@ -55,7 +55,8 @@ class Checkpointing:
         try:
             if len(fds) != 2 or not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds):
                 raise EINVAL("two files")
-            self._before = _before(kernel, parent)
+            self._builds = bool(parent)
+            _check(kernel, parent)
             self._standing: Standing | None = Standing(kernel, container)
         except Errno:
             close_all(fds)
@@ -82,7 +83,7 @@ class Checkpointing:
         await standing.begin()
         await settle(self._container)
         objects, pages = self._fds
-        saving = Saving(self._kernel, self._before)
+        saving = Saving(self._kernel, builds=self._builds)
         data = memoryview(msgspec.json.encode(await saving.described()))
         if len(data) > MAX_OBJECTS:
             refused(f"{len(data) >> 20} MiB of objects")
@@ -96,7 +97,7 @@ class Checkpointing:
         self._kernel.remembered = kept = saving.saver.pages.remembered()
         return Made(
             self._kernel.platform.name, len(data), zlib.crc32(data), kept.name,
-            len(saving.saver.pages.frames), written.own, written.origins, PIECE_PAGES,
+            saving.saver.pages.pages, written.own, written.origins, PIECE_PAGES,
             written.checks,
         )  # fmt: skip
 
@@ -116,13 +117,12 @@ class Checkpointing:
             self._told(Reply(error="the sandbox has a defect, see its log"))
 
 
-def _before(kernel: Kernel, parent: str) -> Remembered | None:
+def _check(kernel: Kernel, parent: str) -> None:
     """Raises: EINVAL."""
-    if not parent:
-        return None
     found: Remembered | None = kernel.remembered
+    if not parent:
+        return
     if found is None or found.name != parent:
         raise EINVAL("cannot checkpoint: the parent is not the last snapshot of this sandbox")
     if found.layers >= MAX_LAYERS:
         raise EINVAL(f"cannot checkpoint: the parent builds on {MAX_LAYERS - 1} others")
-    return found

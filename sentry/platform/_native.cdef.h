@@ -32,6 +32,8 @@
 #define EXIT_BROKEN ...
 #define EVENT_STOPPED ...
 #define BLOCK_FRAMES ...
+#define CHANGES_FRAMES ...
+#define NUMBER_ZEROS ...
 #define SIGINFO_SIZE ...
 #define HOSTIO_STAT ...
 #define HOSTIO_FDS ...
@@ -73,6 +75,7 @@ struct ram;
 struct aspace;
 struct ram_counters;
 struct resident;
+struct numbering;
 struct fault;
 struct entry_labels;
 struct event;
@@ -150,6 +153,19 @@ struct resident {
     uint64_t windows;
     uint64_t alone;
     uint64_t several;
+    ...;
+};
+struct numbering {
+    uint32_t *numbers;
+    uint64_t split;
+    uint64_t room;
+    uint64_t *frames;
+    uint64_t pages;
+    const uint32_t *before;
+    uint64_t before_split;
+    uint64_t before_room;
+    const uint8_t *same;
+    const uint64_t *before_hashes;
     ...;
 };
 struct fault {
@@ -413,9 +429,17 @@ int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vec
 void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct resident *counts);
 uint64_t aspace_resident_ram(struct aspace *as);
 int aspace_list(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *gpas);
-void frames_hold(const uint64_t *gpas, uint64_t n, uint8_t *holds);
 void pages_hash(const uint8_t *at, uint64_t n, uint64_t *hashes);
 void frames_hash(const uint64_t *gpas, uint64_t n, uint64_t *hashes);
+uint64_t ram_used(void);
+uint64_t store_used(void);
+int changes_open(int fd);
+int changes_since(uint64_t first, uint64_t n, uint8_t *same);
+void changes_close(void);
+int64_t numbers_of(struct numbering *it, const uint64_t *gpas, uint64_t n, int zeros, uint64_t *runs);
+void numbers_put(uint32_t *numbers, uint64_t split, uint64_t room, const uint64_t *gpas, uint64_t n);
+uint64_t numbers_place(const struct numbering *it, uint64_t first, uint64_t n, const uint64_t *before_places, uint64_t place, uint64_t *hashes, uint64_t *places, uint64_t *own);
+uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *runs);
 int64_t user_read(struct aspace *as, uint64_t va, void *to, uint64_t n, struct fault *fault);
 int64_t user_write(struct aspace *as, uint64_t va, const void *from, uint64_t n, struct fault *fault);
 int64_t user_zero(struct aspace *as, uint64_t va, uint64_t n, struct fault *fault);

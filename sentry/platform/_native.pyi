@@ -112,6 +112,18 @@ class Resident(Struct):
     alone: int
     several: int
 
+class Numbering(Struct):
+    numbers: Uint32
+    split: int
+    room: int
+    frames: Uint64
+    pages: int
+    before: Uint32
+    before_split: int
+    before_room: int
+    same: Uint8
+    before_hashes: Uint64
+
 class Fault(Struct):
     addr: int
     write: int
@@ -318,6 +330,7 @@ class Null(  # type: ignore[misc]
     Aspace,
     RamCounters,
     Resident,
+    Numbering,
     Fault,
     EntryLabels,
     Event,
@@ -384,6 +397,10 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct resident *", "struct resident[]"], init: object = ...
     ) -> Resident: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct numbering *", "struct numbering[]"], init: object = ...
+    ) -> Numbering: ...
     @overload
     def new(
         self, cdecl: Literal["struct fault *", "struct fault[]"], init: object = ...
@@ -518,6 +535,8 @@ class Lib(Protocol):
     EXIT_BROKEN: int
     EVENT_STOPPED: int
     BLOCK_FRAMES: int
+    CHANGES_FRAMES: int
+    NUMBER_ZEROS: int
     SIGINFO_SIZE: int
     HOSTIO_STAT: int
     HOSTIO_FDS: int
@@ -634,9 +653,32 @@ class Lib(Protocol):
     def aspace_count(self, as_: Aspace, va: int, pages: int, counts: Resident, /) -> None: ...
     def aspace_resident_ram(self, as_: Aspace, /) -> int: ...
     def aspace_list(self, as_: Aspace, va: int, pages: int, gpas: Uint64, /) -> int: ...
-    def frames_hold(self, gpas: Uint64 | Sequence[int], n: int, holds: Uint8, /) -> None: ...
     def pages_hash(self, at: Uint8 | bytes, n: int, hashes: Uint64, /) -> None: ...
     def frames_hash(self, gpas: Uint64 | Sequence[int], n: int, hashes: Uint64, /) -> None: ...
+    def ram_used(self) -> int: ...
+    def store_used(self) -> int: ...
+    def changes_open(self, fd: int, /) -> int: ...
+    def changes_since(self, first: int, n: int, same: Uint8, /) -> int: ...
+    def changes_close(self) -> None: ...
+    def numbers_of(
+        self, it: Numbering, gpas: Uint64 | Sequence[int], n: int, zeros: int, runs: Uint64, /
+    ) -> int: ...
+    def numbers_put(
+        self, numbers: Uint32, split: int, room: int, gpas: Uint64 | Sequence[int], n: int, /
+    ) -> None: ...
+    def numbers_place(
+        self,
+        it: Numbering | Sequence[tuple[object, ...]],
+        first: int,
+        n: int,
+        before_places: Uint64 | Sequence[int],
+        place: int,
+        hashes: Uint64,
+        places: Uint64,
+        own: Uint64,
+        /,
+    ) -> int: ...
+    def places_runs(self, places: Uint64 | Sequence[int], n: int, runs: Uint64, /) -> int: ...
     def user_read(self, as_: Aspace, va: int, to: Data, n: int, fault: Fault, /) -> int: ...
     def user_write(
         self, as_: Aspace, va: int, from_: Data | bytes, n: int, fault: Fault, /

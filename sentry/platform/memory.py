@@ -147,6 +147,11 @@ class Ram:
         lib.aspace_reap()
         return lib.ram_trim(keep, max_blocks)
 
+    def watch_changes(self, pagemap_fd: int) -> None:
+        """From the first snapshot on the host tells what changes, if it can; /proc/self/pagemap
+        is ours from now on. Until a `freeze`: a private mapping is not watched."""
+        lib.changes_open(pagemap_fd)
+
     def freeze(self) -> None:
         """Make everything so far a template: nothing of it is punched, and from now on this process
         has copies of the frames that it writes.

@@ -176,8 +176,17 @@ class Loaded:
         places = array("Q")
         for layer, index, count in image.origins:
             places.extend(range(layer * LAYER + index, layer * LAYER + index + count))
-        numbers = {gpa: number for number, gpa in enumerate(self.frames) if gpa}
-        return Remembered(image.snapshot, numbers, self._hashes, places, len(image.layers))
+        split = lib.ram_used()
+        numbers = array("I", bytes(4 * (split + lib.store_used())))
+        # SAFETY: the arrays have so many.
+        lib.numbers_put(
+            ffi.from_buffer("uint32_t[]", numbers), split, len(numbers),
+            frames_of(self.frames) + 1, image.pages,
+        )  # fmt: skip
+        return Remembered(
+            image.snapshot, numbers, split, self._hashes, places, len(image.layers),
+            bytearray(split),
+        )  # fmt: skip
 
     def let_go(self) -> None:
         """Whoever has a use for a frame holds it by now."""

@@ -2,8 +2,9 @@
 
 Pages have numbers, from 1 on; number 0 is any page of zeros. They lie in a file in the order of
 their numbers. A snapshot that builds on another one of the same sandbox writes only those whose
-frames have other bytes than then: of each there is a hash (XXH64), so all of memory is read, and
-what has changed is written. Of each PIECE_PAGES in a file there is a CRC-32 of their hashes, for
+frames have other bytes than then: of each there is a hash (XXH64). Where the host tells what has
+been stored to since (native/changes.c), only that is read; else all of memory is. Of each
+PIECE_PAGES in a file there is a CRC-32 of their hashes, for
 what a disk has made of them.
 """
 
@@ -46,12 +47,15 @@ class Remembered(NamedTuple):
     """What the last snapshot has of memory, for one that builds on it."""
 
     name: str
-    numbers: dict[int, int]
-    """By frame."""
+    numbers: array[int]
+    """Of the pages, by frame: those of RAM, `split` many, then those of a disk."""
+    split: int
     hashes: array[int]
     """Of the pages, by their numbers from 1 on, as are"""
     places: array[int]
     layers: int
+    same: bytearray
+    """A byte for each frame of RAM: 1 if it has the bytes of then for certain."""
 
 
 class Written(NamedTuple):
@@ -64,18 +68,65 @@ class Written(NamedTuple):
 
 
 class Saved:
-    """Numbers for the frames that objects have. It may build on one `before`.
+    """Numbers for the frames that objects have. `last` is what there is of the last snapshot, on
+    which this one may build."""
 
-    Raises: Damaged, if that has too many layers.
-    """
-
-    def __init__(self, before: Remembered | None = None) -> None:
-        self._numbers: dict[int, int] = {}
-        self.frames = array("Q")
-        """By number, from 1 on."""
-        self._before = before
+    def __init__(self, last: Remembered | None = None, *, builds: bool = True) -> None:
+        self._last = last
+        self._before = last if builds else None
+        self._looked = 0
+        """So many frames of RAM have been looked at."""
         self._hashes = array("Q")
         self._places = array("Q")
+        self._numbers = array("I")
+        self._frames = array("Q")
+        """By number, from 1 on; there is room for all."""
+        self._it = it = ffi.new("struct numbering *")
+        self._grow()
+        if last is not None:
+            # SAFETY: `last` lives as long as this does, and its arrays keep their lengths.
+            it.before = ffi.from_buffer("uint32_t[]", last.numbers)
+            it.before_split, it.before_room = last.split, len(last.numbers)
+            it.same = ffi.from_buffer("uint8_t[]", last.same)
+            it.before_hashes = frames_of(last.hashes)
+
+    @property
+    def pages(self) -> int:
+        """How many have a number."""
+        return self._it.pages
+
+    def _grow(self) -> None:
+        """Room for all frames that were ever used."""
+        it, old = self._it, self._numbers
+        more = lib.ram_used() - it.split
+        self._numbers = old[: it.split] + array("I", bytes(4 * more)) + old[it.split :]
+        it.split += more
+        self._numbers.extend(bytes(it.split + lib.store_used() - len(self._numbers)))
+        it.room = len(self._numbers)
+        self._frames.frombytes(bytes(8 * (it.room - len(self._frames))))
+        # SAFETY: both live as long as this does, or until the next time.
+        it.numbers, it.frames = ffi.from_buffer("uint32_t[]", self._numbers), frames_of(self._frames)
+
+    async def look(self, pace: Pace) -> None:
+        """Which frames have changed since the last snapshot: the others need not be read.
+
+        Preconditions: all who write stand still; no frame has a number yet.
+        """
+        same = bytearray(b"\1" * self._it.split)
+        view = ffi.from_buffer("uint8_t[]", same)
+        known = True
+        for start in range(0, len(same), lib.CHANGES_FRAMES):
+            some = min(lib.CHANGES_FRAMES, len(same) - start)
+            # SAFETY: so many there are from there on.
+            if lib.changes_since(start, some, view + start):
+                known = False
+                break
+            await pace.rest()
+        self._looked = len(same) if known else 0
+        if self._last is not None:  # whatever comes of this one
+            before = self._last.same
+            both = _number(before) & _number(same[: len(before)]) if known else 0
+            before[:] = both.to_bytes(len(before), "little")
 
     def of_mapping(self, space: AddressSpace, start: int, pages: int) -> list[Run]:
         """Those of its own that a mapping has."""
@@ -95,100 +146,65 @@ class Saved:
 
     def numbered(self, gpas: array[int], first: int, *, zeros: bool) -> list[Run]:
         """Runs of the frames of pages from `first` on; with `zeros` those, too."""
-        holds = ffi.new("uint8_t[]", len(gpas))
-        # SAFETY: `holds` has a byte for each frame.
-        lib.frames_hold(frames_of(gpas), len(gpas), holds)
-        has = bytes(ffi.buffer(holds))
-        numbers, frames = self._numbers, self.frames
-        found: list[Run] = []
-        page = number = count = 0
-        for at, gpa in enumerate(gpas):
-            if not gpa or not (has[at] or zeros):
-                continue
-            mine = 0
-            if has[at]:
-                mine = numbers.get(gpa, 0)
-                if not mine:
-                    frames.append(gpa)
-                    mine = numbers[gpa] = len(frames)
-            if count and page + count == at and mine == (number + count if number else 0):
-                count += 1
-                continue
-            if count:
-                found.append(Run(first + page, number, count))
-            page, number, count = at, mine, 1
-        if count:
-            found.append(Run(first + page, number, count))
-        return found
+        runs_of = array("Q", bytes(24 * len(gpas)))
+        # SAFETY: there is room for a run for each frame.
+        count = lib.numbers_of(self._it, frames_of(gpas), len(gpas), zeros, frames_of(runs_of))
+        if count < 0:  # some that are new
+            self._grow()
+            count = lib.numbers_of(self._it, frames_of(gpas), len(gpas), zeros, frames_of(runs_of))
+        assert count >= 0
+        found = iter(runs_of[: 3 * count])
+        return [Run(first + page, number, many) for page, number, many in zip(*[found] * 3)]
 
     async def write(self, fd: int) -> Written:
         """Write those that have changed. Raises: OSError."""
-        pace, layer = Pace(), 0 if self._before is None else self._before.layers
-        await self._hash(pace)
-        new, hashes = array("Q"), array("Q")
-        for start in range(0, len(self.frames), HASHED):
-            self._place(start, new, hashes, layer * LAYER)
+        pace, before, pages = Pace(), self._before, self.pages
+        self._hashes = array("Q", bytes(8 * pages))
+        self._places = array("Q", bytes(8 * pages))
+        new = array("Q", bytes(8 * pages))
+        layer = LAYER * (0 if before is None else before.layers)
+        places = ffi.NULL if before is None else frames_of(before.places)
+        own = 0
+        for start in range(0, pages, HASHED):
+            some = min(HASHED, pages - start)
+            # SAFETY: all have so many; the frames have bytes, and nobody writes to them.
+            own += lib.numbers_place(
+                self._it, start, some, places, layer + own, frames_of(self._hashes),
+                frames_of(self._places), frames_of(new) + own,
+            )  # fmt: skip
             await pace.rest()
         checks = []
-        for start in range(0, len(new), PIECE_PAGES):
+        for start in range(0, own, PIECE_PAGES):
             at = start * PAGE_SIZE
-            for _, gpa, count in runs(new[start : start + PIECE_PAGES]):
+            piece = new[start : min(start + PIECE_PAGES, own)]
+            for _, gpa, count in runs(array("Q", (self._frames[index] for index in piece))):
                 # SAFETY: frames that somebody holds, all of whom stand still.
                 view = ffi.buffer(lib.frame_host(gpa), count * PAGE_SIZE)
                 at += _write(fd, memoryview(view), at)
-            checks.append(zlib.crc32(hashes[start : start + PIECE_PAGES]))
+            checks.append(zlib.crc32(array("Q", (self._hashes[index] for index in piece))))
             await pace.rest()
-        return Written(len(new), origins(self._places), checks)
+        return Written(own, origins(self._places), checks)
 
     def remembered(self) -> Remembered:
         """For the next one. Preconditions: it is written."""
-        layers = 1 if self._before is None else self._before.layers + 1
+        before, split = self._before, self._it.split
+        layers = 1 if before is None else before.layers + 1
+        same = bytearray(b"\1" * self._looked + bytes(split - self._looked))
         name = os.urandom(NAME_BYTES).hex()
-        return Remembered(name, self._numbers, self._hashes, self._places, layers)
-
-    async def _hash(self, pace: Pace) -> None:
-        frames = self.frames
-        self._hashes = array("Q", bytes(8 * len(frames)))
-        for start in range(0, len(frames), HASHED):
-            some = min(HASHED, len(frames) - start)
-            # SAFETY: both arrays have so many; the frames hold bytes, and nobody writes to them.
-            lib.frames_hash(frames_of(frames) + start, some, frames_of(self._hashes) + start)
-            await pace.rest()
-
-    def _place(self, start: int, new: array[int], hashes: array[int], layer: int) -> None:
-        """Where some of the pages are, those that are new after all that were."""
-        before = self._before
-        some = slice(start, start + HASHED)
-        if before is None:
-            new += self.frames[some]
-            hashes += self._hashes[some]
-            self._places.extend(range(start, len(new)))
-            return
-        numbers, old, places = before.numbers, before.hashes, before.places
-        for gpa, found in zip(self.frames[some], self._hashes[some], strict=True):
-            number = numbers.get(gpa)
-            if number is not None and old[number - 1] == found:
-                self._places.append(places[number - 1])
-                continue
-            self._places.append(layer + len(new))
-            new.append(gpa)
-            hashes.append(found)
+        return Remembered(name, self._numbers, split, self._hashes, self._places, layers, same)
 
 
 def origins(places: array[int]) -> list[Origin]:
     """Runs of pages that are one after the other in a file."""
-    found: list[Origin] = []
-    first = count = 0
-    for place in places:
-        if count and place == first + count:
-            count += 1
-            continue
-        if count:
-            found.append((*divmod(first, LAYER), count))
-        first, count = place, 1
-    if count:
-        found.append((*divmod(first, LAYER), count))
-    return found
+    found = array("Q", bytes(16 * len(places)))
+    # SAFETY: there is room for a run for each page.
+    count = lib.places_runs(frames_of(places), len(places), frames_of(found))
+    pairs = iter(found[: 2 * count])
+    return [(*divmod(first, LAYER), many) for first, many in zip(*[pairs] * 2)]
+
+
+def _number(flags: bytearray) -> int:
+    return int.from_bytes(flags, "little")
 
 
 def _write(fd: int, view: memoryview, at: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sentry.errors import EOPNOTSUPP
 from sentry.state import open_files, records, trees
-from sentry.state.pages import Remembered, Saved
+from sentry.state.pages import Saved
 from sentry.state.values import credentials, handlers, resource_limits
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ class Places:
 class Saver:
     """One snapshot."""
 
-    def __init__(self, kernel: Kernel, before: Remembered | None = None) -> None:
+    def __init__(self, kernel: Kernel, *, builds: bool = False) -> None:
         self.kernel = kernel
         self.locked: dict[int, Any] = {}
         """For each inode with locks an open file of it."""
         self.remains = Places(self._left)
         self.undos = Places(_undo)
         self.terminals = Places(self._terminal)
-        self.pages = Saved(before)
+        self.pages = Saved(kernel.remembered, builds=builds)
         self.mounts = list(kernel.first.mounts.mounts)
         self._mount_at = {id(mount): at for at, mount in enumerate(self.mounts)}
         self.trees = trees.find(self)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.mm.manager import MemoryManager
-    from sentry.state.pages import Remembered
 
 _LAYOUT = tuple(name for name in records.Layout.__struct_fields__)
 
@@ -44,13 +43,13 @@ def check(kernel: Kernel) -> None:
 
 
 class Saving:
-    """One snapshot, which may build on one `before`."""
+    """One snapshot, which may build on the last one."""
 
-    def __init__(self, kernel: Kernel, before: Remembered | None = None) -> None:
+    def __init__(self, kernel: Kernel, *, builds: bool = False) -> None:
         """Raises: EOPNOTSUPP."""
         check(kernel)
         self._kernel = kernel
-        self.saver = Saver(kernel, before)
+        self.saver = Saver(kernel, builds=builds)
         self._memories: list[records.Memory] = []
         self._memory_at: dict[int, int] = {}
         self._managers: list[MemoryManager] = []
@@ -61,6 +60,7 @@ class Saving:
         kernel, saver = self._kernel, self.saver
         if kernel.clock.is_shaped:
             refused("a clock that is not the host's (runsc clock)")
+        await saver.pages.look(self._pace)
         processes = []
         for group in kernel.pids.groups.values():
             processes.append(self._process(group))

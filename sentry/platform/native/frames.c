@@ -520,6 +520,14 @@ static void own_clean(uint32_t from, uint32_t end)
     }
 }
 
+uint64_t ram_used(void) { return (uint64_t)fresh * BLOCK_FRAMES; }
+
+uint64_t store_used(void)
+{
+    return ram.store < ram.span ? fresh_store * (uint64_t)BLOCK_FRAMES - (ram.store >> PAGE_SHIFT)
+                                : 0;
+}
+
 /* From now on what lies below `frozen` stays as it is in the file, for the sandboxes forked from this
  * one: nothing of it is punched. Who goes on with it, this process too, has a private mapping of
  * that part: its stores make copies, also those that zero a frame which is given out again. What
@@ -529,6 +537,7 @@ int ram_freeze(void)
     uint64_t before = ram.frozen, now = (uint64_t)fresh * BLOCK_SIZE;
     if (ram.store != ram.span)
         return -EBUSY;
+    changes_close();
     if (now > before && mmap(ram.base + before, now - before, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram.fd,
                              (off_t)before) == MAP_FAILED)

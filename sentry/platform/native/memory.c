@@ -69,6 +69,7 @@ int ram_open(int fd, int vm_fd, uint64_t span)
 
 void ram_close(void)
 {
+    changes_close();
     frames_close();
     if (ram.base)
         munmap(ram.base, ram.span);

@@ -74,9 +74,37 @@ uint64_t aspace_resident_ram(struct aspace *as);
 
 /* ---- for snapshots ---- */
 int aspace_list(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *gpas);
-void frames_hold(const uint64_t *gpas, uint64_t n, uint8_t *holds);
 void pages_hash(const uint8_t *at, uint64_t n, uint64_t *hashes);
 void frames_hash(const uint64_t *gpas, uint64_t n, uint64_t *hashes);
+uint64_t ram_used(void); /* frames below the highest one that was ever used; not of a disk */
+uint64_t store_used(void); /* the same of a disk */
+
+#define CHANGES_FRAMES 4096u /* that are looked at together */
+int changes_open(int fd);
+int changes_since(uint64_t first, uint64_t n, uint8_t *same);
+void changes_close(void);
+
+#define NUMBER_ZEROS 0xffffffffu /* of a frame that is all zeros */
+/* Pages of a snapshot, and of the one before it, by frames: those of RAM, then those of a disk. */
+struct numbering {
+    uint32_t *numbers; /* by frame: that of its page, from 1 on; 0: none yet */
+    uint64_t split;    /* so many frames of RAM, */
+    uint64_t room;     /* and so many in all */
+    uint64_t *frames;  /* by page, the first is 1 */
+    uint64_t pages;
+    const uint32_t *before; /* `numbers` of the one before; NULL: there is none */
+    uint64_t before_split, before_room;
+    const uint8_t *same; /* by frame of RAM, before_split of them: it has the bytes of then */
+    const uint64_t *before_hashes;
+};
+int64_t numbers_of(struct numbering *it, const uint64_t *gpas, uint64_t n, int zeros,
+                   uint64_t *runs);
+void numbers_put(uint32_t *numbers, uint64_t split, uint64_t room, const uint64_t *gpas,
+                 uint64_t n);
+uint64_t numbers_place(const struct numbering *it, uint64_t first, uint64_t n,
+                       const uint64_t *before_places, uint64_t place, uint64_t *hashes,
+                       uint64_t *places, uint64_t *own);
+uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *runs);
 
 /* ---- user memory ---- */
 struct fault {

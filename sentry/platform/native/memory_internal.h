@@ -36,6 +36,9 @@ int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of i
 int populated_run(uint64_t gpa, size_t look, size_t *same);
 int frames_make_zero(uint64_t gpa, unsigned n);
 
+/* changes.c */
+void changes_punched(uint64_t gpa, uint64_t bytes);
+
 /* table_pages.c */
 uint64_t table_take(void);                         /* zeroed and populated; 0: no memory */
 void table_quarantine(uint64_t gpa);

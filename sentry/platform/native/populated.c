@@ -9,6 +9,7 @@
 
 int ram_punch(uint64_t gpa, uint64_t bytes)
 {
+    changes_punched(gpa, bytes);
     return fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
                      (off_t)bytes);
 }

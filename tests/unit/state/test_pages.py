@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 import tempfile
 import zlib
@@ -15,10 +16,12 @@ import pytest
 
 from sentry.config import PagesConfig, RestoreConfig
 from sentry.mm.ramfile import RamFile
-from sentry.platform.memory import Ram, read_frames, write_frames
+from sentry.platform._native import lib
+from sentry.platform.memory import AddressSpace, Ram, frames_of, read_frames, write_frames
 from sentry.state.filling import BLOCK_PAGES, Loaded
-from sentry.state.pages import PIECE_PAGES, Damaged, Saved, Written
+from sentry.state.pages import PIECE_PAGES, Damaged, Remembered, Saved, Written
 from sentry.state.records import Run
+from sentry.wait.steps import Pace
 
 PAGE = 4096
 
@@ -56,7 +59,7 @@ def test_numbered_shared_frames_have_one_number_and_zeros_none(ram: Ram) -> None
     assert saved.numbered(mine, 10, zeros=False) == [Run(10, 1, 1), Run(12, 2, 2)]
     assert saved.numbered(mine, 0, zeros=True) == [Run(0, 1, 1), Run(1, 0, 1), Run(2, 2, 2)]
     assert saved.numbered(mine[2:], 0, zeros=False) == [Run(0, 2, 2)]
-    assert len(saved.frames) == 3
+    assert saved.pages == 3
 
 
 def written(saved: Saved) -> tuple[int, Written]:
@@ -109,6 +112,112 @@ def test_checks_are_of_the_hashes_of_pages(ram: Ram) -> None:
     assert found == Written(2, [(0, 0, 2)], [zlib.crc32(hashes)])
     assert os.pread(fd, 3 * PAGE, 0) == b"".join(pages)
     os.close(fd)
+
+
+@pytest.fixture
+def watched(ram: Ram) -> Ram:
+    """It hears from the host what changes."""
+    if lib.changes_open(os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)):
+        pytest.skip("the host does not tell what changes")
+    return ram
+
+
+def taken(ram: Ram, mine: array[int], last: Remembered | None) -> Remembered:
+    """A snapshot that builds on the last one, which has what one has that reads all of memory."""
+    saved = Saved(last)
+    run(saved.look(Pace()))
+    read_all = Saved(None if last is None else last._replace(same=bytearray(last.split)))
+    assert saved.numbered(mine, 0, zeros=True) == read_all.numbered(mine, 0, zeros=True)
+    fds = []
+    for each in (saved, read_all):
+        fd, found = written(each)
+        fds.append((os.pread(fd, found.own * PAGE, 0), found))
+        os.close(fd)
+    assert fds[0] == fds[1]
+    kept, other = saved.remembered(), read_all.remembered()
+    assert (kept.numbers, kept.hashes, kept.places) == (other.numbers, other.hashes, other.places)
+    return kept
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_has_changed_is_what_hashes_tell(watched: Ram, seed: int) -> None:
+    chance = random.Random(seed)
+    space = AddressSpace(watched)
+    base, pages = 0x400000, 1500
+    space.map_anonymous(base, pages, 3)
+    file = RamFile(watched)
+    file.write(0, b"file" * 300_000)
+    last = None
+    source = os.memfd_create("bytes")
+    os.write(source, bytes(range(256)) * 64)
+
+    def change(kind: int) -> None:
+        addr = base + chance.randrange(pages - 8) * PAGE
+        if kind == 0:
+            space.write(addr, bytes([chance.randrange(256)]))
+        elif kind == 1:  # the host's own stores
+            space.from_host(source, 0, addr, chance.randrange(1, 4 * PAGE))
+        elif kind == 2:  # reads as zero, and has another frame afterwards
+            space.unmap(addr, 4)
+            space.map_anonymous(addr, 4, 3)
+        elif kind == 3:
+            space.discard(addr, chance.randrange(1, 8))
+        elif kind == 4:  # flushed: its translations are gone, its bytes are not
+            space.protect(addr, 3, 1)
+            space.protect(addr, 3, 3)
+        elif kind == 5:
+            file.write(chance.randrange(300) * PAGE, b"other")
+        elif kind == 6:
+            file.punch(chance.randrange(290) * PAGE, 5 * PAGE)
+        elif kind == 7:
+            watched.trim()
+        elif kind == 8:  # a word as it was
+            space.write(addr, space.read(addr, 8))
+        else:
+            space.cmpxchg32(addr, space.load32(addr) or 0, chance.randrange(1 << 32))
+
+    for _ in range(12):
+        for _ in range(chance.choice((0, 3, 40))):
+            change(chance.randrange(10))
+        mine = array("Q", bytes(8 * pages))
+        lib.aspace_list(space.native, base, pages, frames_of(mine))
+        mine += file.frames(0, 300)
+        last = taken(watched, mine, last)
+    space.destroy()
+    os.close(source)
+
+
+def test_a_page_that_was_not_stored_to_is_not_read(watched: Ram) -> None:
+    mine = frames(watched, b"a", b"b", b"")
+    last = taken(watched, mine, None)
+    last.hashes[0] ^= 1  # it would be found out
+    run((saved := Saved(last)).look(Pace()))
+    saved.numbered(mine, 0, zeros=False)
+    fd, found = written(saved)
+    os.close(fd)
+    assert found.own == 0 and saved.remembered().hashes == last.hashes
+
+
+def test_a_snapshot_that_fails_does_not_lose_what_has_changed(watched: Ram) -> None:
+    mine = frames(watched, b"a", b"b")
+    last = taken(watched, mine, None)
+    write_frames(mine, 0, b"c")
+    run(Saved(last).look(Pace()))  # and nothing comes of it
+    write_frames(mine, PAGE, b"d")
+    run((saved := Saved(last)).look(Pace()))
+    saved.numbered(mine, 0, zeros=False)
+    fd, found = written(saved)
+    assert found.own == 2 and os.pread(fd, 1, 0) + os.pread(fd, 1, PAGE) == b"cd"
+    os.close(fd)
+
+
+def test_frozen_memory_is_read(watched: Ram) -> None:
+    mine = frames(watched, b"a", b"b")
+    last = taken(watched, mine, None)
+    watched.freeze()
+    write_frames(mine, 0, b"c")
+    last = taken(watched, mine, last)
+    assert not any(last.same)
 
 
 def test_a_second_snapshot_writes_what_has_changed_and_both_are_read_together(ram: Ram) -> None:
