@@ -37,8 +37,8 @@ _CHANGES = (tty.PAGEMAP_SCAN, tty.UFFDIO_REGISTER)
 
 _SOCKET_COUNTS = (tty.TIOCOUTQ, sockets.SIOCATMARK)
 _TEXT = (
-    "terminals of the caller, bytes in a donated queue, what of RAM has changed since a snapshot, and"
-    " the guest itself, by request number;"
+    "terminals of the caller, bytes in a donated queue, what of RAM has changed since a snapshot,"
+    " and the guest itself, by request number;"
     " never FIONBIO: flags of what was donated are the caller's"
 )
 

@@ -105,7 +105,8 @@ class Saved:
         it.room = len(self._numbers)
         self._frames.frombytes(bytes(8 * (it.room - len(self._frames))))
         # SAFETY: both live as long as this does, or until the next time.
-        it.numbers, it.frames = ffi.from_buffer("uint32_t[]", self._numbers), frames_of(self._frames)
+        it.numbers = ffi.from_buffer("uint32_t[]", self._numbers)
+        it.frames = frames_of(self._frames)
 
     async def look(self, pace: Pace) -> None:
         """Which frames have changed since the last snapshot: the others need not be read.
@@ -153,8 +154,9 @@ class Saved:
             self._grow()
             count = lib.numbers_of(self._it, frames_of(gpas), len(gpas), zeros, frames_of(runs_of))
         assert count >= 0
-        found = iter(runs_of[: 3 * count])
-        return [Run(first + page, number, many) for page, number, many in zip(*[found] * 3)]
+        end = 3 * count
+        found = zip(runs_of[:end:3], runs_of[1:end:3], runs_of[2:end:3], strict=True)
+        return [Run(first + page, number, many) for page, number, many in found]
 
     async def write(self, fd: int) -> Written:
         """Write those that have changed. Raises: OSError."""
@@ -199,8 +201,8 @@ def origins(places: array[int]) -> list[Origin]:
     found = array("Q", bytes(16 * len(places)))
     # SAFETY: there is room for a run for each page.
     count = lib.places_runs(frames_of(places), len(places), frames_of(found))
-    pairs = iter(found[: 2 * count])
-    return [(*divmod(first, LAYER), many) for first, many in zip(*[pairs] * 2)]
+    pairs = zip(found[: 2 * count : 2], found[1 : 2 * count : 2], strict=True)
+    return [(*divmod(first, LAYER), many) for first, many in pairs]
 
 
 def _number(flags: bytearray) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runsc import AsyncSandbox, Sandbox, SandboxError
+from runsc.containers import snapshots
 from tests.e2e import sandboxes
 from tests.e2e.bundle import TIMEOUT_S, kvm_is_usable
 
@@ -75,6 +76,55 @@ def test_a_second_snapshot_builds_on_the_first(warm: Sandbox, tmp_path: Path) ->
         assert ask(other, "there") == "2 there"
     with pytest.raises(SandboxError, match="not the last snapshot"):
         warm.create_snapshot(tmp_path / "third", parent=first)
+
+
+SCATTERED = """
+BEGIN {
+    srand(1)
+    for (i = 0; i < 40000; i++) kept[i] = i
+    print "ready"; fflush()
+    while ((getline many) > 0) {
+        for (i = 0; i < many; i++) kept[int(rand() * 40000)] = rand()
+        print "done"; fflush()
+    }
+}"""
+
+
+def pages(folder: Path) -> bytes:
+    """All of a snapshot's, in their order, from it and those that it builds on."""
+    layers, at = [folder], snapshots.read(str(folder))
+    origins = at.origins
+    while at.parent is not None:
+        layers.insert(0, layers[0] / at.parent.path)
+        at = snapshots.read(str(layers[0]))
+    files = [(each / "pages").read_bytes() for each in layers]
+    parts = [files[layer][first << 12 : first + count << 12] for layer, first, count in origins]
+    return b"".join(parts)
+
+
+def test_what_builds_on_another_has_what_one_by_itself_has(tmp_path: Path, busybox: Path) -> None:
+    with sandboxes.made(tmp_path, busybox) as sandbox:
+        sandbox.files.make_dir("/tmp")
+        sandbox.files.write("/tmp/much", os.urandom(MUCH))
+        with sandbox.commands.run(["awk", SCATTERED], background=True) as awk:
+            lines = awk.stdout.lines()
+            assert next(lines) == "ready"
+            whole = sandbox.create_snapshot(tmp_path / "whole")
+            for at, many in enumerate((1, 30, 0, 2000, 5, 20)):
+                awk.send_stdin(f"{many}\n")
+                assert next(lines) == "done"
+                seek = 100 * at + 7
+                sandbox.commands.run(
+                    f"dd if=/dev/urandom of=/tmp/much bs=4000 count=3 seek={seek} conv=notrunc"
+                )
+                sandbox.pause()
+                delta = sandbox.create_snapshot(tmp_path / f"delta{at}", parent=whole)
+                whole = sandbox.create_snapshot(tmp_path / f"whole{at}")
+                sandbox.resume()
+                found = pages(tmp_path / f"delta{at}")
+                assert found == pages(tmp_path / f"whole{at}")
+                assert (tmp_path / f"delta{at}" / "pages").stat().st_size < len(found) // 2
+            assert delta.path.endswith("delta5")
 
 
 @pytest.mark.parametrize("detach", [False, True])
