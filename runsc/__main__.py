@@ -26,12 +26,20 @@ def main() -> None:
     args = sys.argv[1:]
     order = quick.understood(args)
     starts = order.command in STARTS if order is not None else not STARTS.isdisjoint(args)
-    code = _by_zygote(order, args) if starts else _code(order)
+    begins = False
+    if starts:
+        code, begins = _by_zygote(order, args)
+    else:
+        code = _code(order)
     if code is None:
         from runsc.launch import finder  # noqa: PLC0415
 
         finder.install()
         code = _starting(order)
+    if begins:
+        from runsc.zygote import beginning, client  # noqa: PLC0415
+
+        beginning.begin(client.inherited())
     os._exit(code)  # what was written is out, and taking CPython down takes 3 ms
 
 
@@ -43,30 +51,32 @@ def carried_out(words: list[str], caller: int) -> int:
     return _starting(quick.understood(words))
 
 
-def _by_zygote(order: Order | None, args: list[str]) -> int | None:
-    """The exit code, if a zygote has carried it out; None if nothing has happened."""
+def _by_zygote(order: Order | None, args: list[str]) -> tuple[int | None, bool]:
+    """The exit code, if a zygote has carried it out; None if nothing has happened, and whether one
+    is to begin afterwards: there is none, and it is somebody's command, not an engine's."""
     from runsc import quick  # noqa: PLC0415
 
     found = quick.leading(args)
     if found is None or found.command not in STARTS or found.flags["zygote"] == "off":
-        return None
+        return None, False
     if order is None and found.command != "do":  # a form of it that only `cli` knows
-        return None
+        return None, False
     from runsc.zygote import client, place  # noqa: PLC0415
 
     stands = order is not None and (found.command == "create" or order.given["detach"])
     root = found.flags["root"]
     if root is not None and os.path.exists(root) and not place.is_own(root):
-        return None
+        return None, False
     try:
-        return client.run("runsc", args, stands=stands)
+        return client.run("runsc", args, stands=stands), False
     except client.Unserved as reason:
         if found.flags["debug"]:
             from runsc.log import Log  # noqa: PLC0415
 
             log = Log(found.flags["log"], found.flags["log_format"], True)
             log.debug(f"without a zygote: {reason}")
-        return None
+        is_unheard = isinstance(reason, client.Unheard)
+        return None, is_unheard and root is None and found.command != "create"
 
 
 def _starting(order: Order | None) -> int:

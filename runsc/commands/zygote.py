@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
@@ -55,8 +56,12 @@ def path() -> None:
 @click.option("--idle", type=click.IntRange(min=1), default=server.IDLE_S, metavar="SECONDS",
               show_default=True, help="End when nobody has asked for so long.")  # fmt: skip
 @click.option("--listener", type=click.IntRange(min=3), hidden=True)
+@click.option("--claim", type=click.IntRange(min=3), hidden=True)
 @click.option("--room", hidden=True, expose_value=False)
-def serve(idle: int, listener: int | None) -> None:
-    """See server.serve."""
+def serve(idle: int, listener: int | None, claim: int | None) -> None:
+    """See server.serve; with a `claim` (`beginning`) it listens once all is imported."""
+    ready = server.prepared() if claim is not None else None
     with server.listening(listener) as sock:
-        server.serve(sock, idle)
+        if claim is not None:
+            os.close(claim)
+        server.serve(sock, idle, ready)

@@ -10,7 +10,7 @@ import subprocess
 from typing import NamedTuple
 
 from runsc.errors import RuntimeFailure
-from runsc.zygote import client, place, server
+from runsc.zygote import beginning, client, place, server
 from runsc.zygote.protocol import ABOUT
 
 END_S = 10
@@ -61,13 +61,13 @@ def start() -> None:
     if about() is not None:
         return
     process = subprocess.Popen(
-        server.COMMAND,
+        beginning.COMMAND,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
         cwd="/",
-        env=server.environment(),
+        env=beginning.environment(),
     )
     assert process.stdout is not None
     assert process.stderr is not None

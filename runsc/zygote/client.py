@@ -34,10 +34,17 @@ class Unserved(Exception):
     """No zygote does it; why."""
 
 
+class Unheard(Unserved):
+    """There is none."""
+
+
 def ask(packet: bytes, fds: Sequence[int]) -> _socket.socket:
     """Send a request to the zygote; what it answers can be read. Raises: Unserved."""
     path = place.socket_path()
-    if not place.is_own(os.path.dirname(path)):
+    folder = os.path.dirname(path)
+    if not place.is_own(folder):
+        if not os.path.lexists(folder):
+            raise Unheard("none has begun")
         raise Unserved("its folder is not this user's own")
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
@@ -45,6 +52,9 @@ def ask(packet: bytes, fds: Sequence[int]) -> _socket.socket:
         sock.connect(path)
         given = b"".join(fd.to_bytes(4, "little") for fd in fds)
         sock.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, given)] if given else [])
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        sock.close()
+        raise Unheard(error.strerror) from None
     except OSError as error:
         sock.close()
         raise Unserved(error.strerror or "no connection") from None
@@ -73,7 +83,7 @@ def run(program: str, words: Sequence[str], *, stands: bool) -> int:
     if _has_terminal():
         raise Unserved("a terminal is one session's")
     try:
-        numbers = _inherited()
+        numbers = inherited()
         if len(numbers) >= FDS_MAX:
             raise Unserved("too many descriptors")
         held, life = os.pipe2(os.O_CLOEXEC)  # the fork has one end, is killed when ours closes
@@ -168,7 +178,7 @@ def _has_terminal() -> bool:
     return any(os.isatty(fd) for fd in (0, 1, 2))
 
 
-def _inherited() -> list[int]:
+def inherited() -> list[int]:
     """Descriptors that the caller has given, which are not closed by execve(2)."""
     found = []
     for name in os.listdir("/proc/self/fd"):

@@ -15,34 +15,41 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from runsc import host
 from runsc.containers.container import Store
 from runsc.errors import RuntimeFailure
 from runsc.launch.programs import Body
 from runsc.launch.title import set_title
-from runsc.zygote import forked, place, warm
+from runsc.zygote import beginning, forked, place, warm
 from sentry.abi import prctl
 
 IDLE_S = 300
 BACKLOG = 64
-COMMAND = (sys.executable, "-P", "-m", "runsc", "zygote", "serve", f"--room={' ' * 4096}")
-"""What executes it. Arguments of forks lie where its own did: execve(2) alone makes room there."""
-KEPT = ("PYTHON", "LD_LIBRARY_PATH", "LC_", "LANG", "LISTEN_", "PATH", "XDG_RUNTIME_DIR")
-"""Beginnings of the variables that are for it."""
 LISTEN_FD = 3
 """sd_listen_fds(3): the first one."""
 
 
-def environment() -> dict[str, str]:
-    """That of a zygote: each of its forks has it in memory, so nobody's secrets are in it."""
-    kept = {name: text for name, text in os.environ.items() if name.startswith(KEPT)}
-    paths = [place.HOME, *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+Files = dict[str, tuple[int, int, int]]
 
 
-def program_files() -> dict[str, tuple[int, int, int]]:
+class Prepared(NamedTuple):
+    """What forks are made of."""
+
+    body: Body
+    files: Files
+
+
+def prepared() -> Prepared:
+    """All is imported. Preconditions: one thread."""
+    os.chdir("/")
+    files = program_files()
+    body = warm.prepared()
+    return Prepared(body, program_files() | files)
+
+
+def program_files() -> Files:
     """What is imported, and its folders, as they are now: time, size, inode; zeros: not there."""
     paths = set()
     for module in tuple(sys.modules.values()):
@@ -112,15 +119,12 @@ def is_heard(path: str) -> bool:
         return sock.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
-def serve(listener: socket.socket, idle_s: int = IDLE_S) -> None:
+def serve(listener: socket.socket, idle_s: int = IDLE_S, ready: Prepared | None = None) -> None:
     """To its end. Preconditions: one thread."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # its children are reaped by the host's kernel
     host.prctl(prctl.PR_SET_CHILD_SUBREAPER, 1)
-    os.chdir("/")
-    files = program_files()
-    body = warm.prepared()
-    files = program_files() | files
+    body, files = ready or prepared()
     set_title("runsc-zygote", place.HOME)
     served, since = 0, time.time()
     with suppress(OSError):
@@ -155,4 +159,4 @@ def _replace(listener: socket.socket, idle_s: int) -> NoReturn:
     """By what is on disk now; its pid stays, and so does the socket."""
     listener.set_inheritable(True)
     given = (f"--listener={listener.fileno()}", f"--idle={idle_s}")
-    os.execve(sys.executable, [*COMMAND, *given], environment())
+    os.execve(sys.executable, [*beginning.COMMAND, *given], beginning.environment())

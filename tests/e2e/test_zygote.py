@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +132,78 @@ def test_a_program_has_its_streams_environment_and_code(started: Machine) -> Non
     assert (done.returncode, done.stdout) == (7, "to it\n")
     assert "err\n" in done.stderr
     assert list(started.root.glob("*/state.json")) == []
+
+
+def listens(machine: Machine) -> bool:
+    """Whether one does, soon."""
+    claim = f"\0runsc-zygote-0-{int(machine.zygote('path').rstrip()[-8:], 16):08x}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as waits:
+        deadline = time.monotonic() + TIMEOUT_S
+        while waits.connect_ex(claim) == 0:  # one begins
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    return machine.call("zygote", "status").returncode == 0
+
+
+def own_root(machine: Machine, *args: str, **more: Any) -> Result:
+    """A command whose containers are in the user's own folder."""
+    return machine.call("--debug", "--overlay2=root:memory", *args, **more)
+
+
+def test_one_begins_after_the_first_command_that_finds_none(machine: Machine) -> None:
+    machine.bundle.args("echo", "out")
+    held, other = os.pipe()
+    words = ("run", f"--bundle={machine.path}", "c")
+
+    first = own_root(machine, *words, pass_fds=[other], env={**os.environ, "MARK": "secret"})
+
+    os.close(other)
+    assert (first.returncode, first.stdout, is_forked(first)) == (0, "out\n", False)
+    assert os.read(held, 1) == b""  # nobody has it any more
+    os.close(held)
+    assert listens(machine)
+    assert b"MARK" not in Path(f"/proc/{machine.pid}/environ").read_bytes()
+    assert os.getsid(machine.pid) == machine.pid
+    second = own_root(machine, *words)
+    assert (second.returncode, second.stdout, is_forked(second)) == (0, "out\n", True)
+
+
+def test_of_many_commands_one_begins_one(machine: Machine) -> None:
+    words = machine.words("do", "true")
+    many = [subprocess.Popen(words, stdin=subprocess.DEVNULL) for _ in range(5)]
+    assert [each.wait(TIMEOUT_S) for each in many] == [0] * 5
+    assert listens(machine)
+    found = subprocess.run(
+        ["pgrep", "-fc", f"^[^ ]*python[^ ]* -P -m runsc zygote serve|runsc-zygote.*{REPOSITORY}"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert int(found.stdout) == 1
+
+
+@pytest.mark.parametrize(
+    "flags", [("--zygote=off", "run"), ("--root=/tmp/state", "run"), ("create",)]
+)
+def test_none_begins_where_it_is_off_the_folder_is_another_or_an_engine_asks(
+    machine: Machine, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    machine.bundle.args("true")
+    given = [flag.replace("/tmp/state", str(tmp_path / "state")) for flag in flags]
+
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    words = machine.words("--overlay2=root:memory", *given, f"--bundle={machine.path}", "c")
+    done = subprocess.run(words, timeout=TIMEOUT_S, check=False, **streams)
+
+    assert done.returncode == 0
+    assert not listens(machine)
+    if flags == ("create",):
+        assert own_root(machine, "delete", "--force", "c").returncode == 0
+
+
+def test_none_begins_for_who_is_confined(machine: Machine) -> None:
+    words = ["setpriv", "--no-new-privs", "--", *machine.words("do", "true")]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0
+    assert not listens(machine)
 
 
 def test_words_are_bytes(started: Machine) -> None:

@@ -1,0 +1,73 @@
+"""A zygote that begins by itself: after a command that found none, for those that follow.
+
+It is ready before it listens, so that nobody waits for it: importing takes longer than a start. Who
+has begun one holds a claim until then, so that of many commands one does.
+
+On the way of every command that makes a sandbox: little is imported.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _socket
+import os
+import sys
+from binascii import crc32
+
+from runsc.zygote import place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMAND = (sys.executable, "-P", "-m", "runsc", "zygote", "serve", f"--room={' ' * 4096}")
+"""What executes it. Arguments of forks lie where its own did: execve(2) alone makes room there."""
+KEPT = ("PYTHON", "LD_LIBRARY_PATH", "LC_", "LANG", "LISTEN_", "PATH", "XDG_RUNTIME_DIR")
+"""Beginnings of the variables that are for it."""
+
+
+def environment() -> dict[str, str]:
+    """That of a zygote: each of its forks has it in memory, so nobody's secrets are in it."""
+    kept = {name: text for name, text in os.environ.items() if name.startswith(KEPT)}
+    paths = [place.HOME, *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def begin(inherited: Sequence[int]) -> None:
+    """Have one begin, of which nobody hears; `inherited` are descriptors that it must not have.
+
+    Not where it could do nothing for others: who is confined has forks that are.
+    """
+    if _is_confined():
+        return
+    claim = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    actions = [
+        *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if fd > 2),
+        *((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)),
+    ]
+    try:
+        claim.bind(f"\0{_claim()}")
+        os.set_inheritable(claim.fileno(), True)
+        os.posix_spawn(
+            sys.executable, [*COMMAND, f"--claim={claim.fileno()}"], environment(),
+            file_actions=actions, setsid=True, setsigmask=(),
+            setsigdef=(_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGQUIT),
+        )  # fmt: skip
+    except OSError:  # somebody else has one begin, or there is no process left
+        return
+    finally:
+        claim.close()
+
+
+def _claim() -> str:
+    """A name that is taken while one begins. Others can take it, too: then none does by itself."""
+    return f"runsc-zygote-{os.geteuid()}-{crc32(place.program()):08x}"
+
+
+def _is_confined() -> bool:
+    try:
+        with open("/proc/self/status", "rb") as file:
+            found = dict(line.split(b":", 1) for line in file)
+        return any(int(found[name]) for name in (b"NoNewPrivs", b"Seccomp"))
+    except (OSError, KeyError, ValueError):
+        return True
