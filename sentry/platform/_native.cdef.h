@@ -439,7 +439,7 @@ void changes_close(void);
 int64_t numbers_of(struct numbering *it, const uint64_t *gpas, uint64_t n, int zeros, uint64_t *runs);
 void numbers_put(uint32_t *numbers, uint64_t split, uint64_t room, const uint64_t *gpas, uint64_t n);
 uint64_t numbers_place(const struct numbering *it, uint64_t first, uint64_t n, const uint64_t *before_places, uint64_t place, uint64_t *hashes, uint64_t *places, uint64_t *own);
-uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *runs);
+uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *next, uint64_t *runs, uint64_t room);
 int64_t user_read(struct aspace *as, uint64_t va, void *to, uint64_t n, struct fault *fault);
 int64_t user_write(struct aspace *as, uint64_t va, const void *from, uint64_t n, struct fault *fault);
 int64_t user_zero(struct aspace *as, uint64_t va, uint64_t n, struct fault *fault);

@@ -30,6 +30,8 @@ HASHED: Final = 2048
 """Frames that are hashed at a time, in about a millisecond."""
 LISTED: Final = 1 << 16
 """Pages of a mapping that are looked at together."""
+RUNS: Final = 1024
+"""Runs of places that are found together."""
 LAYER: Final = 1 << 40
 """A place of a page: its layer of the chain times this, and its index in that layer's file."""
 MAX_LAYERS: Final = 64
@@ -163,29 +165,29 @@ class Saved:
         pace, before, pages = Pace(), self._before, self.pages
         self._hashes = array("Q", bytes(8 * pages))
         self._places = array("Q", bytes(8 * pages))
-        new = array("Q", bytes(8 * pages))
+        new, step = array("Q"), array("Q", bytes(8 * HASHED))
         layer = LAYER * (0 if before is None else before.layers)
         places = ffi.NULL if before is None else frames_of(before.places)
-        own = 0
         for start in range(0, pages, HASHED):
             some = min(HASHED, pages - start)
             # SAFETY: all have so many; the frames have bytes, and nobody writes to them.
-            own += lib.numbers_place(
-                self._it, start, some, places, layer + own, frames_of(self._hashes),
-                frames_of(self._places), frames_of(new) + own,
+            count = lib.numbers_place(
+                self._it, start, some, places, layer + len(new), frames_of(self._hashes),
+                frames_of(self._places), frames_of(step),
             )  # fmt: skip
+            new += step[:count]
             await pace.rest()
         checks = []
-        for start in range(0, own, PIECE_PAGES):
+        for start in range(0, len(new), PIECE_PAGES):
             at = start * PAGE_SIZE
-            piece = new[start : min(start + PIECE_PAGES, own)]
+            piece = new[start : start + PIECE_PAGES]
             for _, gpa, count in runs(array("Q", (self._frames[index] for index in piece))):
                 # SAFETY: frames that somebody holds, all of whom stand still.
                 view = ffi.buffer(lib.frame_host(gpa), count * PAGE_SIZE)
                 at += _write(fd, memoryview(view), at)
             checks.append(zlib.crc32(array("Q", (self._hashes[index] for index in piece))))
             await pace.rest()
-        return Written(own, origins(self._places), checks)
+        return Written(len(new), origins(self._places), checks)
 
     def remembered(self) -> Remembered:
         """For the next one. Preconditions: it is written."""
@@ -198,11 +200,14 @@ class Saved:
 
 def origins(places: array[int]) -> list[Origin]:
     """Runs of pages that are one after the other in a file."""
-    found = array("Q", bytes(16 * len(places)))
-    # SAFETY: there is room for a run for each page.
-    count = lib.places_runs(frames_of(places), len(places), frames_of(found))
-    pairs = zip(found[: 2 * count : 2], found[1 : 2 * count : 2], strict=True)
-    return [(*divmod(first, LAYER), many) for first, many in pairs]
+    found: list[Origin] = []
+    some, after = array("Q", bytes(16 * RUNS)), ffi.new("uint64_t *")
+    while after[0] < len(places):
+        # SAFETY: there is room for RUNS.
+        count = lib.places_runs(frames_of(places), len(places), after, frames_of(some), RUNS)
+        pairs = zip(some[: 2 * count : 2], some[1 : 2 * count : 2], strict=True)
+        found += [(*divmod(first, LAYER), many) for first, many in pairs]
+    return found
 
 
 def _number(flags: bytearray) -> int:

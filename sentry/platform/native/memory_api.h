@@ -104,7 +104,8 @@ void numbers_put(uint32_t *numbers, uint64_t split, uint64_t room, const uint64_
 uint64_t numbers_place(const struct numbering *it, uint64_t first, uint64_t n,
                        const uint64_t *before_places, uint64_t place, uint64_t *hashes,
                        uint64_t *places, uint64_t *own);
-uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *runs);
+uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *next, uint64_t *runs,
+                     uint64_t room);
 
 /* ---- user memory ---- */
 struct fault {

@@ -192,17 +192,19 @@ uint64_t numbers_place(const struct numbering *it, uint64_t first, uint64_t n,
     return count;
 }
 
-/* Runs of places: pairs of (the first one, how many). `runs` has room for n of them. How many. */
-uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *runs)
+/* Runs of places, from *next on, which becomes the first that is in none: pairs of (the first one,
+ * how many). `runs` has room for so many. How many. */
+uint64_t places_runs(const uint64_t *places, uint64_t n, uint64_t *next, uint64_t *runs,
+                     uint64_t room)
 {
-    uint64_t count = 0;
-    for (uint64_t i = 0; i < n; i++) {
-        if (count && places[i] == runs[2 * count - 2] + runs[2 * count - 1]) {
-            runs[2 * count - 1]++;
-            continue;
-        }
-        runs[2 * count] = places[i];
-        runs[2 * count++ + 1] = 1;
+    uint64_t count = 0, i = *next;
+    while (i < n && count < room) {
+        uint64_t first = i++;
+        while (i < n && places[i] == places[i - 1] + 1)
+            i++;
+        runs[2 * count] = places[first];
+        runs[2 * count++ + 1] = i - first;
     }
+    *next = i;
     return count;
 }
