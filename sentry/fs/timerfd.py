@@ -46,7 +46,7 @@ class TimerFile(StreamFile):
 
     __slots__ = (
         "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_programs",
-        "_step", "_steps", "_ticks", "_timer", "clock",
+        "_step", "_steps", "_ticks", "_timer", "absolute", "clock",
     )  # fmt: skip
     has_write: ClassVar = False
     splice_read: ClassVar = False
@@ -67,6 +67,8 @@ class TimerFile(StreamFile):
         self._cancels = False
         self._canceled = False
         self.clock = clock
+        self.absolute = False
+        """It was set to a point on its clock."""
         self._timer: Any = None
         self._interval_ns = 0
         self._at_ns = 0

@@ -156,3 +156,8 @@ def to_monotonic(programs: ProgramClock, clock: int, at_ns: int) -> int:
     if clock != CLOCK_MONOTONIC:
         at_ns -= programs.distance_ns(HOST_CLOCKS[clock])
     return min(max(at_ns, 0), MAX_NS)
+
+
+def wall_deadline(programs: ProgramClock, clock: int, at_ns: int) -> int:
+    """The same, and never 0, which for a timer is none."""
+    return max(1, to_monotonic(programs, clock, at_ns))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from sentry.abi.signal import SIGEV_NONE
+from sentry.clock import MAX_NS
 from sentry.errors import ESRCH
 from sentry.kernel import signal_send
 from sentry.kernel.clocks import HOST_CLOCKS, WALL_CLOCKS, CpuClock, to_monotonic
@@ -41,7 +42,8 @@ class PosixTimer:
 
     __slots__ = (
         "_at_ns", "_cpu", "_generation", "_group", "_pending", "_quota", "_rests", "_step",
-        "_timer", "_uid", "clock", "interval_ns", "notify", "number", "overrun", "overrun_last",
+        "_timer", "_uid", "absolute", "clock", "interval_ns", "notify", "number", "overrun",
+        "overrun_last",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +58,8 @@ class PosixTimer:
         self.overrun_last = 0
         self._at_ns = 0
         """When it expires, on its clock; 0: not set."""
+        self.absolute = False
+        """It was set to a point on its clock."""
         self._timer: Any = None
         self._step: Any = None
         """Registration with the steps of the wall clock."""
@@ -105,9 +109,29 @@ class PosixTimer:
         self._at_ns = 0
         if value_ns:
             self._at_ns = value_ns if absolute else self._now() + value_ns
-            if absolute and self.clock in WALL_CLOCKS:
-                self._step = self._group.kernel.services.clock_steps.add(self._clock_was_set)
+            self.absolute = absolute
+            self._follow_steps()
             self._start()
+
+    @property
+    def left_ns(self) -> int:
+        """Until it expires; less than 0: since it has. Preconditions: it is set."""
+        return self._at_ns - self._now()
+
+    def restore(self, at_ns: int, left_ns: int | None, rests: bool) -> None:
+        """As another one was: at a point on its clock, or (`left_ns`) in so long."""
+        self._at_ns = at_ns
+        self.absolute = left_ns is None
+        if left_ns is not None:
+            self._at_ns = min(max(self._now() + left_ns, 1), MAX_NS)
+        self._rests = rests
+        if at_ns and not rests:
+            self._follow_steps()
+            self._start()  # one whose signal was queued expires again at once
+
+    def _follow_steps(self) -> None:
+        if self.absolute and self.clock in WALL_CLOCKS:
+            self._step = self._group.kernel.services.clock_steps.add(self._clock_was_set)
 
     def delete(self) -> None:
         """It is gone."""

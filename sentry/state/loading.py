@@ -10,6 +10,7 @@ import msgspec
 
 from sentry.abi.seccomp import SECCOMP_MODE_DISABLED, SECCOMP_MODE_STRICT
 from sentry.abi.signal import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID
+from sentry.clock import MAX_NS
 from sentry.errors import Errno
 from sentry.kernel import signal_send
 from sentry.kernel.clocks import HOST_CLOCKS
@@ -107,6 +108,8 @@ class Loading:
         self._starts: list[FsContext] = []
         self._filters: dict[tuple[tuple[bytes, ...], bool], Any] = {}
         self._pace = Pace()
+        self._away_ns = kernel.clock.now_ns() - snapshot.now_ns
+        """Since it was written: timeouts have not gone on."""
 
     async def load(self) -> None:
         """All of it; the tasks stand still as if the container were paused.
@@ -374,7 +377,10 @@ class Loading:
         watch_cpu_limit(group)
         if record.interval is not None:
             real = record.interval
-            timers_of(group).restore_real(real.at_ns, real.interval_ns, real.expired)
+            at_ns = real.at_ns
+            if real.left_ns is not None:
+                at_ns = min(max(kernel.clock.now_ns() + real.left_ns, 1), MAX_NS)
+            timers_of(group).restore_real(at_ns, real.interval_ns, real.expired)
         for timer in record.timers:
             self._timer(group, timer)
 
@@ -390,9 +396,9 @@ class Loading:
         made_waiting(record.pending, task.pending, kernel.services.signal_quota, task.creds.uid)
         try:
             if record.restart is not None:
-                task.restart = restarts.made(task, record.restart)
+                task.restart = restarts.made(task, record.restart, self._away_ns)
             if record.restart_block is not None:
-                block = restarts.made(task, record.restart_block)
+                block = restarts.made(task, record.restart_block, self._away_ns)
                 task.restart_block = getattr(block, "again", None)
         except ValueError as error:
             raise Damaged(str(error)) from None
@@ -442,10 +448,8 @@ class Loading:
         notify = Notify(record.how, record.signo, record.value, thread)
         timer = PosixTimer(group, record.number, record.clock, notify, uid)
         timer.interval_ns, timer.overrun = record.interval_ns, record.overrun
-        timer._at_ns, timer._rests = record.at_ns, record.rests
         group.posix_timers[record.number] = timer
-        if record.at_ns and not record.rests:
-            timer._start()  # one whose signal was queued expires again at once
+        timer.restore(record.at_ns, record.left_ns, record.rests)
 
 
 def _schedule(task: Task, record: records.Thread) -> None:

@@ -26,6 +26,7 @@ from sentry.fs.pseudo.nodes import GeneratedDirectoryFile
 from sentry.fs.signalfd import SignalFile
 from sentry.fs.timerfd import TimerFile
 from sentry.fs.tmpfs.file import TmpOpenFile
+from sentry.kernel.clocks import HOST_CLOCKS
 from sentry.state import records
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.fd_table import FdTable
@@ -167,13 +168,15 @@ def _epoll(saver: Saver, file: EpollFile, common: dict[str, Any]) -> records.Ope
 
 
 def _timerfd(_: Saver, file: TimerFile, common: dict[str, Any]) -> records.OpenFile:
-    from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
-
+    programs, at_ns = file._programs, file._at_ns
+    wall_ns = left_ns = None
     if file._again is not None:
-        refused("a timerfd with an absolute time of the wall clock")
+        wall_ns = at_ns + programs.distance_ns(HOST_CLOCKS[file.clock])
+    elif at_ns and not file.absolute:
+        left_ns = at_ns - programs.now_ns()
     return records.ClockTimer(
-        clock=file.clock, at_ns=file._at_ns, interval_ns=file._interval_ns,
-        expired=file._expired, ticks=file._ticks, **common,
+        clock=file.clock, at_ns=at_ns, interval_ns=file._interval_ns, expired=file._expired,
+        ticks=file._ticks, left_ns=left_ns, wall_ns=wall_ns or 0, cancels=file._cancels, **common,
     )  # fmt: skip
 
 

@@ -6,11 +6,13 @@ import fcntl
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECTORY, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_WRONLY
 from sentry.abi.stat import S_IFIFO, S_IFREG
 from sentry.auth.credentials import Credentials
+from sentry.clock import MAX_NS
 from sentry.errors import Errno
 from sentry.fs.epoll.file import EpollFile
 from sentry.fs.eventfd import EventFile
@@ -21,9 +23,10 @@ from sentry.fs.pidfd import PidFile
 from sentry.fs.pipe.buffer import LARGEST, SLACK, Pipe
 from sentry.fs.pipe.file import PipeFile, PipeInode
 from sentry.fs.signalfd import SignalFile
-from sentry.fs.timerfd import CLOCKS, TimerFile
+from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.kernel.clocks import wall_deadline
 from sentry.state import growing, records
 from sentry.state.loader import Opener, at
 from sentry.state.pages import Damaged
@@ -278,16 +281,20 @@ class Files:
                 epoll._ready.pop(item, None)
 
     async def timerfd(self, record: records.ClockTimer) -> FileDescription:
-        """It goes on to the same moment."""
-        if record.clock not in CLOCKS:
+        """It goes on to the same moment of its clock, or in what was left."""
+        if record.clock not in CLOCKS or (record.wall_ns and record.clock not in WALL_CLOCKS):
             raise Damaged(f"a timer of clock {record.clock}")
-        steps = self.kernel.services.clock_steps
-        file = TimerFile(self.vfs, self.kernel.clock, steps, record.clock, record.flags)
-        if record.expired:
-            file._interval_ns, file._at_ns, file._expired = record.interval_ns, record.at_ns, True
-        else:
-            file.set(record.interval_ns, record.at_ns)
-        file._ticks = record.ticks
+        steps, programs = self.kernel.services.clock_steps, self.kernel.clock
+        file = TimerFile(self.vfs, programs, steps, record.clock, record.flags)
+        at_ns, again = record.at_ns, None
+        if record.left_ns is not None:
+            at_ns = min(max(programs.now_ns() + record.left_ns, 1), MAX_NS)
+        elif record.wall_ns:
+            again = partial(wall_deadline, programs, record.clock, record.wall_ns)
+            at_ns = again()
+        file.set(record.interval_ns, 0 if record.expired else at_ns, again, record.cancels)
+        file.absolute = record.left_ns is None
+        file._at_ns, file._expired, file._ticks = at_ns, record.expired, record.ticks
         return file
 
     async def signalfd(self, record: records.SignalSet) -> FileDescription:

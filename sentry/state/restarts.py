@@ -23,14 +23,15 @@ CODES: Final[dict[str, type[Exception]]] = {
     "again": Interrupted, "without-handler": RestartNoHand, "always": RestartNoIntr,
 }  # fmt: skip
 """ERESTARTSYS, ERESTARTNOHAND, ERESTARTNOINTR."""
-BLOCKS: Final[dict[str, tuple[Callable[..., Any], int, int]]] = {
-    "call": (call_until, 8, -1),
-    "futex": (wait, 5, 3),
-    "nanosleep": (_sleep, 2, -1),
-    "poll": (restartable_poll, 3, 2),
+BLOCKS: Final[dict[str, tuple[Callable[..., Any], int, int, int]]] = {
+    "call": (call_until, 8, -1, 0),
+    "futex": (wait, 5, 3, -1),
+    "nanosleep": (_sleep, 2, -1, 0),
+    "poll": (restartable_poll, 3, 2, 2),
 }
-"""ERESTART_RESTARTBLOCK: the function, how many numbers it takes after the task, and which of them
-is a deadline that there may be none of."""
+"""ERESTART_RESTARTBLOCK: the function, how many numbers it takes after the task, which of them is a
+deadline that there may be none of, and which one that comes of a timeout. That of a futex may be a
+point on a clock, as those of the C library are."""
 
 
 def save(task: Task, restart: BaseException | Callable[[], Any]) -> records.Restart | None:
@@ -41,14 +42,14 @@ def save(task: Task, restart: BaseException | Callable[[], Any]) -> records.Rest
     block = restart.again if isinstance(restart, RestartBlock) else restart
     if isinstance(block, partial) and not block.keywords and block.args[:1] == (task,):
         numbers = block.args[1:]
-        for name, (function, count, _) in BLOCKS.items():
+        for name, (function, count, *_) in BLOCKS.items():
             if block.func is function and len(numbers) == count:
                 return records.Restart(name, [None if n is None else int(n) for n in numbers])
     return None
 
 
-def made(task: Task, record: records.Restart) -> BaseException:
-    """Raises: ValueError."""
+def made(task: Task, record: records.Restart, away_ns: int = 0) -> BaseException:
+    """`away_ns`: for so long no timeout has gone on. Raises: ValueError."""
     code = CODES.get(record.how)
     if code is not None:
         return code()
@@ -56,7 +57,7 @@ def made(task: Task, record: records.Restart) -> BaseException:
     numbers = record.numbers
     if known is None or len(numbers) != known[1]:
         raise ValueError(f"no call is made again as {record.how!r} with {len(numbers)} numbers")
-    function, _, optional = known
+    function, _, optional, deadline = known
     for at, number in enumerate(numbers):
         if at != optional if number is None else not 0 <= number <= records.U64:
             raise ValueError(f"argument {at} of a call that is made again is {number}")
@@ -64,4 +65,5 @@ def made(task: Task, record: records.Restart) -> BaseException:
         calls, number = task.kernel.calls, numbers[1] or 0
         if number >= len(calls) or calls[number] is None:
             raise ValueError(f"there is no system call {number}")
-    return RestartBlock(partial(function, task, *numbers))
+    moved = [n + away_ns if n and at == deadline else n for at, n in enumerate(numbers)]
+    return RestartBlock(partial(function, task, *moved))

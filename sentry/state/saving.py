@@ -191,7 +191,8 @@ class Saving:
             if timers.counts_cpu_time():
                 refused("an interval timer of CPU time")
             real = timers.real()
-            interval = None if real is None else records.Interval(*real)
+            if real is not None:
+                interval = records.Interval(*real, left_ns=real[0] - self._kernel.clock.now_ns())
         thread = group.parent_thread
         return records.Process(
             pid=group.tgid,
@@ -224,6 +225,7 @@ class Saving:
             timer.number, timer.clock, notify.how, notify.signo, notify.value,
             None if notify.task is None else notify.task.tid, timer.interval_ns, timer._at_ns,
             timer.overrun, timer._pending, timer._rests,
+            timer.left_ns if timer._at_ns and not timer.absolute else None,
         )  # fmt: skip
 
     def _dead(self, task: Task) -> records.Thread:

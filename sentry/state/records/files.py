@@ -94,13 +94,20 @@ class EpollSet(OpenFile, frozen=True, tag="epoll"):
 
 
 class ClockTimer(OpenFile, frozen=True, tag="timerfd"):
-    """timerfd_create(2). Times on CLOCK_MONOTONIC."""
+    """timerfd_create(2)."""
 
     clock: Int32 = 0
     at_ns: Amount = 0
+    """On CLOCK_MONOTONIC."""
     interval_ns: Amount = 0
     expired: bool = False
     ticks: Word = 0
+    left_ns: Int64 | None = None
+    """Of one that was set to a time from then on: how long until `at_ns`, when it was written."""
+    wall_ns: Amount = 0
+    """Of one that was set to a time of the wall clock: `at_ns` on its clock."""
+    cancels: bool = False
+    """TFD_TIMER_CANCEL_ON_SET."""
 
 
 class SignalSet(OpenFile, frozen=True, tag="signalfd"):

@@ -11,6 +11,7 @@ from sentry.state.records.base import (
     Data,
     Id,
     Int32,
+    Int64,
     Many,
     Path,
     Pid,
@@ -153,10 +154,12 @@ class Interval(Record, frozen=True):
     interval_ns: Amount
     expired: bool = False
     """Its signal waits."""
+    left_ns: Int64 | None = None
+    """Until then, when it was written; less than 0: since then. `at_ns` if it is not known."""
 
 
 class PosixTimer(Record, frozen=True):
-    """timer_create(2), of a clock of the host. Times on its clock."""
+    """timer_create(2), of a clock of the host."""
 
     number: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
     clock: Int32
@@ -166,9 +169,12 @@ class PosixTimer(Record, frozen=True):
     thread: Pid | None = None
     interval_ns: Amount = 0
     at_ns: Amount = 0
+    """On its clock."""
     overrun: Amount = 0
     pending: bool = False
     rests: bool = False
+    left_ns: Int64 | None = None
+    """Of one that was set to a time from then on: how long until `at_ns`, when it was written."""
 
 
 class Usage(Record, frozen=True):

@@ -255,7 +255,7 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
 
         def deadline() -> int:
             at_ns = to_host_ns(task, file.clock, value_ns)
-            return max(1, clocks.to_monotonic(programs, file.clock, at_ns))
+            return clocks.wall_deadline(programs, file.clock, at_ns)
 
         at_ns = deadline()
         again = deadline if file.clock in WALL_CLOCKS else None
@@ -263,6 +263,7 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
         at_ns = min(programs.now_ns() + value_ns, MAX_NS)
     cancels = again is not None and bool(how & TFD_TIMER_CANCEL_ON_SET)
     file.set(min(interval_ns, MAX_NS), at_ns, again, cancels)
+    file.absolute = bool(how & TFD_TIMER_ABSTIME)
     if old:
         _put_spec(old, *was)
 

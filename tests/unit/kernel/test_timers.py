@@ -102,6 +102,33 @@ def test_posix_timer_counts_the_periods_nobody_saw(world: World, quiet: Task) ->
     assert timer.overrun_last == 0
 
 
+def test_posix_timer_restored_has_the_time_that_was_left(world: World, quiet: Task) -> None:
+    posix(quiet).set(0, 10 * MS, absolute=False)
+    world.loop.advance(4 * MS)
+    was = quiet.group.posix_timers[0]
+    at_ns, left_ns = was._at_ns, was.left_ns
+    was._stop()
+    world.loop.advance(1000 * MS)  # nobody ran
+    timer = posix(quiet)
+    timer.restore(at_ns, left_ns, rests=False)
+    assert timer.get() == (0, 6 * MS)
+    world.loop.advance(5 * MS)
+    assert taken(quiet, RT) == 0
+    world.loop.advance(MS)
+    assert taken(quiet, RT) == 1
+
+
+def test_posix_timer_restored_to_a_point_on_its_clock_stays_there(
+    world: World, quiet: Task
+) -> None:
+    at_ns = world.loop.now_ns() + 10 * MS
+    world.loop.advance(1000 * MS)
+    timer = posix(quiet)
+    timer.restore(at_ns, None, rests=False)
+    world.loop.advance(0)
+    assert taken(quiet, RT) == 1
+
+
 def test_posix_timer_set_again_forgets_its_queued_signal(world: World, quiet: Task) -> None:
     timer = posix(quiet)
     timer.set(10 * MS, 10 * MS, absolute=False)

@@ -33,6 +33,22 @@ def test_saved_blocks_come_back_as_the_same_call() -> None:
         assert (made.again.func, made.again.args) == (wait, block.args)
 
 
+@pytest.mark.parametrize(
+    ("record", "numbers"),
+    [
+        (records.Restart("poll", [8, 2, 50]), (8, 2, 57)),
+        (records.Restart("poll", [8, 2, None]), (8, 2, None)),
+        (records.Restart("nanosleep", [50, 0x1000]), (57, 0x1000)),
+        (records.Restart("futex", [0x1000, 5, 1, 50, 1]), (0x1000, 5, 1, 50, 1)),
+    ],
+)
+def test_made_timeouts_go_on_where_they_were(
+    record: records.Restart, numbers: tuple[int | None, ...]
+) -> None:
+    made: Any = restarts.made(TASK, record, away_ns=7)
+    assert made.again.args == (TASK, *numbers)
+
+
 def test_saved_what_is_in_no_table_has_no_record() -> None:
     assert restarts.save(TASK, RestartBlock(lambda: 0)) is None
     assert restarts.save(TASK, partial(print, TASK)) is None
