@@ -103,9 +103,9 @@ def test_posix_timer_counts_the_periods_nobody_saw(world: World, quiet: Task) ->
 
 
 def test_posix_timer_restored_has_the_time_that_was_left(world: World, quiet: Task) -> None:
-    posix(quiet).set(0, 10 * MS, absolute=False)
+    was = posix(quiet)
+    was.set(0, 10 * MS, absolute=False)
     world.loop.advance(4 * MS)
-    was = quiet.group.posix_timers[0]
     at_ns, left_ns = was._at_ns, was.left_ns
     was._stop()
     world.loop.advance(1000 * MS)  # nobody ran
