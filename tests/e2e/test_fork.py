@@ -131,6 +131,20 @@ def test_memory_is_copied_when_either_side_writes(sandbox: Sandbox) -> None:
     assert after[1:] == after[:1] * 2 and after[0][2] != before[2]
 
 
+def test_a_fork_has_the_memory_of_what_it_is_a_copy_of(sandbox: Sandbox) -> None:
+    size = 16 << 20
+    sandbox.files.write("/kept", bytes(range(256)) * (size >> 8))
+    before = sandbox.stats().memory
+    assert before >= size
+    (fork,) = sandbox.fork()
+    assert size <= fork.stats().memory <= before + size // 2
+    fork.files.write("/more", bytes(range(256)) * (size >> 8))
+    assert fork.stats().memory >= 2 * size
+    fork.files.remove("/more")
+    fork.files.remove("/kept")
+    assert fork.stats().memory < size
+
+
 def test_each_is_another_machine(sandbox: Sandbox) -> None:
     forks = sandbox.fork(12, hostname="twin")
     uuid = "cat /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1"

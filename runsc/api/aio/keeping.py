@@ -47,6 +47,13 @@ class AsyncKeeper:
         cls, order: Order, cpus: int, warn: Callable[[str], object]
     ) -> AsyncKeeper:
         """Have a sandbox made; it is ready then. Raises: SandboxError."""
+        keeper = await cls.begin(cpus)
+        await keeper.make(order, warn)
+        return keeper
+
+    @classmethod
+    async def begin(cls, cpus: int) -> AsyncKeeper:
+        """One that imports, and waits for what to make."""
         ours, theirs = socket.socketpair()
         try:
             process = await _begun(theirs.fileno(), cpus)
@@ -56,13 +63,15 @@ class AsyncKeeper:
         finally:
             theirs.close()
         ours.setblocking(False)
-        keeper = cls(process, AsyncWire(ours))
+        return cls(process, AsyncWire(ours))
+
+    async def make(self, order: Order, warn: Callable[[str], object]) -> None:
+        """Make a sandbox, which is ready then; else end. Raises: SandboxError."""
         try:
-            await keeper._order(order, warn)
+            await self._order(order, warn)
         except BaseException:
-            await keeper.end()
+            await self.end()
             raise
-        return keeper
 
     async def _order(self, order: Order, warn: Callable[[str], object]) -> None:
         deadline = time.monotonic() + START_S + (IMAGE_S if order.image else 0.0)

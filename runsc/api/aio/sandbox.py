@@ -384,13 +384,18 @@ class AsyncSandbox:
         left = (await self._ask(Request("state"))).expires_ns
         cpus = len(os.sched_getaffinity(found.pid))
         attached = self._keeper is not None
-        await self.kill()
+        keeper = await AsyncKeeper.begin(cpus)  # which imports meanwhile
+        try:
+            await self.kill()
+        except BaseException:
+            await keeper.end()
+            raise
         self._forker = AsyncForker(self._state, self.sandbox_id)
         order = msgspec.structs.replace(
             order, sandbox_id=self.sandbox_id, state=self._state, snapshot=path,
             background=background, expires_ns=left, detach=not attached,
         )  # fmt: skip
-        keeper = await AsyncKeeper.start(order, cpus, _warn)
+        await keeper.make(order, _warn)
         if attached:
             self._keeper = keeper
         else:

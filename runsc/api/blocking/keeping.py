@@ -50,6 +50,13 @@ class Keeper:
         cls, order: Order, cpus: int, warn: Callable[[str], object]
     ) -> Keeper:
         """Have a sandbox made; it is ready then. Raises: SandboxError."""
+        keeper = cls.begin(cpus)
+        keeper.make(order, warn)
+        return keeper
+
+    @classmethod
+    def begin(cls, cpus: int) -> Keeper:
+        """One that imports, and waits for what to make."""
         ours, theirs = socket.socketpair()
         try:
             process = _begun(theirs.fileno(), cpus)
@@ -59,13 +66,15 @@ class Keeper:
         finally:
             theirs.close()
         ours.setblocking(False)
-        keeper = cls(process, Wire(ours))
+        return cls(process, Wire(ours))
+
+    def make(self, order: Order, warn: Callable[[str], object]) -> None:
+        """Make a sandbox, which is ready then; else end. Raises: SandboxError."""
         try:
-            keeper._order(order, warn)
+            self._order(order, warn)
         except BaseException:
-            keeper.end()
+            self.end()
             raise
-        return keeper
 
     def _order(self, order: Order, warn: Callable[[str], object]) -> None:
         deadline = time.monotonic() + START_S + (IMAGE_S if order.image else 0.0)

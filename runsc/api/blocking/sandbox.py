@@ -387,13 +387,18 @@ class Sandbox:
         left = (self._ask(Request("state"))).expires_ns
         cpus = len(os.sched_getaffinity(found.pid))
         attached = self._keeper is not None
-        self.kill()
+        keeper = Keeper.begin(cpus)  # which imports meanwhile
+        try:
+            self.kill()
+        except BaseException:
+            keeper.end()
+            raise
         self._forker = Forker(self._state, self.sandbox_id)
         order = msgspec.structs.replace(
             order, sandbox_id=self.sandbox_id, state=self._state, snapshot=path,
             background=background, expires_ns=left, detach=not attached,
         )  # fmt: skip
-        keeper = Keeper.start(order, cpus, _warn)
+        keeper.make(order, _warn)
         if attached:
             self._keeper = keeper
         else:

@@ -44,7 +44,8 @@ def memory_of(kernel: Kernel, container: Any = None) -> Memory:
 def _of_sandbox(kernel: Kernel) -> Memory:
     ram = kernel.platform.ram
     total, counters = ram.limit, ram.counters()
-    used = min(ram.populated(), (counters.frames + counters.kernel_frames) * PAGE_SIZE)
+    given = ram.populated() + ram.inherited
+    used = min(given, (counters.frames + counters.kernel_frames) * PAGE_SIZE)
     return Memory(
         total,
         max(0, total - used),
