@@ -170,7 +170,7 @@ class Saved:
         places = ffi.NULL if before is None else frames_of(before.places)
         for start in range(0, pages, HASHED):
             some = min(HASHED, pages - start)
-            # SAFETY: all have so many; the frames have bytes, and nobody writes to them.
+            # SAFETY: all have so many; the frames have bytes.
             count = lib.numbers_place(
                 self._it, start, some, places, layer + len(new), frames_of(self._hashes),
                 frames_of(self._places), frames_of(step),
@@ -179,13 +179,17 @@ class Saved:
             await pace.rest()
         checks = []
         for start in range(0, len(new), PIECE_PAGES):
-            at = start * PAGE_SIZE
             piece = new[start : start + PIECE_PAGES]
+            data, hashes = bytearray(), array("Q", bytes(8 * len(piece)))
             for _, gpa, count in runs(array("Q", (self._frames[index] for index in piece))):
-                # SAFETY: frames that somebody holds, all of whom stand still.
-                view = ffi.buffer(lib.frame_host(gpa), count * PAGE_SIZE)
-                at += _write(fd, memoryview(view), at)
-            checks.append(zlib.crc32(array("Q", (self._hashes[index] for index in piece))))
+                # SAFETY: frames that somebody holds.
+                data += ffi.buffer(lib.frame_host(gpa), count * PAGE_SIZE)
+            # SAFETY: both have so many pages.
+            lib.pages_hash(ffi.from_buffer("uint8_t[]", data), len(piece), frames_of(hashes))
+            for index, found in zip(piece, hashes, strict=True):
+                self._hashes[index] = found  # of what is written, whoever changes it meanwhile
+            _write(fd, memoryview(data), start * PAGE_SIZE)
+            checks.append(zlib.crc32(hashes))
             await pace.rest()
         return Written(len(new), origins(self._places), checks)
 
@@ -214,8 +218,7 @@ def _number(flags: bytearray) -> int:
     return int.from_bytes(flags, "little")
 
 
-def _write(fd: int, view: memoryview, at: int) -> int:
+def _write(fd: int, view: memoryview, at: int) -> None:
     done = 0
     while done < len(view):
         done += os.pwritev(fd, [view[done:]], at + done)
-    return done

@@ -166,23 +166,27 @@ void numbers_put(uint32_t *numbers, uint64_t split, uint64_t room, const uint64_
 }
 
 /* The hashes of n pages from index `first` on, and where they are: where the one before has those
- * with the same hashes (before_places, or NULL), the others one after the other from `place` on.
- * `own` gets the indices of these, as many as it says. */
+ * with the same hashes, the others one after the other from `place` on. `own` gets the indices of
+ * these, as many as it says. Without before_places all are such, and none is hashed. */
 uint64_t numbers_place(const struct numbering *it, uint64_t first, uint64_t n,
                        const uint64_t *before_places, uint64_t place, uint64_t *hashes,
                        uint64_t *places, uint64_t *own)
 {
     uint64_t count = 0;
     for (uint64_t i = first; i < first + n; i++) {
+        if (!before_places) {
+            places[i] = place + count;
+            own[count++] = i;
+            continue;
+        }
         uint64_t gpa = it->frames[i], at;
         uint32_t old = number_before(it, gpa);
         hashes[i] = old ? it->before_hashes[old - 1] : page_hash(ram.base + gpa);
-        if (!old && it->before) {
+        if (!old) {
             at = slot(gpa, it->before_split, it->before_room);
             old = at < it->before_room ? it->before[at] : 0;
         }
-        if (before_places && old && old != NUMBER_ZEROS &&
-            it->before_hashes[old - 1] == hashes[i]) {
+        if (old && old != NUMBER_ZEROS && it->before_hashes[old - 1] == hashes[i]) {
             places[i] = before_places[old - 1];
         } else {
             places[i] = place + count;

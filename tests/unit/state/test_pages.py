@@ -211,6 +211,28 @@ def test_a_snapshot_that_fails_does_not_lose_what_has_changed(watched: Ram) -> N
     os.close(fd)
 
 
+def test_a_page_that_changes_meanwhile_is_written_as_it_is_checked(
+    watched: Ram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Restless(Pace):
+        async def rest(self, mode: Any = None) -> None:
+            """Others run, and write."""
+            write_frames(mine, 0, os.urandom(len(mine) * PAGE))
+
+    monkeypatch.setattr("sentry.state.pages.Pace", Restless)
+    mine = frames(watched, *(b"%d" % number for number in range(2 * PIECE_PAGES)))
+    last: Remembered | None = None
+    for _ in range(3):
+        run((saved := Saved(last)).look(Pace()))
+        saved.numbered(mine, 0, zeros=False)
+        fd, found = written(saved)
+        assert found.own == len(mine)
+        pages = [os.pread(fd, PAGE, at * PAGE) for at in range(found.own)]
+        os.close(fd)
+        last = saved.remembered()
+        assert list(last.hashes) == [xxh64(page) for page in pages]
+
+
 def test_frozen_memory_is_read(watched: Ram) -> None:
     mine = frames(watched, b"a", b"b")
     last = taken(watched, mine, None)

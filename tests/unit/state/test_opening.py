@@ -1,4 +1,4 @@
-"""timerfd in a snapshot: what was left of a time from now, or a point on a clock."""
+"""Open files of a snapshot: a timerfd has what was left of its time, or a point on a clock."""
 
 from __future__ import annotations
 
