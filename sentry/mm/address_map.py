@@ -387,12 +387,17 @@ class AddressMap:
         """Bytes [start, end) of a file go away: drop the entries that show them, and with
         `private` those of copies, too."""
         for vma in self.vmas:
-            if vma.backing is not backing or not (vma.shared or private):
+            if vma.backing is not backing:
                 continue
             low = vma.start + max(0, start - vma.offset)
             high = vma.end if end is None else min(vma.end, vma.start + end - vma.offset)
-            if low < high:
-                self.space.unmap(low, (high - low) >> 12)
+            if low >= high:
+                continue
+            pages = (high - low) >> 12
+            if vma.shared or private:
+                self.space.unmap(low, pages)
+            elif isinstance(backing, RamFile):
+                self.space.forget_list(low, backing.frames(vma.file_offset(low) >> 12, pages))
 
     def window_lost(self, backing: Backing, piece: WindowRange) -> None:
         """A piece of a FILES window goes: drop the entries into it; private copies stay."""

@@ -623,6 +623,9 @@ class Lib(Protocol):
     def aspace_forget_window(
         self, as_: Aspace, va: int, pages: int, gpa: int, size: int, /
     ) -> int: ...
+    def aspace_forget_list(
+        self, as_: Aspace, va: int, gpas: Uint64 | Sequence[int], pages: int, /
+    ) -> int: ...
     def aspace_move(self, as_: Aspace, from_: int, to: int, pages: int, /) -> int: ...
     def aspace_fork(
         self,

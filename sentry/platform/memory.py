@@ -296,6 +296,11 @@ class AddressSpace:
         """Drop the entries that show a part of a FILES window; copies of its pages stay."""
         check(lib.aspace_forget_window(self.native, addr, pages, gpa, size))
 
+    def forget_list(self, addr: int, gpas: array[int]) -> None:
+        """Drop the entries that show the frame that the array has for their page; copies stay."""
+        view = ffi.from_buffer("uint64_t[]", gpas)
+        check(lib.aspace_forget_list(self.native, addr, view, len(view)))
+
     def move(self, old: int, new: int, pages: int) -> None:
         """Move entries; nothing may be mapped at `new`."""
         check(lib.aspace_move(self.native, old, new, pages))

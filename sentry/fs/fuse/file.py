@@ -31,9 +31,9 @@ from sentry.abi.fuse import (
 from sentry.errors import EAGAIN, EIO, ENOSYS, EOPNOTSUPP, ESPIPE, Errno
 from sentry.fs.fuse.ahead import ReadAhead
 from sentry.fs.fuse.locks import ServerLocks, has_flocks, has_records
-from sentry.fs.fuse.pages import ALL
 from sentry.fs.fuse.regular import sync_handle
 from sentry.fs.fuse.requests import ioctl
+from sentry.fs.page_cache import ALL
 from sentry.vfs.attributes import check_size_limit
 from sentry.vfs.regular import RegularFile
 from sentry.wait.again import NotNow, begun, kept
@@ -201,6 +201,9 @@ class FuseFile(RegularFile):
 
     def size_now(self) -> int:
         return self._file.getattr(self.handle).size
+
+    def settle(self) -> None:
+        self._write_back(0, ALL)
 
     def sync(self, data_only: bool) -> None:
         self._write_back(0, ALL)

@@ -1,162 +1,34 @@
-"""`Pages`: what of a server's file is mapped.
-
-Data is read from and written to the server with each call, nothing is cached for that. What is
-mapped needs pages: a RamFile that is filled by faults. Nobody hears of stores into a shared
-mapping, so pages that may have had some are told apart by a hash of what they were: `write_back`
-sends those that differ. It does before other reads and writes of the file, at msync(2), fsync(2),
-close(2), and when the last mapping is gone.
-"""
+"""`Pages`: what of a server's file is mapped."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi import fuse as f
 from sentry.abi.fuse import FUSE_READ, FUSE_WRITE, FUSE_WRITE_CACHE, FUSE_WRITE_OUT
-from sentry.abi.signal import BUS_ADRERR
-from sentry.errors import EFAULT, EIO, ENOMEM, Errno
+from sentry.errors import EIO
 from sentry.fs.fuse.connection import MAX_PAGES
-from sentry.mm.errors import BusError
+from sentry.fs.page_cache import PageCache
 from sentry.platform.constants import PAGE_SIZE
 from sentry.wait.again import again
-from sentry.wait.steps import Pace, at_once, driven
 
 if TYPE_CHECKING:
     from sentry.fs.fuse.handle import Handle
     from sentry.fs.fuse.regular import FuseRegular
-    from sentry.wait.steps import Steps
 
 
-FEW: Final = 64
-"""So many pages are looked at in one go."""
-ALL: Final = 1 << 63
-
-
-class Unreadable(EFAULT, BusError):
-    """A page cannot be had from the server: SIGBUS for a program, EFAULT for a call."""
-
-    def __init__(self, why: str) -> None:
-        BusError.__init__(self, 0, BUS_ADRERR)
-        self.args = (why,)
-
-
-class Pages:
+class Pages(PageCache):
     """Those of one file, while it is mapped."""
 
-    __slots__ = ("_file", "_hashes", "ram")
+    __slots__ = ("_file",)
 
     def __init__(self, file: FuseRegular, ram: Any) -> None:
+        super().__init__(ram, file.attributes.size, file.sb.vfs.loop)
         self._file = file
-        self.ram = ram
-        ram.truncate(file.attributes.size)
-        ram.loader = self._load
-        self._hashes: dict[int, int] | None = None
-        """What the pages held that may have been stored into since."""
 
-    @property
-    def tracked(self) -> bool:
-        """There may be stores."""
-        return self._hashes is not None
-
-    @property
-    def mapped(self) -> bool:
-        """Somebody maps it."""
-        return bool(self.ram.mappers)
-
-    def close(self) -> None:
-        """Nobody maps it any more."""
-        self.ram.loader = None
-        self.ram.close()
-
-    def track(self) -> None:
-        """It is mapped so that stores reach the file. What is there is read once more."""
-        if self._hashes is None:
-            self.drop(0, 0)
-            self._hashes = {}
-
-    @property
-    def _count(self) -> int:
-        size: int = self.ram.size
-        return -(-size // PAGE_SIZE)
-
-    def _seen(self, index: int) -> None:
-        if self._hashes is not None and self.ram.peek(index):
-            self._hashes[index] = hash(self.ram.read(index * PAGE_SIZE, PAGE_SIZE))
-
-    def resize(self, size: int) -> None:
-        """The file has another size."""
-        if size == self.ram.size:
-            return
-        self.ram.truncate(size)
-        if self._hashes:
-            for index in [i for i in self._hashes if i >= self._count]:
-                del self._hashes[index]
-
-    def drop(self, offset: int, length: int) -> None:
-        """What is there may be something else now; no length is all. Stores are not lost.
-
-        Many pages that may have had some are looked at behind the call.
-        """
-        first = offset // PAGE_SIZE
-        last = self._count if length <= 0 else min(-(-(offset + length) // PAGE_SIZE), self._count)
-        if not self._hashes:
-            if last > first:
-                self.ram.punch(first * PAGE_SIZE, (last - first) * PAGE_SIZE)
-            return
-        steps = self._dropping(first, last)
-        if last - first <= FEW:
-            at_once(steps)
-        else:
-            self._file.sb.vfs.loop.spawn(driven(steps), "invalidation")
-
-    def _dropping(self, first: int, last: int) -> Steps[None]:
-        for index in self._tracked(first, last):
-            if not self._is_stored(index) and self._hashes is not None:
-                self._hashes.pop(index, None)
-                self.ram.punch(index * PAGE_SIZE, PAGE_SIZE)
-            yield
-
-    def _tracked(self, first: int, last: int) -> list[int]:
-        hashes = self._hashes or {}
-        if last - first <= FEW:
-            return [index for index in range(first, last) if index in hashes]
-        return sorted(index for index in hashes if first <= index < last)
-
-    def _is_stored(self, index: int) -> bool:
-        """It has been stored into."""
-        before = (self._hashes or {}).get(index)
-        return before is not None and before != hash(
-            self.ram.read(index * PAGE_SIZE, PAGE_SIZE)
-        )
-
-    # --- from and to the server
-
-    async def _load(self, index: int, count: int) -> None:
-        """Fill pages from `index` on: what a fault waits for. Raises: Unreadable."""
-        ram, size = self.ram, self.ram.size
-        most = self._file.sb.connection.max_read // PAGE_SIZE
-        count = min(count, most, MAX_PAGES, self._count - index)
-        start = index * PAGE_SIZE
-        wanted = min(count * PAGE_SIZE, size - start)
-        if wanted <= 0:
-            return
-        try:
-            data = await again(self._read, start, wanted)
-        except Errno as error:
-            raise Unreadable(f"{error!r}") from None
-        for page in range(index, index + count):
-            if ram.peek(page) or page >= self._count:
-                continue
-            at = (page - index) * PAGE_SIZE
-            try:
-                ram.page(page)
-                room = min(PAGE_SIZE, ram.size - page * PAGE_SIZE)
-                ram.write(page * PAGE_SIZE, data[at : at + room])
-            except ENOMEM:
-                if page == index:
-                    raise
-                return
-            self._seen(page)
+    async def fetch(self, offset: int, size: int) -> bytes:
+        most = min(self._file.sb.connection.max_read // PAGE_SIZE, MAX_PAGES) * PAGE_SIZE
+        return await again(self._read, offset, min(size, most))
 
     def _read(self, offset: int, size: int) -> bytes:
         handle = self._file.reader()
@@ -165,29 +37,9 @@ class Pages:
         data: bytes = request.once(bytes)
         return data
 
-    def has_tracked(self, offset: int, count: int) -> bool:
-        """There may be stores to these bytes."""
-        last = -(-(offset + count) // PAGE_SIZE)
-        return bool(self._hashes) and bool(self._tracked(offset // PAGE_SIZE, last))
-
-    async def write_back(self, handle: Handle, offset: int = 0, count: int = ALL) -> None:
-        """Send what was stored. Raises: what the server says of the first page it refuses."""
-        failed: Errno | None = None
-        pace = Pace()
-        last = min(-(-(offset + count) // PAGE_SIZE), self._count)
-        for index in self._tracked(offset // PAGE_SIZE, last):
-            await pace.rest()
-            data = self.ram.read(index * PAGE_SIZE, PAGE_SIZE)
-            if not data or self._hashes is None or not self._is_stored(index):
-                continue
-            self._hashes[index] = hash(data)
-            self._file.version += 1
-            try:
-                await again(self._write, handle, index * PAGE_SIZE, data)
-            except Errno as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
+    async def store(self, handle: Handle, offset: int, data: bytes) -> None:
+        self._file.version += 1
+        await again(self._write, handle, offset, data)
 
     def _write(self, handle: Handle, offset: int, data: bytes) -> None:
         head = f.FUSE_WRITE_IN.pack(

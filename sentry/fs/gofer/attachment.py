@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.vfs.filesystem import FileSystem
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from gofer.p9.attributes import Attributes as WireAttributes
     from sentry.fs.gofer.changes import HostChanges
     from sentry.fs.gofer.directory_cache import DirectoryCache
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.wire import Numbering, Owners
     from sentry.platform.host_io import HostIO
     from sentry.platform.windows import Windows
+    from sentry.vfs.vfs import Vfs
 
 
 class DirectoryFids:
@@ -119,6 +122,8 @@ class Attachment(FileSystem, ABC):
     session: Session
     exclusive: bool
     windows: Windows | None
+    vfs: Vfs | None
+    """Who has memory for what is mapped without a descriptor; None: that cannot be."""
     handles: HandleCache
     io: HostIO | None
     fids: DirectoryFids
@@ -137,6 +142,10 @@ class Attachment(FileSystem, ABC):
     pace: Pace
     binds: bool
     """The Gofer has not said yet that programs make no sockets of the host here."""
+
+    @abstractmethod
+    def after_close(self, work: Coroutine[Any, Any, object]) -> None:
+        """What the last close of a file leaves to do."""
 
     @abstractmethod
     def take_out(self, inode: GoferInode) -> None:

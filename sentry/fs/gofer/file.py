@@ -7,11 +7,12 @@ Gofer; without one it goes over 9P.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
-from sentry.errors import EDQUOT, ENOMEM, ENOSPC, EOPNOTSUPP, from_host
+from sentry.errors import EDQUOT, ENOSPC, EOPNOTSUPP, Errno, from_host
 from sentry.fs.gofer.session import expect
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.regular import RegularFile
@@ -51,13 +52,18 @@ class GoferFile(RegularFile):
     def release(self) -> None:
         if self._may_store:
             self._file.mappers -= 1
-        self._file.release(self._handle)
+        file, pages = self._file, self._file.pages
+        if pages is not None and pages.tracked and self._may_store:
+            file.sb.after_close(_release_later(file, self._handle))
+        else:
+            file.release(self._handle)
 
     # --- data
 
     def pread(self, dest: Dest, offset: int) -> int:
         if self._handle.fd >= 0:
             return self._handle.read(dest, offset)
+        self._file.write_back(offset, dest.count)
         session = self._file.sb.session
         limit = session.msize - IO_HEADER_SIZE
         done, before = kept((self, Tread, offset)) or (0, dest)
@@ -94,6 +100,7 @@ class GoferFile(RegularFile):
             finally:
                 if self._handle.remote:
                     self._file.changed()
+        self._file.write_back(offset, source.count)
         session = self._file.sb.session
         limit = CROWDED if session.crowded else session.msize - IO_HEADER_SIZE
         done, limit, before = kept((self, Twrite, offset)) or (0, limit, source)
@@ -113,7 +120,7 @@ class GoferFile(RegularFile):
         except NotNow as need:
             need.call.answers[self, Twrite, offset] = done, limit, source
             raise
-        self._file.changed()
+        self._file.written(offset, done)
         return done
 
     def find(self, offset: int, data: bool, size: int) -> int:
@@ -128,9 +135,11 @@ class GoferFile(RegularFile):
     # --- the rest
 
     def sync(self, data_only: bool) -> None:
+        self._file.write_back()
         self._file.sync(data_only, self._listener)
 
     def settle(self) -> None:
+        self._file.write_back()
         self._file.sb.settle()
         if self._listener is not None:
             self._listener.hear()
@@ -154,5 +163,13 @@ class GoferFile(RegularFile):
     def mmap_backing(self, writable_shared: bool) -> Any:
         windows = self._file.sb.windows
         if windows is None or self._handle.fd < 0:
-            raise ENOMEM("no descriptor to map")
+            return self._file.mapped(writable_shared)
         return self._handle.backing(windows)
+
+
+async def _release_later(file: GoferRegular, handle: Handle) -> None:
+    """What was stored comes before."""
+    if file.pages is not None:
+        with suppress(Errno):  # nobody is left to be told
+            await file.pages.write_back(handle)
+    file.release(handle)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import stat as modes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import ref
 
 from msgspec import Struct
@@ -128,6 +128,7 @@ class GoferFileSystem(Attachment):
         self.binds = options.is_volume or not options.exclusive
         self.read_only = options.read_only
         self.windows = options.windows
+        self.vfs = None
         self.handles = HandleCache() if options.handles is None else options.handles
         self.io = options.io
         self.owners = options.owners
@@ -204,6 +205,10 @@ class GoferFileSystem(Attachment):
             self.hearing.close()
         if self.changes is not None:
             self.changes.forget_all(self)
+
+    def after_close(self, work: Coroutine[Any, Any, object]) -> None:
+        assert self.vfs is not None
+        self.vfs.loop.spawn(work, "stores of a mapping")
 
     def settle(self) -> None:
         """The host has what was recorded."""

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Final
 from gofer.p9.constants import NOFID, OPENED_DONATED
 from gofer.p9.extensions import Rwalkx, Twalkx
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY
-from sentry.errors import EIO, ENFILE
+from sentry.errors import EIO, ENFILE, ENOMEM
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
 from sentry.fs.gofer.inode import GoferInode
-from sentry.fs.gofer.known import Key
+from sentry.fs.gofer.known import Key, Moment
+from sentry.fs.gofer.pages import FidPages
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import from_stat
+from sentry.fs.page_cache import ALL
 from sentry.platform.host_io import Stat, host_error
 from sentry.vfs.interface import Attributes, Changes
-from sentry.wait.again import kept
+from sentry.wait.again import begun, kept
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
@@ -41,7 +43,8 @@ class GoferRegular(GoferInode):
     """A regular file of the host."""
 
     __slots__ = (
-        "_unread", "live", "mappers", "pending", "read_handle", "timed", "told", "write_handle",
+        "_unread", "live", "mappers", "pages", "pending", "read_handle", "timed", "told",
+        "write_handle",
     )  # fmt: skip
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
@@ -59,8 +62,12 @@ class GoferRegular(GoferInode):
         """Made here, and opened to write alone since."""
         self.mappers = 0
         """Descriptions by which it may be mapped to store into it."""
+        self.pages: FidPages | None = None
+        """What is mapped of it, where there is no descriptor."""
 
     def __del__(self) -> None:
+        if self.pages is not None:
+            self.pages.close()
         for handle in (self.read_handle, self.write_handle):
             if handle is not None:  # the whole sandbox is gone
                 self._close(handle)
@@ -114,6 +121,9 @@ class GoferRegular(GoferInode):
         if handle.users:
             return
         fs = self.sb
+        if self.pages is not None and not self.in_use:
+            self.pages.close()
+            self.pages = None
         if handle.fd >= 0 and not self.gone:
             if fs.exclusive:
                 fs.handles.idle(handle)
@@ -231,6 +241,45 @@ class GoferRegular(GoferInode):
             handle.fid = -1
         self.sb.handles.close(handle)
 
+    # --- mappings without a descriptor
+
+    def mapped(self, stores: bool) -> object:
+        """What a mapping shows. Raises: ENOMEM."""
+        vfs = self.sb.vfs
+        if vfs is None or vfs.ram_file is None:
+            raise ENOMEM("no descriptor to map")
+        if self.pages is None:
+            self.pages = FidPages(self, vfs.ram_file(), vfs.loop)
+        if stores:
+            self.pages.track()
+        return self.pages.ram
+
+    def write_back(self, offset: int = 0, count: int = ALL) -> None:
+        """What was stored into mappings of these bytes comes before what is asked next.
+
+        Raises: NotNow, and has to be called again; what the server says.
+        """
+        pages, writer = self.pages, self.write_handle
+        if pages is None or writer is None:
+            return
+        key = self, "stores", offset
+        if kept(key) is not None or pages.has_tracked(offset, count):
+            begun(key, lambda: pages.write_back(writer, offset, count))
+
+    def written(self, offset: int, count: int) -> None:
+        """The server has taken so many bytes from a write(2)."""
+        self.changed()
+        if offset + count > self.attributes.size:
+            self.attributes = self.attributes._replace(size=offset + count)
+        if self.pages is not None:
+            self.pages.written(offset, count)
+
+    def taken(self, moment: Moment) -> None:
+        is_new = moment == self.moment
+        super().taken(moment)
+        if is_new and self.pages is not None:
+            self.pages.seen(self.attributes)
+
     def lost_name(self) -> None:
         super().lost_name()
         if self.gone:
@@ -337,6 +386,7 @@ class GoferRegular(GoferInode):
         handle, size = self.write_handle, changes.size
         if size is not None:
             self.settle_times()
+            self.write_back()
         if size is not None and handle is not None and handle.fd >= 0:
             handle.truncate(size)
             self.drop_file_caps()
@@ -355,4 +405,6 @@ class GoferRegular(GoferInode):
             for mapped in (self.read_handle, self.write_handle):
                 if mapped is not None:
                     mapped.cut(size)
+            if self.pages is not None:
+                self.pages.resize(size)
             self._live()

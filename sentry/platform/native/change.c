@@ -212,6 +212,33 @@ int aspace_forget_window(struct aspace *as, uint64_t va, uint64_t pages, uint64_
     return error;
 }
 
+struct forget_list {
+    struct change to;
+    uint64_t va;
+    const uint64_t *gpas;
+};
+
+static int visit_forget_list(void *context, uint64_t *entry, uint64_t va, uint32_t n)
+{
+    struct forget_list *forget = context;
+    uint64_t value = load(entry), gpa = forget->gpas[(va - forget->va) / PAGE_SIZE];
+    if (!gpa || (value & PTE_ADDR) != gpa)
+        return 0;
+    return visit_unmap(&forget->to, entry, va, n);
+}
+
+int aspace_forget_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages)
+{
+    struct forget_list forget = {.to = {.as = as}, .va = va, .gpas = gpas};
+    if (bad_range(va, pages))
+        return -EINVAL;
+    int error = walk(as, va, va + pages * PAGE_SIZE, WALK_SPLIT | WALK_CLEARS, visit_forget_list,
+                     &forget);
+    batch_finish(&page_batch);
+    tables_trim(as);
+    return error;
+}
+
 /* Another entry for the same frames. */
 static void change_rights(uint64_t *entry, uint64_t new, uint32_t n)
 {

@@ -1,0 +1,131 @@
+"""Pages of a file that lies elsewhere: filled by faults, sent back where they were stored into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from sentry.errors import EIO, ENOSPC
+from sentry.fs.page_cache import ALL, PageCache, Unreadable
+from sentry.mm.ramfile import RamFile
+from sentry.platform.memory import Ram
+
+PAGE = 4096
+SIZE = 3 * PAGE + 10
+
+
+class Server(PageCache):
+    """Answers at once, of `data`; `meanwhile` happens before the next answer is taken."""
+
+    def __init__(self, ram: Any, data: bytes) -> None:
+        super().__init__(ram, len(data), None)
+        self.data = bytearray(data)
+        self.asked: list[tuple[int, int]] = []
+        self.stored: list[tuple[object, int, int]] = []
+        self.fails: dict[int, type[Exception]] = {}
+        self.meanwhile: Callable[[], object] | None = None
+
+    async def fetch(self, offset: int, size: int) -> bytes:
+        self.asked.append((offset, size))
+        if offset in self.fails:
+            raise self.fails[offset]("said the server")
+        data = bytes(self.data[offset : offset + size])
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return data
+
+    async def store(self, handle: Any, offset: int, data: bytes) -> None:
+        self.stored.append((handle, offset, len(data)))
+        if offset in self.fails:
+            raise self.fails[offset]("said the server")
+        self.data[offset : offset + len(data)] = data
+
+
+def done(work: Coroutine[Any, Any, None]) -> None:
+    """Run to its end, which it comes to without sleeping."""
+    with pytest.raises(StopIteration):
+        work.send(None)
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[Ram]:
+    ram = Ram.from_memfd(1 << 30)
+    yield ram
+    ram.close()
+
+
+@pytest.fixture
+def cache(memory: Ram) -> Iterator[Server]:
+    found = Server(RamFile(memory), bytes(range(1, 256)) * (SIZE // 255 + 1))
+    found.data = found.data[:SIZE]
+    found.ram.truncate(SIZE)
+    yield found
+    found.close()
+
+
+def load(cache: Server, index: int, count: int = 64) -> None:
+    """As a fault does."""
+    done(cache.ram.loader(index, count))
+
+
+def test_pages_are_filled_up_to_the_end_and_to_the_next_that_is_there(cache: Server) -> None:
+    load(cache, 2, 1)
+    load(cache, 0)
+    load(cache, 3)
+    assert cache.asked == [(2 * PAGE, PAGE), (0, 2 * PAGE), (3 * PAGE, 10)]
+    assert cache.ram.read(0, SIZE) == cache.data
+
+
+def test_what_the_server_does_not_give_is_a_bus_error(cache: Server) -> None:
+    cache.fails[0] = EIO
+    with pytest.raises(Unreadable):
+        load(cache, 0)
+    del cache.data[PAGE + 7 :]
+    load(cache, 1)  # the rest of a page that has a beginning is zeros
+    assert cache.ram.read(PAGE, PAGE) == bytes(cache.data[PAGE:]).ljust(PAGE, b"\0")
+    assert not cache.ram.peek(2)
+    with pytest.raises(Unreadable):
+        load(cache, 2)
+
+
+@pytest.mark.parametrize("change", ["drop", "resize"])
+def test_answer_from_before_a_change_is_not_taken(cache: Server, change: str) -> None:
+    cache.meanwhile = lambda: cache.drop(0, 1) if change == "drop" else cache.resize(PAGE)
+    load(cache, 0)
+    assert not cache.ram.peek(0)
+    load(cache, 0)
+    assert cache.ram.read(0, PAGE) == cache.data[:PAGE]
+
+
+def test_only_pages_that_were_stored_into_are_sent_and_dropped_others_are_read_anew(
+    cache: Server,
+) -> None:
+    cache.track()
+    load(cache, 0)
+    cache.ram.write(PAGE + 5, b"stored")
+    assert cache.has_tracked(PAGE, 1)
+    cache.drop(0, 0)
+    assert not cache.ram.peek(0)
+    assert cache.ram.read(PAGE + 5, 6) == b"stored"
+    done(cache.write_back("handle"))
+    done(cache.write_back("handle"))
+    assert cache.stored == [("handle", PAGE, PAGE)]
+    assert cache.data[PAGE + 5 : PAGE + 11] == b"stored"
+
+
+def test_last_page_is_sent_up_to_the_end_and_one_that_is_refused_stops_no_other(
+    cache: Server,
+) -> None:
+    cache.track()
+    load(cache, 0)
+    for index in (0, 1, 3):
+        cache.ram.write(index * PAGE, b"new")
+    cache.fails[0] = ENOSPC
+    with pytest.raises(ENOSPC):
+        done(cache.write_back(1, 0, ALL))
+    assert cache.stored == [(1, 0, PAGE), (1, PAGE, PAGE), (1, 3 * PAGE, 10)]
+    cache.resize(PAGE)
+    assert not cache.has_tracked(PAGE, ALL)
