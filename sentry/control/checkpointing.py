@@ -55,6 +55,8 @@ class Checkpointing:
         try:
             if len(fds) != 2 or not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in fds):
                 raise EINVAL("two files")
+            if kernel.services.served.are_mounted:  # whose calls may not end for long
+                refused("a mount that is served from outside")
             self._builds = bool(parent)
             _check(kernel, parent)
             self._standing: Standing | None = Standing(kernel, container)

@@ -19,6 +19,7 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.wait.steps import Pace, at_once, driven
 
 if TYPE_CHECKING:
+    from sentry.vfs.vfs import Vfs
     from sentry.wait.steps import Steps
 
 
@@ -36,14 +37,13 @@ class Unreadable(EFAULT, BusError):
 
 
 class PageCache(ABC):
-    """The pages of one file, while it is mapped. `ram`: a RamFile that nobody else has; `loop`:
-    for what goes on behind a call."""
+    """The pages of one file, while it is mapped. `ram`: a RamFile that nobody else has."""
 
-    __slots__ = ("_changes", "_hashes", "_loop", "ram")
+    __slots__ = ("_changes", "_hashes", "_vfs", "ram")
 
-    def __init__(self, ram: Any, size: int, loop: Any) -> None:
+    def __init__(self, ram: Any, size: int, vfs: Vfs) -> None:
         self.ram = ram
-        self._loop = loop
+        self._vfs = vfs
         ram.truncate(size)
         ram.loader = self._load
         self._hashes: dict[int, int] | None = None
@@ -72,6 +72,9 @@ class PageCache(ABC):
 
     def close(self) -> None:
         """Nobody maps it any more."""
+        if self._hashes is not None:
+            self._hashes = None
+            self._vfs.tracked -= 1
         self.ram.loader = None
         self.ram.close()
 
@@ -80,6 +83,7 @@ class PageCache(ABC):
         if self._hashes is None:
             self.drop(0, 0)
             self._hashes = {}
+            self._vfs.tracked += 1
 
     @property
     def _count(self) -> int:
@@ -116,7 +120,7 @@ class PageCache(ABC):
         if last - first <= FEW:
             at_once(steps)
         else:
-            self._loop.spawn(driven(steps), "invalidation")
+            self._vfs.loop.spawn(driven(steps), "invalidation")
 
     def _dropping(self, first: int, last: int) -> Steps[None]:
         for index in self._tracked(first, last):

@@ -37,12 +37,17 @@ def error_of(name: str) -> type[Errno] | None:
 
 
 def length_at(declaration: Declaration) -> int | None:
-    """Which argument says how much is read or written, where there is one buffer."""
+    """Which argument says how much is read, written or moved, where one does."""
     names = [name for name, _ in declaration.args]
-    for buffer in ("buf", "out", "data"):
-        if buffer in names and "count" in names:
-            return names.index("count")
+    if "count" in names and not {"buf", "out", "data", "in_fd"}.isdisjoint(names):
+        return names.index("count")
     return None
+
+
+def takes_vectors(declaration: Declaration) -> bool:
+    """It reads or writes what a struct iovec array says."""
+    names = {name for name, _ in declaration.args}
+    return not (names.isdisjoint({"fd", "file"}) or names.isdisjoint({"vector", "message"}))
 
 
 class Faulty:
@@ -56,6 +61,7 @@ class Faulty:
         """What is called instead."""
         self._names = [name for name, _ in declaration.args]
         self._length_at = length_at(declaration)
+        self._takes_vectors = takes_vectors(declaration)
         return partial(self._call, handler)
 
     def _call(self, handler: Handler, task: Task, *values: Any) -> Any:
@@ -65,10 +71,14 @@ class Faulty:
         try:
             if isinstance(chosen, Choice):
                 values = self._faulted(chosen, task, values)
+                if self._takes_vectors:
+                    task.mm.iov_most = chosen.rule.short
             return handler(task, *values)
         except NotNow as need:
             need.call.answers[self] = chosen
             raise
+        finally:
+            task.mm.iov_most = -1
 
     def _faulted(self, chosen: Choice, task: Task, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments, later. Raises: NotNow, the errno."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sentry.abi import unistd
 from sentry.errors import EINVAL
 from sentry.faults import GOFER, MAX_RULES, NETWORK, InjectRule, InjectState
-from sentry.inject.calls import NEVER, Faulty, error_of, length_at
+from sentry.inject.calls import NEVER, Faulty, error_of, length_at, takes_vectors
 from sentry.inject.choice import Choice
 from sentry.inject.frames import FrameFaults
 from sentry.inject.gofer import GoferFaults
@@ -125,6 +125,6 @@ def _number(name: str, rule: InjectRule) -> int:
         raise EINVAL(f"no such call here: {name[:40]}")
     if declaration.number in NEVER:
         raise EINVAL(f"{name} cannot fail, or is answered without the kernel")
-    if rule.short >= 0 and length_at(declaration) is None:
-        raise EINVAL(f"{name} does not read or write one buffer")
+    if rule.short >= 0 and length_at(declaration) is None and not takes_vectors(declaration):
+        raise EINVAL(f"{name} does not read or write a number of bytes")
     return declaration.number

@@ -158,7 +158,7 @@ def _remove_contents(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
         raise EINVAL("locked or not a file")
     if not vma.shared or not vma.flags & VmFlag.MAYWRITE:
         raise EACCES("not a writable shared mapping")
-    if not isinstance(vma.backing, RamFile):
+    if not isinstance(vma.backing, RamFile) or vma.backing.loader is not None:
         raise EOPNOTSUPP("the file system cannot punch holes")
     if getattr(vma.file, "write_sealed", False):
         raise EPERM("sealed against writing")
@@ -218,6 +218,17 @@ def msync(
     if hole or at < end > addr:
         raise ENOMEM("a hole")
     return files
+
+
+def stored_elsewhere(amap: AddressMap, start: int, end: int) -> dict[Any, MappedFile]:
+    """Files on a server that may have been stored into by mappings of [start, end), and which open
+    ones keep them."""
+    return {
+        vma.backing: vma.file
+        for vma in amap.vmas.overlapping(start, end)
+        if vma.file is not None and vma.shared and vma.file.writable
+        and isinstance(vma.backing, RamFile) and vma.backing.loader is not None
+    }  # fmt: skip
 
 
 def _lies_elsewhere(backing: object) -> bool:

@@ -44,8 +44,8 @@ class MemoryManager:
     """One address space. `users` counts the tasks and others that keep it."""
 
     __slots__ = (
-        "aio", "barriers", "map", "new_space", "no_huge_pages", "resident", "space", "users",
-        "watched",
+        "aio", "barriers", "iov_most", "map", "new_space", "no_huge_pages", "resident", "space",
+        "users", "watched",
     )  # fmt: skip
 
     def __init__(self, new_space: Callable[[], AddressSpace], amap: AddressMap) -> None:
@@ -55,6 +55,8 @@ class MemoryManager:
         """The map's page tables."""
         self.resident = ResidentSet(amap)
         self.users = 1
+        self.iov_most = -1
+        """Bytes that a struct iovec array of the call of now stands for at most: sentry.inject."""
         self.barriers = 0
         """Commands of membarrier(2) that were registered."""
         self.aio: Any = None
@@ -228,7 +230,7 @@ class MemoryManager:
         """A struct iovec array: import_iovec(), lib/iov_iter.c. Raises: EINVAL, EFAULT."""
         if not 0 <= count <= UIO_MAXIOV:
             raise EINVAL("too many pieces")
-        room = MAX_RW_COUNT
+        room = MAX_RW_COUNT if self.iov_most < 0 else self.iov_most
         segments: list[Segment] = []
         for base, length in struct.iter_unpack("<QQ", self.read(addr, 16 * count)):
             if length >> 63:

@@ -98,6 +98,8 @@ class Vfs:
         """The open file of the donated terminal, for /dev/tty."""
         self.descriptors = DescriptorLimit()
         self.leftovers = Leftovers(loop)
+        self.tracked = 0
+        """Files on a server that are mapped so that stores reach them: sentry.fs.page_cache."""
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
         self.polled = 0

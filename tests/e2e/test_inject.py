@@ -40,6 +40,46 @@ def test_calls_fail_and_are_short_by_path_program_and_count(sandbox: Sandbox) ->
     assert sandbox.faults() == []
 
 
+SHORT = """
+import os, socket
+new = lambda: os.open("/tmp/new", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+f, pieces = os.open("/tmp/f", os.O_RDWR | os.O_CREAT), [b"ab", b"cd", b"ef"]
+mine, other = socket.socketpair()
+reading, writing = os.pipe()
+room = lambda: [bytearray(2), bytearray(2), bytearray(2)]
+def shown(buffers): return b"".join(buffers)
+print(os.writev(f, pieces), os.pwritev(f, pieces, 10), os.pwritev(f, pieces, 20, os.RWF_SYNC))
+os.truncate(f, 0), os.truncate("/tmp/f", 0), os.pwrite(f, b"abcdef", 0), os.lseek(f, 0, 0)
+one, two, three = room(), room(), room()
+print(os.readv(f, one), shown(one), os.preadv(f, two, 1), shown(two))
+print(os.preadv(f, three, 2, os.RWF_HIPRI), shown(three))
+print(mine.sendmsg(pieces), other.recv(9), mine.send(b"abcdef"), other.recvmsg(9)[0], other.recv(9))
+print(os.sendfile(new(), f, 0, 6), os.copy_file_range(f, new(), 6, 0))
+print(os.splice(f, writing, 6, offset_src=0), os.read(reading, 9))
+"""
+SHORTENED = """3 3 3
+3 b'abc\\x00\\x00\\x00' 3 b'bcd\\x00\\x00\\x00'
+3 b'cde\\x00\\x00\\x00'
+3 b'abc' 6 b'abc' b'def'
+3 3
+3 b'abc'
+"""
+
+
+@pytest.mark.kvm
+@needs_kvm
+def test_calls_with_several_buffers_and_those_that_move_bytes_are_short(
+    tmp_path: Path, debian: Path
+) -> None:
+    calls = "readv, writev, preadv, pwritev, preadv2, pwritev2, sendmsg, recvmsg, sendfile"
+    with made(tmp_path, debian) as sandbox:
+        sandbox.inject(f"{calls}, copy_file_range, splice: short=3")
+        result = sandbox.commands.run(["python3", "-c", SHORT])
+        assert (result.stdout, result.stderr) == (SHORTENED, "")
+        with pytest.raises(SandboxError, match="number of bytes"):
+            sandbox.inject("process_madvise: short=3")
+
+
 def test_same_seed_hits_the_same_calls(sandbox: Sandbox) -> None:
     rule = "openat: errno=EIO, path=/etc/passwd, probability=0.5, seed=%d"
     loop = "for i in $(seq 20); do (: < /etc/passwd) 2>/dev/null && printf 1 || printf 0; done"

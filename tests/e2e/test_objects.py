@@ -95,23 +95,69 @@ def test_server_that_is_late_or_raises_is_eio_and_holds_nobody_else_up(sandbox: 
     let_go.set()
 
 
-def test_who_looks_for_a_file_can_be_killed_meanwhile(sandbox: Sandbox) -> None:
-    asked, let_go = threading.Event(), threading.Event()
+STUCK = {
+    "stat": "cat f", "list": "ls", "opened": "cat f", "read": "cat f", "create": "touch new",
+    "write": "echo x > f", "make_folder": "mkdir d", "make_link": "ln -s f l", "remove": "rm f",
+    "remove_folder": "rmdir e", "rename": "mv f g", "truncate": "truncate -s 1 f",
+    "set_mode": "chmod 600 f", "set_times": "touch f", "sync": "dd if=g of=f conv=fsync", "room": "df .",
+}  # fmt: skip
 
-    class Stuck(FileSystem):
-        def stat(self, path: str) -> Stat:
-            if path == "/stuck":
-                asked.set()
-                let_go.wait()
-            return folder() if path == "/" else regular(1)
 
-    sandbox.mount("/data", Stuck(), timeout=1000)
-    with sandbox.commands.run("exec cat /data/stuck", background=True) as stuck:
-        assert asked.wait(60)
+class Waits(MemoryFileSystem):
+    """A method does not return before it may; then it has done what it is for."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__({"/f": b"text", "/g": b"other", "/e/x": b""})
+        self.remove("/e/x")
+        self.asked, self.may = threading.Event(), threading.Event()
+        self.is_mounted = False
+        then = getattr(self, method)
+
+        def waits(*values: object) -> object:
+            if self.is_mounted:
+                self.asked.set()
+                self.may.wait()
+            return then(*values)
+
+        setattr(self, method, waits)
+
+
+@pytest.mark.parametrize("method", [
+    pytest.param(name, marks=() if name in ("create", "rename") else pytest.mark.full)
+    for name in STUCK
+])  # fmt: skip
+def test_who_waits_for_a_server_can_be_killed_and_paused(
+    sandbox: Sandbox, tmp_path: Path, method: str
+) -> None:
+    served = Waits(method)
+    sandbox.mount("/data", served, timeout=1000)
+    served.is_mounted = True
+    opens = "exec 3<g; " if method in ("rename", "set_mode", "truncate") else ""
+    command = f"cd /data; {opens}exec {STUCK[method]}"
+    with sandbox.commands.run(command, background=True) as stuck:
+        assert served.asked.wait(60)
+        sandbox.pause()
+        sandbox.resume()
+        with pytest.raises(SandboxError):
+            sandbox.create_snapshot(tmp_path / "saved")
         stuck.kill()
         assert stuck.wait().exit_code == 128 + signal.SIGKILL
-    let_go.set()
-    assert sandbox.commands.run("ls /data").exit_code == 0
+    assert sandbox.commands.run("echo on").stdout == "on\n"
+    served.may.set()
+    assert sandbox.commands.run("ls /data; echo more > /data/more").exit_code == 0
+    assert served.get("/more") == b"more\n"
+    sandbox.unmount("/data")
+
+
+def test_sandbox_ends_while_a_program_waits_for_a_server(tmp_path: Path, busybox: Path) -> None:
+    served = Waits("make_folder")
+    with made(tmp_path, busybox, mounts={"/data": served}) as sandbox:
+        served.is_mounted = True
+        stuck = sandbox.commands.run("mkdir /data/d", background=True)
+        assert served.asked.wait(60)
+    stuck.close()
+    assert noted(tmp_path) == []
+    served.may.set()
 
 
 @pytest.mark.full

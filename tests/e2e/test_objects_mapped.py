@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from runsc import Sandbox
 from runsc.fs import MemoryFileSystem
 from tests.abi.test_abi import compile_program
 from tests.e2e.bundle import kvm_is_usable
@@ -30,3 +36,104 @@ def test_mappings_and_programs_are_as_on_linux(
         result = sandbox.commands.run("./memory_file", cwd="/data")
         assert (result.exit_code, result.stderr) == (0, "")
         assert served.get("/ended")[4096:].startswith(b"stored last\0")
+
+
+class Stuck(MemoryFileSystem):
+    """One of its methods does not return before it may; it raises if it shall."""
+
+    def __init__(self, method: str, files: dict[str, bytes], error: OSError | None = None) -> None:
+        super().__init__(files)
+        self.asked, self.may = threading.Event(), threading.Event()
+        then = getattr(self, method)
+
+        def stuck(*values: object) -> object:
+            self.asked.set()
+            self.may.wait()
+            if error is not None:
+                raise error
+            return then(*values)
+
+        setattr(self, method, stuck)
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Path:
+    """The program."""
+    program = tmp_path / "mapped"
+    source = Path(__file__).parent / "mapped.c"
+    subprocess.run(["gcc", "-O1", "-static", "-o", program, source], check=True)
+    return program
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, busybox: Path, mapped: Path) -> Iterator[Sandbox]:
+    if not kvm_is_usable():
+        pytest.skip("/dev/kvm cannot be used here")
+    with made(tmp_path, busybox) as found:
+        found.files.upload(mapped, "/tmp/mapped")
+        yield found
+
+
+PAGES = bytes(4096) + b"abcdefgh" * 512
+
+
+SAID = {"end": "", "munmap": "0\n", "msync": "done\n"}
+
+
+def test_what_was_stored_is_with_the_server_when_the_program_goes_on(sandbox: Sandbox) -> None:
+    for when, said in SAID.items():
+        served = MemoryFileSystem({"/f": PAGES})
+        sandbox.mount("/data", served)
+        result = sandbox.commands.run(["/tmp/mapped", "store", "/data/f", when])
+        assert (result.exit_code, result.stdout) == (0, said)
+        assert served.get("/f") == PAGES[:4096] + b"stored\0h" + PAGES[4104:]
+        sandbox.unmount("/data")
+
+
+def test_who_waits_until_a_server_has_what_was_stored_can_be_killed(sandbox: Sandbox) -> None:
+    for when, said in SAID.items():
+        served = Stuck("write", {"/f": PAGES}, OSError(errno.ENOSPC, "full"))
+        sandbox.mount("/data", served, timeout=1000)
+        command = ["/tmp/mapped", "store", "/data/f", when]
+        with sandbox.commands.run(command, background=True) as stuck:
+            assert served.asked.wait(60)
+            stuck.kill()
+            assert stuck.wait().exit_code == 128 + signal.SIGKILL
+        served.may.set()
+        assert sandbox.commands.run(command).stdout == said.replace("done", "ENOSPC")
+        sandbox.unmount("/data")
+
+
+def test_page_that_does_not_come_is_sigbus_or_waited_for_until_a_kill(sandbox: Sandbox) -> None:
+    def read() -> tuple[int, str]:
+        result = sandbox.commands.run(["/tmp/mapped", "read", "/data/f"])
+        return result.exit_code, result.stdout
+
+    class Short(MemoryFileSystem):
+        end = 4096 + 8
+
+        def read(self, path: str, offset: int, size: int) -> bytes:
+            return super().read(path, offset, min(size, max(0, self.end - offset)))
+
+    served = Short({"/f": PAGES})
+    sandbox.mount("/data", served)
+    assert read() == (0, "h\n")
+    served.end = 4096
+    assert read() == (128 + signal.SIGBUS, "")
+    sandbox.unmount("/data")
+
+    hangs = Stuck("read", {"/f": PAGES}, OSError(errno.EIO, "no answer"))
+    sandbox.mount("/data", hangs, timeout=1000)
+    with sandbox.commands.run(["/tmp/mapped", "read", "/data/f"], background=True) as stuck:
+        assert hangs.asked.wait(60)
+        stuck.kill()
+        assert stuck.wait().exit_code == 128 + signal.SIGKILL
+    hangs.may.set()
+    assert read() == (128 + signal.SIGBUS, "")
+    sandbox.unmount("/data")
+
+    gone = Stuck("read", {"/f": PAGES})
+    sandbox.mount("/data", gone, timeout=0.2)
+    assert read() == (128 + signal.SIGBUS, "")
+    gone.may.set()
+    assert sandbox.commands.run("echo on").stdout == "on\n"

@@ -23,7 +23,7 @@ class Pages(PageCache):
     __slots__ = ("_file",)
 
     def __init__(self, file: FuseRegular, ram: Any) -> None:
-        super().__init__(ram, file.attributes.size, file.sb.vfs.loop)
+        super().__init__(ram, file.attributes.size, file.sb.vfs)
         self._file = file
 
     async def fetch(self, offset: int, size: int) -> bytes:

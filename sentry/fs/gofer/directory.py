@@ -6,7 +6,8 @@ What is known of the names is in `directory_cache`; every change here is told to
 from __future__ import annotations
 
 import stat as modes
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOFID, NOOPEN, OPENED_DONATED
@@ -40,7 +41,7 @@ from sentry.vfs.interface import Inode, Owner
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from gofer.p9.codec import Message
     from sentry.fs.gofer.session import Session
@@ -48,25 +49,23 @@ if TYPE_CHECKING:
     from sentry.vfs.location import Location
 
 
-class Keeper(NamedTuple):
-    """A fid on its way to a file that loses its name."""
-
-    pending: Pending
-    child: GoferRegular | GoferDirectory
-    fid: int
-
-    def bind(self, session: Session) -> None:
-        """Give it to the file; the reply is there."""
-        child, fid = self.child, self.fid
-        reply = expect(self.pending.result(), Rwalkx)
-        if reply.error or not reply.blocks:
-            session.free_fid(fid)
-            return
-        wire = WireAttributes.unpack(reply.blocks[-1])
-        if (wire.dev, wire.ino) != child.key or child.fid >= 0:
-            session.clunk(fid)
-        else:
-            child.fid = fid
+def keep(
+    session: Session, pending: Pending, child: GoferRegular | GoferDirectory, fid: int
+) -> None:
+    """The walk that binds `fid` to a file that is about to lose its name is answered."""
+    try:
+        reply = expect(pending.result(), Rwalkx)
+    except Errno:
+        session.free_fid(fid)
+        return
+    if reply.error or not reply.blocks:
+        session.free_fid(fid)
+        return
+    wire = WireAttributes.unpack(reply.blocks[-1])
+    if (wire.dev, wire.ino) != child.key or child.fid >= 0:
+        session.clunk(fid)
+    else:
+        child.fid = fid
 
 
 class Change:
@@ -82,9 +81,6 @@ class Change:
     def __enter__(self) -> Asked:
         asked = self._asked
         self._session.complete(asked, self._key)
-        keeper = asked.extra[1]
-        if keeper is not None:
-            keeper.bind(self._session)
         return asked
 
     def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
@@ -124,16 +120,18 @@ class GoferDirectory(DirectoryCache):
         return inode
 
     def _change(
-        self, event: int, name: bytes, request: Message, victim: Inode | None = None
-    ) -> Change:
-        """Make or remove a name, once for this call; `victim` is what loses it."""
+        self, event: int, name: bytes, request: Message, victim: Inode | None = None,
+        undo: Callable[[Message], None] | None = None,
+    ) -> Change:  # fmt: skip
+        """Make or remove a name, once for this call; `victim` is what loses it; `undo`: if the
+        call has ended before the reply."""
         session, key = self.sb.session, (self, event, name)
         asked: Asked | None = kept(key)
         if asked is None:
-            keeper = self._keep(name, victim)
+            self._keep(name, victim)
             own = self.changing(event, name)
             try:
-                asked = Asked(session.send(request), (own, keeper))
+                asked = Asked(session.send(request), (own,), undo)
             except BaseException:
                 own.failed()
                 raise
@@ -185,8 +183,8 @@ class GoferDirectory(DirectoryCache):
             except BaseException:
                 own.failed()
                 raise
-            asked = Asked(pending, (own, None, bound), lambda _: session.clunk(bound))
-        bound = asked.extra[2]
+            asked = Asked(pending, (own, bound), lambda _: session.clunk(bound))
+        bound = asked.extra[1]
         try:
             with Change(session, asked, key):
                 reply = expect(asked.pending.result(), Rbindx)
@@ -253,11 +251,14 @@ class GoferDirectory(DirectoryCache):
     def _remove(self, name: bytes, child: Inode, flags: int) -> None:
         fid = self.directory_fid()
         request = Tunlinkat(fid, name, flags)
-        with self._change(removed(child.mode), name, request, child) as asked:
-            asked.pending.result()
+
+        def done(_: Message) -> None:
             self.removed(name)
-        if isinstance(child, GoferInode):
-            child.lost_name()
+            if isinstance(child, GoferInode):
+                child.lost_name()
+
+        with self._change(removed(child.mode), name, request, child, done) as asked:
+            done(asked.pending.result())
 
     def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
@@ -274,14 +275,12 @@ class GoferDirectory(DirectoryCache):
         fid, to = self.directory_fid(), new_dir.directory_fid()
         session = self.sb.session
         if asked is None:
-            keeper = new_dir._keep(new_name, None if flags else other)
-            asked = Asked(session.send(Trenamex(fid, name, to, new_name, flags)), keeper)
+            new_dir._keep(new_name, None if flags else other)
+            sent = session.send(Trenamex(fid, name, to, new_name, flags))
+            asked = Asked(sent, undo=lambda _: self.renamed(names, new_dir, inodes, flags))
         session.complete(asked, (self, Trenamex))
-        if asked.extra is not None:
-            asked.extra.bind(session)
         asked.pending.result()
-        if other is not child:  # two names of one file: rename(2) does nothing
-            self.renamed(names, new_dir, inodes, flags)
+        self.renamed(names, new_dir, inodes, flags)
 
     def renamed(
         self, names: tuple[bytes, bytes], new_dir: GoferDirectory,
@@ -289,6 +288,8 @@ class GoferDirectory(DirectoryCache):
     ) -> None:  # fmt: skip
         """The first of `inodes` had the first of `names` here, and has the second in `new_dir`."""
         (name, new_name), (child, other) = names, inodes
+        if other is child:  # two names of one file: rename(2) does nothing
+            return
         if flags & RENAME_EXCHANGE:
             self.removed(name)
             if other is not None:
@@ -304,17 +305,21 @@ class GoferDirectory(DirectoryCache):
         new_dir.added(new_name, child)
         child.changed()
 
-    def _keep(self, name: bytes, child: Inode | None) -> Keeper | None:
+    def _keep(self, name: bytes, child: Inode | None) -> None:
         """Bind a fid to a directory or an open file that is about to lose this name: its reply
         comes first. Of a directory nobody knows who is in it."""
         if not isinstance(child, GoferRegular | GoferDirectory) or child.fid >= 0:
-            return None
+            return
         if isinstance(child, GoferRegular) and not child.in_use:
-            return None
+            return
         session = self.sb.session
         bound = session.new_fid()
         pending = session.send(Twalkx(self.fid, bound, NOOPEN, 0, [name]))
-        return Keeper(pending, child, bound)
+        bind = partial(keep, session, pending, child, bound)
+        if pending.done:
+            bind()
+        else:
+            pending.heard = bind
 
 
 class GoferDirectoryFile(DirectoryFile):

@@ -12,6 +12,7 @@ import stat as modes
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
@@ -103,7 +104,8 @@ class DirectoryCache(HeardDirectory):
             if last.is_unmade and self._walk_behind(at.fid, last, names):
                 return last
             bound = session.new_fid()
-            asked = Asked(session.send(Twalkx(at.fid, bound, NOOPEN, 0, names)), bound)
+            walk = session.send(Twalkx(at.fid, bound, NOOPEN, 0, names))
+            asked = Asked(walk, bound, partial(session.unwanted, bound))
         session.complete(asked, key)
         bound = asked.extra
         reply = expect(asked.pending.result(), Rwalkx)

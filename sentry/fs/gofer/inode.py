@@ -28,7 +28,7 @@ from gofer.p9.messages import Tclunk, Tfsync
 from sentry.auth.acl import ACCESS
 from sentry.errors import EACCES, ENODATA, EOPNOTSUPP, ESTALE, Errno
 from sentry.fs.gofer.behind_attributes import setattr_behind
-from sentry.fs.gofer.known import Key, KnownInode
+from sentry.fs.gofer.known import Key, KnownInode, Moment
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
@@ -41,6 +41,7 @@ from sentry.wait.fiber import Mode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gofer.p9.codec import Message
     from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.journal import Journal
@@ -206,13 +207,22 @@ class GoferInode(KnownInode):
             request = setting(self.reach(), valid, changes)
             self.drop_file_caps()
             self.changed()
-            asked = Asked(self.sb.session.send(request), self.moment)
+            sent, moment = self.sb.session.send(request), self.moment
+            asked = Asked(sent, moment, lambda reply: self._set_behind(reply, moment))
         self.sb.session.complete(asked, (self, Tsetattrx))
-        self.check_same(expect(asked.pending.result(), Rsetattrx).block)
-        self.taken(asked.extra)
+        self._set(asked.pending.result(), asked.extra)
         owned = changes.uid is not None or changes.gid is not None
         if self.sb.journal is not None and owned:
             self.sb.journal.accepted(self.uid, self.gid)
+
+    def _set(self, reply: Message, moment: Moment) -> None:
+        self.check_same(expect(reply, Rsetattrx).block)
+        self.taken(moment)
+
+    def _set_behind(self, reply: Message, moment: Moment) -> None:
+        """Who wanted that is gone."""
+        with suppress(Errno):
+            self._set(reply, moment)
 
     # --- links
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.handles import Handle
     from sentry.fs.gofer.regular import GoferRegular
     from sentry.vfs.interface import Attributes
+    from sentry.vfs.vfs import Vfs
 
 
 class FidPages(PageCache):
@@ -29,8 +30,8 @@ class FidPages(PageCache):
 
     __slots__ = ("_file", "_told")
 
-    def __init__(self, file: GoferRegular, ram: Any, loop: Any) -> None:
-        super().__init__(ram, file.attributes.size, loop)
+    def __init__(self, file: GoferRegular, ram: Any, vfs: Vfs) -> None:
+        super().__init__(ram, file.attributes.size, vfs)
         self._file = file
         self._told = self._stamp(file.attributes)
 

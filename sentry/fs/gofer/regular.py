@@ -7,6 +7,7 @@ into shared mappings change them without this code being asked.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.constants import NOFID, OPENED_DONATED
@@ -189,7 +190,8 @@ class GoferRegular(GoferInode):
             request = Twalkx(fid, bound, flags, donate, [name] if name else [])
             journal = self.sb.journal
             position = journal.position if journal is not None else 0
-            asked = Asked(session.send(request), (bound, position, self.moment))
+            undo = None if bound == NOFID else partial(session.unwanted, bound)
+            asked = Asked(session.send(request), (bound, position, self.moment), undo)
         session.complete(asked, key)
         pending, (bound, position, moment) = asked.pending, asked.extra
         if self.pending is not None and self.pending[1] <= position:
@@ -249,7 +251,7 @@ class GoferRegular(GoferInode):
         if vfs is None or vfs.ram_file is None:
             raise ENOMEM("no descriptor to map")
         if self.pages is None:
-            self.pages = FidPages(self, vfs.ram_file(), vfs.loop)
+            self.pages = FidPages(self, vfs.ram_file(), vfs)
         if stores:
             self.pages.track()
         return self.pages.ram

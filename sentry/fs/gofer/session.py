@@ -163,6 +163,13 @@ class Session:
         """
         self._free_fids.append(fid)
 
+    def unwanted(self, fid: int, reply: Message) -> None:
+        """What this reply is about has bound `fid`, if it has; nobody has come for it."""
+        if isinstance(reply, Rwalkx) and reply.error:
+            self.free_fid(fid)
+        else:
+            self.clunk(fid)
+
     def clunk(self, fid: int) -> None:
         """Give a fid back, without waiting. Never fails: with a dead session there is nothing."""
         if self._receiving:  # a finalizer in the middle of a batch of replies

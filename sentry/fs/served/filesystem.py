@@ -56,4 +56,5 @@ async def attached(vfs: Vfs, session: ServedSession, *, read_only: bool) -> Serv
     options = Options(exclusive=False, read_only=read_only, handles=HandleCache(0))
     fs = ServedFileSystem(vfs.new_dev(), session, ATTACHMENT, options, vfs.now_ns, found)
     fs.vfs = vfs
+    session.is_mounted = True
     return fs

@@ -7,9 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.codec import Message
-from gofer.p9.constants import NOFID
-from gofer.p9.extensions import Tgetxattrx, Tpollx, Treaddirx, Twalkx
-from gofer.p9.messages import Tstatfs
+from gofer.p9.extensions import Tpollx
 from sentry.errors import EBUSY
 from sentry.fs.gofer.requests import Pending, close_quietly
 from sentry.fs.gofer.session import Asked, Session
@@ -22,7 +20,6 @@ LOOKS: Final = 4
 """So often in its patience one looks whether something has become too old."""
 DRAINED_AT_ONCE: Final = 16
 MAX_SESSIONS: Final = 256
-LOOKS_ONLY: Final = (Tgetxattrx, Treaddirx, Tstatfs)
 
 
 class ServedSession(Session):
@@ -33,6 +30,8 @@ class ServedSession(Session):
         super().__init__(sock, loop)
         self._timers = loop
         self._patience_ns = patience_ns
+        self.is_mounted = False
+        """It serves a file system."""
         self._look: Timer | None = None
         self._asked: dict[Pending, None] = {}
         """Requests in their order; those that are done go at the next look."""
@@ -62,13 +61,9 @@ class ServedSession(Session):
         mode: Mode = Mode.UNINTERRUPTIBLE,
         slow: bool = False,
     ) -> None:
-        """Who only looks can be killed meanwhile: nothing is bound or changed by that."""
-        request = asked.pending.request
-        if isinstance(request, LOOKS_ONLY) or (
-            isinstance(request, Twalkx) and request.newfid == NOFID
-        ):
-            mode = max(mode, Mode.KILLABLE)
-        super().complete(asked, key, mode=mode, slow=slow)
+        """Who waits can be killed meanwhile. What it asked for may be done all the same, as if
+        somebody else had changed the tree."""
+        super().complete(asked, key, mode=max(mode, Mode.KILLABLE), slow=slow)
 
     def drain(self) -> None:
         """Not while replies are taken: who hears one may ask again, to no end. Nor for as long as
@@ -150,6 +145,11 @@ class Served:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    @property
+    def are_mounted(self) -> bool:
+        """One of them serves a file system."""
+        return any(session.is_mounted for session in self._sessions)
 
     def add(self, session: ServedSession) -> None:
         """One more. Raises: EBUSY."""

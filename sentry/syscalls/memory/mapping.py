@@ -21,6 +21,7 @@ from sentry.mm.mapping import mmap, munmap
 from sentry.mm.protect import mprotect, mseal
 from sentry.mm.remap import mremap, remap_file_pages
 from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
+from sentry.syscalls.memory.stores import sent_when_unmapped
 from sentry.syscalls.processes.pidfd import group_of
 from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, Offset, Size, UserOut
@@ -112,6 +113,8 @@ def used_by(mapped: Steps[int], file: FileDescription) -> Steps[int]:
 @syscall(11)
 def sys_munmap(task: Task, addr: Addr, length: Size) -> Result:
     """munmap(2)."""
+    if task.kernel.vfs.tracked:
+        return sent_when_unmapped(task, addr, length)
     return in_steps(munmap.steps(task.mm.map, addr, length), task.mm.map.lock)
 
 

@@ -34,6 +34,7 @@ from sentry.loader.execve import execve
 from sentry.loader.stack import MAX_ARG_STRLEN
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.syscalls.args import StructOut, show_flags, struct_out, unsigned
+from sentry.syscalls.memory.stores import sent_at_the_end
 from sentry.syscalls.processes.pidfd import target_of
 from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
@@ -191,6 +192,8 @@ async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, fl
 def sys_exit(task: Task, status: Int) -> object:
     """_exit(2) of one thread."""
     group = task.group
+    if task.mm.users == 1:
+        sent_at_the_end(task)
     if not group.exiting and (task is group.leader or len(group.tasks) == 1):
         group.exit_status = (status & 0xFF) << 8
     task.exit_code = (status & 0xFF) << 8
@@ -201,6 +204,8 @@ def sys_exit(task: Task, status: Int) -> object:
 @syscall(231)
 def sys_exit_group(task: Task, status: Int) -> object:
     """exit_group(2)."""
+    if task.mm.users <= len(task.group.tasks):
+        sent_at_the_end(task)
     task.group.exit((status & 0xFF) << 8)
     task_exit.exit_task(task)
     return GONE

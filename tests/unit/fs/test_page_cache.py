@@ -11,6 +11,7 @@ from sentry.errors import EIO, ENOSPC
 from sentry.fs.page_cache import ALL, PageCache, Unreadable
 from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import Ram
+from sentry.vfs.vfs import Vfs
 
 PAGE = 4096
 SIZE = 3 * PAGE + 10
@@ -20,7 +21,7 @@ class Server(PageCache):
     """Answers at once, of `data`; `meanwhile` happens before the next answer is taken."""
 
     def __init__(self, ram: Any, data: bytes) -> None:
-        super().__init__(ram, len(data), None)
+        super().__init__(ram, len(data), Vfs())
         self.data = bytearray(data)
         self.asked: list[tuple[int, int]] = []
         self.stored: list[tuple[object, int, int]] = []

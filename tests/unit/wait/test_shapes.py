@@ -118,6 +118,7 @@ SEQUENCES: Final = {
     "syscalls/files/aio.py": "requests are carried out one by one",
     "syscalls/files/copy.py": "bytes go from one file to another, piece by piece",
     "syscalls/files/open.py": "close_range: descriptors in steps, then what they leave to do",
+    "syscalls/memory/stores.py": "mappings go, then what was stored by them is sent",
     "syscalls/memory/mapping.py": "msync: every file in turn; mincore: much, in steps",
     "syscalls/processes/process.py": "clone and execve, see there",
     "syscalls/sockets/messages.py": "sendmmsg and recvmmsg: many messages",
