@@ -6,6 +6,7 @@ The stream to the server comes with the request, and is all that the Sentry has 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -19,7 +20,7 @@ from sentry.control.descriptors import close_all
 from sentry.control.orders import ServeOrder
 from sentry.control.outside import acting
 from sentry.control.protocol import Reply
-from sentry.errors import EBUSY, EEXIST, EINVAL, ENOTDIR, Errno
+from sentry.errors import EBUSY, EINVAL, ENOTDIR, Errno
 from sentry.fs.gofer import arrival  # noqa: F401  what is served needs it
 from sentry.fs.served import device, filesystem, proc
 from sentry.fs.served.session import ServedSession
@@ -154,20 +155,14 @@ class Serving:
         raise EBUSY("too many devices are served")
 
     async def _proc(self, session: ServedSession) -> None:
-        name = self._order.path.removeprefix(b"/proc/")
-        if b"/" in name or name.isdigit() or name in (b"", b".", b".."):
-            raise EINVAL("a name in /proc")
-        if await self._exists(name):
-            raise EEXIST("there is such a file")
-        text = await proc.attached(session, self._order.mode & 0o666)
-        self._kernel.services.proc_files.add(name, session, text)
-
-    async def _exists(self, name: bytes) -> bool:
         from sentry.fs.proc.filesystem import LINKS  # noqa: PLC0415
-        from sentry.fs.proc.registry import ROOT  # noqa: PLC0415
+        from sentry.fs.proc.folders import check_new  # noqa: PLC0415
 
-        tops = {path.split("/", 1)[0].encode() for path in ROOT}
-        return name in tops or name in LINKS or name in (b"sys", b"fs")
+        path, texts = self._order.path.removeprefix(b"/proc/"), self._kernel.services.proc_files
+        check_new(os.fsdecode(path), LINKS)
+        texts.check_new(path)
+        text = await proc.attached(session, self._order.mode & 0o666)
+        texts.add(path, session, text)
 
     def _ended(self, _: object, error: BaseException | None) -> None:
         if error is not None and self._session is not None:

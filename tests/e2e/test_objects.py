@@ -99,7 +99,8 @@ STUCK = {
     "stat": "cat f", "list": "ls", "opened": "cat f", "read": "cat f", "create": "touch new",
     "write": "echo x > f", "make_folder": "mkdir d", "make_link": "ln -s f l", "remove": "rm f",
     "remove_folder": "rmdir e", "rename": "mv f g", "truncate": "truncate -s 1 f",
-    "set_mode": "chmod 600 f", "set_times": "touch f", "sync": "dd if=g of=f conv=fsync", "room": "df .",
+    "set_mode": "chmod 600 f", "set_times": "touch f", "sync": "dd if=g of=f conv=fsync",
+    "room": "df .",
 }  # fmt: skip
 
 
@@ -383,9 +384,41 @@ def test_proc_file_is_made_when_it_is_read(sandbox: Sandbox) -> None:
     result = sandbox.commands.run(script)
     assert result.stdout.split()[:3] == ["1", "2", "41"]
     assert "count" in result.stdout.split()[3:]
-    for name in ("count", "uptime", "self", "7", "a/b", ".", ".."):
+    for name in ("count", "uptime", "self", "7", "a//b", ".", "a/..", "1/x", "net/x"):
         with pytest.raises(SandboxError, match=r"EEXIST|EINVAL"):
             sandbox.add_proc_file(name, Count())
+
+
+def test_proc_file_may_be_below_folders(sandbox: Sandbox) -> None:
+    class Name(ProcFile):
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def show(self) -> str:
+            return f"{self.text}\n"
+
+    sandbox.add_proc_file("/proc/sys/my/thing", Name("my"))
+    sandbox.add_proc_file("/proc/sys/kernel/other", Name("other"))
+    sandbox.add_proc_file("tree/deep/leaf", Name("leaf"))
+    sandbox.add_proc_file("tree/leaf", Name("second"))
+    shown = sandbox.commands.run(
+        "cd /proc; cat sys/my/thing sys/kernel/other tree/deep/leaf tree/leaf; ls sys/my tree;"
+        " stat -c '%F %h' tree sys/my/thing; find tree -type f; ls sys/kernel | grep -c '^other$';"
+        " cat sys/kernel/ostype; mkdir tree/x || ls tree/nothing"
+    )
+    assert shown.stdout.split("\n") == [
+        "my", "other", "leaf", "second", "sys/my:", "thing", "", "tree:", "deep", "leaf",
+        "directory 3", "regular empty file 1", "tree/deep/leaf", "tree/leaf", "1", "Linux", "",
+    ]  # fmt: skip
+    refused = {
+        "tree": "EEXIST", "tree/leaf": "EEXIST", "tree/leaf/x": "ENOTDIR", "uptime/x": "ENOTDIR",
+        "sys/kernel": "EEXIST", "sys/kernel/ostype/x": "ENOTDIR", "fs": "EEXIST",
+        "sys/net/ipv4/conf/lo/x": "EINVAL", "/".join("x" * 17): "EINVAL",
+        "a/" + "x" * 256: "EINVAL",
+    }  # fmt: skip
+    for path, error in refused.items():
+        with pytest.raises(SandboxError, match=error):
+            sandbox.add_proc_file(path, Name("no"))
 
 
 def test_connections_are_handed_over(tmp_path: Path, busybox: Path) -> None:

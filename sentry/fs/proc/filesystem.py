@@ -18,11 +18,12 @@ from sentry.fs.proc import process_status as _status
 from sentry.fs.proc import sysctl_memory as _sysctl_memory
 from sentry.fs.proc import sysctl_net as _sysctl_net
 from sentry.fs.proc import system as _system
+from sentry.fs.proc.folders import folder_maker, served_node
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
 from sentry.fs.proc.sysctl_links import links_maker
-from sentry.fs.pseudo.nodes import Directory, LinkNode, Node, TextNode, directory_maker, put
+from sentry.fs.pseudo.nodes import Directory, LinkNode, Node, TextNode, put
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
 
@@ -110,7 +111,8 @@ class RootDirectory(Directory):
         pids = self.fs.pids
         numbers = (pids.of(group.tgid) for group in pids.members())
         if not self.fs.processes_only:
-            files += self.fs.kernel.services.proc_files.names()
+            served = self.fs.kernel.services.proc_files.names()
+            files += [each for each in served.items() if each[0] not in self._table]
         return chain(links, files, ((b"%d" % pid, S_IFDIR) for pid in numbers))
 
     def stale(self, node: Node) -> bool:
@@ -125,11 +127,8 @@ class RootDirectory(Directory):
         maker = self._table.get(name)
         if maker is not None:
             return maker()
-        if not self.fs.processes_only:
-            served = self.fs.kernel.services.proc_files.find(name)
-            if served is not None:
-                made: Node = served.made(self.fs)
-                return made
+        if not self.fs.processes_only and (served := served_node(self.fs, name)) is not None:
+            return served
         subject = self._subject(name)
         return PidDirectory(self.fs, self.fs.kernel, subject) if subject is not None else None
 
@@ -161,7 +160,7 @@ def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
         above = tree["sys"]["net"][version]
         above["conf"] = links_maker(fs, kernel, f"net/{version}/conf", above["conf"])
     return {
-        name.encode(): directory_maker(fs, item) if isinstance(item, dict) else item
+        name.encode(): folder_maker(fs, name.encode(), item) if isinstance(item, dict) else item
         for name, item in tree.items()
     }
 

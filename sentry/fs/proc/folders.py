@@ -1,0 +1,79 @@
+"""Directories of /proc that belong to no process: of a table, and of what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.errors import EEXIST, EINVAL, ENOTDIR
+from sentry.fs.proc.registry import ROOT
+from sentry.fs.proc.sysctl import SYSCTLS
+from sentry.fs.pseudo.nodes import Node, TableDirectory
+
+if TYPE_CHECKING:
+    from sentry.fs.proc.filesystem import ProcFs
+    from sentry.fs.pseudo.nodes import Maker
+
+OTHERS: Final = ("net", "sys/net/ipv4/conf", "sys/net/ipv6/conf")
+"""Directories that are another one for each network namespace."""
+MOST_PARTS: Final = 16
+NAME_MAX: Final = 255
+
+
+class ProcFolder(TableDirectory):
+    """`path`: where it is below /proc."""
+
+    __slots__ = ("_path",)
+    fs: ProcFs
+
+    def __init__(self, fs: ProcFs, path: bytes, table: dict[bytes, Maker]) -> None:
+        super().__init__(fs, table)
+        self._path = path
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """The table's, and what is served."""
+        served = self.fs.kernel.services.proc_files.names(self._path)
+        return {**served, **dict(super().names())}.items()
+
+    def make(self, name: bytes) -> Node | None:
+        """From the table, else what is served."""
+        return super().make(name) or served_node(self.fs, self._path + b"/" + name)
+
+
+def served_node(fs: ProcFs, path: bytes) -> Node | None:
+    """What is served from outside, or a directory that is there for it."""
+    served = fs.kernel.services.proc_files
+    if (text := served.find(path)) is not None:
+        made: Node = text.made(fs)
+        return made
+    return ProcFolder(fs, path, {}) if served.has_folder(path) else None
+
+
+def folder_maker(fs: ProcFs, path: bytes, tree: dict[str, Any]) -> Maker:
+    """A function that makes the directory of a tree whose leaves are makers."""
+    table: dict[bytes, Maker] = {}
+    for text, item in tree.items():
+        name = text.encode()
+        below = path + b"/" + name
+        table[name] = folder_maker(fs, below, item) if isinstance(item, dict) else item
+    return lambda: ProcFolder(fs, path, table)
+
+
+def check_new(path: str, links: Iterable[bytes]) -> None:
+    """A file of this path below /proc may be added, as far as the kernel's own files go; `links`:
+    names of the top that are others for each process. Raises: EINVAL, EEXIST, ENOTDIR."""
+    parts = path.split("/")
+    if len(parts) > MOST_PARTS or any(
+        part in ("", ".", "..") or len(part.encode(errors="surrogateescape")) > NAME_MAX
+        for part in parts
+    ):
+        raise EINVAL("a path below /proc")
+    if parts[0].isdigit() or any(f"{path}/".startswith(f"{each}/") for each in OTHERS):
+        raise EINVAL("a directory that is another one for each who looks")
+    if parts[0].encode(errors="surrogateescape") in links:
+        raise EEXIST("there is such a name")
+    for there in (*ROOT, *(f"sys/{name}" for name in SYSCTLS), "fs/"):
+        if there == path or there.startswith(f"{path}/"):
+            raise EEXIST("there is such a file")
+        if path.startswith(f"{there}/"):
+            raise ENOTDIR("below a file")
