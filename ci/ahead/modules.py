@@ -26,7 +26,7 @@ SINGLE = (
 )  # fmt: skip
 LEFT_OUT = {
     # file systems: class attributes that some of them set on themselves
-    "sentry/fs/gofer": "attachment filesystem",
+    "sentry/fs/gofer": "attachment filesystem pages",
     "sentry/fs/overlay": "filesystem",
     "sentry/fs/tmpfs": "filesystem",
     # there, too, and in locks structs with default factories and a dictionary with a type variable;

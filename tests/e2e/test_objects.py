@@ -358,6 +358,51 @@ def test_device_that_is_ready_with_nothing_keeps_nobody_from_signals(
     assert 0 < device.opened.reads < 100
 
 
+def test_many_that_wait_to_write_to_a_device_take_turns(sandbox: Sandbox) -> None:
+    writers = 30
+
+    class Narrow(OpenDevice):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = self.room = 0
+            self.taken: list[bytes] = []
+            self.all_wait, self.has_taken = threading.Event(), threading.Event()
+
+        def write(self, data: bytes) -> int:
+            self.asked += 1
+            if self.asked >= writers:
+                self.all_wait.set()
+            if not self.room:
+                raise BlockingIOError(errno.EAGAIN, "no room")
+            self.room -= 1
+            self.taken.append(data)
+            self.has_taken.set()
+            return len(data)
+
+        def poll(self) -> int:
+            return select.POLLOUT if self.room else 0
+
+    class One(Device):
+        opened = Narrow()
+
+        def open(self, flags: int) -> OpenDevice:
+            return self.opened
+
+    sandbox.add_device("/dev/narrow", One())
+    opened = One.opened
+    script = f"for i in $(seq {writers}); do echo $i & done >/dev/narrow; wait"
+    with sandbox.commands.run(script, background=True) as command:
+        assert opened.all_wait.wait(60)
+        for _ in range(writers):
+            opened.has_taken.clear()
+            opened.room = 1
+            opened.changed()
+            assert opened.has_taken.wait(60)
+        assert command.wait().exit_code == 0
+    assert sorted(map(int, opened.taken)) == list(range(1, writers + 1))
+    assert opened.asked < 5 * writers  # not all of them at each change: some 500
+
+
 def test_what_a_server_says_was_written_is_no_more_than_was_given(
     tmp_path: Path, debian: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,12 +15,14 @@ from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
 from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.errors import EAGAIN, EBUSY, EIO, EOVERFLOW, Errno
+from sentry.fs.gofer.file import CROWDED
 from sentry.fs.gofer.requests import MAX_TAGS
 from sentry.fs.gofer.session import Asked, expect
 from sentry.platform.host_io import host_error
 from sentry.vfs.file import READ_EVENTS, WRITE_EVENTS, FileDescription
 from sentry.wait.again import Keeping, again, kept
 from sentry.wait.fiber import Mode, TimedOut
+from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import instead, never, until
 
 if TYPE_CHECKING:
@@ -80,10 +82,32 @@ class ServedDevice:
             raise EBUSY("too many open files of one device")
 
 
+class Turn:
+    """Of those that wait to read, or to write; a signal ends the wait for it, too."""
+
+    __slots__ = ("_is_taken", "_queue")
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._queue = WaitQueue()
+
+    def _take(self) -> None:
+        if self._is_taken:
+            raise EAGAIN("somebody else's turn")
+        self._is_taken = True
+
+    async def __aenter__(self) -> None:
+        await until(self._take, (self._queue,), exclusive=True)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_taken = False
+        self._queue.notify()
+
+
 class DeviceFile(FileDescription):
     """An open device."""
 
-    __slots__ = ("_device", "_events", "_fid", "_session")
+    __slots__ = ("_device", "_events", "_fid", "_session", "_turns")
     can_poll: ClassVar = True
 
     def __init__(
@@ -95,6 +119,7 @@ class DeviceFile(FileDescription):
         self._session = device.session
         self._fid = fid
         self._events = 0
+        self._turns = {READ_EVENTS: Turn(), WRITE_EVENTS: Turn()}
         self._ask_events(UNKNOWN)
 
     # --- poll
@@ -141,7 +166,8 @@ class DeviceFile(FileDescription):
         return self._write(source, bool(self.flags & O_NONBLOCK or rwf & RWF_NOWAIT))
 
     async def _write(self, source: Source, nonblock: bool) -> int:
-        data: bytes = await again(source.peek, min(source.count, self._most))
+        most = CROWDED if self._session.crowded else self._most
+        data: bytes = await again(source.peek, min(source.count, most))
         reply = await self._tried(Twrite(self._fid, 0, data), WRITE_EVENTS, nonblock)
         return min(expect(reply, Rwrite).count, len(data))
 
@@ -150,12 +176,18 @@ class DeviceFile(FileDescription):
         return min(MOST, self._session.msize - IO_HEADER_SIZE)
 
     async def _tried(self, request: Any, events: int, nonblock: bool) -> Any:
-        """The reply, as soon as it is another one than EAGAIN."""
-        while (reply := await self._answer(request, nonblock)) is None:
-            if self._events & events:  # the server says so, and that there is nothing
-                until_ns = self._session.now_ns() + REST_NS
-                await until(never, (), deadline_ns=until_ns).ended(instead(TimedOut, int))
-            await until(partial(self._is_ready, events), (self.queue,), events)
+        """The reply, as soon as it is another one than EAGAIN. Of many that wait one asks: else
+        each change would be paid by all of them, with all that they write."""
+        reply = await self._answer(request, nonblock)
+        if reply is not None:
+            return reply
+        async with self._turns[events]:
+            while reply is None:
+                if self._events & events:  # the server says so, and that there is nothing
+                    until_ns = self._session.now_ns() + REST_NS
+                    await until(never, (), deadline_ns=until_ns).ended(instead(TimedOut, int))
+                await until(partial(self._is_ready, events), (self.queue,), events)
+                reply = await self._answer(request, nonblock)
         return reply
 
     async def _answer(self, request: Any, nonblock: bool) -> Any:
