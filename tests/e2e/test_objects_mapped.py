@@ -21,7 +21,7 @@ PLATFORMS = [
     pytest.param("kvm", marks=[
         pytest.mark.kvm, pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used"),
     ]),
-    "unicorn",
+    pytest.param("unicorn", marks=pytest.mark.full),
 ]  # fmt: skip
 
 
@@ -36,6 +36,30 @@ def test_mappings_and_programs_are_as_on_linux(
         result = sandbox.commands.run("./memory_file", cwd="/data")
         assert (result.exit_code, result.stderr) == (0, "")
         assert served.get("/ended")[4096:].startswith(b"stored last\0")
+
+
+@pytest.mark.full
+def test_debians_programs_and_libraries_run_from_there(tmp_path: Path, debian: Path) -> None:
+    """All of them are read by 9P: the loader, libraries, the program, and what it loads later."""
+    if not kvm_is_usable():
+        pytest.skip("/dev/kvm cannot be used here")
+    served = MemoryFileSystem()
+    for folder in ("usr/bin", "usr/lib/python3.13", "usr/lib/x86_64-linux-gnu", "usr/lib64"):
+        for path in (debian / folder).rglob("*"):
+            where = f"/{path.relative_to(debian)}"
+            if path.is_symlink() and not path.is_dir():
+                path = path.resolve()  # noqa: PLW2901
+            if path.is_file() and path.is_relative_to(debian) and path.stat().st_size < 16 << 20:
+                served.put(where, path.read_bytes(), path.stat().st_mode & 0o777)
+    code = "import ctypes, hashlib, json, sqlite3; print(hashlib.sha256(b'x').hexdigest()[:6])"
+    loader = "/data/usr/lib64/ld-linux-x86-64.so.2"
+    libraries = "/data/usr/lib/x86_64-linux-gnu"
+    with made(tmp_path, debian, mounts={"/data": served}) as sandbox:
+        command = [loader, "--library-path", libraries, "/data/usr/bin/python3.13", "-c", code]
+        result = sandbox.commands.run(command, env={"PYTHONHOME": "/data/usr"})
+        assert (result.stdout, result.stderr) == ("2d7116\n", "")
+        result = sandbox.commands.run("cp /data/usr/bin/perl /data/p && /data/p -e 'print 6 * 7'")
+        assert result.stdout == "42"
 
 
 class Stuck(MemoryFileSystem):
