@@ -80,10 +80,10 @@ class Stuck(MemoryFileSystem):
         setattr(self, method, stuck)
 
 
-@pytest.fixture
-def mapped(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program."""
-    program = tmp_path / "mapped"
+    program = tmp_path_factory.mktemp("program") / "mapped"
     source = Path(__file__).parent / "mapped.c"
     subprocess.run(["gcc", "-O1", "-static", "-o", program, source], check=True)
     return program
