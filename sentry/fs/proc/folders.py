@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.limits import NAME_MAX
 from sentry.errors import EEXIST, EINVAL, ENOTDIR
 from sentry.fs.proc.registry import ROOT
 from sentry.fs.proc.sysctl import SYSCTLS
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 OTHERS: Final = ("net", "sys/net/ipv4/conf", "sys/net/ipv6/conf")
 """Directories that are another one for each network namespace."""
 MOST_PARTS: Final = 16
-NAME_MAX: Final = 255
 
 
 class ProcFolder(TableDirectory):
