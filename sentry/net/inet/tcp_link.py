@@ -169,10 +169,10 @@ class TcpByLink:
         if engine is None:
             self._arrived_new(now_ns, flow, seg, packet)
             return True
-        link = self.layer.links.get(packet.index)
-        if link is not None and self.layer.takes_early():
+        early = self.layer.early_of(packet.index)
+        if early is not None:
             ports = bytes(packet.payload[:4])
-            engine.comes_by(link.early, key_of_segment(packet.source, packet.target, ports))
+            engine.comes_by(early, key_of_segment(packet.source, packet.target, ports))
         counters["Tcp.InSegs"] += 1
         self.take(now_ns, engine, seg)
         return True

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sentry.net.interfaces import Interface, Interfaces
     from sentry.net.ip.autoconf import Autoconf
     from sentry.net.ip.checksum import Bytes
+    from sentry.net.link.early import Receiver
     from sentry.net.link.link import EthernetLink, Faults, FromLink, Link, LinkPacket
     from sentry.wait.steps import Steps
 
@@ -75,6 +76,7 @@ class IpLayer:
         self.exceptions = Exceptions()
         self.changes = 0
         """How often routes or addresses have changed."""
+        self._early: set[Link] = set()
         self._sources: dict[tuple[int, bool, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""
         self._paths: dict[tuple[bytes, int, RouteKey], Path] = {}
@@ -139,8 +141,9 @@ class IpLayer:
         self._sources.clear()
         self._paths.clear()
         self.changes += 1
-        for link in self.links.values():
+        for link in self._early:
             link.early.clear()
+        self._early.clear()
 
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""
@@ -244,6 +247,14 @@ class IpLayer:
     def takes_early(self) -> bool:
         """Segments of connections that are known need nobody's look on their way."""
         return self.filter is None and self.gate is None and not self.has_viewers()
+
+    def early_of(self, index: int) -> dict[bytes, Receiver] | None:
+        """Who has segments by this link; None: nobody may have them early."""
+        link = self.links.get(index)
+        if link is None or not self.takes_early():
+            return None
+        self._early.add(link)
+        return link.early
 
     def came_early(self, is_v4: bool, count: int, size: int) -> None:
         """So many packets of so many bytes went that way."""
