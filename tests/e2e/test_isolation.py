@@ -159,8 +159,8 @@ def test_descriptors_of_the_sentry_are_the_listed_ones(running: processes.Runnin
     kinds = Counter(re.sub(r":.*| .*|\d+|^/dev", "", target) for target in targets.values())
     assert kinds.pop("/kvm", 1) == 1
     # 0 and 1 and the caller's input; the log twice and the caller's output and error;
-    # 9P, control, its listener, the stand-in; RAM; how much memory it takes
-    assert kinds == {"/null": 3, "pipe": 4, "socket": 4, "/#": 1, "//statm": 1}
+    # 9P, control, its listener, the stand-in; RAM; how much memory it takes, what of it has changed
+    assert kinds == {"/null": 3, "pipe": 4, "socket": 4, "/#": 1, "//statm": 1, "//pagemap": 1}
     assert not any(os.path.isdir(folder / str(fd)) for fd in targets)
 
 

@@ -53,6 +53,7 @@ def keep(
     session: Session, pending: Pending, child: GoferRegular | GoferDirectory, fid: int
 ) -> None:
     """The walk that binds `fid` to a file that is about to lose its name is answered."""
+    pending.heard = None  # which holds the file, and through it what the host keeps of it
     try:
         reply = expect(pending.result(), Rwalkx)
     except Errno:
