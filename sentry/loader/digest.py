@@ -21,7 +21,10 @@ PIECE: Final = 1 << 16
 
 
 async def digest(task: Task, file: Any, most: int | None = None) -> bytes:
-    """Its SHA-256; empty if it is larger than `most`. Raises: Errno."""
+    """Its SHA-256; empty if it is larger than `most`, or who serves it could have it read as one
+    program and run as another. Raises: Errno."""
+    if not await again(lambda: file.is_steady):
+        return b""
     made, offset = importlib.import_module(HASH_MODULE).sha256(), 0
     while most is None or offset < most:
         dest = KernelDest(CHUNK)

@@ -440,6 +440,11 @@ class FileDescription:
         """What a mapping of the file is made of (RamFile or HostBacking). Raises: ENODEV."""
         raise ENODEV("cannot be mapped")
 
+    @property
+    def is_steady(self) -> bool:
+        """While nobody writes to it, what is read is what is mapped: no server makes it up."""
+        return True
+
     def check_mapping(self, offset: int, length: int) -> None:
         """It may be mapped like this, as far as that depends on the file. Raises: EINVAL."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import signal
 import subprocess
 import threading
@@ -36,6 +37,31 @@ def test_mappings_and_programs_are_as_on_linux(
         result = sandbox.commands.run("./memory_file", cwd="/data")
         assert (result.exit_code, result.stderr) == (0, "")
         assert served.get("/ended")[4096:].startswith(b"stored last\0")
+
+
+def test_hash_says_nothing_of_a_program_that_its_server_may_change_behind_it(
+    tmp_path: Path, busybox: Path
+) -> None:
+    if not kvm_is_usable():
+        pytest.skip("/dev/kvm cannot be used here")
+    program = (busybox / "bin/busybox").read_bytes()
+    policy = f"""
+from runsc.policy import *
+
+@on.execve(hash={hashlib.sha256(program).hexdigest()!r})
+def known(event):
+    return ALLOW
+
+@on.execve
+def others(event):
+    return DENY("EACCES")
+"""
+    served = MemoryFileSystem()
+    served.put("/busybox", program, 0o755)
+    with made(tmp_path, busybox, mounts={"/data": served}, policy=policy) as sandbox:
+        assert sandbox.commands.run("/bin/busybox echo run").stdout == "run\n"
+        result = sandbox.commands.run("/data/busybox echo run")
+        assert (result.exit_code, result.stdout) == (126, "")
 
 
 @pytest.mark.full

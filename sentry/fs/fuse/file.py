@@ -253,6 +253,10 @@ class FuseFile(RegularFile):
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         return ioctl(self.handle, caller, request, argument)
 
+    @property
+    def is_steady(self) -> bool:
+        return False
+
     def mmap_backing(self, writable_shared: bool) -> Any:
         return self._file.backing(self.handle, writable_shared)
 

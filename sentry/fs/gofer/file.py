@@ -160,6 +160,10 @@ class GoferFile(RegularFile):
         self._file.drop_file_caps()
         self._file.changed()
 
+    @property
+    def is_steady(self) -> bool:
+        return self._handle.fd >= 0
+
     def mmap_backing(self, writable_shared: bool) -> Any:
         windows = self._file.sb.windows
         if windows is None or self._handle.fd < 0:

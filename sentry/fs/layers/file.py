@@ -105,6 +105,10 @@ class LayeredFile(RegularFile):
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         self._copied().allocate(caller, mode, offset, length)
 
+    @property
+    def is_steady(self) -> bool:
+        return bool(self._real().is_steady)
+
     def mmap_backing(self, writable_shared: bool) -> Any:
         """Of the upper or the lower file; a mapping that may store is copied up first.
 

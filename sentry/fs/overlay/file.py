@@ -86,6 +86,10 @@ class OverlayFile(RegularFile):
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         self._copied().allocate(caller, mode, offset, length)
 
+    @property
+    def is_steady(self) -> bool:
+        return bool(self._backing().is_steady)
+
     def mmap_backing(self, writable_shared: bool) -> Any:
         """Frames, or the lower file's descriptor; a mapping that may store is copied up first.
 
