@@ -59,13 +59,17 @@ _IPV4, _IPV6 = struct.Struct(">HI").unpack_from, struct.Struct(">H4x16s").unpack
 class Named:
     """A name that a call has come to."""
 
-    __slots__ = ("is_there", "path", "rules", "subject")
+    __slots__ = ("is_allowed", "is_there", "path", "rules", "subject")
 
-    def __init__(self, path: str, subject: tuple[Any, ...], is_there: bool) -> None:
+    def __init__(
+        self, path: str, subject: tuple[Any, ...], is_there: bool, is_allowed: bool
+    ) -> None:
         self.path = path
         self.subject = subject
         self.is_there = is_there
         """It is that of a Unix socket, or of a directory that may have some."""
+        self.is_allowed = is_allowed
+        """By a rule about names: whatever is to have, or to lose, this one."""
         self.rules: list[Rule] = []
         """About such names."""
 
@@ -153,24 +157,25 @@ class Judge:
         self._decide([rule for rule in layer.paths if rule.is_for_path(path)], subject)
         if not layer.gives:
             return
-        if self._decide([rule for rule in layer.names if rule.is_for_name(path)], subject):
-            return
+        names = [rule for rule in layer.names if rule.is_for_name(path)]
+        is_allowed = self._decide(names, subject) is not None
         mounts = layer.declaration.name in MOUNTS
         for family in layer.families:  # what may be opened may not be connected to yet
-            if family[0].kind != "address":
+            if family[0].kind != "address" and not is_allowed:
                 self._decide([
                     rule for rule in family
                     if rule.is_for_name(path) and (rule.path is not None or not mounts)
                 ], subject)  # fmt: skip
         sockets = [rule for rule in layer.gives if rule.kind == "address"]
         if sockets:
-            self._socket(sockets, Named(path, subject, _may_be_socket(dentry, name)), mounts)
+            named = Named(path, subject, _may_be_socket(dentry, name), is_allowed)
+            self._socket(sockets, named, mounts)
 
     def _socket(self, rules: list[Rule], named: Named, mounts: bool) -> None:
         """A name that a Unix socket may have, or get. That it may be connected to gives it to no
         socket whose own name may not."""
         named.rules = [rule for rule in rules if rule.path and rule.is_for_name(named.path)]
-        if named.is_there:
+        if named.is_there and not named.is_allowed:
             for rule in named.rules:
                 self._decide([rule], named.subject)
         first, self._first = self._first, named
@@ -178,7 +183,7 @@ class Judge:
             return
         exchanges = self._layer.number == renameat2 and self.values[-1] & RENAME_EXCHANGE
         for old, new in ((first, named), (named, first))[: 2 if exchanges else 1]:
-            if old.is_there and new.rules and not old.rules:
+            if old.is_there and new.rules and not (new.is_allowed or old.rules):
                 family = frozenset().union(*(rule.family for rule in new.rules))
                 asked = [rule for rule in rules if not rule.path and rule.family & family]
                 self._decide(asked, old.subject)

@@ -556,6 +556,30 @@ def test_what_may_be_opened_may_not_be_connected_to_yet(world: Ruled) -> None:
     assert program.call("rename", b"/tmp/socket", b"/other") == 0
 
 
+def test_who_may_give_away_a_name_may_not_give_any_other(world: Ruled) -> None:
+    program = world.program()
+    for folder in (b"/run", b"/run/a"):
+        program.ok("mkdir", folder, 0o755)
+    for name in (b"/tmp/evil", b"/run/a/good"):
+        program.ok("bind", program.ok("socket", *UNIX, 0), b"\1\0" + name + b"\0", len(name) + 3)
+    names = """
+    @on("rename", path="/tmp/*")
+    def names(event):
+        return ALLOW
+
+    @on("renameat2", path="/tmp/*")
+    def names_too(event):
+        return ALLOW
+"""
+    world.rule(names + ALLOWED_SOCKETS)
+    assert program.call("rename", b"/tmp/evil", b"/run/a/new") == -13
+    for old, new in ((b"/tmp/evil", b"/run/a/good"), (b"/run/a/good", b"/tmp/evil")):
+        assert program.call("renameat2", -100, old, -100, new, 2) == -13
+    assert program.call("rename", b"/tmp/evil", b"/tmp/other") == 0
+    world.rule(names.replace('"/tmp/*"', '["/tmp/*", "/run/a/new"]') + ALLOWED_SOCKETS)
+    assert program.call("rename", b"/tmp/other", b"/run/a/new") == 0
+
+
 @pytest.mark.parametrize("steps_ns", [500_000, -(10**12)], ids=["at once", "in steps"])
 @pytest.mark.parametrize("lowers", [b"/", b"/tmp/a:/etc", b"/tmp/a:/tmp/b:/"])
 def test_nothing_lies_below_an_overlay_however_long_it_takes(
