@@ -396,8 +396,11 @@ class AddressMap:
             pages = (high - low) >> 12
             if vma.shared or private:
                 self.space.unmap(low, pages)
-            elif isinstance(backing, RamFile):
-                self.space.forget_list(low, backing.frames(vma.file_offset(low) >> 12, pages))
+            elif isinstance(backing, RamFile):  # a mapping may be larger than memory
+                first = vma.file_offset(low) >> 12
+                for page, stop in backing.parts(first, first + pages):
+                    frames = backing.frames(page, stop - page)
+                    self.space.forget_list(low + (page - first << 12), frames)
 
     def window_lost(self, backing: Backing, piece: WindowRange) -> None:
         """A piece of a FILES window goes: drop the entries into it; private copies stay."""

@@ -266,12 +266,12 @@ class RamFile:
             chunk = self._chunks[size // CHUNK_BYTES]
             zero_frames(chunk, size % CHUNK_BYTES, PAGE_SIZE - size % PAGE_SIZE)
         first = (size + PAGE_SIZE - 1) // PAGE_SIZE
-        for low, high in self._parts(first, None):
+        for low, high in self.parts(first, None):
             self._drop(low, high, True)
             yield
         self._drop(first, None, True)  # copies of what was a hole
 
-    def _parts(self, first: int, last: int | None) -> list[tuple[int, int]]:
+    def parts(self, first: int, last: int | None) -> list[tuple[int, int]]:
         """The pages of [first, last), chunk by chunk, where there are any."""
         end = max(self._chunks, default=-1) * CHUNK + CHUNK if last is None else last
         numbers: Collection[int] = range(first // CHUNK, -(-end // CHUNK))
@@ -285,7 +285,7 @@ class RamFile:
         """`punch`, a chunk a piece."""
         end = offset + length
         last = (end + PAGE_SIZE - 1) // PAGE_SIZE
-        for low, high in self._parts(offset // PAGE_SIZE, last):
+        for low, high in self.parts(offset // PAGE_SIZE, last):
             start = max(offset, low * PAGE_SIZE)
             self.punch(start, min(end, high * PAGE_SIZE) - start)
             yield
@@ -304,13 +304,18 @@ class RamFile:
         if last > first:
             self._drop(first, last, False)
 
+    def hide(self, first: int, last: int) -> None:
+        """Who maps the pages [first, last) has to fault for them again."""
+        for mapper in list(self.mappers):
+            mapper.backing_lost(self, first * PAGE_SIZE, last * PAGE_SIZE, False)
+
     def _drop(self, first: int, last: int | None, private_too: bool) -> None:
         """Give the frames of [first, last) back, after all who map them have lost them."""
         for mapper in list(self.mappers):
             mapper.backing_lost(
                 self, first * PAGE_SIZE, None if last is None else last * PAGE_SIZE, private_too
             )
-        for start, stop in self._parts(first, last):
+        for start, stop in self.parts(first, last):
             number = start // CHUNK
             low, high = start % CHUNK, stop - number * CHUNK
             chunk = self._chunks[number]

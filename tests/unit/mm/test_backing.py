@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,7 @@ from sentry.mm.errors import BusError
 from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
+from sentry.mm.ramfile import CHUNK, RamFile
 from sentry.platform.memory import Ram
 
 if TYPE_CHECKING:
@@ -52,6 +53,28 @@ def test_truncation_takes_private_copies_too(
     assert list(backing.mappers.values()) == [1]
     munmap(mm.map, private, 3 * PAGE)
     assert not backing.mappers
+
+
+def test_hole_in_a_mapping_larger_than_memory_costs_what_is_there(
+    mm: MemoryManager, ram: Ram, open_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 1 << 44
+    backing = RamFile(ram, size)
+    backing.write(size // 2, b"there")
+    at = mmap(mm.map, 0, size, PROT_READ, MAP_PRIVATE, open_file(backing), 0)
+    assert mm.read(at + size // 2, 5) == b"there"
+    seen: list[int] = []
+    frames = RamFile.frames
+
+    def counted(self: RamFile, index: int, count: int) -> Any:
+        seen.append(count)
+        assert count <= CHUNK
+        return frames(self, index, count)
+
+    monkeypatch.setattr(RamFile, "frames", counted)
+    backing.punch(0, size)
+    assert seen and not mm.space.translate(at + size // 2)
+    assert mm.read(at + size // 2, 5) == bytes(5)
 
 
 def test_window_is_shared_between_processes_and_kept_for_the_next(
