@@ -466,6 +466,36 @@ def test_proc_file_may_be_below_folders(sandbox: Sandbox) -> None:
             sandbox.add_proc_file(path, Name("no"))
 
 
+def test_proc_file_that_is_served_anew_is_the_new_one_though_somebody_has_the_old_one_open(
+    sandbox: Sandbox,
+) -> None:
+    class Silent(ProcFile):
+        may = threading.Event()
+
+        def show(self) -> str:
+            self.may.wait()
+            return "old"
+
+    class New(ProcFile):
+        def show(self) -> str:
+            return "new\n"
+
+    for path in ("mine", "sys/my/thing", "sys/other/thing"):
+        sandbox.add_proc_file(path, Silent(), timeout=0.2)
+    sandbox.commands.run(
+        "exec 3</proc/mine 4</proc/sys/my/thing 5</proc/sys/my; cd /proc/sys/other;"
+        " sleep 1000 >/dev/null 2>&1 &"
+    )
+    for path in ("mine", "sys/my/thing", "sys/other/thing"):
+        assert sandbox.commands.run(f"cat /proc/{path}").exit_code == 1
+    assert sandbox.commands.run("ls /proc/mine /proc/sys/my /proc/sys/other").stdout == ""
+    for path in ("mine", "sys/my/thing", "sys/other"):
+        sandbox.add_proc_file(path, New())
+    shown = sandbox.commands.run("cd /proc; cat mine sys/my/thing sys/other")
+    assert (shown.stdout, shown.stderr) == ("new\n" * 3, "")
+    Silent.may.set()
+
+
 def test_connections_are_handed_over(tmp_path: Path, busybox: Path) -> None:
     with made(tmp_path, busybox, network="private") as sandbox:
         seen = []

@@ -18,7 +18,7 @@ from sentry.fs.proc import process_status as _status
 from sentry.fs.proc import sysctl_memory as _sysctl_memory
 from sentry.fs.proc import sysctl_net as _sysctl_net
 from sentry.fs.proc import system as _system
-from sentry.fs.proc.folders import folder_maker, served_node
+from sentry.fs.proc.folders import folder_maker, has_left, served_node
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
@@ -116,8 +116,10 @@ class RootDirectory(Directory):
         return chain(links, files, ((b"%d" % pid, S_IFDIR) for pid in numbers))
 
     def stale(self, node: Node) -> bool:
-        """A process that is gone."""
-        return isinstance(node, PidDirectory) and not node.subject.exists
+        """A process that is gone, or what nobody serves any more."""
+        if isinstance(node, PidDirectory):
+            return not node.subject.exists
+        return has_left(node)
 
     def make(self, name: bytes) -> Node | None:
         """A file, or a process, or a thread that is not the first of its process."""

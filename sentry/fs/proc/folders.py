@@ -9,11 +9,12 @@ from sentry.abi.limits import NAME_MAX
 from sentry.errors import EEXIST, EINVAL, ENOTDIR
 from sentry.fs.proc.registry import ROOT
 from sentry.fs.proc.sysctl import SYSCTLS
-from sentry.fs.pseudo.nodes import Node, TableDirectory
+from sentry.fs.pseudo.nodes import Node, TableDirectory, TextNode
 
 if TYPE_CHECKING:
     from sentry.fs.proc.filesystem import ProcFs
     from sentry.fs.pseudo.nodes import Maker
+    from sentry.fs.served.proc import ServedText
 
 OTHERS: Final = ("net", "sys/net/ipv4/conf", "sys/net/ipv6/conf")
 """Directories that are another one for each network namespace."""
@@ -35,17 +36,49 @@ class ProcFolder(TableDirectory):
         served = self.fs.kernel.services.proc_files.names(self._path)
         return {**served, **dict(super().names())}.items()
 
+    def stale(self, node: Node) -> bool:
+        """As `has_left`."""
+        return has_left(node)
+
     def make(self, name: bytes) -> Node | None:
         """From the table, else what is served."""
         return super().make(name) or served_node(self.fs, self._path + b"/" + name)
+
+    @property
+    def is_empty(self) -> bool:
+        """It was there for what was served, and nothing is any more."""
+        return not (self.table or self.fs.kernel.services.proc_files.has_folder(self._path))
+
+
+class ServedNode(TextNode):
+    """A file that is served from outside; `text` is who makes what it shows."""
+
+    __slots__ = ("_path", "_text")
+    fs: ProcFs
+
+    def __init__(self, fs: ProcFs, path: bytes, text: ServedText) -> None:
+        super().__init__(fs, text.mode, text.show, text.store if text.mode & 0o222 else None)
+        self._path = path
+        self._text = text
+
+    @property
+    def is_left(self) -> bool:
+        """Nobody serves it any more, or somebody else does."""
+        return self.fs.kernel.services.proc_files.find(self._path) is not self._text
+
+
+def has_left(node: Node) -> bool:
+    """Who still holds it keeps it; by its name there is nothing, or something else."""
+    if isinstance(node, ServedNode):
+        return node.is_left
+    return isinstance(node, ProcFolder) and node.is_empty
 
 
 def served_node(fs: ProcFs, path: bytes) -> Node | None:
     """What is served from outside, or a directory that is there for it."""
     served = fs.kernel.services.proc_files
     if (text := served.find(path)) is not None:
-        made: Node = text.made(fs)
-        return made
+        return ServedNode(fs, path, text)
     return ProcFolder(fs, path, {}) if served.has_folder(path) else None
 
 

@@ -9,11 +9,9 @@ from sentry.abi.stat import S_IFDIR, S_IFREG
 from sentry.errors import EEXIST, ENOTDIR
 from sentry.fs.gofer import arrival
 from sentry.fs.gofer.session import expect
-from sentry.fs.pseudo.nodes import Node, TextNode
 from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
-    from sentry.fs.pseudo.table import TableFs
     from sentry.fs.served.session import ServedSession
 
 ATTACHMENT: Final = b"proc"
@@ -26,7 +24,7 @@ class ServedText:
     def __init__(self, session: ServedSession, root: int, mode: int) -> None:
         self._session = session
         self._root = root
-        self._mode = mode
+        self.mode = mode
 
     def show(self, _caller: Any) -> bytes:
         """All of it. Raises: NotNow, what the server says, EIO once it is gone."""
@@ -38,10 +36,6 @@ class ServedText:
         """Somebody has written that. Raises: as `show`."""
         request = Tsetxattrx(self._root, b"", TEXT, 0, data)
         self._session.reply((self, Tsetxattrx), request, mode=Mode.KILLABLE, slow=True)
-
-    def made(self, fs: TableFs) -> Node:
-        """Its inode in a mounted /proc."""
-        return TextNode(fs, self._mode, self.show, self.store if self._mode & 0o222 else None)
 
 
 class ServedTexts:
