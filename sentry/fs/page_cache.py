@@ -72,6 +72,7 @@ class PageCache(ABC):
 
     def close(self) -> None:
         """Nobody maps it any more."""
+        self._changes += 1  # an answer that comes later is for nobody
         if self._hashes is not None:
             self._hashes = None
             self._vfs.tracked -= 1
@@ -96,11 +97,15 @@ class PageCache(ABC):
 
     def resize(self, size: int) -> None:
         """The file has another size."""
-        if size == self.ram.size:
+        old: int = self.ram.size
+        if size == old:
             return
         self._changes += 1
+        if self._hashes:  # what is compared ends elsewhere in that page from now on
+            edge = min(size, old) // PAGE_SIZE
+            self._drop_unless_stored(self._tracked(edge, edge + 1))
         self.ram.truncate(size)
-        if self._hashes:
+        if self._hashes and size < old:
             for index in [i for i in self._hashes if i >= self._count]:
                 del self._hashes[index]
 
@@ -123,15 +128,24 @@ class PageCache(ABC):
             self._vfs.loop.spawn(driven(steps), "invalidation")
 
     def _dropping(self, first: int, last: int) -> Steps[None]:
-        for index in self._tracked(first, last):
+        tracked = self._tracked(first, last)
+        for at in range(0, len(tracked), FEW):
+            self._drop_unless_stored(tracked[at : at + FEW])
+            yield
+
+    def _drop_unless_stored(self, indices: list[int]) -> None:
+        """Of these pages, in their order. Programs run meanwhile: they lose them first, else one
+        could store between the look and the end of a page."""
+        if indices:
+            self.ram.hide(indices[0], indices[-1] + 1)
+        for index in indices:
             if not self._is_stored(index) and self._hashes is not None:
                 self._hashes.pop(index, None)
                 self.ram.punch(index * PAGE_SIZE, PAGE_SIZE)
-            yield
 
     def _tracked(self, first: int, last: int) -> list[int]:
         hashes = self._hashes or {}
-        if last - first <= FEW:
+        if last - first <= max(FEW, len(hashes)):
             return [index for index in range(first, last) if index in hashes]
         return sorted(index for index in hashes if first <= index < last)
 

@@ -130,3 +130,61 @@ def test_last_page_is_sent_up_to_the_end_and_one_that_is_refused_stops_no_other(
     assert cache.stored == [(1, 0, PAGE), (1, PAGE, PAGE), (1, 3 * PAGE, 10)]
     cache.resize(PAGE)
     assert not cache.has_tracked(PAGE, ALL)
+
+
+def test_page_with_the_end_is_not_taken_for_stored_into_when_the_file_grows_or_shrinks(
+    cache: Server,
+) -> None:
+    cache.track()
+    load(cache, 3)
+    cache.data += b"appended"  # by others: what is here of that page is old
+    cache.resize(len(cache.data))
+    done(cache.write_back("handle"))
+    assert not cache.stored and not cache.ram.peek(3)
+    load(cache, 3)
+    assert cache.ram.read(3 * PAGE, 18) == cache.data[3 * PAGE :]
+    del cache.data[3 * PAGE + 2 :]
+    cache.data[3 * PAGE] = 0
+    second = bytes(cache.data[3 * PAGE + 1 :])
+    cache.resize(len(cache.data))
+    cache.drop(0, 0)
+    done(cache.write_back("handle"))
+    assert not cache.stored
+    load(cache, 3)
+    cache.ram.write(3 * PAGE, b"s")
+    cache.resize(SIZE)
+    done(cache.write_back("handle"))
+    assert cache.stored == [("handle", 3 * PAGE, 10)]
+    assert cache.data[3 * PAGE :] == b"s" + second + bytes(8)
+
+
+def test_answer_for_pages_that_nobody_maps_any_more_takes_no_memory(
+    memory: Ram, cache: Server
+) -> None:
+    before = memory.file_pages
+    cache.meanwhile = cache.close
+    load(cache, 0)
+    assert memory.file_pages == before
+
+
+class Storing:
+    """An address space that has a page when it is to lose it, and stores until then."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def backing_lost(self, ram: RamFile, start: int, end: int | None, private: bool) -> None:
+        if start <= self.at < (end or ALL) and ram.peek(self.at // PAGE):
+            ram.write(self.at, b"last")
+
+    def window_lost(self, backing: object, piece: object) -> None: ...
+
+
+def test_what_is_stored_until_a_page_is_lost_is_not_dropped(cache: Server) -> None:
+    cache.track()
+    load(cache, 0)
+    cache.ram.mappers[Storing(PAGE)] = 1
+    cache.drop(0, 0)
+    done(cache.write_back("handle"))
+    assert cache.stored == [("handle", PAGE, PAGE)]
+    assert cache.data[PAGE : PAGE + 4] == b"last"
