@@ -7,12 +7,11 @@ Gofer; without one it goes over 9P.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
-from sentry.errors import EDQUOT, ENOSPC, EOPNOTSUPP, Errno, from_host
+from sentry.errors import EDQUOT, ENOSPC, EOPNOTSUPP, from_host
 from sentry.fs.gofer.session import expect
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.regular import RegularFile
@@ -21,6 +20,7 @@ from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.handles import Handle
+    from sentry.fs.gofer.pages import FidPages
     from sentry.fs.gofer.regular import GoferRegular
     from sentry.vfs.location import Location
 
@@ -53,8 +53,8 @@ class GoferFile(RegularFile):
         if self._may_store:
             self._file.mappers -= 1
         file, pages = self._file, self._file.pages
-        if pages is not None and pages.tracked and self._may_store:
-            file.sb.after_close(_release_later(file, self._handle))
+        if pages is not None and self._may_store and pages.closed():
+            file.sb.after_close(_release_later(file, pages, self._handle))
         else:
             file.release(self._handle)
 
@@ -171,9 +171,9 @@ class GoferFile(RegularFile):
         return self._handle.backing(windows)
 
 
-async def _release_later(file: GoferRegular, handle: Handle) -> None:
+async def _release_later(file: GoferRegular, pages: FidPages, handle: Handle) -> None:
     """What was stored comes before."""
-    if file.pages is not None:
-        with suppress(Errno):  # nobody is left to be told
-            await file.pages.write_back(handle)
-    file.release(handle)
+    try:
+        await pages.sent_behind(handle)
+    finally:
+        file.release(handle)

@@ -6,11 +6,12 @@ come with each open, each path that is walked and each fstat(2).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
-from sentry.errors import EIO
+from sentry.errors import EIO, Errno
 from sentry.fs.gofer.session import expect
 from sentry.fs.page_cache import PageCache
 from sentry.platform.constants import PAGE_SIZE
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 class FidPages(PageCache):
     """Those of one file, while it is open."""
 
-    __slots__ = ("_file", "_told")
+    __slots__ = ("_closed", "_file", "_told")
 
     def __init__(self, file: GoferRegular, ram: Any, vfs: Vfs) -> None:
         super().__init__(ram, file.attributes.size, vfs)
         self._file = file
         self._told = self._stamp(file.attributes)
+        self._closed = 0
+        """How many have closed the file since somebody sends behind them what is stored."""
 
     @staticmethod
     def _stamp(attributes: Attributes) -> tuple[int, int]:
@@ -52,10 +55,36 @@ class FidPages(PageCache):
         self.resize(max(self.ram.size, offset + count))
         self.drop(offset, count)
 
+    def closed(self) -> bool:
+        """Somebody who may have stored has closed the file. Whether he has to call `sent_behind`:
+        there is one at a time, however many a program opens and closes."""
+        if not self.tracked:
+            return False
+        self._closed += 1
+        return self._closed == 1
+
+    async def sent_behind(self, handle: Handle) -> None:
+        """The server has what was stored until the last of them has closed it."""
+        seen = 0
+        try:
+            while seen < self._closed:
+                seen = self._closed
+                with suppress(Errno):  # nobody is left to be told
+                    await self.write_back(handle)
+        finally:
+            self._closed = 0
+
     async def fetch(self, offset: int, size: int) -> bytes:
         handle = self._file.read_handle or self._file.write_handle
         if handle is None:
             raise EIO("nobody has it open")
+        self._file.sb.handles.use(handle)  # others may close it before the last piece is here
+        try:
+            return await self._pieces(handle, offset, size)
+        finally:
+            self._file.release(handle)
+
+    async def _pieces(self, handle: Handle, offset: int, size: int) -> bytes:
         whole = self._most // PAGE_SIZE * PAGE_SIZE
         size, data = min(size, whole or PAGE_SIZE), b""
         while len(data) < size:

@@ -266,7 +266,17 @@ class GoferRegular(GoferInode):
             return
         key = self, "stores", offset
         if kept(key) is not None or pages.has_tracked(offset, count):
-            begun(key, lambda: pages.write_back(writer, offset, count))
+            begun(key, lambda: self._written_back(pages, writer, offset, count))
+
+    async def _written_back(
+        self, pages: FidPages, writer: Handle, offset: int, count: int
+    ) -> None:
+        """Others may close the file before the server has all."""
+        self.sb.handles.use(writer)
+        try:
+            await pages.write_back(writer, offset, count)
+        finally:
+            self.release(writer)
 
     def written(self, offset: int, count: int) -> None:
         """The server has taken so many bytes from a write(2)."""
