@@ -126,11 +126,11 @@ class Connection(Calls):
 
     @property
     def _is_amiss(self) -> bool:
-        """Something was lost, or came early, or is urgent, or waits for a window."""
+        """Something was lost, or came early, as a FIN may, or is urgent, or waits for a window."""
         board = self.board
         return bool(
             self.ca_state != OPEN
-            or self.eof
+            or self.fin_at is not None
             or self.rcv.early.starts
             or self.urgent_at is not None
             or self.tlp_end is not None

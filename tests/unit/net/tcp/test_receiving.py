@@ -80,6 +80,16 @@ def test_hole_is_told_at_once_and_with_sack() -> None:
     assert hand.one.tally.rcv_ooopack == 2
 
 
+def test_fin_that_came_early_ends_the_stream_when_what_is_before_it_has_come() -> None:
+    hand = Hand()
+    hand.hear(FIN | ACK, seq=101)
+
+    (answer,) = hand.hear(seq=1, data=bytes(100))
+
+    assert answer.ack == 102
+    assert hand.one.eof and hand.one.state == TCP_CLOSE_WAIT
+
+
 def test_what_came_twice_is_told_by_dsack() -> None:
     hand = Hand()
     hand.hear(data=bytes(100))
