@@ -108,5 +108,6 @@ async def _rest(steps: Steps[int] | Steps[None], lock: Lock | None, mode: Mode) 
         told: int | None = await driven(cast("Steps[int | None]", steps), mode)
         return told or 0
     finally:
+        steps.close()  # who is killed before they go on has them end here, while it has the lock
         if lock is not None:
             lock.let_go()

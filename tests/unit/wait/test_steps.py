@@ -145,6 +145,27 @@ def test_a_kill_ends_work_only_in_its_mode(loop: Loop) -> None:
     assert ends == ["UNINTERRUPTIBLE", "KILLABLE"]
 
 
+def test_work_that_is_killed_is_over_before_its_lock_is_free(loop: Loop) -> None:
+    lock, held = Lock(), []
+
+    def work() -> Steps[int]:
+        try:
+            yield from pieces(3, [])
+        finally:
+            held.append(lock.holder is not None)
+        return 3
+
+    errors: list[BaseException | None] = []
+    rest: Any = in_steps(work(), lock, Mode.KILLABLE)
+    fiber = loop.spawn(rest, "work", lambda result, error: errors.append(error))
+    loop.turn()
+    fiber.interrupt(Killed(), Mode.KILLABLE)
+    while loop.fibers:
+        loop.turn()
+    assert isinstance(errors[0], Killed)
+    assert held == [True] and lock.holder is None
+
+
 def test_a_stepwise_operation_is_called_or_driven() -> None:
     double = Stepwise(lambda count: pieces(count, [], long=False))
     assert double(4) == 4 and at_once(double.steps(2)) == 2
