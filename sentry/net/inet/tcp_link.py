@@ -84,6 +84,7 @@ class TcpByLink:
         """Whom a segment was for since `rest`: one acknowledgement does for many."""
         self._ways: dict[tuple[bytes, bytes, int], Way] = {}
         """By both addresses, and the interface by which it has to be."""
+        layer.on_changes = self._ways.clear
         self.clock = time.monotonic_ns
 
     def refresh(self) -> None:

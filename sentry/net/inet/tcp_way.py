@@ -33,20 +33,17 @@ class Way:
     """From one address to another, by a link with neighbours."""
 
     __slots__ = (
-        "_addresses", "_changes", "_hardware", "_ip_sum", "_is_v4", "_link", "_link_header",
-        "_plain", "_pseudo_sum", "_source_hardware", "_target", "path",
+        "_addresses", "_hardware", "_ip_sum", "_is_v4", "_link", "_link_header", "_plain",
+        "_pseudo_sum", "_source_hardware", "_target", "path",
     )  # fmt: skip
 
-    def __init__(
-        self, layer: IpLayer, link: EthernetLink, path: Path, source: bytes, target: bytes
-    ) -> None:
+    def __init__(self, link: EthernetLink, path: Path, source: bytes, target: bytes) -> None:
         """Preconditions: those of `way_by`."""
         self.path = path
         self._link = link
         self._target = target
         self._is_v4 = len(target) == 4
         self._addresses = source + target
-        self._changes = layer.changes
         self._hardware = self._source_hardware = b""
         self._link_header = self._plain = b""
         total = partial_sum(self._addresses)
@@ -91,8 +88,9 @@ class Way:
         return True
 
     def _is_known(self, now_ns: int, layer: IpLayer) -> bool:
-        """All that decides is as it was."""
-        if layer.changes != self._changes or layer.filter is not None or layer.gate is not None:
+        """All that decides is as it was. Preconditions: so are routes and addresses, which
+        `IpLayer.on_changes` tells of."""
+        if layer.filter is not None or layer.gate is not None:
             return False
         interface = layer.interface(self.path.interface)
         return (
@@ -133,7 +131,7 @@ def way_by(layer: IpLayer, now_ns: int, path: Path, source: bytes, target: bytes
         and not layer.is_local(target)
         and layer.exceptions.get(now_ns, target) is None
     )
-    return Way(layer, link, path, source, target) if is_plain else None
+    return Way(link, path, source, target) if is_plain else None
 
 
 def _folded(total: int) -> int:

@@ -74,8 +74,9 @@ class IpLayer:
         self.faults_of: Callable[[Link], Faults | None] = lambda link: None
         """Of a link to the outside, when it comes."""
         self.exceptions = Exceptions()
-        self.changes = 0
-        """How often routes or addresses have changed."""
+        self.on_changes: Callable[[], None] = lambda: None
+        """Routes or addresses have changed: who keeps ways lets go of them, and so of links that
+        are no more."""
         self._early: set[Link] = set()
         self._sources: dict[tuple[int, bool, bytes], bytes] = {}
         """By interface and where a packet goes: what was selected since routes have changed."""
@@ -140,10 +141,10 @@ class IpLayer:
         self.exceptions.clear()
         self._sources.clear()
         self._paths.clear()
-        self.changes += 1
         for link in self._early:
             link.early.clear()
         self._early.clear()
+        self.on_changes()
 
     def is_local(self, ip: bytes) -> bool:
         """Packets for it end here."""

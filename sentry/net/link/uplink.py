@@ -81,6 +81,7 @@ class Uplink:
     def close(self) -> int:
         """No more of it; the descriptor, which is the caller's to close."""
         self.is_closed = True
+        self.link.early.clear()
         self.link.on_output = self.link.on_room = lambda: None
         self._loop.watch(self._fd, 0)
         if self._sender is not None:

@@ -29,15 +29,10 @@ class Known:
         self.engine = self.client.engine
         self.layer, self.link = self.host.layer, self.host.link
 
-    @property
-    def way(self) -> Way:
-        (found,) = self.host.tcp._ways.values()
-        assert isinstance(found, Way)
-        return found
-
     def short(self, made: Outgoing, tos: int = 0, ttl: int = 64) -> list[bytes] | None:
         """What goes by the way that is kept; None: nothing does."""
-        is_gone = self.way.send(self.line.now_ns, self.layer, made, tos, ttl)
+        ways: list[Way] = list(self.host.tcp._ways.values())
+        is_gone = any(way.send(self.line.now_ns, self.layer, made, tos, ttl) for way in ways)
         frames: list[bytes] = self.link.take_outgoing(64, 1 << 20)
         assert is_gone == bool(frames)
         return frames if is_gone else None
@@ -101,6 +96,15 @@ def test_way_is_not_taken_when_something_has_changed(change: str) -> None:
     assert known.short(made()) is not None
     CHANGES[change](known)
     assert known.short(made()) is None
+
+
+@pytest.mark.parametrize("change", ["routes", "outdated"])
+def test_link_that_is_no_more_is_not_kept(change: str) -> None:
+    """With all that waits in it: thousands may come and go."""
+    known = Known(AF_INET)
+    assert known.host.tcp._ways
+    CHANGES[change](known)
+    assert not known.host.tcp._ways
 
 
 def test_neighbour_that_may_have_gone_is_asked_for() -> None:
