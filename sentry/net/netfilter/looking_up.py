@@ -204,12 +204,13 @@ class Remember(Expression):
             type(each).parse(self.scope, parse_attributes(each.raw), each.raw)
             for each in self.expressions or self.group.expressions
         ]
-        self.group.learn(wanted)
+        if not self.group.learn(wanted):
+            run.place.forgot(1)
         return True
 
     def _forget(self, run: Run, known: Element) -> None:
-        self.group.unlearn(known)
-        run.place.forgot(1)
+        if self.group.unlearn(known):
+            run.place.forgot(1)
 
     @property
     def uses(self) -> Iterable[Used]:

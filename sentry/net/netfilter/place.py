@@ -108,7 +108,8 @@ class Namespace:
     def may_remember(self, group: Set, now_ns: int) -> bool:
         """There is room for one more element of a set, which is counted."""
         if group.is_full:
-            self.forgot(len(group.drop_expired(now_ns)))
+            gone = len(group.drop_expired(now_ns))
+            self.forgot(gone if group.is_counted else 0)
         if group.is_full or self.counts["elements"] >= MOST["elements"]:
             return False
         self.counts["elements"] += 1

@@ -127,6 +127,11 @@ class Set:
         return self._elements.get((element.key, not element.is_end))
 
     @property
+    def is_counted(self) -> bool:
+        """Its elements are: it has not gone, also not by a batch that is under way."""
+        return self.table.sets.get(self.name) is self
+
+    @property
     def is_full(self) -> bool:
         """As many elements as were said when it was made."""
         return bool(self.size) and len(self._elements) >= self.size
@@ -206,17 +211,26 @@ class Set:
 
     # --- packets
 
-    def learn(self, element: Element) -> None:
-        """A packet adds one, if there is room. Preconditions: packets see none with its key."""
-        for each in (self, self.met):
-            if each is not None and each.known(element) is None and not each.is_full:
-                each.add(element)
+    def learn(self, element: Element) -> bool:
+        """A packet adds one, if there is room. Whether it counts: not if a long batch has added one
+        with its key, or has taken the set away. Preconditions: packets see none with its key."""
+        is_taken = False
+        for each in (self.met, self):
+            if each is not None:
+                is_taken = each.known(element) is None and not each.is_full
+                if is_taken:
+                    each.add(element)
+        return is_taken and self.is_counted
 
-    def unlearn(self, element: Element) -> None:
-        """A packet takes one away."""
-        for each in (self, self.met):
-            if each is not None and each.known(element) is element:
-                each.remove(element)
+    def unlearn(self, element: Element) -> bool:
+        """A packet takes one away. Whether it counted: not if a long batch has taken it away."""
+        is_there = False
+        for each in (self.met, self):
+            if each is not None:
+                is_there = each.known(element) is element
+                if is_there:
+                    each.remove(element)
+        return is_there and self.is_counted
 
     def find(self, run: Run, key: bytes) -> Element | None:
         """Which one a key belongs to."""

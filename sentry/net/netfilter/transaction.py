@@ -319,7 +319,7 @@ class Transaction:
         sets, count = group.table.sets, len(group)
         del sets[group.name]
         self._count("elements", -count)
-        self._undo.append(lambda: self._count("elements", count))
+        self._undo.append(lambda: self._count("elements", len(group)))
         self._undo.append(lambda: sets.__setitem__(group.name, group))
         self._gone("sets")
         self.note(nft.NFT_MSG_DELSET, group)
@@ -333,7 +333,7 @@ class Transaction:
         self._room("elements")
         self._stage(group)
         group.add(element)
-        self._undo.append(lambda: _take_away(group, element))
+        self._undo.append(lambda: self._take_away(group, element))
         self.note(nft.NFT_MSG_NEWSETELEM, group, element)
         if isinstance(element.data, Verdict) and element.data.chain is not None:
             self._use((element.data.chain,), 1)
@@ -345,10 +345,24 @@ class Transaction:
         """Preconditions: it is there."""
         self._stage(group)
         group.remove(element)
-        self._undo.append(lambda: _put_back(group, element))
+        self._undo.append(lambda: self._put_back(group, element))
         self._gone("elements")
         self.note(nft.NFT_MSG_DELSETELEM, group, element)
         self._forget_uses(element)
+
+    def _take_away(self, group: Set, element: Element) -> None:
+        """Unless a packet has done so, and has counted it."""
+        if group.known(element) is element:
+            group.remove(element)
+        else:
+            self._count("elements", 1)
+
+    def _put_back(self, group: Set, element: Element) -> None:
+        """Unless packets have taken its place, and have counted that."""
+        if group.known(element) is None and not group.is_full:
+            group.add(element)
+        else:
+            self._count("elements", -1)
 
     def _forget_uses(self, element: Element) -> None:
         if isinstance(element.data, Verdict) and element.data.chain is not None:
@@ -374,18 +388,6 @@ class Transaction:
         self._undo.append(lambda: objects.__setitem__(key, named))
         self._gone("objects")
         self.note(nft.NFT_MSG_DELOBJ, named)
-
-
-def _take_away(group: Set, element: Element) -> None:
-    """Unless a packet has done so."""
-    if group.known(element) is element:
-        group.remove(element)
-
-
-def _put_back(group: Set, element: Element) -> None:
-    """Unless packets have taken its place."""
-    if group.known(element) is None and not group.is_full:
-        group.add(element)
 
 
 def _free_name(begin: str, first: int, taken: Container[str]) -> str:

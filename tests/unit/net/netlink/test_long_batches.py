@@ -15,6 +15,7 @@ from sentry.abi.socket import AF_INET, SOCK_DGRAM
 from sentry.errors import ENOENT, EPERM
 from sentry.net.netfilter.machine import be32, be64, nested, text
 from sentry.net.netlink.message import attribute
+from sentry.net.netlink.nfnetlink import netfilter_of
 from tests.unit.net.netfilter import router
 from tests.unit.net.netlink.test_nfnetlink import (
     CHAIN,
@@ -94,6 +95,14 @@ def in_set() -> tuple[bytes, ...]:
     return key, expression("lookup", data), DROP
 
 
+def learns(op: int) -> bytes:
+    """A rule by which packets change the set."""
+    data = text(nft.NFTA_DYNSET_SET_NAME, "s") + be32(nft.NFTA_DYNSET_OP, op)
+    data += be32(nft.NFTA_DYNSET_SREG_KEY, nft.NFT_REG_1)
+    key = nested(nft.NFTA_LIST_ELEM, router.immediate(KEY))
+    return rule("out", key, expression("dynset", data))
+
+
 def test_packets_beside_a_batch_meet_nothing_of_it(port: Port, other: Program) -> None:
     call = begun(port, TABLE, CHAIN, rule("out", DROP), *[rule("out", COUNTED)] * MANY)
     assert sends(other) == 1
@@ -147,6 +156,34 @@ def test_batch_that_does_not_count_leaves_nothing(
     assert [each.error for each in port.receive()] == [ENOENT.number] * ends
     assert sends(other) == -EPERM.number
     assert rules(port) == 1
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["undone", "done"])
+@pytest.mark.parametrize(
+    ("op", "kind"),
+    [
+        (nft.NFT_DYNSET_OP_ADD, nft.NFT_MSG_NEWSETELEM),
+        (nft.NFT_DYNSET_OP_ADD, nft.NFT_MSG_DELTABLE),
+        (nft.NFT_DYNSET_OP_DELETE, nft.NFT_MSG_DELSETELEM),
+        (nft.NFT_DYNSET_OP_DELETE, nft.NFT_MSG_DELTABLE),
+    ],
+    ids=["both_add", "added_to_what_goes", "both_remove", "removed_from_what_goes"],
+)
+def test_count_of_elements_is_right_when_packets_change_what_a_batch_does(
+    port: Port, other: Program, op: int, kind: int, ends: bool
+) -> None:
+    """Else the ceiling would be another one, and who repeats it had none."""
+    removes = op == nft.NFT_DYNSET_OP_DELETE
+    before = [elements(nft.NFT_MSG_NEWSETELEM)] * removes
+    assert not port.batch(TABLE, CHAIN, SET, *before, learns(op))
+    ruleset = netfilter_of(port.program.task.ns.net.stack).ruleset
+    assert ruleset.counts["elements"] == removes
+    first = [GONE, TABLE, CHAIN] if kind == nft.NFT_MSG_DELTABLE else [elements(kind)]
+    call = begun(port, *first, *[rule("out", COUNTED)] * MANY, ends=ends)
+    assert sends(other) == 1 and not call.done
+    call.wait()
+    sets = [each for table in ruleset.tables.values() for each in table.sets.values()]
+    assert ruleset.counts["elements"] == sum(map(len, sets))
 
 
 def test_batch_of_who_is_killed_leaves_nothing(port: Port, program: Program) -> None:
