@@ -59,7 +59,7 @@ class Transaction:
         self.chains: dict[int, Chain] = {}
         self.sets: dict[int, Set] = {}
         self.rules: dict[int, Rule] = {}
-        """By the ids that the batch has given them."""
+        """By the ids that the batch has given them, while they are there."""
         self._undo: list[Callable[[], object]] = []
         self._staged: list[Chain | Set] = []
         """Of which packets see what there was before."""
@@ -219,6 +219,8 @@ class Transaction:
     def _drop_chain(self, chain: Chain) -> None:
         chains = chain.table.chains
         del chains[chain.name]
+        if self.chains.get(chain.number) is chain:
+            del self.chains[chain.number]
         self._undo.append(lambda: chains.__setitem__(chain.name, chain))
         self._gone("chains")
         self.note(nft.NFT_MSG_DELCHAIN, chain)
@@ -268,6 +270,8 @@ class Transaction:
         self._stage(chain)
         del chain.rules[at]
         del table.rules[rule.handle]
+        if self.rules.get(rule.number) is rule:
+            del self.rules[rule.number]
 
         def undo() -> None:
             chain.rules.insert(at, rule)
@@ -318,6 +322,8 @@ class Transaction:
             self._forget_uses(each)
         sets, count = group.table.sets, len(group)
         del sets[group.name]
+        if self.sets.get(group.number) is group:
+            del self.sets[group.number]
         self._count("elements", -count)
         self._undo.append(lambda: self._count("elements", len(group)))
         self._undo.append(lambda: sets.__setitem__(group.name, group))

@@ -169,7 +169,7 @@ def delete_rule(asked: Asked, batch: Transaction) -> None:
             batch.remove_rule(find_rule(chain, asked, nft.NFTA_RULE_HANDLE))
         elif nft.NFTA_RULE_ID in data:
             with asked.about(nft.NFTA_RULE_ID):
-                mine = batch.rules.pop(number(data, nft.NFTA_RULE_ID), None)
+                mine = batch.rules.get(number(data, nft.NFTA_RULE_ID))
                 if mine is None or mine.chain is not chain:
                     raise ENOENT("rule")
             batch.remove_rule(mine)

@@ -216,6 +216,47 @@ def test_quoted_request_may_be_short(port: Port) -> None:
     assert place_in(found, bytes(16))
 
 
+# --- ids within a batch
+
+
+def by_id(kind: int, *attributes: bytes) -> bytes:
+    return change(kind, text(nft.NFTA_RULE_TABLE, "t") + b"".join(attributes))
+
+
+FLUSH: Final = by_id(nft.NFT_MSG_DELRULE, text(nft.NFTA_RULE_CHAIN, "out"))
+NUMBERED: Final = by_id(
+    nft.NFT_MSG_NEWRULE, text(nft.NFTA_RULE_CHAIN, "out"), be32(nft.NFTA_RULE_ID, 1)
+)
+A_SET: Final = (
+    text(nft.NFTA_SET_NAME, "s"), be32(nft.NFTA_SET_KEY_LEN, 4), be32(nft.NFTA_SET_ID, 1),
+)  # fmt: skip
+ELEMENT: Final = nested(nft.NFTA_LIST_ELEM, nested(nft.NFTA_SET_ELEM_KEY, attribute(1, b"abcd")))
+A_CHAIN: Final = text(nft.NFTA_CHAIN_NAME, "c"), be32(nft.NFTA_CHAIN_ID, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (NUMBERED, FLUSH, by_id(nft.NFT_MSG_DELRULE, text(nft.NFTA_RULE_CHAIN, "out"),
+                                be32(nft.NFTA_RULE_ID, 1))),
+        (NUMBERED, FLUSH, by_id(nft.NFT_MSG_NEWRULE, text(nft.NFTA_RULE_CHAIN, "out"),
+                                be32(nft.NFTA_RULE_POSITION_ID, 1))),
+        (by_id(nft.NFT_MSG_NEWSET, *A_SET), by_id(nft.NFT_MSG_DELSET, A_SET[0]),
+         by_id(nft.NFT_MSG_NEWSETELEM, be32(nft.NFTA_SET_ELEM_LIST_SET_ID, 1),
+               text(nft.NFTA_SET_ELEM_LIST_SET, "s"),
+               nested(nft.NFTA_SET_ELEM_LIST_ELEMENTS, ELEMENT))),
+        (by_id(nft.NFT_MSG_NEWCHAIN, *A_CHAIN), by_id(nft.NFT_MSG_DELCHAIN, A_CHAIN[0]),
+         by_id(nft.NFT_MSG_NEWRULE, be32(nft.NFTA_RULE_CHAIN_ID, 1))),
+    ],
+    ids=["rule_again", "rule_beside_it", "element_of_a_set", "rule_of_a_chain"],
+)  # fmt: skip
+def test_what_a_batch_has_removed_is_not_found_by_its_id(
+    port: Port, changes: tuple[bytes, ...]
+) -> None:
+    (found,) = port.batch(TABLE, CHAIN, *changes)
+    assert found.error == ENOENT.number
+
+
 # --- notices
 
 
