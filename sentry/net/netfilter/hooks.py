@@ -127,9 +127,11 @@ class Netfilter(Namespace):
         self.plug()
 
     def ip_table(self, name: str, *, is_v4: bool) -> ip_tables.IpTable:
-        """A table of iptables, which is there when somebody first asks. Raises: ENOENT, ENOMEM."""
+        """A table of iptables, which is there when somebody first asks. Raises: ENOENT, ENOMEM, and
+        NotNow as long as a batch is under way, of which what stands at the hooks depends."""
         found = self.ip_tables.get((is_v4, name))
         if found is None:
+            self.lock.check()
             found = ip_tables.IpTable(name, is_v4=is_v4)
             self._take_rules(len(found.content.entries))
             self.ip_tables[is_v4, name] = found
@@ -138,7 +140,8 @@ class Netfilter(Namespace):
 
     def replace(self, table: ip_tables.IpTable, content: Content) -> None:
         """All that is in a table of iptables, by something else. Preconditions: it has the same
-        hooks. Raises: ENOMEM."""
+        hooks. Raises: ENOMEM, and NotNow as above."""
+        self.lock.check()
         before = table.content
         self._take_rules(len(content.entries) - len(before.entries))
         self.counts["tracking"] += content.needs_tracking - before.needs_tracking

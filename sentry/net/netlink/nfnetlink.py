@@ -314,7 +314,8 @@ class NetfilterSocket(NetlinkSocket):
     def _run(
         self, caller: Caller, data: bytes, batch: Transaction, wrong: list[Wrong]
     ) -> Steps[bool]:
-        """Each message up to the end. False: there is no end, so nothing counts."""
+        """Each message up to the end. False: there is no end, so nothing counts; of too many the
+        sender hears."""
         at = (abi.NLMSGHDR.unpack(data, 0).nlmsg_len + 3) & ~3
         for _ in range(MAX_MESSAGES):
             if len(data) - at < HEADER:
@@ -331,6 +332,7 @@ class NetfilterSocket(NetlinkSocket):
                 wrong.append((whole, found, bad))
             if batch.is_long:
                 yield
+        wrong.append((data[: abi.NLMSGHDR.unpack(data, 0).nlmsg_len], EMSGSIZE.number, 0))
         return False
 
     def _request(self, caller: Caller, whole: bytes) -> Request:

@@ -10,12 +10,14 @@ import pytest
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
+from sentry.abi.ip_tables import IPT_SO_GET_INFO
 from sentry.abi.signal import SIGKILL
-from sentry.abi.socket import AF_INET, SOCK_DGRAM
-from sentry.errors import ENOENT, EPERM
+from sentry.abi.socket import AF_INET, IPPROTO_IP, SOCK_DGRAM
+from sentry.errors import EMSGSIZE, ENOENT, EPERM
+from sentry.net.netfilter.ip_tables import INFO
 from sentry.net.netfilter.machine import be32, be64, nested, text
 from sentry.net.netlink.message import attribute
-from sentry.net.netlink.nfnetlink import netfilter_of
+from sentry.net.netlink.nfnetlink import MAX_MESSAGES, netfilter_of
 from tests.unit.net.netfilter import router
 from tests.unit.net.netlink.test_nfnetlink import (
     CHAIN,
@@ -195,6 +197,26 @@ def test_batch_of_who_is_killed_leaves_nothing(port: Port, program: Program) -> 
     assert killed.task.dead
     assert sends(program) == 1 and not rules(port)
     assert not port.batch(TABLE, CHAIN, *[rule("out", COUNTED)] * MANY)
+
+
+def test_batch_of_too_many_messages_is_refused_and_its_sender_hears_of_it(port: Port) -> None:
+    begun(port, *[TABLE] * MAX_MESSAGES).wait()
+    assert [each.error for each in port.receive()] == [EMSGSIZE.number]
+    begun(port, *[TABLE] * (MAX_MESSAGES - 1)).wait()
+    assert not port.receive()
+
+
+def test_table_of_iptables_comes_after_the_batch(port: Port, other: Program) -> None:
+    """What stands at the hooks depends on rules that want connections followed, which it may take
+    away for now."""
+    fd = other.ok("socket", AF_INET, SOCK_DGRAM, 0)
+    at = other.place(b"filter".ljust(INFO.size, b"\0"))
+    size = other.place(struct.pack("<I", INFO.size))
+    call = begun(port, TABLE, CHAIN, *[rule("out", COUNTED)] * MANY)
+    asked = other.begin("getsockopt", fd, IPPROTO_IP, IPT_SO_GET_INFO, at, size)
+    assert not asked.done and not call.done
+    call.wait()
+    assert asked.wait() == 0
 
 
 def test_who_asks_or_changes_waits_for_the_batch(port: Port, other: Program) -> None:
