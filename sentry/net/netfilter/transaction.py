@@ -335,7 +335,10 @@ class Transaction:
     def add_element(self, group: Set, element: Element) -> None:
         """Raises: EMFILE, ENFILE."""
         if group.is_full:
-            self._count("elements", -len(group.drop_expired(self.now_ns)))
+            gone = group.drop_expired(self.now_ns)
+            self._count("elements", -len(gone))
+            for each in gone:
+                self._forget_uses(each)
         self._room("elements")
         self._stage(group)
         group.add(element)

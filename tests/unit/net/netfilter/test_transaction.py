@@ -9,7 +9,7 @@ import pytest
 from sentry.abi import nftables as nft
 from sentry.errors import EBUSY, EINVAL, EMFILE
 from sentry.net.netfilter import hooks
-from sentry.net.netfilter.machine import parse_expression
+from sentry.net.netfilter.machine import Verdict, parse_expression
 from sentry.net.netfilter.ruleset import MOST, Chain, Rule, Ruleset, Table
 from sentry.net.netfilter.sets import Element, Set
 from sentry.net.netfilter.transaction import Scope, Transaction
@@ -114,3 +114,22 @@ def test_there_is_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     rules.add(batch, rules.two, COUNTER)
     with pytest.raises(EMFILE):
         rules.add(batch, rules.two, COUNTER)
+
+
+def test_chain_is_not_in_use_by_an_element_that_gave_its_place_when_its_time_was_up() -> None:
+    rules = Rules()
+    batch = rules.batch()
+    group = Set(rules.table, "s")
+    group.flags, group.size = nft.NFT_SET_MAP | nft.NFT_SET_TIMEOUT, 1
+    batch.add_set(group)
+    old, new = Element(b"old"), Element(b"new")
+    old.data, old.expires_ns = Verdict(nft.NFT_JUMP, rules.two), 1
+    batch.add_element(group, old)
+    batch.commit()
+    before = rules.two.use
+
+    batch = Transaction(rules.ruleset, 2, 1)
+    batch.add_element(group, new)
+    batch.commit()
+
+    assert list(group) == [new] and rules.two.use == before - 1
