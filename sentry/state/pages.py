@@ -115,21 +115,21 @@ class Saved:
 
         Preconditions: all who write stand still; no frame has a number yet.
         """
-        same = bytearray(b"\1" * self._it.split)
-        view = ffi.from_buffer("uint8_t[]", same)
-        known = True
-        for start in range(0, len(same), lib.CHANGES_FRAMES):
-            some = min(lib.CHANGES_FRAMES, len(same) - start)
+        before = bytearray() if self._last is None else self._last.same
+        split = self._it.split
+        before[split:] = bytes(len(before[split:]))  # nobody looks at those
+        for start in range(0, split, lib.CHANGES_FRAMES):
+            same = bytearray(b"\1" * min(lib.CHANGES_FRAMES, split - start))
             # SAFETY: so many there are from there on.
-            if lib.changes_since(start, some, view + start):
-                known = False
-                break
+            if lib.changes_since(start, len(same), ffi.from_buffer("uint8_t[]", same)):
+                before[:] = bytes(len(before))
+                return
+            # now, for it is told once, and whoever asked for this snapshot may go away meanwhile
+            old = before[start : start + len(same)]
+            both = _number(old) & _number(same[: len(old)])
+            before[start : start + len(old)] = both.to_bytes(len(old), "little")
             await pace.rest()
-        self._looked = len(same) if known else 0
-        if self._last is not None:  # whatever comes of this one
-            before = self._last.same
-            both = _number(before) & _number(same[: len(before)]) if known else 0
-            before[:] = both.to_bytes(len(before), "little")
+        self._looked = split
 
     def of_mapping(self, space: AddressSpace, start: int, pages: int) -> list[Run]:
         """Those of its own that a mapping has."""

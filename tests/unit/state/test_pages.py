@@ -21,6 +21,7 @@ from sentry.platform.memory import AddressSpace, Ram, frames_of, read_frames, wr
 from sentry.state.filling import BLOCK_PAGES, Loaded
 from sentry.state.pages import PIECE_PAGES, Damaged, Remembered, Saved, Written
 from sentry.state.records import Run
+from sentry.wait.fiber import Killed
 from sentry.wait.steps import Pace
 
 PAGE = 4096
@@ -208,6 +209,24 @@ def test_a_snapshot_that_fails_does_not_lose_what_has_changed(watched: Ram) -> N
     saved.numbered(mine, 0, zeros=False)
     fd, found = written(saved)
     assert found.own == 2 and os.pread(fd, 1, 0) + os.pread(fd, 1, PAGE) == b"cd"
+    os.close(fd)
+
+
+def test_a_snapshot_that_is_broken_off_does_not_lose_what_has_changed(watched: Ram) -> None:
+    class Killing(Pace):
+        async def rest(self, mode: Any = None) -> None:
+            """Who asked for it is gone."""
+            raise Killed
+
+    mine = frames(watched, b"a", b"b")
+    last = taken(watched, mine, None)
+    write_frames(mine, 0, b"c")
+    with pytest.raises(Killed):
+        run(Saved(last).look(Killing()))
+    run((saved := Saved(last)).look(Pace()))
+    saved.numbered(mine, 0, zeros=False)
+    fd, found = written(saved)
+    assert found.own == 1 and os.pread(fd, 1, 0) == b"c"
     os.close(fd)
 
 
