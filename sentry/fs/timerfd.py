@@ -161,6 +161,7 @@ class TimerFile(StreamFile):
         if not (self._expired or self._ticks):
             raise EAGAIN("not expired")
         count = self._count()
+        count &= (1 << 8 * TICKS_SIZE) - 1  # those of TFD_IOC_SET_TICKS may be as many as fit
         try:
             return dest.put(count.to_bytes(TICKS_SIZE, "little"))
         except NotNow:

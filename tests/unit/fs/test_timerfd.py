@@ -122,3 +122,11 @@ def test_step_of_the_wall_clock_cancels_where_asked(loop: Loop) -> None:
     assert not file.poll()
     file.release()
     assert not len(steps)
+
+
+def test_read_of_as_many_expiries_as_fit_and_one_more(loop: Loop) -> None:
+    file = make(loop)
+    file.set(0, 2000)
+    file._ticks = (1 << 64) - 1  # TFD_IOC_SET_TICKS
+    loop.advance(2000)
+    assert read(file) == 0  # the kernel's count goes round, too
