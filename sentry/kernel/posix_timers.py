@@ -125,9 +125,10 @@ class PosixTimer:
         if left_ns is not None:
             self._at_ns = min(max(self._now() + left_ns, 1), MAX_NS)
         self._rests = rests
-        if at_ns and not rests:
+        if at_ns:
             self._follow_steps()
-            self._start()  # one whose signal was queued expires again at once
+            if not rests:
+                self._start()  # one whose signal was queued expires again at once
 
     def _follow_steps(self) -> None:
         if self.absolute and self.clock in WALL_CLOCKS:

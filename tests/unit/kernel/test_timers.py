@@ -8,7 +8,7 @@ import pytest
 
 from sentry.abi.resource import RLIMIT_CPU
 from sentry.abi.signal import SIGALRM, SIGEV_SIGNAL, SIGKILL, SIGPROF, SIGXCPU
-from sentry.abi.time import CLOCK_MONOTONIC, ITIMER_PROF, ITIMER_REAL
+from sentry.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME, ITIMER_PROF, ITIMER_REAL
 from sentry.kernel import task_signals
 from sentry.kernel.clocks import CpuClock
 from sentry.kernel.posix_timers import Notify, PosixTimer
@@ -127,6 +127,18 @@ def test_posix_timer_restored_to_a_point_on_its_clock_stays_there(
     timer.restore(at_ns, None, rests=False)
     world.loop.advance(0)
     assert taken(quiet, RT) == 1
+
+
+def test_posix_timer_restored_while_nobody_wants_its_signal_follows_the_wall_clock(
+    world: World, quiet: Task
+) -> None:
+    timer = posix(quiet, CLOCK_REALTIME)
+    timer.interval_ns = MS
+    timer.restore(1, None, rests=True)
+    steps = world.kernel.services.clock_steps
+    assert timer._step is not None and timer._timer is None
+    steps.notify(1)  # nothing is to be moved yet
+    assert timer._timer is None
 
 
 def test_posix_timer_set_again_forgets_its_queued_signal(world: World, quiet: Task) -> None:
