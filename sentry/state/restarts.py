@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.clock import MAX_NS
 from sentry.kernel.futex import wait
 from sentry.kernel.standing import call_until
 from sentry.state import records
@@ -54,7 +55,7 @@ def made(task: Task, record: records.Restart, away_ns: int = 0) -> BaseException
     if code is not None:
         return code()
     known = BLOCKS.get(record.how)
-    numbers = record.numbers
+    numbers = list(record.numbers)
     if known is None or len(numbers) != known[1]:
         raise ValueError(f"no call is made again as {record.how!r} with {len(numbers)} numbers")
     function, _, optional, deadline = known
@@ -65,5 +66,8 @@ def made(task: Task, record: records.Restart, away_ns: int = 0) -> BaseException
         calls, number = task.kernel.calls, numbers[1] or 0
         if number >= len(calls) or calls[number] is None:
             raise ValueError(f"there is no system call {number}")
-    moved = [n + away_ns if n and at == deadline else n for at, n in enumerate(numbers)]
-    return RestartBlock(partial(function, task, *moved))
+    for at in {optional, deadline} - {-1}:
+        number = numbers[at]
+        if number:  # nobody can wait for what lies behind the end of a clock
+            numbers[at] = min(number + (away_ns if at == deadline else 0), MAX_NS)
+    return RestartBlock(partial(function, task, *numbers))

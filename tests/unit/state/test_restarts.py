@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sentry.clock import MAX_NS
 from sentry.kernel.futex import wait
 from sentry.state import records, restarts
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
@@ -40,6 +41,8 @@ def test_saved_blocks_come_back_as_the_same_call() -> None:
         (records.Restart("poll", [8, 2, None]), (8, 2, None)),
         (records.Restart("nanosleep", [50, 0x1000]), (57, 0x1000)),
         (records.Restart("futex", [0x1000, 5, 1, 50, 1]), (0x1000, 5, 1, 50, 1)),
+        (records.Restart("futex", [0x1000, 5, 1, records.U64, 1]), (0x1000, 5, 1, MAX_NS, 1)),
+        (records.Restart("nanosleep", [records.U64, 0x1000]), (MAX_NS, 0x1000)),
     ],
 )
 def test_made_timeouts_go_on_where_they_were(
