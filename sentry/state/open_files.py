@@ -169,14 +169,15 @@ def _epoll(saver: Saver, file: EpollFile, common: dict[str, Any]) -> records.Ope
 
 def _timerfd(_: Saver, file: TimerFile, common: dict[str, Any]) -> records.OpenFile:
     programs, at_ns = file._programs, file._at_ns
-    wall_ns = left_ns = None
+    wall_ns, left_ns = 0, None
     if file._again is not None:
         wall_ns = at_ns + programs.distance_ns(HOST_CLOCKS[file.clock])
     elif at_ns and not file.absolute:
-        left_ns = at_ns - programs.now_ns()
+        left_ns = min(at_ns - programs.now_ns(), records.MOST)
     return records.ClockTimer(
-        clock=file.clock, at_ns=at_ns, interval_ns=file._interval_ns, expired=file._expired,
-        ticks=file._ticks, left_ns=left_ns, wall_ns=wall_ns or 0, cancels=file._cancels, **common,
+        clock=file.clock, at_ns=records.time_ns(at_ns),
+        interval_ns=records.time_ns(file._interval_ns), expired=file._expired, ticks=file._ticks,
+        left_ns=left_ns, wall_ns=records.time_ns(wall_ns), cancels=file._cancels, **common,
     )  # fmt: skip
 
 

@@ -192,7 +192,11 @@ class Saving:
                 refused("an interval timer of CPU time")
             real = timers.real()
             if real is not None:
-                interval = records.Interval(*real, left_ns=real[0] - self._kernel.clock.now_ns())
+                at_ns, interval_ns, expired = real
+                interval = records.Interval(
+                    records.time_ns(at_ns), records.time_ns(interval_ns), expired,
+                    min(at_ns - self._kernel.clock.now_ns(), records.MOST),
+                )  # fmt: skip
         thread = group.parent_thread
         return records.Process(
             pid=group.tgid,
@@ -223,9 +227,9 @@ class Saving:
         notify = timer.notify
         return records.PosixTimer(
             timer.number, timer.clock, notify.how, notify.signo, notify.value,
-            None if notify.task is None else notify.task.tid, timer.interval_ns, timer._at_ns,
-            timer.overrun, timer._pending, timer._rests,
-            timer.left_ns if timer._at_ns and not timer.absolute else None,
+            None if notify.task is None else notify.task.tid, records.time_ns(timer.interval_ns),
+            records.time_ns(timer._at_ns), timer.overrun, timer._pending, timer._rests,
+            min(timer.left_ns, records.MOST) if timer._at_ns and not timer.absolute else None,
         )  # fmt: skip
 
     def _dead(self, task: Task) -> records.Thread:

@@ -13,6 +13,7 @@ import msgspec
 
 from sentry.state.records.base import MAX_BYTES as MAX_BYTES
 from sentry.state.records.base import MAX_OBJECTS as MAX_OBJECTS
+from sentry.state.records.base import MOST as MOST
 from sentry.state.records.base import U64 as U64
 from sentry.state.records.base import Amount as Amount
 from sentry.state.records.base import Data as Data
@@ -29,6 +30,7 @@ from sentry.state.records.base import Ref as Ref
 from sentry.state.records.base import Signal as Signal
 from sentry.state.records.base import Word as Word
 from sentry.state.records.base import Words as Words
+from sentry.state.records.base import time_ns as time_ns
 from sentry.state.records.files import Attachment as Attachment
 from sentry.state.records.files import ClockTimer as ClockTimer
 from sentry.state.records.files import DonatedFile as DonatedFile

@@ -11,7 +11,8 @@ MAX_OBJECTS = 1 << 20
 """Of one kind."""
 MAX_BYTES = 1 << 26
 """In one string of bytes."""
-Amount = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
+MOST = (1 << 62) - 1
+Amount = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 """Bytes, pages, ns, numbers of something."""
 Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -28,6 +29,12 @@ Path = Annotated[bytes, msgspec.Meta(max_length=1 << 16)]
 Data = Annotated[bytes, msgspec.Meta(max_length=MAX_BYTES)]
 Words = Annotated[str, msgspec.Meta(max_length=4096)]
 Many = msgspec.Meta(max_length=MAX_OBJECTS)
+
+
+def time_ns(value: int) -> int:
+    """A time that a program has set, as an `Amount`: it may lie behind the end of every clock, or
+    before its beginning. 0 is none."""
+    return min(max(value, bool(value)), MOST)
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from sentry.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME
+from sentry.clock import MAX_NS
 from sentry.fs.timerfd import TimerFile
 from sentry.state import open_files, records
 from sentry.state.opening import Files
@@ -93,3 +95,13 @@ def test_a_wall_time_of_another_clock_is_damaged() -> None:
     record = records.ClockTimer(flags=0, clock=CLOCK_MONOTONIC, wall_ns=5)
     with pytest.raises(Damaged):
         restored(record, Programs(1, 0))
+
+
+def test_a_time_behind_the_end_of_clocks_can_be_read_again() -> None:
+    for clock, absolute in ((CLOCK_MONOTONIC, False), (CLOCK_REALTIME, True)):
+        file = made(Programs(1000, 1 << 61), clock)
+        file.set(MAX_NS, MAX_NS, again=(lambda: MAX_NS) if absolute else None)
+        file.absolute = absolute
+        record = open_files._timerfd(None, file, COMMON)  # type: ignore[arg-type]
+        read = msgspec.json.decode(msgspec.json.encode(record), type=records.ClockTimer)
+        assert restored(read, Programs(2000, 1 << 61)).get()[1] > 1 << 60

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from sentry.abi.bpf import BPF_F_ALLOW_MULTI
+from sentry.abi.signal import SIGEV_NONE
+from sentry.abi.time import CLOCK_MONOTONIC
 from sentry.bpf.extended import DeviceFilter
 from sentry.errors import EOPNOTSUPP
 from sentry.kernel.device_filters import Program, attach, detach
-from sentry.state.saving import check
+from sentry.kernel.posix_timers import Notify, PosixTimer
+from sentry.state import records
+from sentry.state.saving import Saving, check
 from tests.world import World
 
 NO = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
@@ -26,3 +31,13 @@ def test_what_says_which_devices_may_be_used_is_not_lost() -> None:
             check(kernel)
         detach(cgroup, program)
         check(kernel)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_timer_behind_the_end_of_clocks_can_be_read_again(absolute: bool) -> None:
+    with World() as world:
+        timer = PosixTimer(world.init.task.group, 0, CLOCK_MONOTONIC, Notify(SIGEV_NONE, 0, 0), 0)
+        timer.set(1 << 70, 1 << 80, absolute=absolute)
+        record = Saving._timer(timer)
+    read = msgspec.json.decode(msgspec.json.encode(record), type=records.PosixTimer)
+    assert read == record and read.at_ns == read.interval_ns == records.MOST
