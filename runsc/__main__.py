@@ -37,9 +37,9 @@ def main() -> None:
         finder.install()
         code = _starting(order)
     if begins:
-        from runsc.zygote import beginning, client  # noqa: PLC0415
+        from runsc.zygote import beginning  # noqa: PLC0415
 
-        beginning.begin(client.inherited())
+        beginning.begin()
     os._exit(code)  # what was written is out, and taking CPython down takes 3 ms
 
 

@@ -14,16 +14,14 @@ import os
 import sys
 from binascii import crc32
 
-from runsc.zygote import place
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from runsc.zygote import client, place
 
 COMMAND = (sys.executable, "-P", "-m", "runsc", "zygote", "serve", f"--room={' ' * 4096}")
 """What executes it. Arguments of forks lie where its own did: execve(2) alone makes room there."""
 KEPT = ("PYTHON", "LD_LIBRARY_PATH", "LC_", "LANG", "LISTEN_", "PATH", "XDG_RUNTIME_DIR")
 """Beginnings of the variables that are for it."""
+SPACES = ("cgroup", "ipc", "net", "pid", "time", "user", "uts")
+"""Namespaces in which it would stay. Its mount namespace is where its program lies."""
 
 
 def environment() -> dict[str, str]:
@@ -33,14 +31,19 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def begin(inherited: Sequence[int]) -> None:
-    """Have one begin, of which nobody hears; `inherited` are descriptors that it must not have.
+def begin() -> None:
+    """Have one begin, of which nobody hears, without the descriptors of this process.
 
-    Not where it could do nothing for others: who is confined has forks that are.
+    Not where it could do nothing for others: who is confined has forks that are. Not where it would
+    keep what is there for a command alone: the devices of a network namespace are until that ends.
     """
-    if _is_confined():
+    if _is_confined() or _is_apart():
         return
-    claim = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        inherited = client.inherited()
+        claim = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    except OSError:  # no descriptors are left: the command has been carried out all the same
+        return
     actions = [
         *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if fd > 2),
         *((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)),
@@ -71,3 +74,15 @@ def _is_confined() -> bool:
         return any(int(found[name]) for name in (b"NoNewPrivs", b"Seccomp"))
     except (OSError, KeyError, ValueError):
         return True
+
+
+def _is_apart(first: int = 1) -> bool:
+    """Whether its namespaces are not those of the first process, as far as this user may see."""
+    for name in SPACES:
+        try:
+            own, other = (os.stat(f"/proc/{pid}/ns/{name}").st_ino for pid in ("self", first))
+        except OSError:  # another user's, or this kernel has none
+            continue
+        if own != other:
+            return True
+    return False

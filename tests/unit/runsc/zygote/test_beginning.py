@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import _socket
+import errno
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from runsc.zygote import beginning, place
+from runsc.zygote import beginning, client, place
 
 
 @pytest.fixture
@@ -21,6 +25,7 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     )
     monkeypatch.setattr(place, "program", lambda: os.urandom(16))
     monkeypatch.setattr(beginning, "_is_confined", lambda: False)
+    monkeypatch.setattr(beginning, "_is_apart", lambda: False)
     return found
 
 
@@ -30,7 +35,7 @@ def test_begin_gives_it_what_is_its_own_and_a_claim(
     monkeypatch.setenv("SECRET", "x")
     monkeypatch.setenv("PYTHONHASHSEED", "7")
 
-    beginning.begin(())
+    beginning.begin()
 
     [(words, variables)] = spawned
     assert words[: len(beginning.COMMAND)] == list(beginning.COMMAND)
@@ -46,10 +51,35 @@ def test_begin_while_one_begins_does_nothing(
     monkeypatch.setattr(place, "program", lambda: b"the same")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
         claim.bind(f"\0{beginning._claim()}")
-        beginning.begin(())
+        beginning.begin()
     assert spawned == []
-    beginning.begin(())
+    beginning.begin()
     assert len(spawned) == 1
+
+
+def test_begin_without_descriptors_does_nothing(
+    spawned: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "too many")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_socket, "socket", none)
+        beginning.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "inherited", none)
+        beginning.begin()
+    assert spawned == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a network namespace")
+def test_apart_is_who_has_a_network_that_may_end() -> None:
+    script = f"from runsc.zygote import beginning as b; print(b._is_apart({os.getpid()}))"
+    env = {**os.environ, "PYTHONPATH": place.HOME}
+    for before, wanted in (([], "False"), (["unshare", "--net"], "True")):
+        words = [*before, sys.executable, "-c", script]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == wanted
 
 
 def test_confined_is_who_has_a_filter_or_cannot_gain() -> None:
