@@ -34,10 +34,12 @@ def environment() -> dict[str, str]:
 def begin() -> None:
     """Have one begin, of which nobody hears, without the descriptors of this process.
 
-    Not where it could do nothing for others: who is confined has forks that are. Not where it would
+    Not where it could do nothing for others: who is confined has forks that are, and whom nice(1)
+    has put behind others, unless it is root, cannot have forks that are not. Not where it would
     keep what is there for a command alone: the devices of a network namespace are until that ends.
     """
-    if _is_confined() or _is_apart():
+    is_behind = os.geteuid() != 0 and os.getpriority(os.PRIO_PROCESS, 0) > 0
+    if is_behind or _is_confined() or _is_apart():
         return
     try:
         inherited = client.inherited()

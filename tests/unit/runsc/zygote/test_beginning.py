@@ -26,6 +26,7 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
     monkeypatch.setattr(place, "program", lambda: os.urandom(16))
     monkeypatch.setattr(beginning, "_is_confined", lambda: False)
     monkeypatch.setattr(beginning, "_is_apart", lambda: False)
+    monkeypatch.setattr(os, "getpriority", lambda *_: 0)
     return found
 
 
@@ -70,6 +71,20 @@ def test_begin_without_descriptors_does_nothing(
         patch.setattr(client, "inherited", none)
         beginning.begin()
     assert spawned == []
+
+
+@pytest.mark.parametrize(("user", "nice", "count"), [(0, 5, 1), (1000, 0, 1), (1000, 5, 0)])
+def test_none_begins_behind_others_but_root_s(
+    spawned: list[tuple[Any, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    user: int,
+    nice: int,
+    count: int,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "getpriority", lambda *_: nice)
+    beginning.begin()
+    assert len(spawned) == count
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a network namespace")
