@@ -240,7 +240,7 @@ class Session:
         requests = self._requests
         while data := self._left or requests.next():
             try:
-                sent = send(self._fd, data)
+                sent = send(self.sock.fileno(), data)  # a closed one's number may be another's
             except EAGAIN:
                 self._left = data
                 break
