@@ -44,7 +44,9 @@ def fork(parent: AddressMap, child: AddressMap, alone: bool) -> Steps[None]:
                 copies -= parent.space.fork_all(child.space, run.rows(), copies, COPY_SMALL)
                 yield
                 continue
-            for vma in list(run.seen):
+            if run.is_borrowed:
+                run.settle()  # the lender may change his between two steps
+            for vma in list(run.vmas):
                 if vma.flags & VmFlag.DONTCOPY:
                     child.account(vma, -1)
                 else:

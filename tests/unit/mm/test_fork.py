@@ -22,6 +22,8 @@ from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.protect import mprotect
 from sentry.mm.vma import VmFlag
+from sentry.mm.vma_run import MAX_BORROWERS
+from sentry.wait.steps import at_once
 
 PAGE = 4096
 RW = PROT_READ | PROT_WRITE
@@ -150,6 +152,22 @@ def test_many_children_do_not_all_borrow(mm: MemoryManager, many: list[int]) -> 
     for child in children:
         assert child.read(many[0], 1) == b"\0"
         child.release()
+
+
+def test_lender_that_changes_his_during_a_borrowers_fork_changes_no_grandchild(
+    mm: MemoryManager, many: list[int]
+) -> None:
+    children = [mm.fork() for _ in range(MAX_BORROWERS)]
+    steps = children[0].forking()
+    next(steps)
+    munmap(mm.map, many[10], PAGE)
+    mmap(mm.map, many[20] + PAGE, PAGE, RW, ANON | mman.MAP_FIXED)  # joins two
+    mprotect(mm.map, many[30], PAGE, PROT_READ)
+    grandchild = at_once(steps)
+    found = [(vma.start, vma.end, vma.prot) for vma in grandchild.map.vmas]
+    assert found == [(at, at + PAGE, RW) for at in many]
+    for each in (*children, grandchild):
+        each.release()
 
 
 def test_mapping_that_is_not_inherited_is_not_lent(mm: MemoryManager, many: list[int]) -> None:
