@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sentry.abi import mman
 from sentry.abi.mman import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -21,11 +23,12 @@ from sentry.abi.resource import RLIMIT_STACK
 from sentry.errors import (
     EFAULT,
 )
+from sentry.mm.advice import madvise
 from sentry.mm.errors import BusError, SegFault
 from sentry.mm.faults import fault, file_gone
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap
-from sentry.mm.ramfile import RamFile
+from sentry.mm.ramfile import CHUNK, RamFile
 from sentry.platform.memory import Ram
 
 if TYPE_CHECKING:
@@ -118,6 +121,34 @@ def test_ram_file_truncation_is_sigbus_for_every_mapper(
     assert file.pages == 2 and ram.counters().frames == 2
     file.close()
     assert ram.counters().frames == 0
+
+
+def test_hole_is_made_in_a_huge_mapping_by_what_the_file_has(
+    ram: Ram, mm: MemoryManager, open_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, size = RamFile(ram), 1 << 36
+    opened = open_file(file)
+    shared = mmap(mm.map, 0, size, RW, MAP_SHARED, opened, 0)
+    private = mmap(mm.map, 0, size, RW, MAP_PRIVATE | mman.MAP_NORESERVE, opened, 0)
+    far = size - 3 * PAGE
+    file.write(0, b"f" * PAGE)
+    file.write(far, b"f" * 2 * PAGE)
+    mm.read(private, 1)
+    mm.read(private + far, 2 * PAGE)
+    mm.write(private + far, b"own")
+    pages, frames = list[int](), RamFile.frames
+
+    def counted(self: RamFile, index: int, count: int) -> array[int]:
+        pages.append(count)
+        return frames(self, index, count)
+
+    monkeypatch.setattr(RamFile, "frames", counted)
+    madvise(mm.map, shared, size, mman.MADV_REMOVE)
+    assert sum(pages) <= 2 * CHUNK
+    assert mm.read(private, 1) == mm.read(private + far + PAGE, 1) == b"\0"
+    assert mm.read(private + far, 4) == b"ownf"
+    mm.release()
+    file.close()
 
 
 def test_read_of_what_is_not_mapped_is_a_segfault(mm: MemoryManager) -> None:
