@@ -16,7 +16,7 @@ BLOCK: Final = 64
 
 
 QUIET_ONES: Final = 64
-"""Uses that are given back between two looks at the time."""
+"""Descriptors between two looks at the time, where uses are given back."""
 
 
 class FdTable:
@@ -194,20 +194,19 @@ class FdTable:
             self.polls.forget()
         files, self._files, self._cloexec = self._files, [], set()
         for number, file in enumerate(files, 1):
-            if file is None:
-                continue
-            if (
-                file.refs > 1
-                and not file.flushes
-                and file.dnotify is None
-                and (file.inode.locks is None or file.flags & O_PATH)
-            ):
-                file.refs -= 1
-                if number % QUIET_ONES:
+            if file is not None:
+                if (
+                    file.refs == 1
+                    or file.flushes
+                    or file.dnotify is not None
+                    or (file.inode.locks is not None and not file.flags & O_PATH)
+                ):
+                    self._closed(caller, file)
+                    yield
                     continue
-            else:
-                self._closed(caller, file)
-            yield
+                file.refs -= 1
+            if not number % QUIET_ONES:  # also where none is open: there may be a million
+                yield
 
     def check_copy(self) -> None:
         """alloc_fdtable(): fs.nr_open may have become lower than what is open. Raises: EMFILE."""

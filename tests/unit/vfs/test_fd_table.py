@@ -12,7 +12,7 @@ from sentry.abi.fcntl import F_SETLK, F_WRLCK, O_CREAT, O_RDWR
 from sentry.errors import EBADF, EMFILE
 from sentry.fs.fuse.file import FuseFile
 from sentry.vfs.budget import DescriptorLimit
-from sentry.vfs.fd_table import FdTable
+from sentry.vfs.fd_table import QUIET_ONES, FdTable
 from sentry.vfs.file import FileDescription
 from tests.world import World
 
@@ -66,3 +66,14 @@ def test_end_of_a_process_gives_back_its_uses_and_locks() -> None:
         program.begin("exit_group", 0)
         world.settle()
         assert {file.refs for file in files} == {0}
+
+
+def test_end_of_a_table_is_work_in_steps_wherever_its_holes_are() -> None:
+    table, inode = FdTable(), SimpleNamespace(locks=None)
+    file: Any = SimpleNamespace(refs=1, flags=0, flushes=False, dnotify=None, inode=inode)
+    for fd in range(16 * QUIET_ONES):
+        if (fd + 1) % QUIET_ONES:
+            table.replace(file, fd, file, 1 << 20)
+    table.replace(file, 32 * QUIET_ONES, file, 1 << 20)
+    assert sum(1 for _ in table.ending(file)) == 32
+    assert file.refs == 1
