@@ -28,6 +28,12 @@ class Registration(Protocol):
     def callback(self, events: int, /) -> object: ...
 
 
+class Kept(Protocol):
+    """Nobody sleeps there, but somebody may ask at any time what was heard of."""
+
+    def callback(self, events: int, /) -> object: ...
+
+
 Each = Callable[[Iterable[Registration], Callable[[Registration], object]], object]
 """What does something to each of many: Loop.call_for_each."""
 
@@ -52,7 +58,7 @@ class Entry:
 class WaitQueue:
     """The registrations of one object, in order of arrival. Events are EPOLL* bits, or ALL."""
 
-    __slots__ = ("_entries", "_exclusive")
+    __slots__ = ("_entries", "_exclusive", "_kept")
     tell_many: ClassVar[Callable[[WaitQueue, int], object] | None] = None
     """How more than MANY hear of an event (sentry.kernel.crowds); None: in place."""
 
@@ -60,9 +66,12 @@ class WaitQueue:
         self._entries: dict[Registration, None] = {}
         self._exclusive: dict[int, dict[Registration, None]] | None = None
         """Those of whom one at a time is told, the first first, by their masks."""
+        self._kept: dict[Kept, None] | None = None
+        """Those who hear in the step in which it happens, however many others there are."""
 
     def __len__(self) -> int:
-        return len(self._entries) + sum(map(len, (self._exclusive or {}).values()))
+        lines = (self._exclusive or {}).values()
+        return len(self._entries) + sum(map(len, lines)) + len(self._kept or ())
 
     def add(
         self, callback: Callable[[int], object], mask: int = ALL, *, exclusive: bool = False
@@ -92,8 +101,25 @@ class WaitQueue:
         elif self._exclusive and (line := self._exclusive.get(entry.mask)) is not None:
             line.pop(entry, None)  # the masks are few: an empty line waits for the next
 
+    def keep(self, entry: Kept) -> None:
+        """Register what hears of every event, first, and counts as nobody who was told."""
+        if self._kept is None:
+            self._kept = {}
+        self._kept[entry] = None
+
+    def keep_no_more(self, entry: Kept) -> None:
+        """Unregister it."""
+        if self._kept is not None:
+            self._kept.pop(entry, None)
+
+    def _tell_kept(self, events: int) -> None:
+        for entry in list(self._kept or ()):
+            entry.callback(events)
+
     def notify(self, events: int = ALL) -> int:
         """Tell all plain entries and the first exclusive one that match; how many were told."""
+        if self._kept:
+            self._tell_kept(events)
         entries, told = self._entries, 0
         if len(entries) == 1:
             (entry,) = entries
@@ -119,6 +145,8 @@ class WaitQueue:
 
         Thousands hear of it one after the other, where `each` does that in pieces.
         """
+        if self._kept:
+            self._tell_kept(events)
         lines = (self._exclusive or {}).values()
         if self._entries or lines:
             each([*self._entries, *chain.from_iterable(lines)], partial(self.tell, events))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLNVAL
 from sentry.errors import EBADF
 from sentry.vfs.file import FileDescription
-from sentry.wait.queue import ALL, WaitQueue
+from sentry.wait.queue import WaitQueue
 from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
@@ -40,15 +40,13 @@ ALWAYS: Final = EPOLLERR | EPOLLHUP
 class Polled:
     """A file of a set, registered on its queue."""
 
-    __slots__ = ("_at", "_set", "exclusive", "file", "mask")
+    __slots__ = ("_at", "_set", "file")
 
     def __init__(self, of: PollSet, at: int, file: FileDescription) -> None:
         self._set = of
         self._at = at
         self.file = file
-        self.mask = ALL
-        self.exclusive = False
-        file.queue.enter(self)
+        file.queue.keep(self)
 
     def callback(self, _events: int) -> None:
         """The file may be ready."""
@@ -56,11 +54,11 @@ class Polled:
 
     def drop(self) -> None:
         """Hear no more."""
-        self.file.queue.remove(self)
+        self.file.queue.keep_no_more(self)
 
     def drop_held(self) -> None:
         """Nor have a use of the file."""
-        self.file.queue.remove(self)
+        self.file.queue.keep_no_more(self)
         self.file.decref()
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from sentry import loop
 from sentry.abi.poll import EPOLLIN, EPOLLNVAL, EPOLLOUT
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.syscalls.files import poll_set
 from sentry.vfs.file import FileDescription
 from sentry.wait import steps
+from sentry.wait.queue import MANY
 from tests.world import Call, World
 
 COUNT = 64
@@ -167,6 +169,21 @@ def test_sleep_ends_with_what_becomes_ready(polled: List, before: int) -> None:
     polled.signal(40)
     assert call.wait() == 1
     assert polled.poll() == {40: EPOLLIN}
+
+
+def test_file_on_which_a_crowd_waits_is_found_ready_at_once(
+    polled: List, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PIECE_NS", -1)
+    queue = polled.file(3).queue
+    for _ in range(2 * MANY):
+        queue.add(lambda _: None)
+    for _ in range(3):
+        polled.poll()
+    call = polled.program.thread().begin("write", polled.fds[3], polled.program.place(ONE), 8)
+    found = polled.program.begin("poll", polled.at, COUNT, 0)
+    assert found.wait() == 1
+    assert call.wait() == 8
 
 
 def test_list_that_changes_while_it_is_looked_at_is_looked_at_as_it_is(polled: List) -> None:
