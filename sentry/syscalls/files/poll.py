@@ -61,13 +61,14 @@ def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
     raw = task.mm.read(addr, count * ENTRY.size) if count else b""
     table = task.files
     known = poll_set(task.kernel.vfs, table, addr, raw)
-    results = array("H", bytes(2 * count)) if known is None else known.results
+    results = array("H", bytes(2 * count))
     ready = 0
 
     def look(files: list[Looked]) -> Steps[int]:
-        nonlocal ready
+        nonlocal ready, results
         if known is not None and not known.stale:
-            ready = yield from known.look(table, files)
+            results = array("H", bytes(2 * count))
+            ready = yield from known.look(table, files, results)
             return ready
         ready = 0
         for at, (fd, events, _) in enumerate(ENTRY.iter_unpack(raw), 1):
@@ -88,7 +89,7 @@ def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
 
     def tell() -> int:
         if known is not None:
-            task.mm.write(addr, known.shown(ready))
+            task.mm.write(addr, known.shown(ready, results))
         elif count:
             entries = array("H", raw)
             entries[3::4] = results

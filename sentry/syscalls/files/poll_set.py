@@ -67,7 +67,7 @@ class PollSet:
 
     __slots__ = (
         "_asked", "_begun", "_changed", "_entries", "_events", "_fds", "_files", "_rows", "_shown",
-        "_vfs", "queue", "refs", "results", "stale",
+        "_vfs", "queue", "refs", "stale",
     )  # fmt: skip
 
     def __init__(self, vfs: Vfs, rows: bytes) -> None:
@@ -77,8 +77,6 @@ class PollSet:
         count = len(rows) // ENTRY_SIZE
         self._events = array("H", rows)[2::4]
         self._fds = frozenset(array("i", rows)[::2])
-        self.results = array("H", bytes(2 * count))
-        """What the last look has found. Of a registered file that is not in `_changed`: nothing."""
         self._begun = 0
         """Those from here on are not registered yet."""
         self._entries: dict[int, Polled] = {}
@@ -86,7 +84,7 @@ class PollSet:
         self._files: set[FileDescription] = set()
         """Of the entries."""
         self._changed: dict[int, None] = {}
-        """Registered ones that may be ready."""
+        """Registered ones that may be ready. Of all others that are registered nothing holds."""
         self._asked: list[int] = []
         """Those that do not tell, or that stand in the list twice."""
         self.queue = WaitQueue()
@@ -109,10 +107,13 @@ class PollSet:
         self._changed[at] = None
         self.queue.notify()
 
-    def look(self, table: FdTable, files: list[Looked]) -> Steps[int]:
-        """Look at those that may be ready; how many are. `files` gets what it depends on."""
+    def look(self, table: FdTable, files: list[Looked], results: array[int]) -> Steps[int]:
+        """Look at those that may be ready; how many are. `files` gets what it depends on.
+
+        `results`, all 0, gets what holds: it is the call's own, for others may look meanwhile.
+        """
         files.append(self)
-        ready, fds, results = 0, array("i", self._rows), self.results
+        ready, fds = 0, array("i", self._rows)
         known, rest = [*self._changed, *self._asked], range(self._begun, len(results))
         for number, at in enumerate(chain(known, rest), 1):
             entry, file, got = self._entries.get(at), None, 0
@@ -150,12 +151,12 @@ class PollSet:
         entry = self._entries[at] = Polled(self, at, file)
         return entry
 
-    def shown(self, ready: int) -> bytes:
-        """struct pollfd of each with what the last look has found."""
+    def shown(self, ready: int, results: array[int]) -> bytes:
+        """struct pollfd of each with what a look has found."""
         if not ready:
             return self._rows
         entries = array("H", self._rows)
-        entries[3::4] = self.results
+        entries[3::4] = results
         self._shown = entries.tobytes()
         return self._shown
 
@@ -164,7 +165,7 @@ class PollSet:
     def forget(self) -> None:
         """It is no use any more, but for who sleeps on it: a descriptor is about to change."""
         self.stale = True
-        self._vfs.polled -= len(self.results)
+        self._vfs.polled -= len(self._events)
         if not self.refs:
             self._let_go(Polled.drop)
             return

@@ -186,6 +186,22 @@ def test_file_on_which_a_crowd_waits_is_found_ready_at_once(
     assert call.wait() == 8
 
 
+def test_each_of_two_who_poll_a_list_is_told_what_it_has_found(known: List) -> None:
+    for at in range(COUNT):
+        known.signal(at)
+    call = known.program.thread().begin("poll", known.at, COUNT, 0)
+    if not call.done:
+        known.world.loop.turn()
+    known.take(0)
+    other = known.program.begin("poll", known.at, COUNT, 0)
+    while not call.done:
+        known.world.loop.turn()
+    raw = known.program.read(known.at, 8 * COUNT)
+    if not other.done:
+        assert call.result == sum(row[2] != 0 for row in struct.iter_unpack("<ihH", raw)) == COUNT
+    assert other.wait() == COUNT - 1
+
+
 def test_list_that_changes_while_it_is_looked_at_is_looked_at_as_it_is(polled: List) -> None:
     polled.poll()
     call = polled.program.thread().begin("poll", polled.at, COUNT, 0xFFFFFFFF)
