@@ -49,6 +49,7 @@ SEQUENCES: Final = {
     "fs/gofer/hearing.py": "a new Gofer: a session that hears of others",
     "fs/gofer/host_fifo.py": "the other end of a FIFO of the host is waited for",
     "fs/gofer/pages.py": "pages are asked for piece by piece, or one is sent so",
+    "fs/gofer/regular.py": "who waits while stores of mappings go keeps the file open",
     "fs/gofer/session.py": "a request: a free place, the sending, the reply",
     "fs/host/file.py": "descriptors of the host: ready, then the call, which may not be ready",
     "fs/layers/above.py": "a change of an upper layer, below the locks of its directories",
