@@ -104,7 +104,9 @@ def still_serves(peer: Peer) -> bool:
     return error == 0 and len(made) == 1
 
 
-def open_descriptors() -> int:
+def open_descriptors(peer: Peer) -> int:
+    """Of this process, whose thread serves: what it gave is closed when it answers again."""
+    assert peer.ask(request(protocol.LIST, -1))[0] == 0
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -148,8 +150,8 @@ def test_packet_socket_is_bound_to_the_interface_that_is_asked_for(own_network: 
     error, _, (fd,) = peer.ask(request(protocol.UPLINK, last[1]))
     os.close(fd)
     assert not error
-    before = open_descriptors()
-    assert still_serves(peer) and open_descriptors() == before
+    before = open_descriptors(peer)
+    assert still_serves(peer) and open_descriptors(peer) == before
     assert peer.ask(request(protocol.UPLINK, more[1]))[0] == errno.EMFILE
     peer.close()
     for each in pool:
@@ -272,14 +274,14 @@ def test_where_names_alone_are_asked_nothing_else_is_answered() -> None:
 
 def test_socket_that_cannot_be_handed_over_is_enfile() -> None:
     peer = Peer(Crowded)
-    before = open_descriptors()
+    before = open_descriptors(peer)
 
     answer = peer.ask(request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM))
     error, data, _ = peer.ask(request(protocol.LIST, -1))
 
     assert answer == (errno.ENFILE, b"", [])
     assert not error and data
-    assert open_descriptors() == before
+    assert open_descriptors(peer) == before
     peer.close()
 
 
@@ -350,7 +352,7 @@ def test_address_of_any_bytes_is_answered(peer: Peer, family: int, size: int, by
 
 
 def test_descriptors_that_come_along_do_not_stay(peer: Peer) -> None:
-    before = open_descriptors()
+    before = open_descriptors(peer)
     with socket.socket(socket.AF_INET) as sock:
         for count in (1, 2, 3, 100):
             peer.ask(request(protocol.LIST, -1), *[sock.fileno()] * count)
@@ -360,13 +362,13 @@ def test_descriptors_that_come_along_do_not_stay(peer: Peer) -> None:
         os.close(reader)
         os.close(writer)
 
-    assert open_descriptors() == before
+    assert open_descriptors(peer) == before
     assert still_serves(peer)
 
 
 def test_random_requests_are_answered(peer: Peer) -> None:
     chance = random.Random(15)
-    before = open_descriptors()
+    before = open_descriptors(peer)
     for _ in range(2000):
         words = [chance.choice((0, 1, 2, 3, 10, 16, 18, 22, 26, -1, 1 << 30)) for _ in range(4)]
         data = protocol.HEADER.pack(*words) + chance.randbytes(chance.randrange(40))
@@ -375,5 +377,5 @@ def test_random_requests_are_answered(peer: Peer) -> None:
             os.close(fd)
     peer.ask(b"x")  # what it made before is closed
 
-    assert open_descriptors() == before
+    assert open_descriptors(peer) == before
     assert still_serves(peer)
