@@ -79,7 +79,7 @@ class OwnMemory:
             if grown > 0:
                 for context in exited:
                     context.owner.group.own_bytes += 2 * grown // len(exited)
-        elif grown >= GROWTH:
+        if grown >= GROWTH:  # and as long as it goes on like this
             self._singly = WORK
         if self._singly > 0:
             self._kernel.loop.work_left = 1

@@ -81,6 +81,8 @@ def test_commands_show_what_the_page_shows(
         timeout=100, check=False,
     )  # fmt: skip
 
+    stop = [str(tmp_path / "bin/runsc"), "zygote", "stop"]  # the first command has begun one
+    subprocess.run(stop, env=environment, capture_output=True, check=False)
     shown = done.stdout.split(f"{mark}\n")
     assert len(shown) == len(tried) + 1, done.stdout
     checker = doctest.OutputChecker()
