@@ -1,7 +1,7 @@
 """Snapshots on disk: a folder with a manifest, a file of records and one of pages.
 
-The manifest is written last: without it there is no snapshot. It is read as hostile input, like all
-of it. What is in the two files only the Sentry knows: sentry.state.
+The manifest gets its name last: without it there is no snapshot. It is read as hostile input, like
+all of it. What is in the two files only the Sentry knows: sentry.state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import msgspec
 
-from runsc.containers import lifecycle, listener, seals
+from runsc.containers import lifecycle, listener, nameless, seals
 from runsc.errors import NotRunning, RuntimeFailure
 from sentry.config import Amount, PagesConfig, RestoreConfig
 from sentry.control.protocol import Request
@@ -290,14 +290,13 @@ class Making:
         if wish.parent:
             name, self._parent = _parent(wish)
             self.request = Request("checkpoint", parent=name)
-        self._made: list[str] = []
-        self._files: list[Any] = []
+        self._files = nameless.Files(wish.folder)
 
     def __enter__(self) -> Self:
         try:
             os.makedirs(self._wish.folder, mode=0o700, exist_ok=True)
             for name in (OBJECTS, PAGES):
-                self._files.append(_making(self._wish.folder, name, self._made))
+                self._files.make(name)
         except OSError as error:
             self.__exit__(type(error), error, None)
         return self
@@ -305,28 +304,25 @@ class Making:
     @property
     def fds(self) -> tuple[int, ...]:
         """They go with the request."""
-        return tuple(file.fileno() for file in self._files)
+        return tuple(self._files[name].fileno() for name in (OBJECTS, PAGES))
 
     def finish(self, reply: Reply) -> None:
         """What the sandbox says of what it has written. Raises: RuntimeFailure, OSError."""
-        folder, made = self._wish.folder, reply.snapshot
+        files, made = self._files, reply.snapshot
         if reply.error or made is None:
             raise RuntimeFailure(reply.error or "the sandbox gives no answer")
         if self._pack is not None:
-            _pack(self._pack, folder, self._files[1])
-        with _making(folder, MANIFEST, self._made) as file:
-            file.write(_encoded(_manifest(self._state, made, self._wish, self._parent)))
+            _pack(self._pack, files[PAGES], files.make_again(PAGES))
+        files.make(MANIFEST)
+        files[MANIFEST].write(_encoded(_manifest(self._state, made, self._wish, self._parent)))
+        files.name()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
-        for file in self._files:
-            file.close()
+        self._files.close()
         if error is None:
             return
-        for path in self._made:
-            with suppress(OSError):
-                os.unlink(path)
         folder = self._wish.folder
         if isinstance(error, ConnectionError):
             raise NotRunning(self._state.id) from None
@@ -387,14 +383,6 @@ def _manifest(state: State, made: Made, wish: Wish, parent: Parent | None) -> Ma
     )
 
 
-def _making(folder: str, name: str, made: list[str]) -> Any:
-    """A new file, which is noted in `made`. Raises: OSError."""
-    path = f"{folder}/{name}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    made.append(path)
-    return open(fd, "r+b")
-
-
 def _packer() -> Any:
     """Of Python 3.14, or of the extra. Raises: RuntimeFailure."""
     try:
@@ -407,20 +395,13 @@ def _packer() -> Any:
     return zstd
 
 
-def _pack(zstd: Any, folder: str, pages: Any) -> None:
-    """Compress the file of pages, which is replaced."""
-    path = f"{folder}/{PAGES}"
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=PAGES, delete=False) as packed:
-        try:
-            checked = {zstd.CompressionParameter.checksum_flag: 1}
-            with zstd.ZstdFile(packed, "wb", options=checked) as target:
-                pages.seek(0)
-                while data := pages.read(PIECE):
-                    target.write(data)
-            os.replace(packed.name, path)
-        except BaseException:
-            os.unlink(packed.name)
-            raise
+def _pack(zstd: Any, pages: Any, packed: Any) -> None:
+    """Compress the file of pages into another one."""
+    checked = {zstd.CompressionParameter.checksum_flag: 1}
+    with pages, zstd.ZstdFile(packed, "wb", options=checked) as target:
+        pages.seek(0)
+        while data := pages.read(PIECE):
+            target.write(data)
 
 
 def _unpacked(folder: str, packed: Any, size: int) -> int:

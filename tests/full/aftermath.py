@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from runsc.containers import snapshots
 from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e import processes
 from tests.e2e.bundle import REPOSITORY, Bundle
@@ -126,6 +127,7 @@ class Scene:
         self.client.flags = [f"--root={self.root}", f"--platform={platform}"]
         self._shared = set(os.listdir("/dev/shm"))
         self._outputs = itertools.count()
+        self._images = itertools.count()
         (folder / "tmp").mkdir()
 
     def _bundle(self, name: str, letter: str) -> Bundle:
@@ -149,7 +151,10 @@ class Scene:
         return self.names["C"]
 
     def words(self, command: str) -> list[str]:
-        """The whole command line of `exec C echo hello`: B is the bundle of the container C."""
+        """The whole command line of `exec C echo hello`: B is the bundle of the container C, I the
+        folder of a new snapshot."""
+        if "I" in command.split():
+            self.names["I"] = f"--image-path={self.folder}/images/{next(self._images)}"
         for bundle in self.bundles.values():
             path = bundle.path / "config.json"
             if not path.exists() or json.loads(path.read_text()) != bundle.document:
@@ -242,6 +247,14 @@ class Scene:
         volume = {"destination": "/v", "source": str(self.folder / "tmp"), "options": ["bind"]}
         self.bundle.document["mounts"].append(volume)
         self.ok("create R S", "start S")
+
+    def check_images(self) -> None:
+        """A snapshot is whole, or none."""
+        for manifest in self.folder.glob("images/*/manifest.json"):
+            found = snapshots.opened(str(manifest.parent), 1 << 30, background=False)
+            assert os.fstat(found.objects_fd).st_size == found.objects_size
+            for fd in found.fds():
+                os.close(fd)
 
     def check_nothing_left(self) -> None:
         """No process, mount, cgroup, network namespace, file, socket."""

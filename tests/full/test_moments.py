@@ -55,6 +55,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     "state": ("state C", RUNNING, {"running"}),
     "list": ("list", RUNNING, {"running"}),
     "egress": ("egress set C P", RUNNING, {"running"}),
+    "checkpoint": ("checkpoint --leave-running I C", RUNNING, {"running"}),
+    "checkpoint-end": ("checkpoint I C", RUNNING, {"running", "stopped"}),
 }
 """Its words; what comes before it; what `state` may say when it was killed."""
 NEXT = [
@@ -72,7 +74,8 @@ PAIRS = [
     for victim in VICTIMS + ["oom"] * (command in MAKERS) + ["janitor"] * (command == "run")
     if command != "egress" and (command != "delete" or victim == "command")
 ]
-LEAVING = COMMANDS.keys() - MAKERS - {"start", "kill", "term", "delete", "delete-f"}
+ENDING = {"kill", "term", "delete", "delete-f", "checkpoint-end"}
+LEAVING = COMMANDS.keys() - MAKERS - ENDING - {"start"}
 """After these the container runs, or is paused."""
 STARTING = {"create", "run-d", "start"}
 IN_A_POD = [
@@ -164,6 +167,7 @@ def _moment(scene: Scene, name: str, victim: str, chance: random.Random) -> None
         scene.wait_until_stopped()
     after = chance.choice(NEXT)
     print("then", after, scene.call(after))
+    scene.check_images()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
