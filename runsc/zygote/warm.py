@@ -11,6 +11,10 @@ from __future__ import annotations
 import gc
 import importlib
 import pkgutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
 from types import FrameType
 
 from runsc import host
@@ -22,6 +26,12 @@ ROOMS = ("runsc", "gofer", "sentry")
 LEFT_OUT = programs.NEVER_LATE | {"runsc.api", "runsc.checks", "runsc.engines", "runsc.foreign"}
 """What no start needs. Of the API: all but the process that makes a sandbox."""
 ALSO = ("runsc.api.keeper", "runsc.api.document", "runsc.api.order")
+STEP, LARGEST, POOL, HEAD = 16, 512, 1 << 14, 48
+"""Bytes: sizes of what CPython allocates in pools, such a pool, and what is at the head of one."""
+MAX_TRIES = 16
+EMPTY = sys.getsizeof(b"")
+MAKERS: dict[int, Callable[[], object]] = {16: object, 32: float}
+"""What takes so much; of larger ones bytes do."""
 
 
 def prepared() -> Body:
@@ -34,9 +44,36 @@ def prepared() -> Body:
     body = programs.sentry(early.PLATFORM)
     gc.collect()
     trim_heap()
+    held = _filled()
     host.immortalize(_reached())
+    del held
     isolation.freeze_heap()
     return body
+
+
+def _filled() -> list[object]:
+    """Objects in all holes between others: what forks allocate has pages of its own then, and
+    copies none of those. They stay, for they are immortal, too.
+
+    A pool of Objects/obmalloc.c is begun only where no other one of that size has room, and filled
+    upwards. With another allocator (PYTHONMALLOC) there is nothing to see.
+    """
+    held: list[object] = []
+    for size in range(STEP, LARGEST + 1, STEP):
+        make = MAKERS.get(size, partial(bytes, size - EMPTY))
+        for _ in range(MAX_TRIES):
+            made = [make() for _ in repeat(None, 2 * POOL // size)]
+            held += made
+            if _begins_pool([id(each) for each in made], size):
+                break
+    return held
+
+
+def _begins_pool(places: list[int], size: int) -> bool:
+    return any(
+        place % POOL == HEAD and places[at + 1 : at + 3] == [place + size, place + 2 * size]
+        for at, place in enumerate(places)
+    )
 
 
 def _import_below(package: str) -> None:

@@ -24,3 +24,34 @@ def test_all_that_a_start_takes_is_imported_and_counts_no_references() -> None:
     )
 
     assert json.loads(done.stdout) == [[], sys.version_info < (3, 12)]
+
+
+PAGES = """
+import json, sys
+from runsc.zygote import warm
+
+def pages(objects):
+    return {id(each) // 4096 for each in objects}
+
+class Small:
+    __slots__ = ("a", "b")
+
+gone = [[bytes(n) for n in range(480)] for _ in range(50)]
+kept = [each.pop() for each in gone for _ in range(0, 480, 3)]
+del gone
+before = pages(warm._reached()) | pages(kept)
+held = warm._filled()
+made = [bytes(n) for n in range(15, 480) for _ in range(3)] + [Small() for _ in range(100)]
+made += [float(n) for n in range(100)] + [object() for _ in range(100)]
+print(json.dumps([len(pages(made) & before), len(held)]))
+"""
+
+
+def test_what_forks_allocate_is_hardly_on_pages_with_what_was_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES], check=True, capture_output=True, text=True, timeout=60
+    )
+
+    shared, held = json.loads(done.stdout)
+    assert shared < 10  # what the work itself has freed
+    assert held < 100_000
