@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runsc.quick import Order
 
-STARTS = frozenset({"create", "do", "run"})
+STARTS = frozenset({"create", "do", "restore", "run"})
 """Commands that make a sandbox."""
 
 
@@ -35,7 +35,8 @@ def main() -> None:
         from runsc.launch import finder  # noqa: PLC0415
 
         finder.install()
-        code = _starting(order)
+        code, is_used = _starting(order)
+        begins &= is_used
     if begins:
         from runsc.zygote import beginning  # noqa: PLC0415
 
@@ -48,7 +49,7 @@ def carried_out(words: list[str], caller: int) -> int:
     gc.disable()
     from runsc import quick  # noqa: PLC0415
 
-    return _starting(quick.understood(words))
+    return _starting(quick.understood(words))[0]
 
 
 def _by_zygote(order: Order | None, args: list[str]) -> tuple[int | None, bool]:
@@ -65,7 +66,7 @@ def _by_zygote(order: Order | None, args: list[str]) -> tuple[int | None, bool]:
 
     stands = order is not None and (found.command == "create" or order.given["detach"])
     root = found.flags["root"]
-    if root is not None and os.path.exists(root) and not place.is_own(root):
+    if root is not None and not place.serves(root):
         return None, False
     try:
         return client.run("runsc", args, stands=stands), False
@@ -79,19 +80,20 @@ def _by_zygote(order: Order | None, args: list[str]) -> tuple[int | None, bool]:
         return None, is_unheard and root is None and found.command != "create"
 
 
-def _starting(order: Order | None) -> int:
-    """A command that makes a sandbox, or may do so."""
+def _starting(order: Order | None) -> tuple[int, bool]:
+    """A command that makes a sandbox, or may do so; and whether it has come to that."""
     from runsc.containers import signals  # noqa: PLC0415
     from runsc.launch import early  # noqa: PLC0415
 
     signals.end_by_exception()
     early.begin()
     try:
-        return _code(order)
+        code = _code(order)
     except SystemExit as end:  # a signal, before there was a command to end
-        return int(end.code or 0)
+        code = int(end.code or 0)
     finally:
-        early.discard()
+        is_unused = early.discard()
+    return code, not is_unused
 
 
 def _open_standard_streams() -> None:

@@ -321,8 +321,8 @@ def _is_of_go(word: str) -> bool:
     default="auto",
     show_default=True,
     help="auto: where a zygote of this user listens (`runsc zygote`), the processes of a start are"
-    " forks of it: that is faster, and they share memory. After a `run` or `do` without --root that"
-    " finds none, one begins. off: neither.",
+    " forks of it: that is faster, and they share memory. After a `run`, `restore` or `do` without"
+    " --root that finds none, one begins. off: neither.",
 )
 @click.option("--criu", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)

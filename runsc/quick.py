@@ -122,6 +122,7 @@ _DETACH, _ENV, _TTY = Flag("detach", SWITCH), Flag("env", TEXTS), Flag("tty", SW
 _USER, _GIDS, _CAPS = Flag("user", TEXT), Flag("additional_gids", NUMBERS), Flag("cap", TEXTS)
 _PUBLISH = Flag("publish", TEXTS)
 _PROCESS, _PID = Flag("process", TEXT), Flag("pid", NUMBER, least=1)
+_STAYS = {"--detach": _DETACH, "-d": _DETACH, "--keep": Flag("keep", SWITCH)}
 ID = "container_id"
 COMMANDS = {
     "create": Form(BUNDLES, ID),
@@ -161,17 +162,20 @@ COMMANDS = {
     ),
     "pause": Form({}, ID),
     "ps": Form({"--format": _FORM, "-f": _FORM}, ID, rest="options", mixed=False),
+    "restore": Form(
+        BUNDLES
+        | _STAYS
+        | {
+            "--background": Flag("background", SWITCH),
+            "--image-path": Flag("image_path", TEXT, "checkpoint"),
+        },
+        ID,
+    ),
     "resume": Form({}, ID),
     "run": Form(
         BUNDLES
-        | {
-            "--detach": _DETACH,
-            "-d": _DETACH,
-            "--keep": Flag("keep", SWITCH),
-            "--publish": _PUBLISH,
-            "-p": _PUBLISH,
-            "--no-subreaper": Flag("", SWITCH),
-        },
+        | _STAYS
+        | {"--publish": _PUBLISH, "-p": _PUBLISH, "--no-subreaper": Flag("", SWITCH)},
         ID,
     ),
     "start": Form({}, ID),

@@ -2,7 +2,8 @@
 
 The caller may have many threads, and the runtime forks and changes namespaces; so it runs here, in
 a process of one thread, as a library. What it is asked for comes over a socket, its first argument;
-the second is how many CPUs it may use (0: all). When the other end of the socket closes the sandbox
+the second is how many CPUs it may use (0: all); a third one that a zygote is to begin once the
+sandbox is there. When the other end of the socket closes the sandbox
 ends, however the caller ended; when this process is killed the host's kernel ends the sandbox, and
 its janitor removes what is left. A detached sandbox is left alone once it runs.
 """
@@ -43,7 +44,7 @@ def main() -> None:
 def carried_out(words: list[str], caller: int) -> int:
     """The exit code. Also in a fork of the zygote."""
     gc.disable()
-    fd, cpus = map(int, words)
+    fd, cpus = map(int, words[:2])
     os.set_inheritable(fd, False)
     if cpus:
         allowed = sorted(os.sched_getaffinity(0))
@@ -55,12 +56,12 @@ def carried_out(words: list[str], caller: int) -> int:
     signals.end_by_exception()
     early.begin()
     try:
-        return keep(socket.socket(fileno=fd))
+        return keep(socket.socket(fileno=fd), *words[2:])
     finally:
         early.discard()
 
 
-def keep(sock: socket.socket) -> int:
+def keep(sock: socket.socket, *begins: str) -> int:
     """Make what is asked for, and stay to its end; the exit code."""
     line = read_line(sock)
     if line is None:
@@ -72,6 +73,8 @@ def keep(sock: socket.socket) -> int:
 
     def say(word: str, text: str = "") -> None:
         sock.sendall(msgspec.json.encode(Word(word, text)) + b"\n", socket.MSG_NOSIGNAL)
+        if begins and word == "ready":
+            _begin_zygote()
 
     try:
         _make(msgspec.json.decode(line, type=Order), sock, say)
@@ -82,6 +85,19 @@ def keep(sock: socket.socket) -> int:
     except Exception as error:  # a defect of ours: who asked has to hear of it
         return _failed(say, f"the runtime failed: {error!r}")
     return 0
+
+
+def _begin_zygote() -> None:
+    """By a child that ends at once: whoever reaps ours knows nothing of it."""
+    from runsc.zygote import beginning  # noqa: PLC0415
+
+    child = os.fork()
+    if not child:
+        try:
+            beginning.begin()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
 
 
 def _failed(say: Say, text: str) -> int:

@@ -11,6 +11,8 @@ ANNOTATION = "dev.runsc.api"
 
 ORDER = "dev.runsc.order"
 """The same: how it was made, for who makes another one of a snapshot."""
+BEGINS = "begins"
+"""A word for the keeper: it has a zygote begin."""
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -35,9 +37,9 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """NAME=VALUE."""
     network: str = "none"
     egress: str | None = None
+    """A policy."""
     policy: str | None = None
     """Of system calls: its source, in Python."""
-    """A policy."""
     mounts: tuple[tuple[str, str, bool], ...] = ()
     """(target, source, read-only)."""
     readonly: bool = False

@@ -10,14 +10,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
+
+from runsc.zygote import place
 
 KEEPER = "runsc.api.keeper"
 FORKER = "runsc.api.forker"
 COMMAND_LINE = "runsc"
-HOME = Path(__file__).resolve().parents[2]
-"""Where this package lies."""
 
 
 class Process(Protocol):
@@ -95,6 +94,4 @@ def begun(
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """In which it finds what we have found."""
-    paths = [str(HOME), *filter(None, given.get("PYTHONPATH", "").split(os.pathsep))]
-    absolute = [path for path in paths if os.path.isabs(path)]
-    return {**given, "PYTHONPATH": os.pathsep.join(dict.fromkeys(absolute))}
+    return {**given, "PYTHONPATH": os.pathsep.join(place.paths(given))}

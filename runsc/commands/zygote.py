@@ -12,9 +12,9 @@ from runsc.zygote import asking, place, server
 
 @click.group(
     help="A process of this user that has all of the runtime in memory. Where one listens, `run`,"
-    " `create`, `do`, containerd's shim and the Python API start from forks of it, which share its"
-    " memory. It ends after five minutes in which nobody has asked. docs/isolation.md says what"
-    " sharing costs."
+    " `create`, `do`, `restore`, containerd's shim and the Python API start from forks of it, which"
+    " share its memory. It ends after five minutes in which nobody has asked; what sharing costs is"
+    " in docs/isolation.md."
 )
 def command() -> None:
     """The group."""

@@ -78,7 +78,6 @@ def prepare(body: programs.Body) -> None:
     _prepared[:] = [body]
 
 
-
 def begin() -> None:
     """Fork it. Preconditions: descriptors 0 to 2 are open, one thread."""
     if _prepared:
@@ -107,10 +106,12 @@ def claim(platform: str) -> programs.Start:
     return programs.forked(programs.sentry(platform))
 
 
-def discard() -> None:
-    """End the one that nobody has claimed."""
-    if _waiting:
-        _waiting.pop().end()
+def discard() -> bool:
+    """End the one that nobody has claimed; whether there was one."""
+    if not _waiting:
+        return False
+    _waiting.pop().end()
+    return True
 
 
 def _become(ours: socket.socket, sock: socket.socket) -> int:

@@ -6,7 +6,9 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
+from contextlib import suppress
 from typing import NamedTuple
 
 from runsc.errors import RuntimeFailure
@@ -15,6 +17,8 @@ from runsc.zygote.protocol import ABOUT
 
 END_S = 10
 MESSAGE_MAX = 1 << 16
+CREDENTIALS = struct.Struct("=iII")
+"""ucred of unix(7): pid, uid, gid."""
 
 
 class About(NamedTuple):
@@ -58,6 +62,7 @@ def _asked() -> tuple[About, int] | None:
 
 def start() -> None:
     """It listens then. Raises: RuntimeFailure."""
+    _await_beginning()
     if about() is not None:
         return
     process = subprocess.Popen(
@@ -80,7 +85,8 @@ def start() -> None:
 
 
 def stop() -> None:
-    """It has ended then. Raises: RuntimeFailure."""
+    """It has ended then, also one that was about to begin by itself. Raises: RuntimeFailure."""
+    _await_beginning()
     found = _held()
     if found is None:
         if server.is_heard(place.socket_path()):
@@ -97,3 +103,16 @@ def stop() -> None:
         return
     finally:
         os.close(pidfd)
+
+
+def _await_beginning() -> None:
+    """Until none begins by itself any more: it listens then, or has failed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as claim:
+        claim.setblocking(False)
+        with suppress(OSError):  # none does; or many wait for it
+            claim.connect(beginning.claim_name())  # nobody accepts: this ends with the claim
+            said = claim.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            if CREDENTIALS.unpack(said)[1] == os.geteuid():
+                poll = select.poll()
+                poll.register(claim, select.POLLIN)
+                poll.poll(END_S * 1000)

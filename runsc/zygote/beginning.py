@@ -18,17 +18,18 @@ from runsc.zygote import client, place
 
 COMMAND = (sys.executable, "-P", "-m", "runsc", "zygote", "serve", f"--room={' ' * 4096}")
 """What executes it. Arguments of forks lie where its own did: execve(2) alone makes room there."""
-KEPT = ("PYTHON", "LD_LIBRARY_PATH", "LC_", "LANG", "LISTEN_", "PATH", "XDG_RUNTIME_DIR")
+KEPT = (*place.OF_PROGRAMS, "LC_", "LANG", "LISTEN_", "PATH", "XDG_RUNTIME_DIR")
 """Beginnings of the variables that are for it."""
 SPACES = ("cgroup", "ipc", "net", "pid", "time", "user", "uts")
 """Namespaces in which it would stay. Its mount namespace is where its program lies."""
+BACKLOG = 16
+"""How many may wait for one that begins (`asking`)."""
 
 
 def environment() -> dict[str, str]:
     """That of a zygote: each of its forks has it in memory, so nobody's secrets are in it."""
     kept = {name: text for name, text in os.environ.items() if name.startswith(KEPT)}
-    paths = [place.HOME, *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    return {**kept, "PYTHONPATH": os.pathsep.join(place.paths(kept))}
 
 
 def begin() -> None:
@@ -43,7 +44,7 @@ def begin() -> None:
         return
     try:
         inherited = client.inherited()
-        claim = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+        claim = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     except OSError:  # no descriptors are left: the command has been carried out all the same
         return
     actions = [
@@ -51,7 +52,8 @@ def begin() -> None:
         *((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in range(3)),
     ]
     try:
-        claim.bind(f"\0{_claim()}")
+        claim.bind(claim_name())
+        claim.listen(BACKLOG)
         os.set_inheritable(claim.fileno(), True)
         os.posix_spawn(
             sys.executable, [*COMMAND, f"--claim={claim.fileno()}"], environment(),
@@ -64,9 +66,9 @@ def begin() -> None:
         claim.close()
 
 
-def _claim() -> str:
-    """A name that is taken while one begins. Others can take it, too: then none does by itself."""
-    return f"runsc-zygote-{os.geteuid()}-{crc32(place.program()):08x}"
+def claim_name() -> str:
+    """An abstract one, taken while one begins. Others may take it, too: then none begins so."""
+    return f"\0runsc-zygote-{os.geteuid()}-{crc32(place.program()):08x}"
 
 
 def _is_confined() -> bool:

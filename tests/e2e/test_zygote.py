@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -136,13 +135,24 @@ def test_a_program_has_its_streams_environment_and_code(started: Machine) -> Non
 
 def listens(machine: Machine) -> bool:
     """Whether one does, soon."""
-    claim = f"\0runsc-zygote-0-{int(machine.zygote('path').rstrip()[-8:], 16):08x}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as waits:
-        deadline = time.monotonic() + TIMEOUT_S
-        while waits.connect_ex(claim) == 0:  # one begins
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with begins(machine) as waits:
+        if waits is not None:
+            await_claim_s_end(waits)
     return machine.call("zygote", "status").returncode == 0
+
+
+@contextmanager
+def begins(machine: Machine) -> Iterator[socket.socket | None]:
+    """What ends when one that begins listens; None: none begins."""
+    claim = f"\0runsc-zygote-0-{machine.zygote('path').rstrip()[-8:]}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waits:
+        yield waits if waits.connect_ex(claim) == 0 else None
+
+
+def await_claim_s_end(waits: socket.socket) -> None:
+    waits.settimeout(TIMEOUT_S)
+    with suppress(ConnectionResetError):
+        waits.recv(1)
 
 
 def own_root(machine: Machine, *args: str, **more: Any) -> Result:
@@ -185,6 +195,20 @@ def test_of_many_commands_one_begins_one(machine: Machine) -> None:
     assert places.count(here) == 1
 
 
+def test_stop_ends_one_that_begins(machine: Machine) -> None:
+    machine.bundle.args("true")
+    assert own_root(machine, "run", f"--bundle={machine.path}", "c").returncode == 0
+    with begins(machine) as waits:
+        assert waits is not None
+
+        machine.zygote("stop")
+
+        waits.setblocking(False)
+        with suppress(ConnectionResetError):  # it ends no later
+            assert waits.recv(1) == b""
+    assert machine.call("zygote", "status").returncode == 3
+
+
 @pytest.mark.parametrize(
     "flags", [("--zygote=off", "run"), ("--root=/tmp/state", "run"), ("create",)]
 )
@@ -204,11 +228,68 @@ def test_none_begins_where_it_is_off_the_folder_is_another_or_an_engine_asks(
         assert own_root(machine, "delete", "--force", "c").returncode == 0
 
 
+def test_none_begins_after_a_command_that_makes_no_sandbox(machine: Machine) -> None:
+    assert own_root(machine, "run", "--bundle=/nowhere", "c").returncode == 1
+    assert not listens(machine)
+
+
 def test_none_begins_for_who_is_confined(machine: Machine) -> None:
     words = ["setpriv", "--no-new-privs", "--", *machine.words("do", "true")]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0
     assert not listens(machine)
+
+
+def test_restore_starts_from_it(started: Machine, reaper: None) -> None:
+    started.bundle.args("sh", "-c", "read line; echo got $line")
+    image, bundle = started.bundle.path / "image", f"--bundle={started.path}"
+    held, other = os.pipe()
+    assert started.call(*started.flags("run", "--detach", bundle, "first"), stdin=held,
+                        capture_output=False).returncode == 0  # fmt: skip
+    written = started.call(*started.flags("checkpoint", f"--image-path={image}", "first"))
+    assert written.returncode == 0, written
+    os.close(held)
+    os.close(other)
+
+    words = started.flags("restore", f"--image-path={image}", bundle, "second")
+    done = started.call(*words, stdin=None, input="it\n")
+
+    assert is_forked(done)
+    assert (done.returncode, done.stdout) == (0, "got it\n"), done
+    assert started.call(*started.flags("delete", "--force", "first")).returncode == 0
+
+
+API = """
+import sys
+from runsc import Sandbox
+root, given = sys.argv[1], dict(word.split(":") for word in sys.argv[2:])
+if "flags" in given:
+    given["flags"] = [given["flags"]]
+with Sandbox.create(root=root, **given) as sandbox:
+    print(sandbox.commands.run("echo out").stdout, end="")
+"""
+
+
+def test_the_python_api_begins_one_and_starts_from_it(machine: Machine, busybox: Path) -> None:
+    words = machine.words()[:-2]
+
+    def run(*given: str) -> None:
+        done = subprocess.run([*words, "-c", API, str(busybox), *given], text=True, check=False,
+                              stdin=subprocess.DEVNULL, capture_output=True)  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "out\n"), done
+
+    run(f"state:{machine.root}")
+    run("flags:--zygote=off")
+    assert not listens(machine)
+    run()
+    assert listens(machine)
+    before = machine.asked
+
+    run()
+    run(f"state:{machine.root}")
+    run("flags:--zygote=off")
+
+    assert machine.asked == before + 3  # who asks how often
 
 
 def test_words_are_bytes(started: Machine) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable
 
 import msgspec
 
+from runsc import quick
 from runsc.api import programs
 from runsc.api.aio.poll import ready
 from runsc.api.aio.wire import AsyncWire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
-from runsc.api.order import Order, Word
-from runsc.zygote import client
-from runsc.zygote.client import Unserved
+from runsc.api.order import BEGINS, Order, Word
+from runsc.containers.names import default_root
+from runsc.zygote import client, place
+from runsc.zygote.client import Unheard, Unserved
 from runsc.zygote.protocol import GO, KEEPER, pack
 
 START_S = 330.0
@@ -47,16 +49,16 @@ class AsyncKeeper:
         cls, order: Order, cpus: int, warn: Callable[[str], object]
     ) -> AsyncKeeper:
         """Have a sandbox made; it is ready then. Raises: SandboxError."""
-        keeper = await cls.begin(cpus)
+        keeper = await cls.begin(order, cpus)
         await keeper.make(order, warn)
         return keeper
 
     @classmethod
-    async def begin(cls, cpus: int) -> AsyncKeeper:
-        """One that imports, and waits for what to make."""
+    async def begin(cls, order: Order, cpus: int) -> AsyncKeeper:
+        """One that imports, and waits for what to make: with the folder and flags of `order`."""
         ours, theirs = socket.socketpair()
         try:
-            process = await _begun(theirs.fileno(), cpus)
+            process = await _begun(order, theirs.fileno(), cpus)
         except BaseException:
             ours.close()
             raise
@@ -94,13 +96,24 @@ class AsyncKeeper:
         await ended(self._process)
 
 
-async def _begun(fd: int, cpus: int) -> programs.Process:
-    """A keeper at the other end of the socket: a fork of the zygote, where one listens."""
+async def _begun(order: Order, fd: int, cpus: int) -> programs.Process:
+    """A keeper at the other end of the socket: a fork of the zygote, where one listens; where none
+    has begun it has one begin, as the command line does (`runsc/__main__.py`)."""
     words = [str(fd), str(cpus)]
-    try:
-        return await _forked(fd, words)
-    except Unserved:
-        return programs.begun(programs.KEEPER, words, [fd])
+    if _may_be_forked(order):
+        try:
+            return await _forked(fd, words)
+        except Unheard:
+            if order.state == default_root():
+                words.append(BEGINS)
+        except Unserved:
+            pass
+    return programs.begun(programs.KEEPER, words, [fd])
+
+
+def _may_be_forked(order: Order) -> bool:
+    found = quick.leading([*order.flags, "run"])
+    return found is not None and found.flags["zygote"] != "off" and place.serves(order.state)
 
 
 async def _forked(fd: int, words: list[str]) -> programs.Process:

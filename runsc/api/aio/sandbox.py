@@ -384,7 +384,7 @@ class AsyncSandbox:
         left = (await self._ask(Request("state"))).expires_ns
         cpus = len(os.sched_getaffinity(found.pid))
         attached = self._keeper is not None
-        keeper = await AsyncKeeper.begin(cpus)  # which imports meanwhile
+        keeper = await AsyncKeeper.begin(order, cpus)  # which imports meanwhile
         try:
             await self.kill()
         except BaseException:

@@ -14,13 +14,15 @@ from collections.abc import Callable
 
 import msgspec
 
+from runsc import quick
 from runsc.api import programs
 from runsc.api.blocking.poll import ready
 from runsc.api.blocking.wire import Wire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
-from runsc.api.order import Order, Word
-from runsc.zygote import client
-from runsc.zygote.client import Unserved
+from runsc.api.order import BEGINS, Order, Word
+from runsc.containers.names import default_root
+from runsc.zygote import client, place
+from runsc.zygote.client import Unheard, Unserved
 from runsc.zygote.protocol import GO, KEEPER, pack
 
 START_S = 330.0
@@ -50,16 +52,16 @@ class Keeper:
         cls, order: Order, cpus: int, warn: Callable[[str], object]
     ) -> Keeper:
         """Have a sandbox made; it is ready then. Raises: SandboxError."""
-        keeper = cls.begin(cpus)
+        keeper = cls.begin(order, cpus)
         keeper.make(order, warn)
         return keeper
 
     @classmethod
-    def begin(cls, cpus: int) -> Keeper:
-        """One that imports, and waits for what to make."""
+    def begin(cls, order: Order, cpus: int) -> Keeper:
+        """One that imports, and waits for what to make: with the folder and flags of `order`."""
         ours, theirs = socket.socketpair()
         try:
-            process = _begun(theirs.fileno(), cpus)
+            process = _begun(order, theirs.fileno(), cpus)
         except BaseException:
             ours.close()
             raise
@@ -97,13 +99,24 @@ class Keeper:
         ended(self._process)
 
 
-def _begun(fd: int, cpus: int) -> programs.Process:
-    """A keeper at the other end of the socket: a fork of the zygote, where one listens."""
+def _begun(order: Order, fd: int, cpus: int) -> programs.Process:
+    """A keeper at the other end of the socket: a fork of the zygote, where one listens; where none
+    has begun it has one begin, as the command line does (`runsc/__main__.py`)."""
     words = [str(fd), str(cpus)]
-    try:
-        return _forked(fd, words)
-    except Unserved:
-        return programs.begun(programs.KEEPER, words, [fd])
+    if _may_be_forked(order):
+        try:
+            return _forked(fd, words)
+        except Unheard:
+            if order.state == default_root():
+                words.append(BEGINS)
+        except Unserved:
+            pass
+    return programs.begun(programs.KEEPER, words, [fd])
+
+
+def _may_be_forked(order: Order) -> bool:
+    found = quick.leading([*order.flags, "run"])
+    return found is not None and found.flags["zygote"] != "off" and place.serves(order.state)
 
 
 def _forked(fd: int, words: list[str]) -> programs.Process:

@@ -387,7 +387,7 @@ class Sandbox:
         left = (self._ask(Request("state"))).expires_ns
         cpus = len(os.sched_getaffinity(found.pid))
         attached = self._keeper is not None
-        keeper = Keeper.begin(cpus)  # which imports meanwhile
+        keeper = Keeper.begin(order, cpus)  # which imports meanwhile
         try:
             self.kill()
         except BaseException:

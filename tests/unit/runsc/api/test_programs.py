@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runsc.api import programs
+from runsc.zygote import place
 
 
 def test_a_program_finds_what_we_have_found_and_has_a_session_of_its_own(
@@ -24,7 +25,7 @@ def test_a_program_finds_what_we_have_found_and_has_a_session_of_its_own(
 
 
 def test_relative_places_are_left_out() -> None:
-    home = str(programs.HOME)
+    home = place.HOME
     given = {"PYTHONPATH": os.pathsep.join(["", "x", "/y", home, "/y"]), "A": "b"}
     found = programs.environment(given)
 

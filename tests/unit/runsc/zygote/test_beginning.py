@@ -50,8 +50,8 @@ def test_begin_while_one_begins_does_nothing(
     spawned: list[tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, "program", lambda: b"the same")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
-        claim.bind(f"\0{beginning._claim()}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as claim:
+        claim.bind(beginning.claim_name())
         beginning.begin()
     assert spawned == []
     beginning.begin()

@@ -13,6 +13,8 @@ from runsc.containers.names import check_id
 from runsc.errors import RuntimeFailure
 from runsc.zygote import place
 
+PATHS = os.environ.get("PYTHONPATH", "")
+
 
 def test_no_container_can_have_the_name_of_the_socket() -> None:
     with pytest.raises(RuntimeFailure):
@@ -27,12 +29,35 @@ def test_another_interpreter_has_another_socket(monkeypatch: pytest.MonkeyPatch)
     assert place.socket_path() != ours
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("PYTHONPATH", "/other"), ("PYTHONHASHSEED", "7"), ("LD_PRELOAD", "/other.so")],
+)
+def test_variables_of_the_interpreter_are_another_program(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = place.socket_path()
+
+    monkeypatch.setenv(name, text)
+
+    assert place.socket_path() != ours
+
+
+def test_where_the_package_lies_and_where_one_stands_is_no_other_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = place.program()
+    for paths in (f"{place.HOME}:{PATHS}", f"{PATHS}:.:{place.HOME}", f"{PATHS}:relative:"):
+        monkeypatch.setenv("PYTHONPATH", paths)
+        assert place.program() == ours
+
+
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_the_callers_language_makes_no_difference(locale: str) -> None:
     code = "from runsc.zygote import place; print(place.program())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
-        env={"LC_ALL": locale, "PYTHONPATH": place.HOME},
+        env={**os.environ, "LC_ALL": locale, "PYTHONPATH": f"{place.HOME}:{PATHS}"},
         check=True,
         capture_output=True,
         text=True,
