@@ -106,6 +106,7 @@ def _connected(conn: socket.socket, who: Caller) -> traits.Process:
 
 def serve(conn: socket.socket, body: Body, about: str) -> int:
     """The body of a fork; gives its exit code. `about`: what `runsc zygote status` shows."""
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     host.close_all_but({0, 1, 2, conn.fileno()})

@@ -119,19 +119,24 @@ def is_heard(path: str) -> bool:
         return sock.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
-def serve(listener: socket.socket, idle_s: int = IDLE_S, ready: Prepared | None = None) -> None:
+def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None = None) -> None:
     """To its end. Preconditions: one thread."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    told, telling = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(telling)
+    signal.signal(signal.SIGTERM, _noted)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # its children are reaped by the host's kernel
     host.prctl(prctl.PR_SET_CHILD_SUBREAPER, 1)
-    body, files = ready or prepared()
+    body, files = warmed or prepared()
     set_title("runsc-zygote", place.HOME)
     served, since = 0, time.time()
     with suppress(OSError):
         os.write(1, f"listening at {place.socket_path()}\n".encode())
     poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    while poll.poll(idle_s * 1000):
+    for fd in (listener.fileno(), told):
+        poll.register(fd, select.POLLIN)
+    while ready := dict(poll.poll(idle_s * 1000)):
+        if told in ready:
+            break
         try:
             conn, _ = listener.accept()
         except OSError:  # who asked is gone
@@ -144,6 +149,10 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, ready: Prepared | None 
             if not os.fork():
                 _serve(listener, conn, body, about)
         served += 1
+
+
+def _noted(number: int, frame: object) -> None:
+    """By the descriptor that wakes us up: an exception would be lost in what fork(2) calls."""
 
 
 def _serve(listener: socket.socket, conn: socket.socket, body: Body, about: str) -> NoReturn:

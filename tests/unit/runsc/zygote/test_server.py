@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,26 @@ def test_one_that_does_not_answer_is_not_said_to_be_stopped(
     monkeypatch.setattr(client, "ANSWER_S", 0.01)
     with server.listening(), pytest.raises(RuntimeFailure, match="does not answer"):
         asking.stop()
+
+
+TOLD_WHILE_IT_FORKS = """
+import os, signal, sys
+from runsc.zygote import place, server
+
+place.socket_path = lambda: sys.argv[1]
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
+with server.listening() as sock:
+    server.serve(sock, 60, server.Prepared(lambda *_: 0, {}))
+print("ended")
+"""
+
+
+def test_told_to_end_while_it_forks_it_ends(path: Path) -> None:
+    words = [sys.executable, "-c", TOLD_WHILE_IT_FORKS, str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as zygote:
+        assert zygote.stdout is not None
+        assert zygote.stdout.readline().startswith("listening")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking_it:
+            asking_it.connect(str(path))
+            assert zygote.stdout.read() == "ended\n"
+    assert not path.exists()
