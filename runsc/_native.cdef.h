@@ -22,5 +22,8 @@ int rs_landlock_restrict(int ruleset);
 int rs_ioprio_get(int pid);
 int rs_ioprio_set(int value);
 int rs_immortalize(uint64_t none, const uint64_t *objects, size_t count);
+int rs_madvise(uint64_t start, size_t size, int advice);
+int rs_notify(void);
+int rs_watch(int notify, const char *path, uint32_t mask);
 void rs_one_arena(void);
 int rs_trap_report(int fd);

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from runsc._native import ffi, lib
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 from sentry.abi.landlock import LANDLOCK_CREATE_RULESET_VERSION
+from sentry.abi.mman import MADV_COLLAPSE
 from sentry.abi.mount import MOVE_MOUNT_F_EMPTY_PATH, OPEN_TREE_CLONE
 
 if TYPE_CHECKING:
@@ -183,6 +184,21 @@ def immortalize(objects: list[object]) -> None:
     if sys.version_info >= (3, 12) and getattr(sys, "_is_gil_enabled", lambda: True)():
         addresses = array("Q", map(id, objects))
         lib.rs_immortalize(id(None), ffi.from_buffer("uint64_t[]", addresses), len(addresses))
+
+
+def collapse(start: int, size: int) -> None:
+    """madvise(2), MADV_COLLAPSE: what lies there has huge pages from now on, if they fit."""
+    _check(lib.rs_madvise(start, size, MADV_COLLAPSE), "madvise")
+
+
+def notify() -> int:
+    """inotify_init1(2), which does not block."""
+    return _check(lib.rs_notify(), "inotify")
+
+
+def watch(fd: int, path: str, mask: int) -> None:
+    """inotify_add_watch(2)."""
+    _check(lib.rs_watch(fd, os.fsencode(path), mask), "inotify")
 
 
 def one_malloc_arena() -> None:

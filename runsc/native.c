@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -168,6 +170,18 @@ int rs_immortalize(uint64_t none, const uint64_t *objects, size_t count)
         if (*(volatile int32_t *)(uintptr_t)objects[i] > 0)
             *(volatile int32_t *)(uintptr_t)objects[i] = never;
     return 1;
+}
+
+int rs_madvise(uint64_t start, size_t size, int advice)
+{
+    return result(madvise((void *)(uintptr_t)start, size, advice));
+}
+
+int rs_notify(void) { return result(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)); }
+
+int rs_watch(int notify, const char *path, uint32_t mask)
+{
+    return result(inotify_add_watch(notify, path, mask));
 }
 
 void rs_one_arena(void) { mallopt(M_ARENA_MAX, 1); }

@@ -23,15 +23,13 @@ from runsc.errors import RuntimeFailure
 from runsc.launch.programs import Body
 from runsc.launch.title import set_title
 from runsc.zygote import beginning, forked, place, warm
+from runsc.zygote.files import Files, stamp, stamps
 from sentry.abi import prctl
 
 IDLE_S = 300
 BACKLOG = 64
 LISTEN_FD = 3
 """sd_listen_fds(3): the first one."""
-
-
-Files = dict[str, tuple[int, int, int]]
 
 
 class Prepared(NamedTuple):
@@ -44,27 +42,9 @@ class Prepared(NamedTuple):
 def prepared() -> Prepared:
     """All is imported. Preconditions: one thread."""
     os.chdir("/")
-    files = program_files()
+    before = stamps()
     body = warm.prepared()
-    return Prepared(body, program_files() | files)
-
-
-def program_files() -> Files:
-    """What is imported, and its folders, as they are now: time, size, inode; zeros: not there."""
-    paths = set()
-    for module in tuple(sys.modules.values()):
-        path = getattr(module, "__file__", None)
-        if path and path.startswith(place.HOME + os.sep):
-            paths |= {path, os.path.dirname(path)}
-    return {path: _stamp(path) for path in paths}
-
-
-def _stamp(path: str) -> tuple[int, int, int]:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return (0, 0, 0)
-    return (info.st_mtime_ns, info.st_size, info.st_ino)
+    return Prepared(body, Files(before))
 
 
 @contextmanager
@@ -83,12 +63,12 @@ def listening(fd: int | None = None) -> Iterator[socket.socket]:
     else:
         with store.locked():
             sock = _bound(path)
-    made = _stamp(path)
+    made = stamp(path)
     try:
         yield sock
     finally:
         with store.locked(), suppress(FileNotFoundError):
-            if _stamp(path) == made:
+            if stamp(path) == made:
                 os.unlink(path)
         sock.close()
 
@@ -141,7 +121,7 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
             conn, _ = listener.accept()
         except OSError:  # who asked is gone
             continue
-        if any(_stamp(path) != stamp for path, stamp in files.items()):
+        if files.have_changed():
             conn.close()  # who asks goes on alone, and the next one is answered by another
             _replace(listener, idle_s)
         about = f"{os.getpid()} {since:.0f} {served}"

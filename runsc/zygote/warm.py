@@ -12,7 +12,9 @@ import gc
 import importlib
 import pkgutil
 import sys
+from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from types import FrameType
@@ -29,6 +31,9 @@ ALSO = ("runsc.api.keeper", "runsc.api.document", "runsc.api.order")
 STEP, LARGEST, POOL, HEAD = 16, 512, 1 << 14, 48
 """Bytes: sizes of what CPython allocates in pools, such a pool, and what is at the head of one."""
 MAX_TRIES = 16
+PAGE, HUGE = 1 << 12, 1 << 21
+MOST = 256
+"""Of 512 pages."""
 EMPTY = sys.getsizeof(b"")
 MAKERS: dict[int, Callable[[], object]] = {16: object, 32: float}
 """What takes so much; of larger ones bytes do."""
@@ -48,6 +53,7 @@ def prepared() -> Body:
     host.immortalize(_reached())
     del held
     isolation.freeze_heap()
+    _collapse()
     return body
 
 
@@ -74,6 +80,28 @@ def _begins_pool(places: list[int], size: int) -> bool:
         place % POOL == HEAD and places[at + 1 : at + 3] == [place + size, place + 2 * size]
         for at, place in enumerate(places)
     )
+
+
+def _collapse() -> None:
+    """Huge pages, where most of one is there: fork(2) copies an entry for each page, and five forks
+    make a container."""
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as file:
+        lines = [line.split(maxsplit=5) for line in file]
+    for place, rights, _, _, inode, *name in lines:
+        if rights != "rw-p" or inode != "0" or (name and not name[0].startswith("[heap")):
+            continue
+        start, end = (int(each, 16) for each in place.split("-"))
+        for at in range(-(-start // HUGE) * HUGE, end - HUGE + 1, HUGE):
+            if _present(at) >= MOST:
+                with suppress(OSError):  # an older kernel, or no huge page to be had
+                    host.collapse(at, HUGE)
+
+
+def _present(start: int) -> int:
+    """How many pages of a huge one are there: /proc/self/pagemap, bit 63."""
+    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+        file.seek(start // PAGE * 8)
+        return sum(entry >> 63 for entry in array("Q", file.read(HUGE // PAGE * 8)))
 
 
 def _import_below(package: str) -> None:

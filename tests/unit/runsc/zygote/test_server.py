@@ -100,12 +100,12 @@ def test_one_that_does_not_answer_is_not_said_to_be_stopped(
 
 TOLD_WHILE_IT_FORKS = """
 import os, signal, sys
-from runsc.zygote import place, server
+from runsc.zygote import files, place, server
 
 place.socket_path = lambda: sys.argv[1]
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
 with server.listening() as sock:
-    server.serve(sock, 60, server.Prepared(lambda *_: 0, {}))
+    server.serve(sock, 60, server.Prepared(lambda *_: 0, files.Files({})))
 print("ended")
 """
 
