@@ -19,6 +19,8 @@ from functools import partial
 from itertools import repeat
 from types import FrameType
 
+import msgspec
+
 from runsc import host
 from runsc.launch import early, isolation, programs
 from runsc.launch.programs import Body
@@ -47,6 +49,7 @@ def prepared() -> Body:
     for name in ALSO:
         importlib.import_module(name)
     body = programs.sentry(early.PLATFORM)
+    _know_structs(msgspec.Struct)
     gc.collect()
     trim_heap()
     held = _filled()
@@ -55,6 +58,15 @@ def prepared() -> Body:
     isolation.freeze_heap()
     _collapse()
     return body
+
+
+def _know_structs(of: type[msgspec.Struct]) -> None:
+    """What msgspec finds out of a struct's annotations when it reads the first one: of those of a
+    snapshot in 10 ms."""
+    for each in of.__subclasses__():
+        with suppress(TypeError, NameError, ValueError):  # nobody reads it
+            msgspec.json.Decoder(each)
+        _know_structs(each)
 
 
 def _filled() -> list[object]:

@@ -63,7 +63,7 @@ def test_the_callers_language_makes_no_difference(locale: str) -> None:
         text=True,
     )
 
-    assert done.stdout == f"{place.program()}\n"
+    assert done.stdout == f"{place.program()!r}\n"
 
 
 @pytest.mark.parametrize(("mode", "own"), [(0o700, True), (0o755, True), (0o720, False)])

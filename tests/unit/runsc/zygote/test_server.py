@@ -77,14 +77,6 @@ def test_a_successor_gets_the_socket_and_removes_it(path: Path) -> None:
         assert not path.exists()
 
 
-def test_files_of_the_program_are_those_that_are_imported() -> None:
-    files = server.program_files()
-
-    assert server.__file__ in files
-    assert os.path.dirname(server.__file__) in files
-    assert all(name.startswith(place.HOME) for name in files)
-
-
 def test_nobody_is_asked_where_nobody_listens() -> None:
     assert asking.about() is None
     asking.stop()

@@ -1,0 +1,81 @@
+"""Whether files of the program have changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from runsc import host
+from runsc.zygote import files, place
+from runsc.zygote.files import Files
+
+
+def test_those_of_the_program_are_those_that_are_imported() -> None:
+    found = files.stamps()
+
+    assert files.__file__ in found
+    assert os.path.dirname(files.__file__) in found
+    assert all(name.startswith(place.HOME) for name in found)
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One with two folders, which is all that is imported."""
+    home = tmp_path / "home"
+    inner = home / "runsc" / "inner"
+    inner.mkdir(parents=True)
+    paths = [home / "runsc", inner, home / "runsc" / "a.py", inner / "b.py"]
+    for path in paths[2:]:
+        path.write_text("1")
+    monkeypatch.setattr(
+        files, "stamps", lambda: {str(path): files.stamp(str(path)) for path in paths}
+    )
+    return home
+
+
+@pytest.fixture(params=["told", "looked at"])
+def watched(
+    request: pytest.FixtureRequest, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> Files:
+    """Also where there are no more instances."""
+
+    def none() -> NoReturn:
+        raise OSError(errno.EMFILE, "too many")
+
+    if request.param == "looked at":
+        monkeypatch.setattr(host, "notify", none)
+    return Files({})
+
+
+def test_nothing_has_changed_until_something_has(watched: Files, program: Path) -> None:
+    assert not watched.have_changed()
+    (program / "runsc" / "a.py").read_text()
+    assert not watched.have_changed()
+    (program / "runsc" / "inner" / "b.py").write_text("two")
+    assert watched.have_changed()
+    assert watched.have_changed()
+
+
+def test_what_comes_and_goes_in_a_folder_is_a_change(watched: Files, program: Path) -> None:
+    (program / "runsc" / "inner" / "c.py").write_text("")
+    assert watched.have_changed()
+
+
+def test_a_time_that_is_set_is_a_change(watched: Files, program: Path) -> None:
+    os.utime(program / "runsc" / "a.py", (1, 1))
+    assert watched.have_changed()
+
+
+def test_another_place_by_the_same_name_is_a_change(watched: Files, program: Path) -> None:
+    program.rename(program.parent / "old")
+    assert watched.have_changed()
+
+
+def test_what_has_changed_while_it_was_imported_is_a_change(program: Path) -> None:
+    before = files.stamps()
+    os.utime(program / "runsc" / "a.py", (1, 1))
+    assert Files(before).have_changed()
