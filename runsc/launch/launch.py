@@ -315,7 +315,8 @@ def _start(
 
             for line in report.decisions(flags, container, config, cgroup):
                 flags.log.debug(line)
-        standing.await_ready()
+        if config.network != "none" or terms.before_gofer is not None:
+            standing.await_ready()  # they go into its namespaces
         config = msgspec.structs.replace(config, host_ids=standing.maps)
         beside: list[int] = []
         try:

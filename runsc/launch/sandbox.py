@@ -357,8 +357,10 @@ def start(
             )
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
+        stand_in.await_ready()
     except (OSError, RuntimeFailure):
-        end_child(pid)
+        for each in filter(None, (pid, gofer_pid, network_pid)):
+            end_child(each)
         raise
     control_theirs.close()
     for sock in (gofer_ours, gofer_theirs, hold_theirs, network_theirs):

@@ -116,7 +116,7 @@ class StandIn:
         self.pid = pid
         self.joins = joins
         """Its cgroups, open, for the others."""
-        self._reaped = False
+        self._reaped = self._is_ready = False
         self.life = life
         """The Sentry's end, after `await_ready`."""
         self.victim = victim
@@ -127,10 +127,13 @@ class StandIn:
 
     def await_ready(self) -> None:
         """Until it is in its namespaces. Raises: RuntimeFailure."""
+        if self._is_ready:
+            return
         said = self.life.recv(4096)
         if said != b"\0":
             self.end()
             raise RuntimeFailure(said.decode(errors="replace") or "the stand-in process has ended")
+        self._is_ready = True
 
     def close(self) -> None:
         """The Sentry has its ends, the Gofer the namespace."""
