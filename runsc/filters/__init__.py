@@ -7,6 +7,7 @@ process under it. What no rule allows ends the process (SECCOMP_RET_KILL_PROCESS
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +38,11 @@ def sentry_program(
     platform: str, network: str, trap: bool = False, *, services: bool = False
 ) -> bytes:
     """The Sentry's program, as the kernel takes it. `services`: config.json mounts sockets."""
+    return _sentry_program(platform, network, trap, services)
+
+
+@cache
+def _sentry_program(platform: str, network: str, trap: bool, services: bool) -> bytes:
     from runsc.filters import sentry as sentry_rules  # noqa: PLC0415  each process has its own
 
     more = (sentry_rules.SHUTDOWN,) if services else ()
@@ -53,6 +59,11 @@ def forkable_program(trap: bool = False, *, is_sealed: bool = False) -> bytes:
 
 def gofer_program(trap: bool = False, more: Sequence[confine.Rule] = ()) -> bytes:
     """The Gofer's; `more` is what this one may do besides."""
+    return _gofer_program(trap, tuple(more))
+
+
+@cache
+def _gofer_program(trap: bool, more: tuple[confine.Rule, ...]) -> bytes:
     from runsc.filters import gofer as gofer_rules  # noqa: PLC0415
 
     return pack(build(gofer_rules.rules(more), _default(trap)))

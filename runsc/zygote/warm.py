@@ -21,7 +21,8 @@ from types import FrameType
 
 import msgspec
 
-from runsc import host
+from gofer.p9 import codec
+from runsc import filters, host
 from runsc.launch import early, isolation, programs
 from runsc.launch.programs import Body
 from sentry.platform.memory import trim_heap
@@ -50,6 +51,10 @@ def prepared() -> Body:
         importlib.import_module(name)
     body = programs.sentry(early.PLATFORM)
     _know_structs(msgspec.Struct)
+    codec.compile_all()
+    for network in ("none", "host", "sandbox"):
+        filters.sentry_program(early.PLATFORM, network)
+    filters.gofer_program()
     gc.collect()
     trim_heap()
     held = _filled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from sentry.fs.proc import process_status as _status
 from sentry.fs.proc import sysctl_memory as _sysctl_memory
 from sentry.fs.proc import sysctl_net as _sysctl_net
 from sentry.fs.proc import system as _system
-from sentry.fs.proc.folders import folder_maker, has_left, served_node
+from sentry.fs.proc.folders import has_left, maker_of, served_node
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
@@ -152,24 +153,40 @@ _TREES: Final = frozenset(
 
 def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
     """What does not belong to a process, by name."""
-    kernel = fs.kernel
+    tree = _tree(len(ROOT), len(SYSCTLS))
+    return {name.encode(): maker_of(fs, name.encode(), item) for name, item in tree.items()}
+
+
+@lru_cache(1)
+def _tree(_files: int, _sysctls: int) -> dict[str, Any]:
+    """The same for every file system: dictionaries by name, whose leaves are of `maker_of`. Others
+    may be declared later."""
     tree: dict[str, Any] = {"fs": {}}
     for path, entry in ROOT.items():
-        put(tree, path, text_maker(fs, kernel, entry))
+        put(tree, path, partial(text_maker, entry))
     for path, sysctl in SYSCTLS.items():
-        put(tree, f"sys/{path}", sysctl_maker(fs, kernel, sysctl))
+        put(tree, f"sys/{path}", partial(sysctl_maker, sysctl))
     for version in ("ipv4", "ipv6"):
         above = tree["sys"]["net"][version]
-        above["conf"] = links_maker(fs, kernel, f"net/{version}/conf", above["conf"])
+        above["conf"] = partial(_links, f"net/{version}/conf", above["conf"])
+    return tree
+
+
+def _links(above: str, fixed: dict[str, Any], fs: ProcFs) -> Callable[[], Node]:
+    return links_maker(fs, fs.kernel, above, _bound(fs, fixed))
+
+
+def _bound(fs: ProcFs, tree: dict[str, Any]) -> dict[str, Any]:
+    """A tree whose leaves are makers."""
     return {
-        name.encode(): folder_maker(fs, name.encode(), item) if isinstance(item, dict) else item
+        name: _bound(fs, item) if isinstance(item, dict) else item(fs)
         for name, item in tree.items()
     }
 
 
-def text_maker(fs: TableFs, kernel: Kernel, entry: Entry) -> Callable[[], Node]:
+def text_maker(entry: Entry, fs: ProcFs) -> Callable[[], Node]:
     """A file of the whole system."""
-    show, store = entry.show, entry.store
+    show, store, kernel = entry.show, entry.store, fs.kernel
     assert show is not None
 
     def make() -> Node:
@@ -183,9 +200,9 @@ def text_maker(fs: TableFs, kernel: Kernel, entry: Entry) -> Callable[[], Node]:
     return make
 
 
-def sysctl_maker(fs: TableFs, kernel: Kernel, sysctl: Any) -> Callable[[], Node]:
+def sysctl_maker(sysctl: Any, fs: ProcFs) -> Callable[[], Node]:
     """A file below /proc/sys."""
-    return lambda: SysctlNode(fs, kernel, sysctl)
+    return lambda: SysctlNode(fs, fs.kernel, sysctl)
 
 
 def check_proc_option(option: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.limits import NAME_MAX
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sentry.fs.proc.filesystem import ProcFs
     from sentry.fs.pseudo.nodes import Maker
     from sentry.fs.served.proc import ServedText
+
+    Leaf = Callable[[ProcFs], Maker]
 
 OTHERS: Final = ("net", "sys/net/ipv4/conf", "sys/net/ipv6/conf")
 """Directories that are another one for each network namespace."""
@@ -82,14 +84,19 @@ def served_node(fs: ProcFs, path: bytes) -> Node | None:
     return ProcFolder(fs, path, {}) if served.has_folder(path) else None
 
 
-def folder_maker(fs: ProcFs, path: bytes, tree: dict[str, Any]) -> Maker:
-    """A function that makes the directory of a tree whose leaves are makers."""
-    table: dict[bytes, Maker] = {}
-    for text, item in tree.items():
-        name = text.encode()
-        below = path + b"/" + name
-        table[name] = folder_maker(fs, below, item) if isinstance(item, dict) else item
-    return lambda: ProcFolder(fs, path, table)
+def maker_of(fs: ProcFs, path: bytes, item: dict[str, Any] | Leaf) -> Maker:
+    """A function that makes the directory of a tree, once somebody looks for it; or a leaf of it.
+    `path`: below /proc."""
+    if not isinstance(item, dict):
+        return item(fs)
+
+    def make() -> Node:
+        below = {text.encode(): each for text, each in item.items()}
+        return ProcFolder(
+            fs, path, {name: maker_of(fs, path + b"/" + name, each) for name, each in below.items()}
+        )
+
+    return make
 
 
 def check_new(path: str, links: Iterable[bytes]) -> None:

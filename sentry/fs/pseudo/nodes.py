@@ -272,8 +272,8 @@ class MagicNode(LinkNode):
 Maker = Callable[[], Node]
 
 
-def put(tree: dict[str, Any], path: str, maker: Maker) -> None:
-    """Hang what makes an inode into a tree of dictionaries, by its path."""
+def put(tree: dict[str, Any], path: str, maker: object) -> None:
+    """Hang what makes an inode, or is to make what does, into a tree of dictionaries."""
     *folders, name = path.split("/")
     for folder in folders:
         tree = tree.setdefault(folder, {})
