@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -343,6 +344,101 @@ static void unix_processes(long n) { ping_pong(UNIX, 1, n); }
 static void tcp_processes(long n) { ping_pong(TCP, 1, n); }
 static void futex_processes(long n) { ping_pong(FUTEX, 1, n); }
 
+/* ---- streams: n MiB in writes and reads of 64 KiB, from one process to another ---- */
+
+static void stream(enum transport how, long n)
+{
+    int pair[2];
+    if (how == PIPE) {
+        if (pipe(pair))
+            die("pipe");
+    } else if (how == TCP) {
+        tcp_pair(pair);
+    } else if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) {
+        die("socketpair");
+    }
+    pid_t pid = fork();
+    if (!pid) {
+        close(pair[1]);
+        while (read(pair[0], buffer, sizeof buffer) > 0)
+            ;
+        _exit(0);
+    }
+    close(pair[0]);
+    for (long left = n << 20; left > 0; left -= sizeof buffer)
+        for (size_t at = 0; at < sizeof buffer;) {
+            ssize_t sent = write(pair[1], buffer + at, sizeof buffer - at);
+            if (sent < 0)
+                die("write");
+            at += (size_t)sent;
+        }
+    close(pair[1]);
+    waitpid(pid, NULL, 0);
+}
+
+static void pipe_stream(long n) { stream(PIPE, n); }
+static void unix_stream(long n) { stream(UNIX, n); }
+static void tcp_stream(long n) { stream(TCP, n); }
+
+static void connect_close(long n)
+{
+    FOR {
+        int pair[2];
+        tcp_pair(pair);
+        close(pair[0]), close(pair[1]);
+    }
+}
+
+/* A MiB from one file to another, on the tmpfs. */
+static int megabyte(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    for (int i = 0; i < 16; i++)
+        if (write(fd, buffer, sizeof buffer) != sizeof buffer)
+            die("write");
+    return fd;
+}
+
+static void send_file(long n)
+{
+    int from = megabyte("/tmp/from"), to = megabyte("/tmp/to");
+    FOR {
+        off_t at = 0;
+        lseek(to, 0, SEEK_SET);
+        if (sendfile(to, from, &at, 1 << 20) != 1 << 20)
+            die("sendfile");
+    }
+    close(from), close(to);
+}
+
+static void copy_range(long n)
+{
+    int from = megabyte("/tmp/from"), to = megabyte("/tmp/to");
+    FOR {
+        off_t in = 0, out = 0;
+        if (copy_file_range(from, &in, to, &out, 1 << 20, 0) != 1 << 20)
+            die("copy_file_range");
+    }
+    close(from), close(to);
+}
+
+static void splice_through(long n)
+{
+    int from = megabyte("/tmp/from"), to = megabyte("/tmp/to"), way[2];
+    if (pipe(way))
+        die("pipe");
+    FOR {
+        off_t in = 0, out = 0;
+        while (in < 1 << 20) {
+            ssize_t got = splice(from, &in, way[1], NULL, 65536, 0);
+            for (ssize_t put; got > 0; got -= put)
+                if ((put = splice(way[0], NULL, to, &out, (size_t)got, 0)) <= 0)
+                    die("splice");
+        }
+    }
+    close(from), close(to), close(way[0]), close(way[1]);
+}
+
 /* ---- the table ---- */
 
 #define FILES(at)                                                                                 \
@@ -381,6 +477,13 @@ static const struct {
     {"unix processes", unix_processes, 500},
     {"tcp processes", tcp_processes, 500},
     /* The last ones keep much memory, which a fork would have to copy. */
+    {"pipe stream MiB", pipe_stream, 16},
+    {"unix stream MiB", unix_stream, 16},
+    {"tcp stream MiB", tcp_stream, 16},
+    {"tcp connect+close", connect_close, 1},
+    {"sendfile MiB", send_file, 1},
+    {"splice MiB", splice_through, 1},
+    {"copy_file_range MiB", copy_range, 1},
     {"mmap+touch+munmap 1M", map_touch_unmap, 1},
     {"first touch", first_touch, 512},
     {"CPU loop", cpu_loop, 1},

@@ -25,5 +25,6 @@ int rs_immortalize(uint64_t none, const uint64_t *objects, size_t count);
 int rs_madvise(uint64_t start, size_t size, int advice);
 int rs_notify(void);
 int rs_watch(int notify, const char *path, uint32_t mask);
+const void *rs_map(int fd, size_t size);
 void rs_one_arena(void);
 int rs_trap_report(int fd);

@@ -166,6 +166,14 @@ def landlock(
         os.close(ruleset)
 
 
+def map_file(fd: int, size: int) -> memoryview:
+    """Its first bytes, which stay the page cache's, for as long as this process lives: mmap(2)."""
+    at = lib.rs_map(fd, size)
+    if at == ffi.NULL:
+        raise OSError(ffi.errno, f"mmap: {os.strerror(ffi.errno)}")
+    return memoryview(ffi.buffer(at, size)).toreadonly()
+
+
 def io_priority(pid: int) -> int:
     """ioprio_get(2) of a process."""
     return _check(lib.rs_ioprio_get(pid), "ioprio_get")

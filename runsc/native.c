@@ -184,6 +184,13 @@ int rs_watch(int notify, const char *path, uint32_t mask)
     return result(inotify_add_watch(notify, path, mask));
 }
 
+/* The bytes of a file, for as long as the process lives; NULL with errno. */
+const void *rs_map(int fd, size_t size)
+{
+    const void *at = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
 void rs_one_arena(void) { mallopt(M_ARENA_MAX, 1); }
 
 /* Development only: with SECCOMP_RET_TRAP, say which call the filter refused, and die. */

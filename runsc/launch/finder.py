@@ -11,7 +11,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import MAGIC_NUMBER, cache_from_source
 from types import ModuleType
@@ -27,8 +27,23 @@ _compiled: dict[str, str] = {}
 """Where the compiled modules of a directory are."""
 
 
-def compiled_code(directory: str, stem: str) -> bytes | None:
-    """The marshalled code of DIRECTORY/STEM.py, if there is a compiled file as new as it."""
+Code = bytes | memoryview
+"""Marshalled."""
+
+
+def read_code(fd: int, size: int) -> tuple[bytes, Code]:
+    """The header of a compiled file, and its code."""
+    data = os.read(fd, size)
+    return data[:HEADER_SIZE], data[HEADER_SIZE:]
+
+
+def compiled_code(
+    directory: str, stem: str, taken: Callable[[int, int], tuple[bytes, Code]] = read_code
+) -> Code | None:
+    """The marshalled code of DIRECTORY/STEM.py, if there is a compiled file as new as it.
+
+    `taken` gives the header and the code of a descriptor and a size.
+    """
     where = _compiled.get(directory)
     if where is None:
         where = os.path.dirname(cache_from_source(f"{directory}/x.py"))
@@ -38,7 +53,9 @@ def compiled_code(directory: str, stem: str) -> bytes | None:
     except OSError:
         return None
     try:
-        data = os.read(fd, os.fstat(fd).st_size)
+        header, code = taken(fd, os.fstat(fd).st_size)
+    except OSError:  # it is empty
+        return None
     finally:
         os.close(fd)
     try:
@@ -47,16 +64,14 @@ def compiled_code(directory: str, stem: str) -> bytes | None:
         return None
     stamp = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little")
     size = (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
-    if data[:HEADER_SIZE] != MAGIC_NUMBER + bytes(4) + stamp + size:
-        return None
-    return data[HEADER_SIZE:]
+    return code if header == MAGIC_NUMBER + bytes(4) + stamp + size else None
 
 
 class OwnFinder:
     """The first finder of `sys.meta_path`, and the loader of what it finds."""
 
     def __init__(self) -> None:
-        self._found: dict[str, bytes] = {}
+        self._found: dict[str, Code] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

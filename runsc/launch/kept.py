@@ -1,9 +1,9 @@
-"""Code for a process without files: what a sandbox may import late is read before it is locked in.
+"""Code for a process without files: what a sandbox may import late is mapped before the lock-in.
 
-`KeptCode.of(package)` reads the compiled modules of a package that nobody has imported yet, and is
+`KeptCode.of(package)` maps the compiled modules of a package that nobody has imported yet, and is
 then the last finder of `sys.meta_path` (`frozen`). So a system call that hardly any program
-makes costs a file that is read, but neither classes nor their memory, until the first program makes
-it. What can be imported is fixed before the first guest instruction.
+makes costs a file that is opened, but no memory until the first program makes it. What can be
+imported is fixed before the first guest instruction.
 
 The compiled files are those of CPython's own cache (`finder`); what is missing is compiled.
 """
@@ -18,14 +18,15 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
-from runsc.launch.finder import compiled_code
+from runsc import host
+from runsc.launch.finder import HEADER_SIZE, Code, compiled_code
 
 
 class KeptCode:
     """A finder and loader of modules in memory."""
 
     def __init__(self) -> None:
-        self._modules: dict[str, tuple[bytes, bool]] = {}
+        self._modules: dict[str, tuple[Code, bool]] = {}
         """Marshalled code by name; whether it is a package."""
 
     @classmethod
@@ -70,9 +71,14 @@ class KeptCode:
         exec(code, module.__dict__)
 
 
-def _code(directory: str, stem: str, name: str) -> bytes:
+def _mapped(fd: int, size: int) -> tuple[bytes, Code]:
+    """A compiled file, of whose code nothing is in memory before somebody imports it."""
+    return os.pread(fd, HEADER_SIZE, 0), host.map_file(fd, size)[HEADER_SIZE:]
+
+
+def _code(directory: str, stem: str, name: str) -> Code:
     """The marshalled code of one module."""
-    code = compiled_code(directory, stem)
+    code = compiled_code(directory, stem, _mapped)
     if code is not None:
         return code
     return marshal.dumps(SourceFileLoader(name, f"{directory}/{stem}.py").get_code(name))

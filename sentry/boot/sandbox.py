@@ -41,7 +41,7 @@ from sentry.net.devices import register_devices
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
 from sentry.platform.disk import Disk
 from sentry.platform.host_io import HostIO, HostThreads
-from sentry.platform.memory import trim_heap
+from sentry.platform.memory import keep_heap, trim_heap
 from sentry.syscalls import late  # fills the table
 from sentry.syscalls.registry import CALLS, NUMBERS
 from sentry.vfs.vfs import Vfs
@@ -235,6 +235,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     `lockdown` puts the filter on: before anything of the container (its ELF files, its
     directories) is looked at.
     """
+    keep_heap()
     try:
         platform = make_platform(config)
     except (OSError, RuntimeError) as error:

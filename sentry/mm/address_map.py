@@ -363,8 +363,7 @@ class AddressMap:
             self.account(vma, -1)
             vma.drop()
             self.count_mapping(vma, -1)
-        if high > self._hole_top:
-            self.forget_holes()
+        self._freed(high)
 
     def _shorten(self, vma: Vma, start: int, end: int) -> None:
         """Remove [start, end), one end of a VMA."""
@@ -376,8 +375,14 @@ class AddressMap:
         else:
             self.vmas.end_at(vma, start)
         self.account(vma, 1)
+        self._freed(end)
+
+    def _freed(self, end: int) -> None:
+        """A range that ended there is free: above what is free around it nothing has changed."""
         if end > self._hole_top:
-            self.forget_holes()
+            above = self.vmas.after(end)
+            top = self.mmap_base if above is None else above.start
+            self._hole_top = min(top, self.mmap_base)
 
     def forget_holes(self) -> None:
         """Look for free ranges from mmap_base on."""

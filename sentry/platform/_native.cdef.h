@@ -546,6 +546,7 @@ void outbox_resume(struct outbox *box);
 uint32_t outbox_take_lost(struct outbox *box);
 void outbox_close(struct outbox *box);
 int host_membarrier(int command);
+void heap_keep(void);
 void heap_trim(void);
 struct filter *filter_make(const uint8_t *code, uint32_t count, int for_calls);
 void filter_free(struct filter *filter);

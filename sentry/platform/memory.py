@@ -211,6 +211,11 @@ class Ram:
         return bytes(ffi.buffer(lib.frame_host(gpa), count))
 
 
+def keep_heap() -> None:
+    """What is free in the Sentry's own heap is for what it allocates next, until `trim_heap`."""
+    lib.heap_keep()
+
+
 def trim_heap() -> None:
     """Give the host back what is free in the Sentry's own heap."""
     lib.heap_trim()
@@ -578,6 +583,7 @@ __all__ = [
     "Pinned",
     "Ram",
     "frames_of",
+    "keep_heap",
     "read_frames",
     "runs",
     "trim_heap",

@@ -38,6 +38,10 @@ static uint8_t *reserve(uint64_t size)
     return raw + skip;
 }
 
+/* Of the first blocks, one of data and one of the kernel's, in pages of 4 KiB: who needs little has
+ * little. */
+#define SMALL_BYTES (3 * BLOCK_SIZE)
+
 int ram_open(int fd, int vm_fd, uint64_t span)
 {
     span = (span + CHUNK_SIZE - 1) & ~(CHUNK_SIZE - 1);
@@ -63,8 +67,7 @@ int ram_open(int fd, int vm_fd, uint64_t span)
         return -ENOMEM;
     }
     madvise(ram.base, span, MADV_DONTDUMP);
-    /* the first block of each kind: a program that touches little has 4 MiB less */
-    madvise(ram.base, 3 * BLOCK_SIZE, MADV_NOHUGEPAGE);
+    madvise(ram.base, SMALL_BYTES, MADV_NOHUGEPAGE);
     chunk_expect(0);
     return 0;
 }

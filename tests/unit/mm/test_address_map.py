@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sentry.abi.mman import (
     MAP_ANONYMOUS,
@@ -33,6 +35,27 @@ def test_mmap_goes_top_down_and_fills_holes(mm: MemoryManager) -> None:
     assert second == first - 4 * PAGE and len(mm.map.vmas) == 1
     munmap(mm.map, first + PAGE, PAGE)
     assert mmap(mm.map, 0, PAGE, RW, ANON) == first + PAGE
+
+
+steps = st.lists(st.tuples(st.booleans(), st.integers(1, 24), st.integers(1, 5)), max_size=30)
+
+
+@settings(deadline=None)
+@given(steps)
+def test_a_mapping_lies_as_high_as_there_is_room(steps: list[tuple[bool, int, int]]) -> None:
+    ram = Ram.from_memfd(1 << 30)
+    mm = MemoryManager.empty(lambda: AddressSpace(ram))
+    base, taken = mm.map.mmap_base, set[int]()  # pages below it, the highest is 1
+    for maps, page, count in steps:
+        if not maps:
+            munmap(mm.map, base - page * PAGE, count * PAGE)
+            taken -= set(range(page - count + 1, page + 1))
+            continue
+        free = next(at for at in range(count, 400) if taken.isdisjoint(range(at - count + 1, at + 1)))
+        assert mmap(mm.map, 0, count * PAGE, PROT_NONE, ANON) == base - free * PAGE
+        taken |= set(range(free - count + 1, free + 1))
+    mm.release()
+    ram.close()
 
 
 def test_mmap_base_differs_between_address_spaces(ram: Ram) -> None:
