@@ -170,7 +170,7 @@ def map_file(fd: int, size: int) -> memoryview:
     """Its first bytes, which stay the page cache's, for as long as this process lives: mmap(2)."""
     at = lib.rs_map(fd, size)
     if at == ffi.NULL:
-        raise OSError(ffi.errno, f"mmap: {os.strerror(ffi.errno)}")
+        raise OSError("mmap of a file")
     return memoryview(ffi.buffer(at, size)).toreadonly()
 
 

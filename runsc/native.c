@@ -184,7 +184,7 @@ int rs_watch(int notify, const char *path, uint32_t mask)
     return result(inotify_add_watch(notify, path, mask));
 }
 
-/* The bytes of a file, for as long as the process lives; NULL with errno. */
+/* The bytes of a file, for as long as the process lives; NULL if there are none. */
 const void *rs_map(int fd, size_t size)
 {
     const void *at = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);

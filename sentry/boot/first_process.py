@@ -279,7 +279,7 @@ async def _home_of(task: Task, uid: int) -> bytes:
     try:
         dest = KernelDest(PASSWD_SIZE)
         await again(file.read_at, task, dest, 0)
-        text = bytes(dest.data)
+        text = dest.data
     except Errno:
         return b"/"
     finally:

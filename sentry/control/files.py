@@ -213,14 +213,14 @@ class Filing:
             self._tell(Reply(error="the sandbox has a defect, see its log"))
 
 
-async def _taken(caller: Caller, file: FileDescription, most: int) -> bytearray:
+async def _taken(caller: Caller, file: FileDescription, most: int) -> bytes:
     """What a read gives; nothing at the end."""
     dest = KernelDest(most)
     await again(file.read, caller, dest)
     return dest.data
 
 
-async def _given(caller: Caller, file: FileDescription, data: bytearray) -> None:
+async def _given(caller: Caller, file: FileDescription, data: bytes) -> None:
     """All of it. Raises: EIO where nothing more is taken, as by the server of a file system."""
     left = memoryview(data)
     while left:

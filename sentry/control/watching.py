@@ -39,7 +39,7 @@ async def watch(acting: Acting, path: bytes, lines: Lines, begun: Callable[[], N
         while True:
             dest = KernelDest(PIECE)
             await again(file.read, caller, dest)
-            events = parsed(bytes(dest.data))
+            events = parsed(dest.data)
             for event in events:
                 await lines.add(event)
             await lines.flush()

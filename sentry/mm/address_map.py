@@ -6,7 +6,7 @@ entries in step: a VMA is cut, dropped or joined here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -342,12 +342,18 @@ class AddressMap:
             if doomed:
                 yield
 
-    def _unmapping(self, start: int, end: int) -> Steps[None]:
-        """The entries of a range go: its ends first, where a large one may have to be split."""
+    def _unmapping(self, start: int, end: int) -> Iterable[None]:
+        """The entries of a range go, in steps where it is large."""
         if end - start > UNMAP_AT_ONCE:
-            top = end - 1 & -BLOCK_SIZE
-            self.space.unmap(top, (end - top) >> 12)
-            end = top
+            return self._unmapping_much(start, end)
+        self.space.unmap(start, (end - start) >> 12)
+        return ()
+
+    def _unmapping_much(self, start: int, end: int) -> Steps[None]:
+        """Its ends first, where a large one may have to be split."""
+        top = end - 1 & -BLOCK_SIZE
+        self.space.unmap(top, (end - top) >> 12)
+        end = top
         while end - (start := self.space.next(start, end)) > UNMAP_AT_ONCE:
             stop = start + UNMAP_AT_ONCE & -BLOCK_SIZE
             self.space.unmap(start, (stop - start) >> 12)

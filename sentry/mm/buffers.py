@@ -283,19 +283,27 @@ class UserSource(UserBuffer):
 class KernelDest:
     """A `Dest` in Python memory; `data` is what was put."""
 
-    __slots__ = ("count", "data", "wanted")
+    __slots__ = ("_parts", "count", "wanted")
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.wanted = count
-        self.data = bytearray()
+        self._parts: list[bytes] = []
+
+    @property
+    def data(self) -> bytes:
+        """All of it."""
+        if len(self._parts) != 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0]
 
     def put(self, data: Bytes) -> int:
         """Append bytes, at most `count`; how many."""
-        view = memoryview(data).cast("B")[: self.count]
-        self.data += view
-        self.count -= len(view)
-        return len(view)
+        if type(data) is not bytes or len(data) > self.count:
+            data = bytes(memoryview(data).cast("B")[: self.count])
+        self._parts.append(data)
+        self.count -= len(data)
+        return len(data)
 
     def zero(self, n: int) -> int:
         """Append zeros."""

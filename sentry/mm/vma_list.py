@@ -9,13 +9,12 @@ looks at its VMAs has it settled before (`vma_run`).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sentry.mm.vma import Vma
 from sentry.mm.vma_run import Run
 from sentry.platform.memory import Ram
-from sentry.wait.steps import Steps
 
 RUN_MAX: Final = 256
 
@@ -98,12 +97,11 @@ class VmaList:
         """All runs, which may be tied."""
         return list(self._runs)
 
-    def settling(self, start: int, end: int) -> Steps[None]:
+    def settling(self, start: int, end: int) -> Iterable[None]:
         """Settle the runs of a range, one in a step."""
-        for at in range(bisect_right(self._firsts, start) - 1, bisect_left(self._firsts, end)):
-            if at < len(self._runs) and self._runs[at].tied:
-                self._runs[at].settle()
-                yield
+        first = bisect_right(self._firsts, start) - 1
+        tied = [run for run in self._runs[first : bisect_left(self._firsts, end)] if run.tied]
+        return map(Run.settle, tied) if tied else ()
 
     def borrow(self, run: Run) -> None:
         """Append a parent's run, which can be lent and lies behind all that is here."""

@@ -98,7 +98,7 @@ async def copy_data(file: FileDescription, upper: TmpFile, limit: int | None) ->
         if not got:
             break
         try:
-            if upper.room(at, got) < got or data.write(at, bytes(dest.data[:got])) < got:
+            if upper.room(at, got) < got or data.write(at, dest.data[:got]) < got:
                 raise ENOSPC("the upper layer is full")
         except ENOMEM as error:
             raise ENOSPC(str(error)) from error

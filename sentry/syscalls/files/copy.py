@@ -86,7 +86,7 @@ class End:
             self.moved = self.file.position != before
         else:
             self.offset += await again(self.file.read_at, self.task, dest, self.offset)
-        return bytes(dest.data)
+        return dest.data
 
     def skip(self, count: int) -> None:
         """Go on past bytes, or back by those that could not be written."""

@@ -51,9 +51,10 @@ def test_a_mapping_lies_as_high_as_there_is_room(steps: list[tuple[bool, int, in
             munmap(mm.map, base - page * PAGE, count * PAGE)
             taken -= set(range(page - count + 1, page + 1))
             continue
-        free = next(at for at in range(count, 400) if taken.isdisjoint(range(at - count + 1, at + 1)))
-        assert mmap(mm.map, 0, count * PAGE, PROT_NONE, ANON) == base - free * PAGE
-        taken |= set(range(free - count + 1, free + 1))
+        places = ((at, set(range(at - count + 1, at + 1))) for at in range(count, 400))
+        lowest, pages = next(place for place in places if taken.isdisjoint(place[1]))
+        assert mmap(mm.map, 0, count * PAGE, PROT_NONE, ANON) == base - lowest * PAGE
+        taken |= pages
     mm.release()
     ram.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -615,3 +617,26 @@ def test_frames_are_not_mapped_where_a_large_entry_is(ram: Ram, space: AddressSp
     assert ram.references(file[0]) == 1
     assert space.translate(BASE + 3 * PAGE) == space.translate(BASE) + 3 * PAGE
     ram.put_list(file, 0, 1)
+
+
+KEPT_HEAP = """
+import resource
+from sentry.platform.memory import keep_heap
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+keep_heap()
+bytes(1 << 20)
+before = faults()
+for _ in range(20):
+    bytes(1 << 20)
+print(faults() - before)
+"""
+
+
+def test_a_megabyte_that_is_free_is_allocated_again_without_new_pages() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT_HEAP], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 256  # pages of one of them
