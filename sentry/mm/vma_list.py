@@ -9,7 +9,7 @@ looks at its VMAs has it settled before (`vma_run`).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from sentry.mm.vma import Vma
@@ -97,11 +97,11 @@ class VmaList:
         """All runs, which may be tied."""
         return list(self._runs)
 
-    def settling(self, start: int, end: int) -> Iterable[None]:
+    def settling(self, start: int, end: int) -> Iterator[None]:
         """Settle the runs of a range, one in a step."""
         first = bisect_right(self._firsts, start) - 1
         tied = [run for run in self._runs[first : bisect_left(self._firsts, end)] if run.tied]
-        return map(Run.settle, tied) if tied else ()
+        return map(Run.settle, tied)
 
     def borrow(self, run: Run) -> None:
         """Append a parent's run, which can be lent and lies behind all that is here."""

@@ -14,7 +14,6 @@ from sentry.mm import vma_list
 from sentry.mm.vma import Vma
 from sentry.mm.vma_list import VmaList
 from sentry.mm.vma_run import inherited
-from sentry.wait.steps import at_once
 
 PAGES = 40
 PAGE = 4096
@@ -189,7 +188,7 @@ def test_lent_mappings_are_those_of_the_moment_of_the_fork(
                 assert vmas.gap_below(end, 2 * PAGE, 0, PAGE) == max(fits)
                 assert vmas.gap_above(0, 2 * PAGE, end, PAGE) == min(fits)
             elif what == "settle":
-                at_once(vmas.settling(addr, addr + 8 * PAGE))
+                list(vmas.settling(addr, addr + 8 * PAGE))
             elif what == "end" and len(lists) > 1:
                 while len(vmas):
                     vmas.take_last(2)
