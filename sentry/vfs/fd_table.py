@@ -42,6 +42,14 @@ class FdTable:
     def __len__(self) -> int:
         return sum(file is not None for file in self._files)
 
+    def highest(self) -> int:
+        """The highest descriptor that is open; 0 if none is."""
+        files = self._files
+        at = len(files) - 1
+        while at > 0 and files[at] is None:
+            at -= 1
+        return max(at, 0)
+
     # --- looking up
 
     def get(self, fd: int) -> FileDescription:

@@ -1,26 +1,15 @@
-"""poll, ppoll, select, pselect6."""
+"""poll, ppoll; time-outs and signal masks of these calls and of select(2)."""
 
 from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sentry.abi.personality import STICKY_TIMEOUTS
-from sentry.abi.poll import (
-    EPOLLERR,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLNVAL,
-    EPOLLOUT,
-    EPOLLPRI,
-    EPOLLRDBAND,
-    EPOLLRDNORM,
-    EPOLLWRBAND,
-    EPOLLWRNORM,
-)
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLNVAL
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.time import TIMESPEC
 from sentry.errors import EBADF, EFAULT, EINVAL
@@ -30,7 +19,7 @@ from sentry.syscalls.files.poll_set import poll_set
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
-from sentry.vfs.file import FileDescription, Result
+from sentry.vfs.file import Result
 from sentry.wait.fiber import Interrupted, RestartBlock
 from sentry.wait.sleep import Sleep, ended, instead, no_hand
 from sentry.wait.steps import Steps
@@ -42,16 +31,6 @@ NS = 1_000_000_000
 ENTRY = struct.Struct("<ihH")
 """struct pollfd, whose events are bits here."""
 FOREVER = 1 << 62
-
-READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
-WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR
-EXCEPT_SET = EPOLLPRI
-Watched = tuple[int, FileDescription, tuple[str, ...]]
-"""A descriptor, its file, in which sets it is."""
-NOT_ASKED = ("0", "0", "0")
-
-
-# --- poll
 
 
 def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
@@ -171,81 +150,3 @@ def sys_ppoll(
     return telling_left(
         task, (timeout, deadline, 1), blocked, partial(poll, task, fds, count, deadline)
     )
-
-
-# --- select
-
-
-def read_set(task: Task, addr: int, count: int) -> int:
-    """An fd_set as a number with a bit for each descriptor."""
-    if not addr or not count:
-        return 0
-    size = (count + 63) // 64 * 8
-    return int.from_bytes(task.mm.read(addr, size), "little") & (1 << count) - 1
-
-
-def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | None) -> Result:
-    """core_sys_select(). Raises: EINVAL, EBADF, Interrupted."""
-    if count < 0:
-        raise EINVAL(f"{count} descriptors")
-    table = list(task.files)
-    count = min(count, (table[-1] + 64) // 64 * 64 if table else 64)
-    asked = [read_set(task, addr, count) for addr in sets]
-    bits = [f"{number:0{count}b}"[::-1] for number in asked]  # a shift takes as long as the set
-    watched: list[Watched] = []
-    found = [bytearray((count + 63) // 64 * 8) for _ in sets]
-
-    def first() -> Iterator[Watched | None]:
-        for fd, inside in enumerate(zip(*bits, strict=True)):
-            one = (fd, task.files.get(fd), inside) if inside != NOT_ASKED else None
-            if one is not None:
-                watched.append(one)
-            yield one
-
-    def look(files: list[Looked]) -> Steps[int]:
-        found[:] = [bytearray(len(each)) for each in found]
-        ready = 0
-        for at, one in enumerate(list(watched) or first(), 1):
-            if one is not None:
-                fd, file, inside = one
-                files.append(file)
-                events = file.poll()
-                for n, interest in enumerate((READ_SET, WRITE_SET, EXCEPT_SET)):
-                    if inside[n] == "1" and events & interest:
-                        found[n][fd >> 3] |= 1 << (fd & 7)
-                        ready += 1
-            if not at % AT_A_TIME:
-                yield
-        return ready
-
-    def tell() -> int:
-        for addr, each in zip(sets, found, strict=True):
-            if addr and count:
-                task.mm.write(addr, bytes(each))
-        return sum(int.from_bytes(each, "little").bit_count() for each in found)
-
-    return look_until_ready(task.kernel.loop, look, tell, deadline)
-
-
-@syscall(23)
-def sys_select(
-    task: Task, count: Int, readers: Addr, writers: Addr, others: Addr, timeout: Addr
-) -> Result:
-    """select(2)."""
-    deadline = read_timeout(task, timeout, 1000)
-    call = partial(select, task, count, (readers, writers, others), deadline)
-    return telling_left(task, (timeout, deadline, 1000), None, call)
-
-
-@syscall(270)
-def sys_pselect6(
-    task: Task, count: Int, readers: Addr, writers: Addr, others: Addr, timeout: Addr, mask: Addr
-) -> Result:
-    """pselect(2): the last argument points at a mask and its size."""
-    signals = size = 0
-    if mask:
-        signals, size = struct.unpack("<QQ", task.mm.read(mask, 16))
-    deadline = read_timeout(task, timeout, 1)
-    blocked = read_mask(task, signals, size) if signals else None
-    call = partial(select, task, count, (readers, writers, others), deadline)
-    return telling_left(task, (timeout, deadline, 1), blocked, call)

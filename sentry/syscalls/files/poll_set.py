@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from itertools import chain
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLNVAL
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sentry.vfs.fd_table import FdTable
     from sentry.vfs.vfs import Vfs
 
+_FD: Final = Struct("<i")
 ENTRY_SIZE: Final = 8
 """Of struct pollfd."""
 FEWEST: Final = 64
@@ -35,6 +37,12 @@ MAX_SETS: Final = 4
 MAX_POLLED: Final = 131_072
 """Ceiling of the files in all sets of a sandbox, as of those that epolls watch."""
 ALWAYS: Final = EPOLLERR | EPOLLHUP
+
+
+Asked = tuple[int, int, int]
+"""Three sets, a bit for each descriptor."""
+SPARSE: Final = 64
+"""Bits for each descriptor: sets with fewer are not remembered, for their size is in no count."""
 
 
 class Polled:
@@ -93,6 +101,14 @@ class PollSet:
         self.stale = False
         """A descriptor means another file: the list has to be looked at anew."""
         vfs.polled += count
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def row(self, at: int) -> tuple[int, int]:
+        """Descriptor and events of one in the list."""
+        fd: int = _FD.unpack_from(self._rows, at * ENTRY_SIZE)[0]
+        return fd, self._events[at]
 
     def is_of(self, rows: bytes) -> bool:
         """Whether these are the same files and events, whatever was found before."""
@@ -185,13 +201,14 @@ class PollSet:
 
 
 class PollSets:
-    """What has been polled through a table of descriptors, by address and length of the list."""
+    """What has been polled through a table of descriptors, by address and length of the list; or by
+    the sets of select(2), as numbers."""
 
     __slots__ = ("_sets", "_vfs")
 
     def __init__(self, vfs: Vfs) -> None:
         self._vfs = vfs
-        self._sets: dict[tuple[int, int], PollSet] = {}
+        self._sets: dict[tuple[int, ...], PollSet] = {}
 
     def find(self, addr: int, rows: bytes) -> PollSet | None:
         """The set of this list, if it was polled before; else it is remembered."""
@@ -199,15 +216,24 @@ class PollSets:
         found = self._sets.get(key)
         if found is not None and found.is_of(rows):
             return found
-        if found is None and len(self._sets) >= MAX_SETS:
-            key_of_oldest = next(iter(self._sets))
-            found = self._sets.pop(key_of_oldest)
         if found is not None:
-            self._sets.pop(key, None)
+            del self._sets[key]
             found.forget()
-        if self._vfs.polled + len(rows) // ENTRY_SIZE <= MAX_POLLED:
-            self._sets[key] = PollSet(self._vfs, _asked_for(rows))
+        self._remember(key, _asked_for(rows))
         return None
+
+    def select(self, asked: Asked, rows: Callable[[], bytes]) -> PollSet | None:
+        """The same of sets, which `rows` makes a list of."""
+        found = self._sets.get(asked)
+        if found is None:
+            self._remember(asked, rows())
+        return found
+
+    def _remember(self, key: tuple[int, ...], rows: bytes) -> None:
+        if len(self._sets) >= MAX_SETS:
+            self._sets.pop(next(iter(self._sets))).forget()
+        if self._vfs.polled + len(rows) // ENTRY_SIZE <= MAX_POLLED:
+            self._sets[key] = PollSet(self._vfs, rows)
 
     def changes(self, fd: int) -> None:
         """A descriptor is about to mean another file, or none."""
@@ -231,6 +257,19 @@ def poll_set(vfs: Vfs, table: FdTable, addr: int, rows: bytes) -> PollSet | None
         table.polls = PollSets(vfs)
     known: PollSets = table.polls
     return known.find(addr, rows)
+
+
+def select_set(
+    vfs: Vfs, table: FdTable, asked: Asked, rows: Callable[[], bytes]
+) -> PollSet | None:
+    """The set of fd_sets, as numbers, that have been asked for before. `rows` makes their list."""
+    count = (asked[0] | asked[1] | asked[2]).bit_count()
+    if count < FEWEST or max(asked).bit_length() > SPARSE * count:
+        return None
+    if table.polls is None:
+        table.polls = PollSets(vfs)
+    known: PollSets = table.polls
+    return known.select(asked, rows)
 
 
 def _asked_for(rows: bytes) -> bytes:

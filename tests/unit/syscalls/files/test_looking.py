@@ -22,6 +22,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Where a look takes a step for each file."""
     monkeypatch.setattr(steps, "STEP_NS", -1)
     monkeypatch.setattr("sentry.syscalls.files.poll.AT_A_TIME", 1)
+    monkeypatch.setattr("sentry.syscalls.files.select.AT_A_TIME", 1)
     with World() as made:
         yield made
 

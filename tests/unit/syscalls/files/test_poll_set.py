@@ -27,6 +27,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         monkeypatch.setattr(steps, "STEP_NS", -1)
         monkeypatch.setattr(poll_set, "AT_A_TIME", 8)
         monkeypatch.setattr("sentry.syscalls.files.poll.AT_A_TIME", 8)
+        monkeypatch.setattr("sentry.syscalls.files.select.AT_A_TIME", 8)
     with World() as made:
         yield made
 
