@@ -1,4 +1,4 @@
-"""What a system call costs on the KVM platform: median microseconds, and exits per call.
+r"""What a system call costs on the KVM platform: median microseconds, and exits per call.
 
 `python benchmarks/syscall_cost.py` prints one line each for a call that the entry code answers
 (getpid), a call answered by Python through the mailbox, after an exit to another thread, and after
@@ -11,7 +11,8 @@ The kernel here is the smallest possible: it answers every call with 0. Needs /d
 counts the exits on an ordinary KVM in an emulated CPU. Times mean nothing there, so mailboxes have
 long patience.
 
-    ci/svm/run --smp=1 --instructions --shell '$(cat /python) benchmarks/syscall_cost.py --instructions'
+    ci/svm/run --smp=1 --instructions \
+        --shell '$(cat /python) benchmarks/syscall_cost.py --instructions'
 
 counts the instructions there, of the program, of the host's kernel and of this one. A mailbox is
 left out: two CPUs that take turns wait for each other.
