@@ -26,7 +26,7 @@ from math import log10
 from pathlib import Path
 
 from benchmarks.__main__ import rootfs
-from benchmarks.machine import about
+from benchmarks.machine import about, first_line
 from benchmarks.report import human
 from benchmarks.ways import (
     GVISOR,
@@ -208,7 +208,7 @@ def main(arguments: list[str]) -> None:
     finally:
         stage.close()
         shutil.rmtree(folder, ignore_errors=True)
-    machine = about(sys.executable)
+    machine = about(sys.executable) | {"gVisor": first_line([options.gvisor, "--version"])}
     options.out.mkdir(parents=True, exist_ok=True)
     data = {"about": machine, "results": found}
     (options.out / "growth.json").write_text(json.dumps(data, indent=1, ensure_ascii=False))
