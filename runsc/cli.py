@@ -43,6 +43,7 @@ GROUPS = {
     },
     "Copies of what runs": {
         "fork": "Make copies of a container that runs, as it is now.",
+        "rollback": "Put a container back to where a template of it was made.",
         "checkpoint": "Write the state of a running container into a folder.",
         "restore": "Run a container from such a state.",
         "snapshot": "Show what is in a state that `checkpoint` has written.",

@@ -1,9 +1,9 @@
 """The process that makes forks of a sandbox for the Python API and stays with them.
 
 It begins with the first fork, and has everything imported for the next. Its socket, the second
-argument (the first is the folder of states, the third the sandbox's name), brings a connection for
-each wish. When the socket closes all its forks end, however the caller ended; when this process is
-killed, the next command that looks removes what is left. Single-threaded, as `keeper.py`.
+argument (the first is the folder of states), brings a connection for each wish. When the socket
+closes all its forks end, however the caller ended; when this process is killed, the next command
+that looks removes what is left. Single-threaded, as `keeper.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runsc.api.order import ForkWish, Word
 from runsc.containers import lifecycle, signals
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
-from runsc.launch import forking
+from runsc.launch import forking, succession
 from sentry.control.protocol import ForkOrder
 
 SPARE = 4
@@ -31,12 +31,13 @@ SPARE = 4
 
 
 class Forker:
-    """The forks of one sandbox."""
+    """The forks of one sandbox, and theirs."""
 
-    def __init__(self, state_root: str, origin: str, wishes: socket.socket) -> None:
+    def __init__(self, state_root: str, wishes: socket.socket) -> None:
         self._flags = cli.global_flags([f"--root={state_root}"])
         self._store = self._flags.store()
-        self._origin = forking.Origin(self._flags, origin)
+        self._supply = forking.Supply()
+        self._origins: dict[str, forking.Origin] = {}
         self._wishes = wishes
         self._forks: dict[int, State] = {}
         """By pidfd."""
@@ -72,44 +73,81 @@ class Forker:
             with suppress(OSError):  # who has asked may be gone
                 sock.sendall(msgspec.json.encode(word) + b"\n", socket.MSG_NOSIGNAL)
         with suppress(RuntimeFailure):  # the next fork says it, if it has to wait for them
-            self._origin.supply.fill(SPARE)
+            self._supply.fill(SPARE)
         return True
 
     def _carry_out(self, wish: ForkWish) -> None:
         """Raises: RuntimeFailure."""
         if wish.ends:
-            for fd, state in list(self._forks.items()):
-                if state.id in wish.names:
-                    self._remove(fd)
+            for name in wish.names:
+                self._end(name)
             return
-        order = ForkOrder(wish.hostname.encode(), wish.expires_ns)
-        for state in self._origin.fork(wish.names, order, foreground=True):
-            try:
-                pidfd = os.pidfd_open(state.sentry_pid)
-            except ProcessLookupError:
-                lifecycle.destroy(self._store, state, self._flags.log.warning)
-                continue
-            self._forks[pidfd] = state
-            self._poll.register(pidfd, select.POLLIN)
+        origin = self._origins.get(wish.of)
+        if origin is None:
+            origin = forking.Origin(self._flags, wish.of, self._supply)
+            self._origins[wish.of] = origin
+        if wish.succeeds:
+            for name in wish.names:
+                self._roll_back(name, origin)
+            return
+        order = ForkOrder(
+            wish.hostname.encode(), wish.expires_ns, wish.memory,
+            forkable=wish.forkable, stands=wish.stands,
+        )  # fmt: skip
+        for state in origin.fork(wish.names, order, foreground=True):
+            self._keep(state)
+
+    def _keep(self, state: State) -> None:
+        try:
+            pidfd = os.pidfd_open(state.sentry_pid)
+        except ProcessLookupError:
+            lifecycle.destroy(self._store, state, self._flags.log.warning)
+            return
+        self._forks[pidfd] = state
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _end(self, name: str) -> None:
+        """A fork, and all that are copies of it."""
+        for fd, state in list(self._forks.items()):
+            if state.id == name and fd in self._forks:
+                self._remove(fd)
+            elif state.annotations[forking.ORIGIN] == name:
+                self._end(state.id)
+
+    def _roll_back(self, name: str, template: forking.Origin) -> None:
+        """Its process, if it is a fork, is another one then. Raises: RuntimeFailure."""
+        kept = {fd: state for fd, state in self._forks.items() if state.id == name}
+        for fd in kept:
+            self._forget(fd)
+        try:
+            kept = dict.fromkeys(kept, succession.roll_back(self._store, name, template))
+        finally:
+            for state in kept.values():
+                self._keep(state)
 
     def _remove(self, pidfd: int) -> None:
         """It has ended, or ends now."""
-        state = self._forks.pop(pidfd)
-        self._poll.unregister(pidfd)
-        os.close(pidfd)
+        state = self._forget(pidfd)
         with suppress(RuntimeFailure):
             lifecycle.destroy(self._store, state, self._flags.log.warning)
+
+    def _forget(self, pidfd: int) -> State:
+        state = self._forks.pop(pidfd)
+        self._origins.pop(state.id, None)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        return state
 
 
 def main() -> None:
     """The program."""
-    root, fd, origin = sys.argv[1:4]
+    root, fd = sys.argv[1:3]
     os.set_inheritable(int(fd), False)
     signals.end_by_exception()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     code = 1
     try:
-        Forker(root, origin, socket.socket(fileno=int(fd))).serve()
+        Forker(root, socket.socket(fileno=int(fd))).serve()
         code = 0
     finally:
         os._exit(code)

@@ -56,13 +56,22 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of the process that makes forks (`forker.py`): make some, or end some."""
+    """Of the process that makes forks (`forker.py`): make some, or end some with their forks."""
 
     names: tuple[str, ...]
+    of: str = ""
+    """What they are copies of."""
     ends: bool = False
     hostname: str = ""
     """Empty: as it is."""
     expires_ns: int = 0
+    memory: int = 0
+    """Bytes; 0: as its parent has."""
+    forkable: bool = False
+    stands: bool = False
+    """Templates."""
+    succeeds: bool = False
+    """Not a new one: of the template `of` one goes on under this name."""
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,7 +12,8 @@ HELP = """Make containers that are copies of the container CONTAINER-ID as it is
 It has to have been started with --forkable, and goes on, unless it is paused: then it is a template
 that nothing changes. Each copy has the same processes and memory, a name and a boot id of its own,
 and its processes' standard streams lead nowhere. All of them end with the container that they are
-copies of.
+copies of. With --forkable they can be copied themselves. A copy made with --template stands still:
+to be forked, or for `rollback`.
 
 \b
 Example:
@@ -23,14 +24,17 @@ Example:
 
 @click.command(help=HELP)
 @click.option("--hostname", default="", metavar="NAME", help="Their host name; else as it is.")
+@click.option("--forkable", is_flag=True, help="They can be copied, too.")
+@click.option("--template", is_flag=True, help="They stand still.")
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("names", metavar="NEW-ID", nargs=-1, required=True)
 @click.pass_obj
 def command(
-    flags: Globals, container_id: str, names: tuple[str, ...], hostname: str
-) -> None:
+    flags: Globals, container_id: str, names: tuple[str, ...], hostname: str,
+    forkable: bool, template: bool,
+) -> None:  # fmt: skip
     """See runsc.launch.forking."""
     from runsc.launch import forking  # noqa: PLC0415
 
     origin = forking.Origin(flags, container_id)
-    origin.fork(names, ForkOrder(hostname.encode()))
+    origin.fork(names, ForkOrder(hostname.encode(), forkable=forkable, stands=template))

@@ -152,8 +152,7 @@ def before_start(store: Store, state: State) -> None:
     try:
         start_hooks.run(store, state)
     except BaseException:
-        for pid, pidfd in _kill(state):
-            _await_end(pid, pidfd)
+        end_processes(state)
         raise
 
 
@@ -166,8 +165,7 @@ def after_start(state: State) -> None:
     try:
         hooks.run(hooks.read(state.hooks), hooks.Phase.POSTSTART, document(state, "running"))
     except BaseException:
-        for pid, pidfd in _kill(state):
-            _await_end(pid, pidfd)
+        end_processes(state)
         raise
 
 
@@ -265,6 +263,12 @@ def _order(store: Store, state: State, order: str) -> None:
         word = ask(store, state, Request("state")).status
         if (word == "paused") != (order == "pause"):
             raise RuntimeFailure(f'{problem}: "{state.id}"')
+
+
+def end_processes(state: State) -> None:
+    """SIGKILL to all that it has, to their ends. Raises: RuntimeFailure."""
+    for pid, pidfd in _kill(state):
+        _await_end(pid, pidfd)
 
 
 def destroy(store: Store, state: State, warn: Warn) -> None:

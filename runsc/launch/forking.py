@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -21,7 +21,6 @@ import msgspec
 
 from runsc import host
 from runsc.containers import lifecycle, listener
-from runsc.containers.container import Store
 from runsc.containers.processes import start_time
 from runsc.containers.state import State
 from runsc.errors import NotRunning, RuntimeFailure
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
 
 ORIGIN: Final = "dev.runsc.fork-of"
 """Annotation of a fork: the container that it is a copy of."""
+TEMPLATE: Final = "dev.runsc.template"
+"""Annotation of a fork that stands still, to be forked: "true"."""
 MAX_AT_ONCE: Final = 64
 """So many are asked for before the first is waited for."""
 READY_S: Final = 30.0
@@ -53,8 +54,10 @@ CREDENTIALS: Final = struct.Struct("=iii")
 class Fork:
     """One, from this side."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, when_here: Callable[[], object]) -> None:
         self.state = state
+        self.when_here = when_here
+        """Called when its process is there and waits to be told to go on."""
         self.report, self._theirs = socket.socketpair()
         self.report.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._lines = LineBuffer()
@@ -111,13 +114,14 @@ class Fork:
 class Origin:
     """A sandbox of which there are to be forks."""
 
-    def __init__(self, flags: Globals, origin_id: str) -> None:
+    def __init__(self, flags: Globals, origin_id: str, supply: Supply | None = None) -> None:
         """Raises: RuntimeFailure."""
         self._flags = flags
         self._store = flags.store()
-        self._state = self._store.load(origin_id)
+        self.state = self._store.load(origin_id)
+        """As it was then."""
         self._memory = 0
-        self.supply = Supply()
+        self.supply = supply or Supply()
 
     def fork(
         self, names: Sequence[str], order: ForkOrder, *, foreground: bool = False
@@ -127,13 +131,12 @@ class Origin:
 
         Raises: RuntimeFailure.
         """
-        lifecycle.require_running(self._state)
-        order = msgspec.structs.replace(order, own_log=self._flags.debug_log is not None)
+        lifecycle.require_running(self.state)
         made: list[Fork] = []
         try:
             for first in range(0, len(names), MAX_AT_ONCE):
                 lot = names[first : first + MAX_AT_ONCE]
-                self._make([self._reserved(name, foreground, made) for name in lot], order)
+                self.make([self._reserved(name, foreground, order, made) for name in lot], order)
         except BaseException:
             for each in made:
                 each.end()
@@ -145,43 +148,55 @@ class Origin:
                 each.close()
         return [each.state for each in made]
 
-    def _reserved(self, name: str, foreground: bool, made: list[Fork]) -> Fork:
-        state = _new_state(self._state, name, foreground)
+    def _reserved(self, name: str, foreground: bool, order: ForkOrder, made: list[Fork]) -> Fork:
+        state = _new_state(self.state, name, foreground, order)
         self._store.create(state)
-        each = Fork(state)
+
+        def when_here() -> None:
+            state.phase, state.paused = "running", order.stands
+            self._store.save(state)
+
+        each = Fork(state, when_here)
         made.append(each)
         return each
 
-    def _make(self, some: list[Fork], order: ForkOrder) -> None:
+    def make(
+        self, some: Sequence[Fork], order: ForkOrder, socket_name: str = "control.sock",
+        more: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """They go on then; each listens at this name beside its state, and is given more
+        descriptors. Raises: RuntimeFailure; there may be some of them."""
+        order = msgspec.structs.replace(order, own_log=self._flags.debug_log is not None)
         with ExitStack() as until_sent:
-            files = self.supply.take(len(some), self._memory_size())
+            size = self._memory_size()
+            files = self.supply.take(len(some), min(order.memory_limit or size, size))
             log, null = log_fd(self._flags, True), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             silent = os.pipe2(os.O_CLOEXEC)
             for fd in (*files, log, null, *silent):
                 until_sent.callback(os.close, fd)
             try:
-                sock = listener.connect(self._store.path(self._state.id, "control.sock"))
+                sock = listener.connect(self._store.path(self.state.id, "control.sock"))
             except OSError:
-                raise NotRunning(self._state.id) from None
+                raise NotRunning(self.state.id) from None
             until_sent.enter_context(sock)
             for each, ram in zip(some, files, strict=True):
-                with listener.listen(self._store.path(each.state.id, "control.sock")) as listens:
-                    given = (ram, listens.fileno(), each.given(), log, null, *silent)
+                with listener.listen(self._store.path(each.state.id, socket_name)) as listens:
+                    given = (ram, listens.fileno(), each.given(), log, null, *silent, *more)
                     listener.send(sock, Request("fork", fork=order), given)
                 each.handed_over()
-            _bring_up(self._store, some, sock)
+            _bring_up(some, sock)
 
     def _memory_size(self) -> int:
         """Bytes that it has, and each of its forks."""
         if not self._memory:
-            stats = lifecycle.ask(self._store, self._state, Request("stats")).stats
+            stats = lifecycle.ask(self._store, self.state, Request("stats")).stats
             if stats is None:
                 raise RuntimeFailure("the sandbox does not say how much memory it has")
             self._memory = stats.memory_limit
         return self._memory
 
 
-def _bring_up(store: Store, some: list[Fork], sock: socket.socket) -> None:
+def _bring_up(some: Sequence[Fork], sock: socket.socket) -> None:
     """Until all say that they are ready. Raises: RuntimeFailure."""
     deadline = monotonic() + READY_S
     waiting = {each.report.fileno(): each for each in some}
@@ -209,8 +224,7 @@ def _bring_up(store: Store, some: list[Fork], sock: socket.socket) -> None:
                     _heed(sock, refusals)
                 raise
             if not began and "here" in each.events:
-                each.state.phase = "running"
-                store.save(each.state)
+                each.when_here()
                 each.go()
             if "ready" in each.events:
                 poll.unregister(fd)
@@ -233,12 +247,16 @@ def _heed(sock: socket.socket, lines: LineBuffer) -> None:
         raise RuntimeFailure(error)
 
 
-def _new_state(origin: State, name: str, foreground: bool) -> State:
+def _new_state(origin: State, name: str, foreground: bool, order: ForkOrder) -> State:
+    annotations = {**origin.annotations, ORIGIN: origin.id}
+    annotations.pop(TEMPLATE, None)
+    if order.stands:
+        annotations[TEMPLATE] = "true"
     return State(
         oci_version=origin.oci_version,
         id=name,
         bundle=origin.bundle,
-        annotations={**origin.annotations, ORIGIN: origin.id},
+        annotations=annotations,
         rootfs=origin.rootfs,
         foreground=foreground,
         creator_pid=os.getpid(),

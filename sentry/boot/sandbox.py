@@ -91,6 +91,8 @@ class Sandbox:
         console = self.kernel.container.console
         if console is not None:
             console.restore()
+        if self.forks is not None and self.forks.place.is_left:
+            return self._follow(self.forks)
         self._operations.finish(self.kernel.exit_status or 0)
         for observer in self.kernel.start_observers:
             observer.flush()
@@ -99,7 +101,17 @@ class Sandbox:
         self.kernel.log.finish()
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
+        if self.forks is not None:
+            self.forks.place.tell_end(self.kernel.exit_status)
         return self.kernel.exit_status
+
+    def _follow(self, forks: Forks) -> int:
+        """Others go on in the place of this process, which stays for their namespace's sake, and
+        for who waits for its end; the status with which the last one ends."""
+        assert forks.server is not None
+        listener = forks.server.leave()
+        self.kernel.platform.close()
+        return forks.place.follow(listener, forks.config)
 
     def _leave_network(self, process: NetworkProcess) -> None:
         """What programs that have ended have sent goes out; then the process that has sockets for

@@ -148,6 +148,10 @@ class Connection:
                     fds, self._fds = self._fds, []
                     self._server.kernel.control_fork(request.fork, fds, self.told)
                     return None
+                case "succeed":
+                    fds, self._fds = self._fds, []
+                    self._server.kernel.control_succeed(fds, self.told)
+                    return None
                 case op if op in WAITS:
                     return self._wait(request)
         except Errno as error:

@@ -159,6 +159,9 @@ class Controlled(Protocol):
     ) -> None:
         """Make another sandbox of this one as it is; `told` "" when it has begun, or why not."""
 
+    def control_succeed(self, fds: list[int], told: Callable[[str], object]) -> None:
+        """Another process goes on in its place, to which there is a way; `told` "" then."""
+
     def control_processes(self, told: Callable[[list[ProcessInfo]], object]) -> None:
         """Tell its processes."""
 

@@ -244,6 +244,8 @@ class Operations(Oversight):
         """They go on. Raises: EBUSY if they were not paused."""
         if not self._container.paused:
             raise EBUSY("container not paused")
+        if self._shared.forks is not None and self._shared.forks.stands:
+            raise EOPNOTSUPP("a template stands still")
         pause.resume(self._container)
 
     def _forget(self, execution: Execution) -> None:
@@ -313,6 +315,15 @@ class Operations(Oversight):
             close_all(fds)
             raise EOPNOTSUPP("the sandbox was not started with --forkable")
         forks.ask(asked, fds, told)
+
+    def control_succeed(self, fds: list[int], told: Told) -> None:
+        """Another process goes on in its place. Raises: EOPNOTSUPP, EBUSY, EINVAL; `fds` are
+        closed."""
+        forks = self._shared.forks
+        if forks is None:
+            close_all(fds)
+            raise EOPNOTSUPP("the sandbox was not started with --forkable")
+        forks.give_way(fds, told)
 
     def look_again(self) -> None:
         """In a fork: the watchdog has no clock any more. Raises: OSError."""

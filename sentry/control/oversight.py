@@ -67,8 +67,13 @@ class Shared(Protocol):
 class Forking(Protocol):
     """Who copies a sandbox: sentry.fork."""
 
+    stands: bool
+
     def ask(self, asked: ForkOrder | None, fds: list[int], told: Told) -> None:
         """Make one."""
+
+    def give_way(self, fds: list[int], told: Told) -> None:
+        """Another one goes on in its place."""
 
 
 class Bringing(Protocol):

@@ -152,8 +152,17 @@ class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     """Empty: as it is."""
     expires_ns: Amount = 0
     """It ends in so long; 0: in its own time."""
+    memory_limit: Amount = 0
+    """Bytes; 0, or more than that: what its parent has."""
     own_log: bool = False
     """Else its messages go where its parent's do."""
+    forkable: bool = False
+    """It may be forked, too: it keeps what that takes."""
+    stands: bool = False
+    """It stands still, a template: what it keeps is for who goes on from there."""
+    succeeds: bool = False
+    """It goes on in the place of the sandbox that its template is of: `sentry.fork.succession`. A
+    further descriptor comes with it."""
 
 
 class PolicyOrder(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -189,7 +198,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     as long as the connection lasts), "expire" (the container ends in some time, whoever is there
     then), "repl" (a statement of Python is run on the kernel's objects, where the sandbox was
     started so), or "resize" (the host's terminal has a new size); "fork" (another sandbox is made
-    of it) and, there, "attach" (to a process of its parent's "exec", with other streams).
+    of it) and, there, "attach" (to a process of its parent's "exec", with other streams); "succeed"
+    (a fork takes its place, to which a socket leads that comes with it).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).

@@ -146,11 +146,26 @@ class ControlServer:
         self._connections.pop(fd, None)
         self._all.pop(fd, None)
 
-    def again(self) -> None:
-        """In a forked process: nobody is connected."""
+    def again(self, *, keeps_starter: bool = False, hears_starter: bool = False) -> None:
+        """In a forked process, or one whose place such a one takes: nobody is connected. Who has
+        started the sandbox may be kept for a later process, which hears of it."""
+        starter = self._starter
+        if starter is not None and starter.fileno() >= 0 and keeps_starter:
+            events = select.EPOLLIN if hears_starter else 0
+            self._loop.watch(starter.fileno(), events, starter.on_ready)
+        else:
+            self._starter = None
         for connection in list(self._connections.values()):
-            connection.disown()
-        self._starter = None
+            if connection is not self._starter:
+                connection.disown()
+
+    def leave(self) -> socket.socket | None:
+        """The same, and nobody is heard any more. Where others connect to."""
+        self.again(keeps_starter=True)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._loop.watch(listener.fileno(), 0)
+        return listener
 
     def close(self) -> None:
         """End all connections; nobody can connect any more."""

@@ -61,10 +61,12 @@ class Child:
         kernel, forks = self._kernel, self._forks
         gc.freeze()  # a look at all objects would copy every page of them
         forks.machine.unplug()
-        forks.is_fork = True
+        forks.is_fork, forks.stands = True, self._asked.stands
         forks.forget_orders()
         self._replace_ends()
         self._renew_identity()
+        ram = forks.machine.ram
+        ram.limit_to(min(self._asked.memory_limit or ram.limit, ram.limit))
         # what is watched has to be the child's own before the machine watches it again
         assert kernel.vfs.host_io is not None
         kernel.vfs.host_io.threads.again(HOST_THREADS)
@@ -81,21 +83,27 @@ class Child:
             forks.own_memory.again()
         forks.operations.look_again()
         close_all((statm, self._given.log, self._given.null))
-        forks.seal()
+        asked = self._asked
+        forks.is_sealed = not (asked.forkable or asked.stands or asked.succeeds)
+        if forks.is_sealed:
+            forks.seal()
         report.send(encode(Event("ready")))
         report.close()
-        kernel.container.paused = False
+        kernel.container.paused = asked.stands
         pause.stand_no_more(kernel.container)
-        tell_programs(kernel)
+        if not asked.stands:
+            tell_programs(kernel)
 
     def _replace_ends(self) -> None:
         """Each descriptor that leads to somebody keeps its number and leads to the child's own."""
-        kernel, config, given = self._kernel, self._config, self._given
+        kernel, config, given, asked = self._kernel, self._config, self._given, self._asked
+        keeps = asked.stands or asked.succeeds
         assert self._forks.server is not None
-        self._forks.server.again()
+        self._forks.server.again(keeps_starter=keeps, hears_starter=asked.succeeds)
+        self._forks.place.take(given.place)
         _replace(config.control_listener_fd, given.listener)
         os.close(given.listener)
-        if self._asked.own_log:
+        if asked.own_log:
             os.dup2(given.log, config.log_fd, inheritable=False)
             os.dup2(given.log, 2, inheritable=False)
         kernel.services.served.leave()
@@ -107,8 +115,10 @@ class Child:
             if fd >= 0:
                 kernel.loop.watch(fd, 0)
                 _replace(fd, given.null)
+        kept = config.stdio if keeps else ()
         for inode in list(kernel.vfs.donated):
-            inode.cut(given.null, given.silent)
+            if inode.fd not in kept:
+                inode.cut(given.null, given.silent)
         os.close(given.silent)
         self._forks.operations.leave_executions()
 

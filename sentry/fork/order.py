@@ -28,6 +28,8 @@ class Given(NamedTuple):
     """A pipe in which nothing comes: what they read."""
     silent_end: int
     """Its other end, which stays open."""
+    place: int = -1
+    """Of one that succeeds: connected stream socket to who gave up its place."""
 
 
 class Order(NamedTuple):
@@ -39,9 +41,10 @@ class Order(NamedTuple):
 
 def order(asked: ForkOrder | None, fds: list[int]) -> Order:
     """Raises: EINVAL; the descriptors are closed then."""
-    if asked is None or len(fds) != len(Given._fields):
+    count = len(Given._fields) - (asked is None or not asked.succeeds)
+    if asked is None or len(fds) != count:
         close_all(fds)
-        raise EINVAL(f"a fork has a name and {len(Given._fields)} descriptors")
+        raise EINVAL(f"a fork has a name and {count} descriptors")
     if len(asked.hostname) > HOST_NAME_MAX or b"\0" in asked.hostname:
         close_all(fds)
         raise EINVAL(f"a host name has at most {HOST_NAME_MAX} bytes")

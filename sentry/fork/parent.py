@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sentry.control.descriptors import close_all
-from sentry.errors import EBUSY, EOPNOTSUPP, Errno
+from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, Errno
 from sentry.fork.child import Child
 from sentry.fork.order import Order
 from sentry.fork.order import order as order_of
+from sentry.fork.succession import Place
 from sentry.kernel import pause
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ class Forks:
         self.gofer_end = -1
         """Watched for the end of the Gofer."""
         self.is_fork = False
-        """It has given up what that takes."""
+        self.is_sealed = False
+        """A fork that has given up what forking takes."""
+        self.stands = False
+        """A template: nothing of it goes on."""
+        self.place = Place(kernel)
         self._orders: deque[tuple[Order, Told]] = deque()
         self._since_ns = 0
 
@@ -78,10 +83,27 @@ class Forks:
         if len(self._orders) == 1:
             self._stop()
 
+    def give_way(self, fds: list[int], told: Told) -> None:
+        """Another process goes on in the place of this one: nothing of it moves any more when that
+        is `told`. Raises: EBUSY, EINVAL, EOPNOTSUPP; the descriptors are closed then."""
+        try:
+            if len(fds) != 1:
+                raise EINVAL("a way to who goes on")
+            if self.is_fork:
+                raise EOPNOTSUPP("a fork is ended by who makes another one")
+            if self.kernel.further:
+                raise EOPNOTSUPP("a sandbox with further containers has no way back")
+            if self._orders:
+                raise EBUSY("it is being forked")
+        except Errno:
+            close_all(fds)
+            raise
+        pause.stand(self.kernel.container, lambda: self.place.leave(fds[0], told))
+
     def _check(self) -> None:
         init = self.kernel.container.init
-        if self.is_fork:
-            raise EOPNOTSUPP("a fork cannot be forked itself")
+        if self.is_sealed:
+            raise EOPNOTSUPP("this fork was not made as one that can be forked")
         if len(self._orders) >= MAX_WAITING:
             raise EBUSY("too many forks are asked for at once")
         if init is None or not init.tasks or init.exiting:

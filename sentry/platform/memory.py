@@ -92,7 +92,7 @@ class Ram:
         """Bytes of `populated` of which this process makes copies, in memory of its own, where it
         writes: it has been forked."""
         self.inherited = 0
-        """Of a fork: bytes of the template, which are in no file of its own."""
+        """Of a fork: bytes of what it is a copy of, which are in no file of its own."""
         self._most = 0
         self.commitment = Commitment()
         self.exhausted: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -175,7 +175,8 @@ class Ram:
         check(lib.ram_thaw(fd, vm_fd))
         os.close(self.fd)
         self.fd = fd
-        self.inherited, self.template = self.template, 0
+        self.inherited += self.template
+        self.template = 0
 
     def alloc(self) -> int:
         """A zeroed data frame with one reference. Raises: ENOMEM."""

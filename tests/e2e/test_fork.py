@@ -324,6 +324,25 @@ def test_what_is_written_again_after_a_fork_counts_once(tmp_path: Path, debian: 
         assert sandbox.stats().oom_kills == 0
 
 
+def test_a_fork_has_limits_of_its_own(tmp_path: Path, debian: Path) -> None:
+    takes = "import sys; kept = bytearray(b'x') * (int(sys.argv[1]) << 20); print(len(kept) >> 20)"
+
+    def taken(sandbox: Sandbox, mib: int) -> str:
+        result = sandbox.commands.run(["python3", "-c", takes, str(mib)])
+        return result.stdout.strip() if not result.exit_code else "refused"
+
+    with made(tmp_path, debian, forkable=True, memory=512 << 20) as sandbox:
+        sandbox.files.write("/kept", bytes(range(256)) * (60 << 12))
+        (small,), (large,) = sandbox.fork(memory=128 << 20), sandbox.fork(memory=1 << 40)
+        assert small.stats().memory_limit == 128 << 20
+        assert large.stats().memory_limit == sandbox.stats().memory_limit == 512 << 20
+        assert [taken(each, 200) for each in (small, large, sandbox)] == ["refused", "200", "200"]
+        assert taken(small, 20) == "20" and said(small, "md5sum < /kept") == said(
+            sandbox, "md5sum < /kept"
+        )
+        assert small.stats().processes == 1
+
+
 # --- templates
 
 
@@ -357,6 +376,149 @@ def test_without_blocking(tmp_path: Path, busybox: Path) -> None:
 
     assert len(set(asyncio.run(make()))) == 6
     assert noted(tmp_path) == []
+
+
+# --- forks of forks
+
+
+def test_forks_have_forks(sandbox: Sandbox) -> None:
+    said(sandbox, "echo 1 > /generation")
+    family = [sandbox]
+    for number in range(2, 6):
+        (fork,) = family[-1].fork(forkable=True)
+        said(fork, f"echo {number} > /generation; head -c 3000000 /dev/urandom > /kept")
+        family.append(fork)
+    twins = family[-1].fork(2)
+
+    assert [said(each, "cat /generation") for each in family] == list("12345")
+    assert len({said(each, BOOT_ID) for each in (*family, *twins)}) == 7
+    assert len({said(each, "md5sum < /kept") for each in (*twins, family[-1])}) == 1
+    assert len({said(each, "md5sum < /kept") for each in family[1:]}) == 4
+    assert said(twins[0], "cat /proc/self/sandbox_forks") == "5 0"
+    said(twins[0], "rm /kept")
+    assert twins[0].stats().memory < twins[1].stats().memory
+
+
+def test_forks_of_a_fork_end_with_it(tmp_path: Path, sandbox: Sandbox) -> None:
+    first, second = sandbox.fork(2, forkable=True)
+    below, other = first.fork(forkable=True)[0], second.fork()[0]
+    lowest = below.fork(2)
+    assert len(noted(tmp_path)) == 7
+    first.kill()
+
+    assert not any(each.is_running() for each in (below, *lowest))
+    assert [said(each, "echo here") for each in (second, other)] == ["here"] * 2
+    second.kill()
+    assert noted(tmp_path) == [sandbox.sandbox_id]
+
+
+def test_a_fork_may_be_a_template(sandbox: Sandbox) -> None:
+    with sandbox.commands.run(ANSWERS, background=True) as handle:
+        (fork,) = sandbox.fork(forkable=True)
+        said(fork, "echo prepared > /file")
+        with Template.of(fork) as template:
+            for each in template.fork(3):
+                assert said(each, "cat /file; echo changed > /file") == "prepared"
+                with each.commands.connect(handle.pid) as command:
+                    command.send_stdin("line\n")
+                    assert next(command.stdout.lines()) == "1 line"
+        assert said(sandbox, "ls / | grep -c file || true") == "0"
+
+
+# --- back to a template
+
+
+def test_a_sandbox_goes_back_to_its_template_again_and_again(sandbox: Sandbox) -> None:
+    said(sandbox, "echo before > /file; head -c 5000000 /dev/urandom > /kept")
+    kept = said(sandbox, "md5sum < /kept")
+    (other,) = sandbox.fork()
+    template = sandbox.create_template()
+    for _ in range(3):
+        said(sandbox, "echo after > /file; rm /kept; touch /more; (sleep 1000 > /dev/null &)")
+        sandbox.rollback(template)
+        assert said(sandbox, "cat /file; md5sum < /kept; ls / | grep -c more || true") == (
+            f"before\n{kept}\n0"
+        )
+        wait_until_idle(sandbox)
+    said(sandbox, "echo later > /file")
+    later = sandbox.create_template()
+    sandbox.rollback(template)
+    assert said(sandbox, "cat /file") == "before"
+    sandbox.rollback(later)
+    assert said(sandbox, "cat /file") == "later"
+    template.kill()
+    assert said(sandbox, "cat /file; md5sum < /kept") == f"later\n{kept}"
+    (fork,) = sandbox.fork()
+    assert [said(each, "cat /file") for each in (fork, other)] == ["later", "before"]
+
+
+def test_its_forks_go_back_too(sandbox: Sandbox) -> None:
+    (fork,) = sandbox.fork(forkable=True)
+    said(fork, "echo before > /file")
+    template = fork.create_template()
+    for _ in range(3):
+        said(fork, "echo after > /file")
+        fork.rollback(template)
+        assert said(fork, "cat /file") == "before"
+    with pytest.raises(SandboxError, match="is no template of"):
+        sandbox.rollback(template)
+    assert fork.kill()
+    assert said(sandbox, "ls / | grep -c file || true") == "0"
+    with pytest.raises(SandboxError):
+        template.fork()
+
+
+def test_who_goes_back_stays_who_it_is(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox, forkable=True, timeout=600) as sandbox:
+        with sandbox.commands.run(ANSWERS, background=True) as handle:
+            handle.send_stdin("one\n")
+            assert next(handle.stdout.lines()) == "1 one"
+            template = sandbox.create_template()
+            handle.send_stdin("two\n")
+            assert next(handle.stdout.lines()) == "2 two"
+            before = sandbox.info()
+            sandbox.rollback(template)
+            with pytest.raises(SandboxError):
+                handle.wait()
+        after = sandbox.info()
+        assert (after.sandbox_id, after.status, after.created) == (
+            before.sandbox_id, "running", before.created
+        )  # fmt: skip
+        assert after.expires_in is not None and 0 < after.expires_in <= before.expires_in
+        with sandbox.commands.connect(handle.pid) as command:
+            command.send_stdin("three\n")
+            assert next(command.stdout.lines()) == "2 three"
+        sandbox.pause()
+        sandbox.rollback(template)
+        assert sandbox.info().status == "running"
+        with pytest.raises(SandboxError, match="stands still"):
+            Sandbox.connect(template.sandbox_id, state=tmp_path / "state").resume()
+    wait_until_gone(tmp_path, sandbox.sandbox_id)
+
+
+def test_it_may_end_after_it_went_back(tmp_path: Path, busybox: Path) -> None:
+    with made(tmp_path, busybox, forkable=True) as sandbox:
+        template = sandbox.create_template()
+        sandbox.rollback(template)
+        sandbox.rollback(template)
+        with pytest.raises(SandboxError):
+            sandbox.commands.run("kill -9 1; sleep 1000")
+        wait_until_stopped(sandbox)
+        with pytest.raises(SandboxError):
+            sandbox.rollback(template)
+    wait_until_gone(tmp_path, sandbox.sandbox_id)
+
+
+def test_programs_that_run_are_held_while_it_goes_back(sandbox: Sandbox) -> None:
+    counts = "i=0; while :; do i=$((i+1)); echo $i > /count; cat /count > /dev/null; done"
+    handle = sandbox.commands.run(counts, background=True)
+    said(sandbox, "while [ ! -s /count ]; do :; done")
+    template = sandbox.create_template()
+    grows = "a=$(cat /count); while b=$(cat /count); [ ${b:-0} -le ${a:-0} ]; do :; done"
+    for _ in range(3):
+        sandbox.rollback(template)
+        said(sandbox, grows)
+    handle.close()
 
 
 # --- ends
@@ -421,7 +583,7 @@ def test_what_cannot_be_forked_is_said(tmp_path: Path, busybox: Path, sandbox: S
             other.fork()
         assert said(other, "echo here") == "here"
     (fork,) = sandbox.fork()
-    with pytest.raises(SandboxError, match="a fork cannot be forked"):
+    with pytest.raises(SandboxError, match="was not made as one that can be forked"):
         fork.fork()
     assert said(fork, "echo here") == "here"
     with pytest.raises(ValueError, match="count"):
@@ -471,11 +633,55 @@ def test_the_command_line_forks(tmp_path: Path, busybox: Path) -> None:
         assert runsc("list").stdout.count(" running ") == 3
         assert runsc("delete", "--force", "one").returncode == 0
         assert runsc("fork", "two", "other").returncode == 1
+        assert runsc("fork", "--forkable", "warm", "three").returncode == 0
+        assert runsc("fork", "three", "four").returncode == 0
+        assert runsc("exec", "four", "cat", "/proc/self/sandbox_forks").stdout == "2 0\n"
         assert runsc("kill", "warm", "KILL").returncode == 0
     finally:
-        for name in ("one", "two", "three", "warm"):
+        for name in ("one", "two", "three", "four", "warm"):
             runsc("delete", "--force", name)
     assert runsc("list", "--quiet").stdout == ""
+
+
+def test_the_command_line_goes_back(tmp_path: Path, busybox: Path) -> None:
+    """Who has started the container has its streams, its signals and its end all the time."""
+    reads = "(while read -r line; do echo $line $((n=n+1)); done; exit 7) <&3 &"
+    waits = "while :; do wait $!; code=$?; [ $code -gt 128 ] || exit $code; done"
+    reads = f"exec 3<&0; trap 'echo told' USR1; {reads} {waits}"
+    bundle = Bundle(tmp_path / "bundle", busybox).args("sh", "-c", reads)
+    flags = (f"--root={tmp_path}/state", "--overlay2=root:memory", "--network=none")
+
+    def runsc(*words: str) -> str:
+        done = execute([*RUNSC, *flags, *words])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    words = [*RUNSC, *flags, "run", "--forkable", f"--bundle={bundle.write()}", "warm"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, cwd=REPOSITORY) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def answer(line: str) -> str:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        assert answer("one") == "one 1"
+        runsc("fork", "--template", "warm", "before")
+        assert answer("two") == "two 2"
+        for word in ("three", "four"):
+            runsc("rollback", "warm", "before")
+            assert answer(word) == f"{word} 2"
+            assert answer("more") == "more 3"
+            process.send_signal(signal.SIGUSR1)
+            assert process.stdout.readline() == "told\n"
+        refused = execute([*RUNSC, *flags, "rollback", "before", "warm"])
+        assert refused.returncode == 1 and "is no template of" in refused.stderr
+        runsc("delete", "--force", "before")
+        process.stdin.close()
+        assert process.wait(TIMEOUT_S) == 7
+    assert runsc("list", "--quiet") == ""
 
 
 def test_who_reads_a_fifo_of_the_host_waits_in_a_fork(tmp_path: Path, busybox: Path) -> None:

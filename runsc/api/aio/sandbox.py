@@ -21,6 +21,7 @@ from runsc.api.aio.keeping import AsyncKeeper, command
 from runsc.api.aio.objects import PATIENCE_S, AsyncObjects
 from runsc.api.aio.policy import AsyncPolicy, source_of
 from runsc.api.aio.pty import AsyncPty
+from runsc.api.aio.template import AsyncTemplate
 from runsc.api.aio.wire import ask
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import Order
@@ -63,7 +64,8 @@ class AsyncSandbox:
         self._state = state
         self._user = user
         self._keeper = keeper
-        self._forker = AsyncForker(state, sandbox_id)
+        self._is_fork = isinstance(keeper, AsyncForkKeeper)
+        self._forker = keeper.forker if isinstance(keeper, AsyncForkKeeper) else AsyncForker(state)
         self._path = states.socket_of(state, sandbox_id)
         self.commands = AsyncCommands(self._path, user)
         self.clock = AsyncClock(self._path)
@@ -232,8 +234,9 @@ class AsyncSandbox:
         gone."""
         self._objects.close()
         self._connections.close()
-        await self._forker.end()
         keeper, self._keeper = self._keeper, None
+        if not self._is_fork:
+            await self._forker.end()
         if keeper is not None:
             was_alive = await self.is_running()
             await keeper.end()
@@ -318,19 +321,33 @@ class AsyncSandbox:
         return (await self._ask(Request("inject"))).injected
 
     async def fork(
-        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
-    ) -> Sequence[Self]:
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
+        memory: int | None = None, forkable: bool = False,
+    ) -> Sequence[Self]:  # fmt: skip
         """So many copies of it as it is now, each a sandbox with the same processes, memory and
         files, which goes on by itself; after `timeout` seconds it is ended. `hostname` is theirs,
-        if not as it is.
+        if not as it is, and `memory` how many bytes each may have beside what is as it was, if it
+        is not to be as many as this one's; they can be copied themselves if they are `forkable`.
 
         It has to have been made `forkable`, and goes on, too, unless it is paused. Copies end with
         it, with `kill`, and with this process. Commands that run in it run in a copy, too, but
         their streams lead nowhere there until `commands.connect`. Raises: SandboxError.
         """
-        names = await self._forker.fork(number("count", count), timeout, hostname)
-        kept = [(name, AsyncForkKeeper(self._forker, name)) for name in names]
-        return [type(self)(name, self._state, self._user, keeper) for name, keeper in kept]
+        names = await self._forker.fork(
+            self.sandbox_id, number("count", count), timeout=timeout, hostname=hostname,
+            memory=number("memory", memory), forkable=forkable,
+        )  # fmt: skip
+        return [self._fork(name) for name in names]
+
+    def _fork(self, name: str) -> Self:
+        keeper = AsyncForkKeeper(self._forker, name)
+        return type(self)(name, self._state, self._user, keeper)
+
+    async def create_template(self) -> AsyncTemplate:
+        """A copy of it as it is now that stands still, for `fork` and `rollback`: a snapshot in
+        memory. It is there until its `kill`, or the end of this one. Raises: SandboxError."""
+        (name,) = await self._forker.fork(self.sandbox_id, 1, stands=True)
+        return AsyncTemplate(self._fork(name))
 
     async def create_snapshot(
         self, path: str | os.PathLike[str], *, compression: str = "none",
@@ -365,19 +382,28 @@ class AsyncSandbox:
         return Snapshot(folder)
 
     async def rollback(
-        self, snapshot: Snapshot | str | os.PathLike[str], *, background: bool = False
-    ) -> None:
+        self, snapshot: Snapshot | AsyncTemplate | str | os.PathLike[str], *,
+        background: bool = False,
+    ) -> None:  # fmt: skip
         """Put it back to where it was when `snapshot` was made of it, or of one that was made
         alike: under its name, with its time to live. Nobody hears any more of commands that run in
-        it, and its forks end. `background` is as for `restore`.
+        it. `background` is as for `restore`.
 
-        It ends and begins again, so what is wrong inside the snapshot is only seen when it has
-        ended. Raises: SandboxEnded, SandboxError: what does not fit, and for a fork.
+        To a template of its own (`create_template`) it goes back by a fork of that, in the time of
+        one; its forks go on, and a command that runs has its streams by `commands.connect`. To a
+        snapshot on disk it ends and begins again: its forks and templates end, and what is wrong
+        inside the snapshot is only seen when it has ended; a fork has no such way back. Raises:
+        SandboxEnded, SandboxError: what does not fit.
         """
+        if isinstance(snapshot, AsyncTemplate):
+            self._objects.close()
+            self._connections.close()
+            await self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
+            return
         path = os.path.abspath(_folder(snapshot))
         found = states.load(self._state, self.sandbox_id)
         order = states.order_in(found.annotations)
-        if order is None or isinstance(self._keeper, AsyncForkKeeper):
+        if order is None or self._is_fork:
             raise SandboxError("a fork, or what is no sandbox of this API, has no way back")
         if not states.made_alike(order, states.order_of(path, trusted=True)):
             raise SandboxError(f"{path}: it is a snapshot of a sandbox that was made otherwise")
@@ -390,7 +416,7 @@ class AsyncSandbox:
         except BaseException:
             await keeper.end()
             raise
-        self._forker = AsyncForker(self._state, self.sandbox_id)
+        self._forker = AsyncForker(self._state)
         order = msgspec.structs.replace(
             order, sandbox_id=self.sandbox_id, state=self._state, snapshot=path,
             background=background, expires_ns=left, detach=not attached,

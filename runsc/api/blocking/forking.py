@@ -27,9 +27,8 @@ NAME_BYTES = 6
 class Forker:
     """The process, which is started with the first fork."""
 
-    def __init__(self, state: str, sandbox_id: str) -> None:
+    def __init__(self, state: str) -> None:
         self._state = state
-        self._id = sandbox_id
         self._lock = threading.Lock()
         self._process: programs.Child | None = None
         self._wishes: socket.socket | None = None
@@ -39,20 +38,31 @@ class Forker:
             if self._wishes is None:
                 wishes, theirs = socket.socketpair()
                 with theirs:
-                    words = [self._state, str(theirs.fileno()), self._id]
+                    words = [self._state, str(theirs.fileno())]
                     self._process = programs.begun(programs.FORKER, words, [theirs.fileno()])
                 self._wishes = wishes
             return self._wishes
 
-    def fork(self, count: int, timeout: float | None, hostname: str) -> Sequence[str]:
-        """The names of new ones. Raises: SandboxError."""
-        names = tuple(f"{self._id}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
-        expires_ns = nanoseconds("timeout", timeout)
-        self._wish(ForkWish(names, hostname=hostname, expires_ns=expires_ns))
+    def fork(
+        self, origin: str, count: int, *, timeout: float | None = None, hostname: str = "",
+        memory: int = 0, forkable: bool = False, stands: bool = False,
+    ) -> Sequence[str]:  # fmt: skip
+        """The names of new copies of a sandbox. Raises: SandboxError."""
+        names = tuple(f"{origin}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
+        self._wish(
+            ForkWish(
+                names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
+                memory=memory, forkable=forkable, stands=stands,
+            )
+        )  # fmt: skip
         return names
 
+    def roll_back(self, name: str, template: str) -> None:
+        """A sandbox goes on from where its template is. Raises: SandboxError."""
+        self._wish(ForkWish((name,), template, succeeds=True))
+
     def end_fork(self, name: str) -> None:
-        """One of them. Harmless if it has ended."""
+        """One of them, and its forks. Harmless if it has ended."""
         if self._process is not None and self._process.poll() is None:
             self._wish(ForkWish((name,), ends=True))
 
@@ -87,9 +97,10 @@ class ForkKeeper:
     """Who ends one fork."""
 
     def __init__(self, forker: Forker, name: str) -> None:
-        self._forker = forker
+        self.forker = forker
+        """Of the sandbox that all are copies of."""
         self._name = name
 
     def end(self) -> None:
         """The fork ends, and what there is of it is removed."""
-        self._forker.end_fork(self._name)
+        self.forker.end_fork(self._name)

@@ -1,0 +1,87 @@
+"""`rollback`: a fork of a template goes on in the place of the container that it is a template of.
+
+The container's name, its state on disk and who waits for its end stay what they are; what changes
+is who listens at its control socket. The first process of a sandbox cannot end before all its forks
+have (`sentry.fork.succession`): it stays, and hears of the next successor at a socket of another
+name. A fork is ended.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Final
+
+from runsc.containers import lifecycle, listener
+from runsc.errors import NotRunning, RuntimeFailure
+from runsc.launch.forking import ORIGIN, TEMPLATE, Fork, Origin
+from sentry.control.protocol import ForkOrder, Request
+
+if TYPE_CHECKING:
+    from runsc.containers.container import Store
+    from runsc.containers.state import State
+
+HEARD: Final = "control.sock"
+NEXT: Final = "next.sock"
+FIRST: Final = "first.sock"
+"""Where the first process of a sandbox hears once another one has its place."""
+GIVES_WAY_S: Final = 15.0
+
+
+def roll_back(store: Store, container_id: str, template: Origin) -> State:
+    """The container goes on from where it was when the template was made of it. Its state.
+
+    Raises: RuntimeFailure. Until its own process gives way nothing has happened to the container;
+    what goes wrong afterwards ends it.
+    """
+    with store.held(container_id) as state:
+        lifecycle.require_running(state)
+        annotations = template.state.annotations
+        if annotations.get(TEMPLATE) != "true" or annotations.get(ORIGIN) != container_id:
+            raise RuntimeFailure(f'"{template.state.id}" is no template of "{container_id}"')
+        left_ns = lifecycle.ask(store, state, Request("state")).expires_ns
+        is_fork = ORIGIN in state.annotations
+        take_place = _from_fork if is_fork else _from_first
+        order = ForkOrder(expires_ns=left_ns, forkable=True, succeeds=not is_fork)
+        with ExitStack() as closing:
+            place, theirs = (closing.enter_context(sock) for sock in socket.socketpair())
+            made = Fork(store.load(container_id), lambda: take_place(store, state, made, theirs))
+            closing.callback(made.close)
+            try:
+                template.make([made], order, NEXT, () if is_fork else (place.fileno(),))
+            except BaseException:
+                made.end()
+                with suppress(FileNotFoundError):
+                    os.unlink(store.path(container_id, NEXT))
+                raise
+        if state.paused:
+            state.paused = False
+            store.save(state)
+        return state
+
+
+def _from_first(store: Store, state: State, _: Fork, theirs: socket.socket) -> None:
+    """The first process of the sandbox, which follows whoever has the other end from now on."""
+    first = store.path(state.id, FIRST)
+    heard = store.path(state.id, HEARD)
+    at = first if os.path.exists(first) else heard
+    try:
+        reply = listener.ask(at, Request("succeed"), GIVES_WAY_S, (theirs.fileno(),))
+    except (OSError, ValueError):
+        raise NotRunning(state.id) from None
+    if reply.error:
+        raise RuntimeFailure(reply.error)
+    theirs.close()
+    if at == heard:
+        os.rename(heard, first)
+    os.rename(store.path(state.id, NEXT), heard)
+
+
+def _from_fork(store: Store, state: State, made: Fork, _: socket.socket) -> None:
+    """A fork, which ends."""
+    lifecycle.end_processes(state)
+    os.rename(store.path(state.id, NEXT), store.path(state.id, HEARD))
+    state.pid = state.sentry_pid = made.state.pid
+    state.pid_start = state.sentry_start = made.state.pid_start
+    store.save(state)
