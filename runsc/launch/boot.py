@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 
 from runsc import filters, host
-from runsc.launch import isolation
+from runsc.launch import isolation, uncounted
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.kept import KeptCode
 from runsc.launch.label import Label
@@ -109,6 +109,8 @@ def sentry_main(
                 isolation.limit_tasks(0)
             filters.install(program, switches, config.log_fd)
 
+        if config.forkable:
+            uncounted.count_no_more()
         config = msgspec.structs.replace(
             config, ram_fd=ram_fd, statm_fd=statm_fd, pagemap_fd=pagemap_fd
         )

@@ -1,9 +1,7 @@
 """What a zygote does before it forks: everything is imported, and stays as it is.
 
-A page that both write to is two pages, and on many machines the copying costs more than all else
-that a start does. Python writes to whatever it uses, for it counts references; so the objects that
-are there are made such that nobody counts theirs (`host.immortalize`). What a sandbox would import
-late is imported here: shared, it costs nothing.
+What both write to is copied (`runsc.launch.uncounted`), so references to what is there are not
+counted. What a sandbox would import late is imported here: shared, it costs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
-from types import FrameType
 
 import msgspec
 
@@ -25,6 +22,7 @@ from gofer.p9 import codec
 from runsc import filters, host
 from runsc.launch import early, isolation, programs
 from runsc.launch.programs import Body
+from runsc.launch.uncounted import count_no_more
 from sentry.platform.memory import trim_heap
 
 ROOMS = ("runsc", "gofer", "sentry")
@@ -58,7 +56,7 @@ def prepared() -> Body:
     gc.collect()
     trim_heap()
     held = _filled()
-    host.immortalize(_reached())
+    count_no_more()
     del held
     isolation.freeze_heap()
     _collapse()
@@ -132,16 +130,3 @@ def _import_below(package: str) -> None:
             continue
         if found.ispkg:
             _import_below(name)
-
-
-def _reached() -> list[object]:
-    """All that there is, but what is being run."""
-    seen: dict[int, object] = {}
-    left: list[object] = gc.get_objects()
-    while left:
-        each = left.pop()
-        if id(each) in seen or each is seen or each is left or isinstance(each, FrameType):
-            continue
-        seen[id(each)] = each
-        left.extend(gc.get_referents(each))
-    return list(seen.values())
