@@ -343,7 +343,7 @@ class AsyncSandbox:
         keeper = AsyncForkKeeper(self._forker, name)
         return type(self)(name, self._state, self._user, keeper)
 
-    async def create_template(self) -> AsyncTemplate:
+    async def create_template(self) -> AsyncTemplate[Self]:
         """A copy of it as it is now that stands still, for `fork` and `rollback`: a snapshot in
         memory. It is there until its `kill`, or the end of this one. Raises: SandboxError."""
         (name,) = await self._forker.fork(self.sandbox_id, 1, stands=True)
@@ -382,7 +382,7 @@ class AsyncSandbox:
         return Snapshot(folder)
 
     async def rollback(
-        self, snapshot: Snapshot | AsyncTemplate | str | os.PathLike[str], *,
+        self, snapshot: Snapshot | AsyncTemplate[Self] | str | os.PathLike[str], *,
         background: bool = False,
     ) -> None:  # fmt: skip
         """Put it back to where it was when `snapshot` was made of it, or of one that was made

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from runsc.api.aio.sandbox import AsyncSandbox
+
+class Forked(Protocol):
+    """What a sandbox can do."""
+
+    sandbox_id: str
+
+    async def pause(self) -> None: ...
+    async def kill(self) -> bool: ...
+    async def fork(
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
+        memory: int | None = None, forkable: bool = False,
+    ) -> Sequence[Self]: ...  # fmt: skip
 
 
-class AsyncTemplate:
+Kind = TypeVar("Kind", bound=Forked)
+
+
+class AsyncTemplate(Generic[Kind]):
     """A sandbox that stands still for ever, in memory, to be forked: what it is does not change."""
 
-    def __init__(self, sandbox: AsyncSandbox) -> None:
+    def __init__(self, sandbox: Kind) -> None:
         self._sandbox = sandbox
 
     @classmethod
-    async def of(cls, sandbox: AsyncSandbox) -> Self:
+    async def of(cls, sandbox: Kind) -> Self:
         """Have a sandbox that was made `forkable` stand still, as it is now. Raises: SandboxEnded,
         SandboxError."""
         await sandbox.pause()
@@ -43,10 +57,13 @@ class AsyncTemplate:
         await self.kill()
 
     async def fork(
-        self, count: int = 1, *, timeout: float | None = None, hostname: str = ""
-    ) -> Sequence[AsyncSandbox]:
+        self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
+        memory: int | None = None, forkable: bool = False,
+    ) -> Sequence[Kind]:  # fmt: skip
         """Sandboxes that go on from there: see `AsyncSandbox.fork`."""
-        return await self._sandbox.fork(count, timeout=timeout, hostname=hostname)
+        return await self._sandbox.fork(
+            count, timeout=timeout, hostname=hostname, memory=memory, forkable=forkable
+        )
 
     async def kill(self) -> bool:
         """End it, and with it all its forks. False if it was gone."""

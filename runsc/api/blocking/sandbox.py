@@ -346,7 +346,7 @@ class Sandbox:
         keeper = ForkKeeper(self._forker, name)
         return type(self)(name, self._state, self._user, keeper)
 
-    def create_template(self) -> Template:
+    def create_template(self) -> Template[Self]:
         """A copy of it as it is now that stands still, for `fork` and `rollback`: a snapshot in
         memory. It is there until its `kill`, or the end of this one. Raises: SandboxError."""
         (name,) = self._forker.fork(self.sandbox_id, 1, stands=True)
@@ -385,7 +385,7 @@ class Sandbox:
         return Snapshot(folder)
 
     def rollback(
-        self, snapshot: Snapshot | Template | str | os.PathLike[str], *,
+        self, snapshot: Snapshot | Template[Self] | str | os.PathLike[str], *,
         background: bool = False,
     ) -> None:  # fmt: skip
         """Put it back to where it was when `snapshot` was made of it, or of one that was made
