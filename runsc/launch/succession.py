@@ -26,7 +26,8 @@ HEARD: Final = "control.sock"
 NEXT: Final = "next.sock"
 FIRST: Final = "first.sock"
 """Where the first process of a sandbox hears once another one has its place."""
-GIVES_WAY_S: Final = 15.0
+GIVES_WAY_S: Final = 30.0
+"""More than it may take until another one is gone."""
 
 
 def roll_back(store: Store, container_id: str, template: Origin) -> State:
@@ -68,6 +69,8 @@ def _from_first(store: Store, state: State, _: Fork, theirs: socket.socket) -> N
     at = first if os.path.exists(first) else heard
     try:
         reply = listener.ask(at, Request("succeed"), GIVES_WAY_S, (theirs.fileno(),))
+    except TimeoutError:
+        raise RuntimeFailure(f'the sandbox of "{state.id}" does not give way') from None
     except (OSError, ValueError):
         raise NotRunning(state.id) from None
     if reply.error:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 END: Final = struct.Struct("=ii")
 """The wait status of the first process, and how often memory has run out."""
-ASKED_MS: Final = 1000
+ASKED_MS: Final = 10_000
 """So long who connects may take to say what it wants."""
-GONE_MS: Final = 10_000
+GONE_MS: Final = 15_000
 """So long a successor may take to be gone."""
 OWNER: Final = 0
 
