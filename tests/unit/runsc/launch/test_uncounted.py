@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from runsc.launch.uncounted import count_no_more
+class Kind: pass
+before = Kind()
+count_no_more()
+counted = sys.getrefcount(before)
+more = [before] * 1000
+assert sys.getrefcount(before) == counted, "an object that was there is counted"
+after = Kind()
+counted = sys.getrefcount(after)
+more = [after] * 1000
+assert sys.getrefcount(after) == counted + 1000, "one that came later is not"
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="PEP 683")
+def test_what_is_there_is_not_counted_and_what_comes_is() -> None:
+    subprocess.run([sys.executable, "-c", PROGRAM], check=True)
