@@ -94,7 +94,7 @@ class Forker:
             wish.hostname.encode(), wish.expires_ns, wish.memory,
             forkable=wish.forkable, stands=wish.stands,
         )  # fmt: skip
-        for state in origin.fork(wish.names, order, foreground=True):
+        for state in origin.fork(wish.names, order, foreground=True, network=wish.network):
             self._keep(state)
 
     def _keep(self, state: State) -> None:
@@ -136,6 +136,9 @@ class Forker:
         self._origins.pop(state.id, None)
         self._poll.unregister(pidfd)
         os.close(pidfd)
+        with suppress(ChildProcessError):  # passt has ended with a fork before
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         return state
 
 

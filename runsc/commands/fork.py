@@ -26,15 +26,20 @@ Example:
 @click.option("--hostname", default="", metavar="NAME", help="Their host name; else as it is.")
 @click.option("--forkable", is_flag=True, help="They can be copied, too.")
 @click.option("--template", is_flag=True, help="They stand still.")
+@click.option(
+    "--network", type=click.Choice(["none", "sandbox"]), default="none",
+    help="sandbox: each has a network of its own, by passt(1).",
+)  # fmt: skip
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("names", metavar="NEW-ID", nargs=-1, required=True)
 @click.pass_obj
 def command(
     flags: Globals, container_id: str, names: tuple[str, ...], hostname: str,
-    forkable: bool, template: bool,
+    forkable: bool, template: bool, network: str,
 ) -> None:  # fmt: skip
     """See runsc.launch.forking."""
     from runsc.launch import forking  # noqa: PLC0415
 
     origin = forking.Origin(flags, container_id)
-    origin.fork(names, ForkOrder(hostname.encode(), forkable=forkable, stands=template))
+    order = ForkOrder(hostname.encode(), forkable=forkable, stands=template)
+    origin.fork(names, order, network=network == "sandbox")

@@ -39,6 +39,7 @@ from sentry.control.protocol import (
 
 if TYPE_CHECKING:
     from runsc.options import Globals
+    from sentry.config import LinkConfig
 
 ORIGIN: Final = "dev.runsc.fork-of"
 """Annotation of a fork: the container that it is a copy of."""
@@ -58,6 +59,8 @@ class Fork:
         self.state = state
         self.when_here = when_here
         """Called when its process is there and waits to be told to go on."""
+        self.has_network = self.lasts = False
+        """Of its own; beyond the end of this process."""
         self.report, self._theirs = socket.socketpair()
         self.report.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._lines = LineBuffer()
@@ -124,19 +127,25 @@ class Origin:
         self.supply = supply or Supply()
 
     def fork(
-        self, names: Sequence[str], order: ForkOrder, *, foreground: bool = False
-    ) -> list[State]:
+        self, names: Sequence[str], order: ForkOrder, *, foreground: bool = False,
+        network: bool = False,
+    ) -> list[State]:  # fmt: skip
         """Make these; all of them or, with what went wrong, none. `foreground`: they are deleted
-        when this process is no more.
+        when this process is no more. `network`: each has one of its own.
 
         Raises: RuntimeFailure.
         """
         lifecycle.require_running(self.state)
+        if network and (order.forkable or order.stands):
+            raise RuntimeFailure("what has a network of its own cannot be forked")
         made: list[Fork] = []
         try:
             for first in range(0, len(names), MAX_AT_ONCE):
                 lot = names[first : first + MAX_AT_ONCE]
-                self.make([self._reserved(name, foreground, order, made) for name in lot], order)
+                some = [self._reserved(name, foreground, order, made) for name in lot]
+                for each in some:
+                    each.lasts, each.has_network = not foreground, network
+                self.make(some, order)
         except BaseException:
             for each in made:
                 each.end()
@@ -182,7 +191,13 @@ class Origin:
             for each, ram in zip(some, files, strict=True):
                 with listener.listen(self._store.path(each.state.id, socket_name)) as listens:
                     given = (ram, listens.fileno(), each.given(), log, null, *silent, *more)
-                    listener.send(sock, Request("fork", fork=order), given)
+                    wanted = order
+                    if each.has_network:
+                        link = _network(each, log)
+                        until_sent.callback(os.close, link.fd)
+                        given = (*given, link.fd)
+                        wanted = msgspec.structs.replace(order, link=link)
+                    listener.send(sock, Request("fork", fork=wanted), given)
                 each.handed_over()
             _bring_up(some, sock)
 
@@ -194,6 +209,20 @@ class Origin:
                 raise RuntimeFailure("the sandbox does not say how much memory it has")
             self._memory = stats.memory_limit
         return self._memory
+
+
+def _network(each: Fork, log: int) -> LinkConfig:
+    """One like an ordinary user's; its descriptor is ours. Raises: RuntimeFailure."""
+    from runsc.launch import boot, passt  # noqa: PLC0415  few have one
+
+    path = passt.find()
+    if not path:
+        raise RuntimeFailure("a network of a fork's own needs passt(1)")
+    if not passt.ways().leads:
+        raise RuntimeFailure("no network for a fork: the host has no default route")
+    each.state.network = "sandbox"
+    link, _ = passt.start(path, boot.Terms(outlives=each.lasts), log)
+    return link
 
 
 def _bring_up(some: Sequence[Fork], sock: socket.socket) -> None:

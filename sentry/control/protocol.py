@@ -17,6 +17,7 @@ from sentry.config import (
     FurtherConfig,
     JobLimits,
     JobUse,
+    LinkConfig,
     Mask,
     PolicyConfig,
     Rlimit,
@@ -154,6 +155,8 @@ class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     """It ends in so long; 0: in its own time."""
     memory_limit: Amount = 0
     """Bytes; 0, or more than that: what its parent has."""
+    link: LinkConfig | None = None
+    """Its network, if it has one. A further descriptor comes with it, which the link's is then."""
     own_log: bool = False
     """Else its messages go where its parent's do."""
     forkable: bool = False

@@ -16,6 +16,8 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from sentry.control.descriptors import close_all, receive_one
 from sentry.control.protocol import Event, encode
 from sentry.fork.notice import tell_programs
@@ -58,10 +60,10 @@ class Child:
             os._exit(1)
 
     def _begin(self, report: socket.socket) -> None:
-        kernel, forks = self._kernel, self._forks
+        kernel, forks, asked = self._kernel, self._forks, self._asked
         gc.freeze()  # a look at all objects would copy every page of them
         forks.machine.unplug()
-        forks.is_fork, forks.stands = True, self._asked.stands
+        forks.is_fork, forks.stands = True, asked.stands
         forks.forget_orders()
         self._replace_ends()
         self._renew_identity()
@@ -73,6 +75,11 @@ class Child:
         least, most = VCPUS
         vcpus = min(max(least, self._config.cpus), most)
         forks.machine.again(self._given.ram, vcpus)
+        if asked.link is not None:
+            from sentry.net import given  # noqa: PLC0415  few have one
+
+            given.plug(kernel.first.net.stack, replace(asked.link, fd=self._given.link))
+            forks.has_link = True
         if kernel.watch is not None:
             kernel.watch.leave()
         statm = receive_one(report)
@@ -83,7 +90,6 @@ class Child:
             forks.own_memory.again()
         forks.operations.look_again()
         close_all((statm, self._given.log, self._given.null))
-        asked = self._asked
         forks.is_sealed = not (asked.forkable or asked.stands or asked.succeeds)
         if forks.is_sealed:
             forks.seal()

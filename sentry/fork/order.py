@@ -30,6 +30,11 @@ class Given(NamedTuple):
     """Its other end, which stays open."""
     place: int = -1
     """Of one that succeeds: connected stream socket to who gave up its place."""
+    link: int = -1
+    """Of one that has a network."""
+
+
+PLAIN = len(Given._fields) - len(Given._field_defaults)
 
 
 class Order(NamedTuple):
@@ -41,11 +46,13 @@ class Order(NamedTuple):
 
 def order(asked: ForkOrder | None, fds: list[int]) -> Order:
     """Raises: EINVAL; the descriptors are closed then."""
-    count = len(Given._fields) - (asked is None or not asked.succeeds)
-    if asked is None or len(fds) != count:
+    further: list[str] = []
+    if asked is not None:
+        further += ["place"] * asked.succeeds + ["link"] * (asked.link is not None)
+    if asked is None or len(fds) != PLAIN + len(further):
         close_all(fds)
-        raise EINVAL(f"a fork has a name and {count} descriptors")
+        raise EINVAL(f"a fork has a name and {PLAIN + len(further)} descriptors")
     if len(asked.hostname) > HOST_NAME_MAX or b"\0" in asked.hostname:
         close_all(fds)
         raise EINVAL(f"a host name has at most {HOST_NAME_MAX} bytes")
-    return Order(asked, Given(*fds))
+    return Order(asked, Given(*fds[:PLAIN], **dict(zip(further, fds[PLAIN:], strict=True))))

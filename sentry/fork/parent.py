@@ -59,6 +59,8 @@ class Forks:
         self.stands = False
         """A template: nothing of it goes on."""
         self.place = Place(kernel)
+        self.has_link = False
+        """A fork with a network of its own, which cannot be copied."""
         self._orders: deque[tuple[Order, Told]] = deque()
         self._since_ns = 0
 
@@ -79,6 +81,8 @@ class Forks:
         except Errno:
             close_all(fds)
             raise
+        if order.asked.link is not None:  # all forks have it in common then
+            from sentry.net import given  # noqa: F401, PLC0415  few have one
         self._orders.append((order, told))
         if len(self._orders) == 1:
             self._stop()
@@ -104,6 +108,8 @@ class Forks:
         init = self.kernel.container.init
         if self.is_sealed:
             raise EOPNOTSUPP("this fork was not made as one that can be forked")
+        if self.has_link:
+            raise EOPNOTSUPP("its network cannot be copied")
         if len(self._orders) >= MAX_WAITING:
             raise EBUSY("too many forks are asked for at once")
         if init is None or not init.tasks or init.exiting:

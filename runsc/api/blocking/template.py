@@ -22,7 +22,7 @@ class Forked(Protocol):
     def kill(self) -> bool: ...
     def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
-        memory: int | None = None, forkable: bool = False,
+        memory: int | None = None, network: str = "none", forkable: bool = False,
     ) -> Sequence[Self]: ...  # fmt: skip
 
 
@@ -61,12 +61,13 @@ class Template(Generic[Kind]):
 
     def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
-        memory: int | None = None, forkable: bool = False,
+        memory: int | None = None, network: str = "none", forkable: bool = False,
     ) -> Sequence[Kind]:  # fmt: skip
         """Sandboxes that go on from there: see `Sandbox.fork`."""
         return self._sandbox.fork(
-            count, timeout=timeout, hostname=hostname, memory=memory, forkable=forkable
-        )
+            count, timeout=timeout, hostname=hostname, memory=memory, network=network,
+            forkable=forkable,
+        )  # fmt: skip
 
     def kill(self) -> bool:
         """End it, and with it all its forks. False if it was gone."""

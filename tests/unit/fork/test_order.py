@@ -4,11 +4,12 @@ import os
 
 import pytest
 
+from sentry.config import LinkConfig
 from sentry.control.protocol import ForkOrder
 from sentry.errors import EINVAL
-from sentry.fork.order import Given, order
+from sentry.fork.order import PLAIN, order
 
-COUNT = len(Given._fields) - 1
+COUNT = PLAIN
 
 
 def _pipes(count: int) -> list[int]:
@@ -32,6 +33,14 @@ def test_one_that_goes_on_in_a_place_has_a_way_to_who_was_there() -> None:
         os.close(fd)
     with pytest.raises(EINVAL):
         order(ForkOrder(succeeds=True), _pipes(COUNT))
+
+
+def test_one_that_has_a_network_has_a_way_to_it() -> None:
+    fds = _pipes(COUNT + 1)
+    made = order(ForkOrder(link=LinkConfig(-1, 1500)), fds)
+    assert (made.given.place, made.given.link) == (-1, fds[-1])
+    for fd in fds:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("count", [0, 1, COUNT - 1, COUNT + 1, 60])
