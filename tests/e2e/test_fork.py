@@ -631,6 +631,10 @@ def test_the_command_line_forks(tmp_path: Path, busybox: Path) -> None:
         assert taken.returncode == 1 and "already exists" in taken.stderr
         assert runsc("exec", "one", "hostname").stdout == "copy\n"
         assert runsc("list").stdout.count(" running ") == 3
+        assert runsc("update", "--pids-limit=10", "one").returncode == 0
+        many = "for n in 1 2 3 4 5 6 7 8 9 10 11; do sleep 1000 >/dev/null 2>&1 & done"
+        assert "can't fork" in runsc("exec", "one", "sh", "-c", many).stderr
+        assert runsc("exec", "two", "sh", "-c", many).stderr == ""
         assert runsc("delete", "--force", "one").returncode == 0
         assert runsc("fork", "two", "other").returncode == 1
         assert runsc("fork", "--forkable", "warm", "three").returncode == 0
