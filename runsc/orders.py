@@ -73,6 +73,7 @@ def restore(
     policy: str | None = None, **wishes: Any,
 ) -> int:  # fmt: skip
     """`run`, of what a snapshot has; it is looked at before anything is made."""
+    from runsc import progress  # noqa: PLC0415
     from runsc.containers import snapshots  # noqa: PLC0415
     from runsc.launch import bundle as bundles  # noqa: PLC0415
     from runsc.launch import launch  # noqa: PLC0415
@@ -81,8 +82,9 @@ def restore(
     snapshots.read(image_path)
     identity, container = bundles.understood(settings, bundle, container_id)
     _mark(identity.annotations, forkable, policy)
-    wanted = Wishes(**wishes, image=image_path)
-    return launch.run(settings, identity, container, wanted)
+    with progress.shown() as tell:  # until all is read
+        wanted = Wishes(**wishes, image=image_path, tell=tell)
+        return launch.run(settings, identity, container, wanted)
 
 
 def start(settings: Globals, container_id: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from runsc import progress
 from runsc.containers import snapshots
 from runsc.options import Globals
 
@@ -14,6 +15,9 @@ from runsc.options import Globals
     " on from there. Then the container ends, unless --leave-running. What cannot be written is"
     " said by its name; then there is no snapshot, and the container goes on. See"
     " docs/snapshots.md."
+    "\n\n\b\nExamples:\n"
+    "  runsc checkpoint --image-path /srv/web.state web\n"
+    "  runsc checkpoint --leave-running --image-path /srv/1 web"
 )
 @click.option(
     "--image-path",
@@ -43,4 +47,5 @@ def command(
 ) -> None:  # fmt: skip
     """See snapshots.write."""
     wish = snapshots.Wish(image_path, compression, leave_running, parent)
-    snapshots.write(flags.store(), container_id, wish)
+    with progress.shown() as tell:
+        snapshots.write(flags.store(), container_id, wish, tell)

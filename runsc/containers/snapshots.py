@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import select
 import signal
 import stat
 import tempfile
@@ -21,6 +22,7 @@ import msgspec
 
 from runsc.containers import lifecycle, listener, nameless, seals
 from runsc.errors import NotRunning, RuntimeFailure
+from runsc.progress import Tell, silent
 from sentry.config import Amount, PagesConfig, RestoreConfig
 from sentry.control.protocol import Request
 
@@ -41,6 +43,8 @@ PIECE_PAGES: Final = 256
 """Pages that have one check: sentry.state.pages."""
 PIECE: Final = 1 << 20
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+LOOK_MS: Final = 200
+"""So often is somebody told how far it is."""
 MAX_LAYERS: Final = 64
 """Snapshots that build on each other."""
 MAX_MANIFEST: Final = 64 << 20
@@ -169,7 +173,9 @@ def _decoded(folder: str, data: bytes) -> Manifest:
     return found
 
 
-def opened(folder: str, memory_limit: int, *, background: bool) -> RestoreConfig:
+def opened(
+    folder: str, memory_limit: int, *, background: bool, tell: Tell = silent
+) -> RestoreConfig:
     """What the Sentry is handed, with open files. Raises: RuntimeFailure."""
     manifest = read(folder)
     if manifest.pages * PAGE > memory_limit:  # before any is decompressed
@@ -182,7 +188,7 @@ def opened(folder: str, memory_limit: int, *, background: bool) -> RestoreConfig
         fds.append(_part(folder, OBJECTS))
         layers = []
         for place, each in reversed(_chain(folder, manifest)):
-            layers.append(_pages(place, each, memory_limit))
+            layers.append(_pages(place, each, memory_limit, tell))
             fds.append(layers[-1].fd)
     except BaseException:
         for fd in fds:
@@ -212,7 +218,7 @@ def _chain(folder: str, manifest: Manifest) -> list[tuple[str, Manifest]]:
     return found
 
 
-def _pages(folder: str, manifest: Manifest, memory_limit: int) -> PagesConfig:
+def _pages(folder: str, manifest: Manifest, memory_limit: int, tell: Tell) -> PagesConfig:
     """Its own ones. Raises: RuntimeFailure."""
     own = manifest.own if manifest.version >= 2 else manifest.pages
     if own * PAGE > memory_limit:
@@ -220,7 +226,7 @@ def _pages(folder: str, manifest: Manifest, memory_limit: int) -> PagesConfig:
     fd = _part(folder, PAGES)
     if manifest.compression == "zstd":
         with open(fd, "rb") as packed:
-            fd = _unpacked(folder, packed, own * PAGE)
+            fd = _unpacked(folder, packed, own * PAGE, tell)
     return PagesConfig(fd, own, manifest.checks, manifest.version >= 2)
 
 
@@ -280,10 +286,11 @@ class Making:
     Raises: RuntimeFailure.
     """
 
-    def __init__(self, state: State, wish: Wish) -> None:
+    def __init__(self, state: State, wish: Wish, tell: Tell = silent) -> None:
         lifecycle.require_running(state)
         self._state = state
         self._wish = wish
+        self._tell = tell
         self._pack = _packer() if wish.compression == "zstd" else None
         self._parent: Parent | None = None
         self.request = Request("checkpoint")
@@ -306,13 +313,18 @@ class Making:
         """They go with the request."""
         return tuple(self._files[name].fileno() for name in (OBJECTS, PAGES))
 
+    @property
+    def written(self) -> int:
+        """Bytes of pages, so far."""
+        return os.fstat(self._files[PAGES].fileno()).st_size
+
     def finish(self, reply: Reply) -> None:
         """What the sandbox says of what it has written. Raises: RuntimeFailure, OSError."""
         files, made = self._files, reply.snapshot
         if reply.error or made is None:
             raise RuntimeFailure(reply.error or "the sandbox gives no answer")
         if self._pack is not None:
-            _pack(self._pack, files[PAGES], files.make_again(PAGES))
+            _pack(self._pack, files[PAGES], files.make_again(PAGES), self._tell)
         files.make(MANIFEST)
         files[MANIFEST].write(_encoded(_manifest(self._state, made, self._wish, self._parent)))
         files.name()
@@ -332,17 +344,22 @@ class Making:
             raise RuntimeFailure(f"{folder}: {error.strerror}") from None
 
 
-def write(store: Store, container_id: str, wish: Wish) -> None:
-    """Make a snapshot of a running container.
+def write(store: Store, container_id: str, wish: Wish, tell: Tell = silent) -> None:
+    """Make a snapshot of a running container. `tell` hears how far it is.
 
     Raises: RuntimeFailure; then there is no snapshot, and the container goes on.
     """
     state = store.load(container_id)
     with (
-        Making(state, wish) as making,
+        Making(state, wish, tell) as making,
         listener.connect(store.path(container_id, "control.sock")) as sock,
     ):
-        making.finish(listener.ask_over(sock, making.request, math.inf, making.fds))
+        listener.send(sock, making.request, making.fds)
+        answers = select.poll()
+        answers.register(sock, select.POLLIN)
+        while not answers.poll(None if tell is silent else LOOK_MS):
+            tell("writing memory", making.written, 0)
+        making.finish(listener.answer(sock, math.inf))
         if not wish.leave_running:  # before the connection ends: it stands still until then
             lifecycle.signal(store, state, signal.SIGKILL, False, 1)
     if not wish.leave_running:
@@ -395,16 +412,18 @@ def _packer() -> Any:
     return zstd
 
 
-def _pack(zstd: Any, pages: Any, packed: Any) -> None:
+def _pack(zstd: Any, pages: Any, packed: Any, tell: Tell) -> None:
     """Compress the file of pages into another one."""
     checked = {zstd.CompressionParameter.checksum_flag: 1}
     with pages, zstd.ZstdFile(packed, "wb", options=checked) as target:
+        size = pages.seek(0, os.SEEK_END)
         pages.seek(0)
         while data := pages.read(PIECE):
             target.write(data)
+            tell("compressing", pages.tell(), size)
 
 
-def _unpacked(folder: str, packed: Any, size: int) -> int:
+def _unpacked(folder: str, packed: Any, size: int, tell: Tell) -> int:
     """A file without a name of this size. Raises: RuntimeFailure."""
     zstd = _packer()
     left = size
@@ -415,6 +434,7 @@ def _unpacked(folder: str, packed: Any, size: int) -> int:
                 if left < 0:
                     break
                 plain.write(data)
+                tell("decompressing memory", size - left, size)
             plain.flush()
             if left:
                 raise RuntimeFailure(f"{folder}/{PAGES}: damaged: it has another size")

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import Final, Literal
 
 from runsc.images.errors import ImageError, shown
@@ -49,8 +50,13 @@ def find(name: str, engines: tuple[Engine, ...] = ENGINES) -> tuple[Engine, str]
     return None
 
 
-def save(engine: Engine, name: str, fd: int, budget: Budget) -> int:
-    """Write an image to a file as `docker save` does; its size. Raises: ImageError, OSError."""
+def save(
+    engine: Engine, name: str, fd: int, budget: Budget, told: Callable[[int], None]
+) -> int:
+    """Write an image to a file as `docker save` does; its size. `told` hears how much there is.
+
+    Raises: ImageError, OSError.
+    """
     form = ["--format", "docker-archive"] if engine == "podman" else []
     command = [engine, "image", "save", *form, name]
     size = 0
@@ -66,6 +72,7 @@ def save(engine: Engine, name: str, fd: int, budget: Budget) -> int:
                 budget.take(len(data))
                 write_all(fd, data, size)
                 size += len(data)
+                told(size)
         except BaseException:
             process.kill()
             raise

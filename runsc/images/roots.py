@@ -28,11 +28,14 @@ from runsc.images.streams import (
     Counted,
     Hashed,
     Part,
+    Stream,
+    Watched,
     format_of,
     opened,
     write_all,
 )
 from runsc.images.tree import Tree
+from runsc.progress import Tell, silent
 from sentry.abi.stat import EROFS_SUPER_MAGIC_V1
 from sentry.fs.erofs.layout import SUPER_OFFSET
 
@@ -64,7 +67,11 @@ class ImageRoot(msgspec.Struct, frozen=True):
 
 
 def root_of(
-    source: str | Path, *, cache: Path | None = None, limit_bytes: int | None = None
+    source: str | Path,
+    *,
+    cache: Path | None = None,
+    limit_bytes: int | None = None,
+    tell: Tell = silent,
 ) -> ImageRoot:
     """The root file system that `source` is, or that is made of it once and then kept.
 
@@ -74,25 +81,26 @@ def root_of(
     oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME, docker-daemon:NAME.
     A `Path` is never a name. `cache`: a folder of this user's alone; None: that of
     `runsc.images.cache.default_place`. `limit_bytes`: what an image may be when it is decompressed,
-    and made if it is not in the cache; None: `LIMIT_BYTES`.
+    and made if it is not in the cache; None: `LIMIT_BYTES`. `tell`: hears how far it is.
     Raises: ImageError, one line that says why not. Then nothing is left behind.
     """
     name = os.fspath(source)
     limit = LIMIT_BYTES if limit_bytes is None else limit_bytes
-    finder = _Finder(default_place() if cache is None else os.fspath(cache), limit)
+    finder = _Finder(default_place() if cache is None else os.fspath(cache), limit, tell)
     try:
         return finder.find(name) if isinstance(source, str) else finder.at(name)
     except ImageError as error:
-        raise ImageError(f"image {name} {error}") from None
+        raise ImageError(f"image {name} {error}", hint=error.hint) from None
     except OSError as error:
         where = f" ({shown(error.filename)})" if isinstance(error.filename, str | bytes) else ""
         raise ImageError(f"image {name} cannot be used: {error.strerror}{where}") from None
 
 
 class _Finder:
-    def __init__(self, place: str, limit_bytes: int) -> None:
+    def __init__(self, place: str, limit_bytes: int, tell: Tell) -> None:
         self._place = place
         self._limit = limit_bytes
+        self._tell = tell
 
     @cached_property
     def _cache(self) -> Cache:
@@ -135,12 +143,12 @@ class _Finder:
 
     def _compressed(self, part: Part, tag: str | None, reading: Reading | None) -> ImageRoot:
         """An archive that is decompressed first, unless what comes of it is known."""
-        digest = Hashed(Part(part.fd, 0, part.size)).digest()
+        digest = Hashed(self._watched("reading", Part(part.fd, 0, part.size))).digest()
         key = (digest_of(f"{digest} {tag}".encode()) if tag else digest).removeprefix(SHA256)
         found = self._known(key)
         if found is not None:
             return found
-        source = Counted(opened(part), Budget(self._limit))
+        source = Counted(opened(self._watched("decompressing", part)), Budget(self._limit))
         with self._cache.spool() as spool:
             size = 0
             while data := source.read(PIECE):
@@ -157,7 +165,7 @@ class _Finder:
             return self._made((reading or image_in)(archive, tag), archive, key)
         if reading is not None:
             raise ImageError("is no archive of an image")
-        digest = Hashed(Part(fd, 0, size)).digest()
+        digest = Hashed(self._watched("reading", Part(fd, 0, size))).digest()
         image = Image(ImageConfig(), digest, (Layer("", None, digest),))
         return self._made(image, Plain(fd, size), key)
 
@@ -165,17 +173,35 @@ class _Finder:
         """An image in an engine's store."""
         found = local.find(name, engines)
         if found is None:
-            raise ImageError(f"is no file, and no image that {' or '.join(engines)} has")
+            raise ImageError(
+                f"is no file, and no image that {' or '.join(engines)} has",
+                hint="nothing is fetched here: `podman pull` or `docker pull` it first",
+            )
         engine, key = found
         known = self._known(key)
         if known is not None:
             return known
         with self._cache.spool() as spool:
-            size = local.save(engine, key, spool.fileno(), Budget(self._limit))
+            what = f"saving from {engine}"
+            budget = Budget(self._limit)
+            size = local.save(
+                engine, key, spool.fileno(), budget, lambda done: self._tell(what, done, 0)
+            )
             archive = Archive.of(spool.fileno(), size)
             if archive is None:
                 raise ImageError(f"is nothing that {engine} could save")
             return self._made(saved_in(archive), archive, key)
+
+    def _watched(self, what: str, part: Part) -> Stream:
+        """The same bytes; who asked for all this hears how far they are."""
+        done = 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            done += count
+            self._tell(what, done, part.size)
+
+        return Watched(part, more) if self._tell is not silent else part
 
     # --- roots
 
@@ -205,7 +231,8 @@ class _Finder:
             for number, layer in enumerate(image.layers, 1):
                 try:
                     with place.opened(layer.blob) as part:
-                        apply(layer, part, budget, tree, store)
+                        what = f"unpacking layer {number} of {len(image.layers)}"
+                        apply(layer, self._watched(what, part), budget, tree, store)
                 except ImageError as error:
                     which = f"has layer {number}, which " if layer.blob else ""
                     raise ImageError(f"{which}{error}") from None

@@ -99,6 +99,19 @@ class Buffered(Stream):
         return data
 
 
+class Watched(Stream):
+    """Another stream, of which somebody hears how many bytes more were read."""
+
+    def __init__(self, source: Stream, more: Callable[[int], None]) -> None:
+        self._source = source
+        self._more = more
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        self._more(len(data))
+        return data
+
+
 class Budget:
     """How many bytes an image may be when it is decompressed, over all of its layers."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from runsc.containers.state import State
     from runsc.oci.resources import Resources
+    from runsc.progress import Tell
 
 KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
 _KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
@@ -52,6 +53,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """The folder of a snapshot that the container begins with: runsc.containers.snapshots."""
     background: bool = False
     """Its memory is read when it is touched."""
+    tell: Tell | None = None
+    """Hears how far what takes long is, such as the reading of that."""
     lifeline: int = -1
     """`run`: a descriptor that can be read from when whoever wants the container is gone; then it
     ends, whatever it does."""
@@ -178,7 +181,10 @@ def make_config(
     if wishes.image is not None:
         from runsc.containers import snapshots  # noqa: PLC0415  few begin so
 
-        restore = snapshots.opened(wishes.image, limits.memory, background=wishes.background)
+        told = {} if wishes.tell is None else {"tell": wishes.tell}
+        restore = snapshots.opened(
+            wishes.image, limits.memory, background=wishes.background, **told
+        )
     return SandboxConfig(
         container_id=container_id,
         process=container.process,

@@ -60,13 +60,20 @@ def test_engine_that_does_not_answer_is_named(
         local.find("some")
 
 
+def _unheard(size: int) -> None:
+    """Nobody wants to know."""
+
+
 def test_image_is_saved_as_it_comes(engines: Path, tmp_path: Path) -> None:
     engine(engines, "podman", '[ "$*" = "image save --format docker-archive x" ] && printf archive')
     engine(engines, "docker", '[ "$*" = "image save x" ] && head -c 1000000 /dev/zero')
     fd = os.open(tmp_path / "spool", os.O_RDWR | os.O_CREAT, 0o600)
-    assert local.save("podman", "x", fd, Budget(100)) == 7
+    heard: list[int] = []
+    assert local.save("podman", "x", fd, Budget(100), heard.append) == 7
+    assert heard == [7]
     assert os.pread(fd, 100, 0) == b"archive"
-    assert local.save("docker", "x", fd, Budget(1 << 20)) == 1_000_000
+    assert local.save("docker", "x", fd, Budget(1 << 20), heard.append) == 1_000_000
+    assert heard[-1] == 1_000_000
     os.close(fd)
 
 
@@ -74,7 +81,7 @@ def test_image_that_is_larger_than_the_limit_ends_the_engine(engines: Path, tmp_
     engine(engines, "docker", "exec cat /dev/zero")
     fd = os.open(tmp_path / "spool", os.O_RDWR | os.O_CREAT, 0o600)
     with pytest.raises(ImageError, match="limit of 1000000 bytes"):
-        local.save("docker", "x", fd, Budget(1_000_000))
+        local.save("docker", "x", fd, Budget(1_000_000), _unheard)
     os.close(fd)
 
 
@@ -82,5 +89,5 @@ def test_engine_that_cannot_save_says_why(engines: Path, tmp_path: Path) -> None
     engine(engines, "docker", "printf part; echo 'no such\nimage' >&2; exit 1")
     fd = os.open(tmp_path / "spool", os.O_RDWR | os.O_CREAT, 0o600)
     with pytest.raises(ImageError, match=r"could not be had from docker: 'no such\\nimage'"):
-        local.save("docker", "x", fd, Budget(1000))
+        local.save("docker", "x", fd, Budget(1000), _unheard)
     os.close(fd)

@@ -116,6 +116,20 @@ def test_folder_is_taken_as_it_is(place: Place) -> None:
     assert not place.cache.exists()
 
 
+def test_who_asks_hears_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "image.gz").write_bytes(gzip.compress(packed(layout(LOWER, UPPER))))
+    heard: dict[str, tuple[int, int]] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        heard[what] = done, total
+
+    root_of(tmp_path / "image.gz", cache=tmp_path / "cache", tell=tell)
+
+    steps = ["reading", "decompressing", "unpacking layer 1 of 2", "unpacking layer 2 of 2"]
+    assert list(heard) == steps
+    assert all(done == total for done, total in heard.values())
+
+
 def test_image_of_erofs_is_taken_as_it_is(place: Place) -> None:
     source = place.put(Builder(directory({b"x": node(b"x")})).build())
     assert place.root(source) == ImageRoot(source, ImageConfig(), None)
