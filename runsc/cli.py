@@ -12,7 +12,7 @@ import click
 
 from runsc import __version__
 from runsc.errors import RuntimeFailure
-from runsc.log import outcome
+from runsc.log import addressed, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,10 +81,15 @@ The function is `runsc.commands.<name>.command`, with _ for -.
 COMMANDS = {name: line for group in GROUPS.values() for name, line in group.items()}
 
 
+ALONE = "runsc.alone"
+"""Of a context: nothing stands behind `runsc`, so not all is shown."""
+
+
 class _Lazy(click.Group):
     """A group whose commands are modules."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ALONE] = not args
         return super().parse_args(ctx, _plain(self, args, mixed=False))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -121,6 +126,10 @@ class _Lazy(click.Group):
         for wanted, commands in GROUPS.items():
             with formatter.section(wanted):
                 formatter.write_dl(list(commands.items()))
+        if ctx.meta.get(ALONE):
+            formatter.write_paragraph()
+            formatter.write_text("Flags that stand before a command: runsc --help")
+            return
         click.Command.format_options(self, ctx, formatter)
 
 
@@ -132,7 +141,7 @@ def _plain(command: click.Command, args: list[str], *, mixed: bool) -> list[str]
 
     options = [option for option in command.params if isinstance(option, click.Option)]
     switches = {name for it in options if it.is_flag for name in it.opts if name[:2] == "--"}
-    others = {name for it in options if not it.is_flag for name in it.opts if name[:2] == "--"}
+    others = {name for it in options if not it.is_flag for name in it.opts}
     return plain(args, switches, others, mixed=mixed)
 
 
@@ -337,7 +346,8 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
     \b
     Try:
       runsc do sh -c 'uname -a; ps ax'       a program over your own files
-      runsc --network=host do curl https://example.org
+      runsc do --python script.py            a Python script
+      runsc do --network host curl https://example.org
       runsc --strace do ls                   which system calls it makes
 
     Flags of this page stand before the command, those of a command behind it. `runsc help COMMAND`
@@ -382,7 +392,7 @@ def _explained(error: click.ClickException, args: list[str]) -> click.ClickExcep
     flag = error.option_name
     known = next((p for p in main_group.params if flag in p.opts), None)
     if not isinstance(known, click.Option):
-        return error
+        return error if error.possibilities else _meant_before(error)
     value = ""
     if not (known.is_flag or known.is_eager):
         behind = args[args.index(context.info_name or "") + 1 :]
@@ -395,16 +405,30 @@ def _explained(error: click.ClickException, args: list[str]) -> click.ClickExcep
     )
 
 
+def _meant_before(error: click.NoSuchOption) -> click.ClickException:
+    """The same, or a global flag that is written nearly so."""
+    import difflib  # noqa: PLC0415  only for a mistake
+
+    options = [each for each in main_group.params if isinstance(each, click.Option)]
+    flags = [name for each in options if not each.hidden for name in each.opts]
+    close = difflib.get_close_matches(error.option_name, flags, n=1)
+    if not close:
+        return error
+    text = f"{error.message} Did you mean {close[0]}, which stands before the command?"
+    return click.UsageError(text, error.ctx)
+
+
 def _report_usage(error: click.ClickException) -> None:
     """A person sees what is wrong, and where help is; a client reads the log."""
     context = getattr(error, "ctx", None)
     found = context.find_root().obj if context is not None else None
     if found is not None and not found.log.to_stderr:
         found.log.write("error", error.format_message())
-    if context is None or not sys.stderr.isatty():
+    is_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # click 8.2
+    if context is None or is_help or not sys.stderr.isatty():
         error.show()
         return
-    click.echo(f"runsc: {error.format_message()}", err=True)
+    click.echo(addressed("error", 2) + error.format_message(), err=True)
     click.echo(f"Try '{context.command_path} --help'.", err=True)
 
 

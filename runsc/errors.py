@@ -4,30 +4,36 @@ from __future__ import annotations
 
 
 class RuntimeFailure(Exception):
-    """The command fails with this message; exit code 1 as runc, unless said."""
+    """The command fails with this message; exit code 1 as runc, unless said.
 
-    def __init__(self, message: str, code: int = 1) -> None:
+    `hint`: what to do about it. A person at a terminal sees it in a second line; engines do not.
+    """
+
+    def __init__(self, message: str, code: int = 1, hint: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.hint = hint
 
 
 class NoContainer(RuntimeFailure):
     """There is none of this name. Clients look for "does not exist"."""
 
     def __init__(self, container_id: str) -> None:
-        super().__init__(f'container "{container_id}" does not exist')
+        hint = "`runsc list` shows those that there are; others may be below another --root"
+        super().__init__(f'container "{container_id}" does not exist', hint=hint)
 
 
 class NotRunning(RuntimeFailure):
     """It has ended, or was never started. Clients look for runc's words."""
 
     def __init__(self, container_id: str) -> None:
-        super().__init__(f'container not running: "{container_id}"')
+        hint = f"it has stopped, or is paused, or not started: see `runsc state {container_id}`"
+        super().__init__(f'container not running: "{container_id}"', hint=hint)
 
 
 class SpecError(RuntimeFailure):
     """config.json says something wrong or unsupported; `path` is where, as JSONPath."""
 
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{message} - at `{path}`")
+    def __init__(self, path: str, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} - at `{path}`", hint=hint)
         self.path = path

@@ -44,7 +44,10 @@ def read(given: str) -> tuple[InjectRule, ...]:
             with open(given, "rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise RuntimeFailure(f"open {given}: {(error.strerror or '').lower()}") from None
+            raise RuntimeFailure(
+                f"open {given}: {(error.strerror or '').lower()}",
+                hint="what has no colon is a file, a rule has one: see docs/faults.md",
+            ) from None
         if len(data) > MAX_BYTES:
             raise RuntimeFailure(f"{given}: more than {MAX_BYTES} bytes")
         text = data.decode("utf-8", "surrogateescape")

@@ -30,6 +30,9 @@ LEVELS = ("debug", "info", "warning", "error")
 
 PERSONAL = {"debug": "debug: ", "info": "", "warning": "warning: ", "error": ""}
 """What a person is told of the level."""
+COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
+"""ECMA-48: yellow, red; of the words in front of a message."""
+PLAIN = "\x1b[0m"
 
 
 def _is_terminal(fd: int) -> bool:
@@ -37,6 +40,25 @@ def _is_terminal(fd: int) -> bool:
         return os.isatty(fd)
     except OSError:
         return False
+
+
+def is_coloured(fd: int) -> bool:
+    """Whether that is a terminal with colours, of somebody who wants them: NO_COLOR, CLICOLOR=0.
+
+    https://no-color.org, https://bixense.com/clicolors
+    """
+    ask = os.environ.get
+    if ask("NO_COLOR") or ask("CLICOLOR") == "0" or ask("TERM", "dumb") in ("", "dumb"):
+        return False
+    return _is_terminal(fd)
+
+
+def addressed(level: str, fd: int) -> str:
+    """What stands before a message for a person."""
+    prefix = f"runsc: {PERSONAL[level]}"
+    if level not in COLOURS or not is_coloured(fd):
+        return prefix
+    return f"{COLOURS[level]}{prefix.rstrip()}{PLAIN} "
 
 
 def printable(text: str) -> str:
@@ -70,7 +92,7 @@ class Log:
         if LEVELS.index(level) < self._least:
             return
         if self.to_person:
-            os.write(self.fd, f"runsc: {PERSONAL[level]}{printable(message)}\n".encode())
+            os.write(self.fd, f"{addressed(level, self.fd)}{printable(message)}\n".encode())
             return
         message = message.encode(errors="replace").decode()
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -91,11 +113,13 @@ class Log:
         """Something was left out."""
         self.write("warning", message)
 
-    def error(self, message: str, stderr: TextIO) -> None:
+    def error(self, message: str, stderr: TextIO, hint: str = "") -> None:
         """The command failed; a person at a terminal sees it also when a log file is named."""
         self.write("error", message)
         if not self.to_stderr:
             print(printable(message), file=stderr)
+        if hint and (self.to_person or (not self.to_stderr and _is_terminal(2))):
+            print(f"hint: {printable(hint)}", file=stderr)
 
 
 def outcome(
@@ -114,5 +138,5 @@ def outcome(
     prefix = PREFIXES.get(command(), "")
     if found.to_person:
         prefix = prefix.removeprefix("runsc ")
-    found.error(f"{prefix}{error}", sys.stderr)
+    found.error(f"{prefix}{error}", sys.stderr, error.hint)
     return error.code

@@ -159,7 +159,7 @@ def _overlay(text: str) -> dict[str, Any]:
 
         size = convert.size(bound.removeprefix("size="), "--overlay2: size")
         if not size or not bound.startswith("size="):
-            raise BadValue(f"{text!r}: {OVERLAYS}")
+            raise BadValue(f"--overlay2 {text!r}: {OVERLAYS}")
     if where == "none" and not comma:
         return {"overlay": "none"}
     scope, _, medium = where.partition(":")
@@ -168,7 +168,7 @@ def _overlay(text: str) -> dict[str, Any]:
     if kind is None and folder != medium and folder.startswith("/"):
         kind = "disk"
     if kind is None or scope not in ("root", "all"):
-        raise BadValue(f"{text!r}: {OVERLAYS}")
+        raise BadValue(f"--overlay2 {text!r}: {OVERLAYS}")
     return {
         "overlay": kind,
         "overlay_folder": folder if folder != medium else "",

@@ -26,7 +26,7 @@ def plain(args: Sequence[str], switches: set[str], others: set[str], *, mixed: b
         if word == "--" or (not mixed and word[:1] != "-"):
             return [*made, word, *words]
         name, equals, value = word.partition("=")
-        if name[:2] != "--" and f"-{name}" in switches | others:
+        if name[:1] == "-" != name[1:2] and f"-{name}" in switches | others:
             name = f"-{name}"
         if name in switches and value.lower() in VALUES:
             made += [name] * VALUES[value.lower()]

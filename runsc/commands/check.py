@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
+
 import click
 import msgspec
 
 from runsc.checks import engines, limits, machine, networks, walls
-from runsc.checks.findings import Finding, is_fit, table
-from runsc.log import printable
+from runsc.checks.findings import MARKS, Finding, is_fit, table, verdict
+from runsc.log import is_coloured, printable
 from runsc.options import Globals
+
+COLOURS = {MARKS["good"]: "green", MARKS["note"]: "yellow", MARKS["bad"]: "red"}
 
 
 def look(flags: Globals) -> list[Finding]:
@@ -33,10 +39,22 @@ def look(flags: Globals) -> list[Finding]:
     ]
 
 
+def _for_a_person(findings: list[Finding]) -> str:
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    text = printable(table(findings, columns))
+    if is_coloured(1):
+        for mark, colour in COLOURS.items():
+            text = re.sub(f"^{mark}\\b", click.style(mark, fg=colour), text, flags=re.M)
+    return f"{text}\n\n{verdict(findings)}"
+
+
 @click.command(
     help="Find out whether this machine can run sandboxes, for this user: KVM and which kind,"
     " namespaces, filters, network, cgroups, limits, engines. Below each finding stands what to do"
     " about it. The exit code is 0 if sandboxes run here, else 1. Nothing is changed."
+    "\n\n\b\nExamples:\n"
+    "  runsc check                                for the user that you are\n"
+    "  runsc check --format json                  for scripts"
 )
 @click.option(
     "--format",
@@ -53,5 +71,5 @@ def command(flags: Globals, form: str) -> None:
     if form == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(findings)))
     else:
-        click.echo(printable(table(findings)))
+        click.echo(_for_a_person(findings))
     raise click.exceptions.Exit(0 if is_fit(findings) else 1)

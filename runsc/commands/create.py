@@ -14,6 +14,8 @@ from runsc.options import Globals
 @click.command(
     help="Make the container CONTAINER-ID from a bundle: a folder with config.json. What is wrong"
     " with the bundle is said now; its program waits for `runsc start`."
+    "\n\n\b\nExample:\n"
+    "  runsc create --bundle /srv/web web         then `runsc start web`"
 )
 @bundles.flags
 @click.argument("container-id", metavar="CONTAINER-ID")

@@ -14,6 +14,9 @@ from runsc.options import Globals
     help="Remove the container CONTAINER-ID, which has stopped or was never started, and what"
     " is left"
     " of it on the host."
+    "\n\n\b\nExamples:\n"
+    "  runsc delete web\n"
+    "  runsc delete --force web                   also while it runs"
 )
 @click.option(
     "--force", "-f", is_flag=True, help="Kill it first if it runs. No error if there is none."

@@ -23,6 +23,9 @@ NONE = -1
 @click.group(
     help="What may leave a container that was started with --egress, and what was denied. The"
     " policy is a TOML document, see docs/egress.md."
+    "\n\n\b\nExamples:\n"
+    "  runsc egress set web allow.toml\n"
+    "  runsc egress log -f web                    what is denied, as it happens"
 )
 def command() -> None:
     """What was wrong is a RuntimeFailure."""

@@ -156,6 +156,9 @@ def _await_end(state: State, seconds: float) -> None:
     help="Show what CPU, memory and tasks the container CONTAINER-ID uses, at intervals, until it"
     " ends, and at once when a process of it is killed because memory ran out: a JSON object a"
     " line, as runc's."
+    "\n\n\b\nExamples:\n"
+    "  runsc events --stats web                   once\n"
+    "  runsc events --interval 1s web"
 )
 @click.option("--interval", default="5s", show_default=True, metavar="TIME", help="How often.")
 @click.option("--stats", "once", is_flag=True, help="Only once, now.")

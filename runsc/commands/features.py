@@ -113,7 +113,11 @@ def features() -> Features:
     )
 
 
-@click.command(help="Print what of the OCI runtime specification there is, as JSON: for engines.")
+@click.command(
+    help="Print what of the OCI runtime specification there is, as JSON: for engines."
+    "\n\n\b\nExample:\n"
+    "  runsc features"
+)
 def command() -> None:
     """features.md, "Command-line interface"."""
     text = msgspec.json.format(msgspec.json.encode(features()), indent=4)

@@ -50,6 +50,9 @@ def usage(ctx: click.Context, name: str) -> str:
 @click.command(
     help="Show how COMMAND is used; without one, how runsc is. "
     "`help syscalls` lists the system calls that programs find, or socket options and requests."
+    "\n\n\b\nExamples:\n"
+    "  runsc help run\n"
+    "  runsc help syscalls --format csv"
 )
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="Of `help syscalls`; default: table."

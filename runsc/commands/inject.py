@@ -16,6 +16,9 @@ from sentry.faults import InjectState
 @click.group(
     help="Have system calls, the Gofer or the network of a sandbox fail or be late, by rules. See"
     " docs/faults.md."
+    "\n\n\b\nExamples:\n"
+    "  runsc inject set web 'read: errno=EIO, path=/data/**'\n"
+    "  runsc inject clear web"
 )
 def command() -> None:
     """What was wrong is a RuntimeFailure."""

@@ -27,7 +27,7 @@ Examples:
   runsc install
   runsc install --runtime runsc-net -- --network=host
   runsc install --engine containerd
-  runsc install --engine podman --config-file ~/.config/containers/containers.conf
+  runsc install --engine podman --config-file containers.conf
 """
 OPTIONS = (
     click.option(

@@ -13,6 +13,9 @@ from runsc.options import Globals
 @click.command(
     help="Send SIGNAL (a name or a number; default: TERM) to the first process of the container"
     " CONTAINER-ID. As on Linux that one ignores what it has no handler for, but not KILL."
+    "\n\n\b\nExamples:\n"
+    "  runsc kill web                             SIGTERM, to its first process\n"
+    "  runsc kill --all web KILL"
 )
 @click.option("--all", "-a", "everyone", is_flag=True, help="To all processes of the container.")
 @click.option(

@@ -16,6 +16,16 @@ _COLUMNS = ("id", "pid", "status", "bundle", "created", "owner")
 _NARROWEST, _PADDING = 12, 3
 
 
+_NONE = """There is no container in {}, which is what --root says.
+`runsc do COMMAND` runs a program, `runsc run NAME` a bundle.
+"""
+
+
+def _to_the_second(text: str) -> str:
+    """RFC 3339, for a person."""
+    return text[:19] + "Z" if text[19:20] == "." else text
+
+
 def _user(uid: int) -> str:
     import pwd  # noqa: PLC0415
 
@@ -40,6 +50,9 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 @click.command(
     help="List the containers, those that have stopped too. (Of this user: see --root of runsc.)"
+    "\n\n\b\nExamples:\n"
+    "  runsc list\n"
+    "  runsc list --quiet                         names only, for scripts"
 )
 @click.option(
     "--format", "-f", "form", default="table", metavar="table|json", help="How they are shown."
@@ -54,6 +67,12 @@ def command(flags: Globals, form: str, quiet: bool) -> None:
     if quiet:
         sys.stdout.writelines(f"{row['id']}\n" for row in rows)
     elif form == "table":
+        is_person = sys.stdout.isatty()
+        if is_person and not rows:
+            sys.stdout.write(_NONE.format(store.root))
+            return
+        if is_person:
+            rows = [row | {"created": _to_the_second(str(row["created"]))} for row in rows]
         cells = [tuple(str(row[column]) for column in _COLUMNS) for row in rows]
         sys.stdout.write(table([_HEAD, *cells]))
     elif form == "json":

@@ -40,6 +40,8 @@ def lines(counts: dict[str, int], sandbox: str) -> list[str]:
     help="Print what the sandbox of the container CONTAINER-ID counts, in the text format of"
     " Prometheus: memory, CPU time and tasks of its containers, packets, system calls that there"
     " are not, records of trace sessions."
+    "\n\n\b\nExample:\n"
+    "  runsc metrics web"
 )
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj

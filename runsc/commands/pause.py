@@ -8,7 +8,11 @@ from runsc import orders
 from runsc.options import Globals
 
 
-@click.command(help="Let no process of the container CONTAINER-ID run, until `resume`.")
+@click.command(
+    help="Let no process of the container CONTAINER-ID run, until `resume`."
+    "\n\n\b\nExample:\n"
+    "  runsc pause web"
+)
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:

@@ -22,6 +22,9 @@ from sentry.control.protocol import PolicyOrder, PolicyTold, QuestionTold, Reque
 @click.group(
     help="Who decides on the system calls of a container: handlers in Python, or rules as TOML, see"
     " docs/policies.md."
+    "\n\n\b\nExamples:\n"
+    "  runsc policy load web rules.toml\n"
+    "  runsc policy learn -o rules.toml make      what it needs, and no more"
 )
 def command() -> None:
     """What was wrong is a RuntimeFailure."""

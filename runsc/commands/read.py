@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -18,6 +19,8 @@ PIECE = 1 << 16
 @click.command(
     help="Write the file PATH of the container CONTAINER-ID, which runs or is created, to standard"
     " output: as its first program would read it, with no program of it taking part."
+    "\n\n\b\nExample:\n"
+    "  runsc read web /etc/hosts"
 )
 @click.option(
     "--size",
@@ -57,4 +60,6 @@ def command(flags: Globals, size: int, container_id: str, path: str) -> None:
         except (OSError, ValueError):
             raise NotRunning(container_id) from None
     if reply.error:
-        raise RuntimeFailure(f"read {path}: {reply.error}")
+        number = getattr(errno, reply.error, 0)
+        why = f"{os.strerror(number).lower()} ({reply.error})" if number else reply.error
+        raise RuntimeFailure(f"read {path}: {why}")

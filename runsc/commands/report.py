@@ -27,6 +27,8 @@ PLOTS = ("timeline", "activity", "cost", "calls", "memory")
     " from now on, until Ctrl-C, its end, or the end of a time; or about a recording that"
     " `runsc trace watch --record` has made. The page needs no network and no other file.\n\n"
     "What has a / in it, or names no container, is a recording."
+    "\n\n\b\nExample:\n"
+    "  runsc report --time 10s -o web.html web"
 )
 @click.option("--output", "-o", metavar="FILE", required=True, help="The page; -: to standard"
     " output.")  # fmt: skip

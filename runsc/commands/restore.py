@@ -16,6 +16,8 @@ from runsc.options import Globals
     " `runsc checkpoint` has written. The bundle has the same mounts and the same root as the one"
     " that was written. What is damaged, or does not fit, is said by its name, and nothing is"
     " left. See docs/snapshots.md."
+    "\n\n\b\nExample:\n"
+    "  runsc restore --bundle /srv/web --image-path /srv/web.state web"
 )
 @bundles.flags
 @click.option(

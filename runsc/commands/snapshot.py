@@ -11,7 +11,9 @@ import msgspec
 from runsc.containers import snapshots
 
 
-@click.group(help="Look at snapshots that `runsc checkpoint` has written.")
+@click.group(help="Look at snapshots that `runsc checkpoint` has written."
+    "\n\n\b\nExample:\n"
+    "  runsc snapshot inspect /srv/web.state")
 def command() -> None:
     """See `inspect`."""
 

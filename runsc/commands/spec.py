@@ -96,6 +96,8 @@ def rootless() -> spec.Spec:
     help="Write config.json: a shell at this terminal, in the root file system `rootfs`."
     " Change it as you"
     " like; docs/config-json.md says what is honoured. `runsc run NAME` runs it."
+    "\n\n\b\nExample:\n"
+    "  runsc spec                                 then `runsc run my-container`"
 )
 @click.option(
     "--bundle", "-b", default=".", metavar="DIR", help="The folder for it. Default: here."

@@ -12,6 +12,8 @@ from runsc.options import Globals
     help="Print what is known of the container CONTAINER-ID, as JSON. Its status is creating,"
     " created,"
     " running, paused or stopped."
+    "\n\n\b\nExample:\n"
+    "  runsc state web"
 )
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj

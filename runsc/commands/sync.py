@@ -14,6 +14,8 @@ from runsc.options import Globals
     " has ended the host has everything already, and there is nobody to ask: exit code 1, as for"
     " one that does not exist. Exit code 1, too, if the host has refused something, which is then"
     " said once."
+    "\n\n\b\nExample:\n"
+    "  runsc sync web"
 )
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj

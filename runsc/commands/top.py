@@ -22,6 +22,9 @@ ENOUGH_S = 20.0
     " CPU time, system calls, page faults, memory, packets, kills because memory ran out, once a"
     " second; and the processes of the one that is chosen. While it runs, system calls are measured"
     " as by `debug --profile`.\n\nWithout a terminal, or with --once, it is text, once."
+    "\n\n\b\nExamples:\n"
+    "  runsc top                                  all sandboxes of this user\n"
+    "  runsc top --once web                       one, as text"
 )
 @click.option("--once", is_flag=True, help="Measure for a second, print text, end.")
 @click.option("--interval", default="1s", show_default=True, metavar="TIME", help="How often the"

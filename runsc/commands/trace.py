@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @click.group(
     help="Say who listens to what happens in a sandbox, and show what happens. Sessions are"
     " described by JSON documents, as gVisor's are: see docs/monitoring.md."
+    "\n\n\b\nExample:\n"
+    "  runsc trace watch web                      what happens in it, live"
 )
 def command() -> None:
     """What was wrong is a RuntimeFailure."""

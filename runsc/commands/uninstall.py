@@ -12,6 +12,8 @@ from runsc.engines.registry import ENGINES
 @click.command(
     help="Take away what `runsc install` has told an engine: Docker, unless said otherwise. The"
     " difference is shown first; at a terminal you are asked, too."
+    "\n\n\b\nExample:\n"
+    "  runsc uninstall --engine podman"
 )
 def command(
     engine: str, runtime: str, config_file: str | None, yes: bool, dry_run: bool

@@ -8,7 +8,6 @@ sees.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +24,7 @@ from runsc.containers.container import Store
 from runsc.containers.processes import STOPPED
 from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
+from runsc.oci.convert import bytes_of
 from runsc.oci.resources import Resources, decode
 from runsc.options import Globals
 from sentry.control.protocol import Request
@@ -52,6 +52,8 @@ _PLACES = {
     help="Change what the container CONTAINER-ID, which runs, may use. Flags that are not"
     " given stay as"
     " they are."
+    "\n\n\b\nExample:\n"
+    "  runsc update --memory 512m --pids-limit 100 web"
 )
 @click.option(
     "--resources",
@@ -131,10 +133,10 @@ def size(text: str, flag: str) -> int:
     """A size as docker/go-units reads it: "64m", "1.5g", "100KiB"; -1 is no limit."""
     if text == "-1":
         return -1
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([bkmgtp]?)(?:(?<=[kmgtp])i?b)?", text.lower())
-    if match is None:
+    found = bytes_of(text)
+    if found is None:
         raise RuntimeFailure(f"invalid value for {flag}: invalid size: '{text}'")
-    return int(float(match[1]) * (1 << 10 * "bkmgtp".find(match[2] or "b")))
+    return found
 
 
 def _limit_cgroup(

@@ -13,6 +13,8 @@ from runsc.options import Globals
 @click.command(
     help="Wait until the container CONTAINER-ID has ended, and print how, as JSON: its exit code,"
     " or 128 and the signal that killed it. With --pid the same of another process inside."
+    "\n\n\b\nExample:\n"
+    "  runsc wait web"
 )
 @click.option(
     "--pid", type=click.IntRange(min=1), metavar="N", help="Of this process, as `ps` numbers it."

@@ -15,6 +15,9 @@ from runsc.zygote import asking, place, server
     " `create`, `do`, `restore`, containerd's shim and the Python API start from forks of it, which"
     " share its memory. It ends after five minutes in which nobody has asked; what sharing costs is"
     " in docs/isolation.md."
+    "\n\n\b\nExamples:\n"
+    "  runsc zygote start\n"
+    "  runsc zygote status"
 )
 def command() -> None:
     """The group."""

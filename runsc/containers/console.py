@@ -31,7 +31,9 @@ def check(terminal: bool, detached: bool, console_socket: str | None) -> None:
     """Raises: RuntimeFailure in runc's words where the wishes contradict each other."""
     if terminal and detached and not console_socket:
         raise RuntimeFailure(
-            "cannot allocate tty if runc will detach without setting console socket"
+            "cannot allocate tty if runc will detach without setting console socket",
+            hint='config.json wants a terminal, and who is to have its other end: set "terminal" to'
+            " false there, or leave out --detach",
         )
     if console_socket and not (terminal and detached):
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")

@@ -149,7 +149,8 @@ class Store:
                     os.mkdir(directory, 0o700)
             except FileExistsError:
                 raise RuntimeFailure(
-                    f'container with given ID already exists: "{state.id}"'
+                    f'container with given ID already exists: "{state.id}"',
+                    hint=f"use another name, or remove that one: `runsc delete {state.id}`",
                 ) from None
             now = time.time_ns()
             seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))

@@ -148,7 +148,8 @@ def _bytes(text: str) -> bytes:
 def _variable(text: str) -> bytes:
     if text.find("=") < 1:
         raise RuntimeFailure(
-            "unable to start container process: invalid environment variable: missing '='"
+            "unable to start container process: invalid environment variable: missing '='",
+            hint="a variable is NAME=VALUE",
         )
     return _bytes(text)
 
@@ -156,7 +157,8 @@ def _variable(text: str) -> bytes:
 def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) >> 32:
         raise RuntimeFailure(
-            f"parsing {text} as int for {what} failed: names are not looked up"
+            f"parsing {text} as int for {what} failed: names are not looked up",
+            hint="give numbers, as in `-u 1000:1000`; /etc/passwd of the container has them",
         )
     return int(text)
 

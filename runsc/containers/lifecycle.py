@@ -306,7 +306,9 @@ def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
             word = status(state)
             if not force and word not in (STOPPED, "created"):
                 raise RuntimeFailure(
-                    f'cannot delete container "{container_id}" that is not stopped: {word}'
+                    f'cannot delete container "{container_id}" that is not stopped: {word}',
+                    hint=f"end it first: `runsc kill {container_id}`, or `runsc delete --force"
+                    f" {container_id}`",
                 )
             destroy(store, state, warn)
     except NoContainer:

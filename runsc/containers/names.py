@@ -44,5 +44,8 @@ def check_id(container_id: str) -> str:
     """The same names that runc takes. Raises: RuntimeFailure."""
     fine = container_id.isascii() and all(c.isalnum() or c in _MARKS for c in container_id)
     if not fine or container_id in ("", ".", "..") or len(container_id) > 255:
-        raise RuntimeFailure(f"invalid container ID format: {container_id!r}")
+        raise RuntimeFailure(
+            f"invalid container ID format: {container_id!r}",
+            hint="a name has letters, digits and _ + - . only, and 255 of them at most",
+        )
     return container_id

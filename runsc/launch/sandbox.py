@@ -41,6 +41,7 @@ READY_S = 300.0
 EVENTS = frozenset({"error", "kept", "ready"})
 MESSAGE_MAX = 4096
 """Characters of an error that are told."""
+NOT_FOUND = "it is looked for in the PATH and the files of the container; a path, as ./NAME, is not"
 
 
 class Sandbox:
@@ -257,7 +258,9 @@ class Sandbox:
         if ended and os.WIFSIGNALED(status):
             gofer_killed = False
         if self._failure and not gofer_killed:
-            raise RuntimeFailure(f"unable to start container process: {self._failure}")
+            hint = NOT_FOUND if self._failure.endswith(" in $PATH") else ""
+            text = f"unable to start container process: {self._failure}"
+            raise RuntimeFailure(text, hint=hint)
         if gofer_killed:
             how = _describe(gofer_status)
             raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")

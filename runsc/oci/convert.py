@@ -38,6 +38,10 @@ RLIMITS = {
 ROOTFS = "dev.gvisor.spec.rootfs."
 """Where annotations of gVisor's about the root begin."""
 _NAMESPACES = frozenset({"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"})
+_POWERS = {"": 0, "b": 0} | {
+    letter + unit: 10 * power for power, letter in enumerate("kmgtp", 1) for unit in ("", "b", "ib")
+}
+"""Unit → of 2."""
 _JOINABLE = frozenset({"network", "mount", "pid", "ipc", "uts", "cgroup", "user"})
 _PROPAGATIONS = frozenset(
     {"", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"}
@@ -403,7 +407,8 @@ def _root(bundle: str, root: spec.Root | None, image: str | None) -> tuple[str, 
         mode = os.stat(path).st_mode
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise SpecError("$.root.path", f"invalid rootfs: stat {path}: {reason}") from None
+        hint = "it is what the program sees as /; docs/images.md says where one may come from"
+        raise SpecError("$.root.path", f"invalid rootfs: stat {path}: {reason}", hint) from None
     if stat.S_ISREG(mode):
         return path, True
     if not stat.S_ISDIR(mode) or image is not None:
@@ -492,14 +497,23 @@ def _sysctls(values: dict[str, str]) -> list[tuple[str, str]]:
     return made
 
 
+def bytes_of(text: str) -> int | None:
+    """A size as docker/go-units reads it: "4096", "64m", "1.5g", "100KiB"; None if it is none."""
+    low = text.lower()
+    digits = low.rstrip("bkmgtpi")
+    power = _POWERS.get(low[len(digits) :])
+    digits = digits.removesuffix(" ")
+    if power is None or not (digits.isascii() and digits.replace(".", "", 1).isdigit()):
+        return None
+    return int(float(digits) * (1 << power)) if "." in digits else int(digits) << power
+
+
 def size(text: str, flag: str) -> int:
-    """A size on the command line: bytes, or with K, M, G, T (1024 to a power)."""
-    suffix = text[-1:].upper()
-    power = "KMGT".find(suffix) + 1 if suffix.isalpha() else 0
-    digits = text[:-1] if power else text
-    if not digits.isdigit() or (suffix.isalpha() and not power):
-        raise RuntimeFailure(f"{flag}: {text} is not a size")
-    return int(digits) << (10 * power)
+    """A size on the command line. Raises: RuntimeFailure."""
+    found = bytes_of(text)
+    if found is None:
+        raise RuntimeFailure(f"{flag}: {text} is not a size, such as 512M or 2G")
+    return found
 
 
 def memory_size(text: str) -> int:

@@ -253,6 +253,9 @@ def load(bundle: str) -> Spec:
         with open(os.path.join(bundle, "config.json"), "rb") as file:
             return decode(file.read(), Spec)
     except FileNotFoundError:
-        raise RuntimeFailure("JSON specification file config.json not found") from None
+        raise RuntimeFailure(
+            "JSON specification file config.json not found",
+            hint="`runsc spec` writes one to start from; --bundle DIR names another folder",
+        ) from None
     except OSError as error:
         raise RuntimeFailure(f"config.json: {error.strerror}") from None

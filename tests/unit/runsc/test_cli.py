@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
-from runsc.cli import COMMANDS, main
+from runsc.cli import COMMANDS, main, main_group
 from runsc.containers import signals
 from runsc.log import Log
 from runsc.options import log_file
@@ -175,3 +177,33 @@ def test_debug_log_may_be_a_pattern_or_a_folder(tmp_path: Path, pattern: str, ma
     assert found is not None
     assert re.fullmatch(f"{re.escape(str(tmp_path))}/{made}", found)
     assert Path(found).parent.is_dir()
+
+
+def _examples(name: str, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """The command lines of runsc in a help text, as words; what is said of one stands behind."""
+    assert _main("help", name) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^  (Examples?:|bash:)", text, re.M), f"{name} shows nobody how it is used"
+    lines = re.findall(r"^ +(runsc .*)", text, re.M)
+    parts = [part for line in lines for part in line.split("   ")[0].split(" && ")]
+    return [shlex.split(part)[1:] for part in parts]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_of_a_command_are_such_as_it_takes(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in _examples(name, capsys):
+        context = main_group.make_context("runsc", list(words))
+        _, rest, _ = main_group.make_parser(context).parse_args(list(words))
+        command: click.Command | None = main_group
+        while isinstance(command, click.Group):
+            found, command, rest = command.resolve_command(context, rest)
+            assert command is not None
+            context = command.make_context(found, list(rest), parent=context)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_is_no_wider_than_a_terminal(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("help", *filter(None, [name])) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import msgspec
 import pytest
 
-from runsc.log import printable, printable_json
+from runsc.log import is_coloured, printable, printable_json
 
 
 def test_what_could_move_a_terminal_is_a_question_mark() -> None:
@@ -19,3 +20,32 @@ def test_json_says_the_same_without_what_could_move_a_terminal(text: str) -> Non
     shown = printable_json(msgspec.json.encode({"name": text}))
     assert shown.isprintable()
     assert json.loads(shown) == {"name": text}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "CLICOLOR": "0"}, False),
+        ({"TERM": "xterm", "CLICOLOR": "1"}, True),
+        ({"TERM": "dumb"}, False),
+        ({}, False),
+    ],
+)
+def test_colours_are_for_a_terminal_of_who_wants_them(
+    environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TERM", "NO_COLOR", "CLICOLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    master, slave = os.openpty()
+    out, into = os.pipe()
+    try:
+        assert is_coloured(slave) is expected
+        assert not is_coloured(into)
+    finally:
+        for fd in (master, slave, out, into):
+            os.close(fd)

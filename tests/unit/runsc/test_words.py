@@ -4,7 +4,7 @@ import pytest
 
 from runsc.words import plain
 
-SWITCHES, OTHERS = {"--debug", "--detach"}, {"--root", "--bundle", "--rootless"}
+SWITCHES, OTHERS = {"--debug", "--detach"}, {"--root", "--bundle", "-b", "--rootless"}
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ SWITCHES, OTHERS = {"--debug", "--detach"}, {"--root", "--bundle", "--rootless"}
                                                                    "--debug=false"]),
         (["--debug=maybe"], ["--debug=maybe"]),
         (["-b", "/x", "-d", "-bd"], ["-b", "/x", "-d", "-bd"]),
+        (["-b", "-debug", "-debug", "b"], ["-b", "-debug", "--debug", "b"]),
         (["--rootless", "do"], ["--rootless=true", "do"]),
         (["--rootless", "auto", "-debug", "do"], ["--rootless=auto", "--debug", "do"]),
         (["--rootless"], ["--rootless=true"]),

@@ -204,13 +204,21 @@ def test_memory_limit_of_the_bundle_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("64M", 64 << 20), ("2g", 2 << 30), ("104857600", 104857600)]
+    ("text", "size"),
+    [
+        ("64M", 64 << 20),
+        ("2g", 2 << 30),
+        ("104857600", 104857600),
+        ("1.5G", 3 << 29),
+        ("96mb", 96 << 20),
+        ("1GiB", 1 << 30),
+    ],
 )
 def test_memory_size_is_read_with_its_suffix(text: str, size: int) -> None:
     assert convert.memory_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1M", "1.5G", "1M", "12Q", "M"])
+@pytest.mark.parametrize("text", ["", "x", "-1M", "1.5.1G", "1M", "12Q", "M", "1e9", "0x4000000"])
 def test_memory_size_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(RuntimeFailure):
         convert.memory_size(text)
