@@ -1,4 +1,5 @@
-"""Flags and commands of runc (1.1 to 1.3) and of gVisor's runsc that are not our own.
+"""Flags and commands of runc (1.1 to 1.3) and of gVisor's runsc that are not our own; of `do` those
+of `docker run`, too.
 
 Engines, and people, pass them. Each is taken without effect, with the reason why none is needed, or
 refused with a line that says what to use instead; what has a meaning here is an option of the
@@ -175,10 +176,16 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
     },
     "do": {
         **_taken("what it writes stays in memory", "overlay", "force-overlay", switch=True),
-        **_refused("put --network=host before `do`", "ip"),
-        **_refused("use a bundle with mounts: `runsc spec`, `runsc run`", "volume"),
+        **_refused("use --network=host", "ip"),
         **_refused("the program is root of its own kernel, and this user on the host", "uid-map",
                    "gid-map"),
+        **_taken("the program may do everything in its own kernel", "privileged", switch=True),
+        **_refused("use `runsc run --detach NAME`, with a bundle (`runsc spec`)", "detach", "name"),
+        **_refused("use --volume SRC:DST", "mount"),
+        **_refused("with --image, COMMAND stands behind its entrypoint; a tree (--root) has none",
+                   "entrypoint"),
+        **_refused("what it writes outside of volumes is in memory", "tmpfs"),
+        **_refused(_NO_DEVICES, "device", "gpus"),
     },
     "spec": {
         **_refused("change config.json", "cwd", "netns"),
@@ -243,7 +250,8 @@ def page() -> str:
     lines = [
         "# Flags of runc and of gVisor's runsc",
         "",
-        "What engines may pass is taken with its meaning ([usage.md](usage.md)), or stands here:"
+        "What engines may pass, or to `do` who knows `docker run`, is taken with its meaning"
+        " ([usage.md](usage.md)), or stands here:"
         " taken without effect, since what it asks for is so anyway, or refused with a line that"
         " says what to use instead. Flags may have one dash or two, and switches a value"
         " (`--debug=true`), as in Go programs. This page is made by `python -m runsc.foreign`.",

@@ -17,7 +17,8 @@ ROOTLESS, LEVELS = "--rootless", ("true", "false", "auto")
 def plain(args: Sequence[str], switches: set[str], others: set[str], *, mixed: bool) -> list[str]:
     """The same as click takes it: `--name`, a switch that is off left out.
 
-    `switches` and `others` are all long options; `mixed`: they may stand behind arguments, too.
+    `switches` are all long options without a value, `others` all that have one; `mixed`: they may
+    stand behind arguments, too.
     """
     made: list[str] = []
     words = deque(args)

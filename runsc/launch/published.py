@@ -41,8 +41,10 @@ class Port(NamedTuple):
 
 
 def parse(text: str) -> Port:
-    """[IP:]PORT:PORT, an IP of version 6 in brackets. Raises: RuntimeFailure."""
-    rest, _, inside = text.rpartition(":")
+    """[IP:]PORT:PORT, an IP of version 6 in brackets, perhaps with /tcp. Raises: RuntimeFailure."""
+    if text.endswith(("/udp", "/sctp")):
+        raise RuntimeFailure(f"--publish {text!r}: only TCP can be published")
+    rest, _, inside = text.removesuffix("/tcp").rpartition(":")
     address, _, outside = rest.rpartition(":")
     try:
         port = Port(_address(address), _number(outside), _number(inside))

@@ -125,7 +125,7 @@ class Container(msgspec.Struct, frozen=True):
 def _bytes(text: str, path: str) -> bytes:
     if "\0" in text:
         raise SpecError(path, "a NUL character")
-    return text.encode()
+    return text.encode(errors="surrogateescape")  # words of a command line need not be UTF-8
 
 
 def _mask(names: spec.Strings, unknown: list[str]) -> int:

@@ -69,7 +69,10 @@ def test_without_kvm_the_other_platform_is_named(
     assert "--platform=unicorn" in result.stderr
 
 
-def test_at_a_terminal_messages_are_for_a_person(tmp_path: Path) -> None:
+def test_at_a_terminal_messages_are_for_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
     person = Person([*RUNSC, f"--root={tmp_path}/state", "run", f"--bundle={tmp_path}", "x"])
 
     person.see(b"runsc: run failed: JSON specification file config.json not found\r\n")
@@ -77,7 +80,10 @@ def test_at_a_terminal_messages_are_for_a_person(tmp_path: Path) -> None:
     assert person.leave() == 1
 
 
-def test_at_a_terminal_wrong_usage_is_two_lines(tmp_path: Path) -> None:
+def test_at_a_terminal_wrong_usage_is_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
     person = Person([*RUNSC, "run", "--debug", "x"])
 
     shown = person.see(b"runsc: --debug is a global flag: put it before the command")
@@ -101,7 +107,9 @@ def test_elsewhere_they_have_runcs_form(tmp_path: Path) -> None:
         (["run", "--platform", "unicorn", "x"], "runsc --platform=... run ..."),
         (["run", "--debug", "x"], "runsc --debug run ..."),
         (["exec", "--strace", "x", "ls"], "runsc --strace exec ..."),
-        (["do", "--network=host", "ls"], "runsc --network=host do ..."),
+        (["do", "--platform=unicorn", "ls"], "runsc --platform=unicorn do ..."),
+        (["do", "--publsh=80:80", "ls"], "--publish"),
+        (["policy", "lod", "x"], "load"),
         (["rnu", "x"], "Did you mean 'run'?"),
         (["help", "rnu"], "Did you mean 'run'?"),
         (["sh"], "runsc do sh"),

@@ -67,6 +67,31 @@ def test_do_does_not_show_what_the_user_may_not_read(folder: Path) -> None:
     assert "Permission denied" in result.stderr
 
 
+def test_do_takes_the_flags_of_docker_run(folder: Path) -> None:
+    for name, mode in (("out", 0o777), ("in", 0o755)):
+        (folder / name).mkdir()
+        (folder / name).chmod(mode)
+        os.chown(folder / name, UID, UID)
+    volumes = ["-v", f"{folder}/out:/new/out", "-v", f"{folder}/in:/in:ro"]
+    flags = ["-m", "96m", "--hostname", "box", "--cpus", "0.5", "-e", "A=b", "-w", "/new/out"]
+    script = "hostname; echo $A; pwd; echo kept > made; touch /in/made; grep MemT /proc/meminfo"
+
+    done = _as_user(folder, "do", *volumes, *flags, "/bin/sh", "-c", script)
+
+    *said, memory = done.stdout.splitlines()
+    assert said == ["box", "b", "/new/out"]
+    assert memory.split()[1] == str(96 << 10)
+    assert "cannot set cpu limit: container could not join or create cgroup" in done.stderr
+    assert "/in/made" in done.stderr
+    assert (folder / "out" / "made").read_text() == "kept\n"
+    assert (folder / "out" / "made").stat().st_uid == UID
+    assert not list((folder / "in").iterdir())
+    other = _as_user(folder, "do", *volumes, "-u", "nobody", "/bin/sh", "-c",
+                     "id -un; cat /new/out/made; touch /new/out/other")  # fmt: skip
+    assert other.stdout == "nobody\nkept\n"
+    assert "cannot touch '/new/out/other': Invalid argument" in other.stderr  # it has no such user
+
+
 def test_files_of_an_image_have_their_owners(
     folder: Path, busybox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
