@@ -19,9 +19,11 @@ MANY: Final = 8
 ALWAYS: Final = (
     "exit", "exit_group", "rt_sigreturn", "restart_syscall",
     "clock_getres", "clock_gettime", "getcpu", "gettimeofday", "time",
+    "rt_sigprocmask", "rt_sigtimedwait", "wait4",
 )  # fmt: skip
-"""Calls that a program may have to make at any time: the vDSO makes the last five when it cannot
-answer itself."""
+"""Calls that a program may have to make at any time: the vDSO makes five of them when it cannot
+answer itself. The last three are what the first process of a sandbox of the API, or of a pod, waits
+by (runsc/launch/pause.c): refused, it would not rest."""
 POINT: Final = "sentry/policy"
 MAX_LINE: Final = 1 << 20
 
