@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from runsc.commands.spec import example
 from runsc.errors import RuntimeFailure, SpecError
-from runsc.oci import spec
+from runsc.oci import ignored, resources, spec
 
 
 def _document(**changes: Any) -> bytes:
@@ -59,3 +60,17 @@ def test_load_without_bundle_or_document_says_what_runc_says(tmp_path: Path) -> 
         spec.load(str(tmp_path))
     with pytest.raises(RuntimeFailure, match=r"^chdir .*/none: no such file or directory$"):
         spec.load(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [spec.Spec, spec.Process, spec.User, spec.Root, spec.Linux, spec.Seccomp, spec.Hooks,
+     resources.Resources, resources.Memory, resources.Cpu],
+)  # fmt: skip
+def test_page_says_what_becomes_of_each_field(part: type[msgspec.Struct]) -> None:
+    page = (Path(__file__).parents[4] / "docs/config-json.md").read_text()
+    table = "\n".join(line for line in page.splitlines() if line.startswith("| "))
+    said = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", table))))
+
+    assert {field.encode_name for field in msgspec.structs.fields(part)} <= said
+    assert {path.rpartition(".")[2] for path in ignored.WITHOUT_EFFECT} <= said
