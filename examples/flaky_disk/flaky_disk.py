@@ -3,10 +3,13 @@
 A program in the sandbox adds rows to SQLite, one transaction each, and says which were committed.
 Meanwhile the disk is full now and then, refuses to sync, and cuts writes short, by the same chance
 for the same seed. Then the disk is well again, and each row that was said to be committed is there.
+
+    python3 examples/flaky_disk/flaky_disk.py [--root ROOT] [SEED]
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from runsc import Sandbox
@@ -52,14 +55,18 @@ def attempt(sandbox: Sandbox, seed: int) -> tuple[list[str], list[str], int]:
     return said, run(["python3", "-c", READER]).check().stdout.split(), faults
 
 
-def main(seed: int) -> int:
+def main() -> int:
     """1 if something is lost."""
-    with Sandbox.create() as sandbox:
-        said, there, faults = attempt(sandbox, seed)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", help="a folder with Python in it; the host's own files else")
+    parser.add_argument("seed", nargs="?", type=int, default=1)
+    given = parser.parse_args()
+    with Sandbox.create(root=given.root) as sandbox:
+        said, there, faults = attempt(sandbox, given.seed)
     lost = sorted(set(said) - set(there))
     print(f"{faults} faults, {len(said)} of {ROWS} rows committed, lost: {lost or 'none'}")
     return int(bool(lost))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1))
+    sys.exit(main())

@@ -1,12 +1,13 @@
 """A honeypot: a program sees secrets that are none, and whoever touches one is told of.
 
-    python3 honeypot.py PROGRAM ARGUMENT...
+    python3 examples/honeypot/honeypot.py [--root ROOT] PROGRAM [ARGUMENT]...
 
 The folder of secrets exists nowhere: `Honeypot` makes it up as it is looked at.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -46,16 +47,22 @@ class Honeypot(FileSystem):
         return BAIT[path][offset : offset + size]
 
 
-def main(command: list[str]) -> int:
+def main() -> int:
     """Run a program beside the bait; 1 if it took some."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", help="a folder with programs in it; the host's own files else")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
     taken: list[str] = []
-    with Sandbox.create(mounts={"/root/.secrets": Honeypot(taken.append)}) as sandbox:
-        result = sandbox.commands.run(command, env={"HOME": "/root"})
+    mounts = {"/root/.secrets": Honeypot(taken.append)}
+    with Sandbox.create(root=given.root, mounts=mounts) as sandbox:
+        result = sandbox.commands.run(given.command, env={"HOME": "/root"})
     sys.stdout.write(result.stdout)
+    sys.stdout.flush()
     for path in taken:
         print(f"it has read {path}", file=sys.stderr)
     return int(bool(taken))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

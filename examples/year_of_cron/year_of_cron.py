@@ -3,12 +3,12 @@
 A cron runs in a sandbox whose time stands still, and is advanced from one timer to the next: each
 job runs as often as in a year, at the times at which it would.
 
-    python3 year_of_cron.py [DAYS]
+    python3 examples/year_of_cron/year_of_cron.py [--root ROOT] [DAYS]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -36,17 +36,20 @@ def simulated(sandbox: Sandbox, days: int) -> list[str]:
     return files.read("/log").splitlines()
 
 
-def main(days: int) -> int:
+def main() -> None:
     """Prints how many there were of each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", help="a folder with Python in it; the host's own files else")
+    parser.add_argument("days", nargs="?", type=int, default=365)
+    given = parser.parse_args()
     began = time.monotonic()
-    with Sandbox.create() as sandbox:
-        lines = simulated(sandbox, days)
+    with Sandbox.create(root=given.root) as sandbox:
+        lines = simulated(sandbox, given.days)
     for kind in ("daily", "monday", "monthly"):
         found = [line for line in lines if line.startswith(kind)]
         print(f"{len(found):4} {kind}, the last one at {found[-1].split(None, 1)[1]}")
-    print(f"{days} days in {time.monotonic() - began:.0f} seconds")
-    return 0
+    print(f"{given.days} days in {time.monotonic() - began:.0f} seconds")
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 365))
+    main()

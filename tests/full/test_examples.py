@@ -6,14 +6,20 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
+from examples import egress_audit, policy_learning
+from examples.warm_server import warm_server
 from runsc import Limits, Sandbox
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
@@ -141,10 +147,115 @@ def test_a_ci_step_gives_artifacts_and_exit_codes(
         step(sources, ["true"], artifacts=["../x"], say=said.append, **options)
 
 
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server of the host: its place."""
+    (tmp_path / "index.html").write_text("from outside")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+ASKS = """
+import socket, sys, urllib.request
+print(urllib.request.urlopen("http://api.example.org/index.html").read().decode())
+for name in ("evil.example", "evil.example", "api.example.org"):
+    try:
+        socket.create_connection((name, 81), 5)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+def test_the_audit_relays_what_is_allowed_and_tells_the_rest(
+    options: dict[str, Any], outside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["python3", "-c", ASKS]
+    report = egress_audit.audit(command, {"api.example.org:80": outside}, **options)
+    assert capsys.readouterr().out == "from outside\ngaierror\ngaierror\nOSError\n"
+    assert report.exit_code == 0
+    [place] = report.out
+    assert place[0] == "api.example.org:80" and "/python3" in place[1]
+    assert report.out[place] > 50 and report.into[place] > 100
+    assert {what for what, _ in report.refused} == {
+        "dns evil.example", "connect 192.0.2.1:81"
+    }  # fmt: skip
+    wrong = egress_audit.audit([*command[:2], "raise SystemExit(3)"], {}, **options)
+    assert (wrong.exit_code, wrong.lines()) == (3, [])
+
+
+LIAR = r"""
+import os
+BAD = {
+    "/status": '{"status": "200", "headers": [], "body": ""}',
+    "/header": '{"status": "200 OK", "headers": [["A", "b\\r\\nC: d"]], "body": ""}',
+    "/deep": "[" * 100_000,
+    "/long": "x" * (2 << 20),
+    "/number": "5",
+}
+def application(environ, start_response):
+    files = '/proc/self/fd'
+    answers = max(int(fd) for fd in os.listdir(files) if os.path.exists(f'{files}/{fd}'))
+    if environ["PATH_INFO"] in BAD:
+        text = BAD[environ["PATH_INFO"]].encode()
+        while text:
+            text = text[os.write(answers, text):]
+        os._exit(0)
+    if environ["PATH_INFO"] == "/hang":
+        while True: pass
+    start_response("201 Created", [("X-Mine", environ["HTTP_X_YOURS"]), ("Connection", "close")])
+    return [environ["wsgi.input"].read().upper()]
+"""
+
+
+def test_the_server_believes_no_application(options: dict[str, Any]) -> None:
+    with (
+        warm_server.Warm(LIAR, seconds=5.0, memory=512 << 20, **options) as warm,
+        warm_server.Server(0, warm) as server,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+
+        def ask(path: str, data: bytes | None = None) -> tuple[int, bytes, Any]:
+            request = urllib.request.Request(url + path, data, {"X-Yours": "y", "User-Agent": "t"})
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.status, answer.read(), answer.headers
+            except HTTPError as error:
+                with error:
+                    return error.code, error.read(), error.headers
+
+        for path in ("/status", "/header", "/deep", "/long", "/number", "/hang"):
+            assert ask(path)[0] == 502, path
+        assert ask("/", bytes(2 << 20))[0] == 413
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda n: ask("/", b"body %d" % n), range(16)))
+        assert [body for _, body, _ in found] == [b"BODY %d" % n for n in range(16)]
+        assert {status for status, _, _ in found} == {201}
+        assert found[0][2]["X-Mine"] == "y"
+        server.shutdown()
+
+
+def test_a_learnt_policy_is_enough_and_no_more(tmp_path: Path, options: dict[str, Any]) -> None:
+    policy = tmp_path / "policy.toml"
+    policy_learning.learn(b"a,1+1\n", policy, options["root"])
+    assert policy_learning.report(b"a,40\nb,2\n", policy, **options) == ("42", 0)
+    for cell in ('open("/etc/passwd").read()', '__import__("os").system("id")',
+                 '__import__("socket").socket()', '__import__("os").mkdir("/tmp/x")'):
+        said, denied = policy_learning.report(f"a,{cell}\n".encode(), policy, **options)
+        assert denied >= 1, (cell, said)
+
+
 def test_each_says_how_it_is_used() -> None:
-    for name in ("agent_tool", "judge", "notebook", "ci_step"):
+    for path in sorted((REPOSITORY / "examples").rglob("*.py")):
+        if "--root" not in path.read_text():
+            continue
         done = subprocess.run(
-            [sys.executable, REPOSITORY / "examples" / f"{name}.py", "--help"],
+            [sys.executable, path, "--help"],
             capture_output=True, text=True, check=True,
             env={"PYTHONPATH": str(REPOSITORY)},
         )  # fmt: skip
