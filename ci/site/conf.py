@@ -33,11 +33,13 @@ nitpicky = True
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
-copybutton_prompt_text = "# |\\$ "
+copybutton_prompt_text = r"\$ |> "
+copybutton_prompt_is_regexp = True
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_mock_imports: list[str] = []
+autodoc_mock_imports = ["agents", "inspect_ai", "pydantic"]
+"""Frameworks that runsc.providers is for."""
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of signatures, most of them the standard library's
 
 html_theme = "furo"

@@ -1,5 +1,6 @@
-"""The commands of docs/start.md and docs/howto: a page's `console` blocks, one after another in one
-shell, show what the page shows. `...` stands for what differs from run to run, as in doctest."""
+"""The commands of docs/start.md, docs/howto and docs/examples: a page's `console` blocks, one after
+another in one shell, show what the page shows. `...` stands for what differs from run to run, as in
+doctest; a line that begins with `> ` goes on with the command above it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ import pytest
 
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
-FILES = sorted([REPOSITORY / "docs/start.md", *REPOSITORY.glob("docs/howto/*.md")])
+DOCS = REPOSITORY / "docs"
+FILES = [DOCS / "start.md", *sorted([*DOCS.glob("howto/*.md"), *DOCS.glob("examples/*.md")])]
+QUICK = ("start", "examples/honeypot")
+"""Less than three seconds, or what people try first."""
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
 LOOKS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -31,19 +35,22 @@ def commands(page: str) -> list[tuple[str, str]]:
     found = []
     for block in BLOCK.findall(page):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-            lines = part.splitlines(keepends=True)
-            n = next(n for n, line in enumerate(lines) if not line.endswith("\\\n"))
-            found.append(("".join(lines[: n + 1]).rstrip("\n"), "".join(lines[n + 1 :])))
+            first, *lines = part.splitlines(keepends=True)
+            while lines and (first.endswith("\\\n") or lines[0].startswith((">\n", "> "))):
+                first += lines.pop(0).removeprefix(">").removeprefix(" ")
+            found.append((first.rstrip("\n"), "".join(lines)))
     return found
 
 
-PAGES = {path.stem: commands(path.read_text()) for path in FILES}
+PAGES = {
+    str(path.relative_to(DOCS).with_suffix("")): commands(path.read_text()) for path in FILES
+}
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name == "start" else pytest.mark.full)
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.full)
         for name, tried in PAGES.items()
         if tried
     ],

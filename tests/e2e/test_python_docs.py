@@ -1,4 +1,4 @@
-"""The examples of docs/python.md and its neighbours: each block prints what its comments say."""
+"""The examples of README.md and of docs/ in Python: each block prints what its comments say."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import pytest
 from runsc.api import states
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
-PAGES = ("../README", "python", "objects", "time", "faults", "start", "howto/agents")
+ELSEWHERE = {
+    "policies": "tests/unit/policy/test_docs.py, tests/e2e/test_policies.py",
+    "providers": "tests/full/test_providers.py, with the frameworks",
+    "pytest": "tests/e2e/test_pytest_plugin.py runs them by pytest",
+}
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 BLOCKS = {
-    f"{page}-{number}": block
+    f"{page.relative_to(REPOSITORY).with_suffix('')}-{number}": block
     for page in PAGES
-    for number, block in enumerate(
-        re.findall(r"```python\n(.*?)```", (REPOSITORY / f"docs/{page}.md").read_text(), re.S)
-    )
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
+    if page.stem not in ELSEWHERE
 }
 PRINTS = re.compile(r"^\s*print\(.*\)  # (.*)$", re.M)
 
