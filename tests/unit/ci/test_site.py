@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import codespell_lib
 import pytest
 
+import runsc
+from runsc import fs, policy
 from runsc.cli import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -42,6 +46,39 @@ def test_every_command_has_a_manual_page(tmp_path: Path) -> None:
     assert {f"runsc-{name}.1" for name in COMMANDS} < {path.name for path in tmp_path.iterdir()}
     listed = (tmp_path / "runsc.1").read_text().replace("\\-", "-")
     assert all(line.replace("-", "") in listed.replace("-", "") for line in COMMANDS.values())
+
+
+def test_reference_has_all_that_is_public() -> None:
+    text = (REPOSITORY / "docs/reference/python.md").read_text()
+    shown = set(re.findall(r"^\.\. auto\w+:: runsc\.((?:fs\.|policy\.)?\w+)$", text, re.M))
+    shown |= {f"policy.{name}" for name in re.findall(r"`(\w+)`", text)}
+    shown |= set(re.findall(r"`(Async\w+)`", text))
+    public = set(" ".join(runsc.PUBLIC.values()).split())
+    public |= {f"fs.{name}" for name in vars(fs) if callable(getattr(fs, name))}
+
+    assert not (public | {f"policy.{name}" for name in policy.__all__}) - shown
+
+
+def test_words_are_spelt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    pages = [str(path) for path in Path().glob("*.md")]
+    rooms = (
+        "docs",
+        "examples",
+        "runsc",
+        "sentry",
+        "gofer",
+        "kvm",
+        "guest_stubs",
+        "benchmarks",
+        "ci",
+    )
+
+    wrong = codespell_lib.main(*pages, *rooms)
+
+    assert not wrong, capsys.readouterr().out
 
 
 def test_pictures_are_what_would_be_drawn() -> None:
