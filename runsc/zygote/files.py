@@ -3,7 +3,7 @@
 There are a thousand, and to look at all costs more than the fork of a start. So their folders are
 watched (inotify(7)), and files are looked at when something was told of one; without that (no more
 instances for this user) each time. What is told of no folder is that another one has its name: of
-the uppermost ones that is looked at each time.
+the uppermost ones that is looked at each time, and of the interpreter.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Stamp = tuple[int, int, int]
 
 
 def stamps() -> dict[str, Stamp]:
-    """What is imported, and its folders, as they are now."""
-    paths = set()
+    """What is imported, its folders, and the interpreter, as they are now."""
+    paths = {sys.executable}
     for module in tuple(sys.modules.values()):
         path = getattr(module, "__file__", None)
         if path and path.startswith(place.HOME + os.sep):
@@ -52,6 +52,7 @@ class Files:
         self._stamps = stamps() | before
         folders = {os.path.dirname(path) for path in self._stamps} & self._stamps.keys()
         self._uppermost = {path for path in folders if os.path.dirname(path) not in folders}
+        self._uppermost |= {sys.executable} & self._stamps.keys()
         self._fd = _watching(folders)
         self._is_told = True
         self.have_changed()

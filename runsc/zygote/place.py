@@ -26,11 +26,15 @@ OF_PROGRAMS = ("LD_", "PYTHON")
 
 def program() -> bytes:
     """What both sides have to be alike in: the package, the interpreter, and variables of both."""
+    return _described(sys.version)
+
+
+def _described(version: str) -> bytes:
     how = f"{sys.flags.optimize} {sys.flags.dev_mode}"
     variables = {name: text for name, text in os.environ.items() if name.startswith(OF_PROGRAMS)}
     variables["PYTHONPATH"] = os.pathsep.join(paths(variables))
     own = (f"{name}={text}" for name, text in sorted(variables.items()))
-    return os.fsencode("\n".join((HOME, sys.executable, sys.version, how, *own)))
+    return os.fsencode("\n".join((HOME, sys.executable, version, how, *own)))
 
 
 def paths(variables: Mapping[str, str]) -> list[str]:
@@ -40,8 +44,10 @@ def paths(variables: Mapping[str, str]) -> list[str]:
 
 
 def socket_path() -> str:
-    """In the folder of the user's containers, by a name that no container can have."""
-    return os.path.join(default_root(), f"zygote@{crc32(program()):08x}")
+    """In the folder of the user's containers, by a name that no container can have: the same for
+    all of 3.13, so that a unit of systemd that names it outlives an update of the interpreter."""
+    name = crc32(_described(sys.implementation.cache_tag))
+    return os.path.join(default_root(), f"zygote@{name:08x}")
 
 
 def is_own(folder: str) -> bool:

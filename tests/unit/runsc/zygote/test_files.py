@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,11 @@ def test_those_of_the_program_are_those_that_are_imported() -> None:
 
     assert files.__file__ in found
     assert os.path.dirname(files.__file__) in found
-    assert all(name.startswith(place.HOME) for name in found)
+    assert all(name.startswith(place.HOME) for name in found if name != sys.executable)
+
+
+def test_an_update_of_the_interpreter_is_one_of_the_program() -> None:
+    assert sys.executable in files.stamps()
 
 
 @pytest.fixture

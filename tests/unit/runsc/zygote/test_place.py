@@ -52,6 +52,17 @@ def test_where_the_package_lies_and_where_one_stands_is_no_other_program(
         assert place.program() == ours
 
 
+def test_an_update_of_the_interpreter_keeps_the_socket_but_is_another_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, program = place.socket_path(), place.program()
+
+    monkeypatch.setattr("sys.version", "3.13.99 (main)")
+
+    assert place.socket_path() == path
+    assert place.program() != program
+
+
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_the_callers_language_makes_no_difference(locale: str) -> None:
     code = "from runsc.zygote import place; print(place.program())"
