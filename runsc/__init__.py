@@ -5,7 +5,7 @@ What is public for Python programs is imported when it is used: see runsc/api/RE
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
