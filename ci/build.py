@@ -28,6 +28,8 @@ SOURCES = {".py", ".c", ".h", ".S"}
 STRICT = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 SANITIZE += ("-fno-omit-frame-pointer",)
+PACKED = ("-g0", f"-ffile-prefix-map={ROOT}=.")
+"""What goes into a package does not say where it was built."""
 
 
 def builders() -> list[Path]:
@@ -54,10 +56,13 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _set_flags(sanitize: bool) -> None:
+def _set_flags(sanitize: bool, packed: bool) -> None:
     """For the compiler that setuptools calls. Python's own headers are none of ours."""
     flags = ["-g", "-fno-strict-overflow", *STRICT, f"-I{ROOT / 'ci'}"]
     flags += ["-isystem", sysconfig.get_path("include")]
+    if packed:
+        flags += PACKED
+        os.environ["LDFLAGS"] = "-s"
     if sanitize:
         flags += SANITIZE
         os.environ["LDFLAGS"] = " ".join(SANITIZE)
@@ -83,7 +88,7 @@ def _compile(module: ModuleType, target: Path) -> Path:
 def run(target: Path, only_changed: bool = False, sanitize: bool = False) -> list[Path]:
     """Build everything below `target` (laid out like the source tree); give the files made."""
     sys.path.insert(0, str(ROOT))
-    _set_flags(sanitize)
+    _set_flags(sanitize, target != ROOT and not sanitize)
     made: list[Path] = []
     stamps = target / "build" / "stamps"
     for path in builders():

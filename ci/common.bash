@@ -71,3 +71,19 @@ PY
 can_be_measured() {
     "$1" -c 'import sys; sys.exit(not hasattr(sys, "monitoring"))'
 }
+
+# The time that a build of the last commit says it was made at, unless that is given already.
+commit_date() {
+    export SOURCE_DATE_EPOCH
+    : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y pyproject.toml)}"
+}
+
+# Copy what is committed, or a source distribution: committed_source FOLDER
+committed_source() {
+    if git rev-parse -q --verify HEAD >/dev/null 2>&1; then
+        [ -z "$(git status --porcelain)" ] || echo "what is not committed is left out" >&2
+        git archive HEAD | tar -C "$1" -x
+    else
+        cp -a . "$1"
+    fi
+}

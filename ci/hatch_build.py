@@ -3,9 +3,9 @@
 The modules are compiled into a temporary folder, so a build leaves nothing in the source tree, and
 put into the wheel at their places. The wheel fits any CPython from 3.11 on, on Linux on x86-64.
 
-With RUNSC_AHEAD=1 in the environment it has the modules that are compiled ahead as well (ci/ahead):
-for the CPython that builds it; others do without. Not always, as that is two minutes and 20 MB, and
-needs mypy, for a wheel that most build where they have no use for it.
+With RUNSC_AHEAD=1 in the environment it has the modules that are compiled ahead as well (ci/ahead),
+and is for the CPython that builds it alone. Not always, as that is two minutes and 20 MB, and needs
+mypy, for a wheel that most build where they have no use for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """Before the wheel is packed. An editable install builds in place."""
         build = self._build_module()
         build_data["pure_python"] = False
-        build_data["tag"] = "cp311-abi3-linux_x86_64"
+        own = "cp{0}{1}-cp{0}{1}".format(*sys.version_info)
+        build_data["tag"] = f"{own if AHEAD else 'cp311-abi3'}-linux_x86_64"
         if version == "editable":
             build.run(Path(self.root), True)
             return

@@ -66,7 +66,8 @@ def main(target: Path) -> int:
         stale.unlink()
     library_path = target / f"sentry/_ahead.{sys.implementation.cache_tag}"
     library_path.parent.mkdir(exist_ok=True)
-    gcc("-shared", *files, "-o", f"{library_path}.new")
+    symbols = [] if target == ROOT else ["-s"]
+    gcc("-shared", *symbols, *files, "-o", f"{library_path}.new")
     names = [path.removesuffix(".py").replace("/", ".") for path in sources]
     if target != ROOT:
         names.insert(0, INSTALLED)

@@ -1,0 +1,54 @@
+"""A release is built of what is pinned, and says one version everywhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import runsc
+
+ROOT = Path(__file__).parents[3]
+PINS = ROOT / "ci" / "packages"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DEBIAN = ("systemd", "network", "images")
+"""Extras that the Debian package has."""
+
+
+def _names(lines: list[str]) -> set[str]:
+    found = (re.match(r"[A-Za-z0-9._-]+", line) for line in lines if not line.startswith("#"))
+    return {re.sub(r"[._-]+", "-", name[0]).lower() for name in found if name}
+
+
+def _wanted(name: str) -> list[str]:
+    return (PINS / f"{name}.in").read_text().splitlines()
+
+
+def test_version_is_the_same_everywhere() -> None:
+    newest = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+    assert newest and newest[1] == PROJECT["project"]["version"] == runsc.__version__
+
+
+@pytest.mark.parametrize("name", ["build", "tools", "run"])
+def test_each_library_is_pinned_with_its_hashes(name: str) -> None:
+    text = re.sub(r"\\\n\s*", " ", (PINS / f"{name}.txt").read_text())
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+
+    assert _names(_wanted(name)) <= _names(lines)
+    assert [line for line in lines if not re.search(r"==\S+ .*--hash=sha256:", line)] == []
+
+
+def test_debian_package_has_what_is_needed_and_its_extras() -> None:
+    project = PROJECT["project"]
+    wanted = _names(project["dependencies"])
+    for extra in DEBIAN:
+        wanted |= _names(project["optional-dependencies"][extra])
+
+    assert _names(_wanted("run")) == wanted
+
+
+def test_wheels_are_built_of_what_pyproject_asks_for() -> None:
+    assert _names(PROJECT["build-system"]["requires"]) <= _names(_wanted("build"))
