@@ -153,6 +153,14 @@ static int is_undelivered(const struct kvm_vcpu_events *events)
            vector == VECTOR_OF;
 }
 
+/* memory_fault.gpa, behind its flags, which headers before Linux 6.8 do not name. */
+static uint64_t refused_gpa(const struct kvm_run *run)
+{
+    uint64_t gpa;
+    memcpy(&gpa, run->padding + sizeof(uint64_t), sizeof gpa);
+    return gpa;
+}
+
 /* Fill in c->regs and the details; the kind of exit. */
 enum exit_kind exit_decode(struct vcpu *v, struct ctx *c)
 {
@@ -196,7 +204,7 @@ enum exit_kind exit_decode(struct vcpu *v, struct ctx *c)
         /* Newer kernels name the address. Without it a process that maps donated files has to look
          * at them first; if none is too short, memory is what was refused. */
         if (v->exit_reason == KVM_EXIT_MEMORY_FAULT)
-            return run->memory_fault.gpa < RAM_SPAN ? EXIT_NO_MEMORY : EXIT_FILE_GONE;
+            return refused_gpa(run) < RAM_SPAN ? EXIT_NO_MEMORY : EXIT_FILE_GONE;
         return c->space->windows ? EXIT_FILE_GONE : EXIT_NO_MEMORY;
     }
     if (v->exit_reason == KVM_EXIT_MMIO) { /* the program touched a doorbell page itself */

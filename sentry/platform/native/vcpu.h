@@ -36,6 +36,10 @@
 #include "memory.h"
 #include "sigframe.h"
 
+#ifndef KVM_EXIT_MEMORY_FAULT /* headers before Linux 6.8, as Debian 12 has them */
+#define KVM_EXIT_MEMORY_FAULT 39
+#endif
+
 enum phase { P_FREE, P_RUN, P_TAKEN, P_DUE, P_EXIT, P_OUT, P_CLOSED };
 
 /* Values of ExitKind in sentry/platform/interface.py, then what only kvm.py sees. */
