@@ -28,7 +28,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def dependencies(self) -> list[str]:
         """What else has to be there, of a build in an environment of its own."""
-        return ["mypy>=2.4", "msgspec>=0.18"] if AHEAD else []
+        return ["mypy>=2.4", "msgspec>=0.18", "dnspython>=2.7"] if AHEAD else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Before the wheel is packed. An editable install builds in place."""

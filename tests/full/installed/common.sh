@@ -1,7 +1,7 @@
 # Functions of the scripts beside it.
 
 quietly() { # COMMAND...: what it says is of interest if it fails
-    "$@" >/tmp/said 2>&1 || { cat /tmp/said; exit 1; }
+    "$@" >~/said 2>&1 || { cat ~/said; exit 1; }
 }
 
 traces() { # every file, but for what the package manager and users keep of what was done
@@ -13,7 +13,7 @@ traces() { # every file, but for what the package manager and users keep of what
 
 run_everything() { # RUNSC PYTHON: programs in sandboxes, from the command line and from Python
     "$1" --version
-    "$1" check >/tmp/check || { cat /tmp/check; exit 1; }
+    "$1" check >~/check || { cat ~/check; exit 1; }
     "$1" do sh -c 'uname -r; id -u'
     "$2" - <<'PY'
 from runsc import Sandbox

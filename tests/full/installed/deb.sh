@@ -14,8 +14,8 @@ run_everything runsc python3
 as_guest run_everything runsc python3
 ls /usr/share/man/man1/runsc.1.gz
 bash -c '. /usr/share/bash-completion/completions/runsc; complete -p runsc'
-systemd-analyze verify runsc-zygote.socket runsc-zygote.service
-systemd-analyze --user verify runsc-zygote.socket runsc-zygote.service
+systemd-analyze --man=no verify runsc-zygote.socket runsc-zygote.service
+XDG_RUNTIME_DIR=/run systemd-analyze --man=no --user verify runsc-zygote.socket runsc-zygote.service
 socket=$(sed -n 's/^ListenSequentialPacket=//p' /usr/lib/systemd/system/runsc-zygote.socket)
 [ "$socket" = "$(runsc zygote path)" ] && echo "the unit's socket is the zygote's"
 
