@@ -34,5 +34,5 @@ guest() { # a user who may open /dev/kvm, as udev has it on a Debian
 }
 
 as_guest() { # COMMAND...
-    su --whitelist-environment=SSL_CERT_FILE,PIP_CERT - guest -c ". /scripts/common.sh; $*"
+    su guest -c "cd; . /scripts/common.sh; $*"
 }
