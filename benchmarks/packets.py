@@ -44,9 +44,10 @@ INDEX: Final = 2
 OURS, THEIRS = b"\x0a\0\0\x01", b"\x0a\0\0\x02"
 MAC_OURS, MAC_THEIRS = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 PORT: Final = 80
+LISTENED: Final = 81
 BUFFER: Final = AREA + 0x10000
 SIZE: Final = 0x40000
-SYN, PSH, ACK = 2, 8, 16
+FIN, SYN, PSH, ACK = 1, 2, 8, 16
 MASK: Final = 0xFFFFFFFF
 RUNS: Final = 150
 TURNS: Final = 20
@@ -85,6 +86,8 @@ class Bench(World):
         self.uplink = Uplink(ours.fileno(), link, self.loop, Timing(layer, self.loop).after)
         at_once(layer.refresh(net.routes))
         self.spent_ns = 0
+        self.clients = 1024
+        self.their_port = PORT
         self.seq = 1000
         self.got = 0
         """What the other end has of ours: its acknowledgement."""
@@ -129,8 +132,8 @@ class Bench(World):
             options = struct.pack(">BBBBII", 1, 1, 8, 10, self.stamp & MASK, self.echo)
         size = 20 + len(options)
         tcp = struct.pack(
-            ">HHIIBBHHH", PORT, self.port, self.seq & MASK, self.got & MASK, size << 2, flags,
-            0xFFF0, 0, 0,
+            ">HHIIBBHHH", self.their_port, self.port, self.seq & MASK, self.got & MASK, size << 2,
+            flags, 0xFFF0, 0, 0,
         )  # fmt: skip
         total = 20 + size + len(payload)
         ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, total, 0, 0x4000, 64, 6, 0, THEIRS, OURS)
@@ -138,7 +141,7 @@ class Bench(World):
         head = GOOD if not gso else struct.pack("<BBHHHH", 2, 1, 66, gso, 0, 0)
         frame = head + MAC_OURS + MAC_THEIRS + b"\x08\0" + ip + tcp + options
         self.wire.send(frame + payload)
-        self.seq += len(payload) + bool(flags & SYN)
+        self.seq += len(payload) + bool(flags & (SYN | FIN))
 
     def hear(self) -> int:
         """All that has been sent: how many bytes of payload."""
@@ -154,7 +157,7 @@ class Bench(World):
             (self.echo,) = struct.unpack_from(">I", frame, 72 if flags & SYN else 68)
             size = len(frame) - 44 - (offset >> 4) * 4
             count += size
-            self.got = seq + size + bool(flags & SYN)
+            self.got = seq + size + bool(flags & (SYN | FIN))
 
     def connected(self) -> int:
         """A socket that is."""
@@ -163,10 +166,22 @@ class Bench(World):
         self.call(nr.connect, fd, BUFFER, 16)
         self.turns()
         self.hear()
-        options = struct.pack(">BBHBBBBIIBBBB", 2, 4, 1460, 4, 2, 8, 10, 1, self.echo, 1, 3, 3, 10)
-        self.say(SYN | ACK, options=options)
+        self.say(SYN | ACK, options=self.agreed())
         self.turns()
         self.hear()
+        return fd
+
+    def agreed(self) -> bytes:
+        """The options of its SYN."""
+        return struct.pack(">BBHBBBBIIBBBB", 2, 4, 1460, 4, 2, 8, 10, 1, self.echo, 1, 3, 3, 10)
+
+    def listening(self) -> int:
+        """A socket that is."""
+        fd = self.call(nr.socket, AF_INET, SOCK_STREAM, 0)
+        address = struct.pack("<H", AF_INET) + struct.pack(">H12x", LISTENED)
+        self.task.write(BUFFER, address)
+        assert self.call(nr.bind, fd, BUFFER, 16) == 0
+        assert self.call(nr.listen, fd, 511) == 0
         return fd
 
     # --- what is measured
@@ -199,6 +214,30 @@ class Bench(World):
             self.turns()
             self.hear()
 
+    def serve(self, listener: int) -> None:
+        """A connection comes, asks, is answered and is closed here first, as by a web server."""
+        kept = self.port, self.their_port, self.seq, self.got, self.stamp, self.echo
+        self.clients += 1
+        self.port, self.their_port = LISTENED, self.clients
+        self.seq, self.got, self.echo = 1000, 0, 0
+        self.say(SYN, options=self.agreed())
+        self.turns()
+        self.hear()
+        self.say(ACK)
+        self.turns()
+        fd = self.call(nr.accept4, listener, 0, 0, 0)
+        self.say(ACK | PSH, REQUEST)
+        self.turns()
+        assert self.call(nr.read, fd, BUFFER, 16384) == len(REQUEST)
+        assert self.call(nr.write, fd, BUFFER, ANSWER) == ANSWER
+        assert self.call(nr.close, fd) == 0
+        self.turns()
+        assert self.hear() == ANSWER
+        self.say(ACK | FIN)
+        self.turns()
+        self.hear()
+        self.port, self.their_port, self.seq, self.got, self.stamp, self.echo = kept
+
     def ping(self) -> None:
         """An echo."""
         body = struct.pack(">BBHHH", 8, 0, 0, 7, 7) + bytes(56)
@@ -228,10 +267,12 @@ def main(words: list[str]) -> None:
         epoll = bench.call(nr.epoll_create1, 0)
         bench.task.write(BUFFER, struct.pack("<IQ", EPOLLIN, 5))
         assert bench.call(nr.epoll_ctl, epoll, EPOLL_CTL_ADD, fd, BUFFER) == 0
+        listener = bench.listening()
         cases: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
             "request and answer": (bench.exchange, (fd, epoll)),
             "122 KiB out": (bench.out, (fd,)),
             "122 KiB in": (bench.take, (fd,)),
+            "connection": (bench.serve, (listener,)),
             "echo": (bench.ping, ()),
         }
         for name, (act, arguments) in cases.items():

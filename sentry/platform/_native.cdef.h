@@ -48,6 +48,7 @@
 #define HOSTIO_NOBODY ...
 #define UPLINK_BATCH ...
 #define EARLY_KEY ...
+#define EARLY_UDP ...
 #define FILTER_MAX ...
 #define FILTER_MEMORY ...
 #define FILTER_CALL_BYTES ...
@@ -250,7 +251,7 @@ struct hostio {
 struct early {
     uint8_t kind;
     uint8_t flags;
-    uint8_t ecn;
+    uint8_t tos;
     uint8_t has_stamps;
     uint16_t window;
     uint16_t payload;
@@ -260,7 +261,8 @@ struct early {
     uint32_t value;
     uint32_t echo;
     uint8_t key[...];
-    uint8_t padding[3];
+    uint8_t ttl;
+    uint8_t padding[2];
     ...;
 };
 struct packet {

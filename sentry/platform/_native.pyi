@@ -198,7 +198,7 @@ class Hostio(Struct):
 class Early(Struct):
     kind: int
     flags: int
-    ecn: int
+    tos: int
     has_stamps: int
     window: int
     payload: int
@@ -208,6 +208,7 @@ class Early(Struct):
     value: int
     echo: int
     key: Uint8
+    ttl: int
     padding: Uint8
 
 class Packet(Struct):
@@ -551,6 +552,7 @@ class Lib(Protocol):
     HOSTIO_NOBODY: int
     UPLINK_BATCH: int
     EARLY_KEY: int
+    EARLY_UDP: int
     FILTER_MAX: int
     FILTER_MEMORY: int
     FILTER_CALL_BYTES: int

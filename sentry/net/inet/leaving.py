@@ -23,6 +23,7 @@ from sentry.errors import EADDRNOTAVAIL, EMSGSIZE, ENETUNREACH
 from sentry.net.inet.address import MAPPED, Endpoint, is_multicast
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.udp import receiver_of, to_everybody
+from sentry.net.inet.udp_early import KnownEnds
 from sentry.net.inet.wire import show_raw
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.icmp import count_sent
@@ -192,6 +193,7 @@ class Arrivals:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._known = KnownEnds(stack)
 
     def arrived(self, now_ns: int, packet: Arrived) -> bool:
         """udp_rcv()."""
@@ -262,6 +264,8 @@ class Arrivals:
             row = "UdpLite" if packet.protocol == IPPROTO_UDPLITE else "Udp"
             stack.counters[f"{row}.NoPorts"] += 1
             return False
+        if packet.protocol == IPPROTO_UDP and stack.ip is not None:
+            self._known.add(stack.ip, packet, datagram)
         receiver.deliver(datagram)
         return True
 

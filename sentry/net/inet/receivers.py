@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sentry.net.inet.ports import Bound
 
 Key = tuple[bytes, int, int]
@@ -91,8 +89,11 @@ class Places:
     def group(self, target: Endpoint, index: int) -> Group | None:
         """Those of the best address that are not connected."""
         self._settle()
-        found = (self._groups.get(key) for key in _keys_to(target, index))
-        return next((group for group in found if group is not None), None)
+        for key in _keys_to(target, index):
+            found = self._groups.get(key)
+            if found is not None:
+                return found
+        return None
 
     def _settle(self) -> None:
         sock, self._changing = self._changing, None
@@ -132,10 +133,11 @@ def _keys_of(sock: Bound) -> tuple[Key, ...]:
     return ((ip, port, sock.device),)
 
 
-def _keys_to(target: Endpoint, index: int) -> Iterator[Key]:
+def _keys_to(target: Endpoint, index: int) -> list[Key]:
     """From the best on: compute_score() prefers, of one address, sockets of the interface, and
     those of IPv4 where both families have one."""
-    port = target.port
-    for ip in (target.ip, ANY4, DUAL) if target.is_v4 else (target.ip, ANY6):
-        yield ip, port, index
-        yield ip, port, 0
+    ip, port = target
+    first = [(ip, port, index), (ip, port, 0)]
+    if target.is_v4:
+        return [*first, (ANY4, port, index), (ANY4, port, 0), (DUAL, port, index), (DUAL, port, 0)]
+    return [*first, (ANY6, port, index), (ANY6, port, 0)]

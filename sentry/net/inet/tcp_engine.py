@@ -34,7 +34,7 @@ from sentry.net.inet.tcp_options import pack_info
 from sentry.net.inet.tcp_stream import put
 from sentry.net.inet.tcp_tuning import tune
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
-from sentry.net.rules import DSCP, RouteKey
+from sentry.net.rules import DSCP, PLAIN, RouteKey
 from sentry.net.socket import Received
 from sentry.net.tcp.core import nothing
 from sentry.net.tcp.info import info
@@ -198,9 +198,10 @@ class Engine:
                 del table[key]
             self._early = None
 
-    def early(self, now_ns: int, found: Segment, payload: memoryview) -> None:
+    def early(self, now_ns: int, found: Segment, payload: bytes) -> bool:
         """One that came so."""
         self.layer.take(now_ns, self, arrived_early(found, payload))
+        return True
 
     # --- bytes
 
@@ -350,13 +351,14 @@ class Engine:
         """The neighbour on the way is reachable: something new has come."""
         if now_ns - self._confirmed_ns >= CONFIRM_NS:
             self._confirmed_ns = now_ns
-            remote = self.connection.flow.remote
-            local = self.connection.flow.local
-            key = RouteKey(
-                plain(local.ip), mark=self.mark, tos=self.tos & DSCP, user=self.user,
-                protocol=IPPROTO_TCP, source_port=local.port, port=remote.port,
-            )  # fmt: skip
-            self.layer.layer.confirm(now_ns, plain(remote.ip), self.device, key)
+            local, remote = self.connection.flow
+            key, layer = PLAIN, self.layer.layer
+            if layer.fib.asks:
+                key = RouteKey(
+                    plain(local.ip), mark=self.mark, tos=self.tos & DSCP, user=self.user,
+                    protocol=IPPROTO_TCP, source_port=local.port, port=remote.port,
+                )  # fmt: skip
+            layer.confirm(now_ns, plain(remote.ip), self.device, key)
 
     def timeout(self, now_ns: int) -> None:
         """What is due."""

@@ -21,9 +21,9 @@ from sentry.net.inet.tcp_turns import Turns
 from sentry.net.inet.tcp_way import CHECKSUM_AT, Way, way_by
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived, Failure, Outgoing
-from sentry.net.link.early import key_of as key_of_segment
+from sentry.net.link.early import key_of as early_key
 from sentry.net.link.vnet import Offload
-from sentry.net.rules import RouteKey
+from sentry.net.rules import PLAIN, RouteKey
 from sentry.net.tcp.connection import Connection
 from sentry.net.tcp.keyed import Flow, Keyed
 from sentry.net.tcp.segment import CWR, FIN, NO_PAYLOAD, RST, parse
@@ -170,16 +170,16 @@ class TcpByLink:
         if engine is None:
             self._arrived_new(now_ns, flow, seg, packet)
             return True
-        early = self.layer.early_of(packet.index)
+        early = self.layer.early_of(packet)
         if early is not None:
             ports = bytes(packet.payload[:4])
-            engine.comes_by(early, key_of_segment(packet.source, packet.target, ports))
-        counters["Tcp.InSegs"] += 1
+            engine.comes_by(early, early_key(packet.source, packet.target, ports, IPPROTO_TCP))
         self.take(now_ns, engine, seg)
         return True
 
     def take(self, now_ns: int, engine: Engine, seg: segment.Arrived) -> None:
         """For a connection that is there."""
+        self.stack.counters["Tcp.InSegs"] += 1
         if self.used > self._most and seg.payload and engine.connection.rcv.queued:
             self.stack.counters["TcpExt.TCPRcvQDrop"] += 1
             seg.payload, seg.flags = NO_PAYLOAD, seg.flags & ~FIN
@@ -194,9 +194,12 @@ class TcpByLink:
         self, now_ns: int, flow: Flow, seg: segment.Arrived, packet: Arrived
     ) -> None:
         """For no connection: a listener's, of what is left of one, or nobody's."""
-        key = RouteKey(
-            packet.target, protocol=IPPROTO_TCP, source_port=flow.local.port, port=flow.remote.port
-        )
+        key = PLAIN
+        if self.layer.fib.asks:
+            ports = flow.local.port, flow.remote.port
+            key = RouteKey(
+                packet.target, protocol=IPPROTO_TCP, source_port=ports[0], port=ports[1]
+            )
         back = self.layer.path_or_none(now_ns, packet.source, self._scope(flow), key)
         self.endpoints.index = packet.index
         replies = self.endpoints.segment(
@@ -207,7 +210,7 @@ class TcpByLink:
         engine = self.engines.get(flow)
         if engine is not None:
             self.after(now_ns, engine)
-        heard = self.endpoints.heard_for(flow)
+        heard, self.endpoints.heard = self.endpoints.heard, None
         if heard is not None:
             self.endpoints.note(flow, heard)
             self.answered(now_ns, heard)

@@ -21,23 +21,25 @@ LEAST_KEPT: Final = 1024
 class Reached(Endpoints):
     """Whose listeners are sockets, found in the table of ports."""
 
-    __slots__ = ("_asked", "_most", "index", "stack")
+    __slots__ = ("_asked", "_most", "heard", "index", "stack")
 
     def __init__(self, shared: Shared, stack: Stack) -> None:
         super().__init__(shared)
         self.stack = stack
         self.index = 0
         """The interface by which a segment has come."""
+        self.heard: Listening | None = None
+        """Whose listener a segment was for, until somebody takes it."""
         self._asked: dict[Flow, Listening] = {}
         """Handshakes with who shares its port; some are over."""
         self._most = LEAST_KEPT
 
     def listener_for(self, flow: Flow) -> Listener | None:
         """The listener of the socket."""
-        heard = self.heard_for(flow)
+        self.heard = heard = self._heard_for(flow)
         return None if heard is None else heard.listener
 
-    def heard_for(self, flow: Flow) -> Listening | None:
+    def _heard_for(self, flow: Flow) -> Listening | None:
         """Who has begun a handshake goes on with it, else one of those that listen there."""
         asked = self._asked.get(flow)
         if asked is not None and flow in asked.listener.requests:

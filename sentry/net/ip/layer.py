@@ -142,7 +142,8 @@ class IpLayer:
         self._sources.clear()
         self._paths.clear()
         for link in self._early:
-            link.early.clear()
+            if link.early is not None:
+                link.early.clear()
         self._early.clear()
         self.on_changes()
 
@@ -246,13 +247,16 @@ class IpLayer:
             input6.arrived(self, now_ns, link, data, frame)
 
     def takes_early(self) -> bool:
-        """Segments of connections that are known need nobody's look on their way."""
+        """Packets for those who are known need nobody's look on their way."""
         return self.filter is None and self.gate is None and not self.has_viewers()
 
-    def early_of(self, index: int) -> dict[bytes, Receiver] | None:
-        """Who has segments by this link; None: nobody may have them early."""
-        link = self.links.get(index)
-        if link is None or not self.takes_early():
+    def early_of(self, packet: Arrived) -> dict[bytes, Receiver] | None:
+        """Who has packets by the link that this one came by; None: nobody may have such early. Of
+        those to the loopback's network a sysctl decides, each time."""
+        link = self.links.get(packet.index)
+        if link is None or link.early is None or not self.takes_early():
+            return None
+        if not packet.to_us or packet.is_group or ipv4.is_loopback(packet.target):
             return None
         self._early.add(link)
         return link.early
@@ -263,7 +267,6 @@ class IpLayer:
         counters["Ip.InReceives" if is_v4 else "Ip6InReceives"] += count
         counters["IpExt.InOctets" if is_v4 else "Ip6InOctets"] += size
         counters["Ip.InDelivers" if is_v4 else "Ip6InDelivers"] += count
-        counters["Tcp.InSegs"] += count
 
     def rest(self, now_ns: int) -> None:
         """No more packets come for now."""
@@ -350,6 +353,8 @@ class IpLayer:
         Raises: ENETUNREACH, EHOSTUNREACH, and what rules and routes say: EACCES, EINVAL.
         """
         detour = self.exceptions.get(now_ns, target)
+        if not self.fib.asks:
+            key = PLAIN  # one way for all, which is found once
         known = self._paths.get((target, index, key)) if detour is None else None
         if known is not None:
             interface = self._out(known.interface)

@@ -1,7 +1,7 @@
-"""Segments of connections that are known, straight from the frames of a batch.
+"""Segments and datagrams of those who are known, straight from the frames of a batch.
 
-What C has found in a frame (`uplink_early`: one call a batch) leads to whom an ordinary segment
-from there was for before: nothing on the way between link and connection would look at it any
+What C has found in a frame (`uplink_early`: one call a batch) leads to whom an ordinary one from
+there was for before: nothing on the way between link and connection would look at it any
 more. Linux's name is early demultiplexing, ip_rcv_finish_core(). Whatever changes who is where
 empties the table, and the next segment goes the long way.
 """
@@ -11,23 +11,27 @@ from __future__ import annotations
 import struct
 from typing import Final, Protocol
 
-RECORD: Final = struct.Struct("<BBBBHHIIIII37s3x")
+from sentry.abi.socket import IPPROTO_UDP
+
+RECORD: Final = struct.Struct("<BBBBHHIIIII37sB2x")
 """struct early (sentry/platform/native/uplink.h)."""
 KEY_SIZE: Final = 37
 
-Segment = tuple[int, int, int, int, int, int, int, int, int, int, int, bytes]
-"""Kind, flags, ECN, whether there are stamps, window, where the payload begins and ends, sequence
-number, acknowledgement, TSval, TSecr, key."""
+OF_UDP: Final = 16
+
+Segment = tuple[int, int, int, int, int, int, int, int, int, int, int, bytes, int]
+"""Kind, flags, TOS, whether there are stamps, window, where the payload begins and ends, sequence
+number, acknowledgement, TSval, TSecr, key, TTL. A datagram has none of what is TCP's alone."""
 
 
 class Receiver(Protocol):
-    """A connection."""
+    """A connection, or who has datagrams from somewhere."""
 
-    def early(self, now_ns: int, found: Segment, payload: memoryview) -> None:
-        """A segment for it, whose checksum is right."""
+    def early(self, now_ns: int, found: Segment, payload: bytes) -> bool:
+        """A segment for it, whose checksum is right. False: it is to go the long way."""
 
 
-def key_of(source: bytes, target: bytes, ports: bytes) -> bytes:
+def key_of(source: bytes, target: bytes, ports: bytes, protocol: int) -> bytes:
     """Of a packet, with both ports as they stand in it."""
-    whole = (b"\4" if len(source) == 4 else b"\6") + source + target + ports
-    return whole.ljust(KEY_SIZE, b"\0")
+    kind = (4 if len(source) == 4 else 6) | (OF_UDP if protocol == IPPROTO_UDP else 0)
+    return (bytes([kind]) + source + target + ports).ljust(KEY_SIZE, b"\0")

@@ -65,7 +65,7 @@ class Upper(Protocol):
         """Ask by NDP."""
 
     def takes_early(self) -> bool:
-        """Segments of connections that are known need nobody's look on their way."""
+        """Packets for those who are known need nobody's look on their way."""
 
     def came_early(self, is_v4: bool, count: int, size: int) -> None:
         """So many packets of so many bytes went that way."""
@@ -148,8 +148,9 @@ class Link:
         """Who loses and delays frames, if that is wanted."""
         self.has_moved = True
         """The time that `timer` gives may be another than it was."""
-        self.early: dict[bytes, Receiver] = {}
-        """Who had segments of a connection, by what `early.key_of` gives."""
+        self.early: dict[bytes, Receiver] | None = None
+        """Who had segments or datagrams from somewhere, by what `early.key_of` gives; None: nobody
+        looks."""
         self.seen: Callable[[bytes, bool], None] = lambda frame, is_outgoing: None
         """Who looks at every frame, with its virtio header, and whether it goes out."""
 
@@ -157,8 +158,7 @@ class Link:
         """No more of it: it lets go of who would hold it."""
         self.on_output = self.on_room = lambda: None
         self.seen = lambda frame, is_outgoing: None
-        self.sink = None
-        self.early.clear()
+        self.sink = self.early = None
 
     # --- in
 

@@ -32,7 +32,6 @@ MOST_MISSED: Final = 6
 LARGE: Final = 1 << 13
 """Bytes of a frame that it costs more to copy than to send it in a call of its own."""
 LINK_SIZE: Final = vnet.SIZE + ethernet.HEADER_SIZE
-NO_PAYLOAD: Final = memoryview(b"")
 IP6: Final = 6
 MUCH: Final = 1 << 15
 """Bytes that have just come, from which on a thread sends: an acknowledgement lets the other end go
@@ -72,6 +71,7 @@ class Uplink:
         """So often in a row no answer was there; so many more times none is looked for."""
         self._sender = sender
         self._outbox = None if sender is None else sender.open(fd, self._told)
+        link.early = {}
         self.is_closed = False
         link.on_output = self.wants_to_send
         loop.watch(fd, EPOLLIN, self._ready)
@@ -81,7 +81,7 @@ class Uplink:
     def close(self) -> int:
         """No more of it; the descriptor, which is the caller's to close."""
         self.is_closed = True
-        self.link.early.clear()
+        self.link.early = None
         self.link.on_output = self.link.on_room = lambda: None
         self._loop.watch(self._fd, 0)
         if self._sender is not None:
@@ -110,7 +110,7 @@ class Uplink:
         if link.early and link.faults is None and link.upper.takes_early():
             some = lib.uplink_early(self._slots, SLOT, got, self._sizes, link.hardware, self._found)
         came = 0
-        counts, sizes = [0, 0], [0, 0]  # of what goes straight to connections: IPv4, IPv6
+        counts, sizes = [0, 0], [0, 0]  # of what goes straight to sockets: IPv4, IPv6
         for number in range(got):
             size: int = self._sizes_in[number]
             came += size
@@ -133,13 +133,13 @@ class Uplink:
     def _early(self, now_ns: int, number: int) -> int:
         """A frame goes straight to its connection: the version of IP; 0: it does not."""
         found: Segment = RECORD.unpack_from(self._records, number * RECORD.size)
-        receiver = self.link.early.get(found[-1]) if found[0] else None
+        early = self.link.early
+        receiver = early.get(found[11]) if found[0] and early is not None else None
         if receiver is None:
             return 0
         begin = number * SLOT
-        payload = self._frames_in[begin + found[5] : begin + found[6]]
-        receiver.early(now_ns, found, memoryview(bytes(payload)) if payload else NO_PAYLOAD)
-        return found[0]
+        payload = bytes(self._frames_in[begin + found[5] : begin + found[6]])
+        return found[0] if receiver.early(now_ns, found, payload) else 0
 
     # --- out
 

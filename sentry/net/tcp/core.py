@@ -105,7 +105,9 @@ class Core:
         mtu: int,
         tuning: Tuning | None = None,
         on_change: Callable[[], None] = nothing,
+        starts: tuple[int, int] = (0, 0),
     ) -> None:
+        """`starts`: the sequence numbers of both SYNs, ours first, where they are known."""
         self.flow = flow
         self.shared = shared
         self.settings = settings = shared.settings
@@ -137,8 +139,8 @@ class Core:
         self.rtt = RoundTrip(settings.tcp_rto_min_us * 1000)
         kind = self.tuning.congestion or settings.tcp_congestion_control
         self.cc: Reno = KINDS.get(kind, Cubic)(DEFAULT_MSS)
-        self._begin_sending(0)
-        self._begin_receiving(0)
+        self._begin_sending(starts[0])
+        self._begin_receiving(starts[1])
 
     def _clear_ends(self) -> None:
         """How it ends, or has ended."""

@@ -221,11 +221,8 @@ class Handshake(Timers):
             self.sndbuf = max(self.sndbuf, min(wanted, self.settings.tcp_wmem[2]))
 
     def begin(self, now_ns: int, request: Request) -> None:
-        """The end of a handshake that a listener has made."""
-        self._clear_ends()
-        self._clear_timers()
-        self._begin_sending(request.iss)
-        self._begin_receiving(request.irs)
+        """The end of a handshake that a listener has made. Preconditions: nothing has happened
+        yet, and it was made with the numbers of both SYNs."""
         self.rcv_scale = request.rcv_scale
         self.advmss = request.advmss
         self.ts_offset = request.ts_offset

@@ -243,7 +243,8 @@ class Listener:
                 self._reject(request.flow, seg)
             return None
         self._forget(request.flow)
-        made = Connection(request.flow, self.shared, mtu, self.tuning.copy())
+        starts = request.iss, request.irs
+        made = Connection(request.flow, self.shared, mtu, self.tuning.copy(), starts=starts)
         made.begin(now_ns, request)
         made.segment(now_ns, seg)
         self.accepted.append(made)

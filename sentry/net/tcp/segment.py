@@ -133,12 +133,13 @@ def parse(
     return found
 
 
-def arrived_early(found: Segment, payload: memoryview) -> Arrived:
+def arrived_early(found: Segment, data: bytes) -> Arrived:
     """What sentry.net.link.early has found, which may end what is sent."""
-    kind, flags, ecn, has_stamps, window, _, _, seq, ack, value, echo, key = found
+    kind, flags, tos, has_stamps, window, _, _, seq, ack, value, echo, key, _ = found
     ports = 1 + (8 if kind == 4 else 32)
     source, destination = struct.unpack_from(">HH", key, ports)
-    made = Arrived(source, destination, seq, ack, flags, window, 0, payload, True, ecn)
+    payload = memoryview(data) if data else NO_PAYLOAD
+    made = Arrived(source, destination, seq, ack, flags, window, 0, payload, True, tos & 3)
     if has_stamps:
         made.stamps = value, echo
     return made

@@ -112,7 +112,17 @@ class Tuning:
 
     def copy(self) -> Tuning:
         """The same for another socket."""
-        return Tuning(**{name: getattr(self, name) for name in TUNED})
+        new = Tuning()
+        new.nodelay, new.cork = self.nodelay, self.cork
+        new.keepalive, new.keepalive_time = self.keepalive, self.keepalive_time
+        new.keepalive_intvl, new.keepalive_probes = self.keepalive_intvl, self.keepalive_probes
+        new.user_timeout_ms, new.syn_retries = self.user_timeout_ms, self.syn_retries
+        new.linger2, new.maxseg = self.linger2, self.maxseg
+        new.window_clamp, new.notsent_lowat = self.window_clamp, self.notsent_lowat
+        new.oob_inline, new.rcvlowat = self.oob_inline, self.rcvlowat
+        new.rcvbuf, new.sndbuf = self.rcvbuf, self.sndbuf
+        new.congestion = self.congestion
+        return new
 
 
 class Shared:

@@ -12,10 +12,12 @@
 #include <sys/socket.h>
 
 #define VNET 10u
+#define GSO_SIZE 4 /* of packets that were joined to one */
 #define ETHERNET 14u
 #define IP4_HEADER 20u
 #define IP6_HEADER 40u
 #define TCP_HEADER 20u
+#define UDP_HEADER 8u
 #define ETHERTYPE_IP4 0x0800
 #define ETHERTYPE_IP6 0x86dd
 #define FRAGMENT 0x3fff /* more of them follow, or an offset */
@@ -55,25 +57,29 @@ static uint32_t get32(const uint8_t *at)
 }
 
 /* The header of IP at `ip`, of which `size` bytes are there: where the segment begins, and in `e`
- * where it ends. 0: there is something unusual. */
+ * where it ends, and of which protocol it is. 0: there is something unusual. */
 static uint32_t early_ip(const uint8_t *ip, uint32_t size, uint16_t ethertype, struct early *e)
 {
     if (ethertype == ETHERTYPE_IP4 && size >= IP4_HEADER) {
         uint32_t total = get16(ip + 2);
         if (ip[0] != 0x45 || total > size || total < IP4_HEADER || get16(ip + 6) & FRAGMENT ||
-            ip[9] != IPPROTO_TCP || internet_sum(ip, IP4_HEADER, 0) != 0xffff)
+            internet_sum(ip, IP4_HEADER, 0) != 0xffff)
             return 0;
         e->kind = 4;
-        e->ecn = ip[1] & 3;
+        e->tos = ip[1];
+        e->ttl = ip[8];
+        e->key[0] = ip[9];
         e->end = total;
         return IP4_HEADER;
     }
     if (ethertype == ETHERTYPE_IP6 && size >= IP6_HEADER) {
         uint32_t total = IP6_HEADER + get16(ip + 4);
-        if (ip[0] >> 4 != 6 || total > size || ip[6] != IPPROTO_TCP)
+        if (ip[0] >> 4 != 6 || total > size)
             return 0;
         e->kind = 6;
-        e->ecn = ip[1] >> 4 & 3;
+        e->tos = (uint8_t)(ip[0] << 4 | ip[1] >> 4);
+        e->ttl = ip[7];
+        e->key[0] = ip[6];
         e->end = total;
         return IP6_HEADER;
     }
@@ -81,46 +87,70 @@ static uint32_t early_ip(const uint8_t *ip, uint32_t size, uint16_t ethertype, s
 }
 
 /* Its sum, with that of the pseudo header. */
-static int early_is_good(const uint8_t *ip, uint32_t at, const struct early *e)
+static int early_is_good(const uint8_t *ip, uint32_t at, uint8_t protocol, const struct early *e)
 {
     uint32_t addresses = e->kind == 4 ? 8 : 32, size = e->end - at;
-    uint8_t pseudo[4] = {(uint8_t)(size >> 8), (uint8_t)size, 0, IPPROTO_TCP};
+    uint8_t pseudo[4] = {(uint8_t)(size >> 8), (uint8_t)size, 0, protocol};
     uint32_t sum = internet_sum(ip + at - addresses, addresses, internet_sum(pseudo, 4, 0));
     return internet_sum(ip + at, size, sum) == 0xffff;
 }
 
-static void early_one(const uint8_t *frame, uint32_t size, const uint8_t *hardware, struct early *e)
+/* A segment of TCP: how long its header is; 0: it is unusual. */
+static uint32_t early_tcp(const uint8_t *tcp, uint32_t size, struct early *e)
 {
     static const uint8_t stamps[4] = {1, 1, 8, 10};
-    const uint8_t *ip = frame + VNET + ETHERNET;
+    uint32_t offset = size < TCP_HEADER ? 0 : (tcp[12] >> 4) * 4u;
 
-    e->kind = 0;
-    if (size < VNET + ETHERNET || memcmp(frame + VNET, hardware, 6))
-        return;
-    uint32_t at = early_ip(ip, size - VNET - ETHERNET, get16(ip - 2), e);
-    if (!at)
-        return;
-    const uint8_t *tcp = ip + at;
-    uint32_t offset = e->end - at < TCP_HEADER ? 0 : (tcp[12] >> 4) * 4u;
-    e->has_stamps = offset == TCP_HEADER + 12 && e->end - at >= offset &&
+    e->has_stamps = offset == TCP_HEADER + 12 && size >= offset &&
                     !memcmp(tcp + TCP_HEADER, stamps, sizeof stamps);
-    if ((offset != TCP_HEADER && !e->has_stamps) || (tcp[13] & ~(PSH | FIN)) != ACK ||
-        (!(frame[0] & CHECKED) && !early_is_good(ip, at, e))) {
-        e->kind = 0;
-        return;
-    }
-    uint32_t addresses = e->kind == 4 ? 8 : 32;
-    memset(e->key, 0, sizeof e->key);
-    e->key[0] = e->kind;
-    memcpy(e->key + 1, tcp - addresses, addresses + 4);
+    if ((offset != TCP_HEADER && !e->has_stamps) || (tcp[13] & ~(PSH | FIN)) != ACK)
+        return 0;
     e->flags = tcp[13];
     e->window = get16(tcp + 14);
-    e->payload = (uint16_t)(VNET + ETHERNET + at + offset);
-    e->end += VNET + ETHERNET;
     e->seq = get32(tcp + 4);
     e->ack = get32(tcp + 8);
     e->value = e->has_stamps ? get32(tcp + 24) : 0;
     e->echo = e->has_stamps ? get32(tcp + 28) : 0;
+    return offset;
+}
+
+/* The same of a datagram, which may end before the packet does; one without a sum is unusual. */
+static uint32_t early_udp(const uint8_t *udp, uint32_t size, struct early *e)
+{
+    uint32_t length = size < UDP_HEADER ? 0 : get16(udp + 4);
+
+    if (length < UDP_HEADER || length > size || !get16(udp + 6))
+        return 0;
+    e->end -= size - length;
+    e->key[0] = EARLY_UDP | e->kind;
+    return UDP_HEADER;
+}
+
+static void early_one(const uint8_t *frame, uint32_t size, const uint8_t *hardware, struct early *e)
+{
+    const uint8_t *ip = frame + VNET + ETHERNET;
+
+    memset(e, 0, sizeof *e);
+    if (size < VNET + ETHERNET || memcmp(frame + VNET, hardware, 6))
+        return;
+    uint32_t at = early_ip(ip, size - VNET - ETHERNET, get16(ip - 2), e), offset = 0;
+    if (!at)
+        return;
+    uint8_t protocol = e->key[0];
+    if (protocol == IPPROTO_TCP) {
+        e->key[0] = e->kind;
+        offset = early_tcp(ip + at, e->end - at, e);
+    } else if (protocol == IPPROTO_UDP && !get16(frame + GSO_SIZE)) {
+        offset = early_udp(ip + at, e->end - at, e);
+    }
+    if (!offset || (!(frame[0] & CHECKED) && !early_is_good(ip, at, protocol, e))) {
+        e->kind = 0;
+        return;
+    }
+    uint32_t addresses = e->kind == 4 ? 8 : 32;
+    memcpy(e->key + 1, ip + at - addresses, addresses + 4);
+    e->payload = (uint16_t)(VNET + ETHERNET + at + offset);
+    e->end += VNET + ETHERNET;
 }
 
 /* What stands in frames, with virtio headers, for who has this address: how many have something. */

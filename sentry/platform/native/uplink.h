@@ -1,5 +1,5 @@
-/* Frames of a donated packet socket, many a call, what stands in those of most segments, and the
- * sums that protect it. */
+/* Frames of a donated packet socket, many a call, what stands in those of most segments and
+ * datagrams, and the sums that protect it. */
 #ifndef SENTRY_UPLINK_H
 #define SENTRY_UPLINK_H
 
@@ -9,18 +9,22 @@
 #define UPLINK_BATCH 64
 #define EARLY_KEY 37
 
-/* Of a frame that has a whole segment of TCP and nothing unusual; else `kind` is 0. */
+#define EARLY_UDP 16 /* in the first byte of `key` */
+
+/* Of a frame that has a whole segment of TCP, or a datagram of UDP, and nothing unusual; else `kind`
+ * is 0. */
 struct early {
     uint8_t kind;           /* 4, 6: the version of IP */
     uint8_t flags;          /* of TCP: ACK, with or without PSH and FIN */
-    uint8_t ecn;            /* of IP */
+    uint8_t tos;            /* of IP */
     uint8_t has_stamps;
     uint16_t window;
     uint16_t payload;       /* where it begins, from the beginning of the frame on */
     uint32_t end;           /* and where it ends */
     uint32_t seq, ack, value, echo;
     uint8_t key[EARLY_KEY]; /* `kind`, addresses and ports as they stand there, zeros */
-    uint8_t padding[3];
+    uint8_t ttl;            /* of IP */
+    uint8_t padding[2];
 };
 
 int uplink_receive(int fd, uint8_t *slots, uint32_t slot_size, uint32_t count, uint32_t *sizes);

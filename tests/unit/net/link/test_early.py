@@ -13,7 +13,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sentry.abi.poll import EPOLLIN
-from sentry.abi.socket import AF_INET, AF_INET6, ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+)
+from sentry.abi.virtio import VIRTIO_NET_HDR_GSO_UDP_L4
 from sentry.net.frame import show_link_frame
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import checksum, pseudo_sum
@@ -36,13 +44,30 @@ def segment(family: int, payload: bytes = b"", options: bytes = STAMPS, flags: i
     size = 20 + len(options)
     tcp = struct.pack(">HHIIBBHHH", 80, 4000, 5, 6, size << 2, flags, 7, 0, 0) + options + payload
     total = checksum(tcp, pseudo_sum(source, target, IPPROTO_TCP, len(tcp)))
-    tcp = tcp[:16] + total.to_bytes(2) + tcp[18:]
+    return packed(family, IPPROTO_TCP, tcp[:16] + total.to_bytes(2) + tcp[18:])
+
+
+def datagram(
+    family: int, payload: bytes = b"", more: bytes = b"", *, has_sum: bool = True
+) -> bytes:
+    """The same of UDP, with `more` in the packet behind it."""
+    source, target = (ip4(2), ip4(1)) if family == AF_INET else (ip6(2), ip6(1))
+    udp = struct.pack(">HHHH", 53, 4000, 8 + len(payload), 0) + payload
+    total = checksum(udp, pseudo_sum(source, target, IPPROTO_UDP, len(udp))) or 0xFFFF
+    sums = total.to_bytes(2) if has_sum else bytes(2)
+    return packed(family, IPPROTO_UDP, udp[:6] + sums + udp[8:] + more)
+
+
+def packed(family: int, protocol: int, body: bytes) -> bytes:
+    """In a packet, in a frame."""
+    source, target = (ip4(2), ip4(1)) if family == AF_INET else (ip6(2), ip6(1))
     if family == AF_INET:
-        ip = ipv4.build(ipv4.Header(20, 20 + len(tcp), 2, 0, 0x4000, 64, 6, source, target))
+        size = 20 + len(body)
+        ip = ipv4.build(ipv4.Header(20, size, 0xB2, 0, 0x4000, 63, protocol, source, target))
     else:
-        ip = ipv6.build(ipv6.Header(2, 0, len(tcp), 6, 64, source, target))
+        ip = ipv6.build(ipv6.Header(0xB2, 0, len(body), protocol, 63, source, target))
     kind = ETH_P_IP if family == AF_INET else ETH_P_IPV6
-    return ethernet.build(hardware(1), hardware(2), kind) + ip + tcp
+    return ethernet.build(hardware(1), hardware(2), kind) + ip + body
 
 
 def found_in(frame: bytes, size: int | None = None) -> Segment | None:
@@ -61,7 +86,7 @@ def check(frame: bytes) -> bool:
     found = found_in(frame)
     if found is None:
         return False
-    kind, flags, ecn, has_stamps, window, begin, end, seq, ack, value, echo, key = found
+    kind, flags, tos, has_stamps, window, begin, end, seq, ack, value, echo, key, ttl = found
     link = ethernet.parse(frame, vnet.SIZE)
     about = vnet.parse(frame)
     assert link is not None and about is not None and link.target == hardware(1)
@@ -72,21 +97,32 @@ def check(frame: bytes) -> bool:
         assert header4 is not None and header4.size == 20 and not header4.is_fragment
         ip: Any = header4
         body = inside[20 : header4.total]
-        assert header4.protocol == IPPROTO_TCP
+        protocol, hops = header4.protocol, header4.ttl
     else:
         header6 = ipv6.parse_quoted(inside)  # addresses that cannot be are no connection's
-        assert header6 is not None and header6.following == IPPROTO_TCP
+        assert header6 is not None
         ip = header6
         body = inside[40 : 40 + header6.payload]
-    before = pseudo_sum(ip.source, ip.target, IPPROTO_TCP, len(body))
+        protocol, hops = header6.following, header6.hops
+    assert (tos, ttl) == (ip.tos, hops) and len(key) == KEY_SIZE
+    assert key == key_of(ip.source, ip.target, bytes(body[:4]), protocol)
+    if protocol == IPPROTO_UDP:
+        size, given = struct.unpack_from(">HH", body, 4)
+        assert 8 <= size <= len(body) and given and not about.segment_size
+        body = body[:size]
+    before = pseudo_sum(ip.source, ip.target, protocol, len(body))
     assert about.checksum_is_good or not checksum(body, before)
+    if protocol == IPPROTO_UDP:
+        assert frame[begin:end] == bytes(body[8:])
+        assert not (flags or has_stamps or window or seq or ack or value or echo)
+        return True
+    assert protocol == IPPROTO_TCP
     seg = parse(body, True, ip.tos & 3)
     assert seg is not None and seg.flags & ~(PSH | FIN) == ACK and not seg.sacks
-    assert (seg.flags, seg.ecn, seg.window) == (flags, ecn, window)
+    assert (seg.flags, seg.ecn, seg.window) == (flags, tos & 3, window)
     assert (seg.seq, seg.ack) == (seq, ack)
     assert seg.stamps == ((value, echo) if has_stamps else None)
     assert frame[begin:end] == bytes(seg.payload)
-    assert key == key_of(ip.source, ip.target, bytes(body[:4])) and len(key) == KEY_SIZE
     return True
 
 
@@ -111,6 +147,26 @@ def test_what_is_unusual_is_not(family: int, flags: int) -> None:
 
 
 @FAMILIES
+@pytest.mark.parametrize("begin", [CHECKED, bytes(10)])
+@pytest.mark.parametrize("payload", [b"", b"odd", b"x" * 1472])
+def test_ordinary_datagram_is_found(family: int, begin: bytes, payload: bytes) -> None:
+    assert check(begin + datagram(family, payload))
+    assert check(begin + datagram(family, payload, b"more"))
+
+
+@FAMILIES
+def test_unusual_datagram_is_not(family: int) -> None:
+    joined = struct.pack("<BBHHHH", 2, VIRTIO_NET_HDR_GSO_UDP_L4, 42, 100, 0, 0)
+    assert not check(joined + datagram(family, b"x" * 200))
+    assert not check(CHECKED + datagram(family, b"x", has_sum=False))
+    assert not check(bytes(10) + datagram(family, b"xyz")[:-1] + b"!")
+    for protocol in (IPPROTO_TCP, IPPROTO_UDP, 1, 58, 136):
+        assert not check(CHECKED + packed(family, protocol, b"\0\0\0\7\0\7\1\1"))
+    for size in range(10 + len(datagram(family))):
+        assert found_in(CHECKED + datagram(family), size) is None
+
+
+@FAMILIES
 def test_wrong_sum_is_not_found_unless_it_need_not_be_looked_at(family: int) -> None:
     damaged = segment(family, b"xyz")[:-1] + b"!"
     assert not check(bytes(10) + damaged)
@@ -121,8 +177,9 @@ def test_wrong_sum_is_not_found_unless_it_need_not_be_looked_at(family: int) -> 
     frame=st.sampled_from(
         [segment(family, b"payload", options) for family in (AF_INET, AF_INET6)
          for options in (b"", STAMPS)]
+        + [datagram(family, b"payload") for family in (AF_INET, AF_INET6)]
     ),
-    begin=st.sampled_from([CHECKED, bytes(10), b"\1" + bytes(9)]),
+    begin=st.sampled_from([CHECKED, bytes(10), b"\1" + bytes(9), b"\2\5" + bytes(8)]),
     changes=st.lists(st.tuples(st.integers(0, 100), st.binary(min_size=1, max_size=4)), max_size=4),
     cut=st.integers(0, 60), more=st.binary(max_size=20),
 )  # fmt: skip
@@ -130,6 +187,7 @@ def test_wrong_sum_is_not_found_unless_it_need_not_be_looked_at(family: int) -> 
 @example(segment(AF_INET), CHECKED, [(16, b"\xff\xff")], 0, b"")
 @example(segment(AF_INET6), CHECKED, [(18, b"\xff\xff")], 0, b"")
 @example(segment(AF_INET), CHECKED, [(46, b"\xf0")], 0, b"")
+@example(datagram(AF_INET), CHECKED, [(38, b"\xff\xff")], 0, b"")
 def test_frames_of_any_bytes_are_found_as_the_long_way_finds_them(
     frame: bytes, begin: bytes, changes: list[tuple[int, bytes]], cut: int, more: bytes
 ) -> None:

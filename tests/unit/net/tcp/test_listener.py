@@ -94,7 +94,9 @@ def test_data_with_the_third_segment_is_there() -> None:
 
 
 def test_accepted_connection_has_the_options_of_its_listener() -> None:
-    tuning = Tuning(nodelay=True, keepalive=True, rcvbuf=50_000)
+    tuning = Tuning(congestion="reno", **{
+        name: number for number, name in enumerate(TUNED, 7) if name != "congestion"
+    })  # fmt: skip
     hosts = Hosts(tuning=tuning)
     made = hosts.connects()
 
