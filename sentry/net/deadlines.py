@@ -10,6 +10,13 @@ SPARE: Final = 64
 """Entries of the heap that may be stale, beside one for each that is not."""
 
 
+def earlier(one_ns: int | None, other_ns: int | None) -> int | None:
+    """The first of two points of time, where None is never."""
+    if one_ns is None or (other_ns is not None and other_ns < one_ns):
+        return other_ns
+    return one_ns
+
+
 class Deadlines(Generic[K]):
     """A deadline for each key; setting one costs O(log n), and no more memory than two each."""
 

@@ -21,8 +21,12 @@ from tests.full.test_soak import GROWS, differences
 
 SECONDS = float(os.environ.get("RUNSC_NETWORK_SOAK_SECONDS", "1200"))
 ROUND_S = 20
-WAYS = ("object sentry.net.ip.seam.Path", "object sentry.net.rules.RouteKey")
-"""`IpLayer` keeps up to MAX_SOURCES ways that were found, and then begins anew."""
+WAYS = (
+    "object sentry.net.ip.seam.Path", "object sentry.net.rules.RouteKey",
+    "object sentry.net.inet.udp_early.Known",
+)  # fmt: skip
+"""`IpLayer` keeps up to MAX_SOURCES ways that were found, and then begins anew; `KnownEnds` has up
+to MOST."""
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import IPPROTO_TCP
 from sentry.errors import EHOSTUNREACH, EMSGSIZE, ENETUNREACH, Errno
-from sentry.net.deadlines import Deadlines
+from sentry.net.deadlines import Deadlines, earlier
 from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import key_of, mapped, plain
 from sentry.net.inet.tcp_engine import Engine, Listening, seconds_of
@@ -419,8 +419,7 @@ class TcpByLink:
 
     def timer(self) -> int | None:
         """When `timeout` is to be called."""
-        both = self._due.first_ns(), self.endpoints.time_wait.timer()
-        self._told_ns = min((each for each in both if each is not None), default=None)
+        self._told_ns = earlier(self._due.first_ns(), self.endpoints.time_wait.timer())
         return self._told_ns
 
     def timeout(self, now_ns: int) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET6, IPPROTO_HOPOPTS, IPPROTO_ICMPV6, IPPROTO_IGMP
+from sentry.net.deadlines import earlier
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.membership import GENERAL, SECOND_NS, Membership, Record
@@ -194,8 +195,10 @@ class Groups:
 
     def timer(self) -> int | None:
         """When `timeout` is to be called, in ns."""
-        waiting = (each.timer() for each in self._of.values())
-        return min((each for each in waiting if each is not None), default=None)
+        first = None
+        for each in self._of.values():
+            first = earlier(first, each.timer())
+        return first
 
     def timeout(self, now_ns: int) -> None:
         """What is due, a bounded number of groups of each link."""

@@ -22,6 +22,7 @@ from sentry.abi.socket import (
     IPPROTO_IGMP,
 )
 from sentry.errors import EHOSTUNREACH, ENETUNREACH, Errno
+from sentry.net.deadlines import earlier
 from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.ip import discovery, input4, input6, ipv4, ipv6, output, source, unanswered
 from sentry.net.ip.fragments import Reassembly
@@ -470,10 +471,12 @@ class IpLayer:
 
     def timer(self) -> int | None:
         """When `timeout` is to be called, in ns."""
-        waiting = [self.fragments4.timer(), self.fragments6.timer()]
-        waiting += [link.timer() for link in self.links.values()]
-        waiting += [each.timer() for each in self.timed]
-        return min((each for each in waiting if each is not None), default=None)
+        first = earlier(self.fragments4.timer(), self.fragments6.timer())
+        for link in self.links.values():
+            first = earlier(first, link.timer())
+        for each in self.timed:
+            first = earlier(first, each.timer())
+        return first
 
     def timeout(self, now_ns: int) -> None:
         """What is due, a bounded number of things."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from sentry.abi.socket import ETH_P_8021AD, ETH_P_8021Q
 
@@ -21,7 +23,7 @@ _HEADER: Final = struct.Struct(">6s6sH")
 _TAG: Final = struct.Struct(">HH")
 
 
-class Frame(NamedTuple):
+class Frame(Struct, frozen=True, gc=False):
     """A link header."""
 
     target: bytes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from msgspec import Struct
 
 from sentry.abi.socket import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
+from sentry.net.deadlines import earlier
 from sentry.net.link import arp, ethernet, vnet
 from sentry.net.link.neighbours import Neighbour, Neighbours
 
@@ -350,8 +351,7 @@ class EthernetLink(Link):
 
     def timer(self) -> int | None:
         """When `timeout` is to be called."""
-        both = (self.neighbours4.timer(), self.neighbours6.timer())
-        return min((each for each in both if each is not None), default=None)
+        return earlier(self.neighbours4.timer(), self.neighbours6.timer())
 
     def timeout(self, now_ns: int) -> None:
         """What is due."""

@@ -1,7 +1,7 @@
 """`Sender`: a thread in C that sends the frames of uplinks, while the kernel thread takes others.
 
-What sending costs is mostly what the other end of a veth does with a frame. Of an acknowledgement
-that is to send more, which may be as much work as to take that.
+What sending costs is mostly what the other end of a veth does with a frame: of a large segment to
+take it, of an acknowledgement to send more, which may be as much work.
 """
 
 from __future__ import annotations

@@ -36,6 +36,9 @@ IP6: Final = 6
 MUCH: Final = 1 << 15
 """Bytes that have just come, from which on a thread sends: an acknowledgement lets the other end go
 on in the call that sends it. To wake the thread takes as long as to send a small frame."""
+MUCH_OUT: Final = 1 << 16
+"""Bytes that go, from which on a thread sends them: a program, or another connection, makes more
+meanwhile."""
 
 
 class Uplink:
@@ -155,9 +158,10 @@ class Uplink:
             return
         frames = self.link.take_outgoing(FRAMES_OUT, BYTES_OUT)
         if frames:
-            has_time = self._has_time()
+            has_time = self._has_time(frames)
             taken = self._hand_over(frames) if has_time else self._send(frames)
-            self.link.give_back(frames[taken:])
+            if taken < len(frames):
+                self.link.give_back(frames[taken:])
             if taken and not has_time:
                 self._look_for_answers()
         if not self._is_full:
@@ -208,9 +212,16 @@ class Uplink:
 
     # --- by the thread
 
-    def _has_time(self) -> bool:
-        """The thread is worth its while, or has some that go before the next ones."""
-        return self._outbox is not None and (self._much_came or len(self._outbox) > 0)
+    def _has_time(self, frames: list[bytes]) -> bool:
+        """The thread is worth its while, or has some that go before these."""
+        if self._outbox is None:
+            return False
+        if self._much_came or len(self._outbox) > 0:
+            return True
+        size = 0
+        for each in frames:
+            size += len(each)
+        return size >= MUCH_OUT
 
     def _hand_over(self, frames: list[bytes]) -> int:
         """How many the thread has taken."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from sentry.abi.socket import IPPROTO_TCP
 from sentry.abi.virtio import (
     VIRTIO_NET_HDR,
@@ -42,7 +44,7 @@ class Offload(NamedTuple):
 NOTHING: Final = Offload()
 
 
-class Received(NamedTuple):
+class Received(Struct, frozen=True, gc=False):
     """What the header of a frame says to who receives it."""
 
     checksum_is_good: bool

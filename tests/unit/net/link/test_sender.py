@@ -77,3 +77,15 @@ def test_thread_answers_only_where_much_comes(monkeypatch: pytest.MonkeyPatch) -
     line.send(3)
     assert numbers(line.until_heard(3)) == [0, 1, 2]
     line.close()
+
+
+def test_thread_sends_much_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(has_sender=True)
+    monkeypatch.setattr(uplink, "MUCH_OUT", 4000)
+    line.send(3, 1200)
+    line.turns(1)
+    assert numbers(line.heard()) == [0, 1, 2]  # in the same turn
+    monkeypatch.delattr(Uplink, "_send")
+    line.send(4, 1200)
+    assert numbers(line.until_heard(4)) == [0, 1, 2, 3]
+    line.close()
