@@ -170,12 +170,16 @@ class TcpByLink:
         if engine is None:
             self._arrived_new(now_ns, flow, seg, packet)
             return True
+        self._known(engine, packet)
+        self.take(now_ns, engine, seg)
+        return True
+
+    def _known(self, engine: Engine, packet: Arrived) -> None:
+        """Segments of it come as this one has, and more of them go straight to it."""
         early = self.layer.early_of(packet)
         if early is not None:
             ports = bytes(packet.payload[:4])
             engine.comes_by(early, early_key(packet.source, packet.target, ports, IPPROTO_TCP))
-        self.take(now_ns, engine, seg)
-        return True
 
     def take(self, now_ns: int, engine: Engine, seg: segment.Arrived) -> None:
         """For a connection that is there."""
@@ -209,6 +213,7 @@ class TcpByLink:
             self.transmit(now_ns, each, made, ttl=ANSWER_TTL)
         engine = self.engines.get(flow)
         if engine is not None:
+            self._known(engine, packet)
             self.after(now_ns, engine)
         heard, self.endpoints.heard = self.endpoints.heard, None
         if heard is not None:

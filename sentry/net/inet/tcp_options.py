@@ -49,16 +49,15 @@ class TcpOptions:
 
     __slots__ = ("congestion", "values")
 
-    def __init__(self) -> None:
-        self.values = dict(DEFAULTS)
-        self.congestion = CONGESTION
+    def __init__(
+        self, values: dict[int, int] | None = None, congestion: bytes = CONGESTION
+    ) -> None:
+        self.values = dict(DEFAULTS if values is None else values)
+        self.congestion = congestion
 
     def inherited(self) -> TcpOptions:
         """Those of a connection that a listener accepts."""
-        new = TcpOptions()
-        new.values = dict(self.values)
-        new.congestion = self.congestion
-        return new
+        return TcpOptions(self.values, self.congestion)
 
 
 TCP: Final = Options(IPPROTO_TCP, abi, IP_STREAM, IPV6_STREAM, SOCKET)

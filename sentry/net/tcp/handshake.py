@@ -193,7 +193,7 @@ class Handshake(Timers):
 
     def _established(self, now_ns: int) -> None:
         """tcp_finish_connect(), tcp_init_transfer()."""
-        self.cc = type(self.cc)(self.mss)
+        self.cc.set_mss(self.mss)
         if self.tally.total_retrans > 1:
             self.cc.window = self.cc.mss
         elif not self.tally.total_retrans:

@@ -11,6 +11,8 @@ from sentry.net.inet.address import Endpoint
 ENDS: Final = struct.Struct(">16sH16sH")
 NUMBER: Final = struct.Struct(">Q")
 LEAST_SECRET: Final = 16
+MOST_OFFSETS: Final = 256
+"""That are kept, since a hash costs as much as a header."""
 TICK_SHIFT: Final = 6
 """The clock of sequence numbers ticks each 64 ns, as Linux' does: secure_tcp_seq()."""
 MASK: Final = 0xFFFFFFFF
@@ -26,12 +28,14 @@ class Flow(NamedTuple):
 class Keyed:
     """A secret of at least 16 bytes, and what is made of it."""
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_offsets", "_secret")
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < LEAST_SECRET:
             raise ValueError("too short a secret")
         self._secret = secret[:64]
+        self._offsets: dict[bytes, int] = {}
+        """Of pairs of hosts that were asked for."""
 
     def _hash(self, purpose: bytes, what: bytes) -> int:
         made = blake2b(what, digest_size=8, key=self._secret, person=purpose)
@@ -50,7 +54,13 @@ class Keyed:
 
         The same for all of their ports, so that TIME_WAIT can be told from what is new.
         """
-        return self._hash(b"stamps", flow.local.ip + flow.remote.ip) & MASK
+        pair = flow.local.ip + flow.remote.ip
+        offset = self._offsets.get(pair)
+        if offset is None:
+            if len(self._offsets) >= MOST_OFFSETS:
+                self._offsets.clear()
+            offset = self._offsets[pair] = self._hash(b"stamps", pair) & MASK
+        return offset
 
     def cookie(self, flow: Flow, irs: int, minute: int) -> int:
         """32 bits for a SYN that nothing is remembered of: its number, and of which minute."""
