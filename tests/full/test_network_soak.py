@@ -17,7 +17,7 @@ from tests.conftest import rootfs_of
 from tests.e2e.bundle import kvm_is_usable
 from tests.e2e.nameserver import PROGRAM as NAMESERVER
 from tests.e2e.own_stack import TOLD, Inside, Outside, inside_of, ip, outside_of
-from tests.full.test_soak import GROWS, differences
+from tests.full.test_soak import GROWS, differences, without
 
 SECONDS = float(os.environ.get("RUNSC_NETWORK_SOAK_SECONDS", "1200"))
 ROUND_S = 20
@@ -117,7 +117,7 @@ def pair(outside: Outside, tmp_path: Path) -> Iterator[list[Inside]]:
 def _counts(inside: Inside) -> dict[str, int]:
     assert inside.do("quiet()") == "None"
     found: dict[str, int] = json.loads(inside.client.ok("debug", "--counts", "c"))
-    return {name: n for name, n in found.items() if not name.startswith((*GROWS, *WAYS))}
+    return without((*GROWS, *WAYS), found)
 
 
 def _work(pair: list[Inside]) -> None:
