@@ -18,6 +18,7 @@ from gofer.fid import FidTable
 from gofer.node import Node
 from gofer.p9.codec import Message
 from gofer.p9.constants import EXTENDED, MSIZE_MAX, NOTAG
+from gofer.p9.extensions import Tsparex
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rflush, Rlerror, Tflush, Tversion
@@ -199,7 +200,7 @@ class Connection:
             raise ProtocolError(f"{type(request).__name__} is no request")
         if not self.negotiated and not isinstance(request, Tversion):
             raise ProtocolError("no version was negotiated")
-        if self.shared.journal.belongs_to(self):
+        if self.shared.journal.belongs_to(self) and not isinstance(request, Tsparex):
             self.shared.journal.drain()
         reply = self.perform(request)
         if isinstance(reply, Message):

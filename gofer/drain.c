@@ -7,7 +7,7 @@
  */
 #include "p9/crc32.h"
 
-#define DRAIN_SPARES 256   /* a power of two */
+#define DRAIN_SPARES 4096  /* a power of two */
 #define DRAIN_NAMES 4096   /* the same */
 #define RECORD_HEADER 16   /* check[4] length[4] position[8]: gofer/p9/journal.py */
 #define RECORD_FRAME_MAX (1 << 17)
@@ -371,7 +371,7 @@ static struct drain_spare *spare_of(struct drain *d, uint32_t fid)
 }
 
 /* Whether a new one with this fid would be known here. */
-int drain_has_place(const struct drain *d, uint32_t fid)
+static int drain_has_place(const struct drain *d, uint32_t fid)
 {
     return !d->spares[fid & (DRAIN_SPARES - 1)].taken;
 }
@@ -381,7 +381,7 @@ int drain_has(struct drain *d, uint32_t fid) { return !!spare_of(d, fid); }
 /* A new file on the file system of the directory `dirfd`, known by this fid, and its attributes; a
  * second descriptor of it. A link to "." is never made: EEXIST says that linkat(2) would take the
  * descriptor, which needs CAP_DAC_READ_SEARCH (or Linux 6.10). Preconditions: there is a place. */
-int drain_spare(struct drain *d, int dirfd, uint32_t fid, uint8_t *block)
+static int drain_spare(struct drain *d, int dirfd, uint32_t fid, uint8_t *block)
 {
     int fd = gofer_open(dirfd, ".", O_TMPFILE | O_RDWR, 0600);
     if (fd < 0)
@@ -400,6 +400,19 @@ int drain_spare(struct drain *d, int dirfd, uint32_t fid, uint8_t *block)
     d->spares[fid & (DRAIN_SPARES - 1)] = (struct drain_spare){1, fid, fd};
     d->held++;
     return donated;
+}
+
+/* The same for several fids: how many were made, before one that has no place here or an error; their
+ * attributes, and their second descriptors. */
+int drain_spares(struct drain *d, int dirfd, const uint32_t *fids, int count, uint8_t *blocks, int *fds)
+{
+    for (int i = 0; i < count; i++) {
+        int fd = drain_has_place(d, fids[i]) ? drain_spare(d, dirfd, fids[i], blocks + i * BLOCK) : -EBADF;
+        if (fd < 0)
+            return i;
+        fds[i] = fd;
+    }
+    return count;
 }
 
 /* Its descriptor, which is the caller's from now on, or -1. */
@@ -485,15 +498,49 @@ static int change(const struct hot_directory *dir, const struct fields *f, const
     return rc;
 }
 
-static int give_name(struct drain *d, const struct hot_directory *dir, const struct fields *f,
-                     struct named *last)
+/* The records after number `i`, a Tnamex, that change mode or times of its file and nothing else:
+ * their number. All of it can be done at once, before others see the file. */
+static int changes_after(const struct drain *d, int i, int most, const struct fields *named,
+                         struct given *g)
+{
+    const uint64_t times = SET_ATIME | SET_ATIME_TO | SET_MTIME | SET_MTIME_TO;
+    const struct text *name = &named->text[0];
+    struct fields f;
+    int n = 0;
+    while (n < most && i + n + 1 < d->count && d->records[i + n + 1].what == DRAIN_DO
+           && kind_of(d, i + n + 1) == TSETATTRX && fields_of(d, i + n + 1, &f)) {
+        uint64_t valid = f.number[1];
+        if (f.number[0] != named->number[1] || f.text[0].size != name->size
+            || memcmp(f.text[0].at, name->at, name->size) || valid & ~(times | SET_MODE)
+            || !(valid & SET_ATIME) != !(valid & SET_ATIME_TO)
+            || !(valid & SET_MTIME) != !(valid & SET_MTIME_TO)
+            || (valid & SET_MODE && f.number[2] & 07000))
+            break;
+        if (valid & SET_MODE)
+            g->mode = f.number[2] & 0777;
+        if (valid & SET_ATIME)
+            g->atime_ns = (int64_t)f.number[6];
+        if (valid & SET_MTIME)
+            g->mtime_ns = (int64_t)f.number[7];
+        g->which |= (valid & SET_ATIME ? 5 : 0) | (valid & SET_MTIME ? 10 : 0);
+        n++;
+    }
+    return n;
+}
+
+/* How many records that was: with it changes of the file that come next, `most` in all. */
+static int give_name(struct drain *d, const struct hot_directory *dir, const struct fields *f, int i,
+                     int most, struct named *last)
 {
     struct drain_spare *s = spare_of(d, (uint32_t)f->number[0]);
     char name[256];
     if (!s || !dir || dir->place != d->place || !is_name(&f->text[0], name))
         return -1;
-    int rc = gofer_name(s->fd, dir->fd, name, f->number[2] & 07777, (uint32_t)f->number[3],
-                        (uint32_t)f->number[4], (int64_t)f->number[5]);
+    struct given g = {
+        .mode = f->number[2] & 07777, .uid = (uint32_t)f->number[3], .gid = (uint32_t)f->number[4],
+        .time_ns = (int64_t)f->number[5]};
+    int more = g.mode & 07000 ? 0 : changes_after(d, i, most - 1, f, &g);
+    int rc = give(s->fd, dir->fd, name, &g);
     if (rc < 0)
         return rc;
     if (last->fd >= 0)
@@ -502,31 +549,32 @@ static int give_name(struct drain *d, const struct hot_directory *dir, const str
     memcpy(last->name, name, sizeof name);
     s->taken = 0;
     d->held--;
-    return 0;
+    return 1 + more;
 }
 
+/* Number `i`, and what can be done with it, `most` records in all: how many these are. */
 static int carry_out(struct drain *d, const struct hot *h, const struct hot_session *s, int i,
-                     struct named *last)
+                     int most, struct named *last)
 {
     struct fields f;
     char name[256];
     fields_of(d, i, &f);
     uint32_t fid = (uint32_t)f.number[0];
     if (d->records[i].what == DRAIN_GIVE_BACK)
-        return drain_drop(d, fid);
+        return drain_drop(d, fid) < 0 ? -1 : 1;
     switch (kind_of(d, i)) {
     case TNAMEX:
-        return give_name(d, directory_of(h, s, (uint32_t)f.number[1]), &f, last);
+        return give_name(d, directory_of(h, s, (uint32_t)f.number[1]), &f, i, most, last);
     case TSETATTRX:
-        return change(directory_of(h, s, fid), &f, last);
+        return change(directory_of(h, s, fid), &f, last) < 0 ? -1 : 1;
     case TUNLINKAT: {
         const struct hot_directory *dir = directory_of(h, s, fid);
         if (!dir || dir->is_parent || f.number[1] || !is_name(&f.text[0], name))
             return -1;
-        return gofer_unlink(dir->fd, name);
+        return gofer_unlink(dir->fd, name) < 0 ? -1 : 1;
     }
     case TCLUNK:
-        return drain_drop(d, fid);
+        return drain_drop(d, fid) < 0 ? -1 : 1;
     default:
         return -1;
     }
@@ -539,10 +587,14 @@ int drain_run(struct drain *d, struct hot *h, int sock, int from, int most)
     static const struct hot_session nobody;
     const struct hot_session *s = session_of(h, sock);
     struct named last = {.fd = -1};
-    int i = from;
-    for (; i < d->count && i - from < most; i++)
-        if (d->records[i].what != DRAIN_LEAVE_OUT && carry_out(d, h, s ? s : &nobody, i, &last) < 0)
+    int i = from, done = 1;
+    for (; i < d->count && i - from < most; i += done) {
+        int left = most - (i - from);
+        done = 1;
+        if (d->records[i].what != DRAIN_LEAVE_OUT
+            && (done = carry_out(d, h, s ? s : &nobody, i, left, &last)) < 0)
             break;
+    }
     if (last.fd >= 0)
         close(last.fd);
     return i;

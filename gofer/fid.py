@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import takewhile
 
 from gofer.files import OpenFile
 from gofer.native import error
@@ -87,16 +88,18 @@ class FidTable:
         self.spares_gone()
         return self.bind(number, spares.node(fd), spares.uid)
 
-    def bind_spare(self, number: int, root: Fid, at: int) -> tuple[bytes, int] | None:
-        """A new file without a name, in the root whose descriptor is `at`: its attributes, and a
-        descriptor to give away. None: it has to be bound otherwise. Raises: as `bind`, OSError."""
+    def bind_spares(self, numbers: list[int], root: Fid, at: int) -> list[tuple[bytes, int]]:
+        """New files without a name, in the root whose descriptor is `at`: their attributes, and
+        descriptors to give away. Of the first of the numbers: the others have to be bound
+        otherwise."""
         spares = self.spares
-        if spares is None or not spares.takes(root.node, number):
-            return None
-        self.check_free(number)
-        made = spares.make(root.node, at, number)
+        if spares is None:
+            return []
+        room = min(self._budget.left, self._table.nameless_left)
+        free = list(takewhile(lambda number: number not in self._fids, numbers[: max(room, 0)]))
+        made = spares.make(root.node, at, free)
         spares.uid = root.uid
-        self._budget.left -= 1
+        self._budget.left -= len(made)
         return made
 
     def spares_gone(self) -> None:

@@ -327,23 +327,41 @@ int gofer_create(int dirfd, const char *name, uint64_t access, uint32_t mode, ui
 
 int gofer_unlink(int dirfd, const char *name) { return result(unlinkat(dirfd, name, 0)); }
 
-/* A file without a name gets all that it has at once; -1 for an id: as it is. */
-int gofer_name(int fd, int dir, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
-               int64_t time_ns)
+/* What a file has when it gets its name. -1 for an id: as it is. `which`: the times that have been set
+ * since, as gofer_utimens has it; the others become `time_ns` where they are older. */
+struct given {
+    uint32_t mode, uid, gid;
+    int which;
+    int64_t time_ns, atime_ns, mtime_ns;
+};
+
+/* A file without a name gets all that it has at once. */
+static int give(int fd, int dir, const char *name, const struct given *g)
 {
     struct statx x;
     if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &x) < 0)
         return -errno;
-    int rc = 0;
-    if ((uid != (uint32_t)-1 && uid != x.stx_uid) || (gid != (uint32_t)-1 && gid != x.stx_gid))
-        rc = gofer_chown(fd, uid, gid);
-    if (!rc && (x.stx_mode & 07777) != mode)
-        rc = gofer_chmod(fd, mode);
-    const struct timespec t = timespec_of(time_ns);
-    int which = (before(&x.stx_atime, &t) ? 5 : 0) | (before(&x.stx_mtime, &t) ? 10 : 0);
+    int rc = 0, which = g->which;
+    if ((g->uid != NOBODY && g->uid != x.stx_uid) || (g->gid != NOBODY && g->gid != x.stx_gid))
+        rc = gofer_chown(fd, g->uid, g->gid);
+    if (!rc && (x.stx_mode & 07777) != g->mode)
+        rc = gofer_chmod(fd, g->mode);
+    const struct timespec t = timespec_of(g->time_ns);
+    if (!(which & 1) && before(&x.stx_atime, &t))
+        which |= 5;
+    if (!(which & 2) && before(&x.stx_mtime, &t))
+        which |= 10;
     if (!rc && which)
-        rc = gofer_utimens(fd, time_ns, time_ns, which);
+        rc = gofer_utimens(fd, g->which & 1 ? g->atime_ns : g->time_ns,
+                           g->which & 2 ? g->mtime_ns : g->time_ns, which);
     return rc ? rc : gofer_link(fd, dir, name);
+}
+
+int gofer_name(int fd, int dir, const char *name, uint32_t mode, uint32_t uid, uint32_t gid,
+               int64_t time_ns)
+{
+    const struct given g = {.mode = mode, .uid = uid, .gid = gid, .time_ns = time_ns};
+    return give(fd, dir, name, &g);
 }
 
 /* What is made in a directory gets of it: the number of its project (0: of none), or -1 where it has

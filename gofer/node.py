@@ -170,8 +170,13 @@ class NodeTable:
 
     def check_nameless(self) -> None:
         """There may be one more. Raises: ENFILE."""
-        if self.count >= self.max_nodes or self.pinned >= self.max_open // 2:
+        if self.nameless_left <= 0:
             raise error(errno.ENFILE)
+
+    @property
+    def nameless_left(self) -> int:
+        """So many more there may be."""
+        return min(self.max_nodes - self.count, self.max_open // 2 - self.pinned)
 
     def count_nameless(self, more: int) -> None:
         """So many more files without a name, each with a descriptor that stays."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gofer._native import ffi, lib
 from gofer.native import check, error, stat_block
 from gofer.p9.codec import Message, decode
+from gofer.p9.constants import MAX_WALK
 from gofer.p9.extensions import Tnamex
 from gofer.p9.fields import ATTR_SIZE
 from gofer.p9.messages import Tclunk
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from gofer.hot import Hot
     from gofer.node import Node, NodeTable
 
-_block: Final = ffi.new("uint8_t[]", ATTR_SIZE)
+_blocks: Final = ffi.new("uint8_t[]", MAX_WALK * ATTR_SIZE)
+_fds: Final = ffi.new("int[]", MAX_WALK)
 _fids: Final = ffi.new("uint32_t[]", lib.DRAIN_SPARES)
 
 
@@ -97,21 +99,20 @@ class Spares:
         self._directory: Node | None = None
         self._counted = 0
 
-    def takes(self, directory: Node, number: int) -> bool:
-        """Whether there is a place for one that is made here: all in one root."""
+    def make(self, directory: Node, at: int, numbers: list[int]) -> list[tuple[bytes, int]]:
+        """New ones, in the root whose descriptor is `at`: attributes, and a descriptor to give
+        away. As many as there are places for, all in one root, and as the host makes. At most
+        MAX_WALK numbers."""
         if directory.parent is not None or self._directory not in (None, directory):
-            return False
-        return bool(lib.drain_has_place(self._drain, number))
-
-    def make(self, directory: Node, at: int, number: int) -> tuple[bytes, int]:
-        """A new one, in the root whose descriptor is `at`: attributes, and a descriptor to give
-        away. Raises: OSError."""
-        self._table.check_nameless()
+            return []
         self._directory, self._drain.place = directory, directory.attachment.fd
-        fd = check(lib.drain_spare(self._drain, at, number, _block))
-        self._table.count_nameless(1)
-        self._counted += 1
-        return ffi.buffer(_block)[:], fd
+        made = lib.drain_spares(self._drain, at, numbers, len(numbers), _blocks, _fds)
+        self._table.count_nameless(made)
+        self._counted += made
+        found = ffi.buffer(_blocks)[: made * ATTR_SIZE]
+        return [
+            (found[at * ATTR_SIZE : at * ATTR_SIZE + ATTR_SIZE], _fds[at]) for at in range(made)
+        ]
 
     def has(self, number: int) -> bool:
         """Whether the fid is one of these."""

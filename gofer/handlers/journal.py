@@ -59,23 +59,23 @@ def spares(conn: Connection, msg: Tsparex) -> Donation:
         raise error(errno.EINVAL)
     at = conn.table.fd(directory)
     conn.shared.hearing.makes_nameless(directory)
-    blocks: list[bytes] = []
-    fds: list[int] = []
-    for number in msg.newfids:
+    made = conn.fids.bind_spares(msg.newfids, fid, at)
+    for number in msg.newfids[len(made) :]:
         try:
-            block, fd = conn.fids.bind_spare(number, fid, at) or _spare(conn, fid, at, number)
+            made.append(_spare(conn, fid, at, number))
         except OSError:
-            if not blocks:
+            if not made:
                 raise
             break
-        blocks.append(block)
-        fds.append(fd)
-    return Donation(Rsparex(blocks, _room(at)), tuple(fds))
+    blocks, fds = zip(*made, strict=True)
+    together = min(conn.table.max_open // 4, lib.DRAIN_SPARES // 2)
+    return Donation(Rsparex(list(blocks), _room(at), together), fds)
 
 
 def _spare(conn: Connection, of: Fid, at: int, number: int) -> tuple[bytes, int]:
     """The same as C does, with a node."""
     conn.fids.check_free(number)
+    conn.table.check_nameless()
     fd = check(lib.gofer_open(at, b".", os.O_TMPFILE | os.O_RDWR, 0o600))
     donated = -1
     try:

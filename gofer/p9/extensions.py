@@ -284,9 +284,10 @@ class Tjournalx(Message):
     """The journal of this session (`gofer.p9.journal`), whose memory comes with the reply.
 
     There is one in a server, for the first session that asks. Records in it are carried out before
-    any message that is sent later, and all of them when the session ends, however it ends. They are
-    requests of these kinds: Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx, Tsetxattrx,
-    Tremovexattrx, Tclunk, and Twalkx that binds a fid and opens nothing. Replies there are none.
+    any message that is sent later, but for Tsparex, and all of them when the session ends, however
+    it ends. They are requests of these kinds: Tmakex, Tlinkx, Trenamex, Tunlinkat, Tsetattrx,
+    Tsetxattrx, Tremovexattrx, Tclunk, and Twalkx that binds a fid and opens nothing. Replies there
+    are none.
     """
 
 
@@ -323,7 +324,8 @@ class Tsparex(Message):
     """New regular files without a name (O_TMPFILE) on the file system of the directory `fid`.
 
     Each of `newfids` is bound to one, and their descriptors, to read and write, come with the
-    reply. Tnamex of such a fid gives it its name. EOPNOTSUPP: the host has none, or could not name
+    reply. What a journal holds is not done before, so they may not be fids that records in it end.
+    Tnamex of such a fid gives it its name. EOPNOTSUPP: the host has none, or could not name
     it later.
     """
 
@@ -334,10 +336,12 @@ class Tsparex(Message):
 @message(237)
 class Rsparex(Message):
     """Of the first of the fids; the others are not bound if there are fewer: what was wrong says
-    another question. `room` as in Rdrainx."""
+    another question. `room` as in Rdrainx. `together`: so many there may be, those that records
+    have given a name being among them until these are done."""
 
     blocks: AttrBlocks
     room: U64
+    together: U32
 
 
 @message(238)

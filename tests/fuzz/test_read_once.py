@@ -118,7 +118,7 @@ def test_call_made_again_over_other_memory_ends_in_an_errno_or_a_number(
 ) -> None:
     """Over a Gofer a call is made again after each answer, and may find another struct."""
     turning = Turning(monkeypatch)
-    monkeypatch.setattr(Session, "_linger", lambda *_: None)  # nothing comes soon enough
+    monkeypatch.setattr(Session, "linger", lambda *_: None)  # nothing comes soon enough
     for name in ("proc", "dev"):
         (tmp_path / name).mkdir()
     root: MakeRoot = lambda world: world.export(tmp_path, exclusive=False)  # noqa: E731

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.capability import CAP_SYS_ADMIN
@@ -243,6 +244,8 @@ class Handle:
             closed()
 
 
+EVICTED: Final = 128
+"""One part in so many of the idle ones is closed at once."""
 SPARE: Final = 8
 """One part in so many is left to who has CAP_SYS_ADMIN, who may go beyond fs.file-max on Linux
 (alloc_empty_file(), fs/file_table.c): programs are mapped from what can be opened here."""
@@ -345,8 +348,9 @@ class HandleCache:
         self.budget.closing -= 1
 
     def evict(self, count: int) -> None:
-        """Close the handles that have been idle longest."""
-        for handle in list(self._idle)[:count]:
+        """Close the handles that have been idle longest: of many some more, so that one does not
+        look for the first of them, past all that are gone, for each new one."""
+        for handle in list(islice(self._idle, count + len(self._idle) // EVICTED)):
             assert handle.owner is not None
             handle.owner.drop_handle(handle)
 

@@ -38,7 +38,7 @@ from gofer.p9.messages import Tclunk
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
 from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.session import Asked, expect
-from sentry.fs.gofer.spares import Spare, Spares
+from sentry.fs.gofer.spares import SPARES, Spare, Spares
 from sentry.platform.records import ATTRIBUTES, FID, JournalFull, JournalWriter
 from sentry.wait.again import kept
 
@@ -57,6 +57,8 @@ DELAY_NS: Final = 1_000_000_000
 """From the first record to the drain."""
 LOOKS: Final = 4
 """Files that are made between two looks whether something has come."""
+NAMES: Final = 1024
+"""Files that get one before the Gofer is told to go on, which holds a descriptor of each."""
 SCARCE: Final = 256
 """Room for fewer changes: files in advance would take what programs need."""
 LARGEST: Final = 1 << 24
@@ -113,10 +115,10 @@ class Journal:
     """That of one session, for the attachment whose root `fid` is, on the device `dev`."""
 
     __slots__ = (
-        "_armed", "_behind", "_closed", "_copied", "_covered", "_draining", "_ended",
-        "_entries", "_fid", "_fresh", "_held", "_last", "_looks", "_makes", "_memory", "_new",
-        "_owners", "_quarter", "_ring", "_room", "_session", "_timers", "_touched", "_writer",
-        "dev", "spares",
+        "_armed", "_behind", "_closed", "_copied", "_covered", "_draining", "_ended", "_entries",
+        "_executed", "_fid", "_freed", "_fresh", "_held", "_last", "_looked", "_looks", "_makes",
+        "_memory", "_named", "_new", "_owners", "_quarter", "_ring", "_room", "_session",
+        "_timers", "_touched", "_writer", "dev", "position", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -130,6 +132,9 @@ class Journal:
         self._memory = memory
         self._writer = JournalWriter(memory)
         self._ring = self._writer.ring
+        self.position = self._ring.position
+        """The end of what is recorded, and what is known to be done, as the ring has them."""
+        self._executed = self._ring.executed
         self._quarter = self._writer.free // 4
         self._closed = False
         self._timers = timers
@@ -161,6 +166,12 @@ class Journal:
         """New files of which nobody has asked the Gofer anything yet."""
         self._looks = 0
         """For answers, where something was asked for and nobody waits."""
+        self._looked = 0
+        """Messages before which the Gofer looks at the journal,"""
+        self._named = 0
+        """and the files that have got a name since the last one."""
+        self._freed: deque[tuple[int, int]] = deque()
+        """Numbers of fids that end before a position, and can be used when that is reached."""
         self._held: set[Inode] = set()
         """Of these what has a name: the number that was told is nowhere else."""
         session.recorder = self
@@ -181,7 +192,7 @@ class Journal:
 
     def has_room(self, room: int) -> None:
         """For so many changes, when what is known to be done was."""
-        copied, executed = self._copied, self._writer.executed
+        copied, executed = self._copied, self._executed
         while copied and copied[0][0] < executed:
             copied.popleft()
         pending = (self.position - executed) // _LEAST + sum(more for _, more in copied)
@@ -195,15 +206,9 @@ class Journal:
 
     # --- records
 
-    @property
-    def position(self) -> int:
-        """The end of what is recorded."""
-        found: int = self._ring.position
-        return found
-
     def reached(self, position: int) -> bool:
         """What was recorded before is known to be done."""
-        return bool(position <= self._ring.executed)
+        return position <= self._executed
 
     @property
     def open(self) -> bool:
@@ -222,31 +227,31 @@ class Journal:
     def record(self, *requests: Message, copied: int = 0) -> bool:
         """All of them, or none where there is no room: then messages have to do. `copied`: what
         they take besides (sentry.fs.gofer.layers)."""
-        need, start = copied, self.position
+        need = copied
         for request in requests:
             need += isinstance(request, _GROWING)
         if not self._has_room_for(need):
             return False
         try:
-            self._writer.append(*[request.encode(NOTAG) for request in requests])
+            end = self._writer.append(*[request.encode(NOTAG) for request in requests])
         except JournalFull:
             self._drain()
             return False
         except ProtocolError:
             return False
-        self._recorded(start, need, copied)
+        self._recorded(end, need, copied)
         return True
 
     def put(self, kind: Put, fields: tuple[Any, ...], grows: int = 0, copied: int = 0) -> bool:
         """The same of one request, which is never made as one (sentry.platform.records): its kind
         and fields. `grows`: whether it takes room itself."""
-        start: int = self._ring.position
         if not self._has_room_for(grows + copied):
             return False
-        if not kind(self._ring, *fields):
+        size = kind(self._ring, *fields)
+        if not size:
             self._drain()
             return False
-        self._recorded(start, grows + copied, copied)
+        self._recorded(self.position + size, grows + copied, copied)
         return True
 
     def _has_room_for(self, need: int) -> bool:
@@ -257,12 +262,12 @@ class Journal:
             return False
         return True
 
-    def _recorded(self, start: int, need: int, copied: int) -> None:
-        end: int = self._ring.position
+    def _recorded(self, end: int, need: int, copied: int) -> None:
+        start, self.position = self.position, end
         self._room -= need
         if copied:
             self._copied.append((start, copied))
-        if end - self._ring.executed > self._quarter:
+        if end - self._executed > self._quarter:
             self._drain()
         elif not self._armed:
             self._armed = True
@@ -330,20 +335,28 @@ class Journal:
 
     def moment(self) -> int:
         """What is recorded now the Gofer does not look at before the next message; -1: it may."""
-        session = self._session
-        if session.unanswered:
+        session, spares = self._session, self.spares
+        if session.unanswered > spares.asked:
             self._looks += 1
             if self._looks % LOOKS == 0:
                 session.drain()
-        return -1 if session.unanswered else session.sent
+        return -1 if session.unanswered > spares.asked else self._looked
 
     def made_of(self, inode: Inode, spare: Spare, moment: int) -> None:
         """What was recorded at this moment makes this of a spare."""
         self._new.add(inode)
-        if moment == self._session.sent:
+        if moment == self._looked:
             self._fresh[inode] = spare
         else:
-            self._session.free_fid(spare.fid)
+            self._free(spare.fid)
+        self._named += 1
+        if self._named > min(max(self.spares.together - 2 * SPARES, SPARES // 2), NAMES):
+            self.spares.ask(SPARES + self._named // 4)  # so many are used meanwhile
+            self._drain()
+
+    def _free(self, fid: int) -> None:
+        """What is recorded has ended it."""
+        self._freed.append((self.position, fid))
 
     def is_new(self, inode: Any) -> bool:
         """It is what was recorded of it: nobody has asked the Gofer for a change since."""
@@ -357,7 +370,7 @@ class Journal:
         """Something else is recorded of it."""
         spare = self._fresh.pop(inode, None)
         if spare is not None:
-            self._session.free_fid(spare.fid)
+            self._free(spare.fid)
 
     def reverts(self, inode: Inode) -> Spare | None:
         """Record that it has never been anything but a spare, if the Gofer has not heard of it."""
@@ -366,7 +379,7 @@ class Journal:
             return None
         if self.spares.wanted and self.put(FID, (Trevertx.type, spare.fid)):
             return spare
-        self._session.free_fid(spare.fid)
+        self._free(spare.fid)
         return None
 
     def comes_back(self, spare: Spare, fd: int) -> None:
@@ -404,19 +417,24 @@ class Journal:
         asked.heard = partial(self._drained, asked)
         return asked
 
-    def takes(self, request: Message) -> bool:
+    def ends(self, fid: int) -> bool:
         """Whether it is recorded, in place of a message whose answer nobody waits for."""
         if self._others > 0 or self._session.dead or self._closed:
             return False
-        if isinstance(request, Tclunk):
-            return self.put(FID, (Tclunk.type, request.fid))
-        return self.record(request)
+        if not self.put(FID, (Tclunk.type, fid)):
+            return False
+        self._free(fid)
+        return True
 
     def before(self, request: Message) -> None:
         """A message is about to be sent."""
+        if isinstance(request, Tsparex):
+            return
+        self._looked += 1
+        self._named = 0
         for inode in list(self._fresh):
             self.told(inode)
-        if isinstance(request, Tsparex) or self._closed:
+        if self._closed:
             return
         self._new.clear()
         self._settle_all()
@@ -437,14 +455,18 @@ class Journal:
 
     def _take(self, reply: Rdrainx) -> None:
         try:
-            self._writer.reached(max(reply.position, self._writer.executed))
+            self._writer.reached(max(reply.position, self._executed))
         except ProtocolError:
             self._session.fail()
             return
+        self._executed = self._writer.executed
         self.has_room(reply.room)
         self._take_made(reply)
+        freed = self._freed
+        while freed and freed[0][0] <= self._executed:
+            self._session.free_fid(freed.popleft()[1])
         entries, done = self._entries, []
-        while entries and entries[0].end <= self._writer.executed:
+        while entries and entries[0].end <= self._executed:
             done.append(entries.popleft())
         if reply.failures or reply.lost:
             self._touched.clear()
@@ -470,7 +492,7 @@ class Journal:
         whole = len(reply.made) - len(reply.made) % _MADE.size
         made = {at: (dev, ino) for at, dev, ino in _MADE.iter_unpack(reply.made[:whole])}
         makes = self._makes
-        while makes and (position := next(iter(makes))) < self._writer.executed:
+        while makes and (position := next(iter(makes))) < self._executed:
             inode = makes.pop(position)()
             dev, ino = made.pop(position, (self.dev, 0))
             if dev != self.dev:

@@ -85,8 +85,8 @@ class Recorder(Protocol):
     def before(self, request: Message) -> None:
         """It is about to be sent."""
 
-    def takes(self, request: Message) -> bool:
-        """Whether it is recorded instead."""
+    def ends(self, fid: int) -> bool:
+        """Whether it is recorded, in place of a Tclunk; the number comes back later."""
 
 
 class Faults(Protocol):
@@ -157,7 +157,7 @@ class Session:
         return self._next_fid - 1
 
     def free_fid(self, fid: int) -> None:
-        """The number of a fid that was never bound, or is being clunked.
+        """The number of a fid that was never bound, or is being clunked by a message.
 
         The server handles requests in their order, so the number can be used again at once.
         """
@@ -174,8 +174,8 @@ class Session:
         """Give a fid back, without waiting. Never fails: with a dead session there is nothing."""
         if self._receiving:  # a finalizer in the middle of a batch of replies
             self._clunks.append(fid)
-        elif self.recorder is not None and self.recorder.takes(Tclunk(fid)):
-            self.free_fid(fid)
+        elif self.recorder is not None and self.recorder.ends(fid):
+            return
         elif not self.dead:
             try:
                 self.send(Tclunk(fid)).abandon()
@@ -305,7 +305,7 @@ class Session:
             if slow and self.loop is not None:
                 self.drain()
             else:
-                self._linger(pending)
+                self.linger(pending)
             if not pending.done:
                 need = NotNow(partial(self._sleep, pending, mode), key, asked)
                 need.call.hold(asked)
@@ -378,7 +378,7 @@ class Session:
 
     # --- replies
 
-    def _linger(self, pending: Pending) -> None:
+    def linger(self, pending: Pending) -> None:
         """Wait in place, for a bounded time, unless the server is late already."""
         if self.loop is None:
             self.wait_now(pending)

@@ -41,7 +41,7 @@ class Spares:
 
     __slots__ = (
         "_accepted", "_coming", "_dev", "_fid", "_handles", "_owner", "_scarce", "_session",
-        "_spares", "_told", "asked", "enough",
+        "_spares", "_told", "_under_way", "asked", "enough", "together",
     )  # fmt: skip
 
     def __init__(
@@ -61,18 +61,21 @@ class Spares:
         self._spares: list[Spare] = []
         self.asked = 0
         """Messages under way, """
+        self._under_way: list[Pending] = []
         self._coming = 0
         """and files that may come of them."""
         self._scarce = False
         self.enough = False
         """The host has none, or nobody wants more."""
+        self.together = 2 * SPARES
+        """So many files the Gofer may hold that have no name yet."""
 
     def take(self) -> Spare | None:
-        """One that is there."""
-        if not self._spares and self.asked:
-            self._session.drain()
-        if len(self._spares) + self._coming <= SPARES // 2 and not (self.enough or self._scarce):
-            self._ask()
+        """One that is there, or comes soon."""
+        if not self._spares and self._under_way:
+            self._session.linger(self._under_way[0])
+        if len(self._spares) + self._coming <= SPARES // 2:
+            self.ask(SPARES)
         if not self._spares:
             return None
         self._handles.hold(-1)
@@ -94,9 +97,12 @@ class Spares:
         if is_so:
             self._let_go()
 
-    def _ask(self) -> None:
+    def ask(self, count: int) -> None:
+        """For so many, with those that are there, if any are wanted."""
         session, fids = self._session, list[int]()
-        while len(self._spares) + self._coming < SPARES and self._handles.room():
+        if self.enough or self._scarce:
+            return
+        while len(self._spares) + self._coming < count and self._handles.room():
             fids.append(session.new_fid())
             self._coming += 1
             self._handles.hold(1)
@@ -109,6 +115,7 @@ class Spares:
             self._coming -= len(fids)
             self._handles.hold(-len(fids))
             return
+        self._under_way += found
         for asked, lot in zip(found, lots, strict=True):
             came = partial(self._came, asked, lot)
             if asked.done:
@@ -118,11 +125,12 @@ class Spares:
 
     def _came(self, asked: Pending, fids: list[int]) -> None:
         self.asked -= 1
+        self._under_way.remove(asked)
         fds = asked.take_fds()
         try:
             reply = expect(asked.result(), Rsparex)
         except Errno:  # the Gofer may have made them, and the descriptors did not come
-            reply = Rsparex([], 0)
+            reply = Rsparex([], 0, 0)
         if len(reply.blocks) < len(fids):
             self.enough = True
         self._coming -= len(fids)
@@ -135,6 +143,7 @@ class Spares:
                 self._handles.hold(-1)
                 self._session.clunk(fid)
         if reply.blocks and not self.enough:
+            self.together = reply.together
             self._told(reply.room)  # perhaps it goes again
 
     def _one(self, spare: Spare) -> None:

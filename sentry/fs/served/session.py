@@ -72,10 +72,10 @@ class ServedSession(Session):
             if self._receiving or not self._requests or not self._receive(0):
                 break
 
-    def _linger(self, pending: Pending) -> None:
+    def linger(self, pending: Pending) -> None:
         """It is never waited for in place."""
         if self.loop is None:
-            super()._linger(pending)
+            super().linger(pending)
         else:
             self.drain()
 

@@ -140,6 +140,19 @@ def test_file_that_was_removed_before_it_was_made_is_never_made(
     assert os.stat(tree).st_mtime_ns == times
 
 
+def test_spares_are_made_before_what_was_recorded_is_done(
+    client: JournalClient, tree: Path
+) -> None:
+    spare(client, 3)
+    client.leave(named(3, b"new"), directory(0, b"made"))
+    spare(client, 4)
+    assert not {"new", "made"} & set(os.listdir(tree))
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        client.call(Tsparex(0, [3]))
+    assert client.ask(Twalkx(0, 9, c.NOOPEN, 0, [b"made"]), Rwalkx).blocks
+    assert {"new", "made"} <= set(os.listdir(tree))
+
+
 def test_refused_record_is_told_once_and_the_rest_is_done(
     client: JournalClient, tree: Path
 ) -> None:

@@ -155,6 +155,12 @@ def changes(seed: int) -> list[Message]:
             fid = chance.choice(spares) if chance.random() < 0.1 else spares.pop()
             mode, owner = chance.choice((0o600, 0o4755, 0o40644)), chance.choice((0, 1000))
             found.append(Tnamex(fid, at, name, mode, owner, owner, chance.randrange(-5, 10**18)))
+            for _ in range(chance.randrange(3)):  # done with it, if nothing speaks against that
+                valid = chance.choice((1, 0x90, 0x120, 0x1B1, 0x10, 3))
+                mode = chance.choice((0o640, 0o6750))
+                set_times = chance.randrange(10**18), chance.randrange(10**18)
+                where = chance.choice((at, at, at, 0)), chance.choice((name, name, name, b"one"))
+                found.append(Tsetattrx(*where, valid, mode, 7, 8, 0, *set_times))
         elif kind == 2:
             valid = chance.choice((1, 7, 0x1A1, 0x120, 0x128, 0))
             name = chance.choice((name, b""))
@@ -201,7 +207,7 @@ def test_same_is_done_as_by_the_handlers(
 ) -> None:
     found = [outcome(tmp_path / f"c{seed}", changes(seed)) for seed in range(40)]
     with monkeypatch.context() as patch:
-        patch.setattr(Spares, "takes", lambda *_: False)
+        patch.setattr(Spares, "make", lambda *_: [])
         patch.setattr(Connection, "learn", lambda *_: None)
         wanted = [outcome(tmp_path / f"python{seed}", changes(seed)) for seed in range(40)]
     assert found == wanted
@@ -237,12 +243,13 @@ def test_spares_count_as_fids_and_nodes_until_they_end(tmp_path: Path) -> None:
     fids.spares = Spares(Records(ring, 4096), table)
     fid = fids.bind(0, table.root(Attachment(b"0", root)), 0)
     for _ in range(2):
-        for number in (1, 2, 3):
-            made = fids.bind_spare(number, fid, root)
-            assert made is not None
-            os.close(made[1])
+        assert fids.bind_spares([0, 1], fid, root) == []
+        made = fids.bind_spares([1, 2, 3, 4], fid, root)
+        assert len(made) == 3
+        for _, fd in made:
+            os.close(fd)
         with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-            fids.bind_spare(4, fid, root)
+            fids.check_free(4)
         assert (table.count, table.pinned) == (4, 3)
         fids.remove(2)
         assert (budget.left, table.count) == (1, 3)

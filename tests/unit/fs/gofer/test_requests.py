@@ -121,7 +121,7 @@ def test_descriptors_of_one_reply_may_be_lost_from_one_on() -> None:
     requests = Requests()
     sent = [submit(requests, Tsparex(0, [1, 2, 3])) for _ in range(2)]
     fds = [some_fd() for _ in range(4)]
-    spares = Rsparex([bytes(ATTR_SIZE)] * 3, 0)
+    spares = Rsparex([bytes(ATTR_SIZE)] * 3, 0, 0)
     requests.receive(spares.encode(tag_of(sent[0][1])), [fds[0], -1])
     requests.receive(spares.encode(tag_of(sent[1][1])), fds[1:])
     assert [pending.take_fds() for pending, _ in sent] == [(fds[0], -1, -1), tuple(fds[1:])]
@@ -134,7 +134,7 @@ def test_fewer_descriptors_than_announced_end_the_session_and_are_closed() -> No
     requests = Requests()
     pending, frame = submit(requests, Tsparex(0, [1, 2]))
     fd = some_fd()
-    requests.receive(Rsparex([bytes(ATTR_SIZE)] * 2, 0).encode(tag_of(frame)), [fd])
+    requests.receive(Rsparex([bytes(ATTR_SIZE)] * 2, 0, 0).encode(tag_of(frame)), [fd])
     assert requests.dead and pending.take_fds() == ()
     assert not is_open(fd)
 

@@ -257,7 +257,7 @@ class Deaf:
     def before(self, request: Message) -> None:
         """It is sent."""
 
-    def takes(self, request: Message) -> bool:
+    def ends(self, fid: int) -> bool:
         return False
 
 

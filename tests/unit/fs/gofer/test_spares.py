@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sentry.fs.gofer import journal
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.spares import SPARES, TOGETHER
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
@@ -132,13 +133,17 @@ def test_large_file_is_not_emptied_here(world: World, host: Path) -> None:
 
 def test_fids_of_spares_are_given_back(world: World, host: Path) -> None:
     """Whatever became of them: the Gofer holds a descriptor for each."""
-    for number in range(300):
-        make(world, b"n%d" % number)
-        if number % 3 == 0:
-            remove(world, b"n%d" % number)
-    world.ok("sync")
+    used = []
+    for lot in range(3):
+        for number in range(300):
+            make(world, b"n%d,%d" % (lot, number))
+            if number % 3 == 0:
+                remove(world, b"n%d,%d" % (lot, number))
+        world.ok("sync")
+        used.append(world.session._next_fid)
     make(world, b"last")
-    assert world.session._next_fid < 200
+    assert used[2] <= used[0] + SPARES
+    assert world.session._next_fid < 200 + 3 * SPARES
 
 
 def history(world: World) -> Iterator[None]:
@@ -207,3 +212,57 @@ def test_spares_are_asked_for_many_at_a_time(
     asked = world.session.names()
     assert 40 // TOGETHER <= asked.count("Tsparex") <= (40 + SPARES) // TOGETHER
     assert len(sent) <= len(asked) - asked.count("Tsparex") + 4
+
+
+def several(world: World, count: int, data: bytes = b"") -> Iterator[int]:
+    """Make files a0, a1 and so on; all spares that were asked for have come when it goes on."""
+    assert world.fs.journal is not None
+    for number in range(count):
+        make(world, b"a%d" % number, data)
+        while world.fs.journal.spares.asked:
+            world.session.drain()
+        yield number
+
+
+def test_files_that_vanish_after_spares_were_asked_for_are_never_made(
+    make_world: MakeWorld, host: Path
+) -> None:
+    world = make_world(journal=1 << 20, descriptors=1000)
+    world.fs.pace = Pace(lambda: 1)
+    warm(world)
+    assert world.fs.journal is not None
+    spares = world.fs.journal.spares
+    for _ in several(world, SPARES):
+        pass
+    left = len(spares._spares)
+    for number in range(SPARES):
+        remove(world, b"a%d" % number)
+    assert set(world.session.names()) == {"Tsparex"}
+    assert len(spares._spares) == left + SPARES
+    world.ok("sync")
+    assert not list(host.glob("a*"))
+
+
+def test_numbers_that_records_end_are_not_used_before_these_are_done(
+    world: World, host: Path
+) -> None:
+    for number in several(world, 3 * SPARES, b"contents"):
+        if number % 3:
+            remove(world, b"a%d" % (number - 1))
+    assert set(world.session.names()) == {"Tsparex"}
+    world.ok("sync")
+    left = {f"a{number}" for number in range(3 * SPARES) if number % 3 == 2}
+    assert {path.name for path in host.glob("a*")} == left
+    assert all((host / name).read_bytes() == b"contents" for name in left)
+
+
+def test_gofer_is_told_to_go_on_after_many_names(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds a descriptor of each."""
+    monkeypatch.setattr(journal, "NAMES", 20)
+    for _ in several(world, 21):
+        pass
+    asked = world.session.names()
+    assert asked.count("Tdrainx") == 1
+    assert asked.index("Tsparex") < asked.index("Tdrainx")
