@@ -77,6 +77,7 @@ struct drain {
     int held;
     int place;
     int may_link;
+    uint32_t mode;
     uint8_t *bytes;
     struct drain_record *records;
     ...;

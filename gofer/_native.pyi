@@ -83,6 +83,7 @@ class Drain(Struct):
     held: int
     place: int
     may_link: int
+    mode: int
     bytes: Uint8
     records: DrainRecord
 

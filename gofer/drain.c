@@ -41,6 +41,7 @@ struct drain {
     int held;          /* spares, */
     int place;         /* and in which attachment (its descriptor) */
     int may_link;      /* one of them could have been given a name */
+    uint32_t mode;     /* of the last that was: the next ones are made with it */
     struct drain_spare spares[DRAIN_SPARES];
     uint8_t *bytes;
     struct drain_record *records;
@@ -76,6 +77,7 @@ struct drain *drain_begin(int ring, uint64_t capacity)
         return NULL;
     d->ring = ring;
     d->capacity = capacity;
+    d->mode = 0600;
     d->bytes = malloc(capacity);
     d->records = malloc((capacity / (RECORD_HEADER + HEADER) + 1) * sizeof *d->records);
     if (d->bytes && d->records)
@@ -383,7 +385,7 @@ int drain_has(struct drain *d, uint32_t fid) { return !!spare_of(d, fid); }
  * descriptor, which needs CAP_DAC_READ_SEARCH (or Linux 6.10). Preconditions: there is a place. */
 static int drain_spare(struct drain *d, int dirfd, uint32_t fid, uint8_t *block)
 {
-    int fd = gofer_open(dirfd, ".", O_TMPFILE | O_RDWR, 0600);
+    int fd = gofer_open(dirfd, ".", O_TMPFILE | O_RDWR, d->mode);
     if (fd < 0)
         return fd;
     int rc = gofer_stat(fd, "", block), donated = -1;
@@ -547,6 +549,7 @@ static int give_name(struct drain *d, const struct hot_directory *dir, const str
         close(last->fd);
     *last = (struct named){.fd = s->fd, .fid = dir->fid};
     memcpy(last->name, name, sizeof name);
+    d->mode = g.mode & 0777;
     s->taken = 0;
     d->held--;
     return 1 + more;

@@ -124,7 +124,8 @@ def _remove(
     fid = directory.directory_fid()
     if not journal.open:
         return False
-    before, known = directory.known_attributes(), child.known_attributes()
+    before = directory.known_attributes()
+    known = child.attributes if _has_one_name(journal, child) else child.known_attributes()
     spare = _reverted(journal, child, known)
     lost = fid, name, child
     if spare is None and not _lose(journal, lost, known is not None, flags, copied(directory)):
@@ -138,6 +139,15 @@ def _remove(
         child.recorded(journal)
         child.take(linked(known, child.attributes.nlink, known.mtime_ns, now))
     return True
+
+
+def _has_one_name(journal: Journal, child: GoferInode) -> bool:
+    """All that its removal has to know, as nobody has it open and it is no spare again: fstat(2)
+    would tell more."""
+    if not isinstance(child, GoferRegular) or child.open_count or child.in_use or child.apart:
+        return False
+    written = child.write_handle is not None and child.watches is None
+    return written and child.attributes.nlink == 1 and not journal.is_fresh(child)
 
 
 def _reverted(

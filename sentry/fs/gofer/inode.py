@@ -77,7 +77,8 @@ class GoferInode(KnownInode):
         """What `xattr_stamp` was then."""
 
     def __del__(self) -> None:
-        self.sb.take_out(self)
+        if not self.gone:
+            self.sb.take_out(self)
         if self.fid >= 0:
             self.sb.session.clunk(self.fid)
 

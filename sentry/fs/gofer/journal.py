@@ -218,7 +218,9 @@ class Journal:
             return False
         if self._others:
             session.drain()
-        return not self._others and not session.dead and not self._closed
+            if self._others:
+                return False
+        return not session.dead and not self._closed
 
     @property
     def _others(self) -> int:

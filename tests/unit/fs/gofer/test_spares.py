@@ -256,6 +256,19 @@ def test_numbers_that_records_end_are_not_used_before_these_are_done(
     assert all((host / name).read_bytes() == b"contents" for name in left)
 
 
+def test_who_finds_no_spare_waits_for_those_that_come(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late: a creation by message would come after all that is recorded."""
+    monkeypatch.setattr(world.session, "linger", lambda _: None)
+    for number in range(3 * SPARES):
+        make(world, b"a%d" % number)
+    assert set(world.session.names()) == {"Tsparex"}
+    assert not world.session._sleepers
+    world.ok("sync")
+    assert len(list(host.glob("a*"))) == 3 * SPARES
+
+
 def test_gofer_is_told_to_go_on_after_many_names(
     world: World, host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
