@@ -57,7 +57,7 @@ DELAY_NS: Final = 1_000_000_000
 """From the first record to the drain."""
 LOOKS: Final = 4
 """Files that are made between two looks whether something has come."""
-NAMES: Final = 1024
+NAMES: Final = 512
 """Files that get one before the Gofer is told to go on, which holds a descriptor of each."""
 SCARCE: Final = 256
 """Room for fewer changes: files in advance would take what programs need."""
@@ -352,7 +352,8 @@ class Journal:
         else:
             self._free(spare.fid)
         self._named += 1
-        if self._named > min(max(self.spares.together - 2 * SPARES, SPARES // 2), NAMES):
+        most = min(max(self.spares.together - 2 * SPARES, SPARES // 2), NAMES)
+        if self._named > most and not self._draining:
             self.spares.ask(SPARES + self._named // 4)  # so many are used meanwhile
             self._drain()
 
