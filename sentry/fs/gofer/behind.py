@@ -98,6 +98,7 @@ def create(
     directory.added(name, inode)
     journal.about(directory, inode, new=inode)
     names_changed(journal, directory, before, 0, now)
+    journal.named()
     return inode
 
 

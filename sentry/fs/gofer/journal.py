@@ -351,6 +351,9 @@ class Journal:
             self._fresh[inode] = spare
         else:
             self._free(spare.fid)
+
+    def named(self) -> None:
+        """A file has got its name, and all that is to be said of the record is said."""
         self._named += 1
         most = min(max(self.spares.together - 2 * SPARES, SPARES // 2), NAMES)
         if self._named > most and not self._draining:

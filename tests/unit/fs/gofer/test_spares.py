@@ -279,3 +279,18 @@ def test_gofer_is_told_to_go_on_after_many_names(
     asked = world.session.names()
     assert asked.count("Tdrainx") == 1
     assert asked.index("Tsparex") < asked.index("Tdrainx")
+
+
+def test_drain_for_names_begins_when_the_last_record_is_known_by_its_file(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent before it are records, too."""
+    known: list[int] = []
+    monkeypatch.setattr(journal, "NAMES", 0)
+    monkeypatch.setattr(
+        journal.Journal, "_drain", lambda found: known.append(found._entries[-1].start)
+    )
+    assert world.fs.journal is not None
+    before = world.fs.journal.position
+    make(world, b"a")
+    assert known == [before]
