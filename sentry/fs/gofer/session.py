@@ -111,6 +111,8 @@ class Session:
         self.waited_ns = 0
         """How long callers waited in place for replies."""
         self._sleepers = 0
+        self._beside: dict[Pending, list[Callable[[], object]]] = {}
+        """Who sleeps until a reply is there that several wait for."""
         self._left: bytes | memoryview = b""
         """What the socket did not take of a request."""
         self._watching = 0
@@ -312,6 +314,12 @@ class Session:
                 raise need
         asked.taken = True
 
+    def wait_beside(self, pending: Pending) -> None:
+        """Wait for a reply that others may wait for, too. Raises: NotNow."""
+        self.linger(pending)
+        if not pending.done:
+            raise NotNow(partial(self._sleep_beside, pending))
+
     def tell(self, pending: Pending, callback: Callable[[], object]) -> None:
         """Call when the reply is there, for which nobody waits."""
         if pending.done:
@@ -417,6 +425,19 @@ class Session:
             pending.when_done(None)
             self._sleepers -= 1
             self._look_out()
+
+    async def _sleep_beside(self, pending: Pending) -> None:
+        fiber = await this_fiber()
+        if not pending.done and pending not in self._beside:
+            self._beside[pending] = []
+            self.tell(pending, lambda: [wake() for wake in self._beside.pop(pending)])
+        waiting = self._beside.get(pending, [])
+        waiting.append(fiber.wake)
+        try:
+            while not pending.done:
+                await park(Mode.KILLABLE)
+        finally:
+            waiting.remove(fiber.wake)
 
     def _on_event(self, _events: int) -> None:
         for _ in range(_RECEIVED_AT_ONCE):

@@ -12,8 +12,6 @@ from sentry.errors import EIO, Errno
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import expect
 from sentry.platform.host_io import RECEIVED_FDS
-from sentry.wait.again import NotNow
-from sentry.wait.fiber import Mode, park, this_fiber
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +41,7 @@ class Spares:
 
     __slots__ = (
         "_accepted", "_coming", "_dev", "_fid", "_handles", "_owner", "_scarce", "_session",
-        "_sleepers", "_spares", "_told", "_under_way", "_watched", "asked", "enough",
-        "together",
+        "_spares", "_told", "_under_way", "asked", "enough", "together",
     )  # fmt: skip
 
     def __init__(
@@ -65,9 +62,6 @@ class Spares:
         self.asked = 0
         """Messages under way, """
         self._under_way: list[Pending] = []
-        self._sleepers: list[Callable[[], object]] = []
-        """Who waits for the first of them, and which that is."""
-        self._watched: Pending | None = None
         self._coming = 0
         """and files that may come of them."""
         self._scarce = False
@@ -80,32 +74,13 @@ class Spares:
         """One that is there. Raises: NotNow, if some are under way: a creation by message would
         come after these, and after all that is recorded."""
         if not self._spares and self._under_way:
-            first = self._under_way[0]
-            self._session.linger(first)
-            if not first.done:
-                raise NotNow(partial(self._sleep, first))
+            self._session.wait_beside(self._under_way[0])
         if len(self._spares) + self._coming <= SPARES // 2:
             self.ask(SPARES)
         if not self._spares:
             return None
         self._handles.hold(-1)
         return self._spares.pop()
-
-    async def _sleep(self, asked: Pending) -> None:
-        fiber = await this_fiber()
-        if self._watched is not asked and not asked.done:
-            self._watched = asked
-            self._session.tell(asked, self._awake)
-        self._sleepers.append(fiber.wake)
-        try:
-            while not asked.done:
-                await park(Mode.KILLABLE)
-        finally:
-            self._sleepers.remove(fiber.wake)
-
-    def _awake(self) -> None:
-        for wake in self._sleepers:
-            wake()
 
     def give_back(self, spare: Spare) -> None:
         """It was not used."""
