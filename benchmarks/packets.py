@@ -28,7 +28,7 @@ if "interpreted" not in sys.argv:
 from sentry.abi import netlink as abi
 from sentry.abi import unistd as nr
 from sentry.abi.poll import EPOLL_CTL_ADD, EPOLLIN
-from sentry.abi.socket import AF_INET, SO_SNDBUFFORCE, SOCK_STREAM
+from sentry.abi.socket import AF_INET, SO_SNDBUFFORCE, SOCK_DGRAM, SOCK_STREAM
 from sentry.net import made
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip.checksum import checksum
@@ -175,13 +175,12 @@ class Bench(World):
         """The options of its SYN."""
         return struct.pack(">BBHBBBBIIBBBB", 2, 4, 1460, 4, 2, 8, 10, 1, self.echo, 1, 3, 3, 10)
 
-    def listening(self) -> int:
-        """A socket that is."""
-        fd = self.call(nr.socket, AF_INET, SOCK_STREAM, 0)
+    def bound(self, kind: int) -> int:
+        """A socket that has a port."""
+        fd = self.call(nr.socket, AF_INET, kind, 0)
         address = struct.pack("<H", AF_INET) + struct.pack(">H12x", LISTENED)
         self.task.write(BUFFER, address)
         assert self.call(nr.bind, fd, BUFFER, 16) == 0
-        assert self.call(nr.listen, fd, 511) == 0
         return fd
 
     # --- what is measured
@@ -238,6 +237,15 @@ class Bench(World):
         self.hear()
         self.port, self.their_port, self.seq, self.got, self.stamp, self.echo = kept
 
+    def datagram(self, fd: int) -> None:
+        """One comes, and is read."""
+        udp = struct.pack(">HHHH", PORT, LISTENED, 8 + len(REQUEST), 7) + REQUEST
+        ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, THEIRS, OURS)
+        ip = ip[:10] + checksum(ip).to_bytes(2) + ip[12:]
+        self.wire.send(GOOD + MAC_OURS + MAC_THEIRS + b"\x08\0" + ip + udp)
+        self.turns()
+        assert self.call(nr.read, fd, BUFFER, 16384) == len(REQUEST)
+
     def ping(self) -> None:
         """An echo."""
         body = struct.pack(">BBHHH", 8, 0, 0, 7, 7) + bytes(56)
@@ -267,12 +275,14 @@ def main(words: list[str]) -> None:
         epoll = bench.call(nr.epoll_create1, 0)
         bench.task.write(BUFFER, struct.pack("<IQ", EPOLLIN, 5))
         assert bench.call(nr.epoll_ctl, epoll, EPOLL_CTL_ADD, fd, BUFFER) == 0
-        listener = bench.listening()
+        listener, datagrams = bench.bound(SOCK_STREAM), bench.bound(SOCK_DGRAM)
+        assert bench.call(nr.listen, listener, 511) == 0
         cases: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
             "request and answer": (bench.exchange, (fd, epoll)),
             "122 KiB out": (bench.out, (fd,)),
             "122 KiB in": (bench.take, (fd,)),
             "connection": (bench.serve, (listener,)),
+            "datagram in": (bench.datagram, (datagrams,)),
             "echo": (bench.ping, ()),
         }
         for name, (act, arguments) in cases.items():

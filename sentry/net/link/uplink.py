@@ -1,7 +1,7 @@
 """`Uplink`: a link's frames, from and to a packet socket that was donated, by the loop.
 
 Many frames move in a call (recvmmsg(2), sendmmsg(2)), a bounded number in a turn of the loop. Where
-much comes a thread answers.
+much comes, or goes, a thread sends.
 """
 
 from __future__ import annotations
