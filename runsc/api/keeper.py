@@ -2,10 +2,10 @@
 
 The caller may have many threads, and the runtime forks and changes namespaces; so it runs here, in
 a process of one thread, as a library. What it is asked for comes over a socket, its first argument;
-the second is how many CPUs it may use (0: all); a third one that a zygote is to begin once the
-sandbox is there. When the other end of the socket closes the sandbox
-ends, however the caller ended; when this process is killed the host's kernel ends the sandbox, and
-its janitor removes what is left. A detached sandbox is left alone once it runs.
+the second is how many CPUs it may use (0: all), and a third one that a zygote is to begin once the
+sandbox is there. When the other end of the socket closes the sandbox ends, however the caller
+ended; when this process is killed the host's kernel ends the sandbox, and its janitor removes what
+is left. A detached sandbox is left alone once it runs.
 """
 
 from __future__ import annotations
