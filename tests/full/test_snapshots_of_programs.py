@@ -115,3 +115,39 @@ def test_a_server_goes_on_from_its_snapshot(program: str, tmp_path: Path) -> Non
             with Sandbox.restore(snapshot, state=tmp_path / "state") as other:
                 assert [ask(other, ask_it) for _ in range(3)] == ["2", "3", "4"]
         assert ask(first, ask_it) == "3"
+
+
+NGINX = """
+mkdir -p /tmp/pages && echo page >/tmp/pages/index.html
+echo 'daemon off; master_process off; pid /tmp/pid; error_log /dev/null; events {}
+http { access_log off; server { listen 127.0.0.1:8080; root /tmp/pages; } }' >/tmp/nginx.conf
+exec nginx -c /tmp/nginx.conf
+"""
+PAGE = """bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080
+printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; tail -n1 <&3'"""
+OF_DEBIAN = {
+    "redis": ("exec redis-server --save ''", "redis-cli incr n | grep [0-9]", "1234"),
+    "nginx": (NGINX, PAGE, ["page"] * 4),
+}
+"""What starts it, what asks it, and what it says one time after the other."""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("program", OF_DEBIAN)
+def test_a_server_of_debian_goes_on_from_its_snapshot(
+    program: str, tmp_path: Path, languages: Path
+) -> None:
+    if not kvm_is_usable():
+        pytest.skip("needs /dev/kvm")
+    text, ask_it, says = OF_DEBIAN[program]
+    with sandboxes.made(tmp_path, languages, memory=MEMORY) as first:
+        first.commands.run("mkdir -p /tmp /var/lib/nginx /var/log/nginx; chmod 1777 /tmp")
+        first.files.write("/tmp/server.sh", text)
+        first.commands.run("setsid sh /tmp/server.sh >/tmp/log 2>&1 </dev/null &")
+        found = ask(first, ask_it, 200)
+        assert found == says[0], (found, first.files.read("/tmp/log"))
+        snapshot = first.create_snapshot(tmp_path / "image")
+        for _ in range(2):
+            with Sandbox.restore(snapshot, state=tmp_path / "state") as other:
+                assert [ask(other, ask_it) for _ in range(3)] == list(says[1:])
+        assert ask(first, ask_it) == says[1]
