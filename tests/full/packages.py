@@ -46,14 +46,6 @@ def built() -> Path:
     return folder
 
 
-def cloned(folder: Path) -> Path:
-    """The last commit, in it."""
-    place = folder / "clone"
-    place.mkdir()
-    ok("bash", "-c", 'git archive HEAD | tar -C "$1" -x', "bash", place)
-    return place
-
-
 class Debian:
     """A clean one: what a script has done to it is gone when it ends."""
 
