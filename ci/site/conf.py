@@ -21,6 +21,7 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
 ]
+default_role = "code"  # of docstrings
 root_doc = "docs/index"
 ROOMS = ("benchmarks", "ci", "examples", "gofer", "guest_stubs", "kvm", "runsc", "sentry", "tests")
 include_patterns = [

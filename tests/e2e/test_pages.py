@@ -60,7 +60,8 @@ def test_commands_show_what_the_page_shows(
 ) -> None:
     tried = PAGES[name]
     (tmp_path / "bin").mkdir()
-    for command, words in (("runsc", "-m runsc --zygote=off "), ("python3", "")):
+    ours = f"-m runsc --zygote=off --root={tmp_path}/state "
+    for command, words in (("runsc", ours), ("python3", "")):
         program = tmp_path / "bin" / command
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words}"$@"\n')
         program.chmod(0o755)
