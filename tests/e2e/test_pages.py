@@ -26,6 +26,7 @@ LOOKS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 pytestmark = [
     pytest.mark.kvm,
     pytest.mark.root,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
 ]
 
@@ -86,7 +87,7 @@ def test_commands_show_what_the_page_shows(
     done = subprocess.run(
         ["bash", "-c", f"exec 2>&1\n{script}"],
         cwd=work, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=100, check=False,
+        timeout=500, check=False,
     )  # fmt: skip
 
     shown = done.stdout.split(f"{mark}\n")
