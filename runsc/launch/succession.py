@@ -47,7 +47,9 @@ def roll_back(store: Store, container_id: str, template: Origin) -> State:
         order = ForkOrder(expires_ns=left_ns, forkable=True, succeeds=not is_fork)
         with ExitStack() as closing:
             place, theirs = (closing.enter_context(sock) for sock in socket.socketpair())
-            made = Fork(store.load(container_id), lambda: take_place(store, state, made, theirs))
+            own = store.load(container_id)
+            own.pid = own.pid_start = 0  # it has no process yet
+            made = Fork(own, lambda: take_place(store, state, made, theirs))
             closing.callback(made.close)
             try:
                 template.make([made], order, NEXT, () if is_fork else (place.fileno(),))

@@ -25,6 +25,7 @@ from runsc import (
     SandboxError,
     Template,
 )
+from runsc.api import states
 from sentry.abi import unistd
 from sentry.protobuf import decode
 from sentry.watch.messages import Syscall
@@ -494,6 +495,17 @@ def test_who_goes_back_stays_who_it_is(tmp_path: Path, busybox: Path) -> None:
         with pytest.raises(SandboxError, match="stands still"):
             Sandbox.connect(template.sandbox_id, state=tmp_path / "state").resume()
     wait_until_gone(tmp_path, sandbox.sandbox_id)
+
+
+def test_without_a_way_back_it_goes_on(tmp_path: Path, sandbox: Sandbox) -> None:
+    (fork,) = sandbox.fork(forkable=True)
+    for each in (sandbox, fork):
+        template = each.create_template()
+        found = states.load(str(tmp_path / "state"), template.sandbox_id)
+        os.kill(found.sentry_pid, signal.SIGKILL)
+        with pytest.raises(SandboxError):
+            each.rollback(template)
+        assert said(each, "echo here") == "here"
 
 
 def test_it_may_end_after_it_went_back(tmp_path: Path, busybox: Path) -> None:
