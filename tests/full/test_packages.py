@@ -100,9 +100,7 @@ def test_parts_are_listed_with_their_licences(files: Path) -> None:
 
 
 @pytest.mark.parametrize(("codename", "version"), [("trixie", "3.13")])
-def test_two_builds_are_the_same(
-    codename: str, version: str, files: Path, tmp_path: Path
-) -> None:
+def test_two_builds_are_the_same(codename: str, version: str, files: Path, tmp_path: Path) -> None:
     elsewhere = {"TMPDIR": str(tmp_path)}
     again = tmp_path / "dist"
 
@@ -129,9 +127,7 @@ needs_kvm = pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be u
 
 @needs_kvm
 @pytest.mark.parametrize("codename", CODENAMES)
-def test_debian_package_is_installed_used_and_removed(
-    codename: str, files: Path
-) -> None:
+def test_debian_package_is_installed_used_and_removed(codename: str, files: Path) -> None:
     done = Debian(codename).call("deb.sh", folders={"/dist": files})
 
     assert done.returncode == 0, done.stdout + done.stderr
