@@ -12,7 +12,6 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import os
 import sys
-from binascii import crc32
 
 from runsc.zygote import client, place
 
@@ -68,7 +67,7 @@ def begin() -> None:
 
 def claim_name() -> str:
     """An abstract one, taken while one begins. Others may take it, too: then none begins so."""
-    return f"\0runsc-zygote-{os.geteuid()}-{crc32(place.program()):08x}"
+    return f"\0runsc-zygote-{os.geteuid()}-{place.socket_path()[-8:]}"
 
 
 def _is_confined() -> bool:
