@@ -6,17 +6,20 @@ import click
 
 from runsc.options import Globals
 
-HELP = """Put the container CONTAINER-ID back to where it was when TEMPLATE-ID was made of it, by
-`fork --template`.
+HELP = """Put the container CONTAINER-ID back to where it was when TEMPLATE-ID was
+made of it, by `fork --template`.
 
-It is the same container, for everybody outside: its name, its standard streams and who waits for
-its end stay. Its processes and files are those of the template, which goes on standing still, so it
-can be gone back to any number of times. Connections to the container (`exec`) end.
+It is the same container, for everybody outside: its name, its standard streams
+and who waits for its end stay. Its processes and files are those of the
+template, which goes on standing still, so it can be gone back to any number of
+times. Connections to the container (`exec`) end.
 
 \b
 Example:
-  runsc run --detach --forkable web && runsc fork --template web before
-  runsc exec web rm -r /srv && runsc rollback web before && runsc exec web ls /srv
+  runsc run --detach --forkable web
+  runsc fork --template web before
+  runsc exec web rm -r /srv
+  runsc rollback web before
 """
 
 

@@ -39,6 +39,7 @@ NEVER_LATE = frozenset(
         "sentry.net.names.writer",
         "sentry.platform.unicorn",
         "sentry.platform.unicorn_cpuid",
+        "sentry.state.listing",
         "sentry.syscalls.compat",
         "sentry.watch.listing",
         "sentry.syscalls.table",

@@ -16,6 +16,7 @@ from runsc.launch.published import Port, listening, parse
         ("8080:80", Port("127.0.0.1", 8080, 80)),
         ("0.0.0.0:8080:80", Port("0.0.0.0", 8080, 80)),
         ("[::1]:1:65535", Port("::1", 1, 65535)),
+        ("8080:80/tcp", Port("127.0.0.1", 8080, 80)),
     ],
 )
 def test_port_says_where_it_is_and_where_it_leads(text: str, port: Port) -> None:
@@ -24,7 +25,7 @@ def test_port_says_where_it_is_and_where_it_leads(text: str, port: Port) -> None
 
 @pytest.mark.parametrize(
     "text", ["", "80", ":", "80:", ":80", "0:80", "80:0", "65536:1", "1:65536", "a:1", "1:a",
-             "localhost:1:2", "::1:80", "1:2:3:4", "[::1:80:80", "+1:2", "\uff11:2", "80:80/tcp"],
+             "localhost:1:2", "::1:80", "1:2:3:4", "[::1:80:80", "+1:2", "\uff11:2", "80:80/udp"],
 )  # fmt: skip
 def test_what_is_no_port_is_told(text: str) -> None:
     with pytest.raises(RuntimeFailure, match="--publish"):

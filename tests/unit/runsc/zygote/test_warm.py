@@ -28,6 +28,7 @@ def test_all_that_a_start_takes_is_imported_and_counts_no_references() -> None:
 
 PAGES = """
 import json, sys
+from runsc.launch import uncounted
 from runsc.zygote import warm
 
 def pages(objects):
@@ -39,7 +40,7 @@ class Small:
 gone = [[bytes(n) for n in range(480)] for _ in range(50)]
 kept = [each.pop() for each in gone for _ in range(0, 480, 3)]
 del gone
-before = pages(warm._reached()) | pages(kept)
+before = pages(uncounted._reached()) | pages(kept)
 held = warm._filled()
 made = [bytes(n) for n in range(15, 480) for _ in range(3)] + [Small() for _ in range(100)]
 made += [float(n) for n in range(100)] + [object() for _ in range(100)]
