@@ -70,7 +70,7 @@ echo one | cat
 
 def inside(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the host's root file system under `runsc do`."""
-    return execute([*RUNSC, "do", *command])
+    return execute([*RUNSC, "--zygote=off", "do", *command])
 
 
 def needs(*programs: str) -> None:

@@ -66,6 +66,10 @@ def test_commands_show_what_the_page_shows(
         program = tmp_path / "bin" / command
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words}"$@"\n')
         program.chmod(0o755)
+    (tmp_path / "sitecustomize.py").write_text(  # where others look for a zygote none begins
+        "from runsc.api import states\n"
+        f"states.default_root = lambda: {str(tmp_path / 'state')!r}\n"
+    )
     work = tmp_path / "work"
     for folder in ("work", "work/rootfs", "upper", "beside"):
         (tmp_path / folder).mkdir()
@@ -78,7 +82,7 @@ def test_commands_show_what_the_page_shows(
     script = "".join(f"{command}\necho '{mark}'\n" for command, _ in tried)
     environment = {
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": f"{REPOSITORY}:{tmp_path}",
         "XDG_RUNTIME_DIR": str(tmp_path),
         "HOME": str(tmp_path),
         "LC_ALL": "C",
