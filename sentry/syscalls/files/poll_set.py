@@ -43,6 +43,8 @@ Asked = tuple[int, int, int]
 """Three sets, a bit for each descriptor."""
 SPARSE: Final = 64
 """Bits for each descriptor: sets with fewer are not remembered, for their size is in no count."""
+LARGEST: Final = 4096
+"""Bits of a set that is remembered: its list is made in one step."""
 
 
 class Polled:
@@ -264,7 +266,7 @@ def select_set(
 ) -> PollSet | None:
     """The set of fd_sets, as numbers, that have been asked for before. `rows` makes their list."""
     count = (asked[0] | asked[1] | asked[2]).bit_count()
-    if count < FEWEST or max(asked).bit_length() > SPARSE * count:
+    if count < FEWEST or max(asked).bit_length() > min(SPARSE * count, LARGEST):
         return None
     if table.polls is None:
         table.polls = PollSets(vfs)

@@ -89,7 +89,8 @@ def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | N
                     if known is None:
                         raise  # else it was closed while the call slept
                 else:
-                    watched.append(one)
+                    if known is None:  # else nobody has a use of it: it is asked for each time
+                        watched.append(one)
             yield one
 
     def look(files: list[Looked]) -> Steps[int]:

@@ -145,6 +145,34 @@ def test_descriptor_that_is_closed_meanwhile_is_passed_over(sets: Sets, before: 
     assert sets.read() == [{sets.fds[6]}, set(), set()]
 
 
+@pytest.mark.parametrize("before", range(2, 4))
+def test_file_that_came_and_went_meanwhile_is_looked_at_no_more(sets: Sets, before: int) -> None:
+    """The call has no use of it, so it may have ended, and says what it likes."""
+    sets.asked = [sets.fds[1:], [], sets.fds[:1]]
+    for _ in range(before):
+        sets.select()
+    call = sets.sleep()
+    other = sets.program.ok("eventfd2", 0, 0)
+    sets.program.ok("dup2", other, sets.fds[5])
+    sets.signal(sets.fds[0])  # it looks, and finds nothing
+    sets.world.settle()
+    sets.program.ok("close", sets.fds[5])
+    sets.signal(other)
+    sets.signal(sets.fds[6])
+    assert call.wait() == 1
+    assert sets.read() == [{sets.fds[6]}, set(), set()]
+
+
+def test_large_sets_are_not_made_a_list_in_one_step(sets: Sets) -> None:
+    def rows() -> bytes:
+        raise AssertionError("that takes long")
+
+    table = sets.program.task.files
+    for bits in (poll_set.LARGEST + 1, 1 << 20):
+        assert poll_set.select_set(sets.world.vfs, table, ((1 << bits) - 1, 0, 0), rows) is None
+    assert not sets.world.vfs.polled
+
+
 def test_few_descriptors_are_not_remembered(sets: Sets) -> None:
     sets.asked = [sets.fds[: poll_set.FEWEST - 1], [], []]
     for _ in range(3):
