@@ -408,8 +408,11 @@ class Session:
         cpu = here() if self.recorder is None else NOCPU
         if cpu != self._told_cpu:
             self._told_cpu = cpu
+            request = Tnearx(cpu)
+            if self.recorder is not None:  # the Gofer looks at the journal for it, too
+                self.recorder.before(request)
             with suppress(EIO):
-                self._requests.submit(Tnearx(cpu)).abandon()
+                self._requests.submit(request).abandon()
                 self._push()
 
     async def _sleep(self, pending: Pending, mode: Mode) -> None:

@@ -122,6 +122,25 @@ def test_file_that_was_used_is_not_used_again(world: World, host: Path, how: str
     assert not (host / "a").exists()
 
 
+def test_gofer_that_is_told_where_it_is_waited_for_has_heard_of_a_file(
+    world: World, host: Path
+) -> None:
+    """That is a message, too, before which it looks at the journal."""
+    journal = world.fs.journal
+    assert journal is not None
+    make(world, b"a")
+    world.session._told_cpu = 0  # as before there was a journal, if the first replies came late
+    journal.spares.ask(SPARES + TOGETHER)
+    world.session.linger(journal.spares._under_way[-1])
+    while world.session.unanswered:
+        world.session.drain()
+    remove(world, b"a")
+    make(world, b"b", b"contents")
+    world.ok("sync")
+    assert not (host / "a").exists()
+    assert (host / "b").read_bytes() == b"contents"
+
+
 def test_large_file_is_not_emptied_here(world: World, host: Path) -> None:
     """That may take long."""
     make(world, b"a", b"x" * (1 << 17))
