@@ -234,6 +234,7 @@ class Journal:
             need += isinstance(request, _GROWING)
         if not self._has_room_for(need):
             return False
+        start = self.position
         try:
             end = self._writer.append(*[request.encode(NOTAG) for request in requests])
         except JournalFull:
@@ -241,7 +242,7 @@ class Journal:
             return False
         except ProtocolError:
             return False
-        self._recorded(end, need, copied)
+        self._recorded(start, end, need, copied)
         return True
 
     def put(self, kind: Put, fields: tuple[Any, ...], grows: int = 0, copied: int = 0) -> bool:
@@ -249,12 +250,21 @@ class Journal:
         and fields. `grows`: whether it takes room itself."""
         if not self._has_room_for(grows + copied):
             return False
+        start = self.position
         size = kind(self._ring, *fields)
         if not size:
             self._drain()
             return False
-        self._recorded(self.position + size, grows + copied, copied)
+        self._recorded(start, start + size, grows + copied, copied)
         return True
+
+    def _put_beside(self, kind: Put, fields: tuple[Any, ...]) -> bool:
+        """The same of a request that nobody is told about. It may come between another one and
+        `about`, as a fid does that a finalizer ends: that one stays the last."""
+        last = self._last
+        is_there = self.put(kind, fields)
+        self._last = last
+        return is_there
 
     def _has_room_for(self, need: int) -> bool:
         if self._ended or self._closed:
@@ -264,8 +274,8 @@ class Journal:
             return False
         return True
 
-    def _recorded(self, end: int, need: int, copied: int) -> None:
-        start, self.position = self.position, end
+    def _recorded(self, start: int, end: int, need: int, copied: int) -> None:
+        self.position += end - start
         self._room -= need
         if copied:
             self._copied.append((start, copied))
@@ -301,7 +311,7 @@ class Journal:
             return
         times = known.atime_ns, known.mtime_ns
         valid = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
-        if not self.put(ATTRIBUTES, (directory.fid, b"", 0, valid, 0, NOID, NOID, *times)):
+        if not self._put_beside(ATTRIBUTES, (directory.fid, b"", 0, valid, 0, NOID, NOID, *times)):
             directory.changed()
 
     def _settle_all(self) -> None:
@@ -427,7 +437,7 @@ class Journal:
         """Whether it is recorded, in place of a message whose answer nobody waits for."""
         if self._others > 0 or self._session.dead or self._closed:
             return False
-        if not self.put(FID, (Tclunk.type, fid)):
+        if not self._put_beside(FID, (Tclunk.type, fid)):
             return False
         self._free(fid)
         return True

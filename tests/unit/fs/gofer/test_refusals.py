@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gofer.p9.messages import Tclunk
 from sentry.errors import EDQUOT, EIO, ENOSPC, Errno
+from sentry.fs.gofer.journal import Inode, Journal
 from sentry.fs.gofer.refusals import Refusals
+from sentry.fs.gofer.spares import Spare
+from sentry.platform.records import FID
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_behind_made import AT_REMOVEDIR, warm
 from tests.unit.fs.gofer.test_journal import NEW, make
@@ -124,6 +129,42 @@ def test_more_than_are_told_one_by_one(world: World, host: Path) -> None:
         world.ok("fchmodat", AT_FDCWD, b"n%d" % number, 0o600)
     world.ok("sync")
     assert [world.call("fsync", fd) for fd in fds] == [-errno.EIO] * 80
+
+
+def test_who_made_the_file_is_told_though_a_fid_ended_meanwhile(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a finalizer may end one at any moment: its record comes next."""
+    made_of, journal = Journal.made_of, world.fs.journal
+    assert journal is not None
+
+    def amidst(self: Journal, inode: Inode, spare: Spare, moment: int) -> None:
+        made_of(self, inode, spare, moment)
+        world.session.clunk(world.session.new_fid())
+
+    monkeypatch.setattr(Journal, "made_of", amidst)
+    before = journal.position
+    fd = refused(world, host)
+    assert journal.position > before
+    assert world.call("fsync", fd) == -errno.EIO
+
+
+def test_record_within_another_changes_nothing_of_it(world: World) -> None:
+    journal = world.fs.journal
+    assert journal is not None
+
+    def put(ring: Any, *fields: Any) -> int:
+        size = int(FID(ring, *fields))
+        world.session.clunk(world.session.new_fid())
+        return size
+
+    before = journal.position
+    assert journal.put(put, (Tclunk.type, world.session.new_fid()))
+    journal.about()
+    assert journal.position == journal._ring.position
+    assert journal._entries[-1].start == before
+    world.ok("sync")
+    assert journal.reached(journal.position)
 
 
 @pytest.mark.parametrize(
