@@ -98,7 +98,8 @@ class FidTable:
         room = min(self._budget.left, self._table.nameless_left)
         free = list(takewhile(lambda number: number not in self._fids, numbers[: max(room, 0)]))
         made = spares.make(root.node, at, free)
-        spares.uid = root.uid
+        if made:
+            spares.uid = root.uid
         self._budget.left -= len(made)
         return made
 

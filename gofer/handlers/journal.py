@@ -69,7 +69,13 @@ def spares(conn: Connection, msg: Tsparex) -> Donation:
             break
     blocks, fds = zip(*made, strict=True)
     together = min(conn.table.max_open // 4, lib.DRAIN_SPARES // 2)
-    return Donation(Rsparex(list(blocks), _room(at), together), fds)
+    try:
+        room = _room(at)
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return Donation(Rsparex(list(blocks), room, together), fds)
 
 
 def _spare(conn: Connection, of: Fid, at: int, number: int) -> tuple[bytes, int]:

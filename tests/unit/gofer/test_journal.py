@@ -125,6 +125,24 @@ def test_name_appears_with_data_owner_and_mode(client: JournalClient, tree: Path
     assert found.st_ino.to_bytes(8, "little") in spare.blocks[0]
 
 
+def test_spares_whose_reply_fails_leave_no_descriptors(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def room(_fd: int) -> int:
+        raise OSError(len(os.listdir("/proc/self/fd")), "statfs")
+
+    monkeypatch.setattr("gofer.handlers.journal._room", room)
+    counts = set()
+    with journalling(tree) as client:
+        for _ in range(4):
+            with pytest.raises(OSError) as refused:
+                client.call(Tsparex(0, [3, 4]))
+            counts.add(refused.value.errno)
+            for fid in (3, 4):
+                client.call(Tclunk(fid))
+    assert len(counts) == 1
+
+
 def test_file_that_was_removed_before_it_was_made_is_never_made(
     client: JournalClient, tree: Path
 ) -> None:
