@@ -43,8 +43,8 @@ Asked = tuple[int, int, int]
 """Three sets, a bit for each descriptor."""
 SPARSE: Final = 64
 """Bits for each descriptor: sets with fewer are not remembered, for their size is in no count."""
-LARGEST: Final = 4096
-"""Bits of a set that is remembered: its list is made in one step."""
+LARGEST: Final = 1024
+"""Bits of a set that is remembered: FD_SETSIZE. Its list is made in one step, in up to 2 ms."""
 
 
 class Polled:
