@@ -17,6 +17,8 @@ BLOCK: Final = 64
 
 QUIET_ONES: Final = 64
 """Descriptors between two looks at the time, where uses are given back."""
+PIECE: Final = 4096
+"""Descriptors that are looked at together for an open one."""
 
 
 class FdTable:
@@ -45,10 +47,11 @@ class FdTable:
     def highest(self) -> int:
         """The highest descriptor that is open; 0 if none is."""
         files = self._files
-        at = len(files) - 1
-        while at > 0 and files[at] is None:
-            at -= 1
-        return max(at, 0)
+        for low in range((len(files) - 1) // PIECE * PIECE, -1, -PIECE):
+            piece = files[low : low + PIECE]
+            if piece.count(None) < len(piece):
+                return low + max(at for at, file in enumerate(piece) if file is not None)
+        return 0
 
     # --- looking up
 

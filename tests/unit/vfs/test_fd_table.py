@@ -12,7 +12,7 @@ from sentry.abi.fcntl import F_SETLK, F_WRLCK, O_CREAT, O_RDWR
 from sentry.errors import EBADF, EMFILE
 from sentry.fs.fuse.file import FuseFile
 from sentry.vfs.budget import DescriptorLimit
-from sentry.vfs.fd_table import QUIET_ONES, FdTable
+from sentry.vfs.fd_table import PIECE, QUIET_ONES, FdTable
 from sentry.vfs.file import FileDescription
 from tests.world import World
 
@@ -77,3 +77,18 @@ def test_end_of_a_table_is_work_in_steps_wherever_its_holes_are() -> None:
     table.replace(file, 32 * QUIET_ONES, file, 1 << 20)
     assert sum(1 for _ in table.ending(file)) == 32
     assert file.refs == 1
+
+
+@pytest.mark.parametrize(
+    "fds", [[], [0], [5], [0, PIECE - 1], [1, PIECE], [PIECE - 1, 3 * PIECE + 7]]
+)
+def test_highest_open_descriptor_is_found_below_any_that_were_closed(fds: list[int]) -> None:
+    table, inode = FdTable(), SimpleNamespace(locks=None)
+    file: Any = SimpleNamespace(
+        refs=1, flags=0, dnotify=None, inode=inode, flush=lambda caller: None, decref=lambda: None
+    )
+    for fd in (*fds, 5 * PIECE):
+        table.replace(file, fd, file, 1 << 20)
+    assert table.highest() == 5 * PIECE
+    table.close(file, 5 * PIECE)
+    assert table.highest() == max(fds, default=0)
