@@ -67,7 +67,8 @@ class Files:
     def close(self) -> None:
         """They stay only if they all have their names by `name`."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # it writes again what a full disk has refused
+                file.close()
         for name in set() if self._is_done else self._named:
             with suppress(OSError):
                 os.unlink(os.path.join(self._folder, name))

@@ -69,3 +69,15 @@ def test_a_name_that_is_taken_meanwhile_takes_all_back(tmp_path: Path) -> None:
         files.name()
     files.close()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_full_disk_takes_all_back(files: Files, tmp_path: Path) -> None:
+    files.make("a")
+    files.make("b")
+    files["b"].close()
+    files._files["b"] = open("/dev/full", "r+b", buffering=64)  # noqa: SIM115
+    files["b"].write(b"more")
+    with pytest.raises(OSError, match="No space left"):
+        files.name()
+    files.close()
+    assert list(tmp_path.iterdir()) == []
