@@ -42,12 +42,14 @@ MAKERS: dict[int, Callable[[], object]] = {16: object, 32: float}
 
 def prepared() -> Body:
     """The body of every Sentry. Preconditions: one thread; no module was changed meanwhile."""
-    body = programs.sentry(early.PLATFORM)
+    from sentry.boot.sandbox import preload  # noqa: PLC0415  only there
+
+    preload(early.PLATFORM)
     for room in ROOMS:
         _import_below(room)
     for name in ALSO:
         importlib.import_module(name)
-    body = programs.sentry(early.PLATFORM)
+    body = programs.sentry(early.PLATFORM)  # when there is nothing left that it would map
     _know_structs(msgspec.Struct)
     codec.compile_all()
     for network in ("none", "host", "sandbox"):
