@@ -123,6 +123,9 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
             continue
         if files.have_changed():
             conn.close()  # who asks goes on alone, and the next one is answered by another
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its successor would not hear of it
+            if told in dict(poll.poll(0)):
+                break
             _replace(listener, idle_s)
         about = f"{os.getpid()} {since:.0f} {served}"
         with conn, suppress(OSError):  # no process is left: who asks goes on alone

@@ -111,3 +111,34 @@ def test_told_to_end_while_it_forks_it_ends(path: Path) -> None:
             asking_it.connect(str(path))
             assert zygote.stdout.read() == "ended\n"
     assert not path.exists()
+
+
+TOLD_WHILE_IT_LOOKS = """
+import os, signal, sys
+from runsc.zygote import files, place, server
+
+class Changed(files.Files):
+    def have_changed(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+place.socket_path = lambda: sys.argv[1]
+with server.listening() as sock:
+    server.serve(sock, 60, server.Prepared(lambda *_: 0, object.__new__(Changed)))
+print("ended")
+"""
+
+
+def test_told_to_end_before_it_is_replaced_it_ends(path: Path) -> None:
+    words = [sys.executable, "-c", TOLD_WHILE_IT_LOOKS, str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as zygote:
+        assert zygote.stdout is not None
+        assert zygote.stdout.readline().startswith("listening")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking_it:
+            asking_it.connect(str(path))
+            try:
+                assert zygote.wait(20) == 0
+            finally:
+                zygote.kill()
+        assert zygote.stdout.read() == "ended\n"
+    assert not path.exists()
