@@ -75,6 +75,13 @@ class Namespaces(msgspec.Struct, frozen=True):
     of whose addresses and routes there a stack of the sandbox's own has its."""
     label: Label = Label()
 
+    @property
+    def come_first(self) -> bool:
+        """Whether the sandbox may begin only when the process is in them. What config.json names
+        may not be there: then no program runs. And in the container's root the process makes
+        places of mounts that are missing, as the Sentry does, which expects nobody else there."""
+        return self.view is not None or bool(self.joined)
+
 
 def asked_for(
     container: Container, label: Label, sysctls: tuple[tuple[str, str], ...] = ()
@@ -117,6 +124,8 @@ class StandIn:
         self.joins = joins
         """Its cgroups, open, for the others."""
         self._reaped = self._is_ready = False
+        self.comes_first = True
+        """`Namespaces.come_first`."""
         self.life = life
         """The Sentry's end, after `await_ready`."""
         self.victim = victim
@@ -203,6 +212,7 @@ def spawn(
     if victim is not None:
         victim.spawn(ours, joins, namespaces.label)
     made = (makers[0].kind if makers else StandIn)(pid, ours, joins, victim)
+    made.comes_first = namespaces.come_first
     if namespaces.users is not None:
         try:
             made.maps = users.settle(pid, namespaces.users)

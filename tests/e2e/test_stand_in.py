@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from runsc.launch.stand_in import Namespaces
+from runsc.launch.view import View
+from runsc.oci.convert import Export
 from tests.e2e.bundle import OVERFLOW, Bundle
 from tests.e2e.client import Client
 from tests.e2e.processes import all_end
@@ -213,3 +217,31 @@ def test_who_kills_it_ends_the_container(client: Client) -> None:
 
     assert all_end(pidfds)
     assert client.state("c")["status"] == "stopped"
+
+
+def test_nothing_runs_before_it_is_in_the_namespaces_that_are_named(
+    client: Client, tmp_path: Path
+) -> None:
+    """One of them is long in coming, and then it is none."""
+    os.mkfifo(tmp_path / "late")
+    client.flags.append("--network=none")
+    client.bundle.document["linux"]["namespaces"] = [
+        {"type": "ipc", "path": str(tmp_path / "late")},
+        {"type": "pid"},
+        {"type": "mount"},
+    ]
+    bundle = client.bundle.args("echo", "ran").write()
+    with client.begin("run", f"--bundle={bundle}", "c") as process:
+        assert process.stdout is not None
+        try:
+            assert not select.select([process.stdout], [], [], 3)[0]
+        finally:
+            os.close(os.open(tmp_path / "late", os.O_WRONLY))
+        assert (process.stdout.read(), process.wait(30)) == ("", 1)
+
+
+def test_the_sandbox_begins_after_it_where_it_makes_places_of_mounts(tmp_path: Path) -> None:
+    shown = View(Export(str(tmp_path), writable=True), ())
+
+    assert Namespaces(view=shown).come_first
+    assert not Namespaces().come_first
