@@ -340,6 +340,7 @@ def start(
     if network is not None:
         network_ours, network_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = msgspec.structs.replace(config, network_fd=network_ours.detach())
+    given = (control_theirs, gofer_ours, gofer_theirs, hold_theirs, network_theirs)
     pid = programs.start_sentry(config, switches, terms)
     gofer_pid = network_pid = 0
     try:
@@ -361,12 +362,14 @@ def start(
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
         stand_in.await_ready()
-    except (OSError, RuntimeFailure):
+    except BaseException:  # also a signal, while the stand-in is waited for
         for each in filter(None, (pid, gofer_pid, network_pid)):
             end_child(each)
+        for sock in (control_ours, hold_ours, *given):
+            if sock is not None:
+                sock.close()
         raise
-    control_theirs.close()
-    for sock in (gofer_ours, gofer_theirs, hold_theirs, network_theirs):
+    for sock in given:
         if sock is not None:
             sock.close()
     if config.network_fd >= 0:

@@ -8,11 +8,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
+import msgspec
 import pytest
 
 from runsc.errors import RuntimeFailure
+from runsc.filters import Switches
+from runsc.launch import isolation
 from runsc.launch import sandbox as sandbox_module
+from runsc.launch.boot import Terms
+from runsc.launch.programs import Programs
 from runsc.launch.sandbox import Sandbox
 
 
@@ -110,3 +116,52 @@ def test_sandbox_that_nobody_wants_any_more_is_ended(
     with pytest.raises(RuntimeFailure, match=r"killed by signal 9|has ended"):
         sandbox.await_ready() if event else sandbox.wait()
     os.close(sandbox.lifeline)
+
+
+class _Root(msgspec.Struct):
+    image_fd: int = 0
+    written_behind: bool = False
+
+
+class _Config(msgspec.Struct):
+    root: _Root
+    gofer_fd: int = -1
+    control_fd: int = -1
+    stand_in_fd: int = -1
+    victim_fd: int = -1
+
+
+def test_signal_while_the_stand_in_is_waited_for_ends_the_sentry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what is removed then, as its cgroup, is in use."""
+    monkeypatch.setattr(isolation, "freeze_heap", lambda: None)
+    life, other = socket.socketpair()
+    begun: list[int] = []
+
+    def begin(*_: object) -> int:
+        begun.append(_child(other))
+        return begun[0]
+
+    class Standing:
+        victim = None
+
+        def __init__(self) -> None:
+            self.life = life
+
+        def await_ready(self) -> None:
+            raise SystemExit(128 + signal.SIGTERM)
+
+    config: Any = _Config(_Root())
+    standing: Any = Standing()
+    serve: Any = None
+    with life, other:
+        with pytest.raises(SystemExit):
+            sandbox_module.start(
+                config, (), Programs(begin, serve), Switches(), Terms(), standing
+            )
+        try:
+            with pytest.raises(ChildProcessError):
+                os.waitpid(begun[0], os.WNOHANG)
+        finally:
+            sandbox_module.end_child(begun[0])
