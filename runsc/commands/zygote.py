@@ -13,7 +13,7 @@ from runsc.zygote import asking, place, server
 @click.group(
     help="A process of this user that has all of the runtime in memory. Where one listens, `run`,"
     " `create`, `do`, `restore`, containerd's shim and the Python API start from forks of it, which"
-    " share its memory. It ends after five minutes in which nobody has asked; what sharing costs is"
+    " share its memory. It ends after five minutes in which nothing has; what sharing costs is"
     " in docs/isolation.md."
     "\n\n\b\nExamples:\n"
     "  runsc zygote start\n"
@@ -57,7 +57,7 @@ def path() -> None:
     " takes, or to see what it says."
 )
 @click.option("--idle", type=click.IntRange(min=1), default=server.IDLE_S, metavar="SECONDS",
-              show_default=True, help="End when nobody has asked for so long.")  # fmt: skip
+              show_default=True, help="End when nothing has started for so long.")  # fmt: skip
 @click.option("--listener", type=click.IntRange(min=3), hidden=True)
 @click.option("--claim", type=click.IntRange(min=3), hidden=True)
 @click.option("--room", hidden=True, expose_value=False)

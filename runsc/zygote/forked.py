@@ -104,12 +104,13 @@ def _connected(conn: socket.socket, who: Caller) -> traits.Process:
     return traits.Process(who.pid, pidfd)
 
 
-def serve(conn: socket.socket, body: Body, about: str) -> int:
-    """The body of a fork; gives its exit code. `about`: what `runsc zygote status` shows."""
+def serve(conn: socket.socket, body: Body, about: str, telling: int) -> int:
+    """The body of a fork; gives its exit code. `about`: what `runsc zygote status` shows. By
+    `telling` the zygote hears that something starts."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    host.close_all_but({0, 1, 2, conn.fileno()})
+    host.close_all_but({0, 1, 2, conn.fileno(), telling})
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     conn.settimeout(REQUEST_S)
     caller = _caller(conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
@@ -128,6 +129,9 @@ def serve(conn: socket.socket, body: Body, about: str) -> int:
     except (traits.Unlike, OSError) as error:
         conn.send(REFUSED + str(error).encode()[:1000])
         return 1
+    with suppress(OSError):  # it has ended, or has not read for long
+        os.write(telling, b"\0")
+    os.close(telling)
     conn = _placed(conn, request, fds)
     early.prepare(body)
     if request.how == STANDS:

@@ -100,7 +100,11 @@ def is_heard(path: str) -> bool:
 
 
 def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None = None) -> None:
-    """To its end. Preconditions: one thread."""
+    """To its end. Preconditions: one thread.
+
+    Who is refused keeps nobody alive: one of which others can have no forks goes, and another
+    begins. A signal is its number in the pipe, what has started from a fork is a zero.
+    """
     told, telling = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(telling)
     signal.signal(signal.SIGTERM, _noted)
@@ -114,9 +118,13 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
     poll = select.poll()
     for fd in (listener.fileno(), told):
         poll.register(fd, select.POLLIN)
-    while ready := dict(poll.poll(idle_s * 1000)):
+    until = time.monotonic() + idle_s
+    while ready := dict(poll.poll(max(0.0, until - time.monotonic()) * 1000)):
         if told in ready:
-            break
+            if any(os.read(told, 1 << 12)):
+                break
+            until = time.monotonic() + idle_s
+            continue
         try:
             conn, _ = listener.accept()
         except OSError:  # who asked is gone
@@ -124,13 +132,13 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
         if files.have_changed():
             conn.close()  # who asks goes on alone, and the next one is answered by another
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its successor would not hear of it
-            if told in dict(poll.poll(0)):
+            if told in dict(poll.poll(0)) and any(os.read(told, 1 << 12)):
                 break
             _replace(listener, idle_s)
         about = f"{os.getpid()} {since:.0f} {served}"
         with conn, suppress(OSError):  # no process is left: who asks goes on alone
             if not os.fork():
-                _serve(listener, conn, body, about)
+                _serve(listener, conn, body, about, telling)
         served += 1
 
 
@@ -138,11 +146,13 @@ def _noted(number: int, frame: object) -> None:
     """By the descriptor that wakes us up: an exception would be lost in what fork(2) calls."""
 
 
-def _serve(listener: socket.socket, conn: socket.socket, body: Body, about: str) -> NoReturn:
+def _serve(
+    listener: socket.socket, conn: socket.socket, body: Body, about: str, telling: int
+) -> NoReturn:
     code = 1
     try:
         listener.close()
-        code = forked.serve(conn, body, about)
+        code = forked.serve(conn, body, about, telling)
     finally:
         os._exit(code)
 

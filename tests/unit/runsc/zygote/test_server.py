@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from runsc.errors import RuntimeFailure
 from runsc.zygote import asking, client, place, server
+from runsc.zygote.protocol import REFUSED
 
 
 @pytest.fixture(autouse=True)
@@ -142,3 +144,63 @@ def test_told_to_end_before_it_is_replaced_it_ends(path: Path) -> None:
                 zygote.kill()
         assert zygote.stdout.read() == "ended\n"
     assert not path.exists()
+
+
+ASKED = """
+import sys
+from runsc.zygote import files, place, server
+
+place.socket_path = lambda: sys.argv[1]
+with server.listening() as sock:
+    server.serve(sock, 2, server.Prepared(lambda *_: 0, files.Files({})))
+"""
+
+
+def test_who_is_refused_does_not_keep_it(path: Path) -> None:
+    words = [sys.executable, "-c", ASKED, str(path)]
+    refused = 0
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as zygote:
+        assert zygote.stdout is not None
+        assert zygote.stdout.readline().startswith("listening")
+        for _ in range(40):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking_it:
+                try:
+                    asking_it.connect(str(path))
+                    asking_it.send(b"what is no request")
+                    refused += asking_it.recv(1000).startswith(REFUSED)
+                except OSError:  # it has ended
+                    break
+            with suppress(subprocess.TimeoutExpired):
+                zygote.wait(0.25)
+        try:
+            assert zygote.wait(1) == 0
+        finally:
+            zygote.kill()
+    assert refused
+
+
+STARTED = """
+import os, sys
+from runsc.zygote import files, forked, place, server
+
+place.socket_path = lambda: sys.argv[1]
+forked.serve = lambda conn, body, about, telling: os.write(telling, bytes(1)) - 1
+with server.listening() as sock:
+    server.serve(sock, 2, server.Prepared(lambda *_: 0, files.Files({})))
+"""
+
+
+def test_who_starts_from_it_keeps_it(path: Path) -> None:
+    words = [sys.executable, "-c", STARTED, str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as zygote:
+        assert zygote.stdout is not None
+        try:
+            assert zygote.stdout.readline().startswith("listening")
+            for _ in range(12):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking_it:
+                    asking_it.connect(str(path))
+                with pytest.raises(subprocess.TimeoutExpired):
+                    zygote.wait(0.25)
+            assert zygote.wait(60) == 0
+        finally:
+            zygote.kill()
