@@ -142,7 +142,7 @@ def _plain(command: click.Command, args: list[str], *, mixed: bool) -> list[str]
     options = [option for option in command.params if isinstance(option, click.Option)]
     switches = {name for it in options if it.is_flag for name in it.opts if name[:2] == "--"}
     others = {name for it in options if not it.is_flag for name in it.opts}
-    return plain(args, switches, others, mixed=mixed)
+    return plain(args, switches, others, mixed=mixed, last=getattr(command, "last", ""))
 
 
 def _is_of_go(word: str) -> bool:

@@ -14,11 +14,13 @@ ROOTLESS, LEVELS = "--rootless", ("true", "false", "auto")
 """runc's has a value; gVisor's is a switch."""
 
 
-def plain(args: Sequence[str], switches: set[str], others: set[str], *, mixed: bool) -> list[str]:
+def plain(
+    args: Sequence[str], switches: set[str], others: set[str], *, mixed: bool, last: str = ""
+) -> list[str]:
     """The same as click takes it: `--name`, a switch that is off left out.
 
     `switches` are all long options without a value, `others` all that have one; `mixed`: they may
-    stand behind arguments, too.
+    stand behind arguments, too; `last`: the switch behind which all is the program's.
     """
     made: list[str] = []
     words = deque(args)
@@ -30,11 +32,14 @@ def plain(args: Sequence[str], switches: set[str], others: set[str], *, mixed: b
         if name[:1] == "-" != name[1:2] and f"-{name}" in switches | others:
             name = f"-{name}"
         if name in switches and value.lower() in VALUES:
-            made += [name] * VALUES[value.lower()]
-            continue
+            if not VALUES[value.lower()]:
+                continue
+            equals = value = ""
         if name == ROOTLESS and name in others and not equals:
             equals, value = "=", words.popleft() if words and words[0] in LEVELS else "true"
         made.append(name + equals + value)
+        if made[-1] == last:
+            return [*made, *words]
         if name in others and not equals and words:
             made.append(words.popleft())
     return made

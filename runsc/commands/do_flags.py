@@ -107,16 +107,26 @@ _OPTIONS = (
 class Command(click.Command):
     """`do`, whose flags end with --python."""
 
+    last = PYTHON
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """What is behind --python is Python's, as -c and -m."""
         options = [each for each in self.params if isinstance(each, click.Option)]
         with_value = {name for each in options if not each.is_flag for name in each.opts}
         at = 0
         while at < len(args) and args[at][:1] == "-" and args[at] not in ("--", PYTHON):
-            at += 1 + (args[at] in with_value)
+            at += 1 + _takes_next(args[at], with_value)
         if args[at : at + 1] == [PYTHON]:
             args = [*args[: at + 1], "--", *args[at + 1 :]]
         return super().parse_args(ctx, args)
+
+
+def _takes_next(word: str, with_value: set[str]) -> bool:
+    """Whether the value of a flag, or of the first in a bundle (`-iv`) that has one, is behind."""
+    if word[:2] == "--":
+        return word in with_value
+    found = [at for at, letter in enumerate(word) if f"-{letter}" in with_value]
+    return found[:1] == [len(word) - 1]
 
 
 def flags(function: Callable[..., None]) -> Callable[..., None]:

@@ -30,6 +30,21 @@ def test_words_of_go_are_those_of_click(args: list[str], made: list[str]) -> Non
     assert plain(args, SWITCHES, OTHERS, mixed=True) == made
 
 
+@pytest.mark.parametrize(
+    ("args", "made"),
+    [
+        (["--detach", "-m", "x", "-debug", "--debug=false"], None),
+        (["-debug", "-detach=true", "-root=/", "--debug=0"], ["--debug", "--detach", "-root=/",
+                                                             "--debug=0"]),
+        (["--detach=false", "-debug"], ["--debug"]),
+        (["--root", "--detach", "-debug"], ["--root", "--detach", "--debug"]),
+    ],
+)  # fmt: skip
+def test_words_behind_the_last_flag_stay(args: list[str], made: list[str] | None) -> None:
+    found = plain(args, SWITCHES, OTHERS | {"-m"}, mixed=False, last="--detach")
+    assert found == (args if made is None else made)
+
+
 def test_words_of_the_program_stay() -> None:
     args = ["-debug", "sh", "-debug", "--debug=false"]
 
