@@ -12,7 +12,7 @@ from runsc.commands import do_flags, do_values
 from runsc.commands.spec import standard_mounts
 from runsc.containers import console
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation, launch
+from runsc.launch import bundle, isolation, launch
 from runsc.launch.configure import Wishes
 from runsc.oci import convert, spec
 from runsc.options import Globals
@@ -103,14 +103,15 @@ def command(flags: Globals, /, **given: Any) -> None:
     if asked.image is not None:
         made = _over_image(asked.image, asked, terminal=terminal)
     else:
-        made = _over_tree(asked.root or "/", asked, volumes, terminal=terminal)
+        root = "/" if asked.root is None else asked.root
+        made = _over_tree(root, asked, volumes, terminal=terminal)
     _complete(made, asked, volumes)
     if flags.network == "sandbox":
         _plug(made, flags)
     if not terminal and os.isatty(0) and not console.is_foreground(0):
         _read_nothing()
     warn = _nothing if asked.quiet else flags.log.warning
-    container = convert.container("/", made, "memory", warn)
+    container = bundle.as_told(flags, convert.container("/", made, "memory", warn))
     name = f"runsc-do-{os.getpid()}"
     assert made.root is not None
     identity = launch.Identity(
@@ -162,6 +163,7 @@ def _over_tree(root: str, asked: Asked, volumes: list[spec.Mount], *, terminal: 
         raise click.UsageError("Missing argument 'COMMAND [ARG]...'.")
     if not os.path.isdir(root):
         raise RuntimeFailure(f"--root {root}: no such directory")
+    root = os.path.abspath(root)
     where = os.path.join(os.getcwd() if is_host else "/", asked.cwd or os.getcwd())
     if not do_values.is_folder(root, where, volumes):
         if asked.cwd is not None:

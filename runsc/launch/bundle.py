@@ -50,6 +50,21 @@ def described(
 ) -> tuple[launch.Identity, convert.Container]:
     """What a config.json of that folder says. Raises: RuntimeFailure."""
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
+    container = as_told(settings, container)
+    if settings.network is None and "network" not in dict(container.namespaces):
+        settings.log.warning(NO_HOST_NETWORK)
+    identity = launch.Identity(
+        container_id,
+        bundle,
+        container.exports[0].path,
+        document.oci_version,
+        document.annotations or {},
+    )
+    return identity, container
+
+
+def as_told(settings: Globals, container: convert.Container) -> convert.Container:
+    """With what global flags say of the host's files. Raises: RuntimeFailure."""
     root = msgspec.structs.replace(container.root, overlay_size=settings.overlay_size)
     container = msgspec.structs.replace(container, root=root)
     if settings.overlay_mounts:
@@ -80,13 +95,4 @@ def described(
     if settings.host_fifo == "none":
         shut = (msgspec.structs.replace(each, opens=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))
-    if settings.network is None and "network" not in dict(container.namespaces):
-        settings.log.warning(NO_HOST_NETWORK)
-    identity = launch.Identity(
-        container_id,
-        bundle,
-        container.exports[0].path,
-        document.oci_version,
-        document.annotations or {},
-    )
-    return identity, container
+    return container

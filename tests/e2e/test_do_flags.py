@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -115,6 +116,42 @@ def test_read_only_leaves_volumes(tmp_path: Path, busybox: Path) -> None:
     assert os.listdir(tmp_path / "out") == ["x"]
 
 
+CONNECTS = """
+import socket
+with socket.socket(socket.AF_UNIX) as sock:
+    print(sock.connect_ex("/tmp/sock"))
+open("/tmp/out/made", "w").close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "connected", "kept"),
+    [
+        ((), 0, ["made"]),
+        (("--host-uds=none",), errno.ECONNREFUSED, ["made"]),
+        (("--overlay2=all:memory",), 0, []),
+    ],
+)
+def test_global_flags_about_the_hosts_files_hold_for_volumes(
+    tmp_path: Path, flags: tuple[str, ...], connected: int, kept: list[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    volumes = ["-v", f"{tmp_path}/sock:/tmp/sock", "-v", f"{tmp_path}/out:/tmp/out"]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{tmp_path}/sock")
+        listening.listen()
+        done = _do(tmp_path, *volumes, "--python", "-c", CONNECTS, flags=flags)
+    assert (done.stdout, done.stderr) == (f"{connected}\n", "")
+    assert os.listdir(tmp_path / "out") == kept
+
+
+def test_root_may_be_a_relative_path(tmp_path: Path, busybox: Path) -> None:
+    path = os.path.relpath(busybox, REPOSITORY)
+    assert _said(tmp_path, "--root", path, "sh", "-c", "pwd; echo /etc/host*") == [
+        "/", "/etc/hosts",
+    ]  # fmt: skip
+
+
 def test_memory_is_what_the_program_has(tmp_path: Path, busybox: Path) -> None:
     script = "grep MemTotal /proc/meminfo"
     for size in ("96m", "96MiB", "100663296"):
@@ -160,6 +197,17 @@ def test_python_is_the_callers(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("python")
+def test_words_behind_python_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_text("import sys; print(sys.argv[1:], '-u' in sys.orig_argv)")
+    words = ["-quiet", "--read-only=false", "-user=x"]
+    search = ["-e", f"PYTHONPATH={tmp_path}"]
+    assert _said(tmp_path, *search, "--python", "-m", "words", *words) == [f"{words} False"]
+
+    volume = f"{tmp_path}:/files"
+    assert _said(tmp_path, "-iv", volume, "--python", "-u", "/files/words.py") == ["[] True"]
+
+
+@pytest.mark.usefixtures("python")
 def test_python_without_more_reads_its_program(tmp_path: Path) -> None:
     command = [*RUNSC, f"--root={tmp_path}/state", f"--platform={PLATFORM}", "do", "--python"]
     assert execute(command, stdin="print(6 * 7)").stdout == "42\n"
@@ -201,6 +249,7 @@ def test_flags_give_an_image_other_values_than_its_own(
          " behind it: which one?"),
         (("--memory=1g",), ["-m", "2g", "true"], "--memory is there twice, before `do` and behind"
          " it: which one?"),
+        ((), ["--root", "", "true"], "--root : no such directory"),
         ((), ["--root", "/", "--image", "x", "true"], "--root and --image: only one of them"),
         ((), ["--name", "x", "true"], "--name has no place here: use `runsc run --detach NAME`"),
         ((), ["--mount", "type=bind", "true"], "--mount has no place here: use --volume SRC:DST"),
