@@ -101,6 +101,10 @@ def _open_standard_streams() -> None:
     while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
+    if sys.stdout is None:  # CPython has none for a number that was closed
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _code(order: Order | None) -> int:
@@ -108,9 +112,7 @@ def _code(order: Order | None) -> int:
     code = order.carry_out() if order is not None else None
     if code is None:
         return _command_line()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    sys.stderr.flush()
     return code
 
 

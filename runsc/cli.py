@@ -486,13 +486,19 @@ def main(args: list[str] | None = None) -> None:
 
 def _main(args: list[str]) -> NoReturn:
     """Raises: click.NoSuchOption, SystemExit."""
-    try:
+    begun: list[click.Context] = []
+
+    def call() -> int:
         with main_group.make_context("runsc", list(args)) as context:
-            code = outcome(
-                lambda: context.invoked_subcommand or "",
-                lambda: context.obj.log if context.obj is not None else None,
-                lambda: main_group.invoke(context) or 0,
-            )
+            begun.append(context)
+            return main_group.invoke(context) or 0
+
+    try:
+        code = outcome(
+            lambda: begun[0].invoked_subcommand or "" if begun else "",
+            lambda: begun[0].obj.log if begun and begun[0].obj is not None else None,
+            call,
+        )
     except click.NoSuchOption:
         raise
     except click.ClickException as error:
@@ -502,5 +508,4 @@ def _main(args: list[str]) -> NoReturn:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    sys.stdout.flush()
     sys.exit(code)

@@ -33,6 +33,8 @@ PERSONAL = {"debug": "debug: ", "info": "", "warning": "warning: ", "error": ""}
 COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
 """ECMA-48: yellow, red; of the words in front of a message."""
 PLAIN = "\x1b[0m"
+UNREAD = 141
+"""The exit code where nobody reads what is written any more: as a shell has it for SIGPIPE."""
 
 
 def _is_terminal(fd: int) -> bool:
@@ -88,22 +90,23 @@ class Log:
         self.to_person = path is None and not self.is_json and _is_terminal(2)
 
     def write(self, level: str, message: str) -> None:
-        """One message, if its level is wanted."""
+        """One message, if its level is wanted. Where it cannot be written (nobody reads the pipe,
+        the disk is full) it is lost: what it is about goes on."""
         if LEVELS.index(level) < self._least:
             return
+        try:  # noqa: SIM105  contextlib costs more
+            os.write(self.fd, self._line(level, message) + b"\n")
+        except OSError:
+            pass
+
+    def _line(self, level: str, message: str) -> bytes:
         if self.to_person:
-            os.write(self.fd, f"{addressed(level, self.fd)}{printable(message)}\n".encode())
-            return
+            return f"{addressed(level, self.fd)}{printable(message)}".encode()
         message = message.encode(errors="replace").decode()
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self.is_json:
-            line = dumps({"level": level, "msg": message, "time": now})
-        else:
-            line = f'time="{now}" level={level} msg={quoted(message)}'.encode()
-        try:  # noqa: SIM105  contextlib costs more
-            os.write(self.fd, line + b"\n")
-        except BlockingIOError:  # a pipe that nobody reads: the line is lost
-            pass
+            return dumps({"level": level, "msg": message, "time": now})
+        return f'time="{now}" level={level} msg={quoted(message)}'.encode()
 
     def debug(self, message: str) -> None:
         """For developers; written with --debug."""
@@ -125,18 +128,45 @@ class Log:
 def outcome(
     command: Callable[[], str], log: Callable[[], Log | None], call: Callable[[], int]
 ) -> int:
-    """The exit code of a command, which says why it failed."""
+    """The exit code of a command, which says why it failed. What it has written is out then."""
+    error: RuntimeFailure | None = None
     try:
-        return call()
-    except RuntimeFailure as failure:
-        error = failure
+        try:
+            return call()
+        except RuntimeFailure as failure:
+            error = failure
+        finally:
+            sys.stdout.flush()
     except OSError as failure:
+        is_unread = isinstance(failure, BrokenPipeError) and _is_unread()
+        _drop()
+        if is_unread and error is None:
+            return UNREAD
         reason = (failure.strerror or str(failure)).lower()
         where = f"open {failure.filename}: " if failure.filename else ""
-        error = RuntimeFailure(where + reason)
+        error = error or RuntimeFailure(where + reason)
     found = log() or Log(None, "text", debug=False)
     prefix = PREFIXES.get(command(), "")
     if found.to_person:
         prefix = prefix.removeprefix("runsc ")
     found.error(f"{prefix}{error}", sys.stderr, error.hint)
     return error.code
+
+
+def _is_unread() -> bool:
+    """Whether standard output is a pipe or a socket whose reader has gone."""
+    import select  # noqa: PLC0415  seldom
+
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _drop() -> None:
+    """What standard output does not take: CPython would try it again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

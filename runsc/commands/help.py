@@ -69,8 +69,4 @@ def command(ctx: click.Context, form: str | None, topic: str, ioctls: bool, sock
         text = table(form or FORMATS[0], ioctls=ioctls, sockopts=sockopts)
     else:
         text = usage(ctx, topic)
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = sys.stderr  # `runsc help syscalls | head`: no complaint, now or at the end
+    sys.stdout.write(text)

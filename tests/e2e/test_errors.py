@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import RUNSC, Bundle, execute
+from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute
 from tests.e2e.test_terminal import Person
 
 
@@ -136,3 +137,43 @@ def test_namespaces_that_cannot_be_made_are_no_traceback(tmp_path: Path, platfor
     assert "cannot make namespaces for the sandbox: a limit is reached" in result.stderr
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path / "state") == [".lock"]
+
+
+def _redirected(tmp_path: Path, to: str, *args: str) -> tuple[int, str]:
+    """The exit code, and what is on standard error."""
+    command = [*RUNSC, f"--root={tmp_path}/state", *args]
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {to}', "bash", *command],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["list"], ["help", "syscalls"], ["--help"], ["do", "--help"]])
+def test_reader_that_has_enough_hears_no_complaint(
+    tmp_path: Path, args: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*RUNSC, f"--root={tmp_path}/state", *args], stdin=subprocess.DEVNULL, stdout=writer,
+        stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("args", [["list"], ["features"]])
+def test_output_that_finds_no_room_is_an_error(tmp_path: Path, args: list[str]) -> None:
+    code, said = _redirected(tmp_path, "> /dev/full", *args)
+    assert code == 1
+    assert "no space left on device" in said and "Traceback" not in said
+
+
+def test_closed_streams_are_no_traceback(tmp_path: Path) -> None:
+    assert _redirected(tmp_path, ">&-", "list") == (0, "")
+    assert _redirected(tmp_path, ">&-", "state", "x")[0] == 1
+    assert _redirected(tmp_path, ">&- 2>&-", "state", "x") == (1, "")

@@ -8,7 +8,7 @@ import os
 import msgspec
 import pytest
 
-from runsc.log import is_coloured, printable, printable_json
+from runsc.log import Log, is_coloured, printable, printable_json
 
 
 def test_what_could_move_a_terminal_is_a_question_mark() -> None:
@@ -49,3 +49,10 @@ def test_colours_are_for_a_terminal_of_who_wants_them(
     finally:
         for fd in (master, slave, out, into):
             os.close(fd)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_message_that_cannot_be_written_stops_nothing(form: str) -> None:
+    log = Log("/dev/full", form, debug=False)
+    log.warning("the disk is full")
+    os.close(log.fd)
