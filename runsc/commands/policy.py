@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 import click
+from click.core import ParameterSource
 
 from runsc.containers import lifecycle, listener
 from runsc.containers.container import Store
@@ -136,12 +137,13 @@ def learn(context: click.Context, output: str, record: str | None, args: tuple[s
     from runsc.containers import policy_learn  # noqa: PLC0415  few learn
 
     flags: Globals = context.obj
+    if flags.pod_init_config is not None:
+        raise click.UsageError("--pod-init-config is what `learn` itself listens with")
     with tempfile.TemporaryDirectory(prefix="runsc-learn-") as folder:
         seen = record or os.path.join(folder, "seen")
         session = policy_learn.session(seen, folder)
-        words = [sys.executable, "-m", "runsc", "--root", flags.root]
-        words += ["--platform", flags.platform, "--pod-init-config", session]
-        words += ["--network", flags.network] if flags.network is not None else []
+        words = [sys.executable, "-m", "runsc", *_said(context.find_root()), "--root", flags.root]
+        words += ["--pod-init-config", session]
         code = subprocess.run(
             [*words, "do", "--policy", LEARN, *args], check=False
         ).returncode
@@ -152,6 +154,17 @@ def learn(context: click.Context, output: str, record: str | None, args: tuple[s
     with open(output, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     raise click.exceptions.Exit(code if code >= 0 else 128 - code)
+
+
+def _said(root: click.Context) -> list[str]:
+    """The flags before the command, for another one: none is to have less effect there."""
+    words: list[str] = []
+    for each in root.command.params:
+        name = each.name or ""
+        if root.get_parameter_source(name) is ParameterSource.COMMANDLINE and name in root.params:
+            value = "" if isinstance(root.params[name], bool) else f"={root.params[name]}"
+            words.append(f"{each.opts[0]}{value}")
+    return words
 
 
 def _ask(store: Store, state: State, order: PolicyOrder) -> PolicyTold:

@@ -11,7 +11,7 @@ import pytest
 
 from runsc import Sandbox
 from runsc.api import states
-from tests.e2e.bundle import REPOSITORY, Bundle, Result, execute
+from tests.e2e.bundle import REPOSITORY, RUNSC, Bundle, Result, execute
 from tests.e2e.client import Client
 from tests.e2e.test_show import compiled
 
@@ -247,3 +247,16 @@ def loops(event):
             assert "Operation not permitted" in done.stderr
             assert fork.policy.counts() == {"loops.deny": 1, "loops.failed": 1}
         assert sandbox.policy.counts() == {}
+
+
+@pytest.mark.kvm
+def test_what_is_learnt_from_runs_with_all_flags_before_it(tmp_path: Path, busybox: Path) -> None:
+    learnt = tmp_path / "learnt.toml"
+    words = [*RUNSC, f"--root={tmp_path}/state", "--memory=96m", "--host-uds", "none"]
+    learn = ["policy", "learn", "-o", learnt, "--root", busybox, "grep", "MemTotal"]
+
+    done = execute([*words, *learn, "/proc/meminfo"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[1] == str(96 << 10)
+    listened = execute([*words, f"--pod-init-config={learnt}", *learn, "/proc/meminfo"])
+    assert "--pod-init-config is what `learn` itself listens with" in listened.stderr
