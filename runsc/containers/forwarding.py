@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -20,6 +21,8 @@ PIECE = 1 << 16
 ANSWER_S = 30.0
 MOST = 128
 """Connections at a time."""
+PAUSE_S = 0.05
+"""After one that could not be had: whoever has no descriptors left hears of it again at once."""
 
 Say = Callable[[str], object]
 
@@ -56,25 +59,33 @@ class Connection:
 
     def __init__(self, path: str, sock: socket.socket, port: int) -> None:
         self._sock = sock
-        into, self._into = os.pipe2(os.O_CLOEXEC)
-        self._out, out = os.pipe2(os.O_CLOEXEC)
+        self._into = self._out = -1
+        self._control = listener.connect(path)
         try:
-            self._control = listener.connect(path)
-            reply = listener.ask_over(
-                self._control, Request("forward", port=port), ANSWER_S, (into, out)
-            )
-        finally:
-            os.close(into)
-            os.close(out)
-        if reply.error:
+            self._ask(port)
+        except BaseException:
             self.close()
-            raise RuntimeFailure(reply.error)
+            raise
         for fd in (sock.fileno(), self._into, self._out):
             os.set_blocking(fd, False)
         self.ways = [
             Way(sock.fileno(), self._into, self._end_inwards),
             Way(self._out, sock.fileno(), self._end_outwards),
         ]
+
+    def _ask(self, port: int) -> None:
+        into, self._into = os.pipe2(os.O_CLOEXEC)
+        out = -1
+        try:
+            self._out, out = os.pipe2(os.O_CLOEXEC)
+            request = Request("forward", port=port)
+            reply = listener.ask_over(self._control, request, ANSWER_S, (into, out))
+        finally:
+            for fd in (into, out):
+                if fd >= 0:
+                    os.close(fd)
+        if reply.error:
+            raise RuntimeFailure(reply.error)
 
     def _end_inwards(self) -> None:
         fd, self._into = self._into, -1
@@ -148,13 +159,16 @@ class Forwarding:
                     self._accept(each, port)
 
     def _accept(self, listening: socket.socket, port: int) -> None:
-        with suppress(BlockingIOError):
+        try:
             sock, _ = listening.accept()
             self._say("Forwarding new connection...")
-            try:
-                self.add(sock, port)
-            except (RuntimeFailure, OSError, ValueError) as error:
-                self._say(f"port forwarding: {error}")
+            self.add(sock, port)
+        except BlockingIOError:
+            return
+        except (RuntimeFailure, OSError, ValueError) as error:
+            self._say(f"port forwarding: {error}")
+            if isinstance(error, OSError):
+                time.sleep(PAUSE_S)
 
     def close(self) -> None:
         """End all of them."""

@@ -1,9 +1,11 @@
-"""One connection of port-forward, with nobody inside."""
+"""Connections of port-forward, with nobody inside."""
 
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -30,3 +32,59 @@ def test_a_connection_closed_again_closes_nothing_of_others(
     for fd in others:
         os.close(fd)
     ours.close()
+
+
+def test_a_connection_that_cannot_be_had_leaves_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ask_over(*_: Any) -> Reply:
+        raise TimeoutError
+
+    monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
+    monkeypatch.setattr(listener, "ask_over", ask_over)
+    forwards = forwarding.Forwarding("", -1, lambda _: None)
+    before = os.listdir("/proc/self/fd")
+    ours, theirs = socket.socketpair()
+
+    with ours, pytest.raises(TimeoutError):
+        forwards.add(theirs, 80)
+
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_without_descriptors_it_waits_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And goes on then."""
+    said: list[str] = []
+    tried = threading.Event()
+
+    def say(text: str) -> None:
+        said.append(text)
+        tried.set()
+
+    over, ends = os.pipe2(os.O_CLOEXEC)
+    monkeypatch.setattr(listener, "connect", lambda _: socket.socket())
+    monkeypatch.setattr(listener, "ask_over", lambda *_: Reply(error="nobody listens"))
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as visitor:
+        listening.setblocking(False)
+        forwards = threading.Thread(
+            target=forwarding.Forwarding("", over, say).run, args=({listening: 80},)
+        )
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
+        filled = [os.dup(over) for _ in range(highest)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(filled) + 1, limits[1]))
+        try:
+            forwards.start()
+            visitor.connect(listening.getsockname())
+            assert tried.wait(10)
+            assert said[0] == "port forwarding: [Errno 24] Too many open files"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for fd in filled:
+                os.close(fd)
+        visitor.settimeout(10)
+        assert visitor.recv(1) == b""
+        os.close(ends)
+        forwards.join(10)
+        assert said[-1] == "port forwarding: nobody listens"
+    os.close(over)
