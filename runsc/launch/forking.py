@@ -45,6 +45,8 @@ ORIGIN: Final = "dev.runsc.fork-of"
 """Annotation of a fork: the container that it is a copy of."""
 TEMPLATE: Final = "dev.runsc.template"
 """Annotation of a fork that stands still, to be forked: "true"."""
+EGRESS: Final = "dev.runsc.egress"
+"""Annotation: a policy, which only a network that is there from the start has."""
 MAX_AT_ONCE: Final = 64
 """So many are asked for before the first is waited for."""
 READY_S: Final = 30.0
@@ -138,6 +140,8 @@ class Origin:
         lifecycle.require_running(self.state)
         if network and (order.forkable or order.stands):
             raise RuntimeFailure("what has a network of its own cannot be forked")
+        if network and (self._flags.egress is not None or EGRESS in self.state.annotations):
+            raise RuntimeFailure("an egress policy does not judge the network of a fork")
         made: list[Fork] = []
         try:
             for first in range(0, len(names), MAX_AT_ONCE):

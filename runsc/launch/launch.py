@@ -361,7 +361,10 @@ def _egress(
         return None
     from runsc.launch import egress  # noqa: PLC0415  few have one
 
-    return egress.asked_for(flags, annotations, network_of(flags, container))
+    found = egress.asked_for(flags, annotations, network_of(flags, container))
+    if found is None and flags.egress is not None:  # a fork must not have a network without it
+        annotations[egress.ANNOTATION] = os.path.abspath(flags.egress)
+    return found
 
 
 def _with_link(

@@ -607,6 +607,22 @@ def test_what_cannot_be_forked_is_said(tmp_path: Path, busybox: Path, sandbox: S
     assert fork.kill()
 
 
+def test_no_fork_has_a_network_that_the_policy_does_not_judge(
+    tmp_path: Path, busybox: Path
+) -> None:
+    refused = "an egress policy does not judge the network of a fork"
+    with made(tmp_path, busybox, forkable=True, egress='default = "deny"\n') as sandbox:
+        (fork,) = sandbox.fork(forkable=True)
+        for each in (sandbox, fork):
+            with pytest.raises(SandboxError, match=refused):
+                each.fork(network="sandbox")
+        words = [f"--root={tmp_path}/state", "fork", "--network=sandbox", sandbox.sandbox_id, "x"]
+        assert refused in execute([*RUNSC, *words]).stderr
+    with made(tmp_path, busybox, forkable=True) as sandbox:
+        words = [words[0], "--egress=/nowhere", *words[1:3], sandbox.sandbox_id, "x"]
+        assert refused in execute([*RUNSC, *words]).stderr
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
