@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -52,3 +53,19 @@ def test_debian_package_has_what_is_needed_and_its_extras() -> None:
 
 def test_wheels_are_built_of_what_pyproject_asks_for() -> None:
     assert _names(PROJECT["build-system"]["requires"]) <= _names(_wanted("build"))
+
+
+def test_units_name_the_socket_that_users_ask_and_not_the_builds(tmp_path: Path) -> None:
+    asks = re.search(r"^zygote=.*$", (PINS / "make_deb").read_text(), re.M)
+    assert asks is not None
+    program = tmp_path / "runsc"
+    program.write_text('#!/bin/sh\necho "/run/runsc/zygote@$PYTHONHASHSEED"\n')
+    program.chmod(0o755)
+
+    said = subprocess.run(
+        ["bash", "-c", f"{asks[0]}; echo $zygote"],
+        env={"PATH": "/usr/bin:/bin", "runsc": str(program), "PYTHONHASHSEED": "0"},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+
+    assert said == "zygote@\n"
