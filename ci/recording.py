@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from functools import partial
 from html import escape, unescape
 from pathlib import Path
@@ -197,19 +198,18 @@ def record(folder: Path, rootfs: Path) -> list[Piece]:
     network["path"] = f"/run/netns/{folder.name}"
     (folder / "web").mkdir()
     (folder / "web/config.json").write_text(json.dumps(config))
-    run(["ip", "netns", "add", folder.name])
     shell = Shell(folder, environment)
-    try:
+    with ExitStack() as after:
+        run(["ip", "netns", "add", folder.name])
+        after.callback(run, ["ip", "netns", "delete", folder.name])
+        for name in ("warm", "three", "two", "one", "agent"):
+            after.callback(run, [program, "delete", "--force", name])
+        after.callback(shell.close)
         for line in NETWORK:
             run(["ip", *line.format(folder.name).split()])
         shell.until(PROMPT)
         for line in TYPED:
             shell.run(line)
-    finally:
-        shell.close()
-        for name in ("agent", "one", "two", "three", "warm"):
-            run([program, "delete", "--force", name])
-        run(["ip", "netns", "delete", folder.name])
     return shell.pieces
 
 
