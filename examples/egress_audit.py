@@ -55,12 +55,13 @@ class Report:
     """How often: what the program wanted, and which program that was."""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For people: names of programs are the programs' own."""
         sizes = "{} relayed for {}: {} bytes out, {} back"
-        return [
+        lines = [
             *(sizes.format(*key, self.out[key], self.into[key]) for key in sorted(self.out)),
             *(f"{what} refused to {who}" for what, who in sorted(self.refused)),
         ]
+        return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
 
 
 def audit(command: list[str], allowed: dict[str, str], **options: Any) -> Report:

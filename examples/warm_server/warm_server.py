@@ -44,6 +44,7 @@ answers.write(json.dumps({'status': head[0], 'headers': head[1], 'body': body}))
 """
 MOST = 1 << 20
 """Bytes of a request's body, and of an answer on its way."""
+SIZE = re.compile("[0-9]{1,8}")
 STATUS = re.compile(r"([2-5]\d\d) [ -~]*")
 HEADER = re.compile(r"[A-Za-z0-9-]+")
 VALUE = re.compile(r"[ -~]*")
@@ -121,11 +122,14 @@ class Handler(BaseHTTPRequestHandler):
     """A connection of a visitor."""
 
     server: Server
+    timeout = 30
+    """Seconds that it may say nothing."""
 
     def forward(self) -> None:
         """To a fork, and back."""
         size = self.headers.get("Content-Length", "0")
-        if not size.isdecimal() or int(size) > MOST or "Transfer-Encoding" in self.headers:
+        known = SIZE.fullmatch(size) is not None and int(size) <= MOST
+        if not known or "Transfer-Encoding" in self.headers:
             self.send_error(413)
             return
         path, _, query = self.path.partition("?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -184,6 +185,8 @@ def test_the_audit_relays_what_is_allowed_and_tells_the_rest(
     assert {what for what, _ in report.refused} == {
         "dns evil.example", "connect 192.0.2.1:81"
     }  # fmt: skip
+    report.refused["connect 192.0.2.1:1", "\x1b[2J\nx"] += 1
+    assert "connect 192.0.2.1:1 refused to ?[2J?x" in report.lines()
     wrong = egress_audit.audit([*command[:2], "raise SystemExit(3)"], {}, **options)
     assert (wrong.exit_code, wrong.lines()) == (3, [])
 
@@ -231,7 +234,10 @@ def test_the_server_believes_no_application(options: dict[str, Any]) -> None:
 
         for path in ("/status", "/header", "/deep", "/long", "/number", "/hang"):
             assert ask(path)[0] == 502, path
-        assert ask("/", bytes(2 << 20))[0] == 413
+        for size in (b"2000000", b"9" * 5000, b"-1", b"x"):
+            with socket.create_connection(("127.0.0.1", server.server_port), 60) as visitor:
+                visitor.sendall(b"POST / HTTP/1.0\r\nContent-Length: " + size + b"\r\n\r\n")
+                assert b" 413 " in visitor.recv(100)
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda n: ask("/", b"body %d" % n), range(16)))
         assert [body for _, body, _ in found] == [b"BODY %d" % n for n in range(16)]
