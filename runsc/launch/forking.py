@@ -197,7 +197,7 @@ class Origin:
                     given = (ram, listens.fileno(), each.given(), log, null, *silent, *more)
                     wanted = order
                     if each.has_network:
-                        link = _network(each, log)
+                        link = _network(each, self.state, log)
                         until_sent.callback(os.close, link.fd)
                         given = (*given, link.fd)
                         wanted = msgspec.structs.replace(order, link=link)
@@ -215,8 +215,11 @@ class Origin:
         return self._memory
 
 
-def _network(each: Fork, log: int) -> LinkConfig:
-    """One like an ordinary user's; its descriptor is ours. Raises: RuntimeFailure."""
+def _network(each: Fork, origin: State, log: int) -> LinkConfig:
+    """One like an ordinary user's, in the cgroup of what it is a fork of; its descriptor is ours.
+
+    Raises: RuntimeFailure.
+    """
     from runsc.launch import boot, passt  # noqa: PLC0415  few have one
 
     path = passt.find()
@@ -225,7 +228,16 @@ def _network(each: Fork, log: int) -> LinkConfig:
     if not passt.ways().leads:
         raise RuntimeFailure("no network for a fork: the host has no default route")
     each.state.network = "sandbox"
-    link, _ = passt.start(path, boot.Terms(outlives=each.lasts), log)
+    joins: tuple[int, ...] = ()
+    if origin.cgroups.directories:
+        from runsc.cgroups.recorded import of  # noqa: PLC0415  few containers have one
+
+        joins = of(origin.cgroups).open_joins()
+    try:
+        link, _ = passt.start(path, boot.Terms(outlives=each.lasts, joins=joins), log)
+    finally:
+        for fd in joins:
+            os.close(fd)
     return link
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runsc.launch import passt
-from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, kvm_is_usable
+from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_is_usable
 from tests.e2e.own_stack import ip, outside_of, plug
 from tests.e2e.sandboxes import FLAGS, noted
 from tests.e2e.talker import Talker
@@ -90,3 +90,31 @@ def test_each_fork_has_a_way_out_of_its_own(tmp_path: Path, debian: Path) -> Non
         "what has a network of its own cannot be forked",
     ]
     assert noted(tmp_path) == []
+
+
+@pytest.mark.skipif(not passt.ways().leads, reason="the host has no default route")
+def test_what_carries_its_network_is_in_the_containers_cgroup(
+    tmp_path: Path, busybox: Path
+) -> None:
+    """What it does for a program counts as the program's own."""
+    name = f"runsc-test-{os.getpid()}-fork"
+    bundle = Bundle(tmp_path / "bundle", busybox).args("sleep", "1000")
+    bundle.document["linux"]["cgroupsPath"] = f"/{name}"
+    runsc = [*RUNSC, f"--root={tmp_path}/state", "--overlay2=root:memory", "--network=none"]
+    run = ["run", "--detach", "--forkable", f"--bundle={bundle.write()}", "warm"]
+    subprocess.run([*runsc, *run], stdout=subprocess.DEVNULL, check=True, cwd=REPOSITORY)
+    try:
+        done = execute([*runsc, "fork", "--network=sandbox", "warm", "copy"])
+        assert done.returncode == 0, done.stderr
+        found = []
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            try:
+                if path.read_text().startswith("passt"):
+                    found.append((path.parent / "cgroup").read_text())
+            except OSError:  # it has just ended
+                continue
+        assert [text for text in found if name in text]
+    finally:
+        for each in ("copy", "warm"):
+            execute([*runsc, "delete", "--force", each])
+    assert not list(Path("/sys/fs/cgroup").rglob(name))
