@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class, shell_complete
 from click.types import StringParamType
 
-from runsc.containers.names import default_root
+from runsc.containers.names import default_root, is_id
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_RUNSC_COMPLETE"
@@ -28,6 +28,8 @@ class ContainerId(StringParamType):
         try:
             with os.scandir(root) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir())
+                # the shell types what it is told, and the folder in /tmp may be another user's
+                names = [name for name in names if is_id(name)]
         except OSError:
             return []
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -40,10 +40,15 @@ def is_in_user_namespace() -> bool:
         return False
 
 
+def is_id(text: str) -> bool:
+    """Whether a container can be called so."""
+    fine = text.isascii() and all(c.isalnum() or c in _MARKS for c in text)
+    return fine and text not in ("", ".", "..") and len(text) <= 255
+
+
 def check_id(container_id: str) -> str:
     """The same names that runc takes. Raises: RuntimeFailure."""
-    fine = container_id.isascii() and all(c.isalnum() or c in _MARKS for c in container_id)
-    if not fine or container_id in ("", ".", "..") or len(container_id) > 255:
+    if not is_id(container_id):
         raise RuntimeFailure(
             f"invalid container ID format: {container_id!r}",
             hint="a name has letters, digits and _ + - . only, and 255 of them at most",

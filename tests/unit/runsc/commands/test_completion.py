@@ -57,7 +57,7 @@ def test_commands_and_their_flags_are_offered(shell: tuple[str, Path]) -> None:
 
 def test_containers_are_offered_where_one_is_wanted(shell: tuple[str, Path]) -> None:
     _, place = shell
-    for name in ("web", "worker", "base"):
+    for name in ("web", "worker", "base", "w$(touch made)", "w;id"):
         (place / "state" / name).mkdir(parents=True)
 
     assert _offered(shell, f"runsc --root {place}/state kill w") == ["web", "worker"]
