@@ -57,7 +57,8 @@ def send(sock: socket.socket, request: Request, fds: Sequence[int] = ()) -> None
     """The question alone. Raises: OSError."""
     data = encode(request)
     sent = socket.send_fds(sock, [data], fds) if fds else 0
-    sock.sendall(data[sent:])
+    if sent < len(data):  # who has all of it may have answered and gone: no bytes are EPIPE then
+        sock.sendall(data[sent:])
 
 
 def answer(sock: socket.socket, patience_s: float) -> Reply:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.containers.listener import ask, listen
+from runsc.containers.listener import ask, listen, send
 from sentry.control.protocol import Request
 
 
@@ -48,3 +48,17 @@ def test_answer_that_drips_in_ends_with_the_patience(tmp_path: Path) -> None:
 def test_answer_that_is_none_is_an_error(tmp_path: Path, said: bytes) -> None:
     with answering(tmp_path, first=said) as path, pytest.raises(ValueError, match="no Reply"):
         ask(path, Request("ps"), 10)
+
+
+class Answered(socket.socket):
+    """Its peer has gone as soon as the first bytes were there."""
+
+    def sendall(self, data: object, flags: int = 0, /) -> None:
+        raise BrokenPipeError
+
+
+def test_who_has_gone_after_the_whole_question_has_heard_it() -> None:
+    ours, theirs = socket.socketpair()
+    with Answered(fileno=ours.detach()) as sock, theirs, open("/dev/null", "rb") as file:
+        send(sock, Request("succeed"), (file.fileno(),))
+        assert b"succeed" in theirs.recv(100)
