@@ -59,6 +59,7 @@ class Forks:
         self.stands = False
         """A template: nothing of it goes on."""
         self.place = Place(kernel)
+        self._gives_way = False
         self.has_link = False
         """A fork with a network of its own, which cannot be copied."""
         self._orders: deque[tuple[Order, Told]] = deque()
@@ -77,6 +78,8 @@ class Forks:
         """
         order = order_of(asked, fds)
         try:
+            if order.asked.succeeds and not self.stands:
+                raise EINVAL("only of a template one goes on in the place of its sandbox")
             self._check()
         except Errno:
             close_all(fds)
@@ -99,13 +102,24 @@ class Forks:
                 raise EOPNOTSUPP("a sandbox with further containers has no way back")
             if self._orders:
                 raise EBUSY("it is being forked")
+            if self._gives_way:
+                raise EBUSY("another process is about to take its place")
         except Errno:
             close_all(fds)
             raise
-        pause.stand(self.kernel.container, lambda: self.place.leave(fds[0], told))
+        self._gives_way = True
+        pause.stand(self.kernel.container, lambda: self._leave(fds[0], told))
+
+    def _leave(self, successor: int, told: Told) -> None:
+        """All programs stand."""
+        if not self.place.leave(successor, told) and self.kernel.exit_status is None:
+            self._gives_way = False
+            self._go_on()
 
     def _check(self) -> None:
         init = self.kernel.container.init
+        if self._gives_way:
+            raise EBUSY("another process takes its place")
         if self.is_sealed:
             raise EOPNOTSUPP("this fork was not made as one that can be forked")
         if self.has_link:

@@ -53,15 +53,22 @@ class Place:
         """It was given up."""
         return self._successor >= 0
 
-    def leave(self, successor: int, told: Callable[[str], object]) -> None:
-        """Nothing moves; now its loop ends. Preconditions: all programs stand."""
+    def leave(self, successor: int, told: Callable[[str], object]) -> bool:
+        """Nothing moves; now its loop ends. False: who was to go on is gone, or there is nothing to
+        leave any more. Preconditions: all programs stand."""
+        why = ""
         if self._kernel.exit_status is not None:
+            why = "the sandbox has ended"
+        elif _comes(successor, select.POLLRDHUP, 0):  # nobody has had the patience
+            why = "who was to go on has ended"
+        if why:
             descriptors.close_all((successor,))
-            told("the sandbox has ended")
-            return
+            told(why)
+            return False
         self._successor = successor
         self._kernel.finish(SIGKILL)
         told("")
+        return True
 
     def take(self, origin: int) -> None:
         """In a fork: what its parent had is not its own; -1: it takes nobody's place."""

@@ -136,3 +136,13 @@ def test_what_has_ended_meanwhile_does_not_give_way() -> None:
         place.leave(theirs.detach(), said.append)
         assert said == ["the sandbox has ended"] and not place.is_left
         assert ours.recv(1) == b""
+
+
+def test_who_is_gone_takes_no_place() -> None:
+    """Nobody has had the patience until all programs stood."""
+    kernel: Any = SimpleNamespace(exit_status=None)
+    place, (ours, theirs) = Place(kernel), socket.socketpair()
+    ours.close()
+    said: list[str] = []
+    assert not place.leave(theirs.detach(), said.append)
+    assert said == ["who was to go on has ended"] and not place.is_left
