@@ -94,22 +94,29 @@ class Sandbox:
         if self.forks is not None and self.forks.place.is_left:
             return self._follow(self.forks)
         self._operations.finish(self.kernel.exit_status or 0)
-        for observer in self.kernel.start_observers:
-            observer.flush()
-        if self.kernel.watch is not None:
-            self.kernel.watch.flush()
-        self.kernel.log.finish()
+        self._say_all()
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
         if self.forks is not None:
             self.forks.place.tell_end(self.kernel.exit_status)
         return self.kernel.exit_status
 
+    def _say_all(self) -> None:
+        """What was to be told of it goes out."""
+        for observer in self.kernel.start_observers:
+            observer.flush()
+        if self.kernel.watch is not None:
+            self.kernel.watch.flush()
+        self.kernel.log.finish()
+
     def _follow(self, forks: Forks) -> int:
         """Others go on in the place of this process, which stays for their namespace's sake, and
         for who waits for its end; the status with which the last one ends."""
         assert forks.server is not None
         listener = forks.server.leave()
+        self._say_all()
+        if self.kernel.watch is not None:
+            self.kernel.watch.end()
         self.kernel.platform.close()
         return forks.place.follow(listener, forks.config)
 

@@ -66,6 +66,9 @@ class Watching(Protocol):
     def leave(self) -> None:
         """In a fork: nobody listens."""
 
+    def end(self) -> None:
+        """In one whose place another process takes: the same, and who has listened hears of it."""
+
     def started(self, task: Task, process: ProcessConfig) -> None:
         """The first program of a container is about to run."""
 

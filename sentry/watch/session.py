@@ -145,6 +145,11 @@ class Watch(Events):
             for sink in session.sinks:
                 sink.flush()
 
+    def end(self) -> None:
+        """Nobody hears any more, and who has listened is told so."""
+        for name in list(self.sessions):
+            self.delete(name)
+
     def leave(self) -> None:
         """In a fork: who listens hears of its parent, and nothing of this one."""
         fast = hears_fast_calls()

@@ -113,6 +113,19 @@ def test_who_listens_to_a_sandbox_hears_nothing_of_its_forks(
     assert listed == "SESSIONS (0)\n"
 
 
+def test_who_listens_hears_all_until_it_goes_back(tmp_path: Path, busybox: Path) -> None:
+    config = tmp_path / "session.json"
+    with listening(tmp_path / "s") as listener:
+        config.write_text(json.dumps(session(tmp_path / "s", "syscall/mkdir/enter")))
+        flags = [*FLAGS, f"--pod-init-config={config}"]
+        with made(tmp_path, busybox, forkable=True, flags=flags) as sandbox:
+            template = sandbox.create_template()
+            said(sandbox, "mkdir /one /two")
+            sandbox.rollback(template)
+            found = [decode(Syscall, each.raw[8:]) for each in listener.ended()]
+    assert [each.sysno for each in found].count(unistd.mkdir) == 2
+
+
 def test_memory_is_copied_when_either_side_writes(sandbox: Sandbox) -> None:
     keeps = "a=$(head -c 300000 /dev/urandom | od -An -tx1 -v)"
     tells = f'{keeps}; while read l; do a=${{a}}x; echo $l ${{#a}} $(echo "$a" | md5sum); done'
