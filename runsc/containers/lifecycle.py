@@ -92,11 +92,32 @@ class _Answering:
 def wait(store: Store, container_id: str, pid: int) -> int:
     """The wait(2) status of a process of the container, once it has ended.
 
-    SIGKILL if the sandbox is killed meanwhile: nobody is left then who could tell.
+    SIGKILL if the sandbox is killed meanwhile: nobody is left then who could tell. The first one
+    is waited for on when the container goes back to a template (`rollback`).
     Raises: RuntimeFailure.
     """
     state = store.load(container_id)
     require_running(state)
+    found = _waited(store, container_id, pid)
+    while found is None and pid == 1 and _goes_on(store, state):
+        try:
+            found = _waited(store, container_id, pid)
+        except NotRunning:
+            break
+    return int(SIGKILL) if found is None else found
+
+
+def _goes_on(store: Store, state: State) -> bool:
+    """Whether another process has taken the place of the one that was asked."""
+    try:
+        with store.held(state.id) as now:  # who changes it has done so then
+            return status(now) != STOPPED
+    except RuntimeFailure:
+        return False
+
+
+def _waited(store: Store, container_id: str, pid: int) -> int | None:
+    """None: whom it asked is not there any more. Raises: RuntimeFailure."""
     try:
         sock = asking.connect(store.path(container_id, "control.sock"), None)
     except OSError:
@@ -104,7 +125,7 @@ def wait(store: Store, container_id: str, pid: int) -> int:
     try:
         reply = asking.reply(asking.answer_to(sock, asking.line("wait", pid=pid), None))
     except asking.Ended:
-        return int(SIGKILL)
+        return None
     except (ConnectionResetError, BrokenPipeError):  # it was about to end, and has not read that
         raise NotRunning(container_id) from None
     except (OSError, ValueError):

@@ -33,6 +33,7 @@ from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_
 from tests.e2e.listener import listening, session
 from tests.e2e.sandboxes import FLAGS, made, noted, wait_until_gone, wait_until_idle
 from tests.e2e.test_slow_files import needs_fuse, slow_folder
+from tests.e2e.test_wait import WAIT
 
 pytestmark = [
     pytest.mark.kvm,
@@ -715,6 +716,11 @@ def test_the_command_line_goes_back(tmp_path: Path, busybox: Path) -> None:
         assert answer("one") == "one 1"
         runsc("fork", "--template", "warm", "before")
         assert answer("two") == "two 2"
+        waiting = subprocess.Popen(
+            [*RUNSC, *flags, "wait", "warm"], stdout=pipe, text=True, cwd=REPOSITORY
+        )
+        while not json.loads(runsc("debug", "--counts", "warm")).get(WAIT):
+            pass
         for word in ("three", "four"):
             runsc("rollback", "warm", "before")
             assert answer(word) == f"{word} 2"
@@ -726,6 +732,8 @@ def test_the_command_line_goes_back(tmp_path: Path, busybox: Path) -> None:
         runsc("delete", "--force", "before")
         process.stdin.close()
         assert process.wait(TIMEOUT_S) == 7
+    with waiting:
+        assert json.loads(waiting.communicate(timeout=TIMEOUT_S)[0])["exitStatus"] == 7
     assert runsc("list", "--quiet") == ""
 
 
