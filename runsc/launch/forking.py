@@ -50,24 +50,29 @@ EGRESS: Final = "dev.runsc.egress"
 MAX_AT_ONCE: Final = 64
 """So many are asked for before the first is waited for."""
 READY_S: Final = 30.0
-EVENTS: Final = frozenset({"here", "ready"})
+EVENTS: Final = frozenset({"here", "made", "ready"})
 CREDENTIALS: Final = struct.Struct("=iii")
 
 
 class Fork:
     """One, from this side."""
 
-    def __init__(self, state: State, when_here: Callable[[], object]) -> None:
+    def __init__(
+        self, state: State, when_here: Callable[[], object], awaited: str = "here"
+    ) -> None:
         self.state = state
         self.when_here = when_here
-        """Called when its process is there and waits to be told to go on."""
+        """Called when its process is there and waits, or will wait, to be told to go on: once it
+        has said what is awaited."""
+        self.awaited = awaited
         self.has_network = self.lasts = False
         """Of its own; beyond the end of this process."""
         self.report, self._theirs = socket.socketpair()
         self.report.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._lines = LineBuffer()
         self.events: set[str] = set()
-        """That have come: "here" when its process is there, "ready" before its programs go on."""
+        """That have come: "here" when its process is there, "made" when its machine is, "ready"
+        before its programs go on."""
         self.failure = ""
 
     def given(self) -> int:
@@ -260,16 +265,18 @@ def _bring_up(some: Sequence[Fork], sock: socket.socket) -> None:
                 _heed(sock, refusals)
                 continue
             each = waiting[fd]
-            began = "here" in each.events
+            began = each.awaited in each.events
             try:
                 each.hear()
             except RuntimeFailure:
-                if not began:  # why, the answer says
+                if "here" not in each.events:  # why, the answer says
                     sock.settimeout(max(left_ms, 1) / 1000)
                     _heed(sock, refusals)
                 raise
-            if not began and "here" in each.events:
+            if not began and each.awaited in each.events:
+                before = monotonic()
                 each.when_here()
+                deadline += monotonic() - before  # which is no time of theirs
                 each.go()
             if "ready" in each.events:
                 poll.unregister(fd)

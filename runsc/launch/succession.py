@@ -33,8 +33,8 @@ GIVES_WAY_S: Final = 30.0
 def roll_back(store: Store, container_id: str, template: Origin) -> State:
     """The container goes on from where it was when the template was made of it. Its state.
 
-    Raises: RuntimeFailure. Until its own process gives way nothing has happened to the container;
-    what goes wrong afterwards ends it.
+    Raises: RuntimeFailure. Until its own process gives way, to one whose machine is made, nothing
+    has happened to the container; what goes wrong afterwards ends it.
     """
     with store.held(container_id) as state:
         lifecycle.require_running(state)
@@ -49,8 +49,10 @@ def roll_back(store: Store, container_id: str, template: Origin) -> State:
             place, theirs = (closing.enter_context(sock) for sock in socket.socketpair())
             own = store.load(container_id)
             own.pid = own.pid_start = 0  # it has no process yet
-            made = Fork(own, lambda: take_place(store, state, made, theirs))
+            made = Fork(own, lambda: take_place(store, state, made, theirs), "made")
             closing.callback(made.close)
+            with suppress(FileNotFoundError):  # of a command that was killed
+                os.unlink(store.path(container_id, NEXT))
             try:
                 template.make([made], order, NEXT, () if is_fork else (place.fileno(),))
             except BaseException:

@@ -82,6 +82,7 @@ class Child:
             forks.has_link = True
         if kernel.watch is not None:
             kernel.watch.leave()
+        report.send(encode(Event("made")))
         statm = receive_one(report)
         if statm < 0:  # nobody wants it any more
             os._exit(0)

@@ -24,8 +24,12 @@ from runsc import (
     SandboxEnded,
     SandboxError,
     Template,
+    cli,
 )
 from runsc.api import states
+from runsc.errors import RuntimeFailure
+from runsc.launch.forking import Origin, Supply
+from runsc.launch.succession import roll_back
 from sentry.abi import unistd
 from sentry.protobuf import decode
 from sentry.watch.messages import Syscall
@@ -520,6 +524,37 @@ def test_without_a_way_back_it_goes_on(tmp_path: Path, sandbox: Sandbox) -> None
         with pytest.raises(SandboxError):
             each.rollback(template)
         assert said(each, "echo here") == "here"
+
+
+def test_a_command_that_was_killed_on_the_way_back_hinders_nobody(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    template = sandbox.create_template()
+    (tmp_path / "state" / sandbox.sandbox_id / "next.sock").touch()
+    sandbox.rollback(template)
+    assert said(sandbox, "echo here") == "here"
+
+
+class NoMemory(Supply):
+    """Files that nobody can map."""
+
+    def take(self, count: int, size: int) -> list[int]:
+        return [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
+
+
+def test_who_cannot_be_made_takes_no_place(tmp_path: Path, sandbox: Sandbox) -> None:
+    """The sandbox gives way to one that has a machine."""
+    flags = cli.global_flags([f"--root={tmp_path / 'state'}"])
+    (fork,) = sandbox.fork(forkable=True)
+    for each in (sandbox, fork):
+        template = each.create_template()
+        said(each, "echo after > /file")
+        origin = Origin(flags, template.sandbox_id, NoMemory())
+        with pytest.raises(RuntimeFailure, match="the fork failed"):
+            roll_back(flags.store(), each.sandbox_id, origin)
+        assert said(each, "cat /file") == "after"
+        each.rollback(template)
+        assert said(each, "ls / | grep -c file || true") == "0"
 
 
 def test_it_may_end_after_it_went_back(tmp_path: Path, busybox: Path) -> None:
