@@ -50,7 +50,7 @@ class Forker:
             while True:
                 for fd, _ in self._poll.poll():
                     if fd in self._forks:
-                        self._remove(fd)
+                        self._ended(fd)
                     elif fd == self._wishes.fileno() and not self._wish():
                         return
         finally:
@@ -125,9 +125,21 @@ class Forker:
             for state in kept.values():
                 self._keep(state)
 
+    def _ended(self, pidfd: int) -> None:
+        """Its process has: of it nothing stays, unless somebody else has had it go back to a
+        template, so that it is another process now."""
+        before = self._forget(pidfd)
+        with suppress(RuntimeFailure), self._store.held(before.id) as state:
+            if state.sentry_pid != before.sentry_pid or state.sentry_start != before.sentry_start:
+                self._keep(state)
+            else:
+                lifecycle.destroy(self._store, state, self._flags.log.warning)
+
     def _remove(self, pidfd: int) -> None:
-        """It has ended, or ends now."""
+        """It ends now, whichever process it is."""
         state = self._forget(pidfd)
+        with suppress(RuntimeFailure):
+            state = self._store.load(state.id)
         with suppress(RuntimeFailure):
             lifecycle.destroy(self._store, state, self._flags.log.warning)
 

@@ -557,6 +557,23 @@ def test_who_cannot_be_made_takes_no_place(tmp_path: Path, sandbox: Sandbox) -> 
         assert said(each, "ls / | grep -c file || true") == "0"
 
 
+def test_others_may_have_a_fork_go_back(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Who keeps it keeps the process that it is then."""
+    (fork,) = sandbox.fork(forkable=True)
+    said(fork, "echo before > /file")
+    template = fork.create_template()
+    words = [*RUNSC, f"--root={tmp_path}/state", "rollback", fork.sandbox_id, template.sandbox_id]
+    for _ in range(3):
+        said(fork, "echo after > /file")
+        done = execute(words)
+        assert done.returncode == 0, done.stderr
+        assert sandbox.fork()[0].kill()  # who keeps it has seen that
+        assert said(fork, "cat /file") == "before"
+    assert fork.kill()
+    assert fork.sandbox_id not in noted(tmp_path)
+    wait_until_stopped(fork)
+
+
 def test_it_may_end_after_it_went_back(tmp_path: Path, busybox: Path) -> None:
     with made(tmp_path, busybox, forkable=True) as sandbox:
         template = sandbox.create_template()
