@@ -28,6 +28,7 @@ from runsc import (
 )
 from runsc.api import states
 from runsc.errors import RuntimeFailure
+from runsc.fs import ProcFile
 from runsc.launch.forking import Origin, Supply
 from runsc.launch.succession import roll_back
 from sentry.abi import unistd
@@ -572,6 +573,22 @@ def test_others_may_have_a_fork_go_back(tmp_path: Path, sandbox: Sandbox) -> Non
     assert fork.kill()
     assert fork.sandbox_id not in noted(tmp_path)
     wait_until_stopped(fork)
+
+
+class Text(ProcFile):
+    def show(self) -> str:
+        return "text\n"
+
+
+def test_what_is_served_is_there_until_it_goes_back(sandbox: Sandbox) -> None:
+    template = sandbox.create_template()
+    sandbox.add_proc_file("served", Text())
+    (fork,) = sandbox.fork(forkable=True)
+    with pytest.raises(SandboxError, match="is no template of"):
+        sandbox.rollback(fork.create_template())
+    assert said(sandbox, "cat /proc/served") == "text"
+    sandbox.rollback(template)
+    assert said(sandbox, "ls /proc | grep -c served || true") == "0"
 
 
 def test_it_may_end_after_it_went_back(tmp_path: Path, busybox: Path) -> None:

@@ -397,9 +397,9 @@ class AsyncSandbox:
         SandboxEnded, SandboxError: what does not fit.
         """
         if isinstance(snapshot, AsyncTemplate):
+            await self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
             self._objects.close()
             self._connections.close()
-            await self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
             return
         path = os.path.abspath(_folder(snapshot))
         found = states.load(self._state, self.sandbox_id)

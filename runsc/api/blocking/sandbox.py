@@ -400,9 +400,9 @@ class Sandbox:
         SandboxEnded, SandboxError: what does not fit.
         """
         if isinstance(snapshot, Template):
+            self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
             self._objects.close()
             self._connections.close()
-            self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
             return
         path = os.path.abspath(_folder(snapshot))
         found = states.load(self._state, self.sandbox_id)
