@@ -184,14 +184,19 @@ def set_io_priority(value: int) -> None:
     _check(lib.rs_ioprio_set(value), "ioprio_set")
 
 
+def has_immortals() -> bool:
+    """Whether `immortalize` does something: 3.11 knows no such objects, and who has no GIL counts
+    in another way."""
+    return sys.version_info >= (3, 12) and bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
 def immortalize(objects: list[object]) -> None:
     """References to them are not counted any more, so that they are not written to: PEP 683.
 
-    Nothing where Python knows no such objects (3.11), or counts them in another way.
+    Preconditions: `has_immortals`.
     """
-    if sys.version_info >= (3, 12) and getattr(sys, "_is_gil_enabled", lambda: True)():
-        addresses = array("Q", map(id, objects))
-        lib.rs_immortalize(id(None), ffi.from_buffer("uint64_t[]", addresses), len(addresses))
+    addresses = array("Q", map(id, objects))
+    lib.rs_immortalize(id(None), ffi.from_buffer("uint64_t[]", addresses), len(addresses))
 
 
 def collapse(start: int, size: int) -> None:
