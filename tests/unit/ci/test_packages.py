@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -69,3 +71,27 @@ def test_units_name_the_socket_that_users_ask_and_not_the_builds(tmp_path: Path)
     ).stdout  # fmt: skip
 
     assert said == "zygote@\n"
+
+
+@pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="needs mmdebstrap")
+@pytest.mark.parametrize(
+    ("says", "code", "told"),
+    [
+        ("E: Unable to locate package python3.12", 0, "no Debian has CPython 3.12\n"),
+        ("E: apt-get update failed", 1, "E: apt-get update failed\n"),
+    ],
+)
+def test_a_mirror_that_fails_is_not_a_debian_without_it(
+    tmp_path: Path, says: str, code: int, told: str
+) -> None:
+    program = tmp_path / "mmdebstrap"
+    program.write_text(f"#!/bin/sh\necho '{says}'; exit 1\n")
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path)}
+
+    done = subprocess.run(
+        [PINS / "cpythons", tmp_path / "root", "3.12"], env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (code, told)
