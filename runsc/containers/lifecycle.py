@@ -98,8 +98,10 @@ def wait(store: Store, container_id: str, pid: int) -> int:
     """
     state = store.load(container_id)
     require_running(state)
+    asked = _listener(store, container_id)
     found = _waited(store, container_id, pid)
-    while found is None and pid == 1 and _goes_on(store, state):
+    while found is None and pid == 1 and _goes_on(store, state, asked):
+        asked = _listener(store, container_id)
         try:
             found = _waited(store, container_id, pid)
         except NotRunning:
@@ -107,11 +109,19 @@ def wait(store: Store, container_id: str, pid: int) -> int:
     return int(SIGKILL) if found is None else found
 
 
-def _goes_on(store: Store, state: State) -> bool:
+def _listener(store: Store, container_id: str) -> int:
+    """The inode of the socket that it is asked at: each process has one of its own. 0: none."""
+    try:
+        return os.stat(store.path(container_id, "control.sock")).st_ino
+    except OSError:
+        return 0
+
+
+def _goes_on(store: Store, state: State, asked: int) -> bool:
     """Whether another process has taken the place of the one that was asked."""
     try:
         with store.held(state.id) as now:  # who changes it has done so then
-            return status(now) != STOPPED
+            return status(now) != STOPPED and _listener(store, state.id) not in (0, asked)
     except RuntimeFailure:
         return False
 

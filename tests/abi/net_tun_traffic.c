@@ -155,7 +155,11 @@ static void stream_out(int fd)
     unsigned first = end.heard;
     while (total < (int)sizeof data) { /* what does not fit the MTU comes in segments */
         int got = hear(&end), at = ntohl(tcp->seq) - first;
-        CHECK(got > 0 && got <= 1460 && at == total);
+        CHECK(got > 0 && got <= 1460 && at <= total);
+        if (at < total) { /* again, since no answer came in time */
+            say(&end, TH_ACK, "", 0);
+            continue;
+        }
         memcpy(heard + at, (char *)tcp + tcp->doff * 4, got);
         total += got;
         end.heard += got;

@@ -114,7 +114,8 @@ def test_who_takes_the_sentrys_memory_is_killed_before_the_sum_exceeds_the_limit
     bundle: Bundle, many: Path
 ) -> None:
     with_folder(bundle, many, "many")
-    command = bundle.args("/exhaustion", "hold").command(flags=[f"--memory={MEMORY_MIB}M"])
+    flags = ["--zygote=off", f"--memory={MEMORY_MIB}M"]
+    command = bundle.args("/exhaustion", "hold").command(flags=flags)
     innocent = Talker(command)
     assert innocent.hear() == "full"
     pid = wait_for_state(bundle.path / "state", "test")["sentryPid"]

@@ -421,7 +421,7 @@ def test_nothing_is_left_when_the_network_process_is_killed(bundle: Bundle) -> N
         "try:\n  socket.socket()\nexcept OSError as e: print(errno.errorcode[e.errno])\n"
         "socket.socketpair(); print(old.getsockname()[0])"
     )
-    command = bundle.args("python3", "-uc", code).command(flags=HOST)
+    command = bundle.args("python3", "-uc", code).command(flags=[*HOST, "--zygote=off"])
     cli = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
     )

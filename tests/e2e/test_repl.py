@@ -32,7 +32,7 @@ def test_statements_run_on_the_kernels_objects(client: Client) -> None:
     client.create("c", "-d", command="run")
     done = _prompt(client, "\n".join([
         "n = len(tasks)", "n", "task(1).comm", "for t in tasks.values():",
-        "    print(t.group.tgid)", "", "1 / 0", "print('\\x1b[2J')", "import tarfile",
+        "    print(t.group.tgid)", "", "1 / 0", "print('\\x1b[2J')", "import turtle",
         "container.id", "",
     ]))  # fmt: skip
     assert done.returncode == 0
@@ -40,7 +40,7 @@ def test_statements_run_on_the_kernels_objects(client: Client) -> None:
     assert lines[:3] == ["1", "b'sleep'", "1"]
     assert "ZeroDivisionError: division by zero" in lines
     assert "?[2J" in lines
-    assert "ModuleNotFoundError: No module named 'tarfile'" in lines
+    assert "ModuleNotFoundError: No module named 'turtle'" in lines
     assert lines[-1] == "'c'"
     client.ok("kill", "c", "KILL")
     client.ok("delete", "--force", "c")
