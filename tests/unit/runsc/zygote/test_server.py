@@ -104,14 +104,23 @@ print("ended")
 """
 
 
-def test_told_to_end_while_it_forks_it_ends(path: Path) -> None:
-    words = [sys.executable, "-c", TOLD_WHILE_IT_FORKS, str(path)]
+def _asked_once(program: str, path: Path) -> None:
+    """Somebody connects to a zygote that this program is: it ends, and says so."""
+    words = [sys.executable, "-c", program, str(path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as zygote:
         assert zygote.stdout is not None
         assert zygote.stdout.readline().startswith("listening")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking_it:
             asking_it.connect(str(path))
-            assert zygote.stdout.read() == "ended\n"
+            try:
+                assert zygote.wait(20) == 0
+            finally:
+                zygote.kill()
+        assert zygote.stdout.read() == "ended\n"
+
+
+def test_told_to_end_while_it_forks_it_ends(path: Path) -> None:
+    _asked_once(TOLD_WHILE_IT_FORKS, path)
     assert not path.exists()
 
 
@@ -132,17 +141,7 @@ print("ended")
 
 
 def test_told_to_end_before_it_is_replaced_it_ends(path: Path) -> None:
-    words = [sys.executable, "-c", TOLD_WHILE_IT_LOOKS, str(path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as zygote:
-        assert zygote.stdout is not None
-        assert zygote.stdout.readline().startswith("listening")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking_it:
-            asking_it.connect(str(path))
-            try:
-                assert zygote.wait(20) == 0
-            finally:
-                zygote.kill()
-        assert zygote.stdout.read() == "ended\n"
+    _asked_once(TOLD_WHILE_IT_LOOKS, path)
     assert not path.exists()
 
 
