@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +11,6 @@ from sentry.abi.poll import EPOLLIN, EPOLLNVAL, EPOLLOUT
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.syscalls.files import poll_set
 from sentry.vfs.file import FileDescription
-from sentry.wait import steps
 from sentry.wait.queue import MANY
 from tests.world import Call, World
 
@@ -20,16 +18,9 @@ COUNT = 64
 ONE = struct.pack("<Q", 1)
 
 
-@pytest.fixture(params=["at once", "in steps"])
-def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Also where a look takes many steps, between which others run."""
-    if request.param == "in steps":
-        monkeypatch.setattr(steps, "STEP_NS", -1)
-        monkeypatch.setattr(poll_set, "AT_A_TIME", 8)
-        monkeypatch.setattr("sentry.syscalls.files.poll.AT_A_TIME", 8)
-        monkeypatch.setattr("sentry.syscalls.files.select.AT_A_TIME", 8)
-    with World() as made:
-        yield made
+@pytest.fixture
+def world(looking: World) -> World:
+    return looking
 
 
 class List:

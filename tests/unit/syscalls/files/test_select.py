@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 
 from sentry.errors import EBADF
 from sentry.syscalls.files import poll_set
-from sentry.wait import steps
 from tests.world import Call, World
 
 COUNT = 64
@@ -18,15 +16,9 @@ SET = 128
 ONE = struct.pack("<Q", 1)
 
 
-@pytest.fixture(params=["at once", "in steps"])
-def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Also where a look takes many steps, between which others run."""
-    if request.param == "in steps":
-        monkeypatch.setattr(steps, "STEP_NS", -1)
-        monkeypatch.setattr(poll_set, "AT_A_TIME", 8)
-        monkeypatch.setattr("sentry.syscalls.files.select.AT_A_TIME", 8)
-    with World() as made:
-        yield made
+@pytest.fixture
+def world(looking: World) -> World:
+    return looking
 
 
 class Sets:
