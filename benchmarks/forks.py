@@ -72,7 +72,8 @@ def of_warm_python(table: Table, made: Sandbox, state: str, imports: str, rounds
     """Forks of a template with an interpreter that waits."""
     with made.commands.run(["python3", "-c", LOOP], background=True) as python:
         python.send_stdin(f"import json{imports}; print(1)\n")
-        assert next(python.stdout.lines()) == "1"
+        if next(python.stdout.lines(), None) != "1":
+            raise SystemExit("\n".join(python.stderr.lines()))  # the root lacks what they import
         template = Template.of(made)
         template.fork()[0].kill()  # begins the process that makes them
         for _ in range(rounds):
