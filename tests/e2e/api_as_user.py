@@ -10,6 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Forked:
 
     def wait(self) -> int:
         while self.poll() is None:
-            os.sched_yield()
+            time.sleep(0.001)
         return 0
 
     def kill(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +75,7 @@ def plug(pid: int, outside: int, number: int = 0) -> None:
         ip(each, f"addr add fd09:{number}::{last}/64 dev {name} nodad", f"link set {name} up")
     for each in (pid, outside):
         while not reaches_groups(each, name):
-            os.sched_yield()
+            time.sleep(0.001)
 
 
 def reaches_groups(pid: int, name: str) -> bool:

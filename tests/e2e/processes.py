@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def wait_for_state(root: Path, container: str = "c1") -> dict[str, int]:
         state: dict[str, int] = json.loads((root / container / "state.json").read_text())
         if "goferPid" in state:
             return state
-        os.sched_yield()
+        time.sleep(0.001)
 
 
 def all_end(pidfds: dict[str, int]) -> bool:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -188,7 +189,7 @@ def test_pids_limit_rises_for_a_program_that_waits_for_it(client: Client, path: 
     )
     pidfd = os.pidfd_open(client.create("c", "--detach", command="run"))
     while "on" not in client.output("c"):
-        os.sched_yield()
+        time.sleep(0.001)
 
     client.ok("update", "--pids-limit=2", "c")
     client.ok("kill", "c", "USR1")

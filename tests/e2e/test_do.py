@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def test_terminal_of_a_shell_stays_its_own_while_it_runs_in_the_background(do: D
     shell = os.tcgetpgrp(person.fd)
     person.type(b"fg\n")
     while os.tcgetpgrp(person.fd) == shell:  # it says what it will do before it does it
-        os.sched_yield()
+        time.sleep(0.001)
     person.type(b"\x03")
     person.see(b"host> ")
     person.type(b"exit 5\n")
@@ -259,7 +260,7 @@ def test_job_whose_output_is_piped_stops_and_goes_on(do: Do, tmp_path: Path) -> 
     state = tmp_path / "state"
     look = [*RUNSC, f"--root={state}", "exec", f"runsc-do-{_command_line(state)}", "true"]
     while "cannot exec in a paused container" not in execute(look).stderr:
-        os.sched_yield()
+        time.sleep(0.001)
     person.type(b"fg\n")
     person.see(b"tick\r\n")
     person.type(b"\x03")

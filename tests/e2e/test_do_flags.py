@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def _first_words(port: int, process: subprocess.Popen[bytes]) -> bytes:
                 if found := sock.recv(100):
                     return found
         except OSError:
-            os.sched_yield()
+            time.sleep(0.001)
     raise AssertionError("it has ended")
 
 

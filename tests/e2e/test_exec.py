@@ -30,7 +30,7 @@ def eventually(condition: Callable[[], Any]) -> Any:
     end = time.monotonic() + PATIENCE_S
     while not (found := condition()):
         assert time.monotonic() < end
-        os.sched_yield()
+        time.sleep(0.001)
     return found
 
 

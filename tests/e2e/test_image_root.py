@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def state_of(bundle: Bundle) -> dict[str, int]:
         state: dict[str, int] = json.loads(path.read_text())
         if "sentryPid" in state:
             return state
-        os.sched_yield()
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("victim", ["stand-in", "sentry"])

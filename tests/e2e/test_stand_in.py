@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_it_is_in_the_namespaces_that_the_bundle_asks_for(client: Client) -> Non
     other = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
     try:
         while namespace(other.pid, "net") == namespace("self", "net"):
-            os.sched_yield()
+            time.sleep(0.001)
         client.bundle.document["hostname"] = "a-name"
         client.bundle.document["linux"]["namespaces"] = [
             {"type": "network", "path": f"/proc/{other.pid}/ns/net"},
@@ -177,7 +178,7 @@ def test_signal_without_a_handler_is_nothing_to_an_init_alone(
     stands = client.create("c")
     client.ok("start", "c")
     while client.output("c") != "up\n":
-        os.sched_yield()
+        time.sleep(0.001)
 
     client.ok("kill", "c", "TERM")
     if pid == "own":

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -163,7 +164,7 @@ def test_forced_deletion_waits_for_what_is_to_be_written(bundle: Bundle, platfor
     client.ok("start", "c")
     output = bundle.path / "c.out"
     while len(output.read_text().split()) < 20:
-        os.sched_yield()
+        time.sleep(0.001)
     client.ok("delete", "--force", "c")
     check(bundle.rootfs, len(output.read_text().split()))
 
@@ -193,7 +194,7 @@ def test_sync_and_pause_bring_it_to_the_host(bundle: Bundle, platform: str) -> N
     client.ok("start", "c")
     output = bundle.path / "c.out"
     while len(output.read_text().split()) < 20:
-        os.sched_yield()
+        time.sleep(0.001)
     for command in ("sync", "pause", "sync"):
         told = len(output.read_text().split())
         client.ok(command, "c")
@@ -244,7 +245,7 @@ def test_two_containers_over_a_root_make_each_name_once(
     client.create("one")
     client.ok("start", "one")
     while client.output("one") != "up\n":
-        os.sched_yield()
+        time.sleep(0.001)
     if container == "of a pod":
         cri = "io.kubernetes.cri."
         bundle.document["annotations"] = {
@@ -258,7 +259,7 @@ def test_two_containers_over_a_root_make_each_name_once(
     for name in ("one", "other"):
         (bundle.rootfs / "files" / f"{name}.go").touch()
     while not all(client.output(name).endswith("done\n") for name in ("one", "other")):
-        os.sched_yield()
+        time.sleep(0.001)
     names = [name.partition(".")[0] for name in os.listdir(bundle.rootfs / "won")]
     assert sorted(names, key=int) == [str(number) for number in range(1, 301)]
     assert client.output("other") == "50\ndone\n"
@@ -281,7 +282,7 @@ def test_sandbox_that_mounts_the_root_of_another_sees_all_that_was_done(
     client.create("c")
     client.ok("start", "c")
     while client.output("c") != "up\n":
-        os.sched_yield()
+        time.sleep(0.001)
     other = Bundle(tmp_path / "other", busybox)
     other.document["mounts"].append(
         {"destination": "/theirs", "source": str(bundle.rootfs), "type": "bind"}

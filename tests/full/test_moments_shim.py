@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_process_killed_at_a_moment_of_a_request(
     count = counted[name]
     if name == "create":
         while not (begun := children(there["worker"])):
-            os.sched_yield()
+            time.sleep(0.001)
         there["sentry"] = begun[0]
     by_role = labels(count.titles) | {"worker": "0"} | {role: role for role in there}
     own = by_role[victim]

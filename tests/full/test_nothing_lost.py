@@ -66,7 +66,7 @@ def mounted(image: Path, place: Path, ends: ExitStack, *options: str) -> Path:
     def end() -> None:
         subprocess.run(["umount", str(place)], check=True)
         while _behind(device) == str(image):  # the kernel lets go of it when it likes
-            os.sched_yield()
+            time.sleep(0.001)
 
     ends.callback(end)
     return place
@@ -119,7 +119,7 @@ class Running:
         """Until it has come so far: the sandbox's state."""
         while self.told() < line:
             assert self.process.poll() is None, self.process.communicate()
-            os.sched_yield()
+            time.sleep(0.001)
         state: dict[str, int] = wait_for_state(self.bundle.path / "state", "test")
         return state
 
