@@ -67,8 +67,9 @@ def test_commands_show_what_the_page_shows(
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words}"$@"\n')
         program.chmod(0o755)
     (tmp_path / "sitecustomize.py").write_text(  # where others look for a zygote none begins
+        "from runsc import options\n"
         "from runsc.api import states\n"
-        f"states.default_root = lambda: {str(tmp_path / 'state')!r}\n"
+        f"states.default_root = options.default_root = lambda: {str(tmp_path / 'state')!r}\n"
     )
     work = tmp_path / "work"
     for folder in ("work", "work/rootfs", "upper", "beside"):
