@@ -1,12 +1,15 @@
 """An application (WSGI) that takes long to start, forgets nothing, and believes its visitors."""
 
+from __future__ import annotations
+
 from urllib.parse import parse_qs
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 PRIMES = [n for n in range(2, 100_000) if all(n % k for k in range(2, int(n**0.5) + 1))]
 visits = 0
 
 
-def application(environ, start_response):
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """Evaluates whatever it is asked."""
     global visits  # noqa: PLW0603  that is the point
     visits += 1

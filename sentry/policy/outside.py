@@ -36,7 +36,7 @@ class Ask:
         self.deadline = deadline
         self.otherwise = otherwise
 
-    def __await__(self) -> Generator[Any, Any, Any]:
+    def __await__(self) -> Generator[Any, Verdict, Verdict]:
         return (yield self)
 
 
