@@ -28,11 +28,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 PICTURE = REPOSITORY / "docs/pictures/recording.svg"
 TYPED = (
-    "runsc do sh -c 'uname -r; rm -rf /etc; ls /etc'",
-    "ls -d /etc                                 # it has lost its own, not mine",
+    "runsc do sh -c 'uname -r; rm -rf /etc; ls /etc'; ls -d /etc    # mine is there",
     "runsc --network=none run -d --forkable warm",
     "runsc exec warm sh -c 'echo 42 > /tmp/answer'",
-    "runsc fork warm one two three              # copies: processes, memory, files",
+    "runsc fork warm one two    # copies: processes, memory, files",
     "runsc exec two cat /tmp/answer",
     "runsc --egress=allowed.toml run -d -b web agent",
     "runsc exec agent bash -c '</dev/tcp/198.51.100.7/443'",
@@ -48,10 +47,10 @@ NETWORK = (
 """Of the last container: it leads nowhere."""
 EGRESS = 'default = "deny"\n[[rule]]\naction = "allow"\nnames = ["api.example.org"]\n'
 PROMPT = "$ "
-KEY_S, READ_S, MOST_S = 0.012, 0.4, 0.6
+KEY_S, READ_S, MOST_S = 0.008, 0.3, 0.4
 """Between keys; to read what was shown; what takes longer is shown so short."""
 PATIENCE_S = 60.0
-STAY_S = 4.0
+STAY_S = 3.0
 """The last picture, before it begins again."""
 COLUMNS = 88
 CHAR, LINE, EDGE = 8.4, 19, 16
@@ -202,7 +201,7 @@ def record(folder: Path, rootfs: Path) -> list[Piece]:
     with ExitStack() as after:
         run(["ip", "netns", "add", folder.name])
         after.callback(run, ["ip", "netns", "delete", folder.name])
-        for name in ("warm", "three", "two", "one", "agent"):
+        for name in ("warm", "two", "one", "agent"):
             after.callback(run, [program, "delete", "--force", name])
         after.callback(shell.close)
         for line in NETWORK:

@@ -52,8 +52,11 @@ def test_shell_shows_what_was_typed_and_said(recording: ModuleType, tmp_path: Pa
 
 
 def test_the_picture_of_the_readme_fits(recording: ModuleType) -> None:
-    lines = recording.text_of(recording.PICTURE.read_text())
+    picture = recording.PICTURE.read_text()
+    lines = recording.text_of(picture)
 
     typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
     assert typed == list(recording.TYPED)
     assert max(map(len, lines)) <= recording.COLUMNS
+    (seconds,) = set(re.findall(r"animation:t\d+ ([\d.]+)s", picture))
+    assert float(seconds) - recording.STAY_S < 10
