@@ -9,6 +9,7 @@ trusted=SSL_CERT_FILE,PIP_CERT,http_proxy,https_proxy,DEBIAN_FRONTEND,LC_ALL
 quietly apt-get update
 quietly apt-get install -y sudo systemd # as each Debian with a login has
 echo 'APT::Get::Assume-Yes "true";' >/etc/apt/apt.conf.d/yes # nobody is there to be asked
+echo "127.0.0.1 localhost $(uname -n)" >/etc/hosts
 getent group kvm >/dev/null || groupadd --system kvm
 chgrp kvm /dev/kvm
 [ ! -e /dev/net/tun ] || chmod 666 /dev/net/tun /dev/fuse
