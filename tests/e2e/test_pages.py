@@ -1,6 +1,6 @@
-"""The commands of docs/start.md, docs/howto and docs/examples: a page's `console` blocks, one after
-another in one shell, show what the page shows. `...` stands for what differs from run to run, as in
-doctest; a line that begins with `> ` goes on with the command above it."""
+"""The commands of docs/: a page's `console` blocks, one after another in one shell, show what the
+page shows. `...` stands for what differs from run to run, as in doctest; a line that begins with
+`> ` goes on with the command above it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
 
 DOCS = REPOSITORY / "docs"
-FILES = [DOCS / "start.md", *sorted([*DOCS.glob("howto/*.md"), *DOCS.glob("examples/*.md")])]
+FILES = sorted(DOCS.rglob("*.md"))
 QUICK = ("start", "examples/honeypot")
 """Less than three seconds, or what people try first."""
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.M | re.S)
