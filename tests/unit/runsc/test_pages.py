@@ -1,6 +1,7 @@
-"""What pages about watching, ruling, faults and time show can be typed: commands, sessions, rules.
+"""What pages show can be typed: commands, sessions, rules.
 
-Python is tried by tests/e2e/test_python_docs.py, policies by tests/unit/policy/test_docs.py.
+Commands of `console` blocks are run by tests/e2e/test_pages.py, Python by
+tests/e2e/test_python_docs.py, policies by tests/unit/policy/test_docs.py.
 """
 
 from __future__ import annotations
@@ -17,16 +18,13 @@ from runsc import faults
 from runsc.cli import main_group
 from runsc.launch import tracing
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
-PAGES = {
-    name: (DOCS / f"{name}.md").read_text()
-    for name in ("monitoring", "policies", "falco", "faults", "time", "usage", "egress",
-                 "snapshots")
-}
+ROOT = Path(__file__).resolve().parents[3]
+FILES = (ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
 COMMANDS = sorted({
     words
     for page in PAGES.values()
-    for line in re.findall(r"^    (runsc [a-z-].*)$", page, re.M)
+    for line in re.findall(r"^    (?:sudo )?(runsc [a-z-].*)$", page, re.M)
     for words in re.split(r"; (?=runsc )", re.sub(r"\s+#.*| [>|] .*|[\[\]]", "", line))
 })  # fmt: skip
 
@@ -45,7 +43,7 @@ def test_there_are_some() -> None:
 
 
 def test_the_session_that_is_shown_is_one(tmp_path: Path) -> None:
-    [block] = re.findall(r"```json\n(.*?)```", PAGES["monitoring"], re.S)
+    [block] = re.findall(r"```json\n(.*?)```", PAGES["docs/monitoring.md"], re.S)
     path = tmp_path / "session.json"
     path.write_text(block)
     wanted = tracing.read(str(path))
@@ -55,7 +53,7 @@ def test_the_session_that_is_shown_is_one(tmp_path: Path) -> None:
 
 
 def test_the_faults_that_are_shown_are_such() -> None:
-    shown = re.findall(r"[`'](\w+: (?:\w+=|loss|reorder)[^`']*)[`']", PAGES["faults"])
+    shown = re.findall(r"[`'](\w+: (?:\w+=|loss|reorder)[^`']*)[`']", PAGES["docs/faults.md"])
     assert len(shown) > 6
     for rule in shown:
         assert faults.rules_of(rule)
