@@ -95,3 +95,15 @@ def begun(
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """In which it finds what we have found."""
     return {**given, "PYTHONPATH": os.pathsep.join(place.paths(given))}
+
+
+def why_ended() -> str:
+    """Of one that was to make a sandbox, and said nothing."""
+    from importlib.util import find_spec  # noqa: PLC0415  only for a mistake
+
+    if find_spec("runsc._native") is None:
+        return (
+            f"runsc was found in {place.HOME}, a source folder in which it is not built: "
+            "run this elsewhere, or `python ci/build.py` there"
+        )
+    return "the process that makes the sandbox has ended"

@@ -88,7 +88,7 @@ class AsyncKeeper:
                     raise SandboxError(word.text)
                 warn(word.text)
         except SandboxEnded:
-            raise SandboxError("the process that makes the sandbox has ended") from None
+            raise SandboxError(programs.why_ended()) from None
 
     async def end(self) -> None:
         """The sandbox ends, and what there is of it is removed."""

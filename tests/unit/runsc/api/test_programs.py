@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,17 @@ def test_relative_places_are_left_out() -> None:
 
     assert found == {"A": "b", "PYTHONPATH": os.pathsep.join([home, "/y"])}
     assert (Path(home) / "runsc" / "api").is_dir()
+
+
+def test_a_clone_that_is_not_built_says_so(tmp_path: Path) -> None:
+    for room in ("runsc", "sentry", "kvm", "gofer", "guest_stubs"):
+        sources = shutil.ignore_patterns("*.so", "__pycache__", "*.c", "built")
+        shutil.copytree(Path(place.HOME, room), tmp_path / room, ignore=sources)
+    code = f"from runsc import Sandbox; Sandbox.create(state={str(tmp_path / 'state')!r})"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert f"SandboxError: runsc was found in {tmp_path}, a source folder" in done.stderr
