@@ -5,10 +5,13 @@ repository: to READMEs of rooms, to examples.
 """
 
 import sys
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+
+from sphinx.application import Sphinx  # noqa: E402
 
 from runsc import __version__  # noqa: E402  of the tree
 
@@ -48,3 +51,20 @@ html_title = "runsc"
 html_static_path: list[str] = []
 html_show_sphinx = False
 html_copy_source = False
+
+
+def _as_typed(_app: object, _context: object, lines: list[str]) -> None:
+    """What a command's help shows as it is typed, below a \\b, is a literal block."""
+    made = []
+    for is_typed, group in groupby(lines, lambda line: line.startswith("| ")):
+        words = [line.removeprefix("| ") for line in group]
+        if is_typed:
+            title = words.pop(0) if words[0].endswith(":") else ":"
+            words = [f"{title}:", "", *(f"    {line}" for line in words), ""]
+        made += words
+    lines[:] = made
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx asks for it."""
+    app.connect("sphinx-click-process-description", _as_typed)
