@@ -36,7 +36,6 @@ class Step(NamedTuple):
     """A block of a page: a script of bash, and what has to be shown by each command, if that is
     known."""
 
-    name: str
     script: str
     shown: list[tuple[str, str]]
 
@@ -48,14 +47,14 @@ def _steps(text: str, *, user: str) -> list[Step]:
         if kind == "console":
             shown = commands(f"```console\n{fenced}```\n")
             script = "".join(f"{command}\necho '{MARK}'\n" for command, _ in shown)
+            made.append(Step(script, shown))
         elif kind == "python":
-            script = f"cd\npython3 - <<'END'\n{fenced}END\n"
-            shown = [("python3", "".join(f"{line}\n" for line in PRINTS.findall(fenced)))]
+            prints = "".join(f"{line}\n" for line in PRINTS.findall(fenced))
+            made.append(Step(f"cd\npython3 - <<'END'\n{fenced}END\n", [("python3", prints)]))
         else:
             lines = [_typed(line.strip(), user) for line in indented.splitlines()]
-            script, shown = "\n".join(["set -e", *lines, ""]), []
-        name = re.sub(r"\W+", "-", (shown[0][0] if shown else indented).strip())[:24].strip("-")
-        made.append(Step(name, script, shown))
+            for part in re.split(r"(?<=log in again).*\n", "\n".join(lines)):
+                made.append(Step(f"set -e\n{part}\n", []))
     return made
 
 
@@ -93,7 +92,8 @@ def test_page_is_done_word_by_word(page: object, user: str, codename: str, tmp_p
     work.mkdir()
     ok("bash", "-c", 'git archive HEAD | tar -C "$1" -x', "bash", clone)
     for number, step in enumerate(steps):
-        (work / f"{number:02}-{step.name}.sh").write_text(step.script)
+        name = re.sub(r"\W+", "-", step.script.removeprefix("set -e"))[:24].strip("-")
+        (work / f"{number:02}-{name}.sh").write_text(step.script)
 
     done = Debian(codename).call("new_user.sh", user, folders={"/clone": clone, "/steps": work})
 
