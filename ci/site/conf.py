@@ -34,6 +34,8 @@ include_patterns = [
 ]
 exclude_patterns = ["README.md", "build"]
 nitpicky = True
+highlight_language = "none"
+smartquotes = False  # a command's help has --flags in its sentences
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
