@@ -40,6 +40,18 @@ def test_every_link_of_the_site_leads_somewhere(tmp_path: Path) -> None:
     assert all(f'id="runsc-{name}"' in commands for name in COMMANDS)
 
 
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """It is no page of the site, which has a beginning of its own."""
+    links = re.findall(r"\]\((?!https:)(.*?)(?:#(.*?))?\)", (REPOSITORY / "README.md").read_text())
+
+    assert len(links) > 30
+    for path, anchor in links:
+        assert (REPOSITORY / path).exists(), path
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", (REPOSITORY / path).read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w\- ]", "", t).lower().replace(" ", "-") for t in titles}
+
+
 def test_every_command_has_a_manual_page(tmp_path: Path) -> None:
     _made("ci/manpages.py", tmp_path)
 
