@@ -7,7 +7,7 @@ home=/root
 trusted=SSL_CERT_FILE,PIP_CERT,http_proxy,https_proxy,DEBIAN_FRONTEND,LC_ALL
 
 quietly apt-get update
-quietly apt-get install -y sudo systemd # as each Debian with a login has
+quietly apt-get install -y sudo systemd procps # as a Debian has that was installed
 echo 'APT::Get::Assume-Yes "true";' >/etc/apt/apt.conf.d/yes # nobody is there to be asked
 echo "127.0.0.1 localhost $(uname -n)" >/etc/hosts
 getent group kvm >/dev/null || groupadd --system kvm
