@@ -1,8 +1,9 @@
 """Compile modules of the Sentry ahead, from their unchanged source: `python ci/ahead [TARGET]`.
 
 mypyc makes C of them, gcc one library of that, sentry/_ahead.PYTHON, with a list of the modules
-beside it. It takes two minutes; what has not changed since the last time is not compiled again
-(build/ahead/objects). runsc/launch/ahead.py uses it as long as no source is newer.
+beside it. It takes two minutes, and says on standard error how far it is; what has not changed
+since the last time is not compiled again (build/ahead/objects). runsc/launch/ahead.py uses it as
+long as no source is newer.
 
 TARGET is another folder than the source tree, laid out like it, that has what ci/build.py made and
 becomes part of a wheel.
@@ -37,6 +38,7 @@ def main(target: Path) -> int:
     mirror(ROOT, source)
     os.chdir(source)
     sources = [*modules(), *decoders(source, target)]
+    say(f"mypyc makes C of {len(sources)} modules")
     library, *_ = mypycify(
         [f"--config-file={ROOT}/pyproject.toml", f"--cache-dir={PLACE}/types", *sources],
         multi_file=True, target_dir=str(generated), group_name="sentry_ahead",
@@ -47,8 +49,10 @@ def main(target: Path) -> int:
     first.write_bytes((HERE / "first.h").read_bytes())
     gcc(*flags, "-x", "c-header", first, "-o", f"{first}.gch")
     flags += ["-include", str(first)]
-    headers = b"".join(path.read_bytes() for path in sorted(generated.glob("*.h")))
-    base = hashlib.sha256(headers + repr(flags).encode() + sys.version.encode()).digest()
+    folders = (generated, *map(Path, library.include_dirs))
+    headers = b"".join(path.read_bytes() for place in folders for path in sorted(place.rglob("*.h")))
+    how = [*flags, sys.version, subprocess.check_output(["gcc", "--version"])]
+    base = hashlib.sha256(headers + repr(how).encode()).digest()
     objects = PLACE / "objects"
     objects.mkdir(exist_ok=True)
 
@@ -60,8 +64,12 @@ def main(target: Path) -> int:
             Path(f"{made}.new").rename(made)
         return made
 
+    wanted, files = [*library.sources, str(HERE / "start.c")], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = list(pool.map(compiled, [*library.sources, str(HERE / "start.c")]))
+        for made in pool.map(compiled, wanted):
+            files.append(made)
+            if len(files) % 50 == 0 or len(files) == len(wanted):
+                say(f"{len(files)} of {len(wanted)} files are compiled")
     for stale in set(objects.iterdir()) - set(files):
         stale.unlink()
     library_path = target / f"sentry/_ahead.{sys.implementation.cache_tag}"
@@ -91,6 +99,11 @@ def decoders(source: Path, built: Path) -> list[str]:
         [sys.executable, HERE / "decoders.py", *handlers], check=True, stdout=subprocess.PIPE
     )
     return written.stdout.decode().split()
+
+
+def say(text: str) -> None:
+    """How far it is; ci/packages/make_wheels looks for these lines."""
+    print(f"ahead: {text}", file=sys.stderr, flush=True)
 
 
 def gcc(*words: object) -> None:
