@@ -511,6 +511,33 @@ def test_who_says_what_is_no_request_changes_nothing(started: Machine) -> None:
     assert is_forked(done)
 
 
+ACTIVATE = """
+import os, socket, sys
+unit = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+unit.bind(sys.argv[1])
+unit.listen()
+os.dup2(os.dup(unit.fileno()), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="zygote.socket")
+os.execv(sys.executable, [sys.executable, "-m", "runsc", "zygote", "serve"])
+"""
+"""What systemd does when somebody asks at the socket of a unit: sd_listen_fds(3)."""
+
+
+def test_the_socket_of_a_unit_is_taken_and_left(machine: Machine) -> None:
+    path = machine.zygote("path").strip()
+    words = [*machine.words()[:-2], "-c", ACTIVATE, path]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as unit:
+        assert unit.stdout is not None
+        assert unit.stdout.readline() == f"listening at {path}\n".encode()
+
+        assert is_forked(machine.run())
+        assert machine.pid == unit.pid
+        machine.zygote("stop")
+        assert unit.wait() == 0
+    there = [*machine.words()[:-3], "test", "-S", path]
+    assert subprocess.run(there, check=False).returncode == 0
+
+
 def test_it_ends_when_nobody_asks(machine: Machine) -> None:
     with subprocess.Popen(
         machine.words("zygote", "serve", "--idle=1"), stdout=subprocess.PIPE, text=True

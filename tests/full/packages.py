@@ -12,7 +12,9 @@ from tests.e2e.bundle import REPOSITORY, Result
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "runsc"
 CODENAMES = {"bookworm": "3.11", "trixie": "3.13"}
-"""Debians, and the Python of each."""
+"""Debian releases that there are packages for, and the Python of each."""
+PYTHONS = {**CODENAMES, "testing": "3.14"}
+"""Those that wheels are installed in."""
 SCRIPTS = Path(__file__).parent / "installed"
 BUILD_S = 3600
 

@@ -1,20 +1,24 @@
-"""The files of a release: what is in them, that two builds are the same, and the Debian package in
-a clean Debian 12 and 13: installed, used by root and by an ordinary user, and removed."""
+"""The files of a release: what is in them, that two builds are the same, and that each is installed
+in a clean Debian, used by root and by an ordinary user, and removed."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import tarfile
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from tests.e2e.bundle import REPOSITORY, kvm_is_usable
-from tests.full.packages import BUILD_S, CODENAMES, Debian, built, ok
+from tests.full.packages import BUILD_S, CODENAMES, PYTHONS, Debian, built, ok
 
 pytestmark = [
     pytest.mark.full,
@@ -99,12 +103,44 @@ def test_parts_are_listed_with_their_licences(files: Path) -> None:
         assert f"\n{name} {part['version']}: " in said
 
 
+def test_what_a_binary_needs_is_the_c_library(files: Path, tmp_path: Path) -> None:
+    """All else would be a part that the list has to name."""
+    for path in _wheels(files):
+        with zipfile.ZipFile(path) as wheel:
+            binaries = [name for name in wheel.namelist() if wheel.read(name)[:4] == b"\x7fELF"]
+            assert {name for name in NATIVE if name.endswith(".so")} <= set(binaries)
+            wheel.extractall(tmp_path / path.stem, binaries)
+        for name in binaries:
+            with (tmp_path / path.stem / name).open("rb") as file:
+                dynamic = ELFFile(file).get_section_by_name(".dynamic")
+                needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")] if dynamic else []
+            assert set(needed) <= {"libc.so.6", "ld-linux-x86-64.so.2"}, (path.name, name)
+
+
+@pytest.mark.parametrize("release", ["12", "13"])
+def test_debian_package_has_the_parts_that_are_listed(release: str, files: Path, tmp_path: Path) -> None:
+    (package,) = files.glob(f"*~deb{release}u*.deb")
+    ok("dpkg-deb", "-x", package, tmp_path)
+    doc = tmp_path / "usr/share/doc/runsc-python"
+    bom = json.loads(gzip.decompress((doc / "runsc.cdx.json.gz").read_bytes()))
+    listed = {part["name"].lower(): part["version"] for part in bom["components"]}
+    listed["runsc"] = bom["metadata"]["component"]["version"]
+    (site,) = tmp_path.glob("usr/lib/runsc-python/lib/python3.*/site-packages")
+    there = {part.name.lower(): part.version for part in distributions(path=[str(site)])}
+
+    assert there.items() <= listed.items()
+    assert listed.keys() - there.keys() <= {"mypy"}
+    assert {path.parent.name for path in site.rglob("*.so*")} - {
+        path.parent.name for path in site.rglob("*.so")
+    } == set()  # no library that a wheel has brought along beside its modules
+
+
 @pytest.mark.parametrize(("codename", "version"), [("trixie", "3.13")])
 def test_two_builds_are_the_same(codename: str, version: str, files: Path, tmp_path: Path) -> None:
     elsewhere = {"TMPDIR": str(tmp_path)}
     again = tmp_path / "dist"
 
-    ok("ci/wheels", again, version, env=elsewhere)
+    ok("ci/wheels", "--afresh", again, version, env=elsewhere)
     ok("ci/deb", again, codename, env=elsewhere)
 
     first, second = _digests(files), _digests(again)
@@ -112,8 +148,9 @@ def test_two_builds_are_the_same(codename: str, version: str, files: Path, tmp_p
     assert {name: first[name] for name in second} == second
 
 
-WORKS = ["6.12.0", "0", "changed warm"]
-"""What the scripts of tests/full/installed print of a program in a sandbox and of two forks."""
+WORKS = ["6.12.0", "0", "changed warm", "42"]
+"""What tests/full/installed prints of a program in a sandbox, two forks, and README.md's example."""
+PASSED = re.compile(r"^its tests: \d\d+ passed[^a-z]+(\d+ skipped, )?\d+ deselected in", re.M)
 
 
 def _worked(said: str) -> int:
@@ -126,11 +163,46 @@ needs_kvm = pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be u
 
 
 @needs_kvm
+@pytest.mark.parametrize("codename", PYTHONS)
+def test_wheel_is_installed_used_and_removed(codename: str, files: Path, busybox: Path) -> None:
+    done = Debian(codename).call("wheels.sh", folders={"/dist": files, "/busybox": busybox})
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    ways = [line for line in done.stdout.splitlines() if line.startswith("== ")]
+    assert ways == [f"== {way}, {who}" for who in ("root", "guest") for way in ("pip", "pipx", "uv")]
+    assert _worked(done.stdout) == done.stdout.count("no trace\n") == len(ways)
+    assert len(PASSED.findall(done.stdout)) == 2
+    counts = {int(count) for count in re.findall(r"^modules compiled: (\d+)$", done.stdout, re.M)}
+    (compiled,) = counts
+    assert (compiled > 200) == (codename != "bookworm")
+
+
+@needs_kvm
 @pytest.mark.parametrize("codename", CODENAMES)
-def test_debian_package_is_installed_used_and_removed(codename: str, files: Path) -> None:
-    done = Debian(codename).call("deb.sh", folders={"/dist": files})
+def test_source_distribution_is_built_used_and_removed(codename: str, files: Path) -> None:
+    done = Debian(codename).call("sdist.sh", folders={"/dist": files})
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _worked(done.stdout) == 1
+    assert done.stdout.endswith("no trace\n")
+
+
+@needs_kvm
+@pytest.mark.parametrize("codename", CODENAMES)
+def test_debian_package_is_installed_used_and_removed(
+    codename: str, files: Path, busybox: Path
+) -> None:
+    done = Debian(codename).call("deb.sh", folders={"/dist": files, "/busybox": busybox})
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert _worked(done.stdout) == 2
-    for line in ("installed install ok installed", "the unit's socket is the zygote's", "no trace"):
-        assert line in done.stdout
+    assert len(PASSED.findall(done.stdout)) == 1
+    said = done.stdout.splitlines()
+    for line in (
+        "installed install ok installed", "bash: checkpoint", "fish: checkpoint", "zsh: checkpoint",
+        "/usr/share/man/man1/runsc-do.1.gz", "no trace",
+    ):  # fmt: skip
+        assert said.count(line) == 1, line
+    for line in ("the unit's socket is the zygote's", "activated by its socket"):
+        assert said.count(line) == 2, line
+    assert not [line for line in said if "page of" in line]

@@ -1,24 +1,71 @@
-# Install the Debian package, run programs as root and as an ordinary user, purge it, and print what is
-# left. Usage: deb.sh
+# Install the Debian package, run programs as root and as an ordinary user, ask shells, man and systemd
+# for what is theirs, purge it, and print what is left. Usage: deb.sh
 . /scripts/common.sh
 
-quietly apt-get update
+sockets() { # UNIT-FOLDER RUNTIME-FOLDER: where the zygote listens, as its unit says
+    sed -n "s,^ListenSequentialPacket=,,; s,^%t,$2,p; s,^/run,&,p" "/usr/lib/systemd/$1/runsc-zygote.socket"
+}
+
+activated() { # UNIT-FOLDER: started by who asks at its socket, as systemd would, and asked again
+    local socket
+    socket=$(sockets "$1" "${XDG_RUNTIME_DIR:-}")
+    [ "$socket" = "$(runsc zygote path)" ] && echo "the unit's socket is the zygote's"
+    mkdir -p -m 700 "$(dirname "$socket")"
+    systemd-socket-activate --seqpacket -l "$socket" \
+        $(sed -n 's/^ExecStart=//p' "/usr/lib/systemd/$1/runsc-zygote.service") >~/activated 2>&1 &
+    until [ -S "$socket" ]; do kill -0 $!; done
+    [ "$(cat "/proc/$!/comm")" != runsc-zygote ]
+    runsc do true
+    runsc do true
+    case "$(runsc zygote status)" in
+        "process $!, "*"asked 2 times"*) echo "activated by its socket" ;;
+        *) runsc zygote status; cat ~/activated ;;
+    esac
+    runsc zygote stop
+    wait $!
+    rm "$socket"
+}
+
+complete() { # what shells offer
+    python3 /scripts/typed.py bash -i
+    fish -c 'complete --do-complete "runsc checkp"' | sed 's/\t.*//; s/^/fish: /'
+    python3 /scripts/typed.py zsh -f -i
+}
+
 guest
-# what it depends on is no part of it
-quietly apt-get install -y --no-install-recommends python3 systemd
+quietly apt-get update
+# what it depends on or speaks to is no part of it
+quietly apt-get install -y --no-install-recommends python3 python3-venv systemd man-db bash-completion \
+    fish zsh
+mkdir -p -m 700 /run/user/1000
+chown guest: /run/user/1000
 traces >/tmp/before
 
 quietly apt-get install -y /dist/runsc-python_*~deb"$(. /etc/os-release && echo "$VERSION_ID")"u*.deb
 echo "installed $(dpkg-query -W -f '${Status}' runsc-python)"
 run_everything runsc python3
 as_guest run_everything runsc python3
-ls /usr/share/man/man1/runsc.1.gz
-bash -c '. /usr/share/bash-completion/completions/runsc; complete -p runsc'
+
+python3 -m venv --system-site-packages /tmp/venv
+echo "== its tests"
+(run_its_tests /tmp/venv/bin/python)
+rm -r /tmp/venv
+
+for page in runsc $(runsc help | sed -n 's/^  \([a-z][a-z-]*\)  .*/runsc-\1/p'); do
+    man "$page" >/tmp/page 2>/tmp/said || { echo "no page of $page"; cat /tmp/said; }
+    grep -q "^SYNOPSIS" /tmp/page && [ ! -s /tmp/said ] || { echo "page of $page:"; cat /tmp/said; }
+done
+man -w runsc runsc-do
+as_guest "$(declare -f complete); complete"
+
 systemd-analyze --man=no verify runsc-zygote.socket runsc-zygote.service
 XDG_RUNTIME_DIR=/run systemd-analyze --man=no --user verify runsc-zygote.socket runsc-zygote.service
-socket=$(sed -n 's/^ListenSequentialPacket=//p' /usr/lib/systemd/system/runsc-zygote.socket)
-[ "$socket" = "$(runsc zygote path)" ] && echo "the unit's socket is the zygote's"
+runsc zygote stop
+activated system
+as_guest "$(declare -f sockets activated); export XDG_RUNTIME_DIR=/run/user/1000; activated user"
 
+as_guest "export XDG_RUNTIME_DIR=/run/user/1000; runsc zygote start"
+runsc zygote start
 quietly apt-get purge -y runsc-python
 traces >/tmp/after
 diff /tmp/before /tmp/after && echo "no trace"

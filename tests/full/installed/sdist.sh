@@ -1,0 +1,12 @@
+# Build a wheel of the source distribution as who has no git, and install it. Usage: sdist.sh
+. /scripts/common.sh
+quietly apt-get update
+quietly apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv
+traces >/tmp/before
+python3 -m venv ~/venv
+quietly ~/venv/bin/pip install /dist/runsc-*.tar.gz
+run_everything ~/venv/bin/runsc ~/venv/bin/python
+~/venv/bin/runsc zygote stop
+rm -r ~/venv
+traces >/tmp/after
+diff /tmp/before /tmp/after && echo "no trace"
