@@ -49,10 +49,10 @@ def main(target: Path) -> int:
     first.write_bytes((HERE / "first.h").read_bytes())
     gcc(*flags, "-x", "c-header", first, "-o", f"{first}.gch")
     flags += ["-include", str(first)]
-    folders = (generated, *map(Path, library.include_dirs))
-    headers = b"".join(path.read_bytes() for place in folders for path in sorted(place.rglob("*.h")))
-    how = [*flags, sys.version, subprocess.check_output(["gcc", "--version"])]
-    base = hashlib.sha256(headers + repr(how).encode()).digest()
+    how = repr([*flags, sys.version, subprocess.check_output(["gcc", "--version"])]).encode()
+    for folder in (generated, *map(Path, library.include_dirs)):
+        how += b"".join(path.read_bytes() for path in sorted(folder.rglob("*.h")))
+    base = hashlib.sha256(how).digest()
     objects = PLACE / "objects"
     objects.mkdir(exist_ok=True)
 

@@ -118,7 +118,9 @@ def test_what_a_binary_needs_is_the_c_library(files: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("release", ["12", "13"])
-def test_debian_package_has_the_parts_that_are_listed(release: str, files: Path, tmp_path: Path) -> None:
+def test_debian_package_has_the_parts_that_are_listed(
+    release: str, files: Path, tmp_path: Path
+) -> None:
     (package,) = files.glob(f"*~deb{release}u*.deb")
     ok("dpkg-deb", "-x", package, tmp_path)
     doc = tmp_path / "usr/share/doc/runsc-python"
@@ -149,7 +151,8 @@ def test_two_builds_are_the_same(codename: str, version: str, files: Path, tmp_p
 
 
 WORKS = ["6.12.0", "0", "changed warm", "42"]
-"""What tests/full/installed prints of a program in a sandbox, two forks, and README.md's example."""
+"""What tests/full/installed prints of a program in a sandbox, two forks, README.md's example."""
+WAYS = ("pip", "pipx", "uv")
 PASSED = re.compile(r"^its tests: \d\d+ passed[^a-z]+(\d+ skipped, )?\d+ deselected in", re.M)
 
 
@@ -169,7 +172,7 @@ def test_wheel_is_installed_used_and_removed(codename: str, files: Path, busybox
 
     assert done.returncode == 0, done.stdout + done.stderr
     ways = [line for line in done.stdout.splitlines() if line.startswith("== ")]
-    assert ways == [f"== {way}, {who}" for who in ("root", "guest") for way in ("pip", "pipx", "uv")]
+    assert ways == [f"== {way}, {who}" for who in ("root", "guest") for way in WAYS]
     assert _worked(done.stdout) == done.stdout.count("no trace\n") == len(ways)
     assert len(PASSED.findall(done.stdout)) == 2
     counts = {int(count) for count in re.findall(r"^modules compiled: (\d+)$", done.stdout, re.M)}
