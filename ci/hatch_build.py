@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             build.compile_ahead(Path(self._folder))
             for file in Path(self._folder).glob("sentry/_ahead.*"):
                 build_data["force_include"][str(file)] = f"sentry/{file.name}"
+            for path in files("mypy") or []:
+                if path.match("licenses/LICENSE"):  # that of its runtime, which is in the library
+                    build_data["force_include"][str(path.locate())] = "sentry/_ahead.LICENSE"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """After it."""

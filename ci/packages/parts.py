@@ -31,6 +31,8 @@ OLD = {"BSD": "BSD-3-Clause", "MIT": "MIT", "ISC": "ISC"}
 """Licences by the word that older metadata has."""
 INSIDE = {"backports.zstd": ("zstd", "BSD-3-Clause"), "cffi": ("libffi", "MIT")}
 """What their binaries are linked with."""
+RUNTIME = "MIT AND PSF-2.0 AND 0BSD"
+"""Of mypyc's, as LICENSE of mypy and the heads of its files say."""
 
 
 def licence(part: Distribution) -> str:
@@ -81,17 +83,18 @@ def main(name: str, source: Path, site: str, built: str) -> None:
     said += [(source / "LICENSE").read_text()]
     for part in sorted(parts, key=lambda part: part.name.lower()):
         scope = ComponentScope.REQUIRED if part.name in needed else ComponentScope.OPTIONAL
-        made = component(part.name, part.version, licence(part), scope)
+        expression = RUNTIME if part.name == "mypy" else licence(part)
+        made = component(part.name, part.version, expression, scope)
         if part.name == "mypy":
             made.description = "its runtime for C, mypyc/lib-rt, in the modules compiled ahead"
         if part.name in INSIDE:
-            library, expression = INSIDE[part.name]
+            library, its = INSIDE[part.name]
             made.components.add(Component(
                 name=library, type=ComponentType.LIBRARY, bom_ref=f"{part.name}#{library}",
-                licenses=[LicenseFactory().make_from_string(expression)],
+                licenses=[LicenseFactory().make_from_string(its)],
             ))  # fmt: skip
         bom.components.add(made)
-        said += [LINE, f"{part.name} {part.version}: {licence(part)}", "", *texts(part)]
+        said += [LINE, f"{part.name} {part.version}: {expression}", "", *texts(part)]
     bom.register_dependency(itself, bom.components)
     text = JsonV1Dot6(bom).output_as_string(indent=1)
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
