@@ -34,6 +34,8 @@ class NotRunning(RuntimeFailure):
 class SpecError(RuntimeFailure):
     """config.json says something wrong or unsupported; `path` is where, as JSONPath."""
 
-    def __init__(self, path: str, message: str, hint: str = "") -> None:
-        super().__init__(f"{message} - at `{path}`", hint=hint)
+    def __init__(self, path: str, message: str) -> None:
+        from runsc.fields import right  # noqa: PLC0415  only for a mistake
+
+        super().__init__(f"{message} - at `{path}`", hint=f"{path}: {right(path)}")
         self.path = path

@@ -121,7 +121,13 @@ class Log:
         self.write("error", message)
         if not self.to_stderr:
             print(printable(message), file=stderr)
-        if hint and (self.to_person or (not self.to_stderr and _is_terminal(2))):
+        if not (self.to_person or (not self.to_stderr and _is_terminal(2))):
+            return
+        if not hint:
+            from runsc import advice  # noqa: PLC0415  only for a person
+
+            hint = advice.hint(message)
+        if hint:
             print(f"hint: {printable(hint)}", file=stderr)
 
 

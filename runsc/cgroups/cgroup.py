@@ -48,7 +48,7 @@ def for_container(
     if not cgroups_path and not limits:
         return None
     if "\0" in cgroups_path:
-        raise SpecError("$.linux.cgroupsPath", "a NUL character")
+        raise SpecError("$.linux.cgroupsPath", "it has a NUL character")
     return at(cgroups_path, container_id, hierarchies.read() if found is None else found)
 
 

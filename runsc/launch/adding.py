@@ -262,5 +262,5 @@ class Further:
         except (OSError, ValueError):
             raise NotRunning(sandbox.id) from None
         if reply.error:
-            text = reply.error[:MESSAGE_MAX]
+            text = self.processes.what_is_wrong() or reply.error[:MESSAGE_MAX]
             raise RuntimeFailure(f"unable to start container process: {text}")

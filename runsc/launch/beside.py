@@ -19,7 +19,7 @@ from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, isolation, users
 from runsc.launch.network_choice import network_of
 from runsc.launch.programs import gofer
-from runsc.launch.sandbox import reaped
+from runsc.launch.sandbox import reaped, words_of
 
 if TYPE_CHECKING:
     from runsc.containers.state import State
@@ -44,6 +44,8 @@ class Processes:
         self._children: list[int] = []
         self._volumes = 0
         """The second Gofer, if there is one."""
+        self._told: list[socket.socket] = []
+        """Where Gofers say what is wrong with a tree."""
         self.entrance: users.Entrance | None = None
         """To the user namespace that they share with the sandbox, where it has one."""
         self.closing = ExitStack()
@@ -76,6 +78,8 @@ class Processes:
         """A Gofer; the Sentry's end of its socket. `life`: see `boot_gofer.GoferStart`."""
         ours, theirs = socket.socketpair()
         self.closing.enter_context(ours)
+        told, theirs_told = socket.socketpair()
+        self._told.append(self.closing.enter_context(told))
         terms = self.terms
         hold = -1
         if first:  # it may outlive this container: it is where the Sentry is
@@ -95,12 +99,14 @@ class Processes:
             entrance=self.entrance,
             hold=hold,
             first=first,
+            told=theirs_told.fileno(),
             life=life,
         )
         serve, switches = gofer(), self._flags.switches
         isolation.freeze_heap()
         pid = isolation.spawn(lambda: boot_gofer.gofer_main(start, serve, switches, terms))
         theirs.close()
+        theirs_told.close()
         self._children.append(pid)
         if first:
             self._volumes = pid
@@ -108,6 +114,10 @@ class Processes:
             self._state.gofer_pid, self._state.gofer_start = pid, start_time(pid)
             self._state.written_behind = life >= 0
         return ours.fileno()
+
+    def what_is_wrong(self) -> str:
+        """With a tree; empty if no Gofer has said anything."""
+        return next(filter(None, map(words_of, self._told)), "")
 
     def _sandbox_joins(self) -> tuple[int, ...]:
         """The cgroup of the container that made the sandbox."""

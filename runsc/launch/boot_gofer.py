@@ -57,6 +57,8 @@ class GoferStart(msgspec.Struct, frozen=True):
     """With Terms.before_gofer: a socket of packets to the command line."""
     first: int = 0
     """The number of the first tree. 0 is a root."""
+    told: int = -1
+    """A socket to the command line, for what is wrong with a tree."""
     life: int = -1
     """Of a root that is written behind: the Sentry's way to the stand-in. It is held to the end, so
     that the container does not end before all is written."""
@@ -76,7 +78,7 @@ def gofer_main(
         entered.add(entrance.fd)
     follows = any(export.follows for export in exports)
     propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
-    kept_open = {sock, log_fd, gofer.hold, gofer.life, *terms.joins, *entered}
+    kept_open = {sock, log_fd, gofer.hold, gofer.told, gofer.life, *terms.joins, *entered}
     kept_open |= {export.lock_fd for export in exports}
     isolation.enter(kept_open - {-1}, tie, propagation)
     boot.join(terms.joins)
@@ -89,7 +91,12 @@ def gofer_main(
         os.close(gofer.hold)
     numbered = list(enumerate(exports, gofer.first))
     more = terms.label.mount_option
-    attachments = [_attach(index, export, more) for index, export in numbered]
+    try:
+        attachments = [_attach(index, export, more) for index, export in numbered]
+    except OSError as error:
+        os.write(gofer.told, str(error.strerror).encode())
+        return 1
+    os.close(gofer.told)
     shared = any(
         attachment.cache is CacheMode.SHARED and not export.is_file
         for attachment, export in zip(attachments, exports, strict=True)
@@ -195,17 +202,28 @@ def _overlay(export: Export, attributes: int, more: str) -> int:
         host.umount("/proc", mount.MNT_DETACH)
 
 
-def _attach(index: int, export: Export, more: str) -> Attachment:
+def _opened(export: Export, more: str) -> int:
     """A tree in a mount of its own: set-user-id and device files mean nothing in it."""
     attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
     if not export.writable:
         attributes |= mount.MOUNT_ATTR_RDONLY
     fd = _overlay(export, attributes, more) if export.overlay else _clone(export, attributes)
-    if export.is_file and not export.special:
-        access = os.O_RDWR if export.writable else os.O_RDONLY
-        opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
-        os.close(fd)
-        fd = opened
+    if not export.is_file or export.special:
+        return fd
+    access = os.O_RDWR if export.writable else os.O_RDONLY
+    opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
+    os.close(fd)
+    return opened
+
+
+def _attach(index: int, export: Export, more: str) -> Attachment:
+    """What the Sentry sees as this number. Raises: OSError that says it in words."""
+    try:
+        fd = _opened(export, more)
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        what = f"overlay ({export.overlay})" if export.overlay else export.path
+        raise OSError(error.errno, f"mount {what}: {why}") from None
     alone = export.is_exclusive if index else not export.is_shared
     cache = CacheMode.EXCLUSIVE if alone else CacheMode.SHARED
     connects = b"/%d" % index if export.is_service else b""

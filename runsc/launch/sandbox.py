@@ -41,7 +41,6 @@ READY_S = 300.0
 EVENTS = frozenset({"error", "kept", "ready"})
 MESSAGE_MAX = 4096
 """Characters of an error that are told."""
-NOT_FOUND = "it is looked for in the PATH and the files of the container; a path, as ./NAME, is not"
 
 
 class Sandbox:
@@ -60,6 +59,7 @@ class Sandbox:
         stand_in: StandIn | None = None,
         network_pid: int = 0,
         gofer_grace_ms: int = GRACE_MS,
+        gofer_told: socket.socket | None = None,
     ):
         self.pid = pid
         self.gofer_pid = gofer_pid
@@ -68,6 +68,7 @@ class Sandbox:
         self.beside: list[int] = []
         """Processes besides, which end with it: passt, a dialer."""
         self._gofer_grace_ms = gofer_grace_ms
+        self._gofer_told = gofer_told
         self._stand_in = stand_in
         self._control = control
         self._hold = hold
@@ -170,6 +171,8 @@ class Sandbox:
                 os.close(fd)
         self._sentry = self._gofer = self._standing = -1
         self._control.close()
+        if self._gofer_told is not None:
+            self._gofer_told.close()
 
     def _reap_others(self) -> None:
         """They have nothing to do any more: the Sentry has ended."""
@@ -253,20 +256,28 @@ class Sandbox:
             told = self._stand_in.reap() if ended else self._stand_in.end()
             status = status if ended else boot.exit_code(told) << 8
         self._read_events()
+        if self._gofer_told is not None:
+            self._failure = words_of(self._gofer_told) or self._failure
         self._close()
         gofer_killed = gofer_ended and os.WIFSIGNALED(gofer_status)
         if ended and os.WIFSIGNALED(status):
             gofer_killed = False
         if self._failure and not gofer_killed:
-            hint = NOT_FOUND if self._failure.endswith(" in $PATH") else ""
-            text = f"unable to start container process: {self._failure}"
-            raise RuntimeFailure(text, hint=hint)
+            raise RuntimeFailure(f"unable to start container process: {self._failure}")
         if gofer_killed:
             how = _describe(gofer_status)
             raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")
         if os.WIFSIGNALED(status):
             raise RuntimeFailure(f"the sandbox process {_describe(status)}")
         return os.WEXITSTATUS(status)
+
+
+def words_of(told: socket.socket) -> str:
+    """What is wrong with a tree, if a Gofer has said so, which ends then."""
+    try:
+        return told.recv(MESSAGE_MAX, socket.MSG_DONTWAIT).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _await_end(pidfd: int, timeout_ms: int) -> bool:
@@ -323,8 +334,10 @@ def start(
     """Start the Sentry and fork the Gofer, unless the root is one file that is open already.
     `config` lacks only the sockets that are made here."""
     gofer_ours = gofer_theirs = None
+    told_ours = told_theirs = None
     if config.root.image_fd < 0:
         gofer_ours, gofer_theirs = socket.socketpair()
+        told_ours, told_theirs = socket.socketpair()
     control_ours, control_theirs = socket.socketpair()
     hold_ours = hold_theirs = None
     if terms.before_gofer is not None:
@@ -340,12 +353,12 @@ def start(
     if network is not None:
         network_ours, network_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = msgspec.structs.replace(config, network_fd=network_ours.detach())
-    given = (control_theirs, gofer_ours, gofer_theirs, hold_theirs, network_theirs)
+    given = (control_theirs, gofer_ours, gofer_theirs, hold_theirs, network_theirs, told_theirs)
     pid = programs.start_sentry(config, switches, terms)
     gofer_pid = network_pid = 0
     try:
         isolation.freeze_heap()
-        if gofer_theirs is not None:
+        if gofer_theirs is not None and told_theirs is not None:
             gofer = boot_gofer.GoferStart(
                 gofer_theirs.fileno(),
                 exports,
@@ -354,6 +367,7 @@ def start(
                 config.container_id,
                 stand_in.entrance,
                 hold_theirs.fileno() if hold_theirs is not None else -1,
+                told=told_theirs.fileno(),
                 life=stand_in.life.fileno() if config.root.written_behind else -1,
             )
             gofer_pid = isolation.spawn(
@@ -365,7 +379,7 @@ def start(
     except BaseException:  # also a signal, while the stand-in is waited for
         for each in filter(None, (pid, gofer_pid, network_pid)):
             end_child(each)
-        for sock in (control_ours, hold_ours, *given):
+        for sock in (control_ours, hold_ours, told_ours, *given):
             if sock is not None:
                 sock.close()
         raise
@@ -376,4 +390,6 @@ def start(
         os.close(config.network_fd)
     stand_in.close()
     grace_ms = DRAINED_MS if config.root.written_behind else GRACE_MS
-    return Sandbox(pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid, grace_ms)
+    return Sandbox(
+        pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid, grace_ms, told_ours
+    )

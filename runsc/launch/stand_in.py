@@ -222,7 +222,8 @@ def spawn(
             ours.send(f"{uid} {gid}".encode())
         except OSError as error:
             made.end()
-            raise RuntimeFailure(f"user namespace: {error.strerror}") from None
+            why = (error.strerror or str(error)).lower()
+            raise RuntimeFailure(f"user namespace: {why}") from None
     return made
 
 
@@ -317,7 +318,7 @@ def _join(paths: tuple[tuple[str, str], ...]) -> None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             host.setns(fd, KINDS[name])
         except OSError as error:
-            why = os.strerror(error.errno or 0)
+            why = os.strerror(error.errno or 0).lower()
             raise OSError(error.errno, f"{name} namespace {path}: {why}") from None
         os.close(fd)
 
@@ -333,6 +334,6 @@ def _enter(namespaces: Namespaces) -> None:
             with open(f"/proc/sys/{name.replace('.', '/')}", "w", encoding="utf-8") as file:
                 file.write(value)
         except OSError as error:
-            raise OSError(error.errno, f"sysctl {name}: {error.strerror}") from None
+            raise OSError(error.errno, f"sysctl {name}: {(error.strerror or '').lower()}") from None
     host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
     view.enter(namespaces.view, has_processes=bool(namespaces.new & CLONE_NEWPID))

@@ -9,6 +9,7 @@ the host. /proc has the stand-in, if it has a PID namespace of its own.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -126,13 +127,27 @@ def _show(place: str, tree: int, shown: Shown, processes: int, hidden: list[str]
     except OSError:
         return
     if tree >= 0:
-        host.attach_mount(tree, place)
+        _attach(tree, place, shown)
     elif place == "/proc" and processes >= 0:
         host.attach_mount(processes, place)
         hidden.append(place)
     else:
         host.mount("runsc-empty", place, "tmpfs", INERT, "size=4k,nr_inodes=1,mode=0555")
         hidden.append(place)
+
+
+def _attach(tree: int, place: str, shown: Shown) -> None:
+    """Raises: OSError with its own words, of which an engine explains "not a directory"."""
+    try:
+        host.attach_mount(tree, place)
+    except OSError as error:
+        assert shown.export is not None
+        number = error.errno or 0
+        if os.path.isdir(place) is shown.export.is_file:
+            number = errno.ENOTDIR
+        why = os.strerror(number).lower()
+        text = f"mount {shown.export.path} to {shown.destination}: {why}"
+        raise OSError(number, text) from None
 
 
 def _make(place: str, *, is_file: bool) -> None:

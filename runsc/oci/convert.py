@@ -19,6 +19,7 @@ from runsc.oci.users import Users
 from sentry import config
 from sentry.abi import capability, resource
 from sentry.abi.mount import MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE
+from sentry.abi.stat import EROFS_SUPER_MAGIC_V1
 
 if TYPE_CHECKING:
     from runsc.oci.resources import Resources
@@ -35,6 +36,8 @@ RLIMITS = {
     for name, number in vars(resource).items()
     if name.startswith("RLIMIT_") and isinstance(number, int)
 }
+EROFS = EROFS_SUPER_MAGIC_V1.to_bytes(4, "little")
+NUL = "it has a NUL character"
 ROOTFS = "dev.gvisor.spec.rootfs."
 """Where annotations of gVisor's about the root begin."""
 _NAMESPACES = frozenset({"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"})
@@ -124,7 +127,7 @@ class Container(msgspec.Struct, frozen=True):
 
 def _bytes(text: str, path: str) -> bytes:
     if "\0" in text:
-        raise SpecError(path, "a NUL character")
+        raise SpecError(path, NUL)
     return text.encode(errors="surrogateescape")  # words of a command line need not be UTF-8
 
 
@@ -284,7 +287,7 @@ def _source(bundle: str, mount: spec.Mount, options: mounts.Options, path: str) 
         mode = os.stat(source).st_mode
     except OSError as error:
         raise SpecError(
-            f"{path}.source", f"bind mount source {mount.source}: {error.strerror}"
+            f"{path}.source", f"bind mount source {mount.source}: {(error.strerror or '').lower()}"
         ) from None
     kind = stat.S_IFMT(mode)
     recursive = bool(options.bind & MS_REC)
@@ -407,14 +410,22 @@ def _root(bundle: str, root: spec.Root | None, image: str | None) -> tuple[str, 
         mode = os.stat(path).st_mode
     except OSError as error:
         reason = (error.strerror or "").lower()
-        hint = "it is what the program sees as /; docs/images.md says where one may come from"
-        raise SpecError("$.root.path", f"invalid rootfs: stat {path}: {reason}", hint) from None
-    if stat.S_ISREG(mode):
+        raise SpecError("$.root.path", f"invalid rootfs: stat {path}: {reason}") from None
+    if stat.S_ISREG(mode) and _begins_as_image(path):
         return path, True
     if not stat.S_ISDIR(mode) or image is not None:
-        kinds = "an image" if image is not None else "a directory, nor an image"
-        raise SpecError("$.root.path", f"invalid rootfs: {path} is not {kinds}")
+        kinds = "no image of EROFS" if image is not None else "neither a directory nor an image"
+        raise SpecError("$.root.path", f"invalid rootfs: {path} is {kinds}")
     return path, False
+
+
+def _begins_as_image(path: str) -> bool:
+    """As one of EROFS, whose superblock is at byte 1024. What cannot be read may be one."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), 4, 1024) == EROFS
+    except OSError:
+        return True
 
 
 def _is_read_only(path: str) -> bool:
@@ -438,9 +449,9 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
 
         hooks.check(document.hooks, warn)
     if document.domainname and "\0" in document.domainname:
-        raise SpecError("$.domainname", "a NUL character")
+        raise SpecError("$.domainname", NUL)
     if len(document.hostname.encode()) > 64 or "\0" in document.hostname:
-        raise SpecError("$.hostname", "a host name has at most 64 bytes")
+        raise SpecError("$.hostname", "a host name has at most 64 bytes, and no NUL character")
     first = process(document.process, warn)
     if linux.personality:
         from runsc.oci.scheduling import personality  # noqa: PLC0415  few bundles have it

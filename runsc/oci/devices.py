@@ -32,7 +32,7 @@ def of(
         path = f"$.linux.devices[{index}]"
         kind = _checked(device, path)
         if "\0" in device.path:
-            raise SpecError(f"{path}.path", "a NUL character")
+            raise SpecError(f"{path}.path", "it has a NUL character")
         if kind != stat.S_IFIFO and not _is_there(device, kind):
             if _allows_all(resources):
                 continue

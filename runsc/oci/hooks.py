@@ -107,7 +107,7 @@ def check(hooks: Hooks | None, warn: Callable[[str], None]) -> None:
             if hook.timeout is not None and hook.timeout <= 0:
                 raise SpecError(f"{where}.timeout", "a timeout must be greater than zero")
             if any("\0" in text for text in (hook.path, *(hook.args or ()), *(hook.env or ()))):
-                raise SpecError(where, "a NUL character")
+                raise SpecError(where, "it has a NUL character")
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -225,6 +225,15 @@ def _located(error: msgspec.ValidationError, where: str = "$") -> SpecError:
     return SpecError(where + path.rstrip("`")[1:], message)
 
 
+def _placed(text: str, data: bytes) -> str:
+    """The decoder's message with a line and a column where it has the number of a byte."""
+    told, _, number = text.rstrip(")").partition(" (byte ")
+    told = told.removeprefix("JSON is malformed: ")
+    before = data[: int(number)] if number.isdigit() else data
+    line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+    return f"line {line}, column {column}: {told.lower()}"
+
+
 def convert(document: object, kind: type[T], where: str) -> T:
     """A part of a document whose type is looked at later; `where` is its JSON path."""
     try:
@@ -240,7 +249,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _located(error) from None
     except msgspec.DecodeError as error:
-        raise RuntimeFailure(f"config.json is not JSON: {error}") from None
+        raise RuntimeFailure(f"config.json is not JSON: {_placed(str(error), data)}") from None
     except UnicodeDecodeError as error:
         raise RuntimeFailure(f"config.json is not UTF-8: {error}") from None
 

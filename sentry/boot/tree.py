@@ -434,4 +434,4 @@ async def write_sysctl(starter: Starter, name: str, value: str) -> None:
         finally:
             file.decref()
     except Errno as error:
-        raise StartError(f"sysctl {name}: {error_text(error)}") from error
+        raise StartError(f"sysctl {name.replace('/', '.')}: {error_text(error)}") from error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.bundle import RUNSC, Bundle, execute, kvm_is_usable
 from tests.e2e.client import Client, wait_for_end
-from tests.e2e.test_terminal import Person
+from tests.e2e.screens import screen
 
 NONE = """\
 runsc: container "none" does not exist
@@ -82,27 +81,10 @@ hint: what has no colon is a file, a rule has one: see docs/faults.md
 """What is done → all that is on the screen then."""
 
 
-def _screen(state: Path, line: str, *flags: str) -> str:
-    """Of a command, at its end."""
-    person = Person([*RUNSC, f"--root={state}", *flags, *shlex.split(line)])
-    try:
-        while True:
-            person.screen += os.read(person.fd, 4096)
-    except OSError:  # it has ended
-        pass
-    person.leave()
-    return person.screen.decode().replace("\r\n", "\n")
-
-
-@pytest.fixture(autouse=True)
-def _no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-
-
 @pytest.mark.parametrize("line", USES)
 def test_person_is_told_what_is_wrong_and_what_to_do(line: str, tmp_path: Path) -> None:
     state, told = tmp_path / "state", USES[line].replace("{here}", str(tmp_path))
-    assert _screen(state, line.replace("{here}", str(tmp_path))) == told
+    assert screen(state, line.replace("{here}", str(tmp_path))) == told
 
 
 def test_person_is_told_what_a_container_is_not_fit_for(bundle: Bundle, platform: str) -> None:
@@ -124,33 +106,35 @@ hint: end it first: `runsc kill c`, or `runsc delete --force c`
         "exec c nothing": """\
 runsc: exec failed: unable to start container process: exec: "nothing": executable file not found\
  in $PATH
+hint: it is looked for in the PATH and the files of the container; a path, as ./NAME, is not
 """,
         "exec -u root c id": """\
 runsc: exec failed: parsing root as int for uid failed: names are not looked up
 hint: give numbers, as in `-u 1000:1000`; /etc/passwd of the container has them
 """,
-        "fork c d": "runsc: the sandbox was not started with --forkable\n",
+        "fork c d": """\
+runsc: the sandbox was not started with --forkable
+hint: a flag of its start, as in `runsc run --forkable NAME`
+""",
         "read c /none": "runsc: read /none: no such file or directory (ENOENT)\n",
-        "egress show c": "runsc: it was started without --egress: nobody judges what leaves\n",
+        "egress show c": """\
+runsc: it was started without --egress: nobody judges what leaves
+hint: a flag before the command, as in `runsc --egress=FILE run NAME`: docs/egress.md
+""",
         "kill c KILL": "",
     }.items():
-        assert _screen(state, line) == told
+        assert screen(state, line) == told
     wait_for_end(pidfd)
     for line in ("kill c", "pause c", "ps c"):
-        assert _screen(state, line) == AWAY.format(name="c")
-    assert _screen(state, "delete c") == ""
+        assert screen(state, line) == AWAY.format(name="c")
+    assert screen(state, "delete c") == ""
 
 
-def test_colours_are_for_a_terminal_that_has_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR")
-    shown = _screen(tmp_path / "state", "state none")
+def test_colours_are_for_a_terminal_that_has_some(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    shown = screen(state, "state none", environment=("TERM=xterm",))
     assert shown.startswith('\x1b[31mrunsc:\x1b[0m container "none" does not exist\n')
-
-    monkeypatch.setenv("CLICOLOR", "0")
-    assert _screen(tmp_path / "state", "state none") == NONE
+    assert screen(state, "state none", environment=("TERM=xterm", "CLICOLOR=0")) == NONE
 
 
 def test_engines_are_told_in_one_line_without_a_hint(tmp_path: Path) -> None:
@@ -163,7 +147,7 @@ def test_engines_are_told_in_one_line_without_a_hint(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
 def test_program_that_is_not_there_has_a_hint(tmp_path: Path) -> None:
-    assert _screen(tmp_path / "state", "do nothing-here") == """\
+    assert screen(tmp_path / "state", "do nothing-here") == """\
 runsc: do failed: unable to start container process: exec: "nothing-here": executable file not\
  found in $PATH
 hint: it is looked for in the PATH and the files of the container; a path, as ./NAME, is not

@@ -94,7 +94,7 @@ def test_root_that_is_kept_is_written_unless_it_is_read_only(
         (
             lambda d: d["mounts"].append({"destination": "/x", "type": "bind", "source": "/none"}),
             "$.mounts[7].source",
-            "No such file",
+            "no such file",
         ),
         (
             lambda d: d["mounts"].append({"destination": "/x", "source": "y"}),

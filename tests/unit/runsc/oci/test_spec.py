@@ -55,6 +55,22 @@ def test_decode_of_something_else_is_an_error(data: bytes) -> None:
         spec.decode(data, spec.Spec)
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "line 1, column 1: input data was truncated"),
+        (b'{\n "a": 1,\n', "line 3, column 1: input data was truncated"),
+        (b'{\n "a": 1,\n b: 2}', "line 3, column 2: object keys must be strings"),
+        (b'{"ociVersion": x}', "line 1, column 16: invalid character"),
+        (b'{"ociVersion": "1.2.0"}\n{}', "line 2, column 2: trailing characters"),
+    ],
+)
+def test_decode_of_bad_syntax_says_in_which_line(data: bytes, told: str) -> None:
+    with pytest.raises(RuntimeFailure) as caught:
+        spec.decode(data, spec.Spec)
+    assert str(caught.value) == f"config.json is not JSON: {told}"
+
+
 def test_load_without_bundle_or_document_says_what_runc_says(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure, match=r"^JSON specification file config.json not found$"):
         spec.load(str(tmp_path))

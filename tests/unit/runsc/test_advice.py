@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from runsc import advice
+
+CANNOT = "run failed: unable to start container process: "
+
+
+@pytest.mark.parametrize(
+    ("message", "begins"),
+    [
+        (f'{CANNOT}exec: "ls": executable file not found in $PATH', "it is looked for in the PATH"),
+        (f'{CANNOT}exec: "/x": stat /x: no such file or directory', "it is a path in the files"),
+        (f'{CANNOT}exec: "/x": permission denied', "the user of the container may not execute it"),
+        (f'{CANNOT}exec: "/etc": is a directory', "name a program"),
+        (f"{CANNOT}exec /x: exec format error", "it is no program for x86-64"),
+        (f"{CANNOT}exec /x: no such file or directory", "it is there; what it names as its interp"),
+        (f"{CANNOT}mount ext4 to /mnt: no such device", "a sandbox has no disks"),
+        (f"{CANNOT}mount tmpfs to /mnt: invalid argument", "one of its options"),
+        ("mount /etc to /etc/passwd: not a directory", "what is mounted over a file"),
+        (f"{CANNOT}mount overlay (lowerdir=/x): no such file or directory", "it needs lowerdir="),
+        (f"{CANNOT}mount devpts to /dev/pts: no space left on device", "its limit of memory"),
+        (f'{CANNOT}chdir to cwd ("/x") set in config.json failed: not a directory', "the working"),
+        ("sysctl net.ipv4.ip_forward: invalid argument", "/proc/sys inside"),
+        ("network namespace /etc/passwd: invalid argument", "the path has to be that of such a"),
+        ("exec failed: the sandbox process was killed by signal 9", "somebody has killed it"),
+        ("the gofer process was killed by signal 31 (a system call that its filter forbids): the"
+         " sandbox has ended", "this is a fault of runsc"),
+        ("something else", ""),
+        ("mount: no such device or so", ""),
+    ],
+)  # fmt: skip
+def test_hint_is_found_by_how_a_message_ends(message: str, begins: str) -> None:
+    found = advice.hint(message)
+    assert found.startswith(begins)
+    assert bool(found) is bool(begins)
+    assert found[-1:] != "."
