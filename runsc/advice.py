@@ -74,6 +74,10 @@ _HINTS: Final = (
         "a flag of its start, as in `runsc run --forkable NAME`",
     ),
     (
+        r".*\.toml: .*unknown field `\w+`( - at .*)?",
+        "docs/egress.md and docs/policies.md have the fields of such documents",
+    ),
+    (
         r"it was started without --egress: .*",
         "a flag before the command, as in `runsc --egress=FILE run NAME`: docs/egress.md",
     ),

@@ -66,7 +66,10 @@ def read(path: str) -> EgressConfig:
     except UnicodeDecodeError:
         raise RuntimeFailure(f"{path}: not UTF-8") from None
     except PolicyError as error:
-        raise RuntimeFailure(str(error)) from None
+        from runsc.launch.toml_places import placed  # noqa: PLC0415  only for a mistake
+
+        what = str(error).removeprefix(f"{path}: ")
+        raise RuntimeFailure(f"{path}: {placed(text, what)}") from None
     return EgressConfig(text, host_addresses())
 
 

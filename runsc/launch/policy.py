@@ -37,7 +37,9 @@ def of_text(name: str, text: str) -> PolicyConfig:
         try:
             text = policy_rules.source(text)
         except ValueError as error:
-            raise RuntimeFailure(f"{name}: {error}") from None
+            from runsc.launch.toml_places import placed  # noqa: PLC0415  only for a mistake
+
+            raise RuntimeFailure(f"{name}: {placed(text, str(error))}") from None
     if len(text) > MAX_BYTES:
         raise RuntimeFailure(f"{name}: a policy has at most {MAX_BYTES} bytes")
     return PolicyConfig(name.rsplit("/", 1)[-1], text)
