@@ -58,6 +58,10 @@ _HINTS: Final = (
         "its limit of memory is too low: what a container has itself takes some MiB",
     ),
     (
+        r".*: (no space left on device|disk quota exceeded)( \(.*\))?",
+        "`df -h` and `df -i` show which file system is full",
+    ),
+    (
         r"chdir to cwd .*",
         "the working directory is one in the files of the container",
     ),

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A file system, or somebody's part of it."""
+
+
+def why(error: OSError) -> str:
+    """What strerror(3) says of it, in small letters as runc has them."""
+    return (error.strerror or str(error)).lower()
+
 
 class RuntimeFailure(Exception):
     """The command fails with this message; exit code 1 as runc, unless said.

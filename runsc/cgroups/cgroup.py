@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from runsc.cgroups import Record, files, hierarchies, v1, v2
 from runsc.cgroups.hierarchies import V2, Hierarchy
-from runsc.errors import RuntimeFailure, SpecError
+from runsc.errors import RuntimeFailure, SpecError, why
 from runsc.oci.resources import Resources
 
 Warn = Callable[[str], None]
@@ -336,6 +336,6 @@ def _remove(directory: str) -> bool:
         return True
     except OSError as error:
         if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise RuntimeFailure(f"rmdir {directory}: {error.strerror}") from None
+            raise RuntimeFailure(f"rmdir {directory}: {why(error)}") from None
         return False
     return True

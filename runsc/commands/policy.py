@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from runsc.containers import lifecycle, listener
 from runsc.containers.container import Store
 from runsc.containers.state import State
-from runsc.errors import RuntimeFailure
+from runsc.errors import RuntimeFailure, why
 from runsc.launch.policy import LEARN, read
 from runsc.options import Globals
 from sentry.control.protocol import PolicyOrder, PolicyTold, QuestionTold, Request
@@ -150,7 +150,7 @@ def learn(context: click.Context, output: str, record: str | None, args: tuple[s
         try:
             text = policy_learn.policy(seen)
         except OSError as error:
-            raise RuntimeFailure(f"the program was not run: {error.strerror}") from None
+            raise RuntimeFailure(f"the program was not run: {why(error)}") from None
     with open(output, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     raise click.exceptions.Exit(code if code >= 0 else 128 - code)

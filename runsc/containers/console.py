@@ -15,7 +15,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from runsc.errors import RuntimeFailure
+from runsc.errors import RuntimeFailure, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def make(console_socket: str, size: Size | None) -> int:
         socket.send_fds(sock, [os.ttyname(slave).encode()], [master])
     except OSError as error:
         os.close(slave)
-        raise RuntimeFailure(f"console socket {console_socket}: {error.strerror}") from None
+        raise RuntimeFailure(f"console socket {console_socket}: {why(error)}") from None
     finally:
         os.close(master)
         sock.close()

@@ -17,7 +17,7 @@ import time
 from runsc.containers import state as state_file
 from runsc.containers.names import check_id
 from runsc.containers.state import State
-from runsc.errors import NoContainer, RuntimeFailure
+from runsc.errors import FULL, NoContainer, RuntimeFailure, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,9 +88,16 @@ class Store:
             raise RuntimeFailure(f"state directory (--root) {root}: {reason.lower()}") from None
         info = os.stat(root)
         if info.st_uid not in (os.geteuid(), 0):
-            raise RuntimeFailure(f"{root} belongs to another user")
+            raise RuntimeFailure(
+                f"state directory (--root) {root} belongs to another user",
+                hint="name one of your own with --root",
+            )
         if info.st_mode & 0o022:
-            raise RuntimeFailure(f"state directory (--root) {root}: others may write to it")
+            raise RuntimeFailure(
+                f"state directory (--root) {root}: others may write to it",
+                hint="what is noted there is believed: take their right (`chmod go-w`), or name"
+                " another folder",
+            )
 
     def path(self, container_id: str, name: str = "") -> str:
         """A file in the directory of a container."""
@@ -156,13 +163,26 @@ class Store:
             seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))
             state.created = f"{seconds}.{now % 10**9:09d}".rstrip("0").rstrip(".") + "Z"
             state.owner = os.geteuid()
-            self.save(state)
+            try:
+                self.save(state)
+            except BaseException:
+                self._remove(state.id)
+                raise
 
     def save(self, state: State) -> None:
-        """Replace the state on disk, in one step."""
+        """Replace the state on disk, in one step. Raises: OSError, RuntimeFailure."""
         temporary = self.path(state.id, f"state.json.{os.getpid()}")
-        with open(temporary, "wb", opener=_private) as file:
-            file.write(state_file.encode(state))
+        try:
+            with open(temporary, "wb", opener=_private) as file:
+                file.write(state_file.encode(state))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            try:  # noqa: SIM105  contextlib costs more
+                os.unlink(temporary)
+            except OSError:
+                pass
+            raise RuntimeFailure(f"state directory (--root) {self.root}: {why(error)}") from None
         os.rename(temporary, self.path(state.id, "state.json"))
 
     def load(self, container_id: str) -> State:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import msgspec
 
 from runsc.containers import lifecycle, listener, nameless, seals
-from runsc.errors import NotRunning, RuntimeFailure
+from runsc.errors import NotRunning, RuntimeFailure, why
 from runsc.progress import Tell, silent
 from sentry.config import Amount, PagesConfig, RestoreConfig
 from sentry.control.protocol import Request
@@ -145,7 +145,7 @@ def _read(folder: str) -> bytes:
     except FileNotFoundError:
         raise RuntimeFailure(f"{folder} is no snapshot: it has no {MANIFEST}") from None
     except OSError as error:
-        raise RuntimeFailure(f"{path}: {error.strerror}") from None
+        raise RuntimeFailure(f"{path}: {why(error)}") from None
     if len(data) > MAX_MANIFEST:
         raise RuntimeFailure(f"{path}: larger than any manifest")
     return data
@@ -246,7 +246,7 @@ def _open(folder: str, name: str) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RuntimeFailure(f"{folder}/{name}: {error.strerror}") from None
+        raise RuntimeFailure(f"{folder}/{name}: {why(error)}") from None
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise RuntimeFailure(f"{folder}/{name}: this is no file")
@@ -298,10 +298,13 @@ class Making:
             name, self._parent = _parent(wish)
             self.request = Request("checkpoint", parent=name)
         self._files = nameless.Files(wish.folder)
+        self._made_folder = False
 
     def __enter__(self) -> Self:
         try:
-            os.makedirs(self._wish.folder, mode=0o700, exist_ok=True)
+            if not os.path.isdir(self._wish.folder):
+                os.makedirs(self._wish.folder, mode=0o700)
+                self._made_folder = True
             for name in (OBJECTS, PAGES):
                 self._files.make(name)
         except OSError as error:
@@ -322,7 +325,8 @@ class Making:
         """What the sandbox says of what it has written. Raises: RuntimeFailure, OSError."""
         files, made = self._files, reply.snapshot
         if reply.error or made is None:
-            raise RuntimeFailure(reply.error or "the sandbox gives no answer")
+            told = reply.error or "the sandbox gives no answer"
+            raise RuntimeFailure(f"{self._wish.folder}: {told}" if reply.error else told)
         if self._pack is not None:
             _pack(self._pack, files[PAGES], files.make_again(PAGES), self._tell)
         files.make(MANIFEST)
@@ -336,12 +340,15 @@ class Making:
         if error is None:
             return
         folder = self._wish.folder
+        if self._made_folder:
+            with suppress(OSError):  # somebody has put something there
+                os.rmdir(folder)
         if isinstance(error, ConnectionError):
             raise NotRunning(self._state.id) from None
         if isinstance(error, FileExistsError):
             raise RuntimeFailure(f"{folder} has a snapshot already, or other files") from None
         if isinstance(error, OSError):
-            raise RuntimeFailure(f"{folder}: {error.strerror}") from None
+            raise RuntimeFailure(f"{folder}: {why(error)}") from None
 
 
 def write(store: Store, container_id: str, wish: Wish, tell: Tell = silent) -> None:
@@ -442,4 +449,4 @@ def _unpacked(folder: str, packed: Any, size: int, tell: Tell) -> int:
     except (zstd.ZstdError, EOFError) as error:
         raise RuntimeFailure(f"{folder}/{PAGES}: damaged: {error}") from None
     except OSError as error:
-        raise RuntimeFailure(f"{folder}: {error.strerror}") from None
+        raise RuntimeFailure(f"{folder}: {why(error)}") from None

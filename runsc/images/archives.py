@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol
 
+from runsc.errors import why
 from runsc.images.documents import MAX_DOCUMENT
 from runsc.images.errors import ImageError, shown
 from runsc.images.streams import Part
@@ -83,7 +84,7 @@ class Layout:
                 at = inner
             return os.open(last, common, dir_fd=at)
         except OSError as error:
-            raise ImageError(f"has no {shown(name)}: {error.strerror}") from None
+            raise ImageError(f"has no {shown(name)}: {why(error)}") from None
         finally:
             os.close(at)
 

@@ -11,6 +11,7 @@ import os
 from stat import S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, S_IMODE
 from typing import Final
 
+from runsc.errors import why
 from runsc.images.errors import ImageError, shown
 from runsc.images.layer import Pieces
 from runsc.images.sparse import Spans
@@ -70,7 +71,7 @@ class Folder:
                 try:
                     self._put(fd, name, node)
                 except OSError as error:
-                    text = f"has {shown(name)}, which cannot be made: {error.strerror}"
+                    text = f"has {shown(name)}, which cannot be made: {why(error)}"
                     raise ImageError(text) from None
             os.fchown(fd, folder.uid, folder.gid)
             os.fchmod(fd, S_IMODE(folder.mode))

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from runsc.accounts import MAX_FILE, Ids, ids_of
+from runsc.errors import FULL, why
 from runsc.images import local
 from runsc.images.archives import LAYOUT, Archive, Layout, Place, Plain
 from runsc.images.cache import NAMES, VERSION, Cache, Form, Kept, Known, Whole, default_place, form
@@ -92,20 +93,23 @@ def root_of(
     except ImageError as error:
         raise ImageError(f"image {name} {error}", hint=error.hint) from None
     except OSError as error:
-        where = f" ({shown(error.filename)})" if isinstance(error.filename, str | bytes) else ""
-        raise ImageError(f"image {name} cannot be used: {error.strerror}{where}") from None
+        place = error.filename
+        if place is None and error.errno in FULL:
+            place = finder.place
+        where = f" ({shown(place)})" if isinstance(place, str | bytes) else ""
+        raise ImageError(f"image {name} cannot be used: {why(error)}{where}") from None
 
 
 class _Finder:
     def __init__(self, place: str, limit_bytes: int, tell: Tell) -> None:
-        self._place = place
+        self.place = place
         self._limit = limit_bytes
         self._tell = tell
 
     @cached_property
     def _cache(self) -> Cache:
         """Made when something has to be kept."""
-        return Cache(self._place)
+        return Cache(self.place)
 
     def find(self, name: str) -> ImageRoot:
         """By what a person calls it."""

@@ -10,7 +10,7 @@ import msgspec
 
 from kvm.binding import lib
 from runsc.containers import console
-from runsc.errors import RuntimeFailure
+from runsc.errors import RuntimeFailure, why
 from runsc.launch.network_choice import network_of
 from runsc.launch.places import with_places
 from runsc.oci.convert import Container
@@ -95,10 +95,8 @@ def open_kvm() -> int:
     except FileNotFoundError:
         raise RuntimeFailure(f"/dev/kvm is not there{_KVM_HINT}") from None
     except OSError as error:
-        why = how_to_be_let_in() if isinstance(error, PermissionError) else ""
-        raise RuntimeFailure(
-            f"/dev/kvm cannot be opened: {error.strerror}{why}{_KVM_HINT}"
-        ) from None
+        how = how_to_be_let_in() if isinstance(error, PermissionError) else ""
+        raise RuntimeFailure(f"/dev/kvm cannot be opened: {why(error)}{how}{_KVM_HINT}") from None
     try:
         fcntl.ioctl(fd, KVM_GET_API_VERSION)
     except OSError:

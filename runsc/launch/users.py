@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from runsc import host
-from runsc.errors import RuntimeFailure
+from runsc.errors import RuntimeFailure, why
 from sentry.abi.sched import CLONE_NEWUSER
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _namespace(users: Users) -> int:
             os.close(writer)
             os.waitpid(pid, 0)
     except OSError as error:
-        raise RuntimeFailure(f"owners of an idmapped mount: {error.strerror}") from None
+        raise RuntimeFailure(f"owners of an idmapped mount: {why(error)}") from None
 
 
 def root_of(extents: Extents) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from runsc.errors import RuntimeFailure, SpecError
+from runsc.errors import RuntimeFailure, SpecError, why
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 U64 = Annotated[int, msgspec.Meta(ge=0)]
@@ -267,4 +267,4 @@ def load(bundle: str) -> Spec:
             hint="`runsc spec` writes one to start from; --bundle DIR names another folder",
         ) from None
     except OSError as error:
-        raise RuntimeFailure(f"config.json: {error.strerror}") from None
+        raise RuntimeFailure(f"config.json: {why(error)}") from None

@@ -15,7 +15,7 @@ from contextlib import suppress
 import msgspec
 
 from runsc.cgroups import hierarchies
-from runsc.errors import RuntimeFailure
+from runsc.errors import RuntimeFailure, why
 from runsc.shim import options
 from runsc.shim.daemon import Terms, serve
 from runsc.shim.messages import Any
@@ -166,7 +166,7 @@ def _join(cgroup: str, pid: int) -> None:
                 file.write(str(pid))
         except OSError as error:
             os.kill(pid, 9)
-            raise RuntimeFailure(f"failed to join cgroup {cgroup}: {error.strerror}") from None
+            raise RuntimeFailure(f"failed to join cgroup {cgroup}: {why(error)}") from None
 
 
 def _adjust_oom_score(parent: int, pid: int) -> None:

@@ -113,7 +113,7 @@ class Checkpointing:
         if isinstance(error, Errno):
             self._told(Reply(error=str(error)))
         elif isinstance(error, OSError):
-            self._told(Reply(error=f"cannot write: {error.strerror}"))
+            self._told(Reply(error=f"cannot write: {(error.strerror or '').lower()}"))
         elif not isinstance(error, Killed):
             self._kernel.log.bug("checkpoint", error)
             self._told(Reply(error="the sandbox has a defect, see its log"))
