@@ -89,6 +89,17 @@ class CpuClock:
         return self.group.kernel.pids.groups.get(self.group.tgid) is not self.group
 
 
+class GoneClock(CpuClock):
+    """That of somebody who was gone before a snapshot was made."""
+
+    __slots__ = ()
+
+    @property
+    def gone(self) -> bool:
+        """Always."""
+        return True
+
+
 def task_time(task: Task, user_only: bool = False) -> int:
     """CPU time of a thread in ns."""
     user = 0 if task.dead else task.ctx.cpu_time_ns()

@@ -64,6 +64,13 @@ class CpuInterval:
             self._timer.at_ns = 0
             self._cpu.disarm(self._timer)
 
+    def restore(self, at_ns: int, interval_ns: int) -> None:
+        """As another one was, whose clock this one's goes on from."""
+        self.interval_ns = interval_ns
+        if at_ns:
+            self._busiest()
+            self._cpu.arm(self._timer, at_ns)
+
     def _fired(self) -> None:
         if self.interval_ns:
             behind = self._timer.clock.now_ns() - self._timer.at_ns
@@ -115,10 +122,6 @@ class Timers:
                 return self._interval_ns, 0
             return self._interval_ns, max(self._at_ns - self._group.kernel.clock.now_ns(), 1000)
         return {ITIMER_VIRTUAL: self.virtual, ITIMER_PROF: self.prof}[which].get()
-
-    def counts_cpu_time(self) -> bool:
-        """ITIMER_VIRTUAL or ITIMER_PROF is set."""
-        return bool(self.virtual.at_ns or self.prof.at_ns)
 
     def real(self) -> tuple[int, int, bool] | None:
         """ITIMER_REAL for a snapshot: when on CLOCK_MONOTONIC, the interval, and whether that was

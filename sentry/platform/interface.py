@@ -175,6 +175,9 @@ class Context(Protocol):
     def charge(self, account: Any) -> None:
         """What it runs from now on counts in this account of the platform's, too."""
 
+    def add_ns(self, time_ns: int) -> None:
+        """What another one had run that it goes on for; in no account."""
+
     def cpu_time_ns(self) -> int:
         """CPU time in the program; what it spun for answers does not count."""
         ...

@@ -159,6 +159,10 @@ class KvmContext:
         self._account = account
         lib.ctx_charge(self._c, account.native)
 
+    def add_ns(self, time_ns: int) -> None:
+        """What another one had run that it goes on for."""
+        self._c.own.cpu_ns += time_ns
+
     def cpu_time_ns(self) -> int:
         """CPU time of the program, less what it spun for answers."""
         return lib.ctx_cpu_ns(self._c)

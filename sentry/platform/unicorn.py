@@ -174,6 +174,10 @@ class UnicornContext:
         self._account = account
         lib.uctx_charge(self._c, account.native)
 
+    def add_ns(self, time_ns: int) -> None:
+        """What another one had run that it goes on for."""
+        self._c.cpu_ns += time_ns
+
     def cpu_time_ns(self) -> int:
         """Time in emulation."""
         return self._c.cpu_ns

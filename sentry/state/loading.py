@@ -13,7 +13,7 @@ from sentry.abi.signal import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID
 from sentry.clock import MAX_NS
 from sentry.errors import Errno
 from sentry.kernel import signal_send
-from sentry.kernel.clocks import HOST_CLOCKS
+from sentry.kernel.clocks import HOST_CLOCKS, CpuClock, GoneClock
 from sentry.kernel.dispatch import Thread
 from sentry.kernel.identity import child_identity
 from sentry.kernel.posix_timers import Notify, PosixTimer
@@ -159,6 +159,7 @@ class Loading:
             await self._program(process)
         self._descriptors()
         self._files.lock(self._tables)
+        self._files.tell(self._tables)
         await self._memories.map(self._files.made)
         await self._pages.read()
         await self._memories.fill()
@@ -238,7 +239,9 @@ class Loading:
         start = at(self._starts, record.start, "place to start")
         creds = at(self._loader.creds, record.creds, "user")
         context = kernel.platform.new_context(mm.space)
+        context.add_ns(record.used_ns[0])
         task = Thread(kernel, group, record.tid, context, mm, files, start, creds, kernel.first)
+        task.sys_time_ns = record.used_ns[1]
         for name in PLAIN_OF_THREAD:
             setattr(task, name, getattr(record, name))
         task.blocked &= ~UNBLOCKABLE
@@ -381,6 +384,9 @@ class Loading:
             if real.left_ns is not None:
                 at_ns = min(max(kernel.clock.now_ns() + real.left_ns, 1), MAX_NS)
             timers_of(group).restore_real(at_ns, real.interval_ns, real.expired)
+        for interval, name in ((record.virtual, "virtual"), (record.prof, "prof")):
+            if interval is not None:
+                getattr(timers_of(group), name).restore(interval.at_ns, interval.interval_ns)
         for timer in record.timers:
             self._timer(group, timer)
 
@@ -435,7 +441,8 @@ class Loading:
 
     def _timer(self, group: ThreadGroup, record: records.PosixTimer) -> None:
         kernel = self._kernel
-        if record.number in group.posix_timers or record.clock not in HOST_CLOCKS:
+        clock = self._clock(group, record.clock)
+        if record.number in group.posix_timers or clock is None:
             raise Damaged(f"timer {record.number} of process {group.tgid}")
         if record.how not in (SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD_ID):
             raise Damaged(f"a timer that tells by {record.how}")
@@ -446,10 +453,23 @@ class Loading:
         if not kernel.services.signal_quota.take(uid, 0, override=True):
             raise Damaged("more timers than a sandbox has")
         notify = Notify(record.how, record.signo, record.value, thread)
-        timer = PosixTimer(group, record.number, record.clock, notify, uid)
+        timer = PosixTimer(group, record.number, clock, notify, uid)
         timer.interval_ns, timer.overrun = record.interval_ns, record.overrun
         group.posix_timers[record.number] = timer
         timer.restore(record.at_ns, record.left_ns, record.rests)
+
+    def _clock(self, group: ThreadGroup, record: int | records.CpuTime) -> int | CpuClock | None:
+        """None: there is none such."""
+        if isinstance(record, int):
+            return record if record in HOST_CLOCKS else None
+        if record.pid is None:
+            return GoneClock(group, None, record.user_only)
+        pids = self._kernel.pids
+        whose, thread = pids.groups.get(record.pid), None
+        if record.thread is not None:
+            thread = pids.tasks.get(record.thread)
+            whose = whose if thread is not None and thread.group is group else None
+        return None if whose is None else CpuClock(whose, thread, record.user_only)
 
 
 def _schedule(task: Task, record: records.Thread) -> None:

@@ -119,10 +119,6 @@ def save(saver: Saver, file: FileDescription) -> records.OpenFile:
     how = _named if type(file) is FileDescription else KINDS.get(type(file))
     if how is None:
         refused(described(type(file)))
-    if file.async_notice is not None:
-        refused("a descriptor with O_ASYNC")
-    if file.dnotify is not None:
-        refused("a descriptor with F_NOTIFY")
     if file.inode.locks is not None:
         saver.locked.setdefault(id(file.inode.locks), file)
     common = {
@@ -130,6 +126,13 @@ def save(saver: Saver, file: FileDescription) -> records.OpenFile:
         "owner_ids": file.owner_ids, "owner_signal": file.owner_signal,
         "creds": None if file.creds is None else saver.creds(file.creds),
     }  # fmt: skip
+    notice: Any = file.async_notice
+    if notice is not None:
+        common["async_notice"] = records.AsyncNotice(notice.fd, notice.wants_room)
+    told: Any = file.dnotify
+    if told is not None:
+        table = saver.descriptors(told.table)
+        common["dnotify"] = records.DirectoryNotice(told.fd, told.wanted, table)
     return how(saver, file, common)
 
 

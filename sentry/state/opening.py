@@ -35,6 +35,7 @@ from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Owner
 from sentry.vfs.location import Location
 from sentry.vfs.locks import FileLocks, Request
+from sentry.vfs.notices import AsyncNotice, DirectoryNotice
 from sentry.vfs.open import OPEN_ONLY, PATH_FLAGS, VALID_FLAGS, _open_kind
 from sentry.wait.again import again
 
@@ -91,6 +92,8 @@ class Files:
             file.position = record.position
             file.owner, file.owner_ids = record.owner, record.owner_ids
             file.owner_signal = record.owner_signal
+            if record.owner[1]:
+                self.loader.rights.check_user(*record.owner_ids)
             if record.creds is not None:
                 file.creds = at(self.loader.creds, record.creds, "user")
         if snapshot.remains:
@@ -101,6 +104,22 @@ class Files:
         for file, record in zip(self.made, snapshot.files, strict=True):
             if isinstance(file, EpollFile) and isinstance(record, records.EpollSet):
                 self._watch(file, record)
+
+    def tell(self, tables: list[FdTable]) -> None:
+        """Who hears of what happens to files, by signals. Raises: Damaged."""
+        for file, record in zip(self.made, self.loader.snapshot.files, strict=True):
+            if (notice := record.async_notice) is not None:
+                if not file.can_async:
+                    raise Damaged("O_ASYNC on a file that cannot")
+                made = file.async_notice = AsyncNotice(self.vfs, file, notice.fd)
+                made.wants_room = notice.wants_room
+            if (told := record.dnotify) is not None:
+                if not file.inode.is_dir:
+                    raise Damaged("F_NOTIFY on a file that is no directory")
+                table = at(tables, told.table, "table of descriptors")
+                file.dnotify = DirectoryNotice(self.vfs, file, table)
+                file.dnotify.hook()
+                file.dnotify.want(told.fd, told.wanted)
 
     def lock(self, tables: list[FdTable]) -> None:
         """Locks of tables and open files. Raises: Damaged, ENOLCK."""

@@ -13,7 +13,7 @@ from sentry.clock import MAX_NS
 from sentry.kernel.futex import wait
 from sentry.kernel.standing import call_until
 from sentry.state import records
-from sentry.syscalls.clocks.time import _sleep
+from sentry.syscalls.clocks.time import _sleep, _sleep_cpu
 from sentry.syscalls.files.poll import restartable_poll
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
 
@@ -26,6 +26,7 @@ CODES: Final[dict[str, type[Exception]]] = {
 """ERESTARTSYS, ERESTARTNOHAND, ERESTARTNOINTR."""
 BLOCKS: Final[dict[str, tuple[Callable[..., Any], int, int, int]]] = {
     "call": (call_until, 8, -1, 0),
+    "cpu-nanosleep": (_sleep_cpu, 3, -1, -1),
     "futex": (wait, 5, 3, -1),
     "nanosleep": (_sleep, 2, -1, 0),
     "poll": (restartable_poll, 3, 2, 2),

@@ -52,15 +52,20 @@ class Rights:
 
     def checked(self, record: records.Credentials) -> records.Credentials:
         """Ids that it may have, without capabilities that it may not. Raises: Damaged."""
-        users, groups = set(record.ids[::2]), {*record.ids[1::2], *record.groups}
-        if not self.has(CAP_SETUID) and users - {self.creds.uid}:
-            raise Damaged(f"a process of user {max(users - {self.creds.uid})}, which no program"
-                          " of this container can be")  # fmt: skip
+        groups = {*record.ids[1::2], *record.groups}
+        self.check_user(*record.ids[::2])
         if not self.has(CAP_SETGID) and groups - {self.creds.gid, *self.creds.groups}:
             raise Damaged("a process of a group that no program of this container can be in")
         sets = {name: getattr(record, name) & self._caps for name in _SETS}
         sets["bounding"] = record.bounding & self.creds.bounding
         return records.Credentials(record.ids, record.groups, securebits=record.securebits, **sets)
+
+    def check_user(self, *ids: int) -> None:
+        """Raises: Damaged."""
+        others = {*ids} - {self.creds.uid}
+        if others and not self.has(CAP_SETUID):
+            raise Damaged(f"a process of user {max(others)}, which no program of this container"
+                          " can be")  # fmt: skip
 
     def limit(self, resource: int, record: records.Limit) -> records.Limit:
         """No higher than the container's."""

@@ -8,8 +8,9 @@ import msgspec
 
 from sentry.abi.seccomp import SECCOMP_MODE_STRICT
 from sentry.abi.socket import IPPROTO_TCP
+from sentry.kernel.clocks import CpuClock
 from sentry.kernel.posix_timers import PosixTimer
-from sentry.kernel.timers import Timers
+from sentry.kernel.timers import CpuInterval, Timers
 from sentry.mm.backing import HostBacking
 from sentry.mm.vma import VmFlag
 from sentry.state import open_files, records, restarts
@@ -186,10 +187,9 @@ class Saving:
         if leader not in group.tasks:
             threads.append(self._dead(leader))
         timers = group.timers
-        interval = None
+        interval = virtual = prof = None
         if isinstance(timers, Timers):
-            if timers.counts_cpu_time():
-                refused("an interval timer of CPU time")
+            virtual, prof = map(_interval, (timers.virtual, timers.prof))
             real = timers.real()
             if real is not None:
                 at_ns, interval_ns, expired = real
@@ -212,6 +212,8 @@ class Saving:
             argv=list(group.argv),
             exe=None if group.exe is None or group.is_zombie else saver.place(group.exe),
             interval=interval,
+            virtual=virtual,
+            prof=prof,
             terminal=None if group.terminal is None else saver.terminals(group.terminal),
             timers=[self._timer(timer) for timer in group.posix_timers.values()],
             used=usage(group.usage()),
@@ -222,14 +224,20 @@ class Saving:
     @staticmethod
     def _timer(timer: Any) -> records.PosixTimer:
         assert isinstance(timer, PosixTimer)
-        if not isinstance(timer.clock, int):
-            refused("a timer of CPU time")
-        notify = timer.notify
+        at_ns, notify, left_ns = timer._at_ns, timer.notify, None
+        clock: int | records.CpuTime
+        if isinstance(timer.clock, CpuClock):
+            clock = _cpu_time(timer.clock)
+            at_ns = 0 if timer.clock.gone else at_ns
+        else:
+            clock = timer.clock
+            if at_ns and not timer.absolute:
+                left_ns = min(timer.left_ns, records.MOST)
         return records.PosixTimer(
-            timer.number, timer.clock, notify.how, notify.signo, notify.value,
+            timer.number, clock, notify.how, notify.signo, notify.value,
             None if notify.task is None else notify.task.tid, records.time_ns(timer.interval_ns),
-            records.time_ns(timer._at_ns), timer.overrun, timer._pending, timer._rests,
-            min(timer.left_ns, records.MOST) if timer._at_ns and not timer.absolute else None,
+            records.time_ns(at_ns), timer.overrun, timer._pending, timer._rests,
+            left_ns,
         )  # fmt: skip
 
     def _dead(self, task: Task) -> records.Thread:
@@ -253,7 +261,7 @@ class Saving:
         if task.restart is not None:
             restart = restarts.save(task, task.restart)
             if restart is None:
-                refused(f"a system call of process {task.group.tgid} that waits for CPU time")
+                refused(f"a system call of process {task.group.tgid} that has no record")
         block = task.restart_block
         filters, strict = _filters(task)
         return records.Thread(
@@ -271,6 +279,7 @@ class Saving:
             filters=filters,
             strict=strict,
             counts=(task.rchar, task.wchar, task.syscr, task.syscw),
+            used_ns=(task.ctx.cpu_time_ns(), task.sys_time_ns),
             **{name: getattr(task, name) for name in PLAIN_OF_THREAD},
         )
 
@@ -292,6 +301,17 @@ def _scheduling(task: Task) -> records.Scheduling | None:
     if task.sched is None:
         return None
     return records.Scheduling(**msgspec.structs.asdict(task.sched))
+
+
+def _interval(timer: CpuInterval) -> records.Interval | None:
+    if not timer.at_ns and not timer.interval_ns:
+        return None
+    return records.Interval(records.time_ns(timer.at_ns), records.time_ns(timer.interval_ns))
+
+
+def _cpu_time(clock: CpuClock) -> records.CpuTime:
+    thread = None if clock.task is None else clock.task.tid
+    return records.CpuTime(clock.user_only, None if clock.gone else clock.group.tgid, thread)
 
 
 def _filters(task: Task) -> tuple[list[bytes], bool]:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.abi.test_abi import compile_program, with_everything
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, Result, execute
+from tests.full.roundtrip import RoundTrip
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
 """Shell: each line is one more than the one before."""
@@ -160,6 +162,27 @@ stat -c %h /var; exec 3</etc/nsswitch.conf; rm /etc/nsswitch.conf; rmdir /var/tm
 echo ready; read line </mem/go; stat -c %h /var; stat -Lc %h /proc/self/fd/3; wc -l <&3
 ls /var /etc/nsswitch.conf 2>/dev/null; true
 """
+
+
+@pytest.mark.parametrize("name", ["signals_kept"])
+def test_restore_what_a_program_has_asked_for_comes(
+    name: str, tmp_path: Path, busybox: Path, platform: str
+) -> None:
+    """Programs of tests/abi that make some hundred calls between asking and looking."""
+    program = compile_program(name, tmp_path)
+    bundle = Bundle(tmp_path / "bundle", busybox).args(f"/abi/{name}").configure(with_everything)
+    bundle.document["mounts"].append(
+        {"destination": f"/abi/{name}", "source": str(program), "options": ["bind", "ro"]}
+    )
+    trip = RoundTrip(bundle, platform, tmp_path)
+    try:
+        assert trip.hold(300)
+        written = trip.write()
+        assert (written.returncode, written.stderr) == (0, ""), written.stderr
+        done = trip.read()
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    finally:
+        trip.delete()
 
 
 def test_restore_what_was_removed_of_the_root_stays_away(machine: Machine) -> None:

@@ -31,8 +31,10 @@ from sentry.state.records.base import Signal as Signal
 from sentry.state.records.base import Word as Word
 from sentry.state.records.base import Words as Words
 from sentry.state.records.base import time_ns as time_ns
+from sentry.state.records.files import AsyncNotice as AsyncNotice
 from sentry.state.records.files import Attachment as Attachment
 from sentry.state.records.files import ClockTimer as ClockTimer
+from sentry.state.records.files import DirectoryNotice as DirectoryNotice
 from sentry.state.records.files import DonatedFile as DonatedFile
 from sentry.state.records.files import EpollSet as EpollSet
 from sentry.state.records.files import EventCounter as EventCounter
@@ -70,6 +72,7 @@ from sentry.state.records.names import Mounted as Mounted
 from sentry.state.records.names import Node as Node
 from sentry.state.records.names import Place as Place
 from sentry.state.records.names import Tree as Tree
+from sentry.state.records.processes import CpuTime as CpuTime
 from sentry.state.records.processes import Credentials as Credentials
 from sentry.state.records.processes import Descriptors as Descriptors
 from sentry.state.records.processes import Handler as Handler

@@ -24,6 +24,21 @@ from sentry.state.records.base import (
 from sentry.state.records.names import Node, Place
 
 
+class AsyncNotice(Record, frozen=True):
+    """O_ASYNC: the number that signals name, and whether room for more is told of."""
+
+    fd: Int32
+    wants_room: bool = False
+
+
+class DirectoryNotice(Record, frozen=True):
+    """F_NOTIFY: descriptor `fd` of a table is told of these events of its directory."""
+
+    fd: Int32
+    wanted: Id
+    table: Ref
+
+
 class OpenFile(Record, frozen=True, tag_field="kind"):
     """What all open files have."""
 
@@ -33,6 +48,8 @@ class OpenFile(Record, frozen=True, tag_field="kind"):
     owner_ids: tuple[Id, Id] = (0, 0)
     owner_signal: Signal = 0
     creds: Ref | None = None
+    async_notice: AsyncNotice | None = None
+    dnotify: DirectoryNotice | None = None
 
 
 class NamedFile(OpenFile, frozen=True, tag="named"):

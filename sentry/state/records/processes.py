@@ -144,11 +144,14 @@ class Thread(Record, frozen=True):
     """SEM_UNDO."""
     counts: tuple[Amount, Amount, Amount, Amount] = (0, 0, 0, 0)
     """/proc/PID/io: bytes read and written, calls that did."""
+    used_ns: tuple[Amount, Amount] = (0, 0)
+    """CPU time in its program, and of the kernel for it."""
     start_ns: Amount = 0
 
 
 class Interval(Record, frozen=True):
-    """An interval timer of setitimer(2): ITIMER_REAL at a moment of CLOCK_MONOTONIC."""
+    """An interval timer of setitimer(2): ITIMER_REAL at a moment of CLOCK_MONOTONIC, the others at
+    one of their own clocks."""
 
     at_ns: Amount
     interval_ns: Amount
@@ -158,11 +161,20 @@ class Interval(Record, frozen=True):
     """Until then, when it was written; less than 0: since then. `at_ns` if it is not known."""
 
 
+class CpuTime(Record, frozen=True):
+    """A clock of CPU time: of a process, or of a thread of the same process."""
+
+    user_only: bool
+    pid: Pid | None = None
+    """None: whose it is has ended."""
+    thread: Pid | None = None
+
+
 class PosixTimer(Record, frozen=True):
-    """timer_create(2), of a clock of the host."""
+    """timer_create(2), of a clock of the host or of CPU time."""
 
     number: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
-    clock: Int32
+    clock: Int32 | CpuTime
     how: Int32
     signo: Signal
     value: Word
@@ -216,6 +228,9 @@ class Process(Record, frozen=True):
     terminal: Ref | None = None
     """Its controlling one."""
     interval: Interval | None = None
+    virtual: Interval | None = None
+    """ITIMER_VIRTUAL."""
+    prof: Interval | None = None
     timers: Annotated[list[PosixTimer], msgspec.Meta(max_length=1 << 16)] = []
     used: Usage = Usage()
     reaped: Usage = Usage()

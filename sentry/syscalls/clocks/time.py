@@ -57,7 +57,7 @@ from sentry.syscalls.types import (
 from sentry.vfs.file import Result
 from sentry.wait.fiber import Fiber, Interrupted, Mode, RestartBlock, RestartNoHand, TimedOut
 from sentry.wait.queue import ALL
-from sentry.wait.sleep import Sleep, Until, instead, never, until
+from sentry.wait.sleep import Sleep, Until, instead, never, no_hand, until
 
 Clock = Annotated[
     int,
@@ -222,7 +222,9 @@ def sys_clock_nanosleep(
         assert cpu is not None
         if clock != CLOCK_PROCESS_CPUTIME_ID and cpu.task is task:
             raise EINVAL("a thread cannot sleep on its own CPU clock")
-        return _sleep_cpu(cpu, time_ns if absolute else cpu.now_ns() + time_ns, absolute)
+        if absolute:
+            return CpuSleep(cpu, time_ns).ended(no_hand) if cpu.now_ns() < time_ns else 0
+        return _sleep_cpu(task, clock & 0xFFFFFFFF, cpu.now_ns() + time_ns, remaining)
     if absolute:
         return _sleep_until(task, clock, to_host_ns(task, clock, time_ns))
     return _sleep(task, min(task.kernel.clock.now_ns() + time_ns, MAX_NS), remaining)
@@ -284,13 +286,12 @@ class ClockSleep(Until):
 class CpuSleep(Sleep):
     """Until a CPU clock shows a time."""
 
-    __slots__ = ("_absolute", "_at_ns", "_cpu", "_cpu_clock", "_cpu_timer")
+    __slots__ = ("_at_ns", "_cpu", "_cpu_clock", "_cpu_timer")
 
-    def __init__(self, clock: CpuClock, at_ns: int, absolute: bool) -> None:
+    def __init__(self, clock: CpuClock, at_ns: int) -> None:
         super().__init__()
         self._cpu_clock = clock
         self._at_ns = at_ns
-        self._absolute = absolute
         self._cpu = timers.timers_of(clock.group).cpu
         self._cpu_timer: CpuTimer | None = None
 
@@ -313,17 +314,24 @@ class CpuSleep(Sleep):
             self._cpu.disarm(self._cpu_timer)
             self._cpu_timer = None
 
-    def failed(self, error: BaseException) -> int:
-        """A signal: a relative sleep goes on to the same point."""
-        if not isinstance(error, Interrupted):
-            raise error
-        if self._absolute:
-            raise RestartNoHand
-        raise RestartBlock(partial(_sleep_cpu, self._cpu_clock, self._at_ns, False))
 
+def _sleep_cpu(task: Task, clock: int, at_ns: int, remaining: int) -> Result:
+    """A relative sleep on the clock with this id, of 32 bits: as `_sleep`."""
+    cpu = clocks.cpu_clock(task, clock - (1 << 32) if clock >> 31 else clock)
+    if cpu is None:
+        raise EINVAL(f"clock {clock}")
+    if cpu.now_ns() >= at_ns:
+        return 0
 
-def _sleep_cpu(clock: CpuClock, at_ns: int, absolute: bool) -> Result:
-    return 0 if clock.now_ns() >= at_ns else CpuSleep(clock, at_ns, absolute)
+    def interrupted() -> int | RestartBlock:
+        left_ns = at_ns - cpu.now_ns()
+        if left_ns <= 0:
+            return 0
+        if remaining:
+            task.mm.write(remaining, TIMESPEC.pack(*divmod(left_ns, NS)))
+        return RestartBlock(partial(_sleep_cpu, task, clock, at_ns, remaining))
+
+    return CpuSleep(cpu, at_ns).ended(instead(Interrupted, interrupted))
 
 
 # The discipline of the clock ---------------------------------------------------------------------
