@@ -125,9 +125,14 @@ exec nginx -c /tmp/nginx.conf
 """
 PAGE = """bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080
 printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; tail -n1 <&3'"""
+WORKERS = NGINX.replace("master_process off;", "user root; worker_processes 2;")
+NEW_WORKERS = f"""master=$(cat /tmp/pid); old=$(cat /proc/$master/task/$master/children)
+kill -HUP $master; for each in $old; do while kill -0 $each; do sleep 0.01; done; done
+{PAGE}"""
 OF_DEBIAN = {
     "redis": ("exec redis-server --save ''", "redis-cli incr n | grep [0-9]", "1234"),
     "nginx": (NGINX, PAGE, ["page"] * 4),
+    "nginx, its master process and its workers": (WORKERS, NEW_WORKERS, ["page"] * 4),
 }
 """What starts it, what asks it, and what it says one time after the other."""
 
