@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 STARTS = frozenset({"create", "do", "restore", "run"})
 """Commands that make a sandbox."""
+SERVES = frozenset({"zygote", "serve"})
+"""Words of the one whose forks do."""
 
 
 def main() -> None:
@@ -30,11 +32,11 @@ def main() -> None:
     if starts:
         code, begins = _by_zygote(order, args)
     else:
+        if order is None and SERVES.issubset(args):
+            _find_modules()
         code = _code(order)
     if code is None:
-        from runsc.launch import finder  # noqa: PLC0415
-
-        finder.install()
+        _find_modules()
         code, is_used = _starting(order)
         begins &= is_used
     if begins:
@@ -42,6 +44,13 @@ def main() -> None:
 
         beginning.begin()
     os._exit(code)  # what was written is out, and taking CPython down takes 3 ms
+
+
+def _find_modules() -> None:
+    """With fewer calls, and those that were compiled ahead as such."""
+    from runsc.launch import finder  # noqa: PLC0415
+
+    finder.install()
 
 
 def carried_out(words: list[str], caller: int) -> int:

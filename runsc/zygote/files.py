@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from runsc import host
+from runsc.launch import ahead
 from runsc.zygote import place
 from sentry.abi import inotify
 
@@ -26,8 +27,8 @@ Stamp = tuple[int, int, int]
 
 
 def stamps() -> dict[str, Stamp]:
-    """What is imported, its folders, and the interpreter, as they are now."""
-    paths = {sys.executable}
+    """What is imported or was compiled ahead, its folders, the interpreter, as they are now."""
+    paths = {sys.executable, ahead.LIBRARY, os.path.dirname(ahead.LIBRARY)}
     for module in tuple(sys.modules.values()):
         path = getattr(module, "__file__", None)
         if path and path.startswith(place.HOME + os.sep):
