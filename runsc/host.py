@@ -214,6 +214,11 @@ def watch(fd: int, path: str, mask: int) -> None:
     _check(lib.rs_watch(fd, os.fsencode(path), mask), "inotify")
 
 
+def fill_heap() -> None:
+    """What malloc(3) has free in its heap is not used any more."""
+    lib.rs_fill_heap()
+
+
 def one_malloc_arena() -> None:
     """mallopt(3) M_ARENA_MAX 1: new threads make no arenas, so they map nothing under a filter."""
     lib.rs_one_arena()

@@ -191,6 +191,22 @@ const void *rs_map(int fd, size_t size)
     return at == MAP_FAILED ? NULL : at;
 }
 
+enum { LARGEST_HOLE = 64 << 10, SMALLEST_HOLE = 24, HOLE_STEP = 16 };
+
+/* Take all that is free between blocks of the heap, so that what is allocated from now on lies behind
+ * them. Preconditions: one arena. */
+void rs_fill_heap(void)
+{
+    uintptr_t end = (uintptr_t)sbrk(0);
+    for (size_t size = LARGEST_HOLE; size >= SMALLEST_HOLE; size -= HOLE_STEP) {
+        void *taken;
+        do
+            taken = malloc(size);
+        while (taken != NULL && (uintptr_t)taken < end);
+        free(taken);
+    }
+}
+
 void rs_one_arena(void) { mallopt(M_ARENA_MAX, 1); }
 
 /* Development only: with SECCOMP_RET_TRAP, say which call the filter refused, and die. */
