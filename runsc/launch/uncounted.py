@@ -7,7 +7,8 @@ and on many machines the copying costs more than all else that a fork does.
 from __future__ import annotations
 
 import gc
-from types import FrameType
+from contextlib import suppress
+from types import CodeType, FrameType
 
 from runsc import host
 
@@ -16,6 +17,12 @@ def count_no_more() -> None:
     """Of all that there is now no references are counted from now on: it is never freed."""
     if host.has_immortals():  # to find all takes its time
         host.immortalize(_reached())
+
+
+def _is_known(each: type) -> None:
+    """A class has a number from the first look for one of its attributes on (tp_version_tag)."""
+    with suppress(AttributeError):
+        type.__getattribute__(each, "__module__")
 
 
 def _reached() -> list[object]:
@@ -28,4 +35,8 @@ def _reached() -> list[object]:
             continue
         seen[id(each)] = each
         left.extend(gc.get_referents(each))
+        if isinstance(each, CodeType):  # which the collector knows nothing of
+            left += (each.co_consts, each.co_names, each.co_qualname, each.co_filename)
+        elif isinstance(each, type):
+            _is_known(each)
     return list(seen.values())
