@@ -7,7 +7,6 @@ and on many machines the copying costs more than all else that a fork does.
 from __future__ import annotations
 
 import gc
-from contextlib import suppress
 from types import CodeType, FrameType
 
 from runsc import host
@@ -19,10 +18,9 @@ def count_no_more() -> None:
         host.immortalize(_reached())
 
 
-def _is_known(each: type) -> None:
-    """A class has a number from the first look for one of its attributes on (tp_version_tag)."""
-    with suppress(AttributeError):
-        type.__getattribute__(each, "__module__")
+def _number(each: type) -> None:
+    """A class gets a number with the first look for one of its attributes (tp_version_tag)."""
+    type.__getattribute__(each, "__init__")
 
 
 def _reached() -> list[object]:
@@ -38,5 +36,7 @@ def _reached() -> list[object]:
         if isinstance(each, CodeType):  # which the collector knows nothing of
             left += (each.co_consts, each.co_names, each.co_qualname, each.co_filename)
         elif isinstance(each, type):
-            _is_known(each)
+            _number(each)
+        elif isinstance(each, str | bytes):
+            hash(each)  # is kept
     return list(seen.values())

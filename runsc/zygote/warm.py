@@ -34,10 +34,12 @@ LEFT_OUT = programs.NEVER_LATE | {
 }  # fmt: skip
 """What no start needs, but for `ALSO`."""
 ALSO = (
+    "runsc.__main__",
     *(f"runsc.commands.{name}" for name in ("create", "do", "restore", "run")),
     *(f"runsc.api.{name}" for name in ("keeper", "document", "order")),
 )
-"""Of the commands those that make a sandbox, of the API the process that does."""
+"""What a fork begins with; of the commands those that make a sandbox, of the API the process that
+does."""
 STEP, LARGEST, POOL, HEAD = 16, 512, 1 << 14, 48
 """Bytes: sizes of what CPython allocates in pools, such a pool, and what is at the head of one."""
 MAX_TRIES = 16
