@@ -34,6 +34,7 @@ WAITS = frozenset((
     "serve", "wait",
 ))  # fmt: skip
 """What ends with its connection, of which each has one."""
+FAULT = "an exception of the sandbox's own, which its log has"
 
 
 class Connection:
@@ -110,7 +111,11 @@ class Connection:
             self.refuse(str(error))
             return
         for request in requests:
-            reply = self._answer(request)
+            try:
+                reply = self._answer(request)
+            except Exception:  # of ours: the loop tells of it
+                self.refuse(FAULT)
+                raise
             if self._fds:
                 self.refuse("descriptors without a use")
             if self._sock.fileno() < 0:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from sentry.config import EgressConfig, JobUse
+from sentry.control.connection import FAULT
 from sentry.control.descriptors import close_all
 from sentry.control.protocol import (
     MAX_LINE,
@@ -25,7 +26,8 @@ from sentry.control.protocol import (
     decode,
     encode,
 )
-from sentry.loop import Loop
+from sentry.control.server import ControlServer
+from sentry.loop import HostOnly, Loop
 from tests.unit.control.controlling import (
     Kernel,
     ask,
@@ -302,3 +304,24 @@ def test_nonsense_ends_the_connection(
 
     assert not received or decode(received, Reply).error
     assert kernel.killed == []
+
+
+class Faulty(Kernel):
+    """It has a fault."""
+
+    def control_status(self) -> str:
+        raise AttributeError("no attribute")
+
+
+def test_exception_of_our_own_is_an_answer() -> None:
+    ours, theirs = socket.socketpair()
+    told: list[str] = []
+    loop = Loop(HostOnly(), lambda name, error: told.append(str(error)))
+    server = ControlServer(loop, Faulty(), theirs.detach())
+    with ours:
+        ours.send(encode(Request("state")))
+        loop.turn()
+        assert decode(ours.recv(1 << 16), Reply).error == FAULT
+        assert ours.recv(1) == b""
+        assert told == ["no attribute"]
+    server.close()
