@@ -542,6 +542,7 @@ void sender_heard(struct sender *sender);
 void sender_close(struct sender *sender);
 struct outbox *outbox_open(struct sender *sender, int fd);
 int outbox_put(struct outbox *box, const uint8_t *frame, uint32_t size);
+uint32_t outbox_gone(struct outbox *box);
 uint32_t outbox_waiting(struct outbox *box);
 int outbox_is_full(struct outbox *box);
 void outbox_resume(struct outbox *box);

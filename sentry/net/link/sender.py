@@ -7,12 +7,15 @@ take it, of an acknowledgement to send more, which may be as much work.
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.platform._native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+MASK: Final = 0xFFFFFFFF
 
 
 class Outbox:
@@ -22,10 +25,21 @@ class Outbox:
         """`told` is called when one of the following may be another."""
         self._box = box
         self.told = told
+        self._kept: deque[Any] = deque()
+        """Frames that the thread may still read; once they have gone, until the next one comes."""
+        self._gone = 0
 
     def put(self, frame: bytes) -> bool:
         """False: there is no room; `told` is called when there is."""
-        return bool(lib.outbox_put(self._box, frame, len(frame)))
+        gone = int(lib.outbox_gone(self._box))
+        for _ in range((gone - self._gone) & MASK):
+            self._kept.popleft()
+        self._gone = gone
+        kept = ffi.from_buffer("uint8_t[]", frame)
+        if not lib.outbox_put(self._box, kept, len(frame)):
+            return False
+        self._kept.append(kept)
+        return True
 
     def __len__(self) -> int:
         return int(lib.outbox_waiting(self._box))
@@ -46,6 +60,7 @@ class Outbox:
     def close(self) -> None:
         """What waits is lost; the descriptor is the caller's again."""
         lib.outbox_close(self._box)
+        self._kept.clear()
 
 
 class Sender:

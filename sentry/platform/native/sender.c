@@ -1,5 +1,6 @@
-/* SAFETY: a frame is copied before the caller goes on, and only this thread reads it then. Space
- * between `taken` and `put` is the thread's, the rest the caller's; both change under the lock. */
+/* SAFETY: a frame is the caller's, who keeps it as it is until it is counted as gone, or its outbox is
+ * closed, for which the thread's call for it is waited for. Frames between `first` and `end` are the
+ * thread's to read; both change under the lock. */
 #define _GNU_SOURCE
 #include "sender.h"
 
@@ -10,11 +11,12 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define STACK (64 << 10)
 #define FRAMES 256u         /* that wait, at most; a power of two, as is the next */
-#define BYTES (1u << 20)
+#define BYTES (1u << 20)    /* in those that wait */
 #define BATCH 16u           /* frames of a call: less than a millisecond's work */
 #define BATCH_BYTES (1u << 18)
 
@@ -27,9 +29,8 @@ struct outbox {
     int wants_room;
     uint32_t lost;
     uint32_t first, end;   /* frames: which is the next, and how many have come; modulo FRAMES */
-    uint32_t taken, put;   /* bytes; modulo BYTES */
-    uint32_t sizes[FRAMES];
-    uint8_t bytes[BYTES];
+    uint32_t bytes;        /* of those between them */
+    struct iovec frames[FRAMES];
 };
 
 struct sender {
@@ -67,19 +68,15 @@ static struct outbox *next_box(struct sender *s)
 static int send_some(struct outbox *box, uint32_t waiting)
 {
     struct mmsghdr messages[BATCH];
-    struct iovec pieces[BATCH][2];
-    uint32_t count = 0, at = box->taken, bytes = 0;
+    uint32_t count = 0;
+    size_t bytes = 0;
 
     memset(messages, 0, sizeof messages);
     for (; count < waiting && count < BATCH && bytes < BATCH_BYTES; count++) {
-        uint32_t size = box->sizes[(box->first + count) % FRAMES];
-        uint32_t start = at % BYTES, whole = BYTES - start;
-        pieces[count][0] = (struct iovec){box->bytes + start, size < whole ? size : whole};
-        pieces[count][1] = (struct iovec){box->bytes, size < whole ? 0 : size - whole};
-        messages[count].msg_hdr.msg_iov = pieces[count];
-        messages[count].msg_hdr.msg_iovlen = size <= whole ? 1 : 2;
-        at += size;
-        bytes += size;
+        struct iovec *frame = &box->frames[(box->first + count) % FRAMES];
+        messages[count].msg_hdr.msg_iov = frame;
+        messages[count].msg_hdr.msg_iovlen = 1;
+        bytes += frame->iov_len;
     }
     int sent = sendmmsg(box->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
     return sent < 0 ? -errno : sent;
@@ -99,8 +96,8 @@ static void went(struct outbox *box, int sent)
         sent = is_news = 1;
     }
     for (; sent > 0; sent--)
-        box->taken += box->sizes[box->first++ % FRAMES];
-    if (box->wants_room && box->put - box->taken <= BYTES / 2) {
+        box->bytes -= (uint32_t)box->frames[box->first++ % FRAMES].iov_len;
+    if (box->wants_room && box->bytes <= BYTES / 2) {
         box->wants_room = 0;
         is_news = 1;
     }
@@ -201,29 +198,27 @@ struct outbox *outbox_open(struct sender *s, int fd)
 int outbox_put(struct outbox *box, const uint8_t *frame, uint32_t size)
 {
     struct sender *s = box->sender;
-    uint32_t start = box->put % BYTES, whole = BYTES - start;
 
     pthread_mutex_lock(&s->lock);
-    int has_room = box->end - box->first < FRAMES && size <= BYTES - (box->put - box->taken);
-    if (!has_room)
-        box->wants_room = 1;
-    pthread_mutex_unlock(&s->lock);
-    if (!has_room)
-        return 0;
-    if (size <= whole) {
-        memcpy(box->bytes + start, frame, size);
+    int has_room = box->end - box->first < FRAMES && size <= BYTES - box->bytes;
+    if (has_room) {
+        box->frames[box->end++ % FRAMES] = (struct iovec){(void *)frame, size};
+        box->bytes += size;
+        if (s->is_asleep)
+            pthread_cond_signal(&s->more);
     } else {
-        memcpy(box->bytes + start, frame, whole);
-        memcpy(box->bytes, frame + whole, size - whole);
+        box->wants_room = 1;
     }
-    pthread_mutex_lock(&s->lock);
-    box->sizes[box->end % FRAMES] = size;
-    box->put += size;
-    box->end++;
-    if (s->is_asleep)
-        pthread_cond_signal(&s->more);
     pthread_mutex_unlock(&s->lock);
-    return 1;
+    return has_room;
+}
+
+uint32_t outbox_gone(struct outbox *box)
+{
+    pthread_mutex_lock(&box->sender->lock);
+    uint32_t gone = box->first;
+    pthread_mutex_unlock(&box->sender->lock);
+    return gone;
 }
 
 uint32_t outbox_waiting(struct outbox *box)

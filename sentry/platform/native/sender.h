@@ -19,8 +19,11 @@ void sender_close(struct sender *sender);
 
 /* NULL if there is no memory. */
 struct outbox *outbox_open(struct sender *sender, int fd);
-/* 1: the frame was copied; 0: it has no room, and the sender tells when there is some. */
+/* 1: it will go; until outbox_gone counts it the frame is the thread's to read. 0: there is no room,
+ * and the sender tells when there is some. */
 int outbox_put(struct outbox *box, const uint8_t *frame, uint32_t size);
+/* How many frames have gone, or are lost, of all that were put; modulo 2^32. */
+uint32_t outbox_gone(struct outbox *box);
 /* How many frames have not been sent. */
 uint32_t outbox_waiting(struct outbox *box);
 /* The socket takes no more: nothing is sent until outbox_resume. */
