@@ -90,7 +90,7 @@ def create(
     shown = from_spare(made, number, (S_IFREG | mode, owner.uid, owner.gid), now)
     inode = GoferRegular(fs, (made.dev, made.ino), shown)
     inode.take_lists(made.flags)
-    fs.put_in(inode)
+    fs.inodes.put_in(inode)
     inode.created(spare.fd)
     inode.recorded(journal)
     before = directory.known_attributes()
@@ -176,7 +176,7 @@ def rename(
         return False
     if new_dir is not directory and new_dir.bequeaths():  # perhaps EXDEV
         return False
-    if not (new_dir.sb.is_own_device(child) and new_dir.knows(new_name)):
+    if not (new_dir.sb.inodes.on_own_device(child) and new_dir.knows(new_name)):
         return False
     exchanged = flags == RENAME_EXCHANGE
     if other is None:
@@ -209,7 +209,7 @@ def rename(
 def link(directory: GoferDirectory, name: bytes, target: GoferInode) -> bool:
     """Of something whose attributes are known."""
     journal = makes_in(directory)
-    if journal is None or target.gone or not directory.sb.is_own_device(target):
+    if journal is None or target.gone or not directory.sb.inodes.on_own_device(target):
         return False
     known = target.known_attributes()
     if known is None or known.nlink >= LINKS_MAX:

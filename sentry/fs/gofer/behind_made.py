@@ -48,7 +48,7 @@ def make(
         mode=mode, uid=owner.uid, gid=owner.gid, ino=ino, size=len(target) or sample.size,
         atime_ns=now, mtime_ns=now, ctime_ns=now, btime_ns=now,
     )  # fmt: skip
-    inode = fs.inode_of(shown, directory, name)
+    inode = fs.inodes.inode_of(shown, directory, name)
     inode.born_here = True
     journal.made(position, inode)
     told = Told(journal, directory, inode)

@@ -147,7 +147,7 @@ class GoferDirectory(DirectoryCache):
             raise
         fd = pending.take_fd()
         try:
-            inode = self.sb.inode_of(WireAttributes.unpack(reply.block), self, name)
+            inode = self.sb.inodes.inode_of(WireAttributes.unpack(reply.block), self, name)
             self.added(name, inode)
         except BaseException:
             close_quietly(fd)
@@ -189,7 +189,7 @@ class GoferDirectory(DirectoryCache):
         try:
             with Change(session, asked, key):
                 reply = expect(asked.pending.result(), Rbindx)
-                inode = self.sb.inode_of(WireAttributes.unpack(reply.block), self, name)
+                inode = self.sb.inodes.inode_of(WireAttributes.unpack(reply.block), self, name)
                 self.added(name, inode)
         except EOPNOTSUPP:
             session.free_fid(bound)
@@ -218,11 +218,11 @@ class GoferDirectory(DirectoryCache):
         request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, 0)
         with self._change(made(mode), name, request) as asked:
             wire = WireAttributes.unpack(expect(asked.pending.result(), Rmakex).block)
-            inode = self.sb.inode_of(wire, self, name)
+            inode = self.sb.inodes.inode_of(wire, self, name)
             self.added(name, inode)
-        if journal is not None and self.sb.is_own_device(self):
+        if journal is not None and self.sb.inodes.on_own_device(self):
             journal.accepted(owner.uid, owner.gid)
-            if len(target) <= behind_made.SHORT and self.sb.is_own_device(inode):
+            if len(target) <= behind_made.SHORT and self.sb.inodes.on_own_device(inode):
                 self.sb.samples.setdefault(inode.kind, wire)
         return inode
 

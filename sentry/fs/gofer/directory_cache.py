@@ -224,7 +224,7 @@ class DirectoryCache(HeardDirectory):
         if listed is None:
             return ABSENT
         block = listed[1]
-        return None if block is None else self.sb.inode_listed(block, self, name)
+        return None if block is None else self.sb.inodes.from_listing(block, self, name)
 
     def name_cached(self, name: bytes) -> Inode | Absent | None:
         if self.sb.exclusive or self.trust is None:
@@ -285,7 +285,7 @@ class DirectoryCache(HeardDirectory):
             return again if again is not None else self._ask_anew(name)
         found: GoferInode | Absent = ABSENT
         if reply.blocks and reply.error != ENOENT.number:
-            found = fs.inode_of(WireAttributes.unpack(reply.blocks[-1]), self, name)
+            found = fs.inodes.inode_of(WireAttributes.unpack(reply.blocks[-1]), self, name)
             found.looked_up(reply, pending.take_fd())
             found.taken((epoch, was.doubts if found is was.known else found.doubts))
         if found is ABSENT:

@@ -6,40 +6,35 @@ directories, listings, names.
 
 from __future__ import annotations
 
-import stat as modes
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import ref
 
 from msgspec import Struct
 
-from gofer.p9.attributes import BTIME
-from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Tjournalx, Tsyncx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC, V9FS_MAGIC
 from sentry.errors import EOPNOTSUPP, EPROTO, Errno
 from sentry.fs.gofer.arrival import Attached, room_in, root_of
-from sentry.fs.gofer.attachment import Attachment, BriefFids, DirectoryFids
+from sentry.fs.gofer.attachment import Attachment
 from sentry.fs.gofer.changes import COHERENT, HostChanges
-from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
+from sentry.fs.gofer.fids import BriefFids, DirectoryFids
 from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers, storage_of
 from sentry.fs.gofer.hearing import Hearing, listen_now
 from sentry.fs.gofer.host_fifo import GoferFifo
-from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode
+from sentry.fs.gofer.inodes import Inodes
 from sentry.fs.gofer.journal import Entry, Journal, mapped
 from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.refusals import Listener, Refusals
-from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Session, expect
-from sentry.fs.gofer.wire import Numbering, Owners, from_wire
+from sentry.fs.gofer.wire import Numbering, Owners
 from sentry.vfs.interface import StatFs
 from sentry.wait.fiber import Mode
 
@@ -137,7 +132,6 @@ class GoferFileSystem(Attachment):
             if options.follows is None
             else BriefFids(MAX_DIRECTORY_FIDS, options.follows)
         )
-        self._inodes: dict[Key, ref[GoferInode]] = {}
         self._listings: dict[DirectoryCache, int] = {}
         self._listed = 0
         self._names = 0
@@ -146,6 +140,7 @@ class GoferFileSystem(Attachment):
         attached = attached or _attach_now(session, attachment, is_ours, behind is not None)
         fid, wire, kind, ring, room, ears = attached
         self.numbering = Numbering(wire.dev)
+        self.inodes = Inodes(wire.dev, self.numbering)
         self.samples = {}
         self.refusals = Refusals()
         self.layered = kind == OVERLAYFS_SUPER_MAGIC
@@ -155,7 +150,7 @@ class GoferFileSystem(Attachment):
         self.lingering = options.lingering if self.changes is not None else None
         self.pace = Pace()
         self.hearing = None
-        self._root = self._new(wire, (wire.dev, wire.ino))
+        self._root = self.inodes.new(self, wire, (wire.dev, wire.ino))
         self._root.fid = fid
         self.hearing = None if ears is None else Hearing(ears, fid, self._heard, self._lost)
         self.journal = None
@@ -239,11 +234,11 @@ class GoferFileSystem(Attachment):
 
     def arrived(self, inode: GoferInode, ino: int) -> None:
         """The host has made it, with this number."""
-        self.take_out(inode)
+        self.inodes.take_out(inode)
         inode.key = inode.key[0], ino
         self.numbering.settle(inode.ino, 0 if inode.gone else ino)
         if not inode.gone:
-            self._inodes[inode.key] = ref(inode)
+            self.inodes.add(inode)
 
     def unmade(self, inode: GoferInode | None) -> None:
         """The host has not made it: it was removed before, or refused."""
@@ -268,9 +263,8 @@ class GoferFileSystem(Attachment):
     def distrust(self, number: int) -> None:
         """Something was refused: what is known may not be what the host has."""
         self.refusals.add(number)
-        for inode in [found() for found in self._inodes.values()]:
-            if inode is not None:
-                inode.distrusted()
+        for inode in self.inodes.held():
+            inode.distrusted()
 
     @property
     def keeps_descriptors(self) -> bool:
@@ -285,7 +279,7 @@ class GoferFileSystem(Attachment):
 
     def _heard(self, directory: Key, name: bytes, another: bool) -> bool:
         """Somebody else has changed what `name` is, or which file has it (`another`)."""
-        inode = self._known(directory)
+        inode = self.inodes.known(directory)
         if inode is not None or self.journal is None:
             found: Sequence[object] = [inode]
         elif self.journal.makes > MAX_UNPLACED:
@@ -299,13 +293,8 @@ class GoferFileSystem(Attachment):
 
     def _lost(self) -> None:
         """Anything may have been changed."""
-        for inode in [found() for found in self._inodes.values()]:
-            if inode is not None:
-                inode.doubted()
-
-    def is_own_device(self, inode: Keyed) -> bool:
-        """It lies on the file system of the host that the root lies on."""
-        return inode.key[0] == self._storage[0]
+        for inode in self.inodes.held():
+            inode.doubted()
 
     def storage_of(self, inode: Keyed) -> Storage:
         """Where the host keeps it; what is mounted below the root of the attachment is unknown."""
@@ -314,78 +303,10 @@ class GoferFileSystem(Attachment):
 
     # --- inodes
 
-    def inode_of(
-        self, wire: WireAttributes, parent: DirectoryCache, name: bytes
-    ) -> GoferInode:
-        """The inode whose attributes were just seen as `name` of `parent`."""
-        key = (wire.dev, wire.ino)
-        inode = self._known(key)
-        apart = self.layered and self.exclusive and wire.nlink > 1
-        if apart and inode is None and not modes.S_ISDIR(wire.mode):
-            inode = self._apart(parent.known(name), wire)
-            inode.seen(wire)
-        elif inode is None or self._another(inode, wire):
-            inode = self._new(wire, key)
-        else:
-            if isinstance(inode, DirectoryCache) and (inode.parent, inode.name) != (parent, name):
-                self.fids.moved(inode)
-            inode.seen(wire)
-        parent.remember(name, inode)
-        return inode
-
-    def inode_listed(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
-        """The same for attributes from a listing, which are older than those an inode has."""
-        wire = WireAttributes.unpack(block)
-        key = (wire.dev, wire.ino)
-        inode = self._known(key) or self._new(wire, key)
-        parent.remember(name, inode)
-        return inode
-
-    def put_in(self, inode: GoferInode) -> None:
-        """It was made just now, and stands for its number."""
-        known = self._known(inode.key)
-        if known is not None:  # others have removed it
-            known.doubted()
-        self._inodes[inode.key] = ref(inode)
-
-    def _known(self, key: Key) -> GoferInode | None:
-        found = self._inodes.get(key)
-        return found() if found is not None else None
-
-    def _another(self, inode: GoferInode, wire: WireAttributes) -> bool:
-        """The host has used the inode number for a new file."""
-        if inode.kind != modes.S_IFMT(wire.mode) or inode.gone:
-            return True
-        if inode.born_here or self.layered:  # a file is born anew when it is copied up
-            return False
-        born = inode.attributes.btime_ns
-        return born is not None and bool(wire.flags & BTIME) and born != wire.btime_ns
-
-    def _new(self, wire: WireAttributes, key: Key) -> GoferInode:
-        inode = self._made(wire)
-        self._inodes[key] = ref(inode)
-        return inode
-
-    def _made(self, wire: WireAttributes) -> GoferInode:
-        cls = _CLASSES.get(modes.S_IFMT(wire.mode), GoferInode)
-        number = self.numbering.ino(wire.dev, wire.ino)
-        inode = cls(self, (wire.dev, wire.ino), from_wire(wire, number))
-        inode.take_lists(wire.flags)
-        return inode
-
-    def _apart(self, known: GoferInode | None, wire: WireAttributes) -> GoferInode:
-        """For a name whose number other names have, too: of a lower layer, where each of them is
-        copied up for itself, or of the upper one. Nothing is trusted that is known of it."""
-        if known is not None and known.apart and known.key == (wire.dev, wire.ino):
-            return known
-        inode = self._made(wire)
-        inode.apart = True
-        return inode
-
     def forget_inode(self, inode: GoferInode) -> None:
         """Its last name is gone: the number may come back as another file."""
-        self.take_out(inode)
-        if self.is_own_device(inode):
+        self.inodes.take_out(inode)
+        if self.inodes.on_own_device(inode):
             self.numbering.forget(inode.key[1])
         if self.journal is not None:
             self.journal.let_go(inode)
@@ -395,19 +316,6 @@ class GoferFileSystem(Attachment):
             self.fids.keep(inode)
             inode.drop_listing()
             self._listed -= self._listings.pop(inode, 0)
-
-    def became(self, inode: GoferInode, key: Key) -> None:
-        """What was `apart` is a file of its own."""
-        inode.key, inode.ino = key, self.numbering.ino(*key)
-        inode.apart = False
-        self._inodes[key] = ref(inode)
-        if inode.parent is not None:
-            inode.parent.drop_listing()
-
-    def take_out(self, inode: GoferInode) -> None:
-        """It does not stand for its number any more, if it did."""
-        if self._known(inode.key) is inode:
-            del self._inodes[inode.key]
 
     # --- bounds
 
@@ -425,18 +333,10 @@ class GoferFileSystem(Attachment):
         self._names += 1
         if self._names > MAX_NAMES:
             self._names = 0
-            for inode in [found() for found in self._inodes.values()]:
-                if self.hearing is not None and inode is not None:
+            for inode in self.inodes.held():
+                if self.hearing is not None:
                     inode.doubted()  # what is heard is found by its name
                 if isinstance(inode, DirectoryCache):
                     inode.names.clear()
                     if inode.trust is not None:
                         inode.trust.names.clear()
-
-
-_CLASSES: dict[int, type[GoferInode]] = {
-    modes.S_IFDIR: GoferDirectory,
-    modes.S_IFREG: GoferRegular,
-    modes.S_IFSOCK: GoferSocket,
-    modes.S_IFIFO: GoferFifo,
-}

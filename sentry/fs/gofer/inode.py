@@ -78,7 +78,7 @@ class GoferInode(KnownInode):
 
     def __del__(self) -> None:
         if not self.gone:
-            self.sb.take_out(self)
+            self.sb.inodes.take_out(self)
         if self.fid >= 0:
             self.sb.session.clunk(self.fid)
 
@@ -185,7 +185,7 @@ class GoferInode(KnownInode):
     def check_same(self, block: bytes) -> None:
         wire = WireAttributes.unpack(block)
         if self.apart and (wire.dev, wire.ino) != self.key:
-            self.sb.became(self, (wire.dev, wire.ino))
+            self.sb.inodes.became(self, (wire.dev, wire.ino))
         if (wire.dev, wire.ino) != self.key or modes.S_IFMT(wire.mode) != self.kind:
             raise ESTALE(f"{self.name!r} is another file now")
         self.seen(wire)

@@ -119,7 +119,7 @@ class KnownInode(Inode):
         if changes is None or self.trust is not None or self.is_regular:
             return None
         self.asked += 1
-        if self.asked < 2 or not changes.has_spare or not self.sb.is_own_device(self):
+        if self.asked < 2 or not changes.has_spare or not self.sb.inodes.on_own_device(self):
             return None
         return self.sb.session.send(Twatchx(*at))
 

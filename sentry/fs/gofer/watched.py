@@ -82,7 +82,7 @@ class WatchedDirectory(GoferInode):
             unsure = not self.trust.sure
             return fs.session.send(Twalkx(fid, NOFID, NOOPEN, 0, [])) if unsure else None
         self.asked += 1
-        if self.asked < 2 or not fs.is_own_device(self) or not changes.room():
+        if self.asked < 2 or not fs.inodes.on_own_device(self) or not changes.room():
             return None
         return fs.session.send(Twatchx(fid, b""))
 

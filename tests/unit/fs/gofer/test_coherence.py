@@ -544,7 +544,7 @@ def test_lost_events_are_no_silence_for_attributes_and_listings(still: World, ho
 
 def test_answer_from_before_an_own_change_is_not_kept(still: World, host: Path) -> None:
     """Somebody asks for attributes and sleeps; meanwhile another one changes them."""
-    directory = still.fs._known((os.stat(host / "dir").st_dev, os.stat(host / "dir").st_ino))
+    directory = still.fs.inodes.known((os.stat(host / "dir").st_dev, os.stat(host / "dir").st_ino))
     assert directory is not None
     moment = directory.moment
     before = directory.attributes

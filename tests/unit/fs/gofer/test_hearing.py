@@ -171,7 +171,7 @@ def test_directory_that_nobody_has_used_has_its_own_times(world: World, host: Pa
 
 
 def test_directory_that_has_lost_its_fid_is_asked_for(world: World, host: Path) -> None:
-    directory = world.fs._known((os.stat(host / "dir").st_dev, os.stat(host / "dir").st_ino))
+    directory = world.fs.inodes.known((os.stat(host / "dir").st_dev, os.stat(host / "dir").st_ino))
     assert directory is not None and directory.fid >= 0
     world.fs.fids.give_back(directory)  # type: ignore[arg-type]
     (host / "dir" / "inner").unlink()
