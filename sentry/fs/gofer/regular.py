@@ -1,7 +1,7 @@
 """`GoferRegular`: regular files, read and written through donated descriptors.
 
-While a writable handle exists, fstat(2) of it is the truth about size and times: writes and stores
-into shared mappings change them without this code being asked.
+While a writable handle is in use, fstat(2) of it is the truth about size and times: writes and
+stores into shared mappings change them without this code being asked.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GoferRegular(GoferInode):
     """A regular file of the host."""
 
     __slots__ = (
-        "_unread", "live", "mappers", "pages", "pending", "read_handle", "timed", "told",
+        "_rests", "_unread", "live", "mappers", "pages", "pending", "read_handle", "timed", "told",
         "write_handle",
     )  # fmt: skip
 
@@ -55,6 +55,8 @@ class GoferRegular(GoferInode):
         self.told: Stat | None = None
         """What fstat(2) said last, and as attributes:"""
         self.live: Attributes | None = None
+        self._rests = False
+        """Nobody here has written to it since."""
         self.pending: tuple[Journal, int] | None = None
         """A record that changes its attributes, until it is done: where it ends."""
         self.timed = -1
@@ -110,6 +112,7 @@ class GoferRegular(GoferInode):
         """A handle to read, or to read and write, with one more user. Raises: NotNow."""
         if write:
             self.settle_times()
+        self._rests = False
         handle = self._present(write)
         if handle is None:
             handle = self._open(write, caller)
@@ -316,6 +319,7 @@ class GoferRegular(GoferInode):
             owners = self.sb.owners
             self.take(self._shown(attributes if owners is None else owners.inside(attributes)))
             self.live = self.attributes
+        self._rests = self.sb.exclusive and not (handle.users or handle.is_mapped)
         return self.attributes
 
     def _may_be_written(self) -> bool:
@@ -365,6 +369,10 @@ class GoferRegular(GoferInode):
         self.timed = -1
 
     def known_attributes(self) -> Attributes | None:
+        if self._rests and self.attributes is self.live:
+            known = super().known_attributes()
+            if known is not None:
+                return known
         return self._live() or super().known_attributes()
 
     def stat_walked(self, asked: bool) -> Attributes:
