@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import MAX_WALK
 from gofer.p9.extensions import Rsparex, Tsparex
-from sentry.errors import EIO, Errno
+from sentry.errors import EDQUOT, EIO, ENFILE, ENOMEM, ENOSPC, Errno
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import expect
 from sentry.platform.host_io import RECEIVED_FDS
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 TOGETHER: Final = min(MAX_WALK, RECEIVED_FDS)
 """Of one message."""
+SCARCE: Final = (EDQUOT, ENFILE, ENOMEM, ENOSPC)
+"""Of which there may be more later."""
+PAUSE: Final = 256
 SPARES: Final = 64
 """They are asked for when half of them are used: that many programs make while the Gofer does."""
 
@@ -40,8 +43,8 @@ class Spares:
     """Those of one journal, below the attachment whose root `fid` is."""
 
     __slots__ = (
-        "_accepted", "_coming", "_dev", "_fid", "_handles", "_owner", "_scarce", "_session",
-        "_spares", "_told", "_under_way", "asked", "enough", "together",
+        "_accepted", "_coming", "_dev", "_fid", "_handles", "_owner", "_pause", "_scarce",
+        "_session", "_spares", "_told", "_under_way", "asked", "enough", "together",
     )  # fmt: skip
 
     def __init__(
@@ -65,8 +68,10 @@ class Spares:
         self._coming = 0
         """and files that may come of them."""
         self._scarce = False
+        self._pause = 0
+        """So many creations more do without: the host had not as many as were asked for."""
         self.enough = False
-        """The host has none, or nobody wants more."""
+        """It has none at all, or nobody wants more."""
         self.together = 2 * SPARES
         """So many files the Gofer may hold that have no name yet."""
 
@@ -75,7 +80,9 @@ class Spares:
         come after these, and after all that is recorded."""
         if not self._spares and self._under_way:
             self._session.wait_beside(self._under_way[0])
-        if len(self._spares) + self._coming <= SPARES // 2:
+        if self._pause:
+            self._pause -= 1
+        elif len(self._spares) + self._coming <= SPARES // 2:
             self.ask(SPARES)
         if not self._spares:
             return None
@@ -101,7 +108,7 @@ class Spares:
     def ask(self, count: int) -> None:
         """For so many, with those that are there, if any are wanted."""
         session, fids = self._session, list[int]()
-        if self.enough or self._scarce:
+        if self.enough or self._scarce or self._pause:
             return
         while len(self._spares) + self._coming < count and self._handles.room():
             fids.append(session.new_fid())
@@ -130,10 +137,11 @@ class Spares:
         fds = asked.take_fds()
         try:
             reply = expect(asked.result(), Rsparex)
-        except Errno:  # the Gofer may have made them, and the descriptors did not come
+        except Errno as problem:  # the Gofer may have made them, and the descriptors did not come
             reply = Rsparex([], 0, 0)
+            self.enough = self.enough or not isinstance(problem, SCARCE)
         if len(reply.blocks) < len(fids):
-            self.enough = True
+            self._pause = PAUSE
         self._coming -= len(fids)
         for fd in fds[len(fids) :]:
             close_quietly(fd)
