@@ -101,6 +101,7 @@ MODULES = (
             "sentry/platform/native/ticks.h",
             "sentry/platform/native/lz4.h",
             "sentry/platform/native/records.h",
+            "sentry/platform/native/exchange.h",
             "sentry/platform/native/dirents.h",
         ),
         ("sentry/platform/native/vcpu.h",),

@@ -19,6 +19,7 @@ WIRE = LAYOUT.parent / "gofer" / "p9"
 HEADERS = [
     "memory_api.h", "vcpu.h", "sigframe.h", "hostio.h", "sockets.h", "barrier.h", "heap.h",
     "filter.h", "ticks.h", "uplink.h", "sender.h", "lz4.h", "records.h", "dirents.h",
+    "exchange.h",
 ]  # fmt: skip
 """What the declarations are about; these include what they need."""
 

@@ -61,6 +61,11 @@
 #define LZ4_DISTANCE ...
 #define LZ4_TOKEN ...
 #define LZ4_STATE ...
+#define EXCHANGE_TAG ...
+#define EXCHANGE_BLOCK ...
+#define EXCHANGE_DONE ...
+#define EXCHANGE_OTHER ...
+#define EXCHANGE_UNSENT ...
 #define DIRENT_MORE ...
 #define ENTRY_STRIDE ...
 #define ENTRY_PAGE_DOORBELL ...
@@ -88,6 +93,7 @@ struct hostio;
 struct early;
 struct packet;
 struct record_ring;
+struct exchange;
 struct iovec;
 struct ctx;
 struct hostio_pool;
@@ -284,6 +290,14 @@ struct record_ring {
     uint64_t capacity;
     uint64_t position;
     uint64_t executed;
+    ...;
+};
+struct exchange {
+    int fd;
+    int cpu;
+    uint32_t missing;
+    int64_t came;
+    uint8_t block[...];
     ...;
 };
 struct iovec {
@@ -568,4 +582,6 @@ size_t record_attributes(struct record_ring *r, uint32_t fid, const char *name, 
 size_t record_removal(struct record_ring *r, uint32_t fid, const char *name, size_t length, uint32_t flags);
 size_t record_fid(struct record_ring *r, uint8_t type, uint32_t fid);
 size_t record_frame(struct record_ring *r, const uint8_t *frame, size_t size);
+int exchange_creation(struct exchange *x, int fd, int patience_ms, uint8_t *data, size_t room, int *fds, uint32_t dirfid, const char *name, size_t length, uint32_t flags, uint32_t mode, uint32_t uid, uint32_t gid);
+int exchange_removal(struct exchange *x, int fd, int patience_ms, uint8_t *data, size_t room, int *fds, uint32_t dirfid, const char *name, size_t length, uint32_t flags);
 uint64_t dirents_pack(const uint8_t *names, const uint16_t *lengths, const uint64_t *inos, const uint8_t *types, uint64_t count, uint64_t position, uint8_t *out, uint64_t at, uint64_t *ends);

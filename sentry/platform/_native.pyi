@@ -230,6 +230,13 @@ class RecordRing(Struct):
     position: int
     executed: int
 
+class Exchange(Struct):
+    fd: int
+    cpu: int
+    missing: int
+    came: int
+    block: Uint8
+
 class Iovec(Struct):
     iov_base: Data
     iov_len: int
@@ -343,6 +350,7 @@ class Null(  # type: ignore[misc]
     Early,
     Packet,
     RecordRing,
+    Exchange,
     Iovec,
     Ctx,
     HostioPool,
@@ -446,6 +454,10 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct record_ring *", "struct record_ring[]"], init: object = ...
     ) -> RecordRing: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct exchange *", "struct exchange[]"], init: object = ...
+    ) -> Exchange: ...
     @overload
     def new(
         self, cdecl: Literal["struct iovec *", "struct iovec[]"], init: object = ...
@@ -565,6 +577,11 @@ class Lib(Protocol):
     LZ4_DISTANCE: int
     LZ4_TOKEN: int
     LZ4_STATE: int
+    EXCHANGE_TAG: int
+    EXCHANGE_BLOCK: int
+    EXCHANGE_DONE: int
+    EXCHANGE_OTHER: int
+    EXCHANGE_UNSENT: int
     DIRENT_MORE: int
     ENTRY_STRIDE: int
     ENTRY_PAGE_DOORBELL: int
@@ -1022,6 +1039,37 @@ class Lib(Protocol):
     ) -> int: ...
     def record_fid(self, r: RecordRing, type: int, fid: int, /) -> int: ...
     def record_frame(self, r: RecordRing, frame: Uint8 | bytes, size: int, /) -> int: ...
+    def exchange_creation(
+        self,
+        x: Exchange,
+        fd: int,
+        patience_ms: int,
+        data: Uint8,
+        room: int,
+        fds: Int,
+        dirfid: int,
+        name: Char | bytes,
+        length: int,
+        flags: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        /,
+    ) -> int: ...
+    def exchange_removal(
+        self,
+        x: Exchange,
+        fd: int,
+        patience_ms: int,
+        data: Uint8,
+        room: int,
+        fds: Int,
+        dirfid: int,
+        name: Char | bytes,
+        length: int,
+        flags: int,
+        /,
+    ) -> int: ...
     def dirents_pack(
         self,
         names: Uint8 | bytes,

@@ -128,6 +128,8 @@ _received_view: Final = ffi.buffer(_received)
 RECEIVED_FDS: Final = int(lib.HOSTIO_FDS)
 """Descriptors, of one message at most."""
 _fds: Final = ffi.new("int[]", 1 + RECEIVED_FDS)
+INTO: Final = (_received, RECEIVED, _fds)
+"""Where it lies, for functions of C."""
 
 
 def host_error(number: int) -> Errno:
@@ -153,7 +155,11 @@ def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:
     (MSG_CTRUNC of recvmsg(2)), the last ones of a message. No bytes are its end. Raises: EAGAIN if
     nothing comes in that time, what the host says.
     """
-    got = lib.hostio_receive(fd, patience_ms, _received, RECEIVED, _fds)
+    return received(lib.hostio_receive(fd, patience_ms, _received, RECEIVED, _fds))
+
+
+def received(got: int) -> tuple[bytes, Sequence[int]]:
+    """The same of a call that hostio_receive() answered so."""
     if got < 0:
         raise from_number(-got)
     count = _fds[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import stat as modes
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOFID, NOOPEN, OPENED_DONATED
@@ -35,7 +35,8 @@ from sentry.fs.gofer.host_socket import GoferSocket, Served
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import Pending, close_quietly
-from sentry.fs.gofer.session import Asked, expect
+from sentry.fs.gofer.session import Asked, Exchangeable, expect
+from sentry.platform import exchange
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.again import kept
@@ -67,6 +68,20 @@ def keep(
         session.clunk(fid)
     else:
         child.fid = fid
+
+
+def _creation(
+    fid: int, name: bytes, _length: int, flags: int, mode: int, uid: int, gid: int
+) -> Tcreatex:
+    return Tcreatex(fid, NOFID, name, flags, 1, mode, uid, gid)
+
+
+def _removal(fid: int, name: bytes, _length: int, flags: int) -> Tunlinkat:
+    return Tunlinkat(fid, name, flags)
+
+
+CREATION: Final = Exchangeable(exchange.CREATION, _creation)
+REMOVAL: Final = Exchangeable(exchange.REMOVAL, _removal)
 
 
 class Change:
@@ -113,46 +128,51 @@ class GoferDirectory(DirectoryCache):
             if made is not None:
                 return made
         fid = self.directory_fid()
-        request = Tcreatex(fid, NOFID, name, O_RDWR | O_EXCL, 1, mode, owner.uid, owner.gid)
-        with self._change(IN_CREATE, name, request) as asked:
+        fields = fid, name, len(name), O_RDWR | O_EXCL, mode, owner.uid, owner.gid
+        ask = partial(self.sb.session.exchange, CREATION, fields)
+        with self._change(IN_CREATE, name, ask) as asked:
             inode = self._created(name, asked.pending)
         if self.sb.journal is not None:
             self.sb.journal.accepted(owner.uid, owner.gid)
         return inode
 
     def _change(
-        self, event: int, name: bytes, request: Message, victim: Inode | None = None,
+        self, event: int, name: bytes, ask: Callable[[], Pending], victim: Inode | None = None,
         undo: Callable[[Message], None] | None = None,
     ) -> Change:  # fmt: skip
         """Make or remove a name, once for this call; `victim` is what loses it; `undo`: if the
         call has ended before the reply."""
-        session, key = self.sb.session, (self, event, name)
+        key = self, event, name
         asked: Asked | None = kept(key)
         if asked is None:
             self._keep(name, victim)
             own = self.changing(event, name)
             try:
-                asked = Asked(session.send(request), (own,), undo)
+                asked = Asked(ask(), (own,), undo)
             except BaseException:
                 own.failed()
                 raise
-        return Change(session, asked, key)
+        return Change(self.sb.session, asked, key)
 
     def _created(self, name: bytes, pending: Pending) -> Inode:
         """The inode of a file that was made. Raises: why it was not."""
         try:
-            reply = expect(pending.result(), Rcreatex)
+            pending.check()
         except EEXIST:
             self.heard(name, True)
             raise
-        fd = pending.take_fd()
+        fd, block = pending.take_fd(), pending.block
+        opened = OPENED_DONATED
+        if block is None:
+            reply = expect(pending.result(), Rcreatex)
+            opened, block = reply.opened, reply.block
         try:
-            inode = self.sb.inodes.inode_of(WireAttributes.unpack(reply.block), self, name)
+            inode = self.sb.inodes.inode_of(WireAttributes.unpack(block), self, name)
             self.added(name, inode)
         except BaseException:
             close_quietly(fd)
             raise
-        if isinstance(inode, GoferRegular) and reply.opened == OPENED_DONATED:
+        if isinstance(inode, GoferRegular) and opened == OPENED_DONATED:
             inode.created(fd)
         else:
             close_quietly(fd)
@@ -216,7 +236,8 @@ class GoferDirectory(DirectoryCache):
                 return found
         fid = self.directory_fid()
         request = Tmakex(fid, name, target, mode, owner.uid, owner.gid, 0)
-        with self._change(made(mode), name, request) as asked:
+        ask = partial(self.sb.session.send, request)
+        with self._change(made(mode), name, ask) as asked:
             wire = WireAttributes.unpack(expect(asked.pending.result(), Rmakex).block)
             inode = self.sb.inodes.inode_of(wire, self, name)
             self.added(name, inode)
@@ -234,7 +255,8 @@ class GoferDirectory(DirectoryCache):
         to = self.directory_fid()
         fid, old = target.reach()
         target.changed()
-        with self._change(IN_CREATE, name, Tlinkx(fid, old, to, name)) as asked:
+        ask = partial(self.sb.session.send, Tlinkx(fid, old, to, name))
+        with self._change(IN_CREATE, name, ask) as asked:
             reply = expect(asked.pending.result(), Rlinkx)
             target.check_same(reply.block)
             self.added(name, target)
@@ -251,15 +273,16 @@ class GoferDirectory(DirectoryCache):
 
     def _remove(self, name: bytes, child: Inode, flags: int) -> None:
         fid = self.directory_fid()
-        request = Tunlinkat(fid, name, flags)
+        ask = partial(self.sb.session.exchange, REMOVAL, (fid, name, len(name), flags))
 
-        def done(_: Message) -> None:
+        def done(_: Message | None = None) -> None:
             self.removed(name)
             if isinstance(child, GoferInode):
                 child.lost_name()
 
-        with self._change(removed(child.mode), name, request, child, done) as asked:
-            done(asked.pending.result())
+        with self._change(removed(child.mode), name, ask, child, done) as asked:
+            asked.pending.check()
+            done()
 
     def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int

@@ -31,18 +31,28 @@ from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rlerror, Tversion
 from sentry.errors import EIO
+from sentry.platform.exchange import TAG as EXCHANGE_TAG
 from sentry.platform.host_io import host_error
 
 MAX_TAGS = 1024
+"""From 0 on: EXCHANGE_TAG is none of them."""
 
 
 class Pending:
     """A request and, once it is done, what came of it."""
 
-    __slots__ = ("_abandoned", "_callback", "_fds", "_reply", "done", "heard", "lost", "request")
+    __slots__ = (
+        "_abandoned", "_callback", "_fds", "_number", "_reply", "block", "done", "heard", "lost",
+        "request",
+    )  # fmt: skip
 
-    def __init__(self, request: Message) -> None:
+    def __init__(self, request: Message | None) -> None:
         self.request = request
+        """None: it was answered by the call that made it."""
+        self.block: bytes | None = None
+        """Then the attributes of what was made,"""
+        self._number = 0
+        """or why it was not."""
         self.done = False
         self.lost = False
         """A descriptor was sent and could not be taken."""
@@ -65,13 +75,22 @@ class Pending:
             self._drop()
 
     def result(self) -> Message:
-        """The reply. Raises: the Errno the server gave, EIO if the session died."""
+        """The reply. Raises: the Errno the server gave, EIO if the session died.
+
+        Preconditions: there is a `request`."""
         reply = self._reply
         if reply is None:
             raise EIO("the Gofer is gone")
         if isinstance(reply, Rlerror):
             raise host_error(reply.ecode)
         return reply
+
+    def check(self) -> None:
+        """Raise what `result` does."""
+        if self.request is not None:
+            self.result()
+        elif self._number:
+            raise host_error(self._number)
 
     def taken(self) -> tuple[Message | None, tuple[int, ...]]:
         """The reply with its descriptors, for who hands both on."""
@@ -99,6 +118,13 @@ class Pending:
             self._drop()
         elif self._callback is not None:
             self._callback()
+
+    def answered(self, number: int, block: bytes | None, fd: int) -> None:
+        """By the call that made it."""
+        self.done = True
+        self._number = number
+        self.block = block
+        self._fds = (fd,) if fd >= 0 else ()
 
     def _drop(self) -> None:
         for fd in self.take_fds():
@@ -148,7 +174,9 @@ class Requests:
         if not self.line or len(self._waiting) >= MAX_TAGS:
             return b""
         pending = self.line.popleft()
-        if isinstance(pending.request, Tversion):
+        request = pending.request
+        assert request is not None
+        if isinstance(request, Tversion):
             tag = NOTAG
         elif self._free:
             tag = self._free.pop()
@@ -156,7 +184,12 @@ class Requests:
             tag = self._next
             self._next += 1
         self._waiting[tag] = pending
-        return pending.request.encode(tag)
+        return request.encode(tag)
+
+    def sent(self, request: Message) -> Pending:
+        """It was, with EXCHANGE_TAG: nothing else is unanswered."""
+        pending = self._waiting[EXCHANGE_TAG] = Pending(request)
+        return pending
 
     def receive(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Bytes and descriptors from the socket, in their order. No data is the end of it.
@@ -186,14 +219,14 @@ class Requests:
 
     def _complete(self, tag: int, reply: Message) -> None:
         pending = self._waiting.get(tag)
-        if pending is None:
+        if pending is None or pending.request is None:
             raise ProtocolError(f"reply to tag {tag}, which is free")
         if reply.type != pending.request.type + 1 and not isinstance(reply, Rlerror):
             raise ProtocolError(f"{reply!r} does not answer {pending.request!r}")
         count = _donated(reply)
         fds = self._take(count) if count else ()
         del self._waiting[tag]
-        if tag != NOTAG:
+        if tag < MAX_TAGS:
             self._free.append(tag)
         pending.complete(reply, fds)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import (
@@ -35,6 +35,8 @@ from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
 from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests, close_quietly
+from sentry.platform.exchange import OTHER, UNSENT, Exchange
+from sentry.platform.exchange import TAG as EXCHANGE_TAG
 from sentry.platform.host_io import here, receive, send
 from sentry.wait.again import NotNow, kept
 from sentry.wait.fiber import Mode, park, this_fiber
@@ -69,6 +71,15 @@ class Asked:
         """The call has ended."""
         if not self.taken:
             self.pending.abandon(self.undo)
+
+
+class Exchangeable(NamedTuple):
+    """A kind of request that can be one call together with its reply."""
+
+    call: Callable[..., int]
+    """Of sentry.platform.exchange."""
+    message: Callable[..., Message]
+    """The request, of the same fields."""
 
 
 class Watcher(Protocol):
@@ -120,6 +131,7 @@ class Session:
         """The last wait in place was in vain, and nothing has come since."""
         self._receiving = False
         self._told_cpu = NOCPU
+        self._exchange = Exchange()
         self._clunks: list[int] = []
         self.recorder: Recorder | None = None
         self.faults: Faults | None = None
@@ -217,6 +229,49 @@ class Session:
             self.drain()
         pending = self.put_in_line(request)
         self._push()
+        return pending
+
+    def exchange(self, kind: Exchangeable, fields: tuple[Any, ...]) -> Pending:
+        """`send`, for who waits for the reply next: it may have come when this returns, and is the
+        Pending's `check`, `block` and descriptor then. Raises: EIO."""
+        if self._has_company() or self.recorder is not None or self.faults is not None:
+            return self.send(kind.message(*fields))
+        exchange = self._exchange
+        began_ns = monotonic_ns()
+        number = exchange.make(kind.call, self._fd, PATIENCE_MS, fields)
+        if number == UNSENT:
+            return self.send(kind.message(*fields))
+        self.sent += 1
+        self.waited_ns += monotonic_ns() - began_ns
+        if number == OTHER:
+            return self._late(kind.message(*fields))
+        pending, fd = Pending(None), exchange.fd
+        pending.answered(number, exchange.block() if fd >= 0 else None, fd)
+        if self.extended and exchange.cpu != self._told_cpu:
+            self._tell_where()
+        return pending
+
+    def _has_company(self) -> bool:
+        """Something is unanswered, or cannot be sent, so that a reply may be another one's, or
+        there is no time to wait for one."""
+        if self._requests and not self._is_late:
+            self.drain()
+        return bool(
+            self._requests or self._clunks or self._is_late or self.loop is None or self.dead
+        )
+
+    def _late(self, request: Message) -> Pending:
+        """A request that was sent, whose reply has not come, or is not what it should be."""
+        exchange = self._exchange
+        pending = self._requests.sent(request)
+        try:
+            self._came(*exchange.came())
+        except Errno as problem:
+            self._came_not(problem)
+        if exchange.missing and not self.dead:
+            self._left = request.encode(EXCHANGE_TAG)[-exchange.missing :]
+            self._push()
+        self._is_late = not pending.done
         return pending
 
     def send_together(self, requests: Iterable[Message]) -> list[Pending]:
@@ -456,11 +511,16 @@ class Session:
         """Take what has arrived; False if nothing came in that time."""
         try:
             data, fds = receive(self._fd, patience_ms)
-        except (EAGAIN, EINTR):
-            return False
-        except Errno:
+        except Errno as problem:
+            return self._came_not(problem)
+        return self._came(data, fds)
+
+    def _came_not(self, problem: Errno) -> bool:
+        if not isinstance(problem, (EAGAIN, EINTR)):
             self._requests.fail()
-            return False
+        return False
+
+    def _came(self, data: bytes, fds: Sequence[int]) -> bool:
         self._is_late = False
         self._receiving = True
         try:

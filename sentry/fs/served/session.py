@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gofer.p9.codec import Message
 from gofer.p9.extensions import Tpollx
 from sentry.errors import EBUSY
 from sentry.fs.gofer.requests import Pending, close_quietly
-from sentry.fs.gofer.session import Asked, Session
+from sentry.fs.gofer.session import Asked, Exchangeable, Session
 from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class ServedSession(Session):
             if self._look is None:
                 self._arm()
         return pending
+
+    def exchange(self, kind: Exchangeable, fields: tuple[Any, ...]) -> Pending:
+        return self.send(kind.message(*fields))
 
     def complete(
         self,

@@ -3,38 +3,16 @@
 #include <string.h>
 
 #include "crc32.h"
+#include "frame.h"
 
-enum { HEADER = 16, FRAME = 7, NAME_MAX_BYTES = 255 };
+enum { HEADER = 16, NOTAG = 0xffff };
 enum { TUNLINKAT = 76, TSETATTRX = 212, TNAMEX = 246 };
 
-/* A record that is being written: check[4] length[4] position[8], size[4] type[1] tag[2], fields. */
-struct record {
-    uint8_t bytes[HEADER + FRAME + 64 + NAME_MAX_BYTES];
-    size_t size;
-};
-
-static void put(struct record *c, const void *value, size_t size)
+static struct frame begin(uint8_t type)
 {
-    memcpy(c->bytes + c->size, value, size);
-    c->size += size;
-}
-
-static void put32(struct record *c, uint32_t value) { put(c, &value, 4); }
-static void put64(struct record *c, uint64_t value) { put(c, &value, 8); }
-
-static void put_name(struct record *c, const char *name, size_t length)
-{
-    uint16_t count = (uint16_t)length;
-    put(c, &count, 2);
-    put(c, name, length);
-}
-
-static struct record begin(uint8_t type)
-{
-    struct record c = {.size = HEADER + FRAME};
-    c.bytes[HEADER + 4] = type;
-    c.bytes[HEADER + 5] = c.bytes[HEADER + 6] = 0xff; /* NOTAG */
-    return c;
+    struct frame f;
+    begin_frame(&f, type, NOTAG);
+    return f;
 }
 
 static void copy_in(struct record_ring *r, uint64_t position, const uint8_t *from, size_t size)
@@ -46,9 +24,11 @@ static void copy_in(struct record_ring *r, uint64_t position, const uint8_t *fro
     memcpy(r->memory, from + first, size - first);
 }
 
-/* The check comes over all that follows it, so a record that is not written in whole is none. */
-static size_t finish(struct record_ring *r, uint8_t *header, const uint8_t *frame, size_t length)
+/* check[4] length[4] position[8], then the frame. The check comes over all that follows it, so a
+ * record that is not written in whole is none. */
+static size_t finish(struct record_ring *r, const uint8_t *frame, size_t length)
 {
+    uint8_t header[HEADER];
     uint32_t size = (uint32_t)length, check;
     if (HEADER + length > r->capacity - (r->position - r->executed))
         return 0;
@@ -62,18 +42,17 @@ static size_t finish(struct record_ring *r, uint8_t *header, const uint8_t *fram
     return HEADER + length;
 }
 
-static size_t end(struct record_ring *r, struct record *c)
+static size_t end(struct record_ring *r, struct frame *f)
 {
-    uint32_t size = (uint32_t)(c->size - HEADER);
-    memcpy(c->bytes + HEADER, &size, 4);
-    return finish(r, c->bytes, c->bytes + HEADER, size);
+    end_frame(f);
+    return finish(r, f->bytes, f->size);
 }
 
 size_t record_name(struct record_ring *r, uint32_t fid, uint32_t dirfid, const char *name,
                    size_t length, uint32_t mode, uint32_t uid, uint32_t gid, int64_t time_ns)
 {
-    struct record c = begin(TNAMEX);
-    if (length > NAME_MAX_BYTES)
+    struct frame c = begin(TNAMEX);
+    if (length > FRAME_NAME)
         return 0;
     put32(&c, fid);
     put32(&c, dirfid);
@@ -89,8 +68,8 @@ size_t record_attributes(struct record_ring *r, uint32_t fid, const char *name, 
                          uint32_t valid, uint32_t mode, uint32_t uid, uint32_t gid,
                          int64_t atime_ns, int64_t mtime_ns)
 {
-    struct record c = begin(TSETATTRX);
-    if (length > NAME_MAX_BYTES)
+    struct frame c = begin(TSETATTRX);
+    if (length > FRAME_NAME)
         return 0;
     put32(&c, fid);
     put_name(&c, name, length);
@@ -107,8 +86,8 @@ size_t record_attributes(struct record_ring *r, uint32_t fid, const char *name, 
 size_t record_removal(struct record_ring *r, uint32_t fid, const char *name, size_t length,
                       uint32_t flags)
 {
-    struct record c = begin(TUNLINKAT);
-    if (length > NAME_MAX_BYTES)
+    struct frame c = begin(TUNLINKAT);
+    if (length > FRAME_NAME)
         return 0;
     put32(&c, fid);
     put_name(&c, name, length);
@@ -118,13 +97,12 @@ size_t record_removal(struct record_ring *r, uint32_t fid, const char *name, siz
 
 size_t record_fid(struct record_ring *r, uint8_t type, uint32_t fid)
 {
-    struct record c = begin(type);
+    struct frame c = begin(type);
     put32(&c, fid);
     return end(r, &c);
 }
 
 size_t record_frame(struct record_ring *r, const uint8_t *frame, size_t size)
 {
-    uint8_t header[HEADER];
-    return finish(r, header, frame, size);
+    return finish(r, frame, size);
 }

@@ -18,7 +18,7 @@ from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.requests import Pending
-from sentry.fs.gofer.session import Session
+from sentry.fs.gofer.session import Exchangeable, Session
 from tests.world import Program
 from tests.world import World as Kernel
 
@@ -35,6 +35,13 @@ class CountingSession(Session):
     def put_in_line(self, request: Message) -> Pending:
         self.asked.append(request)
         return super().put_in_line(request)
+
+    def exchange(self, kind: Exchangeable, fields: tuple[Any, ...]) -> Pending:
+        before = len(self.asked)
+        pending = super().exchange(kind, fields)
+        if len(self.asked) == before:
+            self.asked.append(kind.message(*fields))
+        return pending
 
     def names(self) -> list[str]:
         """The types of the requests since the last question."""
