@@ -16,6 +16,8 @@ from runsc.zygote import beginning, client, place, server
 from runsc.zygote.protocol import ABOUT
 
 END_S = 10
+BEGIN_S = 60
+"""On a busy machine importing all takes its time."""
 MESSAGE_MAX = 1 << 16
 CREDENTIALS = struct.Struct("=iII")
 """ucred of unix(7): pid, uid, gid."""
@@ -106,7 +108,10 @@ def stop() -> None:
 
 
 def _await_beginning() -> None:
-    """Until none begins by itself any more: it listens then, or has failed."""
+    """Until none begins by itself any more: it listens then, or has failed.
+
+    Raises: RuntimeFailure.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as claim:
         claim.setblocking(False)
         with suppress(OSError):  # none does; or many wait for it
@@ -115,4 +120,5 @@ def _await_beginning() -> None:
             if CREDENTIALS.unpack(said)[1] == os.geteuid():
                 poll = select.poll()
                 poll.register(claim, select.POLLIN)
-                poll.poll(END_S * 1000)
+                if not poll.poll(BEGIN_S * 1000):
+                    raise RuntimeFailure("a zygote has begun, and does not listen yet")

@@ -2,13 +2,10 @@
 # for what is theirs, purge it, and print what is left. Usage: deb.sh
 . /scripts/common.sh
 
-sockets() { # UNIT-FOLDER RUNTIME-FOLDER: where the zygote listens, as its unit says
-    sed -n "s,^ListenSequentialPacket=,,; s,^%t,$2,p; s,^/run,&,p" "/usr/lib/systemd/$1/runsc-zygote.socket"
-}
-
 activated() { # UNIT-FOLDER: started by who asks at its socket, as systemd would, and asked again
     local socket
-    socket=$(sockets "$1" "${XDG_RUNTIME_DIR:-}")
+    socket=$(sed -n 's/^ListenSequentialPacket=//p' "/usr/lib/systemd/$1/runsc-zygote.socket")
+    socket=${socket/#%t/"${XDG_RUNTIME_DIR:-}"}
     [ "$socket" = "$(runsc zygote path)" ] && echo "the unit's socket is the zygote's"
     mkdir -p -m 700 "$(dirname "$socket")"
     systemd-socket-activate --seqpacket -l "$socket" \
@@ -19,10 +16,10 @@ activated() { # UNIT-FOLDER: started by who asks at its socket, as systemd would
     runsc do true
     case "$(runsc zygote status)" in
         "process $!, "*"asked 2 times"*) echo "activated by its socket" ;;
-        *) runsc zygote status; cat ~/activated ;;
+        *) cat ~/activated; kill $! ;;
     esac
     runsc zygote stop
-    wait $!
+    wait $! || :
     rm "$socket"
 }
 
@@ -62,7 +59,7 @@ systemd-analyze --man=no verify runsc-zygote.socket runsc-zygote.service
 XDG_RUNTIME_DIR=/run systemd-analyze --man=no --user verify runsc-zygote.socket runsc-zygote.service
 runsc zygote stop
 activated system
-as_guest "$(declare -f sockets activated); export XDG_RUNTIME_DIR=/run/user/1000; activated user"
+as_guest "$(declare -f activated); export XDG_RUNTIME_DIR=/run/user/1000; activated user"
 
 as_guest "export XDG_RUNTIME_DIR=/run/user/1000; runsc zygote start"
 runsc zygote start

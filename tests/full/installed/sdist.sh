@@ -7,6 +7,6 @@ python3 -m venv ~/venv
 quietly ~/venv/bin/pip install /dist/runsc-*.tar.gz
 run_everything ~/venv/bin/runsc ~/venv/bin/python
 ~/venv/bin/runsc zygote stop
-rm -r ~/venv
+rm -r ~/venv /run/runsc
 traces >/tmp/after
 diff /tmp/before /tmp/after && echo "no trace"

@@ -20,13 +20,13 @@ by_pip() {
     run_its_tests ~/venv/bin/python
     ~/venv/bin/runsc zygote stop
     quietly ~/venv/bin/pip uninstall -y runsc
-    find ~/venv -iname '*runsc*'
+    find ~/venv -iname '*runsc*' -exec find {} +
     rm -r ~/venv
 }
 
 by_pipx() {
     quietly pipx install "$(wheel)"
-    run_everything ~/.local/bin/runsc ~/.local/*/pipx/venvs/runsc/bin/python
+    run_everything ~/.local/bin/runsc "$(dirname "$(readlink -f ~/.local/bin/runsc)")/python"
     ~/.local/bin/runsc zygote stop
     quietly pipx uninstall runsc
 }
@@ -34,7 +34,7 @@ by_pipx() {
 by_uv() {
     export PATH=/opt/uv/bin:$PATH UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
     quietly uv tool install "$(wheel)"
-    run_everything ~/.local/bin/runsc "$(uv tool dir)/runsc/bin/python"
+    run_everything ~/.local/bin/runsc "$(dirname "$(readlink -f ~/.local/bin/runsc)")/python"
     ~/.local/bin/runsc zygote stop
     quietly uv tool uninstall runsc
 }
@@ -54,6 +54,7 @@ for who in root guest; do
         else
             as_guest "$ways; set -e; by_$way"
         fi
+        rm -r /run/runsc /tmp/runsc-* 2>/dev/null || : # the states, as docs/packages.md says
         traces >/tmp/after
         diff /tmp/before /tmp/after && echo "no trace"
     done
