@@ -49,6 +49,15 @@ _HINTS: Final = (
         "what is mounted over a file has to be a file, over a directory a directory",
     ),
     (
+        r"mount .* to .*: read-only file system",
+        "the folder that it is to be mounted on is not there, and cannot be made in what is"
+        " read-only",
+    ),
+    (
+        r"/dev/kvm .*",
+        "`runsc check` says what this machine needs",
+    ),
+    (
         r"mount overlay .*",
         "it needs lowerdir=, and perhaps upperdir=, workdir=: folders of the host; and root's"
         " rights",

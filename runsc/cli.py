@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from runsc import __version__
-from runsc.errors import RuntimeFailure
+from runsc.errors import FAILED, RuntimeFailure
 from runsc.log import addressed, outcome
 
 if TYPE_CHECKING:
@@ -432,6 +432,12 @@ def _report_usage(error: click.ClickException) -> None:
     click.echo(f"Try '{context.command_path} --help'.", err=True)
 
 
+def _code(error: click.ClickException) -> int:
+    """Of wrong usage."""
+    context = getattr(error, "ctx", None)
+    return FAILED if context is not None and context.info_name == "do" else 1
+
+
 def _take(error: click.NoSuchOption, args: list[str]) -> None:
     """A flag of runc's or gVisor's that has no effect here is one of the command's from now on.
 
@@ -444,7 +450,8 @@ def _take(error: click.NoSuchOption, args: list[str]) -> None:
     name = "" if context.parent is None else context.info_name or ""
     flags = [error.option_name]
     if not error.option_name.startswith("--"):  # with one dash, which is a bundle of short ones
-        flags = [f"-{word.partition('=')[0]}" for word in args if word[:1] == "-" != word[1:2]]
+        words = [word.partition("=")[0] for word in args if word[:1] == "-" != word[1:2]]
+        flags = [*(f"-{word}" for word in words), error.option_name]
     have = {flag for parameter in context.command.params for flag in parameter.opts}
     flag = next((each for each in flags if each not in have and foreign.verdict(name, each)), "")
     found = foreign.verdict(name, flag)
@@ -481,7 +488,7 @@ def main(args: list[str] | None = None) -> None:
                 _take(error, args)
             except click.ClickException as final:
                 _report_usage(_explained(final, args))
-                sys.exit(1)
+                sys.exit(_code(final))
 
 
 def _main(args: list[str]) -> NoReturn:
@@ -503,7 +510,7 @@ def _main(args: list[str]) -> NoReturn:
         raise
     except click.ClickException as error:
         _report_usage(_explained(error, args))
-        code = 1
+        code = _code(error)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):

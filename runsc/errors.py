@@ -25,6 +25,22 @@ class RuntimeFailure(Exception):
         self.hint = hint
 
 
+FAILED, NOT_RUN, NOT_FOUND = 125, 126, 127
+"""Exit codes of `do` where no program has ended, as `docker run` and env(1) have them: all else; a
+program that cannot be executed; one that is not there."""
+
+
+def code_of_do(error: RuntimeFailure) -> int:
+    """By what is wrong."""
+    if error.code != 1:
+        return error.code
+    _, is_program, told = str(error).partition("unable to start container process: exec")
+    if not is_program:
+        return FAILED
+    absent = ("not found in $PATH", "no such file or directory")
+    return NOT_FOUND if told.endswith(absent) else NOT_RUN
+
+
 class NoContainer(RuntimeFailure):
     """There is none of this name. Clients look for "does not exist"."""
 

@@ -39,7 +39,7 @@ def _taken(why: str, *names: str, switch: bool = False) -> dict[str, Verdict]:
 
 
 def _refused(instead: str, *names: str) -> dict[str, Verdict]:
-    return {f"--{name}": Refused(instead) for name in names}
+    return {f"{'-' if len(name) == 1 else '--'}{name}": Refused(instead) for name in names}
 
 
 def _only(why: str, *values: str, name: str) -> dict[str, Verdict]:
@@ -180,8 +180,23 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
         **_refused("the program is root of its own kernel, and this user on the host", "uid-map",
                    "gid-map"),
         **_taken("the program may do everything in its own kernel", "privileged", switch=True),
-        **_refused("use `runsc run --detach NAME`, with a bundle (`runsc spec`)", "detach", "name"),
-        **_refused("use --volume SRC:DST", "mount"),
+        **_taken("root may do everything in its own kernel, who is not root (--user) what files let"
+                 " him", "cap-add"),
+        **_taken("a port inside is reached where --publish says so", "expose"),
+        **_refused("use `runsc run --detach NAME`, with a bundle (`runsc spec`)", "detach", "d",
+                   "name", "restart"),
+        **_refused("use --volume SRC:DST", "mount", "volumes-from"),
+        **_refused("name the ports: --publish PORT:PORT", "publish-all", "P"),
+        **_refused("use --user: who is not root has no rights but what files give", "cap-drop"),
+        **_refused("use --user USER:GROUP", "group-add"),
+        **_refused("use --policy FILE, see docs/policies.md", "security-opt"),
+        **_refused("set it inside: `sh -c 'ulimit -n 100; exec COMMAND'`", "ulimit", "pids-limit"),
+        **_refused("its kernel is its own, and so is what it shares", "ipc", "pid", "userns", "uts",
+                   "cgroupns"),
+        **_refused("use --volume FILE:/etc/hosts, or :/etc/resolv.conf", "add-host", "dns"),
+        **_refused("nothing is fetched here: `podman pull` or `docker pull` it first", "pull"),
+        **_refused("name one as COMMAND, such as tini", "init"),
+        **_refused("use --memory: there is no swap inside", "memory-swap"),
         **_refused("with --image, COMMAND stands behind its entrypoint; a tree (--root) has none",
                    "entrypoint"),
         **_refused("what it writes outside of volumes is in memory", "tmpfs"),

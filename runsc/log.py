@@ -11,7 +11,7 @@ import sys
 import time
 
 from runsc.as_json import dumps, quoted
-from runsc.errors import RuntimeFailure
+from runsc.errors import RuntimeFailure, code_of_do
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def outcome(
     if found.to_person:
         prefix = prefix.removeprefix("runsc ")
     found.error(f"{prefix}{error}", sys.stderr, error.hint)
-    return error.code
+    return code_of_do(error) if command() == "do" else error.code
 
 
 def _is_unread() -> bool:

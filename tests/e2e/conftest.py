@@ -13,7 +13,8 @@ from tests.e2e.bundle import kvm_is_usable
 from tests.e2e.pod import Pod
 
 HOST_SIDE = frozenset({
-    "test_api", "test_both_ways", "test_cgroups", "test_crashes", "test_hooks", "test_host_fifos",
+    "test_api", "test_bad_bundles", "test_both_ways", "test_cgroups", "test_crashes",
+    "test_exit_codes", "test_full_disks", "test_hooks", "test_host_fifos",
     "test_host_sockets", "test_mount_propagation", "test_mounts", "test_pods", "test_pods_ends",
     "test_pods_folders", "test_pods_limits", "test_pods_networks", "test_pods_streams",
     "test_policies", "test_port_forward", "test_real_processes", "test_report", "test_stand_in",

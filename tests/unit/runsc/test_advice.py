@@ -22,6 +22,12 @@ CANNOT = "run failed: unable to start container process: "
         (f"{CANNOT}mount overlay (lowerdir=/x): no such file or directory", "it needs lowerdir="),
         (f"{CANNOT}mount devpts to /dev/pts: no space left on device", "its limit of memory"),
         (f'{CANNOT}chdir to cwd ("/x") set in config.json failed: not a directory', "the working"),
+        (f"{CANNOT}mount bind to /mnt/x: read-only file system", "the folder that it is to be"),
+        ("do failed: /dev/kvm is not there; --platform=unicorn needs no KVM, but is slow and no"
+         " security boundary", "`runsc check`"),
+        ("do failed: state directory (--root) /x: no space left on device", "`df -h`"),
+        ("image x cannot be used: disk quota exceeded ('/x')", "`df -h`"),
+        ("/x/policy.toml: line 1: Object contains unknown field `ports`", "docs/egress.md and"),
         ("sysctl net.ipv4.ip_forward: invalid argument", "/proc/sys inside"),
         ("network namespace /etc/passwd: invalid argument", "the path has to be that of such a"),
         ("exec failed: the sandbox process was killed by signal 9", "somebody has killed it"),

@@ -93,10 +93,10 @@ def test_help_of_what_is_not_there_ends_with_1(
         ("do",),
     ],
 )
-def test_wrong_usage_ends_with_1_and_a_message(
+def test_wrong_usage_ends_with_a_message(
     args: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _main(*args) == 1
+    assert _main(*args) == (125 if args == ("do",) else 1)
     assert "Error" in capsys.readouterr().err
 
 

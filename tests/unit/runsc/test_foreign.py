@@ -115,12 +115,16 @@ def test_flags_without_effect_are_taken(args: list[str], tmp_path: Path) -> None
         (["--nobody-knows", "list"], "No such option"),
         (["list", "-x"], "No such option"),
         (["ps", "x", "aux"], "options of ps"),
+        (["do", "-d", "true"], "-d has no place here: use `runsc run --detach NAME`"),
+        (["do", "-P", "true"], "-P has no place here: name the ports"),
+        (["do", "--cap-drop=ALL", "true"], "use --user"),
+        (["do", "--security-opt", "seccomp=x", "true"], "--policy"),
     ],
 )
 def test_what_is_refused_says_what_to_use_in_one_line(
     args: list[str], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert _main(*args) == 1
+    assert _main(*args) == (125 if args[0] == "do" else 1)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if words in line]
     assert len(line) < 200
 
