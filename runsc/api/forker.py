@@ -108,11 +108,16 @@ class Forker:
 
     def _end(self, name: str) -> None:
         """A fork, and all that are copies of it."""
-        for fd, state in list(self._forks.items()):
-            if state.id == name and fd in self._forks:
-                self._remove(fd)
-            elif state.annotations[forking.ORIGIN] == name:
-                self._end(state.id)
+        copies: dict[str, list[str]] = {}
+        by_name = {}
+        for fd, state in self._forks.items():
+            by_name[state.id] = fd
+            copies.setdefault(state.annotations[forking.ORIGIN], []).append(state.id)
+        ends = [name]
+        for each in ends:
+            ends += copies.pop(each, ())
+            if each in by_name:
+                self._remove(by_name[each])
 
     def _roll_back(self, name: str, template: forking.Origin) -> None:
         """Its process, if it is a fork, is another one then. Raises: RuntimeFailure."""

@@ -28,6 +28,7 @@ from runsc.launch import isolation
 from runsc.launch.configure import log_fd
 from sentry.abi import mount
 from sentry.abi.sched import CLONE_NEWNS
+from sentry.abi.socket import SCM_CREDENTIALS, SCM_PIDFD, SO_PASSPIDFD
 from sentry.control.protocol import (
     Event,
     ForkOrder,
@@ -52,6 +53,7 @@ MAX_AT_ONCE: Final = 64
 READY_S: Final = 30.0
 EVENTS: Final = frozenset({"here", "made", "ready"})
 CREDENTIALS: Final = struct.Struct("=iii")
+PIDFD: Final = struct.Struct("=i")
 
 
 class Fork:
@@ -69,6 +71,10 @@ class Fork:
         """Of its own; beyond the end of this process."""
         self.report, self._theirs = socket.socketpair()
         self.report.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._is_known = self._asks_process = False
+        with suppress(OSError):  # before Linux 6.5 its number has to do
+            self.report.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+            self._asks_process = True
         self._lines = LineBuffer()
         self.events: set[str] = set()
         """That have come: "here" when its process is there, "made" when its machine is, "ready"
@@ -86,7 +92,9 @@ class Fork:
         """What the child says. Raises: RuntimeFailure when it has ended, or failed."""
         try:
             room = socket.CMSG_SPACE(CREDENTIALS.size)
+            room += socket.CMSG_SPACE(PIDFD.size) * self._asks_process
             data, ancillary, _, _ = self.report.recvmsg(1 << 16, room)
+            self._know({kind: payload for _, kind, payload in ancillary})
             for line in self._lines.feed(data):
                 event = decode(line, Event)
                 if event.event in EVENTS:
@@ -94,15 +102,27 @@ class Fork:
                 if event.event == "error":
                     self.failure = event.message[:4096]
         except (OSError, ValueError):
-            data, ancillary = b"", []
+            data = b""
         if not data or self.failure:
             why = self.failure or "its process has ended"
             raise RuntimeFailure(f'cannot make "{self.state.id}": {why}')
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                pid, _, _ = CREDENTIALS.unpack(payload[: CREDENTIALS.size])
-                self.state.pid = self.state.sentry_pid = pid
-                self.state.pid_start = self.state.sentry_start = start_time(pid)
+
+    def _know(self, told: dict[int, bytes]) -> None:
+        """Which process it is, of what comes with its words; with the first one a pidfd, so that no
+        other process can have its number when that is looked up."""
+        if self._is_known or SCM_CREDENTIALS not in told:
+            return
+        self._is_known = True
+        pid, _, _ = CREDENTIALS.unpack(told[SCM_CREDENTIALS])
+        began = start_time(pid)
+        if SCM_PIDFD in told:
+            (pidfd,) = PIDFD.unpack(told[SCM_PIDFD])
+            self.report.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 0)
+            self._asks_process = False
+            if pidfd < 0 or _has_ended(pidfd):
+                return
+        self.state.pid = self.state.sentry_pid = pid
+        self.state.pid_start = self.state.sentry_start = began
 
     def go(self) -> None:
         """It counts its memory by a file that only we can open, which says "go". If it has ended,
@@ -218,6 +238,16 @@ class Origin:
                 raise RuntimeFailure("the sandbox does not say how much memory it has")
             self._memory = stats.memory_limit
         return self._memory
+
+
+def _has_ended(pidfd: int) -> bool:
+    """The process has; the descriptor is closed."""
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(pidfd)
 
 
 def _network(each: Fork, origin: State, log: int) -> LinkConfig:

@@ -1,0 +1,73 @@
+"""Which process a fork is, from what it says; which ends with which."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runsc.api.forker import Forker
+from runsc.containers.processes import start_time
+from runsc.containers.state import State
+from runsc.errors import RuntimeFailure
+from runsc.launch.forking import ORIGIN, Fork
+from sentry.abi.socket import SO_PASSPIDFD
+from sentry.control.protocol import Event, encode
+
+
+def state(name: str, origin: str = "first") -> State:
+    return State("1.2.0", name, "/bundle", annotations={ORIGIN: origin})
+
+
+def said(fork: Fork, then: Callable[[], object]) -> int:
+    """A process that says it is here; its number."""
+    pid = os.fork()
+    if not pid:
+        try:
+            fork.report.close()
+            os.write(fork.given(), encode(Event("here")))
+            then()
+        finally:
+            os._exit(0)
+    fork.handed_over()
+    return pid
+
+
+def test_hear_knows_the_process_that_says_that_it_is_here() -> None:
+    fork = Fork(state("a"), lambda: None)
+    pid = said(fork, lambda: os.read(fork.given(), 1))
+    fork.hear()
+    assert (fork.state.pid, fork.state.pid_start) == (pid, start_time(pid))
+    fork.close()
+    os.waitpid(pid, 0)
+
+
+def test_hear_of_who_has_ended_knows_no_process() -> None:
+    fork = Fork(state("a"), lambda: None)
+    if not fork.report.getsockopt(socket.SOL_SOCKET, SO_PASSPIDFD):
+        pytest.skip("before Linux 6.5")
+    os.waitpid(said(fork, lambda: None), 0)
+    fork.hear()
+    assert (fork.state.pid, fork.state.pid_start) == (0, 0)
+    with pytest.raises(RuntimeFailure, match="has ended"):
+        fork.hear()
+    fork.close()
+
+
+def test_a_fork_ends_with_all_that_are_copies_of_copies_of_it(tmp_path: Path) -> None:
+    deep = 3000
+    wishes, ours = socket.socketpair()
+    forker = Forker(str(tmp_path), wishes)
+    removed = []
+    forker._remove = lambda fd: removed.append(forker._forks[fd].id)  # type: ignore[method-assign]
+    names = [f"f{at}" for at in range(deep)]
+    for at, name in enumerate(names):
+        forker._forks[at + 10] = state(name, names[at - 1] if at else "first")
+    forker._forks[9] = state("other")
+    forker._end("f1")
+    assert removed == names[1:]
+    wishes.close()
+    ours.close()
