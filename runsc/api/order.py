@@ -70,7 +70,7 @@ class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):
     forkable: bool = False
     stands: bool = False
     """Templates."""
-    network: bool = False
+    network: bool | None = None
     """One of their own."""
     succeeds: bool = False
     """Not a new one: of the template `of` one goes on under this name."""

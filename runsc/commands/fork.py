@@ -27,19 +27,19 @@ Example:
 @click.option("--forkable", is_flag=True, help="They can be copied, too.")
 @click.option("--template", is_flag=True, help="They stand still.")
 @click.option(
-    "--network", type=click.Choice(["none", "sandbox"]), default="none",
-    help="sandbox: each has a network of its own, by passt(1).",
+    "--network", type=click.Choice(["none", "sandbox"]), default=None,
+    help="sandbox: each has a network of its own, by passt(1). Default: as ID.",
 )  # fmt: skip
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("names", metavar="NEW-ID", nargs=-1, required=True)
 @click.pass_obj
 def command(
     flags: Globals, container_id: str, names: tuple[str, ...], hostname: str,
-    forkable: bool, template: bool, network: str,
+    forkable: bool, template: bool, network: str | None,
 ) -> None:  # fmt: skip
     """See runsc.launch.forking."""
     from runsc.launch import forking  # noqa: PLC0415
 
     origin = forking.Origin(flags, container_id)
     order = ForkOrder(hostname.encode(), forkable=forkable, stands=template)
-    origin.fork(names, order, network=network == "sandbox")
+    origin.fork(names, order, network=None if network is None else network == "sandbox")

@@ -15,20 +15,25 @@ ANNOTATION: Final = "dev.runsc.forkable"
 """In config.json, or by --forkable: "true"."""
 
 
-def with_forks(config: SandboxConfig, annotations: dict[str, str]) -> SandboxConfig:
-    """Raises: RuntimeFailure that names what cannot be copied."""
+def with_forks(
+    config: SandboxConfig, annotations: dict[str, str], *, by_passt: bool = False
+) -> SandboxConfig:
+    """`by_passt`: it is to have a network that is passt's.
+
+    Raises: RuntimeFailure that names what cannot be copied.
+    """
     word = annotations.get(ANNOTATION, "false")
     if word not in ("true", "false"):
         raise RuntimeFailure(f'annotation {ANNOTATION}: "true" or "false", not {word!r}')
     if word == "false":
         return config
-    why = _why_not(config)
+    why = _why_not(config, by_passt)
     if why:
         raise RuntimeFailure(f"--forkable: {why}")
     return msgspec.structs.replace(config, forkable=True)
 
 
-def _why_not(config: SandboxConfig) -> str:
+def _why_not(config: SandboxConfig, by_passt: bool) -> str:
     if config.platform != "kvm":
         return f"--platform={config.platform} cannot be forked"
     if config.root.overlay == "none" and not config.root.readonly:
@@ -40,8 +45,10 @@ def _why_not(config: SandboxConfig) -> str:
         return "what is written is in a file of the host: it needs --overlay2=root:memory"
     if any(each.exclusive and not each.reads_only for each in config.mounts):
         return "a mounted folder is the container's own (exclusive), and two cannot own it"
-    if config.network != "none" or config.services:
-        return "sockets of the host cannot be copied: it needs --network=none"
+    if config.services or (config.network != "none" and not by_passt):
+        return "sockets of the host cannot be copied: it needs --network=none, or passt(1)"
+    if by_passt and config.egress is not None:
+        return "an egress policy does not judge the networks of copies"
     if config.process.terminal:
         return "a terminal cannot be copied"
     return ""

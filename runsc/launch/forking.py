@@ -155,16 +155,16 @@ class Origin:
 
     def fork(
         self, names: Sequence[str], order: ForkOrder, *, foreground: bool = False,
-        network: bool = False,
+        network: bool | None = None,
     ) -> list[State]:  # fmt: skip
         """Make these; all of them or, with what went wrong, none. `foreground`: they are deleted
-        when this process is no more. `network`: each has one of its own.
+        when this process is no more. `network`: each has one of its own; None: if this one has.
 
         Raises: RuntimeFailure.
         """
         lifecycle.require_running(self.state)
-        if network and (order.forkable or order.stands):
-            raise RuntimeFailure("what has a network of its own cannot be forked")
+        if network is None:
+            network = self.state.network == "sandbox"
         if network and (self._flags.egress is not None or EGRESS in self.state.annotations):
             raise RuntimeFailure("an egress policy does not judge the network of a fork")
         made: list[Fork] = []
@@ -173,7 +173,8 @@ class Origin:
                 lot = names[first : first + MAX_AT_ONCE]
                 some = [self._reserved(name, foreground, order, made) for name in lot]
                 for each in some:
-                    each.lasts, each.has_network = not foreground, network
+                    each.state.network = "sandbox" if network else "none"
+                    each.lasts, each.has_network = not foreground, network and not order.stands
                 self.make(some, order)
         except BaseException:
             for each in made:
@@ -262,7 +263,6 @@ def _network(each: Fork, origin: State, log: int) -> LinkConfig:
         raise RuntimeFailure("a network of a fork's own needs passt(1)")
     if not passt.ways().leads:
         raise RuntimeFailure("no network for a fork: the host has no default route")
-    each.state.network = "sandbox"
     joins: tuple[int, ...] = ()
     if origin.cgroups.directories:
         from runsc.cgroups.recorded import of  # noqa: PLC0415  few containers have one
@@ -343,7 +343,6 @@ def _new_state(origin: State, name: str, foreground: bool, order: ForkOrder) -> 
         foreground=foreground,
         creator_pid=os.getpid(),
         creator_start=start_time(os.getpid()),
-        network=origin.network,
     )
 
 

@@ -305,7 +305,8 @@ def _start(
         if "dev.runsc.forkable" in state.annotations:
             from runsc.launch import forkable  # noqa: PLC0415  few are
 
-            config = forkable.with_forks(config, state.annotations)
+            by_passt = config.network == "sandbox" and bool(passt_of(flags))
+            config = forkable.with_forks(config, state.annotations, by_passt=by_passt)
         if container.root.is_image:
             from runsc.launch import image  # noqa: PLC0415  few roots are one
 

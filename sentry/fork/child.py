@@ -75,11 +75,14 @@ class Child:
         least, most = VCPUS
         vcpus = min(max(least, self._config.cpus), most)
         forks.machine.again(self._given.ram, vcpus)
-        if asked.link is not None:
+        if forks.has_link or asked.link is not None:
             from sentry.net import given  # noqa: PLC0415  few have one
 
-            given.plug(kernel.first.net.stack, replace(asked.link, fd=self._given.link))
-            forks.has_link = True
+            stack = kernel.first.net.stack
+            given.unplug(stack)
+            if asked.link is not None:
+                given.plug(stack, replace(asked.link, fd=self._given.link))
+            forks.has_link = asked.link is not None
         if kernel.watch is not None:
             kernel.watch.leave()
         report.send(encode(Event("made")))

@@ -60,8 +60,8 @@ class Forks:
         """A template: nothing of it goes on."""
         self.place = Place(kernel)
         self._gives_way = False
-        self.has_link = False
-        """A fork with a network of its own, which cannot be copied."""
+        self.has_link = config.link is not None
+        """A network whose other end is its own."""
         self._orders: deque[tuple[Order, Told]] = deque()
         self._since_ns = 0
 
@@ -122,8 +122,6 @@ class Forks:
             raise EBUSY("another process takes its place")
         if self.is_sealed:
             raise EOPNOTSUPP("this fork was not made as one that can be forked")
-        if self.has_link:
-            raise EOPNOTSUPP("its network cannot be copied")
         if len(self._orders) >= MAX_WAITING:
             raise EBUSY("too many forks are asked for at once")
         if init is None or not init.tasks or init.exiting:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EINVAL
+from sentry.errors import ECONNRESET, EINVAL
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip.autoconf import KERNEL_RA, Autoconf
 from sentry.net.link import ethernet, vnet
@@ -156,6 +156,20 @@ class Given(Made):
         self.layer.timed.remove(self._autoconf)
         super().removed()
         self._uplink.close()
+
+
+def unplug(stack: Stack) -> None:
+    """In a copy, whose cards are another's: nothing of them is there any more, nor of who asks
+    nameservers for it. Connections by them are reset, of which nobody outside hears."""
+    cards = [each.driver for each in stack.interfaces if isinstance(each.driver, Given)]
+    indexes = {each.interface.index for each in cards}
+    for engine in list(stack.tcp.engines.values()) if stack.tcp is not None else ():
+        if engine.index in indexes:
+            engine.destroy(ECONNRESET.number)
+    if stack.resolver is not None:
+        stack.resolver.close()
+    for card in cards:
+        card.removed()
 
 
 def plug(stack: Stack, config: LinkConfig) -> Given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_
 from tests.e2e.own_stack import ip, outside_of, plug
 from tests.e2e.sandboxes import FLAGS, noted
 from tests.e2e.talker import Talker
-from tests.e2e.test_passt import processes
+from tests.e2e.test_passt import processes, user_of
 
 pytestmark = [
     pytest.mark.root,
@@ -47,7 +48,7 @@ except OSError as error:
 """
 MAKER = f"""
 import sys
-from runsc import Sandbox, SandboxError
+from runsc import Sandbox
 root, state, flag = sys.argv[1:]
 def said(sandbox):
     return sandbox.commands.run(["python3", "-c", {CONNECTS!r}]).stdout.strip()
@@ -58,11 +59,13 @@ with Sandbox.create(root=root, state=state, forkable=True, flags=[flag]) as sand
     print(*[said(each) for each in (*linked, alone, sandbox)], sep=", ", flush=True)
     linked.pop().kill()
     print(*[said(each) for each in linked], sep=", ", flush=True)
-    for given in {{"network": "host"}}, {{"network": "sandbox", "forkable": True}}:
-        try:
-            sandbox.fork(**given)
-        except (ValueError, SandboxError) as error:
-            print(error, flush=True)
+    try:
+        sandbox.fork(network="host")
+    except ValueError as error:
+        print(error, flush=True)
+    (maker,) = sandbox.fork(network="sandbox", forkable=True)
+    (copy,) = maker.fork()
+    print(said(maker), said(copy), sep=", ", flush=True)
 """
 
 
@@ -87,9 +90,95 @@ def test_each_fork_has_a_way_out_of_its_own(tmp_path: Path, debian: Path) -> Non
         f"{hello}, {hello}, {hello}, {nothing}, {nothing}",
         f"{hello}, {hello}",
         "network of a fork: host",
-        "what has a network of its own cannot be forked",
+        f"{hello}, {hello}",
     ]
     assert noted(tmp_path) == []
+
+
+HOLDS = """
+import socket, sys, threading
+held = []
+def take():
+    while True:
+        sock, peer = listener.accept()
+        sock.sendall(b"hello " + peer[0].encode())
+        held.append(sock)
+def serve():
+    global listener
+    listener = socket.create_server(("10.9.0.1", 80))
+    threading.Thread(target=take, daemon=True).start()
+    return "serves"
+def more():
+    for each in held:
+        each.sendall(b"more")
+    return "sent"
+print("ready", flush=True)
+for line in sys.stdin:
+    exec(line)
+"""
+IS_CONNECTED = """
+import errno, os, socket, time
+sock = socket.create_connection(("10.9.0.1", 80))
+sock.recv(100)
+def tell(name, word):
+    with open("/tmp/new", "w") as file:
+        file.write(word)
+    os.rename("/tmp/new", name)
+tell("/tmp/ready", "")
+try:
+    word = sock.recv(100).decode()
+except OSError as error:
+    word = errno.errorcode[error.errno]
+tell("/tmp/heard", word)
+time.sleep(1000)
+"""
+HEARD = "until test -e /tmp/{}; do sleep 0.05; done; cat /tmp/{}"
+
+
+def test_copies_of_a_sandbox_with_a_network_have_others(debian: Path) -> None:
+    with outside_of(HOLDS) as outside, user_of(debian, outside) as user:
+        assert outside.do("serve()") == "serves"
+        config = user.bundle / "config.json"
+        document = json.loads(config.read_text())
+        document["process"]["args"] = ["python3", "-c", IS_CONNECTED]
+        config.write_text(json.dumps(document))
+
+        def done(*args: str) -> str:
+            command = user.command(*args)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  timeout=TIMEOUT_S, check=False)  # fmt: skip
+            assert not done.returncode, done.stderr
+            return done.stdout.strip()
+
+        def heard(name: str, what: str = "heard") -> str:
+            return done("exec", name, "sh", "-c", HEARD.format(what, what))
+
+        def connects(name: str) -> str:
+            return done("exec", name, "python3", "-c", CONNECTS)
+
+        with (user.folder / "out").open("w") as out:
+            run = user.command("run", "--detach", "--forkable", f"--bundle={user.bundle}", "warm")
+            subprocess.run(run, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True)
+            heard("warm", "ready")
+            for words in (
+                ["warm", "one"], ["--network=none", "warm", "alone"], ["--forkable", "warm", "two"],
+                ["two", "three"], ["--template", "warm", "still"], ["still", "four"],
+            ):  # fmt: skip
+                subprocess.run(user.command("fork", *words), stdout=out, stderr=out, check=True)
+        linked = ["warm", "one", "two", "three", "four"]
+        assert len(processes(user.pid)) == len(linked)
+        assert [connects(each) for each in linked] == ["hello 10.9.0.2"] * len(linked)
+        assert connects("alone") == "Network is unreachable"
+        copies = [*linked[1:], "alone"]
+        assert [heard(each) for each in copies] == ["ECONNRESET"] * len(copies)
+        assert outside.do("more()") == "sent"
+        assert heard("warm") == "more"
+        done("rollback", "warm", "still")
+        assert heard("warm") == "ECONNRESET"
+        assert connects("warm") == "hello 10.9.0.2"
+        assert len(processes(user.pid)) == len(linked)
+        for each in (*copies, "still", "warm"):
+            done("delete", "--force", each)
 
 
 @pytest.mark.skipif(not passt.ways().leads, reason="the host has no default route")

@@ -45,16 +45,17 @@ class Forker:
 
     def fork(
         self, origin: str, count: int, *, timeout: float | None = None, hostname: str = "",
-        memory: int = 0, network: str = "none", forkable: bool = False, stands: bool = False,
+        memory: int = 0, network: str | None = None, forkable: bool = False, stands: bool = False,
     ) -> Sequence[str]:  # fmt: skip
         """The names of new copies of a sandbox. Raises: SandboxError."""
-        if network not in ("none", "sandbox"):
+        if network not in (None, "none", "sandbox"):
             raise ValueError(f"network of a fork: {network}")
         names = tuple(f"{origin}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
         self._wish(
             ForkWish(
                 names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
-                memory=memory, network=network == "sandbox", forkable=forkable, stands=stands,
+                memory=memory, network=None if network is None else network == "sandbox",
+                forkable=forkable, stands=stands,
             )
         )  # fmt: skip
         return names

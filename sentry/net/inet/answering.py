@@ -48,6 +48,12 @@ class Answering:
         }
         stack.resolver = self
 
+    def close(self) -> None:
+        """Nobody is answered any more."""
+        self._stack.resolver = None
+        for stream in list(self._streams):
+            stream.close()
+
     def serves(self, endpoint: Endpoint) -> bool:
         """It is a nameserver."""
         raise NotImplementedError

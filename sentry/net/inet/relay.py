@@ -75,12 +75,20 @@ class Relay(Answering):
 
     def __init__(self, stack: Stack, process: NetworkProcess, loop: Any) -> None:
         super().__init__(stack, loop)
+        self._process = process
         self._nameservers = Nameservers(process, loop, self)
         self._numbers = count(1)
         self._waiting: dict[int, _Waiting] = {}
         """By `Ask.port`; who has waited longest comes first."""
         self._timer: Any = None
         self._answered: dict[Endpoint, None] = {}
+
+    def close(self) -> None:
+        """The network process, too, is asked no more."""
+        super().close()
+        for port in list(self._waiting):
+            self._forget(port)
+        self._process.close()
 
     def serves(self, endpoint: Endpoint) -> bool:
         """An address of the sandbox."""

@@ -32,7 +32,7 @@ class Running:
         group.kernel = self.kernel
         operations: Any = SimpleNamespace(waits_for_start=False, has_terminals=False)
         machine: Any = None
-        config: Any = None
+        config: Any = SimpleNamespace(link=None)
         self.forks = Forks(self.kernel, machine, config, operations)
 
     def stop(self, callback: Callable[[], object]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from runsc.errors import RuntimeFailure
 from runsc.launch.forkable import ANNOTATION, with_forks
-from sentry.config import MountConfig, ProcessConfig, RootConfig, SandboxConfig
+from sentry.config import EgressConfig, MountConfig, ProcessConfig, RootConfig, SandboxConfig
 
 CONFIG = SandboxConfig("c", ProcessConfig((b"true",)))
 
@@ -39,6 +39,15 @@ def test_a_sandbox_is_forkable_where_that_is_asked_for() -> None:
 def test_what_cannot_be_copied_is_named(given: dict[str, Any], why: str) -> None:
     with pytest.raises(RuntimeFailure, match=f"--forkable: .*{why}"):
         _asked(**given)
+
+
+def test_of_networks_only_passts_is_left_for_a_copys_own() -> None:
+    config = msgspec.structs.replace(CONFIG, network="sandbox")
+    asked = {ANNOTATION: "true"}
+    assert with_forks(config, asked, by_passt=True).forkable
+    judged = msgspec.structs.replace(config, egress=EgressConfig(""))
+    with pytest.raises(RuntimeFailure, match="egress policy"):
+        with_forks(judged, asked, by_passt=True)
 
 
 def test_another_word_is_refused() -> None:
