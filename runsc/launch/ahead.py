@@ -37,7 +37,7 @@ class Ahead:
         """importlib.abc.MetaPathFinder."""
         if name not in self.names:
             return None
-        spec = ModuleSpec(name, self, origin=_source(name))  # type: ignore[arg-type]
+        spec = ModuleSpec(name, self, origin=source(name))  # type: ignore[arg-type]
         spec.has_location = True
         return spec
 
@@ -62,7 +62,7 @@ def _extension(name: str) -> ModuleType:
     return module
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
     """Where it was written: decoders of system calls are what the registry makes."""
     if name.startswith(DECODERS):
         name = REGISTRY
@@ -88,7 +88,7 @@ def install() -> None:
         if names[0] == INSTALLED:
             del names[0]
         else:
-            read = (*map(_source, names), *_constants())
+            read = (*map(source, names), *_constants())
             if any(os.stat(path).st_mtime_ns > built for path in read):
                 return
     except OSError:

@@ -29,8 +29,9 @@ Stamp = tuple[int, int, int]
 def stamps() -> dict[str, Stamp]:
     """What is imported or was compiled ahead, its folders, the interpreter, as they are now."""
     paths = {sys.executable, ahead.LIBRARY, os.path.dirname(ahead.LIBRARY)}
-    for module in tuple(sys.modules.values()):
-        path = getattr(module, "__file__", None)
+    compiled = ahead.compiled()  # whose own word for where they lie is no file
+    for name, module in tuple(sys.modules.items()):
+        path = ahead.source(name) if name in compiled else getattr(module, "__file__", None)
         if path and path.startswith(place.HOME + os.sep):
             paths |= {path, os.path.dirname(path)}
     return {path: stamp(path) for path in paths}

@@ -24,6 +24,7 @@ from runsc.launch import early, isolation, programs
 from runsc.launch.programs import Body
 from runsc.launch.uncounted import count_no_more
 from sentry.platform.memory import trim_heap
+from sentry.syscalls import registry
 
 ROOMS = ("runsc", "gofer", "sentry")
 LEFT_OUT = programs.NEVER_LATE | {
@@ -62,6 +63,7 @@ def prepared() -> Body:
         importlib.import_module(name)
     body = programs.sentry(early.PLATFORM)  # when there is nothing left that it would map
     _know_structs(msgspec.Struct)
+    _know_calls()
     codec.compile_all()
     for network in ("none", "host", "sandbox"):
         filters.sentry_program(early.PLATFORM, network)
@@ -84,6 +86,12 @@ def _know_structs(of: type[msgspec.Struct]) -> None:
         with suppress(TypeError, NameError, ValueError):  # nobody reads it
             msgspec.json.Decoder(each)
         _know_structs(each)
+
+
+def _know_calls() -> None:
+    """As after the first call of each."""
+    for declaration in filter(None, registry.TABLE):
+        registry.CALLS[declaration.number] = declaration.call
 
 
 def _filled() -> list[object]:
