@@ -52,6 +52,11 @@ def _sentry_program(platform: str, network: str, trap: bool, services: bool) -> 
 def forkable_program(trap: bool = False, *, is_sealed: bool = False) -> bytes:
     """That of a Sentry without a network which may be forked; `is_sealed`: of its forks, once they
     are there."""
+    return _forkable_program(trap, is_sealed)
+
+
+@cache
+def _forkable_program(trap: bool, is_sealed: bool) -> bytes:
     from runsc.filters import forkable  # noqa: PLC0415  few are
 
     return pack(build(forkable.rules(is_sealed=is_sealed), _default(trap)))
@@ -73,6 +78,11 @@ def network_program(
     trap: bool = False, *, uplinks: bool = False, listens: bool = False
 ) -> bytes:
     """The network process's."""
+    return _network_program(trap, uplinks, listens)
+
+
+@cache
+def _network_program(trap: bool, uplinks: bool, listens: bool) -> bytes:
     from runsc.filters import network as network_rules  # noqa: PLC0415
 
     return pack(build(network_rules.rules(uplinks, listens), _default(trap)))

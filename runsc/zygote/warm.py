@@ -68,6 +68,9 @@ def prepared() -> Body:
     for network in ("none", "host", "sandbox"):
         filters.sentry_program(early.PLATFORM, network)
     filters.gofer_program()
+    for known in (False, True):
+        filters.network_program(uplinks=known, listens=known)
+        filters.forkable_program(is_sealed=known)
     gc.collect()
     trim_heap()
     held = _filled()
