@@ -325,6 +325,45 @@ def test_exclusive_mode_walks_by_a_listing(world: World) -> None:
     assert world.listdir(b"/dir") == [b"made", b"sub"]
 
 
+def test_names_that_are_missed_in_a_small_directory_are_asked_for_by_one_listing(
+    world: World, host: Path
+) -> None:
+    def missing(number: int) -> bool:
+        asked = world.call("openat", AT_FDCWD, b"/dir/missing%d" % number, 0, 0)
+        return bool(asked == -errno.ENOENT)
+
+    assert all(missing(number) for number in range(10))
+    asked = world.session.names()
+    assert asked[-2:] == ["Treaddirx", "Treaddirx"]
+    assert len(asked) < 10
+    assert all(missing(number) for number in range(100))
+    assert world.session.names() == []
+    world.ok("close", world.open(b"/dir/missing0", os.O_CREAT | os.O_WRONLY, 0o600))
+    assert world.listdir(b"/dir") == [b"inner", b"missing0", b"sub"]
+    assert (host / "dir/missing0").exists()
+
+
+def test_attributes_of_a_file_that_nobody_has_open_hold_until_somebody_has(world: World) -> None:
+    for size in (3, 7):
+        fd = world.open(b"/file", os.O_RDWR | os.O_TRUNC)
+        world.write(fd, b"x" * size)
+        world.ok("close", fd)
+        assert [world.stat(b"/file").st_size for _ in range(3)] == [size] * 3
+    one, other = world.open(b"/file", os.O_RDONLY), world.open(b"/file", os.O_WRONLY)
+    assert world.stat(b"/file").st_size == 7
+    world.ok("close", one)
+    world.write(other, b"x" * 11)
+    assert world.stat(b"/file").st_size == 11
+    world.ok("ftruncate", other, 2)
+    assert world.stat(b"/file").st_size == 2
+    world.ok("close", other)
+    assert world.stat(b"/file").st_size == 2
+    world.ok("truncate", b"/file", 5)
+    assert world.stat(b"/file").st_size == 5
+    world.ok("chmod", b"/file", 0o4711)
+    assert world.stat(b"/file").st_mode == 0o104711
+
+
 def test_exclusive_mode_sees_its_own_writes(world: World) -> None:
     fd = world.open(b"/file", os.O_RDWR)
     assert world.stat(b"/file").st_size == 8

@@ -3,15 +3,20 @@ them is left in it."""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sentry.fs.gofer import journal
+from gofer.p9.codec import Message
+from gofer.p9.extensions import Rsparex
+from gofer.p9.messages import Rlerror
+from sentry.fs.gofer import journal, spares
 from sentry.fs.gofer.pace import Pace
+from sentry.fs.gofer.requests import Pending
 from sentry.fs.gofer.spares import SPARES, TOGETHER
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_journal import (
@@ -58,6 +63,33 @@ def test_files_that_vanish_cost_no_message(world: World, host: Path, data: bytes
     world.ok("sync")
     assert (host / "last").read_bytes() == b"short"
     assert not list(host.glob("a*"))
+
+
+@pytest.mark.parametrize("answer", [Rlerror(errno.ENOSPC), Rsparex([], 1 << 20, 512)])
+def test_a_host_that_has_no_spares_is_asked_again_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, answer: Message
+) -> None:
+    """Meanwhile files are made by messages, and none is lost."""
+
+    def refused(requests: Iterable[Message]) -> list[Pending]:
+        found = []
+        for request in requests:
+            found.append(Pending(request))
+            found[-1].complete(answer)
+        return found
+
+    monkeypatch.setattr(spares, "PAUSE", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.session, "send_together", refused)
+        for number in range(2 * SPARES):
+            make(world, b"a%d" % number)
+        assert "Tcreatex" in world.session.names()
+    for number in range(2 * SPARES):
+        make(world, b"b%d" % number)
+    world.session.names()
+    make(world, b"last")
+    assert "Tcreatex" not in world.session.names()
+    assert len(world.listdir(b"/")) >= 4 * SPARES + 1
 
 
 def test_next_file_has_nothing_of_the_last(world: World, host: Path) -> None:
