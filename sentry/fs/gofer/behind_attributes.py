@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID
@@ -12,36 +12,14 @@ from sentry.platform.records import ATTRIBUTES
 from sentry.vfs.interface import Attributes
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.journal import Journal
+    from sentry.fs.gofer.inode import GoferInode
     from sentry.vfs.interface import Changes
 
-
-class Inode(layers.Inode, Protocol):
-    """What is changed (sentry.fs.gofer.inode)."""
-
-    key: tuple[int, int]
-    kind: int
-    attributes: Attributes
-
-    @property
-    def is_regular(self) -> bool: ...
-    @property
-    def is_unread(self) -> bool: ...
-    def waits(self) -> bool: ...
-    def known_attributes(self) -> Attributes | None: ...
-    def reach(self) -> tuple[int, bytes]: ...
-    def drop_file_caps(self) -> None: ...
-    def changed(self) -> None: ...
-    def take(self, attributes: Attributes) -> None: ...
-    def recorded(self, journal: Journal) -> None: ...
-    def times_recorded(self, journal: Journal) -> None: ...
+_TIMES_MAX: Final = (1 << 31) * 1_000_000_000
+_CTIME: Final = Attributes._fields.index("ctime_ns")
 
 
-_TIMES_MAX = (1 << 31) * 1_000_000_000
-_CTIME = Attributes._fields.index("ctime_ns")
-
-
-def setattr_behind(inode: Inode, changes: Changes) -> bool:
+def setattr_behind(inode: GoferInode, changes: Changes) -> bool:
     """Whether it is recorded, or need not be: a new file is as it is wanted already.
 
     Not with set-id bits, which the host may drop, and which a write before the record is done would
@@ -61,29 +39,32 @@ def setattr_behind(inode: Inode, changes: Changes) -> bool:
     certain = not timed or (mtime_ns is not None and (atime_ns is not None or inode.is_unread))
     certain = certain and is_new and inode.is_regular
     known = inode.attributes if certain else inode.known_attributes()
-    if known is None or (known.mode | (mode or 0)) & 0o6000:
+    if known is None:
+        return False
+    _, was_mode, _, was_uid, was_gid, _, _, _, _, was_atime_ns, was_mtime_ns, _, _, _ = known
+    if (was_mode | (mode or 0)) & 0o6000:
         return False
     valid, owner = 0, (NOID if uid is None else uid, NOID if gid is None else gid)
     if mode is None:
-        mode = known.mode
+        mode = was_mode
     else:
         valid, mode = c.SETATTR_MODE, inode.kind | mode
     if uid is None:
-        uid = known.uid
+        uid = was_uid
     else:
         valid |= c.SETATTR_UID
     if gid is None:
-        gid = known.gid
+        gid = was_gid
     else:
         valid |= c.SETATTR_GID
-    if not (journal.accepts(known.uid, known.gid) and journal.accepts(uid, gid)):
+    if not (journal.accepts(was_uid, was_gid) and journal.accepts(uid, gid)):
         return False
     if atime_ns is None:
-        atime_ns = known.atime_ns
+        atime_ns = was_atime_ns
     else:
         valid |= c.SETATTR_ATIME | c.SETATTR_ATIME_SET
     if mtime_ns is None:
-        mtime_ns = known.mtime_ns
+        mtime_ns = was_mtime_ns
     else:
         valid |= c.SETATTR_MTIME | c.SETATTR_MTIME_SET
     told = given(known, (mode, uid, gid), (atime_ns, mtime_ns, fs.now_ns()))
