@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID
@@ -12,14 +12,36 @@ from sentry.platform.records import ATTRIBUTES
 from sentry.vfs.interface import Attributes
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.inode import GoferInode
+    from sentry.fs.gofer.journal import Journal
     from sentry.vfs.interface import Changes
+
+
+class Inode(layers.Inode, Protocol):
+    """What is changed (sentry.fs.gofer.inode)."""
+
+    key: tuple[int, int]
+    kind: int
+    attributes: Attributes
+
+    @property
+    def is_regular(self) -> bool: ...
+    @property
+    def is_unread(self) -> bool: ...
+    def waits(self) -> bool: ...
+    def known_attributes(self) -> Attributes | None: ...
+    def reach(self) -> tuple[int, bytes]: ...
+    def drop_file_caps(self) -> None: ...
+    def changed(self) -> None: ...
+    def take(self, attributes: Attributes) -> None: ...
+    def recorded(self, journal: Journal) -> None: ...
+    def times_recorded(self, journal: Journal) -> None: ...
+
 
 _TIMES_MAX: Final = (1 << 31) * 1_000_000_000
 _CTIME: Final = Attributes._fields.index("ctime_ns")
 
 
-def setattr_behind(inode: GoferInode, changes: Changes) -> bool:
+def setattr_behind(inode: Inode, changes: Changes) -> bool:
     """Whether it is recorded, or need not be: a new file is as it is wanted already.
 
     Not with set-id bits, which the host may drop, and which a write before the record is done would

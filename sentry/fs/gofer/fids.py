@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.handles import Timers
+
+
+class Directory(Protocol):
+    """Who has one (sentry.fs.gofer.directory_cache)."""
+
+    fid: int
+    sb: Any
+
+    def unheard(self) -> None: ...
 
 
 class DirectoryFids:
@@ -14,18 +22,18 @@ class DirectoryFids:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._order: dict[DirectoryCache, None] = {}
+        self._order: dict[Directory, None] = {}
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def bound(self, directory: DirectoryCache) -> None:
+    def bound(self, directory: Directory) -> None:
         """It has just got one."""
         self._order[directory] = None
         while len(self._order) > self._limit:
             self.give_back(next(iter(self._order)))
 
-    def give_back(self, directory: DirectoryCache) -> None:
+    def give_back(self, directory: Directory) -> None:
         """It gets another one when it needs one."""
         if directory in self._order:
             del self._order[directory]
@@ -42,17 +50,17 @@ class DirectoryFids:
         while self._order:
             self.give_back(next(iter(self._order)))
 
-    def used(self, directory: DirectoryCache) -> None:
+    def used(self, directory: Directory) -> None:
         """Move it to the end; roots and removed directories are not in the order."""
         if directory in self._order:
             del self._order[directory]
             self._order[directory] = None
 
-    def moved(self, directory: DirectoryCache) -> None:
+    def moved(self, directory: Directory) -> None:
         """The host has moved it: the Gofer would look for its fid at the old place."""
         self.give_back(directory)
 
-    def keep(self, directory: DirectoryCache) -> None:
+    def keep(self, directory: Directory) -> None:
         """Its fid cannot be had again: it goes only with the inode."""
         self._order.pop(directory, None)
 
@@ -67,20 +75,20 @@ class BriefFids(DirectoryFids):
     def __init__(self, limit: int, timers: Timers) -> None:
         super().__init__(limit)
         self._timers = timers
-        self._young: set[DirectoryCache] = set()
+        self._young: set[Directory] = set()
         self._armed = False
 
-    def bound(self, directory: DirectoryCache) -> None:
+    def bound(self, directory: Directory) -> None:
         """It has just got one."""
         super().bound(directory)
         self._use(directory)
 
-    def used(self, directory: DirectoryCache) -> None:
+    def used(self, directory: Directory) -> None:
         """It is needed still."""
         super().used(directory)
         self._use(directory)
 
-    def _use(self, directory: DirectoryCache) -> None:
+    def _use(self, directory: Directory) -> None:
         self._young.add(directory)
         if not self._armed:
             self._arm()

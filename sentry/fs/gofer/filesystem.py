@@ -6,6 +6,7 @@ directories, listings, names.
 
 from __future__ import annotations
 
+import stat as modes
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -21,17 +22,20 @@ from sentry.errors import EOPNOTSUPP, EPROTO, Errno
 from sentry.fs.gofer.arrival import Attached, room_in, root_of
 from sentry.fs.gofer.attachment import Attachment
 from sentry.fs.gofer.changes import COHERENT, HostChanges
+from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.fids import BriefFids, DirectoryFids
 from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers, storage_of
 from sentry.fs.gofer.hearing import Hearing, listen_now
 from sentry.fs.gofer.host_fifo import GoferFifo
+from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.inodes import Inodes
 from sentry.fs.gofer.journal import Entry, Journal, mapped
 from sentry.fs.gofer.known import Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.refusals import Listener, Refusals
+from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, Owners
@@ -140,7 +144,7 @@ class GoferFileSystem(Attachment):
         attached = attached or _attach_now(session, attachment, is_ours, behind is not None)
         fid, wire, kind, ring, room, ears = attached
         self.numbering = Numbering(wire.dev)
-        self.inodes = Inodes(wire.dev, self.numbering)
+        self.inodes = Inodes(wire.dev, self.numbering, _CLASSES)
         self.samples = {}
         self.refusals = Refusals()
         self.layered = kind == OVERLAYFS_SUPER_MAGIC
@@ -340,3 +344,11 @@ class GoferFileSystem(Attachment):
                     inode.names.clear()
                     if inode.trust is not None:
                         inode.trust.names.clear()
+
+
+_CLASSES: dict[int, type[GoferInode]] = {
+    modes.S_IFDIR: GoferDirectory,
+    modes.S_IFREG: GoferRegular,
+    modes.S_IFSOCK: GoferSocket,
+    modes.S_IFIFO: GoferFifo,
+}

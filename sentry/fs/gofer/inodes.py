@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import stat as modes
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from gofer.p9.attributes import BTIME
 from gofer.p9.attributes import Attributes as WireAttributes
-from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import Keyed
-from sentry.fs.gofer.host_fifo import GoferFifo
-from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.known import Key
-from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.wire import Numbering, from_wire
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
 
-_CLASSES: Final[dict[int, type[GoferInode]]] = {
-    modes.S_IFDIR: GoferDirectory,
-    modes.S_IFREG: GoferRegular,
-    modes.S_IFSOCK: GoferSocket,
-    modes.S_IFIFO: GoferFifo,
-}
-
-
 class Inodes:
     """Those of one attachment, whose root lies on the device `dev`."""
 
-    __slots__ = ("_dev", "_found", "_numbering")
+    __slots__ = ("_classes", "_dev", "_found", "_numbering")
 
-    def __init__(self, dev: int, numbering: Numbering) -> None:
+    def __init__(
+        self, dev: int, numbering: Numbering, classes: dict[int, type[GoferInode]]
+    ) -> None:
+        """`classes`: those of kinds (S_IFMT bits) that have one of their own."""
+        self._classes = classes
         self._dev = dev
         self._numbering = numbering
         self._found: dict[Key, ref[GoferInode]] = {}
@@ -98,7 +90,7 @@ class Inodes:
         return inode
 
     def _made(self, fs: Attachment, wire: WireAttributes) -> GoferInode:
-        cls = _CLASSES.get(modes.S_IFMT(wire.mode), GoferInode)
+        cls = self._classes.get(modes.S_IFMT(wire.mode), GoferInode)
         number = self._numbering.ino(wire.dev, wire.ino)
         inode = cls(fs, (wire.dev, wire.ino), from_wire(wire, number))
         inode.take_lists(wire.flags)
