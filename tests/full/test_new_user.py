@@ -117,7 +117,7 @@ def test_page_is_done_word_by_word(
         if "ci/demo" in step.script:
             assert "exit code of the container: 42" in text
         if "script -qec" in step.script:
-            assert " 6.12.0 " in text and text.endswith("42\r\n")
+            assert " 6.12.0 " in text and text.endswith("# 42\n")
         if "podman run" in step.script:
             assert text.endswith("\n6.12.0\n")
 
