@@ -8,8 +8,8 @@ traces() { # every file, but for what package managers and users keep of what wa
     find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /dist -o -path /scripts \
         -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache/apt -o -path /var/log \
         -o -path /var/cache/debconf -o -path /var/cache/man -o -path /root -o -path /home \) -prune -o -print | sort
-    find / -xdev \( -path /proc -o -path /dist -o -path /scripts -o -path /busybox -o -path '*/.cache/uv' \) \
-        -prune -o -iname '*runsc*' -print
+    find / -xdev \( -path /proc -o -path /dist -o -path /scripts -o -path /busybox -o -path /var/cache/man \
+        -o -path '*/.cache/uv' \) -prune -o -iname '*runsc*' -print
     find /run/runsc /run/user -name '*' ! -type d 2>/dev/null || :
     processes
 }

@@ -64,5 +64,6 @@ as_guest "$(declare -f activated); export XDG_RUNTIME_DIR=/run/user/1000; activa
 as_guest "export XDG_RUNTIME_DIR=/run/user/1000; runsc zygote start"
 runsc zygote start
 quietly apt-get purge -y runsc-python
+rm -r /tmp/runsc-1000 /run/user/1000/runsc # states of users are theirs
 traces >/tmp/after
 diff /tmp/before /tmp/after && echo "no trace"
