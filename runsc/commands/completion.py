@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -35,26 +37,73 @@ class ContainerId(StringParamType):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+class Place(StringParamType):
+    """A file or a folder of the host: the shell knows them itself."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+class Words(StringParamType):
+    """A few that are known."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = tuple(words)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in self._words if word.startswith(incomplete)]
+
+
+FILES = frozenset({"FILE", "IMAGE", "RECORDING", "SOCKET", "SRC:DST[:ro]"})
+"""Words of metavars that stand for a file, or may."""
+
+
 def answer(group: click.Group, instruction: str) -> int:
     """What the shell wants to know: the exit code."""
-    _find_containers(group, set(os.environ.get("COMP_WORDS", "").split()))
+    topics = [*group.list_commands(click.Context(group)), "syscalls"]
+    _give_types(group, set(os.environ.get("COMP_WORDS", "").split()), topics)
     try:
         return shell_complete(group, {}, "runsc", VARIABLE, instruction)
     except click.UsageError:  # of a command line that is not finished
         return 0
 
 
-def _find_containers(command: click.Command, words: set[str]) -> None:
-    """Have the arguments of the commands that are named in `words` know the containers."""
+def _give_types(command: click.Command, words: set[str], topics: list[str]) -> None:
+    """Have the parameters of the commands that are named in `words` know what there is."""
     for parameter in command.params:
-        if parameter.metavar == "CONTAINER-ID":
-            parameter.type = ContainerId()
+        found = _type_of(parameter, topics)
+        if found is not None:
+            parameter.type = found
     if isinstance(command, click.Group):
         ctx = click.Context(command)
         for name in words.intersection(command.list_commands(ctx)):
-            found = command.get_command(ctx, name)
-            assert found is not None
-            _find_containers(found, words)
+            found_command = command.get_command(ctx, name)
+            assert found_command is not None
+            _give_types(found_command, words, topics)
+
+
+def _type_of(parameter: click.Parameter, topics: list[str]) -> StringParamType | None:
+    """By its metavar, which says to people what it stands for."""
+    metavar = parameter.metavar or ""
+    if parameter.name == "signal":
+        return Words(sorted(each.name.removeprefix("SIG") for each in signal.Signals))
+    if metavar.startswith("[COMMAND |"):
+        return Words(topics)
+    words = metavar.strip("[].").split("|")
+    if words[0] in ("CONTAINER-ID", "TEMPLATE-ID"):
+        return ContainerId()
+    if FILES.intersection((metavar, *words)):
+        return Place("file")
+    if metavar == "DIR":
+        return Place("dir")
+    return Words(filter(str.islower, words)) if len(words) > 1 else None
 
 
 @click.command(

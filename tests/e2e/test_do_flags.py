@@ -260,6 +260,6 @@ def test_what_cannot_be_is_told_and_nothing_runs(
     tmp_path: Path, flags: tuple[str, ...], args: list[str], message: str
 ) -> None:
     done = _do(tmp_path, *args, flags=flags)
-    assert (done.stdout, done.returncode) == ("", 1)
+    assert (done.stdout, done.returncode) == ("", 125)
     assert message in done.stderr
     assert not list((tmp_path / "state").glob("runsc-do-*"))

@@ -95,7 +95,7 @@ def test_image_that_cannot_run_is_one_line(
     (tmp_path / "escaping.tar").write_bytes(archive(file("../escaped")))
     (tmp_path / "plain.tar").write_bytes(archive(file("x")))
     done = do(tmp_path, "kvm", *(word.format(folder=tmp_path) for word in words))
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert message in done.stderr
     assert len(done.stderr.splitlines()) <= 4  # click shows how it is used
     assert not os.path.lexists(tmp_path / "cache" / "escaped")

@@ -68,19 +68,60 @@ def test_nobody_is_answered_who_did_not_ask(shell: tuple[str, Path]) -> None:
     assert _offered(shell, "runsc nonsense ") == []
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
-def test_zsh_completes_at_its_prompt(tmp_path: Path) -> None:
-    program = tmp_path / "runsc"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m runsc "$@"\n')
+def test_values_of_flags_are_offered(shell: tuple[str, Path]) -> None:
+    assert _offered(shell, "runsc --platform k") == ["kvm"]
+    assert _offered(shell, "runsc list --format j") == ["json"]
+    assert _offered(shell, "runsc kill web KI") == ["KILL"]
+    assert sorted(_offered(shell, "runsc help check")) == ["check", "checkpoint"]
+
+
+PROMPTS = {
+    "bash": (
+        ["--norc", "--noprofile", "-i"],
+        "bind 'set bell-style none'; source <(runsc completion bash)",
+    ),
+    "zsh": (["-f", "-V"], "autoload -U compinit; compinit -u; source <(runsc completion zsh)"),
+    "fish": (
+        ["--no-config", "-i", "-C", "function fish_prompt; echo -n 'host> '; end"],
+        "runsc completion fish | source",
+    ),
+}
+"""How each is begun, and what its user has in its file."""
+TYPED = {
+    "checkp": "checkpoint",
+    "--platform un": "--platform unicorn",
+    "--root state delete work": "--root state delete worker",
+    "do --policy poli": "do --policy policy.toml",
+    "run --bundle bun": "run --bundle bundle",
+}
+"""What somebody types behind `runsc` → how it begins after Tab."""
+SPY = """\
+#!/bin/sh
+[ -n "$_RUNSC_COMPLETE" ] || [ "$1" = completion ] || {{ echo "<$*>"; exit; }}
+exec {} -m runsc "$@"
+"""
+"""Completes as runsc does, and else says what it was called with."""
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_shell_completes_at_its_prompt(name: str, tmp_path: Path) -> None:
+    if shutil.which(name) is None:
+        pytest.skip(f"needs {name}")
+    program = tmp_path / "bin" / "runsc"
+    program.parent.mkdir()
+    program.write_text(SPY.format(shlex.quote(sys.executable)))
     program.chmod(0o755)
-    path = f"PATH={tmp_path}:{os.environ['PATH']}"
+    (tmp_path / "policy.toml").touch()
+    (tmp_path / "state" / "worker").mkdir(parents=True)
+    (tmp_path / "bundle").mkdir()
+    path = f"PATH={program.parent}:{os.environ['PATH']}"
     clean = [path, f"PYTHONPATH={REPOSITORY}", f"HOME={tmp_path}", "PS1=host> ", "TERM=dumb"]
-    person = Person(["env", "-i", *clean, "zsh", "-f", "-V"])
+    flags, begin = PROMPTS[name]
+    person = Person(["env", "-C", str(tmp_path), "-i", *clean, name, *flags])
     person.see(b"host> ")
-    person.type(b"autoload -U compinit; compinit -u; source <(runsc completion zsh)\n")
-    person.see(b"zsh)")
-    person.see(b"host> ")
-    person.type(b"runsc checkp\t")
-    person.see(b"checkpoint")
-    person.type(b"\x15exit\n")  # ^U: this line is not wanted
+    person.type(f"{begin}\n".encode())
+    for typed, meant in TYPED.items():
+        person.type(f"runsc {typed}\t\n".encode())
+        person.see(f"<{meant}".encode())
+    person.type(b"exit\n")
     assert person.leave() == 0
