@@ -21,7 +21,7 @@ US = 1000
     help="The time that programs see in the sandbox of a container: it is the host's, or goes by as"
     " is said here. Network and files of the host keep the host's time. See docs/time.md."
     "\n\n\b\nExamples:\n"
-    "  runsc clock jump web 30 days               what is due by then is due now\n"
+    "  runsc clock jump web 30 days         what is due by then is due now\n"
     "  runsc clock freeze web"
 )
 def command() -> None:

@@ -55,7 +55,7 @@ Examples:
   runsc do -w /src make test              in another directory
   runsc do -v ./out:/out make install     where /out is ./out, and kept
   runsc do --python script.py             a Python script
-  runsc do -p 8080:80 -e DEBUG=1 ./serve  port 8080 leads to port 80 inside
+  runsc do -p 8080:80 -e DEBUG=1 ./serve  port 8080 leads to 80 inside
   runsc do --network host curl https://example.org
   runsc do --root ./rootfs /bin/sh        over another tree
   runsc do --image alpine.tar sh          over an image: docs/images.md

@@ -25,7 +25,7 @@ NONE = -1
     " policy is a TOML document, see docs/egress.md."
     "\n\n\b\nExamples:\n"
     "  runsc egress set web allow.toml\n"
-    "  runsc egress log -f web                    what is denied, as it happens"
+    "  runsc egress log -f web              what is denied, as it happens"
 )
 def command() -> None:
     """What was wrong is a RuntimeFailure."""

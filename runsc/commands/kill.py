@@ -14,7 +14,7 @@ from runsc.options import Globals
     help="Send SIGNAL (a name or a number; default: TERM) to the first process of the container"
     " CONTAINER-ID. As on Linux that one ignores what it has no handler for, but not KILL."
     "\n\n\b\nExamples:\n"
-    "  runsc kill web                             SIGTERM, to its first process\n"
+    "  runsc kill web                       SIGTERM, to its first process\n"
     "  runsc kill --all web KILL"
 )
 @click.option("--all", "-a", "everyone", is_flag=True, help="To all processes of the container.")

@@ -17,10 +17,10 @@ root file system that it names. runsc ends with the exit code of its program.
 
 \b
 Examples:
-  runsc spec && runsc run my-container   the bundle is the current folder
-  runsc run --bundle /srv/web web        ... or another one
-  runsc run --detach web                 in the background: see `exec`
-  runsc run -p 8080:80 web               port 8080 leads to port 80 inside
+  runsc spec && runsc run web         the bundle is the current folder
+  runsc run --bundle /srv/web web     ... or another one
+  runsc run --detach web              in the background: see `exec`
+  runsc run -p 8080:80 web            port 8080 leads to 80 inside
 """
 
 

@@ -97,7 +97,7 @@ def rootless() -> spec.Spec:
     " Change it as you"
     " like; docs/config-json.md says what is honoured. `runsc run NAME` runs it."
     "\n\n\b\nExample:\n"
-    "  runsc spec                                 then `runsc run my-container`"
+    "  runsc spec                           then `runsc run my-container`"
 )
 @click.option(
     "--bundle", "-b", default=".", metavar="DIR", help="The folder for it. Default: here."

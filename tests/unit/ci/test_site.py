@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import codespell_lib
 import pytest
 
 import runsc
 from runsc import fs, policy
-from runsc.cli import COMMANDS
+from runsc.cli import COMMANDS, main_group
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -58,6 +60,27 @@ def test_every_command_has_a_manual_page(tmp_path: Path) -> None:
     assert {f"runsc-{name}.1" for name in COMMANDS} < {path.name for path in tmp_path.iterdir()}
     listed = (tmp_path / "runsc.1").read_text().replace("\\-", "-")
     assert all(line.replace("-", "") in listed.replace("-", "") for line in COMMANDS.values())
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="needs man")
+def test_manual_pages_are_shown_without_a_warning(tmp_path: Path) -> None:
+    _made("ci/manpages.py", tmp_path)
+    pages = sorted(tmp_path.iterdir())
+
+    done = subprocess.run(
+        ["man", "--warnings", "-E", "UTF-8", "-P", "cat", "-l", *pages],
+        env={"MANWIDTH": "80", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = {" ".join(line.split()) for line in done.stdout.splitlines()}
+    for name in COMMANDS:
+        command = main_group.get_command(click.Context(main_group), name)
+        assert command is not None
+        for line in (command.help or "").splitlines():
+            if line.startswith("  runsc "):
+                assert " ".join(line.split()) in shown, "an example is longer than a line"
 
 
 def test_reference_has_all_that_is_public() -> None:
