@@ -50,8 +50,8 @@ GROUPS = {
         "zygote": "Keep a process from which containers start faster.",
     },
     "Say what it may do": {
-        "egress": "Say which connections may leave a container; show what was denied.",
-        "policy": "Say who decides on a container's system calls; answer what is asked.",
+        "egress": "Say which connections may leave; show what was denied.",
+        "policy": "Say who decides on system calls; answer what is asked.",
         "inject": "Have calls, files or the network of a sandbox fail, by rules.",
         "clock": "Say how the time that the programs of a sandbox see goes by.",
         "port-forward": "Reach a port of a container from a port of the host.",
@@ -61,9 +61,9 @@ GROUPS = {
         "events": "Show what CPU and memory a container uses, once or at intervals.",
         "metrics": "Print figures of a sandbox that runs, for Prometheus.",
         "trace": "Say who listens to what happens in a sandbox; show what happens.",
-        "report": "Write a page about what happens in a sandbox, or about a recording of it.",
+        "report": "Write a page about what happens in a sandbox, or of a recording.",
         "read": "Show a file of a container.",
-        "debug": "Measure where the time of a running container goes; count what it has.",
+        "debug": "Measure where a container's time goes; count what it has.",
     },
     "Set up": {
         "check": "Find out whether this machine can run sandboxes.",

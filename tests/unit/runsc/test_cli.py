@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from runsc.cli import COMMANDS, main, main_group
+from runsc.cli import COMMANDS, GROUPS, main, main_group
 from runsc.containers import signals
 from runsc.log import Log
 from runsc.options import log_file
@@ -32,6 +32,12 @@ def test_help_lists_the_commands_without_importing_them(
     assert _main("--help") == 0
     output = capsys.readouterr().out
     assert all(name in output for name in COMMANDS)
+
+
+def test_each_command_has_one_line_of_a_narrow_terminal() -> None:
+    for group in GROUPS.values():
+        column = max(map(len, group)) + 4
+        assert all(column + len(line) <= 78 for line in group.values())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
