@@ -133,6 +133,10 @@ class PidNamespace:
 
     # --- numbers
 
+    def pairs(self) -> list[tuple[int, int]]:
+        """All that are known here: the number in the first namespace, and here."""
+        return list(self._outer.items())
+
     def is_taken(self, number: int) -> bool:
         """Somebody here has it."""
         return number in self._inner
@@ -256,6 +260,12 @@ class Pids(PidNamespace):
             level.enter(outer, number)
         self._nested[outer] = levels
         return outer
+
+    def nest(self, namespaces: Sequence[PidNamespace]) -> None:
+        """These have been made, with the numbers in them, before anybody was in them."""
+        for namespace in sorted(namespaces, key=lambda each: -each.level):
+            for outer, _ in namespace.pairs():
+                self._nested.setdefault(outer, []).append(namespace)
 
     def _next_apart(self) -> int:
         """For who is not in the first namespace."""

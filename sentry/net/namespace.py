@@ -44,6 +44,11 @@ class NetNamespace:
             self._life = self._stack.begin()
         return self._stack
 
+    @property
+    def is_untouched(self) -> bool:
+        """Nobody has needed its stack, or set anything."""
+        return self._stack is None and not self.sysctls
+
     def lines(self, name: str) -> Iterable[str]:
         """What a file of /proc/net shows below its head, piece by piece. Raises: NotNow."""
         from sentry.net.tables import OF_INTERFACES, TABLES  # noqa: PLC0415

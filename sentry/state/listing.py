@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 RECORDS: Final = Path(__file__).with_name("records")
-PARTS: Final = ("__init__", "processes", "memory", "names", "files", "sockets", "ipc")
+PARTS: Final = ("__init__", "processes", "namespaces", "memory", "names", "files", "sockets", "ipc")
 HEAD: Final = """\
 # Format of snapshots
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from sentry.auth.credentials import Credentials
 from sentry.state import records
 from sentry.state.filling import Loaded
+from sentry.state.namespaces import MadeNamespaces
 from sentry.state.pages import Damaged
 from sentry.state.values import made_actions, made_credentials, made_limits
 from sentry.vfs.dentry import Dentry
@@ -58,7 +59,11 @@ class Loader:
         self.mounts: list[Mount] = list(kernel.first.mounts.mounts)
         self.inodes: list[list[Inode]] = []
         """Of each tree."""
-        self.creds = [made_credentials(rights.checked(each)) for each in snapshot.creds]
+        self.namespaces = made = MadeNamespaces(kernel, snapshot.namespaces, rights)
+        self.creds = [
+            made_credentials(rights.checked(each), made.user(each.user_ns))
+            for each in snapshot.creds
+        ]
         self.limits = [made_limits(each, rights) for each in snapshot.limits]
         self.actions = [made_actions(each) for each in snapshot.actions]
         self._bytes: dict[int, RamFile] = {}

@@ -134,6 +134,7 @@ class Loading:
         for process in snapshot.processes:
             self._process(process)
             await self._pace.rest()
+        loader.namespaces.settle()
         for process in snapshot.processes:
             self._relate(process)
         self._check_tree()
@@ -209,9 +210,11 @@ class Loading:
             actions.share()
         self._actions.add(record.actions)
         limits = at(loader.limits, record.limits, "set of limits")
+        inside = loader.namespaces.pids(record.pids)
         group = ThreadGroup(
-            kernel, record.pid, None, self._process_group(record), actions, limits, pids
+            kernel, record.pid, None, self._process_group(record), actions, limits, inside
         )
+        group.exec_user_ns = loader.namespaces.user(record.exec_user_ns)
         pids.groups[record.pid] = group
         group.argv = tuple(record.argv)
         for name in PLAIN_OF_PROCESS:
@@ -240,7 +243,8 @@ class Loading:
         creds = at(self._loader.creds, record.creds, "user")
         context = kernel.platform.new_context(mm.space)
         context.add_ns(record.used_ns[0])
-        task = Thread(kernel, group, record.tid, context, mm, files, start, creds, kernel.first)
+        where = self._loader.namespaces.where(record.whereabouts)
+        task = Thread(kernel, group, record.tid, context, mm, files, start, creds, where)
         task.sys_time_ns = record.used_ns[1]
         for name in PLAIN_OF_THREAD:
             setattr(task, name, getattr(record, name))

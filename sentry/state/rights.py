@@ -10,10 +10,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.capability import CAP_MKNOD, CAP_SETGID, CAP_SETUID, CAP_SYS_RESOURCE
+from sentry.abi.capability import (
+    CAP_MKNOD,
+    CAP_SETFCAP,
+    CAP_SETGID,
+    CAP_SETUID,
+    CAP_SYS_ADMIN,
+    CAP_SYS_RESOURCE,
+)
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_WRONLY
 from sentry.abi.mount import MS_NODEV
+from sentry.abi.seccomp import (
+    AUDIT_ARCH_X86_64,
+    SECCOMP_RET_ACTION_FULL,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_LOG,
+)
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID
+from sentry.abi.unistd import unshare
 from sentry.auth.credentials import ALL_CAPS, Credentials
 from sentry.auth.permissions import MAY_READ, MAY_WRITE
 from sentry.errors import EACCES
@@ -56,9 +70,49 @@ class Rights:
         self.check_user(*record.ids[::2])
         if not self.has(CAP_SETGID) and groups - {self.creds.gid, *self.creds.groups}:
             raise Damaged("a process of a group that no program of this container can be in")
+        if record.user_ns is not None:  # capabilities there are those of who may make it
+            return record
         sets = {name: getattr(record, name) & self._caps for name in _SETS}
         sets["bounding"] = record.bounding & self.creds.bounding
         return records.Credentials(record.ids, record.groups, securebits=record.securebits, **sets)
+
+    def check_namespace(self, flag: int, *, is_owned: bool) -> None:
+        """A program may have made one, CLONE_*; `is_owned`: by a user namespace that one has made.
+
+        Raises: Damaged.
+        """
+        if not is_owned and not self.has(CAP_SYS_ADMIN):
+            raise Damaged("a namespace that no program of this container can make")
+        if not self.filter:
+            return
+        from sentry.bpf.filter import CallFilter  # noqa: PLC0415  not all have one
+
+        found = CallFilter(self.filter).run(unshare, AUDIT_ARCH_X86_64, 0, (flag, 0, 0, 0, 0, 0))
+        if found & SECCOMP_RET_ACTION_FULL not in (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG):
+            raise Damaged("a namespace that the container's seccomp profile forbids")
+
+    def check_maps(self, record: records.UserNamespace) -> None:
+        """Of a user namespace: who has not CAP_SETUID maps his own user, CAP_SETGID the group.
+
+        Raises: Damaged.
+        """
+        self.check_user(record.owner)
+        own = {"user": (self.creds.uid, CAP_SETUID), "group": (self.creds.gid, CAP_SETGID)}
+        for (kind, (number, cap)), extents in zip(
+            own.items(), (record.uids, record.gids), strict=True
+        ):
+            if not self.has(cap) and any(each[1:] != (number, 1) for each in extents):
+                raise Damaged(f"a user namespace with a {kind} that no program can map")
+
+    @property
+    def sets_groups(self) -> bool:
+        """setgroups(2) may be left on in a user namespace."""
+        return self.has(CAP_SETGID)
+
+    @property
+    def sets_file_caps(self) -> bool:
+        """Some program of the container may have CAP_SETFCAP."""
+        return self.has(CAP_SETFCAP)
 
     def check_user(self, *ids: int) -> None:
         """Raises: Damaged."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sentry.errors import EOPNOTSUPP
 from sentry.state import open_files, records, trees
+from sentry.state.namespaces import SavedNamespaces
 from sentry.state.pages import Saved
 from sentry.state.values import credentials, handlers, resource_limits
 
@@ -101,6 +102,7 @@ class Saver:
         self.pipes = Places(open_files.pipe)
         self._later: list[Work] = []
         self.files = Places(lambda file: open_files.save(self, file), self._later)
+        self.namespaces = SavedNamespaces(self)
         self.creds = Places(self._credentials)
         self.descriptors = Places(self._descriptors)
         self.starts = Places(self._start)
@@ -169,9 +171,7 @@ class Saver:
         )  # fmt: skip
 
     def _credentials(self, creds: Any) -> records.Credentials:
-        if creds.user_ns is not None:
-            refused("a user namespace that a program has made")
-        return credentials(creds)
+        return credentials(creds, self.namespaces.user(creds.user_ns))
 
     def _descriptors(self, table: Any) -> records.Descriptors:
         return records.Descriptors(

@@ -112,6 +112,7 @@ class Saving:
             starts=saver.starts.records,
             limits=saver.limits.records,
             actions=saver.actions.records,
+            namespaces=saver.namespaces.record(),
         )
 
     def _session(self, session: Any) -> records.Session:
@@ -177,10 +178,6 @@ class Saving:
             refused(f"process {group.tgid} in the middle of its end")
         if group.process_keyring is not None:
             refused("a keyring")
-        if group.exec_user_ns is not None:
-            refused("a user namespace that a program has made")
-        if group.pids is not self._kernel.pids:
-            refused("a PID namespace that a program has made")
         leader = group.leader
         assert leader is not None
         threads = [self._thread(task) for task in group.tasks]
@@ -216,6 +213,8 @@ class Saving:
             prof=prof,
             terminal=None if group.terminal is None else saver.terminals(group.terminal),
             timers=[self._timer(timer) for timer in group.posix_timers.values()],
+            pids=saver.namespaces.pids(group.pids),
+            exec_user_ns=saver.namespaces.user(group.exec_user_ns),
             used=usage(group.usage()),
             reaped=usage(group.reaped_usage),
             **{name: getattr(group, name) for name in PLAIN_OF_PROCESS},
@@ -255,8 +254,6 @@ class Saving:
             refused("a keyring")
         if task.login is not None:
             refused("a login (/proc/PID/loginuid)")
-        if task.ns != self._kernel.first:
-            refused("a namespace that a program has made")
         restart = None
         if task.restart is not None:
             restart = restarts.save(task, task.restart)
@@ -273,6 +270,7 @@ class Saving:
             start=saver.starts(task.fs),
             pending=waiting(task.pending),
             restart=restart,
+            whereabouts=saver.namespaces.where(task.ns),
             undo=None if task.sem_undo is None else saver.undos(task.sem_undo),
             restart_block=None if block is None else restarts.save(task, block),
             scheduling=_scheduling(task),

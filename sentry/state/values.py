@@ -23,6 +23,7 @@ from sentry.state import records
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sentry.auth.userns import UserNamespace
     from sentry.kernel.signals import Quota
     from sentry.state.rights import Rights
 
@@ -30,19 +31,23 @@ _IDS: Final = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
 _SETS: Final = ("effective", "permitted", "inheritable", "bounding", "ambient")
 
 
-def credentials(creds: Creds) -> records.Credentials:
-    """Of the first user namespace."""
+def credentials(creds: Creds, user_ns: int | None = None) -> records.Credentials:
+    """`user_ns`: the place of its namespace."""
     ids = tuple(getattr(creds, name) for name in _IDS)
     sets = {name: getattr(creds, name) for name in _SETS}
-    return records.Credentials(ids, list(creds.groups), securebits=creds.securebits, **sets)
+    return records.Credentials(
+        ids, list(creds.groups), securebits=creds.securebits, user_ns=user_ns, **sets
+    )
 
 
-def made_credentials(record: records.Credentials) -> Creds:
+def made_credentials(
+    record: records.Credentials, user_ns: UserNamespace | None = None
+) -> Creds:
     """Capabilities that there are."""
     ids: dict[str, Any] = dict(zip(_IDS, record.ids, strict=True))
     sets: dict[str, Any] = {name: getattr(record, name) & ALL_CAPS for name in _SETS}
     groups = tuple(sorted(record.groups))
-    return Creds(groups=groups, securebits=record.securebits, **ids, **sets)
+    return Creds(groups=groups, securebits=record.securebits, user_ns=user_ns, **ids, **sets)
 
 
 def resource_limits(limits: Limits) -> list[records.Limit]:

@@ -156,3 +156,42 @@ def test_a_server_of_debian_goes_on_from_its_snapshot(
             with Sandbox.restore(snapshot, state=tmp_path / "state") as other:
                 assert [ask(other, ask_it) for _ in range(3)] == list(says[1:])
         assert ask(first, ask_it) == says[1]
+
+
+TRANSACTIONS = 2000
+BENCH = f"""
+export PGHOST=/tmp PGUSER=postgres
+pgbench -i -q postgres && pgbench -c 4 -j 2 -t {TRANSACTIONS // 4} postgres
+echo $? >/tmp/ended
+"""
+ASK = "psql -h /tmp -U postgres -AtX -q -c"
+WRITTEN = f"{ASK} 'select count(*) from pgbench_history'"
+BALANCES = """
+select count(*), sum(delta) = (select sum(abalance) from pgbench_accounts),
+sum(delta) = (select sum(bbalance) from pgbench_branches),
+sum(delta) = (select sum(tbalance) from pgbench_tellers) from pgbench_history
+"""
+ENDED = f"test -e /tmp/ended && cat /tmp/ended && {ASK} '{BALANCES}'"
+
+
+@pytest.mark.full
+@pytest.mark.timeout(4 * TIMEOUT_S)
+def test_a_database_under_load_goes_on_in_both(tmp_path: Path) -> None:
+    """Clients and servers are amidst thousands of transactions."""
+    if not kvm_is_usable() or not all(map(shutil.which, ("postgres", "pgbench", "setpriv"))):
+        pytest.skip("needs /dev/kvm, postgres, pgbench and setpriv")
+    with sandboxes.made(tmp_path, Path("/"), memory=MEMORY) as first:
+        first.commands.run("mkdir -p /tmp; chmod 1777 /tmp")
+        first.files.write("/tmp/server.sh", POSTGRES)
+        first.files.write("/tmp/bench.sh", BENCH)
+        first.commands.run(f"setsid {SERVERS['postgres'][2]} >/tmp/log 2>&1 </dev/null &")
+        assert ask(first, f"{ASK} 'select 1'", 200) == "1"
+        first.commands.run("setsid sh /tmp/bench.sh >/tmp/bench 2>&1 </dev/null &")
+        begun = f"n=$({WRITTEN}) && test $n -gt 50 && echo begun"
+        assert ask(first, begun, 200) == "begun", first.files.read("/tmp/bench")
+        snapshot = first.create_snapshot(tmp_path / "image")
+        with Sandbox.restore(snapshot, state=tmp_path / "state") as other:
+            assert 50 < int(ask(other, WRITTEN)) < TRANSACTIONS
+            whole = f"0\n{TRANSACTIONS}|t|t|t"
+            assert ask(other, ENDED, 400) == whole, other.files.read("/tmp/bench")
+            assert ask(first, ENDED, 400) == whole, first.files.read("/tmp/bench")

@@ -72,6 +72,13 @@ from sentry.state.records.names import Mounted as Mounted
 from sentry.state.records.names import Node as Node
 from sentry.state.records.names import Place as Place
 from sentry.state.records.names import Tree as Tree
+from sentry.state.records.namespaces import ClockOffsets as ClockOffsets
+from sentry.state.records.namespaces import MachineNames as MachineNames
+from sentry.state.records.namespaces import Namespaces as Namespaces
+from sentry.state.records.namespaces import Owned as Owned
+from sentry.state.records.namespaces import PidNamespace as PidNamespace
+from sentry.state.records.namespaces import UserNamespace as UserNamespace
+from sentry.state.records.namespaces import Whereabouts as Whereabouts
 from sentry.state.records.processes import CpuTime as CpuTime
 from sentry.state.records.processes import Credentials as Credentials
 from sentry.state.records.processes import Descriptors as Descriptors
@@ -138,6 +145,7 @@ class Snapshot(Record, frozen=True):
     memories: Annotated[list[Memory], Many]
     sessions: Annotated[list[Session], Many]
     processes: Annotated[list[Process], Many]
+    namespaces: Namespaces = Namespaces()
 
 
 def decoded(data: bytes, kind: Any) -> Any:

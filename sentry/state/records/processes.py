@@ -36,6 +36,7 @@ class Credentials(Record, frozen=True):
     bounding: Word = 0
     ambient: Word = 0
     securebits: Id = 0
+    user_ns: Ref | None = None
 
 
 class Descriptors(Record, frozen=True):
@@ -142,6 +143,8 @@ class Thread(Record, frozen=True):
     trap: tuple[Word, Word, Word] = (0, 0, 0)
     undo: Ref | None = None
     """SEM_UNDO."""
+    whereabouts: Ref | None = None
+    """Its namespaces."""
     counts: tuple[Amount, Amount, Amount, Amount] = (0, 0, 0, 0)
     """/proc/PID/io: bytes read and written, calls that did."""
     used_ns: tuple[Amount, Amount] = (0, 0)
@@ -232,6 +235,10 @@ class Process(Record, frozen=True):
     """ITIMER_VIRTUAL."""
     prof: Interval | None = None
     timers: Annotated[list[PosixTimer], msgspec.Meta(max_length=1 << 16)] = []
+    pids: Ref | None = None
+    """Its PID namespace."""
+    exec_user_ns: Ref | None = None
+    """The user namespace of its program."""
     used: Usage = Usage()
     reaped: Usage = Usage()
     start_ns: Amount = 0

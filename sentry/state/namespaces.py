@@ -1,0 +1,286 @@
+"""Namespaces that programs have made, as records and back: all kinds but those of mounts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.sched import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
+from sentry.auth import userns
+from sentry.errors import Errno
+from sentry.kernel.ipc_namespace import IpcNamespace
+from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
+from sentry.kernel.pids import PidNamespace
+from sentry.net.namespace import NetNamespace
+from sentry.state import records
+from sentry.state.pages import Damaged
+
+if TYPE_CHECKING:
+    from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.kernel import Namespaces as Whereabouts
+    from sentry.state.rights import Rights
+    from sentry.state.saver import Saver
+
+FLAGS: Final = {
+    "pids": CLONE_NEWPID, "uts": CLONE_NEWUTS, "time": CLONE_NEWTIME, "cgroup": CLONE_NEWCGROUP,
+    "ipc": CLONE_NEWIPC, "net": CLONE_NEWNET,
+}  # fmt: skip
+KINDS: Final = {
+    "cgroup": "cgroup", "ipc": "ipc", "net": "net", "pids_for_children": "pids", "time": "time",
+    "time_for_children": "time", "uts": "uts",
+}  # fmt: skip
+"""Fields of where a thread is, and the list in which each is."""
+CHARGED: Final = {"pids": "pid"}
+"""What a kind is called where it is counted, if that is another name."""
+
+
+class SavedNamespaces:
+    """Of one snapshot."""
+
+    def __init__(self, saver: Saver) -> None:
+        from sentry.state.saver import Places, refused  # noqa: PLC0415  which knows this module
+
+        self._refused = refused
+        self._kernel = saver.kernel
+        self._users = Places(self._user)
+        self._lists = {
+            "pids": Places(self._pids), "uts": Places(self._names), "time": Places(self._offsets),
+            "cgroup": Places(self._cgroup), "ipc": Places(self._ipc), "net": Places(self._net),
+        }  # fmt: skip
+        self._whereabouts = Places(self._where)
+
+    def record(self) -> records.Namespaces:
+        """All that were found."""
+        return records.Namespaces(
+            users=self._users.records, whereabouts=self._whereabouts.records,
+            **{kind: places.records for kind, places in self._lists.items()},
+        )  # fmt: skip
+
+    def user(self, ns: UserNamespace | None) -> int | None:
+        """Its place; None: the first."""
+        return None if ns is None else self._users(ns)
+
+    def pids(self, ns: PidNamespace | None) -> int | None:
+        """Its place; None: the first."""
+        return None if ns is None or ns is self._kernel.pids else self._lists["pids"](ns)
+
+    def where(self, ns: Whereabouts) -> int | None:
+        """That of a thread; None: in the first ones. Raises: EOPNOTSUPP."""
+        return None if ns == self._kernel.first else self._whereabouts(ns)
+
+    def _where(self, ns: Whereabouts) -> records.Whereabouts:
+        first = self._kernel.first
+        if ns.mounts is not first.mounts:
+            self._refused("a mount namespace that a program has made")
+        return records.Whereabouts(**{
+            name: self._lists[kind](getattr(ns, name))
+            for name, kind in KINDS.items() if getattr(ns, name) is not getattr(first, name)
+        })  # fmt: skip
+
+    def _user(self, ns: UserNamespace) -> records.UserNamespace:
+        uids, gids, projects = (
+            [(each.first, each.kernel_first, each.size) for each in table.extents]
+            for table in (ns.uid_map, ns.gid_map, ns.projid_map)
+        )
+        return records.UserNamespace(
+            ns.owner, ns.group, self.user(ns.parent), uids, gids, projects, ns.setgroups_allowed,
+            ns.maker_had_setfcap, dict(ns.limits),
+        )  # fmt: skip
+
+    def _pids(self, ns: PidNamespace) -> records.PidNamespace:
+        if ns.lingers:
+            self._refused("a PID namespace in the middle of its end")
+        if ns.accounting is not None:
+            self._refused("acct(2)")
+        return records.PidNamespace(
+            self.user(ns.owner), self.pids(ns.parent), None if ns.init is None else ns.init.tgid,
+            ns.ended, ns.last, sorted(ns.pairs()),
+        )  # fmt: skip
+
+    def _names(self, uts: Uts) -> records.MachineNames:
+        return records.MachineNames(self.user(uts.owner), uts.nodename, uts.domainname)
+
+    def _offsets(self, ns: TimeNamespace) -> records.ClockOffsets:
+        return records.ClockOffsets(
+            self.user(ns.owner), ns.monotonic_ns, ns.boottime_ns, ns.frozen
+        )
+
+    def _cgroup(self, ns: CgroupNamespace) -> records.Owned:
+        return records.Owned(self.user(ns.owner))
+
+    def _ipc(self, ns: IpcNamespace) -> records.Owned:
+        made = ns.made
+        if made is not None:
+            tables = made.segments.ids, made.semaphores.ids, made.queues.ids
+            if any(table.objects for table in tables):
+                self._refused("System V objects of a namespace that a program has made")
+        if ns.mqueue is not None and ns.mqueue.fs.root.dirents():
+            self._refused("a POSIX message queue")
+        return records.Owned(self.user(ns.owner))
+
+    def _net(self, ns: NetNamespace) -> records.Owned:
+        if not ns.is_untouched:
+            self._refused("a network namespace that a program has made, and used")
+        return records.Owned(self.user(ns.owner))
+
+
+class MadeNamespaces:
+    """Those of a snapshot that is read."""
+
+    def __init__(self, kernel: Kernel, found: records.Namespaces, rights: Rights) -> None:
+        """Raises: Damaged."""
+        self._kernel = kernel
+        self._found = found
+        self._rights = rights
+        self._users: dict[int, UserNamespace] = {}
+        self._pids: dict[int, PidNamespace] = {}
+        try:
+            for at in range(len(found.users)):
+                self.user(at)
+            for at in range(len(found.pids)):
+                self.pids(at)
+            self._lists: dict[str, list[Any]] = {
+                "pids": [self._pids[at] for at in range(len(found.pids))],
+                "uts": [self._names(each) for each in found.uts],
+                "time": [self._offsets(each) for each in found.time],
+                "cgroup": [self._cgroup(each) for each in found.cgroup],
+                "ipc": [self._ipc(each) for each in found.ipc],
+                "net": [self._net(each) for each in found.net],
+            }
+            kernel.pids.nest(self._lists["pids"])
+        except Errno as error:
+            raise Damaged(f"namespaces: {error}") from None
+        self._whereabouts = [self._where(each) for each in found.whereabouts]
+
+    def user(self, at: int | None) -> UserNamespace | None:
+        """By its place. Raises: Damaged, ENOSPC."""
+        if at is None:
+            return None
+        known = self._users.get(at)
+        return known if known is not None else self._chain(at, "users", self._users, self._user)
+
+    def pids(self, at: int | None) -> PidNamespace:
+        """By its place. Raises: Damaged, ENOSPC."""
+        if at is None:
+            return self._kernel.pids
+        known = self._pids.get(at)
+        made: PidNamespace = (
+            known if known is not None else self._chain(at, "pids", self._pids, self._numbers)
+        )
+        return made
+
+    def where(self, at: int | None) -> Whereabouts:
+        """Of a thread. Raises: Damaged."""
+        if at is None:
+            return self._kernel.first
+        found: Whereabouts = _at(self._whereabouts, at)
+        return found
+
+    def settle(self) -> None:
+        """All processes are there. Raises: Damaged."""
+        groups = self._kernel.pids.groups
+        for at, record in enumerate(self._found.pids):
+            made = self._pids[at]
+            made.ended, made.last = record.ended, record.last
+            if record.init is not None:
+                made.init = groups.get(record.init)
+                if made.init is None or made.init.pids is not made:
+                    raise Damaged(f"process {record.init} is not in its PID namespace")
+        for group in groups.values():
+            ns: PidNamespace | None = group.pids
+            while ns is not None and ns is not self._kernel.pids:
+                if not ns.sees(group):
+                    raise Damaged(f"process {group.tgid} has no number in its PID namespace")
+                ns = ns.parent
+
+    def _chain(self, at: int, kind: str, known: dict[int, Any], make: Any) -> Any:
+        """With those above it, the outermost first."""
+        all_of_kind = getattr(self._found, kind)
+        way: list[int] = []
+        above: int | None = at
+        while above is not None and above not in known:
+            if len(way) > userns.MAX_LEVEL + 1:
+                raise Damaged("namespaces that are too deep")
+            way.append(above)
+            above = _at(all_of_kind, above).parent
+        for each in reversed(way):
+            known[each] = make(all_of_kind[each])
+        return known[at]
+
+    def _owned(self, kind: str, owner: int | None) -> tuple[UserNamespace | None, Charge]:
+        """Who owns one of a kind. Raises: Damaged, ENOSPC."""
+        self._rights.check_namespace(FLAGS[kind], is_owned=owner is not None)
+        whose = self.user(owner)
+        uid = 0 if whose is None else whose.owner
+        counts = self._kernel.services.namespace_counts
+        return whose, counts.take(whose, uid, CHARGED.get(kind, kind))
+
+    def _user(self, record: records.UserNamespace) -> UserNamespace:
+        self._rights.check_namespace(CLONE_NEWUSER, is_owned=True)
+        self._rights.check_maps(record)
+        parent = None if record.parent is None else self._users[record.parent]
+        charge = self._kernel.services.namespace_counts.take(parent, record.owner, "user")
+        made = userns.UserNamespace(parent, record.owner, record.group)
+        made.charge = charge
+        made.uid_map, made.gid_map, made.projid_map = (
+            userns.IdMap(userns.Extent(*each) for each in table)
+            for table in (record.uids, record.gids, record.projects)
+        )
+        made.setgroups_allowed &= record.setgroups_allowed and self._rights.sets_groups
+        made.maker_had_setfcap = record.maker_had_setfcap and self._rights.sets_file_caps
+        made.limits = dict(record.limits)
+        return made
+
+    def _numbers(self, record: records.PidNamespace) -> PidNamespace:
+        owner, charge = self._owned("pids", record.owner)
+        parent = self._kernel.pids if record.parent is None else self._pids[record.parent]
+        made = PidNamespace(parent, self._kernel.pids, owner)
+        made.charge = charge
+        for outer, inner in record.numbers:
+            if made.is_taken(inner) or made.of(outer):
+                raise Damaged(f"number {inner} of a PID namespace is there twice")
+            made.enter(outer, inner)
+        return made
+
+    def _names(self, record: records.MachineNames) -> Uts:
+        made = Uts(record.nodename)
+        made.owner, made.charge = self._owned("uts", record.owner)
+        made.nodename, made.domainname = record.nodename, record.domainname
+        return made
+
+    def _offsets(self, record: records.ClockOffsets) -> TimeNamespace:
+        made = TimeNamespace(*self._owned("time", record.owner))
+        made.monotonic_ns, made.boottime_ns = record.monotonic_ns, record.boottime_ns
+        made.frozen = record.frozen
+        return made
+
+    def _cgroup(self, record: records.Owned) -> CgroupNamespace:
+        return CgroupNamespace(self._kernel.container.cgroup, *self._owned("cgroup", record.owner))
+
+    def _ipc(self, record: records.Owned) -> IpcNamespace:
+        self._kernel.vfs.budget.check_ipc_namespaces()
+        return IpcNamespace(self._kernel, *self._owned("ipc", record.owner))
+
+    def _net(self, record: records.Owned) -> NetNamespace:
+        return NetNamespace(self._kernel, {}, *self._owned("net", record.owner))
+
+    def _where(self, record: records.Whereabouts) -> Whereabouts:
+        places = {name: getattr(record, name) for name in KINDS}
+        return self._kernel.first.but(**{
+            name: _at(self._lists[KINDS[name]], at)
+            for name, at in places.items() if at is not None
+        })  # fmt: skip
+
+
+def _at(things: Any, at: int) -> Any:
+    if at >= len(things):
+        raise Damaged(f"there is no namespace {at}")
+    return things[at]
