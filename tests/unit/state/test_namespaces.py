@@ -1,0 +1,99 @@
+"""Namespaces of an image: what no program could have made is refused."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
+from sentry.abi.sched import CLONE_NEWUSER, CLONE_NEWUTS
+from sentry.abi.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
+from sentry.auth.credentials import Credentials
+from sentry.config import ContainerConfig, ProcessConfig
+from sentry.state.namespaces import MadeNamespaces
+from sentry.state.pages import Damaged
+from sentry.state.records import (
+    MachineNames,
+    Namespaces,
+    Owned,
+    PidNamespace,
+    UserNamespace,
+    Whereabouts,
+)
+from sentry.state.rights import Rights
+from tests.world import World
+
+UID = 7
+OWN = UserNamespace(UID, UID, uids=[(0, UID, 1)], gids=[(0, UID, 1)])
+
+
+def rights(*capabilities: int, verdict: int | None = None) -> Rights:
+    mask = sum(1 << each for each in capabilities)
+    creds = msgspec.structs.replace(Credentials.user(UID, UID), bounding=mask)
+    profile = b"" if verdict is None else struct.pack("<HBBI", 6, 0, 0, verdict)
+    return Rights(ContainerConfig("", ProcessConfig((b"",), uid=UID), seccomp=profile), creds)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as made:
+        yield made
+
+
+def test_who_has_no_rights_has_what_a_user_namespace_owns(world: World) -> None:
+    found = Namespaces(
+        users=[OWN], uts=[MachineNames(0, b"inside")], pids=[PidNamespace(0, numbers=[(9, 1)])],
+        net=[Owned(0)], whereabouts=[Whereabouts(uts=0, pids_for_children=0)],
+    )  # fmt: skip
+    made = MadeNamespaces(world.kernel, found, rights())
+    user, where = made.user(0), made.where(0)
+    assert user is not None
+    assert user.uid_map.to_kernel(0) == UID and not user.setgroups_allowed
+    assert where.uts.nodename == b"inside" and where.uts.owner is user
+    assert where.pids_for_children.of(9) == 1 and where.net is world.kernel.first.net
+    assert list(world.kernel.pids.nested(9)) == [made.pids(0)]
+    assert made.where(None) is world.kernel.first
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (Namespaces(uts=[MachineNames()]), "no program of this container can make"),
+        (Namespaces(uts=[MachineNames(0)]), "no namespace 0"),
+        (Namespaces(users=[UserNamespace(0, 0)]), "user 0"),
+        (Namespaces(users=[UserNamespace(UID, UID, uids=[(0, 0, 1)])]), "user that no program"),
+        (Namespaces(users=[UserNamespace(UID, UID, gids=[(0, UID, 2)])]), "group that no program"),
+        (Namespaces(users=[UserNamespace(UID, UID, parent=0)]), "too deep"),
+        (Namespaces(users=[UserNamespace(UID, UID, parent=1)]), "no namespace 1"),
+        (Namespaces(users=[OWN], pids=[PidNamespace(0, parent=0)]), "too deep"),
+        (Namespaces(users=[OWN], pids=[PidNamespace(0, numbers=[(9, 1), (8, 1)])]), "twice"),
+        (Namespaces(whereabouts=[Whereabouts(ipc=0)]), "no namespace 0"),
+    ],
+)
+def test_what_no_program_could_have_made_is_refused(
+    world: World, found: Namespaces, why: str
+) -> None:
+    with pytest.raises(Damaged, match=why):
+        MadeNamespaces(world.kernel, found, rights())
+
+
+def test_a_process_is_in_the_namespaces_that_it_is_said_to_be_the_first_of(world: World) -> None:
+    found = Namespaces(pids=[PidNamespace(init=1, numbers=[(1, 1)])])
+    made = MadeNamespaces(world.kernel, found, rights(CAP_SYS_ADMIN))
+    with pytest.raises(Damaged, match="process 1 is not in its PID namespace"):
+        made.settle()
+
+
+def test_who_may_change_ids_maps_others() -> None:
+    others = UserNamespace(0, 0, uids=[(0, 0, 1000)], gids=[(0, 0, 1000)])
+    rights(CAP_SETUID, CAP_SETGID).check_maps(others)
+
+
+def test_a_profile_that_forbids_them_forbids_them_to_an_image() -> None:
+    rights(verdict=SECCOMP_RET_ALLOW).check_namespace(CLONE_NEWUSER, is_owned=True)
+    for flag in (CLONE_NEWUSER, CLONE_NEWUTS):
+        with pytest.raises(Damaged, match="profile forbids"):
+            rights(verdict=SECCOMP_RET_ERRNO | 1).check_namespace(flag, is_owned=True)
