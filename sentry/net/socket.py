@@ -493,6 +493,7 @@ def deadline_of(caller: Caller, timeout_ns: int | None) -> int | None:
     return None if timeout_ns is None else caller.kernel.loop.now_ns() + timeout_ns
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SocketSleep(Retry):
     """Until a socket is ready, or its time-out."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import random
 from sentry.abi.stat import S_IFCHR
+from sentry.ahead import mypyc_attr
 from sentry.errors import EINVAL, ENOSPC
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.pieces import in_pieces, is_long
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PIECE: Final = 1 << 20
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class MemoryDevice(FileDescription):
     """What they have in common: positions that mean nothing, writes that vanish."""
 
@@ -56,6 +58,7 @@ class MemoryDevice(FileDescription):
         return 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NullDevice(MemoryDevice):
     """/dev/null."""
 
@@ -63,6 +66,7 @@ class NullDevice(MemoryDevice):
     splice_read: ClassVar = False
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ZeroDevice(MemoryDevice):
     """/dev/zero: endless zeros; a mapping of it is anonymous memory."""
 
@@ -77,6 +81,7 @@ class ZeroDevice(MemoryDevice):
         return done
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FullDevice(ZeroDevice):
     """/dev/full: a disk without room."""
 
@@ -100,6 +105,7 @@ def _keep_full(file: UrandomDevice, caller: Caller, argument: int) -> None:
     """random(4): the pool is full; what is added is not needed."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UrandomDevice(MemoryDevice):
     """/dev/urandom."""
 
@@ -124,6 +130,7 @@ class UrandomDevice(MemoryDevice):
         return len(source.get(source.count))
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RandomDevice(UrandomDevice):
     """/dev/random: the same since Linux 5.6, but it can be polled."""
 

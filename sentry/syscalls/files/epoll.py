@@ -15,6 +15,7 @@ from sentry.abi.poll import (
 )
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.time import TIMESPEC
+from sentry.ahead import mypyc_attr
 from sentry.errors import EFAULT, EINTR, EINVAL
 from sentry.fs.epoll.file import EpollFile, check_exclusive, check_pollable
 from sentry.kernel.task_signals import masked
@@ -148,6 +149,7 @@ def tell(task: Task, addr: int, found: list[tuple[int, int]]) -> int:
     return len(found)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class EpollSleep(Retry):
     """Until something is ready."""
 

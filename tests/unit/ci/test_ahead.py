@@ -6,7 +6,7 @@ import ast
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from msgspec import Struct
@@ -131,3 +131,58 @@ def test_methods_have_one_name(path: str) -> None:
             if isinstance(value, ast.Name) and value.id in methods:
                 aliases.append(f"{node.name}: {ast.unparse(line)}")
     assert aliases == []
+
+
+class Made(NamedTuple):
+    """A native class."""
+
+    bases: list[str]
+    begins: bool
+    """It has an `__init__`."""
+    is_marked: bool
+    """It may have interpreted subclasses."""
+
+
+def family() -> dict[str, Made]:
+    """Those of all modules, by module and name."""
+    found = {}
+    for path in compiled():
+        module = path.removesuffix(".py").replace("/", ".")
+        places = {
+            each.name: f"{node.module}.{each.name}"
+            for node in ast.walk(ast.parse((ROOT / path).read_text()))
+            if isinstance(node, ast.ImportFrom)
+            for each in node.names
+        }
+        for node in classes(path):
+            bases = [ast.unparse(base).partition("[")[0] for base in node.bases]
+            found[f"{module}.{node.name}"] = Made(
+                [places.get(base, f"{module}.{base}") for base in bases],
+                any(isinstance(each, ast.FunctionDef) and each.name == "__init__"
+                    for each in node.body),
+                any("allow_interpreted_subclasses" in ast.unparse(each)
+                    for each in node.decorator_list),
+            )  # fmt: skip
+    return found
+
+
+def beginning(name: str, found: dict[str, Made]) -> Made | None:
+    """The class whose `__init__` it has."""
+    made = found.get(name)
+    if made is None or made.begins:
+        return made
+    above = (beginning(base, found) for base in made.bases)
+    return next((each for each in above if each is not None), None)
+
+
+def test_no_object_begins_twice() -> None:
+    """As it would, and keep for ever what it had the first time, if its class had neither an
+    `__init__` nor a mark, and the one whose `__init__` it has had a mark: where it is made by a
+    call of what is not known to be this class, mypyc runs that in tp_new and in tp_init."""
+    found = family()
+    twice = []
+    for name, made in found.items():
+        first = beginning(name, found)
+        if not (made.begins or made.is_marked) and first is not None and first.is_marked:
+            twice.append(name)
+    assert twice == []
