@@ -17,7 +17,7 @@ TABLES = {
     "fs/fuse/directory.py": "a directory's names, and where it is",
     "fs/fuse/filesystem.py": "inodes by the numbers of their server",
     "fs/gofer/directory_cache.py": "a directory's names",
-    "fs/gofer/filesystem.py": "inodes by the numbers of the host",
+    "fs/gofer/inodes.py": "inodes by the numbers of the host",
     "fs/gofer/journal.py": "inodes that records are about, until these are done",
     "fs/gofer/watched.py": "a directory's names",
     "fs/layers/directory.py": "a directory's names",
