@@ -27,6 +27,10 @@ _TERMINAL = (
     tty.TCSETS,
     tty.TCSETSW,
     tty.TCSETSF,
+    tty.TCGETS2,  # what the C library asks since glibc 2.42
+    tty.TCSETS2,
+    tty.TCSETSW2,
+    tty.TCSETSF2,
     tty.TIOCGWINSZ,
     tty.TIOCSWINSZ,
 )

@@ -110,6 +110,13 @@ def test_sentry_makes_few_calls_of_the_host() -> None:
     assert len(LISTS["sentry with host sockets"]) <= 60
 
 
+@pytest.mark.parametrize("name", ["TCGETS", "TCSETS", "TCSETSW", "TCSETSF"])
+def test_terminals_are_asked_as_any_c_library_does(name: str) -> None:
+    """glibc has the second form since 2.42: tcgetattr(3), isatty(3)."""
+    for request in (getattr(ioctl, name), getattr(ioctl, f"{name}2")):
+        assert _verdict("sentry", unistd.ioctl, 0, request) == ALLOW
+
+
 def test_flags_of_donated_descriptors_stay_as_they_are() -> None:
     for name in LISTS:
         assert _verdict(name, unistd.fcntl, 0, fcntl.F_SETFL) == KILL
