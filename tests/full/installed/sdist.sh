@@ -5,7 +5,7 @@ quietly apt-get install -y --no-install-recommends gcc libc6-dev python3-dev pyt
 traces >/tmp/before
 python3 -m venv ~/venv
 quietly ~/venv/bin/pip install /dist/runsc-*.tar.gz
-run_everything ~/venv/bin/runsc ~/venv/bin/python
+run_everything ~/venv/bin/runsc ~/venv/bin/python3
 ~/venv/bin/runsc zygote stop
 rm -r ~/venv /run/runsc
 traces >/tmp/after

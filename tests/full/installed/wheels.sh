@@ -15,9 +15,9 @@ compiled() { # PYTHON: how many of its modules
 by_pip() {
     python3 -m venv ~/venv
     quietly ~/venv/bin/pip install "$(wheel)"
-    run_everything ~/venv/bin/runsc ~/venv/bin/python
-    compiled ~/venv/bin/python
-    run_its_tests ~/venv/bin/python
+    run_everything ~/venv/bin/runsc ~/venv/bin/python3
+    compiled ~/venv/bin/python3
+    run_its_tests ~/venv/bin/python3
     ~/venv/bin/runsc zygote stop
     quietly ~/venv/bin/pip uninstall -y runsc
     find ~/venv -iname '*runsc*' -exec find {} +
