@@ -26,6 +26,22 @@ def silent(what: str, done: int, total: int) -> None:
     """For nobody."""
 
 
+def of_reads(pid: int, what: str, total: int, tell: Tell) -> Callable[[bool], None]:
+    """What tells how much of `total` bytes a process has read since it began (proc_pid_io(5)), or
+    that it is over. Where that may not be asked, as of another user's process, nobody is told.
+    """
+
+    def look(is_over: bool) -> None:
+        try:
+            with open(f"/proc/{pid}/io", encoding="ascii") as file:
+                done = int(file.readline().partition(":")[2])
+        except OSError:
+            return
+        tell(what, total if is_over else min(done, total - 1), total)
+
+    return look
+
+
 @contextmanager
 def shown() -> Iterator[Tell]:
     """Who is told shows it. When this is left the line is whole, and what follows begins below."""

@@ -340,6 +340,12 @@ def _start(
                 sandbox.end_child(pid)
             raise
         running.beside = beside
+        if wishes.tell is not None and config.restore is not None:
+            from runsc.containers.snapshots import PAGE  # noqa: PLC0415  few are restored
+            from runsc.progress import of_reads  # noqa: PLC0415
+
+            size = PAGE * sum(layer.pages for layer in config.restore.layers)
+            running.looks = of_reads(running.pid, "reading memory", size, wishes.tell)
     namespace_fd = network.namespace_fd if network is not None else -1
     owners = [each.owners_fd for each in exports]
     link_fd = config.link.fd if config.link is not None else -1

@@ -38,6 +38,7 @@ GRACE_MS = 500
 READY_S = 300.0
 """So long a sandbox may take to be ready: it may be slow, but not silent for ever."""
 
+LOOK_MS = 200
 EVENTS = frozenset({"error", "kept", "ready"})
 MESSAGE_MAX = 4096
 """Characters of an error that are told."""
@@ -76,6 +77,9 @@ class Sandbox:
         """Before the Sentry hears of a new size of the caller's terminal."""
         self.as_program = False
         """The first process is a program at the caller's terminal, and may have children there."""
+        self.looks: Callable[[bool], object] | None = None
+        """Called now and then until the program may run, and then with True: somebody sees how far
+        it is."""
         self.lifeline = -1
         """When this can be read from, nobody wants the sandbox any more."""
         self._lines = LineBuffer()
@@ -196,6 +200,8 @@ class Sandbox:
                 poll.register(fd, select.POLLIN)
         while event not in self._events:
             ready = {fd for fd, _ in poll.poll(self._left_ms())}
+            if self.looks is not None:
+                self.looks(False)
             if self.lifeline in ready:
                 poll.unregister(self.lifeline)
                 with suppress(ProcessLookupError):
@@ -210,12 +216,14 @@ class Sandbox:
         return True
 
     def _left_ms(self) -> int | None:
+        look_ms = LOOK_MS if self.looks is not None else None
         if self._late_at is None:
-            return None
+            return look_ms
         left_s = self._late_at - monotonic()
         if left_s <= 0:
             raise RuntimeFailure(f"the sandbox was not ready after {READY_S:g} seconds")
-        return int(left_s * 1000) + 1
+        left_ms = int(left_s * 1000) + 1
+        return left_ms if look_ms is None else min(left_ms, look_ms)
 
     def _read_events(self) -> bool:
         """What the Sentry says; False when it has closed its end."""
@@ -237,6 +245,9 @@ class Sandbox:
     def _heard(self, event: Event) -> None:
         if event.event in EVENTS:
             self._events.add(event.event)
+            if self.looks is not None:
+                self.looks(True)
+                self.looks = None
         if event.event == "error":
             self._failure = event.message[:MESSAGE_MAX]
 

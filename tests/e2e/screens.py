@@ -13,17 +13,11 @@ from tests.e2e.test_terminal import Person
 PLAIN = ("NO_COLOR=1",)
 
 
-def screen(
-    state: Path,
-    line: str,
-    *flags: str,
-    environment: Sequence[str] = PLAIN,
-    before: Sequence[str] = (),
-) -> str:
-    """All of it, at its end; `flags` are global ones, `before` runs it."""
+def screen(state: Path, line: str, *flags: str, environment: Sequence[str] = PLAIN) -> str:
+    """All of it, at its end; `flags` are global ones."""
     variables = ["-u", "NO_COLOR", "-u", "CLICOLOR", *environment]
     words = [*RUNSC, f"--root={state}", *flags, *shlex.split(line)]
-    person = Person([*before, "env", *variables, *words])
+    person = Person(["env", *variables, *words])
     try:
         while True:
             person.screen += os.read(person.fd, 4096)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -49,6 +51,26 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         now[0] += seconds
 
     return passes
+
+
+def test_what_a_process_has_read_is_told_until_it_is_over(tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int]] = []
+    (tmp_path / "data").write_bytes(bytes(1 << 16))
+    look = progress.of_reads(os.getpid(), "reading", 1 << 40, lambda *told: heard.append(told))
+    look(False)
+    (tmp_path / "data").read_bytes()
+    look(False)
+    look(True)
+
+    (what, before, total), (_, after, _), last = heard
+    assert (what, total, last) == ("reading", 1 << 40, ("reading", 1 << 40, 1 << 40))
+    assert after - before >= 1 << 16
+
+    small = progress.of_reads(os.getpid(), "reading", 10, lambda *told: heard.append(told))
+    small(False)
+    assert heard.pop() == ("reading", 9, 10)
+    progress.of_reads(0, "reading", 10, lambda *told: heard.append(told))(True)
+    assert heard.pop() == last
 
 
 def test_what_is_over_within_a_second_is_not_shown(

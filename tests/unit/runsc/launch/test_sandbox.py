@@ -69,6 +69,24 @@ def test_what_is_no_message_ends_the_sandbox(
     sender.join()
 
 
+def test_who_looks_is_called_until_the_program_may_run(
+    pair: tuple[Sandbox, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_module, "LOOK_MS", 1)
+    sandbox, theirs = pair
+    seen: list[bool] = []
+
+    def look(is_over: bool) -> None:
+        seen.append(is_over)
+        if len(seen) == 3:
+            theirs.sendall(b'{"event":"ready"}\n')
+
+    sandbox.looks = look
+    sandbox.await_ready()
+
+    assert seen[:3] == [False] * 3 and seen.index(True) == len(seen) - 1
+
+
 @pytest.mark.parametrize("said", [b"", b'{"event":"ready"}\n'], ids=["ready", "kept"])
 def test_sandbox_that_says_nothing_is_given_up(
     pair: tuple[Sandbox, socket.socket], monkeypatch: pytest.MonkeyPatch, said: bytes
