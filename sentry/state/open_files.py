@@ -185,7 +185,7 @@ def _timerfd(_: Saver, file: TimerFile, common: dict[str, Any]) -> records.OpenF
 
 
 def _signalfd(_: Saver, file: SignalFile, common: dict[str, Any]) -> records.OpenFile:
-    return records.SignalSet(mask=file.mask, **common)
+    return records.SignalSet(mask=file.mask, pid=file._group.tgid, **common)
 
 
 def _inotify(saver: Saver, file: InotifyFile, common: dict[str, Any]) -> records.OpenFile:

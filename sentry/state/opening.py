@@ -317,12 +317,12 @@ class Files:
         return file
 
     async def signalfd(self, record: records.SignalSet) -> FileDescription:
-        """Of the first process, until somebody reads it."""
+        """Of the process that had made it, or read it last; else of one that has it."""
         from sentry.syscalls.files.signalfd import _take  # noqa: PLC0415  a call that few make
 
-        init = self.kernel.init
-        assert init is not None
-        return SignalFile(init.tasks[0], record.mask, record.flags & ~O_ACCMODE, _take)
+        group = self.kernel.pids.groups.get(record.pid or 0)
+        task = group.tasks[0] if group is not None and group.tasks else self._caller
+        return SignalFile(task, record.mask, record.flags & ~O_ACCMODE, _take)
 
     async def pidfd(self, record: records.ProcessHandle) -> FileDescription:
         """Of a process that is there."""

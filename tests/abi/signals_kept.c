@@ -4,6 +4,8 @@
 #include "abi.h"
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -95,6 +97,26 @@ int main(void)
     timer(theirs, OF_OTHER, 10 * MS);
     timer_t of_gone = timer(ended, OF_GONE, 999 * MS);
     CHECK(waitpid(gone, NULL, 0) == gone);
+    /* a process that waits for a signal of its own, by a descriptor in a set */
+    int begun[2];
+    char byte;
+    CHECK(pipe(begun) == 0);
+    pid_t waiter = fork();
+    if (!waiter) {
+        sigset_t mask;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGURG);
+        CHECK(sigprocmask(SIG_BLOCK, &mask, NULL) == 0);
+        int fd = signalfd(-1, &mask, 0), set = epoll_create1(0);
+        struct epoll_event event = {.events = EPOLLIN};
+        struct signalfd_siginfo info;
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0 && write(begun[1], "x", 1) == 1);
+        alarm(60);
+        CHECK(epoll_wait(set, &event, 1, -1) == 1);
+        CHECK(read(fd, &info, sizeof info) == sizeof info && info.ssi_signo == SIGURG);
+        _exit(0);
+    }
+    CHECK(read(begun[0], &byte, 1) == 1);
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, idle, &wait[0]) == 0);
 
@@ -130,6 +152,7 @@ int main(void)
     CHECK(getitimer(ITIMER_VIRTUAL, &now) == 0 && now.it_interval.tv_usec == 30000);
 
     int status;
+    CHECK(kill(waiter, SIGURG) == 0 && waitpid(waiter, &status, 0) == waiter && status == 0);
     CHECK(waitpid(child, &status, 0) == child && status == 0);
     CHECK(calls[OF_OTHER] == 1 && !calls[OF_GONE]);
     struct itimerspec left, again = {.it_value = {1, 0}};

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc import AsyncSandbox, Sandbox, SandboxError
+from runsc import AsyncSandbox, Mount, Sandbox, SandboxError
 from runsc.containers import snapshots
 from tests.e2e import sandboxes
 from tests.e2e.bundle import TIMEOUT_S, kvm_is_usable
@@ -145,6 +145,31 @@ def test_rollback_puts_a_sandbox_back_under_its_name(
             assert left is not None and 0 < (sandbox.info().expires_in or 0) <= left
         sandbox.kill()
     sandboxes.wait_until_gone(tmp_path, name)
+
+
+def test_who_uses_a_sandbox_goes_on_with_it_after_a_rollback(
+    tmp_path: Path, busybox: Path
+) -> None:
+    """It begins again on the host: what is known of it, and where it is, is as before."""
+    (tmp_path / "data").mkdir()
+    given = {"mounts": {"/data": Mount(str(tmp_path / "data"), readonly=False)}, "env": {"A": "b"}, "timeout": 3600}
+    with sandboxes.made(tmp_path, busybox, **given) as sandbox:
+        snapshot = sandbox.create_snapshot(tmp_path / "image")
+        other = Sandbox.connect(sandbox.sandbox_id, state=tmp_path / "state")
+        running = sandbox.commands.run("echo begun; sleep 1000", background=True)
+        assert running.stdout.read() == b"begun\n"
+        limit, hostname = sandbox.stats().memory_limit, other.commands.run("hostname").stdout
+        sandbox.rollback(snapshot)
+        with pytest.raises(SandboxError):
+            running.wait()
+        running.close()
+        for each in (sandbox, other):
+            assert each.commands.run("hostname; echo $A; ps").stdout.startswith(f"{hostname}b\n")
+            assert "sleep 1000" not in each.commands.run("ps").stdout
+            assert each.stats().memory_limit == limit
+            each.files.write("/data/word", each.sandbox_id)
+        assert (tmp_path / "data/word").read_text() == sandbox.sandbox_id
+        assert sandboxes.noted(tmp_path) == [sandbox.sandbox_id]
 
 
 def test_rollback_to_what_does_not_fit_leaves_the_sandbox(

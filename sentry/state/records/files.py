@@ -131,6 +131,8 @@ class SignalSet(OpenFile, frozen=True, tag="signalfd"):
     """signalfd(2)."""
 
     mask: Word = 0
+    pid: Pid | None = None
+    """Whose signals are looked at; None: of one that has it."""
 
 
 class ProcessHandle(OpenFile, frozen=True, tag="pidfd"):
