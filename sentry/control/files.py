@@ -31,7 +31,7 @@ from sentry.errors import EEXIST, EINVAL, EIO, ENOTDIR, EOPNOTSUPP, Errno
 from sentry.fs.host.file import HostFile, donated
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.vfs import names
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_used
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again
 from sentry.wait.fiber import Killed, Mode
@@ -153,7 +153,7 @@ class Filing:
         """As of a program that asks for so many bytes, or all."""
         caller, order = self._caller, self._order
         how = OpenHow.strict(O_RDONLY | O_NONBLOCK, 0, 0)
-        file = (await again(open_path, caller, AT_FDCWD, order.path, how)).incref()
+        file = await again(open_used, caller, AT_FDCWD, order.path, how)
         try:
             if order.offset:
                 await again(file.seek, caller, order.offset, SEEK_SET)
@@ -171,7 +171,7 @@ class Filing:
         caller, order = self._caller, self._order
         flags = O_WRONLY | O_CREAT | O_NONBLOCK | (O_APPEND if order.append else O_TRUNC)
         how = OpenHow.strict(flags, order.mode, 0)
-        file = (await again(open_path, caller, AT_FDCWD, order.path, how)).incref()
+        file = await again(open_used, caller, AT_FDCWD, order.path, how)
         try:
             while data := await _taken(caller, pipe, PIECE):
                 await _given(caller, file, data)

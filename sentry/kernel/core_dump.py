@@ -18,7 +18,7 @@ from sentry.mm.errors import NeedsFault
 from sentry.mm.forced import peek
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.attributes import truncate_inode
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_used
 from sentry.vfs.paths import path_of
 from sentry.wait.again import again
 from sentry.wait.fiber import Interrupted, Killed, Mode, park
@@ -134,8 +134,7 @@ async def _dump(task: Task, dump: CoreDump, name: bytes) -> None:
 
     await until(alone, [group.child_queue], mode=Mode.UNINTERRUPTIBLE)
     how = OpenHow.old(O_CREAT | O_RDWR | O_NOFOLLOW, 0o600)
-    file = await again(open_path, task, AT_FDCWD, name, how)
-    file.incref()
+    file = await again(open_used, task, AT_FDCWD, name, how)
     try:
         inode = file.inode
         stat = await again(inode.stat)

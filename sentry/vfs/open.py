@@ -145,6 +145,11 @@ def open_path(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDesc
     return open_found(caller, tuple.__new__(Location, (mount, dentry)), how)
 
 
+def open_used(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescription:
+    """The same with a use, for who opens by `again`: with the end of that call all others end."""
+    return open_path(caller, dirfd, path, how).incref()
+
+
 def open_found(caller: Caller, location: Location, how: OpenHow) -> FileDescription:
     """Open what a walk has found."""
     if how.flags & O_DIRECTORY and not location.dentry.inode.is_dir:

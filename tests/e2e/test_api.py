@@ -307,6 +307,9 @@ def test_a_sandbox_is_made_as_it_is_asked_for(tmp_path: Path, busybox: Path) -> 
         assert run("touch /ro/x", user=0).exit_code != 0
         assert run("touch /x", user=0).exit_code != 0
         assert run("echo new > /rw/g", user=0).exit_code == 0
+        for text in ("first", "second"):
+            sandbox.files.write("/rw/h", text, user=0)
+            assert (shared / "h").read_text() == text
         assert run("grep -c : /proc/net/dev").stdout == "1\n"
         info = sandbox.info()
         found = info.status, info.root, info.detached
