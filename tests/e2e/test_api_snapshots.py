@@ -152,8 +152,8 @@ def test_who_uses_a_sandbox_goes_on_with_it_after_a_rollback(
 ) -> None:
     """It begins again on the host: what is known of it, and where it is, is as before."""
     (tmp_path / "data").mkdir()
-    given = {"mounts": {"/data": Mount(str(tmp_path / "data"), readonly=False)}, "env": {"A": "b"}, "timeout": 3600}
-    with sandboxes.made(tmp_path, busybox, **given) as sandbox:
+    mounts = {"/data": Mount(str(tmp_path / "data"), readonly=False)}
+    with sandboxes.made(tmp_path, busybox, mounts=mounts, env={"A": "b"}) as sandbox:
         snapshot = sandbox.create_snapshot(tmp_path / "image")
         other = Sandbox.connect(sandbox.sandbox_id, state=tmp_path / "state")
         running = sandbox.commands.run("echo begun; sleep 1000", background=True)
