@@ -640,3 +640,26 @@ def test_a_megabyte_that_is_free_is_allocated_again_without_new_pages() -> None:
         [sys.executable, "-c", KEPT_HEAP], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 256  # pages of one of them
+
+
+CODE = """
+import re
+from sentry.platform.memory import trim_heap
+
+def of_files():
+    text = open("/proc/self/smaps").read()
+    return sum(map(int, re.findall(r" r-xp .*/.*\\n(?:\\w+: .*\\n)*?Rss: +(\\d+)", text)))
+
+before = of_files()
+trim_heap()
+print(before, of_files())
+"""
+
+
+def test_code_that_has_run_is_given_back_with_the_heap() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], check=True, capture_output=True, text=True, timeout=60
+    )
+
+    before, after = map(int, done.stdout.split())
+    assert 0 < after < before / 2

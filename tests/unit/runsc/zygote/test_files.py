@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from runsc import host
+from runsc.launch import ahead
 from runsc.zygote import files, place
 from runsc.zygote.files import Files
 
@@ -21,6 +22,18 @@ def test_those_of_the_program_are_those_that_are_imported() -> None:
     assert files.__file__ in found
     assert os.path.dirname(files.__file__) in found
     assert all(name.startswith(place.HOME) for name in found if name != sys.executable)
+
+
+def test_what_was_compiled_ahead_is_known_by_its_source_and_by_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ahead, "compiled", lambda: frozenset({"runsc.host"}))
+    monkeypatch.setattr(host, "__file__", f"{place.HOME}/none.so")
+
+    found = files.stamps()
+
+    assert {ahead.source("runsc.host"), ahead.LIBRARY, os.path.dirname(ahead.LIBRARY)} <= set(found)
+    assert host.__file__ not in found
 
 
 def test_an_update_of_the_interpreter_is_one_of_the_program() -> None:

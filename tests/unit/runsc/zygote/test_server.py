@@ -203,3 +203,26 @@ def test_who_starts_from_it_keeps_it(path: Path) -> None:
             assert zygote.wait(60) == 0
         finally:
             zygote.kill()
+
+
+SERVES = """
+import os, sys
+from runsc import __main__ as program
+
+found = []
+program._find_modules = lambda: found.append("compiled")
+program._code = lambda order: 0
+os._exit = lambda code: None
+sys.argv = ["runsc", *sys.argv[1:]]
+program.main()
+print(*found)
+"""
+
+
+@pytest.mark.parametrize(("words", "found"), [("zygote serve", "compiled"), ("zygote status", "")])
+def test_who_is_forked_has_what_was_compiled_ahead(words: str, found: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVES, *words.split()], check=True, capture_output=True, text=True
+    )
+
+    assert done.stdout.strip() == found

@@ -12,10 +12,13 @@ from runsc.zygote import warm
 
 warm.prepared()
 names = ("runsc.launch.launch", "runsc.shim.daemon", "runsc.api.keeper", "gofer.main",
-         "sentry.boot.sandbox", "sentry.fs.fuse", "runsc.commands.do")
+         "sentry.boot.sandbox", "sentry.fs.fuse", "runsc.commands.do", "runsc.__main__")
+needless = ("runsc.providers", "runsc.pytest_plugin", "runsc.report", "rich", "asyncio", "pytest")
 counted = sys.getrefcount(json) < 1 << 30
 mapped = sum(line.rstrip().endswith(".pyc") for line in open("/proc/self/maps"))
-print(json.dumps([[name for name in names if name not in sys.modules], counted, mapped < 10]))
+missing = [name for name in names if name not in sys.modules]
+imported = [name for name in needless if name in sys.modules]
+print(json.dumps([missing, imported, counted, mapped < 10]))
 """
 
 
@@ -24,7 +27,27 @@ def test_all_that_a_start_takes_is_imported_not_mapped_and_counts_no_references(
         [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
     )
 
-    assert json.loads(done.stdout) == [[], sys.version_info < (3, 12), True]
+    assert json.loads(done.stdout) == [[], [], sys.version_info < (3, 12), True]
+
+
+CALLS = """
+from runsc.zygote import warm
+from sentry.syscalls.registry import CALLS, TABLE
+
+warm._import_below("sentry")
+warm._know_calls()
+print(sum(each is not None for each in TABLE))
+print(sum(each is not None and CALLS[each.number] is each.call for each in TABLE))
+"""
+
+
+def test_calls_are_as_after_the_first_of_each() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS], check=True, capture_output=True, text=True, timeout=60
+    )
+
+    declared, known = map(int, done.stdout.split())
+    assert declared == known > 300
 
 
 PAGES = """
@@ -57,3 +80,26 @@ def test_what_forks_allocate_is_hardly_on_pages_with_what_was_there() -> None:
     shared, held = json.loads(done.stdout)
     assert shared < 10  # what the work itself has freed
     assert held < 100_000
+
+
+LARGE = """
+import json
+from runsc import host
+from runsc.launch import uncounted
+
+gone = [bytes(n) for n in range(600, 9000, 50)]
+kept = gone[::2]
+del gone
+before = {id(each) // 4096 for each in uncounted._reached()}
+host.fill_heap()
+made = [bytes(n) for n in range(600, 9000, 100)]
+print(json.dumps(len({id(each) // 4096 for each in made} & before)))
+"""
+
+
+def test_what_forks_allocate_above_what_cpython_pools_is_hardly_there_either() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE], check=True, capture_output=True, text=True, timeout=60
+    )
+
+    assert json.loads(done.stdout) < 5
