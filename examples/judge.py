@@ -1,6 +1,6 @@
 """An online judge: submissions run on tests, each in a sandbox of its own, many at once.
 
-    python3 examples/judge.py --root ROOT TESTS SUBMISSION...
+    python3 examples/judge.py --root ROOT [--cpu SECONDS] TESTS SUBMISSION...
 
 TESTS is a folder with NAME.in and NAME.out. Of each submission (a Python program) a line is
 printed: its verdict, time and memory.
@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from runsc import (
     CpuLimitExceeded,
@@ -125,11 +127,13 @@ def main() -> None:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", help="a folder with Python in it; the host's own files else")
+    parser.add_argument("--cpu", type=float, default=LIMITS.cpu, help="seconds a test may compute")
     parser.add_argument("tests", type=Path)
     parser.add_argument("submissions", nargs="+", type=Path)
     given = parser.parse_args()
     sources = [path.read_bytes() for path in given.submissions]
-    found = judge_all(sources, cases(given.tests), root=given.root)
+    limits = msgspec.structs.replace(LIMITS, cpu=given.cpu)
+    found = judge_all(sources, cases(given.tests), limits=limits, root=given.root)
     for path, verdict in zip(given.submissions, found, strict=True):
         where = f" at {verdict.case}" if verdict.case else ""
         print(f"{path}: {verdict.word}{where}, {verdict.cpu:.2f} s, {verdict.memory >> 20} MiB")
