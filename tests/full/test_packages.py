@@ -175,6 +175,7 @@ def test_wheel_is_installed_used_and_removed(codename: str, files: Path, busybox
     ways = [line for line in done.stdout.splitlines() if line.startswith("== ")]
     assert ways == [f"== {way}, {who}" for who in ("root", "guest") for way in WAYS]
     assert _worked(done.stdout) == done.stdout.count("no trace\n") == len(ways)
+    assert "left: " not in done.stdout
     assert len(PASSED.findall(done.stdout)) == 2
     counts = {int(count) for count in re.findall(r"^modules compiled: (\d+)$", done.stdout, re.M)}
     (compiled,) = counts
