@@ -102,9 +102,9 @@ def _change(store: Store, state: State, request: Request, path: str | None = Non
     " file; or change what it writes to its log.\n\n"
     "What a program could not do is shown by another flag: runsc --debug run ..."
     "\n\n\b\nExamples:\n"
-    "  runsc debug --stacks web           what each of its tasks waits for\n"
-    "  runsc debug --strace %network web  its calls, from now on\n"
-    "  runsc debug --profile 5s web       where the time goes"
+    "  runsc debug --stacks web            what each of its tasks waits for\n"
+    "  runsc debug --strace %network web   its calls, from now on\n"
+    "  runsc debug --profile 5s web        where the time goes"
 )
 @click.option("--counts", is_flag=True, help="How much of everything it has, as JSON.")
 @click.option(

@@ -396,7 +396,7 @@ def test_namespace_that_is_not_there_is_refused(bundle: Bundle) -> None:
     result = bundle.args("true").run(flags=HOST)
 
     assert result.returncode == 1
-    assert "network namespace /no/such/namespace: No such file or directory" in result.stderr
+    assert "network namespace /no/such/namespace: no such file or directory" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_pid_namespace_that_is_none_is_refused(client: Client) -> None:
 
     error = client.error("create", f"--bundle={client.bundle.path}", "c")
 
-    assert error == f"runsc create failed: pid namespace {path}: Invalid argument"
+    assert error == f"runsc create failed: pid namespace {path}: invalid argument"
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_image_that_no_engine_has_is_refused(place: Place, engines: Path) -> Non
 
 def test_path_is_never_looked_for_in_an_engine(place: Place, engines: Path) -> None:
     engine(engines, "podman", f"echo {ID}")
-    with pytest.raises(ImageError, match="No such file or directory"):
+    with pytest.raises(ImageError, match="no such file or directory"):
         place.root(Path("some"))
     assert local.find("some") is not None
 
@@ -353,7 +353,7 @@ def test_disk_that_is_full_leaves_nothing(place: Place, monkeypatch: pytest.Monk
 
     source = place.put(packed(BOTH))
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(ImageError, match="cannot be used: No space left on device"):
+    with pytest.raises(ImageError, match="cannot be used: no space left on device"):
         place.root(source)
     assert place.made() == 0
 
@@ -376,7 +376,7 @@ def test_interrupt_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch)
 def test_what_is_there_and_can_be_no_image_is_refused(place: Place) -> None:
     os.mkfifo(place.folder / "fifo")
     for source, message in (
-        (place.folder / "missing", "No such file or directory"),
+        (place.folder / "missing", "no such file or directory"),
         (place.folder / "fifo", "neither a folder nor a file"),
         (f"oci:{place.folder}", "is no image"),
         (f"oci-archive:{place.put(LOWER, 'tar')}", "is no archive of an image"),
