@@ -50,7 +50,7 @@ def roll_back(store: Store, container_id: str, template: Origin) -> State:
             own = store.load(container_id)
             own.pid = own.pid_start = 0  # it has no process yet
             made = Fork(own, lambda: take_place(store, state, made, theirs), "made")
-            made.has_network, made.lasts = state.network == "sandbox", not state.foreground
+            made.has_network, made.lasts = state.network == "sandbox", True
             closing.callback(made.close)
             with suppress(FileNotFoundError):  # of a command that was killed
                 os.unlink(store.path(container_id, NEXT))
