@@ -254,6 +254,7 @@ class Saving:
             refused("a keyring")
         if task.login is not None:
             refused("a login (/proc/PID/loginuid)")
+        whereabouts = saver.namespaces.where(task.ns)
         restart = None
         if task.restart is not None:
             restart = restarts.save(task, task.restart)
@@ -270,7 +271,7 @@ class Saving:
             start=saver.starts(task.fs),
             pending=waiting(task.pending),
             restart=restart,
-            whereabouts=saver.namespaces.where(task.ns),
+            whereabouts=whereabouts,
             undo=None if task.sem_undo is None else saver.undos(task.sem_undo),
             restart_block=None if block is None else restarts.save(task, block),
             scheduling=_scheduling(task),

@@ -251,7 +251,7 @@ def test_checkpoint_compressed_is_smaller_and_damage_is_named(machine: Machine) 
     ("script", "what"),
     [
         ("mkdir /mem/x; mount -t tmpfs x /mem/x; echo; sleep 100", "a mount that a program"),
-        ("unshare -u sleep 100 & echo; sleep 100", "a namespace that a program has made"),
+        ("unshare -m sleep 100 & echo; sleep 100", "a mount namespace that a program has made"),
     ],
 )
 def test_checkpoint_what_has_no_record_is_named_and_goes_on(
