@@ -218,7 +218,7 @@ def keep_heap() -> None:
 
 
 def trim_heap() -> None:
-    """Give the host back what is free in the Sentry's own heap, and now and then code that has run."""
+    """Give the host back what is free in the Sentry's heap, and now and then code that has run."""
     lib.heap_trim()
 
 
