@@ -311,7 +311,8 @@ class TaskService:
         from runsc.shim import jobs  # noqa: PLC0415
 
         task = self.tasks.get(request.id)
-        task.require_running("checkpoint a task")
+        if task.init.status != TaskStatus.PAUSED:  # as clients of containerd have it before
+            task.require_running("checkpoint a task")
         ends = False
         if request.options is not None and request.options.value:
             ends = decode(m.CheckpointOptions, request.options.value).exit

@@ -276,6 +276,20 @@ def test_a_checkpoint_is_what_another_container_begins_with(shim: Shim, tmp_path
     assert shim.wait("d") == 7
 
 
+def test_a_paused_task_is_checkpointed_and_stays_paused(shim: Shim, tmp_path: Path) -> None:
+    """So clients of containerd have it done."""
+    _running(shim, "sh", "-c", LOOP)
+    shim.do("Pause", m.Named("c"))
+
+    shim.do("Checkpoint", m.CheckpointTask("c", str(tmp_path / "image")))
+
+    assert shim.state("c").status == TaskStatus.PAUSED
+    shim.do("Resume", m.Named("c"))
+    shim.exec("c", "e", "true")
+    shim.ask("Start", m.Named("c", "e"), m.Pid)
+    assert shim.wait("c", "e") == 0
+
+
 def test_stats_update_and_pids(shim: Shim) -> None:
     _running(shim, "sh", "-c", LOOP)
     shim.exec("c", "e", "sleep", "1000")
