@@ -119,7 +119,9 @@ def inside_of(
     client, path = Client(bundle), bundle.write()
     made = Inside(client.command(*flags, "run", f"--bundle={path}", "c"))
     made.pid, made.client = pid, client
-    assert made.hear() == "ready"
-    yield made
-    made.end()
-    holder.end()
+    try:
+        assert made.hear() == "ready"
+        yield made
+    finally:
+        made.end()
+        holder.end()

@@ -19,7 +19,7 @@ END
 tar -C "$image" -cf /tmp/image.tar . && rm -r "$image"
 
 # The page, once somebody serves.
-ask() { curl -sS --retry 20 --retry-connrefused --retry-delay 1 -m 20 "http://$1/"; }
+ask() { curl -s --retry 20 --retry-connrefused --retry-delay 1 -m 20 "http://$1/" || echo "curl: $?"; }
 
 # A line, and what it says in one.
 listen() {
