@@ -184,7 +184,7 @@ def test_overlay_that_the_host_refuses_is_told(
     bundle.args("true").configure(_mount(type="overlay", options=["lowerdir=/none"]))
     assert _told(bundle, tmp_path / "state", platform) == (
         f"runsc: run failed: {CANNOT}mount overlay (lowerdir=/none): no such file or directory\n"
-        "hint: it needs lowerdir= and perhaps upperdir=, workdir=: folders of the host; and root's"
+        "hint: it needs lowerdir=, and perhaps upperdir=, workdir=: folders of the host; and root's"
         " rights\n"
     )
 
