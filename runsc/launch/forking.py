@@ -29,6 +29,7 @@ from runsc.launch.configure import log_fd
 from sentry.abi import mount
 from sentry.abi.sched import CLONE_NEWNS
 from sentry.abi.socket import SCM_CREDENTIALS, SCM_PIDFD, SO_PASSPIDFD
+from sentry.control import descriptors
 from sentry.control.protocol import (
     Event,
     ForkOrder,
@@ -93,8 +94,12 @@ class Fork:
         try:
             room = socket.CMSG_SPACE(CREDENTIALS.size)
             room += socket.CMSG_SPACE(PIDFD.size) * self._asks_process
-            data, ancillary, _, _ = self.report.recvmsg(1 << 16, room)
-            self._know({kind: payload for _, kind, payload in ancillary})
+            data, ancillary, _, _ = self.report.recvmsg(1 << 16, room, socket.MSG_CMSG_CLOEXEC)
+            told = {kind: payload for _, kind, payload in ancillary}
+            if socket.SCM_RIGHTS in told:  # in the room for a pidfd; a fork has none to give
+                _close_those(told)
+                raise ValueError("descriptors without a use")
+            self._know(told)
             for line in self._lines.feed(data):
                 event = decode(line, Event)
                 if event.event in EVENTS:
@@ -239,6 +244,14 @@ class Origin:
                 raise RuntimeFailure("the sandbox does not say how much memory it has")
             self._memory = stats.memory_limit
         return self._memory
+
+
+def _close_those(told: dict[int, bytes]) -> None:
+    """Descriptors that have come."""
+    for kind in (socket.SCM_RIGHTS, SCM_PIDFD):
+        come = told.get(kind, b"")
+        whole = come[: len(come) // PIDFD.size * PIDFD.size]
+        descriptors.close_all(fd for (fd,) in PIDFD.iter_unpack(whole))
 
 
 def _has_ended(pidfd: int) -> bool:

@@ -57,6 +57,20 @@ def test_hear_of_who_has_ended_knows_no_process() -> None:
     fork.close()
 
 
+def test_hear_takes_no_descriptors() -> None:
+    """They would lie in the room for that of the process."""
+    fork = Fork(state("a"), lambda: None)
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.socket(fileno=os.dup(fork.given())) as theirs:
+        for count in 1, 2, 3:
+            socket.send_fds(theirs, [encode(Event("here"))], [0] * count)
+            with pytest.raises(RuntimeFailure):
+                fork.hear()
+    assert (fork.state.pid, fork.events) == (0, set())
+    assert len(os.listdir("/proc/self/fd")) == before
+    fork.close()
+
+
 def test_a_fork_ends_with_all_that_are_copies_of_copies_of_it(tmp_path: Path) -> None:
     deep = 3000
     wishes, ours = socket.socketpair()
