@@ -11,11 +11,11 @@ closed first.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.fcntl import RWF_NOWAIT
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from sentry.platform.windows import Windows
     from sentry.vfs.file import Caller, Dest, Source
     from sentry.vfs.interface import Attributes
+
+T = TypeVar("T")
 
 
 class Storage(Enum):
@@ -100,7 +102,8 @@ class Handle:
     """One open file of the host; `fd` is -1 if only `fid` is open."""
 
     __slots__ = (
-        "_backing", "_nowait", "_pace", "fd", "fid", "io", "owner", "remote", "users", "writable",
+        "_backing", "_nowait", "_pace", "changing", "fd", "fid", "io", "owner", "remote", "users",
+        "writable",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, fd: int, fid: int, writable: bool) -> None:
@@ -110,6 +113,9 @@ class Handle:
         self.fid = fid
         self.writable = writable
         self.users = 0
+        self.changing = 0
+        """Threads that may change it now: one whose caller was killed for ever, for nobody hears of
+        its end."""
         storage = owner.sb.storage_of(owner)
         io = owner.sb.io if storage is not Storage.MEMORY else None
         self.io: HostIO | None = io.at(owner.key[0]) if io is not None else None
@@ -167,7 +173,8 @@ class Handle:
         if pace is not None and kept((self, offset)) is None:
             began_ns = pace.begin(source.count)
         if pace is None or not began_ns:
-            return settled((self, offset), partial(io.drain, self.fd, source, offset))
+            work = partial(io.drain, self.fd, source, offset)
+            return settled((self, offset), partial(self._by_thread, work))
         try:
             return source.to_host(self.fd, offset)
         finally:
@@ -176,7 +183,8 @@ class Handle:
     def truncate(self, size: int) -> None:
         """ftruncate(2). Raises: NotNow."""
         if self.io is not None:
-            settled((self, "truncate"), partial(self.io.truncate, self.fd, size))
+            work = partial(self.io.truncate, self.fd, size)
+            settled((self, "truncate"), partial(self._by_thread, work))
             return
         try:
             os.ftruncate(self.fd, size)
@@ -186,12 +194,24 @@ class Handle:
     def allocate(self, offset: int, length: int) -> None:
         """fallocate(2), mode 0. Raises: NotNow."""
         if self.io is not None:
-            settled((self, "allocate"), partial(self.io.allocate, self.fd, offset, length))
+            work = partial(self.io.allocate, self.fd, offset, length)
+            settled((self, "allocate"), partial(self._by_thread, work))
             return
         try:
             os.posix_fallocate(self.fd, offset, length)
         except OSError as error:
             raise from_host(error) from error
+
+    async def _by_thread(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """A change, during which attributes are not what they were."""
+        self.changing += 1
+        try:
+            done = await work()
+        except Errno:
+            self.changing -= 1
+            raise
+        self.changing -= 1
+        return done
 
     def backing(self, windows: Windows) -> HostBacking:
         """What mappings of the file are made of."""

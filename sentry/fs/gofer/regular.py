@@ -56,7 +56,7 @@ class GoferRegular(GoferInode):
         """What fstat(2) said last, and as attributes:"""
         self.live: Attributes | None = None
         self._rests = False
-        """Nobody here has written to it since."""
+        """Nobody here has had it open or changed it since."""
         self.pending: tuple[Journal, int] | None = None
         """A record that changes its attributes, until it is done: where it ends."""
         self.timed = -1
@@ -88,7 +88,7 @@ class GoferRegular(GoferInode):
         """Nobody has it open or mapped, or waits for what becomes of it, and it is small: it may be
         emptied for another file."""
         handle = self.write_handle
-        if handle is None or handle.fd < 0 or handle.remote or handle.is_mapped:
+        if handle is None or handle.fd < 0 or handle.remote or handle.is_mapped or handle.changing:
             return False
         if self.read_handle is not None or self.open_count or self.watches is not None:
             return False
@@ -319,7 +319,8 @@ class GoferRegular(GoferInode):
             owners = self.sb.owners
             self.take(self._shown(attributes if owners is None else owners.inside(attributes)))
             self.live = self.attributes
-        self._rests = self.sb.exclusive and not (handle.users or handle.is_mapped)
+        busy = self.in_use or handle.is_mapped or handle.changing
+        self._rests = self.sb.exclusive and not busy
         return self.attributes
 
     def _may_be_written(self) -> bool:

@@ -8,9 +8,11 @@ import os
 import socket
 import stat
 import struct
+import types
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -20,11 +22,28 @@ from sentry.auth.credentials import Credentials
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session
+from sentry.wait.again import NotNow
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.gofer.harness import serving
 from tests.world import World as Kernel
 
+if TYPE_CHECKING:
+    from sentry.platform.host_io import HostIO
+
 pytestmark = pytest.mark.root
+
+
+@types.coroutine
+def _for_ever() -> Generator[None]:
+    while True:
+        yield
+
+
+class Slow:
+    """Threads for host calls, of which none comes back."""
+
+    async def truncate(self, fd: int, size: int) -> None:
+        await _for_ever()
 
 
 @pytest.fixture(params=["exclusive", "shared"])
@@ -362,6 +381,34 @@ def test_attributes_of_a_file_that_nobody_has_open_hold_until_somebody_has(world
     assert world.stat(b"/file").st_size == 5
     world.ok("chmod", b"/file", 0o4711)
     assert world.stat(b"/file").st_mode == 0o104711
+
+
+def test_attributes_of_a_file_that_somebody_reads_are_asked_for(world: World) -> None:
+    """The host may note each read(2)."""
+    reader = world.open(b"/file", os.O_RDONLY)
+    world.ok("close", world.open(b"/file", os.O_WRONLY))
+    assert world.stat(b"/file").st_size == 8
+    os.truncate(world.host / "file", 3)  # as much as that
+    assert world.stat(b"/file").st_size == 3
+    world.ok("close", reader)
+
+
+def test_attributes_of_a_file_that_a_thread_may_still_change_are_asked_for(world: World) -> None:
+    """Who wanted it is killed, and nobody hears when it is done."""
+    file, path = world.open(b"/file", os.O_WRONLY), world.host / "file"
+    inode = world.fs.inodes.known((path.stat().st_dev, path.stat().st_ino))
+    assert isinstance(inode, GoferRegular) and inode.write_handle is not None
+    inode.write_handle.io = cast("HostIO", Slow())
+    with pytest.raises(NotNow) as need:
+        inode.write_handle.truncate(3)
+    waits = need.value.wait()
+    waits.send(None)
+    waits.close()
+    world.ok("close", file)
+    assert world.stat(b"/file").st_size == 8
+    assert not inode.is_idle(inode.attributes)  # nor is it emptied for another file
+    os.truncate(path, 3)
+    assert world.stat(b"/file").st_size == 3
 
 
 def test_exclusive_mode_sees_its_own_writes(world: World) -> None:
