@@ -117,6 +117,7 @@ class Sandbox:
         self._say_all()
         if self.kernel.watch is not None:
             self.kernel.watch.end()
+        forks.hang_up()
         self.kernel.platform.close()
         return forks.place.follow(listener, forks.config)
 

@@ -201,6 +201,13 @@ class Forks:
             told("")
         return False
 
+    def hang_up(self) -> None:
+        """Nothing of it goes on: who is at the other end of its network ends by that."""
+        if self.has_link:
+            from sentry.net import given  # noqa: PLC0415  few have one
+
+            given.hang_up(self.kernel.first.net.stack)
+
     def forget_orders(self) -> None:
         """In the child: they are its parent's."""
         for order, _ in self._orders:

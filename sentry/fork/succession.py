@@ -92,8 +92,6 @@ class Place:
         for inode in kernel.vfs.donated:  # others see the ends of pipes
             if inode.fd >= 0 and inode.fd not in config.stdio:
                 os.close(inode.fd)
-        if config.link is not None:
-            os.close(config.link.fd)  # who is at its other end ends by that
         poll = select.poll()
         poll.register(self._successor, select.POLLIN)
         if config.stand_in_fd >= 0:

@@ -19,7 +19,7 @@ from sentry.net.link import ethernet, vnet
 from sentry.net.link.link import EthernetLink
 from sentry.net.link.stream import StreamUplink
 from sentry.net.made import Made
-from sentry.net.netlink.notices import OPER_UP, change_flags, tell, tell_address
+from sentry.net.netlink.notices import OPER_UP, change_flags, free_name, tell, tell_address
 from sentry.net.netlink.route import GROUPS, route_message
 from sentry.net.routes import Route
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sentry.config import LinkConfig
     from sentry.net.stack import Stack
 
-NAME: Final = "eth0"
+NAME: Final = b"eth%d"
+"""eth0, unless a program has an interface of that name: in a copy."""
 FLAGS: Final = abi.IFF_BROADCAST | abi.IFF_MULTICAST
 QUEUE_LENGTH: Final = 1000
 LEAST_BUFFER: Final = 1 << 16
@@ -39,13 +40,15 @@ RECEIVED_SEGMENT: Final = 16344
 """Bytes that a segment has that comes: several fit into the window of such a buffer."""
 
 
-def new_interface(index: int, config: LinkConfig) -> Interface:
+def new_interface(stack: Stack, config: LinkConfig) -> Interface:
     """Down, without addresses."""
+    name = free_name(NAME, {each.name for each in stack.interfaces})
     chance = os.urandom(ethernet.ADDRESS_SIZE)
     hardware = bytes([chance[0] & 0xFC | 2]) + chance[1:]
     made = Interface(
-        index, NAME, abi.ARPHRD_ETHER, FLAGS, config.mtu, hardware, ethernet.BROADCAST, QUEUE_LENGTH
-    )
+        stack.interfaces.free_index(), name, abi.ARPHRD_ETHER, FLAGS, config.mtu, hardware,
+        ethernet.BROADCAST, QUEUE_LENGTH,
+    )  # fmt: skip
     made.mtu_max = config.mtu
     made.sent = [0, 0]
     return made
@@ -155,13 +158,27 @@ class Given(Made):
         self.layer.autoconf.pop(self.interface.index, None)
         self.layer.timed.remove(self._autoconf)
         super().removed()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Who is at the other end hears the end of the stream, unless that has ended before."""
         self._uplink.close()
+
+
+def hang_up(stack: Stack) -> None:
+    """All of them."""
+    for card in _cards(stack):
+        card.hang_up()
+
+
+def _cards(stack: Stack) -> list[Given]:
+    return [each.driver for each in stack.interfaces if isinstance(each.driver, Given)]
 
 
 def unplug(stack: Stack) -> None:
     """In a copy, whose cards are another's: nothing of them is there any more, nor of who asks
     nameservers for it. Connections by them are reset, of which nobody outside hears."""
-    cards = [each.driver for each in stack.interfaces if isinstance(each.driver, Given)]
+    cards = _cards(stack)
     indexes = {each.interface.index for each in cards}
     for engine in list(stack.tcp.engines.values()) if stack.tcp is not None else ():
         if engine.index in indexes:
@@ -176,7 +193,7 @@ def plug(stack: Stack, config: LinkConfig) -> Given:
     """It is there, and up."""
     largest = max(config.room // CONNECTIONS, LEAST_BUFFER)
     stack.sysctls.setdefault("net/ipv4/tcp_rmem", f"4096\t{min(FIRST_BUFFER, largest)}\t{largest}")
-    made = Given(stack, new_interface(stack.interfaces.free_index(), config), config.fd)
+    made = Given(stack, new_interface(stack, config), config.fd)
     made.bring_up(config)
     assert stack.tcp is not None
     stack.tcp.settings.advmss = RECEIVED_SEGMENT

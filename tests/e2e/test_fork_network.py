@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,7 @@ def test_copies_of_a_sandbox_with_a_network_have_others(debian: Path) -> None:
             run = user.command("run", "--detach", "--forkable", f"--bundle={user.bundle}", "warm")
             subprocess.run(run, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True)
             heard("warm", "ready")
+            (first,) = processes(user.pid)
             for words in (
                 ["warm", "one"], ["--network=none", "warm", "alone"], ["--forkable", "warm", "two"],
                 ["two", "three"], ["--template", "warm", "still"], ["still", "four"],
@@ -173,6 +175,7 @@ def test_copies_of_a_sandbox_with_a_network_have_others(debian: Path) -> None:
         assert [heard(each) for each in copies] == ["ECONNRESET"] * len(copies)
         assert outside.do("more()") == "sent"
         assert heard("warm") == "more"
+        os.kill(first, signal.SIGKILL)  # it may have ended before
         done("rollback", "warm", "still")
         assert heard("warm") == "ECONNRESET"
         assert connects("warm") == "hello 10.9.0.2"

@@ -35,9 +35,7 @@ class Followed:
         self.successor, ours = socket.socketpair()
         self.place = Place(self.kernel)
         self.place.leave(ours.detach(), lambda error: None)
-        self.config: Any = SimpleNamespace(
-            stdio=(0, 1, 2), stand_in_fd=theirs.detach(), link=None
-        )
+        self.config: Any = SimpleNamespace(stdio=(0, 1, 2), stand_in_fd=theirs.detach())
         self.status: int | None = None
         self.thread = threading.Thread(target=self._follow)
         self.thread.start()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from sentry.abi.netlink import IFF_UP
+from sentry.abi.netlink import ARPHRD_ETHER, IFF_UP
 from sentry.config import LinkConfig
 from sentry.errors import EINVAL
 from sentry.loop import HostOnly, Loop
-from sentry.net.given import Given, plug
+from sentry.net.given import Given, hang_up, plug, unplug
+from sentry.net.interfaces import Interface
 from sentry.net.ip import ipv6
 from sentry.net.link import ndp
-from sentry.net.netlink.notices import change_flags
+from sentry.net.netlink.notices import change_flags, rename
 from sentry.net.stack import Stack
+from sentry.net.virtual.dummy import FLAGS, Dummy
 from tests.unit.net.ip.test_autoconf import advertised, prefix
 from tests.unit.net.ip.test_discovery import message
 from tests.unit.net.wired import ip4, ip6, local6
@@ -154,6 +157,32 @@ def test_end_of_the_stream_is_a_pulled_cable(world: World) -> None:
     world.turn()
     assert not world.interface.has_carrier and world.interface.is_up
     assert world.kernel.log.text == "eth0: the other end: it has ended\n"
+
+
+def test_who_hangs_up_closes_the_stream_once(world: World) -> None:
+    """The number of one that has ended may be another descriptor by then."""
+    hang_up(world.stack)
+    assert not world.theirs.recv(1)
+    held = {os.open(os.devnull, os.O_RDONLY) for _ in range(3)}
+    hang_up(world.stack)
+    for fd in held:
+        os.close(fd)
+
+
+def test_a_copys_card_has_a_name_of_its_own(world: World) -> None:
+    """A program may have given another interface that of the one that was pulled out."""
+    stack = world.stack
+    change_flags(stack, world.interface, 0, IFF_UP)
+    rename(stack, world.interface, b"uplink0")
+    index, mac = stack.interfaces.free_index(), bytes(6)
+    other = Dummy(stack, Interface(index, "eth0", ARPHRD_ETHER, FLAGS, 1500, mac, mac, 1000))
+    unplug(stack)
+    ours, theirs = socket.socketpair()
+    made = plug(stack, LinkConfig(ours.detach(), 65520, (), ROOM, ()))
+    assert [each.name for each in stack.interfaces] == ["lo", "eth0", "eth1"]
+    world.given = made
+    other.removed()
+    theirs.close()
 
 
 def test_stream_ends_with_the_namespace() -> None:
