@@ -227,12 +227,13 @@ class MadeNamespaces:
         self._rights.check_namespace(CLONE_NEWUSER, is_owned=True)
         self._rights.check_maps(record)
         parent = None if record.parent is None else self._users[record.parent]
+        if parent is not None and parent.level > userns.MAX_LEVEL:
+            raise Damaged("namespaces that are too deep")
         charge = self._kernel.services.namespace_counts.take(parent, record.owner, "user")
         made = userns.UserNamespace(parent, record.owner, record.group)
         made.charge = charge
-        made.uid_map, made.gid_map, made.projid_map = (
-            userns.IdMap(userns.Extent(*each) for each in table)
-            for table in (record.uids, record.gids, record.projects)
+        made.uid_map, made.gid_map, made.projid_map = map(
+            _map, (record.uids, record.gids, record.projects)
         )
         made.setgroups_allowed &= record.setgroups_allowed and self._rights.sets_groups
         made.maker_had_setfcap = record.maker_had_setfcap and self._rights.sets_file_caps
@@ -278,6 +279,14 @@ class MadeNamespaces:
             name: _at(self._lists[KINDS[name]], at)
             for name, at in places.items() if at is not None
         })  # fmt: skip
+
+
+def _map(extents: list[tuple[int, int, int]]) -> userns.IdMap:
+    """Of ids that there are."""
+    for first, kernel_first, size in extents:
+        if not size or max(first, kernel_first) + size > userns.NO_ID:
+            raise Damaged("a map of ids that there are not")
+    return userns.IdMap(userns.Extent(*each) for each in extents)
 
 
 def _at(things: Any, at: int) -> Any:

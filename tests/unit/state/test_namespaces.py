@@ -12,6 +12,7 @@ from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from sentry.abi.sched import CLONE_NEWUSER, CLONE_NEWUTS
 from sentry.abi.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 from sentry.auth.credentials import Credentials
+from sentry.auth.userns import NO_ID
 from sentry.config import ContainerConfig, ProcessConfig
 from sentry.state.namespaces import MadeNamespaces
 from sentry.state.pages import Damaged
@@ -69,6 +70,10 @@ def test_who_has_no_rights_has_what_a_user_namespace_owns(world: World) -> None:
         (Namespaces(users=[UserNamespace(UID, UID, parent=0)]), "too deep"),
         (Namespaces(users=[UserNamespace(UID, UID, parent=1)]), "no namespace 1"),
         (Namespaces(users=[OWN], pids=[PidNamespace(0, parent=0)]), "too deep"),
+        (Namespaces(users=[OWN, *(UserNamespace(UID, UID, at) for at in range(33))]), "too deep"),
+        (Namespaces(users=[UserNamespace(UID, UID, uids=[(NO_ID, UID, 1)])]), "ids that there are"),
+        (Namespaces(users=[UserNamespace(UID, UID, projects=[(0, 1, NO_ID)])]), "that there are"),
+        (Namespaces(users=[UserNamespace(UID, UID, projects=[(0, 0, 0)])]), "ids that there are"),
         (Namespaces(users=[OWN], pids=[PidNamespace(0, numbers=[(9, 1), (8, 1)])]), "twice"),
         (Namespaces(whereabouts=[Whereabouts(ipc=0)]), "no namespace 0"),
     ],
