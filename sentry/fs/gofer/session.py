@@ -244,7 +244,7 @@ class Session:
         self.sent += 1
         self.waited_ns += monotonic_ns() - began_ns
         if number == OTHER:
-            return self._late(kind.message(*fields))
+            return self._late(kind, fields)
         pending, fd = Pending(None), exchange.fd
         pending.answered(number, exchange.block() if fd >= 0 else None, fd)
         if self.extended and exchange.cpu != self._told_cpu:
@@ -260,13 +260,18 @@ class Session:
             self._requests or self._clunks or self._is_late or self.loop is None or self.dead
         )
 
-    def _late(self, request: Message) -> Pending:
+    def _late(self, kind: Exchangeable, fields: tuple[Any, ...]) -> Pending:
         """A request that was sent, whose reply has not come, or is not what it should be."""
-        exchange = self._exchange
-        pending = self._requests.sent(request)
+        exchange, came, problem = self._exchange, None, None
         try:
-            self._came(*exchange.came())
-        except Errno as problem:
+            came = exchange.came()  # first: finalizers may have another session use the place
+        except Errno as error:
+            problem = error
+        request = kind.message(*fields)
+        pending = self._requests.sent(request)
+        if came is not None:
+            self._came(*came)
+        elif problem is not None:
             self._came_not(problem)
         if exchange.missing and not self.dead:
             self._left = request.encode(EXCHANGE_TAG)[-exchange.missing :]

@@ -24,6 +24,7 @@ from sentry.fs.gofer.directory import CREATION, REMOVAL
 from sentry.fs.gofer.requests import Pending
 from sentry.fs.gofer.session import Exchangeable
 from sentry.platform.exchange import TAG
+from sentry.platform.host_io import receive
 from tests.unit.fs.gofer.test_session import Ends
 
 BLOCK = Attributes(0o100600, 1, 2, 1, 5, 6, 0, 7, 8, 9, 10, 11, 12, 4096, 0).pack()
@@ -181,6 +182,23 @@ def test_a_file_without_a_descriptor_is_made_all_the_same(ends: Ends) -> None:
     pending = exchanged(ends, CREATION, NEW, says(Rcreatex(OPENED_NO, 1, BLOCK)))[1]
     assert pending.result() == Rcreatex(OPENED_NO, 1, BLOCK)
     assert pending.take_fd() == -1
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_came_is_kept_while_another_session_receives(ends: Ends) -> None:
+    """As that of a file system whose inodes the collector of garbage finds just then does."""
+    near, far = socket.socketpair()
+
+    def message(*fields: Any) -> Message:
+        far.send(bytes(100))
+        receive(near.fileno(), 0)
+        return CREATION.message(*fields)
+
+    kind = CREATION._replace(message=message)
+    pending = exchanged(ends, kind, NEW, says(Rcreatex(OPENED_NO, 1, BLOCK)))[1]
+    assert pending.result() == Rcreatex(OPENED_NO, 1, BLOCK)
+    near.close()
+    far.close()
 
 
 def test_a_late_reply_is_slept_for(ends: Ends) -> None:
