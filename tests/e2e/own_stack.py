@@ -78,6 +78,12 @@ def plug(pid: int, outside: int, number: int = 0) -> None:
             time.sleep(0.001)
 
 
+def unplug(outside: int, number: int) -> None:
+    """Both ends are gone, where they still are: a namespace that ends has them for a while."""
+    command = ["nsenter", f"--target={outside}", "--net", "ip", "link", "del", f"eth{number}"]
+    subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+
+
 def reaches_groups(pid: int, name: str) -> bool:
     """The host's kernel says a while after a link is up that IPv6 goes by it."""
     command = ["nsenter", f"--target={pid}", "--net", "ip", "-6", "route", "show", "table", "all"]
@@ -124,4 +130,5 @@ def inside_of(
         yield made
     finally:
         made.end()
+        unplug(outside.pid, number)
         holder.end()
