@@ -50,8 +50,8 @@ def _sentry_program(platform: str, network: str, trap: bool, services: bool) -> 
 
 
 def forkable_program(trap: bool = False, *, is_sealed: bool = False) -> bytes:
-    """That of a Sentry without a network which may be forked; `is_sealed`: of its forks, once they
-    are there."""
+    """That of a Sentry which may be forked, with no network or passt's; `is_sealed`: of its forks,
+    once they are there."""
     return _forkable_program(trap, is_sealed)
 
 

@@ -22,6 +22,8 @@ TOLD = (
     | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO | inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF
 )  # fmt: skip
 PIECE = 1 << 16
+PACKAGES = ("runsc", "gofer", "sentry", "kvm", "guest_stubs")
+MODULES = (".py", ".so")
 Stamp = tuple[int, int, int]
 """Time, size, inode; zeros: not there."""
 
@@ -37,6 +39,16 @@ def stamps() -> dict[str, Stamp]:
     return {path: stamp(path) for path in paths}
 
 
+def importable() -> dict[str, Stamp]:
+    """All that may be imported of the program, as it is now."""
+    found: dict[str, Stamp] = {}
+    for package in PACKAGES:
+        for folder, _, names in os.walk(os.path.join(place.HOME, package)):
+            paths = (os.path.join(folder, name) for name in names if name.endswith(MODULES))
+            found |= {path: stamp(path) for path in paths}
+    return found
+
+
 def stamp(path: str) -> Stamp:
     """Of one file."""
     try:
@@ -50,8 +62,10 @@ class Files:
     """All of them."""
 
     def __init__(self, before: dict[str, Stamp]) -> None:
-        """`before`: as they were when they were imported; others have been since."""
-        self._stamps = stamps() | before
+        """`before`: as they were before they were imported, which takes its time; of others, that
+        are imported meanwhile, nothing is known but what they are now."""
+        now = stamps()
+        self._stamps = now | {path: each for path, each in before.items() if path in now}
         folders = {os.path.dirname(path) for path in self._stamps} & self._stamps.keys()
         self._uppermost = {path for path in folders if os.path.dirname(path) not in folders}
         self._uppermost |= {sys.executable} & self._stamps.keys()

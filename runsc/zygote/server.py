@@ -23,7 +23,7 @@ from runsc.errors import RuntimeFailure
 from runsc.launch.programs import Body
 from runsc.launch.title import set_title
 from runsc.zygote import beginning, forked, place, warm
-from runsc.zygote.files import Files, stamp, stamps
+from runsc.zygote.files import Files, importable, stamp, stamps
 from sentry.abi import prctl
 
 IDLE_S = 300
@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
 def prepared() -> Prepared:
     """All is imported. Preconditions: one thread."""
     os.chdir("/")
-    before = stamps()
+    before = importable() | stamps()
     body = warm.prepared()
     return Prepared(body, Files(before))
 

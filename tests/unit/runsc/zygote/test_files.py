@@ -97,3 +97,22 @@ def test_what_has_changed_while_it_was_imported_is_a_change(program: Path) -> No
     before = files.stamps()
     os.utime(program / "runsc" / "a.py", (1, 1))
     assert Files(before).have_changed()
+
+
+def test_what_may_be_imported_is_all_that_is_imported_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what is changed before it is looked at is not taken for what was imported."""
+    found = files.importable()
+    modules = {path for path in files.stamps() if path.endswith(files.MODULES)}
+    assert {path for path in modules if not path.startswith(place.HOME + "/tests/")} <= found.keys()
+    late = place.HOME + "/runsc/commands/spec.py"
+    assert late in found and found[late] == files.stamp(late)
+    module = tmp_path / "runsc" / "late.py"
+    module.parent.mkdir()
+    module.write_text("1")
+    monkeypatch.setattr(place, "HOME", str(tmp_path))
+    before = files.importable()
+    module.write_text("two")
+    monkeypatch.setattr(files, "stamps", lambda: {str(module): files.stamp(str(module))})
+    assert Files(before).have_changed()
