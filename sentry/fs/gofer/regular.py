@@ -56,7 +56,7 @@ class GoferRegular(GoferInode):
         """What fstat(2) said last, and as attributes:"""
         self.live: Attributes | None = None
         self._rests = False
-        """Nobody here has had it open or changed it since."""
+        """Nobody here has had it open or changed it since, and nothing is recorded."""
         self.pending: tuple[Journal, int] | None = None
         """A record that changes its attributes, until it is done: where it ends."""
         self.timed = -1
@@ -319,7 +319,7 @@ class GoferRegular(GoferInode):
             owners = self.sb.owners
             self.take(self._shown(attributes if owners is None else owners.inside(attributes)))
             self.live = self.attributes
-        busy = self.in_use or handle.is_mapped or handle.changing
+        busy = self.in_use or handle.is_mapped or handle.changing or self.pending is not None
         self._rests = self.sb.exclusive and not busy
         return self.attributes
 

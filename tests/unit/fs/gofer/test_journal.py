@@ -256,6 +256,23 @@ def times(world: World, fd: int) -> tuple[int, int]:
     return at[0] * SECOND + at[1], at[2] * SECOND + at[3]
 
 
+def test_time_of_a_change_is_the_hosts_once_it_has_made_it(world: World, host: Path) -> None:
+    """Also if it was asked for before: a later look at the file does not show another one."""
+
+    def changed_ns() -> int:
+        buffer = world.task.buffer(144)
+        world.ok("newfstatat", AT_FDCWD, b"a", buffer, 0)
+        seconds, ns = struct.unpack_from("<qq", world.task.read(buffer, 144), 104)
+        return int(seconds * SECOND + ns)
+
+    make(world, b"a")
+    world.ok("sync")
+    world.ok("chmod", b"a", 0o604)
+    changed_ns()
+    world.ok("sync")
+    assert changed_ns() == os.stat(host / "a").st_ctime_ns
+
+
 def test_new_file_is_as_old_as_its_name(world: World, host: Path) -> None:
     """Not as the spare, and what was told is what the host has."""
     os.utime(host / "warm")
