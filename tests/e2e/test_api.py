@@ -333,7 +333,7 @@ def test_a_bundle_says_root_environment_and_user(tmp_path: Path, bundle: Bundle)
 def test_what_cannot_be_made_says_why(tmp_path: Path, busybox: Path) -> None:
     with pytest.raises(SandboxError, match="invalid rootfs"):
         made(tmp_path, tmp_path / "none")
-    with pytest.raises(SandboxError, match="No such file"):
+    with pytest.raises(SandboxError, match="no such file or directory"):
         made(tmp_path, busybox, mounts={"/x": str(tmp_path / "none")})
     with pytest.raises(SandboxError, match="is less than 64M"):
         made(tmp_path, busybox, memory=1 << 20)

@@ -270,7 +270,7 @@ def test_checkpoint_what_has_no_record_is_named_and_goes_on(
         for name in os.listdir(machine.image):
             os.unlink(machine.image / name)
     assert f"cannot checkpoint: {what}" in done.stderr
-    assert os.listdir(machine.image) == []
+    assert not machine.image.exists() or os.listdir(machine.image) == []
     assert machine.run("exec", "a", "echo", "lives").stdout == "lives\n"
 
 
