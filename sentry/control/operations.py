@@ -71,6 +71,11 @@ class Operations(Oversight):
         """The first process has not run."""
         return self._start is not None
 
+    @property
+    def _begins(self) -> bool:
+        """Who started it has been told that it runs; what was restored stands still until then."""
+        return self._is_starting and self._start is not None
+
     def control_start(self) -> None:
         """Once; it sees what has been plugged into its network by now. Raises: EBUSY."""
         if self._start is None or self._is_starting:
@@ -164,7 +169,7 @@ class Operations(Oversight):
         try:
             if init is None or not init.tasks or init.exiting:
                 raise ESRCH(STOPPED)
-            if self._container.paused and not request.ignore_paused:
+            if self._container.paused and not (self._begins or request.ignore_paused):
                 raise EBUSY(PAUSED)
         except Errno:
             close_all(fds)
@@ -415,8 +420,8 @@ class Operations(Oversight):
     def control_status(self) -> str:
         """OCI's words."""
         init, paused = self._container.init, self._container.paused
-        if self._is_starting and self._start is not None and init is not None:
-            return "running"  # as it was told; what was restored stands still until then
+        if self._begins and init is not None:
+            return "running"
         if init is None or self._start is not None:
             return "paused" if paused else "created"
         if not init.tasks:

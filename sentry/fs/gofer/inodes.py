@@ -17,6 +17,7 @@ from sentry.fs.gofer.wire import Numbering, from_wire
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
 
+
 class Inodes:
     """Those of one attachment, whose root lies on the device `dev`."""
 
@@ -58,7 +59,9 @@ class Inodes:
         """The same for attributes from a listing, which are older than those an inode has."""
         wire = WireAttributes.unpack(block)
         key = (wire.dev, wire.ino)
-        inode = self.known(key) or self.new(parent.sb, wire, key)
+        inode = self.known(key)
+        if inode is None or _is_another(inode, wire):
+            inode = self.new(parent.sb, wire, key)
         parent.remember(name, inode)
         return inode
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.extensions import Rhearx
 from sentry.errors import EEXIST, ENOENT
+from sentry.fs.gofer.directory_cache import DirectoryCache
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 
 pytestmark = pytest.mark.root
@@ -178,6 +180,26 @@ def test_directory_that_has_lost_its_fid_is_asked_for(world: World, host: Path) 
     (host / "dir" / "new").touch()
     assert b"new" in world.listdir(b"dir")
     assert world.call("openat", AT_FDCWD, b"dir/inner", os.O_RDONLY, 0) == -ENOENT.number
+
+
+def test_number_that_the_host_has_used_again_is_another_file_in_a_listing(
+    world: World, host: Path
+) -> None:
+    folder, file = os.stat(host / "dir"), os.stat(host / "dir" / "inner")
+    directory = world.fs.inodes.known((folder.st_dev, folder.st_ino))
+    assert isinstance(directory, DirectoryCache)
+    world.open(b"dir/inner", os.O_RDONLY)
+    world.listdir(b"dir")
+    assert directory.listing is not None
+    block = directory.listing[b"inner"][1]
+    assert block is not None
+    wire = WireAttributes.unpack(block)
+    found = world.fs.inodes.from_listing(
+        wire._replace(mode=stat.S_IFSOCK | 0o600).pack(), directory, b"new"
+    )
+    assert found.kind == stat.S_IFSOCK
+    assert found is not world.fs.inodes.from_listing(block, directory, b"inner")
+    assert file.st_ino == wire.ino
 
 
 def test_what_is_lost_is_forgotten(world: World, host: Path) -> None:
