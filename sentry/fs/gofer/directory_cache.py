@@ -302,9 +302,8 @@ class DirectoryCache(HeardDirectory):
 
     def _by_listing(self, name: bytes) -> Inode | Absent | None:
         """Of a small directory in which names were looked for that are not there, as those of new
-        files are: a listing tells of all of them. The more seldom, the less it holds. A question
-        for each would wait until all is done that was recorded before."""
-        if self.listing is not None or (self.trust is None and not self.sb.exclusive):
+        files are: a listing tells of all of them. The more seldom, the less it holds."""
+        if self.trust is None or self.listing is not None:
             return None
         if self.misses < self.patience or self.attributes.size > SMALL_BYTES:
             return None

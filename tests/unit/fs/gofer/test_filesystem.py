@@ -344,24 +344,6 @@ def test_exclusive_mode_walks_by_a_listing(world: World) -> None:
     assert world.listdir(b"/dir") == [b"made", b"sub"]
 
 
-def test_names_that_are_missed_in_a_small_directory_are_asked_for_by_one_listing(
-    world: World, host: Path
-) -> None:
-    def missing(number: int) -> bool:
-        asked = world.call("openat", AT_FDCWD, b"/dir/missing%d" % number, 0, 0)
-        return bool(asked == -errno.ENOENT)
-
-    assert all(missing(number) for number in range(10))
-    asked = world.session.names()
-    assert asked[-2:] == ["Treaddirx", "Treaddirx"]
-    assert len(asked) < 10
-    assert all(missing(number) for number in range(100))
-    assert world.session.names() == []
-    world.ok("close", world.open(b"/dir/missing0", os.O_CREAT | os.O_WRONLY, 0o600))
-    assert world.listdir(b"/dir") == [b"inner", b"missing0", b"sub"]
-    assert (host / "dir/missing0").exists()
-
-
 def test_attributes_of_a_file_that_nobody_has_open_hold_until_somebody_has(world: World) -> None:
     for size in (3, 7):
         fd = world.open(b"/file", os.O_RDWR | os.O_TRUNC)
