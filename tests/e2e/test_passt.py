@@ -345,11 +345,11 @@ def test_sentry_that_is_killed_leaves_no_passt(debian: Path, outside: Outside) -
 
 
 def test_passt_outlives_create_and_ends_with_the_container(debian: Path, outside: Outside) -> None:
+    asks, held = os.pipe()  # the program ends with its standard input
     with user_of(debian, outside) as user, (user.folder / "out").open("w") as output:
 
         def ok(*args: str) -> None:
-            command = user.command(*args)
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, check=True)
+            subprocess.run(user.command(*args), stdin=asks, stdout=output, check=True)
 
         ok("create", f"--bundle={user.bundle}", "c")
         (pid,) = processes(user.pid)
@@ -357,6 +357,8 @@ def test_passt_outlives_create_and_ends_with_the_container(debian: Path, outside
         assert processes(user.pid) == [pid]
         ok("delete", "--force", "c")
         until_ended(pid)
+    os.close(asks)
+    os.close(held)
 
 
 def test_it_is_what_an_ordinary_user_has_by_default(debian: Path, outside: Outside) -> None:
