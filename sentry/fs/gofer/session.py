@@ -88,6 +88,7 @@ class Watcher(Protocol):
     def watch(
         self, fd: int, events: int, callback: Callable[[int], None] | None = None
     ) -> None: ...
+    def call_soon(self, callback: Callable[[], object]) -> None: ...
 
 
 class Recorder(Protocol):
@@ -165,6 +166,8 @@ class Session:
 
     def new_fid(self) -> int:
         """A fid that is not in use."""
+        if not self._free_fids and len(self._clunks) >= _DRAIN_AT:
+            self._give_back()
         if self._free_fids:
             return self._free_fids.pop()
         self._next_fid += 1
@@ -185,16 +188,28 @@ class Session:
             self.clunk(fid)
 
     def clunk(self, fid: int) -> None:
-        """Give a fid back, without waiting. Never fails: with a dead session there is nothing."""
-        if self._receiving:  # a finalizer in the middle of a batch of replies
-            self._clunks.append(fid)
-        elif self.recorder is not None and self.recorder.ends(fid):
-            return
-        elif not self.dead:
+        """Give a fid back, with the next request or the loop's next turn. Never fails, and does
+        nothing else now: a finalizer calls this in the middle of anything, of another session's
+        doings too."""
+        if not self._clunks and self.loop is not None:
+            self.loop.call_soon(self._give_back)
+        self._clunks.append(fid)
+
+    def _give_back(self) -> None:
+        self._clunk_in_line()
+        self._push()
+        if len(self._requests) >= _DRAIN_AT:
+            self.drain()
+
+    def _clunk_in_line(self) -> None:
+        clunks, self._clunks = self._clunks, []
+        for fid in clunks:
+            if self.recorder is not None and self.recorder.ends(fid):
+                continue
             try:
-                self.send(Tclunk(fid)).abandon()
+                self._put_in_line(Tclunk(fid)).abandon()
             except EIO:
-                return
+                break
             self.free_fid(fid)
 
     # --- the start
@@ -254,17 +269,17 @@ class Session:
     def _has_company(self) -> bool:
         """Something is unanswered, or cannot be sent, so that a reply may be another one's, or
         there is no time to wait for one."""
+        if self._clunks:
+            self._give_back()
         if self._requests and not self._is_late:
             self.drain()
-        return bool(
-            self._requests or self._clunks or self._is_late or self.loop is None or self.dead
-        )
+        return bool(self._requests or self._is_late or self.loop is None or self.dead)
 
     def _late(self, kind: Exchangeable, fields: tuple[Any, ...]) -> Pending:
         """A request that was sent, whose reply has not come, or is not what it should be."""
         exchange, came, problem = self._exchange, None, None
         try:
-            came = exchange.came()  # first: finalizers may have another session use the place
+            came = exchange.came()
         except Errno as error:
             problem = error
         request = kind.message(*fields)
@@ -288,8 +303,11 @@ class Session:
 
     def put_in_line(self, request: Message) -> Pending:
         """It is sent with the next that is sent. Raises: EIO."""
-        while self._clunks and not self._receiving:
-            self.clunk(self._clunks.pop())
+        if self._clunks:
+            self._clunk_in_line()
+        return self._put_in_line(request)
+
+    def _put_in_line(self, request: Message) -> Pending:
         if self.recorder is not None:
             self.recorder.before(request)
         self.sent += 1
@@ -400,7 +418,7 @@ class Session:
 
     def drain(self) -> None:
         """Take the replies that have arrived."""
-        while self._requests and self._receive(0):
+        while self._requests and not self._receiving and self._receive(0):
             pass
 
     def duplicate(self) -> int:
@@ -423,6 +441,7 @@ class Session:
         """This session is the duplicate of `other` (in a forked sandbox)."""
         self.msize, self.version = other.msize, other.version
         self._free_fids, self._next_fid = list(other._free_fids), other._next_fid
+        self._clunks = list(other._clunks)
 
     def move_to(self, fd: int) -> None:
         """In a forked sandbox: go on over what `duplicate` gave before the fork.

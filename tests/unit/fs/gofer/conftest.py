@@ -32,9 +32,9 @@ class CountingSession(Session):
         super().__init__(*arguments)
         self.asked: list[Message] = []
 
-    def put_in_line(self, request: Message) -> Pending:
+    def _put_in_line(self, request: Message) -> Pending:
         self.asked.append(request)
-        return super().put_in_line(request)
+        return super()._put_in_line(request)
 
     def exchange(self, kind: Exchangeable, fields: tuple[Any, ...]) -> Pending:
         before = len(self.asked)
@@ -44,7 +44,8 @@ class CountingSession(Session):
         return pending
 
     def names(self) -> list[str]:
-        """The types of the requests since the last question."""
+        """The types of the requests since the last question, with what the loop would send."""
+        self._give_back()
         found = [type(request).__name__ for request in self.asked]
         self.asked.clear()
         return found

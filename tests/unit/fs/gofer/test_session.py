@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -157,6 +159,46 @@ def test_death_wakes_all_waiters_with_eio(ends: Ends) -> None:
     with pytest.raises(EIO):
         ends.session.call_now(Tclunk(1))
     ends.session.clunk(5)
+
+
+def test_finalizers_between_two_steps_leave_replies_as_they_are(kernel: Any) -> None:
+    """Python looks for garbage whenever it likes, and what it finds may hold fids: of the session
+    that receives, and of another one for which replies have come."""
+    one, other = Ends(kernel.loop), Ends(kernel.loop)
+    steps, at = itertools.count(), -1
+
+    def finalize(_frame: object, _event: str, _argument: object) -> None:
+        if next(steps) == at:
+            for ends in (one, other):
+                ends.session.clunk(ends.session.new_fid())
+
+    def answer(ends: Ends) -> None:
+        while ends.server.has_come():
+            tag, request = ends.server.take()
+            reply = Rread(b"x" * request.count) if isinstance(request, Tread) else Rclunk()
+            ends.server.reply(tag, reply)
+
+    while next(steps) > at:
+        at, steps = at + 1, itertools.count()
+        beside = [other.session.send(Tread(0, 0, size)) for size in range(40)]
+        answer(other)
+        pending = one.session.send(Tread(0, 0, 1000))
+        answer(one)
+        sys.setprofile(finalize)
+        try:
+            one.session.drain()
+        finally:
+            sys.setprofile(None)
+        assert pending.result() == Rread(b"x" * 1000)
+        other.session.drain()
+        assert [p.result() for p in beside] == [Rread(b"x" * size) for size in range(40)]
+    for ends in (one, other):
+        ends.turn()
+        answer(ends)
+        ends.session.drain()
+        assert ends.session.unanswered == 0
+        ends.session.close()
+        ends.server.sock.close()
 
 
 def test_many_clunks_whose_replies_nobody_reads_do_not_block(ends: Ends) -> None:
