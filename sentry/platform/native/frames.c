@@ -26,6 +26,7 @@
 #define WORDS (BLOCK_FRAMES / 64)
 #define DIRTY_WATERMARK (256ull << 20 >> PAGE_SHIFT)
 
+#define TRIM_BLOCKS 64 /* at once, where RAM is full: milliseconds */
 #define STORE_KEPT 16 /* free blocks that keep their room on the disk */
 #define OWNED_MAX 8192 /* runs of blocks: the host allows a process 65530 mappings */
 
@@ -406,12 +407,22 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
 
 /* ---- frames that the Sentry writes through ram.base: populated, so that no store can fail ---- */
 
+/* Where the host has no more for RAM it gets back what free frames hold, once. 0 or -1. */
+static int populate(uint64_t gpa, size_t n)
+{
+    if (madvise(ram.base + gpa, n * PAGE_SIZE, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    if (!ram_trim(0, TRIM_BLOCKS))
+        return -1;
+    return madvise(ram.base + gpa, n * PAGE_SIZE, MADV_POPULATE_WRITE);
+}
+
 uint64_t kernel_run(size_t want, size_t *got)
 {
     uint64_t gpa = take(KERNEL, want, got, 1);
     if (!gpa)
         return 0;
-    if (madvise(ram.base + gpa, *got * PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
+    if (populate(gpa, *got) < 0) {
         for (size_t k = 0; k < *got; k++)
             references[frame_index(gpa) + k] = 0;
         give_back(gpa, (unsigned)*got);
@@ -431,7 +442,7 @@ uint64_t frames_alloc_contiguous(size_t n)
         run_release(gpa, got);
         uint32_t i = block_get(KERNEL);
         gpa = i ? block_take_run(i, 0, (unsigned)n, 1) : 0;
-        if (gpa && madvise(ram.base + gpa, n * PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
+        if (gpa && populate(gpa, n) < 0) {
             ram_counters.kernel_frames += n;
             run_release(gpa, n);
             return 0;

@@ -21,6 +21,8 @@ R, W, X = 1, 2, 4
 PAGE = 4096
 BLOCK = 2 << 20
 BASE = 0x400000000
+FULL, MANY = 16 << 20, 200
+"""Bytes of a RAM that is full; page tables."""
 
 
 class Walker(Protocol):
@@ -663,3 +665,29 @@ def test_code_that_has_run_is_given_back_with_the_heap() -> None:
 
     before, after = map(int, done.stdout.split())
     assert 0 < after < before / 2
+
+
+@pytest.mark.root
+def test_page_tables_are_had_where_free_frames_hold_all_that_the_host_gives(
+    tmp_path: Path,
+) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={FULL}", "none", str(tmp_path)]
+    if subprocess.run(command, check=False).returncode:
+        pytest.skip("no tmpfs of one's own")
+    fd = os.open(tmp_path, os.O_RDWR | os.O_TMPFILE, 0o600)
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    ram = Ram(fd, span=1 << 30)
+    space, other = AddressSpace(ram), AddressSpace(ram)
+
+    pages = FULL // PAGE
+    space.map_anonymous(BASE, pages, R | W)
+    taken = space.write(BASE, bytes(FULL))
+    assert taken < FULL and space.fault_gone
+    space.destroy()
+    assert ram.populated() > FULL - BLOCK
+    for number in range(MANY):  # each has a table of its own
+        other.map_anonymous(BASE + number * BLOCK, 1, R | W)
+
+    assert other.tables > MANY
+    other.destroy()
+    ram.close()
