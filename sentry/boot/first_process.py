@@ -31,7 +31,9 @@ from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.kernel.timers import watch_cpu_limit
 from sentry.loader.execve import execve
 from sentry.mm.buffers import KernelDest
+from sentry.mm.errors import NeedsFault
 from sentry.mm.manager import MemoryManager
+from sentry.platform.memory import Exhausted
 from sentry.vfs.exec import close_exec, open_exec
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.fs_context import FsContext
@@ -79,7 +81,7 @@ async def load_further(kernel: Kernel, config: ContainerConfig, container: Conta
     Raises: StartError, Errno; then nobody knows the task.
     """
     process = config.process
-    task = make_task(kernel, process, container)
+    task = await again(make_task, kernel, process, container)
     owner = Owner(process.uid, process.gid)
     try:
         if process.terminal and is_tty(config.stdio[0]):
@@ -118,16 +120,22 @@ def make_task(
     """A task of a container that nobody made: of no parent, the leader of a session, without a
     program. `ns`: where it is, if it is not where the container began.
 
-    Nobody but its session knows it: `first_task` makes it known.
+    Nobody but its session knows it: `first_task` makes it known. Raises: EAGAIN, ENOMEM;
+    NeedsFault where RAM is full.
     """
     ns = ns if ns is not None else container.ns
     container.check_task()
     pid = kernel.pids.allocate(container.pids)
-    session = kernel.pids.sessions[pid] = Session(pid, None)
-    process_group = kernel.pids.process_groups[pid] = ProcessGroup(pid, session)
     limits = Limits()
     for limit in process.rlimits:
         limits.set(limit.resource, limit.soft, limit.hard)
+    try:
+        mm = MemoryManager.empty(kernel.platform.new_address_space, limits)
+    except Exhausted:
+        kernel.pids.release(pid)
+        raise NeedsFault(kernel.make_frames) from None
+    session = kernel.pids.sessions[pid] = Session(pid, None)
+    process_group = kernel.pids.process_groups[pid] = ProcessGroup(pid, session)
     group = ThreadGroup(
         kernel, pid, None, process_group, SignalActions(), limits, container.pids
     )
@@ -135,7 +143,6 @@ def make_task(
     session.leader = group
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
-    mm = MemoryManager.empty(kernel.platform.new_address_space, limits)
     root = top(ns.mounts.mounts.root.location)
     group.personality = process.personality
     task = Thread(

@@ -27,6 +27,7 @@ from sentry.kernel.task_clone import first_task
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.work import WORK_PAUSE
 from sentry.vfs.interface import Owner
+from sentry.wait.again import again
 from sentry.wait.steps import at_once, driven
 
 if TYPE_CHECKING:
@@ -178,10 +179,7 @@ class Execution:
         init = self._container.init
         assert init is not None
         await self._container.ns.net.catch_up()
-        if not init.tasks or init.exiting:
-            raise StartError(STOPPED)
-        ns = self._container.ns.but(mounts=init.tasks[0].ns.mounts)
-        task = first_process.make_task(self._kernel, process, self._container, ns)
+        task = await again(self._make_task, init, process)
         task.group.job = self._job
         try:
             self._give_files(task, process)
@@ -193,6 +191,12 @@ class Execution:
             first_process.undo(task)
             raise
         return task
+
+    def _make_task(self, init: ThreadGroup, process: ProcessConfig) -> Task:
+        if not init.tasks or init.exiting:
+            raise StartError(STOPPED)
+        ns = self._container.ns.but(mounts=init.tasks[0].ns.mounts)
+        return first_process.make_task(self._kernel, process, self._container, ns)
 
     def _give_files(self, task: Task, process: ProcessConfig) -> None:
         fds, self._fds = self._fds, []

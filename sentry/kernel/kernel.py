@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sentry.errors import EFAULT
+from sentry.errors import EFAULT, ENOMEM
 from sentry.kernel.container import Container
 from sentry.kernel.crowds import Crowds
 from sentry.kernel.futex_table import FutexTable
@@ -189,6 +189,13 @@ class Kernel:
         if not self.out_of_memory(None, trim=not again):
             raise EFAULT("the memory limit is reached")
         await park(Mode.KILLABLE, self.loop.now_ns() + OOM_PAUSE_NS)
+
+    async def make_frames(self) -> None:
+        """`make_room` for what is no access to user memory. Raises: ENOMEM."""
+        try:
+            await self.make_room()
+        except EFAULT as error:
+            raise ENOMEM(str(error)) from None
 
     def out_of_memory(self, task: Task | None, *, trim: bool = True) -> bool:
         """RAM has reached its limit: kill who holds most, as oom_score_adj says, `task` at last.

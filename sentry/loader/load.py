@@ -32,6 +32,7 @@ from sentry.mm.heap import set_brk_start
 from sentry.mm.layout import ProgramLayout
 from sentry.mm.mapping import map_vdso, mmap
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
+from sentry.platform.memory import Exhausted
 from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
 from sentry.vfs.pieces import PIECE
 from sentry.wait.again import again
@@ -92,14 +93,10 @@ async def load(
             each.mmap_backing(False)  # while there is a way back: ENOMEM beyond the ceiling
         readable, memory_ns = await again(privileges.would_dump, task.creds, mapped)
         dumpable = readable and privileges.unchanged(task.creds, creds)
-        randomize = not task.group.personality & ADDR_NO_RANDOMIZE
-        mm = task.mm.new_for_exec(task.group.limits, randomize)
         try:
-            entry, stack_pointer = await _build(task, mm, chain, (creds, secure))
-        except BaseException as error:
-            mm.release()
-            if isinstance(error, Errno):
-                _doom(task, error)
+            mm, entry, stack_pointer = await _built(task, chain, (creds, secure))
+        except Errno as error:
+            _doom(task, error)
             raise
         comm = path.rsplit(b"/", 1)[-1][:COMM_LEN]
         return Image(
@@ -112,11 +109,15 @@ async def load(
 
 
 def _doom(task: Task, error: Errno) -> None:
-    """Linux has given up the old program by now: force_fatal_sig(SIGSEGV) in bprm_execve()."""
-    init = task.group.container.init
-    if init is None or not init.has_execed:
-        raise error
-    task.group.exit(SIGSEGV)
+    """Linux has given up the old program by now: force_fatal_sig(SIGSEGV) in bprm_execve().
+
+    Not where the program is the first of a container or of `exec`: its caller hears of it.
+    """
+    group = task.group
+    init = group.container.init
+    if init is None or not init.has_execed or not group.tasks:
+        return
+    group.exit(SIGSEGV)
     raise Killed from error
 
 
@@ -202,6 +203,25 @@ async def _examine_loader(
         chain.loader_program = _try_program(header, table)
     except ENOEXEC as error:
         raise ELIBBAD(str(error)) from error
+
+
+async def _built(
+    task: Task, chain: _Chain, rights: tuple[Any, bool]
+) -> tuple[MemoryManager, int, int]:
+    """A new address space with everything in it; entry and stack pointer. Where RAM is full it is
+    made once more when there is room: who is at fault dies, not who begins. Raises: Errno."""
+    randomize = not task.group.personality & ADDR_NO_RANDOMIZE
+    while True:
+        mm = None
+        try:
+            mm = task.mm.new_for_exec(task.group.limits, randomize)
+            return mm, *await _build(task, mm, chain, rights)
+        except BaseException as error:
+            if mm is not None:
+                mm.release()
+            if not isinstance(error, Exhausted):
+                raise
+        await task.kernel.make_frames()
 
 
 async def _build(
