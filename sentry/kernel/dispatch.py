@@ -253,7 +253,7 @@ class Thread(Task):
             check_lock(self.mm.map)
             fault(self.mm.map, ctx.fault_addr, ctx.error_code)
         except NeedsFault as need:
-            self.fiber = self.kernel.loop.spawn(need.wait(), "fault", self._fault_done)
+            self._fault_waits(need)
             return
         except Exception as error:
             self._fault_failed(error)
@@ -262,6 +262,9 @@ class Thread(Task):
             task_signals.return_to_user(self)
         else:
             ctx.resume()
+
+    def _fault_waits(self, need: NeedsFault) -> None:
+        self.fiber = self.kernel.loop.spawn(need.wait(), "fault", self._fault_done)
 
     def _fault_done(self, _: Any, error: BaseException | None) -> None:
         self.fiber = None
@@ -273,5 +276,10 @@ class Thread(Task):
             self.finish()
 
     def _fault_failed(self, error: BaseException) -> None:
-        if not task_signals.fault(self, error, self.ctx.fault_addr, self.ctx.error_code):
+        try:
+            known = task_signals.fault(self, error, self.ctx.fault_addr, self.ctx.error_code)
+        except NeedsFault as need:
+            self._fault_waits(need)
+            return
+        if not known:
             self._bug(error)

@@ -29,7 +29,7 @@ from sentry.abi.signal import (
     TRAP_BRKPT,
     TRAP_TRACE,
 )
-from sentry.errors import EFAULT, Errno
+from sentry.errors import EFAULT, ENOMEM, Errno
 from sentry.kernel.kernel import OOM_PAUSE_NS
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
@@ -153,16 +153,24 @@ def floating_point_code(image: bytes, vector: int) -> int:
 
 
 def fault(task: Task, error: BaseException, addr: int, error_code: int) -> bool:
-    """A page fault that mm could not repair: raise the signal and go on. False: a bug of ours."""
-    if addr & ~0xFFF == VSYSCALL_PAGE and task.ctx.regs[Reg.RIP] == addr:
-        _vsyscall(task, VSYSCALLS.get(addr))
-    elif isinstance(error, OutOfMemory):
+    """A page fault that mm could not repair: raise the signal and go on. False: a bug of ours.
+
+    Raises: NeedsFault, where it is a call that has to wait: then the program makes it again.
+    """
+    if is_shortage(error):
         _out_of_memory(task)
         return True
+    if addr & ~0xFFF == VSYSCALL_PAGE and task.ctx.regs[Reg.RIP] == addr:
+        _vsyscall(task, VSYSCALLS.get(addr))
     elif not raise_fault(task, error, addr, error_code):
         return False
     task.finish()
     return True
+
+
+def is_shortage(error: BaseException) -> bool:
+    """No frame for a page, or no room for one and nobody else to kill (`Kernel.make_room`)."""
+    return isinstance(error, (OutOfMemory, ENOMEM, EFAULT)) and not isinstance(error, BusError)
 
 
 def raise_fault(task: Task, error: BaseException, addr: int, error_code: int) -> bool:

@@ -44,6 +44,7 @@ from sentry.errors import (
     ENOENT,
     EOPNOTSUPP,
     EPERM,
+    Errno,
 )
 from sentry.fs.pidfd import PidFile
 from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, timers
@@ -161,13 +162,19 @@ def check_numbers(
         at = at.parent
 
 
+def check_descriptor(task: Task, args: CloneArgs) -> None:
+    """There is a number for a pidfd: other threads take some while this one sleeps. EMFILE."""
+    if args.flags & CLONE_PIDFD:
+        task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
+
+
 def touch(task: Task, args: CloneArgs) -> None:
     """Have the words in memory that clone stores to: nothing may fail half-way for want of a page.
 
     Raises: EFAULT and EMFILE where a pidfd has no place; NeedsFault.
     """
+    check_descriptor(task, args)
     if args.flags & CLONE_PIDFD:
-        task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
         task.mm.check_out(args.pidfd, 4)
     for flag, addr in (
         (CLONE_PARENT_SETTID, args.parent_tid),
@@ -192,15 +199,14 @@ async def tell_numbers(task: Task, args: CloneArgs, child: Task, number: int) ->
 
 async def store(child: Task, mm: MemoryManager, addr: int, number: int) -> None:
     """put_user() whose failure nobody hears of. Memory may be used up, and the child the victim."""
-    while not child.group.exiting:
-        try:
-            mm.write(addr, struct.pack("<i", number))
-        except EFAULT:
-            return
-        except NeedsFault as need:
-            await need.wait()
-        else:
-            return
+    with suppress(Errno):
+        while not child.group.exiting:
+            try:
+                mm.write(addr, struct.pack("<i", number))
+            except NeedsFault as need:
+                await need.wait()
+            else:
+                return
 
 
 async def clone(task: Task, args: CloneArgs) -> int:
@@ -214,6 +220,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
         if task.group.exiting or task.work & WORK_EXIT:  # a child of who was killed would live on
             raise Killed
         check_limit(task)
+        check_descriptor(task, args)
         child = make(task, args, memory, new)
     except BaseException:
         memory.release()
@@ -262,7 +269,7 @@ async def copied(task: Task, args: CloneArgs) -> MemoryManager:
         async with task.mm.map.lock:
             return await driven(task.mm.forking())
     except Exhausted:
-        raise NeedsFault(task.kernel.make_room) from None
+        raise NeedsFault(task.kernel.make_frames) from None
 
 
 async def separated(task: Task, args: CloneArgs) -> Separated:
@@ -294,7 +301,7 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
     except BaseException as error:
         kernel.pids.release(tid)
         if isinstance(error, Exhausted):
-            raise NeedsFault(kernel.make_room) from None
+            raise NeedsFault(kernel.make_frames) from None
         raise
     child.group.cgroup = cgroup
     cgroup.born(child.group)

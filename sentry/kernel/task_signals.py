@@ -21,7 +21,7 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EFAULT, EINTR
 from sentry.kernel import pause, signal_frame, task_exit, task_stops
-from sentry.kernel.signal_faults import exception, fault, force, raise_fault
+from sentry.kernel.signal_faults import exception, fault, force, is_shortage, raise_fault
 from sentry.kernel.signal_send import (
     may_signal,
     recalculate,
@@ -42,7 +42,7 @@ from sentry.kernel.signals import (
     SigInfo,
 )
 from sentry.kernel.work import WORK_EXIT, WORK_PAUSE, WORK_SIGNAL, WORK_STOP, WORK_TELL
-from sentry.mm.errors import NeedsFault, OutOfMemory
+from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import Reg
 from sentry.wait.fiber import (
     Interrupted,
@@ -217,19 +217,20 @@ def _fetch_stack(task: Task, need: NeedsFault) -> None:
 
     def done(_: Any, error: BaseException | None) -> None:
         task.fiber = None
-        if isinstance(error, OutOfMemory):
-            task.kernel.out_of_memory(task)
-        elif (
-            error is not None
-            and not isinstance(error, (Interrupted, Killed))
-            and not raise_fault(task, error, task.ctx.regs[Reg.RSP], PF_WRITE)
-        ):
-            task.kernel.log.bug(f"signal stack of {task!r}", error)
-            task.group.exit(SIGKILL)
+        if error is not None and not isinstance(error, (Interrupted, Killed)):
+            _no_stack(task, error)
         recalculate(task)
         return_to_user(task)
 
     task.fiber = task.kernel.loop.spawn(need.wait(), "signal stack", done)
+
+
+def _no_stack(task: Task, error: BaseException) -> None:
+    if is_shortage(error):
+        task.kernel.out_of_memory(task)
+    elif not raise_fault(task, error, task.ctx.regs[Reg.RSP], PF_WRITE):
+        task.kernel.log.bug(f"signal stack of {task!r}", error)
+        task.group.exit(SIGKILL)
 
 
 def force_segv(task: Task, signo: int) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import struct
+
 import pytest
 
-from sentry.abi.signal import SIGKILL
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.abi.sched import CLONE_PIDFD
+from sentry.abi.signal import SIGCHLD, SIGKILL
 from tests.world import AREA, World
 
 PAGE = 4096
@@ -28,3 +33,27 @@ def test_who_is_killed_while_it_forks_has_no_more_children(monkeypatch: pytest.M
 
         assert program.task.dead
         assert set(world.kernel.pids.groups) - {program.task.group.tgid} == before
+
+
+def test_a_number_that_another_thread_takes_meanwhile_leaves_no_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World() as world:
+        program = world.program()
+        other = program.thread()
+        for at in range(AREA, AREA + PIECES * 2 * PAGE, 2 * PAGE):
+            program.ok("mprotect", at, PAGE, 1)
+        words = AREA + PIECES * 2 * PAGE
+        program.write(words, struct.pack("<8Q", CLONE_PIDFD, words + 64, 0, 0, SIGCHLD, 0, 0, 0))
+        program.task.group.limits.set(RLIMIT_NOFILE, 1, 1)
+        before = set(world.kernel.pids.tasks)
+        monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+        monkeypatch.setattr("sentry.mm.fork.LEND", 2 * PIECES + 1000)  # each is a step
+
+        fork = program.begin("clone3", words, 64)
+        world.loop.turn()
+        assert not fork.done
+        assert other.ok("eventfd2", 0, 0) == 0
+        assert fork.wait() == -errno.EMFILE
+
+        assert set(world.kernel.pids.tasks) == before
