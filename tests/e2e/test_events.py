@@ -27,14 +27,17 @@ def test_a_kill_is_told_at_once_and_the_end_ends_it(client: Client) -> None:
     with subprocess.Popen(
         client.command("events", "--interval", "1h", "c"), stdout=subprocess.PIPE, cwd=REPOSITORY
     ) as events:
-        assert events.stdout is not None
-        assert json.loads(events.stdout.readline())["type"] == "stats"
-        for _ in range(2):
-            assert "alive" in client.ok("exec", "c", "sh", "-c", TAKE)
-            assert json.loads(events.stdout.readline()) == {"type": "oom", "id": "c"}
-        client.ok("kill", "c", "KILL")
-        assert events.stdout.read() == b""
-        assert events.wait(TIMEOUT_S) == 0
+        try:
+            assert events.stdout is not None
+            assert json.loads(events.stdout.readline())["type"] == "stats"
+            for _ in range(2):
+                assert "alive" in client.ok("exec", "c", "sh", "-c", TAKE)
+                assert json.loads(events.stdout.readline()) == {"type": "oom", "id": "c"}
+            client.ok("kill", "c", "KILL")
+            assert events.stdout.read() == b""
+            assert events.wait(TIMEOUT_S) == 0
+        finally:
+            events.kill()
     client.ok("delete", "--force", "c")
 
 
