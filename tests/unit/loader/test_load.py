@@ -233,10 +233,18 @@ def test_failure_after_the_point_of_no_return_kills(
 ) -> None:
     killed: list[int] = []
     world.task.group.exit = killed.append
+    world.task.group.tasks = [world.task]
     world.kernel.init.has_execed = True
     with pytest.raises(Killed):
         load(world.write("bad", program(segment(CODE, 0, 2, 1))))
     assert killed == [11]
+
+
+def test_failure_there_of_whom_nobody_knows_yet_is_the_callers(world: Any, load: Load) -> None:
+    world.task.group.tasks = []
+    world.kernel.init.has_execed = True
+    with pytest.raises(EINVAL):
+        load(world.write("bad", program(segment(CODE, 0, 2, 1))))
 
 
 def test_arguments_beyond_the_limit_are_e2big(world: Any, load: Load) -> None:
