@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from sentry.fs.page_cache import ALL, PageCache, Unreadable
 from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import Ram
 from sentry.vfs.vfs import Vfs
+from tests.unit.fs.resting import done
 
 PAGE = 4096
 SIZE = 3 * PAGE + 10
@@ -43,12 +44,6 @@ class Server(PageCache):
         if offset in self.fails:
             raise self.fails[offset]("said the server")
         self.data[offset : offset + len(data)] = data
-
-
-def done(work: Coroutine[Any, Any, None]) -> None:
-    """Run to its end, which it comes to without sleeping."""
-    with pytest.raises(StopIteration):
-        work.send(None)
 
 
 @pytest.fixture(scope="module")

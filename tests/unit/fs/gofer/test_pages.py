@@ -15,6 +15,7 @@ from sentry.fs.gofer.regular import GoferRegular
 from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import Ram
 from sentry.vfs.vfs import Vfs
+from tests.unit.fs.resting import done
 
 PAGE = 4096
 FID = 7
@@ -58,11 +59,6 @@ def memory() -> Iterator[Ram]:
     ram = Ram.from_memfd(1 << 30)
     yield ram
     ram.close()
-
-
-def done(work: Any) -> None:
-    with pytest.raises(StopIteration):
-        work.send(None)
 
 
 @pytest.mark.parametrize("stores", [False, True])
