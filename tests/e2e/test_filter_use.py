@@ -235,12 +235,13 @@ def _fork(folder: Path, debian: Path) -> Used:
     """A container that is copied while its program runs, which is kicked out for that."""
 
     def copy(client: Client) -> None:
+        client.ok("exec", "c", "sh", "-c", "until test -e /tmp/runs; do :; done")
         client.ok("fork", "c", "d")
         client.ok("exec", "d", "true")
         client.ok("delete", "--force", "d")
 
     words = ["--overlay2=root:memory", "--network=none", "run", "--forkable"]
-    return _detached(folder, debian, "while :; do :; done", words, copy)
+    return _detached(folder, debian, ": >/tmp/runs; while :; do :; done", words, copy)
 
 
 def _detached(

@@ -30,7 +30,7 @@ def _run(folder: Path) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "runsc.pytest_plugin", "-p",
          "no:cacheprovider", "-p", "no:xdist", "-W", "error", "--strict-markers", "-c", "/dev/null",
-         f"--rootdir={folder}", str(folder)],
+         f"--rootdir={folder}", f"--basetemp={folder}/base", str(folder)],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
