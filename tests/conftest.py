@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from sentry.syscalls import late
+from tests import huge_pages
 from tests.e2e.bundle import REPOSITORY, STEPS, Bundle, kvm_is_usable
 from tests.order import arranged
 from tests.world import STEPS_ARE_BOUNDED
@@ -37,6 +38,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = arranged(items, limit_s, boots, usual_s, workers)
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected is never garbage, and is in memory to the end, in each fork."""
+    gc.collect()
+    gc.freeze()
+    huge_pages.collapse()
 
 
 @pytest.fixture(scope="module", autouse=True)
