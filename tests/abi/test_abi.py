@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -57,9 +58,21 @@ def with_everything(document: Document) -> None:
     document["hostname"] = "test"
 
 
+@pytest.fixture
+def program(name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the test's own of what one of all workers has compiled, for its three turns."""
+    if "ABI_PROGRAMS" in os.environ:
+        return compile_program(name, tmp_path)
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    known = folder / f"abi-{name}"
+    if not known.exists():
+        compile_program(name, tmp_path).rename(known)
+    return Path(shutil.copy(known, tmp_path / name))
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_abi_program_passes_natively(name: str, tmp_path: Path) -> None:
-    program = compile_program(name, tmp_path)
+def test_abi_program_passes_natively(program: Path, tmp_path: Path) -> None:
     (tmp_path / "cwd").mkdir()
     host.prctl(PR_SET_TIMERSLACK, 0)  # as before a test opened a platform, of which it is inherited
     command = ["env", "--default-signal", program]  # a caller in the background ignores some
@@ -71,11 +84,12 @@ def test_abi_program_passes_natively(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("platform", ["kvm", "unicorn"])
-def test_abi_program_passes(name: str, platform: str, tmp_path: Path, busybox: Path) -> None:
+def test_abi_program_passes(
+    name: str, platform: str, program: Path, tmp_path: Path, busybox: Path
+) -> None:
     wants(name, platform)
     if platform == "kvm" and not kvm_is_usable():
         pytest.skip("/dev/kvm cannot be used here")
-    program = compile_program(name, tmp_path)
     bundle = Bundle(tmp_path / "bundle", busybox).args(f"/abi/{name}").configure(with_everything)
     bundle.document["mounts"].append(
         {"destination": f"/abi/{name}", "source": str(program), "options": ["bind", "ro"]}
