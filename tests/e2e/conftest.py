@@ -14,11 +14,13 @@ from tests.e2e.pod import Pod
 
 HOST_SIDE = frozenset({
     "test_api", "test_bad_bundles", "test_both_ways", "test_cgroups", "test_crashes",
-    "test_exit_codes", "test_full_disks", "test_hooks", "test_host_fifos",
-    "test_host_sockets", "test_mount_propagation", "test_mounts", "test_pods", "test_pods_ends",
-    "test_pods_folders", "test_pods_limits", "test_pods_networks", "test_pods_streams",
-    "test_policies", "test_port_forward", "test_real_processes", "test_report", "test_stand_in",
-    "test_start_hooks", "test_streams", "test_top", "test_users", "test_view", "test_wait",
+    "test_exit_codes", "test_full_disks", "test_hooks", "test_host_changes", "test_host_fifos",
+    "test_host_sockets", "test_host_sockets_made", "test_mount_propagation", "test_mounts",
+    "test_pods", "test_pods_ends", "test_pods_folders", "test_pods_limits", "test_pods_networks",
+    "test_pods_streams", "test_policies", "test_port_forward", "test_real_processes",
+    "test_report", "test_shared_files", "test_snapshot_attacks", "test_stand_in",
+    "test_start_hooks", "test_streams", "test_top", "test_trace", "test_users", "test_view",
+    "test_wait", "test_write_back",
 })  # fmt: skip
 """About processes, files and sockets of the host: what runs the programs makes no difference."""
 
