@@ -16,8 +16,8 @@ from tests.e2e.bundle import REPOSITORY, Bundle, Document, kvm_is_usable
 from tests.e2e.test_hostile import with_all_rights
 
 LOOK = r"""
-for file in $(find /proc /sys /etc -type f ! -name kmsg ! -name mem ! -name pagemap 2>/dev/null)
-do head -c 65536 $file | tr '\0' ' '; done 2>/dev/null
+find /proc /sys /etc -type f ! -name kmsg ! -name mem ! -name pagemap 2>/dev/null |
+xargs head -q -c 65536 2>/dev/null | tr '\0' ' '
 uname -a; hostname; id; env; mount; df; df /folder
 ls -lid /folder /folder/*; ls -l /proc/self/fd; stat -L /proc/self/fd/[012]; stat -f / /folder
 stat /folder/file; ps; echo nproc $(nproc)
