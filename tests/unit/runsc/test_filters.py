@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from runsc.filters import table
 from runsc.filters.program import build
 from runsc.filters.rule import Rule
 from sentry.abi import fcntl, ioctl, mman, seccomp, socket, unistd
+from sentry.bpf.isa import Program
 from tests.unit.bpf.model import run_seccomp, seccomp_data
 from tests.unit.bpf.model_check import check_seccomp
 
@@ -33,10 +35,14 @@ LISTS = {
 }
 
 
+@cache
+def _program(name: str) -> Program:
+    return check_seccomp(build(LISTS[name]))
+
+
 def _verdict(name: str, number: int, *arguments: int, arch: int = X86_64) -> int:
     padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
-    program = check_seccomp(build(LISTS[name]))
-    return run_seccomp(program, seccomp_data(number, arch, 0, padded))
+    return run_seccomp(_program(name), seccomp_data(number, arch, 0, padded))
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -46,7 +52,7 @@ def test_every_rule_has_a_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_every_number_without_a_rule_is_killed(name: str) -> None:
-    program = check_seccomp(build(LISTS[name]))
+    program = _program(name)
     known = {rule.number for rule in LISTS[name]}
 
     for number in [*range(-1, 600), 0x40000000 + unistd.read]:
