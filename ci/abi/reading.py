@@ -25,6 +25,25 @@ def cc(source: str, *args: str, **kw: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def usable(text: str, names: list[str]) -> set[str]:
+    """Those that are integer constant expressions: a line each, without those of which the compiler
+    says something until it says nothing."""
+    while names:
+        body = f'{text}# 1 "names"\n' + "".join(
+            f'static const long long c{i} = (long long)({n}); _Static_assert(sizeof(char[1 + ((({n}) == ({n})))]), "");\n'
+            for i, n in enumerate(names)
+        )
+        try:
+            cc(body, "-fsyntax-only", "-fmax-errors=0")
+            break
+        except subprocess.CalledProcessError as error:
+            wrong = {int(line) for line in re.findall(r"^names:(\d+):", error.stderr, re.MULTILINE)}
+            if not wrong:
+                raise
+            names = [n for number, n in enumerate(names, 1) if number not in wrong]
+    return set(names)
+
+
 def constants(area: Area, name: str) -> list[tuple[str, int]]:
     """Macros of the area that are integer constants, in the order of their definition."""
     text = PRELUDE + "".join(f"#include <{h}>\n" for h in area.headers) + area.extra + "\n"
@@ -35,28 +54,18 @@ def constants(area: Area, name: str) -> list[tuple[str, int]]:
             names.append(m[1])
     names = sorted(set(names) | set(ENUMS.get(name, ())))
     # one probe a name: what is not an integer constant expression is left out
-    good: list[str] = []
-
-    def usable(chunk: list[str]) -> None:
-        body = text + "".join(
-            f'static const long long c{i} = (long long)({n});\n_Static_assert(sizeof(char[1 + ((({n}) == ({n})))]), "");\n'
-            for i, n in enumerate(chunk)
-        )
-        try:
-            cc(body, "-fsyntax-only")
-            good.extend(chunk)
-        except subprocess.CalledProcessError:
-            if len(chunk) > 1:
-                usable(chunk[: len(chunk) // 2])
-                usable(chunk[len(chunk) // 2 :])
-
-    usable(names)
+    good: set[str] = set()
+    while found := usable(text, [n for n in reversed(names) if n not in good]):
+        good |= found
+        names.reverse()  # one without its closing bracket hides those behind it
+    names.sort()
+    kept = [n for n in names if n in good]
     with tempfile.TemporaryDirectory() as tmp:
         body = (
             text
             + "int printf(const char*, ...);\nint main(void){"
             + "".join(
-                f'printf("%d %lld\\n", (({n}) > 0 || ({n}) == 0), (long long)({n}));' for n in good
+                f'printf("%d %lld\\n", (({n}) > 0 || ({n}) == 0), (long long)({n}));' for n in kept
             )
             + "return 0;}"
         )
@@ -65,7 +74,7 @@ def constants(area: Area, name: str) -> list[tuple[str, int]]:
             [f"{tmp}/a"], check=True, capture_output=True, text=True
         ).stdout.splitlines()
     result = []
-    for n, line in zip(good, out, strict=True):
+    for n, line in zip(kept, out, strict=True):
         positive, value = (int(x) for x in line.split())
         result.append((n, value & (2**64 - 1) if positive else value))
     return result
