@@ -89,13 +89,17 @@ class Log:
         self.fd = 2 if path is None else os.open(path, flags, 0o644)
         self.to_person = path is None and not self.is_json and _is_terminal(2)
 
+    def be_quiet(self) -> None:
+        """Errors only."""
+        self._least = LEVELS.index("error")
+
     def write(self, level: str, message: str) -> None:
         """One message, if its level is wanted. Where it cannot be written (nobody reads the pipe,
         the disk is full) it is lost: what it is about goes on."""
         if LEVELS.index(level) < self._least:
             return
         try:  # noqa: SIM105  contextlib costs more
-            os.write(self.fd, self._line(level, message) + b"\n")
+            os.write(self.fd, self._line(level, message) + self._end())
         except OSError:
             pass
 
@@ -107,6 +111,18 @@ class Log:
         if self.is_json:
             return dumps({"level": level, "msg": message, "time": now})
         return f'time="{now}" level={level} msg={quoted(message)}'.encode()
+
+    def _end(self) -> bytes:
+        """Of a line: a terminal may be raw, while a program has it."""
+        if not self.to_person:
+            return b"\n"
+        import termios  # noqa: PLC0415  not for engines
+
+        try:
+            is_raw = not termios.tcgetattr(self.fd)[1] & termios.OPOST
+        except termios.error:
+            is_raw = False
+        return b"\r\n" if is_raw else b"\n"
 
     def debug(self, message: str) -> None:
         """For developers; written with --debug."""

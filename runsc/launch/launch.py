@@ -319,7 +319,7 @@ def _start(
         if config.network != "none" or terms.before_gofer is not None or standing.comes_first:
             standing.await_ready()  # they go into its namespaces
         config = msgspec.structs.replace(config, host_ids=standing.maps)
-        beside: list[int] = []
+        beside: dict[int, str] = {}
         try:
             config = _with_link(flags, config, terms, beside)
             config = _with_dialer(flags, config, terms, beside)
@@ -340,6 +340,7 @@ def _start(
                 sandbox.end_child(pid)
             raise
         running.beside = beside
+        running.warn = flags.log.warning
         if wishes.tell is not None and config.restore is not None:
             from runsc.containers.snapshots import PAGE  # noqa: PLC0415  few are restored
             from runsc.progress import of_reads  # noqa: PLC0415
@@ -375,7 +376,7 @@ def _egress(
 
 
 def _with_link(
-    flags: Globals, config: SandboxConfig, terms: boot.Terms, beside: list[int]
+    flags: Globals, config: SandboxConfig, terms: boot.Terms, beside: dict[int, str]
 ) -> SandboxConfig:
     """With the interface of a sandbox whose network is passt's; the process is `beside` then."""
     path = passt_of(flags) if config.network == "sandbox" else ""
@@ -384,12 +385,12 @@ def _with_link(
     from runsc.launch import passt  # noqa: PLC0415  few have it
 
     link, pid = passt.start(path, terms, config.log_fd)
-    beside.append(pid)
+    beside[pid] = passt.PROGRAM
     return msgspec.structs.replace(config, link=link)
 
 
 def _with_dialer(
-    flags: Globals, config: SandboxConfig, terms: boot.Terms, beside: list[int]
+    flags: Globals, config: SandboxConfig, terms: boot.Terms, beside: dict[int, str]
 ) -> SandboxConfig:
     """With the way to a dialer, where a policy has brokers; the process is `beside` then."""
     if config.egress is None:
@@ -398,7 +399,7 @@ def _with_dialer(
 
     made, pid = egress.with_dialer(config.egress, config.container_id, flags, terms, config.log_fd)
     if pid:
-        beside.append(pid)
+        beside[pid] = "dialer"
     return msgspec.structs.replace(config, egress=made)
 
 

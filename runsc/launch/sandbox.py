@@ -66,8 +66,10 @@ class Sandbox:
         self.gofer_pid = gofer_pid
         """0: there is none."""
         self._network_pid = network_pid
-        self.beside: list[int] = []
-        """Processes besides, which end with it: passt, a dialer."""
+        self.beside: dict[int, str] = {}
+        """Processes besides, which end with it, and what each is: passt, a dialer."""
+        self.warn: Callable[[str], object] = lambda message: None
+        """Hears of one of those, or of the network process, that broke."""
         self._gofer_grace_ms = gofer_grace_ms
         self._gofer_told = gofer_told
         self._stand_in = stand_in
@@ -87,6 +89,8 @@ class Sandbox:
         self._late_at: float | None = None
         """When `await_ready` and `keep` give up; the end of a program has no such time."""
         self._failure = ""
+        self._others: dict[int, int] = {}
+        """The network process and those beside that are looked after: pidfd → pid."""
         self._sentry = os.pidfd_open(pid)
         self._gofer = os.pidfd_open(gofer_pid) if gofer_pid else -1
         self._standing = os.pidfd_open(stand_in.pid) if stand_in is not None else -1
@@ -152,6 +156,7 @@ class Sandbox:
         Raises: RuntimeFailure if the container could not start or the sandbox broke.
         """
         self._late_at = None
+        self._others = {os.pidfd_open(pid): pid for pid in (self._network_pid, *self.beside) if pid}
         self._until("", wakeup)
         return self._reap()
 
@@ -170,9 +175,10 @@ class Sandbox:
         self._close()
 
     def _close(self) -> None:
-        for fd in (self._sentry, self._gofer, self._standing):
+        for fd in (self._sentry, self._gofer, self._standing, *self._others):
             with suppress(OSError):
                 os.close(fd)
+        self._others = {}
         self._sentry = self._gofer = self._standing = -1
         self._control.close()
         if self._gofer_told is not None:
@@ -180,9 +186,23 @@ class Sandbox:
 
     def _reap_others(self) -> None:
         """They have nothing to do any more: the Sentry has ended."""
-        pids, self._network_pid, self.beside = [self._network_pid, *self.beside], 0, []
+        pids, self._network_pid, self.beside = [self._network_pid, *self.beside], 0, {}
         for pid in filter(None, pids):
             end_child(pid)
+
+    def _lost(self, pidfd: int) -> None:
+        """One of them has ended. That is told if it broke, and not as a part of the whole's end."""
+        pid = self._others.pop(pidfd)
+        status = reaped(pid, pidfd)
+        os.close(pidfd)
+        name = self.beside.pop(pid, "network")
+        if name == "network":
+            self._network_pid = 0
+        poll = select.poll()
+        poll.register(self._sentry, select.POLLIN)
+        if status and not poll.poll(GRACE_MS):
+            how = _describe(status)
+            self.warn(f"the {name} process {how}: the container goes on, and reaches nobody by it")
 
     def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
         """Look after everything until the event has come (True) or a child has ended (False).
@@ -195,7 +215,7 @@ class Sandbox:
         poll = select.poll()
         control, signals = self._control.fileno(), wakeup.fileno() if wakeup else -1
         children = {self._sentry, self._gofer, -1 if event else self._standing}
-        for fd in (*children, control, signals, self.lifeline):
+        for fd in (*children, *self._others, control, signals, self.lifeline):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         while event not in self._events:
@@ -213,6 +233,9 @@ class Sandbox:
                 poll.unregister(control)
             if ready & children:
                 return event in self._events
+            for pidfd in ready & self._others.keys():
+                poll.unregister(pidfd)
+                self._lost(pidfd)
         return True
 
     def _left_ms(self) -> int | None:

@@ -270,6 +270,36 @@ def test_job_whose_output_is_piped_stops_and_goes_on(do: Do, tmp_path: Path) -> 
     _nothing_is_left(state)
 
 
+def test_network_process_that_is_killed_is_told_and_the_program_goes_on(
+    do: Do, tmp_path: Path
+) -> None:
+    command = do("sh", "-c", "echo ready; read line; exit 7")
+    command.insert(command.index("do"), "--network=host")
+    person = Person(command)
+    person.see(b"ready\r\n")
+    title = f"runsc-network: runsc-do-{_command_line(tmp_path / 'state')}".encode()
+    (pid,) = (
+        int(each.parent.name) for each in Path("/proc").glob("[0-9]*/cmdline")
+        if _read(each).startswith(title)
+    )  # fmt: skip
+
+    os.kill(pid, signal.SIGKILL)
+
+    person.see(
+        b"runsc: warning: the network process was killed by signal 9: the container goes on,"
+        b" and reaches nobody by it\r\n"
+    )
+    person.type(b"\n")
+    assert person.leave() == 7
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def test_trace_at_the_same_terminal_has_whole_lines(do: Do) -> None:
     command = do("echo", "hello")
     command.insert(command.index("do"), "--strace-syscalls=%file,write")
