@@ -40,6 +40,8 @@ def document(
     )
 
 
+CALLER = ("HOME", "USER", "LOGNAME")
+"""Variables that say who called: not for another user, who has the HOME of /etc/passwd then."""
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Of an image that names none, as engines have it."""
 HELP = """Run a program over your own files, in a sandbox.
@@ -98,6 +100,8 @@ def command(flags: Globals, /, **given: Any) -> None:
     if asked.image is not None and asked.root is not None:
         raise click.UsageError("--root and --image: only one of them")
     flags = _with_own(flags, asked)
+    if asked.quiet:
+        flags.log.be_quiet()
     terminal = console.is_ours()
     volumes = [do_values.volume(each) for each in asked.volume]
     if asked.image is not None:
@@ -110,8 +114,7 @@ def command(flags: Globals, /, **given: Any) -> None:
         _plug(made, flags)
     if not terminal and os.isatty(0) and not console.is_foreground(0):
         _read_nothing()
-    warn = _nothing if asked.quiet else flags.log.warning
-    container = bundle.as_told(flags, convert.container("/", made, "memory", warn))
+    container = bundle.as_told(flags, convert.container("/", made, "memory", flags.log.warning))
     name = f"runsc-do-{os.getpid()}"
     assert made.root is not None
     identity = launch.Identity(
@@ -171,9 +174,10 @@ def _over_tree(root: str, asked: Asked, volumes: list[spec.Mount], *, terminal: 
         where = "/"
     made = document(root, where, args, sorted(convert.CAPABILITIES), terminal=terminal)
     assert made.process is not None
-    do_values.set_variables(made.process, environment)
     if asked.user is not None:
         do_values.become(made.process, do_values.user(asked.user, root))
+        do_values.drop_variables(made.process, CALLER)
+    do_values.set_variables(made.process, environment)
     return made
 
 
@@ -240,7 +244,3 @@ def _read_nothing() -> None:
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-
-
-def _nothing(message: str) -> None:
-    """Messages that --quiet drops."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from runsc.errors import RuntimeFailure
@@ -140,8 +140,14 @@ def is_folder(root: str, path: str, volumes: list[spec.Mount]) -> bool:
 
 def set_variables(process: spec.Process, environment: dict[str, str]) -> None:
     """What is said stands for what there is."""
-    kept = [each for each in process.env or () if each.partition("=")[0] not in environment]
-    process.env = [*kept, *(f"{name}={value}" for name, value in environment.items())]
+    drop_variables(process, environment)
+    said = (f"{name}={value}" for name, value in environment.items())
+    process.env = [*(process.env or ()), *said]
+
+
+def drop_variables(process: spec.Process, names: Container[str]) -> None:
+    """As if they were not there."""
+    process.env = [each for each in process.env or () if each.partition("=")[0] not in names]
 
 
 def become(process: spec.Process, ids: Ids) -> None:

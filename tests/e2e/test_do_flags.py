@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -104,6 +105,43 @@ def test_user_by_name_has_no_rights(tmp_path: Path) -> None:
     script = "id -un; grep CapEff /proc/self/status; touch /etc/mine 2> /dev/null || echo refused"
     done = _do(tmp_path, "-u", "nobody", "-w", "/", "sh", "-c", script)
     assert done.stdout == "nobody\nCapEff:\t0000000000000000\nrefused\n"
+
+
+@pytest.mark.usefixtures("caller")
+def test_other_user_has_the_home_of_its_own(tmp_path: Path) -> None:
+    own = pwd.getpwnam("daemon").pw_dir
+    script = "echo $HOME ${USER-none} $KEPT"
+    flags = ["-w", "/", "-u"]
+    assert _said(tmp_path, *flags, "daemon", "sh", "-c", script) == [f"{own} none yes"]
+    assert _said(tmp_path, *flags, "54321", "sh", "-c", script) == ["/ none yes"]
+    environment = ["-e", "HOME=/tmp", "-e", "USER"]
+    assert _said(tmp_path, *environment, *flags, "daemon", "sh", "-c", script) == ["/tmp me yes"]
+
+
+@pytest.mark.usefixtures("caller")
+def test_without_another_user_the_callers_variables_are_there(tmp_path: Path) -> None:
+    assert _said(tmp_path, "-w", "/", "sh", "-c", "echo $HOME $USER") == ["/home/me me"]
+
+
+@pytest.fixture
+def caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has a home of another place."""
+    for name, value in {"HOME": "/home/me", "USER": "me", "KEPT": "yes"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.root
+def test_quiet_drops_every_warning(tmp_path: Path, busybox: Path) -> None:
+    assert _said(tmp_path, "-q", "--net=sandbox", "--root", busybox, "true") == []
+
+
+def test_words_of_the_program_are_no_flags(tmp_path: Path, busybox: Path) -> None:
+    words = ["-name=x", "--name", "-d", "--", "-it", "--rm=false", "--volume", "-quiet"]
+    assert _said(tmp_path, "--root", busybox, "--cap-add=ALL", "echo", *words) == [
+        " ".join(words)
+    ]  # fmt: skip
+    done = _do(tmp_path, "-P", "echo", "-name")
+    assert "-P has no place here: name the ports" in done.stderr
 
 
 def test_read_only_leaves_volumes(tmp_path: Path, busybox: Path) -> None:
