@@ -424,12 +424,16 @@ def _report_usage(error: click.ClickException) -> None:
     found = context.find_root().obj if context is not None else None
     if found is not None and not found.log.to_stderr:
         found.log.write("error", error.format_message())
-    is_help = isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # click 8.2
-    if context is None or is_help or not sys.stderr.isatty():
+    if context is None or not sys.stderr.isatty():
         error.show()
         return
     click.echo(addressed("error", 2) + error.format_message(), err=True)
     click.echo(f"Try '{context.command_path} --help'.", err=True)
+
+
+def _is_help(error: click.ClickException) -> bool:
+    """Of a group alone, which is no mistake: as runc and docker do it."""
+    return isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))  # click 8.2
 
 
 def _code(error: click.ClickException) -> int:
@@ -450,8 +454,10 @@ def _take(error: click.NoSuchOption, args: list[str]) -> None:
     name = "" if context.parent is None else context.info_name or ""
     flags = [error.option_name]
     if not error.option_name.startswith("--"):  # with one dash, which is a bundle of short ones
-        words = [word.partition("=")[0] for word in args if word[:1] == "-" != word[1:2]]
-        flags = [*(f"-{word}" for word in words), error.option_name]
+        behind = args[args.index(name) + 1 :] if name else args
+        letter = error.option_name[1:]
+        words = (word for word in behind if word[:1] == "-" != word[1:2] and letter in word)
+        flags = [f"-{next(words, '').partition('=')[0]}", error.option_name]
     have = {flag for parameter in context.command.params for flag in parameter.opts}
     flag = next((each for each in flags if each not in have and foreign.verdict(name, each)), "")
     found = foreign.verdict(name, flag)
@@ -509,6 +515,9 @@ def _main(args: list[str]) -> NoReturn:
     except click.NoSuchOption:
         raise
     except click.ClickException as error:
+        if _is_help(error):
+            click.echo(error.format_message())
+            sys.exit(0)
         _report_usage(_explained(error, args))
         code = _code(error)
     except click.exceptions.Exit as error:

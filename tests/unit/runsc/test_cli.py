@@ -59,6 +59,15 @@ def test_help_alone_is_that_of_runsc(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == own
 
 
+@pytest.mark.parametrize("group", [(), ("snapshot",), ("policy",)])
+def test_group_alone_is_a_question_not_a_mistake(
+    group: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(*group) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: ") and err == ""
+
+
 def test_help_syscalls_lists_them_in_each_form(capsys: pytest.CaptureFixture[str]) -> None:
     assert _main("help", "syscalls") == 0
     assert capsys.readouterr().out.startswith("  0 read  ")
