@@ -21,9 +21,11 @@ from runsc.launch import isolation
 from runsc.launch.forkable import ANNOTATION as FORKABLE
 from runsc.launch.policy import ANNOTATION as POLICY
 from runsc.oci import convert, spec
+from runsc.progress import silent
 
 if TYPE_CHECKING:
     from runsc.api.order import Order
+    from runsc.progress import Tell
 
 PROGRAM: Final = Path(__file__).parent.parent / "launch" / "built" / "pause"
 RESOLVER: Final = Path(__file__).parent / "resolv.conf"
@@ -34,15 +36,16 @@ INIT: Final = "/dev/init"
 ENV: Final = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
 
 
-def document(order: Order) -> tuple[str, spec.Spec]:
-    """The folder from which paths are meant, and what config.json would say.
+def document(order: Order, tell: Tell = silent) -> tuple[str, spec.Spec]:
+    """The folder from which paths are meant, and what config.json would say. `tell` hears how far
+    an image is.
 
     Raises: RuntimeFailure.
     """
     if order.bundle:
         folder, made = os.path.realpath(order.bundle), _of_bundle(order.bundle)
     elif order.image:
-        folder, made = "/", _of_image(order)
+        folder, made = "/", _of_image(order, tell)
     else:
         folder, made = "/", _over(os.path.realpath(order.root or "/"))
     assert made.process is not None and made.root is not None
@@ -56,7 +59,7 @@ def document(order: Order) -> tuple[str, spec.Spec]:
     mounts = [*(made.mounts or ()), *(_bound(*each) for each in order.mounts)]
     made.mounts = [*mounts, spec.Mount(INIT, "bind", str(PROGRAM), ["bind", "ro", "nosuid"])]
     kept = "detached" if order.detach else "attached"
-    again = msgspec.structs.replace(order, snapshot="", expires_ns=0, detach=False)
+    again = msgspec.structs.replace(order, snapshot="", expires_ns=0, detach=False, tells=False)
     made.annotations = {
         **(made.annotations or {}), ANNOTATION: kept, ORDER: msgspec.json.encode(again).decode()
     }  # fmt: skip
@@ -77,13 +80,13 @@ def _of_bundle(bundle: str) -> spec.Spec:
     return made
 
 
-def _of_image(order: Order) -> spec.Spec:
+def _of_image(order: Order, tell: Tell) -> spec.Spec:
     """As it says, but for the program."""
     from runsc.images import root_of  # noqa: PLC0415  few are made of one
 
     os.chdir(order.folder)
     try:
-        found = root_of(Path(order.image) if order.image_is_path else order.image)
+        found = root_of(Path(order.image) if order.image_is_path else order.image, tell=tell)
     finally:
         os.chdir("/")
     config, ids = found.config, found.ids()

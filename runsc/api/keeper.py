@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runsc.options import Globals
 
 CHUNK = 1 << 16
+TELLS_S = 0.1
 
 
 class Gone(BaseException):
@@ -71,8 +72,9 @@ def keep(sock: socket.socket, *begins: str) -> int:
     from runsc.api.order import Order, Word  # noqa: PLC0415
     from runsc.errors import RuntimeFailure  # noqa: PLC0415
 
-    def say(word: str, text: str = "") -> None:
-        sock.sendall(msgspec.json.encode(Word(word, text)) + b"\n", socket.MSG_NOSIGNAL)
+    def say(word: str, text: str = "", done: int = 0, total: int = 0) -> None:
+        said = msgspec.json.encode(Word(word, text, done, total))
+        sock.sendall(said + b"\n", socket.MSG_NOSIGNAL)
         if begins and word == "ready":
             _begin_zygote()
 
@@ -127,11 +129,13 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
     from runsc.errors import RuntimeFailure  # noqa: PLC0415
     from runsc.launch import bundle, joining, launch  # noqa: PLC0415
     from runsc.launch.configure import Wishes  # noqa: PLC0415
+    from runsc.progress import silent  # noqa: PLC0415
 
     settings = cli.global_flags(document.flags(order))
     settings = settings.changed(log=_log(say, settings))
     with _while_wanted(sock) if order.image else nullcontext():
-        folder, config = document.document(order)
+        tell = _teller(say) if order.tells else silent
+        folder, config = document.document(order, tell)
     identity, container = bundle.described(settings, folder, config, check_id(order.sandbox_id))
     name = identity.container_id
     joint = joining.find(settings.store(), name, identity.annotations, container)
@@ -165,6 +169,23 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
         lifecycle.delete(settings.store(), name, True, settings.log.warning)
         raise
     say("ready")
+
+
+def _teller(say: Say) -> Tell:
+    """Says how far it is, ten times a second at most, and whenever something begins or is done."""
+    from time import monotonic  # noqa: PLC0415
+
+    last, last_s = ("", 0), 0.0
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal last, last_s
+        now_s = monotonic()
+        is_due = what != last[0] or done == total or now_s - last_s >= TELLS_S
+        if is_due and (what, done) != last:
+            last, last_s = (what, done), now_s
+            say("progress", what, done, total)
+
+    return tell
 
 
 @contextmanager
@@ -228,6 +249,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runsc.log import Log
+    from runsc.progress import Tell
 
     Say = Callable[..., None]
 

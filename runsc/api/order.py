@@ -53,6 +53,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The folder of a snapshot that it begins with."""
     background: bool = False
     """Its memory is read when it is touched."""
+    tells: bool = False
+    """How far an image is that becomes a root is said meanwhile."""
 
 
 class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,7 +79,10 @@ class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`word` is "warning", "ready", or "error": what went wrong, and nothing follows."""
+    """`word` is "warning", "progress", "ready", or "error": what went wrong, nothing follows."""
 
     word: str
     text: str = ""
+    done: int = 0
+    """progress, of what `text` says: bytes, of `total` (0: nobody knows); `runsc.progress.Tell`."""
+    total: int = 0

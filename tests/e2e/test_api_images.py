@@ -55,6 +55,34 @@ def test_an_image_says_environment_user_and_working_directory(
             assert sandbox.commands.run("id -u", user="root").stdout == "0\n"
 
 
+def test_who_asks_hears_how_far_an_image_is(image: Path, tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int]] = []
+
+    def make() -> None:
+        with Sandbox.create(
+            image=image, state=tmp_path / "state", flags=FLAGS,
+            progress=lambda *told: heard.append(told),
+        ):  # fmt: skip
+            pass
+
+    make()
+    layers = ["unpacking layer 1 of 2", "unpacking layer 2 of 2"]
+    assert [what for what, done, total in heard if done == total] == layers
+    assert all(0 <= done <= total for _, done, total in heard)
+    heard.clear()
+    make()
+    assert heard == []  # the root is there
+
+
+def test_what_goes_wrong_with_who_is_told_ends_it(image: Path, tmp_path: Path) -> None:
+    def fails(*told: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Sandbox.create(image=image, state=tmp_path / "state", flags=FLAGS, progress=fails)
+    assert noted(tmp_path) == []
+
+
 def test_what_is_no_image_says_so(tmp_path: Path, image: Path) -> None:
     (tmp_path / "words").write_bytes(b"words" * 1000)
     for given in (tmp_path / "words", tmp_path / "none.tar"):

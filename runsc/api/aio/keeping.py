@@ -18,6 +18,7 @@ from runsc.api.aio.wire import AsyncWire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import BEGINS, Order, Word
 from runsc.containers.names import default_root
+from runsc.progress import Tell, silent
 from runsc.zygote import client, place
 from runsc.zygote.client import Unheard, Unserved
 from runsc.zygote.protocol import GO, KEEPER, pack
@@ -46,11 +47,11 @@ class AsyncKeeper:
 
     @classmethod
     async def start(
-        cls, order: Order, cpus: int, warn: Callable[[str], object]
+        cls, order: Order, cpus: int, warn: Callable[[str], object], tell: Tell = silent
     ) -> AsyncKeeper:
         """Have a sandbox made; it is ready then. Raises: SandboxError."""
         keeper = await cls.begin(order, cpus)
-        await keeper.make(order, warn)
+        await keeper.make(order, warn, tell)
         return keeper
 
     @classmethod
@@ -67,15 +68,19 @@ class AsyncKeeper:
         ours.setblocking(False)
         return cls(process, AsyncWire(ours))
 
-    async def make(self, order: Order, warn: Callable[[str], object]) -> None:
+    async def make(
+        self, order: Order, warn: Callable[[str], object], tell: Tell = silent
+    ) -> None:
         """Make a sandbox, which is ready then; else end. Raises: SandboxError."""
         try:
-            await self._order(order, warn)
+            await self._order(order, warn, tell)
         except BaseException:
             await self.end()
             raise
 
-    async def _order(self, order: Order, warn: Callable[[str], object]) -> None:
+    async def _order(
+        self, order: Order, warn: Callable[[str], object], tell: Tell
+    ) -> None:
         deadline = time.monotonic() + START_S + (IMAGE_S if order.image else 0.0)
         try:
             await self._wire.send_bytes(msgspec.json.encode(order) + b"\n")
@@ -86,7 +91,10 @@ class AsyncKeeper:
                     return
                 if word.word == "error":
                     raise SandboxError(word.text)
-                warn(word.text)
+                if word.word == "progress":
+                    tell(word.text, word.done, word.total)
+                else:
+                    warn(word.text)
         except SandboxEnded:
             raise SandboxError(programs.why_ended()) from None
 

@@ -21,6 +21,7 @@ from runsc.api.blocking.wire import Wire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import BEGINS, Order, Word
 from runsc.containers.names import default_root
+from runsc.progress import Tell, silent
 from runsc.zygote import client, place
 from runsc.zygote.client import Unheard, Unserved
 from runsc.zygote.protocol import GO, KEEPER, pack
@@ -49,11 +50,11 @@ class Keeper:
 
     @classmethod
     def start(
-        cls, order: Order, cpus: int, warn: Callable[[str], object]
+        cls, order: Order, cpus: int, warn: Callable[[str], object], tell: Tell = silent
     ) -> Keeper:
         """Have a sandbox made; it is ready then. Raises: SandboxError."""
         keeper = cls.begin(order, cpus)
-        keeper.make(order, warn)
+        keeper.make(order, warn, tell)
         return keeper
 
     @classmethod
@@ -70,15 +71,19 @@ class Keeper:
         ours.setblocking(False)
         return cls(process, Wire(ours))
 
-    def make(self, order: Order, warn: Callable[[str], object]) -> None:
+    def make(
+        self, order: Order, warn: Callable[[str], object], tell: Tell = silent
+    ) -> None:
         """Make a sandbox, which is ready then; else end. Raises: SandboxError."""
         try:
-            self._order(order, warn)
+            self._order(order, warn, tell)
         except BaseException:
             self.end()
             raise
 
-    def _order(self, order: Order, warn: Callable[[str], object]) -> None:
+    def _order(
+        self, order: Order, warn: Callable[[str], object], tell: Tell
+    ) -> None:
         deadline = time.monotonic() + START_S + (IMAGE_S if order.image else 0.0)
         try:
             self._wire.send_bytes(msgspec.json.encode(order) + b"\n")
@@ -89,7 +94,10 @@ class Keeper:
                     return
                 if word.word == "error":
                     raise SandboxError(word.text)
-                warn(word.text)
+                if word.word == "progress":
+                    tell(word.text, word.done, word.total)
+                else:
+                    warn(word.text)
         except SandboxEnded:
             raise SandboxError(programs.why_ended()) from None
 

@@ -40,6 +40,7 @@ from runsc.api.values import (
 )
 from runsc.containers.state import State, status
 from runsc.errors import NotRunning, RuntimeFailure
+from runsc.progress import silent
 from sentry.control.orders import InjectOrder
 from sentry.control.protocol import Reply, Request
 from sentry.faults import InjectRule, InjectState
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from runsc.api.blocking.serving import Handler
     from runsc.fs import Device, FileSystem, ProcFile
+    from runsc.progress import Tell
 
 Infos = list[SandboxInfo]
 Mounts = Mapping[str, "str | os.PathLike[str] | Mount | FileSystem"]
@@ -89,7 +91,7 @@ class Sandbox:
         user: str | int | None = None, readonly: bool = False, detach: bool = False,
         forkable: bool = False,
         sandbox_id: str | None = None, state: PathLike | None = None, platform: str = "kvm",
-        flags: Sequence[str] = (),
+        flags: Sequence[str] = (), progress: Tell | None = None,
     ) -> Self:  # fmt: skip
         """Make one. What programs write stays in its memory, whatever it is made of.
 
@@ -110,7 +112,9 @@ class Sandbox:
         operations have that name nobody. `readonly`: nothing can be written to its root. `detach`:
         it outlives this process, until `kill` or its `timeout`. `forkable`: `fork` copies it; what
         that gives its kernel to do, docs/isolation.md says. `state` is the folder in which
-        sandboxes are noted, `flags` are more flags of the command line.
+        sandboxes are noted, `flags` are more flags of the command line. `progress` is called while
+        an image becomes a root, with what is done, how many of its bytes are, and of how many (0:
+        nobody knows); what `runsc.progress.shown` gives shows it at a terminal.
 
         Raises: SandboxError; ValueError for what makes no sense.
         """
@@ -142,6 +146,7 @@ class Sandbox:
             forkable=forkable,
             expires_ns=nanoseconds("timeout", timeout),
             flags=tuple(flags),
+            tells=progress is not None,
         )
         served = {
             target: source
@@ -150,7 +155,8 @@ class Sandbox:
         }
         if served and detach:
             raise ValueError("what this process serves ends with it: not in a detached sandbox")
-        keeper = Keeper.start(order, number("cpus", cpus), _warn)
+        tell = silent if progress is None else progress
+        keeper = Keeper.start(order, number("cpus", cpus), _warn, tell)
         if detach:
             keeper.end()
             return cls(name, folder, user, None)
