@@ -10,6 +10,31 @@ test_jobs=${RUNSC_TEST_JOBS:-$(($(nproc) + 1))} # tests at a time: they wait a s
 
 say() { printf '\n== %s\n' "$*"; }
 
+# Run a command that may take long. A person at a terminal sees for how many seconds it has; nobody
+# else sees anything of that. Usage: timed WHAT COMMAND...
+timed() {
+    local clock='' status=0
+    if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then
+        count_seconds "$1" </dev/null >/dev/null &
+        clock=$!
+    fi
+    "${@:2}" || status=$?
+    if [ -n "$clock" ]; then
+        kill "$clock" 2>/dev/null || true
+        wait "$clock" 2>/dev/null || true
+        printf '\r\033[K' >&2
+    fi
+    return "$status"
+}
+
+# As long as this script lives: count_seconds WHAT
+count_seconds() {
+    local seconds=0
+    while sleep 1 && kill -0 $$ 2>/dev/null; do
+        printf '\r%s: %d s' "$1" $((++seconds)) >&2
+    done
+}
+
 # Install Debian packages that are missing: need PACKAGE...
 need() {
     local missing=() package
@@ -23,9 +48,13 @@ need() {
     fi
     say "apt-get install ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get install -y -q --no-install-recommends "${missing[@]}" >"$CACHE/apt.log" 2>&1 ||
-        { apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } \
-            >"$CACHE/apt.log" 2>&1 || { tail -20 "$CACHE/apt.log" >&2; return 1; }
+    timed installing apt_install "${missing[@]}" || { tail -20 "$CACHE/apt.log" >&2; return 1; }
+}
+
+# From the lists of packages that are there, or else from new ones.
+apt_install() {
+    local install=(apt-get install -y -q --no-install-recommends "$@") log="$CACHE/apt.log"
+    "${install[@]}" >"$log" 2>&1 || { apt-get update -q && "${install[@]}"; } >"$log" 2>&1
 }
 
 # A Python to use: $PYTHON, or the system's; 3.11 at least, with headers.
@@ -61,7 +90,7 @@ extras = project["optional-dependencies"]
 wanted = [extras[name] for name in extras if name not in ("openai-agents", "inspect-ai")]
 print(*project["dependencies"], *sum(wanted, []), sep="\n")
 PY
-        "$venv/bin/pip" install -q -r "$venv/requirements" >&2
+        timed "installing the environment" "$venv/bin/pip" install -q -r "$venv/requirements" >&2
         touch "$venv/done"
     fi
     echo "$venv"
