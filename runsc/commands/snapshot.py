@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter
 
@@ -9,6 +10,12 @@ import click
 import msgspec
 
 from runsc.containers import snapshots
+from runsc.errors import RuntimeFailure
+from runsc.log import printable
+
+KINDS = {"named": "by name", "donated": "of who started it"}
+"""Of open files, which are not called as what they are elsewhere."""
+MAX_WIDTH = 500
 
 
 @click.group(help="Look at snapshots that `runsc checkpoint` has written."
@@ -19,9 +26,10 @@ def command() -> None:
 
 
 @command.command(
+    short_help="Show what is in a snapshot.",
     help="Show what is in the snapshot in the folder DIR: when and of what it was made, its"
     " processes, and how many there are of other things. With --objects all that is written of"
-    " them, as JSON."
+    " them, as JSON.",
 )
 @click.option("--objects", is_flag=True, help="The records of all objects, as JSON.")
 @click.argument("folder", metavar="DIR")
@@ -34,7 +42,7 @@ def inspect(objects: bool, folder: str) -> None:
     manifest = snapshots.read(folder)
     lines = [
         f"container    {manifest.container}",
-        f"made         {manifest.made_at} by runsc {manifest.program}, version {manifest.version}",
+        f"made         {manifest.made_at} by runsc {manifest.program}, format {manifest.version}",
         f"platform     {manifest.platform}",
         f"memory       {manifest.pages * 4} KiB, compression {manifest.compression}",
         *([] if manifest.parent is None else
@@ -43,11 +51,26 @@ def inspect(objects: bool, folder: str) -> None:
     ]
     for process in found.processes:
         state = "" if any(not each.dead for each in process.threads) else " (ended)"
-        words = b" ".join(process.argv).decode(errors="replace")[:60] or "?"
+        words = b" ".join(process.argv).decode(errors="replace") or "?"
         lines.append(f"process      {process.pid}{state} {words}")
     kinds = Counter(str(msgspec.to_builtins(each)["kind"]) for each in found.files)
-    lines += [f"open files   {count} {kind}" for kind, count in sorted(kinds.items())]
+    lines += [
+        f"open files   {count} {KINDS.get(kind, kind)}" for kind, count in sorted(kinds.items())
+    ]
     for tree in found.trees:
-        count = len(tree.entries) or len(tree.differences)
-        lines.append(f"tree         {count} files on mount {tree.mount}")
-    click.echo("\n".join(lines))
+        if tree.mount >= len(found.mounts):
+            raise RuntimeFailure(f"{folder}: damaged: files of mount {tree.mount}, which is none")
+        mount = found.mounts[tree.mount]
+        where = f"…/{mount.path.decode(errors='replace')}" if mount.path else "/"
+        count, what = len(tree.entries), "kept"
+        if tree.differences:
+            count, what = len(tree.differences), "that differ from what is below"
+        lines.append(f"files        {count} {what}, of the {mount.kind} on {where}")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else MAX_WIDTH
+    click.echo("\n".join(_line(each, width) for each in lines))
+
+
+def _line(text: str, width: int) -> str:
+    """That moves no terminal: much of it comes from inside."""
+    text = printable(text).replace("\n", "?").replace("\t", " ")
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -9,7 +9,12 @@ from runsc.report.plots import amount, size
 
 HEADS = ("ID", "STATUS", "TASKS", "CPU%", "CALLS/s", "FAULTS/s", "MEMORY", "OF", "PKTS IN/s",
          "PKTS OUT/s", "OOM")  # fmt: skip
-PROCESS_HEADS = ("PID", "PPID", "UID", "STATE", "THREADS", "CPU", "COMMAND")
+PROCESS_HEADS = ("PID", "PPID", "UID", "STATE", "THREADS", "CPU s", "COMMAND")
+WORDS = frozenset({"ID", "STATUS", "STATE", "COMMAND"})
+"""Columns without figures, which begin at the left."""
+ALL_WIDTH, MOST_WIDTH = 96, 66
+"""Columns of a terminal that all cells but the ID take, and those before the packets."""
+LEAST_ID = 12
 MAX_PROCESSES = 500
 """Of one sandbox that are shown."""
 
@@ -25,6 +30,13 @@ def row(watched: Watched) -> tuple[str, ...]:
         amount(figures.faults), size(figures.memory), size(figures.limit),
         amount(figures.received), amount(figures.sent), str(figures.kills),
     )  # fmt: skip
+
+
+def short(name: str, width: int) -> str:
+    """A sandbox's name as there is room for it in a terminal so wide: engines give 64 digits."""
+    rest = ALL_WIDTH if width >= ALL_WIDTH + LEAST_ID else MOST_WIDTH
+    room = max(LEAST_ID, width - rest)
+    return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
 def processes(watched: Watched) -> list[tuple[str, ...]]:
@@ -54,7 +66,6 @@ def lines(watch: Watch, *, with_processes: bool) -> list[str]:
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(each, widths, strict=True)).rstrip()
-        for each in rows
-    ]
+    begins = ["<" if head in WORDS else ">" for head in rows[0]]
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(begins, widths, strict=True))
+    return [form.format(*each).rstrip() for each in rows]

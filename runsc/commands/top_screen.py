@@ -6,6 +6,7 @@ markup, and without control characters (`top_rows.harmless`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -26,7 +27,7 @@ class Screen(App[None]):
     CSS = "#sandboxes {height: 1fr} #processes {height: 1fr; border-top: solid $primary}"
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "Quit"),
-        ("s", "sort", "Sort by the next figure"),
+        ("s", "sort", "Sort by name, CPU, memory, calls"),
     ]
 
     def __init__(self, watch: Watch, interval_s: float) -> None:
@@ -44,8 +45,9 @@ class Screen(App[None]):
     def on_mount(self) -> None:
         """Begin."""
         self.title = "runsc top"
-        self._table("sandboxes").add_columns(*top_rows.HEADS)
-        self._table("processes").add_columns(*top_rows.PROCESS_HEADS)
+        self._table("sandboxes").add_columns(*_texts(top_rows.HEADS, top_rows.HEADS))
+        heads = top_rows.PROCESS_HEADS
+        self._table("processes").add_columns(*_texts(heads, heads))
         self.look()
         self.set_interval(self._interval_s, self.look)
 
@@ -64,7 +66,9 @@ class Screen(App[None]):
         table = self._table("sandboxes")
         table.clear()
         for watched in found:
-            table.add_row(*map(Text, top_rows.row(watched)), key=watched.state.id)
+            name, *cells = top_rows.row(watched)
+            cells = [top_rows.short(name, self.size.width), *cells]
+            table.add_row(*_texts(top_rows.HEADS, cells), key=name)
         if chosen in self._watch.sandboxes:
             table.move_cursor(row=table.get_row_index(chosen))
         self.show_processes()
@@ -83,9 +87,10 @@ class Screen(App[None]):
         place = table.cursor_row
         table.clear()
         watched = self._watch.sandboxes.get(self.chosen())
+        table.border_title = "no sandbox runs" if watched is None else watched.state.id
         if watched is not None:
             for cells in top_rows.processes(watched):
-                table.add_row(*map(Text, cells))
+                table.add_row(*_texts(top_rows.PROCESS_HEADS, cells))
             table.move_cursor(row=min(place, max(0, table.row_count - 1)))
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
@@ -97,3 +102,11 @@ class Screen(App[None]):
         """By the next of ORDERS."""
         self._order = (self._order + 1) % len(ORDERS)
         self.look()
+
+
+def _texts(heads: Sequence[str], cells: Sequence[str]) -> list[Text]:
+    """Words begin at the left, figures end at the right."""
+    return [
+        Text(cell, justify="left" if head in top_rows.WORDS else "right")
+        for head, cell in zip(heads, cells, strict=True)
+    ]

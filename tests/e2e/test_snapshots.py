@@ -279,11 +279,16 @@ def test_checkpoint_of_nothing_or_into_a_snapshot_is_an_error(machine: Machine) 
     assert not machine.image.exists() or os.listdir(machine.image) == []
     bundle = machine.bundle(COUNTER)
     wait_for(machine.begin("run", f"--bundle={bundle.path}", "a"), 1)
+    hostile = "sleep 1000; : '\x1b[31m\n'"
+    begin = 'sh -c "$1" >/dev/null 2>&1 </dev/null &'
+    assert machine.run("exec", "a", "sh", "-c", begin, "sh", hostile).returncode == 0
     assert machine.checkpoint("a", "--leave-running").returncode == 0
     before = (machine.image / "manifest.json").read_bytes()
     assert "has a snapshot already" in machine.checkpoint("a").stderr
     assert (machine.image / "manifest.json").read_bytes() == before
-    assert "runsc" in machine.run("snapshot", "inspect", str(machine.image)).stdout
+    told = machine.run("snapshot", "inspect", str(machine.image)).stdout
+    assert "made         " in told and "\nprocess      1 " in told
+    assert "sleep 1000; : '?[31m?'" in told and "\x1b" not in told
 
 
 def test_restore_what_does_not_fit_is_named_and_nothing_is_left(machine: Machine) -> None:

@@ -55,6 +55,21 @@ def test_text_has_a_line_for_each_sandbox_and_harmless_processes(watch: Watch) -
     assert all(line.isprintable() for line in made)
 
 
+def test_long_names_leave_room_for_the_figures(watch: Watch) -> None:
+    made = top_rows.lines(watch, with_processes=False)
+    assert top_rows.short("f" * 64, 80) == "f" * 13 + "…"
+    assert top_rows.short("f" * 64, 120) == "f" * 23 + "…"
+    assert top_rows.short("f" * 64, 40) == "f" * 11 + "…"
+    assert top_rows.short("web", 80) == "web"
+    assert len(made[0]) - len("ID ") < top_rows.ALL_WIDTH
+
+
+def test_figures_end_where_their_heads_do(watch: Watch) -> None:
+    heads, *rows = top_rows.lines(watch, with_processes=False)
+    end = heads.index("CALLS/s") + len("CALLS/s")
+    assert [row[:end].rpartition(" ")[2] for row in rows] == ["1", "2.5k"]
+
+
 def test_a_sandbox_that_says_nothing_has_dashes(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "root"))
     running(store, "deaf")
