@@ -143,7 +143,7 @@ def start(path: str, terms: Terms, log_fd: int) -> tuple[LinkConfig, int]:
         fd, room = theirs.fileno(), theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         arguments = [
             PROGRAM, "--foreground", "--quiet", "--no-map-gw", "--no-dhcp", "--no-dhcpv6",
-            "--mtu", str(MTU), *known.options(), "--fd", str(fd),
+            "--no-dhcp-dns", "--mtu", str(MTU), *known.options(), "--fd", str(fd),
         ]  # fmt: skip
         try:
             pid = isolation.spawn_here(lambda: _become(path, arguments, fd, terms, log_fd), 0)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,11 +66,11 @@ def test_published_port_is_reached_without_a_network(tmp_path: Path, busybox: Pa
         "-p", f"{port}:80/tcp", "sh", "-c", script,
     ]  # fmt: skip
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL) as process:
-        assert _first_words(port, process) == b"hello\n"
+        assert first_words(port, process) == b"hello\n"
         assert process.wait(TIMEOUT_S) == 0
 
 
-def _first_words(port: int, process: subprocess.Popen[bytes]) -> bytes:
+def first_words(port: int, process: subprocess.Popen[Any]) -> bytes:
     """Of who listens inside, once it does."""
     while process.poll() is None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import REPOSITORY, Bundle, Result, execute, kvm_is_usable
+from runsc.launch import passt
+from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle, Result, execute, kvm_is_usable
+from tests.e2e.test_do_flags import first_words
 from tests.unit.runsc.images.making import archive, device, file, layout, packed
 
 pytestmark = [
@@ -90,6 +93,51 @@ def test_do_takes_the_flags_of_docker_run(folder: Path) -> None:
                      "id -un; cat /new/out/made; touch /new/out/other")  # fmt: skip
     assert other.stdout == "nobody\nkept\n"
     assert "cannot touch '/new/out/other': Invalid argument" in other.stderr  # it has no such user
+
+
+ANSWERS = """
+import os, socket, sys
+with socket.create_server(("", int(sys.argv[1]))) as listening:
+    connection, _ = listening.accept()
+try:
+    open("/out/made", "w").close()
+    made = "made"
+except OSError as error:
+    made = os.strerror(error.errno)
+home = os.environ["HOME"]
+connection.sendall(f"{os.environ['A']} {os.getuid()} {home} {made}".encode())
+connection.close()
+"""
+
+
+@pytest.mark.parametrize("network", ["none", "host", "sandbox"])
+@pytest.mark.parametrize(
+    ("user", "who"), [("root", "0 /root made"), ("nobody", "65534 /nonexistent Invalid argument")]
+)
+def test_do_takes_volume_port_variable_user_and_network_together(
+    folder: Path, network: str, user: str, who: str
+) -> None:
+    if network == "sandbox" and not (passt.find() and passt.ways().leads):
+        pytest.skip("there is no passt, or no way out")
+    (folder / "out").mkdir(mode=0o777)
+    (folder / "out").chmod(0o777)
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    port, inside = (each.getsockname()[1] for each in sockets)
+    for each in sockets:
+        each.close()
+    flags = ["-v", f"{folder}/out:/out", "-p", f"{port}:{inside}", "-e", "A=b", "-u", user]
+    program = ["/usr/bin/python3", "-c", ANSWERS, str(inside)]
+    command = [sys.executable, AS_USER, str(UID), f"--root={folder}/state", "do", "-w", "/", *flags]
+    command += ["--net", network, *program]
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", OPEN_TO_ALL, "sh", *command], stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    ) as process:  # fmt: skip
+        said = first_words(port, process)
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(TIMEOUT_S)) == ("", 0)
+    assert said == f"b {who}".encode()
+    assert [path.stat().st_uid for path in (folder / "out").iterdir()] == [UID] * (user == "root")
 
 
 def test_files_of_an_image_have_their_owners(
