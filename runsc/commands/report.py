@@ -60,6 +60,8 @@ def command(
             raise RuntimeFailure("--time and --point are for a container, not for a recording")
         _read(summary, what)
     else:
+        until = "Ctrl-C" if duration is None else f"{duration} are over, or Ctrl-C"
+        _tell(flags, f"{what} is looked at, until {until}")
         _watch(summary, store, state, points, time_s)
     data = _made(summary, plot, os.path.basename(what))
     if output == "-":
@@ -68,6 +70,13 @@ def command(
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
+    _tell(flags, f"{output} is written: {summary.records} records of what happened")
+
+
+def _tell(flags: Globals, text: str) -> None:
+    """A person at a terminal."""
+    if flags.log.to_person:
+        flags.log.write("info", text)
 
 
 def _state(store: Store, what: str) -> State | None:

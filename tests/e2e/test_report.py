@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from tests.e2e.bundle import Bundle
 from tests.e2e.client import Client, wait_for_end
+from tests.e2e.screens import screen
 
 WAITS = "while [ ! -e /dev/shm/go ]; do sleep 0.01; done; cat '/none/<b>'; exit 3"
 
@@ -64,6 +66,18 @@ def test_a_container_that_runs_is_looked_at_for_a_time_and_left_as_it_was(client
     assert looking.returncode == 0
     assert "SESSIONS (0)" in client.ok("trace", "list", "c")
     client.ok("kill", "c", "KILL")
+    client.ok("delete", "--force", "c")
+
+
+def test_person_hears_that_it_is_looked_at_and_where_the_page_is(
+    client: Client, tmp_path: Path
+) -> None:
+    client.bundle.args("sleep", "1000")
+    client.create("c", "-d", command="run")
+    shown = screen(client.root, f"report --time 100ms -o {tmp_path}/page c")
+    first, second = shown.splitlines()
+    assert first == "runsc: c is looked at, until 100ms are over, or Ctrl-C"
+    assert re.fullmatch(f"runsc: {tmp_path}/page is written: [0-9]+ records of what.*", second)
     client.ok("delete", "--force", "c")
 
 
