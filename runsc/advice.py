@@ -87,6 +87,34 @@ _HINTS: Final = (
         "a flag of its start, as in `runsc run --forkable NAME`",
     ),
     (
+        r"(.* )?needs passt\(1\).*",
+        "it is a package of most systems: `apt-get install passt`; `runsc check` says what else",
+    ),
+    (
+        r"--publish: port \d+ of .*: address already in use",
+        "a program of this host listens there (`ss -ltnp`): name another port before the colon",
+    ),
+    (
+        r"--publish: port \d+ of .*: permission denied",
+        "ports below 1024 are root's: name another one before the colon",
+    ),
+    (
+        r"another command is changing the container .*",
+        "wait until it has ended: `ps ax | grep runsc` shows it",
+    ),
+    (
+        r"compression zstd needs .*",
+        "`pip install 'runsc[images]'` has it; --compression=none needs nothing",
+    ),
+    (
+        r".* has a snapshot already, or other files",
+        "name a folder that is empty or not there yet",
+    ),
+    (
+        r".* is no snapshot: it has no .*",
+        "`runsc checkpoint --image-path DIR NAME` writes one",
+    ),
+    (
         r".*\.toml: .*unknown field `\w+`( - at .*)?",
         "docs/egress.md and docs/policies.md have the fields of such documents",
     ),

@@ -234,7 +234,10 @@ def _complete(made: spec.Spec, asked: Asked, volumes: list[spec.Mount]) -> None:
 def _plug(made: spec.Spec, flags: Globals) -> None:
     """What is asked for is plugged into a network namespace."""
     if isolation.is_privileged():
-        flags.log.warning("--network=sandbox: nobody plugs anything into the network of `do`")
+        flags.log.warning(
+            "--network=sandbox: nobody plugs anything into the network of root's `do`, so it"
+            " reaches itself alone; --network=host reaches what this machine does"
+        )
     assert made.linux is not None
     made.linux.namespaces = [*(made.linux.namespaces or ()), spec.Namespace("network")]
 

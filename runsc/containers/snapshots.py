@@ -415,7 +415,7 @@ def _packer() -> Any:
         try:
             from backports import zstd  # noqa: PLC0415
         except ImportError:
-            raise RuntimeFailure("zstd needs the package backports.zstd") from None
+            raise RuntimeFailure("compression zstd needs Python 3.14 or runsc[images]") from None
     return zstd
 
 

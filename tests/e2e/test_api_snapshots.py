@@ -177,7 +177,7 @@ def test_rollback_to_what_does_not_fit_leaves_the_sandbox(
 ) -> None:
     with sandboxes.made(tmp_path / "other", busybox, env={"A": "b"}) as other:
         foreign = other.create_snapshot(tmp_path / "foreign")
-    for path, why in ((foreign, "made otherwise"), (tmp_path / "nothing", "is no snapshot")):
+    for path, why in ((foreign, "with other arguments"), (tmp_path / "nothing", "is no snapshot")):
         with pytest.raises(SandboxError, match=why):
             warm.rollback(path)
     assert ask(warm, "lives") == "1 lives"

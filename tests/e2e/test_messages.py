@@ -72,7 +72,10 @@ runsc: do failed: open nowhere: no such file or directory
 hint: what has no colon is a file, a rule has one: see docs/faults.md
 """,
     "list -f xml": "runsc: invalid format option: 'xml'; table or json\n",
-    "restore --image-path {here} x": "runsc: {here} is no snapshot: it has no manifest.json\n",
+    "restore --image-path {here} x": """\
+runsc: {here} is no snapshot: it has no manifest.json
+hint: `runsc checkpoint --image-path DIR NAME` writes one
+""",
     "events --interval x none": "runsc: 'x' is no duration above 0, such as 500ms, 5s, 1m30s\n",
     "clock set none soon": "runsc: 'soon' is no date such as 2030-01-01 12:00:00\n",
     "port-forward none x": "runsc: invalid port string 'x': LOCAL:REMOTE\n",

@@ -415,9 +415,11 @@ class Sandbox:
         found = states.load(self._state, self.sandbox_id)
         order = states.order_in(found.annotations)
         if order is None or self._is_fork:
-            raise SandboxError("a fork, or what is no sandbox of this API, has no way back")
+            why = "a fork, or what this API has not made, cannot be put back"
+            raise SandboxError(f"{why}; `restore` makes a new sandbox of a snapshot")
         if not states.made_alike(order, states.order_of(path, trusted=True)):
-            raise SandboxError(f"{path}: it is a snapshot of a sandbox that was made otherwise")
+            why = "it is of a sandbox that was made with other arguments"
+            raise SandboxError(f"{path}: {why}; `restore` makes a new one of it")
         left = (self._ask(Request("state"))).expires_ns
         cpus = len(os.sched_getaffinity(found.pid))
         attached = self._keeper is not None
