@@ -43,8 +43,9 @@ LEFT_OUT = {
     " options packet_options packet_socket packets route_changes rules short_dest socket_options"
     " sysctls tables unix_host unix_options unix_served",
     "sentry/net/inet": "addrform answering broker_stream brokers entrances entrant error_queue"
-    " ip_options ipv6_options judged_seam last_words netfilter_options ping raw raw_header"
-    " raw_options relay resolver resolver_behind resolver_door tcp_options udp_options udplite",
+    " ip_options ipv6_options judged_seam last_words netfilter_options ping raw raw_filtered"
+    " raw_header raw_options relay resolver resolver_behind resolver_door tcp_options udp_options"
+    " udplite",
     "sentry/net/ip": "autoconf discovery fragments groups icmp icmp6 membership path_mtu"
     " unanswered",
     "sentry/net/link": "ndp tags",

@@ -4,6 +4,7 @@
 #include "net_own.h"
 #include "ns.h"
 
+#include <linux/icmp.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_nat.h>
 #include <linux/netfilter/nf_tables.h>
@@ -490,6 +491,96 @@ static void redirected(void)
     close(tcp);
 }
 
+/* The next expressions are for packets of ICMP of this type that go to 127.0.0.N. */
+static void echo_to(int type, int last_byte)
+{
+    unsigned char protocol = IPPROTO_ICMP, kind = type;
+    unsigned address = htonl(INADDR_LOOPBACK - 1 + last_byte);
+    expression("meta");
+    number(NFTA_META_DREG, NFT_REG_1);
+    number(NFTA_META_KEY, NFT_META_L4PROTO);
+    done();
+    equals(&protocol, 1);
+    for (int is_address = 0; is_address < 2; is_address++) {
+        expression("payload");
+        number(NFTA_PAYLOAD_DREG, NFT_REG_1);
+        number(NFTA_PAYLOAD_BASE,
+               is_address ? NFT_PAYLOAD_NETWORK_HEADER : NFT_PAYLOAD_TRANSPORT_HEADER);
+        number(NFTA_PAYLOAD_OFFSET, is_address ? 16 : 0);
+        number(NFTA_PAYLOAD_LEN, is_address ? 4 : 1);
+        done();
+        if (is_address) equals(&address, 4);
+        else equals(&kind, 1);
+    }
+}
+
+/* An echo request to 127.0.0.N: the errno of its sending, or which N has answered; 0: nobody. */
+static int echo(int sock, int last_byte)
+{
+    unsigned char answer[64];
+    struct icmphdr request = {.type = ICMP_ECHO, .un.echo.id = htons(7), .checksum = ~htons(0x0807)};
+    struct sockaddr_in to = {AF_INET, 0, {htonl(INADDR_LOOPBACK - 1 + last_byte)}};
+    if (sendto(sock, &request, sizeof request, 0, (void *)&to, sizeof to) != sizeof request)
+        return -errno;
+    int found = recv(sock, answer, sizeof answer, MSG_DONTWAIT);
+    if (found < 0) return errno == EAGAIN ? 0 : -errno;
+    CHECK(found == 28 && answer[20] == ICMP_ECHOREPLY && answer[24] == 0 && answer[25] == 7);
+    return answer[15];
+}
+
+static void echoes(void)
+{
+    int sock = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), on = 1;
+    struct icmp_filter replies = {~(1u << ICMP_ECHOREPLY)};
+    CHECK(setsockopt(sock, SOL_RAW, ICMP_FILTER, &replies, sizeof replies) == 0);
+    CHECK(echo(sock, 2) == 2);
+    begin(0);
+    table("t");
+    chain("in", NF_INET_LOCAL_IN, 0, "filter");
+    chain("out", NF_INET_LOCAL_OUT, 0, "filter");
+    chain("dnat", NF_INET_LOCAL_OUT, -100, "nat");
+    rule("in");
+    echo_to(ICMP_ECHO, 2);
+    verdict(NF_DROP, NULL);
+    rule("out");
+    echo_to(ICMP_ECHO, 3);
+    verdict(NF_DROP, NULL);
+    rule("in");
+    echo_to(ICMP_ECHO, 4);
+    expression("reject");
+    number(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
+    unsigned char host = ICMP_HOST_UNREACH;
+    put(NFTA_REJECT_ICMP_CODE, &host, 1);
+    done();
+    unsigned there = htonl(INADDR_LOOPBACK + 6);
+    rule("dnat");
+    echo_to(ICMP_ECHO, 5);
+    expression("immediate");
+    number(NFTA_IMMEDIATE_DREG, NFT_REG_1);
+    value(NFTA_IMMEDIATE_DATA, &there, 4);
+    done();
+    expression("nat");
+    number(NFTA_NAT_TYPE, NFT_NAT_DNAT);
+    number(NFTA_NAT_FAMILY, NFPROTO_IPV4);
+    number(NFTA_NAT_REG_ADDR_MIN, NFT_REG_1);
+    done();
+    rule("in");
+    echo_to(ICMP_ECHO, 7);
+    counter();
+    CHECK(commit() == 0);
+    CHECK(echo(sock, 1) == 1);
+    CHECK(echo(sock, 2) == 0);
+    CHECK(echo(sock, 3) == -EPERM);
+    CHECK(echo(sock, 4) == 0);
+    CHECK(setsockopt(sock, SOL_IP, IP_RECVERR, &on, sizeof on) == 0);
+    CHECK(echo(sock, 4) == -EHOSTUNREACH);
+    CHECK(echo(sock, 5) == 5);
+    flush();
+    CHECK(echo(sock, 2) == 2);
+    CHECK(echo(sock, 3) == 3);
+    close(sock);
+}
+
 static void extensions(void)
 {
     for (int known = 0; known < 2; known++) {
@@ -518,6 +609,7 @@ int main(void)
     errors();
     filtering();
     redirected();
+    echoes();
     extensions();
     return 0;
 }

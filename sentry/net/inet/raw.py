@@ -185,7 +185,7 @@ class RawSocket(DatagramSocket):
         options.sender = caller
         self.check_broadcast(endpoint)
         if self.includes_header:
-            self._send_whole(source, endpoint)
+            self._send_whole(source, endpoint, options)
             return size
         held, self._held = self._held, None
         before, first, options = held or (b"", endpoint, options)
@@ -229,9 +229,19 @@ class RawSocket(DatagramSocket):
             leaving.send_raw(self, packet, discover, link, options.sender)
             if not link or not leaving.loops_back(self, endpoint):
                 return
-        deliver(self.stack, packet, self.family, self.protocol)
+        self._deliver(packet, self.protocol, options)
 
-    def _send_whole(self, source: Source, endpoint: Endpoint) -> None:
+    def _deliver(self, packet: Packet, protocol: int, options: SendOptions) -> None:
+        """Within the sandbox, as far as rules let it through."""
+        passed: Packet | None = packet
+        if self.stack.netfilter is not None and not is_group(packet.target.ip):
+            from sentry.net.inet.raw_filtered import passed_of  # noqa: PLC0415  few have rules
+
+            passed = passed_of(self, packet, protocol, options)
+        if passed is not None:
+            deliver(self.stack, passed, self.family, protocol)
+
+    def _send_whole(self, source: Source, endpoint: Endpoint, options: SendOptions) -> None:
         """A packet with its own IP header: raw_send_hdrinc(), rawv6_send_hdrinc()."""
         size, mtu = source.count, self.stack.interfaces.loopback.mtu
         if size > mtu:
@@ -245,7 +255,7 @@ class RawSocket(DatagramSocket):
         else:
             whole = parse4(self.stack, data, self.source_for(endpoint))
         if whole is not None:
-            deliver(self.stack, whole[0], self.family, whole[1])
+            self._deliver(whole[0], whole[1], options)
 
     @property
     def sends_from_anywhere(self) -> bool:
@@ -388,7 +398,13 @@ def _to_protocol(stack: Stack, packet: Packet, family: int, protocol: int) -> No
     reply.data = answer[:2] + struct.pack(">H", total) + answer[4:]
     stack.counters["Icmp.InEchos"] += 1
     stack.counters["Icmp.OutEchoReps"] += 1
-    deliver(stack, reply, family, protocol)
+    passed: Packet | None = reply
+    if stack.netfilter is not None:
+        from sentry.net.inet.raw_filtered import answer_of  # noqa: PLC0415  few have rules
+
+        passed = answer_of(stack, reply, family, protocol)
+    if passed is not None:
+        deliver(stack, passed, family, protocol)
 
 
 def _icmp_checksum(packet: Packet, data: bytes, protocol: int) -> int:

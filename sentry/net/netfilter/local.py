@@ -1,7 +1,8 @@
 """What stays in the sandbox has no packets: one is made for the hooks, where there are any.
 
-A datagram is judged each time, a connection by its SYN, on its way out and in again: OUTPUT,
-POSTROUTING, PREROUTING, INPUT, with the loopback as both interfaces.
+A datagram is judged each time, and so is a packet of a raw or ping socket, a connection by its SYN,
+on its way out and in again: OUTPUT, POSTROUTING, PREROUTING, INPUT, with the loopback as both
+interfaces.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sentry.abi.netlink import RTN_LOCAL
 from sentry.abi.socket import IPPROTO_TCP, IPPROTO_UDP
@@ -21,10 +23,12 @@ from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.netfilter import hooks
 from sentry.net.netfilter.outgoing import owner_of
 from sentry.net.netfilter.packet import Packet
-from sentry.net.netfilter.rejecting import errno_of
+from sentry.net.netfilter.rejecting import errno_of, failure_of
 from sentry.net.tcp.segment import SYN
 
 if TYPE_CHECKING:
+    from sentry.net import packets
+    from sentry.net.ip.seam import Failure
     from sentry.net.netfilter.conntrack import Connection
     from sentry.net.netfilter.hooks import Netfilter
     from sentry.net.stack import Stack
@@ -33,6 +37,7 @@ WINDOW: Final = 65535
 OPTIONS: Final = b"\2\4\xff\xd7" b"\4\2" b"\x08\x0a" + bytes(8) + b"\1" b"\3\3\7"
 """Of a SYN on the loopback: its segment size, SACK, time stamps, window scaling."""
 TTL: Final = 64
+IP4_SIZE: Final = 4
 
 
 class Judged(Struct, frozen=True):
@@ -46,6 +51,8 @@ class Judged(Struct, frozen=True):
     """It did not get out: its sender hears of that."""
     errno: int = 0
     """With which it was rejected; 0: it is just lost."""
+    failure: Failure | None = None
+    """The complaint about it, as a sender hears it."""
     connection: Connection | None = None
     """As it is followed."""
     leaves: bool = False
@@ -76,6 +83,27 @@ def judge_datagram(
     return _judge(place, now_ns, ends, (IPPROTO_UDP, 6, head + data), sender)
 
 
+def judge_packet(
+    stack: Stack, now_ns: int, packet: packets.Packet, whole: bytes, sender: Any
+) -> Judged | packets.Packet:
+    """Another packet, which is `whole` with its header of IP, as it is when it comes in; or what
+    becomes of it else."""
+    place = _place(stack)
+    if place is None:
+        return packet
+    ends, is_v4 = (packet.source, packet.target), packet.target.is_v4
+    judged = Packet(whole, is_v4=is_v4)
+    stopped = _stopped(place, now_ns, ends, judged, sender)
+    if stopped is not None or not judged.is_changed:
+        return stopped or packet
+    size = len(whole) - len(packet.data)
+    changed = bytes(judged.data)
+    return replace(
+        packet, data=changed[size:], source=_end(judged.source), target=_end(judged.target),
+        ttl=judged.ttl, tos=judged.tos, head=changed[:size] if packet.head else b"",
+    )  # fmt: skip
+
+
 def _place(stack: Stack) -> Netfilter | None:
     """The rules, if there are any that packets meet."""
     found = cast("Netfilter | None", stack.netfilter)
@@ -86,8 +114,25 @@ def _judge(
     place: Netfilter, now_ns: int, ends: tuple[Endpoint, Endpoint], what: tuple[int, int, bytes],
     sender: Any,
 ) -> Judged:  # fmt: skip
-    source, target = ends
     packet = _packet(ends, *what)
+    stopped = _stopped(place, now_ns, ends, packet, sender)
+    if stopped is not None:
+        return stopped
+    ports: tuple[int, int] = struct.unpack_from(">HH", packet.data, packet.at)
+    return Judged(
+        _end(packet.source, ports[0]), _end(packet.target, ports[1]), connection=packet.connection
+    )
+
+
+def _end(address: bytes, port: int = 0) -> Endpoint:
+    return Endpoint(MAPPED + address if len(address) == IP4_SIZE else address, port)
+
+
+def _stopped(
+    place: Netfilter, now_ns: int, ends: tuple[Endpoint, Endpoint], packet: Packet, sender: Any
+) -> Judged | None:
+    """None: it has got through, and is for us."""
+    source, target = ends
     packet.owner, packet.stands_in = owner_of(sender), True
     packet.oif = LOOPBACK_INDEX
     packet.preferred = packet.source
@@ -105,16 +150,13 @@ def _judge(
         packet.oif, packet.iif = 0, LOOPBACK_INDEX
         passes = place.run(now_ns, packet, hooks.PRE) and place.run(now_ns, packet, hooks.IN)
     rejected, place.rejected = place.rejected, None
-    if not passes:
-        number = errno_of(*rejected, is_v4=packet.is_v4) if rejected is not None else 0
-        return Judged(source, target, False, at_output, number)
-    ports: tuple[int, int] = struct.unpack_from(">HH", packet.data, packet.at)
-    is_v4 = packet.is_v4
-    return Judged(
-        Endpoint(MAPPED + packet.source if is_v4 else packet.source, ports[0]),
-        Endpoint(MAPPED + packet.target if is_v4 else packet.target, ports[1]),
-        connection=packet.connection,
-    )
+    if passes:
+        return None
+    if rejected is None:
+        return Judged(source, target, False, at_output)
+    number = errno_of(*rejected, is_v4=packet.is_v4)
+    failure = failure_of(packet, *rejected, packet.target)
+    return Judged(source, target, False, at_output, number, failure)
 
 
 def _packet(

@@ -65,17 +65,23 @@ def reject(
 
 def _fail(layer: IpLayer, run: Run, kind: int, code: int) -> None:
     """Of a socket here: it hears that at once, as if somebody had answered."""
-    packet = run.packet
+    failure = failure_of(run.packet, kind, code, run.packet.source)
+    if failure is not None:
+        layer.fail(run.now_ns, failure)
+
+
+def failure_of(packet: Packet, kind: int, code: int, offender: bytes) -> Failure | None:
+    """As its sender hears it, and from whom. None: there is too little of it."""
     quoted = bytes(packet.data[packet.at :])
     if len(quoted) < QUOTED:
-        return
+        return None
     told = icmp_code(kind, code, is_v4=packet.is_v4)
     number = errno_of(kind, code, is_v4=packet.is_v4)
     unreachable = ICMP_DEST_UNREACH if packet.is_v4 else ICMPV6_DEST_UNREACH
-    layer.fail(run.now_ns, Failure(
+    return Failure(
         packet.protocol, packet.source, packet.target, quoted, unreachable, told, number, True,
-        packet.source,
-    ))  # fmt: skip
+        offender,
+    )  # fmt: skip
 
 
 def _reset(layer: IpLayer, translation: Translation, run: Run) -> None:
