@@ -52,8 +52,10 @@ INSIDE = TOLD + """
 import subprocess, threading, time
 server = None
 def serve():
+    "With the library that a thread of iperf3 loads when it ends while somebody cancels it: seldom."
     global server
-    server = subprocess.Popen(["iperf3", "-s"], stdout=subprocess.DEVNULL)
+    whole = {**os.environ, "LD_PRELOAD": "libgcc_s.so.1"}
+    server = subprocess.Popen(["iperf3", "-s"], stdout=subprocess.DEVNULL, env=whole)
 def stop():
     server.kill(); server.wait()
     return "stopped"
