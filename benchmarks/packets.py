@@ -27,6 +27,7 @@ if "interpreted" not in sys.argv:
 
 from sentry.abi import netlink as abi
 from sentry.abi import unistd as nr
+from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY
 from sentry.abi.poll import EPOLL_CTL_ADD, EPOLLIN
 from sentry.abi.socket import AF_INET, SO_SNDBUFFORCE, SOCK_DGRAM, SOCK_STREAM
 from sentry.net import made
@@ -54,6 +55,8 @@ TURNS: Final = 20
 LARGE: Final = 62264
 """Bytes of a large segment: 43 packets of 1,448."""
 REQUEST, ANSWER = b"x" * 98, 1000
+HEAD, PAGE = 239, 400
+PATH_AT, STAT_AT, VECTOR_AT = BUFFER + 0x30000, BUFFER + 0x30100, BUFFER + 0x30200
 GOOD: Final = struct.pack("<BBHHHH", 2, 0, 0, 0, 0, 0)
 """A virtio header: the checksum need not be looked at."""
 
@@ -196,6 +199,29 @@ class Bench(World):
         self.turns()
         assert self.hear() == ANSWER
 
+    def page(self, fd: int, epoll: int) -> None:
+        """A web server waits for a request, opens a file and answers with it, as nginx does."""
+        self.begin(nr.epoll_wait, epoll, BUFFER, 16, -1 & MASK)
+        self.say(ACK | PSH, REQUEST)
+        self.turns()
+        assert self.task.context.result == 1
+        assert self.call(nr.recvfrom, fd, BUFFER, 1024, 0, 0, 0) == len(REQUEST)
+        file = self.call(nr.openat, AT_FDCWD, PATH_AT, 0)
+        assert self.call(nr.fstat, file, STAT_AT) == 0
+        assert self.call(nr.pread64, file, BUFFER, PAGE, 0) == PAGE
+        assert self.call(nr.writev, fd, VECTOR_AT, 2) == HEAD + PAGE
+        assert self.call(nr.close, file) == 0
+        self.turns()
+        assert self.hear() == HEAD + PAGE
+
+    def make_page(self) -> None:
+        """That file."""
+        self.task.write(PATH_AT, b"/page\0")
+        self.task.write(VECTOR_AT, struct.pack("<QQQQ", BUFFER, HEAD, BUFFER, PAGE))
+        file = self.call(nr.openat, AT_FDCWD, PATH_AT, O_CREAT | O_WRONLY, 0o644)
+        assert self.call(nr.write, file, BUFFER, PAGE) == PAGE
+        assert self.call(nr.close, file) == 0
+
     def out(self, fd: int) -> None:
         """Two large segments go, and are acknowledged."""
         assert self.call(nr.write, fd, BUFFER, 2 * LARGE) > 0
@@ -277,8 +303,10 @@ def main(words: list[str]) -> None:
         assert bench.call(nr.epoll_ctl, epoll, EPOLL_CTL_ADD, fd, BUFFER) == 0
         listener, datagrams = bench.bound(SOCK_STREAM), bench.bound(SOCK_DGRAM)
         assert bench.call(nr.listen, listener, 511) == 0
+        bench.make_page()
         cases: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
             "request and answer": (bench.exchange, (fd, epoll)),
+            "page of a web server": (bench.page, (fd, epoll)),
             "122 KiB out": (bench.out, (fd,)),
             "122 KiB in": (bench.take, (fd,)),
             "connection": (bench.serve, (listener,)),

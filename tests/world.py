@@ -131,6 +131,11 @@ class SteppedLoop(Loop):
         settle(self)
 
 
+def _end_each(things: Iterable[Any], end: Callable[[Any], object]) -> None:
+    for thing in things:
+        end(thing)
+
+
 def settle(loop: Any) -> None:
     """Turn the loop as long as there is something to do at once."""
     while True:
@@ -465,7 +470,7 @@ class World:
         self._closed = True
         self.unwatch()
         WaitQueue.tell_many = None
-        self.platform.ram.let_go = lambda things, end: [end(thing) for thing in things]
+        self.platform.ram.let_go = _end_each
         try:
             self.stack.close()
         finally:  # the next world wants the memory
