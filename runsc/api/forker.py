@@ -23,7 +23,7 @@ from runsc.api.order import ForkWish, Word
 from runsc.containers import lifecycle, signals
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
-from runsc.launch import forking, succession
+from runsc.launch import forked_networks, forking, succession
 from sentry.control.protocol import ForkOrder
 
 SPARE = 4
@@ -94,7 +94,10 @@ class Forker:
             wish.hostname.encode(), wish.expires_ns, wish.memory,
             forkable=wish.forkable, stands=wish.stands,
         )  # fmt: skip
-        for state in origin.fork(wish.names, order, foreground=True, network=wish.network):
+        made = origin.fork(
+            wish.names, order, foreground=True, network=wish.network, namespaces=wish.namespaces
+        )
+        for state in made:
             self._keep(state)
 
     def _keep(self, state: State) -> None:
@@ -112,7 +115,7 @@ class Forker:
         by_name = {}
         for fd, state in self._forks.items():
             by_name[state.id] = fd
-            copies.setdefault(state.annotations[forking.ORIGIN], []).append(state.id)
+            copies.setdefault(state.annotations[forked_networks.ORIGIN], []).append(state.id)
         ends = [name]
         for each in ends:
             ends += copies.pop(each, ())

@@ -72,8 +72,9 @@ class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):
     forkable: bool = False
     stands: bool = False
     """Templates."""
-    network: bool | None = None
-    """One of their own."""
+    network: str | None = None
+    namespaces: tuple[str, ...] = ()
+    """See `forking.Origin.fork`."""
     succeeds: bool = False
     """Not a new one: of the template `of` one goes on under this name."""
 

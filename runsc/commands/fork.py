@@ -30,16 +30,20 @@ Example:
     "--network", type=click.Choice(["none", "sandbox"]), default=None,
     help="sandbox: each has a network of its own, by passt(1). Default: as ID.",
 )  # fmt: skip
+@click.option(
+    "--netns", "namespaces", multiple=True, metavar="PATH",
+    help="One for each: behind the interfaces of this network namespace.",
+)  # fmt: skip
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("names", metavar="NEW-ID", nargs=-1, required=True)
 @click.pass_obj
 def command(
     flags: Globals, container_id: str, names: tuple[str, ...], hostname: str,
-    forkable: bool, template: bool, network: str | None,
+    forkable: bool, template: bool, network: str | None, namespaces: tuple[str, ...],
 ) -> None:  # fmt: skip
     """See runsc.launch.forking."""
     from runsc.launch import forking  # noqa: PLC0415
 
     origin = forking.Origin(flags, container_id)
     order = ForkOrder(hostname.encode(), forkable=forkable, stands=template)
-    origin.fork(names, order, network=None if network is None else network == "sandbox")
+    origin.fork(names, order, network=network, namespaces=namespaces)

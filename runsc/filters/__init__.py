@@ -49,17 +49,19 @@ def _sentry_program(platform: str, network: str, trap: bool, services: bool) -> 
     return pack(build(sentry_rules.rules(platform, network, more), _default(trap)))
 
 
-def forkable_program(trap: bool = False, *, is_sealed: bool = False) -> bytes:
-    """That of a Sentry which may be forked, with no network or passt's; `is_sealed`: of its forks,
-    once they are there."""
-    return _forkable_program(trap, is_sealed)
+def forkable_program(
+    trap: bool = False, network: str = "none", *, is_sealed: bool = False
+) -> bytes:
+    """That of a Sentry which may be forked; passt's network needs no more than none does.
+    `is_sealed`: of its forks, once they are there."""
+    return _forkable_program(trap, network, is_sealed)
 
 
 @cache
-def _forkable_program(trap: bool, is_sealed: bool) -> bytes:
+def _forkable_program(trap: bool, network: str, is_sealed: bool) -> bytes:
     from runsc.filters import forkable  # noqa: PLC0415  few are
 
-    return pack(build(forkable.rules(is_sealed=is_sealed), _default(trap)))
+    return pack(build(forkable.rules(network, is_sealed=is_sealed), _default(trap)))
 
 
 def gofer_program(trap: bool = False, more: Sequence[confine.Rule] = ()) -> bytes:

@@ -77,10 +77,10 @@ BEGINNING = (
 )
 
 
-def rules(*, is_sealed: bool) -> Sequence[Rule]:
+def rules(network: str = "none", *, is_sealed: bool) -> Sequence[Rule]:
     """The allow-list; `is_sealed`: that of a fork that has begun."""
     made = [STREAMS]
-    for rule in sentry.rules("kvm"):
+    for rule in sentry.rules("kvm", network):
         if rule.number == unistd.tgkill:
             made.append(KICKS)
         elif rule.number == unistd.ioctl and not is_sealed:

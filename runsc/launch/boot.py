@@ -93,8 +93,8 @@ def sentry_main(
         program = filters.sentry_program(config.platform, network, switches.trap, services=services)
         sealed = program
         if config.forkable:
-            program = filters.forkable_program(switches.trap)
-            sealed = filters.forkable_program(switches.trap, is_sealed=True)
+            program = filters.forkable_program(switches.trap, network)
+            sealed = filters.forkable_program(switches.trap, network, is_sealed=True)
         put_on = terms.label.prepare()
         isolation.leave_root(more=terms.label.mount_option)
         freeze_imports(kept)  # no file is there any more

@@ -16,24 +16,22 @@ ANNOTATION: Final = "dev.runsc.forkable"
 
 
 def with_forks(
-    config: SandboxConfig, annotations: dict[str, str], *, by_passt: bool = False
+    config: SandboxConfig, annotations: dict[str, str]
 ) -> SandboxConfig:
-    """`by_passt`: it is to have a network that is passt's.
-
-    Raises: RuntimeFailure that names what cannot be copied.
+    """Raises: RuntimeFailure that names what cannot be copied.
     """
     word = annotations.get(ANNOTATION, "false")
     if word not in ("true", "false"):
         raise RuntimeFailure(f'annotation {ANNOTATION}: "true" or "false", not {word!r}')
     if word == "false":
         return config
-    why = _why_not(config, by_passt)
+    why = _why_not(config)
     if why:
         raise RuntimeFailure(f"--forkable: {why}")
     return msgspec.structs.replace(config, forkable=True)
 
 
-def _why_not(config: SandboxConfig, by_passt: bool) -> str:
+def _why_not(config: SandboxConfig) -> str:
     if config.platform != "kvm":
         return f"--platform={config.platform} cannot be forked"
     if config.root.overlay == "none" and not config.root.readonly:
@@ -45,9 +43,12 @@ def _why_not(config: SandboxConfig, by_passt: bool) -> str:
         return "what is written is in a file of the host: it needs --overlay2=root:memory"
     if any(each.exclusive and not each.reads_only for each in config.mounts):
         return "a mounted folder is the container's own (exclusive), and two cannot own it"
-    if config.services or (config.network != "none" and not by_passt):
-        return "sockets of the host cannot be copied: it needs --network=none, or passt(1)"
-    if by_passt and config.egress is not None:
+    if config.services or config.network == "host":
+        return (
+            "sockets of the host cannot be copied: it needs --network=none, or a stack of its own"
+            " (--network=sandbox)"
+        )
+    if config.egress is not None:
         return "an egress policy does not judge the networks of copies"
     if config.process.terminal:
         return "a terminal cannot be copied"

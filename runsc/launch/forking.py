@@ -24,8 +24,9 @@ from runsc.containers import lifecycle, listener
 from runsc.containers.processes import start_time
 from runsc.containers.state import State
 from runsc.errors import NotRunning, RuntimeFailure
-from runsc.launch import isolation
+from runsc.launch import forked_networks, isolation
 from runsc.launch.configure import log_fd
+from runsc.launch.forked_networks import NAMESPACE, ORIGIN, Network
 from sentry.abi import mount
 from sentry.abi.sched import CLONE_NEWNS
 from sentry.abi.socket import SCM_CREDENTIALS, SCM_PIDFD, SO_PASSPIDFD
@@ -41,10 +42,7 @@ from sentry.control.protocol import (
 
 if TYPE_CHECKING:
     from runsc.options import Globals
-    from sentry.config import LinkConfig
 
-ORIGIN: Final = "dev.runsc.fork-of"
-"""Annotation of a fork: the container that it is a copy of."""
 TEMPLATE: Final = "dev.runsc.template"
 """Annotation of a fork that stands still, to be forked: "true"."""
 EGRESS: Final = "dev.runsc.egress"
@@ -68,8 +66,10 @@ class Fork:
         """Called when its process is there and waits, or will wait, to be told to go on: once it
         has said what is awaited."""
         self.awaited = awaited
-        self.has_network = self.lasts = False
-        """Of its own; beyond the end of this process."""
+        self.network = Network()
+        """That its process is to have."""
+        self.lasts = False
+        """Beyond the end of this process."""
         self.report, self._theirs = socket.socketpair()
         self.report.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._is_known = self._asks_process = False
@@ -160,26 +160,28 @@ class Origin:
 
     def fork(
         self, names: Sequence[str], order: ForkOrder, *, foreground: bool = False,
-        network: bool | None = None,
+        network: str | None = None, namespaces: Sequence[str] = (),
     ) -> list[State]:  # fmt: skip
         """Make these; all of them or, with what went wrong, none. `foreground`: they are deleted
-        when this process is no more. `network`: each has one of its own; None: if this one has.
+        when this process is no more. `network`, `namespaces`: see `forked_networks.wanted`.
 
         Raises: RuntimeFailure.
         """
         lifecycle.require_running(self.state)
-        if network is None:
-            network = self.state.network == "sandbox"
-        if network and (self._flags.egress is not None or EGRESS in self.state.annotations):
+        networks = forked_networks.wanted(
+            self.state, len(names), network, namespaces, stands=order.stands
+        )
+        is_judged = self._flags.egress is not None or EGRESS in self.state.annotations
+        if is_judged and any(each.kind != "none" for each in networks):
             raise RuntimeFailure("an egress policy does not judge the network of a fork")
         made: list[Fork] = []
         try:
             for first in range(0, len(names), MAX_AT_ONCE):
                 lot = names[first : first + MAX_AT_ONCE]
-                some = [self._reserved(name, foreground, order, made) for name in lot]
-                for each in some:
-                    each.state.network = "sandbox" if network else "none"
-                    each.lasts, each.has_network = not foreground, network and not order.stands
+                some = [
+                    self._reserved(name, foreground, order, made, each)
+                    for name, each in zip(lot, networks[first:], strict=False)
+                ]
                 self.make(some, order)
         except BaseException:
             for each in made:
@@ -192,8 +194,13 @@ class Origin:
                 each.close()
         return [each.state for each in made]
 
-    def _reserved(self, name: str, foreground: bool, order: ForkOrder, made: list[Fork]) -> Fork:
+    def _reserved(
+        self, name: str, foreground: bool, order: ForkOrder, made: list[Fork], network: Network
+    ) -> Fork:
         state = _new_state(self.state, name, foreground, order)
+        state.network = network.kind
+        if network.namespace:
+            state.annotations[NAMESPACE] = network.namespace
         self._store.create(state)
 
         def when_here() -> None:
@@ -201,6 +208,9 @@ class Origin:
             self._store.save(state)
 
         each = Fork(state, when_here)
+        each.lasts = not foreground
+        if not order.stands:
+            each.network = network
         made.append(each)
         return each
 
@@ -227,14 +237,24 @@ class Origin:
                 with listener.listen(self._store.path(each.state.id, socket_name)) as listens:
                     given = (ram, listens.fileno(), each.given(), log, null, *silent, *more)
                     wanted = order
-                    if each.has_network:
-                        link = _network(each, self.state, log)
-                        until_sent.callback(os.close, link.fd)
-                        given = (*given, link.fd)
-                        wanted = msgspec.structs.replace(order, link=link)
+                    if each.network.kind != "none":
+                        more_fd, wanted = self._with_network(each, order, log)
+                        until_sent.callback(os.close, more_fd)
+                        given = (*given, more_fd)
                     listener.send(sock, Request("fork", fork=wanted), given)
                 each.handed_over()
             _bring_up(some, sock)
+
+    def _with_network(self, each: Fork, order: ForkOrder, log: int) -> tuple[int, ForkOrder]:
+        """Its other end, which is ours to close, and the order for it. Raises: RuntimeFailure."""
+        if each.network.by_passt:
+            link = forked_networks.link(self.state, log, outlives=each.lasts)
+            return link.fd, msgspec.structs.replace(order, link=link)
+        fd = forked_networks.behind(
+            self._flags, self.state, each.state.id, each.network.namespace, log,
+            outlives=each.lasts,
+        )  # fmt: skip
+        return fd, msgspec.structs.replace(order, uplinks=True)
 
     def _memory_size(self) -> int:
         """Bytes that it has, and each of its forks."""
@@ -262,31 +282,6 @@ def _has_ended(pidfd: int) -> bool:
         return bool(poll.poll(0))
     finally:
         os.close(pidfd)
-
-
-def _network(each: Fork, origin: State, log: int) -> LinkConfig:
-    """One like an ordinary user's, in the cgroup of what it is a fork of; its descriptor is ours.
-
-    Raises: RuntimeFailure.
-    """
-    from runsc.launch import boot, passt  # noqa: PLC0415  few have one
-
-    path = passt.find()
-    if not path:
-        raise RuntimeFailure("a network of a fork's own needs passt(1)")
-    if not passt.ways().leads:
-        raise RuntimeFailure("no network for a fork: the host has no default route")
-    joins: tuple[int, ...] = ()
-    if origin.cgroups.directories:
-        from runsc.cgroups.recorded import of  # noqa: PLC0415  few containers have one
-
-        joins = of(origin.cgroups).open_joins()
-    try:
-        link, _ = passt.start(path, boot.Terms(outlives=each.lasts, joins=joins), log)
-    finally:
-        for fd in joins:
-            os.close(fd)
-    return link
 
 
 def _bring_up(some: Sequence[Fork], sock: socket.socket) -> None:
@@ -344,7 +339,8 @@ def _heed(sock: socket.socket, lines: LineBuffer) -> None:
 
 def _new_state(origin: State, name: str, foreground: bool, order: ForkOrder) -> State:
     annotations = {**origin.annotations, ORIGIN: origin.id}
-    annotations.pop(TEMPLATE, None)
+    for key in (TEMPLATE, NAMESPACE):
+        annotations.pop(key, None)
     if order.stands:
         annotations[TEMPLATE] = "true"
     return State(

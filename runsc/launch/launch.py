@@ -305,8 +305,7 @@ def _start(
         if "dev.runsc.forkable" in state.annotations:
             from runsc.launch import forkable  # noqa: PLC0415  few are
 
-            by_passt = config.network == "sandbox" and bool(passt_of(flags))
-            config = forkable.with_forks(config, state.annotations, by_passt=by_passt)
+            config = forkable.with_forks(config, state.annotations)
         if container.root.is_image:
             from runsc.launch import image  # noqa: PLC0415  few roots are one
 

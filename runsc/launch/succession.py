@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 from runsc.containers import lifecycle, listener
 from runsc.errors import NotRunning, RuntimeFailure
-from runsc.launch.forking import ORIGIN, TEMPLATE, Fork, Origin
+from runsc.launch import forked_networks
+from runsc.launch.forked_networks import ORIGIN
+from runsc.launch.forking import TEMPLATE, Fork, Origin
 from sentry.control.protocol import ForkOrder, Request
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def roll_back(store: Store, container_id: str, template: Origin) -> State:
             own = store.load(container_id)
             own.pid = own.pid_start = 0  # it has no process yet
             made = Fork(own, lambda: take_place(store, state, made, theirs), "made")
-            made.has_network, made.lasts = state.network == "sandbox", True
+            made.network, made.lasts = forked_networks.of(state), True
             closing.callback(made.close)
             with suppress(FileNotFoundError):  # of a command that was killed
                 os.unlink(store.path(container_id, NEXT))

@@ -48,7 +48,7 @@ from sentry.vfs.vfs import Vfs
 from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
-    from sentry.fork.parent import Forks
+    from sentry.fork.parent import Forks, Outside
     from sentry.kernel.task import Observer
     from sentry.net.host.process import NetworkProcess
     from sentry.platform.interface import Platform
@@ -330,7 +330,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.policy is not None:
         ruled(kernel, watchdog, config.policy)
     sender = None
-    if config.network == "sandbox" and config.link is None:
+    if config.network == "sandbox" and config.link is None and not config.forkable:
         from sentry.net.link.sender import Sender  # noqa: PLC0415  few have one
 
         sender = Sender(loop)
@@ -341,6 +341,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     lockdown()
     _started(loop, tree.mount_first(kernel, config))
     process: NetworkProcess | None = None
+    outside: Outside | None = None
     if config.network_fd >= 0:
         from sentry.boot import networks  # noqa: PLC0415  not with --network=none
         from sentry.net.host import process as room  # noqa: PLC0415
@@ -360,7 +361,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
             task.finish()
 
     if process is not None:
-        connected()
+        outside = connected()
     if config.egress is not None and process is not None:
         from sentry.boot.uplinks import judge  # noqa: PLC0415  few have a policy
 
@@ -385,6 +386,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         assert isinstance(platform, KvmPlatform)
         containers.forks = forks = Forks(kernel, platform, config, operations)
         forks.server, forks.gofer_end = containers.server, gofer
+        forks.outside = outside
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:

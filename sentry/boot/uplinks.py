@@ -9,6 +9,8 @@ from sentry.config import StartError
 from sentry.control.outside import beside_init
 from sentry.errors import Errno
 from sentry.mm.buffers import KernelDest
+from sentry.net.host.interfaces import show
+from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.vfs.open import OpenHow, open_path
 from sentry.wait.again import again
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sentry.config import EgressConfig
     from sentry.kernel.container import Container
     from sentry.net.host.process import NetworkProcess
+    from sentry.net.inet.entrances import Entrances
     from sentry.net.link.follow import Uplinks
     from sentry.net.link.sender import Sender
     from sentry.net.stack import Stack
@@ -39,6 +42,7 @@ class Behind:
         self._loop = loop
         self._sender = sender
         self._uplinks: Uplinks | None = None
+        self._entrances: Entrances | None = None
         process.on_end = self._ended
 
     async def follow(self, parts: list[bytes]) -> None:
@@ -57,7 +61,7 @@ class Behind:
         from sentry.net.made import plug_in  # noqa: PLC0415
 
         layer = plug_in(self._stack)
-        Entrances(self._stack, self._process, self._loop)
+        self._entrances = Entrances(self._stack, self._process, self._loop)
         if self._stack.resolver is None:
             Relay(self._stack, self._process, self._loop)
         return Uplinks(self._stack, layer, self._process, self._loop, self._sender)
@@ -66,6 +70,24 @@ class Behind:
         """The host's own stack answers there from now on."""
         if self._uplinks is not None:
             self._uplinks.close()
+
+    def leave(self) -> None:
+        """In a copy: connections by these interfaces are reset, of which nobody outside hears, and
+        they are shown no more."""
+        self._process.close()
+        stack = self._stack
+        gone = {each.index for each in stack.interfaces if each.driver is None}
+        gone.discard(LOOPBACK_INDEX)
+        if stack.tcp is not None:
+            stack.tcp.reset_by(gone)
+        if self._entrances is not None:
+            self._entrances.close()
+        if stack.resolver is not None:
+            stack.resolver.close()
+        for _ in show(stack, (), links_only=False):
+            pass
+        stack.view = None
+        stack.outdate()
 
 
 async def judge(

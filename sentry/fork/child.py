@@ -14,10 +14,11 @@ import os
 import socket
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from msgspec.structs import replace
 
+from sentry.config import StartError
 from sentry.control.descriptors import close_all, receive_one
 from sentry.control.protocol import Event, encode
 from sentry.fork.notice import tell_programs
@@ -54,10 +55,16 @@ class Child:
             report.send(encode(Event("here")))
             self._begin(report)
         except BaseException as error:
-            with suppress(OSError):
+            self._failed(report, error)
+
+    def _failed(self, report: socket.socket, error: BaseException) -> NoReturn:
+        why = str(error)
+        with suppress(OSError):
+            if not isinstance(error, StartError):
+                why = f"the fork failed: {error!r}"
                 self._kernel.log.bug("fork", error)
-                report.send(encode(Event("error", f"the fork failed: {error!r}")))
-            os._exit(1)
+            report.send(encode(Event("error", why)))
+        os._exit(1)
 
     def _begin(self, report: socket.socket) -> None:
         kernel, forks, asked = self._kernel, self._forks, self._asked
@@ -90,10 +97,28 @@ class Child:
         if statm < 0:  # nobody wants it any more
             os._exit(0)
         os.dup2(statm, self._config.statm_fd, inheritable=False)
+        close_all((statm, self._given.log, self._given.null))
+        if forks.outside is not None:
+            forks.outside.leave()
+            if asked.uplinks:
+                forks.outside.join(self._given.network, lambda why: self._joined(report, why))
+                return
+        self._go_on(report)
+
+    def _joined(self, report: socket.socket, why: str) -> None:
+        """It has its network, or not."""
+        try:
+            if why:
+                raise StartError(why)
+            self._go_on(report)
+        except BaseException as error:
+            self._failed(report, error)
+
+    def _go_on(self, report: socket.socket) -> None:
+        kernel, forks, asked = self._kernel, self._forks, self._asked
         if forks.own_memory is not None:
             forks.own_memory.again()
         forks.operations.look_again()
-        close_all((statm, self._given.log, self._given.null))
         forks.is_sealed = not (asked.forkable or asked.stands or asked.succeeds)
         if forks.is_sealed:
             forks.seal()

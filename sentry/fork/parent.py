@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sentry.control.descriptors import close_all
 from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, Errno
@@ -29,6 +29,19 @@ if TYPE_CHECKING:
     from sentry.platform.kvm import KvmPlatform
 
 Told = Callable[[str], object]
+
+
+class Outside(Protocol):
+    """The network of a sandbox that is behind interfaces of the host."""
+
+    def leave(self) -> None:
+        """Nothing of it is there any more, and nobody outside hears of that."""
+
+    def join(self, fd: int, joined: Callable[[str], object]) -> None:
+        """Another one, by its network process; `joined` "" when it is there, or why not.
+        Preconditions: it has left."""
+
+
 LOOK_NS: Final = 200_000
 PATIENCE_NS: Final = 5_000_000_000
 """So long something may take that is under way; a server behind FUSE may take for ever."""
@@ -62,6 +75,8 @@ class Forks:
         self._gives_way = False
         self.has_link = config.link is not None
         """A network whose other end is its own."""
+        self.outside: Outside | None = None
+        """Where it may have such a network, also if it has none."""
         self._orders: deque[tuple[Order, Told]] = deque()
         self._since_ns = 0
 
@@ -80,6 +95,9 @@ class Forks:
         try:
             if order.asked.succeeds and not self.stands:
                 raise EINVAL("only of a template one goes on in the place of its sandbox")
+            if order.asked.uplinks and self.outside is None:
+                raise EOPNOTSUPP("a fork of it has no interfaces of the host: it was not started"
+                                 " with --network=sandbox")  # fmt: skip
             self._check()
         except Errno:
             close_all(fds)
@@ -203,6 +221,8 @@ class Forks:
 
     def hang_up(self) -> None:
         """Nothing of it goes on: who is at the other end of its network ends by that."""
+        if self.outside is not None:
+            self.outside.leave()
         if self.has_link:
             from sentry.net import given  # noqa: PLC0415  few have one
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import ECONNRESET, EINVAL
+from sentry.errors import EINVAL
 from sentry.net.interfaces import Address, Interface
 from sentry.net.ip.autoconf import KERNEL_RA, Autoconf
 from sentry.net.link import ethernet, vnet
@@ -180,9 +180,8 @@ def unplug(stack: Stack) -> None:
     nameservers for it. Connections by them are reset, of which nobody outside hears."""
     cards = _cards(stack)
     indexes = {each.interface.index for each in cards}
-    for engine in list(stack.tcp.engines.values()) if stack.tcp is not None else ():
-        if engine.index in indexes:
-            engine.destroy(ECONNRESET.number)
+    if stack.tcp is not None:
+        stack.tcp.reset_by(indexes)
     if stack.resolver is not None:
         stack.resolver.close()
     for card in cards:

@@ -19,7 +19,8 @@ class Forked(Protocol):
     async def kill(self) -> bool: ...
     async def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
-        memory: int | None = None, network: str | None = None, forkable: bool = False,
+        memory: int | None = None, network: str | Sequence[str] | None = None,
+        forkable: bool = False,
     ) -> Sequence[Self]: ...  # fmt: skip
 
 
@@ -58,7 +59,8 @@ class AsyncTemplate(Generic[Kind]):
 
     async def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
-        memory: int | None = None, network: str | None = None, forkable: bool = False,
+        memory: int | None = None, network: str | Sequence[str] | None = None,
+        forkable: bool = False,
     ) -> Sequence[Kind]:  # fmt: skip
         """Sandboxes that go on from there: see `AsyncSandbox.fork`."""
         return await self._sandbox.fork(

@@ -45,16 +45,16 @@ class Forker:
 
     def fork(
         self, origin: str, count: int, *, timeout: float | None = None, hostname: str = "",
-        memory: int = 0, network: str | None = None, forkable: bool = False, stands: bool = False,
+        memory: int = 0, network: str | Sequence[str] | None = None, forkable: bool = False,
+        stands: bool = False,
     ) -> Sequence[str]:  # fmt: skip
         """The names of new copies of a sandbox. Raises: SandboxError."""
-        if network not in (None, "none", "sandbox"):
-            raise ValueError(f"network of a fork: {network}")
+        word, namespaces = _network(network)
         names = tuple(f"{origin}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
         self._wish(
             ForkWish(
                 names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
-                memory=memory, network=None if network is None else network == "sandbox",
+                memory=memory, network=word, namespaces=namespaces,
                 forkable=forkable, stands=stands,
             )
         )  # fmt: skip
@@ -94,6 +94,16 @@ class Forker:
                 raise SandboxError("the process that makes forks has ended") from None
         if word.word == "error":
             raise SandboxError(word.text)
+
+
+def _network(asked: str | Sequence[str] | None) -> tuple[str | None, tuple[str, ...]]:
+    """A word, or paths of network namespaces. Raises: ValueError."""
+    if asked is None or asked in ("none", "sandbox"):
+        return str(asked) if asked else None, ()
+    paths = (asked,) if isinstance(asked, str) else tuple(asked)
+    if not paths or not all(each.startswith("/") for each in paths):
+        raise ValueError(f"network of a fork: {asked}")
+    return None, paths
 
 
 class ForkKeeper:

@@ -331,14 +331,16 @@ class Sandbox:
 
     def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
-        memory: int | None = None, network: str | None = None, forkable: bool = False,
+        memory: int | None = None, network: str | Sequence[str] | None = None,
+        forkable: bool = False,
     ) -> Sequence[Self]:  # fmt: skip
         """So many copies of it as it is now, each a sandbox with the same processes, memory and
         files, which goes on by itself; after `timeout` seconds it is ended. `hostname` is theirs,
         if not as it is, and `memory` how many bytes each may have beside what is as it was, if it
         is not to be as many as this one's. With `network="sandbox"` each has one of its own, by
-        passt(1), and with "none" none; by default it is as here. They can be copied themselves if
-        they are `forkable`.
+        passt(1), and with "none" none; by default it is as here. Where this one is behind the
+        interfaces of a network namespace, that has to be said, or be a sequence of paths of other
+        such namespaces, one for each copy. They can be copied themselves if they are `forkable`.
 
         It has to have been made `forkable`, and goes on, too, unless it is paused. Copies end with
         it, with `kill`, and with this process. Commands that run in it run in a copy, too, but

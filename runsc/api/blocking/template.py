@@ -22,7 +22,8 @@ class Forked(Protocol):
     def kill(self) -> bool: ...
     def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
-        memory: int | None = None, network: str | None = None, forkable: bool = False,
+        memory: int | None = None, network: str | Sequence[str] | None = None,
+        forkable: bool = False,
     ) -> Sequence[Self]: ...  # fmt: skip
 
 
@@ -61,7 +62,8 @@ class Template(Generic[Kind]):
 
     def fork(
         self, count: int = 1, *, timeout: float | None = None, hostname: str = "",
-        memory: int | None = None, network: str | None = None, forkable: bool = False,
+        memory: int | None = None, network: str | Sequence[str] | None = None,
+        forkable: bool = False,
     ) -> Sequence[Kind]:  # fmt: skip
         """Sandboxes that go on from there: see `Sandbox.fork`."""
         return self._sandbox.fork(

@@ -62,6 +62,13 @@ class Entrances:
             if isinstance(sock, TcpListener) and sock.listening:
                 self._begun(sock)
 
+    def close(self) -> None:
+        """Nobody enters any more."""
+        assert self._stack.tcp is not None
+        self._stack.tcp.on_listen = self._stack.tcp.on_silence = lambda sock: None
+        for each in list(self._entrants):
+            each.close()
+
     def _begun(self, sock: TcpListener) -> None:
         place = Place(pack(sock.local, sock.family), sock.v6only)
         self._listening[place] += 1

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import IPPROTO_TCP
-from sentry.errors import EHOSTUNREACH, EMSGSIZE, ENETUNREACH, Errno
+from sentry.errors import ECONNRESET, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, Errno
 from sentry.net.deadlines import Deadlines, earlier
 from sentry.net.inet.address import Endpoint, needs_scope
 from sentry.net.inet.leaving import key_of, mapped, plain
@@ -32,6 +32,7 @@ from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from sentry.net.inet.tcp import TcpSocket
     from sentry.net.inet.tcp_listener import TcpListener
@@ -246,6 +247,12 @@ class TcpByLink:
         stepped, self._stepped = self._stepped, {}
         for engine in stepped:
             self.after(now_ns, engine)
+
+    def reset_by(self, indexes: AbstractSet[int]) -> None:
+        """Connections by these interfaces, of which nobody outside hears."""
+        for engine in list(self.engines.values()):
+            if engine.index in indexes:
+                engine.destroy(ECONNRESET.number)
 
     # --- out
 
