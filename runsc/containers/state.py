@@ -42,6 +42,8 @@ class State(Value):
     """The container whose sandbox this one has joined; "": it made its own."""
     network: str = ""
     """The sandbox's: "host", "sandbox" or "none"."""
+    low_ports: bool = False
+    """Sockets of the host may be bound to privileged ports."""
     judged: bool = False
     """What leaves that network is, by a policy."""
     ruled: bool = False

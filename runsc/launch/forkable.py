@@ -43,11 +43,8 @@ def _why_not(config: SandboxConfig) -> str:
         return "what is written is in a file of the host: it needs --overlay2=root:memory"
     if any(each.exclusive and not each.reads_only for each in config.mounts):
         return "a mounted folder is the container's own (exclusive), and two cannot own it"
-    if config.services or config.network == "host":
-        return (
-            "sockets of the host cannot be copied: it needs --network=none, or a stack of its own"
-            " (--network=sandbox)"
-        )
+    if config.services:
+        return "sockets of the host that are mounted cannot be copied"
     if config.egress is not None:
         return "an egress policy does not judge the networks of copies"
     if config.process.terminal:

@@ -1,5 +1,7 @@
-"""The networks of forks: each by a passt(1) of its own, or behind the interfaces of a network
-namespace that the caller names; no namespace is two sandboxes', for both would have its addresses.
+"""The networks of forks: each by a passt(1) of its own, behind the interfaces of a network
+namespace that the caller names, or, of a sandbox with sockets of the host, with such of its own.
+
+No namespace has two sandboxes behind its interfaces, for both would have its addresses.
 """
 
 from __future__ import annotations
@@ -24,38 +26,48 @@ if TYPE_CHECKING:
     from sentry.config import LinkConfig
 
 NAMESPACE: Final = "dev.runsc.network-namespace"
-"""Annotation of a fork: behind whose interfaces it is; of a template, who goes on from there."""
+"""Annotation of a fork: in which it is; of a template, who goes on from there."""
+EMPTY: Final = "none"
+"""In its place: in one of its own."""
 ORIGIN: Final = "dev.runsc.fork-of"
 """Annotation of a fork: the container that it is a copy of."""
 
 
 class Network(msgspec.Struct, frozen=True):
-    """That of one fork; with neither it has none."""
+    """That of one fork: by passt, or by a network process. With neither it has none."""
 
     by_passt: bool = False
     namespace: str = ""
+    """Behind whose interfaces it is, or where it has sockets of the host; empty: the caller's."""
+    of_host: bool = False
+    """Sockets of the host."""
+    is_empty: bool = False
+    """These are in a namespace that is new, with a loopback interface alone."""
 
     @property
     def kind(self) -> str:
         """As the container's state has it."""
+        if self.of_host:
+            return "host"
         return "sandbox" if self.by_passt or self.namespace else "none"
 
 
 def of(state: State) -> Network:
     """What a container has."""
-    if state.network != "sandbox":
-        return Network()
     path = state.annotations.get(NAMESPACE, "")
     if not path and ORIGIN not in state.annotations and isolation.is_privileged():
         path = f"/proc/{state.pid}/ns/net"
-    return Network(not path, path)
+    if state.network == "host":
+        is_empty = path == EMPTY
+        return Network(namespace="" if is_empty else path, of_host=True, is_empty=is_empty)
+    return Network(not path, path) if state.network == "sandbox" else Network()
 
 
 def wanted(
     origin: State, count: int, network: str | None, namespaces: Sequence[str], *, stands: bool
 ) -> list[Network]:
     """Of so many forks of a container: the network "none", "sandbox", or as it has (None), or each
-    the one behind a namespace. `stands`: templates, which have none, but remember.
+    the one of a namespace. `stands`: templates, which have none, but remember.
 
     Raises: RuntimeFailure.
     """
@@ -64,12 +76,17 @@ def wanted(
         if network == "none" or stands:
             raise RuntimeFailure("a copy without a network has no network namespace")
         _check(origin, own, count, namespaces)
-        return [Network(namespace=path) for path in namespaces]
+        return [Network(namespace=path, of_host=own.of_host) for path in namespaces]
     if network == "none":
-        return [Network()] * count
+        return [Network(of_host=own.of_host, is_empty=own.of_host)] * count
+    if network == "sandbox" and own.of_host:
+        raise RuntimeFailure(
+            f'"{origin.id}" has sockets of the host, and a copy has such sockets, too: leave out'
+            " --network=sandbox, name a network namespace (--netns), or say --network=none"
+        )
     if network == "sandbox":
         return [Network(by_passt=True)] * count
-    if own.namespace and not stands:
+    if own.kind == "sandbox" and own.namespace and not stands:
         raise RuntimeFailure(
             f'"{origin.id}" has the addresses of a network namespace, which no copy can have, too:'
             " name another one (--netns), or say --network=none, or --network=sandbox for passt(1)"
@@ -83,13 +100,17 @@ def _check(origin: State, own: Network, count: int, namespaces: Sequence[str]) -
         raise RuntimeFailure("--netns: an ordinary user may not enter a network namespace")
     if len(namespaces) != count:
         raise RuntimeFailure(f"--netns: one for each copy, {count}, not {len(namespaces)}")
-    if not own.namespace:
+    if own.by_passt or own.kind == "none":
         raise RuntimeFailure(
             f'--netns: "{origin.id}" was not started behind the interfaces of a network namespace'
-            " (--network=sandbox), so its copies cannot be"
+            " (--network=sandbox), or with sockets of the host (--network=host)"
         )
-    known = {_identity("/proc/self/ns/net"): "the caller's own"}
-    known[_identity(own.namespace)] = f'that of "{origin.id}"'
+    if own.of_host:
+        for path in namespaces:
+            _identity(path)
+        return
+    known = {_identity(own.namespace): f'that of "{origin.id}"'}
+    known[_identity("/proc/self/ns/net")] = "the caller's own"
     for path in namespaces:
         found = _identity(path)
         if found in known:
@@ -131,26 +152,28 @@ def link(origin: State, log: int, *, outlives: bool) -> LinkConfig:
         return passt.start(path, terms, log)[0]
 
 
-def behind(flags: Globals, origin: State, name: str, path: str, log: int, *, outlives: bool) -> int:
-    """The way to a network process in a namespace; the descriptor is ours.
-
-    Raises: RuntimeFailure.
-    """
+def process(
+    flags: Globals, origin: State, name: str, found: Network, log: int, *, outlives: bool
+) -> int:
+    """The way to a network process; the descriptor is ours. Raises: RuntimeFailure."""
     from runsc.launch import network, silence  # noqa: PLC0415  few have one
 
-    if why := silence.why_not():
+    if not found.of_host and (why := silence.why_not()):
         raise RuntimeFailure(f"--netns: {why}")
-    fd = _opened(path)
+    fd = _opened(found.namespace) if found.namespace else -1
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, _terms(origin, outlives=outlives) as terms:
-        asked = network.Network(name, fd, log_fd=log, uplinks=True)
+        asked = network.Network(
+            name, fd, found.is_empty, origin.low_ports, log, uplinks=not found.of_host
+        )
         try:
             network.spawn(asked, theirs.fileno(), flags.switches, terms)
         except BaseException:
             ours.close()
             raise
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
     return ours.detach()
 
 

@@ -26,7 +26,7 @@ from runsc.containers.state import State
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import forked_networks, isolation
 from runsc.launch.configure import log_fd
-from runsc.launch.forked_networks import NAMESPACE, ORIGIN, Network
+from runsc.launch.forked_networks import EMPTY, NAMESPACE, ORIGIN, Network
 from sentry.abi import mount
 from sentry.abi.sched import CLONE_NEWNS
 from sentry.abi.socket import SCM_CREDENTIALS, SCM_PIDFD, SO_PASSPIDFD
@@ -199,8 +199,8 @@ class Origin:
     ) -> Fork:
         state = _new_state(self.state, name, foreground, order)
         state.network = network.kind
-        if network.namespace:
-            state.annotations[NAMESPACE] = network.namespace
+        if path := EMPTY if network.is_empty else network.namespace:
+            state.annotations[NAMESPACE] = path
         self._store.create(state)
 
         def when_here() -> None:
@@ -250,11 +250,10 @@ class Origin:
         if each.network.by_passt:
             link = forked_networks.link(self.state, log, outlives=each.lasts)
             return link.fd, msgspec.structs.replace(order, link=link)
-        fd = forked_networks.behind(
-            self._flags, self.state, each.state.id, each.network.namespace, log,
-            outlives=each.lasts,
-        )  # fmt: skip
-        return fd, msgspec.structs.replace(order, uplinks=True)
+        fd = forked_networks.process(
+            self._flags, self.state, each.state.id, each.network, log, outlives=each.lasts
+        )
+        return fd, msgspec.structs.replace(order, network=True)
 
     def _memory_size(self) -> int:
         """Bytes that it has, and each of its forks."""
@@ -349,6 +348,7 @@ def _new_state(origin: State, name: str, foreground: bool, order: ForkOrder) -> 
         bundle=origin.bundle,
         annotations=annotations,
         rootfs=origin.rootfs,
+        low_ports=origin.low_ports,
         foreground=foreground,
         creator_pid=os.getpid(),
         creator_start=start_time(os.getpid()),

@@ -258,6 +258,7 @@ def _bring_up(
             state.gofer_pid = running.gofer_pid
             state.gofer_start = start_time(running.gofer_pid)
             state.network = network_of(flags, container)
+            state.low_ports = state.network == "host" and container.has_low_ports
             state.services = has_services(flags, container)
             if state.hooks:
                 store.save(state)

@@ -94,9 +94,7 @@ def prepare(
         fd = os.open(f"/proc/{stand_in_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     else:
         own = asked
-    bounding = container.process.capabilities.bounding
-    low_ports = bool(bounding >> CAP_NET_BIND_SERVICE & 1)
-    return Network(container_id, fd, own, low_ports, log_fd, uplinks)
+    return Network(container_id, fd, own, container.has_low_ports, log_fd, uplinks)
 
 
 def spawn(network: Network, sock: int, switches: filters.Switches, terms: Terms) -> int:

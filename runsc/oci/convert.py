@@ -124,6 +124,11 @@ class Container(msgspec.Struct, frozen=True):
     mount_label: str = ""
     """SELinux's, of mounts that are made for it."""
 
+    @property
+    def has_low_ports(self) -> bool:
+        """Its programs may bind sockets of the host to privileged ports."""
+        return bool(self.process.capabilities.bounding >> capability.CAP_NET_BIND_SERVICE & 1)
+
 
 def _bytes(text: str, path: str) -> bytes:
     if "\0" in text:

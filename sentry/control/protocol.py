@@ -157,9 +157,9 @@ class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     """Bytes; 0, or more than that: what its parent has."""
     link: LinkConfig | None = None
     """Its network, if it has one. A further descriptor comes with it, which the link's is then."""
-    uplinks: bool = False
-    """Its network is behind interfaces of a namespace of the host. A further descriptor comes with
-    it, the way to its network process."""
+    network: bool = False
+    """It has a network process, as its parent has. A further descriptor comes with it, the way
+    there."""
     own_log: bool = False
     """Else its messages go where its parent's do."""
     forkable: bool = False

@@ -97,12 +97,12 @@ class Child:
         if statm < 0:  # nobody wants it any more
             os._exit(0)
         os.dup2(statm, self._config.statm_fd, inheritable=False)
-        close_all((statm, self._given.log, self._given.null))
         if forks.outside is not None:
-            forks.outside.leave()
-            if asked.uplinks:
-                forks.outside.join(self._given.network, lambda why: self._joined(report, why))
-                return
+            forks.outside.leave(self._given.null)
+        close_all((statm, self._given.log, self._given.null))
+        if forks.outside is not None and asked.network:
+            forks.outside.join(self._given.network, lambda why: self._joined(report, why))
+            return
         self._go_on(report)
 
     def _joined(self, report: socket.socket, why: str) -> None:

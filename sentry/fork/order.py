@@ -33,7 +33,7 @@ class Given(NamedTuple):
     link: int = -1
     """Of one that has a network whose other end is its own."""
     network: int = -1
-    """Of one that is behind interfaces of the host: a network process."""
+    """Of one that has a network process."""
 
 
 PLAIN = len(Given._fields) - len(Given._field_defaults)
@@ -51,7 +51,7 @@ def order(asked: ForkOrder | None, fds: list[int]) -> Order:
     further: list[str] = []
     if asked is not None:
         further += ["place"] * asked.succeeds + ["link"] * (asked.link is not None)
-        further += ["network"] * asked.uplinks
+        further += ["network"] * asked.network
     if asked is None or len(fds) != PLAIN + len(further):
         close_all(fds)
         raise EINVAL(f"a fork has a name and {PLAIN + len(further)} descriptors")

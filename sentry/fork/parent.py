@@ -32,10 +32,16 @@ Told = Callable[[str], object]
 
 
 class Outside(Protocol):
-    """The network of a sandbox that is behind interfaces of the host."""
+    """The network of a sandbox with a network process: behind interfaces of the host, or sockets of
+    it."""
 
-    def leave(self) -> None:
-        """Nothing of it is there any more, and nobody outside hears of that."""
+    @property
+    def is_asked(self) -> bool:
+        """It has not answered all yet."""
+
+    def leave(self, null: int = -1) -> None:
+        """Nothing of it is there any more, and nobody outside hears of that. In a copy /dev/null
+        is under the number of each socket of the host then."""
 
     def join(self, fd: int, joined: Callable[[str], object]) -> None:
         """Another one, by its network process; `joined` "" when it is there, or why not.
@@ -76,7 +82,7 @@ class Forks:
         self.has_link = config.link is not None
         """A network whose other end is its own."""
         self.outside: Outside | None = None
-        """Where it may have such a network, also if it has none."""
+        """Where it has one."""
         self._orders: deque[tuple[Order, Told]] = deque()
         self._since_ns = 0
 
@@ -95,9 +101,8 @@ class Forks:
         try:
             if order.asked.succeeds and not self.stands:
                 raise EINVAL("only of a template one goes on in the place of its sandbox")
-            if order.asked.uplinks and self.outside is None:
-                raise EOPNOTSUPP("a fork of it has no interfaces of the host: it was not started"
-                                 " with --network=sandbox")  # fmt: skip
+            if order.asked.network and self.outside is None:
+                raise EOPNOTSUPP("it was not started with such a network")
             self._check()
         except Errno:
             close_all(fds)
@@ -177,6 +182,8 @@ class Forks:
             session.drain()
             if session.unanswered or session.crowded:
                 return "the Gofer has not answered"
+        if self.outside is not None and self.outside.is_asked:
+            return "the network process has not answered"
         threads = kernel.vfs.host_io.threads if kernel.vfs.host_io is not None else ()
         if len(threads):
             return "a call of the host takes its time"

@@ -709,7 +709,6 @@ def test_no_fork_has_a_network_that_the_policy_does_not_judge(
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"network": "host"}, "needs --network=none"),
         ({"flags": ["--overlay2=none"]}, "two sandboxes cannot own one tree"),
         ({"flags": ["--overlay2=root:self"]}, "in a file of the host"),
         ({"platform": "unicorn"}, "--platform=unicorn cannot be forked"),

@@ -102,6 +102,11 @@ class NetworkProcess:
             self._end()
         self._sock.close()
 
+    @property
+    def is_asked(self) -> bool:
+        """An answer is to come."""
+        return bool(self._waiting)
+
     def make(self, family: int, kind: int, protocol: int) -> Sleep:
         """socket(2): a descriptor that does not block. Raises: what the host says, ENETDOWN."""
         return self._ask(HEADER.pack(SOCKET, family, kind, protocol)).then(attrgetter("fd"))

@@ -31,6 +31,12 @@ def _pass_get(row: Option, sock: HostSocket, caller: Caller, size: int) -> bytes
     return calls.option(sock.fd, row.level, row.number, min(size, MAX_VALUE))
 
 
+def _get_error(row: Option, sock: HostSocket, caller: Caller, size: int) -> bytes:
+    """SO_ERROR: ours, in a copy."""
+    number, sock.so_error = sock.so_error, 0
+    return number.to_bytes(4, "little") if number else _pass_get(row, sock, caller, size)
+
+
 def _set_lowat(row: Option, sock: HostSocket, caller: Caller, value: bytes) -> None:
     """SO_RCVLOWAT: the host's, and ours for how long a receive waits."""
     _pass_set(row, sock, caller, value)
@@ -49,4 +55,5 @@ for _level, _number in sorted(READABLE):
     _setter = _pass_set if _key in SETTABLE else None
     if _key == (abi.SOL_SOCKET, abi.SO_RCVLOWAT):
         _setter = _set_lowat
-    HOST.declare(_key, Option(_level, _number, "", _pass_get, _setter, anything, whole, 0, ""))
+    _getter = _get_error if _key == (abi.SOL_SOCKET, abi.SO_ERROR) else _pass_get
+    HOST.declare(_key, Option(_level, _number, "", _getter, _setter, anything, whole, 0, ""))

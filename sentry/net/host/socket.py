@@ -15,14 +15,18 @@ from sentry.abi.capability import CAP_NET_BIND_SERVICE
 from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.poll import EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.socket import AF_INET6, SOL_SOCKET
+from sentry.abi.socket import BPF_TCP_CLOSE as TCP_CLOSE
+from sentry.abi.socket import BPF_TCP_LISTEN as TCP_LISTEN
 from sentry.errors import (
     EACCES,
     EAGAIN,
     EALREADY,
+    ECONNRESET,
     EINPROGRESS,
     EINVAL,
     EMSGSIZE,
     ENFILE,
+    ENOTCONN,
     EPERM,
     from_number,
 )
@@ -84,6 +88,27 @@ class HostSocket(Socket):
         fd, self.fd = self.fd, -1
         os.close(fd)
 
+    def cut(self, null: int) -> None:
+        """In a copy, which has no part in it: /dev/null, or nothing (-1), is under its number until
+        `renew`. Who was connected hears that it was reset."""
+        if self.kind == abi.SOCK_STREAM:
+            state = calls.option(self.fd, abi.IPPROTO_TCP, abi.TCP_INFO, 1)[0]
+            if state not in (TCP_CLOSE, TCP_LISTEN):
+                self.so_error, self.read_shut = ECONNRESET.number, True
+        self._host_queue.close()
+        if null >= 0:
+            os.dup2(null, self.fd, inheritable=False)
+        else:
+            os.close(self.fd)
+
+    def renew(self, fd: int) -> None:
+        """It is another socket of the host from now on, which has no address and no connection; the
+        descriptor is not needed any more."""
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+        self._host_queue.reopen()
+        self.queue.notify()
+
     def poll(self) -> int:
         """What the host says."""
         events = self._host_queue.ready()
@@ -123,6 +148,7 @@ class HostSocket(Socket):
         return result
 
     def _connected(self) -> int:
+        self.take_error()
         if not self._host_queue.ready() & ~EPOLLIN:
             raise EAGAIN("not yet")
         (number,) = struct.unpack("<i", calls.option(self.fd, SOL_SOCKET, abi.SO_ERROR, 4))
@@ -173,11 +199,16 @@ class HostSocket(Socket):
 
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
+        self.take_error()
         wanted = min(dest.count, PIECE)
         try:
             got, data, address, control, out = calls.receive(
                 self.fd, wanted, flags & RECEIVED_FLAGS | abi.MSG_DONTWAIT
             )
+        except ENOTCONN:
+            if self.read_shut:  # it had been reset
+                return Received(0)
+            raise
         finally:
             self._host_queue.arm(EPOLLIN)
         if flags & abi.MSG_TRUNC and self.kind == abi.SOCK_STREAM:
@@ -197,6 +228,7 @@ class HostSocket(Socket):
         ancillary: Ancillary | None,
     ) -> int:
         """sendmsg(2)."""
+        self.take_error()
         control = pack_records(ancillary.records) if ancillary is not None else b""
         if self.kind != abi.SOCK_STREAM and source.count > PIECE:
             raise EMSGSIZE("no datagram is so long")

@@ -39,6 +39,8 @@ def test_one_that_has_a_network_has_a_way_to_it() -> None:
     fds = _pipes(COUNT + 1)
     made = order(ForkOrder(link=LinkConfig(-1, 1500)), fds)
     assert (made.given.place, made.given.link) == (-1, fds[-1])
+    made = order(ForkOrder(succeeds=True, network=True), [*fds, fds[0]])
+    assert made.given[-3:] == (fds[-1], -1, fds[0])
     for fd in fds:
         os.close(fd)
 

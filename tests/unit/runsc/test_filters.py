@@ -26,9 +26,12 @@ FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 LISTS = {
     "sentry": sentry_rules.rules("kvm"),
     "sentry on unicorn": sentry_rules.rules("unicorn"),
+    "sentry with uplinks": sentry_rules.rules("kvm", "sandbox"),
     "sentry with host sockets": sentry_rules.rules("kvm", "host"),
     "forkable sentry": forkable_rules.rules(is_sealed=False),
     "fork": forkable_rules.rules(is_sealed=True),
+    "forkable sentry with uplinks": forkable_rules.rules("sandbox", is_sealed=False),
+    "fork with uplinks": forkable_rules.rules("sandbox", is_sealed=True),
     "gofer": gofer_rules.rules(),
     "network": network_rules.rules(),
     "dialer": dialer_rules.rules(),
@@ -67,7 +70,7 @@ def test_other_architectures_are_killed(name: str) -> None:
     assert _verdict(name, unistd.write, arch=0x40000003) == KILL
 
 
-MAKE_THREADS = ("gofer", "forkable sentry")
+MAKE_THREADS = ("gofer", "forkable sentry", "forkable sentry with uplinks")
 
 
 @pytest.mark.parametrize("name", [name for name in LISTS if name not in MAKE_THREADS])
@@ -91,9 +94,10 @@ def test_forkable_sentry_forks_and_makes_threads_with_exactly_those_flags() -> N
     assert _verdict("forkable sentry", unistd.clone3) == seccomp.SECCOMP_RET_ERRNO | 38
 
 
-def test_fork_may_do_what_a_sentry_may_and_keep_its_streams() -> None:
-    own = {rule.number for rule in LISTS["fork"]}
-    assert own - {rule.number for rule in LISTS["sentry"]} == {unistd.dup3}
+@pytest.mark.parametrize("more", ["", " with uplinks"])
+def test_fork_may_do_what_a_sentry_may_and_keep_its_streams(more: str) -> None:
+    own = {rule.number for rule in LISTS["fork" + more]}
+    assert own - {rule.number for rule in LISTS["sentry" + more]} == {unistd.dup3}
     assert _verdict("fork", unistd.dup3, 5, 6, fcntl.O_CLOEXEC) == ALLOW
     assert _verdict("fork", unistd.dup3, 5, 6, 0) == KILL
     for request in forkable_rules.MAKES:

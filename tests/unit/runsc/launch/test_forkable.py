@@ -30,9 +30,7 @@ def test_a_sandbox_is_forkable_where_that_is_asked_for() -> None:
         ({"root": RootConfig(overlay="none")}, "overlay2=root:memory"),
         ({"disk_fd": 5}, "overlay2=root:memory"),
         ({"mounts": (MountConfig(b"/m", "bind", exclusive=True),)}, "exclusive"),
-        ({"network": "host"}, "network=none"),
-        ({"network": "sandbox"}, "network=none"),
-        ({"services": True}, "network=none"),
+        ({"services": True}, "that are mounted"),
         ({"process": ProcessConfig((b"sh",), terminal=True)}, "terminal"),
     ],
 )
@@ -41,13 +39,10 @@ def test_what_cannot_be_copied_is_named(given: dict[str, Any], why: str) -> None
         _asked(**given)
 
 
-def test_of_networks_only_passts_is_left_for_a_copys_own() -> None:
-    config = msgspec.structs.replace(CONFIG, network="sandbox")
-    asked = {ANNOTATION: "true"}
-    assert with_forks(config, asked, by_passt=True).forkable
-    judged = msgspec.structs.replace(config, egress=EgressConfig(""))
+def test_a_stack_of_its_own_is_left_for_another_network_that_no_policy_judges() -> None:
+    assert _asked(network="sandbox").forkable
     with pytest.raises(RuntimeFailure, match="egress policy"):
-        with_forks(judged, asked, by_passt=True)
+        _asked(network="sandbox", egress=EgressConfig(""))
 
 
 def test_another_word_is_refused() -> None:
