@@ -82,6 +82,8 @@ class Child:
         least, most = VCPUS
         vcpus = min(max(least, self._config.cpus), most)
         forks.machine.again(self._given.ram, vcpus)
+        if forks.outside is not None:
+            forks.outside.leave(self._given.null)
         if forks.has_link or asked.link is not None:
             from sentry.net import given  # noqa: PLC0415  few have one
 
@@ -97,8 +99,6 @@ class Child:
         if statm < 0:  # nobody wants it any more
             os._exit(0)
         os.dup2(statm, self._config.statm_fd, inheritable=False)
-        if forks.outside is not None:
-            forks.outside.leave(self._given.null)
         close_all((statm, self._given.log, self._given.null))
         if forks.outside is not None and asked.network:
             forks.outside.join(self._given.network, lambda why: self._joined(report, why))

@@ -146,10 +146,10 @@ class Loading:
         kernel.boot_ns = min(snapshot.boot_ns, kernel.boot_ns)
         if snapshot.terminals:
             self._terminals()
-        if snapshot.ipc is not None:
-            from sentry.state.sysv import Objects  # noqa: PLC0415  few have any
+        if snapshot.ipc is not None or any(each.objects for each in snapshot.namespaces.ipc):
+            from sentry.state.sysv import all_of  # noqa: PLC0415  few have any
 
-            self._files.ipc = Objects(loader, snapshot.ipc)
+            self._files.ipc = all_of(loader)
         if snapshot.undos:
             from sentry.state.sysv import made_undo  # noqa: PLC0415  few have any
 
@@ -167,8 +167,8 @@ class Loading:
         kernel.remembered = self._pages.remembered()
         self._pages.let_go()
         self._files.let_go()
-        if self._files.ipc is not None:
-            self._files.ipc.finish(kernel.pids.tasks)
+        for objects in self._files.ipc.values():
+            objects.finish(kernel.pids.tasks)
         for process in snapshot.processes:
             self._finish(process)
             await self._pace.rest()

@@ -18,14 +18,19 @@ from sentry.errors import Errno
 from sentry.kernel.ipc_namespace import IpcNamespace
 from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
 from sentry.kernel.pids import PidNamespace
+from sentry.net.interfaces import Interfaces, bring_up
 from sentry.net.namespace import NetNamespace
 from sentry.state import records
 from sentry.state.pages import Damaged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.kernel import Namespaces as Whereabouts
+    from sentry.kernel.sysv_ids import IpcObject
+    from sentry.net.stack import Stack
     from sentry.state.rights import Rights
     from sentry.state.saver import Saver
 
@@ -56,6 +61,18 @@ class SavedNamespaces:
             "cgroup": Places(self._cgroup), "ipc": Places(self._ipc), "net": Places(self._net),
         }  # fmt: skip
         self._whereabouts = Places(self._where)
+        tasks = saver.kernel.pids.tasks.values()
+        self._nets = {
+            id(net._stack): net
+            for net in (saver.kernel.first.net, *(task.ns.net for task in tasks))
+            if net._stack is not None
+        }
+        """By the identity of its stack, of which a socket knows."""
+        self._ipcs = [
+            ipc for ipc in dict.fromkeys(task.ns.ipc for task in tasks)
+            if ipc is not saver.kernel.first.ipc
+        ]  # fmt: skip
+        self._saver = saver
 
     def record(self) -> records.Namespaces:
         """All that were found."""
@@ -67,6 +84,20 @@ class SavedNamespaces:
     def user(self, ns: UserNamespace | None) -> int | None:
         """Its place; None: the first."""
         return None if ns is None else self._users(ns)
+
+    def stacks(self) -> Iterator[Stack]:
+        """Of all network namespaces in which a process is."""
+        for net in self._nets.values():
+            yield net.stack
+
+    def net(self, stack: Stack) -> int | None:
+        """The place of a socket's network namespace; None: the first. Raises: EOPNOTSUPP."""
+        if stack is self._kernel.first.net._stack:
+            return None
+        found = self._nets.get(id(stack))
+        if found is None:
+            self._refused("a socket of a network namespace in which no process is")
+        return self._lists["net"](found)
 
     def pids(self, ns: PidNamespace | None) -> int | None:
         """Its place; None: the first."""
@@ -116,20 +147,37 @@ class SavedNamespaces:
     def _cgroup(self, ns: CgroupNamespace) -> records.Owned:
         return records.Owned(self.user(ns.owner))
 
-    def _ipc(self, ns: IpcNamespace) -> records.Owned:
-        made = ns.made
-        if made is not None:
-            tables = made.segments.ids, made.semaphores.ids, made.queues.ids
-            if any(table.objects for table in tables):
-                self._refused("System V objects of a namespace that a program has made")
+    def ipc_of(self, found: IpcObject) -> int | None:
+        """The place of the namespace of a System V object; None: the first. Raises: EOPNOTSUPP."""
+        from sentry.state.sysv import is_of  # noqa: PLC0415  who asks has imported it
+
+        for ns in (self._kernel.first.ipc, *self._ipcs):
+            if ns.made is not None and is_of(ns.made, found):
+                return None if ns is self._kernel.first.ipc else self._lists["ipc"](ns)
+        return self._refused("a System V object that was removed, or where no process is")
+
+    def _ipc(self, ns: IpcNamespace) -> records.IpcNamespace:
+        objects = None
+        if ns.made is not None:
+            from sentry.state import sysv  # noqa: PLC0415  few have any
+
+            objects = sysv.save(self._saver, ns.made)
         if ns.mqueue is not None and ns.mqueue.fs.root.dirents():
             self._refused("a POSIX message queue")
-        return records.Owned(self.user(ns.owner))
+        return records.IpcNamespace(self.user(ns.owner), objects)
 
-    def _net(self, ns: NetNamespace) -> records.Owned:
-        if not ns.is_untouched:
-            self._refused("a network namespace that a program has made, and used")
-        return records.Owned(self.user(ns.owner))
+    def _net(self, ns: NetNamespace) -> records.NetworkNamespace:
+        if ns.sysctls:
+            self._refused("values below /proc/sys/net of a namespace that a program has made")
+        stack, is_up = ns._stack, False
+        if stack is not None:
+            is_up = stack.interfaces.loopback.is_up
+            if not has_plain_loopback(stack):
+                self._refused(
+                    "a network namespace that a program has made, and given interfaces, addresses,"
+                    " routes or rules"
+                )
+        return records.NetworkNamespace(self.user(ns.owner), is_up)
 
 
 class MadeNamespaces:
@@ -266,12 +314,24 @@ class MadeNamespaces:
     def _cgroup(self, record: records.Owned) -> CgroupNamespace:
         return CgroupNamespace(self._kernel.container.cgroup, *self._owned("cgroup", record.owner))
 
-    def _ipc(self, record: records.Owned) -> IpcNamespace:
+    def ipcs(self) -> list[IpcNamespace]:
+        """In the order of their records."""
+        return self._lists["ipc"]
+
+    def _ipc(self, record: records.IpcNamespace) -> IpcNamespace:
         self._kernel.vfs.budget.check_ipc_namespaces()
         return IpcNamespace(self._kernel, *self._owned("ipc", record.owner))
 
-    def _net(self, record: records.Owned) -> NetNamespace:
-        return NetNamespace(self._kernel, {}, *self._owned("net", record.owner))
+    def _net(self, record: records.NetworkNamespace) -> NetNamespace:
+        made = NetNamespace(self._kernel, {}, *self._owned("net", record.owner))
+        if record.is_up:
+            bring_up(made.stack.interfaces.loopback)
+        return made
+
+    def stack(self, at: int | None) -> Stack:
+        """Of a socket. Raises: Damaged."""
+        found: NetNamespace = self._kernel.first.net if at is None else _at(self._lists["net"], at)
+        return found.stack
 
     def _where(self, record: records.Whereabouts) -> Whereabouts:
         places = {name: getattr(record, name) for name in KINDS}
@@ -279,6 +339,19 @@ class MadeNamespaces:
             name: _at(self._lists[KINDS[name]], at)
             for name, at in places.items() if at is not None
         })  # fmt: skip
+
+
+def has_plain_loopback(stack: Stack) -> bool:
+    """A loopback interface as a new namespace has it, up or down, and nothing else."""
+    like = Interfaces(up=stack.interfaces.loopback.is_up).loopback
+    own = [each for each in stack.interfaces if not each.is_loopback]
+    is_like = all(
+        getattr(stack.interfaces.loopback, name) == getattr(like, name)
+        for name in ("name", "flags", "mtu", "queue_length", "ipv6_is_on", "addresses")
+    )
+    routes = stack.routes
+    has_more = own or routes.added or not routes.rules.are_first or stack.ip or stack.netfilter
+    return is_like and not has_more
 
 
 def _map(extents: list[tuple[int, int, int]]) -> userns.IdMap:

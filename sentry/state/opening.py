@@ -64,8 +64,8 @@ class Files:
         """Each with a use, until `let_go`."""
         self._pipes: dict[int, tuple[Pipe, PipeInode | None]] = {}
         self._caller: Any = None
-        self.ipc: Objects | None = None
-        """System V objects."""
+        self.ipc: dict[int | None, Objects] = {}
+        """System V objects, by the places of their namespaces; None: the first."""
         self.terminals: Terminals | None = None
         self._tying: Tying | None = None
         self._memory: dict[int, tuple[TmpFile, records.MemoryFile]] = {}
@@ -158,9 +158,10 @@ class Files:
 
     async def attachment(self, record: records.Attachment) -> FileDescription:
         """Of a System V segment."""
-        if self.ipc is None:
+        objects = self.ipc.get(record.namespace)
+        if objects is None:
             raise Damaged("there is no System V segment")
-        return self.ipc.attach(record)
+        return objects.attach(record)
 
     async def inotify(self, record: records.Watches) -> FileDescription:
         """With its watches."""

@@ -18,6 +18,7 @@ from sentry.state.values import credentials, handlers, resource_limits
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.mm.ramfile import RamFile
+    from sentry.net.stack import Stack
     from sentry.vfs.interface import Inode
     from sentry.vfs.location import Location
     from sentry.vfs.mount import Mount
@@ -41,12 +42,6 @@ def mounted(mount: Mount) -> records.Mounted:
             parts.append(dentry.name)
             dentry = dentry.parent
     return records.Mounted(mount.fs.name, b"/".join(reversed(parts)))
-
-
-def _undo(found: Any) -> records.Undo:
-    from sentry.state import sysv  # noqa: PLC0415  few have any
-
-    return sysv.undo(found)
 
 
 Work = tuple["Places", int]
@@ -92,7 +87,8 @@ class Saver:
         self.locked: dict[int, Any] = {}
         """For each inode with locks an open file of it."""
         self.remains = Places(self._left)
-        self.undos = Places(_undo)
+        self._left_in: dict[int, Stack] = {}
+        self.undos = Places(self._undo)
         self.terminals = Places(self._terminal)
         self.pages = Saved(kernel.remembered, builds=builds)
         self.mounts = list(kernel.first.mounts.mounts)
@@ -163,11 +159,21 @@ class Saver:
 
         return terminals.save(self, terminal)
 
+    def _undo(self, found: Any) -> records.Undo:
+        from sentry.state import sysv  # noqa: PLC0415  few have any
+
+        return sysv.undo(self, found)
+
+    def left(self, one: Any, stack: Stack) -> int:
+        """The place of what a connection has left in a network namespace."""
+        self._left_in[id(one)] = stack
+        return self.remains(one)
+
     def _left(self, one: Any) -> records.Remains:
         return records.Remains(
             (one.local.ip, one.local.port), (one.remote.ip, one.remote.port), one.family,
             sorted(one.options), one.v6only, one.owner_uid, one.state, one.expires_ns,
-            one.shares_port,
+            one.shares_port, self.namespaces.net(self._left_in[id(one)]),
         )  # fmt: skip
 
     def _credentials(self, creds: Any) -> records.Credentials:

@@ -70,10 +70,10 @@ class Saving:
         for mm in self._managers:
             await self._memory(mm)
             await saver.catch_up(self._pace)
-        known = kernel.first.net._stack
-        for one in known.ports_of(IPPROTO_TCP).ended if known is not None else ():
-            if not one.by_link:
-                saver.remains(one)
+        for stack in saver.namespaces.stacks():
+            for one in stack.ports_of(IPPROTO_TCP).ended:
+                if not one.by_link:
+                    saver.left(one, stack)
         ipc = kernel.first.ipc.made
         objects = None
         if ipc is not None:

@@ -55,15 +55,13 @@ def common(saver: Saver, sock: Socket) -> dict[str, Any]:
     """What all sockets have. Raises: EOPNOTSUPP."""
     from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
 
-    if sock.stack is not saver.kernel.first.net.stack:
-        refused("a socket of another network namespace")
     if sock.filter is not None:
         refused("a socket with a filter of packets (SO_ATTACH_FILTER)")
     found = {name: getattr(sock, name) for name in KEPT}
     return found | {
         "options": sorted(sock.options), "numbers": sorted(sock.numbers.items()),
         "family": sock.family, "uid": sock.inode.uid, "gid": sock.inode.gid,
-        "is_open": sock.refs > 0,
+        "is_open": sock.refs > 0, "net": saver.namespaces.net(sock.stack),
     }  # fmt: skip
 
 
@@ -114,7 +112,7 @@ def tcp(saver: Saver, sock: TcpSocket, rest: dict[str, Any]) -> records.OpenFile
         peer=None if sock.peer is None else saver.files(sock.peer), backlog=sock._backlog,
         accepted=[saver.files(each) for each in (*sock._accepted, *sock._deferred)
                   if each.engine is None],
-        left=None if sock._left is None else saver.remains(sock._left),
+        left=None if sock._left is None else saver.left(sock._left, sock.stack),
         outside=outside, **{name: getattr(sock, name) for name in KEPT_OF_TCP},
         **common(saver, sock), **rest,
     )  # fmt: skip
@@ -176,7 +174,7 @@ def _into(options: dict[int, Any], given: list[tuple[int, int]]) -> None:
 
 async def made(files: Files, record: records.AnySocket) -> Socket:
     """A socket that is not connected yet. Raises: Damaged."""
-    stack = files.kernel.first.net.stack
+    stack = files.loader.namespaces.stack(record.net)
     location = new_location(files.vfs, Owner(record.uid, record.gid))
     sock: Any
     if isinstance(record, records.UnixEnd):
@@ -210,9 +208,8 @@ class Tying:
         self._waiting: set[int] = set()
         """Sockets in a queue of a listener."""
         self.remains: list[Remains] = []
-        stack = files.kernel.first.net.stack if files.loader.snapshot.remains else None
         for record in files.loader.snapshot.remains:
-            assert stack is not None
+            stack = files.loader.namespaces.stack(record.net)
             self.remains.append(_remains(record))
             stack.ports_of(abi.IPPROTO_TCP).ended.keep(self.remains[-1])
 

@@ -61,11 +61,23 @@ def save(saver: Saver, made: IpcObjects) -> records.Ipc:
     return records.Ipc(segments, semaphores, queues, numbers)
 
 
-def undo(found: UndoList) -> records.Undo:
-    """What a process gives back at its end."""
+def is_of(made: IpcObjects, found: IpcObject) -> bool:
+    """It is one of these, and was not removed."""
+    tables: tuple[IdTable[Any], ...] = made.segments.ids, made.semaphores.ids, made.queues.ids
+    return any(table.objects.get(found.id % IPCMNI) is found for table in tables)
+
+
+def undo(saver: Saver, found: UndoList) -> records.Undo:
+    """What a process gives back at its end. Raises: EOPNOTSUPP."""
+    places = {saver.namespaces.ipc_of(each) for each in found.sets}
+    if len(places) > 1:
+        from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
+
+        refused("SEM_UNDO of semaphores in several namespaces")
     return records.Undo(
         [(each.id, number, change) for each in found.sets
          for number, change in each.undos[found].items()],
+        next(iter(places), None),
     )  # fmt: skip
 
 
@@ -77,18 +89,31 @@ def _kept(found: IpcObject) -> dict[str, Any]:
     return {name: getattr(found, name) for name in KEPT}
 
 
-def attached(_: Saver, file: ShmFile, common: dict[str, Any]) -> records.OpenFile:
+def attached(saver: Saver, file: ShmFile, common: dict[str, Any]) -> records.OpenFile:
     """An attachment."""
-    return records.Attachment(id=file.segment.id, **common)
+    place = saver.namespaces.ipc_of(file.segment)
+    return records.Attachment(id=file.segment.id, namespace=place, **common)
+
+
+def all_of(loader: Loader) -> dict[int | None, Objects]:
+    """Those of all namespaces, by their places; None: the first. Raises: Damaged, ENOSPC."""
+    found: dict[int | None, Objects] = {}
+    if loader.snapshot.ipc is not None:
+        found[None] = Objects(loader, loader.snapshot.ipc, loader.kernel.first.ipc.objects)
+    spaces = loader.namespaces.ipcs()
+    for place, record in enumerate(loader.snapshot.namespaces.ipc):
+        if record.objects is not None:
+            found[place] = Objects(loader, record.objects, spaces[place].objects)
+    return found
 
 
 class Objects:
-    """Those of a snapshot. Raises: Damaged, ENOSPC."""
+    """Those of a namespace. Raises: Damaged, ENOSPC."""
 
-    def __init__(self, loader: Loader, record: records.Ipc) -> None:
+    def __init__(self, loader: Loader, record: records.Ipc, made: IpcObjects) -> None:
         self._loader = loader
         self._record = record
-        self._made: IpcObjects = loader.kernel.first.ipc.objects
+        self._made = made
         for each in record.segments:
             self._segment(each)
         for some in record.semaphores:
@@ -182,10 +207,13 @@ class Objects:
         return found if found is not None and found.id == identifier else None
 
 
-def made_undo(loader: Loader, objects: Objects | None, record: records.Undo) -> UndoList:
+def made_undo(
+    loader: Loader, ipc: dict[int | None, Objects], record: records.Undo
+) -> UndoList:
     """A list, of which whoever has it becomes a user. Raises: Damaged, ENOMEM."""
     found = UndoList(loader.kernel.vfs.budget)
     found.users = 0
+    objects = ipc.get(record.namespace)
     for identifier, number, change in record.adjustments:
         which = objects.semaphores(identifier) if objects is not None else None
         if which is None or number >= len(which.values):

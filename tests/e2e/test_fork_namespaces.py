@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from runsc import Sandbox, SandboxError
+from runsc.launch import passt
 from tests.e2e.bundle import RUNSC, execute, kvm_is_usable
 from tests.e2e.own_stack import Outside, ip, outside_of, plug, unplug
 from tests.e2e.sandboxes import made, noted, wait_until_gone
@@ -119,6 +120,11 @@ def connects(sandbox: Sandbox, address: str) -> str:
     return sandbox.commands.run(["python3", "-c", CONNECTS, address]).stdout.strip()
 
 
+def interfaces(sandbox: Sandbox) -> list[str]:
+    listed = "import socket; print(*[name for _, name in socket.if_nameindex()])"
+    return sandbox.commands.run(["python3", "-c", listed]).stdout.split()
+
+
 @contextmanager
 def running(sandbox: Sandbox, program: str, says: str) -> Iterator[None]:
     with sandbox.commands.run(["python3", "-c", program], background=True) as command:
@@ -155,9 +161,7 @@ def test_a_fork_has_what_its_own_namespace_has(
     assert connects(warm, "10.9.0.1") == "hello 10.9.0.2"
     for sandbox, address in ((fork, "10.9.0.1"), (alone, "10.9.0.1"), (alone, "10.9.1.1")):
         assert connects(sandbox, address) == "Network is unreachable"
-    shown = "import socket; print([name for _, name in socket.if_nameindex()])"
-    names = [each.commands.run(["python3", "-c", shown]).stdout for each in (warm, fork, alone)]
-    assert names == ["['lo', 'eth0']\n", "['lo', 'eth1']\n", "['lo']\n"]
+    assert [*map(interfaces, (warm, fork, alone))] == [["lo", "eth0"], ["lo", "eth1"], ["lo"]]
     assert outside.do("more()") == "sent"
     assert heard(warm) == "more"
     fork.kill()
@@ -165,6 +169,14 @@ def test_a_fork_has_what_its_own_namespace_has(
     assert outside.do('asks("10.9.1.2")') == "other at 10.9.1.2"
     assert outside.do('asks("10.9.0.2")') == f"{name_of(warm)} at 10.9.0.2"
     other.kill()
+
+
+@pytest.mark.skipif(not passt.find(), reason="passt is not installed")
+@pytest.mark.skipif(not passt.ways().leads, reason="the host has no default route")
+def test_a_fork_may_have_passts_instead(warm: Sandbox) -> None:
+    (fork,) = warm.fork(network="sandbox", forkable=True)
+    (copy,) = fork.fork()
+    assert [*map(interfaces, (fork, copy))] == [["lo", "eth0"]] * 2
 
 
 def test_who_goes_back_has_its_namespace_again(

@@ -164,7 +164,7 @@ ls /var /etc/nsswitch.conf 2>/dev/null; true
 """
 
 
-@pytest.mark.parametrize("name", ["signals_kept", "ns_kept"])
+@pytest.mark.parametrize("name", ["signals_kept", "ns_kept", "ns_used_kept"])
 def test_restore_what_a_program_has_asked_for_comes(
     name: str, tmp_path: Path, busybox: Path, platform: str
 ) -> None:

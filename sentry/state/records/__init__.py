@@ -73,8 +73,10 @@ from sentry.state.records.names import Node as Node
 from sentry.state.records.names import Place as Place
 from sentry.state.records.names import Tree as Tree
 from sentry.state.records.namespaces import ClockOffsets as ClockOffsets
+from sentry.state.records.namespaces import IpcNamespace as IpcNamespace
 from sentry.state.records.namespaces import MachineNames as MachineNames
 from sentry.state.records.namespaces import Namespaces as Namespaces
+from sentry.state.records.namespaces import NetworkNamespace as NetworkNamespace
 from sentry.state.records.namespaces import Owned as Owned
 from sentry.state.records.namespaces import PidNamespace as PidNamespace
 from sentry.state.records.namespaces import UserNamespace as UserNamespace

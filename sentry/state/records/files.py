@@ -171,6 +171,8 @@ class Attachment(OpenFile, frozen=True, tag="shm"):
     """shmat(2): of the segment with this identifier."""
 
     id: Amount = 0
+    namespace: Ref | None = None
+    """Where that is; None: in the first."""
 
 
 class Terminal(Record, frozen=True, kw_only=True):

@@ -71,3 +71,5 @@ class Undo(Record, frozen=True):
     """SEM_UNDO: (identifier, number, what is added at the end)."""
 
     adjustments: Annotated[list[tuple[Amount, Ref, Int32]], Many]
+    namespace: Ref | None = None
+    """Where these semaphores are; None: in the first."""

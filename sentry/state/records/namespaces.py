@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from sentry.state.records.base import MOST, Amount, HostName, Id, Many, Pid, Record, Ref, Words
+from sentry.state.records.ipc import Ipc
 
 Offset = Annotated[int, msgspec.Meta(ge=-MOST, le=MOST)]
 """ns."""
@@ -67,6 +68,21 @@ class Owned(Record, frozen=True):
     owner: Ref | None = None
 
 
+class IpcNamespace(Record, frozen=True):
+    """ipc_namespaces(7)."""
+
+    owner: Ref | None = None
+    objects: Ipc | None = None
+
+
+class NetworkNamespace(Record, frozen=True):
+    """network_namespaces(7), with nothing but the loopback interface."""
+
+    owner: Ref | None = None
+    is_up: bool = False
+    """That interface is."""
+
+
 class Whereabouts(Record, frozen=True):
     """The namespaces of threads, by kind; None: the first."""
 
@@ -87,8 +103,6 @@ class Namespaces(Record, frozen=True):
     uts: Annotated[list[MachineNames], msgspec.Meta(max_length=4096)] = []
     time: Annotated[list[ClockOffsets], msgspec.Meta(max_length=4096)] = []
     cgroup: Annotated[list[Owned], msgspec.Meta(max_length=4096)] = []
-    ipc: Annotated[list[Owned], msgspec.Meta(max_length=4096)] = []
-    """Without objects."""
-    net: Annotated[list[Owned], msgspec.Meta(max_length=4096)] = []
-    """Without sockets, and with nothing but the loopback interface, which is down."""
+    ipc: Annotated[list[IpcNamespace], msgspec.Meta(max_length=4096)] = []
+    net: Annotated[list[NetworkNamespace], msgspec.Meta(max_length=4096)] = []
     whereabouts: Annotated[list[Whereabouts], Many] = []

@@ -36,6 +36,8 @@ class AnySocket(OpenFile, frozen=True):
     gid: Id = 0
     is_open: bool = True
     """A descriptor, or one that is on its way, leads to it."""
+    net: Ref | None = None
+    """Its network namespace; None: the first."""
 
 
 class Sent(Record, frozen=True):
@@ -145,3 +147,5 @@ class Remains(Record, frozen=True):
     state: Int32
     expires_ns: Amount
     shares_port: bool
+    net: Ref | None = None
+    """As that of a socket."""

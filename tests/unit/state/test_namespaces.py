@@ -8,18 +8,24 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from sentry.abi import netlink as abi
 from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from sentry.abi.sched import CLONE_NEWUSER, CLONE_NEWUTS
 from sentry.abi.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
+from sentry.abi.socket import AF_INET
 from sentry.auth.credentials import Credentials
 from sentry.auth.userns import NO_ID
 from sentry.config import ContainerConfig, ProcessConfig
-from sentry.state.namespaces import MadeNamespaces
+from sentry.net.interfaces import LOOPBACK_INDEX, Address, bring_up
+from sentry.net.namespace import NetNamespace
+from sentry.net.routes import Route
+from sentry.state.namespaces import MadeNamespaces, has_plain_loopback
 from sentry.state.pages import Damaged
 from sentry.state.records import (
+    IpcNamespace,
     MachineNames,
     Namespaces,
-    Owned,
+    NetworkNamespace,
     PidNamespace,
     UserNamespace,
     Whereabouts,
@@ -47,7 +53,8 @@ def world() -> Iterator[World]:
 def test_who_has_no_rights_has_what_a_user_namespace_owns(world: World) -> None:
     found = Namespaces(
         users=[OWN], uts=[MachineNames(0, b"inside")], pids=[PidNamespace(0, numbers=[(9, 1)])],
-        net=[Owned(0)], whereabouts=[Whereabouts(uts=0, pids_for_children=0)],
+        net=[NetworkNamespace(0), NetworkNamespace(0, is_up=True)],
+        whereabouts=[Whereabouts(uts=0, pids_for_children=0)],
     )  # fmt: skip
     made = MadeNamespaces(world.kernel, found, rights())
     user, where = made.user(0), made.where(0)
@@ -57,6 +64,11 @@ def test_who_has_no_rights_has_what_a_user_namespace_owns(world: World) -> None:
     assert where.pids_for_children.of(9) == 1 and where.net is world.kernel.first.net
     assert list(world.kernel.pids.nested(9)) == [made.pids(0)]
     assert made.where(None) is world.kernel.first
+    links = [made.stack(at).interfaces.loopback for at in (0, 1)]
+    assert [each.is_up for each in links] == [False, True]
+    assert made.stack(None) is world.kernel.first.net.stack
+    with pytest.raises(Damaged, match="no namespace 2"):
+        made.stack(2)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +88,8 @@ def test_who_has_no_rights_has_what_a_user_namespace_owns(world: World) -> None:
         (Namespaces(users=[UserNamespace(UID, UID, projects=[(0, 0, 0)])]), "ids that there are"),
         (Namespaces(users=[OWN], pids=[PidNamespace(0, numbers=[(9, 1), (8, 1)])]), "twice"),
         (Namespaces(whereabouts=[Whereabouts(ipc=0)]), "no namespace 0"),
+        (Namespaces(net=[NetworkNamespace()]), "no program of this container can make"),
+        (Namespaces(ipc=[IpcNamespace()]), "no program of this container can make"),
     ],
 )
 def test_what_no_program_could_have_made_is_refused(
@@ -102,3 +116,20 @@ def test_a_profile_that_forbids_them_forbids_them_to_an_image() -> None:
     for flag in (CLONE_NEWUSER, CLONE_NEWUTS):
         with pytest.raises(Damaged, match="profile forbids"):
             rights(verdict=SECCOMP_RET_ERRNO | 1).check_namespace(flag, is_owned=True)
+
+
+def test_a_namespace_with_more_than_a_plain_loopback_interface_is_told(world: World) -> None:
+    stack = NetNamespace(world.kernel, {}).stack
+    assert has_plain_loopback(stack)
+    bring_up(stack.interfaces.loopback)
+    assert has_plain_loopback(stack)
+    more = Address(AF_INET, b"\x7f\0\0\x02", 8, abi.RT_SCOPE_HOST)
+    stack.interfaces.loopback.addresses.append(more)
+    assert not has_plain_loopback(stack)
+    stack.interfaces.loopback.addresses.remove(more)
+    assert has_plain_loopback(stack)
+    stack.routes.added.append(Route(AF_INET, bytes(4), 0, LOOPBACK_INDEX))
+    assert not has_plain_loopback(stack)
+    stack.routes.added.clear()
+    stack.interfaces.loopback.mtu = 1500
+    assert not has_plain_loopback(stack)
