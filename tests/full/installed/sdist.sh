@@ -7,6 +7,7 @@ python3 -m venv ~/venv
 quietly ~/venv/bin/pip install /dist/runsc-*.tar.gz
 run_everything ~/venv/bin/runsc ~/venv/bin/python3
 ~/venv/bin/runsc zygote stop
+quietly ~/venv/bin/pip cache remove runsc # the wheel that it has built
 rm -r ~/venv /run/runsc
 traces >/tmp/after
 diff /tmp/before /tmp/after && echo "no trace"
