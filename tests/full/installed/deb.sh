@@ -48,7 +48,7 @@ echo "== its tests"
 (run_its_tests /tmp/venv/bin/python)
 rm -r /tmp/venv
 
-for page in runsc $(runsc help | sed -n 's/^  \([a-z][a-z-]*\)  .*/runsc-\1/p'); do
+for page in runsc containerd-shim-runsc-v1 $(runsc help | sed -n 's/^  \([a-z][a-z-]*\)  .*/runsc-\1/p'); do
     man "$page" >/tmp/page 2>/tmp/said || { echo "no page of $page"; cat /tmp/said; }
     grep -q "^SYNOPSIS" /tmp/page && [ ! -s /tmp/said ] || { echo "page of $page:"; cat /tmp/said; }
 done
