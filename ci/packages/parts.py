@@ -30,7 +30,8 @@ LINE = "-" * 100
 OLD = {"BSD": "BSD-3-Clause", "MIT": "MIT", "ISC": "ISC"}
 """Licences by the word that older metadata has."""
 INSIDE = {"backports.zstd": ("zstd", "BSD-3-Clause"), "cffi": ("libffi", "MIT")}
-"""What their binaries are linked with."""
+"""What their binaries are linked with. The wheel of cffi says neither which libffi nor its licence,
+which is in libffi-licence."""
 RUNTIME = "MIT AND PSF-2.0 AND 0BSD"
 """Of mypyc's, as LICENSE of mypy and the heads of its files say."""
 
@@ -55,6 +56,15 @@ def texts(part: Distribution) -> Iterator[str]:
             yield path.read_text()
 
 
+def version_inside(library: str) -> str | None:
+    """Of what a binary is linked with, if that can be known."""
+    if library != "zstd":
+        return None
+    from backports.zstd import zstd_version  # noqa: PLC0415  SITE is in the path by now
+
+    return str(zstd_version)
+
+
 def component(name: str, version: str, expression: str, scope: ComponentScope) -> Component:
     """A library of PyPI."""
     url = PackageURL("pypi", name=name.lower(), version=version)
@@ -66,6 +76,7 @@ def component(name: str, version: str, expression: str, scope: ComponentScope) -
 
 def main(name: str, source: Path, site: str, built: str) -> None:
     """Write both."""
+    sys.path.append(site)
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     needed = {line.partition(">")[0] for line in project["dependencies"]} | {"pycparser"}
     itself = component(
@@ -90,11 +101,15 @@ def main(name: str, source: Path, site: str, built: str) -> None:
         if part.name in INSIDE:
             library, its = INSIDE[part.name]
             made.components.add(Component(
-                name=library, type=ComponentType.LIBRARY, bom_ref=f"{part.name}#{library}",
+                name=library, version=version_inside(library), type=ComponentType.LIBRARY,
+                bom_ref=f"{part.name}#{library}",
                 licenses=[LicenseFactory().make_from_string(its)],
             ))  # fmt: skip
         bom.components.add(made)
         said += [LINE, f"{part.name} {part.version}: {expression}", "", *texts(part)]
+        if part.name == "cffi":
+            text = Path(__file__).with_name("libffi-licence").read_text()
+            said += ["libffi, in its binary: MIT", "", text]
     bom.register_dependency(itself, bom.components)
     text = JsonV1Dot6(bom).output_as_string(indent=1)
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):

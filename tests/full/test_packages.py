@@ -101,6 +101,10 @@ def test_parts_are_listed_with_their_licences(files: Path) -> None:
     for name, part in parts.items():
         assert part["licenses"], name
         assert f"\n{name} {part['version']}: " in said
+    inside = {each["name"] for part in parts.values() for each in part.get("components", [])}
+    assert inside == {"zstd", "libffi"}
+    for holder in ("Meta Platforms, Inc.", "Anthony Green, Red Hat, Inc and others"):
+        assert re.search(rf"Copyright \(c\) .*{holder}", said)
 
 
 def test_what_a_binary_needs_is_the_c_library(files: Path, tmp_path: Path) -> None:
