@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import zipfile
 from importlib.metadata import distributions
@@ -151,6 +152,22 @@ def test_two_builds_are_the_same(codename: str, version: str, files: Path, tmp_p
     first, second = _digests(files), _digests(again)
     assert len(second) == 6  # source, two wheels, a Debian package, parts, licences
     assert {name: first[name] for name in second} == second
+
+
+@pytest.mark.timeout(300)
+def test_what_runs_in_a_root_file_system_ends_with_who_began_it(tmp_path: Path) -> None:
+    words = [REPOSITORY / "ci/packages/inside", Debian("bookworm").root, "--", "cat"]
+    pipe, env = subprocess.PIPE, {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, env=env) as began:
+        assert began.stdin and began.stdout
+        began.stdin.write(b"there\n")
+        began.stdin.flush()
+        assert began.stdout.readline() == b"there\n"
+
+        began.terminate()
+
+        assert began.stdout.read() == b""
+    assert not list(tmp_path.iterdir())
 
 
 WORKS = ["6.12.0", "0", "changed warm", "42"]
