@@ -47,7 +47,9 @@ class Lock:
             self.let_go()
 
     def let_go(self) -> None:
-        """Nobody has it any more."""
+        """Nobody has it any more. Who waited for it was told when nobody had it already."""
+        if self.holder is None:
+            return
         self.holder = None
         if len(self._queue):
             self._queue.notify()

@@ -70,8 +70,10 @@ class WaitQueue:
         """Those who hear in the step in which it happens, however many others there are."""
 
     def __len__(self) -> int:
-        lines = (self._exclusive or {}).values()
-        return len(self._entries) + sum(map(len, lines)) + len(self._kept or ())
+        count = len(self._entries)
+        if self._exclusive:
+            count += sum(map(len, self._exclusive.values()))
+        return count if self._kept is None else count + len(self._kept)
 
     def add(
         self, callback: Callable[[int], object], mask: int = ALL, *, exclusive: bool = False
