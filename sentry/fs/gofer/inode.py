@@ -27,13 +27,15 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.auth.acl import ACCESS
 from sentry.errors import EACCES, ENODATA, EOPNOTSUPP, ESTALE, Errno
-from sentry.fs.gofer.behind_attributes import setattr_behind
+from sentry.fs.gofer.behind_attributes import set_times_fit, wanted
 from sentry.fs.gofer.known import Key, KnownInode, Moment
+from sentry.fs.gofer.layers import copied
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
 from sentry.fs.gofer.wire import FIRST_TOLD, from_wire, linked, setting, what_changes
 from sentry.platform.host_io import host_error
+from sentry.platform.records import ATTRIBUTES
 from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import kept
 from sentry.wait.fiber import Mode
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 UNKNOWN: Final = b""
 """Instead of an access control list: the host has to be asked."""
+_CTIME: Final = Attributes._fields.index("ctime_ns")
 
 
 class GoferInode(KnownInode):
@@ -200,7 +203,7 @@ class GoferInode(KnownInode):
     def setattr(self, changes: Changes) -> None:
         asked: Asked | None = kept((self, Tsetattrx))
         if asked is None:
-            if setattr_behind(self, changes):
+            if self._set_by_record(changes):
                 return
             valid = what_changes(changes)
             if not valid:
@@ -215,6 +218,53 @@ class GoferInode(KnownInode):
         owned = changes.uid is not None or changes.gid is not None
         if self.sb.journal is not None and owned:
             self.sb.journal.accepted(self.uid, self.gid)
+
+    def _set_by_record(self, changes: Changes) -> bool:
+        """Whether it is recorded, or need not be: a new file is as it is wanted already.
+
+        Not times where somebody may store into a mapping: what is written later has the later time,
+        so it waits for the record."""
+        fs = self.sb
+        journal = fs.journal
+        if journal is None or changes.size is not None or self.key[0] != journal.dev:
+            return False
+        timed = changes.atime_ns is not None or changes.mtime_ns is not None
+        if timed and not (set_times_fit(changes) and self.waits()):
+            return False
+        is_new, known = journal.is_new(self), self.attributes
+        if not (is_new and self.is_regular and self._sets_all(changes, timed)):
+            found = self.known_attributes()
+            if found is None:
+                return False
+            known = found
+        change = wanted(journal, known, self.kind, changes, fs.now_ns())
+        if change is None:
+            return False
+        told, asked = change
+        if is_new and told[:_CTIME] == known[:_CTIME]:
+            self.take(told)
+            return True
+        fid, name = self.reach()
+        room = copied(self) if fs.layered else 0
+        if not asked[0] or not journal.open:
+            return False
+        if not journal.put(ATTRIBUTES, (fid, name, len(name), *asked), 0, room):
+            return False
+        journal.about(self)
+        self.drop_file_caps()
+        self.changed()
+        self.take(told)
+        self.recorded(journal)
+        if timed:
+            self.times_recorded(journal)
+        return True
+
+    def _sets_all(self, changes: Changes, timed: bool) -> bool:
+        """What was recorded of a new file tells all that a change leaves as it is, but the size: it
+        may have been written, and read, since."""
+        if not timed:
+            return True
+        return changes.mtime_ns is not None and (changes.atime_ns is not None or self.is_unread)
 
     def _set(self, reply: Message, moment: Moment) -> None:
         self.check_same(expect(reply, Rsetattrx).block)

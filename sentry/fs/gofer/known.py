@@ -38,7 +38,8 @@ class KnownInode(Inode):
     )  # fmt: skip
 
     def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
-        super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
+        owner = tuple.__new__(Owner, (attributes.uid, attributes.gid))
+        super().__init__(fs, attributes.ino, attributes.mode, owner)
         self.rdev = attributes.rdev
         self.sb = fs
         self.key = key

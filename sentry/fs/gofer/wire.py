@@ -141,9 +141,14 @@ def given(
     """The same with mode, uid and gid, and with atime, mtime and ctime in ns."""
     ino, _, nlink, _, _, rdev, size, blocks, blksize, _, _, _, btime, dev = known
     mode, uid, gid = owner
+    atime, mtime, ctime = times
     return tuple.__new__(
-        Attributes, (ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, *times, btime, dev)
-    )
+        Attributes,
+        (
+            ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime, btime,
+            dev,
+        ),
+    )  # fmt: skip
 
 
 def linked(known: Attributes, nlink: int, mtime_ns: int, ctime_ns: int) -> Attributes:
