@@ -66,7 +66,7 @@ def new_owner(caller: Caller, directory: Inode, mode: int) -> tuple[int, Owner]:
             mode &= ~0o2000
     if mode & caller.fs.umask and directory.default_acl() is None:
         mode &= ~caller.fs.umask
-    return mode, Owner(creds.fsuid, gid)
+    return mode, tuple.__new__(Owner, (creds.fsuid, gid))
 
 
 def dentry_of(caller: Caller, directory: Dentry, name: bytes, inode: Inode) -> Dentry:

@@ -388,7 +388,7 @@ def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
         raise
     dentry = directory.child(name, made, caller.kernel.vfs.dentries)
     tell_entry(directory, IN_CREATE, name, made)
-    return Location(mount, dentry)
+    return tuple.__new__(Location, (mount, dentry))
 
 
 def _open_made(caller: Caller, made: Location, how: OpenHow) -> FileDescription:

@@ -102,6 +102,8 @@ def tell(place: Place, mask: int) -> None:
 
 def tell_changed(dentry: Named, mask: int) -> None:
     """Attributes or the size were changed: the same, name or not. fsnotify_dentry()."""
+    if not dentry.inode.fs.watched:
+        return
     _tell(dentry, mask, False)
     if dentry.inode.fs.marked:
         marks.tell_dentry(dentry, mask)

@@ -151,7 +151,8 @@ class DirectoryCache(HeardDirectory):
         self.names_changed()
         self.remember(name, inode)
         if self.listing is not None:
-            self.listing[name] = (DirEntry(name, inode.ino, inode.kind), None)
+            entry = tuple.__new__(DirEntry, (name, inode.ino, inode.kind))
+            self.listing[name] = (entry, None)
 
     def removed(self, name: bytes) -> None:
         """The Sentry has removed a name."""

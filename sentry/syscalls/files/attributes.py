@@ -118,21 +118,22 @@ def read_timespecs(task: Task, addr: int) -> Times | None:
     now = task.kernel.vfs.now_ns()
     if not addr:
         return Times(now, now, True)
-    values = struct.unpack("<qqqq", task.mm.read(addr, 32))
-    pairs = (values[:2], values[2:])
-    if all(ns == UTIME_OMIT for _, ns in pairs):
+    seconds, ns, mtime_seconds, mtime_ns = struct.unpack("<qqqq", task.mm.read(addr, 32))
+    if ns == mtime_ns == UTIME_OMIT:
         return None
-    result: list[int | None] = []
-    for seconds, ns in pairs:
-        if ns == UTIME_OMIT:
-            result.append(None)
-        elif ns == UTIME_NOW:
-            result.append(now)
-        elif 0 <= ns < NS:
-            result.append(seconds * NS + ns)
-        else:
-            raise EINVAL(f"tv_nsec {ns}")
-    return Times(result[0], result[1], all(ns == UTIME_NOW for _, ns in pairs))
+    both_now = ns == mtime_ns == UTIME_NOW
+    return Times(_time_ns(seconds, ns, now), _time_ns(mtime_seconds, mtime_ns, now), both_now)
+
+
+def _time_ns(seconds: int, ns: int, now_ns: int) -> int | None:
+    """What one of them says. Raises: EINVAL."""
+    if ns == UTIME_OMIT:
+        return None
+    if ns == UTIME_NOW:
+        return now_ns
+    if not 0 <= ns < NS:
+        raise EINVAL(f"tv_nsec {ns}")
+    return seconds * NS + ns
 
 
 def set_times_at(
