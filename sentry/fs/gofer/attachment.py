@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.changes import HostChanges
     from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.fids import DirectoryFids
-    from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage
+    from sentry.fs.gofer.handles import HandleCache, Lingering, Storage
     from sentry.fs.gofer.hearing import Hearing
     from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.inodes import Inodes
@@ -53,6 +53,8 @@ class Attachment(FileSystem, ABC):
     lingering: Lingering | None
     owners: Owners | None
     pace: Pace
+    storage: tuple[int, Storage]
+    """Where the host keeps it: sentry.fs.gofer.handles.storage_at."""
     binds: bool
     """The Gofer has not said yet that programs make no sockets of the host here."""
 
@@ -69,10 +71,6 @@ class Attachment(FileSystem, ABC):
     @abstractmethod
     def epoch(self) -> int:
         """Counts what was heard of the host's changes."""
-
-    @abstractmethod
-    def storage_of(self, inode: Keyed) -> Storage:
-        """Where the host keeps it."""
 
     @abstractmethod
     def forget_inode(self, inode: GoferInode) -> None:

@@ -25,7 +25,7 @@ from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.fids import BriefFids, DirectoryFids
-from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers, storage_of
+from sentry.fs.gofer.handles import HandleCache, Lingering, Timers, storage_of
 from sentry.fs.gofer.hearing import Hearing, listen_now
 from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
@@ -148,7 +148,7 @@ class GoferFileSystem(Attachment):
         self.samples = {}
         self.refusals = Refusals()
         self.layered = kind == OVERLAYFS_SUPER_MAGIC
-        self._storage = wire.dev, storage_of(kind)
+        self.storage = wire.dev, storage_of(kind)
         heard = not options.exclusive and kind in COHERENT
         self.changes = options.changes if heard else None
         self.lingering = options.lingering if self.changes is not None else None
@@ -299,11 +299,6 @@ class GoferFileSystem(Attachment):
         """Anything may have been changed."""
         for inode in self.inodes.held():
             inode.doubted()
-
-    def storage_of(self, inode: Keyed) -> Storage:
-        """Where the host keeps it; what is mounted below the root of the attachment is unknown."""
-        dev, storage = self._storage
-        return storage if inode.key[0] == dev else Storage.REMOTE
 
     # --- inodes
 

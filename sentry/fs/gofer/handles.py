@@ -84,8 +84,14 @@ class Place(Protocol):
 
     io: HostIO | None
     pace: Pace
+    storage: tuple[int, Storage]
+    """The device that its root lies on, and what that is."""
 
-    def storage_of(self, inode: Keyed) -> Storage: ...
+
+def storage_at(place: Place, inode: Keyed) -> Storage:
+    """Where the host keeps it; what is mounted below the root of the attachment is unknown."""
+    dev, storage = place.storage
+    return storage if inode.key[0] == dev else Storage.REMOTE
 
 
 class Owner(Keyed, Protocol):
@@ -116,14 +122,15 @@ class Handle:
         self.changing = 0
         """Threads that may change it now: one whose caller was killed for ever, for nobody hears of
         its end."""
-        storage = owner.sb.storage_of(owner)
-        io = owner.sb.io if storage is not Storage.MEMORY else None
+        place = owner.sb
+        storage = storage_at(place, owner)
+        io = place.io if storage is not Storage.MEMORY else None
         self.io: HostIO | None = io.at(owner.key[0]) if io is not None else None
         """Who has to wait for data; None: nobody."""
         self.remote = self.io is not None and storage is Storage.REMOTE
         """All may have to wait, for attributes too."""
         self._nowait = storage is Storage.DISK
-        self._pace = owner.sb.pace if storage is Storage.DISK else None
+        self._pace = place.pace if storage is Storage.DISK else None
         self._backing: HostBacking | None = None
 
     def read(self, dest: Dest, offset: int) -> int:

@@ -15,7 +15,7 @@ from gofer.p9.extensions import Rwalkx, Twalkx
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.errors import EIO, ENFILE, ENOMEM
 from sentry.fs.gofer.file import GoferFile
-from sentry.fs.gofer.handles import Handle, Storage
+from sentry.fs.gofer.handles import Handle, Storage, storage_at
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.known import Key, Moment
 from sentry.fs.gofer.pages import FidPages
@@ -176,7 +176,7 @@ class GoferRegular(GoferInode):
     def wants_descriptor(self) -> bool:
         if self.read_handle is not None or self.write_handle is not None:
             return False
-        return self.sb.storage_of(self) is not Storage.REMOTE and self.sb.keeps_descriptors
+        return storage_at(self.sb, self) is not Storage.REMOTE and self.sb.keeps_descriptors
 
     def _present(self, write: bool) -> Handle | None:
         if self.write_handle is not None or write:
@@ -382,7 +382,7 @@ class GoferRegular(GoferInode):
         return super().stat_walked(asked)
 
     def xattr_stamp(self) -> int:
-        if self.sb.exclusive or self.sb.storage_of(self) is not Storage.DISK:
+        if self.sb.exclusive or storage_at(self.sb, self) is not Storage.DISK:
             return super().xattr_stamp()
         live = self._live()
         if live is None or time.time_ns() - live.ctime_ns < SETTLED_NS:

@@ -147,7 +147,7 @@ class Spares:
             close_quietly(fd)
         for at, fid in enumerate(fids):
             if at < len(reply.blocks):
-                self._one(Spare(fid, fds[at], reply.blocks[at]))
+                self._one(tuple.__new__(Spare, (fid, fds[at], reply.blocks[at])))
             else:
                 self._handles.hold(-1)
                 self._session.clunk(fid)

@@ -21,7 +21,6 @@ from sentry.auth.credentials import Credentials
 from sentry.fs.gofer import known, regular
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
-from sentry.fs.gofer.filesystem import GoferFileSystem
 from sentry.fs.gofer.handles import Storage
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_model import _MODES, _PATHS, Native, Served, empty, populate
@@ -67,7 +66,7 @@ def test_extended_attributes_are_asked_for_again_when_the_host_has_changed_them(
     warm: World, host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(regular, "SETTLED_NS", 0)
-    monkeypatch.setattr(GoferFileSystem, "storage_of", lambda *_: Storage.DISK)
+    monkeypatch.setattr(regular, "storage_at", lambda *_: Storage.DISK)
     value = warm.task.buffer(16)
 
     def asked() -> int:
