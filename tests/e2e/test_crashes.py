@@ -30,13 +30,14 @@ def client(bundle: Bundle, platform: str) -> Iterator[Client]:
     """And nothing may be left of what the test did."""
     mounts = processes.mounts(bundle.path)
     bundle.args("sleep", "1000")
-    bundle.document["linux"]["cgroupsPath"] = f"/{bundle.path.parent.name}"
+    name = f"{bundle.path.parent.name}-{os.getpid()}"  # other runs of tests have such folders, too
+    bundle.document["linux"]["cgroupsPath"] = f"/{name}"
     made = Client(bundle, platform)
     yield made
     assert made.ok("delete", "--force", "c") == ""
     assert made.remains() == []
     assert _processes(bundle.path) == []
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/{bundle.path.parent.name}"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
     assert processes.mounts(bundle.path) == mounts
     assert "Traceback" not in made.log.read_text() if made.log.exists() else True
 

@@ -96,7 +96,7 @@ def hung(
     """A container `c` that waits for a file system which never answers, to the end of the test."""
     operation, command = request.param
     folder = tmp_path / "slow"
-    bundle.document["linux"]["cgroupsPath"] = f"/{tmp_path.parent.parent.name}-{tmp_path.name}"
+    bundle.document["linux"]["cgroupsPath"] = f"/runsc-test-{os.getpid()}-{tmp_path.name}"
     client = Client(bundle)
     with slow_folder(folder) as server:
         _mounted(bundle, folder, command)
