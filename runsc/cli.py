@@ -456,8 +456,8 @@ def _take(error: click.NoSuchOption, args: list[str]) -> None:
     if not error.option_name.startswith("--"):  # with one dash, which is a bundle of short ones
         behind = args[args.index(name) + 1 :] if name else args
         letter = error.option_name[1:]
-        words = (word for word in behind if word[:1] == "-" != word[1:2] and letter in word)
-        flags = [f"-{next(words, '').partition('=')[0]}", error.option_name]
+        words = [word.partition("=")[0] for word in behind if word[:1] == "-" != word[1:2]]
+        flags = [f"-{next((word for word in words if letter in word), '')}", error.option_name]
     have = {flag for parameter in context.command.params for flag in parameter.opts}
     flag = next((each for each in flags if each not in have and foreign.verdict(name, each)), "")
     found = foreign.verdict(name, flag)
