@@ -15,11 +15,8 @@ ANNOTATION: Final = "dev.runsc.forkable"
 """In config.json, or by --forkable: "true"."""
 
 
-def with_forks(
-    config: SandboxConfig, annotations: dict[str, str]
-) -> SandboxConfig:
-    """Raises: RuntimeFailure that names what cannot be copied.
-    """
+def with_forks(config: SandboxConfig, annotations: dict[str, str]) -> SandboxConfig:
+    """Raises: RuntimeFailure that names what cannot be copied."""
     word = annotations.get(ANNOTATION, "false")
     if word not in ("true", "false"):
         raise RuntimeFailure(f'annotation {ANNOTATION}: "true" or "false", not {word!r}')

@@ -26,6 +26,7 @@ from runsc.containers.state import State
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import forked_networks, isolation
 from runsc.launch.configure import log_fd
+from runsc.launch.forkable import ANNOTATION as FORKABLE
 from runsc.launch.forked_networks import EMPTY, NAMESPACE, ORIGIN, Network
 from sentry.abi import mount
 from sentry.abi.sched import CLONE_NEWNS
@@ -168,6 +169,8 @@ class Origin:
         Raises: RuntimeFailure.
         """
         lifecycle.require_running(self.state)
+        if self.state.annotations.get(FORKABLE) != "true":
+            raise RuntimeFailure("the sandbox was not started with --forkable")
         networks = forked_networks.wanted(
             self.state, len(names), network, namespaces, stands=order.stands
         )
