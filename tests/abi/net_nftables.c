@@ -581,6 +581,55 @@ static void echoes(void)
     close(sock);
 }
 
+/* Rules that make each answer to an echo a request again: thousands of them follow each other. */
+static void answers_turned(void)
+{
+    int sock = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+    unsigned char protocol = IPPROTO_ICMP, reply = ICMP_ECHOREPLY, request = ICMP_ECHO;
+    unsigned long long once = htobe64(1), an_hour = htobe64(3600);
+    struct icmp_filter none = {~0u}, replies = {~(1u << ICMP_ECHOREPLY)};
+    CHECK(setsockopt(sock, SOL_RAW, ICMP_FILTER, &none, sizeof none) == 0);
+    begin(0);
+    table("t");
+    chain("out", NF_INET_LOCAL_OUT, 0, "filter");
+    rule("out");
+    expression("meta");
+    number(NFTA_META_DREG, NFT_REG_1);
+    number(NFTA_META_KEY, NFT_META_L4PROTO);
+    done();
+    equals(&protocol, 1);
+    expression("payload");
+    number(NFTA_PAYLOAD_DREG, NFT_REG_1);
+    number(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER);
+    number(NFTA_PAYLOAD_OFFSET, 0);
+    number(NFTA_PAYLOAD_LEN, 1);
+    done();
+    equals(&reply, 1);
+    expression("limit");
+    put(NFTA_LIMIT_RATE, &once, 8);
+    put(NFTA_LIMIT_UNIT, &an_hour, 8);
+    number(NFTA_LIMIT_BURST, 5000);
+    done();
+    expression("immediate");
+    number(NFTA_IMMEDIATE_DREG, NFT_REG_1);
+    value(NFTA_IMMEDIATE_DATA, &request, 1);
+    done();
+    expression("payload");
+    number(NFTA_PAYLOAD_SREG, NFT_REG_1);
+    number(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER);
+    number(NFTA_PAYLOAD_OFFSET, 0);
+    number(NFTA_PAYLOAD_LEN, 1);
+    number(NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET);
+    number(NFTA_PAYLOAD_CSUM_OFFSET, 2);
+    done();
+    CHECK(commit() == 0);
+    CHECK(echo(sock, 2) == 0);
+    flush();
+    CHECK(setsockopt(sock, SOL_RAW, ICMP_FILTER, &replies, sizeof replies) == 0);
+    CHECK(echo(sock, 2) == 2);
+    close(sock);
+}
+
 static void extensions(void)
 {
     for (int known = 0; known < 2; known++) {
@@ -610,6 +659,7 @@ int main(void)
     filtering();
     redirected();
     echoes();
+    answers_turned();
     extensions();
     return 0;
 }

@@ -403,8 +403,8 @@ def _to_protocol(stack: Stack, packet: Packet, family: int, protocol: int) -> No
         from sentry.net.inet.raw_filtered import answer_of  # noqa: PLC0415  few have rules
 
         passed = answer_of(stack, reply, family, protocol)
-    if passed is not None:
-        deliver(stack, passed, family, protocol)
+    if passed is not None:  # and is answered no more, though rules may make it a request again
+        show(stack, passed, family, protocol)
 
 
 def _icmp_checksum(packet: Packet, data: bytes, protocol: int) -> int:
