@@ -534,6 +534,7 @@ static void echoes(void)
     struct icmp_filter replies = {~(1u << ICMP_ECHOREPLY)};
     CHECK(setsockopt(sock, SOL_RAW, ICMP_FILTER, &replies, sizeof replies) == 0);
     CHECK(echo(sock, 2) == 2);
+    struct sockaddr_in rejecting = {AF_INET, 0, {htonl(INADDR_LOOPBACK + 7)}};
     begin(0);
     table("t");
     chain("in", NF_INET_LOCAL_IN, 0, "filter");
@@ -550,6 +551,12 @@ static void echoes(void)
     expression("reject");
     number(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
     unsigned char host = ICMP_HOST_UNREACH;
+    put(NFTA_REJECT_ICMP_CODE, &host, 1);
+    done();
+    rule("out");
+    echo_to(ICMP_ECHO, 8);
+    expression("reject");
+    number(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
     put(NFTA_REJECT_ICMP_CODE, &host, 1);
     done();
     unsigned there = htonl(INADDR_LOOPBACK + 6);
@@ -572,6 +579,9 @@ static void echoes(void)
     CHECK(echo(sock, 2) == 0);
     CHECK(echo(sock, 3) == -EPERM);
     CHECK(echo(sock, 4) == 0);
+    CHECK(echo(sock, 8) == -EPERM);
+    /* too short for ICMP to say what it is about */
+    CHECK(sendto(sock, "\x8", 2, 0, (void *)&rejecting, sizeof rejecting) == -1 && errno == EPERM);
     CHECK(setsockopt(sock, SOL_IP, IP_RECVERR, &on, sizeof on) == 0);
     CHECK(echo(sock, 4) == -EHOSTUNREACH);
     CHECK(echo(sock, 5) == 5);

@@ -35,8 +35,7 @@ def passed_of(
     if found.failure is not None:
         sock.complained(found.failure, packet.target, packet.data, is_fatal=True)
     if found.at_output:
-        has_no_way = found.errno and found.failure is None
-        raise from_number(found.errno) if has_no_way else EPERM("a rule drops it")
+        raise from_number(found.errno) if found.has_no_way else EPERM("a rule drops it")
     return None
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sentry.abi import nftables as nft
 from sentry.abi.netlink import RTN_LOCAL
 from sentry.abi.socket import IPPROTO_TCP, IPPROTO_UDP
 from sentry.errors import ENETUNREACH
@@ -51,8 +52,10 @@ class Judged(Struct, frozen=True):
     """It did not get out: its sender hears of that."""
     errno: int = 0
     """With which it was rejected; 0: it is just lost."""
+    has_no_way: bool = False
+    """No rule: from there nothing leads to where it was translated to, which `errno` says."""
     failure: Failure | None = None
-    """The complaint about it, as a sender hears it."""
+    """The complaint by ICMP about it, as a sender hears it; not of what is too short for one."""
     connection: Connection | None = None
     """As it is followed."""
     leaves: bool = False
@@ -143,7 +146,7 @@ def _stopped(
         if packet.connection is not None:
             place.conntrack.forget(now_ns, packet.connection)
         if not place.has_links:
-            return Judged(source, target, False, at_output, ENETUNREACH.number)
+            return Judged(source, target, False, at_output, ENETUNREACH.number, has_no_way=True)
         return Judged(source, target, leaves=True)
     if passes:
         at_output = False
@@ -155,8 +158,9 @@ def _stopped(
     if rejected is None:
         return Judged(source, target, False, at_output)
     number = errno_of(*rejected, is_v4=packet.is_v4)
-    failure = failure_of(packet, *rejected, packet.target)
-    return Judged(source, target, False, at_output, number, failure)
+    by_icmp = rejected[0] != nft.NFT_REJECT_TCP_RST
+    failure = failure_of(packet, *rejected, packet.target) if by_icmp else None
+    return Judged(source, target, False, at_output, number, failure=failure)
 
 
 def _packet(
