@@ -42,6 +42,30 @@ with open("/tmp/heard", "w") as file:
     file.write(" ".join(words))
 """
 LOST = "ECONNRESET b'' EPIPE ECONNRESET ('0.0.0.0', 0) ('0.0.0.0', 0) EINVAL"
+CONNECTS_AGAIN = """
+import errno, socket, struct
+connected = socket.create_connection(("127.0.0.1", {port}))
+late = socket.socket()
+late.setblocking(False)
+begun = late.connect_ex(("127.0.0.1", {full}))
+print(errno.errorcode[begun], flush=True)
+try:
+    connected.recv(100)
+except ConnectionResetError:
+    words = [errno.errorcode[late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)]]
+    late.setblocking(True)
+    late.connect(("127.0.0.1", {port}))
+    late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("qq", 0, 1000))
+    try:
+        words.append(repr(late.recv(100)))
+    except BlockingIOError:
+        words.append("EAGAIN")
+    late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes(16))
+    late.send(b"x")
+    words.append(repr(late.recv(100)))
+    with open("/tmp/heard", "w") as file:
+        file.write(" ".join(words))
+"""
 CONNECTS = """
 import socket, sys
 try:
@@ -120,6 +144,28 @@ def test_a_copy_has_none_of_its_parents_sockets_and_may_make_others(
         assert there.sock.recv(10) == b""  # closed: no copy holds it
         with pytest.raises(SandboxError, match="a copy has such sockets, too"):
             warm.fork(network="sandbox")
+
+
+def test_a_copys_socket_that_was_connecting_connects_again_and_waits_for_data(
+    warm: Sandbox, outside: socket.socket
+) -> None:
+    with ExitStack() as ending:
+        full = ending.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):  # nobody accepts: further ones are not answered
+            sock = ending.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        ports = {"port": outside.getsockname()[1], "full": full.getsockname()[1]}
+        words = ["python3", "-c", CONNECTS_AGAIN.format(**ports)]
+        command = ending.enter_context(warm.commands.run(words, background=True))
+        ending.enter_context(outside.accept()[0])
+        assert command.stdout.read() == b"EINPROGRESS\n"
+        (fork,) = warm.fork()
+        again, _ = outside.accept()
+        ending.enter_context(again).settimeout(TIMEOUT_S)
+        assert again.recv(10) == b"x"
+        again.sendall(b"hello")
+        assert heard(fork) == "ECONNRESET EAGAIN b'hello'"
 
 
 def test_who_goes_back_has_sockets_of_the_host_again(

@@ -134,6 +134,7 @@ class HostSocket(Socket):
 
     def connect(self, caller: Caller, address: bytes, nonblock: bool) -> Result:
         """connect(2)."""
+        self.read_shut = False  # whatever a copy was connected to before: `cut`
         try:
             calls.connect(self.fd, address)
             return 0
@@ -159,6 +160,7 @@ class HostSocket(Socket):
     def listen(self, caller: Caller, backlog: int) -> None:
         """listen(2)."""
         calls.listen(self.fd, backlog)
+        self.read_shut = False
 
     @property
     def listening(self) -> bool:
