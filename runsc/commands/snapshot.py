@@ -11,7 +11,7 @@ import msgspec
 
 from runsc.containers import snapshots
 from runsc.errors import RuntimeFailure
-from runsc.log import printable
+from runsc.log import printable, printable_json
 
 KINDS = {"named": "by name", "donated": "of who started it"}
 """Of open files, which are not called as what they are elsewhere."""
@@ -37,7 +37,7 @@ def inspect(objects: bool, folder: str) -> None:
     """Nothing of it is run."""
     found = snapshots.objects(folder)
     if objects:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        click.echo(printable_json(msgspec.json.format(msgspec.json.encode(found))))
         return
     manifest = snapshots.read(folder)
     lines = [
