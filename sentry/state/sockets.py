@@ -30,6 +30,8 @@ from sentry.state.pages import Damaged
 from sentry.vfs.interface import Owner
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sentry.state.opening import Files
     from sentry.state.saver import Saver
 
@@ -200,6 +202,12 @@ def _remains(record: records.Remains) -> Remains:
     )  # fmt: skip
 
 
+def _within(sock: TcpSocket, others: Iterable[TcpSocket]) -> None:
+    """No connection of TCP leaves its network namespace. Raises: Damaged."""
+    if any(each.stack is not sock.stack for each in others):
+        raise Damaged("a TCP connection between two network namespaces")
+
+
 class Tying:
     """Sockets that are there get their names, and each other. Raises: Damaged."""
 
@@ -309,6 +317,7 @@ class Tying:
             sock.peer = self._other(record.peer, TcpSocket)
             if sock.peer is sock or record.state == abi.BPF_TCP_CLOSE:
                 raise Damaged("a TCP connection that is none")
+            _within(sock, [sock.peer])
         if record.left is not None:
             sock._left = at(self.remains, record.left, "end of a connection")
         sock.state = record.state
@@ -321,6 +330,7 @@ class Tying:
         sock.ports.changed(sock)
         sock.hear_links()
         sock._accepted = deque(self._queued(record.accepted, TcpSocket))
+        _within(sock, sock._accepted)
 
     def _udp(self, sock: UdpSocket, record: records.UdpEnd) -> None:
         sock.local = _endpoint(record.local)
