@@ -163,15 +163,19 @@ def check_numbers(
 
 
 def check_descriptor(task: Task, args: CloneArgs) -> None:
-    """There is a number for a pidfd: other threads take some while this one sleeps. EMFILE."""
+    """There is a number for a pidfd, and room for its file: others take some while this one sleeps.
+
+    Raises: EMFILE, ENFILE.
+    """
     if args.flags & CLONE_PIDFD:
         task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
+        task.kernel.vfs.budget.check_files()
 
 
 def touch(task: Task, args: CloneArgs) -> None:
     """Have the words in memory that clone stores to: nothing may fail half-way for want of a page.
 
-    Raises: EFAULT and EMFILE where a pidfd has no place; NeedsFault.
+    Raises: EFAULT, EMFILE and ENFILE where a pidfd has no place; NeedsFault.
     """
     check_descriptor(task, args)
     if args.flags & CLONE_PIDFD:

@@ -57,3 +57,18 @@ def test_a_number_that_another_thread_takes_meanwhile_leaves_no_child(
         assert fork.wait() == -errno.EMFILE
 
         assert set(world.kernel.pids.tasks) == before
+
+
+def test_a_ceiling_of_open_files_that_a_pidfd_meets_leaves_no_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World() as world:
+        program = world.program()
+        words = AREA
+        program.write(words, struct.pack("<8Q", CLONE_PIDFD, words + 64, 0, 0, SIGCHLD, 0, 0, 0))
+        before = set(world.kernel.pids.tasks)
+        monkeypatch.setattr("sentry.vfs.budget.MAX_FILES", 0)
+
+        assert program.begin("clone3", words, 64).wait() == -errno.ENFILE
+
+        assert set(world.kernel.pids.tasks) == before
