@@ -72,6 +72,8 @@ class SavedNamespaces:
             ipc for ipc in dict.fromkeys(task.ns.ipc for task in tasks)
             if ipc is not saver.kernel.first.ipc
         ]  # fmt: skip
+        self._ipc_of: dict[int, IpcNamespace] | None = None
+        """By the identity of a System V object, once one is asked for: there may be very many."""
         self._saver = saver
 
     def record(self) -> records.Namespaces:
@@ -149,12 +151,18 @@ class SavedNamespaces:
 
     def ipc_of(self, found: IpcObject) -> int | None:
         """The place of the namespace of a System V object; None: the first. Raises: EOPNOTSUPP."""
-        from sentry.state.sysv import is_of  # noqa: PLC0415  who asks has imported it
+        from sentry.state.sysv import objects_of  # noqa: PLC0415  who asks has imported it
 
-        for ns in (self._kernel.first.ipc, *self._ipcs):
-            if ns.made is not None and is_of(ns.made, found):
-                return None if ns is self._kernel.first.ipc else self._lists["ipc"](ns)
-        return self._refused("a System V object that was removed, or where no process is")
+        first = self._kernel.first.ipc
+        if self._ipc_of is None:
+            self._ipc_of = {
+                id(each): ns for ns in (first, *self._ipcs) if ns.made is not None
+                for each in objects_of(ns.made)
+            }  # fmt: skip
+        ns = self._ipc_of.get(id(found))
+        if ns is None:
+            self._refused("a System V object that was removed, or where no process is")
+        return None if ns is first else self._lists["ipc"](ns)
 
     def _ipc(self, ns: IpcNamespace) -> records.IpcNamespace:
         objects = None

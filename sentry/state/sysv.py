@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,8 @@ from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sentry.kernel.ipc_namespace import IpcObjects
     from sentry.kernel.task import Task
     from sentry.state.saver import Saver
@@ -61,10 +64,10 @@ def save(saver: Saver, made: IpcObjects) -> records.Ipc:
     return records.Ipc(segments, semaphores, queues, numbers)
 
 
-def is_of(made: IpcObjects, found: IpcObject) -> bool:
-    """It is one of these, and was not removed."""
+def objects_of(made: IpcObjects) -> Iterator[IpcObject]:
+    """All of a namespace."""
     tables: tuple[IdTable[Any], ...] = made.segments.ids, made.semaphores.ids, made.queues.ids
-    return any(table.objects.get(found.id % IPCMNI) is found for table in tables)
+    return chain.from_iterable(table.objects.values() for table in tables)
 
 
 def undo(saver: Saver, found: UndoList) -> records.Undo:
