@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).parent / "served"
 CAPABILITIES = ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_DAC_READ_SEARCH"]
 
 AREAS = ("files_", "errors_order_files", "memory_map", "exec_")
-OTHERWISE = {"files_caps", "files_partial", "files_acct", "files_propagation"}
+OTHERWISE = {"files_caps", "files_overlay", "files_partial", "files_acct", "files_propagation"}
 """Programs that Linux lets fail here by chance or otherwise: user namespaces of a chroot, the part
 of a write before bad memory, what has nothing to do with the file system they are on."""
 
