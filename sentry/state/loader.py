@@ -35,11 +35,14 @@ def at(things: Sequence[T], place: int, what: str) -> T:
 
 
 class Opener:
-    """A caller that is where a task is, as root: rights were looked at when the file was opened."""
+    """A caller that is where a task is, as root: rights were looked at when the file was opened.
 
-    def __init__(self, task: Task) -> None:
+    What the file does later is done by who opened it: `creds`.
+    """
+
+    def __init__(self, task: Task, creds: Credentials | None = None) -> None:
         self._task = task
-        self.creds = Credentials.root()
+        self.creds = creds or Credentials.root()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)

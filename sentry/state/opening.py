@@ -22,6 +22,7 @@ from sentry.fs.memfd import MemFdFile, internal_mount
 from sentry.fs.pidfd import PidFile
 from sentry.fs.pipe.buffer import LARGEST, SLACK, Pipe
 from sentry.fs.pipe.file import PipeFile, PipeInode
+from sentry.fs.pseudo.nodes import TextNode
 from sentry.fs.signalfd import SignalFile
 from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
 from sentry.fs.tmpfs.file import TmpFile
@@ -64,6 +65,8 @@ class Files:
         """Each with a use, until `let_go`."""
         self._pipes: dict[int, tuple[Pipe, PipeInode | None]] = {}
         self._caller: Any = None
+        self._keeper: Any = None
+        """The caller with the credentials that the file is to have."""
         self.ipc: dict[int | None, Objects] = {}
         """System V objects, by the places of their namespaces; None: the first."""
         self.terminals: Terminals | None = None
@@ -80,7 +83,10 @@ class Files:
         assert init is not None
         for place, record in enumerate(snapshot.files):
             self.vfs.budget.check_files()
-            self._caller = Opener(owners.get(place, init.tasks[0]))
+            task, creds = owners.get(place, init.tasks[0]), self.loader.rights.creds
+            if record.creds is not None:
+                creds = at(self.loader.creds, record.creds, "user")
+            self._caller, self._keeper = Opener(task), Opener(task, creds)
             try:
                 file = await LOADS[type(record)](self, record)
             except Errno as error:
@@ -95,7 +101,7 @@ class Files:
             if record.owner[1]:
                 self.loader.rights.check_user(*record.owner_ids)
             if record.creds is not None:
-                file.creds = at(self.loader.creds, record.creds, "user")
+                file.creds = creds
         if snapshot.remains:
             self._tied()
         for file, record in zip(self.made, snapshot.files, strict=True):
@@ -214,7 +220,11 @@ class Files:
             if bool(flags & O_DIRECTORY) > inode.is_dir or inode.kind == S_IFIFO:
                 raise Damaged(f"{record.place.path!r} is of another kind now")
             await again(self.loader.rights.check_open, self._caller, location, flags)
-            file = await again(_open_kind, self._caller, location, flags)
+            if isinstance(inode, TextNode):
+                inode.check_open(self._caller, flags)
+                file = inode.opened(location, flags, self._keeper)
+            else:
+                file = await again(_open_kind, self._caller, location, flags)
         file.count(self.vfs.budget)
         return file
 

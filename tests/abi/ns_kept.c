@@ -71,15 +71,34 @@ static int first_process(int from, int to)
     return 0;
 }
 
+/* What an open file of /proc lets be written is for who opened it: a user, not root. */
+static void maps_later(int from, int to)
+{
+    char byte;
+    CHECK(setresuid(1000, 1000, 1000) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0);
+    CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && unshare(CLONE_NEWUSER) == 0);
+    int map = open("/proc/self/uid_map", O_WRONLY);
+    CHECK(map >= 0 && write(to, "x", 1) == 1 && read(from, &byte, 1) == 1);
+
+    CHECK_ERR(write(map, "0 0 2000", 8), EPERM);
+    CHECK(write(map, "0 1000 1", 8) == 8 && getuid() == 0);
+}
+
 int main(void)
 {
     pid_t outside = getpid();
     struct utsname names;
     long long there = boottime();
-    int down[2], up[2];
+    int down[2], up[2], to_later[2];
     char text[200], byte;
     look(first);
-    CHECK(pipe(down) == 0 && pipe(up) == 0);
+    CHECK(pipe(down) == 0 && pipe(up) == 0 && pipe(to_later) == 0);
+    pid_t later = fork();
+    if (!later) {
+        maps_later(to_later[0], up[1]);
+        _exit(0);
+    }
+    CHECK(read(up[0], &byte, 1) == 1);
     pid_t child = fork();
     if (!child) {
         CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
@@ -123,6 +142,7 @@ int main(void)
         _exit(0);
     }
     CHECK(status_of(child) == 0);
+    CHECK(write(to_later[1], "x", 1) == 1 && status_of(later) == 0);
     CHECK(uname(&names) == 0 && strcmp(names.nodename, "inside") && strcmp(names.nodename, "changed"));
     return 0;
 }
