@@ -204,7 +204,8 @@ def test_restore_what_was_removed_of_the_root_stays_away(machine: Machine) -> No
 
 
 TALK = """
-mkfifo /mem/said /mem/hold; exec 3<>/mem/hold; (nc -l -p 5000 <&3; echo served) & sleep 0.2
+mkfifo /mem/said /mem/hold; exec 3<>/mem/hold; (nc -l -p 5000 <&3; echo served) &
+until grep -qs ":1388 .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.01; done
 (echo before; cat /mem/said) | nc 127.0.0.1 5000
 wait; echo over
 """
