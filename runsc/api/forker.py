@@ -21,9 +21,9 @@ from runsc import cli
 from runsc.api.keeper import read_line
 from runsc.api.order import ForkWish, Word
 from runsc.containers import lifecycle, signals
-from runsc.containers.state import State
+from runsc.containers.state import ORIGIN, State
 from runsc.errors import RuntimeFailure
-from runsc.launch import forked_networks, forking, succession
+from runsc.launch import forking, succession
 from sentry.control.protocol import ForkOrder
 
 SPARE = 4
@@ -115,7 +115,7 @@ class Forker:
         by_name = {}
         for fd, state in self._forks.items():
             by_name[state.id] = fd
-            copies.setdefault(state.annotations[forked_networks.ORIGIN], []).append(state.id)
+            copies.setdefault(state.annotations[ORIGIN], []).append(state.id)
         ends = [name]
         for each in ends:
             ends += copies.pop(each, ())

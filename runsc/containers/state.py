@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+ORIGIN = "dev.runsc.fork-of"
+"""Annotation of a fork: the container that it is a copy of."""
+TEMPLATE = "dev.runsc.template"
+"""Of a fork that stands still, to be forked: "true"."""
+NAMESPACE = "dev.runsc.network-namespace"
+"""Of a fork: in which network namespace it is; of a template, who goes on from there."""
+OF_FORKS = frozenset({ORIGIN, TEMPLATE, NAMESPACE})
+"""Never taken from config.json: they say where processes of ours go."""
+
+
 class State(Value):
     """What is kept of a container. The first five are the specification's state."""
 

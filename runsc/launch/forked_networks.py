@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from runsc.containers.state import NAMESPACE, ORIGIN
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, isolation
 from sentry.abi.nsfs import NS_GET_NSTYPE
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     from runsc.options import Globals
     from sentry.config import LinkConfig
 
-NAMESPACE: Final = "dev.runsc.network-namespace"
-"""Annotation of a fork: in which it is; of a template, who goes on from there."""
 EMPTY: Final = "none"
-"""In its place: in one of its own."""
-ORIGIN: Final = "dev.runsc.fork-of"
-"""Annotation of a fork: the container that it is a copy of."""
+"""In place of NAMESPACE: in one of its own."""
 
 
 class Network(msgspec.Struct, frozen=True):

@@ -22,12 +22,12 @@ import msgspec
 from runsc import host
 from runsc.containers import lifecycle, listener
 from runsc.containers.processes import start_time
-from runsc.containers.state import State
+from runsc.containers.state import NAMESPACE, ORIGIN, TEMPLATE, State
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import forked_networks, isolation
 from runsc.launch.configure import log_fd
 from runsc.launch.forkable import ANNOTATION as FORKABLE
-from runsc.launch.forked_networks import EMPTY, NAMESPACE, ORIGIN, Network
+from runsc.launch.forked_networks import EMPTY, Network
 from sentry.abi import mount
 from sentry.abi.sched import CLONE_NEWNS
 from sentry.abi.socket import SCM_CREDENTIALS, SCM_PIDFD, SO_PASSPIDFD
@@ -44,8 +44,6 @@ from sentry.control.protocol import (
 if TYPE_CHECKING:
     from runsc.options import Globals
 
-TEMPLATE: Final = "dev.runsc.template"
-"""Annotation of a fork that stands still, to be forked: "true"."""
 EGRESS: Final = "dev.runsc.egress"
 """Annotation: a policy, which only a network that is there from the start has."""
 MAX_AT_ONCE: Final = 64

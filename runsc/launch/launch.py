@@ -15,7 +15,7 @@ from runsc.containers import console, lifecycle, signals
 from runsc.containers.container import Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
-from runsc.containers.state import State
+from runsc.containers.state import OF_FORKS, State
 from runsc.errors import RuntimeFailure
 from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
 from runsc.launch.configure import Wishes, has_services, make_config
@@ -195,7 +195,7 @@ def _new_state(identity: Identity, container: Container) -> State:
         oci_version=identity.version,
         id=identity.container_id,
         bundle=identity.bundle,
-        annotations=identity.annotations,
+        annotations=dict(each for each in identity.annotations.items() if each[0] not in OF_FORKS),
         rootfs=identity.rootfs,
         creator_pid=os.getpid(),
         creator_start=start_time(os.getpid()),

@@ -14,10 +14,10 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from runsc.containers import lifecycle, listener
+from runsc.containers.state import ORIGIN, TEMPLATE
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import forked_networks
-from runsc.launch.forked_networks import ORIGIN
-from runsc.launch.forking import TEMPLATE, Fork, Origin
+from runsc.launch.forking import Fork, Origin
 from sentry.control.protocol import ForkOrder, Request
 
 if TYPE_CHECKING:

@@ -119,6 +119,17 @@ def test_the_pid_ends_with_the_status_of_the_container(client: Client) -> None:
     client.ok("delete", "c")
 
 
+def test_what_is_noted_of_forks_is_not_taken_from_config(client: Client) -> None:
+    """It says whose network namespace a process of ours enters."""
+    client.bundle.args("true").document["annotations"] = {
+        "dev.runsc.fork-of": "d", "dev.runsc.template": "true",
+        "dev.runsc.network-namespace": "/proc/1/ns/net", "k": "v",
+    }  # fmt: skip
+    client.create("c")
+    assert json.loads(client.ok("state", "c"))["annotations"] == {"k": "v"}
+    client.ok("delete", "--force", "c")
+
+
 def test_list_shows_them_all(client: Client) -> None:
     client.bundle.args("sleep", "1000")
     client.bundle.document["annotations"] = {"k": "v"}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from runsc.containers.state import State
+from runsc.containers.state import NAMESPACE, ORIGIN, State
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
-from runsc.launch.forked_networks import EMPTY, NAMESPACE, ORIGIN, Network, of, wanted
+from runsc.launch.forked_networks import EMPTY, Network, of, wanted
 
 OWN = "/proc/self/ns/net"
 

@@ -11,9 +11,8 @@ import pytest
 
 from runsc.api.forker import Forker
 from runsc.containers.processes import start_time
-from runsc.containers.state import State
+from runsc.containers.state import ORIGIN, State
 from runsc.errors import RuntimeFailure
-from runsc.launch.forked_networks import ORIGIN
 from runsc.launch.forking import Fork
 from sentry.abi.socket import SO_PASSPIDFD
 from sentry.control.protocol import Event, encode
