@@ -33,6 +33,23 @@ def module(name: str, area: Area) -> str:
     return out.rstrip("\n") + "\n" + "\n".join(structs) + ("\n" if structs else "")
 
 
+BASE = '''class Errno(Exception):
+    """A system call fails with `number`."""
+
+    number: ClassVar[int] = 0
+
+    def text(self) -> str:
+        """What strerror(3) says, in small letters as runc prints it."""
+        return (type(self).__doc__ or "").rstrip(".").lower()
+
+    def why(self) -> str:
+        """What was said when it was raised, else the above: for messages."""
+        return str(self) or self.text()
+
+
+'''
+
+
 def errors() -> str:
     area = Area("", ["linux/errno.h"], r"E[A-Z0-9]+$")
     pairs = [(n, v) for n, v in constants(area, "errno")]
@@ -40,7 +57,7 @@ def errors() -> str:
         doc="errno(3): one exception class per error number.\n\nThe text of an exception is for logs; the number is what the program sees."
     )
     out += "from __future__ import annotations\n\nfrom typing import ClassVar\n\n\n"
-    out += 'class Errno(Exception):\n    """A system call fails with `number`."""\n\n    number: ClassVar[int] = 0\n\n\n'
+    out += BASE
     seen: dict[int, str] = {}
     for n, v in sorted(pairs, key=lambda p: (p[1], p[0] in ("EWOULDBLOCK", "EDEADLOCK"))):
         if v in seen:

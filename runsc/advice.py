@@ -111,6 +111,10 @@ _HINTS: Final = (
         "name a folder that is empty or not there yet",
     ),
     (
+        r"cannot checkpoint: .*",
+        "docs/snapshots.md has what a snapshot cannot have, and how to do without it",
+    ),
+    (
         r".* is no snapshot: it has no .*",
         "`runsc checkpoint --image-path DIR NAME` writes one",
     ),

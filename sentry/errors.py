@@ -15,6 +15,14 @@ class Errno(Exception):
 
     number: ClassVar[int] = 0
 
+    def text(self) -> str:
+        """What strerror(3) says, in small letters as runc prints it."""
+        return (type(self).__doc__ or "").rstrip(".").lower()
+
+    def why(self) -> str:
+        """What was said when it was raised, else the above: for messages."""
+        return str(self) or self.text()
+
 
 class EPERM(Errno):
     """Operation not permitted."""

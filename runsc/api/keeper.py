@@ -123,6 +123,8 @@ def read_line(sock: socket.socket) -> bytes | None:
 
 def _make(order: Order, sock: socket.socket, say: Say) -> None:
     """Raises: RuntimeFailure, OSError."""
+    from msgspec.structs import replace  # noqa: PLC0415
+
     from runsc import cli  # noqa: PLC0415
     from runsc.api import document  # noqa: PLC0415
     from runsc.containers.names import check_id  # noqa: PLC0415
@@ -133,8 +135,8 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
 
     settings = cli.global_flags(document.flags(order))
     settings = settings.changed(log=_log(say, settings))
+    tell = _teller(say) if order.tells else silent
     with _while_wanted(sock) if order.image else nullcontext():
-        tell = _teller(say) if order.tells else silent
         folder, config = document.document(order, tell)
     identity, container = bundle.described(settings, folder, config, check_id(order.sandbox_id))
     name = identity.container_id
@@ -148,18 +150,19 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
 
         snapshots.read(order.snapshot)
         image = order.snapshot
+    began = Wishes(
+        image=image, background=order.background, tell=tell if order.tells and image else None
+    )
 
     def ready(state: State | None = None) -> None:
         _expire(settings, order)
         say("ready")
 
     if not order.detach:
-        wishes = Wishes(
-            when_ready=ready, lifeline=sock.fileno(), image=image, background=order.background
-        )
+        wishes = replace(began, when_ready=ready, lifeline=sock.fileno())
         launch.run(settings, identity, container, wishes)
         return
-    wishes = Wishes(detach=True, image=image, background=order.background)
+    wishes = replace(began, detach=True)
     launch.run(settings, identity, container, wishes)
     try:
         _expire(settings, order)

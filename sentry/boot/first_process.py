@@ -257,7 +257,7 @@ async def start_program(task: Task, process: ProcessConfig) -> Loaded:
         if not place.dentry.inode.is_dir:
             raise ENOTDIR
     except Errno as error:
-        text = os.strerror(error.number).lower()
+        text = error.text()
         cwd = process.cwd.decode(errors="replace")
         raise StartError(f'chdir to cwd ("{cwd}") set in config.json failed: {text}') from error
     task.fs.chdir(place)
@@ -268,7 +268,7 @@ async def start_program(task: Task, process: ProcessConfig) -> Loaded:
     try:
         await execve(task, file, path, list(process.args), env)
     except Errno as error:
-        text = os.strerror(error.number).lower()
+        text = error.text()
         raise StartError(f"exec {path.decode(errors='replace')}: {text}") from error
     finally:
         close_exec(file)
@@ -310,7 +310,7 @@ async def _find(task: Task, name: bytes, env: tuple[bytes, ...]) -> tuple[bytes,
         except EACCES as error:
             raise StartError(f'exec: "{shown}": permission denied') from error
         except Errno as error:
-            text = os.strerror(error.number).lower()
+            text = error.text()
             raise StartError(f'exec: "{shown}": stat {shown}: {text}') from error
     search = next((e[5:] for e in env if e.startswith(b"PATH=")), DEFAULT_PATH)
     for folder in search.split(b":"):

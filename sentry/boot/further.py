@@ -21,6 +21,7 @@ from sentry.boot.placing import placed
 from sentry.boot.running import Running, let_go
 from sentry.config import FurtherConfig, StartError, descriptors
 from sentry.control.descriptors import close_all
+from sentry.control.protocol import DEFECT
 from sentry.control.server import ControlServer
 from sentry.errors import EEXIST, EINVAL, ENOSPC, Errno
 from sentry.fs.overlay.filesystem import OverlayFs
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 Told = Callable[[str], object]
 MAX_CONTAINERS: Final = 256
 """Of one sandbox."""
-DEFECT: Final = "the sandbox has a defect, see its log"
 
 
 class Containers:
@@ -163,7 +163,7 @@ class Bringing:
             if config.volumes_fd >= 0:
                 volumes = await gofers.add(self._take(config.volumes_fd), container)
         except Errno as error:
-            raise StartError(f"the gofer process: {tree.reason(error)}") from error
+            raise StartError(f"the gofer process: {error.why()}") from error
         trees = RunningTrees(kernel, gofers, (own, volumes), container)
         container.root = await tree.make_root(kernel, config, trees)
         root = kernel.vfs.new_mount(container.root)
@@ -216,7 +216,7 @@ class Bringing:
 
     def _why(self, error: BaseException | None) -> str:
         if isinstance(error, (StartError, Errno)):
-            return str(error) or type(error).__name__
+            return error.why() if isinstance(error, Errno) else str(error)
         if error is not None and not isinstance(error, Killed):
             self._kernel.log.bug("create", error)
         return DEFECT

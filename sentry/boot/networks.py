@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sentry.boot.tree import reason
 from sentry.config import StartError
 from sentry.errors import Errno
 from sentry.net.host.view import HostView
@@ -44,7 +43,7 @@ class Outside:
         from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  all forks share it
 
         def entered(_: object, error: BaseException | None) -> None:
-            why = reason(error) if isinstance(error, Errno) else repr(error)
+            why = error.why() if isinstance(error, Errno) else repr(error)
             joined("" if error is None else f"the host's network: {why}")
 
         self.process = NetworkProcess(fd, self.loop)
@@ -132,5 +131,5 @@ async def connect(
     try:
         await outside.enter()
     except Errno as error:
-        raise StartError(f"the host's network: {reason(error)}") from error
+        raise StartError(f"the host's network: {error.why()}") from error
     return outside

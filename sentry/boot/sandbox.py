@@ -410,7 +410,7 @@ def _started(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
     try:
         return run_now(loop, coro)
     except Errno as error:
-        raise StartError(tree.reason(error)) from error
+        raise StartError(error.why()) from error
 
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:

@@ -119,7 +119,7 @@ async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -
             mount = await make_mount(starter, entry, exports)
         except Errno as error:
             raise StartError(
-                f"mount {entry.type} to {entry.destination.decode()}: {error_text(error)}"
+                f"mount {entry.type} to {entry.destination.decode()}: {error.text()}"
             ) from error
         if entry.flags & MS_RDONLY:
             sealed.append(mount)
@@ -136,17 +136,6 @@ async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -
         sealed.append(starter.mounts.root)
     for mount in sealed:
         mount.set_flags(mount.flags | MS_RDONLY)
-
-
-def error_text(error: Errno) -> str:
-    """What strerror(3) says, in small letters as runc prints it."""
-    doc = type(error).__doc__ or ""
-    return doc.rstrip(".").lower()
-
-
-def reason(error: Errno) -> str:
-    """What was said when it was raised, if anything was."""
-    return str(error) or error_text(error)
 
 
 class Trees(Protocol):
@@ -256,7 +245,7 @@ async def image_in(kernel: Kernel, files: FileSystem | int) -> FileSystem:
             return await image_of(vfs, donated(vfs, files, O_RDONLY, closes=True))
         return await image_at(vfs, vfs.new_mount(files).location)
     except Errno as error:
-        raise StartError(f"the root file system is no image of EROFS: {reason(error)}") from error
+        raise StartError(f"the root file system is no image of EROFS: {error.why()}") from error
 
 
 async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mount:
@@ -434,4 +423,4 @@ async def write_sysctl(starter: Starter, name: str, value: str) -> None:
         finally:
             file.decref()
     except Errno as error:
-        raise StartError(f"sysctl {name.replace('/', '.')}: {error_text(error)}") from error
+        raise StartError(f"sysctl {name.replace('/', '.')}: {error.text()}") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sentry.control.descriptors import close_all
-from sentry.control.protocol import Made, Reply
+from sentry.control.protocol import DEFECT, Made, Reply
 from sentry.control.syncing import settle
 from sentry.errors import EINVAL, Errno
 from sentry.kernel.standing import Standing
@@ -116,7 +116,7 @@ class Checkpointing:
             self._told(Reply(error=f"cannot write: {(error.strerror or '').lower()}"))
         elif not isinstance(error, Killed):
             self._kernel.log.bug("checkpoint", error)
-            self._told(Reply(error="the sandbox has a defect, see its log"))
+            self._told(Reply(error=DEFECT))
 
 
 def _check(kernel: Kernel, parent: str) -> None:

@@ -18,7 +18,7 @@ from sentry.abi.signal import SIGKILL, SIGWINCH
 from sentry.boot import first_process
 from sentry.config import Capabilities, ProcessConfig, StartError
 from sentry.control import descriptors, syncing
-from sentry.control.protocol import CONTAINER
+from sentry.control.protocol import CONTAINER, DEFECT
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.fs.host.file import HostInode
 from sentry.kernel.job import Job
@@ -240,11 +240,13 @@ class Execution:
         self._forget(self)
         if isinstance(error, StartError) and str(error) == STOPPED:
             self._client.failed(STOPPED)
-        elif isinstance(error, (StartError, Errno)):
-            self._client.failed(CANNOT_START + (str(error) or type(error).__name__))
+        elif isinstance(error, StartError):
+            self._client.failed(CANNOT_START + str(error))
+        elif isinstance(error, Errno):
+            self._client.failed(CANNOT_START + error.why())
         else:
             assert error is not None
-            self._client.failed(CANNOT_START + "the sandbox has a defect, see its log")
+            self._client.failed(CANNOT_START + DEFECT)
             self._kernel.log.bug("exec", error)
 
     def _close(self) -> None:

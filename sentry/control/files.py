@@ -25,7 +25,7 @@ from sentry.abi.fcntl import (
 from sentry.abi.limits import PATH_MAX
 from sentry.control.descriptors import check, close_all
 from sentry.control.outside import acting
-from sentry.control.protocol import FileChange, FileOrder, Reply
+from sentry.control.protocol import DEFECT, FileChange, FileOrder, Reply
 from sentry.control.trees import Lines, described, listed, make_all, remove_all
 from sentry.errors import EEXIST, EINVAL, EIO, ENOTDIR, EOPNOTSUPP, Errno
 from sentry.fs.host.file import HostFile, donated
@@ -210,7 +210,7 @@ class Filing:
             self._tell(Reply(error=type(error).__name__))
         else:
             self._kernel.log.bug("file", error)
-            self._tell(Reply(error="the sandbox has a defect, see its log"))
+            self._tell(Reply(error=DEFECT))
 
 
 async def _taken(caller: Caller, file: FileDescription, most: int) -> bytes:

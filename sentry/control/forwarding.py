@@ -13,6 +13,7 @@ from sentry.abi.fcntl import O_RDONLY, O_WRONLY
 from sentry.abi.socket import AF_INET, AF_INET6, MSG_NOSIGNAL, SHUT_WR, SOCK_STREAM
 from sentry.control.descriptors import check, close_all
 from sentry.control.outside import beside_init
+from sentry.control.protocol import DEFECT
 from sentry.errors import ECONNREFUSED, EINVAL, Errno
 from sentry.fs.host.file import HostFile, donated
 from sentry.mm.buffers import KernelDest, KernelSource
@@ -106,7 +107,7 @@ class Forward:
     def _connected(self, error: BaseException | None) -> None:
         if error is not None:
             self._close()
-            self._told(f"port {self._port}: {type(error).__name__}")
+            self._told(f"port {self._port}: {error.why() if isinstance(error, Errno) else DEFECT}")
             return
         self._spawn(self._inwards(), self._way_ended)
         self._spawn(self._outwards(), self._way_ended)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sentry.control.descriptors import MEMORY_DEVICES, check, close_all
+from sentry.control.protocol import DEFECT
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.kernel.identity import child_identity
 from sentry.log import LogSink
@@ -84,7 +85,7 @@ class Observing:
             self._busy = False
             if error is not None:
                 self._kernel.log.bug("observing", error)
-            done("the sandbox has a defect, see its log" if error is not None else "")
+            done(DEFECT if error is not None else "")
 
         self._kernel.loop.spawn(driven(steps), "observing", ended)
 

@@ -14,6 +14,7 @@ from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.oversight import Bringing, Oversight, Shared, Told
 from sentry.control.processes import describe
 from sentry.control.protocol import (
+    DEFECT,
     ExecProcess,
     FileOrder,
     ForkOrder,
@@ -241,7 +242,10 @@ class Operations(Oversight):
         def ended(_: object, error: BaseException | None) -> None:
             if error is not None and not isinstance(error, Errno):
                 self._kernel.log.bug(name, error)
-            told("" if error is None else type(error).__name__)
+            if error is None:
+                told("")
+            else:
+                told(error.why() if isinstance(error, Errno) else DEFECT)
 
         self._kernel.loop.spawn(work, name, ended)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 import msgspec
 
 from sentry.abi.limits import PATH_MAX
-from sentry.control.protocol import PolicyTold, QuestionTold
+from sentry.control.protocol import DEFECT, PolicyTold, QuestionTold
 from sentry.control.tracing import every_task
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.wait.steps import driven
@@ -71,7 +71,7 @@ def do(kernel: Kernel, watchdog: Watchdog, order: PolicyOrder, done: Done) -> Po
         engine.is_changing = False
         if error is not None and not isinstance(error, Errno):
             kernel.log.bug("policy", error)
-            done("the sandbox has a defect, see its log")
+            done(DEFECT)
         else:
             done(str(error) if error is not None else "")
 

@@ -38,6 +38,7 @@ MAX_ANSWER = 16 << 20
 """What a client may leave unread: more than `ps` says of as many processes as there may be."""
 CONTAINER = "container"
 """A process of `exec` was killed since the container has ended."""
+DEFECT = "the sandbox has a defect, see its log"
 
 
 class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -9,6 +9,7 @@ from sentry.abi.fcntl import AT_FDCWD, O_NONBLOCK, O_WRONLY
 from sentry.abi.limits import PATH_MAX
 from sentry.control.descriptors import check, close_all
 from sentry.control.outside import beside_init
+from sentry.control.protocol import DEFECT
 from sentry.errors import EINVAL, Errno
 from sentry.fs.host.file import donated
 from sentry.mm.buffers import KernelDest, KernelSource
@@ -86,4 +87,4 @@ class Reading:
             self._told(type(error).__name__)
         else:
             self._kernel.log.bug("read", error)
-            self._told("the sandbox has a defect, see its log")
+            self._told(DEFECT)

@@ -19,7 +19,7 @@ from sentry.abi.stat import S_IFCHR
 from sentry.control.descriptors import close_all
 from sentry.control.orders import ServeOrder
 from sentry.control.outside import acting
-from sentry.control.protocol import Reply
+from sentry.control.protocol import DEFECT, Reply
 from sentry.errors import EBUSY, EINVAL, ENOTDIR, Errno
 from sentry.fs.gofer import arrival  # noqa: F401  what is served needs it
 from sentry.fs.served import device, filesystem, proc
@@ -176,4 +176,4 @@ class Serving:
             told(Reply(error=type(error).__name__))
         else:
             self._kernel.log.bug("serve", error)
-            told(Reply(error="the sandbox has a defect, see its log"))
+            told(Reply(error=DEFECT))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sentry.control.descriptors import check, close_all, keeps_messages_apart
 from sentry.control.observing import declarations
-from sentry.control.protocol import TraceState, TraceTold
+from sentry.control.protocol import DEFECT, TraceState, TraceTold
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.kernel.identity import child_identity, hears_fast_calls
 from sentry.wait.steps import Steps, driven
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Done = Callable[[str], object]
 """Hears that it is done, or why not."""
-DEFECT = "the sandbox has a defect, see its log"
 
 
 def create(

@@ -216,7 +216,8 @@ class Forks:
             sessions += [each.duplicate() for each in kernel.services.gofers]
             pid = self.machine.fork()
         except (Errno, OSError) as error:
-            told(f"cannot fork: {str(error) or type(error).__name__}")
+            why = error.why() if isinstance(error, Errno) else (error.strerror or "").lower()
+            told(f"cannot fork: {why}")
             pid = -1
         if not pid:
             Child(self, order.asked, order.given, sessions).begin()

@@ -65,6 +65,19 @@ def test_a_snapshot_outlives_its_sandbox_and_may_be_made_of_a_restored_one(
         assert ask(third, "y") == "2 y"
 
 
+def test_who_asks_hears_how_far_a_restore_is(warm: Sandbox, tmp_path: Path) -> None:
+    snapshot = warm.create_snapshot(tmp_path / "image")
+    heard: list[tuple[str, int, int]] = []
+    with Sandbox.restore(
+        snapshot, state=tmp_path / "state", progress=lambda *told: heard.append(told)
+    ):
+        pass
+
+    assert {what for what, _, _ in heard} == {"reading memory"}
+    assert all(0 <= done <= total for _, done, total in heard)
+    assert heard[-1][1] == heard[-1][2] > 0
+
+
 def test_a_second_snapshot_builds_on_the_first(warm: Sandbox, tmp_path: Path) -> None:
     warm.files.write("/root/much", os.urandom(MUCH))
     first = warm.create_snapshot(tmp_path / "first")

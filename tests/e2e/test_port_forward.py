@@ -84,7 +84,7 @@ def test_a_port_where_nobody_listens_ends_the_connection(client: Client) -> None
         assert _all(sock) == b""
     assert running.stdout is not None
     assert running.stdout.readline() == "Forwarding new connection...\n"
-    assert running.stdout.readline() == "port forwarding: port 99: ECONNREFUSED\n"
+    assert running.stdout.readline() == "port forwarding: port 99: connection refused\n"
     running.terminate()
     running.communicate(timeout=TIMEOUT_S)
 

@@ -171,7 +171,7 @@ class AsyncSandbox:
         cls, snapshot: Snapshot | str | os.PathLike[str], *, memory: int | None = None,
         cpus: int | None = None, timeout: float | None = None, user: str | int | None = None,
         detach: bool = False, sandbox_id: str | None = None, state: PathLike | None = None,
-        trusted: bool = False, background: bool = False,
+        trusted: bool = False, background: bool = False, progress: Tell | None = None,
     ) -> Self:  # fmt: skip
         """Make one that goes on where another one was when `snapshot` was made of it: what ran in
         it runs, what had been written is there. It is made of what that one was made of, which has
@@ -179,7 +179,7 @@ class AsyncSandbox:
         hears of them any more. Its folders, mounts and network are those that the snapshot names:
         of one that this user has not made on this machine only if it is `trusted`. In the
         `background` its memory is read when it is needed: it goes on sooner, and the snapshot must
-        stay as it is while it does.
+        stay as it is while it does. `progress` is called while memory is read, as by `create`.
 
         Raises: SandboxError, which says what does not fit.
         """
@@ -194,10 +194,12 @@ class AsyncSandbox:
             background=background,
             detach=detach,
             expires_ns=nanoseconds("timeout", timeout),
+            tells=progress is not None,
         )
         if memory is not None:
             order = msgspec.structs.replace(order, memory=number("memory", memory))
-        keeper = await AsyncKeeper.start(order, number("cpus", cpus), _warn)
+        tell = silent if progress is None else progress
+        keeper = await AsyncKeeper.start(order, number("cpus", cpus), _warn, tell)
         if not detach:
             return cls(name, folder, user, keeper)
         await keeper.end()

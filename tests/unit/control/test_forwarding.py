@@ -84,7 +84,7 @@ def test_a_port_where_nobody_listens_is_told(world: World) -> None:
     ends = Ends(world, 81)
     ends.settle()
 
-    assert ends.told == ["port 81: ECONNREFUSED"]
+    assert ends.told == ["port 81: connection refused"]
     assert os.read(ends.out, 1) == b""
     assert world.loop.fibers == 0
     ends.close()
