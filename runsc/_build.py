@@ -15,7 +15,14 @@ ffibuilder = FFI()
 ffibuilder.cdef((HERE / "_native.cdef.h").read_text())
 ffibuilder.set_source(
     "runsc._native",
-    (HERE / "native.c").read_text() + '#include "generated_below.h"\n',
+    "".join(
+        (
+            (HERE / "uncounted.c").read_text(),
+            (HERE / "native.c").read_text(),
+            '#include "generated_below.h"\n',
+        )
+    ),
+    include_dirs=[str(HERE)],
     extra_compile_args=["-O2"],
     py_limited_api=True,
 )

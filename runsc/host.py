@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from array import array
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
 from runsc._native import ffi, lib
@@ -185,18 +185,17 @@ def set_io_priority(value: int) -> None:
 
 
 def has_immortals() -> bool:
-    """Whether `immortalize` does something: 3.11 knows no such objects, and who has no GIL counts
+    """Whether `count_no_more` does something: 3.11 knows no such objects, and who has no GIL counts
     in another way."""
     return sys.version_info >= (3, 12) and bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-def immortalize(objects: list[object]) -> None:
-    """References to them are not counted any more, so that they are not written to: PEP 683.
+def count_no_more(objects: list[object]) -> None:
+    """References to them, and to what they refer to, are not counted any more: PEP 683.
 
-    Preconditions: `has_immortals`.
+    Preconditions: `has_immortals`, one thread.
     """
-    addresses = array("Q", map(id, objects))
-    lib.rs_immortalize(id(None), ffi.from_buffer("uint64_t[]", addresses), len(addresses))
+    _check(lib.rs_count_no_more(id(objects), id(CodeType), id(FrameType)), "malloc")
 
 
 def collapse(start: int, size: int) -> None:

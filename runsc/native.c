@@ -158,20 +158,6 @@ int rs_landlock_restrict(int ruleset)
 int rs_ioprio_get(int pid) { return result(syscall(SYS_ioprio_get, 1, pid)); }
 int rs_ioprio_set(int value) { return result(syscall(SYS_ioprio_set, 1, 0, value)); }
 
-/* PEP 683: CPython (3.12 and later, 64 bits) counts no references of an object whose count, in its
- * first 32 bits, is negative. What None has there is such a count; where it is not, all is left.
- * SAFETY: the addresses are those of objects that the caller holds, under the GIL. */
-int rs_immortalize(uint64_t none, const uint64_t *objects, size_t count)
-{
-    int32_t never = *(volatile int32_t *)(uintptr_t)none;
-    if (never >= 0)
-        return 0;
-    for (size_t i = 0; i < count; i++)
-        if (*(volatile int32_t *)(uintptr_t)objects[i] > 0)
-            *(volatile int32_t *)(uintptr_t)objects[i] = never;
-    return 1;
-}
-
 int rs_madvise(uint64_t start, size_t size, int advice)
 {
     return result(madvise((void *)(uintptr_t)start, size, advice));

@@ -123,5 +123,5 @@ MODULES = (
         ("gofer/native.c", "gofer/hot.c", "gofer/drain.c"),
         names=GOFER_NAMES,
     ),
-    Module("runsc/_native", ("runsc/native.c",)),
+    Module("runsc/_native", ("runsc/native.c", "runsc/uncounted.h")),
 )

@@ -20,7 +20,7 @@ import msgspec
 
 from runsc.errors import RuntimeFailure
 from runsc.filters import Switches
-from runsc.launch import isolation, programs
+from runsc.launch import isolation, programs, uncounted
 from runsc.launch.boot import Terms
 from sentry.config import SandboxConfig, descriptors
 
@@ -82,6 +82,8 @@ def begin() -> None:
     """Fork it. Preconditions: descriptors 0 to 2 are open, one thread."""
     if _prepared:
         return
+    uncounted.count_no_more()
+    isolation.freeze_heap()
     ours, theirs = socket.socketpair()
     try:
         pid = isolation.spawn(lambda: _become(ours, theirs))
