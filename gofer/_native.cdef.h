@@ -119,6 +119,7 @@ int64_t gofer_heard(int group, int maker, int home, const uint8_t *handle, uint8
 int gofer_statfs(int fd, struct gofer_statfs *out);
 int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot);
 int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);
+void gofer_forget_code(void);
 void hot_ready(struct hot *h, int fd, int ready);
 void hot_near(struct hot *h, int fd, uint32_t cpu);
 void hot_roam(const struct hot *h);

@@ -9,12 +9,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -592,4 +594,24 @@ int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room)
 {
     const struct listing of = {fd, 0};
     return list(&of, offset, out, room, emit_attr);
+}
+
+static int forget(struct dl_phdr_info *object, size_t size, void *unused)
+{
+    (void)size, (void)unused;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+        if (segment->p_type != PT_LOAD || (segment->p_flags & PF_W))
+            continue;
+        uintptr_t start = object->dlpi_addr + segment->p_vaddr, first = start & ~(page - 1);
+        madvise((void *)first, start + segment->p_memsz - first, MADV_DONTNEED);
+    }
+    return 0;
+}
+
+/* Of programs and libraries those pages that are as in their files are the page cache's alone. */
+void gofer_forget_code(void)
+{
+    dl_iterate_phdr(forget, NULL);
 }

@@ -86,3 +86,9 @@ def check_name(name: bytes) -> bytes:
     if len(name) > 255:
         raise error(errno.ENAMETOOLONG)
     return name
+
+
+def forget_code() -> None:
+    """What is needed of programs and libraries is mapped again, 16 pages at a fault: of much that
+    begins a process nothing is."""
+    lib.gofer_forget_code()
