@@ -15,14 +15,8 @@ from collections.abc import Callable, Sequence
 
 import gofer.handlers  # noqa: F401  (registers the handlers)
 from gofer.attachment import Attachment
-from gofer.p9.codec import compile_all
-from gofer.p9.extensions import Rwalkx, Twalkx
-from gofer.p9.messages import Rattach, Rlerror, Rversion, Tattach, Tversion
 from gofer.server import Server
 from gofer.shared import Given, limits_for_this_process
-
-compile_all((Tversion, Rversion, Tattach, Rattach, Twalkx, Rwalkx, Rlerror))
-"""What both ends of a sandbox need at once: done here, before they are forked."""
 
 
 def _ignore(_text: str) -> None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
+from gofer.p9 import codec, extensions, journal, messages  # noqa: F401  journal: see `begin`
 from runsc.errors import RuntimeFailure
 from runsc.filters import Switches
 from runsc.launch import isolation, programs, uncounted
@@ -30,6 +31,12 @@ HEAD = struct.Struct("<II")
 """Bytes of the message, number of descriptors."""
 FDS_AT_ONCE = 250
 """Below SCM_MAX_FD of the kernel."""
+
+OF_BOTH_ENDS = (
+    messages.Tversion, messages.Rversion, messages.Tattach, messages.Rattach, messages.Rlerror,
+    extensions.Twalkx, extensions.Rwalkx,
+)  # fmt: skip
+"""Messages with which each session begins."""
 
 
 class Handover(msgspec.Struct, frozen=True):
@@ -82,6 +89,7 @@ def begin() -> None:
     """Fork it. Preconditions: descriptors 0 to 2 are open, one thread."""
     if _prepared:
         return
+    codec.compile_all(OF_BOTH_ENDS)
     uncounted.count_no_more()
     isolation.freeze_heap()
     ours, theirs = socket.socketpair()
