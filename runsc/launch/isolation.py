@@ -26,7 +26,6 @@ from msgspec import Struct
 from runsc import host
 from runsc.errors import RuntimeFailure
 from sentry.abi import capability, mount, prctl
-from sentry.abi.netlink import IFF_UP
 from sentry.abi.sched import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -36,7 +35,7 @@ from sentry.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
-from sentry.abi.socket import SIOCSIFFLAGS
+from sentry.abi.socket import IFF_UP, SIOCSIFFLAGS
 
 NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP

@@ -18,7 +18,6 @@ from sentry.abi.signal import SIGCHLD
 from sentry.auth.credentials import Credentials
 from sentry.config import ContainerConfig, ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
-from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import HostFile, donated
 from sentry.kernel import sched
 from sentry.kernel.dispatch import Thread
@@ -188,6 +187,7 @@ def donate(
 def open_console(task: Task, fd: int, owner: Owner) -> Console:
     """process.terminal: descriptors 0 to 2 are a terminal of ours, which `fd` is the wire of."""
     from sentry.fs.devpts.console import Console  # noqa: PLC0415
+    from sentry.fs.devpts.filesystem import DevPtsFs  # noqa: PLC0415
 
     vfs, loop = task.kernel.vfs, task.kernel.loop
     mount = next((m for m in task.mounts if isinstance(m.fs, DevPtsFs)), None)

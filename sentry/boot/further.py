@@ -24,11 +24,9 @@ from sentry.control.descriptors import close_all
 from sentry.control.protocol import DEFECT
 from sentry.control.server import ControlServer
 from sentry.errors import EEXIST, EINVAL, ENOSPC, Errno
-from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel.container import Container
 from sentry.kernel.namespaces import beside
-from sentry.net.interfaces import bring_up
 from sentry.wait.fiber import Killed, Mode
 
 if TYPE_CHECKING:
@@ -115,6 +113,8 @@ class Containers:
 
 def _in_memory(container: Container) -> list[TmpFs]:
     """The file systems in memory that its mounts have."""
+    from sentry.fs.overlay.filesystem import OverlayFs  # noqa: PLC0415  most are alone
+
     found = {mount.fs for mount in container.ns.mounts.mounts}
     uppers = [fs.upper for fs in found if isinstance(fs, OverlayFs)]
     both = [*uppers, *(fs for fs in found if isinstance(fs, TmpFs))]
@@ -177,6 +177,8 @@ class Bringing:
         await tree.mount_all(tree.Starter(kernel, container), config, trees)
         container.in_memory = _in_memory(container)
         if "network" not in shared:
+            from sentry.net.interfaces import bring_up  # noqa: PLC0415  most are alone
+
             bring_up(container.ns.net.stack.interfaces.loopback)  # as those who make one do
         if config.network_fd >= 0:
             await self._connect()

@@ -25,7 +25,6 @@ from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.session import Session
 from sentry.fs.gofer.wire import Owners
 from sentry.fs.host.file import donated
-from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel import namespaces
@@ -47,6 +46,7 @@ from sentry.wait.again import again
 if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
+    from sentry.vfs.vfs import Vfs
 
 DEVICES: Final = (
     (b"/dev/null", 1, 3),
@@ -232,7 +232,13 @@ async def make_root(kernel: Kernel, config: ContainerConfig, exports: Trees) -> 
             lower = await image_in(kernel, lower)
     if config.root.overlay == "none":
         return lower
-    return OverlayFs.over(kernel.vfs, lower, config.root.overlay, config.root.overlay_size)
+    return _under(kernel.vfs, lower, config.root.overlay, config.root.overlay_size)
+
+
+def _under(vfs: Vfs, lower: FileSystem, overlay: str, size: int) -> FileSystem:
+    from sentry.fs.overlay.filesystem import OverlayFs  # noqa: PLC0415  most roots are kept
+
+    return OverlayFs.over(vfs, lower, overlay, size)
 
 
 async def image_in(kernel: Kernel, files: FileSystem | int) -> FileSystem:
@@ -254,7 +260,7 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mo
     if entry.attachment is not None:
         fs = await exports.mounted(entry)
         if entry.overlay:
-            fs = OverlayFs.over(vfs, fs, entry.overlay, entry.overlay_size)
+            fs = _under(vfs, fs, entry.overlay, entry.overlay_size)
     else:
         if entry.type == "tmpfs":
             entry = await with_mode(starter, entry)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.control.protocol import ProcessInfo
-from sentry.fs.devpts.terminal import Terminal
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
@@ -30,7 +29,7 @@ def describe(group: ThreadGroup, pids: PidNamespace, now_ns: int) -> ProcessInfo
         state=state,
         cpu_ns=usage.user_ns + usage.sys_ns,
         age_ns=now_ns - group.start_ns,
-        terminal=terminal.index if isinstance(terminal, Terminal) else -1,
+        terminal=terminal.index if terminal is not None else -1,
         threads=len(group.tasks),
     )
 

@@ -6,9 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.stat import S_IFCHR, S_IFIFO
-from sentry.errors import EINVAL
+from sentry.errors import EINVAL, EIO
 from sentry.fs.dev import memory, tty
-from sentry.fs.devpts import filesystem as devpts
 from sentry.fs.fuse.served import Served
 from sentry.fs.proc import mount_proc
 from sentry.fs.proc.filesystem import check_proc_option
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from sentry.vfs.vfs import MountType, Vfs
 
 
+PTMX: Final = 5 << 8 | 2
+"""/dev/ptmx, which belongs to the devpts mounted last."""
 FUSE_DEVICE: Final = 10 << 8 | 229
 """/dev/fuse."""
 
@@ -64,6 +65,22 @@ def mount_devtmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> Tm
     fs = TmpFs.make(caller.kernel.vfs, "mode=0755")
     fs.source = "devtmpfs"
     return fs
+
+
+def mount_devpts(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+    """mount(2) of type devpts."""
+    from sentry.fs.devpts.filesystem import mount_devpts as mount  # noqa: PLC0415
+
+    return mount(caller, source, flags, data)
+
+
+def open_ptmx(location: Location, flags: int, caller: Caller) -> FileDescription:
+    """Raises: EIO."""
+    devpts = caller.kernel.vfs.devpts
+    if devpts is None:
+        raise EIO("no devpts is mounted")
+    opened: FileDescription = devpts.new_terminal(location, flags, caller)
+    return opened
 
 
 def mount_cgroup(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
@@ -198,4 +215,5 @@ def register_all(vfs: Vfs) -> None:
     register_fuse(vfs)
     memory.register(vfs)
     tty.register(vfs)
-    devpts.register(vfs)
+    vfs.types[b"devpts"] = mount_devpts
+    vfs.devices[S_IFCHR, PTMX] = open_ptmx

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import S_IFCHR
 from sentry.errors import ENXIO
-from sentry.fs.devpts.files import PtySlave
-from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.host.file import HostFile
 
 if TYPE_CHECKING:
+    from sentry.fs.devpts.terminal import Terminal
     from sentry.vfs.file import FileDescription
     from sentry.vfs.location import Location
     from sentry.vfs.vfs import Vfs
@@ -22,8 +21,8 @@ CONSOLE: Final = 5 << 8 | 1
 def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the controlling terminal again. Raises: ENXIO when the process has none."""
     group = caller.group
-    if isinstance(group.terminal, Terminal):
-        return PtySlave(location, flags, group.terminal)
+    if group.terminal is not None:
+        return _slave(location, flags, group.terminal)
     container = group.container
     session = group.process_group.session  # the donated terminal controls the first process's
     is_first = container.init is not None and session.sid == container.init.tgid
@@ -37,11 +36,17 @@ def open_console(location: Location, flags: int, caller: Any) -> FileDescription
     vfs: Vfs = caller.kernel.vfs
     console = caller.group.container.console
     if console is not None:
-        return PtySlave(location, flags, console.terminal)
+        return _slave(location, flags, console.terminal)
     terminal = vfs.terminal
     if not isinstance(terminal, HostFile):
         raise ENXIO("no terminal")
     return HostFile(location, terminal.fd, flags, terminal.host_queue, vfs.host_io)
+
+
+def _slave(location: Location, flags: int, terminal: Terminal) -> FileDescription:
+    from sentry.fs.devpts.files import PtySlave  # noqa: PLC0415  there is one, so it is imported
+
+    return PtySlave(location, flags, terminal)
 
 
 def register(vfs: Vfs) -> None:

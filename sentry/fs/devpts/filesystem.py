@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.stat import DEVPTS_SUPER_MAGIC, S_IFCHR
 from sentry.errors import EINVAL, EIO, ENOSPC
-from sentry.fs.devpts.files import PtyMaster, PtySlave, become_controlling
-from sentry.fs.devpts.terminal import Terminal
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, Inode, Owner
 from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
+    from sentry.fs.devpts.files import PtyMaster
+    from sentry.fs.devpts.terminal import Terminal
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.vfs import Vfs
 
@@ -64,6 +64,8 @@ class SlaveInode(PtsInode):
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """Open the slave. Raises: EIO while it is locked or once the master is closed."""
+        from sentry.fs.devpts.files import PtySlave, become_controlling  # noqa: PLC0415
+
         if self.terminal.locked or not self.terminal.master_open:
             raise EIO("locked")
         slave = PtySlave(location, flags, self.terminal)
@@ -153,6 +155,8 @@ class DevPtsFs(FileSystem):
 
     def new_terminal(self, location: Location, flags: int, caller: Caller) -> PtyMaster:
         """Open a master. Raises: ENOSPC."""
+        from sentry.fs.devpts.files import PtyMaster  # noqa: PLC0415  few programs open one
+
         creds = caller.creds
         owner = Owner(
             creds.fsuid if self.uid is None else self.uid,
@@ -168,6 +172,8 @@ class DevPtsFs(FileSystem):
         return terminal
 
     def _make(self, owner: Owner) -> Terminal:
+        from sentry.fs.devpts.terminal import Terminal  # noqa: PLC0415  few programs want one
+
         ceiling = MAX_TERMINALS if self.max is None else min(self.max, MAX_TERMINALS)
         index = next((i for i in range(ceiling) if i not in self._taken), None)
         if index is None:
@@ -196,21 +202,9 @@ class DevPtsFs(FileSystem):
         self._taken.discard(terminal.index)
 
 
-PTMX: Final = 5 << 8 | 2
-
-
-def register(vfs: Vfs) -> None:
-    """The type devpts, and the device /dev/ptmx, which belongs to the devpts mounted last."""
-
-    def mount(caller: Caller, source: bytes, flags: int, data: bytes) -> DevPtsFs:
-        fs = vfs.devpts = DevPtsFs(vfs, data.decode(errors="replace"))
-        fs.source = source.decode(errors="replace") or "devpts"
-        return fs
-
-    def open_ptmx(location: Location, flags: int, caller: Caller) -> FileDescription:
-        if not isinstance(vfs.devpts, DevPtsFs):
-            raise EIO("no devpts is mounted")
-        return vfs.devpts.new_terminal(location, flags, caller)
-
-    vfs.types[b"devpts"] = mount
-    vfs.devices[S_IFCHR, PTMX] = open_ptmx
+def mount_devpts(caller: Caller, source: bytes, flags: int, data: bytes) -> DevPtsFs:
+    """mount(2) of type devpts."""
+    vfs = caller.kernel.vfs
+    fs = vfs.devpts = DevPtsFs(vfs, data.decode(errors="replace"))
+    fs.source = source.decode(errors="replace") or "devpts"
+    return fs
