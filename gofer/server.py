@@ -133,7 +133,8 @@ class Server:
         end = time.monotonic() + BEGINNING_S
         while self._connections and (left := end - time.monotonic()) > 0:
             self.step(left)
-        forget_code()
+        if self._connections:
+            forget_code()
         while self._connections:
             self.step()
         self.close()

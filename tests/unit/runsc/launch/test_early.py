@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from runsc.launch import early
 
 HAND_OVER = """
@@ -56,3 +58,25 @@ def test_a_command_line_that_ends_hands_nothing_over() -> None:
         ours.close()
 
         assert early._receive(theirs) is None
+
+
+COMMON = """
+import gc, sys
+from runsc.launch import early, isolation
+
+kinds = []
+def spawn(body):
+    kinds.append((sys.getrefcount(early.Waiting), gc.get_freeze_count() > 1000))
+    more = [early.Waiting] * 1000
+    kinds.append((sys.getrefcount(early.Waiting), True))
+    return 1
+isolation.spawn = spawn
+early.begin()
+assert kinds[0][1] and kinds[0] == kinds[1], kinds
+assert all("encode" in vars(each) for each in early.OF_BOTH_ENDS)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="PEP 683")
+def test_what_it_has_in_common_with_the_command_line_is_not_written_to() -> None:
+    subprocess.run([sys.executable, "-c", COMMON], check=True)

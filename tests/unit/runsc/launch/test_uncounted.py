@@ -48,3 +48,54 @@ for each in (text, number):
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="PEP 683")
 def test_constants_of_code_are_not_counted_though_no_collector_knows_of_them() -> None:
     subprocess.run([sys.executable, "-c", CONSTANTS], check=True)
+
+
+LATER = """
+import sys
+from runsc.launch.uncounted import count_no_more
+old = []
+count_no_more()
+text = "".join(("come", " ", "later"))
+old.append((text, {text: 1.5}))
+count_no_more()
+for each in (text, *old, old[0][1]):
+    counted = sys.getrefcount(each)
+    more = [each] * 1000
+    assert sys.getrefcount(each) == counted, each
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="PEP 683")
+def test_what_has_come_to_them_since_is_found_the_next_time() -> None:
+    subprocess.run([sys.executable, "-c", LATER], check=True)
+
+
+USED = """
+import gc, sys
+from runsc.launch.uncounted import count_no_more
+class Base:
+    def __init__(self): self.here = 1
+class Kind(Base):
+    def __hash__(self): raise RuntimeError("not to be called")
+    def __del__(self): gone.append(1)
+class Meta(type):
+    def __getattribute__(cls, name): raise RuntimeError("not to be called")
+class Odd(metaclass=Meta): pass
+def numbers():
+    local = Kind()
+    yield local
+gone, running = [], numbers()
+next(running)
+held = [Kind(), Odd, iter([1, 2]), (each for each in [Kind()]), memoryview(bytearray(9)), 1 << 99]
+count_no_more()
+del held
+after = Kind()
+del after
+assert gone == [1], "what came later is freed as ever"
+assert list(running) == []
+gc.collect()
+"""
+
+
+def test_nothing_of_theirs_is_run_and_they_go_on() -> None:
+    subprocess.run([sys.executable, "-X", "dev", "-c", USED], check=True)

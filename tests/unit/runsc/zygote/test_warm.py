@@ -50,9 +50,23 @@ def test_calls_are_as_after_the_first_of_each() -> None:
     assert declared == known > 300
 
 
-PAGES = """
+REACHED = """
+import gc
+from types import CodeType
+
+def reached():
+    seen, left = {}, gc.get_objects()
+    while left:
+        each = left.pop()
+        if id(each) not in seen and each is not seen and each is not left:
+            seen[id(each)] = each
+            left += gc.get_referents(each)
+            if isinstance(each, CodeType):  # which the collector knows nothing of
+                left += (each.co_consts, each.co_names, each.co_qualname, each.co_filename)
+    return list(seen.values())
+"""
+PAGES = REACHED + """
 import json, sys
-from runsc.launch import uncounted
 from runsc.zygote import warm
 
 def pages(objects):
@@ -64,7 +78,7 @@ class Small:
 gone = [[bytes(n) for n in range(480)] for _ in range(50)]
 kept = [each.pop() for each in gone for _ in range(0, 480, 3)]
 del gone
-before = pages(uncounted._reached()) | pages(kept)
+before = pages(reached()) | pages(kept)
 held = warm._filled()
 made = [bytes(n) for n in range(15, 480) for _ in range(3)] + [Small() for _ in range(100)]
 made += [float(n) for n in range(100)] + [object() for _ in range(100)]
@@ -82,15 +96,14 @@ def test_what_forks_allocate_is_hardly_on_pages_with_what_was_there() -> None:
     assert held < 100_000
 
 
-LARGE = """
+LARGE = REACHED + """
 import json
 from runsc import host
-from runsc.launch import uncounted
 
 gone = [bytes(n) for n in range(600, 9000, 50)]
 kept = gone[::2]
 del gone
-before = {id(each) // 4096 for each in uncounted._reached()}
+before = {id(each) // 4096 for each in reached()}
 host.fill_heap()
 made = [bytes(n) for n in range(600, 9000, 100)]
 print(json.dumps(len({id(each) // 4096 for each in made} & before)))
