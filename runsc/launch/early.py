@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
-from gofer.p9 import codec, extensions, journal, messages  # noqa: F401  journal: see `begin`
+from gofer.p9 import codec, extensions, journal, messages  # noqa: F401  both import the journal
 from runsc.errors import RuntimeFailure
 from runsc.filters import Switches
 from runsc.launch import isolation, programs, uncounted
@@ -86,7 +86,10 @@ def prepare(body: programs.Body) -> None:
 
 
 def begin() -> None:
-    """Fork it. Preconditions: descriptors 0 to 2 are open, one thread."""
+    """Fork it. Preconditions: descriptors 0 to 2 are open, one thread.
+
+    What both processes import is here by now, and stays in common: no references are counted.
+    """
     if _prepared:
         return
     codec.compile_all(OF_BOTH_ENDS)
