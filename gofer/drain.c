@@ -380,6 +380,15 @@ static int drain_has_place(const struct drain *d, uint32_t fid)
 
 int drain_has(struct drain *d, uint32_t fid) { return !!spare_of(d, fid); }
 
+/* Attributes of a new file, in which it may say that it has no extended ones. */
+static int stat_new(int fd, uint8_t *block)
+{
+    int rc = gofer_stat(fd, "", block);
+    if (!rc && !flistxattr(fd, NULL, 0))
+        block[BLOCK - 4] |= NO_XATTRS; /* the flags, which come last */
+    return rc;
+}
+
 /* A new file on the file system of the directory `dirfd`, known by this fid, and its attributes; a
  * second descriptor of it. A link to "." is never made: EEXIST says that linkat(2) would take the
  * descriptor, which needs CAP_DAC_READ_SEARCH (or Linux 6.10). Preconditions: there is a place. */
@@ -388,7 +397,7 @@ static int drain_spare(struct drain *d, int dirfd, uint32_t fid, uint8_t *block)
     int fd = gofer_open(dirfd, ".", O_TMPFILE | O_RDWR, d->mode);
     if (fd < 0)
         return fd;
-    int rc = gofer_stat(fd, "", block), donated = -1;
+    int rc = stat_new(fd, block), donated = -1;
     if (!rc && !d->may_link) {
         d->may_link = gofer_link(fd, dirfd, ".") == -EEXIST;
         rc = d->may_link ? 0 : -EOPNOTSUPP;

@@ -39,7 +39,7 @@
 #define BLOCK 96 /* gofer/p9/attributes.py */
 #define QID 13
 #define NOBODY ((uint32_t)-1) /* as an owner: as it is */
-enum { BTIME = 1, NO_ACL = 2, NO_DEFAULT_ACL = 4 };
+enum { BTIME = 1, NO_ACL = 2, NO_DEFAULT_ACL = 4, NO_XATTRS = 8 };
 
 static int result(long rc) { return rc < 0 ? -errno : (int)rc; }
 

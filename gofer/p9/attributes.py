@@ -13,9 +13,10 @@ from typing import NamedTuple
 from gofer.p9.constants import QTDIR, QTFILE, QTSYMLINK
 from gofer.p9.fields import ATTR_SIZE, Qid
 
-BTIME, NO_ACL, NO_DEFAULT_ACL = 1, 2, 4
+BTIME, NO_ACL, NO_DEFAULT_ACL, NO_XATTRS = 1, 2, 4, 8
 """Of `flags`: btime_ns is known; it has no access control list, as a directory no default one, for
-sure. Whether there are any is asked of directories and of open files only: acl(5)."""
+sure. Whether there are any is asked of directories and of open files only: acl(5). A file that was
+made without a name (Tsparex) has no extended attribute at all."""
 _BLOCK = struct.Struct("<4I5Q4q2I")
 assert _BLOCK.size == ATTR_SIZE
 

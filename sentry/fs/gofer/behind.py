@@ -12,6 +12,7 @@ from __future__ import annotations
 from stat import S_IFREG
 from typing import TYPE_CHECKING, Final
 
+from gofer.p9.attributes import NO_XATTRS
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOOPEN
 from gofer.p9.extensions import Tlinkx, Trenamex, Twalkx
@@ -90,6 +91,7 @@ def create(
     shown = from_spare(made, number, (S_IFREG | mode, owner.uid, owner.gid), now)
     inode = GoferRegular(fs, (made.dev, made.ino), shown)
     inode.take_lists(made.flags)
+    inode.bare = made.flags & NO_XATTRS != 0
     fs.inodes.put_in(inode)
     inode.created(spare.fd)
     inode.recorded(journal)

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 UNKNOWN: Final = b""
 """Instead of an access control list: the host has to be asked."""
+LIST: Final = b""
+"""In place of the name of an extended attribute: those of all."""
 _CTIME: Final = Attributes._fields.index("ctime_ns")
 
 
@@ -57,7 +59,7 @@ class GoferInode(KnownInode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "apart", "born_here", "fid", "gone", "refusals", "target", "xattrs",
+        "apart", "bare", "born_here", "fid", "gone", "refusals", "target", "xattrs",
         "xattrs_stamp",
     )  # fmt: skip
 
@@ -67,6 +69,8 @@ class GoferInode(KnownInode):
         self.fid = -1
         self.apart = False
         """One of several names, which the host may make a file of its own (layers)."""
+        self.bare = False
+        """It was made here, without any extended attribute, and nobody has set one."""
         self.born_here = False
         """The host has not said yet when it was born: later than was told."""
         self.gone = False
@@ -303,34 +307,41 @@ class GoferInode(KnownInode):
             if value is None:
                 raise ENODATA(f"{name!r}")
             return value
-        fid, child = self.reach()
+        session, key = self.sb.session, (self, Tgetxattrx, name)
+        asked: Asked | None = kept(key)
+        if asked is None:
+            asked = Asked(session.send(Tgetxattrx(*self.reach(), name)), self.moment)
+        session.complete(asked, key)
+        if asked.extra != self.moment:  # it may be older than what has happened since
+            stamp = -1
         try:
-            reply = self.sb.session.reply((self, name), Tgetxattrx(fid, child, name))
+            value = expect(asked.pending.result(), Rgetxattrx).data
         except ENODATA:
             self._remember(name, None, stamp)
             raise
-        value = expect(reply, Rgetxattrx).data
         self._remember(name, value, stamp)
         return value
 
     def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         fid, child = self.reach()
-        self.xattrs = None
-        self.changed()
+        self._forget_xattrs()
         request = Tsetxattrx(fid, child, name, flags, value)
         self.sb.session.reply((self, Tsetxattrx), request)
 
     def listxattr(self) -> Sequence[bytes]:
-        fid, child = self.reach()
-        request = Tgetxattrx(fid, child, b"")
-        reply = expect(self.sb.session.reply((self, Tgetxattrx), request), Rgetxattrx)
-        return [name for name in reply.data.split(b"\0") if name]
+        """Those of the host's links and special files cannot be asked for."""
+        if not (self.is_regular or self.is_dir) or (self.bare and not self.xattr_stamp()):
+            return ()
+        return [name for name in self.getxattr(LIST).split(b"\0") if name]
 
     def removexattr(self, name: bytes) -> None:
         fid, child = self.reach()
-        self.xattrs = None
-        self.changed()
+        self._forget_xattrs()
         self.sb.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
+
+    def _forget_xattrs(self) -> None:
+        self.xattrs, self.bare = None, False
+        self.changed()
 
     def access_acl(self) -> bytes | None:
         if self.acl is not None and (self.is_dir or self.is_regular):
@@ -390,8 +401,8 @@ class GoferInode(KnownInode):
 
     def doubted(self) -> None:
         """Others may have changed it."""
-        self.changed()
-        self.xattrs, self.acl = None, UNKNOWN
+        self._forget_xattrs()
+        self.acl = UNKNOWN
         if self.sb.journal is not None:
             self.sb.journal.doubted(self)
 
