@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gofer._native import ffi, lib
 from gofer.native import check, error, stat_block
 from gofer.p9.codec import Message, decode
-from gofer.p9.constants import MAX_WALK
+from gofer.p9.constants import MAX_SPARES
 from gofer.p9.extensions import Tnamex
 from gofer.p9.fields import ATTR_SIZE
 from gofer.p9.messages import Tclunk
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gofer.hot import Hot
     from gofer.node import Node, NodeTable
 
-_blocks: Final = ffi.new("uint8_t[]", MAX_WALK * ATTR_SIZE)
-_fds: Final = ffi.new("int[]", MAX_WALK)
+_blocks: Final = ffi.new("uint8_t[]", MAX_SPARES * ATTR_SIZE)
+_fds: Final = ffi.new("int[]", MAX_SPARES)
 _fids: Final = ffi.new("uint32_t[]", lib.DRAIN_SPARES)
 
 
@@ -102,7 +102,7 @@ class Spares:
     def make(self, directory: Node, at: int, numbers: list[int]) -> list[tuple[bytes, int]]:
         """New ones, in the root whose descriptor is `at`: attributes, and a descriptor to give
         away. As many as there are places for, all in one root, and as the host makes. At most
-        MAX_WALK numbers."""
+        MAX_SPARES numbers."""
         if directory.parent is not None or self._directory not in (None, directory):
             return []
         self._directory, self._drain.place = directory, directory.attachment.fd

@@ -115,7 +115,7 @@ class Server:
         """Others have changed something, or most probably this process has."""
         self.shared.hearing.hear()
         self.shared.hearing.tell()
-        self._epoll.modify(self.shared.hearing.fd, 0)
+        self._epoll.unregister(self.shared.hearing.fd)  # each event would call it otherwise
         self._listens_at = time.monotonic() + PAUSE_S
 
     def _patience(self, timeout: float | None) -> float | None:
@@ -125,7 +125,7 @@ class Server:
         if left > 0:
             return left if timeout is None else min(left, timeout)
         self._listens_at = 0.0
-        self._epoll.modify(self.shared.hearing.fd, select.EPOLLIN)
+        self._epoll.register(self.shared.hearing.fd, select.EPOLLIN)
         return timeout
 
     def run(self) -> None:

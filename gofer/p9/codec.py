@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
-from gofer.p9.constants import HEADER_SIZE, MAX_WALK
+from gofer.p9.constants import HEADER_SIZE, MAX_SPARES, MAX_WALK
 from gofer.p9.fields import FIXED, VARIABLE, ProtocolError, Qid
 
 _HEADER = "<IBH"
@@ -109,6 +109,7 @@ def compile_message(cls: type[Message]) -> None:
         "ProtocolError": ProtocolError,
         "Qid": Qid,
         "StructError": struct.error,
+        "MAX_SPARES": MAX_SPARES,
         "MAX_WALK": MAX_WALK,
         "TYPE": cls.type,
         "self_class": cls,

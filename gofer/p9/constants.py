@@ -31,6 +31,8 @@ MSIZE_MIN = 4096
 MSIZE_MAX = 1 << 20
 MAX_WALK = 16
 """Names in one walk message (P9_MAXWELEM)."""
+MAX_SPARES = 32
+"""Fids of one Tsparex: their attributes fit into MSIZE_MIN."""
 NAME_MAX = 255
 
 QTDIR = 0x80

@@ -81,7 +81,7 @@ VARIABLE: dict[str, tuple[str, list[str], str, list[str]]] = {
         ["b_{name} = b''.join([U32.pack(item) for item in {value}])"],
         "len(self.{name})",
         [
-            "if n_{name} > MAX_WALK: raise ProtocolError('more than 16 fids')",
+            "if n_{name} > MAX_SPARES: raise ProtocolError('more than 32 fids')",
             "stop = pos + 4 * n_{name}",
             "if stop > end: raise ProtocolError(SHORT)",
             "message.{name} = [U32.unpack_from(buf, i)[0] for i in range(pos, stop, 4)]",
@@ -105,7 +105,7 @@ VARIABLE: dict[str, tuple[str, list[str], str, list[str]]] = {
         ["b_{name} = b''.join({value})"],
         "len(self.{name})",
         [
-            "if n_{name} > MAX_WALK: raise ProtocolError('more than 16 attribute blocks')",
+            "if n_{name} > MAX_SPARES: raise ProtocolError('more than 32 attribute blocks')",
             f"stop = pos + {ATTR_SIZE} * n_{{name}}",
             "if stop > end: raise ProtocolError(SHORT)",
             f"message.{{name}} = [buf[i:i + {ATTR_SIZE}] for i in range(pos, stop, {ATTR_SIZE})]",

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gofer.p9.attributes import Attributes
-from gofer.p9.constants import MAX_WALK
+from gofer.p9.constants import MAX_SPARES
 from gofer.p9.extensions import Rsparex, Tsparex
 from sentry.errors import EDQUOT, EIO, ENFILE, ENOMEM, ENOSPC, Errno
 from sentry.fs.gofer.requests import close_quietly
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.requests import Pending
     from sentry.fs.gofer.session import Session
 
-TOGETHER: Final = min(MAX_WALK, RECEIVED_FDS)
+TOGETHER: Final = min(MAX_SPARES, RECEIVED_FDS)
 """Of one message."""
 SCARCE: Final = (EDQUOT, ENFILE, ENOMEM, ENOSPC)
 """Of which there may be more later."""

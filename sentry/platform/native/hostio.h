@@ -33,7 +33,7 @@ int hostio_cpu(void); /* where this thread runs */
 int64_t hostio_send(int fd, const uint8_t *data, size_t size);
 /* recvmsg(2) on a stream of a helper process, waiting so long at most. `fds`: how many descriptors
  * came, at most HOSTIO_FDS, and which; they close at execve. The bytes, 0 at the end, or -errno. */
-#define HOSTIO_FDS 16
+#define HOSTIO_FDS 32
 int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int *fds);
 
 struct hostio_pool;

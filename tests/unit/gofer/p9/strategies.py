@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import gofer.p9.extensions
 import gofer.p9.messages  # noqa: F401  (both register their messages)
 from gofer.p9.codec import MESSAGES, Message
-from gofer.p9.constants import MAX_WALK
+from gofer.p9.constants import MAX_SPARES, MAX_WALK
 from gofer.p9.fields import ATTR_SIZE, Qid
 
 
@@ -28,9 +28,9 @@ KINDS: dict[str, st.SearchStrategy[object]] = {
     "Str": st.binary(max_size=300),
     "Data": st.binary(max_size=300),
     "Names": st.lists(st.binary(max_size=20), max_size=MAX_WALK),
-    "Fids": st.lists(_unsigned(32), max_size=MAX_WALK),
+    "Fids": st.lists(_unsigned(32), max_size=MAX_SPARES),
     "Qids": st.lists(_QID, max_size=MAX_WALK),
-    "AttrBlocks": st.lists(_BLOCK, max_size=MAX_WALK),
+    "AttrBlocks": st.lists(_BLOCK, max_size=MAX_SPARES),
 }
 
 
