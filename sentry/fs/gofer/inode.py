@@ -324,7 +324,7 @@ class GoferInode(KnownInode):
 
     def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         fid, child = self.reach()
-        self._forget_xattrs()
+        self.forget_xattrs()
         request = Tsetxattrx(fid, child, name, flags, value)
         self.sb.session.reply((self, Tsetxattrx), request)
 
@@ -336,10 +336,11 @@ class GoferInode(KnownInode):
 
     def removexattr(self, name: bytes) -> None:
         fid, child = self.reach()
-        self._forget_xattrs()
+        self.forget_xattrs()
         self.sb.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
 
-    def _forget_xattrs(self) -> None:
+    def forget_xattrs(self) -> None:
+        """They may have changed."""
         self.xattrs, self.bare = None, False
         self.changed()
 
@@ -401,7 +402,7 @@ class GoferInode(KnownInode):
 
     def doubted(self) -> None:
         """Others may have changed it."""
-        self._forget_xattrs()
+        self.forget_xattrs()
         self.acl = UNKNOWN
         if self.sb.journal is not None:
             self.sb.journal.doubted(self)

@@ -161,7 +161,7 @@ class HeardDirectory(WatchedDirectory):
         for name in list(self.names):
             found = self.known(name)
             if found is not None:
-                found.changed()
+                found.forget_xattrs()
         self._forget_names()
 
     def certain(self) -> bool:

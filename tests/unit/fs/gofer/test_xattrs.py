@@ -135,3 +135,20 @@ def test_answer_from_before_a_change_is_not_kept(slow: Slow, call: str) -> None:
     slow.go_on()
     assert slow.finish(2) == [-errno.ENODATA if call == "getxattr" else 0, 0]
     assert world.ok(call, *asked[call]) == len(b"value" if call == "getxattr" else b"user.a\0")
+
+
+@pytest.mark.parametrize("path", [b"dir/new", b"dir/inner"])
+def test_list_is_asked_for_again_below_a_directory_without_a_fid(
+    world: World, host: Path, path: bytes
+) -> None:
+    """Nobody would have told of a change."""
+    if path == b"dir/new":
+        world.ok("close", world.open(path, NEW))
+    fd = world.open(path)
+    assert names(world, path) == []
+    world.ok("sync")
+    heard_all(world)
+    world.fs.fids.give_all_back()
+    os.setxattr(host / os.fsdecode(path), "user.a", b"unheard")
+    assert names(world, path) == [b"user.a"]
+    world.ok("close", fd)
