@@ -282,7 +282,10 @@ class Nat(_Translating):
             data, nft.NFTA_NAT_REG_PROTO_MIN, nft.NFTA_NAT_REG_PROTO_MAX, nft.NFTA_NAT_FLAGS
         )
         made.first_ip = made.last_ip = None
-        if nft.NFTA_NAT_REG_ADDR_MIN in data:
+        if nft.NFTA_NAT_REG_ADDR_MIN not in data:
+            if made.flags & (nft.NF_NAT_RANGE_MAP_IPS | nft.NF_NAT_RANGE_NETMAP):
+                raise EINVAL("to which address?")
+        else:
             size = {nft.NFPROTO_IPV4: 4, nft.NFPROTO_IPV6: 16}.get(made.family)
             if size is None:
                 raise EAFNOSUPPORT("an address of which family?")
