@@ -66,6 +66,10 @@ class Named(Used, Protocol):
 
 
 class Table(Protocol):
+    @property
+    def is_anonymous(self) -> bool:
+        """It belongs to a rule."""
+
     """sentry.net.netfilter.ruleset.Table."""
 
     family: int

@@ -74,6 +74,11 @@ class Chain:
 
     def take_policy(self, packet: Packet) -> int:
         """No rule has decided."""
+    @property
+    def is_anonymous(self) -> bool:
+        """It belongs to a rule."""
+        return bool(self.flags & nft.NFT_CHAIN_BINDING)
+
         if self.has_counters:
             self.packets = self.packets + 1 & U64
             self.octets = self.octets + len(packet.data) & U64

@@ -239,6 +239,20 @@ class Transaction:
 
     # --- rules
 
+    def check_anonymous(self, rule: Rule) -> None:
+        """A set or a chain that belongs to a rule is asked by it alone, and once; and from such a
+        chain none leads on. Raises: EBUSY, EINVAL, EOPNOTSUPP. nf_tables_bind_set(), _chain()."""
+        mine: set[int] = set()
+        for used in (each for made in rule.expressions for each in made.uses):
+            if not getattr(used, "is_anonymous", False):
+                continue
+            is_chain = isinstance(used, Chain)
+            if is_chain and rule.chain.is_anonymous:
+                raise EOPNOTSUPP("a chain of a rule leads to another one")
+            if used.use or id(used) in mine:
+                raise (EINVAL if is_chain else EBUSY)("it belongs to another rule")
+            mine.add(id(used))
+
     def add_rule(self, rule: Rule, at: int) -> None:
         """At an index of its chain. Raises: EMFILE, and what expressions raise that may not stand
         there."""
@@ -287,7 +301,7 @@ class Transaction:
                 self._use((used,), -1)
                 if isinstance(used, Set) and used.is_anonymous and not used.use:
                     self.remove_set(used)
-                elif isinstance(used, Chain) and used.flags & nft.NFT_CHAIN_BINDING:
+                elif isinstance(used, Chain) and used.is_anonymous:
                     self.remove_chain(used)
 
     def remove_rules(self, chain: Chain) -> None:

@@ -143,6 +143,8 @@ def _element(group: Set, scope: Scope, data: Attributes, now_ns: int) -> Element
         made.data = verdict_of(scope, verdict)
     elif raw is not None:
         value = value_of(data, nft.NFTA_SET_ELEM_DATA)
+        if made.data.chain is not None and made.data.chain.is_anonymous:
+            raise EINVAL("a chain of a rule")
         if len(value) != group.data_size:
             raise EINVAL(f"data of {len(value)} bytes")
         made.data = value

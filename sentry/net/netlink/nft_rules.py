@@ -104,6 +104,7 @@ def new_rule(asked: Asked, batch: Transaction) -> None:
     batch.add_rule(rule, at)
     if rule.number:
         batch.rules[rule.number] = rule
+    batch.check_anonymous(rule)
 
 
 def _chain_of_rule(table: Table, asked: Asked, batch: Transaction) -> Chain:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
-from sentry.errors import EINVAL
-from sentry.net.netfilter.machine import be32, text
+from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP
+from sentry.net.netfilter.machine import be32, nested, text
+from sentry.net.netlink.message import attribute
 from tests.unit.net.netlink.test_nfnetlink import (
+    CHAIN,
+    GONE,
     TABLE,
     TABLES,
     Port,
@@ -20,6 +25,13 @@ from tests.unit.net.netlink.test_nfnetlink import (
     rule,
 )
 from tests.world import World
+
+IMPLICIT: Final = 7
+"""The id of a chain in its batch."""
+LOADED: Final = expression(
+    "meta",
+    be32(nft.NFTA_META_KEY, nft.NFT_META_LEN) + be32(nft.NFTA_META_DREG, nft.NFT_REG32_00),
+)
 
 
 @pytest.fixture
@@ -36,6 +48,49 @@ def chain(name: str, *attributes: bytes) -> bytes:
     return of_table(nft.NFT_MSG_NEWCHAIN, text(nft.NFTA_CHAIN_NAME, name), *attributes)
 
 
+def implicit(name: str, number: int) -> bytes:
+    """A chain that belongs to a rule."""
+    flags = be32(nft.NFTA_CHAIN_FLAGS, nft.NFT_CHAIN_BINDING)
+    return chain(name, flags, be32(nft.NFTA_CHAIN_ID, number))
+
+
+def verdict(where: bytes, code: int = nft.NFT_JUMP) -> bytes:
+    return nested(nft.NFTA_DATA_VERDICT, be32(nft.NFTA_VERDICT_CODE, code) + where)
+
+
+def jump(number: int) -> bytes:
+    where = verdict(be32(nft.NFTA_VERDICT_CHAIN_ID, number))
+    register = be32(nft.NFTA_IMMEDIATE_DREG, nft.NFT_REG_VERDICT)
+    return expression("immediate", register + nested(nft.NFTA_IMMEDIATE_DATA, where))
+
+
+def group(name: str, *attributes: bytes) -> bytes:
+    head = text(nft.NFTA_SET_NAME, name) + be32(nft.NFTA_SET_KEY_LEN, 4)
+    return of_table(nft.NFT_MSG_NEWSET, head, be32(nft.NFTA_SET_ID, 1), *attributes)
+
+
+MAP: Final = group(
+    "s",
+    be32(nft.NFTA_SET_FLAGS, nft.NFT_SET_MAP),
+    be32(nft.NFTA_SET_DATA_TYPE, nft.NFT_DATA_VERDICT),
+)
+ANONYMOUS: Final = group(
+    "__set%d", be32(nft.NFTA_SET_FLAGS, nft.NFT_SET_ANONYMOUS | nft.NFT_SET_CONSTANT)
+)
+
+
+def element(key: int, *attributes: bytes) -> bytes:
+    value = attribute(nft.NFTA_DATA_VALUE, struct.pack(">I", key))
+    inner = nested(nft.NFTA_SET_ELEM_KEY, value) + b"".join(attributes)
+    return nested(nft.NFTA_LIST_ELEM, inner)
+
+
+def elements(*listed: bytes) -> bytes:
+    name = text(nft.NFTA_SET_ELEM_LIST_SET, "s")
+    inside = nested(nft.NFTA_SET_ELEM_LIST_ELEMENTS, b"".join(listed))
+    return of_table(nft.NFT_MSG_NEWSETELEM, name, inside)
+
+
 def lookup(name: str, *attributes: bytes) -> bytes:
     head = text(nft.NFTA_LOOKUP_SET, name) + be32(nft.NFTA_LOOKUP_SET_ID, 1)
     register = be32(nft.NFTA_LOOKUP_SREG, nft.NFT_REG32_00)
@@ -49,6 +104,56 @@ def told(port: Port, kind: int, *attributes: bytes) -> list[dict[int, bytes]]:
     *found, last = port.receive()
     assert last.kind == abi.NLMSG_DONE
     return [each.attributes for each in found]
+
+
+# --- chains and sets that belong to a rule
+
+
+@pytest.mark.parametrize(
+    "rules, error",
+    [
+        ((rule("b", jump(IMPLICIT)),), EOPNOTSUPP.number),
+        ((rule("out", jump(IMPLICIT)), rule("b", jump(IMPLICIT + 1))), EOPNOTSUPP.number),
+        ((rule("out", jump(IMPLICIT), jump(IMPLICIT)),), EINVAL.number),
+        ((rule("out", jump(IMPLICIT)), rule("out", jump(IMPLICIT))), EINVAL.number),
+    ],
+    ids=["from_itself", "from_another", "twice_in_a_rule", "from_two_rules"],
+)
+def test_chain_of_a_rule_is_met_from_it_alone(
+    port: Port, rules: tuple[bytes, ...], error: int
+) -> None:
+    chains = implicit("b", IMPLICIT), implicit("c", IMPLICIT + 1)
+    (found,) = port.batch(TABLE, CHAIN, *chains, *rules)
+    assert found.error == error
+
+
+def test_chain_of_a_rule_is_no_target_of_a_map(port: Port) -> None:
+    where = nested(nft.NFTA_SET_ELEM_DATA, verdict(be32(nft.NFTA_VERDICT_CHAIN_ID, IMPLICIT)))
+    (found,) = port.batch(TABLE, CHAIN, implicit("b", IMPLICIT), MAP, elements(element(1, where)))
+    assert found.error == EINVAL.number
+
+
+def test_chain_of_a_rule_goes_with_it(port: Port) -> None:
+    assert not port.batch(TABLE, CHAIN, implicit("b", IMPLICIT), rule("out", jump(IMPLICIT)))
+    assert len(told(port, nft.NFT_MSG_GETCHAIN)) == 2
+    assert not port.batch(of_table(nft.NFT_MSG_DELRULE, text(nft.NFTA_RULE_CHAIN, "out")))
+    assert len(told(port, nft.NFT_MSG_GETCHAIN)) == 1
+    assert not port.batch(GONE)
+
+
+def test_set_of_a_rule_is_not_taken_by_what_takes_its_place(port: Port) -> None:
+    assert not port.batch(TABLE, CHAIN, ANONYMOUS, rule("out", LOADED, lookup("__set%d")))
+    (made,) = told(port, nft.NFT_MSG_GETSET)
+    (old,) = told(port, nft.NFT_MSG_GETRULE)
+    name = made[nft.NFTA_SET_NAME].rstrip(b"\0").decode()
+    listed = nested(nft.NFTA_RULE_EXPRESSIONS, LOADED + lookup(name))
+    handle = attribute(nft.NFTA_RULE_HANDLE, old[nft.NFTA_RULE_HANDLE])
+    (found,) = port.batch(of_table(
+        nft.NFT_MSG_NEWRULE, text(nft.NFTA_RULE_CHAIN, "out"), handle, listed,
+        flags=abi.NLM_F_REPLACE,
+    ))  # fmt: skip
+    assert found.error == EBUSY.number
+    assert not port.batch(GONE)
 
 
 # --- what is in expressions
