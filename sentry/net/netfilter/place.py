@@ -108,8 +108,10 @@ class Namespace:
     def may_remember(self, group: Set, now_ns: int) -> bool:
         """There is room for one more element of a set, which is counted."""
         if group.is_full:
-            gone = len(group.drop_expired(now_ns))
-            self.forgot(gone if group.is_counted else 0)
+            gone = group.expired(now_ns)
+            for each in gone:
+                group.remove(each)
+            self.forgot(len(gone) if group.is_counted else 0)
         if group.is_full or self.counts["elements"] >= MOST["elements"]:
             return False
         self.counts["elements"] += 1

@@ -158,17 +158,12 @@ class Set:
         if self.is_interval:
             del self._places[bisect_right(self._places, key) - 1]
 
-    def drop_expired(self, now_ns: int) -> list[Element]:
-        """The oldest of those whose time is up: they go."""
-        gone: list[Element] = []
+    def expired(self, now_ns: int) -> list[Element]:
+        """The oldest of those whose time is up."""
         if not self.flags & nft.NFT_SET_TIMEOUT:
-            return gone
-        for each in islice(self._elements.values(), EXPIRED_LOOKED_AT):
-            if each.is_over(now_ns):
-                gone.append(each)
-        for each in gone:
-            self.remove(each)
-        return gone
+            return []
+        oldest = islice(self._elements.values(), EXPIRED_LOOKED_AT)
+        return [each for each in oldest if each.is_over(now_ns)]
 
     def check_new(self, element: Element, *, exclusive: bool) -> bool:
         """Whether it is new. Raises: EEXIST; EBUSY if it maps to something else."""

@@ -348,11 +348,8 @@ class Transaction:
 
     def add_element(self, group: Set, element: Element) -> None:
         """Raises: EMFILE, ENFILE."""
-        if group.is_full:
-            gone = group.drop_expired(self.now_ns)
-            self._count("elements", -len(gone))
-            for each in gone:
-                self._forget_uses(each)
+        for each in group.expired(self.now_ns) if group.is_full else ():
+            self._drop_element(group, each)
         self._room("elements")
         self._stage(group)
         group.add(element)
@@ -368,9 +365,12 @@ class Transaction:
         """Preconditions: it is there."""
         self._stage(group)
         group.remove(element)
+        self._drop_element(group, element)
+        self.note(nft.NFT_MSG_DELSETELEM, group, element)
+
+    def _drop_element(self, group: Set, element: Element) -> None:
         self._undo.append(lambda: self._put_back(group, element))
         self._gone("elements")
-        self.note(nft.NFT_MSG_DELSETELEM, group, element)
         self._forget_uses(element)
 
     def _take_away(self, group: Set, element: Element) -> None:

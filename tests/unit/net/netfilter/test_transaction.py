@@ -133,3 +133,22 @@ def test_chain_is_not_in_use_by_an_element_that_gave_its_place_when_its_time_was
     batch.commit()
 
     assert list(group) == [new] and rules.two.use == before - 1
+
+
+def test_chain_is_in_use_as_before_when_an_element_gave_its_place_in_a_batch_that_fails() -> None:
+    rules = Rules()
+    batch = rules.batch()
+    group = Set(rules.table, "s")
+    group.flags, group.size = nft.NFT_SET_MAP | nft.NFT_SET_TIMEOUT, 1
+    batch.add_set(group)
+    old = Element(b"old")
+    old.data, old.expires_ns = Verdict(nft.NFT_JUMP, rules.two), 1
+    batch.add_element(group, old)
+    batch.commit()
+    before = rules.shown()
+
+    batch = Transaction(rules.ruleset, 2, 1)
+    batch.add_element(group, Element(b"new"))
+    batch.abort()
+
+    assert rules.shown() == before and list(group) == [old]
