@@ -23,6 +23,7 @@ from sentry.net.netfilter.machine import (
     be64,
     expression,
     number,
+    parse_expression,
     register,
     string,
     text,
@@ -365,10 +366,13 @@ STATEFUL: Final = (Counter, Limit, Quota)
 """What may belong to an element of a set."""
 
 
-def check_stateful(made: Expression) -> Expression:
-    """Raises: EOPNOTSUPP for what has no state."""
-    if not isinstance(made, STATEFUL):
+def parse_stateful(scope: Scope, data: bytes) -> Expression:
+    """One of a list of an element's. Raises: EOPNOTSUPP for what has no state, and what
+    `parse_expression` raises."""
+    name = string(parse_attributes(data), nft.NFTA_EXPR_NAME)
+    kind = Expression.kinds.get(name)
+    if kind is not None and not issubclass(kind, STATEFUL):
         raise EOPNOTSUPP("an expression without a state")
-    return made
+    return parse_expression(scope, data)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from typing import TYPE_CHECKING
 
 from sentry.abi import nftables as nft
 from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP
-from sentry.net.netfilter.acting import ObjectReference, check_stateful
+from sentry.net.netfilter.acting import ObjectReference, parse_stateful
 from sentry.net.netfilter.machine import (
     Attributes,
     Expression,
@@ -19,7 +20,6 @@ from sentry.net.netfilter.machine import (
     elements,
     expression,
     number,
-    parse_expression,
     register,
     text,
 )
@@ -127,13 +127,13 @@ class ObjectMap(ObjectReference):
 class Remember(Expression):
     """An element is added to a set, or taken from it, by what a packet says."""
 
-    __slots__ = ("expressions", "group", "is_inverted", "key", "op", "scope", "timeout_ms", "value")
+    __slots__ = ("expressions", "group", "is_inverted", "key", "op", "timeout_ms", "value")
     expressions: list[Expression]
+    """What each element gets: as it is made, for none of these is ever run."""
     group: Set
     is_inverted: bool
     key: slice
     op: int
-    scope: Scope
     timeout_ms: int
     value: slice | None
 
@@ -166,8 +166,7 @@ class Remember(Expression):
             listed = [data[nft.NFTA_DYNSET_EXPR]]
         if len(listed) > 2:
             raise EOPNOTSUPP("more than two expressions")
-        made.expressions = [check_stateful(parse_expression(scope, each)) for each in listed]
-        made.scope = scope
+        made.expressions = [parse_stateful(scope, each) for each in listed]
         return made
 
     def run(self, run: Run) -> int | None:
@@ -200,10 +199,7 @@ class Remember(Expression):
             wanted.expires_ns = run.now_ns + wanted.timeout_ms * MS_NS
         if self.value is not None:
             wanted.data = run.get(self.value)
-        wanted.expressions = [
-            type(each).parse(self.scope, parse_attributes(each.raw), each.raw)
-            for each in self.expressions or self.group.expressions
-        ]
+        wanted.expressions = [copy(each) for each in self.expressions or self.group.expressions]
         if not self.group.learn(wanted):
             run.place.forgot(1)
         return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from sentry.abi import nftables as nft
 from sentry.abi.netlink import NLA_TYPE_MASK
-from sentry.errors import EINVAL, EMLINK, ENOENT, EOPNOTSUPP, ERANGE
+from sentry.errors import E2BIG, EINVAL, EMLINK, ENOENT, EOPNOTSUPP, ERANGE
 from sentry.net.netlink.message import attribute, parse_attributes
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ REGISTERS_SIZE: Final = 64
 NESTED: Final = 0x8000
 MAX_EXPRESSIONS: Final = 128
 """Of a rule: NFT_RULE_MAXEXPRS."""
+MAX_RAW: Final = 4096
+"""Bytes that an expression is made of: a ceiling of ours, for they are kept."""
 MAX_DEPTH: Final = 16
 """Chains inside of each other: NFT_JUMP_STACK_SIZE."""
 MAX_STEPS: Final = 16384
@@ -178,13 +180,16 @@ class Expression:
 
     @classmethod
     def parse(cls, scope: Scope, data: Attributes, raw: bytes) -> Expression:
-        """Raises: EINVAL, ERANGE, ENOENT, EOPNOTSUPP."""
+        """Raises: E2BIG, EINVAL, ERANGE, ENOENT, EOPNOTSUPP."""
         raise NotImplementedError
 
     def run(self, run: Run) -> int | None:
         """A verdict; None: go on with the next one."""
         raise NotImplementedError
 
+        """Raises: E2BIG."""
+        if len(raw) > MAX_RAW:
+            raise E2BIG(f"an expression of {len(raw)} bytes")
     def dump(self) -> bytes:
         """NFTA_EXPR_DATA."""
         return self.raw

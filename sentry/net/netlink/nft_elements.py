@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Final
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
 from sentry.errors import EBUSY, EINVAL, ENOENT, EOPNOTSUPP
-from sentry.net.netfilter.acting import check_stateful
+from sentry.net.netfilter.acting import parse_stateful
 from sentry.net.netfilter.machine import (
     Attributes,
     elements,
     number,
-    parse_expression,
     string,
     value_of,
     verdict_of,
@@ -183,12 +183,9 @@ def _read_expressions(group: Set, made: Element, scope: Scope, data: Attributes)
         listed = [data[nft.NFTA_SET_ELEM_EXPR]]
     if len(listed) > 2:
         raise EOPNOTSUPP("more than two expressions")
-    made.expressions = [check_stateful(parse_expression(scope, each)) for each in listed]
+    made.expressions = [parse_stateful(scope, each) for each in listed]
     if not listed and not made.is_end:
-        made.expressions = [
-            type(each).parse(scope, parse_attributes(each.raw), each.raw)
-            for each in group.expressions
-        ]
+        made.expressions = [copy(each) for each in group.expressions]
 
 
 @changes(nft.NFT_MSG_NEWSETELEM)

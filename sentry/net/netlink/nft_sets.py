@@ -8,13 +8,12 @@ from typing import Final
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
 from sentry.errors import EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
-from sentry.net.netfilter.acting import check_stateful
+from sentry.net.netfilter.acting import parse_stateful
 from sentry.net.netfilter.machine import (
     REGISTERS_SIZE,
     Attributes,
     elements,
     number,
-    parse_expression,
     string,
 )
 from sentry.net.netfilter.ruleset import Table
@@ -93,7 +92,7 @@ def new_set(asked: Asked, batch: Transaction) -> None:
         listed = [data[nft.NFTA_SET_EXPR]]
     if len(listed) > 2:
         raise EOPNOTSUPP("more than two expressions")
-    group.expressions = [check_stateful(parse_expression(scope, each)) for each in listed]
+    group.expressions = [parse_stateful(scope, each) for each in listed]
     batch.add_set(group)
     if group.number:
         batch.sets[group.number] = group

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 
 import pytest
@@ -9,11 +11,11 @@ import pytest
 from sentry.abi import nftables as nft
 from sentry.errors import EBUSY, EINVAL, EMFILE
 from sentry.net.netfilter import hooks
-from sentry.net.netfilter.machine import Verdict, parse_expression
+from sentry.net.netfilter.machine import Verdict, be32, nested, parse_expression, text
 from sentry.net.netfilter.ruleset import MOST, Chain, Rule, Ruleset, Table
 from sentry.net.netfilter.sets import Element, Set
 from sentry.net.netfilter.transaction import Scope, Transaction
-from tests.unit.net.netfilter.router import COUNTER, verdict
+from tests.unit.net.netfilter.router import COUNTER, made, verdict
 
 assert hooks.EXPRESSIONS
 
@@ -152,3 +154,20 @@ def test_chain_is_in_use_as_before_when_an_element_gave_its_place_in_a_batch_tha
     batch.abort()
 
     assert rules.shown() == before and list(group) == [old]
+
+
+def test_rule_that_fills_a_set_keeps_nothing_of_its_batch() -> None:
+    rules = Rules()
+    batch = rules.batch()
+    group = Set(rules.table, "s")
+    group.key_size, group.flags = 4, nft.NFT_SET_EVAL
+    batch.add_set(group)
+    rules.add(batch, rules.one, made(
+        "dynset", text(nft.NFTA_DYNSET_SET_NAME, "s"), be32(nft.NFTA_DYNSET_OP, 0),
+        be32(nft.NFTA_DYNSET_SREG_KEY, nft.NFT_REG32_00), nested(nft.NFTA_DYNSET_EXPR, COUNTER),
+    ))  # fmt: skip
+    batch.commit()
+    kept = weakref.ref(batch)
+    del batch
+    gc.collect()
+    assert kept() is None

@@ -10,8 +10,8 @@ import pytest
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
-from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP
-from sentry.net.netfilter.machine import be32, nested, text
+from sentry.errors import E2BIG, EBUSY, EINVAL, EOPNOTSUPP
+from sentry.net.netfilter.machine import MAX_RAW, be32, nested, text
 from sentry.net.netlink.message import attribute
 from tests.unit.net.netlink.test_nfnetlink import (
     CHAIN,
@@ -165,3 +165,22 @@ def test_translation_to_no_address_is_refused(port: Port, flags: int) -> None:
     wrong = rule("out", expression("nat", data + be32(nft.NFTA_NAT_FLAGS, flags)))
     (found,) = port.batch(TABLE, chain("out"), wrong)
     assert found.error == EINVAL.number
+
+
+@pytest.mark.parametrize("deep", [1, 1000])
+def test_what_fills_a_set_is_not_in_what_fills_a_set(port: Port, deep: int) -> None:
+    head = text(nft.NFTA_DYNSET_SET_NAME, "s") + be32(nft.NFTA_DYNSET_OP, 0)
+    data = head = head + be32(nft.NFTA_DYNSET_SREG_KEY, nft.NFT_REG32_00)
+    for _ in range(deep):
+        inner = text(nft.NFTA_EXPR_NAME, "dynset") + nested(nft.NFTA_EXPR_DATA, data)
+        data = head + nested(nft.NFTA_DYNSET_EXPR, inner)
+    filled = group("s", be32(nft.NFTA_SET_FLAGS, nft.NFT_SET_EVAL))
+    (found,) = port.batch(TABLE, CHAIN, filled, rule("out", LOADED, expression("dynset", data)))
+    assert found.error == (EOPNOTSUPP.number if deep == 1 else E2BIG.number)
+
+
+def test_expression_of_too_many_bytes_is_refused(port: Port) -> None:
+    longest = expression("counter", attribute(99, bytes(MAX_RAW - 4)))
+    assert not port.batch(TABLE, CHAIN, rule("out", longest))
+    (found,) = port.batch(rule("out", expression("counter", attribute(99, bytes(MAX_RAW)))))
+    assert found.error == E2BIG.number
