@@ -27,8 +27,8 @@ from sentry.net.netlink.nft_messages import element_body, elements_body
 from sentry.net.netlink.nft_requests import find_table, is_destroyed, own_table, userdata
 from sentry.net.netlink.nft_sets import find_set
 
-PIECE: Final = 64
-"""Elements that are told in a message."""
+PIECE: Final = 8192
+"""Bytes of elements after which another message begins."""
 MS_NS: Final = 1_000_000
 MAX_MS: Final = 1 << 43
 LIST: Final = nft.NFTA_SET_ELEM_LIST_ELEMENTS
@@ -67,15 +67,17 @@ def get_elements(asked: Asked) -> Iterable[Reply]:
         found = iter([_find(group, _key(group, scope, each)) for each in named])
     now_ns = asked.request.stack.kernel.loop.now_ns()
     listed: list[bytes] = []
+    size = 0
     for element in found:
         if not element.is_over(now_ns):
             listed.append(element_body(group, element, now_ns))
+            size += len(listed[-1])
         if resets:
             for each in element.expressions:
                 each.reset()
-        if len(listed) >= PIECE:
+        if size >= PIECE:
             yield _told(asked, group, listed)
-            listed = []
+            listed, size = [], 0
     if listed or asked.is_dump:
         yield _told(asked, group, listed)
 
@@ -141,10 +143,10 @@ def _element(group: Set, scope: Scope, data: Attributes, now_ns: int) -> Element
         if verdict is None:
             raise EINVAL("no verdict")
         made.data = verdict_of(scope, verdict)
-    elif raw is not None:
-        value = value_of(data, nft.NFTA_SET_ELEM_DATA)
         if made.data.chain is not None and made.data.chain.is_anonymous:
             raise EINVAL("a chain of a rule")
+    elif raw is not None:
+        value = value_of(data, nft.NFTA_SET_ELEM_DATA)
         if len(value) != group.data_size:
             raise EINVAL(f"data of {len(value)} bytes")
         made.data = value

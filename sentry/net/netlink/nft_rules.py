@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
@@ -31,6 +31,11 @@ from sentry.net.netlink.nft_requests import (
 
 if TYPE_CHECKING:
     from sentry.net.netfilter.machine import Expression
+
+MOST_TOLD: Final = 0xFFFF
+"""Bytes of expressions: the size of an attribute is 16 bits."""
+TOLD_MORE, NAME_MOST = 48, 288
+"""Bytes that an expression is told in more than it came in, and those of a name besides."""
 
 
 @asks(nft.NFT_MSG_GETRULE, nft.NFT_MSG_GETRULE_RESET)
@@ -99,12 +104,12 @@ def new_rule(asked: Asked, batch: Transaction) -> None:
         scope.protocol = _protocol(data[nft.NFTA_RULE_COMPAT])
     rule = Rule(chain, _expressions(scope, asked), userdata(data, nft.NFTA_RULE_USERDATA))
     rule.number = number(data, nft.NFTA_RULE_ID, 0)
+    batch.check_anonymous(rule)
     if old is not None:
         batch.remove_rule(old)
     batch.add_rule(rule, at)
     if rule.number:
         batch.rules[rule.number] = rule
-    batch.check_anonymous(rule)
 
 
 def _chain_of_rule(table: Table, asked: Asked, batch: Transaction) -> Chain:
@@ -152,6 +157,9 @@ def _expressions(scope: Scope, asked: Asked) -> list[Expression]:
     for index, each in enumerate(listed):
         with asked.about(kind, index):
             made.append(parse_expression(scope, each))
+    names = sum(len(list(each.uses)) for each in made)
+    if sum(map(len, listed)) + len(made) * TOLD_MORE + names * NAME_MOST > MOST_TOLD:
+        raise E2BIG("more than could be told")
     return made
 
 

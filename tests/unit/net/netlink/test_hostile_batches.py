@@ -12,7 +12,7 @@ from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
 from sentry.errors import E2BIG, EBUSY, EINVAL, EOPNOTSUPP
 from sentry.net.netfilter.machine import MAX_RAW, be32, nested, text
-from sentry.net.netlink.message import attribute
+from sentry.net.netlink.message import attribute, parse_attributes
 from tests.unit.net.netlink.test_nfnetlink import (
     CHAIN,
     GONE,
@@ -28,9 +28,14 @@ from tests.world import World
 
 IMPLICIT: Final = 7
 """The id of a chain in its batch."""
+NAME: Final = "n" * 250
 LOADED: Final = expression(
     "meta",
     be32(nft.NFTA_META_KEY, nft.NFT_META_LEN) + be32(nft.NFTA_META_DREG, nft.NFT_REG32_00),
+)
+
+LIMIT: Final = attribute(nft.NFTA_LIMIT_RATE, (1).to_bytes(8)) + attribute(
+    nft.NFTA_LIMIT_UNIT, (1).to_bytes(8)
 )
 
 
@@ -184,3 +189,36 @@ def test_expression_of_too_many_bytes_is_refused(port: Port) -> None:
     assert not port.batch(TABLE, CHAIN, rule("out", longest))
     (found,) = port.batch(rule("out", expression("counter", attribute(99, bytes(MAX_RAW)))))
     assert found.error == E2BIG.number
+
+
+# --- what is told
+
+
+def test_rule_that_could_not_be_told_is_refused(port: Port) -> None:
+    named = chain(NAME, be32(nft.NFTA_CHAIN_ID, 1))
+    kept = expression("log", attribute(99, bytes(MAX_RAW - 4)))
+    assert not port.batch(TABLE, CHAIN, named, rule("out", *[jump(1)] * 120))
+    (found,) = told(port, nft.NFT_MSG_GETRULE)
+    assert len(parse_attributes(found[nft.NFTA_RULE_EXPRESSIONS])) == 1
+    assert found[nft.NFTA_RULE_EXPRESSIONS].count(NAME.encode()) == 120
+    (wrong,) = port.batch(
+        chain("m" * 250, be32(nft.NFTA_CHAIN_ID, 1)), rule("out", *[kept] * 10, *[jump(1)] * 110)
+    )
+    assert wrong.error == E2BIG.number
+
+
+def test_large_elements_are_told_in_several_messages(port: Port) -> None:
+    about = attribute(nft.NFTA_SET_ELEM_USERDATA, bytes(200))
+    where = nested(nft.NFTA_SET_ELEM_DATA, verdict(text(nft.NFTA_VERDICT_CHAIN, NAME)))
+    kept = attribute(99, bytes(1000))
+    counted = nested(
+        nft.NFTA_SET_ELEM_EXPR,
+        text(nft.NFTA_EXPR_NAME, "limit") + nested(nft.NFTA_EXPR_DATA, LIMIT + kept),
+    )
+    assert not port.batch(TABLE, chain(NAME), MAP)
+    for begin in range(0, 64, 16):
+        every = [element(begin + each, where, about, counted) for each in range(16)]
+        assert not port.batch(elements(*every))
+    found = told(port, nft.NFT_MSG_GETSETELEM, text(nft.NFTA_SET_ELEM_LIST_SET, "s"))
+    listed = [each[nft.NFTA_SET_ELEM_LIST_ELEMENTS] for each in found]
+    assert len(listed) > 1 and sum(each.count(NAME.encode()) for each in listed) == 64
