@@ -76,13 +76,9 @@ class Immediate(Expression):
         return be32(nft.NFTA_IMMEDIATE_DREG, nft.NFT_REG_VERDICT) + inner
 
     @property
-    def leads_to(self) -> Chain | None:
-        """The chain of a jump."""
-        return None if self.verdict is None else self.verdict.chain
-
-    @property
     def uses(self) -> Iterable[Used]:
-        chain = self.leads_to
+        """The chain of a jump."""
+        chain = None if self.verdict is None else self.verdict.chain
         return () if chain is None else (chain,)
 
 

@@ -7,7 +7,7 @@ and keeps them as they came: so it is told to programs as it was.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from sentry.abi import nftables as nft
@@ -43,18 +43,34 @@ class Used(Protocol):
     use: int
 
 
-class Chain(Used, Protocol):
-    """sentry.net.netfilter.ruleset.Chain."""
+class Node(Used, Protocol):
+    """What leads to chains: a chain, or a map of verdicts."""
 
     name: str
+    levels: ClassVar[int]
+    """How deep it is by itself: of a chain 1, of a map 0."""
+
+    def leads_to(self) -> Iterable[Node]:
+        """What is met from it, each once."""
+
+    def check(self, base: Chain) -> None:
+        """What stands in it may be met from this base chain. Raises: EOPNOTSUPP, EINVAL."""
+
+
+class Chain(Node, Protocol):
+    """sentry.net.netfilter.ruleset.Chain."""
+
     rules: list[Any]
     met: list[Any]
     is_base: bool
     hook: int
     kind: str
 
+    @property
+    def is_anonymous(self) -> bool:
+        """It belongs to a rule."""
+
     def take_policy(self, packet: Packet) -> int: ...
-    def leads_to(self) -> Iterable[Chain]: ...
 
 
 class Named(Used, Protocol):
@@ -68,10 +84,6 @@ class Named(Used, Protocol):
 
 
 class Table(Protocol):
-    @property
-    def is_anonymous(self) -> bool:
-        """It belongs to a rule."""
-
     """sentry.net.netfilter.ruleset.Table."""
 
     family: int
@@ -175,6 +187,9 @@ class Expression:
     """It asks for connections."""
 
     def __init__(self, raw: bytes) -> None:
+        """Raises: E2BIG."""
+        if len(raw) > MAX_RAW:
+            raise E2BIG(f"an expression of {len(raw)} bytes")
         self.raw = raw
         """NFTA_EXPR_DATA, as it came."""
 
@@ -187,9 +202,6 @@ class Expression:
         """A verdict; None: go on with the next one."""
         raise NotImplementedError
 
-        """Raises: E2BIG."""
-        if len(raw) > MAX_RAW:
-            raise E2BIG(f"an expression of {len(raw)} bytes")
     def dump(self) -> bytes:
         """NFTA_EXPR_DATA."""
         return self.raw
@@ -404,32 +416,34 @@ def run_rule(rule: Any, run: Run) -> int | None:
 def check_jumps(base: Chain, depth: dict[int, int]) -> None:
     """What a base chain leads to: no deeper than may be, and only what may stand there.
 
-    `depth`: of chains that were looked at from a base chain of the same type at the same hook, by
-    identity. Raises: EMLINK, and what `Expression.check` raises.
+    `depth`: of what was looked at from a base chain of the same type at the same hook, by identity.
+    Raises: EMLINK, and what `Node.check` raises.
     """
     under_way: set[int] = set()
-    stack: list[tuple[Chain, list[Chain]]] = []
+    stack: list[tuple[Node, list[Node], Iterator[Node]]] = []
+    inside = 0
 
-    def enter(chain: Chain) -> None:
-        under_way.add(id(chain))
-        for rule in chain.rules:
-            for each in rule.expressions:
-                each.check(base)
-        stack.append((chain, list(chain.leads_to())))
+    def enter(node: Node) -> None:
+        nonlocal inside
+        under_way.add(id(node))
+        inside += node.levels
+        node.check(base)
+        every = list(node.leads_to())
+        stack.append((node, every, iter(every)))
 
     enter(base)
     while stack:
-        chain, left = stack[-1]
-        if left:
-            following = left.pop()
-            if id(following) in under_way or len(stack) >= MAX_DEPTH:
-                raise EMLINK(f"chain {following.name} is jumped to from itself, or too deep")
+        node, every, left = stack[-1]
+        following = next(left, None)
+        if following is not None:
             known = depth.get(id(following))
+            deep = inside + (following.levels if known is None else known)
+            if id(following) in under_way or deep > MAX_DEPTH:
+                raise EMLINK(f"{following.name} is jumped to from itself, or too deep")
             if known is None:
                 enter(following)
-            elif len(stack) + known > MAX_DEPTH:
-                raise EMLINK("too deep")
             continue
         stack.pop()
-        under_way.discard(id(chain))
-        depth[id(chain)] = 1 + max((depth[id(each)] for each in chain.leads_to()), default=0)
+        under_way.discard(id(node))
+        inside -= node.levels
+        depth[id(node)] = node.levels + max((depth[id(each)] for each in every), default=0)

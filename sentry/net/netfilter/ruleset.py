@@ -5,12 +5,11 @@ They are values here; what programs may do with them is in `transaction.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sentry.abi import nftables as nft
 from sentry.errors import EMFILE, ENOENT
-from sentry.net.netfilter.acting import Immediate
 from sentry.net.netfilter.ip_sets import IpSets
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST: Final = {
     "tables": 256, "chains": 2048, "rules": 8192, "sets": 2048, "elements": 32768, "objects": 2048,
+    "expressions": 131072,
 }  # fmt: skip
 """Of one namespace: ceilings of ours."""
 U64: Final = (1 << 64) - 1
@@ -44,6 +44,8 @@ class Rule:
 
 class Chain:
     """struct nft_chain, and struct nft_base_chain."""
+
+    levels: ClassVar = 1
 
     __slots__ = (
         "flags", "handle", "has_counters", "hook", "is_base", "kind", "met", "name", "number",
@@ -72,28 +74,33 @@ class Chain:
         self.packets = self.octets = 0
         """That the policy has decided about."""
 
-    def take_policy(self, packet: Packet) -> int:
-        """No rule has decided."""
     @property
     def is_anonymous(self) -> bool:
         """It belongs to a rule."""
         return bool(self.flags & nft.NFT_CHAIN_BINDING)
 
+    def take_policy(self, packet: Packet) -> int:
+        """No rule has decided."""
         if self.has_counters:
             self.packets = self.packets + 1 & U64
             self.octets = self.octets + len(packet.data) & U64
         return self.policy
 
-    def leads_to(self) -> Iterator[machine.Chain]:
-        """The chains that its rules may jump to."""
+    def leads_to(self) -> Iterable[machine.Node]:
+        """The chains that its rules may jump to, and the maps that they ask: each once."""
+        found: dict[int, Any] = {}
         for rule in self.rules:
             for each in rule.expressions:
-                if isinstance(each, Immediate):
-                    if each.leads_to is not None:
-                        yield each.leads_to
-                    continue
                 for used in each.uses:
-                    yield from getattr(used, "chains", ())
+                    if hasattr(used, "leads_to"):
+                        found[id(used)] = used
+        return found.values()
+
+    def check(self, base: machine.Chain) -> None:
+        """All its expressions. Raises: EOPNOTSUPP, EINVAL."""
+        for rule in self.rules:
+            for each in rule.expressions:
+                each.check(base)
 
 
 class Object:
@@ -164,11 +171,11 @@ class Ruleset:
         """How many of what there are."""
         self.ip_sets = IpSets(counts, MOST["elements"])
 
-    def take_room(self, what: str) -> None:
-        """For one more. Raises: EMFILE."""
-        if self.counts[what] >= MOST[what]:
+    def take_room(self, what: str, number: int = 1) -> None:
+        """For so many more. Raises: EMFILE."""
+        if self.counts[what] + number > MOST[what]:
             raise EMFILE(f"too many {what}")
-        self.counts[what] += 1
+        self.counts[what] += number
 
     def base_chains(self) -> Iterator[Chain]:
         """Of tables that do not sleep."""

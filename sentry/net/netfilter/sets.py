@@ -7,10 +7,10 @@ together they are gone through, which counts as steps of the packet.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi import nftables as nft
 from sentry.errors import EBUSY, EEXIST, ENFILE, ENOENT
@@ -60,6 +60,8 @@ class Element:
 
 class Set:
     """struct nft_set."""
+
+    levels: ClassVar = 0
 
     __slots__ = (
         "_elements", "_places", "catch_all", "data_size", "data_type", "expressions",
@@ -112,13 +114,15 @@ class Set:
         if self.catch_all is not None:
             yield self.catch_all
 
-    @property
-    def chains(self) -> Iterator[Chain]:
-        """To which its verdicts lead."""
-        for each in self:
-            chain = getattr(each.data, "chain", None)
-            if chain is not None:
-                yield chain
+    def leads_to(self) -> Iterable[Chain]:
+        """The chains to which its verdicts lead, each once."""
+        if self.data_type != nft.NFT_DATA_VERDICT:
+            return ()
+        chains = (getattr(each.data, "chain", None) for each in self)
+        return {id(each): each for each in chains if each is not None}.values()
+
+    def check(self, base: Chain) -> None:
+        """A map may be asked from anywhere."""
 
     def known(self, element: Element) -> Element | None:
         """One with its key."""

@@ -139,9 +139,9 @@ class Transaction:
         if self.is_heard or self.asked[1] & NLM_F_ECHO:
             self.changes.append(Change(kind, what, element, *self.asked))
 
-    def _room(self, what: str) -> None:
-        self.ruleset.take_room(what)
-        self._undo.append(lambda: self._count(what, -1))
+    def _room(self, what: str, number: int = 1) -> None:
+        self.ruleset.take_room(what, number)
+        self._undo.append(lambda: self._count(what, -number))
 
     def _count(self, what: str, by: int) -> None:
         self.ruleset.counts[what] += by
@@ -258,6 +258,7 @@ class Transaction:
         there."""
         chain, table = rule.chain, rule.chain.table
         self._room("rules")
+        self._room("expressions", len(rule.expressions))
         rule.handle = table.new_handle()
         self._stage(chain)
         chain.rules.insert(at, rule)
@@ -293,6 +294,7 @@ class Transaction:
 
         self._undo.append(undo)
         self._gone("rules")
+        self._recount("expressions", -len(rule.expressions))
         self.note(nft.NFT_MSG_DELRULE, rule)
         if any(each.needs_tracking for each in rule.expressions):
             self._recount("tracking", -1)
@@ -363,12 +365,12 @@ class Transaction:
 
     def remove_element(self, group: Set, element: Element) -> None:
         """Preconditions: it is there."""
-        self._stage(group)
-        group.remove(element)
         self._drop_element(group, element)
         self.note(nft.NFT_MSG_DELSETELEM, group, element)
 
     def _drop_element(self, group: Set, element: Element) -> None:
+        self._stage(group)
+        group.remove(element)
         self._undo.append(lambda: self._put_back(group, element))
         self._gone("elements")
         self._forget_uses(element)

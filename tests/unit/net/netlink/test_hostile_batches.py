@@ -222,3 +222,15 @@ def test_large_elements_are_told_in_several_messages(port: Port) -> None:
     found = told(port, nft.NFT_MSG_GETSETELEM, text(nft.NFTA_SET_ELEM_LIST_SET, "s"))
     listed = [each[nft.NFTA_SET_ELEM_LIST_ELEMENTS] for each in found]
     assert len(listed) > 1 and sum(each.count(NAME.encode()) for each in listed) == 64
+
+
+# --- what a batch costs
+
+
+def test_map_is_looked_through_once_however_often_it_is_asked(port: Port) -> None:
+    where = nested(nft.NFTA_SET_ELEM_DATA, verdict(text(nft.NFTA_VERDICT_CHAIN, "c")))
+    assert not port.batch(TABLE, CHAIN, chain("c"), MAP)
+    for begin in range(0, 16000, 1000):
+        assert not port.batch(elements(*[element(begin + each, where) for each in range(1000)]))
+    asked = lookup("s", be32(nft.NFTA_LOOKUP_DREG, nft.NFT_REG_VERDICT))
+    assert not port.batch(*[rule("out", LOADED, *[asked] * 100)] * 4)
