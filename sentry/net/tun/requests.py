@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 IFREQ_SIZE: Final = 40
 ADDRESS_SIZE: Final = 6
 NO_ID: Final = 0xFFFFFFFF
+MAX_VNET_SIZE: Final = 1 << 16
+"""Of a virtio header with what pads it, which stands before each frame: a ceiling of ours."""
 CHECKSUM_BITS: Final = abi.TUN_F_CSUM | abi.TUN_F_UFO
 SEGMENT_BITS: Final = abi.TUN_F_TSO4 | abi.TUN_F_TSO6
 USO_BITS: Final = abi.TUN_F_USO4 | abi.TUN_F_USO6
@@ -197,10 +199,10 @@ _teller("TUNGETSNDBUF", lambda tun: tun.sndbuf)
 _teller("TUNGETVNETLE", lambda tun: tun.is_little_endian)
 
 
-@REQUESTS.handles("TUNSETVNETHDRSZ")
+@REQUESTS.handles("TUNSETVNETHDRSZ", partial="65,536 bytes at most")
 def _set_header_size(device: TunDevice, caller: Caller, argument: int) -> None:
     size = _int(caller, argument)
-    if size < VNET_SIZE:
+    if not VNET_SIZE <= size <= MAX_VNET_SIZE:
         raise EINVAL(f"{size} bytes")
     device.attached.header_size = size
 
