@@ -36,7 +36,7 @@ from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Absent, Inode, Owner
 from sentry.vfs.location import Location
-from sentry.vfs.mount import MOUNT_FLAGS, Mount, top
+from sentry.vfs.mount import MOUNT_FLAGS, Mount, stand, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
@@ -108,7 +108,7 @@ async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
     kernel.first = namespaces.first(kernel, mounts)
     await mount_all(Starter(kernel), config, exports)
-    kernel.container.first_mounts = frozenset(each.id for each in mounts)
+    kernel.container.first_mounts = {each.id: stand(each) for each in mounts}
 
 
 async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -> None:

@@ -85,8 +85,9 @@ class Checkpointing:
         await standing.begin()
         await settle(self._container)
         objects, pages = self._fds
-        saving = Saving(self._kernel, builds=self._builds)
-        data = memoryview(msgspec.json.encode(await saving.described()))
+        async with self._kernel.vfs.budget.lock:  # which mounts there are
+            saving = Saving(self._kernel, builds=self._builds)
+            data = memoryview(msgspec.json.encode(await saving.described()))
         if len(data) > MAX_OBJECTS:
             refused(f"{len(data) >> 20} MiB of objects")
         pace = Pace()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
     from sentry.fs.tmpfs.filesystem import TmpFs
     from sentry.vfs.filesystem import FileSystem
+    from sentry.vfs.mount import Stand
 
 Process = Any
 """A ThreadGroup, which knows this module, as do the next two."""
@@ -67,8 +68,8 @@ class Container:
         """Tasks that it may have (linux.resources.pids.limit); 0: not limited."""
         self.memory_limit = 0
         """Bytes that it may have of the sandbox's memory; 0: all of it."""
-        self.first_mounts: frozenset[int] = frozenset()
-        """The ids of those that its bundle asks for."""
+        self.first_mounts: dict[int, Stand] = {}
+        """Those that its bundle asks for, by their ids, as they were when it began."""
         self.in_memory: list[TmpFs] = []
         """File systems in memory that were made for it."""
         self.cpu_quota: tuple[int, int] = (0, 100_000)

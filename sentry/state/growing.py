@@ -174,7 +174,7 @@ class Layer:
         self._ways: dict[bytes, OverlayInode] = {b"": fs.root}
         """What has been found below, by path."""
         self._covered = [
-            mounted(mount).path + b"/" for mount in loader.mounts
+            mounted(mount).path + b"/" for mount in loader.first
             if mount.parent is not None and mount.parent.mount.fs is fs
         ]  # fmt: skip
         """What other mounts sit on: nothing in there is seen, and nothing above it moves."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 RECORDS: Final = Path(__file__).with_name("records")
-PARTS: Final = ("__init__", "processes", "namespaces", "memory", "names", "files", "sockets", "ipc")
+PARTS: Final = (
+    "__init__", "processes", "namespaces", "mounts", "memory", "names", "files", "sockets", "ipc",
+)  # fmt: skip
 HEAD: Final = """\
 # Format of snapshots
 

@@ -59,10 +59,15 @@ class Loader:
         self.rights = rights
         self.snapshot = snapshot
         self.pages = pages
-        self.mounts: list[Mount] = list(kernel.first.mounts.mounts)
         self.inodes: list[list[Inode]] = []
         """Of each tree."""
-        self.namespaces = made = MadeNamespaces(kernel, snapshot.namespaces, rights)
+        self.namespaces = made = MadeNamespaces(
+            kernel, snapshot.namespaces, rights, snapshot.mount_table
+        )
+        self.first: list[Mount] = made.mounts.first
+        """Mounts that the container begins with."""
+        self.mounts: list[Mount] = made.mounts.all
+        """Those, and behind them all that programs have made."""
         self.creds = [
             made_credentials(rights.checked(each), made.user(each.user_ns))
             for each in snapshot.creds
@@ -112,23 +117,32 @@ class Loader:
         """Raises: Damaged, and what the file system says."""
         mount = at(self.mounts, record.mount, "mount")
         if record.tree is not None:
-            inode = at(at(self.inodes, record.tree, "tree"), record.inode, "file")
-            if inode.fs is not mount.fs:
-                raise Damaged("a file of another file system than its mount's")
-            dentry = Dentry(mount.root, record.path, inode)
-            dentry.unlinked = True
-            return Location(mount, dentry)
-        dentry = mount.root
+            return Location(mount, self.nameless(mount, record))
+        return Location(mount, await self.walk(mount.root, record.path, mount))
+
+    def nameless(self, mount: Mount, record: records.Place) -> Dentry:
+        """The name that a file has lost. Raises: Damaged."""
+        assert record.tree is not None
+        inode = at(at(self.inodes, record.tree, "tree"), record.inode, "file")
+        if inode.fs is not mount.fs:
+            raise Damaged("a file of another file system than its mount's")
+        dentry = Dentry(mount.root, record.path, inode)
+        dentry.unlinked = True
+        return dentry
+
+    async def walk(self, dentry: Dentry, path: bytes, mount: Mount | None = None) -> Dentry:
+        """Down from a place, and by none that a mount hides. Raises: Damaged, and what the file
+        system says."""
         self._check_seen(mount, dentry)
-        for name in filter(None, record.path.split(b"/")):
-            child = await step(dentry.inode, name, record.path)
+        for name in filter(None, path.split(b"/")):
+            child = await step(dentry.inode, name, path)
             dentry = dentry.child(name, child, self.kernel.vfs.dentries)
             self._check_seen(mount, dentry)
-        return Location(mount, dentry)
+        return dentry
 
     async def check_places(self) -> None:
         """Each mount is still where it was before trees were loaded. Raises: Damaged."""
-        for mount in self.mounts:
+        for mount in self.first:
             if mount.parent is None:
                 continue
             below, dentry = mount.parent
@@ -143,13 +157,11 @@ class Loader:
             if dentry is not mount.parent.dentry:
                 raise Damaged(f"a mount of {mount.fs.name} has lost its place")
 
-    @staticmethod
-    def _check_seen(mount: Mount, dentry: Dentry) -> None:
-        """No mount hides it: what is masked stays so, and what cannot be written. Raises: Damaged.
-
-        Preconditions: the mounts are those that the container began with.
-        """
-        if id(dentry) in mount.mounted:
+    def _check_seen(self, mount: Mount | None, dentry: Dentry) -> None:
+        """No mount hides it that its programs cannot take off: what is masked stays so, and what
+        cannot be written. Raises: Damaged."""
+        above = mount.mounted.get(id(dentry)) if mount is not None else None
+        if mount is not None and above is not None and (above.locked or above in self.first):
             raise Damaged(f"a file that a mount hides, on {mount.fs.name}")
 
 

@@ -124,6 +124,7 @@ class Loading:
         for tree in snapshot.trees:
             loader.inodes.append(await growing.load(loader, tree))
         await loader.check_places()
+        await loader.namespaces.mounts.place(loader)
         for start in snapshot.starts:
             root, cwd = await loader.place(start.root), await loader.place(start.cwd)
             if not (root.inode.is_dir and cwd.inode.is_dir):
@@ -495,7 +496,7 @@ def _check_machine(kernel: Kernel, snapshot: records.Snapshot) -> None:
 
 def _check_mounts(loader: Loader) -> None:
     """The container has the mounts that the snapshot's had. Raises: Damaged."""
-    found = [mounted(mount) for mount in loader.mounts]
+    found = [mounted(mount) for mount in loader.first]
     wanted = loader.snapshot.mounts
     for some, others, who in ((wanted, found, "snapshot"), (found, wanted, "container")):
         for one in some:

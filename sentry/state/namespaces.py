@@ -1,4 +1,4 @@
-"""Namespaces that programs have made, as records and back: all kinds but those of mounts."""
+"""Namespaces that programs have made, as records and back; those of mounts: mounts.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sentry.abi.sched import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
+    CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWTIME,
     CLONE_NEWUSER,
@@ -22,6 +23,7 @@ from sentry.net.interfaces import Interfaces, bring_up
 from sentry.net.namespace import NetNamespace
 from sentry.state import records
 from sentry.state.pages import Damaged
+from sentry.state.remounting import MadeMounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 FLAGS: Final = {
     "pids": CLONE_NEWPID, "uts": CLONE_NEWUTS, "time": CLONE_NEWTIME, "cgroup": CLONE_NEWCGROUP,
-    "ipc": CLONE_NEWIPC, "net": CLONE_NEWNET,
+    "ipc": CLONE_NEWIPC, "net": CLONE_NEWNET, "mnt": CLONE_NEWNS,
 }  # fmt: skip
 KINDS: Final = {
     "cgroup": "cgroup", "ipc": "ipc", "net": "net", "pids_for_children": "pids", "time": "time",
@@ -45,6 +47,8 @@ KINDS: Final = {
 """Fields of where a thread is, and the list in which each is."""
 CHARGED: Final = {"pids": "pid"}
 """What a kind is called where it is counted, if that is another name."""
+
+NO_MOUNTS: Final = records.MountTable()
 
 
 class SavedNamespaces:
@@ -111,12 +115,22 @@ class SavedNamespaces:
 
     def _where(self, ns: Whereabouts) -> records.Whereabouts:
         first = self._kernel.first
-        if ns.mounts is not first.mounts:
-            self._refused("a mount namespace that a program has made")
-        return records.Whereabouts(**{
+        return records.Whereabouts(mounts=self._saver.mounts.namespace(ns.mounts.mounts), **{
             name: self._lists[kind](getattr(ns, name))
             for name, kind in KINDS.items() if getattr(ns, name) is not getattr(first, name)
         })  # fmt: skip
+
+    def named(self, what: Any, ns: Any) -> records.NamedNamespace:
+        """One by its kind, as /proc/PID/ns calls that. Raises: EOPNOTSUPP."""
+        if what == "user":
+            place = self.user(ns)
+        elif what == "pid":
+            place = self.pids(ns)
+        elif what == "mnt":
+            place = self._saver.mounts.namespace(ns.mounts)
+        else:
+            place = None if ns is getattr(self._kernel.first, what) else self._lists[what](ns)
+        return records.NamedNamespace(what, place)
 
     def _user(self, ns: UserNamespace) -> records.UserNamespace:
         uids, gids, projects = (
@@ -191,7 +205,10 @@ class SavedNamespaces:
 class MadeNamespaces:
     """Those of a snapshot that is read."""
 
-    def __init__(self, kernel: Kernel, found: records.Namespaces, rights: Rights) -> None:
+    def __init__(
+        self, kernel: Kernel, found: records.Namespaces, rights: Rights,
+        table: records.MountTable = NO_MOUNTS,
+    ) -> None:  # fmt: skip
         """Raises: Damaged."""
         self._kernel = kernel
         self._found = found
@@ -212,6 +229,7 @@ class MadeNamespaces:
                 "net": [self._net(each) for each in found.net],
             }
             kernel.pids.nest(self._lists["pids"])
+            self.mounts = MadeMounts(kernel, table, self, rights)
         except Errno as error:
             raise Damaged(f"namespaces: {error}") from None
         self._whereabouts = [self._where(each) for each in found.whereabouts]
@@ -271,7 +289,7 @@ class MadeNamespaces:
             known[each] = make(all_of_kind[each])
         return known[at]
 
-    def _owned(self, kind: str, owner: int | None) -> tuple[UserNamespace | None, Charge]:
+    def owned(self, kind: str, owner: int | None) -> tuple[UserNamespace | None, Charge]:
         """Who owns one of a kind. Raises: Damaged, ENOSPC."""
         self._rights.check_namespace(FLAGS[kind], is_owned=owner is not None)
         whose = self.user(owner)
@@ -297,7 +315,7 @@ class MadeNamespaces:
         return made
 
     def _numbers(self, record: records.PidNamespace) -> PidNamespace:
-        owner, charge = self._owned("pids", record.owner)
+        owner, charge = self.owned("pids", record.owner)
         parent = self._kernel.pids if record.parent is None else self._pids[record.parent]
         made = PidNamespace(parent, self._kernel.pids, owner)
         made.charge = charge
@@ -309,18 +327,18 @@ class MadeNamespaces:
 
     def _names(self, record: records.MachineNames) -> Uts:
         made = Uts(record.nodename)
-        made.owner, made.charge = self._owned("uts", record.owner)
+        made.owner, made.charge = self.owned("uts", record.owner)
         made.nodename, made.domainname = record.nodename, record.domainname
         return made
 
     def _offsets(self, record: records.ClockOffsets) -> TimeNamespace:
-        made = TimeNamespace(*self._owned("time", record.owner))
+        made = TimeNamespace(*self.owned("time", record.owner))
         made.monotonic_ns, made.boottime_ns = record.monotonic_ns, record.boottime_ns
         made.frozen = record.frozen
         return made
 
     def _cgroup(self, record: records.Owned) -> CgroupNamespace:
-        return CgroupNamespace(self._kernel.container.cgroup, *self._owned("cgroup", record.owner))
+        return CgroupNamespace(self._kernel.container.cgroup, *self.owned("cgroup", record.owner))
 
     def ipcs(self) -> list[IpcNamespace]:
         """In the order of their records."""
@@ -328,10 +346,10 @@ class MadeNamespaces:
 
     def _ipc(self, record: records.IpcNamespace) -> IpcNamespace:
         self._kernel.vfs.budget.check_ipc_namespaces()
-        return IpcNamespace(self._kernel, *self._owned("ipc", record.owner))
+        return IpcNamespace(self._kernel, *self.owned("ipc", record.owner))
 
     def _net(self, record: records.NetworkNamespace) -> NetNamespace:
-        made = NetNamespace(self._kernel, {}, *self._owned("net", record.owner))
+        made = NetNamespace(self._kernel, {}, *self.owned("net", record.owner))
         if record.is_up:
             bring_up(made.stack.interfaces.loopback)
         return made
@@ -343,10 +361,24 @@ class MadeNamespaces:
 
     def _where(self, record: records.Whereabouts) -> Whereabouts:
         places = {name: getattr(record, name) for name in KINDS}
-        return self._kernel.first.but(**{
+        found = {
             name: _at(self._lists[KINDS[name]], at)
             for name, at in places.items() if at is not None
-        })  # fmt: skip
+        }  # fmt: skip
+        if record.mounts is not None:
+            found["mounts"] = _at(self.mounts.held, record.mounts)
+        return self._kernel.first.but(**found)
+
+    def named(self, record: records.NamedNamespace) -> Any:
+        """As /proc/PID/ns has it. Raises: Damaged, ENOSPC."""
+        what, place = record.what, record.place
+        if what == "user":
+            return self.user(place)
+        if what == "pid":
+            return self.pids(place)
+        if place is None:
+            return getattr(self._kernel.first, "mounts" if what == "mnt" else what)
+        return _at(self.mounts.held if what == "mnt" else self._lists[what], place)
 
 
 def has_plain_loopback(stack: Stack) -> bool:

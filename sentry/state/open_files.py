@@ -52,7 +52,6 @@ REFUSED: Final = {
     "sentry.fs.layers.file.LayeredListing": "a directory of an overlay that a program has mounted",
     "sentry.fs.memfd.SecretFile": "memfd_secret(2)",
     "sentry.fs.mqueue.file.QueueFile": "a POSIX message queue",
-    "sentry.fs.proc.namespaces.NamespaceFile": "a namespace that is open",
     "sentry.fs.proc.pagemap.PagemapFile": "memory of a process that is open (/proc/PID/pagemap)",
     "sentry.fs.proc.process_memory.MemFile": "memory of a process that is open (/proc/PID/mem)",
     "sentry.fs.proc.process_memory.MmFile": "memory of a process that is open",
@@ -79,6 +78,7 @@ NAMED: Final = (
 def kinds() -> dict[type, Save]:
     """By class."""
     from sentry.fs.devpts.files import PtyMaster, PtySlave  # noqa: PLC0415
+    from sentry.fs.proc.namespaces import NamespaceFile  # noqa: PLC0415
     from sentry.fs.proc.sysctl_links import LinksListing  # noqa: PLC0415
     from sentry.kernel.sysv_shm import ShmFile  # noqa: PLC0415
     from sentry.net.inet.tcp import TcpSocket  # noqa: PLC0415  few programs need all of them
@@ -94,7 +94,7 @@ def kinds() -> dict[type, Save]:
         EpollFile: _epoll, EventFile: _eventfd, HostFile: _donated, MemFdFile: _memfd,
         InotifyFile: _inotify, PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd,
         PtyMaster: terminals.master, PtySlave: terminals.slave,
-        ShmFile: sysv.attached, TimerFile: _timerfd,
+        NamespaceFile: _namespace, ShmFile: sysv.attached, TimerFile: _timerfd,
         TcpSocket: sockets.tcp, UdpSocket: sockets.udp, UnixSocket: sockets.unix,
     }  # fmt: skip
 
@@ -137,9 +137,20 @@ def save(saver: Saver, file: FileDescription) -> records.OpenFile:
 
 
 def _named(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
-    if saver.mount_of(file.location.mount) is None and type(file) is TmpOpenFile:
-        return _memfd(saver, file, common)
+    if saver.mounts.at(file.location.mount) is None:
+        if type(file) is TmpOpenFile:
+            return _memfd(saver, file, common)
+        if hasattr(file.inode, "kind_name"):
+            return _namespace(saver, file, common)
     return records.NamedFile(place=saver.place(file.location), **common)
+
+
+def _namespace(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
+    inode = file.inode
+    if saver.mounts.at(file.location.mount) is not None:
+        return _named(saver, file, common)
+    what = saver.namespaces.named(inode.kind_name, inode.namespace)
+    return records.NamespaceHandle(what=what, **common)
 
 
 def _donated(_: Saver, file: HostFile, common: dict[str, Any]) -> records.OpenFile:

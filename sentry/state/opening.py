@@ -22,6 +22,7 @@ from sentry.fs.memfd import MemFdFile, internal_mount
 from sentry.fs.pidfd import PidFile
 from sentry.fs.pipe.buffer import LARGEST, SLACK, Pipe
 from sentry.fs.pipe.file import PipeFile, PipeInode
+from sentry.fs.proc.namespaces import NamespaceFile, place_of
 from sentry.fs.pseudo.nodes import TextNode
 from sentry.fs.signalfd import SignalFile
 from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
@@ -342,6 +343,14 @@ class Files:
             raise Damaged(f"there is no process {record.pid}")
         return PidFile(self.vfs, group, bool(record.flags & ~O_RDWR))
 
+    async def namespace(self, record: records.NamespaceHandle) -> FileDescription:
+        """For setns(2)."""
+        found = self.loader.namespaces.named(record.what)
+        location = place_of(self.kernel, record.what.what, found)
+        if record.flags & O_PATH:
+            return FileDescription(location, record.flags & PATH_FLAGS)
+        return NamespaceFile(location, record.flags & O_ACCMODE)
+
     async def memfd(self, record: records.MemoryFile) -> FileDescription:
         """One of a file without a name, which others may have, too."""
         mount = internal_mount(self.vfs)
@@ -374,6 +383,7 @@ LOADS: Final[dict[type, Load]] = {
     records.SignalSet: Files.signalfd,
     records.ProcessHandle: Files.pidfd,
     records.MemoryFile: Files.memfd,
+    records.NamespaceHandle: Files.namespace,
     records.Watches: Files.inotify,
     records.Attachment: Files.attachment,
     records.Master: Files.terminal,

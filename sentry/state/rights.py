@@ -27,7 +27,7 @@ from sentry.abi.seccomp import (
     SECCOMP_RET_LOG,
 )
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID
-from sentry.abi.unistd import unshare
+from sentry.abi.unistd import mount, unshare
 from sentry.auth.credentials import ALL_CAPS, Credentials
 from sentry.auth.permissions import MAY_READ, MAY_WRITE
 from sentry.errors import EACCES
@@ -85,14 +85,23 @@ class Rights:
         """
         if not is_owned and not self.has(CAP_SYS_ADMIN):
             raise Damaged("a namespace that no program of this container can make")
-        if not self.filter or flag in self._let_pass:
-            return
-        from sentry.bpf.filter import CallFilter  # noqa: PLC0415  not all have one
-
-        found = CallFilter(self.filter).run(unshare, AUDIT_ARCH_X86_64, 0, (flag, 0, 0, 0, 0, 0))
-        if found & SECCOMP_RET_ACTION_FULL not in (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG):
+        if flag not in self._let_pass and not self._passes(unshare, flag):
             raise Damaged("a namespace that the container's seccomp profile forbids")
         self._let_pass.add(flag)
+
+    def check_mount(self) -> None:
+        """Some program may have called mount(2). Raises: Damaged."""
+        if not self._passes(mount, 0):
+            raise Damaged("a mount that the container's seccomp profile forbids")
+
+    def _passes(self, call: int, argument: int) -> bool:
+        """The container's profile lets it."""
+        if not self.filter:
+            return True
+        from sentry.bpf.filter import CallFilter  # noqa: PLC0415  not all have one
+
+        found = CallFilter(self.filter).run(call, AUDIT_ARCH_X86_64, 0, (argument, 0, 0, 0, 0, 0))
+        return found & SECCOMP_RET_ACTION_FULL in (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG)
 
     def check_maps(self, record: records.UserNamespace) -> None:
         """Of a user namespace: who has not CAP_SETUID maps his own user, CAP_SETGID the group.

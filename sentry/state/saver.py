@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sentry.errors import EOPNOTSUPP
 from sentry.state import open_files, records, trees
+from sentry.state.mounts import SavedMounts
 from sentry.state.namespaces import SavedNamespaces
 from sentry.state.pages import Saved
 from sentry.state.values import credentials, handlers, resource_limits
@@ -91,8 +92,7 @@ class Saver:
         self.undos = Places(self._undo)
         self.terminals = Places(self._terminal)
         self.pages = Saved(kernel.remembered, builds=builds)
-        self.mounts = list(kernel.first.mounts.mounts)
-        self._mount_at = {id(mount): at for at, mount in enumerate(self.mounts)}
+        self.mounts = SavedMounts(kernel)
         self.trees = trees.find(self)
         self.bytes = Places(self._bytes)
         self.pipes = Places(open_files.pipe)
@@ -115,7 +115,7 @@ class Saver:
     def place(self, location: Location) -> records.Place:
         """A name. Raises: EOPNOTSUPP."""
         mount, dentry = location
-        at = self._mount_at.get(id(mount))
+        at = self.mounts.at(mount)
         if at is None:
             refused(f"a file of a mount that was taken off ({mount.fs.name})")
         parts: list[bytes] = []
@@ -138,15 +138,12 @@ class Saver:
         refused(f"an open file that was removed, on {inode.fs.name}: {name!r}")
 
     def in_tree(self, inode: Inode) -> tuple[int, int]:
-        """Where the name of a socket is. Raises: EOPNOTSUPP."""
+        """Where a file in memory is. Raises: EOPNOTSUPP."""
         for number, tree in enumerate(self.trees):
             if tree.fs is inode.fs:
                 return number, tree.place(inode)
-        refused(f"a Unix socket with a name, or a watch of inotify, on {inode.fs.name}")
-
-    def mount_of(self, mount: Mount) -> int | None:
-        """Its place, if the container sees it."""
-        return self._mount_at.get(id(mount))
+        refused(f"a Unix socket with a name, a watch of inotify, or a mount of a file that was"
+                f" removed, on {inode.fs.name}")  # fmt: skip
 
     def _bytes(self, file: RamFile) -> records.Bytes:
         runs = []

@@ -39,8 +39,6 @@ def check(kernel: Kernel) -> None:
     ipc = kernel.first.ipc
     if ipc.mqueue is not None and ipc.mqueue.fs.root.dirents():
         refused("a POSIX message queue")
-    if {mount.id for mount in kernel.first.mounts.mounts} != kernel.container.first_mounts:
-        refused("a mount that a program has made or taken off")
 
 
 class Saving:
@@ -81,9 +79,10 @@ class Saving:
 
             objects = sysv.save(saver, ipc)
         locks = [open_files.locks(saver, file) for file in list(saver.locked.values())]
+        table = await saver.mounts.record(saver, self._pace)
         await saver.catch_up(self._pace)
         trees = [tree.record() for tree in saver.trees]
-        mounts = [mounted(mount) for mount in saver.mounts]
+        mounts = [mounted(mount) for mount in saver.mounts.first]
         sessions = [self._session(session) for session in kernel.pids.sessions.values()]
         return records.Snapshot(
             hostname=kernel.uts.nodename,
@@ -113,6 +112,7 @@ class Saving:
             limits=saver.limits.records,
             actions=saver.actions.records,
             namespaces=saver.namespaces.record(),
+            mount_table=table,
         )
 
     def _session(self, session: Any) -> records.Session:

@@ -33,13 +33,13 @@ def save(saver: Saver, terminal: Terminal) -> records.Terminal:
     from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
 
     mount = next(
-        (n for n, each in enumerate(saver.mounts)
+        (n for n, each in enumerate(saver.mounts.all)
          if isinstance(each.fs, DevPtsFs) and _has(each.fs, terminal)),
         None,
     )  # fmt: skip
     if mount is None:
         refused("a pseudoterminal that is closed, or of a devpts that is at no place")
-    fs: Any = saver.mounts[mount].fs
+    fs: Any = saver.mounts.all[mount].fs
     inode = fs.names[b"%d" % terminal.index]
     line, console = terminal.discipline, saver.kernel.container.console
     return records.Terminal(

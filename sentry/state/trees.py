@@ -107,7 +107,7 @@ def _below(inode: OverlayInode) -> bytes | None:
 def find(saver: Saver) -> list[SavedTree]:
     """Those that the container sees."""
     found: dict[int, SavedTree] = {}
-    for at, mount in enumerate(saver.mounts):
+    for at, mount in enumerate(saver.mounts.all):
         fs = mount.fs
         if id(fs) not in found and (isinstance(fs, OverlayFs) or type(fs) in (TmpFs, RamFs)):
             tree = found[id(fs)] = SavedTree(saver, fs, at)

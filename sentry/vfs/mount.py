@@ -6,7 +6,7 @@ A mount knows what is mounted on it, so a walk needs no namespace (mounts.py).
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sentry.abi.mount import (
     MS_NOATIME,
@@ -206,6 +206,22 @@ class Mount:
         """The options of the mount, as in /proc/self/mountinfo."""
         first = "ro" if self.flags & MS_RDONLY else "rw"
         return ",".join([first, *(name for flag, name in _NAMES if self.flags & flag)])
+
+
+class Stand(NamedTuple):
+    """What a mount was like at some moment, without holding anything."""
+
+    place: tuple[int, int] | None
+    """By the ids of the mount and of the dentry's object."""
+    fs_reads_only: bool
+    flags: int
+
+
+def stand(mount: Mount) -> Stand:
+    """What it is like now."""
+    at = mount.parent
+    place = None if at is None else (at.mount.id, id(at.dentry))
+    return Stand(place, mount.fs.read_only, mount.flags)
 
 
 def top(location: Location) -> Location:

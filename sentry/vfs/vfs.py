@@ -58,6 +58,11 @@ class FanotifyCounts:
         """By user; without those of groups that may have any number."""
 
 
+def dev_of(minor: int) -> int:
+    """new_encode_dev(), with major number 0."""
+    return minor & 0xFF | (minor & ~0xFF) << 12
+
+
 class Vfs:
     """The file-system side of one sandbox."""
 
@@ -130,7 +135,7 @@ class Vfs:
         self.protected_hardlinks = True
         self.protected_regular = 1
         self.protected_fifos = 1
-        self._devs = itertools.count(20)
+        self.devs = itertools.count(20)
         self._inos = itertools.count(1)
         self.donated_inos: dict[tuple[int, int], list[int]] = {}
         """Objects of the host that programs have: their numbers here, and by how many inodes."""
@@ -164,8 +169,7 @@ class Vfs:
 
     def new_dev(self) -> int:
         """st_dev of a file system without a device: major 0."""
-        minor = next(self._devs)
-        return minor & 0xFF | (minor & ~0xFF) << 12
+        return dev_of(next(self.devs))
 
     def new_ino(self) -> int:
         """An inode number for a file without a name."""

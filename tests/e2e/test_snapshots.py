@@ -164,7 +164,7 @@ ls /var /etc/nsswitch.conf 2>/dev/null; true
 """
 
 
-@pytest.mark.parametrize("name", ["signals_kept", "ns_kept", "ns_used_kept"])
+@pytest.mark.parametrize("name", ["signals_kept", "ns_kept", "ns_used_kept", "ns_mounts_kept"])
 def test_restore_what_a_program_has_asked_for_comes(
     name: str, tmp_path: Path, busybox: Path, platform: str
 ) -> None:
@@ -251,8 +251,9 @@ def test_checkpoint_compressed_is_smaller_and_damage_is_named(machine: Machine) 
 @pytest.mark.parametrize(
     ("script", "what"),
     [
-        ("mkdir /mem/x; mount -t tmpfs x /mem/x; echo; sleep 100", "a mount that a program"),
-        ("unshare -m sleep 100 & echo; sleep 100", "a mount namespace that a program has made"),
+        ("umount /mem; echo; sleep 100", "a mount of the container that a program has taken off"),
+        ("mkdir /mem/x; mount -t overlay -o lowerdir=/etc:/bin x /mem/x; echo; sleep 100",
+         "a file system of type overlay that a program has mounted"),
     ],
 )
 def test_checkpoint_what_has_no_record_is_named_and_goes_on(

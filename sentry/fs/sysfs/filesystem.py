@@ -47,6 +47,7 @@ class SysFs(TableFs):
     def __init__(self, caller: Any) -> None:
         kernel = caller.kernel
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
+        self.net = caller.ns.net
         tree: dict[str, Any] = {}
         for path in EMPTY:
             folder = tree

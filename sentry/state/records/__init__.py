@@ -44,6 +44,7 @@ from sentry.state.records.files import Locks as Locks
 from sentry.state.records.files import Master as Master
 from sentry.state.records.files import MemoryFile as MemoryFile
 from sentry.state.records.files import NamedFile as NamedFile
+from sentry.state.records.files import NamespaceHandle as NamespaceHandle
 from sentry.state.records.files import OpenFile as OpenFile
 from sentry.state.records.files import PipeBuffer as PipeBuffer
 from sentry.state.records.files import PipeEnd as PipeEnd
@@ -66,6 +67,14 @@ from sentry.state.records.memory import Mapping as Mapping
 from sentry.state.records.memory import Memory as Memory
 from sentry.state.records.memory import Run as Run
 from sentry.state.records.memory import Runs as Runs
+from sentry.state.records.mounts import Changed as Changed
+from sentry.state.records.mounts import FileSystem as FileSystem
+from sentry.state.records.mounts import MadeMount as MadeMount
+from sentry.state.records.mounts import MemoryLimits as MemoryLimits
+from sentry.state.records.mounts import MountNamespace as MountNamespace
+from sentry.state.records.mounts import MountTable as MountTable
+from sentry.state.records.mounts import NamedNamespace as NamedNamespace
+from sentry.state.records.mounts import Sharing as Sharing
 from sentry.state.records.names import Difference as Difference
 from sentry.state.records.names import Entry as Entry
 from sentry.state.records.names import Mounted as Mounted
@@ -111,7 +120,7 @@ from sentry.state.records.sockets import UnixEnd as UnixEnd
 AnyFile = (
     NamedFile | DonatedFile | PipeEnd | EventCounter | EpollSet | ClockTimer | SignalSet
     | ProcessHandle | MemoryFile | UnixEnd | TcpEnd | UdpEnd | Watches
-    | Attachment | Master | Slave
+    | Attachment | Master | Slave | NamespaceHandle
 )  # fmt: skip
 
 
@@ -148,6 +157,7 @@ class Snapshot(Record, frozen=True):
     sessions: Annotated[list[Session], Many]
     processes: Annotated[list[Process], Many]
     namespaces: Namespaces = Namespaces()
+    mount_table: MountTable = MountTable()
 
 
 def decoded(data: bytes, kind: Any) -> Any:

@@ -21,6 +21,7 @@ from sentry.state.records.base import (
     Signal,
     Word,
 )
+from sentry.state.records.mounts import NamedNamespace
 from sentry.state.records.names import Node, Place
 
 
@@ -50,6 +51,12 @@ class OpenFile(Record, frozen=True, tag_field="kind"):
     creds: Ref | None = None
     async_notice: AsyncNotice | None = None
     dnotify: DirectoryNotice | None = None
+
+
+class NamespaceHandle(OpenFile, frozen=True, tag="namespace"):
+    """One of /proc/PID/ns."""
+
+    what: NamedNamespace = NamedNamespace("mnt")
 
 
 class NamedFile(OpenFile, frozen=True, tag="named"):

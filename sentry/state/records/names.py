@@ -20,7 +20,8 @@ from sentry.state.records.base import (
 
 
 class Place(Record, frozen=True):
-    """A name seen through a mount: `mount` counts as they were made when the container began.
+    """A name seen through a mount: `mount` counts as they were made when the container began, then
+    those of `MountTable`.
 
     A file that has lost its name is `inode` of tree `tree`.
     """

@@ -88,6 +88,7 @@ class Whereabouts(Record, frozen=True):
 
     cgroup: Ref | None = None
     ipc: Ref | None = None
+    mounts: Ref | None = None
     net: Ref | None = None
     pids_for_children: Ref | None = None
     time: Ref | None = None

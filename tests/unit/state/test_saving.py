@@ -14,6 +14,7 @@ from sentry.kernel.device_filters import Program, attach, detach
 from sentry.kernel.posix_timers import Notify, PosixTimer
 from sentry.state import records
 from sentry.state.saving import Saving, check
+from sentry.vfs.mount import stand
 from tests.world import World
 
 NO = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
@@ -22,7 +23,9 @@ NO = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
 def test_what_says_which_devices_may_be_used_is_not_lost() -> None:
     with World() as world:
         kernel = world.kernel
-        kernel.container.first_mounts = {mount.id for mount in kernel.first.mounts.mounts}
+        kernel.container.first_mounts = {
+            mount.id: stand(mount) for mount in kernel.first.mounts.mounts
+        }
         check(kernel)
         cgroup = kernel.container.cgroup
         program = Program(kernel.services.bpf_programs, DeviceFilter(NO), b"", 0, 0)

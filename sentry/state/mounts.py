@@ -1,0 +1,187 @@
+"""Mounts that programs have made, and namespaces of mounts, as records: see remounting.py.
+
+Mounts are counted: first those that the container began with, by which the bundle is known to be
+the same, then all others, in the order in which they are listed. A mount of what the container
+began with names one of those, its model; what else is mounted is a file system that can be made
+again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sentry.fs.proc.filesystem import ProcFs
+from sentry.fs.proc.namespaces import NamespaceInode
+from sentry.fs.tmpfs.filesystem import RamFs, TmpFs
+from sentry.state import records
+from sentry.vfs.mount import Mount, stand
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.state.saver import Saver
+    from sentry.vfs.dentry import Dentry
+    from sentry.vfs.filesystem import FileSystem
+    from sentry.vfs.mounts import MountNamespace
+    from sentry.wait.steps import Pace
+
+Names = list[bytes]
+
+
+class SavedMounts:
+    """Of one snapshot. Preconditions: nobody mounts meanwhile (`MountBudget.lock`)."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Raises: EOPNOTSUPP."""
+        from sentry.state.saver import Places, refused  # noqa: PLC0415  which knows this module
+
+        self._refused = refused
+        self._first = first = kernel.first.mounts.mounts
+        self._began = began = kernel.container.first_mounts
+        self.first = [mount for mount in first if mount.id in began]
+        """Those that the container began with."""
+        if len(self.first) != len(began) or any(
+            stand(mount)[:2] != began[mount.id][:2] for mount in self.first
+        ):
+            refused("a mount of the container that a program has taken off or moved, or whose file"
+                    " system it has made read-only")  # fmt: skip
+        self._namespaces = [
+            each for each in kernel.vfs.budget.namespaces
+            if each is not first and not each.anonymous
+        ]  # fmt: skip
+        self._namespace_at = {id(each): at for at, each in enumerate(self._namespaces)}
+        self._made = [mount for mount in first if mount.id not in began]
+        for namespace in self._namespaces:
+            self._made += namespace
+        self.all = [*self.first, *self._made]
+        self._at = {id(mount): at for at, mount in enumerate(self.all)}
+        self._models: dict[int, list[tuple[Names, int]]] = {}
+        """Mounts of `first` by file system, with the names of their roots: the longest first."""
+        for at, mount in enumerate(self.first):
+            names = self._names(mount.root)
+            self._models.setdefault(id(mount.fs), []).append((names, at))
+        for found in self._models.values():
+            found.sort(key=lambda each: -len(each[0]))
+        self._file_systems = Places(self._file_system)
+        self._saver: Any = None
+
+    def at(self, mount: Mount) -> int | None:
+        """Its place, if some namespace has it."""
+        return self._at.get(id(mount))
+
+    def namespace(self, namespace: MountNamespace) -> int | None:
+        """Its place; None: the first."""
+        return None if namespace is self._first else self._namespace_at[id(namespace)]
+
+    async def record(self, saver: Saver, pace: Pace) -> records.MountTable:
+        """What is not as it was when the container began. Raises: EOPNOTSUPP."""
+        self._saver = saver
+        made = []
+        for mount in self._made:
+            made.append(self._mount(mount))
+            await pace.rest()
+        changed = [
+            records.Changed(at, _sharing(mount)) for at, mount in enumerate(self.first)
+            if mount.flags != self._began[mount.id].flags or mount.group or mount.master
+            or mount.unbindable
+        ]  # fmt: skip
+        owners = [saver.namespaces.user(each.owner) for each in self._namespaces]
+        namespaces = [records.MountNamespace(owner) for owner in owners]
+        return records.MountTable(self._file_systems.records, namespaces, changed, made)
+
+    def _mount(self, mount: Mount) -> records.MadeMount:
+        parent, place, namespace = None, b"", mount.namespace
+        if mount.parent is not None:
+            parent = self.at(mount.parent.mount)
+            place = self._path(mount.parent.dentry, mount.parent.mount.root)
+        assert namespace is self._first or namespace is not None
+        return records.MadeMount(
+            mount.id, None if namespace is self._first else self._namespace_at[id(namespace)],
+            parent, place, sharing=_sharing(mount), locked=mount.locked,
+            locked_flags=mount.locked_flags, **self._shown(mount),
+        )  # fmt: skip
+
+    def _shown(self, mount: Mount) -> dict[str, Any]:
+        """What it is a mount of: fields of its record."""
+        inode = mount.root.inode
+        if isinstance(inode, NamespaceInode):
+            return {"shows": self._saver.namespaces.named(inode.kind_name, inode.namespace)}
+        lost = _has_lost_its_name(mount.root)
+        names = [] if lost else self._names(mount.root)
+        found: dict[str, Any] = {}
+        models = [
+            (len(root), at) for root, at in self._models.get(id(mount.fs), ())
+            if names[: len(root)] == root
+        ]  # fmt: skip
+        if models:
+            depth = models[0][0]
+            same = [at for length, at in models if length == depth]
+            like = [at for at in same if self.first[at].flags == mount.flags]
+            found["model"], names = (like or same)[0], names[depth:]
+        elif id(mount.fs) in self._models:
+            self._refused(f"a mount of {mount.fs.name} that is like none of the container")
+        else:
+            found["fs"] = self._file_systems(mount.fs)
+        found["root"] = b"/".join(names)
+        if lost:
+            found["root"] = mount.root.name
+            found["tree"], found["inode"] = self._saver.in_tree(inode)
+        return found
+
+    def _file_system(self, fs: FileSystem) -> records.FileSystem:
+        namespaces, shows, limits = self._saver.namespaces, None, None
+        if type(fs) in (TmpFs, RamFs):
+            limits = _limits(fs)
+        elif type(fs) is ProcFs:
+            shows = namespaces.pids(fs.pids)
+        elif fs.name == "sysfs":
+            shows = namespaces.named("net", fs.net).place  # type: ignore[attr-defined]
+        else:
+            self._refused(f"a file system of type {fs.name} that a program has mounted")
+        return records.FileSystem(
+            fs.name, fs.source, fs.dev, namespaces.user(fs.owner), fs.sb_flags, fs.read_only,  # type: ignore[arg-type]
+            limits, shows, getattr(fs, "processes_only", False),
+        )  # fmt: skip
+
+    def _names(self, dentry: Dentry) -> Names:
+        """From the top of its file system."""
+        path = self._path(dentry, None)
+        return path.split(b"/") if path else []
+
+    def _path(self, dentry: Dentry, root: Dentry | None) -> bytes:
+        """Below a root, or the top. Raises: EOPNOTSUPP."""
+        from sentry.state.saver import MAX_PATH  # noqa: PLC0415  which knows this module
+
+        names, length, at = Names(), 0, dentry
+        while at is not root and at.parent is not None:
+            if at.unlinked:
+                self._refused("a mount on what was removed")
+            names.append(at.name)
+            length += len(at.name) + 1
+            if length > MAX_PATH:
+                self._refused(f"a mount whose path is longer than {MAX_PATH} bytes")
+            at = at.parent
+        return b"/".join(reversed(names))
+
+
+def _has_lost_its_name(dentry: Dentry) -> bool:
+    at: Dentry | None = dentry
+    while at is not None and not at.unlinked:
+        at = at.parent
+    return at is not None
+
+
+def _sharing(mount: Mount) -> records.Sharing:
+    group, master = mount.group, mount.master
+    return records.Sharing(
+        mount.flags, 0 if group is None else group.id, 0 if master is None else master.id,
+        mount.unbindable,
+    )  # fmt: skip
+
+
+def _limits(fs: Any) -> records.MemoryLimits:
+    options = msgspec.structs.asdict(fs.options)
+    if options["max_pages"] is not None:
+        options["max_pages"] = min(options["max_pages"], records.MOST)
+    return records.MemoryLimits(**options)
