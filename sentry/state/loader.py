@@ -126,6 +126,8 @@ class Loader:
         inode = at(at(self.inodes, record.tree, "tree"), record.inode, "file")
         if inode.fs is not mount.fs:
             raise Damaged("a file of another file system than its mount's")
+        if inode.is_dir and any(_lies_above(inode, each) for each in self.first):
+            raise Damaged(f"a directory on which a mount lies, on {mount.fs.name}")
         dentry = Dentry(mount.root, record.path, inode)
         dentry.unlinked = True
         return dentry
@@ -163,6 +165,14 @@ class Loader:
         above = mount.mounted.get(id(dentry)) if mount is not None else None
         if mount is not None and above is not None and (above.locked or above in self.first):
             raise Damaged(f"a file that a mount hides, on {mount.fs.name}")
+
+
+def _lies_above(directory: Inode, mount: Mount) -> bool:
+    """The mount's place is in there, which no name is without: what it hides would be seen."""
+    at_dentry = None if mount.parent is None else mount.parent.dentry
+    while at_dentry is not None and at_dentry.inode is not directory:
+        at_dentry = at_dentry.parent
+    return at_dentry is not None
 
 
 async def step(directory: Inode, name: bytes, path: bytes) -> Inode:

@@ -148,6 +148,32 @@ def test_a_directory_of_the_root_below_a_mount_stays_hidden(machine: Machine) ->
     refused(attack.claims(claim), "what a mount sits on has moved")
 
 
+def test_a_directory_with_a_mount_has_not_lost_its_name(machine: Machine) -> None:
+    """Through a name of its own what the mount hides would be seen."""
+    attack = Attack(machine)
+    attack.bundle.document["process"]["args"][-1] = "exec 5</var;" + SCRIPT + "ls /proc/$$/fd/5/tmp"
+    attack.configure(
+        lambda document: document["mounts"].append(
+            {"destination": "/var/tmp", "type": "tmpfs", "source": "tmpfs"}
+        )
+    )
+
+    def claim(objects: Any) -> None:
+        trees = objects["trees"]
+        number = next(at for at, each in enumerate(trees) if each.get("differences"))
+        found = trees[number]["differences"]
+        var = encoded(b"var")
+        known = [at for at, each in enumerate(found) if each.get("lower") == var]
+        if not known:
+            found.append({"ino": 1 << 33, "lower": var})
+        place = next(
+            each["place"] for each in objects["files"] if each.get("place", {}).get("path") == var
+        )
+        place.update(tree=number, inode=known[0] if known else len(found) - 1)
+
+    refused(attack.claims(claim), "a directory on which a mount lies")
+
+
 def test_an_unreadable_file_is_not_opened_for_a_user_who_may_not(machine: Machine) -> None:
     attack = Attack(machine, "cat <&3", user={"uid": 1000, "gid": 1000})
     (attack.given / "other").write_text("secret\n")
