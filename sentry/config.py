@@ -257,6 +257,9 @@ class EgressConfig(msgspec.Struct, frozen=True):
     dialer_fd: int = -1
     """Connected socket of packets to a process that reaches the policy's brokers, if it has some.
     Over a control socket it comes beside the request."""
+    used: tuple[tuple[Amount, Amount, Amount], ...] = ()
+    """What of its limits is used up already: bytes out and in, and connections; in all, then by
+    each rule."""
 
 
 class TracePoint(msgspec.Struct, frozen=True, omit_defaults=True):

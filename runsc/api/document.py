@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from runsc.api.order import ANNOTATION, ORDER
+from runsc.api.order import ANNOTATION, ORDER, Now
 from runsc.api.policies import NOTHING
 from runsc.commands.spec import standard_mounts
 from runsc.errors import RuntimeFailure
@@ -59,14 +59,19 @@ def document(order: Order, tell: Tell = silent) -> tuple[str, spec.Spec]:
     mounts = [*(made.mounts or ()), *(_bound(*each) for each in order.mounts)]
     made.mounts = [*mounts, spec.Mount(INIT, "bind", str(PROGRAM), ["bind", "ro", "nosuid"])]
     kept = "detached" if order.detach else "attached"
-    again = msgspec.structs.replace(order, snapshot="", expires_ns=0, detach=False, tells=False)
+    again = msgspec.structs.replace(
+        order, snapshot="", expires_ns=0, detach=False, tells=False, now=Now()
+    )
     made.annotations = {
         **(made.annotations or {}), ANNOTATION: kept, ORDER: msgspec.json.encode(again).decode()
     }  # fmt: skip
     if order.forkable:
         made.annotations[FORKABLE] = "true"
-    if order.policy is not None:
-        made.annotations[POLICY] = _in_memory(order.policy)
+    policy = order.policy if order.now.policy is None else order.now.policy
+    if order.now.policy == "":
+        made.annotations.pop(POLICY, None)
+    elif policy is not None:
+        made.annotations[POLICY] = _in_memory(policy)
     _connect(made, order.network)
     return folder, made
 
@@ -162,7 +167,10 @@ def flags(order: Order) -> list[str]:
         egress = NOTHING
     if egress is not None:
         words.append(f"--egress={_in_memory(egress)}")
-    return [*words, *order.flags]
+    words += order.flags
+    if order.now.egress is not None:
+        words.append(f"--egress={_in_memory(order.now.egress)}")
+    return words
 
 
 def _in_memory(text: str) -> str:

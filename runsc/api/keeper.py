@@ -151,8 +151,9 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
         snapshots.read(order.snapshot)
         image = order.snapshot
     began = Wishes(
-        image=image, background=order.background, tell=tell if order.tells and image else None
-    )
+        image=image, background=order.background, egress_used=order.now.used,
+        tell=tell if order.tells and image else None,
+    )  # fmt: skip
 
     def ready(state: State | None = None) -> None:
         _expire(settings, order)

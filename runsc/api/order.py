@@ -15,6 +15,17 @@ BEGINS = "begins"
 """A word for the keeper: it has a zygote begin."""
 
 
+class Now(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What counts in place of what a sandbox was made with, where that has been changed since."""
+
+    egress: str | None = None
+    """None: as it was made."""
+    used: tuple[tuple[int, int, int], ...] = ()
+    """What of its limits is used up: sentry.config.EgressConfig."""
+    policy: str | None = None
+    """Empty: there is none any more."""
+
+
 class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A sandbox."""
 
@@ -55,6 +66,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Its memory is read when it is touched."""
     tells: bool = False
     """How far an image is that becomes a root is said meanwhile."""
+    now: Now = Now()
 
 
 class ForkWish(msgspec.Struct, frozen=True, omit_defaults=True):

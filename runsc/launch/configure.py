@@ -53,6 +53,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """The folder of a snapshot that the container begins with: runsc.containers.snapshots."""
     background: bool = False
     """Its memory is read when it is touched."""
+    egress_used: tuple[tuple[int, int, int], ...] = ()
+    """What of the limits of its egress policy is used up already."""
     tell: Tell | None = None
     """Hears how far what takes long is, such as the reading of that."""
     lifeline: int = -1

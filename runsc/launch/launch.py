@@ -297,6 +297,8 @@ def _start(
         container = around.claim_files(flags, store, state, container)
         egress = _egress(flags, container, state.annotations)
         state.judged = egress is not None
+        if egress is not None and wishes.egress_used:
+            egress = msgspec.structs.replace(egress, used=wishes.egress_used)
         config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
         if "dev.runsc.policy" in state.annotations:
             from runsc.launch import policy  # noqa: PLC0415  few have one

@@ -111,9 +111,10 @@ async def judge(
     resolver = Resolver(stack, process, loop, nameservers(await _resolv_conf(container)))
     dialer = Dialer(given.dialer_fd, loop) if given.dialer_fd >= 0 else None
     try:
-        Egress(stack, resolver, loop, given.policy, given.host_addresses, dialer)
+        egress = Egress(stack, resolver, loop, given.policy, given.host_addresses, dialer)
     except PolicyError as error:
         raise StartError(str(error)) from None
+    egress.flows.go_on_from(given.used)
 
 
 async def _resolv_conf(container: Container) -> str:

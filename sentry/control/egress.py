@@ -67,7 +67,8 @@ def state(egress: Egress, after: int) -> EgressState:
     counts |= {f"names_{key}": count for key, count in asked.items()}
     since = denials.since(after) if after >= 0 else []
     offset_ns = time.time_ns() - time.monotonic_ns()
-    return EgressState(egress.text, counts, [_told(each, offset_ns) for each in since])
+    told = [_told(each, offset_ns) for each in since]
+    return EgressState(egress.text, counts, told, flows.used())
 
 
 def _told(denial: Denial, offset_ns: int) -> Denied:

@@ -399,6 +399,8 @@ class EgressState(msgspec.Struct, omit_defaults=True, frozen=True):
     policy: str
     counts: dict[str, Number] = {}
     denials: list[Denied] = []
+    used: list[tuple[Number, Number, Number]] = []
+    """Bytes out and in, and connections: in all, then by each rule."""
 
 
 class CapturedInterface(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runsc import AsyncSandbox, Mount, Sandbox, SandboxError
+from runsc.api.blocking.serving import Connection
 from runsc.containers import snapshots
 from tests.e2e import sandboxes
 from tests.e2e.bundle import TIMEOUT_S, kvm_is_usable
@@ -183,6 +184,53 @@ def test_who_uses_a_sandbox_goes_on_with_it_after_a_rollback(
             each.files.write("/data/word", each.sandbox_id)
         assert (tmp_path / "data/word").read_text() == sandbox.sandbox_id
         assert sandboxes.noted(tmp_path) == [sandbox.sandbox_id]
+
+
+EGRESS = 'default = "deny"\nlimits = { connections = 2 }\n'
+DENIES = """
+from runsc.policy import on, DENY
+
+@on("openat", path="/note")
+def reads(event):
+    return DENY
+"""
+
+
+def test_rollback_leaves_a_sandbox_its_policies_and_what_is_used_of_them(
+    tmp_path: Path, busybox: Path
+) -> None:
+    with sandboxes.made(tmp_path, busybox, network="private", egress=EGRESS) as sandbox:
+
+        @sandbox.on_connect("api.internal:80")
+        def api(connection: Connection) -> None:
+            connection.sendall(b"from outside: " + connection.recv(100))
+
+        run = sandbox.commands.run
+        sandbox.files.write("/note", "text")
+        snapshot = sandbox.create_snapshot(tmp_path / "image")
+        sandbox.policy.load(DENIES)
+        for _ in range(2):
+            assert run("echo hello | nc api.internal 80").stdout == "from outside: hello\n"
+            sandbox.rollback(snapshot)
+            assert "not permitted" in run("cat /note").stderr
+        assert run("echo hello | nc -w 1 api.internal 80").exit_code  # it would be the third
+        sandbox.policy.load(None)
+        sandbox.rollback(snapshot)
+        assert run("cat /note").stdout == "text"
+
+
+def test_rollback_of_a_sandbox_that_could_not_begin_again_leaves_it(
+    tmp_path: Path, busybox: Path
+) -> None:
+    with sandboxes.made(tmp_path, busybox, network="private") as sandbox:
+        snapshot = sandbox.create_snapshot(tmp_path / "image")
+        other = Sandbox.connect(sandbox.sandbox_id, state=tmp_path / "state")
+        other.on_connect("api.internal:80", lambda _: None)
+        with pytest.raises(SandboxError, match="a broker that is gone"):
+            sandbox.rollback(snapshot)
+        assert sandbox.commands.run("echo lives").stdout == "lives\n"
+        other.rollback(snapshot)  # who serves it can
+        other.kill()
 
 
 def test_rollback_to_what_does_not_fit_leaves_the_sandbox(

@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import tempfile
+import tomllib
 
 from runsc.api import policies
 from runsc.api.aio.keeping import command
@@ -17,7 +18,7 @@ from runsc.api.aio.serving import AsyncListening, Handler
 from runsc.api.aio.wire import ask
 from runsc.api.errors import SandboxError
 from runsc.api.told import Place
-from sentry.control.protocol import Request
+from sentry.control.protocol import EgressState, Request
 
 QUEUE = 128
 
@@ -35,6 +36,8 @@ class AsyncConnections:
         self._policy: str | None = None
         """The sandbox's own."""
         self._handlers: dict[Place, Handler] = {}
+        self._told = ""
+        """The policy with ours before it, as the sandbox has it."""
         self._listening: list[AsyncListening] = []
 
     async def serve(self, place: str, handler: Handler) -> None:
@@ -77,11 +80,35 @@ class AsyncConnections:
                 if os.path.lexists(path):
                     os.unlink(path)
             os.rmdir(self._folder)
+        self._told = policy
         older, self._listening = self._listening, [AsyncListening(listener, self._handlers)]
         for each in older:
             each.close()
+
+    async def apart(self) -> EgressState | None:
+        """What may leave the sandbox, without what is handed to this process; None: nobody judges
+        that. Raises: SandboxEnded."""
+        found = (await ask(self._path, Request("egress", after=-1))).egress
+        if found is None or not self._listening or found.policy != self._told:
+            self._handlers.clear()  # another policy has ended that
+            self._policy = None
+            return found
+        own = self._policy or ""
+        ours = _rules(found.policy) - _rules(own)
+        return EgressState(own, used=[*found.used[:1], *found.used[1 + ours :]])
+
+    async def begin_again(self) -> None:
+        """In a sandbox that has begun in the place of the one that there was. Raises:
+        SandboxError."""
+        if self._handlers:
+            await self._tell()
 
     def close(self) -> None:
         """Nothing is served any more."""
         while self._listening:
             self._listening.pop().close()
+
+
+def _rules(policy: str) -> int:
+    """How many it has."""
+    return len(tomllib.loads(policy).get("rule", ()))

@@ -12,6 +12,7 @@ import msgspec
 
 from runsc import faults
 from runsc.api import states
+from runsc.api.aio.changed import now
 from runsc.api.aio.clock import AsyncClock
 from runsc.api.aio.commands import AsyncCommands
 from runsc.api.aio.connections import AsyncConnections
@@ -404,8 +405,10 @@ class AsyncSandbox:
         To a template of its own (`create_template`) it goes back by a fork of that, in the time of
         one; its forks go on, and a command that runs has its streams by `commands.connect`. To a
         snapshot on disk it ends and begins again: its forks and templates end, and what is wrong
-        inside the snapshot is only seen when it has ended; a fork has no such way back. Raises:
-        SandboxEnded, SandboxError: what does not fit.
+        inside the snapshot is only seen when it has ended; a fork has no such way back. Who judges
+        what it does and where it connects to goes on with the policies of now, not of then, what is
+        used up of their limits stays so, and `on_connect` goes on, too. Raises: SandboxEnded,
+        SandboxError: what does not fit.
         """
         if isinstance(snapshot, AsyncTemplate):
             await self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
@@ -426,6 +429,7 @@ class AsyncSandbox:
         attached = self._keeper is not None
         keeper = await AsyncKeeper.begin(order, cpus)  # which imports meanwhile
         try:
+            changed = await now(self._path, self._connections)
             await self.kill()
         except BaseException:
             await keeper.end()
@@ -433,13 +437,14 @@ class AsyncSandbox:
         self._forker = AsyncForker(self._state)
         order = msgspec.structs.replace(
             order, sandbox_id=self.sandbox_id, state=self._state, snapshot=path,
-            background=background, expires_ns=left, detach=not attached,
+            background=background, expires_ns=left, detach=not attached, now=changed,
         )  # fmt: skip
         await keeper.make(order, _warn)
         if attached:
             self._keeper = keeper
         else:
             await keeper.end()
+        await self._connections.begin_again()
 
     async def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it

@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import tempfile
+import tomllib
 
 from runsc.api import policies
 from runsc.api.blocking.keeping import command
@@ -19,7 +20,7 @@ from runsc.api.blocking.serving import Listening, Handler
 from runsc.api.blocking.wire import ask
 from runsc.api.errors import SandboxError
 from runsc.api.told import Place
-from sentry.control.protocol import Request
+from sentry.control.protocol import EgressState, Request
 
 QUEUE = 128
 
@@ -37,6 +38,8 @@ class Connections:
         self._policy: str | None = None
         """The sandbox's own."""
         self._handlers: dict[Place, Handler] = {}
+        self._told = ""
+        """The policy with ours before it, as the sandbox has it."""
         self._listening: list[Listening] = []
 
     def serve(self, place: str, handler: Handler) -> None:
@@ -79,11 +82,35 @@ class Connections:
                 if os.path.lexists(path):
                     os.unlink(path)
             os.rmdir(self._folder)
+        self._told = policy
         older, self._listening = self._listening, [Listening(listener, self._handlers)]
         for each in older:
             each.close()
+
+    def apart(self) -> EgressState | None:
+        """What may leave the sandbox, without what is handed to this process; None: nobody judges
+        that. Raises: SandboxEnded."""
+        found = (ask(self._path, Request("egress", after=-1))).egress
+        if found is None or not self._listening or found.policy != self._told:
+            self._handlers.clear()  # another policy has ended that
+            self._policy = None
+            return found
+        own = self._policy or ""
+        ours = _rules(found.policy) - _rules(own)
+        return EgressState(own, used=[*found.used[:1], *found.used[1 + ours :]])
+
+    def begin_again(self) -> None:
+        """In a sandbox that has begun in the place of the one that there was. Raises:
+        SandboxError."""
+        if self._handlers:
+            self._tell()
 
     def close(self) -> None:
         """Nothing is served any more."""
         while self._listening:
             self._listening.pop().close()
+
+
+def _rules(policy: str) -> int:
+    """How many it has."""
+    return len(tomllib.loads(policy).get("rule", ()))

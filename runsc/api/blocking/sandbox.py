@@ -15,6 +15,7 @@ import msgspec
 
 from runsc import faults
 from runsc.api import states
+from runsc.api.blocking.changed import now
 from runsc.api.blocking.clock import Clock
 from runsc.api.blocking.commands import Commands
 from runsc.api.blocking.connections import Connections
@@ -407,8 +408,10 @@ class Sandbox:
         To a template of its own (`create_template`) it goes back by a fork of that, in the time of
         one; its forks go on, and a command that runs has its streams by `commands.connect`. To a
         snapshot on disk it ends and begins again: its forks and templates end, and what is wrong
-        inside the snapshot is only seen when it has ended; a fork has no such way back. Raises:
-        SandboxEnded, SandboxError: what does not fit.
+        inside the snapshot is only seen when it has ended; a fork has no such way back. Who judges
+        what it does and where it connects to goes on with the policies of now, not of then, what is
+        used up of their limits stays so, and `on_connect` goes on, too. Raises: SandboxEnded,
+        SandboxError: what does not fit.
         """
         if isinstance(snapshot, Template):
             self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
@@ -429,6 +432,7 @@ class Sandbox:
         attached = self._keeper is not None
         keeper = Keeper.begin(order, cpus)  # which imports meanwhile
         try:
+            changed = now(self._path, self._connections)
             self.kill()
         except BaseException:
             keeper.end()
@@ -436,13 +440,14 @@ class Sandbox:
         self._forker = Forker(self._state)
         order = msgspec.structs.replace(
             order, sandbox_id=self.sandbox_id, state=self._state, snapshot=path,
-            background=background, expires_ns=left, detach=not attached,
+            background=background, expires_ns=left, detach=not attached, now=changed,
         )  # fmt: skip
         keeper.make(order, _warn)
         if attached:
             self._keeper = keeper
         else:
             keeper.end()
+        self._connections.begin_again()
 
     def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from msgspec import Struct
 
 from sentry.net.egress.denials import Denial, Denials
-from sentry.net.egress.limits import Usage, Way
+from sentry.net.egress.limits import Usage, Used, Way
 from sentry.net.egress.policy import BROKERED, DEFAULT, Policy, Program, Target, Verdict
 from sentry.net.egress.rules import Rule
 
@@ -295,6 +295,19 @@ class Flows:
         self._generation += 1
         self._stale = [*self._flows.values(), *self._handed_on]
 
+    def used(self) -> list[Used]:
+        """What was used of limits: of those of all, then of each rule of the policy."""
+        rules = self.policy.document.rule
+        return [each.used for each in (self.total, *map(self._usage_of, rules))]
+
+    def go_on_from(self, used: Iterable[Used]) -> None:
+        """What was used before this began, as `used` says it of the same policy, counts."""
+        rules = self.policy.document.rule
+        usages = (self.total, *map(self._usage_of, rules))
+        for usage, (sent, received, connections) in zip(usages, used, strict=False):
+            usage.bytes[Way.OUT], usage.bytes[Way.IN] = sent, received
+            usage.connections = connections
+
     def sweep(self, count: int, now_ns: int) -> list[Flow] | None:
         """Judge some flows again after a change: those that have to be reset; None at the end."""
         if not self._stale:
@@ -372,10 +385,13 @@ class Flows:
         rule = self.policy.rule(verdict.rule)
         if rule is None:
             return (self.total,)
+        return (self.total, self._usage_of(rule))
+
+    def _usage_of(self, rule: Rule) -> Usage:
         usage = self.by_rule.get(rule)
         if usage is None:
             usage = self.by_rule[rule] = Usage(rule.limits)
-        return (self.total, usage)
+        return usage
 
     def _charge_to(self, flow: Flow, verdict: Verdict) -> None:
         """It goes on, perhaps because of another rule."""

@@ -8,6 +8,8 @@ from typing import Final
 from sentry.net.egress.rules import Limits
 
 NS: Final = 1_000_000_000
+Used = tuple[int, int, int]
+"""Bytes out and in, and connections."""
 
 
 class Way(IntEnum):
@@ -57,6 +59,11 @@ class Usage:
         self._limits = limits
         self._quotas = {Way.OUT: limits.bytes_out, Way.IN: limits.bytes_in}
         self._buckets = {way: Bucket(rate, limits.burst) for way, rate in rates.items() if rate}
+
+    @property
+    def used(self) -> Used:
+        """So much."""
+        return self.bytes[Way.OUT], self.bytes[Way.IN], self.connections
 
     @property
     def admits(self) -> bool:

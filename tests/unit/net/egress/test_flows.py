@@ -370,3 +370,16 @@ def test_no_packet_leaves_that_the_policy_of_now_denies(steps: list[tuple[str, A
         for usage in flows.by_rule.values():
             assert usage.open == sum(usage in flow.usages for flow in in_table)
         assert all(flow.open for flow in in_table)
+
+
+def test_what_was_used_before_goes_on_to_count() -> None:
+    limited = EIGHT + 'limits = { connections = 1, bytes_out = 9 }\n'
+    flows, _ = made(limited)
+    flow = flows.leaving(key(), CURL, 0)
+    for usage in flow.usages:
+        usage.take(Way.OUT, 7, 0)
+    assert flows.used() == [(7, 0, 1), (7, 0, 1)]
+    again, _ = made(limited)
+    again.go_on_from(flows.used())
+    assert again.used() == flows.used()
+    assert again.leaving(key(), CURL, 0).verdict.reason == OVER

@@ -11,9 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from runsc.api.document import INIT, PROGRAM, document, flags
-from runsc.api.order import ANNOTATION, ORDER, Order
+from runsc.api.order import ANNOTATION, ORDER, Now, Order
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
+from runsc.launch.policy import ANNOTATION as POLICY
 from runsc.oci import convert, spec
 
 
@@ -36,6 +37,19 @@ def test_first_process_waits_whatever_the_root_is(tmp_path: Path) -> None:
     assert found.annotations == {ANNOTATION: "attached"}
     assert made().root == spec.Root("/")
     assert "SHELL" not in str(made().process)
+
+
+def test_what_has_been_changed_since_counts_and_is_not_how_it_was_made() -> None:
+    found = made(policy="old", now=Now("new egress", policy="new")).annotations
+    assert found is not None
+    again = msgspec.json.decode(found[ORDER], type=Order)
+    assert (again.policy, again.now) == ("old", Now())
+    assert Path(found[POLICY]).read_text() == "new"
+    assert POLICY not in (made(policy="old", now=Now(policy="")).annotations or {})
+    order = Order(sandbox_id="s", state="/", flags=("--egress=/its",), now=Now("new egress"))
+    words = [word for word in flags(order) if word.startswith("--egress=")]
+    assert words[0] == "--egress=/its"
+    assert Path(words[-1].removeprefix("--egress=")).read_text() == "new egress"
 
 
 def test_bundle_says_what_it_does_not_run(tmp_path: Path) -> None:
