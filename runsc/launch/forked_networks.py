@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from runsc.containers.state import NAMESPACE, ORIGIN
+from runsc.containers.state import NAMESPACE, ORIGIN, TEMPLATE, status
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, isolation
 from sentry.abi.nsfs import NS_GET_NSTYPE
@@ -40,6 +40,11 @@ class Network(msgspec.Struct, frozen=True):
     """Sockets of the host."""
     is_empty: bool = False
     """These are in a namespace that is new, with a loopback interface alone."""
+
+    @property
+    def is_behind(self) -> bool:
+        """It has the addresses of a namespace, as nobody else may."""
+        return bool(self.namespace) and not self.of_host
 
     @property
     def kind(self) -> str:
@@ -113,6 +118,30 @@ def _check(origin: State, own: Network, count: int, namespaces: Sequence[str]) -
         if found in known:
             raise RuntimeFailure(f"--netns: {path} is {known[found]}, and each needs its own")
         known[found] = "named twice"
+
+
+def check_alone(made: Sequence[State], others: Sequence[State]) -> None:
+    """Behind the interfaces of what forks are noted to be is nobody who was noted before: of two
+    that are made at once the first one stays. Raises: RuntimeFailure."""
+    mine = {_identity(each.annotations[NAMESPACE]): each for each in made}
+    ours = {each.id for each in made}
+    for other in others:
+        found = of(other)
+        stands = TEMPLATE in other.annotations
+        if other.id in ours or stands or not found.is_behind or status(other) == "stopped":
+            continue
+        try:
+            state = mine.get(_identity(found.namespace))
+        except RuntimeFailure:  # it has just ended
+            continue
+        if state is not None and (_noted(other), other.id) < (_noted(state), state.id):
+            path = state.annotations[NAMESPACE]
+            raise RuntimeFailure(f'--netns: {path} is that of "{other.id}", and each needs its own')
+
+
+def _noted(state: State) -> str:
+    """When, so that what is later is more."""
+    return state.created.removesuffix("Z")
 
 
 def _identity(path: str) -> tuple[int, int]:

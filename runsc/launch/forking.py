@@ -183,6 +183,9 @@ class Origin:
                     self._reserved(name, foreground, order, made, each)
                     for name, each in zip(lot, networks[first:], strict=False)
                 ]
+                behind = [each.state for each in some if each.network.is_behind]
+                if behind:
+                    forked_networks.check_alone(behind, self._store.all())
                 self.make(some, order)
         except BaseException:
             for each in made:

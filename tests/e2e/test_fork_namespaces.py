@@ -217,6 +217,8 @@ def test_which_namespace_has_to_be_said(tmp_path: Path, place: Place, warm: Sand
         assert "has no network namespace" in done.stderr
     done = execute([*RUNSC, *words, warm.sandbox_id, "by-name"])
     assert done.returncode == 0, done.stderr
+    with pytest.raises(SandboxError, match='is that of "by-name", and each needs its own'):
+        warm.fork(network=second)
     done = execute([*RUNSC, words[0], "exec", "by-name", "python3", "-c", CONNECTS, "10.9.1.1"])
     assert done.stdout == "hello 10.9.1.2\n", done.stderr
     done = execute([*RUNSC, words[0], "delete", "--force", "by-name"])

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from runsc.containers.state import NAMESPACE, ORIGIN, State
+from runsc.containers.processes import start_time
+from runsc.containers.state import NAMESPACE, ORIGIN, TEMPLATE, State
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
-from runsc.launch.forked_networks import EMPTY, Network, of, wanted
+from runsc.launch.forked_networks import EMPTY, Network, check_alone, of, wanted
 
 OWN = "/proc/self/ns/net"
 
@@ -95,3 +96,18 @@ def test_who_has_no_network_has_no_namespace() -> None:
     for network, stands in (("none", False), (None, True)):
         with pytest.raises(RuntimeFailure, match="has no network namespace"):
             wanted(container(), 1, network, (OWN,), stands=stands)
+
+
+def test_of_two_that_name_one_namespace_at_once_the_first_that_is_noted_has_it() -> None:
+    here, there = a_fork(path=OWN), a_fork(path=OWN)
+    here.id, here.created = "here", "2026-01-01T00:00:00.1Z"
+    there.id, there.created = "there", "2026-01-01T00:00:00.12Z"
+    for each in (here, there):
+        each.phase, each.pid_start = "running", start_time(os.getpid())
+    check_alone([here], [here, there])
+    with pytest.raises(RuntimeFailure, match='is that of "here"'):
+        check_alone([there], [here, there])
+    ended, template = a_fork(path="/run/netns/gone"), a_fork(path=OWN)
+    template.annotations[TEMPLATE] = "true"
+    here.pid_start += 1  # its process has ended
+    check_alone([there], [here, there, ended, template, container("none"), a_fork("host", OWN)])
