@@ -204,7 +204,7 @@ class MadeMounts:
         if record.tree is not None:
             return files.nameless(mount, records.Place(0, record.root, record.tree, record.inode))
         hides = None
-        if record.model is not None and self._is_bound:
+        if record.model is not None and record.root and self._is_bound:
             hides = self.first[record.model]
         return await files.walk(top, record.root, hides)
 
@@ -269,6 +269,8 @@ class MadeMounts:
     def _share(self) -> None:
         """Peer groups, and who follows them. Raises: Damaged."""
         table = self._table
+        if len({each.mount for each in table.changed}) < len(table.changed):
+            raise Damaged("a mount that is changed twice")
         found = [(self.first[each.mount], each.sharing) for each in table.changed]
         made = self.all[len(self.first) :]
         found += [(mount, each.sharing) for mount, each in zip(made, table.mounts, strict=True)]

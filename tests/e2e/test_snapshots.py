@@ -185,6 +185,28 @@ def test_restore_what_a_program_has_asked_for_comes(
         trip.delete()
 
 
+OWN_MOUNTS = """
+exec unshare -Urm sh -c 'mount -t tmpfs own /root && echo own >/root/file && mount --rbind /dev /var
+while :; do cat /root/file; umount /proc/sys 2>/dev/null && echo apart; sleep 0.01; done'
+"""
+
+
+def test_restore_mounts_of_a_user_namespace_come_back_to_who_has_no_rights(
+    machine: Machine,
+) -> None:
+    bundle = machine.bundle(OWN_MOUNTS)
+    bundle.document["process"]["user"] = {"uid": 1000, "gid": 1000}
+    bundle.write()
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    assert wait_for(out, 2)[:2] == ["own", "own"]
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    assert wait_for(after, 3)[:3] == ["own"] * 3
+
+
 def test_restore_what_was_removed_of_the_root_stays_away(machine: Machine) -> None:
     """Directories below which one was removed have a link less, open files without a name none."""
     bundle = machine.bundle(REMOVED)

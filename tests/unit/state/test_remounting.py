@@ -177,6 +177,8 @@ BROKEN: list[tuple[str, list[MadeMount], dict[str, Any]]] = [
     ("more groups", but(0, sharing=Sharing(MS_RELATIME, group=1 << 40)), {}),
     ("follows none", but(0, sharing=Sharing(MS_RELATIME, master=3)), {}),
     ("follow each other", but(0, sharing=Sharing(MS_RELATIME, 3, 3)), {}),
+    ("changed twice", [*COPY], {"changed": [Changed(GIVEN, Sharing(READS))] * 2}),
+    ("no mount 9", [*COPY], {"changed": [Changed(9, Sharing(READS))]}),
     ("policy of memory", but(0), {"file_systems": [
         msgspec.structs.replace(TMPFS, limits=MemoryLimits(mpol="\n"))]}),
 ]
