@@ -12,7 +12,7 @@ from runsc.api.values import EntryInfo, FileChange, FilesystemEvent, kind_of
 from sentry.abi import inotify as abi
 
 if TYPE_CHECKING:
-    from sentry.control import protocol
+    from sentry.control import answers, protocol
 
 T = TypeVar("T")
 _WORDS: Final[
@@ -41,7 +41,7 @@ def decoded(lines: protocol.LineBuffer, data: bytes, kind: type[T]) -> list[T]:
         raise SandboxError(f"the sandbox said what is no {kind.__name__}: {error}") from None
 
 
-def entry_of(entry: protocol.FileEntry) -> EntryInfo:
+def entry_of(entry: answers.FileEntry) -> EntryInfo:
     """A file."""
     return EntryInfo(
         os.fsdecode(entry.path),
@@ -56,7 +56,7 @@ def entry_of(entry: protocol.FileEntry) -> EntryInfo:
     )
 
 
-def change_of(change: protocol.FileChange) -> FileChange:
+def change_of(change: answers.FileChange) -> FileChange:
     """A name that has changed. Raises: SandboxError."""
     word = _CHANGES.get(change.kind)
     if word is None:
@@ -64,7 +64,7 @@ def change_of(change: protocol.FileChange) -> FileChange:
     return FileChange(os.fsdecode(change.path), word, kind_of(change.mode))
 
 
-def event_of(event: protocol.FileEvent) -> FilesystemEvent | None:
+def event_of(event: answers.FileEvent) -> FilesystemEvent | None:
     """Something that has happened; None: it is over, or nothing has changed."""
     mask = event.mask
     if mask & UNTOLD or not mask & ~(QUIET | abi.IN_ISDIR):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runsc.api.values import Limits, PathLike, nanoseconds, variables
 from sentry.config import JobLimits
-from sentry.control.protocol import ExecProcess
+from sentry.control.orders import ExecProcess
 
 if TYPE_CHECKING:
     from runsc.accounts import Ids

@@ -24,7 +24,7 @@ from runsc.containers import lifecycle, signals
 from runsc.containers.state import ORIGIN, State
 from runsc.errors import RuntimeFailure
 from runsc.launch import forking, succession
-from sentry.control.protocol import ForkOrder
+from sentry.control.orders import ForkOrder
 
 SPARE = 4
 """Files for the memory of forks that are made before they are wanted."""

@@ -11,7 +11,8 @@ from runsc import spans
 from runsc.containers import lifecycle
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
-from sentry.control.orders import ClockOrder, ClockState
+from sentry.control.answers import ClockState
+from sentry.control.orders import ClockOrder
 from sentry.control.protocol import Request
 
 US = 1000

@@ -16,10 +16,11 @@ from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.log import printable
 from runsc.options import Globals
-from sentry.control.protocol import Request, Trace
+from sentry.control.orders import Trace
+from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
-    from sentry.control.protocol import Cost, Profile
+    from sentry.control.answers import Cost, Profile
 
 
 def lines(profile: Profile) -> list[str]:

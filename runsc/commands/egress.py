@@ -14,7 +14,8 @@ from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch.egress import read, way_to_brokers
 from runsc.options import Globals
-from sentry.control.protocol import Denied, EgressState, Request
+from sentry.control.answers import Denied, EgressState
+from sentry.control.protocol import Request
 
 NONE = -1
 """Of denials."""

@@ -17,7 +17,8 @@ from runsc.containers.processes import STOPPED
 from runsc.containers.state import State, status
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.options import Globals
-from sentry.control.protocol import Request, Stats, encode
+from sentry.control.answers import Stats
+from sentry.control.protocol import Request, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

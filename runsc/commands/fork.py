@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from runsc.options import Globals
-from sentry.control.protocol import ForkOrder
+from sentry.control.orders import ForkOrder
 
 HELP = """Make containers that are copies of the container CONTAINER-ID as it is now.
 

@@ -17,7 +17,9 @@ from runsc.containers.state import State
 from runsc.errors import RuntimeFailure, why
 from runsc.launch.policy import LEARN, read
 from runsc.options import Globals
-from sentry.control.protocol import PolicyOrder, PolicyTold, QuestionTold, Request
+from sentry.control.answers import PolicyTold, QuestionTold
+from sentry.control.orders import PolicyOrder
+from sentry.control.protocol import Request
 
 
 @click.group(

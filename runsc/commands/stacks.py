@@ -9,7 +9,8 @@ from runsc.containers.container import Store
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.log import printable
-from sentry.control.protocol import Request, Stack, Stacks
+from sentry.control.answers import Stack, Stacks
+from sentry.control.protocol import Request
 
 MAX_TASKS = 1 << 16
 """More than a sandbox can have."""

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from runsc.containers import listener, pcapng
 from runsc.errors import RuntimeFailure
 from runsc.log import printable
-from sentry.control.protocol import CapturedInterface, LineBuffer, Reply, Request, decode
+from sentry.control.answers import CapturedInterface
+from sentry.control.protocol import LineBuffer, Reply, Request, decode
 
 if TYPE_CHECKING:
-    from sentry.control.protocol import Packets
+    from sentry.control.answers import Packets
 
 MAX_NAME = 255
 U64 = (1 << 64) - 1

@@ -100,7 +100,8 @@ def _texts(items: Iterable[bytes]) -> str:
 def _from_file(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
     """--process."""
     from runsc.oci import convert, spec  # noqa: PLC0415
-    from sentry.control.protocol import ExecProcess, Request, encode  # noqa: PLC0415
+    from sentry.control.orders import ExecProcess  # noqa: PLC0415
+    from sentry.control.protocol import Request, encode  # noqa: PLC0415
 
     assert wishes.process is not None
     document = spec.decode(_read(wishes.process), spec.ExecDocument)

@@ -20,7 +20,7 @@ from runsc.containers.sampling import Sample, Sampler
 from runsc.containers.state import State, status
 
 if TYPE_CHECKING:
-    from sentry.control.protocol import ProcessInfo
+    from sentry.control.answers import ProcessInfo
 
 MOST: Final = 200
 """Sandboxes that are asked: each is a descriptor."""

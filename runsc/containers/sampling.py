@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from runsc.containers import listener
-from sentry.control.protocol import Cost, LineBuffer, Number, Profile, Reply, Request, decode
+from sentry.control.answers import Cost, Number, Profile
+from sentry.control.protocol import LineBuffer, Reply, Request, decode
 from sentry.watch.sinks import HEADER
 
 if TYPE_CHECKING:
-    from sentry.control.protocol import ProcessInfo
+    from sentry.control.answers import ProcessInfo
 
 SAMPLE: Final = 0xFF00
 """The type of the message."""

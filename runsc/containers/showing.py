@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from sentry.control.protocol import ProcessInfo
+    from sentry.control.answers import ProcessInfo
 
 HEADER = "UID          PID    PPID  C STIME TTY          TIME CMD"
 

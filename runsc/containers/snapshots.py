@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from runsc.containers.container import Store
     from runsc.containers.state import State
-    from sentry.control.protocol import Made, Reply
+    from sentry.control.answers import Made
+    from sentry.control.protocol import Reply
 
 FORMAT: Final = "runsc snapshot"
 VERSION: Final = 2

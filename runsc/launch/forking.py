@@ -32,14 +32,8 @@ from sentry.abi import mount
 from sentry.abi.sched import CLONE_NEWNS
 from sentry.abi.socket import SCM_CREDENTIALS, SCM_PIDFD, SO_PASSPIDFD
 from sentry.control import descriptors
-from sentry.control.protocol import (
-    Event,
-    ForkOrder,
-    LineBuffer,
-    Reply,
-    Request,
-    decode,
-)
+from sentry.control.orders import ForkOrder
+from sentry.control.protocol import Event, LineBuffer, Reply, Request, decode
 
 if TYPE_CHECKING:
     from runsc.options import Globals

@@ -18,7 +18,8 @@ from runsc.containers.state import ORIGIN, TEMPLATE
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.launch import forked_networks
 from runsc.launch.forking import Fork, Origin
-from sentry.control.protocol import ForkOrder, Request
+from sentry.control.orders import ForkOrder
+from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.containers.container import Store

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from sentry.control.answers import Made
 from sentry.control.descriptors import close_all
-from sentry.control.protocol import DEFECT, Made, Reply
+from sentry.control.protocol import DEFECT, Reply
 from sentry.control.syncing import settle
 from sentry.errors import EINVAL, Errno
 from sentry.kernel.standing import Standing

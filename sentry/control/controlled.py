@@ -7,27 +7,31 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sentry.config import FurtherConfig
-    from sentry.control.connection import Connection
-    from sentry.control.orders import ClockOrder, ClockState, InjectOrder, ServeOrder
-    from sentry.control.protocol import (
+    from sentry.control.answers import (
+        ClockState,
         EgressState,
-        ExecProcess,
-        FileOrder,
-        ForkOrder,
         Packets,
-        PolicyOrder,
         PolicyTold,
         ProcessInfo,
         Procfs,
         Profile,
-        Reply,
-        Request,
         Said,
         Stacks,
         Stats,
-        Trace,
         TraceState,
     )
+    from sentry.control.connection import Connection
+    from sentry.control.orders import (
+        ClockOrder,
+        ExecProcess,
+        FileOrder,
+        ForkOrder,
+        InjectOrder,
+        PolicyOrder,
+        ServeOrder,
+        Trace,
+    )
+    from sentry.control.protocol import Reply, Request
     from sentry.faults import InjectState
 
 

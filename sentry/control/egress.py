@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import asdict
 
+from sentry.control.answers import Denied, EgressState
 from sentry.control.descriptors import close_all, keeps_messages_apart
-from sentry.control.protocol import Denied, EgressState
 from sentry.errors import EINVAL, EOPNOTSUPP
 from sentry.watch.reading import address_text
 

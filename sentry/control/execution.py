@@ -32,7 +32,7 @@ from sentry.wait.steps import at_once, driven
 
 if TYPE_CHECKING:
     from sentry.config import JobLimits, JobUse
-    from sentry.control.protocol import ExecProcess
+    from sentry.control.orders import ExecProcess
     from sentry.fs.devpts.console import Console
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel

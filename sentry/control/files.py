@@ -23,9 +23,11 @@ from sentry.abi.fcntl import (
     SEEK_SET,
 )
 from sentry.abi.limits import PATH_MAX
+from sentry.control.answers import FileChange
 from sentry.control.descriptors import check, close_all
+from sentry.control.orders import FileOrder
 from sentry.control.outside import acting
-from sentry.control.protocol import DEFECT, FileChange, FileOrder, Reply
+from sentry.control.protocol import DEFECT, Reply
 from sentry.control.trees import Lines, described, listed, make_all, remove_all
 from sentry.errors import EEXIST, EINVAL, EIO, ENOTDIR, EOPNOTSUPP, Errno
 from sentry.fs.host.file import HostFile, donated

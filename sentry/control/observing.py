@@ -23,7 +23,7 @@ from sentry.syscalls import index
 from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
-    from sentry.control.protocol import Trace
+    from sentry.control.orders import Trace
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Observer, Task
 

@@ -9,20 +9,13 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import SIGKILL
+from sentry.control.answers import ProcessInfo, Stats
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
+from sentry.control.orders import ExecProcess, FileOrder, ForkOrder
 from sentry.control.oversight import Bringing, Oversight, Shared, Told
 from sentry.control.processes import describe
-from sentry.control.protocol import (
-    DEFECT,
-    ExecProcess,
-    FileOrder,
-    ForkOrder,
-    ProcessInfo,
-    Reply,
-    Request,
-    Stats,
-)
+from sentry.control.protocol import DEFECT, Reply, Request
 from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP, ESRCH, Errno
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause

@@ -18,26 +18,24 @@ from sentry.errors import EBUSY, EINVAL, EPERM
 
 if TYPE_CHECKING:
     from sentry.config import FurtherConfig
-    from sentry.control.egress import DenialWait
-    from sentry.control.observing import Observing
-    from sentry.control.orders import ClockOrder, ClockState, InjectOrder
-    from sentry.control.packets import Capture
-    from sentry.control.policies import QuestionWait
-    from sentry.control.profile import Profiler
-    from sentry.control.protocol import (
+    from sentry.control.answers import (
+        ClockState,
         EgressState,
-        ForkOrder,
         Packets,
-        PolicyOrder,
         PolicyTold,
         Procfs,
         Profile,
-        Request,
         Said,
         Stacks,
-        Trace,
         TraceState,
     )
+    from sentry.control.egress import DenialWait
+    from sentry.control.observing import Observing
+    from sentry.control.orders import ClockOrder, ForkOrder, InjectOrder, PolicyOrder, Trace
+    from sentry.control.packets import Capture
+    from sentry.control.policies import QuestionWait
+    from sentry.control.profile import Profiler
+    from sentry.control.protocol import Request
     from sentry.control.repl import Repl
     from sentry.control.timing import Advancing
     from sentry.control.watchdog import Watchdog

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.socket import PACKET_OUTGOING
-from sentry.control.protocol import CapturedFrame, CapturedInterface, Packets
+from sentry.control.answers import CapturedFrame, CapturedInterface, Packets
 from sentry.errors import EBUSY
 from sentry.net.interfaces import LOOPBACK_INDEX
 

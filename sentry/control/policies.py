@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Final, cast
 import msgspec
 
 from sentry.abi.limits import PATH_MAX
-from sentry.control.protocol import DEFECT, PolicyTold, QuestionTold
+from sentry.control.answers import PolicyTold, QuestionTold
+from sentry.control.protocol import DEFECT
 from sentry.control.tracing import every_task
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.config import PolicyConfig
-    from sentry.control.protocol import PolicyOrder
+    from sentry.control.orders import PolicyOrder
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
     from sentry.policy.engine import Engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.control.protocol import ProcessInfo
+from sentry.control.answers import ProcessInfo
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sentry.abi.resource import RLIMIT_NOFILE
-from sentry.control.protocol import (
+from sentry.control.answers import (
     Procfs,
     ProcfsCgroup,
     ProcfsFile,

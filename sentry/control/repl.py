@@ -15,7 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.control.protocol import Said
+from sentry.control.answers import Said
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.control.protocol import Stack, Stacks
+from sentry.control.answers import Stack, Stacks
 from sentry.control.watchdog import stack_of
 from sentry.kernel.task import Task
 from sentry.platform.interface import ExitKind, Reg

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sentry.control.orders import ClockOrder, ClockState
+from sentry.control.answers import ClockState
+from sentry.control.orders import ClockOrder
 from sentry.errors import EBUSY, EINVAL
 from sentry.wait.fiber import Mode
 

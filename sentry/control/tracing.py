@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from sentry.control.answers import TraceState, TraceTold
 from sentry.control.descriptors import check, close_all, keeps_messages_apart
 from sentry.control.observing import declarations
-from sentry.control.protocol import DEFECT, TraceState, TraceTold
+from sentry.control.protocol import DEFECT
 from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.kernel.identity import child_identity, hears_fast_calls
 from sentry.wait.steps import Steps, driven

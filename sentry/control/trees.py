@@ -13,7 +13,7 @@ import msgspec
 
 from sentry.abi.fcntl import AT_FDCWD, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY
 from sentry.abi.limits import PATH_MAX
-from sentry.control.protocol import FileEntry
+from sentry.control.answers import FileEntry
 from sentry.errors import EBUSY, EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ESRCH
 from sentry.mm.buffers import KernelSource
 from sentry.vfs import names

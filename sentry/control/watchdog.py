@@ -17,8 +17,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sentry import log
+from sentry.control.answers import Cost
 from sentry.control.profile import Meter
-from sentry.control.protocol import Cost
 from sentry.control.standstill import Standstill
 from sentry.kernel.task import Task
 from sentry.platform.interface import ExitKind, Reg

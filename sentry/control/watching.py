@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.inotify import IN_ALL_EVENTS, IN_IGNORED
-from sentry.control.protocol import FileEvent
+from sentry.control.answers import FileEvent
 from sentry.control.trees import BY_PATH, Lines, entered
 from sentry.fs.inotify import InotifyFile
 from sentry.mm.buffers import KernelDest

@@ -26,7 +26,7 @@ from sentry.kernel import pause
 from sentry.platform.host_io import THREADS
 
 if TYPE_CHECKING:
-    from sentry.control.protocol import ForkOrder
+    from sentry.control.orders import ForkOrder
     from sentry.fork.order import Given
     from sentry.fork.parent import Forks
 

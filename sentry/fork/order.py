@@ -9,7 +9,7 @@ from sentry.control.descriptors import close_all
 from sentry.errors import EINVAL
 
 if TYPE_CHECKING:
-    from sentry.control.protocol import ForkOrder
+    from sentry.control.orders import ForkOrder
 
 
 class Given(NamedTuple):

@@ -22,7 +22,7 @@ from sentry.kernel import pause
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
     from sentry.control.operations import Operations
-    from sentry.control.protocol import ForkOrder
+    from sentry.control.orders import ForkOrder
     from sentry.control.server import ControlServer
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.own_memory import OwnMemory

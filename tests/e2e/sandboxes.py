@@ -12,6 +12,8 @@ from tests.e2e.bundle import STEPS, TIMEOUT_S
 
 FLAGS = (f"--TESTONLY-steps={STEPS}",)
 MEMORY = 512 << 20
+ANSWERS = 'n=0; while read line; do n=$((n+1)); echo "$n $line"; done'
+"""Numbers lines, and tells of them."""
 
 
 def made(folder: Path, root: Path, platform: str = "kvm", **others: Any) -> Sandbox:
@@ -53,4 +55,19 @@ def wait_until_gone(folder: Path, sandbox_id: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while left := [*processes_of(sandbox_id), *noted(folder)]:
         assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
+def said(sandbox: Sandbox, command: str) -> str:
+    """What a command that succeeds prints."""
+    result = sandbox.commands.run(command)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.strip()
+
+
+def wait_until_stopped(sandbox: Sandbox) -> None:
+    """And nothing is noted of it."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while sandbox.is_running():
+        assert time.monotonic() < deadline
         time.sleep(0.01)

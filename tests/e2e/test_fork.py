@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,28 +23,29 @@ from runsc import (
     SandboxEnded,
     SandboxError,
     Template,
-    cli,
 )
-from runsc.api import states
-from runsc.errors import RuntimeFailure
-from runsc.fs import ProcFile
-from runsc.launch.forking import Origin, Supply
-from runsc.launch.succession import roll_back
 from sentry.abi import unistd
 from sentry.protobuf import decode
 from sentry.watch.messages import Syscall
-from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_is_usable
+from tests.e2e.bundle import REPOSITORY, RUNSC, Bundle, execute, kvm_is_usable
 from tests.e2e.listener import listening, session
-from tests.e2e.sandboxes import FLAGS, made, noted, wait_until_gone, wait_until_idle
+from tests.e2e.sandboxes import (
+    ANSWERS,
+    FLAGS,
+    made,
+    noted,
+    said,
+    wait_until_gone,
+    wait_until_idle,
+    wait_until_stopped,
+)
 from tests.e2e.test_slow_files import needs_fuse, slow_folder
-from tests.e2e.test_wait import WAIT
 
 pytestmark = [
     pytest.mark.kvm,
     pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
 ]
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
-ANSWERS = 'n=0; while read line; do n=$((n+1)); echo "$n $line"; done'
 MAKER = """
 import sys
 import time
@@ -63,20 +63,6 @@ def sandbox(tmp_path: Path, busybox: Path) -> Iterator[Sandbox]:
     with made(tmp_path, busybox, forkable=True) as found:
         yield found
     assert noted(tmp_path) == []
-
-
-def said(sandbox: Sandbox, command: str) -> str:
-    result = sandbox.commands.run(command)
-    assert result.exit_code == 0, result.stderr
-    return result.stdout.strip()
-
-
-def wait_until_stopped(sandbox: Sandbox) -> None:
-    """And nothing is noted of it."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while sandbox.is_running():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # --- what a fork is
@@ -445,177 +431,6 @@ def test_a_fork_may_be_a_template(sandbox: Sandbox) -> None:
         assert said(sandbox, "ls / | grep -c file || true") == "0"
 
 
-# --- back to a template
-
-
-def test_a_sandbox_goes_back_to_its_template_again_and_again(sandbox: Sandbox) -> None:
-    said(sandbox, "echo before > /file; head -c 5000000 /dev/urandom > /kept")
-    kept = said(sandbox, "md5sum < /kept")
-    (other,) = sandbox.fork()
-    template = sandbox.create_template()
-    for _ in range(3):
-        said(sandbox, "echo after > /file; rm /kept; touch /more; (sleep 1000 > /dev/null &)")
-        sandbox.rollback(template)
-        assert said(sandbox, "cat /file; md5sum < /kept; ls / | grep -c more || true") == (
-            f"before\n{kept}\n0"
-        )
-        wait_until_idle(sandbox)
-    said(sandbox, "echo later > /file")
-    later = sandbox.create_template()
-    sandbox.rollback(template)
-    assert said(sandbox, "cat /file") == "before"
-    sandbox.rollback(later)
-    assert said(sandbox, "cat /file") == "later"
-    template.kill()
-    assert said(sandbox, "cat /file; md5sum < /kept") == f"later\n{kept}"
-    (fork,) = sandbox.fork()
-    assert [said(each, "cat /file") for each in (fork, other)] == ["later", "before"]
-
-
-def test_its_forks_go_back_too(sandbox: Sandbox) -> None:
-    (fork,) = sandbox.fork(forkable=True)
-    said(fork, "echo before > /file")
-    template = fork.create_template()
-    for _ in range(3):
-        said(fork, "echo after > /file")
-        fork.rollback(template)
-        assert said(fork, "cat /file") == "before"
-    with pytest.raises(SandboxError, match="is no template of"):
-        sandbox.rollback(template)
-    assert fork.kill()
-    assert said(sandbox, "ls / | grep -c file || true") == "0"
-    with pytest.raises(SandboxError):
-        template.fork()
-
-
-def test_who_goes_back_stays_who_it_is(tmp_path: Path, busybox: Path) -> None:
-    with made(tmp_path, busybox, forkable=True, timeout=600) as sandbox:
-        with sandbox.commands.run(ANSWERS, background=True) as handle:
-            handle.send_stdin("one\n")
-            assert next(handle.stdout.lines()) == "1 one"
-            template = sandbox.create_template()
-            handle.send_stdin("two\n")
-            assert next(handle.stdout.lines()) == "2 two"
-            before = sandbox.info()
-            sandbox.rollback(template)
-            with pytest.raises(SandboxError):
-                handle.wait()
-        after = sandbox.info()
-        assert (after.sandbox_id, after.status, after.created) == (
-            before.sandbox_id, "running", before.created
-        )  # fmt: skip
-        assert after.expires_in is not None and 0 < after.expires_in <= before.expires_in
-        with sandbox.commands.connect(handle.pid) as command:
-            command.send_stdin("three\n")
-            assert next(command.stdout.lines()) == "2 three"
-        sandbox.pause()
-        sandbox.rollback(template)
-        assert sandbox.info().status == "running"
-        with pytest.raises(SandboxError, match="stands still"):
-            Sandbox.connect(template.sandbox_id, state=tmp_path / "state").resume()
-    wait_until_gone(tmp_path, sandbox.sandbox_id)
-
-
-def test_without_a_way_back_it_goes_on(tmp_path: Path, sandbox: Sandbox) -> None:
-    (fork,) = sandbox.fork(forkable=True)
-    for each in (sandbox, fork):
-        template = each.create_template()
-        found = states.load(str(tmp_path / "state"), template.sandbox_id)
-        os.kill(found.sentry_pid, signal.SIGKILL)
-        with pytest.raises(SandboxError):
-            each.rollback(template)
-        assert said(each, "echo here") == "here"
-
-
-def test_a_command_that_was_killed_on_the_way_back_hinders_nobody(
-    tmp_path: Path, sandbox: Sandbox
-) -> None:
-    template = sandbox.create_template()
-    (tmp_path / "state" / sandbox.sandbox_id / "next.sock").touch()
-    sandbox.rollback(template)
-    assert said(sandbox, "echo here") == "here"
-
-
-class NoMemory(Supply):
-    """Files that nobody can map."""
-
-    def take(self, count: int, size: int) -> list[int]:
-        return [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
-
-
-def test_who_cannot_be_made_takes_no_place(tmp_path: Path, sandbox: Sandbox) -> None:
-    """The sandbox gives way to one that has a machine."""
-    flags = cli.global_flags([f"--root={tmp_path / 'state'}"])
-    (fork,) = sandbox.fork(forkable=True)
-    for each in (sandbox, fork):
-        template = each.create_template()
-        said(each, "echo after > /file")
-        origin = Origin(flags, template.sandbox_id, NoMemory())
-        with pytest.raises(RuntimeFailure, match="the fork failed"):
-            roll_back(flags.store(), each.sandbox_id, origin)
-        assert said(each, "cat /file") == "after"
-        each.rollback(template)
-        assert said(each, "ls / | grep -c file || true") == "0"
-
-
-def test_others_may_have_a_fork_go_back(tmp_path: Path, sandbox: Sandbox) -> None:
-    """Who keeps it keeps the process that it is then."""
-    (fork,) = sandbox.fork(forkable=True)
-    said(fork, "echo before > /file")
-    template = fork.create_template()
-    words = [*RUNSC, f"--root={tmp_path}/state", "rollback", fork.sandbox_id, template.sandbox_id]
-    for _ in range(3):
-        said(fork, "echo after > /file")
-        done = execute(words)
-        assert done.returncode == 0, done.stderr
-        assert sandbox.fork()[0].kill()  # who keeps it has seen that
-        assert said(fork, "cat /file") == "before"
-    assert fork.kill()
-    assert fork.sandbox_id not in noted(tmp_path)
-    wait_until_stopped(fork)
-
-
-class Text(ProcFile):
-    def show(self) -> str:
-        return "text\n"
-
-
-def test_what_is_served_is_there_until_it_goes_back(sandbox: Sandbox) -> None:
-    template = sandbox.create_template()
-    sandbox.add_proc_file("served", Text())
-    (fork,) = sandbox.fork(forkable=True)
-    with pytest.raises(SandboxError, match="is no template of"):
-        sandbox.rollback(fork.create_template())
-    assert said(sandbox, "cat /proc/served") == "text"
-    sandbox.rollback(template)
-    assert said(sandbox, "ls /proc | grep -c served || true") == "0"
-
-
-def test_it_may_end_after_it_went_back(tmp_path: Path, busybox: Path) -> None:
-    with made(tmp_path, busybox, forkable=True) as sandbox:
-        template = sandbox.create_template()
-        sandbox.rollback(template)
-        sandbox.rollback(template)
-        with pytest.raises(SandboxError):
-            sandbox.commands.run("kill -9 1; sleep 1000")
-        wait_until_stopped(sandbox)
-        with pytest.raises(SandboxError):
-            sandbox.rollback(template)
-    wait_until_gone(tmp_path, sandbox.sandbox_id)
-
-
-def test_programs_that_run_are_held_while_it_goes_back(sandbox: Sandbox) -> None:
-    counts = "i=0; while :; do i=$((i+1)); echo $i > /count; cat /count > /dev/null; done"
-    handle = sandbox.commands.run(counts, background=True)
-    said(sandbox, "while [ ! -s /count ]; do :; done")
-    template = sandbox.create_template()
-    grows = "a=$(cat /count); while b=$(cat /count); [ ${b:-0} -le ${a:-0} ]; do :; done"
-    for _ in range(3):
-        sandbox.rollback(template)
-        said(sandbox, grows)
-    handle.close()
-
-
 # --- ends
 
 
@@ -755,54 +570,6 @@ def test_the_command_line_forks(tmp_path: Path, busybox: Path) -> None:
         for name in ("one", "two", "three", "four", "warm"):
             runsc("delete", "--force", name)
     assert runsc("list", "--quiet").stdout == ""
-
-
-def test_the_command_line_goes_back(tmp_path: Path, busybox: Path) -> None:
-    """Who has started the container has its streams, its signals and its end all the time."""
-    reads = "(while read -r line; do echo $line $((n=n+1)); done; exit 7) <&3 &"
-    waits = "while :; do wait $!; code=$?; [ $code -gt 128 ] || exit $code; done"
-    reads = f"exec 3<&0; trap 'echo told' USR1; {reads} {waits}"
-    bundle = Bundle(tmp_path / "bundle", busybox).args("sh", "-c", reads)
-    flags = (f"--root={tmp_path}/state", "--overlay2=root:memory", "--network=none")
-
-    def runsc(*words: str) -> str:
-        done = execute([*RUNSC, *flags, *words])
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    words = [*RUNSC, *flags, "run", "--forkable", f"--bundle={bundle.write()}", "warm"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, cwd=REPOSITORY) as process:
-        assert process.stdin is not None and process.stdout is not None
-
-        def answer(line: str) -> str:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(f"{line}\n")
-            process.stdin.flush()
-            return process.stdout.readline().strip()
-
-        assert answer("one") == "one 1"
-        runsc("fork", "--template", "warm", "before")
-        assert answer("two") == "two 2"
-        waiting = subprocess.Popen(
-            [*RUNSC, *flags, "wait", "warm"], stdout=pipe, text=True, cwd=REPOSITORY
-        )
-        while not json.loads(runsc("debug", "--counts", "warm")).get(WAIT):
-            pass
-        for word in ("three", "four"):
-            runsc("rollback", "warm", "before")
-            assert answer(word) == f"{word} 2"
-            assert answer("more") == "more 3"
-            process.send_signal(signal.SIGUSR1)
-            assert process.stdout.readline() == "told\n"
-        refused = execute([*RUNSC, *flags, "rollback", "before", "warm"])
-        assert refused.returncode == 1 and "is no template of" in refused.stderr
-        runsc("delete", "--force", "before")
-        process.stdin.close()
-        assert process.wait(TIMEOUT_S) == 7
-    with waiting:
-        assert json.loads(waiting.communicate(timeout=TIMEOUT_S)[0])["exitStatus"] == 7
-    assert runsc("list", "--quiet") == ""
 
 
 def test_who_reads_a_fifo_of_the_host_waits_in_a_fork(tmp_path: Path, busybox: Path) -> None:

@@ -28,8 +28,8 @@ del entries[::2]
 print(len(told), sum(each() is None for each in weak))
 """
 E2E = (
-    "tests/e2e/test_do.py", "tests/e2e/test_fork.py", "tests/e2e/test_own_stack_tcp.py",
-    "tests/e2e/test_trace.py",
+    "tests/e2e/test_do.py", "tests/e2e/test_fork.py", "tests/e2e/test_fork_rollback.py",
+    "tests/e2e/test_own_stack_tcp.py", "tests/e2e/test_trace.py",
 )  # fmt: skip
 
 pytestmark = [

@@ -27,9 +27,10 @@ from runsc.launch.sandbox import Sandbox
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.boot.further import Containers
 from sentry.config import ProcessConfig, SandboxConfig
+from sentry.control.answers import Cost, ProcessInfo, Profile, Stack, Stats
 from sentry.control.operations import Operations
 from sentry.control.oversight import MAX_PROFILE_NS
-from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, Stack, Stats
+from sentry.control.protocol import Reply, Request
 from sentry.control.server import ControlServer
 from sentry.control.watchdog import Watchdog
 from tests.fuzz.inside import Inside

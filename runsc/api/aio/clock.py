@@ -8,7 +8,8 @@ from runsc import spans
 from runsc.api.aio.wire import ANSWER_S, ask
 from runsc.api.errors import SandboxEnded, SandboxError
 from runsc.containers import asking
-from sentry.control.orders import ClockOrder, ClockState
+from sentry.control.answers import ClockState
+from sentry.control.orders import ClockOrder
 from sentry.control.protocol import Request, encode
 
 Span = str | float | timedelta

@@ -18,7 +18,8 @@ from runsc.api.aio.serving import AsyncListening, Handler
 from runsc.api.aio.wire import ask
 from runsc.api.errors import SandboxError
 from runsc.api.told import Place
-from sentry.control.protocol import EgressState, Request
+from sentry.control.answers import EgressState
+from sentry.control.protocol import Request
 
 QUEUE = 128
 

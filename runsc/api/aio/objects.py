@@ -16,8 +16,8 @@ from runsc.fs.filesystem import FileSystem
 from runsc.fs.procfile import ProcFile
 from runsc.fs.texts import TextService
 from runsc.fs.tree import Tree
-from sentry.control.orders import ServeOrder
-from sentry.control.protocol import FileOrder, Request
+from sentry.control.orders import FileOrder, ServeOrder
+from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.fs.service import Service

@@ -11,7 +11,9 @@ from runsc.api.values import PolicyQuestion
 from runsc.errors import RuntimeFailure
 from runsc.launch import policy as policies
 from sentry.config import PolicyConfig
-from sentry.control.protocol import PolicyOrder, PolicyTold, Request
+from sentry.control.answers import PolicyTold
+from sentry.control.orders import PolicyOrder
+from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -10,7 +10,8 @@ from runsc.api.aio.poll import ready
 from runsc.api.aio.streams import AsyncStream
 from runsc.api.aio.wire import AsyncWire
 from runsc.api.values import FilesystemEvent
-from sentry.control.protocol import FileEvent, LineBuffer
+from sentry.control.answers import FileEvent
+from sentry.control.protocol import LineBuffer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

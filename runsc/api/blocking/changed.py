@@ -12,7 +12,8 @@ from runsc.api.blocking.wire import ask
 from runsc.api.errors import SandboxError
 from runsc.api.order import Now
 from runsc.launch.policy import LEARN
-from sentry.control.protocol import PolicyOrder, Request
+from sentry.control.orders import PolicyOrder
+from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.api.blocking.connections import Connections

@@ -23,7 +23,8 @@ from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
 from runsc.api.execspec import Command, Spec
 from runsc.api.limits import OutputLimitExceeded
 from runsc.api.values import OUTPUT, CommandResult, Limits, PathLike
-from sentry.control.protocol import Event, ExecProcess, Request
+from sentry.control.orders import ExecProcess
+from sentry.control.protocol import Event, Request
 
 if TYPE_CHECKING:
     from types import TracebackType

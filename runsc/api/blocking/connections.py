@@ -20,7 +20,8 @@ from runsc.api.blocking.serving import Listening, Handler
 from runsc.api.blocking.wire import ask
 from runsc.api.errors import SandboxError
 from runsc.api.told import Place
-from sentry.control.protocol import EgressState, Request
+from sentry.control.answers import EgressState
+from sentry.control.protocol import Request
 
 QUEUE = 128
 

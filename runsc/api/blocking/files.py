@@ -24,8 +24,10 @@ from runsc.api.blocking.wire import ANSWER_S, Wire, ask
 from runsc.api.errors import SandboxError
 from runsc.api.values import EntryInfo, FileChange, PathLike
 from sentry.abi.limits import PATH_MAX
-from sentry.control import protocol
-from sentry.control.protocol import FileEntry, FileOrder, LineBuffer, Reply, Request
+from sentry.control import answers
+from sentry.control.answers import FileEntry
+from sentry.control.orders import FileOrder
+from sentry.control.protocol import LineBuffer, Reply, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -271,7 +273,7 @@ class Files:
         that are mounted are not looked at. Raises: OSError.
         """
         found: Changes = []
-        for change in self._values(FileOrder("diff"), protocol.FileChange, None, "/"):
+        for change in self._values(FileOrder("diff"), answers.FileChange, None, "/"):
             if len(found) >= limit:
                 raise failure("EOVERFLOW", "/")
             found.append(events.change_of(change))

@@ -13,7 +13,8 @@ from runsc.api.blocking.poll import ready
 from runsc.api.blocking.streams import Stream
 from runsc.api.blocking.wire import Wire
 from runsc.api.values import FilesystemEvent
-from sentry.control.protocol import FileEvent, LineBuffer
+from sentry.control.answers import FileEvent
+from sentry.control.protocol import LineBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

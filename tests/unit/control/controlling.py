@@ -6,22 +6,10 @@ import os
 import socket
 from collections.abc import Callable
 
+from sentry.control.answers import EgressState, Packets, ProcessInfo, Stack, Stacks, Stats
 from sentry.control.descriptors import close_all
-from sentry.control.protocol import (
-    EgressState,
-    ExecProcess,
-    FileOrder,
-    Packets,
-    ProcessInfo,
-    Reply,
-    Request,
-    Stack,
-    Stacks,
-    Stats,
-    Trace,
-    decode,
-    encode,
-)
+from sentry.control.orders import ExecProcess, FileOrder, Trace
+from sentry.control.protocol import Reply, Request, decode, encode
 from sentry.control.server import Connection
 from sentry.errors import EBUSY, EINVAL, ENODEV, ESRCH
 from sentry.loop import Loop

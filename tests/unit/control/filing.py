@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from sentry.control.answers import FileEntry
 from sentry.control.files import PIPES, Filing
-from sentry.control.protocol import FileEntry, FileOrder, Reply
+from sentry.control.orders import FileOrder
+from sentry.control.protocol import Reply
 from tests.world import World
 
 T = TypeVar("T")

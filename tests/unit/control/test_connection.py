@@ -9,23 +9,11 @@ from contextlib import suppress
 import pytest
 
 from sentry.config import EgressConfig, JobUse
+from sentry.control.answers import CapturedFrame, EgressState, Packets, ProcessInfo
 from sentry.control.connection import FAULT
 from sentry.control.descriptors import close_all
-from sentry.control.protocol import (
-    MAX_LINE,
-    CapturedFrame,
-    EgressState,
-    Event,
-    ExecProcess,
-    FileOrder,
-    Packets,
-    ProcessInfo,
-    Reply,
-    Request,
-    Trace,
-    decode,
-    encode,
-)
+from sentry.control.orders import ExecProcess, FileOrder, Trace
+from sentry.control.protocol import MAX_LINE, Event, Reply, Request, decode, encode
 from sentry.control.server import ControlServer
 from sentry.loop import HostOnly, Loop
 from tests.unit.control.controlling import (

@@ -12,7 +12,8 @@ from sentry.abi.signal import SIGKILL, SIGTERM
 from sentry.config import Capabilities, JobLimits, JobUse, ProcessConfig, Rlimit
 from sentry.control.descriptors import check, close_all
 from sentry.control.execution import Execution, merge
-from sentry.control.protocol import CONTAINER, ExecProcess
+from sentry.control.orders import ExecProcess
+from sentry.control.protocol import CONTAINER
 from sentry.errors import EINVAL
 from tests.fuzz.test_elf import good
 from tests.world import Program, World

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
+from sentry.control.answers import FileChange
 from sentry.control.files import Filing
-from sentry.control.protocol import FileChange, FileOrder, Reply
+from sentry.control.orders import FileOrder
+from sentry.control.protocol import Reply
 from sentry.errors import EINVAL
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.filesystem import TmpFs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sentry.control.observing import Observing
-from sentry.control.protocol import Trace
+from sentry.control.orders import Trace
 from sentry.errors import EBUSY, EINVAL
 from tests.world import Program, World
 

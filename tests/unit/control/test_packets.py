@@ -8,8 +8,8 @@ import pytest
 
 from sentry.abi.socket import PACKET_HOST, PACKET_OUTGOING
 from sentry.control import packets
+from sentry.control.answers import Packets
 from sentry.control.packets import Capture
-from sentry.control.protocol import Packets
 from sentry.errors import EBUSY, ENODEV
 from sentry.net.interfaces import Interface
 from sentry.net.packets import Frame

@@ -6,7 +6,8 @@ import msgspec
 
 from sentry.abi.fcntl import O_DIRECTORY
 from sentry.control import procfs
-from sentry.control.protocol import MAX_LINE, ProcfsIds
+from sentry.control.answers import ProcfsIds
+from sentry.control.protocol import MAX_LINE
 from tests.world import World
 
 

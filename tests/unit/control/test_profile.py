@@ -8,8 +8,8 @@ import pytest
 
 from runsc.commands.debug import lines
 from sentry.abi import unistd as nr
+from sentry.control.answers import Cost
 from sentry.control.profile import Profiler
-from sentry.control.protocol import Cost
 from sentry.kernel.services import Services
 from sentry.loop import Loop
 from sentry.platform.memory import Counters

@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 
 from runsc.containers.listener import connect, listen
-from sentry.control.protocol import (
-    Event,
-    Reply,
-    Request,
-    Stack,
-    Stacks,
-    decode,
-    encode,
-)
+from sentry.control.answers import Stack, Stacks
+from sentry.control.protocol import Event, Reply, Request, decode, encode
 from sentry.control.server import ControlServer
 from sentry.loop import HostOnly, Loop
 from tests.unit.control.controlling import (

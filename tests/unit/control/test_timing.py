@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sentry.control.orders import ClockState
+from sentry.control.answers import ClockState
 from sentry.control.timing import Advancing
 from sentry.wait.fiber import Mode
 from tests.world import SteppedLoop

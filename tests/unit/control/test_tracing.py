@@ -11,7 +11,7 @@ import pytest
 
 from sentry.config import TracePoint, TraceSession, TraceSink
 from sentry.control import tracing
-from sentry.control.protocol import TraceState, TraceTold
+from sentry.control.answers import TraceState, TraceTold
 from sentry.errors import EEXIST, EINVAL, ENOENT
 from sentry.syscalls.registry import CALLS
 from sentry.watch.calls import Hook

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
-from sentry.control.protocol import FileEntry, FileOrder
+from sentry.control.answers import FileEntry
+from sentry.control.orders import FileOrder
 from tests.unit.control.filing import Asked, done, entries, error_of
 from tests.world import World
 

@@ -15,7 +15,7 @@ import pytest
 from sentry.abi import unistd as nr
 from sentry.boot.sandbox import alarms
 from sentry.control import watchdog
-from sentry.control.protocol import Cost
+from sentry.control.answers import Cost
 from sentry.control.watchdog import COLLECTION, LONG_NS, TESTED_NS, TOLD_NS, Alarm, Watchdog
 from sentry.loop import HostOnly, Loop
 from sentry.wait.fiber import park

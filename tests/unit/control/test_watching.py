@@ -15,7 +15,9 @@ from sentry.abi.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from sentry.control.protocol import FileEvent, FileOrder, Reply
+from sentry.control.answers import FileEvent
+from sentry.control.orders import FileOrder
+from sentry.control.protocol import Reply
 from sentry.control.watching import parsed
 from tests.unit.control.filing import Asked, error_of
 from tests.world import World

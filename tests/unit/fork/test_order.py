@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sentry.config import LinkConfig
-from sentry.control.protocol import ForkOrder
+from sentry.control.orders import ForkOrder
 from sentry.errors import EINVAL
 from sentry.fork.order import PLAIN, order
 

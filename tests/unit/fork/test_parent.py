@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sentry.control.protocol import ForkOrder
+from sentry.control.orders import ForkOrder
 from sentry.errors import EBUSY, EINVAL
 from sentry.fork.order import PLAIN
 from sentry.fork.parent import Forks

@@ -23,7 +23,8 @@ from runsc.containers.execspec import Wishes, request
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time
 from runsc.containers.state import State
-from sentry.control.protocol import ExecProcess, Request, decode
+from sentry.control.orders import ExecProcess
+from sentry.control.protocol import Request, decode
 
 NOT_QUICK = {"--help", "-h", "--version", "-v", "--rootless"}
 """Global flags that are left to the command line."""

@@ -19,16 +19,9 @@ import msgspec
 
 from runsc.containers.listener import connect, listen
 from sentry.config import JobUse
-from sentry.control.protocol import (
-    Event,
-    FileEntry,
-    FileOrder,
-    LineBuffer,
-    Reply,
-    Request,
-    decode,
-    encode,
-)
+from sentry.control.answers import FileEntry
+from sentry.control.orders import FileOrder
+from sentry.control.protocol import Event, LineBuffer, Reply, Request, decode, encode
 
 USE = JobUse(user_ns=10**9, system_ns=5 * 10**8, memory=1 << 20, tasks=2, written=7)
 Filed = Callable[["StandIn", FileOrder, list[int]], Reply]

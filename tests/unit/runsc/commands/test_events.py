@@ -11,7 +11,7 @@ import pytest
 from runsc.cgroups import Record
 from runsc.commands import events
 from runsc.containers.state import State
-from sentry.control.protocol import Stats
+from sentry.control.answers import Stats
 
 PAGE = Path(__file__).parents[4] / "docs/reference/events.md"
 USED = Stats(

@@ -11,7 +11,7 @@ from runsc.commands import top_rows
 from runsc.containers.container import Store
 from runsc.containers.measuring import Figures, Watch, Watched
 from runsc.containers.state import State
-from sentry.control.protocol import ProcessInfo
+from sentry.control.answers import ProcessInfo
 from tests.unit.runsc.containers.states import running
 
 NAME = "[red]x[/red]\x1b[2J\u202e\nz"

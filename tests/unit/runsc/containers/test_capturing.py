@@ -12,15 +12,8 @@ import pytest
 from runsc.containers.capturing import Capturing
 from runsc.containers.pcapng import Writer
 from runsc.errors import RuntimeFailure
-from sentry.control.protocol import (
-    CapturedFrame,
-    CapturedInterface,
-    Packets,
-    Reply,
-    Request,
-    decode,
-    encode,
-)
+from sentry.control.answers import CapturedFrame, CapturedInterface, Packets
+from sentry.control.protocol import Reply, Request, decode, encode
 from tests.e2e.pcapng import Interface, Packet, Read
 
 ETH = CapturedInterface(2, "eth0", True, 1, 0)

@@ -10,7 +10,8 @@ from runsc.containers import listener, measuring
 from runsc.containers.container import Store
 from runsc.containers.measuring import Figures, Watch, figures
 from runsc.containers.sampling import Sample
-from sentry.control.protocol import Cost, Reply, Request, decode, encode
+from sentry.control.answers import Cost
+from sentry.control.protocol import Reply, Request, decode, encode
 from tests.unit.runsc.containers.states import running
 
 

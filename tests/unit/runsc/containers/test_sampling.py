@@ -10,7 +10,8 @@ import pytest
 
 from runsc.containers import sampling, watching
 from runsc.containers.sampling import Sample, Sampler
-from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, decode, encode
+from sentry.control.answers import Cost, ProcessInfo, Profile
+from sentry.control.protocol import Reply, Request, decode, encode
 
 PROFILE = Profile(10**9, 7, 0, 0, 0, 1, {"read": Cost(1, 2, 3)}, Cost(4, 5, 6), Cost(0, 0, 0), {})
 

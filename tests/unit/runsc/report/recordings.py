@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from runsc.containers.sampling import Sample, message
 from runsc.report.summary import Summary
-from sentry.control.protocol import Cost
+from sentry.control.answers import Cost
 from sentry.syscalls.registry import NUMBERS
 from sentry.watch import messages as m
 from sentry.watch.encoder import encoder

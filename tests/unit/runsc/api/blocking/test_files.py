@@ -15,8 +15,10 @@ from runsc.api.blocking.files import Files
 from runsc.api.errors import SandboxError
 from runsc.api.values import FileChange, FilesystemEvent
 from sentry.abi.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_OPEN, IN_Q_OVERFLOW
-from sentry.control import protocol
-from sentry.control.protocol import FileEvent, FileOrder, Reply
+from sentry.control import answers
+from sentry.control.answers import FileEvent
+from sentry.control.orders import FileOrder
+from sentry.control.protocol import Reply
 from tests.unit.runsc.api.standin import Filed, StandIn, entry, lines, standing_in
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n"
@@ -174,15 +176,15 @@ def test_a_listing_that_is_none_is_an_error(
 def test_differences_are_in_order(sandbox: StandIn, files: Files) -> None:
     sandbox.filed = giving(
         lines(
-            protocol.FileChange(b"/b", "removed"),
-            protocol.FileChange(b"/a", "added", stat.S_IFREG | 0o644),
+            answers.FileChange(b"/b", "removed"),
+            answers.FileChange(b"/a", "added", stat.S_IFREG | 0o644),
         )
     )
     assert files.diff() == [
         FileChange("/a", "added", "file"), FileChange("/b", "removed", "unknown"),
     ]  # fmt: skip
 
-    sandbox.filed = giving(lines(protocol.FileChange(b"/b", "eaten")))
+    sandbox.filed = giving(lines(answers.FileChange(b"/b", "eaten")))
     with pytest.raises(SandboxError, match="eaten"):
         files.diff()
 
