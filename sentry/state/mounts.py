@@ -130,18 +130,21 @@ class SavedMounts:
         return found
 
     def _file_system(self, fs: FileSystem) -> records.FileSystem:
-        namespaces, shows, limits = self._saver.namespaces, None, None
+        namespaces, shows, limits, options = self._saver.namespaces, None, None, ""
         if type(fs) in (TmpFs, RamFs):
             limits = _limits(fs)
         elif type(fs) is ProcFs:
             shows = namespaces.pids(fs.pids)
         elif fs.name == "sysfs":
             shows = namespaces.named("net", fs.net).place  # type: ignore[attr-defined]
+        elif fs.name == "devpts":
+            options = fs.show_options().lstrip(",")
         else:
             self._refused(f"a file system of type {fs.name} that a program has mounted")
         return records.FileSystem(
             fs.name, fs.source, fs.dev, namespaces.user(fs.owner), fs.sb_flags, fs.read_only,  # type: ignore[arg-type]
-            limits, shows, getattr(fs, "processes_only", False),
+            limits, shows, getattr(fs, "processes_only", False), options,
+            fs is self._saver.kernel.vfs.devpts,
         )  # fmt: skip
 
     def _names(self, dentry: Dentry) -> Names:

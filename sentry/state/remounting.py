@@ -130,6 +130,12 @@ class MadeMounts:
 
             net = namespaces.named(records.NamedNamespace("net", record.shows))
             fs = SysFs(SimpleNamespace(kernel=kernel, ns=SimpleNamespace(net=net)))
+        elif record.kind == "devpts":
+            from sentry.fs.devpts.filesystem import DevPtsFs  # noqa: PLC0415
+
+            fs = DevPtsFs(kernel.vfs, record.options)
+            if record.has_ptmx:
+                kernel.vfs.devpts = fs
         else:
             options = msgspec.structs.asdict(record.limits or records.MemoryLimits())
             if options["mpol"] and not POLICY.fullmatch(options["mpol"]):

@@ -4,6 +4,7 @@
 #include "abi.h"
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -163,6 +164,10 @@ int main(void)
     make("p/inside", "the same");
     int written = open("t/sub/inside", O_RDWR | O_APPEND);
     CHECK(written >= 0 && stat("t/file", &was) == 0);
+    CHECK(mkdir("d", 0755) == 0 && mount("pts", "d", "devpts", 0, "mode=0640,ptmxmode=0666") == 0);
+    int master = open("d/ptmx", O_RDWR | O_NOCTTY), open_ = 0, line;
+    CHECK(master >= 0 && ioctl(master, TIOCSPTLCK, &open_) == 0);
+    CHECK((line = open("d/0", O_RDWR | O_NOCTTY)) >= 0 && write(line, "in", 2) == 2);
     struct child first = begun(peer);
     snprintf(name, sizeof name, "/proc/%d/ns/mnt", first.pid);
     int theirs = open(name, O_RDONLY), place = open(name, O_PATH);
@@ -176,6 +181,12 @@ int main(void)
     look(now);
     CHECK(!strcmp(before, now));
     CHECK(stat("t/file", &is) == 0 && was.st_dev == is.st_dev && was.st_ino == is.st_ino);
+    CHECK(write(line, "side", 4) == 4);
+    for (int at = 0, got; at < 6; at += got)
+        CHECK((got = read(master, now + at, 6 - at)) > 0);
+    CHECK(!memcmp(now, "inside", 6));
+    CHECK(open("d/ptmx", O_RDWR | O_NOCTTY) >= 0 && stat("d/1", &is) == 0);
+    CHECK((is.st_mode & 07777) == 0640 && is.st_dev != was.st_dev);
     same("over", "in memory");
     same("lost", "no name");
     CHECK(write(written, "!", 1) == 1);

@@ -35,7 +35,7 @@ class MemoryLimits(Record, frozen=True):
 class FileSystem(Record, frozen=True):
     """One that a program has mounted. What is in it is a `Tree`, if it is in memory."""
 
-    kind: Literal["tmpfs", "ramfs", "proc", "sysfs"]
+    kind: Literal["tmpfs", "ramfs", "proc", "sysfs", "devpts"]
     source: Words
     dev: Amount
     """st_dev."""
@@ -50,6 +50,10 @@ class FileSystem(Record, frozen=True):
     """proc: a PID namespace; sysfs: a network namespace. None: the first."""
     processes_only: bool = False
     """proc: subset=pid."""
+    options: Words = ""
+    """devpts: those of mount(2)."""
+    has_ptmx: bool = False
+    """devpts: /dev/ptmx belongs to it."""
 
 
 class MountNamespace(Record, frozen=True):

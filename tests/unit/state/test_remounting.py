@@ -179,6 +179,8 @@ BROKEN: list[tuple[str, list[MadeMount], dict[str, Any]]] = [
     ("follow each other", but(0, sharing=Sharing(MS_RELATIME, 3, 3)), {}),
     ("changed twice", [*COPY], {"changed": [Changed(GIVEN, Sharing(READS))] * 2}),
     ("no mount 9", [*COPY], {"changed": [Changed(9, Sharing(READS))]}),
+    ("devpts: what", [*COPY], {"file_systems": [
+        FileSystem("devpts", "pts", 200, options="what=1")]}),
     ("policy of memory", but(0), {"file_systems": [
         msgspec.structs.replace(TMPFS, limits=MemoryLimits(mpol="\n"))]}),
 ]
