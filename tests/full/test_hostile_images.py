@@ -7,6 +7,7 @@ import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.full.hostile_images import Image, cut, flipped, mutated
 from tests.full.roundtrip import RoundTrip
 
 PROGRAM, CALL = "exec_programs", 320
+WITH_MOUNTS, ITS_CALL = "ns_mounts_kept", 400
 FILES = (snapshots.MANIFEST, snapshots.OBJECTS, snapshots.PAGES)
 
 pytestmark = pytest.mark.full
@@ -24,16 +26,26 @@ pytestmark = pytest.mark.full
 
 @pytest.fixture(scope="module")
 def trip(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[RoundTrip]:
-    folder = tmp_path_factory.mktemp("images")
-    program = compile_program(PROGRAM, folder)
-    bundle = Bundle(folder / "bundle", busybox).args(f"/abi/{PROGRAM}").configure(with_everything)
+    yield from written(PROGRAM, CALL, tmp_path_factory.mktemp("images"), busybox)
+
+
+@pytest.fixture(scope="module")
+def trip_with_mounts(
+    tmp_path_factory: pytest.TempPathFactory, busybox: Path
+) -> Iterator[RoundTrip]:
+    yield from written(WITH_MOUNTS, ITS_CALL, tmp_path_factory.mktemp("images"), busybox)
+
+
+def written(name: str, call: int, folder: Path, busybox: Path) -> Iterator[RoundTrip]:
+    program = compile_program(name, folder)
+    bundle = Bundle(folder / "bundle", busybox).args(f"/abi/{name}").configure(with_everything)
     bundle.document["mounts"].append(
-        {"destination": f"/abi/{PROGRAM}", "source": str(program), "options": ["bind", "ro"]}
+        {"destination": f"/abi/{name}", "source": str(program), "options": ["bind", "ro"]}
     )
     made = RoundTrip(bundle, "kvm", folder)
-    assert made.hold(CALL)
-    written = made.write()
-    assert written.returncode == 0, written.stderr
+    assert made.hold(call)
+    done = made.write()
+    assert done.returncode == 0, done.stderr
     made.delete()
     yield made
     made.delete()
@@ -64,7 +76,21 @@ def test_restore_hostile_image_is_an_error_or_a_container(
     seed: int, trip: RoundTrip, tmp_path: Path
 ) -> None:
     objects = copy.deepcopy(Image(trip.image).objects)
-    what = mutated(objects, random.Random(seed))
+    restored(trip, objects, mutated(objects, random.Random(seed)), tmp_path)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("seed", range(100))
+def test_restore_hostile_mounts_are_an_error_or_a_container(
+    seed: int, trip_with_mounts: RoundTrip, tmp_path: Path
+) -> None:
+    objects = copy.deepcopy(Image(trip_with_mounts.image).objects)
+    what = mutated(objects["mount_table"], random.Random(seed))
+    restored(trip_with_mounts, objects, what, tmp_path)
+
+
+def restored(trip: RoundTrip, objects: Any, what: str, tmp_path: Path) -> None:
+    """It is, or there is an error that a user can read."""
     good = trip.image
     trip.image = Image(good).with_objects(tmp_path / "image", objects)
     try:
