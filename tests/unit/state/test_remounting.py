@@ -109,6 +109,24 @@ def test_who_has_no_rights_has_a_copy_that_hides_what_was_hidden(world: World) -
     assert world.vfs.new_dev() != 200 and next(world.vfs.mount_ids) > 95
 
 
+def test_a_copy_of_a_mount_that_another_one_covers_is_covered(world: World) -> None:
+    world.program().ok("mount", b"tmpfs", b"/given/hidden", b"tmpfs", 0, 0)
+    first, *others = COPY
+    moved = [msgspec.structs.replace(each, parent=(each.parent or 0) + 1) for each in others]
+    over = mount(94, FIRST + 3, model=MASK + 1, locked=True)
+    found = made(world, [first, *moved, over])
+    *_, mask, above = found.held[0].mounts
+    assert mask.overmount is above
+
+
+def test_what_covers_a_mount_is_not_left_out_of_a_copy(world: World) -> None:
+    world.program().ok("mount", b"tmpfs", b"/given/hidden", b"tmpfs", 0, 0)
+    first, *others = COPY
+    moved = [msgspec.structs.replace(each, parent=(each.parent or 0) + 1) for each in others]
+    with pytest.raises(Damaged, match="shows what the container's hide"):
+        made(world, [first, *moved])
+
+
 def test_who_may_mount_takes_off_what_hides(world: World) -> None:
     flags = Sharing(MS_RELATIME)
     shown = mount(94, FIRST, b"dir", model=GIVEN, root=b"hidden/secret")
