@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.fs.gofer.conftest import MakeWorld, World
-from tests.unit.fs.gofer.test_hearing import heard, heard_all
+from tests.unit.fs.gofer.test_hearing import heard, heard_all, hearing
 from tests.unit.fs.gofer.test_late import Slow, children
 
 pytestmark = pytest.mark.root
@@ -27,13 +28,6 @@ def names(world: World, path: bytes) -> list[bytes]:
 
 def put(world: World, path: bytes, name: bytes, value: bytes = b"value") -> None:
     world.ok("setxattr", path, name, world.task.place(value), len(value), 0)
-
-
-def place(world: World, text: bytes) -> int:
-    """Where it stays while others make calls."""
-    where = world.task.buffer(len(text) + 1)
-    world.task.write(where, text + b"\0")
-    return where
 
 
 @pytest.fixture
@@ -124,16 +118,23 @@ def slow(make_world: MakeWorld) -> Iterator[Slow]:
 
 
 @pytest.mark.parametrize("call", ["getxattr", "listxattr"])
-def test_answer_from_before_a_change_is_not_kept(slow: Slow, call: str) -> None:
+def test_answer_from_before_a_change_is_not_kept(slow: Slow, host: Path, call: str) -> None:
+    """It has come, and so has the news, when the call goes on."""
     world = slow.world
-    buffer, path, name = world.task.buffer(64), place(world, b"/file"), place(world, b"user.a")
-    asked = {"getxattr": (path, name, buffer, 64), "listxattr": (path, buffer, 64)}
+    buffer = world.task.buffer(64)
+    asked: dict[str, tuple[bytes | int, ...]] = {
+        "getxattr": (b"/file", b"user.a", buffer, 64),
+        "listxattr": (b"/file", buffer, 64),
+    }
     world.stat(b"/file")
+    heard_all(world)
     slow.stop()
     slow.begin((call, *asked[call]))
-    slow.begin(("setxattr", path, name, place(world, b"value"), 5, 0))
     slow.go_on()
-    assert slow.finish(2) == [-errno.ENODATA if call == "getxattr" else 0, 0]
+    select.select([world.session.sock], [], [])
+    os.setxattr(host / "file", "user.a", b"value")
+    select.select([hearing(world)._session.sock], [], [])
+    assert slow.finish(1) == [-errno.ENODATA if call == "getxattr" else 0]
     assert world.ok(call, *asked[call]) == len(b"value" if call == "getxattr" else b"user.a\0")
 
 
