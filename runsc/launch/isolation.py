@@ -8,13 +8,10 @@ filter (runsc/filters) comes last, after everything is open and mapped.
 from __future__ import annotations
 
 import errno
-import fcntl
 import gc
 import os
 import resource
 import signal
-import socket
-import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -35,7 +32,6 @@ from sentry.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
-from sentry.abi.socket import IFF_UP, SIOCSIFFLAGS
 
 NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
@@ -286,12 +282,6 @@ def limit_tasks(count: int) -> None:
     release = os.uname().release.split(".")
     if not count or (int(release[0]), int(release[1].partition("-")[0])) >= (5, 14):
         resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
-
-
-def bring_up_loopback() -> None:
-    """Of the network namespace that this process is in."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
 
 
 def freeze_heap() -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters, host
-from runsc.launch import isolation, landlock
+from runsc.launch import isolation, landlock, loopback
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
@@ -118,7 +118,7 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         host.setns(network.namespace_fd, CLONE_NEWNET)
         os.close(network.namespace_fd)
     if network.own_namespace:
-        isolation.bring_up_loopback()
+        loopback.bring_up()
     uplinks, silencer, closers = [], None, None
     asks = network.uplinks or network.names_only
     if network.uplinks:

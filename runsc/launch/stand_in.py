@@ -20,7 +20,7 @@ import msgspec
 
 from runsc import host
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation, users, view
+from runsc.launch import isolation, loopback, users, view
 from runsc.launch.label import Label
 from runsc.launch.oom_victim import Victim
 from runsc.launch.view import View
@@ -326,7 +326,7 @@ def _join(paths: tuple[tuple[str, str], ...]) -> None:
 def _enter(namespaces: Namespaces) -> None:
     _join(namespaces.joined)
     if namespaces.new & CLONE_NEWNET:
-        isolation.bring_up_loopback()
+        loopback.bring_up()
     if namespaces.new & CLONE_NEWUTS and namespaces.hostname:
         socket.sethostname(namespaces.hostname)
     for name, value in namespaces.sysctls:
