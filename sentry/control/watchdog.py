@@ -71,6 +71,7 @@ class Watchdog:
         self._collecting_ns = 0
         """When the collection began that goes on; 0: none does."""
         self._looked_ns = self._clock()
+        self._is_looking = False
         self.guard: Guard | None = None
         """Of a policy's handlers, once there are some."""
         self._ticks = Ticks(LOOK_NS, self._look)
@@ -109,6 +110,15 @@ class Watchdog:
             return
         if self.guard is not None:
             self.guard.look(frame)
+        if self._is_looking:  # that takes longer than until the next tick
+            return
+        self._is_looking = True
+        try:
+            self._look_at_step(frame)
+        finally:
+            self._is_looking = False
+
+    def _look_at_step(self, frame: FrameType | None) -> None:
         loop, now_ns = self._loop, self._clock()
         if self._standstill is not None:
             stood_ns = min(self._standstill.since_ns(), now_ns - self._looked_ns)

@@ -49,7 +49,9 @@ for line in sys.stdin:
     exec(line)
 """
 INSIDE = TOLD + """
-import subprocess, threading, time
+import ctypes, subprocess, threading, time
+M_ARENA_MAX = -8
+ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # else its threads have one more as it happens
 server = None
 def serve():
     "With the library that a thread of iperf3 loads when it ends while somebody cancels it: seldom."

@@ -94,6 +94,26 @@ def test_look_while_a_step_is_counted_counts_nothing(
     assert cost.count == 1
 
 
+def test_a_tick_that_comes_while_it_looks_does_not_make_it_look_again(loop: Loop) -> None:
+    """On a slow machine, where a look takes longer than until the next tick."""
+    looks = 0
+
+    class Slow:
+        def since_ns(self) -> int:
+            nonlocal looks
+            looks += 1
+            assert looks < 3
+            dog._look(None)
+            looks -= 1
+            return 0
+
+    dog = Watchdog(loop, standstill=Slow())
+    dog.stop()
+    dog._look(None)
+
+    assert looks == 0
+
+
 def test_many_short_steps_are_no_long_one(loop: Loop, dog: Watchdog) -> None:
     async def pieces() -> None:
         for _ in range(6):
