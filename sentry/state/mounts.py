@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry
     from sentry.vfs.filesystem import FileSystem
     from sentry.vfs.mounts import MountNamespace
+    from sentry.wait.queue import ChangeCount
     from sentry.wait.steps import Pace
 
 Names = list[bytes]
@@ -73,6 +74,12 @@ class SavedMounts:
     def namespace(self, namespace: MountNamespace) -> int | None:
         """Its place; None: the first."""
         return None if namespace is self._first else self._namespace_at[id(namespace)]
+
+    def is_one_of_many(self, changes: ChangeCount | None) -> bool:
+        """Whether these are of a namespace's mounts, and there are others: nobody would know of
+        which one a list is that is opened again."""
+        every = (self._first, *self._namespaces)
+        return len(every) > 1 and any(changes is each.changes for each in every)
 
     async def record(self, saver: Saver, pace: Pace) -> records.MountTable:
         """What is not as it was when the container began. Raises: EOPNOTSUPP."""

@@ -69,7 +69,7 @@ SOCKETS: Final = {
 }  # fmt: skip
 """By a part of the module's name; all others below sentry.net are "a socket"."""
 NAMED: Final = (
-    MemoryDevice, DirectoryFile, ErofsFile, GoferDirectoryFile, GoferFile, OverlayFile, TextFile,
+    MemoryDevice, DirectoryFile, ErofsFile, GoferDirectoryFile, GoferFile, OverlayFile,
     GeneratedDirectoryFile, TmpOpenFile,
 )  # fmt: skip
 """What is opened by its name again; their subclasses are not."""
@@ -94,7 +94,7 @@ def kinds() -> dict[type, Save]:
         EpollFile: _epoll, EventFile: _eventfd, HostFile: _donated, MemFdFile: _memfd,
         InotifyFile: _inotify, PidFile: _pidfd, PipeFile: _pipe_end, SignalFile: _signalfd,
         PtyMaster: terminals.master, PtySlave: terminals.slave,
-        NamespaceFile: _namespace, ShmFile: sysv.attached, TimerFile: _timerfd,
+        NamespaceFile: _namespace, ShmFile: sysv.attached, TextFile: _text, TimerFile: _timerfd,
         TcpSocket: sockets.tcp, UdpSocket: sockets.udp, UnixSocket: sockets.unix,
     }  # fmt: skip
 
@@ -142,7 +142,16 @@ def _named(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
             return _memfd(saver, file, common)
         if hasattr(file.inode, "kind_name"):
             return _namespace(saver, file, common)
-    return records.NamedFile(place=saver.place(file.location), **common)
+    changed = isinstance(file, TextFile) and file.has_changed
+    return records.NamedFile(place=saver.place(file.location), changed=changed, **common)
+
+
+def _text(saver: Saver, file: TextFile, common: dict[str, Any]) -> records.OpenFile:
+    from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
+
+    if saver.mounts.is_one_of_many(file.changes):
+        refused("an open list of mounts (/proc/PID/mounts), where there are several namespaces")
+    return _named(saver, file, common)
 
 
 def _namespace(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:

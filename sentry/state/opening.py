@@ -23,6 +23,7 @@ from sentry.fs.pidfd import PidFile
 from sentry.fs.pipe.buffer import LARGEST, SLACK, Pipe
 from sentry.fs.pipe.file import PipeFile, PipeInode
 from sentry.fs.proc.namespaces import NamespaceFile, place_of
+from sentry.fs.pseudo.files import TextFile
 from sentry.fs.pseudo.nodes import TextNode
 from sentry.fs.signalfd import SignalFile
 from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
@@ -113,8 +114,10 @@ class Files:
                 self._watch(file, record)
 
     def tell(self, tables: list[FdTable]) -> None:
-        """Who hears of what happens to files, by signals. Raises: Damaged."""
+        """Who hears of what happens to files, by poll(2) and signals. Raises: Damaged."""
         for file, record in zip(self.made, self.loader.snapshot.files, strict=True):
+            if isinstance(file, TextFile) and isinstance(record, records.NamedFile):
+                file.seen_but(record.changed)
             if (notice := record.async_notice) is not None:
                 if not file.can_async:
                     raise Damaged("O_ASYNC on a file that cannot")

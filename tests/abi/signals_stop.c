@@ -61,9 +61,11 @@ static void threads(void)
 
 static void default_continue(void)
 {
+    sigset_t none;
+    sigemptyset(&none);
     signal(SIGCONT, on_cont);
     while (!counter)
-        pause();
+        sigsuspend(&none);
     _exit(77);
 }
 
@@ -109,8 +111,12 @@ static void stop_and_continue(void (*run)(void))
 static void a_handler_for_sigcont_runs(void)
 {
     int status;
+    sigset_t continues;
+    sigemptyset(&continues);
+    sigaddset(&continues, SIGCONT);
+    sigprocmask(SIG_BLOCK, &continues, NULL); /* it waits until the child waits for it */
     pid_t child = start(default_continue);
-    usleep(20000);
+    sigprocmask(SIG_UNBLOCK, &continues, NULL);
     kill(child, SIGSTOP);
     CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
     kill(child, SIGCONT);

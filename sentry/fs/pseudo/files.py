@@ -71,13 +71,27 @@ class TextFile(RegularFile):
         inode: Any = self.inode
         return bool(inode.can_pwrite)
 
+    @property
+    def changes(self) -> ChangeCount | None:
+        """What counts changes of what it shows, if poll(2) tells of them."""
+        return self._changes
+
+    @property
+    def has_changed(self) -> bool:
+        """Since the last look."""
+        return self._changes is not None and self._changes.count != self._seen
+
+    def seen_but(self, changed: bool) -> None:
+        """All changes so far, or all but one."""
+        if self._changes is not None:
+            self._seen = self._changes.count - changed
+
     def poll(self) -> int:
         """What it shows has changed since the last look: mounts_poll(), proc_sys_poll()."""
-        changes = self._changes
-        if changes is None:
+        if self._changes is None:
             return ALWAYS_READY
-        if changes.count != self._seen:
-            self._seen = changes.count
+        if self.has_changed:
+            self.seen_but(False)
             return EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLPRI
         inode: Any = self.inode
         ready: int = inode.ready

@@ -63,6 +63,8 @@ class NamedFile(OpenFile, frozen=True, tag="named"):
     """One that is opened by its name again: a regular file, a directory, a device, /proc."""
 
     place: Place | None = None
+    changed: bool = False
+    """Of /proc: what it shows has, since the last poll(2)."""
 
 
 class DonatedFile(OpenFile, frozen=True, tag="donated"):

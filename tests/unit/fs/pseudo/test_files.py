@@ -10,6 +10,7 @@ import pytest
 
 from sentry.abi.fcntl import F_SETLK, F_WRLCK
 from sentry.abi.keyctl import KEY_SPEC_SESSION_KEYRING
+from sentry.abi.poll import EPOLLERR
 from sentry.abi.socket import AF_INET, AF_UNIX, SOCK_DGRAM, SOCK_STREAM
 from tests.world import Program, World
 
@@ -205,3 +206,18 @@ def test_what_ends_meanwhile_is_not_shown(
 
 def test_short_text_is_made_at_once(program: Program) -> None:
     assert read(program, Long(b"/proc/version", b""), lambda: None)[0] == 1
+
+
+def test_a_poll_tells_of_a_change_that_was_there_before_the_file_was_opened_again(
+    program: Program,
+) -> None:
+    """As in a snapshot."""
+    file = program.task.files.get(program.ok("open", b"/proc/self/mounts", 0, 0))
+    assert not file.poll() & EPOLLERR
+    program.ok("mkdir", b"/there", 0o755)
+    program.ok("mount", b"it", b"/there", b"tmpfs", 0, 0)
+    assert file.has_changed
+    file.seen_but(False)
+    assert not file.has_changed and not file.poll() & EPOLLERR
+    file.seen_but(True)
+    assert file.poll() & EPOLLERR and not file.poll() & EPOLLERR
