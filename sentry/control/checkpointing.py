@@ -113,7 +113,7 @@ class Checkpointing:
             return
         self._go_on()
         if isinstance(error, Errno):
-            self._told(Reply(error=str(error)))
+            self._told(Reply(error=error.why()))
         elif isinstance(error, OSError):
             self._told(Reply(error=f"cannot write: {(error.strerror or '').lower()}"))
         elif not isinstance(error, Killed):

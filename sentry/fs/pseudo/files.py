@@ -31,7 +31,7 @@ MAX_WRITE = 1 << 16
 class TextFile(RegularFile):
     """A description whose bytes come from a function; a write goes to another."""
 
-    __slots__ = ("_changes", "_content", "_seen", "_show", "_store")
+    __slots__ = ("_content", "_seen", "_show", "_store", "changes")
 
     def __init__(
         self,
@@ -45,7 +45,8 @@ class TextFile(RegularFile):
         self._show = show
         self._store = store
         self._content: bytes | bytearray | None = None
-        self._changes = changes
+        self.changes = changes
+        """Counts changes of what it shows, if poll(2) tells of them."""
         self._seen = 0
         if changes is not None:
             self._seen, self.queue = changes.count, changes.queue
@@ -72,23 +73,18 @@ class TextFile(RegularFile):
         return bool(inode.can_pwrite)
 
     @property
-    def changes(self) -> ChangeCount | None:
-        """What counts changes of what it shows, if poll(2) tells of them."""
-        return self._changes
-
-    @property
     def has_changed(self) -> bool:
         """Since the last look."""
-        return self._changes is not None and self._changes.count != self._seen
+        return self.changes is not None and self.changes.count != self._seen
 
     def seen_but(self, changed: bool) -> None:
         """All changes so far, or all but one."""
-        if self._changes is not None:
-            self._seen = self._changes.count - changed
+        if self.changes is not None:
+            self._seen = self.changes.count - changed
 
     def poll(self) -> int:
         """What it shows has changed since the last look: mounts_poll(), proc_sys_poll()."""
-        if self._changes is None:
+        if self.changes is None:
             return ALWAYS_READY
         if self.has_changed:
             self.seen_but(False)
