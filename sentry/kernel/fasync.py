@@ -1,4 +1,4 @@
-"""SIGIO: a signal for the owner of a file. send_sigio(), fs/fcntl.c."""
+"""SIGIO and SIGURG: signals for the owner of a file. send_sigio(), send_sigurg(), fs/fcntl.c."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sentry.abi.signal import (
     SIGSEGV,
     SIGSYS,
     SIGTRAP,
+    SIGURG,
 )
 from sentry.errors import EAGAIN
 from sentry.kernel import signal_send
@@ -42,17 +43,29 @@ def connect(kernel: Kernel) -> None:
             shown = SI_SIGIO if signo != SIGIO and signo in OTHER_CODES else code
             info = SigInfo.poll(signo, shown, band, fd)
         for group, task in _owners(kernel, file):
-            if not _allowed(file, task or group.tasks[0]):
-                continue
             try:
                 _send(group, task, info)
             except EAGAIN:
                 _send(group, task, SigInfo.kernel(SIGIO))
 
+    def send_urgent(file: FileDescription) -> None:
+        for group, task in _owners(kernel, file):
+            _send(group, task, SigInfo.kernel(SIGURG))
+
     kernel.vfs.send_io = send
+    kernel.vfs.send_urgent = send_urgent
 
 
-def _owners(kernel: Kernel, file: FileDescription) -> Iterator[tuple[ThreadGroup, Task | None]]:
+def _owners(kernel: Kernel, file: FileDescription) -> list[tuple[ThreadGroup, Task | None]]:
+    """Of these who may be sent a signal: groups, or one task of its group."""
+    return [
+        (group, task)
+        for group, task in _named(kernel, file)
+        if _allowed(file, task or group.tasks[0])
+    ]
+
+
+def _named(kernel: Kernel, file: FileDescription) -> Iterator[tuple[ThreadGroup, Task | None]]:
     kind, number = file.owner
     if kind == F_OWNER_TID:
         task = kernel.pids.tasks.get(number)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from msgspec import Struct
 
 import sentry.net.filter_options  # noqa: F401  declares its options
-from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
+from sentry.abi.fcntl import O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from sentry.abi.signal import SIGPIPE, SIGURG
+from sentry.abi.signal import SIGPIPE
 from sentry.abi.socket import (
     AF_UNIX,
     MSG_DONTWAIT,
@@ -470,22 +470,9 @@ class Socket(StreamFile):
 
     def urge(self) -> None:
         """Urgent data has come: SIGURG for the owner. send_sigurg()."""
-        kind, number = self.owner
-        if not number:
-            return
-        pids = self.stack.kernel.pids
-        if kind == F_OWNER_TID:
-            tasks = [pids.tasks[number]] if number in pids.tasks else []
-        elif kind == F_OWNER_PGRP:
-            group = pids.process_groups.get(number)
-            tasks = [m.tasks[0] for m in group.members if m.tasks] if group is not None else []
-        else:
-            one = pids.groups.get(number)
-            tasks = one.tasks[:1] if one is not None else []
-        for task in tasks:
-            uid = self.inode.uid
-            if not task.dead and uid in (0, task.creds.uid, task.creds.suid):
-                task.send_signal(SIGURG)
+        send = self.stack.kernel.vfs.send_urgent
+        if self.owner[1] and send is not None:
+            send(self)
 
 
 def deadline_of(caller: Caller, timeout_ns: int | None) -> int | None:

@@ -124,6 +124,8 @@ class Vfs:
         """The same to a single process."""
         self.send_io: Callable[[FileDescription, int, int, int], None] | None = None
         """The kernel's: (file, descriptor, POLL_* code, band), a signal for the file's owner."""
+        self.send_urgent: Callable[[FileDescription], None] | None = None
+        """The kernel's: SIGURG for the file's owner."""
         self.lease_break_s = 45
         """fs.lease-break-time."""
         self.ignores_signal: Callable[[Any, int], bool] | None = None
