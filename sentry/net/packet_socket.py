@@ -57,10 +57,11 @@ from sentry.net.frame import transmit
 from sentry.net.interfaces import LOOPBACK_MTU
 from sentry.net.ioctls import SOCKETS
 from sentry.net.link.ethernet import TAG_SIZE
+from sentry.net.message import Ancillary, Received
 from sentry.net.packet_blocks import BlockRing
 from sentry.net.packet_ring import FrameRing, SendRing, Shape, Shown
 from sentry.net.packets import ETH_HEADER, Frame
-from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.socket import Socket
 from sentry.net.stamps import note, stamps
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.requests import Requests, put_int

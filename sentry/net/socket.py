@@ -1,4 +1,4 @@
-"""`Socket`: what all address families share, and the messages that travel.
+"""`Socket`: what all address families share.
 
 A family subclasses `Socket` and gives plain attempts (`try_send`, `try_receive`, `try_accept`, …)
 that raise EAGAIN rather than wait; sleeping, time-outs, flags and options are here, once.
@@ -12,11 +12,9 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from msgspec import Struct
-
 import sentry.net.filter_options  # noqa: F401  declares its options
 from sentry.abi.fcntl import O_NONBLOCK, O_RDWR, RWF_NOWAIT
-from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLPRI, EPOLLRDHUP
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.socket import (
     AF_UNIX,
@@ -37,7 +35,6 @@ from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EAGAIN,
     EFAULT,
-    EINTR,
     EINVAL,
     ENOPROTOOPT,
     ENOTCONN,
@@ -48,9 +45,17 @@ from sentry.errors import (
     from_number,
 )
 from sentry.net.ioctls import SOCKETS, socket_ioctl
+from sentry.net.message import Ancillary, Received
 from sentry.net.options import MOST_READ, Counted, Options, Question
 from sentry.net.short_dest import ShortDest
 from sentry.net.socket_options import DEFAULT_BUFFER, SOCKET
+from sentry.net.socket_sleeps import (
+    READABLE,
+    ReceiveEnough,
+    SendRest,
+    SocketSleep,
+    deadline_of,
+)
 from sentry.net.sockfs import SocketInode, protocol_name
 from sentry.vfs.file import (
     READ_EVENTS,
@@ -62,8 +67,8 @@ from sentry.vfs.file import (
     StreamFile,
 )
 from sentry.vfs.requests import Requests
-from sentry.wait.fiber import Interrupted, TimedOut
-from sentry.wait.sleep import Retry, Sleep, never
+from sentry.wait.fiber import Interrupted
+from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
     from sentry.bpf.filter import PacketFilter
@@ -75,34 +80,6 @@ T = TypeVar("T")
 COUNT: Final = attrgetter("count")
 COMES: Final = READ_EVENTS | EPOLLPRI | EPOLLRDHUP
 """What the queue of a socket tells of (`tells`). Not of room: that depends on both ends."""
-READABLE: Final = EPOLLIN | EPOLLERR | EPOLLRDHUP | EPOLLHUP
-WRITABLE: Final = EPOLLOUT | EPOLLHUP
-
-
-class Ancillary(Struct):
-    """What a message carries beside its bytes."""
-
-    files: list[Any] = []
-    """SCM_RIGHTS: file descriptions, each with a use of its own."""
-    creds: tuple[int, int, int] | None = None
-    """SCM_CREDENTIALS: pid, uid, gid of the sender."""
-    records: list[tuple[int, int, bytes]] = []
-    """Others: (level, type, data)."""
-    pid: int | None = None
-    """SCM_PIDFD: of which process."""
-    sent: bool = False
-    """The message went off with it."""
-
-
-class Received(Struct):
-    """What one receive gives."""
-
-    count: int
-    """Bytes put into the destination, or the whole length of a cut datagram with MSG_TRUNC."""
-    address: bytes = b""
-    flags: int = 0
-    """MSG_TRUNC, MSG_EOR, MSG_OOB."""
-    ancillary: Ancillary | None = None
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -473,119 +450,3 @@ class Socket(StreamFile):
         send = self.stack.kernel.vfs.send_urgent
         if self.owner[1] and send is not None:
             send(self)
-
-
-def deadline_of(caller: Caller, timeout_ns: int | None) -> int | None:
-    """When a time-out ends that begins now."""
-    return None if timeout_ns is None else caller.kernel.loop.now_ns() + timeout_ns
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class SocketSleep(Retry):
-    """Until a socket is ready, or its time-out."""
-
-    __slots__ = ()
-
-    def failed(self, error: BaseException) -> Any:
-        """A time-out is EAGAIN, and makes a signal EINTR: signal(7)."""
-        if isinstance(error, TimedOut):
-            raise EAGAIN("timed out")
-        if isinstance(error, Interrupted) and self.deadline_ns is not None:
-            raise EINTR("a signal")
-        raise error
-
-
-class ReceiveEnough(SocketSleep):
-    """A stream's receive till so many bytes have come: MSG_WAITALL, SO_RCVLOWAT."""
-
-    __slots__ = ("_dest", "_enough", "_flags", "_sock", "_total")
-
-    def __init__(self, sock: Socket, caller: Caller, dest: Dest, flags: int, enough: int) -> None:
-        deadline = deadline_of(caller, sock.rcvtimeo_ns)
-        super().__init__(never, sock.queue, READABLE, sock, deadline_ns=deadline)
-        self._sock = sock
-        self._dest = dest
-        self._flags = flags
-        self._enough = enough
-        self._total = Received(0)
-
-    def now_or_later(self) -> Received | Sleep:
-        """The result if it needs no sleep."""
-        try:
-            return self.attempt()
-        except EAGAIN:
-            return self
-        except Errno as error:
-            return self.failed(error)
-
-    def attempt(self) -> Received:
-        """What there is, until it is enough. Raises: EAGAIN while it is not."""
-        total, sock = self._total, self._sock
-        while True:
-            part = sock.receive_or_end(self._dest, self._flags)
-            total.count += part.count
-            total.address = total.address or part.address
-            total.flags |= part.flags
-            if part.ancillary is not None:
-                total.ancillary = part.ancillary
-            carries = part.ancillary is not None and sock.family == AF_UNIX
-            if not part.count or carries or total.count >= self._enough or sock.stops_here():
-                return total
-
-    def failed(self, error: BaseException) -> Received:
-        """What has come counts."""
-        if self._total.count and isinstance(error, Errno | Interrupted | TimedOut):
-            return self._total
-        result: Received = super().failed(error)
-        return result
-
-
-class SendRest(SocketSleep):
-    """What a send could not do at once; a stream goes on until all is sent."""
-
-    __slots__ = ("_ancillary", "_caller", "_flags", "_sent", "_sock", "_source", "_target")
-
-    def __init__(
-        self, sock: Socket, caller: Caller, source: Source, target: Any, flags: int,
-        ancillary: Ancillary | None,
-    ) -> None:  # fmt: skip
-        deadline = deadline_of(caller, sock.sndtimeo_ns)
-        super().__init__(never, sock.queue, WRITABLE, sock, deadline_ns=deadline)
-        self._sock = sock
-        self._caller = caller
-        self._source = source
-        self._target = target
-        self._flags = flags
-        self._ancillary = ancillary
-        self._sent = 0
-
-    def go_on(self, done: int) -> int | Sleep:
-        """The rest after so many bytes, if it needs no sleep."""
-        self._sent = done
-        try:
-            return self.attempt()
-        except EAGAIN:
-            return self
-        except Errno as error:
-            return self.failed(error)
-
-    def attempt(self) -> int:
-        """As much as goes. Raises: EAGAIN while it is not all; each part has the whole time-out."""
-        sock = self._sock
-        while True:
-            self._sent += sock.try_send(
-                self._caller, self._source, self._target, self._flags, self._ancillary
-            )
-            if sock.kind != SOCK_STREAM or not self._source.count:
-                return self._sent
-            self._ancillary = None
-            self.deadline_ns = deadline_of(self._caller, sock.sndtimeo_ns)
-
-    def failed(self, error: BaseException) -> int:
-        """What was sent counts."""
-        if self._sent and isinstance(error, Errno | Interrupted | TimedOut):
-            return self._sent
-        if isinstance(error, EPIPE):
-            self._sock.broken_pipe(self._caller, self._flags)
-        result: int = super().failed(error)
-        return result

@@ -58,7 +58,9 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net import unix_data
-from sentry.net.socket import COMES, Ancillary, Received, Socket, SocketSleep, deadline_of
+from sentry.net.message import Ancillary, Received
+from sentry.net.socket import COMES, Socket
+from sentry.net.socket_sleeps import SocketSleep, deadline_of
 from sentry.net.sockfs import socket_location
 from sentry.net.unix_address import format_address, parse_address
 from sentry.net.unix_flights import flights

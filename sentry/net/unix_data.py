@@ -34,7 +34,7 @@ from sentry.errors import (
     EPERM,
     EPIPE,
 )
-from sentry.net.socket import Ancillary, Received
+from sentry.net.message import Ancillary, Received
 from sentry.net.socket_options import STAMPS
 from sentry.net.stamps import stamps
 from sentry.net.unix_address import format_address

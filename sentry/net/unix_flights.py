@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sentry.net.socket import Ancillary
+    from sentry.net.message import Ancillary
     from sentry.net.stack import Stack
 
 STEP: Final = 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.net.socket import Ancillary
+from sentry.net.message import Ancillary
 
 if TYPE_CHECKING:
     from sentry.net.unix import UnixSocket

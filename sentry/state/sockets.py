@@ -18,8 +18,9 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.tcp_options import CONGESTIONS
 from sentry.net.inet.time_wait import Remains
 from sentry.net.inet.udp import UdpSocket
+from sentry.net.message import Ancillary
 from sentry.net.packets import Packet
-from sentry.net.socket import Ancillary, Socket
+from sentry.net.socket import Socket
 from sentry.net.sockfs import new_location
 from sentry.net.unix import UnixSocket
 from sentry.net.unix_flights import flights

@@ -34,7 +34,8 @@ from sentry.net.host import calls
 from sentry.net.host.options import SENT_CONTROL
 from sentry.net.host.rows import HOST
 from sentry.net.ioctls import NAMES, SOCKETS
-from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.message import Ancillary, Received
+from sentry.net.socket import Socket
 from sentry.net.sockfs import socket_location
 from sentry.net.sysctls import FIRST_UNPRIVILEGED, first_unprivileged_port
 from sentry.vfs.requests import Requests, put_int

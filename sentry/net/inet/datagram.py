@@ -52,8 +52,8 @@ from sentry.net.inet.error_queue import (
 )
 from sentry.net.inet.inetsocket import InetSocket, is_group
 from sentry.net.inet.packet import Seen, told
+from sentry.net.message import Ancillary, Received
 from sentry.net.packets import Packet
-from sentry.net.socket import Ancillary, Received
 from sentry.net.stamps import Record, note, stamps
 from sentry.wait.again import NotNow
 

@@ -17,7 +17,7 @@ from sentry.abi.socket import (
 from sentry.errors import EINVAL, ENETUNREACH
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED, Endpoint
-from sentry.net.socket import Ancillary
+from sentry.net.message import Ancillary
 from sentry.net.stamps import Record, stamps
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.ioctls import SOCKETS
 
 if TYPE_CHECKING:
+    from sentry.net.message import Ancillary
     from sentry.net.packets import Packet
-    from sentry.net.socket import Ancillary
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller, Result, Source
     from sentry.vfs.location import Location

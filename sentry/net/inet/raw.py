@@ -56,7 +56,7 @@ from sentry.net.packets import Packet
 from sentry.net.sysctls import ignores_echo
 
 if TYPE_CHECKING:
-    from sentry.net.socket import Ancillary, Received
+    from sentry.net.message import Ancillary, Received
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller, Dest, Result, Source
     from sentry.vfs.location import Location

@@ -65,7 +65,8 @@ from sentry.net.inet.tcp_filtered import TcpFiltered
 from sentry.net.inet.tcp_listener import listening_at
 from sentry.net.inet.tcp_options import MSS, TCP, info
 from sentry.net.interfaces import LOOPBACK_INDEX
-from sentry.net.socket import COMES, Ancillary, Received
+from sentry.net.message import Ancillary, Received
+from sentry.net.socket import COMES
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.wait.again import again
 from sentry.wait.sleep import instead

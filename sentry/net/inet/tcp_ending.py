@@ -28,7 +28,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_listener import TcpListener
 from sentry.net.inet.tcp_stream import CONNECTED
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
-from sentry.net.socket import deadline_of
+from sentry.net.socket_sleeps import deadline_of
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import until
 

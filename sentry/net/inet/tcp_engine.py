@@ -34,8 +34,8 @@ from sentry.net.inet.tcp_options import pack_info
 from sentry.net.inet.tcp_stream import put
 from sentry.net.inet.tcp_tuning import tune
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
+from sentry.net.message import Received
 from sentry.net.rules import DSCP, PLAIN, RouteKey
-from sentry.net.socket import Received
 from sentry.net.tcp.core import nothing
 from sentry.net.tcp.info import info
 from sentry.net.tcp.listener import Listener

@@ -44,7 +44,7 @@ from sentry.ahead import mypyc_attr
 from sentry.errors import EFAULT, EINVAL
 from sentry.net.inet.inetsocket import STREAMS, InetSocket
 from sentry.net.inet.tcp_options import TcpOptions
-from sentry.net.socket import Ancillary, Received
+from sentry.net.message import Ancillary, Received
 from sentry.net.stamps import stamps
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.wait.again import NotNow

@@ -43,7 +43,7 @@ from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.inet.ports import Ports
-    from sentry.net.socket import Ancillary
+    from sentry.net.message import Ancillary
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller, Result, Source
     from sentry.vfs.location import Location

@@ -26,8 +26,8 @@ from sentry.net.netlink.nft_notices import Notices, listeners, tell
 from sentry.net.netlink.socket import NetlinkSocket
 
 if TYPE_CHECKING:
+    from sentry.net.message import Received
     from sentry.net.netfilter.hooks import Netfilter
-    from sentry.net.socket import Received
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.location import Location

@@ -46,6 +46,7 @@ from sentry.errors import (
     EPERM,
     Errno,
 )
+from sentry.net.message import Ancillary, Received
 from sentry.net.netlink.message import (
     HEADER,
     Reply,
@@ -55,7 +56,7 @@ from sentry.net.netlink.message import (
 )
 from sentry.net.netlink.options import NETLINK
 from sentry.net.netlink.registry import GROUPS, OPEN_TO_ALL, PROTOCOLS, multicast
-from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.socket import Socket
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.wait.fiber import Mode
 from sentry.wait.lock import Lock

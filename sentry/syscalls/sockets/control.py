@@ -27,7 +27,8 @@ from sentry.abi.socket import (
 from sentry.errors import EINVAL, EMFILE, EPERM, ESRCH, ETOOMANYREFS, Errno
 from sentry.fs.pidfd import PidFile
 from sentry.kernel.task import Task
-from sentry.net.socket import Ancillary, Socket
+from sentry.net.message import Ancillary
+from sentry.net.socket import Socket
 from sentry.net.unix_flights import drop_files, flights
 from sentry.net.unix_options import shown_ucred
 

@@ -11,7 +11,8 @@ from sentry.abi.limits import UIO_MAXIOV
 from sentry.abi.socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE
 from sentry.errors import EINVAL, EMSGSIZE, ENOBUFS, Errno
 from sentry.kernel.task import Task
-from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.message import Ancillary, Received
+from sentry.net.socket import Socket
 from sentry.net.unix_flights import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of_iov, socket_of, source_of_iov

@@ -27,8 +27,9 @@ from sentry.errors import (
 )
 from sentry.kernel.task import Task
 from sentry.net.family import UnixSocket, make_socket
+from sentry.net.message import Received
 from sentry.net.options import Counted, Option, Question
-from sentry.net.socket import Received, Socket
+from sentry.net.socket import Socket
 from sentry.net.unix_flights import drop_files
 from sentry.net.unix_options import UNIX
 from sentry.syscalls.registry import syscall
