@@ -39,18 +39,18 @@ static void *waiter(void *argument)
     return NULL;
 }
 
-/* Wait until so many sleep on `addr`: they are moved to `other` and back. */
+/* Wait until so many sleep on `addr`: they are moved to `other` and back, all of them together, as
+ * one whose call is made again in between (after a stop, in a snapshot) sleeps on `addr` anew. */
 static void await_sleepers(uint32_t *addr, int private, long wanted, uint32_t *other)
 {
-    long moved = 0;
-    while (moved < wanted) {
-        long n = futex(addr, FUTEX_CMP_REQUEUE | private, 0, (void *)wanted, other, *addr);
-        CHECK(n >= 0);
-        moved += n;
-        if (moved < wanted)
+    const int move = FUTEX_CMP_REQUEUE | private;
+    for (long there = 0, back = 0; there < wanted || back < wanted;) {
+        there = futex(addr, move, 0, (void *)wanted, other, *addr);
+        back = futex(other, move, 0, (void *)wanted, addr, *other);
+        CHECK(there >= 0 && back >= 0);
+        if (there < wanted)
             usleep(1000);
     }
-    CHECK(futex(other, FUTEX_CMP_REQUEUE | private, 0, (void *)wanted, addr, *other) == wanted);
 }
 
 /* Wake as many as wanted, however long they take to arrive. */
