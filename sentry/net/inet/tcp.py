@@ -309,9 +309,10 @@ class TcpSocket(TcpFiltered):
         """MSG_FASTOPEN: connect, then send; no cookie lets data go with the SYN. RFC 7413."""
         if address.is_unspec(raw):
             raise EOPNOTSUPP("an address of no family")
-        await again(self.connect, caller, raw, self.nonblock(flags))
-        sent: int = await again(super().send_message, caller, source, None, flags, ancillary)
-        return sent
+        with self.held():
+            await again(self.connect, caller, raw, self.nonblock(flags))
+            sent: int = await again(super().send_message, caller, source, None, flags, ancillary)
+            return sent
 
     # --- receiving
 

@@ -153,8 +153,13 @@ async def sys_sendmmsg(task: Task, fd: Fd, messages: Addr, count: UInt, flags: I
     """sendmmsg(2): as many as go; an error counts only for the first."""
     check_flags(flags)
     sock = socket_of(task, fd)
+    with sock.held():
+        return await _send_many(task, sock, messages, min(count, UIO_MAXIOV), flags)
+
+
+async def _send_many(task: Task, sock: Socket, messages: int, count: int, flags: int) -> int:
     done, pace = 0, Pace()
-    for i in range(min(count, UIO_MAXIOV)):
+    for i in range(count):
         at = messages + i * MMSGHDR_SIZE
         try:
             sent = await again(send_one, task, sock, at, flags)
@@ -179,8 +184,15 @@ async def sys_recvmmsg(
         if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
             raise EINVAL("timeout")
         deadline = task.kernel.loop.now_ns() + timeout.tv_sec * 10**9 + timeout.tv_nsec
+    with sock.held():
+        return await _receive_many(task, sock, messages, min(count, UIO_MAXIOV), flags, deadline)
+
+
+async def _receive_many(
+    task: Task, sock: Socket, messages: int, count: int, flags: int, deadline: int | None
+) -> int:
     done, pace = 0, Pace()
-    for i in range(min(count, UIO_MAXIOV)):
+    for i in range(count):
         at = messages + i * MMSGHDR_SIZE
         try:
             got = await again(receive_one, task, sock, at, flags & ~MSG_WAITFORONE)

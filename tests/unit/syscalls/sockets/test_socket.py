@@ -1,4 +1,5 @@
-"""A connection or a message that was taken is not lost where the memory has to be fetched."""
+"""Calls that sleep: what was taken is not lost where memory has to be fetched, and a socket that is
+closed meanwhile is there to their end."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sentry.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_STREAM
+from sentry.abi.socket import AF_INET, AF_UNIX, MSG_FASTOPEN, SOCK_DGRAM, SOCK_STREAM
+from sentry.errors import ECONNREFUSED
 from tests.world import Program
 
 Fetch = Callable[[int], None]
@@ -55,3 +57,50 @@ def test_receive_keeps_its_message_until_the_page_is_there(
         header = task.place(struct.pack("<QI4xQQQQi4x", name, 128, iov, 1, 0, 0, 0))
         got = task.begin("recvmsg", fd, header, 0).wait()
     assert (got, task.read(data, 5), task.read(name, len(NAME))) == (5, b"hello", NAME)
+
+
+def message_of(task: Program, data: int, size: int) -> bytes:
+    """struct mmsghdr."""
+    iov = task.place(struct.pack("<QQ", data, size))
+    return struct.pack("<QI4xQQQQi4xI4x", 0, 0, iov, 1, 0, 0, 0, 0)
+
+
+def test_recvmmsg_of_a_socket_that_is_closed_meanwhile_takes_all_its_messages(
+    task: Program,
+) -> None:
+    ends = task.place(bytes(8))
+    task.ok("socketpair", AF_UNIX, SOCK_DGRAM, 0, ends)
+    here, there = struct.unpack("<ii", task.read(ends, 8))
+    data = task.buffer(16)
+    messages = task.place(message_of(task, data, 8) + message_of(task, data + 8, 8))
+    other = task.thread()
+    call = task.begin("recvmmsg", here, messages, 2, 0, 0)
+    other.ok("close", here)
+    other.ok("write", there, other.place(b"one"), 3)
+    task.world.settle()
+    assert not call.done
+    other.ok("write", there, other.place(b"two"), 3)
+    assert call.wait() == 2
+    assert (task.read(data, 3), task.read(data + 8, 3)) == (b"one", b"two")
+    assert other.call("write", there, other.place(b"three"), 5) == -ECONNREFUSED.number
+
+
+def test_fast_open_of_a_socket_that_is_closed_meanwhile_sends_its_data(task: Program) -> None:
+    address = struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 4000, bytes([127, 0, 0, 1]))
+    name, size = task.place(address), len(address)
+    listener = task.ok("socket", AF_INET, SOCK_STREAM, 0)
+    task.ok("bind", listener, name, size)
+    task.ok("listen", listener, 0)
+    task.ok("connect", task.ok("socket", AF_INET, SOCK_STREAM, 0), name, size)
+    client = task.ok("socket", AF_INET, SOCK_STREAM, 0)
+    other = task.thread()
+    call = task.begin("sendto", client, task.place(b"hello"), 5, MSG_FASTOPEN, name, size)
+    other.ok("close", client)
+    task.world.settle()
+    assert not call.done  # there is no room
+    other.ok("accept", listener, 0, 0)
+    assert call.wait() == 5
+    server = other.ok("accept", listener, 0, 0)
+    data = task.buffer(8)
+    assert (other.ok("read", server, data, 8), task.read(data, 5)) == (5, b"hello")
+    assert other.ok("read", server, data, 8) == 0
