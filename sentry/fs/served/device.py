@@ -158,18 +158,20 @@ class DeviceFile(FileDescription):
         return self._read(dest, bool(self.flags & O_NONBLOCK or rwf & RWF_NOWAIT))
 
     async def _read(self, dest: Dest, nonblock: bool) -> int:
-        request = Tread(self._fid, 0, min(dest.count, self._most))
-        reply = await self._tried(request, READ_EVENTS, nonblock)
-        return await again(dest.put, expect(reply, Rread).data[: dest.count])
+        with self.held():  # its fid is another file's once it is given back
+            request = Tread(self._fid, 0, min(dest.count, self._most))
+            reply = await self._tried(request, READ_EVENTS, nonblock)
+            return await again(dest.put, expect(reply, Rread).data[: dest.count])
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         return self._write(source, bool(self.flags & O_NONBLOCK or rwf & RWF_NOWAIT))
 
     async def _write(self, source: Source, nonblock: bool) -> int:
         most = CROWDED if self._session.crowded else self._most
-        data: bytes = await again(source.peek, min(source.count, most))
-        reply = await self._tried(Twrite(self._fid, 0, data), WRITE_EVENTS, nonblock)
-        return min(expect(reply, Rwrite).count, len(data))
+        with self.held():
+            data: bytes = await again(source.peek, min(source.count, most))
+            reply = await self._tried(Twrite(self._fid, 0, data), WRITE_EVENTS, nonblock)
+            return min(expect(reply, Rwrite).count, len(data))
 
     @property
     def _most(self) -> int:
