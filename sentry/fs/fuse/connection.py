@@ -50,7 +50,13 @@ if TYPE_CHECKING:
 MAX_OUTSTANDING: Final = 1024
 """Requests without an answer: who asks for more waits."""
 MAX_BYTES: Final = 32 << 20
-"""Of all requests of a sandbox that have no answer: beyond, a connection has one at a time."""
+"""What requests of a sandbox cost that have no answer: beyond, a connection has one at a time."""
+OVERHEAD: Final = 512
+"""Bytes that one costs besides its message."""
+MAX_CLOSING_BYTES: Final = 128 << 20
+"""The same with what closes files, which is asked behind all else: enough for all that may be open.
+Beyond, a connection has a few of them, and no more is told to its server."""
+FEW: Final = 16
 MAX_PAGES: Final = 32
 """FUSE_DEFAULT_MAX_PAGES_PER_REQ: pages of data in one request."""
 MAX_DATA: Final = MAX_PAGES * PAGE_SIZE
@@ -210,15 +216,34 @@ class Connection:
         if not self.alive:
             request.finish(ENOTCONN("the server is gone"))
             return
+        self._totals.bytes += request.size + OVERHEAD
+        self._line_up(request)
+
+    def _line_up(self, request: Request) -> None:
         request.unique = self._out.take_unique()
-        self._totals.bytes += request.size
         self._out.pending[request] = None
         self.notify(_IN)
 
+    def submit_closing(self, request: Request) -> None:
+        """The same for what ends the use of a file, which a process does not wait for when it
+        ends: a server that answers nothing does not hear of it, where there is too much."""
+        if self._is_flooded:
+            request.finish(EIO("too much is not answered"))
+        else:
+            self.submit(request)
+
+    @property
+    def _is_flooded(self) -> bool:
+        return self.waiting >= FEW and self._totals.bytes > MAX_CLOSING_BYTES
+
     def submit_behind(self, request: Request) -> None:
-        """The same for one that nobody waits for: max_background at a time."""
+        """The same for one that nobody ever waits for: max_background at a time."""
+        if not self.alive or self._is_flooded:
+            self.submit_closing(request)
+            return
         request.is_background = True
-        if self.alive and self._active >= self.max_background:
+        if self._active >= self.max_background:
+            self._totals.bytes += request.size + OVERHEAD
             self._background.append(request)
             return
         self._active += 1
@@ -230,7 +255,7 @@ class Connection:
             raise EAGAIN("too many are not read")
         if self.alive:
             request.unique = unique
-            self._totals.bytes += request.size
+            self._totals.bytes += request.size + OVERHEAD
             self._out.pending[request] = None
             self.notify(_IN)
 
@@ -321,7 +346,7 @@ class Connection:
     def _finish(self, request: Request, error: Errno | None, data: bytes = b"") -> None:
         if request.device is not None:
             request.device.unanswered -= 1
-        self._totals.bytes -= request.size
+        self._totals.bytes -= request.size + OVERHEAD
         self._out.interrupts.pop(request, None)
         request.finish(error, data)
         self._freed(request)
@@ -331,7 +356,7 @@ class Connection:
             self._active -= 1
             if self._background and self.alive:
                 self._active += 1
-                self.submit(self._background.popleft())
+                self._line_up(self._background.popleft())
         if not self.waiting:
             self.wake_all()
         elif len(self.ready):
@@ -367,12 +392,12 @@ class Connection:
         if not self.alive:
             return
         self.alive = False
-        counted, lost = [*self._out.pending, *self._sent.values()], [*self._background]
+        lost = [*self._out.pending, *self._sent.values(), *self._background]
         self._out.clear()
         self._sent.clear()
         self._background.clear()
-        self._totals.bytes -= sum(request.size for request in counted)
-        for request in counted + lost:
+        self._totals.bytes -= sum(request.size + OVERHEAD for request in lost)
+        for request in lost:
             request.finish(ECONNABORTED("the connection is aborted"))
         self.wake_all()
         self.notify(_IN | EPOLLERR)

@@ -67,7 +67,7 @@ class Handle:
             request.who = connection.who(inode.sb.task)
         request.on_done = partial(self._flushed, done)
         self.hold()
-        connection.submit(request)
+        connection.submit_closing(request)
 
     def hold(self) -> None:
         """It is flushed soon: not to be released before."""
