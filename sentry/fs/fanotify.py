@@ -345,6 +345,8 @@ class FanotifyFile(StreamFile):
         try:
             if group is None or caller.kernel.pids.groups.get(group.tgid) is not group:
                 raise ESRCH("the process is gone")
+            if not self._pid(caller, event):
+                raise ESRCH("the reader does not see it")
             limit = caller.rlimit(RLIMIT_NOFILE)
             caller.files.free_from(0, limit)
             fd = caller.files.install(PidFile(self._vfs, group, False), limit, cloexec=True)

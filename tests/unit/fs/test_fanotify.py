@@ -15,9 +15,12 @@ from sentry.abi.fanotify import (
     FAN_NONBLOCK,
     FAN_Q_OVERFLOW,
     FAN_REPORT_DFID_NAME,
+    FAN_REPORT_FID,
+    FAN_REPORT_PIDFD,
     FAN_UNLIMITED_QUEUE,
 )
 from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.sched import CLONE_NEWPID
 from sentry.fs import fanotify
 from tests.contract.filesystems.calls import Files
 from tests.world import World
@@ -75,3 +78,20 @@ def test_closed_group_leaves_nothing(world: World) -> None:
     assert (counts.groups, counts.marks, counts.events) == (1, 1, 1)
     files.ok("close", fd)
     assert (counts.groups, counts.marks, counts.events) == (0, 0, 0)
+
+
+def test_process_that_the_reader_does_not_see_has_no_pidfd(world: World) -> None:
+    """copy_event_to_user(): who is in another PID namespace is not told of."""
+    outside = world.program()
+    reader = outside.sibling()
+    reader.ok("unshare", CLONE_NEWPID)
+    files = Files(reader.fork())
+    files.ok("mkdir", b"/d", 0o755)
+    fd = files.ok("fanotify_init", FAN_REPORT_FID | FAN_REPORT_PIDFD | FAN_NONBLOCK, 0)
+    files.ok("fanotify_mark", fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_CREATE, AT_FDCWD, b"/")
+    buffer = files.program.buffer(4096)
+    for program, pid, is_told in ((outside, 0, False), (files.program, 1, True)):
+        program.ok("creat", b"/d/%d" % pid, 0o644)
+        data = files.program.read(buffer, files.ok("read", fd, buffer, 4096))
+        told, pidfd = struct.unpack_from("<20xi", data)[0], struct.unpack("<i", data[-4:])[0]
+        assert (told, pidfd >= 0) == (pid, is_told)
