@@ -187,6 +187,14 @@ SIGNED: Final = frozenset({
 })  # fmt: skip
 """Those that may become negative, with all of net/: no minimum in their ctl_table."""
 
+BOUNDS: Final[dict[str, range]] = {
+    "fs/mqueue/msg_default": range(1, (1 << 16) + 1),
+    "fs/mqueue/msg_max": range(1, (1 << 16) + 1),
+    "fs/mqueue/msgsize_default": range(128, (16 << 20) + 1),
+    "fs/mqueue/msgsize_max": range(128, (16 << 20) + 1),
+}
+"""What those may become with which queues are made: ipc/mq_sysctl.c."""
+
 Get = Callable[[Any], str]
 Set = Callable[[Any, str], None]
 
@@ -258,6 +266,8 @@ def _kept(line: str) -> None:
         if numeric:
             numbers = numbers_in(value)
             if not 0 < len(numbers) <= width or (not signed and min(numbers) < 0):
+                raise EINVAL(f"{path}: {value!r}")
+            if numbers[0] not in BOUNDS.get(path, numbers):
                 raise EINVAL(f"{path}: {value!r}")
             rest = get(who).split("\t")[len(numbers) :]
             value = "\t".join([*map(str, numbers), *rest])

@@ -84,6 +84,25 @@ def test_limits_of_numbers_are_the_kernels(kernel: Any, reader: Any) -> None:
     assert get_sysctl(reader, "kernel/ns_last_pid") == "77"
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("msg_default", 1, 65536), ("msg_max", 1, 65536),
+        ("msgsize_default", 128, 16 << 20), ("msgsize_max", 128, 16 << 20),
+    ],
+)  # fmt: skip
+def test_queues_of_messages_are_made_with_values_that_linux_takes(
+    kernel: Any, name: str, least: int, most: int
+) -> None:
+    path = f"fs/mqueue/{name}"
+    for value in (least, most):
+        set_sysctl(kernel, path, str(value))
+        assert get_sysctl(kernel, path) == str(value)
+    for value in (0, least - 1, most + 1):
+        with pytest.raises(EINVAL):
+            set_sysctl(kernel, path, str(value))
+
+
 def test_host_name_is_the_kernels(kernel: Any, reader: Any) -> None:
     set_sysctl(reader, "kernel.hostname", "other")
     assert kernel.uts.nodename == b"other"
