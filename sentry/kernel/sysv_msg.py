@@ -202,13 +202,17 @@ class Queues:
 
         return get(self.ids, task.creds, key, flags, make, lambda _: None)
 
-    def send(self, task: Caller, queue: Queue, message: Message) -> None:
-        """One try of msgsnd(2). Raises: EACCES, EIDRM, EAGAIN while there is no room, ENOMEM."""
+    def check_send(self, task: Caller, queue: Queue, size: int) -> None:
+        """Raises: EACCES, EIDRM, EAGAIN while there is no room for so many bytes."""
         check_permission(task.creds, queue, WRITE)
         queue.check_alive()
-        size = len(message.data)
         if not queue.has_room(size):
             raise EAGAIN("the queue is full")
+
+    def send(self, task: Caller, queue: Queue, message: Message) -> None:
+        """One try of msgsnd(2). Raises: EACCES, EIDRM, EAGAIN while there is no room, ENOMEM."""
+        size = len(message.data)
+        self.check_send(task, queue, size)
         self._budget.check_messages(size)
         queue.messages.append(message)
         self._count(queue, 1, size)

@@ -128,10 +128,14 @@ class MessageQueue(TmpInode):
             EPOLLOUT | EPOLLWRNORM if count < self.attributes.max_messages else 0
         )
 
-    def send(self, priority: int, data: bytes, by: Any) -> None:
-        """Add a message. Raises: EAGAIN when the queue is full, ENOMEM."""
+    def check_not_full(self) -> None:
+        """Raises: EAGAIN when the queue is full."""
         if len(self.messages) >= self.attributes.max_messages:
             raise EAGAIN("full")
+
+    def send(self, priority: int, data: bytes, by: Any) -> None:
+        """Add a message. Raises: EAGAIN when the queue is full, ENOMEM."""
+        self.check_not_full()
         self.fs.budget.check_messages(len(data))
         self._sequence += 1
         insort(self.messages, (priority, -self._sequence, data))

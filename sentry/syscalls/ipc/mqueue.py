@@ -193,10 +193,16 @@ def sys_mq_timedsend(
     data = task.mm.read(addr, size)
 
     def attempt() -> int:
-        queue.send(priority, data, task)
+        """What waits stays where it is: here it would count nowhere."""
+        queue.check_not_full()
+        queue.send(priority, task.mm.read(addr, size), task)
         return 0
 
-    return _retry(file, attempt, queue.writers, deadline_ns)
+    try:
+        queue.send(priority, data, task)
+    except EAGAIN:
+        return _retry(file, attempt, queue.writers, deadline_ns)
+    return 0
 
 
 @syscall(243)

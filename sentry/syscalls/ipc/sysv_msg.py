@@ -82,15 +82,18 @@ def sys_msgsnd(task: Task, number: Int, addr: Addr, size: Long, flags: MessageFl
     queue = queues.ids.find(number)
 
     def attempt() -> int:
-        queues.send(task, queue, message)
+        """What waits stays where it is: here it would count nowhere."""
+        queues.check_send(task, queue, size)
+        queues.send(task, queue, Message(kind, task.mm.read(addr + 8, size)))
         return 0
 
-    if flags & IPC_NOWAIT:
-        return attempt()
     try:
-        return attempt()
+        queues.send(task, queue, message)
     except EAGAIN:
+        if flags & IPC_NOWAIT:
+            raise
         return sending(attempt, queue, size).ended(no_hand)
+    return 0
 
 
 @syscall(70)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from sentry.abi.capability import CAP_SYS_RESOURCE
+from sentry.abi.fcntl import O_CREAT, O_RDWR
+from sentry.abi.resource import RLIMIT_MSGQUEUE
 from sentry.auth.credentials import Credentials
 from sentry.errors import EAGAIN, EBUSY, EINVAL, EMFILE, ENOSPC
 from sentry.fs.mqueue.filesystem import MqueueFs, QueueDirectory
 from sentry.fs.mqueue.queue import Attributes, MessageQueue, Notification
 from sentry.vfs.interface import Owner
+from tests.world import Program
 
 
 class Person:
@@ -121,3 +126,24 @@ def test_the_status_text(fs: MqueueFs) -> None:
     queue = made(fs, b"q", SMALL)
     queue.send(0, b"12345", None)
     assert queue.status() == b"QSIZE:5          NOTIFY:0     SIGNO:0     NOTIFY_PID:0     \n"
+
+
+def test_who_waits_to_send_has_no_copy_of_the_message(task: Program) -> None:
+    size, senders = 64 << 10, 8
+    task.ok("prlimit64", 0, RLIMIT_MSGQUEUE, struct.pack("<QQ", 1 << 30, 1 << 30), 0)
+    made = task.place(struct.pack("<qqqq32x", 0, 1, size, 0))
+    fd = task.ok("mq_open", b"q", O_CREAT | O_RDWR, 0o600, made)
+    data = task.buffer(size)
+    task.ok("mq_timedsend", fd, data, size, 0, 0)
+    threads = [task.thread() for _ in range(senders)]
+    tracemalloc.start()
+    try:
+        calls = [thread.begin("mq_timedsend", fd, data, size, 0, 0) for thread in threads]
+        task.world.settle()
+        assert not any(call.done for call in calls)
+        assert tracemalloc.get_traced_memory()[0] < senders * size // 2
+    finally:
+        tracemalloc.stop()
+    for _ in range(senders + 1):
+        assert task.ok("mq_timedreceive", fd, data, size, 0, 0) == size
+    assert [call.wait() for call in calls] == [0] * senders

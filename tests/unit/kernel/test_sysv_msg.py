@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -162,3 +163,25 @@ def test_what_a_namespace_had_counts_nowhere_when_it_has_ended(real: World) -> N
     del program
     real.settle()
     assert (budget.semaphores, budget.message_bytes) == before
+
+
+def test_who_waits_to_send_has_no_copy_of_the_message() -> None:
+    with World() as world:
+        task = world.program()
+        size, senders = 8000, 32
+        number = task.ok("msgget", 0, 0o600)
+        data = task.place(struct.pack("<q", 1) + bytes(size))
+        for _ in range(2):  # which fill it
+            task.ok("msgsnd", number, data, size, 0)
+        threads = [task.thread() for _ in range(senders)]
+        tracemalloc.start()
+        try:
+            calls = [thread.begin("msgsnd", number, data, size, 0) for thread in threads]
+            world.settle()
+            assert not any(call.done for call in calls)
+            assert tracemalloc.get_traced_memory()[0] < senders * size // 2
+        finally:
+            tracemalloc.stop()
+        for _ in range(senders + 2):
+            assert task.ok("msgrcv", number, data, size, 0, 0) == size
+        assert [call.wait() for call in calls] == [0] * senders
