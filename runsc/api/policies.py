@@ -1,12 +1,15 @@
-"""An egress policy with rules for what a program serves itself: docs/egress.md, "Brokers"."""
+"""Egress policies as sandboxes tell them, and with rules for what a program serves itself:
+docs/egress.md, "Brokers"."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
+
+from runsc.api.errors import SandboxError
 
 ADDRESSES: Final = ipaddress.ip_network("192.0.2.0/24")
 """TEST-NET-1, RFC 5737: nobody's."""
@@ -20,6 +23,21 @@ def place_of(text: str) -> tuple[str, int]:
     if not colon or not name or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise ValueError(f"{text!r} is no place such as api.internal:443")
     return name, int(port)
+
+
+def told(policy: str, known: Collection[str]) -> str:
+    """A policy as a sandbox tells it, which is not trusted: no socket of the host is opened for it
+    but those that it was given (`State.brokers`). Raises: SandboxError."""
+    from sentry.net.egress.rules import PolicyError, brokers, parse  # noqa: PLC0415  few have one
+
+    try:
+        named = brokers(parse(policy, "egress"))
+    except PolicyError as error:
+        raise SandboxError(f"the sandbox tells no egress policy: {error}") from None
+    for broker in named:
+        if broker not in known:
+            raise SandboxError(f"the sandbox names a broker that it was never given: {broker}")
+    return policy
 
 
 def served(policy: str, places: Iterable[tuple[str, int]], broker: str) -> str:

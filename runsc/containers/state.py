@@ -56,6 +56,9 @@ class State(Value):
     """Sockets of the host may be bound to privileged ports."""
     judged: bool = False
     """What leaves that network is, by a policy."""
+    brokers: tuple[str, ...] = ()
+    """Sockets of the host that its policies have named. Which policy it has now it says itself, and
+    is not to be believed that others are in it."""
     ruled: bool = False
     """It was started with a policy for system calls."""
     services: bool = False

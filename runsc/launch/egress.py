@@ -73,12 +73,17 @@ def read(path: str) -> EgressConfig:
     return EgressConfig(text, host_addresses())
 
 
+def sockets_of(config: EgressConfig) -> tuple[str, ...]:
+    """Those of a policy's brokers."""
+    return brokers(parse(config.policy, ""))
+
+
 def with_dialer(
     config: EgressConfig, container_id: str, flags: Globals, terms: Terms, log_fd: int
 ) -> tuple[EgressConfig, int]:
     """The same with the way to a dialer, which is the caller's to close, and its pid; if the policy
     has no brokers as it was, and 0. Raises: OSError, RuntimeFailure."""
-    sockets = brokers(parse(config.policy, ""))
+    sockets = sockets_of(config)
     if not sockets:
         return config, 0
     from runsc.launch import dialer  # noqa: PLC0415  few have one
@@ -93,11 +98,13 @@ def way_to_brokers(
     flags: Globals, config: EgressConfig, store: Store, state: State
 ) -> Iterator[tuple[int, ...]]:
     """What goes with another policy for a sandbox that runs: the way to a dialer, if it has
-    brokers. Behind it the way is the Sentry's alone, and with the last one the dialer ends.
+    brokers, which are noted. Behind it the way is the Sentry's alone, and with the last one the
+    dialer ends.
 
     Raises: OSError, RuntimeFailure.
     """
-    if not brokers(parse(config.policy, "")):
+    sockets = sockets_of(config)
+    if not sockets:
         yield ()
         return
     from runsc.cgroups.recorded import of  # noqa: PLC0415  few need all that
@@ -113,6 +120,9 @@ def way_to_brokers(
         for fd in (*joins, log_fd):
             os.close(fd)
     try:
+        with store.held(owner.id) as noted:
+            noted.brokers = tuple(dict.fromkeys((*noted.brokers, *sockets)))
+            store.save(noted)
         yield (made.dialer_fd,)
     finally:
         os.close(made.dialer_fd)

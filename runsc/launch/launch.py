@@ -297,8 +297,12 @@ def _start(
         container = around.claim_files(flags, store, state, container)
         egress = _egress(flags, container, state.annotations)
         state.judged = egress is not None
-        if egress is not None and wishes.egress_used:
-            egress = msgspec.structs.replace(egress, used=wishes.egress_used)
+        if egress is not None:
+            from runsc.launch.egress import sockets_of  # noqa: PLC0415  few have one
+
+            state.brokers = sockets_of(egress)
+            if wishes.egress_used:
+                egress = msgspec.structs.replace(egress, used=wishes.egress_used)
         config = make_config(flags, container, state.id, listener.fileno(), wishes, egress)
         if "dev.runsc.policy" in state.annotations:
             from runsc.launch import policy  # noqa: PLC0415  few have one

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import tomllib
 
-from runsc.api import policies
+from runsc.api import policies, states
 from runsc.api.blocking.keeping import command
 from runsc.api.blocking.serving import Listening, Handler
 from runsc.api.blocking.wire import ask
@@ -50,7 +50,7 @@ class Connections:
             reply = ask(self._path, Request("egress", after=-1))
             if reply.egress is None:
                 raise SandboxError(reply.error or "the sandbox does not say what may leave")
-            self._policy = reply.egress.policy
+            self._policy = policies.told(reply.egress.policy, self._brokers())
         before = self._handlers.get(found)
         self._handlers[found] = handler
         if before is not None:
@@ -95,10 +95,16 @@ class Connections:
         if found is None or not self._listening or found.policy != self._told:
             self._handlers.clear()  # another policy has ended that
             self._policy = None
+            if found is not None:
+                policies.told(found.policy, self._brokers())
             return found
         own = self._policy or ""
         ours = _rules(found.policy) - _rules(own)
         return EgressState(own, used=[*found.used[:1], *found.used[1 + ours :]])
+
+    def _brokers(self) -> tuple[str, ...]:
+        found = states.load(self._state, self._sandbox_id)
+        return (states.load(self._state, found.sandbox) if found.sandbox else found).brokers
 
     def begin_again(self) -> None:
         """In a sandbox that has begun in the place of the one that there was. Raises:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from runsc.cli import global_flags
+from runsc.containers.container import Store
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
+from runsc.launch import egress, label
 from runsc.launch.egress import ANNOTATION, asked_for, check_joined, host_addresses
 
 ALLOW, DENY = 'default = "allow"', 'default = "deny"'
@@ -79,3 +83,23 @@ def test_addresses_of_the_host_are_told() -> None:
         except OSError:
             pytest.skip("the host has no way out")
         assert sock.getsockname()[0] in found
+
+
+def test_brokers_of_another_policy_are_noted(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks the sandbox later which policy it has knows that these were given to it."""
+    store, flags = Store(str(tmp_path / "state")), global_flags([])
+    state = State("1.2.0", "s", "/nowhere", network="sandbox", brokers=("/run/first.sock",))
+    store.create(state)
+    rule = '[[rule]]\naction = "allow"\ncidrs = ["192.0.2.1/32"]\nbroker = "/run/api.sock"\n'
+    policy.write_text(rule)
+    ours, theirs = os.pipe()
+    monkeypatch.setattr(
+        egress, "with_dialer", lambda config, *_: (replace(config, dialer_fd=ours), 1)
+    )
+    monkeypatch.setattr(label, "of_bundle", lambda _: None)
+    with egress.way_to_brokers(flags, egress.read(str(policy)), store, state) as fds:
+        assert fds == (ours,)
+    os.close(theirs)
+    assert store.load("s").brokers == ("/run/first.sock", "/run/api.sock")
