@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from runsc.api.aio import files
-from runsc.api.aio.commands import AsyncCommandHandle, close_all, start
+from runsc.api.aio.commands import DRAINED, AsyncCommandHandle, close_all, start
 from runsc.api.aio.poll import ready
 from runsc.api.aio.streams import AsyncStream
 from runsc.api.aio.wire import ANSWER_S, NO_ANSWER
@@ -43,7 +43,9 @@ class AsyncPtyHandle(AsyncCommandHandle):
     async def _drain(self, stream: AsyncStream) -> None:
         """What was written to a terminal comes a moment later, and then the end: nobody inside has
         its other end any more."""
-        while stream.fileno() >= 0:
+        for _ in range(DRAINED**2):
+            if stream.fileno() < 0:
+                break
             if self._take(stream) or stream.fileno() < 0:
                 continue
             if not await ready({stream.fileno(): select.POLLIN}, ANSWER_S):

@@ -167,10 +167,11 @@ class CommandHandle:
         wanted[self._wire.fileno()] = select.POLLIN
         if self._feed is not None:
             wanted[self._stdin.fileno()] = select.POLLOUT
+        patience_s = self._patience_s()
         if self._wire.has_line:
             found = {self._wire.fileno(): select.POLLIN}
         else:
-            found = ready(wanted, self._patience_s())
+            found = ready(wanted, patience_s)
         if not found:
             raise SandboxError(NO_ANSWER)
         for stream in streams:
@@ -181,6 +182,8 @@ class CommandHandle:
         if self._wire.fileno() in found:
             self._hear_of_end()
         if self._ended is None:
+            if patience_s == 0:  # much comes, and not that it has ended
+                raise SandboxError(NO_ANSWER)
             return False
         for stream in streams:
             self._drain(stream)
@@ -234,7 +237,7 @@ class CommandHandle:
         line = self._wire.line_there()
         while line is not None and self._ended is None:
             self._ended = end_of(line)
-            line = self._wire.line_there() if self._ended is None else None
+            line = self._wire.line_there() if self._wire.has_line else None
 
     def _settled(self) -> CommandResult:
         assert self._ended is not None

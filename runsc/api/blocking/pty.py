@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from runsc.api.blocking import files
-from runsc.api.blocking.commands import CommandHandle, close_all, start
+from runsc.api.blocking.commands import DRAINED, CommandHandle, close_all, start
 from runsc.api.blocking.poll import ready
 from runsc.api.blocking.streams import Stream
 from runsc.api.blocking.wire import ANSWER_S, NO_ANSWER
@@ -46,7 +46,9 @@ class PtyHandle(CommandHandle):
     def _drain(self, stream: Stream) -> None:
         """What was written to a terminal comes a moment later, and then the end: nobody inside has
         its other end any more."""
-        while stream.fileno() >= 0:
+        for _ in range(DRAINED**2):
+            if stream.fileno() < 0:
+                break
             if self._take(stream) or stream.fileno() < 0:
                 continue
             if not ready({stream.fileno(): select.POLLIN}, ANSWER_S):

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from runsc.api.aio import commands as commands_of
 from runsc.api.aio.commands import AsyncCommandHandle, AsyncCommands
-from runsc.api.errors import SandboxEnded
+from runsc.api.aio.wire import CHUNK, AsyncWire
+from runsc.api.errors import SandboxEnded, SandboxError
+from runsc.api.execspec import Spec
 from runsc.api.limits import OutputLimitExceeded
 from runsc.api.values import Limits
+from sentry.control.protocol import Event, Reply, encode
 from tests.unit.runsc.api.standin import StandIn, standing_in
 
 PATIENCE_S = 20
+NONE = -1, -1, -1
 
 
 @pytest.fixture
@@ -125,3 +131,45 @@ def test_who_waits_leaves_the_loop_to_others(commands: AsyncCommands) -> None:
         return turns
 
     assert asyncio.run(run()) > 3
+
+
+def talking() -> tuple[socket.socket, socket.socket]:
+    """A wire to a sandbox that has said much, and the end of a command behind it."""
+    ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    theirs.sendall(encode(Reply()) * (3 * CHUNK // len(encode(Reply()))))
+    theirs.sendall(encode(Event("exited", status=7 << 8)))
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def test_sandbox_that_says_much_lets_others_run() -> None:
+    """It is one of many that a loop looks after, and may have been taken over."""
+    ours, theirs = talking()
+    turns = 0
+
+    async def run() -> int:
+        nonlocal turns
+        handle = AsyncCommandHandle(AsyncWire(ours), Spec("x", None, None, None, None), 1, NONE)
+        waiting = asyncio.create_task(handle.wait())
+        while not waiting.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return (await waiting).exit_code
+
+    with theirs:
+        assert asyncio.run(run()) == 7
+    assert turns > 3
+
+
+def test_sandbox_that_says_much_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands_of, "ANSWER_S", 0.0)
+    ours, theirs = talking()
+
+    async def run() -> None:
+        spec = Spec("x", None, None, 1e-9, None)
+        async with AsyncCommandHandle(AsyncWire(ours), spec, 1, NONE) as handle:
+            await handle.wait()
+
+    with theirs, pytest.raises(SandboxError, match="does not answer"):
+        asyncio.run(run())
