@@ -218,7 +218,10 @@ class TcpSocket(TcpFiltered):
             ask = listener.room.add(lambda _: self._ask_again(caller), EPOLLOUT)
             self.asks = partial(listener.room.remove, ask)
             return False
-        listener._establish(caller, self, target)
+        try:
+            listener._establish(caller, self, target)
+        except ENFILE as error:  # perhaps in the middle of somebody else's accept(2)
+            self.refuse(error.number)
         return True
 
     def _ask_again(self, caller: Caller) -> None:

@@ -27,7 +27,7 @@ from sentry.abi.socket import (
     BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
 )
 from sentry.abi.socket import IPPROTO_TCP, MSG_MORE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SO_REUSEPORT
-from sentry.errors import EAGAIN
+from sentry.errors import EAGAIN, ENFILE
 from sentry.net.inet.error_queue import wants_errors
 from sentry.net.inet.leaving import mark_of, plain
 from sentry.net.inet.tcp_options import pack_info
@@ -376,7 +376,7 @@ class Listening:
         self.sock = sock
         self.due_ns: int | None = None
         self.listener = Listener(layer.shared, backlog, Tuning(), self._complete)
-        self.listener.waiting = sock.waiting
+        self.listener.waiting = self._waiting
         self.tuned()
 
     @property
@@ -389,6 +389,14 @@ class Listening:
         tune(self.listener.tuning, self.sock)
         self.listener.tuning.congestion = self.sock.tcp.congestion.decode()
         self.listener.defer_seconds = self.sock.tcp.values[abi.TCP_DEFER_ACCEPT]
+
+    def _waiting(self) -> int:
+        """How many wait elsewhere; too many where no file more may be open."""
+        try:
+            self.sock.stack.kernel.vfs.budget.check_files()
+        except ENFILE:
+            return self.listener.backlog + 1
+        return self.sock.waiting()
 
     def _complete(self) -> None:
         while (connection := self.listener.accept()) is not None:

@@ -47,6 +47,7 @@ from sentry.net.link import link
 from sentry.net.netlink.diag import _inet_answer
 from sentry.net.netlink.nfnetlink import netfilter_of
 from sentry.net.tables import TABLES
+from sentry.vfs import budget
 from tests.unit.net.netfilter.blobs import entry, header, part, put, with_rules
 from tests.unit.net.streams import ByUplink, Line, Streams, done, place, receive
 from tests.unit.net.wired import INDEX, SECOND_NS, ip4, ip6, local6
@@ -247,6 +248,20 @@ def test_listener_is_reached_by_both_ways_and_has_one_backlog(line: Line) -> Non
     assert peers == [ip4(2), ip4(1)]
     line.wait(5 * SECOND_NS)
     assert right.accept(listener).remote.port == far[1].local.port
+
+
+def test_connection_for_which_no_file_may_be_open_comes_later(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = line.hosts
+    listener, client = right.listen(8080), left.socket()
+    monkeypatch.setattr(budget, "MAX_FILES", right.stack.kernel.vfs.budget.anonymous)
+    left.begin(client, place(ip4(2), 8080))
+    line.settle()
+    assert listener.queues() == (0, 8) and not right.tcp.engines
+    monkeypatch.undo()
+    line.wait(5 * SECOND_NS)
+    assert right.accept(listener).state == TCP_ESTABLISHED
 
 
 def test_listener_that_closes_resets_what_nobody_accepted(line: Line) -> None:

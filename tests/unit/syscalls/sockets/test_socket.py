@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from sentry.abi.socket import AF_INET, AF_UNIX, MSG_FASTOPEN, SOCK_DGRAM, SOCK_STREAM
-from sentry.errors import ECONNREFUSED
+from sentry.errors import ECONNREFUSED, ENFILE
+from sentry.vfs import budget
 from tests.world import Program
 
 Fetch = Callable[[int], None]
@@ -104,3 +105,22 @@ def test_fast_open_of_a_socket_that_is_closed_meanwhile_sends_its_data(task: Pro
     data = task.buffer(8)
     assert (other.ok("read", server, data, 8), task.read(data, 5)) == (5, b"hello")
     assert other.ok("read", server, data, 8) == 0
+
+
+def test_connection_for_which_no_file_may_be_open_costs_nobody_else_his(
+    task: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 4000, bytes([127, 0, 0, 1]))
+    name, size = task.place(address), len(address)
+    listener = task.ok("socket", AF_INET, SOCK_STREAM, 0)
+    task.ok("bind", listener, name, size)
+    task.ok("listen", listener, 0)
+    task.ok("connect", task.ok("socket", AF_INET, SOCK_STREAM, 0), name, size)
+    client, other = task.ok("socket", AF_INET, SOCK_STREAM, 0), task.thread()
+    call = task.begin("connect", client, name, size)
+    counts = task.world.vfs.budget
+    monkeypatch.setattr(budget, "MAX_FILES", counts.anonymous + counts.files)
+    assert other.call("accept", listener, 0, 0) >= 0
+    assert call.wait() == -ENFILE.number
+    monkeypatch.undo()
+    task.ok("connect", client, name, size)
