@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from sentry.abi.mount import MS_RDONLY
-from sentry.faults import InjectRule
+from sentry.faults import InjectState
 
 Mask = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Bits."""
@@ -386,8 +386,8 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """All but these, rather: with none named every call."""
     strace_limit: int = 32
     """So many bytes of what is read and written are shown."""
-    inject: tuple[InjectRule, ...] = ()
-    """Faults that are wanted from the start."""
+    inject: tuple[InjectState, ...] = ()
+    """Faults that are wanted from the start, and what has come of them before that."""
     trace: TraceSession | None = None
     """Listens from before the first program runs."""
     trace_fds: tuple[int, ...] = ()

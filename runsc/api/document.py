@@ -20,6 +20,7 @@ from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
 from runsc.launch.forkable import ANNOTATION as FORKABLE
 from runsc.launch.policy import ANNOTATION as POLICY
+from runsc.launch.policy import LEARN
 from runsc.oci import convert, spec
 from runsc.progress import silent
 
@@ -71,7 +72,7 @@ def document(order: Order, tell: Tell = silent) -> tuple[str, spec.Spec]:
     if order.now.policy == "":
         made.annotations.pop(POLICY, None)
     elif policy is not None:
-        made.annotations[POLICY] = _in_memory(policy)
+        made.annotations[POLICY] = policy if policy == LEARN else _in_memory(policy)
     _connect(made, order.network)
     return folder, made
 

@@ -152,6 +152,7 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
         image = order.snapshot
     began = Wishes(
         image=image, background=order.background, egress_used=order.now.used,
+        injected=order.now.injected,
         tell=tell if order.tells and image else None,
     )  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from sentry.faults import InjectState
+
 MAX_LINE = 8 << 20
 ANNOTATION = "dev.runsc.api"
 """Of sandboxes that were made so: "attached" to who has made them, or "detached"."""
@@ -23,7 +25,9 @@ class Now(msgspec.Struct, frozen=True, omit_defaults=True):
     used: tuple[tuple[int, int, int], ...] = ()
     """What of its limits is used up: sentry.config.EgressConfig."""
     policy: str | None = None
-    """Empty: there is none any more."""
+    """Empty: there is none any more; `runsc.launch.policy.LEARN`: what programs do is told."""
+    injected: tuple[InjectState, ...] | None = None
+    """Faults, and what has come of them."""
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

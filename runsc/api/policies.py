@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import re
 import tomllib
 from collections.abc import Collection, Iterable
 from typing import Any, Final
@@ -13,6 +15,9 @@ from runsc.api.errors import SandboxError
 
 ADDRESSES: Final = ipaddress.ip_network("192.0.2.0/24")
 """TEST-NET-1, RFC 5737: nobody's."""
+FOLDER: Final = "runsc-{}"
+"""Of the socket of such a broker, with 16 hexadecimal digits."""
+_FOLDER: Final = re.compile(FOLDER.format("[0-9a-f]{16}"))
 NOTHING: Final = 'default = "deny"\n'
 
 
@@ -62,6 +67,26 @@ def served(policy: str, places: Iterable[tuple[str, int]], broker: str) -> str:
             if address is None:
                 raise ValueError("too many names are served")
             hosts[name] = [address]
+    return _written(document)
+
+
+def unserved(policy: str) -> str:
+    """Where nobody serves these places: they are denied. Raises: PolicyError."""
+    from sentry.net.egress.rules import parse  # noqa: PLC0415  few have one
+
+    parse(policy, "egress")
+    document = tomllib.loads(policy)
+    changed = False
+    for rule in document.get("rule", ()):
+        if _FOLDER.fullmatch(os.path.basename(os.path.dirname(rule.get("broker", "")))):
+            del rule["broker"]
+            rule.pop("limits", None)
+            rule["action"] = "deny"
+            changed = True
+    return _written(document) if changed else policy
+
+
+def _written(document: dict[str, Any]) -> str:
     return "".join(f"{_value(key)} = {_value(each)}\n" for key, each in document.items())
 
 

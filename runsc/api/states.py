@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runsc.api import policies
 from runsc.api.errors import SandboxError, SandboxNotFound
-from runsc.api.order import ANNOTATION, ORDER, Order
+from runsc.api.order import ANNOTATION, ORDER, Now, Order
 from runsc.containers import state as state_file
 from runsc.containers.names import check_id, default_root
 from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
+from runsc.launch.policy import LEARN
+from sentry.control.answers import Decided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,16 +81,24 @@ def made_alike(one: Order, other: Order) -> bool:
     plain = [
         msgspec.structs.replace(
             each, sandbox_id="", state="", detach=False, expires_ns=0, memory=0, snapshot="",
-            background=False,
+            background=False, now=Now(),
         )
         for each in (one, other)
     ]  # fmt: skip
     return plain[0] == plain[1]
 
 
+def now_of(decided: Decided) -> Now:
+    """For a sandbox that begins with what was decided about another one."""
+    policy = decided.policy
+    source = "" if policy is None else LEARN if policy.learns else policy.source
+    return Now(decided.egress, (), source, decided.injected)
+
+
 def order_of(snapshot: str, *, trusted: bool) -> Order:
-    """How the sandbox was made of which this is a snapshot. It says what of the host it has, so
-    one that somebody else has written has to be `trusted`. Raises: SandboxError."""
+    """How the sandbox was made of which this is a snapshot, and what was decided about it by then;
+    nobody serves its connections. It says what of the host it has, so one that somebody else has
+    written has to be `trusted`. Raises: SandboxError."""
     from runsc.containers import snapshots  # noqa: PLC0415  few ask
 
     try:
@@ -102,4 +113,15 @@ def order_of(snapshot: str, *, trusted: bool) -> Order:
             f"{snapshot}: it was not made by this user on this machine: `trusted` lets it have what"
             " it asks for of the host"
         )
-    return order
+    text = manifest.annotations.get(snapshots.DECIDED)
+    if text is None:  # nobody has noted that
+        return order
+    from sentry.net.egress.rules import PolicyError  # noqa: PLC0415  who restores needs more
+
+    try:
+        decided = msgspec.json.decode(text, type=Decided)
+        egress = policies.unserved(decided.egress) if decided.egress is not None else None
+    except (msgspec.DecodeError, PolicyError) as error:
+        raise SandboxError(f"{snapshot}: damaged: {error}") from None
+    now = msgspec.structs.replace(now_of(decided), egress=egress)
+    return msgspec.structs.replace(order, now=now)

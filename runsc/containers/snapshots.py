@@ -48,6 +48,10 @@ LOOK_MS: Final = 200
 """So often is somebody told how far it is."""
 MAX_LAYERS: Final = 64
 """Snapshots that build on each other."""
+OF_API: Final = "dev.runsc.order"
+"""Annotation: `restore` of the Python API makes a sandbox of it, by what it says."""
+DECIDED: Final = "dev.runsc.decided"
+"""Annotation of snapshots of such: sentry.control.answers.Decided, in JSON."""
 MAX_MANIFEST: Final = 64 << 20
 MAX_OBJECTS: Final = 1 << 28
 Check = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
@@ -389,6 +393,8 @@ def _manifest(state: State, made: Made, wish: Wish, parent: Parent | None) -> Ma
     from runsc import __version__  # noqa: PLC0415
 
     own = {name: text for name, text in state.annotations.items() if name.startswith("dev.runsc.")}
+    if OF_API in own and made.decided is not None:
+        own[DECIDED] = msgspec.json.encode(made.decided).decode()
     return Manifest(
         program=__version__,
         container=state.id,

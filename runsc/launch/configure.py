@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runsc.containers.state import State
     from runsc.oci.resources import Resources
     from runsc.progress import Tell
+    from sentry.faults import InjectState
 
 KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
 _KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
@@ -55,6 +56,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """Its memory is read when it is touched."""
     egress_used: tuple[tuple[int, int, int], ...] = ()
     """What of the limits of its egress policy is used up already."""
+    injected: tuple[InjectState, ...] | None = None
+    """Faults in place of those of --inject, and what has come of them."""
     tell: Tell | None = None
     """Hears how far what takes long is, such as the reading of that."""
     lifeline: int = -1

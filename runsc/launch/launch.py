@@ -329,7 +329,7 @@ def _start(
         try:
             config = _with_link(flags, config, terms, beside)
             config = _with_dialer(flags, config, terms, beside)
-            config = _with_faults(flags, _with_listeners(flags, config))
+            config = _with_faults(flags, wishes, _with_listeners(flags, config))
             network = _network(flags, container, config, standing.pid)
             exports = users.with_owners(container.exports)
             running = sandbox.start(
@@ -409,13 +409,15 @@ def _with_dialer(
     return msgspec.structs.replace(config, egress=made)
 
 
-def _with_faults(flags: Globals, config: SandboxConfig) -> SandboxConfig:
-    """With --inject."""
-    if flags.inject is None:
-        return config
-    from runsc import faults  # noqa: PLC0415  few want any
+def _with_faults(flags: Globals, wishes: Wishes, config: SandboxConfig) -> SandboxConfig:
+    """With --inject, or what is wished for in place of that."""
+    states = wishes.injected
+    if states is None and flags.inject is not None:
+        from runsc import faults  # noqa: PLC0415  few want any
+        from sentry.faults import InjectState  # noqa: PLC0415
 
-    return msgspec.structs.replace(config, inject=faults.read(flags.inject))
+        states = tuple(map(InjectState, faults.read(flags.inject)))
+    return msgspec.structs.replace(config, inject=states or ())
 
 
 def _with_listeners(flags: Globals, config: SandboxConfig) -> SandboxConfig:

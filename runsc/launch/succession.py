@@ -44,10 +44,14 @@ def roll_back(store: Store, container_id: str, template: Origin) -> State:
         annotations = template.state.annotations
         if annotations.get(TEMPLATE) != "true" or annotations.get(ORIGIN) != container_id:
             raise RuntimeFailure(f'"{template.state.id}" is no template of "{container_id}"')
-        left_ns = lifecycle.ask(store, state, Request("state")).expires_ns
+        now = lifecycle.ask(store, state, Request("decided"))
+        if now.decided is None:
+            raise RuntimeFailure(now.error or "the sandbox does not say what was decided about it")
         is_fork = ORIGIN in state.annotations
         take_place = _from_fork if is_fork else _from_first
-        order = ForkOrder(expires_ns=left_ns, forkable=True, succeeds=not is_fork)
+        order = ForkOrder(
+            expires_ns=now.expires_ns, forkable=True, succeeds=not is_fork, decided=now.decided
+        )
         with ExitStack() as closing:
             place, theirs = (closing.enter_context(sock) for sock in socket.socketpair())
             own = store.load(container_id)

@@ -372,7 +372,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         from sentry.inject import plan  # noqa: PLC0415  few want any
 
         try:
-            plan.of(kernel).replace(config.inject)
+            plan.of(kernel).go_on_from(config.inject)
         except Errno as error:
             raise StartError(f"faults: {error}") from None
     containers = Containers(kernel, config, watchdog)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from sentry.config import PolicyConfig
+from sentry.faults import MAX_RULES, InjectState
+
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
 
@@ -290,6 +293,16 @@ class Procfs(msgspec.Struct, omit_defaults=True, frozen=True):
     more: bool = False
 
 
+class Decided(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What the owner of a sandbox has decided about it, whatever its programs do."""
+
+    policy: PolicyConfig | None = None
+    """None: nobody decides on system calls."""
+    injected: Annotated[tuple[InjectState, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
+    egress: str | None = None
+    """A policy; None: nobody judges what leaves."""
+
+
 class Made(msgspec.Struct, frozen=True):
     """A snapshot that has been written: sentry.state."""
 
@@ -309,6 +322,7 @@ class Made(msgspec.Struct, frozen=True):
     """So many pages have one of the checks."""
     checks: list[Number]
     """CRC-32 of each piece of those that were written."""
+    decided: Decided | None = None
 
 
 class Said(msgspec.Struct, frozen=True):

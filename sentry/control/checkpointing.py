@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from sentry.control import decisions
 from sentry.control.answers import Made
 from sentry.control.descriptors import close_all
 from sentry.control.protocol import DEFECT, Reply
@@ -102,7 +103,7 @@ class Checkpointing:
         return Made(
             self._kernel.platform.name, len(data), zlib.crc32(data), kept.name,
             saving.saver.pages.pages, written.own, written.origins, PIECE_PAGES,
-            written.checks,
+            written.checks, decisions.of(self._kernel),
         )  # fmt: skip
 
     def _ended(self, made: Made | None, error: BaseException | None) -> None:

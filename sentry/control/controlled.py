@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sentry.config import FurtherConfig
     from sentry.control.answers import (
         ClockState,
+        Decided,
         EgressState,
         Packets,
         PolicyTold,
@@ -213,6 +214,10 @@ class Controlled(Protocol):
 
     def control_inject(self, order: InjectOrder) -> list[InjectState]:
         """Faults, after a change if one is asked for."""
+        ...
+
+    def control_decided(self) -> Decided:
+        """What the sandbox's owner has decided about it."""
         ...
 
     def control_serve(

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from sentry.config import Amount, Capabilities, JobLimits, LinkConfig, Mask, PolicyConfig, Rlimit
-from sentry.control.answers import Number
+from sentry.control.answers import Decided, Number
 from sentry.faults import MAX_RULES, InjectRule
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
@@ -111,6 +111,9 @@ class ForkOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     succeeds: bool = False
     """It goes on in the place of the sandbox that its template is of: `sentry.fork.succession`. A
     further descriptor comes with it."""
+    decided: Decided | None = None
+    """In place of what its parent has of that; None: the same. Forks have no judge of what
+    leaves."""
 
 
 class PolicyOrder(msgspec.Struct, omit_defaults=True, frozen=True):

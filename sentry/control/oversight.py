@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from sentry.control import decisions
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.errors import EBUSY, EINVAL, EPERM
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sentry.config import FurtherConfig
     from sentry.control.answers import (
         ClockState,
+        Decided,
         EgressState,
         Packets,
         PolicyTold,
@@ -208,6 +210,14 @@ class Oversight:
         if order.rules is not None:
             found.replace(order.rules)
         return found.states()
+
+    def control_decided(self) -> Decided:
+        """What is in force of policies and faults."""
+        return decisions.of(self._kernel)
+
+    def decide(self, decided: Decided) -> None:
+        """That holds from now on. Preconditions: no program runs. Raises: EINVAL."""
+        decisions.put(self._kernel, self._shared.watchdog, decided)
 
     def control_clock(self, asked: ClockOrder) -> ClockState:
         """The time that programs see. Raises: EINVAL."""

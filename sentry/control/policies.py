@@ -76,11 +76,12 @@ def do(kernel: Kernel, watchdog: Watchdog, order: PolicyOrder, done: Done) -> Po
         else:
             done(str(error) if error is not None else "")
 
-    kernel.loop.spawn(driven(_use(kernel, engine, module)), "policy", ended)
+    kernel.loop.spawn(driven(use(kernel, engine, module)), "policy", ended)
     return None
 
 
-def _use(kernel: Kernel, engine: Engine, module: Module | None) -> Steps[None]:
+def use(kernel: Kernel, engine: Engine, module: Module | None) -> Steps[None]:
+    """It decides from now on."""
     if (yield from engine.use(module)):
         yield from every_task(kernel)
 

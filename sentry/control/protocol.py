@@ -14,6 +14,7 @@ import msgspec
 from sentry.config import EgressConfig, FurtherConfig, JobUse, TraceSession
 from sentry.control.answers import (
     ClockState,
+    Decided,
     EgressState,
     FileEntry,
     Made,
@@ -69,10 +70,11 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     "clock" (the time that programs see), "advance" (so much of it goes by, from one of their timers
     to the next), "checkpoint" (its state goes into two files that come with it, and it stands still
     as long as the connection lasts), "expire" (the container ends in some time, whoever is there
-    then), "repl" (a statement of Python is run on the kernel's objects, where the sandbox was
-    started so), or "resize" (the host's terminal has a new size); "fork" (another sandbox is made
-    of it) and, there, "attach" (to a process of its parent's "exec", with other streams); "succeed"
-    (a fork takes its place, to which a socket leads that comes with it).
+    then), "decided" (that, and what else its owner has decided about it), "repl" (a statement of
+    Python is run on the kernel's objects, where the sandbox was started so), or "resize" (the
+    host's terminal has a new size); "fork" (another sandbox is made of it) and, there, "attach" (to
+    a process of its parent's "exec", with other streams); "succeed" (a fork takes its place, to
+    which a socket leads that comes with it).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -151,7 +153,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     error: str = ""
     status: str = ""
     expires_ns: Number = 0
-    """state: in so long the container ends; 0: in its own time."""
+    """state, decided: in so long the container ends; 0: in its own time."""
     processes: list[ProcessInfo] = []
     pid: Number = 0
     """exec: the process, as the container numbers it."""
@@ -170,6 +172,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """file: of "stat"."""
     injected: list[InjectState] = []
     """inject."""
+    decided: Decided | None = None
     clock: ClockState | None = None
     """clock, advance."""
     snapshot: Made | None = None

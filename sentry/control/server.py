@@ -127,6 +127,9 @@ class ControlServer:
                 case "expire":
                     self.kernel.control_expire(request.time_ns)
                     return Reply()
+                case "decided":
+                    expires_ns = self.kernel.control_expires_ns()
+                    return Reply(decided=self.kernel.control_decided(), expires_ns=expires_ns)
                 case "state":
                     expires_ns = self.kernel.control_expires_ns()
                     return Reply(status=self.kernel.control_status(), expires_ns=expires_ns)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.limits import PATH_MAX
 from sentry.abi.mount import MS_NODEV, MS_NOSUID, MS_RDONLY
 from sentry.abi.socket import AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_STREAM, SOL_SOCKET
-from sentry.abi.stat import S_IFCHR
+from sentry.abi.stat import S_IFCHR, S_IFMT
 from sentry.control.descriptors import close_all
 from sentry.control.orders import ServeOrder
 from sentry.control.outside import acting
 from sentry.control.protocol import DEFECT, Reply
-from sentry.errors import EBUSY, EINVAL, ENOTDIR, Errno
+from sentry.errors import EBUSY, EINVAL, ENOENT, ENOTDIR, Errno
 from sentry.fs.gofer import arrival  # noqa: F401  what is served needs it
 from sentry.fs.served import device, filesystem, proc
 from sentry.fs.served.session import ServedSession
@@ -36,11 +37,19 @@ if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.vfs.file import Caller
+    from sentry.vfs.location import Location
 
 MAJOR: Final = 240
 """The first of those for local use: Documentation/admin-guide/devices.txt."""
 MINORS: Final = 256
 STREAM: Final = [AF_UNIX, SOCK_STREAM]
+
+
+def _served(place: Location) -> filesystem.ServedFileSystem | None:
+    """What is mounted there from outside."""
+    fs = place.mount.fs
+    is_root = place.dentry is place.mount.root
+    return fs if is_root and isinstance(fs, filesystem.ServedFileSystem) else None
 
 
 class Serving:
@@ -117,7 +126,10 @@ class Serving:
         )
         fs.source = "served"
         flags = MS_NODEV | MS_NOSUID | (MS_RDONLY if self._order.read_only else 0)
-        place = await again(resolve, self._caller, AT_FDCWD, self._order.path)
+        place = await self._place()
+        while (gone := _served(place)) is not None and gone.session.dead:
+            await self._take_off(place)
+            place = await self._place()
         if not place.dentry.inode.is_dir:
             raise ENOTDIR("a file system is mounted on a directory")
         caller.mounts.check_room()
@@ -126,12 +138,15 @@ class Serving:
 
     async def _unmount(self) -> None:
         """Raises: EINVAL if nothing of a caller's is mounted there."""
-        place = top(await again(resolve, self._caller, AT_FDCWD, self._order.path))
-        fs = place.mount.fs
-        if not isinstance(fs, filesystem.ServedFileSystem) or (
-            place.dentry is not place.mount.root
-        ):
+        place = await self._place()
+        if _served(place) is None:
             raise EINVAL("nothing that is served from outside is mounted there")
+        await self._take_off(place)
+
+    async def _place(self) -> Location:
+        return top(await again(resolve, self._caller, AT_FDCWD, self._order.path))
+
+    async def _take_off(self, place: Location) -> None:
         await self._changed(lambda: unmounting.detach.steps(place.mount))
 
     async def _changed(self, steps: Callable[[], Steps[None]]) -> None:
@@ -140,12 +155,25 @@ class Serving:
 
     async def _device(self, session: ServedSession) -> None:
         vfs, caller = self._kernel.vfs, self._caller
+        await self._forget_device()
         found = await device.attached(session)
         number = self._free_number()
         vfs.devices[S_IFCHR, number] = found.open
         session.on_end.append(lambda: vfs.devices.pop((S_IFCHR, number), None))
         mode = S_IFCHR | self._order.mode
         await again(names.mknod, caller, AT_FDCWD, self._order.path, mode, number)
+
+    async def _forget_device(self) -> None:
+        """A device whose server has ended leaves its name."""
+        with suppress(ENOENT):
+            place = await again(
+                resolve, self._caller, AT_FDCWD, self._order.path, follow=False
+            )
+            inode = place.dentry.inode
+            kind, number = inode.mode & S_IFMT, inode.rdev
+            is_ours = kind == S_IFCHR and number >> 8 == MAJOR
+            if is_ours and (kind, number) not in self._kernel.vfs.devices:
+                await again(names.unlink, self._caller, AT_FDCWD, self._order.path)
 
     def _free_number(self) -> int:
         for minor in range(MINORS):

@@ -92,6 +92,8 @@ class Child:
             if asked.link is not None:
                 given.plug(stack, replace(asked.link, fd=self._given.link))
             forks.has_link = asked.link is not None
+        if asked.decided is not None:
+            forks.operations.decide(asked.decided)
         if kernel.watch is not None:
             kernel.watch.leave()
         report.send(encode(Event("made")))

@@ -109,6 +109,8 @@ class Forks:
             raise
         if order.asked.link is not None:  # all forks have it in common then
             from sentry.net import given  # noqa: F401, PLC0415  few have one
+        if order.asked.decided is not None and order.asked.decided.injected:
+            from sentry.inject import plan  # noqa: F401, PLC0415  few want any
         self._orders.append((order, told))
         if len(self._orders) == 1:
             self._stop()

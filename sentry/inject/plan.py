@@ -57,6 +57,12 @@ class Injection:
         self._choices, self._numbers = choices, set(by_number)
         self._apply_beside()
 
+    def go_on_from(self, states: Sequence[InjectState]) -> None:
+        """The same of rules to which something has come already. Raises: EINVAL."""
+        self.replace([each.rule for each in states])
+        for choice, state in zip(self._choices, states, strict=True):
+            choice.fitted, choice.injected = state.fitted, state.injected
+
     def _apply_beside(self) -> None:
         """To the Gofer and the network."""
         kernel = self._kernel

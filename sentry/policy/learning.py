@@ -45,4 +45,4 @@ def module(engine: Engine) -> Module:
         "address": [of[name] for name in (*SENDS, "bind")],
     }  # fmt: skip
     rules = [Rule(NAME, kind, frozenset(found), saw, False) for kind, found in calls.items()]
-    return Module(NAME, "", rules)
+    return Module(NAME, "", rules, learns=True)

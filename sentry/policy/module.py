@@ -41,10 +41,14 @@ class Bounding(Protocol):
 class Module:
     """A policy that was loaded."""
 
-    def __init__(self, name: str, source: str, rules: list[Rule]) -> None:
+    def __init__(
+        self, name: str, source: str, rules: list[Rule], *, learns: bool = False
+    ) -> None:
         self.name = name
         self.source = source
         self.rules = rules
+        self.learns = learns
+        """It has no source: sentry.policy.learning."""
 
 
 def names(on: On, log: Callable[..., object]) -> dict[str, Any]:

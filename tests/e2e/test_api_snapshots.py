@@ -13,8 +13,10 @@ import pytest
 from runsc import AsyncSandbox, Mount, Sandbox, SandboxError
 from runsc.api.blocking.serving import Connection
 from runsc.containers import snapshots
+from runsc.fs import MemoryFileSystem, ProcFile
 from tests.e2e import sandboxes
 from tests.e2e.bundle import TIMEOUT_S, kvm_is_usable
+from tests.e2e.sandboxes import FLAGS
 
 pytestmark = pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
 MUCH = 8 << 20
@@ -186,6 +188,11 @@ def test_who_uses_a_sandbox_goes_on_with_it_after_a_rollback(
         assert sandboxes.noted(tmp_path) == [sandbox.sandbox_id]
 
 
+class Told(ProcFile):
+    def show(self) -> str:
+        return "told\n"
+
+
 EGRESS = 'default = "deny"\nlimits = { connections = 2 }\n'
 DENIES = """
 from runsc.policy import on, DENY
@@ -217,6 +224,56 @@ def test_rollback_leaves_a_sandbox_its_policies_and_what_is_used_of_them(
         sandbox.policy.load(None)
         sandbox.rollback(snapshot)
         assert run("cat /note").stdout == "text"
+
+
+def test_rollback_leaves_a_sandbox_what_is_served_and_its_faults(
+    tmp_path: Path, busybox: Path
+) -> None:
+    files = MemoryFileSystem({"/file": b"served\n"})
+    fault = "openat: errno=EIO, path=/note, after=1, count=1"
+    with sandboxes.made(tmp_path, busybox, flags=(*FLAGS, f"--inject={fault}")) as sandbox:
+        sandbox.files.write("/note", "")
+        run = sandbox.commands.run
+        snapshot = sandbox.create_snapshot(tmp_path / "image")
+        sandbox.mount("/data", files)
+        sandbox.add_proc_file("told", Told())
+        sandbox.inject(fault, "openat: errno=EACCES, path=/etc/hosts")
+        assert run("cat /note; cat /note").stderr
+        for _ in range(2):
+            sandbox.rollback(snapshot)
+            assert run("cat /data/file /proc/told").stdout == "served\ntold\n"
+            assert [(each.fitted, each.injected) for each in sandbox.faults()] == [(2, 1), (0, 0)]
+        assert not run("cat /note; cat /note").stderr
+        sandbox.inject()
+        sandbox.unmount("/data")
+        sandbox.rollback(snapshot)
+        assert sandbox.faults() == []
+        assert run("ls /data").exit_code and run("cat /proc/told").stdout == "told\n"
+
+
+def test_a_restored_one_has_what_was_decided_by_then(tmp_path: Path, busybox: Path) -> None:
+    state = tmp_path / "state"
+    with sandboxes.made(
+        tmp_path, busybox, network="private", egress=EGRESS, policy=DENIES
+    ) as sandbox:
+        sandbox.files.write("/note", "text")
+        sandbox.files.write("/other", "text")
+        sandbox.policy.load(DENIES.replace("/note", "/other"))
+        sandbox.inject("openat: errno=EIO, path=/etc/hosts")
+        sandbox.on_connect("api.internal:80", lambda it: it.sendall(b"first " + it.recv(9)))
+        after = sandbox.create_snapshot(tmp_path / "after")
+        sandbox.policy.load(None)
+        later = sandbox.create_snapshot(tmp_path / "later")
+    found = []
+    for snapshot in (after, later):
+        with Sandbox.restore(snapshot, state=state) as other:
+            files = [other.commands.run(f"cat {path}").exit_code for path in ("/note", "/other")]
+            found.append((files, len(other.faults())))
+            asks = "echo line | nc api.internal 80"
+            assert other.commands.run(asks).exit_code  # who served it is not there
+            other.on_connect("api.internal:80", lambda it: it.sendall(b"second " + it.recv(9)))
+            assert other.commands.run(asks).stdout == "second line\n"
+    assert found == [([0, 1], 1), ([0, 0], 1)]
 
 
 def test_rollback_of_a_sandbox_that_could_not_begin_again_leaves_it(

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from runsc import Sandbox, SandboxError, cli
 from runsc.api import states
 from runsc.errors import RuntimeFailure
-from runsc.fs import ProcFile
+from runsc.fs import Device, MemoryFileSystem, OpenDevice, ProcFile
 from runsc.launch.forking import Origin, Supply
 from runsc.launch.succession import roll_back
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, execute, kvm_is_usable
@@ -174,15 +175,91 @@ class Text(ProcFile):
         return "text\n"
 
 
-def test_what_is_served_is_there_until_it_goes_back(sandbox: Sandbox) -> None:
+class Nothing(Device):
+    def open(self, flags: int) -> OpenDevice:
+        return OpenDevice()
+
+
+USES = "cat /proc/served; cat /data/file; exec 3<>/dev/some"
+
+
+def test_what_is_served_now_is_served_when_it_has_gone_back(sandbox: Sandbox) -> None:
+    files = MemoryFileSystem({"/file": b"old\n"})
+    sandbox.mount("/data", files)
+    sandbox.add_device("/dev/some", Nothing())
     template = sandbox.create_template()
     sandbox.add_proc_file("served", Text())
     (fork,) = sandbox.fork(forkable=True)
     with pytest.raises(SandboxError, match="is no template of"):
         sandbox.rollback(fork.create_template())
-    assert said(sandbox, "cat /proc/served") == "text"
+    assert said(sandbox, USES) == "text\nold"
+    said(sandbox, "echo new > /data/file; rm /dev/some")
+    for _ in range(2):
+        sandbox.rollback(template)
+        assert said(sandbox, USES) == "text\nnew"  # what this process has does not go back
+        assert said(sandbox, "grep -c ' /data ' /proc/mounts") == "1"
+    sandbox.unmount("/data")
     sandbox.rollback(template)
-    assert said(sandbox, "ls /proc | grep -c served || true") == "0"
+    assert "Input/output error" in sandbox.commands.run("cat /data/file").stderr
+
+
+class Sleeps(ProcFile):
+    """Whoever reads it waits."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.may_go_on = threading.Event(), threading.Event()
+
+    def show(self) -> str:
+        self.is_asked.set()
+        self.may_go_on.wait()
+        return ""
+
+
+def test_a_method_that_does_not_return_is_said_and_the_others_are_served(
+    sandbox: Sandbox,
+) -> None:
+    sleeps, template = Sleeps(), sandbox.create_template()
+    sandbox.add_proc_file("sleeps", sleeps, timeout=0.1)
+    sandbox.add_proc_file("served", Text())
+    sandbox.commands.run("cat /proc/sleeps", background=True)
+    sleeps.is_asked.wait()
+    with pytest.raises(SandboxError, match=r"sleeps: a method .* does not return"):
+        sandbox.rollback(template)
+    assert said(sandbox, "cat /proc/served; ls /proc | grep -c sleeps || true") == "text\n0"
+    sleeps.may_go_on.set()
+    sandbox.rollback(template)
+    assert said(sandbox, "ls /proc/sleeps") == "/proc/sleeps"
+
+
+DENIES = """
+from runsc.policy import on, DENY
+
+@on("openat", path="/note")
+def reads(event):
+    return DENY
+"""
+
+
+def test_policy_and_faults_are_those_of_now(sandbox: Sandbox) -> None:
+    note = "cat /note; cat /etc/hosts /etc/hosts > /dev/null"
+    sandbox.files.write("/note", "text")
+    sandbox.files.write("/etc/hosts", "")
+    plain = sandbox.create_template()
+    sandbox.policy.load(DENIES)
+    sandbox.inject("openat: errno=EIO, path=/etc/hosts, after=1, count=1")
+    (failed,) = (sandbox.commands.run(note).stderr.splitlines() for _ in range(1))
+    assert len(failed) == 2 and "not permitted" in failed[0] and "Input/output" in failed[1]
+    sandbox.rollback(plain)
+    (state,) = sandbox.faults()
+    assert (state.fitted, state.injected) == (2, 1)
+    assert sandbox.commands.run(note).stderr.splitlines() == failed[:1]  # it has come, once
+    judged = sandbox.create_template()
+    sandbox.policy.load(None)
+    sandbox.inject()
+    sandbox.rollback(judged)
+    assert (sandbox.commands.run(note).stderr, sandbox.faults()) == ("", [])
+    (fork,) = judged.fork()  # that is what it was then
+    assert fork.commands.run(note).stderr.splitlines() == failed[:1]
 
 
 def test_it_may_end_after_it_went_back(tmp_path: Path, busybox: Path) -> None:

@@ -177,10 +177,12 @@ class AsyncSandbox:
         """Make one that goes on where another one was when `snapshot` was made of it: what ran in
         it runs, what had been written is there. It is made of what that one was made of, which has
         to be there still; all else is as for `create`. Commands that ran then go on, but nobody
-        hears of them any more. Its folders, mounts and network are those that the snapshot names:
-        of one that this user has not made on this machine only if it is `trusted`. In the
-        `background` its memory is read when it is needed: it goes on sooner, and the snapshot must
-        stay as it is while it does. `progress` is called while memory is read, as by `create`.
+        hears of them any more. Policies and faults are those of then, with nothing used up of
+        limits; what was served to that one is not there. Its folders, mounts and network are those
+        that the snapshot names: of one that this user has not made on this machine only if it is
+        `trusted`. In the `background` its memory is read when it is needed: it goes on sooner, and
+        the snapshot must stay as it is while it does. `progress` is called while memory is read, as
+        by `create`.
 
         Raises: SandboxError, which says what does not fit.
         """
@@ -405,15 +407,17 @@ class AsyncSandbox:
         To a template of its own (`create_template`) it goes back by a fork of that, in the time of
         one; its forks go on, and a command that runs has its streams by `commands.connect`. To a
         snapshot on disk it ends and begins again: its forks and templates end, and what is wrong
-        inside the snapshot is only seen when it has ended; a fork has no such way back. Who judges
-        what it does and where it connects to goes on with the policies of now, not of then, what is
-        used up of their limits stays so, and `on_connect` goes on, too. Raises: SandboxEnded,
-        SandboxError: what does not fit.
+        inside the snapshot is only seen when it has ended; a fork has no such way back.
+
+        What was decided about it from outside is as now, not as then: policies, with what is used
+        up of their limits, faults, and what this process serves: `on_connect`, and file systems,
+        devices and files of /proc, which are there again when this returns. Raises: SandboxEnded,
+        SandboxError: what does not fit, or, when it has gone back, what cannot be served there.
         """
         if isinstance(snapshot, AsyncTemplate):
             await self._forker.roll_back(self.sandbox_id, snapshot.sandbox_id)
-            self._objects.close()
             self._connections.close()
+            await self._objects.begin_again()
             return
         path = os.path.abspath(_folder(snapshot))
         found = states.load(self._state, self.sandbox_id)
@@ -445,6 +449,7 @@ class AsyncSandbox:
         else:
             await keeper.end()
         await self._connections.begin_again()
+        await self._objects.begin_again()
 
     async def set_timeout(self, timeout: float | None) -> None:
         """It is ended in so many seconds from now, instead of when that was said before; None: it

@@ -56,6 +56,11 @@ class AsyncServing:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    async def ended(self, patience_s: float) -> bool:
+        """Once nothing of it runs any more; False if that takes longer."""
+        done, _ = await asyncio.wait((self._server,), timeout=patience_s)
+        return bool(done)
+
     def _spawn(self, coro: object) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(coro)  # type: ignore[arg-type]
         self._tasks.add(task)

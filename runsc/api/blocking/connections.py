@@ -64,7 +64,8 @@ class Connections:
     def _tell(self) -> None:
         """The sandbox, by another policy."""
         if not self._folder:
-            self._folder = os.path.join(tempfile.gettempdir(), f"runsc-{secrets.token_hex(8)}")
+            name = policies.FOLDER.format(secrets.token_hex(8))
+            self._folder = os.path.join(tempfile.gettempdir(), name)
         os.mkdir(self._folder, 0o700)
         broker, file = os.path.join(self._folder, "socket"), os.path.join(self._folder, "policy")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

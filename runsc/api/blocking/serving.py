@@ -56,6 +56,12 @@ class Serving:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def ended(self, patience_s: float) -> bool:
+        """Once nothing of it runs any more; False if that takes longer."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
     def _serve(self) -> None:
         reader = FrameReader(MSIZE_MAX)
         try:

@@ -15,6 +15,7 @@ from runsc.api.order import ANNOTATION, ORDER, Now, Order
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
 from runsc.launch.policy import ANNOTATION as POLICY
+from runsc.launch.policy import LEARN
 from runsc.oci import convert, spec
 
 
@@ -46,6 +47,7 @@ def test_what_has_been_changed_since_counts_and_is_not_how_it_was_made() -> None
     assert (again.policy, again.now) == ("old", Now())
     assert Path(found[POLICY]).read_text() == "new"
     assert POLICY not in (made(policy="old", now=Now(policy="")).annotations or {})
+    assert (made(now=Now(policy=LEARN)).annotations or {})[POLICY] == LEARN
     order = Order(sandbox_id="s", state="/", flags=("--egress=/its",), now=Now("new egress"))
     words = [word for word in flags(order) if word.startswith("--egress=")]
     assert words[0] == "--egress=/its"
