@@ -221,7 +221,7 @@ def test_a_method_that_does_not_return_is_said_and_the_others_are_served(
     sleeps, template = Sleeps(), sandbox.create_template()
     sandbox.add_proc_file("sleeps", sleeps, timeout=0.1)
     sandbox.add_proc_file("served", Text())
-    sandbox.commands.run("cat /proc/sleeps", background=True)
+    handle = sandbox.commands.run("cat /proc/sleeps", background=True)
     sleeps.is_asked.wait()
     with pytest.raises(SandboxError, match=r"sleeps: a method .* does not return"):
         sandbox.rollback(template)
@@ -229,6 +229,7 @@ def test_a_method_that_does_not_return_is_said_and_the_others_are_served(
     sleeps.may_go_on.set()
     sandbox.rollback(template)
     assert said(sandbox, "ls /proc/sleeps") == "/proc/sleeps"
+    handle.close()
 
 
 DENIES = """
@@ -247,7 +248,7 @@ def test_policy_and_faults_are_those_of_now(sandbox: Sandbox) -> None:
     plain = sandbox.create_template()
     sandbox.policy.load(DENIES)
     sandbox.inject("openat: errno=EIO, path=/etc/hosts, after=1, count=1")
-    (failed,) = (sandbox.commands.run(note).stderr.splitlines() for _ in range(1))
+    failed = sandbox.commands.run(note).stderr.splitlines()
     assert len(failed) == 2 and "not permitted" in failed[0] and "Input/output" in failed[1]
     sandbox.rollback(plain)
     (state,) = sandbox.faults()
