@@ -219,7 +219,7 @@ def test_a_method_that_does_not_return_is_said_and_the_others_are_served(
     sandbox: Sandbox,
 ) -> None:
     sleeps, template = Sleeps(), sandbox.create_template()
-    sandbox.add_proc_file("sleeps", sleeps, timeout=0.1)
+    sandbox.add_proc_file("sleeps", sleeps, timeout=8)
     sandbox.add_proc_file("served", Text())
     handle = sandbox.commands.run("cat /proc/sleeps", background=True)
     sleeps.is_asked.wait()
