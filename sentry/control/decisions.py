@@ -30,6 +30,15 @@ def _policy(kernel: Kernel) -> PolicyConfig | None:
     return PolicyConfig(module.name, module.source, module.learns) if module is not None else None
 
 
+def prepare(decided: Decided) -> None:
+    """What `put` imports is there: once for all forks of this process."""
+    if decided.injected:
+        from sentry.inject import plan  # noqa: F401, PLC0415  few want any
+    if decided.policy is not None:
+        from sentry.control import policies  # noqa: F401, PLC0415  few have one
+        from sentry.policy import engine  # noqa: F401, PLC0415
+
+
 def put(kernel: Kernel, watchdog: Watchdog, decided: Decided) -> None:
     """That holds from now on, but for what may leave. A policy that is there already goes on.
 

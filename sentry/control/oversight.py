@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from sentry.control import decisions
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.errors import EBUSY, EINVAL, EPERM
@@ -213,10 +212,14 @@ class Oversight:
 
     def control_decided(self) -> Decided:
         """What is in force of policies and faults."""
+        from sentry.control import decisions  # noqa: PLC0415  few ask
+
         return decisions.of(self._kernel)
 
     def decide(self, decided: Decided) -> None:
         """That holds from now on. Preconditions: no program runs. Raises: EINVAL."""
+        from sentry.control import decisions  # noqa: PLC0415  few go back
+
         decisions.put(self._kernel, self._shared.watchdog, decided)
 
     def control_clock(self, asked: ClockOrder) -> ClockState:

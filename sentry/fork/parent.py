@@ -109,8 +109,10 @@ class Forks:
             raise
         if order.asked.link is not None:  # all forks have it in common then
             from sentry.net import given  # noqa: F401, PLC0415  few have one
-        if order.asked.decided is not None and order.asked.decided.injected:
-            from sentry.inject import plan  # noqa: F401, PLC0415  few want any
+        if order.asked.decided is not None:
+            from sentry.control import decisions  # noqa: PLC0415  few go back
+
+            decisions.prepare(order.asked.decided)
         self._orders.append((order, told))
         if len(self._orders) == 1:
             self._stop()
