@@ -15,10 +15,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = ("tests/unit/gofer/test_confine.py",)
-"""Under a seccomp filter that knows nothing of the sanitizer's own system calls."""
+LEFT_OUT = (
+    "tests/unit/gofer/test_confine.py",  # a filter that knows no system calls of the sanitizer
+    "tests/unit/ci/test_site.py",  # an interpreter in an environment of its own, without it
+    "tests/unit/runsc/commands/test_completion.py",  # the same
+    "tests/unit/platform/test_memory.py::"  # of glibc's malloc
+    "test_a_megabyte_that_is_free_is_allocated_again_without_new_pages",
+)
 OPTIONS = {
-    "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's, at its end
+    # Leaks are the interpreter's, at its end; what is too large is a MemoryError as without it.
+    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 
@@ -47,7 +53,7 @@ def test_no_test_makes_the_c_code_do_what_is_undefined(tree: Path) -> None:
     asan = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
     options = ["-q", "-n", "2", "-m", "not full", "--timeout", "600", "-p", "no:cacheprovider"]
     for test in LEFT_OUT:
-        options += ["--ignore", test]
+        options += ["--deselect", test]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "tests/unit", "tests/contract", "tests/fuzz"],
         check=False,
