@@ -350,7 +350,8 @@ def test_engines_hear_of_a_program_that_memory_ran_out_for(
     assert (watch.kills(), watch.is_told()) == (kills, bool(kills) or not watch.is_v1)
     if kills:  # nobody takes the cgroup away before an engine has looked
         while (left := _titles(_host(path))) != {"runsc: oom"}:
-            assert left == {"runsc: oom", "runsc-network: c"}  # which closes its sockets
+            # One closes its sockets, the other has done what was recorded, and ends.
+            assert left <= {"runsc: oom", "runsc-network: c", "runsc-gofer: c"}
     client.ok("delete", "c")
 
 
