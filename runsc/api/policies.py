@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from runsc.api.errors import SandboxError
+from runsc.containers.brokers import check_told
+from runsc.errors import RuntimeFailure
 
 ADDRESSES: Final = ipaddress.ip_network("192.0.2.0/24")
 """TEST-NET-1, RFC 5737: nobody's."""
@@ -31,17 +33,12 @@ def place_of(text: str) -> tuple[str, int]:
 
 
 def told(policy: str, known: Collection[str]) -> str:
-    """A policy as a sandbox tells it, which is not trusted: no socket of the host is opened for it
-    but those that it was given (`State.brokers`). Raises: SandboxError."""
-    from sentry.net.egress.rules import PolicyError, brokers, parse  # noqa: PLC0415  few have one
-
+    """A policy as a sandbox tells it, with no broker but those that are known. Raises:
+    SandboxError."""
     try:
-        named = brokers(parse(policy, "egress"))
-    except PolicyError as error:
-        raise SandboxError(f"the sandbox tells no egress policy: {error}") from None
-    for broker in named:
-        if broker not in known:
-            raise SandboxError(f"the sandbox names a broker that it was never given: {broker}")
+        check_told(policy, known)
+    except RuntimeFailure as error:
+        raise SandboxError(str(error)) from None
     return policy
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import msgspec
 
 from runsc.containers import lifecycle, listener, nameless, seals
+from runsc.containers.brokers import check_told
 from runsc.errors import NotRunning, RuntimeFailure, why
 from runsc.progress import Tell, silent
 from sentry.config import Amount, PagesConfig, RestoreConfig
@@ -390,10 +391,13 @@ def _parent(wish: Wish) -> tuple[str, Parent]:
 
 
 def _manifest(state: State, made: Made, wish: Wish, parent: Parent | None) -> Manifest:
+    """Raises: RuntimeFailure."""
     from runsc import __version__  # noqa: PLC0415
 
     own = {name: text for name, text in state.annotations.items() if name.startswith("dev.runsc.")}
     if OF_API in own and made.decided is not None:
+        if made.decided.egress is not None:  # under a seal of ours
+            check_told(made.decided.egress, state.brokers)
         own[DECIDED] = msgspec.json.encode(made.decided).decode()
     return Manifest(
         program=__version__,

@@ -14,7 +14,7 @@ from runsc.api.aio.serving import AsyncConnection
 from runsc.api.errors import SandboxError
 from runsc.containers.container import Store
 from runsc.containers.state import State
-from sentry.control.answers import EgressState
+from sentry.control.answers import Decided, EgressState
 from sentry.control.protocol import Reply, encode
 from tests.unit.runsc.api.standin import StandIn, standing_in
 from tests.unit.runsc.api.test_policies import BROKER, POLICY
@@ -27,7 +27,7 @@ def sandbox(tmp_path: Path) -> Iterator[StandIn]:
     store = Store(str(tmp_path))
     store.create(State("1.2.0", NAME, "/b", brokers=("/run/other.sock",)))
     with standing_in(tmp_path / NAME) as made:
-        made.says = encode(Reply(egress=EgressState(POLICY)))
+        made.says = encode(Reply(egress=EgressState(POLICY), decided=Decided(egress=POLICY)))
         yield made
 
 
