@@ -31,6 +31,15 @@ class SocketSleep(Retry):
 
     __slots__ = ()
 
+    def now_or_later(self) -> Any:
+        """The result, or the sleep itself if it needs one."""
+        try:
+            return self.attempt()
+        except EAGAIN:
+            return self
+        except Errno as error:
+            return self.failed(error)
+
     def failed(self, error: BaseException) -> Any:
         """A time-out is EAGAIN, and makes a signal EINTR: signal(7)."""
         if isinstance(error, TimedOut):
@@ -53,15 +62,6 @@ class ReceiveEnough(SocketSleep):
         self._flags = flags
         self._enough = enough
         self._total = Received(0)
-
-    def now_or_later(self) -> Received | Sleep:
-        """The result if it needs no sleep."""
-        try:
-            return self.attempt()
-        except EAGAIN:
-            return self
-        except Errno as error:
-            return self.failed(error)
 
     def attempt(self) -> Received:
         """What there is, until it is enough. Raises: EAGAIN while it is not."""
@@ -107,12 +107,8 @@ class SendRest(SocketSleep):
     def go_on(self, done: int) -> int | Sleep:
         """The rest after so many bytes, if it needs no sleep."""
         self._sent = done
-        try:
-            return self.attempt()
-        except EAGAIN:
-            return self
-        except Errno as error:
-            return self.failed(error)
+        result: int | Sleep = self.now_or_later()
+        return result
 
     def attempt(self) -> int:
         """As much as goes. Raises: EAGAIN while it is not all; each part has the whole time-out."""

@@ -50,3 +50,10 @@ def test_who_begins_in_its_place_does_not_get_it_either(
 ) -> None:
     with pytest.raises(SandboxError, match=f"never given: {BROKER}"):
         asyncio.run(now(sandbox.path, connections))
+
+
+def test_nor_if_it_says_so_elsewhere_only(
+    sandbox: StandIn, connections: AsyncConnections
+) -> None:
+    sandbox.says = encode(Reply(decided=Decided(egress=POLICY)))
+    assert asyncio.run(now(sandbox.path, connections)).egress is None
