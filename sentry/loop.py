@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sentry.ahead import mypyc_attr
-from sentry.clock import ProgramClock
+from sentry.clock import MAX_NS, ProgramClock
 from sentry.wait.fiber import Done, Fiber
 
 T = TypeVar("T")
@@ -292,6 +292,8 @@ class Loop:
         if self._ready or self._soon or self._lines:
             deadline = 0
         elif self._timers and (first := self._first_timer()) is not None:
+            if not 0 <= first <= MAX_NS:  # machines count in 64 bits, and negative is for ever
+                first = 0 if first < 0 else MAX_NS
             deadline = first if rest_at is None else min(first, rest_at)
         exited = machine.wait(deadline)
         if exited:

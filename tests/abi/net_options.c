@@ -114,6 +114,26 @@ static void common(int f, int k)
     close(s);
 }
 
+/* Longer than 64 bits of nanoseconds. */
+static void longest_timeout(void)
+{
+    struct timeval t = {1L << 50, 0};
+    int pair[2], status;
+    char byte;
+
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        usleep(50000);
+        _exit(write(pair[1], "x", 1) != 1);
+    }
+    CHECK(read(pair[0], &byte, 1) == 1);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 int main(void)
 {
     common(AF_INET, SOCK_STREAM);
@@ -121,5 +141,6 @@ int main(void)
     common(AF_UNIX, SOCK_STREAM);
     common(AF_UNIX, SOCK_DGRAM);
     common(AF_UNIX, SOCK_SEQPACKET);
+    longest_timeout();
     return 0;
 }

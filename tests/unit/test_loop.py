@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sentry import loop as loop_module
+from sentry.clock import MAX_NS
 from sentry.kernel.thread_group import Usage
 from sentry.loop import WORK, Charged, HostOnly, Loop
 from sentry.wait.fiber import park
@@ -282,3 +283,13 @@ def test_timer_of_a_far_future_is_waited_for_as_any(errors: list[Any]) -> None:
     loop.turn()
     os.close(told)
     assert errors == []
+
+
+@pytest.mark.parametrize(("at_ns", "waited_ns"), [(1 << 80, MAX_NS), (-(1 << 80), 0), (-1, 0)])
+def test_timer_beyond_all_clocks_is_waited_for_with_what_a_machine_can_count(
+    loop: Loop, machine: Machine, at_ns: int, waited_ns: int
+) -> None:
+    """setsockopt(SO_RCVTIMEO) takes 2^63 / 1000 seconds."""
+    loop.call_at(at_ns, lambda: None)
+    loop.turn()
+    assert machine.deadlines == [waited_ns]
