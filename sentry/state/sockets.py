@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
-from sentry.errors import ECONNRESET
+from sentry.errors import ECONNRESET, Errno
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import OVERHEAD
 from sentry.net.inet.tcp import TcpSocket
@@ -21,6 +21,7 @@ from sentry.net.inet.udp import UdpSocket
 from sentry.net.message import Ancillary
 from sentry.net.packets import Packet
 from sentry.net.socket import Socket
+from sentry.net.socket_options import U32
 from sentry.net.sockfs import new_location
 from sentry.net.unix import UnixSocket
 from sentry.net.unix_flights import flights
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     from sentry.state.saver import Saver
 
 KEPT: Final = (
-    "protocol", "linger", "rcvbuf", "sndbuf", "chose_rcvbuf", "chose_sndbuf", "rcvtimeo_ns",
-    "sndtimeo_ns", "so_error", "read_shut", "write_shut",
+    "protocol", "linger", "rcvbuf", "sndbuf", "chose_rcvbuf", "chose_sndbuf", "so_error",
+    "read_shut", "write_shut",
 )  # fmt: skip
 """Fields of all sockets that are the same in the record."""
+TIMEOUTS: Final = ("rcvtimeo_ns", "sndtimeo_ns")
 KEPT_OF_TCP: Final = (
     "has_port", "shares_port", "v6only", "started", "established", "eof", "reset",
     "refused_writes", "sent", "got", "mark", "urgent", "urgent_unread",
@@ -61,6 +63,8 @@ def common(saver: Saver, sock: Socket) -> dict[str, Any]:
     if sock.filter is not None:
         refused("a socket with a filter of packets (SO_ATTACH_FILTER)")
     found = {name: getattr(sock, name) for name in KEPT}
+    for name in TIMEOUTS:
+        found[name] = None if getattr(sock, name) is None else records.time_ns(getattr(sock, name))
     return found | {
         "options": sorted(sock.options), "numbers": sorted(sock.numbers.items()),
         "family": sock.family, "uid": sock.inode.uid, "gid": sock.inode.gid,
@@ -163,16 +167,28 @@ def _endpoint(record: tuple[bytes, int]) -> Endpoint:
 
 
 def _filled(sock: Socket, record: records.AnySocket) -> None:
-    for name in KEPT:
+    for name in (*KEPT, *TIMEOUTS):
         setattr(sock, name, getattr(record, name))
     sock.rcvbuf = min(max(sock.rcvbuf, MIN_BUFFER), MAX_BUFFER)
     sock.sndbuf = min(max(sock.sndbuf, MIN_BUFFER), MAX_BUFFER)
     sock.options = set(record.options)
-    sock.numbers |= dict(record.numbers)
+    _into(sock, abi.SOL_SOCKET, sock.numbers, record.numbers)
 
 
-def _into(options: dict[int, Any], given: list[tuple[int, int]]) -> None:
-    options.update((name, value) for name, value in given if name in options)
+def _into(
+    sock: Socket, level: int, options: dict[int, Any], given: list[tuple[int, int]]
+) -> None:
+    """Numbers that setsockopt(2) would have kept. Raises: Damaged."""
+    for name, value in given:
+        if options.get(name) == value:
+            continue
+        row = sock.options_known.find((level, name))
+        if row is None or not -(1 << 31) <= value <= U32:
+            raise Damaged(f"a socket whose option {name} is {value}")
+        try:
+            options[name] = row.number_in((value & U32).to_bytes(4, "little"))
+        except Errno as error:
+            raise Damaged(f"a socket whose option {name} is {value}: {error}") from None
 
 
 async def made(files: Files, record: records.AnySocket) -> Socket:
@@ -299,9 +315,9 @@ class Tying:
         sock.local = _endpoint(record.local)
         sock.remote = None if record.remote is None else _endpoint(record.remote)
         sock._bound_ip, sock._bound_port = record.bound
-        _into(sock.tcp.values, record.values)
-        _into(sock.ip_options, record.ip_options)
-        _into(sock.ipv6_options, record.ipv6_options)
+        _into(sock, abi.IPPROTO_TCP, sock.tcp.values, record.values)
+        _into(sock, abi.IPPROTO_IP, sock.ip_options, record.ip_options)
+        _into(sock, abi.IPPROTO_IPV6, sock.ipv6_options, record.ipv6_options)
         if record.congestion in CONGESTIONS:
             sock.tcp.congestion = record.congestion
         self._claim(sock, record.adopted)
@@ -337,9 +353,9 @@ class Tying:
         sock.local = _endpoint(record.local)
         sock.remote = None if record.remote is None else _endpoint(record.remote)
         sock.v6only, (sock._bound_ip, sock._bound_port) = record.v6only, record.bound
-        _into(sock.ip_options, record.ip_options)
-        _into(sock.ipv6_options, record.ipv6_options)
-        _into(sock.udp_options, record.udp_options)
+        _into(sock, abi.IPPROTO_IP, sock.ip_options, record.ip_options)
+        _into(sock, abi.IPPROTO_IPV6, sock.ipv6_options, record.ipv6_options)
+        _into(sock, abi.IPPROTO_UDP, sock.udp_options, record.udp_options)
         for each in record.datagrams:
             ends = _endpoint(each.source), _endpoint(each.target)
             packet = Packet(

@@ -76,6 +76,10 @@ def _segment(number: int) -> int:
     return Within(88, 32767)(number) if number else 0
 
 
+def _window(number: int) -> int:
+    return max(number, MIN_WINDOW) if number else 0
+
+
 def _whole_retries(seconds: int) -> int:
     """TCP_DEFER_ACCEPT counts retransmissions: secs_to_retrans() and back."""
     if seconds <= 0:
@@ -120,7 +124,7 @@ def _set_window(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> N
     number = row.number_in(value)
     if not number and sock.state != TCP_CLOSE:
         raise EINVAL("connected")
-    sock.tcp.values[row.number] = max(number, MIN_WINDOW) if number else 0
+    sock.tcp.values[row.number] = number
 
 
 def _get_segment(row: Option, sock: TcpStream, caller: Caller, size: int) -> bytes:
@@ -174,7 +178,7 @@ _number("TCP_KEEPCNT", 9, Within(1, 127), partial="within the sandbox a peer is 
 _number("TCP_SYNCNT", 6, Within(1, 127), partial="within the sandbox no SYN is lost")
 _number("TCP_LINGER2", 60, _linger)
 _number("TCP_DEFER_ACCEPT", 0, _whole_retries)
-_number("TCP_WINDOW_CLAMP", 0, setter=_set_window,
+_number("TCP_WINDOW_CLAMP", 0, _window, _set_window,
         partial="within the sandbox the queue is the window")  # fmt: skip
 _number("TCP_QUICKACK", 1, flag, partial="within the sandbox there are no acknowledgements")
 _number("TCP_USER_TIMEOUT", 0, POSITIVE, partial="within the sandbox nothing stays unacknowledged")

@@ -11,11 +11,12 @@ import pytest
 from sentry.abi import socket as abi
 from sentry.net.inet.address import MAPPED
 from sentry.net.inet.tcp import TcpSocket
+from sentry.net.inet.tcp_options import MIN_WINDOW
 from sentry.net.namespace import NetNamespace
 from sentry.net.sockfs import new_location
 from sentry.state.pages import Damaged
-from sentry.state.records import TcpEnd
-from sentry.state.sockets import Tying
+from sentry.state.records import MOST, TcpEnd
+from sentry.state.sockets import TIMEOUTS, Tying, _filled, common
 from sentry.vfs.interface import Owner
 from tests.world import World
 
@@ -28,6 +29,18 @@ CONNECTED = TcpEnd(2, state=abi.BPF_TCP_ESTABLISHED, local=HERE, remote=HERE, pe
 def world() -> Iterator[World]:
     with World() as made:
         yield made
+
+
+def tcp(world: World) -> TcpSocket:
+    stack = NetNamespace(world.kernel, {}).stack
+    location = new_location(world.kernel.vfs, Owner(0, 0))
+    return TcpSocket(location, abi.AF_INET, abi.IPPROTO_TCP, stack)
+
+
+def load(sock: TcpSocket, record: TcpEnd) -> None:
+    _filled(sock, record)
+    files: Any = SimpleNamespace(loader=SimpleNamespace(snapshot=SimpleNamespace(remains=[])))
+    Tying(files).tie(sock, record)
 
 
 @pytest.mark.parametrize("record", [LISTENER, CONNECTED])
@@ -49,3 +62,47 @@ def test_a_tcp_connection_stays_in_its_network_namespace(
     else:
         Tying(files).tie(one, record)
         assert two in (one.peer, *one._accepted)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        TcpEnd(2, local=HERE, values=[(abi.TCP_DEFER_ACCEPT, 1 << 62)]),
+        TcpEnd(2, local=HERE, values=[(abi.TCP_KEEPINTVL, -5)]),
+        TcpEnd(2, local=HERE, values=[(abi.TCP_TIMESTAMP, 7)]),
+        TcpEnd(2, local=HERE, values=[(9999, 1)]),
+        TcpEnd(2, local=HERE, ip_options=[(abi.IP_TTL, 256)]),
+        TcpEnd(2, local=HERE, ipv6_options=[(abi.IPV6_UNICAST_HOPS, -2)]),
+        TcpEnd(2, local=HERE, numbers=[(abi.SO_RCVLOWAT, -(1 << 40))]),
+        TcpEnd(2, local=HERE, numbers=[(abi.SO_BUSY_POLL, -1)]),
+    ],
+)
+def test_an_option_that_no_program_can_have_set_is_damaged(world: World, record: TcpEnd) -> None:
+    with pytest.raises(Damaged, match="option"):
+        load(tcp(world), record)
+
+
+def test_options_are_what_setsockopt_keeps(world: World) -> None:
+    sock = tcp(world)
+    rate = (1 << 32) - 2
+    load(
+        sock,
+        TcpEnd(
+            2, local=HERE,
+            values=[(abi.TCP_WINDOW_CLAMP, -1), (abi.TCP_KEEPIDLE, 9), (abi.TCP_TIMESTAMP, 0)],
+            ip_options=[(abi.IP_TTL, 7)],
+            numbers=[(abi.SO_RCVLOWAT, -1), (abi.SO_MAX_PACING_RATE, rate), (abi.SO_MARK, rate)],
+        ),
+    )  # fmt: skip
+    assert sock.tcp.values[abi.TCP_WINDOW_CLAMP] == MIN_WINDOW
+    assert sock.tcp.values[abi.TCP_KEEPIDLE] == 9 and sock.hops == 7
+    assert sock.numbers[abi.SO_RCVLOWAT] == 0x7FFFFFFF
+    assert (sock.numbers[abi.SO_MAX_PACING_RATE], sock.numbers[abi.SO_MARK]) == (rate, -2)
+
+
+def test_a_time_out_behind_the_end_of_clocks_can_be_read_again(world: World) -> None:
+    sock = tcp(world)
+    sock.rcvtimeo_ns = 1 << 80
+    saver: Any = SimpleNamespace(namespaces=SimpleNamespace(net=lambda stack: None))
+    found = common(saver, sock)
+    assert [found[name] for name in TIMEOUTS] == [MOST, None]
