@@ -14,6 +14,8 @@ MAX_BYTES = 1 << 26
 MOST = (1 << 62) - 1
 Amount = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 """Bytes, pages, ns, numbers of something."""
+Position = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""In a file, or the size of one."""
 Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
@@ -26,6 +28,8 @@ Ref = Annotated[int, msgspec.Meta(ge=0, le=MAX_OBJECTS)]
 Name = Annotated[bytes, msgspec.Meta(max_length=255)]
 HostName = Annotated[bytes, msgspec.Meta(max_length=64)]
 Path = Annotated[bytes, msgspec.Meta(max_length=1 << 16)]
+Argument = Annotated[bytes, msgspec.Meta(max_length=1 << 17)]
+"""MAX_ARG_STRLEN: execve(2)."""
 Data = Annotated[bytes, msgspec.Meta(max_length=MAX_BYTES)]
 Words = Annotated[str, msgspec.Meta(max_length=4096)]
 Many = msgspec.Meta(max_length=MAX_OBJECTS)

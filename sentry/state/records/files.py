@@ -16,6 +16,7 @@ from sentry.state.records.base import (
     Name,
     Path,
     Pid,
+    Position,
     Record,
     Ref,
     Signal,
@@ -44,7 +45,7 @@ class OpenFile(Record, frozen=True, tag_field="kind"):
     """What all open files have."""
 
     flags: Id
-    position: Int64 = 0
+    position: Position = 0
     owner: tuple[Id, Int32] = (0, 0)
     owner_ids: tuple[Id, Id] = (0, 0)
     owner_signal: Signal = 0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from sentry.state.records.base import Amount, Id, Many, Path, Record, Ref, Word
+from sentry.state.records.base import Amount, Id, Many, Path, Position, Record, Ref, Word
 
 
 class Run(Record, frozen=True, array_like=True):
@@ -26,7 +26,7 @@ Runs = Annotated[list[Run], Many]
 class Bytes(Record, frozen=True):
     """A file in RAM (RamFile): its frames by page."""
 
-    size: Amount
+    size: Position
     runs: Runs = []
     name: Path = b""
     transient: bool = False

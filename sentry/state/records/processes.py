@@ -8,12 +8,12 @@ import msgspec
 
 from sentry.state.records.base import (
     Amount,
+    Argument,
     Data,
     Id,
     Int32,
     Int64,
     Many,
-    Path,
     Pid,
     Record,
     Ref,
@@ -133,8 +133,8 @@ class Thread(Record, frozen=True):
     parent_death_signal: Signal = 0
     policy: tuple[Id, Amount] | None = None
     process_flags: Word = 0
-    timer_slack_ns: Amount = 50_000
-    default_slack_ns: Amount = 50_000
+    timer_slack_ns: Word = 50_000
+    default_slack_ns: Word = 50_000
     no_new_privs: bool = False
     filters: Annotated[list[Data], msgspec.Meta(max_length=4096)] = []
     """Of seccomp(2), the oldest first: arrays of struct sock_filter."""
@@ -211,7 +211,7 @@ class Process(Record, frozen=True):
     parent: Pid | None = None
     parent_thread: Pid | None = None
     pending: Pending = Pending()
-    argv: Annotated[list[Path], Many] = []
+    argv: Annotated[list[Argument], Many] = []
     exe: Place | None = None
     exit_signal: Signal = 0
     exiting: bool = False

@@ -38,6 +38,7 @@ def test_records_of_all_kinds_are_read_as_they_were_written() -> None:
         (b'{"mount":1048577}', records.Place, "<= 1048576"),
         (b"[0,0,0]", records.Run, ">= 1"),
         (b'{"kind":"door","flags":0}', records.AnyFile, "door"),
+        (b'{"kind":"eventfd","flags":0,"position":-1}', records.AnyFile, ">= 0"),
         (b'{"kind":"pidfd","flags":0,"pid":0}', records.AnyFile, ">= 1"),
         (b'{"mask":0,"infos":[{"signo":65}]}', records.Pending, "<= 64"),
         (b"[" * 100_000, records.Pending, "object"),
@@ -49,6 +50,16 @@ def test_decoded_what_no_sandbox_says_is_an_error_that_names_it(
 ) -> None:
     with pytest.raises(ValueError, match=what):
         records.decoded(data, kind)
+
+
+def test_the_most_that_a_program_can_have_is_read_again() -> None:
+    process = records.Process(
+        1, 1, 1, [records.Thread(1, 0, timer_slack_ns=records.U64)], 1, 0, 0,
+        argv=[b"x" * ((1 << 17) - 1)],
+    )  # fmt: skip
+    file = records.EventCounter(flags=2, position=(1 << 63) - 1)
+    for record in (process, file, records.Bytes((1 << 63) - 1)):
+        assert records.decoded(msgspec.json.encode(record), type(record)) == record
 
 
 @given(some.binary(max_size=200))
