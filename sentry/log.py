@@ -35,8 +35,10 @@ class LogSink:
         self._size = 0
         self._watching = False
         self._missing = 0
+        self._torn = b""
+        """What ends a line of which a disk has taken only a part."""
         self.dropped = 0
-        """Messages that were lost because nobody read fast enough."""
+        """Messages that were lost because nobody read fast enough, or the disk was full."""
         mode = os.fstat(fd).st_mode
         self._is_terminal = stat.S_ISCHR(mode) and os.isatty(fd)
         self._never_blocks = stat.S_ISREG(mode) or (
@@ -49,15 +51,14 @@ class LogSink:
         if self._is_terminal:  # which may be raw: the wire behind the container's own
             data = data.replace(b"\n", b"\r\n")
         if self._never_blocks:
-            self._put(data)
+            self._put_now(data)
             return
         if self._size + len(data) > self._limit:
             self.dropped += 1
             self._missing += 1
             return
-        if self._missing:
-            data = b"[%d messages lost]\n" % self._missing + data
-            self._missing = 0
+        data = self._gap() + data
+        self._missing = 0
         self._parts.append(data)
         self._size += len(data)
         if self._loop is None:
@@ -65,6 +66,25 @@ class LogSink:
         elif not self._watching:
             self._watching = True
             self._loop.watch(self._fd, select.EPOLLOUT, self._ready)
+
+    def _gap(self) -> bytes:
+        return b"[%d messages lost]\n" % self._missing if self._missing else b""
+
+    def _put_now(self, data: bytes) -> None:
+        """A disk that is full takes a part or nothing, and later more."""
+        before = self._torn + self._gap()
+        try:
+            done = os.write(self._fd, before + data)
+        except OSError:
+            done = 0
+        if done >= len(before):
+            self._missing = 0
+        if done < len(before) + len(data):
+            self._missing += 1
+            self.dropped += 1
+            self._torn = b"\n" if done else self._torn
+        else:
+            self._torn = b""
 
     def flush(self) -> None:
         """Write what is left, as far as the reader takes it: for the end of the sandbox."""

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from sentry.log import KernelLog, LogSink
 from sentry.log_rate import BURST, Rate
 
@@ -25,6 +27,34 @@ def test_file_is_written_at_once(tmp_path: Path) -> None:
     with path.open("wb") as file:
         LogSink(file.fileno()).write("one\n")
         assert path.read_text() == "one\n"
+
+
+def test_disk_that_was_full_has_how_many_are_lost(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    full, file = os.open(path, os.O_RDONLY), os.open(path, os.O_WRONLY)
+    sink = LogSink(full)
+    sink.write("lost\n")
+    sink.write("lost\n")
+    os.dup2(file, full)
+    sink.write("one\n")
+    sink.write("two\n")
+    assert path.read_text() == "[2 messages lost]\none\ntwo\n" and sink.dropped == 2
+    os.close(full)
+    os.close(file)
+
+
+def test_line_of_which_a_full_disk_took_a_part_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = tmp_path / "log", os.write
+    with path.open("wb") as file:
+        sink = LogSink(file.fileno())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, data: write(fd, data[:2]))
+            sink.write("torn\n")
+        sink.write("one\n")
+        assert path.read_text() == "to\n[1 messages lost]\none\n"
 
 
 def test_pipe_is_written_when_it_is_ready() -> None:
