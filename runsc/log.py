@@ -84,6 +84,9 @@ class Log:
     def __init__(self, path: str | None, form: str, debug: bool) -> None:
         self.is_json = form == "json"
         self._least = 0 if debug else 1
+        self._lost = 0
+        self._torn = b""
+        """What ends a line of which only a part was taken."""
         self.to_stderr = path is None
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self.fd = 2 if path is None else os.open(path, flags, 0o644)
@@ -95,13 +98,22 @@ class Log:
 
     def write(self, level: str, message: str) -> None:
         """One message, if its level is wanted. Where it cannot be written (nobody reads the pipe,
-        the disk is full) it is lost: what it is about goes on."""
+        the disk is full) it is lost: what it is about goes on, and the next one says so."""
         if LEVELS.index(level) < self._least:
             return
-        try:  # noqa: SIM105  contextlib costs more
-            os.write(self.fd, self._line(level, message) + self._end())
+        end = self._end()
+        text = self._line(level, message) + end
+        if self._lost:
+            text = self._line("warning", f"{self._lost} messages lost") + end + text
+        try:
+            done = os.write(self.fd, self._torn + text)
         except OSError:
-            pass
+            done = 0
+        if done == len(self._torn) + len(text):
+            self._lost, self._torn = 0, b""
+        else:
+            self._lost += 1
+            self._torn = end if done else self._torn
 
     def _line(self, level: str, message: str) -> bytes:
         if self.to_person:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -56,3 +57,19 @@ def test_message_that_cannot_be_written_stops_nothing(form: str) -> None:
     log = Log("/dev/full", form, debug=False)
     log.warning("the disk is full")
     os.close(log.fd)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_message_behind_lost_ones_says_how_many(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = Log("/dev/full", form, debug=False)
+    log.warning("lost")
+    log.warning("lost")
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), log.fd)
+    log.warning("one")
+    log.warning("two")
+    os.close(log.fd)
+    lines = path.read_text().splitlines()
+    said = zip(["2 messages lost", "one", "two"], lines, strict=True)
+    assert all(what in line for what, line in said)
