@@ -141,8 +141,8 @@ class AsyncFiles:
         data = bytearray()
         async for piece in self.stream(path, user=user, size=limit + 1, offset=offset):
             data += piece
-        if len(data) > limit:
-            raise failure("EFBIG", path)
+            if len(data) > limit:  # whatever comes besides
+                raise failure("EFBIG", path)
         return data.decode() if format == "text" else bytes(data)
 
     async def stream(

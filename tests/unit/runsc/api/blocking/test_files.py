@@ -74,6 +74,20 @@ def test_more_than_is_allowed_is_an_error(sandbox: StandIn, files: Files) -> Non
     assert raised.value.errno == errno.EFBIG
 
 
+def test_what_comes_without_end_is_not_collected(sandbox: StandIn, files: Files) -> None:
+    def endless(_: StandIn, __: FileOrder, fds: list[int]) -> Reply:
+        while True:
+            try:
+                os.write(fds[0], bytes(1 << 16))
+            except BrokenPipeError:
+                return Reply()
+
+    sandbox.filed = endless
+    with pytest.raises(OSError, match="/f") as raised:
+        files.read("/f", limit=1 << 20)
+    assert raised.value.errno == errno.EFBIG
+
+
 def test_an_errno_is_the_exception_of_the_host(sandbox: StandIn, files: Files) -> None:
     sandbox.filed = giving(b"", "ENOENT")
     with pytest.raises(FileNotFoundError) as raised:
