@@ -54,6 +54,8 @@ FS_TYPE: Final = 0x01021997
 """V9FS_MAGIC."""
 ROOT_NUMBER: Final = 1
 MAX_MOVED: Final = 1 << 16
+MAX_LISTINGS: Final = 64
+"""Directories that are being read; of more the first is listed again."""
 _COOKIE = struct.Struct("<QH")
 HIDDEN: Final = ".runsc-removed-"
 """What is removed while it is open has a name of this kind until it is closed, as with NFS."""
@@ -116,6 +118,8 @@ class Tree(Service):
         super().__init__()
         self._fs = served
         self._numbers = Numbers()
+        self._listed: dict[int, Node] = {}
+        """Directories that are being read, by identity."""
         self._hidden = 0
 
     def root(self) -> Node:
@@ -211,6 +215,9 @@ class Tree(Service):
         if node.listing is None or not asked.offset:
             found = names_of(await result(self._fs.list(node.path)))
             node.listing = [name for name in found if not name.startswith(HIDDEN)]
+            self._listed[id(node)] = node
+            if len(self._listed) > MAX_LISTINGS:
+                self._listed.pop(next(iter(self._listed))).listing = None
         data, limit = bytearray(), min(asked.count, c.MSIZE_MAX) - c.IO_HEADER_SIZE
         for at in range(asked.offset, len(node.listing)):
             name = os.fsencode(node.listing[at])
@@ -223,6 +230,7 @@ class Tree(Service):
             data += block + _COOKIE.pack(at + 1, len(name)) + name
         if not data:
             node.listing = None
+            self._listed.pop(id(node), None)
         return Rreaddirx(bytes(data))
 
     async def unlink(self, _tag: int, asked: Tunlinkat) -> Message:

@@ -38,7 +38,7 @@ from gofer.p9.messages import (
     Twrite,
 )
 from runsc.fs import FileSystem, MemoryFileSystem, Stat, regular
-from runsc.fs.tree import HIDDEN, Numbers, Tree
+from runsc.fs.tree import HIDDEN, MAX_LISTINGS, Numbers, Tree
 
 FILES = {"/a/b": b"text", "/c": b"other"}
 
@@ -119,6 +119,23 @@ def test_listing_is_of_its_beginning(client: Client, files: MemoryFileSystem) ->
         found += more
         at += len(more)
     assert sorted(found) == sorted([b"b", *(os.fsencode(path[3:]) for path in many)])
+
+
+def test_listings_that_are_begun_and_not_ended_are_few(
+    client: Client, files: MemoryFileSystem
+) -> None:
+    for number in range(30):
+        files.put(f"/a/{number:03}{'x' * 200}", b"")
+    for fid in range(1, MAX_LISTINGS + 10):
+        client.walk(b"a", fid)
+        assert names_in(client.ask(Treaddirx(fid, 0, 4096)))
+    nodes = [node for node in client.tree.fids.values() if node.listing is not None]
+    assert len(nodes) == MAX_LISTINGS
+    found, at = [], 0
+    while more := names_in(client.ask(Treaddirx(1, at, 4096))):
+        found += more
+        at += len(more)
+    assert len(found) == 31
 
 
 def test_numbers_stay_with_what_is_renamed(client: Client) -> None:
