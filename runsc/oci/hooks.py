@@ -33,6 +33,8 @@ import msgspec
 from runsc.errors import RuntimeFailure, SpecError
 from runsc.oci.spec import Hook, Hooks
 
+LONGEST_MS = 86_400_000
+"""For which is waited at a time: poll(2) counts 31 bits of milliseconds."""
 MAX_OUTPUT = 64 << 10
 """Bytes kept of what a hook writes; more is read and dropped."""
 
@@ -211,7 +213,9 @@ def _communicate(
         os.set_blocking(fd, False)
     try:
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            left = None
+            if deadline is not None:
+                left = min(max(0.0, deadline - time.monotonic()) * 1000, LONGEST_MS)
             events = dict(poll.poll(left))
             if inputs in events:
                 document = document[_write(inputs, document) :]

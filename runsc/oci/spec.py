@@ -189,7 +189,7 @@ class Hook(_Base):
     path: str
     args: Strings = None
     env: Strings = None
-    timeout: int | None = None
+    timeout: I64 | None = None
 
 
 class Hooks(_Base):
@@ -252,6 +252,8 @@ def decode(data: bytes, kind: type[T]) -> T:
         raise RuntimeFailure(f"config.json is not JSON: {_placed(str(error), data)}") from None
     except UnicodeDecodeError as error:
         raise RuntimeFailure(f"config.json is not UTF-8: {error}") from None
+    except RecursionError:
+        raise RuntimeFailure("config.json is nested too deeply") from None
 
 
 def load(bundle: str) -> Spec:

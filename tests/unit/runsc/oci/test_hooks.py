@@ -79,6 +79,13 @@ def test_timeout_ends_the_hook_and_what_it_started(tmp_path: Path) -> None:
     assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text().strip()}")
 
 
+def test_timeout_may_be_of_any_length(tmp_path: Path) -> None:
+    for timeout in (3_000_000, (1 << 63) - 1):  # seconds, of which poll(2) takes less
+        hooks.run(
+            Hooks(prestart=[_shell("exit 0", timeout=timeout)]), Phase.PRESTART, _state(tmp_path)
+        )
+
+
 def test_daemon_that_keeps_the_output_does_not_hold_up(tmp_path: Path) -> None:
     made = Hooks(prestart=[_shell("sleep 1000 & echo $! > pid")])
 

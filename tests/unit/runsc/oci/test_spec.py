@@ -49,7 +49,9 @@ def test_decode_ignores_fields_it_does_not_know() -> None:
     assert spec.decode(_document(vm={"hypervisor": {}}, zzz=1), spec.Spec)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"null"])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"\xff", b"null", b'{"linux":{"resources":{"a":' + b"[" * 100_000]
+)
 def test_decode_of_something_else_is_an_error(data: bytes) -> None:
     with pytest.raises(RuntimeFailure):
         spec.decode(data, spec.Spec)
