@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from runsc.containers import lifecycle, listener
+from runsc.containers.asking import LONGEST_S
 from runsc.containers.container import Store
 from runsc.containers.durations import seconds
 from runsc.containers.processes import STOPPED
@@ -76,7 +77,7 @@ class Watch:
             sock.sendall(encode(Request("oom", oom_kills=self.known)))
             poll = select.poll()
             poll.register(sock, select.POLLIN)
-            if not poll.poll(seconds * 1000):
+            if not poll.poll(min(seconds, LONGEST_S) * 1000):
                 return self.host_kills()
             stats = listener.answer(sock, lifecycle.ANSWER_S).stats
         if stats is None or stats.oom_kills <= self.known:  # no Sentry of ours says that
@@ -148,7 +149,7 @@ def _await_end(state: State, seconds: float) -> None:
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        poll.poll(max(0.0, seconds) * 1000)
+        poll.poll(min(max(0.0, seconds), LONGEST_S) * 1000)
     finally:
         os.close(pidfd)
 

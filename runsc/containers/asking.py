@@ -23,6 +23,8 @@ LINE_MAX = 16 << 20
 """Of an answer. The sandbox is not trusted."""
 CONNECT_S = 10.0
 """For a place among those that the sandbox has not accepted yet: 17 are enough to fill it."""
+LONGEST_S = 2_000_000.0
+"""For which anything is waited at a time: poll(2) counts 31 bits of milliseconds."""
 LEFT_OUT = {"pid": 1, "all": False}
 """What a request need not say."""
 

@@ -13,6 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from runsc.containers import lifecycle, listener, signals
+from runsc.containers.asking import LONGEST_S
 from runsc.containers.container import Store
 from runsc.containers.sampling import Sampler, kept
 from runsc.containers.state import State
@@ -116,7 +117,7 @@ def _until(session: Session, sampler: Sampler | None, time_s: float) -> Iterator
     while True:
         until = min(deadline, sampler.due if sampler is not None else inf)
         left_s = max(0.0, until - time.monotonic())
-        ready = {fd for fd, _ in poll.poll(None if left_s == inf else left_s * 1000)}
+        ready = {fd for fd, _ in poll.poll(None if left_s == inf else min(left_s, LONGEST_S) * 1000)}
         if stop in ready or time.monotonic() >= deadline:
             sock.setblocking(False)
             with suppress(BlockingIOError):  # what has come before is told

@@ -77,4 +77,4 @@ def answer(sock: socket.socket, patience_s: float) -> Reply:
 
 
 def _be_patient(sock: socket.socket, seconds: float) -> None:
-    sock.settimeout(None if seconds == math.inf else max(seconds, 0.001))
+    sock.settimeout(None if seconds == math.inf else min(max(seconds, 0.001), asking.LONGEST_S))

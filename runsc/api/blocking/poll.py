@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 import select
 from collections.abc import Mapping
+from typing import Final
+
+DAY_S: Final = 86_400
 
 
 def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
@@ -15,5 +18,9 @@ def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:
     poll = select.poll()
     for fd, events in wanted.items():
         poll.register(fd, events)
+    while seconds is not None and seconds > DAY_S:  # poll(2) counts 24 of them at most
+        if found := dict(poll.poll(DAY_S * 1000)):
+            return found
+        seconds -= DAY_S
     timeout_ms = None if seconds is None else max(0, math.ceil(seconds * 1000))
     return dict(poll.poll(timeout_ms))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runsc.containers.listener import ask, listen, send
-from sentry.control.protocol import Request
+from sentry.control.protocol import Reply, Request
 
 
 @contextmanager
@@ -40,6 +40,11 @@ def answering(path: Path, *, first: bytes, then: bytes = b"") -> Iterator[str]:
 def test_answer_that_drips_in_ends_with_the_patience(tmp_path: Path) -> None:
     with answering(tmp_path, first=b"{", then=b" ") as path, pytest.raises(TimeoutError):
         ask(path, Request("ps"), 0.2)
+
+
+def test_patience_may_be_of_any_length(tmp_path: Path) -> None:
+    with answering(tmp_path, first=b"{}\n") as path:
+        assert ask(path, Request("ps"), 1e10) == Reply()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ def test_what_is_asked_for_is_what_is_told(sandbox: StandIn, commands: Commands)
     assert process.job == JobLimits(2 * 10**9, 5 * 10**8, 5, 6, 7, 8)
 
 
+def test_a_time_of_years_is_waited_for_as_any(commands: Commands) -> None:
+    """poll(2) counts 24 days at most."""
+    assert commands.run(["true"], timeout=1e8).check().exit_code == 0
+
+
 def test_input_is_written_while_output_is_read(commands: Commands) -> None:
     data = os.urandom(MUCH)
 
