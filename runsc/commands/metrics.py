@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from runsc.containers import lifecycle
@@ -13,6 +15,12 @@ from sentry.control.protocol import Request
 
 PREFIX = "runsc_"
 """As gVisor's metric server has it."""
+_TEXT = r'"(?:[^"\\\n]|\\[\\"n])*"'
+LABELS = re.compile(
+    rf"(?:\{{(?:sysno={_TEXT},name={_TEXT}|container={_TEXT}"
+    rf"|session={_TEXT},sink={_TEXT},number={_TEXT})\}})?"
+)
+"""Those that figures of a sandbox have: another text could be figures of other sandboxes."""
 
 
 def lines(counts: dict[str, int], sandbox: str) -> list[str]:
@@ -21,7 +29,8 @@ def lines(counts: dict[str, int], sandbox: str) -> list[str]:
     by_name: dict[str, list[tuple[str, int]]] = {}
     for shown, value in counts.items():
         name, brace, rest = shown.partition("{")
-        by_name.setdefault(name, []).append((brace + rest, value))
+        if LABELS.fullmatch(brace + rest):
+            by_name.setdefault(name, []).append((brace + rest, value))
     result = []
     own = labels(sandbox=sandbox)[:-1]
     for metric in METRICS:
