@@ -14,7 +14,7 @@ from runsc.containers.container import Store
 from runsc.containers.durations import seconds
 from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
-from runsc.log import printable
+from runsc.log import printable, printable_json
 from runsc.options import Globals
 from sentry.control.orders import Trace
 from sentry.control.protocol import Request
@@ -174,7 +174,7 @@ def command(
     lifecycle.require_running(state)
     if counts:
         reply = lifecycle.ask(store, state, Request("counts"))
-        click.echo(msgspec.json.format(msgspec.json.encode(reply.counts)))
+        click.echo(printable_json(msgspec.json.format(msgspec.json.encode(reply.counts))))
     elif stacked:
         for line in stacks.lines(store, state):
             click.echo(line)
@@ -216,6 +216,6 @@ def _profile(store: Store, state: State, duration: str, form: str) -> None:
     if found is None:
         raise RuntimeFailure("the sandbox gave no profile")
     if form == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        click.echo(printable_json(msgspec.json.format(msgspec.json.encode(found))))
     else:
         click.echo("\n".join(lines(found)))
