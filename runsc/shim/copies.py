@@ -17,6 +17,8 @@ from runsc.shim.loop import READ, WRITE, Loop, Promise
 from runsc.shim.streams import CONSOLE, ERR, ERRORS, IN, OUT, OUTPUT, TYPED, is_fifo, keep
 
 CHUNK = 1 << 16
+LEFT = 64
+"""Pieces that are copied in the end: who goes on writing then keeps nobody else waiting."""
 
 
 class OneWay:
@@ -65,9 +67,12 @@ class OneWay:
     def finish(self) -> None:
         """No more is waited for: what is there is written, as far as it can be."""
         with suppress(OSError):
-            os.write(self._sink, self._data)
-            while data := os.read(self._source, CHUNK):
-                os.write(self._sink, data)
+            for _ in range(LEFT):
+                if os.write(self._sink, self._data) < len(self._data):
+                    break
+                self._data = os.read(self._source, CHUNK)
+                if not self._data:
+                    break
         self.end()
 
     def end(self) -> None:

@@ -95,6 +95,20 @@ def test_what_others_hold_open_ends_when_nobody_waits(loop: Loop, tmp_path: Path
     os.close(reader)
 
 
+def test_who_writes_on_and_on_keeps_nobody_waiting(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, program = os.pipe()
+    copies = Copies(loop, {OUT: source, OUTPUT: os.open(os.devnull, os.O_WRONLY)})
+    some = iter([b"text"] * 1000)
+    monkeypatch.setattr(os, "read", lambda fd, size: next(some))
+
+    copies.finish()
+
+    assert copies.ended.settled
+    os.close(program)
+
+
 def test_named_pipes_that_the_program_has_are_kept_to_its_end(loop: Loop, tmp_path: Path) -> None:
     reader, kept = fifo(tmp_path / "out")
     copies = Copies(loop, {OUTPUT: kept})
