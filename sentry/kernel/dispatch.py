@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sentry.errors import ENOSYS, Errno
@@ -136,17 +137,20 @@ class Thread(Task):
 
     def _call_done(self, result: Any, error: BaseException | None) -> None:
         self.fiber = None
-        if error is None:
-            if result is None:
-                result = 0
-            if self.work or self.observers or type(result) is not int:
-                self.end_call(result)
+        try:
+            if error is None:
+                if result is None:
+                    result = 0
+                if self.work or self.observers or type(result) is not int:
+                    self.end_call(result)
+                else:
+                    self.ctx.answer(result)
+            elif isinstance(error, Errno):
+                self.end_call(-error.number)
             else:
-                self.ctx.answer(result)
-        elif isinstance(error, Errno):
-            self.end_call(-error.number)
-        else:
-            self._raised(error)
+                self._raised(error)
+        except Exception as bug:  # nobody but the loop of the sandbox would hold it
+            self._bug(bug)
 
     def _raised(self, error: BaseException) -> None:
         """A handler ended with something that is no errno."""
@@ -268,6 +272,9 @@ class Thread(Task):
 
     def _fault_done(self, _: Any, error: BaseException | None) -> None:
         self.fiber = None
+        self.guarded(partial(self._go_on_after_fault, error))
+
+    def _go_on_after_fault(self, error: BaseException | None) -> None:
         if isinstance(error, Killed):
             task_exit.exit_task(self)
         elif error is not None and not isinstance(error, Interrupted):

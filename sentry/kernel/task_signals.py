@@ -65,7 +65,8 @@ __all__ = [
 SYS_RESTART_SYSCALL = 219
 SYSCALL_SIZE = 2
 """Bytes of the `syscall` instruction."""
-EINTR_RESULT = (1 << 64) - EINTR.number
+UINT64 = (1 << 64) - 1
+EINTR_RESULT = -EINTR.number & UINT64
 PF_WRITE = 2
 
 
@@ -85,7 +86,7 @@ def return_to_user(task: Task) -> None:
                 return
             continue
         if work & WORK_TELL:
-            if task.kernel.crowds.hold(task, return_to_user):
+            if task.kernel.crowds.hold(task, _return_later):
                 return
             continue
         if work & WORK_STOP:
@@ -106,6 +107,11 @@ def return_to_user(task: Task) -> None:
         mask, task.saved_mask = task.saved_mask, None
         set_blocked(task, mask)
     task.ctx.resume()
+
+
+def _return_later(task: Task) -> None:
+    """The same, after something else than an exit."""
+    task.guarded(lambda: return_to_user(task))
 
 
 def wake_for_work(task: Task) -> None:
@@ -220,7 +226,7 @@ def _fetch_stack(task: Task, need: NeedsFault) -> None:
         if error is not None and not isinstance(error, (Interrupted, Killed)):
             _no_stack(task, error)
         recalculate(task)
-        return_to_user(task)
+        _return_later(task)
 
     task.fiber = task.kernel.loop.spawn(need.wait(), "signal stack", done)
 
@@ -251,7 +257,7 @@ def _restart(task: Task) -> None:
 def _again(task: Task, number: int | None) -> None:
     regs = task.ctx.regs
     regs[Reg.RAX] = regs[Reg.ORIG_RAX] if number is None else number
-    regs[Reg.RIP] -= SYSCALL_SIZE
+    regs[Reg.RIP] = (regs[Reg.RIP] - SYSCALL_SIZE) & UINT64  # a tracer may have put anything there
 
 
 def masked(task: Task, mask: int | None, call: Callable[[], Any]) -> Any:

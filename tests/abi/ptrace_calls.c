@@ -279,6 +279,31 @@ static void registers_decide(void)
     expect_exit(pid, 0);
 }
 
+static void nowhere_body(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    char byte;
+    sigaction(SIGUSR1, &action, NULL);
+    syscall(SYS_read, ready[0], &byte, 1);
+    _exit(1);
+}
+
+/* A call that is to start again two bytes before the beginning of all memory. */
+static void starts_nowhere(void)
+{
+    pid_t pid = traced(nowhere_body);
+    CHECK(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD) == 0);
+    do
+        to_call_stop(pid);
+    while (regs_of(pid).orig_rax != SYS_read);
+    poke(pid, REG(rip), 0);
+    CHECK(ptrace(PTRACE_DETACH, pid, 0, 0) == 0);
+    while (state_of(pid) != 'S' && state_of(pid) != 'Z') /* to be let go may end its sleep, too */
+        usleep(1000);
+    kill(pid, SIGUSR1);
+    expect_killed(pid, SIGSEGV);
+}
+
 static struct sock_filter trace_getppid[] = {
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
@@ -369,6 +394,7 @@ int main(void)
     emulated();
     restarts();
     registers_decide();
+    starts_nowhere();
     seccomp_event();
     filters();
     return 0;

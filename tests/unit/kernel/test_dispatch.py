@@ -39,7 +39,12 @@ async def while_it_sleeps(task: Any, *_: Any) -> None:
     raise KeyError("never meant")
 
 
-@pytest.mark.parametrize("handler", [at_once, while_it_sleeps])
+async def as_it_ends(task: Any, *_: Any) -> str:
+    await park(Mode.INTERRUPTIBLE, task.kernel.loop.now_ns() + 1)
+    return "no register holds that"
+
+
+@pytest.mark.parametrize("handler", [at_once, while_it_sleeps, as_it_ends])
 def test_exception_that_is_no_errno_costs_the_program_once(handler: Callable[..., Any]) -> None:
     with World() as world:
         log = world.kernel.log = Counting()

@@ -80,6 +80,13 @@ def test_call_restarts_when_no_handler_ran(task: Task, restart: BaseException) -
     assert (task.ctx.regs[Reg.RIP], task.ctx.regs[Reg.RAX]) == (0x401000, READ)
 
 
+def test_tracer_may_have_left_no_room_for_the_instruction(task: Task) -> None:
+    in_call(task, Interrupted())
+    task.ctx.regs[Reg.RIP] = 0
+    task_signals.return_to_user(task)
+    assert task.ctx.regs[Reg.RIP] == (1 << 64) - 2
+
+
 def test_restart_block_goes_through_restart_syscall(task: Task) -> None:
     in_call(task, RestartBlock(lambda: 7))
     task_signals.return_to_user(task)
