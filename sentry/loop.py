@@ -352,7 +352,10 @@ class Loop:
                 fiber = self._next_in_line()
             self.step_ns = began_ns
             self.step = fiber
-            fiber.run()
+            try:
+                fiber.run()
+            except Exception as error:  # of whoever hears of its end
+                self._on_error(fiber.name, error)
             now_ns = time.monotonic_ns()
             if isinstance(fiber.name, Charged):
                 fiber.name.sys_time_ns += now_ns - began_ns

@@ -178,6 +178,18 @@ def test_error_in_a_callback_is_logged_and_the_others_come(
     assert {type(error) for _, error in errors} == {ZeroDivisionError, KeyError}
 
 
+def test_error_of_who_hears_of_an_end_is_logged_and_the_others_come(
+    loop: Loop, errors: list[tuple[object, BaseException]]
+) -> None:
+    seen: list[str] = []
+    loop.spawn(note(seen, "first"), "one", lambda result, error: {}["x"])
+    loop.spawn(note(seen, "second"), "other")
+    loop.turn()
+    assert seen == ["first", "second"]
+    assert [what for what, _ in errors] == ["one"]
+    assert loop.fibers == 0
+
+
 def test_coroutine_runs_to_its_sleep_and_tells_its_end(
     loop: Loop, errors: list[tuple[object, BaseException]]
 ) -> None:
