@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from typing import Final
 
-from runsc.shim.loop import READ, Loop
+from runsc.shim.loop import READ, Loop, Timer
 from sentry.control.protocol import LineBuffer, Reply, Request, decode, encode
+
+APART_S: Final = 0.1
+"""Kills are told no faster, whatever a sandbox says."""
 
 
 class Watch:
@@ -21,6 +25,7 @@ class Watch:
         self._path = path
         self._on_kill = on_kill
         self._sock: socket.socket | None = None
+        self._next: Timer | None = None
         self.known = 0
         self._ask()
 
@@ -58,7 +63,7 @@ class Watch:
             if reply.stats is not None and reply.stats.oom_kills > self.known:
                 self.known = reply.stats.oom_kills
                 self._on_kill()
-                self._ask()
+                self._next = self._loop.after(APART_S, self._ask)
                 return
 
     def finish(self) -> None:
@@ -68,6 +73,9 @@ class Watch:
 
     def end(self) -> None:
         """Hear no more."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         if self._sock is not None:
             self._loop.forget(self._sock.fileno())
             self._sock.close()
