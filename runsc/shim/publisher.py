@@ -74,6 +74,11 @@ class Publisher:
         """Whether all have been told."""
         return not self._queue
 
+    @property
+    def _is_under_way(self) -> bool:
+        """The first one has been sent, and nobody knows what becomes of it."""
+        return self._late is not None or (self._waits and not self._way.ttrpc)
+
     def publish(self, event: Message) -> None:
         """To be told after those before."""
         kind = type(event)
@@ -86,7 +91,9 @@ class Publisher:
             )
         )
         if len(self._queue) > KEPT:
-            lost = self._queue.popleft()
+            oldest = 1 if self._is_under_way else 0
+            lost = self._queue[oldest]
+            del self._queue[oldest]
             self._log(f"containerd is away: an event is lost: {lost.topic}")
         self._go_on()
 

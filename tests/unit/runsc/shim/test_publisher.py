@@ -115,6 +115,22 @@ def test_while_containerd_is_away_they_are_kept(containerd: Containerd) -> None:
     assert [containerd.take() for _ in range(2)] == ["/tasks/start", "/tasks/exit"]
 
 
+def test_of_too_many_none_is_lost_that_is_not_said(
+    containerd: Containerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tested, "KEPT", 3)
+    containerd.open()
+    containerd.publisher.publish(m.TaskCreate("c"))
+    stream, _ = containerd.hear()
+    for event in (m.TaskStart("c"), m.TaskOOM("c"), m.TaskExit("c")):
+        containerd.publisher.publish(event)
+
+    containerd.answer(stream)
+
+    assert [containerd.take() for _ in range(2)] == ["/tasks/oom", "/tasks/exit"]
+    assert containerd.logged == ["containerd is away: an event is lost: /tasks/start"]
+
+
 def test_one_that_was_not_answered_is_told_again(containerd: Containerd) -> None:
     containerd.open()
     containerd.publisher.publish(m.TaskStart("c"))
