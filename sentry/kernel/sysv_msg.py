@@ -23,10 +23,11 @@ from sentry.kernel.sysv_ids import (
 from sentry.vfs.budget import MESSAGE_COST
 from sentry.wait.fiber import Fiber, Mode
 from sentry.wait.queue import Each, WaitQueue, in_place
-from sentry.wait.sleep import Until
+from sentry.wait.sleep import Until, no_hand
 
 if TYPE_CHECKING:
     from sentry.vfs.budget import Budget
+    from sentry.wait.sleep import Sleep
 
 
 class Message(NamedTuple):
@@ -183,6 +184,14 @@ def wants(how: Search, kind: int, message: Message) -> bool:
     return True
 
 
+def _check_send(task: Caller, queue: Queue, message: Message) -> None:
+    """Raises: EACCES, EIDRM, EAGAIN while there is no room."""
+    check_permission(task.creds, queue, WRITE)
+    queue.check_alive()
+    if not queue.has_room(len(message.data)):
+        raise EAGAIN("the queue is full")
+
+
 class Queues:
     """All queues of a namespace."""
 
@@ -202,18 +211,25 @@ class Queues:
 
         return get(self.ids, task.creds, key, flags, make, lambda _: None)
 
-    def check_send(self, task: Caller, queue: Queue, size: int) -> None:
-        """Raises: EACCES, EIDRM, EAGAIN while there is no room for so many bytes."""
-        check_permission(task.creds, queue, WRITE)
-        queue.check_alive()
-        if not queue.has_room(size):
-            raise EAGAIN("the queue is full")
-
     def send(self, task: Caller, queue: Queue, message: Message) -> None:
-        """One try of msgsnd(2). Raises: EACCES, EIDRM, EAGAIN while there is no room, ENOMEM."""
+        """msgsnd(2). Raises: EACCES, EIDRM, EAGAIN while there is no room, ENOMEM."""
+        _check_send(task, queue, message)
+        self._budget.check_messages(len(message.data))
+        self._add(task, queue, message)
+
+    def send_later(self, task: Caller, queue: Queue, message: Message) -> Sleep:
+        """Until there is room; what was read once is what is sent. Raises: ENOMEM."""
+
+        def attempt() -> int:
+            _check_send(task, queue, message)
+            self._add(task, queue, message)
+            return 0
+
         size = len(message.data)
-        self.check_send(task, queue, size)
-        self._budget.check_messages(size)
+        return sending(attempt, queue, size).ended(self._budget.count_waiting(size)).ended(no_hand)
+
+    def _add(self, task: Caller, queue: Queue, message: Message) -> None:
+        size = len(message.data)
         queue.messages.append(message)
         self._count(queue, 1, size)
         queue.stime, queue.lspid = now(), task.group.tgid

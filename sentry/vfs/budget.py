@@ -7,14 +7,17 @@ objects around them, which a program can make in any number if nobody says stop.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.auth.credentials import Credentials
     from sentry.vfs.locks import FileLocks
+    from sentry.wait.sleep import End
 
 MAX_INODES: Final = 524_288
 """Inodes in memory of all tmpfs and overlays (about 1 KiB each); never more than pages of RAM."""
@@ -31,7 +34,7 @@ MAX_MOUNTS: Final = 20_000
 MAX_MOUNTS_OF_NAMESPACE: Final = 10_000
 """Of one: fs.mount-max, which is 100,000 on Linux, cannot go beyond."""
 MAX_MESSAGE_BYTES: Final = 64 << 20
-"""Messages in System V and POSIX queues."""
+"""Messages in System V and POSIX queues, and those that wait for room in one."""
 MESSAGE_COST: Final = 128
 """What a message costs besides its bytes."""
 MAX_SEMAPHORES: Final = 4 << 20
@@ -133,6 +136,17 @@ class Budget:
         """One more message of so many bytes. Raises: ENOMEM."""
         if self.message_bytes + size + MESSAGE_COST > MAX_MESSAGE_BYTES:
             raise ENOMEM("the ceiling of queued messages")
+
+    def count_waiting(self, size: int) -> End:
+        """A message whose sender sleeps, until the end of that sleep. Raises: ENOMEM."""
+        self.check_messages(size)
+        self.message_bytes += size + MESSAGE_COST
+
+        def end(finish: Callable[[], Any]) -> Any:
+            self.message_bytes -= size + MESSAGE_COST
+            return finish()
+
+        return end
 
     def check_semaphores(self, more: int) -> None:
         """So many more System V semaphores. Raises: ENOSPC."""

@@ -128,15 +128,22 @@ class MessageQueue(TmpInode):
             EPOLLOUT | EPOLLWRNORM if count < self.attributes.max_messages else 0
         )
 
-    def check_not_full(self) -> None:
-        """Raises: EAGAIN when the queue is full."""
+    def send(self, priority: int, data: bytes, by: Any) -> None:
+        """Add a message. Raises: EAGAIN when the queue is full, ENOMEM."""
+        self._check_not_full()
+        self.fs.budget.check_messages(len(data))
+        self._add(priority, data, by)
+
+    def send_counted(self, priority: int, data: bytes, by: Any) -> None:
+        """One that has waited, and counts already. Raises: EAGAIN when the queue is full."""
+        self._check_not_full()
+        self._add(priority, data, by)
+
+    def _check_not_full(self) -> None:
         if len(self.messages) >= self.attributes.max_messages:
             raise EAGAIN("full")
 
-    def send(self, priority: int, data: bytes, by: Any) -> None:
-        """Add a message. Raises: EAGAIN when the queue is full, ENOMEM."""
-        self.check_not_full()
-        self.fs.budget.check_messages(len(data))
+    def _add(self, priority: int, data: bytes, by: Any) -> None:
         self._sequence += 1
         insort(self.messages, (priority, -self._sequence, data))
         self._count(1, len(data))

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.vfs.mount import Mount
+    from sentry.wait.sleep import Sleep
 
 _sigevent = struct.Struct("<QiiI44x")
 _uint = struct.Struct("<I").pack
@@ -165,15 +166,10 @@ def _deadline(task: Task, addr: int) -> int | None:
     return to_monotonic(task.kernel.clock, CLOCK_REALTIME, sec * NS + nsec)
 
 
-def _retry(
+def _sleep(
     file: QueueFile, attempt: Callable[[], int], queue: WaitQueue, deadline_ns: int | None
-) -> Result:
-    """Do it now, or sleep until it can be done. Raises: EAGAIN with O_NONBLOCK, ETIMEDOUT."""
-    try:
-        return attempt()
-    except EAGAIN:
-        if file.flags & O_NONBLOCK:
-            raise
+) -> Sleep:
+    """Until it can be done, or ETIMEDOUT."""
     sleep = Retry(attempt, queue, ALL, file, deadline_ns=deadline_ns)
     return sleep.timed_by_programs().ended(instead(TimedOut, ETIMEDOUT))
 
@@ -192,17 +188,20 @@ def sys_mq_timedsend(
         raise EMSGSIZE(f"{size} bytes")
     data = task.mm.read(addr, size)
 
-    def attempt() -> int:
-        """What waits stays where it is: here it would count nowhere."""
-        queue.check_not_full()
-        queue.send(priority, task.mm.read(addr, size), task)
-        return 0
-
     try:
         queue.send(priority, data, task)
     except EAGAIN:
-        return _retry(file, attempt, queue.writers, deadline_ns)
-    return 0
+        if file.flags & O_NONBLOCK:
+            raise
+    else:
+        return 0
+    counted = queue.fs.budget.count_waiting(size)
+
+    def attempt() -> int:
+        queue.send_counted(priority, data, task)
+        return 0
+
+    return _sleep(file, attempt, queue.writers, deadline_ns).ended(counted)
 
 
 @syscall(243)
@@ -228,7 +227,12 @@ def sys_mq_timedreceive(
         task.mm.write(addr, data)
         return len(data)
 
-    return _retry(file, attempt, queue.readers, deadline_ns)
+    try:
+        return attempt()
+    except EAGAIN:
+        if file.flags & O_NONBLOCK:
+            raise
+    return _sleep(file, attempt, queue.readers, deadline_ns)
 
 
 @syscall(245)

@@ -30,7 +30,7 @@ from sentry.abi.sysvipc import (
 from sentry.errors import E2BIG, EAGAIN, EINVAL, ENOMSG, EPERM
 from sentry.kernel.sysv_ids import READ, check_owner, check_permission, now
 from sentry.kernel.sysv_ipc import ipc_of
-from sentry.kernel.sysv_msg import Message, Queue, Queues, receiving, search, sending
+from sentry.kernel.sysv_msg import Message, Queue, Queues, receiving, search
 from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, show_flags, signed
 from sentry.syscalls.registry import syscall
@@ -80,19 +80,12 @@ def sys_msgsnd(task: Task, number: Int, addr: Addr, size: Long, flags: MessageFl
         raise EINVAL(f"mtype {kind}")
     message = Message(kind, task.mm.read(addr + 8, size))
     queue = queues.ids.find(number)
-
-    def attempt() -> int:
-        """What waits stays where it is: here it would count nowhere."""
-        queues.check_send(task, queue, size)
-        queues.send(task, queue, Message(kind, task.mm.read(addr + 8, size)))
-        return 0
-
     try:
         queues.send(task, queue, message)
     except EAGAIN:
         if flags & IPC_NOWAIT:
             raise
-        return sending(attempt, queue, size).ended(no_hand)
+        return queues.send_later(task, queue, message)
     return 0
 
 

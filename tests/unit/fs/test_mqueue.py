@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import struct
-import tracemalloc
 from typing import Any
 
 import pytest
 
 from sentry.abi.capability import CAP_SYS_RESOURCE
 from sentry.abi.fcntl import O_CREAT, O_RDWR
-from sentry.abi.resource import RLIMIT_MSGQUEUE
 from sentry.auth.credentials import Credentials
 from sentry.errors import EAGAIN, EBUSY, EINVAL, EMFILE, ENOSPC
 from sentry.fs.mqueue.filesystem import MqueueFs, QueueDirectory
 from sentry.fs.mqueue.queue import Attributes, MessageQueue, Notification
+from sentry.vfs import budget as budgets
 from sentry.vfs.interface import Owner
 from tests.world import Program
 
@@ -128,22 +128,37 @@ def test_the_status_text(fs: MqueueFs) -> None:
     assert queue.status() == b"QSIZE:5          NOTIFY:0     SIGNO:0     NOTIFY_PID:0     \n"
 
 
-def test_who_waits_to_send_has_no_copy_of_the_message(task: Program) -> None:
-    size, senders = 64 << 10, 8
-    task.ok("prlimit64", 0, RLIMIT_MSGQUEUE, struct.pack("<QQ", 1 << 30, 1 << 30), 0)
-    made = task.place(struct.pack("<qqqq32x", 0, 1, size, 0))
+def test_who_waits_to_send_sends_what_was_read_once_and_counts_meanwhile(task: Program) -> None:
+    budget, empty = task.task.kernel.vfs.budget, task.task.kernel.vfs.budget.message_bytes
+    made = task.place(struct.pack("<qqqq32x", 0, 1, 8, 0))
     fd = task.ok("mq_open", b"q", O_CREAT | O_RDWR, 0o600, made)
-    data = task.buffer(size)
-    task.ok("mq_timedsend", fd, data, size, 0, 0)
-    threads = [task.thread() for _ in range(senders)]
-    tracemalloc.start()
-    try:
-        calls = [thread.begin("mq_timedsend", fd, data, size, 0, 0) for thread in threads]
-        task.world.settle()
-        assert not any(call.done for call in calls)
-        assert tracemalloc.get_traced_memory()[0] < senders * size // 2
-    finally:
-        tracemalloc.stop()
-    for _ in range(senders + 1):
-        assert task.ok("mq_timedreceive", fd, data, size, 0, 0) == size
-    assert [call.wait() for call in calls] == [0] * senders
+    data = task.place(b"first")
+    task.ok("mq_timedsend", fd, data, 5, 0, 0)
+    one = budget.message_bytes - empty
+    sender, other = task.thread(), task.thread()
+    call = sender.begin("mq_timedsend", fd, data, 5, 0, 0)
+    second = other.begin("mq_timedsend", fd, data, 5, 0, 0)
+    task.world.settle()
+    task.write(data, b"later")
+    assert (call.done, second.done, budget.message_bytes) == (False, False, empty + 3 * one)
+    room = task.buffer(8)
+    for _ in range(3):
+        assert task.ok("mq_timedreceive", fd, room, 8, 0, 0) == 5
+        assert task.read(room, 5) == b"first"
+    assert (call.wait(), second.wait(), budget.message_bytes) == (0, 0, empty)
+
+
+def test_messages_that_wait_have_a_ceiling(
+    task: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = task.task.kernel.vfs.budget
+    made = task.place(struct.pack("<qqqq32x", 0, 1, 8, 0))
+    fd = task.ok("mq_open", b"q", O_CREAT | O_RDWR, 0o600, made)
+    data = task.buffer(8)
+    task.ok("mq_timedsend", fd, data, 8, 0, 0)
+    one = budget.message_bytes
+    monkeypatch.setattr(budgets, "MAX_MESSAGE_BYTES", 2 * one)
+    waits = task.thread().begin("mq_timedsend", fd, data, 8, 0, 0)
+    assert task.thread().call("mq_timedsend", fd, data, 8, 0, 0) == -errno.ENOMEM
+    assert task.ok("mq_timedreceive", fd, data, 8, 0, 0) == 8
+    assert (waits.wait(), budget.message_bytes) == (0, one)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-import tracemalloc
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 
 from sentry.abi.sched import CLONE_NEWIPC
-from sentry.abi.sysvipc import MSG_COPY, MSG_EXCEPT
+from sentry.abi.signal import SIGKILL
+from sentry.abi.sysvipc import IPC_RMID, MSG_COPY, MSG_EXCEPT
 from sentry.auth.credentials import Credentials
 from sentry.errors import EACCES, EAGAIN, EIDRM, ENOMEM
 from sentry.kernel.sysv_msg import Message, Queue, Queues, search
@@ -165,23 +165,44 @@ def test_what_a_namespace_had_counts_nowhere_when_it_has_ended(real: World) -> N
     assert (budget.semaphores, budget.message_bytes) == before
 
 
-def test_who_waits_to_send_has_no_copy_of_the_message() -> None:
-    with World() as world:
-        task = world.program()
-        size, senders = 8000, 32
-        number = task.ok("msgget", 0, 0o600)
-        data = task.place(struct.pack("<q", 1) + bytes(size))
-        for _ in range(2):  # which fill it
-            task.ok("msgsnd", number, data, size, 0)
-        threads = [task.thread() for _ in range(senders)]
-        tracemalloc.start()
-        try:
-            calls = [thread.begin("msgsnd", number, data, size, 0) for thread in threads]
-            world.settle()
-            assert not any(call.done for call in calls)
-            assert tracemalloc.get_traced_memory()[0] < senders * size // 2
-        finally:
-            tracemalloc.stop()
-        for _ in range(senders + 2):
-            assert task.ok("msgrcv", number, data, size, 0, 0) == size
-        assert [call.wait() for call in calls] == [0] * senders
+def full_queue(program: Program) -> int:
+    queue = program.ok("msgget", 0, 0o600)
+    for _ in range(2):
+        assert send(program, queue, 1, bytes(8192)) == 0
+    return queue
+
+
+def test_who_waits_to_send_sends_what_was_read_once_and_counts_meanwhile(real: World) -> None:
+    budget, program = real.vfs.budget, real.program()
+    queue = full_queue(program)
+    before = budget.message_bytes
+    message = program.place(struct.pack("<q", 1) + b"first")
+    calls = [program.thread().begin("msgsnd", queue, message, 5, 0) for _ in range(2)]
+    real.settle()
+    program.write(message + 8, b"later")
+    assert [call.done for call in calls] == [False, False]
+    assert budget.message_bytes == before + 2 * (5 + budgets.MESSAGE_COST)
+    room = program.buffer(8200)
+    for size in (8192, 8192, 5, 5):
+        assert program.ok("msgrcv", queue, room, 8192, 0, 0) == size
+        real.settle()
+        assert size != 5 or program.read(room + 8, 5) == b"first"
+    assert ([call.wait() for call in calls], budget.message_bytes) == ([0, 0], 0)
+
+
+def test_messages_that_wait_have_a_ceiling_and_go_with_their_sender(
+    real: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget, program = real.vfs.budget, real.program()
+    queue = full_queue(program)
+    full = budget.message_bytes
+    monkeypatch.setattr(budgets, "MAX_MESSAGE_BYTES", full + budgets.MESSAGE_COST + 5)
+    message = program.place(struct.pack("<q", 1) + b"first")
+    child = program.fork()
+    waits = child.begin("msgsnd", queue, message, 5, 0)
+    assert program.call("msgsnd", queue, message, 5, 0) == -errno.ENOMEM
+    program.ok("kill", child.task.group.tgid, SIGKILL)
+    real.settle()
+    assert (waits.done, budget.message_bytes) == (True, full)
+    program.ok("msgctl", queue, IPC_RMID, 0)
+    assert budget.message_bytes == 0
