@@ -7,8 +7,9 @@ has nothing to pass on. An unlock hands the lock to the first waiter before that
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
 from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT, Errno
@@ -23,37 +24,51 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.mm.manager import MemoryManager
 
+MAX_TRIES: Final = 1000
+"""Of changing a word that other threads store to at the same time."""
+
 
 def _try_lock(task: Task, addr: int, key: Hashable, taker: Holder) -> PiState | None:
     """Take the lock for `taker` (None), or say who holds it, with FUTEX_WAITERS set.
 
-    `task` lends its memory. Raises: EDEADLK, ESRCH (the owner is gone), EINVAL, EFAULT.
+    `task` lends its memory. Raises: EDEADLK, ESRCH (the owner is gone), EINVAL, EAGAIN, EFAULT.
     """
-    mm, table = task.mm, task.kernel.futexes
-    value = mm.load_u32(addr)
-    while True:
+    state = task.kernel.futexes.locks.get(key)
+
+    def taken(value: int) -> int:
         owner_tid = value & FUTEX_TID_MASK
         if owner_tid == taker.own_tid:
             raise EDEADLK("held by the caller")
-        state = table.locks.get(key)
         if state is not None and owner_tid not in (0, state.owner.own_tid):
             raise EINVAL("the word does not name the owner")
         if state is None and not owner_tid:
-            wanted = value & (FUTEX_OWNER_DIED | FUTEX_WAITERS) | taker.own_tid
-        else:
-            wanted = value | FUTEX_WAITERS
-        seen = mm.cmpxchg_u32(addr, value, wanted)
-        if seen != value:
-            value = seen
-            continue
-        if state is not None:
-            return state
-        if not owner_tid:
-            return None
-        owner = task.pids.task(owner_tid)
-        if owner is None or owner.dead:
-            raise ESRCH(f"owner {owner_tid}")
-        return PiState(key, owner)
+            return value & (FUTEX_OWNER_DIED | FUTEX_WAITERS) | taker.own_tid
+        return value | FUTEX_WAITERS
+
+    owner_tid = _exchange(task.mm, addr, taken) & FUTEX_TID_MASK
+    if state is not None:
+        return state
+    if not owner_tid:
+        return None
+    owner = task.pids.task(owner_tid)
+    if owner is None or owner.dead:
+        raise ESRCH(f"owner {owner_tid}")
+    return PiState(key, owner)
+
+
+def _exchange(mm: MemoryManager, addr: int, change: Callable[[int], int]) -> int:
+    """Make of a word what `change` says, and give the value that it had.
+
+    A thread that stores to it without end would hold up everybody here, where Linux only keeps the
+    caller busy. Raises: EAGAIN then; EFAULT, what `change` raises.
+    """
+    value = mm.load_u32(addr)
+    for _ in range(MAX_TRIES):
+        seen = mm.cmpxchg_u32(addr, value, change(value))
+        if seen == value:
+            return value
+        value = seen
+    raise EAGAIN("the word does not stay as it is")
 
 
 def lock(
@@ -133,9 +148,13 @@ def _leave(table: FutexTable, waiter: Waiter) -> None:
 def unlock(task: Task, addr: int, private: bool) -> int:
     """FUTEX_UNLOCK_PI. Raises: EPERM when the caller is not the owner."""
     mm = task.mm
-    value = int.from_bytes(mm.read(addr, 4), "little")
-    if value & FUTEX_TID_MASK != task.own_tid:
-        raise EPERM("not the owner")
+
+    def freed(value: int) -> int:
+        if value & FUTEX_TID_MASK != task.own_tid:
+            raise EPERM("not the owner")
+        return 0
+
+    freed(int.from_bytes(mm.read(addr, 4), "little"))
     key = futex.key_of(task, addr, private)
     table = task.kernel.futexes
     state = table.locks.get(key)
@@ -144,10 +163,7 @@ def unlock(task: Task, addr: int, private: bool) -> int:
             raise EINVAL("the lock has another owner")
         _hand_over(table, mm, addr, state, 0)
         return 0
-    while (seen := mm.cmpxchg_u32(addr, value, 0)) != value:
-        value = seen
-        if value & FUTEX_TID_MASK != task.own_tid:
-            raise EPERM("not the owner")
+    _exchange(mm, addr, freed)
     return 0
 
 
@@ -155,13 +171,8 @@ def _hand_over(
     table: FutexTable, mm: MemoryManager, addr: int, state: PiState, keep: int
 ) -> None:
     """The first waiter owns it now, also in the word. `keep`: bits of the word that stay."""
-    waiter = state.waiters[0]
-    value = mm.load_u32(addr)
-    while True:
-        seen = mm.cmpxchg_u32(addr, value, waiter.task.own_tid | FUTEX_WAITERS | value & keep)
-        if seen == value:
-            break
-        value = seen
+    heir = state.waiters[0].task.own_tid | FUTEX_WAITERS
+    _exchange(mm, addr, lambda value: heir | value & keep)
     _own(table, state)
 
 
@@ -245,10 +256,5 @@ def cmp_requeue(
 
 def _mark_waiters(task: Task, addr: int) -> None:
     """The new owner must unlock through the kernel: more waiters are about to come."""
-    mm = task.mm
-    try:
-        value = mm.load_u32(addr)
-        while (seen := mm.cmpxchg_u32(addr, value, value | FUTEX_WAITERS)) != value:
-            value = seen
-    except EFAULT:
-        return
+    with suppress(EFAULT, EAGAIN):
+        _exchange(task.mm, addr, lambda value: value | FUTEX_WAITERS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -201,3 +202,24 @@ def test_lock_of_the_dead_goes_to_its_waiter(world: World, threads: list[Task]) 
     world.loop.settle()
     assert sleeper.result == 0
     assert heir.mm.load_u32(WORD) == heir.tid | WAITERS | OWNER_DIED
+
+
+def test_word_that_never_stays_as_it_is_does_not_hold_up_the_kernel(
+    world: World, threads: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = threads[:3]
+    futex_pi.lock(first, WORD, True, None)
+    sleeper = Sleeper(world, second, futex_pi.lock(second, WORD, True, None))
+    tries = count()
+
+    def changed_meanwhile(mm: Any, addr: int, expected: int, desired: int) -> int:
+        assert next(tries) < 10_000
+        return expected ^ OWNER_DIED
+
+    monkeypatch.setattr(type(first.mm), "cmpxchg_u32", changed_meanwhile)
+    for call in (futex_pi.unlock, partial(futex_pi.lock, deadline_ns=None)):
+        with pytest.raises(EAGAIN):
+            call(first if call is futex_pi.unlock else third, WORD, True)
+    exit_robust(first)
+    world.loop.settle()
+    assert sleeper.result == 0
