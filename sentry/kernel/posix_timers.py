@@ -89,8 +89,8 @@ class PosixTimer:
         left = self._at_ns - self._now()
         if left <= 0 and self.interval_ns:
             left += (-left // self.interval_ns + 1) * self.interval_ns
-        elif left <= 0:
-            return self.interval_ns, 0 if self.notify.how == SIGEV_NONE else 1
+        elif left <= 0:  # it is over once its signal is queued: common_timer_get()
+            return 0, 0 if self._pending or self.notify.how == SIGEV_NONE else 1
         return self.interval_ns, left
 
     def set(self, interval_ns: int, value_ns: int, absolute: bool) -> None:

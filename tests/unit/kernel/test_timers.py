@@ -102,6 +102,17 @@ def test_posix_timer_counts_the_periods_nobody_saw(world: World, quiet: Task) ->
     assert timer.overrun_last == 0
 
 
+def test_posix_timer_that_has_gone_off_once_is_not_set_any_more(
+    world: World, quiet: Task
+) -> None:
+    timer = posix(quiet)
+    timer.set(0, 5 * MS, absolute=False)
+    world.loop.advance(10 * MS)
+    assert timer.get() == (0, 0)
+    assert taken(quiet, RT) == 1
+    assert timer.get() == (0, 0)
+
+
 def test_posix_timer_restored_has_the_time_that_was_left(world: World, quiet: Task) -> None:
     was = posix(quiet)
     was.set(0, 10 * MS, absolute=False)
