@@ -97,6 +97,13 @@ class KeyTable:
             if not rings:
                 del self._rings[name]
 
+    def reserve(self, key: Key, more: int) -> None:
+        """It grows by so many bytes, or shrinks: key_payload_reserve(). Raises: EDQUOT."""
+        keys, used = self.used(key.uid)
+        if more > 0 and used + more > self.quota(key.uid)[1]:
+            raise EDQUOT(f"bytes of keys of user {key.uid}")
+        self._used[key.uid] = keys, used + more
+
     def let_go(self, keys: Collection[Key], end: Callable[[Key], object]) -> None:
         """Of those that a keyring held."""
         self._kernel.vfs.leftovers.begin(keys, end)
@@ -163,6 +170,7 @@ class KeyTable:
     def invalidate(self, key: Key) -> None:
         """It is found no more, and disappears from all keyrings: key_garbage_collector()."""
         key.invalidated = True
+        key.empty()
         key.leave()
 
         def unlink(ring: Key) -> None:

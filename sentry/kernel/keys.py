@@ -38,6 +38,8 @@ POSSESSOR, USER, GROUP = 24, 16, 8
 KEYRING: Final = b"keyring"
 PAYLOAD_MAX: Final = {b"user": 32767, b"logon": 32767}
 """The types that hold bytes."""
+LINK_SIZE: Final = 4
+"""KEYQUOTA_LINK_BYTES: what a link costs the owner of the keyring."""
 MAX_DEPTH: Final = 6
 NO_GROUP: Final = 65534
 
@@ -48,6 +50,7 @@ class Table(Protocol):
     def enlist(self, key: Key) -> None: ...
     def strike_off(self, key: Key) -> None: ...
     def count(self, key: Key, sign: int) -> None: ...
+    def reserve(self, key: Key, more: int) -> None: ...
     def let_go(self, keys: Collection[Key], end: Callable[[Key], object]) -> None: ...
 
 
@@ -105,7 +108,7 @@ class Key:
     @property
     def size(self) -> int:
         """What it costs its owner."""
-        return len(self.payload) + len(self.description) + 1
+        return len(self.payload) + len(self.description) + 1 + LINK_SIZE * len(self.links)
 
     @property
     def is_keyring(self) -> bool:
@@ -162,15 +165,18 @@ class Key:
         )  # fmt: skip
 
     def update(self, payload: bytes) -> None:
-        """Another payload; it makes a negative key a real one, and does not expire."""
-        table = self._table
-        if table is not None:
-            table.count(self, -1)
+        """Another payload; it makes a negative key a real one, and does not expire.
+
+        Raises: EDQUOT.
+        """
+        self._reserve(len(payload) - len(self.payload))
         self.payload = payload
-        if table is not None:
-            table.count(self, 1)
         self.negative = False
         self.expires_ns = 0
+
+    def _reserve(self, more: int) -> None:
+        if self._table is not None:
+            self._table.reserve(self, more)
 
     def contents(self) -> bytes:
         """KEYCTL_READ: bytes, or the serials of a keyring."""
@@ -209,7 +215,7 @@ class Key:
     def link(self, key: Key) -> None:
         """Hold another key; one of the same name gives way.
 
-        Raises: ENOTDIR, EPERM, EDEADLK, ELOOP; NotNow, where keyrings lie in the key.
+        Raises: ENOTDIR, EPERM, EDEADLK, ELOOP, EDQUOT; NotNow, where keyrings lie in the key.
         """
         self.check_keyring()
         if self.restricted:
@@ -221,10 +227,12 @@ class Key:
                 depth = begun((_height, key, self), lambda: driven(_height(key, self, {})))
                 if depth > MAX_DEPTH:
                     raise ELOOP("keyrings in keyrings")
-        old = self.links.get(key.name)
+        is_new = key.name not in self.links
+        if is_new:
+            self._reserve(LINK_SIZE)
         key.hold()
-        if old is not None:
-            self.unlink(key.name)
+        if not is_new:
+            self._take_out(key.name)
         self.links[key.name] = key
         if key.is_keyring:
             self.rings[key.name] = key
@@ -232,6 +240,10 @@ class Key:
 
     def unlink(self, name: tuple[bytes, bytes]) -> None:
         """Hold this one no more."""
+        self._reserve(-LINK_SIZE)
+        self._take_out(name)
+
+    def _take_out(self, name: tuple[bytes, bytes]) -> None:
         key = self.links.pop(name)
         self.rings.pop(name, None)
         key.holders.pop(self, None)
@@ -239,6 +251,7 @@ class Key:
 
     def empty(self, table: Table | None = None) -> None:
         """Hold nothing. Many are let go of in their turn: keyring_clear() leaves that to RCU."""
+        self._reserve(-LINK_SIZE * len(self.links))
         links, self.links, self.rings = self.links, {}, {}
         table = table or self._table
         if table is not None:

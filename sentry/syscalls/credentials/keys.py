@@ -39,6 +39,7 @@ from sentry.kernel.keys import (
     default_perm,
 )
 from sentry.kernel.task import Task
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Size, UserIn
@@ -211,7 +212,7 @@ def join_session_keyring(task: Task, values: Values) -> int:
 @operation(abi.KEYCTL_UPDATE)
 def update(task: Task, values: Values) -> int:
     """Another payload."""
-    if values[2] >= 1 << 15:
+    if values[2] > PAGE_SIZE:
         raise EINVAL(f"{values[2]} bytes")
     data = task.mm.read(values[1], values[2]) if values[2] else b""
     key = lookup(task, s32(values[0]), WRITE)

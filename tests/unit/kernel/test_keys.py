@@ -17,7 +17,7 @@ from sentry.abi.keyctl import (
     KEYCTL_SEARCH,
 )
 from sentry.auth.credentials import Credentials
-from sentry.errors import ENOKEY, EPERM
+from sentry.errors import EDQUOT, ENOKEY, EPERM
 from sentry.kernel import keyrings, keys
 from sentry.kernel.key_table import KeyTable
 from sentry.kernel.keys import KEYRING, Key
@@ -101,6 +101,39 @@ def test_invalidated_key_is_gone_though_it_is_held(table: KeyTable) -> None:
     assert list(table.in_order()) == [ring]
 
 
+def test_what_an_invalidated_keyring_alone_holds_is_gone(table: KeyTable) -> None:
+    outer, inner = held_ring(table), table.keyring(b"inner", (0, 0), keys.ALL_PERMS)
+    outer.link(inner)
+    table.add_to(inner, new_key())
+
+    table.invalidate(inner)
+
+    assert list(table.in_order()) == [outer]
+    assert table.used(0) == (1, outer.size)
+
+
+def test_payloads_and_links_count_in_the_quota(table: KeyTable) -> None:
+    owner = 5, 5
+    ring = table.keyring(b"ring", owner, keys.ALL_PERMS).hold()
+    empty = table.used(5)
+    key = Key(b"user", b"name", owner, keys.ALL_PERMS, b"payload")
+    table.add_to(ring, key)
+    assert table.used(5) == (2, empty[1] + key.size + keys.LINK_SIZE)
+    room = table.quota(5)[1] - table.used(5)[1]
+
+    with pytest.raises(EDQUOT):
+        key.update(bytes(len(key.payload) + room + 1))
+    assert key.payload == b"payload"
+    key.update(bytes(len(key.payload) + room))
+    with pytest.raises(EDQUOT):
+        table.add_to(ring, new_key(b"root's"))
+    table.add_to(ring, new_key())  # in the place of the other
+
+    assert table.used(5) == (1, empty[1] + keys.LINK_SIZE)
+    ring.empty()
+    assert table.used(5) == empty
+
+
 def test_keyrings_of_a_task_go_with_it(task: Task, table: KeyTable) -> None:
     session = keyrings.join_session(task, None)
     child: Any = keyrings.of(task).for_child()
@@ -152,11 +185,12 @@ def test_keyring_is_looked_into_again_where_it_lies_higher(table: KeyTable) -> N
 def test_what_a_user_has_is_counted_as_it_changes(table: KeyTable) -> None:
     ring, key = held_ring(table), new_key()
     table.add_to(ring, key)
-    assert table.used(0) == (2, len("ring") + 1 + len("name") + 1 + len("payload"))
+    of_ring = len("ring") + 1 + keys.LINK_SIZE
+    assert table.used(0) == (2, of_ring + len("name") + 1 + len("payload"))
     key.update(b"pay")
     ring.uid = 7
     assert table.used(0) == (1, len("name") + 1 + len("pay"))
-    assert table.used(7) == (1, len("ring") + 1)
+    assert table.used(7) == (1, of_ring)
     assert list(table.named(7, b"ring")) == [ring]
     ring.empty()
     assert table.used(0) == (0, 0)
