@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi import futex as abi
-from sentry.abi.capability import CAP_SYS_PTRACE
 from sentry.abi.futex import (
     FUTEX2_PRIVATE,
     FUTEX2_SIZE_U32,
@@ -30,7 +29,7 @@ from sentry.abi.futex import (
 )
 from sentry.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME, TIMESPEC
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
-from sentry.kernel import futex, futex_pi
+from sentry.kernel import access, futex, futex_pi
 from sentry.kernel.clocks import NS, to_monotonic
 from sentry.kernel.futex_table import MATCH_ANY
 from sentry.kernel.task import Task
@@ -244,11 +243,8 @@ def sys_get_robust_list(task: Task, pid: Pid, head: Addr, size: Addr) -> None:
     target = task if pid == 0 else task.pids.task_or_zombie(pid)
     if target is None:
         raise ESRCH(f"thread {pid}")
-    mine, other = task.creds, target.creds
-    if target.group is not task.group and not mine.has(CAP_SYS_PTRACE):
-        ids = (other.uid, other.euid, other.suid)
-        if any(uid != mine.uid for uid in ids):
-            raise EPERM(f"thread {pid}")
+    if not access.may_access(task, target, real=True):
+        raise EPERM(f"thread {pid}")
     if not head or not size:
         raise EFAULT("null")
     task.mm.write(size, ROBUST_LIST_HEAD.size.to_bytes(8, "little"))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from itertools import count, pairwise
 from typing import Any
 
 import pytest
 
+from sentry.abi.prctl import PR_SET_DUMPABLE
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT, Errno
 from sentry.kernel import futex, futex_pi
 from sentry.kernel.futex_robust import exit_robust
 from sentry.kernel.task import Task
 from sentry.wait.fiber import Interrupted, RestartBlock
 from tests.unit.kernel.conftest import World
+from tests.world import World as Real
 
 WORD, OTHER = 0x11000, 0x12000
 WAITERS, OWNER_DIED = 0x80000000, 0x40000000
@@ -223,3 +226,14 @@ def test_word_that_never_stays_as_it_is_does_not_hold_up_the_kernel(
     exit_robust(first)
     world.loop.settle()
     assert sleeper.result == 0
+
+
+def test_where_a_robust_list_lies_is_said_to_who_may_look_into_the_process() -> None:
+    with Real() as world:
+        program = world.program()
+        reader, other = program.sibling(uid=7), program.sibling(uid=7)
+        head, size = reader.buffer(8), reader.buffer(8)
+        assert reader.call("get_robust_list", other.task.tid, head, size) == 0
+        other.ok("prctl", PR_SET_DUMPABLE, 0)  # as of a program that gives other rights
+        assert reader.call("get_robust_list", other.task.tid, head, size) == -errno.EPERM
+        assert program.call("get_robust_list", other.task.tid, head, size) == 0
