@@ -216,7 +216,8 @@ def sys_sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> None:
     """sched_setaffinity(2): kept, and reported by sched_getaffinity."""
     wanted = int.from_bytes(task.mm.read(mask, min(size, _mask_size(task))), "little")
     target = _find_any(task, pid)
-    if not sched.may_change(task, target):
+    capable = task.creds.has_in(target.creds.user_ns, CAP_SYS_NICE)
+    if not (capable or sched.may_change(task, target)):
         raise EPERM(f"thread {pid}")
     sched.check_capabilities(task, target)
     wanted &= _all_cpus(task)

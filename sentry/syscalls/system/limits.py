@@ -84,8 +84,8 @@ def sys_prlimit64(
     target = task if pid == 0 else task.pids.task_or_zombie(pid)
     if target is None:
         raise ESRCH(f"pid {pid}")
-    if target.group is not task.group and not task.creds.has(CAP_SYS_RESOURCE):
-        mine, theirs = task.creds, target.creds
+    mine, theirs = task.creds, target.creds
+    if target.group is not task.group and not mine.has_in(theirs.user_ns, CAP_SYS_RESOURCE):
         if {theirs.uid, theirs.euid, theirs.suid} != {mine.uid} or {
             theirs.gid,
             theirs.egid,
