@@ -93,40 +93,51 @@ class FutexTable:
         queue = self.queues.get(key)
         if queue is None:
             return 0
-        woken = 0
-        for waiter in list(queue):
+        woken: list[Waiter] = []
+        is_refused = False
+        for waiter in queue:
             if waiter.requeue_to is not None:
-                raise EINVAL("waits to be requeued to a lock")
+                is_refused = True
+                break
             if waiter.bitset & bitset:
-                queue.remove(waiter)
-                waiter.wake()
-                woken += 1
-                if woken >= count:
+                woken.append(waiter)
+                if len(woken) >= count:
                     break
+        if woken:
+            self._take_out(key, queue, woken)
+            for waiter in woken:
+                waiter.wake()
+        if is_refused:
+            raise EINVAL("waits to be requeued to a lock")
+        return len(woken)
+
+    def _take_out(self, key: Hashable, queue: list[Waiter], some: list[Waiter]) -> None:
+        """Some of a queue, in its order: at once, as each by itself is looked for again."""
+        count = len(some)
+        if queue[count - 1] is some[-1]:
+            del queue[:count]
+        else:
+            gone = set(some)
+            queue[:] = [waiter for waiter in queue if waiter not in gone]
         if not queue:
             del self.queues[key]
-        return woken
 
     def requeue(self, source: Hashable, target: Hashable, wake: int, move: int) -> int:
         """Wake `wake` waiters of one key and move `move` more to another; the sum."""
         queue = self.queues.get(source)
         if queue is None:
             return 0
-        done = 0
-        for waiter in list(queue):
-            if done - wake >= move:
-                break
-            if waiter.requeue_to is not None:
-                raise EINVAL("waits to be requeued to a lock")
-            done += 1
-            if done > wake and source == target:
-                continue
-            queue.remove(waiter)
-            if done <= wake:
-                waiter.wake()
-            else:
-                waiter.key = target
-                self.add(waiter)
-        if not queue:
-            self.queues.pop(source, None)
-        return done
+        some = queue[: wake + move]
+        refused = next((i for i, waiter in enumerate(some) if waiter.requeue_to is not None), None)
+        done = some[:refused]
+        gone = done[:wake] if source == target else done
+        if gone:
+            self._take_out(source, queue, gone)
+        for waiter in done[:wake]:
+            waiter.wake()
+        for waiter in gone[wake:]:
+            waiter.key = target
+            self.add(waiter)
+        if refused is not None:
+            raise EINVAL("waits to be requeued to a lock")
+        return len(done)

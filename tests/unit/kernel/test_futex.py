@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from functools import partial
 from itertools import count, pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from sentry.abi.prctl import PR_SET_DUMPABLE
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT, Errno
 from sentry.kernel import futex, futex_pi
 from sentry.kernel.futex_robust import exit_robust
+from sentry.kernel.futex_table import FutexTable, Waiter
 from sentry.kernel.task import Task
 from sentry.wait.fiber import Interrupted, RestartBlock
 from tests.unit.kernel.conftest import World
@@ -78,6 +80,20 @@ def test_bitsets_have_to_meet(world: World, task: Task) -> None:
     assert futex.wake(task, WORD, 1, private=True, bitset=2) == 1
     world.loop.settle()
     assert sleeper.done
+
+
+def test_those_between_whose_bits_do_not_meet_stay_in_their_order() -> None:
+    table = FutexTable()
+    waiters = [Waiter(None, WORD, 1 + at % 2) for at in range(20_000)]  # type: ignore[arg-type]
+    for waiter in waiters:
+        table.add(waiter)
+    began = time.thread_time()
+    assert table.wake(WORD, len(waiters), 2) == len(waiters) // 2
+    assert table.queues == {WORD: waiters[::2]}
+    assert all(waiter.woken == (waiter.bitset == 2) for waiter in waiters)
+    assert table.requeue(WORD, OTHER, 1, 5000) == 5001
+    assert table.queues == {WORD: waiters[10002::2], OTHER: waiters[2:10002:2]}
+    assert time.thread_time() - began < 0.1  # and not as many times as there are pairs
 
 
 def test_timeout_leaves_the_queue(world: World, task: Task) -> None:
