@@ -64,7 +64,7 @@ def sys_seccomp(task: Task, operation: Operation, flags: Flags, args: Addr) -> i
     elif operation == SECCOMP_GET_ACTION_AVAIL:
         if flags:
             raise EINVAL("flags")
-        if task.mm.load_u32(args) not in seccomp.AVAILABLE:
+        if int.from_bytes(task.mm.read(args, 4), "little") not in seccomp.AVAILABLE:
             raise EOPNOTSUPP("action")
     elif operation == SECCOMP_GET_NOTIF_SIZES:
         if flags:

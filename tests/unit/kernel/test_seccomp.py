@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import struct
 
 import pytest
 
 from sentry.abi.seccomp import (
+    SECCOMP_GET_ACTION_AVAIL,
     SECCOMP_MODE_FILTER,
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO,
@@ -25,6 +28,7 @@ from sentry.errors import EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import seccomp
 from sentry.kernel.task import GONE, Task
 from tests.unit.kernel.conftest import World
+from tests.world import World as Real
 
 READ, GETPID = 0, 39
 NONE = (0, 0, 0, 0, 0, 0)
@@ -199,3 +203,11 @@ def test_calls_that_are_always_allowed_are_not_asked_about_again(
 
     assert task.seccomp.entered(task, READ, NONE) == -3
     assert asked == [READ, GETPID, -(1 << 31), READ]
+
+
+def test_action_is_read_from_any_address() -> None:
+    with Real() as world:
+        program = world.program()
+        for action, result in ((SECCOMP_RET_ERRNO, 0), (5, -errno.EOPNOTSUPP)):
+            at = program.place(b"x" + struct.pack("<I", action)) + 1
+            assert program.call("seccomp", SECCOMP_GET_ACTION_AVAIL, 0, at) == result
