@@ -174,7 +174,9 @@ class Segments:
         """shmat(2): do_shmat(). Raises: EINVAL, EACCES, ENOMEM."""
         if number < 0:
             raise EINVAL("negative")
+        how = MAP_SHARED
         if addr:
+            how |= MAP_FIXED  # also of one that SHM_RND makes 0
             if addr & (PAGE_SIZE - 1):
                 if not flags & SHM_RND:
                     raise EINVAL("not aligned")
@@ -198,7 +200,6 @@ class Segments:
             raise EINVAL("something is mapped there")
         self._fill(segment, mm.space.ram.crowded)
         self.actor = task.group.tgid
-        how = MAP_SHARED | (MAP_FIXED if addr else 0)
         return mmap(mm.map, addr, segment.size, prot, how, self._open(segment, access))
 
     def _open(self, segment: Segment, access: int) -> ShmFile:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sentry.abi.mman import SHM_RND
 from sentry.abi.sched import CLONE_VM
 from sentry.abi.signal import SIGCHLD
 from sentry.mm.address_map import UNMAP_AT_ONCE
@@ -58,3 +59,9 @@ def test_nobody_dies_for_want_of_memory_that_a_file_gives_back(world: World) -> 
     assert not program.task.group.exiting
     assert call.wait() == 0
     assert not world.platform.ram.leaving
+
+
+def test_address_that_is_rounded_to_0_is_not_just_any(world: World) -> None:
+    program = world.program()
+    number = program.ok("shmget", 0, 4096, 0o1600)
+    assert program.call("shmat", number, 100, SHM_RND) == -errno.EPERM
