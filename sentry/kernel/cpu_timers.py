@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGKILL, SIGXCPU
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 GRAIN_NS = 1_000_000
 """The clocks are not read more often than this."""
+AT_ONCE: Final = 100
+"""Deadlines that are reached, then others have their turn: MAX_COLLECTED of posix-cpu-timers.c."""
 
 
 class CpuTimer:
@@ -115,13 +117,15 @@ class CpuTimers:
         for key, heap in list(self._heaps.items()):
             now_ns = heap[0].timer.clock.now_ns()
             while heap and (heap[0].at_ns <= now_ns or not self._counts(heap[0])):
+                if len(due) >= AT_ONCE:
+                    break
                 due.append(heappop(heap))
             if heap:
                 earliest_ns = self._earliest(heap[0], now_ns)
                 wake_ns = earliest_ns if wake_ns is None else min(wake_ns, earliest_ns)
             else:
                 del self._heaps[key]
-        self._wake_at(wake_ns)
+        self._wake_at(wake_ns if len(due) < AT_ONCE else self._group.kernel.loop.now_ns())
         for deadline in sorted(due, key=lambda deadline: deadline.number):
             if self._counts(deadline):
                 del self._armed[deadline.timer]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from sentry.abi.signal import SIGALRM, SIGEV_SIGNAL, SIGKILL, SIGPROF, SIGXCPU
 from sentry.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME, ITIMER_PROF, ITIMER_REAL
 from sentry.kernel import task_signals
 from sentry.kernel.clocks import CpuClock
+from sentry.kernel.cpu_timers import AT_ONCE, CpuTimer
 from sentry.kernel.posix_timers import Notify, PosixTimer
 from sentry.kernel.signals import mask_of
 from sentry.kernel.task import Task
@@ -187,6 +190,28 @@ def test_posix_timer_on_a_cpu_clock(world: World, quiet: Task) -> None:
     ctx.cpu_ns = 10 * MS
     world.loop.advance(100 * MS)
     assert taken(quiet, RT) == 1
+
+
+def test_others_have_their_turn_between_many_cpu_timers(world: World, quiet: Task) -> None:
+    ctx: Any = quiet.ctx
+    timers, count = timers_of(quiet.group).cpu, 5 * AT_ONCE + 1
+    fired: list[int] = []
+    turns: list[int] = []
+    for at in range(count):
+        clock = CpuClock(quiet.group, quiet, False)
+        timers.arm(CpuTimer(clock, partial(fired.append, at)), 10 * MS + at)
+    ctx.cpu_ns = 20 * MS
+
+    def turn() -> None:
+        if len(fired) < count:
+            turns.append(len(fired))
+            world.loop.call_soon(turn)
+
+    world.loop.now += 20 * MS
+    turn()
+    world.loop.settle()
+    assert fired == list(range(count))
+    assert {after - before for before, after in pairwise(turns)} <= {0, AT_ONCE}
 
 
 def test_deleted_timer_gives_its_place_back(world: World, quiet: Task) -> None:
