@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
@@ -239,10 +240,11 @@ def cmp_requeue(
     queue = table.queues.get(key)
     if queue is None:
         return 0
-    if any(waiter.requeue_to != lock_key for waiter in queue[: wake + move]):
+    some = list(islice(queue, wake + move))
+    if any(waiter.requeue_to != lock_key for waiter in some):
         raise EINVAL("a waiter does not wait to be requeued there")
     done = 0
-    for waiter in queue[: wake + move]:
+    for waiter in some:
         state = _try_lock(task, lock_addr, lock_key, waiter.task)
         table.remove(waiter)
         if state is None:

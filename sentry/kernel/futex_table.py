@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from sentry.errors import EINVAL
@@ -65,7 +66,9 @@ class FutexTable:
     __slots__ = ("locks", "queues")
 
     def __init__(self) -> None:
-        self.queues: dict[Hashable, list[Waiter]] = {}
+        self.queues: dict[Hashable, dict[Waiter, None]] = {}
+        """In the order of their arrival. Who leaves need not be looked for: with futex_waitv(2) a
+        thread may be 128 times among millions."""
         self.locks: dict[Hashable, PiState] = {}
         """Priority-inheritance locks with waiters."""
 
@@ -73,17 +76,15 @@ class FutexTable:
         """Queue behind the others of its key."""
         queue = self.queues.get(waiter.key)
         if queue is None:
-            self.queues[waiter.key] = [waiter]
+            self.queues[waiter.key] = {waiter: None}
         else:
-            queue.append(waiter)
+            queue[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
         """Take out of the queue; harmless when it is not in one."""
         queue = self.queues.get(waiter.key)
         if queue is not None and waiter in queue:
-            queue.remove(waiter)
-            if not queue:
-                del self.queues[waiter.key]
+            self._take_out(waiter.key, queue, (waiter,))
 
     def wake(self, key: Hashable, count: int, bitset: int = MATCH_ANY) -> int:
         """Wake up to `count` waiters (at least one, as Linux) that share a bit; how many.
@@ -103,22 +104,18 @@ class FutexTable:
                 woken.append(waiter)
                 if len(woken) >= count:
                     break
-        if woken:
-            self._take_out(key, queue, woken)
-            for waiter in woken:
-                waiter.wake()
+        self._take_out(key, queue, woken)
+        for waiter in woken:
+            waiter.wake()
         if is_refused:
             raise EINVAL("waits to be requeued to a lock")
         return len(woken)
 
-    def _take_out(self, key: Hashable, queue: list[Waiter], some: list[Waiter]) -> None:
-        """Some of a queue, in its order: at once, as each by itself is looked for again."""
-        count = len(some)
-        if queue[count - 1] is some[-1]:
-            del queue[:count]
-        else:
-            gone = set(some)
-            queue[:] = [waiter for waiter in queue if waiter not in gone]
+    def _take_out(
+        self, key: Hashable, queue: dict[Waiter, None], some: Iterable[Waiter]
+    ) -> None:
+        for waiter in some:
+            del queue[waiter]
         if not queue:
             del self.queues[key]
 
@@ -127,12 +124,11 @@ class FutexTable:
         queue = self.queues.get(source)
         if queue is None:
             return 0
-        some = queue[: wake + move]
+        some = list(islice(queue, wake + move))
         refused = next((i for i, waiter in enumerate(some) if waiter.requeue_to is not None), None)
         done = some[:refused]
         gone = done[:wake] if source == target else done
-        if gone:
-            self._take_out(source, queue, gone)
+        self._take_out(source, queue, gone)
         for waiter in done[:wake]:
             waiter.wake()
         for waiter in gone[wake:]:
