@@ -34,6 +34,8 @@ Handler = Callable[[Task, Tracee, int, int], "int | None"]
 REQUESTS: Final[dict[int, Handler]] = {}
 WORD: Final = 8
 SIGINFO_SIZE: Final = 128
+PEEKED_AT_ONCE: Final = 512
+"""Signals that PTRACE_PEEKSIGINFO gives in a call."""
 SIGSET_SIZE: Final = 8
 MAX_ERRNO: Final = 4095
 GDT_TLS_MIN, GDT_TLS_ENTRIES = 12, 3
@@ -205,7 +207,8 @@ def set_siginfo(task: Task, tracee: Tracee, addr: int, data: int) -> None:
 
 @request(abi.PTRACE_PEEKSIGINFO)
 def peek_siginfo(task: Task, tracee: Tracee, addr: int, data: int) -> int:
-    """Signals that wait, from an index on. Raises: EINVAL, EFAULT."""
+    """Signals that wait, from an index on: fewer than asked for where they are many, as Linux gives
+    them to a tracer that is interrupted. Raises: EINVAL, EFAULT."""
     offset, flags, count = _peek_args.unpack(task.mm.read(addr, _peek_args.size))
     if flags & ~PTRACE_PEEKSIGINFO_SHARED or count < 0:
         raise EINVAL("struct ptrace_peeksiginfo_args")
@@ -213,7 +216,7 @@ def peek_siginfo(task: Task, tracee: Tracee, addr: int, data: int) -> int:
     shared = flags & PTRACE_PEEKSIGINFO_SHARED
     infos = (traced.group.shared_pending if shared else traced.pending).infos()
     done = 0
-    for info in infos[offset : offset + count]:
+    for info in infos[offset : offset + min(count, PEEKED_AT_ONCE)]:
         try:
             task.mm.write(data + done * SIGINFO_SIZE, info.pack())
         except EFAULT:

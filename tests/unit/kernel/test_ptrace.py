@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sentry.abi.ptrace import PTRACE_EVENT_STOP
-from sentry.abi.signal import SIGKILL, SIGSEGV, SIGTRAP, SIGUSR1
+from sentry.abi.signal import SI_QUEUE, SIGKILL, SIGSEGV, SIGTRAP, SIGUSR1
 from sentry.auth.credentials import Credentials
 from sentry.auth.ptrace import ANY, may_attach
 from sentry.errors import EINVAL, ENOSPC
@@ -16,11 +17,13 @@ from sentry.kernel import core_dump
 from sentry.kernel.ptrace import debug_registers, links, restart
 from sentry.kernel.ptrace.tracee import CONT, Tracee
 from sentry.kernel.services import Services
-from sentry.kernel.signals import SigInfo
+from sentry.kernel.signals import Queued, SigInfo
 from sentry.kernel.task import Task
 from sentry.platform.interface import Reg
+from sentry.syscalls.processes.ptrace_data import PEEKED_AT_ONCE, peek_siginfo
 from sentry.wait.fiber import Interrupted, RestartBlock
 from tests.unit.kernel.conftest import World
+from tests.world import World as Real
 
 READ = 0
 UINT64 = (1 << 64) - 1
@@ -189,3 +192,16 @@ def test_no_core_without_a_limit_or_for_a_pipe(task: Task) -> None:
     assert not core_dump.start(task, SigInfo.kernel(SIGSEGV))
     assert not task.group.exiting
     assert SIGKILL not in task.pending
+
+
+def test_many_signals_are_peeked_at_in_several_calls() -> None:
+    with Real() as world:
+        program = world.program()
+        tracee: Any = SimpleNamespace(task=world.program().task)
+        for value in range(PEEKED_AT_ONCE + 10):
+            tracee.task.pending.add(Queued(SigInfo.queue(40, SI_QUEUE, 1, 0, value)))
+        room = program.buffer(128 * PEEKED_AT_ONCE)
+        for offset, found in ((0, PEEKED_AT_ONCE), (PEEKED_AT_ONCE, 10), (PEEKED_AT_ONCE + 10, 0)):
+            wanted = program.place(struct.pack("<QIi", offset, 0, 1 << 30))
+            assert peek_siginfo(program.task, tracee, wanted, room) == found
+        assert struct.unpack_from("<Q", program.read(room, 128), 24) == (PEEKED_AT_ONCE,)
