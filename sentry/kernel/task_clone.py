@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -78,6 +78,10 @@ if TYPE_CHECKING:
     Separated = tuple[NewNamespaces, CopiedMounts | None]
 
 
+PF_NPROC_EXCEEDED: Final = 16
+"""In Task.process_flags, beside those of prctl(2)."""
+
+
 class CloneArgs(Struct, frozen=True):
     """What clone3(2) takes; clone, fork and vfork fill it in."""
 
@@ -136,11 +140,35 @@ def check_limit(task: Task) -> None:
         return
     if creds.has(CAP_SYS_ADMIN) or creds.has(CAP_SYS_RESOURCE):
         return
-    tasks = task.kernel.pids.tasks
-    if len(tasks) < limit:  # all of them are not too many: they need not be looked at
-        return
-    if sum(1 for t in tasks.values() if t.creds.uid == creds.uid) >= limit:
+    if has_tasks(task, creds.uid, limit):
         raise EAGAIN("RLIMIT_NPROC")
+
+
+def has_tasks(task: Task, uid: int, count: int) -> bool:
+    """A real user has so many, or more."""
+    tasks = task.kernel.pids.tasks
+    if len(tasks) < count:  # all of them are not so many: they need not be looked at
+        return False
+    return sum(1 for t in tasks.values() if t.creds.uid == uid) >= count
+
+
+def exceeds_limit(task: Task, uid: int) -> bool:
+    """A real user other than root has more than RLIMIT_NPROC: is_rlimit_overlimit()."""
+    return bool(uid) and has_tasks(task, uid, task.rlimit(RLIMIT_NPROC) + 1)
+
+
+def note_user(task: Task, uid: int) -> None:
+    """set*uid(2) does not fail for RLIMIT_NPROC, but execve(2) will: flag_nproc_exceeded()."""
+    flag = PF_NPROC_EXCEEDED if exceeds_limit(task, uid) else 0
+    task.process_flags = task.process_flags & ~PF_NPROC_EXCEEDED | flag
+
+
+def check_user(task: Task) -> None:
+    """Of execve(2): the limit may hold again. Raises: EAGAIN."""
+    if task.process_flags & PF_NPROC_EXCEEDED:
+        if exceeds_limit(task, task.creds.uid):
+            raise EAGAIN("RLIMIT_NPROC")
+        task.process_flags &= ~PF_NPROC_EXCEEDED
 
 
 def check_numbers(
@@ -224,6 +252,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
         if task.group.exiting or task.work & WORK_EXIT:  # a child of who was killed would live on
             raise Killed
         check_limit(task)
+        task.process_flags &= ~PF_NPROC_EXCEEDED
         check_descriptor(task, args)
         child = make(task, args, memory, new)
     except BaseException:

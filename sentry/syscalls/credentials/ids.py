@@ -12,6 +12,7 @@ from sentry.auth.userns import kernel_id
 from sentry.errors import EINVAL, EPERM
 from sentry.kernel.identity import child_identity
 from sentry.kernel.task import Task
+from sentry.kernel.task_clone import note_user
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Uid, UserIn, UserOut
 from sentry.vfs.file import Result
@@ -26,6 +27,8 @@ PIECE: Final = 4096
 def commit(task: Task, new: Credentials) -> None:
     """commit_creds(): the task takes `new`; one whose rights changed is no longer dumpable."""
     old = task.creds
+    if new.uid != old.uid:
+        note_user(task, new.uid)
     task.creds = new
     ids = (old.euid, old.egid, old.fsuid, old.fsgid) != (new.euid, new.egid, new.fsuid, new.fsgid)
     if ids or not is_subset(new, old):

@@ -28,7 +28,7 @@ from sentry.errors import E2BIG, EAGAIN, EINVAL, ENOENT, ESRCH, Errno
 from sentry.kernel import task_exit, waiting
 from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import GONE, Task
-from sentry.kernel.task_clone import CloneArgs, clone
+from sentry.kernel.task_clone import CloneArgs, check_user, clone
 from sentry.kernel.thread_group import Usage
 from sentry.loader.execve import execve
 from sentry.loader.stack import MAX_ARG_STRLEN
@@ -173,6 +173,7 @@ async def sys_execveat(
 
 async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, flags: int) -> object:
     """Open the program, read its arguments, become it."""
+    check_user(task)
     file = await again(open_exec, task, dirfd, path, flags)
     try:
         shown, unreachable = path, False

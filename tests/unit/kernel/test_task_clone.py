@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.abi.resource import RLIMIT_NOFILE, RLIMIT_NPROC
 from sentry.abi.sched import CLONE_PIDFD
 from sentry.abi.signal import SIGCHLD, SIGKILL
 from tests.world import AREA, World
@@ -72,3 +72,19 @@ def test_a_ceiling_of_open_files_that_a_pidfd_meets_leaves_no_child(
         assert program.begin("clone3", words, 64).wait() == -errno.ENFILE
 
         assert set(world.kernel.pids.tasks) == before
+
+
+def test_execve_fails_while_the_user_that_one_has_become_has_too_many_tasks() -> None:
+    with World() as world:
+        program = world.program()
+        others = [program.sibling(uid=7) for _ in range(3)]
+        program.task.group.limits.set(RLIMIT_NPROC, 2, 2)
+        assert program.call("execve", b"/none", 0, 0) == -errno.ENOENT
+        program.ok("setuid", 7)
+        assert program.call("execve", b"/none", 0, 0) == -errno.EAGAIN
+        for other, result in zip(others, (errno.EAGAIN, errno.ENOENT), strict=False):
+            other.begin("exit_group", 0)
+            world.settle()
+            assert program.call("execve", b"/none", 0, 0) == -result
+        program.sibling()  # too many again, but the limit has held meanwhile
+        assert program.call("execve", b"/none", 0, 0) == -errno.ENOENT
