@@ -36,7 +36,7 @@ from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE, Filtering
 from sentry.kernel.work import WORK_EXIT
-from sentry.platform.interface import Reg
+from sentry.platform.interface import ExitKind, Reg
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
@@ -137,12 +137,16 @@ class Seccomp(Filtering):
         task.seccomp.depth = self.depth
 
     def _notify(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
-        """Let the listener of the filter that decided answer, which may be to go on."""
+        """Let the listener of the filter that decided answer, which may be to go on.
+
+        Not to a call into the vsyscall page, which is emulated in a step: ENOSYS.
+        """
         listener = self.listener
         data = (_signed(number), AUDIT_ARCH_X86_64, task.ctx.regs[Reg.RIP], *values)
         if (
             listener is None
             or not listener.has_room()
+            or task.ctx.exit != ExitKind.SYSCALL
             or self._decider(data) is not listener.program
         ):
             return -ENOSYS.number

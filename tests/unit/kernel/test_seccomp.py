@@ -9,6 +9,7 @@ import struct
 import pytest
 
 from sentry.abi.seccomp import (
+    SECCOMP_FILTER_FLAG_NEW_LISTENER,
     SECCOMP_GET_ACTION_AVAIL,
     SECCOMP_MODE_FILTER,
     SECCOMP_RET_ALLOW,
@@ -19,6 +20,7 @@ from sentry.abi.seccomp import (
     SECCOMP_RET_TRACE,
     SECCOMP_RET_TRAP,
     SECCOMP_RET_USER_NOTIF,
+    SECCOMP_SET_MODE_FILTER,
 )
 from sentry.abi.signal import SIGSYS
 from sentry.bpf import isa
@@ -26,7 +28,9 @@ from sentry.bpf.filter import CallFilter
 from sentry.bpf.isa import Instruction, Program, pack
 from sentry.errors import EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import seccomp
+from sentry.kernel.signal_faults import VSYSCALL_PAGE
 from sentry.kernel.task import GONE, Task
+from sentry.platform.interface import ExitKind, Reg
 from tests.unit.kernel.conftest import World
 from tests.world import World as Real
 
@@ -211,3 +215,18 @@ def test_action_is_read_from_any_address() -> None:
         for action, result in ((SECCOMP_RET_ERRNO, 0), (5, -errno.EOPNOTSUPP)):
             at = program.place(b"x" + struct.pack("<I", action)) + 1
             assert program.call("seccomp", SECCOMP_GET_ACTION_AVAIL, 0, at) == result
+
+
+def test_call_into_the_vsyscall_page_is_not_notified() -> None:
+    with Real() as world:
+        program = world.program()
+        filters = program.place(pack((Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_USER_NOTIF),)))
+        fprog = program.place(struct.pack("<H6xQ", 1, filters))
+        program.ok("seccomp", SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, fprog)
+        context, stack = program.context, program.place(struct.pack("<Q", 0x5000))
+        regs = context.regs
+        regs[Reg.RIP], regs[Reg.RSP] = VSYSCALL_PAGE, stack
+        context.exit, context.fault_addr, context.error_code = ExitKind.FAULT, VSYSCALL_PAGE, 20
+        program._exit()
+        assert regs[Reg.RAX] == -errno.ENOSYS & (1 << 64) - 1
+        assert (regs[Reg.RIP], regs[Reg.RSP]) == (0x5000, stack + 8)
