@@ -26,9 +26,10 @@ from sentry.abi.signal import (
     SIGSYS,
     SIGTRAP,
 )
-from sentry.errors import EAGAIN, EINVAL
+from sentry.errors import EAGAIN, EFAULT, EINVAL
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
+from sentry.wait.again import NotNow
 from sentry.wait.queue import ALL
 from sentry.wait.sleep import Retry
 
@@ -45,8 +46,9 @@ class Signal(Protocol):
     body: bytes
 
 
-Take = Callable[[Any, int], "Signal | None"]
-"""(task, set): dequeues a pending signal of the set."""
+Take = Callable[[Any, int, Callable[[Any], int]], int]
+"""(task, set, tell): dequeues a pending signal of the set for `tell`, which may raise NotNow; what
+that gives, or 0 if there is none."""
 
 FAULTS: Final = (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP)
 _kill = struct.Struct("<iI").unpack_from
@@ -137,8 +139,16 @@ class SignalFile(FileDescription):
 
     def _receive(self, caller: Any, dest: Dest) -> int:
         done = 0
-        while dest.count >= SIGNALFD_SIGINFO.size and (info := self._take(caller, self.mask)):
-            done += dest.put(convert(info))
+        while dest.count >= SIGNALFD_SIGINFO.size:
+            try:
+                told = self._take(caller, self.mask, lambda info: dest.put(convert(info)))
+            except (EFAULT, NotNow):  # those before it are told
+                if not done:
+                    raise
+                break
+            if not told:
+                break
+            done += told
         if not done:
             raise EAGAIN("no signal")
         return done

@@ -44,6 +44,7 @@ from sentry.kernel.signals import (
 from sentry.kernel.work import WORK_EXIT, WORK_PAUSE, WORK_SIGNAL, WORK_STOP, WORK_TELL
 from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import Reg
+from sentry.wait.again import NotNow
 from sentry.wait.fiber import (
     Interrupted,
     Killed,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "exception", "fault", "force", "force_segv", "masked", "may_signal", "recalculate",
     "resume_from_delivery", "return_to_user", "send_kernel", "send_to_group", "send_to_task",
-    "set_blocked", "take", "wake_for_work",
+    "set_blocked", "take", "take_for", "wake_for_work",
 ]  # fmt: skip
 
 SYS_RESTART_SYSCALL = 219
@@ -133,6 +134,24 @@ def take(task: Task, wanted: int) -> Queued | None:
     if entry is not None and entry.on_taken is not None:
         return entry._replace(info=entry.on_taken(entry.info))
     return entry
+
+
+def take_for(task: Task, wanted: int, tell: Callable[[SigInfo], int]) -> int:
+    """What `tell` makes of the next signal of the set, which is taken; 0: there is none.
+
+    One that cannot be told yet (NotNow) is not lost: the call is made again.
+    """
+    entry = take(task, wanted)
+    if entry is None:
+        return 0
+    try:
+        told = tell(entry.info)
+    except NotNow:
+        task.pending.put_back(entry)
+        raise
+    finally:
+        recalculate(task)
+    return told
 
 
 def _deliver(task: Task, entry: Queued) -> bool:

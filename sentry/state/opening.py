@@ -30,6 +30,7 @@ from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel.clocks import wall_deadline
+from sentry.kernel.task_signals import take_for
 from sentry.state import growing, records
 from sentry.state.loader import Opener, at
 from sentry.state.pages import Damaged
@@ -333,11 +334,9 @@ class Files:
 
     async def signalfd(self, record: records.SignalSet) -> FileDescription:
         """Of the process that had made it, or read it last; else of one that has it."""
-        from sentry.syscalls.files.signalfd import _take  # noqa: PLC0415  a call that few make
-
         group = self.kernel.pids.groups.get(record.pid or 0)
         task = group.tasks[0] if group is not None and group.tasks else self._caller
-        return SignalFile(task, record.mask, record.flags & ~O_ACCMODE, _take)
+        return SignalFile(task, record.mask, record.flags & ~O_ACCMODE, take_for)
 
     async def pidfd(self, record: records.ProcessHandle) -> FileDescription:
         """Of a process that is there."""

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SFD_CLOEXEC, SFD_NONBLOCK
 from sentry.errors import EINVAL
 from sentry.fs.signalfd import SignalFile
-from sentry.kernel import task_signals
 from sentry.kernel.task import Task
+from sentry.kernel.task_signals import take_for
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Fd, Int, Size
-
-if TYPE_CHECKING:
-    from sentry.kernel.signals import SigInfo
-
-
-def _take(task: Any, mask: int) -> SigInfo | None:
-    entry = task_signals.take(task, mask)
-    if entry is None:
-        return None
-    task_signals.recalculate(task)
-    return entry.info
 
 
 @syscall(282)
@@ -49,5 +36,5 @@ def signalfd(task: Task, fd: int, mask: int, flags: int) -> int:
             raise EINVAL(f"fd {fd} is no signalfd")
         old.change(mask)
         return fd
-    file = SignalFile(task, mask, O_NONBLOCK & flags, _take)
+    file = SignalFile(task, mask, O_NONBLOCK & flags, take_for)
     return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=bool(flags & SFD_CLOEXEC))

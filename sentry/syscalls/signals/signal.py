@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi.signal import (
@@ -34,6 +35,8 @@ from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Sleep, instead, never, no_hand, until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.kernel.signals import SigInfo
 
 How = Annotated[
@@ -163,36 +166,32 @@ def sys_rt_sigtimedwait(task: Task, wanted: Addr, info: Addr, timeout: Addr, siz
             raise EINVAL("timeout")
         wait_ns = sec * NS + nsec
         deadline_ns = min(task.kernel.clock.now_ns() + wait_ns, MAX_NS)
-    entry = task_signals.take(task, mask)
-    if entry is not None:
-        return _tell(task, info, entry.info)
+    tell = partial(_tell, task, info)
+    if signo := task_signals.take_for(task, mask, tell):
+        return signo
     if deadline_ns is not None and not wait_ns:
         raise EAGAIN("no signal")
-    return _wait_for(task, mask, info, deadline_ns)
+    return _wait_for(task, mask, tell, deadline_ns)
 
 
-def _wait_for(task: Task, mask: int, info: int, deadline_ns: int | None) -> Sleep:
-    def attempt() -> SigInfo:
-        entry = task_signals.take(task, mask)
-        if entry is None:
+def _wait_for(
+    task: Task, mask: int, tell: Callable[[SigInfo], int], deadline_ns: int | None
+) -> Sleep:
+    def attempt() -> int:
+        if not (signo := task_signals.take_for(task, mask, tell)):
             raise EAGAIN
-        return entry.info
+        return signo
 
-    def interrupted() -> SigInfo | EINTR:
+    def interrupted() -> int | EINTR:
         # a signal of the set that is not blocked both wakes and is the answer
         try:
             return attempt()
         except EAGAIN:
             return EINTR()
 
-    def tell(found: SigInfo) -> int:
-        task_signals.recalculate(task)
-        return _tell(task, info, found)
-
     sleep = until(attempt, (task.group.signal_queue,), deadline_ns=deadline_ns).tried()
     sleep.timed_by_programs()
-    ended = sleep.ended(instead(TimedOut, EAGAIN)).ended(instead(Interrupted, interrupted))
-    return ended.then(tell)
+    return sleep.ended(instead(TimedOut, EAGAIN)).ended(instead(Interrupted, interrupted))
 
 
 def _tell(task: Task, addr: int, info: SigInfo) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import struct
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.signal import (
     CLD_EXITED,
@@ -17,12 +20,16 @@ from sentry.abi.signal import (
     SIGNALFD_SIGINFO,
     SIGSEGV,
     SIGUSR1,
+    SIGUSR2,
     SignalfdSiginfo,
 )
 from sentry.fs.signalfd import SignalFile, convert
 from sentry.kernel.signals import SigInfo
+from sentry.mm.buffers import UserDest
+from sentry.mm.errors import NeedsFault
 from sentry.vfs.vfs import Vfs
 from sentry.wait.queue import WaitQueue
+from tests.world import Program
 
 
 def shown(info: SigInfo) -> SignalfdSiginfo:
@@ -71,3 +78,28 @@ def test_signals_are_looked_at_until_the_file_is_closed() -> None:
     file.decref()
     left = sys.getrefcount(task.group)
     assert left == group - 1
+
+
+def test_signal_that_cannot_be_told_yet_is_read_later(
+    task: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.block(SIGUSR1, SIGUSR2)
+    fd = task.ok("signalfd4", -1, struct.pack("<Q", (1 << 64) - 1), 8, O_NONBLOCK)
+    for signo in (SIGUSR1, SIGUSR2):
+        task.ok("kill", task.task.group.tgid, signo)
+    put, calls = UserDest.put, iter([0, 1, 0])
+
+    async def fetch() -> None: ...
+
+    def fetched_first(dest: UserDest, data: bytes) -> int:
+        if next(calls, 0):
+            raise NeedsFault(fetch)
+        return put(dest, data)
+
+    monkeypatch.setattr(UserDest, "put", fetched_first)
+    size = SIGNALFD_SIGINFO.size
+    room = task.buffer(2 * size)
+    for signo in (SIGUSR1, SIGUSR2):
+        assert task.ok("read", fd, room, 2 * size) == size
+        assert SIGNALFD_SIGINFO.unpack(task.read(room, size)).ssi_signo == signo
+    assert task.call("read", fd, room, 2 * size) == -errno.EAGAIN
