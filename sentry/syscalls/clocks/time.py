@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from sentry.abi.capability import CAP_SYS_TIME
 from sentry.abi.time import (
@@ -55,6 +55,7 @@ from sentry.syscalls.types import (
     TimevalOut,
 )
 from sentry.vfs.file import Result
+from sentry.wait.again import Keeping, kept
 from sentry.wait.fiber import Fiber, Interrupted, Mode, RestartBlock, RestartNoHand, TimedOut
 from sentry.wait.queue import ALL
 from sentry.wait.sleep import Sleep, Until, instead, never, no_hand, until
@@ -72,6 +73,8 @@ Clock = Annotated[
 ]  # fmt: skip
 TmsOut = Annotated[StructOut, struct_out(TMS)]
 
+DEADLINE: Final = "deadline"
+"""Key of the end of a sleep, where what is left of it could not be told yet."""
 TICK_NS = 10**7
 """USER_HZ is 100."""
 MAX_TAI_OFFSET = 100_000
@@ -198,8 +201,8 @@ def _duration(value: Any) -> int:
 @syscall(35)
 def sys_nanosleep(task: Task, request: TimespecIn, remaining: Addr) -> Any:
     """nanosleep(2)."""
-    deadline_ns = min(task.kernel.clock.now_ns() + _duration(request), MAX_NS)
-    return _sleep(task, deadline_ns, remaining)
+    at_ns = min(task.kernel.clock.now_ns() + _duration(request), MAX_NS)
+    return _sleep(task, kept(DEADLINE) or at_ns, remaining)
 
 
 @syscall(230)
@@ -224,10 +227,12 @@ def sys_clock_nanosleep(
             raise EINVAL("a thread cannot sleep on its own CPU clock")
         if absolute:
             return CpuSleep(cpu, time_ns).ended(no_hand) if cpu.now_ns() < time_ns else 0
-        return _sleep_cpu(task, clock & 0xFFFFFFFF, cpu.now_ns() + time_ns, remaining)
+        at_ns = kept(DEADLINE) or cpu.now_ns() + time_ns
+        return _sleep_cpu(task, clock & 0xFFFFFFFF, at_ns, remaining)
     if absolute:
         return _sleep_until(task, clock, to_host_ns(task, clock, time_ns))
-    return _sleep(task, min(task.kernel.clock.now_ns() + time_ns, MAX_NS), remaining)
+    at_ns = min(task.kernel.clock.now_ns() + time_ns, MAX_NS)
+    return _sleep(task, kept(DEADLINE) or at_ns, remaining)
 
 
 def _sleep(task: Task, deadline_ns: int, remaining: int) -> Result:
@@ -240,7 +245,8 @@ def _sleep(task: Task, deadline_ns: int, remaining: int) -> Result:
         if left <= 0:
             return 0
         if remaining:
-            task.mm.write(remaining, b"".join(v.to_bytes(8, "little") for v in divmod(left, NS)))
+            with Keeping(DEADLINE, deadline_ns):
+                task.mm.write(remaining, TIMESPEC.pack(*divmod(left, NS)))
         return RestartBlock(partial(_sleep, task, deadline_ns, remaining))
 
     sleep = until(never, (), deadline_ns=deadline_ns).tried().timed_by_programs()
@@ -328,7 +334,8 @@ def _sleep_cpu(task: Task, clock: int, at_ns: int, remaining: int) -> Result:
         if left_ns <= 0:
             return 0
         if remaining:
-            task.mm.write(remaining, TIMESPEC.pack(*divmod(left_ns, NS)))
+            with Keeping(DEADLINE, at_ns):
+                task.mm.write(remaining, TIMESPEC.pack(*divmod(left_ns, NS)))
         return RestartBlock(partial(_sleep_cpu, task, clock, at_ns, remaining))
 
     return CpuSleep(cpu, at_ns).ended(instead(Interrupted, interrupted))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from sentry.abi import time as abi
 from sentry.abi.capability import CAP_WAKE_ALARM
@@ -41,6 +41,7 @@ from sentry.syscalls.types import (
     ItimervalOut,
     UInt,
 )
+from sentry.wait.again import Keeping, kept
 
 Which = Annotated[
     int, signed(32, show_choice({"ITIMER_REAL": 0, "ITIMER_VIRTUAL": 1, "ITIMER_PROF": 2}))
@@ -57,6 +58,8 @@ SetFlags = Annotated[
 ]
 
 _sigevent = struct.Struct("<QiiI44x")
+OLD: Final = "old"
+"""Key of what was before, where it could not be told yet."""
 US = 1000
 MAX_TIMERS = 1 << 16
 MAX_TIMER = (1 << 31) - 1
@@ -91,11 +94,14 @@ def sys_setitimer(task: Task, which: Which, new: ItimervalInOrNull, old: Itimerv
         value_ns = new.it_value_tv_sec * NS + new.it_value_tv_usec * US
     if not 0 <= which <= 2:
         raise EINVAL(f"timer {which}")
-    timers = timers_of(task.group)
-    was = timers.get(which)
-    timers.set(which, interval_ns, value_ns)
+    was = kept(OLD)
+    if was is None:
+        timers = timers_of(task.group)
+        was = timers.get(which)
+        timers.set(which, interval_ns, value_ns)
     if old:
-        _put_itimer(old, *was)
+        with Keeping(OLD, was):
+            _put_itimer(old, *was)
 
 
 @syscall(37)
@@ -192,12 +198,15 @@ def sys_timer_settime(task: Task, number: Int, how: Int, new: Addr, old: Itimers
         raise EINVAL("null")
     interval_ns, value_ns = read_itimerspec(task, new)
     timer = _find(task, number)
-    was = timer.get()
-    if value_ns and how & TIMER_ABSTIME and isinstance(timer.clock, int):
-        value_ns = to_host_ns(task, timer.clock, value_ns)
-    timer.set(interval_ns, value_ns, bool(how & TIMER_ABSTIME))
+    was = kept(OLD)
+    if was is None:
+        was = timer.get()
+        if value_ns and how & TIMER_ABSTIME and isinstance(timer.clock, int):
+            value_ns = to_host_ns(task, timer.clock, value_ns)
+        timer.set(interval_ns, value_ns, bool(how & TIMER_ABSTIME))
     if old:
-        _put_spec(old, *was)
+        with Keeping(OLD, was):
+            _put_spec(old, *was)
 
 
 @syscall(224)
@@ -247,7 +256,18 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
     if how & ~(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET):
         raise EINVAL("flags")
     file = _timer_file(task, fd)
-    was = file.get()
+    was = kept(OLD)
+    if was is None:
+        was = file.get()
+        _set_timer_file(task, file, how, interval_ns, value_ns)
+    if old:
+        with Keeping(OLD, was):
+            _put_spec(old, *was)
+
+
+def _set_timer_file(
+    task: Task, file: TimerFile, how: int, interval_ns: int, value_ns: int
+) -> None:
     programs = task.kernel.clock
     at_ns = 0
     again = None
@@ -264,8 +284,6 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
     cancels = again is not None and bool(how & TFD_TIMER_CANCEL_ON_SET)
     file.set(min(interval_ns, MAX_NS), at_ns, again, cancels)
     file.absolute = bool(how & TFD_TIMER_ABSTIME)
-    if old:
-        _put_spec(old, *was)
 
 
 @syscall(287)

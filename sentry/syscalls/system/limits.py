@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from sentry.abi import resource
 from sentry.abi.capability import CAP_SYS_RESOURCE
@@ -25,6 +25,7 @@ from sentry.syscalls.args import StructOut, show_choice, signed, struct_in, stru
 from sentry.syscalls.processes.process import pack_usage
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Pid
+from sentry.wait.again import Keeping, kept
 
 if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
@@ -37,6 +38,8 @@ Resource = Annotated[
 ]
 RlimitIn = Annotated[Rlimit, struct_in(RLIMIT)]
 RlimitInOrNull = Annotated[Rlimit | None, struct_in(RLIMIT, null=True)]
+OLD: Final = "old"
+"""Key of the limits before, where they could not be told yet."""
 RlimitOut = Annotated[StructOut, struct_out(RLIMIT)]
 RusageOut = Annotated[StructOut, struct_out(RUSAGE)]
 Who = Annotated[
@@ -92,9 +95,10 @@ def sys_prlimit64(
             theirs.sgid,
         } != {mine.gid}:
             raise EPERM(f"limits of {pid}")
-    was = change_limit(task, target.group, number, new)
+    was = kept(OLD) or change_limit(task, target.group, number, new)
     if old:
-        old.put(*was)
+        with Keeping(OLD, was):
+            old.put(*was)
 
 
 def running_usage(group: ThreadGroup) -> Usage:
