@@ -280,6 +280,14 @@ class PendingSignals:
                 if entry.on_taken is not None:
                     entry.on_taken(entry.info)
 
+    def forget_timers(self) -> None:
+        """What timers of timer_create(2) have sent: flush_itimer_signals()."""
+        for signo, queue in list(self._infos.items()):
+            queue[:] = [entry for entry in queue if entry.on_taken is None]
+            if not queue:
+                del self._infos[signo]
+                self.mask &= ~(1 << (signo - 1))
+
 
 class Action(NamedTuple):
     """struct kernel_sigaction of <asm/signal.h>."""

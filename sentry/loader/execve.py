@@ -122,6 +122,8 @@ def _commit(task: Task, image: Image) -> None:
     for timer in list(group.posix_timers.values()):
         timer.delete()
     group.posix_timers.clear()
+    task.pending.forget_timers()
+    group.shared_pending.forget_timers()
     task.altstack = (0, task.altstack[1], 0)
     task.restart_block = None
     leave_keyrings(task)

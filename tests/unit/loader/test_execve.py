@@ -1,0 +1,44 @@
+"""What a process keeps when its program is replaced."""
+
+from __future__ import annotations
+
+import struct
+
+from sentry.abi.elf import PT_LOAD
+from sentry.abi.fcntl import O_CREAT, O_WRONLY
+from sentry.abi.signal import SIGEV_SIGNAL, SIGUSR1, SIGUSR2
+from sentry.abi.time import CLOCK_MONOTONIC
+from tests.world import Program, World
+
+SECOND = 10**9
+BASE, EHDR_SIZE, PHDR_SIZE = 0x400000, 64, 56
+SYSCALL = b"\x0f\x05"
+
+
+def make_program(program: Program, path: bytes) -> None:
+    """One that is a `syscall` and nothing else."""
+    start = EHDR_SIZE + PHDR_SIZE
+    data = struct.pack(
+        "<16s2HI3QI6H", b"\x7fELF\2\1\1", 2, 62, 1, BASE + start, EHDR_SIZE, 0, 0,
+        EHDR_SIZE, PHDR_SIZE, 1, 0, 0, 0,
+    )  # fmt: skip
+    size = start + len(SYSCALL)
+    data += struct.pack("<2I6Q", PT_LOAD, 5, 0, BASE, BASE, size, size, 4096) + SYSCALL
+    fd = program.ok("open", path, O_CREAT | O_WRONLY, 0o755)
+    assert program.ok("write", fd, program.place(data), size) == size
+    program.ok("close", fd)
+
+
+def test_signals_that_timers_have_sent_do_not_wait_for_the_new_program() -> None:
+    with World(stepped=True) as world:
+        program = world.program()
+        make_program(program, b"/x")
+        program.block(SIGUSR1, SIGUSR2)
+        number = program.buffer(4)
+        event = program.place(struct.pack("<QiiI44x", 0, SIGUSR1, SIGEV_SIGNAL, 0))
+        program.ok("timer_create", CLOCK_MONOTONIC, event, number)
+        program.ok("timer_settime", 0, 0, program.place(struct.pack("<4q", 0, 0, 1, 0)), 0)
+        world.loop.advance(2 * SECOND)
+        program.ok("kill", program.task.group.tgid, SIGUSR2)
+        program.ok("execve", b"/x", 0, 0)
+        assert program.task.group.shared_pending.mask == 1 << SIGUSR2 - 1
