@@ -155,8 +155,13 @@ def sys_sched_setattr(task: Task, pid: Pid, attr: Addr, flags: UInt) -> None:
         raise EINVAL("sched_flags")
     priority, nice = a.sched_priority, min(max(a.sched_nice, sched.MIN_NICE), sched.MAX_NICE)
     deadline = (a.sched_runtime, a.sched_deadline, a.sched_period)
-    if a.sched_flags & SCHED_FLAG_KEEP_PARAMS:
-        priority, nice, deadline = old.priority, old.nice, old.deadline
+    if a.sched_flags & SCHED_FLAG_KEEP_PARAMS:  # of the policy that it has: get_params()
+        if old.policy in sched.FAIR:
+            nice = old.nice
+        else:
+            priority = old.priority
+        if old.policy == SCHED_DEADLINE:
+            deadline = old.deadline
     if policy != SCHED_DEADLINE:
         deadline = (0, 0, 0)
     if a.sched_flags & SCHED_FLAG_UTIL_CLAMP:
