@@ -49,6 +49,10 @@ def sys_unshare(task: Task, flags: Size) -> Result:
         raise EINVAL(f"flags {flags:#x}")
     if flags & OF_A_PROCESS and len(task.group.tasks) > 1:
         raise EINVAL("the process has several threads")
+    if task.mm.users > 1 and (
+        flags & CLONE_VM or (flags & CLONE_SIGHAND and task.group.actions.users > 1)
+    ):
+        raise EINVAL("another process has the same memory, or handlers")
     alone = task.files.users == 1
     if flags & CLONE_FILES and not alone:
         task.files.check_copy()
