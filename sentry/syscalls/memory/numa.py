@@ -40,13 +40,16 @@ from sentry.errors import (
 )
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Pid, Size, UInt
+from sentry.vfs.file import Result
+from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+    from sentry.mm.address_map import AddressMap
+    from sentry.mm.manager import MemoryManager
+    from sentry.mm.vma import Vma
 
 MAX_NODES: Final = 1024
-MAX_PAGES: Final = 1 << 16
-"""Pages that one move_pages(2) looks at between two yields: its ceiling here."""
 SOME_PAGES: Final = 16
 """Pages of which it tells at a time: DO_PAGES_STAT_CHUNK_NR."""
 Policy = tuple[int, int]
@@ -153,7 +156,7 @@ def page_range(start: int, length: int) -> int:
 @syscall(237)
 def sys_mbind(
     task: Task, addr: Addr, length: Size, mode: Size, mask: Addr, bits: Size, flags: UInt
-) -> None:
+) -> Result:
     """mbind(2): do_mbind()."""
     policy = check_policy(task, mode & 0xFFFFFFFF, mask, bits)
     if flags & ~MPOL_MF_VALID:
@@ -162,9 +165,13 @@ def sys_mbind(
         raise EPERM("MPOL_MF_MOVE_ALL")
     end = page_range(addr, length)
     if end == addr:
-        return
-    task.mm.map.lock.check()
-    at, vmas = addr, task.mm.map.vmas.overlapping(addr, end)
+        return 0
+    return in_steps(bound(task.mm.map, addr, end, policy), task.mm.map.lock)
+
+
+def bound(amap: AddressMap, start: int, end: int, policy: Policy) -> Steps[None]:
+    """One mapping after the other; holes are for MPOL_DEFAULT alone. Raises: EFAULT, ENOMEM."""
+    at, vmas = start, amap.vmas.overlapping(start, end)
     for vma in vmas:
         if vma.start > at and policy != DEFAULT:
             raise EFAULT(f"{at:#x}")
@@ -172,9 +179,15 @@ def sys_mbind(
     if not vmas or (at < end and policy != DEFAULT):
         raise EFAULT(f"{at:#x}")
     kept = None if policy == DEFAULT else policy
-    for vma in task.mm.map.isolate(addr, end):
+
+    def change(vma: Vma) -> None:
         vma.policy = kept
-    task.mm.map.join_range(addr, end)
+
+    following = amap.vmas.after(start)
+    while following is not None and following.start < end:
+        low, high = max(following.start, start), min(following.end, end)
+        yield from amap.changing(low, high, change)
+        following = amap.vmas.after(high)
 
 
 @syscall(450)
@@ -225,29 +238,39 @@ def sys_migrate_pages(task: Task, pid: Pid, bits: Size, old: Addr, new: Addr) ->
     return 0
 
 
-@syscall(279, partial="at most 65,536 pages a call")
+@syscall(279)
 def sys_move_pages(
     task: Task, pid: Pid, count: Size, pages: Addr, nodes: Addr, status: Addr, flags: Int
-) -> int:
+) -> Result:
     """move_pages(2): says where pages are (node 0), and moves none."""
     if flags & ~(MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
         raise EINVAL(f"flags {flags:#x}")
     if flags & MPOL_MF_MOVE_ALL and not task.creds.has(CAP_SYS_NICE):
         raise EPERM("MPOL_MF_MOVE_ALL")
-    mm = memory_of(task, pid)
-    for first in range(0, min(count, MAX_PAGES), SOME_PAGES):
-        some = min(SOME_PAGES, count - first)
-        addresses = struct.unpack(f"<{some}Q", task.mm.read(pages + 8 * first, 8 * some))
-        if nodes and any(task.mm.read(nodes + 4 * first, 4 * some)):
-            raise ENODEV("another node")
-        found = struct.pack(f"<{some}i", *(where_is(mm, address) for address in addresses))
-        task.mm.write(status + 4 * first, found)
-    if count > MAX_PAGES:
-        raise EINVAL("too many pages at once")
+    return in_steps(places(task.mm, memory_of(task, pid), count, (pages, nodes, status)))
+
+
+def places(
+    mine: MemoryManager, theirs: MemoryManager, count: int, where: tuple[int, int, int]
+) -> Steps[int]:
+    """Some pages after the other; the process may end meanwhile. Raises: EFAULT, ENODEV."""
+    pages, nodes, status = where
+    theirs.share()
+    try:
+        for first in range(0, count, SOME_PAGES):
+            some = min(SOME_PAGES, count - first)
+            addresses = struct.unpack(f"<{some}Q", mine.read(pages + 8 * first, 8 * some))
+            if nodes and any(mine.read(nodes + 4 * first, 4 * some)):
+                raise ENODEV("another node")
+            found = struct.pack(f"<{some}i", *(where_is(theirs, address) for address in addresses))
+            mine.write(status + 4 * first, found)
+            yield
+    finally:
+        theirs.release()
     return 0
 
 
-def where_is(mm: Any, address: int) -> int:
+def where_is(mm: MemoryManager, address: int) -> int:
     """Node 0, -EFAULT where nothing is mapped, -ENOENT where no page is."""
     if mm.map.vmas.find(address) is None:
         return -EFAULT.number
