@@ -15,12 +15,14 @@ SUSPEND_PERCENT, RESUME_PERCENT = 2, 4
 CHECK_NS: Final = 30 * 10**9
 """How often the room is looked at."""
 UNLIMITED: Final = (1 << 64) - 1
+MAX_UNDERWAY: Final = 256
+"""Records that the file system has not taken yet; further ones are lost."""
 
 
 class Accounting:
     """The file of one PID namespace."""
 
-    __slots__ = ("_active", "_checked_ns", "creds", "file")
+    __slots__ = ("_active", "_checked_ns", "_underway", "creds", "file")
 
     def __init__(self, file: FileDescription) -> None:
         self.file = file.incref()
@@ -28,6 +30,7 @@ class Accounting:
         """Who turned it on: records are written with these rights."""
         self._active = True
         self._checked_ns = 0
+        self._underway = 0
 
     def rlimit(self, resource: int) -> int:
         """No limit holds."""
@@ -47,7 +50,20 @@ class Accounting:
             self._active = free >= room.blocks * RESUME_PERCENT
 
     async def write(self, record: bytes) -> None:
-        """Append a record, if there was room. To look again may take long, so that comes after."""
+        """Append a record, if there was room. To look again may take long, so that comes after.
+
+        On Linux the process that ends waits for it; here none may wait for a file system that never
+        answers, and records that cannot be written are not kept in any number.
+        """
+        if self._underway >= MAX_UNDERWAY:
+            return
+        self._underway += 1
+        try:
+            await self._write(record)
+        finally:
+            self._underway -= 1
+
+    async def _write(self, record: bytes) -> None:
         if self._active:
             caller: Any = self
             await again(self.file.write, caller, KernelSource(record))

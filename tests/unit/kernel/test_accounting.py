@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
+from contextlib import suppress
+from types import SimpleNamespace, coroutine
 from typing import Any
 
 import pytest
 
 from sentry.kernel.accounting import compressed, terminal_of, turn_on
-from sentry.kernel.accounting_file import Accounting
+from sentry.kernel.accounting_file import MAX_UNDERWAY, Accounting
 from sentry.kernel.pids import PidNamespace
 from sentry.wait.eager import eager
 
@@ -94,3 +95,31 @@ def test_a_namespace_that_has_ended_keeps_no_file(ended: bool) -> None:
     eager(turn_on(task, file))
 
     assert (pids.accounting is None) is ended
+
+
+def test_records_that_a_file_system_does_not_take_are_few() -> None:
+    file: Any = File(100)
+    asked: list[Any] = []
+
+    @coroutine
+    def for_ever() -> Any:
+        yield
+
+    async def write(_: Any, source: Any) -> None:
+        asked.append(source)
+        await for_ever()
+
+    file.write = write
+    accounting = Accounting(file)
+    waiting = [accounting.write(b"record") for _ in range(MAX_UNDERWAY + 10)]
+    for record in waiting:
+        with suppress(StopIteration):  # of those that are lost
+            record.send(None)
+    assert len(asked) == MAX_UNDERWAY
+    for record in waiting[: MAX_UNDERWAY // 2]:
+        record.close()
+    waiting.append(accounting.write(b"record"))
+    waiting[-1].send(None)
+    assert len(asked) == MAX_UNDERWAY + 1
+    for record in waiting:
+        record.close()
