@@ -217,7 +217,7 @@ class Queues:
         self._budget.check_messages(len(message.data))
         self._add(task, queue, message)
 
-    def send_later(self, task: Caller, queue: Queue, message: Message) -> Sleep:
+    def sent_in_line(self, task: Caller, queue: Queue, message: Message) -> Sleep:
         """Until there is room; what was read once is what is sent. Raises: ENOMEM."""
 
         def attempt() -> int:

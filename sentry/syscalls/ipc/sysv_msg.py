@@ -85,7 +85,7 @@ def sys_msgsnd(task: Task, number: Int, addr: Addr, size: Long, flags: MessageFl
     except EAGAIN:
         if flags & IPC_NOWAIT:
             raise
-        return queues.send_later(task, queue, message)
+        return queues.sent_in_line(task, queue, message)
     return 0
 
 
