@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_RDWR
 from sentry.abi.mount import MS_RDONLY
-from sentry.errors import EBUSY, EINVAL, EMSGSIZE, ENODATA
+from sentry.errors import EBUSY, EINVAL, EMSGSIZE, ENODATA, Errno
 from sentry.vfs import mounting
 from sentry.vfs.file import Caller, Dest, FileDescription, Result
 from sentry.vfs.filesystem import FileSystem
@@ -101,15 +101,18 @@ class FsContextFile(FileDescription):
         self._options.append(option if join is None else join(key, value))
 
     def create(self, caller: Caller) -> None:
-        """FSCONFIG_CMD_CREATE: vfs_cmd_create(). Raises: EBUSY, what the type raises."""
+        """FSCONFIG_CMD_CREATE: vfs_cmd_create(). Raises: EBUSY, what the type raises, NotNow."""
         if self.phase is not Phase.CREATE_PARAMS:
             raise EBUSY("not to be created now")
         mounting.may_mount(caller)
         make = self._make
         assert make is not None
-        self.phase = Phase.FAILED
         what = (self.type, self.source or b"none", b",".join(self._options))
-        self.fs = mounting.new_file_system(caller, what, self.flags_asked, make)
+        try:
+            self.fs = mounting.new_file_system(caller, what, self.flags_asked, make)
+        except Errno:
+            self.phase = Phase.FAILED
+            raise
         self.phase = Phase.AWAITING_MOUNT
 
     def reconfigure(self, caller: Mounter) -> None:
