@@ -92,6 +92,10 @@ class Item:
             self.file.epolls.pop(id(self), None)
 
 
+Ready = tuple[int, Item]
+"""The events that hold, and of what."""
+
+
 class EpollFile(FileDescription):
     """An open epoll instance."""
 
@@ -214,8 +218,8 @@ class EpollFile(FileDescription):
             self._ready[item] = None
         return self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
-    def fetch(self, limit: int) -> list[tuple[int, int]]:
-        """(events, data) of up to `limit` ready items. Raises: EAGAIN when there are none."""
+    def fetch(self, limit: int) -> list[Ready]:
+        """Up to `limit` ready items. Raises: EAGAIN when there are none."""
         found = self.ready_now(limit)
         if not found:
             if self.has_more:
@@ -228,9 +232,9 @@ class EpollFile(FileDescription):
         """After a look that has found nothing: there are items that it has not come to."""
         return bool(self._ready)
 
-    def ready_now(self, limit: int) -> list[tuple[int, int]]:
-        """(events, data) of up to `limit` ready items, of the first AT_ONCE."""
-        found: list[tuple[int, int]] = []
+    def ready_now(self, limit: int) -> list[Ready]:
+        """Up to `limit` ready items, of the first AT_ONCE."""
+        found: list[Ready] = []
         if not self._ready:
             return found
         again: list[Item] = []
@@ -241,7 +245,7 @@ class EpollFile(FileDescription):
             events = item.ready()
             if not events:
                 continue
-            found.append((events, item.data))
+            found.append((events, item))
             if item.events & EPOLLONESHOT:
                 item.events &= PRIVATE
             elif not item.events & EPOLLET:
@@ -249,6 +253,14 @@ class EpollFile(FileDescription):
         for item in again:
             self._ready[item] = None
         return found
+
+    def untold(self, found: list[Ready]) -> None:
+        """The program could not be told of these: they are as they were. ep_send_events()."""
+        back = [item for _, item in found if item.epoll is self]
+        for item in back:
+            item.events |= item.mask  # of EPOLLONESHOT
+        self._ready = dict.fromkeys(back) | self._ready
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
     def poll(self) -> int:
         """Readable while an item is ready."""

@@ -17,13 +17,14 @@ from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.time import TIMESPEC
 from sentry.ahead import mypyc_attr
 from sentry.errors import EFAULT, EINTR, EINVAL
-from sentry.fs.epoll.file import EpollFile, check_exclusive, check_pollable
+from sentry.fs.epoll.file import EpollFile, Ready, check_exclusive, check_pollable
 from sentry.kernel.task_signals import masked
 from sentry.mm.layout import TASK_END
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import Result
+from sentry.wait.again import NotNow
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.looks import Looks
 from sentry.wait.sleep import Retry
@@ -98,12 +99,12 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
         raise EINVAL("not an epoll")
     found = epoll.ready_now(min(limit, FETCH_LIMIT))
     if found:
-        return tell(task, addr, found)
+        return tell(task, epoll, addr, found)
     if timeout_ns == 0:
         return LookOn(task, epoll, addr, min(limit, FETCH_LIMIT)) if epoll.has_more else 0
 
     def attempt() -> int:
-        return tell(task, addr, epoll.fetch(min(limit, FETCH_LIMIT)))
+        return tell(task, epoll, addr, epoll.fetch(min(limit, FETCH_LIMIT)))
 
     deadline = None if timeout_ns is None else task.kernel.clock.now_ns() + timeout_ns
     sleep = EpollSleep(
@@ -118,8 +119,8 @@ class LookOn(Looks):
     __slots__ = ("_epoll", "_tell")
 
     def __init__(self, task: Task, epoll: EpollFile, addr: int, limit: int) -> None:
-        def look() -> Steps[tuple[list[tuple[int, int]]]]:
-            found: list[tuple[int, int]] = []
+        def look() -> Steps[tuple[list[Ready]]]:
+            found: list[Ready] = []
             while not found and epoll.has_more:
                 yield
                 found = epoll.ready_now(limit)
@@ -127,13 +128,13 @@ class LookOn(Looks):
 
         super().__init__(task.kernel.loop, look(), look)
         self._epoll = epoll
-        self._tell = partial(tell, task, addr)
+        self._tell = partial(tell, task, epoll, addr)
         epoll.refs += 1
 
     def register(self) -> None:
         """Nobody is waited for."""
 
-    def found(self, what: tuple[list[tuple[int, int]]]) -> int:
+    def found(self, what: tuple[list[Ready]]) -> int:
         """Perhaps nothing."""
         return self._tell(what[0])
 
@@ -143,9 +144,20 @@ class LookOn(Looks):
         self._epoll.decref()
 
 
-def tell(task: Task, addr: int, found: list[tuple[int, int]]) -> int:
-    """Write the events; how many."""
-    task.mm.write(addr, b"".join(EPOLL_EVENT.pack(*event) for event in found))
+def tell(task: Task, epoll: EpollFile, addr: int, found: list[Ready]) -> int:
+    """Write the events; how many. Those that cannot be written are not lost."""
+    data = b"".join([EPOLL_EVENT.pack(events, item.data) for events, item in found])
+    try:
+        task.mm.write(addr, data)
+    except NotNow:
+        epoll.untold(found)
+        raise
+    except EFAULT:
+        told = task.mm.accessible(addr, len(data), True) // EPOLL_EVENT.size
+        epoll.untold(found[told:])
+        if not told:
+            raise
+        return told
     return len(found)
 
 

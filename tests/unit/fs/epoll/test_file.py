@@ -27,12 +27,16 @@ def alive() -> list[type]:
     return [type(each) for each in gc.get_objects() if type(each) in kinds]
 
 
+def fetched(epoll: EpollFile) -> list[tuple[int, int]]:
+    return [(events, item.data) for events, item in epoll.fetch(9)]
+
+
 def watched(vfs: Vfs) -> tuple[EpollFile, EventFile]:
     epoll, event = EpollFile(vfs), EventFile(vfs, 1, 0)
     epoll.incref()
     event.incref()
     epoll.add(3, event, EPOLLIN, 7)
-    assert epoll.fetch(9) == [(EPOLLIN, 7)]
+    assert fetched(epoll) == [(EPOLLIN, 7)]
     return epoll, event
 
 
@@ -71,7 +75,7 @@ def test_epolls_that_watch_each_other_in_a_row_are_freed_in_any_order(vfs: Vfs) 
     outer = EpollFile(vfs)
     outer.incref()
     outer.add(5, inner, EPOLLIN, 9)
-    assert outer.fetch(9) == [(EPOLLIN, 9)] and inner.height({}) == 1
+    assert fetched(outer) == [(EPOLLIN, 9)] and inner.height({}) == 1
     for file in (inner, event, outer):
         file.decref()
     del inner, event, outer, file

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+from collections.abc import Callable
 
 import pytest
 
 from sentry.abi.fcntl import O_NONBLOCK
-from sentry.abi.poll import EPOLLIN
+from sentry.abi.mman import PROT_NONE
+from sentry.abi.poll import EPOLLET, EPOLLIN, EPOLLONESHOT
 from sentry.fs.epoll import file
 from tests.world import Program, World
 
+Fetch = Callable[[int], None]
 ONE = struct.pack("<Q", 1)
 
 
@@ -58,3 +62,47 @@ def test_who_waits_hears_of_the_next(program: Program) -> None:
     program.ok("write", counters[3], ONE, 8)
     assert call.wait() == 1
     assert found(program, events, 1) == [3]
+
+
+def watched(program: Program, flags: int, count: int) -> int:
+    """An epoll, and eventfds that are ready."""
+    epoll = program.ok("epoll_create1", 0)
+    for number in range(count):
+        fd = program.ok("eventfd2", 1, O_NONBLOCK)
+        event = program.place(struct.pack("<IQ", EPOLLIN | flags, number))
+        program.ok("epoll_ctl", epoll, 1, fd, event)
+    return epoll
+
+
+@pytest.mark.parametrize("flags", [EPOLLET, EPOLLONESHOT])
+@pytest.mark.parametrize("sleeps", [False, True])
+def test_event_is_not_lost_where_its_place_has_to_be_fetched_first(
+    task: Program, fetched_first: Fetch, flags: int, sleeps: bool
+) -> None:
+    epoll, events = task.ok("epoll_create1", 0), task.buffer(12)
+    fd = task.ok("eventfd2", 0, O_NONBLOCK)
+    task.ok("epoll_ctl", epoll, 1, fd, task.place(struct.pack("<IQ", EPOLLIN | flags, 7)))
+    fetched_first(events)
+    if not sleeps:
+        task.ok("write", fd, ONE, 8)
+    call = task.thread().begin("epoll_wait", epoll, events, 1, 1000)
+    task.world.settle()
+    if sleeps:
+        task.ok("write", fd, ONE, 8)
+    assert call.wait() == 1
+    assert found(task, events, 1) == [7]
+    assert task.ok("epoll_wait", epoll, events, 1, 0) == 0
+
+
+@pytest.mark.parametrize("flags", [EPOLLET, EPOLLONESHOT])
+def test_events_that_cannot_be_told_are_told_by_the_next_call(task: Program, flags: int) -> None:
+    epoll = watched(task, flags, 3)
+    page = task.ok("mmap", 0, 8192, 3, 0x22, -1, 0)
+    task.ok("mprotect", page + 4096, 4096, PROT_NONE)
+    end = page + 4096
+    assert task.call("epoll_wait", epoll, end, 3, 0) == -errno.EFAULT
+    assert task.ok("epoll_wait", epoll, end - 18, 3, 0) == 1
+    assert found(task, end - 18, 1) == [0]
+    assert task.ok("epoll_wait", epoll, page, 3, 0) == 2
+    assert found(task, page, 2) == [1, 2]
+    assert task.ok("epoll_wait", epoll, page, 3, 0) == 0
