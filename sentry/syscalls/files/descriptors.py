@@ -30,11 +30,11 @@ from sentry.vfs.leases import kind_of_lease
 from sentry.vfs.locks import END, FileLocks, Request
 from sentry.vfs.notices import set_async
 from sentry.vfs.seals import add_seals, seals_of
-from sentry.wait.sleep import now_or_later
+from sentry.wait.sleep import continued, now_or_later
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-
+    from sentry.vfs.fd_table import FdTable
 
 
 # --- dup
@@ -219,8 +219,10 @@ def get_lock(task: Task, file: FileDescription, addr: int, ofd: bool) -> int:
     return 0
 
 
-def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool) -> Result:
-    """F_SETLK, F_SETLKW and the OFD forms."""
+def set_lock(
+    task: Task, file: FileDescription, addr: int, ofd: bool, waits: int | None = None
+) -> Result:
+    """F_SETLK and F_OFD_SETLK; `waits`: the descriptor, of F_SETLKW and F_OFD_SETLKW."""
     asked, request = read_lock(task, file, addr, file if ofd else task.files)
     if request.exclusive is False and not file.readable:
         raise EBADF("not open for reading")
@@ -229,15 +231,40 @@ def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool
     if ofd and asked.l_pid:
         raise EINVAL("l_pid must be 0")
     if (elsewhere := file.record_locks()) is not None:
-        return elsewhere.set(task, request, wait)
+        return elsewhere.set(task, request, waits is not None)
     locks = locks_of(task, file.inode)
     try:
         locks.set(request)
         return 0
     except EAGAIN:
-        if not wait:
+        if waits is None:
             raise
-    result: Result = locks.wait_set(request, file, task.kernel.vfs.waits_for, not ofd)
+    rest: Result = locks.wait_set(request, file, task.kernel.vfs.waits_for, not ofd)
+    if ofd:
+        return rest
+    end = partial(check_still_open, task.files, waits, file, partial(unlock, locks, request))
+    result: Result = continued(rest, end)
+    return result
+
+
+def unlock(locks: FileLocks, asked: Request) -> None:
+    """Give back what was asked for."""
+    locks.set(Request(asked.owner, asked.pid, None, asked.start, asked.end))
+
+
+def check_still_open(
+    table: FdTable, fd: int, file: FileDescription, undo: Callable[[], None], result: int
+) -> int:
+    """A lock that comes after its descriptor was closed would stay for ever: fcntl_setlk().
+
+    Raises: EBADF.
+    """
+    try:
+        if table.get_raw(fd) is not file:
+            raise EBADF(f"fd {fd} is another file")
+    except EBADF:
+        undo()
+        raise
     return result
 
 
@@ -308,11 +335,9 @@ ON_FD: dict[int, Callable[[Any, int, FileDescription, int], int]] = {
 
 ON_FILE: dict[int, Callable[[Any, FileDescription, int], Result]] = {
     f.F_GETLK: lambda task, file, arg: get_lock(task, file, arg, False),
-    f.F_SETLK: lambda task, file, arg: set_lock(task, file, arg, False, False),
-    f.F_SETLKW: lambda task, file, arg: set_lock(task, file, arg, False, True),
+    f.F_SETLK: lambda task, file, arg: set_lock(task, file, arg, False),
     f.F_OFD_GETLK: lambda task, file, arg: get_lock(task, file, arg, True),
-    f.F_OFD_SETLK: lambda task, file, arg: set_lock(task, file, arg, True, False),
-    f.F_OFD_SETLKW: lambda task, file, arg: set_lock(task, file, arg, True, True),
+    f.F_OFD_SETLK: lambda task, file, arg: set_lock(task, file, arg, True),
     f.F_SETOWN: set_process_owner,
     f.F_GETOWN: get_owner,
     f.F_SETOWN_EX: set_owner_ex,
@@ -331,12 +356,14 @@ ON_FILE: dict[int, Callable[[Any, FileDescription, int], Result]] = {
     f.F_CREATED_QUERY: lambda _, file, __: int(file.created),
 }
 
-WITH_NUMBER: dict[int, Callable[[Any, int, FileDescription, int], int]] = {
+WITH_NUMBER: dict[int, Callable[[Any, int, FileDescription, int], Result]] = {
+    f.F_SETLKW: lambda task, fd, file, arg: set_lock(task, file, arg, False, fd),
+    f.F_OFD_SETLKW: lambda task, fd, file, arg: set_lock(task, file, arg, True, fd),
     f.F_SETFL: set_status,
     f.F_SETLEASE: lease,
     f.F_NOTIFY: notify,
 }
-"""Those that remember the descriptor, for the signals they will send."""
+"""Those that remember the descriptor, for the signals they will send, or to look at it again."""
 
 
 @syscall(72)

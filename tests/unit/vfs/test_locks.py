@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sentry.abi.fcntl import (
     F_GETLK,
+    F_OFD_SETLK,
+    F_OFD_SETLKW,
     F_RDLCK,
     F_SETLK,
     F_SETLKW,
@@ -80,6 +83,40 @@ def test_waiter_gets_the_lock_when_it_is_free(task: Any) -> None:
     assert not waiter.done
     lock(a, fd, F_UNLCK, 0, 0)
     assert waiter.wait() == 0
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_lock_that_comes_after_its_descriptor_was_closed_is_given_back(
+    task: Any, reused: bool
+) -> None:
+    a, fd, b, other = two(task)
+    lock(a, fd, F_WRLCK, 0, 0)
+    where = b.place(FLOCK.pack(F_WRLCK, 0, 5, 1, 0))
+    waiter = b.thread().begin("fcntl", other, F_SETLKW, where)
+    assert not waiter.done
+    if reused:
+        b.ok("dup2", b.ok("open", b"/f", O_RDWR, 0), other)
+    else:
+        b.ok("close", other)
+    lock(a, fd, F_UNLCK, 0, 0)
+    assert waiter.wait() == -errno.EBADF
+    assert blocker(a, fd, 0, 0)[0] == F_UNLCK
+    assert task.world.vfs.budget.locks == 0
+
+
+def test_lock_that_comes_to_an_open_file_is_had_by_other_descriptors_too(task: Any) -> None:
+    a, fd, b, other = two(task)
+    a.ok("fcntl", fd, F_OFD_SETLK, a.place(FLOCK.pack(F_WRLCK, 0, 0, 0, 0)))
+    copy = b.ok("dup", other)
+    where = b.place(FLOCK.pack(F_WRLCK, 0, 5, 1, 0))
+    waiter = b.thread().begin("fcntl", other, F_OFD_SETLKW, where)
+    assert not waiter.done
+    b.ok("close", other)
+    a.ok("close", fd)
+    assert waiter.wait() == 0
+    fd = a.ok("open", b"/f", O_RDWR, 0)
+    assert blocker(a, fd, 0, 0) == (F_WRLCK, 5, 1)
+    b.ok("close", copy)
 
 
 def test_circle_of_waiters_is_refused(task: Any) -> None:
