@@ -57,9 +57,8 @@ from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import ABSENT, Absent, Inode
 from sentry.vfs.location import Location, UnheardLocation
-from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
-from sentry.vfs.walk import Parent, child_of, follow_last, resolve_parent, walk
+from sentry.vfs.walk import Parent, child_of, down, follow_last, resolve_parent, walk
 from sentry.vfs.watches import tell, tell_changed, tell_entry
 from sentry.wait.again import CURRENT, NotNow, kept
 
@@ -333,9 +332,8 @@ def _open_creating(
                     caller.judge.creating(parent.at, parent.last, how)
                 judged = parent
             continue
-        location = top(
-            Location(mount, directory.child(parent.last, child, caller.kernel.vfs.dentries))
-        )
+        dentry = directory.child(parent.last, child, caller.kernel.vfs.dentries)
+        location = down(mount, dentry, how.resolve)
         if not child.is_symlink or not follow:
             break
         parent = follow_last(caller, dirfd, parent, child, how.resolve)

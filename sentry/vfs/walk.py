@@ -142,7 +142,7 @@ def walk(
             else:
                 break
             if to[:1] == b"/":
-                mount, dentry = root
+                mount, dentry = _jump(mount, root, resolve)
             if to[-1:] == b"/" and last:
                 to = to.rstrip(b"/")
                 follow = dirs_only = True
@@ -239,7 +239,7 @@ def follow_last(
         found = Parent(to, b"", False)
     else:
         if to[:1] == b"/":
-            mount, directory = root
+            mount, directory = _jump(mount, root, resolve)
         whole = to.rstrip(b"/")
         head, _, last = whole.rpartition(b"/")
         if head:
@@ -296,8 +296,15 @@ def _ask(
     return known
 
 
-def _down(mount: Mount, dentry: Dentry, resolve: int) -> Location:
-    """Into what is mounted there."""
+def _jump(mount: Mount, root: Location, resolve: int) -> Location:
+    """The root, for a link that begins there: nd_jump_root(). Raises: EXDEV."""
+    if resolve & RESOLVE_NO_XDEV and mount is not root.mount:
+        raise EXDEV("a link to another mount")
+    return root
+
+
+def down(mount: Mount, dentry: Dentry, resolve: int) -> Location:
+    """Into what is mounted there. Raises: EXDEV."""
     found = top(Location(mount, dentry))
     if resolve & RESOLVE_NO_XDEV and found.mount is not mount:
         raise EXDEV("a mount point")
@@ -319,7 +326,7 @@ def _up(mount: Mount, dentry: Dentry, root: Location, resolve: int) -> Location:
         if resolve & RESOLVE_NO_XDEV:
             raise EXDEV("out of a mount")
         mount, dentry = mount.parent
-    return _down(mount, dentry, resolve) if dentry.mounts else Location(mount, dentry)
+    return down(mount, dentry, resolve) if dentry.mounts else Location(mount, dentry)
 
 
 def _follow(

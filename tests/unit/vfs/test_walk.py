@@ -22,6 +22,7 @@ from sentry.abi.fcntl import (
     RESOLVE_NO_SYMLINKS,
     RESOLVE_NO_XDEV,
 )
+from sentry.abi.mount import MS_BIND
 from sentry.fs.tmpfs.filesystem import TmpFs
 
 
@@ -101,8 +102,9 @@ def test_dirfd_is_the_start_of_a_relative_path(tree: Any) -> None:
     tree.ok("openat", 77, b"/abs", O_RDONLY, 0)
 
 
-def openat2(task: Any, fd: int, path: bytes, resolve: int) -> int:
-    how = task.place(OPEN_HOW.pack(O_PATH, 0, resolve))
+def openat2(task: Any, fd: int, path: bytes, resolve: int, flags: int = O_PATH) -> int:
+    mode = 0o644 if flags & O_CREAT else 0
+    how = task.place(OPEN_HOW.pack(flags, mode, resolve))
     return int(task.call("openat2", fd, path, how, OPEN_HOW.size))
 
 
@@ -125,6 +127,23 @@ def test_dotdot_leaves_a_mount_at_its_root(tree: Any) -> None:
     fd = tree.ok("open", b"/a", O_PATH, 0)
     assert openat2(tree, fd, b"b/inside", RESOLVE_NO_XDEV) == -errno.EXDEV
     assert tree.call("rmdir", b"/a/b") == -errno.EBUSY
+
+
+@pytest.mark.parametrize("flags", [O_PATH, O_CREAT | O_RDWR])
+def test_openat2_stays_on_its_mount(tree: Any, flags: int) -> None:
+    tree.ok("mkdir", b"/m", 0o755)
+    touch(tree, b"/a/b/place")
+    tree.world.attach(TmpFs.make(tree.world.vfs), b"/m")
+    touch(tree, b"/m/inside")
+    tree.ok("symlink", b"/a/b/file", b"/m/out")
+    tree.ok("symlink", b"/m/inside", b"/m/here")
+    tree.ok("mount", b"/m/inside", b"/a/b/place", 0, MS_BIND, 0)
+    fd, other = tree.ok("open", b"/m", O_PATH, 0), tree.ok("open", b"/a/b", O_PATH, 0)
+    for start, path in ((fd, b"out"), (fd, b"here"), (other, b"place")):
+        assert openat2(tree, start, path, 0, flags) >= 0
+        assert openat2(tree, start, path, RESOLVE_NO_XDEV, flags) == -errno.EXDEV
+    assert openat2(tree, fd, b"inside", RESOLVE_NO_XDEV, flags) >= 0
+    assert openat2(tree, fd, b"/abs", RESOLVE_NO_XDEV, flags) >= 0
 
 
 def test_search_permission_is_needed_on_every_directory(tree: Any) -> None:
