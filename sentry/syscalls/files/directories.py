@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_SYS_CHROOT
 from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.limits import PATH_MAX
 from sentry.auth.permissions import MAY_CHDIR, MAY_EXEC
-from sentry.errors import EFAULT, ENOENT, ENOTDIR, EPERM, ERANGE
+from sentry.errors import EFAULT, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Path, RawFile, Size, UInt, UserOut
@@ -65,6 +66,8 @@ def sys_getcwd(task: Task, buf: UserOut, size: Size) -> int:
     path = path_of(fs.cwd, fs.root)
     if not is_reachable(fs.cwd, fs.root):
         path = b"(unreachable)" + path
+    if len(path) + 1 > PATH_MAX:
+        raise ENAMETOOLONG(f"{len(path)} bytes")
     if len(path) + 1 > size:
         raise ERANGE(f"{size}")
     buf.put(path + b"\0")

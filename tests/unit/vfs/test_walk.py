@@ -178,6 +178,20 @@ def test_getcwd_follows_renames_and_ends_with_removal(tree: Any) -> None:
     assert tree.call("open", b"x", O_CREAT | O_WRONLY, 0o644) == -errno.ENOENT
 
 
+def test_getcwd_of_a_place_whose_path_is_too_long(task: Any) -> None:
+    buf, name = task.buffer(8192), b"n" * 204
+    for _ in range(19):
+        task.ok("mkdir", name, 0o755)
+        task.ok("chdir", name)
+    task.ok("mkdir", b"n" * 199, 0o755)
+    task.ok("mkdir", name, 0o755)
+    task.ok("chdir", b"n" * 199)
+    assert task.ok("getcwd", buf, 8192) == 4096
+    task.ok("chdir", b"../" + name)
+    for size in (8192, 100):
+        assert task.call("getcwd", buf, size) == -errno.ENAMETOOLONG
+
+
 def test_chroot_is_the_top(tree: Any) -> None:
     tree.ok("chroot", b"/a")
     tree.ok("chdir", b"/")
