@@ -112,10 +112,10 @@ class End:
         self.offset += n
         return n
 
-    def finish(self) -> None:
-        """Tell the caller where the offset is now."""
+    async def finish(self) -> None:
+        """Tell the caller where the offset is now: what was copied is not to be copied again."""
         if self.addr and self.offset is not None:
-            self.task.mm.write(self.addr, self.offset.to_bytes(8, "little"))
+            await again(self.task.mm.write, self.addr, self.offset.to_bytes(8, "little"))
 
 
 def onto_itself(source: End, target: End, data: bytes, wanted: int) -> bytes:
@@ -209,7 +209,7 @@ async def sendfile(
     if alone:  # one position, of which both sides have a copy
         from_end.offset = to_end.offset = source.position
     done = await pump(from_end, to_end, min(count, MAX_RW_COUNT))
-    from_end.finish()
+    await from_end.finish()
     if alone:
         source.position = from_end.at
     return done
@@ -323,8 +323,8 @@ async def sys_splice(
     nonblock = bool(flags & SPLICE_F_NONBLOCK)
     with source.held(), target.held():
         done = await _splice(task, (in_end, out_end), count, nonblock)
-    in_end.finish()
-    out_end.finish()
+    await in_end.finish()
+    await out_end.finish()
     return done
 
 
@@ -457,7 +457,7 @@ async def sys_copy_file_range(
     else:
         in_end.go_on(copied)
         out_end.go_on(copied)
-    in_end.finish()
-    out_end.finish()
+    await in_end.finish()
+    await out_end.finish()
     return copied
 

@@ -1,0 +1,52 @@
+"""Copies between descriptors, where memory of the program has to be fetched first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sentry.abi.fcntl import O_CREAT, O_RDWR
+from tests.world import Program
+
+Fetch = Callable[[int], None]
+CALLS: dict[str, Callable[[int, int, int], tuple[str, tuple[Any, ...]]]] = {
+    "sendfile": lambda source, target, offset: ("sendfile", (target, source, offset, 4)),
+    "splice": lambda source, target, offset: ("splice", (source, offset, target, 0, 4, 0)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_bytes_are_copied_once_where_the_offset_has_to_be_fetched_first(
+    task: Program, fetched_first: Fetch, call: str
+) -> None:
+    file = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
+    task.ok("write", file, b"abcdefgh", 8)
+    ends = task.buffer(8)
+    task.ok("pipe", ends)
+    reader, writer = task.read(ends, 1)[0], task.read(ends + 4, 1)[0]
+    offset = task.place((2).to_bytes(8, "little"))
+    fetched_first(offset)
+    name, values = CALLS[call](file, writer, offset)
+    assert task.ok(name, *values) == 4
+    assert task.read(offset, 8) == (6).to_bytes(8, "little")
+    found = task.buffer(16)
+    assert task.ok("read", reader, found, 16) == 4
+    assert task.read(found, 4) == b"cdef"
+
+
+def test_range_is_copied_once_where_the_offset_has_to_be_fetched_first(
+    task: Program, fetched_first: Fetch
+) -> None:
+    source = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
+    task.ok("write", source, b"abcdefgh", 8)
+    task.ok("lseek", source, 2, 0)
+    target = task.ok("open", b"/g", O_CREAT | O_RDWR, 0o644)
+    offset = task.place(bytes(8))
+    fetched_first(offset)
+    assert task.ok("copy_file_range", source, 0, target, offset, 4, 0) == 4
+    assert task.ok("lseek", source, 0, 1) == 6
+    found = task.buffer(16)
+    assert task.ok("pread64", target, found, 16, 0) == 4
+    assert task.read(found, 4) == b"cdef"
