@@ -84,12 +84,12 @@ class RamFile:
         if self.quota is not None:
             self.quota.pages += more
 
-    def _check_room(self) -> None:
-        """Raises: ENOSPC."""
+    def check_room(self, more: int) -> None:
+        """For so many frames more. Raises: ENOSPC."""
         quota = self.quota
         if quota is None or quota.max_pages is None:
             return
-        if quota.pages >= quota.max_pages:
+        if quota.pages + more > quota.max_pages:
             raise ENOSPC("the file system is full")
 
     def page(self, index: int) -> int:
@@ -99,7 +99,7 @@ class RamFile:
             chunk = self._chunks[index // CHUNK] = _EMPTY[:]
         gpa = chunk[index % CHUNK]
         if not gpa:
-            self._check_room()
+            self.check_room(1)
             gpa = chunk[index % CHUNK] = self.ram.alloc()
             self._count(1)
         return gpa
@@ -108,6 +108,14 @@ class RamFile:
         """The frame of a page, 0 for a hole."""
         chunk = self._chunks.get(index // CHUNK)
         return chunk[index % CHUNK] if chunk is not None else 0
+
+    def holes(self, first: int, last: int) -> int:
+        """How many of the pages [first, last) have no frame."""
+        held = 0
+        for low, high in self.parts(first, last):
+            at = low % CHUNK
+            held += high - low - self._chunks[low // CHUNK][at : at + high - low].count(0)
+        return last - first - held
 
     def frames(self, index: int, count: int) -> array[int]:
         """The frames of consecutive pages, 0 where there is a hole."""
@@ -147,9 +155,10 @@ class RamFile:
         self._count(len(gpas))
 
     def filling(self, index: int, count: int) -> Steps[None]:
-        """`fill`, a chunk a piece."""
+        """`fill`, a chunk a piece. Raises: ENOMEM, ENOSPC beyond the quota."""
         while count > 0:
             some = min(count, CHUNK - index % CHUNK)
+            self.check_room(self.holes(index, index + some))
             self.fill(index, some)
             index, count = index + some, count - some
             yield

@@ -200,9 +200,8 @@ class TmpOpenFile(RegularFile):
             check_size_limit(caller, end)
             if inode.seals & F_SEAL_GROW:
                 raise EPERM("sealed against growing")
-        if inode.room(offset, length) < length:
-            raise ENOSPC("the file system is full")
         first, last = offset // PAGE_SIZE, (end + PAGE_SIZE - 1) // PAGE_SIZE
+        data.check_room(data.holes(first, last))
         try:
             if last - first > self.file.sb.memory_pages:
                 raise ENOMEM("more than there is")

@@ -278,6 +278,34 @@ def test_others_run_while_room_is_made_and_wait_with_writes(
         assert stat(task, b"/f").st_size == (len(name) if mode is None else LARGE)
         assert stat(task, b"/f").st_blocks == (LARGE // 512 if mode == 0 else 8)
 
+
+def test_fallocate_makes_no_more_room_than_the_file_system_has(task: Any) -> None:
+    """Also where it would be more than is looked at together."""
+    fs = TmpFs.make(task.world.vfs, "size=258m")
+    task.world.attach(fs, b"/m")
+    fd = task.ok("open", b"/m/f", O_CREAT | O_RDWR, 0o600)
+    assert task.call("fallocate", fd, 0, 0, 300 << 20) == -errno.ENOSPC
+    assert fs.pages == 0
+    task.ok("pwrite64", fd, b"x", 1, 5 << 20)
+    assert task.call("fallocate", fd, 0, 0, (258 << 20) + 4096) == -errno.ENOSPC
+    task.ok("fallocate", fd, 0, 2 << 20, 6 << 20)
+    assert fs.pages == (6 << 20) // 4096
+
+
+def test_two_fallocates_at_once_make_no_more_room_than_there_is(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = TmpFs.make(task.world.vfs, "size=48m")
+    task.world.attach(fs, b"/m")
+    one, two = (task.ok("open", name, O_CREAT | O_RDWR, 0o600) for name in (b"/m/1", b"/m/2"))
+    other = task.thread()
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+    calls = [task.begin("fallocate", one, 0, 0, LARGE), other.begin("fallocate", two, 0, 0, LARGE)]
+    assert not any(call.done for call in calls)
+    assert -errno.ENOSPC in [call.wait() for call in calls]
+    assert fs.pages <= (48 << 20) // 4096
+
+
 def test_open_truncates_in_steps(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fd = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o600)
     task.ok("fallocate", fd, 0, 0, LARGE)
