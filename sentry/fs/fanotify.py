@@ -41,7 +41,7 @@ from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.marks import EVENT_FLAGS, Found, Happening
 from sentry.vfs.open import open_unheard
 from sentry.vfs.requests import Requests, put_int
-from sentry.wait.again import again
+from sentry.wait.again import Keeping, again, kept
 from sentry.wait.sleep import Retry, until
 
 if TYPE_CHECKING:
@@ -279,18 +279,20 @@ class FanotifyFile(StreamFile):
             return Retry(attempt, self.queue, _READABLE, self)
 
     def _take(self, caller: Caller, dest: Dest) -> int:
-        done = 0
+        data: bytes = kept((self, "events")) or b""
         while True:
             try:
-                event = self._next(dest.count)
+                event = self._next(dest.count - len(data))
             except (EAGAIN, EINVAL):
-                if not done:
+                if not data:
                     raise
-                return done
+                break
             for dentry in event.known():
                 remember(caller.kernel.services.file_handles, dentry)
             more = self._more(caller, event)
-            done += dest.put(event.pack(FAN_NOFD, self._pid(caller, event), more))
+            data += event.pack(FAN_NOFD, self._pid(caller, event), more)
+        with Keeping((self, "events"), data):
+            return dest.put(data)
 
     async def _read_opening(self, caller: Caller, dest: Dest) -> int:
         """The same, with a descriptor for each."""
@@ -307,7 +309,7 @@ class FanotifyFile(StreamFile):
                         raise
                     return done
                 more = self._more(caller, event)
-                done += dest.put(event.pack(fd, self._pid(caller, event), more))
+                done += await again(dest.put, event.pack(fd, self._pid(caller, event), more))
 
     def _check_events(self) -> None:
         if not self._events:

@@ -20,6 +20,7 @@ from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.location import Location
 from sentry.vfs.notices import own_by_default, set_owner
+from sentry.wait.again import Keeping, again, kept
 from sentry.wait.fiber import TimedOut
 from sentry.wait.sleep import until
 
@@ -58,8 +59,9 @@ class PtyMaster(StreamFile):
         """What the screen shows. Raises: EIO once nobody has the slave open any more."""
         terminal = self.terminal
         if terminal.packet and terminal.packet_events:
-            events, terminal.packet_events = terminal.packet_events, 0
-            return dest.put(bytes((events,)))
+            told = dest.put(bytes((terminal.packet_events,)))
+            terminal.packet_events = 0
+            return told
         if not terminal.screen:
             if terminal.slave_opened and not terminal.slaves:
                 raise EIO("the slave is closed")
@@ -180,7 +182,7 @@ class PtySlave(StreamFile):
                 pass
         if not discipline.available:
             return 0
-        taken = dest.put(discipline.read(dest.count))
+        taken = await again(dest.put, discipline.read(dest.count))
         self.terminal.was_read()
         return taken
 
@@ -188,15 +190,19 @@ class PtySlave(StreamFile):
         """A line, or what is there."""
         terminal = self.terminal
         discipline = terminal.discipline
-        if self.hung:
-            return 0
-        cc = discipline.termios.c_cc
-        at_once = not discipline.termios.c_lflag & ICANON and not cc[VMIN]
-        if at_once and not discipline.available and not self.flags & O_NONBLOCK:
-            return 0
-        if not discipline.readable and not (at_once and discipline.available):
-            raise EAGAIN("nothing typed")
-        taken = dest.put(discipline.read(dest.count))
+        data: bytes | None = kept((self, "typed"))
+        if data is None:
+            if self.hung:
+                return 0
+            cc = discipline.termios.c_cc
+            at_once = not discipline.termios.c_lflag & ICANON and not cc[VMIN]
+            if at_once and not discipline.available and not self.flags & O_NONBLOCK:
+                return 0
+            if not discipline.readable and not (at_once and discipline.available):
+                raise EAGAIN("nothing typed")
+            data = discipline.read(dest.count)
+        with Keeping((self, "typed"), data):
+            taken = dest.put(data)
         terminal.was_read()
         return taken
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -19,11 +20,11 @@ from sentry.abi.fanotify import (
     FAN_REPORT_PIDFD,
     FAN_UNLIMITED_QUEUE,
 )
-from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.fcntl import AT_FDCWD, F_SETFL
 from sentry.abi.sched import CLONE_NEWPID
 from sentry.fs import fanotify
 from tests.contract.filesystems.calls import Files
-from tests.world import World
+from tests.world import Program, World
 
 
 @pytest.fixture
@@ -95,3 +96,20 @@ def test_process_that_the_reader_does_not_see_has_no_pidfd(world: World) -> None
         data = files.program.read(buffer, files.ok("read", fd, buffer, 4096))
         told, pidfd = struct.unpack_from("<20xi", data)[0], struct.unpack("<i", data[-4:])[0]
         assert (told, pidfd >= 0) == (pid, is_told)
+
+
+def test_event_is_not_lost_where_memory_has_to_be_waited_for(
+    world: World, changing: Callable[[Program], AbstractContextManager[None]]
+) -> None:
+    program = world.program()
+    files = Files(program)
+    fd = group(files)
+    files.ok("fcntl", fd, F_SETFL, 0)
+    room = program.buffer(4096)
+    call = program.thread().begin("read", fd, room, 4096)
+    with changing(program):
+        Files(world.program()).fill(b"/made")
+        world.settle()
+        assert not call.done
+    size = call.wait()
+    assert struct.unpack_from("<I4xQ", program.read(room, size)) == (size, FAN_CREATE)

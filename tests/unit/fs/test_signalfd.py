@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import struct
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,3 +105,18 @@ def test_signal_that_cannot_be_told_yet_is_read_later(
         assert task.ok("read", fd, room, 2 * size) == size
         assert SIGNALFD_SIGINFO.unpack(task.read(room, size)).ssi_signo == signo
     assert task.call("read", fd, room, 2 * size) == -errno.EAGAIN
+
+
+def test_signal_is_not_lost_where_memory_has_to_be_waited_for(
+    task: Program, changing: Callable[[Program], AbstractContextManager[None]]
+) -> None:
+    task.block(SIGUSR1)
+    fd = task.ok("signalfd4", -1 & 0xFFFFFFFF, task.place(struct.pack("<Q", 1 << SIGUSR1 - 1)), 8, 0)
+    room, pid = task.buffer(256), task.ok("getpid")
+    call = task.thread().begin("read", fd, room, 256)
+    with changing(task):
+        task.ok("kill", pid, SIGUSR1)
+        task.world.settle()
+        assert not call.done
+    assert call.wait() == SIGNALFD_SIGINFO.size
+    assert SIGNALFD_SIGINFO.unpack(task.read(room, SIGNALFD_SIGINFO.size)).ssi_signo == SIGUSR1

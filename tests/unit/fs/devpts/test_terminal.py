@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sentry.abi.fcntl import O_RDWR
+from sentry.abi.fcntl import O_NOCTTY, O_RDWR
+from sentry.abi.ioctl import TIOCGPTPEER
 from sentry.auth.credentials import Credentials
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.devpts.terminal import Terminal
 from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.vfs import Vfs
+from tests.world import Program, World
 
 
 @pytest.fixture
@@ -63,3 +66,21 @@ def test_terminal_forgets_a_session_that_gave_it_up(vfs: Vfs) -> None:
     master.decref()
     del master
     assert alive() == 0
+
+
+def test_line_is_not_lost_where_memory_has_to_be_waited_for(
+    world: World, changing: Callable[[Program], AbstractContextManager[None]]
+) -> None:
+    world.devices()
+    world.mount("devpts", b"/dev/pts")
+    program = world.program()
+    master = program.ok("open", b"/dev/ptmx", O_RDWR | O_NOCTTY, 0)
+    slave = program.ok("ioctl", master, TIOCGPTPEER, O_RDWR | O_NOCTTY)
+    room, line = program.buffer(64), program.place(b"a line\n")
+    call = program.thread().begin("read", slave, room, 64)
+    with changing(program):
+        program.ok("write", master, line, 7)
+        world.settle()
+        assert not call.done
+    assert call.wait() == 7
+    assert program.read(room, 7) == b"a line\n"
