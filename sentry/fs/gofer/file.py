@@ -13,6 +13,7 @@ from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
 from sentry.errors import EDQUOT, ENOSPC, EOPNOTSUPP, from_host
 from sentry.fs.gofer.session import expect
+from sentry.vfs.attributes import check_size_limit
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.regular import RegularFile
 from sentry.wait.again import NotNow, kept
@@ -155,6 +156,8 @@ class GoferFile(RegularFile):
     def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         if mode or self._handle.fd < 0:
             raise EOPNOTSUPP(f"fallocate mode {mode:#x}")
+        if offset + length > self.size_now():
+            check_size_limit(caller, offset + length)
         self._file.settle_times()
         self._handle.allocate(offset, length)
         self._file.drop_file_caps()

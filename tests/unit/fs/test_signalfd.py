@@ -111,7 +111,8 @@ def test_signal_is_not_lost_where_memory_has_to_be_waited_for(
     task: Program, changing: Callable[[Program], AbstractContextManager[None]]
 ) -> None:
     task.block(SIGUSR1)
-    fd = task.ok("signalfd4", -1 & 0xFFFFFFFF, task.place(struct.pack("<Q", 1 << SIGUSR1 - 1)), 8, 0)
+    mask = task.place(struct.pack("<Q", 1 << SIGUSR1 - 1))
+    fd = task.ok("signalfd4", 0xFFFFFFFF, mask, 8, 0)
     room, pid = task.buffer(256), task.ok("getpid")
     call = task.thread().begin("read", fd, room, 256)
     with changing(task):

@@ -18,6 +18,8 @@ import pytest
 
 import sentry.syscalls.files.xattr  # noqa: F401  (registers its calls)
 from gofer.attachment import Attachment
+from sentry.abi.resource import RLIMIT_FSIZE
+from sentry.abi.signal import SIGXFSZ
 from sentry.auth.credentials import Credentials
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.regular import GoferRegular
@@ -567,3 +569,14 @@ def test_append_waits_behind_one_that_sleeps(shared: World, host: Path) -> None:
     shared.task.world.run(lock.__aexit__())
     assert waiting.wait() == 1
     assert (host / "file").read_bytes() == b"contents+"
+
+
+def test_fallocate_makes_a_file_no_larger_than_the_limit(any_world: World, host: Path) -> None:
+    task = any_world.task
+    fd = any_world.open(b"/file", os.O_RDWR)
+    task.task.group.limits.set(RLIMIT_FSIZE, 4096, 4096)
+    task.block(SIGXFSZ)
+    any_world.ok("fallocate", fd, 0, 0, 4096)
+    assert any_world.call("fallocate", fd, 0, 0, 4097) == -errno.EFBIG
+    assert task.take_signals() == [SIGXFSZ]
+    assert (host / "file").stat().st_size == 4096
