@@ -100,10 +100,10 @@ def new_file_system(
     if not fs.mount_count:
         fs.owner, fs.sb_flags = owner, flags & SHOWN_FLAGS
         fs.is_made_inside = True
+        if flags & MS_RDONLY:
+            fs.read_only = True
     if owner is not None and kind in REVEALING and not shows_all(caller, kind):
         raise EPERM("it would show what is hidden")
-    if flags & MS_RDONLY:
-        fs.read_only = True
     return fs
 
 
@@ -191,7 +191,12 @@ def remount(caller: Mounter, place: Location, asked: int, options: bytes) -> Non
 
 
 def reconfigure(caller: Mounter, fs: FileSystem, options: bytes, flags: int) -> None:
-    """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL, EROFS."""
+    """reconfigure_super(), for who has the rights where the file system was mounted.
+
+    Raises: EPERM, EBUSY while something is open for writing, EINVAL, EROFS.
+    """
+    if not caller.creds.has_in(fs.owner, CAP_SYS_ADMIN):
+        raise EPERM("somebody else's file system")
     flags, options = take_sb_flags(flags, options)
     if (flags ^ fs.sb_flags) & MS_DIRSYNC:
         raise EINVAL("dirsync cannot be changed")

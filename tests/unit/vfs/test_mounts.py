@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from sentry.abi.fcntl import O_CREAT, O_RDONLY, O_RDWR, O_WRONLY
+from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.mount import (
+    FSCONFIG_CMD_RECONFIGURE,
+    FSCONFIG_SET_FLAG,
     MS_BIND,
     MS_NODEV,
     MS_PRIVATE,
@@ -18,7 +20,7 @@ from sentry.abi.mount import (
     MS_REMOUNT,
     MS_SHARED,
 )
-from sentry.abi.sched import CLONE_NEWNS
+from sentry.abi.sched import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER
 from sentry.vfs.mount_copies import copy_namespace
 from sentry.vfs.mounts import HeldMounts
 from sentry.vfs.paths import path_of
@@ -125,6 +127,35 @@ def test_mounting_needs_the_capability(task: Any) -> None:
     user = task.sibling(1000, 1000)
     assert user.call("mount", b"x", b"/m", b"tmpfs", 0, 0) == -errno.EPERM
     assert user.call("umount2", b"/", 0) == -errno.EPERM
+
+
+def test_user_namespace_changes_no_file_system_of_others(task: Any) -> None:
+    for path in (b"/m", b"/own"):
+        task.ok("mkdir", path, 0o777)
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, b"size=1m")
+    user = task.sibling(1000, 1000)
+    user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+    for flags, options in ((MS_RDONLY, 0), (0, b"size=2m")):
+        assert user.call("mount", 0, b"/m", 0, MS_REMOUNT | flags, options) == -errno.EPERM
+    assert user.call("umount2", b"/", 0) == -errno.EPERM
+    fd = user.ok("fspick", AT_FDCWD, b"/m", 0)
+    user.ok("fsconfig", fd, FSCONFIG_SET_FLAG, b"ro", 0, 0)
+    assert user.call("fsconfig", fd, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0) == -errno.EPERM
+    touch(task, b"/m/f")
+    user.ok("mount", 0, b"/m", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0)
+    user.ok("mount", b"x", b"/own", b"tmpfs", 0, 0)
+    user.ok("mount", 0, b"/own", 0, MS_REMOUNT | MS_RDONLY, 0)
+
+
+def test_file_system_that_is_mounted_once_more_stays_writable_for_others(task: Any) -> None:
+    for path in (b"/cgroup", b"/mine"):
+        task.ok("mkdir", path, 0o777)
+    task.ok("mount", b"x", b"/cgroup", b"cgroup2", 0, 0)
+    user = task.sibling(1000, 1000)
+    user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP)
+    user.ok("mount", b"x", b"/mine", b"cgroup2", MS_RDONLY, 0)
+    assert user.call("mkdir", b"/mine/made", 0o755) == -errno.EROFS
+    task.ok("mkdir", b"/cgroup/made", 0o755)
 
 
 def test_copy_of_a_namespace_is_independent(task: Any) -> None:
