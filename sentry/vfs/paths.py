@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sentry.abi.limits import PATH_MAX
 from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
     from sentry.wait.steps import Steps
 
 
-def _climb(location: Location, root: Location) -> tuple[list[bytes], bool]:
-    """Names from the place up to `root` (or as far as it goes), and whether it got there."""
+def _climb(
+    location: Location, root: Location, most: int | None = None
+) -> tuple[list[bytes], bool]:
+    """Names from the place up to `root` (or as far as it goes), and whether it got there.
+
+    `most`: it goes no further once they have so many bytes, which counts as having got there.
+    """
     names: list[bytes] = []
-    at = location
+    at, left = location, most
     while at != root:
         if at.dentry is at.mount.root:
             if at.mount.parent is None or at.mount.hidden:
@@ -26,6 +32,10 @@ def _climb(location: Location, root: Location) -> tuple[list[bytes], bool]:
         if at.dentry.parent is None:
             return names, False
         names.append(at.dentry.name)
+        if left is not None:
+            left -= len(names[-1]) + 1
+            if left < 0:
+                break
         at = Location(at.mount, at.dentry.parent)
     return names, True
 
@@ -37,6 +47,14 @@ def path_of(location: Location, root: Location) -> bytes:
         return dentry.name
     names, _ = _climb(location, root)
     return b"/" + b"/".join(reversed(names))
+
+
+def path_of_cwd(cwd: Location, root: Location) -> bytes:
+    """As getcwd(2) tells it: a place outside of the root gets "(unreachable)", and of a path that
+    is longer than PATH_MAX there is just more than that. prepend_path()."""
+    names, reached = _climb(cwd, root, PATH_MAX)
+    path = b"/" + b"/".join(reversed(names))
+    return path if reached else b"(unreachable)" + path
 
 
 def shown_path(location: Location, root: Location) -> bytes:

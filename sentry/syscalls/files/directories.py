@@ -16,7 +16,7 @@ from sentry.vfs.access import check_inode
 from sentry.vfs.dirents import DirentSink
 from sentry.vfs.file import FileDescription
 from sentry.vfs.location import Location
-from sentry.vfs.paths import is_reachable, path_of
+from sentry.vfs.paths import path_of_cwd
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
@@ -59,13 +59,11 @@ def sys_getdents(task: Task, file: File, buf: UserOut, count: Int) -> int:
 
 @syscall(79)
 def sys_getcwd(task: Task, buf: UserOut, size: Size) -> int:
-    """getcwd(2): the length with the NUL. A place outside of the root gets "(unreachable)"."""
+    """getcwd(2): the length with the NUL."""
     fs = task.fs
     if fs.cwd.dentry.unlinked:
         raise ENOENT("the directory has been removed")
-    path = path_of(fs.cwd, fs.root)
-    if not is_reachable(fs.cwd, fs.root):
-        path = b"(unreachable)" + path
+    path = path_of_cwd(fs.cwd, fs.root)
     if len(path) + 1 > PATH_MAX:
         raise ENAMETOOLONG(f"{len(path)} bytes")
     if len(path) + 1 > size:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sentry.abi.limits import PATH_MAX
+from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
-from sentry.vfs.paths import is_reachable, mount_paths, path_of
+from sentry.vfs.paths import is_reachable, mount_paths, path_of, path_of_cwd
 from sentry.wait.steps import at_once
 from tests.world import World
 
@@ -18,3 +20,11 @@ def test_paths_of_all_mounts_are_those_of_each_from_any_root(world: World) -> No
         expected = {m: path_of(m.location, root) for m in mounts if is_reachable(m.location, root)}
         assert at_once(mount_paths(mounts, root)) == expected
         assert at_once(mount_paths(mounts[::-1], root)) == expected
+
+
+def test_getcwd_climbs_no_further_than_a_path_may_be_long(world: World) -> None:
+    root = world.mounts.root.location
+    bottom = root.dentry
+    for _ in range(100_000):
+        bottom = Dentry(bottom, b"d", root.inode)
+    assert len(path_of_cwd(Location(root.mount, bottom), root)) == PATH_MAX + 2
