@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.stat import DEVPTS_SUPER_MAGIC, S_IFCHR
+from sentry.auth.userns import NO_ID
 from sentry.errors import EINVAL, EIO, ENOSPC
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.filesystem import FileSystem
@@ -126,7 +127,7 @@ class DevPtsFs(FileSystem):
                     self.slave_mode = int(value, 8) & 0o777
                 elif key == "ptmxmode":
                     self.ptmx_mode = int(value, 8) & 0o777
-                elif key in ("gid", "uid"):
+                elif key in ("gid", "uid") and 0 <= int(value) < NO_ID:
                     setattr(self, key, int(value))
                 elif key == "max" and 0 <= int(value) <= LINUX_MAX:
                     self.max = int(value)
@@ -203,8 +204,13 @@ class DevPtsFs(FileSystem):
 
 
 def mount_devpts(caller: Caller, source: bytes, flags: int, data: bytes) -> DevPtsFs:
-    """mount(2) of type devpts."""
-    vfs = caller.kernel.vfs
-    fs = vfs.devpts = DevPtsFs(vfs, data.decode(errors="replace"))
+    """mount(2) of type devpts: users are those of the caller's user namespace. /dev/ptmx of others
+    is not for who has made one for himself."""
+    vfs, creds = caller.kernel.vfs, caller.creds
+    fs = DevPtsFs(vfs, data.decode(errors="replace"))
+    fs.uid = creds.kuid(fs.uid) if fs.uid is not None else None
+    fs.gid = creds.kgid(fs.gid) if fs.gid is not None else None
+    if creds.user_ns is None:
+        vfs.devpts = fs
     fs.source = source.decode(errors="replace") or "devpts"
     return fs

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Self
 from msgspec import Struct
 
 from sentry.abi.stat import RAMFS_MAGIC, TMPFS_MAGIC
+from sentry.auth.userns import NO_ID
 from sentry.errors import EINVAL, ENOSPC
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.inode import SHORT_LINK
@@ -30,6 +31,8 @@ HUGE: Final = ("never", "always", "within_size", "advise")
 POLICY: Final = re.compile(
     r"(default|prefer|bind|interleave|local|prefer \(many\)|weighted interleave)([=:].*)?"
 )
+LARGEST: Final = (1 << 63) - 1
+"""LONG_MAX."""
 _SUFFIXES: Final = {"k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -63,11 +66,11 @@ def parse_options(data: str, memory_pages: int) -> Options:
 def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
     if key in ("size", "nr_blocks"):
         if value.endswith("%"):
-            pages = memory_pages * int(value[:-1]) // 100
+            pages = min(memory_pages * parse_size(value[:-1]) // 100, LARGEST)
         elif key == "size":
             pages = (parse_size(value) + 4095) // 4096
-        else:
-            pages = parse_size(value)
+        elif (pages := parse_size(value)) > LARGEST:
+            raise ValueError(value)
         options.max_pages, options.any_size = pages or None, not pages
     elif key == "nr_inodes":
         number = parse_size(value)
@@ -75,10 +78,7 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
     elif key == "mode":
         options.mode = int(value, 8) & 0o7777
     elif key in ("uid", "gid"):
-        number = int(value)
-        if number < 0:
-            raise ValueError(value)
-        setattr(options, key, number)
+        setattr(options, key, parse_id(value))
     elif key == "mpol" and POLICY.fullmatch(value):
         options.mpol = value if value != "default" else ""
     elif key == "noswap":
@@ -88,12 +88,20 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
 
 
 def parse_size(text: str) -> int:
-    """A number with k, m, g or t: memparse()."""
+    """A number of 64 bits with k, m, g or t: memparse(). Raises: ValueError."""
     shift = _SUFFIXES.get(text[-1:].lower(), 0)
     number = int(text[:-1] if shift else text, 0)
     if number < 0:
         raise ValueError(text)
-    return number << shift
+    return number << shift & (1 << 64) - 1
+
+
+def parse_id(text: str) -> int:
+    """A user or a group: fs_param_is_uid(). Raises: ValueError."""
+    number = int(text)
+    if not 0 <= number < NO_ID:
+        raise ValueError(text)
+    return number
 
 
 class TmpFs(FileSystem):

@@ -31,7 +31,7 @@ from sentry.abi.fcntl import (
 )
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
-from sentry.abi.stat import STAT, Stat
+from sentry.abi.stat import STAT, STATFS, Stat
 from sentry.fs.tmpfs.filesystem import TmpFs, parse_options
 
 
@@ -242,6 +242,25 @@ def test_options_of_mount(task: Any) -> None:
     assert parse_options("size=64m", 1000).max_pages == 16384
     fs = TmpFs.make(task.world.vfs, "size=8k")
     assert fs.max_pages == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [b"uid=4294967295", b"gid=99999999999", b"uid=-1", b"size=-5%", b"nr_blocks=1" + b"0" * 19],
+)
+@pytest.mark.parametrize("kind", [b"tmpfs", b"devpts"])
+def test_numbers_of_options_that_cannot_be_are_refused(
+    task: Any, kind: bytes, option: bytes
+) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    assert task.call("mount", b"x", b"/m", kind, 0, option) == -errno.EINVAL
+
+
+@pytest.mark.parametrize("option", [b"size=99999999999999999g", b"size=99999999999999999999%"])
+def test_size_that_is_too_large_can_be_asked_for(task: Any, option: bytes) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, option)
+    task.ok("statfs", b"/m", task.buffer(STATFS.size))
 
 
 def test_inodes_have_a_ceiling(task: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,6 +13,8 @@ import pytest
 
 from sentry.abi.fcntl import O_NOCTTY, O_RDWR
 from sentry.abi.ioctl import TIOCGPTPEER
+from sentry.abi.sched import CLONE_NEWNS, CLONE_NEWUSER
+from sentry.abi.stat import STAT
 from sentry.auth.credentials import Credentials
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.devpts.terminal import Terminal
@@ -84,3 +87,26 @@ def test_line_is_not_lost_where_memory_has_to_be_waited_for(
         assert not call.done
     assert call.wait() == 7
     assert program.read(room, 7) == b"a line\n"
+
+
+def test_devpts_of_a_user_namespace_is_for_its_users_alone(world: World) -> None:
+    world.devices()
+    world.mount("devpts", b"/dev/pts")
+    world.mount("proc", b"/proc")
+    program = world.program()
+    program.ok("mknod", b"/dev/multiplexer", 0o20666, 5 << 8 | 2)
+    program.ok("mkdir", b"/mine", 0o755)
+    user = program.sibling(1000, 1000)
+    user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+    assert user.call("mount", b"x", b"/mine", b"devpts", 0, b"gid=5") == -errno.EINVAL
+    maps = (b"setgroups", b"deny"), (b"gid_map", b"5 1000 1"), (b"uid_map", b"0 1000 1")
+    for name, line in maps:
+        fd = user.ok("open", b"/proc/self/" + name, O_RDWR, 0)
+        user.ok("write", fd, user.place(line), len(line))
+    user.ok("mount", b"x", b"/mine", b"devpts", 0, b"gid=5,ptmxmode=0666")
+    user.ok("open", b"/mine/ptmx", O_RDWR | O_NOCTTY, 0)
+    room = user.buffer(STAT.size)
+    user.ok("stat", b"/mine/0", room)
+    assert STAT.unpack(user.read(room, STAT.size)).st_gid == 5
+    program.ok("open", b"/dev/multiplexer", O_RDWR | O_NOCTTY, 0)
+    program.ok("stat", b"/dev/pts/0", program.buffer(STAT.size))
