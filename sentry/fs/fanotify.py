@@ -288,7 +288,7 @@ class FanotifyFile(StreamFile):
                     raise
                 break
             for dentry in event.known():
-                remember(caller.kernel.services.file_handles, dentry)
+                remember(caller.kernel.vfs.dentries, dentry)
             more = self._more(caller, event)
             data += event.pack(FAN_NOFD, self._pid(caller, event), more)
         with Keeping((self, "events"), data):

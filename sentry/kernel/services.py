@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import struct
 import uuid
-from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from sentry.kernel.machine import Machine
     from sentry.kernel.system_log import SystemLog
     from sentry.net.unix_flights import Flights
-    from sentry.vfs.dentry import Dentry
 
 
 class ForkNotice:
@@ -51,7 +49,7 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "bpf_programs", "clock_steps", "cpu", "file_handles", "flights", "forks",
+        "boot_id", "bpf_programs", "clock_steps", "cpu", "flights", "forks",
         "gofers", "handles", "host_ids", "injection", "kcmp_secret", "keys", "keys_text",
         "lingering", "logins", "machine", "namespace_counts", "proc_files", "served",
         "signal_quota", "sysctls", "system_log", "timex", "trees",
@@ -70,8 +68,6 @@ class Services:
         """Told when the host's wall clock was set: deadlines on it move."""
         self.cpu: Cpu | None = None
         """What /proc/cpuinfo shows."""
-        self.file_handles: OrderedDict[tuple[int, int], Dentry] = OrderedDict()
-        """name_to_handle_at(2): by device and inode number, the one asked for last at the end."""
         self.flights: Flights | None = None
         """Descriptors on their way between Unix sockets, once there is such a socket."""
         self.forks = ForkNotice()

@@ -8,6 +8,7 @@ here is a cycle. `DentryCache` keeps the recently used ones alive.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
@@ -104,13 +105,15 @@ class Dentry(Referable):
 class DentryCache:
     """Keeps the youngest dentries alive; older ones live as long as somebody holds them."""
 
-    __slots__ = ("_mask", "_next", "_ring")
+    __slots__ = ("_mask", "_next", "_ring", "handles")
 
     def __init__(self, size: int = 16384) -> None:
         assert size & (size - 1) == 0
         self._ring: list[Dentry | None] = [None] * size
         self._mask = size - 1
         self._next = 0
+        self.handles: OrderedDict[tuple[int, int], Dentry | ref[Dentry]] = OrderedDict()
+        """By st_dev and number, those whose file handles are out: sentry.vfs.handles."""
 
     def keep(self, dentry: Dentry) -> None:
         """Hold it until `size` others came after it."""
@@ -123,6 +126,10 @@ class DentryCache:
         """Its name is gone: it must not keep a file that nobody opens from being freed."""
         if self._ring[dentry.cache_slot] is dentry:
             self._ring[dentry.cache_slot] = None
+        inode = dentry.inode
+        held = self.handles.get((inode.fs.dev, inode.ino)) if self.handles else None
+        if isinstance(held, Dentry) and held.inode is inode and inode.has_gone():
+            self.handles[inode.fs.dev, inode.ino] = ref(held)  # for as long as it is open
 
     def without(self, fs: FileSystem) -> Steps[None]:
         """Let go of a file system's, which is gone: shrink_dcache_for_umount()."""
@@ -131,6 +138,9 @@ class DentryCache:
                 if dentry is not None and dentry.inode.fs is fs:
                     self.release(dentry)
                     yield
+            yield
+        for key in [key for key in self.handles if key[0] == fs.dev]:
+            self.handles.pop(key, None)
             yield
 
     def forget(self) -> None:

@@ -1,17 +1,17 @@
 """File handles: what name_to_handle_at(2) gives and fanotify(7) tells. fs/fhandle.c.
 
 A handle is an inode number, which means a file as long as that is among the `MOST` that were asked
-for, or told, last: the sandbox remembers those.
+for, or told, last: the sandbox remembers those, while they have a name or are open.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 if TYPE_CHECKING:
-    from sentry.vfs.dentry import Dentry
+    from sentry.vfs.dentry import Dentry, DentryCache
     from sentry.vfs.interface import Inode
 
 MOST: Final = 4096
@@ -23,19 +23,23 @@ HEADER: Final = struct.Struct("<Ii")
 HANDLE: Final = struct.Struct("<IQ")
 """Generation, which stays 0, and inode number."""
 
-Remembered = OrderedDict[tuple[int, int], "Dentry"]
-"""By st_dev and number."""
-
 
 def handle_of(inode: Inode) -> bytes:
     """struct file_handle."""
     return HEADER.pack(HANDLE.size, KIND) + HANDLE.pack(0, inode.ino)
 
 
-def remember(files: Remembered, dentry: Dentry) -> None:
+def remember(cache: DentryCache, dentry: Dentry) -> None:
     """Its handle has been given to somebody."""
+    files = cache.handles
     key = dentry.inode.fs.dev, dentry.inode.ino
-    files[key] = dentry
+    files[key] = ref(dentry) if dentry.inode.has_gone() else dentry
     files.move_to_end(key)
     if len(files) > MOST:
         files.popitem(last=False)
+
+
+def remembered(cache: DentryCache, dev: int, ino: int) -> Dentry | None:
+    """Whose handle has been given out."""
+    held = cache.handles.get((dev, ino))
+    return held() if isinstance(held, ref) else held

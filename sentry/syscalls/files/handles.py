@@ -19,7 +19,7 @@ from sentry.errors import EINVAL, EOPNOTSUPP, EOVERFLOW, EPERM, ESTALE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, OpenFlags, PathAddr
 from sentry.vfs.dentry import Dentry
-from sentry.vfs.handles import HANDLE, HEADER, KIND, handle_of, remember
+from sentry.vfs.handles import HANDLE, HEADER, KIND, handle_of, remember, remembered
 from sentry.vfs.location import Location
 from sentry.vfs.open import OpenHow, open_found
 from sentry.vfs.walk import resolve
@@ -56,7 +56,7 @@ def sys_name_to_handle_at(
         task.mm.write(handle, HEADER.pack(HANDLE.size, 0xFF))
         raise EOVERFLOW(f"{size} bytes")
     task.mm.write(handle, handle_of(inode))
-    remember(task.kernel.services.file_handles, location.dentry)
+    remember(task.kernel.vfs.dentries, location.dentry)
 
 
 @syscall(304)
@@ -87,7 +87,7 @@ def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentry:
     if kind != KIND or len(raw) != HANDLE.size:
         raise ESTALE("not a handle of ours")
     generation, ino = HANDLE.unpack(raw)
-    dentry = task.kernel.services.file_handles.get((place.dentry.inode.fs.dev, ino))
+    dentry = remembered(task.kernel.vfs.dentries, place.dentry.inode.fs.dev, ino)
     if dentry is None or generation:
         raise ESTALE(f"inode {ino}")
     inode = dentry.inode
