@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 def sys_name_to_handle_at(
     task: Task, dirfd: DirFd, path: PathAddr, handle: Addr, mount_id: Addr, flags: Int
 ) -> None:
-    """name_to_handle_at(2): a buffer that is too small is told the size, with EOVERFLOW."""
+    """name_to_handle_at(2): a buffer that is too small is told the size, with EOVERFLOW.
+
+    With AT_HANDLE_FID it need not be possible to open what the handle is of.
+    """
     if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | AT_HANDLE_FID | AT_HANDLE_MNT_ID_UNIQUE):
         raise EINVAL(f"flags {flags:#x}")
     location = resolve(
@@ -43,7 +46,7 @@ def sys_name_to_handle_at(
         empty_ok=bool(flags & AT_EMPTY_PATH),
     )
     inode = location.dentry.inode
-    if not inode.fs.has_handles:
+    if not inode.fs.has_handles and not flags & AT_HANDLE_FID:
         raise EOPNOTSUPP("no file handles")
     size, _ = HEADER.unpack(task.mm.read(handle, HEADER.size))
     if size > MAX_HANDLE_SZ:
@@ -56,7 +59,8 @@ def sys_name_to_handle_at(
         task.mm.write(handle, HEADER.pack(HANDLE.size, 0xFF))
         raise EOVERFLOW(f"{size} bytes")
     task.mm.write(handle, handle_of(inode))
-    remember(task.kernel.vfs.dentries, location.dentry)
+    if inode.fs.has_handles:
+        remember(task.kernel.vfs.dentries, location.dentry)
 
 
 @syscall(304)

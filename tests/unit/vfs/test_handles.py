@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, O_CREAT, O_RDWR
+from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_HANDLE_FID, O_CREAT, O_RDWR
 from tests.world import Program
 
 SIZE = 10 * 4096
@@ -72,4 +72,17 @@ def test_file_system_that_is_unmounted_is_gone(program: Program) -> None:
     before = pages(program)
     program.ok("umount2", b"/m", 0)
     assert before - pages(program) == SIZE // 4096
+    assert not program.world.vfs.dentries.handles
+
+
+def test_handle_that_is_only_compared_is_had_of_any_file(program: Program) -> None:
+    program.world.mount("proc", b"/proc")
+    found = program.place(struct.pack("<Ii", 128, 0) + bytes(128))
+    ends = program.buffer(8)
+    program.ok("pipe", ends)
+    reader = program.read(ends, 1)[0]
+    for fd, path in ((AT_FDCWD, b"/proc/version"), (reader, b"")):
+        call = "name_to_handle_at", fd, path, found, program.buffer(8)
+        assert program.call(*call, AT_EMPTY_PATH) == -errno.EOPNOTSUPP
+        program.ok(*call, AT_EMPTY_PATH | AT_HANDLE_FID)
     assert not program.world.vfs.dentries.handles
