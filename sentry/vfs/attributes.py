@@ -101,6 +101,7 @@ def set_times(caller: Caller, location: Location, times: Times) -> None:
                 check_inode(creds, inode, MAY_WRITE)
             except EACCES:
                 raise EACCES("times of somebody else's file") from None
+        check_changeable(inode)
         inode.setattr(
             Changes(
                 atime_ns=times.atime_ns, mtime_ns=times.mtime_ns, times_now=times.both_now

@@ -191,7 +191,7 @@ class Vfs:
         if mount is None:
             fs = AnonFs(self.new_dev(), self.now_ns)
             fs.name, fs.magic = name, magic
-            fs.fixed_attributes = name == AnonFs.name
+            fs.fixed_attributes = name in (AnonFs.name, "pidfs")
             root = Dentry(None, b"/", Inode(fs, 0, 0o040000, Owner(0, 0)))
             mount = self._anon[name] = Mount(next(self.mount_ids), fs, root, MS_STRICTATIME)
         fs_: Any = mount.fs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sentry.fs.timerfd import TimerFile
 from sentry.mm.buffers import KernelDest
 from sentry.vfs.vfs import Vfs
 from sentry.wait.queue import WaitQueue
+from tests.world import Program
 
 READY = EPOLLIN | EPOLLRDNORM
 
@@ -130,3 +132,9 @@ def test_read_of_as_many_expiries_as_fit_and_one_more(loop: Loop) -> None:
     file._ticks = (1 << 64) - 1  # TFD_IOC_SET_TICKS
     loop.advance(2000)
     assert read(file) == 0  # the kernel's count goes round, too
+
+
+def test_attributes_of_files_without_a_name_stay(task: Program) -> None:
+    for fd in (task.ok("timerfd_create", 1, 0), task.ok("pidfd_open", task.ok("getpid"), 0)):
+        for call in (("fchmod", fd, 0o600), ("fchown", fd, 0, 0), ("utimensat", fd, 0, 0, 0)):
+            assert task.call(*call) == -errno.EOPNOTSUPP
