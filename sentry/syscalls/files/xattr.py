@@ -70,7 +70,7 @@ def check(task: Task, inode: Inode, name: bytes, mask: int) -> None:
     if prefix == b"security":
         needed = CAP_SETFCAP if name == CAPABILITY else CAP_SYS_ADMIN
         setcap = name == CAPABILITY and creds.over(CAP_SETFCAP, inode.uid, inode.gid)
-        if mask & MAY_WRITE and not setcap and not creds.has(needed):
+        if mask & MAY_WRITE and not setcap and not creds.has_in(inode.fs.owner, needed):
             raise EPERM("security.*")
 
 

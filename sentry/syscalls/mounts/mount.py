@@ -142,7 +142,7 @@ def sys_umount2(task: Task, target: PathAddr, flags: Int) -> Result:
     mount = check_mount_root(task, place)
     if mount.locked:
         raise EINVAL("locked")
-    if flags & MNT_FORCE and not task.creds.has(CAP_SYS_ADMIN):
+    if flags & MNT_FORCE and not task.creds.has_in(mount.fs.owner, CAP_SYS_ADMIN):
         raise EPERM("MNT_FORCE")
     if flags & MNT_EXPIRE:
         if flags & (MNT_FORCE | MNT_DETACH) or mount is task.fs.root.mount:

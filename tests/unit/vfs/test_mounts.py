@@ -25,7 +25,7 @@ from sentry.vfs.mount_copies import copy_namespace
 from sentry.vfs.mounts import HeldMounts
 from sentry.vfs.paths import path_of
 
-MNT_DETACH = 2
+MNT_FORCE, MNT_DETACH = 1, 2
 
 
 def touch(task: Any, path: bytes) -> None:
@@ -145,6 +145,21 @@ def test_user_namespace_changes_no_file_system_of_others(task: Any) -> None:
     user.ok("mount", 0, b"/m", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0)
     user.ok("mount", b"x", b"/own", b"tmpfs", 0, 0)
     user.ok("mount", 0, b"/own", 0, MS_REMOUNT | MS_RDONLY, 0)
+
+
+def test_user_namespace_has_its_rights_over_file_systems_of_its_own(task: Any) -> None:
+    for path in (b"/m", b"/own"):
+        task.ok("mkdir", path, 0o755)
+    task.ok("chown", b"/m", 1000, 1000)
+    user = task.sibling(1000, 1000)
+    user.ok("mkdir", b"/m/mine", 0o777)
+    user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+    user.ok("mount", b"x", b"/own", b"tmpfs", 0, 0)
+    user.ok("mkdir", b"/own/d", 0o777)
+    label = b"security.label", b"v", 1, 0
+    assert user.call("setxattr", b"/m/mine", *label) == -errno.EPERM
+    user.ok("setxattr", b"/own/d", *label)
+    user.ok("umount2", b"/own", MNT_FORCE)
 
 
 def test_file_system_that_is_mounted_once_more_stays_writable_for_others(task: Any) -> None:
