@@ -24,7 +24,6 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import Result
-from sentry.wait.again import NotNow
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.looks import Looks
 from sentry.wait.sleep import Retry
@@ -147,18 +146,18 @@ class LookOn(Looks):
 def tell(task: Task, epoll: EpollFile, addr: int, found: list[Ready]) -> int:
     """Write the events; how many. Those that cannot be written are not lost."""
     data = b"".join([EPOLL_EVENT.pack(events, item.data) for events, item in found])
+    told = 0
     try:
         task.mm.write(addr, data)
-    except NotNow:
-        epoll.untold(found)
-        raise
+        told = len(found)
     except EFAULT:
         told = task.mm.accessible(addr, len(data), True) // EPOLL_EVENT.size
-        epoll.untold(found[told:])
         if not told:
             raise
-        return told
-    return len(found)
+    finally:
+        if told < len(found):
+            epoll.untold(found[told:])
+    return told
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
