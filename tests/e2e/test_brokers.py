@@ -181,14 +181,16 @@ def inside(tmp_path: Path, debian: Path, place: Path, broker: Broker) -> Iterato
         yield made
 
 
-def dialers(container_id: str = "c") -> list[int]:
-    """Processes of the host."""
-    title = f"runsc-dialer: {container_id}".encode()
+def dialers(place: Path) -> list[int]:
+    """Processes of the host that have sockets of this folder in their root, and so are of a sandbox
+    of this test: others, at the same time, have containers of the same name."""
     found = []
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
+    for each in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if each.read_bytes().rstrip(b"\0") == title:
-                found.append(int(each.parent.name))
+            if (each / "cmdline").read_bytes().rstrip(b"\0") != b"runsc-dialer: c":
+                continue
+            if f"/{place.name}/" in (each / "mountinfo").read_text():
+                found.append(int(each.name))
     return found
 
 
@@ -253,12 +255,12 @@ def test_broker_that_is_not_there_refuses_and_one_that_breaks_off_resets(
 
 
 def test_another_policy_names_another_broker(inside: Inside, broker: Broker, place: Path) -> None:
-    (before,) = dialers()
+    (before,) = dialers(place)
     other = Broker(place / "b.sock")
     inside.do("connect()")
     inside.client.ok("egress", "set", "c", str(policy_in(place, other.path, "b.toml")))
     assert inside.do("told(kept.recv, 1)") == "ECONNABORTED"
-    assert are_gone(before) and len(dialers()) == 1
+    assert are_gone(before) and len(dialers(place)) == 1
     assert inside.do("connect()") == "None" and inside.do("says(b'x')") == "b'X'"
     assert len(other.lines) == len(broker.lines) == 1
     missing = policy_in(place, place / "none.sock", "c.toml")
@@ -269,7 +271,7 @@ def test_another_policy_names_another_broker(inside: Inside, broker: Broker, pla
     inside.client.ok("egress", "set", "c", str(place / "d.toml"))
     assert inside.do("told(kept.recv, 1)") == "ECONNABORTED"
     assert inside.do("connect()") == "ENETUNREACH"
-    assert are_gone(*dialers())
+    assert are_gone(*dialers(place))
     other.end()
 
 
@@ -277,7 +279,7 @@ def test_dialer_that_is_killed_takes_no_connection_along(
     inside: Inside, place: Path, broker: Broker
 ) -> None:
     inside.do("connect()")
-    (pid,) = dialers()
+    (pid,) = dialers(place)
     os.kill(pid, signal.SIGKILL)
     assert are_gone(pid)
     assert inside.do("says(b'goes on')") == "b'GOES ON'"
@@ -298,7 +300,7 @@ def test_brokers_and_dialers_are_killed_at_any_moment(
         for _ in range(chance.randrange(2000)):
             os.sched_yield()
         if chance.random() < 0.5:
-            for pid in dialers():
+            for pid in dialers(place):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         else:
@@ -308,7 +310,7 @@ def test_brokers_and_dialers_are_killed_at_any_moment(
         assert set(ast.literal_eval(inside.hear())) <= known
         inside.client.ok("egress", "set", "c", str(policy_in(place, broker.path)))
         assert inside.do("often(5)") == "[\"b'X'\"]"
-    assert len(dialers()) == 1
+    assert len(dialers(place)) == 1
     with suppress(OSError):
         broker.end()
 
@@ -320,15 +322,15 @@ def test_dialer_ends_with_the_container(
     policy = policy_in(place, broker.path)
     client.flags += ["--network=sandbox", f"--egress={policy}"]
     client.create("c", "--detach", command="run")
-    pids = dialers()
+    pids = dialers(place)
     assert len(pids) == 1
     client.ok("egress", "set", "c", str(policy))
-    assert are_gone(*pids) and len(dialers()) == 1
-    pids = dialers()
+    assert are_gone(*pids) and len(dialers(place)) == 1
+    pids = dialers(place)
     client.ok("delete", "--force", "c")
     assert are_gone(*pids)
     with running(Client(bundle_in(tmp_path / "other", debian, place)), policy) as made:
-        pids = dialers()
+        pids = dialers(place)
         made.process.kill()
         assert len(pids) == 1 and are_gone(*pids)
 
@@ -341,7 +343,7 @@ def test_container_with_a_broker_that_is_not_there_does_not_start(
     flags = "--network=sandbox", f"--egress={policy}"
     told = client.error(*flags, "run", f"--bundle={client.bundle.write()}", "c")
     assert told == f"runsc run failed: broker {place}/none.sock: no such file or directory"
-    assert not dialers() and not client.remains()
+    assert not dialers(place) and not client.remains()
 
 
 def test_no_packet_goes_by_a_link_to_where_a_broker_leads(
