@@ -68,6 +68,7 @@ from sentry.vfs.file import (
 )
 from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted
+from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
@@ -192,6 +193,10 @@ class Socket(StreamFile):
     ) -> int:
         """sendmsg(2); consumes from `source` what it took."""
         raise EOPNOTSUPP("send")
+
+    def room_of(self, target: Any) -> WaitQueue | None:
+        """A queue besides our own that tells when a target of sendto takes more."""
+        return None
 
     def shut(self, how: int) -> None:
         """shutdown(2) of a connected socket."""

@@ -9,7 +9,8 @@ from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN, EINTR, EPIPE, Errno
 from sentry.net.message import Ancillary, Received
-from sentry.wait.fiber import Interrupted, TimedOut
+from sentry.wait.fiber import Fiber, Interrupted, TimedOut
+from sentry.wait.queue import Entry
 from sentry.wait.sleep import Retry, Sleep, never
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ class ReceiveEnough(SocketSleep):
 class SendRest(SocketSleep):
     """What a send could not do at once; a stream goes on until all is sent."""
 
-    __slots__ = ("_ancillary", "_caller", "_flags", "_sent", "_sock", "_source", "_target")
+    __slots__ = (
+        "_ancillary", "_caller", "_flags", "_room", "_sent", "_sock", "_source", "_target",
+        "_told_of_room",
+    )  # fmt: skip
 
     def __init__(
         self, sock: Socket, caller: Caller, source: Source, target: Any, flags: int,
@@ -103,6 +107,20 @@ class SendRest(SocketSleep):
         self._flags = flags
         self._ancillary = ancillary
         self._sent = 0
+        self._room = None if target is None else sock.room_of(target)
+        self._told_of_room: Entry | None = None
+
+    def enter(self, fiber: Fiber) -> None:
+        """On the receiver's queue, too."""
+        super().enter(fiber)
+        if self._room is not None:
+            self._told_of_room = self._room.add(fiber.wake, EPOLLOUT)
+
+    def leave(self) -> None:
+        """Off both."""
+        if self._room is not None and self._told_of_room is not None:
+            self._room.remove(self._told_of_room)
+        super().leave()
 
     def go_on(self, done: int) -> int | Sleep:
         """The rest after so many bytes, if it needs no sleep."""

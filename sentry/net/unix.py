@@ -71,7 +71,7 @@ from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.vfs.names import mknod, unlink
 from sentry.vfs.walk import resolve
 from sentry.wait.again import Keeping, kept
-from sentry.wait.queue import WaitQueue
+from sentry.wait.queue import Entry, WaitQueue
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -105,9 +105,9 @@ class UnixSocket(Socket):
     """One end."""
 
     __slots__ = (
-        "_accepts", "_backlog", "_released", "bound_inode", "connected", "name", "own_creds",
-        "peer", "peer_creds", "peer_groups", "pending", "queued", "room", "segments", "sent_charge",
-        "served", "urgent",
+        "_accepts", "_backlog", "_full", "_released", "bound_inode", "connected", "name",
+        "own_creds", "peer", "peer_creds", "peer_groups", "pending", "queued", "room", "segments",
+        "sent_charge", "served", "urgent",
     )  # fmt: skip
     options_known: ClassVar = UNIX
     requests: ClassVar = REQUESTS
@@ -145,7 +145,10 @@ class UnixSocket(Socket):
         self._accepts = False
         self._backlog = 0
         self.room = WaitQueue()
-        """Who connects waits here for a place in the backlog."""
+        """Who connects waits here for a place in the backlog; who sends datagrams, for one in the
+        queue."""
+        self._full: tuple[UnixSocket, Entry] | None = None
+        """Whose queue was full, and where we hear that it is not."""
         self.pending: deque[UnixSocket] = deque()
         """Connections that wait for accept."""
         self._released = False
@@ -294,8 +297,7 @@ class UnixSocket(Socket):
         if len(address) < 2:
             raise EINVAL("sockaddr_un")
         if struct.unpack_from("<H", address)[0] == AF_UNSPEC:
-            self.peer = None
-            self.queue.notify(EPOLLOUT)
+            self.turn_to(None)
             return 0
         name = parse_address(address)
         if self._wants_name() and self.name is None:
@@ -305,9 +307,22 @@ class UnixSocket(Socket):
             return _connect_outside(self, caller, name, found)
         if found.peer is not None and found.peer is not self:
             raise EPERM("it is connected elsewhere")
-        self.peer = found
-        self.queue.notify(EPOLLOUT)
+        self.turn_to(found)
         return 0
+
+    def turn_to(self, peer: UnixSocket | None) -> None:
+        """Another peer, or none. What waits to be read is lost if there was one, and who was
+        connected to us hears of that: unix_dgram_disconnected()."""
+        before, self.peer = self.peer, peer
+        if before is not None and before is not peer:
+            if self.segments and before.peer is self:
+                before.so_error = ECONNRESET.number
+                before.queue.notify(EPOLLERR)
+            while self.segments:
+                unix_data.discard(self, self.segments[0])
+            if before.is_outside:
+                before.hung_up(False)
+        self.queue.notify(EPOLLOUT)
 
     def _wants_name(self) -> bool:
         return bool(self.options & {SO_PASSCRED, SO_PASSPIDFD})
@@ -374,6 +389,25 @@ class UnixSocket(Socket):
             return self.peer.take(source)
         return unix_data.send(self, caller, source, target, flags, ancillary)
 
+    def room_of(self, target: Any) -> WaitQueue | None:
+        """Of a datagram's receiver."""
+        return target.room if isinstance(target, UnixSocket) else None
+
+    def hear_of_place(self, peer: UnixSocket) -> None:
+        """Our queue is to tell when that of `peer` is not full: unix_dgram_peer_wake_me()."""
+        if self._full is None or self._full[0] is not peer:
+            self._hear_no_more()
+            self._full = peer, peer.room.add(self._place_came, EPOLLOUT)
+
+    def _hear_no_more(self) -> None:
+        if self._full is not None:
+            (peer, entry), self._full = self._full, None
+            peer.room.remove(entry)
+
+    def _place_came(self, events: int) -> None:
+        self._hear_no_more()
+        self.queue.notify(EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
+
     def has_to_wait(self) -> bool:
         """Nothing there, and nothing wrong."""
         quiet = not (self.segments or self.so_error or self.read_shut)
@@ -413,6 +447,7 @@ class UnixSocket(Socket):
         """The last descriptor is closed."""
         super().release()
         self._released = True
+        self._hear_no_more()
         if self.served is not None:
             self.served.close()
         if self.bound_inode is not None:
@@ -462,7 +497,10 @@ class UnixSocket(Socket):
             return False
         peer = self.peer
         if self.kind == SOCK_DGRAM and peer is not None and peer.peer is not self:
-            return len(peer.segments) <= MAX_DGRAM_QUEUE
+            if len(peer.segments) > MAX_DGRAM_QUEUE:
+                self.hear_of_place(peer)
+                return False
+            return True
         return peer is None or peer.has_room()
 
     # --- requests and options

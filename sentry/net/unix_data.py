@@ -127,9 +127,10 @@ def _send_packet(
     size = source.count
     if size > sock.sndbuf - 32:
         raise EMSGSIZE(f"{size} bytes")
+    sock.take_error()
     if peer.gone:
         if sock.kind == SOCK_DGRAM and peer is sock.peer:
-            sock.peer = None
+            sock.turn_to(None)
         raise ECONNREFUSED("the other end is closed")
     elsewhere = peer.peer is not None and peer.peer is not sock
     if sock.kind == SOCK_DGRAM and elsewhere and not sock.is_outside:
@@ -144,6 +145,8 @@ def _send_packet(
         and len(peer.segments) > MAX_DGRAM_QUEUE
     )
     if full or crowded:
+        if crowded and peer is sock.peer:
+            sock.hear_of_place(peer)
         raise EAGAIN("queue is full")
     if sock.options & TELLING and sock.name is None:
         sock.autobind()
@@ -389,8 +392,8 @@ def _consumed(sock: UnixSocket, segment: Segment) -> None:
     sender = segment.sender
     sender.sent_charge -= segment.charge
     sender.queue.notify(EPOLLOUT | EPOLLWRNORM)
-    if sock.kind == SOCK_DGRAM:
-        sock.queue.notify(EPOLLOUT)
+    if sock.kind == SOCK_DGRAM and len(sock.segments) <= MAX_DGRAM_QUEUE:
+        sock.room.notify(EPOLLOUT)
 
 
 def discard(sock: UnixSocket, segment: Segment) -> None:

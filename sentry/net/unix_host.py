@@ -74,7 +74,8 @@ def connect(sock: UnixSocket, caller: Caller, name: bytes, place: Any) -> int:
 
 def join(sock: UnixSocket, end: HostEnd, fd: int) -> None:
     """They are connected now. `fd` is the host's, behind the end."""
-    sock.peer, end.peer = end, sock
+    sock.turn_to(end)
+    end.peer = sock
     sock.connected = end.connected = sock.kind != SOCK_DGRAM
     _, uid, gid = struct.unpack("<iII", calls.option(fd, SOL_SOCKET, SO_PEERCRED, 12))
     sock.learn((0, uid, gid), ())
