@@ -8,8 +8,14 @@ from functools import partial
 from typing import Final
 
 from sentry.abi.limits import UIO_MAXIOV
-from sentry.abi.socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE
-from sentry.errors import EINVAL, EMSGSIZE, ENOBUFS, Errno
+from sentry.abi.socket import (
+    MSG_CMSG_CLOEXEC,
+    MSG_CTRUNC,
+    MSG_DONTWAIT,
+    MSG_ERRQUEUE,
+    MSG_WAITFORONE,
+)
+from sentry.errors import EAGAIN, EINVAL, EMSGSIZE, ENOBUFS, Errno
 from sentry.kernel.task import Task
 from sentry.net.message import Ancillary, Received
 from sentry.net.socket import Socket
@@ -78,7 +84,7 @@ def send_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
     """One message."""
     header = Header(task, message)
     target = None
-    if header.name:
+    if header.name and header.name_size:
         address = task.mm.read(header.name, min(header.name_size, MAX_ADDRESS))
         if task.judge is not None:
             address = task.judge.address(sock, address)
@@ -177,13 +183,17 @@ async def _send_many(task: Task, sock: Socket, messages: int, count: int, flags:
 async def sys_recvmmsg(
     task: Task, fd: Fd, messages: Addr, count: UInt, flags: Int, timeout: TimespecInOrNull
 ) -> int:
-    """recvmmsg(2): the time-out is looked at after each message only, as in Linux."""
+    """recvmmsg(2): the time-out is looked at after each message only, as in Linux. An error behind
+    the first message is told by the next call."""
+    check_flags(flags)
     sock = socket_of(task, fd)
     deadline = None
     if timeout is not None:
         if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
             raise EINVAL("timeout")
         deadline = task.kernel.loop.now_ns() + timeout.tv_sec * 10**9 + timeout.tv_nsec
+    if not flags & MSG_ERRQUEUE:
+        sock.take_error()
     with sock.held():
         return await _receive_many(task, sock, messages, min(count, UIO_MAXIOV), flags, deadline)
 
@@ -197,10 +207,12 @@ async def _receive_many(
         try:
             got = await again(receive_one, task, sock, at, flags & ~MSG_WAITFORONE)
             await again(task.mm.write, at + 56, struct.pack("<I", got))
-        except (Errno, Interrupted):
-            if done:
-                break
-            raise
+        except (Errno, Interrupted) as error:
+            if not done:
+                raise
+            if isinstance(error, Errno) and not isinstance(error, EAGAIN):
+                sock.so_error = error.number
+            break
         done += 1
         if flags & MSG_WAITFORONE:
             flags |= MSG_DONTWAIT

@@ -8,8 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from sentry.abi.socket import AF_INET, AF_UNIX, MSG_FASTOPEN, SOCK_DGRAM, SOCK_STREAM
-from sentry.errors import ECONNREFUSED, ENFILE
+from sentry.abi.socket import (
+    AF_INET,
+    AF_UNIX,
+    MSG_DONTWAIT,
+    MSG_FASTOPEN,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+)
+from sentry.errors import ECONNREFUSED, EDESTADDRREQ, EFAULT, ENFILE
 from sentry.vfs import budget
 from tests.world import Program
 
@@ -84,6 +91,29 @@ def test_recvmmsg_of_a_socket_that_is_closed_meanwhile_takes_all_its_messages(
     assert call.wait() == 2
     assert (task.read(data, 3), task.read(data + 8, 3)) == (b"one", b"two")
     assert other.call("write", there, other.place(b"three"), 5) == -ECONNREFUSED.number
+
+
+def test_recvmmsg_tells_an_error_behind_the_first_message_at_the_next_call(task: Program) -> None:
+    fd = bound(task, SOCK_DGRAM)
+    for text in (b"one", b"two", b"six"):
+        task.ok("sendto", fd, task.place(text), 3, 0, task.place(NAME), len(NAME))
+    messages = task.place(message_of(task, task.buffer(8), 8) + message_of(task, 8, 8))
+    assert task.call("recvmmsg", fd, messages, 2, MSG_DONTWAIT, 0) == 1
+    assert task.call("recvmmsg", fd, messages, 2, MSG_DONTWAIT, 0) == -EFAULT.number
+    assert task.call("recvmmsg", fd, messages, 1, MSG_DONTWAIT, 0) == 1
+
+
+def test_sendmsg_with_a_name_of_no_bytes_goes_to_the_peer(task: Program) -> None:
+    address = struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 4000, bytes([127, 0, 0, 1]))
+    name, size = task.place(address), len(address)
+    fd = task.ok("socket", AF_INET, SOCK_DGRAM, 0)
+    iov = task.place(struct.pack("<QQ", task.place(b"hello"), 5))
+    message = task.place(struct.pack("<QI4xQQQQi4x", name, 0, iov, 1, 0, 0, 0))
+    task.ok("bind", fd, name, size)
+    assert task.call("sendmsg", fd, message, 0) == -EDESTADDRREQ.number
+    task.ok("connect", fd, name, size)
+    assert task.ok("sendmsg", fd, message, 0) == 5
+    assert task.ok("read", fd, task.buffer(8), 8) == 5
 
 
 def test_fast_open_of_a_socket_that_is_closed_meanwhile_sends_its_data(task: Program) -> None:
