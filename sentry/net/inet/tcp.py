@@ -182,8 +182,8 @@ class TcpSocket(TcpFiltered):
     def _connect_result(self) -> int:
         """What came of it; after a failure the socket is as new."""
         self.started = False
-        if self.so_error and self.state == TCP_CLOSE:
-            self.reset = self.read_shut = self.write_shut = False
+        if self.state == TCP_CLOSE:
+            self.eof = self.reset = self.read_shut = self.write_shut = False
             self.forget_remote()
         self.take_error()
         if self.state == TCP_CLOSE:
@@ -196,7 +196,8 @@ class TcpSocket(TcpFiltered):
         target = self.remote
         if self.state != TCP_SYN_SENT or target is None or self._released:
             return True
-        if target == self.local:
+        if target == self.source_for(target):
+            self.local = target
             self._connect_to_itself()
             return True
         try:
@@ -256,6 +257,8 @@ class TcpSocket(TcpFiltered):
         if peer is None:
             if not self.refused_writes:
                 raise EPIPE("not connected")
+            if not source.count:
+                return 0
             self.reset = self.read_shut = self.write_shut = True
             self.state = TCP_CLOSE
             self.so_error = EPIPE.number

@@ -8,15 +8,27 @@ from collections.abc import Callable
 
 import pytest
 
+from sentry.abi.signal import SIGPIPE
 from sentry.abi.socket import (
     AF_INET,
     AF_UNIX,
     MSG_DONTWAIT,
     MSG_FASTOPEN,
+    SHUT_RD,
     SOCK_DGRAM,
+    SOCK_NONBLOCK,
     SOCK_STREAM,
 )
-from sentry.errors import ECONNREFUSED, EDESTADDRREQ, EFAULT, ENFILE
+from sentry.errors import (
+    ECONNABORTED,
+    ECONNREFUSED,
+    EDESTADDRREQ,
+    EFAULT,
+    EINPROGRESS,
+    ENFILE,
+    ENOTCONN,
+    EPIPE,
+)
 from sentry.vfs import budget
 from tests.world import Program
 
@@ -114,6 +126,50 @@ def test_sendmsg_with_a_name_of_no_bytes_goes_to_the_peer(task: Program) -> None
     task.ok("connect", fd, name, size)
     assert task.ok("sendmsg", fd, message, 0) == 5
     assert task.ok("read", fd, task.buffer(8), 8) == 5
+
+
+def connected(task: Program) -> tuple[int, int]:
+    """Both ends of a connection of TCP."""
+    address = struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 4000, bytes([127, 0, 0, 1]))
+    listener, client = (task.ok("socket", AF_INET, SOCK_STREAM, 0) for _ in range(2))
+    task.ok("bind", listener, task.place(address), len(address))
+    task.ok("listen", listener, 1)
+    task.ok("connect", client, task.place(address), len(address))
+    return client, task.ok("accept", listener, 0, 0)
+
+
+def test_empty_send_to_an_end_that_is_closed_resets_nothing(task: Program) -> None:
+    client, server = connected(task)
+    task.ok("close", server)
+    assert task.ok("sendto", client, 0, 0, 0, 0, 0) == 0
+    assert task.ok("write", client, task.place(b"x"), 1) == 1
+    task.block(SIGPIPE)
+    assert task.call("write", client, task.place(b"x"), 1) == -EPIPE.number
+
+
+def test_connection_to_ones_own_port_at_any_address_is_with_oneself(task: Program) -> None:
+    address = struct.pack("<H", AF_INET) + struct.pack(">H12x", 4000)
+    fd = task.ok("socket", AF_INET, SOCK_STREAM, 0)
+    task.ok("bind", fd, task.place(address), len(address))
+    task.ok("connect", fd, task.place(address), len(address))
+    assert task.ok("write", fd, task.place(b"hello"), 5) == 5
+    assert task.ok("read", fd, task.buffer(8), 8) == 5
+
+
+def test_shutdown_of_what_is_not_connected_fails_and_counts(task: Program) -> None:
+    fd = task.ok("socket", AF_INET, SOCK_STREAM, 0)
+    assert task.call("shutdown", fd, SHUT_RD) == -ENOTCONN.number
+    assert task.ok("read", fd, task.buffer(8), 8) == 0
+
+
+def test_connect_that_tells_of_a_failure_leaves_the_socket_as_new(task: Program) -> None:
+    address = struct.pack("<H", AF_INET) + struct.pack(">H4s8x", 4000, bytes([127, 0, 0, 1]))
+    fd, name = task.ok("socket", AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), task.place(address)
+    assert task.call("connect", fd, name, len(address)) == -EINPROGRESS.number
+    task.world.settle()
+    assert task.call("read", fd, task.buffer(8), 8) == -ECONNREFUSED.number
+    assert task.call("connect", fd, name, len(address)) == -ECONNABORTED.number
+    assert task.call("read", fd, task.buffer(8), 8) == -ENOTCONN.number
 
 
 def test_fast_open_of_a_socket_that_is_closed_meanwhile_sends_its_data(task: Program) -> None:
