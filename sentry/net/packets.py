@@ -17,6 +17,7 @@ from sentry.net.interfaces import LOOPBACK_INDEX
 
 if TYPE_CHECKING:
     from sentry.net.inet.address import Endpoint
+    from sentry.wait.queue import WaitQueue
 
 
 ETH_HEADER: Final = 14
@@ -101,6 +102,7 @@ class NetlinkPort(Protocol):
     """NETLINK_* options."""
     groups: set[int]
     port: int
+    queue: WaitQueue
 
     def deliver(
         self, data: bytes, port: int, group: int, creds: tuple[int, int, int] = (0, 0, 0)

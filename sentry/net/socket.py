@@ -195,7 +195,7 @@ class Socket(StreamFile):
         raise EOPNOTSUPP("send")
 
     def room_of(self, target: Any) -> WaitQueue | None:
-        """A queue besides our own that tells when a target of sendto takes more."""
+        """A queue besides our own that tells when who is sent to takes more; None: the peer."""
         return None
 
     def shut(self, how: int) -> None:

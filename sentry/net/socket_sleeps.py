@@ -107,7 +107,7 @@ class SendRest(SocketSleep):
         self._flags = flags
         self._ancillary = ancillary
         self._sent = 0
-        self._room = None if target is None else sock.room_of(target)
+        self._room = sock.room_of(target)
         self._told_of_room: Entry | None = None
 
     def enter(self, fiber: Fiber) -> None:

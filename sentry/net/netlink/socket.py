@@ -60,6 +60,7 @@ from sentry.net.socket import Socket
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.wait.fiber import Mode
 from sentry.wait.lock import Lock
+from sentry.wait.queue import WaitQueue
 from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
@@ -245,6 +246,9 @@ class NetlinkSocket(Socket):
             self._take_port(caller)
         if size > self.sndbuf - 32:
             raise EMSGSIZE(f"{size} bytes")
+        other = self.stack.netlink.get((self.protocol, port)) if port else None
+        if other is not None and not other.has_room(size):
+            raise EAGAIN("its queue is full")
         data = bytes(source.get(size))
         task: Any = caller
         creds = (task.group.tgid, caller.creds.euid, caller.creds.egid)
@@ -252,16 +256,20 @@ class NetlinkSocket(Socket):
             group = (groups & -groups).bit_length()
             multicast(self.stack, self.protocol, group, data, self, creds)
         if port:
-            other = self.stack.netlink.get((self.protocol, port))
             if other is None or not (self._may_send(caller) or other is self):
                 raise ECONNREFUSED(f"port {port}")
-            if not other.deliver(data, self.port, 0, creds):
-                raise EAGAIN("its queue is full")
+            other.deliver(data, self.port, 0, creds)
         elif not groups or self.protocol != abi.NETLINK_USERSOCK:
             if not PROTOCOLS[self.protocol] and self.protocol != abi.NETLINK_NETFILTER:
                 raise ECONNREFUSED("the kernel does not listen")
             self._asked = self._requests(caller, data)
         return size
+
+    def room_of(self, target: Any) -> WaitQueue | None:
+        """Of whom a datagram is for."""
+        port, _ = target if target is not None else self.destination
+        other = self.stack.netlink.get((self.protocol, port)) if port else None
+        return None if other is None else other.queue
 
     def _requests(self, caller: Caller, data: bytes) -> Steps[None]:
         """netlink_rcv_skb(): every message of a datagram, a piece each."""
@@ -393,6 +401,7 @@ class NetlinkSocket(Socket):
             self._charged -= len(data) + OVERHEAD
             if not self.packets:
                 self._overrun = False
+            self.queue.notify(EPOLLOUT)  # for who waits to send to us
             self._go_on()
         ancillary = Ancillary()
         if SO_PASSCRED in self.options:

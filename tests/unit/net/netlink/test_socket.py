@@ -141,3 +141,20 @@ def test_group_takes_no_more_members_than_hear_in_a_step(
     program.ok("setsockopt", made[0], SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, struct.pack("<i", 1), 4)
     program.ok("close", made[0])
     assert program.call("bind", made[-1], *joins) == 0
+
+
+def test_datagram_waits_for_room_with_another_socket(program: Program) -> None:
+    one, other = (
+        program.ok("socket", AF_NETLINK, SOCK_RAW, abi.NETLINK_USERSOCK) for _ in range(2)
+    )
+    name = struct.pack("<HHII", AF_NETLINK, 0, 77, 0)
+    program.ok("bind", other, program.place(name), 12)
+    to, data = program.place(name), program.buffer(ROOM)
+    while program.call("sendto", one, data, ROOM, DONTWAIT, to, 12) == ROOM:
+        pass
+    thread = program.thread()
+    call = thread.begin("sendto", one, data, ROOM, 0, to, 12)
+    program.world.settle()
+    assert not call.done
+    assert program.call("recvfrom", other, data, ROOM, DONTWAIT, 0, 0) == ROOM
+    assert call.wait() == ROOM
