@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.ahead import mypyc_attr
-from sentry.errors import EAGAIN, EINTR, EPIPE, Errno
+from sentry.errors import (
+    EAGAIN,
+    ECONNABORTED,
+    ECONNRESET,
+    EHOSTUNREACH,
+    EINTR,
+    ENETUNREACH,
+    EPIPE,
+    ETIMEDOUT,
+    Errno,
+)
 from sentry.net.message import Ancillary, Received
 from sentry.wait.fiber import Fiber, Interrupted, TimedOut
 from sentry.wait.queue import Entry
@@ -19,6 +29,14 @@ if TYPE_CHECKING:
 
 READABLE: Final = EPOLLIN | EPOLLERR | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
+BROKEN: Final = (ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT)
+"""What a connection ends of, and tells once."""
+
+
+def tell_later(sock: Socket, error: BaseException) -> None:
+    """A call that has done a part does not tell what has ended it; the next one does."""
+    if isinstance(error, BROKEN):
+        sock.so_error = error.number
 
 
 def deadline_of(caller: Caller, timeout_ns: int | None) -> int | None:
@@ -81,6 +99,7 @@ class ReceiveEnough(SocketSleep):
     def failed(self, error: BaseException) -> Received:
         """What has come counts."""
         if self._total.count and isinstance(error, Errno | Interrupted | TimedOut):
+            tell_later(self._sock, error)
             return self._total
         result: Received = super().failed(error)
         return result
@@ -143,6 +162,7 @@ class SendRest(SocketSleep):
     def failed(self, error: BaseException) -> int:
         """What was sent counts."""
         if self._sent and isinstance(error, Errno | Interrupted | TimedOut):
+            tell_later(self._sock, error)
             return self._sent
         if isinstance(error, EPIPE):
             self._sock.broken_pipe(self._caller, self._flags)

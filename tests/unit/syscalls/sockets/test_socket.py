@@ -14,14 +14,18 @@ from sentry.abi.socket import (
     AF_UNIX,
     MSG_DONTWAIT,
     MSG_FASTOPEN,
+    MSG_WAITALL,
     SHUT_RD,
+    SO_LINGER,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_STREAM,
+    SOL_SOCKET,
 )
 from sentry.errors import (
     ECONNABORTED,
     ECONNREFUSED,
+    ECONNRESET,
     EDESTADDRREQ,
     EFAULT,
     EINPROGRESS,
@@ -145,6 +149,26 @@ def test_empty_send_to_an_end_that_is_closed_resets_nothing(task: Program) -> No
     assert task.ok("write", client, task.place(b"x"), 1) == 1
     task.block(SIGPIPE)
     assert task.call("write", client, task.place(b"x"), 1) == -EPIPE.number
+
+
+@pytest.mark.parametrize("way", ["sendto", "recvfrom"])
+def test_reset_behind_a_part_is_told_by_the_next_call(task: Program, way: str) -> None:
+    client, server = connected(task)
+    data, other = task.buffer(1 << 20), task.thread()
+    if way == "recvfrom":
+        task.ok("write", server, data, 10)
+    flags = MSG_WAITALL if way == "recvfrom" else 0
+    call = other.begin(way, client, data, 1 << 20, flags, 0, 0)
+    task.world.settle()
+    assert not call.done
+    task.ok("setsockopt", server, SOL_SOCKET, SO_LINGER, struct.pack("<ii", 1, 0), 8)
+    task.ok("close", server)
+    assert 0 < call.wait() < 1 << 20
+    task.block(SIGPIPE)
+    assert task.call(way, client, data, 10, 0, 0, 0) == -ECONNRESET.number
+    assert task.take_signals() == []
+    assert task.call("sendto", client, data, 10, 0, 0, 0) == -EPIPE.number
+    assert task.take_signals() == [SIGPIPE]
 
 
 def test_connection_to_ones_own_port_at_any_address_is_with_oneself(task: Program) -> None:
