@@ -90,6 +90,12 @@ class NetNamespace:
         """The interfaces, for /sys/class/net."""
         return [link.name for link in self.stack.interfaces]
 
+    def port_list(self, text: str) -> str:
+        """Ports and ranges of them with commas between, in order. Raises: EINVAL."""
+        from sentry.net.sysctls import ports_in, shown_ports  # noqa: PLC0415  few programs ask
+
+        return shown_ports(ports_in(text)) if text else ""
+
     def turn_ipv6(self, link: Any, on: bool) -> None:
         """net.ipv6.conf.*.disable_ipv6, of one. Raises: EPERM for one of the host's."""
         from sentry.net.netlink.notices import turn_ipv6  # noqa: PLC0415  few programs ask

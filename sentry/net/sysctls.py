@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+
+from sentry.abi.socket import SOMAXCONN
+from sentry.errors import EINVAL
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -11,6 +16,7 @@ FIRST_EPHEMERAL: Final = 32768
 LAST_EPHEMERAL: Final = 60999
 FIRST_UNPRIVILEGED: Final = 1024
 DEFAULT_HOPS: Final = 64
+MOST_PORTS: Final = 1 << 16
 OF_ALL: Final = ("all", "default")
 """No interface's, though one may be called so: sysctl_dev_name_is_allowed()."""
 
@@ -48,6 +54,40 @@ def ephemeral_ports(stack: Stack) -> tuple[int, int]:
     return low, high
 
 
+def reserved_ports(stack: Stack) -> bytes:
+    """net.ipv4.ip_local_reserved_ports: which are not found, a byte each; nothing: all are."""
+    chosen = written(stack, "net/ipv4/ip_local_reserved_ports")
+    return ports_in(chosen) if chosen else b""
+
+
+@lru_cache(8)
+def ports_in(text: str) -> bytes:
+    """Ports and ranges of them with commas between: a byte for each port. Raises: EINVAL."""
+    found = bytearray(MOST_PORTS)
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        ends = (first, last if dash else first)
+        if not part.isascii() or not all(end.isdecimal() for end in ends):
+            raise EINVAL(f"{text!r}")
+        low, high = map(int, ends)
+        if not low <= high < MOST_PORTS:
+            raise EINVAL(f"{text!r}")
+        found[low : high + 1] = b"\1" * (high + 1 - low)
+    return bytes(found)
+
+
+def shown_ports(ports: bytes) -> str:
+    """The same as text."""
+    runs = [(run.start(), run.end() - 1) for run in re.finditer(b"\x01+", ports)]
+    return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def longest_backlog(stack: Stack) -> int:
+    """net.core.somaxconn: of connections that wait for accept(2). What it is at first is also the
+    most, a ceiling of ours."""
+    return min(max(_number(stack, "net/core/somaxconn", SOMAXCONN), 0), SOMAXCONN)
+
+
 def first_unprivileged_port(stack: Stack) -> int:
     """net.ipv4.ip_unprivileged_port_start: ports below need CAP_NET_BIND_SERVICE."""
     chosen = written(stack, "net/ipv4/ip_unprivileged_port_start")
@@ -57,6 +97,11 @@ def first_unprivileged_port(stack: Stack) -> int:
 def _number(stack: Stack, path: str, default: int) -> int:
     chosen = written(stack, path)
     return default if chosen is None else int(chosen)
+
+
+def tcp_number(stack: Stack, name: str, default: int) -> int:
+    """One of net.ipv4.tcp_*."""
+    return _number(stack, f"net/ipv4/{name}", default)
 
 
 def default_ttl(stack: Stack) -> int:

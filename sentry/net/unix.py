@@ -37,7 +37,6 @@ from sentry.abi.socket import (
     SOCK_SEQPACKET,
     SOCK_STREAM,
     SOL_SOCKET,
-    SOMAXCONN,
 )
 from sentry.abi.stat import S_IFSOCK
 from sentry.ahead import mypyc_attr
@@ -62,6 +61,7 @@ from sentry.net.message import Ancillary, Received
 from sentry.net.socket import COMES, Socket
 from sentry.net.socket_sleeps import SocketSleep, deadline_of
 from sentry.net.sockfs import socket_location
+from sentry.net.sysctls import longest_backlog
 from sentry.net.unix_address import format_address, parse_address
 from sentry.net.unix_flights import flights
 from sentry.net.unix_options import REQUESTS, UNIX
@@ -336,7 +336,7 @@ class UnixSocket(Socket):
         if self.served is not None:
             self.served.listen(backlog, caller.creds)
         self._accepts = True
-        self._backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
+        self._backlog = min(backlog & 0xFFFFFFFF, longest_backlog(self.stack))
         self.learn(ucred(caller), tuple(caller.creds.groups))
         self.room.notify()
 

@@ -18,11 +18,11 @@ from sentry.abi.socket import (
     SO_TYPE,
     SOCK_DGRAM,
     SOL_SOCKET,
-    SOMAXCONN,
 )
 from sentry.errors import EOPNOTSUPP, EPROTO
 from sentry.net.host import calls
 from sentry.net.sockfs import socket_location
+from sentry.net.sysctls import longest_backlog
 from sentry.net.unix import UnixSocket
 from sentry.net.unix_host import HostEnd, join
 from sentry.wait.host_queue import HostQueue
@@ -64,7 +64,7 @@ class Listener:
 
     def listen(self, backlog: int, creds: Credentials) -> None:
         """listen(2): whose service it is the host sees, too."""
-        self._served.listen(min(backlog & 0xFFFFFFFF, SOMAXCONN), creds)
+        self._served.listen(min(backlog & 0xFFFFFFFF, longest_backlog(self._sock.stack)), creds)
         if not self._listens:
             self._listens = True
             self._host.add(self._came, EPOLLIN)

@@ -125,7 +125,6 @@ net/core/rmem_max 4194304
 net/core/somaxconn 4096
 net/core/wmem_default 212992
 net/core/wmem_max 4194304
-net/ipv4/ip_local_reserved_ports 
 net/ipv4/tcp_allowed_congestion_control reno cubic
 net/ipv4/tcp_available_congestion_control reno cubic
 net/ipv4/tcp_congestion_control cubic

@@ -15,6 +15,7 @@ from sentry.fs.proc.sysctl import computed, numbers_in, values_of
 
 PORT_MAX: Final = 65535
 PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
+RESERVED: Final = "net/ipv4/ip_local_reserved_ports"
 PRIVILEGED: Final = "net/ipv4/ip_unprivileged_port_start"
 PING_GROUPS: Final = "net/ipv4/ping_group_range"
 GID_MAX: Final = 0xFFFFFFFE
@@ -260,6 +261,14 @@ def _set_privileged(who: Any, value: str) -> None:
     values_of(who, PRIVILEGED)[PRIVILEGED] = str(first)
 
 
+def _set_reserved(who: Any, value: str) -> None:
+    """proc_do_large_bitmap()."""
+    values_of(who, RESERVED)[RESERVED] = who.ns.net.port_list(value)
+
+
+computed(RESERVED, _set_reserved, of_reader=True)(
+    lambda who: values_of(who, RESERVED).get(RESERVED, "")
+)
 computed(PORT_RANGE, _set_port_range, of_reader=True)(lambda who: "{}\t{}".format(*_ports(who)))
 computed(PRIVILEGED, _set_privileged, of_reader=True)(lambda who: str(_first_free(who)))
 

@@ -40,6 +40,7 @@ from sentry.net.sysctls import (
     ephemeral_ports,
     first_unprivileged_port,
     is_v6only,
+    reserved_ports,
 )
 from sentry.vfs.file import Caller, Result
 from sentry.vfs.requests import Requests, put_int
@@ -241,6 +242,11 @@ class InetSocket(Socket):
         low, high = chosen & 0xFFFF, chosen >> 16 & 0xFFFF
         inside = range(first, last + 1)
         return low if low in inside else first, high if high in inside else last
+
+    @property
+    def reserved_ports(self) -> bytes:
+        """Which are not found."""
+        return reserved_ports(self.stack)
 
     def need_port(self) -> None:
         """An ephemeral port, if there is none yet."""

@@ -43,6 +43,9 @@ class Bound(Holder, Protocol):
     def port_range(self) -> tuple[int, int]: ...
 
     @property
+    def reserved_ports(self) -> bytes: ...
+
+    @property
     def device(self) -> int: ...
 
 
@@ -124,10 +127,9 @@ class Ports:
 
     def claim_to_connect(self, sock: Bound, target: Endpoint) -> Endpoint:
         """A port from which nobody is connected to `target`. Raises: EADDRNOTAVAIL."""
-        low, high = sock.port_range
-        port = self._unused(low, high)
+        port = self._unused(sock)
         if port is None:
-            port = next((p for p in range(low, high + 1) if self._is_shared(p, target)), None)
+            port = next((p for p in _allowed(sock) if self._is_shared(p, target)), None)
         if port is None:
             raise EADDRNOTAVAIL("no free port")
         self._bound.setdefault(port, {})[sock] = None
@@ -189,11 +191,10 @@ class Ports:
         self._note(sock, sock.local)
 
     def _free_port(self, sock: Bound, wanted: Endpoint, stream: bool) -> int:
-        low, high = sock.port_range
-        unused = self._unused(low, high)
+        unused = self._unused(sock)
         if unused is not None:
             return unused
-        for port in range(low, high + 1):
+        for port in _allowed(sock):
             endpoint = Endpoint(wanted.ip, port)
             if stream and next(met(sock, endpoint, self._all_at(port)), None) is not None:
                 continue  # SO_REUSEADDR helps only who asks for a port
@@ -201,12 +202,14 @@ class Ports:
                 return port
         raise EADDRINUSE("no free port")
 
-    def _unused(self, low: int, high: int) -> int | None:
+    def _unused(self, sock: Bound) -> int | None:
         """A port that nobody has in any way, the first one after one that nobody foresees."""
+        (low, high), reserved = sock.port_range, sock.reserved_ports
         first = low + int.from_bytes(os.urandom(4)) % (high - low + 1)
         for port in chain(range(first, high + 1), range(low, first)):
             if port not in self._bound and not self.ended.at(port):
-                return port
+                if not (reserved and reserved[port]):
+                    return port
         return None
 
     def _all_at(self, port: int) -> list[Holder]:
@@ -238,6 +241,12 @@ class Ports:
         """All that have a port."""
         for port in list(self._bound):
             yield from self.at(port)
+
+
+def _allowed(sock: Bound) -> Iterator[int]:
+    """Ports that may be found."""
+    (low, high), reserved = sock.port_range, sock.reserved_ports
+    return (port for port in range(low, high + 1) if not (reserved and reserved[port]))
 
 
 def in_table_order(socks: list[Holder]) -> Iterator[Holder]:

@@ -21,7 +21,7 @@ from sentry.abi.socket import (
 from sentry.abi.socket import (
     BPF_TCP_LISTEN as TCP_LISTEN,
 )
-from sentry.abi.socket import IPPROTO_TCP, SOMAXCONN
+from sentry.abi.socket import IPPROTO_TCP
 from sentry.ahead import mypyc_attr
 from sentry.errors import (
     EAGAIN,
@@ -33,6 +33,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_stream import TcpStream
 from sentry.net.socket import Socket
 from sentry.net.sockfs import new_location, socket_location
+from sentry.net.sysctls import longest_backlog
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import Owner
 from sentry.wait.queue import WaitQueue
@@ -90,7 +91,7 @@ class TcpListener(TcpStream):
         self.need_port()
         self.ports.check_listen(self)
         self.state = TCP_LISTEN
-        self._backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
+        self._backlog = min(backlog & 0xFFFFFFFF, longest_backlog(self.stack))
         self.ports.changed(self)
         if self.heard is not None:
             self.heard.listener.backlog = self._backlog

@@ -28,6 +28,7 @@ from sentry.net.options import (
     tells,
 )
 from sentry.net.socket_options import SOCKET
+from sentry.net.sysctls import tcp_number
 
 if TYPE_CHECKING:
     from sentry.net.inet.tcp_stream import TcpStream
@@ -109,6 +110,14 @@ def _get_number(row: Option, sock: TcpStream, caller: Caller, size: int) -> byte
     return INT.pack(sock.tcp.values[row.number])
 
 
+def _get_setting(row: Option, sock: TcpStream, caller: Caller, size: int) -> bytes:
+    """What was not set is as a sysctl says."""
+    found = sock.tcp.values[row.number]
+    if found == row.default:
+        found = tcp_number(sock.stack, SETTINGS[row.name], found)
+    return INT.pack(min(max(found, 0), (1 << 31) - 1))
+
+
 def _set_number(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> None:
     sock.tcp.values[row.number] = row.number_in(value)
 
@@ -167,15 +176,22 @@ def _number(
     DEFAULTS[row.number] = default
 
 
+SETTINGS: Final = {
+    "TCP_KEEPIDLE": "tcp_keepalive_time", "TCP_KEEPINTVL": "tcp_keepalive_intvl",
+    "TCP_KEEPCNT": "tcp_keepalive_probes", "TCP_SYNCNT": "tcp_syn_retries",
+}  # fmt: skip
 POSITIVE: Final = Within(0, (1 << 31) - 1)
 _number("TCP_NODELAY", 0, flag, _set_cork)
 _number("TCP_CORK", 0, flag, _set_cork)
 _number("TCP_MAXSEG", 0, _segment, getter=_get_segment,
         partial="within the sandbox there are no segments")  # fmt: skip
-_number("TCP_KEEPIDLE", 7200, Within(1, 32767), partial="within the sandbox a peer is never lost")
-_number("TCP_KEEPINTVL", 75, Within(1, 32767), partial="within the sandbox a peer is never lost")
-_number("TCP_KEEPCNT", 9, Within(1, 127), partial="within the sandbox a peer is never lost")
-_number("TCP_SYNCNT", 6, Within(1, 127), partial="within the sandbox no SYN is lost")
+for _name, _default, _most in (
+    ("TCP_KEEPIDLE", 7200, 32767), ("TCP_KEEPINTVL", 75, 32767), ("TCP_KEEPCNT", 9, 127),
+):  # fmt: skip
+    _number(_name, _default, Within(1, _most), getter=_get_setting,
+            partial="within the sandbox a peer is never lost")  # fmt: skip
+_number("TCP_SYNCNT", 6, Within(1, 127), getter=_get_setting,
+        partial="within the sandbox no SYN is lost")  # fmt: skip
 _number("TCP_LINGER2", 60, _linger)
 _number("TCP_DEFER_ACCEPT", 0, _whole_retries)
 _number("TCP_WINDOW_CLAMP", 0, _window, _set_window,

@@ -37,6 +37,7 @@ class Sock:
         self.v6only = self.shares_port = self.listening = False
         self.owner_uid = self.device = 0
         self.port_range = (100, 102)
+        self.reserved_ports = b""
 
 
 def bound(ports: Ports, *, stream: bool) -> Sock:
