@@ -107,9 +107,6 @@ class TcpEnding(TcpListener):
             return
         has_peer = self.peer is not None or self.engine is not None
         if self.state == TCP_CLOSE or not (has_peer or self.refused_writes):
-            self.read_shut |= how in (SHUT_RD, SHUT_RDWR)
-            self.write_shut |= how in (SHUT_WR, SHUT_RDWR)
-            self.queue.notify()
             raise ENOTCONN("not connected")
         if self.started:
             self.started, self.established = False, True

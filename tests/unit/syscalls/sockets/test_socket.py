@@ -15,7 +15,6 @@ from sentry.abi.socket import (
     MSG_DONTWAIT,
     MSG_FASTOPEN,
     MSG_WAITALL,
-    SHUT_RD,
     SO_LINGER,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
@@ -178,12 +177,6 @@ def test_connection_to_ones_own_port_at_any_address_is_with_oneself(task: Progra
     task.ok("connect", fd, task.place(address), len(address))
     assert task.ok("write", fd, task.place(b"hello"), 5) == 5
     assert task.ok("read", fd, task.buffer(8), 8) == 5
-
-
-def test_shutdown_of_what_is_not_connected_fails_and_counts(task: Program) -> None:
-    fd = task.ok("socket", AF_INET, SOCK_STREAM, 0)
-    assert task.call("shutdown", fd, SHUT_RD) == -ENOTCONN.number
-    assert task.ok("read", fd, task.buffer(8), 8) == 0
 
 
 def test_connect_that_tells_of_a_failure_leaves_the_socket_as_new(task: Program) -> None:
