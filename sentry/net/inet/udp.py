@@ -334,7 +334,7 @@ def to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
     """Who hears a multicast or broadcast packet, one after the other."""
     target, is_joined = packet.target, False
     if address.is_multicast(target.ip):
-        for sock in list(ports.everybody()):
+        for sock in ports.everybody():
             is_joined = isinstance(sock, UdpSocket) and sock.has_joined(target.ip)
             if is_joined:
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import netlink as abi
@@ -17,8 +18,11 @@ from sentry.abi.socket import (
     BPF_TCP_LISTEN,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    SOCK_DGRAM,
+    SOCK_STREAM,
 )
 from sentry.errors import EINVAL, ENOENT
+from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.netlink.message import Reply, Request, attribute, u8, u32
 from sentry.net.netlink.registry import handles
 
@@ -45,15 +49,11 @@ def by_family(request: Request) -> Iterable[Reply]:
     raise ENOENT(f"family {family}")
 
 
-def _known(stack: Stack, family: int) -> list[Any]:
-    """The open sockets of a family, and those that wait for accept."""
-    found: dict[Any, None] = {sock: None for sock in stack.sockets if sock.family == family}
-    if family == AF_UNIX:
-        found |= {sock: None for one in list(found) for sock in one.pending}
-    else:
-        holders: Iterable[Any] = stack.ports_of(IPPROTO_TCP).everybody()
-        found |= {sock: None for sock in holders if sock.family == family}
-    return sorted(found, key=lambda s: s.inode.ino)
+def _open(stack: Stack, family: int) -> Iterator[Any]:
+    """The open sockets of a family, without those that are closed meanwhile."""
+    for sock in list(stack.sockets):
+        if sock.family == family and sock in stack.sockets:
+            yield sock
 
 
 def _cookie(sock: Any) -> bytes:
@@ -70,17 +70,25 @@ def _state(sock: Any) -> int:
     return int(BPF_TCP_ESTABLISHED if sock.remote is not None else BPF_TCP_CLOSE)
 
 
+def _inet_sockets(stack: Stack, family: int, protocol: int) -> Iterator[Any]:
+    """Those of TCP or UDP, also those that wait for accept; none that are raw, or the host's."""
+    kind, waiting = SOCK_DGRAM, iter(())
+    if protocol == IPPROTO_TCP:
+        everybody: Iterator[Any] = stack.ports_of(protocol).everybody()
+        kind, waiting = SOCK_STREAM, (sock for sock in everybody if sock not in stack.sockets)
+    for sock in chain(_open(stack, family), waiting):
+        is_one = isinstance(sock, InetSocket) and sock.kind == kind and sock.protocol == protocol
+        if is_one and sock.family == family and (sock.local.port or sock.remote is not None):
+            yield sock
+
+
 def _inet(request: Request, family: int) -> Iterable[Reply]:
     raw = request.fixed(REQUEST_SIZE)
     protocol, wanted, states = raw[1], raw[2], struct.unpack_from("<I", raw, 4)[0]
     sport, dport = struct.unpack_from(">HH", raw, 8)
     if protocol not in (IPPROTO_TCP, IPPROTO_UDP):
         raise ENOENT(f"protocol {protocol}")
-    socks = [
-        sock
-        for sock in _known(request.stack, family)
-        if sock.protocol == protocol and (sock.local.port or sock.remote is not None)
-    ]
+    socks = _inet_sockets(request.stack, family, protocol)
     if not request.flags & abi.NLM_F_DUMP:
         size = 4 if family == AF_INET else 16
         for sock in socks:
@@ -140,10 +148,17 @@ def _unix_state(sock: Any) -> int:
     return int(BPF_TCP_ESTABLISHED if sock.peer is not None else BPF_TCP_CLOSE)
 
 
+def _unix_sockets(stack: Stack) -> Iterator[Any]:
+    """Also those that wait for accept."""
+    for sock in _open(stack, AF_UNIX):
+        yield sock
+        yield from list(sock.pending)
+
+
 def _unix(request: Request) -> Iterator[Reply] | list[Reply]:
     raw = request.fixed(UNIX_REQUEST_SIZE)
     states, number, show = struct.unpack_from("<III", raw, 4)
-    socks = _known(request.stack, AF_UNIX)
+    socks = _unix_sockets(request.stack)
     if not request.flags & abi.NLM_F_DUMP:
         if not number:
             raise EINVAL("no inode number")

@@ -13,6 +13,9 @@ from sentry.kernel.thread_group import Usage
 from sentry.loop import Charged
 from sentry.net import fan_out
 from sentry.net.fan_out import MAX_BACKLOG, STEP_NS, FanOut
+from sentry.net.inet.address import Endpoint
+from sentry.net.inet.udp import to_everybody
+from sentry.net.packets import Packet
 from sentry.wait.fiber import Killed, Mode
 
 PIECE_NS = STEP_NS // 4
@@ -162,3 +165,17 @@ def test_packets_beyond_the_backlog_are_lost(world: World) -> None:
         world.turn()
 
     assert len(world.heard) == 10 + MAX_BACKLOG - 1
+
+
+def test_who_is_a_member_of_a_group_is_looked_for_in_steps() -> None:
+    looked: list[int] = []
+
+    def everybody() -> Iterator[object]:
+        for each in range(10):
+            looked.append(each)
+            yield None
+
+    group = Endpoint(bytes(10) + b"\xff\xff" + bytes([224, 0, 0, 5]), 1)
+    ports: Any = SimpleNamespace(everybody=everybody, at=lambda port: [])
+    next(to_everybody(ports, Packet(b"", group, group)))
+    assert looked == [0]
