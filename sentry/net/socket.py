@@ -24,11 +24,13 @@ from sentry.abi.socket import (
     MSG_OOB,
     MSG_PEEK,
     MSG_WAITALL,
+    MSG_ZEROCOPY,
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
+    SO_ZEROCOPY,
     SOCK_STREAM,
 )
 from sentry.ahead import mypyc_attr
@@ -69,7 +71,7 @@ from sentry.vfs.file import (
 from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import Sleep
+from sentry.wait.sleep import Sleep, continued
 
 if TYPE_CHECKING:
     from sentry.bpf.filter import PacketFilter
@@ -324,6 +326,9 @@ class Socket(StreamFile):
         """sendmsg(2): a count or a sleep; a stream goes on until all is sent."""
         if source.count < source.wanted:
             raise EFAULT("a part of the message")
+        if flags & MSG_ZEROCOPY and SO_ZEROCOPY in self.options and source.count:
+            sent = self.send_message(caller, source, target, flags & ~MSG_ZEROCOPY, ancillary)
+            return continued(sent, self.copied)
         total = source.count
         nonblock = self.nonblock(flags)
         try:
@@ -338,6 +343,10 @@ class Socket(StreamFile):
         if done == total or nonblock or self.kind != SOCK_STREAM:
             return done
         return SendRest(self, caller, source, target, flags, None).go_on(done)
+
+    def copied(self, sent: int) -> int:
+        """So many bytes went with MSG_ZEROCOPY."""
+        return sent
 
     def count_sent(self, caller: Caller | None, size: int) -> int:
         """So many bytes leave the sandbox, for the job of who sends them. Gives how many."""

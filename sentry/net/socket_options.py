@@ -167,7 +167,7 @@ _flag("SO_TIMESTAMP_OLD", _set_stamp)
 _flag("SO_TIMESTAMPNS_OLD", _set_stamp)
 _flag("SO_TIMESTAMP_NEW", _set_stamp)
 _flag("SO_TIMESTAMPNS_NEW", _set_stamp)
-_flag("SO_ZEROCOPY", _set_zerocopy, "kept: everything is copied", SWITCH)
+_flag("SO_ZEROCOPY", _set_zerocopy, "everything is copied, which is told", SWITCH)
 _flag("SO_LOCK_FILTER", _lock_filter)
 
 

@@ -281,7 +281,7 @@ class DatagramSocket(InetSocket):
     def _receive_error(self, dest: Dest) -> Received:
         """MSG_ERRQUEUE: ip_recv_error()."""
         if not self.errors:
-            raise EAGAIN("the error queue is empty")
+            return self.receive_copied()
         error = self.errors.popleft()
         self._charged -= len(error.data) + OVERHEAD
         following = self.errors[0] if self.errors else None
@@ -340,6 +340,8 @@ class DatagramSocket(InetSocket):
     def poll(self) -> int:
         """datagram_poll()."""
         events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
+        if self.copies != self.copies_told:
+            events |= EPOLLERR
         if self.so_error or self.errors:
             events |= EPOLLERR
             if SO_SELECT_ERR_QUEUE in self.options:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
+from sentry.abi.poll import EPOLLERR
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -22,6 +23,7 @@ from sentry.errors import (
     EACCES,
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
+    EAGAIN,
     EINVAL,
     ENETUNREACH,
     ENOPROTOOPT,
@@ -31,8 +33,10 @@ from sentry.errors import (
 from sentry.net.inet import address, ip_options, ipv6_options, multicast
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.ioctls import NAMES, SOCKETS
+from sentry.net.message import Ancillary, Received
 from sentry.net.options import INT, Counted, Question
 from sentry.net.socket import Socket
+from sentry.net.socket_options import U32
 from sentry.net.sysctls import (
     binds_nonlocal,
     default_hops,
@@ -67,6 +71,8 @@ class InetSocket(Socket):
     __slots__ = (
         "_bound_ip",
         "_bound_port",
+        "copies",
+        "copies_told",
         "groups",
         "has_port",
         "ip_options",
@@ -104,6 +110,8 @@ class InetSocket(Socket):
         self.multicast_index = 0
         self.multicast_address = bytes(4)
         self.has_port = self.shares_port = False
+        self.copies = self.copies_told = 0
+        """Sends with MSG_ZEROCOPY, and those of which MSG_ERRQUEUE has told."""
         self._bound_ip = self._bound_port = False
         """Which part of the local address the program chose: SOCK_BINDADDR_LOCK, _BINDPORT_LOCK."""
 
@@ -326,6 +334,33 @@ class InetSocket(Socket):
         route = self.stack.routes.lookup(target.ip[12:])
         source = route.source if route is not None else b""
         return Endpoint(MAPPED + source if source else address.LOOPBACK4, self.local.port)
+
+    # --- MSG_ZEROCOPY: msg_zerocopy.rst
+
+    def copied(self, sent: int) -> int:
+        """The program hears at once that its bytes were copied, and may use its memory again."""
+        self.copies += 1
+        self.queue.notify(EPOLLERR)
+        return sent
+
+    @property
+    def has_error_queue(self) -> bool:
+        """There is something of that."""
+        return self.copies != self.copies_told
+
+    def receive_copied(self) -> Received:
+        """MSG_ERRQUEUE: of all such sends in one. Raises: EAGAIN."""
+        first, last = self.copies_told & U32, self.copies - 1 & U32
+        if self.copies == self.copies_told:
+            raise EAGAIN("the error queue is empty")
+        self.copies_told = self.copies
+        is_v4 = self.family == AF_INET
+        body = struct.pack(
+            "<IBBBBII", 0, abi.SO_EE_ORIGIN_ZEROCOPY, 0, abi.SO_EE_CODE_ZEROCOPY_COPIED, 0, first,
+            last,
+        ) + bytes(16 if is_v4 else SOCKADDR_IN6_SIZE)  # fmt: skip
+        level, kind = (IPPROTO_IP, abi.IP_RECVERR) if is_v4 else (IPPROTO_IPV6, abi.IPV6_RECVERR)
+        return Received(0, b"", abi.MSG_ERRQUEUE, Ancillary(records=[(level, kind, body)]))
 
     # --- options
 

@@ -34,6 +34,7 @@ from sentry.abi.socket import (
 )
 from sentry.abi.socket import (
     IPPROTO_TCP,
+    MSG_ERRQUEUE,
     MSG_FASTOPEN,
     MSG_OOB,
     MSG_PEEK,
@@ -324,6 +325,8 @@ class TcpSocket(TcpFiltered):
 
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
+        if flags & MSG_ERRQUEUE:
+            return self.receive_copied()
         if self.state == TCP_LISTEN:
             raise ENOTCONN("listening")
         if flags & MSG_OOB:
@@ -370,7 +373,7 @@ class TcpSocket(TcpFiltered):
         """tcp_poll(), net/ipv4/tcp.c."""
         if self.state == TCP_LISTEN:
             return EPOLLIN | EPOLLRDNORM if self._accepted else 0
-        events = EPOLLERR if self.so_error else 0
+        events = EPOLLERR if self.so_error or self.copies != self.copies_told else 0
         closed = self.state == TCP_CLOSE
         if closed or (self.read_shut and self.write_shut):
             events |= EPOLLHUP

@@ -8,20 +8,28 @@ from collections.abc import Callable
 
 import pytest
 
+from sentry.abi.poll import EPOLLERR, EPOLLOUT
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.socket import (
     AF_INET,
     AF_UNIX,
+    IP_RECVERR,
+    IPPROTO_IP,
     MSG_DONTWAIT,
+    MSG_ERRQUEUE,
     MSG_FASTOPEN,
     MSG_WAITALL,
+    MSG_ZEROCOPY,
+    SO_EE_ORIGIN_ZEROCOPY,
     SO_LINGER,
+    SO_ZEROCOPY,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
 )
 from sentry.errors import (
+    EAGAIN,
     ECONNABORTED,
     ECONNREFUSED,
     ECONNRESET,
@@ -33,6 +41,7 @@ from sentry.errors import (
     EPIPE,
 )
 from sentry.vfs import budget
+from tests.contract.sockets.calls import Sockets
 from tests.world import Program
 
 Fetch = Callable[[int], None]
@@ -187,6 +196,32 @@ def test_connect_that_tells_of_a_failure_leaves_the_socket_as_new(task: Program)
     assert task.call("read", fd, task.buffer(8), 8) == -ECONNREFUSED.number
     assert task.call("connect", fd, name, len(address)) == -ECONNABORTED.number
     assert task.call("read", fd, task.buffer(8), 8) == -ENOTCONN.number
+
+
+@pytest.mark.parametrize("kind", [SOCK_STREAM, SOCK_DGRAM])
+def test_sends_that_are_not_to_be_copied_are_told_as_copied(task: Program, kind: int) -> None:
+    sockets = Sockets(task)
+    if kind == SOCK_STREAM:
+        fd, _ = connected(task)
+    else:
+        fd = task.ok("socket", AF_INET, kind, 0)
+        sockets.connect(fd, sockets.bind(fd, struct.pack("<H14x", AF_INET)))
+    data = task.place(b"hello")
+    assert task.ok("sendto", fd, data, 5, MSG_ZEROCOPY, 0, 0) == 5
+    assert sockets.receive(fd, MSG_ERRQUEUE) == -EAGAIN.number  # SO_ZEROCOPY was not set
+    assert sockets.set(fd, SOL_SOCKET, SO_ZEROCOPY, struct.pack("<i", 1)) == 0
+    for size in (5, 3, 0):
+        assert task.ok("sendto", fd, data, size, MSG_ZEROCOPY, 0, 0) == size
+    assert sockets.poll(fd, EPOLLOUT) == EPOLLERR | EPOLLOUT
+    control = task.buffer(64)
+    message = task.place(struct.pack("<QI4xQQQQi4x", 0, 0, 0, 0, control, 64, 0))
+    for first, last in ((0, 1), (2, 2)):
+        assert task.ok("recvmsg", fd, message, MSG_ERRQUEUE) == 0
+        told = struct.unpack("<QiiIBBBBII", task.read(control, 32))
+        assert told == (48, IPPROTO_IP, IP_RECVERR, 0, SO_EE_ORIGIN_ZEROCOPY, 0, 1, 0, first, last)
+        assert sockets.poll(fd, EPOLLOUT) == EPOLLOUT
+        assert task.ok("sendto", fd, data, 5, MSG_ZEROCOPY, 0, 0) == 5
+        task.write(message + 40, struct.pack("<Q", 64))
 
 
 def test_fast_open_of_a_socket_that_is_closed_meanwhile_sends_its_data(task: Program) -> None:
