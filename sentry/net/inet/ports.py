@@ -207,9 +207,9 @@ class Ports:
         (low, high), reserved = sock.port_range, sock.reserved_ports
         first = low + int.from_bytes(os.urandom(4)) % (high - low + 1)
         for port in chain(range(first, high + 1), range(low, first)):
-            if port not in self._bound and not self.ended.at(port):
-                if not (reserved and reserved[port]):
-                    return port
+            is_taken = port in self._bound or (reserved and reserved[port])
+            if not is_taken and not self.ended.at(port):
+                return port
         return None
 
     def _all_at(self, port: int) -> list[Holder]:
