@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.socket import SO_LOCK_FILTER
+from sentry.abi.socket import SO_ATTACH_REUSEPORT_CBPF, SO_LOCK_FILTER, SO_REUSEPORT
 from sentry.bpf.filter import PacketFilter
 from sentry.bpf.isa import INSTRUCTION_SIZE, MAX_INSTRUCTIONS
 from sentry.errors import EINVAL, ENOENT, ENOMEM, EPERM
@@ -44,15 +44,20 @@ def _charge(program: PacketFilter | None) -> int:
     return 0 if program is None else PROGRAM_HEAD + CONVERTED_SIZE * program.converted
 
 
-def _attach_filter(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
-    """SO_ATTACH_FILTER: struct sock_fprog. Raises: EINVAL, EFAULT, ENOMEM, EPERM."""
+def _program(sock: Socket, caller: Caller, value: bytes) -> PacketFilter:
+    """Of a struct sock_fprog: __get_filter(). Raises: EINVAL, EFAULT, EPERM."""
     if len(value) != 16:
         raise EINVAL("struct sock_fprog")
     count, pointer = struct.unpack("<H6xQ", value)
     _check_unlocked(sock)
     if not pointer or not 0 < count <= MAX_INSTRUCTIONS:
         raise EINVAL("length of the filter")
-    program = PacketFilter(caller.mm.read(pointer, count * INSTRUCTION_SIZE))
+    return PacketFilter(caller.mm.read(pointer, count * INSTRUCTION_SIZE))
+
+
+def _attach_filter(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
+    """SO_ATTACH_FILTER. Raises: EINVAL, EFAULT, ENOMEM, EPERM."""
+    program = _program(sock, caller, value)
     if _charge(program) + _charge(sock.filter) >= OPTMEM_MAX:
         raise ENOMEM("net.core.optmem_max")
     sock.filter = program
@@ -65,13 +70,30 @@ def _detach_filter(row: Option, sock: Socket, caller: Caller, value: bytes) -> N
     sock.filter = None
 
 
-def _no_program(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
-    raise EINVAL("no program")
+def _attach_chooser(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
+    """SO_ATTACH_REUSEPORT_CBPF: what it gives is the number of a socket, and not what passes.
+
+    Raises: EINVAL, EFAULT, ENOMEM, EPERM.
+    """
+    if _charge(_program(sock, caller, value)) >= OPTMEM_MAX:
+        raise ENOMEM("net.core.optmem_max")
+    if SO_REUSEPORT not in sock.options:
+        raise EINVAL("it shares no port")
+    sock.options.add(row.number)
+
+
+def _detach_chooser(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
+    """SO_DETACH_REUSEPORT_BPF. Raises: EINVAL, ENOENT."""
+    if SO_REUSEPORT not in sock.options:
+        raise EINVAL("it shares no port")
+    if SO_ATTACH_REUSEPORT_CBPF not in sock.options:
+        raise ENOENT("no program")
+    sock.options.discard(SO_ATTACH_REUSEPORT_CBPF)
 
 
 SOCKET.row("SO_ATTACH_FILTER", _get_filter, _attach_filter)
 SOCKET.row("SO_DETACH_FILTER", None, _detach_filter)
-SOCKET.row("SO_ATTACH_REUSEPORT_CBPF", None, _attach_filter,
-           partial="the program is attached to the socket, and does not choose one")  # fmt: skip
-SOCKET.row("SO_DETACH_REUSEPORT_BPF", None, _no_program, partial="there is none to detach: EINVAL")
+SOCKET.row("SO_ATTACH_REUSEPORT_CBPF", None, _attach_chooser,
+           partial="the program is checked, and does not choose a socket")  # fmt: skip
+SOCKET.row("SO_DETACH_REUSEPORT_BPF", None, _detach_chooser)
 SOCKET.row("SO_BPF_EXTENSIONS", show_default, default=64)

@@ -20,8 +20,11 @@ from sentry.abi.socket import (
     MSG_FASTOPEN,
     MSG_WAITALL,
     MSG_ZEROCOPY,
+    SO_ATTACH_REUSEPORT_CBPF,
+    SO_DETACH_REUSEPORT_BPF,
     SO_EE_ORIGIN_ZEROCOPY,
     SO_LINGER,
+    SO_REUSEPORT,
     SO_ZEROCOPY,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
@@ -36,7 +39,9 @@ from sentry.errors import (
     EDESTADDRREQ,
     EFAULT,
     EINPROGRESS,
+    EINVAL,
     ENFILE,
+    ENOENT,
     ENOTCONN,
     EPIPE,
 )
@@ -44,6 +49,7 @@ from sentry.vfs import budget
 from tests.contract.sockets.calls import Sockets
 from tests.world import Program
 
+BPF_RET = 6
 Fetch = Callable[[int], None]
 NAME = struct.pack("<H", AF_UNIX) + b"\0name"
 
@@ -222,6 +228,22 @@ def test_sends_that_are_not_to_be_copied_are_told_as_copied(task: Program, kind:
         assert sockets.poll(fd, EPOLLOUT) == EPOLLOUT
         assert task.ok("sendto", fd, data, 5, MSG_ZEROCOPY, 0, 0) == 5
         task.write(message + 40, struct.pack("<Q", 64))
+
+
+def test_program_that_chooses_a_socket_of_a_port_takes_nothing_away(task: Program) -> None:
+    sockets, fd = Sockets(task), task.ok("socket", AF_INET, SOCK_DGRAM, 0)
+    code = task.place(struct.pack("<HBBI", BPF_RET, 0, 0, 0))  # the first one
+    program = struct.pack("<H6xQ", 1, code)
+    choose = SO_ATTACH_REUSEPORT_CBPF
+    assert sockets.set(fd, SOL_SOCKET, choose, program) == -EINVAL.number
+    number = struct.pack("<i", 1)
+    assert sockets.set(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, number) == -EINVAL.number
+    assert sockets.set(fd, SOL_SOCKET, SO_REUSEPORT, number) == 0
+    assert sockets.set(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, number) == -ENOENT.number
+    assert sockets.set(fd, SOL_SOCKET, choose, program) == 0
+    sockets.connect(fd, sockets.bind(fd, struct.pack("<H14x", AF_INET)))
+    assert (sockets.send(fd, b"hello"), sockets.receive(fd)) == (5, b"hello")
+    assert sockets.set(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, number) == 0
 
 
 def test_fast_open_of_a_socket_that_is_closed_meanwhile_sends_its_data(task: Program) -> None:
