@@ -11,6 +11,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from msgspec.structs import replace
+
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLIN,
@@ -36,8 +38,10 @@ from sentry.abi.socket import (
     PACKET_RESERVE,
     PACKET_TX_HAS_OFF,
     PACKET_VERSION,
+    SO_RXQ_OVFL,
     SOCK_DGRAM,
     SOCK_PACKET,
+    SOL_SOCKET,
 )
 from sentry.errors import (
     EAGAIN,
@@ -62,6 +66,7 @@ from sentry.net.packet_blocks import BlockRing
 from sentry.net.packet_ring import FrameRing, SendRing, Shape, Shown
 from sentry.net.packets import ETH_HEADER, Frame
 from sentry.net.socket import Socket
+from sentry.net.socket_options import U32
 from sentry.net.stamps import note, stamps
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.requests import Requests, put_int
@@ -101,7 +106,7 @@ class PacketSocket(Socket):
 
     __slots__ = (
         "_charged", "_ethertype", "_index", "_memory", "_receives", "_sends", "_timer", "counts",
-        "fanout", "frames", "values",
+        "drops", "fanout", "frames", "values",
     )  # fmt: skip
     options_known: ClassVar = packet_options.PACKET
     requests: ClassVar = REQUESTS
@@ -116,6 +121,8 @@ class PacketSocket(Socket):
         self.values = dict(packet_options.DEFAULTS)
         self.counts = [0, 0]
         """PACKET_STATISTICS: packets, and those of them that were dropped."""
+        self.drops = 0
+        """All that were, for want of room."""
         self.frames: deque[Frame] = deque()
         self._memory: Any = None
         """Of both rings, which one mapping shows: a `RamFile`."""
@@ -311,7 +318,10 @@ class PacketSocket(Socket):
         size = len(frame.data) + OVERHEAD
         if self._charged and self._charged + size > self.rcvbuf:
             self.counts[1] += 1
+            self.drops += 1
             return
+        if self.drops and SO_RXQ_OVFL in self.options:
+            frame = replace(frame, dropped=self.drops & U32)
         self._charged += size
         self.frames.append(frame)
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
@@ -451,6 +461,8 @@ class PacketSocket(Socket):
             note(self, frame.stamp_ns)
         dest.put(data[:taken])
         records = stamps(self, frame.stamp_ns)
+        if frame.dropped:
+            records.append((SOL_SOCKET, SO_RXQ_OVFL, struct.pack("<I", frame.dropped)))
         if self.values[PACKET_AUXDATA]:
             network = 0 if self.kind == SOCK_DGRAM else frame.header
             records.append(packet_options.auxiliary(frame.size, len(data), network, frame.tag))

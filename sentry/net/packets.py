@@ -40,6 +40,8 @@ class Packet(Struct):
     index: int = LOOPBACK_INDEX
     """The interface that it came by."""
     stamp_ns: int = field(default_factory=time.time_ns)
+    dropped: int = 0
+    """SO_RXQ_OVFL: how many its socket had lost before."""
 
 
 class Frame(Struct):
@@ -62,6 +64,8 @@ class Frame(Struct):
     goes_up: bool = False
     """It is that of a VLAN, where it is shown again: who wants its type alone, and is bound to no
     interface, hears it there."""
+    dropped: int = 0
+    """SO_RXQ_OVFL: how many its socket had lost before."""
 
     @property
     def whole(self) -> bytes:

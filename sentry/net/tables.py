@@ -154,7 +154,7 @@ def _datagram_line(sock: Any, width: int) -> str:
     line = (
         f"{sock.local.port:{width}}: {place(sock.local, family)} {place(sock.remote, family)} "
         f"{state:02X} {0:08X}:{sock.charged():08X} 00:00000000 00000000 "
-        f"{sock.inode.uid:5} {0:8} {sock.inode.ino} 2 {sock.inode.ino:016x} 0"
+        f"{sock.inode.uid:5} {0:8} {sock.inode.ino} 2 {sock.inode.ino:016x} {sock.drops}"
     )
     return _line(line, UDP_WIDTH, family)
 

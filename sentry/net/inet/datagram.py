@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from sentry.abi import socket as abi
 from sentry.abi.poll import (
     EPOLLERR,
@@ -28,6 +30,7 @@ from sentry.abi.socket import (
     SHUT_WR,
     SO_BROADCAST,
     SO_PEEK_OFF,
+    SO_RXQ_OVFL,
     SO_SELECT_ERR_QUEUE,
 )
 from sentry.ahead import mypyc_attr
@@ -54,6 +57,7 @@ from sentry.net.inet.inetsocket import InetSocket, is_group
 from sentry.net.inet.packet import Seen, told
 from sentry.net.message import Ancillary, Received
 from sentry.net.packets import Packet
+from sentry.net.socket_options import U32
 from sentry.net.stamps import Record, note, stamps
 from sentry.wait.again import NotNow
 
@@ -69,7 +73,7 @@ OVERHEAD: Final = 767
 class DatagramSocket(InetSocket):
     """UDP, raw and ping sockets."""
 
-    __slots__ = ("_charged", "errors", "packets", "path_mtu")
+    __slots__ = ("_charged", "drops", "errors", "packets", "path_mtu")
 
     def _open(self) -> None:
         self.packets: deque[Packet] = deque()
@@ -78,6 +82,8 @@ class DatagramSocket(InetSocket):
         self.path_mtu: tuple[Endpoint, int] | None = None
         """What IPV6_RECVPATHMTU tells next: where a datagram did not fit, and the MTU there."""
         self._charged = 0
+        self.drops = 0
+        """Packets that were lost for want of room, or by the filter: sk_drops."""
 
     @property
     def listening(self) -> bool:
@@ -171,7 +177,10 @@ class DatagramSocket(InetSocket):
         """A datagram comes; one too many is dropped."""
         size = len(packet.data) + OVERHEAD
         if self._charged and self._charged + size > self.rcvbuf:
+            self.drops += 1
             return False
+        if self.drops and SO_RXQ_OVFL in self.options:
+            packet = replace(packet, dropped=self.drops & U32)
         self._charged += size
         self.packets.append(packet)
         self.queue.notify(EPOLLIN | EPOLLRDNORM)

@@ -126,6 +126,8 @@ class Seen(NamedTuple):
 def told(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     """The control messages that the receiver asked for, in Linux's order."""
     records = stamps(sock, packet.stamp_ns)
+    if packet.dropped:
+        records.append((abi.SOL_SOCKET, abi.SO_RXQ_OVFL, struct.pack("<I", packet.dropped)))
     if sock.family == AF_INET6:
         records += _told6(sock, packet, seen)
     if packet.source.is_v4:

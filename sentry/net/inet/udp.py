@@ -321,12 +321,18 @@ class UdpSocket(DatagramSocket):
             whole = replace(packet, data=head + packet.data)
             keep = self.filter.run(seen_by_filter(whole, family, self.protocol, from_header=False))
             if not keep:
+                self.drops += 1
+                self.stack.counters[f"{self.snmp_row}.InErrors"] += 1
                 return False
             if keep < size:
                 packet = replace(packet, data=packet.data[: max(0, keep - HEADER_SIZE)])
         taken = super().deliver(packet)
+        counters, row = self.stack.counters, self.snmp_row
         if taken:
-            self.stack.counters[f"{self.snmp_row}.InDatagrams"] += 1
+            counters[f"{row}.InDatagrams"] += 1
+        else:
+            counters[f"{row}.InErrors"] += 1
+            counters[f"{row}.RcvbufErrors"] += 1
         return taken
 
 

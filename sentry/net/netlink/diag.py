@@ -125,9 +125,10 @@ def _inet_answer(sock: Any, family: int, wanted: int) -> Reply:
         return bool(wanted >> (kind - 1) & 1)
 
     if asked(abi.INET_DIAG_SKMEMINFO):
+        drops = sock.drops & 0xFFFFFFFF if sock.protocol == IPPROTO_UDP else 0
         body += attribute(
             abi.INET_DIAG_SKMEMINFO,
-            struct.pack("<9I", waiting, sock.rcvbuf, unsent, sock.sndbuf, 0, unsent, 0, 0, 0),
+            struct.pack("<9I", waiting, sock.rcvbuf, unsent, sock.sndbuf, 0, unsent, 0, 0, drops),
         )
     if sock.protocol == IPPROTO_TCP:
         if asked(abi.INET_DIAG_INFO) and state != BPF_TCP_LISTEN:

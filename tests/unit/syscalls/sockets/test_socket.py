@@ -24,7 +24,9 @@ from sentry.abi.socket import (
     SO_DETACH_REUSEPORT_BPF,
     SO_EE_ORIGIN_ZEROCOPY,
     SO_LINGER,
+    SO_RCVBUF,
     SO_REUSEPORT,
+    SO_RXQ_OVFL,
     SO_ZEROCOPY,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
@@ -244,6 +246,28 @@ def test_program_that_chooses_a_socket_of_a_port_takes_nothing_away(task: Progra
     sockets.connect(fd, sockets.bind(fd, struct.pack("<H14x", AF_INET)))
     assert (sockets.send(fd, b"hello"), sockets.receive(fd)) == (5, b"hello")
     assert sockets.set(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, number) == 0
+
+
+def test_datagrams_that_are_lost_are_counted(task: Program) -> None:
+    sockets, fd = Sockets(task), task.ok("socket", AF_INET, SOCK_DGRAM, 0)
+    sockets.connect(fd, sockets.bind(fd, struct.pack("<H14x", AF_INET)))
+    for name, number in ((SO_RXQ_OVFL, 1), (SO_RCVBUF, 0)):
+        assert sockets.set(fd, SOL_SOCKET, name, struct.pack("<i", number)) == 0
+    held = 0
+    for _ in range(10):
+        sockets.send(fd, b"x")
+    while sockets.receive(fd) == b"x":
+        held += 1
+    sockets.send(fd, b"y")
+    message = message_of(task, task.buffer(8), 8)[:56]
+    control = task.buffer(64)
+    header = task.place(message[:32] + struct.pack("<QQ", control, 64) + message[48:])
+    assert task.ok("recvmsg", fd, header, 0) == 1
+    told = struct.unpack("<QiiI", task.read(control, 20))
+    assert told == (20, SOL_SOCKET, SO_RXQ_OVFL, 10 - held)
+    counters = task.task.ns.net.stack.counters
+    assert (counters["Udp.RcvbufErrors"], counters["Udp.InErrors"]) == (10 - held, 10 - held)
+    assert f" {10 - held} " in "".join(task.task.ns.net.lines("udp"))
 
 
 def test_fast_open_of_a_socket_that_is_closed_meanwhile_sends_its_data(task: Program) -> None:
