@@ -125,31 +125,64 @@ net/core/rmem_max 4194304
 net/core/somaxconn 4096
 net/core/wmem_default 212992
 net/core/wmem_max 4194304
+net/ipv4/icmp_errors_use_inbound_ifaddr 0
+net/ipv4/icmp_ignore_bogus_error_responses 1
+net/ipv4/igmp_max_memberships 20
+net/ipv4/ip_early_demux 1
+net/ipv4/ip_forward_use_pmtu 0
+net/ipv4/ip_no_pmtu_disc 0
+net/ipv4/ipfrag_high_thresh 4194304
+net/ipv4/ipfrag_low_thresh 3145728
+net/ipv4/ipfrag_time 30
+net/ipv4/tcp_abort_on_overflow 0
+net/ipv4/tcp_adv_win_scale 1
 net/ipv4/tcp_allowed_congestion_control reno cubic
+net/ipv4/tcp_app_win 31
+net/ipv4/tcp_autocorking 1
 net/ipv4/tcp_available_congestion_control reno cubic
+net/ipv4/tcp_base_mss 1024
+net/ipv4/tcp_challenge_ack_limit 2147483647
 net/ipv4/tcp_congestion_control cubic
+net/ipv4/tcp_dsack 1
+net/ipv4/tcp_early_demux 1
+net/ipv4/tcp_early_retrans 3
 net/ipv4/tcp_ecn 2
+net/ipv4/tcp_ecn_fallback 1
+net/ipv4/tcp_fack 0
 net/ipv4/tcp_fastopen 1
 net/ipv4/tcp_fin_timeout 60
+net/ipv4/tcp_frto 2
+net/ipv4/tcp_invalid_ratelimit 500
 net/ipv4/tcp_keepalive_intvl 75
 net/ipv4/tcp_keepalive_probes 9
 net/ipv4/tcp_keepalive_time 7200
+net/ipv4/tcp_limit_output_bytes 4194304
 net/ipv4/tcp_max_syn_backlog 512
 net/ipv4/tcp_max_tw_buckets 8192
 net/ipv4/tcp_mem 94053	125405	188106
+net/ipv4/tcp_min_snd_mss 48
 net/ipv4/tcp_moderate_rcvbuf 1
+net/ipv4/tcp_mtu_probing 0
+net/ipv4/tcp_no_metrics_save 0
+net/ipv4/tcp_notsent_lowat 4294967295
+net/ipv4/tcp_orphan_retries 0
 net/ipv4/tcp_recovery 1
+net/ipv4/tcp_reordering 3
 net/ipv4/tcp_retries1 3
 net/ipv4/tcp_retries2 15
+net/ipv4/tcp_rfc1337 0
 net/ipv4/tcp_rmem 4096	131072	6291456
 net/ipv4/tcp_sack 1
+net/ipv4/tcp_slow_start_after_idle 1
 net/ipv4/tcp_syn_retries 6
 net/ipv4/tcp_synack_retries 5
 net/ipv4/tcp_syncookies 1
+net/ipv4/tcp_thin_linear_timeouts 0
 net/ipv4/tcp_timestamps 1
 net/ipv4/tcp_tw_reuse 2
 net/ipv4/tcp_window_scaling 1
 net/ipv4/tcp_wmem 4096	16384	4194304
+net/ipv4/udp_early_demux 1
 net/ipv4/udp_mem 188106	250810	376212
 net/ipv4/udp_rmem_min 4096
 net/ipv4/udp_wmem_min 4096

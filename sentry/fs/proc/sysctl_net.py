@@ -164,8 +164,19 @@ for _version in (4, 6):
 for _name, _default in (
     ("accept_local", "0"), ("accept_redirects", "1"), ("arp_notify", "0"), ("route_localnet", "0"),
     ("rp_filter", "0"), ("send_redirects", "1"),
+    # these are kept alone
+    ("arp_accept", "0"), ("arp_announce", "0"), ("arp_filter", "0"), ("arp_ignore", "0"),
+    ("drop_gratuitous_arp", "0"), ("drop_unicast_in_l2_multicast", "0"),
+    ("force_igmp_version", "0"), ("ignore_routes_with_linkdown", "0"), ("log_martians", "0"),
+    ("promote_secondaries", "0"), ("proxy_arp", "0"), ("proxy_arp_pvlan", "0"),
+    ("secure_redirects", "1"), ("shared_media", "1"), ("src_valid_mark", "0"),
 ):  # fmt: skip
     for _which in WHICH:
+        _bounded(f"net/ipv4/conf/{_which}/{_name}", _default, INT)
+for _name, _values in (
+    ("accept_source_route", "0 1 1"), ("disable_policy", "0 0 1"), ("disable_xfrm", "0 0 1"),
+):  # fmt: skip
+    for _which, _default in zip(WHICH, _values.split(), strict=True):
         _bounded(f"net/ipv4/conf/{_which}/{_name}", _default, INT)
 
 

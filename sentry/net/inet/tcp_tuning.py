@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from sentry.net.inet.tcp_listener import TcpListener
 
 NUMBERS: Final = (
-    "tcp_ecn", "tcp_fin_timeout", "tcp_keepalive_intvl", "tcp_keepalive_probes",
-    "tcp_keepalive_time", "tcp_max_syn_backlog", "tcp_max_tw_buckets", "tcp_moderate_rcvbuf",
-    "tcp_retries2", "tcp_sack", "tcp_syn_retries", "tcp_synack_retries", "tcp_syncookies",
-    "tcp_timestamps", "tcp_tw_reuse", "tcp_window_scaling",
+    "tcp_abort_on_overflow", "tcp_dsack", "tcp_ecn", "tcp_ecn_fallback", "tcp_fin_timeout",
+    "tcp_keepalive_intvl", "tcp_keepalive_probes", "tcp_keepalive_time", "tcp_max_syn_backlog",
+    "tcp_max_tw_buckets", "tcp_moderate_rcvbuf", "tcp_notsent_lowat", "tcp_orphan_retries",
+    "tcp_retries2", "tcp_rfc1337", "tcp_sack", "tcp_slow_start_after_idle", "tcp_syn_retries",
+    "tcp_synack_retries", "tcp_syncookies", "tcp_timestamps", "tcp_tw_reuse",
+    "tcp_window_scaling",
 )  # fmt: skip
 """Those of Settings that /proc/sys/net/ipv4 has."""
 SIZES: Final = ("tcp_rmem", "tcp_wmem")
@@ -25,6 +27,8 @@ LEAST_BUFFER: Final = 4096
 MEMORY: Final = (94053, 125405, 188106)
 """net.ipv4.tcp_mem, in pages: as /proc/sys shows it."""
 LARGEST: Final = (1 << 31) - 1
+MOST: Final = {"tcp_notsent_lowat": 0xFFFFFFFF, "tcp_orphan_retries": 0xFF}
+"""Of those that are no int."""
 MOST_BUCKETS: Final = 16384
 """Of net.ipv4.tcp_max_tw_buckets: a ceiling of ours."""
 MOST_BUFFER: Final = 1 << 25
@@ -38,7 +42,7 @@ def read_settings(settings: Settings, sysctls: dict[str, str]) -> None:
     for name in NUMBERS:
         text = sysctls.get(f"net/ipv4/{name}")
         number = getattr(DEFAULT_SETTINGS, name) if text is None else int(text)
-        setattr(settings, name, min(max(number, 0), LARGEST))
+        setattr(settings, name, min(max(number, 0), MOST.get(name, LARGEST)))
     settings.tcp_max_tw_buckets = min(settings.tcp_max_tw_buckets, MOST_BUCKETS)
     for name in SIZES:
         text = sysctls.get(f"net/ipv4/{name}")

@@ -119,3 +119,14 @@ def test_boot_id_stays_and_uuid_does_not(kernel: Any) -> None:
         kernel, "kernel/random/boot_id"
     )
     assert get_sysctl(kernel, "kernel/random/uuid") != get_sysctl(kernel, "kernel/random/uuid")
+
+
+@pytest.mark.parametrize("name", [
+    "net.ipv4.conf.all.src_valid_mark", "net.ipv4.conf.all.arp_ignore",
+    "net.ipv4.conf.default.log_martians", "net.ipv4.conf.lo.accept_source_route",
+    "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_mtu_probing", "net.ipv4.ip_no_pmtu_disc",
+    "net.ipv4.tcp_notsent_lowat", "net.ipv4.tcp_no_metrics_save",
+])  # fmt: skip
+def test_what_users_of_docker_set_is_there(reader: Any, name: str) -> None:
+    set_sysctl(reader, name, "1")
+    assert get_sysctl(reader, name.replace(".", "/")) == "1"

@@ -27,8 +27,10 @@ def test_what_is_written_counts_within_reason() -> None:
         "net/ipv4/tcp_sack": "0", "net/ipv4/tcp_rmem": "1 2 3",
         "net/ipv4/tcp_wmem": "1\t2\t1000000000", "net/ipv4/tcp_max_tw_buckets": "1000000",
         "net/ipv4/tcp_retries2": "-5",
-        "net/ipv4/tcp_congestion_control": "reno",
+        "net/ipv4/tcp_congestion_control": "reno", "net/ipv4/tcp_slow_start_after_idle": "0",
+        "net/ipv4/tcp_orphan_retries": "256",
     })  # fmt: skip
+    assert (settings.tcp_slow_start_after_idle, settings.tcp_orphan_retries) == (0, 255)
     assert (settings.tcp_sack, settings.tcp_retries2) == (0, 0)
     assert settings.tcp_rmem == (4096, 4096, 4096) and settings.tcp_wmem == (4096, 4096, 1 << 25)
     assert settings.tcp_max_tw_buckets == 16384 and settings.tcp_congestion_control == "reno"
