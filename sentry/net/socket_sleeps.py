@@ -34,8 +34,9 @@ BROKEN: Final = (ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT)
 
 
 def tell_later(sock: Socket, error: BaseException) -> None:
-    """A call that has done a part does not tell what has ended it; the next one does."""
-    if isinstance(error, BROKEN):
+    """A call that has done a part does not tell what has ended it; the next one does. In AF_UNIX
+    nobody does: unix_stream_read_generic()."""
+    if isinstance(error, BROKEN) and sock.family != AF_UNIX:
         sock.so_error = error.number
 
 

@@ -7,7 +7,15 @@ import struct
 import pytest
 
 from sentry.abi.poll import EPOLLERR, EPOLLOUT
-from sentry.abi.socket import AF_UNIX, AF_UNSPEC, SO_ERROR, SOCK_DGRAM, SOL_SOCKET
+from sentry.abi.socket import (
+    AF_UNIX,
+    AF_UNSPEC,
+    MSG_WAITALL,
+    SO_ERROR,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    SOL_SOCKET,
+)
 from sentry.errors import EAGAIN, ECONNREFUSED, ECONNRESET
 from tests.contract.sockets.calls import Sockets
 from tests.world import Call, Program
@@ -69,6 +77,19 @@ def test_receiver_that_is_closed_refuses_who_waits_for_a_place(task: Program, wa
     task.ok("close", fd)
     task.world.settle()
     assert call.done and call.result == -ECONNREFUSED.number
+
+
+def test_reset_behind_a_part_is_told_by_nobody(task: Program) -> None:
+    sockets = Sockets(task)
+    one, other = sockets.pair(AF_UNIX, SOCK_STREAM)
+    assert sockets.send(one, b"unread") == 6
+    assert sockets.send(other, b"part") == 4
+    data, reader = task.buffer(64), task.thread()
+    call = reader.begin("recvfrom", one, data, 64, MSG_WAITALL, 0, 0)
+    task.ok("close", other)
+    task.world.settle()
+    assert (call.done, call.result) == (True, 4)
+    assert sockets.receive(one) == b""
 
 
 @pytest.mark.parametrize("to", [named(b"c"), struct.pack("<H", AF_UNSPEC)])
