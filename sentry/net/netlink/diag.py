@@ -72,10 +72,11 @@ def _state(sock: Any) -> int:
 
 def _inet_sockets(stack: Stack, family: int, protocol: int) -> Iterator[Any]:
     """Those of TCP or UDP, also those that wait for accept; none that are raw, or the host's."""
-    kind, waiting = SOCK_DGRAM, iter(())
+    kind = SOCK_DGRAM
+    holders: Iterator[Any] = iter(())
     if protocol == IPPROTO_TCP:
-        everybody: Iterator[Any] = stack.ports_of(protocol).everybody()
-        kind, waiting = SOCK_STREAM, (sock for sock in everybody if sock not in stack.sockets)
+        kind, holders = SOCK_STREAM, stack.ports_of(protocol).everybody()
+    waiting = (sock for sock in holders if sock not in stack.sockets)
     for sock in chain(_open(stack, family), waiting):
         is_one = isinstance(sock, InetSocket) and sock.kind == kind and sock.protocol == protocol
         if is_one and sock.family == family and (sock.local.port or sock.remote is not None):
