@@ -29,6 +29,7 @@ from sentry.net.host.protocol import (
 )
 from sentry.platform.host_io import host_error
 from sentry.wait.fiber import Fiber, Mode
+from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import Sleep
 
 MAX_WAITING: Final = 64
@@ -89,6 +90,8 @@ class NetworkProcess:
         self._waiting: deque[Answer] = deque()
         self._loop = loop
         self._dead = False
+        self.room = WaitQueue()
+        """Who waits until there may be one more request."""
         self.on_change: Callable[[], None] | None = None
         """Called once after a list, when it is no longer true."""
         self.on_end: Callable[[], None] = lambda: None
@@ -106,6 +109,16 @@ class NetworkProcess:
     def is_asked(self) -> bool:
         """An answer is to come."""
         return bool(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        """For one more request; or it has ended, which that is told."""
+        return self._dead or len(self._waiting) < MAX_WAITING
+
+    def check_room(self) -> None:
+        """An attempt. Raises: EAGAIN while there is none."""
+        if not self.has_room:
+            raise EAGAIN("too many requests to the network process")
 
     def make(self, family: int, kind: int, protocol: int) -> Sleep:
         """socket(2): a descriptor that does not block. Raises: what the host says, ENETDOWN."""
@@ -192,6 +205,7 @@ class NetworkProcess:
         if not more:
             self._waiting.popleft()
             self._tell(answer)
+            self.room.notify()
 
     def _addressee(self, data: bytes, fd: int) -> Answer | None:
         """Who has waited for it longest; None: it is no answer, or the end, and the descriptor has
@@ -217,6 +231,7 @@ class NetworkProcess:
             answer = self._waiting.popleft()
             answer.error = NOBODY
             self._tell(answer)
+        self.room.notify_all()
 
     @staticmethod
     def _tell(answer: Answer) -> None:

@@ -39,8 +39,9 @@ from sentry.net.socket import Socket
 from sentry.net.sockfs import socket_location
 from sentry.net.sysctls import FIRST_UNPRIVILEGED, first_unprivileged_port
 from sentry.vfs.requests import Requests, put_int
+from sentry.wait.fiber import Mode
 from sentry.wait.host_queue import HostQueue
-from sentry.wait.sleep import ended, instead
+from sentry.wait.sleep import ended, instead, until
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -260,8 +261,11 @@ async def make_host_socket(
     if kind == abi.SOCK_RAW:
         raise EPERM("raw sockets of the host are not given away")
     check_room(stack)
-    assert stack.host is not None
-    fd = await stack.host.make(number, kind, protocol)
+    process = stack.host
+    assert process is not None
+    if not process.has_room:
+        await until(process.check_room, (process.room,), mode=Mode.KILLABLE, exclusive=True)
+    fd = await process.make(number, kind, protocol)
     if not protocol:
         protocol = struct.unpack("<i", calls.option(fd, SOL_SOCKET, abi.SO_PROTOCOL, 4))[0]
     return HostSocket(location, number, kind, protocol, stack, fd)

@@ -1,0 +1,61 @@
+"""Who asks the network process for a socket while too many others do waits, and is not refused."""
+
+from __future__ import annotations
+
+import array
+import socket
+from typing import Any
+
+from sentry.abi.socket import AF_INET, IPPROTO_TCP, SOCK_STREAM
+from sentry.net.host.process import MAX_WAITING, NetworkProcess
+from sentry.net.host.protocol import HEADER, REPLY
+from sentry.net.host.socket import make_host_socket
+from sentry.net.sockfs import socket_location
+from tests.world import Program
+
+MORE = 3
+
+
+def requests(theirs: socket.socket) -> int:
+    """How many have come."""
+    found = 0
+    try:
+        while theirs.recv(HEADER.size, socket.MSG_DONTWAIT):
+            found += 1
+    except BlockingIOError:
+        pass
+    return found
+
+
+def test_socket_is_waited_for_where_many_are_asked_for(task: Program) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stack = task.task.ns.net.stack
+    made: list[Any] = []
+    process = NetworkProcess(ours.detach(), task.world.loop)
+    stack.host = process
+
+    def ended(sock: Any, error: BaseException | None) -> None:
+        made.append(sock.incref() if error is None else error)
+
+    for _ in range(MAX_WAITING + MORE):
+        location = socket_location(task.task)
+        asking = make_host_socket(location, stack, SOCK_STREAM, IPPROTO_TCP, AF_INET)
+        task.world.loop.spawn(asking, "test", ended)
+    task.world.settle()
+    assert (requests(theirs), made) == (MAX_WAITING, [])
+    for count in range(1, MORE + 1):
+        with socket.socket(AF_INET, SOCK_STREAM) as given:
+            rights = array.array("i", [given.fileno()])
+            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            theirs.sendmsg([REPLY.pack(0, 0, 0)], control)
+        while len(made) < count:
+            task.world.loop.turn()
+        task.world.settle()
+        assert requests(theirs) == 1
+    theirs.close()
+    while len(made) < MAX_WAITING + MORE:
+        task.world.loop.turn()
+    for sock in made[:MORE]:
+        sock.decref()
+    process.close()
+    stack.host = None
