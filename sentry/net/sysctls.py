@@ -16,6 +16,7 @@ FIRST_EPHEMERAL: Final = 32768
 LAST_EPHEMERAL: Final = 60999
 FIRST_UNPRIVILEGED: Final = 1024
 DEFAULT_HOPS: Final = 64
+DATAGRAMS: Final = 10
 MOST_PORTS: Final = 1 << 16
 OF_ALL: Final = ("all", "default")
 """No interface's, though one may be called so: sysctl_dev_name_is_allowed()."""
@@ -86,6 +87,11 @@ def longest_backlog(stack: Stack) -> int:
     """net.core.somaxconn: of connections that wait for accept(2). What it is at first is also the
     most, a ceiling of ours."""
     return min(max(_number(stack, "net/core/somaxconn", SOMAXCONN), 0), SOMAXCONN)
+
+
+def longest_queue(stack: Stack) -> int:
+    """net.unix.max_dgram_qlen, within reason."""
+    return min(max(_number(stack, "net/unix/max_dgram_qlen", DATAGRAMS), 0), SOMAXCONN)
 
 
 def first_unprivileged_port(stack: Stack) -> int:

@@ -61,7 +61,7 @@ from sentry.net.message import Ancillary, Received
 from sentry.net.socket import COMES, Socket
 from sentry.net.socket_sleeps import SocketSleep, deadline_of
 from sentry.net.sockfs import socket_location
-from sentry.net.sysctls import longest_backlog
+from sentry.net.sysctls import longest_backlog, longest_queue
 from sentry.net.unix_address import format_address, parse_address
 from sentry.net.unix_flights import flights
 from sentry.net.unix_options import REQUESTS, UNIX
@@ -81,8 +81,6 @@ if TYPE_CHECKING:
 NAMES: Final = 0x100000
 """How many names of autobind there are."""
 
-MAX_DGRAM_QUEUE: Final = 10
-"""net.unix.max_dgram_qlen."""
 PASSING: Final = frozenset({SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC})
 """Options that an accepted socket inherits."""
 
@@ -143,7 +141,8 @@ class UnixSocket(Socket):
         self.urgent: Segment | None = None
         """Out-of-band data that is not read yet."""
         self._accepts = False
-        self._backlog = 0
+        self._backlog = longest_queue(stack) if kind == SOCK_DGRAM else 0
+        """Connections that may wait, or datagrams of who is not connected: sk_max_ack_backlog."""
         self.room = WaitQueue()
         """Who connects waits here for a place in the backlog; who sends datagrams, for one in the
         queue."""
@@ -393,6 +392,11 @@ class UnixSocket(Socket):
         """Of a datagram's receiver."""
         return target.room if isinstance(target, UnixSocket) else None
 
+    @property
+    def is_full(self) -> bool:
+        """Datagrams of who is not connected find no place: unix_recvq_full()."""
+        return len(self.segments) > self._backlog
+
     def hear_of_place(self, peer: UnixSocket) -> None:
         """Our queue is to tell when that of `peer` is not full: unix_dgram_peer_wake_me()."""
         if self._full is None or self._full[0] is not peer:
@@ -497,7 +501,7 @@ class UnixSocket(Socket):
             return False
         peer = self.peer
         if self.kind == SOCK_DGRAM and peer is not None and peer.peer is not self:
-            if len(peer.segments) > MAX_DGRAM_QUEUE:
+            if peer.is_full:
                 self.hear_of_place(peer)
                 return False
             return True

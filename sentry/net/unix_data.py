@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest, Source
 
 MAX_SEGMENT: Final = 65536
-MAX_DGRAM_QUEUE: Final = 10
 TELLING: Final = frozenset({SO_PASSCRED, SO_PASSPIDFD})
 NOBODY: Final[Ucred] = (0, OVERFLOW_ID, OVERFLOW_ID)
 
@@ -139,10 +138,7 @@ def _send_packet(
         raise EPIPE("the other end does not read")
     full = sock.sent_charge >= sock.sndbuf
     crowded = (
-        sock.kind == SOCK_DGRAM
-        and peer.peer is not sock
-        and peer is not sock
-        and len(peer.segments) > MAX_DGRAM_QUEUE
+        sock.kind == SOCK_DGRAM and peer.peer is not sock and peer is not sock and peer.is_full
     )
     if full or crowded:
         if crowded and peer is sock.peer:
@@ -392,7 +388,7 @@ def _consumed(sock: UnixSocket, segment: Segment) -> None:
     sender = segment.sender
     sender.sent_charge -= segment.charge
     sender.queue.notify(EPOLLOUT | EPOLLWRNORM)
-    if sock.kind == SOCK_DGRAM and len(sock.segments) <= MAX_DGRAM_QUEUE:
+    if sock.kind == SOCK_DGRAM and not sock.is_full:
         sock.room.notify(EPOLLOUT)
 
 

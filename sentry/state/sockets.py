@@ -272,7 +272,8 @@ class Tying:
                 raise Damaged("a connection with another kind of socket")
         sock.connected = record.connected
         sock.peer_creds, sock.peer_groups = record.peer_creds, tuple(record.peer_groups)
-        sock._accepts, sock._backlog = record.accepts, record.backlog
+        sock._accepts = record.accepts
+        sock._backlog = sock._backlog if sock.kind == SOCK_DGRAM else record.backlog
         sock.pending = deque(self._queued(record.pending, UnixSocket))
         if record.accepts and (sock.kind == SOCK_DGRAM or sock.connected):
             raise Damaged("a Unix socket that listens and cannot")

@@ -69,6 +69,15 @@ def test_place_in_a_queue_that_others_have_filled_wakes_who_waits_for_it(
     assert call.done and call.result == 1
 
 
+def test_queue_is_as_long_as_the_sysctl_says(task: Program) -> None:
+    task.task.ns.net.sysctls["net/unix/max_dgram_qlen"] = "2"
+    sockets = Sockets(task)
+    bound(sockets, b"short")
+    sender = sockets.ok("socket", AF_UNIX, SOCK_DGRAM, 0)
+    sockets.connect(sender, named(b"short"))
+    assert [sockets.send(sender, b"x") for _ in range(4)] == [1, 1, 1, -EAGAIN.number]
+
+
 @pytest.mark.parametrize("way", ["send", "sendto"])
 def test_receiver_that_is_closed_refuses_who_waits_for_a_place(task: Program, way: str) -> None:
     sockets = Sockets(task)
