@@ -125,7 +125,7 @@ def _path_mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes
         raise EINVAL("struct ip6_mtuinfo")
     if sock.remote is None:
         raise ENOTCONN("no destination")
-    return bytes(28) + struct.pack("<I", sock.stack.interfaces.loopback.mtu_for(sock.remote.is_v4))
+    return bytes(28) + struct.pack("<I", sock.mtu_towards(sock.remote))
 
 
 IPV6: Final = Options(IPPROTO_IPV6, abi, IP6_TABLES)

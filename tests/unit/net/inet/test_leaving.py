@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 
 from sentry.abi import socket as abi
 from sentry.abi.poll import EPOLLIN
-from sentry.abi.socket import AF_INET, IPPROTO_UDP, IPPROTO_UDPLITE, SOCK_RAW, SOL_SOCKET
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
+    SOCK_RAW,
+    SOL_SOCKET,
+)
 from sentry.bpf.filter import PacketFilter
 from sentry.errors import EHOSTUNREACH
 from sentry.net.inet.leaving import Arrivals
@@ -22,7 +31,7 @@ from sentry.net.ip.checksum import checksum, pseudo_sum
 from sentry.net.ip.seam import Arrived
 from sentry.net.sockfs import socket_location
 from tests.unit.net.streams import Line, Streams, done, place
-from tests.unit.net.wired import INDEX, SECOND_NS, ip4
+from tests.unit.net.wired import INDEX, SECOND_NS, ip4, ip6
 
 
 @pytest.fixture
@@ -85,6 +94,15 @@ def test_socket_of_an_interface_hears_that_nobody_is_there(line: Line) -> None:
     line.settle()
     line.wait(5 * SECOND_NS)
     assert sender.so_error == EHOSTUNREACH.number
+
+
+def test_path_mtu_of_ipv6_is_that_of_the_link(line: Line) -> None:
+    left, _ = line.hosts
+    sock = UdpSocket(socket_location(left.caller), AF_INET6, IPPROTO_UDP, left.stack).incref()
+    name = struct.pack("<H", AF_INET6) + struct.pack(">HI16sI", 9000, 0, ip6(2), 0)
+    done(sock.connect(left.caller, name, True))
+    told = sock.option(left.caller, IPPROTO_IPV6, abi.IPV6_PATHMTU, 32)
+    assert told == bytes(28) + struct.pack("<I", left.stack.interfaces.by_index(INDEX).mtu)
 
 
 # --- UDP-Lite
