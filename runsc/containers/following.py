@@ -117,7 +117,8 @@ def _until(session: Session, sampler: Sampler | None, time_s: float) -> Iterator
     while True:
         until = min(deadline, sampler.due if sampler is not None else inf)
         left_s = max(0.0, until - time.monotonic())
-        ready = {fd for fd, _ in poll.poll(None if left_s == inf else min(left_s, LONGEST_S) * 1000)}
+        wait_ms = None if left_s == inf else min(left_s, LONGEST_S) * 1000
+        ready = {fd for fd, _ in poll.poll(wait_ms)}
         if stop in ready or time.monotonic() >= deadline:
             sock.setblocking(False)
             with suppress(BlockingIOError):  # what has come before is told

@@ -88,13 +88,11 @@ def sys_prlimit64(
     if target is None:
         raise ESRCH(f"pid {pid}")
     mine, theirs = task.creds, target.creds
-    if target.group is not task.group and not mine.has_in(theirs.user_ns, CAP_SYS_RESOURCE):
-        if {theirs.uid, theirs.euid, theirs.suid} != {mine.uid} or {
-            theirs.gid,
-            theirs.egid,
-            theirs.sgid,
-        } != {mine.gid}:
-            raise EPERM(f"limits of {pid}")
+    own = {theirs.uid, theirs.euid, theirs.suid} == {mine.uid} and (
+        {theirs.gid, theirs.egid, theirs.sgid} == {mine.gid}
+    )
+    if not (target.group is task.group or own or mine.has_in(theirs.user_ns, CAP_SYS_RESOURCE)):
+        raise EPERM(f"limits of {pid}")
     was = kept(OLD) or change_limit(task, target.group, number, new)
     if old:
         with Keeping(OLD, was):
