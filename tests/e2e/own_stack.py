@@ -95,9 +95,10 @@ def inside_of(
     program: str, place: Path, rootfs: Path, outside: Outside, *flags: str,
     nameservers: Sequence[str] = (), annotations: dict[str, str] | None = None,
     change: Callable[[Document], None] = lambda document: None, number: int = 0,
+    before: Sequence[str] = (),
 ) -> Iterator[Inside]:  # fmt: skip
     """The container's end of a veth is in its namespace before it starts. `nameservers`: as its
-    resolv.conf has them; `number`: of the veth outside."""
+    resolv.conf has them; `number`: of the veth outside; `before`: what begins the command."""
     bundle = Bundle(place / "bundle", rootfs).args("python3", "-uc", program)
     bundle.document["annotations"] = annotations or {}
     if nameservers:
@@ -123,7 +124,7 @@ def inside_of(
     bundle.document["linux"]["namespaces"] = [*others, network]
     change(bundle.document)
     client, path = Client(bundle), bundle.write()
-    made = Inside(client.command(*flags, "run", f"--bundle={path}", "c"))
+    made = Inside([*before, *client.command(*flags, "run", f"--bundle={path}", "c")])
     made.pid, made.client = pid, client
     try:
         assert made.hear() == "ready"

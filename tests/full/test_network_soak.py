@@ -1,6 +1,6 @@
 """Two sandboxes behind a router: streams, names and connections for long, and nothing is left.
 
-RUNSC_NETWORK_SOAK_SECONDS (1200) says how long.
+RUNSC_NETWORK_SOAK_SECONDS (1200) says how long. Other tests beside it come first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.conftest import rootfs_of
 from tests.e2e.bundle import kvm_is_usable
 from tests.e2e.nameserver import PROGRAM as NAMESERVER
 from tests.e2e.own_stack import TOLD, Inside, Outside, inside_of, ip, outside_of
-from tests.full.test_soak import GROWS, differences, without
+from tests.full.test_soak import GROWS, YIELDING, differences, without
 
 SECONDS = float(os.environ.get("RUNSC_NETWORK_SOAK_SECONDS", "1200"))
 ROUND_S = 20
@@ -116,7 +116,7 @@ def pair(outside: Outside, tmp_path: Path) -> Iterator[list[Inside]]:
             place.mkdir()
             made.append(stack.enter_context(inside_of(
                 INSIDE, place, rootfs_of("network"), outside, "--network=sandbox",
-                nameservers=[f"10.9.{number}.1"], number=number,
+                nameservers=[f"10.9.{number}.1"], number=number, before=YIELDING,
             )))  # fmt: skip
         assert outside.do("open('/proc/sys/net/ipv4/ip_forward', 'w').write('1')") == "1"
         assert outside.do("serve('10.9.0.1') or serve('10.9.1.1') or begin()") == "None"

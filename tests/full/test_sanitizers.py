@@ -1,7 +1,8 @@
 """The unit, contract and fuzz tests once more, with all C under AddressSanitizer and UBSan.
 
 A copy of the tree gets modules that `ci/build.py --sanitize` made. The first finding ends the
-process that has it, and so fails its test.
+process that has it, and so fails its test. RUNSC_SECOND_PYTHON says with which interpreter: all of
+`ci/test --full` has these tests run on a second one thereby.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PYTHON = os.environ.get("RUNSC_SECOND_PYTHON", sys.executable)
 LEFT_OUT = (
     "tests/unit/gofer/test_confine.py",  # a filter that knows no system calls of the sanitizer
     "tests/unit/ci/test_site.py",  # an interpreter in an environment of its own, without it
@@ -34,7 +36,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("sanitized") / "tree"
     unwanted = shutil.ignore_patterns(".*", "*.so", "__pycache__", "build", "built", "bin")
     shutil.copytree(ROOT, copy, ignore=unwanted, symlinks=True)
-    build = [sys.executable, str(ROOT / "ci" / "build.py"), "--sanitize", str(copy)]
+    build = [PYTHON, str(ROOT / "ci" / "build.py"), "--sanitize", str(copy)]
     subprocess.run(build, check=True, capture_output=True)
     return copy
 
@@ -55,7 +57,7 @@ def test_no_test_makes_the_c_code_do_what_is_undefined(tree: Path) -> None:
     for test in LEFT_OUT:
         options += ["--deselect", test]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "tests/unit", "tests/contract", "tests/fuzz"],
+        [PYTHON, "-m", "pytest", *options, "tests/unit", "tests/contract", "tests/fuzz"],
         check=False,
         cwd=tree,
         env={**os.environ, **OPTIONS, "LD_PRELOAD": asan},
