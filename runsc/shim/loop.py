@@ -96,6 +96,8 @@ class Loop:
     def __init__(self, on_exit: Callable[[int, int], None]) -> None:
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
+        self._forgotten: set[int] = set()
+        """In this turn: what epoll(7) has said of such a number is of the file that it was."""
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = 0
         self._on_exit = on_exit
@@ -125,6 +127,7 @@ class Loop:
         """Before it is closed: a fork of ours may have it open still."""
         if self._ready.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+            self._forgotten.add(fd)
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call this in so many seconds."""
@@ -140,9 +143,10 @@ class Loop:
     def run(self) -> None:
         """Until `stop`."""
         while not self._stopped:
+            self._forgotten.clear()
             for fd, events in self._epoll.poll(self._patience()):
                 ready = self._ready.get(fd)
-                if ready is not None:
+                if ready is not None and fd not in self._forgotten:
                     ready(events)
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now and not self._stopped:

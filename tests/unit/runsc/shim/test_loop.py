@@ -37,6 +37,31 @@ def test_a_descriptor_that_is_ready_is_told_of_until_it_is_forgotten(loop: Loop)
     os.close(writer)
 
 
+def test_a_number_that_is_used_anew_is_not_told_of_what_was_ready_before(loop: Loop) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    heard: list[int] = []
+
+    def use_the_other_anew(fd: int) -> None:
+        (other,) = {pipes[0][0], pipes[1][0]} - {fd}
+        os.read(fd, 1)
+        loop.forget(other)
+        empty, writer = os.pipe()
+        os.dup2(empty, other)
+        os.close(empty)
+        os.close(writer)
+        loop.watch(other, READ, heard.append)
+
+    for reader, writer in pipes:
+        loop.watch(reader, READ, lambda _, fd=reader: use_the_other_anew(fd))
+        os.write(writer, b"a")
+
+    turn(loop)
+
+    assert heard == []
+    for fd in pipes[0] + pipes[1]:
+        os.close(fd)
+
+
 def test_timers_come_in_their_order_and_not_when_cancelled(loop: Loop) -> None:
     heard: list[str] = []
     loop.after(0.0, lambda: heard.append("a"))
