@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 from gofer.p9.codec import Message
@@ -42,14 +43,18 @@ class Serving:
             raise TypeError("methods that are coroutine functions need an AsyncSandbox")
         self._service = service
         self._sock = sock
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         """Of the object: one request at a time, and one reply."""
-        service.send = self._send
+        self._unsent: SimpleQueue[bytes] = SimpleQueue()
+        """Replies that come later; none: there will be no more. While the sandbox does not take
+        one of them it is asked nothing, so they are few."""
+        service.send = self._send_later
         self._thread = threading.Thread(target=self._serve, name="runsc-serving", daemon=True)
 
     def start(self) -> None:
         """From now on."""
         self._thread.start()
+        threading.Thread(target=self._write, name="runsc-serving-later", daemon=True).start()
 
     def close(self) -> None:
         """The sandbox gets EIO from now on."""
@@ -74,16 +79,23 @@ class Serving:
             self._sock.close()
             with self._lock:
                 _driven(self._service.end())
+            self._unsent.put(b"")
 
     def _answer(self, tag: int, message: Message) -> None:
         with self._lock:
             reply = _driven(self._service.answer(tag, message))
             if reply is not None:
-                self._send(tag, reply)
+                with suppress(OSError):
+                    self._sock.sendall(reply.encode(tag))
 
-    def _send(self, tag: int, reply: Message) -> None:
-        with self._lock, suppress(OSError):
-            self._sock.sendall(reply.encode(tag))
+    def _send_later(self, tag: int, reply: Message) -> None:
+        """From any thread of the caller's, which waits for no sandbox."""
+        self._unsent.put(reply.encode(tag))
+
+    def _write(self) -> None:
+        while data := self._unsent.get():
+            with self._lock, suppress(OSError):
+                self._sock.sendall(data)
 
 
 def _driven(coro: Any) -> Any:

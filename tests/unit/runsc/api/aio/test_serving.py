@@ -11,9 +11,10 @@ import pytest
 
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
-from gofer.p9.messages import Rread, Tread
+from gofer.p9.frames import FrameReader
+from gofer.p9.messages import Rclunk, Rread, Tread
 from runsc.api.aio.serving import AT_ONCE, AsyncConnection, AsyncListening, AsyncServing
-from runsc.api.blocking.serving import Connection, Listening
+from runsc.api.blocking.serving import Connection, Listening, Serving
 from runsc.fs.service import Service
 
 LINE = b'{"container":"c","port":80,"address":"192.0.2.1"}\n'
@@ -54,6 +55,27 @@ def test_replies_that_nobody_reads_are_bounded_and_end_with_the_session() -> Non
     asked, is_over = asyncio.run(asyncio.wait_for(run(), 60))
     assert is_over
     assert AT_ONCE <= asked <= AT_ONCE + 2
+
+
+def test_a_thread_that_has_something_to_say_waits_for_no_sandbox() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(60)
+    service, reader = Large(), FrameReader(c.MSIZE_MAX)
+    serving = Serving(service, object(), ours)
+    serving.start()
+    with theirs:
+        theirs.sendall(Tread(0, 0, 1).encode(1))
+        begun = theirs.recv(1)
+        teller = threading.Thread(target=service.send, args=(2, Rclunk()), daemon=True)
+        teller.start()
+        teller.join(10)
+        assert not teller.is_alive()
+
+        got = reader.feed(begun)
+        while len(got) < 2:
+            got += reader.feed(theirs.recv(1 << 18))
+    assert [tag for tag, _ in got] == [1, 2]
+    assert serving.ended(60)
 
 
 class Scarce:
