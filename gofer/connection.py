@@ -55,6 +55,7 @@ class Loop(Protocol):
     def connections(self) -> int: ...
     def add(self, sock: socket.socket) -> Connection: ...
     def forget(self, connection: Connection) -> None: ...
+    def ended(self, connection: Connection) -> None: ...
     def update(self, connection: Connection) -> None: ...
 
 
@@ -78,6 +79,8 @@ class Connection:
         self._in_flight: dict[int, InFlight] = {}
         self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._out_bytes = 0
+        self.busy = 0
+        """Requests that pool threads work on, those too that the session has forgotten."""
         self._busy_bytes = 0
         self._later = NOTAG
         """Of the request that waits for something to be told."""
@@ -85,7 +88,7 @@ class Connection:
     def congested(self) -> bool:
         """Whether requests must wait until replies have gone out."""
         return (
-            len(self._in_flight) >= MAX_IN_FLIGHT
+            self.busy >= MAX_IN_FLIGHT
             or self._out_bytes >= MAX_OUT_BYTES
             or len(self._out) >= MAX_OUT
             or self._busy_bytes >= MAX_BUSY_BYTES
@@ -255,6 +258,7 @@ class Connection:
 
     def _start(self, tag: int, job: Job) -> None:
         waiting = self._in_flight[tag] = InFlight(job)
+        self.busy += 1
         self._busy_bytes += job.size
         job.file.pin()
         self.shared.pool.submit(
@@ -268,8 +272,10 @@ class Connection:
         waiting.job.file.unpin()
         if waiting.job.owned:
             waiting.job.file.close()
+        self.busy -= 1
         self._busy_bytes -= waiting.job.size
         if self.closed:
+            self.loop.ended(self)
             return
         if waiting.dropped:
             self._attempt(self.run_backlog)

@@ -42,6 +42,8 @@ class Server:
         self._epoll = select.epoll()
         self._epoll.register(self.shared.pool.fd, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
+        self._ending: set[Connection] = set()
+        """Closed, and pool threads work on requests of theirs."""
         self._masks: dict[int, int] = {}
         self._next_number = 0
         self._listens_at = 0.0
@@ -51,7 +53,7 @@ class Server:
 
     @property
     def connections(self) -> int:
-        return len(self._connections)
+        return len(self._connections) + len(self._ending)
 
     def add(self, sock: socket.socket) -> Connection:
         """Serve one more client."""
@@ -70,6 +72,13 @@ class Server:
             del self._masks[fd]
             self._epoll.unregister(fd)
             self._hot.forget(fd)
+            if connection.busy:
+                self._ending.add(connection)
+
+    def ended(self, connection: Connection) -> None:
+        """A request of a closed `connection` is done."""
+        if not connection.busy:
+            self._ending.discard(connection)
 
     def update(self, connection: Connection) -> None:
         """Wait for what `connection` can use now: requests, or room for its replies."""

@@ -22,8 +22,10 @@ from gofer.p9.extensions import Rwalkx, Tcreatex, Tdupx, Twalkx
 from gofer.p9.messages import (
     Rgetattr,
     Rread,
+    Tattach,
     Tclunk,
     Tflush,
+    Tfsync,
     Tgetattr,
     Tlcreate,
     Tlopen,
@@ -253,6 +255,71 @@ def test_requests_of_the_pool_have_a_ceiling_of_bytes(client: Client) -> None:
     while left:
         left -= len(client.sock.recv(left))
     writer.join()
+
+
+class Slow:
+    """Calls of fsync(2), of which none ends before `go`."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def __call__(self, _fd: int) -> None:
+        self.go.wait(60)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    made = Slow()
+    monkeypatch.setattr(os, "fsync", made)
+    yield made
+    made.go.set()
+
+
+def test_requests_that_a_session_forgets_are_still_under_way(
+    local: MakeLocal, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = local(Limits())
+    served.client.start()
+    submitted: list[object] = []
+    submit = served.server.shared.pool.submit
+
+    def counted(work: Callable[[], object], done: Callable[..., None]) -> None:
+        submitted.append(work)
+        submit(work, done)
+
+    monkeypatch.setattr(served.server.shared.pool, "submit", counted)
+    again = (
+        Tversion(c.MSIZE_MAX, c.VERSION_EXTENDED).encode(c.NOTAG)
+        + Tattach(0, c.NOFID, b"", b"", 0).encode(1)
+        + b"".join(Tfsync(0, 0).encode(tag) for tag in range(2, 10))
+    )
+    served.client.sock.sendall(again * 20)
+    for _ in range(50):
+        served.server.step(0)
+
+    assert len(submitted) == MAX_IN_FLIGHT
+    slow.go.set()
+    while len(submitted) < 160:
+        served.server.step(5)
+
+
+def test_a_closed_session_counts_until_its_requests_are_done(local: MakeLocal, slow: Slow) -> None:
+    served = local(Limits(max_connections=2))
+    served.client.start()
+    served.client.call(Tdupx())
+    with socket.socket(fileno=served.client.take_fd()) as other:
+        other.sendall(Tfsync(0, 0).encode(1))
+        served.server.step(5)
+    served.server.step(5)
+
+    with pytest.raises(OSError) as caught:
+        served.client.call(Tdupx())
+    assert caught.value.errno == errno.EMFILE
+    slow.go.set()
+    while served.server.connections > 1:
+        served.server.step(5)
+    served.client.call(Tdupx())
+    os.close(served.client.take_fd())
 
 
 def test_descriptors_that_nobody_takes_do_not_pile_up(local: MakeLocal) -> None:
