@@ -60,6 +60,10 @@ def command(flags: Globals, size: int, container_id: str, path: str) -> None:
         except (OSError, ValueError):
             raise NotRunning(container_id) from None
     if reply.error:
-        number = getattr(errno, reply.error, 0)
-        why = f"{os.strerror(number).lower()} ({reply.error})" if number else reply.error
-        raise RuntimeFailure(f"read {path}: {why}")
+        raise RuntimeFailure(f"read {path}: {_why(reply.error)}")
+
+
+def _why(name: str) -> str:
+    """The name of an errno, if the sandbox says one."""
+    number = getattr(errno, name, None)
+    return f"{os.strerror(number).lower()} ({name})" if isinstance(number, int) else name
