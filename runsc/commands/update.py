@@ -114,6 +114,8 @@ def _read(path: str) -> Any:
         raise RuntimeFailure(f"open {path}: {(error.strerror or '').lower()}") from None
     except msgspec.DecodeError as error:
         raise RuntimeFailure(f"{path} is not JSON: {error}") from None
+    except RecursionError:
+        raise RuntimeFailure(f"{path} is nested too deeply") from None
 
 
 def _from_flags(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from runsc.commands.update import size
+from runsc.commands.update import _read, size
 from runsc.errors import RuntimeFailure
 
 
@@ -27,3 +29,9 @@ def test_size_takes_what_runc_takes(text: str, value: int) -> None:
 def test_size_refuses_the_rest(text: str) -> None:
     with pytest.raises(RuntimeFailure, match="invalid value for memory"):
         size(text, "memory")
+
+
+def test_document_that_is_nested_without_end_is_told(tmp_path: Path) -> None:
+    (tmp_path / "deep").write_bytes(b"[" * 500_000)
+    with pytest.raises(RuntimeFailure, match="nested too deeply"):
+        _read(str(tmp_path / "deep"))
