@@ -117,8 +117,13 @@ def _file(root: str, name: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return b""
-    with open(fd, "rb") as file:
-        return file.read(MAX_FILE) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return b""
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(MAX_FILE)
+    finally:
+        os.close(fd)
 
 
 def interpreter(environment: Mapping[str, str]) -> str:

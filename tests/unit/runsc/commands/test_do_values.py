@@ -144,6 +144,10 @@ def test_files_out_of_the_tree_or_that_are_none_say_nothing_of_users(tmp_path: P
         do_values.user("root", str(tree))
     with pytest.raises(RuntimeFailure, match="no group 'root'"):
         do_values.user("0:root", str(tree))
+    (tree / "etc" / "group").unlink()
+    (tree / "etc" / "group").mkdir()
+    with pytest.raises(RuntimeFailure, match="no group 'root'"):
+        do_values.user("0:root", str(tree))
 
 
 def test_folder_may_be_one_of_a_volume(tmp_path: Path) -> None:
