@@ -27,6 +27,7 @@ from runsc.zygote.files import Files, importable, stamp, stamps
 from sentry.abi import prctl
 
 IDLE_S = 300
+DAY_S = 86_400.0
 BACKLOG = 64
 LISTEN_FD = 3
 """sd_listen_fds(3): the first one."""
@@ -119,7 +120,7 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
     for fd in (listener.fileno(), told):
         poll.register(fd, select.POLLIN)
     until = time.monotonic() + idle_s
-    while ready := dict(poll.poll(max(0.0, until - time.monotonic()) * 1000)):
+    while ready := _ready(poll, until):
         if told in ready:
             if any(os.read(told, 1 << 12)):
                 break
@@ -140,6 +141,15 @@ def serve(listener: socket.socket, idle_s: int = IDLE_S, warmed: Prepared | None
             if not os.fork():
                 _serve(listener, conn, body, about, telling)
         served += 1
+
+
+def _ready(poll: select.poll, until: float) -> dict[int, int]:
+    """What there is to do; nothing: it is so late. poll(2) counts 24 days at most."""
+    while True:
+        left = max(0.0, until - time.monotonic())
+        ready = dict(poll.poll(min(left, DAY_S) * 1000))
+        if ready or left <= DAY_S:
+            return ready
 
 
 def _noted(number: int, frame: object) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +80,28 @@ def test_a_successor_gets_the_socket_and_removes_it(path: Path) -> None:
         with server.listening(os.dup(sock.fileno())) as again:
             assert again.getsockname() == str(path)
         assert not path.exists()
+
+
+class Quiet:
+    """A poll(2) that counts no more than Linux's, and where something comes at the second time."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def poll(self, wait_ms: float) -> list[tuple[int, int]]:
+        assert wait_ms < 1 << 31
+        self.waits.append(wait_ms)
+        return [(3, select.POLLIN)] if len(self.waits) == 2 else []
+
+
+def test_a_wait_of_years_is_one_of_days() -> None:
+    quiet: Any = Quiet()
+    assert server._ready(quiet, time.monotonic() + 1e9) == {3: select.POLLIN}
+    assert quiet.waits == [server.DAY_S * 1000] * 2
+
+    late: Any = Quiet()
+    assert server._ready(late, 0.0) == {}
+    assert late.waits == [0.0]
 
 
 def test_nobody_is_asked_where_nobody_listens() -> None:
