@@ -48,5 +48,6 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         """No number has more than 64 bits. Raises: ValueError."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if type(value) is int and not -(1 << 63) <= value <= U64:
-                raise ValueError(f"{name} has more than 64 bits")
+            for number in value if type(value) is tuple else (value,):
+                if type(number) is int and not -(1 << 63) <= number <= U64:
+                    raise ValueError(f"{name} has more than 64 bits")

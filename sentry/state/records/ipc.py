@@ -48,7 +48,8 @@ class IpcSemaphores(IpcObject, frozen=True, kw_only=True):
 class IpcQueue(IpcObject, frozen=True, kw_only=True):
     """msgget(2)."""
 
-    messages: Annotated[list[tuple[Annotated[int, msgspec.Meta(ge=1)], Data]], Many]
+    messages: Annotated[list[tuple[Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)], Data]],
+                        Many]  # fmt: skip
     max_bytes: Amount
     stime: Amount = 0
     rtime: Amount = 0

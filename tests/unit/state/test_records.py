@@ -10,6 +10,12 @@ from hypothesis import strategies as some
 from sentry.state import records
 
 
+QUEUE = (
+    b'{"id":0,"key":0,"uid":0,"gid":0,"cuid":0,"cgid":0,"mode":0,"ctime":0,"max_bytes":1,'
+    b'"messages":[[%d,""]]}'
+)
+
+
 def test_records_of_all_kinds_are_read_as_they_were_written() -> None:
     place = records.Place(1, b"etc/passwd")
     files: list[records.AnyFile] = [
@@ -40,6 +46,9 @@ def test_records_of_all_kinds_are_read_as_they_were_written() -> None:
         (b'{"kind":"door","flags":0}', records.AnyFile, "door"),
         (b'{"kind":"eventfd","flags":0,"position":-1}', records.AnyFile, ">= 0"),
         (b'{"kind":"pidfd","flags":0,"pid":0}', records.AnyFile, ">= 1"),
+        (b'{"tid":1,"creds":0,"altstack":[0,0,18446744073709551616]}', records.Thread, "64 bits"),
+        (QUEUE % (1 << 63), records.IpcQueue, "<= 9223372036854775807"),
+        (QUEUE % 0, records.IpcQueue, ">= 1"),
         (b'{"mask":0,"infos":[{"signo":65}]}', records.Pending, "<= 64"),
         (b"[" * 100_000, records.Pending, "object"),
         (b"", records.Place, "truncated"),
