@@ -14,8 +14,10 @@ from sentry.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
+from sentry.abi.time import CLOCK_BOOTTIME
 from sentry.auth import userns
 from sentry.errors import Errno
+from sentry.fs.proc.id_maps import LATEST_NS
 from sentry.kernel.ipc_namespace import IpcNamespace
 from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
 from sentry.kernel.pids import PidNamespace
@@ -332,8 +334,9 @@ class MadeNamespaces:
         return made
 
     def _offsets(self, record: records.ClockOffsets) -> TimeNamespace:
-        made = TimeNamespace(*self.owned("time", record.owner))
-        made.monotonic_ns, made.boottime_ns = record.monotonic_ns, record.boottime_ns
+        made, clock = TimeNamespace(*self.owned("time", record.owner)), self._kernel.clock
+        made.monotonic_ns = _offset(record.monotonic_ns, clock.now_ns())
+        made.boottime_ns = _offset(record.boottime_ns, clock.shown_ns(CLOCK_BOOTTIME))
         made.frozen = record.frozen
         return made
 
@@ -392,6 +395,11 @@ def has_plain_loopback(stack: Stack) -> bool:
     routes = stack.routes
     has_more = own or routes.added or not routes.rules.are_first or stack.ip or stack.netfilter
     return is_like and not has_more
+
+
+def _offset(wanted_ns: int, now_ns: int) -> int:
+    """One that leaves a clock where time_namespaces(7) lets it be: this host's may be earlier."""
+    return min(max(wanted_ns, -now_ns), LATEST_NS - now_ns)
 
 
 def _map(extents: list[tuple[int, int, int]]) -> userns.IdMap:

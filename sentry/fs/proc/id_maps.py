@@ -16,6 +16,8 @@ from sentry.fs.proc.registry import View, pid_file
 NEEDED: Final = {"uid": CAP_SETUID, "gid": CAP_SETGID, "projid": None}
 MAX_TEXT: Final = 4096
 KTIME_SEC_MAX: Final = (1 << 63) // 10**9
+LATEST_NS: Final = KTIME_SEC_MAX // 2 * 10**9
+"""No offset takes a clock further."""
 
 
 def user_namespace(view: View) -> tuple[UserNamespace | None]:
@@ -151,7 +153,7 @@ def write_offsets(view: View, data: bytes) -> None:
         "boottime": view.kernel.clock.shown_ns(time.CLOCK_BOOTTIME),
     }
     for name, offset in wanted.items():
-        if not 0 <= now[name] + offset <= KTIME_SEC_MAX // 2 * 10**9:
+        if not 0 <= now[name] + offset <= LATEST_NS:
             raise ERANGE(f"{name} {offset}")
     if ns.frozen:
         raise EACCES("the first namespace, or one with tasks in it")

@@ -13,15 +13,19 @@ from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
 from sentry.abi.sched import CLONE_NEWUSER, CLONE_NEWUTS
 from sentry.abi.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 from sentry.abi.socket import AF_INET
+from sentry.abi.time import CLOCK_BOOTTIME
 from sentry.auth.credentials import Credentials
 from sentry.auth.userns import NO_ID
 from sentry.config import ContainerConfig, ProcessConfig
+from sentry.fs.proc.id_maps import LATEST_NS
 from sentry.net.interfaces import LOOPBACK_INDEX, Address, bring_up
 from sentry.net.namespace import NetNamespace
 from sentry.net.routes import Route
 from sentry.state.namespaces import MadeNamespaces, has_plain_loopback
 from sentry.state.pages import Damaged
 from sentry.state.records import (
+    MOST,
+    ClockOffsets,
     IpcNamespace,
     MachineNames,
     Namespaces,
@@ -97,6 +101,23 @@ def test_what_no_program_could_have_made_is_refused(
 ) -> None:
     with pytest.raises(Damaged, match=why):
         MadeNamespaces(world.kernel, found, rights())
+
+
+def test_no_clock_is_before_its_beginning_or_behind_its_end(world: World) -> None:
+    found = Namespaces(
+        users=[OWN],
+        time=[ClockOffsets(0, -MOST, -MOST), ClockOffsets(0, MOST, MOST), ClockOffsets(0, 5, -7)],
+        whereabouts=[Whereabouts(time=at) for at in range(3)],
+    )
+    made = MadeNamespaces(world.kernel, found, rights())
+    early, late, usual = (made.where(at).time for at in range(3))
+    clock = world.kernel.clock
+    for now_ns, name in (
+        (clock.now_ns(), "monotonic_ns"), (clock.shown_ns(CLOCK_BOOTTIME), "boottime_ns"),
+    ):  # fmt: skip
+        assert 0 <= now_ns + getattr(early, name) < 10**12
+        assert now_ns + getattr(late, name) < LATEST_NS + 10**12
+    assert (usual.monotonic_ns, usual.boottime_ns) == (5, -7)
 
 
 def test_a_process_is_in_the_namespaces_that_it_is_said_to_be_the_first_of(world: World) -> None:
