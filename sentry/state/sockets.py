@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import socket as abi
+from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW
 from sentry.abi.socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM
 from sentry.errors import ECONNRESET, Errno
 from sentry.net.inet.address import Endpoint
@@ -246,6 +247,16 @@ class Tying:
             self._tcp(sock, record)
         elif isinstance(record, records.UdpEnd):
             self._udp(sock, record)
+        self._cut(sock)
+
+    def _cut(self, sock: Any) -> None:
+        """What no program of the container may set is as in a new socket: socket(7), ip(7)."""
+        rights = self._files.loader.rights
+        if sock.stack.owner is not None or rights.has(CAP_NET_ADMIN) or rights.has(CAP_NET_RAW):
+            return
+        sock.numbers.pop(abi.SO_MARK, None)
+        if not isinstance(sock, UnixSocket):
+            sock.ip_options[abi.IP_TRANSPARENT] = 0
 
     def _other(self, place: int, kind: type) -> Any:
         found = at(self._files.made, place, "open file")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sentry.abi import socket as abi
+from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
 from sentry.net.inet.address import MAPPED
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.tcp_options import MIN_WINDOW
@@ -37,9 +38,14 @@ def tcp(world: World) -> TcpSocket:
     return TcpSocket(location, abi.AF_INET, abi.IPPROTO_TCP, stack)
 
 
-def load(sock: TcpSocket, record: TcpEnd) -> None:
+def loader(capability: int = CAP_NET_ADMIN) -> Any:
+    rights = SimpleNamespace(has=lambda asked: asked == capability)
+    return SimpleNamespace(snapshot=SimpleNamespace(remains=[]), rights=rights)
+
+
+def load(sock: TcpSocket, record: TcpEnd, capability: int = CAP_NET_ADMIN) -> None:
     _filled(sock, record)
-    files: Any = SimpleNamespace(loader=SimpleNamespace(snapshot=SimpleNamespace(remains=[])))
+    files: Any = SimpleNamespace(loader=loader(capability))
     Tying(files).tie(sock, record)
 
 
@@ -54,8 +60,7 @@ def test_a_tcp_connection_stays_in_its_network_namespace(
         for stack in (own, other if is_elsewhere else own)
     )
     one.has_port = record.has_port
-    loader = SimpleNamespace(snapshot=SimpleNamespace(remains=[]))
-    files: Any = SimpleNamespace(made=[one, two], loader=loader)
+    files: Any = SimpleNamespace(made=[one, two], loader=loader())
     if is_elsewhere:
         with pytest.raises(Damaged, match="between two network namespaces"):
             Tying(files).tie(one, record)
@@ -98,6 +103,19 @@ def test_options_are_what_setsockopt_keeps(world: World) -> None:
     assert sock.tcp.values[abi.TCP_KEEPIDLE] == 9 and sock.hops == 7
     assert sock.numbers[abi.SO_RCVLOWAT] == 0x7FFFFFFF
     assert (sock.numbers[abi.SO_MAX_PACING_RATE], sock.numbers[abi.SO_MARK]) == (rate, -2)
+
+
+@pytest.mark.parametrize(
+    ("capability", "kept"),
+    [(CAP_NET_ADMIN, (7, 1)), (CAP_NET_RAW, (7, 1)), (CAP_SYS_ADMIN, (0, 0))],
+)
+def test_options_that_need_a_capability_are_those_of_a_container_with_it(
+    world: World, capability: int, kept: tuple[int, int]
+) -> None:
+    sock = tcp(world)
+    options = [(abi.IP_TRANSPARENT, 1)]
+    load(sock, TcpEnd(2, local=HERE, ip_options=options, numbers=[(abi.SO_MARK, 7)]), capability)
+    assert (sock.numbers.get(abi.SO_MARK, 0), sock.ip_options[abi.IP_TRANSPARENT]) == kept
 
 
 def test_a_time_out_behind_the_end_of_clocks_can_be_read_again(world: World) -> None:
