@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sentry.mm.manager import MemoryManager
 
 _LAYOUT = tuple(name for name in records.Layout.__struct_fields__)
+PART = 64
+"""Records that are looked at between two looks at the time."""
 
 
 def check(kernel: Kernel) -> None:
@@ -39,6 +42,26 @@ def check(kernel: Kernel) -> None:
     ipc = kernel.first.ipc
     if ipc.mqueue is not None and ipc.mqueue.fs.root.dirents():
         refused("a POSIX message queue")
+
+
+@cache
+def _fields() -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(records.Snapshot)
+
+
+async def check_read(snapshot: records.Snapshot, pace: Pace) -> None:
+    """Every record can be read again: who has asked may end the sandbox. Raises: EOPNOTSUPP."""
+    for field in _fields():
+        value = getattr(snapshot, field.name)
+        parts = [value]
+        if isinstance(value, list):
+            parts = [value[start : start + PART] for start in range(0, len(value), PART)]
+        for part in parts:
+            try:
+                records.decoded(msgspec.json.encode(part), field.type)
+            except ValueError as error:
+                refused(f"{field.name} that could not be read again: {error}")
+            await pace.rest()
 
 
 class Saving:
@@ -84,7 +107,7 @@ class Saving:
         trees = [tree.record() for tree in saver.trees]
         mounts = [mounted(mount) for mount in saver.mounts.first]
         sessions = [self._session(session) for session in kernel.pids.sessions.values()]
-        return records.Snapshot(
+        found = records.Snapshot(
             hostname=kernel.uts.nodename,
             domainname=kernel.uts.domainname,
             sysctls=dict(kernel.services.sysctls),
@@ -114,6 +137,8 @@ class Saving:
             namespaces=saver.namespaces.record(),
             mount_table=table,
         )
+        await check_read(found, self._pace)
+        return found
 
     def _session(self, session: Any) -> records.Session:
         leader, terminal = session.leader, session.terminal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -13,11 +15,21 @@ from sentry.errors import EOPNOTSUPP
 from sentry.kernel.device_filters import Program, attach, detach
 from sentry.kernel.posix_timers import Notify, PosixTimer
 from sentry.state import records
-from sentry.state.saving import Saving, check
+from sentry.state.saving import PART, Saving, check, check_read
 from sentry.vfs.mount import stand
+from sentry.wait.fiber import Mode
+from sentry.wait.steps import Pace
 from tests.world import World
 
+PIPE = records.PipeBuffer([], 1, 0)
 NO = bytes([0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
+
+
+class Restless(Pace):
+    """Who is never told to let others run."""
+
+    async def rest(self, mode: Mode = Mode.KILLABLE) -> None:
+        """Nobody waits."""
 
 
 def test_what_says_which_devices_may_be_used_is_not_lost() -> None:
@@ -44,3 +56,25 @@ def test_a_timer_behind_the_end_of_clocks_can_be_read_again(absolute: bool) -> N
         record = Saving._timer(timer)
     read = msgspec.json.decode(msgspec.json.encode(record), type=records.PosixTimer)
     assert read == record and read.at_ns == read.interval_ns == records.MOST
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({}, ""),
+        ({"hostname": b"x" * 65}, "hostname that could not be read again"),
+        ({"ipc": records.Ipc(numbers=[(-1, 0, 0)])}, "ipc that could not .*>= 0"),
+        ({"pipes": [PIPE] * PART}, ""),
+        ({"pipes": [PIPE] * PART + [records.PipeBuffer([], 1, -1)]}, "pipes that could not .*>= 0"),
+        ({"creds": [records.Credentials((0, 0, 0, 0, 0, 0, 0, -1))]}, "creds that could not"),
+    ],
+)
+def test_what_could_not_be_restored_is_refused(given: dict[str, Any], why: str) -> None:
+    lists = [each.name for each in msgspec.structs.fields(records.Snapshot) if each.required]
+    whole: dict[str, Any] = {
+        **{name: [] for name in lists}, "hostname": b"", "domainname": b"", "sysctls": {}, "last_pid": 1, "boot_ns": 1,
+        "now_ns": 1, "clock_code": 0, "ipc": None, **given,
+    }  # fmt: skip
+    checking = check_read(records.Snapshot(**whole), Restless())
+    with pytest.raises(EOPNOTSUPP, match=why) if why else pytest.raises(StopIteration):
+        checking.send(None)
