@@ -153,6 +153,8 @@ def learn(context: click.Context, output: str, record: str | None, args: tuple[s
             text = policy_learn.policy(seen)
         except OSError as error:
             raise RuntimeFailure(f"the program was not run: {why(error)}") from None
+        except ValueError as error:
+            raise RuntimeFailure(f"no policy was learnt: {error}") from None
     with open(output, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
     raise click.exceptions.Exit(code if code >= 0 else 128 - code)

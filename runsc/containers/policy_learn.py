@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
+
 TEMPORARY: Final = ("/tmp/", "/var/tmp/", "/dev/shm/", "/dev/pts/")
 """Folders whose files have names of no meaning."""
 MANY: Final = 8
@@ -28,6 +30,25 @@ POINT: Final = "sentry/policy"
 MAX_LINE: Final = 1 << 20
 
 
+class Fact(msgspec.Struct):
+    """One thing that was done."""
+
+    kind: str
+    call: str = ""
+    path: str = ""
+    writes: bool = False
+    creates: bool = False
+    address: str = ""
+    port: int = 0
+    protocol: str = ""
+
+
+class _Line(msgspec.Struct):
+    point: str = ""
+    record: dict[str, Any] = {}  # noqa: RUF012  msgspec copies it
+    dropped: int = 0
+
+
 def session(seen: str, folder: str) -> str:
     """The document of a session that writes what is learnt into a file; its path."""
     path = f"{folder}/session.json"
@@ -38,15 +59,18 @@ def session(seen: str, folder: str) -> str:
     return path
 
 
-def facts(path: str) -> Iterator[dict[str, Any]]:
-    """The records of a file. Raises: OSError, ValueError."""
+def facts(path: str) -> Iterator[Fact]:
+    """The records of a file, which a sandbox has written. Raises: OSError, ValueError."""
     with open(path, "rb") as file:
         while line := file.readline(MAX_LINE):
-            told = json.loads(line)
-            if told.get("dropped"):
-                raise ValueError(f"{told['dropped']} records were lost: not all was learnt")
-            if told.get("point") == POINT:
-                yield told["record"]
+            try:
+                told = msgspec.convert(json.loads(line), _Line)
+            except RecursionError:
+                raise ValueError("what was recorded is nested too deeply") from None
+            if told.dropped:
+                raise ValueError(f"{told.dropped} records were lost: not all was learnt")
+            if told.point == POINT:
+                yield msgspec.convert(told.record, Fact)
 
 
 def policy(path: str) -> str:
@@ -61,23 +85,23 @@ def policy(path: str) -> str:
     nameless: dict[str, set[str]] = {"connect": set(), "bind": set()}
     """Protocols of addresses that are not of IP: netlink, packets."""
     for fact in facts(path):
-        kind, name = fact["kind"], fact.get("path", "")
+        kind, name = fact.kind, fact.path
         if kind == "call":
-            calls.add(fact["call"])
+            calls.add(fact.call)
         elif kind == "exec":
             run.add(name)
         elif kind in ("open", "path"):  # a name that is given to a file is as good as written
-            (written if fact.get("writes") else read).add(name)
-            if fact.get("creates"):
+            (written if fact.writes else read).add(name)
+            if fact.creates:
                 made.add(name)
             if kind == "path":
                 given.add(name)
         elif kind == "address":
-            on = "bind" if fact["call"] == "bind" else "connect"
-            if address := fact.get("address", ""):
-                reached[on].add((address, fact.get("port", 0)))
+            on = "bind" if fact.call == "bind" else "connect"
+            if fact.address:
+                reached[on].add((fact.address, fact.port))
             else:
-                nameless[on].add(fact.get("protocol", ""))
+                nameless[on].add(fact.protocol)
     wide = _folders(made)
     parts = ["# Written by `runsc policy learn`: what is not here is denied."]
     parts.append(f"allowed_calls = {_list(calls)}")

@@ -78,6 +78,8 @@ def denials(policy: PolicyConfig, recording: str) -> Iterator[str]:
         raise RuntimeFailure(f"open {recording}: {(error.strerror or '').lower()}") from None
     except (ValueError, EINVAL) as error:
         raise RuntimeFailure(str(error)) from None
+    except RecursionError:
+        raise RuntimeFailure(f"{recording} is nested too deeply") from None
 
 
 def decided(rules: list[Rule], event: Replayed) -> tuple[Verdict, str]:
@@ -128,8 +130,8 @@ def _records(path: str) -> Iterator[m.Policy]:
         if not binary:
             while line := file.readline(1 << 20):
                 found = json.loads(line)
-                if found.get("point") == "sentry/policy":
-                    yield _of_json(found["record"])
+                if isinstance(found, dict) and found.get("point") == "sentry/policy":
+                    yield _of_json(found.get("record"))
             return
         for data in recorded(file):
             told = parse(data, lambda number: NUMBERS.get(number, ""))
@@ -137,7 +139,10 @@ def _records(path: str) -> Iterator[m.Policy]:
                 yield from _of_record(told.record)
 
 
-def _of_json(found: dict[str, Any]) -> m.Policy:
+def _of_json(found: Any) -> m.Policy:
+    """Raises: ValueError."""
+    if not isinstance(found, dict):
+        raise ValueError(f"no record of a policy: {found!r}")
     record = m.Policy()
     for name, kind in (("call", str), ("kind", str), ("program", str), ("path", str),
                        ("writes", bool), ("creates", bool), ("address", str), ("port", int),

@@ -90,6 +90,22 @@ def test_lost_records_are_no_policy(tmp_path: Path) -> None:
         policy_learn.policy(str(path))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[]", '{"point": "sentry/policy"}', '{"point": "sentry/policy", "record": []}',
+        '{"point": "sentry/policy", "record": {"kind": "open", "path": []}}',
+        '{"point": "sentry/policy", "record": {"kind": "address", "address": "a", "port": "b"}}',
+        '{"dropped": []}', '{"point": "sen', "[" * 500_000,
+    ],
+)  # fmt: skip
+def test_what_no_sandbox_records_is_no_policy(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "seen"
+    path.write_text(said + "\n")
+    with pytest.raises(ValueError, match="[a-z]"):
+        policy_learn.policy(str(path))
+
+
 def _recording(path: Path, *records: tuple[int, m.Record]) -> str:
     data = b""
     for kind, record in records:
@@ -145,6 +161,8 @@ def test_a_recording_of_system_calls_is_looked_at_by_the_paths_that_were_given(
         (b"no recording", "Expecting value"),
         (MAGIC + b"\1", "in the middle"),
         (b'{"point": "sentry/policy", "record": {"path": 3}}', "path is 3"),
+        (b'{"point": "sentry/policy"}', "no record of a policy: None"),
+        (b"[" * 500_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_recording_is_said(tmp_path: Path, data: bytes, why: str) -> None:
