@@ -76,6 +76,7 @@ class Serving:
         except (OSError, ProtocolError):
             pass  # it has ended, or the sandbox says what is no 9P
         finally:
+            self.close()  # a reply that nobody takes would hold the lock
             self._sock.close()
             with self._lock:
                 _driven(self._service.end())

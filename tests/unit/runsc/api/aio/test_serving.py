@@ -78,6 +78,19 @@ def test_a_thread_that_has_something_to_say_waits_for_no_sandbox() -> None:
     assert serving.ended(60)
 
 
+def test_who_says_what_is_no_9p_and_reads_nothing_ends_its_session() -> None:
+    ours, theirs = socket.socketpair()
+    service = Large()
+    serving = Serving(service, object(), ours)
+    serving.start()
+    with theirs:
+        service.send(1, Rread(bytes(c.MSIZE_MAX // 2)))
+        assert theirs.recv(1)
+        theirs.sendall(b"\xff" * 64)
+        assert serving.ended(60)
+    assert service.is_over
+
+
 class Scarce:
     """A listener whose first accept(2) finds no descriptor; `accept` is that of the loop, too."""
 
