@@ -45,7 +45,7 @@ class Fact(msgspec.Struct):
 
 class _Line(msgspec.Struct):
     point: str = ""
-    record: dict[str, Any] = {}  # noqa: RUF012  msgspec copies it
+    record: dict[str, Any] = {}
     dropped: int = 0
 
 
