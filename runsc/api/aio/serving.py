@@ -72,6 +72,8 @@ class AsyncServing:
         try:
             while data := await self._loop.sock_recv(self._sock, PIECE):
                 for tag, message in reader.feed(data):
+                    if self._unsent.qsize() > AT_ONCE:  # those that come later have no place
+                        await self._unsent.join()
                     await self._places.acquire()
                     if isinstance(message, self._service.beside):
                         self._spawn(self._answer(tag, message))
@@ -103,6 +105,7 @@ class AsyncServing:
             while True:
                 data, has_place = await self._unsent.get()
                 await self._loop.sock_sendall(self._sock, data)
+                self._unsent.task_done()
                 if has_place:
                     self._places.release()
         except OSError:

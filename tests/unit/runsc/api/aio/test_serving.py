@@ -57,6 +57,35 @@ def test_replies_that_nobody_reads_are_bounded_and_end_with_the_session() -> Non
     assert AT_ONCE <= asked <= AT_ONCE + 2
 
 
+class Late(Service):
+    """Each reply comes by itself."""
+
+    kinds = {Tread: "read"}  # noqa: RUF012
+    asked = 0
+
+    async def read(self, tag: int, _asked: Tread) -> None:
+        self.asked += 1
+        self.send(tag, Rread(bytes(4096)))
+
+
+def test_replies_that_come_later_and_nobody_reads_are_bounded() -> None:
+    async def run() -> int:
+        ours, theirs = socket.socketpair()
+        service = Late()
+        serving = AsyncServing(service, object(), ours)
+        serving.start()
+        request = b"".join(Tread(0, 0, 1).encode(tag) for tag in range(100))
+        with theirs:
+            for _ in range(20):
+                theirs.sendall(request)
+                for _ in range(50):
+                    await asyncio.sleep(0)
+        assert await serving.ended(60)
+        return service.asked
+
+    assert AT_ONCE <= asyncio.run(asyncio.wait_for(run(), 60)) <= 500
+
+
 def test_a_thread_that_has_something_to_say_waits_for_no_sandbox() -> None:
     ours, theirs = socket.socketpair()
     theirs.settimeout(60)
