@@ -41,6 +41,11 @@ def time_ns(value: int) -> int:
     return min(max(value, bool(value)), MOST)
 
 
+def _check_64_bits(name: str, number: int) -> None:
+    if not -(1 << 63) <= number <= U64:
+        raise ValueError(f"{name} has more than 64 bits")
+
+
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of all of them."""
 
@@ -48,6 +53,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         """No number has more than 64 bits. Raises: ValueError."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            for number in value if type(value) is tuple else (value,):
-                if type(number) is int and not -(1 << 63) <= number <= U64:
-                    raise ValueError(f"{name} has more than 64 bits")
+            if type(value) is int:
+                _check_64_bits(name, value)
+            elif type(value) is tuple:
+                for each in value:
+                    if type(each) is int:
+                        _check_64_bits(name, each)
