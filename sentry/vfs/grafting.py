@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sentry.errors import ENOENT
+from sentry.errors import EINVAL, ENOENT
 from sentry.vfs import mount_copies, propagation
 from sentry.vfs.location import Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount, Veil, top, tree
@@ -24,7 +24,7 @@ Copies = list[tuple[Mount, Location]]
 
 
 def _grafted(namespace: MountNamespace, mount: Mount, place: Location) -> Steps[None]:
-    """attach_recursive_mnt(): from elsewhere, or a new tree. Raises: ENOSPC, ENOENT."""
+    """attach_recursive_mnt(): from elsewhere, or a new tree. Raises: ENOSPC, ENOENT, EINVAL."""
     place = top(place)
     if place.dentry.unlinked:
         raise ENOENT("the place has been removed")
@@ -41,6 +41,8 @@ graft = Stepwise(_grafted)
 def _prepared(namespace: MountNamespace, mount: Mount, place: Location) -> Steps[None]:
     parts = tree(mount)
     receivers = yield from propagation.receivers(place.mount)
+    if receivers and mount_copies.shows_mounts(mount):
+        raise EINVAL("a mount namespace is not propagated")
     namespace.check_room(len(parts) * (1 + len(receivers)))
     copies: Copies = []
     if place.mount.group is not None:

@@ -12,11 +12,16 @@ from sentry.vfs import propagation
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount, tree
-from sentry.vfs.mounts import MountNamespace
+from sentry.vfs.mounts import HeldMounts, MountNamespace
 from sentry.wait.steps import Steps, Stepwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def shows_mounts(mount: Mount) -> bool:
+    """It is the file of a mount namespace, which it holds: is_mnt_ns_file()."""
+    return isinstance(mount.root.inode.namespace, HeldMounts)
 
 
 def _copied_tree(
@@ -29,8 +34,8 @@ def _copied_tree(
 ) -> Steps[Mount]:
     """copy_tree(): a new mount of `root`, and of those below it.
 
-    Unbindable mounts and what is on them are left out unless `all_of_it`. Nothing is attached yet.
-    Raises: ENOSPC.
+    Unbindable mounts and what is on them are left out; with `all_of_it`, for others, those of mount
+    namespaces instead (CL_COPY_MNT_NS_FILE). Nothing is attached yet. Raises: ENOSPC.
     """
     originals = tree(source)
     namespace.check_room(len(originals))
@@ -41,7 +46,8 @@ def _copied_tree(
         assert old.parent is not None
         parent = by_old.get(old.parent.mount.id)
         inside = old.parent.mount is not source or old.parent.dentry.is_below(root)
-        if parent is None or not inside or (old.unbindable and not all_of_it):
+        left_out = shows_mounts(old) if all_of_it else old.unbindable
+        if parent is None or not inside or left_out:
             continue
         new = clone(namespace, old, old.root, join)
         new.locked = old.locked
@@ -90,6 +96,8 @@ def _copied_namespace(
 ) -> Steps[tuple[MountNamespace, dict[int, Mount]]]:
     """CLONE_NEWNS: copies of all mounts; also by the ids of the originals.
 
+    Those that hold mount namespaces are left out: two of these could hold each other for ever.
+
     `owner` is the user namespace of the new one; if it is another one, everything is received
     but nothing sent, and the mounts are locked together. Raises: ENOSPC.
     """
@@ -103,6 +111,8 @@ def _copied_namespace(
     for old in originals:
         if old is not namespace.root:
             assert old.parent is not None
+            if old.parent.mount.id not in by_old or shows_mounts(old):
+                continue
             new = by_old[old.id] = clone(namespace, old, old.root, join)
             new.locked = old.locked or foreign
             copy.put(new, Location(by_old[old.parent.mount.id], old.parent.dentry))

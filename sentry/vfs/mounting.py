@@ -31,6 +31,7 @@ from sentry.vfs.mounts import HeldMounts, MountNamespace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sentry.vfs.interface import Inode
     from sentry.vfs.mounter import Mounter
     from sentry.vfs.vfs import MountType
     from sentry.wait.steps import Steps
@@ -227,6 +228,12 @@ def check_target(caller: Mounter, place: Location) -> None:
         raise EINVAL("not in this namespace")
 
 
+def _is_loop(caller: Mounter, inode: Inode) -> bool:
+    """It stands for the caller's mount namespace, or an older one: mnt_ns_loop()."""
+    held = inode.namespace
+    return isinstance(held, HeldMounts) and held.mounts.id <= caller.mounts.id
+
+
 def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Steps[Mount]:
     """__do_loopback(): a copy of what is seen at a place. Raises: EINVAL, ENOSPC."""
     mount = source.mount
@@ -236,8 +243,7 @@ def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Steps[M
     inode = source.dentry.inode
     if not is_movable(caller, mount) and not (nameless and inode.bindable):
         raise EINVAL("not in this namespace")
-    held = inode.namespace
-    if isinstance(held, HeldMounts) and held.mounts.id <= caller.mounts.id:
+    if _is_loop(caller, inode):
         raise EINVAL("a loop of mount namespaces")
     if not recursive and any(
         child.locked and child.parent is not None and child.parent.dentry.is_below(source.dentry)
@@ -305,6 +311,8 @@ def move(caller: Mounter, source: Location, place: Location) -> Steps[None]:
         raise EINVAL("on a shared mount")
     if place.mount.group is not None and any(each.unbindable for each in tree(mount)):
         raise EINVAL("unbindable below a shared mount")
+    if any(_is_loop(caller, each.root.inode) for each in tree(mount)):
+        raise ELOOP("a loop of mount namespaces")
     at: Mount | None = place.mount
     while at is not None:
         if at is mount:

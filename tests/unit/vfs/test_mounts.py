@@ -229,6 +229,31 @@ def test_namespace_goes_with_the_last_process_in_it(task: Any) -> None:
     assert (budget.mounts, len(budget.namespaces), root.group.members) == before
 
 
+def test_namespaces_that_are_mounted_do_not_hold_each_other(task: Any) -> None:
+    task.world.mount("proc", b"/proc")
+    for name in (b"/one", b"/two"):
+        touch(task, name)
+    budget = task.task.kernel.vfs.budget
+    before = budget.mounts, len(budget.namespaces)
+
+    def bind(program: Any, other: Any, place: bytes) -> int:
+        link = b"/proc/%d/ns/mnt" % other.ok("getpid")
+        return int(program.call("mount", link, place, 0, MS_BIND, 0))
+
+    first, second = task.fork(), task.fork()
+    first.ok("unshare", CLONE_NEWNS)
+    assert bind(task, first, b"/one") == 0
+    second.ok("unshare", CLONE_NEWNS)
+    assert second.call("umount2", b"/one", 0) == -errno.EINVAL
+    assert bind(first, second, b"/two") == 0
+    assert bind(second, first, b"/two") == -errno.EINVAL
+    exits(task, first)
+    exits(task, second)
+    task.ok("umount2", b"/one", 0)
+    task.world.settle()
+    assert (budget.mounts, len(budget.namespaces)) == before
+
+
 def test_open_mountinfo_keeps_the_namespace_of_a_process_that_has_ended(task: Any) -> None:
     budget = task.task.kernel.vfs.budget
     task.ok("mkdir", b"/proc", 0o755)
