@@ -32,6 +32,7 @@ from sentry.abi.signal import SIGXFSZ
 from sentry.ahead import mypyc_attr
 from sentry.auth.permissions import drop_set_id
 from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO
+from sentry.mm.buffers import UserBuffer
 from sentry.mm.errors import NeedsFault
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import Changes
@@ -182,7 +183,7 @@ class RegularFile(FileDescription):
                 bits = drop_set_id(caller.creds, inode.mode, inode.gid)
                 if bits is not None:
                     await again(inode.setattr, Changes(mode=bits))
-                if is_long(source):
+                if isinstance(source, UserBuffer):  # a page of it may have to be fetched midway
                     n = await in_pieces(self.pwrite, source, at)
                 else:
                     n = await again(self.pwrite, source, at)
