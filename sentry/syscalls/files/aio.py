@@ -44,7 +44,7 @@ from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Long, UInt
 from sentry.vfs.file import FileDescription, Result
-from sentry.wait.again import again
+from sentry.wait.again import Keeping, again, kept
 from sentry.wait.fiber import (
     Interrupted,
     Mode,
@@ -72,16 +72,19 @@ _u32 = struct.Struct("<I")
 @syscall(206)
 def sys_io_setup(task: Task, count: UInt, result: Addr) -> None:
     """io_setup(2)."""
-    (old,) = _u64.unpack(task.mm.read(result, 8))
-    if old or not count:
-        raise EINVAL("the context is not 0, or no events")
     table = aio_of(task)
-    address = table.setup(task, count)
-    try:
-        task.mm.write(result, _u64.pack(address))
-    except EFAULT:
-        table.destroy(task, address)
-        raise
+    address: int | None = kept((table, "setup"))
+    if address is None:
+        (old,) = _u64.unpack(task.mm.read(result, 8))
+        if old or not count:
+            raise EINVAL("the context is not 0, or no events")
+        address = table.setup(task, count)
+    with Keeping((table, "setup"), address):
+        try:
+            task.mm.write(result, _u64.pack(address))
+        except EFAULT:
+            table.destroy(task, address)
+            raise
 
 
 @syscall(207)
@@ -298,7 +301,7 @@ def _get_events(
         raise EINVAL("counts")
     # Pages that have to be fetched first must not cost events.
     task.mm.accessible(events, min(most, context.nr) * IO_EVENT.size, True)
-    done = 0
+    done: int = kept((context, "told")) or 0
 
     def attempt() -> int:
         nonlocal done
@@ -306,7 +309,8 @@ def _get_events(
             raise EINVAL("the context is gone")
         while done < most and (data := context.take(most - done)):
             try:
-                task.mm.write(events + done * IO_EVENT.size, data)
+                with Keeping((context, "told"), done):
+                    task.mm.write(events + done * IO_EVENT.size, data)
             except EFAULT:
                 if not done:
                     raise
