@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.errors import EFAULT, from_host, from_number
+from sentry.mm.errors import NeedsFault
 from sentry.platform.memory import AddressSpace, Bytes
 
 Transfer = Callable[[int, int, int, int, int], int]
@@ -158,7 +159,10 @@ class UserDest(UserBuffer):
     writes: ClassVar = True
 
     def put(self, data: Bytes) -> int:
-        """Append bytes, at most `count`; how many. Raises: EFAULT (unmapped since the check)."""
+        """Append bytes, at most `count`; how many.
+
+        Raises: EFAULT (unmapped since the check); NeedsFault, and none of them is appended.
+        """
         segments = self._segments
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
         if size <= self.count and len(segments) == 1:  # the common case, without `_next`
@@ -169,10 +173,14 @@ class UserDest(UserBuffer):
             self.count -= size
             return size
         view = memoryview(data).cast("B")
-        done = 0
-        for addr, length in self._pieces(len(view)):
-            self._mm.write(addr, view[done : done + length])
-            done += length
+        done, before = 0, (self._index, self._inside, self.count)
+        try:
+            for addr, length in self._pieces(len(view)):
+                self._mm.write(addr, view[done : done + length])
+                done += length
+        except NeedsFault:
+            self._index, self._inside, self.count = before
+            raise
         return done
 
     def from_host(self, fd: int, offset: int | None, flags: int = 0) -> int:

@@ -13,6 +13,7 @@ from sentry.errors import (
     EINVAL,
 )
 from sentry.mm.buffers import KernelDest, KernelSource
+from sentry.mm.errors import NeedsFault
 from sentry.mm.manager import MemoryManager
 
 PAGE = 4096
@@ -42,6 +43,29 @@ def test_vectors_are_consumed_in_order(mm: MemoryManager, addr: int) -> None:
             mm.buffer_out_iov(addr, 1)
     with pytest.raises(EINVAL):
         mm.buffer_in_iov(addr, 1025)
+
+
+def test_bytes_that_have_to_wait_midway_are_put_once(
+    mm: MemoryManager, addr: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mm.write(addr, struct.pack("<6Q", addr + 100, 3, addr + 200, 3, addr + 300, 3))
+    dest, missing = mm.buffer_out_iov(addr, 3), {addr + 200}
+    write = MemoryManager.write
+
+    async def fetch() -> None:
+        missing.clear()
+
+    def store(mm: MemoryManager, addr: int, data: bytes) -> None:
+        if addr in missing:
+            raise NeedsFault(fetch)
+        write(mm, addr, data)
+
+    monkeypatch.setattr(MemoryManager, "write", store)
+    with pytest.raises(NeedsFault):
+        dest.put(b"abcdef")
+    missing.clear()
+    assert (dest.put(b"abcdef"), dest.put(b"ghi"), dest.count) == (6, 3, 0)
+    assert [mm.read(addr + at, 3) for at in (100, 200, 300)] == [b"abc", b"def", b"ghi"]
 
 
 def test_host_transfers(mm: MemoryManager, addr: int, tmp_path: Path) -> None:
