@@ -123,12 +123,9 @@ class FsContextFile(FileDescription):
         mounting.reconfigure(caller, self.fs, b",".join(self._options), self.flags_asked)
         self._options.clear()
 
-    def mounted(self) -> FileSystem:
-        """fsmount(2) takes it; from now on it can only be changed. Raises: EINVAL, EBUSY."""
-        if self.fs is None:
-            raise EINVAL("nothing was created")
+    def mounted(self) -> None:
+        """fsmount(2) takes it; from now on it can only be changed. Raises: EBUSY."""
         if self.phase is not Phase.AWAITING_MOUNT:
             raise EBUSY("mounted already")
         self.phase = Phase.RECONF_PARAMS
         self._options.clear()
-        return self.fs

@@ -103,9 +103,29 @@ def new_file_system(
         fs.is_made_inside = True
         if flags & MS_RDONLY:
             fs.read_only = True
-    if owner is not None and kind in REVEALING and not shows_all(caller, kind):
-        raise EPERM("it would show what is hidden")
     return fs
+
+
+def new_mount(caller: Caller, fs: FileSystem, flags: int) -> Mount:
+    """A mount of a new file system, which has no place yet: mount_too_revealing().
+
+    Raises: EPERM unless the namespace sees one of the type with nothing hidden, whose flags that
+    are locked it has, too, and keeps.
+    """
+    mount: Mount = caller.kernel.vfs.new_mount(fs, flags)
+    if caller.mounts.owner is None or fs.name.encode() not in REVEALING:
+        return mount
+    for seen in caller.mounts:
+        if seen.fs.name != fs.name or not shows_all(seen):
+            continue
+        locked = seen.locked_flags & (MS_RDONLY | ATIME_FLAGS)
+        if seen.fs.read_only:
+            locked |= MS_RDONLY
+        differs = locked & ATIME_FLAGS and (mount.flags ^ seen.flags) & ATIME_FLAGS
+        if not differs and not locked & MS_RDONLY & ~mount.flags:
+            mount.locked_flags = locked
+            return mount
+    raise EPERM("it would show, or change, what cannot be seen or changed")
 
 
 def take_sb_flags(flags: int, options: bytes) -> tuple[int, bytes]:
@@ -121,14 +141,11 @@ def take_sb_flags(flags: int, options: bytes) -> tuple[int, bytes]:
     return flags, b",".join(rest)
 
 
-def shows_all(caller: Caller, kind: bytes) -> bool:
-    """mount_too_revealing(): the namespace sees one of the type with nothing hidden."""
-    for mount in caller.mounts:
-        if mount.fs.name.encode() != kind or mount.root.parent is not None:
-            continue
-        if not any(child.locked for child in mount.mounted.values()):
-            return True
-    return False
+def shows_all(mount: Mount) -> bool:
+    """Nothing of its file system is hidden from a less privileged namespace."""
+    return mount.root.parent is None and not any(
+        child.locked for child in mount.mounted.values()
+    )
 
 
 def is_ours(caller: Mounter, mount: Mount) -> bool:

@@ -204,8 +204,10 @@ def sys_fsmount(task: Task, fd: Int, flags: UInt, attributes: UInt) -> int:
     context = context_of(task, fd)
     task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
     task.mounts.check_room()
-    fs = context.mounted()
-    mount = task.kernel.vfs.new_mount(fs, mount_flags(attributes) | atime)
+    if context.fs is None:
+        raise EINVAL("nothing was created")
+    mount = mounting.new_mount(task, context.fs, mount_flags(attributes) | atime)
+    context.mounted()
     return install(task, tree_file(task, mount), cloexec=bool(flags & FSMOUNT_CLOEXEC))
 
 

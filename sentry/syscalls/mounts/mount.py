@@ -127,7 +127,7 @@ def new(
     task.mounts.check_room()
     source = b"none" if device is None else device
     fs = mounting.new_file_system(task, (fs_type, source, options), flags, make)
-    return mounting.add_new(task, task.kernel.vfs.new_mount(fs, flags & MOUNT_FLAGS), place)
+    return mounting.add_new(task, mounting.new_mount(task, fs, flags & MOUNT_FLAGS), place)
 
 
 @syscall(166)

@@ -10,9 +10,12 @@ import pytest
 
 from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.mount import (
+    FSCONFIG_CMD_CREATE,
     FSCONFIG_CMD_RECONFIGURE,
     FSCONFIG_SET_FLAG,
+    MOUNT_ATTR_RDONLY,
     MS_BIND,
+    MS_NOATIME,
     MS_NODEV,
     MS_PRIVATE,
     MS_RDONLY,
@@ -20,7 +23,7 @@ from sentry.abi.mount import (
     MS_REMOUNT,
     MS_SHARED,
 )
-from sentry.abi.sched import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER
+from sentry.abi.sched import CLONE_NEWCGROUP, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from sentry.vfs.mount_copies import copy_namespace
 from sentry.vfs.mounts import HeldMounts
 from sentry.vfs.paths import path_of
@@ -160,6 +163,22 @@ def test_user_namespace_has_its_rights_over_file_systems_of_its_own(task: Any) -
     assert user.call("setxattr", b"/m/mine", *label) == -errno.EPERM
     user.ok("setxattr", b"/own/d", *label)
     user.ok("umount2", b"/own", MNT_FORCE)
+
+
+def test_user_namespace_sees_no_more_of_sysfs_than_it_is_shown(task: Any) -> None:
+    for path in (b"/shown", b"/own"):
+        task.ok("mkdir", path, 0o777)
+    task.ok("mount", b"x", b"/shown", b"sysfs", MS_RDONLY, 0)
+    user = task.sibling(1000, 1000)
+    user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
+    for flags in (0, MS_RDONLY | MS_NOATIME):
+        assert user.call("mount", b"x", b"/own", b"sysfs", flags, 0) == -errno.EPERM
+    fd = user.ok("fsopen", b"sysfs", 0)
+    user.ok("fsconfig", fd, FSCONFIG_CMD_CREATE, 0, 0, 0)
+    assert user.call("fsmount", fd, 0, 0) == -errno.EPERM
+    user.ok("fsmount", fd, 0, MOUNT_ATTR_RDONLY)
+    user.ok("mount", b"x", b"/own", b"sysfs", MS_RDONLY, 0)
+    assert user.call("mount", 0, b"/own", 0, MS_REMOUNT | MS_BIND, 0) == -errno.EPERM
 
 
 def test_file_system_that_is_mounted_once_more_stays_writable_for_others(task: Any) -> None:
