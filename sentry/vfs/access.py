@@ -18,7 +18,8 @@ from sentry.auth.permissions import (
     may_access,
     may_override,
 )
-from sentry.errors import EACCES, EISDIR, ENOENT, ENOTDIR, EPERM, EROFS
+from sentry.auth.userns import NO_ID
+from sentry.errors import EACCES, EISDIR, ENOENT, ENOTDIR, EOVERFLOW, EPERM, EROFS
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Inode
@@ -75,10 +76,26 @@ def check_device(caller: Caller, kind: int, rdev: int, mask: int) -> None:
         group.cgroup.check_device(kind, rdev, access or BPF_DEVCG_ACC_MKNOD)
 
 
+def check_maker(creds: Credentials, directory: Inode) -> None:
+    """fsuidgid_has_mapping(): where the file system was mounted there is who makes a file.
+
+    Raises: EOVERFLOW.
+    """
+    owner = directory.fs.owner
+    if owner is not None and NO_ID in (
+        owner.uid_map.from_kernel(creds.fsuid), owner.gid_map.from_kernel(creds.fsgid)
+    ):  # fmt: skip
+        raise EOVERFLOW("a user or group that the file system does not know")
+
+
 def check_create(creds: Credentials, directory: Dentry) -> None:
-    """may_create(): a name can be made there. Raises: ENOENT in a removed directory, EACCES."""
+    """may_create(): a name can be made there.
+
+    Raises: ENOENT in a removed directory, EOVERFLOW, EACCES.
+    """
     if directory.unlinked:
         raise ENOENT("the directory has been removed")
+    check_maker(creds, directory.inode)
     check_inode(creds, directory.inode, MAY_WRITE | MAY_EXEC)
 
 

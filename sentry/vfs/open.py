@@ -51,7 +51,7 @@ from sentry.errors import (
     ETXTBSY,
     Errno,
 )
-from sentry.vfs.access import check_create, check_device, check_inode
+from sentry.vfs.access import check_create, check_device, check_inode, check_maker
 from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.file import Caller, FileDescription
@@ -437,6 +437,7 @@ def _open_tmpfile(
     if not at.dentry.inode.is_dir:
         raise ENOTDIR(f"{path!r}")
     at.mount.check_writable()
+    check_maker(caller.creds, at.dentry.inode)
     check_inode(caller.creds, at.dentry.inode, MAY_WRITE | MAY_EXEC)
     mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode)
     if caller.judge is not None:

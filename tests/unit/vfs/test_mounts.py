@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_RDONLY, O_RDWR, O_WRONLY
+from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_RDONLY, O_RDWR, O_TMPFILE, O_WRONLY
 from sentry.abi.mount import (
     FSCONFIG_CMD_CREATE,
     FSCONFIG_CMD_RECONFIGURE,
@@ -24,6 +24,8 @@ from sentry.abi.mount import (
     MS_SHARED,
 )
 from sentry.abi.sched import CLONE_NEWCGROUP, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
+from sentry.abi.stat import S_IFIFO
+from sentry.auth.userns import Extent, IdMap
 from sentry.vfs.mount_copies import copy_namespace
 from sentry.vfs.mounts import HeldMounts
 from sentry.vfs.paths import path_of
@@ -33,6 +35,12 @@ MNT_FORCE, MNT_DETACH = 1, 2
 
 def touch(task: Any, path: bytes) -> None:
     task.ok("close", task.ok("open", path, O_CREAT | O_WRONLY, 0o644))
+
+
+def become_root(user: Any) -> None:
+    """What `unshare -r` writes to /proc/self/uid_map and gid_map."""
+    namespace = user.task.creds.user_ns
+    namespace.uid_map = namespace.gid_map = IdMap([Extent(0, 1000, 1)])
 
 
 def test_read_only_bind_refuses_writes_where_the_original_does_not(task: Any) -> None:
@@ -157,12 +165,31 @@ def test_user_namespace_has_its_rights_over_file_systems_of_its_own(task: Any) -
     user = task.sibling(1000, 1000)
     user.ok("mkdir", b"/m/mine", 0o777)
     user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+    become_root(user)
     user.ok("mount", b"x", b"/own", b"tmpfs", 0, 0)
     user.ok("mkdir", b"/own/d", 0o777)
     label = b"security.label", b"v", 1, 0
     assert user.call("setxattr", b"/m/mine", *label) == -errno.EPERM
     user.ok("setxattr", b"/own/d", *label)
     user.ok("umount2", b"/own", MNT_FORCE)
+
+
+def test_user_that_a_file_system_does_not_know_makes_nothing_there(task: Any) -> None:
+    task.ok("mkdir", b"/own", 0o777)
+    user = task.sibling(1000, 1000)
+    user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+    user.ok("mount", b"x", b"/own", b"tmpfs", 0, 0)
+    for call in (
+        ("mkdir", b"/own/d", 0o755),
+        ("open", b"/own/f", O_CREAT | O_WRONLY, 0o644),
+        ("open", b"/own", O_TMPFILE | O_RDWR, 0o644),
+        ("symlink", b"x", b"/own/l"),
+        ("mknod", b"/own/p", S_IFIFO | 0o644, 0),
+    ):
+        assert user.call(*call) == -errno.EOVERFLOW
+    assert user.call("mkdir", b"/own", 0o755) == -errno.EEXIST
+    become_root(user)
+    touch(user, b"/own/f")
 
 
 def test_user_namespace_sees_no_more_of_sysfs_than_it_is_shown(task: Any) -> None:
