@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
+from itertools import groupby
 from typing import Any, Final, Protocol
 
 from sentry.errors import ENOMEM, ENOSPC
@@ -21,6 +22,7 @@ CHUNK: Final = 512
 """Pages in one array of frames."""
 CHUNK_BYTES: Final = CHUNK * PAGE_SIZE
 _EMPTY: Final = array("Q", bytes(8 * CHUNK))
+_ZEROS: Final = bytes(PAGE_SIZE)
 
 
 def _give_back(ram: Ram | Disk, chunk: array[int]) -> None:
@@ -136,7 +138,13 @@ class RamFile:
             chunk = self._chunks.get(index // CHUNK)
             if chunk is None:
                 chunk = self._chunks[index // CHUNK] = _EMPTY[:]
-            self._count(self.ram.fill(chunk, first, some))
+            free = chunk[first : first + some].count(0)
+            try:
+                made = self.ram.fill(chunk, first, some)
+            except (ENOMEM, ENOSPC):  # of some of them
+                self._count(free - chunk[first : first + some].count(0))
+                raise
+            self._count(made)
             index += some
             count -= some
 
@@ -155,13 +163,37 @@ class RamFile:
         self._count(len(gpas))
 
     def filling(self, index: int, count: int) -> Steps[None]:
-        """`fill`, a chunk a piece. Raises: ENOMEM, ENOSPC beyond the quota."""
-        while count > 0:
-            some = min(count, CHUNK - index % CHUNK)
-            self.check_room(self.holes(index, index + some))
-            self.fill(index, some)
-            index, count = index + some, count - some
-            yield
+        """`fill`, a chunk a piece. Raises: ENOMEM, ENOSPC beyond the quota, and what was made for
+        it is given back: shmem_fallocate()."""
+        made: list[tuple[int, array[int]]] = []
+        try:
+            while count > 0:
+                some = min(count, CHUNK - index % CHUNK)
+                self.check_room(self.holes(index, index + some))
+                made.append((index, self.frames(index, some)))
+                self.fill(index, some)
+                index, count = index + some, count - some
+                yield
+        except (ENOMEM, ENOSPC):
+            for first, before in made:
+                self._unfill(first, before)
+                yield
+            raise
+
+    def _unfill(self, first: int, before: array[int]) -> None:
+        """Pages that were holes `before`, and nobody has stored to since, are holes again."""
+        self.hide(first, first + len(before))
+        now = self.frames(first, len(before))
+        data = read_frames(now, 0, len(before) * PAGE_SIZE)
+
+        def is_new(at: int) -> bool:
+            stored = data[at * PAGE_SIZE : (at + 1) * PAGE_SIZE] != _ZEROS
+            return bool(now[at]) and not before[at] and not stored
+
+        for new, run in groupby(range(len(before)), is_new):
+            if new:
+                pages = list(run)
+                self._drop(first + pages[0], first + pages[-1] + 1, False)
 
     # --- bytes
 

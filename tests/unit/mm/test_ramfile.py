@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentry.abi.mman import MAP_SHARED
+from sentry.errors import ENOMEM, ENOSPC
 from sentry.mm.errors import NeedsFault
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap
@@ -167,6 +169,41 @@ def test_long_changes_have_a_piece_for_each_chunk(memory: Ram, last: int) -> Non
     assert file.pages == -(-last // PAGE)
     assert len([*file.punching(1, last - 1)]) == -(-last // EDGE)
     assert file.pages == 1 + bool(last % PAGE)  # what is not whole stays
+    file.close()
+
+
+def test_frames_that_were_made_in_vain_are_given_back(memory: Ram) -> None:
+    file, quota = RamFile(memory, 4 * EDGE), SimpleNamespace(pages=0, max_pages=3 * 512)
+    file.quota = quota
+    file.write(3 * PAGE, b"x")
+    filling = file.filling(0, 4 * 512)
+    next(filling)
+    next(filling)
+    file.write(600 * PAGE, b"y")
+    with pytest.raises(ENOSPC):
+        at_once(filling)
+    assert (quota.pages, file.pages) == (2, 2)
+    assert (file.read(3 * PAGE, 1), file.read(600 * PAGE, 1)) == (b"x", b"y")
+    file.close()
+    assert quota.pages == 0
+
+
+def test_frames_count_also_where_not_all_can_be_had(
+    memory: Ram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, fill = RamFile(memory), Ram.fill
+
+    def fill_half(ram: Ram, gpas: Any, first: int, count: int) -> int:
+        fill(ram, gpas, first, count // 2)
+        raise ENOMEM("no more")
+
+    monkeypatch.setattr(Ram, "fill", fill_half)
+    with pytest.raises(ENOMEM):
+        file.fill(0, 100)
+    assert file.pages == 50
+    file.truncate(1)
+    file.truncate(0)
+    assert file.pages == 0
     file.close()
 
 
