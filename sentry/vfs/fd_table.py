@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import compress
 from typing import Any, Final
 
 from sentry.abi.fcntl import O_PATH
@@ -24,11 +25,13 @@ PIECE: Final = 4096
 class FdTable:
     """Numbers to descriptions. A descriptor holds one use of its description."""
 
-    __slots__ = ("_cloexec", "_files", "_limit", "_lowest", "polls", "users")
+    __slots__ = ("_cloexec", "_files", "_limit", "_lowest", "_open", "polls", "users")
 
     def __init__(self, limit: DescriptorLimit | None = None) -> None:
         self._limit = limit if limit is not None else DescriptorLimit()
         self._files: list[FileDescription | None] = []
+        self._open = bytearray()
+        """1 where a descriptor is open: to look among a million costs no time."""
         self._cloexec: set[int] = set()
         self._lowest = 0
         """No descriptor below it is free."""
@@ -39,19 +42,19 @@ class FdTable:
         """Tasks that share it."""
 
     def __iter__(self) -> Iterator[int]:
-        return iter([fd for fd, file in enumerate(self._files) if file is not None])
+        found: list[int] = []
+        for low in range(0, len(self._open), PIECE):
+            piece = self._open[low : low + PIECE]
+            if 1 in piece:
+                found += compress(range(low, low + PIECE), piece)
+        return iter(found)
 
     def __len__(self) -> int:
-        return sum(file is not None for file in self._files)
+        return self._open.count(1)
 
     def highest(self) -> int:
         """The highest descriptor that is open; 0 if none is."""
-        files = self._files
-        for low in range((len(files) - 1) // PIECE * PIECE, -1, -PIECE):
-            piece = files[low : low + PIECE]
-            if piece.count(None) < len(piece):
-                return low + max(at for at, file in enumerate(piece) if file is not None)
-        return 0
+        return max(self._open.rfind(1), 0)
 
     # --- looking up
 
@@ -109,10 +112,10 @@ class FdTable:
 
     def free_from(self, lowest: int, limit: int) -> int:
         """The lowest free number. Raises: EMFILE."""
-        files = self._files
         fd = max(lowest, self._lowest)
-        while fd < len(files) and files[fd] is not None:
-            fd += 1
+        if fd < len(self._open):
+            free = self._open.find(0, fd)
+            fd = free if free >= 0 else len(self._open)
         if lowest <= self._lowest:
             self._lowest = fd
         if fd >= min(limit, self._limit.nr_open, NR_OPEN):
@@ -124,8 +127,11 @@ class FdTable:
             self.polls.changes(fd)
         files = self._files
         if fd >= len(files):
-            files.extend([None] * (fd + 1 - len(files)))
+            more = fd + 1 - len(files)
+            files.extend([None] * more)
+            self._open.extend(bytes(more))
         files[fd] = file
+        self._open[fd] = 1
         file.refs += 1
         self.set_close_on_exec(fd, cloexec)
 
@@ -158,6 +164,7 @@ class FdTable:
         if self.polls is not None:
             self.polls.changes(fd)
         self._files[fd] = None
+        self._open[fd] = 0
         self._cloexec.discard(fd)
         self._lowest = min(self._lowest, fd)
         return file
@@ -179,13 +186,18 @@ class FdTable:
 
     def close_range(self, caller: Caller, first: int, last: int) -> Steps[None]:
         """close_range(2): close all open ones in the range."""
-        return self.closing(caller, range(first, min(last + 1, len(self._files))))
+        return self.closing(caller, self._open_in(first, last))
+
+    def _open_in(self, first: int, last: int) -> Iterator[int]:
+        """Those that are open when it is their turn."""
+        fd = self._open.find(1, first, last + 1)
+        while fd >= 0:
+            yield fd
+            fd = self._open.find(1, fd + 1, last + 1)
 
     def mark_range(self, first: int, last: int) -> None:
         """CLOSE_RANGE_CLOEXEC: the same are closed by execve(2) from now on."""
-        files = self._files
-        marked = range(first, min(last + 1, len(files)))
-        self._cloexec.update(fd for fd in marked if files[fd] is not None)
+        self._cloexec.update(fd for fd in self if first <= fd <= last)
 
     def close_on_exec(self, caller: Caller) -> Steps[None]:
         """execve(2): close those marked."""
@@ -204,6 +216,7 @@ class FdTable:
         if self.polls is not None:
             self.polls.forget()
         files, self._files, self._cloexec = self._files, [], set()
+        self._open = bytearray()
         for number, file in enumerate(files, 1):
             if file is not None:
                 if (
@@ -221,17 +234,18 @@ class FdTable:
 
     def check_copy(self) -> None:
         """alloc_fdtable(): fs.nr_open may have become lower than what is open. Raises: EMFILE."""
-        highest = next((fd for fd in reversed(range(len(self._files))) if self._files[fd]), 0)
-        if highest >= -(-self._limit.nr_open // BLOCK) * BLOCK:
+        if self.highest() >= -(-self._limit.nr_open // BLOCK) * BLOCK:
             raise EMFILE("fs.nr_open")
 
     def copy(self, last: int | None = None) -> FdTable:
         """fork(2) without CLONE_FILES: the same descriptions (up to `last`)."""
         new = FdTable(self._limit)
         new._files = self._files[: None if last is None else last + 1]
+        new._open = self._open[: len(new._files)]
         new._cloexec = {fd for fd in self._cloexec if fd < len(new._files)}
         new._lowest = min(self._lowest, len(new._files))
-        for file in new._files:
-            if file is not None:
-                file.refs += 1
+        for fd in new:
+            file = new._files[fd]
+            assert file is not None
+            file.refs += 1
         return new

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,3 +94,56 @@ def test_highest_open_descriptor_is_found_below_any_that_were_closed(fds: list[i
     assert table.highest() == 5 * PIECE
     table.close(file, 5 * PIECE)
     assert table.highest() == max(fds, default=0)
+
+
+def lines(work: Callable[[], object]) -> int:
+    """How many lines of Python it runs."""
+    count, before = 0, sys.gettrace()
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+LOOKS: dict[str, Callable[[FdTable, Any], object]] = {
+    "fork": lambda table, file: table.copy(),
+    "check": lambda table, file: table.check_copy(),
+    "list": lambda table, file: list(table),
+    "count": lambda table, file: len(table),
+    "close": lambda table, file: list(table.close_range(file, 1, 0xFFFFFFFF)),
+    "mark": lambda table, file: table.mark_range(1, 0xFFFFFFFF),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_one_high_descriptor_is_found_without_a_look_at_each_below(look: str) -> None:
+    table, inode = FdTable(), SimpleNamespace(locks=None)
+    file: Any = SimpleNamespace(
+        refs=1, flags=0, dnotify=None, inode=inode, flush=lambda caller: None, decref=lambda: None
+    )
+    table.replace(file, 0, file, 1 << 20)
+    table.replace(file, 100_000, file, 1 << 20)
+    assert (list(table), len(table)) == ([0, 100_000], 2)
+    assert lines(lambda: LOOKS[look](table, file)) < 1000
+    assert list(table.copy()) == list(table) == ([0] if look == "close" else [0, 100_000])
+    assert table.close_on_exec_of(100_000) == (look == "mark")
+
+
+def test_free_number_behind_many_is_found_without_a_look_at_each() -> None:
+    table, file = FdTable(), SimpleNamespace(refs=0)
+    filled: Any = file
+    for fd in range(1, 20_000):
+        table.replace(filled, fd, filled, 1 << 20)
+    found: list[int] = []
+    assert lines(lambda: found.append(table.free_from(1, 1 << 20))) < 100
+    assert (found, table.free_from(0, 1 << 20), table.free_from(30_000, 1 << 20)) == (
+        [20_000], 0, 30_000
+    )  # fmt: skip
