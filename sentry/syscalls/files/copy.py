@@ -13,10 +13,12 @@ from sentry.abi.fcntl import (
     SPLICE_F_MOVE,
     SPLICE_F_NONBLOCK,
 )
-from sentry.abi.signal import SIGPIPE
+from sentry.abi.resource import RLIMIT_FSIZE
+from sentry.abi.signal import SIGPIPE, SIGXFSZ
 from sentry.errors import (
     EAGAIN,
     EBADF,
+    EFBIG,
     EINVAL,
     EOVERFLOW,
     EPERM,
@@ -447,9 +449,14 @@ async def sys_copy_file_range(
     if start < 0 or goal < 0:
         raise EINVAL("a negative offset")
     size = (await again(source.stat)).size
-    count = min(count, max(0, size - start), MAX_RW_COUNT)
+    limit = task.rlimit(RLIMIT_FSIZE)
+    if goal >= limit:
+        task.send_signal(SIGXFSZ)
+        raise EFBIG(f"RLIMIT_FSIZE is {limit}")
+    count = min(count, max(0, size - start), limit - goal, MAX_OFFSET - goal)
     if source.inode is target.inode and start < goal + count and goal < start + count:
         raise EINVAL("the ranges overlap")
+    count = min(count, MAX_RW_COUNT)
     with source.held(), target.held():
         copied = await again(source.copy_range, start, target, goal, count) if count else 0
     if copied is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_RDWR
+from sentry.abi.resource import RLIMIT_FSIZE
+from sentry.abi.signal import SIGXFSZ
 from tests.world import Program
 
 Fetch = Callable[[int], None]
@@ -50,3 +53,32 @@ def test_range_is_copied_once_where_the_offset_has_to_be_fetched_first(
     found = task.buffer(16)
     assert task.ok("pread64", target, found, 16, 0) == 4
     assert task.read(found, 4) == b"cdef"
+
+
+def test_range_ends_where_files_may_end(task: Program) -> None:
+    source = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
+    task.ok("write", source, task.place(bytes(20)), 20)
+    target = task.ok("open", b"/g", O_CREAT | O_RDWR, 0o644)
+
+    def copy(start: int, end: int, goal: int, count: int) -> int:
+        places = (task.place(at.to_bytes(8, "little")) for at in (start, goal))
+        return task.call("copy_file_range", source, next(places), end, next(places), count, 0)
+
+    task.block(SIGXFSZ)
+    task.task.group.limits.set(RLIMIT_FSIZE, 10, 10)
+    assert copy(0, target, 0, 20) == 10
+    assert not task.take_signals()
+    for start, count in ((0, 0), (20, 5), (0, 5)):
+        assert copy(start, target, 10, count) == -errno.EFBIG
+        assert task.take_signals() == [SIGXFSZ]
+    assert copy(4, source, 6, 10) == -errno.EINVAL
+    assert copy(0, source, 6, 10) == 4
+
+
+def test_ranges_overlap_also_where_less_would_be_copied(task: Program) -> None:
+    file = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
+    task.ok("ftruncate", file, 8 << 30)
+    start = task.place((3 << 30).to_bytes(8, "little"))
+    goal = task.place(bytes(8))
+    size = 7 << 29
+    assert task.call("copy_file_range", file, start, file, goal, size, 0) == -errno.EINVAL
