@@ -163,8 +163,10 @@ class RamFile:
         self._count(len(gpas))
 
     def filling(self, index: int, count: int) -> Steps[None]:
-        """`fill`, a chunk a piece. Raises: ENOMEM, ENOSPC beyond the quota, and what was made for
-        it is given back: shmem_fallocate()."""
+        """`fill`, a chunk a piece.
+
+        Raises: ENOSPC, and what was made for it has been given back: shmem_fallocate().
+        """
         made: list[tuple[int, array[int]]] = []
         try:
             while count > 0:
@@ -174,11 +176,14 @@ class RamFile:
                 self.fill(index, some)
                 index, count = index + some, count - some
                 yield
-        except (ENOMEM, ENOSPC):
-            for first, before in made:
-                self._unfill(first, before)
-                yield
-            raise
+        except (ENOMEM, ENOSPC) as error:
+            why = str(error)
+        else:
+            return
+        for first, before in made:
+            self._unfill(first, before)
+            yield
+        raise ENOSPC(why)
 
     def _unfill(self, first: int, before: array[int]) -> None:
         """Pages that were holes `before`, and nobody has stored to since, are holes again."""

@@ -202,12 +202,9 @@ class TmpOpenFile(RegularFile):
                 raise EPERM("sealed against growing")
         first, last = offset // PAGE_SIZE, (end + PAGE_SIZE - 1) // PAGE_SIZE
         data.check_room(data.holes(first, last))
-        try:
-            if last - first > self.file.sb.memory_pages:
-                raise ENOMEM("more than there is")
-            begun((self, "fill"), lambda: driven(data.filling(first, last - first)))
-        except ENOMEM as error:
-            raise ENOSPC(str(error)) from error
+        if last - first > self.file.sb.memory_pages:
+            raise ENOSPC("more than there is")
+        begun((self, "fill"), lambda: driven(data.filling(first, last - first)))
         if end > data.size and not mode & FALLOC_FL_KEEP_SIZE:
             data.truncate(end)
         inode.touched()
