@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from sentry.vfs.interface import StatFs
+from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
@@ -60,6 +61,8 @@ class FileSystem:
         """Attached mounts of it, in all namespaces."""
         self.source = self.name
         """The first field of /proc/mounts."""
+        self.renaming = Lock()
+        """Who moves from one directory to another climbs the tree: s_vfs_rename_mutex."""
 
     @property
     def root(self) -> Inode:

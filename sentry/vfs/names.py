@@ -41,11 +41,14 @@ from sentry.vfs.location import Location
 from sentry.vfs.marks import tell_renamed
 from sentry.vfs.walk import Parent, child_of, child_to_remove, resolve_parent
 from sentry.vfs.watches import tell_entry, tell_if_gone, tell_self
-from sentry.wait.again import NotNow, kept
+from sentry.wait.again import NotNow, begun, kept
+from sentry.wait.steps import Steps, driven
 
 SPECIAL: Final = (b"", b".", b"..")
 """Last components that are no name."""
 MAX_LINKS: Final = 65_000
+CLIMB: Final = 4096
+"""Directories that are climbed in one go."""
 
 
 def new_owner(caller: Caller, directory: Inode, mode: int) -> tuple[int, Owner]:
@@ -273,28 +276,54 @@ def rename(
     if target.last in SPECIAL:
         raise EEXIST(f"{new[1]!r}") if flags & RENAME_NOREPLACE else EBUSY(f"{new[1]!r}")
     source.at.mount.check_writable()
-    first, second = _lock_order(source.at.dentry, target.at.dentry)
-    with first.inode.lock:
-        if second is first:
-            _rename_locked(caller, source, target, flags)
-        else:
-            with second.inode.lock:
-                _rename_locked(caller, source, target, flags)
+    from_dir, to_dir = source.at.dentry, target.at.dentry
+    try:
+        if from_dir.inode is to_dir.inode:
+            with from_dir.inode.lock:
+                _rename_locked(caller, source, target, flags, None)
+            return
+        with from_dir.inode.fs.renaming:
+            first, second, trap = begun(
+                (rename, from_dir, to_dir), lambda: driven(_lock_order(from_dir, to_dir))
+            )
+            with first.inode.lock, second.inode.lock:
+                _rename_locked(caller, source, target, flags, trap)
+    except NotNow as need:
+        need.call.answers[rename] = source, target
+        raise
 
 
-def _lock_order(a: Dentry, b: Dentry) -> tuple[Dentry, Dentry]:
-    """Ancestors first, then by address: lock_rename()."""
-    if a.inode is b.inode:
-        return a, a
-    if a.is_below(b):
-        return b, a
-    if b.is_below(a) or id(a.inode) < id(b.inode):
-        return a, b
-    return b, a
+def _lock_order(a: Dentry, b: Dentry) -> Steps[tuple[Dentry, Dentry, Dentry | None]]:
+    """lock_rename(): ancestors first, then by address.
+
+    The third is the name in the ancestor that leads to the other: it can neither go to where it
+    leads nor be replaced by what is there.
+    """
+    trap = yield from _way(a, b)
+    if trap is not None:
+        return a, b, trap
+    trap = yield from _way(b, a)
+    if trap is not None or id(b.inode) < id(a.inode):
+        return b, a, trap
+    return a, b, None
+
+
+def _way(above: Dentry, below: Dentry) -> Steps[Dentry | None]:
+    """d_ancestor(): the name in `above` that leads to `below`. Trees may be a million deep."""
+    at = below
+    while True:
+        for _ in range(CLIMB):
+            parent = at.parent
+            if parent is None:
+                return None
+            if parent is above:
+                return at
+            at = parent
+        yield
 
 
 def _rename_locked(
-    caller: Caller, source: Parent, target: Parent, flags: int
+    caller: Caller, source: Parent, target: Parent, flags: int, trap: Dentry | None
 ) -> None:
     from_dir, to_dir = source.at.dentry, target.at.dentry
     found = kept(_rename_locked) or (
@@ -317,12 +346,12 @@ def _rename_locked(
         if not flags & RENAME_EXCHANGE and target.last_slash:
             raise ENOTDIR("slashes after the new name")
     moved = dentry_of(caller, from_dir, source.last, child)
-    if to_dir.is_below(moved):
+    if moved is trap:
         raise EINVAL("into itself")
     replaced = None
     if not isinstance(victim, Absent):
         replaced = dentry_of(caller, to_dir, target.last, victim)
-        if from_dir.is_below(replaced):
+        if replaced is trap:
             raise EINVAL("into itself") if flags & RENAME_EXCHANGE else ENOTEMPTY("an ancestor")
     if child is victim:
         return
@@ -332,7 +361,7 @@ def _rename_locked(
     try:
         from_dir.inode.rename(source.last, child, to_dir.inode, target.last, flags)
     except NotNow as need:
-        need.call.answers |= {_rename_locked: found, rename: (source, target)}
+        need.call.answers[_rename_locked] = found
         raise
     _moved(caller, (from_dir, source.last, moved), (to_dir, target.last, replaced), flags)
 

@@ -166,6 +166,25 @@ def test_rename_replaces_and_refuses(task: Any) -> None:
     assert sorted(names(task, b"/")) == [b".", b"..", b"d", b"g", b"sub"]
 
 
+def test_renames_below_deep_directories_let_others_run_and_make_no_circle(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+    monkeypatch.setattr("sentry.vfs.names.CLIMB", 4)
+    ends = []
+    for top in (b"/a", b"/b"):
+        for depth in range(10):
+            task.ok("mkdir", top + b"/d" * depth, 0o755)
+        ends.append(top + b"/d" * 9 + b"/new")
+    calls = [
+        program.begin("rename", old, new)
+        for program, old, new in ((task, b"/a", ends[1]), (task.thread(), b"/b", ends[0]))
+    ]
+    assert not any(call.done for call in calls)
+    assert sorted(call.wait() for call in calls) == [-errno.EINVAL, 0]
+    assert sorted(names(task, b"/"))[2:] in ([b"a"], [b"b"])
+
+
 def test_directories_are_removed_only_empty(task: Any) -> None:
     task.ok("mkdir", b"/d", 0o755)
     write_file(task, b"/d/f", b"")
