@@ -31,6 +31,7 @@ from sentry.vfs.mounts import HeldMounts, MountNamespace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sentry.vfs.dentry import Dentry
     from sentry.vfs.interface import Inode
     from sentry.vfs.mounter import Mounter
     from sentry.vfs.vfs import MountType
@@ -251,6 +252,15 @@ def _is_loop(caller: Mounter, inode: Inode) -> bool:
     return isinstance(held, HeldMounts) and held.mounts.id <= caller.mounts.id
 
 
+def hides_below(mount: Mount, dentry: Dentry) -> Steps[bool]:
+    """has_locked_children(): one after the other; there may be many, and they may lie deep."""
+    for child in list(mount.mounted.values()):
+        if child.locked and child.parent is not None and child.parent.dentry.is_below(dentry):
+            return True
+        yield
+    return False
+
+
 def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Steps[Mount]:
     """__do_loopback(): a copy of what is seen at a place. Raises: EINVAL, ENOSPC."""
     mount = source.mount
@@ -262,10 +272,7 @@ def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Steps[M
         raise EINVAL("not in this namespace")
     if _is_loop(caller, inode):
         raise EINVAL("a loop of mount namespaces")
-    if not recursive and any(
-        child.locked and child.parent is not None and child.parent.dentry.is_below(source.dentry)
-        for child in mount.mounted.values()
-    ):
+    if not recursive and (yield from hides_below(mount, source.dentry)):
         raise EINVAL("it would show what locked mounts hide")
     if recursive:
         copy = yield from mount_copies.copy_tree.steps(caller.mounts, mount, source.dentry)

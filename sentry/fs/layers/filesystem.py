@@ -19,9 +19,10 @@ from sentry.vfs import unmounting
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.interface import Inode, StatFs
+from sentry.vfs.mounting import hides_below
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again, begun
-from sentry.wait.steps import Pace, at_once
+from sentry.wait.steps import Pace, at_once, driven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +99,7 @@ async def _layer(caller: Caller, path: str) -> Location:
         raise EINVAL("not mounted any more")
     if mount.fs.name.partition(".")[0] not in LAYERS or dentry.inode.fs is not mount.fs:
         raise EINVAL(f"{mount.fs.name} as a layer")
-    if mount.unbindable or any(
-        child.locked and child.parent is not None and child.parent.dentry.is_below(dentry)
-        for child in mount.mounted.values()
-    ):
+    if mount.unbindable or await driven(hides_below(mount, dentry)):
         raise EINVAL("it would show what mounts hide")
     return place
 

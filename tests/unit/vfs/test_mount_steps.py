@@ -8,7 +8,7 @@ import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_RDONLY, O_WRONLY
 from sentry.abi.mount import MS_BIND, MS_REC, MS_SHARED
-from sentry.abi.sched import CLONE_NEWNS
+from sentry.abi.sched import CLONE_NEWNS, CLONE_NEWUSER
 from tests.world import Call, Program, World
 
 MNT_DETACH = 2
@@ -69,6 +69,17 @@ def pieces(world: World, call: Call, other: Program, paths: list[bytes]) -> list
         found.append(seen(other, paths))
     assert call.result == 0
     return found
+
+
+def test_locked_mounts_are_looked_at_one_by_one(
+    world: World, task: Program, many: list[bytes]
+) -> None:
+    task.ok("mkdir", b"/many/bare", 0o755)
+    user = task.sibling(1000, 1000)
+    user.ok("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+    call = user.begin("mount", b"/many/bare", b"/copy", 0, MS_BIND, 0)
+    assert len(pieces(world, call, task, [])) > MANY
+    assert user.call("mount", b"/many", b"/copy", 0, MS_BIND, 0) == -errno.EINVAL
 
 
 def test_mount_appears_at_all_peers_in_one_moment(
