@@ -222,10 +222,14 @@ class EpollFile(FileDescription):
         """Up to `limit` ready items. Raises: EAGAIN when there are none."""
         found = self.ready_now(limit)
         if not found:
-            if self.has_more:
-                self._vfs.loop.call_soon(partial(self.queue.notify, EPOLLIN | EPOLLRDNORM))
+            self.go_on()
             raise EAGAIN("nothing is ready")
         return found
+
+    def go_on(self) -> None:
+        """Who sleeps, or is about to, looks at the items that the last look has not come to."""
+        if self._ready:
+            self._vfs.loop.call_soon(partial(self.queue.notify, EPOLLIN | EPOLLRDNORM))
 
     @property
     def has_more(self) -> bool:

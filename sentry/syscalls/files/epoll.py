@@ -105,6 +105,7 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
     def attempt() -> int:
         return tell(task, epoll, addr, epoll.fetch(min(limit, FETCH_LIMIT)))
 
+    epoll.go_on()
     deadline = None if timeout_ns is None else task.kernel.clock.now_ns() + timeout_ns
     sleep = EpollSleep(
         attempt, epoll.queue, EPOLLIN, epoll, deadline_ns=deadline, exclusive=True

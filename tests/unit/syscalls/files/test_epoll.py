@@ -48,6 +48,14 @@ def test_what_is_ready_behind_the_others_is_found_without_waiting(program: Progr
     assert found(program, events, 1) == [6]
 
 
+def test_what_is_ready_behind_the_others_is_found_by_who_would_wait(program: Program) -> None:
+    epoll, counters = noted(program, 7)
+    program.ok("write", counters[6], ONE, 8)
+    events = program.buffer(12)
+    assert program.ok("epoll_wait", epoll, events, 1, -1) == 1
+    assert found(program, events, 1) == [6]
+
+
 def test_nothing_is_found_where_none_is_ready(program: Program) -> None:
     epoll, _ = noted(program, 7)
     assert program.ok("epoll_wait", epoll, program.buffer(12), 1, 0) == 0
