@@ -9,7 +9,6 @@ from hypothesis import strategies as some
 
 from sentry.state import records
 
-
 QUEUE = (
     b'{"id":0,"key":0,"uid":0,"gid":0,"cuid":0,"cgid":0,"mode":0,"ctime":0,"max_bytes":1,'
     b'"messages":[[%d,""]]}'

@@ -102,7 +102,7 @@ def test_lost_records_are_no_policy(tmp_path: Path) -> None:
 def test_what_no_sandbox_records_is_no_policy(tmp_path: Path, said: str) -> None:
     path = tmp_path / "seen"
     path.write_text(said + "\n")
-    with pytest.raises(ValueError, match="[a-z]"):
+    with pytest.raises(ValueError, match=r"[a-z]"):
         policy_learn.policy(str(path))
 
 
