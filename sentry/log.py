@@ -51,7 +51,7 @@ class LogSink:
         if self._is_terminal:  # which may be raw: the wire behind the container's own
             data = data.replace(b"\n", b"\r\n")
         if self._never_blocks:
-            self._put_now(data)
+            self._put_at_once(data)
             return
         if self._size + len(data) > self._limit:
             self.dropped += 1
@@ -70,7 +70,7 @@ class LogSink:
     def _gap(self) -> bytes:
         return b"[%d messages lost]\n" % self._missing if self._missing else b""
 
-    def _put_now(self, data: bytes) -> None:
+    def _put_at_once(self, data: bytes) -> None:
         """A disk that is full takes a part or nothing, and later more."""
         before = self._torn + self._gap()
         try:

@@ -26,6 +26,7 @@ TABLES = {
     "fs/pseudo/nodes.py": "children of a directory",
     "net/stack.py": "who holds a network namespace",
     "vfs/dentry.py": "children of a dentry",
+    "vfs/handles.py": "files without a name by their handles",
 }
 REFERENCED = {"ahead.py", "net/stack.py", "vfs/dentry.py", "vfs/interface.py"}
 """Where the classes are that these tables find."""

@@ -197,11 +197,11 @@ class TcpSocket(TcpFiltered):
         target = self.remote
         if self.state != TCP_SYN_SENT or target is None or self._released:
             return True
-        if target == self.source_for(target):
-            self.local = target
-            self._connect_to_itself()
-            return True
         try:
+            if target == self.source_for(target):
+                self.local = target
+                self._connect_to_itself()
+                return True
             listener = self._door(target)
             if listener is None:
                 passed = self.behind_rules(caller, target, tries)

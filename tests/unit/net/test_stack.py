@@ -20,7 +20,7 @@ from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.interfaces import Interface
 from sentry.net.namespace import NetNamespace
-from sentry.net.netlink.diag import _known
+from sentry.net.netlink.diag import _inet_sockets, _unix_sockets
 from sentry.net.packet_socket import PacketSocket
 from sentry.net.socket import Socket
 from sentry.net.sockfs import socket_location
@@ -91,6 +91,11 @@ def shown(stack: Stack) -> list[str]:
     return [line for line in TABLES["tcp"](stack) if line]
 
 
+def told(stack: Stack) -> list[Any]:
+    """What sock_diag(7) has of TCP."""
+    return [*_inet_sockets(stack, AF_INET, IPPROTO_TCP)]
+
+
 def test_connection_that_nobody_accepted_is_shown_and_freed_with_its_listener(caller: Any) -> None:
     listener, client = tcp(caller), tcp(caller)
     done(listener.bind(caller, HERE))
@@ -98,10 +103,10 @@ def test_connection_that_nobody_accepted_is_shown_and_freed_with_its_listener(ca
     with pytest.raises(EINPROGRESS):
         done(client.connect(caller, HERE, True))
     assert listener.poll() & EPOLLIN and len(caller.net.sockets) == 2
-    assert len(shown(caller.net)) == len(_known(caller.net, AF_INET)) == 3
+    assert len(shown(caller.net)) == len(told(caller.net)) == 3
     listener.decref()
     del listener
-    assert shown(caller.net) == [] and _known(caller.net, AF_INET) == [client]
+    assert shown(caller.net) == [] and told(caller.net) == [client]
     client.decref()
     del client
     assert alive() == 0 and not len(caller.net.ports_of(IPPROTO_TCP))
@@ -116,7 +121,7 @@ def test_both_ends_of_a_unix_connection_are_freed_in_any_order(caller: Any) -> N
     done(listener.bind(caller, ABSTRACT))
     listener.listen(caller, 5)
     done(client.connect(caller, ABSTRACT, True))
-    assert len(caller.net.sockets) == 2 and len(_known(caller.net, AF_UNIX)) == 3
+    assert len(caller.net.sockets) == 2 and len([*_unix_sockets(caller.net)]) == 3
     server, _ = listener.try_accept(caller)
     server.incref()
     assert len(caller.net.sockets) == 3
