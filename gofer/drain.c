@@ -289,9 +289,10 @@ struct making {
 };
 
 /* Each making of a name that is removed again, nothing of that name being mentioned between, and the
- * removal. Names are compared, whatever the directory: fids of one directory may be several. Of two
- * names with the same place only the later one is known, and a fid's change is one of those with the
- * same place: so less is left out, which is no harm. */
+ * removal; not where a file gets one name more, since the names of what goes on are those of a moment
+ * of the history. Names are compared, whatever the directory: fids of one directory may be several.
+ * Of two names with the same place only the later one is known, and a fid's change is one of those
+ * with the same place: so less is left out, which is no harm. */
 static int leave_out_vanished(struct drain *d)
 {
     struct making *made;
@@ -329,7 +330,7 @@ static int leave_out_vanished(struct drain *d)
             d->records[i].what = DRAIN_LEAVE_OUT;
             d->records[first].what = kind_of(d, first) == TNAMEX ? DRAIN_GIVE_BACK : DRAIN_LEAVE_OUT;
         }
-        if (kind == TLINKX || kind == TNAMEX)
+        if (kind == TNAMEX || (kind == TLINKX && !f.text[0].size))
             *m = (struct making){i + 1, (uint32_t)f.number[1], 0, f.text[f.texts - 1]};
         else if (kind == TMAKEX)
             *m = (struct making){i + 1, (uint32_t)f.number[0],

@@ -75,6 +75,12 @@ def test_made_and_removed_is_left_out(made: Message) -> None:
     ]  # fmt: skip
 
 
+def test_name_more_of_a_file_is_made_though_it_is_removed_again() -> None:
+    """Else who looks when only a part is done sees names of no moment."""
+    link = Tlinkx(0, b"c", 0, b"a")
+    assert left(link, OTHER, REMOVE) == [link, OTHER, REMOVE]
+
+
 def test_made_and_removed_twice_is_left_out_twice() -> None:
     assert left(LINK, REMOVE, LINK, REMOVE) == []
 
