@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "abi.h"
 #include "net.h"
+#include "ptrace.h"
 
 #include <linux/filter.h>
 #include <net/if.h>
@@ -125,7 +126,8 @@ static void longest_timeout(void)
     CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t) == 0);
     pid_t child = fork();
     if (child == 0) {
-        usleep(50000);
+        while (state_of(getppid()) != 'S') /* it reads */
+            usleep(1000);
         _exit(write(pair[1], "x", 1) != 1);
     }
     CHECK(read(pair[0], &byte, 1) == 1);
