@@ -57,8 +57,11 @@ NEVER_NS: Final = 1 << 63
 _EVENT: Final = struct.Struct("=iIII")
 _NAMES: Final = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _BUFFER: Final = 65536
-_MAX_READS: Final = 64
-"""More than the host queues: whatever has happened then."""
+_MAX_QUEUED: Final = 8 << 20
+"""Bytes; more than the host queues."""
+_MAX_HEARD: Final = 1024
+"""Events of one look of which each is heard; of more, nothing is trusted. Others who have the same
+tree may make them as fast as they like."""
 
 
 class Watched(Protocol):
@@ -239,37 +242,52 @@ class HostChanges:
         if self._fd < 0:
             self.settled.clear()
             self._heard(-1, IN_Q_OVERFLOW, b"")
-        elif self.settled:
-            self._take()
+            return
+        queued = pending(self._fd)
+        if queued:
+            self._take(queued)
+        if self.settled:
             for trust, key in self.settled:
                 trust.expected.pop(key, None)
             self.settled.clear()
-        elif pending(self._fd):
-            self._take()
 
-    def _take(self) -> None:
-        """Raises: EIO where this is no queue, and the session is over."""
+    def _take(self, queued: int) -> None:
+        """So many bytes of events; what comes meanwhile has happened after the look.
+
+        Raises: EIO where this is no queue, and the session is over.
+        """
+        left = min(queued, _MAX_QUEUED)
+        heard = 0
         try:
-            for _ in range(_MAX_READS):
+            while left > 0:
                 data = os.read(self._fd, _BUFFER)
-                self._hear(data)
-                if len(data) < _BUFFER // 2:
-                    return
+                if not data:
+                    raise EOFError
+                left -= len(data)
+                heard = self._hear(data, heard)
         except BlockingIOError:
             return
-        except (OSError, struct.error):
+        except (OSError, EOFError, struct.error):
             self._session.close()
             raise EIO("the Gofer gave no queue of events") from None
-        self._heard(-1, IN_Q_OVERFLOW, b"")
+        if queued > _MAX_QUEUED:
+            self._heard(-1, IN_Q_OVERFLOW, b"")
 
-    def _hear(self, data: bytes) -> None:
+    def _hear(self, data: bytes, heard: int) -> int:
+        """How many were `heard` then."""
         at = 0
         while at < len(data):
             number, mask, _, length = _EVENT.unpack_from(data, at)
             at += _EVENT.size
-            name = data[at : at + length].rstrip(b"\0")
+            if heard < _MAX_HEARD:
+                self._heard(number, mask, data[at : at + length].rstrip(b"\0"))
+            elif heard == _MAX_HEARD:
+                self._heard(-1, IN_Q_OVERFLOW, b"")
+            if heard >= _MAX_HEARD and mask & IN_IGNORED:
+                self._heard(number, IN_IGNORED, b"")
             at += length
-            self._heard(number, mask, name)
+            heard += 1
+        return heard
 
     def _heard(self, number: int, mask: int, name: bytes) -> None:
         if mask & IN_Q_OVERFLOW:

@@ -644,3 +644,47 @@ def test_in_a_fork_the_queue_is_nobody_s_and_nothing_is_trusted(warm: World) -> 
     settle(warm)
     os.close(reader)
     os.close(writer)
+
+
+def move_to_and_fro(host: Path, times: int) -> None:
+    """Events, two for each move, of which none is the same as the one before."""
+    for _ in range(times):
+        os.rename(host / "dir", host / "elsewhere")
+        os.rename(host / "elsewhere", host / "dir")
+
+
+def test_more_events_than_are_heard_leave_nothing_trusted(warm: World, host: Path) -> None:
+    """Who has the same tree makes them as fast as he likes; directories that are gone are heard of
+    all the same."""
+    (host / "gone").mkdir()
+    for _ in range(3):
+        assert status(warm, b"/gone/x") == -errno.ENOENT
+    watched = len(changes_of(warm))
+
+    move_to_and_fro(host, 1500)
+    (host / "gone").rmdir()
+    (host / "file").unlink()
+
+    assert status(warm, b"/file") == -errno.ENOENT
+    assert status(warm, b"/gone") == -errno.ENOENT
+    assert status(warm, b"/dir") == 0
+    assert len(changes_of(warm)) <= watched
+
+
+def test_look_takes_no_more_than_there_was(warm: World, host: Path) -> None:
+    """What comes meanwhile has happened after it."""
+    read = os.read
+    reads = []
+
+    def and_more(fd: int, size: int) -> bytes:
+        data = read(fd, size)
+        reads.append(len(data))
+        move_to_and_fro(host, 300)
+        return data
+
+    move_to_and_fro(host, 300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "read", and_more)
+        changes_of(warm).look()
+
+    assert len(reads) == 1
