@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from sentry.syscalls import late
 from tests import huge_pages
 from tests.e2e.bundle import REPOSITORY, STEPS, Bundle, kvm_is_usable
-from tests.order import arranged
+from tests.order import a_third, arranged
 from tests.world import STEPS_ARE_BOUNDED
 
 settings.register_profile(
@@ -27,6 +27,10 @@ late.import_all()  # in a sandbox no step waits for a disk
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What may take long comes first, in the piece of each worker."""
+    third = os.environ.get("RUNSC_TEST_THIRD")
+    if third:
+        items[:], left_out = a_third(items, _is_alike, int(third))
+        config.hook.pytest_deselected(items=left_out)
     usual_s = float(config.getini("timeout"))
 
     def limit_s(item: pytest.Item) -> float:
@@ -38,6 +42,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = arranged(items, limit_s, boots, usual_s, workers)
+
+
+def _is_alike(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alike") is not None
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""The order in which tests run: each worker begins with some that take long.
+"""Which tests run, and in which order: each worker begins with some that take long.
 
 pytest-xdist cuts the list into a piece for each worker (`--dist worksteal`), and who has done his
 takes from the ends of others. So what takes long has to be where pieces begin: at their ends one
@@ -12,6 +12,17 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
+THIRDS = 3
+
+
+def a_third(tests: Iterable[T], alike: Callable[[T], bool], third: int) -> tuple[list[T], list[T]]:
+    """What runs and what does not: of those that are `alike` each third one, beginning at `third`
+    (0 to 2), and all others."""
+    every = list(tests)
+    turns = itertools.count()
+    taken = [not alike(test) or next(turns) % THIRDS == third % THIRDS for test in every]
+    left_out = (not runs for runs in taken)
+    return list(itertools.compress(every, taken)), list(itertools.compress(every, left_out))
 
 
 def arranged(

@@ -35,6 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         given = getattr(item, "callspec", None)
         if is_ours and given is not None and given.params.get("platform") == "unicorn":
             item.add_marker(pytest.mark.full)
+            item.add_marker(pytest.mark.alike)
 
 
 @pytest.fixture

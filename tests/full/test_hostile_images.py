@@ -21,7 +21,7 @@ PROGRAM, CALL = "exec_programs", 320
 WITH_MOUNTS, ITS_CALL = "ns_mounts_kept", 400
 FILES = (snapshots.MANIFEST, snapshots.OBJECTS, snapshots.PAGES)
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.alike]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ FIRST = int(os.environ.get("RUNSC_TEST_MOMENTS_SEED", "1"))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("RUNSC_TEST_MOMENTS", "1")))
 
 pytestmark = [
+    pytest.mark.alike,
     pytest.mark.full,
     pytest.mark.root,
     pytest.mark.kvm,

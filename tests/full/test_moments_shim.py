@@ -36,6 +36,7 @@ from tests.full.aftermath import (
 from tests.full.test_moments import SEEDS
 
 pytestmark = [
+    pytest.mark.alike,
     pytest.mark.full,
     pytest.mark.root,
     pytest.mark.kvm,

@@ -24,6 +24,7 @@ from tests.e2e.own_stack import plug
 from tests.e2e.talker import Talker
 
 pytestmark = [
+    pytest.mark.alike,
     pytest.mark.full,
     pytest.mark.root,
     pytest.mark.kvm,

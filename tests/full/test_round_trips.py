@@ -16,6 +16,7 @@ WITHOUT = ("fuse_", "net_tun_")
 """They talk to what is not in the snapshot."""
 
 
+@pytest.mark.alike
 @pytest.mark.full
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if not name.startswith(WITHOUT)])
 def test_abi_program_written_in_the_middle_passes(

@@ -1,6 +1,6 @@
 """How long fuzzers run, what they begin with, and the cases that they have found.
 
-`for_a_while` gives a test its `seconds`: few in ordinary runs, minutes in full ones, and
+`for_a_while` gives a test its `seconds`: few in ordinary runs, half a minute in full ones, and
 RUNSC_FUZZ_SECONDS by hand; `explore` fills them, beginning at RUNSC_FUZZ_SEED. What a fuzzer found
 is a file `cases/FUZZER-WHAT.txt`: a comment that says what was wrong, and the smallest values that
 show it; `kept` makes tests of them.
@@ -35,7 +35,7 @@ PATIENCE_S = 240 + TIMEOUT_S
 """For what a round, and making a failure small, takes longer."""
 
 
-def for_a_while(brief: float = 3, full: float = 60) -> pytest.MarkDecorator:
+def for_a_while(brief: float = 3, full: float = 30) -> pytest.MarkDecorator:
     """A parameter `seconds`."""
     if GIVEN:
         return pytest.mark.parametrize("seconds", [_seconds("by_hand", float(GIVEN))])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.order import arranged
+from tests.order import a_third, arranged
 
 USUAL_S = 120
 
@@ -46,3 +46,19 @@ def test_one_worker_begins_with_the_machines_and_all_that_takes_long() -> None:
 def test_more_long_tests_than_a_piece_holds_are_all_kept() -> None:
     for workers in (1, 2, 3, 8):
         assert sorted(arrange([300] * 9, frozenset(range(8)), workers)) == list(range(9))
+
+
+def test_thirds_of_like_tests_make_all_of_them_and_others_always_run() -> None:
+    tests = list(range(20))
+
+    def is_alike(test: int) -> bool:
+        return test % 2 == 1
+
+    thirds = [a_third(tests, is_alike, third) for third in range(3)]
+
+    for runs, left_out in thirds:
+        assert sorted(runs + left_out) == tests
+        assert [test for test in runs if not is_alike(test)] == list(range(0, 20, 2))
+    odd = [test for runs, _ in thirds for test in runs if is_alike(test)]
+    assert sorted(odd) == list(range(1, 20, 2))
+    assert a_third(tests, is_alike, 4) == thirds[1]
