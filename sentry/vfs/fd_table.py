@@ -197,7 +197,8 @@ class FdTable:
 
     def mark_range(self, first: int, last: int) -> None:
         """CLOSE_RANGE_CLOEXEC: the same are closed by execve(2) from now on."""
-        self._cloexec.update(fd for fd in self if first <= fd <= last)
+        end = min(last + 1, len(self._open))
+        self._cloexec.update(compress(range(first, end), self._open[first:end]))
 
     def close_on_exec(self, caller: Caller) -> Steps[None]:
         """execve(2): close those marked."""
@@ -242,10 +243,10 @@ class FdTable:
         new = FdTable(self._limit)
         new._files = self._files[: None if last is None else last + 1]
         new._open = self._open[: len(new._files)]
-        new._cloexec = {fd for fd in self._cloexec if fd < len(new._files)}
+        new._cloexec = set(self._cloexec)
+        if last is not None:
+            new._cloexec.difference_update(range(last + 1, len(self._files)))
         new._lowest = min(self._lowest, len(new._files))
-        for fd in new:
-            file = new._files[fd]
-            assert file is not None
+        for file in filter(None, new._files):
             file.refs += 1
         return new
