@@ -238,7 +238,7 @@ def test_run_with_limits_where_no_cgroup_may_be_made(folder: Path, busybox: Path
     bundle = Bundle(folder / "bundle", folder / "rootfs")
     bundle.args("sh", "-c", "grep -c MemTotal /proc/meminfo; cat /sys/fs/cgroup/pids.max")
     linux = bundle.document["linux"]
-    linux["cgroupsPath"] = "/runsc-test-user"
+    linux["cgroupsPath"] = f"/runsc-test-user-{os.getpid()}"
 
     quiet = _as_user(folder, "run", f"--bundle={bundle.write()}", "c")
     linux["resources"] = {"memory": {"limit": 256 << 20}, "pids": {"limit": 9}}
