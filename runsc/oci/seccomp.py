@@ -1,9 +1,10 @@
 """linux.seccomp of config.json as a BPF program for the container's first process.
 
 Names are OCI's (config-linux.md, "Seccomp"), meanings those that runc and libseccomp give them: an
-unknown name of a call is left out; of the rules of one call, the first without arguments counts
-alone, else the first whose arguments fit; two tests of one argument are alternatives; a call newer
-than all that the profile names fails with ENOSYS, so that a program can fall back.
+unknown name of a call is left out, and so is a rule that says what the default is; of the rules of
+one call, the first without arguments counts alone, else the first whose arguments fit; two tests of
+one argument are alternatives; a call newer than all that the profile names fails with ENOSYS, so
+that a program can fall back.
 """
 
 from __future__ import annotations
@@ -78,8 +79,13 @@ def compile_profile(profile: spec.Seccomp, warn: Callable[[str], None]) -> bytes
             number = CALLS.get(name)
             if number is None:
                 unknown.append(name)
-            else:
-                _add(calls.setdefault(number, _Call()), rule.args or [], action)
+                continue
+            call = calls.setdefault(number, _Call())
+            if action != default:
+                _add(call, rule.args or [], action)
+    for call in calls.values():
+        if not call.when and call.always is None:
+            call.always = default
     if unknown and not calls:
         warn(f"seccomp: unknown system calls: {', '.join(unknown)}")
     try:

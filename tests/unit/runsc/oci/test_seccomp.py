@@ -122,6 +122,27 @@ def test_a_rule_without_tests_counts_before_those_with() -> None:
     assert [_run(program, "write", n) for n in range(3)] == [REFUSE, ALLOW, SECCOMP_RET_LOG]
 
 
+def test_a_rule_that_says_what_the_default_is_hides_no_other_one() -> None:
+    program = _program({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            _rule(["mkdir", "read"]),
+            _rule(["mkdir"], "SCMP_ACT_ERRNO"),
+            _rule(["write"]),
+            _rule(["write"], "SCMP_ACT_ERRNO", args=[_test(0, "EQ", 1)]),
+        ],
+    })  # fmt: skip
+    strict = _program({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [_rule(["mkdir"], "SCMP_ACT_ERRNO"), _rule(["mkdir"]), _rule(["read"])],
+    })  # fmt: skip
+
+    assert _run(program, "mkdir") == REFUSE
+    assert _run(program, "read") == ALLOW
+    assert [_run(program, "write", n) for n in (0, 1)] == [ALLOW, REFUSE]
+    assert _run(strict, "mkdir") == ALLOW
+
+
 @given(index=st.integers(0, 5), value=WORDS, two=WORDS, given_value=WORDS)
 def test_comparisons_are_of_64_bits(index: int, value: int, two: int, given_value: int) -> None:
     arguments = [0] * 6
