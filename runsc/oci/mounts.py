@@ -37,7 +37,6 @@ _SET = {
     "relatime": abi.MS_RELATIME,
     "remount": abi.MS_REMOUNT,
     "ro": abi.MS_RDONLY,
-    "rro": abi.MS_RDONLY,
     "rw": 0,
     "silent": abi.MS_SILENT,
     "strictatime": abi.MS_STRICTATIME,
@@ -73,7 +72,15 @@ _PROPAGATION = {
 }
 _BIND = {"bind": abi.MS_BIND, "rbind": abi.MS_BIND | abi.MS_REC}
 _COPY_UP = "tmpcopyup"
-_RECURSIVE_READ_ONLY = "rro"
+_RECURSIVE = {
+    "r" + name: name
+    for name in (
+        "atime", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec",
+        "norelatime", "nostrictatime", "nosuid", "nosymfollow", "relatime", "ro", "rw",
+        "strictatime", "suid", "symfollow",
+    )
+}  # fmt: skip
+"""Also of the mounts below: with runc they are set after all others, by mount_setattr(2)."""
 _IDMAPPED = frozenset({"idmap", "ridmap"})
 """Of the mount alone, or also of those below it."""
 
@@ -95,23 +102,27 @@ class Options(Struct, frozen=True):
 
 def names() -> set[str]:
     """The options that mean something to `parse`: not those that are for a file system."""
-    return {*_SET, *_PROPAGATION, *_BIND, *_IDMAPPED, _COPY_UP}
+    return {*_SET, *_RECURSIVE, *_PROPAGATION, *_BIND, *_IDMAPPED, _COPY_UP}
 
 
 def parse(options: list[str]) -> Options:
-    """Sort the options of one mount; a later one wins over an earlier one."""
+    """Sort the options of one mount; a later one wins over an earlier one, one that is for the
+    mounts below, too, over all others."""
     flags = propagation = bind = 0
     data: list[str] = []
     idmapped = ""
     copy_up = read_only_below = False
-    for option in options:
+    for option in sorted(options, key=_RECURSIVE.__contains__):
         if option in _PROPAGATION:
             propagation = _PROPAGATION[option]
         elif option in _BIND:
             bind = _BIND[option]
         elif option in _SET:
             flags = flags & ~_CLEAR.get(option, 0) | _SET[option]
-            read_only_below |= option == _RECURSIVE_READ_ONLY
+        elif name := _RECURSIVE.get(option):
+            flags = flags & ~_CLEAR.get(name, 0) | _SET[name]
+            if name in ("ro", "rw"):
+                read_only_below = name == "ro"
         elif option == _COPY_UP:
             copy_up = True
         elif option in _IDMAPPED:
