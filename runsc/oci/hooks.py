@@ -246,12 +246,11 @@ def _write(fd: int, data: bytes) -> int:
 
 
 def _read(fd: int, kept: bytearray) -> bool:
-    """Take what is there; False at the end of the file."""
-    while True:
-        try:
-            data = os.read(fd, 1 << 16)
-        except OSError as error:
-            return error.errno == errno.EAGAIN
-        if not data:
-            return False
-        kept += data[: MAX_OUTPUT - len(kept)]
+    """Take as much as a pipe has, once, for who writes may never stop; False at the end of the
+    file."""
+    try:
+        data = os.read(fd, MAX_OUTPUT)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    kept += data[: MAX_OUTPUT - len(kept)]
+    return bool(data)

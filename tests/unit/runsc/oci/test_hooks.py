@@ -79,6 +79,15 @@ def test_timeout_ends_the_hook_and_what_it_started(tmp_path: Path) -> None:
     assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text().strip()}")
 
 
+def test_output_that_has_no_end_is_read_once_for_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = iter([b"some", b"more"])
+    monkeypatch.setattr(os, "read", lambda *_: next(written))
+    kept = bytearray()
+
+    assert hooks._read(0, kept)
+    assert kept == b"some"
+
+
 def test_timeout_may_be_of_any_length(tmp_path: Path) -> None:
     for timeout in (3_000_000, (1 << 63) - 1):  # seconds, of which poll(2) takes less
         hooks.run(
