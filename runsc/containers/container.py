@@ -205,10 +205,21 @@ class Store:
                 continue
         return found
 
-    def remove(self, container_id: str) -> None:
-        """Forget a container; no error if it is gone."""
+    def remove(self, container_id: str, created: str = "") -> bool:
+        """Forget a container, or only the one that was made then; whether it was there."""
         with self.locked():
-            self._remove(check_id(container_id))
+            if created and self.is_another(container_id, created):
+                return False
+            was_there = os.path.exists(self.path(check_id(container_id), "state.json"))
+            self._remove(container_id)
+            return was_there
+
+    def is_another(self, container_id: str, created: str) -> bool:
+        """Whether the one that was made then is gone, and another one has its name."""
+        try:
+            return self.load(container_id).created != created
+        except RuntimeFailure:
+            return False
 
     def forget_remains(self, container_id: str) -> None:
         """What a command left that was killed while it made or removed a container."""

@@ -303,10 +303,14 @@ def end_processes(state: State) -> None:
 
 
 def destroy(store: Store, state: State, warn: Warn) -> None:
-    """End a container and remove everything that is known of it; what is gone is no error.
+    """End a container and remove everything that is known of it; what is gone is no error, and
+    nothing is done to another one that has its name by now.
 
     Raises: RuntimeFailure when something stays: then the state stays too.
     """
+    if store.is_another(state.id, state.created):
+        end_processes(state)
+        return
     victims = _kill(state)
     if state.written_behind:
         _await_gofer(state, victims, warn)
@@ -322,8 +326,8 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
         cgroup.delete()
     for pid in held_up:
         warn(f"process {pid} is killed, and ends when a file system of the host answers")
-    store.remove(state.id)
-    if state.hooks.get("poststop"):
+    is_ours = store.remove(state.id, state.created)
+    if is_ours and state.hooks.get("poststop"):  # else who has removed it runs them
         from runsc.oci import hooks  # noqa: PLC0415
 
         state.pid = 0

@@ -73,7 +73,7 @@ def stay(
             relay.handed_over()
         try:
             wakeup = signals.catch(as_program=False)
-            with keep_clean(store, state.id, flags.log.warning, settings):
+            with keep_clean(store, state, flags.log.warning, settings):
                 state.phase = "running"
                 store.save(state)
                 if wishes.pid_file is not None:

@@ -19,11 +19,12 @@ from runsc.launch.title import set_title
 
 if TYPE_CHECKING:
     from runsc.containers.lifecycle import Warn
+    from runsc.containers.state import State
 
 
 @contextmanager
 def keep_clean(
-    store: Store, container_id: str, warn: Warn, settings: console.Settings | None = None
+    store: Store, state: State, warn: Warn, settings: console.Settings | None = None
 ) -> Iterator[None]:
     """While inside, the death of this process destroys what is left of the container.
 
@@ -32,7 +33,7 @@ def keep_clean(
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _watch(store, container_id, warn, (reader, writer), settings)
+        _watch(store, state, warn, (reader, writer), settings)
     os.close(reader)
     try:
         yield
@@ -45,7 +46,7 @@ def keep_clean(
 
 def _watch(
     store: Store,
-    container_id: str,
+    state: State,
     warn: Warn,
     pipe: tuple[int, int],
     settings: console.Settings | None,
@@ -57,7 +58,7 @@ def _watch(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         os.setsid()
-        set_title("runsc-janitor", container_id)
+        set_title("runsc-janitor", state.id)
         terminal = os.dup(0) if settings is not None else -1
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
@@ -66,6 +67,8 @@ def _watch(
         if not os.read(reader, 16):
             if settings is not None:
                 console.put_back(terminal, settings)
-            destroy(store, store.load(container_id), warn)
+            found = store.load(state.id)
+            if found.created == state.created:
+                destroy(store, found, warn)
     finally:
         os._exit(0)

@@ -162,7 +162,7 @@ def _stay(
         relay.handed_over()
     try:
         wakeup = signals.catch(as_program=wishes.as_program)
-        with keep_clean(store, state.id, flags.log.warning, settings):
+        with keep_clean(store, state, flags.log.warning, settings):
             state.phase = "running"
             store.save(state)
             if wishes.pid_file is not None:

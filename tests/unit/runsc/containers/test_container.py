@@ -91,6 +91,31 @@ def test_sweep_destroys_what_a_killed_run_left_and_keeps_the_rest(tmp_path: Path
     assert [state.id for state in store.all()] == ["detached", "running"]
 
 
+def test_destroy_does_nothing_to_another_container_of_the_same_name(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    before, after = _state("a"), _state("a")
+    store.create(before)
+    store.remove("a")
+    store.create(after)
+
+    lifecycle.destroy(store, before, pytest.fail)
+
+    assert store.load("a") == after
+
+
+def test_two_who_destroy_a_container_run_its_hooks_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "root"))
+    state = State("1.2.0", "a", str(tmp_path))
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo >> log"]}
+    state.hooks = {"poststop": [hook]}
+    store.create(state)
+
+    lifecycle.destroy(store, store.load("a"), pytest.fail)
+    lifecycle.destroy(store, state, pytest.fail)
+
+    assert (tmp_path / "log").read_text() == "\n"
+
+
 def test_status_believes_only_processes_that_are_the_same() -> None:
     state = _state("a", os.getpid())
     state.creator_pid, state.creator_start = os.getpid(), start_time(os.getpid())
