@@ -4,8 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from runsc.commands import update
 from runsc.commands.update import _read, size
+from runsc.containers import lifecycle
+from runsc.containers.container import Store
 from runsc.errors import RuntimeFailure
+from runsc.oci.resources import decode
+from sentry.control.protocol import Reply, Request
+from tests.unit.runsc.containers import states
 
 
 @pytest.mark.parametrize(
@@ -35,3 +41,21 @@ def test_document_that_is_nested_without_end_is_told(tmp_path: Path) -> None:
     (tmp_path / "deep").write_bytes(b"[" * 500_000)
     with pytest.raises(RuntimeFailure, match="nested too deeply"):
         _read(str(tmp_path / "deep"))
+
+
+def test_limits_of_0_inside_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = Store(str(tmp_path)), []
+    states.running(store, "a")
+
+    def ask(_store: Store, _state: object, request: Request) -> Reply:
+        asked.append(request)
+        return Reply()
+
+    monkeypatch.setattr(lifecycle, "ask", ask)
+    for limit in (0, -1):
+        document = {"pids": {"limit": limit}, "cpu": {"quota": limit}}
+        update._limit_sentry(store, store.load("a"), decode(document, "$"))
+
+    assert asked == [Request("update", pids_limit=-1, cpu_quota=-1)]
