@@ -45,11 +45,11 @@ class Rlimit(msgspec.Struct, frozen=True):
 class SchedulerConfig(msgspec.Struct, frozen=True):
     """What sched_setattr(2) would be told."""
 
-    policy: int
-    nice: int = 0
-    priority: int = 0
+    policy: Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
+    nice: Annotated[int, msgspec.Meta(ge=-20, le=19)] = 0
+    priority: Annotated[int, msgspec.Meta(ge=0, le=99)] = 0
     reset_on_fork: bool = False
-    deadline: tuple[int, int, int] = (0, 0, 0)
+    deadline: tuple[Amount, Amount, Amount] = (0, 0, 0)
     """Runtime, deadline, period in ns."""
 
 

@@ -122,6 +122,8 @@ def _from_file(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
         rlimits=made.rlimits,
         no_new_privileges=made.no_new_privileges,
         oom_score_adj=document.oom_score_adj,
+        scheduler=made.scheduler,
+        io_priority=made.io_priority or None,
         terminal=made.terminal,
         ignore_paused=wishes.ignore_paused,
     )

@@ -337,6 +337,8 @@ def merge(base: ProcessConfig, request: ExecProcess) -> ProcessConfig:
         rlimits=request.rlimits or base.rlimits,
         no_new_privileges=given(request.no_new_privileges, base.no_new_privileges),
         oom_score_adj=given(request.oom_score_adj, base.oom_score_adj),
+        scheduler=given(request.scheduler, base.scheduler),
+        io_priority=given(request.io_priority, base.io_priority),
         terminal=request.terminal,
         console_size=None,
     )  # fmt: skip

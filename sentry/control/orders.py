@@ -6,7 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from sentry.config import Amount, Capabilities, JobLimits, LinkConfig, Mask, PolicyConfig, Rlimit
+from sentry.config import (
+    Amount, Capabilities, JobLimits, LinkConfig, Mask, PolicyConfig, Rlimit, SchedulerConfig,
+)  # fmt: skip
 from sentry.control.answers import Decided, Number
 from sentry.faults import MAX_RULES, InjectRule
 
@@ -36,6 +38,9 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
     rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool | None = None
     oom_score_adj: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] | None = None
+    scheduler: SchedulerConfig | None = None
+    io_priority: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] | None = None
+    """IOPRIO_PRIO_VALUE."""
     terminal: bool = False
     """The first descriptor is the wire of a terminal; the second and third are not used."""
     ignore_paused: bool = False

@@ -9,7 +9,9 @@ import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.abi.signal import SIGKILL, SIGTERM
-from sentry.config import Capabilities, JobLimits, JobUse, ProcessConfig, Rlimit
+from sentry.config import (
+    Capabilities, JobLimits, JobUse, ProcessConfig, Rlimit, SchedulerConfig,
+)  # fmt: skip
 from sentry.control.descriptors import check, close_all
 from sentry.control.execution import Execution, merge
 from sentry.control.orders import ExecProcess
@@ -27,6 +29,8 @@ BASE = ProcessConfig(
     additional_gids=(7,),
     capabilities=Capabilities(bounding=3, effective=1, permitted=1),
     rlimits=(Rlimit(7, 10, 20),),
+    scheduler=SchedulerConfig(0, nice=1),
+    io_priority=2 << 13 | 1,
     no_new_privileges=True,
     terminal=True,
     console_size=(1, 2),
@@ -70,7 +74,10 @@ def test_what_is_not_said_is_as_in_the_container() -> None:
 
     assert merged.args == (b"p",)
     assert (merged.terminal, merged.console_size) == (False, None)
-    for name in ("env", "cwd", "uid", "gid", "additional_gids", "capabilities", "rlimits"):
+    for name in (
+        "env", "cwd", "uid", "gid", "additional_gids", "capabilities", "rlimits", "scheduler",
+        "io_priority",
+    ):  # fmt: skip
         assert getattr(merged, name) == getattr(BASE, name)
     assert merged.no_new_privileges
 
@@ -87,6 +94,8 @@ def test_what_is_said_wins_or_adds() -> None:
             extra_gids=(8,),
             extra_capabilities=8,
             no_new_privileges=False,
+            scheduler=SchedulerConfig(3, nice=5),
+            io_priority=3 << 13,
         ),
     )
 
@@ -96,6 +105,7 @@ def test_what_is_said_wins_or_adds() -> None:
     assert merged.additional_gids == (7, 8)
     assert merged.capabilities == Capabilities(bounding=11, effective=9, permitted=9)
     assert not merged.no_new_privileges
+    assert (merged.scheduler, merged.io_priority) == (SchedulerConfig(3, nice=5), 3 << 13)
 
 
 class Heard:

@@ -23,6 +23,8 @@ from runsc.containers.execspec import Wishes, request
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time
 from runsc.containers.state import State
+from sentry.abi.sched import SCHED_BATCH
+from sentry.config import SchedulerConfig
 from sentry.control.orders import ExecProcess
 from sentry.control.protocol import Request, decode
 
@@ -455,3 +457,15 @@ def test_request_written_by_hand_is_one_of_the_protocol() -> None:
     )
     plain, _, _ = request(Wishes("c", ["x"]), _nothing)
     assert decode(plain, Request) == Request("exec", process=ExecProcess((b"x",)))
+
+
+def test_process_of_a_file_has_its_scheduler_and_its_priority_of_io() -> None:
+    document = (
+        b'{"args":["x"],"cwd":"/","scheduler":{"policy":"SCHED_BATCH","nice":3},'
+        b'"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":1}}'
+    )
+    process = decode(request(Wishes("c", [], process=document), _nothing)[0], Request).process
+
+    assert process is not None
+    assert process.scheduler == SchedulerConfig(SCHED_BATCH, 3)
+    assert process.io_priority == 2 << 13 | 1
