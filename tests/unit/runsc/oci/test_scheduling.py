@@ -38,6 +38,14 @@ def test_scheduler_refuses_with_its_path(document: dict[str, Any], where: str) -
     assert info.value.path == f"$.process.scheduler.{where}"
 
 
+@pytest.mark.parametrize("times", [(), (0, 2, 3), (2, 1, 3), (1, 3, 2), (1, 1 << 64, 0)])
+def test_deadline_that_there_cannot_be_is_refused(times: tuple[int, ...]) -> None:
+    names = ("runtime", "deadline", "period")
+    document = {"policy": "SCHED_DEADLINE"} | dict(zip(names, times, strict=False))
+    with pytest.raises(SpecError, match="runtime <= deadline <= period"):
+        scheduler(document, "$.process.scheduler")
+
+
 def test_io_priority_and_personality() -> None:
     assert io_priority({"class": "IOPRIO_CLASS_BE", "priority": 4}, "$") == 2 << 13 | 4
     assert (personality({"domain": "LINUX"}), personality({"domain": "LINUX32"})) == (0, 8)
