@@ -182,6 +182,18 @@ def _rlimits(limits: list[spec.SpecRlimit], path: str) -> tuple[config.Rlimit, .
     return tuple(made.values())
 
 
+def _environment(env: list[str], path: str) -> tuple[bytes, ...]:
+    """Of variables that are named twice the last one counts, as with runc."""
+    made: dict[bytes, bytes] = {}
+    for index, variable in enumerate(env):
+        where = f"{path}[{index}]"
+        if variable.find("=") < 1:
+            raise SpecError(where, "invalid environment variable: missing '='")
+        data = _bytes(variable, where)
+        made[data.partition(b"=")[0]] = data
+    return tuple(made.values())
+
+
 def process(
     document: spec.Process | None, warn: Warn, path: str = "$.process"
 ) -> config.ProcessConfig:
@@ -194,16 +206,11 @@ def process(
         raise SpecError(f"{path}.cwd", "Cwd must be an absolute path")
     if document.exec_cpu_affinity:
         raise SpecError(f"{path}.execCPUAffinity", "execCPUAffinity is not supported")
-    env = document.env or []
-    for index, variable in enumerate(env):
-        if variable.find("=") < 1:
-            where = f"{path}.env[{index}]"
-            raise SpecError(where, "invalid environment variable: missing '='")
     size = document.console_size
     user = document.user
     return config.ProcessConfig(
         args=tuple(_bytes(a, f"{path}.args[{i}]") for i, a in enumerate(document.args)),
-        env=tuple(_bytes(e, f"{path}.env[{i}]") for i, e in enumerate(env)),
+        env=_environment(document.env or [], f"{path}.env"),
         cwd=_bytes(document.cwd, f"{path}.cwd"),
         uid=user.uid,
         gid=user.gid,

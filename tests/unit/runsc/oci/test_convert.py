@@ -45,6 +45,12 @@ def test_container_of_the_example_is_understood(tmp_path: Path) -> None:
     assert pts.data == "newinstance,ptmxmode=0666,mode=0620,gid=5"
 
 
+def test_variable_that_is_named_twice_has_its_last_value(tmp_path: Path) -> None:
+    made = _convert(tmp_path, lambda d: d["process"].update(env=["A=1", "B=", "A=2=3"]))
+
+    assert made.process.env == (b"A=2=3", b"B=")
+
+
 @pytest.mark.parametrize(("readonly", "overlay"), [(False, "none"), (True, "memory")])
 def test_root_that_is_kept_is_written_unless_it_is_read_only(
     tmp_path: Path, readonly: bool, overlay: str
