@@ -26,6 +26,7 @@ RIGHT: Final = {
     "linux.gidMappings": _MAPS,
     "linux.intelRdt": _ELSEWHERE,
     "linux.maskedPaths": _INSIDE,
+    "linux.memoryPolicy": "leave it out; linux.resources.cpu.mems names nodes of the host",
     "linux.namespaces": "each once, of the types pid, network, mount, ipc, uts, user, cgroup, time",
     "linux.namespaces[].path": "left out, the namespace is the container's own",
     "linux.netDevices": _ELSEWHERE,

@@ -358,6 +358,7 @@ def _check_linux(linux: spec.Linux) -> None:
         ("timeOffsets", linux.time_offsets),
         ("netDevices", linux.net_devices),
         ("intelRdt", linux.intel_rdt),
+        ("memoryPolicy", linux.memory_policy),
     )
     for name, value in unsupported:
         if value:

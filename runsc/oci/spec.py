@@ -181,6 +181,7 @@ class Linux(_Base):
     readonly_paths: Strings = None
     mount_label: str = ""
     personality: dict[str, Any] | None = None
+    memory_policy: dict[str, Any] | None = None
 
 
 class Hook(_Base):

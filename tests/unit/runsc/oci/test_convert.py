@@ -123,6 +123,11 @@ def test_root_that_is_kept_is_written_unless_it_is_read_only(
             "USER namespace isn't enabled",
         ),
         (
+            lambda d: d["linux"].update(memoryPolicy={"mode": "MPOL_BIND", "nodes": "0"}),
+            "$.linux.memoryPolicy",
+            "not supported",
+        ),
+        (
             lambda d: d["linux"].update(devices=[{"type": "x", "path": "/dev/x"}]),
             "$.linux.devices[0].type",
             'invalid device type "x"',
