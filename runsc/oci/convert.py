@@ -37,6 +37,8 @@ RLIMITS = {
     if name.startswith("RLIMIT_") and isinstance(number, int)
 }
 EROFS = EROFS_SUPER_MAGIC_V1.to_bytes(4, "little")
+MAX_SIZE = 0xFFFF
+"""Rows, and columns: struct winsize has 16 bits."""
 NUL = "it has a NUL character"
 ROOTFS = "dev.gvisor.spec.rootfs."
 """Where annotations of gVisor's about the root begin."""
@@ -206,7 +208,12 @@ def process(
         raise SpecError(f"{path}.cwd", "Cwd must be an absolute path")
     if document.exec_cpu_affinity:
         raise SpecError(f"{path}.execCPUAffinity", "execCPUAffinity is not supported")
-    size = document.console_size
+    size = document.console_size if document.terminal else None
+    if size is not None and max(size.height, size.width) > MAX_SIZE:
+        raise SpecError(f"{path}.consoleSize", f"a terminal has at most {MAX_SIZE} rows or columns")
+    if not -1000 <= (document.oom_score_adj or 0) <= 1000:
+        value = document.oom_score_adj
+        raise SpecError(f"{path}.oomScoreAdj", f"{value} is out of range")
     user = document.user
     return config.ProcessConfig(
         args=tuple(_bytes(a, f"{path}.args[{i}]") for i, a in enumerate(document.args)),
@@ -461,10 +468,9 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         from runsc.oci import hooks  # noqa: PLC0415  few bundles have some
 
         hooks.check(document.hooks, warn)
-    if document.domainname and "\0" in document.domainname:
-        raise SpecError("$.domainname", NUL)
-    if len(document.hostname.encode()) > 64 or "\0" in document.hostname:
-        raise SpecError("$.hostname", "a host name has at most 64 bytes, and no NUL character")
+    for field, name in (("hostname", document.hostname), ("domainname", document.domainname)):
+        if len(name.encode()) > 64 or "\0" in name:
+            raise SpecError(f"$.{field}", f"a {field} has at most 64 bytes, and no NUL character")
     first = process(document.process, warn)
     if linux.personality:
         from runsc.oci.scheduling import personality  # noqa: PLC0415  few bundles have it

@@ -135,6 +135,14 @@ def test_root_that_is_kept_is_written_unless_it_is_read_only(
         (lambda d: d["linux"].update(maskedPaths=["x"]), "$.linux.maskedPaths[0]", "absolute"),
         (lambda d: d["linux"].update(sysctl={"x": "1"}), "$.linux.sysctl.x", "not a name"),
         (lambda d: d.update(hostname="h" * 65), "$.hostname", "64"),
+        (lambda d: d.update(domainname="h" * 65), "$.domainname", "64"),
+        (lambda d: d["process"].update(oomScoreAdj=1001), "$.process.oomScoreAdj", "1001"),
+        (lambda d: d["process"].update(oomScoreAdj=-(10**30)), "$.process.oomScoreAdj", "range"),
+        (
+            lambda d: d["process"].update(consoleSize={"height": 1 << 16, "width": 80}),
+            "$.process.consoleSize",
+            "at most 65535",
+        ),
         (lambda d: d["root"].update(path="a\0b"), "$.root.path", "NUL"),
         (lambda d: d["mounts"][0].update(source="a\0b"), "$.mounts[0].source", "NUL"),
         (lambda d: d["linux"].update(sysctl={"net.a": "\0"}), "$.linux.sysctl.net.a", "NUL"),
@@ -149,6 +157,13 @@ def test_container_with_something_wrong_is_refused_with_its_json_path(
     assert caught.value.path == path
     pattern = message.replace("{", r"\{").replace("}", r"\}")
     assert caught.match(pattern)
+
+
+def test_size_of_a_terminal_that_there_is_not_does_not_count(tmp_path: Path) -> None:
+    size = {"height": 1 << 16, "width": 80}
+    change: Change = lambda d: d["process"].update(terminal=False, consoleSize=size)  # noqa: E731
+
+    assert _convert(tmp_path, change).process.console_size is None
 
 
 def test_unknown_capability_is_left_out_with_a_warning(tmp_path: Path) -> None:
