@@ -40,7 +40,7 @@ from sentry.vfs.mount import MOUNT_FLAGS, Mount, stand, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
-from sentry.vfs.walk import child_of, resolve, walk
+from sentry.vfs.walk import MAX_LINKS, child_of, resolve, walk
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
@@ -302,26 +302,45 @@ async def make_file_system(starter: Starter, entry: MountConfig) -> FileSystem:
 
 
 async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
-    """The place to mount on, made (with its parents) where it does not exist."""
+    """The place to mount on, made (with its parents) where it does not exist.
+
+    As with runc also where a symbolic link leads that leads to nothing yet: in the root, as all.
+    """
     try:
         return await again(resolve, starter, AT_FDCWD, path)
     except ENOENT:
         pass
-    parts = [part for part in path.split(b"/") if part]
-    folders = parts[:-1] if is_file else parts
-    at = b""
-    for part in folders:
-        parent = (await again(resolve, starter, AT_FDCWD, at or b"/")).dentry.inode
-        at += b"/" + part
+    ahead = _backwards(path)
+    at, links = b"", 0
+    while ahead:
+        part = ahead.pop()
         if part in (b".", b".."):
+            at = at if part == b"." else at.rpartition(b"/")[0]
             continue
-        if isinstance(await again(child_of, parent, part), Absent):
-            # also below a read-only mount of ours
+        parent = (await again(resolve, starter, AT_FDCWD, at or b"/")).dentry.inode
+        child: Inode | Absent = await again(child_of, parent, part)
+        if not isinstance(child, Absent) and child.is_symlink:
+            links += 1
+            if links > MAX_LINKS:
+                raise ELOOP
+            target = await again(child.readlink)
+            at = b"" if target.startswith(b"/") else at
+            ahead += _backwards(target)
+            continue
+        at += b"/" + part
+        if not isinstance(child, Absent):
+            continue
+        if is_file and not ahead:
+            how = OpenHow.strict(O_CREAT | O_WRONLY, 0o755, 0)
+            (await again(open_path, starter, AT_FDCWD, at, how)).incref().decref()
+        else:  # also below a read-only mount of ours
             await again(parent.mkdir, part, 0o755, Owner(0, 0))
-    if is_file:
-        how = OpenHow.strict(O_CREAT | O_WRONLY, 0o755, 0)
-        (await again(open_path, starter, AT_FDCWD, path, how)).incref().decref()
-    return await again(resolve, starter, AT_FDCWD, path)
+    return await again(resolve, starter, AT_FDCWD, at)
+
+
+def _backwards(path: bytes) -> list[bytes]:
+    """Its names, the last one first."""
+    return [part for part in reversed(path.split(b"/")) if part]
 
 
 # --- devices

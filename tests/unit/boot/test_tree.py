@@ -1,0 +1,56 @@
+"""Places of mounts, made in a root that an image has filled."""
+
+from __future__ import annotations
+
+import pytest
+
+from sentry.abi.fcntl import AT_FDCWD
+from sentry.boot.tree import Starter, mount_point
+from sentry.errors import ELOOP
+from sentry.vfs.names import mkdir, symlink
+from sentry.vfs.walk import resolve
+from sentry.wait.again import again
+from tests.world import World
+
+LINKS = {
+    b"/var/run": b"/run",
+    b"/var/lock": b"../run/lock",
+    b"/etc/resolv.conf": b"../../run/resolve/stub.conf",
+    b"/etc/again": b"/etc/resolv.conf",
+    b"/loop": b"/loop",
+}
+
+
+@pytest.fixture
+def starter(world: World) -> Starter:
+    made = Starter(world.kernel)
+    for name in (b"/var", b"/etc"):
+        world.run(again(mkdir, made, AT_FDCWD, name, 0o755))
+    for name, target in LINKS.items():
+        world.run(again(symlink, made, target, AT_FDCWD, name))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("path", "is_file", "where"),
+    [
+        (b"/new/below/./x", False, b"/new/below/x"),
+        (b"/var/run", False, b"/run"),
+        (b"/var/run/secrets/token", True, b"/run/secrets/token"),
+        (b"/var/lock/a/../b", False, b"/run/lock/b"),
+        (b"/etc/resolv.conf", True, b"/run/resolve/stub.conf"),
+        (b"/etc/again", True, b"/run/resolve/stub.conf"),
+    ],
+)
+def test_place_is_made_where_links_lead_that_lead_to_nothing(
+    world: World, starter: Starter, path: bytes, is_file: bool, where: bytes
+) -> None:
+    place = world.run(mount_point(starter, path, is_file))
+
+    assert place.dentry.inode.is_dir is not is_file
+    assert world.run(again(resolve, starter, AT_FDCWD, where)).dentry is place.dentry
+
+
+def test_links_that_never_end_are_refused(world: World, starter: Starter) -> None:
+    with pytest.raises(ELOOP):
+        world.run(mount_point(starter, b"/loop/x", False))
