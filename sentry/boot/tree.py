@@ -347,8 +347,10 @@ def _backwards(path: bytes) -> list[bytes]:
 
 
 async def make_devices(starter: Starter, config: ContainerConfig) -> None:
-    """The default devices and links in /dev, then those that the bundle lists."""
-    if not any(entry.destination.rstrip(b"/") == b"/dev" for entry in config.mounts):
+    """The default devices and links in /dev, then those that the bundle lists. As with runc a
+    folder of the host that is mounted there stays as it is."""
+    there = [entry for entry in config.mounts if entry.destination.rstrip(b"/") == b"/dev"]
+    if not there or there[-1].attachment is not None:
         return
     for path, major, minor in DEVICES:
         await make_node(starter, DeviceConfig(path, stat.S_IFCHR | 0o666, major, minor))

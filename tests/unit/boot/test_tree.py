@@ -1,11 +1,12 @@
-"""Places of mounts, made in a root that an image has filled."""
+"""Places of mounts, made in a root that an image has filled; devices."""
 
 from __future__ import annotations
 
 import pytest
 
 from sentry.abi.fcntl import AT_FDCWD
-from sentry.boot.tree import Starter, mount_point
+from sentry.boot.tree import Starter, make_devices, mount_point
+from sentry.config import ContainerConfig, MountConfig, ProcessConfig
 from sentry.errors import ELOOP
 from sentry.vfs.names import mkdir, symlink
 from sentry.vfs.walk import resolve
@@ -54,3 +55,19 @@ def test_place_is_made_where_links_lead_that_lead_to_nothing(
 def test_links_that_never_end_are_refused(world: World, starter: Starter) -> None:
     with pytest.raises(ELOOP):
         world.run(mount_point(starter, b"/loop/x", False))
+
+
+@pytest.mark.parametrize("attachment", [None, 1])
+def test_devices_are_made_but_in_a_folder_of_the_host(
+    world: World, starter: Starter, attachment: int | None
+) -> None:
+    world.mount("tmpfs", b"/dev")
+    first, last = MountConfig(b"/dev", "tmpfs"), MountConfig(b"/dev/", "x", attachment=attachment)
+    config = ContainerConfig("c", ProcessConfig((b"x",)), mounts=(first, last))
+
+    world.run(make_devices(starter, config))
+
+    dev = world.run(again(resolve, starter, AT_FDCWD, b"/dev")).dentry.inode
+    names = {entry.name for entry in world.run(again(dev.entries))}
+    assert ({b"null", b"fd"} <= names) is (attachment is None)
+    assert bool(names) is (attachment is None)
