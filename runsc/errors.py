@@ -49,6 +49,13 @@ class NoContainer(RuntimeFailure):
         super().__init__(f'container "{container_id}" does not exist', hint=hint)
 
 
+class Busy(RuntimeFailure):
+    """Somebody else has been changing it for longer than one waits."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f'another command is changing the container "{container_id}"')
+
+
 class NotRunning(RuntimeFailure):
     """It has ended, or was never started. Clients look for runc's words."""
 

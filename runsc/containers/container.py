@@ -17,7 +17,7 @@ import time
 from runsc.containers import state as state_file
 from runsc.containers.names import check_id
 from runsc.containers.state import State
-from runsc.errors import FULL, NoContainer, RuntimeFailure, why
+from runsc.errors import FULL, Busy, NoContainer, RuntimeFailure, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,9 +139,7 @@ class Store:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     os.close(fd)
-                    raise RuntimeFailure(
-                        f'another command is changing the container "{container_id}"'
-                    ) from None
+                    raise Busy(container_id) from None
                 time.sleep(0.01)
             os.close(fd)
 

@@ -13,7 +13,7 @@ from runsc.containers import asking
 from runsc.containers.container import Store
 from runsc.containers.processes import STOPPED, is_held_up, start_time
 from runsc.containers.state import State, status
-from runsc.errors import NoContainer, NotRunning, RuntimeFailure
+from runsc.errors import Busy, NoContainer, NotRunning, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -337,19 +337,30 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
 def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
     """`delete`: what has stopped or never started; with `force` whatever there is."""
     try:
-        with store.held(container_id) as state:
-            word = status(state)
-            if not force and word not in (STOPPED, "created"):
-                raise RuntimeFailure(
-                    f'cannot delete container "{container_id}" that is not stopped: {word}',
-                    hint=f"end it first: `runsc kill {container_id}`, or `runsc delete --force"
-                    f" {container_id}`",
-                )
-            destroy(store, state, warn)
+        try:
+            _delete(store, container_id, force, warn)
+        except Busy:
+            if not force:
+                raise
+            # a startContainer hook is a program of the container, and need not end by itself
+            end_processes(store.load(container_id))
+            _delete(store, container_id, force, warn)
     except NoContainer:
         if not force:
             raise
         store.forget_remains(container_id)
+
+
+def _delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
+    with store.held(container_id) as state:
+        word = status(state)
+        if not force and word not in (STOPPED, "created"):
+            raise RuntimeFailure(
+                f'cannot delete container "{container_id}" that is not stopped: {word}',
+                hint=f"end it first: `runsc kill {container_id}`, or `runsc delete --force"
+                f" {container_id}`",
+            )
+        destroy(store, state, warn)
 
 
 def sweep(store: Store, warn: Warn) -> None:

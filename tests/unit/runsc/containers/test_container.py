@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import stat
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from runsc.containers.listener import listen
 from runsc.containers.names import check_id
 from runsc.containers.processes import start_time
 from runsc.containers.state import State, status
-from runsc.errors import RuntimeFailure
+from runsc.errors import Busy, RuntimeFailure
 
 
 def _state(name: str, pid: int = 0, foreground: bool = False) -> State:
@@ -184,6 +186,31 @@ def test_delete_with_force_succeeds_when_it_is_gone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [".lock"]
     with pytest.raises(RuntimeFailure, match=r'^container "[\w-]+" does not exist$'):
         lifecycle.delete(store, "never-there", False, pytest.fail)
+
+
+def test_delete_with_force_ends_what_another_command_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`start`, with a startContainer hook that never ends."""
+    monkeypatch.setattr(Store.held, "__defaults__", (0.0,))
+    store = Store(str(tmp_path))
+    with subprocess.Popen(["sleep", "1000"]) as hook:
+        store.create(_state("a", hook.pid))
+        lock = store.lock("a", 0)
+        with pytest.raises(Busy):
+            lifecycle.delete(store, "a", False, pytest.fail)
+
+        def await_end(_pid: int, pidfd: int) -> bool:
+            assert hook.wait() == -signal.SIGKILL
+            os.close(pidfd)
+            lock.__exit__()
+            return True
+
+        monkeypatch.setattr(lifecycle, "_await_end", await_end)
+        lifecycle.delete(store, "a", True, pytest.fail)
+
+        assert hook.returncode == -signal.SIGKILL
+    assert store.all() == []
 
 
 def test_start_time_tells_processes_apart() -> None:
