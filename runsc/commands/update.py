@@ -166,10 +166,13 @@ def _asks_host(wanted: Resources) -> bool:
 
 def _limit_sentry(store: Store, state: State, wanted: Resources) -> None:
     """What counts inside the sandbox. As with runc 0 says nothing: what there is stays."""
+    memory_limit = wanted.memory_limit
+    if state.sandbox and wanted.memory is not None and wanted.memory.limit == -1:
+        memory_limit = -1  # up to what its sandbox has
     request = Request(
         "update",
         pids_limit=(wanted.pids.limit or None) if wanted.pids else None,
-        memory_limit=wanted.memory_limit,
+        memory_limit=memory_limit,
         cpu_quota=(wanted.cpu.quota or None) if wanted.cpu else None,
         cpu_period=wanted.cpu.period if wanted.cpu else None,
         cpu_weight=wanted.cpu_weight,

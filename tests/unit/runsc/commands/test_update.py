@@ -59,3 +59,23 @@ def test_limits_of_0_inside_stay_as_they_are(
         update._limit_sentry(store, store.load("a"), decode(document, "$"))
 
     assert asked == [Request("update", pids_limit=-1, cpu_quota=-1)]
+
+
+@pytest.mark.parametrize(("sandbox", "sent"), [("", []), ("pod", [-1])])
+def test_memory_without_a_limit_is_told_to_a_further_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: str, sent: list[int]
+) -> None:
+    """The first one's is the sandbox's, which cannot have more than it was started with."""
+    store, asked = Store(str(tmp_path)), []
+    states.running(store, "a")
+    state = store.load("a")
+    state.sandbox = sandbox
+
+    def ask(_store: Store, _state: object, request: Request) -> Reply:
+        asked.append(request.memory_limit)
+        return Reply()
+
+    monkeypatch.setattr(lifecycle, "ask", ask)
+    update._limit_sentry(store, state, decode({"memory": {"limit": -1}}, "$"))
+
+    assert asked == sent
