@@ -89,9 +89,7 @@ def scheduler(document: object, path: str) -> SchedulerConfig:
         text = "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
         raise SpecError(path, text)
     last = made.period or made.deadline
-    if policy == sched.SCHED_DEADLINE and not (
-        0 < made.runtime <= made.deadline <= last < 1 << 62
-    ):
+    if policy == sched.SCHED_DEADLINE and not (0 < made.runtime <= made.deadline <= last < 1 << 62):
         raise SpecError(path, "0 < runtime <= deadline <= period does not hold")
     for index, flag in enumerate(made.flags or []):
         if flag not in FLAGS:

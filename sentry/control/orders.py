@@ -7,8 +7,15 @@ from typing import Annotated
 import msgspec
 
 from sentry.config import (
-    Amount, Capabilities, JobLimits, LinkConfig, Mask, PolicyConfig, Rlimit, SchedulerConfig,
-)  # fmt: skip
+    Amount,
+    Capabilities,
+    JobLimits,
+    LinkConfig,
+    Mask,
+    PolicyConfig,
+    Rlimit,
+    SchedulerConfig,
+)
 from sentry.control.answers import Decided, Number
 from sentry.faults import MAX_RULES, InjectRule
 

@@ -10,8 +10,13 @@ import pytest
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.abi.signal import SIGKILL, SIGTERM
 from sentry.config import (
-    Capabilities, JobLimits, JobUse, ProcessConfig, Rlimit, SchedulerConfig,
-)  # fmt: skip
+    Capabilities,
+    JobLimits,
+    JobUse,
+    ProcessConfig,
+    Rlimit,
+    SchedulerConfig,
+)
 from sentry.control.descriptors import check, close_all
 from sentry.control.execution import Execution, merge
 from sentry.control.orders import ExecProcess
