@@ -347,13 +347,11 @@ def _backwards(path: bytes) -> list[bytes]:
 
 
 async def make_devices(starter: Starter, config: ContainerConfig) -> None:
-    """The default devices and links in /dev, then those that the bundle lists. As with runc a
-    folder of the host that is mounted there stays as it is."""
+    """Links, the devices that the bundle lists, and of the default ones those that it does not
+    list. As with runc a folder of the host that is mounted on /dev stays as it is."""
     there = [entry for entry in config.mounts if entry.destination.rstrip(b"/") == b"/dev"]
     if not there or there[-1].attachment is not None:
         return
-    for path, major, minor in DEVICES:
-        await make_node(starter, DeviceConfig(path, stat.S_IFCHR | 0o666, major, minor))
     for path, target in LINKS:
         try:
             await again(symlink, starter, target, AT_FDCWD, path)
@@ -361,6 +359,8 @@ async def make_devices(starter: Starter, config: ContainerConfig) -> None:
             continue
     for device in config.devices:
         await make_node(starter, device)
+    for path, major, minor in DEVICES:
+        await make_node(starter, DeviceConfig(path, stat.S_IFCHR | 0o666, major, minor))
 
 
 async def make_node(starter: Starter, device: DeviceConfig) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import stat
+
 import pytest
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.boot.tree import Starter, make_devices, mount_point
-from sentry.config import ContainerConfig, MountConfig, ProcessConfig
+from sentry.config import ContainerConfig, DeviceConfig, MountConfig, ProcessConfig
 from sentry.errors import ELOOP
 from sentry.vfs.names import mkdir, symlink
-from sentry.vfs.walk import resolve
+from sentry.vfs.walk import child_of, resolve
 from sentry.wait.again import again
 from tests.world import World
 
@@ -71,3 +73,24 @@ def test_devices_are_made_but_in_a_folder_of_the_host(
     names = {entry.name for entry in world.run(again(dev.entries))}
     assert ({b"null", b"fd"} <= names) is (attachment is None)
     assert bool(names) is (attachment is None)
+
+
+def test_default_device_that_is_listed_is_as_it_is_listed(world: World, starter: Starter) -> None:
+    world.mount("tmpfs", b"/dev")
+    listed = [
+        DeviceConfig(b"/dev/null", stat.S_IFCHR | 0o600, 1, 3, uid=5, gid=6),
+        DeviceConfig(b"/dev/ptmx", stat.S_IFCHR | 0o666, 5, 2),
+    ]
+    mounts, process = (MountConfig(b"/dev", "tmpfs"),), ProcessConfig((b"x",))
+    config = ContainerConfig("c", process, mounts=mounts, devices=tuple(listed))
+
+    world.run(make_devices(starter, config))
+
+    null, zero = (
+        world.run(again(resolve, starter, AT_FDCWD, path)).dentry.inode
+        for path in (b"/dev/null", b"/dev/zero")
+    )
+    assert (null.mode & 0o7777, null.uid, null.gid) == (0o600, 5, 6)
+    assert (zero.mode & 0o7777, zero.uid) == (0o666, 0)
+    dev = world.run(again(resolve, starter, AT_FDCWD, b"/dev")).dentry.inode
+    assert world.run(again(child_of, dev, b"ptmx")).is_symlink
