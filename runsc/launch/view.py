@@ -33,6 +33,8 @@ class Shown(msgspec.Struct, frozen=True):
 
     destination: str
     export: Export | None
+    mode: int = 0o755
+    """Of the folder, if it has to be made."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -51,7 +53,10 @@ def of(container: Container) -> View | None:
         export = None if each.attachment is None else container.exports[each.attachment]
         if export is not None and (export.overlay or export.owners is not None):
             export = None
-        shown.append(Shown("/" + os.fsdecode(each.destination).strip("/"), export))
+        # a tmpfs has the mode of what it covers, and where that is not, 1777
+        named = any(option.startswith("mode=") for option in each.data.split(","))
+        mode = 0o755 if each.type != "tmpfs" or named else 0o1777
+        shown.append(Shown("/" + os.fsdecode(each.destination).strip("/"), export, mode))
     return View(container.exports[0], tuple(shown))
 
 
@@ -110,6 +115,7 @@ def _leave_for(view: View, processes: int) -> None:
     host.pivot_root(".", ".")
     host.umount(".", mount.MNT_DETACH)
     os.chdir("/")
+    os.umask(0)  # whatever the caller's is, as with runc
     # from here on every name, and every link in one, is the container's
     hidden: list[str] = []
     for index, each in enumerate(view.mounts):
@@ -123,7 +129,7 @@ def _leave_for(view: View, processes: int) -> None:
 def _show(place: str, tree: int, shown: Shown, processes: int, hidden: list[str]) -> None:
     """A mount at its place, which is made as the Sentry would; where that is not, nothing is."""
     try:
-        _make(place, is_file=shown.export is not None and shown.export.is_file)
+        _make(place, 0 if shown.export is not None and shown.export.is_file else shown.mode)
     except OSError:
         return
     if tree >= 0:
@@ -150,11 +156,16 @@ def _attach(tree: int, place: str, shown: Shown) -> None:
         raise OSError(number, text) from None
 
 
-def _make(place: str, *, is_file: bool) -> None:
+def _make(place: str, mode: int) -> None:
+    """A folder of this mode, or with 0 a file."""
     if os.path.lexists(place):
         return
-    if not is_file:
-        os.makedirs(place, 0o755, exist_ok=True)
-        return
-    os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
-    os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    missing = [os.path.dirname(place)]
+    while not os.path.lexists(missing[-1]):
+        missing.append(os.path.dirname(missing[-1]))
+    for folder in reversed(missing[:-1]):
+        os.mkdir(folder, 0o755)
+    if mode:
+        os.mkdir(place, mode)
+    else:
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,25 @@ def test_root_that_is_kept_and_its_bind_mounts(kept: Client, tmp_path: Path) -> 
         with pytest.raises(OSError, match=r"Read-only file system|No such file|not permitted"):
             (root / place / "file").touch()
     assert os.listdir(root / "t") == os.listdir(root / "dev") == []
+
+
+def test_places_of_mounts_have_their_modes_whatever_the_umask(
+    kept: Client, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "volume").mkdir()
+    kept.bundle.document["mounts"] += [
+        _bind(tmp_path / "volume", "/new/a/volume"),
+        {"destination": "/new/any", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/new/own", "type": "tmpfs", "source": "tmpfs", "options": ["mode=700"]},
+    ]
+    request.addfinalizer(partial(os.umask, os.umask(0o077)))
+    kept.create("c")
+    kept.ok("start", "c")
+
+    places = ("/new", "/new/a", "/new/any", "/new/own")
+    modes = kept.ok("exec", "c", "/bin/busybox", "stat", "-c", "%a", *places)
+
+    assert modes.split() == ["755", "755", "1777", "700"]
 
 
 def test_nothing_in_it_is_executed(kept: Client) -> None:
