@@ -67,6 +67,7 @@ class AsyncSandbox:
         self._state = state
         self._user = user
         self._keeper = keeper
+        self._owner = os.getpid()
         self._is_fork = isinstance(keeper, AsyncForkKeeper)
         self._forker = keeper.forker if isinstance(keeper, AsyncForkKeeper) else AsyncForker(state)
         self._path = states.socket_of(state, sandbox_id)
@@ -241,8 +242,10 @@ class AsyncSandbox:
         return f"<sandbox {self.sandbox_id}>"
 
     async def kill(self) -> bool:
-        """End it, with all that runs in it and all its forks, and forget it. False if it was
-        gone."""
+        """End it, with all that runs in it and all its forks, and forget it. False if it was gone,
+        and in a forked child of who has made it: there nothing happens."""
+        if self._keeper is not None and os.getpid() != self._owner:
+            return False
         self._objects.close()
         self._connections.close()
         keeper, self._keeper = self._keeper, None

@@ -70,6 +70,7 @@ class Sandbox:
         self._state = state
         self._user = user
         self._keeper = keeper
+        self._owner = os.getpid()
         self._is_fork = isinstance(keeper, ForkKeeper)
         self._forker = keeper.forker if isinstance(keeper, ForkKeeper) else Forker(state)
         self._path = states.socket_of(state, sandbox_id)
@@ -244,8 +245,10 @@ class Sandbox:
         return f"<sandbox {self.sandbox_id}>"
 
     def kill(self) -> bool:
-        """End it, with all that runs in it and all its forks, and forget it. False if it was
-        gone."""
+        """End it, with all that runs in it and all its forks, and forget it. False if it was gone,
+        and in a forked child of who has made it: there nothing happens."""
+        if self._keeper is not None and os.getpid() != self._owner:
+            return False
         self._objects.close()
         self._connections.close()
         keeper, self._keeper = self._keeper, None
