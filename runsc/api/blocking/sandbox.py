@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 Infos = list[SandboxInfo]
 Mounts = Mapping[str, "str | os.PathLike[str] | Mount | FileSystem"]
 NAME_BYTES = 6
+NETWORKS = ("none", "host", "sandbox", "private")
+"""Or the path of a namespace."""
 
 
 class Sandbox:
@@ -122,6 +124,11 @@ class Sandbox:
         """
         if sum(each is not None for each in (root, bundle, image)) > 1:
             raise ValueError("root, bundle or image?")
+        if not all(os.fspath(each) for each in (root, bundle, image) if each is not None):
+            raise ValueError("root, bundle or image: an empty name is none")
+        if network not in NETWORKS and not network.startswith("/"):
+            words = ", ".join(NETWORKS)
+            raise ValueError(f"network is {words} or the path of a namespace, not {network!r}")
         folder = states.root_of(state)
         name = sandbox_id or f"sandbox-{secrets.token_hex(NAME_BYTES)}"
         order = Order(

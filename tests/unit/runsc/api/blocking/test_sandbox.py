@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,23 @@ def test_a_forked_child_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not sandbox.kill()
     os.close(alive)
     assert closed == ["objects", "connections"]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"image": ""}, "an empty name"),
+        ({"root": ""}, "an empty name"),
+        ({"bundle": b""}, "an empty name"),
+        ({"root": "/", "image": ""}, "root, bundle or image?"),
+        ({"network": "None"}, "not 'None'"),
+        ({"network": ""}, "not ''"),
+        ({"network": "run/netns/x"}, "path of a namespace"),
+    ],
+)
+def test_what_makes_no_sense_makes_no_sandbox(
+    given: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Keeper, "begin", lambda *_: pytest.fail("a sandbox is made"))
+    with pytest.raises(ValueError, match=reason):
+        Sandbox.create(state=tmp_path, **given)
