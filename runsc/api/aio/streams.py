@@ -5,6 +5,7 @@ Nothing is kept here but what a reader has asked for, so who does not read stops
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import select
@@ -72,18 +73,19 @@ class AsyncStream:
     async def lines(self) -> AsyncIterator[str]:
         """Text, line by line, without the ends of lines. A line of more than 1 MiB comes in
         pieces."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         rest = bytearray()
         async for data in self:
             rest += data
             *whole, last = rest.split(b"\n")
             for line in whole:
-                yield line.decode(errors="replace")
+                yield decoder.decode(line, final=True)
             rest = last
             if len(rest) > PIECE:
-                yield rest.decode(errors="replace")
+                yield decoder.decode(rest)
                 rest = bytearray()
-        if rest:
-            yield rest.decode(errors="replace")
+        if text := decoder.decode(rest, final=True):
+            yield text
 
     def take(self, size: int = PIECE) -> bytes | None:
         """What is there; None: nothing yet; nothing (b""): it is over."""

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from runsc.api.blocking.commands import CommandHandle, Commands
+from runsc.api.blocking.streams import PIECE, Stream
+from runsc.api.blocking.watching import nothing
 from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
 from runsc.api.limits import MemoryLimitExceeded, OutputLimitExceeded, TimeLimitExceeded
 from runsc.api.values import OUTPUT, CommandFailed, Limits
@@ -110,6 +112,16 @@ def test_a_handle_writes_reads_and_waits(commands: Commands) -> None:
         assert handle.wait().exit_code == 0
         with pytest.raises(BrokenPipeError):
             handle.send_stdin("more")
+
+
+def test_a_line_that_comes_in_pieces_has_whole_characters(tmp_path: Path) -> None:
+    whole = "ä" * PIECE, "b", "x" + "€" * PIECE
+    (tmp_path / "file").write_bytes("\n".join(whole).encode() + b"\xe2\x82")
+    stream = Stream(os.open(tmp_path / "file", os.O_RDONLY), nothing)
+
+    found = list(stream.lines())
+    assert len(found) > len(whole)
+    assert "".join(found) == "".join(whole) + "\ufffd"
 
 
 def test_a_handle_kills_by_any_signal(commands: Commands) -> None:
