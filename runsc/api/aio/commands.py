@@ -85,6 +85,7 @@ class AsyncCommandHandle:
 
     def close_stdin(self) -> None:
         """It reads to the end of its standard input."""
+        self._feed = None
         self._stdin.close()
 
     def feed(self, data: Input) -> None:

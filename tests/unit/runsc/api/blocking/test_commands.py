@@ -87,6 +87,12 @@ def test_input_is_written_while_output_is_read(commands: Commands) -> None:
     assert commands.run(["true"], stdin=data).exit_code == 0
 
 
+def test_input_may_be_closed_before_all_of_it_is_written(commands: Commands) -> None:
+    with commands.run("wc -c", stdin=bytes(MUCH), background=True) as handle:
+        handle.close_stdin()
+        assert handle.wait().stdout.strip() == "0"
+
+
 def test_text_is_heard_as_it_comes(commands: Commands) -> None:
     out: list[str] = []
     err: list[str] = []
