@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from typing import TYPE_CHECKING
 
 from runsc.api import events
@@ -56,12 +57,14 @@ class AsyncWatch:
 
     async def get_new_events(self, timeout: float = 0.0) -> list[FilesystemEvent]:
         """What has happened since; if nothing has, what does within so many seconds."""
+        deadline = time.monotonic() + timeout
         while not self._waiting and self._source.fileno() >= 0:
             data = self._source.take()
+            left_s = max(0.0, deadline - time.monotonic())
             if data is None:
-                if not await ready({self._source.fileno(): select.POLLIN}, timeout):
+                if not await ready({self._source.fileno(): select.POLLIN}, left_s):
                     break
-            elif not self._take(data):
+            elif not self._take(data) or not left_s:
                 break
         found, self._waiting = self._waiting, []
         return found

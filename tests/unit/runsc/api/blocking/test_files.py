@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from runsc.api.blocking import watching
 from runsc.api.blocking.files import Files
+from runsc.api.blocking.streams import Stream
+from runsc.api.blocking.watching import Watch
+from runsc.api.blocking.wire import Wire
 from runsc.api.errors import SandboxError
 from runsc.api.values import FileChange, FilesystemEvent
 from sentry.abi.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_OPEN, IN_Q_OVERFLOW
@@ -224,6 +230,29 @@ def test_events_come_by_an_iterator_or_all_that_there_are(sandbox: StandIn, file
     sandbox.filed = giving(b"", "ENOTDIR")
     with pytest.raises(NotADirectoryError):
         files.watch_dir("/x")
+
+
+def test_files_that_are_only_read_do_not_prolong_the_time_for_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair()
+    out, into = os.pipe()
+    now_s, waited = 0.0, []
+
+    def ready(wanted: dict[int, int], seconds: float) -> dict[int, int]:
+        nonlocal now_s
+        waited.append(seconds)
+        assert len(waited) < 10
+        now_s += 1
+        os.write(into, lines(FileEvent(IN_OPEN, b"f")))
+        return wanted
+
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: now_s), raising=False)
+    monkeypatch.setattr(watching, "ready", ready)
+    with Watch(Wire(ours), Stream(out, watching.nothing)) as watch, theirs:
+        assert watch.get_new_events(timeout=3) == []
+    os.close(into)
+    assert waited == [3, 2, 1]
 
 
 def test_a_download_makes_what_the_sandbox_names_below_one_place(
