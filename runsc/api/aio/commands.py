@@ -324,15 +324,18 @@ class AsyncCommands:
         """In a fork: a command that was running in the sandbox that it is a copy of, by its number
         there. What it has read and written before is not there any more; closing the handle ends
         it. Raises: CommandNotStarted, SandboxEnded."""
-        theirs, ours = _three_pipes()
+        theirs: list[int] = []
+        ours: list[int] = []
         try:
+            _add_pipes(theirs, ours, has_input=True)
             wire, _ = await asked(self._path, Request("attach", pid=pid), theirs)
         except BaseException:
             close_all(ours)
             raise
         finally:
             close_all(theirs)
-        return AsyncCommandHandle(wire, Spec(str(pid), None, None, None, None), pid, ours)
+        spec = Spec(str(pid), None, None, None, None)
+        return AsyncCommandHandle(wire, spec, pid, (ours[0], ours[1], ours[2]))
 
     async def _start(
         self, spec: Spec, user: str | int | None, *, has_input: bool
@@ -341,17 +344,7 @@ class AsyncCommands:
         theirs: list[int] = []
         ours: list[int] = []
         try:
-            if has_input:
-                out, into = pipe()
-                theirs.append(out)
-                ours.append(into)
-            else:
-                theirs.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-                ours.append(-1)
-            for _ in range(2):
-                out, into = pipe()
-                theirs.append(into)
-                ours.append(out)
+            _add_pipes(theirs, ours, has_input=has_input)
             wire, pid = await start(self._path, spec.process(account), theirs)
         except BaseException:
             close_all(ours)
@@ -361,11 +354,22 @@ class AsyncCommands:
         return AsyncCommandHandle(wire, spec, pid, (ours[0], ours[1], ours[2]))
 
 
-def _three_pipes() -> tuple[list[int], tuple[int, int, int]]:
-    """For standard streams: the program's ends, and ours."""
-    made = [pipe() for _ in range(3)]
-    theirs = [made[0][0], made[1][1], made[2][1]]
-    return theirs, (made[0][1], made[1][0], made[2][0])
+def _add_pipes(theirs: list[int], ours: list[int], *, has_input: bool) -> None:
+    """For standard streams: the program's ends, and ours; as many as there are, where that fails.
+
+    Raises: OSError.
+    """
+    if has_input:
+        out, into = pipe()
+        theirs.append(out)
+        ours.append(into)
+    else:
+        theirs.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        ours.append(-1)
+    for _ in range(2):
+        out, into = pipe()
+        theirs.append(into)
+        ours.append(out)
 
 
 async def start(

@@ -25,17 +25,12 @@ from sentry.fs.devpts.raw import raw
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from runsc.api.aio.wire import AsyncWire
-
 SHELL = "exec /bin/sh -i"
 SIZE = Size()
 
 
 class AsyncPtyHandle(AsyncCommandHandle):
     """A command at a terminal of its own. Iterated, it gives what is on the screen, as bytes."""
-
-    def __init__(self, wire: AsyncWire, spec: Spec, pid: int, master: int) -> None:
-        super().__init__(wire, spec, pid, (os.dup(master), master, -1))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self.stdout
@@ -81,18 +76,20 @@ class AsyncPty:
         spec = Spec(cmd, {"TERM": "xterm-256color", **(env or {})}, cwd, timeout, limits)
         found = await files.account(self._path, self._user if user is None else user)
         master, slave = os.openpty()
+        ours = [master]
         try:
+            ours.append(os.dup(master))
             set_size(slave, size)
             # before the sandbox does it: what is typed now is not echoed twice
             termios.tcsetattr(slave, termios.TCSANOW, raw(termios.tcgetattr(slave)))
             process = spec.process(found, terminal=True)
             wire, pid = await start(self._path, process, [slave] * 3)
         except BaseException:
-            close_all([master])
+            close_all(ours)
             raise
         finally:
             close_all([slave])
-        handle = AsyncPtyHandle(wire, spec, pid, master)
+        handle = AsyncPtyHandle(wire, spec, pid, (ours[1], master, -1))
         if on_data is not None:
             handle.hear_bytes(handle.stdout, on_data)
         return handle

@@ -60,13 +60,20 @@ class AsyncWire:
             folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise SandboxEnded("the sandbox has ended") from None
+        try:
+            return await cls._connected(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        finally:
+            os.close(folder)
+
+    @classmethod
+    async def _connected(cls, path: str) -> AsyncWire:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             deadline = time.monotonic() + ANSWER_S
             while True:
                 try:
-                    sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+                    sock.connect(path)
                     return cls(sock)
                 except BlockingIOError:
                     if time.monotonic() > deadline:
@@ -78,8 +85,6 @@ class AsyncWire:
         except BaseException:
             sock.close()
             raise
-        finally:
-            os.close(folder)
 
     async def __aenter__(self) -> Self:
         return self

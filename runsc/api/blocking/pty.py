@@ -28,17 +28,12 @@ from sentry.fs.devpts.raw import raw
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runsc.api.blocking.wire import Wire
-
 SHELL = "exec /bin/sh -i"
 SIZE = Size()
 
 
 class PtyHandle(CommandHandle):
     """A command at a terminal of its own. Iterated, it gives what is on the screen, as bytes."""
-
-    def __init__(self, wire: Wire, spec: Spec, pid: int, master: int) -> None:
-        super().__init__(wire, spec, pid, (os.dup(master), master, -1))
 
     def __iter__(self) -> Iterator[bytes]:
         return self.stdout
@@ -84,18 +79,20 @@ class Pty:
         spec = Spec(cmd, {"TERM": "xterm-256color", **(env or {})}, cwd, timeout, limits)
         found = files.account(self._path, self._user if user is None else user)
         master, slave = os.openpty()
+        ours = [master]
         try:
+            ours.append(os.dup(master))
             set_size(slave, size)
             # before the sandbox does it: what is typed now is not echoed twice
             termios.tcsetattr(slave, termios.TCSANOW, raw(termios.tcgetattr(slave)))
             process = spec.process(found, terminal=True)
             wire, pid = start(self._path, process, [slave] * 3)
         except BaseException:
-            close_all([master])
+            close_all(ours)
             raise
         finally:
             close_all([slave])
-        handle = PtyHandle(wire, spec, pid, master)
+        handle = PtyHandle(wire, spec, pid, (ours[1], master, -1))
         if on_data is not None:
             handle.hear_bytes(handle.stdout, on_data)
         return handle

@@ -62,13 +62,20 @@ class Wire:
             folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise SandboxEnded("the sandbox has ended") from None
+        try:
+            return cls._connected(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        finally:
+            os.close(folder)
+
+    @classmethod
+    def _connected(cls, path: str) -> Wire:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             deadline = time.monotonic() + ANSWER_S
             while True:
                 try:
-                    sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+                    sock.connect(path)
                     return cls(sock)
                 except BlockingIOError:
                     if time.monotonic() > deadline:
@@ -80,8 +87,6 @@ class Wire:
         except BaseException:
             sock.close()
             raise
-        finally:
-            os.close(folder)
 
     def __enter__(self) -> Self:
         return self

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from runsc.api.blocking.commands import CommandHandle, Commands
+from runsc.api.blocking.pty import Pty
 from runsc.api.blocking.streams import PIECE, Stream
 from runsc.api.blocking.watching import nothing
 from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
@@ -279,6 +281,32 @@ def test_nothing_stays_open(sandbox: StandIn, commands: Commands) -> None:
     sandbox.settle()
 
     assert descriptors() == before
+
+
+def test_a_want_of_descriptors_leaves_none_open(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    tried: list[Callable[[], object]] = [
+        lambda: Commands(path, None).run("true", stdin=""),
+        lambda: Commands(path, None).connect(1),
+        lambda: Pty(path, None).create("true"),
+    ]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = descriptors()
+    first_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(first_free)
+    try:
+        for use in tried:
+            ends = []
+            for more in range(20):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + more, hard))
+                with pytest.raises((OSError, SandboxEnded)) as raised:
+                    use()
+                ends.append(raised.type)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                assert descriptors() == before, more
+            assert {OSError, SandboxEnded} == set(ends)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_threads_read_write_and_wait_at_once(commands: Commands) -> None:
