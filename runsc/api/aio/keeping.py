@@ -14,7 +14,7 @@ import msgspec
 from runsc import quick
 from runsc.api import programs
 from runsc.api.aio.poll import ready
-from runsc.api.aio.wire import AsyncWire
+from runsc.api.aio.wire import NO_ANSWER, AsyncWire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import BEGINS, Order, Word
 from runsc.containers.names import default_root
@@ -158,8 +158,11 @@ async def ended(process: programs.Process) -> int:
     return process.wait()
 
 
-async def command(root: str, *words: str) -> None:
-    """One of the command line, to its end. Raises: SandboxNotFound, SandboxEnded, SandboxError."""
+async def command(root: str, *words: str, patience_s: float | None = END_S) -> None:
+    """One of the command line, to its end; None: however long it takes.
+
+    Raises: SandboxNotFound, SandboxEnded, SandboxError.
+    """
     process = programs.begun(
         programs.COMMAND_LINE,
         [f"--root={root}", "--log-format=json", *words],
@@ -170,7 +173,7 @@ async def command(root: str, *words: str) -> None:
     with process.stderr as source:
         os.set_blocking(source.fileno(), False)
         while len(said) < MESSAGE_MAX:
-            if not await ready({source.fileno(): select.POLLIN}, END_S):
+            if not await ready({source.fileno(): select.POLLIN}, patience_s):
                 break
             piece = os.read(source.fileno(), MESSAGE_MAX)
             if not piece:
@@ -178,7 +181,7 @@ async def command(root: str, *words: str) -> None:
             said += piece
     if not await ended(process):
         return
-    text = _messages(bytes(said))
+    text = _messages(bytes(said)) or NO_ANSWER
     if "does not exist" in text:
         raise SandboxNotFound(text)
     if "not running" in text:

@@ -391,7 +391,7 @@ class AsyncSandbox:
             more = (f"--parent={before}",) if before else ()
             await command(
                 self._state, "checkpoint", "--leave-running", f"--image-path={folder}",
-                f"--compression={compression}", *more, self.sandbox_id,
+                f"--compression={compression}", *more, self.sandbox_id, patience_s=None,
             )  # fmt: skip
             return Snapshot(folder)
         from runsc.containers import snapshots  # noqa: PLC0415  few make some

@@ -17,7 +17,7 @@ import msgspec
 from runsc import quick
 from runsc.api import programs
 from runsc.api.blocking.poll import ready
-from runsc.api.blocking.wire import Wire
+from runsc.api.blocking.wire import NO_ANSWER, Wire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
 from runsc.api.order import BEGINS, Order, Word
 from runsc.containers.names import default_root
@@ -161,8 +161,11 @@ def ended(process: programs.Process) -> int:
     return process.wait()
 
 
-def command(root: str, *words: str) -> None:
-    """One of the command line, to its end. Raises: SandboxNotFound, SandboxEnded, SandboxError."""
+def command(root: str, *words: str, patience_s: float | None = END_S) -> None:
+    """One of the command line, to its end; None: however long it takes.
+
+    Raises: SandboxNotFound, SandboxEnded, SandboxError.
+    """
     process = programs.begun(
         programs.COMMAND_LINE,
         [f"--root={root}", "--log-format=json", *words],
@@ -173,7 +176,7 @@ def command(root: str, *words: str) -> None:
     with process.stderr as source:
         os.set_blocking(source.fileno(), False)
         while len(said) < MESSAGE_MAX:
-            if not ready({source.fileno(): select.POLLIN}, END_S):
+            if not ready({source.fileno(): select.POLLIN}, patience_s):
                 break
             piece = os.read(source.fileno(), MESSAGE_MAX)
             if not piece:
@@ -181,7 +184,7 @@ def command(root: str, *words: str) -> None:
             said += piece
     if not ended(process):
         return
-    text = _messages(bytes(said))
+    text = _messages(bytes(said)) or NO_ANSWER
     if "does not exist" in text:
         raise SandboxNotFound(text)
     if "not running" in text:
