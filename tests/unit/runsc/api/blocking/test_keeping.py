@@ -36,7 +36,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[programs.Child]:
 
 
 def test_a_command_that_does_not_end_is_ended_and_says_so(slow: programs.Child) -> None:
-    with pytest.raises(SandboxError, match="^the sandbox does not answer$"):
+    with pytest.raises(SandboxError, match=r"^the sandbox does not answer$"):
         keeping.command("/state", "pause", "s")
     assert slow.returncode == -9
 
