@@ -50,6 +50,8 @@ PIECE = 1 << 18
 ARCHIVE = 4 << 30
 """Bytes of a workspace that is kept, or of a file that is read."""
 IN_MEMORY = 1 << 24
+SAID = 500
+"""Characters of what tar says that are told."""
 
 
 class RunscSandboxClientOptions(BaseSandboxClientOptions):
@@ -195,17 +197,18 @@ class RunscSandboxSession(BaseSandboxSession):
         words = ["tar", "-C", str(root), "-cf", "-"]
         words += [f"--exclude=./{path}" for path in left_out] + ["--", "."]
         kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  it is given back
+        said: list[str] = []
         try:
             handle = await self.sandbox.commands.run(
-                words, background=True, limits=Limits(output=ARCHIVE)
-            )
+                words, background=True, limits=Limits(output=ARCHIVE),
+                on_stderr=lambda text: said.extend(text[: SAID - len(said)]),
+            )  # fmt: skip
             async with handle:
                 handle.close_stdin()
-                async for piece in handle.stdout:
-                    kept.write(piece)
+                handle.hear_bytes(handle.stdout, kept.write)
                 done = await handle.wait()
             if done.exit_code:
-                raise SandboxError(f"tar: {done.stderr.strip()[:500]}")
+                raise SandboxError(f"tar: {''.join(said).strip()}")
         except (SandboxError, LimitExceeded, OSError) as error:
             kept.close()
             raise WorkspaceArchiveReadError(path=root, cause=error) from error
@@ -227,7 +230,7 @@ class RunscSandboxSession(BaseSandboxSession):
                     ["tar", "-C", str(root), "-xf", "-"], stdin=_pieces(kept)
                 )
                 if done.exit_code:
-                    raise SandboxError(f"tar: {done.stderr.strip()[:500]}")
+                    raise SandboxError(f"tar: {done.stderr.strip()[:SAID]}")
             except (SandboxError, OSError, tarfile.TarError, UnsafeTarMemberError) as error:
                 raise WorkspaceArchiveWriteError(path=root, cause=error) from error
 
