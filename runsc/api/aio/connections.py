@@ -14,6 +14,7 @@ import tomllib
 
 from runsc.api import policies, states
 from runsc.api.aio.keeping import command
+from runsc.api.aio.poll import Lock
 from runsc.api.aio.serving import AsyncListening, Handler
 from runsc.api.aio.wire import ask
 from runsc.api.errors import SandboxError
@@ -40,10 +41,15 @@ class AsyncConnections:
         self._told = ""
         """The policy with ours before it, as the sandbox has it."""
         self._listening: list[AsyncListening] = []
+        self._lock = Lock()
+        """Who has it tells the sandbox of one policy after the other."""
 
     async def serve(self, place: str, handler: Handler) -> None:
         """Raises: SandboxError, ValueError."""
-        found = policies.place_of(place)
+        async with self._lock:
+            await self._serve(policies.place_of(place), handler)
+
+    async def _serve(self, found: Place, handler: Handler) -> None:
         if self._policy is None:
             reply = await ask(self._path, Request("egress", after=-1))
             if reply.egress is None:
@@ -108,8 +114,9 @@ class AsyncConnections:
     async def begin_again(self) -> None:
         """In a sandbox that has begun in the place of the one that there was. Raises:
         SandboxError."""
-        if self._handlers:
-            await self._tell()
+        async with self._lock:
+            if self._handlers:
+                await self._tell()
 
     def close(self) -> None:
         """Nothing is served any more."""

@@ -11,6 +11,10 @@ import os
 import select
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Final
+
+Lock: Final = asyncio.Lock
+"""Of one task at a time."""
 
 
 async def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:

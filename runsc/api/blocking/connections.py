@@ -16,6 +16,7 @@ import tomllib
 
 from runsc.api import policies, states
 from runsc.api.blocking.keeping import command
+from runsc.api.blocking.poll import Lock
 from runsc.api.blocking.serving import Listening, Handler
 from runsc.api.blocking.wire import ask
 from runsc.api.errors import SandboxError
@@ -42,10 +43,15 @@ class Connections:
         self._told = ""
         """The policy with ours before it, as the sandbox has it."""
         self._listening: list[Listening] = []
+        self._lock = Lock()
+        """Who has it tells the sandbox of one policy after the other."""
 
     def serve(self, place: str, handler: Handler) -> None:
         """Raises: SandboxError, ValueError."""
-        found = policies.place_of(place)
+        with self._lock:
+            self._serve(policies.place_of(place), handler)
+
+    def _serve(self, found: Place, handler: Handler) -> None:
         if self._policy is None:
             reply = ask(self._path, Request("egress", after=-1))
             if reply.egress is None:
@@ -110,8 +116,9 @@ class Connections:
     def begin_again(self) -> None:
         """In a sandbox that has begun in the place of the one that there was. Raises:
         SandboxError."""
-        if self._handlers:
-            self._tell()
+        with self._lock:
+            if self._handlers:
+                self._tell()
 
     def close(self) -> None:
         """Nothing is served any more."""

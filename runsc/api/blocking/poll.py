@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 import select
+import threading
 from collections.abc import Mapping
 from typing import Final
 
 DAY_S: Final = 86_400
+Lock: Final = threading.Lock
+"""Of one thread at a time."""
 
 
 def ready(wanted: Mapping[int, int], seconds: float | None) -> dict[int, int]:

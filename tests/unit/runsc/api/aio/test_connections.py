@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runsc.api.aio import connections as connections_of
 from runsc.api.aio.changed import now
 from runsc.api.aio.connections import AsyncConnections
 from runsc.api.aio.serving import AsyncConnection
@@ -57,3 +58,26 @@ def test_nor_if_it_says_so_elsewhere_only(
 ) -> None:
     sandbox.says = encode(Reply(decided=Decided(egress=POLICY)))
     assert asyncio.run(now(sandbox.path, connections)).egress is None
+
+
+def test_two_tasks_may_serve_at_once(
+    sandbox: StandIn, connections: AsyncConnections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.says = encode(Reply(egress=EgressState('default = "deny"\n')))
+    given: list[str] = []
+    others: list[asyncio.Task[None]] = []
+
+    async def command(*words: str) -> None:
+        given.append(Path(words[-1]).read_text())
+        if not others:
+            others.append(asyncio.create_task(connections.serve("b.internal:81", handler)))
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        await connections.serve("a.internal:80", handler)
+        await others[0]
+        connections.close()
+
+    monkeypatch.setattr(connections_of, "command", command)
+    asyncio.run(run())
+    assert [text.count("broker") for text in given] == [1, 2]
