@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Input = str | bytes | bytearray | memoryview | Iterable[bytes]
 Heard = Callable[[str], object]
 STOPPED = "cannot exec in a stopped container"
+PAUSED = "cannot exec in a paused container"
 DRAINED = 64
 """Reads of what is left in a pipe when a command has ended."""
 
@@ -304,7 +305,8 @@ class Commands:
         `on_stdout` and `on_stderr` hear text as it comes, while somebody waits; what goes there is
         not collected. What it starts and leaves running goes on, unless it has `limits`.
 
-        Raises: CommandNotStarted, SandboxEnded; where it waits, LimitExceeded.
+        Raises: CommandNotStarted, SandboxEnded, SandboxError if it is paused; where it waits,
+        LimitExceeded.
         """
         spec = Spec(cmd, env, cwd, timeout, limits)
         interactive = background and stdin is None
@@ -393,6 +395,8 @@ def asked(path: str, request: Request, fds: Sequence[int]) -> tuple[Wire, int]:
         reply = wire.reply()
         if reply.error == STOPPED:
             raise SandboxEnded(STOPPED)
+        if reply.error.startswith(PAUSED):
+            raise SandboxError("the sandbox is paused")
         if reply.error:
             raise CommandNotStarted(reply.error)
     except BaseException:

@@ -22,6 +22,7 @@ from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
 from runsc.api.limits import MemoryLimitExceeded, OutputLimitExceeded, TimeLimitExceeded
 from runsc.api.values import OUTPUT, CommandFailed, Limits
 from sentry.config import JobLimits
+from sentry.control.execution import PAUSED, STOPPED
 from sentry.control.protocol import MAX_LINE, Event, Reply, encode
 from tests.unit.runsc.api.standin import StandIn, standing_in
 
@@ -234,6 +235,20 @@ def test_what_cannot_be_started_says_why(commands: Commands, tmp_path: Path) -> 
         Commands(str(tmp_path / "none" / "control.sock"), None).run("true")
     with pytest.raises(SandboxEnded):
         Commands(str(tmp_path / "none.sock"), None).run("true")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [(PAUSED, SandboxError), (STOPPED, SandboxEnded), ("no such file", CommandNotStarted)],
+)
+def test_why_a_command_does_not_start_has_a_kind(
+    sandbox: StandIn, commands: Commands, said: str, kind: type[Exception]
+) -> None:
+    sandbox.says = encode(Reply(error=said))
+    with pytest.raises(SandboxError) as raised:
+        commands.run("true")
+    assert raised.type is kind
+    assert "--ignore-paused" not in str(raised.value)
 
 
 @pytest.mark.parametrize("said", [b"", b"{}"])
