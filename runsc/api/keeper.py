@@ -5,7 +5,7 @@ a process of one thread, as a library. What it is asked for comes over a socket,
 the second is how many CPUs it may use (0: all), and a third one that a zygote is to begin once the
 sandbox is there. When the other end of the socket closes the sandbox ends, however the caller
 ended; when this process is killed the host's kernel ends the sandbox, and its janitor removes what
-is left. A detached sandbox is left alone once it runs.
+is left. A detached sandbox is left alone once it runs, and its caller has said that it knows so.
 """
 
 from __future__ import annotations
@@ -168,12 +168,14 @@ def _make(order: Order, sock: socket.socket, say: Say) -> None:
     launch.run(settings, identity, container, wishes)
     try:
         _expire(settings, order)
-    except RuntimeFailure:  # nobody would end it
+        say("ready")
+        if not sock.recv(1):
+            raise Gone
+    except (RuntimeFailure, OSError, Gone):  # nobody would end it
         from runsc.containers import lifecycle  # noqa: PLC0415
 
         lifecycle.delete(settings.store(), name, True, settings.log.warning)
         raise
-    say("ready")
 
 
 def _teller(say: Say) -> Tell:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runsc import Sandbox, SandboxEnded, SandboxError, SandboxNotFound, TimeLimitExceeded
+from runsc.api.blocking.keeping import Keeper
 from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, kvm_is_usable
 from tests.e2e.sandboxes import (
     FLAGS,
@@ -106,6 +108,22 @@ def test_a_detached_one_goes_on_and_is_found(tmp_path: Path, busybox: Path) -> N
         Sandbox.connect(name, state=state)
     with pytest.raises(SandboxNotFound, match=f'^container "{name}" does not exist$'):
         sandbox.resume()
+
+
+def test_a_detached_one_that_nobody_knows_of_ends(
+    tmp_path: Path, busybox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = Keeper._order
+
+    def interrupted(*given: Any) -> None:
+        order(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "_order", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, busybox, detach=True, sandbox_id="nobodys")
+    assert noted(tmp_path) == []
+    wait_until_gone(tmp_path, "nobodys")
 
 
 def test_another_process_may_end_it(tmp_path: Path, busybox: Path) -> None:

@@ -98,6 +98,11 @@ class AsyncKeeper:
         except SandboxEnded:
             raise SandboxError(programs.why_ended()) from None
 
+    async def leave(self) -> None:
+        """The sandbox, which was made detached, goes on: somebody knows of it."""
+        await self._wire.send_bytes(b"\n")
+        await self.end()
+
     async def end(self) -> None:
         """The sandbox ends, and what there is of it is removed."""
         self._wire.close()

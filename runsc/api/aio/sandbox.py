@@ -164,7 +164,7 @@ class AsyncSandbox:
         tell = silent if progress is None else progress
         keeper = await AsyncKeeper.start(order, number("cpus", cpus), _warn, tell)
         if detach:
-            await keeper.end()
+            await keeper.leave()
             return cls(name, folder, user, None)
         made = cls(name, folder, user, keeper)
         try:
@@ -213,7 +213,7 @@ class AsyncSandbox:
         keeper = await AsyncKeeper.start(order, number("cpus", cpus), _warn, tell)
         if not detach:
             return cls(name, folder, user, keeper)
-        await keeper.end()
+        await keeper.leave()
         return cls(name, folder, user, None)
 
     @classmethod
@@ -457,7 +457,7 @@ class AsyncSandbox:
         if attached:
             self._keeper = keeper
         else:
-            await keeper.end()
+            await keeper.leave()
         await self._connections.begin_again()
         await self._objects.begin_again()
 

@@ -101,6 +101,11 @@ class Keeper:
         except SandboxEnded:
             raise SandboxError(programs.why_ended()) from None
 
+    def leave(self) -> None:
+        """The sandbox, which was made detached, goes on: somebody knows of it."""
+        self._wire.send_bytes(b"\n")
+        self.end()
+
     def end(self) -> None:
         """The sandbox ends, and what there is of it is removed."""
         self._wire.close()

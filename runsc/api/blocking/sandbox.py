@@ -167,7 +167,7 @@ class Sandbox:
         tell = silent if progress is None else progress
         keeper = Keeper.start(order, number("cpus", cpus), _warn, tell)
         if detach:
-            keeper.end()
+            keeper.leave()
             return cls(name, folder, user, None)
         made = cls(name, folder, user, keeper)
         try:
@@ -216,7 +216,7 @@ class Sandbox:
         keeper = Keeper.start(order, number("cpus", cpus), _warn, tell)
         if not detach:
             return cls(name, folder, user, keeper)
-        keeper.end()
+        keeper.leave()
         return cls(name, folder, user, None)
 
     @classmethod
@@ -460,7 +460,7 @@ class Sandbox:
         if attached:
             self._keeper = keeper
         else:
-            keeper.end()
+            keeper.leave()
         self._connections.begin_again()
         self._objects.begin_again()
 
