@@ -152,9 +152,18 @@ class Listening:
                     self._places.release()
                     time.sleep(LATER_S)
                 else:
-                    threading.Thread(
-                        target=self._served, args=(came,), name="runsc-connection", daemon=True
-                    ).start()
+                    self._begin(came)
+
+    def _begin(self, came: socket.socket) -> None:
+        thread = threading.Thread(
+            target=self._served, args=(came,), name="runsc-connection", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # clone(2): EAGAIN
+            came.close()
+            self._places.release()
+            time.sleep(LATER_S)
 
     def _served(self, came: socket.socket) -> None:
         try:

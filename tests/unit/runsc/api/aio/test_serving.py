@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -159,6 +160,26 @@ def test_listener_outlives_a_want_of_descriptors(scarce: Scarce) -> None:
     listening = Listening(scarce.sock, {PLACE: serve})
     with scarce.connect() as client:
         assert client.recv(10) == b"served"
+    listening.close()
+
+
+def test_listener_outlives_a_want_of_threads(
+    scarce: Scarce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, []
+
+    def refused_once(self: threading.Thread) -> None:
+        if self.name == "runsc-connection" and not refused:
+            refused.append(self)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    listening = Listening(scarce.sock, {PLACE: lambda each: each.sendall(b"served")})
+    monkeypatch.setattr(threading.Thread, "start", refused_once)
+    with scarce.connect() as first, scarce.connect() as second:
+        with suppress(ConnectionResetError):
+            assert first.recv(100) == b""
+        assert second.recv(100) == b"served"
     listening.close()
 
 
