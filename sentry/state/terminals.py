@@ -148,3 +148,5 @@ def _fill(terminal: Terminal, record: records.Terminal) -> None:
         setattr(line, name, getattr(record, name))
     for name in PRIVATE_OF_LINE:
         setattr(line, f"_{name}", getattr(record, name))
+    if terminal.ahead:
+        terminal.take_soon()

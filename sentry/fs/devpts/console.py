@@ -135,7 +135,9 @@ class Console:
             self._loop.watch(self._fd, events, self._ready)
 
     def _wanted(self) -> int:
-        events = EPOLLIN if self.terminal.discipline.room and not self._closing else 0
+        terminal = self.terminal
+        wants = terminal.discipline.room and terminal.typing_room >= TYPED and not self._closing
+        events = EPOLLIN if wants else 0
         return events | (EPOLLOUT if self.terminal.screen and not self._writing else 0)
 
     def _changed(self, _: int) -> None:

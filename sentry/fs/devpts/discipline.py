@@ -73,6 +73,8 @@ _SIGNALS: Final = ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP))
 NEWLINE, RETURN, TAB, BACKSPACE = 10, 13, 9, 8
 KILL_ERASES: Final = ECHOK | ECHOKE | ECHOE
 """With all of them VKILL wipes the line off the screen."""
+CONTROLS: Final = bytes((*range(32), 127))
+CONTINUATIONS: Final = bytes(range(0x80, 0xC0))
 
 
 class LineDiscipline:
@@ -105,12 +107,13 @@ class LineDiscipline:
 
     def input(self, data: bytes) -> tuple[bytes, list[int]]:
         """Take typed bytes: what is echoed, and the signals they stand for."""
-        echo, signals = bytearray(), []
-        for byte in data:
-            signo = self._type(byte, echo)
-            if signo:
-                signals.append(signo)
+        echo = bytearray()
+        signals = self.take(data, echo)
         return bytes(echo), signals
+
+    def take(self, data: bytes, echo: bytearray) -> list[int]:
+        """`input`, behind what else is echoed with it."""
+        return [signo for byte in data if (signo := self._type(byte, echo))]
 
     def _type(self, byte: int, echo: bytearray) -> int:
         iflag, lflag, cc = self.termios.c_iflag, self.termios.c_lflag, self.termios.c_cc
@@ -188,7 +191,10 @@ class LineDiscipline:
         elif byte and byte == cc[VREPRINT] and lflag & IEXTEN and lflag & ECHO:
             self._end_erasing(echo)
             self._echo_control(byte, echo)
-            echo += self.output(b"\n" + bytes(self._edit))
+            echo += self.output(b"\n")
+            if len(echo) < BUFFER:  # n_tty.c drops echoes, too
+                for kept in self._edit:
+                    self._echo_control(kept, echo)
         elif byte and byte == cc[VEOF]:
             if len(self._eofs) < BUFFER:
                 self._end_line()
@@ -298,6 +304,8 @@ class LineDiscipline:
         line, size = self._edit, 1
         if not self.termios.c_iflag & IUTF8:
             return size
+        if _continues(line[0]) and not line.translate(None, CONTINUATIONS):
+            return 0
         while _continues(line[-size]) and size < len(line):
             size += 1
         return 0 if _continues(line[-size]) else size
@@ -317,15 +325,15 @@ class LineDiscipline:
 
     def _tab_width(self) -> int:
         """How far a tab behind the line moved: ECHO_OP_ERASE_TAB."""
-        column = self._line_column
-        for byte in reversed(self._edit):
-            if byte == TAB:
-                column -= self._line_column
-                break
-            if _is_control(byte):
-                column += 2 if self.termios.c_lflag & ECHOCTL else 0
-            elif not (self.termios.c_iflag & IUTF8 and _continues(byte)):
-                column += 1
+        last = self._edit.rfind(TAB)
+        column = self._line_column if last < 0 else 0
+        behind = self._edit[last + 1 :]
+        if self.termios.c_iflag & IUTF8:
+            behind = behind.translate(None, CONTINUATIONS)
+        shown = behind.translate(None, CONTROLS)
+        column += len(shown)
+        if self.termios.c_lflag & ECHOCTL:
+            column += 2 * (len(behind) - len(shown))
         return 8 - column % 8
 
     # --- what is read

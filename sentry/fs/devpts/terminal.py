@@ -44,6 +44,8 @@ SCREEN: Final = 16_384
 AHEAD: Final = 8448
 """Bytes that wait until the line discipline has room: tty_buffer_set_limit() of 8,192, which one
 buffer of 256 may exceed."""
+PIECE: Final = 1024
+"""Bytes that the line discipline takes at a time: others run in between."""
 MASTER_INPUT: Final = 4095
 """How many of them lie in the master's own line discipline: the program cannot take them back."""
 READABLE: Final = EPOLLIN | EPOLLRDNORM
@@ -56,7 +58,7 @@ class Terminal:
     __slots__ = (
         "_vfs", "ahead", "discipline", "exclusive", "hangups", "index", "locked",
         "master_open", "master_queue", "master_stopped", "packet", "packet_events", "screen",
-        "session", "slave_opened", "slave_queue", "slaves", "winsize",
+        "session", "slave_opened", "slave_queue", "slaves", "taking", "winsize",
     )  # fmt: skip
 
     def __init__(self, vfs: Vfs, index: int) -> None:
@@ -65,6 +67,8 @@ class Terminal:
         self.discipline = LineDiscipline()
         self.ahead = bytearray()
         """What was typed, and the line discipline has not taken yet."""
+        self.taking = False
+        """It goes on with it in the next turn of the loop."""
         self.screen = bytearray()
         """What the master has not read yet."""
         self.winsize = bytes(8)
@@ -101,26 +105,29 @@ class Terminal:
     def typed(self, data: bytes) -> None:
         """The master writes."""
         self.ahead += data
-        self._take()
+        if not self.taking:
+            self._take()
 
     def was_read(self) -> None:
-        """The program has read: there is room for what was typed meanwhile."""
+        """There is room for what was typed meanwhile: the program has read, or others have run."""
         self._take()
         self.master_queue.notify(WRITABLE)
 
     def _take(self) -> None:
-        """flush_to_ldisc(): echo, signals, and perhaps something to read."""
+        """flush_to_ldisc(): echo, signals, and perhaps something to read. Much of it in pieces."""
         ahead, discipline = self.ahead, self.discipline
         if not ahead:
             return
         was_stopped = discipline.stopped
         echo = bytearray()
         signals: list[int] = []
-        while ahead and (count := discipline.accepts):
-            more, keys = discipline.input(bytes(ahead[:count]))
+        left = PIECE
+        while ahead and (count := min(left, discipline.accepts)):
+            signals += discipline.take(bytes(ahead[:count]), echo)
             del ahead[:count]
-            echo += more
-            signals += keys
+            left -= count
+        if ahead and not left:
+            self.take_soon()
         if echo:
             self.show(bytes(echo[: max(0, SCREEN - len(self.screen))]))  # n_tty.c drops echoes too
         for signo in signals:
@@ -134,6 +141,16 @@ class Terminal:
         if not self.discipline.stopped:
             self.master_queue.notify(READABLE)
             self.slave_queue.notify(WRITABLE)
+
+    def take_soon(self) -> None:
+        """Go on with what was typed in the next turn."""
+        if not self.taking:
+            self.taking = True
+            self._vfs.loop.call_soon(self._take_on)
+
+    def _take_on(self) -> None:
+        self.taking = False
+        self.was_read()
 
     def show(self, data: bytes) -> None:
         """Bytes for the master."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 import pytest
 
 from sentry.abi.ioctl import ECHO, ICANON, ICRNL, ISIG, IUTF8, IXON, OPOST
 from sentry.abi.signal import SIGINT, SIGTSTP
 from sentry.errors import EAGAIN
+from sentry.fs.devpts import discipline
 from sentry.fs.devpts.discipline import BUFFER, LineDiscipline
 
 
@@ -136,3 +140,43 @@ def test_newlines_on_the_screen() -> None:
     assert line.output(b"a\nb") == b"a\r\nb"
     line.set(line.termios._replace(c_oflag=OPOST))
     assert line.output(b"a\nb") == b"a\nb"
+
+
+@pytest.mark.parametrize(
+    ("line", "keys", "flags"),
+    [
+        (b"a" * 4000, b"\x12", 0),
+        (b"a" * 4095, b"\x12", 0),
+        (b"a" * 4000, b"\t\x7f", 0),
+        (b"\x80" * 4000, b"\x7f", IUTF8),
+    ],
+)
+def test_keys_that_look_at_the_line_do_not_each_look_at_all_of_it(
+    line: bytes, keys: bytes, flags: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[[int], bool]:
+        look: Callable[[int], bool] = getattr(discipline, name)
+
+        def count(byte: int) -> bool:
+            looks[name] += 1
+            return look(byte)
+
+        return count
+
+    for name in ("_is_control", "_continues"):
+        monkeypatch.setattr(discipline, name, counted(name))
+    line_discipline = LineDiscipline()
+    settings = line_discipline.termios
+    line_discipline.set(settings._replace(c_iflag=settings.c_iflag | flags))
+    line_discipline.input(line)
+    looks.clear()
+    line_discipline.input(keys * (8000 // len(keys)))
+    assert looks.total() < 6 * 8000
+
+
+def test_line_that_is_shown_again_shows_control_characters_as_at_first() -> None:
+    line = LineDiscipline()
+    assert line.input(b"ab\x01\t")[0] == b"ab^A\t"
+    assert line.input(b"\x12")[0] == b"^R\r\nab^A\t"

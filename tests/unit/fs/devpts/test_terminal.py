@@ -16,8 +16,9 @@ from sentry.abi.ioctl import TIOCGPTPEER
 from sentry.abi.sched import CLONE_NEWNS, CLONE_NEWUSER
 from sentry.abi.stat import STAT
 from sentry.auth.credentials import Credentials
+from sentry.fs.devpts.discipline import LineDiscipline
 from sentry.fs.devpts.filesystem import DevPtsFs
-from sentry.fs.devpts.terminal import Terminal
+from sentry.fs.devpts.terminal import AHEAD, PIECE, Terminal
 from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.vfs import Vfs
 from tests.world import Program, World
@@ -87,6 +88,31 @@ def test_line_is_not_lost_where_memory_has_to_be_waited_for(
         assert not call.done
     assert call.wait() == 7
     assert program.read(room, 7) == b"a line\n"
+
+
+def test_who_types_much_does_not_hold_up_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.devices()
+    world.mount("devpts", b"/dev/pts")
+    program = world.program()
+    master = program.ok("open", b"/dev/ptmx", O_RDWR | O_NOCTTY, 0)
+    size, taken = 4 * AHEAD, []
+
+    def take(discipline: LineDiscipline, data: bytes, echo: bytearray) -> list[int]:
+        taken.append(len(data))
+        return []
+
+    monkeypatch.setattr(LineDiscipline, "take", take)
+    call = program.begin("write", master, program.place(bytes(size)), size)
+    assert not call.done and sum(taken) <= PIECE
+    while not call.done:
+        before = sum(taken)
+        world.loop.turn()
+        assert sum(taken) <= before + 2 * PIECE
+    assert call.result == size
+    world.settle()
+    assert sum(taken) == size
 
 
 def test_devpts_of_a_user_namespace_is_for_its_users_alone(world: World) -> None:
