@@ -7,7 +7,7 @@ from typing import Any
 from sentry.auth.ptrace import may_access
 from sentry.auth.userns import NO_ID
 from sentry.errors import EACCES, ENOENT
-from sentry.fs.proc.registry import Subject
+from sentry.fs.proc.registry import Subject, View
 from sentry.vfs.interface import Owner
 
 
@@ -29,6 +29,14 @@ def may_read(caller: Any, subject: Subject) -> bool:
     if caller.group is subject.group:
         return True
     return may_access(caller.creds, task, real=False)
+
+
+def opener_may_read(view: View) -> bool:
+    """The same of who opened the file, as it was then: it may have become somebody else since, and
+    the file may have come to others."""
+    caller, creds = view.caller, view.creds
+    itself = caller.group is view.subject.group and caller.creds is creds
+    return itself or may_access(creds, view.subject.task, real=False)
 
 
 def check_read(caller: Any, subject: Subject) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import S_IFREG
 from sentry.auth.ptrace import may_attach
-from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
+from sentry.errors import EACCES, EFAULT, EINVAL, EIO, ESRCH, Errno
 from sentry.fs.proc.owner import owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
 from sentry.fs.pseudo.files import Pieces, Text
@@ -66,24 +66,44 @@ def locked(mm: Any, text: Iterable[bytes]) -> Pieces:
             yield b""
 
 
-@pid_file("maps", private=True)
+def space(view: View) -> Any:
+    """The address space of the time of the open: proc_mem_open()."""
+    return view.subject.mm
+
+
+def space_in_use(view: View) -> Any:
+    """That one, or None once nobody has it any more: who was looked into may be another now."""
+    mm = view.pinned
+    return mm if mm is not None and mm.users else None
+
+
+def mapped(view: View) -> Any:
+    """The same, of a process that is there. Raises: ESRCH."""
+    if not view.subject.exists:
+        raise ESRCH(f"process {view.subject.id}")
+    return space_in_use(view)
+
+
+@pid_file("maps", private=True, pin=space)
 def maps(view: View) -> Text:
     """One line for each mapping."""
-    mm = view.subject.mm
+    mm = mapped(view)
     return of_all(mm, report.maps(mm.map, describe(view))) if mm is not None else b""
 
 
-@pid_file("smaps", private=True)
+@pid_file("smaps", private=True, pin=space)
 def smaps(view: View) -> Text:
     """maps, with what of each is in memory."""
-    mm = view.subject.mm
+    mm = mapped(view)
     return of_all(mm, report.smaps(mm.map, describe(view))) if mm is not None else b""
 
 
-@pid_file("smaps_rollup", private=True, where="process")
+@pid_file("smaps_rollup", private=True, where="process", pin=space)
 def smaps_rollup(view: View) -> Text:
-    """The sum of smaps."""
-    mm = view.subject.held_mm
+    """The sum of smaps. Raises: ESRCH."""
+    mm = mapped(view)
+    if mm is None:
+        raise ESRCH(f"process {view.subject.id} has ended")
     return of_all(mm, report.smaps_rollup(mm.map))
 
 
@@ -121,19 +141,19 @@ def cmdline(view: View) -> bytes:
     return title.split(b"\0", 1)[0] + b"\0"
 
 
-@pid_file("environ", 0o400, private=True)
+@pid_file("environ", 0o400, private=True, pin=space)
 def environ(view: View) -> bytes:
     """The environment that the program was started with."""
-    mm = view.subject.mm
+    mm = space_in_use(view)
     if mm is None:
         return b""
     return read_range(mm, mm.map.layout.env_start, mm.map.layout.env_end)
 
 
-@pid_file("auxv", 0o400, private=True)
+@pid_file("auxv", 0o400, private=True, pin=space)
 def auxv(view: View) -> bytes:
     """The auxiliary vector."""
-    mm = view.subject.mm
+    mm = view.pinned
     return mm.map.layout.auxv if mm is not None else b""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
-from sentry.fs.proc.owner import may_read
+from sentry.fs.proc.owner import opener_may_read
 from sentry.fs.proc.registry import View, pid_file
 from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, offset_of, state
 from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
@@ -186,12 +186,13 @@ def stat(view: View) -> Pieces:
     ignored, caught = signal_sets(group)
     mm = subject.mm
     size, layout = 0, None
+    permitted = opener_may_read(view)
     if mm is not None:
         size = mm.map.total_pages * 4096
-        layout = mm.map.layout if may_read(view.caller, subject) else None
+        layout = mm.map.layout if permitted else None
     mask = 0x7FFFFFFF
     threads = len(group.all_tasks())
-    asleep = state(task) != "R" and not (whole and threads > 1) and may_read(view.caller, subject)
+    asleep = state(task) != "R" and not (whole and threads > 1) and permitted
     sched = task.sched
     policy, real_time, nice = (sched.policy, sched.priority, sched.nice) if sched else (0, 0, 0)
     fields: list[object] = [
@@ -215,7 +216,7 @@ def stat(view: View) -> Pieces:
         layout.start_brk if layout else 0,
         layout.arg_start if layout else 0, layout.arg_end if layout else 0,
         layout.env_start if layout else 0, layout.env_end if layout else 0,
-        group.exit_status if task.dead and may_read(view.caller, subject) else 0,
+        group.exit_status if task.dead and permitted else 0,
     ]  # fmt: skip
     head = b"%d (%s) " % (subject.id, task.comm.replace(b"\n", b"\\n"))
     yield head + " ".join(map(str, fields)).encode() + b"\n"

@@ -100,6 +100,18 @@ class TextFile(RegularFile):
             raise EINVAL(f"whence {whence}")
         return super().seek(caller, offset, whence)
 
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2), of who may."""
+        inode: Any = self.inode
+        inode.check_reader(caller)
+        return super().read(caller, dest, rwf)
+
+    def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
+        """pread(2), likewise."""
+        inode: Any = self.inode
+        inode.check_reader(caller)
+        return super().read_at(caller, dest, offset, rwf)
+
     def pread(self, dest: Dest, offset: int) -> int:
         """From the text, which is made anew at the beginning."""
         content = self._content

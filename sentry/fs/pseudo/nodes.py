@@ -219,6 +219,9 @@ class TextNode(Node):
     def check_open(self, caller: Caller, flags: int) -> None:
         """A last check at open(2)."""
 
+    def check_reader(self, caller: Caller) -> None:
+        """A check at each read(2)."""
+
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """The text belongs to the task that opened it."""
         self.check_open(caller, flags)

@@ -1,0 +1,105 @@
+/* Who may look into a process by its files in /proc, and what becomes of files opened before it was
+   another program: proc(5), "ptrace access mode". */
+#define _GNU_SOURCE
+#include "abi.h"
+#include <dirent.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char text[1 << 16];
+
+static int open_of(pid_t pid, const char *name)
+{
+    snprintf(text, 100, "/proc/%d/%s", pid, name);
+    return open(text, O_RDONLY);
+}
+
+static void become(int id)
+{
+    CHECK(setresgid(id, id, id) == 0 && setresuid(id, id, id) == 0);
+    CHECK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
+}
+
+static void expect_success(pid_t child)
+{
+    int status;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* What a user has open of a process of his own does not tell of the set-user-ID program that it
+   becomes. */
+static void set_user_id(void)
+{
+    const char *of_space[] = {"maps", "smaps", "environ"};
+    const char *looked[] = {"personality", "syscall"};
+    int files[3], others[2], to[2], from[2];
+    char byte;
+    CHECK(pipe(to) == 0 && pipe(from) == 0);
+    pid_t pid = fork();
+    if (!pid) {
+        become(1000);
+        CHECK(read(to[0], &byte, 1) == 1 && dup2(from[1], 1) == 1 && dup2(to[0], 0) == 0);
+        execl("./setuid", "setuid", "wait", NULL);
+        _exit(1);
+    }
+    pid_t reader = fork();
+    if (!reader) {
+        become(1000);
+        while (open_of(pid, "environ") < 0)
+            usleep(1000);
+        for (int i = 0; i < 3; i++)
+            CHECK((files[i] = open_of(pid, of_space[i])) >= 0);
+        for (int i = 0; i < 2; i++)
+            CHECK((others[i] = open_of(pid, looked[i])) >= 0);
+        int rollup = open_of(pid, "smaps_rollup"), auxv = open_of(pid, "auxv");
+        int io = open_of(pid, "io"), stat = open_of(pid, "stat");
+        unsigned long words[100] = {0};
+        CHECK(write(to[1], "x", 1) == 1 && read(from[0], &byte, 1) == 1);
+        for (int i = 0; i < 3; i++)
+            CHECK(read(files[i], text, 100) == 0);
+        CHECK_ERR(read(rollup, text, 100), ESRCH);
+        for (int i = 0; i < 2; i++)
+            CHECK_ERR(read(others[i], text, 100), EPERM);
+        CHECK_ERR(read(io, text, 100), EACCES);
+        CHECK(read(auxv, words, sizeof words) > 0);
+        int i = 0;
+        while (words[i] && words[i] != AT_SECURE)
+            i += 2;
+        CHECK(words[i] == AT_SECURE && words[i + 1] == 0); /* of the old program */
+        CHECK(read(stat, text, sizeof text) > 0);
+        char *field = strrchr(text, ')');
+        for (int i = 2; i < 28; i++)
+            field = strchr(field + 1, ' ');
+        CHECK(strncmp(field, " 0 0 0 ", 7) == 0); /* startstack, kstkesp, kstkeip */
+        CHECK_ERR(open_of(pid, "maps"), EACCES);
+        _exit(0);
+    }
+    expect_success(reader);
+    CHECK(write(to[1], "x", 1) == 1);
+    expect_success(pid);
+}
+
+static void copy_self(const char *name, int mode)
+{
+    int from = open("/proc/self/exe", O_RDONLY), to = open(name, O_CREAT | O_WRONLY, 0700), n;
+    CHECK(from >= 0 && to >= 0);
+    while ((n = read(from, text, sizeof text)) > 0)
+        CHECK(write(to, text, n) == n);
+    CHECK(n == 0 && fchmod(to, mode) == 0 && close(to) == 0 && close(from) == 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2) {
+        CHECK(geteuid() == 0 && write(1, "x", 1) == 1 && read(0, text, 1) == 1);
+        return 0;
+    }
+    copy_self("setuid", 04755);
+    set_user_id();
+    return 0;
+}
