@@ -39,7 +39,7 @@ from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
 from sentry.vfs.location import Location
 from sentry.vfs.marks import tell_renamed
-from sentry.vfs.walk import Parent, child_of, child_to_remove, resolve_parent
+from sentry.vfs.walk import Parent, child_for, child_to_remove, resolve_parent
 from sentry.vfs.watches import tell_entry, tell_if_gone, tell_self
 from sentry.wait.again import NotNow, begun, kept
 from sentry.wait.steps import Steps, driven
@@ -99,7 +99,7 @@ class NewName:
             if walk.last in SPECIAL:
                 raise EEXIST(f"{path!r}")
             with walk.at.dentry.inode.lock:
-                child = child_of(walk.at.dentry.inode, walk.last)
+                child = child_for(self._caller, walk.at.dentry.inode, walk.last)
                 if not isinstance(child, Absent):
                     raise EEXIST(f"{path!r}")
             if walk.at.dentry.unlinked:
@@ -224,7 +224,7 @@ def _remove(caller: Caller, walk: Parent, path: bytes, *, directory: bool) -> No
         walk.at.mount.check_writable()
         child: Inode | Absent | None = kept((_remove, inode, name))
         if child is None:
-            child = child_to_remove(inode, name)
+            child = child_to_remove(caller, inode, name)
         if isinstance(child, Absent):
             raise ENOENT(f"{path!r}")
         if walk.last_slash and not directory:
@@ -327,7 +327,8 @@ def _rename_locked(
 ) -> None:
     from_dir, to_dir = source.at.dentry, target.at.dentry
     found = kept(_rename_locked) or (
-        child_of(from_dir.inode, source.last), child_of(to_dir.inode, target.last)
+        child_for(caller, from_dir.inode, source.last),
+        child_for(caller, to_dir.inode, target.last),
     )
     child, victim = found
     if isinstance(child, Absent):

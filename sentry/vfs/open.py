@@ -58,7 +58,7 @@ from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import ABSENT, Absent, Inode
 from sentry.vfs.location import Location, UnheardLocation
 from sentry.vfs.names import new_owner
-from sentry.vfs.walk import Parent, child_of, down, follow_last, resolve_parent, walk
+from sentry.vfs.walk import Parent, child_for, down, follow_last, resolve_parent, walk
 from sentry.vfs.watches import tell, tell_changed, tell_entry
 from sentry.wait.again import CURRENT, NotNow, kept
 
@@ -316,7 +316,7 @@ def _open_creating(
             if child is None and _need_not_look(caller, parent, flags):
                 child = ABSENT
             elif child is None:
-                child = child_of(inode, parent.last)
+                child = child_for(caller, inode, parent.last)
             must_ask = caller.judge is not None and judged is not parent
             if isinstance(child, Absent) and not must_ask:
                 try:

@@ -376,17 +376,25 @@ def _check_protected(caller: Caller, creds: Credentials, link: Inode, directory:
         raise EACCES("a link of somebody else in a sticky directory")
 
 
+def child_for(caller: Caller, directory: Inode, name: bytes) -> Inode | Absent:
+    """The last component of a walk to the parent, as the caller finds it. Raises: ENAMETOOLONG."""
+    if len(name) > NAME_MAX:
+        raise ENAMETOOLONG(f"{len(name)} bytes")
+    found = directory.lookup_cached(name)
+    return found if found is not None else directory.lookup_for(caller, name)
+
+
 def child_of(directory: Inode, name: bytes) -> Inode | Absent:
-    """The last component of a walk to the parent. Raises: ENAMETOOLONG."""
+    """A name in a directory that looks the same to everybody. Raises: ENAMETOOLONG."""
     if len(name) > NAME_MAX:
         raise ENAMETOOLONG(f"{len(name)} bytes")
     found = directory.lookup_cached(name)
     return found if found is not None else directory.lookup(name)
 
 
-def child_to_remove(directory: Inode, name: bytes) -> Inode | Absent:
-    """`child_of` for somebody who looks at nothing but its type, and its owner if sticky."""
+def child_to_remove(caller: Caller, directory: Inode, name: bytes) -> Inode | Absent:
+    """`child_for` for somebody who looks at nothing but its type, and its owner if sticky."""
     if len(name) > NAME_MAX:
         raise ENAMETOOLONG(f"{len(name)} bytes")
     found = directory.name_cached(name)
-    return found if found is not None else directory.lookup(name)
+    return found if found is not None else directory.lookup_for(caller, name)

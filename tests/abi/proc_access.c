@@ -84,6 +84,25 @@ static void set_user_id(void)
     expect_success(pid);
 }
 
+/* Which descriptors there are is told to nobody else. */
+static void descriptors(void)
+{
+    pid_t parent = getpid(), child = fork();
+    if (!child) {
+        become(1000);
+        snprintf(text, 100, "/proc/%d/fdinfo", parent);
+        CHECK(opendir(text) == NULL && errno == EACCES);
+        snprintf(text, 100, "/proc/%d/fdinfo/0", parent);
+        CHECK_ERR(access(text, F_OK), EACCES);
+        CHECK_ERR(open(text, O_RDONLY | O_CREAT, 0600), EACCES);
+        CHECK_ERR(unlink("/proc/self/fdinfo/2"), EACCES);
+        CHECK(open("/proc/self/fdinfo/2", O_RDONLY | O_CREAT, 0600) >= 0);
+        CHECK(opendir("/proc/self/fdinfo") && access("/proc/self/fdinfo/2", R_OK) == 0);
+        _exit(0);
+    }
+    expect_success(child);
+}
+
 static void copy_self(const char *name, int mode)
 {
     int from = open("/proc/self/exe", O_RDONLY), to = open(name, O_CREAT | O_WRONLY, 0700), n;
@@ -101,5 +120,6 @@ int main(int argc, char **argv)
     }
     copy_self("setuid", 04755);
     set_user_id();
+    descriptors();
     return 0;
 }

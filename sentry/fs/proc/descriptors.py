@@ -126,6 +126,20 @@ class FdInfoDirectory(_Numbers):
     def __init__(self, fs: TableFs, subject: Subject) -> None:
         super().__init__(fs, subject, 0o555)
 
+    def lookup_cached(self, name: bytes) -> Inode | Absent | None:  # type: ignore[override]
+        """It depends on who looks."""
+        return None
+
+    def lookup_for(self, caller: Caller, name: bytes, opens: bool = False) -> Inode | Absent:
+        """For those who may look into the process: proc_fdinfo_permission(). Raises: EACCES."""
+        check_read(caller, self._subject)
+        return super().lookup_cached(name)
+
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """Likewise."""
+        check_read(caller, self._subject)
+        return super().open(location, flags, caller)
+
     def make(self, name: bytes) -> Node | None:
         """A text about an open file."""
         fd = parse_fd(name)
