@@ -103,6 +103,21 @@ static void descriptors(void)
     expect_success(child);
 }
 
+/* As echo(1) writes it: the end of the line is a part of the name. */
+static void names(void)
+{
+    int fd = open("/proc/self/comm", O_RDWR);
+    CHECK(fd >= 0 && write(fd, "a\\b\n", 4) == 4);
+    CHECK(pread(fd, text, 100, 0) == 5 && memcmp(text, "a\\b\n\n", 5) == 0);
+    close(fd);
+    fd = open("/proc/self/stat", O_RDONLY);
+    CHECK(fd >= 0 && read(fd, text, sizeof text) > 0 && strstr(text, " (a\\b\n) "));
+    close(fd);
+    fd = open("/proc/self/status", O_RDONLY);
+    CHECK(fd >= 0 && read(fd, text, sizeof text) > 0 && strstr(text, "Name:\ta\\\\b\\n\n"));
+    close(fd);
+}
+
 static void copy_self(const char *name, int mode)
 {
     int from = open("/proc/self/exe", O_RDONLY), to = open(name, O_CREAT | O_WRONLY, 0700), n;
@@ -121,5 +136,6 @@ int main(int argc, char **argv)
     copy_self("setuid", 04755);
     set_user_id();
     descriptors();
+    names();
     return 0;
 }

@@ -29,7 +29,7 @@ from sentry.auth.userns import NO_ID
 from sentry.errors import EACCES, EINVAL, EPERM, ESRCH
 from sentry.fs.proc.process_status import sizes_of
 from sentry.fs.proc.registry import View, number, pid_file, unsigned
-from sentry.fs.proc.state import cpu_ns, escaped
+from sentry.fs.proc.state import cpu_ns
 from sentry.fs.pseudo.files import Pieces
 from sentry.fs.pseudo.memory import memory_of
 from sentry.platform.interface import Reg
@@ -76,13 +76,14 @@ def set_comm(view: View, data: bytes) -> None:
     """Only a thread of the same process may."""
     if view.writer.group is not view.subject.group:
         raise EINVAL("another process")
-    view.subject.task.comm = data.split(b"\n", 1)[0].split(b"\0", 1)[0][:15]
+    view.subject.task.comm = data[:15].split(b"\0", 1)[0]
 
 
 @pid_file("comm", 0o644, store=set_comm)
 def comm(view: View) -> bytes:
-    """The name of the thread."""
-    return escaped(view.subject.task.comm).encode("utf-8", "surrogateescape") + b"\n"
+    """The name of the thread, as it is."""
+    comm: bytes = view.subject.task.comm
+    return comm + b"\n"
 
 
 @pid_file("io", 0o400, private=True)

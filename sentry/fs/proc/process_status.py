@@ -218,7 +218,7 @@ def stat(view: View) -> Pieces:
         layout.env_start if layout else 0, layout.env_end if layout else 0,
         group.exit_status if task.dead and permitted else 0,
     ]  # fmt: skip
-    head = b"%d (%s) " % (subject.id, task.comm.replace(b"\n", b"\\n"))
+    head = b"%d (%s) " % (subject.id, task.comm)
     yield head + " ".join(map(str, fields)).encode() + b"\n"
 
 
