@@ -103,6 +103,28 @@ static void descriptors(void)
     expect_success(child);
 }
 
+/* What a thread shows of itself, too; and where it may run. */
+static void of_thread(void)
+{
+    const char *files[] = {"uid_map", "gid_map", "projid_map", "setgroups", "smaps_rollup"};
+    cpu_set_t before, one;
+    for (int i = 0; i < 5; i++) {
+        snprintf(text, 100, "/proc/thread-self/%s", files[i]);
+        CHECK(access(text, R_OK) == 0);
+    }
+    CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+    int last = 0, fd = open("/proc/thread-self/status", O_RDONLY);
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        last = CPU_ISSET(i, &before) ? i : last;
+    CPU_ZERO(&one);
+    CPU_SET(last, &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0 && read(fd, text, sizeof text) > 0);
+    char *field = strstr(text, "\nCpus_allowed_list:\t"), wanted[20];
+    sprintf(wanted, "%d\n", last);
+    CHECK(field && strncmp(field + 20, wanted, strlen(wanted)) == 0);
+    CHECK(sched_setaffinity(0, sizeof before, &before) == 0 && close(fd) == 0);
+}
+
 /* As echo(1) writes it: the end of the line is a part of the name. */
 static void names(void)
 {
@@ -136,6 +158,7 @@ int main(int argc, char **argv)
     copy_self("setuid", 04755);
     set_user_id();
     descriptors();
+    of_thread();
     names();
     return 0;
 }

@@ -94,7 +94,7 @@ def _declare(kind: str) -> None:
     def store(view: View, data: bytes) -> None:
         write_map(view, data, kind)
 
-    @pid_file(f"{kind}_map", 0o644, store=store, where="process", pin=user_namespace)
+    @pid_file(f"{kind}_map", 0o644, store=store, pin=user_namespace)
     def show(view: View) -> str:
         return show_map(view, kind)
 
@@ -120,7 +120,7 @@ def write_setgroups(view: View, data: bytes) -> None:
     ns.setgroups_allowed = False
 
 
-@pid_file("setgroups", 0o644, store=write_setgroups, where="process", pin=user_namespace)
+@pid_file("setgroups", 0o644, store=write_setgroups, pin=user_namespace)
 def setgroups(view: View) -> str:
     """user_namespaces(7)."""
     (ns,) = view.pinned

@@ -98,7 +98,7 @@ def smaps(view: View) -> Text:
     return of_all(mm, report.smaps(mm.map, describe(view))) if mm is not None else b""
 
 
-@pid_file("smaps_rollup", private=True, where="process", pin=space)
+@pid_file("smaps_rollup", private=True, pin=space)
 def smaps_rollup(view: View) -> Text:
     """The sum of smaps. Raises: ESRCH."""
     mm = mapped(view)

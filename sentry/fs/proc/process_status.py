@@ -10,7 +10,7 @@ from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
 from sentry.fs.proc.owner import opener_may_read
 from sentry.fs.proc.registry import View, pid_file
 from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, offset_of, state
-from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
+from sentry.fs.pseudo.cpu import set_list, set_mask
 from sentry.fs.pseudo.files import Pieces
 from sentry.mm import report
 
@@ -93,7 +93,10 @@ def status(view: View) -> Pieces:
         rows += memory_rows(mm, (yield from sizes_of(mm)))
         rows += [("CoreDumping", "0"), ("THP_enabled", "1"), ("untag_mask", "0x" + "f" * 16)]
     rows += signal_rows(task, group)
-    seccomp = task.seccomp
+    seccomp, sched = task.seccomp, task.sched
+    cpus = sched.affinity if sched is not None else None
+    if cpus is None:
+        cpus = (1 << allowed_cpus(view)) - 1
     rows += [
         ("CapInh", f"{creds.inheritable:016x}"), ("CapPrm", f"{creds.permitted:016x}"),
         ("CapEff", f"{creds.effective:016x}"), ("CapBnd", f"{creds.bounding:016x}"),
@@ -102,8 +105,7 @@ def status(view: View) -> Pieces:
         ("Seccomp_filters", str(0 if seccomp is None else seccomp.depth)),
         ("Speculation_Store_Bypass", "not vulnerable"),
         ("SpeculationIndirectBranch", "not affected"),
-        ("Cpus_allowed", cpu_mask(allowed_cpus(view))),
-        ("Cpus_allowed_list", cpu_list(allowed_cpus(view))),
+        ("Cpus_allowed", set_mask(cpus)), ("Cpus_allowed_list", set_list(cpus)),
         ("Mems_allowed", "1"), ("Mems_allowed_list", "0"),
         ("voluntary_ctxt_switches", "0"), ("nonvoluntary_ctxt_switches", "0"),
     ]  # fmt: skip
@@ -122,8 +124,7 @@ def supplementary(reader: Any, groups: Sequence[int]) -> Generator[bytes, None, 
 
 def fd_size(task: Any) -> int:
     """Room of the descriptor table: a power of two."""
-    highest = max(task.files, default=0)
-    return int(1 << max(6, (highest).bit_length()))
+    return int(1 << max(6, task.files.highest().bit_length()))
 
 
 def memory_rows(mm: Any, sizes: tuple[int, int, int, int, int]) -> list[tuple[str, str]]:

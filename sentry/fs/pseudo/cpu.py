@@ -5,6 +5,7 @@ arch/x86/kernel/cpu/proc.c.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -186,9 +187,20 @@ def cpu_list(cpus: int) -> str:
     return "0" if cpus == 1 else f"0-{cpus - 1}"
 
 
+def set_list(mask: int) -> str:
+    """0-3,5: bitmap_list_string()."""
+    runs = re.finditer("1+", f"{mask:b}"[::-1])
+    ends = [(run.start(), run.end() - 1) for run in runs]
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ends)
+
+
 def cpu_mask(cpus: int) -> str:
+    """Of the first CPUs, as `set_mask`."""
+    return set_mask((1 << cpus) - 1)
+
+
+def set_mask(mask: int) -> str:
     """Hexadecimal, in groups of 32 bits."""
-    mask = (1 << cpus) - 1
     words = []
     while True:
         words.append(mask & 0xFFFFFFFF)
