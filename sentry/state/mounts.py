@@ -141,7 +141,7 @@ class SavedMounts:
         if type(fs) in (TmpFs, RamFs):
             limits = _limits(fs)
         elif type(fs) is ProcFs:
-            shows = namespaces.pids(fs.pids)
+            shows, options = namespaces.pids(fs.pids), fs.show_options().lstrip(",")
         elif fs.name == "sysfs":
             shows = namespaces.named("net", fs.net).place  # type: ignore[attr-defined]
         elif fs.name == "devpts":

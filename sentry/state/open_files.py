@@ -78,6 +78,7 @@ NAMED: Final = (
 def kinds() -> dict[type, Save]:
     """By class."""
     from sentry.fs.devpts.files import PtyMaster, PtySlave  # noqa: PLC0415
+    from sentry.fs.proc.filesystem import RootListing  # noqa: PLC0415
     from sentry.fs.proc.namespaces import NamespaceFile  # noqa: PLC0415
     from sentry.fs.proc.sysctl_links import LinksListing  # noqa: PLC0415
     from sentry.kernel.sysv_shm import ShmFile  # noqa: PLC0415
@@ -86,7 +87,7 @@ def kinds() -> dict[type, Save]:
     from sentry.net.unix import UnixSocket  # noqa: PLC0415
     from sentry.state import sockets, sysv, terminals  # noqa: PLC0415
 
-    found: dict[type, Save] = dict.fromkeys((*NAMED, LinksListing), _named)
+    found: dict[type, Save] = dict.fromkeys((*NAMED, LinksListing, RootListing), _named)
     for kind in MemoryDevice.__subclasses__():
         found[kind] = _named
         found |= dict.fromkeys(kind.__subclasses__(), _named)

@@ -124,7 +124,8 @@ class MadeMounts:
             self._check_bound(record)
         fs: FileSystem
         if record.kind == "proc":
-            fs = ProcFs(kernel, namespaces.pids(record.shows), record.processes_only)
+            fs = proc = ProcFs(kernel, namespaces.pids(record.shows), record.processes_only)
+            proc.set_options(None, record.options)
         elif record.kind == "sysfs":
             from sentry.fs.sysfs import SysFs  # noqa: PLC0415  few programs mount one
 

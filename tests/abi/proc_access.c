@@ -5,7 +5,9 @@
 #include <dirent.h>
 #include <elf.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -140,6 +142,70 @@ static void names(void)
     close(fd);
 }
 
+/* A process of root as another user finds it: the errno of stat(2), of opendir(3), and whether it is
+   listed; with the group 7 or without. */
+static void expect_shown(int in_group, int of_stat, int of_open, int listed)
+{
+    pid_t parent = getpid(), child = fork();
+    if (!child) {
+        gid_t group = 7;
+        char name[20];
+        struct dirent *entry;
+        struct stat st;
+        int found = 0, own = 0;
+        CHECK(setgroups(in_group, &group) == 0);
+        become(1000);
+        sprintf(text, "p/%d", parent);
+        CHECK(stat(text, &st) == 0 ? of_stat == 0 : errno == of_stat);
+        CHECK(opendir(text) ? of_open == 0 : errno == of_open);
+        sprintf(text, "p/%d/comm", parent);
+        CHECK(open(text, O_RDONLY) >= 0 ? of_open == 0 : errno == of_open);
+        CHECK(open(text, O_RDONLY | O_CREAT, 0600) >= 0 ? of_open == 0 : errno == of_open);
+        DIR *all = opendir("p");
+        sprintf(name, "%d", parent);
+        sprintf(text, "%d", getpid());
+        while ((entry = readdir(all))) {
+            found |= strcmp(entry->d_name, name) == 0;
+            own |= strcmp(entry->d_name, text) == 0;
+        }
+        CHECK(own && found == listed);
+        CHECK(opendir("p/self") && access("p/self/comm", R_OK) == 0);
+        CHECK(open("p/self/comm", O_WRONLY | O_CREAT | O_TRUNC, 0600) >= 0);
+        _exit(0);
+    }
+    expect_success(child);
+}
+
+static void remount(const char *options)
+{
+    CHECK(mount("proc", "p", "proc", MS_REMOUNT, options) == 0);
+}
+
+static void hidden(void)
+{
+    CHECK(unshare(CLONE_NEWNS) == 0 && mount(0, "/", 0, MS_REC | MS_PRIVATE, 0) == 0);
+    CHECK(mkdir("p", 0755) == 0);
+    CHECK_ERR(mount("proc", "p", "proc", 0, "hidepid=3"), EINVAL);
+    CHECK_ERR(mount("proc", "p", "proc", 0, "gid=x"), EINVAL);
+    CHECK(mount("proc", "p", "proc", 0, "hidepid=2,gid=7") == 0);
+    expect_shown(0, ENOENT, ENOENT, 0);
+    expect_shown(1, 0, 0, 1);
+    int fd = open("/proc/self/mounts", O_RDONLY);
+    ssize_t size = read(fd, text, sizeof text - 1);
+    CHECK(size > 0);
+    text[size] = 0;
+    CHECK(strstr(text, ",gid=7,hidepid=invisible 0 0\n"));
+    close(fd);
+    remount("hidepid=noaccess");
+    expect_shown(0, 0, EPERM, 1);
+    expect_shown(1, 0, 0, 1);
+    remount("hidepid=4");
+    expect_shown(0, ENOENT, ENOENT, 0);
+    expect_shown(1, ENOENT, ENOENT, 0);
+    remount("hidepid=0");
+    expect_shown(0, 0, 0, 1);
+}
+
 static void copy_self(const char *name, int mode)
 {
     int from = open("/proc/self/exe", O_RDONLY), to = open(name, O_CREAT | O_WRONLY, 0700), n;
@@ -160,5 +226,6 @@ int main(int argc, char **argv)
     descriptors();
     of_thread();
     names();
+    hidden();
     return 0;
 }

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
+from sentry.auth.userns import NO_ID, UserNamespace, kernel_id
 from sentry.errors import EINVAL, ENOENT
 from sentry.fs.proc import forks as _forks
 from sentry.fs.proc import id_maps as _id_maps
@@ -20,22 +21,37 @@ from sentry.fs.proc import sysctl_memory as _sysctl_memory
 from sentry.fs.proc import sysctl_net as _sysctl_net
 from sentry.fs.proc import system as _system
 from sentry.fs.proc.folders import has_left, maker_of, served_node
+from sentry.fs.proc.owner import may_read
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
 from sentry.fs.proc.sysctl_links import links_maker
-from sentry.fs.pseudo.nodes import Directory, LinkNode, Node, TextNode, put
+from sentry.fs.pseudo.nodes import (
+    Directory,
+    GeneratedDirectoryFile,
+    LinkNode,
+    Node,
+    TextNode,
+    put,
+)
 from sentry.fs.pseudo.table import TableFs
-from sentry.vfs.interface import Inode
+from sentry.vfs.dirents import Dirents
+from sentry.vfs.interface import ABSENT, Absent, Inode
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
+    from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.location import Location
+
 DECLARATIONS: Final = (
     _config, _forks, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _sysctl_net,
     _system,
 )  # fmt: skip
 """Modules that declare files when they are imported."""
-OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})
+NO_ACCESS, INVISIBLE, NOT_PTRACEABLE = 1, 2, 4
+HIDES: Final = {"off": 0, "noaccess": NO_ACCESS, "invisible": INVISIBLE,
+                "ptraceable": NOT_PTRACEABLE}  # fmt: skip
+"""hidepid=, by name; numbers are taken, too."""
 
 
 def group_of(caller: Any) -> Any:
@@ -79,6 +95,10 @@ class ProcFs(TableFs):
         self.kernel = kernel
         self.processes_only = processes_only
         """subset=pid: nothing but self, thread-self and the processes."""
+        self.hides = 0
+        """hidepid=: from whom processes are hidden that they may not look into."""
+        self.gid = 0
+        """gid=: whose members see all of them."""
         self.pids = pids if pids is not None else kernel.pids
         """The PID namespace whose processes it shows."""
         self._root = RootDirectory(self)
@@ -87,6 +107,48 @@ class ProcFs(TableFs):
     def root(self) -> Inode:
         """The top."""
         return self._root
+
+    def permits(self, caller: Any, subject: Subject, least: int) -> bool:
+        """has_pid_permissions(): no hidepid= that is at least this much is in the caller's way."""
+        if self.hides != NOT_PTRACEABLE and (
+            self.hides < least or caller.creds.in_group(self.gid)
+        ):
+            return True
+        return may_read(caller, subject)
+
+    def set_options(self, user_ns: UserNamespace | None, options: str) -> None:
+        """Those of a mount, whose ids are of this namespace. Raises: EINVAL."""
+        hides, gid = self.hides, self.gid
+        for option in filter(None, options.split(",")):
+            check_proc_option(option)
+            name, _, value = option.partition("=")
+            if name == "hidepid":
+                hides = hides_of(value)
+            elif name == "gid" and (gid := kernel_id(user_ns, int(value), "gid")) == NO_ID:
+                raise EINVAL(option)
+        self.hides, self.gid = hides, gid
+
+    def reconfigure(self, options: bytes) -> None:
+        """Who sees what may become another. Raises: EINVAL."""
+        self.set_options(self.owner, options.decode(errors="replace"))
+
+    def show_options(self) -> str:
+        """proc_show_options()."""
+        shown = f",gid={self.gid}" if self.gid else ""
+        if self.hides:
+            shown += ",hidepid=" + next(n for n, value in HIDES.items() if value == self.hides)
+        return shown + ",subset=pid" * self.processes_only
+
+
+class RootListing(GeneratedDirectoryFile):
+    """/proc, open, where not everybody sees all processes."""
+
+    __slots__ = ()
+
+    def _list(self, caller: Caller) -> Dirents:
+        root = self.inode
+        assert isinstance(root, RootDirectory)
+        return Dirents(entry for entry in root.entries() if root.shows(caller, entry.name))
 
 
 class RootDirectory(Directory):
@@ -134,6 +196,27 @@ class RootDirectory(Directory):
             return served
         subject = self._subject(name)
         return PidDirectory(self.fs, self.fs.kernel, subject) if subject is not None else None
+
+    def lookup_cached(self, name: bytes) -> Inode | Absent | None:  # type: ignore[override]
+        """Where processes are hidden it depends on who looks."""
+        if self.fs.hides >= INVISIBLE and name.isdigit():
+            return None
+        return super().lookup_cached(name)
+
+    def lookup_for(self, caller: Caller, name: bytes, opens: bool = False) -> Inode | Absent:
+        """pid_getattr(), proc_pid_lookup()."""
+        return super().lookup_cached(name) if self.shows(caller, name) else ABSENT
+
+    def shows(self, caller: Caller, name: bytes) -> bool:
+        """It is no process that is hidden from the caller."""
+        subject = self._subject(name)
+        return subject is None or self.fs.permits(caller, subject, INVISIBLE)
+
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """For getdents."""
+        if self.fs.hides >= INVISIBLE:
+            return RootListing(location, flags)
+        return super().open(location, flags, caller)
 
     def _subject(self, name: bytes) -> Subject | None:
         if not name.isdigit() or name[:1] == b"0" or len(name) > 10:
@@ -208,16 +291,26 @@ def sysctl_maker(sysctl: Any, fs: ProcFs) -> Callable[[], Node]:
 def check_proc_option(option: str) -> None:
     """Raises: EINVAL."""
     name, _, value = option.partition("=")
-    if name not in OPTIONS or (name == "subset" and value != "pid"):
+    if name == "hidepid":
+        hides_of(value)
+    elif name == "gid" and value.isdecimal() and int(value) < NO_ID:
+        return
+    elif option != "subset=pid":
         raise EINVAL(f"proc: {option}")
+
+
+def hides_of(text: str) -> int:
+    """proc_parse_hidepid_param(). Raises: EINVAL."""
+    for name, value in HIDES.items():
+        if text in (name, str(value)):
+            return value
+    raise EINVAL(f"hidepid={text}")
 
 
 def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> ProcFs:
     """mount(2) of type proc: vfs.types[b"proc"]. Every mount is an instance of its own."""
-    for item in data.decode(errors="replace").split(","):
-        if item:
-            check_proc_option(item)
     only = b"subset=pid" in data.split(b",")
     fs = ProcFs(caller.kernel, caller.pids, only)
+    fs.set_options(caller.creds.user_ns, data.decode(errors="replace"))
     fs.source = source.decode(errors="replace") or fs.name
     return fs

@@ -21,8 +21,9 @@ from sentry.vfs.paths import shown_path
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
+    from sentry.fs.proc.filesystem import ProcFs
     from sentry.fs.pseudo.table import TableFs
-    from sentry.vfs.file import Caller
+    from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.location import Location
 
 
@@ -235,6 +236,7 @@ class PidDirectory(Directory):
     """/proc/PID, /proc/PID/task/TID."""
 
     __slots__ = ("kernel", "subject")
+    fs: ProcFs
 
     def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject) -> None:
         super().__init__(fs, 0o555, owner_of(subject))
@@ -280,7 +282,26 @@ class PidDirectory(Directory):
             *files,
         ]
 
-    def lookup_cached(self, name: bytes) -> Inode | Absent:
+    def lookup_cached(self, name: bytes) -> Inode | Absent | None:  # type: ignore[override]
+        """With hidepid= it depends on who looks."""
+        return None if self.fs.hides else self._found(name)
+
+    def lookup_for(self, caller: Caller, name: bytes, opens: bool = False) -> Inode | Absent:
+        """For those from whom it is not hidden. Raises: EPERM, ENOENT, ESRCH."""
+        self._check_shown(caller)
+        return self._found(name)
+
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """Likewise."""
+        self._check_shown(caller)
+        return super().open(location, flags, caller)
+
+    def _check_shown(self, caller: Caller) -> None:
+        """proc_pid_permission()."""
+        if not self.fs.permits(caller, self.subject, 1):
+            raise (ENOENT if self.fs.hides == 2 else EPERM)(f"process {self.subject.id}")
+
+    def _found(self, name: bytes) -> Inode | Absent:
         """Owners are those of now. Raises: ESRCH once the process is gone (proc_pid_permission)."""
         subject = self.subject
         if not subject.exists:

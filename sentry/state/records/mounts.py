@@ -51,7 +51,7 @@ class FileSystem(Record, frozen=True):
     processes_only: bool = False
     """proc: subset=pid."""
     options: Words = ""
-    """devpts: those of mount(2)."""
+    """proc, devpts: those of mount(2)."""
     has_ptmx: bool = False
     """devpts: /dev/ptmx belongs to it."""
 

@@ -13,6 +13,7 @@ from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.fcntl import O_CREAT
 from sentry.abi.mount import MS_BIND, MS_NOATIME, MS_NOSUID, MS_RDONLY, MS_RELATIME, MS_REMOUNT
 from sentry.abi.seccomp import SECCOMP_RET_ERRNO
+from sentry.fs.proc.filesystem import INVISIBLE, ProcFs
 from sentry.state.loader import Loader
 from sentry.state.namespaces import MadeNamespaces
 from sentry.state.pages import Damaged
@@ -199,6 +200,8 @@ BROKEN: list[tuple[str, list[MadeMount], dict[str, Any]]] = [
     ("no mount 9", [*COPY], {"changed": [Changed(9, Sharing(READS))]}),
     ("devpts: what", [*COPY], {"file_systems": [
         FileSystem("devpts", "pts", 200, options="what=1")]}),
+    ("hidepid=3", [*COPY], {"file_systems": [
+        msgspec.structs.replace(PROC, options="hidepid=3")]}),
     ("policy of memory", but(0), {"file_systems": [
         msgspec.structs.replace(TMPFS, limits=MemoryLimits(mpol="\n"))]}),
 ]
@@ -210,6 +213,14 @@ def test_what_makes_no_sense_is_damaged(
 ) -> None:
     with pytest.raises(Damaged, match=why):
         made(world, mounts, CAP_SYS_ADMIN, **table)
+
+
+def test_proc_goes_on_hiding(world: World) -> None:
+    record = msgspec.structs.replace(PROC, options="gid=5,hidepid=invisible,subset=pid")
+    own = mount(94, FIRST, b"dir", fs=0)
+    found = made(world, [*COPY, own], CAP_SYS_ADMIN, file_systems=[record])
+    fs = list(found.held[0].mounts)[-1].fs
+    assert isinstance(fs, ProcFs) and (fs.hides, fs.gid) == (INVISIBLE, 5)
 
 
 def test_a_profile_that_forbids_mounts_forbids_them_to_an_image(world: World) -> None:
