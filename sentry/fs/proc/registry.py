@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,6 +90,7 @@ class View(Struct, frozen=True):
         return self._subject
 
 
+_NUMBER: Final = re.compile(rb"[-+]?(0[xX][0-9a-fA-F]+|[0-9]+)")
 Show = Callable[[View], Text]
 Store = Callable[[View, bytes], None]
 
@@ -160,11 +162,16 @@ def unsigned(text: bytes) -> int:
 
 
 def number(text: bytes, low: int, high: int) -> int:
-    """A written decimal number: kstrtoint(). Raises: EINVAL, ERANGE."""
+    """A written number, octal after 0, hexadecimal after 0x. Raises: EINVAL, ERANGE."""
+    word = text.strip(b" \t\n\0")
+    if not _NUMBER.fullmatch(word):
+        raise EINVAL(f"{text[:40]!r} is no number")
+    digits = word.lstrip(b"+-").lower()
+    base = 16 if digits.startswith(b"0x") else 8 if digits.startswith(b"0") else 10
     try:
-        value = int(text.strip(b" \t\n\0").replace(b"_", b"x"), 0)  # Python takes 1_000
+        value = int(word, base)
     except ValueError:
         raise EINVAL(f"{text[:40]!r} is no number") from None
     if not low <= value <= high:
-        raise ERANGE(f"{value}")
+        raise ERANGE(f"{text[:40]!r}")
     return value

@@ -8,6 +8,7 @@ the bundle's `linux.sysctl` at start.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -219,6 +220,16 @@ SIGNED: Final = frozenset({
 })  # fmt: skip
 """Those that may become negative, with all of net/: no minimum in their ctl_table."""
 
+LONG: Final = frozenset({
+    "fs/aio-max-nr", "fs/epoll/max_user_watches", "fs/file-max", "kernel/shmall", "kernel/shmmax",
+    "net/ipv4/ipfrag_high_thresh", "net/ipv4/ipfrag_low_thresh", "net/ipv4/tcp_mem",
+    "net/ipv4/udp_mem", "vm/dirty_background_bytes", "vm/dirty_bytes", "vm/mmap_min_addr",
+    "vm/user_reserve_kbytes",
+})  # fmt: skip
+"""Those of 64 bits: proc_doulongvec_minmax()."""
+LONG_MAX: Final = (1 << 64) - 1
+_NUMBER: Final = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
+
 BOUNDS: Final[dict[str, range]] = {
     "fs/mqueue/msg_default": range(1, (1 << 16) + 1),
     "fs/mqueue/msg_max": range(1, (1 << 16) + 1),
@@ -281,11 +292,21 @@ def set_sysctl(kernel: Kernel, name: str, value: str) -> None:
 
 
 def numbers_in(value: str) -> list[int]:
-    """The decimal numbers of a value that is written. Raises: EINVAL."""
+    """The numbers of a value that is written: proc_get_long(). Raises: EINVAL."""
     words = value.split()
-    if not value.isascii() or not all(word.removeprefix("-").isdecimal() for word in words):
+    if not value.isascii() or not all(_NUMBER.fullmatch(word) for word in words):
         raise EINVAL(f"{value!r}")
-    return [int(word) for word in words]
+    try:
+        return [_number(word) for word in words]
+    except ValueError:
+        raise EINVAL(f"{value!r}") from None
+
+
+def _number(word: str) -> int:
+    """Decimal, octal after 0, hexadecimal after 0x."""
+    digits = word.removeprefix("-").lower()
+    base = 16 if digits.startswith("0x") else 8 if digits.startswith("0") else 10
+    return int(word, base)
 
 
 def _kept(line: str) -> None:
@@ -293,11 +314,13 @@ def _kept(line: str) -> None:
     numeric = default.replace("\t", "").isdecimal()
     signed = path in SIGNED or path.startswith("net/")
     width = len(default.split("\t"))
+    least = -INT_MAX - 1 if signed else 0
+    most = LONG_MAX if path in LONG else max([INT_MAX, *numbers_in(default)] if numeric else [0])
 
     def put(who: Any, value: str) -> None:
         if numeric:
             numbers = numbers_in(value)
-            if not 0 < len(numbers) <= width or (not signed and min(numbers) < 0):
+            if not 0 < len(numbers) <= width or not least <= min(numbers) <= max(numbers) <= most:
                 raise EINVAL(f"{path}: {value!r}")
             if numbers[0] not in BOUNDS.get(path, numbers):
                 raise EINVAL(f"{path}: {value!r}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sentry.auth.credentials import Credentials
-from sentry.errors import EACCES, ENOENT, ESRCH
+from sentry.errors import EACCES, EINVAL, ENOENT, ERANGE, ESRCH
 from sentry.fs.proc.filesystem import ProcFs
 from sentry.fs.proc.mounts import escape
 from sentry.fs.proc.process_misc import LIMITS
@@ -132,6 +132,13 @@ def test_listing_has_the_numbers_of_the_inodes(kernel: Any) -> None:
 
 def test_written_numbers() -> None:
     assert number(b" 12\n", 0, 100) == 12
+    assert (number(b"-0x1f", -100, 100), number(b"020", 0, 100), number(b"0", 0, 0)) == (-31, 16, 0)
+    for text in (b"", b"1_0", b"0b1", b"09", b"0x", b"x", b"1 2", b"9" * 5000):
+        with pytest.raises(EINVAL):
+            number(text, 0, 100)
+    for text in (b"101", b"0x" + b"f" * 5000):
+        with pytest.raises(ERANGE):
+            number(text, 0, 100)
     assert len(LIMITS) == 16
 
 

@@ -46,6 +46,25 @@ def test_vector_takes_the_first_numbers(kernel: Any, reader: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("kernel.msgmax", "0x10", "16"),
+        ("kernel.msgmax", "010", "8"),
+        ("kernel.msgmax", "2147483647", "2147483647"),
+        ("kernel.shmmax", "18446744073709551615", "18446744073709551615"),
+        ("net.ipv4.tcp_notsent_lowat", "4294967295", "4294967295"),
+        ("net.ipv4.tcp_fin_timeout", "-0x1", "-1"),
+    ],
+)
+def test_numbers_are_read_as_linux_reads_them(
+    kernel: Any, reader: Any, name: str, value: str, kept: str
+) -> None:
+    who = reader if name.startswith("net") else kernel
+    set_sysctl(who, name, value)
+    assert get_sysctl(who, name.replace(".", "/")) == kept
+
+
+@pytest.mark.parametrize(
     ("name", "value", "error"),
     [
         ("kernel.nothing", "1", ENOENT),
@@ -53,6 +72,13 @@ def test_vector_takes_the_first_numbers(kernel: Any, reader: Any) -> None:
         ("vm.swappiness", "many", EINVAL),
         ("vm.swappiness", "", EINVAL),
         ("vm.swappiness", "--5", EINVAL),
+        ("vm.swappiness", "09", EINVAL),
+        ("vm.swappiness", "0x", EINVAL),
+        ("vm.swappiness", "+5", EINVAL),
+        ("kernel.msgmax", "2147483648", EINVAL),
+        ("kernel.shmmax", "18446744073709551616", EINVAL),
+        ("net.ipv4.tcp_keepalive_time", "2147483648", EINVAL),
+        ("net.ipv4.tcp_fin_timeout", "-2147483649", EINVAL),
         ("net.ipv4.tcp_keepalive_time", "\N{SUPERSCRIPT TWO}", EINVAL),
         ("net.ipv4.tcp_keepalive_time", "--5", EINVAL),
         ("net.ipv4.ip_local_port_range", "1 2 3", EINVAL),
