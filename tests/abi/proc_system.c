@@ -187,6 +187,20 @@ static void uptime(void)
     CHECK(sysinfo(&info) == 0 && info.uptime >= seconds + (hundredths > 0)); /* rounded up */
 }
 
+/* Java has container support where these four have the same kind of hierarchy, and are enabled. */
+static void controllers(void)
+{
+    const char *names[] = {"\ncpuset\t", "\ncpu\t", "\ncpuacct\t", "\nmemory\t"};
+    CHECK(slurp("/proc/cgroups") > 0);
+    CHECK(strncmp(text, "#subsys_name\thierarchy\tnum_cgroups\tenabled\n", 43) == 0);
+    for (int i = 0; i < 4; i++) {
+        int hierarchy, number, enabled;
+        char *row = strstr(text, names[i]);
+        CHECK(row && sscanf(row + 1, "%*s %d %d %d", &hierarchy, &number, &enabled) == 3);
+        CHECK(number > 0 && enabled == 1);
+    }
+}
+
 /* A mount of /proc with nothing but processes. */
 static void processes_alone(void)
 {
@@ -227,6 +241,7 @@ int main(void)
     directories();
     configuration();
     uptime();
+    controllers();
     processes_alone();
     return 0;
 }

@@ -16,6 +16,7 @@ from sentry.fs.pseudo.memory import memory_of
 
 NODEV: Final = frozenset({b"ext4", b"ext3", b"ext2", b"xfs", b"btrfs", b"squashfs", b"erofs"})
 """File systems that have a device."""
+CONTROLLERS: Final = ("cpuset", "cpu", "cpuacct", "memory", "pids")
 
 
 @root_file("cpuinfo")
@@ -262,8 +263,12 @@ def buddyinfo(view: View) -> str:
 
 @root_file("cgroups")
 def cgroups(view: View) -> str:
-    """Controllers of version 1: none."""
-    return "#subsys_name\thierarchy\tnum_cgroups\tenabled\n"
+    """Controllers that count for a container, none in a hierarchy of version 1. Java looks here,
+    `cpuacct` too, for whether there are any: else it knows no limit.
+    """
+    count = view.caller.group.container.cgroup.descendants + 1
+    rows = (f"{name}\t0\t{count}\t1\n" for name in CONTROLLERS)
+    return "#subsys_name\thierarchy\tnum_cgroups\tenabled\n" + "".join(rows)
 
 
 @root_file("key-users")
