@@ -141,7 +141,7 @@ def make_task(
     group.cgroup = container.cgroup
     session.leader = group
     group.exit_signal = SIGCHLD
-    group.oom_score_adj = process.oom_score_adj
+    group.oom_score_adj = group.oom_score_adj_min = process.oom_score_adj
     root = top(ns.mounts.mounts.root.location)
     group.personality = process.personality
     task = Thread(

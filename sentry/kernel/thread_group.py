@@ -187,6 +187,7 @@ class ThreadGroup:
         "limits": CLONE,
         "next_timer": FRESH,
         "oom_score_adj": SHARED,
+        "oom_score_adj_min": SHARED,
         "own_bytes": FRESH,
         "parent": CLONE,
         "parent_thread": CLONE,
@@ -283,6 +284,8 @@ class ThreadGroup:
         self.has_execed = False
         self.execing: Task | None = None
         self.oom_score_adj = 0
+        self.oom_score_adj_min = 0
+        """How low it may become by who has no CAP_SYS_RESOURCE."""
         self.own_bytes = 0
         """What the Sentry has allocated for it, about (own_memory.py)."""
         self.personality = 0

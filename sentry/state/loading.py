@@ -221,6 +221,7 @@ class Loading:
         for name in PLAIN_OF_PROCESS:
             setattr(group, name, getattr(record, name))
         group.oom_score_adj = self._rights.oom_score_adj(record.oom_score_adj)
+        group.oom_score_adj_min = self._rights.oom_score_adj(record.oom_score_adj_min)
         for thread in living:
             self._thread(group, thread)
         if leaders[0].dead:

@@ -311,7 +311,7 @@ class Saving:
 PLAIN_OF_PROCESS = (
     "exit_signal", "exiting", "exit_status", "stopping", "stop_signal", "stop_reported",
     "continue_reported", "child_subreaper", "dumpable", "coredump_filter", "has_execed",
-    "oom_score_adj", "personality", "last_uid", "next_timer", "start_ns",
+    "oom_score_adj", "oom_score_adj_min", "personality", "last_uid", "next_timer", "start_ns",
 )  # fmt: skip
 """Fields that are the same in the record."""
 PLAIN_OF_THREAD = (

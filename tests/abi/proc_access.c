@@ -206,6 +206,34 @@ static void hidden(void)
     expect_shown(0, 0, 0, 1);
 }
 
+static int adjust(const char *name, const char *value)
+{
+    int fd = open(name, O_WRONLY);
+    CHECK(fd >= 0);
+    int result = write(fd, value, strlen(value)) > 0 ? 0 : errno;
+    close(fd);
+    return result;
+}
+
+/* It may become as low again as somebody with CAP_SYS_RESOURCE has made it. */
+static void scores(void)
+{
+    pid_t child = fork();
+    if (!child) {
+        CHECK(adjust("/proc/self/oom_score_adj", "50") == 0);
+        become(1000);
+        CHECK(adjust("/proc/self/oom_score_adj", "500") == 0);
+        CHECK(adjust("/proc/self/oom_adj", "3") == EACCES);
+        CHECK(adjust("/proc/self/oom_score_adj", "50") == 0);
+        CHECK(adjust("/proc/self/oom_score_adj", "-1") == EACCES);
+        if (!(child = fork()))
+            _exit(adjust("/proc/self/oom_score_adj", "-1") != EACCES);
+        expect_success(child);
+        _exit(0);
+    }
+    expect_success(child);
+}
+
 static void copy_self(const char *name, int mode)
 {
     int from = open("/proc/self/exe", O_RDONLY), to = open(name, O_CREAT | O_WRONLY, 0700), n;
@@ -227,5 +255,6 @@ int main(int argc, char **argv)
     of_thread();
     names();
     hidden();
+    scores();
     return 0;
 }

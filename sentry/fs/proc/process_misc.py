@@ -138,16 +138,18 @@ def within(data: bytes, low: int, high: int) -> int:
 
 
 def set_oom_score_adj(view: View, data: bytes) -> None:
-    """Lower than it was needs CAP_SYS_RESOURCE."""
-    change_oom(view, within(data, -1000, 1000))
+    """__set_oom_adj(): who has CAP_SYS_RESOURCE says how low others may make it."""
+    value, group = within(data, -1000, 1000), view.subject.group
+    change_oom(view, value, group.oom_score_adj_min)
+    if view.writer.creds.has(CAP_SYS_RESOURCE):
+        group.oom_score_adj_min = value
 
 
-def change_oom(view: View, value: int) -> None:
-    """__set_oom_adj()."""
-    group = view.subject.group
-    if value < group.oom_score_adj and not view.writer.creds.has(CAP_SYS_RESOURCE):
+def change_oom(view: View, value: int, least: int) -> None:
+    """Less than `least` needs CAP_SYS_RESOURCE. Raises: EACCES."""
+    if value < least and not view.writer.creds.has(CAP_SYS_RESOURCE):
         raise EACCES(f"{value}")
-    group.oom_score_adj = value
+    view.subject.group.oom_score_adj = value
 
 
 @pid_file("oom_score_adj", 0o644, store=set_oom_score_adj)
@@ -159,7 +161,8 @@ def oom_score_adj(view: View) -> str:
 def set_oom_adj(view: View, data: bytes) -> None:
     """The old scale of -17 to 15."""
     value = within(data, -17, 15)
-    change_oom(view, 1000 if value == 15 else value * 1000 // 17 if value > -17 else -1000)
+    score = 1000 if value == 15 else int(value * 1000 / 17)
+    change_oom(view, score, view.subject.group.oom_score_adj)
 
 
 @pid_file("oom_adj", 0o644, store=set_oom_adj)

@@ -225,6 +225,7 @@ class Process(Record, frozen=True):
     coredump_filter: Id = 0x33
     has_execed: bool = False
     oom_score_adj: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
+    oom_score_adj_min: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
     personality: Id = 0
     last_uid: Id = 0
     next_timer: Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)] = 0
