@@ -73,6 +73,10 @@ static void names(void)
     CHECK(setdomainname("place", 5) == 0);
     CHECK(epoll_wait(epoll, &event, 1, 0) == 1 && event.events & EPOLLERR);
     CHECK(epoll_wait(epoll, &event, 1, 0) == 0);
+    int set = open("p/sys/kernel/hostname", O_WRONLY);
+    CHECK(write(set, "third", 5) == 5 && write(set, "\n", 1) == 1);
+    CHECK(!strcmp(contents(host), "third\n"));
+    close(set);
     close(epoll);
     close(host);
     close(domain);

@@ -556,6 +556,8 @@ class SysctlNode(TextNode):
 
     __slots__ = ("_kernel", "_sysctl")
     has_end = True
+    only_first = True
+    """kernel.sysctl_writes_strict: a newline that comes by itself is no empty value."""
     ready = ALWAYS_READY
 
     def __init__(self, fs: TableFs, kernel: Kernel, sysctl: Sysctl) -> None:

@@ -188,6 +188,8 @@ class TextNode(Node):
     """pwrite(2) works on it."""
     from_start = False
     """It is written at position 0 only, which a write does not move."""
+    only_first = False
+    """What is written at another position than 0 is ignored."""
     has_end = False
     """lseek(2) counts from its size; else it is a seq_file."""
     ready: int = EPOLLIN | EPOLLRDNORM
