@@ -120,6 +120,8 @@ static void memory(void)
         pid_t tracer = fork();
         if (tracer == 0) {
             CHECK_ERR(open(path, O_RDONLY), EACCES);
+            snprintf(path, sizeof path, "/proc/%d/syscall", pid);
+            CHECK_ERR(read(open(path, O_RDONLY), path, sizeof path), EPERM);
             CHECK_ERR(process_vm_readv(pid, &local, 1, &remote, 1, 0), EPERM);
             _exit(0);
         }

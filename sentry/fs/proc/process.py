@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
-from sentry.errors import EACCES, EINVAL, ENOENT, EPERM, ESRCH
+from sentry.auth.ptrace import may_attach
+from sentry.errors import EINVAL, ENOENT, EPERM, ESRCH
 from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory, parse_fd
 from sentry.fs.proc.namespaces import NamespaceDirectory
-from sentry.fs.proc.owner import check_read, live_task, may_read, owner_of
+from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.pagemap import PagemapNode
 from sentry.fs.proc.process_memory import MemNode
 from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
@@ -187,12 +188,17 @@ class PidTextNode(TextNode):
             check_read(caller, self._subject)
 
     def check_reader(self, caller: Caller) -> None:
-        """Who reads has to be one of those, too, as the process is now. Raises: EACCES, EPERM."""
+        """Who reads has to be one, as the process is now: do_io_accounting(), lock_trace().
+
+        Raises: EACCES, EPERM.
+        """
         entry, subject = self._entry, self._subject
         if not entry.private or entry.pin is not None or not subject.exists:
             return
-        if not may_read(caller, subject):
-            raise (EACCES if entry.name == "io" else EPERM)(f"process {subject.id}")
+        if entry.name == "io":
+            check_read(caller, subject)
+        elif not may_attach(caller, subject.task, real=False):
+            raise EPERM(f"process {subject.id}")
 
 
 class SubDirectory(Directory):
