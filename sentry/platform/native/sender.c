@@ -201,15 +201,18 @@ int outbox_put(struct outbox *box, const uint8_t *frame, uint32_t size)
 
     pthread_mutex_lock(&s->lock);
     int has_room = box->end - box->first < FRAMES && size <= BYTES - box->bytes;
+    int wakes = has_room && s->is_asleep;
     if (has_room) {
         box->frames[box->end++ % FRAMES] = (struct iovec){(void *)frame, size};
         box->bytes += size;
-        if (s->is_asleep)
-            pthread_cond_signal(&s->more);
     } else {
         box->wants_room = 1;
     }
+    if (wakes)
+        s->is_asleep = 0;
     pthread_mutex_unlock(&s->lock);
+    if (wakes) /* not before: the thread would wake up to wait for the lock */
+        pthread_cond_signal(&s->more);
     return has_room;
 }
 
