@@ -239,6 +239,16 @@ class Bench(World):
             self.turns()
             self.hear()
 
+    def take_three(self, fd: int) -> None:
+        """Three come at once."""
+        for _ in range(3):
+            self.say(ACK | PSH, bytes(LARGE), gso=1448)
+            self.stamp -= 1
+        self.turns()
+        assert self.call(nr.read, fd, BUFFER, SIZE) == 3 * LARGE
+        self.turns()
+        self.hear()
+
     def serve(self, listener: int) -> None:
         """A connection comes, asks, is answered and is closed here first, as by a web server."""
         kept = self.port, self.their_port, self.seq, self.got, self.stamp, self.echo
@@ -309,6 +319,7 @@ def main(words: list[str]) -> None:
             "page of a web server": (bench.page, (fd, epoll)),
             "122 KiB out": (bench.out, (fd,)),
             "122 KiB in": (bench.take, (fd,)),
+            "182 KiB in at once": (bench.take_three, (fd,)),
             "connection": (bench.serve, (listener,)),
             "datagram in": (bench.datagram, (datagrams,)),
             "echo": (bench.ping, ()),

@@ -209,6 +209,9 @@ class Early(Struct):
     echo: int
     key: Uint8
     ttl: int
+    count: int
+    next: int
+    head: int
     padding: Uint8
 
 class Packet(Struct):
@@ -564,6 +567,7 @@ class Lib(Protocol):
     HOSTIO_NOBODY: int
     UPLINK_BATCH: int
     EARLY_KEY: int
+    EARLY_JOINED: int
     EARLY_UDP: int
     FILTER_MAX: int
     FILTER_MEMORY: int

@@ -39,7 +39,7 @@ from sentry.net.rules import DSCP, PLAIN, RouteKey
 from sentry.net.tcp.core import nothing
 from sentry.net.tcp.info import info
 from sentry.net.tcp.listener import Listener
-from sentry.net.tcp.segment import arrived_early
+from sentry.net.tcp.segment import MASK, arrived_early
 from sentry.net.tcp.settings import SECOND, Tuning
 
 if TYPE_CHECKING:
@@ -199,7 +199,9 @@ class Engine:
             self._early = None
 
     def early(self, now_ns: int, found: Segment, payload: bytes) -> bool:
-        """One that came so."""
+        """One that came so, or several: out of turn each is acknowledged, RFC 5681, 4.2."""
+        if found[13] > 1 and found[7] != self.connection.rcv.next & MASK:
+            return False
         self.layer.take(now_ns, self, arrived_early(found, payload))
         return True
 

@@ -184,7 +184,7 @@ class TcpByLink:
 
     def take(self, now_ns: int, engine: Engine, seg: segment.Arrived) -> None:
         """For a connection that is there."""
-        self.stack.counters["Tcp.InSegs"] += 1
+        self.stack.counters["Tcp.InSegs"] += seg.count
         if self.used > self._most and seg.payload and engine.connection.rcv.queued:
             self.stack.counters["TcpExt.TCPRcvQDrop"] += 1
             seg.payload, seg.flags = NO_PAYLOAD, seg.flags & ~FIN

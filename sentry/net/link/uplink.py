@@ -63,6 +63,8 @@ class Uplink:
         self._frames_in = memoryview(ffi.buffer(self._slots))
         self._sizes_in = memoryview(ffi.buffer(self._sizes)).cast("I")
         self._records = memoryview(ffi.buffer(self._found))
+        self._kinds = bytearray(FRAMES_IN)
+        """What has become of the first ones of several that are one segment."""
         self._out_sizes = ffi.new("uint32_t[]", FRAMES_OUT)
         self._sizes_out = memoryview(ffi.buffer(self._out_sizes)).cast("I")
         self._is_coming = False
@@ -136,13 +138,29 @@ class Uplink:
     def _early(self, now_ns: int, number: int) -> int:
         """A frame goes straight to its connection: the version of IP; 0: it does not."""
         found: Segment = RECORD.unpack_from(self._records, number * RECORD.size)
+        if found[15]:
+            return self._kinds[found[15] - 1]
         early = self.link.early
         receiver = early.get(found[11]) if found[0] and early is not None else None
-        if receiver is None:
-            return 0
+        kind = 0
+        if receiver is not None and receiver.early(now_ns, found, self._payload(found, number)):
+            kind = found[0]
+        if found[13] > 1:
+            self._kinds[number] = kind
+        return kind
+
+    def _payload(self, found: Segment, number: int) -> bytes:
+        """Of a frame, and of those that go on from it."""
         begin = number * SLOT
-        payload = bytes(self._frames_in[begin + found[5] : begin + found[6]])
-        return found[0] if receiver.early(now_ns, found, payload) else 0
+        first = self._frames_in[begin + found[5] : begin + found[6]]
+        if found[13] == 1:
+            return bytes(first)
+        pieces = [first]
+        while number := found[14]:
+            found = RECORD.unpack_from(self._records, number * RECORD.size)
+            begin = number * SLOT
+            pieces.append(self._frames_in[begin + found[5] : begin + found[6]])
+        return b"".join(pieces)
 
     # --- out
 

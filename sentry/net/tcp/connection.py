@@ -58,7 +58,7 @@ class Connection(Calls):
 
     def segment(self, now_ns: int, seg: Arrived) -> None:
         """A segment of this connection has come: RFC 9293, 3.10.7. Of any bytes."""
-        self.tally.segs_in += 1
+        self.tally.segs_in += seg.count
         if not seg.checksum_ok:
             self._count("Tcp.InCsumErrors")
             return
@@ -77,7 +77,7 @@ class Connection(Calls):
             return
         self.last_heard_ns = now_ns
         if seg.payload:
-            self.tally.data_segs_in += 1
+            self.tally.data_segs_in += seg.count
         if not seg.flags & ACK:
             return
         if self.state == TCP_SYN_RECV and not self._leave_syn_recv(now_ns, seg):
@@ -160,7 +160,7 @@ class Connection(Calls):
             self._advance(now_ns, self.snd_una + acked, echo)
         self._measure_incoming(now_ns, echo, size)
         if size:
-            tally.data_segs_in += 1
+            tally.data_segs_in += seg.count
             tally.bytes_received += size
             rcv.append(payload)
             self._data_came(now_ns, size)

@@ -18,8 +18,14 @@ MAX_RECENT: Final = 4
 
 def owned(payload: memoryview) -> memoryview:
     """The same bytes, which hold on to no more than twice their size of memory."""
-    whole = payload.obj
-    if len(payload) < SMALL or memoryview(whole).nbytes > 2 * len(payload):
+    if len(payload) < SMALL:
+        return memoryview(bytes(payload))
+    return trimmed(payload)
+
+
+def trimmed(payload: memoryview) -> memoryview:
+    """The same bytes, of any size, without much else: many times of one piece copies it once."""
+    if memoryview(payload.obj).nbytes > 2 * len(payload):
         return memoryview(bytes(payload))
     return payload
 
@@ -137,7 +143,7 @@ class ReceiveBuffer:
             view = memoryview(piece)
             if len(view) > size:
                 found.append(view[:size])
-                pieces[0] = view[size:]
+                pieces[0] = trimmed(view[size:])
                 self.read += size
                 self.queued -= size
                 break

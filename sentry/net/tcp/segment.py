@@ -80,6 +80,8 @@ class Arrived(Struct, gc=False):
     stamps: tuple[int, int] | None = None
     """TSval and TSecr."""
     sacks: tuple[tuple[int, int], ...] = ()
+    count: int = 1
+    """How many came one behind the other and are taken for one."""
 
     @property
     def length(self) -> int:
@@ -135,11 +137,12 @@ def parse(
 
 def arrived_early(found: Segment, data: bytes) -> Arrived:
     """What sentry.net.link.early has found, which may end what is sent."""
-    kind, flags, tos, has_stamps, window, _, _, seq, ack, value, echo, key, _ = found
+    kind, flags, tos, has_stamps, window, _, _, seq, ack, value, echo, key, _, count, _, _ = found
     ports = 1 + (8 if kind == 4 else 32)
     source, destination = struct.unpack_from(">HH", key, ports)
     payload = memoryview(data) if data else NO_PAYLOAD
     made = Arrived(source, destination, seq, ack, flags, window, 0, payload, True, tos & 3)
+    made.count = count
     if has_stamps:
         made.stamps = value, echo
     return made

@@ -153,15 +153,54 @@ static void early_one(const uint8_t *frame, uint32_t size, const uint8_t *hardwa
     e->end += VNET + ETHERNET;
 }
 
+/* A segment of the same connection that is the next one behind `last`, and says the same. */
+static int early_goes_on(const struct early *last, const struct early *e)
+{
+    return e->seq == last->seq + last->end - last->payload && e->end > e->payload &&
+           last->end > last->payload && !(last->flags & FIN) && e->ack == last->ack &&
+           e->window == last->window && e->has_stamps == last->has_stamps &&
+           e->value == last->value && e->echo == last->echo && e->tos == last->tos &&
+           e->ttl == last->ttl;
+}
+
+/* Which segments are as good as one: tcp_gro_receive(), net/ipv4/tcp_offload.c. Whatever is unusual
+ * is not overtaken. */
+static void early_join(struct early *found, uint32_t number, uint32_t *bytes)
+{
+    struct early *e = &found[number];
+
+    e->count = 1;
+    bytes[number] = e->end - e->payload;
+    for (uint32_t i = number; e->key[0] == e->kind && i-- > 0 && found[i].kind;) {
+        struct early *last = &found[i];
+        if (memcmp(last->key, e->key, EARLY_KEY))
+            continue;
+        uint32_t head = last->head ? last->head - 1u : i;
+        if (early_goes_on(last, e) && bytes[head] + bytes[number] <= EARLY_JOINED) {
+            last->next = (uint8_t)number;
+            e->head = (uint8_t)(head + 1);
+            found[head].count++;
+            found[head].flags |= e->flags;
+            bytes[head] += bytes[number];
+        }
+        return;
+    }
+}
+
 /* What stands in frames, with virtio headers, for who has this address: how many have something. */
 int uplink_early(const uint8_t *slots, uint32_t slot_size, uint32_t count, const uint32_t *sizes,
                  const uint8_t *hardware, struct early *found)
 {
+    uint32_t bytes[UPLINK_BATCH];
     int some = 0;
+
+    if (count > UPLINK_BATCH)
+        count = UPLINK_BATCH;
     for (uint32_t i = 0; i < count; i++) {
         early_one(slots + (size_t)i * slot_size, sizes[i] <= slot_size ? sizes[i] : 0, hardware,
                   &found[i]);
         some += found[i].kind != 0;
+        early_join(found, i, bytes);
     }
     return some;
 }

@@ -8,6 +8,7 @@
 
 #define UPLINK_BATCH 64
 #define EARLY_KEY 37
+#define EARLY_JOINED (1u << 18) /* bytes of segments that are taken for one, at most */
 
 #define EARLY_UDP 16 /* in the first byte of `key` */
 
@@ -24,7 +25,10 @@ struct early {
     uint32_t seq, ack, value, echo;
     uint8_t key[EARLY_KEY]; /* `kind`, addresses and ports as they stand there, zeros */
     uint8_t ttl;            /* of IP */
-    uint8_t padding[2];
+    uint8_t count;          /* segments that go on from one to the next, from this one on */
+    uint8_t next;           /* of them: its number in the batch; 0: this is the last */
+    uint8_t head;           /* the number of the first one, and 1; 0: it goes on from none */
+    uint8_t padding[3];
 };
 
 int uplink_receive(int fd, uint8_t *slots, uint32_t slot_size, uint32_t count, uint32_t *sizes);

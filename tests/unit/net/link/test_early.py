@@ -38,11 +38,15 @@ STAMPS = bytes([1, 1, 8, 10]) + struct.pack(">II", 77, 88)
 FAMILIES = pytest.mark.parametrize("family", [AF_INET, AF_INET6])
 
 
-def segment(family: int, payload: bytes = b"", options: bytes = STAMPS, flags: int = ACK) -> bytes:
+def segment(
+    family: int, payload: bytes = b"", options: bytes = STAMPS, flags: int = ACK,
+    seq: int = 5, window: int = 7, port: int = 80,
+) -> bytes:  # fmt: skip
     """A frame without its virtio header, with right sums."""
     source, target = (ip4(2), ip4(1)) if family == AF_INET else (ip6(2), ip6(1))
     size = 20 + len(options)
-    tcp = struct.pack(">HHIIBBHHH", 80, 4000, 5, 6, size << 2, flags, 7, 0, 0) + options + payload
+    tcp = struct.pack(">HHIIBBHHH", port, 4000, seq, 6, size << 2, flags, window, 0, 0)
+    tcp += options + payload
     total = checksum(tcp, pseudo_sum(source, target, IPPROTO_TCP, len(tcp)))
     return packed(family, IPPROTO_TCP, tcp[:16] + total.to_bytes(2) + tcp[18:])
 
@@ -81,12 +85,34 @@ def found_in(frame: bytes, size: int | None = None) -> Segment | None:
     return record if some else None
 
 
+def runs_in(*frames: bytes) -> list[list[int]]:
+    """Which frames of a batch are one segment, as C says, each by its number."""
+    count = len(frames)
+    slots = ffi.new("uint8_t[]", b"".join((CHECKED + each).ljust(SLOT) for each in frames))
+    sizes = ffi.new("uint32_t[]", [len(CHECKED + each) for each in frames])
+    records = ffi.new("struct early[]", count)
+    lib.uplink_early(slots, SLOT, count, sizes, hardware(1), records)
+    all_found: list[Segment] = list(RECORD.iter_unpack(bytes(ffi.buffer(records))))
+    runs = []
+    for number, found in enumerate(all_found):
+        if found[15]:
+            continue
+        run = [number]
+        while following := all_found[run[-1]][14]:
+            assert all_found[following][15] == number + 1
+            run.append(following)
+        assert len(run) == found[13]
+        runs.append(run)
+    return runs
+
+
 def check(frame: bytes) -> bool:
     """What C finds the long way finds, too; whether it finds something."""
     found = found_in(frame)
     if found is None:
         return False
-    kind, flags, tos, has_stamps, window, begin, end, seq, ack, value, echo, key, ttl = found
+    kind, flags, tos, has_stamps, window, begin, end, seq, ack, value, echo, key, ttl = found[:13]
+    assert found[13:] == (1, 0, 0)
     link = ethernet.parse(frame, vnet.SIZE)
     about = vnet.parse(frame)
     assert link is not None and about is not None and link.target == hardware(1)
@@ -197,6 +223,55 @@ def test_frames_of_any_bytes_are_found_as_the_long_way_finds_them(
     check(begin + bytes(data[: len(data) - cut]) + more)
 
 
+# --- several that are one
+
+
+@FAMILIES
+@pytest.mark.parametrize("options", [b"", STAMPS])
+def test_segments_that_go_on_are_one(family: int, options: bytes) -> None:
+    made = partial(segment, family, b"abc", options)
+    assert runs_in(made(seq=5), made(seq=8), made(ACK | PSH | FIN, seq=11)) == [[0, 1, 2]]
+    others = partial(made, port=81)
+    assert runs_in(made(seq=5), others(seq=8), made(seq=8), others(seq=11)) == [[0, 2], [1, 3]]
+    around = made(seq=0xFFFFFFFE), made(seq=1)
+    assert runs_in(*around) == [[0, 1]]
+
+
+@FAMILIES
+def test_segments_that_say_something_else_are_not(family: int) -> None:
+    made = partial(segment, family, b"abc")
+    other_stamp = STAMPS[:7] + bytes([STAMPS[7] ^ 1]) + STAMPS[8:]
+    for following in (
+        made(seq=9), made(seq=7), made(seq=8, window=8), made(options=b"", seq=8),
+        made(options=other_stamp, seq=8), made(seq=8, flags=RST | ACK), segment(family, seq=8),
+    ):  # fmt: skip
+        assert runs_in(made(seq=5), following) == [[0], [1]]
+    assert runs_in(made(seq=5, flags=ACK | FIN), made(seq=8)) == [[0], [1]]
+    assert runs_in(segment(family), made(seq=5)) == [[0], [1]]
+    assert runs_in(datagram(family, b"abc"), datagram(family, b"abc")) == [[0], [1]]
+
+
+def test_what_is_unusual_is_not_overtaken() -> None:
+    made = partial(segment, AF_INET, b"abc")
+    assert runs_in(made(seq=5), made(seq=8, flags=RST), made(seq=8)) == [[0], [1], [2]]
+    assert runs_in(made(seq=5), made(seq=6), made(seq=8)) == [[0], [1], [2]]
+
+
+def test_segments_that_are_one_have_a_ceiling() -> None:
+    frames = [segment(AF_INET, bytes(4000), seq=5 + 4000 * number) for number in range(64)]
+    assert runs_in(*frames) == [list(range(64))]
+    long = 1 << 16
+    slots = ffi.new("uint8_t[]", long * 6)
+    for number in range(6):
+        data = CHECKED + segment(AF_INET, bytes(60000), seq=5 + 60000 * number)
+        ffi.memmove(slots + number * long, data, len(data))
+    records = ffi.new("struct early[]", 6)
+    sizes = ffi.new("uint32_t[]", [10 + len(segment(AF_INET, bytes(60000)))] * 6)
+    assert lib.uplink_early(slots, long, 6, sizes, hardware(1), records) == 6
+    found = RECORD.iter_unpack(bytes(ffi.buffer(records)))
+    assert [each[13] for each in found][::4] == [4, 2]
+
+
 # --- whom they lead to
 
 
@@ -250,6 +325,52 @@ def test_batch_with_others_between_keeps_its_order(line: ByUplink) -> None:
     line.settle()
     while server.poll() & EPOLLIN:
         receive(server)
+
+
+def batch(line: ByUplink, client: Any, count: int) -> list[bytes]:
+    """So many segments, each of its number."""
+    client.engine.connection.tuning.nodelay = True
+    for number in range(count):
+        line.hosts[0].send(client, b"%d" % number)
+    frames: list[bytes] = line.hosts[0].link.take_outgoing(64, 1 << 20)
+    assert len(frames) == count
+    return frames
+
+
+def test_segments_of_a_batch_that_go_on_are_one_step_and_all_count(line: ByUplink) -> None:
+    right = line.hosts[1]
+    _, client, server = line.connected()
+    talk(line, client, server)
+    frames = batch(line, client, 5)
+    tally, counters = server.engine.connection.tally, right.stack.counters
+    names = "Tcp.InSegs", "Ip.InReceives", "Ip.InDelivers"
+
+    def counted() -> list[int]:
+        return [tally.segs_in, tally.data_segs_in, *(counters[name] for name in names)]
+
+    steps: list[int] = []
+    take, before = right.tcp.take, counted()
+
+    def counting(now_ns: int, engine: Any, seg: Any) -> None:
+        steps.append(seg.count)
+        take(now_ns, engine, seg)
+
+    right.tcp.take = counting
+    line.cards[right].hear(*frames)
+    assert steps == [5]
+    assert receive(server) == b"01234"
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [5] * 5
+
+
+def test_segments_out_of_turn_are_acknowledged_each(line: ByUplink) -> None:
+    right = line.hosts[1]
+    _, client, server = line.connected()
+    talk(line, client, server)
+    first, *others = batch(line, client, 5)
+    line.cards[right].hear(*others)
+    assert len(right.link.outgoing) == len(others)
+    line.cards[right].hear(first)
+    assert receive(server) == b"01234"
 
 
 def test_table_is_empty_when_routes_change_or_the_connection_ends(line: ByUplink) -> None:

@@ -99,3 +99,15 @@ def test_clear_forgets_all() -> None:
     made.clear()
 
     assert (made.queued, made.sacks(), made.take(10), made.read) == (0, [], [], 3)
+
+
+def test_rest_of_a_piece_holds_little_more_than_itself() -> None:
+    made = ReceiveBuffer(0)
+    whole = bytes(range(256)) * 400
+    made.append(memoryview(whole))
+    got = b""
+    while made.queued:
+        got += b"".join(made.take(3000))
+        for piece in made.peek(1 << 20):
+            assert memoryview(piece.obj).nbytes <= 2 * len(piece)
+    assert got == whole
