@@ -28,6 +28,7 @@ from sentry.abi.socket import (
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
+    SO_BINDTOIFINDEX,
     SO_BROADCAST,
     SO_PEEK_OFF,
     SO_RXQ_OVFL,
@@ -111,21 +112,24 @@ class DatagramSocket(InetSocket):
 
     # --- addresses
 
-    def destination(self, raw: bytes) -> Endpoint:
-        """Where an address leads: unicast, and on the loopback also multicast and broadcast."""
+    def parsed(self, raw: bytes) -> Endpoint:
+        """An address, which an IPv6 socket may be given as one of IPv4."""
         if self.family == AF_INET6 and raw[:2] == b"\x02\0" and len(raw) >= 16:
-            endpoint = address.parse(raw, AF_INET)
-        else:
-            endpoint = address.parse(raw, self.family)
+            return address.parse(raw, AF_INET)
+        return address.parse(raw, self.family)
+
+    def destination(self, endpoint: Endpoint, index: int) -> Endpoint:
+        """Where an address leads, by an interface if `index` is not 0: unicast, and on the loopback
+        also multicast and broadcast."""
         if not is_group(endpoint.ip):
-            return self.routed(endpoint)
-        if self.group_link(endpoint):
+            return self.routed(endpoint, index)
+        if self.group_link(endpoint, index):
             return endpoint
         if address.is_multicast(endpoint.ip) and not endpoint.is_v4:
             if self.stack.routes.lookup(endpoint.ip) is None:
                 raise ENETUNREACH("the loopback has no route for groups of IPv6")
             return endpoint
-        if self.device_of(raw) or self._leaves_by_source(endpoint):
+        if index or self.device or self._leaves_by_source(endpoint):
             return endpoint
         if address.is_multicast(endpoint.ip):
             if not self.multicast_index and self.stack.routes.lookup(endpoint.ip[12:]) is None:
@@ -141,12 +145,17 @@ class DatagramSocket(InetSocket):
 
     def destination_to_connect(self, raw: bytes) -> Endpoint:
         """The same for connect(2). Raises: EACCES, EINVAL."""
+        scope = self.scope_of(raw)
         if self.family == AF_INET6 and raw[:2] == b"\x0a\0":
             wanted = address.parse(raw, AF_INET6).ip
             by_option = self.multicast_index if address.is_multicast(wanted) else 0
             if address.needs_scope(wanted) and not (self.device_of(raw) or by_option):
                 raise EINVAL("an address of which link?")
-        target = self.destination(raw)
+            if scope and self.device not in (0, scope):
+                raise EINVAL("an address of another link")
+        target = self.destination(self.parsed(raw), scope)
+        if scope:
+            self.numbers[SO_BINDTOIFINDEX] = scope
         self.check_broadcast(target)
         return target
 
@@ -232,20 +241,21 @@ class DatagramSocket(InetSocket):
 
     # --- by a link
 
-    def group_link(self, target: Endpoint) -> int:
-        """The interface by which what is sent to a group leaves; 0: it stays in the sandbox."""
+    def group_link(self, target: Endpoint, index: int = 0) -> int:
+        """The interface by which what is sent to a group leaves, `index` if that was said; 0: it
+        stays in the sandbox."""
         if self.stack.ip is None or not is_group(target.ip):
             return 0
         from sentry.net.inet import leaving  # noqa: PLC0415  few have links
 
-        return leaving.group_link(self, target)
+        return leaving.group_link(self, target, index)
 
-    def source_for(self, target: Endpoint) -> Endpoint:
+    def source_for(self, target: Endpoint, index: int = 0) -> Endpoint:
         """The address that the other end sees."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
-        link = self.group_link(target)
+        link = self.group_link(target, index)
         if chosen or not link:
-            return super().source_for(target)
+            return super().source_for(target, index)
         from sentry.net.inet import leaving  # noqa: PLC0415
 
         return Endpoint(leaving.source_towards(self, target, link), self.local.port)

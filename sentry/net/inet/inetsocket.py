@@ -163,6 +163,8 @@ class InetSocket(Socket):
     def forget_remote(self) -> None:
         """Not connected any more: what the program did not choose of its address is free again."""
         self.remote = None
+        if not self.stream:
+            self.numbers.pop(abi.SO_BINDTOIFINDEX, None)
         if self.has_port and not self.stream:
             self.ports.changed(self)
         ip = self.local.ip
@@ -203,6 +205,12 @@ class InetSocket(Socket):
         if bound or len(raw) < SOCKADDR_IN6_SIZE or raw[:2] != struct.pack("<H", AF_INET6):
             return bound
         return int(struct.unpack_from("<I", raw, 24)[0])
+
+    def scope_of(self, raw: bytes) -> int:
+        """The interface that an address names which each link has; 0: it is none, or names none."""
+        if len(raw) < SOCKADDR_IN6_SIZE or raw[:2] != struct.pack("<H", AF_INET6):
+            return 0
+        return int(struct.unpack_from("<I", raw, 24)[0]) if address.needs_scope(raw[8:24]) else 0
 
     def is_local(self, ip: bytes) -> bool:
         """An address of ours, or a wildcard."""
@@ -282,8 +290,11 @@ class InetSocket(Socket):
         """Where an address leads; only the loopback is there. Raises: ENETUNREACH."""
         return self.routed(address.parse(raw, self.family))
 
-    def routed(self, endpoint: Endpoint) -> Endpoint:
-        """Where a unicast address leads. Raises: ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT."""
+    def routed(self, endpoint: Endpoint, index: int = 0) -> Endpoint:
+        """Where a unicast address leads, by an interface if `index` is not 0.
+
+        Raises: ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT.
+        """
         target = address.target_of(endpoint)
         broadcast = address.is_broadcast(target.ip)
         leaves = self.leaves(target)
@@ -295,7 +306,7 @@ class InetSocket(Socket):
         if bound_to_v4 and not target.is_v4:
             raise EAFNOSUPPORT("bound to an IPv4 address")
         if leaves:
-            self.check_way(target)
+            self.check_way(target, index)
         return target
 
     def leaves(self, target: Endpoint) -> bool:
@@ -312,22 +323,22 @@ class InetSocket(Socket):
 
         return leaving.path_of(self, target).mtu
 
-    def check_way(self, target: Endpoint) -> None:
+    def check_way(self, target: Endpoint, index: int) -> None:
         """There is one by a link. Raises: ENETUNREACH, EHOSTUNREACH, EACCES."""
         from sentry.net.inet import leaving  # noqa: PLC0415
 
-        if leaving.path_of(self, target).is_broadcast and SO_BROADCAST not in self.options:
+        if leaving.path_of(self, target, index).is_broadcast and SO_BROADCAST not in self.options:
             raise EACCES("broadcast")
 
-    def source_for(self, target: Endpoint) -> Endpoint:
-        """The address that the other end sees: a unicast one."""
+    def source_for(self, target: Endpoint, index: int = 0) -> Endpoint:
+        """The unicast address that the other end sees, by an interface if `index` is not 0."""
         chosen = not (self.local.is_any or is_group(self.local.ip))
         if chosen and self.local.is_v4 == target.is_v4:
             return self.local
         if self.leaves(target):
             from sentry.net.inet import leaving  # noqa: PLC0415
 
-            return Endpoint(leaving.source_towards(self, target, 0), self.local.port)
+            return Endpoint(leaving.source_towards(self, target, index), self.local.port)
         if not target.is_v4:
             ip = address.LOOPBACK6 if address.is_multicast(target.ip) else target.ip
             return Endpoint(ip, self.local.port)

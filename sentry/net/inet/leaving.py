@@ -91,15 +91,15 @@ def mark_of(sock: InetSocket) -> int:
     return sock.numbers.get(abi.SO_MARK, 0) & 0xFFFFFFFF
 
 
-def group_link(sock: DatagramSocket, target: Endpoint) -> int:
+def group_link(sock: DatagramSocket, target: Endpoint, index: int = 0) -> int:
     """The interface by which what is sent to a group leaves; 0: it stays in the sandbox.
 
-    One that was chosen, that of the socket's own address, or as a route says.
+    `index`, one that was chosen, that of the socket's own address, or as a route says.
     """
     layer = sock.stack.ip
     if layer is None or not sock.goes_out or target.ip[:13] == LOOPBACK_NETWORK:
         return 0
-    index = sock.device or (sock.multicast_index if is_multicast(target.ip) else 0)
+    index = index or sock.device or (sock.multicast_index if is_multicast(target.ip) else 0)
     if not index and target.is_v4 and sock.local.is_v4 and not sock.local.is_any:
         holder = sock.stack.interfaces.holder(plain(sock.local.ip))
         index = holder.index if holder is not None else 0

@@ -36,6 +36,8 @@ class SendOptions(Struct):
     tos: int | None = None
     source: bytes | None = None
     """16 bytes: the address to send from."""
+    index: int = 0
+    """The interface to send by, if it is not 0."""
     segment: int = 0
     """UDP_SEGMENT."""
     dont_fragment: bool | None = None
@@ -45,12 +47,14 @@ class SendOptions(Struct):
     sender: Caller | None = None
 
 
-def parse_send(sock: InetSocket, ancillary: Ancillary | None, target: Endpoint) -> SendOptions:
+def parse_send(
+    sock: InetSocket, ancillary: Ancillary | None, target: Endpoint, scope: int = 0
+) -> SendOptions:
     """ip_cmsg_send(), ip6_datagram_send_ctl(): those of the target's family count.
 
-    Raises: EINVAL, ENODEV.
+    `scope`: the interface that its address names, or 0. Raises: EINVAL, ENODEV.
     """
-    options = SendOptions()
+    options = SendOptions(index=scope)
     for level, kind, body in ancillary.records if ancillary is not None else ():
         if level == IPPROTO_IP and target.is_v4:
             _send_ip(sock, options, kind, body)
@@ -84,7 +88,7 @@ def _send_ip(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -> 
                 raise ENETUNREACH("no address of ours")
             options.source = MAPPED + source
         if index:
-            sock.stack.interfaces.by_index(index)
+            options.index = sock.stack.interfaces.by_index(index).index
     elif kind == abi.IP_PROTOCOL:
         _int(body, 1, 255)
     elif kind != abi.IP_RETOPTS:
@@ -97,7 +101,9 @@ def _send_ipv6(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -
             raise EINVAL("struct in6_pktinfo")
         source, index = struct.unpack("<16si", body[:20])
         if index:
-            sock.stack.interfaces.by_index(index)
+            if (options.index or sock.device) not in (0, index):
+                raise EINVAL("another interface than that of the address, or the socket")
+            options.index = sock.stack.interfaces.by_index(index).index
         if source != bytes(16):
             if not (sock.is_local(source) or sock.free_bind()):
                 raise EINVAL("source address")

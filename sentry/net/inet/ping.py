@@ -24,7 +24,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import SOCKADDR_IN6_SIZE, InetSocket, is_group
-from sentry.net.inet.packet import Seen, parse_send
+from sentry.net.inet.packet import Seen
 from sentry.net.inet.raw import ECHO_TYPES, ICMP_CHECKSUM_AT, ICMP_HEADER, RawSocket
 from sentry.net.inet.raw_options import PING
 from sentry.net.interfaces import LENGTH_MAX
@@ -105,13 +105,13 @@ class PingSocket(RawSocket):
         if self.family == AF_INET:
             if address.is_unspec(raw) and len(raw) >= 16:
                 raise EAFNOSUPPORT("family")
-            return self.destination(raw)
+            return self.parsed(raw)
         if len(raw) < SOCKADDR_IN6_SIZE:
             raise EINVAL("sockaddr_in6")
         wanted = address.parse(raw, AF_INET6)
         if wanted.is_v4 or (address.needs_scope(wanted.ip) and not self.device_of(raw)):
             raise EINVAL("mapped, or an address of which link?")
-        return self.destination(raw)
+        return self.parsed(raw)
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
@@ -127,8 +127,7 @@ class PingSocket(RawSocket):
         data = bytes(source.get(size))
         if data[0] not in (ECHO_TYPES[self.family][0], EXTENDED_ECHO[self.family]) or data[1]:
             raise EINVAL("only echo requests")
-        endpoint = self._endpoint(target)
-        options = parse_send(self, ancillary, endpoint)
+        endpoint, options = self.way_of(target, ancillary)
         options.sender = caller
         self.check_broadcast(endpoint)
         self.need_port()

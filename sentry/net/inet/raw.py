@@ -156,7 +156,7 @@ class RawSocket(DatagramSocket):
         return not self.includes_header and super().leaves(target)
 
     def _endpoint(self, raw: bytes | None) -> Endpoint:
-        """Where a packet goes; the port of an IPv6 address is the protocol, or nothing."""
+        """Of an address; the port of an IPv6 address is the protocol, or nothing."""
         if raw is None or (not raw and self.family == AF_INET):
             if self.remote is None:
                 raise EDESTADDRREQ("no destination")
@@ -169,7 +169,18 @@ class RawSocket(DatagramSocket):
                 raise EINVAL("protocol")
             if wanted.is_v4:
                 raise ENETUNREACH("no way for a mapped address")
-        return self.destination(raw)
+        return self.parsed(raw)
+
+    def way_of(
+        self, raw: bytes | None, ancillary: Ancillary | None
+    ) -> tuple[Endpoint, SendOptions]:
+        """Where a packet goes, and how. Raises: what is wrong with either."""
+        endpoint = self._endpoint(raw)
+        scope = self.scope_of(raw) if raw and self.family == AF_INET6 else 0
+        options = parse_send(self, ancillary, endpoint, scope)
+        if endpoint is not self.remote:
+            endpoint = self.destination(endpoint, options.index)
+        return endpoint, options
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
@@ -180,8 +191,7 @@ class RawSocket(DatagramSocket):
             raise EMSGSIZE(f"{size} bytes")
         if flags & MSG_OOB:
             raise EOPNOTSUPP("out-of-band data")
-        endpoint = self._endpoint(target)
-        options = parse_send(self, ancillary, endpoint)
+        endpoint, options = self.way_of(target, ancillary)
         options.sender = caller
         self.check_broadcast(endpoint)
         if self.includes_header:
@@ -218,15 +228,15 @@ class RawSocket(DatagramSocket):
 
     def send_packet(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
         """A packet goes out."""
-        sender = Endpoint(options.source or self.source_for(endpoint).ip, 0)
+        sender = Endpoint(options.source or self.source_for(endpoint, options.index).ip, 0)
         packet = Packet(data, sender, Endpoint(endpoint.ip, 0), *self._hops_and_class(options))
         self._fill_checksum(packet)
-        link = self.group_link(endpoint)
+        link = self.group_link(endpoint, options.index)
         if link or self.leaves(endpoint):
             from sentry.net.inet import leaving  # noqa: PLC0415  few have links
 
             discover = leaving.discover_of(self, endpoint, options.dont_fragment)
-            leaving.send_raw(self, packet, discover, link, options.sender)
+            leaving.send_raw(self, packet, discover, link or options.index, options.sender)
             if not link or not leaving.loops_back(self, endpoint):
                 return
         self._deliver(packet, self.protocol, options)

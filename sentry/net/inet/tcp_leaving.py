@@ -97,7 +97,7 @@ class TcpLeaving(TcpEnding):
 
         return Owner(caller.creds.euid, caller.creds.egid)
 
-    def check_way(self, target: Endpoint) -> None:
+    def check_way(self, target: Endpoint, index: int) -> None:
         """There is one by a link, to one host, or perhaps no need of one: connect(2) looks again.
 
         Raises: ENETUNREACH, EHOSTUNREACH.
@@ -105,7 +105,7 @@ class TcpLeaving(TcpEnding):
         from sentry.net.inet import leaving  # noqa: PLC0415
 
         try:
-            path = leaving.path_of(self, target)
+            path = leaving.path_of(self, target, index)
         except (ENETUNREACH, EHOSTUNREACH):
             if self._needs_no_way:
                 return

@@ -104,10 +104,9 @@ class UdpSocket(DatagramSocket):
             raise EINVAL("address")
         if address.is_unspec(raw):
             raw = struct.pack("<H", AF_INET) + raw[2:]
-        endpoint = self.destination(raw)
-        if not endpoint.port:
+        if not self.parsed(raw).port:
             raise EINVAL("port 0")
-        return endpoint
+        return raw
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
@@ -115,7 +114,8 @@ class UdpSocket(DatagramSocket):
         """sendmsg(2): to whoever has the port; to nobody is an error for connected sockets."""
         size = source.count
         self.need_port()
-        endpoint: Endpoint | None = self._corked_to or target or self.remote
+        given = self.parsed(target) if target and self._corked_to is None else None
+        endpoint = self._corked_to or given or self.remote
         is_v4 = self.family == AF_INET if endpoint is None else endpoint.is_v4
         if is_v4 and size > LENGTH_MAX:
             raise EMSGSIZE(f"{size} bytes")
@@ -123,8 +123,11 @@ class UdpSocket(DatagramSocket):
             raise EOPNOTSUPP("out-of-band data")
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
-        options = parse_send(self, ancillary, endpoint)
+        scope = 0 if given is None else self.scope_of(target)
+        options = parse_send(self, ancillary, endpoint, scope)
         options.confirms, options.sender = bool(flags & MSG_CONFIRM), caller
+        if given is not None:
+            endpoint = self.destination(given, options.index)
         if endpoint is not self.remote:
             self.check_broadcast(endpoint)
         if flags & MSG_PROBE:
@@ -191,7 +194,7 @@ class UdpSocket(DatagramSocket):
 
     def _send_one(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
         many = is_group(endpoint.ip)
-        sender = self.source_for(endpoint)
+        sender = self.source_for(endpoint, options.index)
         if options.source is not None:
             sender = Endpoint(options.source, sender.port)
         packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))
@@ -203,7 +206,7 @@ class UdpSocket(DatagramSocket):
             resolver.take(packet, options.sender)
             self.count_sent(options.sender, len(data))
             return
-        link = self.group_link(endpoint)
+        link = self.group_link(endpoint, options.index)
         if link or self.leaves(endpoint):
             self._send_away(packet, options, link)
             return
@@ -260,7 +263,7 @@ class UdpSocket(DatagramSocket):
             leaving.confirm(self, endpoint)
         discover = leaving.discover_of(self, endpoint, options.dont_fragment)
         self.seal(packet)
-        leaving.send_udp(self, packet, discover, link, options.sender)
+        leaving.send_udp(self, packet, discover, link or options.index, options.sender)
         self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
         if link and leaving.loops_back(self, endpoint):
             packet.index = link

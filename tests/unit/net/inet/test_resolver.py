@@ -75,7 +75,7 @@ def test_datagram_is_answered_from_where_it_went(host: Asking, to: bytes) -> Non
     assert not sock.packets and len(host.asked.asks) == 1
     host.serve("a.org. 60 IN A 192.0.2.1")
     (packet,) = sock.packets
-    assert packet.source == sock.target(host.caller, place(to, 53))
+    assert packet.source == sock.parsed(place(to, 53))
     assert bytes((192, 0, 2, 1)) in packet.data
     host.asks(sock, to, query("a.org."))
     assert len(sock.packets) == 2 and not host.asked.asks

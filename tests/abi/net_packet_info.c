@@ -1,0 +1,208 @@
+/* Which interface the control messages IP_PKTINFO and IPV6_PKTINFO choose for what is sent: ip(7),
+ * ipv6(7). Needs root. */
+#define _GNU_SOURCE
+#include "net_links.h"
+
+#include <errno.h>
+#include <netinet/ip6.h>
+
+#define NODAD 0x02
+
+static int devices[2];
+static unsigned index_of[2];
+
+static void add_address6(const char *name, const char *ip)
+{
+    struct {
+        struct nlmsghdr head;
+        struct ifaddrmsg about;
+        struct rtattr attribute;
+        struct in6_addr ip;
+    } asked = {{sizeof asked, RTM_NEWADDR, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE},
+               {AF_INET6, 64, NODAD, 0, if_nametoindex(name)},
+               {RTA_LENGTH(16), IFA_LOCAL}};
+    char answer[1000];
+    int sock = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    CHECK(inet_pton(AF_INET6, ip, &asked.ip) == 1);
+    CHECK(send(sock, &asked, sizeof asked, 0) == sizeof asked && recv(sock, answer, 1000, 0) > 0);
+    CHECK(((struct nlmsgerr *)NLMSG_DATA((struct nlmsghdr *)answer))->error == 0);
+    close(sock);
+}
+
+static void make_devices(void)
+{
+    const char *names[] = {"one", "two"}, *v4[] = {"10.8.0.1", "10.8.1.1"},
+               *v6[] = {"fe80::1", "fe80::2"};
+    for (int i = 0; i < 2; i++) {
+        char path[80];
+        devices[i] = make_up(names[i], IFF_TUN | IFF_NO_PI, v4[i], "255.255.255.0");
+        CHECK(fcntl(devices[i], F_SETFL, O_NONBLOCK) == 0);
+        index_of[i] = if_nametoindex(names[i]);
+        sprintf(path, "proc/sys/net/ipv6/conf/%s/disable_ipv6", names[i]);
+        CHECK(write_text(path, "0") == 1);
+        add_address6(names[i], v6[i]);
+    }
+}
+
+/* A datagram with a control message of an interface: 0, or the errno. */
+static int send_by(int sock, const void *to, int size, int level, int kind, int index)
+{
+    char space[CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0}, data[] = "12345678";
+    struct iovec piece = {data, 8};
+    struct msghdr message = {(void *)to, size, &piece, 1, space, 0, 0};
+    struct cmsghdr *first = (void *)space;
+    int body = level == IPPROTO_IP ? sizeof(struct in_pktinfo) : sizeof(struct in6_pktinfo);
+    *first = (struct cmsghdr){CMSG_LEN(body), level, kind};
+    if (level == IPPROTO_IP)
+        ((struct in_pktinfo *)CMSG_DATA(first))->ipi_ifindex = index;
+    else
+        ((struct in6_pktinfo *)CMSG_DATA(first))->ipi6_ifindex = index;
+    message.msg_controllen = CMSG_SPACE(body);
+    data[0] = 8; /* an echo request, if it is for that */
+    data[1] = 0;
+    return sendmsg(sock, &message, 0) == 8 ? 0 : errno;
+}
+
+static int send4(int sock, const char *to, int index)
+{
+    struct sockaddr_in at = place(to, 9);
+    return send_by(sock, &at, sizeof at, IPPROTO_IP, IP_PKTINFO, index);
+}
+
+static int send6(int sock, const char *to, int index, int scope)
+{
+    struct sockaddr_in6 at = {AF_INET6, htons(9), .sin6_scope_id = scope};
+    CHECK(inet_pton(AF_INET6, to, &at.sin6_addr) == 1);
+    return send_by(sock, &at, sizeof at, IPPROTO_IPV6, IPV6_PKTINFO, index);
+}
+
+/* Which device got a packet of this version, and only that one: its number, and from where. */
+static int came_by(int version, char *from)
+{
+    unsigned char packet[2000];
+    int found = -1;
+    for (int i = 0; i < 2; i++)
+        while (read(devices[i], packet, sizeof packet) > 0) {
+            struct ip6_hdr *six = (void *)packet;
+            if (packet[0] >> 4 != version) continue;
+            if (version == 6 && six->ip6_nxt != IPPROTO_UDP) continue;
+            CHECK(found < 0);
+            found = i;
+            if (version == 4)
+                inet_ntop(AF_INET, packet + 12, from, 64);
+            else
+                inet_ntop(AF_INET6, packet + 8, from, 64);
+        }
+    return found;
+}
+
+static int goes4(int sock, const char *to, int index)
+{
+    static const char *own[] = {"10.8.0.1", "10.8.1.1"};
+    char from[64];
+    int error = send4(sock, to, index), by = came_by(4, from);
+    CHECK(error ? by < 0 : by >= 0 && !strcmp(from, own[by]));
+    return error ? -error : by;
+}
+
+static void ip4(int sock)
+{
+    int on = 1;
+    struct ip_mreqn chosen = {.imr_ifindex = index_of[0]};
+    CHECK(goes4(sock, "224.0.0.9", 0) == -ENETUNREACH);
+    CHECK(goes4(sock, "224.0.0.9", index_of[0]) == 0);
+    CHECK(goes4(sock, "224.0.0.9", index_of[1]) == 1);
+    CHECK(goes4(sock, "239.1.2.3", index_of[1]) == 1);
+    CHECK(goes4(sock, "224.0.0.9", 9999) == -ENODEV);
+    CHECK(setsockopt(sock, IPPROTO_IP, IP_MULTICAST_IF, &chosen, sizeof chosen) == 0);
+    CHECK(goes4(sock, "224.0.0.9", 0) == 0);
+    CHECK(goes4(sock, "224.0.0.9", index_of[1]) == 1);
+    CHECK(goes4(sock, "255.255.255.255", index_of[1]) == -EACCES);
+    CHECK(setsockopt(sock, SOL_SOCKET, SO_BROADCAST, &on, sizeof on) == 0);
+    CHECK(goes4(sock, "255.255.255.255", 0) == -ENETUNREACH);
+    CHECK(goes4(sock, "255.255.255.255", index_of[1]) == 1);
+    CHECK(goes4(sock, "10.8.1.9", 0) == 1);
+    CHECK(goes4(sock, "10.8.1.9", index_of[1]) == 1);
+    CHECK(goes4(sock, "192.0.2.1", 0) == -ENETUNREACH);
+    close(sock);
+}
+
+static void bound4(void)
+{
+    int sock = control();
+    CHECK(setsockopt(sock, SOL_SOCKET, SO_BINDTODEVICE, "one", 4) == 0);
+    CHECK(goes4(sock, "224.0.0.9", 0) == 0);
+    CHECK(goes4(sock, "224.0.0.9", index_of[1]) == 1);
+    close(sock);
+}
+
+static int goes6(int sock, const char *to, int index, int scope)
+{
+    char from[64];
+    came_by(6, from); /* what the kernel says of itself */
+    int error = send6(sock, to, index, scope), by = came_by(6, from);
+    CHECK(error ? by < 0 : by >= 0 && !strncmp(from, "fe80:", 5));
+    return error ? -error : by;
+}
+
+static void ip6(void)
+{
+    int sock = socket(AF_INET6, SOCK_DGRAM, 0);
+    int first = index_of[0], second = index_of[1];
+    CHECK(goes6(sock, "ff02::9", second, 0) == 1);
+    CHECK(goes6(sock, "ff02::9", first, 0) == 0);
+    CHECK(goes6(sock, "fe80::9", second, 0) == 1);
+    CHECK(goes6(sock, "fe80::9", first, 0) == 0);
+    CHECK(goes6(sock, "ff02::9", 9999, 0) == -ENODEV);
+    CHECK(goes6(sock, "ff02::9", 0, second) == 1);
+    CHECK(goes6(sock, "ff02::9", 0, first) == 0);
+    CHECK(goes6(sock, "fe80::9", 0, second) == 1);
+    CHECK(goes6(sock, "fe80::9", 0, first) == 0);
+    CHECK(goes6(sock, "fe80::9", second, first) == -EINVAL);
+    CHECK(setsockopt(sock, IPPROTO_IPV6, IPV6_MULTICAST_IF, &first, sizeof first) == 0);
+    CHECK(goes6(sock, "ff02::9", 0, 0) == 0);
+    CHECK(goes6(sock, "ff02::9", second, 0) == 1);
+    CHECK(setsockopt(sock, SOL_SOCKET, SO_BINDTODEVICE, "one", 4) == 0);
+    CHECK(goes6(sock, "ff02::9", first, 0) == 0);
+    CHECK(goes6(sock, "ff02::9", second, 0) == -EINVAL);
+    CHECK(goes6(sock, "fe80::9", second, 0) == -EINVAL);
+    close(sock);
+}
+
+static int bound_to(int sock)
+{
+    int index;
+    socklen_t size = sizeof index;
+    CHECK(getsockopt(sock, SOL_SOCKET, SO_BINDTOIFINDEX, &index, &size) == 0);
+    return index;
+}
+
+/* Who is connected to an address that each link has is bound to the one that was named. */
+static void connected6(void)
+{
+    struct sockaddr_in6 to = {AF_INET6, htons(9), .sin6_scope_id = index_of[1]};
+    struct sockaddr none = {AF_UNSPEC};
+    char from[64];
+    int sock = socket(AF_INET6, SOCK_DGRAM, 0);
+    CHECK(inet_pton(AF_INET6, "fe80::9", &to.sin6_addr) == 1);
+    CHECK(connect(sock, (void *)&to, sizeof to) == 0 && bound_to(sock) == (int)index_of[1]);
+    CHECK(send(sock, "x", 1, 0) == 1 && came_by(6, from) == 1);
+    to.sin6_scope_id = index_of[0];
+    CHECK_ERR(connect(sock, (void *)&to, sizeof to), EINVAL);
+    CHECK(connect(sock, &none, sizeof none) == 0 && bound_to(sock) == 0);
+    CHECK(connect(sock, (void *)&to, sizeof to) == 0 && bound_to(sock) == (int)index_of[0]);
+    CHECK(send(sock, "x", 1, 0) == 1 && came_by(6, from) == 0);
+    close(sock);
+}
+
+int main(void)
+{
+    own_tun_network();
+    make_devices();
+    ip4(control());
+    ip4(socket(AF_INET, SOCK_RAW, 200));
+    bound4();
+    ip6();
+    connected6();
+    return 0;
+}
