@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi import socket as abi
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLRDHUP
 from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
@@ -26,6 +25,7 @@ from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN, ECONNRESET, ENOTCONN, EPIPE
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_listener import TcpListener
+from sentry.net.inet.tcp_options import setting
 from sentry.net.inet.tcp_stream import CONNECTED
 from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
 from sentry.net.socket_sleeps import deadline_of
@@ -261,6 +261,6 @@ class TcpEnding(TcpListener):
         peer.refused_writes = True
         peer.other_end_closed()
         if not self.eof:
-            peer._left = self._remain(TCP_FIN_WAIT2, self.tcp.values[abi.TCP_LINGER2])
+            peer._left = self._remain(TCP_FIN_WAIT2, setting(self, "TCP_LINGER2"))
         if not peer.eof:
             peer.fin()

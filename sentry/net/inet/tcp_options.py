@@ -70,7 +70,7 @@ DEFAULTS: Final[dict[int, int]] = {}
 
 
 def _linger(number: int) -> int:
-    return -1 if number < 0 else min(number, MAX_LINGER2) or DEFAULTS[abi.TCP_LINGER2]
+    return -1 if number < 0 else min(number, MAX_LINGER2)
 
 
 def _segment(number: int) -> int:
@@ -111,11 +111,13 @@ def _get_number(row: Option, sock: TcpStream, caller: Caller, size: int) -> byte
 
 
 def _get_setting(row: Option, sock: TcpStream, caller: Caller, size: int) -> bytes:
-    """What was not set is as a sysctl says."""
-    found = sock.tcp.values[row.number]
-    if found == row.default:
-        found = tcp_number(sock.stack, SETTINGS[row.name], found)
-    return INT.pack(min(max(found, 0), (1 << 31) - 1))
+    return INT.pack(setting(sock, row.name))
+
+
+def setting(sock: TcpStream, name: str) -> int:
+    """An option that is as a sysctl says where it was not set."""
+    found = sock.tcp.values[getattr(abi, name)]
+    return found or min(max(tcp_number(sock.stack, *SETTINGS[name]), 0), (1 << 31) - 1)
 
 
 def _set_number(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> None:
@@ -177,22 +179,22 @@ def _number(
 
 
 SETTINGS: Final = {
-    "TCP_KEEPIDLE": "tcp_keepalive_time", "TCP_KEEPINTVL": "tcp_keepalive_intvl",
-    "TCP_KEEPCNT": "tcp_keepalive_probes", "TCP_SYNCNT": "tcp_syn_retries",
+    "TCP_KEEPIDLE": ("tcp_keepalive_time", 7200), "TCP_KEEPINTVL": ("tcp_keepalive_intvl", 75),
+    "TCP_KEEPCNT": ("tcp_keepalive_probes", 9), "TCP_SYNCNT": ("tcp_syn_retries", 6),
+    "TCP_LINGER2": ("tcp_fin_timeout", 60),
 }  # fmt: skip
+"""The sysctls, and what these are first. Of such an option 0 is that it was not set."""
 POSITIVE: Final = Within(0, (1 << 31) - 1)
 _number("TCP_NODELAY", 0, flag, _set_cork)
 _number("TCP_CORK", 0, flag, _set_cork)
 _number("TCP_MAXSEG", 0, _segment, getter=_get_segment,
         partial="within the sandbox there are no segments")  # fmt: skip
-for _name, _default, _most in (
-    ("TCP_KEEPIDLE", 7200, 32767), ("TCP_KEEPINTVL", 75, 32767), ("TCP_KEEPCNT", 9, 127),
-):  # fmt: skip
-    _number(_name, _default, Within(1, _most), getter=_get_setting,
+for _name, _most in (("TCP_KEEPIDLE", 32767), ("TCP_KEEPINTVL", 32767), ("TCP_KEEPCNT", 127)):
+    _number(_name, 0, Within(1, _most), getter=_get_setting,
             partial="within the sandbox a peer is never lost")  # fmt: skip
-_number("TCP_SYNCNT", 6, Within(1, 127), getter=_get_setting,
+_number("TCP_SYNCNT", 0, Within(1, 127), getter=_get_setting,
         partial="within the sandbox no SYN is lost")  # fmt: skip
-_number("TCP_LINGER2", 60, _linger)
+_number("TCP_LINGER2", 0, _linger, getter=_get_setting)
 _number("TCP_DEFER_ACCEPT", 0, _whole_retries)
 _number("TCP_WINDOW_CLAMP", 0, _window, _set_window,
         partial="within the sandbox the queue is the window")  # fmt: skip

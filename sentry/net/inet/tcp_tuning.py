@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import SO_KEEPALIVE, SO_OOBINLINE, SO_RCVLOWAT
-from sentry.net.inet.tcp_options import CONGESTION, DEFAULTS
+from sentry.net.inet.tcp_options import CONGESTION
 from sentry.net.tcp.settings import Settings, Tuning
 from sentry.platform.constants import PAGE_SIZE
 
@@ -60,24 +60,18 @@ def memory_limits(sysctls: dict[str, str]) -> tuple[int, int]:
     return max(pressure, 0) * PAGE_SIZE, max(most, 0) * PAGE_SIZE
 
 
-def _chosen(sock: TcpListener, option: int) -> int:
-    """0 where sysctls decide."""
-    number = sock.tcp.values[option]
-    return 0 if number == DEFAULTS[option] else number
-
-
 def tune(tuning: Tuning, sock: TcpListener) -> None:
-    """As the options of a socket are now."""
+    """As the options of a socket are now; 0: sysctls decide."""
     values = sock.tcp.values
     tuning.nodelay = bool(values[abi.TCP_NODELAY])
     tuning.cork = bool(values[abi.TCP_CORK])
     tuning.keepalive = SO_KEEPALIVE in sock.options
-    tuning.keepalive_time = _chosen(sock, abi.TCP_KEEPIDLE)
-    tuning.keepalive_intvl = _chosen(sock, abi.TCP_KEEPINTVL)
-    tuning.keepalive_probes = _chosen(sock, abi.TCP_KEEPCNT)
+    tuning.keepalive_time = values[abi.TCP_KEEPIDLE]
+    tuning.keepalive_intvl = values[abi.TCP_KEEPINTVL]
+    tuning.keepalive_probes = values[abi.TCP_KEEPCNT]
     tuning.user_timeout_ms = values[abi.TCP_USER_TIMEOUT]
-    tuning.syn_retries = _chosen(sock, abi.TCP_SYNCNT)
-    tuning.linger2 = _chosen(sock, abi.TCP_LINGER2)
+    tuning.syn_retries = values[abi.TCP_SYNCNT]
+    tuning.linger2 = values[abi.TCP_LINGER2]
     tuning.maxseg = values[abi.TCP_MAXSEG]
     tuning.window_clamp = values[abi.TCP_WINDOW_CLAMP]
     tuning.notsent_lowat = max(values[abi.TCP_NOTSENT_LOWAT], 0)

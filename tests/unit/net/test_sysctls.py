@@ -15,7 +15,11 @@ from sentry.abi.socket import (
     SOCK_DGRAM,
     SOCK_NONBLOCK,
     SOCK_STREAM,
+    TCP_KEEPCNT,
     TCP_KEEPIDLE,
+    TCP_KEEPINTVL,
+    TCP_LINGER2,
+    TCP_SYNCNT,
 )
 from sentry.errors import EADDRINUSE, EAGAIN, EINVAL
 from sentry.net.sysctls import link_renamed, ports_in, shown_ports
@@ -102,3 +106,23 @@ def test_time_of_keepalive_that_was_not_set_is_as_the_sysctl_says(task: Program)
     assert sockets.get(fd, IPPROTO_TCP, TCP_KEEPIDLE) == struct.pack("<i", 600)
     assert sockets.set(fd, IPPROTO_TCP, TCP_KEEPIDLE, struct.pack("<i", 30)) == 0
     assert sockets.get(fd, IPPROTO_TCP, TCP_KEEPIDLE) == struct.pack("<i", 30)
+
+
+def test_option_that_was_set_to_its_default_stays_when_the_sysctl_changes(task: Program) -> None:
+    sockets, fd = Sockets(task), task.ok("socket", AF_INET, SOCK_STREAM, 0)
+    other = task.ok("socket", AF_INET, SOCK_STREAM, 0)
+    for option, name, default in (
+        (TCP_KEEPIDLE, b"tcp_keepalive_time", 7200), (TCP_KEEPINTVL, b"tcp_keepalive_intvl", 75),
+        (TCP_KEEPCNT, b"tcp_keepalive_probes", 9), (TCP_SYNCNT, b"tcp_syn_retries", 6),
+        (TCP_LINGER2, b"tcp_fin_timeout", 60),
+    ):  # fmt: skip
+        value = struct.pack("<i", default)
+        assert sockets.get(fd, IPPROTO_TCP, option) == value
+        assert sockets.set(fd, IPPROTO_TCP, option, value) == 0
+        written(task, "ipv4/" + name.decode(), b"5")
+        assert sockets.get(fd, IPPROTO_TCP, option) == value
+        assert sockets.get(other, IPPROTO_TCP, option) == struct.pack("<i", 5)
+    assert sockets.set(fd, IPPROTO_TCP, TCP_LINGER2, struct.pack("<i", 0)) == 0
+    assert sockets.get(fd, IPPROTO_TCP, TCP_LINGER2) == struct.pack("<i", 5)
+    assert sockets.set(fd, IPPROTO_TCP, TCP_LINGER2, struct.pack("<i", -7)) == 0
+    assert sockets.get(fd, IPPROTO_TCP, TCP_LINGER2) == struct.pack("<i", -1)
