@@ -28,7 +28,10 @@ class Turns:
     def stop(self, one: Any) -> None:
         """It does not wait any more, if it did."""
         if one.waits_at is not None:
-            self._waiting[one.waits_at].pop(one, None)
+            there = self._waiting[one.waits_at]
+            there.pop(one, None)
+            if not there:  # interfaces come and go
+                del self._waiting[one.waits_at]
             one.waits_at = None
 
     def first(self, index: int) -> list[Any]:

@@ -33,3 +33,12 @@ def test_who_goes_by_another_link_meanwhile_waits_where_it_did() -> None:
     turns.stop(one)
     turns.stop(one)
     assert not turns and one.waits_at is None
+
+
+def test_nothing_is_kept_of_a_link_where_nobody_waits() -> None:
+    turns = Turns()
+    for index in range(100):
+        one = waiting(index)
+        turns.wait(one)
+        turns.stop(one)
+    assert not turns._waiting
