@@ -49,10 +49,15 @@ class NetNamespace:
         """Nobody has needed its stack, or set anything."""
         return self._stack is None and not self.sysctls
 
-    def lines(self, name: str) -> Iterable[str]:
-        """What a file of /proc/net shows below its head, piece by piece. Raises: NotNow."""
-        from sentry.net.tables import OF_INTERFACES, TABLES  # noqa: PLC0415
+    def lines(self, name: str, users: UserNamespace | None = None) -> Iterable[str]:
+        """What a file of /proc/net shows below its head, piece by piece; users as they have them.
 
+        Raises: NotNow.
+        """
+        from sentry.net.tables import OF_INTERFACES, OF_USERS, TABLES  # noqa: PLC0415
+
+        if name in OF_USERS:
+            return OF_USERS[name](self.stack, users)
         fill = TABLES.get(name)
         if name in OF_INTERFACES:
             self.look()

@@ -1,7 +1,8 @@
 """/proc/net: the tables of sockets, interfaces and routes as text. proc_net(5).
 
-`TABLES` has them for the proc file system, which has the heads (sentry.fs.proc.net): lines, empty
-ones among them, so that others may run after each socket that was looked at.
+`TABLES` and `OF_USERS` have them for the proc file system, which has the heads
+(sentry.fs.proc.net): lines, empty ones among them, so that others may run after each socket that
+was looked at.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.netlink import (
@@ -34,6 +36,7 @@ from sentry.abi.socket import (
     SS_CONNECTED,
     SS_UNCONNECTED,
 )
+from sentry.auth.userns import shown_uid
 from sentry.net.counters import netstat, snmp, snmp6
 from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.inet.raw import RawSocket
@@ -55,11 +58,14 @@ from sentry.net.packet_socket import PacketSocket
 from sentry.net.unix import UnixSocket
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import UserNamespace
     from sentry.net.inet.address import Endpoint
     from sentry.net.inet.time_wait import Remains
     from sentry.net.routes import Route
     from sentry.net.socket import Socket
     from sentry.net.stack import Stack
+
+    Users = UserNamespace | None
 
 TCP_WIDTH: Final = 149
 UDP_WIDTH: Final = 127
@@ -99,24 +105,24 @@ def is_tcp(sock: Any, family: int) -> bool:
     return shown and sock.family == family and sock.state != BPF_TCP_CLOSE
 
 
-def _tcp(stack: Stack, family: int) -> Lines:
+def _tcp(stack: Stack, users: Users, family: int) -> Lines:
     ports, number = stack.ports_of(IPPROTO_TCP), 0
     for listening in (True, False):
         for sock in ports.everybody():
             shown = is_tcp(sock, family) and sock.listening == listening
-            yield _tcp_line(number, sock, family) if shown else ""
+            yield _tcp_line(number, sock, users, family) if shown else ""
             number += shown
     for after, one in enumerate(ended_of(stack, family)):
         yield _ended_line(number + after, one, family)
 
 
-def _tcp_line(number: int, sock: Any, family: int) -> str:
+def _tcp_line(number: int, sock: Any, users: Users, family: int) -> str:
     waiting, unsent = sock.queues()
     unsent = 0 if sock.listening else unsent
     line = (
         f"{number:4}: {place(sock.local, family)} {place(sock.remote, family)} "
         f"{sock.state:02X} {unsent:08X}:{waiting:08X} 00:00000000 00000000 "
-        f"{sock.inode.uid:5} {0:8} {sock.inode.ino if sock.refs else 0} 1 "
+        f"{shown_uid(users, sock.inode.uid):5} {0:8} {sock.inode.ino if sock.refs else 0} 1 "
         f"{sock.inode.ino:016x} 100 0 0 10 0"
     )
     return _line(line, TCP_WIDTH, family)
@@ -148,27 +154,28 @@ def is_udp(sock: Any, family: int, protocol: int) -> bool:
     return shown and sock.protocol == protocol and bool(sock.local.port)
 
 
-def _datagram_line(sock: Any, width: int) -> str:
+def _datagram_line(sock: Any, users: Users, width: int) -> str:
     family = sock.family
     state = BPF_TCP_ESTABLISHED if sock.remote is not None else BPF_TCP_CLOSE
     line = (
         f"{sock.local.port:{width}}: {place(sock.local, family)} {place(sock.remote, family)} "
         f"{state:02X} {0:08X}:{sock.charged():08X} 00:00000000 00000000 "
-        f"{sock.inode.uid:5} {0:8} {sock.inode.ino} 2 {sock.inode.ino:016x} {sock.drops}"
+        f"{shown_uid(users, sock.inode.uid):5} {0:8} {sock.inode.ino} 2 {sock.inode.ino:016x} "
+        f"{sock.drops}"
     )
     return _line(line, UDP_WIDTH, family)
 
 
-def _udp(stack: Stack, family: int, protocol: int = IPPROTO_UDP) -> Lines:
+def _udp(stack: Stack, users: Users, family: int, protocol: int = IPPROTO_UDP) -> Lines:
     for sock in open_sockets(stack):
-        yield _datagram_line(sock, 5) if is_udp(sock, family, protocol) else ""
+        yield _datagram_line(sock, users, 5) if is_udp(sock, family, protocol) else ""
 
 
-def _raw(stack: Stack, family: int) -> Lines:
+def _raw(stack: Stack, users: Users, family: int) -> Lines:
     known = (TcpSocket, UdpSocket)
     for sock in open_sockets(stack):
         shown = isinstance(sock, InetSocket) and not isinstance(sock, known)
-        yield _datagram_line(sock, 4) if shown and sock.family == family else ""
+        yield _datagram_line(sock, users, 4) if shown and sock.family == family else ""
 
 
 def _unix_line(sock: UnixSocket) -> str:
@@ -322,11 +329,11 @@ def _protocols(stack: Stack) -> Lines:
         )
 
 
-def _packet_line(sock: PacketSocket) -> str:
+def _packet_line(sock: PacketSocket, users: Users) -> str:
     ethertype, index, waiting = sock.shown()
     return (
         f"{sock.inode.ino:016x} {3:<6} {sock.kind:<4} {ethertype:04x} {index:<5} 1 "
-        f"{waiting:<6} {sock.inode.uid:<6} {sock.inode.ino:<6}\n"
+        f"{waiting:<6} {shown_uid(users, sock.inode.uid):<6} {sock.inode.ino:<6}\n"
     )
 
 
@@ -344,23 +351,27 @@ TABLES: Final[dict[str, Callable[[Stack], Lines]]] = {
     "netlink": lambda stack: _of(stack, NetlinkSocket, _netlink_line),
     "netstat": netstat,
     "nf_conntrack": followed,
-    "packet": lambda stack: _of(stack, PacketSocket, _packet_line),
     "protocols": _protocols,
-    "raw": lambda stack: _raw(stack, AF_INET),
-    "raw6": lambda stack: _raw(stack, AF_INET6),
     "route": _route,
     "snmp": snmp,
     "snmp6": snmp6,
     "sockstat": _sockstat,
     "sockstat6": _sockstat6,
-    "tcp": lambda stack: _tcp(stack, AF_INET),
-    "tcp6": lambda stack: _tcp(stack, AF_INET6),
-    "udp": lambda stack: _udp(stack, AF_INET),
-    "udp6": lambda stack: _udp(stack, AF_INET6),
-    "udplite": lambda stack: _udp(stack, AF_INET, IPPROTO_UDPLITE),
-    "udplite6": lambda stack: _udp(stack, AF_INET6, IPPROTO_UDPLITE),
     "unix": lambda stack: _of(stack, UnixSocket, _unix_line),
 }
+
+OF_USERS: Final[dict[str, Callable[[Stack, Users], Lines]]] = {
+    "packet": lambda stack, users: _of(stack, PacketSocket, partial(_packet_line, users=users)),
+    "raw": lambda stack, users: _raw(stack, users, AF_INET),
+    "raw6": lambda stack, users: _raw(stack, users, AF_INET6),
+    "tcp": lambda stack, users: _tcp(stack, users, AF_INET),
+    "tcp6": lambda stack, users: _tcp(stack, users, AF_INET6),
+    "udp": lambda stack, users: _udp(stack, users, AF_INET),
+    "udp6": lambda stack, users: _udp(stack, users, AF_INET6),
+    "udplite": lambda stack, users: _udp(stack, users, AF_INET, IPPROTO_UDPLITE),
+    "udplite6": lambda stack, users: _udp(stack, users, AF_INET6, IPPROTO_UDPLITE),
+}
+"""Those that tell whose sockets they are, as a user namespace shows it: seq_user_ns()."""
 
 OF_INTERFACES: Final = frozenset({"dev", "if_inet6", "ipv6_route", "route"})
 """Those that the host may change."""

@@ -74,7 +74,8 @@ LOOPBACK: Final = "    lo:" + _ZEROS + _ZEROS
 def _declare(name: str, head: str) -> None:
     @pid_file(f"net/{name}")
     def table(view: View) -> Pieces:
-        lines = live_task(view.subject).ns.net.lines(name)  # which may have to wait, at first
+        net = live_task(view.subject).ns.net
+        lines = net.lines(name, view.creds.user_ns)  # which may have to wait, at first
         yield head
         yield from lines
 

@@ -21,12 +21,14 @@ from sentry.abi.socket import (
     SOCK_DGRAM,
     SOCK_STREAM,
 )
+from sentry.auth.userns import shown_uid
 from sentry.errors import EINVAL, ENOENT
 from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.netlink.message import Reply, Request, attribute, u8, u32
 from sentry.net.netlink.registry import handles
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import UserNamespace
     from sentry.net.stack import Stack
 
 REQUEST_SIZE: Final = 56
@@ -89,16 +91,16 @@ def _inet(request: Request, family: int) -> Iterable[Reply]:
     sport, dport = struct.unpack_from(">HH", raw, 8)
     if protocol not in (IPPROTO_TCP, IPPROTO_UDP):
         raise ENOENT(f"protocol {protocol}")
-    socks = _inet_sockets(request.stack, family, protocol)
+    socks, users = _inet_sockets(request.stack, family, protocol), request.caller.creds.user_ns
     if not request.flags & abi.NLM_F_DUMP:
         size = 4 if family == AF_INET else 16
         for sock in socks:
             same = sock.local.port == sport and sock.local.ip[-size:] == raw[12 : 12 + size]
             if same and (sock.remote.port if sock.remote is not None else 0) == dport:
-                return [_inet_answer(sock, family, wanted)]
+                return [_inet_answer(sock, family, wanted, users)]
         raise ENOENT("no such socket")
     return (
-        _inet_answer(sock, family, wanted)
+        _inet_answer(sock, family, wanted, users)
         for sock in socks
         if states >> _state(sock) & 1
         and sport in (0, sock.local.port)
@@ -106,7 +108,7 @@ def _inet(request: Request, family: int) -> Iterable[Reply]:
     )
 
 
-def _inet_answer(sock: Any, family: int, wanted: int) -> Reply:
+def _inet_answer(sock: Any, family: int, wanted: int, users: UserNamespace | None) -> Reply:
     size = 4 if family == AF_INET else 16
     state = _state(sock)
     remote = sock.remote
@@ -117,8 +119,9 @@ def _inet_answer(sock: Any, family: int, wanted: int) -> Reply:
     body += (remote.ip[-size:] if remote is not None else b"").ljust(16, b"\0")
     body += struct.pack("<I", 0) + _cookie(sock)
     body += struct.pack(
-        "<IIIII", 0, waiting, unsent, sock.inode.uid, sock.inode.ino if sock.refs else 0
-    )
+        "<IIIII", 0, waiting, unsent, shown_uid(users, sock.inode.uid),
+        sock.inode.ino if sock.refs else 0,
+    )  # fmt: skip
     shut = int(sock.read_shut) | int(sock.write_shut) << 1
     body += u8(abi.INET_DIAG_SHUTDOWN, shut)
 
@@ -160,18 +163,18 @@ def _unix_sockets(stack: Stack) -> Iterator[Any]:
 def _unix(request: Request) -> Iterator[Reply] | list[Reply]:
     raw = request.fixed(UNIX_REQUEST_SIZE)
     states, number, show = struct.unpack_from("<III", raw, 4)
-    socks = _unix_sockets(request.stack)
+    socks, users = _unix_sockets(request.stack), request.caller.creds.user_ns
     if not request.flags & abi.NLM_F_DUMP:
         if not number:
             raise EINVAL("no inode number")
         found = next((s for s in socks if s.inode.ino & 0xFFFFFFFF == number), None)
         if found is None:
             raise ENOENT("no such socket")
-        return [_unix_answer(found, show)]
-    return (_unix_answer(s, show) for s in socks if states >> _unix_state(s) & 1)
+        return [_unix_answer(found, show, users)]
+    return (_unix_answer(s, show, users) for s in socks if states >> _unix_state(s) & 1)
 
 
-def _unix_answer(sock: Any, show: int) -> Reply:
+def _unix_answer(sock: Any, show: int, users: UserNamespace | None) -> Reply:
     body = struct.pack("<BBBBI", AF_UNIX, sock.kind, _unix_state(sock), 0, sock.inode.ino)
     body += _cookie(sock)
     if show & SHOW_NAME and sock.name:
@@ -187,6 +190,6 @@ def _unix_answer(sock: Any, show: int) -> Reply:
             struct.pack("<9I", 0, sock.rcvbuf, sock.sent_charge, sock.sndbuf, 0, 0, 0, 0, 0),
         )
     if show & SHOW_UID:
-        body += u32(abi.UNIX_DIAG_UID, sock.inode.uid)
+        body += u32(abi.UNIX_DIAG_UID, shown_uid(users, sock.inode.uid))
     body += u8(abi.UNIX_DIAG_SHUTDOWN, int(sock.read_shut) | int(sock.write_shut) << 1)
     return abi.SOCK_DIAG_BY_FAMILY, body

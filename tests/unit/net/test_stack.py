@@ -25,7 +25,7 @@ from sentry.net.packet_socket import PacketSocket
 from sentry.net.socket import Socket
 from sentry.net.sockfs import socket_location
 from sentry.net.stack import Stack
-from sentry.net.tables import TABLES
+from sentry.net.tables import OF_USERS
 from sentry.net.unix import UnixSocket
 from sentry.vfs.vfs import Vfs
 
@@ -88,7 +88,7 @@ def test_socket_is_known_from_its_first_descriptor_to_its_last(caller: Any) -> N
 
 def shown(stack: Stack) -> list[str]:
     """The lines of /proc/net/tcp."""
-    return [line for line in TABLES["tcp"](stack) if line]
+    return [line for line in OF_USERS["tcp"](stack, None) if line]
 
 
 def told(stack: Stack) -> list[Any]:

@@ -46,7 +46,7 @@ from sentry.net.inet.address import MAPPED, Endpoint
 from sentry.net.link import link
 from sentry.net.netlink.diag import _inet_answer
 from sentry.net.netlink.nfnetlink import netfilter_of
-from sentry.net.tables import TABLES
+from sentry.net.tables import OF_USERS
 from sentry.vfs import budget
 from tests.unit.net.netfilter.blobs import entry, header, part, put, with_rules
 from tests.unit.net.streams import ByUplink, Line, Streams, done, place, receive
@@ -67,7 +67,7 @@ def line(request: pytest.FixtureRequest) -> Iterator[Line]:
 
 def table(host: Streams, name: str = "tcp") -> list[list[str]]:
     """/proc/net/tcp, in words."""
-    return [each.split() for each in TABLES[name](host.stack) if each]
+    return [each.split() for each in OF_USERS[name](host.stack, None) if each]
 
 
 def error_of(sock: Any) -> int:
@@ -398,7 +398,7 @@ def test_tables_and_diagnostics_show_it(line: Line) -> None:
     info = client.option(left.caller, IPPROTO_TCP, abi.TCP_INFO, 256)
     assert info[0] == TCP_ESTABLISHED and len(info) == 248
     assert struct.unpack_from("<I", info, 16) == (1448,)
-    assert _inet_answer(client, AF_INET, 0xFF)[1][1] == TCP_ESTABLISHED
+    assert _inet_answer(client, AF_INET, 0xFF, None)[1][1] == TCP_ESTABLISHED
     server.decref()
     client.decref()
     line.settle()
