@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sentry.fs.proc.sysctl import get_sysctl
 from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ class IpcObjects:
     __slots__ = ("_let_go", "queues", "segments", "semaphores")
 
     def __init__(self, kernel: Kernel, of: IpcNamespace) -> None:
-        from sentry.kernel.sysv_msg import Queues  # noqa: PLC0415  few programs have any
+        from sentry.fs.proc.sysctl import get_sysctl  # noqa: PLC0415  few programs have any
+        from sentry.kernel.sysv_msg import Queues  # noqa: PLC0415
         from sentry.kernel.sysv_sem import Semaphores  # noqa: PLC0415
         from sentry.kernel.sysv_shm import Segments  # noqa: PLC0415
 

@@ -17,15 +17,11 @@ from sentry.fs.proc import mounts as _mounts
 from sentry.fs.proc import net as _net
 from sentry.fs.proc import process_misc as _misc
 from sentry.fs.proc import process_status as _status
-from sentry.fs.proc import sysctl_memory as _sysctl_memory
-from sentry.fs.proc import sysctl_net as _sysctl_net
 from sentry.fs.proc import system as _system
-from sentry.fs.proc.folders import has_left, maker_of, served_node
+from sentry.fs.proc.folders import SysFolder, has_left, maker_of, served_node
 from sentry.fs.proc.owner import may_read
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
-from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
-from sentry.fs.proc.sysctl_links import links_maker
 from sentry.fs.pseudo.nodes import (
     Directory,
     GeneratedDirectoryFile,
@@ -44,8 +40,7 @@ if TYPE_CHECKING:
     from sentry.vfs.location import Location
 
 DECLARATIONS: Final = (
-    _config, _forks, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _sysctl_net,
-    _system,
+    _config, _forks, _id_maps, _mounts, _net, _misc, _status, _system,
 )  # fmt: skip
 """Modules that declare files when they are imported."""
 NO_ACCESS, INVISIBLE, NOT_PTRACEABLE = 1, 2, 4
@@ -236,35 +231,18 @@ _TREES: Final = frozenset(
 
 def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
     """What does not belong to a process, by name."""
-    tree = _tree(len(ROOT), len(SYSCTLS))
+    tree = _tree(len(ROOT))
     return {name.encode(): maker_of(fs, name.encode(), item) for name, item in tree.items()}
 
 
 @lru_cache(1)
-def _tree(_files: int, _sysctls: int) -> dict[str, Any]:
+def _tree(_files: int) -> dict[str, Any]:
     """The same for every file system: dictionaries by name, whose leaves are of `maker_of`. Others
     may be declared later."""
-    tree: dict[str, Any] = {"fs": {}}
+    tree: dict[str, Any] = {"fs": {}, "sys": lambda fs: partial(SysFolder, fs)}
     for path, entry in ROOT.items():
         put(tree, path, partial(text_maker, entry))
-    for path, sysctl in SYSCTLS.items():
-        put(tree, f"sys/{path}", partial(sysctl_maker, sysctl))
-    for version in ("ipv4", "ipv6"):
-        above = tree["sys"]["net"][version]
-        above["conf"] = partial(_links, f"net/{version}/conf", above["conf"])
     return tree
-
-
-def _links(above: str, fixed: dict[str, Any], fs: ProcFs) -> Callable[[], Node]:
-    return links_maker(fs, fs.kernel, above, _bound(fs, fixed))
-
-
-def _bound(fs: ProcFs, tree: dict[str, Any]) -> dict[str, Any]:
-    """A tree whose leaves are makers."""
-    return {
-        name: _bound(fs, item) if isinstance(item, dict) else item(fs)
-        for name, item in tree.items()
-    }
 
 
 def text_maker(entry: Entry, fs: ProcFs) -> Callable[[], Node]:
@@ -281,11 +259,6 @@ def text_maker(entry: Entry, fs: ProcFs) -> Callable[[], Node]:
         )
 
     return make
-
-
-def sysctl_maker(sysctl: Any, fs: ProcFs) -> Callable[[], Node]:
-    """A file below /proc/sys."""
-    return lambda: SysctlNode(fs, fs.kernel, sysctl)
 
 
 def check_proc_option(option: str) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.limits import NAME_MAX
 from sentry.errors import EEXIST, EINVAL, ENOTDIR
 from sentry.fs.proc.registry import ROOT
-from sentry.fs.proc.sysctl import SYSCTLS
 from sentry.fs.pseudo.nodes import Node, TableDirectory, TextNode
 
 if TYPE_CHECKING:
@@ -52,6 +51,36 @@ class ProcFolder(TableDirectory):
         return not (self.table or self.fs.kernel.services.proc_files.has_folder(self._path))
 
 
+class SysFolder(ProcFolder):
+    """/proc/sys: what is in it is imported when somebody looks into it."""
+
+    __slots__ = ()
+
+    def __init__(self, fs: ProcFs) -> None:
+        super().__init__(fs, b"sys", {})
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """As of any other."""
+        self._fill()
+        return super().names()
+
+    def make(self, name: bytes) -> Node | None:
+        """As of any other."""
+        self._fill()
+        return super().make(name)
+
+    def _fill(self) -> None:
+        if not self.table:
+            from sentry.fs.proc.sysctl_tree import tree  # noqa: PLC0415  few programs look
+
+            self.table = table_of(self.fs, b"sys", tree())
+
+    @property
+    def is_empty(self) -> bool:
+        """Never."""
+        return False
+
+
 class ServedNode(TextNode):
     """A file that is served from outside; `text` is who makes what it shows."""
 
@@ -90,18 +119,20 @@ def maker_of(fs: ProcFs, path: bytes, item: dict[str, Any] | Leaf) -> Maker:
     if not isinstance(item, dict):
         return item(fs)
 
-    def make() -> Node:
-        below = {text.encode(): each for text, each in item.items()}
-        return ProcFolder(
-            fs, path, {name: maker_of(fs, path + b"/" + name, each) for name, each in below.items()}
-        )
+    return lambda: ProcFolder(fs, path, table_of(fs, path, item))
 
-    return make
+
+def table_of(fs: ProcFs, path: bytes, tree: dict[str, Any]) -> dict[bytes, Maker]:
+    """What is in the directory of a tree."""
+    below = {text.encode(): each for text, each in tree.items()}
+    return {name: maker_of(fs, path + b"/" + name, each) for name, each in below.items()}
 
 
 def check_new(path: str, links: Iterable[bytes]) -> None:
     """A file of this path below /proc may be added, as far as the kernel's own files go; `links`:
     names of the top that are others for each process. Raises: EINVAL, EEXIST, ENOTDIR."""
+    from sentry.fs.proc.sysctl_tree import SYSCTLS  # noqa: PLC0415  few files are served
+
     parts = path.split("/")
     if len(parts) > MOST_PARTS or any(
         part in ("", ".", "..") or len(part.encode(errors="surrogateescape")) > NAME_MAX

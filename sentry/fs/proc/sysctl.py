@@ -259,6 +259,7 @@ class Sysctl(Struct, frozen=True):
 
 
 SYSCTLS: Final[dict[str, Sysctl]] = {}
+"""Those of vm.overcommit_* and net are there when `sysctl_tree` is imported."""
 
 
 def values(kernel: Kernel) -> dict[str, str]:

@@ -9,7 +9,8 @@ import pytest
 
 from sentry.auth.credentials import Credentials
 from sentry.errors import EINVAL, ENOENT, EPERM
-from sentry.fs.proc.sysctl import SYSCTLS, get_sysctl, set_sysctl
+from sentry.fs.proc.sysctl import get_sysctl, set_sysctl
+from sentry.fs.proc.sysctl_tree import SYSCTLS
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
