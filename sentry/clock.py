@@ -15,7 +15,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, Final, Protocol
 
 from sentry.ahead import mypyc_attr
@@ -34,6 +33,25 @@ COARSE_NS: Final = 4_000_000
 COARSE: Final = {5: time.CLOCK_REALTIME, 6: time.CLOCK_MONOTONIC}
 """CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE: which clock they are, by ticks."""
 WALL: Final = (time.CLOCK_REALTIME, time.CLOCK_TAI)
+STEADY: Final = (1, 1)
+
+
+def parts_of(speed: float, most: int) -> tuple[int, int]:
+    """The nearest fraction whose denominator is at most so much: its last convergent, or what lies
+    between that and the next one. As Fraction.limit_denominator, whose module would take 0.3 MiB.
+    """
+    whole, parts = speed.as_integer_ratio()
+    if parts <= most:
+        return whole, parts
+    (above, below), (last, of) = (0, 1), (1, 0)
+    rest, by = whole, parts
+    while below + rest // by * of <= most:
+        times = rest // by
+        above, below, last, of = last, of, above + times * last, below + times * of
+        rest, by = by, rest - times * by
+    times = (most - below) // of
+    above, below = above + times * last, below + times * of
+    return (last, of) if 2 * by * below <= parts else (above, below)
 
 
 class Waking(Protocol):
@@ -79,7 +97,7 @@ class ProgramClock:
         """It is not the host's."""
         self._host_ns = self._base_ns = 0
         """A point of the line: CLOCK_MONOTONIC of the host, and inside."""
-        self._speed = Fraction(1)
+        self._speed: tuple[int, int] = STEADY
         self._offsets: dict[int, int] = {}
         """Of clocks of the host, by id: what they show less CLOCK_MONOTONIC, as it was lately."""
         self._set_ns = 0
@@ -134,18 +152,18 @@ class ProgramClock:
         return offset_ns + (self._set_ns if clock in WALL else 0)
 
     def _inside(self, host_ns: int) -> int:
-        line = self._speed
-        gone_ns = (host_ns - self._host_ns) * line.numerator // line.denominator
+        inside, outside = self._speed
+        gone_ns = (host_ns - self._host_ns) * inside // outside
         return min(self._base_ns + gone_ns, MAX_NS)
 
     def _outside(self, at_ns: int) -> int | None:
         """When it will be so late, on the host's clock; None: not as things are."""
         if not self.is_shaped:
             return at_ns
-        speed = self._speed
-        if not speed.numerator:
+        inside, outside = self._speed
+        if not inside:
             return self._host_ns if at_ns <= self._base_ns else None
-        ahead = -((self._base_ns - at_ns) * speed.denominator // speed.numerator)
+        ahead = -((self._base_ns - at_ns) * outside // inside)
         return min(self._host_ns + ahead, MAX_NS)
 
     # Timers --------------------------------------------------------------------------------------
@@ -215,8 +233,13 @@ class ProgramClock:
     # Shaping -------------------------------------------------------------------------------------
 
     @property
-    def speed(self) -> Fraction:
+    def speed(self) -> float:
         """How many seconds go by in one of the host's; 0: it stands still."""
+        return self._speed[0] / self._speed[1]
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """So many ns go by in so many of the host's."""
         return self._speed
 
     def run_at(self, speed: float) -> None:
@@ -226,8 +249,8 @@ class ProgramClock:
         if speed > 1:
             self.check(0)
         # Both of the fraction have 32 bits: guest_stubs/clock_page.h is made of them.
-        given = Fraction(speed).limit_denominator(min(PRECISION, MAX_PART // (int(speed) + 1)))
-        if speed and not given:
+        given = parts_of(speed, min(PRECISION, MAX_PART // (int(speed) + 1)))
+        if speed and not given[0]:
             raise ValueError(f"the least speed but 0 is 1/{PRECISION}")
         self._begin(0, given)
 
@@ -258,7 +281,7 @@ class ProgramClock:
                 self._offsets.pop(clock, None)
             self._show()
 
-    def _begin(self, by_ns: int, speed: Fraction) -> None:
+    def _begin(self, by_ns: int, speed: tuple[int, int]) -> None:
         host_ns = self._loop.now_ns()
         now_ns = self._inside(host_ns) if self.is_shaped else host_ns
         if self.shape is not None:
@@ -272,14 +295,14 @@ class ProgramClock:
             self._arrival.cancel()
             self._arrival = None
         at_ns = self._outside(FURTHEST_NS)
-        if speed > 1 and at_ns is not None:
+        if speed[0] > speed[1] and at_ns is not None:
             self._arrival = self._loop.call_at(at_ns, self._arrive)
 
     def _arrive(self) -> None:
-        self._begin(0, Fraction(1))
+        self._begin(0, STEADY)
 
     def _show(self) -> None:
         if self.shape is not None:
-            line = self._host_ns, self._base_ns, self._speed.numerator, self._speed.denominator
+            line = self._host_ns, self._base_ns, *self._speed
             offsets = self._offset(time.CLOCK_REALTIME), self._offset(time.CLOCK_BOOTTIME)
             self.shape.shape(line, offsets)

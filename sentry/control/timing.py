@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def show(kernel: Kernel) -> ClockState:
     """What it is."""
     clock = kernel.clock
-    return ClockState(clock.wall_ns(), clock.now_ns(), float(clock.speed), clock.is_shaped)
+    return ClockState(clock.wall_ns(), clock.now_ns(), clock.speed, clock.is_shaped)
 
 
 def order(kernel: Kernel, asked: ClockOrder) -> ClockState:

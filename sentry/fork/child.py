@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -24,6 +23,7 @@ from sentry.control.protocol import Event, encode
 from sentry.fork.notice import tell_programs
 from sentry.kernel import pause
 from sentry.platform.host_io import THREADS
+from sentry.uuids import random_uuid
 
 if TYPE_CHECKING:
     from sentry.control.orders import ForkOrder
@@ -161,7 +161,7 @@ class Child:
 
     def _renew_identity(self) -> None:
         kernel = self._kernel
-        kernel.services.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
+        kernel.services.boot_id = random_uuid()
         if self._asked.hostname:
             kernel.container.ns.uts.set_name("nodename", self._asked.hostname)
         self._forks.operations.control_expire(self._asked.expires_ns)

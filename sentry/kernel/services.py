@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-import uuid
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from sentry.fs.served.proc import ServedTexts
 from sentry.fs.served.session import Served
 from sentry.kernel.device_filters import Programs
 from sentry.kernel.signals import Quota
+from sentry.uuids import random_uuid
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Services:
     """Those that nobody uses just now."""
 
     def __init__(self) -> None:
-        self.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
+        self.boot_id = random_uuid()
         self.bpf_programs = Programs()
         """bpf(2)."""
         self.clock_steps = WaitQueue()

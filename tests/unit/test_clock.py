@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 
-from sentry.clock import FURTHEST_NS, MAX_NS, MAX_SPEED, ProgramClock
+from sentry.clock import FURTHEST_NS, MAX_NS, MAX_SPEED, ProgramClock, parts_of
 
 S = 10**9
 
@@ -162,8 +163,16 @@ def test_time_goes_neither_back_nor_too_far_nor_too_fast(clock: ProgramClock) ->
 @pytest.mark.parametrize("speed", [MAX_SPEED, 9999.999999, 5000.1234567, 4294.967296, 1e-6])
 def test_speed_is_a_fraction_of_32_bits(clock: ProgramClock, speed: float) -> None:
     clock.run_at(speed)
-    assert max(clock.speed.numerator, clock.speed.denominator) < 1 << 32
-    assert float(clock.speed) == pytest.approx(speed, rel=1e-9)
+    assert max(clock.parts) < 1 << 32
+    assert clock.speed == pytest.approx(speed, rel=1e-9)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 1000, 429_496, 1_000_000])
+def test_parts_are_those_of_the_nearest_fraction(most: int) -> None:
+    speeds = [0, 1, 3, 0.5, 1 / 3, 0.1, 1e-6, 4e-7, 2.5, 0.875, 1.000001, 3.14159265, 9999.999999]
+    for speed in speeds:
+        nearest = Fraction(speed).limit_denominator(most)
+        assert parts_of(speed, most) == (nearest.numerator, nearest.denominator)
 
 
 def test_clock_that_nobody_corrects_does_not_go_back(

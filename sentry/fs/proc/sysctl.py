@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +26,7 @@ from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace, kernel_id
 from sentry.errors import EACCES, EINVAL, ENOENT, EPERM
 from sentry.fs.pseudo.nodes import TextNode
+from sentry.uuids import random_uuid
 from sentry.vfs.file import ALWAYS_READY
 from sentry.vfs.interface import Attributes, Owner
 
@@ -388,7 +388,7 @@ computed("kernel/random/entropy_avail")(lambda _: "256")
 computed("kernel/random/poolsize")(lambda _: "256")
 computed("kernel/random/urandom_min_reseed_secs")(lambda _: "60")
 computed("kernel/random/write_wakeup_threshold")(lambda _: "256")
-computed("kernel/random/uuid")(lambda _: str(uuid.UUID(bytes=os.urandom(16), version=4)))
+computed("kernel/random/uuid")(lambda _: random_uuid())
 computed("kernel/seccomp/actions_avail")(
     lambda _: "kill_process kill_thread trap errno trace log allow"
 )
