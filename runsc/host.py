@@ -166,12 +166,14 @@ def landlock(
         os.close(ruleset)
 
 
-def map_file(fd: int, size: int) -> memoryview:
-    """Its first bytes, which stay the page cache's, for as long as this process lives: mmap(2)."""
-    at = lib.rs_map(fd, size)
+def map_compiled(compiled: str, source: str, magic: bytes) -> memoryview | None:
+    """A module's compiled file, whose bytes stay the page cache's, for as long as this process
+    lives; None if it is not there, or not of this Python's number or of the source as it is."""
+    size = ffi.new("uint64_t *")
+    at = lib.rs_map_compiled(os.fsencode(compiled), os.fsencode(source), magic, size)
     if at == ffi.NULL:
-        raise OSError("mmap of a file")
-    return memoryview(ffi.buffer(at, size)).toreadonly()
+        return None
+    return memoryview(ffi.buffer(at, size[0])).toreadonly()
 
 
 def io_priority(pid: int) -> int:

@@ -1,5 +1,6 @@
 /* The system calls that Python 3.11 has no function for: each gives -errno where it fails. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <malloc.h>
@@ -14,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -171,10 +173,31 @@ int rs_watch(int notify, const char *path, uint32_t mask)
 }
 
 /* The bytes of a file, for as long as the process lives; NULL if there are none. */
-const void *rs_map(int fd, size_t size)
+static const void *map(int fd, size_t size)
 {
     const void *at = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
     return at == MAP_FAILED ? NULL : at;
+}
+
+/* A module's compiled file, if it was made of this source as it is now (PEP 552, by time) by a CPython
+ * with this magic number; NULL if not. */
+const void *rs_map_compiled(const char *compiled, const char *source, const char *magic, uint64_t *size)
+{
+    struct { char magic[4]; uint32_t flags, time, size; } head;
+    struct stat file, text;
+    const void *at = NULL;
+    int fd = open(compiled, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    if (fstat(fd, &file) == 0 && stat(source, &text) == 0 &&
+        pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head &&
+        memcmp(head.magic, magic, sizeof head.magic) == 0 && head.flags == 0 &&
+        head.time == (uint32_t)text.st_mtime && head.size == (uint32_t)text.st_size) {
+        *size = (uint64_t)file.st_size;
+        at = map(fd, (size_t)file.st_size);
+    }
+    close(fd);
+    return at;
 }
 
 enum { LARGEST_HOLE = 64 << 10, SMALLEST_HOLE = 24, HOLE_STEP = 16 };

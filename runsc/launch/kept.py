@@ -15,11 +15,15 @@ import os
 import sys
 from collections.abc import Container, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import MAGIC_NUMBER
 from types import ModuleType
 from typing import Any
 
 from runsc import host
-from runsc.launch.finder import HEADER_SIZE, Code, compiled_code
+from runsc.launch.finder import HEADER_SIZE, compiled_file
+
+Code = bytes | memoryview
+"""Marshalled."""
 
 
 class KeptCode:
@@ -71,14 +75,11 @@ class KeptCode:
         exec(code, module.__dict__)
 
 
-def _mapped(fd: int, size: int) -> tuple[bytes, Code]:
-    """A compiled file, of whose code nothing is in memory before somebody imports it."""
-    return os.pread(fd, HEADER_SIZE, 0), host.map_file(fd, size)[HEADER_SIZE:]
-
-
 def _code(directory: str, stem: str, name: str) -> Code:
-    """The marshalled code of one module."""
-    code = compiled_code(directory, stem, _mapped)
-    if code is not None:
-        return code
-    return marshal.dumps(SourceFileLoader(name, f"{directory}/{stem}.py").get_code(name))
+    """The marshalled code of one module: of a compiled file nothing is in memory before somebody
+    imports it."""
+    source = f"{directory}/{stem}.py"
+    mapped = host.map_compiled(compiled_file(directory, stem), source, MAGIC_NUMBER)
+    if mapped is not None:
+        return mapped[HEADER_SIZE:]
+    return marshal.dumps(SourceFileLoader(name, source).get_code(name))

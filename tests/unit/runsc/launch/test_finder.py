@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import py_compile
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,3 +65,26 @@ def test_a_compiled_file_of_another_python_is_left_to_cpython(package: Path) -> 
 def test_what_is_not_there_is_an_import_error(package: Path) -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("example_of_ours.missing")
+
+
+UNUSED = """
+import sys
+from runsc.launch import finder
+finder.install()
+import msgspec
+assert not sys.modules.keys() & {*finder.UNUSED, "numbers", "_decimal", "textwrap"}
+class Thing(msgspec.Struct):
+    a: int
+    b: float | None = None
+for form in (msgspec.json, msgspec.msgpack):
+    assert form.decode(form.encode(Thing(1, 0.5)), type=Thing) == Thing(1, 0.5)
+import uuid, decimal
+import msgspec.inspect, msgspec.toml
+assert str(uuid.UUID(int=0))[:4] == "0000" and decimal.Decimal("1.5") * 2 == 3
+assert msgspec.inspect.type_info(int) == msgspec.inspect.IntType()
+assert msgspec.toml.decode is not None
+"""
+
+
+def test_msgspec_comes_without_what_nothing_here_uses() -> None:
+    subprocess.run([sys.executable, "-c", UNUSED], check=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import py_compile
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +83,25 @@ def test_a_compiled_file_older_than_its_source_is_not_kept(
     monkeypatch.setattr(sys, "meta_path", [kept])
 
     assert importlib.import_module("kept_example.old").C == 22
+
+
+@pytest.mark.parametrize("at", [0, 4], ids=["another Python's", "by the source's hash"])
+def test_a_compiled_file_that_says_nothing_of_its_source_is_not_kept(
+    package: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    source = package / "old.py"
+    source.write_text("C = 22\n")
+    compiled = Path(py_compile.compile(str(source)))
+    source.write_text("C = 33\n")
+    status = source.stat()
+    data = compiled.read_bytes()
+    stamp = struct.pack("<II", int(status.st_mtime), status.st_size)
+    compiled.write_bytes(data[:at] + b"\1\0\0\0" + (data[:8] + stamp)[at + 4 :] + data[16:])
+
+    kept = KeptCode.of("kept_example")
+    monkeypatch.setattr(sys, "meta_path", [kept])
+
+    assert importlib.import_module("kept_example.old").C == 33
 
 
 def test_what_is_never_imported_late_is_not_kept(package: Path) -> None:
