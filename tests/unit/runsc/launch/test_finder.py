@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import posixpath
 import py_compile
 import subprocess
 import sys
@@ -65,6 +66,43 @@ def test_a_compiled_file_of_another_python_is_left_to_cpython(package: Path) -> 
 def test_what_is_not_there_is_an_import_error(package: Path) -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("example_of_ours.missing")
+
+
+ANNOTATED = """
+from __future__ import annotations
+from os.path import join
+def alone(a: int) -> str: ...
+class Made:
+    kept: int
+    def method(self, a: int) -> str: ...
+    @property
+    def read(self) -> str: ...
+    @staticmethod
+    def static(a: int) -> str: ...
+    @classmethod
+    def of_class(cls, a: int) -> str: ...
+join.__annotations__ = {"a": "int"}
+"""
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_of_functions_no_annotations_are_kept_where_nobody_reads_them(
+    package: Path, monkeypatch: pytest.MonkeyPatch, is_read: bool
+) -> None:
+    if is_read:
+        monkeypatch.setattr(finder, "DECLARED", "example_of_ours.l")
+    monkeypatch.setattr(posixpath.join, "__annotations__", {})
+    (package / "leaf.py").write_text(ANNOTATED)
+    py_compile.compile(str(package / "leaf.py"))
+
+    leaf = importlib.import_module("example_of_ours.leaf")
+
+    made = leaf.Made
+    for each in (leaf.alone, made.method, made.static, made.of_class):
+        assert bool(each.__annotations__) is is_read
+    assert bool(made.read.fget.__annotations__) is is_read
+    assert made.__annotations__ == {"kept": "int"}
+    assert posixpath.join.__annotations__ == {"a": "int"}
 
 
 UNUSED = """

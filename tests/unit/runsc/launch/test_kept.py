@@ -85,7 +85,7 @@ def test_a_compiled_file_older_than_its_source_is_not_kept(
     assert importlib.import_module("kept_example.old").C == 22
 
 
-@pytest.mark.parametrize("at", [0, 4], ids=["another Python's", "by the source's hash"])
+@pytest.mark.parametrize("at", [0, 4], ids=["another Python's", "by the hash of its source"])
 def test_a_compiled_file_that_says_nothing_of_its_source_is_not_kept(
     package: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_compiled_file_that_says_nothing_of_its_source_is_not_kept(
     status = source.stat()
     data = compiled.read_bytes()
     stamp = struct.pack("<II", int(status.st_mtime), status.st_size)
-    compiled.write_bytes(data[:at] + b"\1\0\0\0" + (data[:8] + stamp)[at + 4 :] + data[16:])
+    compiled.write_bytes(data[:at] + b"\3\0\0\0" + (data[:8] + stamp)[at + 4 :] + data[16:])
 
     kept = KeptCode.of("kept_example")
     monkeypatch.setattr(sys, "meta_path", [kept])
