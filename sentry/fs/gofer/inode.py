@@ -33,7 +33,15 @@ from sentry.fs.gofer.layers import copied
 from sentry.fs.gofer.refusals import Listener, Refusals
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect, found_by
-from sentry.fs.gofer.wire import FIRST_TOLD, from_wire, linked, setting, what_changes
+from sentry.fs.gofer.wire import (
+    BORN_HERE,
+    FIRST_TOLD,
+    from_wire,
+    linked,
+    setting,
+    to_wire,
+    what_changes,
+)
 from sentry.platform.host_io import host_error
 from sentry.platform.records import ATTRIBUTES
 from sentry.vfs.interface import Attributes, Changes
@@ -59,7 +67,7 @@ class GoferInode(KnownInode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "apart", "bare", "born_here", "fid", "gone", "refusals", "target", "xattrs",
+        "apart", "bare", "born_here", "fid", "gone", "pending", "refusals", "target", "xattrs",
         "xattrs_stamp",
     )  # fmt: skip
 
@@ -75,6 +83,8 @@ class GoferInode(KnownInode):
         """The host has not said yet when it was born: later than was told."""
         self.gone = False
         """The last name was removed."""
+        self.pending: tuple[Journal, int] | None = None
+        """A record that is about it, until it is done: where it ends."""
         self.refusals: Refusals | None = None
         self.target: bytes | None = None
         """The text of a symbolic link, which never changes."""
@@ -86,8 +96,21 @@ class GoferInode(KnownInode):
     def __del__(self) -> None:
         if not self.gone:
             self.sb.inodes.take_out(self)
+            if self.parent is not None and self.is_settled():
+                flags = BORN_HERE if self.born_here else 0
+                flags |= NO_ACL if self.acl is None else 0
+                wire = to_wire(self.attributes, self.key, flags)
+                self.parent.keep_attributes(self.name, self.ino, wire.pack())
         if self.fid >= 0:
             self.sb.session.clunk(self.fid)
+
+    def is_settled(self) -> bool:
+        """What is known of it holds although nobody holds it any more, as what a listing says of
+        its only name: the host has all of it, and has refused nothing."""
+        known = self.fresh and self.sb.exclusive and self.attributes.nlink == 1
+        if not known or self.is_dir or self.apart or self.is_unmade:
+            return False
+        return self.pending is None or self.pending[0].reached(self.pending[1])
 
     @property
     def is_unmade(self) -> bool:
@@ -140,6 +163,7 @@ class GoferInode(KnownInode):
 
     def recorded(self, journal: Journal) -> None:
         """The journal's last record is about it."""
+        self.pending = journal, journal.position
 
     def known_attributes(self) -> Attributes | None:
         """The attributes if they are right now, and nobody need be asked."""

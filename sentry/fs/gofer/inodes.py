@@ -12,7 +12,7 @@ from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import Keyed
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.known import Key
-from sentry.fs.gofer.wire import Numbering, from_wire
+from sentry.fs.gofer.wire import BORN_HERE, Numbering, from_wire
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
@@ -62,6 +62,7 @@ class Inodes:
         inode = self.known(key)
         if inode is None or _is_another(inode, wire):
             inode = self.new(parent.sb, wire, key)
+            inode.born_here = wire.flags & BORN_HERE != 0
         parent.remember(name, inode)
         return inode
 

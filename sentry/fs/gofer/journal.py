@@ -477,7 +477,7 @@ class Journal:
             return
         self._executed = self._writer.executed
         self.has_room(reply.room)
-        self._take_made(reply)
+        made = self._take_made(reply)
         freed = self._freed
         while freed and freed[0][0] <= self._executed:
             self._session.free_fid(freed.popleft()[1])
@@ -487,6 +487,7 @@ class Journal:
         if reply.failures or reply.lost:
             self._touched.clear()
             self._take_refused(reply, done)
+        self._held.difference_update(made)  # who is not held any more has heard what was refused
 
     def _take_refused(self, reply: Rdrainx, done: list[Entry]) -> None:
         whole = len(reply.failures) - len(reply.failures) % _FAILURE.size
@@ -504,7 +505,9 @@ class Journal:
         if stray:
             self._behind.distrust(stray)
 
-    def _take_made(self, reply: Rdrainx) -> None:
+    def _take_made(self, reply: Rdrainx) -> list[Inode]:
+        """What is made now, or never will be."""
+        found: list[Inode] = []
         whole = len(reply.made) - len(reply.made) % _MADE.size
         made = {at: (dev, ino) for at, dev, ino in _MADE.iter_unpack(reply.made[:whole])}
         makes = self._makes
@@ -518,9 +521,10 @@ class Journal:
             else:
                 self._behind.unmade(inode)
             if inode is not None:
-                self._held.discard(inode)
+                found.append(inode)
         if made or whole < len(reply.made):
             self._session.fail()
+        return found
 
     def sync(self) -> None:
         """All of it is with the host, or refused. Raises: EIO, NotNow."""

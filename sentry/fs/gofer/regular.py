@@ -44,7 +44,7 @@ class GoferRegular(GoferInode):
     """A regular file of the host."""
 
     __slots__ = (
-        "_rests", "_unread", "live", "mappers", "pages", "pending", "read_handle", "timed", "told",
+        "_rests", "_unread", "live", "mappers", "pages", "read_handle", "timed", "told",
         "write_handle",
     )  # fmt: skip
 
@@ -57,8 +57,6 @@ class GoferRegular(GoferInode):
         self.live: Attributes | None = None
         self._rests = False
         """Nobody here has had it open or changed it since, and nothing is recorded."""
-        self.pending: tuple[Journal, int] | None = None
-        """A record that changes its attributes, until it is done: where it ends."""
         self.timed = -1
         """Where the last one ends that sets its times, unless it is known to be done."""
         self._unread = False
@@ -75,6 +73,12 @@ class GoferRegular(GoferInode):
             if handle is not None:  # the whole sandbox is gone
                 self._close(handle)
         super().__del__()
+
+    def is_settled(self) -> bool:
+        """Nor may anything be written to it."""
+        if self.read_handle is not None or self.write_handle is not None or self.pages is not None:
+            return False
+        return super().is_settled()
 
     @property
     def in_use(self) -> bool:
@@ -335,8 +339,7 @@ class GoferRegular(GoferInode):
         return pending or super().certain()
 
     def recorded(self, journal: Journal) -> None:
-        """The journal's last record is about it."""
-        self.pending = journal, journal.position
+        super().recorded(journal)
         journal.told(self)
 
     def _shown(self, attributes: Attributes) -> Attributes:

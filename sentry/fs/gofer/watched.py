@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sentry.vfs.dirents import Dirents
 
 Listed = tuple[DirEntry, bytes | None]
-"""An entry, and the attributes that came with it if they still hold."""
+"""An entry, and the attributes that came with it, or that an inode has left, if they still hold."""
 
 
 class WatchedDirectory(GoferInode):
@@ -125,6 +125,14 @@ class HeardDirectory(WatchedDirectory):
             listed = self.listing.get(name)
             if listed is not None and listed[1] is not None:
                 self.listing[name] = (listed[0], None)
+
+    def keep_attributes(self, name: bytes, ino: int, block: bytes) -> None:
+        """These are those of an inode that nobody holds any more. A finalizer calls this in the
+        middle of anything."""
+        listing = self.listing
+        listed = listing.get(name) if listing is not None else None
+        if listing is not None and listed is not None and listed[0].ino == ino:
+            listing[name] = (listed[0], block)
 
     def drop_listing(self) -> None:
         """Give the memory back."""

@@ -19,6 +19,8 @@ MAX_TOLD: Final = 262_144
 Extents = Sequence[tuple[int, int, int]]
 """First id inside, first one of the host, how many."""
 OVERFLOW_ID = 65534
+BORN_HERE: Final = 1 << 31
+"""Of `flags`, within the Sentry only: the birth time is not the host's (GoferInode.born_here)."""
 _MASK = (1 << 64) - 1
 _I64_MAX = (1 << 63) - 1
 
@@ -89,6 +91,17 @@ def from_wire(wire: WireAttributes, ino: int) -> Attributes:
         ctime,
         btime if flags & BTIME else None,
     )
+
+
+def to_wire(known: Attributes, key: tuple[int, int], flags: int) -> WireAttributes:
+    """The same back. `key`: st_dev and st_ino of the host."""
+    _, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime, btime, _ = known
+    if btime is not None:
+        flags |= BTIME
+    return WireAttributes(
+        mode, uid, gid, nlink, *key, rdev, size, blocks, atime, mtime, ctime, btime or 0, blksize,
+        flags,
+    )  # fmt: skip
 
 
 class Owners:

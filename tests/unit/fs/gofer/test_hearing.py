@@ -135,6 +135,28 @@ def test_size_of_an_open_file_grows_while_the_host_writes(world: World, host: Pa
         assert world.stat(b"dir/inner").st_size == 14
 
 
+@pytest.mark.parametrize("while_held", [True, False])
+def test_file_that_nobody_holds_any_more_is_the_new_one(
+    while_held: bool, world: World, host: Path
+) -> None:
+    """Whether somebody held it when the host changed it or not."""
+    world.ok("close", world.open(b"dir/new", NEW))
+    world.ok("sync")
+
+    def leave() -> None:
+        world.fs.handles.evict(100)
+        world.task.task.kernel.vfs.dentries.forget()
+
+    def write() -> None:
+        (host / "dir" / "new").write_bytes(b"contents")
+
+    if not while_held:
+        leave()
+    heard(world, write, b"new")
+    leave()
+    assert world.stat(b"dir/new").st_size == 8
+
+
 def test_extended_attribute_is_the_new_one(world: World, host: Path) -> None:
     buffer = world.task.buffer(16)
     world.call("getxattr", b"dir/inner", b"user.a", buffer, 16)

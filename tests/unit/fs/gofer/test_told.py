@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
 
+from gofer.p9.extensions import Rdrainx
+from sentry.abi.fcntl import AT_SYMLINK_NOFOLLOW
 from sentry.abi.stat import STAT
+from sentry.fs.gofer.journal import Journal
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_behind_made import AT_REMOVEDIR, warm
 from tests.unit.fs.gofer.test_journal import SECOND, make, set_times
@@ -148,3 +153,75 @@ def test_set_group_id_directory_is_asked_for(world: World, host: Path) -> None:
     assert at_host(host / "d")[0] == seen(world, b"d")[0]
     world.ok("mkdir", b"d/e", 0o755)
     assert at_host(host / "d" / "e")[0] == seen(world, b"d/e")[0]
+
+
+def leave(world: World) -> None:
+    """Nobody holds a file of it that is not open."""
+    world.fs.handles.evict(100)
+    world.task.task.kernel.vfs.dentries.forget()
+    world.session.names()
+
+
+def make_some(world: World, folder: bytes) -> list[bytes]:
+    """A file of each kind, which the host has."""
+    make(world, folder + b"/new", b"contents")
+    world.ok("symlink", b"new", folder + b"/link")
+    world.ok("mknod", folder + b"/fifo", stat.S_IFIFO | 0o640, 0)
+    world.ok("fchownat", AT_FDCWD, folder + b"/link", 0, 0, AT_SYMLINK_NOFOLLOW)
+    world.ok("sync")
+    return [folder + name for name in (b"/new", b"/link", b"/fifo")]
+
+
+def test_what_nobody_holds_any_more_is_told_and_removed_without_a_message(
+    world: World, host: Path
+) -> None:
+    world.ok("mkdir", b"d", 0o755)
+    paths = make_some(world, b"d")
+    told = [world.stat(path, nofollow=True) for path in paths]
+    leave(world)
+    held = {inode.ino for inode in world.fs.inodes.held()}
+    assert held.isdisjoint(found.st_ino for found in told)
+    assert [world.stat(path, nofollow=True) for path in paths] == told
+    leave(world)
+    for path in paths:
+        world.ok("unlink", path)
+    assert world.session.names() == []
+    world.ok("sync")
+    assert os.listdir(host / "d") == []
+
+
+def test_link_that_nobody_held_is_the_one_that_is_open(world: World) -> None:
+    """The host says that it was born later than it was made here."""
+    world.ok("mkdir", b"d", 0o755)
+    make_some(world, b"d")
+    leave(world)
+    world.open(b"d/link", os.O_PATH | os.O_NOFOLLOW)
+    directory = world.fs.root.known(b"d")  # type: ignore[attr-defined]
+    one = directory.known(b"link")
+    directory.heard(b"link", False)
+    world.stat(b"d/link", nofollow=True)
+    assert directory.known(b"link") is one
+
+
+def test_what_was_refused_of_a_file_that_nobody_holds_is_not_told(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host makes it, and refuses its times, before the Sentry hears of either."""
+    take, journal, refused = Journal._take, world.fs.journal, list[int]()
+    assert journal is not None
+
+    def refuses(self: Journal, reply: Rdrainx) -> None:
+        failures = b"".join(struct.pack("<QI", at, errno.EPERM) for at in refused)
+        refused.clear()
+        take(self, Rdrainx(reply.position, failures, 0, reply.made, reply.room))
+
+    monkeypatch.setattr(Journal, "_take", refuses)
+    world.ok("mkdir", b"d", 0o755)
+    world.ok("symlink", b"new", b"d/link")
+    refused.append(journal.position)
+    world.ok("fchownat", AT_FDCWD, b"d/link", 0, 0, AT_SYMLINK_NOFOLLOW)
+    leave(world)
+    world.ok("sync")
+    world.session.names()
+    world.stat(b"d/link", nofollow=True)
+    assert world.session.names() == ["Twalkx"]
