@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SHORT = 59
 """The text of a link that takes no block on any file system."""
+MAKES = 4096
+"""What the Gofer may have left to make, all of which it may tell at once."""
 
 
 def make(
@@ -32,6 +34,8 @@ def make(
     fs = directory.sb
     sample = fs.samples.get(modes.S_IFMT(mode))
     if journal is None or sample is None or mode & 0o6000 or len(target) > SHORT:
+        return None
+    if journal.makes >= MAKES:
         return None
     if not journal.accepts(owner.uid, owner.gid) or directory.attributes.nlink >= LINKS_MAX:
         return None
@@ -54,4 +58,6 @@ def make(
     told = Told(journal, directory, inode)
     directory.added(name, inode)
     told.stays({directory: int(inode.is_dir)})
+    if journal.makes > MAKES // 4:
+        journal.hurry()
     return inode

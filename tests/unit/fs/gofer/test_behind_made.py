@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from sentry.fs.gofer import behind_made
+from sentry.fs.gofer.journal import Journal
 from sentry.fs.gofer.wire import FIRST_TOLD
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_journal import NEW, make
@@ -96,6 +98,32 @@ def test_number_is_known_to_an_answer_that_was_asked_for_at_once(world: World) -
         listed[raw[19:size].split(b"\0")[0]] = number
         raw = raw[size:]
     assert listed[b"d"] == told
+
+
+def test_gofer_is_told_to_go_on_after_many_were_made(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(behind_made, "MAKES", 16)
+    for number in range(5):
+        world.ok("symlink", b"x", b"l%d" % number)
+    assert world.session.names() == ["Tdrainx"]
+    world.ok("sync")
+    assert sorted(host.glob("l?")) == [host / f"l{number}" for number in range(5)]
+
+
+def test_no_more_is_left_to_make_than_can_be_told_at_once(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(behind_made, "MAKES", 16)
+    monkeypatch.setattr(Journal, "hurry", lambda _: None)
+    for number in range(20):
+        world.ok("symlink", b"x", b"l%d" % number)
+    journal = world.fs.journal
+    assert journal is not None
+    assert journal.makes == 3
+    assert world.session.names().count("Tmakex") == 1
+    world.ok("sync")
+    assert len(list(host.glob("l*"))) == 21
 
 
 def test_what_is_made_and_removed_is_never_at_the_host(world: World, host: Path) -> None:
