@@ -57,7 +57,7 @@ DELAY_NS: Final = 1_000_000_000
 """From the first record to the drain."""
 LOOKS: Final = 4
 """Files that are made between two looks whether something has come."""
-NAMES: Final = 512
+NAMES: Final = 1536
 """Files that get one before the Gofer is told to go on, which holds a descriptor of each."""
 SCARCE: Final = 256
 """Room for fewer changes: files in advance would take what programs need."""
@@ -116,9 +116,9 @@ class Journal:
 
     __slots__ = (
         "_armed", "_behind", "_closed", "_copied", "_covered", "_draining", "_ended", "_entries",
-        "_executed", "_fid", "_freed", "_fresh", "_held", "_last", "_looked", "_looks", "_makes",
-        "_memory", "_named", "_new", "_owners", "_quarter", "_ring", "_room", "_session",
-        "_timers", "_touched", "_writer", "dev", "position", "spares",
+        "_executed", "_fid", "_freed", "_fresh", "_half", "_held", "_last", "_looked", "_looks",
+        "_makes", "_memory", "_named", "_new", "_owners", "_ring", "_room", "_session", "_timers",
+        "_touched", "_writer", "dev", "position", "spares",
     )  # fmt: skip
 
     def __init__(
@@ -135,7 +135,7 @@ class Journal:
         self.position = self._ring.position
         """The end of what is recorded, and what is known to be done, as the ring has them."""
         self._executed = self._ring.executed
-        self._quarter = self._writer.free // 4
+        self._half = self._writer.free // 2
         self._closed = False
         self._timers = timers
         self._behind = behind
@@ -169,7 +169,7 @@ class Journal:
         self._looked = 0
         """Messages before which the Gofer looks at the journal,"""
         self._named = 0
-        """and the files that have got a name since the last one."""
+        """and the files that have got a name since the last one, and are no spares again."""
         self._freed: deque[tuple[int, int]] = deque()
         """Numbers of fids that end before a position, and can be used when that is reached."""
         self._held: set[Inode] = set()
@@ -279,7 +279,7 @@ class Journal:
         self._room -= need
         if copied:
             self._copied.append((start, copied))
-        if end - self._executed > self._quarter:
+        if end - self._executed > self._half:
             self._drain()
         elif not self._armed:
             self._armed = True
@@ -401,6 +401,7 @@ class Journal:
     def comes_back(self, spare: Spare, fd: int) -> None:
         """One that was reverted, with its descriptor, empty; -1: it cannot be used again."""
         if fd >= 0:
+            self._named -= 1
             self.spares.give_back(Spare(spare.fid, fd, spare.block))
         else:
             self._session.clunk(spare.fid)
