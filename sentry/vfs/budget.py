@@ -110,8 +110,9 @@ class Budget:
     @property
     def host_room(self) -> int:
         """How many more descriptors of the host there may be."""
-        late = max(self.closing - MAX_CLOSING, 0)
-        return self.max_host_descriptors - self.host_descriptors - late
+        room = self.max_host_descriptors - self.host_descriptors
+        late = self.closing - MAX_CLOSING
+        return room - late if late > 0 else room
 
     def check_host_descriptor(self) -> None:
         """One more of them. Raises: ENFILE."""

@@ -48,7 +48,9 @@ def wanted(
         gid = was_gid
     else:
         valid |= c.SETATTR_GID
-    if not (journal.accepts(was_uid, was_gid) and journal.accepts(uid, gid)):
+    if not journal.accepts(uid, gid):
+        return None
+    if (uid != was_uid or gid != was_gid) and not journal.accepts(was_uid, was_gid):
         return None
     if atime_ns is None:
         atime_ns = was_atime_ns

@@ -39,11 +39,12 @@ class GoferFile(RegularFile):
 
     def __init__(self, location: Location, flags: int, handle: Handle) -> None:
         super().__init__(location, flags)
+        file = self._file
         self._handle = handle
-        self._listener = self._file.listener()
+        self._listener = file.listener()
         self._may_store = self.readable and self.writable
         if self._may_store:
-            self._file.mappers += 1
+            file.mappers += 1
 
     @property
     def _file(self) -> GoferRegular:
@@ -51,9 +52,10 @@ class GoferFile(RegularFile):
         return inode  # type: ignore[no-any-return]
 
     def release(self) -> None:
+        file = self._file
+        pages = file.pages
         if self._may_store:
-            self._file.mappers -= 1
-        file, pages = self._file, self._file.pages
+            file.mappers -= 1
         if pages is not None and self._may_store and pages.closed():
             file.sb.after_close(_release_later(file, pages, self._handle))
         else:
@@ -89,20 +91,21 @@ class GoferFile(RegularFile):
         return self._handle.fd >= 0
 
     def pwrite(self, source: Source, offset: int) -> int:
-        self._file.drop_file_caps()
-        self._file.settle_times()
-        if self._handle.fd >= 0:
+        file, handle = self._file, self._handle
+        file.drop_file_caps()
+        file.settle_times()
+        if handle.fd >= 0:
             try:
-                return self._handle.write(source, offset)
+                return handle.write(source, offset)
             except (ENOSPC, EDQUOT):
-                if self._file.sb.journal is not None:
-                    self._file.sb.journal.full()
+                if file.sb.journal is not None:
+                    file.sb.journal.full()
                 raise
             finally:
-                if self._handle.remote:
-                    self._file.changed()
-        self._file.write_back(offset, source.count)
-        session = self._file.sb.session
+                if handle.remote:
+                    file.changed()
+        file.write_back(offset, source.count)
+        session = file.sb.session
         limit = CROWDED if session.crowded else session.msize - IO_HEADER_SIZE
         done, limit, before = kept((self, Twrite, offset)) or (0, limit, source)
         if before is not source:
@@ -110,7 +113,7 @@ class GoferFile(RegularFile):
         try:
             while source.count:
                 data = source.peek(min(source.count, limit))
-                request = Twrite(self._handle.fid, offset + done, data)
+                request = Twrite(handle.fid, offset + done, data)
                 key = self, offset + done
                 reply = session.reply(key, request, mode=KILLABLE, slow=True)
                 written = min(expect(reply, Rwrite).count, len(data))  # who serves may say anything
@@ -121,7 +124,7 @@ class GoferFile(RegularFile):
         except NotNow as need:
             need.call.answers[self, Twrite, offset] = done, limit, source
             raise
-        self._file.written(offset, done)
+        file.written(offset, done)
         return done
 
     def find(self, offset: int, data: bool, size: int) -> int:

@@ -311,13 +311,15 @@ class HandleCache:
     def room(self, caller: Caller | None = None) -> bool:
         """Whether one more descriptor may be asked for; the last ones are for the privileged."""
         spare = 0 if _is_privileged(caller) else self.limit // SPARE
-        if self._beyond(1 + spare) > 0:
-            self.evict(1)
+        if self._beyond(1 + spare) <= 0:
+            return True
+        self.evict(1)
         return self._beyond(1 + spare) <= 0
 
     def _beyond(self, more: int) -> int:
         """How many there would be too many if there were so many more."""
-        return max(self.open + more - self.limit, more - self.budget.host_room)
+        here, sandbox = self.open + more - self.limit, more - self.budget.host_room
+        return here if here > sandbox else sandbox
 
     def check(self, caller: Caller) -> None:
         """One more without a descriptor. Raises: ENFILE."""

@@ -348,10 +348,11 @@ class Journal:
     def moment(self) -> int:
         """What is recorded now the Gofer does not look at before the next message; -1: it may."""
         session, spares = self._session, self.spares
-        if session.unanswered > spares.asked:
-            self._looks += 1
-            if self._looks % LOOKS == 0:
-                session.drain()
+        if session.unanswered <= spares.asked:
+            return self._looked
+        self._looks += 1
+        if self._looks % LOOKS == 0:
+            session.drain()
         return -1 if session.unanswered > spares.asked else self._looked
 
     def made_of(self, inode: Inode, spare: Spare, moment: int) -> None:
