@@ -83,6 +83,11 @@ class Further:
 
     def _bring_up(self) -> None:
         flags, state, container = self._flags, self._state, self._container
+        if self._wishes.image is not None:
+            raise RuntimeFailure(
+                f'"{state.id}" cannot begin with a snapshot: it joins the sandbox'
+                f' "{self._joint.sandbox.id}", which runs'
+            )
         self._check_services()
         self._check_egress()
         self._check_policy()

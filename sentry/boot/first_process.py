@@ -88,7 +88,7 @@ async def load_further(kernel: Kernel, config: ContainerConfig, container: Conta
                 os.close(fd)
             container.console = open_console(task, config.stdio[0], owner)
         else:
-            donate(task, config.stdio, owner, closes=True)
+            donate(task, config.stdio, owner, closes=True, standard=True)
         donate(task, config.preserved, owner, closes=True, first=3)
         loaded = await start_program(task, process)
         put_under_observation(task, config.seccomp, loaded)

@@ -108,7 +108,6 @@ async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
     kernel.first = namespaces.first(kernel, mounts)
     await mount_all(Starter(kernel), config, exports)
-    kernel.container.first_mounts = {each.id: stand(each) for each in mounts}
 
 
 async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -> None:
@@ -136,6 +135,7 @@ async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -
         sealed.append(starter.mounts.root)
     for mount in sealed:
         mount.set_flags(mount.flags | MS_RDONLY)
+    starter.container.first_mounts = {each.id: stand(each) for each in starter.mounts}
 
 
 class Trees(Protocol):
