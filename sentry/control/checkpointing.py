@@ -1,7 +1,8 @@
 """`Checkpointing`: a container becomes records and pages in two files of the command line.
 
 All its tasks stand still from the first record to the last page, and then until the connection
-ends: so whoever asked can end the container as it was written, or let it go on.
+ends: so whoever asked can end the container as it was written, or let it go on. Those of other
+containers of the sandbox stand until the last page.
 """
 
 from __future__ import annotations
@@ -88,8 +89,9 @@ class Checkpointing:
         await settle(self._container)
         objects, pages = self._fds
         async with self._kernel.vfs.budget.lock:  # which mounts there are
-            saving = Saving(self._kernel, builds=self._builds)
+            saving = Saving(self._kernel, self._container, builds=self._builds)
             data = memoryview(msgspec.json.encode(await saving.described()))
+            standing.check_others()
         if len(data) > MAX_OBJECTS:
             refused(f"{len(data) >> 20} MiB of objects")
         pace = Pace()
@@ -99,6 +101,7 @@ class Checkpointing:
                 at += os.pwritev(objects, [data[at:end]], at)
             await pace.rest()
         written = await saving.saver.pages.write(pages)
+        standing.let_others_go()
         self._kernel.remembered = kept = saving.saver.pages.remembered()
         return Made(
             self._kernel.platform.name, len(data), zlib.crc32(data), kept.name,

@@ -6,6 +6,9 @@ Linux would end with EINTR then is made again, too, until the moment when it wou
 
 A child of vfork(2) goes on until its parent may; the end of a call that nothing breaks off is
 waited for.
+
+The other containers of the sandbox stand as well, until all is written: what they have together
+with the one that is written stays as it is. Nobody is told that they are paused.
 """
 
 from __future__ import annotations
@@ -35,13 +38,16 @@ _ARGUMENTS: Final = (Reg.RDI, Reg.RSI, Reg.RDX, Reg.R10, Reg.R8, Reg.R9)
 
 
 class Standing:
-    """Of all tasks of a container. Raises: EBUSY, somebody else wants it already."""
+    """Of all tasks of the sandbox, for a snapshot of one container. Raises: EBUSY, somebody else
+    wants it already."""
 
     def __init__(self, kernel: Kernel, container: Container) -> None:
         if kernel.standing is not None:
             raise EBUSY("a snapshot is being made already")
         self._kernel = kernel
         self._container = container
+        every = (kernel.container, *kernel.further)
+        self._others = [each for each in every if each is not container]
         self._was_paused = container.paused
         self._queue = WaitQueue()
         self._awaited: list[Task] = []
@@ -54,6 +60,8 @@ class Standing:
     async def begin(self) -> None:
         """Gives when all stand. Raises: EBUSY, which names who does not; then `end` it."""
         self._container.paused = True
+        for each in self._others:
+            each.copied = True
         self._look()
         deadline_ns = self._kernel.loop.now_ns() + PATIENCE_NS
         try:
@@ -62,11 +70,26 @@ class Standing:
             names = ", ".join(repr(task) for task in self._all() if not _stands(task))
             raise EBUSY(f"cannot checkpoint: a call does not end: {names[:400]}") from None
 
+    def check_others(self) -> None:
+        """Nobody has come who does not stand. Raises: EBUSY."""
+        known = {self._container, *self._others}
+        if not known.issuperset((self._kernel.container, *self._kernel.further)):
+            raise EBUSY("cannot checkpoint: another container has come meanwhile")
+
+    def let_others_go(self) -> None:
+        """The other containers go on."""
+        from sentry.kernel import pause  # noqa: PLC0415  which knows the way back
+
+        others, self._others = self._others, []
+        for each in others:
+            pause.stand_no_more(each)
+
     def end(self) -> None:
         """They go on, unless they were paused before."""
         from sentry.kernel import pause  # noqa: PLC0415  which knows the way back
 
         self._kernel.standing = None
+        self.let_others_go()
         if not self._was_paused:
             pause.resume(self._container)
 
@@ -99,7 +122,8 @@ class Standing:
                 _make_again(task, deadline_ns)
 
     def _all(self) -> list[Task]:
-        return [task for group in self._container.processes() for task in group.tasks]
+        containers = (self._container, *self._others)
+        return [task for each in containers for group in each.processes() for task in group.tasks]
 
     def _look(self) -> None:
         """Ask all who do not stand."""

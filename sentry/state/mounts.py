@@ -19,7 +19,6 @@ from sentry.state import records
 from sentry.vfs.mount import Mount, stand
 
 if TYPE_CHECKING:
-    from sentry.kernel.kernel import Kernel
     from sentry.state.saver import Saver
     from sentry.vfs.dentry import Dentry
     from sentry.vfs.filesystem import FileSystem
@@ -33,13 +32,13 @@ Names = list[bytes]
 class SavedMounts:
     """Of one snapshot. Preconditions: nobody mounts meanwhile (`MountBudget.lock`)."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, saver: Saver) -> None:
         """Raises: EOPNOTSUPP."""
         from sentry.state.saver import Places, refused  # noqa: PLC0415  which knows this module
 
         self._refused = refused
-        self._first = first = kernel.first.mounts.mounts
-        self._began = began = kernel.container.first_mounts
+        self._first = first = saver.first.mounts.mounts
+        self._began = began = saver.container.first_mounts
         self.first = [mount for mount in first if mount.id in began]
         """Those that the container began with."""
         if len(self.first) != len(began) or any(
@@ -47,10 +46,14 @@ class SavedMounts:
         ):
             refused("a mount of the container that a program has taken off or moved, or whose file"
                     " system it has made read-only")  # fmt: skip
-        self._namespaces = [
-            each for each in kernel.vfs.budget.namespaces
-            if each is not first and not each.anonymous
-        ]  # fmt: skip
+        every = saver.kernel.vfs.budget.namespaces
+        if saver.others:  # of which nobody knows who has made them, if no process is there
+            groups = saver.container.processes()
+            own = {id(task.ns.mounts.mounts) for group in groups for task in group.tasks}
+            every = dict.fromkeys(
+                each for each in every if id(each) in own and not saver.others.has(each)
+            )
+        self._namespaces = [each for each in every if each is not first and not each.anonymous]
         self._namespace_at = {id(each): at for at, each in enumerate(self._namespaces)}
         self._made = [mount for mount in first if mount.id not in began]
         for namespace in self._namespaces:
@@ -72,8 +75,13 @@ class SavedMounts:
         return self._at.get(id(mount))
 
     def namespace(self, namespace: MountNamespace) -> int | None:
-        """Its place; None: the first."""
-        return None if namespace is self._first else self._namespace_at[id(namespace)]
+        """Its place; None: the first. Raises: EOPNOTSUPP."""
+        if namespace is self._first:
+            return None
+        place = self._namespace_at.get(id(namespace))
+        if place is None:
+            self._refused("a namespace of mounts in which no process of the container is")
+        return place
 
     def is_one_of_many(self, changes: ChangeCount | None) -> bool:
         """Whether these are of a namespace's mounts, and there are others: nobody would know of

@@ -60,23 +60,24 @@ class SavedNamespaces:
         from sentry.state.saver import Places, refused  # noqa: PLC0415  which knows this module
 
         self._refused = refused
-        self._kernel = saver.kernel
+        self._first = saver.first
+        self._root = saver.container.pids
         self._users = Places(self._user)
         self._lists = {
             "pids": Places(self._pids), "uts": Places(self._names), "time": Places(self._offsets),
             "cgroup": Places(self._cgroup), "ipc": Places(self._ipc), "net": Places(self._net),
         }  # fmt: skip
         self._whereabouts = Places(self._where)
-        tasks = saver.kernel.pids.tasks.values()
+        tasks = [task for group in saver.container.processes() for task in group.tasks]
         self._nets = {
             id(net._stack): net
-            for net in (saver.kernel.first.net, *(task.ns.net for task in tasks))
+            for net in (saver.first.net, *(task.ns.net for task in tasks))
             if net._stack is not None
         }
         """By the identity of its stack, of which a socket knows."""
         self._ipcs = [
             ipc for ipc in dict.fromkeys(task.ns.ipc for task in tasks)
-            if ipc is not saver.kernel.first.ipc
+            if ipc is not saver.first.ipc
         ]  # fmt: skip
         self._ipc_of: dict[int, IpcNamespace] | None = None
         """By the identity of a System V object, once one is asked for: there may be very many."""
@@ -94,13 +95,14 @@ class SavedNamespaces:
         return None if ns is None else self._users(ns)
 
     def stacks(self) -> Iterator[Stack]:
-        """Of all network namespaces in which a process is."""
+        """Of all network namespaces in which a process is, and none of another container."""
         for net in self._nets.values():
-            yield net.stack
+            if not self._saver.others.has(net.stack):
+                yield net.stack
 
     def net(self, stack: Stack) -> int | None:
         """The place of a socket's network namespace; None: the first. Raises: EOPNOTSUPP."""
-        if stack is self._kernel.first.net._stack:
+        if stack is self._first.net._stack:
             return None
         found = self._nets.get(id(stack))
         if found is None:
@@ -109,18 +111,23 @@ class SavedNamespaces:
 
     def pids(self, ns: PidNamespace | None) -> int | None:
         """Its place; None: the first."""
-        return None if ns is None or ns is self._kernel.pids else self._lists["pids"](ns)
+        return None if ns is None or ns is self._root else self._lists["pids"](ns)
 
     def where(self, ns: Whereabouts) -> int | None:
         """That of a thread; None: in the first ones. Raises: EOPNOTSUPP."""
-        return None if ns == self._kernel.first else self._whereabouts(ns)
+        return None if ns == self._first else self._whereabouts(ns)
 
     def _where(self, ns: Whereabouts) -> records.Whereabouts:
-        first = self._kernel.first
         return records.Whereabouts(mounts=self._saver.mounts.namespace(ns.mounts.mounts), **{
-            name: self._lists[kind](getattr(ns, name))
-            for name, kind in KINDS.items() if getattr(ns, name) is not getattr(first, name)
+            name: self._made(kind, getattr(ns, name))
+            for name, kind in KINDS.items() if getattr(ns, name) is not getattr(self._first, name)
         })  # fmt: skip
+
+    def _made(self, kind: str, ns: Any) -> int:
+        """The place of one that programs of the container have made. Raises: EOPNOTSUPP."""
+        if self._saver.others.has(ns):
+            self._refused("a namespace of another container")
+        return self._lists[kind](ns)
 
     def named(self, what: Any, ns: Any) -> records.NamedNamespace:
         """One by its kind, as /proc/PID/ns calls that. Raises: EOPNOTSUPP."""
@@ -131,7 +138,7 @@ class SavedNamespaces:
         elif what == "mnt":
             place = self._saver.mounts.namespace(ns.mounts)
         else:
-            place = None if ns is getattr(self._kernel.first, what) else self._lists[what](ns)
+            place = None if ns is getattr(self._first, what) else self._made(what, ns)
         return records.NamedNamespace(what, place)
 
     def _user(self, ns: UserNamespace) -> records.UserNamespace:
@@ -149,9 +156,13 @@ class SavedNamespaces:
             self._refused("a PID namespace in the middle of its end")
         if ns.accounting is not None:
             self._refused("acct(2)")
+        if not self._root.contains(ns):
+            self._refused("a namespace of another container")
+        number = self._saver.number
         return records.PidNamespace(
-            self.user(ns.owner), self.pids(ns.parent), None if ns.init is None else ns.init.tgid,
-            ns.ended, ns.last, sorted(ns.pairs()),
+            self.user(ns.owner), self.pids(ns.parent),
+            None if ns.init is None else number(ns.init.tgid),
+            ns.ended, ns.last, sorted((number(outer), inner) for outer, inner in ns.pairs()),
         )  # fmt: skip
 
     def _names(self, uts: Uts) -> records.MachineNames:
@@ -169,7 +180,7 @@ class SavedNamespaces:
         """The place of the namespace of a System V object; None: the first. Raises: EOPNOTSUPP."""
         from sentry.state.sysv import objects_of  # noqa: PLC0415  who asks has imported it
 
-        first = self._kernel.first.ipc
+        first = self._first.ipc
         if self._ipc_of is None:
             self._ipc_of = {
                 id(each): ns for ns in (first, *self._ipcs) if ns.made is not None

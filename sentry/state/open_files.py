@@ -120,10 +120,13 @@ def save(saver: Saver, file: FileDescription) -> records.OpenFile:
     how = _named if type(file) is FileDescription else KINDS.get(type(file))
     if how is None:
         refused(described(type(file)))
+    if saver.others.has(file):
+        refused("an open file, or an end of a connection, that another container has, too")
     if file.inode.locks is not None:
         saver.locked.setdefault(id(file.inode.locks), file)
     common = {
-        "flags": file.flags, "position": file.position, "owner": file.owner,
+        "flags": file.flags, "position": file.position,
+        "owner": (file.owner[0], saver.number(file.owner[1])),
         "owner_ids": file.owner_ids, "owner_signal": file.owner_signal,
         "creds": None if file.creds is None else saver.creds(file.creds),
     }  # fmt: skip
@@ -171,6 +174,10 @@ def _donated(_: Saver, file: HostFile, common: dict[str, Any]) -> records.OpenFi
 
 
 def _pipe_end(saver: Saver, file: PipeFile, common: dict[str, Any]) -> records.OpenFile:
+    from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
+
+    if saver.others.has(file.pipe):
+        refused("a pipe whose other end another container has")
     place = saver.place(file.location) if file.named else None
     return records.PipeEnd(
         pipe=saver.pipes(file.pipe), place=place, seen_writes=file.seen_writes, **common
@@ -205,8 +212,8 @@ def _timerfd(_: Saver, file: TimerFile, common: dict[str, Any]) -> records.OpenF
     )  # fmt: skip
 
 
-def _signalfd(_: Saver, file: SignalFile, common: dict[str, Any]) -> records.OpenFile:
-    return records.SignalSet(mask=file.mask, pid=file._group.tgid, **common)
+def _signalfd(saver: Saver, file: SignalFile, common: dict[str, Any]) -> records.OpenFile:
+    return records.SignalSet(mask=file.mask, pid=saver.known(file._group.tgid), **common)
 
 
 def _inotify(saver: Saver, file: InotifyFile, common: dict[str, Any]) -> records.OpenFile:
@@ -227,28 +234,34 @@ def locks(saver: Saver, file: FileDescription) -> records.Locks | None:
     if found.leases is not None and found.leases.items:
         refused("a lease of a file")
     held = []
+    others = saver.others
     for owner, some in found.records.items():
+        if others.has(owner):
+            continue
         is_table = isinstance(owner, FdTable)
         table = saver.descriptors(owner) if is_table else None
         whose = None if is_table else saver.files(owner)
         held += [
-            records.Held(each.pid, each.exclusive, each.start, each.end, table, whose)
+            records.Held(saver.number(each.pid), each.exclusive, each.start, each.end, table, whose)
             for each in some
         ]
     flocks = [
-        records.Flock(saver.files(owner), exclusive, found._pids.get(owner, 0))
-        for owner, exclusive in found.flocks.items()
+        records.Flock(saver.files(owner), exclusive, saver.number(found._pids.get(owner, 0)))
+        for owner, exclusive in found.flocks.items() if not others.has(owner)
     ]
     return records.Locks(saver.files(file), held, flocks)
 
 
-def _pidfd(_: Saver, file: PidFile, common: dict[str, Any]) -> records.OpenFile:
+def _pidfd(saver: Saver, file: PidFile, common: dict[str, Any]) -> records.OpenFile:
     from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
 
     kernel = file.group.kernel
     if file.thread is not None or kernel.pids.groups.get(file.group.tgid) is not file.group:
         refused("a pidfd of a thread, or of a process that is gone")
-    return records.ProcessHandle(pid=file.group.tgid, **common)
+    number = saver.number(file.group.tgid)
+    if not number:
+        refused("a pidfd of a process of another container")
+    return records.ProcessHandle(pid=number, **common)
 
 
 def _memfd(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:

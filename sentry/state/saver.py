@@ -13,11 +13,13 @@ from sentry.errors import EOPNOTSUPP
 from sentry.state import open_files, records, trees
 from sentry.state.mounts import SavedMounts
 from sentry.state.namespaces import SavedNamespaces
+from sentry.state.others import Others
 from sentry.state.pages import Saved
 from sentry.state.values import credentials, handlers, resource_limits
 
 if TYPE_CHECKING:
-    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.container import Container
+    from sentry.kernel.kernel import Kernel, Namespaces
     from sentry.mm.ramfile import RamFile
     from sentry.net.stack import Stack
     from sentry.vfs.interface import Inode
@@ -81,10 +83,15 @@ class Places:
 
 
 class Saver:
-    """One snapshot."""
+    """One snapshot, of a container."""
 
-    def __init__(self, kernel: Kernel, *, builds: bool = False) -> None:
+    def __init__(self, kernel: Kernel, container: Container, *, builds: bool = False) -> None:
+        """Raises: EOPNOTSUPP."""
         self.kernel = kernel
+        self.container = container
+        self.first: Namespaces = container.ns
+        """The namespaces that are the first ones of who is restored, its own or its pod's."""
+        self.others = Others(kernel, container)
         self.locked: dict[int, Any] = {}
         """For each inode with locks an open file of it."""
         self.remains = Places(self._left)
@@ -92,7 +99,7 @@ class Saver:
         self.undos = Places(self._undo)
         self.terminals = Places(self._terminal)
         self.pages = Saved(kernel.remembered, builds=builds)
-        self.mounts = SavedMounts(kernel)
+        self.mounts = SavedMounts(self)
         self.trees = trees.find(self)
         self.bytes = Places(self._bytes)
         self.pipes = Places(open_files.pipe)
@@ -111,6 +118,15 @@ class Saver:
             places, place = self._later.pop()
             places._make(place)
             await pace.rest()
+
+    def number(self, outer: int) -> int:
+        """That of a process, a group or a session, as the container has it; 0: it is not there.
+        Those below 0 are none, and stay."""
+        return outer if outer <= 0 else self.container.pids.of(outer)
+
+    def known(self, outer: int | None) -> int | None:
+        """The same; None: it is not there."""
+        return None if outer is None else self.number(outer) or None
 
     def place(self, location: Location) -> records.Place:
         """A name. Raises: EOPNOTSUPP."""
@@ -146,6 +162,8 @@ class Saver:
                 f" removed, on {inode.fs.name}")  # fmt: skip
 
     def _bytes(self, file: RamFile) -> records.Bytes:
+        if self.others.has(file):
+            refused("memory that another container has mapped, too")
         runs = []
         for number, chunk in sorted(file._chunks.items()):
             runs += self.pages.numbered(chunk, number * len(chunk), zeros=True)

@@ -21,6 +21,9 @@ from sentry.state.values import usage, waiting
 from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
@@ -31,15 +34,13 @@ PART = 64
 """Records that are looked at between two looks at the time."""
 
 
-def check(kernel: Kernel) -> None:
+def check(container: Container) -> None:
     """What belongs to no process and has no record. Raises: EOPNOTSUPP."""
-    if kernel.further:
-        refused("a sandbox of several containers")
-    if kernel.container.cgroup.children:
+    if container.cgroup.children:
         refused("a cgroup that a program has made")
-    if kernel.container.cgroup.devices is not None:
+    if container.cgroup.devices is not None:
         refused("a program of extended BPF")
-    ipc = kernel.first.ipc
+    ipc = container.ns.ipc
     if ipc.mqueue is not None and ipc.mqueue.fs.root.dirents():
         refused("a POSIX message queue")
 
@@ -65,13 +66,14 @@ async def check_read(snapshot: records.Snapshot, pace: Pace) -> None:
 
 
 class Saving:
-    """One snapshot, which may build on the last one."""
+    """One snapshot of a container, which may build on the last one."""
 
-    def __init__(self, kernel: Kernel, *, builds: bool = False) -> None:
+    def __init__(self, kernel: Kernel, container: Container, *, builds: bool = False) -> None:
         """Raises: EOPNOTSUPP."""
-        check(kernel)
+        check(container)
         self._kernel = kernel
-        self.saver = Saver(kernel, builds=builds)
+        self._container = container
+        self.saver = Saver(kernel, container, builds=builds)
         self._memories: list[records.Memory] = []
         self._memory_at: dict[int, int] = {}
         self._managers: list[MemoryManager] = []
@@ -79,12 +81,13 @@ class Saving:
 
     async def described(self) -> records.Snapshot:
         """Raises: EOPNOTSUPP."""
-        kernel, saver = self._kernel, self.saver
+        kernel, saver, container = self._kernel, self.saver, self._container
         if kernel.clock.is_shaped:
             refused("a clock that is not the host's (runsc clock)")
         await saver.pages.look(self._pace)
+        await saver.others.look(self._pace)
         processes = []
-        for group in kernel.pids.groups.values():
+        for group in self._groups():
             processes.append(self._process(group))
             await saver.catch_up(self._pace)
             await self._pace.rest()
@@ -95,7 +98,7 @@ class Saving:
             for one in stack.ports_of(IPPROTO_TCP).ended:
                 if not one.by_link:
                     saver.left(one, stack)
-        ipc = kernel.first.ipc.made
+        ipc = saver.first.ipc.made
         objects = None
         if ipc is not None:
             from sentry.state import sysv  # noqa: PLC0415  few have any
@@ -106,12 +109,16 @@ class Saving:
         await saver.catch_up(self._pace)
         trees = [tree.record() for tree in saver.trees]
         mounts = [mounted(mount) for mount in saver.mounts.first]
-        sessions = [self._session(session) for session in kernel.pids.sessions.values()]
+        sessions = [
+            self._session(session) for session in kernel.pids.sessions.values()
+            if container.pids.of(session.sid)
+        ]  # fmt: skip
+        uts = saver.first.uts
         found = records.Snapshot(
-            hostname=kernel.uts.nodename,
-            domainname=kernel.uts.domainname,
-            sysctls=dict(kernel.services.sysctls),
-            last_pid=kernel.pids.last,
+            hostname=uts.nodename,
+            domainname=uts.domainname,
+            sysctls=self._sysctls(),
+            last_pid=container.pids.last,
             boot_ns=kernel.boot_ns,
             now_ns=kernel.loop.now_ns(),
             cpu=features(kernel),
@@ -136,18 +143,37 @@ class Saving:
             actions=saver.actions.records,
             namespaces=saver.namespaces.record(),
             mount_table=table,
+            shared=saver.others.shared,
         )
         await check_read(found, self._pace)
         return found
 
+    def _groups(self) -> list[ThreadGroup]:
+        """The container's processes, zombies too. Raises: EOPNOTSUPP."""
+        container, groups = self._container, self._kernel.pids.groups.values()
+        if "pid" in self.saver.others.shared:
+            refused("a PID namespace that is another container's, too")
+        found = [each for each in groups if container.pids.sees(each)]
+        if any(each.container is not container for each in found):
+            refused("a process of another container in its PID namespace")
+        if not all(map(container.pids.sees, container.processes())):
+            refused("a process in the PID namespace of another container")
+        return found
+
+    def _sysctls(self) -> dict[str, str]:
+        """What programs have written below /proc/sys, but of what is the pod's."""
+        if self._container is self._kernel.container:
+            return dict(self._kernel.services.sysctls)
+        return {} if "net" in self.saver.others.shared else dict(self.saver.first.net.sysctls)
+
     def _session(self, session: Any) -> records.Session:
-        leader, terminal = session.leader, session.terminal
+        leader, terminal, number = session.leader, session.terminal, self.saver.number
         now, before = session.foreground, session.old_foreground
         return records.Session(
-            session.sid,
-            leader=None if leader is None else leader.tgid,
-            foreground=None if now is None else now.pgid,
-            old_foreground=None if before is None else before.pgid,
+            number(session.sid),
+            leader=None if leader is None else number(leader.tgid),
+            foreground=None if now is None else number(now.pgid),
+            old_foreground=None if before is None else number(before.pgid),
             terminal=None if terminal is None else self.saver.terminals(terminal),
         )
 
@@ -219,17 +245,17 @@ class Saving:
                     records.time_ns(at_ns), records.time_ns(interval_ns), expired,
                     min(at_ns - self._kernel.clock.now_ns(), records.MOST),
                 )  # fmt: skip
-        thread = group.parent_thread
+        thread, parent = group.parent_thread, group.parent
         return records.Process(
-            pid=group.tgid,
-            group=group.process_group.pgid,
-            session=group.session.sid,
+            pid=saver.number(group.tgid),
+            group=saver.number(group.process_group.pgid),
+            session=saver.number(group.session.sid),
             threads=threads,
-            leader=leader.tid,
+            leader=saver.number(leader.tid),
             limits=saver.limits(group.limits),
             actions=saver.actions(group.actions),
-            parent=None if group.parent is None else group.parent.tgid,
-            parent_thread=None if thread is None or thread.dead else thread.tid,
+            parent=None if parent is None else saver.number(parent.tgid),
+            parent_thread=None if thread is None or thread.dead else saver.number(thread.tid),
             pending=waiting(group.shared_pending),
             argv=list(group.argv),
             exe=None if group.exe is None or group.is_zombie else saver.place(group.exe),
@@ -237,7 +263,7 @@ class Saving:
             virtual=virtual,
             prof=prof,
             terminal=None if group.terminal is None else saver.terminals(group.terminal),
-            timers=[self._timer(timer) for timer in group.posix_timers.values()],
+            timers=[self._timer(timer, saver.number) for timer in group.posix_timers.values()],
             pids=saver.namespaces.pids(group.pids),
             exec_user_ns=saver.namespaces.user(group.exec_user_ns),
             used=usage(group.usage()),
@@ -246,12 +272,12 @@ class Saving:
         )
 
     @staticmethod
-    def _timer(timer: Any) -> records.PosixTimer:
+    def _timer(timer: Any, numbered: Callable[[int], int]) -> records.PosixTimer:
         assert isinstance(timer, PosixTimer)
         at_ns, notify, left_ns = timer._at_ns, timer.notify, None
         clock: int | records.CpuTime
         if isinstance(timer.clock, CpuClock):
-            clock = _cpu_time(timer.clock)
+            clock = _cpu_time(timer.clock, numbered)
             at_ns = 0 if timer.clock.gone else at_ns
         else:
             clock = timer.clock
@@ -259,14 +285,14 @@ class Saving:
                 left_ns = min(timer.left_ns, records.MOST)
         return records.PosixTimer(
             timer.number, clock, notify.how, notify.signo, notify.value,
-            None if notify.task is None else notify.task.tid, records.time_ns(timer.interval_ns),
-            records.time_ns(at_ns), timer.overrun, timer._pending, timer._rests,
-            left_ns,
+            None if notify.task is None else numbered(notify.task.tid),
+            records.time_ns(timer.interval_ns), records.time_ns(at_ns), timer.overrun,
+            timer._pending, timer._rests, left_ns,
         )  # fmt: skip
 
     def _dead(self, task: Task) -> records.Thread:
         return records.Thread(
-            task.tid, self.saver.creds(task.creds), task.comm, dead=True,
+            self.saver.number(task.tid), self.saver.creds(task.creds), task.comm, dead=True,
             exit_code=task.exit_code, exit_signal=task.exit_signal, start_ns=task.start_ns,
             scheduling=_scheduling(task),
         )  # fmt: skip
@@ -288,6 +314,7 @@ class Saving:
         block = task.restart_block
         filters, strict = _filters(task)
         return records.Thread(
+            tid=saver.number(task.tid),
             creds=saver.creds(task.creds),
             registers=bytes(memoryview(task.ctx.regs).cast("B")),
             fpu=task.ctx.get_fpu(),
@@ -315,7 +342,7 @@ PLAIN_OF_PROCESS = (
 )  # fmt: skip
 """Fields that are the same in the record."""
 PLAIN_OF_THREAD = (
-    "tid", "comm", "altstack", "blocked", "saved_mask", "clear_child_tid", "robust_list",
+    "comm", "altstack", "blocked", "saved_mask", "clear_child_tid", "robust_list",
     "exit_code", "exit_signal", "parent_death_signal", "policy", "process_flags",
     "timer_slack_ns", "default_slack_ns", "no_new_privs", "trap", "start_ns",
 )  # fmt: skip
@@ -333,9 +360,10 @@ def _interval(timer: CpuInterval) -> records.Interval | None:
     return records.Interval(records.time_ns(timer.at_ns), records.time_ns(timer.interval_ns))
 
 
-def _cpu_time(clock: CpuClock) -> records.CpuTime:
-    thread = None if clock.task is None else clock.task.tid
-    return records.CpuTime(clock.user_only, None if clock.gone else clock.group.tgid, thread)
+def _cpu_time(clock: CpuClock, numbered: Callable[[int], int]) -> records.CpuTime:
+    thread = None if clock.task is None else numbered(clock.task.tid)
+    whose = None if clock.gone else numbered(clock.group.tgid)
+    return records.CpuTime(clock.user_only, whose, thread)
 
 
 def _filters(task: Task) -> tuple[list[bytes], bool]:

@@ -85,7 +85,7 @@ def unix(saver: Saver, sock: UnixSocket, rest: dict[str, Any]) -> records.OpenFi
     peer = None if sock.peer is None else saver.files(sock.peer)
     segments = [
         records.Sent(
-            bytes(each.data), saver.files(each.sender), each.creds,
+            bytes(each.data), saver.files(each.sender), _ucred(saver, each.creds),
             [saver.files(file) for file in each.files], each.charge, each.stamp_ns, each.urgent,
         )
         for each in sock.segments
@@ -93,7 +93,7 @@ def unix(saver: Saver, sock: UnixSocket, rest: dict[str, Any]) -> records.OpenFi
     owns = sock.name is not None and sock.stack.abstract.get((sock.kind, sock.name)) is sock
     return records.UnixEnd(
         type=sock.kind, name=sock.name, tree=tree, inode=inode, peer=peer,
-        connected=sock.connected, peer_creds=sock.peer_creds,
+        connected=sock.connected, peer_creds=_ucred(saver, sock.peer_creds),
         peer_groups=list(sock.peer_groups), segments=segments, accepts=sock._accepts,
         backlog=sock._backlog, pending=[saver.files(each) for each in sock.pending],
         gone=sock.gone, owns_name=owns,
@@ -101,14 +101,23 @@ def unix(saver: Saver, sock: UnixSocket, rest: dict[str, Any]) -> records.OpenFi
     )  # fmt: skip
 
 
+def _ucred(saver: Saver, creds: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    return None if creds is None else (saver.number(creds[0]), *creds[1:])
+
+
+def _leaves(saver: Saver, sock: TcpSocket) -> bool:
+    """It goes by a link, or to another container."""
+    return sock.engine is not None or saver.others.has(sock.peer)
+
+
 def tcp(saver: Saver, sock: TcpSocket, rest: dict[str, Any]) -> records.OpenFile:
-    """A listener, or an end of a connection. What goes by a link is reset when it is read."""
+    """A listener, or an end of a connection. What leaves the container is reset when it is read."""
     from sentry.state.saver import refused  # noqa: PLC0415
 
     if sock.connecting or sock.peer is sock or (sock.peer and type(sock.peer) is not TcpSocket):
         refused("a TCP connection that is being made, or with a service")
     sock.uncork()
-    outside = sock.engine is not None
+    outside = _leaves(saver, sock)
     state = abi.BPF_TCP_CLOSE if outside or sock.state not in STATES else sock.state
     adopted = sock in sock.ports._adopted.get(sock.local.port, ())
     return records.TcpEnd(
@@ -117,9 +126,10 @@ def tcp(saver: Saver, sock: TcpSocket, rest: dict[str, Any]) -> records.OpenFile
         bound=(sock._bound_ip, sock._bound_port), values=sorted(sock.tcp.values.items()),
         congestion=sock.tcp.congestion, ip_options=_numbers(sock.ip_options),
         ipv6_options=_numbers(sock.ipv6_options), chunks=list(sock.chunks),
-        peer=None if sock.peer is None else saver.files(sock.peer), backlog=sock._backlog,
+        peer=None if outside or sock.peer is None else saver.files(sock.peer),
+        backlog=sock._backlog,
         accepted=[saver.files(each) for each in (*sock._accepted, *sock._deferred)
-                  if each.engine is None],
+                  if not _leaves(saver, each)],
         left=None if sock._left is None else saver.left(sock._left, sock.stack),
         outside=outside, **{name: getattr(sock, name) for name in KEPT_OF_TCP},
         **common(saver, sock), **rest,

@@ -35,27 +35,30 @@ if TYPE_CHECKING:
 KEPT: Final = ("id", "key", "uid", "gid", "cuid", "cgid", "mode", "ctime")
 KEPT_OF_SEGMENT: Final = ("size", "atime", "dtime", "cpid", "lpid", "locked_by")
 KEPT_OF_QUEUE: Final = ("max_bytes", "stime", "rtime", "lspid", "lrpid")
+NUMBERS: Final = ("cpid", "lpid", "lspid", "lrpid")
+"""Those that are a process's."""
 
 
 def save(saver: Saver, made: IpcObjects) -> records.Ipc:
     """All of a namespace."""
     segments = [
         records.IpcSegment(
-            node=node(saver, each.inode), creator=_tid(each.creator), **_kept(each),
-            **{name: getattr(each, name) for name in KEPT_OF_SEGMENT},
+            node=node(saver, each.inode), creator=_tid(saver, each.creator), **_kept(each),
+            **_fields(saver, each, KEPT_OF_SEGMENT),
         )
         for each in made.segments.ids.objects.values()
     ]  # fmt: skip
     semaphores = [
         records.IpcSemaphores(
-            values=list(each.values), pids=list(each.pids), otime=each.otime, **_kept(each)
+            values=list(each.values), pids=list(map(saver.number, each.pids)), otime=each.otime,
+            **_kept(each),
         )
         for each in made.semaphores.ids.objects.values()
-    ]
+    ]  # fmt: skip
     queues = [
         records.IpcQueue(
             messages=[(one.kind, bytes(one.data)) for one in each.messages], **_kept(each),
-            **{name: getattr(each, name) for name in KEPT_OF_QUEUE},
+            **_fields(saver, each, KEPT_OF_QUEUE),
         )
         for each in made.queues.ids.objects.values()
     ]  # fmt: skip
@@ -84,8 +87,13 @@ def undo(saver: Saver, found: UndoList) -> records.Undo:
     )  # fmt: skip
 
 
-def _tid(task: Any) -> int | None:
-    return None if task is None or task.dead else task.tid
+def _tid(saver: Saver, task: Any) -> int | None:
+    return None if task is None or task.dead else saver.known(task.tid)
+
+
+def _fields(saver: Saver, found: IpcObject, names: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: getattr(found, name) for name in names}
+    return values | {name: saver.number(values[name]) for name in NUMBERS if name in values}
 
 
 def _kept(found: IpcObject) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def save(saver: Saver, terminal: Terminal) -> records.Terminal:
         refused("a pseudoterminal that is closed, or of a devpts that is at no place")
     fs: Any = saver.mounts.all[mount].fs
     inode = fs.names[b"%d" % terminal.index]
-    line, console = terminal.discipline, saver.kernel.container.console
+    line, console = terminal.discipline, saver.container.console
     return records.Terminal(
         mount=mount, uid=inode.uid, gid=inode.gid, mode=inode.mode & 0o7777,
         is_console=console is not None and console.terminal is terminal,

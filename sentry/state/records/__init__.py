@@ -7,7 +7,7 @@ that is not known here is an error that names it. See docs/snapshots.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -158,6 +158,8 @@ class Snapshot(Record, frozen=True):
     processes: Annotated[list[Process], Many]
     namespaces: Namespaces = Namespaces()
     mount_table: MountTable = MountTable()
+    shared: Annotated[list[Literal["ipc", "net", "pid", "uts"]], msgspec.Meta(max_length=4)] = []
+    """Kinds of namespaces that were its pod's, not its own, when it was written."""
 
 
 def decoded(data: bytes, kind: Any) -> Any:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import O_WRONLY
+from sentry.errors import EBUSY
 from sentry.fs.host.file import donated
+from sentry.kernel.container import Container
 from sentry.kernel.standing import Standing
 from sentry.mm.errors import NeedsFault
 from sentry.platform.host_io import HostIO, HostThreads
@@ -138,3 +140,50 @@ def test_stood_write_that_the_host_has_done_is_done_once(world: World, tmp_path:
     assert (tmp_path / "out").read_bytes() == b"line\n"
     threads.close()
     os.close(out)
+
+
+def beside(world: World) -> tuple[Container, Program]:
+    """A container beside the first one, with a program in it."""
+    made = Container()
+    made.ns = world.kernel.first
+    world.kernel.further.append(made)
+    program = world.program()
+    made.cgroup.take(program.task.group)
+    return made, program
+
+
+def test_other_containers_stand_until_all_is_written_and_are_not_paused(world: World) -> None:
+    other, theirs = beside(world)
+    mine = world.program()
+    waiting = theirs.begin("epoll_wait", epoll(theirs), theirs.buffer(12), 1, -1)
+    standing = stand(world)
+    assert mine.task.stopped and theirs.task.stopped
+    assert not other.paused
+
+    standing.let_others_go()
+    world.settle()
+    assert mine.task.stopped and not theirs.task.stopped
+    assert not waiting.done
+
+    standing.end()
+    world.settle()
+    assert not mine.task.stopped
+
+
+def test_other_containers_that_are_paused_stay_so(world: World) -> None:
+    other, theirs = beside(world)
+    other.paused = True
+    standing = stand(world)
+    standing.end()
+    world.settle()
+    assert other.paused and theirs.task.stopped
+
+
+def test_a_container_that_comes_meanwhile_is_told(world: World) -> None:
+    beside(world)
+    standing = stand(world)
+    standing.check_others()
+    beside(world)
+    with pytest.raises(EBUSY, match="another container has come"):
+        standing.check_others()
+    standing.end()
