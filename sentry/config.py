@@ -246,6 +246,8 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     killed for want of memory."""
     control_listener_fd: int = -1
     """Listening socket for other command lines; -1 where there is none."""
+    restore: RestoreConfig | None = None
+    """What the first program is, if it is not loaded."""
 
 
 class EgressConfig(msgspec.Struct, frozen=True):
@@ -344,8 +346,6 @@ class SandboxConfig(ContainerConfig, frozen=True):
     """One sandbox with its first container."""
 
     platform: str = "kvm"
-    restore: RestoreConfig | None = None
-    """What the first program is, if it is not loaded."""
     egress: EgressConfig | None = None
     """Only where `network` is "sandbox"; None: everything may leave."""
     policy: PolicyConfig | None = None
@@ -423,6 +423,7 @@ def descriptors(config: ContainerConfig) -> set[int]:
         config.victim_fd,
         config.control_listener_fd,
         config.link.fd if config.link is not None else -1,
+        *(config.restore.fds() if config.restore is not None else ()),
     }
     if isinstance(config, SandboxConfig):
         fds |= {
@@ -436,7 +437,6 @@ def descriptors(config: ContainerConfig) -> set[int]:
             config.stat_fd,
             config.strace_fd,
             *config.trace_fds,
-            *(config.restore.fds() if config.restore is not None else ()),
             config.egress.dialer_fd if config.egress is not None else -1,
         }
     if isinstance(config, FurtherConfig):

@@ -26,12 +26,15 @@ from sentry.config import FurtherConfig, LinkConfig
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runsc.containers.container import Store
     from runsc.containers.state import State
     from runsc.launch.configure import Wishes
     from runsc.launch.joining import Joint
     from runsc.oci.convert import Container
     from runsc.options import Globals
+    from sentry.config import RestoreConfig
 
 VOLUMES_FIRST = 1
 """The number of the first attachment that the second Gofer serves."""
@@ -83,11 +86,6 @@ class Further:
 
     def _bring_up(self) -> None:
         flags, state, container = self._flags, self._state, self._container
-        if self._wishes.image is not None:
-            raise RuntimeFailure(
-                f'"{state.id}" cannot begin with a snapshot: it joins the sandbox'
-                f' "{self._joint.sandbox.id}", which runs'
-            )
         self._check_services()
         self._check_egress()
         self._check_policy()
@@ -209,6 +207,7 @@ class Further:
             if self._network == "sandbox" and not isolation.is_privileged():
                 link = self.processes.link(log_fd)
         victim = standing.victim
+        restore = self._restore(place)
         limits = configure.limits_of(flags, container.resources)
         asked = container.resources
         limited = asked is not None and asked.memory_limit is not None
@@ -241,7 +240,23 @@ class Further:
             link=msgspec.structs.replace(link, fd=place(link.fd)) if link is not None else None,
             stand_in_fd=place(standing.life.fileno()),
             victim_fd=place(victim.told.fileno()) if victim is not None else -1,
+            restore=restore,
         )
+
+    def _restore(self, place: Callable[[int], int]) -> RestoreConfig | None:
+        """The snapshot that it begins with. Raises: RuntimeFailure."""
+        if self._wishes.image is None:
+            return None
+        from runsc.containers import snapshots  # noqa: PLC0415  few begin so
+
+        limits = configure.limits_of(self._flags, self._container.resources)
+        told = {} if self._wishes.tell is None else {"tell": self._wishes.tell}
+        found = snapshots.opened(self._wishes.image, limits.memory, background=False, **told)
+        self.processes.held(found.fds())
+        layers = tuple(
+            msgspec.structs.replace(layer, fd=place(layer.fd)) for layer in found.layers
+        )
+        return msgspec.structs.replace(found, objects_fd=place(found.objects_fd), layers=layers)
 
     def _stdio(self) -> tuple[int, int, int]:
         """The caller's, or a terminal that is made for it."""

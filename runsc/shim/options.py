@@ -55,6 +55,22 @@ class Settings(msgspec.Struct, frozen=True):
         return made.changed(root=self.root, log=log, debug=debug)
 
 
+def configured(given: messages.Any | None, own: messages.Any | None) -> messages.Any | None:
+    """Those that hold for a container; `own`: the shim's.
+
+    containerd has words for runc that come in place of the configured options: where a snapshot is
+    (WithRestoreImagePath), who is to have the pipes (WithUIDOwner). client/task_opts.go.
+    """
+    if given is None or not given.type_url:
+        return own
+    is_own = own is None or not own.type_url or _is_runcs(own)
+    return given if is_own or not _is_runcs(given) else own
+
+
+def _is_runcs(options: messages.Any) -> bool:
+    return options.type_url.rpartition("/")[2] == "containerd.runc.v1.Options"
+
+
 def read(options: messages.Any | None, namespace: str) -> Settings:
     """Of a request. Raises: Refused."""
     try:

@@ -93,7 +93,8 @@ class TaskService:
         """Up to where its first process would run."""
         if request.id in self.tasks.by_id:
             raise Refused(Code.ALREADY_EXISTS, f"task {request.id}")
-        settings = options.read(request.options or self.options, self._namespace)
+        given = options.configured(request.options, self.options)
+        settings = options.read(given, self._namespace)
         streams = Streams(request.stdin, request.stdout, request.stderr, request.terminal)
         init = Process("", streams)
         init.busy = True

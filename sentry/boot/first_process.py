@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +19,7 @@ from sentry.auth.credentials import Credentials
 from sentry.config import ContainerConfig, ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.host.file import HostFile, donated
-from sentry.kernel import sched
+from sentry.kernel import pause, sched
 from sentry.kernel.dispatch import Thread
 from sentry.kernel.identity import child_identity
 from sentry.kernel.limits import Limits
@@ -28,6 +28,7 @@ from sentry.kernel.task import Task
 from sentry.kernel.task_clone import first_task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.kernel.timers import watch_cpu_limit
+from sentry.kernel.work import WORK_PAUSE
 from sentry.loader.execve import execve
 from sentry.mm.buffers import KernelDest
 from sentry.mm.errors import NeedsFault
@@ -101,6 +102,21 @@ async def load_further(kernel: Kernel, config: ContainerConfig, container: Conta
     first_task(kernel, task)
     container.init = task.group
     return task
+
+
+def stood(task: Task, process: ProcessConfig) -> Callable[[], None]:
+    """The first process of a further container stands before its first instruction. Gives what
+    lets it go on."""
+    container = task.group.container
+    container.unstarted = True
+    task.work |= WORK_PAUSE
+    task.finish()
+
+    def start() -> None:
+        tell_start(task, process)
+        pause.start(container)
+
+    return start
 
 
 def undo(task: Task) -> None:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from sentry.control.oversight import Forking
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
-    from sentry.kernel.task import Task
     from sentry.net.host.process import NetworkProcess
     from sentry.net.link.sender import Sender
 
@@ -149,7 +148,8 @@ class Bringing:
         self._open.discard(fd)
         return fd
 
-    async def _make(self) -> Task:
+    async def _make(self) -> Callable[[], None]:
+        """Gives what lets it begin."""
         kernel, config, container = self._kernel, self._config, self.container
         container.id = config.container_id
         container.oom_group = config.oom_group
@@ -184,7 +184,12 @@ class Bringing:
             await self._connect()
         for fd in (*config.stdio, *config.preserved):
             self._take(fd)
-        return await first_process.load_further(kernel, config, container)
+        if config.restore is not None:
+            from sentry.boot import restoring  # noqa: PLC0415  few begin so
+
+            return await restoring.load(kernel, config, container)
+        task = await first_process.load_further(kernel, config, container)
+        return first_process.stood(task, config.process)
 
     async def _connect(self) -> None:
         """To a network that is its own. Raises: StartError."""
@@ -198,9 +203,9 @@ class Bringing:
         stack, sender = self.container.ns.net.stack, self._containers.sender
         await networks.connect(stack, config, process, loop, sender)
 
-    def _made(self, task: Task | None, error: BaseException | None) -> None:
+    def _made(self, start: Callable[[], None] | None, error: BaseException | None) -> None:
         told = self._told
-        if task is None:
+        if start is None:
             self._containers.arrived(self._config, None)
             self._take_down()
             if told is not None:
@@ -210,7 +215,9 @@ class Bringing:
         running = Running(self._containers, self._config, self.container, self._gofer)
         running.network = self._network
         self._containers.arrived(self._config, self.container)
-        running.serve(task)
+        if self._config.restore is not None:
+            close_all(self._config.restore.fds())
+        running.serve(start)
         if told is None:
             running.operations.end()
         else:

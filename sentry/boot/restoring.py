@@ -1,4 +1,4 @@
-"""A sandbox that begins with a snapshot, in place of a program."""
+"""A container that begins with a snapshot, in place of a program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sentry.boot.first_process import credentials, is_tty
 from sentry.boot.tree import Starter, write_sysctl
-from sentry.config import RestoreConfig, SandboxConfig, StartError
+from sentry.config import ContainerConfig, StartError
 from sentry.errors import Errno
 from sentry.kernel import pause
 from sentry.platform.memory import Exhausted
@@ -18,25 +18,31 @@ from sentry.state.pages import Damaged
 from sentry.state.rights import Rights
 
 if TYPE_CHECKING:
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
 
 
 async def load(
-    kernel: Kernel, config: SandboxConfig, restore: RestoreConfig
+    kernel: Kernel, config: ContainerConfig, container: Container
 ) -> Callable[[], None]:
-    """All processes, which stand still; what lets them go on. Raises: StartError."""
-    process = config.process
-    wire = config.stdio[0] if process.terminal and is_tty(config.stdio[0]) else -1
-    kernel.pids.mortal = config.mortal_init
+    """All processes, which stand still; what lets them go on. Of the first container `stdio` are
+    the caller's, those of a further one belong to it from now on.
+
+    Raises: StartError; nothing is left then of a further one.
+    """
+    is_first = container is kernel.container
+    container.pids.mortal = config.mortal_init
+    wire = -1
     try:
-        starter = Starter(kernel)
-        rights = Rights(config, credentials(process))
-        loading = Loading(kernel, restore, config.stdio, rights, wire)
-        for name, value in loading.sysctls.items():
-            if not all(part.strip(".") for part in name.split("/")):
-                raise Damaged(f"{name!r} is no value below /proc/sys")
-            await write_sysctl(starter, name, value)
-        await loading.load()
+        loading = Loading(kernel, container, config, Rights(config, credentials(config.process)))
+        wire = loading.wire
+        try:
+            await _set_sysctls(Starter(kernel, container), loading.sysctls)
+            await loading.load()
+        except BaseException:
+            if not is_first:  # who began with it ends
+                await loading.abandon()
+            raise
     except Damaged as error:
         raise StartError(f"cannot restore: {error}") from error
     except Exhausted as error:
@@ -45,10 +51,19 @@ async def load(
         raise StartError(f"cannot restore: {error or type(error).__name__}") from error
     except OSError as error:
         raise StartError(f"cannot restore: {error.strerror}") from error
-    for fd in {*config.stdio, *config.preserved}:
-        if wire < 0 and not is_tty(fd):  # programs have others of the same
-            os.close(fd)
-    console = kernel.container.console
+    finally:
+        console = container.console
+        kept = {wire} if console is not None else set()
+        for fd in {*config.stdio, *config.preserved} - kept:
+            if not is_first or (wire < 0 and not is_tty(fd)):  # programs have others of the same
+                os.close(fd)
     if console is not None:
         console.start()
-    return partial(pause.resume, kernel.container)
+    return partial(pause.resume, container)
+
+
+async def _set_sysctls(starter: Starter, wanted: dict[str, str]) -> None:
+    for name, value in wanted.items():
+        if not all(part.strip(".") for part in name.split("/")):
+            raise Damaged(f"{name!r} is no value below /proc/sys")
+        await write_sysctl(starter, name, value)

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import select
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from sentry.boot import first_process
 from sentry.control.descriptors import close_all
 from sentry.control.operations import Operations
 from sentry.control.oversight import Shared
 from sentry.control.server import ControlServer
-from sentry.kernel import pause
 from sentry.kernel.device_filters import removed
-from sentry.kernel.work import WORK_PAUSE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.boot.gofers import Gofer, Gofers
     from sentry.config import FurtherConfig
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
-    from sentry.kernel.task import Task
     from sentry.net.host.process import NetworkProcess
 
 
@@ -67,22 +64,15 @@ class Running:
         self._server: ControlServer | None = None
         container.on_end = self._ended
 
-    def serve(self, task: Task) -> None:
+    def serve(self, start: Callable[[], None]) -> None:
         """Hear commands, and of the ends of its processes on the host."""
         loop, config = self._kernel.loop, self._config
-        self._container.unstarted = True
-        task.work |= WORK_PAUSE
-        task.finish()
-        self.operations.await_start(partial(self._start, task))
+        self.operations.await_start(start)
         self._server = ControlServer(
             loop, self.operations, -1, config.control_listener_fd, beside=self._containers.server
         )
         loop.watch(config.stand_in_fd, select.EPOLLIN | select.EPOLLRDHUP, self._stand_in_told)
         loop.watch(self._gofer_end, select.EPOLLRDHUP, self._gofer_gone)
-
-    def _start(self, task: Task) -> None:
-        first_process.tell_start(task, self._config.process)
-        pause.start(self._container)
 
     def _stand_in_told(self, _events: int) -> None:
         """A byte: its terminal has a new size. Its end: so is that of the container."""

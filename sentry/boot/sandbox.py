@@ -352,7 +352,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.restore is not None:
         from sentry.boot import restoring  # noqa: PLC0415  few begin so
 
-        start = _started(loop, restoring.load(kernel, config, config.restore))
+        start = _started(loop, restoring.load(kernel, config, container))
     else:
         task = _started(loop, first_process.load(kernel, config))
 

@@ -261,6 +261,15 @@ class Pids(PidNamespace):
         self._nested[outer] = levels
         return outer
 
+    def admit(self, namespace: PidNamespace, number: int) -> int:
+        """Somebody comes with a number that he has had in a namespace beside this one: `nest` comes
+        once all are there. Raises: EAGAIN at the ceiling of tasks."""
+        if len(self.tasks) + len(namespace.pairs()) >= self._ceiling * 2:
+            raise EAGAIN("too many tasks")
+        outer = self._next_apart()
+        namespace.enter(outer, number)
+        return outer
+
     def nest(self, namespaces: Sequence[PidNamespace]) -> None:
         """These have been made, with the numbers in them, before anybody was in them."""
         for namespace in sorted(namespaces, key=lambda each: -each.level):

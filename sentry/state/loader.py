@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sentry.abi.socket import IPPROTO_TCP
 from sentry.auth.credentials import Credentials
 from sentry.state import records
 from sentry.state.filling import Loaded
 from sentry.state.namespaces import MadeNamespaces
+from sentry.state.numbering import Numbers
 from sentry.state.pages import Damaged
 from sentry.state.values import made_actions, made_credentials, made_limits
 from sentry.vfs.dentry import Dentry
@@ -18,9 +20,11 @@ from sentry.vfs.walk import child_of
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.mm.ramfile import RamFile
+    from sentry.net.stack import Stack
     from sentry.state.rights import Rights
     from sentry.vfs.mount import Mount
 
@@ -49,25 +53,31 @@ class Opener:
 
 
 class Loader:
-    """One snapshot."""
+    """One snapshot, that a container begins with."""
 
     def __init__(
-        self, kernel: Kernel, snapshot: records.Snapshot, pages: Loaded, rights: Rights
-    ) -> None:
+        self, kernel: Kernel, numbers: Numbers, snapshot: records.Snapshot, pages: Loaded,
+        rights: Rights,
+    ) -> None:  # fmt: skip
         """Raises: Damaged."""
         self.kernel = kernel
+        self.container: Container = numbers.container
+        self.numbers = numbers
         self.rights = rights
         self.snapshot = snapshot
         self.pages = pages
         self.inodes: list[list[Inode]] = []
         """Of each tree."""
         self.namespaces = made = MadeNamespaces(
-            kernel, snapshot.namespaces, rights, snapshot.mount_table
+            kernel, snapshot.namespaces, rights, snapshot.mount_table, numbers
         )
         self.first: list[Mount] = made.mounts.first
         """Mounts that the container begins with."""
         self.mounts: list[Mount] = made.mounts.all
         """Those, and behind them all that programs have made."""
+        self._stack = stack = numbers.container.ns.net._stack
+        self._ports = frozenset[int]() if stack is None else stack.ports_of(IPPROTO_TCP).taken()
+        """Of TCP, which other containers have there."""
         self.creds = [
             made_credentials(rights.checked(each), made.user(each.user_ns))
             for each in snapshot.creds
@@ -75,6 +85,10 @@ class Loader:
         self.limits = [made_limits(each, rights) for each in snapshot.limits]
         self.actions = [made_actions(each) for each in snapshot.actions]
         self._bytes: dict[int, RamFile] = {}
+
+    def is_others(self, stack: Stack, port: int) -> bool:
+        """Another container has this port of TCP."""
+        return stack is self._stack and port in self._ports
 
     def ram_file(self, place: int, make: Callable[[], RamFile]) -> RamFile:
         """A file in RAM, with frames for all its pages; `make` gives an empty one.
@@ -108,6 +122,12 @@ class Loader:
             raise Damaged("pages behind the end of a file")
         found.truncate(record.size)
         return found
+
+    def let_go(self) -> None:
+        """Files in RAM that nobody has come to have."""
+        for file in self._bytes.values():
+            if file.transient and not file.mappers:
+                file.close()
 
     def used_twice(self, place: int) -> bool:
         """Somebody has asked for it already."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sentry.abi.seccomp import SECCOMP_MODE_DISABLED, SECCOMP_MODE_STRICT
-from sentry.abi.signal import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID
+from sentry.abi.signal import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID, SIGKILL
 from sentry.clock import MAX_NS
-from sentry.errors import Errno
+from sentry.errors import EAGAIN, Errno
 from sentry.kernel import signal_send
 from sentry.kernel.clocks import HOST_CLOCKS, CpuClock, GoneClock
 from sentry.kernel.dispatch import Thread
@@ -20,6 +20,7 @@ from sentry.kernel.posix_timers import Notify, PosixTimer
 from sentry.kernel.ptrace.registers import REGS_SIZE, put_regs, put_xstate
 from sentry.kernel.sched_attributes import Sched
 from sentry.kernel.signals import UNBLOCKABLE
+from sentry.kernel.task_exit import reap
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.kernel.timers import timers_of, watch_cpu_limit
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
@@ -28,7 +29,9 @@ from sentry.state import growing, records, restarts
 from sentry.state.filling import Loaded
 from sentry.state.loader import Loader, at
 from sentry.state.machine import clock_code, features
+from sentry.state.numbering import Numbers
 from sentry.state.opening import Files
+from sentry.state.others import Others
 from sentry.state.pages import Damaged
 from sentry.state.remembering import Memories
 from sentry.state.saver import mounted
@@ -39,10 +42,14 @@ from sentry.vfs.exec import Running
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Owner
+from sentry.wait.fiber import Mode
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
-    from sentry.config import RestoreConfig
+    from sentry.config import ContainerConfig, RestoreConfig
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.task import Task
@@ -51,6 +58,10 @@ if TYPE_CHECKING:
 PIECE: Final = 1 << 20
 MAX_SLOTS: Final = 1 << 22
 """Of all tables of descriptors."""
+MAX_BESIDE: Final = 8 << 20
+"""Bytes of records that are read while other containers run, which wait for that."""
+NOBODY: Final = -1000
+"""oom_score_adj of who is not there as a whole yet: he is not killed for others."""
 RECORDED: Final = 4
 """So many bytes of memory a byte of records is at least."""
 SLACK: Final = 64 << 20
@@ -75,30 +86,45 @@ def read(config: RestoreConfig) -> records.Snapshot:
 
 
 class Loading:
-    """One. Whose `rights` they are has standard input and output, or (`wire`) a terminal of the
-    host."""
+    """One, with which a container begins that has mounts and namespaces, and nobody in them."""
 
     def __init__(
-        self, kernel: Kernel, config: RestoreConfig, stdio: tuple[int, int, int], rights: Rights,
-        wire: int = -1,
-    ) -> None:  # fmt: skip
+        self, kernel: Kernel, container: Container, config: ContainerConfig, rights: Rights
+    ) -> None:
         """Raises: Damaged."""
         self._kernel = kernel
+        self._container = container
+        self._is_first = container is kernel.container
+        self._shared = Others(kernel, container).shared
         self._rights = rights
-        self._wire = wire
-        limit = kernel.platform.ram.limit
-        if RECORDED * config.objects_size > limit + SLACK:
+        stdio, image = config.stdio, config.restore
+        assert image is not None
+        self.wire = stdio[0] if config.process.terminal and os.isatty(stdio[0]) else -1
+        """The terminal of the host that is the container's."""
+        limit = container.memory_limit or kernel.platform.ram.limit
+        if RECORDED * image.objects_size > limit + SLACK:
             raise Damaged("its objects need more memory than this container may have")
-        self._snapshot = snapshot = read(config)
+        if not self._is_first:
+            self._check_beside(image)
+        self._snapshot = snapshot = read(image)
         self.sysctls = snapshot.sysctls
         """What programs have written below /proc/sys, to be written again."""
+        if not self._is_first:
+            own = {} if "net" in self._shared else snapshot.sysctls
+            self.sysctls = {name: own[name] for name in own if name.startswith("net/")}
         _check_machine(kernel, snapshot)
-        if config.pages << 12 > limit:
-            need = config.pages >> 8
+        if image.pages << 12 > limit:
+            need = image.pages >> 8
             raise Damaged(f"it needs {need} MiB of memory, more than this container may have")
-        self._pages = Loaded(kernel.platform.ram, config)
-        self._loader = Loader(kernel, snapshot, self._pages, rights)
-        self._memories = Memories(self._loader)
+        self._pages = Loaded(kernel.platform.ram, image)
+        self._numbers = Numbers(kernel, container)
+        try:
+            self._numbers.admit(snapshot)
+            self._loader = Loader(kernel, self._numbers, snapshot, self._pages, rights)
+            self._memories = Memories(self._loader)
+        except BaseException:
+            self._numbers.let_go()
+            raise
         owner = Owner(rights.creds.uid, rights.creds.gid)
         self._files = Files(self._loader, stdio, owner)
         self._tables: list[FdTable] = []
@@ -110,6 +136,18 @@ class Loading:
         self._pace = Pace()
         self._away_ns = kernel.clock.now_ns() - snapshot.now_ns
         """Since it was written: timeouts have not gone on."""
+        self._groups: list[ThreadGroup] = []
+        """Its processes, in the order of their records."""
+
+    def _check_beside(self, image: RestoreConfig) -> None:
+        """What a container beside others cannot begin with. Raises: Damaged."""
+        if "pid" in self._shared:
+            raise Damaged("its processes have their numbers, and share their PID namespace")
+        if image.objects_size > MAX_BESIDE:
+            raise Damaged(
+                f"its objects are {image.objects_size >> 20} MiB: no more than {MAX_BESIDE >> 20}"
+                " are read in a sandbox that runs"
+            )
 
     async def load(self) -> None:
         """All of it; the tasks stand still as if the container were paused.
@@ -117,10 +155,12 @@ class Loading:
         Raises: Damaged, Errno, OSError.
         """
         kernel, snapshot, loader = self._kernel, self._snapshot, self._loader
+        container = self._container
         _check_mounts(loader)
-        kernel.container.paused = True
-        kernel.uts.nodename = snapshot.hostname
-        kernel.uts.domainname = snapshot.domainname
+        container.paused = True
+        if "uts" not in self._shared:
+            uts = container.ns.uts
+            uts.nodename, uts.domainname = snapshot.hostname, snapshot.domainname
         for tree in snapshot.trees:
             loader.inodes.append(await growing.load(loader, tree))
         await loader.check_places()
@@ -130,6 +170,7 @@ class Loading:
             if not (root.inode.is_dir and cwd.inode.is_dir):
                 raise Damaged("a working directory that is none")
             self._starts.append(FsContext(root, cwd, start.umask))
+            await self._pace.rest()
         self._tables = [FdTable(kernel.vfs.descriptors) for _ in snapshot.descriptors]
         self._sessions()
         for process in snapshot.processes:
@@ -138,19 +179,21 @@ class Loading:
         loader.namespaces.settle()
         for process in snapshot.processes:
             self._relate(process)
+            await self._pace.rest()
         self._check_tree()
-        init = kernel.pids.groups.get(1)
+        init = kernel.pids.groups.get(self._numbers.of(1))
         if init is None or not init.tasks:
             raise Damaged("there is no process 1")
-        kernel.init = init
-        kernel.pids.last = snapshot.last_pid % kernel.pids.pid_max
-        kernel.boot_ns = min(snapshot.boot_ns, kernel.boot_ns)
+        container.init = container.pids.init = init
+        container.pids.last = snapshot.last_pid % kernel.pids.pid_max
+        if self._is_first:
+            kernel.boot_ns = min(snapshot.boot_ns, kernel.boot_ns)
         if snapshot.terminals:
             self._terminals()
         if snapshot.ipc is not None or any(each.objects for each in snapshot.namespaces.ipc):
-            from sentry.state.sysv import all_of  # noqa: PLC0415  few have any
+            from sentry.state import sysv  # noqa: PLC0415  few have any
 
-            self._files.ipc = all_of(loader)
+            sysv.load(loader, self._files.ipc)
         if snapshot.undos:
             from sentry.state.sysv import made_undo  # noqa: PLC0415  few have any
 
@@ -165,7 +208,8 @@ class Loading:
         await self._memories.map(self._files.made)
         await self._pages.read()
         await self._memories.fill()
-        kernel.remembered = self._pages.remembered()
+        if self._is_first:
+            kernel.remembered = self._pages.remembered()
         self._pages.let_go()
         self._files.let_go()
         for objects in self._files.ipc.values():
@@ -174,31 +218,69 @@ class Loading:
             self._finish(process)
             await self._pace.rest()
 
+    async def abandon(self) -> None:
+        """It could not be loaded into a sandbox that goes on: nothing of it stays."""
+        self._pages.let_go()
+        self._files.let_go()
+        for objects in self._files.ipc.values():
+            await objects.remove()
+        await self._end_processes()
+        pids = self._kernel.pids
+        for group in self._groups:
+            if pids.groups.get(group.tgid) is group:
+                reap(group)
+        for record in self._snapshot.sessions:
+            number = self._numbers.of(record.sid)
+            session = pids.sessions.get(number)
+            if session is not None and not session.groups:
+                del pids.sessions[number]
+        self._numbers.let_go()
+        self._memories.let_go()
+        self._loader.let_go()
+
+    async def _end_processes(self) -> None:
+        container, ended = self._container, WaitQueue()
+        living = [group for group in self._groups if group.tasks]
+        if not living:
+            return
+        container.init = container.pids.init = living[0]
+        container.on_end = lambda _: ended.notify()
+
+        def check() -> None:
+            if container.cgroup.populated:
+                raise EAGAIN
+
+        for group in living:
+            group.exit(SIGKILL)
+        await until(check, (ended,), mode=Mode.UNINTERRUPTIBLE)
+
     # --- processes
 
     def _sessions(self) -> None:
         pids = self._kernel.pids
         for record in self._snapshot.sessions:
-            if record.sid in pids.sessions:
+            number = self._numbers.of(record.sid)
+            if number in pids.sessions:
                 raise Damaged(f"session {record.sid} is there twice")
-            pids.sessions[record.sid] = Session(record.sid, None)
+            pids.sessions[number] = Session(number, None)
 
     def _process_group(self, record: records.Process) -> ProcessGroup:
         pids = self._kernel.pids
-        session = pids.sessions.get(record.session)
+        session = pids.sessions.get(self._numbers.of(record.session))
         if session is None:
             raise Damaged(f"there is no session {record.session}")
-        found = pids.process_groups.get(record.group)
+        number = self._numbers.of(record.group)
+        found = pids.process_groups.get(number)
         if found is None:
-            found = pids.process_groups[record.group] = ProcessGroup(record.group, session)
+            found = pids.process_groups[number] = ProcessGroup(number, session)
         if found.session is not session:
             raise Damaged(f"process group {record.group} is in two sessions")
         return found
 
     def _process(self, record: records.Process) -> None:
         kernel, loader = self._kernel, self._loader
-        pids = kernel.pids
-        if record.pid in pids.groups:
+        pids, number = kernel.pids, self._numbers.of(record.pid)
+        if number in pids.groups:
             raise Damaged(f"process {record.pid} is there twice")
         leaders = [each for each in record.threads if each.tid == record.leader]
         living = [each for each in record.threads if not each.dead]
@@ -213,14 +295,16 @@ class Loading:
         limits = at(loader.limits, record.limits, "set of limits")
         inside = loader.namespaces.pids(record.pids)
         group = ThreadGroup(
-            kernel, record.pid, None, self._process_group(record), actions, limits, inside
+            kernel, number, None, self._process_group(record), actions, limits, inside
         )
+        group.cgroup = self._container.cgroup
         group.exec_user_ns = loader.namespaces.user(record.exec_user_ns)
-        pids.groups[record.pid] = group
+        pids.groups[number] = group
+        self._groups.append(group)
         group.argv = tuple(record.argv)
         for name in PLAIN_OF_PROCESS:
             setattr(group, name, getattr(record, name))
-        group.oom_score_adj = self._rights.oom_score_adj(record.oom_score_adj)
+        group.oom_score_adj = NOBODY
         group.oom_score_adj_min = self._rights.oom_score_adj(record.oom_score_adj_min)
         for thread in living:
             self._thread(group, thread)
@@ -232,21 +316,21 @@ class Loading:
         made_usage(record.reaped, group.reaped_usage)
 
     def _thread(self, group: ThreadGroup, record: records.Thread) -> None:
-        kernel, pids = self._kernel, self._kernel.pids
-        if pids.is_taken(record.tid) and record.tid != group.tgid:
+        kernel, pids, tid = self._kernel, self._kernel.pids, self._numbers.of(record.tid)
+        if pids.is_taken(tid) and tid != group.tgid:
             raise Damaged(f"thread {record.tid} is there twice")
-        kernel.container.check_task()
-        mm = self._memories.use(record.memory)
+        self._container.check_task()
         files = at(self._tables, record.descriptors, "table of descriptors")
+        start = at(self._starts, record.start, "place to start")
+        creds = at(self._loader.creds, record.creds, "user")
+        where = self._loader.namespaces.where(record.whereabouts)
+        mm = self._memories.use(record.memory)
         if record.descriptors in self._shared_tables:
             files.users += 1
         self._shared_tables.add(record.descriptors)
-        start = at(self._starts, record.start, "place to start")
-        creds = at(self._loader.creds, record.creds, "user")
         context = kernel.platform.new_context(mm.space)
         context.add_ns(record.used_ns[0])
-        where = self._loader.namespaces.where(record.whereabouts)
-        task = Thread(kernel, group, record.tid, context, mm, files, start, creds, where)
+        task = Thread(kernel, group, tid, context, mm, files, start, creds, where)
         task.sys_time_ns = record.used_ns[1]
         for name in PLAIN_OF_THREAD:
             setattr(task, name, getattr(record, name))
@@ -257,21 +341,23 @@ class Loading:
         task.stopped = True
         task.work |= WORK_PAUSE
         kernel.held.add(task)
-        pids.tasks[record.tid] = task
+        pids.tasks[tid] = task
         group.tasks.append(task)
         group.cgroup.born(group)
-        if record.tid == group.tgid:
+        if tid == group.tgid:
             group.leader = task
 
     def _dead_leader(self, group: ThreadGroup, record: records.Thread) -> None:
         """Of a zombie, or of a process whose other threads go on."""
         kernel = self._kernel
-        kernel.container.check_task()
+        self._container.check_task()
         creds = at(self._loader.creds, record.creds, "user")
         mm = MemoryManager.empty(kernel.platform.new_address_space)
         context = kernel.platform.new_context(mm.space)
         start = at(self._starts, 0, "place to start")
-        task = Thread(kernel, group, record.tid, context, mm, FdTable(), start, creds, kernel.first)
+        task = Thread(
+            kernel, group, group.tgid, context, mm, FdTable(), start, creds, kernel.first
+        )
         task.comm, task.exit_code = record.comm, record.exit_code
         task.exit_signal, task.start_ns = record.exit_signal, record.start_ns
         task.dead = True
@@ -285,44 +371,45 @@ class Loading:
             group.cgroup.thread_ends(group)
 
     def _relate(self, record: records.Process) -> None:
-        pids = self._kernel.pids
-        group = pids.groups[record.pid]
+        pids, number = self._kernel.pids, self._numbers.of
+        group = pids.groups[number(record.pid)]
         if record.parent is not None:
-            parent = pids.groups.get(record.parent)
+            parent = pids.groups.get(number(record.parent))
             if parent is None:
                 raise Damaged(f"process {record.pid} has no parent {record.parent}")
             group.parent = parent
             parent.children[group] = None
             if record.parent_thread is not None:
-                thread = pids.tasks.get(record.parent_thread)
+                thread = pids.tasks.get(number(record.parent_thread))
                 group.parent_thread = thread if thread in parent.tasks else None
         session = group.session
         for known in self._snapshot.sessions if group.tgid == session.sid else ():
-            if known.sid == session.sid and known.leader == group.tgid:
+            if number(known.sid) == session.sid and known.leader == record.pid:
                 session.leader = group
 
     def _check_tree(self) -> None:
         """Everybody has init above, or nobody. Raises: Damaged."""
         pids = self._kernel.pids
         good: set[ThreadGroup] = set()
-        for group in pids.groups.values():
+        for group in self._groups:
             way: list[ThreadGroup] = []
             at_group: ThreadGroup | None = group
             while at_group is not None and at_group not in good:
-                if len(way) > len(pids.groups):
+                if len(way) > len(self._groups):
                     raise Damaged(f"process {group.tgid} is its own ancestor")
                 way.append(at_group)
                 at_group = at_group.parent
             good.update(way)
         for record in self._snapshot.sessions:
-            session = pids.sessions[record.sid]
+            session = pids.sessions[self._numbers.of(record.sid)]
             if not session.groups:
                 raise Damaged(f"session {record.sid} has nobody")
             if record.foreground is not None:
-                session.foreground = pids.process_groups.get(record.foreground)
+                number = self._numbers.of(record.foreground)
+                session.foreground = pids.process_groups.get(number)
 
     async def _program(self, record: records.Process) -> None:
-        group = self._kernel.pids.groups[record.pid]
+        group = self._kernel.pids.groups[self._numbers.of(record.pid)]
         if record.exe is None:
             return
         group.exe = await self._loader.place(record.exe)
@@ -335,13 +422,14 @@ class Loading:
         """Pseudoterminals, and whose they are."""
         from sentry.state.terminals import Terminals  # noqa: PLC0415  few have one
 
-        kernel, snapshot = self._kernel, self._snapshot
-        made = self._files.terminals = Terminals(self._loader, self._wire, self._files.owner)
-        kernel.container.console = made.console
+        kernel, snapshot, number = self._kernel, self._snapshot, self._numbers.of
+        made = self._files.terminals = Terminals(self._loader, self.wire, self._files.owner)
+        self._container.console = made.console
         for record in snapshot.sessions:
-            session = kernel.pids.sessions[record.sid]
+            session = kernel.pids.sessions[number(record.sid)]
             if record.old_foreground is not None:
-                session.old_foreground = kernel.pids.process_groups.get(record.old_foreground)
+                before = number(record.old_foreground)
+                session.old_foreground = kernel.pids.process_groups.get(before)
             if record.terminal is not None:
                 session.terminal = made.of(record.terminal)
                 if session.terminal.session is not None:
@@ -349,7 +437,7 @@ class Loading:
                 session.terminal.session = session
         for process in snapshot.processes:
             if process.terminal is not None:
-                kernel.pids.groups[process.pid].terminal = made.of(process.terminal)
+                kernel.pids.groups[number(process.pid)].terminal = made.of(process.terminal)
 
     def _owners(self) -> dict[int, Task]:
         """A task for each open file that has a descriptor."""
@@ -358,7 +446,7 @@ class Loading:
             for thread in process.threads:
                 if not thread.dead:
                     for _, file, _ in self._snapshot.descriptors[thread.descriptors].files:
-                        found.setdefault(file, tasks[thread.tid])
+                        found.setdefault(file, tasks[self._numbers.of(thread.tid)])
         return found
 
     def _descriptors(self) -> None:
@@ -377,12 +465,13 @@ class Loading:
 
     def _finish(self, record: records.Process) -> None:
         kernel = self._kernel
-        group = kernel.pids.groups[record.pid]
+        group = kernel.pids.groups[self._numbers.of(record.pid)]
+        group.oom_score_adj = self._rights.oom_score_adj(record.oom_score_adj)
         quota = kernel.services.signal_quota
         made_waiting(record.pending, group.shared_pending, quota, group.uid)
         for thread in record.threads:
             if not thread.dead:
-                self._finish_thread(kernel.pids.tasks[thread.tid], thread)
+                self._finish_thread(kernel.pids.tasks[self._numbers.of(thread.tid)], thread)
         watch_cpu_limit(group)
         if record.interval is not None:
             real = record.interval
@@ -452,7 +541,7 @@ class Loading:
             raise Damaged(f"timer {record.number} of process {group.tgid}")
         if record.how not in (SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD_ID):
             raise Damaged(f"a timer that tells by {record.how}")
-        thread = kernel.pids.tasks.get(record.thread) if record.thread is not None else None
+        thread = kernel.pids.tasks.get(self._numbers.of(record.thread or 0))
         if record.thread is not None and (thread is None or thread.group is not group):
             raise Damaged(f"a timer of thread {record.thread}")
         uid = group.uid
@@ -470,10 +559,10 @@ class Loading:
             return record if record in HOST_CLOCKS else None
         if record.pid is None:
             return GoneClock(group, None, record.user_only)
-        pids = self._kernel.pids
-        whose, thread = pids.groups.get(record.pid), None
+        pids, number = self._kernel.pids, self._numbers.of
+        whose, thread = pids.groups.get(number(record.pid)), None
         if record.thread is not None:
-            thread = pids.tasks.get(record.thread)
+            thread = pids.tasks.get(number(record.thread))
             whose = whose if thread is not None and thread.group is group else None
         return None if whose is None else CpuClock(whose, thread, record.user_only)
 

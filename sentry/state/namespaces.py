@@ -24,6 +24,7 @@ from sentry.kernel.pids import PidNamespace
 from sentry.net.interfaces import Interfaces, bring_up
 from sentry.net.namespace import NetNamespace
 from sentry.state import records
+from sentry.state.numbering import Numbers
 from sentry.state.pages import Damaged
 from sentry.state.remounting import MadeMounts
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.kernel import Namespaces as Whereabouts
     from sentry.kernel.sysv_ids import IpcObject
@@ -220,10 +222,12 @@ class MadeNamespaces:
 
     def __init__(
         self, kernel: Kernel, found: records.Namespaces, rights: Rights,
-        table: records.MountTable = NO_MOUNTS,
+        table: records.MountTable = NO_MOUNTS, numbers: Numbers | None = None,
     ) -> None:  # fmt: skip
         """Raises: Damaged."""
         self._kernel = kernel
+        self._numbers_of = numbers if numbers is not None else Numbers(kernel, kernel.container)
+        self.container: Container = self._numbers_of.container
         self._found = found
         self._rights = rights
         self._users: dict[int, UserNamespace] = {}
@@ -241,7 +245,9 @@ class MadeNamespaces:
                 "ipc": [self._ipc(each) for each in found.ipc],
                 "net": [self._net(each) for each in found.net],
             }
-            kernel.pids.nest(self._lists["pids"])
+            root = self.container.pids
+            apart = () if root is kernel.pids else (root,)
+            kernel.pids.nest([*self._lists["pids"], *apart])
             self.mounts = MadeMounts(kernel, table, self, rights)
         except Errno as error:
             raise Damaged(f"namespaces: {error}") from None
@@ -257,7 +263,8 @@ class MadeNamespaces:
     def pids(self, at: int | None) -> PidNamespace:
         """By its place. Raises: Damaged, ENOSPC."""
         if at is None:
-            return self._kernel.pids
+            root: PidNamespace = self.container.pids
+            return root
         known = self._pids.get(at)
         made: PidNamespace = (
             known if known is not None else self._chain(at, "pids", self._pids, self._numbers)
@@ -267,7 +274,8 @@ class MadeNamespaces:
     def where(self, at: int | None) -> Whereabouts:
         """Of a thread. Raises: Damaged."""
         if at is None:
-            return self._kernel.first
+            first: Whereabouts = self.container.ns
+            return first
         found: Whereabouts = _at(self._whereabouts, at)
         return found
 
@@ -278,12 +286,12 @@ class MadeNamespaces:
             made = self._pids[at]
             made.ended, made.last = record.ended, record.last
             if record.init is not None:
-                made.init = groups.get(record.init)
+                made.init = groups.get(self._numbers_of.of(record.init))
                 if made.init is None or made.init.pids is not made:
                     raise Damaged(f"process {record.init} is not in its PID namespace")
         for group in groups.values():
             ns: PidNamespace | None = group.pids
-            while ns is not None and ns is not self._kernel.pids:
+            while ns is not None and ns is not self.container.pids:
                 if not ns.sees(group):
                     raise Damaged(f"process {group.tgid} has no number in its PID namespace")
                 ns = ns.parent
@@ -329,11 +337,13 @@ class MadeNamespaces:
 
     def _numbers(self, record: records.PidNamespace) -> PidNamespace:
         owner, charge = self.owned("pids", record.owner)
-        parent = self._kernel.pids if record.parent is None else self._pids[record.parent]
+        root = self.container.pids
+        parent = root if record.parent is None else self._pids[record.parent]
         made = PidNamespace(parent, self._kernel.pids, owner)
         made.charge = charge
-        for outer, inner in record.numbers:
-            if made.is_taken(inner) or made.of(outer):
+        for number, inner in record.numbers:
+            outer = self._numbers_of.of(number)
+            if not outer or made.is_taken(inner) or made.of(outer):
                 raise Damaged(f"number {inner} of a PID namespace is there twice")
             made.enter(outer, inner)
         return made
@@ -352,7 +362,7 @@ class MadeNamespaces:
         return made
 
     def _cgroup(self, record: records.Owned) -> CgroupNamespace:
-        return CgroupNamespace(self._kernel.container.cgroup, *self.owned("cgroup", record.owner))
+        return CgroupNamespace(self.container.cgroup, *self.owned("cgroup", record.owner))
 
     def ipcs(self) -> list[IpcNamespace]:
         """In the order of their records."""
@@ -370,7 +380,7 @@ class MadeNamespaces:
 
     def stack(self, at: int | None) -> Stack:
         """Of a socket. Raises: Damaged."""
-        found: NetNamespace = self._kernel.first.net if at is None else _at(self._lists["net"], at)
+        found: NetNamespace = self.container.ns.net if at is None else _at(self._lists["net"], at)
         return found.stack
 
     def _where(self, record: records.Whereabouts) -> Whereabouts:
@@ -381,7 +391,8 @@ class MadeNamespaces:
         }  # fmt: skip
         if record.mounts is not None:
             found["mounts"] = _at(self.mounts.held, record.mounts)
-        return self._kernel.first.but(**found)
+        made: Whereabouts = self.container.ns.but(**found)
+        return made
 
     def named(self, record: records.NamedNamespace) -> Any:
         """As /proc/PID/ns has it. Raises: Damaged, ENOSPC."""
@@ -391,7 +402,7 @@ class MadeNamespaces:
         if what == "pid":
             return self.pids(place)
         if place is None:
-            return getattr(self._kernel.first, "mounts" if what == "mnt" else what)
+            return getattr(self.container.ns, "mounts" if what == "mnt" else what)
         return _at(self.mounts.held if what == "mnt" else self._lists[what], place)
 
 

@@ -82,7 +82,7 @@ class Files:
         Raises: Damaged, and what file systems say.
         """
         snapshot = self.loader.snapshot
-        init = self.kernel.init
+        init = self.loader.container.init
         assert init is not None
         for place, record in enumerate(snapshot.files):
             self.vfs.budget.check_files()
@@ -99,7 +99,8 @@ class Files:
             kept = record.flags & VALID_FLAGS & ~OPEN_ONLY & ~(O_ACCMODE | O_PATH)
             file.flags = file.flags & (O_ACCMODE | O_PATH) | kept
             file.position = record.position
-            file.owner, file.owner_ids = record.owner, record.owner_ids
+            kind, number = record.owner
+            file.owner, file.owner_ids = (kind, self.numbered(number)), record.owner_ids
             file.owner_signal = record.owner_signal
             if record.owner[1]:
                 self.loader.rights.check_user(*record.owner_ids)
@@ -113,6 +114,10 @@ class Files:
         for file, record in zip(self.made, snapshot.files, strict=True):
             if isinstance(file, EpollFile) and isinstance(record, records.EpollSet):
                 self._watch(file, record)
+
+    def numbered(self, number: int) -> int:
+        """Of a process, a group or a session; 0: it is not there."""
+        return self.loader.numbers.of(number)
 
     def tell(self, tables: list[FdTable]) -> None:
         """Who hears of what happens to files, by poll(2) and signals. Raises: Damaged."""
@@ -147,12 +152,13 @@ class Files:
                     owner = at(self.made, held.file, "open file")
                 if owner is None or not 0 <= held.start <= held.end:
                     raise Damaged("a lock that is none")
-                locks.set(Request(owner, held.pid, held.exclusive, held.start, held.end))
+                pid = self.numbered(held.pid)
+                locks.set(Request(owner, pid, held.exclusive, held.start, held.end))
             for flock in record.flocks:
                 whose = at(self.made, flock.file, "open file")
                 if whose.inode is not inode:
                     raise Damaged("a lock of another file")
-                locks.flock(whose, flock.exclusive, flock.pid)
+                locks.flock(whose, flock.exclusive, self.numbered(flock.pid))
 
     async def terminal(self, record: records.Master | records.Slave) -> FileDescription:
         """A side of a pseudoterminal."""
@@ -188,9 +194,9 @@ class Files:
         return file
 
     def let_go(self) -> None:
-        """Whoever has a use for one has it by now."""
+        """Whoever has a use for one has it by now, or (it could not be loaded) never will."""
         files, self.made = self.made, []
-        for file, record in zip(files, self.loader.snapshot.files, strict=True):
+        for file, record in zip(files, self.loader.snapshot.files, strict=False):
             if not isinstance(record, records.AnySocket) or record.is_open:
                 file.decref()
 
@@ -334,13 +340,13 @@ class Files:
 
     async def signalfd(self, record: records.SignalSet) -> FileDescription:
         """Of the process that had made it, or read it last; else of one that has it."""
-        group = self.kernel.pids.groups.get(record.pid or 0)
+        group = self.kernel.pids.groups.get(self.numbered(record.pid or 0))
         task = group.tasks[0] if group is not None and group.tasks else self._caller
         return SignalFile(task, record.mask, record.flags & ~O_ACCMODE, take_for)
 
     async def pidfd(self, record: records.ProcessHandle) -> FileDescription:
         """Of a process that is there."""
-        group = self.kernel.pids.groups.get(record.pid)
+        group = self.kernel.pids.groups.get(self.numbered(record.pid))
         if group is None:
             raise Damaged(f"there is no process {record.pid}")
         return PidFile(self.vfs, group, bool(record.flags & ~O_RDWR))

@@ -36,8 +36,12 @@ class Memories:
         self._loader = loader
         self.managers: list[MemoryManager] = []
         self._users: set[int] = set()
-        for record in loader.snapshot.memories:
-            self.managers.append(self._empty(record))
+        try:
+            for record in loader.snapshot.memories:
+                self.managers.append(self._empty(record))
+        except BaseException:
+            self.let_go()
+            raise
 
     def _empty(self, record: records.Memory) -> MemoryManager:
         limits = at(self._loader.limits, record.limits, "set of limits")
@@ -59,6 +63,12 @@ class Memories:
         amap.lock_future, amap.mdwe = record.lock_future & 7, record.mdwe & 3
         mm.barriers, mm.no_huge_pages = record.barriers, record.no_huge_pages
         return mm
+
+    def let_go(self) -> None:
+        """Of those that no task has."""
+        for place, mm in enumerate(self.managers):
+            if place not in self._users:
+                mm.release()
 
     def use(self, place: int) -> MemoryManager:
         """For one task more."""

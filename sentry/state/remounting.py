@@ -36,6 +36,7 @@ from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.pids import PidNamespace
     from sentry.state.rights import Rights
@@ -49,6 +50,8 @@ MAX_GROUPS: Final = 20_000
 
 class Namespaces(Protocol):
     """Those of the snapshot (sentry.state.namespaces)."""
+
+    container: Container
 
     def user(self, at: int | None) -> UserNamespace | None: ...
     def pids(self, at: int | None) -> PidNamespace: ...
@@ -76,7 +79,9 @@ class MadeMounts:
         self._rights = rights
         self._is_bound = not rights.has(CAP_SYS_ADMIN)
         """What the container's mounts hide stays hidden."""
-        self.first: list[Mount] = list(kernel.first.mounts.mounts)
+        self._own: MountNamespace = namespaces.container.ns.mounts.mounts
+        self._is_first = namespaces.container is kernel.container
+        self.first: list[Mount] = list(self._own)
         self.all = list(self.first)
         self.held: list[HeldMounts] = []
         """Of each namespace."""
@@ -88,7 +93,7 @@ class MadeMounts:
         self._file_systems = self._made_file_systems()
         self._tops = [Dentry(None, b"/", fs.root) for fs in self._file_systems]
         numbers = [each.number for each in table.mounts]
-        if not _pass(kernel.vfs.mount_ids, numbers):
+        if not (self._is_first and _pass(kernel.vfs.mount_ids, numbers)):
             numbers = list(islice(kernel.vfs.mount_ids, len(numbers)))
         for number, record in zip(numbers, table.mounts, strict=True):
             fs, top = self._source(record)
@@ -111,7 +116,7 @@ class MadeMounts:
     def _made_file_systems(self) -> list[FileSystem]:
         devs = [each.dev for each in self._table.file_systems]
         minors = [dev & 0xFF | dev >> 12 & ~0xFF for dev in devs]
-        theirs = _pass(self._kernel.vfs.devs, minors)
+        theirs = self._is_first and _pass(self._kernel.vfs.devs, minors)
         found = [self._made(each) for each in self._table.file_systems]
         for fs, minor in zip(found, minors, strict=True) if theirs else ():
             fs.dev = dev_of(minor)
@@ -234,7 +239,7 @@ class MadeMounts:
 
     def _namespace(self, record: records.MadeMount) -> MountNamespace:
         if record.namespace is None:
-            return self._kernel.first.mounts.mounts
+            return self._own
         found: HeldMounts = _at(self.held, record.namespace, "mount namespace")
         return found.mounts
 

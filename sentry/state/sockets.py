@@ -292,7 +292,8 @@ class Tying:
             if sock.peer.kind != sock.kind:
                 raise Damaged("a connection with another kind of socket")
         sock.connected = record.connected
-        sock.peer_creds, sock.peer_groups = record.peer_creds, tuple(record.peer_groups)
+        sock.peer_creds = self._ucred(record.peer_creds)
+        sock.peer_groups = tuple(record.peer_groups)
         sock._accepts = record.accepts
         sock._backlog = sock._backlog if sock.kind == SOCK_DGRAM else record.backlog
         sock.pending = deque(self._queued(record.pending, UnixSocket))
@@ -302,6 +303,9 @@ class Tying:
             self._name(sock, record)
         for sent in record.segments:
             self._send(sock, sent)
+
+    def _ucred(self, creds: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        return None if creds is None else (self._files.numbered(creds[0]), *creds[1:])
 
     def _name(self, sock: UnixSocket, record: records.UnixEnd) -> None:
         if record.tree is not None and record.inode is not None:
@@ -318,7 +322,8 @@ class Tying:
     def _send(self, sock: UnixSocket, sent: records.Sent) -> None:
         files = [at(self._files.made, place, "open file") for place in sent.files]
         ancillary = Ancillary(files, sent=True) if files else None
-        segment = Segment(sent.data, self._other(sent.sender, UnixSocket), sent.creds, ancillary)
+        sender, creds = self._other(sent.sender, UnixSocket), self._ucred(sent.creds)
+        segment = Segment(sent.data, sender, creds, ancillary)
         segment.charge = max(sent.charge, segment.charge)
         segment.stamp_ns, segment.urgent = sent.stamp_ns, sent.urgent
         segment.sender.sent_charge += segment.charge
@@ -398,6 +403,8 @@ class Tying:
             return
         if not sock.local.port:
             raise Damaged("a socket at port 0")
+        if self._files.loader.is_others(sock.stack, sock.local.port):
+            raise Damaged(f"port {sock.local.port} is another container's")
         if adopted:
             sock.ports.adopt(sock)
             return

@@ -24,6 +24,7 @@ from sentry.state.pages import Damaged
 from sentry.state.trees import node
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,25 +107,34 @@ def attached(saver: Saver, file: ShmFile, common: dict[str, Any]) -> records.Ope
     return records.Attachment(id=file.segment.id, namespace=place, **common)
 
 
-def all_of(loader: Loader) -> dict[int | None, Objects]:
+def load(loader: Loader, found: dict[int | None, Objects]) -> None:
     """Those of all namespaces, by their places; None: the first. Raises: Damaged, ENOSPC."""
-    found: dict[int | None, Objects] = {}
     if loader.snapshot.ipc is not None:
-        found[None] = Objects(loader, loader.snapshot.ipc, loader.kernel.first.ipc.objects)
+        ipc = loader.container.ns.ipc
+        if ipc.made is not None and any(objects_of(ipc.made)):
+            raise Damaged("System V objects, where other containers have some")
+        found[None] = Objects(loader, loader.snapshot.ipc, ipc.objects)
     spaces = loader.namespaces.ipcs()
     for place, record in enumerate(loader.snapshot.namespaces.ipc):
         if record.objects is not None:
             found[place] = Objects(loader, record.objects, spaces[place].objects)
-    return found
+    for each in found.values():
+        each.load()
 
 
 class Objects:
-    """Those of a namespace. Raises: Damaged, ENOSPC."""
+    """Those of a namespace, which has none yet."""
 
     def __init__(self, loader: Loader, record: records.Ipc, made: IpcObjects) -> None:
         self._loader = loader
         self._record = record
         self._made = made
+        self._own: list[Any] = []
+        """What has been put there."""
+
+    def load(self) -> None:
+        """All of them. Raises: Damaged, ENOSPC."""
+        record = self._record
         for each in record.segments:
             self._segment(each)
         for some in record.semaphores:
@@ -135,6 +145,21 @@ class Objects:
         for table, numbers in zip(tables, record.numbers, strict=False):
             table._cursor, table._last, table._sequence = numbers  # type: ignore[attr-defined]
 
+    def _kept_of(self, record: records.IpcObject, name: str) -> Any:
+        value = getattr(record, name)
+        return self._loader.numbers.of(value) if name in NUMBERS else value
+
+    async def remove(self) -> None:
+        """None of them is there any more: the snapshot could not be loaded as a whole."""
+        made, own = self._made, [each for each in self._own if not each.removed]
+        for found in own:
+            if isinstance(found, Segment):
+                made.segments.remove(found)
+            elif isinstance(found, SemaphoreSet):
+                await driven(made.semaphores.remove(found))
+            else:
+                made.queues.remove(found)
+
     def _put(self, table: IdTable[Any], found: Any, record: records.IpcObject) -> None:
         for name in KEPT:
             setattr(found, name, getattr(record, name))
@@ -142,6 +167,7 @@ class Objects:
         taken = index in table.objects or (record.key != IPC_PRIVATE and record.key in table.by_key)
         if taken:
             raise Damaged(f"System V object {record.id} is there twice")
+        self._own.append(found)
         found.namespace_owner = table.owner
         table.objects[index] = found
         if record.key != IPC_PRIVATE:
@@ -173,23 +199,24 @@ class Objects:
         if not count or len(record.pids) != count or max(record.values) > SEMVMX:
             raise Damaged("System V semaphores that are none")
         budget.check_semaphores(count)
-        budget.semaphores += count
-        self._made.semaphores.used += count
         found = SemaphoreSet(self._maker(), record.key, count, 0)
-        found.values, found.pids = array("H", record.values), array("i", record.pids)
+        found.values = array("H", record.values)
+        found.pids = array("i", map(self._loader.numbers.of, record.pids))
         found.otime = record.otime
         self._put(self._made.semaphores.ids, found, record)
+        budget.semaphores += count
+        self._made.semaphores.used += count
 
     def _queue(self, record: records.IpcQueue) -> None:
         budget = self._loader.kernel.vfs.budget
         found = Queue(self._maker(), record.key, 0, record.max_bytes)
         for name in KEPT_OF_QUEUE:
-            setattr(found, name, getattr(record, name))
+            setattr(found, name, self._kept_of(record, name))
+        self._put(self._made.queues.ids, found, record)
         for kind, data in record.messages:
             budget.check_messages(len(data))
             found.messages.append(Message(kind, data))
             self._made.queues._count(found, 1, len(data))
-        self._put(self._made.queues.ids, found, record)
 
     def attach(self, record: records.Attachment) -> ShmFile:
         """An open file of a segment, which mappings hold."""
@@ -208,9 +235,9 @@ class Objects:
             segment = self._made.segments.ids.objects.get(record.id % IPCMNI)
             if segment is not None:
                 for name in KEPT_OF_SEGMENT:
-                    setattr(segment, name, getattr(record, name))
+                    setattr(segment, name, self._kept_of(record, name))
                 if record.creator is not None:
-                    segment.creator = tasks.get(record.creator)
+                    segment.creator = tasks.get(self._loader.numbers.of(record.creator))
 
     def semaphores(self, identifier: int) -> SemaphoreSet | None:
         """A set."""

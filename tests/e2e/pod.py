@@ -44,6 +44,19 @@ class Pod:
         sandbox: str = "pause",
     ) -> Client:
         """A container of the pod whose sandbox is that of `sandbox`."""
+        client = self.prepared(name, script, change=change, sandbox=sandbox)
+        self.pids[name] = client.create(name)
+        return client
+
+    def prepared(
+        self,
+        name: str,
+        script: str,
+        *,
+        change: Callable[[Document], object] = lambda _: None,
+        sandbox: str = "pause",
+    ) -> Client:
+        """The bundle of one."""
         client = self.client(name)
         kind = "sandbox" if name == sandbox else "container"
         client.bundle.document["annotations"] = {
@@ -52,7 +65,6 @@ class Pod:
         }
         client.bundle.args("sh", "-c", script)
         client.bundle.configure(change)
-        self.pids[name] = client.create(name)
         return client
 
     def run(self, name: str, script: str = WAIT, **named: object) -> Client:

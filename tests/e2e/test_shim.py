@@ -439,6 +439,40 @@ def test_containers_of_a_pod_have_one_shim(shim: Shim) -> None:
     assert (one, pid) == (two, shim.pid)
 
 
+def test_a_snapshot_goes_on_as_a_container_of_a_pod(shim: Shim, tmp_path: Path) -> None:
+    """As CRI has it: paused, written, resumed; then with options that are containerd's own."""
+    image = tmp_path / "image"
+    script = "mkfifo /dev/asked; echo ready >/dev/shm/told; read line </dev/asked; exit $line"
+    first, second = _pod(shim)
+    second.args("sh", "-c", script)
+    for bundle, name in ((first, "pod"), (second, "two")):
+        shim.start(bundle, name)
+        shim.create(bundle, name)
+        shim.ask("Start", m.Named(name), m.Pid)
+    shim.exec("two", "e", "sh", "-c", "until [ -e /dev/shm/told ]; do sleep 0.01; done")
+    shim.ask("Start", m.Named("two", "e"), m.Pid)
+    assert shim.wait("two", "e") == 0
+
+    shim.do("Pause", m.Named("two"))
+    shim.do("Checkpoint", m.CheckpointTask("two", str(image)))
+    shim.do("Resume", m.Named("two"))
+    shim.exec("two", "f", "sh", "-c", "echo 6 >/dev/asked")
+    shim.ask("Start", m.Named("two", "f"), m.Pid)
+    assert shim.wait("two") == 6
+    shim.do("Delete", m.Named("two"))
+
+    third = shim.bundle("three", "sh", "-c", script)
+    third.document["annotations"] = second.document["annotations"]
+    shim.start(third, "three")
+    own = m.packed("containerd.runc.v1.Options", m.RuncOptions())
+    shim.create(third, "three", checkpoint=str(image), options=own)
+    shim.ask("Start", m.Named("three"), m.Pid)
+    shim.exec("three", "g", "sh", "-c", "echo 7 >/dev/asked")
+    shim.ask("Start", m.Named("three", "g"), m.Pid)
+    assert shim.wait("three") == 7
+    assert shim.state("pod").status == TaskStatus.RUNNING
+
+
 def test_shim_of_a_pod_ends_with_its_last_container(shim: Shim) -> None:
     """containerd shuts it down once, after the pod's own: others may still be on their way out."""
     first, second = _pod(shim)

@@ -7,7 +7,6 @@ the bundle's `linux.sysctl` at start.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final

@@ -40,7 +40,9 @@ def tcp(world: World) -> TcpSocket:
 
 def loader(capability: int = CAP_NET_ADMIN) -> Any:
     rights = SimpleNamespace(has=lambda asked: asked == capability)
-    return SimpleNamespace(snapshot=SimpleNamespace(remains=[]), rights=rights)
+    return SimpleNamespace(
+        snapshot=SimpleNamespace(remains=[]), rights=rights, is_others=lambda stack, port: False
+    )
 
 
 def load(sock: TcpSocket, record: TcpEnd, capability: int = CAP_NET_ADMIN) -> None:

@@ -124,3 +124,14 @@ def test_what_delete_needs_is_kept_in_the_bundle(tmp_path: Path) -> None:
 
     assert options.saved(str(tmp_path), "ns") == settings
     assert options.saved("/nonexistent", "ns") == Settings("/run/containerd/runsc/ns")
+
+
+def test_words_that_containerd_has_for_runc_do_not_come_in_place_of_what_is_configured() -> None:
+    own, runcs = of_body('log_level = "debug"'), m.packed("containerd.runc.v1.Options", m.Empty())
+
+    assert options.configured(runcs, own) is own
+    assert options.configured(of_body(""), own) is not own
+    assert options.configured(None, own) is own
+    assert options.configured(runcs, None) is runcs
+    of_docker = m.packed("containerd.runc.v1.Options", m.RuncOptions(root="/x"))
+    assert options.configured(runcs, of_docker) is runcs
