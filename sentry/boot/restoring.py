@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sentry.boot.first_process import credentials, is_tty
 from sentry.boot.tree import Starter, write_sysctl
 from sentry.config import ContainerConfig, StartError
+from sentry.control.descriptors import close_all
 from sentry.errors import Errno
 from sentry.kernel import pause
 from sentry.platform.memory import Exhausted
@@ -52,14 +53,19 @@ async def load(
     except OSError as error:
         raise StartError(f"cannot restore: {error.strerror}") from error
     finally:
-        console = container.console
-        kept = {wire} if console is not None else set()
-        for fd in {*config.stdio, *config.preserved} - kept:
-            if not is_first or (wire < 0 and not is_tty(fd)):  # programs have others of the same
-                os.close(fd)
-    if console is not None:
-        console.start()
+        if not is_first:
+            close_all({*config.stdio, *config.preserved} - _of_console(container, wire))
+    for fd in {*config.stdio, *config.preserved} if is_first else ():
+        if wire < 0 and not is_tty(fd):  # programs have others of the same
+            os.close(fd)
+    if container.console is not None:
+        container.console.start()
     return partial(pause.resume, container)
+
+
+def _of_console(container: Container, wire: int) -> set[int]:
+    """It closes the terminal of the host itself."""
+    return set() if container.console is None else {wire}
 
 
 async def _set_sysctls(starter: Starter, wanted: dict[str, str]) -> None:
