@@ -7,10 +7,13 @@ import copy
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle, Document
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.pod import Pod, joins
 from tests.full.hostile_images import Image
@@ -33,17 +36,21 @@ def with_pod(pod: Pod) -> None:
     pod.run("pause", change=lambda d: d.update(hostname="podname"))
 
 
-def shares(pod: Pod) -> dict[str, str]:
-    return {kind: pod.path("pause", name) for kind, name in
+def shares(pod: Pod, sandbox: str = "pause") -> dict[str, str]:
+    """Namespaces of a pod, by path."""
+    return {kind: pod.path(sandbox, name) for kind, name in
             (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))}  # fmt: skip
 
 
-def restored(pod: Pod, image: Path, script: str, name: str = "again") -> Client:
+def restored(
+    pod: Pod, image: Path, script: str, change: Callable[[Document], object] = lambda _: None
+) -> Client:
     """A container in a sandbox of its own that goes on with it."""
+    name = "again"
     client = Client(Bundle(pod.folder / name, pod.rootfs), pod.platform)
     client.flags = pod.client("pause").flags
     client.root = pod.client("pause").root
-    client.bundle.args("sh", "-c", script)
+    client.bundle.args("sh", "-c", script).configure(change)
     pod.clients[name] = client
     client.create(name, "--detach", f"--image-path={image}", command="restore")
     return client
@@ -70,6 +77,46 @@ def test_a_container_of_a_pod_goes_on_as_one_of_its_own(pod: Pod) -> None:
     assert list(map(int, told)) == list(range(first, first + len(told)))
     look = "cat /dev/shm/file; hostname; cat /proc/1/comm"
     assert again.ok("exec", "again", "sh", "-c", look) == "kept\npodname\nsh\n"
+
+
+def runs(program: Path, change: Callable[[Document], object]) -> Callable[[Document], None]:
+    """It is the first process, and not a script."""
+
+    def changed(document: Document) -> None:
+        change(document)
+        document["process"]["args"] = ["/kept"]
+        document["mounts"].append(
+            {"destination": "/kept", "source": str(program), "options": ["bind", "ro"]}
+        )
+
+    return changed
+
+
+@pytest.mark.parametrize("in_pod", [False, True])
+def test_what_a_program_has_comes_back(pod: Pod, in_pod: bool) -> None:
+    program = pod.folder / "kept"
+    source = Path(__file__).with_name("kept.c")
+    compile_it = ["gcc", "-O1", "-w", "-static", "-pthread", "-o", program, source]
+    subprocess.run(compile_it, check=True)
+    with_pod(pod)
+    app = pod.run("app", "", change=runs(program, joins(**shares(pod))))
+    lines(app, "app", 2)
+    image = pod.folder / "image"
+
+    app.ok("checkpoint", "--leave-running", f"--image-path={image}", "app")
+
+    if in_pod:
+        pod.run("pause2", sandbox="pause2")
+        change = runs(program, joins(**shares(pod, "pause2")))
+        again = begun_again(pod, image, "", "again", sandbox="pause2", change=change)
+    else:
+        again = restored(pod, image, "", runs(program, lambda _: None))
+    for client, name in ((app, "app"), (again, "again")):
+        pidfd = os.pidfd_open(client.state(name)["pid"])
+        lines(client, name, 2)
+        client.ok("exec", name, "touch", "/dev/shm/stop")
+        wait_for_end(pidfd)
+        assert lines(client, name, 2)[-1] == "kept"
 
 
 def test_a_connection_with_another_container_is_reset(pod: Pod) -> None:
@@ -119,10 +166,9 @@ def test_a_snapshot_goes_on_as_a_container_of_another_pod(pod: Pod) -> None:
     app.ok("checkpoint", f"--image-path={image}", "app")
     last = int(lines(app, "app", 1)[-1])
     pod.run("pause2", sandbox="pause2", change=lambda d: d.update(hostname="other"))
-    names = {kind: pod.path("pause2", name) for kind, name in
-             (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))}  # fmt: skip
+    change = joins(**shares(pod, "pause2"))
 
-    again = begun_again(pod, image, script, "again", sandbox="pause2", change=joins(**names))
+    again = begun_again(pod, image, script, "again", sandbox="pause2", change=change)
 
     first = int(lines(again, "again", 5)[0])
     assert last - 1 <= first <= last + 1
