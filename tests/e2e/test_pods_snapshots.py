@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle, Document
 from tests.e2e.client import Client, wait_for_end
 from tests.e2e.pod import Pod, joins
+from tests.e2e.test_snapshots import seen, started_at_a_terminal
 from tests.full.hostile_images import Image
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
@@ -195,6 +196,40 @@ def test_a_container_of_a_pod_ends_alone_once_it_is_written(pod: Pod) -> None:
 
     wait_for_end(pidfd)
     assert pod.client("pause").ok("exec", "pause", "echo", "alive") == "alive\n"
+
+
+def test_a_terminal_has_the_line_that_was_typed(pod: Pod) -> None:
+    with_pod(pod)
+
+    def change(document: Document) -> None:
+        joins(**shares(pod))(document)
+        document["process"]["terminal"] = True
+
+    def begun(name: str, *words: str) -> tuple[int, int]:
+        client = pod.prepared(name, "cat; echo status $?; exit 3", change=change)
+        bundle = client.bundle.write()
+        pid, fd = started_at_a_terminal(client.command(*words, f"--bundle={bundle}", name))
+        deadline = time.monotonic() + TIMEOUT_S
+        while client.call("exec", name, "true").returncode:  # then its terminal is raw
+            assert time.monotonic() < deadline
+        return pid, fd
+
+    image = pod.folder / "image"
+    first, fd = begun("app", "run")
+    os.write(fd, b"whole\nhal")
+    seen(fd, b"hal")
+    pod.client("app").ok("checkpoint", f"--image-path={image}", "app")
+    os.waitpid(first, 0)
+    os.close(fd)
+
+    second, fd = begun("again", "restore", f"--image-path={image}")
+    os.write(fd, b"f\n\x04")
+
+    assert b"half\r\n" in seen(fd, b"status 0")
+    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 3
+    os.close(fd)
+    for name in ("app", "again"):
+        del pod.clients[name]
 
 
 def test_a_port_that_another_container_has_is_said(pod: Pod) -> None:

@@ -229,3 +229,17 @@ def test_containers_go_on_while_containerd_is_restarted(pods: Pods) -> None:
     assert pods.shell(stays, "echo there") == "there\n"
     pods.client.stop(ends, 30)
     assert pods.client.status(ends).exit_code == 9
+
+
+@only_ours
+def test_a_container_of_a_pod_is_checkpointed_and_goes_on(pods: Pods) -> None:
+    """As CheckpointContainer of containerd 2 asks the shim for it."""
+    pod = pods.run()
+    container = pods.start(pod, "sh", "-c", LOOP)
+    pods.shell(container, "until grep -q trap /proc/1/cmdline; do :; done")
+
+    done = pods.containerd.call("--namespace=k8s.io", "task", "checkpoint", container)
+
+    assert done.returncode == 0, done.stderr
+    assert pods.client.status(container).state == cri.RUNNING
+    assert pods.shell(container, "echo there") == "there\n"
