@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -12,6 +13,9 @@ import msgspec
 from runsc.containers import snapshots
 from runsc.errors import RuntimeFailure
 from runsc.log import printable, printable_json
+
+if TYPE_CHECKING:
+    from sentry.state.records import Snapshot, Tree
 
 KINDS = {"named": "by name", "donated": "of who started it"}
 """Of open files, which are not called as what they are elsewhere."""
@@ -58,16 +62,31 @@ def inspect(objects: bool, folder: str) -> None:
         f"open files   {count} {KINDS.get(kind, kind)}" for kind, count in sorted(kinds.items())
     ]
     for tree in found.trees:
-        if tree.mount >= len(found.mounts):
-            raise RuntimeFailure(f"{folder}: damaged: files of mount {tree.mount}, which is none")
-        mount = found.mounts[tree.mount]
-        where = f"…/{mount.path.decode(errors='replace')}" if mount.path else "/"
+        kind, where = _mounted(found, tree)
         count, what = len(tree.entries), "kept"
         if tree.differences:
             count, what = len(tree.differences), "that differ from what is below"
-        lines.append(f"files        {count} {what}, of the {mount.kind} on {where}")
+        if tree.overlay is not None:
+            count, what = len(tree.overlay.files), "that somebody has"
+        if tree.image is None:
+            lines.append(f"files        {count} {what}, of the {kind} on {where}")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else MAX_WIDTH
     click.echo("\n".join(_line(each, width) for each in lines))
+
+
+def _mounted(found: Snapshot, tree: Tree) -> tuple[str, str]:
+    """The type of its file system, and where that is. Raises: RuntimeFailure."""
+    first, table = found.mounts, found.mount_table
+    if tree.fs is None and tree.mount < len(first):
+        mount = first[tree.mount]
+        return mount.kind, f"…/{mount.path.decode(errors='replace')}" if mount.path else "/"
+    place, where = tree.fs, "no place any more"
+    if place is None and tree.mount < len(first) + len(table.mounts):
+        made = table.mounts[tree.mount - len(first)]
+        place, where = made.fs, f"…/{made.place.decode(errors='replace')}"
+    if place is None or place >= len(table.file_systems):
+        raise RuntimeFailure(f"damaged: files of mount {tree.mount}, which is none")
+    return table.file_systems[place].kind, where
 
 
 def _line(text: str, width: int) -> str:

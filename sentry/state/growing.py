@@ -10,7 +10,7 @@ from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.overlay.inode import OverlayInode
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.file import TmpFile
-from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.fs.tmpfs.filesystem import RamFs, TmpFs
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
 from sentry.state import records
 from sentry.state.loader import at, step
@@ -29,11 +29,20 @@ KINDS = frozenset({0o010000, 0o020000, S_IFDIR, 0o060000, S_IFREG, S_IFLNK, 0o14
 
 async def load(loader: Loader, tree: records.Tree) -> list[Inode]:
     """The files of a tree, by their places. Raises: Damaged, ENOSPC, ENOMEM."""
-    fs = at(loader.mounts, tree.mount, "mount").fs
-    if isinstance(fs, OverlayFs) and tree.differences and not tree.entries:
+    fs = loader.file_system(tree)
+    what = [tree.entries, tree.differences, tree.overlay, tree.image]
+    if sum(map(bool, what)) > 1:
+        raise Damaged("a tree that is two")
+    if isinstance(fs, OverlayFs) and tree.differences:
         return await Layer(loader, fs, tree.differences).load()
-    if isinstance(fs, TmpFs) and tree.entries and not tree.differences:
+    if isinstance(fs, TmpFs) and tree.entries:
+        if tree.uuid and not isinstance(fs, RamFs):
+            fs.uuid = tree.uuid.ljust(16, b"\0")
         return await Memory(loader, fs, tree.entries).load()
+    if tree.overlay is not None or tree.image is not None:
+        from sentry.state import layering  # noqa: PLC0415  few have one
+
+        return await layering.load(loader, fs, tree)
     raise Damaged(f"a tree of another kind than {fs.name}")
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sentry.mm.ramfile import RamFile
     from sentry.net.stack import Stack
     from sentry.state.rights import Rights
+    from sentry.vfs.filesystem import FileSystem
     from sentry.vfs.mount import Mount
 
 T = TypeVar("T")
@@ -137,20 +138,31 @@ class Loader:
         """Raises: Damaged, and what the file system says."""
         mount = at(self.mounts, record.mount, "mount")
         if record.tree is not None:
-            return Location(mount, self.nameless(mount, record))
+            lost = self.nameless(mount.root, record.path, (record.tree, record.inode))
+            return Location(mount, lost)
         return Location(mount, await self.walk(mount.root, record.path, mount))
 
-    def nameless(self, mount: Mount, record: records.Place) -> Dentry:
+    def nameless(self, root: Dentry, name: bytes, place: records.InTree) -> Dentry:
         """The name that a file has lost. Raises: Damaged."""
-        assert record.tree is not None
-        inode = at(at(self.inodes, record.tree, "tree"), record.inode, "file")
-        if inode.fs is not mount.fs:
-            raise Damaged("a file of another file system than its mount's")
-        if inode.is_dir and any(_lies_above(inode, each) for each in self.first):
-            raise Damaged(f"a directory on which a mount lies, on {mount.fs.name}")
-        dentry = Dentry(mount.root, record.path, inode)
+        dentry = Dentry(root, name, self.in_tree(root.inode.fs, place))
         dentry.unlinked = True
         return dentry
+
+    def in_tree(self, fs: FileSystem, place: records.InTree) -> Inode:
+        """A file of a tree, which is of this file system. Raises: Damaged."""
+        tree, which = place
+        inode = at(at(self.inodes, tree, "tree"), which, "file")
+        if inode.fs is not fs:
+            raise Damaged("a file of another file system than its mount's")
+        if inode.is_dir and any(_lies_above(inode, each) for each in self.first):
+            raise Damaged(f"a directory on which a mount lies, on {fs.name}")
+        return inode
+
+    def file_system(self, tree: records.Tree) -> FileSystem:
+        """Which one it is of. Raises: Damaged."""
+        if tree.fs is not None:
+            return self.namespaces.mounts.file_system(tree.fs)
+        return at(self.mounts, tree.mount, "mount").fs
 
     async def walk(self, dentry: Dentry, path: bytes, mount: Mount | None = None) -> Dentry:
         """Down from a place, and by none that a mount hides. Raises: Damaged, and what the file

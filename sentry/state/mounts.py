@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.proc.filesystem import ProcFs
 from sentry.fs.proc.namespaces import NamespaceInode
 from sentry.fs.tmpfs.filesystem import RamFs, TmpFs
@@ -122,30 +123,47 @@ class SavedMounts:
         inode = mount.root.inode
         if isinstance(inode, NamespaceInode):
             return {"shows": self._saver.namespaces.named(inode.kind_name, inode.namespace)}
-        lost = _has_lost_its_name(mount.root)
-        names = [] if lost else self._names(mount.root)
+        return self._where(mount.fs, mount.root, mount.flags)
+
+    def where(self, fs: FileSystem, dentry: Dentry) -> records.Where:
+        """A file, whether its file system is mounted or not. Raises: EOPNOTSUPP."""
+        return records.Where(**self._where(fs, dentry, 0))
+
+    def _where(self, fs: FileSystem, dentry: Dentry, flags: int) -> dict[str, Any]:
+        """The same as fields; `flags`: of a mount, for which one that has them is best."""
+        lost = _has_lost_its_name(dentry)
+        names = [] if lost else self._names(dentry)
         found: dict[str, Any] = {}
         models = [
-            (len(root), at) for root, at in self._models.get(id(mount.fs), ())
+            (len(root), at) for root, at in self._models.get(id(fs), ())
             if names[: len(root)] == root
         ]  # fmt: skip
         if models:
             depth = models[0][0]
             same = [at for length, at in models if length == depth]
-            like = [at for at in same if self.first[at].flags == mount.flags]
+            like = [at for at in same if self.first[at].flags == flags]
             found["model"], names = (like or same)[0], names[depth:]
-        elif id(mount.fs) in self._models:
-            self._refused(f"a mount of {mount.fs.name} that is like none of the container")
+        elif id(fs) in self._models:
+            self._refused(f"a mount of {fs.name} that is like none of the container")
         else:
-            found["fs"] = self._file_systems(mount.fs)
+            found["fs"] = self._file_systems(fs)
         found["root"] = b"/".join(names)
         if lost:
-            found["root"] = mount.root.name
-            found["tree"], found["inode"] = self._saver.in_tree(inode)
+            found["root"] = dentry.name
+            found["tree"], found["inode"] = self._saver.in_tree(dentry.inode)
         return found
+
+    def is_first(self, fs: FileSystem) -> bool:
+        """The container began with a mount of it."""
+        return id(fs) in self._models
+
+    def unmounted(self, fs: FileSystem) -> int:
+        """The place of one that no mount shows any more. Raises: EOPNOTSUPP."""
+        return self._file_systems(fs)
 
     def _file_system(self, fs: FileSystem) -> records.FileSystem:
         namespaces, shows, limits, options = self._saver.namespaces, None, None, ""
+        devices: list[int] = []
         if type(fs) in (TmpFs, RamFs):
             limits = _limits(fs)
         elif type(fs) is ProcFs:
@@ -154,12 +172,14 @@ class SavedMounts:
             shows = namespaces.named("net", fs.net).place  # type: ignore[attr-defined]
         elif fs.name == "devpts":
             options = fs.show_options().lstrip(",")
-        else:
+        elif fs.name == "overlay" and not isinstance(fs, OverlayFs):
+            devices = fs.stack.devices  # type: ignore[attr-defined]
+        elif fs.name not in ("cgroup2", "erofs"):
             self._refused(f"a file system of type {fs.name} that a program has mounted")
         return records.FileSystem(
             fs.name, fs.source, fs.dev, namespaces.user(fs.owner), fs.sb_flags, fs.read_only,  # type: ignore[arg-type]
             limits, shows, getattr(fs, "processes_only", False), options,
-            fs is self._saver.kernel.vfs.devpts,
+            fs is self._saver.kernel.vfs.devpts, devices,
         )  # fmt: skip
 
     def _names(self, dentry: Dentry) -> Names:

@@ -48,8 +48,6 @@ REFUSED: Final = {
     "sentry.fs.fuse.directory.FuseDirectoryFile": "a directory of a FUSE file system",
     "sentry.fs.fuse.file.FuseFile": "a file of a FUSE file system",
     "sentry.fs.gofer.host_fifo.HostFifo": "a FIFO of the host",
-    "sentry.fs.layers.file.LayeredFile": "a file of an overlay that a program has mounted",
-    "sentry.fs.layers.file.LayeredListing": "a directory of an overlay that a program has mounted",
     "sentry.fs.memfd.SecretFile": "memfd_secret(2)",
     "sentry.fs.mqueue.file.QueueFile": "a POSIX message queue",
     "sentry.fs.proc.pagemap.PagemapFile": "memory of a process that is open (/proc/PID/pagemap)",
@@ -78,6 +76,7 @@ NAMED: Final = (
 def kinds() -> dict[type, Save]:
     """By class."""
     from sentry.fs.devpts.files import PtyMaster, PtySlave  # noqa: PLC0415
+    from sentry.fs.layers.file import LayeredFile, LayeredListing  # noqa: PLC0415
     from sentry.fs.proc.filesystem import RootListing  # noqa: PLC0415
     from sentry.fs.proc.namespaces import NamespaceFile  # noqa: PLC0415
     from sentry.fs.proc.sysctl_links import LinksListing  # noqa: PLC0415
@@ -87,7 +86,9 @@ def kinds() -> dict[type, Save]:
     from sentry.net.unix import UnixSocket  # noqa: PLC0415
     from sentry.state import sockets, sysv, terminals  # noqa: PLC0415
 
-    found: dict[type, Save] = dict.fromkeys((*NAMED, LinksListing, RootListing), _named)
+    found: dict[type, Save] = dict.fromkeys(
+        (*NAMED, LayeredFile, LayeredListing, LinksListing, RootListing), _named
+    )
     for kind in MemoryDevice.__subclasses__():
         found[kind] = _named
         found |= dict.fromkeys(kind.__subclasses__(), _named)
@@ -147,7 +148,17 @@ def _named(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
         if hasattr(file.inode, "kind_name"):
             return _namespace(saver, file, common)
     changed = isinstance(file, TextFile) and file.has_changed
-    return records.NamedFile(place=saver.place(file.location), changed=changed, **common)
+    return records.NamedFile(
+        place=saver.place(file.location), changed=changed, linkable=file.inode.linkable,
+        listed=_listed(file) if isinstance(file, DirectoryFile) else [], **common,
+    )  # fmt: skip
+
+
+def _listed(file: DirectoryFile) -> list[records.Listed]:
+    """What it goes on with, whatever has become of the directory since."""
+    if file._listing is None or not file.position:
+        return []
+    return [records.Listed(*each) for each in file._listing.all()]
 
 
 def _text(saver: Saver, file: TextFile, common: dict[str, Any]) -> records.OpenFile:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECTORY, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_WRONLY
-from sentry.abi.stat import S_IFIFO, S_IFREG
+from sentry.abi.stat import S_IFIFO, S_IFMT, S_IFREG
 from sentry.auth.credentials import Credentials
 from sentry.clock import MAX_NS
 from sentry.errors import Errno
@@ -35,6 +35,7 @@ from sentry.state import growing, records
 from sentry.state.loader import Opener, at
 from sentry.state.pages import Damaged
 from sentry.vfs.dentry import Dentry
+from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Owner
 from sentry.vfs.location import Location
@@ -236,6 +237,10 @@ class Files:
                 file = inode.opened(location, flags, self._keeper)
             else:
                 file = await again(_open_kind, self._caller, location, flags)
+        inode.linkable |= record.linkable and record.place.tree is not None
+        if record.listed and isinstance(file, DirectoryFile):
+            growing.checked((each.name, None) for each in record.listed)
+            file.goes_on([(each.name, each.ino, each.mode & S_IFMT) for each in record.listed])
         file.count(self.vfs.budget)
         return file
 

@@ -119,7 +119,10 @@ class Memories:
             stores = shared and file.writable and not getattr(file, "write_sealed", False)
             if not file.readable or (shared and record.prot & 2 and not file.writable):
                 raise Damaged("a mapping that its file does not allow")
-            backing = await again(file.mmap_backing, stores)
+            if record.below is None:
+                backing = await again(file.mmap_backing, stores)
+            elif not stores:
+                backing = await self._below(file, record.below)
             if backing is None:
                 raise Damaged("a mapping of what cannot be mapped")
             if shared and not file.writable:
@@ -144,6 +147,18 @@ class Memories:
         if any(run.page + run.count > vma.pages for run in record.runs):
             raise Damaged("pages behind the end of a mapping")
         self._loader.pages.count(record.runs)
+
+    async def _below(self, file: Any, place: records.InTree) -> Any:
+        """What a lower file shows that was copied up since. Raises: Damaged."""
+        if not hasattr(file, "backing_below"):
+            raise Damaged("a mapping of a lower file of what is no overlay")
+        inode: Any = at(at(self._loader.inodes, place[0], "tree"), place[1], "file")
+        layers = file.inode.stack.layers
+        numbers = [at for at, layer in layers.items() if at and layer.root.fs is inode.fs]
+        if not numbers or not inode.is_regular:
+            raise Damaged("a mapping of what is no lower file")
+        await again(self._loader.rights.check_read, inode)
+        return await again(file.backing_below, numbers[0], inode)
 
     def _map_special(self, mm: MemoryManager, record: records.Mapping) -> None:
         """The clock page and the vDSO: the platform's."""

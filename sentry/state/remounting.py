@@ -20,15 +20,17 @@ import msgspec
 
 from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.stat import NSFS_MAGIC
+from sentry.fs.cgroup.filesystem import CgroupFs
 from sentry.fs.proc.filesystem import ProcFs
 from sentry.fs.proc.namespaces import place_of
 from sentry.fs.tmpfs.filesystem import POLICY, RamFs, TmpFs
 from sentry.state import records
 from sentry.state.pages import Damaged
 from sentry.vfs.dentry import Dentry
+from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.location import Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount
-from sentry.vfs.mounting import REVEALING, SHOWN_FLAGS
+from sentry.vfs.mounting import ANYWHERE, REVEALING, SHOWN_FLAGS
 from sentry.vfs.mounts import HeldMounts, MountNamespace
 from sentry.vfs.propagation import PeerGroup, follow
 from sentry.vfs.vfs import dev_of
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.pids import PidNamespace
     from sentry.state.rights import Rights
-    from sentry.vfs.filesystem import FileSystem
 
 MAX_SKIPPED: Final = 1 << 20
 """Numbers that are passed over, so that mounts and devices have theirs again."""
@@ -62,8 +63,20 @@ class Namespaces(Protocol):
 class Files(Protocol):
     """Those of the snapshot, by their names (sentry.state.loader)."""
 
-    def nameless(self, mount: Mount, record: records.Place) -> Dentry: ...
+    def nameless(self, root: Dentry, name: bytes, place: records.InTree) -> Dentry: ...
     async def walk(self, dentry: Dentry, path: bytes, mount: Mount | None = None) -> Dentry: ...
+
+
+class Unbuilt(FileSystem):
+    """Stands for one that lies over others, until these are there: layering.py."""
+
+    def __init__(self, kind: str, place: int) -> None:
+        super().__init__(0)
+        self.name = kind
+        self.place = place
+        self.devices: list[int] = []
+        """See `records.FileSystem`."""
+        self.mounts: list[Mount] = []
 
 
 class MadeMounts:
@@ -77,7 +90,7 @@ class MadeMounts:
         self._table = table
         self._namespaces = namespaces
         self._rights = rights
-        self._is_bound = not rights.has(CAP_SYS_ADMIN)
+        self.is_bound = not rights.has(CAP_SYS_ADMIN)
         """What the container's mounts hide stays hidden."""
         self._own: MountNamespace = namespaces.container.ns.mounts.mounts
         self._is_first = namespaces.container is kernel.container
@@ -85,47 +98,80 @@ class MadeMounts:
         self.all = list(self.first)
         self.held: list[HeldMounts] = []
         """Of each namespace."""
-        if not table.mounts and not table.changed and not table.namespaces:
+        self._file_systems: list[FileSystem] = []
+        if not any((table.mounts, table.changed, table.namespaces, table.file_systems)):
             return
         if table.file_systems or table.changed or any(m.namespace is None for m in table.mounts):
             rights.check_mount()
         kernel.vfs.budget.check_mounts(len(table.mounts))
         self._file_systems = self._made_file_systems()
-        self._tops = [Dentry(None, b"/", fs.root) for fs in self._file_systems]
+        self._tops = [
+            self.first[0].root if isinstance(fs, Unbuilt) else Dentry(None, b"/", fs.root)
+            for fs in self._file_systems
+        ]
         numbers = [each.number for each in table.mounts]
         if not (self._is_first and _pass(kernel.vfs.mount_ids, numbers)):
             numbers = list(islice(kernel.vfs.mount_ids, len(numbers)))
         for number, record in zip(numbers, table.mounts, strict=True):
             fs, top = self._source(record)
             self.all.append(Mount(number, fs, top, record.sharing.flags))
+            if isinstance(fs, Unbuilt):
+                fs.mounts.append(self.all[-1])
         self._made_namespaces()
 
     def _source(self, record: records.MadeMount) -> tuple[FileSystem, Dentry]:
         """What it is a mount of, and where its root is looked for."""
         if [record.model, record.fs, record.shows].count(None) != 2:
             raise Damaged("a mount of nothing, or of two things")
-        if record.fs is not None:
-            fs = _at(self._file_systems, record.fs, "file system")
-            return fs, self._tops[record.fs]
         if record.shows is not None:
             return self._kernel.vfs.anon_fs("nsfs", NSFS_MAGIC), self.first[0].root
-        assert record.model is not None
+        return self._top_of(record)
+
+    def _top_of(self, record: records.MadeMount | records.Where) -> tuple[FileSystem, Dentry]:
+        """A file system, and from where on paths in it are."""
+        if record.fs is not None:
+            return self.file_system(record.fs), self._tops[record.fs]
+        if record.model is None:
+            raise Damaged("a file of no file system")
         model = _at(self.first, record.model, "mount")
         return model.fs, model.root
 
-    def _made_file_systems(self) -> list[FileSystem]:
-        devs = [each.dev for each in self._table.file_systems]
-        minors = [dev & 0xFF | dev >> 12 & ~0xFF for dev in devs]
-        theirs = self._is_first and _pass(self._kernel.vfs.devs, minors)
-        found = [self._made(each) for each in self._table.file_systems]
-        for fs, minor in zip(found, minors, strict=True) if theirs else ():
-            fs.dev = dev_of(minor)
+    def file_system(self, place: int) -> FileSystem:
+        """One of those that programs have mounted. Raises: Damaged."""
+        found: FileSystem = _at(self._file_systems, place, "file system")
         return found
 
-    def _made(self, record: records.FileSystem) -> FileSystem:
+    def _made_file_systems(self) -> list[FileSystem]:
+        table, new_dev = self._table.file_systems, self._kernel.vfs.new_dev
+        devs = [dev for each in table for dev in (each.dev, *each.devices)]
+        minors = [dev & 0xFF | dev >> 12 & ~0xFF for dev in devs]
+        theirs = self._is_first and _pass(self._kernel.vfs.devs, minors)
+        found = [self._made(each, place) for place, each in enumerate(table)]
+        numbers = iter(minors)
+        for fs, record in zip(found, table, strict=True):
+            own, *devices = (dev_of(next(numbers)) for _ in (fs, *record.devices))
+            fs.dev = own if theirs else fs.dev or new_dev()
+            if isinstance(fs, Unbuilt):
+                fs.devices = devices if theirs else [new_dev() for _ in devices]
+        return found
+
+    def built(self, stands: Unbuilt, fs: FileSystem) -> Dentry:
+        """What lies over others is there: its top."""
+        fs.dev, fs.source, fs.owner = stands.dev, stands.source, stands.owner
+        fs.sb_flags, fs.read_only = stands.sb_flags, stands.read_only or fs.only_read
+        fs.is_made_inside = True
+        fs.mount_count += stands.mount_count
+        self._file_systems[stands.place] = fs
+        self._tops[stands.place] = top = Dentry(None, b"/", fs.root)
+        for mount in stands.mounts:
+            mount.fs = fs
+            mount.set_flags(mount.flags)
+        return top
+
+    def _made(self, record: records.FileSystem, place: int) -> FileSystem:
         """A new one of its kind. Raises: Damaged."""
         kernel, namespaces = self._kernel, self._namespaces
-        if self._is_bound:
+        if self.is_bound:
             self._check_bound(record)
         fs: FileSystem
         if record.kind == "proc":
@@ -142,6 +188,13 @@ class MadeMounts:
             fs = DevPtsFs(kernel.vfs, record.options)
             if record.has_ptmx:
                 kernel.vfs.devpts = fs
+        elif record.kind == "cgroup2":
+            top = kernel.container.cgroup
+            if top.root_fs is not None:
+                raise Damaged("a second tree of control groups")
+            fs = top.root_fs = CgroupFs(kernel, top)
+        elif record.kind in ("overlay", "erofs"):
+            fs = Unbuilt(record.kind, place)
         else:
             options = msgspec.structs.asdict(record.limits or records.MemoryLimits())
             if options["mpol"] and not POLICY.fullmatch(options["mpol"]):
@@ -164,7 +217,8 @@ class MadeMounts:
             each for each in self.first
             if each.fs.name == record.kind and each.root.parent is None and not each.mounted
         )  # fmt: skip
-        if record.owner is None or (is_shown and (record.shows is None or not any(whole))):
+        is_theirs = record.owner is not None and record.kind.encode() in ANYWHERE
+        if not is_theirs or (is_shown and (record.shows is None or not any(whole))):
             raise Damaged(f"a mount of {record.kind} that no program of this container can make")
 
     def _made_namespaces(self) -> None:
@@ -190,6 +244,8 @@ class MadeMounts:
     async def place(self, files: Files) -> None:
         """All get theirs. Preconditions: trees are there. Raises: Damaged, and what the file
         systems say."""
+        if any(isinstance(fs, Unbuilt) for fs in self._file_systems):
+            raise Damaged("a file system that lies over nothing")
         for place, record in enumerate(self._table.mounts, len(self.first)):
             namespace = self._namespace(record)
             namespace.check_room()
@@ -198,13 +254,13 @@ class MadeMounts:
         for place in self._in_order():
             await self._put(files, self._table.mounts[place - len(self.first)], self.all[place])
             await pace.rest()
-        if self._is_bound:
+        if self.is_bound:
             self._check_hidden()
         for changed in self._table.changed:
             _at(self.first, changed.mount, "mount").set_flags(changed.sharing.flags)
         self._share()
 
-    async def _root(self, files: Files, record: records.MadeMount, mount: Mount) -> Dentry:
+    async def _root(self, files: Files, record: records.MadeMount) -> Dentry:
         if record.shows is not None:
             what = record.shows
             older = -1 if record.namespace is None else record.namespace
@@ -212,16 +268,39 @@ class MadeMounts:
                 raise Damaged("a loop of mount namespaces")
             found = place_of(self._kernel, what.what, self._namespaces.named(what))
             return found.dentry
-        top = self._source(record)[1]
+        return await self.where(files, record)
+
+    async def where(self, files: Files, record: records.MadeMount | records.Where) -> Dentry:
+        """The root of a mount, or a layer. Raises: Damaged, and what the file system says."""
+        fs, top = self._top_of(record)
+        if isinstance(fs, Unbuilt):
+            raise Damaged(f"a file of {fs.name} that is not there yet")
         if record.tree is not None:
-            return files.nameless(mount, records.Place(0, record.root, record.tree, record.inode))
+            return files.nameless(top, record.root, (record.tree, record.inode))
         hides = None
-        if record.model is not None and record.root and self._is_bound:
+        if record.model is not None and record.root and self.is_bound:
             hides = self.first[record.model]
         return await files.walk(top, record.root, hides)
 
+    def check_layer(self, record: records.Where, dentry: Dentry, *, is_upper: bool) -> None:
+        """What the container's mounts hide, or forbid, is so for who has no rights: `hides_below`.
+
+        Raises: Damaged.
+        """
+        if is_upper and dentry.inode.fs.read_only:
+            raise Damaged("an overlay that writes to what is read-only")
+        if not self.is_bound or record.model is None:
+            return
+        model = self.first[record.model]
+        if is_upper and model.read_only:
+            raise Damaged("an overlay that writes to what the container's mounts do not")
+        for child in model.mounted.values():
+            assert child.parent is not None
+            if child.parent.dentry.is_below(dentry):
+                raise Damaged("an overlay that shows what the container's mounts hide")
+
     async def _put(self, files: Files, record: records.MadeMount, mount: Mount) -> None:
-        mount.root = await self._root(files, record, mount)
+        mount.root = await self._root(files, record)
         mount.locked = record.locked
         mount.locked_flags = record.locked_flags & (LOCKABLE | ATIME_FLAGS)
         is_directory = mount.root.inode.is_dir

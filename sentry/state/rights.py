@@ -38,6 +38,7 @@ from sentry.vfs.access import check_device, check_inode
 if TYPE_CHECKING:
     from sentry.config import ContainerConfig
     from sentry.vfs.file import Caller
+    from sentry.vfs.interface import Inode
     from sentry.vfs.location import Location
 
 _ACCESS: Final = {O_RDONLY: MAY_READ, O_WRONLY: MAY_WRITE}
@@ -158,6 +159,12 @@ class Rights:
         if node.gid != self.creds.gid and not is_directory and not self.has(CAP_SETGID):
             lost |= S_ISGID
         return node.mode & 0o7777 & ~lost
+
+    def check_read(self, inode: Inode) -> None:
+        """Somebody may have opened it to read, who need not be there any more. Raises: EACCES,
+        NotNow."""
+        if inode.uid != self._opener.fsuid:
+            check_inode(self._opener, inode, MAY_READ)
 
     def check_open(self, caller: Caller, location: Location, flags: int) -> None:
         """Whoever owns a file may have opened it before it had this mode. open(2), but for what is

@@ -158,8 +158,8 @@ class Saver:
         for number, tree in enumerate(self.trees):
             if tree.fs is inode.fs:
                 return number, tree.place(inode)
-        refused(f"a Unix socket with a name, a watch of inotify, or a mount of a file that was"
-                f" removed, on {inode.fs.name}")  # fmt: skip
+        refused(f"a Unix socket with a name, a watch of inotify, or a mount or an overlay of a file"
+                f" that was removed, on {inode.fs.name}")  # fmt: skip
 
     def _bytes(self, file: RamFile) -> records.Bytes:
         if self.others.has(file):

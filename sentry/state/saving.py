@@ -18,6 +18,7 @@ from sentry.state import open_files, records, restarts
 from sentry.state.machine import clock_code, features
 from sentry.state.saver import Saver, mounted, refused
 from sentry.state.values import usage, waiting
+from sentry.wait.again import again
 from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ class Saving:
         locks = [open_files.locks(saver, file) for file in list(saver.locked.values())]
         table = await saver.mounts.record(saver, self._pace)
         await saver.catch_up(self._pace)
-        trees = [tree.record() for tree in saver.trees]
+        trees: list[records.Tree] = []
+        for tree in reversed(saver.trees):  # what lies over others names files of these
+            trees.insert(0, await tree.record(self._pace))
         mounts = [mounted(mount) for mount in saver.mounts.first]
         sessions = [
             self._session(session) for session in kernel.pids.sessions.values()
@@ -185,7 +188,7 @@ class Saving:
         amap, saver = mm.map, self.saver
         mappings = []
         for vma in amap.vmas:
-            mappings.append(self._mapping(mm, vma))
+            mappings.append(self._mapping(mm, vma, await self._below(vma)))
             await self._pace.rest()
         layout = records.Layout(**{name: getattr(amap.layout, name) for name in _LAYOUT})
         self._memories.append(
@@ -196,7 +199,16 @@ class Saving:
             )
         )  # fmt: skip
 
-    def _mapping(self, mm: MemoryManager, vma: Any) -> records.Mapping:
+    async def _below(self, vma: Any) -> records.InTree | None:
+        """The file of a lower layer that is mapped, though there is a copy by now."""
+        if not hasattr(vma.file, "copied_since"):
+            return None
+        found: Any = await again(vma.file.copied_since, vma.backing)
+        return None if found is None else self.saver.in_tree(found)
+
+    def _mapping(
+        self, mm: MemoryManager, vma: Any, below: records.InTree | None
+    ) -> records.Mapping:
         saver, backing = self.saver, vma.backing
         if vma.flags & VmFlag.SECRET and not vma.flags & VmFlag.SPECIAL:
             refused("memfd_secret(2)")
@@ -212,8 +224,9 @@ class Saving:
             runs = saver.pages.of_mapping(mm.space, vma.start, vma.pages)
         offset = vma.offset if backing is not None else 0
         return records.Mapping(
-            vma.start, vma.end, vma.prot, vma.flags, offset, vma.name, file, data, vma.policy, runs
-        )
+            vma.start, vma.end, vma.prot, vma.flags, offset, vma.name, file, data, vma.policy,
+            below, runs,
+        )  # fmt: skip
 
     def _memory_of(self, mm: MemoryManager) -> int:
         if id(mm) not in self._memory_at:

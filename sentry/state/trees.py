@@ -1,4 +1,5 @@
-"""File systems in memory, with all that is in them: a tmpfs, and the layer over a root.
+"""File systems in memory, with all that is in them: a tmpfs, and the layer over a root. And those
+that lie over others: layers.py.
 
 A tree that is loaded meets what the container's start has made in it: what other mounts sit on
 stays the same object, and gets the attributes of the record.
@@ -20,12 +21,12 @@ from sentry.vfs.interface import Absent, Inode
 if TYPE_CHECKING:
     from sentry.fs.overlay.inode import OverlayInode
     from sentry.state.saver import Saver
+    from sentry.wait.steps import Pace
 
 
 class SavedTree:
     """One of them, as it becomes records: what has no name any more is reached by open files."""
-
-    def __init__(self, saver: Saver, fs: FileSystem, mount: int) -> None:
+    def __init__(self, saver: Saver, fs: FileSystem, mount: int | None) -> None:
         self.fs = fs
         self._saver = saver
         self._mount = mount
@@ -40,15 +41,23 @@ class SavedTree:
             self._inodes.append(inode)
         return found
 
-    def record(self) -> records.Tree:
+    async def record(self, pace: Pace) -> records.Tree:
         """All that is in it. Preconditions: all open files are records by now."""
         self._first()
         made: list[Any] = []
         for inode in self._inodes:  # which grows
             made.append(self._one(inode))
+            await pace.rest()
         if isinstance(self.fs, OverlayFs):
-            return records.Tree(self._mount, differences=made)
-        return records.Tree(self._mount, entries=made)
+            return records.Tree(*self._shown(), differences=made)
+        uuid = self.fs.uuid if "uuid" in vars(self.fs) else b""
+        return records.Tree(*self._shown(), entries=made, uuid=uuid)
+
+    def _shown(self) -> tuple[int, int | None]:
+        """A mount of it, or where it is among the file systems."""
+        if self._mount is not None:
+            return self._mount, None
+        return 0, self._saver.mounts.unmounted(self.fs)
 
     def _first(self) -> None:
         """The root has place 0, whatever an open file has asked for before."""
@@ -105,14 +114,40 @@ def _below(inode: OverlayInode) -> bytes | None:
 
 
 def find(saver: Saver) -> list[SavedTree]:
-    """Those that the container sees."""
-    found: dict[int, SavedTree] = {}
+    """Those that the container sees, and those on which they lie: the lowest first."""
+    mounts: dict[FileSystem, int | None] = {}
     for at, mount in enumerate(saver.mounts.all):
-        fs = mount.fs
-        if id(fs) not in found and (isinstance(fs, OverlayFs) or type(fs) in (TmpFs, RamFs)):
-            tree = found[id(fs)] = SavedTree(saver, fs, at)
-            tree.place(fs.root)
-    return list(found.values())
+        mounts.setdefault(mount.fs, at)
+    for fs in (systems := list(mounts)):  # which grows
+        below = [each for each in _below_it(fs) if each not in mounts]
+        mounts.update(dict.fromkeys(below))
+        systems += below
+    found: list[SavedTree] = []
+    for fs in sorted(systems, key=lambda fs: fs.stack_depth):
+        kind: type[SavedTree] = SavedTree
+        if is_stacked(fs):
+            from sentry.state import layers  # noqa: PLC0415  few have one
+
+            kind = layers.SavedImage if fs.name == "erofs" else layers.SavedLayers
+        elif not isinstance(fs, OverlayFs) and type(fs) not in (TmpFs, RamFs):
+            continue
+        if fs.name != "erofs" or not saver.mounts.is_first(fs):
+            found.append(kind(saver, fs, mounts[fs]))
+            found[-1].place(fs.root)
+    return found
+
+
+def is_stacked(fs: FileSystem) -> bool:
+    """It lies over others, and a program has mounted it."""
+    return fs.name == "erofs" or (fs.name == "overlay" and not isinstance(fs, OverlayFs))
+
+
+def _below_it(fs: Any) -> list[FileSystem]:
+    if not is_stacked(fs):
+        return []
+    if fs.name == "erofs":
+        return [fs.image.file.inode.fs]
+    return [layer.root.fs for layer in fs.stack.layers.values()]
 
 
 

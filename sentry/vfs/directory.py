@@ -13,7 +13,7 @@ from sentry.abi.inotify import IN_ACCESS
 from sentry.abi.stat import S_IFDIR
 from sentry.ahead import mypyc_attr
 from sentry.errors import EINVAL, EISDIR, ENOENT
-from sentry.vfs.dirents import FIRST, Dirents, DirentSink
+from sentry.vfs.dirents import FIRST, Dirents, DirentSink, Entry
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import DirEntry
 from sentry.vfs.watches import tell
@@ -62,6 +62,10 @@ class DirectoryFile(FileDescription):
     def _list(self, caller: Caller) -> Dirents:
         """What is there now."""
         return self.inode.dirents()
+
+    def goes_on(self, entries: list[Entry]) -> None:
+        """It is read on, and these were the names when that began. Raises: ENOMEM."""
+        self._listing = Dirents(entries)
 
     def _dots(self) -> Dirents:
         """`.` and `..`."""

@@ -26,6 +26,8 @@ PIECE: Final = 1024
 """So many records are made in one go to come to a position."""
 FEW: Final = 4
 """So many are made as fast one by one."""
+MOST: Final = 1 << 62
+"""More than there ever are."""
 SMALLEST: Final = 24
 """Bytes of a record."""
 FIRST: Final = 2
@@ -43,6 +45,18 @@ def dirent(entry: Entry, following: int) -> bytes:
     name, ino, kind = entry
     size = (_DIRENT.size + len(name) + 8) & ~7
     return _packer(size - _DIRENT.size).pack(ino, following, size, kind >> 12, name)
+
+
+def split(records: bytes) -> list[Entry]:
+    """What some struct linux_dirent64 say."""
+    found: list[Entry] = []
+    at = 0
+    while at < len(records):
+        ino, _, size, kind = _DIRENT.unpack_from(records, at)
+        name = records[at + _DIRENT.size : at + size].split(b"\0", 1)[0]
+        found.append((name, ino, kind << 12))
+        at += size
+    return found
 
 
 def as_old(records: bytearray) -> bytearray:
@@ -95,6 +109,12 @@ class Dirents:
             before = len(self._ends)
             self._make(min(index, before + PIECE), 0)
             yield
+
+    def all(self) -> list[Entry]:
+        """Those that were made, and all others."""
+        for _ in self.reach(MOST):
+            pass
+        return split(bytes(self._data))
 
     def records(self, index: int, room: int) -> tuple[bytearray, int]:
         """Those from `index` on that fit into `room` bytes, and how many these are.

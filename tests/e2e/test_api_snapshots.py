@@ -163,6 +163,37 @@ def test_rollback_puts_a_sandbox_back_under_its_name(
     sandboxes.wait_until_gone(tmp_path, name)
 
 
+LAYERED = """
+setsid unshare -Urm sh -c 'mount -t tmpfs own /mnt && cd /mnt && mkdir low up work m
+echo >low/file
+mount -t overlay -o lowerdir=low,upperdir=up,workdir=work,userxattr own m || exit
+echo first >m/file
+while :; do cat m/file up/file >/told; test -e /change && echo second >m/file
+sleep 0.01; done' >/dev/null 2>&1 </dev/null &
+"""
+
+
+def test_rollback_puts_back_what_was_written_to_an_overlay(tmp_path: Path, busybox: Path) -> None:
+    with sandboxes.made(tmp_path, busybox, timeout=3600) as sandbox:
+
+        def told(word: str) -> bool:
+            deadline = time.monotonic() + TIMEOUT_S
+            while sandbox.commands.run("cat /told").stdout != f"{word}\n{word}\n":
+                if time.monotonic() > deadline:
+                    return False
+            return True
+
+        sandbox.commands.run(LAYERED)
+        assert told("first")
+        snapshot = sandbox.create_snapshot(tmp_path / "image")
+        for _ in range(2):
+            sandbox.files.write("/change", "")
+            assert told("second")
+            sandbox.rollback(snapshot)
+            sandbox.commands.run("rm /told")
+            assert told("first")
+
+
 def test_who_uses_a_sandbox_goes_on_with_it_after_a_rollback(
     tmp_path: Path, busybox: Path
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.abi.test_abi import compile_program, with_everything
 from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, Bundle, Result, execute
 from tests.full.roundtrip import RoundTrip
+from tests.unit.fs.erofs.images import Builder, directory, file
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done"
 """Shell: each line is one more than the one before."""
@@ -164,7 +165,10 @@ ls /var /etc/nsswitch.conf 2>/dev/null; true
 """
 
 
-@pytest.mark.parametrize("name", ["signals_kept", "ns_kept", "ns_used_kept", "ns_mounts_kept"])
+@pytest.mark.parametrize(
+    "name",
+    ["signals_kept", "ns_kept", "ns_used_kept", "ns_mounts_kept", "files_overlay_kept"],
+)
 def test_restore_what_a_program_has_asked_for_comes(
     name: str, tmp_path: Path, busybox: Path, platform: str
 ) -> None:
@@ -205,6 +209,80 @@ def test_restore_mounts_of_a_user_namespace_come_back_to_who_has_no_rights(
         "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
     )
     assert wait_for(after, 3)[:3] == ["own"] * 3
+
+
+OWN_LAYERS = """
+exec unshare -Urm sh -c 'mount -t tmpfs own /root && cd /root && mkdir up work m low
+echo less >low/words
+mount -t overlay -o lowerdir=low:/etc,upperdir=up,workdir=work,userxattr own m || exit 1
+echo own >m/file; echo more >>m/words; exec 3<m/words; rm m/words m/group; read less <&3
+while :; do cat m/file; echo $less; ls up; sleep 0.01; done; cat <&3'
+"""
+
+
+def test_restore_an_overlay_of_a_user_namespace_comes_back_to_who_has_no_rights(
+    machine: Machine,
+) -> None:
+    bundle = machine.bundle(OWN_LAYERS)
+    bundle.document["process"]["user"] = {"uid": 1000, "gid": 1000}
+    bundle.write()
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    assert wait_for(out, 6)[:5] == ["own", "less", "file", "group", "words"], out.read_text()
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "overlay on …/" in machine.run("snapshot", "inspect", str(machine.image)).stdout
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    assert {*wait_for(after, 12)[:12]} == {"own", "less", "file", "group", "words"}
+
+
+IMAGES = """
+import ctypes, os, time
+def mount(source, target, kind, flags, data):
+    mount_ = ctypes.CDLL(None, use_errno=True).mount
+    assert mount_(source, target, kind, flags, data) == 0, ctypes.get_errno()
+for name in ("x", "up", "work", "m"):
+    os.mkdir("/mem/" + name)
+mount(b"/img/image", b"/mem/x", b"erofs", 1, None)
+mount(b"it", b"/mem/m", b"overlay", 0, b"lowerdir=/mem/x,upperdir=/mem/up,workdir=/mem/work")
+held, inner, before = open("/mem/x/file"), os.stat("/mem/m/dir/inner"), os.stat("/mem/x/file")
+with open("/mem/m/file", "a") as file:
+    file.write("!")
+shown = open("/proc/self/mountinfo").read()
+while True:
+    held.seek(0)
+    now = os.stat("/mem/m/dir/inner")
+    assert (now.st_dev, now.st_ino) == (inner.st_dev, inner.st_ino)
+    assert os.stat("/mem/x/file") == before and shown == open("/proc/self/mountinfo").read()
+    print(held.read(), open("/mem/m/file").read(), open("/mem/m/dir/inner").read(), flush=True)
+    time.sleep(0.01)
+"""
+
+
+def test_restore_an_image_and_an_overlay_over_it_come_back(
+    tmp_path: Path, debian: Path, platform: str
+) -> None:
+    (tmp_path / "img").mkdir()
+    top = directory({b"file": file(b"text"), b"dir": directory({b"inner": file(b"inner")})})
+    (tmp_path / "img" / "image").write_bytes(Builder(top).build())
+    machine = Machine(tmp_path, debian, platform)
+    bundle = machine.bundle("").args("python3", "-c", IMAGES).configure(with_everything)
+    bundle.document["mounts"].append(
+        {"destination": "/img", "source": str(tmp_path / "img"), "options": ["bind", "ro"]}
+    )
+    bundle.write()
+    try:
+        out = machine.begin("run", f"--bundle={bundle.path}", "a")
+        assert wait_for(out, 2)[0] == "text text! inner"
+        done = machine.checkpoint("a")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        after = machine.begin(
+            "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+        )
+        assert wait_for(after, 3)[:3] == ["text text! inner"] * 3
+    finally:
+        machine.close()
 
 
 def test_restore_what_was_removed_of_the_root_stays_away(machine: Machine) -> None:
@@ -274,8 +352,8 @@ def test_checkpoint_compressed_is_smaller_and_damage_is_named(machine: Machine) 
     ("script", "what"),
     [
         ("umount /mem; echo; sleep 100", "a mount of the container that a program has taken off"),
-        ("mkdir /mem/x; mount -t overlay -o lowerdir=/etc:/bin x /mem/x; echo; sleep 100",
-         "a file system of type overlay that a program has mounted"),
+        ("mkdir /mem/x; mount -t fusectl x /mem/x; echo; sleep 100",
+         "a file system of type fusectl that a program has mounted"),
     ],
 )
 def test_checkpoint_what_has_no_record_is_named_and_goes_on(

@@ -22,6 +22,7 @@ from tests.full.roundtrip import RoundTrip
 
 PROGRAM, CALL = "exec_programs", 320
 WITH_MOUNTS, ITS_CALL = "ns_mounts_kept", 400
+WITH_LAYERS = "files_overlay_kept"
 FILES = (snapshots.MANIFEST, snapshots.OBJECTS, snapshots.PAGES)
 SCRIPT = (
     "echo kept >/dev/shm/file; exec 4</dev/shm/file; mkfifo /dev/shm/pipe;"
@@ -41,6 +42,13 @@ def trip_with_mounts(
     tmp_path_factory: pytest.TempPathFactory, busybox: Path
 ) -> Iterator[RoundTrip]:
     yield from written(WITH_MOUNTS, ITS_CALL, tmp_path_factory.mktemp("images"), busybox)
+
+
+@pytest.fixture(scope="module")
+def trip_with_layers(
+    tmp_path_factory: pytest.TempPathFactory, busybox: Path
+) -> Iterator[RoundTrip]:
+    yield from written(WITH_LAYERS, ITS_CALL, tmp_path_factory.mktemp("images"), busybox)
 
 
 def written(name: str, call: int, folder: Path, busybox: Path) -> Iterator[RoundTrip]:
@@ -94,6 +102,16 @@ def test_restore_hostile_mounts_are_an_error_or_a_container(
     objects = copy.deepcopy(Image(trip_with_mounts.image).objects)
     what = mutated(objects["mount_table"], random.Random(seed))
     restored(trip_with_mounts, objects, what, tmp_path)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("seed", range(100))
+def test_restore_hostile_overlays_are_an_error_or_a_container(
+    seed: int, trip_with_layers: RoundTrip, tmp_path: Path
+) -> None:
+    objects = copy.deepcopy(Image(trip_with_layers.image).objects)
+    what = mutated([each for each in objects["trees"] if "overlay" in each], random.Random(seed))
+    restored(trip_with_layers, objects, what, tmp_path)
 
 
 def restored(trip: RoundTrip, objects: Any, what: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from sentry.abi.fcntl import (
     RENAME_NOREPLACE,
 )
 from sentry.abi.mount import MNT_DETACH
-from sentry.fs.layers.listing import split
+from sentry.vfs.dirents import split
 from tests.fuzz.inside import Inside, Step, many
 from tests.fuzz.running import explore, for_a_while, kept
 from tests.world import Program
@@ -151,7 +151,7 @@ def names(inside: Inside, path: bytes) -> set[bytes] | None:
     while got := inside.call("getdents64", fd, buffer, ROOM):
         if got < 0:
             break
-        found |= {entry.name for entry in split(inside.program.read(buffer, got))}
+        found |= {name for name, _, _ in split(inside.program.read(buffer, got))}
     inside.call("close", fd)
     return None if got else found - {b".", b".."}
 

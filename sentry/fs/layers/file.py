@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sentry.abi.fcntl import O_RDONLY, O_RDWR
+from sentry.fs.layers.listing import Listing
 from sentry.fs.layers.stack import UPPER
 from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.interface import DirEntry
 from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
     from sentry.fs.layers.stack import Lowers, Stack
+    from sentry.vfs.dirents import Entry
     from sentry.vfs.file import Caller, Dest, Source
     from sentry.vfs.interface import Inode
     from sentry.vfs.location import Location
@@ -38,6 +41,11 @@ class LayeredListing(DirectoryFile):
         inode: Any = self.inode
         if not inode.open_count:
             inode.listing = None
+
+    def goes_on(self, entries: list[Entry]) -> None:
+        """As before; it counts."""
+        inode: Any = self.inode
+        self._listing = Listing([DirEntry(*entry) for entry in entries], inode.fs.budget)
 
 
 class LayeredFile(RegularFile):
@@ -85,6 +93,20 @@ class LayeredFile(RegularFile):
         real = self._above()
         assert real is not None
         return real
+
+    def copied_since(self, backing: Any) -> Inode | None:
+        """The lower file, if a mapping of this shows it and not the copy. Raises: NotNow."""
+        above: Any = self._above()
+        if above is None or backing is above.mmap_backing(False):
+            return None
+        return None if self._lower is None else self._lower.inode
+
+    def backing_below(self, number: int, lower: Inode) -> Any:
+        """What that showed. Raises: NotNow."""
+        if self._lower is None:
+            self._lower = self._opened(number, lower, O_RDONLY)
+        real: Any = self._lower
+        return real.mmap_backing(False)
 
     # --- data
 

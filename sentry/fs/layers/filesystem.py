@@ -16,7 +16,6 @@ from sentry.fs.layers.search import Found
 from sentry.fs.layers.stack import UPPER, Layer, Stack
 from sentry.fs.layers.work import prepare
 from sentry.vfs import unmounting
-from sentry.vfs.dentry import Dentry
 from sentry.vfs.filesystem import FileSystem
 from sentry.vfs.interface import Inode, StatFs
 from sentry.vfs.mounting import hides_below
@@ -25,7 +24,7 @@ from sentry.wait.again import again, begun
 from sentry.wait.steps import Pace, at_once, driven
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sentry.auth.credentials import Credentials
     from sentry.fs.layers.options import Options
@@ -78,9 +77,7 @@ async def layered(
         stack.add(number, _as_layer(vfs, lower))
     for lower in lowers[len(merged) :]:
         stack.trap(lower.inode)
-    depth = 1 + max(place.inode.fs.stack_depth for place in [*above, *lowers])
-    if depth > MAX_DEPTH:
-        raise EINVAL("an overlay over an overlay over an overlay")
+    depth = depth_over(place.inode.fs for place in [*above, *lowers])
     _check_apart(lowers, [*above, *lowers])
     if above:
         await prepare(stack, above[1].inode, options)
@@ -104,9 +101,16 @@ async def _layer(caller: Caller, path: str) -> Location:
     return place
 
 
+def depth_over(layers: Iterable[FileSystem]) -> int:
+    """How many lie below, with the overlay itself. Raises: EINVAL, too many."""
+    depth = 1 + max(fs.stack_depth for fs in layers)
+    if depth > MAX_DEPTH:
+        raise EINVAL("an overlay over an overlay over an overlay")
+    return depth
+
+
 def _as_layer(vfs: Vfs, place: Location) -> Layer:
-    root = Dentry(None, b"/", place.inode)
-    return Layer(vfs.new_mount(place.inode.fs, MS_NOATIME, root), place.inode)
+    return Layer(vfs.new_mount(place.inode.fs, MS_NOATIME, place.dentry), place.inode)
 
 
 def _check_upper(upper: Location, work: Location) -> None:
@@ -145,7 +149,7 @@ class LayersFs(FileSystem):
         self.stack = stack
         self.budget: Any = vfs.budget
         self.stack_depth = depth
-        self._options = options
+        self.options = options
         self.uuid = stack.uuid
         writable = UPPER in stack.layers
         self.read_only = self.only_read = stack.work is None
@@ -242,4 +246,4 @@ class LayersFs(FileSystem):
 
     def show_options(self) -> str:
         """ovl_show_options()."""
-        return self._options.shown(same_fs=self.stack.same_fs)
+        return self.options.shown(same_fs=self.stack.same_fs)

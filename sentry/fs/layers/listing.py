@@ -6,7 +6,6 @@ it takes counts among the small bytes of the sandbox.
 
 from __future__ import annotations
 
-import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +15,7 @@ from sentry.auth.permissions import MAY_READ
 from sentry.errors import ENOMEM, ENOSPC, Errno
 from sentry.fs.layers.search import find, numbered
 from sentry.fs.layers.stack import UPPER, is_whiteout
-from sentry.vfs.dirents import Dirents, DirentSink
+from sentry.vfs.dirents import Dirents, DirentSink, split
 from sentry.vfs.interface import Absent, DirEntry, Inode
 from sentry.vfs.walk import child_of
 from sentry.wait.again import again
@@ -35,8 +34,6 @@ ROOM: Final = 1 << 15
 """Bytes of a layer's listing that are read in one go."""
 COST: Final = 160
 """What a name costs besides its bytes."""
-_HEAD: Final = struct.Struct("<QqHB")
-"""struct linux_dirent64 without the name."""
 
 
 class Listing(Dirents):
@@ -106,7 +103,7 @@ class Merged:
                 records := await again(partial(_records, file))
             ):
                 for entry in split(records):
-                    await self._add(number, real, entry)
+                    await self._add(number, real, DirEntry(*entry))
                     await self._pace.rest()
         finally:
             file.decref()
@@ -155,14 +152,3 @@ def _records(file: FileDescription) -> bytes:
     sink = DirentSink(ROOM)
     file.entries(nobody, sink)
     return bytes(sink.data)
-
-
-def split(records: bytes) -> list[DirEntry]:
-    """What they say."""
-    found, at = [], 0
-    while at < len(records):
-        ino, _, size, kind = _HEAD.unpack_from(records, at)
-        name = records[at + _HEAD.size : at + size].split(b"\0", 1)[0]
-        found.append(DirEntry(name, ino, kind << 12))
-        at += size
-    return found

@@ -26,6 +26,8 @@ _PATHS: Final = ("lowerdir", "upperdir", "workdir", *_ADDED)
 class Options(Struct):
     """What a mount asks for."""
 
+    data: str
+    """All of it, as it came."""
     lowers: list[str]
     """Paths, the topmost layer first; behind them those for data alone, which hold none here;"""
     data_only: int = 0
@@ -121,7 +123,7 @@ def check_option(option: str) -> None:
 
 def parse(data: str) -> Options:
     """The data of mount(2). Raises: EINVAL."""
-    options, redirects = Options([]), False
+    options, redirects = Options(data, []), False
     for option in filter(None, split(data, ",")):
         check_option(option)
         key, _, value = option.partition("=")

@@ -6,7 +6,6 @@ the upper one, whichever program asks for it: ovl_override_creds().
 
 from __future__ import annotations
 
-import itertools
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -91,7 +90,8 @@ class Stack:
         self._systems: dict[FileSystem, tuple[int, int]] = {}
         """The file systems of the layers: a number, and st_dev of files if these tell it."""
         self._roots: set[Inode] = set()
-        self._inos = itertools.count(LOCAL_INOS)
+        self.next_ino = LOCAL_INOS
+        """Of the next directory that needs one of its own."""
 
     def add(self, number: int, layer: Layer) -> None:
         """One more. Raises: ELOOP, it is there already."""
@@ -114,6 +114,17 @@ class Stack:
     def place(self, number: int, inode: Inode) -> Location:
         """Where a file of a layer can be opened; nobody who watches the layer hears of it."""
         return UnheardLocation(self.layers[number].mount, Dentry(None, b"", inode))
+
+    @property
+    def devices(self) -> list[int]:
+        """st_dev of files of each file system of the layers."""
+        return [dev for _, dev in self._systems.values()]
+
+    @property
+    def others(self) -> list[Inode]:
+        """What is not to be found in a layer, and is none itself."""
+        layers = {layer.root for layer in self.layers.values()}
+        return [root for root in self._roots if root not in layers]
 
     # --- looking
 
@@ -234,7 +245,8 @@ class Stack:
         if self.xino and ino < 1 << XINO_SHIFT:
             return ino | system << XINO_SHIFT, None
         if is_dir:
-            return next(self._inos), None
+            self.next_ino += 1
+            return self.next_ino - 1, None
         return ino, dev
 
     def listed(self, fs: FileSystem, ino: int) -> int:

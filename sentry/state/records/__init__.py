@@ -77,10 +77,16 @@ from sentry.state.records.mounts import NamedNamespace as NamedNamespace
 from sentry.state.records.mounts import Sharing as Sharing
 from sentry.state.records.names import Difference as Difference
 from sentry.state.records.names import Entry as Entry
+from sentry.state.records.names import Image as Image
+from sentry.state.records.names import InTree as InTree
+from sentry.state.records.names import LayeredFile as LayeredFile
+from sentry.state.records.names import Listed as Listed
 from sentry.state.records.names import Mounted as Mounted
 from sentry.state.records.names import Node as Node
+from sentry.state.records.names import Overlay as Overlay
 from sentry.state.records.names import Place as Place
 from sentry.state.records.names import Tree as Tree
+from sentry.state.records.names import Where as Where
 from sentry.state.records.namespaces import ClockOffsets as ClockOffsets
 from sentry.state.records.namespaces import IpcNamespace as IpcNamespace
 from sentry.state.records.namespaces import MachineNames as MachineNames

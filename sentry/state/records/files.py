@@ -23,7 +23,7 @@ from sentry.state.records.base import (
     Word,
 )
 from sentry.state.records.mounts import NamedNamespace
-from sentry.state.records.names import Node, Place
+from sentry.state.records.names import Listed, Node, Place
 
 
 class AsyncNotice(Record, frozen=True):
@@ -66,6 +66,10 @@ class NamedFile(OpenFile, frozen=True, tag="named"):
     place: Place | None = None
     changed: bool = False
     """Of /proc: what it shows has, since the last poll(2)."""
+    linkable: bool = False
+    """It has never had a name, and may get one: O_TMPFILE."""
+    listed: Annotated[list[Listed], Many] = []
+    """Of a directory that is being read: its names when that began."""
 
 
 class DonatedFile(OpenFile, frozen=True, tag="donated"):

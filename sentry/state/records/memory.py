@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from sentry.state.records.base import Amount, Id, Many, Path, Position, Record, Ref, Word
+from sentry.state.records.names import InTree
 
 
 class Run(Record, frozen=True, array_like=True):
@@ -46,6 +47,8 @@ class Mapping(Record, frozen=True):
     bytes: Ref | None = None
     """Shared memory without an open file."""
     policy: tuple[Id, Amount] | None = None
+    below: InTree | None = None
+    """Of `file` the lower file, which was copied up since: what it shows."""
     runs: Runs = []
     """Pages count from the start of the mapping."""
 

@@ -33,9 +33,9 @@ class MemoryLimits(Record, frozen=True):
 
 
 class FileSystem(Record, frozen=True):
-    """One that a program has mounted. What is in it is a `Tree`, if it is in memory."""
+    """One that a program has mounted. What is in it, or what it lies over, is a `Tree`."""
 
-    kind: Literal["tmpfs", "ramfs", "proc", "sysfs", "devpts"]
+    kind: Literal["tmpfs", "ramfs", "proc", "sysfs", "devpts", "cgroup2", "overlay", "erofs"]
     source: Words
     dev: Amount
     """st_dev."""
@@ -54,6 +54,8 @@ class FileSystem(Record, frozen=True):
     """proc, devpts: those of mount(2)."""
     has_ptmx: bool = False
     """devpts: /dev/ptmx belongs to it."""
+    devices: Annotated[list[Amount], msgspec.Meta(max_length=501)] = []
+    """overlay: st_dev of files of each file system that its layers are on."""
 
 
 class MountNamespace(Record, frozen=True):

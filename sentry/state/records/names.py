@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
+
+import msgspec
 
 from sentry.state.records.base import (
     Amount,
@@ -15,6 +17,7 @@ from sentry.state.records.base import (
     Path,
     Record,
     Ref,
+    Word,
     Words,
 )
 
@@ -80,12 +83,100 @@ class Entry(Record, frozen=True):
     children: Annotated[list[tuple[Name, Ref]], Many] = []
 
 
+InTree = tuple[Ref, Ref]
+"""A file of a tree: the tree, and which of its files."""
+Layers = msgspec.Meta(max_length=501)
+
+
+class Where(Record, frozen=True):
+    """A file by its path in a file system, whether that is still mounted or not."""
+
+    model: Ref | None = None
+    """A mount that the container began with, from whose root on the path is; else"""
+    fs: Ref | None = None
+    """one of `MountTable`, from the top of which it is."""
+    root: Path = b""
+    """The path."""
+    tree: Ref | None = None
+    """It has lost its name: it is `inode` of this tree."""
+    inode: Ref = 0
+
+
+class Listed(Record, frozen=True, array_like=True):
+    """A name of a directory, as it was listed."""
+
+    name: Name
+    ino: Word
+    mode: Id
+    """Its type, as in st_mode."""
+
+
+class LayeredFile(Record, frozen=True):
+    """A file of an overlay that a program has mounted, which somebody has (LayeredInode)."""
+
+    ino: Word
+    device: Ref | None = None
+    """Which of `FileSystem.devices` is its st_dev; None: that of the overlay."""
+    parent: Ref | None = None
+    """The directory in which it is, or was when it was removed;"""
+    name: Name = b""
+    """its name there."""
+    lost: bool = False
+    """It has no name any more. Then"""
+    gone: bool = False
+    """whether its name was removed, and nothing is known of others;"""
+    upper: InTree | None = None
+    """its file in the upper layer;"""
+    lowers: Annotated[list[Ref], Layers] = []
+    """the layers in which `parent` has it by `name`."""
+
+
+class Overlay(Record, frozen=True):
+    """An overlay that a program has mounted. Its layers are counted from the upper one (0) down; if
+    there is none they begin with 1."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=1 << 22)]
+    """What mount(2) was given."""
+    uuid_option: Literal["auto", "null", "off", "on"]
+    """What has become of that."""
+    creds: Ref
+    """Of who has mounted it, with whose rights layers are looked at."""
+    layers: Annotated[list[Where], Layers]
+    others: Annotated[list[InTree], Layers] = []
+    """Directories that no layer may have in it: where `work` is, layers for data alone."""
+    work: InTree | None = None
+    """In the upper layer's file system: the directory for what has no place in the overlay,"""
+    whiteout: InTree | None = None
+    """and the file that has the names of all whiteouts."""
+    marks: bool = False
+    """The upper layer takes the overlay's extended attributes."""
+    uuid: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+    next_ino: Word = 0
+    """st_ino of the next directory that needs one of its own."""
+    files: Annotated[list[LayeredFile], Many] = []
+    """The first one is its root."""
+
+
+class Image(Record, frozen=True):
+    """An EROFS that a program has mounted: the file that it is read from."""
+
+    at: Where
+    mount: Ref | None = None
+    """By which it is open."""
+
+
 class Tree(Record, frozen=True):
-    """A file system in memory: the first one is its root."""
+    """A file system in memory: the first one is its root. Or one that lies over others."""
 
     mount: Ref
     """The first mount that shows it."""
+    fs: Ref | None = None
+    """It is not mounted any more, and one of `MountTable`."""
     entries: Annotated[list[Entry], Many] = []
     """Of a tmpfs."""
     differences: Annotated[list[Difference], Many] = []
     """Of a layer over another one."""
+    overlay: Overlay | None = None
+    image: Image | None = None
+    uuid: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+    """Of a tmpfs, once somebody has asked for it."""

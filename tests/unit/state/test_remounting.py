@@ -90,6 +90,7 @@ def made(
     files: Any = SimpleNamespace(kernel=kernel, first=found.mounts.first, inodes=[])
     files._check_seen = lambda *where: Loader._check_seen(files, *where)
     files.walk = lambda *where: Loader.walk(files, *where)
+    files.in_tree = lambda *where: Loader.in_tree(files, *where)
     files.nameless = lambda *where: Loader.nameless(files, *where)
     run(found.mounts.place(files))
     return found.mounts
