@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.boot.first_process import credentials, is_tty
-from sentry.boot.tree import Starter, write_sysctl
+from sentry.boot.tree import Starter, find, write_value
 from sentry.config import ContainerConfig, StartError
 from sentry.control.descriptors import close_all
-from sentry.errors import Errno
+from sentry.errors import EACCES, EPERM, EROFS, Errno
 from sentry.kernel import pause
 from sentry.platform.memory import Exhausted
 from sentry.state.loading import Loading
 from sentry.state.pages import Damaged
 from sentry.state.rights import Rights
+from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from sentry.kernel.container import Container
@@ -35,10 +38,11 @@ async def load(
     container.pids.mortal = config.mortal_init
     wire = -1
     try:
-        loading = Loading(kernel, container, config, Rights(config, credentials(config.process)))
+        rights = Rights(config, credentials(config.process))
+        loading = Loading(kernel, container, config, rights)
         wire = loading.wire
         try:
-            await _set_sysctls(Starter(kernel, container), loading.sysctls)
+            await _set_sysctls(Starter(kernel, container), rights, loading.sysctls)
             await loading.load()
         except BaseException:
             if not is_first:  # who began with it ends
@@ -68,8 +72,23 @@ def _of_console(container: Container, wire: int) -> set[int]:
     return set() if container.console is None else {wire}
 
 
-async def _set_sysctls(starter: Starter, wanted: dict[str, str]) -> None:
+async def _set_sysctls(starter: Starter, rights: Rights, wanted: dict[str, str]) -> None:
+    """Those that some program of the container can have written: of others the bundle's stay.
+
+    Raises: Damaged, Errno.
+    """
+    there, vfs = starter.kernel.services.sysctls, starter.kernel.vfs
+    before, starter.creds = starter.creds, rights.most
     for name, value in wanted.items():
         if not all(part.strip(".") for part in name.split("/")):
             raise Damaged(f"{name!r} is no value below /proc/sys")
-        await write_sysctl(starter, name, value)
+        if there.get(name) == value:
+            continue
+        place = await find(starter, b"/proc/sys/" + name.encode())
+        if place is None or place.inode.fs.name != "proc":
+            raise Damaged(f"{name!r} is no value below /proc/sys")
+        if rights.has(CAP_SYS_ADMIN):  # who has another mount of it
+            place = Location(vfs.new_mount(place.inode.fs), place.dentry)
+        with suppress(EACCES, EPERM, EROFS):
+            await write_value(starter, place, value)
+    starter.creds = before

@@ -39,7 +39,7 @@ from sentry.vfs.location import Location
 from sentry.vfs.mount import MOUNT_FLAGS, Mount, stand, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
-from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.open import OpenHow, open_location, open_path
 from sentry.vfs.walk import MAX_LINKS, child_of, resolve, walk
 from sentry.wait.again import again
 
@@ -436,18 +436,17 @@ def bind(starter: Starter, place: Location, flags: int) -> Any:
 
 async def set_sysctl(starter: Starter, name: str, value: str) -> None:
     """Write to /proc/sys. Raises: StartError."""
-    await write_sysctl(starter, name.replace(".", "/"), value)
-
-
-async def write_sysctl(starter: Starter, name: str, value: str) -> None:
-    """The same, by its path below /proc/sys."""
-    path = b"/proc/sys/" + name.encode()
+    path = b"/proc/sys/" + name.replace(".", "/").encode()
     try:
-        how = OpenHow.strict(O_WRONLY, 0, 0)
-        file = (await again(open_path, starter, AT_FDCWD, path, how)).incref()
-        try:
-            await again(file.write, starter, KernelSource(value.encode()))
-        finally:
-            file.decref()
+        await write_value(starter, await again(resolve, starter, AT_FDCWD, path), value)
     except Errno as error:
-        raise StartError(f"sysctl {name.replace('/', '.')}: {error.text()}") from error
+        raise StartError(f"sysctl {name}: {error.text()}") from error
+
+
+async def write_value(starter: Starter, place: Location, value: str) -> None:
+    """Write a text to a file. Raises: Errno."""
+    file = (await again(open_location, starter, place, OpenHow.strict(O_WRONLY, 0, 0))).incref()
+    try:
+        await again(file.write, starter, KernelSource(value.encode()))
+    finally:
+        file.decref()

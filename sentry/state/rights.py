@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from sentry.abi.capability import (
     CAP_MKNOD,
     CAP_SETFCAP,
@@ -66,6 +68,13 @@ class Rights:
     def has(self, capability: int) -> bool:
         """Some program of the container may have it."""
         return bool(self._caps >> capability & 1)
+
+    @property
+    def most(self) -> Credentials:
+        """Of a program that may do whatever some program may."""
+        return replace(
+            self._opener, permitted=self._caps, effective=self._caps, inheritable=0, ambient=0
+        )
 
     def checked(self, record: records.Credentials) -> records.Credentials:
         """Ids that it may have, without capabilities that it may not. Raises: Damaged."""

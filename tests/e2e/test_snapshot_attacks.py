@@ -96,6 +96,40 @@ def test_a_sysctl_is_no_path_out_of_proc(machine: Machine) -> None:
     assert (attack.given / "file").read_text() == "as it was\n"
 
 
+def hold_sysctls(document: Any) -> None:
+    document["linux"]["readonlyPaths"] = ["/proc/sys"]
+    document["linux"]["sysctl"] = {"kernel.shm_rmid_forced": "1"}
+
+
+def open_sysctls(document: Any) -> None:
+    document["linux"]["readonlyPaths"] = []
+
+
+def give_sys_admin(document: Any) -> None:
+    hold_sysctls(document)
+    for names in document["process"]["capabilities"].values():
+        names.append("CAP_SYS_ADMIN")
+
+
+@pytest.mark.parametrize(
+    ("configure", "user", "swappiness"),
+    [
+        (hold_sysctls, 0, "60"), (give_sys_admin, 0, "7"),
+        (open_sysctls, 0, "7"), (open_sysctls, 1000, "60"),
+    ],
+)  # fmt: skip
+def test_a_sysctl_is_as_some_program_can_have_set_it(
+    machine: Machine, configure: Callable[[Any], object], user: int, swappiness: str
+) -> None:
+    attack = Attack(
+        machine, "cat /proc/sys/vm/swappiness /proc/sys/kernel/shm_rmid_forced",
+        user={"uid": user, "gid": user},
+    ).configure(configure)  # fmt: skip
+    forced = "0" if configure is open_sysctls else "1"
+    done = attack.claims(lambda objects: objects["sysctls"].update({"vm/swappiness": "7"}))
+    assert (done.returncode, done.stdout.split()) == (0, [swappiness, forced]), done
+
+
 def test_a_file_of_a_mount_that_is_read_only_is_not_written(machine: Machine) -> None:
     attack = Attack(machine, "echo broken >&3")
     attack.configure(lambda document: document["mounts"][-1]["options"].append("ro"))
