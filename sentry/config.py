@@ -306,6 +306,8 @@ class PagesConfig(msgspec.Struct, frozen=True):
     """A CRC-32 for each piece of them."""
     hashed: bool
     """It is that of their hashes (XXH64), not of their bytes."""
+    looked_at: bool = False
+    """Pieces with pages that are needed are good; there is nothing but these pages."""
 
 
 class PolicyConfig(msgspec.Struct, frozen=True):

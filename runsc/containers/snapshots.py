@@ -15,6 +15,7 @@ import stat
 import tempfile
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -192,9 +193,12 @@ def opened(
     fds: list[int] = []
     try:
         fds.append(_part(folder, OBJECTS))
-        layers = []
-        for place, each in reversed(_chain(folder, manifest)):
-            layers.append(_pages(place, each, memory_limit, tell))
+        layers: list[PagesConfig] = []
+        chain = _chain(folder, manifest)[::-1]
+        owns = [_own(place, each, memory_limit) for place, each in chain]
+        needed = _needed(folder, manifest, owns)
+        for (place, each), pages in zip(chain, needed, strict=True):
+            layers.append(_pages(place, each, pages, tell))
             fds.append(layers[-1].fd)
     except BaseException:
         for fd in fds:
@@ -224,16 +228,41 @@ def _chain(folder: str, manifest: Manifest) -> list[tuple[str, Manifest]]:
     return found
 
 
-def _pages(folder: str, manifest: Manifest, memory_limit: int, tell: Tell) -> PagesConfig:
-    """Its own ones. Raises: RuntimeFailure."""
+def _own(folder: str, manifest: Manifest, memory_limit: int) -> int:
+    """Pages in its own file. Raises: RuntimeFailure."""
     own = manifest.own if manifest.version >= 2 else manifest.pages
     if own * PAGE > memory_limit:
         raise RuntimeFailure(f"{folder}: damaged: more pages than a sandbox has")
+    return own
+
+
+def _needed(folder: str, manifest: Manifest, owns: list[int]) -> list[bytearray]:
+    """Of each snapshot of a chain a byte for each of its own pages: 1 if it is needed.
+
+    Raises: RuntimeFailure.
+    """
+    if len(owns) == 1:
+        return [bytearray(b"\1" * owns[0])]
+    left, found = manifest.pages, [bytearray(own) for own in owns]
+    for layer, first, count in manifest.origins:
+        left -= count
+        if left < 0 or layer >= len(owns) or first + count > owns[layer]:
+            raise RuntimeFailure(f"{folder}: damaged: pages that are nowhere")
+        found[layer][first : first + count] = b"\1" * count
+    return found
+
+
+def _pages(folder: str, manifest: Manifest, needed: bytearray, tell: Tell) -> PagesConfig:
+    """Its own ones; if they are compressed those that are needed. Raises: RuntimeFailure."""
+    own, is_hashed = len(needed), manifest.version >= 2
     fd = _part(folder, PAGES)
-    if manifest.compression == "zstd":
-        with open(fd, "rb") as packed:
-            fd = _unpacked(folder, packed, own * PAGE, tell)
-    return PagesConfig(fd, own, manifest.checks, manifest.version >= 2)
+    if manifest.compression != "zstd":
+        return PagesConfig(fd, own, manifest.checks, is_hashed)
+    with open(fd, "rb") as packed:
+        is_whole = all(needed)
+        take = _written if is_whole else _Taking(folder, manifest.checks, needed)
+        fd = _unpacked(folder, packed, own * PAGE, take, tell)
+    return PagesConfig(fd, own, manifest.checks, is_hashed, looked_at=not is_whole)
 
 
 def _part(folder: str, name: str) -> int:
@@ -441,7 +470,46 @@ def _pack(zstd: Any, pages: Any, packed: Any, tell: Tell) -> None:
             tell("compressing", pages.tell(), size)
 
 
-def _unpacked(folder: str, packed: Any, size: int, tell: Tell) -> int:
+Take = Callable[[int, bytes, int], object]
+"""Write a piece of a file, which begins at a place, as far as it is needed."""
+
+
+def _written(fd: int, data: bytes, at: int) -> None:
+    view, done = memoryview(data), 0
+    while done < len(data):
+        done += os.pwrite(fd, view[done:], at + done)
+
+
+class _Taking:
+    """Of a snapshot on which another one builds: the pages that are needed, so that a chain takes
+    no more room than the memory that it makes."""
+
+    def __init__(self, folder: str, checks: Sequence[int], needed: bytearray) -> None:
+        from sentry.state.pages import check_of  # noqa: PLC0415  few build on others
+
+        self._check_of = check_of
+        self._folder = folder
+        self._checks = checks
+        self._needed = needed
+
+    def __call__(self, fd: int, data: bytes, at: int) -> None:
+        """Raises: RuntimeFailure, OSError."""
+        first, count = at // PAGE, len(data) // PAGE
+        wanted = self._needed[first : first + count]
+        page = wanted.find(1)
+        if page < 0:
+            return
+        piece = at // PIECE
+        if piece >= len(self._checks) or self._check_of(data) != self._checks[piece]:
+            raise RuntimeFailure(f"{self._folder}/{PAGES}: damaged")
+        while page >= 0:
+            end = wanted.find(0, page)
+            end = count if end < 0 else end
+            _written(fd, data[page * PAGE : end * PAGE], at + page * PAGE)
+            page = wanted.find(1, end)
+
+
+def _unpacked(folder: str, packed: Any, size: int, take: Take, tell: Tell) -> int:
     """A file without a name of this size. Raises: RuntimeFailure."""
     zstd = _packer()
     left = size
@@ -449,11 +517,11 @@ def _unpacked(folder: str, packed: Any, size: int, tell: Tell) -> int:
         with tempfile.TemporaryFile(dir=folder) as plain, zstd.ZstdFile(packed) as source:
             while data := source.read(PIECE):
                 left -= len(data)
-                if left < 0:
+                if left < 0 or len(data) % PAGE:
                     break
-                plain.write(data)
+                take(plain.fileno(), data, size - left - len(data))
                 tell("decompressing memory", size - left, size)
-            plain.flush()
+            plain.truncate(size)
             if left:
                 raise RuntimeFailure(f"{folder}/{PAGES}: damaged: it has another size")
             return os.dup(plain.fileno())

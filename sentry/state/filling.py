@@ -159,7 +159,8 @@ class Loaded:
             _read(layer.fd, memoryview(data), begin * PAGE_SIZE)
             # SAFETY: both have so many pages.
             lib.pages_hash(ffi.from_buffer("uint8_t[]", data), count, frames_of(hashes))
-            if not layer.hashed or zlib.crc32(hashes) != layer.checks[piece]:
+            is_good = layer.looked_at or zlib.crc32(hashes) == layer.checks[piece]
+            if not layer.hashed or not is_good:
                 raise Damaged(f"pages {begin + 1} to {begin + count} of a file are damaged")
             for number, start, some in parts:
                 at = start - begin

@@ -202,6 +202,14 @@ class Saved:
         return Remembered(name, self._numbers, split, self._hashes, self._places, layers, same)
 
 
+def check_of(data: bytes) -> int:
+    """The CRC-32 of a piece of so many whole pages, as a manifest has it."""
+    hashes = array("Q", bytes(len(data) // PAGE_SIZE * 8))
+    # SAFETY: both have so many pages.
+    lib.pages_hash(ffi.from_buffer("uint8_t[]", data), len(hashes), frames_of(hashes))
+    return zlib.crc32(hashes)
+
+
 def origins(places: array[int]) -> list[Origin]:
     """Runs of pages that are one after the other in a file."""
     found: list[Origin] = []

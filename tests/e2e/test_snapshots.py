@@ -523,6 +523,28 @@ done
 """
 
 
+def test_restore_of_compressed_snapshots_that_build_on_each_other(machine: Machine) -> None:
+    pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    bundle = machine.bundle(KEEPING)
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    wait_for(out, 1)
+    flags = ["--leave-running", "--compression=zstd"]
+    for at in range(3):
+        machine.image = machine.folder / f"image{at}"
+        done = machine.checkpoint("a", *flags)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert machine.run("exec", "a", "sh", "-c", "echo go >/mem/next").returncode == 0
+        assert wait_for(out, at + 2)[-1] == "same 3000000"
+        flags = ["--leave-running", "--compression=zstd", f"--parent={machine.image}"]
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while machine.run("exec", "b", "sh", "-c", "echo go >/mem/next").returncode:
+        assert time.monotonic() < deadline
+    assert wait_for(after, 1) == ["same 3000000"]
+
+
 def test_restore_in_the_background_shows_the_same_and_changes_nothing(machine: Machine) -> None:
     bundle = machine.bundle(KEEPING)
     out = machine.begin("run", f"--bundle={bundle.path}", "a")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from runsc.containers import snapshots
 from runsc.containers.snapshots import Manifest, Parent
 from runsc.errors import RuntimeFailure
+from sentry.state.pages import check_of
 
 FIRST = {
     "format": "runsc snapshot", "version": 1, "program": "0.1.0", "container": "a",
@@ -80,6 +83,55 @@ def test_snapshots_that_build_on_each_other_are_opened_together(tmp_path: Path) 
     other = folder_of(tmp_path / "other", manifest(parent=strange))
     with pytest.raises(RuntimeFailure, match="which is another snapshot now"):
         snapshots.opened(other, MIB, background=False)
+
+
+@pytest.fixture
+def zstd() -> Any:
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    return pytest.importorskip(name)
+
+
+def chain_of(tmp_path: Path, zstd: Any, **others: Any) -> tuple[str, bytes]:
+    """A snapshot that needs two pages of another one, which has 600, and one of its own."""
+    data = b"".join(bytes([page % 251]) * 4096 for page in range(600))
+    checks = tuple(check_of(data[at : at + MIB]) for at in range(0, len(data), MIB))
+    packed = {"compression": "zstd", "own": 600, "pages": 600, "origins": ((0, 0, 600),)}
+    base = folder_of(tmp_path / "base", manifest(checks=checks, **packed))
+    (tmp_path / "base" / "pages").write_bytes(zstd.compress(data))
+    _, parent = snapshots._parent(snapshots.Wish(str(tmp_path / "next"), parent=base))
+    origins = (0, 3, 1), (1, 0, 1), (0, 599, 1)
+    made = manifest(parent=parent, **{"pages": 3, "origins": origins, **others})
+    return folder_of(tmp_path / "next", made), data
+
+
+def test_a_chain_takes_no_more_room_than_the_memory_that_it_makes(
+    tmp_path: Path, zstd: Any
+) -> None:
+    folder, data = chain_of(tmp_path, zstd)
+    base, _ = snapshots.opened(folder, 4 * MIB, background=False).layers
+    assert (base.pages, base.looked_at, os.fstat(base.fd).st_size) == (600, True, len(data))
+    for page in (3, 599):
+        at = page * 4096
+        assert os.pread(base.fd, 4096, at) == data[at : at + 4096]
+    assert os.fstat(base.fd).st_blocks * 512 <= 16 * 4096
+
+
+def test_a_piece_of_a_chain_that_is_damaged_is_told(tmp_path: Path, zstd: Any) -> None:
+    folder, data = chain_of(tmp_path, zstd)
+    (tmp_path / "base" / "pages").write_bytes(zstd.compress(b"x" + data[1:]))
+    with pytest.raises(RuntimeFailure, match="base/pages: damaged"):
+        snapshots.opened(folder, 4 * MIB, background=False)
+
+
+@pytest.mark.parametrize(
+    "origins", [((0, 0, 4),), ((2, 0, 1),), ((0, 600, 1),), ((0, 599, 2),), ((1, 0, 2),)]
+)
+def test_pages_of_a_chain_that_are_nowhere_are_told(
+    tmp_path: Path, zstd: Any, origins: Any
+) -> None:
+    folder, _ = chain_of(tmp_path, zstd, origins=origins)
+    with pytest.raises(RuntimeFailure, match="nowhere"):
+        snapshots.opened(folder, 4 * MIB, background=False)
 
 
 def test_what_cannot_fit_is_said_before_it_is_read(tmp_path: Path) -> None:
