@@ -84,7 +84,7 @@ def test_the_judge_gives_verdicts_to_fifty_submissions_at_once(
     for n in (1, 21):
         (tmp_path / f"{n}.in").write_text(f"{n}\n")
         (tmp_path / f"{n}.out").write_text(f"{2 * n}\n")
-    limits = Limits(cpu=1.0, memory=64 << 20, processes=16, written=1 << 20, output=1 << 16)
+    limits = Limits(cpu=5.0, memory=64 << 20, processes=16, written=1 << 20, output=1 << 16)
     words = [*SUBMISSIONS, *["accepted"] * (50 - len(SUBMISSIONS))]
     found = judge.judge_all(
         [SUBMISSIONS[word].encode() for word in words], judge.cases(tmp_path), limits=limits,
