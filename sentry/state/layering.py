@@ -38,8 +38,6 @@ async def load(loader: Loader, fs: FileSystem, tree: records.Tree) -> list[Inode
     if isinstance(fs, Unbuilt) and fs.name == "overlay" and overlay is not None:
         found = await _overlay(loader, fs.devices, overlay)
         return await Held(loader, made.built(fs, found), overlay.files).load()
-    if isinstance(fs, LayersFs) and tree.fs is None and overlay is not None:
-        return await Held(loader, loader.mounts[tree.mount].root, overlay.files).load()
     if isinstance(fs, Unbuilt) and fs.name == "erofs" and image is not None:
         return [made.built(fs, await _image(loader, image)).inode]
     raise Damaged(f"a tree of another kind than {fs.name}")

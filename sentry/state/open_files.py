@@ -31,6 +31,7 @@ from sentry.state import records
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.file import FileDescription
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.fs.pipe.buffer import Pipe
@@ -150,15 +151,15 @@ def _named(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:
     changed = isinstance(file, TextFile) and file.has_changed
     return records.NamedFile(
         place=saver.place(file.location), changed=changed, linkable=file.inode.linkable,
-        listed=_listed(file) if isinstance(file, DirectoryFile) else [], **common,
+        listed=saver.listed.pop(id(file), []), **common,
     )  # fmt: skip
 
 
-def _listed(file: DirectoryFile) -> list[records.Listed]:
-    """What it goes on with, whatever has become of the directory since."""
-    if file._listing is None or not file.position:
+async def listed(file: Any) -> list[records.Listed]:
+    """What an open directory goes on with, whatever has become of that since."""
+    if not isinstance(file, DirectoryFile) or file._listing is None or not file.position:
         return []
-    return [records.Listed(*each) for each in file._listing.all()]
+    return [records.Listed(*each) for each in await driven(file._listing.all())]
 
 
 def _text(saver: Saver, file: TextFile, common: dict[str, Any]) -> records.OpenFile:

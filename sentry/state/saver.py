@@ -94,6 +94,8 @@ class Saver:
         self.others = Others(kernel, container)
         self.locked: dict[int, Any] = {}
         """For each inode with locks an open file of it."""
+        self.listed: dict[int, list[records.Listed]] = {}
+        """For an open directory that is read on its names."""
         self.remains = Places(self._left)
         self._left_in: dict[int, Stack] = {}
         self.undos = Places(self._undo)
@@ -116,6 +118,9 @@ class Saver:
         """Make the records of all open files that were found so far, and of what they lead to."""
         while self._later:
             places, place = self._later.pop()
+            thing = places._objects[place]
+            if found := await open_files.listed(thing):
+                self.listed[id(thing)] = found
             places._make(place)
             await pace.rest()
 

@@ -110,11 +110,16 @@ class Dirents:
             self._make(min(index, before + PIECE), 0)
             yield
 
-    def all(self) -> list[Entry]:
+    def all(self) -> Steps[list[Entry]]:
         """Those that were made, and all others."""
-        for _ in self.reach(MOST):
-            pass
-        return split(bytes(self._data))
+        yield from self.reach(MOST)
+        found: list[Entry] = []
+        for first in range(0, len(self._ends), PIECE):
+            start = self._ends[first - 1] if first else 0
+            end = self._ends[min(first + PIECE, len(self._ends)) - 1]
+            found += split(bytes(self._data[start:end]))
+            yield
+        return found
 
     def records(self, index: int, room: int) -> tuple[bytearray, int]:
         """Those from `index` on that fit into `room` bytes, and how many these are.

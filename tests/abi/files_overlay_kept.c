@@ -76,10 +76,10 @@ static void rest(void)
 }
 
 static struct {
-    int early, written, gone, nameless, directory, removed, locked, watch, listed, lower_gone;
+    int early, written, gone, nameless, directory, removed, locked, watch, lower_gone;
     struct stat early_was, gone_was, nameless_was, removed_was;
     char *map, *shared;
-    int left; /* names that are to be listed */
+    int listed[2], left[2]; /* names that are to be listed */
 } held;
 
 static void opened(void)
@@ -122,21 +122,21 @@ struct entry {
 };
 
 /* A listing that is begun, and then names go. */
-static void listed(void)
+static void listed(int which, const char *directory)
 {
-    char path[300];
-    held.left = names("far/list");
-    CHECK((held.listed = open("far/list", O_RDONLY | O_DIRECTORY)) >= 0);
-    long size = syscall(SYS_getdents64, held.listed, before, 104);
+    char path[400];
+    held.left[which] = names(directory);
+    int fd = held.listed[which] = open(directory, O_RDONLY | O_DIRECTORY);
+    long size = syscall(SYS_getdents64, fd, before, 104);
     for (long at = 0; at < size; at += ((struct entry *)(before + at))->size) {
         struct entry *entry = (void *)(before + at);
         if (entry->name[0] == '.')
             continue;
-        snprintf(path, sizeof path, "far/list/%s", entry->name);
+        snprintf(path, sizeof path, "%s/%s", directory, entry->name);
         CHECK(unlink(path) == 0);
-        held.left--;
+        held.left[which]--;
     }
-    CHECK(size > 0 && held.left > 0);
+    CHECK(size > 0 && held.left[which] > 0);
 }
 
 static void looked_at(void)
@@ -171,10 +171,12 @@ static void looked_at(void)
     CHECK_ERR(flock(other, LOCK_SH | LOCK_NB), EWOULDBLOCK);
     struct flock range = {.l_type = F_RDLCK, .l_start = 2, .l_len = 1};
     CHECK_ERR(fcntl(other, F_OFD_SETLK, &range), EAGAIN);
-    for (long size; (size = syscall(SYS_getdents64, held.listed, now, TEXT)); )
-        for (long at = 0; at < size; at += ((struct entry *)(now + at))->size)
-            held.left--;
-    CHECK(held.left == 0);
+    for (int which = 0; which < 2; which++) {
+        for (long size; (size = syscall(SYS_getdents64, held.listed[which], now, TEXT)); )
+            for (long at = 0; at < size; at += ((struct entry *)(now + at))->size)
+                held.left[which]--;
+        CHECK(held.left[which] == 0);
+    }
 }
 
 static void goes_on(void)
@@ -230,7 +232,11 @@ int main(void)
     CHECK(mount(0, "bound", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0) == 0);
     int cgroups = mount("groups", "c", "cgroup2", 0, 0) == 0;
     opened();
-    listed();
+    CHECK(mkdir("u/list", 0755) == 0);
+    for (char name[] = "u/list/1"; name[7] <= '9'; name[7]++)
+        put(name, name);
+    listed(0, "far/list");
+    listed(1, "u/list");
     for (int i = 0; i < KNOWN; i++)
         CHECK(lstat(known[i].path, &known[i].st) == 0);
     CHECK(chdir("m/e") == 0);
