@@ -7,7 +7,7 @@ before, with a number of the Sentry's (`Numbering.give`).
 from __future__ import annotations
 
 import stat as modes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gofer.p9.extensions import Tmakex
 from sentry.fs.gofer.behind import LINKS_MAX, makes_in
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SHORT = 59
 """The text of a link that takes no block on any file system."""
-MAKES = 4096
+MAKES: Final = 4096
 """What the Gofer may have left to make, all of which it may tell at once."""
 
 
