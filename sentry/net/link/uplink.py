@@ -142,19 +142,19 @@ class Uplink:
             return self._kinds[found[15] - 1]
         early = self.link.early
         receiver = early.get(found[11]) if found[0] and early is not None else None
+        is_one = found[13] == 1
         kind = 0
-        if receiver is not None and receiver.early(now_ns, found, self._payload(found, number)):
-            kind = found[0]
-        if found[13] > 1:
+        if receiver is not None:
+            begin = number * SLOT
+            first = self._frames_in[begin + found[5] : begin + found[6]]
+            payload = bytes(first) if is_one else self._joined(first, found)
+            kind = found[0] if receiver.early(now_ns, found, payload) else 0
+        if not is_one:
             self._kinds[number] = kind
         return kind
 
-    def _payload(self, found: Segment, number: int) -> bytes:
-        """Of a frame, and of those that go on from it."""
-        begin = number * SLOT
-        first = self._frames_in[begin + found[5] : begin + found[6]]
-        if found[13] == 1:
-            return bytes(first)
+    def _joined(self, first: memoryview, found: Segment) -> bytes:
+        """With the payloads of those that go on from it."""
         pieces = [first]
         while number := found[14]:
             found = RECORD.unpack_from(self._records, number * RECORD.size)

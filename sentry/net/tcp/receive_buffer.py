@@ -16,16 +16,11 @@ MAX_EARLY: Final = 1024
 MAX_RECENT: Final = 4
 
 
-def owned(payload: memoryview) -> memoryview:
-    """The same bytes, which hold on to no more than twice their size of memory."""
-    if len(payload) < SMALL:
-        return memoryview(bytes(payload))
-    return trimmed(payload)
-
-
-def trimmed(payload: memoryview) -> memoryview:
-    """The same bytes, of any size, without much else: many times of one piece copies it once."""
-    if memoryview(payload.obj).nbytes > 2 * len(payload):
+def owned(payload: memoryview, small: int = SMALL) -> memoryview:
+    """The same bytes, which hold on to no more than twice their size of memory; less than `small`
+    are copied."""
+    size = len(payload)
+    if size < small or memoryview(payload.obj).nbytes > 2 * size:
         return memoryview(bytes(payload))
     return payload
 
@@ -143,7 +138,7 @@ class ReceiveBuffer:
             view = memoryview(piece)
             if len(view) > size:
                 found.append(view[:size])
-                pieces[0] = trimmed(view[size:])
+                pieces[0] = owned(view[size:], 0)  # all such copies are less than the piece was
                 self.read += size
                 self.queued -= size
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -25,7 +26,7 @@ from sentry.abi.virtio import VIRTIO_NET_HDR_GSO_UDP_L4
 from sentry.net.frame import show_link_frame
 from sentry.net.ip import ipv4, ipv6
 from sentry.net.ip.checksum import checksum, pseudo_sum
-from sentry.net.link import arp, ethernet, vnet
+from sentry.net.link import arp, ethernet, uplink, vnet
 from sentry.net.link.early import KEY_SIZE, RECORD, Segment, key_of
 from sentry.net.tcp.segment import ACK, FIN, PSH, RST, SYN, parse
 from sentry.platform._native import ffi, lib
@@ -371,6 +372,26 @@ def test_segments_out_of_turn_are_acknowledged_each(line: ByUplink) -> None:
     assert len(right.link.outgoing) == len(others)
     line.cards[right].hear(first)
     assert receive(server) == b"01234"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_stream_is_the_same_however_its_segments_come(line: ByUplink, seed: int) -> None:
+    right, chance = line.hosts[1], random.Random(seed)
+    _, client, server = line.connected()
+    talk(line, client, server)
+    frames = batch(line, client, 30)
+    wanted = b"".join(b"%d" % number for number in range(30))
+    coming = [*frames, *chance.choices(frames, k=20)]
+    for at in chance.choices(range(len(coming)), k=seed):
+        coming.insert(chance.randrange(len(coming)), coming.pop(at))
+    got = b""
+    while coming:
+        count = chance.randint(1, uplink.FRAMES_IN)
+        line.cards[right].hear(*coming[:count])
+        del coming[:count]
+        if server.poll() & EPOLLIN:
+            got += receive(server)
+    assert got == wanted
 
 
 def test_table_is_empty_when_routes_change_or_the_connection_ends(line: ByUplink) -> None:
