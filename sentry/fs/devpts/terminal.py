@@ -130,7 +130,7 @@ class Terminal:
             self.take_soon()
         if echo:
             self.show(bytes(echo[: max(0, SCREEN - len(self.screen))]))  # n_tty.c drops echoes too
-        for signo in signals:
+        for signo in dict.fromkeys(signals):
             self.signal_foreground(signo)
         if signals and not self.discipline.termios.c_lflag & NOFLSH:
             self.tell(TIOCPKT_FLUSHREAD | TIOCPKT_FLUSHWRITE)
@@ -295,6 +295,8 @@ class Terminal:
             return
         if process_group.is_orphaned():
             raise EIO("an orphaned background process")
+        if self._vfs.signal_process is not None:
+            self._vfs.signal_process(group, signo)  # the others may hear later, if they are many
         self._signal(process_group, signo)
         raise Interrupted
 

@@ -14,11 +14,16 @@ import pytest
 from sentry.abi.fcntl import O_NOCTTY, O_RDWR
 from sentry.abi.ioctl import TIOCGPTPEER
 from sentry.abi.sched import CLONE_NEWNS, CLONE_NEWUSER
+from sentry.abi.signal import SIGINT
 from sentry.abi.stat import STAT
 from sentry.auth.credentials import Credentials
 from sentry.fs.devpts.discipline import LineDiscipline
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.devpts.terminal import AHEAD, PIECE, Terminal
+from sentry.kernel import signal_send
+from sentry.kernel.terminals import GroupSignals
+from sentry.kernel.thread_group import ProcessGroup, Session
+from sentry.loop import PIECE as PIECE_OF_CROWD
 from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.vfs import Vfs
 from tests.world import Program, World
@@ -113,6 +118,26 @@ def test_who_types_much_does_not_hold_up_others(
     assert call.result == size
     world.settle()
     assert sum(taken) == size
+
+
+def test_keys_are_told_to_a_large_group_in_pieces(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = 10 * PIECE_OF_CROWD
+    told: list[int] = []
+    monkeypatch.setattr("sentry.loop.PIECE_NS", 0)
+    monkeypatch.setattr(signal_send, "send_to_group", lambda member, info: told.append(member))
+    group: Any = ProcessGroup(1, Session(1, None))
+    group.members |= set(range(many))
+    signals = GroupSignals(world.loop)
+    for _ in range(100):
+        signals.send(group, SIGINT)
+    assert len(told) == PIECE_OF_CROWD
+    world.settle()
+    assert sorted(told) == sorted([*range(many)] * 2)
+    signals.send(group, SIGINT)
+    world.settle()
+    assert len(told) == 3 * many
 
 
 def test_devpts_of_a_user_namespace_is_for_its_users_alone(world: World) -> None:
