@@ -24,6 +24,8 @@ from runsc import (
     SandboxError,
     Template,
 )
+from runsc.api.blocking.forking import Forker
+from runsc.api.order import ForkWish
 from sentry.abi import unistd
 from sentry.protobuf import decode
 from sentry.watch.messages import Syscall
@@ -66,6 +68,22 @@ def sandbox(tmp_path: Path, busybox: Path) -> Iterator[Sandbox]:
 
 
 # --- what a fork is
+
+
+def test_forks_that_nobody_knows_of_end(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried_out = Forker._wish
+
+    def interrupted(self: Forker, wish: ForkWish) -> None:
+        carried_out(self, wish)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Forker, "_wish", interrupted)
+        sandbox.fork(2)
+    (fork,) = sandbox.fork()
+    assert noted(tmp_path) == sorted([sandbox.sandbox_id, fork.sandbox_id])
 
 
 def test_a_fork_has_what_was_there_and_keeps_its_own_to_itself(sandbox: Sandbox) -> None:

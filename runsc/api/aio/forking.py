@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -48,13 +49,20 @@ class AsyncForker:
         """The names of new copies of a sandbox. Raises: SandboxError."""
         word, namespaces = _network(network)
         names = tuple(f"{origin}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
-        await self._wish(
-            ForkWish(
-                names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
-                memory=memory, network=word, namespaces=namespaces,
-                forkable=forkable, stands=stands,
-            )
+        wish = ForkWish(
+            names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
+            memory=memory, network=word, namespaces=namespaces, forkable=forkable, stands=stands,
         )  # fmt: skip
+        try:
+            await self._wish(wish)
+        except SandboxError:
+            raise
+        except BaseException:  # nobody would know of them
+            with suppress(SandboxError, OSError):
+                wire = self._asking()
+                await wire.send_bytes(_line(ForkWish(names, ends=True)))
+                wire.close()
+            raise
         return names
 
     async def roll_back(self, name: str, template: str) -> None:
@@ -76,21 +84,30 @@ class AsyncForker:
             await ended(process)
 
     async def _wish(self, wish: ForkWish) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        async with AsyncWire(ours) as wire:
-            with theirs:
-                try:
-                    socket.send_fds(self._start(), [b"\0"], [theirs.fileno()])
-                except (BrokenPipeError, ConnectionResetError):
-                    raise SandboxError("the process that makes forks has ended") from None
+        async with self._asking() as wire:
             try:
-                await wire.send_bytes(msgspec.json.encode(wish) + b"\n")
+                await wire.send_bytes(_line(wish))
                 word = msgspec.json.decode(await wire.line(FORK_S), type=Word)
             except SandboxEnded:
                 raise SandboxError("the process that makes forks has ended") from None
         if word.word == "error":
             raise SandboxError(word.text)
+
+    def _asking(self) -> AsyncWire:
+        """A connection for one wish. Raises: SandboxError."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            try:
+                socket.send_fds(self._start(), [b"\0"], [theirs.fileno()])
+            except (BrokenPipeError, ConnectionResetError):
+                ours.close()
+                raise SandboxError("the process that makes forks has ended") from None
+        return AsyncWire(ours)
+
+
+def _line(wish: ForkWish) -> bytes:
+    return msgspec.json.encode(wish) + b"\n"
 
 
 def _network(asked: str | Sequence[str] | None) -> tuple[str | None, tuple[str, ...]]:

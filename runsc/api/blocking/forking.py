@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -51,13 +52,20 @@ class Forker:
         """The names of new copies of a sandbox. Raises: SandboxError."""
         word, namespaces = _network(network)
         names = tuple(f"{origin}-{secrets.token_hex(NAME_BYTES)}" for _ in range(count))
-        self._wish(
-            ForkWish(
-                names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
-                memory=memory, network=word, namespaces=namespaces,
-                forkable=forkable, stands=stands,
-            )
+        wish = ForkWish(
+            names, origin, hostname=hostname, expires_ns=nanoseconds("timeout", timeout),
+            memory=memory, network=word, namespaces=namespaces, forkable=forkable, stands=stands,
         )  # fmt: skip
+        try:
+            self._wish(wish)
+        except SandboxError:
+            raise
+        except BaseException:  # nobody would know of them
+            with suppress(SandboxError, OSError):
+                wire = self._asking()
+                wire.send_bytes(_line(ForkWish(names, ends=True)))
+                wire.close()
+            raise
         return names
 
     def roll_back(self, name: str, template: str) -> None:
@@ -79,21 +87,30 @@ class Forker:
             ended(process)
 
     def _wish(self, wish: ForkWish) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with Wire(ours) as wire:
-            with theirs:
-                try:
-                    socket.send_fds(self._start(), [b"\0"], [theirs.fileno()])
-                except (BrokenPipeError, ConnectionResetError):
-                    raise SandboxError("the process that makes forks has ended") from None
+        with self._asking() as wire:
             try:
-                wire.send_bytes(msgspec.json.encode(wish) + b"\n")
+                wire.send_bytes(_line(wish))
                 word = msgspec.json.decode(wire.line(FORK_S), type=Word)
             except SandboxEnded:
                 raise SandboxError("the process that makes forks has ended") from None
         if word.word == "error":
             raise SandboxError(word.text)
+
+    def _asking(self) -> Wire:
+        """A connection for one wish. Raises: SandboxError."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            try:
+                socket.send_fds(self._start(), [b"\0"], [theirs.fileno()])
+            except (BrokenPipeError, ConnectionResetError):
+                ours.close()
+                raise SandboxError("the process that makes forks has ended") from None
+        return Wire(ours)
+
+
+def _line(wish: ForkWish) -> bytes:
+    return msgspec.json.encode(wish) + b"\n"
 
 
 def _network(asked: str | Sequence[str] | None) -> tuple[str | None, tuple[str, ...]]:
