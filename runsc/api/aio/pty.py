@@ -96,5 +96,7 @@ class AsyncPty:
 
 
 def set_size(fd: int, size: Size) -> None:
-    """Of a terminal: ioctl_tty(2)."""
+    """Of a terminal: ioctl_tty(2). Raises: ValueError."""
+    if not (0 <= size.rows < 1 << 16 and 0 <= size.cols < 1 << 16):
+        raise ValueError(f"a terminal of {size.rows} rows and {size.cols} columns")
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", size.rows, size.cols, 0, 0))

@@ -20,7 +20,7 @@ from runsc.api.blocking.streams import PIECE, Stream
 from runsc.api.blocking.watching import nothing
 from runsc.api.errors import CommandNotStarted, SandboxEnded, SandboxError
 from runsc.api.limits import MemoryLimitExceeded, OutputLimitExceeded, TimeLimitExceeded
-from runsc.api.values import OUTPUT, CommandFailed, Limits
+from runsc.api.values import OUTPUT, CommandFailed, Limits, Size
 from sentry.config import JobLimits
 from sentry.control.execution import PAUSED, STOPPED
 from sentry.control.protocol import MAX_LINE, Event, Reply, encode
@@ -322,6 +322,17 @@ def test_a_want_of_descriptors_leaves_none_open(tmp_path: Path) -> None:
             assert {OSError, SandboxEnded} == set(ends)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [Size(-1, 80), Size(24, 1 << 16)])
+def test_a_size_that_no_terminal_has_is_an_error_of_the_caller(
+    sandbox: StandIn, size: Size
+) -> None:
+    before = descriptors()
+    with pytest.raises(ValueError, match=f"{size.rows} rows and {size.cols} columns"):
+        Pty(sandbox.path, None).create("true", size=size)
+    assert sandbox.requests == []
+    assert descriptors() == before
 
 
 def test_threads_read_write_and_wait_at_once(commands: Commands) -> None:
