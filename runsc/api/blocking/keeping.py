@@ -19,7 +19,7 @@ from runsc.api import programs
 from runsc.api.blocking.poll import ready
 from runsc.api.blocking.wire import NO_ANSWER, Wire
 from runsc.api.errors import SandboxEnded, SandboxError, SandboxNotFound
-from runsc.api.order import BEGINS, Order, Word
+from runsc.api.order import BEGINS, MAX_LINE, Order, Word
 from runsc.containers.names import default_root
 from runsc.progress import Tell, silent
 from runsc.zygote import client, place
@@ -85,8 +85,11 @@ class Keeper:
         self, order: Order, warn: Callable[[str], object], tell: Tell
     ) -> None:
         deadline = time.monotonic() + START_S + (IMAGE_S if order.image else 0.0)
+        asked = msgspec.json.encode(order) + b"\n"
+        if len(asked) > MAX_LINE:
+            raise ValueError(f"{len(asked)} bytes are asked with, of {MAX_LINE} at most")
         try:
-            self._wire.send_bytes(msgspec.json.encode(order) + b"\n")
+            self._wire.send_bytes(asked)
             while True:
                 line = self._wire.line(max(0.0, deadline - time.monotonic()))
                 word = msgspec.json.decode(line, type=Word)

@@ -13,6 +13,7 @@ from runsc.api.blocking import keeping
 from runsc.api.blocking.poll import ready
 from runsc.api.blocking.sandbox import Sandbox
 from runsc.api.errors import SandboxError
+from runsc.api.order import MAX_LINE
 
 
 @pytest.fixture
@@ -47,3 +48,11 @@ def test_a_snapshot_is_compressed_however_long_it_takes(
     sandbox = Sandbox("s", str(tmp_path), None, None)
     sandbox.create_snapshot(tmp_path / "snapshot", compression="zstd")
     assert slow.returncode == 0
+
+
+def test_an_order_that_no_keeper_reads_is_an_error_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(keeping, "_begun", lambda *_: programs.Child(["true"]))
+    with pytest.raises(ValueError, match=f"of {MAX_LINE} at most"):
+        Sandbox.create(env={"A": "x" * MAX_LINE}, state=tmp_path)
