@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Size = tuple[int, int]
     Warn = Callable[[str], None]
 
+LAST_ID = (1 << 32) - 2
+"""Of users and groups."""
+
 
 class Wishes:
     """What the command line asks for."""
@@ -73,7 +76,7 @@ def _from_flags(wishes: Wishes, warn: Warn) -> bytes:
             fields.append(f'"gid":{_number(group, "gid")}')
         fields.append(f'"uid":{_number(user, "uid")}')
     for number in wishes.additional_gids:
-        if number < 0 or number >> 32:
+        if not 0 <= number <= LAST_ID:
             raise RuntimeFailure(f"additional-gids must be a positive number {number}")
     if wishes.additional_gids:
         fields.append(f'"extra_gids":{list(wishes.additional_gids)}')
@@ -158,7 +161,7 @@ def _variable(text: str) -> bytes:
 
 
 def _number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) >> 32:
+    if not (text.isascii() and text.isdigit() and len(text) < 11) or int(text) > LAST_ID:
         raise RuntimeFailure(
             f"parsing {text} as int for {what} failed: names are not looked up",
             hint="give numbers, as in `-u 1000:1000`; /etc/passwd of the container has them",

@@ -15,6 +15,8 @@ import msgspec
 from runsc.errors import RuntimeFailure, SpecError, why
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+Id = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFE)]
+"""Of a user or a group: -1 is nobody's, and changes nothing for chown(2)."""
 U64 = Annotated[int, msgspec.Meta(ge=0)]
 I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Strings = list[str] | None
@@ -34,10 +36,10 @@ class ConsoleSize(_Base):
 class User(_Base):
     """config.md, "POSIX-platform User"."""
 
-    uid: U32
-    gid: U32
+    uid: Id
+    gid: Id
     umask: U32 | None = None
-    additional_gids: list[U32] | None = None
+    additional_gids: list[Id] | None = None
     username: str = ""
 
 

@@ -23,6 +23,7 @@ from runsc.containers.execspec import Wishes, request
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time
 from runsc.containers.state import State
+from runsc.errors import RuntimeFailure
 from sentry.abi.sched import SCHED_BATCH
 from sentry.config import SchedulerConfig
 from sentry.control.orders import ExecProcess
@@ -469,3 +470,11 @@ def test_process_of_a_file_has_its_scheduler_and_its_priority_of_io() -> None:
     assert process is not None
     assert process.scheduler == SchedulerConfig(SCHED_BATCH, 3)
     assert process.io_priority == 2 << 13 | 1
+
+
+@pytest.mark.parametrize("text", ["4294967295", "1:4294967295", "9" * 5000])
+def test_user_that_there_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(RuntimeFailure, match="failed"):
+        request(Wishes("c", ["x"], user=text), _nothing)
+    with pytest.raises(RuntimeFailure, match="positive number"):
+        request(Wishes("c", ["x"], additional_gids=[(1 << 32) - 1]), _nothing)

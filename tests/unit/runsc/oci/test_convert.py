@@ -134,6 +134,11 @@ def test_root_that_is_kept_is_written_unless_it_is_read_only(
         ),
         (lambda d: d["linux"].update(maskedPaths=["x"]), "$.linux.maskedPaths[0]", "absolute"),
         (lambda d: d["linux"].update(sysctl={"x": "1"}), "$.linux.sysctl.x", "not a name"),
+        (
+            lambda d: d["process"]["user"].update(uid=(1 << 32) - 1),
+            "$.process.user.uid",
+            "4294967294",
+        ),
         (lambda d: d.update(hostname="h" * 65), "$.hostname", "64"),
         (lambda d: d.update(domainname="h" * 65), "$.domainname", "64"),
         (lambda d: d["process"].update(oomScoreAdj=1001), "$.process.oomScoreAdj", "1001"),
