@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 PIECE: Final = 1 << 20
 MAX_SLOTS: Final = 1 << 22
 """Of all tables of descriptors."""
-MAX_BESIDE: Final = 8 << 20
-"""Bytes of records that are read while other containers run, which wait for that."""
+MAX_BESIDE: Final = 1 << 20
+"""Bytes of records that are read while other containers run: they are decoded in one step."""
 NOBODY: Final = -1000
 """oom_score_adj of who is not there as a whole yet: he is not killed for others."""
 RECORDED: Final = 4
@@ -145,7 +145,7 @@ class Loading:
             raise Damaged("its processes have their numbers, and share their PID namespace")
         if image.objects_size > MAX_BESIDE:
             raise Damaged(
-                f"its objects are {image.objects_size >> 20} MiB: no more than {MAX_BESIDE >> 20}"
+                f"its objects are {image.objects_size >> 10} KiB: no more than {MAX_BESIDE >> 10}"
                 " are read in a sandbox that runs"
             )
 
