@@ -226,7 +226,7 @@ LONG: Final = frozenset({
     "vm/user_reserve_kbytes",
 })  # fmt: skip
 """Those of 64 bits: proc_doulongvec_minmax()."""
-LONG_MAX: Final = (1 << 64) - 1
+ULONG_MAX: Final = (1 << 64) - 1
 _NUMBER: Final = re.compile(r"-?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})")
 
 BOUNDS: Final[dict[str, range]] = {
@@ -315,7 +315,7 @@ def _kept(line: str) -> None:
     signed = path in SIGNED or path.startswith("net/")
     width = len(default.split("\t"))
     least = -INT_MAX - 1 if signed else 0
-    most = LONG_MAX if path in LONG else max([INT_MAX, *numbers_in(default)] if numeric else [0])
+    most = ULONG_MAX if path in LONG else max([INT_MAX, *numbers_in(default)] if numeric else [0])
 
     def put(who: Any, value: str) -> None:
         if numeric:
