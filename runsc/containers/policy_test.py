@@ -58,7 +58,7 @@ class Replayed:
 
 
 class _Unbounded:
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def load(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
 

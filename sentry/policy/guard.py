@@ -1,4 +1,4 @@
-"""`Guard`: a handler of a policy has 10 ms of the kernel thread, and no more.
+"""`Guard`: a handler of a policy has 10 ms of the kernel thread, its module when it is loaded 50.
 
 The watchdog looks each 5 ms of CPU time (sentry/control/watchdog.py), between two bytecodes of
 whatever runs. When it is time, and it is a frame of the policy's that runs, an exception is raised
@@ -22,6 +22,8 @@ FILENAME: Final = "policy: "
 """Code of policies has file names that begin so."""
 LOOKS: Final = 3
 """The third look comes after 10 to 15 ms."""
+LOOKS_OF_LOADING: Final = 11
+"""A module does once what its handlers need."""
 LAST_LOOKS: Final = 200
 """The process ends after a second."""
 
@@ -36,7 +38,16 @@ class Guard:
     def __init__(self) -> None:
         self._left = memoryview(ffi.buffer(lib.ticks_left(), 8)).cast("q")
         self.looks = LOOKS
+        self._most = LOOKS
         self._kept = 0
+
+    def load(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a policy's module. Raises: TooLong, what it raises."""
+        self._most = LOOKS_OF_LOADING
+        try:
+            return self.run(function, *arguments)
+        finally:
+            self._most = LOOKS
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call code of the policy. Raises: TooLong, what it raises."""
@@ -46,7 +57,7 @@ class Guard:
             result = function(*arguments)
         finally:
             used, left[0] = LAST_LOOKS - left[0], 0
-        if used >= LOOKS or self.looks >= LOOKS:
+        if used >= self._most or self.looks >= self._most:
             raise TooLong
         return result
 
@@ -56,7 +67,7 @@ class Guard:
             return
         self.looks += 1
         if (
-            self.looks >= LOOKS
+            self.looks >= self._most
             and frame is not None
             and frame.f_code.co_filename.startswith(FILENAME)
         ):

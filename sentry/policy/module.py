@@ -35,7 +35,7 @@ _BUILTINS: Final = (
 class Bounding(Protocol):
     """`Guard`, or who stands for it where nothing is bounded."""
 
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
+    def load(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
 class Module:
@@ -103,7 +103,7 @@ def load(name: str, source: str, guard: Bounding, log: Callable[..., object]) ->
     scope: dict[str, Any] = {"__builtins__": known, "__name__": "policy"}
     try:
         code = compile(source, filename, "exec", dont_inherit=True)
-        guard.run(exec, code, scope)
+        guard.load(exec, code, scope)
     except TooLong:
         raise EINVAL(f"{name}: it takes too long to be loaded") from None
     except RecursionError:

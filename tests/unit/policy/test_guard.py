@@ -40,6 +40,20 @@ def test_a_loop_is_interrupted_in_its_own_frame(guard: Guard) -> None:
     assert time.thread_time_ns() - began_ns >= 10_000_000
 
 
+def test_a_module_has_longer_and_no_more(guard: Guard) -> None:
+    def looked(times: int) -> str:
+        while guard.looks < times:
+            pass
+        return "whole"
+
+    module = handler("def f(times): return looked(times)", looked=looked)
+    assert guard.load(module, LOOKS + 1) == "whole"
+    with pytest.raises(TooLong):
+        guard.load(handler("def f():\n while True: pass"))
+    with pytest.raises(TooLong):
+        guard.run(module, LOOKS + 1)
+
+
 def test_the_kernel_is_not_interrupted(guard: Guard) -> None:
     done = []
 
