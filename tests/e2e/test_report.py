@@ -33,7 +33,7 @@ def test_a_recording_of_a_run_is_a_page_and_a_picture(tmp_path: Path, client: Cl
     with client.begin("trace", "watch", f"--record={recording}", "c") as watching:
         assert watching.stdout is not None
         assert watching.stdout.readline()
-        client.ok("exec", "c", "touch", "/dev/shm/go")
+        client.ok("exec", "--detach", "c", "touch", "/dev/shm/go")  # ends with the container
         wait_for_end(pidfd)
         watching.stdout.read()
 

@@ -205,7 +205,7 @@ def test_watch_shows_a_session_and_a_recording_of_it(tmp_path: Path, client: Cli
         assert watching.stdout is not None
         first = watching.stdout.readline()
         assert "sentry/" in first or "syscall/" in first
-        client.ok("exec", "c", "touch", "/dev/shm/go")
+        client.ok("exec", "--detach", "c", "touch", "/dev/shm/go")  # ends with the container
         wait_for_end(pidfd)
         rest = watching.stdout.read()
     assert watching.returncode == 0
