@@ -251,11 +251,13 @@ def _why_nobody_listens(root: str, container_id: str) -> str:
 
 
 def _preserved(count: int) -> list[int]:
-    """The descriptors of --preserve-fds. Raises: RuntimeFailure in runc's words."""
+    """The descriptors of --preserve-fds, none of ours. Raises: RuntimeFailure in runc's words."""
     for index in range(count):
         try:
-            os.fstat(3 + index)
+            is_callers = os.get_inheritable(3 + index)
         except OSError:
+            is_callers = False
+        if not is_callers:
             raise RuntimeFailure(f"unable to stat preserved-fd {index} (of {count})") from None
     return list(range(3, 3 + count))
 

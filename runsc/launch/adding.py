@@ -213,7 +213,7 @@ class Further:
         limited = asked is not None and asked.memory_limit is not None
         return FurtherConfig(
             container_id=state.id,
-            process=container.process,
+            process=configure.told_of_them(container.process),
             root=container.root,
             mounts=with_places(container),
             hostname=configure.host_name(container),

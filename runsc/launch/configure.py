@@ -15,7 +15,7 @@ from runsc.launch.network_choice import network_of
 from runsc.launch.places import with_places
 from runsc.oci.convert import Container
 from runsc.options import Globals
-from sentry.config import EgressConfig, SandboxConfig
+from sentry.config import EgressConfig, ProcessConfig, SandboxConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,8 @@ class Wishes(msgspec.Struct, frozen=True):
     keep: bool = False
     """`run` does not delete it afterwards."""
     preserve_fds: int = 0
-    """So many descriptors of the caller, from 3 on, are the program's too."""
+    """So many descriptors of the caller, from 3 on (or from where `listening_fds` end), are the
+    program's too."""
     wire: int = -1
     """What is behind the program's terminal, if not the caller's own."""
     stdio: tuple[int, int, int] = (0, 1, 2)
@@ -83,11 +84,31 @@ def host_name(container: Container) -> str:
     return os.uname().nodename
 
 
+def listening_fds() -> int:
+    """How many a service manager has opened for this very process: sd_listen_fds(3)."""
+    count = os.environ.get("LISTEN_FDS", "")
+    is_ours = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return int(count) if is_ours and count.isascii() and count.isdigit() else 0
+
+
+def told_of_them(process: ProcessConfig) -> ProcessConfig:
+    """As with runc the program has `listening_fds`, and hears of them."""
+    count = listening_fds()
+    if not count:
+        return process
+    told = {b"LISTEN_FDS": b"%d" % count, b"LISTEN_PID": b"1"}
+    others = (each for each in process.env if each.partition(b"=")[0] not in told)
+    env = (*others, *(b"%s=%s" % each for each in told.items()))
+    return msgspec.structs.replace(process, env=env)
+
+
 def preserved_fds(count: int) -> tuple[int, ...]:
-    """Duplicates of 3 and up, and of what $LISTEN_FDS adds. Raises: RuntimeFailure."""
-    listen = os.environ.get("LISTEN_FDS", "")
-    numbers = range(3, 3 + count + (int(listen) if listen.isdigit() else 0))
+    """Duplicates of 3 and up, and of what a service manager adds; never of one of ours, which
+    might have such a number where the caller has none. Raises: RuntimeFailure."""
+    numbers = range(3, 3 + count + listening_fds())
     try:
+        if not all(map(os.get_inheritable, numbers)):
+            raise OSError
         return tuple(_duplicate(number) for number in numbers)
     except OSError:
         raise RuntimeFailure(f"cannot preserve descriptors 3 to {numbers[-1]}") from None
@@ -190,7 +211,7 @@ def make_config(
         )
     return SandboxConfig(
         container_id=container_id,
-        process=container.process,
+        process=told_of_them(container.process),
         root=container.root,
         mounts=with_places(container),
         hostname=host_name(container),

@@ -82,6 +82,8 @@ def run(program: str, words: Sequence[str], *, stands: bool) -> int:
     """
     if _has_terminal():
         raise Unserved("a terminal is one session's")
+    if "LISTEN_FDS" in os.environ:
+        raise Unserved("what a service manager has opened is for one process")
     try:
         numbers = inherited()
         if len(numbers) >= FDS_MAX:

@@ -1,15 +1,19 @@
-"""What a user is told who may not open /dev/kvm."""
+"""What a user is told who may not open /dev/kvm; descriptors of the caller."""
 
 from __future__ import annotations
 
 import grp
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from runsc.launch import configure
 from runsc.launch.configure import how_to_be_let_in
+from sentry.config import ProcessConfig
 
 
 @pytest.fixture
@@ -54,3 +58,40 @@ def test_device_of_no_group_is_for_root_to_open(device: Path) -> None:
 def test_root_is_not_told_to_join(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "usermod" not in how_to_be_let_in(str(device))
+
+
+def test_only_descriptors_of_the_caller_are_passed_on() -> None:
+    script = """
+import os
+from runsc.errors import RuntimeFailure
+from runsc.launch.configure import preserved_fds
+assert os.open("/dev/null", os.O_RDONLY) == 3
+try:
+    preserved_fds(1)
+except RuntimeFailure as error:
+    print(error)
+os.set_inheritable(3, True)
+print(len(preserved_fds(1)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == "cannot preserve descriptors 3 to 3\n1\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "pid", "found"),
+    [("2", os.getpid(), 2), ("2", 1, 0), ("\u00b2", os.getpid(), 0), ("-1", os.getpid(), 0)],
+)
+def test_descriptors_of_a_service_manager_are_for_one_process(
+    monkeypatch: pytest.MonkeyPatch, count: str, pid: int, found: int
+) -> None:
+    monkeypatch.setenv("LISTEN_FDS", count)
+    monkeypatch.setenv("LISTEN_PID", str(pid))
+    process = ProcessConfig((b"x",), env=(b"A=1", b"LISTEN_FDS=7"))
+
+    told = configure.told_of_them(process)
+
+    assert configure.listening_fds() == found
+    assert told.env == ((b"A=1", b"LISTEN_FDS=2", b"LISTEN_PID=1") if found else process.env)

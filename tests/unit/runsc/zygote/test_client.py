@@ -67,6 +67,15 @@ def test_a_terminal_stays_with_its_session(
         client.run("runsc", ["run", "c"], stands=False)
 
 
+def test_what_a_service_manager_has_opened_is_for_one_process(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_FDS", "1")
+
+    with pytest.raises(Unserved, match="service manager"):
+        client.run("runsc", ["run", "c"], stands=False)
+
+
 @pytest.mark.parametrize(
     ("said", "reason"), [(b"-a label", "a label"), (b"", "ended"), (b"+", "ended"), (b"x", "ended")]
 )
