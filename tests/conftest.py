@@ -21,6 +21,8 @@ settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy machine")
+AGAIN = bool(os.environ.get("RUNSC_TEST_AGAIN"))
+"""The same tests run elsewhere, too, in another way (interpreter, sanitizers): all are alike."""
 late.import_all()  # in a sandbox no step waits for a disk
 
 
@@ -45,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_alike(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alike") is not None
+    return AGAIN or item.get_closest_marker("alike") is not None
 
 
 def pytest_collection_finish() -> None:

@@ -20,6 +20,7 @@ MODULE_TIMEOUT_S = 900
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,
+    pytest.mark.alike,
     pytest.mark.timeout(2 * MODULE_TIMEOUT_S + 60),
     pytest.mark.skipif(not shutil.which("runc"), reason="needs runc"),
     pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),

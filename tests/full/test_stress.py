@@ -60,6 +60,7 @@ def test_stressors_of_a_class_verify(tmp_path: Path, languages: Path, name: str)
     assert failed <= NOT_HERE.keys()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", RACES)
 def test_stressor_beside_itself_verifies(tmp_path: Path, languages: Path, name: str) -> None:
     assert _stress(tmp_path, languages, f"--{name}=4") == set()

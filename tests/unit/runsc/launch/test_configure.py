@@ -81,14 +81,14 @@ print(len(preserved_fds(1)))
 
 
 @pytest.mark.parametrize(
-    ("count", "pid", "found"),
-    [("2", os.getpid(), 2), ("2", 1, 0), ("\u00b2", os.getpid(), 0), ("-1", os.getpid(), 0)],
+    ("count", "own", "found"),
+    [("2", True, 2), ("2", False, 0), ("\u00b2", True, 0), ("-1", True, 0)],
 )
 def test_descriptors_of_a_service_manager_are_for_one_process(
-    monkeypatch: pytest.MonkeyPatch, count: str, pid: int, found: int
+    monkeypatch: pytest.MonkeyPatch, count: str, own: bool, found: int
 ) -> None:
     monkeypatch.setenv("LISTEN_FDS", count)
-    monkeypatch.setenv("LISTEN_PID", str(pid))
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() if own else 1))
     process = ProcessConfig((b"x",), env=(b"A=1", b"LISTEN_FDS=7"))
 
     told = configure.told_of_them(process)
