@@ -104,6 +104,12 @@ static void policies(void)
     CHECK_ERR(syscall(SYS_mbind, (char *)page + 1, 4096, 2, &one, 64, 0), EINVAL);
     CHECK(munmap(page, 4096) == 0);
     CHECK_ERR(syscall(SYS_mbind, page, 4096, 2, &one, 64, 0), EFAULT);
+    char *pages = mmap(NULL, 3 * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 1; i >= 0; i--)
+        CHECK(syscall(SYS_mbind, pages + i * 4096, 4096, 2, &one, 64, 0) == 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(syscall(SYS_get_mempolicy, &mode, NULL, 0, pages + i * 4096, 2) == 0 &&
+              mode == (i < 2 ? 2 : 0));
 }
 
 int main(void)

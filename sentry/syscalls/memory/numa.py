@@ -183,11 +183,10 @@ def bound(amap: AddressMap, start: int, end: int, policy: Policy) -> Steps[None]
     def change(vma: Vma) -> None:
         vma.policy = kept
 
-    following = amap.vmas.after(start)
-    while following is not None and following.start < end:
-        low, high = max(following.start, start), min(following.end, end)
-        yield from amap.changing(low, high, change)
-        following = amap.vmas.after(high)
+    at = start  # what was changed may be one with the next mapping, which ends behind `end`
+    while at < end and (vma := amap.vmas.after(at)) is not None and vma.start < end:
+        low, at = max(vma.start, at), min(vma.end, end)
+        yield from amap.changing(low, at, change)
 
 
 @syscall(450)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
 from sentry.abi.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_F_ADDR, MPOL_PREFERRED
+from sentry.syscalls.memory.numa import bound
 from tests.world import AREA, Program, World
 
 PAGE, PAGES = 4096, 20
@@ -48,6 +50,19 @@ def test_mbind_of_many_mappings_lets_others_run(program: Program) -> None:
     assert call.wait() == -errno.EFAULT
     assert program.begin("mbind", start, length, MPOL_DEFAULT, 0, 0, 0).wait() == 0
     assert policy(program, start) == policy(program, start + length - PAGE) == MPOL_DEFAULT
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_mbind_of_a_page_that_becomes_one_with_what_is_behind_it_ends(
+    program: Program, length: int
+) -> None:
+    start, amap = program.ok("mmap", 0, 4 * PAGE, 3, 0x22, -1, 0), program.task.mm.map
+    for first, pages in ((2, 1), (0, length), (0, 3), (1, 1)):
+        low = start + first * PAGE
+        steps = bound(amap, low, low + pages * PAGE, (MPOL_BIND, 1))
+        assert len(list(islice(steps, 10))) < 10
+        assert policy(program, low) == MPOL_BIND
+    assert policy(program, start + 3 * PAGE) == MPOL_DEFAULT
 
 
 def test_move_pages_of_many_lets_others_run(program: Program) -> None:
