@@ -269,6 +269,8 @@ class Thread(Task):
 
     def _fault_waits(self, need: NeedsFault) -> None:
         self.fiber = self.kernel.loop.spawn(need.wait(), "fault", self._fault_done)
+        if self.work & ~WORK_TELL:  # it came while the fault was on its way here
+            task_signals.wake_for_work(self)
 
     def _fault_done(self, _: Any, error: BaseException | None) -> None:
         self.fiber = None

@@ -1,4 +1,5 @@
-"""A defect of ours: the program that meets it dies of SIGSYS, is counted once, and nobody else."""
+"""A defect of ours: the program that meets it dies of SIGSYS, is counted once, and nobody else; and
+what comes to a task while its exit is on its way."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from sentry.abi import unistd
-from sentry.abi.signal import SIGSYS
+from sentry.abi.signal import SIGKILL, SIGSYS
+from sentry.mm.errors import NeedsFault
+from sentry.platform.interface import ExitKind
 from sentry.wait.fiber import Mode, park
 from tests.world import World
 
@@ -60,3 +63,27 @@ def test_exception_that_is_no_errno_costs_the_program_once(handler: Callable[...
         assert thread.task.dead and not other.task.dead
         assert log.bugs == 1
         assert other.ok("getpid") > 0
+
+
+def test_kill_that_comes_while_a_page_fault_is_on_its_way_ends_its_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def for_ever() -> None:
+        await park(Mode.KILLABLE)
+
+    def fault(*_: object) -> None:
+        raise NeedsFault(for_ever)
+
+    with World() as world:
+        program = world.program()
+        context = program.context
+        monkeypatch.setattr("sentry.kernel.dispatch.fault", fault)
+        context.exit, context.result = ExitKind.FAULT, None
+        program.task.group.exit(SIGKILL)
+        program.task.on_exit(context)
+        fiber = program.task.fiber
+        assert fiber is not None
+        world.settle()
+        if not (ended := program.task.dead):
+            fiber.wake()
+    assert ended
