@@ -43,7 +43,9 @@ class Lock:
             if self.holder is None:
                 self.holder = error.call
                 error.call.hold(self)
-        else:
+        elif self.holder is not None:
+            if CURRENT.call is not None:  # whose end must not free what others have by then
+                CURRENT.call.held.remove(self)
             self.let_go()
 
     def let_go(self) -> None:

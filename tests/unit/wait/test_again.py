@@ -75,6 +75,28 @@ def test_lock_is_free_after_a_wait_that_fails() -> None:
     assert lock.holder is None
 
 
+def test_lock_that_a_call_has_let_go_stays_with_who_has_it_next() -> None:
+    lock, seen = Lock(), list[Call]()
+
+    async def taken() -> None:
+        with pytest.raises(NotNow) as need, lock:
+            raise NotNow(at_once)
+        seen.append(need.value.call)
+
+    def operation() -> int:
+        if kept("second") is not None:
+            return 7
+        with lock:
+            if kept("first") is None:
+                raise NotNow(at_once, "first", True)
+        raise NotNow(taken, "second", True)
+
+    assert result_of(again(operation)) == 7
+    assert lock.holder is seen[0]
+    seen[0].close()
+    assert lock.holder is None
+
+
 def test_coroutine_that_starts_anew_does_not_wait_for_its_own_lock() -> None:
     lock, attempts = Lock(), []
 
