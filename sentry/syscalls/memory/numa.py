@@ -184,8 +184,8 @@ def bound(amap: AddressMap, start: int, end: int, policy: Policy) -> Steps[None]
         vma.policy = kept
 
     at = start  # what was changed may be one with the next mapping, which ends behind `end`
-    while at < end and (vma := amap.vmas.after(at)) is not None and vma.start < end:
-        low, at = max(vma.start, at), min(vma.end, end)
+    while at < end and (found := amap.vmas.after(at)) is not None and found.start < end:
+        low, at = max(found.start, at), min(found.end, end)
         yield from amap.changing(low, at, change)
 
 
