@@ -109,6 +109,7 @@ async def _leave(task: Task) -> None:
 
 
 async def _release_memory(task: Task) -> None:
+    await _joiner_is_told(task)
     leave_memory(task)
     vfork_release(task)
     if len(task.group.tasks) == 1:  # looking at all of the memory takes long: as Linux at the end
@@ -132,11 +133,31 @@ async def memory_is_free(task: Task) -> None:
 def leave_memory(task: Task) -> None:
     """The task will not see this address space again: its robust futexes, its joiner's futex."""
     futex_robust.exit_robust(task)
+    with suppress(NeedsFault):
+        _tell_joiner(task)
+    task.clear_child_tid = 0
+
+
+async def _joiner_is_told(task: Task) -> None:
+    """Where RAM is full somebody dies for the page of the word: who joins would sleep for ever."""
+    futex_robust.exit_robust(task)
+    with suppress(Errno):
+        while not task.group.exiting:
+            try:
+                _tell_joiner(task)
+            except NeedsFault as need:
+                await need.wait()
+            else:
+                return
+
+
+def _tell_joiner(task: Task) -> None:
+    """CLONE_CHILD_CLEARTID: mm_release(). Raises: NeedsFault."""
     if task.clear_child_tid and task.mm.users > 1:
-        with suppress(Errno, NeedsFault):
+        with suppress(Errno):
             task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
             futex.wake(task, task.clear_child_tid, 1)
-    task.clear_child_tid = 0
+        task.clear_child_tid = 0
 
 
 def vfork_release(task: Task) -> None:

@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
+from sentry.abi.futex import FUTEX_WAIT
 from sentry.abi.prctl import PR_SET_DUMPABLE
+from sentry.abi.sched import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT, Errno
-from sentry.kernel import futex, futex_pi
+from sentry.kernel import futex, futex_pi, task_exit
 from sentry.kernel.futex_robust import exit_robust
 from sentry.kernel.futex_table import FutexTable, Waiter
 from sentry.kernel.task import Task
+from sentry.mm.errors import NeedsFault
+from sentry.mm.manager import MemoryManager
 from sentry.wait.fiber import Interrupted, RestartBlock
 from tests.unit.kernel.conftest import World
+from tests.world import THREAD
 from tests.world import World as Real
 
 WORD, OTHER = 0x11000, 0x12000
@@ -225,6 +230,34 @@ def test_lock_of_the_dead_goes_to_its_waiter(world: World, threads: list[Task]) 
     world.loop.settle()
     assert sleeper.result == 0
     assert heir.mm.load_u32(WORD) == heir.tid | WAITERS | OWNER_DIED
+
+
+def test_thread_that_ends_where_ram_is_full_wakes_who_joins_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, full = MemoryManager.write, [True]
+
+    async def room() -> None:
+        full.clear()
+
+    def write(mm: MemoryManager, addr: int, data: Any) -> None:
+        if addr == word and full:
+            raise NeedsFault(room)
+        store(mm, addr, data)
+
+    with Real() as world:
+        program = world.program()
+        word = program.place(bytes(4))
+        flags = THREAD | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
+        tid = program.ok("clone", flags, 0, 0, word, 0)
+        thread = world.kernel.pids.tasks[tid]
+        joins = program.begin("futex", word, FUTEX_WAIT, tid, 0)
+        assert not joins.done
+        monkeypatch.setattr(MemoryManager, "write", write)
+        task_exit.exit_task(thread)
+        world.settle()
+        assert joins.done and joins.result == 0
+        assert program.read(word, 4) == bytes(4)
 
 
 def test_word_that_never_stays_as_it_is_does_not_hold_up_the_kernel(
