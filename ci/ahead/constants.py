@@ -20,7 +20,7 @@ from pathlib import Path
 FUTURE = "from __future__ import annotations"
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
 MADE = re.compile(r"(struct\.Struct|frozenset|object)\(")
-RECORDS = {"NamedTuple", "Struct"}
+RECORDS = {"NamedTuple", "Record", "Struct"}
 BASES = {"frozen=True": "Frozen", "eq=False": "Unequal", "gc=False": "Untracked"}
 """Of `sentry.ahead`."""
 BORDER = {"ffi", "lib"}

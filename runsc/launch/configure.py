@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +15,7 @@ from runsc.launch.network_choice import network_of
 from runsc.launch.places import with_places
 from runsc.oci.convert import Container
 from runsc.options import Globals
+from sentry.abi.layout import Record
 from sentry.config import EgressConfig, ProcessConfig, SandboxConfig
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _disk_fd(flags: Globals, container: Container, container_id: str) -> int:
     return disk.open_in(folder, container_id, container.mount_label)
 
 
-class Limits(NamedTuple):
+class Limits(Record):
     """What the container has of CPUs, memory and tasks (0: any number)."""
 
     cpus: int

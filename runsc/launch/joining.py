@@ -9,12 +9,13 @@ the same state root and the same owner are looked at; what would join two sandbo
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runsc.containers.container import Store
 from runsc.containers.processes import STOPPED
 from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
+from sentry.abi.layout import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +29,7 @@ KINDS = {"ipc": "ipc", "network": "net", "pid": "pid", "uts": "uts"}
 Inode = tuple[int, int]
 
 
-class Joint(NamedTuple):
+class Joint(Record):
     """Where a container belongs to."""
 
     sandbox: State

@@ -14,11 +14,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from runsc.errors import RuntimeFailure
+from sentry.abi.layout import Record
 
 if TYPE_CHECKING:
     from runsc.oci.convert import Container
@@ -30,7 +31,7 @@ _APPARMOR = "apparmor profile: apparmor failed to apply profile"
 _REFUSED = "unable to start container process: error during container init: unable to apply"
 
 
-class Request(NamedTuple):
+class Request(Record):
     """What is asked of a module, by one write to a file."""
 
     what: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
+from sentry.abi.layout import Record
 
 if TYPE_CHECKING:
     from runsc.oci.convert import Container
@@ -16,7 +17,7 @@ DEFAULT: Final = "sandbox"
 """Where nothing is said and config.json lists a network namespace."""
 
 
-class Choice(NamedTuple):
+class Choice(Record):
     """One of the values of --network."""
 
     network: str

@@ -8,11 +8,12 @@ tells.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from runsc.launch import claims
+from sentry.abi.layout import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ _QUOTAS: Final = frozenset(
 _COUNTED: Final = "the host may refuse an owner more files, and would say so too late (quotas)"
 
 
-class Mount(NamedTuple):
+class Mount(Record):
     """A line of mountinfo."""
 
     device: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from sentry.abi.acl import (
     ACL_GROUP,
@@ -19,6 +19,7 @@ from sentry.abi.acl import (
     ACL_USER_OBJ,
     POSIX_ACL_XATTR_VERSION,
 )
+from sentry.abi.layout import Record
 from sentry.auth.credentials import Credentials
 from sentry.auth.userns import NO_ID, UserNamespace, kernel_id
 from sentry.errors import EINVAL, ENOSPC, EOPNOTSUPP
@@ -40,7 +41,7 @@ Entry = tuple[int, int, int]
 """ACL_* tag, rights (MAY_*), id."""
 
 
-class Acl(NamedTuple):
+class Acl(Record):
     """What a list says: rights are MAY_* bits."""
 
     owner: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
+from sentry.abi.layout import Record
 from sentry.errors import EINVAL, ENOSPC
 
 NO_ID: Final = 0xFFFFFFFF
@@ -26,7 +27,7 @@ MAX_OF_A_KIND: Final = 4096
 """Of all users."""
 
 
-class Extent(NamedTuple):
+class Extent(Record):
     """A range of ids inside, and the kernel ids that they are."""
 
     first: int

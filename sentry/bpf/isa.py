@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+from sentry.abi.layout import Record
 
 # classes
 LD: Final = 0x00
@@ -61,7 +63,7 @@ _FORMAT = struct.Struct("<HBBI")
 INSTRUCTION_SIZE: Final = _FORMAT.size
 
 
-class Instruction(NamedTuple):
+class Instruction(Record):
     """struct sock_filter: code, jump if true, jump if false, operand."""
 
     code: int

@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry import log
+from sentry.abi.layout import Record
 from sentry.control.answers import Cost
 from sentry.control.profile import Meter
 from sentry.control.standstill import Standstill
@@ -42,7 +43,7 @@ FRAMES: Final = 40
 HANDLER: Final = "sys_"
 
 
-class Alarm(NamedTuple):
+class Alarm(Record):
     """Who hears of a step, with its stack, as soon as it has taken so long."""
 
     limit_ns: int

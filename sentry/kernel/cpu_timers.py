@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from sentry.abi.layout import Record
 from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGKILL, SIGXCPU
 from sentry.clock import MAX_NS
@@ -38,7 +39,7 @@ class CpuTimer:
         self.at_ns = 0
 
 
-class Deadline(NamedTuple):
+class Deadline(Record):
     """A time that was set; it counts as long as its timer is armed for it."""
 
     at_ns: int

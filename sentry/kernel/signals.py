@@ -7,8 +7,9 @@ process, `SignalActions` the table of sigaction(2). Sending and delivering are i
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from sentry.abi.layout import Record
 from sentry.abi.signal import (
     SI_KERNEL,
     SI_TIMER,
@@ -197,7 +198,7 @@ class Quota:
         return self._by_uid.get(uid, 0)
 
 
-class Queued(NamedTuple):
+class Queued(Record):
     """One entry of a queue."""
 
     info: "SigInfo"
@@ -289,7 +290,7 @@ class PendingSignals:
                 self.mask &= ~(1 << (signo - 1))
 
 
-class Action(NamedTuple):
+class Action(Record):
     """struct kernel_sigaction of <asm/signal.h>."""
 
     handler: int

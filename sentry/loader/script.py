@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from sentry.abi.layout import Record
 from sentry.errors import ENOEXEC
 
 HEAD_SIZE = 256
@@ -15,7 +14,7 @@ _BLANK = b" \t"
 _TERMINATORS = b" \t\0"
 
 
-class Shebang(NamedTuple):
+class Shebang(Record):
     """The interpreter's path, and the rest of the line as one argument."""
 
     interpreter: bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from sentry.abi.layout import Record
 from sentry.mm.address_map import AddressMap
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
@@ -11,7 +12,7 @@ from sentry.mm.vma import Vma, VmFlag
 MANY_PAGES: Final = 4096
 
 
-class Residency(NamedTuple):
+class Residency(Record):
     """Resident pages of a range: private memory and pages of files, with one owner and with more.
 
     Shared anonymous memory counts as a file, as on Linux.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sentry.abi.layout import Record
 
 if TYPE_CHECKING:
     from kvm.cpuid import CpuidEntry
@@ -79,7 +81,7 @@ class Account(Protocol):
         ...
 
 
-class SignalFrame(NamedTuple):
+class SignalFrame(Record):
     """The frame of a handler that begins, besides registers and FPU image: struct sigframe."""
 
     at: int
@@ -104,7 +106,7 @@ class SignalFrame(NamedTuple):
     """struct siginfo"""
 
 
-class FrameRest(NamedTuple):
+class FrameRest(Record):
     """What a frame holds besides registers and FPU image: struct sigframe_rest."""
 
     alt_sp: int

@@ -12,8 +12,9 @@ import errno
 import os
 from array import array
 from collections.abc import Callable, Collection, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.layout import Record
 from sentry.ahead import mypyc_attr
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
@@ -42,7 +43,7 @@ def check(result: int) -> int:
     raise from_number(-result)
 
 
-class Counters(NamedTuple):
+class Counters(Record):
     """What is in use; for tests, leak checks and `events`."""
 
     frames: int
@@ -61,7 +62,7 @@ class Counters(NamedTuple):
     spaces: int
 
 
-class Resident(NamedTuple):
+class Resident(Record):
     """Resident pages: struct resident."""
 
     ram: int

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import stat as modes
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from msgspec import Struct
 
+from sentry.abi.layout import Record
 from sentry.abi.limits import NAME_MAX
 from sentry.ahead import Referable, mypyc_attr
 from sentry.errors import EACCES, EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM
@@ -49,7 +50,7 @@ ABSENT: Final = Absent()
 """What `lookup_cached` says of a name that is known not to exist."""
 
 
-class Attributes(NamedTuple):
+class Attributes(Record):
     """What stat(2) and statx(2) show of an inode; times are CLOCK_REALTIME in ns."""
 
     ino: int
@@ -84,14 +85,14 @@ class Changes(Struct):
     """The times are "now" (a server may take its own clock)."""
 
 
-class Owner(NamedTuple):
+class Owner(Record):
     """Who a new inode belongs to."""
 
     uid: int
     gid: int
 
 
-class DirEntry(NamedTuple):
+class DirEntry(Record):
     """One name of a directory listing; `kind` is S_IFMT bits of the mode, 0 if unknown."""
 
     name: bytes
@@ -99,7 +100,7 @@ class DirEntry(NamedTuple):
     kind: int
 
 
-class StatFs(NamedTuple):
+class StatFs(Record):
     """What statfs(2) shows; sizes in blocks of `block_size`."""
 
     magic: int

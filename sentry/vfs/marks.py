@@ -7,7 +7,7 @@ descriptors are in sentry.fs.fanotify; that anything is told, in `watches`.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from sentry.abi.fanotify import (
     FAN_CREATE,
@@ -18,6 +18,7 @@ from sentry.abi.fanotify import (
     FAN_ONDIR,
     FAN_RENAME,
 )
+from sentry.abi.layout import Record
 
 DIRENT_EVENTS: Final = FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO | FAN_RENAME
 """Of the directory alone: ALL_FSNOTIFY_DIRENT_EVENTS."""
@@ -85,7 +86,7 @@ class Place(Protocol):
     def dentry(self) -> Named: ...
 
 
-class Happening(NamedTuple):
+class Happening(Record):
     """What happened, to whom."""
 
     mask: int

@@ -6,8 +6,9 @@ A mount knows what is mounted on it, so a walk needs no namespace (mounts.py).
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sentry.abi.layout import Record
 from sentry.abi.mount import (
     MS_NOATIME,
     MS_NODEV,
@@ -208,7 +209,7 @@ class Mount:
         return ",".join([first, *(name for flag, name in _NAMES if self.flags & flag)])
 
 
-class Stand(NamedTuple):
+class Stand(Record):
     """What a mount was like at some moment, without holding anything."""
 
     place: tuple[int, int] | None

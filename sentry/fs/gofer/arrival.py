@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from fcntl import fcntl
-from typing import NamedTuple
 
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import MSIZE_MAX, NOFID, NONUNAME, NOOPEN, VERSION_EXTENDED
@@ -15,6 +14,7 @@ from gofer.p9.extensions import Rwalkx, Tjournalx, Tnotifyx, Twalkx
 from gofer.p9.messages import Rstatfs, Rversion, Tattach, Tstatfs, Tversion
 from gofer.p9.room import room_for
 from sentry.abi.fcntl import F_GETFL, O_NONBLOCK
+from sentry.abi.layout import Record
 from sentry.errors import EIO, Errno
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.hearing import listen
@@ -23,7 +23,7 @@ from sentry.platform.host_io import host_error
 from sentry.wait.again import again, kept
 
 
-class Attached(NamedTuple):
+class Attached(Record):
     """The root of an attachment."""
 
     fid: int

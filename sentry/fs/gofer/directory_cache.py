@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from gofer.p9.attributes import Attributes as WireAttributes
@@ -28,6 +28,7 @@ from gofer.p9.extensions import (
 )
 from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
+from sentry.abi.layout import Record
 from sentry.errors import EIO, ENOENT, ESTALE, Errno
 from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.known import Moment
@@ -47,7 +48,7 @@ SMALL_BYTES = 4096
 """A block of ext4, two hundred names of tmpfs."""
 
 
-class Lookup(NamedTuple):
+class Lookup(Record):
     """What was so when a name was asked for, and what was asked along with it."""
 
     generation: int
@@ -60,7 +61,7 @@ class Lookup(NamedTuple):
     """For that."""
 
 
-class Reading(NamedTuple):
+class Reading(Record):
     """A listing on its way."""
 
     listing: dict[bytes, Listed]

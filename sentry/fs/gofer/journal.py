@@ -18,7 +18,7 @@ from collections import deque
 from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from weakref import ref
 
 from gofer.p9 import constants as c
@@ -36,6 +36,7 @@ from gofer.p9.extensions import (
 from gofer.p9.fields import ProtocolError
 from gofer.p9.messages import Tclunk
 from sentry.abi.fcntl import F_GET_SEALS, F_SEAL_SHRINK
+from sentry.abi.layout import Record
 from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.spares import SPARES, Spare, Spares
@@ -100,7 +101,7 @@ class Behind(Protocol):
         """Nor one of which nobody knows whose it was."""
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """Records of one operation."""
 
     start: int

@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import (
@@ -32,6 +32,7 @@ from gofer.p9.constants import (
 )
 from gofer.p9.extensions import Rwalkx, Tdupx, Tnearx
 from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
+from sentry.abi.layout import Record
 from sentry.ahead import mypyc_attr
 from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests, close_quietly
@@ -73,7 +74,7 @@ class Asked:
             self.pending.abandon(self.undo)
 
 
-class Exchangeable(NamedTuple):
+class Exchangeable(Record):
     """A kind of request that can be one call together with its reply."""
 
     call: Callable[..., int]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import MAX_SPARES
 from gofer.p9.extensions import Rsparex, Tsparex
+from sentry.abi.layout import Record
 from sentry.errors import EDQUOT, EIO, ENFILE, ENOMEM, ENOSPC, Errno
 from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import expect
@@ -29,7 +30,7 @@ SPARES: Final = 64
 """They are asked for when half of them are used: that many programs make while the Gofer does."""
 
 
-class Spare(NamedTuple):
+class Spare(Record):
     """A regular file without a name."""
 
     fid: int

@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.layout import Record
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
 Leaf = tuple[int, int]
 
 
-class Registers(NamedTuple):
+class Registers(Record):
     """What CPUID answers."""
 
     eax: int = 0

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from sentry.abi.layout import Record
 from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
 
 
-class Memory(NamedTuple):
+class Memory(Record):
     """Sizes in bytes."""
 
     total: int

@@ -14,7 +14,7 @@ from msgspec import Struct
 from sentry import ahead
 
 ROOT = Path(__file__).parents[3]
-OTHERS = {"Enum", "IntEnum", "IntFlag", "NamedTuple", "Protocol", "Struct", "TypedDict"}
+OTHERS = {"Enum", "IntEnum", "IntFlag", "NamedTuple", "Protocol", "Record", "Struct", "TypedDict"}
 """Bases of classes that are none of mypyc's."""
 ITS_OWN = {"__slots__"}
 
@@ -47,6 +47,7 @@ MARKS = {
     "XY: int = 5": "XY: int = 5", "T = TypeVar('T')": "T = TypeVar('T')",
     "class A(Struct):\n    x: list[B] = []": 'class A(Struct):\n    x: "list[B]" = []',
     "class A(NamedTuple):\n    x: B": 'class A(NamedTuple):\n    x: "B"',
+    "class A(Record):\n    x: B = 0": 'class A(Record):\n    x: "B" = 0',
     "class A(Struct, frozen=True):\n    x: B": 'class A(_Frozen, frozen=True):\n    x: "B"',
     "class A:\n    x: B": "class A:\n    x: B",
 }  # fmt: skip
