@@ -76,20 +76,22 @@ class OwnFinder:
         directory, stem = path[0], name.rpartition(".")[2]
         code = compiled_code(directory, stem)
         if code is not None:
-            spec = self._spec(name, f"{directory}/{stem}.py")
+            spec = self._spec(name, f"{directory}/{stem}.py", compiled_file(directory, stem))
         else:
             directory = f"{directory}/{stem}"
             code = compiled_code(directory, "__init__")
             if code is None:
                 return None
-            spec = self._spec(name, f"{directory}/__init__.py")
+            compiled = compiled_file(directory, "__init__")
+            spec = self._spec(name, f"{directory}/__init__.py", compiled)
             spec.submodule_search_locations = [directory]
         self._found[name] = code
         return spec
 
-    def _spec(self, name: str, source: str) -> ModuleSpec:
+    def _spec(self, name: str, source: str, compiled: str) -> ModuleSpec:
         spec = ModuleSpec(name, self, origin=source)  # type: ignore[arg-type]
         spec.has_location = True
+        spec.cached = compiled
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
