@@ -24,7 +24,7 @@ int rs_ioprio_set(int value);
 int rs_madvise(uint64_t start, size_t size, int advice);
 int rs_notify(void);
 int rs_watch(int notify, const char *path, uint32_t mask);
-const void *rs_map_compiled(const char *compiled, const char *source, const char *magic, uint64_t *size);
+void rs_map_compiled(const char *directory, const char *cache, const char *stems, int count, const char *tail, const char *magic, uint64_t *at, uint64_t *size);
 void rs_fill_heap(void);
 void rs_one_arena(void);
 int rs_trap_report(int fd);

@@ -17,7 +17,7 @@ from sentry.abi.mman import MADV_COLLAPSE
 from sentry.abi.mount import MOVE_MOUNT_F_EMPTY_PATH, OPEN_TREE_CLONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from runsc._native import Null
 
@@ -166,14 +166,23 @@ def landlock(
         os.close(ruleset)
 
 
-def map_compiled(compiled: str, source: str, magic: bytes) -> memoryview | None:
-    """A module's compiled file, whose bytes stay the page cache's, for as long as this process
-    lives; None if it is not there, or not of this Python's number or of the source as it is."""
-    size = ffi.new("uint64_t *")
-    at = lib.rs_map_compiled(os.fsencode(compiled), os.fsencode(source), magic, size)
-    if at == ffi.NULL:
-        return None
-    return memoryview(ffi.buffer(at, size[0])).toreadonly()
+def map_compiled(
+    directory: str, cache: str, stems: Sequence[str], tail: str, magic: bytes
+) -> list[tuple[int, int]]:
+    """The compiled files CACHE/STEM + TAIL of modules DIRECTORY/STEM.py: where each is and how long,
+    as `mapped` takes it; 0 where there is none, or not of this Python's number or of the source as
+    it is. Their bytes stay the page cache's, for as long as this process lives."""
+    count = len(stems)
+    at, sizes = ffi.new("uint64_t[]", count), ffi.new("uint64_t[]", count)
+    names = b"".join([os.fsencode(stem) + b"\0" for stem in stems])
+    place, cached = os.fsencode(directory), os.fsencode(cache)
+    lib.rs_map_compiled(place, cached, names, count, os.fsencode(tail), magic, at, sizes)
+    return list(zip(at, sizes, strict=True))
+
+
+def mapped(at: int, size: int) -> memoryview:
+    """The bytes of a file that `map_compiled` found."""
+    return memoryview(ffi.buffer(ffi.cast("void *", at), size)).toreadonly()
 
 
 def io_priority(pid: int) -> int:

@@ -181,15 +181,20 @@ static const void *map(int fd, size_t size)
 
 /* A module's compiled file, if it was made of this source as it is now (PEP 552, by time) by a CPython
  * with this magic number; NULL if not. */
-const void *rs_map_compiled(const char *compiled, const char *source, const char *magic, uint64_t *size)
+static const void *map_compiled(int compiled, int source, const char *stem, const char *tail,
+                                const char *magic, uint64_t *size)
 {
     struct { char magic[4]; uint32_t flags, time, size; } head;
+    char name[NAME_MAX + 1], text_name[NAME_MAX + 1];
     struct stat file, text;
     const void *at = NULL;
-    int fd = open(compiled, O_RDONLY | O_CLOEXEC);
+    if (snprintf(name, sizeof name, "%s%s", stem, tail) >= (int)sizeof name ||
+        snprintf(text_name, sizeof text_name, "%s.py", stem) >= (int)sizeof text_name)
+        return NULL;
+    int fd = openat(compiled, name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return NULL;
-    if (fstat(fd, &file) == 0 && stat(source, &text) == 0 &&
+    if (fstat(fd, &file) == 0 && fstatat(source, text_name, &text, 0) == 0 &&
         pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head &&
         memcmp(head.magic, magic, sizeof head.magic) == 0 && head.flags == 0 &&
         head.time == (uint32_t)text.st_mtime && head.size == (uint32_t)text.st_size) {
@@ -198,6 +203,19 @@ const void *rs_map_compiled(const char *compiled, const char *source, const char
     }
     close(fd);
     return at;
+}
+
+/* Those of `count` modules of one directory: where each is, or 0. `stems` are their names, each with a
+ * zero; what compiled files are called besides is `tail`. */
+void rs_map_compiled(const char *directory, const char *cache, const char *stems, int count,
+                     const char *tail, const char *magic, uint64_t *at, uint64_t *size)
+{
+    int source = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int compiled = open(cache, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    for (int i = 0; i < count; i++, stems += strlen(stems) + 1)
+        at[i] = (uint64_t)(uintptr_t)map_compiled(compiled, source, stems, tail, magic, &size[i]);
+    close(source);
+    close(compiled);
 }
 
 enum { LARGEST_HOLE = 64 << 10, SMALLEST_HOLE = 24, HOLE_STEP = 16 };

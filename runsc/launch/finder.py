@@ -25,18 +25,24 @@ DECLARED = "sentry.syscalls."
 """Where annotations of functions mean something: calls are decoded by them."""
 HEADER_SIZE = 16
 """Of a .pyc: magic number, flags (0: by time), time and size of the source."""
-_TAG = f".{sys.implementation.cache_tag}.pyc"
+TAIL = f".{sys.implementation.cache_tag}.pyc"
+"""What a compiled file is called besides its module's name."""
 _compiled: dict[str, str] = {}
 """Where the compiled modules of a directory are."""
 
 
-def compiled_file(directory: str, stem: str) -> str:
-    """Where that of DIRECTORY/STEM.py has to be."""
+def compiled_place(directory: str) -> str:
+    """The directory of those of DIRECTORY's modules."""
     where = _compiled.get(directory)
     if where is None:
         where = os.path.dirname(cache_from_source(f"{directory}/x.py"))
         _compiled[directory] = where
-    return f"{where}/{stem}{_TAG}"
+    return where
+
+
+def compiled_file(directory: str, stem: str) -> str:
+    """Where that of DIRECTORY/STEM.py has to be."""
+    return f"{compiled_place(directory)}/{stem}{TAIL}"
 
 
 def compiled_code(directory: str, stem: str) -> bytes | None:

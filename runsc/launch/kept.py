@@ -20,10 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from runsc import host
-from runsc.launch.finder import HEADER_SIZE, compiled_file
+from runsc.launch.finder import HEADER_SIZE, TAIL, compiled_place
 
-Code = bytes | memoryview
-"""Marshalled."""
+Code = bytes | tuple[int, int]
+"""Marshalled, or a compiled file as `host.mapped` takes it."""
 
 
 class KeptCode:
@@ -41,16 +41,25 @@ class KeptCode:
         return kept
 
     def _read(self, package: str, directory: str, without: Container[str]) -> None:
+        stems, inner = [], []
         for entry in os.scandir(directory):
             stem, dot, kind = entry.name.partition(".")
-            name = f"{package}.{stem}"
-            if dot and kind == "py" and not stem.startswith("_build"):
-                if stem != "__init__" and name not in sys.modules and name not in without:
-                    self._modules[name] = _code(directory, stem, name), False
-            elif not dot and name not in without and os.path.exists(f"{entry.path}/__init__.py"):
-                if name not in sys.modules:
-                    self._modules[name] = _code(entry.path, "__init__", name), True
-                self._read(name, entry.path, without)
+            if not dot:
+                inner.append(stem)
+            elif kind == "py" and not stem.startswith("_build"):
+                stems.append(stem)
+        if "__init__" not in stems:  # no package
+            return
+        names = {package if stem == "__init__" else f"{package}.{stem}": stem for stem in stems}
+        late = {n: stem for n, stem in names.items() if n not in sys.modules and n not in without}
+        place, found = compiled_place(directory), list(late.values())
+        codes = host.map_compiled(directory, place, found, TAIL, MAGIC_NUMBER)
+        for (name, stem), (at, size) in zip(late.items(), codes, strict=True):
+            code = (at, size) if at else _compiled(f"{directory}/{stem}.py", name)
+            self._modules[name] = code, stem == "__init__"
+        for stem in inner:
+            if f"{package}.{stem}" not in without:
+                self._read(f"{package}.{stem}", f"{directory}/{stem}", without)
 
     @property
     def names(self) -> list[str]:
@@ -71,15 +80,13 @@ class KeptCode:
 
     def exec_module(self, module: ModuleType) -> None:
         """importlib.abc.Loader."""
-        code: Any = marshal.loads(self._modules[module.__name__][0])
+        found = self._modules[module.__name__][0]
+        code: Any = marshal.loads(
+            found if isinstance(found, bytes) else host.mapped(*found)[HEADER_SIZE:]
+        )
         exec(code, module.__dict__)
 
 
-def _code(directory: str, stem: str, name: str) -> Code:
-    """The marshalled code of one module: of a compiled file nothing is in memory before somebody
-    imports it."""
-    source = f"{directory}/{stem}.py"
-    mapped = host.map_compiled(compiled_file(directory, stem), source, MAGIC_NUMBER)
-    if mapped is not None:
-        return mapped[HEADER_SIZE:]
+def _compiled(source: str, name: str) -> bytes:
+    """The marshalled code of a module that has no compiled file."""
     return marshal.dumps(SourceFileLoader(name, source).get_code(name))
