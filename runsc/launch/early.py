@@ -34,9 +34,11 @@ FDS_AT_ONCE = 250
 
 OF_BOTH_ENDS = (
     messages.Tversion, messages.Rversion, messages.Tattach, messages.Rattach, messages.Rlerror,
-    extensions.Twalkx, extensions.Rwalkx,
+    messages.Tstatfs, messages.Rstatfs, extensions.Twalkx, extensions.Rwalkx,
+    extensions.Tgetxattrx, extensions.Tdupx, extensions.Rdupx, extensions.Thearx,
+    extensions.Rhearx, extensions.Tjournalx, extensions.Rjournalx,
 )  # fmt: skip
-"""Messages with which each session begins."""
+"""Messages with which the session of a root that is kept begins, and a program in it."""
 
 
 class Handover(msgspec.Struct, frozen=True):

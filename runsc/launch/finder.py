@@ -119,10 +119,11 @@ def forget_annotations(module: str, names: dict[str, Any]) -> None:
     Sentry. What a class says of its attributes stays. Most names are numbers, so kinds are looked
     at first, and without a call."""
     for each in names.values():
-        if type(each) is FunctionType:
+        kind = type(each)
+        if kind is FunctionType:
             if each.__module__ == module:
                 each.__annotations__ = None  # type: ignore[assignment]
-        elif isinstance(each, type) and each.__module__ == module:
+        elif kind is not int and isinstance(each, type) and each.__module__ == module:
             for inner in vars(each).values():
                 kind = type(inner)
                 found = (

@@ -10,6 +10,7 @@ a copy: what the container's mounts hide and forbid stays so (mount_namespaces(7
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -197,7 +198,7 @@ class MadeMounts:
             fs = Unbuilt(record.kind, place)
         else:
             options = msgspec.structs.asdict(record.limits or records.MemoryLimits())
-            if options["mpol"] and not POLICY.fullmatch(options["mpol"]):
+            if options["mpol"] and not re.fullmatch(POLICY, options["mpol"]):
                 raise Damaged("a policy of memory that is none")
             memory = (RamFs if record.kind == "ramfs" else TmpFs).make(kernel.vfs, **options)
             memory.mounted_once = True

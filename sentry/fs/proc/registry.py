@@ -90,7 +90,7 @@ class View(Struct, frozen=True):
         return self._subject
 
 
-_NUMBER: Final = re.compile(rb"[-+]?(0[xX][0-9a-fA-F]+|[0-9]+)")
+_NUMBER: Final = rb"[-+]?(0[xX][0-9a-fA-F]+|[0-9]+)"
 Show = Callable[[View], Text]
 Store = Callable[[View, bytes], None]
 
@@ -164,7 +164,7 @@ def unsigned(text: bytes) -> int:
 def number(text: bytes, low: int, high: int) -> int:
     """A written number, octal after 0, hexadecimal after 0x. Raises: EINVAL, ERANGE."""
     word = text.strip(b" \t\n\0")
-    if not _NUMBER.fullmatch(word):
+    if not re.fullmatch(_NUMBER, word):
         raise EINVAL(f"{text[:40]!r} is no number")
     digits = word.lstrip(b"+-").lower()
     base = 16 if digits.startswith(b"0x") else 8 if digits.startswith(b"0") else 10

@@ -28,7 +28,7 @@ from sentry.vfs.vfs import Vfs
 
 MAX_INODES: Final = 262_144
 HUGE: Final = ("never", "always", "within_size", "advise")
-POLICY: Final = re.compile(
+POLICY: Final = (
     r"(default|prefer|bind|interleave|local|prefer \(many\)|weighted interleave)([=:].*)?"
 )
 LARGEST: Final = (1 << 63) - 1
@@ -79,7 +79,7 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
         options.mode = int(value, 8) & 0o7777
     elif key in ("uid", "gid"):
         setattr(options, key, parse_id(value))
-    elif key == "mpol" and POLICY.fullmatch(value):
+    elif key == "mpol" and re.fullmatch(POLICY, value):
         options.mpol = value if value != "default" else ""
     elif key == "noswap":
         options.noswap = True
