@@ -78,6 +78,8 @@ MAX_LOST: Final = 16
 """So often others may make the name first that is to be made."""
 NOT_TO_READ: Final = O_ACCMODE | O_PATH | O_DIRECTORY | O_TRUNC
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
+UNSEEN: Final = Absent()
+"""A name that need not be looked for (`_need_not_look`): who makes it may do so."""
 
 
 class OpenHow(Struct, frozen=True):
@@ -314,13 +316,13 @@ def _open_creating(
         with inode.lock:
             child: Inode | Absent | None = kept((_open_creating, inode, parent.last))
             if child is None and _need_not_look(caller, parent, flags):
-                child = ABSENT
+                child = UNSEEN
             elif child is None:
                 child = child_for(caller, inode, parent.last)
             must_ask = caller.judge is not None and judged is not parent
             if isinstance(child, Absent) and not must_ask:
                 try:
-                    return _open_made(caller, _create(caller, parent, how), how)
+                    return _open_made(caller, _create(caller, parent, child, how), how)
                 except EEXIST:  # somebody outside was faster
                     lost += 1
                     if flags & O_EXCL or lost == MAX_LOST:
@@ -369,13 +371,14 @@ def _need_not_look(caller: Caller, parent: Parent, flags: int) -> bool:
     return True
 
 
-def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
+def _create(caller: Caller, parent: Parent, child: Absent, how: OpenHow) -> Location:
     mount, directory = parent.at
     name, inode = parent.last, directory.inode
     if directory.unlinked:
         raise ENOENT("the directory has been removed")
-    mount.check_writable()
-    check_create(caller.creds, directory)
+    if child is not UNSEEN:
+        mount.check_writable()
+        check_create(caller.creds, directory)
     mode, owner = new_owner(caller, inode, S_IFREG | how.mode)
     if kept((_open_creating, inode, name)) is None:
         inode.check_room(caller)

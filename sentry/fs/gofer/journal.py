@@ -217,15 +217,11 @@ class Journal:
         session = self._session
         if self._ended:
             return False
-        if self._others:
+        if session.unanswered != self.spares.asked + self._draining:
             session.drain()
-            if self._others:
+            if session.unanswered != self.spares.asked + self._draining:
                 return False
         return not session.dead and not self._closed
-
-    @property
-    def _others(self) -> int:
-        return self._session.unanswered - self.spares.asked - self._draining
 
     def record(self, *requests: Message, copied: int = 0) -> bool:
         """All of them, or none where there is no room: then messages have to do. `copied`: what
@@ -438,7 +434,8 @@ class Journal:
 
     def ends(self, fid: int) -> bool:
         """Whether it is recorded, in place of a message whose answer nobody waits for."""
-        if self._others > 0 or self._session.dead or self._closed:
+        others = self._session.unanswered - self.spares.asked - self._draining
+        if others > 0 or self._session.dead or self._closed:
             return False
         if not self._put_beside(FID, (Tclunk.type, fid)):
             return False

@@ -407,11 +407,14 @@ class GoferRegular(GoferInode):
             self.timed = -1
 
     def setattr(self, changes: Changes) -> None:
-        handle, size = self.write_handle, changes.size
-        if size is not None:
-            self.settle_times()
-            self.write_back()
-        if size is not None and handle is not None and handle.fd >= 0:
+        size = changes.size
+        if size is None:
+            super().setattr(changes)
+            return
+        self.settle_times()
+        self.write_back()
+        handle = self.write_handle
+        if handle is not None and handle.fd >= 0:
             handle.truncate(size)
             self.drop_file_caps()
             self.changed()
@@ -425,10 +428,9 @@ class GoferRegular(GoferInode):
                 changes.times_now,
             )
         super().setattr(changes)
-        if size is not None:
-            for mapped in (self.read_handle, self.write_handle):
-                if mapped is not None:
-                    mapped.cut(size)
-            if self.pages is not None:
-                self.pages.resize(size)
-            self._live()
+        for mapped in (self.read_handle, self.write_handle):
+            if mapped is not None:
+                mapped.cut(size)
+        if self.pages is not None:
+            self.pages.resize(size)
+        self._live()

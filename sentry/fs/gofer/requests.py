@@ -155,11 +155,13 @@ class Requests:
         self._next = 0
         self.line: deque[Pending] = deque()
         """Those that have no tag yet, in their order."""
+        self.unanswered = 0
+        """With a tag or in line."""
         self._fds: deque[int] = deque()
         self.dead = False
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self.line)
+        return self.unanswered
 
     def submit(self, request: Message) -> Pending:
         """Put a request in line. Raises: EIO once the session is dead."""
@@ -167,6 +169,7 @@ class Requests:
             raise EIO("the Gofer is gone")
         pending = Pending(request)
         self.line.append(pending)
+        self.unanswered += 1
         return pending
 
     def next(self) -> bytes:
@@ -189,6 +192,7 @@ class Requests:
     def sent(self, request: Message) -> Pending:
         """It was, with EXCHANGE_TAG: nothing else is unanswered."""
         pending = self._waiting[EXCHANGE_TAG] = Pending(request)
+        self.unanswered += 1
         return pending
 
     def receive(self, data: bytes, fds: Sequence[int] = ()) -> None:
@@ -214,6 +218,7 @@ class Requests:
             close_quietly(self._fds.popleft())
         waiting, self._waiting = self._waiting, {}
         line, self.line = self.line, deque()
+        self.unanswered = 0
         for pending in (*waiting.values(), *line):
             pending.complete(None)
 
@@ -226,6 +231,7 @@ class Requests:
         count = _donated(reply)
         fds = self._take(count) if count else ()
         del self._waiting[tag]
+        self.unanswered -= 1
         if tag < MAX_TAGS:
             self._free.append(tag)
         pending.complete(reply, fds)

@@ -156,7 +156,7 @@ class Session:
     @property
     def unanswered(self) -> int:
         """Requests whose reply has not come, abandoned ones too."""
-        return len(self._requests)
+        return self._requests.unanswered
 
     @property
     def crowded(self) -> bool:

@@ -52,6 +52,25 @@ def test_replies_in_any_order_find_their_requests() -> None:
     assert len(requests) == 0
 
 
+def test_what_is_unanswered_is_counted_until_its_reply_or_the_end() -> None:
+    requests = Requests()
+    first, _ = submit(requests, Tread(1, 0, 10))
+    requests.submit(Tread(2, 0, 10))
+    requests.sent(Tread(3, 0, 10))
+    assert requests.unanswered == len(requests) == 3
+    first.abandon()
+    assert requests.unanswered == 3
+    requests.receive(Rread(b"one").encode(0))
+    assert requests.unanswered == len(requests) == 2
+    seen: list[int] = []
+    requests.submit(Tread(4, 0, 10)).heard = lambda: seen.append(requests.unanswered)
+    requests.fail()
+    assert (requests.unanswered, len(requests), seen) == (0, 0, [0])
+    with pytest.raises(EIO):
+        requests.submit(Tread(5, 0, 10))
+    assert not requests
+
+
 def test_a_tag_is_reserved_until_its_reply_whoever_waits() -> None:
     requests = Requests()
     pending, frame = submit(requests, Tread(1, 0, 10))

@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,8 @@ from sentry.fs.gofer import journal, spares
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.requests import Pending
 from sentry.fs.gofer.spares import SPARES, TOGETHER
+from sentry.vfs import open as opening
+from sentry.vfs.access import check_create
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_journal import (
     NEW,
@@ -254,6 +257,23 @@ def test_new_file_that_is_as_it_is_wanted_costs_no_record(world: World, host: Pa
     world.ok("sync")
     assert os.stat(host / "a").st_mode == 0o100600
     assert times(world, fd) == told
+
+
+def test_rights_to_make_a_file_are_looked_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With O_EXCL also to know whether its name has to be looked for, and that is the same."""
+    looked: list[object] = []
+
+    def look(*arguments: Any) -> None:
+        looked.append(arguments)
+        check_create(*arguments)
+
+    monkeypatch.setattr(opening, "check_create", look)
+    for flags in (NEW, NEW & ~os.O_EXCL):
+        world.ok("close", world.open(b"made%d" % flags, flags))
+        assert len(looked) == 1
+        looked.clear()
 
 
 def test_spares_are_asked_for_many_at_a_time(
