@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from gofer.p9 import constants as c
-from gofer.p9.constants import NOID
-from sentry.fs.gofer.wire import given
+from gofer.p9.constants import (
+    NOID,
+    SETATTR_ATIME,
+    SETATTR_ATIME_SET,
+    SETATTR_GID,
+    SETATTR_MODE,
+    SETATTR_MTIME,
+    SETATTR_MTIME_SET,
+    SETATTR_UID,
+)
+from sentry.vfs.interface import Attributes
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.journal import Journal
-    from sentry.vfs.interface import Attributes, Changes
+    from sentry.vfs.interface import Changes
 
 Asked: TypeAlias = "tuple[int, int, int, int, int, int]"
 """Of a Tsetattrx: valid, mode, uid, gid, atime and mtime in ns."""
@@ -32,22 +40,25 @@ def wanted(
     record is done would not; and for an owner whom it may refuse."""
     mode, uid, gid = changes.mode, changes.uid, changes.gid
     atime_ns, mtime_ns = changes.atime_ns, changes.mtime_ns
-    _, was_mode, _, was_uid, was_gid, _, _, _, _, was_atime_ns, was_mtime_ns, _, _, _ = known
+    (
+        ino, was_mode, nlink, was_uid, was_gid, rdev, size, blocks, block_size, was_atime_ns,
+        was_mtime_ns, _, btime_ns, dev,
+    ) = known  # fmt: skip
     if (was_mode | (mode or 0)) & 0o6000:
         return None
     valid, to, group = 0, NOID if uid is None else uid, NOID if gid is None else gid
     if mode is None:
         mode = was_mode
     else:
-        valid, mode = c.SETATTR_MODE, kind | mode
+        valid, mode = SETATTR_MODE, kind | mode
     if uid is None:
         uid = was_uid
     else:
-        valid |= c.SETATTR_UID
+        valid |= SETATTR_UID
     if gid is None:
         gid = was_gid
     else:
-        valid |= c.SETATTR_GID
+        valid |= SETATTR_GID
     if not journal.accepts(uid, gid):
         return None
     if (uid != was_uid or gid != was_gid) and not journal.accepts(was_uid, was_gid):
@@ -55,12 +66,18 @@ def wanted(
     if atime_ns is None:
         atime_ns = was_atime_ns
     else:
-        valid |= c.SETATTR_ATIME | c.SETATTR_ATIME_SET
+        valid |= SETATTR_ATIME | SETATTR_ATIME_SET
     if mtime_ns is None:
         mtime_ns = was_mtime_ns
     else:
-        valid |= c.SETATTR_MTIME | c.SETATTR_MTIME_SET
-    told = given(known, (mode, uid, gid), (atime_ns, mtime_ns, now_ns))
+        valid |= SETATTR_MTIME | SETATTR_MTIME_SET
+    told = tuple.__new__(
+        Attributes,
+        (
+            ino, mode, nlink, uid, gid, rdev, size, blocks, block_size, atime_ns, mtime_ns, now_ns,
+            btime_ns, dev,
+        ),
+    )  # fmt: skip
     return told, (valid, mode & 0o7777, to, group, atime_ns, mtime_ns)
 
 

@@ -285,7 +285,7 @@ class Journal:
 
     def about(self, *inodes: Inode, new: Inode | None = None) -> None:
         """What was recorded last is about these, and they are told if it is refused."""
-        found = tuple([ref(inode) for inode in inodes])
+        found = tuple(map(ref, inodes))
         start, end = self._last
         self._entries.append(
             tuple.__new__(Entry, (start, end, found, None if new is None else ref(new)))

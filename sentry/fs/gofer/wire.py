@@ -148,22 +148,6 @@ def from_spare(
     )  # fmt: skip
 
 
-def given(
-    known: Attributes, owner: tuple[int, int, int], times: tuple[int, int, int]
-) -> Attributes:
-    """The same with mode, uid and gid, and with atime, mtime and ctime in ns."""
-    ino, _, nlink, _, _, rdev, size, blocks, blksize, _, _, _, btime, dev = known
-    mode, uid, gid = owner
-    atime, mtime, ctime = times
-    return tuple.__new__(
-        Attributes,
-        (
-            ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime, btime,
-            dev,
-        ),
-    )  # fmt: skip
-
-
 def linked(known: Attributes, nlink: int, mtime_ns: int, ctime_ns: int) -> Attributes:
     """The same with another number of links, and these times."""
     ino, mode, _, uid, gid, rdev, size, blocks, blksize, atime, _, _, btime, dev = known
