@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from gofer.p9.constants import HEADER_SIZE, MAX_SPARES, MAX_WALK
 from gofer.p9.fields import FIXED, VARIABLE, ProtocolError, Qid
@@ -26,8 +26,18 @@ from gofer.p9.fields import FIXED, VARIABLE, ProtocolError, Qid
 _HEADER = "<IBH"
 
 
-class Message:
-    """A 9P message without its tag. Subclasses are made by `message`."""
+class _Kind(type):
+    """Makes a slot of each field."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> _Kind:
+        if "__slots__" not in body:
+            fields = {str(k): str(v) for k, v in body.get("__annotations__", {}).items()}
+            body |= {"__slots__": tuple(fields), "fields": fields}
+        return super().__new__(cls, name, bases, body)
+
+
+class Message(metaclass=_Kind):
+    """A 9P message without its tag. Subclasses are numbered by `message`."""
 
     __slots__ = ()
     type: ClassVar[int]
@@ -73,21 +83,10 @@ def message(number: int) -> Callable[[type[_T]], type[_T]]:
     """Class decorator: this is 9P message `number`, its annotations are its fields."""
 
     def register(cls: type[_T]) -> type[_T]:
-        annotations = cls.__annotations__
-        fields = {str(k): str(v) for k, v in annotations.items()}
-        body = {
-            "__slots__": tuple(fields),
-            "__module__": cls.__module__,
-            "__qualname__": cls.__qualname__,
-            "__doc__": cls.__doc__,
-            "__annotations__": annotations,
-            "type": number,
-            "fields": fields,
-        }
-        made = cast("type[_T]", type(cls.__name__, (Message,), body))
         assert number not in MESSAGES, f"message {number} is declared twice"
-        MESSAGES[number] = made
-        return made
+        cls.type = number
+        MESSAGES[number] = cls
+        return cls
 
     return register
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gofer.p9 import codec
 from gofer.p9.codec import MESSAGES, Message
 from gofer.p9.extensions import Rwalkx
-from gofer.p9.fields import ProtocolError
+from gofer.p9.fields import U8, ProtocolError
 from gofer.p9.messages import Tlcreate, Tread, Tversion, Twalk
 from tests.unit.gofer.p9.strategies import messages
 
@@ -102,6 +102,20 @@ def test_messages_are_values() -> None:
     assert Rwalkx(0, 1, b"t", []) == Rwalkx(error=0, opened=1, target=b"t", blocks=[])
     assert Tread(1, 2, 3) != Tread(1, 2, 4)
     assert repr(Tread(1, 2, 3)) == "Tread(fid=1, offset=2, count=3)"
+
+
+def test_the_class_of_a_message_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are some eighty of them, on the way of each start."""
+    monkeypatch.setattr(codec, "MESSAGES", {})
+
+    class Some(Message):
+        a: U8
+
+    assert codec.message(255)(Some) is Some
+    assert {255: Some} == codec.MESSAGES
+    assert (Some.__slots__, Some.fields, Some.type) == (("a",), {"a": "U8"}, 255)
+    with pytest.raises(AssertionError):
+        codec.message(255)(Some)
 
 
 def test_compile_all_can_be_repeated() -> None:
