@@ -3,9 +3,8 @@
 Values only, already checked by runsc/oci/spec.py: numbers instead of names, masks instead of lists,
 bytes where Linux has bytes. Descriptors are open and inherited by the fork; nothing here is a
 path of the host. Structs of msgspec, because making a dataclass costs a millisecond of every start.
+Annotations are no text, for msgspec would compile each of it in every start.
 """
-
-from __future__ import annotations
 
 from typing import Annotated
 
@@ -190,6 +189,42 @@ class LinkConfig(msgspec.Struct, frozen=True):
     """Of the default routes; 0.0.0.0: all are neighbours. Routers of IPv6 say so themselves."""
 
 
+class PagesConfig(msgspec.Struct, frozen=True):
+    """A file of pages, 4096 bytes each."""
+
+    fd: int
+    pages: int
+    checks: tuple[int, ...]
+    """A CRC-32 for each piece of them."""
+    hashed: bool
+    """It is that of their hashes (XXH64), not of their bytes."""
+    looked_at: bool = False
+    """Pieces with pages that are needed are good; there is nothing but these pages."""
+
+
+class RestoreConfig(msgspec.Struct, frozen=True):
+    """A snapshot that a sandbox begins with: sentry.state. The files are only read."""
+
+    objects_fd: int
+    objects_size: int
+    objects_check: int
+    """CRC-32."""
+    pages: int
+    """How many there are."""
+    layers: tuple[PagesConfig, ...]
+    """The files of pages of the snapshots that it builds on, the oldest first, and its own."""
+    origins: tuple[tuple[int, int, int], ...]
+    """Where the pages are, in their order: (layer, the first one in its file, how many)."""
+    background: bool = False
+    """Memory is read when it is touched, where it lies in one file, and not checked."""
+    snapshot: str = ""
+    """What the snapshot is called; empty: it has no name, and nothing can build on it."""
+
+    def fds(self) -> tuple[int, ...]:
+        """All of its files."""
+        return self.objects_fd, *(layer.fd for layer in self.layers)
+
+
 class ContainerConfig(msgspec.Struct, frozen=True):
     """One container."""
 
@@ -297,19 +332,6 @@ class TraceSession(msgspec.Struct, frozen=True, omit_defaults=True):
     """It ends when a record finds none of its sinks any more."""
 
 
-class PagesConfig(msgspec.Struct, frozen=True):
-    """A file of pages, 4096 bytes each."""
-
-    fd: int
-    pages: int
-    checks: tuple[int, ...]
-    """A CRC-32 for each piece of them."""
-    hashed: bool
-    """It is that of their hashes (XXH64), not of their bytes."""
-    looked_at: bool = False
-    """Pieces with pages that are needed are good; there is nothing but these pages."""
-
-
 class PolicyConfig(msgspec.Struct, frozen=True):
     """Who decides on system calls: sentry.policy."""
 
@@ -319,29 +341,6 @@ class PolicyConfig(msgspec.Struct, frozen=True):
     """Python."""
     learns: bool = False
     """Nothing is decided: what programs do is told to who watches, each thing once."""
-
-
-class RestoreConfig(msgspec.Struct, frozen=True):
-    """A snapshot that a sandbox begins with: sentry.state. The files are only read."""
-
-    objects_fd: int
-    objects_size: int
-    objects_check: int
-    """CRC-32."""
-    pages: int
-    """How many there are."""
-    layers: tuple[PagesConfig, ...]
-    """The files of pages of the snapshots that it builds on, the oldest first, and its own."""
-    origins: tuple[tuple[int, int, int], ...]
-    """Where the pages are, in their order: (layer, the first one in its file, how many)."""
-    background: bool = False
-    """Memory is read when it is touched, where it lies in one file, and not checked."""
-    snapshot: str = ""
-    """What the snapshot is called; empty: it has no name, and nothing can build on it."""
-
-    def fds(self) -> tuple[int, ...]:
-        """All of its files."""
-        return self.objects_fd, *(layer.fd for layer in self.layers)
 
 
 class SandboxConfig(ContainerConfig, frozen=True):

@@ -2,10 +2,9 @@
 
 `load` reads and decodes it; a value of the wrong type is an error with its JSON path. What the
 values mean is runsc/oci/convert.py's. Fields that a runtime must ignore (unknown ones) are ignored;
-docs/config-json.md says for every known field whether it is honoured.
+docs/config-json.md says for every known field whether it is honoured. Annotations are no text:
+msgspec would compile each of it.
 """
-
-from __future__ import annotations
 
 import os
 from typing import Annotated, Any, TypeVar

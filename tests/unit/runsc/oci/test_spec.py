@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -11,12 +12,22 @@ import pytest
 from runsc.commands.spec import example
 from runsc.errors import RuntimeFailure, SpecError
 from runsc.oci import ignored, resources, spec
+from sentry import config
 
 
 def _document(**changes: Any) -> bytes:
     made = msgspec.to_builtins(example())
     made.update(changes)
     return json.dumps(made).encode()
+
+
+@pytest.mark.parametrize("module", [config, spec])
+def test_annotations_of_what_each_start_decodes_are_no_text(module: ModuleType) -> None:
+    """msgspec compiles text: 2 ms for each of both modules."""
+    structs = [kind for kind in vars(module).values() if isinstance(kind, type(msgspec.Struct))]
+    own = [kind.__annotations__ for kind in structs if kind.__module__ == module.__name__]
+    assert len(own) > 15
+    assert not [each for hints in own for each in hints.values() if isinstance(each, str)]
 
 
 def test_decode_of_what_spec_writes_gives_it_back() -> None:
