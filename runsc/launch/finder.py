@@ -122,7 +122,7 @@ def forget_annotations(module: str, names: dict[str, Any]) -> None:
         kind = type(each)
         if kind is FunctionType:
             if each.__module__ == module:
-                each.__annotations__ = None  # type: ignore[assignment]
+                each.__annotations__ = None
         elif kind is not int and isinstance(each, type) and each.__module__ == module:
             for inner in vars(each).values():
                 kind = type(inner)
