@@ -3,6 +3,7 @@
 config.md, "StartContainer Hooks": the path is looked up, and the hook run, inside the container,
 before its first process runs. Each is a process that `exec` adds; a child of ours that stays with
 it (`runsc exec`) is what the host sees, so that time limits and output are those of other hooks.
+As with runc they are run as config.json said when the container was made.
 """
 
 from __future__ import annotations
@@ -23,9 +24,7 @@ _PROCESS = "hook.json"
 
 def run(store: Store, state: State) -> None:
     """All of them, in their order. Raises: RuntimeFailure at the first that fails."""
-    process = spec.load(state.bundle).process
-    if process is None:
-        raise RuntimeFailure("the bundle's config.json has no process any more")
+    process = hooks.process(state.hook_process)
     document = hooks.StateDocument(
         state.oci_version, state.id, "created", state.bundle, state.pid, state.annotations
     )

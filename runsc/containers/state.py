@@ -69,6 +69,8 @@ class State(Value):
     cgroups: Record = Record()
     hooks: dict[str, Any] = {}  # noqa: RUF012  see Value
     """As in config.json: see `runsc.oci.hooks.read`."""
+    hook_process: dict[str, Any] = {}  # noqa: RUF012  see Value
+    """`process` of config.json, where startContainer hooks are run like it; else empty."""
 
 
 def status(state: State) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.launch.joining import Joint
     from runsc.launch.network import Network
+    from runsc.oci.spec import Hooks, Process
     from sentry.config import EgressConfig, SandboxConfig
 
 Bodies = Callable[[str], Programs]
@@ -199,16 +200,17 @@ def _new_state(identity: Identity, container: Container) -> State:
         rootfs=identity.rootfs,
         creator_pid=os.getpid(),
         creator_start=start_time(os.getpid()),
-        hooks=_written(container),
+        hooks=_written(container.hooks),
+        hook_process=_written(container.hook_process),
     )
 
 
-def _written(container: Container) -> dict[str, Any]:
-    if container.hooks is None:
+def _written(part: Hooks | Process | None) -> dict[str, Any]:
+    if part is None:
         return {}
     from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
 
-    return hooks.written(container.hooks)
+    return hooks.written(part)
 
 
 def _reserve(flags: Globals, store: Store, state: State, container: Container) -> Joint | None:

@@ -114,6 +114,8 @@ class Container(msgspec.Struct, frozen=True):
     exports: tuple[Export, ...]
     seccomp: bytes = b""
     hooks: spec.Hooks | None = None
+    hook_process: spec.Process | None = None
+    """What startContainer hooks are run like, if there are some."""
     cgroups_path: str = ""
     namespaces: tuple[tuple[str, str], ...] = ()
     """(type, path; "": a new one); of those that are not named it has the caller's."""
@@ -498,6 +500,9 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         sysctls=tuple(_sysctls(linux.sysctl or {})),
         exports=tuple(exports),
         hooks=document.hooks,
+        hook_process=(
+            document.process if document.hooks and document.hooks.start_container else None
+        ),
         cgroups_path=linux.cgroups_path,
         namespaces=tuple((each.type, each.path or "") for each in linux.namespaces or []),
         users=users,

@@ -26,13 +26,14 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from runsc.errors import RuntimeFailure, SpecError
-from runsc.oci.spec import Hook, Hooks
+from runsc.oci.spec import Hook, Hooks, Process
 
+Part = TypeVar("Part", Hooks, Process)
 LONGEST_MS = 86_400_000
 """For which is waited at a time: poll(2) counts 31 bits of milliseconds."""
 MAX_OUTPUT = 64 << 10
@@ -73,18 +74,27 @@ def of(hooks: Hooks | None, phase: Phase) -> Sequence[Hook]:
     return found or ()
 
 
-def written(hooks: Hooks | None) -> dict[str, Any]:
+def written(part: Hooks | Process | None) -> dict[str, Any]:
     """As in config.json, for state.json; empty if there are none."""
-    if hooks is None:
+    if part is None:
         return {}
-    made: dict[str, Any] = msgspec.to_builtins(hooks)
+    made: dict[str, Any] = msgspec.to_builtins(part)
     return made
 
 
 def read(document: dict[str, Any]) -> Hooks:
     """What `written` has made. Raises: RuntimeFailure."""
+    return _read_as(Hooks, document)
+
+
+def process(document: dict[str, Any]) -> Process:
+    """The same of what startContainer hooks are run like."""
+    return _read_as(Process, document)
+
+
+def _read_as(kind: type[Part], document: dict[str, Any]) -> Part:
     try:
-        return msgspec.convert(document, Hooks)
+        return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise RuntimeFailure(f"hooks in state.json: {error}") from None
 

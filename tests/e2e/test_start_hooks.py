@@ -56,6 +56,25 @@ def test_without_an_environment_it_has_that_of_the_process_and_its_directory(
     client.ok("delete", "c")
 
 
+def test_what_config_json_says_at_start_changes_nothing(client: Client) -> None:
+    """runc 1.1: all of it is as it was at `create`."""
+    document = client.bundle.document
+    document["hooks"] = {
+        "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "echo $WHOSE >/dev/shm/told"]}]
+    }
+    document["process"]["env"] = ["WHOSE=as created", "PATH=/bin"]
+    client.bundle.args("cat", "/dev/shm/told")
+    pidfd = os.pidfd_open(client.create("c"))
+    document["process"]["env"] = ["WHOSE=as started", "PATH=/bin"]
+    client.bundle.write()
+
+    client.ok("start", "c")
+
+    wait_for_end(pidfd)
+    assert client.output("c") == "as created\n"
+    client.ok("delete", "c")
+
+
 @pytest.mark.parametrize(
     ("hook", "message"),
     [

@@ -76,5 +76,7 @@ def test_what_is_no_state_is_refused(data: bytes) -> None:
 def test_hooks_that_are_none_are_refused() -> None:
     with pytest.raises(RuntimeFailure, match=r"hooks in state\.json"):
         hooks.read({"poststop": 5})
+    with pytest.raises(RuntimeFailure, match=r"hooks in state\.json"):
+        hooks.process({})
     assert hooks.written(None) == {}
     assert msgspec.to_builtins(hooks.read({})) == {}
