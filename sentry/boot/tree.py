@@ -18,7 +18,7 @@ from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_RDONLY, O_WRONLY, RESOLVE_NO_S
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
 from sentry.config import ContainerConfig, DeviceConfig, MountConfig, StartError
-from sentry.errors import EEXIST, ELOOP, ENOENT, ENOTDIR, Errno
+from sentry.errors import EACCES, EEXIST, ELOOP, ENOENT, ENOTDIR, EPERM, EROFS, Errno
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
@@ -348,23 +348,28 @@ def _backwards(path: bytes) -> list[bytes]:
 
 async def make_devices(starter: Starter, config: ContainerConfig) -> None:
     """Links, the devices that the bundle lists, and of the default ones those that it does not
-    list. As with runc a folder of the host that is mounted on /dev stays as it is."""
+    list. As with runc a folder of the host that is mounted on /dev stays as it is, and without a
+    mount there they are in the root. Raises: StartError."""
     there = [entry for entry in config.mounts if entry.destination.rstrip(b"/") == b"/dev"]
-    if not there or there[-1].attachment is not None:
+    if there and there[-1].attachment is not None:
         return
-    for path, target in LINKS:
-        try:
-            await again(symlink, starter, target, AT_FDCWD, path)
-        except EEXIST:
-            continue
-    for device in config.devices:
-        await make_node(starter, device)
-    for path, major, minor in DEVICES:
-        await make_node(starter, DeviceConfig(path, stat.S_IFCHR | 0o666, major, minor))
+    mode = stat.S_IFCHR | 0o666
+    defaults = [DeviceConfig(path, mode, major, minor) for path, major, minor in DEVICES]
+    try:
+        await mount_point(starter, b"/dev", False)
+        for path, target in LINKS:
+            with suppress(EEXIST):
+                await again(symlink, starter, target, AT_FDCWD, path)
+        for device in (*config.devices, *defaults):
+            await make_node(starter, device)
+    except Errno as error:
+        if not there and isinstance(error, EACCES | EROFS):
+            return  # the caller may not write to the root
+        raise StartError(f"devices of the container: {error.text()}") from error
 
 
 async def make_node(starter: Starter, device: DeviceConfig) -> None:
-    """One device node; one that is there already stays."""
+    """One device node; one that is there already stays. Raises: Errno."""
     rdev = device.minor & 0xFF | device.major << 8 | (device.minor & ~0xFF) << 12
     parent = device.path.rsplit(b"/", 1)[0]
     if parent:
@@ -372,9 +377,24 @@ async def make_node(starter: Starter, device: DeviceConfig) -> None:
     try:
         location = await again(mknod, starter, AT_FDCWD, device.path, device.mode, rdev)
     except EEXIST:
+        place = await again(resolve, starter, AT_FDCWD, device.path, follow=False)
+        if stat.S_ISREG(place.dentry.inode.mode):
+            mount_node(starter, device, rdev, place)
+        return
+    except EPERM:  # a folder of the host: the Gofer makes none
+        mount_node(starter, device, rdev, await mount_point(starter, device.path, True))
         return
     if device.uid or device.gid:
         await again(chown_location, starter, location, device.uid, device.gid)
+
+
+def mount_node(starter: Starter, device: DeviceConfig, rdev: int, place: Location) -> None:
+    """A node of our own on a file, as runc does where it may make none."""
+    vfs, name = starter.kernel.vfs, device.path.rpartition(b"/")[2]
+    fs = TmpFs.make(vfs)
+    node = fs.root.mknod(name, device.mode, rdev, Owner(device.uid, device.gid))
+    dentry = Dentry(None, b"/", fs.root).child(name, node, vfs.dentries)
+    starter.mounts.attach(starter.mounts.new_mount(fs, dentry, 0), place)
 
 
 # --- paths and sysctls

@@ -269,6 +269,31 @@ def test_standard_devices_are_there(bundle: Bundle) -> None:
     ]
 
 
+@pytest.mark.parametrize("readonly", [False, True])
+def test_without_a_mount_on_dev_standard_devices_are_in_the_root(
+    tmp_path: Path, busybox: Path, readonly: bool
+) -> None:
+    """runc 1.1, which also leaves what it has made in a root that can be written."""
+    root = tmp_path / "rootfs"
+    shutil.copytree(busybox, root, symlinks=True)
+    (root / "etc" / "secret").write_text("secret")
+    bundle = Bundle(tmp_path / "bundle", root)
+    bundle.document["root"]["readonly"] = readonly
+    bundle.document["linux"]["maskedPaths"] = ["/etc/secret"]
+    bundle.document["mounts"] = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    bundle.args(
+        "sh", "-c", "cat /etc/secret; echo x >/dev/null; head -c 3 /dev/zero | wc -c; ls /dev"
+    )
+
+    for _ in range(2):  # the second time finds what the first one has left
+        done = bundle.run(flags=[KEPT])
+
+        names = "fd full null ptmx random stderr stdin stdout tty urandom zero"
+        assert (done.stdout.split(), done.stderr) == (["3", *names.split()], "")
+    left = {path.name for path in (root / "dev").iterdir()}
+    assert left == (set() if readonly else set(names.split()))
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,57 @@ def test_devices_are_made_but_in_a_folder_of_the_host(
     names = {entry.name for entry in world.run(again(dev.entries))}
     assert ({b"null", b"fd"} <= names) is (attachment is None)
     assert bool(names) is (attachment is None)
+
+
+def test_without_a_mount_on_dev_devices_are_in_the_root(world: World, starter: Starter) -> None:
+    world.run(make_devices(starter, ContainerConfig("c", ProcessConfig((b"x",)))))
+
+    dev, null = (
+        world.run(again(resolve, starter, AT_FDCWD, path)) for path in (b"/dev", b"/dev/null")
+    )
+    assert null.mount is dev.mount
+    assert (null.dentry.inode.mode, null.dentry.inode.rdev) == (stat.S_IFCHR | 0o666, 1 << 8 | 3)
+    assert {entry.name for entry in world.run(again(dev.dentry.inode.entries))} >= {
+        b"full", b"random", b"tty", b"urandom", b"zero", b"fd", b"ptmx", b"stdin", b"stdout",
+        b"stderr",
+    }  # fmt: skip
+
+
+def test_devices_in_a_root_of_the_host_are_mounted_on_files(
+    world: World, starter: Starter, tmp_path: Path
+) -> None:
+    """runc, where it has no CAP_MKNOD; the second time the files are there."""
+    (tmp_path / "zero").write_text("not seen")
+    (tmp_path / "tty").symlink_to("elsewhere")
+    world.attach(world.export(tmp_path, exclusive=True), b"/dev")
+    listed = (DeviceConfig(b"/dev/full", stat.S_IFCHR | 0o600, 1, 7, uid=5),)
+    config = ContainerConfig("c", ProcessConfig((b"x",)), devices=listed)
+
+    for _ in range(2):
+        world.run(make_devices(starter, config))
+
+    null, zero, full = (
+        world.run(again(resolve, starter, AT_FDCWD, b"/dev/" + name)).dentry.inode
+        for name in (b"null", b"zero", b"full")
+    )
+    assert (null.mode, null.rdev) == (stat.S_IFCHR | 0o666, 1 << 8 | 3)
+    assert (zero.rdev, full.rdev) == (1 << 8 | 5, 1 << 8 | 7)
+    assert (full.mode & 0o777, full.uid) == (0o600, 5)
+    assert (tmp_path / "null").is_file()
+    assert (tmp_path / "tty").is_symlink()
+    assert (tmp_path / "fd").readlink() == Path("/proc/self/fd")
+    mounts = [each.fs.name for each in world.mounts]
+    assert mounts.count("tmpfs") == len(("null", "zero", "full", "random", "urandom")) + 1
+
+
+def test_root_that_the_caller_may_not_write_to_has_no_more_devices(
+    world: World, starter: Starter, tmp_path: Path
+) -> None:
+    world.attach(world.export(tmp_path, exclusive=True, read_only=True), b"/dev")
+
+    world.run(make_devices(starter, ContainerConfig("c", ProcessConfig((b"x",)))))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_default_device_that_is_listed_is_as_it_is_listed(world: World, starter: Starter) -> None:
