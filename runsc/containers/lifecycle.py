@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ANSWER_S = 30.0
 """How long a sandbox may take to answer; it may have to be read back from swap."""
+FORCED_PATIENCE_S = 1.0
+"""How long `delete --force` waits for another command before it ends the container under it."""
 KILL_ANSWER_S = 1.0
 """The same for SIGKILL, which comes from the host afterwards; and how long its end may take."""
 END_MS = 10_000
@@ -171,7 +173,7 @@ def start(store: Store, container_id: str) -> None:
         store.save(state)
         if problem:
             raise RuntimeFailure(problem)
-        after_start(state)
+    after_start(state)  # however long these hooks take, other commands go on
 
 
 def before_start(store: Store, state: State) -> None:
@@ -336,31 +338,31 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
 
 def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
     """`delete`: what has stopped or never started; with `force` whatever there is."""
+    if not force:
+        with store.held(container_id) as state:
+            _check_over(state)
+            destroy(store, state, warn)
+        return
     try:
         try:
-            _delete(store, container_id, force, warn)
-        except Busy:
-            if not force:
-                raise
-            # a startContainer hook is a program of the container, and need not end by itself
+            with store.held(container_id, FORCED_PATIENCE_S) as state:
+                destroy(store, state, warn)
+        except Busy:  # with a hook, perhaps, which may hang, but ends with the container
             end_processes(store.load(container_id))
-            _delete(store, container_id, force, warn)
+            with store.held(container_id) as state:
+                destroy(store, state, warn)
     except NoContainer:
-        if not force:
-            raise
         store.forget_remains(container_id)
 
 
-def _delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
-    with store.held(container_id) as state:
-        word = status(state)
-        if not force and word not in (STOPPED, "created"):
-            raise RuntimeFailure(
-                f'cannot delete container "{container_id}" that is not stopped: {word}',
-                hint=f"end it first: `runsc kill {container_id}`, or `runsc delete --force"
-                f" {container_id}`",
-            )
-        destroy(store, state, warn)
+def _check_over(state: State) -> None:
+    """Raises: RuntimeFailure."""
+    word = status(state)
+    if word not in (STOPPED, "created"):
+        raise RuntimeFailure(
+            f'cannot delete container "{state.id}" that is not stopped: {word}',
+            hint=f"end it first: `runsc kill {state.id}`, or `runsc delete --force {state.id}`",
+        )
 
 
 def sweep(store: Store, warn: Warn) -> None:
@@ -378,9 +380,10 @@ def _kill(state: State) -> list[tuple[int, int]]:
     """All its processes; pid and pidfd of those that there are.
 
     A Gofer that has something to write ends by itself when the Sentry has, or has let it go for the
-    stand-in's end; and then the stand-in does.
+    stand-in's end; and then the stand-in does. Before a program has run nothing is lost, and the
+    Gofer may be held up by a hook.
     """
-    gofer = 0 if state.written_behind else SIGKILL
+    gofer = 0 if state.written_behind and state.phase != "creating" else SIGKILL
     processes = (
         (state.sentry_pid, state.sentry_start, SIGKILL),
         (state.gofer_pid, state.gofer_start, gofer),

@@ -47,13 +47,19 @@ def make_cgroup(
 
 
 def run_hooks(state: State) -> None:
-    """Those that come before anything of the container. Raises: RuntimeFailure."""
+    """Those that come before anything of the container, as long as that is there: who ends it need
+    not wait for them. Raises: RuntimeFailure."""
     from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
 
     document = lifecycle.document(state, "creating")
     found = hooks.read(state.hooks)
-    hooks.run(found, hooks.Phase.PRESTART, document)
-    hooks.run(found, hooks.Phase.CREATE_RUNTIME, document)
+    stand_in = os.pidfd_open(state.pid)
+    try:
+        place = hooks.Place(ends_with=stand_in)
+        hooks.run(found, hooks.Phase.PRESTART, document, place)
+        hooks.run(found, hooks.Phase.CREATE_RUNTIME, document, place)
+    finally:
+        os.close(stand_in)
 
 
 def create_container_hooks(

@@ -128,6 +128,8 @@ class Place(msgspec.Struct, frozen=True):
     directory: str = ""
     environment: Sequence[str] | None = None
     """Of hooks that name none."""
+    ends_with: int = -1
+    """The pidfd of a process with whose end the hook is killed."""
 
 
 CALLERS = Place()
@@ -170,12 +172,11 @@ def run_one(hook: Hook, state: StateDocument, place: Place = CALLERS) -> str:
         )
     except OSError as error:
         return f"fork/exec {hook.path}: {(error.strerror or str(error)).lower()}"
-    deadline = None if hook.timeout is None else time.monotonic() + hook.timeout
     with child:
-        output = _communicate(child, state.encode(), deadline)
-        if output is None:
+        output = _communicate(child, state.encode(), hook.timeout, place.ends_with)
+        if isinstance(output, str):
             _kill(child)
-            return f"hook ran past specified timeout of {float(hook.timeout or 0):.1f}s"
+            return output
         status = child.wait()
     if status == 0:
         return ""
@@ -204,19 +205,20 @@ def _describe(status: int) -> str:
 
 
 def _communicate(
-    child: subprocess.Popen[bytes], document: bytes, deadline: float | None
-) -> tuple[bytes, bytes] | None:
-    """Write the document and read both outputs until the hook ends; None when time is over.
+    child: subprocess.Popen[bytes], document: bytes, timeout_s: int | None, ends_with: int
+) -> tuple[bytes, bytes] | str:
+    """Write the document and read both outputs until the hook ends; or why it has to be killed.
 
     The end is the end of the process, not of its output: a hook may leave a daemon behind that
     keeps the pipes.
     """
     assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     ended = os.pidfd_open(child.pid)
     inputs, outputs = child.stdin.fileno(), (child.stdout.fileno(), child.stderr.fileno())
     kept = {fd: bytearray() for fd in outputs}
     poll = select.poll()
-    for fd in (ended, *outputs):
+    for fd in (ended, *outputs, *([ends_with] if ends_with >= 0 else ())):
         poll.register(fd, select.POLLIN)
     poll.register(inputs, select.POLLOUT)
     for fd in (inputs, *outputs):
@@ -239,8 +241,10 @@ def _communicate(
                 for fd in outputs:
                     _read(fd, kept[fd])
                 return bytes(kept[outputs[0]]), bytes(kept[outputs[1]])
+            if ends_with in events:
+                return "the container has ended"
             if deadline is not None and time.monotonic() >= deadline:
-                return None
+                return f"hook ran past specified timeout of {float(timeout_s or 0):.1f}s"
     finally:
         os.close(ended)
 

@@ -171,3 +171,38 @@ def test_failing_poststart_leaves_the_later_ones_out(client: Client, tmp_path: P
 
     assert not (tmp_path / "later").exists()
     assert (tmp_path / "ends").read_text() == "ran\n"
+
+
+@pytest.mark.parametrize(
+    "phase", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"]
+)
+def test_hook_that_hangs_holds_no_other_command_up(
+    client: Client, tmp_path: Path, phase: str
+) -> None:
+    """runc 1.1 knows of the container only after its creation; then it is the same."""
+    began, held = tmp_path / "began", tmp_path / "held"
+    os.mkfifo(began)
+    os.mkfifo(held)
+    hook = _hook(f"echo >{began}; exec cat {held}")
+    client.bundle.document["mounts"] += [
+        {"destination": str(path), "type": "bind", "source": str(path)} for path in (began, held)
+    ]
+    client.bundle.document["hooks"] = {phase: [hook]}
+    client.bundle.args("sleep", "1000")
+    if phase in ("startContainer", "poststart"):
+        client.create("c")
+        command = client.begin("start", "c")
+    else:
+        command = client.begin("create", f"--bundle={client.bundle.write()}", "c")
+    with command, began.open():
+        words = {"startContainer": "created", "poststart": "running"}
+        assert client.state("c")["status"] == words.get(phase, "creating")
+        assert client.ok("list", "-q") == "c\n"
+
+        client.ok("delete", "--force", "c")
+
+        assert client.ok("list", "-q") == ""
+        if phase == "poststart":  # as with runc the hook goes on
+            os.close(os.open(held, os.O_WRONLY))
+        assert command.wait() == (phase != "poststart")
+    assert client.remains() == []

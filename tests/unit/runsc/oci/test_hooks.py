@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_timeout_may_be_of_any_length(tmp_path: Path) -> None:
         hooks.run(
             Hooks(prestart=[_shell("exit 0", timeout=timeout)]), Phase.PRESTART, _state(tmp_path)
         )
+
+
+def test_hook_is_killed_at_the_end_of_whom_it_ends_with(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as container:
+        pidfd = os.pidfd_open(container.pid)
+        hook = _shell(f"echo $$ >pid; kill -9 {container.pid}; exec sleep 1000")
+
+        with pytest.raises(RuntimeFailure) as info:
+            hooks.run(
+                Hooks(prestart=[hook]), Phase.PRESTART, _state(tmp_path),
+                hooks.Place(ends_with=pidfd),
+            )  # fmt: skip
+
+        os.close(pidfd)
+    assert str(info.value) == "error running prestart hook #0: the container has ended"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_daemon_that_keeps_the_output_does_not_hold_up(tmp_path: Path) -> None:
