@@ -300,6 +300,8 @@ async def _home_of(task: Task, uid: int) -> bytes:
     except Errno:
         return b"/"
     try:
+        if not file.inode.is_regular:
+            return b"/"
         dest = KernelDest(PASSWD_SIZE)
         await again(file.read_at, task, dest, 0)
         text = dest.data

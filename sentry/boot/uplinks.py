@@ -127,7 +127,8 @@ async def _resolv_conf(container: Container) -> str:
         return ""
     dest = KernelDest(MAX_RESOLV_CONF)
     try:
-        await again(file.read, caller, dest)
+        if file.inode.is_regular:  # nothing else is waited for
+            await again(file.read, caller, dest)
     except Errno:
         pass
     finally:

@@ -157,6 +157,8 @@ class Filing:
         how = OpenHow.strict(O_RDONLY | O_NONBLOCK, 0, 0)
         file = await again(open_used, caller, AT_FDCWD, order.path, how)
         try:
+            if order.regular and not file.inode.is_regular:
+                raise EINVAL("no regular file")
             if order.offset:
                 await again(file.seek, caller, order.offset, SEEK_SET)
             left = order.size or None

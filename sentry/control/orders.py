@@ -92,6 +92,8 @@ class FileOrder(msgspec.Struct, omit_defaults=True, frozen=True):
     """read: from there on, of a file that has positions."""
     size: Amount = 0
     """read: so many bytes at most; 0: any number."""
+    regular: bool = False
+    """read: EINVAL if it is no regular file."""
     depth: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 1
     """list: 1 is the directory alone."""
     follow: bool = True

@@ -8,7 +8,9 @@ serves itself (fuse). So what does not go on for `ANSWER_S` is given up: Sandbox
 from __future__ import annotations
 
 import errno
+import math
 import os
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
@@ -43,6 +45,8 @@ LISTED = 100_000
 DOWNLOADED = 4 << 30
 """Bytes that come to the host, unless more are allowed."""
 PIECE = 1 << 20
+ACCOUNTS_S = 10.0
+"""How long /etc/passwd and /etc/group may take, which a program serves, perhaps."""
 REMOVED_S = 3600.0
 """How long all that is in a folder may take to be removed: nothing is told meanwhile."""
 
@@ -79,12 +83,14 @@ async def account(path: str, user: str | int | None) -> Ids | None:
     if found is not None:
         return found
     texts: list[bytes] = []
+    deadline = time.monotonic() + ACCOUNTS_S
     for name in (accounts.PASSWD, accounts.GROUP):
         try:
-            data = await AsyncFiles(path, 0).read(name, format="bytes", limit=accounts.MAX_BYTES)
+            texts.append(await AsyncFiles(path, 0)._accounts(name, deadline))
         except FileNotFoundError:
-            data = b""
-        texts.append(data)
+            texts.append(b"")
+        except OSError as error:
+            raise SandboxError(f"in the sandbox {name}: {error.strerror}") from None
     return accounts.by_name(str(user), *texts)
 
 
@@ -357,10 +363,25 @@ class AsyncFiles:
 
     # --- what comes through a pipe
 
+    async def _accounts(self, name: str, deadline: float) -> bytes:
+        """What must be a regular file that is not large. Raises: OSError."""
+        most = accounts.MAX_BYTES
+        order = FileOrder("read", name.encode(), size=most + 1, regular=True)
+        data = bytearray()
+        async for piece in self._through(order, None, name, deadline):
+            data += piece
+            if len(data) > most:
+                raise failure("EFBIG", name)
+        return bytes(data)
+
     async def _through(
-        self, order: FileOrder, user: str | int | None, path: PathLike
+        self, order: FileOrder, user: str | int | None, path: PathLike, deadline: float = math.inf
     ) -> AsyncIterator[bytes]:
         """Bytes, as somebody takes them; then how it has ended. Raises: OSError."""
+
+        def patience_s() -> float:
+            return max(0.0, min(ANSWER_S, deadline - time.monotonic()))
+
         request = Request("file", file=await self._order(order, user))
         out, into = pipe()
         source = AsyncStream(out, nothing)
@@ -371,9 +392,9 @@ class AsyncFiles:
                 finally:
                     os.close(into)
                     into = -1
-                while piece := await source.read(patience_s=ANSWER_S):
+                while piece := await source.read(patience_s=patience_s()):
                     yield piece
-                reply = await wire.reply(ANSWER_S)
+                reply = await wire.reply(patience_s())
         finally:
             source.close()
             if into >= 0:

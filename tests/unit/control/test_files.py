@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sentry.abi.fcntl import O_CREAT, O_WRONLY
+from sentry.abi.fcntl import O_CREAT, O_RDWR, O_WRONLY
 from sentry.control.answers import FileChange
 from sentry.control.files import Filing
 from sentry.control.orders import FileOrder
@@ -60,6 +60,14 @@ def test_part_of_a_file_or_all_comes(world: World) -> None:
 @pytest.mark.parametrize(("path", "why"), [(b"/none", "ENOENT"), (b"/d", "EISDIR")])
 def test_what_cannot_be_read_says_why(world: World, path: bytes, why: str) -> None:
     assert error_of(world, "read", path) == why
+
+
+def test_who_wants_a_regular_file_waits_for_no_other(world: World) -> None:
+    world.init.ok("mknod", b"/fifo", stat.S_IFIFO | 0o600, 0)
+    world.init.ok("open", b"/fifo", O_RDWR, 0)  # else it would be at its end
+
+    assert error_of(world, "read", b"/fifo", size=10, regular=True) == "EINVAL"
+    assert done(world, FileOrder("read", b"/f", size=10, regular=True)).found == DATA[:10]
 
 
 @pytest.mark.parametrize(("most", "why"), [(3, ""), (0, "EIO")])

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from runsc.api import accounts
+from runsc.api.blocking import files as module
 from runsc.api.blocking import watching
 from runsc.api.blocking.files import Files
 from runsc.api.blocking.streams import Stream
@@ -28,6 +30,7 @@ from sentry.control.protocol import Reply
 from tests.unit.runsc.api.standin import Filed, StandIn, entry, lines, standing_in
 
 PASSWD = b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n"
+PATIENCE_S = 20
 GROUP = b"wheel:x:10:bob,alice\nalice:x:1001:\n"
 
 
@@ -164,6 +167,44 @@ def test_users_are_found_by_their_names_inside(sandbox: StandIn, files: Files) -
     assert (last(sandbox).uid, last(sandbox).gid) == (7, 8)
     with pytest.raises(SandboxError, match="'nobody-here'"):
         files.remove("/f", user="nobody-here")
+
+
+@pytest.mark.parametrize(
+    ("error", "data", "why"),
+    [
+        ("EINVAL", b"", "/etc/passwd: Invalid argument"),
+        ("", PASSWD + bytes(accounts.MAX_BYTES), "/etc/passwd: File too large"),
+    ],
+)
+def test_what_is_no_list_of_users_is_an_error_that_says_so(
+    sandbox: StandIn, files: Files, error: str, data: bytes, why: str
+) -> None:
+    sandbox.filed = giving(data, error)
+
+    with pytest.raises(SandboxError, match=why):
+        files.remove("/f", user="alice")
+
+    assert last(sandbox).regular
+
+
+def test_a_list_of_users_that_never_comes_is_not_waited_for(
+    sandbox: StandIn, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may serve it (fuse), one byte after the other."""
+    given_up = threading.Event()
+
+    def filed(_: StandIn, order: FileOrder, fds: list[int]) -> Reply:
+        os.write(fds[0], b"r")
+        given_up.wait(PATIENCE_S)
+        return Reply()
+
+    sandbox.filed = filed
+    monkeypatch.setattr(module, "ACCOUNTS_S", 0.0)
+    try:
+        with pytest.raises(SandboxError, match="does not answer"):
+            files.remove("/f", user="alice")
+    finally:
+        given_up.set()
 
 
 def test_a_listing_is_values(sandbox: StandIn, files: Files) -> None:
