@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 
 from runsc.containers import lifecycle
-from runsc.errors import RuntimeFailure
+from runsc.containers.processes import STOPPED
+from runsc.containers.state import status
+from runsc.errors import NotRunning, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runsc.options import Globals
+    from sentry.control.answers import ProcessInfo
 
 FIRST = 1
 """The first process of a container."""
@@ -138,21 +141,29 @@ def state(settings: Globals, container_id: str) -> int:
 
 
 def ps(settings: Globals, container_id: str, form: str, options: Sequence[str]) -> int:
-    """Ask the sandbox, for the host sees one process only."""
+    """Ask the sandbox, for the host sees one process only. As with runc one that has stopped has
+    none, which is no error."""
     if tuple(options) not in ((), ("-ef",)):
         raise RuntimeFailure("options of ps(1) are not known here: what is shown is `ps -ef`")
     if form not in ("table", "json"):
         raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
+    from runsc.containers import showing  # noqa: PLC0415
+
     store = settings.store()
     found = store.load(container_id)
-    lifecycle.require_running(found)
+    word = status(found)
     if form == "json":
-        _print(f"[{found.pid}]\n")
+        _print("null\n" if word == STOPPED else f"[{found.pid}]\n")
         return 0
-    from runsc.containers import showing  # noqa: PLC0415
     from sentry.control.protocol import Request  # noqa: PLC0415
 
-    _print(showing.processes(lifecycle.ask(store, found, Request("ps")).processes))
+    shown: Sequence[ProcessInfo] = ()
+    if word != STOPPED:
+        try:
+            shown = lifecycle.ask(store, found, Request("ps")).processes
+        except NotRunning:  # any more
+            pass
+    _print(showing.processes(shown))
     return 0
 
 

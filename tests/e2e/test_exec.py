@@ -394,6 +394,16 @@ def test_ps_lists_the_containers_processes(both: Client) -> None:
     assert both.error("ps", "nobody") == 'container "nobody" does not exist'
 
 
+def test_ps_of_a_container_that_has_stopped_shows_none(client: Client) -> None:
+    """As runc 1.1."""
+    pidfd = os.pidfd_open(client.state("c")["pid"])
+    client.ok("kill", "c", "KILL")
+    wait_for_end(pidfd)
+
+    assert commands(client) == []
+    assert client.ok("ps", "--format=json", "c") == "null\n"
+
+
 def test_events_count_what_the_container_uses(client: Client) -> None:
     client.ok("exec", "c", "sh", "-c", "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done")
     event = json.loads(client.ok("events", "--stats", "c"))
