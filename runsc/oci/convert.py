@@ -151,8 +151,13 @@ def _mask(names: spec.Strings, unknown: list[str]) -> int:
     return mask
 
 
-def capabilities(sets: spec.CapabilitySets | None, warn: Warn) -> config.Capabilities:
-    """The five sets; as runc does, a capability that nobody knows is warned about and left out."""
+def capabilities(
+    sets: spec.CapabilitySets | None, warn: Warn, path: str = "$.process.capabilities"
+) -> config.Capabilities:
+    """The five sets; as runc does, a capability that nobody knows is warned about and left out.
+
+    Raises: SpecError, with runc's words, for sets that capset(2) refuses to who has all.
+    """
     if sets is None:
         return config.Capabilities()
     unknown: list[str] = []
@@ -166,6 +171,12 @@ def capabilities(sets: spec.CapabilitySets | None, warn: Warn) -> config.Capabil
     if unknown:
         names = " ".join(sorted(set(unknown)))
         warn(f"ignoring unknown or unavailable capabilities: [{names}]")
+    for name, within in (("effective", "permitted"), ("inheritable", "bounding")):
+        beyond = getattr(made, name) & ~getattr(made, within)
+        if beyond:
+            names = " ".join(each for each, bit in CAPABILITIES.items() if beyond >> bit & 1)
+            text = f"unable to apply caps: operation not permitted: not {within}: {names}"
+            raise SpecError(f"{path}.{name}", text)
     return made
 
 
@@ -225,7 +236,7 @@ def process(
         gid=user.gid,
         additional_gids=tuple(user.additional_gids or ()),
         umask=0o022 if user.umask is None else user.umask & 0o777,
-        capabilities=capabilities(document.capabilities, warn),
+        capabilities=capabilities(document.capabilities, warn, f"{path}.capabilities"),
         rlimits=_rlimits(document.rlimits or [], f"{path}.rlimits"),
         no_new_privileges=document.no_new_privileges,
         oom_score_adj=document.oom_score_adj or 0,

@@ -93,6 +93,17 @@ def test_root_that_is_kept_is_written_unless_it_is_read_only(
             "duplicate",
         ),
         (
+            lambda d: d["process"]["capabilities"].update(permitted=["CAP_KILL"]),
+            "$.process.capabilities.effective",
+            "unable to apply caps: operation not permitted: not permitted: "
+            "CAP_AUDIT_WRITE CAP_NET_BIND_SERVICE",
+        ),
+        (
+            lambda d: d["process"]["capabilities"].update(inheritable=["CAP_KILL", "CAP_CHOWN"]),
+            "$.process.capabilities.inheritable",
+            "not bounding: CAP_CHOWN",
+        ),
+        (
             lambda d: d["process"].update(execCPUAffinity={"initial": "0"}),
             "$.process.execCPUAffinity",
             "not supported",
