@@ -159,7 +159,7 @@ def ps(settings: Globals, container_id: str, form: str, options: Sequence[str]) 
 
     shown: Sequence[ProcessInfo] = ()
     if word != STOPPED:
-        try:
+        try:  # noqa: SIM105  contextlib costs more
             shown = lifecycle.ask(store, found, Request("ps")).processes
         except NotRunning:  # any more
             pass
