@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from sentry.abi.seccomp import SECCOMP_MODE_DISABLED, SECCOMP_MODE_STRICT
-from sentry.abi.signal import SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID, SIGKILL
-from sentry.clock import MAX_NS
-from sentry.errors import EAGAIN, Errno
-from sentry.kernel import signal_send
-from sentry.kernel.clocks import HOST_CLOCKS, CpuClock, GoneClock
+from sentry.abi.signal import SIGKILL
+from sentry.errors import EAGAIN
 from sentry.kernel.dispatch import Thread
-from sentry.kernel.identity import child_identity
-from sentry.kernel.posix_timers import Notify, PosixTimer
-from sentry.kernel.ptrace.registers import REGS_SIZE, put_regs, put_xstate
-from sentry.kernel.sched_attributes import Sched
 from sentry.kernel.signals import UNBLOCKABLE
 from sentry.kernel.task_exit import reap
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
-from sentry.kernel.timers import timers_of, watch_cpu_limit
-from sentry.kernel.work import WORK_PAUSE, WORK_STOP
+from sentry.kernel.work import WORK_PAUSE
 from sentry.mm.manager import MemoryManager
-from sentry.state import growing, records, restarts
+from sentry.state import growing, records
 from sentry.state.filling import Loaded
+from sentry.state.finishing import Finishing, schedule
 from sentry.state.loader import Loader, at
 from sentry.state.machine import clock_code, features
 from sentry.state.numbering import Numbers
@@ -36,7 +26,7 @@ from sentry.state.pages import Damaged
 from sentry.state.remembering import Memories
 from sentry.state.saver import mounted
 from sentry.state.saving import PLAIN_OF_PROCESS, PLAIN_OF_THREAD
-from sentry.state.values import made_usage, made_waiting
+from sentry.state.values import made_usage
 from sentry.vfs.budget import NR_OPEN
 from sentry.vfs.exec import Running
 from sentry.vfs.fd_table import FdTable
@@ -132,7 +122,6 @@ class Loading:
         self._actions: set[int] = set()
         self._undos: list[UndoList] = []
         self._starts: list[FsContext] = []
-        self._filters: dict[tuple[tuple[bytes, ...], bool], Any] = {}
         self._pace = Pace()
         self._away_ns = kernel.clock.now_ns() - snapshot.now_ns
         """Since it was written: timeouts have not gone on."""
@@ -214,8 +203,9 @@ class Loading:
         self._files.let_go()
         for objects in self._files.ipc.values():
             objects.finish(kernel.pids.tasks)
+        finishing = Finishing(loader, self._numbers, self._rights, self._undos, self._away_ns)
         for process in snapshot.processes:
-            self._finish(process)
+            finishing.finish(process)
             await self._pace.rest()
 
     async def abandon(self) -> None:
@@ -361,7 +351,7 @@ class Loading:
         task.comm, task.exit_code = record.comm, record.exit_code
         task.exit_signal, task.start_ns = record.exit_signal, record.start_ns
         task.dead = True
-        _schedule(task, record)
+        schedule(task, record)
         context.destroy()
         context.owner = None
         mm.release()
@@ -460,116 +450,6 @@ class Loading:
                 if fd >= NR_OPEN or (fd < len(table._files) and table._files[fd] is not None):
                     raise Damaged(f"descriptor {fd} is there twice")
                 table._put(fd, at(files, file, "open file"), cloexec)
-
-    # --- what comes last
-
-    def _finish(self, record: records.Process) -> None:
-        kernel = self._kernel
-        group = kernel.pids.groups[self._numbers.of(record.pid)]
-        group.oom_score_adj = self._rights.oom_score_adj(record.oom_score_adj)
-        quota = kernel.services.signal_quota
-        made_waiting(record.pending, group.shared_pending, quota, group.uid)
-        for thread in record.threads:
-            if not thread.dead:
-                self._finish_thread(kernel.pids.tasks[self._numbers.of(thread.tid)], thread)
-        watch_cpu_limit(group)
-        if record.interval is not None:
-            real = record.interval
-            at_ns = real.at_ns
-            if real.left_ns is not None:
-                at_ns = min(max(kernel.clock.now_ns() + real.left_ns, 1), MAX_NS)
-            timers_of(group).restore_real(at_ns, real.interval_ns, real.expired)
-        for interval, name in ((record.virtual, "virtual"), (record.prof, "prof")):
-            if interval is not None:
-                getattr(timers_of(group), name).restore(interval.at_ns, interval.interval_ns)
-        for timer in record.timers:
-            self._timer(group, timer)
-
-    def _finish_thread(self, task: Task, record: records.Thread) -> None:
-        kernel, platform = self._kernel, self._kernel.platform
-        if len(record.registers) != REGS_SIZE or len(record.fpu) > platform.xsave_size:
-            raise Damaged(f"thread {task.tid} has no registers")
-        try:
-            put_regs(task, record.registers)
-            put_xstate(task, record.fpu.ljust(platform.xsave_size, b"\0"))
-        except Errno as error:
-            raise Damaged(f"registers of thread {task.tid}: {error}") from None
-        made_waiting(record.pending, task.pending, kernel.services.signal_quota, task.creds.uid)
-        try:
-            if record.restart is not None:
-                task.restart = restarts.made(task, record.restart, self._away_ns)
-            if record.restart_block is not None:
-                block = restarts.made(task, record.restart_block, self._away_ns)
-                task.restart_block = getattr(block, "again", None)
-        except ValueError as error:
-            raise Damaged(str(error)) from None
-        if record.undo is not None:
-            task.sem_undo = at(self._undos, record.undo, "list of semaphores")
-            task.sem_undo.users += 1
-        task.rchar, task.wchar, task.syscr, task.syscw = record.counts
-        _schedule(task, record)
-        task.observers.extend(kernel.start_observers)
-        self._put_filters(task, record)
-        if task.group.stopping:
-            task.work |= WORK_STOP
-        signal_send.recalculate(task)
-        child_identity(task)
-
-    def _put_filters(self, task: Task, record: records.Thread) -> None:
-        filters, profile = record.filters, self._rights.filter
-        if profile and filters[:1] != [profile]:
-            filters = [profile, *filters]
-        if not filters and not record.strict:
-            return
-        key = tuple(filters), record.strict
-        state = self._filters.get(key)
-        if state is None:
-            from sentry.bpf.filter import CallFilter  # noqa: PLC0415  not all have one
-            from sentry.kernel.seccomp import Seccomp  # noqa: PLC0415
-
-            state = Seccomp(SECCOMP_MODE_STRICT if record.strict else SECCOMP_MODE_DISABLED)
-            for code in filters:
-                state = state.with_filter(CallFilter(code))
-            self._filters[key] = state
-        task.seccomp = state
-        task.observers.append(state)
-
-    def _timer(self, group: ThreadGroup, record: records.PosixTimer) -> None:
-        kernel = self._kernel
-        clock = self._clock(group, record.clock)
-        if record.number in group.posix_timers or clock is None:
-            raise Damaged(f"timer {record.number} of process {group.tgid}")
-        if record.how not in (SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD_ID):
-            raise Damaged(f"a timer that tells by {record.how}")
-        thread = kernel.pids.tasks.get(self._numbers.of(record.thread or 0))
-        if record.thread is not None and (thread is None or thread.group is not group):
-            raise Damaged(f"a timer of thread {record.thread}")
-        uid = group.uid
-        if not kernel.services.signal_quota.take(uid, 0, override=True):
-            raise Damaged("more timers than a sandbox has")
-        notify = Notify(record.how, record.signo, record.value, thread)
-        timer = PosixTimer(group, record.number, clock, notify, uid)
-        timer.interval_ns, timer.overrun = record.interval_ns, record.overrun
-        group.posix_timers[record.number] = timer
-        timer.restore(record.at_ns, record.left_ns, record.rests)
-
-    def _clock(self, group: ThreadGroup, record: int | records.CpuTime) -> int | CpuClock | None:
-        """None: there is none such."""
-        if isinstance(record, int):
-            return record if record in HOST_CLOCKS else None
-        if record.pid is None:
-            return GoneClock(group, None, record.user_only)
-        pids, number = self._kernel.pids, self._numbers.of
-        whose, thread = pids.groups.get(number(record.pid)), None
-        if record.thread is not None:
-            thread = pids.tasks.get(number(record.thread))
-            whose = whose if thread is not None and thread.group is group else None
-        return None if whose is None else CpuClock(whose, thread, record.user_only)
-
-
-def _schedule(task: Task, record: records.Thread) -> None:
-    if record.scheduling is not None:
-        task.sched = Sched(**msgspec.structs.asdict(record.scheduling))
 
 
 def _check_machine(kernel: Kernel, snapshot: records.Snapshot) -> None:
