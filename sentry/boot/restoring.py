@@ -14,6 +14,7 @@ from sentry.boot.tree import Starter, find, write_value
 from sentry.config import ContainerConfig, StartError
 from sentry.control.descriptors import close_all
 from sentry.errors import EACCES, EPERM, EROFS, Errno
+from sentry.fs.proc.sysctl import OF_NETWORK, narrows
 from sentry.kernel import pause
 from sentry.platform.memory import Exhausted
 from sentry.state.loading import Loading
@@ -42,8 +43,10 @@ async def load(
         loading = Loading(kernel, container, config, rights)
         wire = loading.wire
         try:
-            await _set_sysctls(Starter(kernel, container), rights, loading.sysctls)
+            starter = Starter(kernel, container)
+            last = await _set_sysctls(starter, rights, loading.sysctls)
             await loading.load()
+            await _write(starter, rights, last)
         except BaseException:
             if not is_first:  # who began with it ends
                 await loading.abandon()
@@ -72,16 +75,19 @@ def _of_console(container: Container, wire: int) -> set[int]:
     return set() if container.console is None else {wire}
 
 
-async def _set_sysctls(starter: Starter, rights: Rights, wanted: dict[str, str]) -> None:
+async def _set_sysctls(
+    starter: Starter, rights: Rights, wanted: dict[str, str]
+) -> list[tuple[Location, str]]:
     """Those that some program of the container can have written: of others the bundle's stay.
+    Gives those that narrow what may be made: they are for `_write`, when the rest is made.
 
     Raises: Damaged, Errno.
     """
-    there, vfs = starter.kernel.services.sysctls, starter.kernel.vfs
-    before, starter.creds = starter.creds, rights.most
+    vfs, now, last = starter.kernel.vfs, [], []
     for name, value in wanted.items():
         if not all(part.strip(".") for part in name.split("/")):
             raise Damaged(f"{name!r} is no value below /proc/sys")
+        there = (starter.ns.net if name.startswith(OF_NETWORK) else starter.kernel.services).sysctls
         if there.get(name) == value:
             continue
         place = await find(starter, b"/proc/sys/" + name.encode())
@@ -89,6 +95,15 @@ async def _set_sysctls(starter: Starter, rights: Rights, wanted: dict[str, str])
             raise Damaged(f"{name!r} is no value below /proc/sys")
         if rights.has(CAP_SYS_ADMIN):  # who has another mount of it
             place = Location(vfs.new_mount(place.inode.fs), place.dentry)
+        (last if narrows(starter, name, value) else now).append((place, value))
+    await _write(starter, rights, now)
+    return last
+
+
+async def _write(starter: Starter, rights: Rights, values: list[tuple[Location, str]]) -> None:
+    """Values below /proc/sys, with the most rights that a program can have had. Raises: Errno."""
+    before, starter.creds = starter.creds, rights.most
+    for place, value in values:
         with suppress(EACCES, EPERM, EROFS):
             await write_value(starter, place, value)
     starter.creds = before

@@ -109,6 +109,24 @@ def test_checkpoint_counter_goes_on(machine: Machine) -> None:
     assert told == list(range(1, len(told) + 1))
 
 
+def test_checkpoint_keeps_what_programs_have_written_below_proc_sys(machine: Machine) -> None:
+    """Limits that there is more of than they allow, too."""
+    values = {"fs/mount-max": 1, "kernel/pid_max": 1000, "vm/overcommit_kbytes": 9_000_000}
+    sets = "; ".join(f"echo {value} >/proc/sys/{name}" for name, value in values.items())
+    show = "; ".join(f"cat /proc/sys/{name}" for name in (*values, "vm/overcommit_ratio"))
+    bundle = machine.bundle(f"{sets}; while :; do echo $({show}); sleep 0.1; done")
+    bundle.document["linux"]["readonlyPaths"] = []
+    bundle.write()
+    wait_for(machine.begin("run", f"--bundle={bundle.path}", "a"), 1)
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, "")
+
+    image = f"--image-path={machine.image}"
+    after = machine.begin("restore", image, f"--bundle={bundle.path}", "b")
+
+    assert wait_for(after, 2)[1] == "1 1000 9000000 0"
+
+
 def test_checkpoint_leave_running_goes_on_and_can_be_restored_often(machine: Machine) -> None:
     bundle = machine.bundle(COUNTER)
     out = machine.begin("run", f"--bundle={bundle.path}", "a")

@@ -255,6 +255,9 @@ class Sysctl(Struct, frozen=True):
     """What tells a poll(2) of another value."""
     checked: Callable[[str], str] | None = None
     """Of a value that is kept for each interface: one that is written, as it is kept."""
+    noted: bool = False
+    """It is an attribute of an object of the sandbox: what a program writes is in `values`, too, in
+    the order in which it was written, for who makes a snapshot."""
 
 
 SYSCTLS: Final[dict[str, Sysctl]] = {}
@@ -289,6 +292,16 @@ def set_sysctl(kernel: Kernel, name: str, value: str) -> None:
     if sysctl.put is None:
         raise EPERM(name)
     sysctl.put(kernel, value)
+
+
+def narrows(who: Any, path: str, value: str) -> bool:
+    """Whether what there is may exceed that value, as nothing new may. `who`: the task."""
+    sysctl = SYSCTLS.get(path)
+    if sysctl is None or not sysctl.noted or not (value.isdecimal() and len(value) < 20):
+        return False
+    if path.startswith("vm/overcommit_"):
+        return True
+    return int(value) < int(sysctl.get(who if sysctl.of_reader else who.kernel))
 
 
 def numbers_in(value: str) -> list[int]:
@@ -350,7 +363,8 @@ def computed(
     """Declare a value that is worked out."""
 
     def declare(get: Get) -> Get:
-        SYSCTLS[path] = Sysctl(path, get, put, of_reader, writer, changes, checked)
+        noted = put is not None and (not of_reader or writer is not None)
+        SYSCTLS[path] = Sysctl(path, get, put, of_reader, writer, changes, checked, noted)
         return get
 
     return declare
@@ -569,6 +583,10 @@ class SysctlNode(TextNode):
                 raise EINVAL(f"{len(data)} bytes")
             text = data.split(b"\0", 1)[0].split(b"\n", 1)[0]
             put(self._who(caller), text.decode("utf-8", "surrogateescape").strip(" \t"))
+            if sysctl.noted and not (sysctl.of_reader and caller.creds.user_ns):
+                written = values(kernel)
+                written.pop(sysctl.path, None)
+                written[sysctl.path] = sysctl.get(self._who(caller))
 
         super().__init__(
             fs, 0o644 if put is not None else 0o444, None, store if put is not None else None
