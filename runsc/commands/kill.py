@@ -12,7 +12,8 @@ from runsc.options import Globals
 
 @click.command(
     help="Send SIGNAL (a name or a number; default: TERM) to the first process of the container"
-    " CONTAINER-ID. As on Linux that one ignores what it has no handler for, but not KILL."
+    " CONTAINER-ID. As on Linux that one ignores what it has no handler for, but not KILL; in a"
+    " container for which config.json lists no PID namespace it does not."
     "\n\n\b\nExamples:\n"
     "  runsc kill web                       SIGTERM, to its first process\n"
     "  runsc kill --all web KILL"

@@ -13,7 +13,8 @@ from runsc.options import Globals
 @click.command(
     help="List the processes of the container CONTAINER-ID, with the numbers that they have"
     " inside. "
-    "As json: the pid of the one process of the host that stands for them all."
+    "As json: the pid of the one process of the host that stands for them all; null where the"
+    " container has stopped."
     "\n\n\b\nExample:\n"
     "  runsc ps web",
     context_settings={"allow_interspersed_args": False},

@@ -12,7 +12,8 @@ from runsc.options import Globals
 
 @click.command(
     help="Wait until the container CONTAINER-ID has ended, and print how, as JSON: its exit code,"
-    " or 128 and the signal that killed it. With --pid the same of another process inside."
+    " or 128 and the signal that killed it. With --pid the same of another process inside. Of a"
+    " container that has stopped before there is nobody to ask: exit code 1."
     "\n\n\b\nExample:\n"
     "  runsc wait web"
 )
@@ -23,7 +24,7 @@ from runsc.options import Globals
     "--rootpid",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The same: a sandbox has one container, whose numbers are the sandbox's.",
+    help="The same, as callers of gVisor name it: numbers are always the container's.",
 )
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
