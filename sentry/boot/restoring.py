@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
 
+Values = list[tuple[Location, str]]
+"""Files below /proc/sys, and what is to be written to them."""
+
 
 async def load(
     kernel: Kernel, config: ContainerConfig, container: Container
@@ -75,15 +78,15 @@ def _of_console(container: Container, wire: int) -> set[int]:
     return set() if container.console is None else {wire}
 
 
-async def _set_sysctls(
-    starter: Starter, rights: Rights, wanted: dict[str, str]
-) -> list[tuple[Location, str]]:
+async def _set_sysctls(starter: Starter, rights: Rights, wanted: dict[str, str]) -> Values:
     """Those that some program of the container can have written: of others the bundle's stay.
     Gives those that narrow what may be made: they are for `_write`, when the rest is made.
 
     Raises: Damaged, Errno.
     """
-    vfs, now, last = starter.kernel.vfs, [], []
+    vfs = starter.kernel.vfs
+    now: Values = []
+    last: Values = []
     for name, value in wanted.items():
         if not all(part.strip(".") for part in name.split("/")):
             raise Damaged(f"{name!r} is no value below /proc/sys")
@@ -100,7 +103,7 @@ async def _set_sysctls(
     return last
 
 
-async def _write(starter: Starter, rights: Rights, values: list[tuple[Location, str]]) -> None:
+async def _write(starter: Starter, rights: Rights, values: Values) -> None:
     """Values below /proc/sys, with the most rights that a program can have had. Raises: Errno."""
     before, starter.creds = starter.creds, rights.most
     for place, value in values:
