@@ -246,6 +246,12 @@ def test_rights_are_those_of_who_is_named(sandbox: Sandbox) -> None:
     sandbox.files.write("/theirs/f", "y", user="1000:1000")
     assert sandbox.files.stat("/theirs/f").uid == 1000
     assert sandbox.commands.run("id -un", user="root").stdout == "root\n"
+    sandbox.commands.run("rm /etc/passwd; mkfifo /etc/passwd")
+    with (
+        sandbox.commands.run("exec 3<>/etc/passwd; sleep 1000", background=True),
+        pytest.raises(SandboxError, match="/etc/passwd: Invalid argument"),
+    ):
+        sandbox.commands.run("id -un", user="root")
 
 
 def test_what_has_changed_is_told(sandbox: Sandbox) -> None:
