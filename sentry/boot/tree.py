@@ -378,7 +378,8 @@ async def make_node(starter: Starter, device: DeviceConfig) -> None:
         location = await again(mknod, starter, AT_FDCWD, device.path, device.mode, rdev)
     except EEXIST:
         place = await again(resolve, starter, AT_FDCWD, device.path, follow=False)
-        if stat.S_ISREG(place.dentry.inode.mode):
+        is_mounted = place.dentry is place.mount.root  # what the bundle wants there
+        if place.dentry.inode.is_regular and not is_mounted:
             mount_node(starter, device, rdev, place)
         return
     except EPERM:  # a folder of the host: the Gofer makes none

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sentry.abi.fcntl import AT_FDCWD
-from sentry.boot.tree import Starter, make_devices, mount_point
+from sentry.boot.tree import Starter, bind, make_devices, mount_point
 from sentry.config import ContainerConfig, DeviceConfig, MountConfig, ProcessConfig
 from sentry.errors import ELOOP
 from sentry.vfs.names import mkdir, symlink
@@ -115,6 +115,20 @@ def test_devices_in_a_root_of_the_host_are_mounted_on_files(
     assert (tmp_path / "fd").readlink() == Path("/proc/self/fd")
     mounts = [each.fs.name for each in world.mounts]
     assert mounts.count("tmpfs") == len(("null", "zero", "full", "random", "urandom")) + 1
+
+
+def test_file_that_the_bundle_mounts_in_the_place_of_a_device_stays(
+    world: World, starter: Starter
+) -> None:
+    world.mount("tmpfs", b"/dev")
+    zero = world.run(mount_point(starter, b"/dev/zero", True))
+    file = world.run(mount_point(starter, b"/file", True))
+    world.mounts.attach(bind(starter, file, 0), zero)
+    mounts = (MountConfig(b"/dev", "tmpfs"),)
+
+    world.run(make_devices(starter, ContainerConfig("c", ProcessConfig((b"x",)), mounts=mounts)))
+
+    assert world.run(again(resolve, starter, AT_FDCWD, b"/dev/zero")).inode is file.inode
 
 
 def test_root_that_the_caller_may_not_write_to_has_no_more_devices(
