@@ -14,6 +14,7 @@ SCRIPTS = Path(__file__).parent / "programs"
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,
+    pytest.mark.alike,
     pytest.mark.kvm,
     pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
     pytest.mark.timeout(900),

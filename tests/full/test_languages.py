@@ -12,6 +12,7 @@ from tests.full.native import PATIENCE_S, Comparison
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,
+    pytest.mark.alike,
     pytest.mark.kvm,
     pytest.mark.timeout(2 * PATIENCE_S),
     pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),

@@ -21,6 +21,7 @@ from tests.e2e.talker import Talker
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,
+    pytest.mark.alike,
     pytest.mark.kvm,
     pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
 ]

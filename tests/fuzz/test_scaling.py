@@ -57,6 +57,7 @@ def test_work_grows_no_faster_than_n_log_n(resource: Resource) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.alike
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.__name__)
 def test_work_grows_no_faster_with_many(resource: Resource) -> None:
