@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sentry.state.saver import Saver
 
 KEPT: Final = (
-    "index", "winsize", "locked", "exclusive", "master_open", "hangups", "slave_opened", "packet",
-    "packet_events", "master_stopped",
+    "index", "winsize", "locked", "exclusive", "master_exclusive", "master_open", "hangups",
+    "slave_opened", "packet", "packet_events", "master_stopped",
 )  # fmt: skip
 KEPT_OF_LINE: Final = ("stopped", "held")
 PRIVATE_OF_LINE: Final = ("literal", "erasing", "column", "line_column")

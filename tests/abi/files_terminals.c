@@ -241,11 +241,89 @@ static void peers(void)
     close(peer);
 }
 
+static int is_exclusive(int fd)
+{
+    int found = -1;
+    CHECK(ioctl(fd, TIOCGEXCL, &found) == 0);
+    return found;
+}
+
+/* Somebody without CAP_SYS_ADMIN, whose controlling terminal it is, opens the slave once more. */
+static void others_open(int error)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        signal(SIGHUP, SIG_IGN);
+        CHECK(setsid() > 0 && ioctl(slave, TIOCSCTTY, 0) == 0);
+        CHECK(setuid(1000) == 0);
+        int found[] = {open(ptsname(master), O_RDWR), error ? errno : 0,
+                       ioctl(master, TIOCGPTPEER, O_RDWR), error ? errno : 0,
+                       open("/dev/tty", O_RDWR), error ? errno : 0};
+        for (int i = 0; i < 6; i += 2)
+            CHECK(error ? found[i] == -1 && found[i + 1] == error : found[i] >= 0);
+        exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+/* TIOCEXCL: each side has its flag, that of the slave stays when it is closed. */
+static void exclusive(void)
+{
+    if (getuid())
+        return;
+    CHECK(fchmod(slave, 0666) == 0 && !is_exclusive(slave) && !is_exclusive(master));
+    others_open(0);
+    CHECK(ioctl(master, TIOCEXCL) == 0 && is_exclusive(master) && !is_exclusive(slave));
+    others_open(0);
+    CHECK(ioctl(slave, TIOCEXCL) == 0 && is_exclusive(slave));
+    CHECK(ioctl(master, TIOCNXCL) == 0 && !is_exclusive(master) && is_exclusive(slave));
+    others_open(EBUSY);
+    CHECK(close(slave) == 0 && (slave = open(ptsname(master), O_RDWR | O_NOCTTY)) >= 0);
+    others_open(EBUSY);
+    CHECK_ERR(ioctl(slave, TIOCGEXCL, (int *)1), EFAULT);
+    CHECK(ioctl(slave, TIOCNXCL) == 0 && !is_exclusive(slave));
+    others_open(0);
+}
+
+/* TIOCSIG: the foreground group hears what a key would tell it. */
+static void signals(void)
+{
+    static const int sent[] = {SIGINT, SIGQUIT, SIGTSTP};
+    int ends[2], status;
+    char c;
+    CHECK_ERR(ioctl(slave, TIOCSIG, SIGINT), ENOTTY);
+    CHECK_ERR(ioctl(master, TIOCSIG, SIGTERM), EINVAL);
+    CHECK(ioctl(master, TIOCSIG, SIGINT) == 0); /* nobody's terminal */
+    CHECK(pipe(ends) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        signal(SIGHUP, SIG_IGN);
+        CHECK(setsid() > 0 && ioctl(slave, TIOCSCTTY, 0) == 0);
+        for (int i = 0; i < 3; i++)
+            signal(sent[i], on_signal);
+        for (int i = 0; i < 3; i++) {
+            CHECK(write(ends[1], "g", 1) == 1);
+            wait_for(sent[i]);
+        }
+        _exit(0);
+    }
+    for (int i = 0; i < 3; i++) {
+        CHECK(read(ends[0], &c, 1) == 1);
+        CHECK(ioctl(master, TIOCSIG, 1L << 32 | sent[i]) == 0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     char c;
     open_pair();
     peers();
+    exclusive();
+    signals();
     canonical();
     raw();
     sizes();

@@ -19,10 +19,10 @@ CONSOLE: Final = 5 << 8 | 1
 
 
 def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
-    """Open the controlling terminal again. Raises: ENXIO when the process has none."""
+    """Open the controlling terminal again. Raises: ENXIO when the process has none, EBUSY."""
     group = caller.group
     if group.terminal is not None:
-        return _slave(location, flags, group.terminal)
+        return _slave(location, flags, group.terminal, caller)
     container = group.container
     session = group.process_group.session  # the donated terminal controls the first process's
     is_first = container.init is not None and session.sid == container.init.tgid
@@ -32,20 +32,21 @@ def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
 
 
 def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
-    """Open the donated terminal again. Raises: ENXIO when there is none."""
+    """Open the donated terminal again. Raises: ENXIO when there is none, EBUSY."""
     vfs: Vfs = caller.kernel.vfs
     console = caller.group.container.console
     if console is not None:
-        return _slave(location, flags, console.terminal)
+        return _slave(location, flags, console.terminal, caller)
     terminal = vfs.terminal
     if not isinstance(terminal, HostFile):
         raise ENXIO("no terminal")
     return HostFile(location, terminal.fd, flags, terminal.host_queue, vfs.host_io)
 
 
-def _slave(location: Location, flags: int, terminal: Terminal) -> FileDescription:
+def _slave(location: Location, flags: int, terminal: Terminal, caller: Any) -> FileDescription:
     from sentry.fs.devpts.files import PtySlave  # noqa: PLC0415  there is one, so it is imported
 
+    terminal.check_open(caller)
     return PtySlave(location, flags, terminal)
 
 

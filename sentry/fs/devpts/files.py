@@ -103,9 +103,10 @@ class PtyMaster(StreamFile):
         return f"tty-index:\t{self.terminal.index}\n"
 
     def open_peer(self, caller: Caller, flags: int) -> int:
-        """TIOCGPTPEER: a descriptor of the other side."""
+        """TIOCGPTPEER: a descriptor of the other side. Raises: EMFILE, EBUSY."""
         limit = caller.rlimit(RLIMIT_NOFILE)
         caller.files.free_from(0, limit)
+        self.terminal.check_open(caller)
         place = self._fs.location_of(self.terminal, self.location, caller)
         slave = PtySlave(place, flags & (O_ACCMODE | O_NONBLOCK), self.terminal)
         become_controlling(slave, caller, flags)

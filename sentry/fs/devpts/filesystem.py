@@ -64,9 +64,10 @@ class SlaveInode(PtsInode):
         self.terminal = terminal
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
-        """Open the slave. Raises: EIO while it is locked or once the master is closed."""
+        """Open the slave. Raises: EBUSY; EIO while it is locked or once the master is closed."""
         from sentry.fs.devpts.files import PtySlave, become_controlling  # noqa: PLC0415
 
+        self.terminal.check_open(caller)
         if self.terminal.locked or not self.terminal.master_open:
             raise EIO("locked")
         slave = PtySlave(location, flags, self.terminal)

@@ -20,7 +20,7 @@ from sentry.abi.ioctl import (
     VSTART,
     VSTOP,
 )
-from sentry.abi.signal import SIGCONT, SIGHUP
+from sentry.abi.signal import SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTSTP
 from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH
 from sentry.fs.devpts import termio
 from sentry.fs.devpts.discipline import CONTROL_CHARACTERS
@@ -137,24 +137,17 @@ def discipline_number(terminal: Terminal, caller: Caller, argument: int) -> None
     caller.mm.write(argument, bytes(4))
 
 
-def set_exclusive(terminal: Terminal, caller: Caller, argument: int) -> None:
-    """TIOCEXCL."""
-    terminal.exclusive = True
-
-
-def clear_exclusive(terminal: Terminal, caller: Caller, argument: int) -> None:
-    """TIOCNXCL."""
-    terminal.exclusive = False
-
-
-def get_exclusive(terminal: Terminal, caller: Caller, argument: int) -> None:
-    """TIOCGEXCL."""
-    caller.mm.write(argument, struct.pack("<i", terminal.exclusive))
-
-
 def set_lock(terminal: Terminal, caller: Caller, argument: int) -> None:
     """TIOCSPTLCK."""
     terminal.locked = any(caller.mm.read(argument, 4))
+
+
+def signal_foreground(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCSIG: pty_signal(). Raises: EINVAL for a signal that no key sends."""
+    signo = argument & 0xFFFFFFFF
+    if signo not in (SIGINT, SIGQUIT, SIGTSTP):
+        raise EINVAL(f"signal {signo}")
+    terminal.signal_foreground(signo)
 
 
 def set_packet(terminal: Terminal, caller: Caller, argument: int) -> None:
@@ -258,6 +251,17 @@ def _of_terminal(handler: Handler) -> Callable[[Any, Caller, int], None]:
     return lambda side, caller, argument: handler(side.terminal, caller, argument)
 
 
+def _exclusive_rows(requests: Requests, attribute: str) -> None:
+    """TIOCEXCL and its like: each side has its own flag."""
+
+    def to(value: bool) -> Callable[[Any, Caller, int], None]:
+        return lambda side, caller, argument: setattr(side.terminal, attribute, value)
+
+    requests.row("TIOCEXCL", to(True))
+    requests.row("TIOCNXCL", to(False))
+    requests.row("TIOCGEXCL", put_int(lambda side: getattr(side.terminal, attribute)))
+
+
 EITHER: Final = Requests()
 for _name, _handler in {
     "TCGETS": get_termios,
@@ -276,9 +280,6 @@ for _name, _handler in {
     "TCSBRKP": drain,
     "TIOCOUTQ": count_output,
     "TIOCGETD": discipline_number,
-    "TIOCEXCL": set_exclusive,
-    "TIOCNXCL": clear_exclusive,
-    "TIOCGEXCL": get_exclusive,
     "TIOCGPGRP": get_foreground,
     "TIOCSPGRP": set_foreground,
     "TIOCGSID": get_session,
@@ -289,6 +290,7 @@ for _name, _handler in {
     EITHER.row(_name, _of_terminal(_handler))
 
 SLAVES: Final = Requests(EITHER)
+_exclusive_rows(SLAVES, "exclusive")
 SLAVES.row("TIOCVHANGUP", _of_terminal(hang_up))
 SLAVES.row("FIONREAD", put_int(lambda slave: slave.terminal.discipline.available))
 
@@ -301,8 +303,10 @@ for _name, _handler in {
     "TIOCNOTTY": not_of_masters,
     "TIOCSPTLCK": set_lock,
     "TIOCPKT": set_packet,
+    "TIOCSIG": signal_foreground,
 }.items():
     MASTERS.row(_name, _of_terminal(_handler))
+_exclusive_rows(MASTERS, "master_exclusive")
 MASTERS.row("TIOCGPTPEER", lambda master, caller, flags: master.open_peer(caller, flags))
 MASTERS.row("TIOCGPTN", put_int(lambda master: master.terminal.index))
 MASTERS.row("TIOCGPTLCK", put_int(lambda master: master.terminal.locked))

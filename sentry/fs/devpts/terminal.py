@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.ioctl import (
     EXTPROC,
     NOFLSH,
@@ -31,12 +32,13 @@ from sentry.abi.poll import (
     EPOLLWRNORM,
 )
 from sentry.abi.signal import SIGCONT, SIGHUP, SIGTTIN, SIGTTOU, SIGWINCH
-from sentry.errors import EIO
+from sentry.errors import EBUSY, EIO
 from sentry.fs.devpts.discipline import LineDiscipline
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
+    from sentry.vfs.file import Caller
     from sentry.vfs.vfs import Vfs
 
 SCREEN: Final = 16_384
@@ -57,8 +59,8 @@ class Terminal:
 
     __slots__ = (
         "_vfs", "ahead", "discipline", "exclusive", "hangups", "index", "locked",
-        "master_open", "master_queue", "master_stopped", "packet", "packet_events", "screen",
-        "session", "slave_opened", "slave_queue", "slaves", "taking", "winsize",
+        "master_exclusive", "master_open", "master_queue", "master_stopped", "packet",
+        "packet_events", "screen", "session", "slave_opened", "slave_queue", "slaves", "taking", "winsize",
     )  # fmt: skip
 
     def __init__(self, vfs: Vfs, index: int) -> None:
@@ -75,6 +77,9 @@ class Terminal:
         self.locked = True
         """TIOCSPTLCK: the slave cannot be opened."""
         self.exclusive = False
+        """TIOCEXCL of the slave."""
+        self.master_exclusive = False
+        """TIOCEXCL of the master, which nobody can open again anyway."""
         self.master_open = True
         self.hangups = 0
         """How often the kernel has hung it up: what was open then is dead."""
@@ -235,6 +240,11 @@ class Terminal:
             self.disassociate(session)
             session.old_foreground = foreground
         self.slave_queue.notify(READABLE | WRITABLE | EPOLLERR | EPOLLHUP)
+
+    def check_open(self, caller: Caller) -> None:
+        """tty_reopen(): once more, or for the first time. Raises: EBUSY."""
+        if self.exclusive and not caller.creds.has(CAP_SYS_ADMIN):
+            raise EBUSY("TIOCEXCL")
 
     def slave_closed(self) -> None:
         """A description of the slave is gone."""

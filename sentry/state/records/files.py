@@ -204,6 +204,7 @@ class Terminal(Record, frozen=True, kw_only=True):
     winsize: Name = bytes(8)
     locked: bool = False
     exclusive: bool = False
+    master_exclusive: bool = False
     master_open: bool = True
     hangups: Amount = 0
     slave_opened: bool = False
