@@ -1,5 +1,5 @@
-/* Which interface the control messages IP_PKTINFO and IPV6_PKTINFO choose for what is sent: ip(7),
- * ipv6(7). Needs root. */
+/* Which interface the control messages IP_PKTINFO and IPV6_PKTINFO and the option IPV6_PKTINFO choose
+ * for what is sent: ip(7), ipv6(7), RFC 3542, 6. Needs root. */
 #define _GNU_SOURCE
 #include "net_links.h"
 
@@ -8,7 +8,7 @@
 
 #define NODAD 0x02
 
-static int devices[2];
+static int devices[2], next_header = IPPROTO_UDP;
 static unsigned index_of[2];
 
 static void add_address6(const char *name, const char *ip)
@@ -85,7 +85,8 @@ static int came_by(int version, char *from)
         while (read(devices[i], packet, sizeof packet) > 0) {
             struct ip6_hdr *six = (void *)packet;
             if (packet[0] >> 4 != version) continue;
-            if (version == 6 && six->ip6_nxt != IPPROTO_UDP) continue;
+            if (version == 6 && six->ip6_nxt != next_header) continue;
+            if (next_header == IPPROTO_ICMPV6 && packet[40] != 128) continue;
             CHECK(found < 0);
             found = i;
             if (version == 4)
@@ -169,6 +170,82 @@ static void ip6(void)
     close(sock);
 }
 
+static int stick(int sock, int index)
+{
+    struct in6_pktinfo info = {.ipi6_ifindex = index};
+    return setsockopt(sock, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info) ? -errno : 0;
+}
+
+/* Without a control message: the device, or the errno. */
+static int plain6(int sock, const char *to, int scope)
+{
+    struct sockaddr_in6 at = {AF_INET6, htons(next_header == IPPROTO_UDP ? 9 : 0),
+                              .sin6_scope_id = scope};
+    char from[64], request[8] = {(char)128};
+    CHECK(!to || inet_pton(AF_INET6, to, &at.sin6_addr) == 1);
+    came_by(6, from);
+    int sent = sendto(sock, request, 8, 0, to ? (void *)&at : NULL, to ? sizeof at : 0);
+    int error = errno, by = came_by(6, from);
+    CHECK(sent == 8 ? by >= 0 && !strncmp(from, "fe80:", 5) : by < 0);
+    return sent == 8 ? by : -error;
+}
+
+/* The option IPV6_PKTINFO is for what nothing else has chosen. Linux heeds no address in it. */
+static void sticky(void)
+{
+    struct in6_pktinfo info;
+    socklen_t size = sizeof info;
+    char from[64];
+    int sock = socket(AF_INET6, SOCK_DGRAM, 0);
+    int first = index_of[0], second = index_of[1];
+    struct sockaddr_in6 to = {AF_INET6, htons(9)}, own;
+    CHECK_ERR(setsockopt(sock, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info - 1), EINVAL);
+    CHECK_ERR(getsockopt(sock, IPPROTO_IPV6, IPV6_PKTINFO, &info, &size), ENOPROTOOPT);
+    CHECK(stick(sock, 9999) == 0 && plain6(sock, "ff02::9", 0) == -ENETUNREACH);
+    CHECK(stick(sock, -1) == 0 && plain6(sock, "ff02::9", 0) == -ENETUNREACH);
+    CHECK(stick(sock, second) == 0);
+    CHECK(setsockopt(sock, IPPROTO_IPV6, IPV6_MULTICAST_IF, &first, sizeof first) == 0);
+    CHECK(plain6(sock, "ff02::9", 0) == 1 && plain6(sock, "ff05::9", 0) == 1);
+    CHECK(plain6(sock, "fe80::9", 0) == 1);
+    CHECK(plain6(sock, "ff02::9", first) == 0 && plain6(sock, "fe80::9", first) == 0);
+    CHECK(goes6(sock, "ff02::9", first, 0) == -EINVAL && goes6(sock, "ff02::9", 0, 0) == 1);
+    CHECK(inet_pton(AF_INET6, "::ffff:10.8.0.9", &to.sin6_addr) == 1);
+    CHECK(sendto(sock, "x", 1, 0, (void *)&to, sizeof to) == 1 && came_by(4, from) == 0);
+    CHECK(inet_pton(AF_INET6, "fe80::9", &to.sin6_addr) == 1);
+    CHECK_ERR(connect(sock, (void *)&to, sizeof to), EINVAL);
+    CHECK(inet_pton(AF_INET6, "ff05::9", &to.sin6_addr) == 1);
+    CHECK(connect(sock, (void *)&to, sizeof to) == 0 && plain6(sock, NULL, 0) == 1);
+    size = sizeof own;
+    CHECK(getsockname(sock, (void *)&own, &size) == 0);
+    CHECK(inet_ntop(AF_INET6, &own.sin6_addr, from, 64) && !strncmp(from, "fe80:", 5));
+    close(sock);
+    sock = socket(AF_INET6, SOCK_DGRAM, 0);
+    CHECK(setsockopt(sock, SOL_SOCKET, SO_BINDTODEVICE, "one", 4) == 0);
+    CHECK(stick(sock, second) == -EINVAL && stick(sock, 0) == -EINVAL && stick(sock, first) == 0);
+    CHECK(setsockopt(sock, SOL_SOCKET, SO_BINDTODEVICE, "two", 4) == 0);
+    CHECK(plain6(sock, "ff02::9", 0) == 1);
+    close(sock);
+}
+
+/* ping sockets heed it, raw sockets do not but in connect(2). */
+static void sticky_icmp(void)
+{
+    int first = index_of[0], second = index_of[1];
+    CHECK(write_text("proc/sys/net/ipv4/ping_group_range", "0 0") == 3);
+    next_header = IPPROTO_ICMPV6;
+    int ping = socket(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6);
+    int raw = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
+    CHECK(stick(ping, second) == 0 && stick(raw, second) == 0);
+    CHECK(setsockopt(ping, IPPROTO_IPV6, IPV6_MULTICAST_IF, &first, sizeof first) == 0);
+    CHECK(setsockopt(raw, IPPROTO_IPV6, IPV6_MULTICAST_IF, &first, sizeof first) == 0);
+    CHECK(plain6(ping, "ff02::9", 0) == 1 && plain6(ping, "fe80::9", 0) == 1);
+    CHECK(plain6(ping, "fe80::9", first) == 0);
+    CHECK(plain6(raw, "ff02::9", 0) == 0);
+    next_header = IPPROTO_UDP;
+    close(ping);
+    close(raw);
+}
+
 static int bound_to(int sock)
 {
     int index;
@@ -192,6 +269,31 @@ static void connected6(void)
     CHECK(connect(sock, &none, sizeof none) == 0 && bound_to(sock) == 0);
     CHECK(connect(sock, (void *)&to, sizeof to) == 0 && bound_to(sock) == (int)index_of[0]);
     CHECK(send(sock, "x", 1, 0) == 1 && came_by(6, from) == 0);
+    CHECK(connect(sock, &none, sizeof none) == 0);
+    to.sin6_scope_id = 0;
+    CHECK(inet_pton(AF_INET6, "ff02::9", &to.sin6_addr) == 1);
+    CHECK(setsockopt(sock, IPPROTO_IPV6, IPV6_MULTICAST_IF, &index_of[1], sizeof index_of[1]) == 0);
+    CHECK(connect(sock, (void *)&to, sizeof to) == 0 && bound_to(sock) == (int)index_of[1]);
+    close(sock);
+}
+
+/* connect(2) that fails has bound the socket to the interface, and a UDP socket to a port. */
+static void not_connected6(int type)
+{
+    struct sockaddr_in6 to = {AF_INET6, .sin6_scope_id = 9999}, own;
+    struct sockaddr none = {AF_UNSPEC};
+    socklen_t size = sizeof own;
+    int sock = socket(AF_INET6, type, type == SOCK_RAW ? 200 : 0);
+    CHECK(inet_pton(AF_INET6, "fe80::9", &to.sin6_addr) == 1);
+    CHECK_ERR(connect(sock, (void *)&to, sizeof to), ENETUNREACH);
+    CHECK_ERR(getpeername(sock, (void *)&own, &size), ENOTCONN);
+    CHECK(bound_to(sock) == 9999);
+    CHECK(getsockname(sock, (void *)&own, &size) == 0);
+    CHECK(type == SOCK_RAW || own.sin6_port);
+    to.sin6_scope_id = index_of[0];
+    CHECK_ERR(connect(sock, (void *)&to, sizeof to), EINVAL);
+    CHECK(connect(sock, &none, sizeof none) == 0 && bound_to(sock) == 0);
+    CHECK(connect(sock, (void *)&to, sizeof to) == 0 && bound_to(sock) == (int)index_of[0]);
     close(sock);
 }
 
@@ -204,5 +306,9 @@ int main(void)
     bound4();
     ip6();
     connected6();
+    not_connected6(SOCK_DGRAM);
+    not_connected6(SOCK_RAW);
+    sticky();
+    sticky_icmp();
     return 0;
 }

@@ -138,24 +138,38 @@ class DatagramSocket(InetSocket):
             raise ENETUNREACH("no route")
         return endpoint
 
+    def sticky_index(self, target: Endpoint) -> int:
+        """By which interface IPV6_PKTINFO lets it leave where nothing else says one, or 0.
+
+        Raises: ENETUNREACH.
+        """
+        index = self.ipv6_options[abi.IPV6_PKTINFO]
+        if not index or target.is_v4 or self.device:
+            return 0
+        if self.stack.interfaces.get(index) is None:
+            raise ENETUNREACH(f"no interface {index}")
+        return index
+
     def _leaves_by_source(self, target: Endpoint) -> bool:
         """A group is reached by the interface that has the socket's own IPv4 address."""
         local = self.local
         return target.is_v4 and local.is_v4 and not (local.is_any or is_group(local.ip))
 
     def destination_to_connect(self, raw: bytes) -> Endpoint:
-        """The same for connect(2). Raises: EACCES, EINVAL."""
-        scope = self.scope_of(raw)
-        if self.family == AF_INET6 and raw[:2] == b"\x0a\0":
-            wanted = address.parse(raw, AF_INET6).ip
-            by_option = self.multicast_index if address.is_multicast(wanted) else 0
-            if address.needs_scope(wanted) and not (self.device_of(raw) or by_option):
-                raise EINVAL("an address of which link?")
+        """The same for connect(2), which leaves the socket bound to the link of an address that
+        each link has, whatever comes of it: __ip6_datagram_connect(). Raises: EACCES, EINVAL.
+        """
+        scope, wanted = self.scope_of(raw), self.parsed(raw)
+        if address.needs_scope(wanted.ip):
+            by_option = self.multicast_index if address.is_multicast(wanted.ip) else 0
             if scope and self.device not in (0, scope):
                 raise EINVAL("an address of another link")
-        target = self.destination(self.parsed(raw), scope)
-        if scope:
+            scope = scope or self.device or by_option
+            if not scope:
+                raise EINVAL("an address of which link?")
             self.numbers[SO_BINDTOIFINDEX] = scope
+            self.device_changed()
+        target = self.destination(wanted, scope or self.sticky_index(wanted))
         self.check_broadcast(target)
         return target
 

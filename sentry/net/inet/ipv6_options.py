@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
 
 PATHMTU_SIZE: Final = 32
+PKTINFO_SIZE: Final = 20
 PREFER_DEFAULT: Final = 0x500
 """IPV6_PREFER_SRC_PUBTMP_DEFAULT, IPV6_PREFER_SRC_HOME."""
 SHARED: Final = {
@@ -105,9 +106,14 @@ def _set_v6only(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> 
 
 
 def _set_sticky(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
-    """IPV6_PKTINFO: the interface and the address of all that is sent."""
-    if len(value) < 20:
+    """IPV6_PKTINFO: by which interface datagrams leave. Linux heeds no address, and looks for the
+    interface when it sends."""
+    if len(value) < PKTINFO_SIZE:
         raise EINVAL("struct in6_pktinfo")
+    index = row.number_in(value[16:])
+    if sock.device not in (0, index):
+        raise EINVAL("bound to another interface")
+    sock.ipv6_options[row.number] = index
 
 
 def _set_headers(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
@@ -191,7 +197,8 @@ IPV6.row("IPV6_XFRM_POLICY", None, set_number, check=unsupported, partial="no IP
 IPV6.row("IPV6_V6ONLY", V6ONLY, _set_v6only, check=flag)
 IPV6.row("IPV6_ADDRFORM", shows(addrform.value), _change_family)
 IPV6.row("IPV6_MULTICAST_IF", MULTICAST_IF, _set_interface)
-IPV6.row("IPV6_PKTINFO", None, _set_sticky, partial="taken, and without effect")
+IPV6.row("IPV6_PKTINFO", None, _set_sticky)
+DEFAULTS[abi.IPV6_PKTINFO] = 0
 IPV6.row("IPV6_PATHMTU", _path_mtu)
 IPV6.row("IPV6_2292PKTOPTIONS", None, _set_headers, partial="no control messages are kept")
 IPV6.row("IPV6_ADD_MEMBERSHIP", None, join_or_leave)

@@ -109,7 +109,9 @@ class PingSocket(RawSocket):
         if len(raw) < SOCKADDR_IN6_SIZE:
             raise EINVAL("sockaddr_in6")
         wanted = address.parse(raw, AF_INET6)
-        if wanted.is_v4 or (address.needs_scope(wanted.ip) and not self.device_of(raw)):
+        if wanted.is_v4 or (address.needs_scope(wanted.ip) and not (
+            self.device_of(raw) or self.sticky_index(wanted)
+        )):
             raise EINVAL("mapped, or an address of which link?")
         return self.parsed(raw)
 

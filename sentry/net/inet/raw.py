@@ -138,12 +138,14 @@ class RawSocket(DatagramSocket):
         self.need_port()
         self.remote = target
         if self.local.is_any:
-            self.local = Endpoint(self.source_for(target).ip, self.local.port)
+            source = self.source_for(target, self.sticky_index(target))
+            self.local = Endpoint(source.ip, self.local.port)
         return 0
 
     def disconnect(self) -> None:
         """connect(2) with AF_UNSPEC: its name is forgotten, and it hears nothing any more."""
         self.remote = None
+        self.numbers.pop(abi.SO_BINDTOIFINDEX, None)
         self.local = Endpoint(ANY4 if self.family == AF_INET else ANY6, 0)
         self.stack.raw.pop(self, None)
 
@@ -177,7 +179,8 @@ class RawSocket(DatagramSocket):
         """Where a packet goes, and how. Raises: what is wrong with either."""
         endpoint = self._endpoint(raw)
         scope = self.scope_of(raw) if raw and self.family == AF_INET6 else 0
-        options = parse_send(self, ancillary, endpoint, scope)
+        index = scope or (self.sticky_index(endpoint) if self.is_ping else 0)
+        options = parse_send(self, ancillary, endpoint, index)
         if endpoint is not self.remote:
             endpoint = self.destination(endpoint, options.index)
         return endpoint, options

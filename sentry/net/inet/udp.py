@@ -89,7 +89,7 @@ class UdpSocket(DatagramSocket):
         target = self.destination_to_connect(raw)
         self.remote = target
         if self.local.is_any:
-            self.local = self.source_for(target)
+            self.local = self.source_for(target, self.sticky_index(target))
         self.ports.changed(self)
         return 0
 
@@ -124,7 +124,7 @@ class UdpSocket(DatagramSocket):
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
         scope = 0 if given is None else self.scope_of(target)
-        options = parse_send(self, ancillary, endpoint, scope)
+        options = parse_send(self, ancillary, endpoint, scope or self.sticky_index(endpoint))
         options.confirms, options.sender = bool(flags & MSG_CONFIRM), caller
         if given is not None:
             endpoint = self.destination(given, options.index)
