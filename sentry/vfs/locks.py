@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sentry.vfs.lease_table import LeaseTable
 
 END: Final = (1 << 63) - 1
+MAX_COMPARED: Final = 64
+"""Waiters that another one is compared with, to show behind which it stands: a ceiling of ours."""
 LEASES: Final = {F_RDLCK: "READ", F_WRLCK: "WRITE", F_UNLCK: "UNLCK"}
 
 
@@ -50,6 +53,19 @@ class Request(Struct):
     end: int
 
 
+class Waiter(Struct):
+    """Who sleeps until a lock is free."""
+
+    request: Request
+    is_flock: bool = False
+    blocker: object = None
+    """Whose record lock is in the way."""
+
+
+Shown = tuple[int, str, int, str] | None
+Behind = dict[int, list[Waiter]]
+"""Waiters by the id of what they wait for: a lock, or who waits for it, too."""
+
 _end = attrgetter("end")
 
 
@@ -61,10 +77,32 @@ def overlapping(locks: Sequence[RecordLock], start: int, end: int) -> Iterator[R
         yield locks[at]
 
 
+def _exclude(one: Request, other: Request) -> bool:
+    """posix_locks_conflict(), flock_locks_conflict()."""
+    if one.owner is other.owner or not (one.exclusive or other.exclusive):
+        return False
+    return one.start <= other.end and other.start <= one.end
+
+
+def _described(lock: RecordLock | Request, *, is_flock: bool) -> tuple[str, int, str]:
+    kind = "FLOCK " if is_flock else "OFDLCK" if lock.pid == -1 else "POSIX "
+    end = "EOF" if lock.end == END else lock.end
+    access = "WRITE" if lock.exclusive else "READ"
+    return f"{kind} ADVISORY  {access}", lock.pid, f"{lock.start} {end}"
+
+
+def _waiting(behind: Behind, whom: int, depth: int) -> Iterator[Shown]:
+    """Who waits for it, each before who waits for that one, too; MAX_COMPARED deep at most."""
+    for each in behind.get(whom, ()):
+        yield depth, *_described(each.request, is_flock=each.is_flock)
+        yield from _waiting(behind, id(each), depth + 1)
+
+
 class FileLocks:
     """All locks of an inode."""
 
-    __slots__ = ("_budget", "_pids", "device", "flocks", "ino", "leases", "queue", "records")
+    __slots__ = ("_budget", "_pids", "device", "flocks", "ino", "leases", "queue", "records",
+                 "waiting")  # fmt: skip
 
     def __init__(self, budget: Budget, device: int, ino: int) -> None:
         self._budget = budget
@@ -75,6 +113,8 @@ class FileLocks:
         """Description → exclusive."""
         self._pids: dict[object, int] = {}
         """The process that took a lock of `flocks`: /proc/locks shows it."""
+        self.waiting: dict[int, Waiter] = {}
+        """By their ids, in the order in which they came."""
         self.queue = WaitQueue()
         self.leases: LeaseTable | None = None
 
@@ -85,20 +125,47 @@ class FileLocks:
         else:
             self._budget.locked.pop(self, None)
 
-    def shown(self) -> Iterator[tuple[str, int, str]]:
-        """What, whose and where: lock_get_status()."""
-        for lock in list(chain.from_iterable(self.records.values())):
-            kind = "OFDLCK" if lock.pid == -1 else "POSIX "
-            end = "EOF" if lock.end == END else lock.end
-            access = "WRITE" if lock.exclusive else "READ"
-            yield f"{kind} ADVISORY  {access}", lock.pid, f"{lock.start} {end}"
-        for owner, exclusive in list(self.flocks.items()):
-            pid = self._pids.get(owner, 0)
-            yield f"FLOCK  ADVISORY  {'WRITE' if exclusive else 'READ'}", pid, "0 EOF"
+    def shown(self) -> Iterator[Shown]:
+        """How many wait for one another before it, what, whose and where: lock_get_status(). None
+        after a step of which there is nothing to show.
+        """
+        records = list(chain.from_iterable(self.records.values()))
+        flocks = list(self.flocks.items())
+        behind: Behind = {}
+        for waiter in list(self.waiting.values()):
+            self._stand(behind, waiter)
+            yield None
+        for lock in records:
+            yield 0, *_described(lock, is_flock=False)
+            yield from _waiting(behind, id(lock), 1)
+        for owner, exclusive in flocks:
+            held = RecordLock(owner, self._pids.get(owner, 0), exclusive, 0, END)
+            yield 0, *_described(held, is_flock=True)
+            yield from _waiting(behind, id(owner), 1)
         for lease in list(self.leases.items) if self.leases is not None else ():
             how = "ACTIVE   " if lease.target is None else "BREAKING "
             kind = LEASES[lease.kind if lease.target is None else lease.target]
-            yield f"LEASE  {how} {kind}", lease.pid, "0 EOF"
+            yield 0, f"LEASE  {how} {kind}", lease.pid, "0 EOF"
+
+    def _stand(self, behind: Behind, waiter: Waiter) -> None:
+        """Behind the lock that is in the way, or who waits for that and would be: the last one of
+        them. __locks_insert_block()."""
+        asked, left = waiter.request, MAX_COMPARED
+        if waiter.is_flock:
+            first = next(iter(self.flocks), None)
+        else:
+            locks = overlapping(self.records.get(waiter.blocker, ()), asked.start, asked.end)
+            first = next((lock for lock in locks if lock.exclusive or asked.exclusive), None)
+        if first is None:
+            return  # it goes on soon
+        queue = behind.setdefault(id(first), [])
+        looked_at = 0
+        while looked_at < len(queue) and left:
+            before, left = queue[looked_at], left - 1
+            looked_at += 1
+            if _exclude(before.request, asked):
+                queue, looked_at = behind.setdefault(id(before), []), 0
+        queue.append(waiter)
 
     # --- records
 
@@ -157,12 +224,17 @@ class FileLocks:
     ) -> Any:
         """F_SETLKW. `graph`: who waits for whom, over all files. Raises: EDEADLK, Interrupted."""
 
+        waiter = Waiter(request)
+
         def attempt() -> int:
-            if request.exclusive is not None:
-                blocker = self.conflict(request)
-                if blocker is not None and posix:
+            blocker = self.conflict(request) if request.exclusive is not None else None
+            if blocker is not None:
+                if posix:
                     self._check_deadlock(request.owner, blocker.owner, graph)
                     graph[request.owner] = blocker.owner
+                waiter.blocker = blocker.owner
+                self.waiting[id(waiter)] = waiter
+                raise EAGAIN("locked")
             self.set(request)
             return 0
 
@@ -171,6 +243,7 @@ class FileLocks:
                 return finish()
             finally:
                 graph.pop(request.owner, None)
+                self.waiting.pop(id(waiter), None)
 
         return ended(lambda: now_or_later(attempt, (self.queue,), held=(file,)), end)
 
@@ -197,6 +270,20 @@ class FileLocks:
         self.flocks[owner], self._pids[owner] = exclusive, pid
         self.note()
         return 0
+
+    def wait_flock(self, file: Held, exclusive: bool, pid: int) -> Any:
+        """The same, as long as it takes. Raises: Interrupted."""
+        waiter = Waiter(Request(file, pid, exclusive, 0, END), is_flock=True)
+        attempt = partial(self.flock, file, exclusive, pid)
+        self.waiting[id(waiter)] = waiter
+
+        def end(finish: Callable[[], int]) -> int:
+            try:
+                return finish()
+            finally:
+                self.waiting.pop(id(waiter), None)
+
+        return ended(lambda: now_or_later(attempt, (self.queue,), held=(file,)), end)
 
     def unflock(self, owner: object) -> None:
         """LOCK_UN."""

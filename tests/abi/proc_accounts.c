@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "abi.h"
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -27,14 +28,17 @@ static void slurp(const char *path)
     close(fd);
 }
 
-/* Whether a line of /proc/locks has this after its number. */
+/* The number of the line of /proc/locks that has this after it, or 0. */
 static int listed(const char *what, pid_t pid, const struct stat *file, const char *where)
 {
     char line[256];
     snprintf(line, sizeof line, ": %s %d %02x:%02x:%lu %s\n", what, pid, major(file->st_dev),
              minor(file->st_dev), file->st_ino, where);
     slurp("/proc/locks");
-    return strstr(text, line) != NULL;
+    char *at = strstr(text, line);
+    while (at && at > text && at[-1] != '\n')
+        at--;
+    return at ? atoi(at) : 0;
 }
 
 static int any(const struct stat *file)
@@ -87,6 +91,59 @@ static void locks(void)
     CHECK(!any(&st));
     close(fd);
     unlink("leased");
+}
+
+/* A child that waits for a lock, once /proc/locks says so. */
+static pid_t waiter(int ofd, int kind, const char *what, const struct stat *file, const char *where)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = open("contended", O_RDWR);
+        struct flock range = {.l_type = kind, .l_whence = SEEK_SET, .l_start = 10, .l_len = 5};
+        _exit(ofd < 0 ? flock(fd, kind) : fcntl(fd, ofd ? F_OFD_SETLKW : F_SETLKW, &range));
+    }
+    for (int i = 0; i < 5000 && !listed(what, ofd > 0 ? -1 : pid, file, where); i++)
+        usleep(1000);
+    CHECK(listed(what, ofd > 0 ? -1 : pid, file, where));
+    return pid;
+}
+
+static void ends(pid_t pid, int by)
+{
+    int status;
+    CHECK(kill(pid, by) == 0 || !by);
+    CHECK(waitpid(pid, &status, 0) == pid && (by ? WTERMSIG(status) == by : status == 0));
+}
+
+/* Who waits stands behind the holder, and behind who waits for the same before it. */
+static void waiters(void)
+{
+    int fd = open("contended", O_RDWR | O_CREAT, 0600);
+    struct stat st;
+    CHECK(fd >= 0 && fstat(fd, &st) == 0);
+    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 5, .l_len = 10};
+    CHECK(fcntl(fd, F_SETLK, &range) == 0);
+    pid_t first = waiter(0, F_WRLCK, "-> POSIX  ADVISORY  WRITE", &st, "10 14");
+    pid_t second = waiter(1, F_RDLCK, " -> OFDLCK ADVISORY  READ", &st, "10 14");
+    pid_t third = waiter(0, F_RDLCK, " -> POSIX  ADVISORY  READ", &st, "10 14");
+    pid_t last = waiter(0, F_WRLCK, "  -> POSIX  ADVISORY  WRITE", &st, "10 14");
+    CHECK(listed("POSIX  ADVISORY  WRITE", getpid(), &st, "5 14") ==
+          listed("-> POSIX  ADVISORY  WRITE", first, &st, "10 14"));
+    ends(last, SIGKILL);
+    CHECK(!listed("  -> POSIX  ADVISORY  WRITE", last, &st, "10 14"));
+    ends(first, SIGKILL);
+    range.l_type = F_UNLCK;
+    CHECK(fcntl(fd, F_SETLK, &range) == 0);
+    ends(second, 0);
+    ends(third, 0);
+    CHECK(!any(&st));
+    CHECK(flock(fd, LOCK_SH) == 0);
+    first = waiter(-1, LOCK_EX, "-> FLOCK  ADVISORY  WRITE", &st, "0 EOF");
+    CHECK(flock(fd, LOCK_UN) == 0);
+    ends(first, 0);
+    CHECK(!any(&st));
+    close(fd);
+    unlink("contended");
 }
 
 static long field(const char *name)
@@ -158,6 +215,7 @@ static void inherited_policy(void)
 int main(void)
 {
     locks();
+    waiters();
     shared_memory();
     inherited_policy();
     return 0;

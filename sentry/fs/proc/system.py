@@ -194,14 +194,23 @@ def crypto(view: View) -> str:
 
 @root_file("locks")
 def locks(view: View) -> Pieces:
-    """Who holds what, as far as the mount's PID namespace knows the holder: locks_show()."""
-    pids, number = view.pids, 0
+    """Who holds what and who waits for that, as far as the mount's PID namespace knows the holder:
+    locks_show()."""
+    pids, number, is_known = view.pids, 0, False
     for file in list(view.kernel.vfs.budget.locked):
         major, minor = file.device >> 8 & 0xFFF, file.device & 0xFF | file.device >> 12 & ~0xFF
-        for what, holder, where in file.shown():
-            pid = holder if holder == -1 else pids.of(holder)
-            number += bool(pid)
-            yield f"{number}: {what} {pid} {major:02x}:{minor:02x}:{file.ino} {where}\n" * bool(pid)
+        for each in file.shown():
+            if each is None:
+                yield ""
+                continue
+            depth, what, whose, where = each
+            pid = whose if whose == -1 else pids.of(whose)
+            if not depth:
+                is_known = bool(pid)
+                number += is_known
+            what = f"{'-> ':>{depth + 2}}{what}" if depth else what
+            place = f"{major:02x}:{minor:02x}:{file.ino}"
+            yield f"{number}: {what} {pid} {place} {where}\n" * is_known
 
 
 @root_file("interrupts")

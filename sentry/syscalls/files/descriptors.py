@@ -30,7 +30,7 @@ from sentry.vfs.leases import kind_of_lease
 from sentry.vfs.locks import END, FileLocks, Request
 from sentry.vfs.notices import set_async
 from sentry.vfs.seals import add_seals, seals_of
-from sentry.wait.sleep import continued, now_or_later
+from sentry.wait.sleep import continued
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -101,10 +101,13 @@ def sys_flock(task: Task, fd: UInt, operation: UInt) -> Result:
     if kind == f.LOCK_UN:
         locks.unflock(file)
         return 0
-    attempt = partial(locks.flock, file, kind == f.LOCK_EX, task.group.tgid)
-    if operation & f.LOCK_NB:
-        return attempt()
-    result: Result = now_or_later(attempt, (locks.queue,), held=(file,))
+    exclusive, pid = kind == f.LOCK_EX, task.group.tgid
+    try:
+        return locks.flock(file, exclusive, pid)
+    except EAGAIN:
+        if operation & f.LOCK_NB:
+            raise
+    result: Result = locks.wait_flock(file, exclusive, pid)
     return result
 
 

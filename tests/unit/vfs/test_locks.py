@@ -28,7 +28,7 @@ from sentry.abi.fcntl import (
 )
 from sentry.errors import EAGAIN
 from sentry.vfs.budget import Budget
-from sentry.vfs.locks import FileLocks, Request
+from sentry.vfs.locks import MAX_COMPARED, FileLocks, Request, Waiter
 
 
 def lock(task: Any, fd: int, kind: int, start: int, length: int, command: int = F_SETLK) -> int:
@@ -179,3 +179,15 @@ def test_any_requests_leave_each_byte_to_whom_it_belongs(
     for owner in owners:
         locks.release_owner(owner)
     assert budget.locks == 0 and not locks.records
+
+
+def test_many_waiters_are_shown_in_small_steps() -> None:
+    locks = FileLocks(Budget(), 1, 2)
+    locks.set(Request("holder", 1, True, 0, 9))
+    for pid in range(2, 1002):
+        waiter = Waiter(Request(pid, pid, True, 0, 9), blocker="holder")
+        locks.waiting[id(waiter)] = waiter
+    shown = [each for each in locks.shown() if each is not None]
+    assert [each[2] for each in shown[: MAX_COMPARED + 1]] == [*range(1, MAX_COMPARED + 2)]
+    assert {each[2] for each in shown} == {*range(1, 1002)}
+    assert max(each[0] for each in shown) == MAX_COMPARED + 1
