@@ -79,6 +79,7 @@ def kinds() -> dict[type, Save]:
     from sentry.fs.devpts.files import PtyMaster, PtySlave  # noqa: PLC0415
     from sentry.fs.layers.file import LayeredFile, LayeredListing  # noqa: PLC0415
     from sentry.fs.proc.filesystem import RootListing  # noqa: PLC0415
+    from sentry.fs.proc.map_files import MapFilesFile  # noqa: PLC0415
     from sentry.fs.proc.namespaces import NamespaceFile  # noqa: PLC0415
     from sentry.fs.proc.sysctl_links import LinksListing  # noqa: PLC0415
     from sentry.kernel.sysv_shm import ShmFile  # noqa: PLC0415
@@ -88,7 +89,7 @@ def kinds() -> dict[type, Save]:
     from sentry.state import sockets, sysv, terminals  # noqa: PLC0415
 
     found: dict[type, Save] = dict.fromkeys(
-        (*NAMED, LayeredFile, LayeredListing, LinksListing, RootListing), _named
+        (*NAMED, LayeredFile, LayeredListing, LinksListing, MapFilesFile, RootListing), _named
     )
     for kind in MemoryDevice.__subclasses__():
         found[kind] = _named

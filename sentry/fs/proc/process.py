@@ -265,6 +265,7 @@ class PidDirectory(Directory):
             b"attr": lambda: SubDirectory(fs, kernel, subject, "attr/"),
         }
         if not subject.is_thread:
+            table[b"map_files"] = lambda: _map_files(fs, subject)
             table[b"task"] = lambda: TaskDirectory(fs, kernel, subject)
         return table
 
@@ -331,6 +332,12 @@ class PidDirectory(Directory):
         if entry is None or not self._shows(entry):
             return None
         return PidTextNode(self.sb, entry, self.kernel, subject)
+
+
+def _map_files(fs: TableFs, subject: Subject) -> Node:
+    from sentry.fs.proc.map_files import MapFilesDirectory  # noqa: PLC0415  few programs look
+
+    return MapFilesDirectory(fs, subject)
 
 
 def magic_link(

@@ -1,4 +1,4 @@
-"""/proc/PID/maps, smaps, cmdline, environ, auxv, mem."""
+"""/proc/PID/maps, smaps, numa_maps, cmdline, environ, auxv, mem."""
 
 from __future__ import annotations
 
@@ -96,6 +96,17 @@ def smaps(view: View) -> Text:
     """maps, with what of each is in memory."""
     mm = mapped(view)
     return of_all(mm, report.smaps(mm.map, describe(view))) if mm is not None else b""
+
+
+@pid_file("numa_maps", private=True, pin=space)
+def where_memory_lies(view: View) -> Text:
+    """What is in memory of each mapping, and where it is to be."""
+    from sentry.mm.numa_report import numa_maps  # noqa: PLC0415  few programs look
+
+    mm = mapped(view)
+    if mm is None:
+        return b""
+    return of_all(mm, numa_maps(mm.map, view.subject.task.policy, describe(view)))
 
 
 @pid_file("smaps_rollup", private=True, pin=space)
