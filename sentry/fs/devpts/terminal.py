@@ -60,7 +60,8 @@ class Terminal:
     __slots__ = (
         "_vfs", "ahead", "discipline", "exclusive", "hangups", "index", "locked",
         "master_exclusive", "master_open", "master_queue", "master_stopped", "packet",
-        "packet_events", "screen", "session", "slave_opened", "slave_queue", "slaves", "taking", "winsize",
+        "packet_events", "screen", "session", "slave_opened", "slave_queue", "slaves", "taking",
+        "winsize",
     )  # fmt: skip
 
     def __init__(self, vfs: Vfs, index: int) -> None:

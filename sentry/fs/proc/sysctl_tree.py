@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.fs.proc import sysctl_computed as _computed
 from sentry.fs.proc import sysctl_memory as _memory
 from sentry.fs.proc import sysctl_net as _net
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sentry.fs.pseudo.nodes import Node
 
 __all__ = ["SYSCTLS", "tree"]
-DECLARATIONS: Final = (_memory, _net)
+DECLARATIONS: Final = (_computed, _memory, _net)
 """Modules that declare values when they are imported, beside `sysctl`."""
 
 
