@@ -104,6 +104,81 @@ static void limits(void)
     expect_success(child);
 }
 
+static void drop_capabilities(unsigned kept)
+{
+    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {{kept, kept, 0}};
+    CHECK(syscall(SYS_capset, &head, data) == 0);
+}
+
+/* Some handlers ask for a capability; else who writes is root by its uid, with or without any. */
+static void root_alone(void)
+{
+    const char *asking[] = {"kernel/dmesg_restrict", "kernel/kptr_restrict", "vm/mmap_min_addr",
+                            "kernel/tainted"};
+    char path[100];
+    CHECK(unshare(CLONE_NEWUTS | CLONE_NEWIPC) == 0);
+    int given = open("p/sys/kernel/msg_next_id", O_WRONLY);
+    CHECK(given >= 0 && write(given, "7", 1) == 1);
+    drop_capabilities(0);
+    CHECK_ERR(pwrite(given, "8", 1, 0), EPERM);
+    CHECK_ERR(open("p/sys/kernel/msg_next_id", O_WRONLY), EACCES);
+    for (int i = 0; i < 4; i++) {
+        sprintf(path, "p/sys/%s", asking[i]);
+        int fd = open(path, O_RDWR);
+        CHECK(fd >= 0 && strlen(contents(fd)) > 1 && lseek(fd, 0, SEEK_SET) == 0);
+        CHECK_ERR(write(fd, text, strlen(text)), EPERM);
+        close(fd);
+    }
+    write_text("p/sys/kernel/hostname", "fourth");
+    CHECK_ERR(open("p/sys/vm/drop_caches", O_RDONLY), EACCES);
+    CHECK_ERR(access("p/sys/vm/drop_caches", R_OK), EACCES);
+    CHECK_ERR(open("p/sys/fs/inode-nr", O_WRONLY), EACCES);
+}
+
+/* Nobody else, whatever capabilities it has, or who has opened the file. */
+static void others(void)
+{
+    char byte[20];
+    CHECK(unshare(CLONE_NEWUTS) == 0 && prctl(PR_SET_KEEPCAPS, 1) == 0);
+    int name = open("p/sys/kernel/hostname", O_RDWR);
+    int bits = open("p/sys/vm/mmap_rnd_bits", O_RDONLY);
+    CHECK(name >= 0 && write(name, "fifth", 5) == 5 && bits >= 0);
+    CHECK(setresgid(1000, 1000, 1000) == 0 && setresuid(1000, 1000, 1000) == 0);
+    drop_capabilities(1u << CAP_DAC_OVERRIDE | 1u << CAP_SYS_ADMIN);
+    CHECK_ERR(open("p/sys/kernel/hostname", O_WRONLY), EACCES);
+    CHECK_ERR(open("p/sys/vm/mmap_rnd_bits", O_RDONLY), EACCES);
+    CHECK_ERR(pwrite(name, "sixth", 5, 0), EPERM);
+    CHECK_ERR(read(bits, byte, 20), EPERM);
+    CHECK(!strcmp(contents(name), "fifth\n"));
+    drop_capabilities(0);
+    int last = open("p/sys/kernel/ns_last_pid", O_WRONLY);
+    CHECK(last >= 0);
+    CHECK_ERR(write(last, "500", 3), EPERM);
+    CHECK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
+    CHECK(unshare(CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWIPC) == 0);
+    CHECK_ERR(open("p/sys/kernel/hostname", O_WRONLY), EACCES);
+    CHECK(open("p/sys/kernel/msg_next_id", O_WRONLY) >= 0);
+}
+
+static void writers(void)
+{
+    struct stat st;
+    CHECK(stat("p/sys/kernel/msg_next_id", &st) == 0 && st.st_mode == (S_IFREG | 0444));
+    CHECK(stat("p/sys/vm/drop_caches", &st) == 0 && st.st_mode == (S_IFREG | 0200));
+    pid_t child = fork();
+    if (!child) {
+        root_alone();
+        exit(0);
+    }
+    expect_success(child);
+    if (!(child = fork())) {
+        others();
+        exit(0);
+    }
+    expect_success(child);
+}
+
 /* The map of a process that is gone can still be read, its other files not. */
 static void after_the_end(void)
 {
@@ -169,6 +244,7 @@ int main(void)
     CHECK(unshare(CLONE_NEWNS) == 0 && mount(0, "/", 0, MS_REC | MS_PRIVATE, 0) == 0);
     CHECK(mkdir("p", 0755) == 0 && mount("proc", "p", "proc", 0, 0) == 0); /* one to write to */
     limits();
+    writers();
     names();
     after_the_end();
     mounts();

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from msgspec import Struct
 
-from sentry.abi.capability import CAP_NET_ADMIN
-from sentry.abi.fcntl import O_ACCMODE, O_RDONLY
+from sentry.abi.capability import CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RAWIO
 from sentry.abi.limits import INT_MAX
+from sentry.auth.permissions import MAY_ALL, MAY_READ, MAY_WRITE
 from sentry.auth.userns import kernel_id
 from sentry.errors import EACCES, EINVAL, ENOENT, EPERM
 from sentry.fs.pseudo.nodes import TextNode
@@ -22,7 +22,9 @@ from sentry.vfs.file import ALWAYS_READY
 from sentry.vfs.interface import Attributes, Owner
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.fs.kernel import Kernel
+    from sentry.fs.pseudo.files import Store
     from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.file import Caller
     from sentry.wait.queue import ChangeCount
@@ -228,6 +230,24 @@ BOUNDS: Final[dict[str, range]] = {
 }
 """What those may become with which queues are made: ipc/mq_sysctl.c."""
 
+MODES: Final = {
+    "kernel/cad_pid": 0o600, "vm/compact_memory": 0o200, "vm/drop_caches": 0o200,
+    "vm/mmap_rnd_bits": 0o600,
+}  # fmt: skip
+"""Others can be read by everybody."""
+FIXED: Final = frozenset({
+    "fs/dentry-state", "fs/inode-nr", "fs/inode-state", "kernel/bootloader_type",
+    "kernel/bootloader_version", "net/ipv4/tcp_available_congestion_control",
+})  # fmt: skip
+"""Those that nobody writes."""
+NEEDS: Final = {
+    "kernel/dmesg_restrict": CAP_SYS_ADMIN, "kernel/kptr_restrict": CAP_SYS_ADMIN,
+    "kernel/tainted": CAP_SYS_ADMIN, "kernel/unprivileged_bpf_disabled": CAP_SYS_ADMIN,
+    "net/core/bpf_jit_enable": CAP_SYS_ADMIN, "net/core/default_qdisc": CAP_NET_ADMIN,
+    "vm/mmap_min_addr": CAP_SYS_RAWIO,
+}  # fmt: skip
+"""What a handler asks of who writes, beside root's uid: proc_dointvec_minmax_sysadmin() and others."""
+
 Get = Callable[[Any], str]
 Set = Callable[[Any, str], None]
 
@@ -240,8 +260,8 @@ class Sysctl(Struct, frozen=True):
     put: Set | None
     of_reader: bool = False
     """It belongs to a namespace: `get` and `put` take the task."""
-    writer: int | None = None
-    """Whoever has this capability in its user namespace may write it, and nobody else."""
+    writers: Callable[[Credentials, Any], bool] | None = None
+    """Who may write it, and nobody else: by what somebody may do, and who has opened the file."""
     changes: Callable[[Any], ChangeCount] | None = None
     """What tells a poll(2) of another value."""
     checked: Callable[[str], str] | None = None
@@ -249,6 +269,10 @@ class Sysctl(Struct, frozen=True):
     noted: bool = False
     """It is an attribute of an object of the sandbox: what a program writes is in `values`, too, in
     the order in which it was written, for who makes a snapshot."""
+    mode: int = 0
+    """0: readable by all, and writable by root if there is a `put`."""
+    needs: int | None = None
+    """A capability, in the sandbox's first user namespace, that who writes it has to have."""
 
 
 SYSCTLS: Final[dict[str, Sysctl]] = {}
@@ -335,7 +359,10 @@ def _kept(line: str) -> None:
     def get(who: Any) -> str:
         return values_of(who, path).get(path, default)
 
-    SYSCTLS[path] = Sysctl(path, get, put, path.startswith(OF_NETWORK))
+    SYSCTLS[path] = Sysctl(
+        path, get, None if path in FIXED else put, path.startswith(OF_NETWORK),
+        mode=MODES.get(path, 0), needs=NEEDS.get(path),
+    )  # fmt: skip
 
 
 for _line in DEFAULTS.strip("\n").splitlines():
@@ -347,15 +374,13 @@ def computed(
     put: Set | None = None,
     *,
     of_reader: bool = False,
-    writer: int | None = None,
-    changes: Callable[[Any], ChangeCount] | None = None,
-    checked: Callable[[str], str] | None = None,
+    **more: Any,
 ) -> Callable[[Get], Get]:
-    """Declare a value that is worked out."""
+    """Declare a value that is worked out; `more`: of `Sysctl`."""
 
     def declare(get: Get) -> Get:
-        noted = put is not None and (not of_reader or writer is not None)
-        SYSCTLS[path] = Sysctl(path, get, put, of_reader, writer, changes, checked, noted)
+        noted = put is not None and (not of_reader or "writers" in more)
+        SYSCTLS[path] = Sysctl(path, get, put, of_reader, noted=noted, **more)
         return get
 
     return declare
@@ -366,10 +391,16 @@ def network_of(who: Any) -> Any:
     return who.ns.net
 
 
+def granted(creds: Credentials, mode: int) -> int:
+    """MAY_*, of a mode: test_perm(). Neither capabilities count nor root of a user namespace."""
+    return mode >> (6 if creds.euid == 0 else 3 if creds.in_group(0) else 0) & MAY_ALL
+
+
 class SysctlNode(TextNode):
-    """A file below /proc/sys."""
+    """A file below /proc/sys. Who has opened it has to be somebody who could at each call."""
 
     __slots__ = ("_kernel", "_sysctl")
+    own_rights: ClassVar = True
     has_end = True
     only_first = True
     """kernel.sysctl_writes_strict: a newline that comes by itself is no empty value."""
@@ -389,9 +420,8 @@ class SysctlNode(TextNode):
                 written.pop(sysctl.path, None)
                 written[sysctl.path] = sysctl.get(self._who(caller))
 
-        super().__init__(
-            fs, 0o644 if put is not None else 0o444, None, store if put is not None else None
-        )
+        mode = sysctl.mode or (0o644 if put is not None else 0o444)
+        super().__init__(fs, mode, None, store if put is not None else None)
         self._kernel = kernel
         self._sysctl = sysctl
 
@@ -412,12 +442,45 @@ class SysctlNode(TextNode):
         """Of a namespace that the caller is privileged in: set_permissions() of kernel/ucount.c,
         net_ctl_permissions().
         """
+        return self._is_privileged(caller.creds, caller)
+
+    def _is_privileged(self, creds: Credentials, opener: Caller) -> bool:
         sysctl = self._sysctl
-        if sysctl.writer is not None:
-            return caller.creds.own(sysctl.writer)
+        if sysctl.writers is not None:
+            return sysctl.writers(creds, opener)
         if sysctl.put is None or not sysctl.path.startswith(OF_NETWORK):
             return False
-        return caller.creds.has_in(network_of(caller).owner, CAP_NET_ADMIN)
+        return creds.has_in(network_of(opener).owner, CAP_NET_ADMIN)
+
+    def _grants(self, creds: Credentials, mask: int) -> bool:
+        mode = self.mode if self._sysctl.writers is None else self.mode & 0o444
+        return not mask & MAY_ALL & ~granted(creds, mode)
+
+    def check_rights(self, creds: Credentials, mask: int) -> None:
+        """sysctl_perm(). Raises: EACCES."""
+        if not self._grants(creds, mask):
+            raise EACCES(self._sysctl.path)
+
+    def check_reader(self, caller: Caller) -> None:
+        """proc_sys_call_handler(). Raises: EPERM."""
+        if not (self._grants(caller.creds, MAY_READ) or self._is_privileged(caller.creds, caller)):
+            raise EPERM(self._sysctl.path)
+
+    def stored(self, opener: Caller) -> Store | None:
+        """As of any other, by who may write it then. Raises: EPERM."""
+        rest, needs = super().stored(opener), self._sysctl.needs
+        if rest is None:
+            return None
+
+        def store(writer: Caller, data: bytes) -> Any:
+            creds = writer.creds
+            if not (self._grants(creds, MAY_WRITE) or self._is_privileged(creds, opener)):
+                raise EPERM(self._sysctl.path)
+            if needs is not None and not creds.has(needs):
+                raise EPERM(f"{self._sysctl.path}: capability {needs}")
+            return rest(writer, data)
+
+        return store
 
     def owner_for(self, caller: Caller, attributes: Attributes) -> Owner:
         """Values of a network belong to root of its user namespace: net_ctl_set_ownership()."""
@@ -425,9 +488,3 @@ class SysctlNode(TextNode):
             return super().owner_for(caller, attributes)
         owner = network_of(caller).owner
         return Owner(kernel_id(owner, 0), kernel_id(owner, 0, "gid"))
-
-    def check_open(self, caller: Caller, flags: int) -> None:
-        """Raises: EACCES."""
-        writes = flags & O_ACCMODE != O_RDONLY
-        if writes and self._sysctl.writer is not None and not self.belongs_to(caller):
-            raise EACCES(self._sysctl.path)

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from sentry.abi.capability import (
+    CAP_CHECKPOINT_RESTORE,
+    CAP_SYS_ADMIN,
+    CAP_SYS_PTRACE,
+    CAP_SYS_RESOURCE,
+)
 from sentry.abi.limits import HOST_NAME_MAX, INT_MAX
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
@@ -16,6 +21,7 @@ from sentry.fs.proc.sysctl import computed, get_sysctl, values
 from sentry.uuids import random_uuid
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.fs.kernel import Kernel
 
 NR_OPEN_MIN, NR_OPEN_MAX = 64, INT_MAX & ~63
@@ -101,18 +107,23 @@ def _set_pid_max(kernel: Kernel, value: str) -> None:
 computed("kernel/pid_max", _set_pid_max)(lambda kernel: str(kernel.pids.pid_max))
 
 
+def restores(creds: Credentials, namespace: UserNamespace | None) -> bool:
+    """checkpoint_restore_ns_capable()."""
+    return any(creds.has_in(namespace, cap) for cap in (CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN))
+
+
 def _set_last_pid(who: Any, value: str) -> None:
     """pid_ns_ctl_handler(): the next process gets the number after it."""
-    if not any(
-        who.creds.has_in(who.pids.owner, cap) for cap in (CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE)
-    ):
+    if not restores(who.creds, who.pids.owner):
         raise EPERM("kernel.ns_last_pid")
     if not value.strip().isdecimal() or int(value) > who.kernel.pids.pid_max:
         raise EINVAL(value)
     who.pids.last = int(value)
 
 
-computed("kernel/ns_last_pid", _set_last_pid, of_reader=True)(lambda who: str(who.pids.last))
+computed("kernel/ns_last_pid", _set_last_pid, of_reader=True, mode=0o666)(
+    lambda who: str(who.pids.last)
+)
 
 
 def _set_nr_open(kernel: Kernel, value: str) -> None:
@@ -132,7 +143,7 @@ def _set_yama(kernel: Kernel, value: str) -> None:
     values(kernel)[YAMA_SCOPE] = str(int(value))
 
 
-computed(YAMA_SCOPE, _set_yama)(lambda kernel: str(yama_scope(kernel)))
+computed(YAMA_SCOPE, _set_yama, needs=CAP_SYS_PTRACE)(lambda kernel: str(yama_scope(kernel)))
 
 
 def _protected(name: str) -> None:
@@ -175,7 +186,10 @@ def _next_id(name: str) -> None:
             raise EINVAL(value)
         who.ns.ipc.next_ids[name] = int(value)
 
-    @computed(f"kernel/{name}_next_id", put, of_reader=True)
+    @computed(
+        f"kernel/{name}_next_id", put, of_reader=True, mode=0o444,
+        writers=lambda creds, who: restores(creds, who.ns.ipc.owner),
+    )  # fmt: skip
     def get(who: Any) -> str:
         return str(who.ns.ipc.next_ids.get(name, -1))
 
@@ -200,8 +214,9 @@ def _ceiling(kind: str) -> None:
         (counts.limits if ns is None else ns.limits)[kind] = int(value)
 
     @computed(
-        f"user/max_{kind}_namespaces", put, of_reader=True, writer=CAP_SYS_RESOURCE
-    )
+        f"user/max_{kind}_namespaces", put, of_reader=True,
+        writers=lambda creds, _: creds.own(CAP_SYS_RESOURCE),
+    )  # fmt: skip
     def get(who: Any) -> str:
         counts, ns = _namespace_counts(who)
         return str(counts.limit(ns, kind))
