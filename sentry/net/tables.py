@@ -38,6 +38,8 @@ from sentry.abi.socket import (
 )
 from sentry.auth.userns import shown_uid
 from sentry.net.counters import netstat, snmp, snmp6
+from sentry.net.fib_trie import fib_trie
+from sentry.net.group_tables import dev_mcast, igmp, igmp6
 from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
@@ -340,7 +342,11 @@ def _packet_line(sock: PacketSocket, users: Users) -> str:
 TABLES: Final[dict[str, Callable[[Stack], Lines]]] = {
     "arp": _arp,
     "dev": _dev,
+    "dev_mcast": dev_mcast,
+    "fib_trie": fib_trie,
     "if_inet6": _addresses6,
+    "igmp": igmp,
+    "igmp6": igmp6,
     "ip6_tables_matches": lambda stack: matches_known(is_v4=False),
     "ip6_tables_names": lambda stack: table_names(stack, is_v4=False),
     "ip6_tables_targets": lambda stack: targets_known(is_v4=False),
@@ -373,7 +379,9 @@ OF_USERS: Final[dict[str, Callable[[Stack, Users], Lines]]] = {
 }
 """Those that tell whose sockets they are, as a user namespace shows it: seq_user_ns()."""
 
-OF_INTERFACES: Final = frozenset({"dev", "if_inet6", "ipv6_route", "route"})
+OF_INTERFACES: Final = frozenset({
+    "dev", "dev_mcast", "fib_trie", "if_inet6", "igmp", "igmp6", "ipv6_route", "route",
+})  # fmt: skip
 """Those that the host may change."""
 
 

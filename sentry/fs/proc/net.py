@@ -40,6 +40,11 @@ HEADS: Final = {
     "ip_tables_names": "",
     "ip_tables_targets": "",
     "ipv6_route": "",
+    "mcfilter": "Idx Device        MCA        SRC    INC    EXC\n",
+    "mcfilter6": (
+        "Idx Device                Multicast Address                   Source Address    INC    "
+        "EXC\n"
+    ),
     "netlink": "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops"
     "    Inode\n",
     "netstat": "",
