@@ -445,10 +445,54 @@ static void streams(void) {
     CHECK(io_destroy(c) == 0);
 }
 
+static void nothing(int signo) {}
+
+/* A child that waits in a call with this number, when it is asleep there. */
+static pid_t waiter(int number, long timeout_ns) {
+    char path[64], found[64];
+    pid_t pid = fork();
+    if (!pid) {
+        aio_context_t c = 0;
+        struct timespec t = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+        struct sigaction action = {.sa_handler = nothing, .sa_flags = SA_RESTART};
+        CHECK(sigaction(SIGUSR1, &action, NULL) == 0 && io_setup(1, &c) == 0);
+        _exit(syscall(number, c, 1, 1, ev, &t, NULL) ? errno : 0);
+    }
+    for (int i = 0; i < 5000; i++) {
+        sprintf(path, "/proc/%d/syscall", pid);
+        int fd = open(path, O_RDONLY), size = read(fd, found, 63);
+        close(fd);
+        if (size > 0 && atoi(found) == number) return pid;
+        usleep(1000);
+    }
+    CHECK(!"it waits");
+}
+
+static int told(pid_t pid) {
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* io_getevents(2) is never made again after a signal, io_pgetevents(2) without a handler. */
+static void interrupted(void) {
+    int status;
+    const int calls[] = {SYS_io_getevents, 333};
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = waiter(calls[i], 30000000000);
+        CHECK(kill(pid, SIGUSR1) == 0 && told(pid) == EINTR);
+        pid = waiter(calls[i], i ? 500000000 : 30000000000);
+        CHECK(kill(pid, SIGSTOP) == 0 && waitpid(pid, &status, WUNTRACED) == pid);
+        CHECK(WIFSTOPPED(status) && kill(pid, SIGCONT) == 0);
+        CHECK(told(pid) == (i ? 0 : EINTR));
+    }
+}
+
 int main(void) {
     contexts();
     files();
     events();
+    interrupted();
     polling();
     streams();
     return 0;
