@@ -14,7 +14,7 @@ from sentry.boot.tree import Starter, find, write_value
 from sentry.config import ContainerConfig, StartError
 from sentry.control.descriptors import close_all
 from sentry.errors import EACCES, EPERM, EROFS, Errno
-from sentry.fs.proc.sysctl import OF_NETWORK, narrows
+from sentry.fs.proc.sysctl import OF_NAMESPACE, narrows, values_of
 from sentry.kernel import pause
 from sentry.platform.memory import Exhausted
 from sentry.state.loading import Loading
@@ -90,8 +90,8 @@ async def _set_sysctls(starter: Starter, rights: Rights, wanted: dict[str, str])
     for name, value in wanted.items():
         if not all(part.strip(".") for part in name.split("/")):
             raise Damaged(f"{name!r} is no value below /proc/sys")
-        there = (starter.ns.net if name.startswith(OF_NETWORK) else starter.kernel.services).sysctls
-        if there.get(name) == value:
+        whose = starter if name.startswith(OF_NAMESPACE) else starter.kernel
+        if values_of(whose, name).get(name) == value:
             continue
         place = await find(starter, b"/proc/sys/" + name.encode())
         if place is None or place.inode.fs.name != "proc":

@@ -23,14 +23,16 @@ class IpcObjects:
     __slots__ = ("_let_go", "queues", "segments", "semaphores")
 
     def __init__(self, kernel: Kernel, of: IpcNamespace) -> None:
-        from sentry.fs.proc.sysctl import get_sysctl  # noqa: PLC0415  few programs have any
+        from sentry.fs.proc.sysctl import of_ipc  # noqa: PLC0415  few programs have any
         from sentry.kernel.sysv_msg import Queues  # noqa: PLC0415
         from sentry.kernel.sysv_sem import Semaphores  # noqa: PLC0415
         from sentry.kernel.sysv_shm import Segments  # noqa: PLC0415
 
+        written = of.sysctls
+
         def limits(name: str) -> tuple[int, ...]:
             """The numbers of a sysctl below kernel/; a negative one is 0."""
-            return tuple(max(int(n), 0) for n in get_sysctl(kernel, f"kernel/{name}").split())
+            return tuple(max(int(n), 0) for n in of_ipc(written, f"kernel/{name}").split())
 
         def limit(name: str) -> int:
             return limits(name)[0]
@@ -57,14 +59,20 @@ class IpcObjects:
 class IpcNamespace:
     """It goes with the last task in it: nothing here refers back to it."""
 
-    __slots__ = ("_kernel", "charge", "made", "mqueue", "next_ids", "owner")
+    __slots__ = ("_kernel", "charge", "made", "mqueue", "next_ids", "owner", "sysctls")
 
     def __init__(
-        self, kernel: Kernel, owner: UserNamespace | None = None, charge: Charge | None = None
+        self,
+        kernel: Kernel,
+        owner: UserNamespace | None = None,
+        charge: Charge | None = None,
+        sysctls: dict[str, str] | None = None,
     ) -> None:
         self._kernel = kernel
         self.owner = owner
         self.charge = charge
+        self.sysctls = {} if sysctls is None else sysctls
+        """What was written of its values below /proc/sys, by path."""
         self.made: IpcObjects | None = None
         """The objects, once there has been one."""
         self.next_ids: dict[str, int] = {}

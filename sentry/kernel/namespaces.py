@@ -70,7 +70,8 @@ def first(kernel: Kernel, mounts: MountNamespace) -> Namespaces:
     """Those of the sandbox."""
     time = TimeNamespace()
     return Namespaces(
-        CgroupNamespace(kernel.cgroups), IpcNamespace(kernel), HeldMounts(mounts),
+        CgroupNamespace(kernel.cgroups),
+        IpcNamespace(kernel, sysctls=kernel.services.sysctls), HeldMounts(mounts),
         NetNamespace(kernel, kernel.services.sysctls), kernel.pids, time, time, kernel.uts,
     )  # fmt: skip
 

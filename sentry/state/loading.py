@@ -100,8 +100,12 @@ class Loading:
         self.sysctls = snapshot.sysctls
         """What programs have written below /proc/sys, to be written again."""
         if not self._is_first:
-            own = {} if "net" in self._shared else snapshot.sysctls
-            self.sysctls = {name: own[name] for name in own if name.startswith("net/")}
+            from sentry.fs.proc.sysctl import OF_IPC  # noqa: PLC0415  who looks has imported it
+
+            own = (*(() if "net" in self._shared else ("net/",)),
+                   *(() if "ipc" in self._shared else OF_IPC))  # fmt: skip
+            written = self.sysctls.items()
+            self.sysctls = {name: value for name, value in written if name.startswith(own)}
         _check_machine(kernel, snapshot)
         if image.pages << 12 > limit:
             need = image.pages >> 8

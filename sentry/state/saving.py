@@ -167,7 +167,11 @@ class Saving:
         """What programs have written below /proc/sys, but of what is the pod's."""
         if self._container is self._kernel.container:
             return dict(self._kernel.services.sysctls)
-        return {} if "net" in self.saver.others.shared else dict(self.saver.first.net.sysctls)
+        found: dict[str, str] = {}
+        for kind, ns in (("net", self.saver.first.net), ("ipc", self.saver.first.ipc)):
+            if kind not in self.saver.others.shared:
+                found |= ns.sysctls
+        return found
 
     def _session(self, session: Any) -> records.Session:
         leader, terminal, number = session.leader, session.terminal, self.saver.number

@@ -8,6 +8,7 @@
 #include <sys/ipc.h>
 #include <sys/mount.h>
 #include <sys/msg.h>
+#include <sys/prctl.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
@@ -52,6 +53,66 @@ static int put(const char *path, const char *text)
     return done;
 }
 
+/* Limits of System V objects and queues belong to a namespace, and to root of its users. */
+static void limits(void)
+{
+    struct stat st;
+    int status;
+    CHECK(put("proc/sys/kernel/msgmax", "5000") && put("proc/sys/fs/mqueue/queues_max", "0"));
+    CHECK(put("proc/sys/kernel/sem", "1 32000 500 32000"));
+    CHECK_ERR(semget(IPC_PRIVATE, 2, 0600), EINVAL);
+    CHECK(number("proc/sys/kernel/sem") == 1);
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK(unshare(CLONE_NEWIPC) == 0 && number("proc/sys/kernel/msgmax") == 8192);
+        CHECK(number("proc/sys/fs/mqueue/queues_max") == 256);
+        CHECK(semget(IPC_PRIVATE, 2, 0600) >= 0);
+        CHECK(put("proc/sys/kernel/msgmax", "4000"));
+        CHECK(setgid(1000) == 0 && setuid(1000) == 0);
+        CHECK_ERR(open("proc/sys/kernel/msgmax", O_WRONLY), EACCES);
+        CHECK(unshare(CLONE_NEWUSER) == 0);
+        CHECK_ERR(open("proc/sys/kernel/msgmax", O_WRONLY), EACCES);
+        CHECK(unshare(CLONE_NEWIPC) == 0 && number("proc/sys/kernel/msgmax") == 8192);
+        CHECK_ERR(open("proc/sys/kernel/msgmax", O_WRONLY), EACCES); /* nobody is root there yet */
+        exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    CHECK(number("proc/sys/kernel/msgmax") == 5000);
+    CHECK(number("proc/sys/fs/mqueue/queues_max") == 0);
+}
+
+static void become_root(void)
+{
+    FILE *map = fopen("proc/self/setgroups", "w");
+    CHECK(map && fputs("deny", map) >= 0 && fclose(map) == 0);
+    map = fopen("proc/self/uid_map", "w");
+    CHECK(map && fputs("0 1000 1", map) >= 0 && fclose(map) == 0);
+    map = fopen("proc/self/gid_map", "w");
+    CHECK(map && fputs("0 1000 1", map) >= 0 && fclose(map) == 0);
+}
+
+/* Root of a user namespace writes those of its own IPC namespace, and no other one. */
+static void own_limits(void)
+{
+    struct stat st;
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK(setgid(1000) == 0 && setuid(1000) == 0 && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
+        CHECK(unshare(CLONE_NEWUSER) == 0);
+        become_root();
+        CHECK_ERR(open("proc/sys/kernel/msgmax", O_WRONLY), EACCES);
+        CHECK(stat("proc/sys/kernel/msgmax", &st) == 0 && st.st_uid == 65534);
+        CHECK(unshare(CLONE_NEWIPC) == 0);
+        CHECK(stat("proc/sys/kernel/msgmax", &st) == 0 && st.st_uid == 0 && st.st_gid == 0);
+        CHECK(put("proc/sys/kernel/msgmax", "3000") && number("proc/sys/kernel/msgmax") == 3000);
+        CHECK(put("proc/sys/fs/mqueue/msg_max", "7"));
+        CHECK_ERR(open("proc/sys/kernel/hostname", O_WRONLY), EACCES);
+        exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
 /* kernel.*_next_id, of a namespace and through a proc of its own: it counts once. */
 static void next_ids(void)
 {
@@ -70,6 +131,8 @@ static void next_ids(void)
     CHECK(!put("proc/sys/kernel/msg_next_id", "-2") && errno == EINVAL);
     CHECK(umount("proc") == 0 && rmdir("proc") == 0);
     _exit(0);
+    limits();
+    own_limits();
 }
 
 int main(void) {

@@ -10,12 +10,14 @@ from sentry.abi.resource import RLIMIT_MSGQUEUE
 from sentry.auth.credentials import Credentials
 from sentry.errors import EINVAL, EMFILE, ENOSPC, EOPNOTSUPP, EPERM
 from sentry.fs.mqueue.queue import Attributes, MessageQueue
-from sentry.fs.proc.sysctl import get_sysctl
+from sentry.fs.proc.sysctl import of_ipc
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.interface import Inode, Owner, StatFs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sentry.fs.kernel import Kernel
     from sentry.fs.tmpfs.file import TmpFile
     from sentry.fs.tmpfs.inode import TmpLink, TmpSpecial
@@ -44,11 +46,12 @@ class MqueueFs(TmpFs):
     xattr_user = False
     posix_acls = False
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, sysctls: Mapping[str, str]) -> None:
+        """`sysctls`: what was written below /proc/sys in its IPC namespace."""
         vfs = kernel.vfs
         assert vfs.ram_file is not None
         super().__init__(vfs.new_dev(), vfs.ram_file, vfs.now_ns, budget=vfs.budget)
-        self._kernel = kernel
+        self._sysctls = sysctls
         self.queues = 0
         self.costs: dict[int, int] = {}
         """Bytes that the queues of each user count against RLIMIT_MSGQUEUE."""
@@ -64,7 +67,7 @@ class MqueueFs(TmpFs):
 
     def limit(self, name: str) -> int:
         """A number below /proc/sys/fs/mqueue."""
-        return max(int(get_sysctl(self._kernel, f"fs/mqueue/{name}")), 0)
+        return max(int(of_ipc(self._sysctls, f"fs/mqueue/{name}")), 0)
 
     def new_queue(
         self, caller: Maker, name: bytes, mode: int, owner: Owner, wanted: Attributes | None
@@ -175,7 +178,7 @@ def internal_mount(caller: Any) -> Mount:
     """The mount that mq_open(2) works on, made when first needed: one for each IPC namespace."""
     namespace = caller.ns.ipc
     if namespace.mqueue is None:
-        namespace.mqueue = caller.kernel.vfs.new_mount(MqueueFs(caller.kernel))
+        namespace.mqueue = caller.kernel.vfs.new_mount(MqueueFs(caller.kernel, namespace.sysctls))
     found: Mount = namespace.mqueue
     return found
 

@@ -7,7 +7,7 @@ out, or belongs to another object of the kernel, is a function in a module besid
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from msgspec import Struct
@@ -15,7 +15,7 @@ from msgspec import Struct
 from sentry.abi.capability import CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RAWIO
 from sentry.abi.limits import INT_MAX
 from sentry.auth.permissions import MAY_ALL, MAY_READ, MAY_WRITE
-from sentry.auth.userns import kernel_id
+from sentry.auth.userns import NO_ID, kernel_id
 from sentry.errors import EACCES, EINVAL, ENOENT, EPERM
 from sentry.fs.pseudo.nodes import TextNode
 from sentry.vfs.file import ALWAYS_READY
@@ -23,6 +23,7 @@ from sentry.vfs.interface import Attributes, Owner
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.auth.userns import UserNamespace
     from sentry.fs.kernel import Kernel
     from sentry.fs.pseudo.files import Store
     from sentry.fs.pseudo.table import TableFs
@@ -33,6 +34,11 @@ OF_NETWORK: Final = (
     "net/ipv4/", "net/ipv6/", "net/core/somaxconn", "net/netfilter/", "net/unix/",
 )  # fmt: skip
 """Values of a network namespace."""
+OF_IPC: Final = (
+    "kernel/auto_msgmni", "kernel/msgm", "kernel/sem", "kernel/shm", "fs/mqueue/",
+)  # fmt: skip
+"""Values of an IPC namespace."""
+OF_NAMESPACE: Final = (*OF_NETWORK, *OF_IPC)
 MAX_VALUE: Final = 1024
 """Bytes of a value."""
 
@@ -275,6 +281,8 @@ class Sysctl(Struct, frozen=True):
     """A capability, in the sandbox's first user namespace, that who writes it has to have."""
 
 
+_FIRST: Final[dict[str, str]] = {}
+"""What is there before somebody writes: `DEFAULTS` by path."""
 SYSCTLS: Final[dict[str, Sysctl]] = {}
 """Those of other modules are there when `sysctl_tree` is imported."""
 
@@ -285,9 +293,16 @@ def values(kernel: Kernel) -> dict[str, str]:
 
 
 def values_of(who: Any, path: str) -> dict[str, str]:
-    """The same; those of net.ipv4 belong to a network namespace."""
-    found: dict[str, str] = who.ns.net.sysctls if path.startswith(OF_NETWORK) else values(who)
+    """The same; those of `OF_NAMESPACE` are a task's, others the kernel's."""
+    if not path.startswith(OF_NAMESPACE):
+        return values(who)
+    found: dict[str, str] = (who.ns.ipc if path.startswith(OF_IPC) else who.ns.net).sysctls
     return found
+
+
+def of_ipc(written: Mapping[str, str], path: str) -> str:
+    """A value of an IPC namespace, where so much has been written."""
+    return written.get(path, _FIRST[path])
 
 
 def get_sysctl(kernel: Kernel, path: str) -> str:
@@ -339,6 +354,7 @@ def _number(word: str) -> int:
 
 def _kept(line: str) -> None:
     path, default = line.split(" ", 1)
+    _FIRST[path] = default
     numeric = default.replace("\t", "").isdecimal()
     signed = path in SIGNED or path.startswith("net/")
     width = len(default.split("\t"))
@@ -359,10 +375,22 @@ def _kept(line: str) -> None:
     def get(who: Any) -> str:
         return values_of(who, path).get(path, default)
 
+    is_of_ipc = path.startswith(OF_IPC)
     SYSCTLS[path] = Sysctl(
-        path, get, None if path in FIXED else put, path.startswith(OF_NETWORK),
-        mode=MODES.get(path, 0), needs=NEEDS.get(path),
+        path, get, None if path in FIXED else put, is_of_ipc or path.startswith(OF_NETWORK),
+        _is_root_of_ipc if is_of_ipc else None, mode=MODES.get(path, 0), needs=NEEDS.get(path),
     )  # fmt: skip
+
+
+def root_of(namespace: UserNamespace | None) -> Owner:
+    """Whom it knows as root; the first one's, if there is none."""
+    ids = (kernel_id(namespace, 0, kind) for kind in ("uid", "gid"))
+    return Owner(*(0 if number == NO_ID else number for number in ids))
+
+
+def _is_root_of_ipc(creds: Credentials, opener: Any) -> bool:
+    """ipc_permissions(), mq_permissions()."""
+    return creds.euid == root_of(opener.ns.ipc.owner).uid
 
 
 for _line in DEFAULTS.strip("\n").splitlines():
@@ -483,7 +511,10 @@ class SysctlNode(TextNode):
         return store
 
     def owner_for(self, caller: Caller, attributes: Attributes) -> Owner:
-        """Values of a network belong to root of its user namespace: net_ctl_set_ownership()."""
+        """Values of a network belong to root of its user namespace: net_ctl_set_ownership(); and
+        so do those of IPC: ipc_set_ownership()."""
+        if self._sysctl.path.startswith(OF_IPC):
+            return root_of(caller.ns.ipc.owner)
         if not self._sysctl.path.startswith("net/"):
             return super().owner_for(caller, attributes)
         owner = network_of(caller).owner

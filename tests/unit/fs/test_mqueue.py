@@ -31,7 +31,7 @@ class Person:
 
 @pytest.fixture
 def fs(kernel: Any) -> MqueueFs:
-    return MqueueFs(kernel)
+    return MqueueFs(kernel, {})
 
 
 def made(

@@ -27,7 +27,10 @@ def kernel() -> Any:
 @pytest.fixture
 def reader(kernel: Any) -> Any:
     """A task, whose namespaces some values belong to."""
-    ns = SimpleNamespace(uts=kernel.uts, net=NetNamespace(kernel, kernel.services.sysctls))
+    ns = SimpleNamespace(
+        uts=kernel.uts, net=NetNamespace(kernel, kernel.services.sysctls),
+        ipc=SimpleNamespace(sysctls=kernel.services.sysctls, owner=None),
+    )  # fmt: skip
     return SimpleNamespace(kernel=kernel, ns=ns, pids=kernel.pids, creds=Credentials.root())
 
 
@@ -42,8 +45,8 @@ def test_value_is_kept_for_each_kernel(kernel: Any) -> None:
 def test_vector_takes_the_first_numbers(kernel: Any, reader: Any) -> None:
     set_sysctl(reader, "net/ipv4/ip_local_port_range", "1024 2000")
     assert get_sysctl(reader, "net/ipv4/ip_local_port_range") == "1024\t2000"
-    set_sysctl(kernel, "kernel.sem", "5 6")
-    assert get_sysctl(kernel, "kernel/sem") == "5\t6\t500\t32000"
+    set_sysctl(reader, "kernel.sem", "5 6")
+    assert get_sysctl(reader, "kernel/sem") == "5\t6\t500\t32000"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_vector_takes_the_first_numbers(kernel: Any, reader: Any) -> None:
 def test_numbers_are_read_as_linux_reads_them(
     kernel: Any, reader: Any, name: str, value: str, kept: str
 ) -> None:
-    who = reader if name.startswith("net") else kernel
+    who = reader if name.startswith(("net", "kernel.msg", "kernel.shm")) else kernel
     set_sysctl(who, name, value)
     assert get_sysctl(who, name.replace(".", "/")) == kept
 
@@ -119,15 +122,15 @@ def test_limits_of_numbers_are_the_kernels(kernel: Any, reader: Any) -> None:
     ],
 )  # fmt: skip
 def test_queues_of_messages_are_made_with_values_that_linux_takes(
-    kernel: Any, name: str, least: int, most: int
+    reader: Any, name: str, least: int, most: int
 ) -> None:
     path = f"fs/mqueue/{name}"
     for value in (least, most):
-        set_sysctl(kernel, path, str(value))
-        assert get_sysctl(kernel, path) == str(value)
+        set_sysctl(reader, path, str(value))
+        assert get_sysctl(reader, path) == str(value)
     for value in (0, least - 1, most + 1):
         with pytest.raises(EINVAL):
-            set_sysctl(kernel, path, str(value))
+            set_sysctl(reader, path, str(value))
 
 
 def test_host_name_is_the_kernels(kernel: Any, reader: Any) -> None:
