@@ -277,13 +277,13 @@ static void connected6(void)
     close(sock);
 }
 
-/* connect(2) that fails has bound the socket to the interface, and a UDP socket to a port. */
-static void not_connected6(int type)
+/* connect(2) that fails has bound the socket to the interface, and to a port if it has one. */
+static void not_connected6(int type, int protocol)
 {
     struct sockaddr_in6 to = {AF_INET6, .sin6_scope_id = 9999}, own;
     struct sockaddr none = {AF_UNSPEC};
     socklen_t size = sizeof own;
-    int sock = socket(AF_INET6, type, type == SOCK_RAW ? 200 : 0);
+    int sock = socket(AF_INET6, type, protocol);
     CHECK(inet_pton(AF_INET6, "fe80::9", &to.sin6_addr) == 1);
     CHECK_ERR(connect(sock, (void *)&to, sizeof to), ENETUNREACH);
     CHECK_ERR(getpeername(sock, (void *)&own, &size), ENOTCONN);
@@ -306,9 +306,10 @@ int main(void)
     bound4();
     ip6();
     connected6();
-    not_connected6(SOCK_DGRAM);
-    not_connected6(SOCK_RAW);
+    not_connected6(SOCK_DGRAM, 0);
+    not_connected6(SOCK_RAW, 200);
     sticky();
     sticky_icmp();
+    not_connected6(SOCK_DGRAM, IPPROTO_ICMPV6);
     return 0;
 }

@@ -252,7 +252,7 @@ NEEDS: Final = {
     "net/core/bpf_jit_enable": CAP_SYS_ADMIN, "net/core/default_qdisc": CAP_NET_ADMIN,
     "vm/mmap_min_addr": CAP_SYS_RAWIO,
 }  # fmt: skip
-"""What handlers ask of who writes, beside root's uid: proc_dointvec_minmax_sysadmin() and others."""
+"""What handlers ask of who writes, beside the uid of root: proc_dointvec_minmax_sysadmin()."""
 
 Get = Callable[[Any], str]
 Set = Callable[[Any, str], None]

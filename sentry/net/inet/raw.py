@@ -132,10 +132,10 @@ class RawSocket(DatagramSocket):
         if address.is_unspec(raw):
             self.disconnect()
             return 0
+        self.need_port()  # whatever comes of it
         if self.family == AF_INET6 and raw[:2] != struct.pack("<H", AF_INET6):
             raise EAFNOSUPPORT("family")
         target = self.destination_to_connect(raw)
-        self.need_port()
         self.remote = target
         if self.local.is_any:
             source = self.source_for(target, self.sticky_index(target))

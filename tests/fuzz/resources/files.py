@@ -21,6 +21,7 @@ from sentry.abi.fcntl import (
     F_OFD_SETLK,
     F_RDLCK,
     F_SETLK,
+    F_SETLKW,
     F_SETOWN,
     F_SETPIPE_SZ,
     F_UNLCK,
@@ -216,6 +217,18 @@ def _lock_of(program: object, start: int) -> int:
     return int(place(struct.pack("<hhxxxxqqixxxx", F_WRLCK, 0, start, 1, 0)))
 
 
+def lock_waiters(b: Bench) -> None:
+    """Who waits for one range, each in a process of its own."""
+    fd = b.ok("open", b"/tmp/f", CREATE, 0o600)
+    b.ok("fcntl", fd, F_SETLK, _lock(b, F_WRLCK, 0))
+    made = [b.program.fork() for _ in range(b.n)]
+    places = [_lock_of(each, 0) for each in made]
+    b.each("wait", lambda i: made[i].begin("fcntl", fd, F_SETLKW, places[i]))
+    b.read_all("read /proc/locks", b"/proc/locks")
+    with b.measure("unlock"):
+        b.ok("fcntl", fd, F_SETLK, _lock(b, F_UNLCK, 0))
+
+
 def locks_of_many(b: Bench) -> None:
     """One range, read-locked by many open files."""
     made = [b.ok("open", b"/tmp/f", CREATE, 0o600) for _ in range(b.n)]
@@ -359,6 +372,6 @@ def mappings_of_a_file(b: Bench) -> None:
 
 RESOURCES: tuple[Resource, ...] = (
     descriptors, names, folders, xattrs, extents, mounts, stacked_mounts, layers, overlays, binds,
-    peers, record_locks, locks_of_many, watches, instances, marks, groups, epoll_entries, epolls,
-    signal_driven, pipe_pieces, mappings, mappings_of_a_file,
+    peers, record_locks, lock_waiters, locks_of_many, watches, instances, marks, groups,
+    epoll_entries, epolls, signal_driven, pipe_pieces, mappings, mappings_of_a_file,
 )  # fmt: skip
