@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sentry.vfs.fs_context import FsContext
     from sentry.vfs.interface import Inode
     from sentry.vfs.mounts import MountNamespace
+    from sentry.wait.steps import Steps
 
 RESUME: Final = object()
 """A handler's result: it has set all registers itself (sigreturn, execve)."""
@@ -380,6 +381,12 @@ class Task(Charged, ABC):
     def own_tid(self) -> int:
         """Its number in its PID namespace."""
         return self.pids.of(self.tid)
+
+    def unshare_files(self) -> Steps[None]:
+        """unshare_files(): a table of descriptors of its own."""
+        shared = self.files
+        self.files = yield from shared.copying()
+        yield from shared.left(self)  # the others may have ended meanwhile
 
     @abstractmethod
     def ids_changed(self) -> None:

@@ -63,7 +63,7 @@ from sentry.platform.memory import Exhausted
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
-from sentry.wait.steps import driven
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -247,16 +247,20 @@ async def clone(task: Task, args: CloneArgs) -> int:
     check_limit(task)
     touch(task, args)
     memory = await copied(task, args)
+    files: FdTable | None = None
     try:
         new = await separated(task, args)
+        files = await driven(files_of_child(task, args.flags))
         if task.group.exiting or task.work & WORK_EXIT:  # a child of who was killed would live on
             raise Killed
         check_limit(task)
         task.process_flags &= ~PF_NPROC_EXCEEDED
         check_descriptor(task, args)
-        child = make(task, args, memory, new)
+        child = make(task, args, memory, files, new)
     except BaseException:
-        memory.release()
+        await driven(memory.releasing())
+        if files is not None:
+            await driven(files.left(task))
         raise
     number = task.pids.of(child.tid)
     try:
@@ -316,7 +320,9 @@ async def separated(task: Task, args: CloneArgs) -> Separated:
         return new, await driven(namespaces.copied_mounts(task, new))
 
 
-def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -> Task:
+def make(
+    task: Task, args: CloneArgs, mm: MemoryManager, files: FdTable, separated: Separated
+) -> Task:
     """The child, known to everybody but not yet running. Raises: NeedsFault where RAM is full."""
     kernel = task.kernel
     new, _ = separated
@@ -330,7 +336,7 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
         job.check_birth()
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
-        child = build(task, args, tid, separated, mm)
+        child = build(task, args, tid, separated, mm, files)
     except BaseException as error:
         kernel.pids.release(tid)
         if isinstance(error, Exhausted):
@@ -366,13 +372,11 @@ def birthplace(task: Task, args: CloneArgs) -> Cgroup:
 
 
 def build(
-    task: Task, args: CloneArgs, tid: int, separated: Separated, mm: MemoryManager
+    task: Task, args: CloneArgs, tid: int, separated: Separated, mm: MemoryManager, files: FdTable
 ) -> Task:
     """copy_process(), with all that was asked for checked."""
     kernel, flags = task.kernel, args.flags
     new, copied = separated
-    if not flags & CLONE_FILES:
-        task.files.check_copy()
     pids = new.pids or task.ns.pids_for_children
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
     if not flags & CLONE_VM:
@@ -386,7 +390,7 @@ def build(
         tid,
         ctx,
         mm,
-        shared_files(task) if flags & CLONE_FILES else task.files.copy(),
+        files,
         task.fs if flags & CLONE_FS else task.fs.copy(),
         new.creds,
         task.ns,
@@ -423,10 +427,13 @@ def build(
     return child
 
 
-def shared_files(task: Task) -> FdTable:
-    """CLONE_FILES: one more user of the table."""
-    task.files.users += 1
-    return task.files
+def files_of_child(task: Task, flags: int) -> Steps[FdTable]:
+    """copy_files(): a copy, or with CLONE_FILES one more user. Raises: EMFILE."""
+    if flags & CLONE_FILES:
+        task.files.users += 1
+        return task.files
+    task.files.check_copy()
+    return (yield from task.files.copying())
 
 
 def new_group(

@@ -74,9 +74,8 @@ async def _leave(task: Task) -> None:
         sysv_ipc.leave_segments(task)
         if task.keys is not None:
             task.keys.release()
-        task.files.users -= 1
+        await driven(task.files.left(task))
         if not task.files.users:
-            await driven(task.files.ending(task))
             await again(kernel.vfs.leftovers.awaited)
         namespaces.leave(task)
     except Exception as error:

@@ -54,6 +54,8 @@ async def execve(
         if watch is not None:
             digest = await watch.digest(task, file)
         await _become_single_threaded(task)
+        if task.files.users > 1:
+            await driven(task.unshare_files())
         await memory_is_free(task)
     except BaseException:
         image.mm.release()
@@ -111,9 +113,6 @@ def _commit(task: Task, image: Image) -> None:
     task.ctx.bind(image.mm.space)
     vfork_release(task)
     memory_moves(task)
-    if task.files.users > 1:
-        task.files.users -= 1
-        task.files = task.files.copy()
     task.fs = task.fs.copy()
     if group.actions.users > 1:
         group.actions.users -= 1

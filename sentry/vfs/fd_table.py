@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import compress
 from typing import Any, Final
 
@@ -25,14 +25,22 @@ PIECE: Final = 4096
 class FdTable:
     """Numbers to descriptions. A descriptor holds one use of its description."""
 
-    __slots__ = ("_cloexec", "_files", "_limit", "_lowest", "_open", "polls", "users")
+    __slots__ = (
+        "_cloexec", "_copies", "_files", "_limit", "_lowest", "_open", "_uncounted", "polls",
+        "users",
+    )  # fmt: skip
 
     def __init__(self, limit: DescriptorLimit | None = None) -> None:
         self._limit = limit if limit is not None else DescriptorLimit()
         self._files: list[FileDescription | None] = []
         self._open = bytearray()
         """1 where a descriptor is open: to look among a million costs no time."""
-        self._cloexec: set[int] = set()
+        self._cloexec = bytearray()
+        """1 where it is, and execve(2) closes it."""
+        self._copies: list[FdTable] = []
+        """Those that are being made of this one."""
+        self._uncounted = bytearray()
+        """1 where a copy that is being made has no use of its own yet."""
         self._lowest = 0
         """No descriptor below it is free."""
         self.polls: Any = None
@@ -42,12 +50,10 @@ class FdTable:
         """Tasks that share it."""
 
     def __iter__(self) -> Iterator[int]:
-        found: list[int] = []
         for low in range(0, len(self._open), PIECE):
             piece = self._open[low : low + PIECE]
             if 1 in piece:
-                found += compress(range(low, low + PIECE), piece)
-        return iter(found)
+                yield from compress(range(low, low + PIECE), piece)
 
     def __len__(self) -> int:
         return self._open.count(1)
@@ -88,14 +94,11 @@ class FdTable:
 
     def close_on_exec_of(self, fd: int) -> bool:
         """FD_CLOEXEC of an open descriptor."""
-        return fd in self._cloexec
+        return bool(self._cloexec[fd])
 
     def set_close_on_exec(self, fd: int, on: bool) -> None:
         """fcntl(F_SETFD) of an open descriptor."""
-        if on:
-            self._cloexec.add(fd)
-        else:
-            self._cloexec.discard(fd)
+        self._cloexec[fd] = self._open[fd] if on else 0
 
     # --- making
 
@@ -130,6 +133,7 @@ class FdTable:
             more = fd + 1 - len(files)
             files.extend([None] * more)
             self._open.extend(bytes(more))
+            self._cloexec.extend(bytes(more))
         files[fd] = file
         self._open[fd] = 1
         file.refs += 1
@@ -142,6 +146,8 @@ class FdTable:
         if not 0 <= fd < min(limit, self._limit.nr_open, NR_OPEN):
             raise EBADF(f"fd {fd}")
         old = self._files[fd] if fd < len(self._files) else None
+        if old is not None:
+            self._leaves(fd, old)
         self._put(fd, file, cloexec)
         if old is not None:
             self._closed(caller, old)
@@ -163,11 +169,18 @@ class FdTable:
         file = self.get_raw(fd)
         if self.polls is not None:
             self.polls.changes(fd)
+        self._leaves(fd, file)
         self._files[fd] = None
-        self._open[fd] = 0
-        self._cloexec.discard(fd)
+        self._open[fd] = self._cloexec[fd] = 0
         self._lowest = min(self._lowest, fd)
         return file
+
+    def _leaves(self, fd: int, file: FileDescription) -> None:
+        """`fd` will be something else: a copy that is being made has its use before."""
+        for copy in self._copies:
+            if fd < len(copy._uncounted) and copy._uncounted[fd]:
+                copy._uncounted[fd] = 0
+                file.refs += 1
 
     def _closed(self, caller: Caller, file: FileDescription) -> Errno | None:
         failed = None
@@ -186,39 +199,41 @@ class FdTable:
 
     def close_range(self, caller: Caller, first: int, last: int) -> Steps[None]:
         """close_range(2): close all open ones in the range."""
-        return self.closing(caller, self._open_in(first, last))
-
-    def _open_in(self, first: int, last: int) -> Iterator[int]:
-        """Those that are open when it is their turn."""
-        fd = self._open.find(1, first, last + 1)
-        while fd >= 0:
-            yield fd
-            fd = self._open.find(1, fd + 1, last + 1)
+        return self._closing(caller, self._open, first, last)
 
     def mark_range(self, first: int, last: int) -> None:
         """CLOSE_RANGE_CLOEXEC: the same are closed by execve(2) from now on."""
         end = min(last + 1, len(self._open))
-        self._cloexec.update(compress(range(first, end), self._open[first:end]))
+        self._cloexec[first:end] = self._open[first:end]
 
     def close_on_exec(self, caller: Caller) -> Steps[None]:
         """execve(2): close those marked."""
-        return self.closing(caller, sorted(self._cloexec))
+        return self._closing(caller, self._cloexec, 0, NR_OPEN)
 
-    def closing(self, caller: Caller, fds: Iterable[int]) -> Steps[None]:
-        """Close those that are open, one after the other: others see, and change, what is left."""
-        for fd in fds:
-            if fd < len(self._files) and self._files[fd] is not None:
-                self._closed(caller, self._taken_out(fd))
-                yield
+    def _closing(self, caller: Caller, marks: bytearray, first: int, last: int) -> Steps[None]:
+        """Close what is marked when it is its turn: others see, and change, what is left."""
+        fd = marks.find(1, first, last + 1)
+        while fd >= 0:
+            self._closed(caller, self._taken_out(fd))
+            yield
+            fd = marks.find(1, fd + 1, last + 1)
+
+    def left(self, caller: Caller) -> Steps[None]:
+        """One user less; with the last one it ends: put_files_struct()."""
+        self.users -= 1
+        if not self.users:
+            yield from self.ending(caller)
 
     def ending(self, caller: Caller) -> Steps[None]:
         """The last task has left: close all. Most files are open elsewhere, too, and know nothing
         of whose descriptors those are: such a use is only counted."""
         if self.polls is not None:
             self.polls.forget()
-        files, self._files, self._cloexec = self._files, [], set()
-        self._open = bytearray()
-        for number, file in enumerate(files, 1):
+        files, self._files = self._files, []
+        self._open, self._cloexec = bytearray(), bytearray()
+        files.reverse()
+        for number in range(1, len(files) + 1):
+            file = files.pop()  # so that none is there longer than it is open
             if file is not None:
                 if (
                     file.refs == 1
@@ -238,15 +253,27 @@ class FdTable:
         if self.highest() >= -(-self._limit.nr_open // BLOCK) * BLOCK:
             raise EMFILE("fs.nr_open")
 
-    def copy(self, last: int | None = None) -> FdTable:
-        """fork(2) without CLONE_FILES: the same descriptions (up to `last`)."""
+    def copying(self) -> Steps[FdTable]:
+        """fork(2) without CLONE_FILES: a table with the descriptions of now. What changes in this
+        one while the uses are counted changes nothing in the new one."""
         new = FdTable(self._limit)
-        new._files = self._files[: None if last is None else last + 1]
-        new._open = self._open[: len(new._files)]
-        new._cloexec = set(self._cloexec)
-        if last is not None:
-            new._cloexec.difference_update(range(last + 1, len(self._files)))
-        new._lowest = min(self._lowest, len(new._files))
-        for file in filter(None, new._files):
-            file.refs += 1
+        new._files, new._open, new._cloexec = self._files[:], self._open[:], self._cloexec[:]
+        new._uncounted = self._open[:]
+        new._lowest = self._lowest
+        self._copies.append(new)
+        try:
+            for low in range(0, len(new._open), PIECE):
+                if low:
+                    yield
+                new._count_uses(low, low + PIECE)
+        finally:
+            self._copies.remove(new)
         return new
+
+    def _count_uses(self, low: int, high: int) -> None:
+        piece = self._uncounted[low:high]
+        if 1 in piece:
+            for file in compress(self._files[low:high], piece):
+                if file is not None:
+                    file.refs += 1
+            self._uncounted[low:high] = bytes(len(piece))

@@ -29,7 +29,7 @@ from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, 
 from sentry.vfs.file import Result
 from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
 from sentry.wait.again import again
-from sentry.wait.steps import in_steps
+from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -121,13 +121,17 @@ def sys_close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> Result:
         raise EINVAL(f"{first} > {last}")
     if flags & CLOSE_RANGE_UNSHARE and task.files.users > 1:
         task.files.check_copy()
-        task.files.users -= 1
-        task.files = task.files.copy()
+    rest = in_steps(_close_range(task, first, last, flags))
+    return task.kernel.vfs.leftovers.awaited(rest) if isinstance(rest, int) else _closed(task, rest)
+
+
+def _close_range(task: Task, first: int, last: int, flags: int) -> Steps[None]:
+    if flags & CLOSE_RANGE_UNSHARE and task.files.users > 1:
+        yield from task.unshare_files()
     if flags & CLOSE_RANGE_CLOEXEC:
         task.files.mark_range(first, last)
-        return 0
-    rest = in_steps(task.files.close_range(task, first, last))
-    return task.kernel.vfs.leftovers.awaited(rest) if isinstance(rest, int) else _closed(task, rest)
+    else:
+        yield from task.files.close_range(task, first, last)
 
 
 async def _closed(task: Task, rest: Coroutine[Any, Any, int]) -> int:

@@ -70,8 +70,7 @@ def unshared(task: Task, new: NewNamespaces) -> Steps[None]:
     if flags & CLONE_FS:
         task.fs = task.fs.copy()
     if flags & CLONE_FILES and task.files.users > 1:
-        task.files.users -= 1
-        task.files = task.files.copy()
+        yield from task.unshare_files()
     if flags & CLONE_NEWIPC:
         leave_semaphores(task)
         leave_segments(task)

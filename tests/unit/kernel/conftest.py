@@ -15,6 +15,7 @@ from sentry.kernel.task_clone import CloneArgs
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.mm.mapping import mmap
 from sentry.platform.interface import Reg
+from sentry.wait.steps import at_once
 from tests import world as real
 from tests.caller import HANDLER, RESTORER
 
@@ -44,7 +45,8 @@ class World:
         """A process with one thread, in a process group of its own; an orphan in a new session."""
         maker = parent or self.init
         args = CloneArgs(0, SIGCHLD, set_tid=(pid,))
-        task = task_clone.make(maker, args, maker.mm.fork(), stays(maker))
+        files = at_once(maker.files.copying())
+        task = task_clone.make(maker, args, maker.mm.fork(), files, stays(maker))
         session, pids = task.group.session, self.kernel.pids
         if parent is None:
             task.group.parent = None
@@ -57,7 +59,8 @@ class World:
         """One more thread."""
         maker = group.tasks[0]
         thread = CloneArgs(real.THREAD, set_tid=(tid,))
-        made = task_clone.make(maker, thread, maker.mm.share(), stays(maker))
+        files = at_once(task_clone.files_of_child(maker, real.THREAD))
+        made = task_clone.make(maker, thread, maker.mm.share(), files, stays(maker))
         return self._like_new(made)
 
     def _like_new(self, task: Task) -> Task:

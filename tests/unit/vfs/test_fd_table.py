@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import F_SETLK, F_WRLCK, O_CREAT, O_RDWR
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.abi.sched import CLONE_FILES
+from sentry.abi.signal import SIGKILL
 from sentry.errors import EBADF, EMFILE
 from sentry.fs.fuse.file import FuseFile
 from sentry.vfs.budget import DescriptorLimit
 from sentry.vfs.fd_table import PIECE, QUIET_ONES, FdTable
 from sentry.vfs.file import FileDescription
+from sentry.wait.steps import at_once
 from tests.world import World
 
 
@@ -25,7 +29,7 @@ def test_nr_open_limits_every_table_and_its_copies() -> None:
     file: Any = SimpleNamespace(refs=0)
     table.replace(file, 65, file, 1024)
     table.check_copy()
-    copy = table.copy()
+    copy = at_once(table.copying())
 
     limit.nr_open = 64
 
@@ -81,6 +85,112 @@ def test_end_of_a_table_is_work_in_steps_wherever_its_holes_are() -> None:
     assert file.refs == 1
 
 
+class Closed:
+    """A file that is open only here, and says when it is gone."""
+
+    flags, flushes, dnotify, refs = 0, False, None, 1
+    inode = SimpleNamespace(locks=None)
+
+    def __init__(self, gone: list[int]) -> None:
+        self.gone = gone
+
+    def flush(self, caller: object) -> None:
+        """Nothing."""
+
+    def decref(self) -> None:
+        """Nothing."""
+
+    def __del__(self) -> None:
+        self.gone.append(1)
+
+
+def test_end_of_a_table_holds_no_file_longer_than_it_is_open() -> None:
+    table, gone = FdTable(), list[int]()
+    for fd in range(100):
+        file: Any = Closed(gone)
+        table.replace(file, fd, file, 1 << 20)
+        file.refs = 1
+    del file
+    for number, _ in enumerate(table.ending(Closed([]))):  # type: ignore[arg-type]
+        assert len(gone) >= number
+
+
+def test_a_copy_is_work_in_steps_and_has_what_was_there_at_its_beginning() -> None:
+    table, inode = FdTable(), SimpleNamespace(locks=None)
+
+    def made() -> Any:
+        file = SimpleNamespace(refs=0, flags=0, dnotify=None, inode=inode)
+        file.flush = lambda caller: None
+        file.decref = lambda: setattr(file, "refs", file.refs - 1)
+        return file
+
+    every, high, low, other = made(), made(), made(), made()
+    for fd in range(5 * PIECE):
+        table.replace(every, fd, every, 1 << 20)
+    table.replace(every, 1, low, 1 << 20, cloexec=True)
+    for fd in (2 * PIECE, 3 * PIECE):
+        table.replace(every, fd, high, 1 << 20)
+    copying, steps = table.copying(), 1
+    next(copying)
+    assert every.refs < 5 * PIECE - 3 + PIECE
+    table.close(every, 1)
+    table.close(every, 2 * PIECE)
+    table.replace(every, 2 * PIECE, other, 1 << 20)
+    table.close(every, 2 * PIECE)
+    table.replace(every, 3 * PIECE, other, 1 << 20, cloexec=True)
+    table.replace(every, 5 * PIECE, other, 1 << 20)
+    try:
+        while True:
+            next(copying)
+            steps += 1
+    except StopIteration as end:
+        copy: FdTable = end.value
+    assert steps == 4
+    assert list(copy) == list(range(5 * PIECE))
+    assert [copy.get(fd) for fd in (1, 2 * PIECE, 3 * PIECE)] == [low, high, high]
+    assert [copy.close_on_exec_of(fd) for fd in (0, 1, 2 * PIECE, 3 * PIECE)] == [0, 1, 0, 0]
+    assert (low.refs, high.refs, other.refs) == (1, 2, 2)
+    assert every.refs == 2 * (5 * PIECE - 3)
+    table.close(every, 3 * PIECE)
+    assert (high.refs, other.refs) == (2, 1)
+
+
+@pytest.mark.parametrize("call", ["fork", "unshare", "close_range"])
+def test_table_with_many_is_copied_in_steps_though_others_close_or_are_killed(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    arguments = {"fork": (), "unshare": (CLONE_FILES,), "close_range": (0, 3, 2)}[call]
+    with World() as world:
+        program = world.program()
+        program.task.group.limits.set(RLIMIT_NOFILE, 1 << 20, 1 << 20)
+        first, second = program.ok("eventfd2", 0, 0), program.ok("eventfd2", 0, 0)
+        kept, closed = program.task.files.get(first), program.task.files.get(second)
+        program.ok("dup3", first, 8 * PIECE, 0)
+        program.ok("dup3", second, 9 * PIECE, 0)
+        other = program.thread()
+        monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+        begun = program.begin(call, *arguments)
+        while not program.task.files._copies:
+            world.loop.turn()
+        other.ok("close", 9 * PIECE)
+        other.ok("close", second)
+        assert closed.refs == 2
+        if call == "fork":
+            program.task.group.exit(SIGKILL)
+        begun.wait()
+        world.settle()
+        if call == "fork":
+            assert (kept.refs, closed.refs) == (0, 0)
+            return
+        assert list(program.task.files)[-2:] == [8 * PIECE, 9 * PIECE]
+        assert closed.refs == (1 if call == "close_range" else 2)
+        other.begin("exit", 0)
+        world.settle()
+        program.begin("exit_group", 0)
+        world.settle()
+        assert (kept.refs, closed.refs) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "fds", [[], [0], [5], [0, PIECE - 1], [1, PIECE], [PIECE - 1, 3 * PIECE + 7]]
 )
@@ -114,7 +224,7 @@ def lines(work: Callable[[], object]) -> int:
 
 
 LOOKS: dict[str, Callable[[FdTable, Any], object]] = {
-    "fork": lambda table, file: table.copy(),
+    "fork": lambda table, file: at_once(table.copying()),
     "check": lambda table, file: table.check_copy(),
     "list": lambda table, file: list(table),
     "count": lambda table, file: len(table),
@@ -133,7 +243,8 @@ def test_one_high_descriptor_is_found_without_a_look_at_each_below(look: str) ->
     table.replace(file, 100_000, file, 1 << 20)
     assert (list(table), len(table)) == ([0, 100_000], 2)
     assert lines(lambda: LOOKS[look](table, file)) < 1000
-    assert list(table.copy()) == list(table) == ([0] if look == "close" else [0, 100_000])
+    left = [0] if look == "close" else [0, 100_000]
+    assert list(at_once(table.copying())) == list(table) == left
     assert table.close_on_exec_of(100_000) == (look == "mark")
 
 
