@@ -273,9 +273,13 @@ class AddressMap:
                 vma = following
 
     def parts(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
-        """VMAs in [start, end), and where each starts and ends within."""
-        for vma in self.vmas.overlapping(start, end):
-            yield vma, max(vma.start, start), min(vma.end, end)
+        """VMAs in [start, end), and where each starts and ends within; who goes on after a while
+        finds them as they are then."""
+        while start < end:
+            vmas, behind = self.vmas.piece(start, end)
+            for vma in vmas:
+                yield vma, max(vma.start, start), min(vma.end, end)
+            start = behind
 
     def changing(self, start: int, end: int, change: Callable[[Vma], None]) -> Steps[None]:
         """Apply a change to every VMA in the range up to the first hole. Raises: ENOMEM."""
@@ -297,13 +301,14 @@ class AddressMap:
             for edge in {start, at, end}:
                 self.join_range(edge, edge)
 
-    def check_whole(self, start: int, end: int) -> None:
+    def check_whole(self, start: int, end: int) -> Steps[None]:
         """Whether all of a range is mapped. Raises: ENOMEM."""
         at = start
-        for vma in self.vmas.overlapping(start, end):
-            if vma.start > at:
+        for _, low, high in self.parts(start, end):
+            if low > at:
                 break
-            at = vma.end
+            at = high
+            yield
         if at < end:
             raise ENOMEM("a hole")
 
@@ -397,7 +402,7 @@ class AddressMap:
     def backing_lost(self, backing: Backing, start: int, end: int | None, private: bool) -> None:
         """Bytes [start, end) of a file go away: drop the entries that show them, and with
         `private` those of copies, too."""
-        for vma in self.vmas:
+        for vma in self.vmas.backed():
             if vma.backing is not backing:
                 continue
             low = vma.start + max(0, start - vma.offset)
@@ -415,7 +420,7 @@ class AddressMap:
 
     def window_lost(self, backing: Backing, piece: WindowRange) -> None:
         """A piece of a FILES window goes: drop the entries into it; private copies stay."""
-        for vma in self.vmas:
+        for vma in self.vmas.backed():
             if vma.backing is backing and piece in vma.windows:
                 self.space.forget_window(vma.start, vma.pages, piece.gpa, piece.size)
                 vma.windows.remove(piece)

@@ -30,7 +30,7 @@ from sentry.mm.filling import fill_new
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag, page_align, page_up
 from sentry.platform.constants import PAGE_MASK
-from sentry.wait.steps import Steps, Stepwise
+from sentry.wait.steps import Steps, Stepwise, at_once
 
 SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),
@@ -191,9 +191,10 @@ def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> Ste
 # --- msync, mincore
 
 
+@Stepwise
 def msync(
     amap: AddressMap, addr: int, length: int, flags: int
-) -> dict[Any, MappedFile]:
+) -> Steps[dict[Any, MappedFile]]:
     """msync(2): the checks. Stores to a shared host file are in the host's cache already;
     the result are the files to fsync (MS_SYNC), and which open ones keep them. Raises: EINVAL,
     ENOMEM, EBUSY."""
@@ -207,14 +208,15 @@ def msync(
     files: dict[Any, MappedFile] = {}
     at = addr
     hole = False
-    for vma in amap.vmas.overlapping(addr, end) if end > addr else ():
-        hole |= vma.start > at
-        at = vma.end
+    for vma, low, high in amap.parts(addr, end):
+        hole |= low > at
+        at = high
         if flags & MS_INVALIDATE and vma.flags & VmFlag.LOCKED:
             raise EBUSY("locked")
         if vma.shared and flags & MS_SYNC and _lies_elsewhere(vma.backing):
             assert vma.file is not None
             files[vma.backing] = vma.file
+        yield
     if hole or at < end > addr:
         raise ENOMEM("a hole")
     return files
@@ -225,7 +227,7 @@ def stored_elsewhere(amap: AddressMap, start: int, end: int) -> dict[Any, Mapped
     ones keep them."""
     return {
         vma.backing: vma.file
-        for vma in amap.vmas.overlapping(start, end)
+        for vma in amap.vmas.backed(start, end)
         if vma.file is not None and vma.shared and vma.file.writable
         and isinstance(vma.backing, RamFile) and vma.backing.loader is not None
     }  # fmt: skip
@@ -247,7 +249,7 @@ def mincore(amap: AddressMap, addr: int, length: int) -> bytes:
     What a file in RAM has counts, also where it is not mapped yet.
     """
     end = addr + page_up(length)
-    amap.check_whole(addr, end)
+    at_once(amap.check_whole(addr, end))
     vector = bytearray(amap.space.resident(addr, (end - addr) >> 12))
     for vma, low, high in amap.parts(addr, end):
         backing = vma.backing

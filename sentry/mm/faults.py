@@ -130,7 +130,7 @@ def file_gone(amap: AddressMap) -> bool:
     taken = amap.space.ram.windows.taken
     found = taken != amap.windows_taken
     amap.windows_taken = taken
-    for vma in amap.vmas:
+    for vma in amap.vmas.backed():
         backing = vma.backing
         if not isinstance(backing, HostBacking):
             continue

@@ -122,11 +122,11 @@ def show_instead(amap: AddressMap, vma: Vma) -> bool:
     backing = vma.backing
     if not isinstance(backing, HostBacking) or vma.shared or not vma.prot & 7:
         return False
-    replaced = amap.vmas.overlapping(vma.start, vma.end)
-    if all(each.backing is not backing for each in replaced):
-        return False
     room = ((backing.size + 4095) & ~0xFFF) - vma.offset
     if vma.end - vma.start > min(room, FILE_AT_ONCE):
+        return False
+    replaced = amap.vmas.overlapping(vma.start, vma.end)
+    if all(each.backing is not backing for each in replaced):
         return False
     try:
         amap.check_count(2)  # what the removal may need

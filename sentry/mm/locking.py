@@ -36,10 +36,13 @@ def mlock(amap: AddressMap, addr: int, length: int, flags: int = 0) -> Steps[Non
         raise EPERM("RLIMIT_MEMLOCK is 0")
     start = addr & ~PAGE_MASK
     end = start + page_align(length + (addr & PAGE_MASK))
-    parts = amap.parts(start, end)
-    already = sum(high - low for vma, low, high in parts if vma.flags & VmFlag.LOCKED)
-    if not amap.ipc_lock and (amap.locked_pages << 12) + end - start - already > limit:
-        raise ENOMEM("RLIMIT_MEMLOCK")
+    more = (amap.locked_pages << 12) + end - start
+    if not amap.ipc_lock and more > limit:
+        for vma, low, high in amap.parts(start, end):  # what is locked already is no more
+            more -= high - low if vma.flags & VmFlag.LOCKED else 0
+            yield
+        if more > limit:
+            raise ENOMEM("RLIMIT_MEMLOCK")
     give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MLOCK_ONFAULT else 0)
     yield from _lock(amap, start, end, give)
     if start < end:

@@ -110,7 +110,11 @@ def mmap(
         raise EPERM("below mmap_min_addr")
     shared = bool(vm_flags & VmFlag.SHARED)
     data = bool(prot & PROT_WRITE) and not shared and not vm_flags & VmFlag.GROWSDOWN
-    replaced = sum(high - low for _, low, high in amap.parts(where, where + length))
+    replaced = 0
+    if flags & MAP_FIXED:
+        for _, low, high in amap.parts(where, where + length):
+            replaced += high - low
+            yield
     amap.check_expand((length - replaced) >> 12, data, data and not vm_flags & VmFlag.NORESERVE)
     backing = _backing(amap, length, shared, file)
     name = ANON_SHARED_NAME if file is None and shared else b""
@@ -260,7 +264,7 @@ def map_vdso(amap: AddressMap, gpa: int) -> int:
 
 def leave_clock_page(amap: AddressMap) -> None:
     """vdso_join_timens(): an empty clock page, with which the vDSO makes the calls."""
-    for vma in [vma for vma in amap.vmas if vma.shared and vma.flags & VVAR == VVAR]:
+    for vma in [vma for vma in amap.vmas.backed() if vma.shared and vma.flags & VVAR == VVAR]:
         start, end = vma.start, vma.end
         amap.remove(start, end)
         amap.insert(Vma(start, end, PROT_READ, VVAR, name=b"[vvar]"))

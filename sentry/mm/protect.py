@@ -92,7 +92,7 @@ def mseal(amap: AddressMap, addr: int, length: int) -> Steps[None]:
     end = addr + size
     if end == addr:
         return
-    amap.check_whole(addr, end)
+    yield from amap.check_whole(addr, end)
     yield from amap.changing(addr, end, _seal)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Final
 
 from sentry.abi.mman import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
@@ -177,16 +176,18 @@ def remap_file_pages(
     end = start + size
     if prot or not start < end < 1 << 64 or page + (size >> 12) >= 1 << 64:
         raise EINVAL("range")
-    vmas = amap.vmas.overlapping(start, end)
     first = amap.vmas.find(start)
     if first is None or not first.may_be_shared_for_writing or first.backing is None:
         raise EINVAL("not a shared mapping")
-    for before, vma in itertools.pairwise(vmas):
+    at = start
+    for vma, low, high in amap.parts(start, end):
         same = (vma.flags, vma.prot) == (first.flags, first.prot)
         same = same and vma.file is first.file and vma.backing is first.backing
-        if vma.start != before.end or not same:
+        if low != at or not same:
             raise EINVAL("more than one mapping")
-    if vmas[-1].end < end:
+        at = high
+        yield
+    if at < end:
         raise EINVAL("more than the mapping")
     if page << 12 > MAX_OFFSET - size:
         raise EOVERFLOW("offset")

@@ -9,6 +9,7 @@ from typing import Final
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import MappedFile
+from sentry.mm.layout import TASK_END
 from sentry.mm.ramfile import RamFile
 from sentry.mm.residency import Residency, residency
 from sentry.mm.vma import Vma, VmFlag
@@ -30,7 +31,7 @@ def statm(amap: AddressMap) -> Generator[bytes, None, tuple[int, int, int, int, 
     An empty piece for each mapping; the sums are of one time no more than Linux's counters are.
     """
     resident = file = 0
-    for vma in list(amap.vmas):
+    for vma, _, _ in amap.parts(0, TASK_END):
         part = residency(amap, vma)
         resident, file = resident + part.total, file + part.file
         yield b""
@@ -120,11 +121,11 @@ def _shows_file(amap: AddressMap, vma: Vma, page: int) -> bool:
 
 def smaps_rollup(amap: AddressMap) -> Iterator[bytes]:
     """/proc/PID/smaps_rollup: all of it is the last piece."""
-    vmas = list(amap.vmas)
-    start, end = (vmas[0].start, vmas[-1].end) if vmas else (0, 0)
+    first, last = amap.vmas.after(0), amap.vmas.before(TASK_END)
+    start, end = (first.start, last.end) if first is not None and last is not None else (0, 0)
     head = f"{start:08x}-{end:08x} ---p 00000000 00:00 0 ".encode()
     rows = dict.fromkeys(_COUNTED, 0)
-    for vma in vmas:
+    for vma, _, _ in amap.parts(0, TASK_END):
         _count(rows, residency(amap, vma), vma)
         yield b""
     yield head.ljust(73) + b"[rollup]\n" + (_ROLLUP % rows).encode()

@@ -8,6 +8,7 @@ from sentry.abi.layout import Record
 from sentry.mm.address_map import AddressMap
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.constants import TASK_SIZE
 
 MANY_PAGES: Final = 4096
 
@@ -67,8 +68,7 @@ class ResidentSet:
 
     def pages(self) -> int:
         """RSS in pages."""
-        count = self._map.space.count
-        total = sum(sum(count(v.start, v.pages)[:2]) for v in self._map.vmas)
+        total = sum(self._map.space.count(0, TASK_SIZE >> 12)[:2])
         self.most(total)
         return total
 

@@ -65,19 +65,35 @@ class VmaList:
         index = bisect_left(run.starts, addr) - 1
         return run.vmas[index] if index >= 0 else None
 
-    def overlapping(self, start: int, end: int) -> list[Vma]:
-        """All VMAs that have an address in [start, end)."""
+    def piece(self, start: int, end: int) -> tuple[list[Vma], int]:
+        """The first VMAs that have an address in [start, end), those of one run, and where the
+        others begin: so that a step need not settle all runs."""
         at = bisect_right(self._firsts, start)
         run = self._run(at - 1)
         first = bisect_right(run.starts, start) - 1
         if first < 0 or run.vmas[first].end <= start:
             first += 1
-        found = run.vmas[first : bisect_left(run.starts, end)]
-        while at < len(self._runs) and self._firsts[at] < end:
-            run = self._run(at)
-            found += run.vmas[: bisect_left(run.starts, end)]
-            at += 1
+        behind = min(self._firsts[at], end) if at < len(self._firsts) else end
+        return run.vmas[first : bisect_left(run.starts, end)], behind
+
+    def overlapping(self, start: int, end: int) -> list[Vma]:
+        """All VMAs that have an address in [start, end)."""
+        found, start = self.piece(start, end)
+        while start < end:
+            more, start = self.piece(start, end)
+            found += more
         return found
+
+    def backed(self, start: int = 0, end: int = 1 << 64) -> Iterator[Vma]:
+        """Of the VMAs in a range those that may have a file, or be special: what is lent has not,
+        and is not (`Run`)."""
+        first = bisect_right(self._firsts, start) - 1
+        for run in self._runs[first : bisect_left(self._firsts, end)]:
+            if not run.tied:
+                low = max(bisect_right(run.starts, start) - 1, 0)
+                for vma in run.vmas[low : bisect_left(run.starts, end)]:
+                    if vma.end > start:
+                        yield vma
 
     def free(self, start: int, end: int) -> bool:
         """Nothing lies in [start, end)."""

@@ -51,5 +51,5 @@ def _mapped_writable(inode: Any) -> bool:
     return any(
         vma.backing is inode.data and vma.shared and vma.flags & VmFlag.MAYWRITE
         for mapper in inode.data.mappers
-        for vma in mapper.vmas
+        for vma in mapper.vmas.backed()
     )

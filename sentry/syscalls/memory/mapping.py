@@ -30,6 +30,8 @@ from sentry.wait.again import again
 from sentry.wait.steps import Pace, Steps, in_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sentry.mm.address_map import AddressMap
     from sentry.mm.backing import MappedFile
     from sentry.mm.manager import MemoryManager
@@ -184,9 +186,23 @@ def advise_all(mm: MemoryManager, ranges: list[tuple[int, int]], advice: int) ->
 @syscall(26)
 def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> Result:
     """msync(2)."""
-    files = msync(task.mm.map, addr, length, flags)
-    io = task.kernel.vfs.host_io
+    files: dict[Any, MappedFile] = {}
+    amap, io = task.mm.map, task.kernel.vfs.host_io
+    looked = in_steps(_to_sync(msync.steps(amap, addr, length, flags), files), amap.lock)
+    if not isinstance(looked, int):
+        return _sync_later(looked, io, files)
     return sync_all(io, files) if files else 0
+
+
+def _to_sync(steps: Steps[dict[Any, MappedFile]], files: dict[Any, MappedFile]) -> Steps[None]:
+    files.update((yield from steps))
+
+
+async def _sync_later(
+    looked: Coroutine[Any, Any, int], io: HostIO | None, files: dict[Any, MappedFile]
+) -> int:
+    await looked
+    return await sync_all(io, files)
 
 
 async def sync_all(io: HostIO | None, files: dict[Any, MappedFile]) -> int:

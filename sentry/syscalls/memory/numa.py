@@ -171,12 +171,13 @@ def sys_mbind(
 
 def bound(amap: AddressMap, start: int, end: int, policy: Policy) -> Steps[None]:
     """One mapping after the other; holes are for MPOL_DEFAULT alone. Raises: EFAULT, ENOMEM."""
-    at, vmas = start, amap.vmas.overlapping(start, end)
-    for vma in vmas:
-        if vma.start > at and policy != DEFAULT:
+    at = start
+    for _, low, high in amap.parts(start, end):
+        if low > at and policy != DEFAULT:
             raise EFAULT(f"{at:#x}")
-        at = vma.end
-    if not vmas or (at < end and policy != DEFAULT):
+        at = high
+        yield
+    if at == start or (at < end and policy != DEFAULT):
         raise EFAULT(f"{at:#x}")
     kept = None if policy == DEFAULT else policy
 
@@ -192,13 +193,17 @@ def bound(amap: AddressMap, start: int, end: int, policy: Policy) -> Steps[None]
 @syscall(450)
 def sys_set_mempolicy_home_node(
     task: Task, start: Addr, length: Size, node: Size, flags: Size
-) -> None:
+) -> Result:
     """set_mempolicy_home_node(2): checked; there is but one node to call home."""
     if start & 4095 or flags or node:
         raise EINVAL("start, flags or node")
-    end = page_range(start, length)
+    return in_steps(_check_home(task.mm.map, start, page_range(start, length)), task.mm.map.lock)
+
+
+def _check_home(amap: AddressMap, start: int, end: int) -> Steps[None]:
     found = False
-    for vma in task.mm.map.vmas.overlapping(start, end):
+    for vma, _, _ in amap.parts(start, end):
+        yield
         if vma.policy is None:
             continue
         if vma.policy[0] & ~MPOL_MODE_FLAGS not in (MPOL_BIND, MPOL_PREFERRED_MANY):

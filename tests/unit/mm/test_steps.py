@@ -7,17 +7,28 @@ from itertools import pairwise
 
 import pytest
 
-from sentry.abi.mman import MADV_DONTFORK, MADV_DONTNEED, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE
+from sentry.abi.mman import (
+    MADV_DONTFORK,
+    MADV_DONTNEED,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MS_SYNC,
+)
+from sentry.abi.resource import RLIMIT_MEMLOCK
+from sentry.errors import ENOMEM
 from sentry.mm import faults
-from sentry.mm.address_map import PIECE_VMAS, UNMAP_AT_ONCE, AddressMap
-from sentry.mm.advice import DISCARD_AT_ONCE, madvise
+from sentry.mm.address_map import PIECE_VMAS, UNMAP_AT_ONCE, AddressMap, NoLimits
+from sentry.mm.advice import DISCARD_AT_ONCE, madvise, msync
 from sentry.mm.errors import NeedsFault
 from sentry.mm.faults import PIECE, populate
-from sentry.mm.locking import mlock, mlockall, munlockall
+from sentry.mm.locking import mlock, mlockall, munlock, munlockall
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
-from sentry.mm.protect import mprotect
+from sentry.mm.protect import mprotect, mseal
+from sentry.mm.report import smaps_rollup, statm
 from sentry.mm.vma_list import RUN_MAX
+from sentry.syscalls.memory.numa import bound
 from sentry.wait.steps import Steps
 from tests.unit.mm.conftest import ANON, PAGE, RW
 
@@ -34,6 +45,29 @@ def amap(mm: MemoryManager) -> AddressMap:
         mprotect(mm.map, at, PAGE, 1)
     assert len(mm.map.vmas.overlapping(START, START + SIZE)) == 2 * PAIRS
     return mm.map
+
+
+class Locked(NoLimits):
+    """RLIMIT_MEMLOCK alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def rlimit(self, resource: int) -> int:
+        return self.size if resource == RLIMIT_MEMLOCK else super().rlimit(resource)
+
+
+def locked_too_much(amap: AddressMap, size: int) -> Steps[object]:
+    """mlock(2) beyond the limit, which looks at what is locked already."""
+    amap.limits = Locked(size - PAGE)
+    with pytest.raises(ENOMEM):
+        yield from mlock.steps(amap, START, size)
+
+
+def statm_steps(amap: AddressMap, _size: int) -> Steps[object]:
+    """The pieces of /proc/PID/statm."""
+    for _ in statm(amap):
+        yield
 
 
 def consistent(amap: AddressMap) -> None:
@@ -63,6 +97,45 @@ def test_a_step_does_few_mappings_and_leaves_the_map_whole(
         consistent(amap)
         steps += 1
     assert steps >= 2 * PAIRS // at_once - 1
+
+
+LENT = 8 * RUN_MAX
+BORROWED: dict[str, Callable[[AddressMap, int], Steps[object]]] = {
+    "msync": lambda a, size: msync.steps(a, START, size, MS_SYNC),
+    "mlock": lambda a, size: mlock.steps(a, START, size),
+    "mlock too much": locked_too_much,
+    "munlock": lambda a, size: munlock.steps(a, START, size),
+    "mlockall": lambda a, size: mlockall.steps(a, 1),
+    "mseal": lambda a, size: mseal.steps(a, START, size),
+    "mprotect": lambda a, size: mprotect.steps(a, START, size, RW),
+    "munmap": lambda a, size: munmap.steps(a, START, size),
+    "mmap": lambda a, size: mmap.steps(a, START, size, RW, ANON | MAP_FIXED),
+    "advice": lambda a, size: madvise.steps(a, START, size, MADV_DONTFORK),
+    "discard": lambda a, size: madvise.steps(a, START, size, MADV_DONTNEED),
+    "mbind": lambda a, size: bound(a, START, START + size, (1, 1)),
+    "statm": statm_steps,
+    "rollup": lambda a, size: (None for _ in smaps_rollup(a)),
+}
+
+
+@pytest.mark.parametrize("name", BORROWED)
+def test_a_step_after_a_fork_makes_the_mappings_of_few_runs(mm: MemoryManager, name: str) -> None:
+    size = LENT * PAGE
+    mmap(mm.map, START, size, RW, ANON | MAP_FIXED)
+    for at in range(START, START + size, 2 * PAGE):
+        mprotect(mm.map, at, PAGE, 1)
+    child = mm.fork().map
+
+    def borrowed() -> int:
+        return sum(run.is_borrowed for run in child.vmas.runs)
+
+    before = borrowed()
+    assert before >= LENT // RUN_MAX
+    for _ in BORROWED[name](child, size):
+        left = borrowed()
+        assert left >= before - 2
+        before = left
+    assert not before
 
 
 @pytest.mark.parametrize("lent", [True, False])
