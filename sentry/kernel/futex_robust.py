@@ -22,22 +22,23 @@ from sentry.mm.errors import NeedsFault
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+    from sentry.wait.steps import Steps
 
 PI = 1
 """Bit of a list pointer: the entry is a priority-inheritance futex."""
 
 
-def exit_robust(task: Task) -> None:
+def exit_robust(task: Task) -> Steps[None]:
     """Walk the list of a task that leaves its address space; hand its PI locks on."""
     if task.robust_list:
         with suppress(Errno, NeedsFault):  # else the rest of the list cannot be followed
-            _walk(task)
+            yield from _walk(task)
         task.robust_list = 0
     if task.kernel.futexes.locks:
         futex_pi.owner_dies(task)
 
 
-def _walk(task: Task) -> None:
+def _walk(task: Task) -> Steps[None]:
     head_at = task.robust_list
     head = ROBUST_LIST_HEAD.unpack(task.mm.read(head_at, ROBUST_LIST_HEAD.size))
     pending = head.list_op_pending & ~PI
@@ -49,6 +50,7 @@ def _walk(task: Task) -> None:
         if entry & ~PI != pending:
             _died(task, (entry & ~PI) + head.futex_offset, entry & PI, False)
         entry = follower
+        yield
     if pending:
         _died(task, pending + head.futex_offset, head.list_op_pending & PI, True)
 

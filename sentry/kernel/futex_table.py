@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sentry.errors import EINVAL
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sentry.wait.fiber import Fiber
 
 MATCH_ANY = 0xFFFFFFFF
+MANY: Final = 512
 
 
 class Holder(Protocol):
@@ -56,16 +57,31 @@ class Waiter:
     def wake(self) -> None:
         """Its sleep is over; it is in no queue any more."""
         self.woken = True
+        self.tell()
+
+    def tell(self) -> None:
+        """Who was woken hears of it, unless it has ended its sleep meanwhile."""
         if self.fiber is not None:
             self.fiber.wake()
+
+
+Each = Callable[[Iterable[Waiter], Callable[[Waiter], object]], object]
+
+
+def in_place(waiters: Iterable[Waiter], act: Callable[[Waiter], object]) -> None:
+    """All of them now."""
+    for waiter in waiters:
+        act(waiter)
 
 
 class FutexTable:
     """All futexes of a sandbox that somebody waits on."""
 
-    __slots__ = ("locks", "queues")
+    __slots__ = ("_each", "locks", "queues")
 
-    def __init__(self) -> None:
+    def __init__(self, each: Each = in_place) -> None:
+        self._each = each
+        """How more than MANY hear that they were woken: Loop.call_for_each."""
         self.queues: dict[Hashable, dict[Waiter, None]] = {}
         """In the order of their arrival. Who leaves need not be looked for: with futex_waitv(2) a
         thread may be 128 times among millions."""
@@ -105,11 +121,15 @@ class FutexTable:
                 if len(woken) >= count:
                     break
         self._take_out(key, queue, woken)
-        for waiter in woken:
-            waiter.wake()
+        self._wake(woken)
         if is_refused:
             raise EINVAL("waits to be requeued to a lock")
         return len(woken)
+
+    def _wake(self, some: list[Waiter]) -> None:
+        for waiter in some:
+            waiter.woken = True
+        (self._each if len(some) > MANY else in_place)(some, Waiter.tell)
 
     def _take_out(
         self, key: Hashable, queue: dict[Waiter, None], some: Iterable[Waiter]
@@ -129,8 +149,7 @@ class FutexTable:
         done = some[:refused]
         gone = done[:wake] if source == target else done
         self._take_out(source, queue, gone)
-        for waiter in done[:wake]:
-            waiter.wake()
+        self._wake(done[:wake])
         for waiter in gone[wake:]:
             waiter.key = target
             self.add(waiter)

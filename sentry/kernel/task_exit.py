@@ -30,7 +30,8 @@ from sentry.kernel import (
 )
 from sentry.mm.errors import NeedsFault
 from sentry.wait.again import again
-from sentry.wait.steps import Steps, driven
+from sentry.wait.fiber import Mode
+from sentry.wait.steps import Pace, Steps, driven
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -108,8 +109,7 @@ async def _leave(task: Task) -> None:
 
 
 async def _release_memory(task: Task) -> None:
-    await _joiner_is_told(task)
-    leave_memory(task)
+    await leave_memory(task)
     vfork_release(task)
     if len(task.group.tasks) == 1:  # looking at all of the memory takes long: as Linux at the end
         remember_peak(task)
@@ -129,34 +129,33 @@ async def memory_is_free(task: Task) -> None:
         await task.mm.map.lock.until_free()
 
 
-def leave_memory(task: Task) -> None:
-    """The task will not see this address space again: its robust futexes, its joiner's futex."""
-    futex_robust.exit_robust(task)
-    with suppress(NeedsFault):
-        _tell_joiner(task)
+async def leave_memory(task: Task) -> None:
+    """The task will not see this address space again: its robust futexes, its joiner's futex.
+
+    Preconditions: as `memory_is_free` leaves it, and so it is afterwards.
+    """
+    pace = Pace()
+    for _ in futex_robust.exit_robust(task):
+        await pace.rest(Mode.UNINTERRUPTIBLE)
+        await memory_is_free(task)
+    while task.clear_child_tid and task.mm.users > 1:
+        try:
+            _tell_joiner(task)
+        except NeedsFault as need:
+            if task.group.exiting:
+                break
+            await need.wait()
+            await memory_is_free(task)
     task.clear_child_tid = 0
 
 
-async def _joiner_is_told(task: Task) -> None:
-    """Where RAM is full somebody dies for the page of the word: who joins would sleep for ever."""
-    futex_robust.exit_robust(task)
-    with suppress(Errno):
-        while not task.group.exiting:
-            try:
-                _tell_joiner(task)
-            except NeedsFault as need:
-                await need.wait()
-            else:
-                return
-
-
 def _tell_joiner(task: Task) -> None:
-    """CLONE_CHILD_CLEARTID: mm_release(). Raises: NeedsFault."""
-    if task.clear_child_tid and task.mm.users > 1:
-        with suppress(Errno):
-            task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
-            futex.wake(task, task.clear_child_tid, 1)
-        task.clear_child_tid = 0
+    """CLONE_CHILD_CLEARTID: mm_release(). Raises: NeedsFault where RAM is full: somebody dies for
+    the page of the word, else who joins would sleep for ever."""
+    with suppress(Errno):
+        task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
+        futex.wake(task, task.clear_child_tid, 1)
+    task.clear_child_tid = 0
 
 
 def vfork_release(task: Task) -> None:
@@ -172,10 +171,7 @@ def _last_thread_gone(group: ThreadGroup) -> Steps[None]:
     yield from _leave_session(group)
     group.drop_keyring()
     group.allowed_tracer = None, None
-    for timer in list(group.posix_timers.values()):
-        timer.delete()
-        yield
-    group.posix_timers.clear()
+    yield from delete_timers(group)
     if group.timers is not None:
         group.timers.cancel()
     group.shared_pending.discard(signals.EVERY)
@@ -191,6 +187,13 @@ def _last_thread_gone(group: ThreadGroup) -> Steps[None]:
     yield from _end_container(group)
     if kernel.init is not None and kernel.init.is_zombie:
         yield from _end_sandbox(kernel.init)
+
+
+def delete_timers(group: ThreadGroup) -> Steps[None]:
+    """exit_itimers(): those of timer_create(2), of which there may be as many as signals."""
+    for timer in list(group.posix_timers.values()):
+        timer.delete()
+        yield
 
 
 def _announce_or_hold(group: ThreadGroup) -> None:

@@ -14,7 +14,13 @@ from sentry.errors import EAGAIN
 from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
-from sentry.kernel.task_exit import leave_memory, memory_is_free, remember_peak, vfork_release
+from sentry.kernel.task_exit import (
+    delete_timers,
+    leave_memory,
+    memory_is_free,
+    remember_peak,
+    vfork_release,
+)
 from sentry.kernel.thread_group import condemn
 from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.image import CLEARED_ON_SETID
@@ -56,7 +62,9 @@ async def execve(
         await _become_single_threaded(task)
         if task.files.users > 1:
             await driven(task.unshare_files())
+        await driven(delete_timers(task.group))
         await memory_is_free(task)
+        await leave_memory(task)
     except BaseException:
         image.mm.release()
         raise
@@ -105,7 +113,6 @@ async def _become_single_threaded(task: Task) -> None:
 
 def _commit(task: Task, image: Image) -> None:
     group = task.group
-    leave_memory(task)
     old = task.mm
     if old.users == 1:  # who comes from vfork(2) has not had the memory of its parent
         remember_peak(task)
@@ -118,9 +125,6 @@ def _commit(task: Task, image: Image) -> None:
         group.actions.users -= 1
         group.actions = group.actions.copy()
     group.actions = group.actions.reset_for_exec()
-    for timer in list(group.posix_timers.values()):
-        timer.delete()
-    group.posix_timers.clear()
     task.pending.forget_timers()
     group.shared_pending.forget_timers()
     task.altstack = (0, task.altstack[1], 0)

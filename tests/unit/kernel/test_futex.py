@@ -16,11 +16,13 @@ from sentry.abi.sched import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT, Errno
 from sentry.kernel import futex, futex_pi, task_exit
 from sentry.kernel.futex_robust import exit_robust
-from sentry.kernel.futex_table import FutexTable, Waiter
+from sentry.kernel.futex_table import MANY, FutexTable, Waiter
 from sentry.kernel.task import Task
+from sentry.kernel.task_exit import leave_memory
 from sentry.mm.errors import NeedsFault
 from sentry.mm.manager import MemoryManager
 from sentry.wait.fiber import Interrupted, RestartBlock
+from sentry.wait.steps import at_once
 from tests.unit.kernel.conftest import World
 from tests.world import THREAD
 from tests.world import World as Real
@@ -103,6 +105,19 @@ def test_those_between_whose_bits_do_not_meet_stay_in_their_order() -> None:
         table.remove(waiter)
     assert not table.queues
     assert time.thread_time() - began < 0.5  # and not once for each pair of them
+
+
+def test_many_are_woken_at_once_and_hear_of_it_in_pieces() -> None:
+    told: list[Waiter] = []
+    table = FutexTable(lambda some, act: told.extend(some))
+    waiters = [Waiter(None, WORD) for _ in range(3 * MANY)]  # type: ignore[arg-type]
+    for waiter in waiters:
+        table.add(waiter)
+    assert table.wake(WORD, MANY) == MANY
+    assert not told
+    assert table.wake(WORD, MANY + 1) == MANY + 1
+    assert told == waiters[MANY : 2 * MANY + 1]
+    assert [waiter.woken for waiter in waiters] == [at < 2 * MANY + 1 for at in range(3 * MANY)]
 
 
 def test_timeout_leaves_the_queue(world: World, task: Task) -> None:
@@ -207,16 +222,43 @@ def test_robust_lock_of_the_dead_is_marked_and_a_waiter_woken(
     owner.mm.write(WORD, held.to_bytes(4, "little"))
     robust_list(owner, WORD)
     sleeper = Sleeper(world, other, futex.wait(other, WORD, held, False, None, 1))
-    exit_robust(owner)
+    at_once(exit_robust(owner))
     world.loop.settle()
     assert sleeper.done
     assert owner.mm.load_u32(WORD) == WAITERS | OWNER_DIED
 
 
+def test_robust_list_is_followed_in_steps_while_the_memory_is_free(
+    world: World, threads: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = threads[0]
+    words = [WORD + 32 * number for number in range(20)]
+    for word in words:
+        owner.mm.write(word, owner.tid.to_bytes(4, "little"))
+    robust_list(owner, *words)
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    leaving = Sleeper(world, owner, None)
+    leaving.done = False
+    owner.fiber = world.loop.spawn(leave_memory(owner), owner, leaving._end)
+    for _ in range(5):
+        world.loop.turn()
+    lock = owner.mm.map.lock
+    lock.take()
+    done = sum(owner.mm.load_u32(word) == OWNER_DIED for word in words)
+    assert 2 < done < 8
+    world.loop.settle()
+    assert sum(owner.mm.load_u32(word) == OWNER_DIED for word in words) <= done + 1
+    assert not leaving.done
+    lock.let_go()
+    world.loop.settle()
+    assert leaving.done
+    assert all(owner.mm.load_u32(word) == OWNER_DIED for word in words)
+
+
 def test_robust_list_without_end_is_cut(task: Task) -> None:
     robust_list(task, WORD)
     task.mm.write(WORD - 16, (WORD - 16).to_bytes(8, "little"))
-    exit_robust(task)
+    at_once(exit_robust(task))
     assert task.robust_list == 0
 
 
@@ -226,7 +268,7 @@ def test_lock_of_the_dead_goes_to_its_waiter(world: World, threads: list[Task]) 
     sleeper = Sleeper(world, heir, futex_pi.lock(heir, WORD, True, None))
     robust_list(owner, WORD)
     owner.mm.write(0x18000, (WORD - 16 | 1).to_bytes(8, "little"))
-    exit_robust(owner)
+    at_once(exit_robust(owner))
     world.loop.settle()
     assert sleeper.result == 0
     assert heir.mm.load_u32(WORD) == heir.tid | WAITERS | OWNER_DIED
@@ -276,7 +318,7 @@ def test_word_that_never_stays_as_it_is_does_not_hold_up_the_kernel(
     for call in (futex_pi.unlock, partial(futex_pi.lock, deadline_ns=None)):
         with pytest.raises(EAGAIN):
             call(first if call is futex_pi.unlock else third, WORD, True)
-    exit_robust(first)
+    at_once(exit_robust(first))
     world.loop.settle()
     assert sleeper.result == 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
 from sentry.abi.elf import PT_LOAD
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.abi.signal import SIGEV_SIGNAL, SIGUSR1, SIGUSR2
@@ -27,6 +29,35 @@ def make_program(program: Program, path: bytes) -> None:
     fd = program.ok("open", path, O_CREAT | O_WRONLY, 0o755)
     assert program.ok("write", fd, program.place(data), size) == size
     program.ok("close", fd)
+
+
+def test_timers_of_the_old_program_go_in_steps_and_none_ends_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World(stepped=True) as world:
+        program = world.program()
+        make_program(program, b"/x")
+        program.handle(SIGUSR1)
+        number, quota = program.buffer(4), world.kernel.services.signal_quota
+        event = program.place(struct.pack("<QiiI44x", 0, SIGUSR1, SIGEV_SIGNAL, 0))
+        for _ in range(50):
+            program.ok("timer_create", CLOCK_MONOTONIC, event, number)
+        monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+        timers, task = program.task.group.posix_timers, program.task
+        last = timers[49]
+        last.set(0, SECOND, False)
+        execve = program.begin("execve", b"/x", 0, 0)
+        counts = [50]
+        while counts[-1]:
+            world.loop.turn()
+            assert counts[-1] - len(timers) <= 1
+            counts.append(len(timers))
+            if counts[-2:] == [26, 25]:
+                last._expired()
+                assert task.group.shared_pending.mask
+        assert execve.wait() == 0
+        assert (task.group.shared_pending.mask, task.group.exiting) == (0, False)
+        assert quota.of(0) == 0
 
 
 def test_signals_that_timers_have_sent_do_not_wait_for_the_new_program() -> None:
