@@ -40,7 +40,7 @@ class IpcObjects:
         self._let_go: Callable[..., None] = kernel.vfs.leftovers.begin
         self.segments: Segments = Segments(kernel.vfs, limit)
         self.semaphores: Semaphores = Semaphores(kernel.vfs.budget, limits)
-        self.queues: Queues = Queues(kernel.vfs.budget, limit)
+        self.queues: Queues = Queues(kernel.vfs.budget, limit, self._let_go)
         for table in (self.segments.ids, self.semaphores.ids, self.queues.ids):
             table.owner, table.next_ids = of.owner, of.next_ids
 

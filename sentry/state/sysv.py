@@ -215,7 +215,7 @@ class Objects:
         self._put(self._made.queues.ids, found, record)
         for kind, data in record.messages:
             budget.check_messages(len(data))
-            found.messages.append(Message(kind, data))
+            found.add(Message(kind, data))
             self._made.queues._count(found, 1, len(data))
 
     def attach(self, record: records.Attachment) -> ShmFile:

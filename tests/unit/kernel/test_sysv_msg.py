@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,41 @@ def test_search(queues: Queues, kind: int, flags: int, data: bytes | None) -> No
     queue = made(queues, (3, b"c"), (1, b"a"), (2, b"b"), (1, b"z"))
     index = queue.find(*search(kind, flags))
     assert (None if index is None else queue.messages[index].data) == data
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "index"),
+    [(0, 0, 0), (2, 0, 999), (3, 0, None), (1, MSG_EXCEPT, 999), (-1, 0, 0), (999, MSG_COPY, 999)],
+)
+def test_search_among_many_looks_at_none_in_python(
+    kind: int, flags: int, index: int | None
+) -> None:
+    queue = Queue(ROOT, 0, 0, 1000)
+    for number in range(1000):
+        queue.add(Message(1 + (number == 999), b""))
+    events = 0
+
+    def count(*_: object) -> None:
+        nonlocal events
+        events += 1
+
+    how = search(kind, flags)
+    sys.setprofile(count)
+    try:
+        found = queue.find(*how)
+    finally:
+        sys.setprofile(None)
+    assert found == index
+    assert events < 20
+
+
+def test_messages_of_a_queue_that_is_removed_go_one_after_the_other() -> None:
+    let_go: list[Any] = []
+    queues = Queues(Budget(), LIMITS.__getitem__, lambda some, _end: let_go.extend(some))
+    queue = made(queues, (1, b"a"), (2, b"b"))
+    queues.remove(queue)
+    assert let_go == [(1, b"a"), (2, b"b")]
+    assert (len(queue.messages), queue.find(*search(2, 0))) == (0, None)
 
 
 def test_a_queue_is_full_by_bytes_and_by_messages(queues: Queues) -> None:
