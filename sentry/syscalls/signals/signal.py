@@ -31,13 +31,16 @@ from sentry.platform.interface import Reg
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Signal, Size
+from sentry.vfs.file import Result
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Sleep, instead, never, no_hand, until
+from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.kernel.signals import SigInfo
+    from sentry.kernel.thread_group import ProcessTimer
 
 How = Annotated[
     int,
@@ -57,7 +60,7 @@ _altstack = struct.Struct("<QI4xQ")
 
 
 @syscall(13)
-def sys_rt_sigaction(task: Task, signo: Signal, new: Addr, old: Addr, size: Size) -> None:
+def sys_rt_sigaction(task: Task, signo: Signal, new: Addr, old: Addr, size: Size) -> Result:
     """sigaction(2)."""
     if size != SIGSET_SIZE:
         raise EINVAL(f"sigset_t of {size} bytes")
@@ -68,18 +71,25 @@ def sys_rt_sigaction(task: Task, signo: Signal, new: Addr, old: Addr, size: Size
     if old:
         task.mm.write(old, _action.pack(*group.actions[signo]))
     if fields is None:
-        return
+        return 0
     handler, flags, restorer, mask = fields
     group.actions[signo] = Action(handler, flags & KNOWN_FLAGS, restorer, mask & ~UNBLOCKABLE)
-    ignored = handler <= 1 and group.actions.ignores(signo)
-    for timer in list(group.posix_timers.values()):
-        if timer.signo == signo:
-            timer.ignored() if ignored else timer.wanted()
-    if ignored:
-        bit = 1 << (signo - 1)
-        group.shared_pending.discard(bit)
-        for member in group.tasks:
-            member.pending.discard(bit)
+    timers = [timer for timer in group.posix_timers.values() if timer.signo == signo]
+    if not (handler <= 1 and group.actions.ignores(signo)):
+        return in_steps(_wanted(timers)) if timers else 0
+    for timer in timers:
+        timer.ignored()
+    bit = 1 << (signo - 1)
+    group.shared_pending.discard(bit)
+    for member in group.tasks:
+        member.pending.discard(bit)
+    return 0
+
+
+def _wanted(timers: list[ProcessTimer]) -> Steps[None]:
+    for timer in timers:
+        timer.wanted()
+        yield
 
 
 @syscall(14)
