@@ -21,8 +21,9 @@ from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.open import OpenHow, open_used
 from sentry.vfs.paths import path_of
 from sentry.wait.again import again
-from sentry.wait.fiber import Interrupted, Killed, Mode, park
+from sentry.wait.fiber import Interrupted, Killed, Mode
 from sentry.wait.sleep import until
+from sentry.wait.steps import Pace, driven
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo
@@ -154,25 +155,31 @@ async def _write(task: Task, dump: CoreDump, file: Any) -> None:
         try:
             notes = (
                 core_file.thread_status(task, dump.info)
-                + core_file.process_notes(task, dump.info)
+                + await driven(core_file.process_notes(task, dump.info))
                 + core_file.thread_fpu(task)
                 + b"".join(dump.notes)
             )
-            head, pieces = core_file.headers(task, notes, task.group.coredump_filter)
+            chosen = task.group.coredump_filter
+            head, pieces = await driven(core_file.headers(task, notes, chosen))
         except NeedsFault as need:
             await need.wait()
         else:
             break
     limit = task.group.limits.soft(RLIMIT_CORE)
     end = await _store(task, file, 0, head, limit)
+    pace = Pace()
     for offset, addr, size in pieces:
-        for first, count in core_file.runs(task.mm.space.resident(addr, size // PAGE_SIZE)):
-            start, length = first * PAGE_SIZE, count * PAGE_SIZE
-            for part in range(start, start + length, CHUNK):
-                wanted = min(CHUNK, start + length - part)
-                data = await _read(task, addr + part, wanted)
-                await _store(task, file, offset + part, data, limit)
-                await park(Mode.UNINTERRUPTIBLE, 0)  # let others run
+        at, end_at = addr, addr + size
+        while (at := task.mm.space.next(at, end_at)) < end_at:
+            stop = min(at + CHUNK, end_at)
+            present = task.mm.space.resident(at, (stop - at) // PAGE_SIZE)
+            for first, count in core_file.runs(present):
+                start = at + first * PAGE_SIZE
+                data = await _read(task, start, count * PAGE_SIZE)
+                await _store(task, file, offset + start - addr, data, limit)
+                await pace.rest(Mode.UNINTERRUPTIBLE)
+            at = stop
+            await pace.rest(Mode.UNINTERRUPTIBLE)
         end = offset + size
     await again(truncate_inode, task, file.location, min(end, limit))
 

@@ -35,6 +35,7 @@ from sentry.errors import EFAULT
 from sentry.kernel.ptrace import registers
 from sentry.mm.backing import HostBacking
 from sentry.mm.forced import peek
+from sentry.mm.layout import TASK_END
 from sentry.mm.vma import VmFlag
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.paths import shown_path
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo
     from sentry.kernel.task import Task
     from sentry.mm.vma import Vma
+    from sentry.wait.steps import Steps
 
 MAX_HEADERS: Final = 0xFFFE
 """Program headers that e_phnum can count; mappings beyond are left out."""
@@ -89,7 +91,7 @@ def thread_fpu(task: Task) -> bytes:
     )
 
 
-def process_notes(task: Task, info: SigInfo) -> bytes:
+def process_notes(task: Task, info: SigInfo) -> Steps[bytes]:
     """NT_PRPSINFO, NT_SIGINFO, NT_AUXV, NT_FILE."""
     group, creds, mm = task.group, task.creds, task.mm
     layout = mm.map.layout
@@ -107,14 +109,15 @@ def process_notes(task: Task, info: SigInfo) -> bytes:
         note(b"CORE", NT_PRPSINFO, info_note)
         + note(b"CORE", NT_SIGINFO, info.pack())
         + note(b"CORE", NT_AUXV, layout.auxv)
-        + note(b"CORE", NT_FILE, _files(task))
+        + note(b"CORE", NT_FILE, (yield from _files(task)))
     )
 
 
-def _files(task: Task) -> bytes:
+def _files(task: Task) -> Steps[bytes]:
     """Which files are mapped where."""
     ranges, names, root, count, size = [], [], task.fs.root, 0, 0
-    for vma in task.mm.map.vmas:
+    for vma, _, _ in task.mm.map.parts(0, TASK_END):
+        yield
         if vma.file is None:
             continue
         location: Any = getattr(vma.file, "location", None)
@@ -157,9 +160,16 @@ def has_copies(task: Task, vma: Vma) -> bool:
     return bool(here.ram if isinstance(vma.backing, HostBacking) else here.alone)
 
 
-def headers(task: Task, notes: bytes, chosen: int) -> tuple[bytes, list[tuple[int, int, int]]]:
+def headers(
+    task: Task, notes: bytes, chosen: int
+) -> Steps[tuple[bytes, list[tuple[int, int, int]]]]:
     """ELF header, program headers and notes; then (offset, address, length) of what follows."""
-    vmas = list(task.mm.map.vmas)[:MAX_HEADERS]
+    vmas: list[Vma] = []
+    for vma, _, _ in task.mm.map.parts(0, TASK_END):
+        if len(vmas) == MAX_HEADERS:
+            break
+        vmas.append(vma)
+        yield
     at = EHDR.size + PHDR.size * (len(vmas) + 1)
     table = [PHDR.pack(PT_NOTE, 0, at, 0, 0, len(notes), 0, 4)]
     offset = at + len(notes) + PAGE_SIZE - 1 & -PAGE_SIZE
@@ -174,6 +184,7 @@ def headers(task: Task, notes: bytes, chosen: int) -> tuple[bytes, list[tuple[in
         if size:
             pieces.append((offset, vma.start, size))
         offset += size
+        yield
     ident = b"\x7fELF" + bytes((ELFCLASS64, ELFDATA2LSB, EV_CURRENT))
     head = EHDR.pack(
         ident.ljust(16, b"\0"), ET_CORE, EM_X86_64, EV_CURRENT, 0, EHDR.size, 0, 0, EHDR.size,

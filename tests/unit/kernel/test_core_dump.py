@@ -1,0 +1,73 @@
+"""What a core dump looks at, besides what tests/abi/core_dump.c sees of the file."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from sentry.abi.elf import EHDR, PHDR, PT_LOAD
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE
+from sentry.abi.resource import RLIMIT_CORE
+from sentry.abi.signal import SIGABRT
+from sentry.kernel.core_dump import CHUNK
+from sentry.mm.vma_list import RUN_MAX
+from sentry.platform.memory import AddressSpace
+from tests.world import AREA, World
+
+PAGE = 4096
+TIB = 1 << 40
+
+
+def test_memory_that_was_never_touched_costs_no_look_at_each_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+    resident = AddressSpace.resident
+
+    def noted(self: AddressSpace, addr: int, pages: int) -> bytes:
+        looks.append(pages)
+        return resident(self, addr, pages)
+
+    monkeypatch.setattr(AddressSpace, "resident", noted)
+    with World() as world:
+        program = world.program()
+        task = program.task
+        task.group.limits.set(RLIMIT_CORE, 1 << 50, 1 << 50)
+        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        large = program.ok("mmap", 0, TIB, 3, flags, 0xFFFFFFFF, 0)
+        there = large + TIB // 2 + 5 * PAGE
+        task.mm.write(there, b"there")
+        program.begin("kill", task.group.tgid, SIGABRT)
+        world.settle()
+        assert task.group.exit_status == SIGABRT | 0x80
+
+        reader = world.program()
+        fd, room = reader.ok("open", b"/core", 0), reader.buffer(PAGE)
+        reader.ok("pread64", fd, room, PAGE, 0)
+        head = reader.read(room, PAGE)
+        count = struct.unpack_from("<H", head, 56)[0]
+        places = range(EHDR.size, EHDR.size + count * PHDR.size, PHDR.size)
+        rows = [PHDR.unpack(head[at : at + PHDR.size]) for at in places]
+        (found,) = [row for row in rows if row.p_type == PT_LOAD and row.p_vaddr == large]
+        assert found.p_filesz == TIB
+        reader.ok("pread64", fd, room, 5, found.p_offset + there - large)
+        assert reader.read(room, 5) == b"there"
+    assert max(looks) <= CHUNK // PAGE
+    assert len(looks) < 100
+
+
+def test_headers_of_many_mappings_are_made_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    with World() as world:
+        program = world.program()
+        task = program.task
+        for at in range(AREA, AREA + 2 * RUN_MAX * PAGE, 2 * PAGE):
+            program.ok("mprotect", at, PAGE, 1)
+        task.group.limits.set(RLIMIT_CORE, PAGE, PAGE)
+        monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+        program.begin("kill", task.group.tgid, SIGABRT)
+        turns = 0
+        while not task.dead:
+            world.loop.turn()
+            turns += 1
+        assert turns >= 2 * 2 * RUN_MAX
