@@ -6,7 +6,7 @@ POSIX and OFD locks exclude each other; flock locks live apart.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -66,7 +66,7 @@ Shown = tuple[int, str, int, str] | None
 Behind = dict[int, list[Waiter]]
 """Waiters by the id of what they wait for: a lock, or who waits for it, too."""
 
-_end = attrgetter("end")
+_start, _end = attrgetter("start"), attrgetter("end")
 
 
 def overlapping(locks: Sequence[RecordLock], start: int, end: int) -> Iterator[RecordLock]:
@@ -192,10 +192,11 @@ class FileLocks:
         mine = self.records.get(owner, [])
         before: list[RecordLock] = []
         after: list[RecordLock] = []
-        first = last = bisect_left(mine, start - 1, key=_end)
-        while last < len(mine) and mine[last].start <= end + 1:
-            lock = mine[last]
-            last += 1
+        first = bisect_left(mine, start - 1, key=_end)
+        last = max(bisect_right(mine, end + 1, key=_start), first)
+        # what lies between the first and the last is replaced as a whole
+        for at in {first, last - 1} if first < last else ():
+            lock = mine[at]
             if lock.exclusive == request.exclusive:
                 start, end = min(start, lock.start), max(end, lock.end)
                 continue

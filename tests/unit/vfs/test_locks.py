@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from typing import Any
 
 import pytest
@@ -51,6 +52,26 @@ def two(task: Any) -> tuple[Any, int, Any, int]:
         other,
         other.ok("open", b"/f", O_RDWR, 0),
     )
+
+
+def test_range_over_many_locks_looks_at_its_ends_alone() -> None:
+    locks, owner = FileLocks(Budget(), 0, 0), object()
+    for start in range(0, 4000, 4):
+        locks.set(Request(owner, 1, start % 8 == 0, start, start + 1))
+    looks = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal looks
+        looks += event in {"call", "c_call"}
+
+    sys.setprofile(count)
+    try:
+        locks.set(Request(owner, 1, None, 1, 3996))
+    finally:
+        sys.setprofile(None)
+    assert looks < 100
+    assert [(lock.start, lock.end) for lock in locks.records[owner]] == [(0, 0), (3997, 3997)]
+    assert locks._budget.locks == 2
 
 
 def test_ranges_split_and_join(task: Any) -> None:
