@@ -198,9 +198,16 @@ class EpollFile(FileDescription):
             file.collect(files)
         elif not self.epolls:
             return
+        known: set[EpollFile] = set()
         for leaf in files:
-            if not isinstance(leaf, EpollFile):
-                count_ways(leaf, 0, [0] * len(MAX_WAYS))
+            if isinstance(leaf, EpollFile):
+                continue
+            above = watchers(leaf)
+            if len(above) == 1:  # the ways are those of all that it alone watches
+                if above[0] in known:
+                    continue
+                known.add(above[0])
+            count_ways(leaf, 0, [0] * len(MAX_WAYS))
 
     def collect(self, files: dict[FileDescription, None]) -> None:
         """All that is watched below."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.poll import EPOLLIN
-from sentry.fs.epoll.file import EpollFile, Item
+from sentry.fs.epoll.file import EpollFile, Item, count_ways
 from sentry.fs.eventfd import EventFile
 from sentry.vfs.vfs import Vfs
 
@@ -20,6 +20,27 @@ def vfs() -> Iterator[Vfs]:
     gc.disable()
     yield Vfs(None, None, lambda: 0)
     gc.enable()
+
+
+def test_ways_of_many_files_that_one_epoll_watches_are_counted_once(
+    vfs: Vfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, outer, other = EpollFile(vfs), EpollFile(vfs), EpollFile(vfs)
+    events = [EventFile(vfs, 0, 0) for _ in range(50)]
+    for at, event in enumerate(events):
+        inner.add(at, event, EPOLLIN, at)
+    other.add(0, events[0], EPOLLIN, 0)
+    counted: list[object] = []
+
+    def noted(file: EventFile, length: int, counts: list[int]) -> None:
+        counted.append(file)
+        count_ways(file, length, counts)
+
+    monkeypatch.setattr("sentry.fs.epoll.file.count_ways", noted)
+    outer.add(0, inner, EPOLLIN, 0)
+    assert [file for file in counted if isinstance(file, EventFile)] == events[:2]
+    for file in (outer, other, inner):
+        file.release()
 
 
 def alive() -> list[type]:
