@@ -499,9 +499,11 @@ class Journal:
                 self._behind.refused(done[at], number)
             else:
                 stray = stray or number
-        if reply.lost:
-            for entry in done:
-                self._behind.refused(entry._replace(new=None), EIO.number)
+        if reply.lost and done:  # each file once, of however many records
+            known = {found(): found for entry in done for found in entry.inodes}
+            known.pop(None, None)
+            refused = done[0]._replace(inodes=tuple(known.values()), new=None)
+            self._behind.refused(refused, EIO.number)
         if stray:
             self._behind.distrust(stray)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import pytest
 
+from gofer.p9.extensions import Rdrainx
 from gofer.p9.messages import Tclunk
 from sentry.errors import EDQUOT, EIO, ENOSPC, Errno
-from sentry.fs.gofer.journal import Inode, Journal
+from sentry.fs.gofer.journal import Entry, Inode, Journal
 from sentry.fs.gofer.refusals import Refusals
 from sentry.fs.gofer.spares import Spare
 from sentry.platform.records import FID
@@ -165,6 +168,24 @@ def test_record_within_another_changes_nothing_of_it(world: World) -> None:
     assert journal._entries[-1].start == before
     world.ok("sync")
     assert journal.reached(journal.position)
+
+
+def test_refusals_without_number_are_told_once_for_each_file() -> None:
+    class File:
+        """Something that can be referred to."""
+
+    files = [File(), File(), File()]
+    gone, entries = ref(File()), []
+    for at in range(100):
+        entries.append(Entry(at, at + 1, (ref(files[0]), ref(files[1 + at % 2]), gone), None))
+    heard: list[tuple[list[Any], int]] = []
+    behind = SimpleNamespace(
+        refused=lambda entry, number: heard.append(([found() for found in entry.inodes], number)),
+        distrust=lambda number: heard.append(([], number)),
+    )
+    journal: Any = SimpleNamespace(_behind=behind)
+    Journal._take_refused(journal, Rdrainx(100, b"", 65, b"", 0), entries)
+    assert heard == [(files, errno.EIO), ([], errno.EIO)]
 
 
 @pytest.mark.parametrize(
