@@ -40,6 +40,7 @@ ALWAYS: Final = EPOLLERR | EPOLLHUP
 MAX_NESTING: Final = 4
 MAX_WAYS: Final = (None, 500, 100, 50, 10)
 """How many ways from a file up to an epoll that nobody watches lead through 1, 2, … epolls."""
+WAY_BITS: Final = 64
 AT_ONCE: Final = 4096
 """Items that a look comes to."""
 MAX_WATCHES: Final = 131_072
@@ -193,29 +194,33 @@ class EpollFile(FileDescription):
 
     def _check_ways(self, file: FileDescription) -> None:
         """reverse_path_check(), after `file` was added. Raises: EINVAL."""
-        files: dict[FileDescription, None] = {file: None}
+        known: dict[EpollFile, int] = {}
+        fine: set[int] = set()
+        files: dict[FileDescription, None] = {}
         if isinstance(file, EpollFile):
             file.collect(files)
-        elif not self.epolls:
-            return
-        known: set[EpollFile] = set()
-        for leaf in files:
-            if isinstance(leaf, EpollFile):
-                continue
-            above = watchers(leaf)
-            if len(above) == 1:  # the ways are those of all that it alone watches
-                if above[0] in known:
-                    continue
-                known.add(above[0])
-            count_ways(leaf, 0, [0] * len(MAX_WAYS))
+        elif self.epolls:
+            files[file] = None
+        for each in files:
+            if not isinstance(each, EpollFile) and (ways := ways_of(each, known)) not in fine:
+                check_ways(ways)
+                fine.add(ways)
 
     def collect(self, files: dict[FileDescription, None]) -> None:
-        """All that is watched below."""
+        """All that is watched from here down; of those that only one epoll watches, one."""
+        files[self] = None
+        alone: FileDescription | None = None
         for item in self.items.values():
-            if item.file not in files:
-                files[item.file] = None
-                if isinstance(item.file, EpollFile):
-                    item.file.collect(files)
+            file = item.file
+            if isinstance(file, EpollFile):
+                if file not in files:
+                    file.collect(files)
+            elif file.epolls is None or len(file.epolls) > 1:
+                files[file] = None
+            else:
+                alone = file
+        if alone is not None:
+            files[alone] = None
 
     # --- epoll_wait
 
@@ -302,15 +307,24 @@ def watchers(file: FileDescription) -> list[EpollFile]:
     return [item.epoll for item in items if item.epoll is not None]
 
 
-def count_ways(file: FileDescription, length: int, counts: list[int]) -> None:
-    """Count the ways that go on from `file`, which `length` epolls lie below. Raises: EINVAL."""
-    for epoll in watchers(file):
-        if epoll.epolls:
-            count_ways(epoll, length + 1, counts)
+def ways_of(file: FileDescription, known: dict[EpollFile, int]) -> int:
+    """How many ways lead from a file up to an epoll that nobody watches: WAY_BITS for those through
+    one epoll, the next ones for those through two, … An epoll is looked at once."""
+    total = 0
+    for item in file.epolls.values() if file.epolls else ():
+        if (epoll := item.epoll) is None:
             continue
-        limit = MAX_WAYS[length]
-        counts[length] += 1
-        if limit is not None and counts[length] > limit:
+        ways = known.get(epoll)
+        if ways is None:
+            ways = known[epoll] = ways_of(epoll, known) << WAY_BITS if epoll.epolls else 1
+        total += ways
+    return total
+
+
+def check_ways(ways: int) -> None:
+    """Raises: EINVAL."""
+    for length, most in enumerate(MAX_WAYS):
+        if most is not None and ways >> length * WAY_BITS & (1 << WAY_BITS) - 1 > most:
             raise EINVAL("too many ways through epolls")
 
 

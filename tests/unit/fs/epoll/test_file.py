@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.poll import EPOLLIN
-from sentry.fs.epoll.file import EpollFile, Item, count_ways
+from sentry.errors import EINVAL
+from sentry.fs.epoll.file import WAY_BITS, EpollFile, Item, check_ways, ways_of
 from sentry.fs.eventfd import EventFile
 from sentry.vfs.vfs import Vfs
 
@@ -32,15 +33,25 @@ def test_ways_of_many_files_that_one_epoll_watches_are_counted_once(
     other.add(0, events[0], EPOLLIN, 0)
     counted: list[object] = []
 
-    def noted(file: EventFile, length: int, counts: list[int]) -> None:
-        counted.append(file)
-        count_ways(file, length, counts)
+    def noted(file: EventFile | EpollFile, known: dict[EpollFile, int]) -> int:
+        if isinstance(file, EventFile):
+            counted.append(file)
+        return ways_of(file, known)
 
-    monkeypatch.setattr("sentry.fs.epoll.file.count_ways", noted)
+    monkeypatch.setattr("sentry.fs.epoll.file.ways_of", noted)
     outer.add(0, inner, EPOLLIN, 0)
-    assert [file for file in counted if isinstance(file, EventFile)] == events[:2]
+    assert counted == [events[0], events[-1]]
+    assert ways_of(events[0], {}) == 1 + (1 << WAY_BITS)
+    assert ways_of(events[1], {}) == 1 << WAY_BITS
     for file in (outer, other, inner):
         file.release()
+
+
+@pytest.mark.parametrize(("through", "most"), [(1, 500), (2, 100), (3, 50), (4, 10)])
+def test_too_many_ways_through_epolls_are_refused(through: int, most: int) -> None:
+    check_ways(most << through * WAY_BITS | 1 << 40)
+    with pytest.raises(EINVAL):
+        check_ways(most + 1 << through * WAY_BITS)
 
 
 def alive() -> list[type]:
