@@ -138,6 +138,8 @@ class Loop:
         self.at_rest: Callable[[], None] | None = None
         """Called each time before it waits with nothing to do."""
         self._watches: dict[int, Callable[[int], None]] = {}
+        self._fresh: set[int] = set()
+        """Watched since the machine told what is ready, which meant what had the number before."""
         self._stopped = False
         self._rest_ns = REST_NS
         self._rest_at: int | None = None
@@ -219,6 +221,8 @@ class Loop:
         """Call `callback(events)` while `fd` is ready for `events` (EPOLL*); 0 forgets it."""
         if events:
             if callback is not None:
+                if fd not in self._watches:
+                    self._fresh.add(fd)
                 self._watches[fd] = callback
             self._machine.watch(fd, events)
         elif self._watches.pop(fd, None) is not None:
@@ -295,6 +299,8 @@ class Loop:
             if not 0 <= first <= MAX_NS:  # machines count in 64 bits, and negative is for ever
                 first = 0 if first < 0 else MAX_NS
             deadline = first if rest_at is None else min(first, rest_at)
+        if self._fresh:
+            self._fresh.clear()
         exited = machine.wait(deadline)
         if exited:
             self.step_ns = began_ns = time.monotonic_ns()
@@ -329,7 +335,7 @@ class Loop:
                 self._rest_ns = max(REST_NS, REST_SHARE * took_ns)
         if machine.ready:
             for fd, events in machine.ready:
-                if (callback := self._watches.get(fd)) is not None:
+                if (callback := self._watches.get(fd)) is not None and fd not in self._fresh:
                     self._guard(callback, events)
         if self._timers:
             self._fire_timers()

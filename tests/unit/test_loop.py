@@ -165,6 +165,33 @@ def test_descriptor_is_told_while_it_is_ready(loop: Loop) -> None:
     os.close(writer)
 
 
+def test_what_was_ready_under_a_number_is_not_told_to_who_has_it_since(loop: Loop) -> None:
+    ends = [os.pipe() for _ in range(3)]
+    quiet, told = ends[2][0], list[str]()
+
+    def replace(mine: int, other: int) -> None:
+        told.append("first")
+        loop.watch(mine, 0)
+        loop.watch(other, 0)
+        os.dup2(quiet, other)
+        loop.watch(other, select.EPOLLIN, lambda _: told.append("second"))
+
+    one, two = ends[0][0], ends[1][0]
+    loop.watch(one, select.EPOLLIN, lambda _: replace(one, two))
+    loop.watch(two, select.EPOLLIN, lambda _: replace(two, one))
+    for _, writer in ends[:2]:
+        os.write(writer, b"x")
+    loop.turn()
+    assert told == ["first"]
+    loop.turn()
+    os.write(ends[2][1], b"x")
+    loop.turn()
+    assert told == ["first", "second"]
+    for end in ends:
+        for fd in end:
+            os.close(fd)
+
+
 def test_error_in_a_callback_is_logged_and_the_others_come(
     loop: Loop, errors: list[tuple[object, BaseException]]
 ) -> None:
