@@ -401,7 +401,9 @@ class AddressMap:
 
     def backing_lost(self, backing: Backing, start: int, end: int | None, private: bool) -> None:
         """Bytes [start, end) of a file go away: drop the entries that show them, and with
-        `private` those of copies, too."""
+        `private` those of copies, too. Of a map that is being destroyed they have gone."""
+        if self.space.is_gone:
+            return
         for vma in self.vmas.backed():
             if vma.backing is not backing:
                 continue
@@ -422,7 +424,8 @@ class AddressMap:
         """A piece of a FILES window goes: drop the entries into it; private copies stay."""
         for vma in self.vmas.backed():
             if vma.backing is backing and piece in vma.windows:
-                self.space.forget_window(vma.start, vma.pages, piece.gpa, piece.size)
+                if not self.space.is_gone:
+                    self.space.forget_window(vma.start, vma.pages, piece.gpa, piece.size)
                 vma.windows.remove(piece)
                 piece.put()
 

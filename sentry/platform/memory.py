@@ -354,6 +354,11 @@ class AddressSpace:
     # --- looking
 
     @property
+    def is_gone(self) -> bool:
+        """It has no entries any more, and nothing may be asked of it."""
+        return bool(self.native == ffi.NULL)
+
+    @property
     def root(self) -> int:
         """Guest-physical address of the top table (CR3)."""
         return self.native.root

@@ -22,6 +22,7 @@ from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.ramfile import CHUNK, RamFile
 from sentry.platform.memory import Ram
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from conftest import OpenFile
@@ -53,6 +54,32 @@ def test_truncation_takes_private_copies_too(
     assert list(backing.mappers.values()) == [1]
     munmap(mm.map, private, 3 * PAGE)
     assert not backing.mappers
+
+
+def test_file_is_cut_and_a_piece_given_up_while_one_that_maps_them_ends(
+    mm: MemoryManager, host_file: Callable[..., OpenFile]
+) -> None:
+    memory, host = RamFile(mm.space.ram, 400 * PAGE), host_file(b"x" * PAGE)
+    file: Any = type(host)(memory, True, True)
+    child = mm.fork()
+    for page in range(100):
+        mmap(child.map, 0, PAGE, RW, MAP_SHARED, file, page * 2 * PAGE)
+    mmap(child.map, 0x10000, PAGE, PROT_READ, MAP_PRIVATE, host, 0)
+    child.read(0x10000, 1)
+    backing = host.backing
+    assert isinstance(backing, HostBacking)
+    ending = child.releasing()
+    next(ending)
+    assert memory.mappers
+    memory.truncate(PAGE)
+    memory.punch(0, PAGE)
+    backing.cut(0)
+    for piece in list(backing._pieces):
+        backing.give_up(piece)
+    at_once(ending)
+    assert not memory.mappers
+    assert not backing.mappers
+    memory.close()
 
 
 def test_hole_in_a_mapping_larger_than_memory_costs_what_is_there(
