@@ -68,6 +68,8 @@ class ResidentSet:
 
     def pages(self) -> int:
         """RSS in pages."""
+        if self._map.space.is_gone:
+            return 0
         total = sum(self._map.space.count(0, TASK_SIZE >> 12)[:2])
         self.most(total)
         return total
@@ -83,6 +85,8 @@ class ResidentSet:
         Of files, what is mapped counts as if it was in memory, unless that is much.
         """
         space = self._map.space
+        if space.is_gone:
+            return self._peak
         if space.native.windows > MANY_PAGES:
             self.pages()
         else:
@@ -92,6 +96,8 @@ class ResidentSet:
     def ram_pages(self, ran: int) -> int:
         """Resident pages of RAM, counted only if `ran` or the tables differ from the last time."""
         space = self._map.space
+        if space.is_gone:
+            return 0
         known_by = (ran, int(space.native.anonymous))
         if known_by != self._counted_by:
             self._counted_by, self._counted = known_by, space.resident_ram()

@@ -30,6 +30,16 @@ def test_ram_is_counted_anew_only_after_a_change(mm: MemoryManager) -> None:
     assert mm.resident.ram_pages(2) == 3
 
 
+def test_of_what_is_being_destroyed_nothing_is_in_memory(mm: MemoryManager) -> None:
+    addr = mmap(mm.map, 0, 4 * PAGE, RW, ANON)
+    mm.write(addr, b"x" * 3 * PAGE)
+    assert mm.resident.peak_pages() == 3
+    ending = mm.releasing()
+    next(ending)
+    found = (mm.resident.pages(), mm.resident.ram_pages(1), mm.resident.peak_pages())
+    assert found == (0, 0, 3)
+
+
 def test_memory_has_one_owner_until_it_is_shared(mm: MemoryManager) -> None:
     private = mmap(mm.map, 0, 2 * PAGE, RW, ANON)
     shared = mmap(mm.map, 0, 2 * PAGE, RW, MAP_SHARED | MAP_ANONYMOUS)
