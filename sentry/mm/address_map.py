@@ -24,7 +24,7 @@ from sentry.mm.layout import (
 )
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Backing, Vma, VmFlag
-from sentry.mm.vma_list import VmaList
+from sentry.mm.vma_list import RUN_MAX, VmaList
 from sentry.platform.constants import BLOCK_SIZE
 from sentry.platform.memory import AddressSpace
 from sentry.platform.windows import WindowRange
@@ -402,11 +402,29 @@ class AddressMap:
     def backing_lost(self, backing: Backing, start: int, end: int | None, private: bool) -> None:
         """Bytes [start, end) of a file go away: drop the entries that show them, and with
         `private` those of copies, too. Of a map that is being destroyed they have gone."""
-        if self.space.is_gone:
-            return
-        for vma in self.vmas.backed():
+        at_once(self._losing(backing, start, end, private))
+
+    def losing(self, backing: Backing, start: int) -> Steps[None]:
+        """The same of all bytes from `start` on, copies too, in steps: with the lock, so that
+        mappings stay where they are."""
+        while self.lock.holder is not None:
+            yield
+        self.lock.take()
+        try:
+            yield from self._losing(backing, start, None, True)
+        finally:
+            self.lock.let_go()
+
+    def _losing(
+        self, backing: Backing, start: int, end: int | None, private: bool
+    ) -> Steps[None]:
+        for at, vma in enumerate(self.vmas.backed()):
+            if not at % RUN_MAX:
+                yield
             if vma.backing is not backing:
                 continue
+            if self.space.is_gone:
+                return
             low = vma.start + max(0, start - vma.offset)
             high = vma.end if end is None else min(vma.end, vma.start + end - vma.offset)
             if low >= high:
@@ -414,6 +432,7 @@ class AddressMap:
             pages = (high - low) >> 12
             if vma.shared or private:
                 self.space.unmap(low, pages)
+                yield
             elif isinstance(backing, RamFile):  # a mapping may be larger than memory
                 first = vma.file_offset(low) >> 12
                 for page, stop in backing.parts(first, first + pages):

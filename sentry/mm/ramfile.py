@@ -33,6 +33,7 @@ class Mapper(Protocol):
     """An address space with VMAs of a file (`AddressMap`), as the file sees it."""
 
     def backing_lost(self, backing: Any, start: int, end: int | None, private: bool) -> None: ...
+    def losing(self, backing: Any, start: int) -> Steps[None]: ...
     def window_lost(self, backing: Any, piece: Any) -> None: ...
 
 
@@ -301,21 +302,32 @@ class RamFile:
 
     def truncate(self, size: int) -> None:
         """Set the size; what lies past it is gone, also for those who map it (SIGBUS)."""
-        at_once(self.truncating(size))
+        old, first = self._size, self._cut(size)
+        if size < old:
+            self._drop(first, None, True)
 
     def truncating(self, size: int) -> Steps[None]:
-        """`truncate`: the size first, then what lies past it, a chunk a piece."""
-        old, self._size = self._size, size
+        """`truncate`: the size first, so that nobody maps more of it; then who maps it loses that,
+        a mapping a piece, and its frames go, a chunk a piece."""
+        old, first = self._size, self._cut(size)
         if size >= old:
             return
-        if size % PAGE_SIZE and self.peek(size // PAGE_SIZE):
+        done: set[Mapper] = set()
+        while some := [mapper for mapper in self.mappers if mapper not in done]:
+            for mapper in some:  # and who has been forked from one meanwhile
+                yield from mapper.losing(self, first * PAGE_SIZE)
+                done.add(mapper)
+        for low, high in self.parts(first, None):
+            self._put(low, high)
+            yield
+
+    def _cut(self, size: int) -> int:
+        """The size, and zeros behind it up to the next page, which it gives."""
+        old, self._size = self._size, size
+        if size < old and size % PAGE_SIZE and self.peek(size // PAGE_SIZE):
             chunk = self._chunks[size // CHUNK_BYTES]
             zero_frames(chunk, size % CHUNK_BYTES, PAGE_SIZE - size % PAGE_SIZE)
-        first = (size + PAGE_SIZE - 1) // PAGE_SIZE
-        for low, high in self.parts(first, None):
-            self._drop(low, high, True)
-            yield
-        self._drop(first, None, True)  # copies of what was a hole
+        return (size + PAGE_SIZE - 1) // PAGE_SIZE
 
     def parts(self, first: int, last: int | None) -> list[tuple[int, int]]:
         """The pages of [first, last), chunk by chunk, where there are any."""
@@ -361,6 +373,9 @@ class RamFile:
             mapper.backing_lost(
                 self, first * PAGE_SIZE, None if last is None else last * PAGE_SIZE, private_too
             )
+        self._put(first, last)
+
+    def _put(self, first: int, last: int | None) -> None:
         for start, stop in self.parts(first, last):
             number = start // CHUNK
             low, high = start % CHUNK, stop - number * CHUNK

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sentry.abi.mman import (
+    MAP_FIXED,
     MAP_PRIVATE,
     MAP_SHARED,
     PROT_EXEC,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from conftest import OpenFile
 
 PAGE = 4096
+START = 0x10000000
 MakeFile = Callable[..., "OpenFile"]
 RW = PROT_READ | PROT_WRITE
 READ_FAULT = 4
@@ -79,6 +83,37 @@ def test_file_is_cut_and_a_piece_given_up_while_one_that_maps_them_ends(
     at_once(ending)
     assert not memory.mappers
     assert not backing.mappers
+    memory.close()
+
+
+def test_file_that_many_mappings_show_is_cut_in_steps_whatever_they_do(mm: MemoryManager) -> None:
+    memory = RamFile(mm.space.ram, 4 * PAGE)
+    file: Any = SimpleNamespace(
+        has_max_offset=True, readable=True, writable=True, incref=lambda: file,
+        decref=lambda: None, mmap_backing=lambda writable: memory,
+    )  # fmt: skip
+    first, other = mm.fork(), mm.fork()
+    for each in (first, other):
+        for number in range(100):
+            mmap(each.map, START + 2 * number * PAGE, PAGE, RW, MAP_SHARED | MAP_FIXED, file, PAGE)
+        each.write(START, b"there")
+    other.map.lock.take()
+    cutting = memory.truncating(PAGE)
+    assert sum(1 for _ in zip(cutting, range(150), strict=False)) == 150
+    assert (memory.size, first.map.lock.holder) == (PAGE, None)
+    assert not first.space.check(START, 1, False)
+    assert other.space.check(START + 198 * PAGE, 1, False)
+    child = other.fork()
+    other.map.lock.let_go()
+    for _ in zip(cutting, range(20), strict=False):
+        assert other.map.lock.holder is not None
+    other.release()
+    at_once(cutting)
+    assert other.map.lock.holder is None
+    assert (memory.pages, memory.frames(1, 3)) == (0, array("Q", [0, 0, 0]))
+    assert not child.space.check(START, 200 * PAGE, False)
+    for each in (first, child):
+        each.release()
     memory.close()
 
 
