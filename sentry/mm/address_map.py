@@ -34,8 +34,8 @@ from sentry.wait.steps import Steps, at_once
 MAX_MAPS_ALL: Final = 1 << 20
 """Mappings of all processes: they cost memory of the Sentry, not of the program."""
 INFINITY: Final = (1 << 64) - 1
-UNMAP_AT_ONCE: Final = 8 << 20
-"""Bytes whose entries go between two looks at the time."""
+AT_ONCE: Final = 8 << 20
+"""Bytes whose entries go, or change, between two looks at the time."""
 PIECE_VMAS: Final = 16
 """VMAs that are removed between two looks at the time: a flush of translations is for all."""
 
@@ -281,8 +281,20 @@ class AddressMap:
                 yield vma, max(vma.start, start), min(vma.end, end)
             start = behind
 
-    def changing(self, start: int, end: int, change: Callable[[Vma], None]) -> Steps[None]:
-        """Apply a change to every VMA in the range up to the first hole. Raises: ENOMEM."""
+    def mapped_pieces(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """A range in pieces that have entries, of which a step can change one; blocks are whole."""
+        while start < end:
+            stop = min(start + AT_ONCE & -BLOCK_SIZE, end)
+            yield start, stop
+            start = self.space.next(stop, end)
+
+    def changing(
+        self, start: int, end: int, change: Callable[[Vma], Iterable[None] | None]
+    ) -> Steps[None]:
+        """Apply a change, which may have steps, to every VMA in the range up to the first hole.
+
+        Raises: ENOMEM.
+        """
         at = start
         try:
             self.cut(start)
@@ -291,7 +303,9 @@ class AddressMap:
                 vma = self.vmas.find(at)
                 if vma is None:
                     raise ENOMEM("a hole")
-                change(vma)
+                more = change(vma)
+                if more is not None:
+                    yield from more
                 at = vma.end
                 before = self.vmas.before(vma.start)
                 if before is not None and vma.continues(before):
@@ -349,7 +363,7 @@ class AddressMap:
 
     def _unmapping(self, start: int, end: int) -> Iterable[None]:
         """The entries of a range go, in steps where it is large."""
-        if end - start > UNMAP_AT_ONCE:
+        if end - start > AT_ONCE:
             return self._unmapping_much(start, end)
         self.space.unmap(start, (end - start) >> 12)
         return ()
@@ -359,8 +373,8 @@ class AddressMap:
         top = end - 1 & -BLOCK_SIZE
         self.space.unmap(top, (end - top) >> 12)
         end = top
-        while end - (start := self.space.next(start, end)) > UNMAP_AT_ONCE:
-            stop = start + UNMAP_AT_ONCE & -BLOCK_SIZE
+        while end - (start := self.space.next(start, end)) > AT_ONCE:
+            stop = start + AT_ONCE & -BLOCK_SIZE
             self.space.unmap(start, (stop - start) >> 12)
             start = stop
             yield
@@ -415,9 +429,7 @@ class AddressMap:
         finally:
             self.lock.let_go()
 
-    def _losing(
-        self, backing: Backing, start: int, end: int | None, private: bool
-    ) -> Steps[None]:
+    def _losing(self, backing: Backing, start: int, end: int | None, private: bool) -> Steps[None]:
         for at, vma in enumerate(self.vmas.backed()):
             if not at % RUN_MAX:
                 yield
@@ -429,11 +441,11 @@ class AddressMap:
             high = vma.end if end is None else min(vma.end, vma.start + end - vma.offset)
             if low >= high:
                 continue
-            pages = (high - low) >> 12
             if vma.shared or private:
-                self.space.unmap(low, pages)
+                yield from self._unmapping(low, high)
                 yield
             elif isinstance(backing, RamFile):  # a mapping may be larger than memory
+                pages = (high - low) >> 12
                 first = vma.file_offset(low) >> 12
                 for page, stop in backing.parts(first, first + pages):
                     frames = backing.frames(page, stop - page)

@@ -50,7 +50,7 @@ def fork(parent: AddressMap, child: AddressMap, alone: bool) -> Steps[None]:
                 if vma.flags & VmFlag.DONTCOPY:
                     child.account(vma, -1)
                 else:
-                    copies -= _fork_vma(parent, child, vma, copies)
+                    copies -= yield from _fork_vma(parent, child, vma, copies)
                     yield
     except Exhausted:
         child.destroy()
@@ -78,16 +78,22 @@ def _is_lent(run: Run) -> bool:
     )
 
 
-def _fork_vma(parent: AddressMap, child: AddressMap, vma: Vma, copies: int) -> int:
-    """One mapping; how many of its pages were copied."""
+def _fork_vma(parent: AddressMap, child: AddressMap, vma: Vma, copies: int) -> Steps[int]:
+    """One mapping, a large one in pieces; how many of its pages were copied."""
     copy = inherited(vma)
     child.vmas.append(copy)
     child.count_mapping(copy, 1)
     if vma.flags & VmFlag.WIPEONFORK:
         fill_new(child, copy, copy.start, copy.end)
-    elif vma.shared:
-        parent.space.share(child.space, vma.start, vma.pages)
-    else:
-        some = copies if vma.pages <= COPY_SMALL else 0
-        return parent.space.fork(child.space, vma.start, vma.pages, vma.prot, some)
-    return 0
+        return 0
+    some = copies if vma.pages <= COPY_SMALL else 0
+    copied = 0
+    for start, stop in parent.mapped_pieces(vma.start, vma.end):
+        if start > vma.start:
+            yield
+        if vma.shared:
+            parent.space.share(child.space, start, (stop - start) >> 12)
+        else:
+            pages = (stop - start) >> 12
+            copied += parent.space.fork(child.space, start, pages, vma.prot, some)
+    return copied

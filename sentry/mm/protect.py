@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sentry.abi.mman import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_SEM, PROT_WRITE
 from sentry.errors import EACCES, EBADF, EINVAL, ENOMEM, EPERM
-from sentry.mm.address_map import AddressMap
+from sentry.mm.address_map import AT_ONCE, AddressMap
 from sentry.mm.faults import populate
 from sentry.mm.filling import fill_new
 from sentry.mm.layout import TASK_END
@@ -46,7 +48,7 @@ def mprotect(amap: AddressMap, addr: int, length: int, prot: int, key: int = -1)
     yield from amap.changing(addr, end, lambda vma: _protect(amap, vma, prot & PROT_ALL))
 
 
-def _protect(amap: AddressMap, vma: Vma, prot: int) -> None:
+def _protect(amap: AddressMap, vma: Vma, prot: int) -> Iterable[None]:
     if amap.mdwe and prot & PROT_EXEC and (prot & PROT_WRITE or not vma.prot & PROT_EXEC):
         raise EACCES("PR_SET_MDWE")
     if prot & PROT_WRITE and not vma.flags & VmFlag.MAYWRITE:
@@ -56,7 +58,7 @@ def _protect(amap: AddressMap, vma: Vma, prot: int) -> None:
     if vma.flags & VmFlag.SEALED:
         raise EPERM("sealed")
     if prot == vma.prot:
-        return
+        return ()
     becomes_data = bool(prot & PROT_WRITE) and not vma.prot & PROT_WRITE and not vma.shared
     if becomes_data and not vma.flags & (VmFlag.GROWSDOWN | VmFlag.SPECIAL):
         reserve = not vma.flags & VmFlag.NORESERVE
@@ -65,11 +67,22 @@ def _protect(amap: AddressMap, vma: Vma, prot: int) -> None:
     amap.account(vma, -1)
     vma.prot = prot
     amap.account(vma, 1)
+    if vma.end - vma.start > AT_ONCE or (becomes_data and vma.flags & VmFlag.LOCKED):
+        return _protect_much(amap, vma, not had_rights, becomes_data)
     amap.space.protect(vma.start, vma.pages, prot)
     if prot and not had_rights:
         fill_new(amap, vma, vma.start, vma.end)
+    return ()
+
+
+def _protect_much(amap: AddressMap, vma: Vma, is_new: bool, becomes_data: bool) -> Steps[None]:
+    for start, stop in amap.mapped_pieces(vma.start, vma.end):
+        amap.space.protect(start, (stop - start) >> 12, vma.prot)
+        yield
+    if vma.prot and is_new:
+        fill_new(amap, vma, vma.start, vma.end)
     if becomes_data and vma.flags & VmFlag.LOCKED:
-        populate(amap, vma.start, vma.end)  # the copies are made now
+        yield from populate.steps(amap, vma.start, vma.end)  # the copies are made now
 
 
 def _check_data(amap: AddressMap, pages: int, charge: bool) -> None:

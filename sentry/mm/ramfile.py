@@ -16,7 +16,7 @@ from sentry.mm.buffers import UserDest, UserSource
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.disk import Disk
 from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
-from sentry.wait.steps import Steps, at_once
+from sentry.wait.steps import Steps
 
 CHUNK: Final = 512
 """Pages in one array of frames."""

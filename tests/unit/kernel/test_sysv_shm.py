@@ -10,10 +10,10 @@ import pytest
 from sentry.abi.mman import SHM_RND
 from sentry.abi.sched import CLONE_VM
 from sentry.abi.signal import SIGCHLD
-from sentry.mm.address_map import UNMAP_AT_ONCE
+from sentry.mm.address_map import AT_ONCE
 from tests.world import Program, World
 
-SIZE = 4 * UNMAP_AT_ONCE
+SIZE = 4 * AT_ONCE
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def attached(program: Program) -> tuple[int, int]:
 def test_who_touches_what_is_being_detached_waits_and_finds_nothing(world: World) -> None:
     program = world.program()
     number, address = attached(program)
-    for at in range(address, address + SIZE, UNMAP_AT_ONCE):
+    for at in range(address, address + SIZE, AT_ONCE):
         program.write(at, b"there")
     thread = program._made(program.begin("clone", CLONE_VM | SIGCHLD, 0, 0, 0, 0).wait())
     place = program.place(b"text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -13,12 +14,14 @@ from sentry.abi.mman import (
     MAP_FIXED,
     MAP_NORESERVE,
     MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
     MS_SYNC,
 )
 from sentry.abi.resource import RLIMIT_MEMLOCK
 from sentry.errors import ENOMEM
 from sentry.mm import faults
-from sentry.mm.address_map import PIECE_VMAS, UNMAP_AT_ONCE, AddressMap, NoLimits
+from sentry.mm.address_map import AT_ONCE, PIECE_VMAS, AddressMap, NoLimits
 from sentry.mm.advice import DISCARD_AT_ONCE, madvise, msync
 from sentry.mm.errors import NeedsFault
 from sentry.mm.faults import PIECE, populate
@@ -174,9 +177,9 @@ def test_memory_is_populated_and_forgotten_in_pieces(mm: MemoryManager) -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(0, 0), (PAGE, 0), (0, PAGE), (PAGE, PAGE)])
 def test_entries_of_much_memory_go_in_pieces(mm: MemoryManager, first: int, last: int) -> None:
-    size = 4 * UNMAP_AT_ONCE
+    size = 4 * AT_ONCE
     mmap(mm.map, START, size, RW, ANON | MAP_FIXED)
-    for at in range(START, START + size, UNMAP_AT_ONCE):
+    for at in range(START, START + size, AT_ONCE):
         mm.write(at, b"first")
     mm.write(START + size - 4, b"last")
     low, high = START + first, START + size - last
@@ -189,6 +192,33 @@ def test_entries_of_much_memory_go_in_pieces(mm: MemoryManager, first: int, last
     assert not mm.space.check(low, high - low, False)
     assert not first or mm.read(START, 5) == b"first"
     assert not last or mm.read(high + last - 4, 4) == b"last"
+
+
+@pytest.mark.parametrize("shared", [0, MAP_SHARED ^ MAP_PRIVATE])
+def test_entries_of_much_memory_are_changed_and_inherited_in_pieces(
+    mm: MemoryManager, shared: int
+) -> None:
+    size, first = 4 * AT_ONCE, START + PAGE
+    places = [first, *range(START + AT_ONCE, START + size, AT_ONCE), first + size - PAGE]
+    mmap(mm.map, first, size, RW, (ANON | MAP_FIXED) ^ shared)
+    for at in places:
+        mm.write(at, b"there")
+    forking, steps = mm.forking(), 0
+    with suppress(StopIteration):
+        while True:
+            next(forking)
+            steps += 1
+    assert steps >= 4
+    child = mm.fork()
+    assert [child.read(at, 5) for at in places] == [b"there"] * 5
+    assert sum(1 for _ in mprotect.steps(mm.map, first, size, 1)) >= 4
+    for at in places:
+        assert mm.space.check(at, 5, False)
+        assert not mm.space.check(at, 5, True)
+    assert sum(1 for _ in mprotect.steps(mm.map, first, size, RW)) >= 4
+    for at in places:
+        mm.write(at, b"again")
+    assert [child.read(at, 5) for at in places] == [b"again" if shared else b"there"] * 5
 
 
 def test_where_nothing_is_takes_no_step_however_large_it_is(mm: MemoryManager) -> None:
