@@ -149,8 +149,8 @@ class Listener(FileDescription):
     def release(self) -> None:
         """Closed: whoever waits, and whoever comes later, gets ENOSYS."""
         self.closed = True
-        for note in list(self._waiting.values()):
-            note.reply(-ENOSYS.number)
+        nobody = -ENOSYS.number
+        self._kernel.vfs.leftovers.begin(self._waiting.values(), lambda note: note.reply(nobody))
 
     def ioctl(self, caller: Any, request: int, argument: int) -> Any:
         """seccomp_notify_ioctl()."""

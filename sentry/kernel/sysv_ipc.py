@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.wait.eager import eager
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcObjects
@@ -42,10 +43,17 @@ async def give_back_semaphores(task: Task) -> None:
 
 
 def leave_segments(task: Task) -> None:
+    """unshare(CLONE_NEWIPC): as if it exited. Much of it goes on."""
+    rest = eager(give_up_segments(task))
+    if rest is not None:
+        task.kernel.loop.spawn(rest, "shm_rmid_forced")
+
+
+async def give_up_segments(task: Task) -> None:
     """exit_shm()."""
     found = task.ns.ipc.made
     if found is not None:
-        found.segments.creator_exits(task)
+        await driven(found.segments.creator_exits(task))
 
 
 def undo_list(task: Task) -> UndoList:

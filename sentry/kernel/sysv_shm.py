@@ -262,7 +262,7 @@ class Segments:
         segment.mode |= SHM_DEST
         self.ids.forget_key(segment)
 
-    def creator_exits(self, task: Caller) -> None:
+    def creator_exits(self, task: Caller) -> Steps[None]:
         """exit_shm(): with kernel.shm_rmid_forced nothing outlives its users."""
         mine = [segment for segment in self.ids.objects.values() if segment.creator is task]
         forced = bool(mine) and self.limit("shm_rmid_forced")
@@ -270,6 +270,7 @@ class Segments:
             segment.creator = None
             if forced:
                 self.detached(segment)
+                yield
 
     # --- shmctl
 

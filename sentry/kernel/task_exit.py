@@ -66,13 +66,15 @@ async def _leave(task: Task) -> None:
             observer.exited(task, task.group.exit_status)
         if kernel.watch is not None:
             kernel.watch.exits(task, status_of(task))
+        pace = Pace()
         for tracee in list(task.tracees):
             tracee.tracer_exits()
+            await pace.rest(Mode.UNINTERRUPTIBLE)
         if task.trace is not None:
             task.trace.task_exits(task)
         await _release_memory(task)
         await sysv_ipc.give_back_semaphores(task)
-        sysv_ipc.leave_segments(task)
+        await sysv_ipc.give_up_segments(task)
         if task.keys is not None:
             task.keys.release()
         await driven(task.files.left(task))
@@ -132,9 +134,10 @@ async def memory_is_free(task: Task) -> None:
 async def leave_memory(task: Task) -> None:
     """The task will not see this address space again: its robust futexes, its joiner's futex.
 
-    Preconditions: as `memory_is_free` leaves it, and so it is afterwards.
+    Nobody has the lock of that afterwards.
     """
     pace = Pace()
+    await memory_is_free(task)
     for _ in futex_robust.exit_robust(task):
         await pace.rest(Mode.UNINTERRUPTIBLE)
         await memory_is_free(task)

@@ -17,7 +17,6 @@ from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_exit import (
     delete_timers,
     leave_memory,
-    memory_is_free,
     remember_peak,
     vfork_release,
 )
@@ -63,7 +62,6 @@ async def execve(
         if task.files.users > 1:
             await driven(task.unshare_files())
         await driven(delete_timers(task.group))
-        await memory_is_free(task)
         await leave_memory(task)
     except BaseException:
         image.mm.release()

@@ -1,4 +1,4 @@
-"""Segments of shared memory whose end is long, and memory that is used up meanwhile."""
+"""Segments of shared memory whose end is long, what else is, and memory that is used up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.mman import SHM_RND
-from sentry.abi.sched import CLONE_VM
+from sentry.abi.ptrace import PTRACE_SEIZE
+from sentry.abi.sched import CLONE_NEWIPC, CLONE_VM
 from sentry.abi.signal import SIGCHLD
 from sentry.mm.address_map import AT_ONCE
 from tests.world import Program, World
@@ -45,6 +46,34 @@ def test_who_touches_what_is_being_detached_waits_and_finds_nothing(world: World
     assert program.read(place, 4) == b"text"
     assert program.call("shmdt", address) == -errno.EINVAL
     assert program.call("shmctl", number, 0, 0) == 0
+
+
+@pytest.mark.parametrize("end", ["exit_group", "unshare"])
+def test_segments_of_who_goes_go_in_steps(world: World, end: str) -> None:
+    world.kernel.services.sysctls["kernel/shm_rmid_forced"] = "1"
+    program = world.program()
+    objects = program.task.ns.ipc.objects.segments.ids.objects
+    for _ in range(20):
+        assert program.begin("shmget", 0, 4096, 0o1600).wait() >= 0
+    call, left = program.begin(end, CLONE_NEWIPC if end == "unshare" else 0), [20]
+    while left[-1]:
+        world.loop.turn()
+        assert left[-1] - len(objects) <= 1
+        left.append(len(objects))
+    assert end == "exit_group" or call.wait() == 0
+
+
+def test_tracees_of_who_exits_are_let_go_in_steps(world: World) -> None:
+    program = world.program()
+    for _ in range(20):
+        child = program._made(program.begin("fork").wait())
+        assert program.begin("ptrace", PTRACE_SEIZE, child.task.tid, 0, 0).wait() == 0
+    program.begin("exit_group", 0)
+    tracees, left = program.task.tracees, [20]
+    while left[-1]:
+        world.loop.turn()
+        assert left[-1] - len(tracees) <= 1
+        left.append(len(tracees))
 
 
 def test_nobody_dies_for_want_of_memory_that_a_file_gives_back(world: World) -> None:

@@ -145,7 +145,7 @@ SEQUENCES: Final = {
 }
 """The modules with coroutines, and the sequence that each is."""
 LEAVES: Final = {
-    "fs/fuse/connection.py", "fs/gofer/session.py", "kernel/core_dump.py", "kernel/kernel.py",
+    "fs/fuse/connection.py", "fs/gofer/session.py", "kernel/kernel.py",
     "kernel/seccomp_listener.py",
     "platform/host_io.py", "syscalls/files/aio.py", "syscalls/files/copy.py",
     "syscalls/system/info.py", "syscalls/system/memory.py",
