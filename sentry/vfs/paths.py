@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.limits import PATH_MAX
-from sentry.vfs.location import Location
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from sentry.vfs.location import Location
     from sentry.vfs.mount import Mount
     from sentry.wait.steps import Steps
 
@@ -22,21 +22,22 @@ def _climb(
     `most`: it goes no further once they have so many bytes, which counts as having got there.
     """
     names: list[bytes] = []
-    at, left = location, most
-    while at != root:
-        if at.dentry is at.mount.root:
-            if at.mount.parent is None or at.mount.hidden:
+    (mount, dentry), left = location, most
+    base, base_dentry = root
+    while dentry is not base_dentry or mount is not base:
+        if dentry is mount.root:
+            if mount.parent is None or mount.hidden:
                 return names, False
-            at = at.mount.parent
+            mount, dentry = mount.parent
             continue
-        if at.dentry.parent is None:
+        if dentry.parent is None:
             return names, False
-        names.append(at.dentry.name)
+        names.append(dentry.name)
         if left is not None:
             left -= len(names[-1]) + 1
             if left < 0:
                 break
-        at = Location(at.mount, at.dentry.parent)
+        dentry = dentry.parent
     return names, True
 
 
@@ -99,13 +100,12 @@ def _path_from(known: dict[Mount, bytes | None], mount: Mount, root: Location) -
     if mount.parent is None:
         return None
     above, at = mount.parent
-    path = b""
-    while at is not above.root:
-        if at is base_dentry and above is base:
-            return path
+    names: list[bytes] = []
+    while at is not above.root and not (at is base_dentry and above is base):
         if at.parent is None:
             return None
-        path = b"/" + at.name + path
+        names.append(at.name)
         at = at.parent
     outer = b"" if at is base_dentry and above is base else known.get(above)
-    return None if outer is None else outer + path
+    names.append(b"")
+    return None if outer is None else outer + b"/".join(reversed(names))

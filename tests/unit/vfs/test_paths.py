@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sentry.abi.limits import PATH_MAX
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.location import Location
@@ -20,6 +22,26 @@ def test_paths_of_all_mounts_are_those_of_each_from_any_root(world: World) -> No
         expected = {m: path_of(m.location, root) for m in mounts if is_reachable(m.location, root)}
         assert at_once(mount_paths(mounts, root)) == expected
         assert at_once(mount_paths(mounts[::-1], root)) == expected
+
+
+class Name(bytes):
+    """Notes what is put before it."""
+
+    before = 0
+
+    def __radd__(self, other: bytes) -> bytes:
+        Name.before += 1
+        return other + bytes(self)
+
+
+def test_path_of_a_mount_far_below_is_put_together_once(world: World) -> None:
+    root = world.mounts.root.location
+    bottom = root.dentry
+    for _ in range(1000):
+        bottom = Dentry(bottom, Name(b"d"), root.inode)
+    mount: Any = type("FarBelow", (), {"parent": Location(root.mount, bottom), "root": bottom})()
+    assert at_once(mount_paths([mount], root)) == {mount: b"/d" * 1000}
+    assert Name.before == 0
 
 
 def test_getcwd_climbs_no_further_than_a_path_may_be_long(world: World) -> None:
