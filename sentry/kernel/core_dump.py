@@ -153,9 +153,10 @@ async def _write(task: Task, dump: CoreDump, file: Any) -> None:
     """Headers, then what of the memory was ever touched; the rest are holes."""
     while True:
         try:
+            about = await driven(core_file.process_notes(task, dump.info))
             notes = (
                 core_file.thread_status(task, dump.info)
-                + await driven(core_file.process_notes(task, dump.info))
+                + about
                 + core_file.thread_fpu(task)
                 + b"".join(dump.notes)
             )

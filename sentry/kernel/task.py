@@ -385,7 +385,8 @@ class Task(Charged, ABC):
     def unshare_files(self) -> Steps[None]:
         """unshare_files(): a table of descriptors of its own."""
         shared = self.files
-        self.files = yield from shared.copying()
+        own = yield from shared.copying()
+        self.files = own
         yield from shared.left(self)  # the others may have ended meanwhile
 
     @abstractmethod

@@ -50,7 +50,8 @@ def fork(parent: AddressMap, child: AddressMap, alone: bool) -> Steps[None]:
                 if vma.flags & VmFlag.DONTCOPY:
                     child.account(vma, -1)
                 else:
-                    copies -= yield from _fork_vma(parent, child, vma, copies)
+                    copied = yield from _fork_vma(parent, child, vma, copies)
+                    copies -= copied
                     yield
     except Exhausted:
         child.destroy()

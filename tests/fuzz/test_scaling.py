@@ -23,7 +23,6 @@ KNOWN: dict[str, str] = {
     "stacked_mounts: umount": AS_LINUX + "follow_down()",
     "overlays: mount": AS_LINUX + "has_locked_children(); 10 ms with 100,000 mounts",
     "threads: getrusage": AS_LINUX + "getrusage()",
-    "messages: receive the last by type": AS_LINUX + "find_msg()",
     "locks_of_many: lock": AS_LINUX + "posix_lock_inode(); 5 ms with 20,000 holders",
     "lock_waiters: read /proc/locks": "each is compared with 64 others at most: 0.03 ms",
     "xattrs: set": "64 KiB of them at most: 1 ms",

@@ -195,7 +195,8 @@ def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> Result:
 
 
 def _to_sync(steps: Steps[dict[Any, MappedFile]], files: dict[Any, MappedFile]) -> Steps[None]:
-    files.update((yield from steps))
+    found = yield from steps
+    files.update(found)
 
 
 async def _sync_later(
