@@ -81,5 +81,9 @@ class Attachment(FileSystem, ABC):
         """A directory has a complete listing in memory now."""
 
     @abstractmethod
+    def has_listed(self, directory: DirectoryCache, entries: int) -> None:
+        """The listing of a directory has grown or shrunk by what the Sentry has done."""
+
+    @abstractmethod
     def count_name(self) -> None:
         """One more name is remembered."""

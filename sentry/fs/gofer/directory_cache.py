@@ -154,6 +154,7 @@ class DirectoryCache(HeardDirectory):
         if self.listing is not None:
             entry = tuple.__new__(DirEntry, (name, inode.ino, inode.kind))
             self.listing[name] = (entry, None)
+            self.sb.has_listed(self, len(self.listing))
 
     def removed(self, name: bytes) -> None:
         """The Sentry has removed a name."""
@@ -163,6 +164,7 @@ class DirectoryCache(HeardDirectory):
         self.names[name] = ABSENT
         if self.listing is not None:
             self.listing.pop(name, None)
+            self.sb.has_listed(self, len(self.listing))
 
     def knows(self, name: bytes) -> bool:
         """What it means is in memory, also if it is absent."""

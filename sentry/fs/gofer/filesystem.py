@@ -327,6 +327,13 @@ class GoferFileSystem(Attachment):
             self._listed -= self._listings.pop(oldest)
             oldest.drop_listing()
 
+    def has_listed(self, directory: DirectoryCache, entries: int) -> None:
+        """The same of one that the Sentry has made, which may become larger than all may be."""
+        self.listed(directory, entries)
+        if entries > MAX_LISTED:
+            self._listed -= self._listings.pop(directory)
+            directory.drop_listing()
+
     def count_name(self) -> None:
         """One more name is remembered. At the bound all are forgotten."""
         self._names += 1

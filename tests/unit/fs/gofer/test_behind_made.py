@@ -11,6 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,25 @@ def test_links_and_fifos_get_more_names(world: World, host: Path) -> None:
     world.ok("sync")
     assert os.path.samefile(host / "second", host / "d" / "fifo")
     assert world.stat(b"second").st_ino == world.stat(b"d/fifo").st_ino
+
+
+def test_listings_of_what_is_made_have_a_bound(
+    world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.fs.gofer.filesystem.MAX_LISTED", 20)
+    fs: Any = world.fs
+    names = [b"d%d" % number for number in range(4)]
+    for at, name in enumerate(names):
+        world.ok("mkdir", name, 0o755)
+        for number in range(30 if at == 1 else 8):
+            make(world, name + b"/%d" % number)
+        assert fs._listed <= 20
+        assert sum(fs._listings.values()) == fs._listed
+    world.ok("unlink", b"d3/0")
+    assert fs._listed == sum(map(len, (d.listing or () for d in fs._listings))) <= 20
+    assert [len(world.listdir(name)) for name in names] == [8, 30, 8, 7]
+    world.ok("sync")
+    assert sorted(len(os.listdir(host / name.decode())) for name in names) == [7, 8, 8, 30]
 
 
 def test_deep_tree_whose_fids_were_given_back(world: World, host: Path) -> None:
