@@ -87,7 +87,9 @@ class Notification:
 class Listener(FileDescription):
     """The supervisor's descriptor: notifications of the calls that `program` stops."""
 
-    __slots__ = ("_kernel", "_last", "_waiting", "closed", "killable", "program")
+    __slots__ = (
+        "_is_left", "_kernel", "_last", "_user", "_waiting", "closed", "killable", "program"
+    )  # fmt: skip
     can_poll: ClassVar = True
     requests: ClassVar = LISTENERS
 
@@ -102,6 +104,10 @@ class Listener(FileDescription):
         self.killable = killable
         """SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: once read, only death ends the wait."""
         self.closed = False
+        self._user: Task | None = None
+        """A task under the filter, once one was looked for;"""
+        self._is_left = False
+        """none is there any more: who could make one has ended."""
 
     # The stopped task's side ---------------------------------------------------------------------
 
@@ -131,10 +137,16 @@ class Listener(FileDescription):
             self.queue.notify(EPOLLHUP)
 
     def _has_users(self) -> bool:
-        return any(
-            isinstance(t.seccomp, Seccomp) and t.seccomp.listener is self and not t.dead
-            for t in self._kernel.pids.tasks.values()
-        )
+        known = self._user
+        if not self._is_left and (known is None or not self._is_used_by(known)):
+            tasks = self._kernel.pids.tasks.values()
+            self._user = next((task for task in tasks if self._is_used_by(task)), None)
+            self._is_left = self._user is None and known is not None
+        return self._user is not None
+
+    def _is_used_by(self, task: Task) -> bool:
+        found = task.seccomp
+        return isinstance(found, Seccomp) and found.listener is self and not task.dead
 
     # The supervisor's side -----------------------------------------------------------------------
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import itertools
 import struct
+from typing import Any
 
 import pytest
 
+from sentry.abi.poll import EPOLLHUP
 from sentry.abi.seccomp import (
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
     SECCOMP_GET_ACTION_AVAIL,
@@ -28,6 +30,7 @@ from sentry.bpf.filter import CallFilter
 from sentry.bpf.isa import Instruction, Program, pack
 from sentry.errors import EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import seccomp
+from sentry.kernel.seccomp_listener import Listener
 from sentry.kernel.signal_faults import VSYSCALL_PAGE
 from sentry.kernel.task import GONE, Task
 from sentry.platform.interface import ExitKind, Reg
@@ -64,6 +67,37 @@ def by_argument(refused: int) -> CallFilter:
             Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ALLOW),
         )
     )
+
+
+class Tasks(dict[int, Task]):
+    """How often all of them were looked at."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        Tasks.looks += 1
+        return super().values()
+
+
+def test_users_of_a_listener_are_looked_for_when_the_known_one_has_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.process(50, None), world.process(51, None)
+    monkeypatch.setattr(world.kernel.pids, "tasks", Tasks(world.kernel.pids.tasks))
+    listener = Listener(world.kernel, always(SECCOMP_RET_ALLOW), False)
+    assert listener.poll() == EPOLLHUP
+    for task in (first, second):
+        task.seccomp = seccomp.Seccomp(SECCOMP_MODE_FILTER, None, listener)
+    Tasks.looks = 0
+    assert [listener.poll() for _ in range(9)] == [0] * 9
+    assert Tasks.looks == 1
+    first.dead = True
+    assert [listener.poll() for _ in range(9)] == [0] * 9
+    assert Tasks.looks == 2
+    second.dead = True
+    assert [listener.poll() for _ in range(9)] == [EPOLLHUP] * 9
+    assert Tasks.looks == 3
+    first.dead = second.dead = False
 
 
 def test_strictest_action_wins_whatever_the_order() -> None:
