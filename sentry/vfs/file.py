@@ -301,8 +301,8 @@ class FileDescription:
         self.refs -= 1
         if self.refs == 0:
             if self.epolls:
-                for item in list(self.epolls.values()):
-                    item.drop()
+                items = list(self.epolls.values())
+                items[0].file_closes(items)
             self._closed()
             self.release()
 

@@ -7,7 +7,7 @@ on the list while it is, an edge-triggered one leaves it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -27,6 +27,7 @@ from sentry.abi.poll import (
 from sentry.errors import EAGAIN, EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.leftovers import FEW
 from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
@@ -82,6 +83,17 @@ class Item:
         self.events, self.data = events | ALWAYS, data
         self.mask = events & ~PRIVATE | ALWAYS
         self.file.queue.enter(self)
+
+    def file_closes(self, items: list[Item]) -> None:
+        """This is one of all items of a file that is closed: nothing of it is ready any more."""
+        epoll = self.epoll
+        if len(items) <= FEW or epoll is None:
+            for item in items:
+                item.drop()
+            return
+        for item in items:
+            item.events = 0
+        epoll.drop_all(items)
 
     def drop(self) -> None:
         """Watch no more."""
@@ -288,7 +300,11 @@ class EpollFile(FileDescription):
 
     def release(self) -> None:
         """Closed: nothing is watched any more."""
-        self._vfs.leftovers.begin(self.items.values(), Item.drop)
+        self.drop_all(self.items.values())
+
+    def drop_all(self, items: Iterable[Item]) -> None:
+        """Drop these, many in their turn."""
+        self._vfs.leftovers.begin(items, Item.drop)
 
     def fdinfo(self) -> Iterator[str]:
         """One line for each item."""

@@ -61,6 +61,25 @@ def turn(program: Program, call: Call, times: int) -> None:
     assert not call.done
 
 
+def test_file_that_is_watched_often_is_forgotten_in_steps(slow: None, program: Program) -> None:
+    made, event = program.ok("epoll_create1", 0), program.place(struct.pack("<IQ", 1, 0))
+    watched = program.ok("eventfd2", 1, 0)
+    numbers = [watched, *(program.ok("dup", watched) for _ in range(MANY))]
+    for fd in numbers:
+        program.ok("epoll_ctl", made, 1, fd, event)
+    room = program.buffer(12 * 8)
+    assert program.ok("epoll_wait", made, room, 8, 0) == 8
+    other = program.thread()
+    for fd in numbers[:-1]:
+        program.ok("close", fd)
+    closing = program.begin("close", numbers[-1])
+    turn(program, closing, 5)
+    assert FEW < program.world.vfs.epoll_items < MANY
+    assert other.begin("epoll_wait", made, other.buffer(12 * 8), 8, 0).wait() == 0
+    assert closing.wait() == 0
+    assert program.world.vfs.epoll_items == 0
+
+
 def test_few_things_end_in_place(slow: None) -> None:
     ended: list[int] = []
     left = Leftovers(None)
