@@ -16,9 +16,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from _weakref import ref
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
-from weakref import ref
 
 from gofer._native import ffi, lib
 from gofer.attachment import CacheMode

@@ -1,15 +1,16 @@
 """A few threads for calls that may block: reads that are not cached, writes, fsync.
 
-Threads start when they are first needed, thus under the Gofer's filter and with its rights.
+Threads start when they are first needed, thus under the Gofer's filter and with its rights. They
+are those of `_thread`: `threading` and `queue` are 0.3 MiB that nothing here needs.
 """
 
 from __future__ import annotations
 
 import os
-import threading
+from _queue import SimpleQueue
+from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 Work: TypeAlias = Callable[[], Any]
@@ -25,7 +26,7 @@ class Pool:
         self._begin = begin
         self._idle = 0
         self._threads = 0
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._queue: SimpleQueue[tuple[Work, Done] | None] = SimpleQueue()
         self._done: deque[tuple[Done, Any, BaseException | None]] = deque()
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -40,7 +41,7 @@ class Pool:
                 self._idle -= 1
         self._queue.put((work, done))
         if start:
-            threading.Thread(target=self._run, daemon=True, name="gofer-io").start()
+            start_new_thread(self._run, ())
 
     def completed(self) -> None:
         """Run the callbacks of what has finished."""

@@ -7,9 +7,9 @@ file with each event. Like ones that nobody has read yet are one event with both
 from __future__ import annotations
 
 import struct
+from _weakref import ref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
 
 from sentry.abi.fanotify import (
     FAN_EVENT_INFO_TYPE_DFID,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from _weakref import ref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.ahead import Referable

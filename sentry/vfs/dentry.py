@@ -8,9 +8,9 @@ here is a cycle. `DentryCache` keeps the recently used ones alive.
 
 from __future__ import annotations
 
+from _weakref import ref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
-from weakref import ref
 
 from sentry.ahead import Referable
 

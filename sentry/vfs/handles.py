@@ -7,8 +7,8 @@ for, or told, last: the sandbox remembers those, while they have a name or are o
 from __future__ import annotations
 
 import struct
+from _weakref import ref
 from typing import TYPE_CHECKING, Final
-from weakref import ref
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry, DentryCache

@@ -16,7 +16,6 @@ What makes that right is the `Call`, which begins with the first NotNow and ends
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
-from copy import copy
 from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
@@ -140,7 +139,9 @@ def settled(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise NotNow(partial(_settle, work, outcome), key, outcome)
     result, error = outcome
     if error is not None:
-        raise copy(error) if isinstance(error, Errno) else error  # a traceback would be a circle
+        if isinstance(error, Errno):  # a traceback would be a circle
+            raise type(error)(*error.args)
+        raise error
     return cast("T", result)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import stat as modes
+from _weakref import ref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
 
 from sentry.abi.fcntl import AT_FDCWD, O_RDONLY
 from sentry.abi.stat import EROFS_SUPER_MAGIC_V1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from _weakref import ref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
 
 from sentry.abi import fuse as f
 from sentry.abi.fcntl import O_NOCTTY, RENAME_EXCHANGE

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from _weakref import ref
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
 
 from sentry.abi.fuse import FUSE_ROOT_ID, FUSE_STATFS, FUSE_STATFS_OUT
 from sentry.abi.stat import FUSE_SUPER_MAGIC, S_IFMT

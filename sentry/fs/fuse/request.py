@@ -8,7 +8,6 @@ nobody asked for is forgotten, a file that nobody has is released).
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -124,7 +123,8 @@ class Request:
                 self._value = [None, error.with_traceback(None)]
             self.data = b""
         if self._value[1] is not None:
-            raise copy(self._value[1])  # each with a traceback of its own
+            error = self._value[1]
+            raise type(error)(*error.args)  # each with a traceback of its own
         return self._value[0]
 
     def let_go(self) -> None:

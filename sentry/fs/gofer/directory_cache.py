@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import stat as modes
 import struct
+from _weakref import ref
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import ref
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import DONATE_IF_REGULAR, MAX_WALK, NOFID, NOOPEN

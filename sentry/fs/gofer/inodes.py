@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import stat as modes
+from _weakref import ref
 from typing import TYPE_CHECKING
-from weakref import ref
 
 from gofer.p9.attributes import BTIME
 from gofer.p9.attributes import Attributes as WireAttributes

@@ -13,13 +13,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from _weakref import ref
 from bisect import bisect_right
 from collections import deque
 from contextlib import suppress
 from fcntl import fcntl
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
-from weakref import ref
 
 from gofer.p9 import constants as c
 from gofer.p9.constants import NOID, NOTAG

@@ -12,9 +12,9 @@ against it.
 
 from __future__ import annotations
 
+from _weakref import ref
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from weakref import ref
 
 from gofer.p9.attributes import NO_DEFAULT_ACL
 from gofer.p9.constants import NOFID, NOOPEN

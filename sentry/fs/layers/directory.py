@@ -6,9 +6,9 @@ what the merged tree knows of it follows without a sleep.
 
 from __future__ import annotations
 
+from _weakref import ref
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import ref
 
 from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
 from sentry.abi.stat import S_IFCHR, S_IFMT

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from _weakref import ref
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.mount import MS_NOATIME

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from _weakref import ref
 from typing import TYPE_CHECKING, ClassVar, Final
-from weakref import ref
 
 from sentry.abi.mount import MS_NOATIME
 from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from _weakref import ref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import copy
 from typing import TYPE_CHECKING
 
 from sentry.abi import nftables as nft
+from sentry.copied import copied
 from sentry.errors import EBUSY, EINVAL, EOPNOTSUPP
 from sentry.net.netfilter.acting import ObjectReference, parse_stateful
 from sentry.net.netfilter.machine import (
@@ -199,7 +199,7 @@ class Remember(Expression):
             wanted.expires_ns = run.now_ns + wanted.timeout_ms * MS_NS
         if self.value is not None:
             wanted.data = run.get(self.value)
-        wanted.expressions = [copy(each) for each in self.expressions or self.group.expressions]
+        wanted.expressions = [copied(each) for each in self.expressions or self.group.expressions]
         if not self.group.learn(wanted):
             run.place.forgot(1)
         return True

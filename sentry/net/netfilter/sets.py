@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
-from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from sentry.abi import nftables as nft
+from sentry.copied import copied
 from sentry.errors import EBUSY, EEXIST, ENFILE, ENOENT
 from sentry.net.netfilter.machine import MAX_STEPS
 
@@ -204,7 +204,7 @@ class Set:
 
     def stage(self) -> None:
         """Packets see no changes from now on, until `met` is None."""
-        before = copy(self)
+        before = copied(self)
         before._elements, before._places = dict(self._elements), list(self._places)
         self.met = before
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from copy import copy
 from typing import Final
 
 from sentry.abi import netlink as abi
 from sentry.abi import nftables as nft
+from sentry.copied import copied
 from sentry.errors import EBUSY, EINVAL, ENOENT, EOPNOTSUPP
 from sentry.net.netfilter.acting import parse_stateful
 from sentry.net.netfilter.machine import (
@@ -187,7 +187,7 @@ def _read_expressions(group: Set, made: Element, scope: Scope, data: Attributes)
         raise EOPNOTSUPP("more than two expressions")
     made.expressions = [parse_stateful(scope, each) for each in listed]
     if not listed and not made.is_end:
-        made.expressions = [copy(each) for each in group.expressions]
+        made.expressions = [copied(each) for each in group.expressions]
 
 
 @changes(nft.NFT_MSG_NEWSETELEM)
