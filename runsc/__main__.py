@@ -96,6 +96,7 @@ def _starting(order: Order | None) -> tuple[int, bool]:
 
     signals.end_by_exception()
     early.begin()
+    early.begin_gofer()
     try:
         code = _code(order)
     except SystemExit as end:  # a signal, before there was a command to end

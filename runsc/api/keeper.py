@@ -56,6 +56,7 @@ def carried_out(words: list[str], caller: int) -> int:
 
     signals.end_by_exception()
     early.begin()
+    early.begin_gofer()
     try:
         return keep(socket.socket(fileno=fd), *words[2:])
     finally:

@@ -17,6 +17,7 @@ import msgspec
 from runsc.containers.processes import start_time
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, isolation, users
+from runsc.launch.gofer_start import GoferStart
 from runsc.launch.network_choice import network_of
 from runsc.launch.programs import gofer
 from runsc.launch.sandbox import reaped, words_of
@@ -24,7 +25,8 @@ from runsc.launch.sandbox import reaped, words_of
 if TYPE_CHECKING:
     from runsc.containers.state import State
     from runsc.launch.joining import Joint
-    from runsc.oci.convert import Container, Export
+    from runsc.oci.convert import Container
+    from runsc.oci.exports import Export
     from runsc.options import Globals
     from sentry.config import LinkConfig
 
@@ -75,7 +77,7 @@ class Processes:
     def gofer(
         self, exports: tuple[Export, ...], log_fd: int, first: int, life: int = -1
     ) -> int:
-        """A Gofer; the Sentry's end of its socket. `life`: see `boot_gofer.GoferStart`."""
+        """A Gofer; the Sentry's end of its socket. `life`: see `GoferStart`."""
         ours, theirs = socket.socketpair()
         self.closing.enter_context(ours)
         told, theirs_told = socket.socketpair()
@@ -90,7 +92,7 @@ class Processes:
             self.closing.enter_context(self._hold)
             self.closing.enter_context(theirs_hold)
             hold = theirs_hold.fileno()
-        start = boot_gofer.GoferStart(
+        start = GoferStart(
             theirs.fileno(),
             exports,
             log_fd,

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-import msgspec
-
 from gofer import confine
 from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
@@ -24,8 +22,9 @@ from gofer.shared import POOL_THREADS, Given
 from runsc import filters, host
 from runsc.launch import boot, isolation, landlock, users
 from runsc.launch.frozen import freeze_imports
+from runsc.launch.gofer_start import GoferStart
 from runsc.launch.title import set_title
-from runsc.oci.convert import Export
+from runsc.oci.exports import Export
 from sentry.abi import mount
 from sentry.abi.fcntl import (
     AT_RECURSIVE,
@@ -42,28 +41,6 @@ Serve = Callable[
 """gofer.main.run: the session's socket, what it serves, the last lockdown, the log, descriptors."""
 
 
-class GoferStart(msgspec.Struct, frozen=True):
-    """What a Gofer is given: descriptors that it inherits, trees, and whom it serves."""
-
-    sock: int
-    exports: Sequence[Export]
-    log_fd: int
-    own_users: bool
-    """It is in a user namespace of its own."""
-    container_id: str
-    entrance: users.Entrance | None = None
-    """To the user namespace of the container."""
-    hold: int = -1
-    """With Terms.before_gofer: a socket of packets to the command line."""
-    first: int = 0
-    """The number of the first tree. 0 is a root."""
-    told: int = -1
-    """A socket to the command line, for what is wrong with a tree."""
-    life: int = -1
-    """Of a root that is written behind: the Sentry's way to the stand-in. It is held to the end, so
-    that the container does not end before all is written."""
-
-
 def gofer_main(
     gofer: GoferStart, serve: Serve, switches: filters.Switches, terms: boot.Terms
 ) -> int:
@@ -73,14 +50,9 @@ def gofer_main(
     is_behind = gofer.life >= 0
     tie = 0 if terms.outlives or is_behind else signal.SIGKILL
     entrance = gofer.entrance
-    entered = {export.owners_fd for export in exports}
-    if entrance is not None:
-        entered.add(entrance.fd)
     follows = any(export.follows for export in exports)
     propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
-    kept_open = {sock, log_fd, gofer.hold, gofer.told, gofer.life, *terms.joins, *entered}
-    kept_open |= {export.lock_fd for export in exports}
-    isolation.enter(kept_open - {-1}, tie, propagation)
+    isolation.enter(gofer.descriptors() | set(terms.joins), tie, propagation)
     boot.join(terms.joins)
     set_title("runsc-gofer", gofer.container_id)
     os.dup2(log_fd, 2)

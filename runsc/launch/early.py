@@ -1,10 +1,13 @@
-"""The Sentry's process, started before it is known for what container.
+"""The Sentry's process, and the Gofer's, started before it is known for what container.
 
 Importing the Sentry takes as long as all that the command line does before it has something to run,
 so `begin` forks the process first: it imports beside the command line, on another core, in its
 namespaces already, and waits. `Waiting.hand_over` gives it the configuration and the descriptors,
 which it puts on the numbers that they have here, and it goes on in `boot`. What it hears comes
 from the command line alone; when that ends, or calls `discard`, so does the process.
+
+So does `begin_gofer` for the Gofer, which is then a fork of what both need, and not of a command
+line that has read config.json.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -24,6 +29,9 @@ from runsc.filters import Switches
 from runsc.launch import isolation, programs, uncounted
 from runsc.launch.boot import Terms
 from sentry.config import SandboxConfig, descriptors
+
+if TYPE_CHECKING:
+    from runsc.launch.gofer_start import GoferStart
 
 PLATFORM = "kvm"
 """What it is prepared for: the one that nobody has to name."""
@@ -41,6 +49,16 @@ OF_BOTH_ENDS = (
 """Messages with which the session of a root that is kept begins, and a program in it."""
 
 
+class Handed(Protocol):
+    """What such a process is told: a struct."""
+
+    def descriptors(self) -> set[int]:
+        """All that come with it."""
+
+
+H = TypeVar("H", bound=Handed)
+
+
 class Handover(msgspec.Struct, frozen=True):
     """What the Sentry is told."""
 
@@ -49,25 +67,32 @@ class Handover(msgspec.Struct, frozen=True):
     terms: Terms
     """Without what is for the Gofer."""
 
+    def descriptors(self) -> set[int]:
+        """All that come with it."""
+        return descriptors(self.config) | set(self.terms.joins)
+
 
 class Waiting:
-    """A Sentry that does not know yet what for, seen from the command line."""
+    """A process that does not know yet what for, seen from the command line."""
 
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self.pid = pid
         self._sock = sock
 
-    def hand_over(self, config: SandboxConfig, switches: Switches, terms: Terms) -> int:
-        """Let it go on; its pid. If it has ended, that shows at its control socket."""
-        terms = msgspec.structs.replace(terms, before_gofer=None)
-        message = msgspec.msgpack.encode(Handover(config, switches, terms))
-        fds = sorted(descriptors(config) | set(terms.joins))
+    def hand_over(self, handed: Handed) -> int:
+        """Let it go on; its pid. If it has ended, that shows at the sockets that it is given."""
+        message = msgspec.msgpack.encode(handed)
+        fds = sorted(handed.descriptors())
         with self._sock, suppress(BrokenPipeError, ConnectionResetError):
             self._sock.sendall(HEAD.pack(len(message), len(fds)))
             for first in range(0, len(fds), FDS_AT_ONCE):
                 socket.send_fds(self._sock, [b"\0"], fds[first : first + FDS_AT_ONCE])
             self._sock.sendall(message)
         return self.pid
+
+    def leave(self) -> None:
+        """In another process, which has nothing to say to it."""
+        self._sock.close()
 
     def end(self) -> None:
         """It is not needed."""
@@ -77,6 +102,8 @@ class Waiting:
 
 
 _waiting: list[Waiting] = []
+"""At most one: a Sentry."""
+_gofers: list[Waiting] = []
 """At most one."""
 _prepared: list[programs.Body] = []
 """That of a process which has imported everything: runsc/zygote."""
@@ -97,15 +124,37 @@ def begin() -> None:
     codec.compile_all(OF_BOTH_ENDS)
     uncounted.count_no_more()
     isolation.freeze_heap()
+    _waiting.extend(_spawned(_become))
+
+
+def begin_gofer() -> None:
+    """Fork that, too, right after `begin`, in a mount namespace of its own from then on.
+    Preconditions: this process mounts nothing more that it is to serve."""
+    if _waiting:
+        _gofers.extend(_spawned(_become_gofer))
+
+
+def _spawned(become: Callable[[socket.socket], int]) -> list[Waiting]:
+    """A process that does this with its end of a socket. None if there can be none: that is said by
+    the command, if it comes to need one."""
     ours, theirs = socket.socketpair()
-    try:
-        pid = isolation.spawn(lambda: _become(ours, theirs))
-    except RuntimeFailure:  # said by the command, if it comes to need one
+
+    def body() -> int:
+        isolation.tie_to_parent(signal.SIGKILL)
+        isolation.leave_session()
         ours.close()
+        for each in _waiting:
+            each.leave()
+        return become(theirs)
+
+    try:
+        pid = isolation.spawn(body)
+    except RuntimeFailure:
+        ours.close()
+        return []
+    finally:
         theirs.close()
-        return
-    theirs.close()
-    _waiting.append(Waiting(pid, ours))
+    return [Waiting(pid, ours)]
 
 
 def claim(platform: str) -> programs.Start:
@@ -114,36 +163,68 @@ def claim(platform: str) -> programs.Start:
     Raises: RuntimeError.
     """
     if _waiting and platform == PLATFORM:
-        return _waiting.pop().hand_over
+        waiting = _waiting.pop()
+
+        def start(config: SandboxConfig, switches: Switches, terms: Terms) -> int:
+            terms = msgspec.structs.replace(terms, before_gofer=None)
+            return waiting.hand_over(Handover(config, switches, terms))
+
+        return start
     discard()
     if _prepared and platform == PLATFORM:
         return programs.forked(_prepared[0])
     return programs.forked(programs.sentry(platform))
 
 
+def claim_gofer() -> programs.StartGofer:
+    """The same of the Gofer. With hooks it is a fork, for they are a function of this process."""
+
+    def start(gofer: GoferStart, switches: Switches, terms: Terms) -> int:
+        if _gofers and terms.before_gofer is None:
+            from runsc.launch.gofer_start import GoferHandover  # noqa: PLC0415
+
+            return _gofers.pop().hand_over(GoferHandover(gofer, switches, terms))
+        return programs.forked_gofer(programs.gofer())(gofer, switches, terms)
+
+    return start
+
+
 def discard() -> bool:
-    """End the one that nobody has claimed; whether there was one."""
+    """End what nobody has claimed; whether there was a Sentry."""
+    if _gofers:
+        _gofers.pop().end()
     if not _waiting:
         return False
     _waiting.pop().end()
     return True
 
 
-def _become(ours: socket.socket, sock: socket.socket) -> int:
-    """The body of the process; gives its exit code."""
-    isolation.tie_to_parent(signal.SIGKILL)
-    isolation.leave_session()
-    ours.close()
+def _become(sock: socket.socket) -> int:
+    """The body of the Sentry's process; gives its exit code."""
     body = programs.sentry(PLATFORM)
     isolation.freeze_heap()
-    handed = _receive(sock)
+    handed = receive(sock, Handover)
     if handed is None:
         return 1
     return body(handed.config, handed.switches, handed.terms)
 
 
-def _receive(sock: socket.socket) -> Handover | None:
+def _become_gofer(sock: socket.socket) -> int:
+    """The same of the Gofer's."""
+    from runsc.launch import boot_gofer  # noqa: PLC0415  only there
+    from runsc.launch.gofer_start import GoferHandover  # noqa: PLC0415
+
+    serve = programs.gofer()
+    isolation.freeze_heap()
+    handed = receive(sock, GoferHandover)
+    if handed is None:
+        return 1
+    return boot_gofer.gofer_main(handed.start, serve, handed.switches, handed.terms)
+
+
+def receive(sock: socket.socket, kind: type[H]) -> H | None:
     """Wait for what to do; None when the command line has ended."""
+    decoder = msgspec.msgpack.Decoder(kind)  # for which nobody waits yet
     head = _exactly(sock, HEAD.size)
     if head is None:
         return None
@@ -157,9 +238,9 @@ def _receive(sock: socket.socket) -> Handover | None:
     message = _exactly(sock, size)
     if message is None:
         return None
-    handed = msgspec.msgpack.decode(message, type=Handover)
+    handed = decoder.decode(message)
     sock.close()
-    _place(given, sorted(descriptors(handed.config) | set(handed.terms.joins)))
+    _place(given, sorted(handed.descriptors()))
     return handed
 
 

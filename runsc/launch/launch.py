@@ -22,7 +22,7 @@ from runsc.launch.configure import Wishes, has_services, make_config
 from runsc.launch.janitor import keep_clean
 from runsc.launch.label import of as label_of
 from runsc.launch.network_choice import network_of, passt_of, settled
-from runsc.launch.programs import Programs, gofer
+from runsc.launch.programs import Programs
 from runsc.oci.convert import Container
 from runsc.options import Globals
 from sentry.control.protocol import Request
@@ -40,7 +40,7 @@ Bodies = Callable[[str], Programs]
 def real_programs(platform: str) -> Programs:
     """The Sentry, and the Gofer. Raises: RuntimeFailure."""
     try:
-        return Programs(early.claim(platform), gofer())
+        return Programs(early.claim(platform), early.claim_gofer())
     except RuntimeError as error:  # libunicorn is not there
         raise RuntimeFailure(str(error)) from None
 
@@ -347,6 +347,7 @@ def _start(
             for pid in beside:
                 sandbox.end_child(pid)
             raise
+        early.discard()  # a root that is an image needs no Gofer
         running.beside = beside
         running.warn = flags.log.warning
         if wishes.tell is not None and config.restore is not None:

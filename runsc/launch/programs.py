@@ -15,6 +15,10 @@ from sentry.config import SandboxConfig
 
 if TYPE_CHECKING:
     from runsc.launch.boot_gofer import Serve
+    from runsc.launch.gofer_start import GoferStart
+
+    StartGofer = Callable[[GoferStart, filters.Switches, boot.Terms], int]
+    """Makes the Gofer's process; gives its pid."""
 
 Body = Callable[[SandboxConfig, filters.Switches, boot.Terms], int]
 """What the Sentry's process does; gives its exit code."""
@@ -52,7 +56,7 @@ class Programs(msgspec.Struct, frozen=True):
     """The two."""
 
     start_sentry: Start
-    serve: Serve
+    start_gofer: StartGofer
 
 
 def gofer() -> Serve:
@@ -84,5 +88,15 @@ def forked(body: Body) -> Start:
     def start(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         isolation.freeze_heap()
         return isolation.spawn(lambda: body(config, switches, terms))
+
+    return start
+
+
+def forked_gofer(serve: Serve) -> StartGofer:
+    """The same of a Gofer that serves so. Preconditions: the heap is frozen."""
+    from runsc.launch import boot_gofer  # noqa: PLC0415  most are there already: `early`
+
+    def start(gofer: GoferStart, switches: filters.Switches, terms: boot.Terms) -> int:
+        return isolation.spawn(lambda: boot_gofer.gofer_main(gofer, serve, switches, terms))
 
     return start

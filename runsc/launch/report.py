@@ -14,7 +14,8 @@ from sentry.abi.sched import CLONE_NEWUSER
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
-    from runsc.oci.convert import Container, Export
+    from runsc.oci.convert import Container
+    from runsc.oci.exports import Export
     from runsc.options import Globals
     from sentry.config import Capabilities, MountConfig, ProcessConfig, SandboxConfig
 

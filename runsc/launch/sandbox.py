@@ -22,9 +22,10 @@ from runsc.containers.lifecycle import DRAINED_MS, HELD_UP_MS
 from runsc.containers.processes import is_held_up
 from runsc.containers.signals import TERMINAL, stop_as_told
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, boot_gofer, isolation
+from runsc.launch import boot, isolation
+from runsc.launch.gofer_start import GoferStart
 from runsc.launch.programs import Programs
-from runsc.oci.convert import Export
+from runsc.oci.exports import Export
 from sentry.config import SandboxConfig
 from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
 
@@ -393,7 +394,7 @@ def start(
     try:
         isolation.freeze_heap()
         if gofer_theirs is not None and told_theirs is not None:
-            gofer = boot_gofer.GoferStart(
+            gofer = GoferStart(
                 gofer_theirs.fileno(),
                 exports,
                 config.log_fd,
@@ -404,9 +405,7 @@ def start(
                 told=told_theirs.fileno(),
                 life=stand_in.life.fileno() if config.root.written_behind else -1,
             )
-            gofer_pid = isolation.spawn(
-                lambda: boot_gofer.gofer_main(gofer, programs.serve, switches, terms)
-            )
+            gofer_pid = programs.start_gofer(gofer, switches, terms)
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
         stand_in.await_ready()

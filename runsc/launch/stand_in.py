@@ -25,7 +25,7 @@ from runsc.launch.label import Label
 from runsc.launch.oom_victim import Victim
 from runsc.launch.view import View
 from runsc.oci.convert import Container
-from runsc.oci.users import Users
+from runsc.oci.exports import Users
 from sentry.abi import mount
 from sentry.abi.ioctl import TIOCSCTTY
 from sentry.abi.sched import (

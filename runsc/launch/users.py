@@ -20,8 +20,7 @@ from sentry.abi.sched import CLONE_NEWUSER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runsc.oci.convert import Export
-    from runsc.oci.users import Users
+    from runsc.oci.exports import Export, Users
     from sentry.config import Extents
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from runsc import host
 from runsc.launch import isolation
-from runsc.oci.convert import Export
+from runsc.oci.exports import Export
 from sentry.abi import mount
 from sentry.abi.fcntl import AT_RECURSIVE
 

@@ -16,7 +16,8 @@ from runsc.launch.overlap import overlapping
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runsc.oci.convert import Container, Export
+    from runsc.oci.convert import Container
+    from runsc.oci.exports import Export
 
 
 def exclusive(container: Container, warn: Callable[[str], object]) -> Container:

@@ -8,23 +8,14 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 
-import msgspec
-
 from runsc.errors import SpecError
 from runsc.oci import spec
+from runsc.oci.exports import Users
 from sentry.config import Extents
 
 MAX_EXTENTS = 340
 """Lines of /proc/PID/uid_map: UID_GID_MAP_MAX_EXTENTS."""
 LAST_ID = (1 << 32) - 2
-
-
-class Users(msgspec.Struct, frozen=True):
-    """Who is who on the host: a new user namespace, or one that is joined."""
-
-    uids: Extents = ()
-    gids: Extents = ()
-    path: str = ""
 
 
 def of(linux: spec.Linux) -> Users:

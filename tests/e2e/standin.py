@@ -151,7 +151,7 @@ def main(root: str, sentry_words: str, gofer_words: str, *flags: str) -> int:
     def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         return boot.sentry_main(config, prepare, switches, terms)
 
-    made_of = programs.Programs(programs.forked(body), serve(gofer_words))
+    made_of = programs.Programs(programs.forked(body), programs.forked_gofer(serve(gofer_words)))
     identity = launch.Identity("c1", "/", "/", "1.2.0", {})
     if "hurry" in flags:
         sandbox.READY_S = 0.5

@@ -119,7 +119,7 @@ def test_process_killed_while_it_is_created(
 @pytest.mark.parametrize(
     ("process", "error"),
     [
-        ("3", "the gofer process was killed by signal 9: the sandbox has ended"),
+        ("2", "the gofer process was killed by signal 9: the sandbox has ended"),
         (
             "4",
             "unable to start container process: the host's network: the network process has ended",

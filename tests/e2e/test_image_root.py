@@ -65,6 +65,13 @@ def state_of(bundle: Bundle) -> dict[str, int]:
         time.sleep(0.001)
 
 
+def _gofers(cli: int) -> list[int]:
+    """Children of a command line that wait to become one: they have its own words."""
+    words = Path(f"/proc/{cli}/cmdline").read_bytes()
+    children = Path(f"/proc/{cli}/task/{cli}/children").read_text().split()
+    return [int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == words]
+
+
 @pytest.mark.parametrize("victim", ["stand-in", "sentry"])
 def test_container_of_an_image_leaves_nothing_when_it_is_killed(
     image: Path, tmp_path: Path, victim: str
@@ -77,6 +84,7 @@ def test_container_of_an_image_leaves_nothing_when_it_is_killed(
     assert cli.stdout.readline() == "ready\n"
     state = state_of(bundle)
     assert not state.get("goferPid")
+    assert _gofers(cli.pid) == []
     pids = {"cli": cli.pid, "stand-in": state["pid"], "sentry": state["sentryPid"]}
     pidfds = {name: os.pidfd_open(pid) for name, pid in pids.items()}
 

@@ -1,10 +1,13 @@
-"""Killing a process of a sandbox that runs a real program."""
+"""The processes of a sandbox that runs a real program: what the Gofer has, and killing one."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,41 @@ def _start(
         "gofer": state["goferPid"],
     }
     return cli, {name: os.pidfd_open(pid) for name, pid in pids.items()}
+
+
+@pytest.mark.parametrize("hooks", [{}, {"createContainer": [{"path": "/bin/true"}]}])
+def test_gofer_has_its_trees_and_sockets_alone(
+    bundle: Bundle, platform: str, hooks: dict[str, object]
+) -> None:
+    """Whether it was there before the command line knew what for, or is a fork of that."""
+    bundle.configure(lambda document: document.update(hooks=hooks))
+    cli, pidfds = _start(bundle, platform, "sleep 1000")
+    pid = processes.wait_for_state(bundle.path / "state", "test")["goferPid"]
+    place = Path(f"/proc/{pid}")
+    status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
+    targets = {int(each.name): os.readlink(each) for each in (place / "fd").iterdir()}
+    title = (place / "cmdline").read_bytes()
+    spaces = {kind: os.readlink(place / "ns" / kind) for kind in ("mnt", "pid", "net", "ipc")}
+    own = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in spaces}
+    maps = (place / "maps").read_text()
+    root, mounts = os.listdir(place / "root"), (place / "mountinfo").read_text().splitlines()
+    signal.pidfd_send_signal(pidfds["sentry"], signal.SIGKILL)
+    assert processes.all_end(pidfds)
+    errors = cli.communicate(timeout=TIMEOUT_S)[1]
+
+    kinds = Counter(re.sub(r":.*|\d+| .*", "", target) for target in targets.values())
+    of_trees = {kind for kind in kinds if kind.startswith("/")} - {"/null"}
+    others = {kind: count for kind, count in kinds.items() if kind not in of_trees}
+    # the log twice, the Sentry's end, the loop and the pool
+    assert others == {"/null": 2, "pipe": 2, "socket": 1, "anon_inode": 2}, targets
+    assert "/" in of_trees, "the root's tree"
+    assert "runsc-ram" not in maps and "/dev/kvm" not in maps and "kvm-v" not in maps
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+    assert status["NSpid"].split()[-1] == "1"
+    assert b"gofer" in title
+    assert all(spaces[kind] != own[kind] for kind in spaces)
+    assert root == [] and len(mounts) == 1
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("victim", MESSAGES)

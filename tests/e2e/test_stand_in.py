@@ -15,7 +15,7 @@ import pytest
 
 from runsc.launch.stand_in import Namespaces
 from runsc.launch.view import View
-from runsc.oci.convert import Export
+from runsc.oci.exports import Export
 from tests.e2e.bundle import OVERFLOW, Bundle
 from tests.e2e.client import Client
 from tests.e2e.processes import all_end

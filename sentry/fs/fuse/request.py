@@ -123,8 +123,8 @@ class Request:
                 self._value = [None, error.with_traceback(None)]
             self.data = b""
         if self._value[1] is not None:
-            error = self._value[1]
-            raise type(error)(*error.args)  # each with a traceback of its own
+            known = self._value[1]
+            raise type(known)(*known.args)  # each with a traceback of its own
         return self._value[0]
 
     def let_go(self) -> None:

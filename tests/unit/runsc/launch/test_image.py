@@ -10,7 +10,8 @@ import pytest
 from runsc.errors import RuntimeFailure
 from runsc.launch.boot import Terms
 from runsc.launch.image import alone
-from runsc.oci.convert import Container, Export
+from runsc.oci.convert import Container
+from runsc.oci.exports import Export
 from sentry.config import ProcessConfig, RootConfig, SandboxConfig
 
 PROGRAM = ProcessConfig((b"true",))

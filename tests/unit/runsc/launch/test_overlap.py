@@ -12,7 +12,8 @@ import pytest
 
 from runsc.launch import claims as claims_of
 from runsc.launch.overlap import claimed, counts_owners, overlapping
-from runsc.oci.convert import Container, Export
+from runsc.oci.convert import Container
+from runsc.oci.exports import Export
 from sentry.config import ProcessConfig, RootConfig
 from tests.contract.filesystems.layers import layered, mounted
 

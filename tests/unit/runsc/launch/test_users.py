@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runsc.launch import users
-from runsc.oci.users import Users
+from runsc.oci.exports import Users
 
 
 def test_maps_of_a_namespace_that_is_there_are_read() -> None:

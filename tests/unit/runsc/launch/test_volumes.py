@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from runsc.launch.volumes import exclusive
-from runsc.oci.convert import Container, Export
+from runsc.oci.convert import Container
+from runsc.oci.exports import Export
 from sentry.config import MountConfig, ProcessConfig, RootConfig
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from runsc.errors import SpecError
 from runsc.oci import spec, users
-from runsc.oci.users import Users
+from runsc.oci.exports import Users
 
 
 def _linux(uids: list[Any], gids: list[Any] | None = None, path: str = "") -> spec.Linux:
