@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 import stat
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -158,8 +159,6 @@ class KernelLog(LogSink):
         if self._rate.spent:  # it takes a millisecond to make one
             self._leave_out()
         else:
-            import traceback  # noqa: PLC0415  only for a defect
-
             self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
 
     def tell(self, report: str) -> None:

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import linecache
 import sys
+import traceback
 import types
 import warnings
 from importlib.machinery import BuiltinImporter, FrozenImporter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 from runsc.launch.ahead import Ahead
-from runsc.launch.kept import KeptCode
 
-TRACEBACKS: Final = KeptCode.of_library("traceback", "textwrap", "_colorize")
-"""What tells of a defect, if there is one: 3.5 ms of each start, and 0.3 MiB of each process."""
+if TYPE_CHECKING:
+    from runsc.launch.kept import KeptCode
 
 
 def freeze_imports(kept: KeptCode | None = None) -> None:
     """No import from files any more, but from `kept`, and of what was compiled ahead; no look at
     source files."""
     mapped = [finder for finder in sys.meta_path if isinstance(finder, Ahead)]
-    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, *mapped, TRACEBACKS]
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter, *mapped]
     if kept is not None:
         sys.meta_path.append(kept)
     sys.path_hooks.clear()
@@ -52,8 +52,6 @@ def _no_lines(filename: str, module_globals: object = None) -> list[str]:
 def _report(
     kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
 ) -> None:
-    import traceback  # noqa: PLC0415  only for a defect
-
     sys.stderr.write("".join(traceback.format_exception(kind, error, trace)))
 
 

@@ -40,14 +40,6 @@ class KeptCode:
         kept._read(package, sys.modules[package].__path__[0], without)
         return kept
 
-    @classmethod
-    def of_library(cls, *names: str) -> KeptCode:
-        """Modules of CPython's own that are not imported yet, if it has them."""
-        kept, directory = cls(), os.path.dirname(os.__file__)
-        there = (name for name in names if os.path.exists(f"{directory}/{name}.py"))
-        kept._keep(directory, {name: name for name in there if name not in sys.modules})
-        return kept
-
     def _read(self, package: str, directory: str, without: Container[str]) -> None:
         stems, inner = [], []
         for entry in os.scandir(directory):
@@ -60,18 +52,14 @@ class KeptCode:
             return
         names = {package if stem == "__init__" else f"{package}.{stem}": stem for stem in stems}
         late = {n: stem for n, stem in names.items() if n not in sys.modules and n not in without}
-        self._keep(directory, late)
+        place, found = compiled_place(directory), list(late.values())
+        codes = host.map_compiled(directory, place, found, TAIL, MAGIC_NUMBER)
+        for (name, stem), (at, size) in zip(late.items(), codes, strict=True):
+            code = (at, size) if at else _compiled(f"{directory}/{stem}.py", name)
+            self._modules[name] = code, stem == "__init__"
         for stem in inner:
             if f"{package}.{stem}" not in without:
                 self._read(f"{package}.{stem}", f"{directory}/{stem}", without)
-
-    def _keep(self, directory: str, stems: dict[str, str]) -> None:
-        """Modules of this directory: the file of each, by its name, is STEM.py."""
-        place, found = compiled_place(directory), list(stems.values())
-        codes = host.map_compiled(directory, place, found, TAIL, MAGIC_NUMBER)
-        for (name, stem), (at, size) in zip(stems.items(), codes, strict=True):
-            code = (at, size) if at else _compiled(f"{directory}/{stem}.py", name)
-            self._modules[name] = code, stem == "__init__"
 
     @property
     def names(self) -> list[str]:

@@ -16,11 +16,11 @@ from runsc.launch.kept import KeptCode
 EVERYTHING = """
 import sys
 from runsc.launch import boot, programs
-from runsc.launch.frozen import TRACEBACKS, freeze_imports
+from runsc.launch.frozen import freeze_imports
 from runsc.launch.kept import KeptCode
 programs.sentry("kvm")
 kept = KeptCode.of("sentry", programs.NEVER_LATE)
-names = sorted([*kept.names, *TRACEBACKS.names])
+names = sorted(kept.names)
 freeze_imports(kept)
 loaded = set(sys.modules)
 import importlib
@@ -40,41 +40,6 @@ def test_everything_the_sentry_imports_late_needs_no_file() -> None:
     number, *others = done.stdout.split()
     assert int(number) > 100
     assert others == []
-
-
-DEFECT = """
-import sys
-from runsc.launch import finder
-finder.install()
-from runsc.launch import early, programs
-programs.sentry("kvm")
-from runsc.launch.frozen import freeze_imports
-assert not sys.modules.keys() & {"traceback", "textwrap"}
-freeze_imports()
-
-def hear(event, values):
-    if event == "open":
-        print("opened", *values)
-
-sys.addaudithook(hear)
-try:
-    {}["first"]
-except KeyError:
-    raise ValueError("second")
-"""
-
-
-@pytest.mark.kvm
-def test_a_defect_is_told_from_memory_by_what_no_start_imports() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DEFECT], capture_output=True, text=True, check=False
-    )
-
-    assert (done.returncode, done.stdout) == (1, "")
-    told = [line for line in done.stderr.splitlines() if line and not line.startswith(" ")]
-    again = "Traceback (most recent call last):"
-    between = "During handling of the above exception, another exception occurred:"
-    assert told == [again, "KeyError: 'first'", between, again, "ValueError: second"]
 
 
 @pytest.fixture
