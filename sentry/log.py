@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import select
 import stat
-import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from sentry.abi.limits import PIPE_BUF
 from sentry.log_rate import Rate
+from sentry.tracebacks import text_of
 
 MAX_BUFFERED: Final = 1 << 20
 FLUSH_TRIES: Final = 256
@@ -159,7 +159,7 @@ class KernelLog(LogSink):
         if self._rate.spent:  # it takes a millisecond to make one
             self._leave_out()
         else:
-            self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
+            self.write(f"BUG in {what}: {text_of(error)}")
 
     def tell(self, report: str) -> None:
         """What is told once, whatever was before."""

@@ -1,21 +1,20 @@
 """CPython without files: what must be true before the filter forbids opening any.
 
 A late import finds what was kept in memory (`kept`), or is an ImportError, not a killed process;
-a traceback is printed from memory, or without source lines; exceptions that nobody catches are
+a traceback is told without source lines (`sentry.tracebacks`); exceptions that nobody catches are
 written by us.
 """
 
 from __future__ import annotations
 
-import linecache
 import sys
-import traceback
 import types
 import warnings
 from importlib.machinery import BuiltinImporter, FrozenImporter
 from typing import TYPE_CHECKING, Any
 
 from runsc.launch.ahead import Ahead
+from sentry.tracebacks import text_from
 
 if TYPE_CHECKING:
     from runsc.launch.kept import KeptCode
@@ -30,12 +29,11 @@ def freeze_imports(kept: KeptCode | None = None) -> None:
         sys.meta_path.append(kept)
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
-    linecache.checkcache = _no_check
-    linecache.updatecache = _no_lines
+    linecache: Any = sys.modules.get("linecache")  # a fork of the zygote has it
+    if linecache is not None:
+        linecache.checkcache = _no_check
+        linecache.updatecache = _no_lines
     sys.excepthook = _report
-    threading: Any = sys.modules.get("threading")  # the Gofer has threads of Python
-    if threading is not None:
-        threading.excepthook = _report_thread
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore")
 
@@ -52,12 +50,7 @@ def _no_lines(filename: str, module_globals: object = None) -> list[str]:
 def _report(
     kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
 ) -> None:
-    sys.stderr.write("".join(traceback.format_exception(kind, error, trace)))
-
-
-def _report_thread(end: Any) -> None:
-    if end.exc_value is not None:
-        _report(end.exc_type, end.exc_value, end.exc_traceback)
+    sys.stderr.write(text_from(error, trace))
 
 
 def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:

@@ -32,6 +32,7 @@ from sentry.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
+from sentry.tracebacks import text_of
 
 NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
@@ -104,10 +105,8 @@ def _child(body: Callable[[], int], ids: tuple[int, int] | None) -> NoReturn:
 
 
 def _complain(error: BaseException) -> None:
-    import traceback  # noqa: PLC0415  only on the way out; fails quietly once imports are cut
-
     with suppress(OSError):
-        os.write(2, "".join(traceback.format_exception(error)).encode())
+        os.write(2, text_of(error).encode(errors="backslashreplace"))
 
 
 def _map_ids(uid: int, gid: int) -> None:

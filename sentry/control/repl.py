@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.control.answers import Said
+from sentry.tracebacks import text_from
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
@@ -114,6 +114,6 @@ class Repl:
         while trace is not None and trace.tb_frame.f_code.co_filename != FILE:
             trace = trace.tb_next
         try:
-            return "".join(traceback.format_exception(type(error), error, trace))
+            return text_from(error, trace)
         except Exception as another:  # a __str__ of its own
             return f"{type(error).__name__}, which cannot be shown: {type(another).__name__}\n"
