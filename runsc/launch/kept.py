@@ -40,6 +40,11 @@ class KeptCode:
         kept._read(package, sys.modules[package].__path__[0], without)
         return kept
 
+    def add(self, package: str, directory: str) -> None:
+        """One that nobody has imported, and what is in it, there."""
+        if package not in sys.modules:
+            self._read(package, directory, ())
+
     def _read(self, package: str, directory: str, without: Container[str]) -> None:
         stems, inner = [], []
         for entry in os.scandir(directory):

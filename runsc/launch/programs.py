@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -71,7 +72,7 @@ def sentry(platform: str) -> Body:
     from sentry.boot.sandbox import preload, prepare  # noqa: PLC0415  only there
 
     preload(platform)
-    kept = KeptCode.of("sentry", NEVER_LATE | ahead.compiled())
+    kept = late()
 
     def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         if config.egress is not None:
@@ -80,6 +81,13 @@ def sentry(platform: str) -> Body:
         return boot.sentry_main(config, prepare, switches, terms, kept)
 
     return body
+
+
+def late() -> KeptCode:
+    """What it may import later: its own modules, and `re`, which most programs do not need."""
+    kept = KeptCode.of("sentry", NEVER_LATE | ahead.compiled())
+    kept.add("re", f"{os.path.dirname(os.__file__)}/re")
+    return kept
 
 
 def forked(body: Body) -> Start:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.socket import SOMAXCONN
 from sentry.errors import EINVAL
+from sentry.written import ranges, runs
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -79,8 +79,7 @@ def ports_in(text: str) -> bytes:
 
 def shown_ports(ports: bytes) -> str:
     """The same as text."""
-    runs = [(run.start(), run.end() - 1) for run in re.finditer(b"\x01+", ports)]
-    return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
+    return ranges(runs(ports))
 
 
 def longest_backlog(stack: Stack) -> int:

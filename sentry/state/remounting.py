@@ -10,7 +10,6 @@ a copy: what the container's mounts hide and forbid stays so (mount_namespaces(7
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -24,7 +23,7 @@ from sentry.abi.stat import NSFS_MAGIC
 from sentry.fs.cgroup.filesystem import CgroupFs
 from sentry.fs.proc.filesystem import ProcFs
 from sentry.fs.proc.namespaces import place_of
-from sentry.fs.tmpfs.filesystem import POLICY, RamFs, TmpFs
+from sentry.fs.tmpfs.filesystem import RamFs, TmpFs, is_policy
 from sentry.state import records
 from sentry.state.pages import Damaged
 from sentry.vfs.dentry import Dentry
@@ -198,7 +197,7 @@ class MadeMounts:
             fs = Unbuilt(record.kind, place)
         else:
             options = msgspec.structs.asdict(record.limits or records.MemoryLimits())
-            if options["mpol"] and not re.fullmatch(POLICY, options["mpol"]):
+            if options["mpol"] and not is_policy(options["mpol"]):
                 raise Damaged("a policy of memory that is none")
             memory = (RamFs if record.kind == "ramfs" else TmpFs).make(kernel.vfs, **options)
             memory.mounted_once = True

@@ -5,12 +5,12 @@ The cgroups themselves are `sentry.kernel.cgroup`; a file gets the one that it b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sentry import written
 from sentry.abi.limits import INT_MAX
 from sentry.auth.permissions import MAY_WRITE, may_access
 from sentry.errors import EACCES, EINVAL, ENOENT, EOPNOTSUPP, ERANGE, ESRCH
@@ -28,7 +28,6 @@ PIDS_MAX: Final = 4194304
 MAX: Final = "max\n"
 CONTROLLERS: Final = ("cpuset", "cpu", "memory", "pids", "io", "hugetlb", "rdma", "misc", "dmem")
 """Names that Linux knows."""
-_NUMBER: Final = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|[0-9]+)")
 
 
 class View(Struct, frozen=True):
@@ -72,13 +71,9 @@ def integer(text: str) -> int:
 
 
 def _number(text: str) -> int:
-    """kstrtoll(text, 0): decimal, octal after 0, hexadecimal after 0x. Raises: EINVAL."""
-    if not _NUMBER.fullmatch(text):
-        raise EINVAL(f"{text[:40]!r}")
-    digits = text.lstrip("+-").lower()
-    base = 16 if digits.startswith("0x") else 8 if digits.startswith("0") else 10
+    """kstrtoll(text, 0). Raises: EINVAL."""
     try:
-        return int(text, base)
+        return written.integer(text)
     except ValueError:
         raise EINVAL(f"{text[:40]!r}") from None
 

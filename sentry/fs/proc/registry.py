@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sentry import written
 from sentry.auth.userns import NO_ID
 from sentry.errors import EINVAL, ERANGE, ESRCH
 from sentry.fs.pseudo.files import Text
@@ -90,7 +90,6 @@ class View(Struct, frozen=True):
         return self._subject
 
 
-_NUMBER: Final = rb"[-+]?(0[xX][0-9a-fA-F]+|[0-9]+)"
 Show = Callable[[View], Text]
 Store = Callable[[View, bytes], None]
 
@@ -163,13 +162,8 @@ def unsigned(text: bytes) -> int:
 
 def number(text: bytes, low: int, high: int) -> int:
     """A written number, octal after 0, hexadecimal after 0x. Raises: EINVAL, ERANGE."""
-    word = text.strip(b" \t\n\0")
-    if not re.fullmatch(_NUMBER, word):
-        raise EINVAL(f"{text[:40]!r} is no number")
-    digits = word.lstrip(b"+-").lower()
-    base = 16 if digits.startswith(b"0x") else 8 if digits.startswith(b"0") else 10
     try:
-        value = int(word, base)
+        value = written.integer(text.strip(b" \t\n\0").decode("latin-1"))
     except ValueError:
         raise EINVAL(f"{text[:40]!r} is no number") from None
     if not low <= value <= high:

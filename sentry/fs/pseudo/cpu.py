@@ -5,12 +5,13 @@ arch/x86/kernel/cpu/proc.c.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.layout import Record
+
+from sentry.written import ranges, runs
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
@@ -191,9 +192,7 @@ def cpu_list(cpus: int) -> str:
 
 def set_list(mask: int) -> str:
     """0-3,5: bitmap_list_string()."""
-    runs = re.finditer("1+", f"{mask:b}"[::-1])
-    ends = [(run.start(), run.end() - 1) for run in runs]
-    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ends)
+    return ranges(runs(bytes(map(int, f"{mask:b}"[::-1]))))
 
 
 def cpu_mask(cpus: int) -> str:

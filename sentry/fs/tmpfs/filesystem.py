@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self
@@ -28,9 +27,9 @@ from sentry.vfs.vfs import Vfs
 
 MAX_INODES: Final = 262_144
 HUGE: Final = ("never", "always", "within_size", "advise")
-POLICY: Final = (
-    r"(default|prefer|bind|interleave|local|prefer \(many\)|weighted interleave)([=:].*)?"
-)
+POLICIES: Final = (
+    "default", "prefer", "bind", "interleave", "local", "prefer (many)", "weighted interleave"
+)  # fmt: skip
 LARGEST: Final = (1 << 63) - 1
 """LONG_MAX."""
 _SUFFIXES: Final = {"k": 10, "m": 20, "g": 30, "t": 40}
@@ -79,12 +78,18 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
         options.mode = int(value, 8) & 0o7777
     elif key in ("uid", "gid"):
         setattr(options, key, parse_id(value))
-    elif key == "mpol" and re.fullmatch(POLICY, value):
+    elif key == "mpol" and is_policy(value):
         options.mpol = value if value != "default" else ""
     elif key == "noswap":
         options.noswap = True
     elif (key != "huge" or value not in HUGE) and key not in ("inode32", "inode64"):
         raise ValueError(key)
+
+
+def is_policy(text: str) -> bool:
+    """A name, and what else belongs to it: mpol_parse_str()."""
+    name = text.partition("=")[0].partition(":")[0]
+    return name in POLICIES and "\n" not in text
 
 
 def parse_size(text: str) -> int:

@@ -131,7 +131,16 @@ import sys
 from runsc.launch import finder
 finder.install()
 import msgspec
-assert not sys.modules.keys() & {*finder.UNUSED, "numbers", "_decimal", "textwrap"}
+assert not sys.modules.keys() & {*finder.UNUSED, "numbers", "_decimal", "textwrap", "re"}
+from typing import Annotated
+word = Annotated[str, msgspec.Meta(pattern="^[a-z]+$")]
+assert msgspec.json.decode(b'"abc"', type=word) == "abc"
+try:
+    msgspec.json.decode(b'"a1"', type=word)
+except msgspec.ValidationError:
+    pass
+else:
+    raise AssertionError("a pattern that is none")
 class Thing(msgspec.Struct):
     a: int
     b: float | None = None

@@ -17,9 +17,8 @@ EVERYTHING = """
 import sys
 from runsc.launch import boot, programs
 from runsc.launch.frozen import freeze_imports
-from runsc.launch.kept import KeptCode
 programs.sentry("kvm")
-kept = KeptCode.of("sentry", programs.NEVER_LATE)
+kept = programs.late()
 names = sorted(kept.names)
 freeze_imports(kept)
 loaded = set(sys.modules)
