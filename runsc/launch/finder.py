@@ -13,8 +13,8 @@ import marshal
 import os
 import sys
 from collections.abc import Sequence
+from importlib._bootstrap_external import MAGIC_NUMBER, cache_from_source
 from importlib.machinery import ModuleSpec
-from importlib.util import MAGIC_NUMBER, cache_from_source
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -150,7 +150,7 @@ class Nothing(type):
 
 
 class Unused(ModuleType):
-    """Stands for a module as long as msgspec is being imported."""
+    """Stands for a module as long as another one is being imported."""
 
     def __getattr__(self, name: str) -> Nothing:
         return _nothing(name)
@@ -171,17 +171,24 @@ def _nothing(name: str) -> Nothing:
 
 
 def import_msgspec() -> None:
-    """Without those. Whoever imports one of them afterwards gets it as it is."""
-    made: dict[str, ModuleType] = {name: Unused(name) for name in UNUSED}
-    made["re"] = ModuleType("re")
-    vars(made["re"])["compile"] = _expression
-    made = {name: module for name, module in made.items() if name not in sys.modules}
+    """Without those."""
+    expressions = ModuleType("re")
+    vars(expressions)["compile"] = _expression
+    _import("msgspec", [expressions, *map(Unused, UNUSED)])
+
+
+def _import(name: str, instead: list[ModuleType]) -> None:
+    """With these in the places of others. Whoever imports one of them afterwards gets it as it is.
+    """
+    if name in sys.modules:
+        return
+    made = {each.__name__: each for each in instead if each.__name__ not in sys.modules}
     sys.modules.update(made)
     try:
-        importlib.import_module("msgspec")
+        importlib.import_module(name)
     finally:
-        for name in made:
-            del sys.modules[name]
+        for each in made:
+            del sys.modules[each]
 
 
 def install() -> None:
@@ -193,5 +200,5 @@ def install() -> None:
     sys.meta_path.insert(0, OwnFinder())
     ahead.install()
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
-    if "msgspec" not in sys.modules:
-        import_msgspec()
+    import_msgspec()
+    _import("socket", [Unused("selectors")])  # for socket.sendfile, which nothing here uses

@@ -14,8 +14,8 @@ import marshal
 import os
 import sys
 from collections.abc import Container, Sequence
+from importlib._bootstrap_external import MAGIC_NUMBER
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import MAGIC_NUMBER
 from types import ModuleType
 from typing import Any
 

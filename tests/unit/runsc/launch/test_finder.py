@@ -131,7 +131,10 @@ import sys
 from runsc.launch import finder
 finder.install()
 import msgspec
-assert not sys.modules.keys() & {*finder.UNUSED, "numbers", "_decimal", "textwrap", "re"}
+gone = {"numbers", "_decimal", "textwrap", "re", "selectors"}
+assert not sys.modules.keys() & {*finder.UNUSED, *gone}
+import socket, selectors
+assert selectors.DefaultSelector().get_map() is not None
 from typing import Annotated
 word = Annotated[str, msgspec.Meta(pattern="^[a-z]+$")]
 assert msgspec.json.decode(b'"abc"', type=word) == "abc"
