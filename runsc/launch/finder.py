@@ -178,7 +178,7 @@ def import_msgspec() -> None:
 
 
 def _import(name: str, instead: list[ModuleType]) -> None:
-    """With these in the places of others, which whoever imports them afterwards gets as they are."""
+    """With these in the places of others, which whoever imports them later gets as they are."""
     if name in sys.modules:
         return
     made = {each.__name__: each for each in instead if each.__name__ not in sys.modules}
