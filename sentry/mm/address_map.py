@@ -335,12 +335,15 @@ class AddressMap:
 
     def removing(self, start: int, end: int, entries: bool = True) -> Steps[None]:
         """`remove` in steps: all that can go wrong does so before anything is removed."""
-        yield from self.vmas.settling(start, end)
-        doomed = self.vmas.overlapping(start, end)
+        doomed: list[Vma] = []
+        for vma, _, _ in self.parts(start, end):
+            if vma.flags & VmFlag.SEALED:
+                raise EPERM("sealed")
+            doomed.append(vma)
+            if not len(doomed) % PIECE_VMAS:
+                yield
         if not doomed:
             return
-        if any(vma.flags & VmFlag.SEALED for vma in doomed):
-            raise EPERM("sealed")
         first = doomed[0]
         if len(doomed) == 1 and (first.start < start) != (first.end > end):
             low, high = max(start, first.start), min(end, first.end)

@@ -113,12 +113,6 @@ class VmaList:
         """All runs, which may be tied."""
         return list(self._runs)
 
-    def settling(self, start: int, end: int) -> Iterator[None]:
-        """Settle the runs of a range, one in a step."""
-        first = bisect_right(self._firsts, start) - 1
-        tied = [run for run in self._runs[first : bisect_left(self._firsts, end)] if run.tied]
-        return map(Run.settle, tied)
-
     def borrow(self, run: Run) -> None:
         """Append a parent's run, which can be lent and lies behind all that is here."""
         self._append(run.lend())

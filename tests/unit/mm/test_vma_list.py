@@ -143,7 +143,7 @@ def borrowed(parent: VmaList, ram: Any) -> VmaList:
     ranges,
     st.lists(
         st.tuples(
-            st.sampled_from(["fork", "add", "remove", "look", "gaps", "settle", "end"]),
+            st.sampled_from(["fork", "add", "remove", "look", "gaps", "piece", "end"]),
             st.integers(0, 5),
             st.integers(0, PAGES),
         ),
@@ -187,8 +187,12 @@ def test_lent_mappings_are_those_of_the_moment_of_the_fork(
                 end = (PAGES + 9) * PAGE
                 assert vmas.gap_below(end, 2 * PAGE, 0, PAGE) == max(fits)
                 assert vmas.gap_above(0, 2 * PAGE, end, PAGE) == min(fits)
-            elif what == "settle":
-                list(vmas.settling(addr, addr + 8 * PAGE))
+            elif what == "piece":
+                some, behind = vmas.piece(addr, addr + 8 * PAGE)
+                assert addr < behind <= addr + 8 * PAGE
+                assert shape(some) == [
+                    each for each in model if each[0] < behind and each[1] > addr
+                ]
             elif what == "end" and len(lists) > 1:
                 while len(vmas):
                     vmas.take_last(2)
