@@ -192,9 +192,7 @@ def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> Ste
 
 
 @Stepwise
-def msync(
-    amap: AddressMap, addr: int, length: int, flags: int
-) -> Steps[dict[Any, MappedFile]]:
+def msync(amap: AddressMap, addr: int, length: int, flags: int) -> Steps[dict[Any, MappedFile]]:
     """msync(2): the checks. Stores to a shared host file are in the host's cache already;
     the result are the files to fsync (MS_SYNC), and which open ones keep them. Raises: EINVAL,
     ENOMEM, EBUSY."""
