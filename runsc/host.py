@@ -169,9 +169,9 @@ def landlock(
 def map_compiled(
     directory: str, cache: str, stems: Sequence[str], tail: str, magic: bytes
 ) -> list[tuple[int, int]]:
-    """The compiled files CACHE/STEM + TAIL of modules DIRECTORY/STEM.py: where each is and how long,
-    as `mapped` takes it; 0 where there is none, or not of this Python's number or of the source as
-    it is. Their bytes stay the page cache's, for as long as this process lives."""
+    """The compiled files CACHE/STEM + TAIL of modules DIRECTORY/STEM.py: where each is and how
+    long, as `mapped` takes it; 0 where there is none, or not of this Python's number or of the
+    source as it is. Their bytes stay the page cache's, for as long as this process lives."""
     count = len(stems)
     at, sizes = ffi.new("uint64_t[]", count), ffi.new("uint64_t[]", count)
     names = b"".join([os.fsencode(stem) + b"\0" for stem in stems])

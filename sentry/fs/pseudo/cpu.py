@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.layout import Record
-
 from sentry.written import ranges, runs
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ def outcome(kind: Any, text: str) -> object:
     "text",
     [
         "kind(1)", "kind(1, '2')", "kind(1, '2', 3)", "kind(1, third=3)", "kind(1, first=1)",
-        "kind(second='2', first=1)", "kind()", "kind(second='2')", "kind(1, '2', 3, 4)", "kind(1, fourth=4)",
+        "kind(second='2', first=1)", "kind()", "kind(second='2')", "kind(1, '2', 3, 4)",
+        "kind(1, fourth=4)",
         "one.first, one.second, one.third", "one.fourth", "one == (1, 'two', None)", "one[1:]",
         "one._replace(third=3)", "one._replace(fourth=4)", "one._replace()", "one._asdict()",
         "kind._make((1, 2, 3))", "kind._fields", "kind._field_defaults", "kind.__match_args__",
