@@ -28,7 +28,7 @@ from sentry.kernel import (
     sysv_ipc,
     task_stops,
 )
-from sentry.mm.errors import NeedsFault
+from sentry.mm.errors import NeedsFault, NeedsPage
 from sentry.wait.again import again
 from sentry.wait.fiber import Mode
 from sentry.wait.steps import Pace, Steps, driven
@@ -144,6 +144,8 @@ async def leave_memory(task: Task) -> None:
     while task.clear_child_tid and task.mm.users > 1:
         try:
             _tell_joiner(task)
+        except NeedsPage:  # it may never come, and nothing ends a sleep of who ends
+            break
         except NeedsFault as need:
             if task.group.exiting:
                 break

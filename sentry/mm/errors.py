@@ -28,3 +28,7 @@ class OutOfMemory(Exception):
 
 class NeedsFault(NotNow):
     """A page of the program's memory has to be read, or memory to be made free, first."""
+
+
+class NeedsPage(NeedsFault):
+    """A page of a file, which whoever serves that may never bring (FUSE)."""

@@ -14,7 +14,7 @@ from sentry.abi.signal import BUS_ADRERR
 from sentry.errors import ENOMEM, ENOSPC, Errno
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import HostBacking
-from sentry.mm.errors import BusError, NeedsFault
+from sentry.mm.errors import BusError, NeedsPage
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.constants import BLOCK_SIZE
@@ -54,7 +54,7 @@ def _fill_new_anonymous(amap: AddressMap, vma: Vma, start: int, end: int) -> Non
 
 
 def fill_around(amap: AddressMap, vma: Vma, page: int) -> None:
-    """Map a page that faulted, and some around it. Raises: BusError, NeedsFault, ENOMEM."""
+    """Map a page that faulted, and some around it. Raises: BusError, NeedsPage, ENOMEM."""
     backing = vma.backing
     if backing is None:
         size = STACK_CHUNK if vma.flags & (VmFlag.STACK | VmFlag.GROWSDOWN) else BLOCK_SIZE
@@ -73,7 +73,7 @@ def fill_around(amap: AddressMap, vma: Vma, page: int) -> None:
     if offset >= backing.size:
         raise BusError(page, BUS_ADRERR)
     if backing.loader is not None and not backing.peek(offset >> 12):
-        raise NeedsFault(partial(backing.loader, offset >> 12, FILE_AROUND >> 12))
+        raise NeedsPage(partial(backing.loader, offset >> 12, FILE_AROUND >> 12))
     if backing.transient:
         some = min(end - start, backing.size - vma.file_offset(start))
         backing.fill(vma.file_offset(start) >> 12, (some + 4095) >> 12)

@@ -13,13 +13,13 @@ import pytest
 from sentry.abi.futex import FUTEX_WAIT
 from sentry.abi.prctl import PR_SET_DUMPABLE
 from sentry.abi.sched import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID
-from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT, Errno
+from sentry.errors import EAGAIN, EINVAL, EIO, ENOSYS, ETIMEDOUT, Errno
 from sentry.kernel import futex, futex_pi, task_exit
 from sentry.kernel.futex_robust import exit_robust
 from sentry.kernel.futex_table import MANY, FutexTable, Waiter
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import leave_memory
-from sentry.mm.errors import NeedsFault
+from sentry.mm.errors import NeedsFault, NeedsPage
 from sentry.mm.manager import MemoryManager
 from sentry.wait.fiber import Interrupted, RestartBlock
 from sentry.wait.steps import at_once
@@ -300,6 +300,31 @@ def test_thread_that_ends_where_ram_is_full_wakes_who_joins_it(
         world.settle()
         assert joins.done and joins.result == 0
         assert program.read(word, 4) == bytes(4)
+
+
+def test_thread_ends_though_nobody_brings_the_page_of_its_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, waited = MemoryManager.write, []
+
+    async def brought() -> None:
+        waited.append("for ever, perhaps")
+        raise EIO
+
+    def write(mm: MemoryManager, addr: int, data: Any) -> None:
+        if addr == word:
+            raise NeedsPage(brought)
+        store(mm, addr, data)
+
+    with Real() as world:
+        program = world.program()
+        word = program.place(bytes(4))
+        tid = program.ok("clone", THREAD | CLONE_CHILD_CLEARTID, 0, 0, word, 0)
+        monkeypatch.setattr(MemoryManager, "write", write)
+        task_exit.exit_task(world.kernel.pids.tasks[tid])
+        world.settle()
+        assert tid not in world.kernel.pids.tasks
+    assert waited == []
 
 
 def test_word_that_never_stays_as_it_is_does_not_hold_up_the_kernel(

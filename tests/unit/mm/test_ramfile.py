@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sentry.abi.mman import MAP_SHARED
 from sentry.errors import ENOMEM, ENOSPC
-from sentry.mm.errors import NeedsFault
+from sentry.mm.errors import NeedsPage
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
@@ -101,7 +101,7 @@ def test_page_that_lies_elsewhere_is_fetched_first(
     file.loader = load
     mm = MemoryManager.empty(lambda: AddressSpace(memory))
     addr = mmap(mm.map, 0, 3 * PAGE, 1, MAP_SHARED, open_file(file))
-    with pytest.raises(NeedsFault) as need:
+    with pytest.raises(NeedsPage) as need:
         mm.read(addr + PAGE, 7)
     with pytest.raises(StopIteration):
         need.value.wait().send(None)
