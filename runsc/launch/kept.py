@@ -49,10 +49,10 @@ class KeptCode:
         stems, inner = [], []
         for entry in os.scandir(directory):
             stem, dot, kind = entry.name.partition(".")
-            if not dot:
-                inner.append(stem)
-            elif kind == "py" and not stem.startswith("_build"):
+            if kind == "py" and not stem.startswith("_build"):
                 stems.append(stem)
+            elif not dot and stem != "__pycache__" and entry.is_dir():
+                inner.append(stem)
         if "__init__" not in stems:  # no package
             return
         names = {package if stem == "__init__" else f"{package}.{stem}": stem for stem in stems}

@@ -41,6 +41,24 @@ def test_everything_the_sentry_imports_late_needs_no_file() -> None:
     assert others == []
 
 
+COMPLAINT = """
+import sys
+from runsc.launch import boot, isolation
+assert "traceback" not in sys.modules
+sys.path.clear()
+isolation._complain(ValueError("why"))
+"""
+
+
+def test_what_goes_wrong_in_an_empty_root_is_told() -> None:
+    """Between `leave_root` and `freeze_imports` of each process but the Sentry much is done."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPLAINT], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "ValueError: why\n")
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An imported package, kept_example, that has a module and a package of one module."""
@@ -60,6 +78,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_kept_modules_are_imported_after_their_files_are_gone(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (package / "core").touch()  # of a program that has crashed there
     kept = KeptCode.of("kept_example")
     for path in sorted(package.rglob("*.py")):
         path.unlink()
