@@ -91,7 +91,7 @@ async def _set_sysctls(starter: Starter, rights: Rights, wanted: dict[str, str])
         if not all(part.strip(".") for part in name.split("/")):
             raise Damaged(f"{name!r} is no value below /proc/sys")
         whose = starter if name.startswith(OF_NAMESPACE) else starter.kernel
-        if values_of(whose, name).get(name) == value:
+        if values_of(whose, name).get(name) == value and not narrows(starter, name, value):
             continue
         place = await find(starter, b"/proc/sys/" + name.encode())
         if place is None or place.inode.fs.name != "proc":

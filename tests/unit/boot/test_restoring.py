@@ -74,3 +74,16 @@ def test_what_narrows_comes_last_and_in_the_order_in_which_it_was_written(
     world.run(_write(starter, RIGHTS, last))
     assert get_sysctl(kernel, "fs/mount-max") == "1"
     assert (commitment.ratio, commitment.kbytes) == (40, 0)
+
+
+def test_value_that_excludes_another_is_set_though_the_bundle_has_set_it(
+    world: World, starter: Starter
+) -> None:
+    ratio, kbytes = "vm/overcommit_ratio", "vm/overcommit_kbytes"
+    write(world, starter, ratio, "40")  # the bundle's
+
+    last = world.run(_set_sysctls(starter, RIGHTS, {kbytes: "500", ratio: "40"}))
+    world.run(_write(starter, RIGHTS, last))
+
+    commitment = world.kernel.platform.ram.commitment
+    assert (commitment.ratio, commitment.kbytes) == (40, 0)
