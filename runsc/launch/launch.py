@@ -104,12 +104,13 @@ def run(
     if wishes.detach:
         create(flags, identity, container, wishes, programs)
         store = flags.store()
+        state = store.load(identity.container_id)
         try:
             lifecycle.start(store, identity.container_id)
             if wishes.when_there is not None:
                 wishes.when_there(store.load(identity.container_id))
-        except BaseException:
-            lifecycle.delete(store, identity.container_id, True, flags.log.warning)
+        except BaseException:  # another one may have its name by now: a hook takes long
+            lifecycle.destroy(store, state, flags.log.warning)
             raise
         return 0
     console.check(container.process.terminal, False, wishes.console_socket)

@@ -206,3 +206,24 @@ def test_hook_that_hangs_holds_no_other_command_up(
             os.close(os.open(held, os.O_WRONLY))
         assert command.wait() == (phase != "poststart")
     assert client.remains() == []
+
+
+def test_run_whose_hook_fails_late_does_nothing_to_a_later_container_of_its_name(
+    client: Client, tmp_path: Path
+) -> None:
+    began, held = tmp_path / "began", tmp_path / "held"
+    os.mkfifo(began)
+    os.mkfifo(held)
+    hook = _hook(f"echo >{began}; cat {held}; exit 1")
+    client.bundle.document["hooks"] = {"poststart": [hook]}
+    client.bundle.args("sleep", "1000")
+    with client.begin("run", "-d", f"--bundle={client.bundle.write()}", "c") as run, began.open():
+        client.ok("delete", "--force", "c")
+        client.bundle.document["hooks"] = {}
+        client.create("c")
+
+        os.close(os.open(held, os.O_WRONLY))
+
+        assert run.wait() == 1
+    assert client.state("c")["status"] == "created"
+    client.ok("delete", "c")
