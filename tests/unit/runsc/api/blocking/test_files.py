@@ -175,6 +175,7 @@ def test_users_are_found_by_their_names_inside(sandbox: StandIn, files: Files) -
         ("EINVAL", b"", "/etc/passwd: Invalid argument"),
         ("", PASSWD + bytes(accounts.MAX_BYTES), "/etc/passwd: File too large"),
     ],
+    ids=["refused", "large"],
 )
 def test_what_is_no_list_of_users_is_an_error_that_says_so(
     sandbox: StandIn, files: Files, error: str, data: bytes, why: str
