@@ -105,7 +105,7 @@ def test_messages_are_values() -> None:
 
 
 def test_the_class_of_a_message_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are some eighty of them, on the way of each start."""
+    """There are more than a hundred of them, on the way of each start."""
     monkeypatch.setattr(codec, "MESSAGES", {})
 
     class Some(Message):
