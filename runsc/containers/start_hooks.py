@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import msgspec
 
@@ -35,7 +36,8 @@ def run(store: Store, state: State) -> None:
         with open(path, "wb") as file:
             file.write(msgspec.json.encode(written))
         problem = hooks.run_one(hook, document)
-        os.unlink(path)
+        with suppress(FileNotFoundError):  # whoever deletes the container takes it, too
+            os.unlink(path)
         if problem:
             raise RuntimeFailure(f"error running startContainer hook #{index}: {problem}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,4 +97,22 @@ def test_one_that_fails_ends_the_container(
     client.ok("delete", "c")
     assert client.remains() == []
     assert message in client.error("run", f"--bundle={client.bundle.path}", "c")
+    assert client.remains() == []
+
+
+def test_run_whose_container_is_deleted_in_a_hook_ends_as_killed(
+    client: Client, tmp_path: Path
+) -> None:
+    began = tmp_path / "began"
+    os.mkfifo(began)
+    place = {"destination": str(began), "type": "bind", "source": str(began)}
+    client.bundle.document["mounts"].append(place)
+    script = f"echo >{began}; exec sleep 1000"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}
+    client.bundle.document["hooks"] = {"startContainer": [hook]}
+    client.bundle.args("true")
+    with client.begin("run", f"--bundle={client.bundle.write()}", "c") as run, began.open():
+        client.ok("delete", "--force", "c")
+
+        assert run.wait() == 137
     assert client.remains() == []
