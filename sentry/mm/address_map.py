@@ -445,7 +445,10 @@ class AddressMap:
             if low >= high:
                 continue
             if vma.shared or private:
-                yield from self._unmapping(low, high)
+                for _ in self._unmapping(low, high):
+                    yield
+                    if self.space.is_gone:  # of a child that is never born, for example
+                        return
                 yield
             elif isinstance(backing, RamFile):  # a mapping may be larger than memory
                 pages = (high - low) >> 12

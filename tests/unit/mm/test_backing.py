@@ -18,6 +18,7 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from sentry.mm.address_map import AT_ONCE
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError
 from sentry.mm.faults import fault
@@ -114,6 +115,29 @@ def test_file_that_many_mappings_show_is_cut_in_steps_whatever_they_do(mm: Memor
     assert not child.space.check(START, 200 * PAGE, False)
     for each in (first, child):
         each.release()
+    memory.close()
+
+
+def test_address_space_that_goes_before_it_was_used_ends_a_cut_of_what_it_maps(
+    mm: MemoryManager,
+) -> None:
+    size = 8 * AT_ONCE
+    memory = RamFile(mm.space.ram, size)
+    file: Any = SimpleNamespace(
+        has_max_offset=True, readable=True, writable=True, incref=lambda: file,
+        decref=lambda: None, mmap_backing=lambda writable: memory,
+    )  # fmt: skip
+    child = mm.fork()
+    mmap(child.map, START, size, RW, MAP_SHARED | MAP_FIXED, file, 0)
+    for at in range(START, START + size, AT_ONCE):
+        child.write(at, b"there")
+    cutting = memory.truncating(0)
+    for _ in range(3):
+        next(cutting)
+    assert 0 < child.space.count(START, size // PAGE).ram < 8
+    child.release()
+    at_once(cutting)
+    assert (memory.pages, child.map.lock.holder) == (0, None)
     memory.close()
 
 
