@@ -67,8 +67,8 @@ async def _leave(task: Task) -> None:
         if kernel.watch is not None:
             kernel.watch.exits(task, status_of(task))
         pace = Pace()
-        for tracee in list(task.tracees):
-            tracee.tracer_exits()
+        while task.tracees:  # a sibling may wait for one meanwhile, and their children come to them
+            task.tracees[0].tracer_exits()
             await pace.rest(Mode.UNINTERRUPTIBLE)
         if task.trace is not None:
             task.trace.task_exits(task)
@@ -141,16 +141,17 @@ async def leave_memory(task: Task) -> None:
     for _ in futex_robust.exit_robust(task):
         await pace.rest(Mode.UNINTERRUPTIBLE)
         await memory_is_free(task)
-    while task.clear_child_tid and task.mm.users > 1:
-        try:
-            _tell_joiner(task)
-        except NeedsPage:  # it may never come, and nothing ends a sleep of who ends
-            break
-        except NeedsFault as need:
-            if task.group.exiting:
+    with suppress(Errno):  # of a file whose page its server does not give
+        while task.clear_child_tid and task.mm.users > 1:
+            try:
+                _tell_joiner(task)
+            except NeedsPage:  # it may never come, and nothing ends a sleep of who ends
                 break
-            await need.wait()
-            await memory_is_free(task)
+            except NeedsFault as need:
+                if task.group.exiting:
+                    break
+                await need.wait()
+                await memory_is_free(task)
     task.clear_child_tid = 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from sentry.abi.futex import FUTEX_WAIT
 from sentry.abi.prctl import PR_SET_DUMPABLE
 from sentry.abi.sched import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID
-from sentry.errors import EAGAIN, EINVAL, EIO, ENOSYS, ETIMEDOUT, Errno
+from sentry.errors import EAGAIN, EFAULT, EINVAL, EIO, ENOSYS, ETIMEDOUT, Errno
 from sentry.kernel import futex, futex_pi, task_exit
 from sentry.kernel.futex_robust import exit_robust
 from sentry.kernel.futex_table import MANY, FutexTable, Waiter
@@ -274,13 +274,16 @@ def test_lock_of_the_dead_goes_to_its_waiter(world: World, threads: list[Task]) 
     assert heir.mm.load_u32(WORD) == heir.tid | WAITERS | OWNER_DIED
 
 
-def test_thread_that_ends_where_ram_is_full_wakes_who_joins_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("is_read", [True, False])
+def test_thread_that_ends_waits_for_the_page_of_the_word_and_wakes_who_joins_it(
+    monkeypatch: pytest.MonkeyPatch, is_read: bool
 ) -> None:
     store, full = MemoryManager.write, [True]
 
     async def room() -> None:
         full.clear()
+        if not is_read:
+            raise EFAULT("the page cannot be read")
 
     def write(mm: MemoryManager, addr: int, data: Any) -> None:
         if addr == word and full:
@@ -298,8 +301,9 @@ def test_thread_that_ends_where_ram_is_full_wakes_who_joins_it(
         monkeypatch.setattr(MemoryManager, "write", write)
         task_exit.exit_task(thread)
         world.settle()
-        assert joins.done and joins.result == 0
-        assert program.read(word, 4) == bytes(4)
+        assert joins.done is is_read
+        assert program.read(word, 4) == (0 if is_read else tid).to_bytes(4, "little")
+        assert (program.task.mm.users, program.task.files.users) == (1, 1)
 
 
 def test_thread_ends_though_nobody_brings_the_page_of_its_word(

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.mman import SHM_RND
-from sentry.abi.ptrace import PTRACE_SEIZE
+from sentry.abi.ptrace import PTRACE_O_EXITKILL, PTRACE_SEIZE
 from sentry.abi.sched import CLONE_NEWIPC, CLONE_VM
 from sentry.abi.signal import SIGCHLD
+from sentry.kernel.ptrace.links import link
+from sentry.kernel.ptrace.tracee import Tracee
 from sentry.mm.address_map import AT_ONCE
 from tests.world import Program, World
 
@@ -74,6 +76,25 @@ def test_tracees_of_who_exits_are_let_go_in_steps(world: World) -> None:
         world.loop.turn()
         assert left[-1] - len(tracees) <= 1
         left.append(len(tracees))
+
+
+def test_tracees_that_go_and_come_while_their_tracer_exits_are_let_go_as_what_they_are(
+    world: World,
+) -> None:
+    program = world.program()
+    for _ in range(3):
+        child = program._made(program.begin("fork").wait())
+        tid = child.task.tid
+        assert program.begin("ptrace", PTRACE_SEIZE, tid, 0, PTRACE_O_EXITKILL).wait() == 0
+    tracees = program.task.tracees
+    program.begin("exit_group", 0)
+    while len(tracees) == 3:
+        world.loop.turn()
+    tracees[-1].drop()
+    link(Tracee(child.task, program.task, True, 0))  # as if a tracee had made it, and less strict
+    world.settle()
+    assert child.task.trace is None
+    assert not child.task.group.exiting
 
 
 def test_nobody_dies_for_want_of_memory_that_a_file_gives_back(world: World) -> None:
