@@ -105,6 +105,7 @@ static void own_limits(void)
         CHECK(stat("proc/sys/kernel/msgmax", &st) == 0 && st.st_uid == 65534);
         CHECK(unshare(CLONE_NEWIPC) == 0);
         CHECK(stat("proc/sys/kernel/msgmax", &st) == 0 && st.st_uid == 0 && st.st_gid == 0);
+        CHECK(stat("proc/sys/kernel/msg_next_id", &st) == 0 && st.st_uid == 0);
         CHECK(put("proc/sys/kernel/msgmax", "3000") && number("proc/sys/kernel/msgmax") == 3000);
         CHECK(put("proc/sys/fs/mqueue/msg_max", "7"));
         CHECK_ERR(open("proc/sys/kernel/hostname", O_WRONLY), EACCES);

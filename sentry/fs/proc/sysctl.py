@@ -35,7 +35,7 @@ OF_NETWORK: Final = (
 )  # fmt: skip
 """Values of a network namespace."""
 OF_IPC: Final = (
-    "kernel/auto_msgmni", "kernel/msgm", "kernel/sem", "kernel/shm", "fs/mqueue/",
+    "kernel/auto_msgmni", "kernel/msg", "kernel/sem", "kernel/shm", "fs/mqueue/",
 )  # fmt: skip
 """Values of an IPC namespace."""
 OF_NAMESPACE: Final = (*OF_NETWORK, *OF_IPC)
