@@ -141,7 +141,7 @@ async def leave_memory(task: Task) -> None:
     for _ in futex_robust.exit_robust(task):
         await pace.rest(Mode.UNINTERRUPTIBLE)
         await memory_is_free(task)
-    with suppress(Errno):  # of a file whose page its server does not give
+    try:
         while task.clear_child_tid and task.mm.users > 1:
             try:
                 _tell_joiner(task)
@@ -152,6 +152,8 @@ async def leave_memory(task: Task) -> None:
                     break
                 await need.wait()
                 await memory_is_free(task)
+    except Errno:  # the page is of a file, and its server does not give it
+        await memory_is_free(task)
     task.clear_child_tid = 0
 
 
