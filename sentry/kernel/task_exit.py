@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ProcessGroup, ThreadGroup, Usage
 
 
-
 def exit_task(task: Task) -> None:
     """The task is out of ring 3 and its call is unwound: take it apart."""
     if task.dead or (task.trace is not None and task.trace.exit_stop(status_of(task))):
@@ -59,7 +58,6 @@ def status_of(task: Task) -> int:
 
 async def _leave(task: Task) -> None:
     kernel = task.kernel
-    await memory_is_free(task)
     size_kib = task.mm.map.total_pages * 4
     try:
         for observer in list(task.observers):
@@ -126,7 +124,7 @@ def remember_peak(task: Task) -> None:
 
 
 async def memory_is_free(task: Task) -> None:
-    """Before `leave_memory`, whose stores must not fail for somebody's long operation."""
+    """Before stores that must not fail for somebody's long operation."""
     while task.mm.map.lock.holder is not None:
         await task.mm.map.lock.until_free()
 
