@@ -20,6 +20,7 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.paths import shown_path
 from sentry.vfs.regular import RegularFile
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
@@ -58,12 +59,16 @@ def locked(mm: Any, text: Iterable[bytes]) -> Pieces:
     """The text, with the lock of the mappings."""
     mm.share()
     mm.map.lock.take()
+    rest = mm.releasing()
     try:
-        yield from text
-    finally:
-        mm.map.lock.let_go()
-        for _ in mm.releasing():
+        try:
+            yield from text
+        finally:
+            mm.map.lock.let_go()
+        for _ in rest:
             yield b""
+    finally:
+        at_once(rest)  # where nobody reads on: then nothing may be yielded
 
 
 def space(view: View) -> Any:

@@ -7,15 +7,21 @@ from typing import Any
 
 import pytest
 
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_READ
 from sentry.auth.credentials import Credentials
 from sentry.errors import EACCES, EINVAL, ENOENT, ERANGE, ESRCH
 from sentry.fs.proc.filesystem import ProcFs
 from sentry.fs.proc.mounts import escape
+from sentry.fs.proc.process_memory import locked
 from sentry.fs.proc.process_misc import LIMITS
 from sentry.fs.proc.registry import number
 from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
+from sentry.mm.mapping import mmap
 from sentry.vfs.interface import ABSENT, Inode
+from tests.world import World
+
+FLAGS = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS
 
 
 class Process:
@@ -144,3 +150,20 @@ def test_written_numbers() -> None:
 
 def test_paths_are_escaped_in_mounts() -> None:
     assert escape(b"/a b\tc\\d\n") == b"/a\\040b\\011c\\134d\\012"
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_who_reads_of_a_memory_no_further_gives_it_back_when_nobody_else_has_it(
+    pieces: int,
+) -> None:
+    with World() as world:
+        mm = world.program().task.mm.fork()
+        for number in range(100):
+            mmap(mm.map, (number + 1) << 20, 4096, PROT_READ, FLAGS)
+        reading: Any = locked(mm, [b"a", b"b"])
+        assert next(reading) == b"a"
+        mm.release()
+        for _ in range(pieces - 1):
+            next(reading)
+        reading.close()
+        assert (mm.users, len(mm.map.vmas), mm.map.lock.holder) == (0, 0, None)
