@@ -150,7 +150,7 @@ async def leave_memory(task: Task) -> None:
                     break
                 await need.wait()
                 await memory_is_free(task)
-    except Errno:  # the page is of a file, and its server does not give it
+    except Errno:  # no room comes
         await memory_is_free(task)
     task.clear_child_tid = 0
 
