@@ -35,7 +35,7 @@ UPLINKS = (Rule(unistd.connect, "uplink", "sockets to nameservers, at their port
 """With a stack of the Sentry's own."""
 
 LISTENS = (
-    Rule(unistd.futex, "uplink", "the interpreter's lock, between threads that close sockets"),
+    Rule(unistd.futex, "forced", "the interpreter's lock, between threads that close sockets"),
     Rule(unistd.listen, "uplink", "ports where programs listen, for the host's own processes"),
     Rule(unistd.accept4, "uplink", "connections of these, for the Sentry"),
     Rule(

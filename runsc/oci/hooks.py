@@ -242,7 +242,7 @@ def _communicate(
                     _read(fd, kept[fd])
                 return bytes(kept[outputs[0]]), bytes(kept[outputs[1]])
             if ends_with in events:
-                return "the container has ended"
+                return "the stand-in process has ended"
             if deadline is not None and time.monotonic() >= deadline:
                 return f"hook ran past specified timeout of {float(timeout_s or 0):.1f}s"
     finally:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from runsc import filters, host
 from sentry.abi import prctl, unistd
 from sentry.abi.fcntl import AT_EMPTY_PATH
+from sentry.abi.futex import FUTEX_WAKE
 from sentry.abi.membarrier import (
     MEMBARRIER_CMD_PRIVATE_EXPEDITED,
     MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
@@ -32,6 +33,7 @@ PROGRAMS: dict[str, Callable[[], bytes]] = {
     "sentry": lambda: filters.sentry_program("kvm", "none"),
     "gofer": filters.gofer_program,
     "network": filters.network_program,
+    "nameserver": lambda: filters.network_program(uplinks=True, listens=True),
     "dialer": filters.dialer_program,
 }
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -105,6 +107,11 @@ def wait_for_lock(reader: int) -> None:
     thread.join()
 
 
+def wake() -> None:
+    """What a thread does that lets another one have the interpreter's lock."""
+    assert LIBC.syscall(unistd.futex, BUFFER, FUTEX_WAKE, 1) == 0
+
+
 def change_mode() -> None:
     """Before Linux 6.6."""
     os.fchmod(FILE, 0o600)
@@ -121,6 +128,7 @@ STEPS: dict[str, tuple[Callable[[], None], ...]] = {
     ),
     "gofer": (grow, status_by_descriptor, cpu_time, change_mode, read_file),
     "network": (grow, say),
+    "nameserver": (wake,),
     "dialer": (grow, say),
 }
 WAITS = {"sentry": (wait_in_poll, unistd.poll), "gofer": (wait_for_lock, unistd.futex)}

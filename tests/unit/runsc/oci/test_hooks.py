@@ -108,7 +108,7 @@ def test_hook_is_killed_at_the_end_of_whom_it_ends_with(tmp_path: Path) -> None:
             )  # fmt: skip
 
         os.close(pidfd)
-    assert str(info.value) == "error running prestart hook #0: the container has ended"
+    assert str(info.value) == "error running prestart hook #0: the stand-in process has ended"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
