@@ -36,6 +36,7 @@ from runsc.oci.spec import Hook, Hooks, Process
 Part = TypeVar("Part", Hooks, Process)
 LONGEST_MS = 86_400_000
 """For which is waited at a time: poll(2) counts 31 bits of milliseconds."""
+ENDED = "the container has ended"
 MAX_OUTPUT = 64 << 10
 """Bytes kept of what a hook writes; more is read and dropped."""
 
@@ -129,7 +130,8 @@ class Place(msgspec.Struct, frozen=True):
     environment: Sequence[str] | None = None
     """Of hooks that name none."""
     ends_with: int = -1
-    """The pidfd of a process with whose end the hook is killed."""
+    """The pidfd of a process with whose end the hook is killed, and no more are run. Which of the
+    container's processes has brought that about the caller looks for."""
 
 
 CALLERS = Place()
@@ -142,6 +144,8 @@ def run(hooks: Hooks | None, phase: Phase, state: StateDocument, place: Place = 
     """
     for index, hook in enumerate(of(hooks, phase)):
         problem = run_one(hook, state, place)
+        if problem == ENDED:
+            return
         if problem:
             raise RuntimeFailure(f"error running {phase} hook #{index}: {problem}")
 
@@ -242,7 +246,7 @@ def _communicate(
                     _read(fd, kept[fd])
                 return bytes(kept[outputs[0]]), bytes(kept[outputs[1]])
             if ends_with in events:
-                return "the stand-in process has ended"
+                return ENDED
             if deadline is not None and time.monotonic() >= deadline:
                 return f"hook ran past specified timeout of {float(timeout_s or 0):.1f}s"
     finally:

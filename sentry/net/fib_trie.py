@@ -7,9 +7,9 @@ order they came, and may have a wider node than this one where some have gone.
 from __future__ import annotations
 
 import socket
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
@@ -33,6 +33,8 @@ INFLATE, INFLATE_ROOT = 50, 30
 """How full a node has to be before it gets twice as many places, in per cent."""
 Leaves = dict[int, list["Route"]]
 """By the address."""
+Part = tuple[int, int]
+"""Of the addresses in their order: the first, and what comes behind the last."""
 
 
 def fib_trie(stack: Stack) -> Iterator[str]:
@@ -48,22 +50,27 @@ def fib_trie(stack: Stack) -> Iterator[str]:
     for table in sorted(tables, key=lambda each: (each & 0xFF, each)):
         leaves = tables[table]
         yield f"{NAMES.get(table, f'Id {table}')}:\n"
-        yield from _node(sorted(leaves), leaves, 0, INFLATE_ROOT)
+        keys = sorted(leaves)
+        yield from _node(keys, (0, len(keys)), leaves, 0, INFLATE_ROOT)
 
 
-def _node(keys: list[int], leaves: Leaves, level: int, threshold: int) -> Iterator[str]:
+def _node(
+    keys: list[int], part: Part, leaves: Leaves, level: int, threshold: int
+) -> Iterator[str]:
     """What is below a place of the tree: fib_trie_seq_show()."""
-    indent = "   " * level
-    if len(keys) == 1:
-        yield f"{indent}  |-- {_shown(keys[0])}\n"
-        for route in sorted(leaves[keys[0]], key=lambda each: (-each.length, each.metric)):
+    indent, (first, end) = "   " * level, part
+    key = keys[first]
+    if end - first == 1:
+        yield f"{indent}  |-- {_shown(key)}\n"
+        for route in sorted(leaves[key], key=lambda each: (-each.length, each.metric)):
             scope = SCOPES.get(route.scope, f"scope={route.scope}")
             yield f"{indent}     /{route.length} {scope} {KINDS[route.kind]}\n"
         return
-    at = top = _first_difference(keys)
+    at = top = _first_difference(keys, part)
+    children = [part]
     while True:
-        children = [list(group) for _, group in groupby(keys, lambda key: key >> at)]  # noqa: B023
-        full = sum(len(each) > 1 and _first_difference(each) == at - 1 for each in children)
+        children = [half for each in children for half in _halves(keys, each, at)]
+        full = sum(_first_difference(keys, each) == at - 1 >= 0 for each in children)
         places = 1 << top - at + 1
         if not at or 50 * (len(children) + full) < threshold * places:
             break
@@ -71,16 +78,26 @@ def _node(keys: list[int], leaves: Leaves, level: int, threshold: int) -> Iterat
         yield ""
     bits, prefix = top - at + 1, 31 - top
     yield (
-        f"{indent}  +-- {_shown(keys[0] >> top + 1 << top + 1)}/{prefix} {bits} {full} "
+        f"{indent}  +-- {_shown(key >> top + 1 << top + 1)}/{prefix} {bits} {full} "
         f"{places - len(children)}\n"
     )
     for each in children:
-        yield from _node(each, leaves, level + 1, INFLATE)
+        yield from _node(keys, each, leaves, level + 1, INFLATE)
 
 
-def _first_difference(keys: list[int]) -> int:
-    """The highest bit in which they are not the same. Preconditions: they are in order."""
-    return (keys[0] ^ keys[-1]).bit_length() - 1
+def _halves(keys: list[int], part: Part, at: int) -> Iterator[Part]:
+    """Those without and those with this bit, above which all are the same; if there are some."""
+    first, end = part
+    middle = bisect_left(keys, (keys[first] >> at | 1) << at, first, end)
+    if first < middle:
+        yield first, middle
+    if middle < end:
+        yield middle, end
+
+
+def _first_difference(keys: list[int], part: Part) -> int:
+    """The highest bit in which they are not the same; -1: there is one only."""
+    return (keys[part[0]] ^ keys[part[1] - 1]).bit_length() - 1
 
 
 def _shown(key: int) -> str:

@@ -128,7 +128,7 @@ hint: a flag before the command, as in `runsc --egress=FILE run NAME`: docs/egre
     }.items():
         assert screen(state, line) == told
     wait_for_end(pidfd)
-    for line in ("kill c", "pause c", "ps c"):
+    for line in ("kill c", "pause c"):
         assert screen(state, line) == AWAY.format(name="c")
     assert screen(state, "delete c") == ""
 
