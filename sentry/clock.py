@@ -275,10 +275,12 @@ class ProgramClock:
             self.was_set()
 
     def host_was_set(self) -> None:
-        """Somebody has set the host's wall clock: so is the one inside."""
+        """Somebody has set the host's wall clock, or corrects it by steps: so is the one inside,
+        unless that stands still, or was set itself."""
         if self.is_shaped:
-            for clock in (*WALL, time.CLOCK_BOOTTIME):
-                self._offsets.pop(clock, None)
+            if self._speed[0]:
+                for clock in (*(() if self._set_ns else WALL), time.CLOCK_BOOTTIME):
+                    self._offsets.pop(clock, None)
             self._show()
 
     def _begin(self, by_ns: int, speed: tuple[int, int]) -> None:

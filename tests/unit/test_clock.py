@@ -187,6 +187,24 @@ def test_clock_that_nobody_corrects_does_not_go_back(
     assert clock.shown_ns(time.CLOCK_MONOTONIC_RAW) == clock.now_ns() + 7 * S
 
 
+@pytest.mark.parametrize(
+    ("speed", "is_set", "follows"), [(1, False, 1), (0, False, 0), (1, True, 0)]
+)
+def test_wall_clock_that_stands_still_or_was_set_is_not_the_hosts(
+    clock: ProgramClock, monkeypatch: pytest.MonkeyPatch, speed: int, is_set: bool, follows: int
+) -> None:
+    ahead_ns = 7 * S
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 5 * S)
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: 5 * S + ahead_ns)
+    clock.run_at(speed)
+    if is_set:
+        clock.set_wall(100 * S)
+    before = clock.wall_ns()
+    ahead_ns += 499_000
+    clock.host_was_set()
+    assert clock.wall_ns() - before == follows * 499_000
+
+
 def test_clocks_of_ticks_do_not_go_back_when_a_line_begins(
     loop: Loop, clock: ProgramClock
 ) -> None:
