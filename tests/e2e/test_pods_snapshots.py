@@ -115,7 +115,7 @@ def test_what_a_program_has_comes_back(pod: Pod, in_pod: bool) -> None:
     for client, name in ((app, "app"), (again, "again")):
         pidfd = os.pidfd_open(client.state(name)["pid"])
         lines(client, name, 2)
-        client.ok("exec", name, "touch", "/dev/shm/stop")
+        client.ok("exec", "--detach", name, "touch", "/dev/shm/stop")  # ends with it
         wait_for_end(pidfd)
         assert lines(client, name, 2)[-1] == "kept"
 
