@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from sentry.syscalls import late
-from tests import huge_pages
+from tests import huge_pages, resumed
 from tests.e2e.bundle import REPOSITORY, STEPS, Bundle, kvm_is_usable
 from tests.order import a_third, arranged
 from tests.world import STEPS_ARE_BOUNDED
@@ -24,6 +25,16 @@ settings.load_profile("busy machine")
 AGAIN = bool(os.environ.get("RUNSC_TEST_AGAIN"))
 """The same tests run elsewhere, too, in another way (interpreter, sanitizers): all are alike."""
 late.import_all()  # in a sandbox no step waits for a disk
+STDERR = pytest.StashKey[int]()
+"""Of the whole run: a test's own is kept until its end."""
+CLEANUP_S = 120
+"""How long a test may take to clear away what it made when its time is over."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    resumed.configure(config)
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        config.stash[STDERR] = os.dup(2)
 
 
 @pytest.hookimpl(trylast=True)
@@ -33,21 +44,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if third:
         items[:], left_out = a_third(items, _is_alike, int(third))
         config.hook.pytest_deselected(items=left_out)
+    before = config.pluginmanager.getplugin(resumed.NAME)
+    if before:
+        items[:], left_out = before.parted(items)
+        config.hook.pytest_deselected(items=left_out)
     usual_s = float(config.getini("timeout"))
-
-    def limit_s(item: pytest.Item) -> float:
-        mark = item.get_closest_marker("timeout")
-        return float(mark.args[0]) if mark else usual_s
 
     def boots(item: pytest.Item) -> bool:
         return item.get_closest_marker("svm") is not None
 
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items[:] = arranged(items, limit_s, boots, usual_s, workers)
+    items[:] = arranged(items, _limit_s, boots, usual_s, workers)
+
+
+def _limit_s(item: pytest.Item) -> float:
+    mark, config = item.get_closest_marker("timeout"), item.config
+    return float(mark.args[0] if mark else config.getoption("timeout") or config.getini("timeout"))
 
 
 def _is_alike(item: pytest.Item) -> bool:
     return AGAIN or item.get_closest_marker("alike") is not None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that does not end when its time is over, or whose clearing away does not, ends the
+    process that runs it: all stacks are told, and the run goes on without it."""
+    limit_s = _limit_s(item) + CLEANUP_S
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=item.config.stash[STDERR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_collection_finish() -> None:

@@ -20,6 +20,7 @@ from tests.full.packages import BUILD_S, CODENAMES, Debian, ok
 
 pytestmark = [
     pytest.mark.full,
+    pytest.mark.alike,
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="needs mmdebstrap"),

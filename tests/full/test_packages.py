@@ -141,6 +141,7 @@ def test_debian_package_has_the_parts_that_are_listed(
     } == set()  # no library that a wheel has brought along beside its modules
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("version", ["3.13"])
 def test_two_builds_are_the_same(version: str, files: Path, tmp_path: Path) -> None:
     elsewhere = {"TMPDIR": str(tmp_path)}

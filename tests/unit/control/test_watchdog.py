@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +16,15 @@ from sentry.abi import unistd as nr
 from sentry.boot.sandbox import alarms
 from sentry.control import watchdog
 from sentry.control.answers import Cost
-from sentry.control.watchdog import COLLECTION, LONG_NS, TESTED_NS, TOLD_NS, Alarm, Watchdog
+from sentry.control.watchdog import (
+    COLLECTION,
+    LONG_NS,
+    LOOK_NS,
+    TESTED_NS,
+    TOLD_NS,
+    Alarm,
+    Watchdog,
+)
 from sentry.loop import HostOnly, Loop
 from sentry.wait.fiber import park
 from tests.world import World
@@ -25,8 +33,34 @@ SHORT_NS, ENOUGH_NS = LONG_NS // 4, 2 * LONG_NS
 """Looks are some milliseconds apart."""
 
 
+class Thread:
+    """Its CPU time, which is what has been worked, and the looks of it."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1
+        self.look: Callable[[FrameType], None] = lambda _: None
+
+    def work(self, ns: int) -> None:
+        for _ in range(ns // LOOK_NS):
+            self.now_ns += LOOK_NS
+            self.look(sys._getframe())
+
+    def ticks(self, interval_ns: int, look: Callable[[FrameType], None]) -> SimpleNamespace:
+        assert interval_ns == LOOK_NS
+        self.look = look
+        return SimpleNamespace(stop=lambda: None)
+
+
+@pytest.fixture
+def thread(monkeypatch: pytest.MonkeyPatch) -> Thread:
+    made = Thread()
+    monkeypatch.setattr(watchdog, "Ticks", made.ticks)
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(thread_time_ns=lambda: made.now_ns))
+    return made
+
+
 def work(ns: int) -> None:
-    """So much CPU time."""
+    """So much CPU time of this thread of the host's."""
     end_ns = time.thread_time_ns() + ns
     while time.thread_time_ns() < end_ns:
         pass
@@ -44,7 +78,7 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def dog(loop: Loop, told: list[str]) -> Iterator[Watchdog]:
+def dog(loop: Loop, thread: Thread, told: list[str]) -> Iterator[Watchdog]:
     made = Watchdog(loop, Alarm(ENOUGH_NS, told.append))
     yield made
     made.stop()
@@ -64,11 +98,9 @@ def steps(loop: Loop, dog: Watchdog) -> dict[str, Cost]:
     return found[0]
 
 
-def test_a_long_callback_is_counted_by_its_name(loop: Loop, dog: Watchdog) -> None:
+def test_a_long_callback_is_counted_by_its_name(loop: Loop, dog: Watchdog, thread: Thread) -> None:
     def slow() -> None:
-        work(ENOUGH_NS)
-        while dog._since_ns != loop.step_ns:
-            pass  # a machine that stood still looks late
+        thread.work(ENOUGH_NS)
 
     run(loop, slow, lambda: None, slow)
 
@@ -79,7 +111,7 @@ def test_a_long_callback_is_counted_by_its_name(loop: Loop, dog: Watchdog) -> No
 
 
 def test_look_while_a_step_is_counted_counts_nothing(
-    loop: Loop, dog: Watchdog, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, dog: Watchdog, monkeypatch: pytest.MonkeyPatch, thread: Thread
 ) -> None:
     add = dog._add
 
@@ -87,7 +119,7 @@ def test_look_while_a_step_is_counted_counts_nothing(
         dog._look(None)
         add(name, spent_ns)
 
-    run(loop, lambda: work(ENOUGH_NS))
+    run(loop, lambda: thread.work(ENOUGH_NS))
     monkeypatch.setattr(dog, "_add", interrupted)
 
     (cost,) = steps(loop, dog).values()
@@ -114,14 +146,14 @@ def test_a_tick_that_comes_while_it_looks_does_not_make_it_look_again(loop: Loop
     assert looks == 0
 
 
-def test_many_short_steps_are_no_long_one(loop: Loop, dog: Watchdog) -> None:
+def test_many_short_steps_are_no_long_one(loop: Loop, dog: Watchdog, thread: Thread) -> None:
     async def pieces() -> None:
         for _ in range(6):
-            work(SHORT_NS)
+            thread.work(SHORT_NS)
             await park(deadline_ns=0)
 
     def short() -> None:
-        work(SHORT_NS)
+        thread.work(SHORT_NS)
 
     fiber = loop.spawn(pieces(), "pieces")
     run(loop, *[short] * 6)
@@ -132,17 +164,21 @@ def test_many_short_steps_are_no_long_one(loop: Loop, dog: Watchdog) -> None:
     assert steps(loop, dog) == {}
 
 
-def test_a_step_that_waits_for_the_host_is_not_long(loop: Loop, dog: Watchdog) -> None:
+def test_a_step_that_waits_for_the_host_is_not_long(loop: Loop) -> None:
+    dog = Watchdog(loop)
     run(loop, lambda: time.sleep(2 * LONG_NS / 1e9))
 
     assert steps(loop, dog) == {}
+    dog.stop()
 
 
-def test_what_runs_while_the_loop_waits_is_no_step(dog: Watchdog, loop: Loop) -> None:
+def test_what_runs_while_the_loop_waits_is_no_step(
+    dog: Watchdog, loop: Loop, thread: Thread
+) -> None:
     wait = loop._machine.wait
 
     def emulate(deadline_ns: int | None) -> Any:
-        work(ENOUGH_NS)
+        thread.work(ENOUGH_NS)
         return wait(0)
 
     vars(loop._machine)["wait"] = emulate
@@ -152,12 +188,12 @@ def test_what_runs_while_the_loop_waits_is_no_step(dog: Watchdog, loop: Loop) ->
 
 
 def test_an_alarm_comes_once_while_the_step_goes_on(
-    loop: Loop, dog: Watchdog, told: list[str]
+    loop: Loop, dog: Watchdog, told: list[str], thread: Thread
 ) -> None:
     at_the_end: list[int] = []
 
     def endless() -> None:
-        work(3 * ENOUGH_NS)
+        thread.work(3 * ENOUGH_NS)
         at_the_end.append(len(told))
 
     run(loop, endless)
@@ -168,9 +204,9 @@ def test_an_alarm_comes_once_while_the_step_goes_on(
     assert stack[0].endswith(" work") and stack[1].endswith(" endless") and len(stack) == 2
 
 
-def test_a_fiber_has_the_name_that_it_was_given(loop: Loop, dog: Watchdog) -> None:
+def test_a_fiber_has_the_name_that_it_was_given(loop: Loop, dog: Watchdog, thread: Thread) -> None:
     async def slow() -> None:
-        work(ENOUGH_NS)
+        thread.work(ENOUGH_NS)
 
     loop.spawn(slow(), "mounting")
     loop.turn()
@@ -179,23 +215,23 @@ def test_a_fiber_has_the_name_that_it_was_given(loop: Loop, dog: Watchdog) -> No
 
 
 def test_the_log_is_not_written_in_the_middle_of_a_line(
-    loop: Loop, dog: Watchdog, told: list[str], monkeypatch: pytest.MonkeyPatch
+    loop: Loop, dog: Watchdog, told: list[str], monkeypatch: pytest.MonkeyPatch, thread: Thread
 ) -> None:
     monkeypatch.setattr(watchdog, "log", sys.modules[__name__])  # whose `work` it is that runs
 
-    run(loop, lambda: work(2 * ENOUGH_NS))
+    run(loop, lambda: thread.work(2 * ENOUGH_NS))
 
     assert not any(" work" in text for text in told)  # after it, it may be
     assert steps(loop, dog)
 
 
 def test_the_collector_counts_by_itself(
-    loop: Loop, dog: Watchdog, told: list[str]
+    loop: Loop, dog: Watchdog, told: list[str], thread: Thread
 ) -> None:
     def collect() -> None:
         for phase in ("start", "stop"):
             gc.callbacks[-1](phase, {})
-            work(ENOUGH_NS if phase == "start" else 0)
+            thread.work(ENOUGH_NS if phase == "start" else 0)
 
     run(loop, collect)
 
