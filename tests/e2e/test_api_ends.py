@@ -63,6 +63,19 @@ with Sandbox.create(root=root, state=state, flags=[flag]) as sandbox:
         pass
 """
 
+WAITING = """
+import sys
+from runsc import Sandbox
+root, state, flag = sys.argv[1:]
+try:
+    with Sandbox.create(root=root, state=state, flags=[flag]) as sandbox:
+        sandbox.commands.run(
+            "echo waits; sleep 1000", on_stdout=lambda said: print(said, end="", flush=True)
+        )
+except KeyboardInterrupt:
+    print(sandbox.sandbox_id, "gone" if not sandbox.is_running() else "there")
+"""
+
 
 def begin(folder: Path, root: Path, detach: str) -> tuple[subprocess.Popen[str], str]:
     """A process that has made a sandbox, and its name."""
@@ -193,14 +206,17 @@ def test_what_keeps_it_may_be_killed(tmp_path: Path, busybox: Path) -> None:
 
 
 def test_a_maker_that_is_interrupted_while_it_waits_ends_it(tmp_path: Path, busybox: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), made(tmp_path, busybox) as sandbox:
-        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        try:
-            sandbox.commands.run("sleep 1000")
-        finally:
-            signal.signal(signal.SIGALRM, before)
-    wait_until_gone(tmp_path, sandbox.sandbox_id)
+    words = [sys.executable, "-c", WAITING, str(busybox), str(tmp_path / "state"), FLAGS[0]]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=REPOSITORY) as maker:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "waits\n"
+        maker.send_signal(signal.SIGINT)
+        said, errors = maker.communicate(timeout=TIMEOUT_S)
+
+    name, ended = said.split()
+    assert ended == "gone" and errors == ""
+    wait_until_gone(tmp_path, name)
 
 
 def test_two_objects_may_stand_for_one_sandbox(tmp_path: Path, busybox: Path) -> None:
