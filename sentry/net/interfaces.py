@@ -32,6 +32,8 @@ KERNEL_LO: Final = 1
 """IFAPROT_KERNEL_LO."""
 MAX_ADDRESSES: Final = 1024
 """Of one interface: a ceiling of ours."""
+LINK, SITE, GLOBAL = 2, 5, 14
+"""Scopes of IPv6 addresses."""
 
 
 class Address(Struct):
@@ -211,7 +213,16 @@ class Interface(Struct):
                 new.flags |= IFA_F_SECONDARY if same else 0
         if not new.label and new.family == AF_INET:
             new.label = self.name
-        self.addresses.append(new)
+        self.addresses.insert(self._place_for(new), new)
+
+    def _place_for(self, new: Address) -> int:
+        """Of IPv6 the newest of each scope is the first: ipv6_link_dev_addr()."""
+        if new.family == AF_INET6:
+            scope = scope6(new.ip)
+            for place, old in enumerate(self.addresses):
+                if old.family == AF_INET6 and scope6(old.ip) <= scope:
+                    return place
+        return len(self.addresses)
 
     def remove(self, family: int, ip: bytes, prefix: int) -> Address:
         """RTM_DELADDR. Raises: EADDRNOTAVAIL."""
@@ -331,3 +342,17 @@ def masked(ip: bytes, prefix: int) -> bytes:
 def mask_of(prefix: int, size: int) -> bytes:
     """A netmask."""
     return masked(b"\xff" * size, prefix)
+
+
+def scope6(ip: bytes) -> int:
+    """Of an address of 16 bytes: RFC 6724, 3.1 and 3.2."""
+    if ip[0] == 0xFF:
+        return ip[1] & 15
+    if ip[0] == 0xFE:
+        if ip[1] & 0xC0 == 0x80:
+            return LINK
+        if ip[1] & 0xC0 == 0xC0:
+            return SITE
+    if ip == bytes(15) + b"\x01":
+        return LINK
+    return GLOBAL

@@ -297,6 +297,20 @@ static void not_connected6(int type, int protocol)
     close(sock);
 }
 
+/* Of equal addresses the one that was added last is the source: ipv6_link_dev_addr(). */
+static void newest6(void)
+{
+    struct sockaddr_in6 to = {AF_INET6, htons(9)}, own;
+    socklen_t size = sizeof own;
+    int sock = socket(AF_INET6, SOCK_DGRAM, 0);
+    add_address6("two", "fd00::1");
+    add_address6("two", "fd00::2");
+    CHECK(inet_pton(AF_INET6, "fd00::8", &to.sin6_addr) == 1);
+    CHECK(connect(sock, (void *)&to, sizeof to) == 0);
+    CHECK(getsockname(sock, (void *)&own, &size) == 0 && own.sin6_addr.s6_addr[15] == 2);
+    close(sock);
+}
+
 int main(void)
 {
     own_tun_network();
@@ -311,5 +325,6 @@ int main(void)
     sticky();
     sticky_icmp();
     not_connected6(SOCK_DGRAM, IPPROTO_ICMPV6);
+    newest6();
     return 0;
 }

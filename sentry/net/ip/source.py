@@ -14,10 +14,9 @@ from sentry.abi.netlink import (
     RT_SCOPE_HOST,
 )
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.net.interfaces import Address, Interface, masked
+from sentry.net.interfaces import LINK, Address, Interface, masked, scope6
 
 MAPPED: Final = bytes(10) + b"\xff\xff"
-LINK, SITE, GLOBAL = 2, 5, 14
 LABELS: Final = (
     (bytes(15) + b"\x01", 128, 0),
     (MAPPED + bytes(4), 96, 4),
@@ -57,7 +56,7 @@ def select4(interface: Interface, target: bytes) -> bytes:
 
 
 def select6(outgoing: Interface, interfaces: Iterable[Interface], target: bytes) -> bytes:
-    """The best address by the rules of RFC 6724; empty: there is none."""
+    """The best address by the rules of RFC 6724, of equal ones the first; empty: there is none."""
     only = target[0] == 0xFF or scope6(target) <= LINK
     best: tuple[tuple[int, ...], bytes] | None = None
     looked_at = 0
@@ -96,20 +95,6 @@ def _rank(candidate: Candidate, target: bytes) -> tuple[int, ...]:
         not address.flags & IFA_F_TEMPORARY,
         min(common_prefix(address.ip, target), address.prefix),
     )
-
-
-def scope6(ip: bytes) -> int:
-    """Of an address of 16 bytes: RFC 6724, 3.1 and 3.2."""
-    if ip[0] == 0xFF:
-        return ip[1] & 15
-    if ip[0] == 0xFE:
-        if ip[1] & 0xC0 == 0x80:
-            return LINK
-        if ip[1] & 0xC0 == 0xC0:
-            return SITE
-    if ip == bytes(15) + b"\x01":
-        return LINK
-    return GLOBAL
 
 
 def label(ip: bytes) -> int:

@@ -15,9 +15,8 @@ from sentry.abi.netlink import (
     IFF_UP,
 )
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.net.interfaces import Address, Interface
-from sentry.net.ip import source
-from sentry.net.ip.source import common_prefix, label, scope6, select4, select6
+from sentry.net.interfaces import GLOBAL, LINK, SITE, Address, Interface, scope6
+from sentry.net.ip.source import common_prefix, label, select4, select6
 
 
 def packed(text: str) -> bytes:
@@ -66,6 +65,17 @@ def test_outgoing_interface_comes_before_a_longer_prefix() -> None:
     assert select6(none, [other, none], packed("fe80::1")) == b""
 
 
+def test_of_equal_addresses_the_one_that_was_added_last_is_taken() -> None:
+    out = interface(2, "10.0.0.1")
+    for text in ("fe80::1", "2001:db8::1", "2001:db8::2", "fe80::2"):
+        out.add(Address(AF_INET6, packed(text), 64, 0))
+    assert [own.ip for own in out.of_family(AF_INET6)] == [
+        packed(text) for text in ("2001:db8::2", "2001:db8::1", "fe80::2", "fe80::1")
+    ]
+    assert select6(out, [out], packed("2001:db8::8")) == packed("2001:db8::2")
+    assert select6(out, [out], packed("fe80::8")) == packed("fe80::2")
+
+
 def test_ipv4_prefers_the_network_of_the_target_and_primary_addresses() -> None:
     out = interface(2, "10.0.0.1", "10.0.1.1")
     assert select4(out, packed("10.0.1.9")) == packed("10.0.1.1")
@@ -77,7 +87,7 @@ def test_ipv4_prefers_the_network_of_the_target_and_primary_addresses() -> None:
 
 def test_scopes_labels_and_prefixes() -> None:
     assert [scope6(packed(t)) for t in ("fe80::1", "::1", "ff05::1", "2001::1", "fec0::1")] == [
-        source.LINK, source.LINK, 5, source.GLOBAL, source.SITE,
+        LINK, LINK, 5, GLOBAL, SITE,
     ]  # fmt: skip
     assert [label(packed(t)) for t in ("::1", "2002::1", "2001::1", "fd00::1", "2a00::1")] == [
         0, 2, 5, 6, 1,
