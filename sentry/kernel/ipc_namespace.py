@@ -84,6 +84,13 @@ class IpcNamespace:
     def __del__(self) -> None:
         self._kernel.vfs.budget.ipc_namespaces -= 1
 
+    def written(self) -> dict[str, str]:
+        """`sysctls` and `next_ids`, by path."""
+        found = dict(self.sysctls)
+        for kind, number in self.next_ids.items():
+            found[f"kernel/{kind}_next_id"] = str(number)
+        return found
+
     @property
     def objects(self) -> IpcObjects:
         """The objects, made when first needed."""

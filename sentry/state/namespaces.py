@@ -201,7 +201,7 @@ class SavedNamespaces:
             objects = sysv.save(self._saver, ns.made)
         if ns.mqueue is not None and ns.mqueue.fs.root.dirents():
             self._refused("a POSIX message queue")
-        if ns.sysctls:
+        if ns.written():
             self._refused("values below /proc/sys of an IPC namespace that a program has made")
         return records.IpcNamespace(self.user(ns.owner), objects)
 

@@ -165,12 +165,14 @@ class Saving:
 
     def _sysctls(self) -> dict[str, str]:
         """What programs have written below /proc/sys, but of what is the pod's."""
+        first, shared = self.saver.first, self.saver.others.shared
         if self._container is self._kernel.container:
-            return dict(self._kernel.services.sysctls)
+            return self._kernel.services.sysctls | first.ipc.written()
         found: dict[str, str] = {}
-        for kind, ns in (("net", self.saver.first.net), ("ipc", self.saver.first.ipc)):
-            if kind not in self.saver.others.shared:
-                found |= ns.sysctls
+        if "net" not in shared:
+            found |= first.net.sysctls
+        if "ipc" not in shared:
+            found |= first.ipc.written()
         return found
 
     def _session(self, session: Any) -> records.Session:

@@ -407,7 +407,8 @@ def computed(
     """Declare a value that is worked out; `more`: of `Sysctl`."""
 
     def declare(get: Get) -> Get:
-        noted = put is not None and (not of_reader or "writers" in more)
+        of_kernel = not of_reader or ("writers" in more and not path.startswith(OF_IPC))
+        noted = put is not None and of_kernel
         SYSCTLS[path] = Sysctl(path, get, put, of_reader, noted=noted, **more)
         return get
 

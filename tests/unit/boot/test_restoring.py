@@ -16,6 +16,8 @@ from sentry.fs.proc.sysctl import get_sysctl
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel.container import Container
 from sentry.kernel.namespaces import beside
+from sentry.kernel.sysv_ids import IpcObject
+from sentry.state.saving import Saving
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again
 from tests.world import World
@@ -87,3 +89,27 @@ def test_value_that_excludes_another_is_set_though_the_bundle_has_set_it(
 
     commitment = world.kernel.platform.ram.commitment
     assert (commitment.ratio, commitment.kbytes) == (40, 0)
+
+
+def test_next_identifier_of_a_further_container_is_in_its_own_snapshot_until_it_is_used(
+    world: World, starter: Starter
+) -> None:
+    name, kernel = "kernel/msg_next_id", world.kernel
+    write(world, starter, name, "70")
+
+    def saved(container: Container) -> dict[str, str]:
+        others = SimpleNamespace(shared=frozenset())
+        saver = SimpleNamespace(first=container.ns, others=others)
+        of: Any = SimpleNamespace(_kernel=kernel, _container=container, saver=saver)
+        return Saving._sysctls(of)
+
+    further = starter.container
+    assert name not in saved(kernel.container)
+    assert saved(further) == {name: "70"}
+    further.ns.ipc.next_ids.clear()
+    world.run(_set_sysctls(starter, RIGHTS, {name: "70"}))
+    assert further.ns.ipc.next_ids == {"msg": 70}
+    table, used = further.ns.ipc.objects.queues.ids, IpcObject(Credentials.root(), 0, 0)
+    assert table.add(used, 100) == 70
+    table.remove(used)
+    assert saved(further) == {}
