@@ -25,6 +25,11 @@ _PROCESS = "hook.json"
 
 def run(store: Store, state: State) -> None:
     """All of them, in their order. Raises: RuntimeFailure at the first that fails."""
+    if not state.hook_process:
+        raise RuntimeFailure(
+            "an older runsc has created this container, and has not noted how its startContainer"
+            " hooks are run: create it anew"
+        )
     process = hooks.process(state.hook_process)
     document = hooks.StateDocument(
         state.oci_version, state.id, "created", state.bundle, state.pid, state.annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.containers import lifecycle
+from runsc.containers import lifecycle, start_hooks
 from runsc.containers.container import Store
 from runsc.containers.listener import listen
 from runsc.containers.names import check_id
@@ -131,6 +131,14 @@ def test_status_believes_only_processes_that_are_the_same() -> None:
     assert status(state) == "stopped"
     state.phase, state.creator_start = "creating", 1
     assert status(state) == "stopped"
+
+
+def test_start_hooks_of_an_older_version_say_so(tmp_path: Path) -> None:
+    state = _state("a")
+    state.hooks = {"startContainer": [{"path": "/bin/true"}]}
+
+    with pytest.raises(RuntimeFailure, match=r"^an older runsc has created this container, "):
+        start_hooks.run(Store(str(tmp_path)), state)
 
 
 def test_pause_that_is_killed_leaves_something_to_resume(
