@@ -212,12 +212,15 @@ def signal(store: Store, state: State, number: int, everyone: bool, pid: int) ->
 
     SIGKILL ends the sandbox from outside where it does not end by itself.
     """
-    if status(state) == STOPPED:
+    word = status(state)
+    if word == STOPPED:
         if everyone:
             return
         raise NotRunning(state.id)
     request = asking.line("kill", signal=number, pid=pid, all=everyone)
     if number != SIGKILL or pid != 1:
+        if word == "creating":  # nobody listens before its hooks have run
+            raise NotRunning(state.id)
         problem = tell(store, state, request)
         if problem:
             raise RuntimeFailure(f'{problem}: "{state.id}"')

@@ -198,6 +198,8 @@ def test_hook_that_hangs_holds_no_other_command_up(
         words = {"startContainer": "created", "poststart": "running"}
         assert client.state("c")["status"] == words.get(phase, "creating")
         assert client.ok("list", "-q") == "c\n"
+        if phase not in words:
+            assert client.error("kill", "c") == 'container not running: "c"'
 
         client.ok("delete", "--force", "c")
 

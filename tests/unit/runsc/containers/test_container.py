@@ -16,7 +16,7 @@ from runsc.containers.listener import listen
 from runsc.containers.names import check_id
 from runsc.containers.processes import start_time
 from runsc.containers.state import State, status
-from runsc.errors import Busy, RuntimeFailure
+from runsc.errors import Busy, NotRunning, RuntimeFailure
 
 
 def _state(name: str, pid: int = 0, foreground: bool = False) -> State:
@@ -131,6 +131,21 @@ def test_status_believes_only_processes_that_are_the_same() -> None:
     assert status(state) == "stopped"
     state.phase, state.creator_start = "creating", 1
     assert status(state) == "stopped"
+
+
+def test_signal_for_a_container_that_is_being_created_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, state = Store(str(tmp_path)), _state("a")
+    state.creator_pid, state.creator_start = os.getpid(), start_time(os.getpid())
+    store.create(state)
+    monkeypatch.setattr(lifecycle, "tell", lambda *_: pytest.fail("nobody would answer"))
+
+    for number, everyone in ((signal.SIGTERM, False), (signal.SIGTERM, True)):
+        with pytest.raises(NotRunning, match=r'^container not running: "a"$'):
+            lifecycle.kill(store, "a", number, everyone)
+    with pytest.raises(NotRunning):
+        lifecycle.kill(store, "a", signal.SIGKILL, False, 7)
 
 
 def test_start_hooks_of_an_older_version_say_so(tmp_path: Path) -> None:
