@@ -287,7 +287,8 @@ def _ask(sock: Socket, request: bytes, fds: Sequence[int]) -> tuple[bytes, bytes
     received = b""
     try:
         sent = sock.sendmsg([request[:CHUNK]], [(SOL_SOCKET, SCM_RIGHTS, numbers)], MSG_NOSIGNAL)
-        sock.sendall(request[sent:], MSG_NOSIGNAL)
+        if sent < len(request):  # who has all of it may have answered and gone: see listener.send
+            sock.sendall(request[sent:], MSG_NOSIGNAL)
         import runsc.containers.signals  # noqa: F401, PLC0415  while the Sentry works
 
         while data := sock.recv(CHUNK):

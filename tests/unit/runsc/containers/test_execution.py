@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runsc.containers import execution
+from runsc.containers import asking, execution
 from runsc.containers.listener import listen
 from runsc.errors import RuntimeFailure
 
@@ -82,6 +83,32 @@ def test_error_of_the_sandbox_is_told(tmp_path: Path) -> None:
         pytest.raises(RuntimeFailure, match=r"^no such file$"),
     ):
         execution.start(path, b"{}\n", [])
+
+
+def test_process_whose_sandbox_has_ended_with_it_at_once_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair()
+
+    class Slow(socket.socket):
+        """Its owner goes on when the other end is gone."""
+
+        def sendmsg(self, *given: Any) -> int:
+            sent = super().sendmsg(*given)
+            theirs.sendall(b'{"pid":2}\n{"event":"exited","status":768}\n')
+            theirs.recv(1 << 16)
+            theirs.close()
+            return sent
+
+    monkeypatch.setattr(asking, "connect", lambda _: Slow(fileno=ours.detach()))
+    reader, writer = os.pipe()
+
+    process = execution.start("control.sock", b"{}\n", [])
+
+    assert process.pid == 2
+    assert process.wait(reader) == 3
+    os.close(reader)
+    os.close(writer)
 
 
 def _then(behaviour: Behaviour) -> Behaviour:
