@@ -139,14 +139,20 @@ def _move(
     if target.flags & VmFlag.HEAP:
         target.flags &= ~VmFlag.HEAP
         target.name = b""
-    if kept:
-        amap.space.move(old, new, kept >> 12)
-    amap.insert(target)
+    for start, stop in amap.mapped_pieces(old, old + kept):
+        amap.space.prepare_move(start, start - old + new, (stop - start) >> 12)
+        if stop < old + kept:
+            yield
+    amap.insert(target)  # from here on nothing fails
+    for start, stop in amap.mapped_pieces(old, old + kept):
+        amap.space.move(start, start - old + new, (stop - start) >> 12)
+        if stop < old + kept:
+            yield
     if old_size:
         if flags & MREMAP_DONTUNMAP:
             _unlock_source(amap, old)
         else:
-            amap.remove(old, old + old_size)
+            yield from amap.removing(old, old + old_size)
     whole = amap.vmas.find(new)
     assert whole is not None
     if new_size > kept:

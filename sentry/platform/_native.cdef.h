@@ -439,6 +439,7 @@ int aspace_protect(struct aspace *as, uint64_t va, uint64_t pages, int prot);
 int aspace_unmap(struct aspace *as, uint64_t va, uint64_t pages);
 int aspace_forget_window(struct aspace *as, uint64_t va, uint64_t pages, uint64_t gpa, uint64_t size);
 int aspace_forget_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages);
+int aspace_prepare_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages);
 int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages);
 int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64_t pages, int shared, int prot, uint64_t copy_max);
 int64_t aspace_fork_all(struct aspace *parent, struct aspace *child, const uint64_t *rows, uint64_t count, uint64_t copy_max, uint64_t small);

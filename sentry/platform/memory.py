@@ -308,6 +308,10 @@ class AddressSpace:
         view = ffi.from_buffer("uint64_t[]", gpas)
         check(lib.aspace_forget_list(self.native, addr, view, len(view)))
 
+    def prepare_move(self, old: int, new: int, pages: int) -> None:
+        """Make the tables for `move`, which cannot fail then. Raises: Exhausted."""
+        check(lib.aspace_prepare_move(self.native, old, new, pages))
+
     def move(self, old: int, new: int, pages: int) -> None:
         """Move entries; nothing may be mapped at `new`."""
         check(lib.aspace_move(self.native, old, new, pages))

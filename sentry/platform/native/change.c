@@ -318,7 +318,6 @@ static int visit_move(void *context, uint64_t *entry, uint64_t va, uint32_t n)
     return 0;
 }
 
-/* Make the tables first, so that the move itself cannot fail half-way. */
 static int visit_prepare(void *context, uint64_t *entry, uint64_t va, uint32_t n)
 {
     struct change *change = context;
@@ -326,7 +325,8 @@ static int visit_prepare(void *context, uint64_t *entry, uint64_t va, uint32_t n
     return entry_make(change->as, va + change->distance, n == 1 ? 1 : 2) ? 0 : -ENOMEM;
 }
 
-int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages)
+/* Make the tables first, so that the move itself, or its pieces, cannot fail half-way. */
+int aspace_prepare_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages)
 {
     if (bad_range(from, pages) || bad_range(to, pages) ||
         (from < to + pages * PAGE_SIZE && to < from + pages * PAGE_SIZE))
@@ -341,7 +341,13 @@ int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages)
                 return error;
         }
     }
-    int error = walk(as, from, end, WALK_SPLIT, visit_prepare, &move);
+    return walk(as, from, end, WALK_SPLIT, visit_prepare, &move);
+}
+
+int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages)
+{
+    struct change move = {.as = as, .distance = to - from};
+    int error = aspace_prepare_move(as, from, to, pages);
     return error ? error : change(&move, from, pages, WALK_SPLIT | WALK_CLEARS, visit_move);
 }
 

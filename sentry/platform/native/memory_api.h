@@ -57,6 +57,7 @@ int aspace_forget_window(struct aspace *as, uint64_t va, uint64_t pages, uint64_
                          uint64_t size);
 /* Only those that show gpas[i] at page i; 0 is none. */
 int aspace_forget_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages);
+int aspace_prepare_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages);
 int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages);
 int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64_t pages,
                     int shared, int prot, uint64_t copy_max);

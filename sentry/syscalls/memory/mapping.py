@@ -27,7 +27,7 @@ from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, Offset, Size, UserOut
 from sentry.vfs.file import FileDescription, Result
 from sentry.wait.again import again
-from sentry.wait.steps import Pace, Steps, in_steps
+from sentry.wait.steps import Pace, Steps, at_once, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -170,16 +170,20 @@ def sys_process_madvise(
 def advise_all(mm: MemoryManager, ranges: list[tuple[int, int]], advice: int) -> Steps[int]:
     """madvise(2) of one range after the other; what was done before an error counts."""
     done = 0
-    mm.share()
+    failure: Exception | None = None
+    rest = mm.share().releasing()
     try:
-        for base, size in ranges:
-            yield from madvise.steps(mm.map, base, size, advice)
-            done += size
-    except Errno:
-        if not done:
-            raise
+        try:
+            for base, size in ranges:
+                yield from madvise.steps(mm.map, base, size, advice)
+                done += size
+        except Exception as error:
+            failure = None if done and isinstance(error, Errno) else error
+        yield from rest
     finally:
-        mm.release()
+        at_once(rest)  # where nobody goes on: then nothing may be yielded
+    if failure is not None:
+        raise failure
     return done
 
 

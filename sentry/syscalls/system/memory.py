@@ -27,6 +27,7 @@ from sentry.syscalls.types import Addr, Int, Pid, Size
 from sentry.vfs.file import Result
 from sentry.wait.again import again
 from sentry.wait.fiber import Mode, park
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +145,7 @@ async def finish(transfer: Transfer, mm: MemoryManager) -> int:
                 if not transfer.over:
                     await again(transfer.step)
     finally:
-        mm.release()
+        await driven(mm.releasing())
     return transfer.result()
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from sentry.abi.mman import (
+    MADV_COLD,
     MADV_DONTFORK,
     MADV_DONTNEED,
     MAP_FIXED,
@@ -16,6 +17,8 @@ from sentry.abi.mman import (
     MAP_POPULATE,
     MAP_PRIVATE,
     MAP_SHARED,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
     MS_SYNC,
 )
 from sentry.abi.resource import RLIMIT_MEMLOCK
@@ -29,8 +32,11 @@ from sentry.mm.locking import mlock, mlockall, munlock, munlockall
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.protect import mprotect, mseal
+from sentry.mm.remap import mremap
 from sentry.mm.report import smaps_rollup, statm
 from sentry.mm.vma_list import RUN_MAX
+from sentry.platform.memory import AddressSpace, Exhausted
+from sentry.syscalls.memory.mapping import advise_all
 from sentry.syscalls.memory.numa import bound
 from sentry.wait.steps import Steps
 from tests.unit.mm.conftest import ANON, PAGE, RW
@@ -38,6 +44,7 @@ from tests.unit.mm.conftest import ANON, PAGE, RW
 PAIRS = 100
 SIZE = PAIRS * 2 * PAGE
 START = 0x10000000
+MOVED = MREMAP_MAYMOVE | MREMAP_FIXED
 
 
 @pytest.fixture()
@@ -241,3 +248,60 @@ def test_a_fault_waits_for_who_has_the_lock(amap: AddressMap) -> None:
         faults.check_lock(amap)
     amap.lock.let_go()
     faults.touch(amap, START, write=False)
+
+
+@pytest.mark.parametrize("by", [8 * AT_ONCE, 8 * AT_ONCE + PAGE])
+def test_much_memory_moves_in_pieces(mm: MemoryManager, by: int) -> None:
+    size = 4 * AT_ONCE
+    places = [*range(START, START + size, AT_ONCE), START + size - PAGE]
+    mmap(mm.map, START, size, RW, ANON | MAP_FIXED)
+    for at in places:
+        mm.write(at, b"there")
+    moving, steps = mremap.steps(mm.map, START, size, size, MOVED, START + by), 0
+    with suppress(StopIteration):
+        while True:
+            next(moving)
+            steps += 1
+            consistent(mm.map)
+            for at in places:
+                assert mm.space.check(at, 5, False) != mm.space.check(at + by, 5, False)
+    assert steps >= 6
+    assert [mm.read(at + by, 5) for at in places] == [b"there"] * 5
+    assert mm.map.vmas.free(START, START + size)
+
+
+def test_move_that_has_no_room_for_tables_leaves_all_in_its_place(
+    mm: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, by, prepared = 4 * AT_ONCE, 8 * AT_ONCE, []
+    mmap(mm.map, START, size, RW, ANON | MAP_FIXED)
+    for at in range(START, START + size, AT_ONCE):
+        mm.write(at, b"there")
+
+    def prepare(_: AddressSpace, old: int, *__: int) -> None:
+        prepared.append(old)
+        if len(prepared) == 3:
+            raise Exhausted("no page table left")
+
+    monkeypatch.setattr(AddressSpace, "prepare_move", prepare)
+    with pytest.raises(Exhausted):
+        mremap(mm.map, START, size, size, MOVED, START + by)
+    assert all(mm.read(at, 5) == b"there" for at in range(START, START + size, AT_ONCE))
+    assert mm.map.vmas.free(START + by, START + by + size)
+    assert mm.map.total_pages == size // PAGE
+
+
+@pytest.mark.parametrize("ranges", [[(START, SIZE)], [(START, SIZE + PAGE)]])
+def test_process_madvise_ends_a_process_that_has_ended_meanwhile_in_steps(
+    amap: AddressMap, mm: MemoryManager, ranges: list[tuple[int, int]]
+) -> None:
+    work = advise_all(mm, ranges, MADV_COLD)
+    next(work)
+    mm.release()
+    lengths = set()
+    with suppress(StopIteration, ENOMEM):
+        while True:
+            next(work)
+            lengths.add(len(amap.vmas))
+    assert len(lengths) > 2 * PAIRS // PIECE_VMAS
+    assert not len(amap.vmas)
