@@ -7,7 +7,8 @@ been reached, which is when all threads that may run do so; then the clocks are 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.layout import Record
@@ -51,13 +52,14 @@ class Deadline(Record):
 class CpuTimers:
     """The deadlines of one process: for each clock, which is read once for all, a heap."""
 
-    __slots__ = ("_armed", "_group", "_heaps", "_limit", "_number", "_timer", "_wake_ns")
+    __slots__ = ("_armed", "_entries", "_group", "_heaps", "_limit", "_number", "_timer", "_wake_ns")
 
     def __init__(self, group: ThreadGroup) -> None:
         self._group = group
         self._armed: dict[CpuTimer, Deadline] = {}
         self._heaps: dict[Hashable, list[Deadline]] = {}
-        self._number = 0
+        self._number = self._entries = 0
+        """Deadlines that were set; those that lie in the heaps, at most."""
         self._timer: Timer | None = None
         self._wake_ns = 0
         self._limit = CpuTimer(CpuClock(group, None, False), self._limit_reached)
@@ -66,7 +68,8 @@ class CpuTimers:
         """Call it when its clock reaches `at_ns`, instead of what was set before."""
         timer.at_ns = at_ns
         self._number += 1
-        if self._number > 64 + 2 * len(self._armed):
+        self._entries += 1
+        if self._entries > 64 + 2 * len(self._armed):
             self._forget_old()
         self._armed[timer] = deadline = Deadline(at_ns, self._number, timer)
         heappush(self._heaps.setdefault(timer.clock.key, []), deadline)
@@ -80,20 +83,23 @@ class CpuTimers:
             self.cancel()
 
     def cancel(self) -> None:
-        """Forget all: the process ends."""
+        """Forget all: the process ends. Whose deadlines these were goes with them, in steps."""
         self._armed.clear()
+        forgotten = chain.from_iterable(list(self._heaps.values()))
         self._heaps.clear()
-        self._number = 0
+        self._entries = 0
         self._wake_at(None)
+        self._group.kernel.vfs.leftovers.begin(forgotten, lambda _: None)
 
     def _forget_old(self) -> None:
-        """Only deadlines that count, numbered anew in their order."""
-        kept = sorted(self._armed.values(), key=lambda deadline: deadline.number)
-        self._heaps.clear()
-        for self._number, old in enumerate(kept):
-            deadline = self._armed[old.timer] = old._replace(number=self._number)
-            heappush(self._heaps.setdefault(old.timer.clock.key, []), deadline)
-        self._number = len(kept)
+        """Only deadlines that count."""
+        armed = self._armed
+        for key, heap in list(self._heaps.items()):
+            heap[:] = [deadline for deadline in heap if armed.get(deadline.timer) is deadline]
+            heapify(heap)
+            if not heap:
+                del self._heaps[key]
+        self._entries = len(armed)
 
     def _earliest(self, deadline: Deadline, now_ns: int) -> int:
         """When it could be reached, on the loop's clock."""

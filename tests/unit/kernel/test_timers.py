@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 from typing import Any
+from weakref import finalize
 
 import pytest
 
@@ -212,6 +213,50 @@ def test_others_have_their_turn_between_many_cpu_timers(world: World, quiet: Tas
     world.loop.settle()
     assert fired == list(range(count))
     assert {after - before for before, after in pairwise(turns)} <= {0, AT_ONCE}
+
+
+def test_many_cpu_timers_that_are_forgotten_go_one_by_one(
+    world: World, quiet: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)  # a step does one thing
+    timers, count = timers_of(quiet.group).cpu, 100
+    made = [CpuTimer(CpuClock(quiet.group, quiet, False), set().clear) for _ in range(count)]
+    for timer in made:
+        timers.arm(timer, 10 * MS)
+    ended: list[int] = []
+    for each in made:
+        finalize(each.fired.__self__, ended.append, 1)
+    made.clear()
+    turns = [0]
+
+    def turn() -> None:
+        turns.append(len(ended))
+        if len(ended) < count:
+            world.loop.call_soon(turn)
+
+    timers.cancel()
+    del each, timer
+    turn()
+    world.loop.settle()
+    assert {after - before for before, after in pairwise(turns)} <= {0, 1}
+
+
+def test_cpu_timers_that_are_set_again_and_again_fire_once_in_the_order_of_their_setting(
+    world: World, quiet: Task
+) -> None:
+    ctx: Any = quiet.ctx
+    timers, fired = timers_of(quiet.group).cpu, []
+    made = [
+        CpuTimer(CpuClock(quiet.group, quiet, False), partial(fired.append, number))
+        for number in range(50)
+    ]
+    for at in range(20, 0, -1):
+        for timer in made:
+            timers.arm(timer, at * MS)
+    assert sum(map(len, timers._heaps.values())) <= 64 + 2 * len(made)
+    ctx.cpu_ns = 30 * MS
+    world.loop.advance(30 * MS)
+    assert fired == list(range(50))
 
 
 def test_deleted_timer_gives_its_place_back(world: World, quiet: Task) -> None:
