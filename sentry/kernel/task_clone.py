@@ -63,7 +63,7 @@ from sentry.platform.memory import Exhausted
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
-from sentry.wait.steps import Steps, driven
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -250,7 +250,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
     files: FdTable | None = None
     try:
         new = await separated(task, args)
-        files = await driven(files_of_child(task, args.flags))
+        files = await files_of_child(task, args.flags)
         if task.group.exiting or task.work & WORK_EXIT:  # a child of who was killed would live on
             raise Killed
         check_limit(task)
@@ -427,13 +427,13 @@ def build(
     return child
 
 
-def files_of_child(task: Task, flags: int) -> Steps[FdTable]:
+async def files_of_child(task: Task, flags: int) -> FdTable:
     """copy_files(): a copy, or with CLONE_FILES one more user. Raises: EMFILE."""
     if flags & CLONE_FILES:
         task.files.users += 1
         return task.files
     task.files.check_copy()
-    return (yield from task.files.copying())
+    return await driven(task.files.copying())
 
 
 def new_group(

@@ -59,8 +59,8 @@ class World:
         """One more thread."""
         maker = group.tasks[0]
         thread = CloneArgs(real.THREAD, set_tid=(tid,))
-        files = at_once(task_clone.files_of_child(maker, real.THREAD))
-        made = task_clone.make(maker, thread, maker.mm.share(), files, stays(maker))
+        maker.files.users += 1
+        made = task_clone.make(maker, thread, maker.mm.share(), maker.files, stays(maker))
         return self._like_new(made)
 
     def _like_new(self, task: Task) -> Task:
