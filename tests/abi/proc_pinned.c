@@ -122,15 +122,22 @@ static void root_alone(void)
     CHECK(given >= 0 && write(given, "7", 1) == 1);
     drop_capabilities(0);
     CHECK_ERR(pwrite(given, "8", 1, 0), EPERM);
+    CHECK_ERR(pwrite(given, "8", 1, 1), EPERM);
+    CHECK_ERR(pwrite(given, "", 0, 0), EPERM);
     CHECK_ERR(open("p/sys/kernel/msg_next_id", O_WRONLY), EACCES);
     for (int i = 0; i < 4; i++) {
         sprintf(path, "p/sys/%s", asking[i]);
         int fd = open(path, O_RDWR);
         CHECK(fd >= 0 && strlen(contents(fd)) > 1 && lseek(fd, 0, SEEK_SET) == 0);
         CHECK_ERR(write(fd, text, strlen(text)), EPERM);
+        CHECK_ERR(pwrite(fd, text, 1, 1), EPERM);
+        CHECK_ERR(pwrite(fd, "", 0, 0), EPERM);
         close(fd);
     }
     write_text("p/sys/kernel/hostname", "fourth");
+    int name = open("p/sys/kernel/hostname", O_RDWR);
+    CHECK(pwrite(name, "", 0, 0) == 0 && !strcmp(contents(name), "fourth\n"));
+    close(name);
     CHECK_ERR(open("p/sys/vm/drop_caches", O_RDONLY), EACCES);
     CHECK_ERR(access("p/sys/vm/drop_caches", R_OK), EACCES);
     CHECK_ERR(open("p/sys/fs/inode-nr", O_WRONLY), EACCES);
@@ -149,6 +156,7 @@ static void others(void)
     CHECK_ERR(open("p/sys/kernel/hostname", O_WRONLY), EACCES);
     CHECK_ERR(open("p/sys/vm/mmap_rnd_bits", O_RDONLY), EACCES);
     CHECK_ERR(pwrite(name, "sixth", 5, 0), EPERM);
+    CHECK_ERR(pwrite(name, "sixth", 5, 5), EPERM);
     CHECK_ERR(read(bits, byte, 20), EPERM);
     CHECK(!strcmp(contents(name), "fifth\n"));
     drop_capabilities(0);

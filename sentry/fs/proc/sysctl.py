@@ -496,7 +496,10 @@ class SysctlNode(TextNode):
             raise EPERM(self._sysctl.path)
 
     def stored(self, opener: Caller) -> Store | None:
-        """As of any other, by who may write it then. Raises: EPERM."""
+        """As of any other, by who may write it then, also nothing: proc_sys_call_handler().
+
+        Raises: EPERM.
+        """
         rest, needs = super().stored(opener), self._sysctl.needs
         if rest is None:
             return None
@@ -507,7 +510,7 @@ class SysctlNode(TextNode):
                 raise EPERM(self._sysctl.path)
             if needs is not None and not creds.has(needs):
                 raise EPERM(f"{self._sysctl.path}: capability {needs}")
-            return rest(writer, data)
+            return rest(writer, data) if data else None
 
         return store
 

@@ -155,15 +155,14 @@ class TextFile(RegularFile):
         count: int = source.count
         if inode.from_start and offset:
             raise EINVAL(f"at {offset}")
-        if not count and not inode.from_start:
+        if not count and not (inode.from_start or inode.only_first):
             return 0
-        if inode.only_first and offset:
-            return count
         if self._store is None:
             raise EIO("not to be written")
         if count > MAX_WRITE:
             raise EINVAL(f"{count} bytes")
-        rest = self._store(caller, bytes(source.get(count)))
+        is_ignored = inode.only_first and offset
+        rest = self._store(caller, b"" if is_ignored else bytes(source.get(count)))
         self._content = None
         return count if rest is None else in_steps(_stored(rest, count))
 

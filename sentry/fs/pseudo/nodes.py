@@ -189,7 +189,7 @@ class TextNode(Node):
     from_start = False
     """It is written at position 0 only, which a write does not move."""
     only_first = False
-    """What is written at another position than 0 is ignored."""
+    """What is written at another position than 0 is ignored, by a store of nothing."""
     has_end = False
     """lseek(2) counts from its size; else it is a seq_file."""
     ready: int = EPOLLIN | EPOLLRDNORM
