@@ -52,7 +52,9 @@ class Deadline(Record):
 class CpuTimers:
     """The deadlines of one process: for each clock, which is read once for all, a heap."""
 
-    __slots__ = ("_armed", "_entries", "_group", "_heaps", "_limit", "_number", "_timer", "_wake_ns")
+    __slots__ = (
+        "_armed", "_entries", "_group", "_heaps", "_limit", "_number", "_timer", "_wake_ns",
+    )  # fmt: skip
 
     def __init__(self, group: ThreadGroup) -> None:
         self._group = group

@@ -220,13 +220,12 @@ def test_many_cpu_timers_that_are_forgotten_go_one_by_one(
 ) -> None:
     monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)  # a step does one thing
     timers, count = timers_of(quiet.group).cpu, 100
-    made = [CpuTimer(CpuClock(quiet.group, quiet, False), set().clear) for _ in range(count)]
-    for timer in made:
-        timers.arm(timer, 10 * MS)
     ended: list[int] = []
-    for each in made:
-        finalize(each.fired.__self__, ended.append, 1)
-    made.clear()
+    for number in range(count):
+        whose: set[int] = set()
+        finalize(whose, ended.append, number)
+        timers.arm(CpuTimer(CpuClock(quiet.group, quiet, False), whose.clear), 10 * MS)
+    del whose
     turns = [0]
 
     def turn() -> None:
@@ -235,7 +234,6 @@ def test_many_cpu_timers_that_are_forgotten_go_one_by_one(
             world.loop.call_soon(turn)
 
     timers.cancel()
-    del each, timer
     turn()
     world.loop.settle()
     assert {after - before for before, after in pairwise(turns)} <= {0, 1}
@@ -245,7 +243,8 @@ def test_cpu_timers_that_are_set_again_and_again_fire_once_in_the_order_of_their
     world: World, quiet: Task
 ) -> None:
     ctx: Any = quiet.ctx
-    timers, fired = timers_of(quiet.group).cpu, []
+    timers = timers_of(quiet.group).cpu
+    fired: list[int] = []
     made = [
         CpuTimer(CpuClock(quiet.group, quiet, False), partial(fired.append, number))
         for number in range(50)
