@@ -59,6 +59,17 @@ class Leftovers:
         if is_alone and self._work:
             self._go()
 
+    def add(self, work: Steps[None]) -> None:
+        """The same of work that has steps of its own."""
+        if self._loop is None:
+            at_once(work)
+            return
+        is_alone = not (self._work or self._is_ending)
+        self._work.append(work)
+        self._begun += 1
+        if is_alone:
+            self._go()
+
     def _one_by_one(self, left: deque[T], end: Callable[[T], object]) -> Steps[None]:
         while left:
             self._is_ending = True

@@ -208,8 +208,9 @@ class MmFile(RegularFile):
         self._mm = mm.share()
 
     def release(self) -> None:
-        """Let go of the address space."""
-        self._mm.release()
+        """Let go of the address space: nobody may have it any more."""
+        fs: Any = self.inode.fs
+        fs.kernel.vfs.leftovers.add(self._mm.releasing())
         super().release()
 
     def _alive(self) -> bool:

@@ -121,6 +121,27 @@ def test_closed_epoll_lets_others_run(program: Program, slow: None) -> None:
     assert world.vfs.epoll_items == 0
 
 
+def test_memory_that_was_looked_at_to_the_end_of_its_process_ends_in_steps(
+    slow: None, program: Program
+) -> None:
+    program.world.mount("proc", b"/proc")
+    child = program.fork()
+    many = 4 * MANY
+    start = child.ok("mmap", 0, 4096 * many, 1, 0x22, -1, 0)
+    for at in range(start, start + 4096 * many, 8192):
+        child.ok("mprotect", at, 4096, 3)
+    memory = child.task.mm.map
+    fd = program.ok("open", b"/proc/%d/mem" % child.task.tid, 0)
+    child.begin("exit_group", 0)
+    program.ok("wait4", -1, 0, 0, 0)
+    assert len(memory.vmas) >= many
+    closing = program.begin("close", fd)
+    turn(program, closing, 5)
+    assert 0 < len(memory.vmas) < many
+    assert closing.wait() == 0
+    assert not len(memory.vmas)
+
+
 def test_exit_waits_until_all_is_done(program: Program, slow: None) -> None:
     child = program.fork()
     epoll(child)
