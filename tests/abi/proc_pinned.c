@@ -163,6 +163,8 @@ static void others(void)
     int last = open("p/sys/kernel/ns_last_pid", O_WRONLY);
     CHECK(last >= 0);
     CHECK_ERR(write(last, "500", 3), EPERM);
+    CHECK_ERR(pwrite(last, "500", 3, 1), EPERM);
+    CHECK_ERR(pwrite(last, "", 0, 0), EPERM);
     CHECK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
     CHECK(unshare(CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWIPC) == 0);
     CHECK_ERR(open("p/sys/kernel/hostname", O_WRONLY), EACCES);

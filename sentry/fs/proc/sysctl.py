@@ -277,8 +277,8 @@ class Sysctl(Struct, frozen=True):
     the order in which it was written, for who makes a snapshot."""
     mode: int = 0
     """0: readable by all, and writable by root if there is a `put`."""
-    needs: int | None = None
-    """A capability, in the sandbox's first user namespace, that who writes it has to have."""
+    needs: Callable[[Any], bool] | None = None
+    """What the handler asks of the task that writes, before it looks what and where."""
 
 
 _FIRST: Final[dict[str, str]] = {}
@@ -352,6 +352,11 @@ def _number(word: str) -> int:
     return int(word, base)
 
 
+def having(capability: int) -> Callable[[Any], bool]:
+    """Whether a task has it in the sandbox's first user namespace."""
+    return lambda writer: bool(writer.creds.has(capability))
+
+
 def _kept(line: str) -> None:
     path, default = line.split(" ", 1)
     _FIRST[path] = default
@@ -378,7 +383,8 @@ def _kept(line: str) -> None:
     is_of_ipc = path.startswith(OF_IPC)
     SYSCTLS[path] = Sysctl(
         path, get, None if path in FIXED else put, is_of_ipc or path.startswith(OF_NETWORK),
-        _is_root_of_ipc if is_of_ipc else None, mode=MODES.get(path, 0), needs=NEEDS.get(path),
+        _is_root_of_ipc if is_of_ipc else None, mode=MODES.get(path, 0),
+        needs=having(NEEDS[path]) if path in NEEDS else None,
     )  # fmt: skip
 
 
@@ -508,8 +514,8 @@ class SysctlNode(TextNode):
             creds = writer.creds
             if not (self._grants(creds, MAY_WRITE) or self._is_privileged(creds, opener)):
                 raise EPERM(self._sysctl.path)
-            if needs is not None and not creds.has(needs):
-                raise EPERM(f"{self._sysctl.path}: capability {needs}")
+            if needs is not None and not needs(writer):
+                raise EPERM(f"{self._sysctl.path}: a capability")
             return rest(writer, data) if data else None
 
         return store

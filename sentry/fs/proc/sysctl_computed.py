@@ -16,8 +16,8 @@ from sentry.abi.capability import (
 from sentry.abi.limits import HOST_NAME_MAX, INT_MAX
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
-from sentry.errors import EINVAL, EPERM
-from sentry.fs.proc.sysctl import computed, get_sysctl, values
+from sentry.errors import EINVAL
+from sentry.fs.proc.sysctl import computed, get_sysctl, having, values
 from sentry.uuids import random_uuid
 
 if TYPE_CHECKING:
@@ -114,16 +114,15 @@ def restores(creds: Credentials, namespace: UserNamespace | None) -> bool:
 
 def _set_last_pid(who: Any, value: str) -> None:
     """pid_ns_ctl_handler(): the next process gets the number after it."""
-    if not restores(who.creds, who.pids.owner):
-        raise EPERM("kernel.ns_last_pid")
     if not value.strip().isdecimal() or int(value) > who.kernel.pids.pid_max:
         raise EINVAL(value)
     who.pids.last = int(value)
 
 
-computed("kernel/ns_last_pid", _set_last_pid, of_reader=True, mode=0o666)(
-    lambda who: str(who.pids.last)
-)
+computed(
+    "kernel/ns_last_pid", _set_last_pid, of_reader=True, mode=0o666,
+    needs=lambda who: restores(who.creds, who.pids.owner),
+)(lambda who: str(who.pids.last))  # fmt: skip
 
 
 def _set_nr_open(kernel: Kernel, value: str) -> None:
@@ -143,7 +142,9 @@ def _set_yama(kernel: Kernel, value: str) -> None:
     values(kernel)[YAMA_SCOPE] = str(int(value))
 
 
-computed(YAMA_SCOPE, _set_yama, needs=CAP_SYS_PTRACE)(lambda kernel: str(yama_scope(kernel)))
+computed(YAMA_SCOPE, _set_yama, needs=having(CAP_SYS_PTRACE))(
+    lambda kernel: str(yama_scope(kernel))
+)
 
 
 def _protected(name: str) -> None:
