@@ -6,8 +6,9 @@ been reached, which is when all threads that may run do so; then the clocks are 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from sentry.kernel.signals import SigInfo
 if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.wait.fiber import Timer
+    from sentry.wait.steps import Steps
 
 GRAIN_NS = 1_000_000
 """The clocks are not read more often than this."""
@@ -94,14 +96,22 @@ class CpuTimers:
         self._group.kernel.vfs.leftovers.begin(forgotten, lambda _: None)
 
     def _forget_old(self) -> None:
-        """Only deadlines that count."""
-        armed = self._armed
-        for key, heap in list(self._heaps.items()):
-            heap[:] = [deadline for deadline in heap if armed.get(deadline.timer) is deadline]
-            heapify(heap)
-            if not heap:
-                del self._heaps[key]
-        self._entries = len(armed)
+        """Only deadlines that count stay. What is reached before it lies in a heap again is late by
+        that."""
+        old = deque(chain.from_iterable(self._heaps.values()))
+        self._heaps.clear()
+        self._entries = len(self._armed)
+        self._group.kernel.vfs.leftovers.add(self._sorting_out(old))
+
+    def _sorting_out(self, old: deque[Deadline]) -> Steps[None]:
+        while old:
+            for _ in range(min(len(old), AT_ONCE)):
+                deadline = old.popleft()
+                if self._counts(deadline):
+                    heappush(self._heaps.setdefault(deadline.timer.clock.key, []), deadline)
+            yield
+        if self._armed:
+            self._wake_at(self._group.kernel.loop.now_ns())
 
     def _earliest(self, deadline: Deadline, now_ns: int) -> int:
         """When it could be reached, on the loop's clock."""

@@ -239,23 +239,29 @@ def test_many_cpu_timers_that_are_forgotten_go_one_by_one(
     assert {after - before for before, after in pairwise(turns)} <= {0, 1}
 
 
-def test_cpu_timers_that_are_set_again_and_again_fire_once_in_the_order_of_their_setting(
-    world: World, quiet: Task
+def test_cpu_timers_that_are_set_again_are_sorted_out_in_steps_and_fire_once(
+    world: World, quiet: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)  # a step does one piece
     ctx: Any = quiet.ctx
-    timers = timers_of(quiet.group).cpu
+    timers, count = timers_of(quiet.group).cpu, 10 * AT_ONCE
     fired: list[int] = []
     made = [
         CpuTimer(CpuClock(quiet.group, quiet, False), partial(fired.append, number))
-        for number in range(50)
+        for number in range(count)
     ]
-    for at in range(20, 0, -1):
+    sizes: list[int] = []
+    for at in (20, 15, 10):
         for timer in made:
             timers.arm(timer, at * MS)
-    assert sum(map(len, timers._heaps.values())) <= 64 + 2 * len(made)
+            sizes.append(sum(map(len, timers._heaps.values())))
+    assert max(sizes) <= 64 + 2 * count
+    assert min(sizes[count:]) <= AT_ONCE + 1
+    world.loop.settle()
+    assert sum(map(len, timers._heaps.values())) < 2 * count
     ctx.cpu_ns = 30 * MS
     world.loop.advance(30 * MS)
-    assert fired == list(range(50))
+    assert sorted(fired) == list(range(count))
 
 
 def test_deleted_timer_gives_its_place_back(world: World, quiet: Task) -> None:
