@@ -13,6 +13,7 @@ from sentry.ahead import mypyc_attr
 from sentry.kernel.inherit import CLONE, FRESH, SHARED
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import PendingSignals, SigInfo, SignalActions
+from sentry.wait.lock import Lock
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ class ThreadGroup:
         "ending": FRESH,
         "exe": SHARED,
         "exec_user_ns": SHARED,
+        "exec_lock": FRESH,
         "execing": FRESH,
         "exit_signal": CLONE,
         "exit_status": FRESH,
@@ -282,6 +284,9 @@ class ThreadGroup:
         self.exe: Location | None = None
         self.argv: tuple[bytes, ...] = ()
         self.has_execed = False
+        self.exec_lock = Lock()
+        """cred_guard_mutex: from the look at who has a hold on a thread that executes a program until
+        it has the credentials of that."""
         self.execing: Task | None = None
         self.oom_score_adj = 0
         self.oom_score_adj_min = 0

@@ -51,23 +51,24 @@ async def execve(
     Raises what the loader raises; afterwards there is no way back.
     """
     watch = task.kernel.watch
-    image = await load(task, file, path, argv, envp, unreachable=unreachable)
-    tracer = task.trace.tracer if task.trace is not None else task
-    old_tid = tracer.pids.of(task.tid)
     digest = b""
-    try:
-        if watch is not None:
-            digest = await watch.digest(task, file)
-        await _become_single_threaded(task)
-        if task.files.users > 1:
-            await driven(task.unshare_files())
-        await driven(delete_timers(task.group))
-        await leave_memory(task)
-    except BaseException:
-        image.mm.release()
-        raise
-    old = task.mm
-    _commit(task, image)
+    async with task.group.exec_lock:
+        image = await load(task, file, path, argv, envp, unreachable=unreachable)
+        tracer = task.trace.tracer if task.trace is not None else task
+        old_tid = tracer.pids.of(task.tid)
+        try:
+            if watch is not None:
+                digest = await watch.digest(task, file)
+            await _become_single_threaded(task)
+            if task.files.users > 1:
+                await driven(task.unshare_files())
+            await driven(delete_timers(task.group))
+            await leave_memory(task)
+        except BaseException:
+            image.mm.release()
+            raise
+        old = task.mm
+        _commit(task, image)
     if watch is not None:
         watch.execed(task, file, argv, envp, digest)
     await driven(old.releasing())

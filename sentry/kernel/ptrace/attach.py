@@ -53,13 +53,16 @@ def traceme(task: Task) -> None:
 
 
 def attach(task: Task, pid: int, *, seized: bool, options: int = 0) -> None:
-    """PTRACE_ATTACH, PTRACE_SEIZE. Raises: ESRCH, EPERM."""
+    """PTRACE_ATTACH, PTRACE_SEIZE. Raises: ESRCH, EPERM; NotNow while an execve(2) of the process
+    works with the answer that nobody traces it.
+    """
     pids = task.pids
     target = pids.task(pid)
     if target is None:
         raise (EPERM if pids.is_taken(pid) else ESRCH)(f"pid {pid}")
     if target.group is task.group:
         raise EPERM("a thread of the same process")
+    target.group.exec_lock.check()
     access.check_attach(task, target)
     if target.dead or target.trace is not None:
         raise EPERM(f"{target!r} is dead or traced already")

@@ -99,13 +99,15 @@ def set_filter(task: Task, flags: int, addr: int) -> int:
         raise EINVAL(f"{length} instructions")
     if not task.no_new_privs and not task.creds.own(CAP_SYS_ADMIN):
         raise EACCES("neither no_new_privs nor CAP_SYS_ADMIN")
+    everybody = bool(flags & SECCOMP_FILTER_FLAG_TSYNC)
+    if everybody:  # no_new_privs and filters come too late for another thread's execve(2)
+        task.group.exec_lock.check()
     program = CallFilter(task.mm.read(instructions, length * isa.INSTRUCTION_SIZE))
     listener = None
     if listens:
         task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
         killable = bool(flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
         listener = Listener(task.kernel, program, killable)
-    everybody = bool(flags & SECCOMP_FILTER_FLAG_TSYNC)
     other = seccomp.add_filter(task, program, every_thread=everybody, listener=listener)
     if other and flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH:
         raise ESRCH(f"thread {other} has filters of its own")

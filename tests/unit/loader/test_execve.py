@@ -8,13 +8,23 @@ import pytest
 
 from sentry.abi.elf import PT_LOAD
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
+from sentry.abi.prctl import PR_SET_NO_NEW_PRIVS
+from sentry.abi.ptrace import PTRACE_ATTACH
+from sentry.abi.seccomp import (
+    SECCOMP_FILTER_FLAG_TSYNC,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_SET_MODE_FILTER,
+)
 from sentry.abi.signal import SIGEV_SIGNAL, SIGUSR1, SIGUSR2
 from sentry.abi.time import CLOCK_MONOTONIC
+from sentry.auth.credentials import Credentials
 from tests.world import Program, World
 
 SECOND = 10**9
 BASE, EHDR_SIZE, PHDR_SIZE = 0x400000, 64, 56
 SYSCALL = b"\x0f\x05"
+TURNS = 40
+"""More than an execve of a small program takes."""
 
 
 def make_program(program: Program, path: bytes) -> None:
@@ -73,3 +83,59 @@ def test_signals_that_timers_have_sent_do_not_wait_for_the_new_program() -> None
         program.ok("kill", program.task.group.tgid, SIGUSR2)
         program.ok("execve", b"/x", 0, 0)
         assert program.task.group.shared_pending.mask == 1 << SIGUSR2 - 1
+
+
+def user_with_a_program_of_root(world: World, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """A process of a user, and /x, which makes him root; each step of a call is a turn."""
+    program = world.program()
+    make_program(program, b"/x")
+    program.ok("chmod", b"/x", 0o4755)
+    program.task.creds = Credentials.user(1000, 1000)
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    return program
+
+
+def some_turns(world: World, count: int) -> None:
+    for _ in range(count):
+        world.loop.call_soon(lambda: None)
+        world.loop.turn()
+
+
+def test_nobody_attaches_to_who_becomes_root_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    with World(stepped=True) as world:
+        user = user_with_a_program_of_root(world, monkeypatch)
+        euids = set()
+        for count in range(TURNS):
+            child = user.fork()
+            child.begin("execve", b"/x", 0, 0)
+            some_turns(world, count)
+            attach = user.begin("ptrace", PTRACE_ATTACH, child.task.group.tgid, 0, 0)
+            world.settle()
+            assert attach.done
+            assert child.task.trace is None or child.task.creds.euid == 1000
+            euids.add(child.task.creds.euid)
+        assert 0 in euids
+
+
+def test_no_thread_gives_a_filter_to_who_becomes_root_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World(stepped=True) as world:
+        user = user_with_a_program_of_root(world, monkeypatch)
+        allow = user.place(struct.pack("<HBBI", 6, 0, 0, SECCOMP_RET_ALLOW))
+        filters = user.place(struct.pack("<HxxxxxxQ", 1, allow))
+        euids = set()
+        for count in range(TURNS):
+            child = user.fork()
+            child.ok("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            thread = child.thread()
+            thread.task.no_new_privs = False  # as one made before
+            thread.begin("execve", b"/x", 0, 0)
+            some_turns(world, count)
+            if not child.task.dead:
+                flags = SECCOMP_FILTER_FLAG_TSYNC
+                child.begin("seccomp", SECCOMP_SET_MODE_FILTER, flags, filters)
+            world.settle()
+            assert thread.task.seccomp is None or thread.task.creds.euid == 1000
+            euids.add(thread.task.creds.euid)
+        assert 0 in euids
