@@ -341,15 +341,17 @@ def _tell_of_death(dying: Task, child: ThreadGroup) -> None:
 
 
 def reparent(group: ThreadGroup) -> Steps[None]:
-    """Children go to the nearest living subreaper, else to init: prctl(2)."""
+    """Children go to the nearest living subreaper, else to init: prctl(2). Also those that others
+    of them make meanwhile (CLONE_PARENT)."""
     heir = _reaper(group) if group.children else None
-    for child in list(group.children):
-        if child.parent is group:
-            if heir is not None and not heir.tasks:
-                heir = _reaper(group)
-            _hand_on(child, group, heir)
-            yield
-    group.children = {}
+    while group.children:
+        children, group.children = group.children, {}
+        for child in children:
+            if child.parent is group:
+                if heir is not None and not heir.tasks:
+                    heir = _reaper(group)
+                _hand_on(child, group, heir)
+                yield
 
 
 def _reaper(group: ThreadGroup) -> ThreadGroup | None:

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from sentry.abi.resource import RLIMIT_NOFILE, RLIMIT_NPROC
-from sentry.abi.sched import CLONE_PIDFD
+from sentry.abi.sched import CLONE_PARENT, CLONE_PIDFD
 from sentry.abi.signal import SIGCHLD, SIGKILL
 from tests.world import AREA, World
 
@@ -88,3 +88,24 @@ def test_execve_fails_while_the_user_that_one_has_become_has_too_many_tasks() ->
             assert program.call("execve", b"/none", 0, 0) == -result
         program.sibling()  # too many again, but the limit has held meanwhile
         assert program.call("execve", b"/none", 0, 0) == -errno.ENOENT
+
+
+def test_a_sibling_that_is_made_while_its_parent_hands_children_on_gets_a_living_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World() as world:
+        init = world.init.task.group
+        parent = world.init.fork()
+        children = [parent.fork() for _ in range(PIECES)]
+        monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+        parent.begin("exit_group", 0)
+        while children[0].task.group.parent is not init:
+            world.loop.turn()
+
+        made = children[-1].ok("clone", CLONE_PARENT | SIGCHLD, 0, 0, 0, 0)
+
+        sibling = world.kernel.pids.groups[made]
+        assert sibling.parent is parent.task.group is children[-1].task.group.parent
+        world.settle()
+        assert sibling.parent is children[-1].task.group.parent is init
+        assert sibling in init.children
