@@ -122,6 +122,8 @@ def mmap(
     shown = bool(replaced) and show_instead(amap, vma)
     if replaced:
         yield from amap.removing(where, where + length, not shown)
+        if shared and file is not None:  # it may have been sealed meanwhile
+            vma.flags = _vm_flags(amap, prot, flags, file, length)
     if file is not None:
         file.incref()
     whole = amap.insert(vma)

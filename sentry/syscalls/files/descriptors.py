@@ -323,7 +323,8 @@ def same_file(task: Task, file: FileDescription, argument: int) -> int:
 
 def do_add_seals(task: Task, file: FileDescription, argument: int) -> int:
     """F_ADD_SEALS."""
-    add_seals(file, argument & 0xFFFFFFFF)
+    with file.inode.lock:  # a hole that is being made is made before
+        add_seals(file, argument & 0xFFFFFFFF)
     return 0
 
 
