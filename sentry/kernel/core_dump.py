@@ -13,6 +13,7 @@ from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_NOFOLLOW, O_RDWR
 from sentry.abi.resource import RLIMIT_CORE
 from sentry.errors import EACCES, EAGAIN, EFAULT, Errno
 from sentry.kernel import core_file, task_exit
+from sentry.kernel.thread_group import condemn
 from sentry.mm.buffers import KernelSource
 from sentry.mm.errors import NeedsFault
 from sentry.mm.forced import peek
@@ -73,9 +74,8 @@ def start(task: Task, info: SigInfo) -> bool:
     group.stopping = 0
     group.execing = task
     dump = group.core_dump = CoreDump(task, info)
-    for other in list(group.tasks):
-        if other is not task:
-            other.condemn()
+    others = [other for other in group.tasks if other is not task]
+    task.kernel.loop.call_for_each(others, condemn)
     name = file_name(task, info, pattern)
 
     def done(_: Any, error: BaseException | None) -> None:

@@ -11,6 +11,7 @@ from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE
 from sentry.abi.resource import RLIMIT_CORE
 from sentry.abi.signal import SIGABRT
 from sentry.kernel.core_dump import CHUNK
+from sentry.kernel.work import WORK_EXIT
 from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.memory import AddressSpace
 from tests.world import AREA, World
@@ -71,3 +72,18 @@ def test_headers_of_many_mappings_are_made_in_steps(monkeypatch: pytest.MonkeyPa
             world.loop.turn()
             turns += 1
         assert turns >= 2 * 2 * RUN_MAX
+
+
+def test_the_other_threads_are_told_to_end_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    with World() as world:
+        program = world.program()
+        threads = [program.thread().task for _ in range(20)]
+        task = program.task
+        task.group.limits.set(RLIMIT_CORE, 1 << 30, 1 << 30)
+        monkeypatch.setattr("sentry.loop.PIECE", 1)
+        monkeypatch.setattr("sentry.loop.PIECE_NS", -1)
+        program.begin("kill", task.group.tgid, SIGABRT)
+        assert sum(bool(each.dead or each.work & WORK_EXIT) for each in threads) <= 1
+        world.settle()
+        assert all(each.dead for each in threads)
+        assert task.group.exit_status == SIGABRT | 0x80
