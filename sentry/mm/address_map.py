@@ -111,8 +111,11 @@ class AddressMap:
         return 0 if self.mdwe & PR_MDWE_NO_INHERIT else self.mdwe
 
     def destroy(self) -> None:
-        """Give everything back."""
-        at_once(self.destroying())
+        """Give everything back, the VMAs of a large one in their turn."""
+        steps = self.destroying()
+        next(steps, None)
+        rest = range(-(-len(self.vmas) // PIECE_VMAS) + 1)
+        self.space.ram.let_go(rest, lambda _: next(steps, None))
 
     def destroying(self) -> Steps[None]:
         """`destroy` in steps. Preconditions: nobody uses it any more."""

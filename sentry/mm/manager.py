@@ -104,15 +104,21 @@ class MemoryManager:
         return self
 
     def release(self) -> None:
-        """One user less; the last one gives everything back."""
-        at_once(self.releasing())
+        """One user less; the last one gives everything back, what is much in its turn."""
+        self.users -= 1
+        if self.users == 0:
+            self._end()
+            self.map.destroy()
+
+    def _end(self) -> None:
+        if self.aio is not None:
+            self.aio.close()
 
     def releasing(self) -> Steps[None]:
         """`release` in steps."""
         self.users -= 1
         if self.users == 0:
-            if self.aio is not None:
-                self.aio.close()
+            self._end()
             yield from self.map.destroying()
 
     # --- bytes

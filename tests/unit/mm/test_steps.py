@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -168,6 +169,24 @@ def test_fork_and_the_end_take_a_step_for_few_mappings(
     assert sum(run.is_borrowed for run in child.map.vmas.runs) >= (steps if lent else 0)
     assert [v.start for v in child.map.vmas] == [v.start for v in mm.map.vmas]
     assert sum(1 for _ in child.releasing()) >= 2 * PAIRS // PIECE_VMAS
+
+
+def test_the_last_release_leaves_many_mappings_to_what_ends_behind(
+    amap: AddressMap, mm: MemoryManager
+) -> None:
+    for at in range(START, START + SIZE, RUN_MAX // 8 * PAGE):
+        mlock(amap, at, PAGE)  # so that a child has its own
+    child, ram = mm.fork().map, amap.space.ram
+    promised, ends = ram.commitment.pages, list[Callable[[], object]]()
+    ram.let_go = lambda things, end: ends.extend(partial(end, each) for each in things)
+    MemoryManager(lambda: child.space, child).release()
+    assert child.space.is_gone
+    for act in ends:
+        before = len(child.vmas)
+        act()
+        assert before - len(child.vmas) <= PIECE_VMAS
+    assert len(ends) >= 2 * PAIRS // PIECE_VMAS
+    assert not len(child.vmas) and ram.commitment.pages < promised
 
 
 def test_memory_is_populated_and_forgotten_in_pieces(mm: MemoryManager) -> None:
