@@ -291,12 +291,12 @@ class EpollFile(FileDescription):
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
     def poll(self) -> int:
-        """Readable while an item is ready."""
-        for item in list(self._ready):
+        """Readable while an item is ready, or one of those beyond the first AT_ONCE may be."""
+        for item in list(islice(self._ready, AT_ONCE)):
             if item.ready():
                 return EPOLLIN | EPOLLRDNORM
             del self._ready[item]
-        return 0
+        return EPOLLIN | EPOLLRDNORM if self._ready else 0
 
     def release(self) -> None:
         """Closed: nothing is watched any more."""

@@ -54,6 +54,27 @@ def test_too_many_ways_through_epolls_are_refused(through: int, most: int) -> No
         check_ways(most + 1 << through * WAY_BITS)
 
 
+def test_a_look_of_poll_comes_to_some_items_alone(
+    vfs: Vfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoll, looked_at = EpollFile(vfs), list[int]()
+    ready = Item.ready
+    events = [EventFile(vfs, 1, 0) for _ in range(50)]
+    for at, event in enumerate(events):
+        epoll.add(at, event, EPOLLIN, at)
+        event.value = 0
+
+    def noted(item: Item) -> int:
+        looked_at.append(item.fd)
+        return ready(item)
+
+    monkeypatch.setattr(Item, "ready", noted)
+    monkeypatch.setattr("sentry.fs.epoll.file.AT_ONCE", 20)
+    assert [bool(epoll.poll()) for _ in range(3)] == [True, True, False]
+    assert looked_at == list(range(50))
+    epoll.release()
+
+
 def alive() -> list[type]:
     kinds = (EpollFile, EventFile, Item)
     return [type(each) for each in gc.get_objects() if type(each) in kinds]
