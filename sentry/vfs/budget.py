@@ -48,6 +48,9 @@ MAX_AIO_REQUESTS: Final = 1 << 17
 MAX_HOST_DESCRIPTORS: Final = 1 << 14
 """Descriptors of the Sentry that programs hold: donated files, sockets of the host."""
 
+MAX_TEXT_BYTES: Final = 64 << 20
+"""Texts of /proc and its like that open files keep from one read to the next."""
+
 MAX_CLOSING: Final = 64
 """More of them that are only being closed count, too."""
 
@@ -58,6 +61,12 @@ class Evictable(Protocol):
     def evict(self, count: int) -> None: ...
 
 
+class Reader(Protocol):
+    """An open file that keeps a text."""
+
+    def forget_text(self) -> None: ...
+
+
 class Budget:
     """The counts."""
 
@@ -65,7 +74,7 @@ class Budget:
         "aio_contexts", "aio_events", "aio_requests", "anonymous", "closing", "files",
         "host_descriptors", "idle_files", "inodes", "ipc_namespaces", "locked", "locks",
         "max_host_descriptors", "max_inodes", "message_bytes", "mount_max", "mounts",
-        "namespace_ids", "semaphores", "small_bytes", "undos",
+        "namespace_ids", "semaphores", "small_bytes", "text_bytes", "texts", "undos",
     )  # fmt: skip
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
@@ -89,6 +98,9 @@ class Budget:
         """Descriptors that nobody holds, but whose server has not answered the close yet."""
         self.max_host_descriptors = MAX_HOST_DESCRIPTORS
         """Less where the host allows this process fewer (`sentry.boot.host_links`)."""
+        self.texts: dict[Reader, int] = {}
+        """Who keeps a text, and how long it is: who has made his last behind the others."""
+        self.text_bytes = 0
         self.idle_files: Evictable | None = None
         """Who has descriptors that are only kept for who may want them."""
 
@@ -120,6 +132,21 @@ class Budget:
             self.idle_files.evict(1)
         if self.host_room <= 0:
             raise ENFILE("the ceiling of the host's descriptors")
+
+    def keep_text(self, reader: Reader, size: int) -> None:
+        """Somebody keeps another text; beyond the ceiling those who made theirs first have to make
+        it anew when they read on."""
+        self.drop_text(reader)
+        self.texts[reader] = size
+        self.text_bytes += size
+        while self.text_bytes > MAX_TEXT_BYTES and len(self.texts) > 1:
+            first = next(iter(self.texts))
+            self.drop_text(first)
+            first.forget_text()
+
+    def drop_text(self, reader: Reader) -> None:
+        """He keeps none any more."""
+        self.text_bytes -= self.texts.pop(reader, 0)
 
     def check_locks(self, more: int) -> None:
         """So many more record locks. Raises: ENOLCK."""

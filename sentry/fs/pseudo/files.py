@@ -117,7 +117,19 @@ class TextFile(RegularFile):
         content = self._content
         if content is None or offset == 0:
             content = self._content = begun((self, "text"), self._made)
+            if self.counted is not None:
+                self.counted.keep_text(self, len(content))
         return dest.put(content[offset : offset + dest.count])
+
+    def forget_text(self) -> None:
+        """It is made anew at the next read."""
+        self._content = None
+
+    def release(self) -> None:
+        """Nobody reads it any more."""
+        if self.counted is not None:
+            self.counted.drop_text(self)
+        super().release()
 
     async def _made(self) -> bytes | bytearray:
         """The text anew, with others in between if it is long. Raises: EINVAL, NotNow."""

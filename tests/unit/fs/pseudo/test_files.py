@@ -221,3 +221,24 @@ def test_a_poll_tells_of_a_change_that_was_there_before_the_file_was_opened_agai
     assert not file.has_changed and not file.poll() & EPOLLERR
     file.seen_but(True)
     assert file.poll() & EPOLLERR and not file.poll() & EPOLLERR
+
+
+def test_texts_of_many_open_files_have_a_ceiling_and_are_read_on_beyond_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World() as world:
+        program = world.program()
+        world.mount("proc", b"/proc")
+        budget, room = world.vfs.budget, program.buffer(ROOM)
+        fds = [program.ok("open", b"/proc/self/maps", 0) for _ in range(MANY)]
+        size = program.ok("pread64", fds[0], room, ROOM, 0)
+        whole = program.read(room, size)
+        monkeypatch.setattr("sentry.vfs.budget.MAX_TEXT_BYTES", 3 * size)
+        for fd in fds:
+            assert program.ok("read", fd, room, 10) == 10
+            assert budget.text_bytes == size * len(budget.texts) <= 3 * size
+        for fd in fds:
+            assert program.ok("read", fd, room, ROOM) == size - 10
+            assert program.read(room, size - 10) == whole[10:]
+            program.ok("close", fd)
+        assert (budget.text_bytes, budget.texts) == (0, {})
