@@ -170,8 +170,11 @@ class Segments:
 
     # --- shmat, shmdt
 
-    def attach(self, task: Caller, number: int, addr: int, flags: int) -> int:
-        """shmat(2): do_shmat(). Raises: EINVAL, EACCES, ENOMEM."""
+    def attach(self, task: Caller, number: int, addr: int, flags: int) -> Steps[int]:
+        """shmat(2): do_shmat(). Raises: EINVAL, EACCES, ENOMEM.
+
+        Preconditions: nobody has the lock of the mappings.
+        """
         if number < 0:
             raise EINVAL("negative")
         how = MAP_SHARED
@@ -194,13 +197,25 @@ class Segments:
         segment = self.ids.find(number)
         check_permission(task.creds, segment, wanted)
         mm = task.mm
-        mm.map.lock.check()
         end = addr + segment.pages * PAGE_SIZE
         if addr and not flags & SHM_REMAP and (end >> 64 or not mm.map.vmas.free(addr, end)):
             raise EINVAL("something is mapped there")
         self._fill(segment, mm.space.ram.crowded)
-        self.actor = task.group.tgid
-        return mmap(mm.map, addr, segment.size, prot, how, self._open(segment, access))
+        file = self._open(segment, access)
+        mapping = mmap.steps(mm.map, addr, segment.size, prot, how, file)
+        segment.nattch += 1  # while what is there goes
+        try:
+            while True:
+                self.actor = task.group.tgid
+                try:
+                    next(mapping)
+                except StopIteration as ended:
+                    where: int = ended.value
+                    return where
+                yield
+        finally:
+            segment.nattch -= 1
+            self.detached(segment)
 
     def _open(self, segment: Segment, access: int) -> ShmFile:
         dentry = Dentry(None, b"/SYSV%08x" % (segment.key & 0xFFFFFFFF), segment.inode)
@@ -237,6 +252,8 @@ class Segments:
                 for _ in mm.map.removing(vma.start, vma.end):
                     yield
                     self.actor = task.group.tgid
+            else:
+                yield
             vma = following
         if file is None:
             raise EINVAL("nothing is attached there")

@@ -285,8 +285,8 @@ class ThreadGroup:
         self.argv: tuple[bytes, ...] = ()
         self.has_execed = False
         self.exec_lock = Lock()
-        """cred_guard_mutex: from the look at who has a hold on a thread that executes a program until
-        it has the credentials of that."""
+        """cred_guard_mutex: from the look at who has a hold on a thread that executes a program
+        until it has the credentials of that."""
         self.execing: Task | None = None
         self.oom_score_adj = 0
         self.oom_score_adj_min = 0

@@ -58,9 +58,10 @@ def sys_shmget(task: Task, key: Int, size: Size, flags: Int) -> int:
 
 
 @syscall(30)
-def sys_shmat(task: Task, number: Int, addr: Addr, flags: AttachFlags) -> int:
+def sys_shmat(task: Task, number: Int, addr: Addr, flags: AttachFlags) -> Result:
     """shmat(2)."""
-    return ipc_of(task).segments.attach(task, number, addr, flags)
+    segments = ipc_of(task).segments
+    return in_steps(segments.attach(task, number, addr, flags), task.mm.map.lock)
 
 
 @syscall(67)

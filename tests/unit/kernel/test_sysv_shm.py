@@ -7,16 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from sentry.abi.mman import SHM_RND
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_PRIVATE, SHM_REMAP, SHM_RND
 from sentry.abi.ptrace import PTRACE_O_EXITKILL, PTRACE_SEIZE
 from sentry.abi.sched import CLONE_NEWIPC, CLONE_VM
 from sentry.abi.signal import SIGCHLD
+from sentry.abi.sysvipc import IPC_RMID
 from sentry.kernel.ptrace.links import link
 from sentry.kernel.ptrace.tracee import Tracee
 from sentry.mm.address_map import AT_ONCE
 from tests.world import Program, World
 
 SIZE = 4 * AT_ONCE
+PAGE = 4096
+UINT32 = (1 << 32) - 1
 
 
 @pytest.fixture
@@ -48,6 +51,39 @@ def test_who_touches_what_is_being_detached_waits_and_finds_nothing(world: World
     assert program.read(place, 4) == b"text"
     assert program.call("shmdt", address) == -errno.EINVAL
     assert program.call("shmctl", number, 0, 0) == 0
+
+
+def in_many_mappings(program: Program, size: int) -> int:
+    """Memory that no two neighbouring pages are alike of."""
+    area = program.begin("mmap", 0, size, 3, MAP_PRIVATE | MAP_ANONYMOUS, UINT32, 0).wait()
+    for at in range(area, area + size, 2 * PAGE):
+        assert program.begin("mprotect", at, PAGE, 1).wait() == 0
+    return area
+
+
+def test_what_is_attached_in_the_place_of_many_mappings_comes_in_steps(world: World) -> None:
+    program = world.program()
+    number = program.begin("shmget", 0, 200 * PAGE, 0o1600).wait()
+    area = in_many_mappings(program, 200 * PAGE)
+    other = program._made(program.begin("clone", CLONE_VM | SIGCHLD, 0, 0, 0, 0).wait())
+    call = program.begin("shmat", number, area, SHM_REMAP)
+    assert not call.done
+    assert other.call("shmctl", number, IPC_RMID, 0) == 0
+    assert not call.done
+    assert call.wait() == area
+    program.write(area + 199 * PAGE, b"there")
+    assert program.call("shmdt", area) == 0
+    assert not program.task.ns.ipc.objects.segments.ids.objects
+
+
+def test_who_detaches_what_is_not_there_looks_at_many_mappings_in_steps(world: World) -> None:
+    program = world.program()
+    in_many_mappings(program, 200 * PAGE)
+    call, turns = program.begin("shmdt", PAGE), 0
+    while not call.done:
+        world.loop.turn()
+        turns += 1
+    assert (call.result, turns > 200) == (-errno.EINVAL, True)
 
 
 @pytest.mark.parametrize("end", ["exit_group", "unshare"])
