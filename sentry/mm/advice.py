@@ -120,7 +120,7 @@ def _advise(amap: AddressMap, vma: Vma, start: int, end: int, advice: int) -> St
             start = stop
             yield
     elif advice == MADV_REMOVE:
-        _remove_contents(amap, vma, start, end)
+        yield from _remove_contents(vma, start, end)
     elif advice in (MADV_COLD, MADV_PAGEOUT) and (special or vma.flags & VmFlag.LOCKED):
         raise EINVAL("locked or special")
 
@@ -152,7 +152,7 @@ def _discard(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
             fill_new(amap, vma, start, end)
 
 
-def _remove_contents(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
+def _remove_contents(vma: Vma, start: int, end: int) -> Steps[None]:
     """MADV_REMOVE: a hole in the file behind a shared writable mapping."""
     if vma.flags & VmFlag.LOCKED or vma.backing is None:
         raise EINVAL("locked or not a file")
@@ -162,7 +162,7 @@ def _remove_contents(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
         raise EOPNOTSUPP("the file system cannot punch holes")
     if getattr(vma.file, "write_sealed", False):
         raise EPERM("sealed against writing")
-    vma.backing.punch(vma.file_offset(start), end - start)
+    yield from vma.backing.punching(vma.file_offset(start), end - start)
 
 
 def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> Steps[None]:

@@ -13,6 +13,8 @@ from sentry.abi.mman import (
     MADV_COLD,
     MADV_DONTFORK,
     MADV_DONTNEED,
+    MADV_REMOVE,
+    MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_NORESERVE,
     MAP_POPULATE,
@@ -33,6 +35,7 @@ from sentry.mm.locking import mlock, mlockall, munlock, munlockall
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.protect import mprotect, mseal
+from sentry.mm.ramfile import CHUNK_BYTES
 from sentry.mm.remap import mremap
 from sentry.mm.report import smaps_rollup, statm
 from sentry.mm.vma_list import RUN_MAX
@@ -199,6 +202,12 @@ def test_memory_is_populated_and_forgotten_in_pieces(mm: MemoryManager) -> None:
         mm.write(at, b"there")
     forgotten = madvise.steps(mm.map, START, 4 * DISCARD_AT_ONCE, MADV_DONTNEED)
     assert sum(1 for _ in forgotten) >= 4
+    mmap(mm.map, START, 4 * CHUNK_BYTES, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED)
+    for at in range(START, START + 4 * CHUNK_BYTES, CHUNK_BYTES):
+        mm.write(at, b"there")
+    removed = madvise.steps(mm.map, START, 4 * CHUNK_BYTES, MADV_REMOVE)
+    assert sum(1 for _ in removed) >= 4
+    assert mm.read(START + 3 * CHUNK_BYTES, 5) == bytes(5)
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 0), (PAGE, 0), (0, PAGE), (PAGE, PAGE)])
