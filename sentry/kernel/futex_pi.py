@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentry.kernel.futex_table import FutexTable
     from sentry.kernel.task import Task
     from sentry.mm.manager import MemoryManager
+    from sentry.wait.steps import Steps
 
 MAX_TRIES: Final = 1000
 """Of changing a word that other threads store to at the same time."""
@@ -185,15 +186,18 @@ def _own(table: FutexTable, state: PiState) -> None:
     waiter.wake()
 
 
-def owner_dies(task: Task) -> None:
+def owner_dies(task: Task) -> Steps[None]:
     """exit_pi_state_list(): the locks that a dying task holds go to their waiters."""
     table = task.kernel.futexes
     for state in [s for s in table.locks.values() if s.owner is task]:
+        if state.owner is not task or not state.waiters:  # by now
+            continue
         heir = state.waiters[0]
         try:
             _hand_over(table, heir.task.mm, heir.addr, state, FUTEX_OWNER_DIED)
         except (Errno, NeedsFault):
             _own(table, state)
+        yield
 
 
 def wait_requeue(

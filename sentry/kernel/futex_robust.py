@@ -35,7 +35,7 @@ def exit_robust(task: Task) -> Steps[None]:
             yield from _walk(task)
         task.robust_list = 0
     if task.kernel.futexes.locks:
-        futex_pi.owner_dies(task)
+        yield from futex_pi.owner_dies(task)
 
 
 def _walk(task: Task) -> Steps[None]:

@@ -274,6 +274,30 @@ def test_lock_of_the_dead_goes_to_its_waiter(world: World, threads: list[Task]) 
     assert heir.mm.load_u32(WORD) == heir.tid | WAITERS | OWNER_DIED
 
 
+def test_locks_of_the_dead_are_handed_over_one_after_the_other(
+    world: World, threads: list[Task]
+) -> None:
+    owner, *heirs = threads
+    words = [WORD + 4 * at for at in range(len(heirs))]
+    for word in words:
+        futex_pi.lock(owner, word, True, None)
+    sleepers = [
+        Sleeper(world, heir, futex_pi.lock(heir, word, True, None))
+        for heir, word in zip(heirs, words, strict=True)
+    ]
+    steps = exit_robust(owner)
+    next(steps)
+    world.loop.settle()
+    assert [each.done for each in sleepers] == [True, False, False]
+    assert heirs[1].fiber is not None
+    heirs[1].fiber.interrupt(Interrupted())
+    world.loop.settle()
+    at_once(steps)
+    world.loop.settle()
+    assert [each.result for each in sleepers] == [0, None, 0]
+    assert not world.kernel.futexes.locks
+
+
 @pytest.mark.parametrize("is_read", [True, False])
 def test_thread_that_ends_waits_for_the_page_of_the_word_and_wakes_who_joins_it(
     monkeypatch: pytest.MonkeyPatch, is_read: bool
