@@ -417,7 +417,8 @@ def _leave_session(group: ThreadGroup) -> Steps[None]:
     session.leader = None
     if (terminal := session.terminal) is not None:
         yield from _tell(session.foreground, SIGHUP)
-        terminal.disassociate(session)
+        if session.terminal is terminal:  # nobody has taken it meanwhile
+            terminal.disassociate(session)
     else:
         yield from _tell(session.old_foreground, SIGHUP, SIGCONT)
         session.old_foreground = None

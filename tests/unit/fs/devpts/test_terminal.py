@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import O_NOCTTY, O_RDWR
-from sentry.abi.ioctl import TIOCGPTPEER
+from sentry.abi.ioctl import TIOCGPTPEER, TIOCSCTTY
 from sentry.abi.sched import CLONE_NEWNS, CLONE_NEWUSER
 from sentry.abi.signal import SIGINT
 from sentry.abi.stat import STAT
@@ -138,6 +138,33 @@ def test_keys_are_told_to_a_large_group_in_pieces(
     signals.send(group, SIGINT)
     world.settle()
     assert len(told) == 3 * many
+
+
+def test_terminal_that_is_stolen_from_who_ends_stays_that_of_the_thief(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.devices()
+    world.mount("devpts", b"/dev/pts")
+    master = world.init.ok("open", b"/dev/pts/ptmx", O_RDWR | O_NOCTTY, 0)
+    leader, thief = world.init.fork(), world.init.fork()
+    for each in leader, thief:
+        each.ok("setsid")
+    slave = leader.ok("ioctl", master, TIOCGPTPEER, O_RDWR | O_NOCTTY)
+    leader.ok("ioctl", slave, TIOCSCTTY, 0)
+    terminal: Any = leader.task.group.terminal
+    terminal.locked = False
+    for _ in range(50):
+        leader.fork()
+    mine = thief.ok("open", b"/dev/pts/0", O_RDWR | O_NOCTTY, 0)
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    session = leader.task.group.session
+    leader.begin("exit_group", 0)
+    while session.leader is not None:
+        world.loop.turn()
+    thief.ok("ioctl", mine, TIOCSCTTY, 1)
+    world.settle()
+    assert terminal is thief.task.group.terminal
+    assert terminal.session is thief.task.group.session
 
 
 def test_devpts_of_a_user_namespace_is_for_its_users_alone(world: World) -> None:
