@@ -55,6 +55,11 @@ class CoreDump:
             return
         self.notes.append(core_file.thread_status(task, self.info) + core_file.thread_fpu(task))
 
+    def end(self) -> None:
+        """SIGKILL: no more is written, nor is a file system waited for. dump_interrupted()."""
+        if self.task.fiber is not None and not self.task.dead:
+            self.task.fiber.interrupt(Killed(), Mode.KILLABLE)
+
 
 def start(task: Task, info: SigInfo) -> bool:
     """`task` dies of a signal that dumps core. False: there is to be none; do_coredump()."""
@@ -178,9 +183,9 @@ async def _write(task: Task, dump: CoreDump, file: Any) -> None:
                 start = at + first * PAGE_SIZE
                 data = await _read(task, start, count * PAGE_SIZE)
                 await _store(task, file, offset + start - addr, data, limit)
-                await pace.rest(Mode.UNINTERRUPTIBLE)
+                await pace.rest()
             at = stop
-            await pace.rest(Mode.UNINTERRUPTIBLE)
+            await pace.rest()
         end = offset + size
     await again(truncate_inode, task, file.location, min(end, limit))
 

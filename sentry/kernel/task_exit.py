@@ -216,7 +216,11 @@ def _announce_or_hold(group: ThreadGroup) -> None:
 
 
 def _kill_all(others: Callable[[], Iterable[ThreadGroup]]) -> Steps[None]:
-    """Also those that are forked meanwhile."""
+    """Also those that are forked meanwhile, or write a core dump."""
+    for group in list(others()):
+        if group.core_dump is not None:
+            group.core_dump.end()
+            yield
     while found := [group for group in others() if group.tasks and not group.exiting]:
         for group in found:
             group.exit(SIGKILL)

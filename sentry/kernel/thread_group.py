@@ -36,6 +36,9 @@ class Dump(Protocol):
     def thread_ends(self, task: Task) -> None:
         """Keep the registers of another thread that dies now."""
 
+    def end(self) -> None:
+        """SIGKILL: no more is written."""
+
 
 class IntervalTimers(Protocol):
     """Timers of alarm(2) and setitimer(2), deadlines in CPU time: sentry.kernel.timers."""

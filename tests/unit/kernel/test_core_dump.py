@@ -9,7 +9,8 @@ import pytest
 from sentry.abi.elf import EHDR, PHDR, PT_LOAD
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE
 from sentry.abi.resource import RLIMIT_CORE
-from sentry.abi.signal import SIGABRT
+from sentry.abi.sched import CLONE_NEWPID
+from sentry.abi.signal import SIGABRT, SIGCHLD, SIGKILL
 from sentry.kernel.core_dump import CHUNK
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.vma_list import RUN_MAX
@@ -87,3 +88,29 @@ def test_the_other_threads_are_told_to_end_in_pieces(monkeypatch: pytest.MonkeyP
         world.settle()
         assert all(each.dead for each in threads)
         assert task.group.exit_status == SIGABRT | 0x80
+
+
+@pytest.mark.parametrize("how", ["kill", "end of its namespace"])
+def test_sigkill_ends_a_core_dump(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with World() as world:
+        program = world.program()
+        first = program._made(program.ok("clone", CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0))
+        first.ok("fork")
+        dying = first._made(max(world.kernel.pids.tasks))
+        group = dying.task.group
+        group.limits.set(RLIMIT_CORE, 1 << 50, 1 << 50)
+        for at in range(AREA, AREA + 200 * PAGE, 2 * PAGE):
+            dying.write(at, b"there")
+        monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+        dying.begin("kill", 2, SIGABRT)
+        room = program.buffer(144)
+        while program.call("stat", b"/core", room) or not program.read(room + 48, 8).strip(b"\0"):
+            world.loop.turn()
+        assert group.tasks
+        if how == "kill":
+            program.ok("kill", group.tgid, SIGKILL)
+        else:
+            first.begin("exit_group", 0)
+        world.settle()
+        assert group.exit_status == SIGABRT
+        assert not group.tasks
