@@ -81,7 +81,9 @@ class MemoryLimits:
     def _kill(self, container: Container) -> None:
         """oom_badness(), mm/oom_kill.c, among its own; not while one of them dies."""
         groups = [group for group in container.processes() if group.tasks]
-        if any(group.exiting for group in groups):
+        if dying := [group for group in groups if group.exiting]:
+            for group in dying:
+                group.hurry()
             return
         total = container.memory_limit // PAGE_SIZE
 

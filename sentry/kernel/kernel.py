@@ -205,7 +205,10 @@ class Kernel:
         nobody to kill.
         """
         ram = self.platform.ram
-        if ram.leaving or any(g.exiting and g.tasks for g in self.pids.groups.values()):
+        dying = [g for g in self.pids.groups.values() if g.exiting and g.tasks]
+        for group in dying:
+            group.hurry()
+        if ram.leaving or dying:
             return True
         if trim:
             before = ram.populated()

@@ -159,11 +159,7 @@ def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
     """Side effects on job control; False when the signal is to be dropped."""
     if group.exiting:
         if signo == SIGKILL:
-            if group.core_dump is not None:
-                group.core_dump.end()
-            for task in group.tasks:
-                if task.trace is not None:
-                    task.trace.release_exit_stop()
+            group.hurry()
         return False
     bit = 1 << (signo - 1)
     if bit & STOPPING:

@@ -216,10 +216,10 @@ def _announce_or_hold(group: ThreadGroup) -> None:
 
 
 def _kill_all(others: Callable[[], Iterable[ThreadGroup]]) -> Steps[None]:
-    """Also those that are forked meanwhile, or write a core dump."""
+    """Also those that are forked meanwhile, or end already and do not come to it."""
     for group in list(others()):
-        if group.core_dump is not None:
-            group.core_dump.end()
+        if group.exiting:
+            group.hurry()
             yield
     while found := [group for group in others() if group.tasks and not group.exiting]:
         for group in found:

@@ -18,9 +18,10 @@ import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_MAYMOVE
-from sentry.abi.ptrace import PTRACE_ATTACH, PTRACE_POKEDATA
+from sentry.abi.ptrace import PTRACE_ATTACH, PTRACE_O_TRACEEXIT, PTRACE_POKEDATA, PTRACE_SEIZE
+from sentry.abi.resource import RLIMIT_CORE
 from sentry.abi.sched import CLONE_CHILD_SETTID, CLONE_PARENT_SETTID, CLONE_PIDFD
-from sentry.abi.signal import SIGCHLD, SIGUSR1
+from sentry.abi.signal import SIGABRT, SIGCHLD, SIGUSR1
 from sentry.config import ProcessConfig
 from sentry.control.execution import Execution
 from sentry.mm.faults import PF_EXEC, PF_USER, PF_WRITE
@@ -351,3 +352,29 @@ def test_where_nobody_may_be_killed_it_fails_and_leaves_nothing(operation: Opera
             assert -result in (0, errno.ENOMEM, errno.EFAULT) or result > 0, (first, result)
             assert result >= 0 or set(world.kernel.pids.tasks) <= before, first
             check_that_all_go_on(world)
+
+
+@pytest.mark.parametrize("holds", ["tracer", "core dump"])
+def test_who_dies_already_but_does_not_come_to_it_is_not_waited_for(
+    holds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with World() as world:
+        program = world.program()
+        child = program.fork()
+        group = child.task.group
+        if holds == "tracer":
+            program.ok("ptrace", PTRACE_SEIZE, group.tgid, 0, PTRACE_O_TRACEEXIT)
+            child.begin("exit_group", 0)
+            world.settle()
+        else:
+            group.limits.set(RLIMIT_CORE, 1 << 50, 1 << 50)
+            child.place(b"there")
+            monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+            child.begin("kill", group.tgid, SIGABRT)
+            world.loop.turn()
+        assert group.exiting and group.tasks
+        assert world.kernel.out_of_memory(None)
+        assert not program.task.group.exiting
+        world.settle()
+        assert not group.tasks
+        assert group.exit_status == (0 if holds == "tracer" else SIGABRT)
