@@ -321,7 +321,9 @@ class Cgroup:
             more = False
             for group in [group for at in self.down() for group in at.members]:
                 spared = group.pids.init is group and group.pids.sees(by.group)
-                if not group.exiting and not spared:
+                if group.exiting:
+                    group.hurry()
+                elif not spared:
                     more = True
                     group.exit(SIGKILL)
                 yield

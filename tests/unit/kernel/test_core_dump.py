@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator
 
 import pytest
 
 from sentry.abi.elf import EHDR, PHDR, PT_LOAD
+from sentry.abi.fcntl import O_WRONLY
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE
 from sentry.abi.resource import RLIMIT_CORE
 from sentry.abi.sched import CLONE_NEWPID
 from sentry.abi.signal import SIGABRT, SIGCHLD, SIGKILL
 from sentry.kernel.core_dump import CHUNK
+from sentry.kernel.own_memory import OwnMemory
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.memory import AddressSpace
@@ -90,8 +94,17 @@ def test_the_other_threads_are_told_to_end_in_pieces(monkeypatch: pytest.MonkeyP
         assert task.group.exit_status == SIGABRT | 0x80
 
 
-@pytest.mark.parametrize("how", ["kill", "end of its namespace"])
-def test_sigkill_ends_a_core_dump(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def statm() -> Iterator[int]:
+    fd = os.open("/proc/self/statm", os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("how", ["kill", "end of its namespace", "cgroup.kill", "own memory"])
+def test_sigkill_ends_a_core_dump(
+    how: str, statm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with World() as world:
         program = world.program()
         first = program._made(program.ok("clone", CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0))
@@ -109,6 +122,17 @@ def test_sigkill_ends_a_core_dump(how: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert group.tasks
         if how == "kill":
             program.ok("kill", group.tgid, SIGKILL)
+        elif how == "cgroup.kill":
+            world.mount("cgroup2", b"/cgroup")
+            program.ok("mkdir", b"/cgroup/one", 0o755)
+            for name, text in (b"procs", b"%d" % group.tgid), (b"kill", b"1"):
+                fd = program.ok("open", b"/cgroup/one/cgroup." + name, O_WRONLY)
+                program.ok("write", fd, program.place(text), len(text))
+        elif how == "own memory":
+            memory = OwnMemory(world.kernel, statm)
+            memory._killed, memory._last = True, 1 << 50
+            memory._bound()
+            assert not program.task.group.exiting
         else:
             first.begin("exit_group", 0)
         world.settle()
