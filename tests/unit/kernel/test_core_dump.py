@@ -102,9 +102,7 @@ def statm() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("how", ["kill", "end of its namespace", "cgroup.kill", "own memory"])
-def test_sigkill_ends_a_core_dump(
-    how: str, statm: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sigkill_ends_a_core_dump(how: str, statm: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with World() as world:
         program = world.program()
         first = program._made(program.ok("clone", CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0))
