@@ -13,6 +13,7 @@ from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, offset_of, sta
 from sentry.fs.pseudo.cpu import set_list, set_mask
 from sentry.fs.pseudo.files import Pieces
 from sentry.mm import report
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.clock import ProgramClock
@@ -53,11 +54,14 @@ def allowed_cpus(view: View) -> int:
 def sizes_of(mm: Any) -> Generator[bytes, None, tuple[int, int, int, int, int]]:
     """`report.statm` of an address space that stays meanwhile."""
     mm.share()
+    rest = mm.releasing()
     try:
-        return (yield from report.statm(mm.map))
-    finally:
-        for _ in mm.releasing():
+        sizes = yield from report.statm(mm.map)
+        for _ in rest:
             yield b""
+        return sizes
+    finally:
+        at_once(rest)  # where nobody reads on: then nothing may be yielded
 
 
 @pid_file("status")

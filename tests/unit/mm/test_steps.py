@@ -26,6 +26,7 @@ from sentry.abi.mman import (
 )
 from sentry.abi.resource import RLIMIT_MEMLOCK
 from sentry.errors import ENOMEM
+from sentry.fs.proc.process_status import sizes_of
 from sentry.mm import faults
 from sentry.mm.address_map import AT_ONCE, PIECE_VMAS, AddressMap, NoLimits
 from sentry.mm.advice import DISCARD_AT_ONCE, madvise, msync
@@ -332,4 +333,14 @@ def test_process_madvise_ends_a_process_that_has_ended_meanwhile_in_steps(
             next(work)
             lengths.add(len(amap.vmas))
     assert len(lengths) > 2 * PAIRS // PIECE_VMAS
+    assert not len(amap.vmas)
+
+
+def test_who_reads_sizes_and_gives_up_ends_a_process_that_has_ended_meanwhile(
+    amap: AddressMap, mm: MemoryManager
+) -> None:
+    reading = sizes_of(mm)
+    next(reading)
+    mm.release()
+    reading.close()
     assert not len(amap.vmas)
