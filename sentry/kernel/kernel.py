@@ -197,6 +197,13 @@ class Kernel:
         except EFAULT as error:
             raise ENOMEM(str(error)) from None
 
+    def hurry_dying(self) -> bool:
+        """SIGKILL for all that end already; whether there is one."""
+        dying = [group for group in self.pids.groups.values() if group.exiting and group.tasks]
+        for group in dying:
+            group.hurry()
+        return bool(dying)
+
     def out_of_memory(self, task: Task | None, *, trim: bool = True) -> bool:
         """RAM has reached its limit: kill who holds most, as oom_score_adj says, `task` at last.
 
@@ -205,10 +212,7 @@ class Kernel:
         nobody to kill.
         """
         ram = self.platform.ram
-        dying = [g for g in self.pids.groups.values() if g.exiting and g.tasks]
-        for group in dying:
-            group.hurry()
-        if ram.leaving or dying:
+        if self.hurry_dying() or ram.leaving:
             return True
         if trim:
             before = ram.populated()

@@ -98,12 +98,8 @@ class OwnMemory:
         step = min(max(limit >> 3, MIN_STEP), MAX_STEP)
         if self._beside_ram() < step:  # the file alone keeps the limit
             return
-        if self._killed:
-            dying = [g for g in kernel.pids.groups.values() if g.exiting and g.tasks]
-            for group in dying:
-                group.hurry()
-            if not dying:
-                self._killed, self._quiet = False, 0
+        if self._killed and not kernel.hurry_dying():
+            self._killed, self._quiet = False, 0
         if self._beside_ram() + ram.populated() >= max(limit, self._quiet):
             total = self._trimmed()
             if self._beside_ram() >= step and total >= limit:
