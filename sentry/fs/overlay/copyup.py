@@ -16,11 +16,12 @@ from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.vfs.location import Location
 from sentry.wait.again import again, begun
+from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.fs.overlay.inode import OverlayInode
 
-PIECE: Final = 1 << 20
+PIECE: Final = 1 << 18
 
 
 def copied_up(inode: OverlayInode, limit: int | None = None) -> TmpInode:
@@ -91,7 +92,7 @@ async def _copy_bytes(inode: OverlayInode, lower: Inode, upper: TmpFile, limit: 
 async def copy_data(file: FileDescription, upper: TmpFile, limit: int | None) -> None:
     """Read the lower file from its start to its end (or `limit`) into frames."""
     nobody: Any = None
-    data, at = upper.bytes(), 0
+    data, at, pace = upper.bytes(), 0, Pace()
     while limit is None or at < limit:
         dest = KernelDest(PIECE if limit is None else min(PIECE, limit - at))
         got = await again(file.read_at, nobody, dest, at)
@@ -103,3 +104,4 @@ async def copy_data(file: FileDescription, upper: TmpFile, limit: int | None) ->
         except ENOMEM as error:
             raise ENOSPC(str(error)) from error
         at += got
+        await pace.rest()

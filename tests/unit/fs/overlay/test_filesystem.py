@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 
+import pytest
+
+from sentry.abi.signal import SIGKILL
+from sentry.fs.overlay.copyup import PIECE
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.overlay.inode import OverlayInode
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.interface import Changes, Inode, Owner
+from sentry.wait import steps
 from tests.world import World
 
 ROOT = Owner(0, 0)
@@ -81,3 +87,29 @@ def test_what_is_removed_while_a_directory_is_walked_goes_one_by_one(world: Worl
         assert [entry.name for entry in walk] == [b"3"]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("end", ["done", "killed", "full"])
+def test_others_run_while_a_large_file_is_copied_up(
+    end: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, file = overlay(world)
+    file.bytes().write(0, b"x" * 3 * PIECE)  # type: ignore[attr-defined]
+    world.attach(fs, b"/o")
+    user, other = world.program(), world.program()
+    monkeypatch.setattr(steps, "STEP_NS", -1)
+    copying = user.begin("chmod", b"/o/file", 0o600)
+    assert not copying.done
+    assert other.ok("access", b"/o/file", 0) == 0
+    assert not copying.done
+    if end == "killed":
+        other.ok("kill", user.task.tid, SIGKILL)
+    elif end == "full":
+        fs.upper.max_pages = fs.upper.pages + 1
+    world.settle()
+    found, is_done = fs.root.lookup(b"file"), end == "done"
+    assert isinstance(found, OverlayInode)
+    assert (found.upper is not None, found.mode & 0o777) == (is_done, 0o600 if is_done else 0o644)
+    assert fs.upper.pages == (3 * PIECE // 4096 if is_done else 0)
+    if end != "killed":
+        assert copying.result == (0 if is_done else -errno.ENOSPC)
