@@ -178,10 +178,9 @@ class PageCache(ABC):
             if ram.peek(page):
                 continue
             at = (page - index) * PAGE_SIZE
+            room = min(PAGE_SIZE, ram.size - page * PAGE_SIZE)
             try:
-                ram.page(page)
-                room = min(PAGE_SIZE, ram.size - page * PAGE_SIZE)
-                ram.write(page * PAGE_SIZE, data[at : at + room])
+                ram.bring(page, data[at : at + room])
             except ENOMEM:
                 if page == index:
                     raise

@@ -123,8 +123,7 @@ class AddressMap:
         self.layout.program = None
         while len(self.vmas):
             for vma in self.vmas.take_last(PIECE_VMAS):
-                vma.drop()
-                self.count_mapping(vma, -1)
+                self._let_go(vma)
             yield
         self.space.ram.commitment.pages -= self.committed_pages
         self.committed_pages = 0
@@ -392,9 +391,13 @@ class AddressMap:
         for vma in reversed(doomed):
             self.vmas.remove(vma)
             self.account(vma, -1)
-            vma.drop()
-            self.count_mapping(vma, -1)
+            self._let_go(vma)
         self._freed(high)
+
+    def _let_go(self, vma: Vma) -> None:
+        """It is no mapping any more: a file that this closes finds that nobody maps it."""
+        self.count_mapping(vma, -1)
+        vma.drop()
 
     def _shorten(self, vma: Vma, start: int, end: int) -> None:
         """Remove [start, end), one end of a VMA."""

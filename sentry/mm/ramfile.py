@@ -107,6 +107,16 @@ class RamFile:
             self._count(1)
         return gpa
 
+    def bring(self, index: int, data: Bytes) -> None:
+        """Its loader has fetched these bytes of a page, which stays a hole where there is no memory
+        for them: zeros would pass for what the file has. Raises: ENOMEM."""
+        self.page(index)
+        try:
+            self.write(index * PAGE_SIZE, data)
+        except ENOMEM:
+            self._put(index, index + 1)
+            raise
+
     def peek(self, index: int) -> int:
         """The frame of a page, 0 for a hole."""
         chunk = self._chunks.get(index // CHUNK)

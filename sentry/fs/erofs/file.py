@@ -87,6 +87,8 @@ class ErofsRegular(ErofsInode):
     async def _load(self, index: int, count: int) -> None:
         """Fill pages from `index` on: what a fault waits for. Raises: Unreadable."""
         ram, size = self._ram, self.node.size
+        if ram is None:
+            return  # who faults finds nothing mapped
         last = min(index + min(count, PIECE // PAGE_SIZE), -(-size // PAGE_SIZE))
         for page in range(index, last):
             if ram.peek(page):
@@ -98,9 +100,10 @@ class ErofsRegular(ErofsInode):
                 if page > index:
                     return
                 raise Unreadable(f"{error!r}") from None
+            if ram.loader is None:  # nobody maps it any more
+                return
             try:
-                ram.page(page)
-                ram.write(at, data)
+                ram.bring(page, data)
             except ENOMEM:
                 if page > index:
                     return

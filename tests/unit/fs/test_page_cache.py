@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sentry.errors import EIO, ENOSPC
+from sentry.errors import EIO, ENOMEM, ENOSPC
 from sentry.fs.page_cache import ALL, PageCache, Unreadable
 from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import Ram
@@ -85,6 +85,19 @@ def test_what_the_server_does_not_give_is_a_bus_error(cache: Server) -> None:
     assert not cache.ram.peek(2)
     with pytest.raises(Unreadable):
         load(cache, 2)
+
+
+def test_page_that_there_is_no_memory_for_is_fetched_again(
+    cache: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr("sentry.mm.ramfile.write_frames", lambda chunk, offset, data: 0)
+        with pytest.raises(ENOMEM):
+            load(cache, 0)
+        assert not cache.ram.peek(0)
+        assert cache.ram.pages == 0
+    load(cache, 0)
+    assert cache.ram.read(0, SIZE) == cache.data
 
 
 @pytest.mark.parametrize("change", ["drop", "resize"])

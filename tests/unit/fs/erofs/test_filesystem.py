@@ -9,12 +9,16 @@ import stat
 import struct
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.mman import MAP_PRIVATE, PROT_READ
 from sentry.fs.erofs import layout
+from sentry.fs.erofs.file import ErofsRegular
+from sentry.wait.again import settled
+from sentry.wait.fiber import Mode, park
 from tests.contract.filesystems.calls import Files
 from tests.contract.filesystems.layers import mounted
 from tests.unit.fs.erofs.images import BLOCK, Builder, Node, directory, file, link
@@ -180,6 +184,52 @@ def test_mapped_file_has_its_bytes(files: Files) -> None:
         assert files.call("write", out, at, len(data)) == len(data)
         assert files.read(out, len(data), 0) == data
         files.ok("munmap", at, len(data))
+
+
+def test_pages_of_a_file_go_with_its_last_mapping(files: Files) -> None:
+    assert mount(files, image()) == 0
+    first: Any = files.program
+    ram = first.world.platform.ram
+    before = ram.file_pages
+    for program, goes in ((first, "munmap"), (first.fork(), "exit")):
+        fd = program.ok("open", b"/mnt/tail", O_RDONLY)
+        at = program.ok("mmap", 0, len(LONG), PROT_READ, MAP_PRIVATE, fd, 0)
+        program.ok("close", fd)
+        assert program.read(at, len(LONG)) == LONG
+        assert ram.file_pages > before
+        if goes == "munmap":
+            program.ok("munmap", at, len(LONG))
+        else:
+            program.begin("exit_group", 0)
+            first.world.settle()
+        assert ram.file_pages == before
+
+
+def test_page_that_is_fetched_for_a_file_that_nobody_maps_any_more_is_left(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mount(files, image()) == 0
+    first: Any = files.program
+    ram, fetched = first.world.platform.ram, ErofsRegular._page
+    before = ram.file_pages
+
+    def slow(file: ErofsRegular, at: int, size: int) -> bytes:
+        settled(("slow", at), lambda: pause(1000))
+        return fetched(file, at, size)
+
+    async def pause(turns: int) -> None:
+        for _ in range(turns):
+            await park(Mode.KILLABLE, 0)
+
+    monkeypatch.setattr(ErofsRegular, "_page", slow)
+    fd = files.opened(b"/mnt/tail")
+    at = files.ok("mmap", 0, len(LONG), PROT_READ, MAP_PRIVATE, fd, 0)
+    files.ok("close", fd)
+    reading = first.thread().begin("write", files.opened(b"/out", O_CREAT | O_WRONLY), at, 1)
+    assert not reading.done
+    files.ok("munmap", at, len(LONG))
+    assert reading.wait() == -errno.EFAULT
+    assert ram.file_pages == before
 
 
 def test_image_is_in_use_while_it_is_mounted_and_goes_with_it(files: Files) -> None:
