@@ -6,6 +6,7 @@ entries in step: a VMA is cut, dropped or joined here and nowhere else.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
@@ -437,6 +438,27 @@ class AddressMap:
             yield from self._losing(backing, start, None, True)
         finally:
             self.lock.let_go()
+
+    def losing_frames(self, backing: Backing, first: int, frames: array[int]) -> Steps[None]:
+        """Entries go that show these frames, which were the pages of a file from `first` on; copies
+        stay. Without the lock, which whoever makes the hole may have: nobody maps them any more, and
+        what another thread moves meanwhile has them until it ends."""
+        at = 0
+        while True:
+            vmas, at = self.vmas.backed_piece(at)
+            for vma in vmas:
+                if vma.backing is not backing:
+                    continue
+                if self.space.is_gone:
+                    return
+                page = vma.offset >> 12
+                low, high = max(first, page), min(first + len(frames), page + vma.pages)
+                if low < high:
+                    shown = frames[low - first : high - first]
+                    self.space.forget_list(vma.start + (low - page << 12), shown)
+            if not at:
+                return
+            yield
 
     def _losing(self, backing: Backing, start: int, end: int | None, private: bool) -> Steps[None]:
         for at, vma in enumerate(self.vmas.backed()):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from sentry.errors import ENOMEM
-from sentry.mm.ramfile import Mapper
+from sentry.mm.ramfile import Mapper, lost_by_all
 from sentry.platform.windows import MAX_TAKEN, WindowRange, Windows
+from sentry.wait.steps import Steps
 
 WHOLE_FILE: Final = 16 << 20
 """Files up to this size get one window piece for everybody."""
@@ -90,10 +91,11 @@ class HostBacking:
         for mapper in list(self.mappers):
             mapper.window_lost(self, piece)
 
-    def cut(self, size: int) -> None:
-        """The file was truncated: whoever maps it loses what lay behind, private copies, too."""
-        for mapper in list(self.mappers):
-            mapper.backing_lost(self, (size + 4095) & ~4095, None, True)
+    def cutting(self, size: int) -> Steps[None]:
+        """The file was truncated: whoever maps it loses what lay behind, private copies, too, a
+        mapping a piece. Nobody maps more of it meanwhile: the host says how long it is."""
+        start = (size + 4095) & ~4095
+        return lost_by_all(self.mappers, lambda mapper: mapper.losing(self, start))
 
     def close(self) -> None:
         """The descriptor goes: pieces that nobody maps go with it."""

@@ -6,7 +6,7 @@ Its pages are what mappings of it show: nothing is copied. Pages that were never
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from functools import partial
 from itertools import groupby
 from typing import Any, Final, Protocol
@@ -34,7 +34,18 @@ class Mapper(Protocol):
 
     def backing_lost(self, backing: Any, start: int, end: int | None, private: bool) -> None: ...
     def losing(self, backing: Any, start: int) -> Steps[None]: ...
+    def losing_frames(self, backing: Any, first: int, frames: array[int]) -> Steps[None]: ...
     def window_lost(self, backing: Any, piece: Any) -> None: ...
+
+
+def lost_by_all(mappers: Iterable[Mapper], lose: Callable[[Mapper], Steps[None]]) -> Steps[None]:
+    """Who maps a file loses something of it, one after the other, and who has been forked from one
+    meanwhile."""
+    done: set[Mapper] = set()
+    while some := [mapper for mapper in mappers if mapper not in done]:
+        for mapper in some:
+            yield from lose(mapper)
+            done.add(mapper)
 
 
 class Quota(Protocol):
@@ -322,11 +333,8 @@ class RamFile:
         old, first = self._size, self._cut(size)
         if size >= old:
             return
-        done: set[Mapper] = set()
-        while some := [mapper for mapper in self.mappers if mapper not in done]:
-            for mapper in some:  # and who has been forked from one meanwhile
-                yield from mapper.losing(self, first * PAGE_SIZE)
-                done.add(mapper)
+        start = first * PAGE_SIZE
+        yield from lost_by_all(self.mappers, lambda mapper: mapper.losing(self, start))
         for low, high in self.parts(first, None):
             self._put(low, high)
             yield
@@ -350,17 +358,50 @@ class RamFile:
         ]
 
     def punching(self, offset: int, length: int) -> Steps[None]:
-        """`punch`, a chunk a piece."""
+        """`punch`, a chunk a piece: the hole is there first, then who maps it loses what was there,
+        some mappings a piece, and the frames go at the end."""
         end = offset + length
         last = (end + PAGE_SIZE - 1) // PAGE_SIZE
         for low, high in self.parts(offset // PAGE_SIZE, last):
-            start = max(offset, low * PAGE_SIZE)
-            self.punch(start, min(end, high * PAGE_SIZE) - start)
+            whole = self._clear_edges(max(offset, low * PAGE_SIZE), min(end, high * PAGE_SIZE))
+            yield from self._emptying(*whole)
             yield
+
+    def _emptying(self, first: int, last: int) -> Steps[None]:
+        """Pages of one chunk become holes."""
+        frames = self._take_out(first, last)
+        if not any(frames):
+            return
+        try:
+            yield from lost_by_all(
+                self.mappers, lambda mapper: mapper.losing_frames(self, first, frames)
+            )
+        finally:
+            self.ram.put_list(frames, 0, len(frames))
+
+    def _take_out(self, first: int, last: int) -> array[int]:
+        """The frames of pages of one chunk, which are holes now: they are the caller's."""
+        number = first // CHUNK
+        chunk = self._chunks.get(number, _EMPTY)
+        low, high = first % CHUNK, last - number * CHUNK
+        frames = chunk[low:high]
+        if any(frames):
+            self._count(frames.count(0) - len(frames))
+            if len(frames) == CHUNK:
+                del self._chunks[number]
+                self._views.pop(number, None)
+            else:
+                chunk[low:high] = _EMPTY[low:high]
+        return frames
 
     def punch(self, offset: int, length: int) -> None:
         """Make a hole: the bytes read as zero, whole pages give their frames back."""
-        end = offset + length
+        first, last = self._clear_edges(offset, offset + length)
+        if last > first:
+            self._drop(first, last, False)
+
+    def _clear_edges(self, offset: int, end: int) -> tuple[int, int]:
+        """Zeros where a hole begins and ends within a page; the pages between."""
         first, last = (offset + PAGE_SIZE - 1) // PAGE_SIZE, end // PAGE_SIZE
         edges = [(offset, min(end, first * PAGE_SIZE))]
         if last >= first:
@@ -369,8 +410,7 @@ class RamFile:
             if start < stop and self.peek(start // PAGE_SIZE):
                 chunk = self._chunks[start // CHUNK_BYTES]
                 zero_frames(chunk, start % CHUNK_BYTES, stop - start)
-        if last > first:
-            self._drop(first, last, False)
+        return first, last
 
     def hide(self, first: int, last: int) -> None:
         """Who maps the pages [first, last) has to fault for them again."""

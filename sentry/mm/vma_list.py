@@ -95,6 +95,14 @@ class VmaList:
                     if vma.end > start:
                         yield vma
 
+    def backed_piece(self, start: int) -> tuple[list[Vma], int]:
+        """The same in pieces: those of the run at `start`, and where the next one begins; 0: there is
+        none. Who goes on after a while finds all that have stayed where they were."""
+        at = bisect_right(self._firsts, start)
+        run = self._runs[at - 1]
+        behind = self._firsts[at] if at < len(self._firsts) else 0
+        return [] if run.tied else list(run.vmas), behind
+
     def free(self, start: int, end: int) -> bool:
         """Nothing lies in [start, end)."""
         found = self.after(start)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sentry.platform.windows import Windows
     from sentry.vfs.file import Caller, Dest, Source
     from sentry.vfs.interface import Attributes
+    from sentry.wait.steps import Steps
 
 T = TypeVar("T")
 
@@ -247,10 +248,10 @@ class Handle:
                 self._pace.end(began_ns)
         return True
 
-    def cut(self, size: int) -> None:
-        """The file was truncated."""
+    def cutting(self, size: int) -> Steps[None]:
+        """The file was truncated: who maps it loses what lay behind."""
         if self._backing is not None:
-            self._backing.cut(size)
+            yield from self._backing.cutting(size)
 
     def _last_size(self) -> int:
         return self.owner.attributes.size if self.owner is not None else 0

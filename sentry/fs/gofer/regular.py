@@ -26,12 +26,14 @@ from sentry.fs.page_cache import ALL
 from sentry.platform.host_io import Stat, host_error
 from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import begun, kept
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.journal import Journal
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.location import Location
+    from sentry.wait.steps import Steps
 
 
 EMPTIED_BYTES: Final = 1 << 16
@@ -411,6 +413,16 @@ class GoferRegular(GoferInode):
         if size is None:
             super().setattr(changes)
             return
+        if kept((self, "cut")) is None:
+            self._resize(size, changes)
+        handles = [each for each in (self.read_handle, self.write_handle) if each is not None]
+        if any(each.is_mapped for each in handles):
+            begun((self, "cut"), lambda: driven(_cutting(handles, size)))
+        if self.pages is not None:
+            self.pages.resize(size)
+        self._live()
+
+    def _resize(self, size: int, changes: Changes) -> None:
         self.settle_times()
         self.write_back()
         handle = self.write_handle
@@ -428,9 +440,9 @@ class GoferRegular(GoferInode):
                 changes.times_now,
             )
         super().setattr(changes)
-        for mapped in (self.read_handle, self.write_handle):
-            if mapped is not None:
-                mapped.cut(size)
-        if self.pages is not None:
-            self.pages.resize(size)
-        self._live()
+
+
+def _cutting(handles: list[Handle], size: int) -> Steps[None]:
+    """Who maps the file loses what lay behind."""
+    for handle in handles:
+        yield from handle.cutting(size)

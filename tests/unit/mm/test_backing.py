@@ -25,6 +25,7 @@ from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.ramfile import CHUNK, RamFile
+from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.memory import Ram
 from sentry.wait.steps import at_once
 
@@ -50,7 +51,7 @@ def test_truncation_takes_private_copies_too(
     shared = mmap(child.map, 0, 3 * PAGE, RW, MAP_SHARED, file, 0)
     assert list(backing.mappers.values()) == [1, 2]
     os.ftruncate(backing.fd, PAGE + 5)
-    backing.cut(PAGE + 5)
+    at_once(backing.cutting(PAGE + 5))
     for space, at in ((mm, private), (child, private), (child, shared)):
         assert space.read(at + PAGE, 5) == b"xxxxx"
         with pytest.raises(BusError):
@@ -78,7 +79,7 @@ def test_file_is_cut_and_a_piece_given_up_while_one_that_maps_them_ends(
     assert memory.mappers
     memory.truncate(PAGE)
     memory.punch(0, PAGE)
-    backing.cut(0)
+    at_once(backing.cutting(0))
     for piece in list(backing._pieces):
         backing.give_up(piece)
     at_once(ending)
@@ -115,6 +116,63 @@ def test_file_that_many_mappings_show_is_cut_in_steps_whatever_they_do(mm: Memor
     assert not child.space.check(START, 200 * PAGE, False)
     for each in (first, child):
         each.release()
+    memory.close()
+
+
+def test_hole_in_what_many_mappings_show_is_made_in_steps_whatever_they_do(
+    mm: MemoryManager,
+) -> None:
+    memory = RamFile(mm.space.ram, 4 * PAGE)
+    file: Any = SimpleNamespace(
+        has_max_offset=True, readable=True, writable=True, incref=lambda: file,
+        decref=lambda: None, mmap_backing=lambda writable: memory,
+    )  # fmt: skip
+    memory.write(PAGE, b"there")
+    first = mm.fork()
+    last = START + 2 * 3 * RUN_MAX * PAGE
+    for at in range(START, last, 2 * PAGE):
+        mmap(first.map, at, PAGE, RW, MAP_SHARED | MAP_FIXED, file, PAGE)
+    private = mmap(first.map, 0, 2 * PAGE, RW, MAP_PRIVATE, file, PAGE)
+    first.write(private + PAGE, b"own")
+    other, frame = first.fork(), memory.peek(1)
+    first.map.lock.take()  # as who makes the hole by MADV_REMOVE
+    punching = memory.punching(PAGE, PAGE)
+    for _ in range(3):
+        next(punching)
+    assert memory.pages == 1
+    assert memory.read(PAGE, 5) == bytes(5)
+    assert not first.space.check(START, 1, False)
+    assert first.read(last - 2 * PAGE, 5) == other.read(START, 5) == b"there"
+    first.map.lock.let_go()
+    munmap(first.map, START, last - START)
+    mmap(first.map, START, PAGE, RW, MAP_SHARED | MAP_FIXED, file, PAGE)
+    first.write(START, b"again")
+    child = other.fork()
+    at_once(punching)
+    assert mm.space.ram.references(frame) == 0
+    for each in (first, other, child):
+        assert each.read(START, 5) == b"again"
+        assert each.read(private, 5) == b"again"
+        assert each.read(private + PAGE, 3) == b"own"
+        each.release()
+    memory.close()
+
+
+def test_hole_that_is_given_up_midway_leaves_no_frames(mm: MemoryManager) -> None:
+    memory = RamFile(mm.space.ram, 4 * PAGE)
+    file: Any = SimpleNamespace(
+        has_max_offset=True, readable=True, writable=True, incref=lambda: file,
+        decref=lambda: None, mmap_backing=lambda writable: memory,
+    )  # fmt: skip
+    before = mm.space.ram.counters().frames
+    memory.write(PAGE, b"there")
+    for at in range(START, START + 4 * RUN_MAX * PAGE, 2 * PAGE):
+        mmap(mm.map, at, PAGE, RW, MAP_SHARED | MAP_FIXED, file, PAGE)
+    punching = memory.punching(0, 4 * PAGE)
+    next(punching)
+    punching.close()
+    munmap(mm.map, START, 4 * RUN_MAX * PAGE)
+    assert (memory.pages, mm.space.ram.counters().frames) == (0, before)
     memory.close()
 
 

@@ -18,21 +18,25 @@ import pytest
 
 import sentry.syscalls.files.xattr  # noqa: F401  (registers its calls)
 from gofer.attachment import Attachment
+from sentry.abi.mman import MAP_SHARED, PROT_READ
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.credentials import Credentials
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session
+from sentry.wait import steps
 from sentry.wait.again import NotNow
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.gofer.harness import serving
+from tests.world import Died
 from tests.world import World as Kernel
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
 
 pytestmark = pytest.mark.root
+PAGE = 4096
 
 
 @types.coroutine
@@ -140,6 +144,34 @@ def test_append_and_truncate(any_world: World, host: Path) -> None:
     assert any_world.stat(b"/dir/inner").st_size == 2
     any_world.open(b"/file", os.O_WRONLY | os.O_TRUNC)
     assert any_world.stat(b"/file").st_size == 0
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "truncate", "open"])
+def test_file_that_many_mappings_show_is_cut_in_steps(
+    call: str, any_world: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (host / "many").write_bytes(b"x" * 4 * PAGE)
+    any_world.fs.windows = any_world.task.world.platform.ram.windows
+    fd, task = any_world.open(b"/many", os.O_RDWR), any_world.task
+    at = [task.ok("mmap", 0, PAGE, PROT_READ, MAP_SHARED, fd, PAGE) for _ in range(600)]
+    other, child = task.thread(), task.fork()
+    monkeypatch.setattr(steps, "STEP_NS", -1)
+    arguments = {
+        "ftruncate": (fd, 5), "truncate": (b"/many", 5), "open": (b"/many", os.O_RDWR | os.O_TRUNC),
+    }  # fmt: skip
+    cutting = task.begin(call, *arguments[call])
+    assert not cutting.done
+    assert other.ok("getpid") == task.task.tid
+    writing = other.begin("pwrite64", fd, b"then", 4, 0)
+    assert not writing.done
+    assert cutting.wait() >= 0
+    assert writing.wait() == 4
+    assert (host / "many").read_bytes()[:4] == b"then"
+    for program in (other, child):
+        for start in (at[0], at[-1]):
+            assert program.task.mm.space.check(start, 1, False) == 0
+    with pytest.raises(Died):
+        child.read(at[300], 1)
 
 
 def test_directories_links_and_special_files(any_world: World, host: Path) -> None:
