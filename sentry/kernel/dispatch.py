@@ -91,6 +91,8 @@ class Thread(Task):
                 self.finish()
             else:
                 task_signals.exception(self, kind, ctx.vector, ctx.error_code)
+        except NeedsFault as need:
+            self._fault_waits(need)
         except Exception as error:  # a bug of ours costs this program, not the sandbox
             self._bug(error)
 

@@ -7,7 +7,8 @@ becomes the default first (force_sig_info_to_task). It acts on init too.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.processor import X86_EFLAGS_TF
 from sentry.abi.signal import (
@@ -37,8 +38,12 @@ from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.mm.faults import file_gone
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import ExitKind, Reg
+from sentry.wait.fiber import Mode, park
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sentry.kernel.task import Task
 
 DE, DB, BP, UD, NP, SS, GP, PF, MF, AC, XM = 0, 1, 3, 6, 11, 12, 13, 14, 16, 17, 19
@@ -46,6 +51,8 @@ INT_OPCODE: Final = 0xCD
 PF_PROT, PF_USER = 1, 4
 ERROR_CODES: Final = {8, 10, 11, 12, 13, 14, 17, 21}
 """Vectors for which the CPU pushes an error code."""
+SPARE: Final = 16
+"""Memory is used up where one part in so many, or less, is left."""
 VSYSCALL_PAGE: Final = 0xFFFFFFFFFF600000
 VSYSCALLS: Final = {0xFFFFFFFFFF600000: 96, 0xFFFFFFFFFF600400: 201, 0xFFFFFFFFFF600800: 309}
 """gettimeofday, time, getcpu at their fixed addresses."""
@@ -65,25 +72,53 @@ def force(task: Task, info: SigInfo, *, fatal: bool = False) -> None:
 
 
 def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
-    """The context came back with something else than a call or a page fault: act, and go on."""
+    """The context came back with something else than a call or a page fault: act, and go on.
+
+    Raises: NeedsFault, what has to be done before it goes on.
+    """
     if kind == ExitKind.EXCEPTION:
         _trap(task, vector, error_code)
-    elif kind == ExitKind.NO_MEMORY or (
-        # the host does not say which page it refused; if no file is too short, it was one of RAM
-        kind == ExitKind.FILE_GONE and not file_gone(task.mm.map)
-    ):
+    elif kind == ExitKind.FILE_GONE:
+        found = in_steps(file_gone.steps(task.mm.map), mode=Mode.KILLABLE)
+        if not isinstance(found, int):
+            raise NeedsFault(partial(_looked_for, task, found))
+        if not found:
+            _refused(task)
+            _go_on_later(task)
+            return
+    elif kind == ExitKind.NO_MEMORY:
         _out_of_memory(task)
         return
-    elif kind != ExitKind.FILE_GONE:
+    else:
         task.group.exit(SIGKILL)
     task.finish()
 
 
+async def _looked_for(task: Task, rest: Coroutine[Any, Any, int]) -> None:
+    """A file that is too short, among many mappings."""
+    if not await rest:
+        _refused(task)
+        await park(Mode.KILLABLE, task.kernel.loop.now_ns() + OOM_PAUSE_NS)
+
+
+def _refused(task: Task) -> None:
+    """The host does not say which page it refused, and no file is too short: it was one of RAM if
+    that is used up. Else a file has grown again, or cannot be read, and nobody dies for that."""
+    ram = task.kernel.platform.ram
+    is_copy = ram.template or ram.inherited  # not all of it is in the one file
+    if is_copy or ram.populated() > ram.limit - ram.limit // SPARE:
+        task.kernel.out_of_memory(task)
+
+
 def _out_of_memory(task: Task) -> None:
     """Kill somebody; the task tries again a little later."""
-    kernel = task.kernel
-    kernel.out_of_memory(task)
-    kernel.loop.call_at(kernel.loop.now_ns() + OOM_PAUSE_NS, task.finish)
+    task.kernel.out_of_memory(task)
+    _go_on_later(task)
+
+
+def _go_on_later(task: Task) -> None:
+    loop = task.kernel.loop
+    loop.call_at(loop.now_ns() + OOM_PAUSE_NS, task.finish)
 
 
 def _trap(task: Task, vector: int, error_code: int) -> None:

@@ -441,8 +441,8 @@ class AddressMap:
 
     def losing_frames(self, backing: Backing, first: int, frames: array[int]) -> Steps[None]:
         """Entries go that show these frames, which were the pages of a file from `first` on; copies
-        stay. Without the lock, which whoever makes the hole may have: nobody maps them any more, and
-        what another thread moves meanwhile has them until it ends."""
+        stay. Without the lock, which whoever makes the hole may have: nobody maps them any more,
+        and what another thread moves meanwhile has them until it ends."""
         at = 0
         while True:
             vmas, at = self.vmas.backed_piece(at)

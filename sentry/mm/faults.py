@@ -120,7 +120,8 @@ def _may_grow(amap: AddressMap, vma: Vma, start: int) -> bool:
     return True
 
 
-def file_gone(amap: AddressMap) -> bool:
+@Stepwise
+def file_gone(amap: AddressMap) -> Steps[bool]:
     """A page of a window has nothing behind it (FILE_GONE): clear entries past file ends.
 
     The program then runs again, and the fault names its address; so it does where a piece of a
@@ -130,16 +131,23 @@ def file_gone(amap: AddressMap) -> bool:
     taken = amap.space.ram.windows.taken
     found = taken != amap.windows_taken
     amap.windows_taken = taken
-    for vma in amap.vmas.backed():
-        backing = vma.backing
-        if not isinstance(backing, HostBacking):
-            continue
-        last = (backing.size + 4095) & ~0xFFF
-        start = max(vma.start, vma.start + last - vma.offset)
-        if start < vma.end:
-            amap.space.unmap(start, (vma.end - start) >> 12)
-            found = True
-    return found
+    ends: dict[HostBacking, int] = {}
+    at = 0
+    while True:
+        vmas, at = amap.vmas.backed_piece(at)
+        for vma in vmas:
+            backing = vma.backing
+            if not isinstance(backing, HostBacking):
+                continue
+            if backing not in ends:
+                ends[backing] = (backing.size + 4095) & ~0xFFF
+            start = max(vma.start, vma.start + ends[backing] - vma.offset)
+            if start < vma.end:
+                amap.space.unmap(start, (vma.end - start) >> 12)
+                found = True
+        if not at:
+            return found
+        yield
 
 
 # --- every page of a range

@@ -96,8 +96,8 @@ class VmaList:
                         yield vma
 
     def backed_piece(self, start: int) -> tuple[list[Vma], int]:
-        """The same in pieces: those of the run at `start`, and where the next one begins; 0: there is
-        none. Who goes on after a while finds all that have stayed where they were."""
+        """The same in pieces: those of the run at `start`, and where the next one begins; 0: there
+        is none. Who goes on after a while finds all that have stayed where they were."""
         at = bisect_right(self._firsts, start)
         run = self._runs[at - 1]
         behind = self._firsts[at] if at < len(self._firsts) else 0

@@ -17,18 +17,25 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
-from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_MAYMOVE
+from sentry.abi.mman import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MREMAP_MAYMOVE,
+)
 from sentry.abi.ptrace import PTRACE_ATTACH, PTRACE_O_TRACEEXIT, PTRACE_POKEDATA, PTRACE_SEIZE
 from sentry.abi.resource import RLIMIT_CORE
 from sentry.abi.sched import CLONE_CHILD_SETTID, CLONE_PARENT_SETTID, CLONE_PIDFD
-from sentry.abi.signal import SIGABRT, SIGCHLD, SIGUSR1
+from sentry.abi.signal import SIGABRT, SIGCHLD, SIGKILL, SIGUSR1
 from sentry.config import ProcessConfig
 from sentry.control.execution import Execution
 from sentry.mm.faults import PF_EXEC, PF_USER, PF_WRITE
+from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.interface import ExitKind, Reg
 from sentry.platform.memory import AddressSpace, Exhausted, Ram
 from tests.fuzz.test_elf import CODE, good
-from tests.world import THREAD, Died, World
+from tests.world import THREAD, Died, Program, World
 
 PAGE = 4096
 RW = 3
@@ -378,3 +385,47 @@ def test_who_dies_already_but_does_not_come_to_it_is_not_waited_for(
         world.settle()
         assert not group.tasks
         assert group.exit_status == (0 if holds == "tracer" else SIGABRT)
+
+
+@pytest.mark.parametrize("used_up", [False, True])
+def test_page_that_the_host_refuses_kills_nobody_where_memory_is_left(
+    used_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was cut, and has grown again since, or that the host cannot read."""
+    with World(stepped=True) as world:
+        program = world.program()
+        if used_up:
+            monkeypatch.setattr(Ram, "populated", lambda ram: ram.limit)
+        touches_what_is_gone(world, program)
+        world.loop.advance(A_WHILE_NS)
+        assert any(KILLED in line for line in world.log.text) == used_up
+        assert program.task.dead or program.context.result is not None
+
+
+@pytest.mark.parametrize("end", ["found", "killed", "used up"])
+def test_who_has_many_mappings_waits_while_they_are_looked_at(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with World(stepped=True) as world:
+        other, program = world.program(), world.program()
+        for _ in range(RUN_MAX + 1):
+            program.ok("mmap", 0, 2 * PAGE, 0, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            program.ok("mmap", 0, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0)
+        monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+        touches_what_is_gone(world, program)
+        assert program.context.result is None
+        if end == "killed":
+            other.ok("kill", program.task.group.tgid, SIGKILL)
+        elif end == "used up":
+            monkeypatch.setattr(Ram, "populated", lambda ram: ram.limit)
+        world.loop.advance(A_WHILE_NS)
+        assert program.task.dead == (end != "found")
+        assert program.task.dead or program.context.result is not None
+        assert any(KILLED in line for line in world.log.text) == (end == "used up")
+
+
+def touches_what_is_gone(world: World, program: Program) -> None:
+    """A page of a window that has nothing behind it."""
+    context = program.context
+    context.exit, context.result = ExitKind.FILE_GONE, None
+    program.task.on_exit(context)

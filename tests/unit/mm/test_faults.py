@@ -27,8 +27,9 @@ from sentry.mm.advice import madvise
 from sentry.mm.errors import BusError, SegFault
 from sentry.mm.faults import fault, file_gone
 from sentry.mm.manager import MemoryManager
-from sentry.mm.mapping import mmap
+from sentry.mm.mapping import mmap, munmap
 from sentry.mm.ramfile import CHUNK, RamFile
+from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.memory import Ram
 
 if TYPE_CHECKING:
@@ -97,6 +98,24 @@ def test_file_truncated_under_a_mapping_is_sigbus_after_file_gone(
         fault(mm.map, addr + 2 * PAGE, READ_FAULT)
     os.ftruncate(file.backing.fd, 3 * PAGE)  # type: ignore[union-attr]
     assert mm.read(addr + 2 * PAGE, 3) == bytes(3)
+
+
+def test_of_many_mappings_that_a_file_is_too_short_for_few_are_looked_at_in_a_step(
+    mm: MemoryManager, host_file: MakeFile
+) -> None:
+    file = host_file(b"y" * 3 * PAGE, writable=True)
+    many = [mmap(mm.map, 0, PAGE, PROT_READ, MAP_SHARED, file, PAGE) for _ in range(3 * RUN_MAX)]
+    os.ftruncate(file.backing.fd, PAGE)  # type: ignore[union-attr]
+    looking = file_gone.steps(mm.map)
+    next(looking)
+    assert mm.space.entry(min(many)) == 0
+    assert mm.space.entry(max(many)) != 0
+    munmap(mm.map, many[RUN_MAX], PAGE)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(looking)
+    assert end.value.value is True
+    assert not any(mm.space.entry(at) for at in many)
 
 
 def test_ram_file_truncation_is_sigbus_for_every_mapper(
