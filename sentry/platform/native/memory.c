@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -159,6 +160,16 @@ static int window_contains(uint64_t gpa, uint64_t size)
            (gpa & (WINDOW_SPAN - 1)) + size <= WINDOW_SPAN;
 }
 
+/* Nothing else may come to lie in the windows: what is mapped there later would take its place, and
+ * programs see it. Replacing a mapping tells KVM (mmu notifier), which drops every translation into
+ * it. */
+static int window_reserve(uint64_t gpa, uint64_t size)
+{
+    void *at = mmap(frame_host(gpa), size, PROT_NONE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return at == MAP_FAILED ? -errno : 0;
+}
+
 int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset)
 {
     if (!window_contains(gpa, size) || (offset & (PAGE_SIZE - 1)))
@@ -171,15 +182,18 @@ int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset)
     int prot = gpa >= RW_WINDOW_GPA ? PROT_READ | PROT_WRITE : PROT_READ;
     void *at = mmap(frame_host(gpa), size, prot, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
                     (off_t)offset);
-    return at == MAP_FAILED ? -errno : 0;
+    if (at != MAP_FAILED)
+        return 0;
+    int error = -errno;
+    /* A file is asked last, when what was there is gone: those of /sys, for example, refuse. */
+    if (madvise(frame_host(gpa), size, MADV_DONTNEED) < 0 && window_reserve(gpa, size) < 0)
+        abort();
+    return error;
 }
 
 int window_unmap(uint64_t gpa, uint64_t size)
 {
     if (!window_contains(gpa, size))
         return -EINVAL;
-    /* Replacing the mapping tells KVM (mmu notifier), which drops every translation into it. */
-    void *at = mmap(frame_host(gpa), size, PROT_NONE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    return at == MAP_FAILED ? -errno : 0;
+    return window_reserve(gpa, size);
 }

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sentry.errors import ENOMEM
+from sentry.errors import ENODEV, ENOMEM
 from sentry.platform import windows as module
+from sentry.platform._native import ffi, lib
 from sentry.platform.constants import RO_WINDOW_GPA, WINDOW_SPAN
 from sentry.platform.memory import Ram
 from sentry.platform.windows import HIGHEST, MAX_TAKEN, Ranges, WindowRange, Windows
@@ -48,6 +49,34 @@ def file(tmp_path: Path) -> Iterator[File]:
     fd = os.open(path, os.O_RDONLY)
     yield File(fd)
     os.close(fd)
+
+
+def lies_there(gpa: int, size: int) -> int:
+    """How many bytes of a part of a window are mapped to anything."""
+    start = int(ffi.cast("uintptr_t", lib.frame_host(gpa)))
+    there = 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(at, 16) for at in line.split()[0].split("-"))
+        there += max(0, min(high, start + size) - max(low, start))
+    return there
+
+
+@pytest.mark.parametrize("refuses", ["at once", "last"])
+def test_file_that_cannot_be_mapped_leaves_no_hole_in_a_window(
+    refuses: str, windows: Windows, file: File
+) -> None:
+    """Where the Sentry's own memory could come to lie, until a file takes its place."""
+    kept = windows.map(file, 0, 16 * PAGE, False)
+    path = "/proc/self" if refuses == "at once" else "/sys/devices/system/cpu/online"
+    fd = os.open(path, os.O_RDONLY)
+    with pytest.raises(ENODEV):
+        windows.map(File(fd), 0, 16 * PAGE, False)
+    os.close(fd)
+    assert lies_there(RO_WINDOW_GPA, 64 * PAGE) == 64 * PAGE
+    again = windows.map(file, 16 * PAGE, 16 * PAGE, False)
+    assert abs(again.gpa - kept.gpa) == 16 * PAGE
+    again.put()
+    kept.put()
 
 
 def test_blocks_of_all_sizes_are_one_again_once_they_are_free() -> None:
