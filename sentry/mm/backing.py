@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from sentry.errors import ENOMEM
@@ -63,6 +64,14 @@ class HostBacking:
     def size(self) -> int:
         """Size of the file now."""
         return self._known_size() if self._known_size else os.fstat(self.fd).st_size
+
+    def check(self, writable: bool) -> None:
+        """Whether the host lets it be mapped, which only a try tells. Raises: ENODEV, what else the
+        host says; not ENOMEM, which may pass."""
+        if self._pieces or not self.size:
+            return
+        with suppress(ENOMEM):
+            self.window(0, 4096, writable and self.writable).put()
 
     def window(self, offset: int, length: int, writable: bool) -> WindowRange:
         """A window piece that covers this part of the file, with a reference for the caller."""

@@ -39,7 +39,7 @@ def fill_new(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
             _map_ram(amap, vma, start, min(end, start + FILE_AT_ONCE))
         else:
             _map_window(amap, vma, start, min(end, start + FILE_AT_ONCE))
-    except (ENOMEM, BusError):
+    except (Errno, BusError):
         pass
 
 
@@ -67,7 +67,12 @@ def fill_around(amap: AddressMap, vma: Vma, page: int) -> None:
     if isinstance(backing, HostBacking):
         if vma.file_offset(page) >= backing.size:
             raise BusError(page, BUS_ADRERR)
-        _map_window(amap, vma, start, end)
+        try:
+            _map_window(amap, vma, start, end)
+        except ENOMEM:
+            raise
+        except Errno:  # the host's file refuses
+            raise BusError(page, BUS_ADRERR) from None
         return
     offset = vma.file_offset(page)
     if offset >= backing.size:
@@ -106,10 +111,7 @@ def _map_window(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
     room = ((backing.size + 4095) & ~0xFFF) - vma.file_offset(start)
     pages = min(end - start, room) >> 12
     if pages > 0:
-        try:
-            _, gpa = vma.window(start, pages)
-        except Errno as error:
-            raise ENOMEM(str(error)) from None
+        _, gpa = vma.window(start, pages)
         amap.space.map_frames(start, gpa, pages, vma.prot, not vma.shared)
 
 

@@ -39,7 +39,7 @@ from sentry.errors import (
     EPERM,
 )
 from sentry.mm.address_map import AddressMap, alignment
-from sentry.mm.backing import MappedFile
+from sentry.mm.backing import HostBacking, MappedFile
 from sentry.mm.faults import populate
 from sentry.mm.filling import fill_new, show_instead
 from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, TASK_END
@@ -222,6 +222,8 @@ def _backing(
         backing: Backing | None = file.mmap_backing(stores)
         if backing is None:
             raise ENODEV("cannot be mapped")
+        if isinstance(backing, HostBacking):
+            backing.check(stores)
         return backing
     if not shared:
         return None

@@ -18,12 +18,14 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from sentry.errors import ENODEV
 from sentry.mm.address_map import AT_ONCE
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError
 from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect
 from sentry.mm.ramfile import CHUNK, RamFile
 from sentry.mm.vma_list import RUN_MAX
 from sentry.platform.memory import Ram
@@ -197,6 +199,29 @@ def test_address_space_that_goes_before_it_was_used_ends_a_cut_of_what_it_maps(
     at_once(cutting)
     assert (memory.pages, child.map.lock.holder) == (0, None)
     memory.close()
+
+
+def test_file_that_the_host_refuses_to_map_is_no_memory_that_is_used_up(
+    mm: MemoryManager, ram: Ram, open_file: MakeFile, host_file: Callable[..., OpenFile],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fd = os.open("/sys/devices/system/cpu/online", os.O_RDONLY)
+    backing = HostBacking(ram.windows, fd, False)
+    for flags in (MAP_SHARED, MAP_PRIVATE):
+        with pytest.raises(ENODEV):
+            mmap(mm.map, 0, PAGE, PROT_READ, flags, open_file(backing), 0)
+    backing.close()
+    os.close(fd)
+    at = mmap(mm.map, 0, PAGE, 0, MAP_SHARED, host_file(b"x"), 0)
+    ram.windows.evict(0)
+
+    def refuse(*_: object) -> None:
+        raise ENODEV("cannot be mapped")
+
+    monkeypatch.setattr(ram.windows, "map", refuse)
+    mprotect(mm.map, at, PAGE, PROT_READ)
+    with pytest.raises(BusError):
+        fault(mm.map, at, READ_FAULT)
 
 
 def test_hole_in_a_mapping_larger_than_memory_costs_what_is_there(
