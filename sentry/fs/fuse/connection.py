@@ -8,8 +8,8 @@ and a kill ends the wait. (Linux waits on for one that has read the request.)
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -67,6 +67,10 @@ _IN: Final = EPOLLIN | EPOLLRDNORM
 _OUT: Final = EPOLLOUT | EPOLLWRNORM
 
 
+ForEach = Callable[[Iterable[Request], Callable[[Request], object]], object]
+"""What does something to each of many: Loop.call_for_each."""
+
+
 class Totals(Protocol):
     """What the connections of a sandbox have together."""
 
@@ -77,9 +81,11 @@ class Connection:
     """One mounted file system's."""
 
     def __init__(
-        self, number: int, user_ns: UserNamespace | None, pids: Any, totals: Totals
-    ) -> None:
+        self, number: int, user_ns: UserNamespace | None, pids: Any, totals: Totals,
+        for_each: ForEach,
+    ) -> None:  # fmt: skip
         self._totals = totals
+        self._for_each = for_each
         self.number = number
         """Minor number of the file system, its name below /sys/fs/fuse/connections."""
         self.user_ns = user_ns
@@ -268,7 +274,7 @@ class Connection:
     def interrupt(self, request: Request) -> None:
         """A signal has come for who waits."""
         request.interrupted = True
-        if request.state is State.SENT and not self.no_interrupt:
+        if request.state is State.SENT and not self.no_interrupt and self.alive:
             self._out.interrupts[request] = None
             self.notify(_IN)
 
@@ -372,7 +378,9 @@ class Connection:
                 request.device.unanswered -= 1
             request.device = None
             request.unique |= FUSE_UNIQUE_RESEND
-        self._out.pending = dict.fromkeys(sent.values()) | self._out.pending
+        again = OrderedDict.fromkeys(sent.values())
+        again.update(self._out.pending)
+        self._out.pending = again
         self.notify(_IN)
 
     # --- the end
@@ -380,15 +388,18 @@ class Connection:
     def device_closed(self, device: Device) -> None:
         """A device was closed: what was read there is never answered, and the last one ends all."""
         self.devices -= 1
-        owed = [r for r in self._sent.values() if r.device is device] if device.unanswered else []
-        for request in owed:
-            del self._sent[request.unique]
-            self._finish(request, ECONNABORTED("the server is gone"))
         if not self.devices:
             self.abort()
+        elif device.unanswered:
+            owed = [request for request in self._sent.values() if request.device is device]
+            self._for_each(owed, self._forsake)
+
+    def _forsake(self, request: Request) -> None:
+        if self._sent.pop(request.unique, None) is not None:
+            self._finish(request, ECONNABORTED("the server is gone"))
 
     def abort(self) -> None:
-        """fuse_abort_conn(): nobody is answered any more."""
+        """fuse_abort_conn(): nobody is answered any more. Many hear of it in pieces."""
         if not self.alive:
             return
         self.alive = False
@@ -396,11 +407,13 @@ class Connection:
         self._out.clear()
         self._sent.clear()
         self._background.clear()
-        self._totals.bytes -= sum(request.size + OVERHEAD for request in lost)
-        for request in lost:
-            request.finish(ECONNABORTED("the connection is aborted"))
+        self._for_each(lost, self._lose)
         self.wake_all()
         self.notify(_IN | EPOLLERR)
+
+    def _lose(self, request: Request) -> None:
+        self._totals.bytes -= request.size + OVERHEAD
+        request.finish(ECONNABORTED("the connection is aborted"))
 
 
 def _fits(request: Request, size: int) -> bool:

@@ -243,7 +243,8 @@ def mount_fuse(
             raise ENOTCONN("it was unmounted")
         return served
     vfs: Any = caller.kernel.vfs
-    connection = Connection(0, creds.user_ns, caller.pids, vfs.fuse)
+    for_each = vfs.loop.call_for_each
+    connection = Connection(0, creds.user_ns, caller.pids, vfs.fuse, for_each)
     if options.max_read:
         connection.max_read = min(connection.max_read, max(options.max_read, PAGE_SIZE))
     fs = FuseFs(vfs, options, connection, user)

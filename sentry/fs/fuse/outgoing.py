@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
@@ -58,9 +59,9 @@ class Outgoing:
         """A request was read,"""
         self._refused = refused
         """or could not be."""
-        self.pending: dict[Request, None] = {}
+        self.pending = OrderedDict[Request, None]()  # of whose first ones many have gone
         self.interrupts: dict[Request, None] = {}
-        self.forgets: dict[int, int] = {}
+        self.forgets = OrderedDict[int, int]()
         """How many look-ups of each node."""
         self._in_a_row = FORGETS_IN_A_ROW
         self._next_unique = FIRST_UNIQUE

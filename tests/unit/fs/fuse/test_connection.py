@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from sentry.fs.fuse import connection
-from tests.fuzz.resources.fuse import Server
+from sentry.loop import PIECE
+from tests.fuzz.resources.fuse import ROOM, Server
 from tests.fuzz.scaling import Bench
 from tests.unit.fs.fuse.test_directory import ask
 from tests.world import World
@@ -32,3 +35,47 @@ def test_ends_of_processes_leave_a_silent_server_a_bounded_number_of_requests(
         server.answer_all()
         assert (served.connection.waiting, world.vfs.fuse.bytes) == (0, 0)
         assert ask(server, user, "close", fd) == 0
+
+
+def test_end_of_a_server_that_owes_much_is_told_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    with World() as world:
+        server, user = Server(Bench(world, 1)), world.program()
+        fd = ask(server, user, "open", b"/tmp/m/file", 2)
+        for _ in range(3 * PIECE):
+            user.ok("dup", fd)
+        user.fork().begin("exit_group", 0)
+        world.settle()
+        (served,) = world.vfs.fuse
+        assert served.connection.waiting > 2 * PIECE
+        server.answer()
+        held = world.vfs.fuse.bytes
+        monkeypatch.setattr("sentry.loop.PIECE_NS", -1)
+        server.program.ok("close", server.device)
+        assert not served.connection.waiting
+        assert held > world.vfs.fuse.bytes > 0
+        world.settle()
+        assert world.vfs.fuse.bytes == 0
+        assert user.call("close", fd) == -errno.ENOTCONN
+
+
+def test_those_that_a_closed_device_owes_end_and_others_are_answered() -> None:
+    with World() as world:
+        server, user = Server(Bench(world, 1)), world.program()
+        fd = ask(server, user, "open", b"/tmp/m/file", 2)
+        calls = [user.fork() for _ in range(4)]
+        syncing = [each.begin("fsync", fd) for each in calls]
+        (served,) = world.vfs.fuse
+        connection = served.connection
+        clone = server.program.ok("open", b"/tmp/fuse", 0o4002)
+        number = server.program.place(server.device.to_bytes(4, "little"))
+        server.program.ok("ioctl", clone, 0x8004E500, number)
+        room = server.program.buffer(ROOM)
+        for _ in range(2):
+            assert server.program.call("read", clone, room, ROOM) > 0
+        server.program.ok("close", clone)
+        world.settle()
+        assert sorted(call.result for call in syncing if call.done) == [-errno.ECONNABORTED] * 2
+        assert connection.waiting == 2
+        server.answer_all()
+        world.settle()
+        assert sorted(call.result for call in syncing) == [-errno.ECONNABORTED] * 2 + [0] * 2
