@@ -139,7 +139,7 @@ class InotifyFile(StreamFile):
         self._vfs.inotify_watches -= 1
         if inode.watches is not None:
             del inode.watches.items[watch]
-            if not inode.watches.items:
+            if not inode.watches:
                 inode.watches = None
 
     def release(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sentry.abi.fcntl import F_OWNER_PID, F_OWNER_TID
 from sentry.abi.signal import (
@@ -22,13 +22,12 @@ from sentry.kernel import signal_send
 from sentry.kernel.signals import SigInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.vfs.file import FileDescription
 
+Owner: TypeAlias = "tuple[ThreadGroup, Task | None]"
 OTHER_CODES: Final = (SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP, SIGCHLD, SIGIO, SIGSYS)
 """Signals whose si_code means something else: siginmask(…, SIG_SPECIFIC_SICODES_MASK)."""
 
@@ -42,43 +41,48 @@ def connect(kernel: Kernel) -> None:
         if signo:
             shown = SI_SIGIO if signo != SIGIO and signo in OTHER_CODES else code
             info = SigInfo.poll(signo, shown, band, fd)
-        for group, task in _owners(kernel, file):
+
+        def tell(owner: Owner) -> None:
+            group, task = owner
+            if not _may_hear(file, owner):
+                return
             try:
                 _send(group, task, info)
             except EAGAIN:
                 _send(group, task, SigInfo.kernel(SIGIO))
 
+        kernel.loop.call_for_each(_named(kernel, file), tell)
+
     def send_urgent(file: FileDescription) -> None:
-        for group, task in _owners(kernel, file):
-            _send(group, task, SigInfo.kernel(SIGURG))
+        def tell(owner: Owner) -> None:
+            if _may_hear(file, owner):
+                _send(*owner, SigInfo.kernel(SIGURG))
+
+        kernel.loop.call_for_each(_named(kernel, file), tell)
 
     kernel.vfs.send_io = send
     kernel.vfs.send_urgent = send_urgent
 
 
-def _owners(kernel: Kernel, file: FileDescription) -> list[tuple[ThreadGroup, Task | None]]:
-    """Of these who may be sent a signal: groups, or one task of its group."""
-    return [
-        (group, task)
-        for group, task in _named(kernel, file)
-        if _allowed(file, task or group.tasks[0])
-    ]
-
-
-def _named(kernel: Kernel, file: FileDescription) -> Iterator[tuple[ThreadGroup, Task | None]]:
+def _named(kernel: Kernel, file: FileDescription) -> list[Owner]:
+    """Groups, or one task of its group; there may be very many."""
     kind, number = file.owner
     if kind == F_OWNER_TID:
         task = kernel.pids.tasks.get(number)
-        if task is not None and not task.dead:
-            yield task.group, task
-    elif kind == F_OWNER_PID:
+        return [] if task is None else [(task.group, task)]
+    if kind == F_OWNER_PID:
         group = kernel.pids.groups.get(number)
-        if group is not None and group.tasks:
-            yield group, None
-    else:
-        members = kernel.pids.process_groups.get(number)
-        if members is not None:
-            yield from [(group, None) for group in list(members.members) if group.tasks]
+        return [] if group is None else [(group, None)]
+    members = kernel.pids.process_groups.get(number)
+    return [] if members is None else [(group, None) for group in members.members]
+
+
+def _may_hear(file: FileDescription, owner: Owner) -> bool:
+    """It is still there, and may be sent a signal."""
+    group, task = owner
+    if task is not None:
+        return not task.dead and _allowed(file, task)
+    return bool(group.tasks) and _allowed(file, group.tasks[0])
 
 
 def _allowed(file: FileDescription, target: Task) -> bool:

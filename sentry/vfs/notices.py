@@ -165,12 +165,12 @@ class DirectoryNotice:
         inode = self._inode
         if inode.watches is None:
             inode.watches = Watches()
-        inode.watches.items[self] = None
+        inode.watches.add_notice(self, self._vfs.loop.call_for_each)
         inode.fs.watched.add(self)
 
     def event(self, mask: int, cookie: int, name: bytes, gone: bool) -> None:
         """One event; without DN_MULTISHOT it is the last."""
-        if not mask & self.mask:
+        if not mask & self.mask or self.file.dnotify is not self:
             return
         send_io(self._vfs, self.file, self.fd, POLL_MSG)
         if not self.wanted & DN_MULTISHOT:
@@ -185,10 +185,9 @@ class DirectoryNotice:
         inode = self._inode
         if self.file.dnotify is self:
             self.file.dnotify = None
-        if inode.watches is not None and self in inode.watches.items:
-            del inode.watches.items[self]
+        if inode.watches is not None and inode.watches.drop_notice(self):
             inode.fs.watched.discard(self)
-            if not inode.watches.items:
+            if not inode.watches:
                 inode.watches = None
 
 

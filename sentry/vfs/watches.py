@@ -7,6 +7,7 @@ watches for events on itself and, if it is a directory, on its children by name.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from sentry.abi.fanotify import FAN_OPEN_EXEC
@@ -14,6 +15,8 @@ from sentry.abi.inotify import IN_DELETE_SELF, IN_ISDIR
 from sentry.vfs import marks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sentry.wait.steps import Steps
 
 
@@ -32,18 +35,42 @@ class Watch(Hooked, Protocol):
     def removed(self) -> None: ...
 
 
+ForEach = Callable[[Iterable[Watch], Callable[[Watch], object]], object]
+"""What does something to each of many: Loop.call_for_each."""
+
+
 class Watches:
     """The watches of one inode."""
 
-    __slots__ = ("items",)
+    __slots__ = ("_for_each", "_notices", "items")
 
     def __init__(self) -> None:
         self.items: dict[Watch, None] = {}
+        self._notices: dict[Watch, None] = {}
+        """dnotify's, one for each open file: many hear in pieces."""
+        self._for_each: ForEach | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.items or self._notices)
+
+    def __iter__(self) -> Iterator[Watch]:
+        return iter([*self.items, *self._notices])
+
+    def add_notice(self, notice: Watch, for_each: ForEach) -> None:
+        """One of dnotify."""
+        self._notices[notice] = None
+        self._for_each = for_each
+
+    def drop_notice(self, notice: Watch) -> bool:
+        """Whether it was there."""
+        return notice in self._notices and self._notices.pop(notice) is None
 
     def tell(self, mask: int, cookie: int = 0, name: bytes = b"", gone: bool = False) -> None:
         """An event happened; watches filter. `gone`: through an open file without a name."""
         for watch in list(self.items):
             watch.event(mask, cookie, name, gone)
+        if self._notices and self._for_each is not None:
+            self._for_each(list(self._notices), lambda each: each.event(mask, cookie, name, gone))
 
 
 class Tree(marks.Holder, Protocol):
@@ -145,7 +172,7 @@ def tell_if_gone(inode: Watched) -> None:
         return
     if inode.watches is not None:
         inode.watches.tell(IN_DELETE_SELF)
-    for watch in list(inode.watches.items) if inode.watches is not None else ():
+    for watch in inode.watches or ():
         watch.removed()
     if inode.fs.marked:
         marks.tell_inode(inode, IN_DELETE_SELF)
