@@ -141,7 +141,7 @@ class PageCache(ABC):
         for index in indices:
             if not self._is_stored(index) and self._hashes is not None:
                 self._hashes.pop(index, None)
-                self.ram.punch(index * PAGE_SIZE, PAGE_SIZE)
+                self.ram.drop_hidden(index, index + 1)
 
     def _tracked(self, first: int, last: int) -> list[int]:
         hashes = self._hashes or {}

@@ -220,7 +220,7 @@ class RamFile:
         for new, run in groupby(range(len(before)), is_new):
             if new:
                 pages = list(run)
-                self._drop(first + pages[0], first + pages[-1] + 1, False)
+                self.drop_hidden(first + pages[0], first + pages[-1] + 1)
 
     # --- bytes
 
@@ -416,6 +416,10 @@ class RamFile:
         """Who maps the pages [first, last) has to fault for them again."""
         for mapper in list(self.mappers):
             mapper.backing_lost(self, first * PAGE_SIZE, last * PAGE_SIZE, False)
+
+    def drop_hidden(self, first: int, last: int) -> None:
+        """Give the frames of [first, last) back. Preconditions: `hide`, in this step."""
+        self._put(first, last)
 
     def _drop(self, first: int, last: int | None, private_too: bool) -> None:
         """Give the frames of [first, last) back, after all who map them have lost them."""

@@ -180,8 +180,10 @@ class Storing:
 
     def __init__(self, at: int) -> None:
         self.at = at
+        self.asked = 0
 
     def backing_lost(self, ram: RamFile, start: int, end: int | None, private: bool) -> None:
+        self.asked += 1
         if start <= self.at < (end or ALL) and ram.peek(self.at // PAGE):
             ram.write(self.at, b"last")
 
@@ -191,8 +193,11 @@ class Storing:
 def test_what_is_stored_until_a_page_is_lost_is_not_dropped(cache: Server) -> None:
     cache.track()
     load(cache, 0)
-    cache.ram.mappers[Storing(PAGE)] = 1
+    storing = Storing(PAGE)
+    cache.ram.mappers[storing] = 1
     cache.drop(0, 0)
+    assert storing.asked == 1
+    assert cache.ram.pages == 1
     done(cache.write_back("handle"))
     assert cache.stored == [("handle", PAGE, PAGE)]
     assert cache.data[PAGE : PAGE + 4] == b"last"

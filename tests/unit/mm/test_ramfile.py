@@ -188,6 +188,22 @@ def test_frames_that_were_made_in_vain_are_given_back(memory: Ram) -> None:
     assert quota.pages == 0
 
 
+def test_who_maps_frames_that_were_made_in_vain_is_asked_once_for_each_chunk(memory: Ram) -> None:
+    file, quota = RamFile(memory, 4 * EDGE), cast("Any", SimpleNamespace(pages=0, max_pages=1200))
+    for page in range(0, 1024, 2):
+        file.write(page * PAGE, b"x")
+    file.quota, quota.pages = quota, file.pages
+    asked: list[int] = []
+    mapper = cast("Any", SimpleNamespace(backing_lost=lambda _, start, *rest: asked.append(start)))
+    file.mappers = cast("Any", [mapper])
+    with pytest.raises(ENOSPC):
+        at_once(file.filling(0, 4 * 512))
+    assert asked == [0, EDGE]
+    assert file.pages == 512
+    file.mappers = {}
+    file.close()
+
+
 def test_frames_count_also_where_not_all_can_be_had(
     memory: Ram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
