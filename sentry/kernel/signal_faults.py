@@ -7,8 +7,7 @@ becomes the default first (force_sig_info_to_task). It acts on init too.
 from __future__ import annotations
 
 import struct
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.processor import X86_EFLAGS_TF
 from sentry.abi.signal import (
@@ -38,13 +37,12 @@ from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.mm.faults import file_gone
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import ExitKind, Reg
-from sentry.wait.fiber import Mode, park
+from sentry.wait.fiber import Mode
 from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from sentry.kernel.task import Task
+    from sentry.wait.steps import Steps
 
 DE, DB, BP, UD, NP, SS, GP, PF, MF, AC, XM = 0, 1, 3, 6, 11, 12, 13, 14, 16, 17, 19
 INT_OPCODE: Final = 0xCD
@@ -79,11 +77,11 @@ def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
     if kind == ExitKind.EXCEPTION:
         _trap(task, vector, error_code)
     elif kind == ExitKind.FILE_GONE:
-        found = in_steps(file_gone.steps(task.mm.map), mode=Mode.KILLABLE)
+        found = in_steps(_looking_for_end(task), mode=Mode.KILLABLE)
         if not isinstance(found, int):
-            raise NeedsFault(partial(_looked_for, task, found))
+            rest = found  # it has many mappings
+            raise NeedsFault(lambda: rest)
         if not found:
-            _refused(task)
             _go_on_later(task)
             return
     elif kind == ExitKind.NO_MEMORY:
@@ -94,20 +92,15 @@ def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
     task.finish()
 
 
-async def _looked_for(task: Task, rest: Coroutine[Any, Any, int]) -> None:
-    """A file that is too short, among many mappings."""
-    if not await rest:
-        _refused(task)
-        await park(Mode.KILLABLE, task.kernel.loop.now_ns() + OOM_PAUSE_NS)
-
-
-def _refused(task: Task) -> None:
-    """The host does not say which page it refused, and no file is too short: it was one of RAM if
-    that is used up. Else a file has grown again, or cannot be read, and nobody dies for that."""
+def _looking_for_end(task: Task) -> Steps[int]:
+    """Whether a file is too short. The host does not say which page it refused: else it was one of
+    RAM if that is used up; or a file has grown again, or cannot be read, and nobody dies for it."""
+    found = yield from file_gone.steps(task.mm.map)
     ram = task.kernel.platform.ram
     is_copy = ram.template or ram.inherited  # not all of it is in the one file
-    if is_copy or ram.populated() > ram.limit - ram.limit // SPARE:
+    if not found and (is_copy or ram.populated() > ram.limit - ram.limit // SPARE):
         task.kernel.out_of_memory(task)
+    return found
 
 
 def _out_of_memory(task: Task) -> None:
