@@ -18,11 +18,13 @@ from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
 from sentry.kernel.futex_table import MATCH_ANY, Waiter
 from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut
 from sentry.wait.sleep import Sleep
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.futex_table import FutexTable
     from sentry.kernel.task import Task
     from sentry.wait.fiber import Fiber
+    from sentry.wait.steps import Steps
 
 INTERRUPTIBLE = Mode.INTERRUPTIBLE
 
@@ -171,9 +173,12 @@ class AnyFutexSleep(Sleep):
 
 def wake(
     task: Task, addr: int, count: int, *, private: bool = False, bitset: int = MATCH_ANY
-) -> int:
-    """FUTEX_WAKE; how many were woken. Raises: EINVAL, EFAULT."""
-    return task.kernel.futexes.wake(key_of(task, addr, private), count, bitset)
+) -> int | Coroutine[Any, Any, int]:
+    """FUTEX_WAKE; how many were woken, or the rest of the call. Raises: EINVAL, EFAULT."""
+    table, key = task.kernel.futexes, key_of(task, addr, private)
+    if (count <= 1 and bitset == MATCH_ANY) or not table.is_crowded(key):
+        return table.wake(key, count, bitset)
+    return in_steps(table.wake_steps(key, count, bitset))
 
 
 _COMPARE: dict[int, Callable[[int, int], bool]] = {
@@ -193,7 +198,7 @@ def _sign(value: int, bits: int) -> int:
 
 def wake_op(
     task: Task, addr: int, addr2: int, private: bool, counts: tuple[int, int], code: int
-) -> int:
+) -> int | Coroutine[Any, Any, int]:
     """FUTEX_WAKE_OP: change the second word, wake on the first, and on the second if it was so."""
     key, key2 = key_of(task, addr, private), key_of(task, addr2, private)
     operation, compare = code >> 28 & 7, code >> 24 & 15
@@ -205,8 +210,14 @@ def wake_op(
     old = _sign(task.mm.futex_op(addr2, operation, argument & 0xFFFFFFFF), 32)
     if compare not in _COMPARE:
         raise ENOSYS(f"comparison {compare}")
-    table = task.kernel.futexes
-    woken = table.wake(key, counts[0])
-    if _COMPARE[compare](old, wanted):
-        woken += table.wake(key2, counts[1])
+    keys = (key, key2) if _COMPARE[compare](old, wanted) else (key,)
+    return in_steps(_wake_both(task.kernel.futexes, keys, counts))
+
+
+def _wake_both(
+    table: FutexTable, keys: tuple[Hashable, ...], counts: tuple[int, int]
+) -> Steps[int]:
+    woken = 0
+    for key, count in zip(keys, counts, strict=False):
+        woken += yield from table.wake_steps(key, count)
     return woken

@@ -7,10 +7,10 @@ has nothing to pass on. An unlock hands the lock to the first waiter before that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
 from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT, Errno
@@ -19,6 +19,7 @@ from sentry.kernel.futex_table import Holder, PiState, Waiter
 from sentry.mm.errors import NeedsFault
 from sentry.wait.fiber import Fiber, Interrupted, RestartNoIntr, TimedOut
 from sentry.wait.sleep import Sleep
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.futex_table import FutexTable
@@ -228,7 +229,7 @@ def wait_requeue(
 
 def cmp_requeue(
     task: Task, words: tuple[int, int], counts: tuple[int, int], private: bool, value: int
-) -> int:
+) -> int | Coroutine[Any, Any, int]:
     """FUTEX_CMP_REQUEUE_PI: give the lock to one waiter, make the others wait for it."""
     addr, lock_addr = words
     wake, move = counts
@@ -240,15 +241,17 @@ def cmp_requeue(
         raise EINVAL("the same word twice")
     if task.mm.load_u32(addr) != value:
         raise EAGAIN("value changed")
-    table = task.kernel.futexes
-    queue = table.queues.get(key)
-    if queue is None:
-        return 0
-    some = list(islice(queue, wake + move))
+    some = list(islice(task.kernel.futexes.queues.get(key, ()), wake + move))
     if any(waiter.requeue_to != lock_key for waiter in some):
         raise EINVAL("a waiter does not wait to be requeued there")
-    done = 0
+    return in_steps(_move(task, lock_addr, lock_key, some))
+
+
+def _move(task: Task, lock_addr: int, lock_key: Hashable, some: list[Waiter]) -> Steps[int]:
+    table, done = task.kernel.futexes, 0
     for waiter in some:
+        if waiter not in table.queues.get(waiter.key, ()):  # by now
+            continue
         state = _try_lock(task, lock_addr, lock_key, waiter.task)
         table.remove(waiter)
         if state is None:
@@ -257,6 +260,7 @@ def cmp_requeue(
         else:
             _enqueue(table, state, waiter)
         done += 1
+        yield
     return done
 
 

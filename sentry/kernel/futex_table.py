@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -11,9 +12,11 @@ from sentry.errors import EINVAL
 if TYPE_CHECKING:
     from sentry.mm.manager import MemoryManager
     from sentry.wait.fiber import Fiber
+    from sentry.wait.steps import Steps
 
 MATCH_ANY = 0xFFFFFFFF
 MANY: Final = 512
+"""So many are woken or moved in one step."""
 
 
 class Holder(Protocol):
@@ -57,31 +60,16 @@ class Waiter:
     def wake(self) -> None:
         """Its sleep is over; it is in no queue any more."""
         self.woken = True
-        self.tell()
-
-    def tell(self) -> None:
-        """Who was woken hears of it, unless it has ended its sleep meanwhile."""
         if self.fiber is not None:
             self.fiber.wake()
-
-
-Each = Callable[[Iterable[Waiter], Callable[[Waiter], object]], object]
-
-
-def in_place(waiters: Iterable[Waiter], act: Callable[[Waiter], object]) -> None:
-    """All of them now."""
-    for waiter in waiters:
-        act(waiter)
 
 
 class FutexTable:
     """All futexes of a sandbox that somebody waits on."""
 
-    __slots__ = ("_each", "locks", "queues")
+    __slots__ = ("locks", "queues")
 
-    def __init__(self, each: Each = in_place) -> None:
-        self._each = each
-        """How more than MANY hear that they were woken: Loop.call_for_each."""
+    def __init__(self) -> None:
         self.queues: dict[Hashable, dict[Waiter, None]] = {}
         """In the order of their arrival. Who leaves need not be looked for: with futex_waitv(2) a
         thread may be 128 times among millions."""
@@ -100,7 +88,12 @@ class FutexTable:
         """Take out of the queue; harmless when it is not in one."""
         queue = self.queues.get(waiter.key)
         if queue is not None and waiter in queue:
-            self._take_out(waiter.key, queue, (waiter,))
+            self._take_out(waiter.key, (waiter,))
+
+    def is_crowded(self, key: Hashable) -> bool:
+        """More wait there than one step is for."""
+        queue = self.queues.get(key)
+        return queue is not None and len(queue) > MANY
 
     def wake(self, key: Hashable, count: int, bitset: int = MATCH_ANY) -> int:
         """Wake up to `count` waiters (at least one, as Linux) that share a bit; how many.
@@ -108,11 +101,30 @@ class FutexTable:
         Raises: EINVAL when one of them waits for a lock (FUTEX_WAIT_REQUEUE_PI).
         """
         queue = self.queues.get(key)
-        if queue is None:
-            return 0
+        return 0 if queue is None else self._wake(key, queue, count, bitset)
+
+    def wake_steps(self, key: Hashable, count: int, bitset: int = MATCH_ANY) -> Steps[int]:
+        """The same where it is crowded: of those who wait now."""
+        woken, count = 0, max(count, 1)
+        for some in self._pieces(key, count if bitset == MATCH_ANY else None):
+            woken += self._wake(key, some, count - woken, bitset)
+            if woken >= count:
+                break
+            yield
+        return woken
+
+    def _pieces(self, key: Hashable, most: int | None) -> Iterator[list[Waiter]]:
+        """Of the first that wait there now, MANY at a time, those who still do."""
+        waiting = deque(islice(self.queues.get(key, ()), most))
+        while waiting:
+            some = [waiting.popleft() for _ in range(min(MANY, len(waiting)))]
+            queue = self.queues.get(key, {})
+            yield [waiter for waiter in some if waiter in queue]
+
+    def _wake(self, key: Hashable, among: Iterable[Waiter], count: int, bitset: int) -> int:
         woken: list[Waiter] = []
         is_refused = False
-        for waiter in queue:
+        for waiter in among:
             if waiter.requeue_to is not None:
                 is_refused = True
                 break
@@ -120,36 +132,35 @@ class FutexTable:
                 woken.append(waiter)
                 if len(woken) >= count:
                     break
-        self._take_out(key, queue, woken)
-        self._wake(woken)
+        self._take_out(key, woken)
+        for waiter in woken:
+            waiter.wake()
         if is_refused:
             raise EINVAL("waits to be requeued to a lock")
         return len(woken)
 
-    def _wake(self, some: list[Waiter]) -> None:
-        for waiter in some:
-            waiter.woken = True
-        (self._each if len(some) > MANY else in_place)(some, Waiter.tell)
-
-    def _take_out(
-        self, key: Hashable, queue: dict[Waiter, None], some: Iterable[Waiter]
-    ) -> None:
+    def _take_out(self, key: Hashable, some: Iterable[Waiter]) -> None:
+        queue = self.queues.get(key, {})
         for waiter in some:
             del queue[waiter]
         if not queue:
-            del self.queues[key]
+            self.queues.pop(key, None)
 
-    def requeue(self, source: Hashable, target: Hashable, wake: int, move: int) -> int:
+    def requeue(self, source: Hashable, target: Hashable, wake: int, move: int) -> Steps[int]:
         """Wake `wake` waiters of one key and move `move` more to another; the sum."""
-        queue = self.queues.get(source)
-        if queue is None:
-            return 0
-        some = list(islice(queue, wake + move))
+        done = 0
+        for some in self._pieces(source, wake + move):
+            done += self._requeue(source, target, some, max(wake - done, 0))
+            yield
+        return done
+
+    def _requeue(self, source: Hashable, target: Hashable, some: list[Waiter], wake: int) -> int:
         refused = next((i for i, waiter in enumerate(some) if waiter.requeue_to is not None), None)
         done = some[:refused]
         gone = done[:wake] if source == target else done
-        self._take_out(source, queue, gone)
-        self._wake(done[:wake])
+        self._take_out(source, gone)
+        for waiter in done[:wake]:
+            waiter.wake()
         for waiter in gone[wake:]:
             waiter.key = target
             self.add(waiter)

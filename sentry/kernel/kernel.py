@@ -129,7 +129,7 @@ class Kernel:
         self.cpus = cpus
         """CPUs that programs are shown."""
         self.pids = Pids(MAX_TASKS)
-        self.futexes = FutexTable(loop.call_for_each)
+        self.futexes = FutexTable()
         self.crowds = Crowds(loop)
         self.counters = Counters()
         self.boot_ns = time.monotonic_ns()

@@ -37,6 +37,8 @@ from sentry.kernel.time_namespace import to_host_ns
 from sentry.syscalls.args import unsigned
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Pid, Size, UInt
+from sentry.vfs.file import Result
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from sentry.syscalls.args import Show
@@ -120,13 +122,13 @@ def sys_futex(
 
 def _requeue(
     task: Task, words: tuple[int, int], counts: tuple[int, int], private: bool, expected: int | None
-) -> int:
+) -> Result:
     if min(counts) < 0:
         raise EINVAL("counts")
     source, target = (futex.key_of(task, addr, private) for addr in words)
     if expected is not None and task.mm.load_u32(words[0]) != expected:
         raise EAGAIN("value changed")
-    return task.kernel.futexes.requeue(source, target, *counts)
+    return in_steps(task.kernel.futexes.requeue(source, target, *counts))
 
 
 def _locks(
@@ -187,7 +189,7 @@ def _check_flags(flags: int) -> None:
 
 
 @syscall(454)
-def sys_futex_wake(task: Task, addr: Addr, mask: Size, count: Int, flags: UInt) -> int:
+def sys_futex_wake(task: Task, addr: Addr, mask: Size, count: Int, flags: UInt) -> Result:
     """futex_wake(2), Linux 6.7."""
     _check_flags(flags)
     if not mask or mask >> 32:
@@ -210,7 +212,7 @@ def sys_futex_wait(
 
 
 @syscall(456)
-def sys_futex_requeue(task: Task, waiters: Addr, flags: UInt, wake: Int, move: Int) -> int:
+def sys_futex_requeue(task: Task, waiters: Addr, flags: UInt, wake: Int, move: Int) -> Result:
     """futex_requeue(2), Linux 6.7: FUTEX_CMP_REQUEUE from the first to the second of two words."""
     if flags or not waiters:
         raise EINVAL("arguments")
@@ -226,7 +228,7 @@ def sys_futex_requeue(task: Task, waiters: Addr, flags: UInt, wake: Int, move: I
     )
     if task.mm.load_u32(both[0].uaddr) != both[0].val:
         raise EAGAIN("value changed")
-    return task.kernel.futexes.requeue(source, target, wake, move)
+    return in_steps(task.kernel.futexes.requeue(source, target, wake, move))
 
 
 @syscall(273)

@@ -16,7 +16,7 @@ from sentry.abi.sched import CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EIO, ENOSYS, ETIMEDOUT, Errno
 from sentry.kernel import futex, futex_pi, task_exit
 from sentry.kernel.futex_robust import exit_robust
-from sentry.kernel.futex_table import MANY, FutexTable, Waiter
+from sentry.kernel.futex_table import MANY, MATCH_ANY, FutexTable, Waiter
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import leave_memory
 from sentry.mm.errors import NeedsFault, NeedsPage
@@ -98,7 +98,7 @@ def test_those_between_whose_bits_do_not_meet_stay_in_their_order() -> None:
     assert table.wake(WORD, len(waiters), 2) == len(waiters) // 2
     assert [*table.queues[WORD]] == waiters[::2]
     assert all(waiter.woken == (waiter.bitset == 2) for waiter in waiters)
-    assert table.requeue(WORD, OTHER, 1, 5000) == 5001
+    assert at_once(table.requeue(WORD, OTHER, 1, 5000)) == 5001
     assert [*table.queues[WORD]] == waiters[10002::2]
     assert [*table.queues[OTHER]] == waiters[2:10002:2]
     for waiter in waiters:
@@ -107,17 +107,64 @@ def test_those_between_whose_bits_do_not_meet_stay_in_their_order() -> None:
     assert time.thread_time() - began < 0.5  # and not once for each pair of them
 
 
-def test_many_are_woken_at_once_and_hear_of_it_in_pieces() -> None:
-    told: list[Waiter] = []
-    table = FutexTable(lambda some, act: told.extend(some))
-    waiters = [Waiter(None, WORD) for _ in range(3 * MANY)]  # type: ignore[arg-type]
+def crowd(table: FutexTable, count: int) -> list[Waiter]:
+    waiters = [Waiter(None, WORD, 1 + at % 2) for at in range(count)]  # type: ignore[arg-type]
     for waiter in waiters:
         table.add(waiter)
-    assert table.wake(WORD, MANY) == MANY
-    assert not told
-    assert table.wake(WORD, MANY + 1) == MANY + 1
-    assert told == waiters[MANY : 2 * MANY + 1]
-    assert [waiter.woken for waiter in waiters] == [at < 2 * MANY + 1 for at in range(3 * MANY)]
+    return waiters
+
+
+@pytest.mark.parametrize(("bitset", "every"), [(MATCH_ANY, 1), (1, 2)])
+def test_crowd_is_woken_in_pieces_of_those_who_still_wait(bitset: int, every: int) -> None:
+    table = FutexTable()
+    waiters = crowd(table, 3 * MANY)
+    assert table.is_crowded(WORD) and not table.is_crowded(OTHER)
+    waking = table.wake_steps(WORD, 2 * MANY // every, bitset)
+    next(waking)
+    assert [waiter.woken for waiter in waiters[:MANY:every]] == [True] * (MANY // every)
+    assert not any(waiter.woken for waiter in waiters[MANY:])
+    table.remove(waiters[MANY])
+    late = Waiter(None, WORD)  # type: ignore[arg-type]
+    table.add(late)
+    woken = at_once(waking)
+    assert woken == (2 * MANY - 1 if every == 1 else MANY)
+    assert not waiters[MANY].woken and not late.woken
+    assert at_once(table.wake_steps(WORD, 1 << 31)) == 3 * MANY - woken
+    assert not table.queues
+
+
+def test_crowd_is_moved_in_pieces_of_those_who_still_wait() -> None:
+    table = FutexTable()
+    waiters = crowd(table, 3 * MANY)
+    moving = table.requeue(WORD, OTHER, MANY + 1, MANY)
+    next(moving)
+    assert [waiter.woken for waiter in waiters] == [True] * MANY + [False] * 2 * MANY
+    table.remove(waiters[MANY])
+    assert at_once(moving) == 2 * MANY
+    assert waiters[MANY + 1].woken and not waiters[MANY].woken
+    assert [*table.queues[OTHER]] == waiters[MANY + 2 : 2 * MANY + 1]
+    assert [*table.queues[WORD]] == waiters[2 * MANY + 1 :]
+    assert at_once(table.requeue(WORD, WORD, 1, 1 << 31)) == MANY - 1
+    assert [*table.queues[WORD]] == waiters[2 * MANY + 2 :]
+
+
+def test_call_that_wakes_a_crowd_goes_on_after_its_first_step(
+    world: World, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+    key = futex.key_of(task, WORD, True)
+    table = world.kernel.futexes
+    waiters = [Waiter(task, key) for _ in range(2 * MANY)]
+    for waiter in waiters:
+        table.add(waiter)
+    assert futex.wake(task, WORD, 1, private=True) == 1
+    waking = Sleeper(world, task, futex.wake(task, WORD, 2 * MANY, private=True))
+    assert waking.result == 2 * MANY - 1
+    for waiter in waiters:
+        table.add(waiter)
+    code = 0 << 28 | 0 << 24  # the word becomes 0, and was
+    both = Sleeper(world, task, futex.wake_op(task, OTHER, WORD, True, (1, 2 * MANY), code))
+    assert both.result == 2 * MANY
 
 
 def test_timeout_leaves_the_queue(world: World, task: Task) -> None:
@@ -151,7 +198,7 @@ def test_requeue_moves_the_rest(world: World, threads: list[Task]) -> None:
     sleepers = [wait(world, t) for t in threads]
     table = world.kernel.futexes
     word, other = (futex.key_of(threads[0], addr, True) for addr in (WORD, OTHER))
-    assert table.requeue(word, other, 1, 2) == 3
+    assert at_once(table.requeue(word, other, 1, 2)) == 3
     assert table.wake(other, 10) == 2
     assert table.wake(word, 10) == 1
     world.loop.settle()
