@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK
-from sentry.errors import EAGAIN, EDEADLK
+from sentry.errors import EAGAIN, EDEADLK, ENOLCK
 from sentry.vfs.budget import Budget
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import Held, ended, now_or_later
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sentry.vfs.lease_table import LeaseTable
 
 END: Final = (1 << 63) - 1
+MAX_OWNERS: Final = 16_384
+"""Who have record locks of one file: each lock is compared with those of all. A ceiling of ours."""
 MAX_COMPARED: Final = 64
 """Waiters that another one is compared with, to show behind which it stands: a ceiling of ours."""
 LEASES: Final = {F_RDLCK: "READ", F_WRLCK: "WRITE", F_UNLCK: "UNLCK"}
@@ -66,7 +68,7 @@ Shown = tuple[int, str, int, str] | None
 Behind = dict[int, list[Waiter]]
 """Waiters by the id of what they wait for: a lock, or who waits for it, too."""
 
-_start, _end = attrgetter("start"), attrgetter("end")
+_start, _end, _exclusive = attrgetter("start"), attrgetter("end"), attrgetter("exclusive")
 
 
 def overlapping(locks: Sequence[RecordLock], start: int, end: int) -> Iterator[RecordLock]:
@@ -174,9 +176,10 @@ class FileLocks:
         for owner, locks in self.records.items():
             if owner is request.owner:
                 continue
-            for lock in overlapping(locks, request.start, request.end):
-                if lock.exclusive or request.exclusive:
-                    return lock
+            there = overlapping(locks, request.start, request.end)
+            lock = next(there if request.exclusive else filter(_exclusive, there), None)
+            if lock is not None:
+                return lock
         return None
 
     def own(self, request: Request) -> RecordLock | None:
@@ -190,6 +193,8 @@ class FileLocks:
             raise EAGAIN("locked")
         owner, start, end = request.owner, request.start, request.end
         mine = self.records.get(owner, [])
+        if not mine and len(self.records) >= MAX_OWNERS and request.exclusive is not None:
+            raise ENOLCK("the ceiling of owners of a file's locks")
         before: list[RecordLock] = []
         after: list[RecordLock] = []
         first = bisect_left(mine, start - 1, key=_end)

@@ -27,7 +27,7 @@ from sentry.abi.fcntl import (
     O_CREAT,
     O_RDWR,
 )
-from sentry.errors import EAGAIN
+from sentry.errors import EAGAIN, ENOLCK
 from sentry.vfs.budget import Budget
 from sentry.vfs.locks import MAX_COMPARED, FileLocks, Request, Waiter
 
@@ -200,6 +200,21 @@ def test_any_requests_leave_each_byte_to_whom_it_belongs(
     for owner in owners:
         locks.release_owner(owner)
     assert budget.locks == 0 and not locks.records
+
+
+def test_owner_beyond_the_ceiling_gets_no_lock_until_another_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sentry.vfs.locks.MAX_OWNERS", 2)
+    locks = FileLocks(Budget(), 1, 2)
+    locks.set(Request("first", 1, False, 0, 9))
+    locks.set(Request("second", 2, False, 0, 9))
+    with pytest.raises(ENOLCK):
+        locks.set(Request("third", 3, False, 0, 9))
+    locks.set(Request("second", 2, False, 20, 29))
+    locks.set(Request("third", 3, None, 0, 9))
+    locks.release_owner("first")
+    locks.set(Request("third", 3, False, 0, 9))
 
 
 def test_many_waiters_are_shown_in_small_steps() -> None:
