@@ -48,8 +48,8 @@ MAX_AIO_REQUESTS: Final = 1 << 17
 MAX_HOST_DESCRIPTORS: Final = 1 << 14
 """Descriptors of the Sentry that programs hold: donated files, sockets of the host."""
 
-MAX_TEXT_BYTES: Final = 64 << 20
-"""Texts of /proc and its like that open files keep from one read to the next."""
+MAX_TEXT_BYTES: Final = 128 << 20
+"""Texts of /proc and its like, and listings, that open files keep from one read to the next."""
 
 MAX_CLOSING: Final = 64
 """More of them that are only being closed count, too."""
@@ -62,7 +62,7 @@ class Evictable(Protocol):
 
 
 class Reader(Protocol):
-    """An open file that keeps a text."""
+    """An open file that keeps a text, or a directory its listing."""
 
     def forget_text(self) -> None: ...
 
@@ -135,7 +135,7 @@ class Budget:
 
     def keep_text(self, reader: Reader, size: int) -> None:
         """Somebody keeps another text; beyond the ceiling those who made theirs first have to make
-        it anew when they read on."""
+        it anew when they read on. Of listings it is who has not read for longest."""
         self.drop_text(reader)
         self.texts[reader] = size
         self.text_bytes += size

@@ -1,7 +1,8 @@
 """`DirectoryFile`: an open directory, made of a listing.
 
 The listing is taken at the first read and again after a rewind, so that a program that removes what
-it reads (rm -r) sees every name once. The position is an index into it, with `.` and `..` first.
+it reads (rm -r) sees every name once. The position is an index into it, with `.` and `..` first. What
+all of them cost is bounded (`Budget.keep_text`): who has lost his takes it again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
 from sentry.abi.inotify import IN_ACCESS
 from sentry.abi.stat import S_IFDIR
 from sentry.ahead import mypyc_attr
-from sentry.errors import EINVAL, EISDIR, ENOENT
+from sentry.errors import EINVAL, EISDIR, ENOENT, ENOMEM
 from sentry.vfs.dirents import FIRST, Dirents, DirentSink, Entry
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import DirEntry
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class DirectoryFile(FileDescription):
     """An open directory of any file system."""
 
-    __slots__ = ("_listing",)
+    __slots__ = ("_last", "_listing")
     read_flags: ClassVar = False
     splice_read: ClassVar = False
     seekable: ClassVar = True
@@ -38,16 +39,28 @@ class DirectoryFile(FileDescription):
     def __init__(self, location: Location, flags: int) -> None:
         super().__init__(location, flags)
         self._listing: Dirents | None = None
+        self._last: tuple[int, bytes | None] | None = None
+        """Of a listing that was lost: how many were read, and the last of them."""
 
     def entries(self, caller: Caller, dest: DirentSink) -> int:
-        """getdents64(2). Raises: ENOENT once the directory has been removed."""
+        """getdents64(2). Raises: ENOENT once the directory has been removed; ENOMEM if the listing
+        was lost, and another stands for other names by now."""
         if self.location.dentry.unlinked:
             raise ENOENT("the directory has been removed")
-        if self._listing is None or self.position == 0:
+        position = self.position
+        if position == 0:
+            self._last = None
+        if self._listing is None or position == 0:
             self._listing = self._list(caller)
-        position, listing = self.position, self._listing
-        if position - FIRST > len(listing):
-            begun((self, "listing"), lambda: driven(listing.reach(position - FIRST)))
+        listing, last = self._listing, self._last
+        reached = max(position - FIRST, last[0] if last is not None else 0)
+        if reached > len(listing):
+            begun((self, "listing"), lambda: driven(listing.reach(reached)))
+        if last is not None:
+            if listing.name(last[0] - 1) != last[1]:
+                self._listing = None
+                raise ENOMEM("the listing was lost, and names have gone since")
+            self._last = None
         if not self.location.mount.no_dir_atime:
             self.inode.accessed()
         if self.inode.fs.watched:
@@ -56,8 +69,23 @@ class DirectoryFile(FileDescription):
             position += dest.add(self._dots(), position)
         if position >= FIRST:
             position += dest.add(listing, position - FIRST)
+        if self.counted is not None:
+            self.counted.keep_text(self, listing.size)
         self.position = position
         return len(dest.data)
+
+    def forget_text(self) -> None:
+        """The listing is taken again by who reads on."""
+        read = self.position - FIRST
+        if self._listing is not None and read > 0:
+            self._last = read, self._listing.name(read - 1)
+        self._listing = None
+
+    def release(self) -> None:
+        """Nobody reads it any more."""
+        if self.counted is not None:
+            self.counted.drop_text(self)
+        super().release()
 
     def _list(self, caller: Caller) -> Dirents:
         """What is there now."""

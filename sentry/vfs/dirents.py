@@ -30,6 +30,8 @@ MOST: Final = 1 << 62
 """More than there ever are."""
 SMALLEST: Final = 24
 """Bytes of a record."""
+NAME_COST: Final = 64
+"""Bytes that a name costs which is held: a bytes object of 24 and its place in a list."""
 FIRST: Final = 2
 """The position of the first name; before it are `.` and `..`."""
 
@@ -73,11 +75,13 @@ def as_old(records: bytearray) -> bytearray:
 class Dirents:
     """The entries of one moment, as records as far as they are read."""
 
-    __slots__ = ("_data", "_ends", "_first", "_left")
+    __slots__ = ("_data", "_ends", "_first", "_left", "_names")
 
-    def __init__(self, entries: Iterable[Entry], first: int = FIRST) -> None:
-        """`first` is the position of the first one."""
+    def __init__(self, entries: Iterable[Entry], first: int = FIRST, names: int = 0) -> None:
+        """`first` is the position of the first one; `names`: so many are held until they are read,
+        as far as that is known."""
         self._first = first
+        self._names = names
         self._left: Iterator[Entry] = iter(entries)
         self._data = bytearray()
         self._ends = array("Q")
@@ -101,6 +105,20 @@ class Dirents:
     def __len__(self) -> int:
         """How many are made by now."""
         return len(self._ends)
+
+    @property
+    def size(self) -> int:
+        """About so many bytes of the Sentry's memory."""
+        made = len(self._ends)
+        return len(self._data) + 8 * made + NAME_COST * max(self._names - made, 0)
+
+    def name(self, index: int) -> bytes | None:
+        """That of a record, if it is made."""
+        ends = self._ends
+        if index >= len(ends):
+            return None
+        [(name, _, _)] = split(bytes(self._data[ends[index - 1] if index else 0 : ends[index]]))
+        return name
 
     def reach(self, index: int) -> Steps[None]:
         """Make the records before a position."""

@@ -270,6 +270,7 @@ class FuseDirectoryFile(DirectoryFile):
     def release(self) -> None:
         self._held = []
         self.handle.release()
+        super().release()
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         if not self.handle.inode.sb.connection.flags & FUSE_HAS_IOCTL_DIR:

@@ -357,7 +357,7 @@ class DirectoryCache(HeardDirectory):
         self._look()
         if self._dirents is None:
             generation = self.generation
-            made = Dirents(self.entries())
+            made = Dirents(self.entries(), names=len(self.listing or ()))
             if self.listing is None or generation != self.generation:
                 return made
             self._dirents = made

@@ -41,6 +41,7 @@ class LayeredListing(DirectoryFile):
         inode: Any = self.inode
         if not inode.open_count:
             inode.listing = None
+        super().release()
 
     def goes_on(self, entries: list[Entry]) -> None:
         """As before; it counts."""

@@ -72,7 +72,7 @@ class TmpDirectory(TmpInode):
     def dirents(self) -> Dirents:
         """The same, until a name changes."""
         if self._dirents is None:
-            self._dirents = Dirents(self._rows())
+            self._dirents = Dirents(self._rows(), names=len(self.children))
         return self._dirents
 
     def touched(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -99,3 +100,42 @@ def test_threads_are_found_by_their_numbers(program: Program) -> None:
     assert program.ok("stat", b"/proc/self/task/%d" % other.task.tid, room) == 0
     assert program.call("stat", b"/proc/self/task/%d" % stranger.task.tid, room) == -2
     assert program.call("stat", b"/proc/self/task/0", room) == -2
+
+
+def read_on(program: Program, fd: int, room: int) -> list[bytes]:
+    names: list[bytes] = []
+    while found := listed(program, fd, room, ROOM):
+        names += [name for name, _ in found]
+    return names
+
+
+def test_listings_have_a_ceiling_and_who_lost_his_reads_on_in_another(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = program.task.kernel.vfs.budget
+    fds, firsts = [], []
+    for number in range(4):
+        fd, room = opened(program)
+        fds.append(fd)
+        firsts.append(listed(program, fd, room, 1 << 12))
+        assert budget.text_bytes >= (number + 1) * 24 * MANY
+        program.ok("mknod", b"/d/new%d" % number, 0o100600, 0)
+    monkeypatch.setattr("sentry.vfs.budget.MAX_TEXT_BYTES", budget.text_bytes // 2)
+    program.ok("lseek", fds[3], firsts[3][-1][1], 0)
+    assert listed(program, fds[3], room, 1 << 12)
+    assert [file._listing is None for file in map(program.task.files.get, fds)] == [
+        True, True, False, False
+    ]  # fmt: skip
+    assert len(budget.texts) == 2
+    names = [b"%d" % number for number in range(len(firsts[0]) - 2, MANY)]
+    assert read_on(program, fds[0], room) == [*names, b"new0", b"new1", b"new2", b"new3"]
+    program.ok("unlink", b"/d/0")
+    file = program.task.files.get(fds[1])
+    assert program.call("getdents64", fds[1], room, ROOM) == -errno.ENOMEM
+    assert program.call("getdents64", fds[1], room, ROOM) == -errno.ENOMEM
+    assert file._listing is None
+    program.ok("lseek", fds[1], 0, 0)
+    assert len(read_on(program, fds[1], room)) == 2 + MANY - 1 + 4
+    for fd in fds:
+        program.ok("close", fd)
+    assert (budget.text_bytes, budget.texts) == (0, {})
