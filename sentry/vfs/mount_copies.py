@@ -108,19 +108,23 @@ def _copied_namespace(
     root = clone(namespace, namespace.root, namespace.root.root, join)
     copy = MountNamespace(root, namespace.ids, namespace.budget, owner=owner)
     by_old = {namespace.root.id: root}
-    for old in originals:
-        if old is not namespace.root:
-            assert old.parent is not None
-            if old.parent.mount.id not in by_old or shows_mounts(old):
-                continue
-            new = by_old[old.id] = clone(namespace, old, old.root, join)
-            new.locked = old.locked or foreign
-            copy.put(new, Location(by_old[old.parent.mount.id], old.parent.dentry))
-        new = by_old[old.id]
-        new.unbindable = old.unbindable
-        if foreign:
-            new.locked_flags |= new.flags & LOCKABLE | ATIME_FLAGS
-        yield
+    try:
+        for old in originals:
+            if old is not namespace.root:
+                assert old.parent is not None
+                if old.parent.mount.id not in by_old or shows_mounts(old):
+                    continue
+                new = by_old[old.id] = clone(namespace, old, old.root, join)
+                new.locked = old.locked or foreign
+                copy.put(new, Location(by_old[old.parent.mount.id], old.parent.dentry))
+            new = by_old[old.id]
+            new.unbindable = old.unbindable
+            if foreign:
+                new.locked_flags |= new.flags & LOCKABLE | ATIME_FLAGS
+            yield
+    except BaseException:
+        copy.dissolve()
+        raise
     return copy, by_old
 
 

@@ -26,6 +26,7 @@ from sentry.abi.mount import (
 from sentry.abi.sched import CLONE_NEWCGROUP, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 from sentry.abi.stat import S_IFIFO
 from sentry.auth.userns import Extent, IdMap
+from sentry.errors import ENOSPC
 from sentry.vfs.mount_copies import copy_namespace
 from sentry.vfs.mounts import HeldMounts
 from sentry.vfs.paths import path_of
@@ -233,6 +234,31 @@ def test_copy_of_a_namespace_is_independent(task: Any) -> None:
     task.ok("access", b"/m/f", 0)
     task.ok("chdir", b"/m")
     assert path_of(task.task.fs.cwd, task.task.fs.root) == b"/m"
+
+
+def test_copy_of_a_namespace_that_fails_in_the_middle_leaves_nothing(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+    task.ok("mount", 0, b"/", 0, MS_SHARED | MS_REC, 0)
+    mounts = task.task.mounts
+    budget = mounts.budget
+
+    def counted() -> tuple[Any, ...]:
+        return budget.mounts, list(budget.namespaces), [each.fs.mount_count for each in mounts]
+
+    before = counted()
+    copying = copy_namespace.steps(mounts)
+    next(copying)
+    assert counted() != before
+    with monkeypatch.context() as full:
+        full.setattr(budget, "mount_max", 0)
+        with pytest.raises(ENOSPC):
+            next(copying)
+    assert counted() == before
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+    assert budget.mounts == before[0] + 1
 
 
 def test_recursive_bind_takes_what_is_below(task: Any) -> None:
