@@ -200,7 +200,9 @@ def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
 
 
 def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
-    path = os.path.join(root, check_id(wishes.container_id), "control.sock")
+    folder = os.path.join(root, check_id(wishes.container_id))
+    path = os.path.join(folder, "control.sock")
+    _check_created(root, folder, wishes.container_id)
     request, terminal, size = execspec.request(wishes, warn)
     fds, slave, relay = [0, 1, 2], -1, None
     if terminal or wishes.console_socket:
@@ -241,6 +243,22 @@ def _relay(size: tuple[int, int] | None) -> Relay | None:
     from runsc.containers import relay  # noqa: PLC0415
 
     return relay.Relay(size) if relay.is_needed() else None
+
+
+def _check_created(root: str, folder: str, container_id: str) -> None:
+    """Before its hooks have run nobody answers, though there is a socket. Raises: NotRunning."""
+    try:
+        with open(os.path.join(folder, "state.json"), "rb") as file:
+            if b'"phase":' in file.read():  # what is as at the beginning is left out
+                return
+    except OSError:
+        return
+    from runsc.containers.container import Store  # noqa: PLC0415  seldom
+    from runsc.containers.state import status  # noqa: PLC0415
+    from runsc.errors import NotRunning  # noqa: PLC0415
+
+    if status(Store(root).load(container_id)) == "creating":
+        raise NotRunning(container_id)
 
 
 def _why_nobody_listens(root: str, container_id: str) -> str:

@@ -200,6 +200,8 @@ def test_hook_that_hangs_holds_no_other_command_up(
         assert client.ok("list", "-q") == "c\n"
         if phase not in words:
             assert client.error("kill", "c") == 'container not running: "c"'
+            refused = client.call("exec", "c", "true")
+            assert (refused.returncode, 'container not running: "c"' in refused.stderr) == (255, True)
 
         client.ok("delete", "--force", "c")
 

@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 
 from runsc.containers import asking, execution
+from runsc.containers.container import Store
+from runsc.containers.execspec import Wishes
 from runsc.containers.listener import listen
+from runsc.containers.processes import start_time
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 
 Behaviour = Callable[[socket.socket], None]
@@ -83,6 +87,20 @@ def test_error_of_the_sandbox_is_told(tmp_path: Path) -> None:
         pytest.raises(RuntimeFailure, match=r"^no such file$"),
     ):
         execution.start(path, b"{}\n", [])
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_container_that_is_being_created_is_not_asked(tmp_path: Path, is_there: bool) -> None:
+    pid = os.getpid()
+    creator = {"creator_pid": pid, "creator_start": start_time(pid) + (not is_there)}
+    store = Store(str(tmp_path))
+    store.create(State("1.2.0", "c", "/", **creator))
+    with listen(store.path("c", "control.sock")) as listener, pytest.raises(RuntimeFailure) as why:
+        if not is_there:
+            listener.close()
+        execution.run(str(tmp_path), Wishes("c", ["true"]), pytest.fail)
+    words = 'container not running: "c"' if is_there else f'{execution.STOPPED}: "c"'
+    assert (str(why.value), why.value.code) == (words, execution.FAILED)
 
 
 def test_process_whose_sandbox_has_ended_with_it_at_once_was_started(
