@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from sentry.errors import EAGAIN
 from sentry.wait.again import CURRENT, NotNow
-from sentry.wait.fiber import Mode
+from sentry.wait.fiber import Interrupted, Mode, RestartNoIntr
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
 
@@ -25,11 +26,12 @@ class Lock:
         """The call or coroutine that is asleep with it."""
         self._queue = WaitQueue()
 
-    def check(self) -> None:
-        """Go on only if nobody else is asleep with it. Raises: NotNow."""
+    def check(self, mode: Mode = Mode.KILLABLE) -> None:
+        """Go on only if nobody else is asleep with it. Raises: NotNow; what that waits for ends as
+        in `until_free`."""
         holder = self.holder
         if holder is not None and holder is not CURRENT.call:
-            raise NotNow(self.until_free)
+            raise NotNow(partial(self.until_free, mode))
 
     def __enter__(self) -> None:
         self.check()
@@ -60,12 +62,16 @@ class Lock:
         if self.holder is not None:
             raise EAGAIN
 
-    async def until_free(self) -> None:
-        """Sleep while somebody has it. Raises: Killed.
+    async def until_free(self, mode: Mode = Mode.KILLABLE) -> None:
+        """Sleep while somebody has it. Raises: Killed; RestartNoIntr at a signal, where that may
+        interrupt: mutex_lock_interruptible() of a call that begins anew.
 
         All that sleep so are woken: one that does not take it would keep the turn from the next.
         """
-        await until(self._check_free, [self._queue], mode=Mode.KILLABLE)
+        try:
+            await until(self._check_free, [self._queue], mode=mode)
+        except Interrupted:
+            raise RestartNoIntr from None
 
     async def __aenter__(self) -> None:
         if self.holder is not None or len(self._queue):

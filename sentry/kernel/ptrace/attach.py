@@ -14,6 +14,7 @@ from sentry.kernel.ptrace.links import link
 from sentry.kernel.ptrace.tracee import Tracee
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.work import WORK_STOP
+from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -54,7 +55,7 @@ def traceme(task: Task) -> None:
 
 def attach(task: Task, pid: int, *, seized: bool, options: int = 0) -> None:
     """PTRACE_ATTACH, PTRACE_SEIZE. Raises: ESRCH, EPERM; NotNow while an execve(2) of the process
-    works with the answer that nobody traces it.
+    works with the answer that nobody traces it; a signal ends that wait.
     """
     pids = task.pids
     target = pids.task(pid)
@@ -62,7 +63,7 @@ def attach(task: Task, pid: int, *, seized: bool, options: int = 0) -> None:
         raise (EPERM if pids.is_taken(pid) else ESRCH)(f"pid {pid}")
     if target.group is task.group:
         raise EPERM("a thread of the same process")
-    target.group.exec_lock.check()
+    target.group.exec_lock.check(Mode.INTERRUPTIBLE)
     access.check_attach(task, target)
     if target.dead or target.trace is not None:
         raise EPERM(f"{target!r} is dead or traced already")

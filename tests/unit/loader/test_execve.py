@@ -117,6 +117,26 @@ def test_nobody_attaches_to_who_becomes_root_meanwhile(monkeypatch: pytest.Monke
         assert 0 in euids
 
 
+def test_signal_interrupts_who_waits_to_attach_to_who_executes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with World(stepped=True) as world:
+        user = user_with_a_program_of_root(world, monkeypatch)
+        child = user.fork()
+        child.task.group.exec_lock.take()
+        user.handle(SIGUSR1)
+        attach = user.begin("ptrace", PTRACE_ATTACH, child.task.group.tgid, 0, 0)
+        assert not attach.done
+        world.init.ok("kill", user.task.group.tgid, SIGUSR1)
+        world.settle()
+        assert user.in_handler
+        user.leave_handler()
+        assert not attach.done  # it waits again, whatever the handler's flags are
+        child.task.group.exec_lock.let_go()
+        assert attach.wait() == 0
+        assert child.task.trace is not None
+
+
 def test_no_thread_gives_a_filter_to_who_becomes_root_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
