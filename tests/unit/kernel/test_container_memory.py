@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sentry.abi.ptrace import PTRACE_O_TRACEEXIT, PTRACE_SEIZE
 from sentry.kernel.container import Container
 from sentry.kernel.container_memory import IDLE_NS, MemoryLimits
 from sentry.platform.constants import PAGE_SIZE
@@ -62,6 +63,27 @@ def test_who_exceeds_the_limit_is_killed_and_others_are_not(world: World) -> Non
     assert beside.container.oom_kills == 1
     assert not other.task.group.exiting
     assert world.kernel.container.oom_kills == 0
+
+
+def test_who_ends_already_is_hurried_and_nobody_else_is_killed(world: World) -> None:
+    beside = Beside(world, 64 * PAGE_SIZE)
+    tracer = beside.program
+    child = beside.grow(2000).fork()
+    beside.container.cgroup.take(child.task.group)
+    tracer.ok("ptrace", PTRACE_SEIZE, child.task.group.tgid, 0, PTRACE_O_TRACEEXIT)
+    child.begin("exit_group", 3)
+    world.settle()
+    assert child.task.group.exiting and child.task.group.tasks
+
+    beside.look()
+
+    world.settle()
+    assert not child.task.group.tasks and child.task.group.exit_status == 3 << 8
+    assert not tracer.task.group.exiting and beside.container.oom_kills == 0
+
+    beside.wait()
+
+    assert tracer.task.group.exit_status == 9 and beside.container.oom_kills == 1
 
 
 def test_nothing_is_watched_that_cannot_exceed_it(world: World) -> None:
