@@ -130,8 +130,14 @@ class Given(Made):
         before = {own.ip: own for own in interface.addresses if own.origin == KERNEL_RA}
         made = self._autoconf.addresses() if interface.ipv6_is_on else []
         now = {own.ip: own for own in made}
-        others = [own for own in interface.addresses if own.origin != KERNEL_RA]
-        interface.addresses = [*others, *now.values()]
+        interface.addresses = [
+            now[own.ip] if own.origin == KERNEL_RA else own
+            for own in interface.addresses
+            if own.origin != KERNEL_RA or own.ip in now
+        ]
+        for ip, own in now.items():
+            if ip not in before:
+                interface.put(own)
         for ip in before.keys() - now.keys():
             tell_address(stack, interface, before[ip], abi.RTM_DELADDR)
         for ip, own in now.items():

@@ -205,14 +205,34 @@ class Interface(Struct):
             raise EINVAL("address")
         if len(self.addresses) >= MAX_ADDRESSES:
             raise EINVAL("too many addresses")
+        if self._same(new) is not None:
+            raise EEXIST("address")
         for old in self.addresses:
-            if old.ip == new.ip and (new.family == AF_INET6 or old.prefix == new.prefix):
-                raise EEXIST("address")
             if new.family == AF_INET and old.family == AF_INET and old.prefix == new.prefix:
                 same = old.network == new.network and not old.flags & IFA_F_SECONDARY
                 new.flags |= IFA_F_SECONDARY if same else 0
         if not new.label and new.family == AF_INET:
             new.label = self.name
+        self.put(new)
+
+    def _same(self, new: Address) -> Address | None:
+        """The address, if it is there already."""
+        for old in self.addresses:
+            if old.ip == new.ip and (new.family == AF_INET6 or old.prefix == new.prefix):
+                return old
+        return None
+
+    def replace(self, new: Address) -> Address:
+        """RTM_NEWADDR with NLM_F_REPLACE of one that is there, and stays where it is: only of IPv6
+        flags and the other end change, inet6_addr_modify(). Preconditions: `add` raised EEXIST."""
+        old = self._same(new)
+        assert old is not None
+        if new.family == AF_INET6:
+            old.flags, old.peer = new.flags, new.peer or old.peer
+        return old
+
+    def put(self, new: Address) -> None:
+        """Where it stands among the others."""
         self.addresses.insert(self._place_for(new), new)
 
     def _place_for(self, new: Address) -> int:
@@ -224,10 +244,10 @@ class Interface(Struct):
                     return place
         return len(self.addresses)
 
-    def remove(self, family: int, ip: bytes, prefix: int) -> Address:
-        """RTM_DELADDR. Raises: EADDRNOTAVAIL."""
+    def remove(self, gone: Address) -> Address:
+        """RTM_DELADDR: with this label, if there is one. Raises: EADDRNOTAVAIL."""
         for old in self.addresses:
-            if old.family == family and old.ip == ip and prefix in (-1, old.prefix):
+            if old.ip == gone.ip and old.prefix == gone.prefix and gone.label in ("", old.label):
                 self.addresses.remove(old)
                 return old
         raise EADDRNOTAVAIL("address")

@@ -231,6 +231,76 @@ static void dumps(void)
     wait(&st);
 }
 
+/* one that is replaced stays where it is, with its prefix and its label */
+static void replaced_addresses(void)
+{
+    int s = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    int make = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
+    struct rtgenmsg g = {AF_INET6};
+    struct {
+        struct ifaddrmsg i;
+        struct rtattr a;
+        unsigned char x[16];
+    } q = {{AF_INET6, 64, IFA_F_NODAD, 0, 1}, {20, IFA_LOCAL}, {0xfd, 0, 0, 9}};
+
+    for (q.x[15] = 1; q.x[15] < 3; q.x[15]++) {
+        ask(s, RTM_NEWADDR, make | NLM_F_EXCL, &q, sizeof q);
+        CHECK(answers(s) == 0);
+    }
+    q.x[15] = 1;
+    q.i.ifa_prefixlen = 48;
+    q.i.ifa_flags = IFA_F_HOMEADDRESS;
+    ask(s, RTM_NEWADDR, make | NLM_F_EXCL | NLM_F_REPLACE, &q, sizeof q);
+    CHECK(answers(s) == -17);
+    ask(s, RTM_NEWADDR, make | NLM_F_REPLACE, &q, sizeof q);
+    CHECK(answers(s) == 0);
+    ask(s, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, &g, sizeof g);
+    int n = recv(s, buf, sizeof buf, 0), seen = 0;
+    for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
+        struct ifaddrmsg *m = NLMSG_DATA(h);
+        unsigned char *ip = RTA_DATA(IFA_RTA(m));
+        if (h->nlmsg_type != RTM_NEWADDR || ip[0] != 0xfd || ip[3] != 9)
+            continue;
+        CHECK(ip[15] == 2 - seen++);
+        CHECK(m->ifa_prefixlen == 64);
+        CHECK((m->ifa_flags & IFA_F_HOMEADDRESS) == (ip[15] == 1 ? IFA_F_HOMEADDRESS : 0));
+    }
+    CHECK(seen == 2);
+    answers(s);
+    q.i.ifa_prefixlen = 64;
+    for (q.x[15] = 1; q.x[15] < 3; q.x[15]++) {
+        ask(s, RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, &q, sizeof q);
+        CHECK(answers(s) == 0);
+    }
+    struct {
+        struct ifaddrmsg i;
+        struct rtattr a;
+        unsigned x;
+        struct rtattr l;
+        char label[8];
+    } v = {{AF_INET, 8, 0, RT_SCOPE_HOST, 1}, {8, IFA_LOCAL}, htonl(0x7f000905),
+           {12, IFA_LABEL}, "lo:one"};
+    ask(s, RTM_NEWADDR, make, &v, sizeof v);
+    CHECK(answers(s) == 0);
+    strcpy(v.label, "lo:two");
+    ask(s, RTM_NEWADDR, make, &v, sizeof v);
+    CHECK(answers(s) == -17);
+    ask(s, RTM_NEWADDR, make | NLM_F_REPLACE, &v, sizeof v);
+    CHECK(answers(s) == 0);
+    g.rtgen_family = AF_INET;
+    ask(s, RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, &g, sizeof g);
+    n = recv(s, buf, sizeof buf, 0);
+    CHECK(memmem(buf, n, "lo:one", 6) != 0);
+    CHECK(memmem(buf, n, "lo:two", 6) == 0);
+    answers(s);
+    ask(s, RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, &v, sizeof v);
+    CHECK(answers(s) == -99);
+    strcpy(v.label, "lo:one");
+    ask(s, RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK, &v, sizeof v);
+    CHECK(answers(s) == 0);
+    close(s);
+}
+
 static void ioctls(void)
 {
     int s = socket(AF_INET, SOCK_DGRAM, 0);
@@ -355,6 +425,7 @@ int main(void)
     ethtool();
     sockets();
     dumps();
+    replaced_addresses();
     ioctls();
     return 0;
 }

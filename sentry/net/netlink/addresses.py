@@ -86,10 +86,9 @@ def new_address(request: Request) -> None:
     try:
         link.add(own)
     except EEXIST:
-        if not request.flags & abi.NLM_F_REPLACE:
+        if request.flags & (abi.NLM_F_EXCL | abi.NLM_F_REPLACE) != abi.NLM_F_REPLACE:
             raise
-        link.remove(own.family, own.ip, -1)
-        link.add(own)
+        own = link.replace(own)
     tell_address(request.stack, link, own, abi.RTM_NEWADDR, request)
 
 
@@ -102,5 +101,5 @@ def delete_address(request: Request) -> None:
         raise EAFNOSUPPORT("family") from None
     except ENODEV:
         raise ENODEV("interface") from None
-    gone = link.remove(own.family, own.ip, own.prefix)
+    gone = link.remove(own)
     tell_address(request.stack, link, gone, abi.RTM_DELADDR, request)

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.abi.netlink import ARPHRD_ETHER, IFF_UP
+from sentry.abi.socket import AF_INET6
 from sentry.config import LinkConfig
 from sentry.errors import EINVAL
 from sentry.loop import HostOnly, Loop
 from sentry.net.given import Given, hang_up, plug, unplug
-from sentry.net.interfaces import Interface
+from sentry.net.interfaces import Address, Interface
 from sentry.net.ip import ipv6
 from sentry.net.link import ndp
 from sentry.net.netlink.notices import change_flags, rename
@@ -124,6 +125,19 @@ def test_router_is_asked_and_heeded(world: World) -> None:
     assert path.next_hop == local6(2) and path.source[:8] == prefix()[16:24]
     assert len(world.addresses()) == 4
     assert world.interface.received[0] == 1 and world.interface.sent == [1, len(asked)]
+
+
+def test_addresses_of_routers_stand_where_they_came(world: World) -> None:
+    """ipv6_link_dev_addr(): the newest of a scope is the first, whoever says it again."""
+    world.advertise(prefix())
+    routers, static, *rest = world.addresses()
+    assert routers[:8] == prefix()[16:24] and static == ip6(7)
+    world.interface.add(Address(AF_INET6, ip6(8), 128))
+    world.advertise(prefix())
+    assert world.addresses() == [ip6(8), routers, ip6(7), *rest]
+    world.advertise(prefix(valid_s=0, preferred_s=0), prefix(b"\xfd\x01" + bytes(14)))
+    newest, *others = world.addresses()
+    assert newest[:2] == b"\xfd\x01" and others[:2] == [ip6(8), routers]
 
 
 def test_what_routers_say_goes_as_the_interface_goes_down(world: World) -> None:
