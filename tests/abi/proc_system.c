@@ -118,6 +118,37 @@ static void sysctls(void)
     CHECK((st.st_mode & 0777) == 0444 && st.st_size == 0 && S_ISREG(st.st_mode));
 }
 
+/* kernel.sysctl_writes_strict: a string goes on where it is written, a number does not */
+static void positions(void)
+{
+    char many[100];
+    if (fork() == 0) {
+        CHECK(unshare(CLONE_NEWUTS) == 0);
+        CHECK(mkdir("fresh", 0700) == 0 && mount("proc", "fresh", "proc", 0, "") == 0);
+        int name = open("fresh/sys/kernel/hostname", O_RDWR);
+        CHECK(write(name, "one", 3) == 3 && write(name, "two\nthree", 9) == 9);
+        CHECK(slurp("/proc/sys/kernel/hostname") == 7 && strcmp(text, "onetwo\n") == 0);
+        CHECK(pwrite(name, "X", 1, 3) == 1);
+        CHECK(slurp("/proc/sys/kernel/hostname") == 5 && strcmp(text, "oneX\n") == 0);
+        CHECK(pwrite(name, "Y", 1, 5) == 1);
+        CHECK(slurp("/proc/sys/kernel/hostname") == 5 && strcmp(text, "oneX\n") == 0);
+        CHECK(pwrite(name, "Y", 1, 4) == 1);
+        CHECK(slurp("/proc/sys/kernel/hostname") == 6 && strcmp(text, "oneXY\n") == 0);
+        CHECK(pwrite(name, " a ", 3, 0) == 3);
+        CHECK(slurp("/proc/sys/kernel/hostname") == 4 && strcmp(text, " a \n") == 0);
+        memset(many, 'z', sizeof many);
+        CHECK(pwrite(name, many, sizeof many, 1) == sizeof many);
+        CHECK(slurp("/proc/sys/kernel/hostname") == 65 && text[0] == ' ' && text[63] == 'z');
+        int number = open("fresh/sys/kernel/pid_max", O_WRONLY);
+        CHECK(pwrite(number, "junk", 4, 1) == 4);
+        CHECK_ERR(pwrite(number, "junk", 4, 0), EINVAL);
+        close(name), close(number);
+        CHECK(umount("fresh") == 0 && rmdir("fresh") == 0);
+        _exit(0);
+    }
+    wait(0);
+}
+
 static void tables(void)
 {
     CHECK(slurp("/proc/net/dev") > 0 && strncmp(text, "Inter-|   Receive", 17) == 0);
@@ -236,6 +267,7 @@ int main(void)
     cpus();
     names();
     sysctls();
+    positions();
     tables();
     seeking();
     directories();

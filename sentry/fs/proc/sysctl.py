@@ -214,7 +214,7 @@ vm/zone_reclaim_mode 0
 """Path, a blank, value."""
 SIGNED: Final = frozenset({
     "kernel/cad_pid", "kernel/panic", "kernel/perf_event_paranoid", "kernel/sched_rr_timeslice_ms",
-    "kernel/sched_rt_runtime_us", "kernel/sem",
+    "kernel/sched_rt_runtime_us", "kernel/sem", "kernel/sysctl_writes_strict",
 })  # fmt: skip
 """Those that may become negative, with all of net/: no minimum in their ctl_table."""
 
@@ -233,8 +233,16 @@ BOUNDS: Final[dict[str, range]] = {
     "fs/mqueue/msg_max": range(1, (1 << 16) + 1),
     "fs/mqueue/msgsize_default": range(128, (16 << 20) + 1),
     "fs/mqueue/msgsize_max": range(128, (16 << 20) + 1),
+    "kernel/sysctl_writes_strict": range(-1, 2),
 }
-"""What those may become with which queues are made: ipc/mq_sysctl.c."""
+"""What those may become: with which queues are made, ipc/mq_sysctl.c; sysctl_writes_mode."""
+SIZES: Final = {
+    "kernel/core_pattern": 128, "kernel/domainname": 65, "kernel/hostname": 65,
+    "net/core/default_qdisc": 16, "net/ipv4/tcp_allowed_congestion_control": 2048,
+    "net/ipv4/tcp_congestion_control": 16,
+}  # fmt: skip
+"""Strings, and the bytes that each may have, with its NUL: proc_dostring()."""
+STRICT: Final = "kernel/sysctl_writes_strict"
 
 MODES: Final = {
     "kernel/cad_pid": 0o600, "vm/compact_memory": 0o200, "vm/drop_caches": 0o200,
@@ -437,8 +445,7 @@ class SysctlNode(TextNode):
     __slots__ = ("_kernel", "_sysctl")
     own_rights: ClassVar = True
     has_end = True
-    only_first = True
-    """kernel.sysctl_writes_strict: a newline that comes by itself is no empty value."""
+    stores_nothing = True
     ready = ALWAYS_READY
 
     def __init__(self, fs: TableFs, kernel: Kernel, sysctl: Sysctl) -> None:
@@ -446,10 +453,14 @@ class SysctlNode(TextNode):
 
         def store(caller: Any, data: bytes) -> None:
             assert put is not None
-            if len(data) > MAX_VALUE:
-                raise EINVAL(f"{len(data)} bytes")
             text = data.split(b"\0", 1)[0].split(b"\n", 1)[0]
-            put(self._who(caller), text.decode("utf-8", "surrogateescape").strip(" \t"))
+            if size := SIZES.get(sysctl.path):
+                text = text[: size - 1]
+            elif len(data) > MAX_VALUE:
+                raise EINVAL(f"{len(data)} bytes")
+            else:
+                text = text.strip(b" \t")
+            put(self._who(caller), text.decode("utf-8", "surrogateescape"))
             if sysctl.noted and not (sysctl.of_reader and caller.creds.user_ns):
                 written = values(kernel)
                 written.pop(sysctl.path, None)
@@ -472,6 +483,18 @@ class SysctlNode(TextNode):
             return (sysctl.get(self._who(reader)) + "\n").encode("utf-8", "surrogateescape")
 
         return show, sysctl.changes(self._who(caller)) if sysctl.changes is not None else None
+
+    def written(self, caller: Caller, offset: int, data: bytes) -> bytes:
+        """A string goes on where it is written, up to its end; for a number that is nothing, so
+        that a newline which comes by itself is no empty value. kernel.sysctl_writes_strict,
+        _proc_do_string()."""
+        sysctl = self._sysctl
+        if not offset or get_sysctl(self._kernel, STRICT) != "1":
+            return data
+        if sysctl.path not in SIZES:
+            return b""
+        now = sysctl.get(self._who(caller)).encode("utf-8", "surrogateescape")
+        return now[:offset] + data if offset <= len(now) else b""
 
     def belongs_to(self, caller: Caller) -> bool:
         """Of a namespace that the caller is privileged in: set_permissions() of kernel/ucount.c,

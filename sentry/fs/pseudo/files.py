@@ -167,14 +167,13 @@ class TextFile(RegularFile):
         count: int = source.count
         if inode.from_start and offset:
             raise EINVAL(f"at {offset}")
-        if not count and not (inode.from_start or inode.only_first):
+        if not count and not (inode.from_start or inode.stores_nothing):
             return 0
         if self._store is None:
             raise EIO("not to be written")
         if count > MAX_WRITE:
             raise EINVAL(f"{count} bytes")
-        is_ignored = inode.only_first and offset
-        rest = self._store(caller, b"" if is_ignored else bytes(source.get(count)))
+        rest = self._store(caller, inode.written(caller, offset, bytes(source.get(count))))
         self._content = None
         return count if rest is None else in_steps(_stored(rest, count))
 

@@ -188,8 +188,8 @@ class TextNode(Node):
     """pwrite(2) works on it."""
     from_start = False
     """It is written at position 0 only, which a write does not move."""
-    only_first = False
-    """What is written at another position than 0 is ignored, by a store of nothing."""
+    stores_nothing = False
+    """A write of no bytes is one, too."""
     has_end = False
     """lseek(2) counts from its size; else it is a seq_file."""
     ready: int = EPOLLIN | EPOLLRDNORM
@@ -217,6 +217,10 @@ class TextNode(Node):
         """What a write does, given who writes."""
         store = self._store
         return (lambda _, data: store(opener, data)) if store is not None else None
+
+    def written(self, caller: Caller, offset: int, data: bytes) -> bytes:
+        """What is stored where somebody writes at a position, which mostly does not count."""
+        return data
 
     def check_open(self, caller: Caller, flags: int) -> None:
         """A last check at open(2)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sentry.abi.fcntl import O_WRONLY
 from sentry.auth.credentials import Credentials
 from sentry.errors import EINVAL, ENOENT, EPERM
 from sentry.fs.proc.sysctl import get_sysctl, set_sysctl
@@ -16,6 +17,9 @@ from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
 from sentry.net.namespace import NetNamespace
 from sentry.vfs.budget import DescriptorLimit
+from tests.world import World
+
+PATHS = "kernel/core_pattern", "vm/swappiness"
 
 
 @pytest.fixture
@@ -47,6 +51,29 @@ def test_vector_takes_the_first_numbers(kernel: Any, reader: Any) -> None:
     assert get_sysctl(reader, "net/ipv4/ip_local_port_range") == "1024\t2000"
     set_sysctl(reader, "kernel.sem", "5 6")
     assert get_sysctl(reader, "kernel/sem") == "5\t6\t500\t32000"
+
+
+def test_position_counts_while_writes_are_strict() -> None:
+    with World() as world:
+        program = world.program()
+        world.mount("proc", b"/proc")
+        pattern = program.ok("open", b"/proc/sys/kernel/core_pattern", O_WRONLY)
+        number = program.ok("open", b"/proc/sys/vm/swappiness", O_WRONLY)
+
+        def put(fd: int, data: bytes, offset: int) -> tuple[str, str]:
+            assert program.call("pwrite64", fd, program.place(data), len(data), offset) == len(data)
+            return tuple(get_sysctl(world.kernel, path) for path in PATHS)
+
+        assert put(pattern, b".%p", 4) == ("core.%p", "60")
+        assert put(pattern, b"%e", 9) == ("core.%p", "60")
+        assert put(pattern, bytes(1), 5) == ("core.", "60")
+        assert put(number, b"5", 1) == ("core.", "60")
+        assert put(pattern, b"x" * 2000, 5) == ("core." + "x" * 122, "60")
+        set_sysctl(world.kernel, "kernel.sysctl_writes_strict", "-1")
+        assert put(number, b"5", 1) == ("core." + "x" * 122, "5")
+        assert put(pattern, b"%e", 4) == ("%e", "5")
+        with pytest.raises(EINVAL):
+            set_sysctl(world.kernel, "kernel.sysctl_writes_strict", "2")
 
 
 @pytest.mark.parametrize(
