@@ -22,8 +22,8 @@ SINGLE = (
     "sentry/clock", "sentry/fs/dev/memory", "sentry/fs/eventfd", "sentry/fs/inotify",
     "sentry/fs/kernel", "sentry/fs/pidfd", "sentry/fs/signalfd", "sentry/fs/timerfd",
     "sentry/loop", "sentry/platform/constants", "sentry/platform/exchange",
-    "sentry/platform/host_io", "sentry/platform/kvm", "sentry/platform/memory",
-    "sentry/syscalls/args", "sentry/syscalls/ipc/futex",
+    "sentry/platform/frames", "sentry/platform/host_io", "sentry/platform/kvm",
+    "sentry/platform/memory", "sentry/syscalls/args", "sentry/syscalls/ipc/futex",
 )  # fmt: skip
 LEFT_OUT = {
     # file systems: class attributes that some of them set on themselves

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Protocol, Self
 from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.errors import EFAULT, from_host, from_number
 from sentry.mm.errors import NeedsFault
-from sentry.platform.memory import AddressSpace, Bytes
+from sentry.platform.frames import Bytes
+from sentry.platform.memory import AddressSpace
 
 Transfer = Callable[[int, int, int, int, int], int]
 Ranges = Callable[[int, int, "array[int]", int], int]
@@ -191,7 +192,7 @@ class UserDest(UserBuffer):
         return self._host_ranges(space.ranges_from_host, fd, offset, flags)
 
     def from_frames(self, frames: Any, offset: int, n: int) -> int:
-        """Append bytes of frames (`platform.memory.frames_of`), at most `count`."""
+        """Append bytes of frames (`platform.frames.frames_of`), at most `count`."""
         segments, done = self._segments, 0
         if len(segments) == 1 and n <= self.count:  # the common case, without `_next`
             at = segments[0][0] + self._inside

@@ -21,7 +21,8 @@ from sentry.mm.buffers import Segment, UserDest, UserSource
 from sentry.mm.fork import fork
 from sentry.mm.layout import TASK_END
 from sentry.mm.residency import ResidentSet
-from sentry.platform.memory import AddressSpace, Bytes
+from sentry.platform.frames import Bytes
+from sentry.platform.memory import AddressSpace
 from sentry.wait.steps import Steps, at_once
 
 MAX_RW_COUNT: Final = 0x7FFFF000

@@ -15,7 +15,8 @@ from sentry.errors import ENOMEM, ENOSPC
 from sentry.mm.buffers import UserDest, UserSource
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.disk import Disk
-from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
+from sentry.platform.frames import Bytes, frames_of, read_frames, write_frames, zero_frames
+from sentry.platform.memory import Ram
 from sentry.wait.steps import Steps
 
 CHUNK: Final = 512

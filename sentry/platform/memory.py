@@ -11,23 +11,22 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.layout import Record
 from sentry.ahead import mypyc_attr
-from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
+from sentry.errors import EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.platform.commitment import Commitment
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
+from sentry.platform.frames import Bytes, frames_of
 from sentry.platform.windows import Windows
 
 if TYPE_CHECKING:
     from sentry.platform._native import Iovec, Uint64
 
 SCRATCH: Final = 1 << 16
-
-Bytes = bytes | bytearray | memoryview
 
 
 class Exhausted(ENOMEM):
@@ -539,65 +538,12 @@ class AddressSpace:
         return error != 0
 
 
-def frames_of(gpas: array[int]) -> Uint64:
-    """An array of u64 as the C side takes it, for `from_frames` and `to_frames`."""
-    return ffi.from_buffer("uint64_t[]", gpas)
-
-
-def read_frames(gpas: array[int], offset: int, count: int) -> bytes:
-    """Bytes of the frames in an array of u64; a zero is a page of zeros. Raises: EFAULT."""
-    data = bytearray(count)
-    frames = ffi.from_buffer("uint64_t[]", gpas)
-    _bound(frames, offset, count)
-    if lib.frames_read(frames, offset, ffi.from_buffer(data), count):
-        raise EFAULT("the host has no page here")
-    return bytes(data)
-
-
-def write_frames(gpas: array[int], offset: int, data: Bytes) -> int:
-    """Write into frames; how many bytes were written (fewer: the memory limit)."""
-    view = ffi.from_buffer(data)
-    frames = ffi.from_buffer("uint64_t[]", gpas)
-    _bound(frames, offset, len(view))
-    return len(view) - lib.frames_write(frames, offset, view, len(view))
-
-
-def zero_frames(gpas: array[int], offset: int, count: int) -> None:
-    """Clear bytes of frames."""
-    frames = ffi.from_buffer("uint64_t[]", gpas)
-    _bound(frames, offset, count)
-    lib.frames_zero(frames, offset, count)
-
-
-def _bound(frames: Uint64, offset: int, count: int) -> None:
-    if offset < 0 or count < 0 or offset + count > len(frames) * PAGE_SIZE:
-        raise EINVAL("outside of the frames")
-
-
-def runs(gpas: array[int]) -> Iterator[tuple[int, int, int]]:
-    """(index, first frame, length) of the runs of consecutive frames; zeros are left out."""
-    index = 0
-    while index < len(gpas):
-        start, first = index, gpas[index]
-        index += 1
-        if not first:
-            continue
-        while index < len(gpas) and gpas[index] == first + (index - start) * PAGE_SIZE:
-            index += 1
-        yield start, first, index - start
-
-
 __all__ = [
     "AddressSpace",
     "Counters",
     "Errno",
     "Pinned",
     "Ram",
-    "frames_of",
     "keep_heap",
-    "read_frames",
-    "runs",
     "trim_heap",
-    "write_frames",
-    "zero_frames",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.errors import EBUSY
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import PAGE_SIZE
-from sentry.platform.memory import frames_of, runs, write_frames
+from sentry.platform.frames import frames_of, runs, write_frames
 from sentry.state.pages import LAYER, LISTED, MAX_LAYERS, PIECE_PAGES, Damaged, Remembered
 from sentry.wait.steps import Pace
 

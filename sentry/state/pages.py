@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import PAGE_SIZE
-from sentry.platform.memory import frames_of, runs
+from sentry.platform.frames import frames_of, runs
 from sentry.state.records import Run
 from sentry.wait.steps import Pace
 

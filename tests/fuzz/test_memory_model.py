@@ -36,15 +36,8 @@ from sentry.platform.constants import (
     PTE_W,
     TASK_SIZE,
 )
-from sentry.platform.memory import (
-    AddressSpace,
-    Pinned,
-    Ram,
-    frames_of,
-    read_frames,
-    write_frames,
-    zero_frames,
-)
+from sentry.platform.frames import frames_of, read_frames, write_frames, zero_frames
+from sentry.platform.memory import AddressSpace, Pinned, Ram
 from sentry.platform.windows import WindowRange
 from tests.fuzz.running import for_a_while, round_settings, rounds
 from tests.unit.platform.test_memory import Donated

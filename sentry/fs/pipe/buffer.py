@@ -22,7 +22,7 @@ from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
-    from sentry.platform.memory import Bytes
+    from sentry.platform.frames import Bytes
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.vfs import Vfs
 

@@ -13,13 +13,8 @@ import pytest
 from sentry.abi.fcntl import F_ADD_SEALS, F_SEAL_GROW
 from sentry.errors import EBUSY, ENOSPC
 from sentry.platform.disk import Disk
-from sentry.platform.memory import (
-    AddressSpace,
-    Ram,
-    frames_of,
-    read_frames,
-    write_frames,
-)
+from sentry.platform.frames import frames_of, read_frames, write_frames
+from sentry.platform.memory import AddressSpace, Ram
 
 R, W = 1, 2
 PAGE = 4096

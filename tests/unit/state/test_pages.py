@@ -17,7 +17,8 @@ import pytest
 from sentry.config import PagesConfig, RestoreConfig
 from sentry.mm.ramfile import RamFile
 from sentry.platform._native import lib
-from sentry.platform.memory import AddressSpace, Ram, frames_of, read_frames, write_frames
+from sentry.platform.frames import frames_of, read_frames, write_frames
+from sentry.platform.memory import AddressSpace, Ram
 from sentry.state.filling import BLOCK_PAGES, Loaded
 from sentry.state.pages import PIECE_PAGES, Damaged, Remembered, Saved, Written
 from sentry.state.records import Run
