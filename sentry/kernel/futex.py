@@ -23,6 +23,7 @@ from sentry.wait.steps import in_steps
 if TYPE_CHECKING:
     from sentry.kernel.futex_table import FutexTable
     from sentry.kernel.task import Task
+    from sentry.vfs.file import Result
     from sentry.wait.fiber import Fiber
     from sentry.wait.steps import Steps
 
@@ -173,7 +174,7 @@ class AnyFutexSleep(Sleep):
 
 def wake(
     task: Task, addr: int, count: int, *, private: bool = False, bitset: int = MATCH_ANY
-) -> int | Coroutine[Any, Any, int]:
+) -> Result:
     """FUTEX_WAKE; how many were woken, or the rest of the call. Raises: EINVAL, EFAULT."""
     table, key = task.kernel.futexes, key_of(task, addr, private)
     if (count <= 1 and bitset == MATCH_ANY) or not table.is_crowded(key):
@@ -198,7 +199,7 @@ def _sign(value: int, bits: int) -> int:
 
 def wake_op(
     task: Task, addr: int, addr2: int, private: bool, counts: tuple[int, int], code: int
-) -> int | Coroutine[Any, Any, int]:
+) -> Result:
     """FUTEX_WAKE_OP: change the second word, wake on the first, and on the second if it was so."""
     key, key2 = key_of(task, addr, private), key_of(task, addr2, private)
     operation, compare = code >> 28 & 7, code >> 24 & 15

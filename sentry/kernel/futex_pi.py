@@ -7,10 +7,10 @@ has nothing to pass on. An unlock hands the lock to the first waiter before that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
 from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT, Errno
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sentry.kernel.futex_table import FutexTable
     from sentry.kernel.task import Task
     from sentry.mm.manager import MemoryManager
+    from sentry.vfs.file import Result
     from sentry.wait.steps import Steps
 
 MAX_TRIES: Final = 1000
@@ -229,7 +230,7 @@ def wait_requeue(
 
 def cmp_requeue(
     task: Task, words: tuple[int, int], counts: tuple[int, int], private: bool, value: int
-) -> int | Coroutine[Any, Any, int]:
+) -> Result:
     """FUTEX_CMP_REQUEUE_PI: give the lock to one waiter, make the others wait for it."""
     addr, lock_addr = words
     wake, move = counts
