@@ -30,7 +30,7 @@ from sentry.platform.constants import BLOCK_SIZE
 from sentry.platform.memory import AddressSpace
 from sentry.platform.windows import WindowRange
 from sentry.wait.lock import Lock
-from sentry.wait.steps import Steps, at_once
+from sentry.wait.steps import Steps, WaitingSteps, at_once
 
 MAX_MAPS_ALL: Final = 1 << 20
 """Mappings of all processes: they cost memory of the Sentry, not of the program."""
@@ -428,11 +428,11 @@ class AddressMap:
         `private` those of copies, too. Of a map that is being destroyed they have gone."""
         at_once(self._losing(backing, start, end, private))
 
-    def losing(self, backing: Backing, start: int) -> Steps[None]:
+    def losing(self, backing: Backing, start: int) -> WaitingSteps[None]:
         """The same of all bytes from `start` on, copies too, in steps: with the lock, so that
         mappings stay where they are."""
         while self.lock.holder is not None:
-            yield
+            yield self.lock.until_free
         self.lock.take()
         try:
             yield from self._losing(backing, start, None, True)

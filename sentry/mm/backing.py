@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from sentry.errors import ENOMEM
 from sentry.mm.ramfile import Mapper, lost_by_all
 from sentry.platform.windows import MAX_TAKEN, WindowRange, Windows
-from sentry.wait.steps import Steps
+from sentry.wait.steps import WaitingSteps
 
 WHOLE_FILE: Final = 16 << 20
 """Files up to this size get one window piece for everybody."""
@@ -100,7 +100,7 @@ class HostBacking:
         for mapper in list(self.mappers):
             mapper.window_lost(self, piece)
 
-    def cutting(self, size: int) -> Steps[None]:
+    def cutting(self, size: int) -> WaitingSteps[None]:
         """The file was truncated: whoever maps it loses what lay behind, private copies, too, a
         mapping a piece. Nobody maps more of it meanwhile: the host says how long it is."""
         start = (size + 4095) & ~4095

@@ -6,10 +6,10 @@ Its pages are what mappings of it show: nothing is copied. Pages that were never
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from sentry.errors import ENOMEM, ENOSPC
 from sentry.mm.buffers import UserDest, UserSource
@@ -17,7 +17,9 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.disk import Disk
 from sentry.platform.frames import Bytes, frames_of, read_frames, write_frames, zero_frames
 from sentry.platform.memory import Ram
-from sentry.wait.steps import Steps
+from sentry.wait.steps import Steps, WaitingSteps
+
+Y = TypeVar("Y")
 
 CHUNK: Final = 512
 """Pages in one array of frames."""
@@ -34,12 +36,14 @@ class Mapper(Protocol):
     """An address space with VMAs of a file (`AddressMap`), as the file sees it."""
 
     def backing_lost(self, backing: Any, start: int, end: int | None, private: bool) -> None: ...
-    def losing(self, backing: Any, start: int) -> Steps[None]: ...
+    def losing(self, backing: Any, start: int) -> WaitingSteps[None]: ...
     def losing_frames(self, backing: Any, first: int, frames: array[int]) -> Steps[None]: ...
     def window_lost(self, backing: Any, piece: Any) -> None: ...
 
 
-def lost_by_all(mappers: Iterable[Mapper], lose: Callable[[Mapper], Steps[None]]) -> Steps[None]:
+def lost_by_all(
+    mappers: Iterable[Mapper], lose: Callable[[Mapper], Generator[Y, None, None]]
+) -> Generator[Y, None, None]:
     """Who maps a file loses something of it, one after the other, and who has been forked from one
     meanwhile."""
     done: set[Mapper] = set()
@@ -328,7 +332,7 @@ class RamFile:
         if size < old:
             self._drop(first, None, True)
 
-    def truncating(self, size: int) -> Steps[None]:
+    def truncating(self, size: int) -> WaitingSteps[None]:
         """`truncate`: the size first, so that nobody maps more of it; then who maps it loses that,
         a mapping a piece, and its frames go, a chunk a piece."""
         old, first = self._size, self._cut(size)
@@ -338,7 +342,7 @@ class RamFile:
         yield from lost_by_all(self.mappers, lambda mapper: mapper.losing(self, start))
         for low, high in self.parts(first, None):
             self._put(low, high)
-            yield
+            yield None
 
     def _cut(self, size: int) -> int:
         """The size, and zeros behind it up to the next page, which it gives."""

@@ -21,11 +21,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 """Work that yields after each piece; its result."""
+Wait = Callable[[Mode], Coroutine[Any, Any, object]]
+WaitingSteps = Generator[Wait | None, None, T]
+"""The same, or it yields what makes the coroutine that waits: `Lock.until_free`."""
 STEP_NS: Final = 500_000
 """So long one goes on with one piece after the other before others run."""
 
 
-def at_once(steps: Steps[T]) -> T:
+def at_once(steps: WaitingSteps[T]) -> T:
     """All of it: for what nobody waits for, or has no end that a program could move."""
     while True:
         try:
@@ -88,16 +91,16 @@ def in_steps(
     return _rest(steps, lock, mode)
 
 
-async def driven(steps: Steps[T], mode: Mode = Mode.UNINTERRUPTIBLE) -> T:
+async def driven(steps: WaitingSteps[T], mode: Mode = Mode.UNINTERRUPTIBLE) -> T:
     """The same for a sequence, which holds what has to be held. Raises: as the mode allows."""
     pace = Pace()
     try:
         while True:
             try:
-                next(steps)
+                wait = next(steps)
             except StopIteration as end:
                 return cast("T", end.value)
-            await pace.rest(mode)
+            await (pace.rest(mode) if wait is None else wait(mode))
     finally:
         steps.close()
 

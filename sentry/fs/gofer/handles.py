@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sentry.platform.windows import Windows
     from sentry.vfs.file import Caller, Dest, Source
     from sentry.vfs.interface import Attributes
-    from sentry.wait.steps import Steps
+    from sentry.wait.steps import WaitingSteps
 
 T = TypeVar("T")
 
@@ -248,7 +248,7 @@ class Handle:
                 self._pace.end(began_ns)
         return True
 
-    def cutting(self, size: int) -> Steps[None]:
+    def cutting(self, size: int) -> WaitingSteps[None]:
         """The file was truncated: who maps it loses what lay behind."""
         if self._backing is not None:
             yield from self._backing.cutting(size)

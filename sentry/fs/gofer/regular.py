@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.journal import Journal
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.location import Location
-    from sentry.wait.steps import Steps
+    from sentry.wait.steps import WaitingSteps
 
 
 EMPTIED_BYTES: Final = 1 << 16
@@ -442,7 +442,7 @@ class GoferRegular(GoferInode):
         super().setattr(changes)
 
 
-def _cutting(handles: list[Handle], size: int) -> Steps[None]:
+def _cutting(handles: list[Handle], size: int) -> WaitingSteps[None]:
     """Who maps the file loses what lay behind."""
     for handle in handles:
         yield from handle.cutting(size)

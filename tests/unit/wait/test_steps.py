@@ -13,7 +13,16 @@ from sentry.wait import steps
 from sentry.wait.again import NotNow, again
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.lock import Lock
-from sentry.wait.steps import STEP_NS, Pace, Steps, Stepwise, at_once, driven, in_steps
+from sentry.wait.steps import (
+    STEP_NS,
+    Pace,
+    Steps,
+    Stepwise,
+    WaitingSteps,
+    at_once,
+    driven,
+    in_steps,
+)
 
 
 def spend() -> None:
@@ -109,6 +118,21 @@ def test_who_only_waits_until_a_lock_is_free_leaves_the_turn_to_the_next(loop: L
     run(loop, rest, waits(), takes("first"), waits(), takes("second"))
     assert seen == ["first", "first", "second", "second"]
     assert lock.holder is None
+
+
+def test_work_that_has_to_wait_sleeps_until_that_is_over(loop: Loop) -> None:
+    seen: list[str] = []
+    lock = Lock()
+
+    def work() -> WaitingSteps[int]:
+        while lock.holder is not None:
+            seen.append("waits")
+            yield lock.until_free
+        return 5
+
+    rest = in_steps(pieces(3, seen), lock)
+    assert run(loop, rest, driven(work())) == [3, 5]
+    assert seen == ["piece", "waits", "piece", "piece"]
 
 
 def test_an_error_in_a_later_piece_ends_the_call_and_frees_the_lock(loop: Loop) -> None:
