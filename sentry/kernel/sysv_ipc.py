@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentry.wait.eager import eager
+from sentry.wait.lock import Lock
 from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sentry.kernel.ipc_namespace import IpcObjects
     from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.task import Task
@@ -28,11 +31,25 @@ def memory_moves(task: Task) -> None:
         found.segments.actor = task.group.tgid
 
 
-def leave_semaphores(task: Task) -> None:
-    """unshare(CLONE_SYSVSEM): SEM_UNDO is done, if nobody shares the list. Much of it goes on."""
-    rest = eager(give_back_semaphores(task))
+def leave_semaphores(task: Task) -> Lock:
+    """unshare(CLONE_SYSVSEM): SEM_UNDO is done, if nobody shares the list. What is much goes on,
+    whatever becomes of the task, until the lock is free."""
+    return _going(task, give_back_semaphores(task), "SEM_UNDO")
+
+
+def _going(task: Task, work: Coroutine[Any, Any, None], name: str) -> Lock:
+    going, rest = Lock(), eager(work)
     if rest is not None:
-        task.kernel.loop.spawn(rest, "SEM_UNDO")
+        going.take()
+        task.kernel.loop.spawn(_finish(rest, going), name)
+    return going
+
+
+async def _finish(rest: Coroutine[Any, Any, None], going: Lock) -> None:
+    try:
+        await rest
+    finally:
+        going.let_go()
 
 
 async def give_back_semaphores(task: Task) -> None:
@@ -42,11 +59,9 @@ async def give_back_semaphores(task: Task) -> None:
         await undo.leave(task.group.tgid)
 
 
-def leave_segments(task: Task) -> None:
-    """unshare(CLONE_NEWIPC): as if it exited. Much of it goes on."""
-    rest = eager(give_up_segments(task))
-    if rest is not None:
-        task.kernel.loop.spawn(rest, "shm_rmid_forced")
+def leave_segments(task: Task) -> Lock:
+    """unshare(CLONE_NEWIPC): as if it exited. Likewise."""
+    return _going(task, give_up_segments(task), "shm_rmid_forced")
 
 
 async def give_up_segments(task: Task) -> None:

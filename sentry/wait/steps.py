@@ -71,7 +71,9 @@ class Pace:
 
 
 def in_steps(
-    steps: Steps[int] | Steps[None], lock: Lock | None = None, mode: Mode = Mode.UNINTERRUPTIBLE
+    steps: WaitingSteps[int] | WaitingSteps[None],
+    lock: Lock | None = None,
+    mode: Mode = Mode.UNINTERRUPTIBLE,
 ) -> int | Coroutine[Any, Any, int]:
     """What a handler gives back: the result of the work (None is 0), or the rest of the call.
 
@@ -105,10 +107,12 @@ async def driven(steps: WaitingSteps[T], mode: Mode = Mode.UNINTERRUPTIBLE) -> T
         steps.close()
 
 
-async def _rest(steps: Steps[int] | Steps[None], lock: Lock | None, mode: Mode) -> int:
+async def _rest(
+    steps: WaitingSteps[int] | WaitingSteps[None], lock: Lock | None, mode: Mode
+) -> int:
     try:
         await park(mode, 0)
-        told: int | None = await driven(cast("Steps[int | None]", steps), mode)
+        told: int | None = await driven(cast("WaitingSteps[int | None]", steps), mode)
         return told or 0
     finally:
         steps.close()  # who is killed before they go on has them end here, while it has the lock

@@ -25,6 +25,7 @@ from sentry.syscalls.credentials.ids import commit
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Fd, Size, UInt
 from sentry.vfs.file import Result
+from sentry.wait.lock import Lock
 from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from sentry.kernel.namespaces import NewNamespaces
     from sentry.kernel.task import Task
-    from sentry.wait.steps import Steps
+    from sentry.wait.steps import WaitingSteps
 
 OF_A_PROCESS = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
 KNOWN = OF_A_PROCESS | namespaces.OWNED | CLONE_NEWUSER | CLONE_FILES | CLONE_FS | CLONE_SYSVSEM
@@ -63,8 +64,9 @@ def sys_unshare(task: Task, flags: Size) -> Result:
     return in_steps(unshared(task, new), task.mounts.lock if flags & CLONE_NEWNS else None)
 
 
-def unshared(task: Task, new: NewNamespaces) -> Steps[None]:
+def unshared(task: Task, new: NewNamespaces) -> WaitingSteps[None]:
     """The task is elsewhere, when all that can fail has been done. Raises: ENOSPC."""
+    going: list[object] = []
     flags = new.flags
     copied = yield from namespaces.copied_mounts(task, new)
     if flags & CLONE_FS:
@@ -72,13 +74,20 @@ def unshared(task: Task, new: NewNamespaces) -> Steps[None]:
     if flags & CLONE_FILES and task.files.users > 1:
         yield from task.unshare_files()
     if flags & CLONE_NEWIPC:
-        leave_semaphores(task)
-        leave_segments(task)
+        going += leave_semaphores(task), leave_segments(task)
     elif flags & CLONE_SYSVSEM:
-        leave_semaphores(task)
+        going.append(leave_semaphores(task))
     namespaces.enter(task, new, task.fs, copied)
     if new.creds is not task.creds:
         commit(task, new.creds)
+    yield from until_gone(going)
+
+
+def until_gone(going: list[object]) -> WaitingSteps[None]:
+    """What it has left there has been given back: the locks of what still goes on."""
+    for each in going:
+        while isinstance(each, Lock) and each.holder is not None:
+            yield each.until_free
 
 
 # --- setns
@@ -187,7 +196,7 @@ JOIN: Final[dict[str, Callable[[Joining, Any], None]]] = {
 
 
 @syscall(308)
-def sys_setns(task: Task, fd: Fd, kinds: UInt) -> None:
+def sys_setns(task: Task, fd: Fd, kinds: UInt) -> Result:
     """setns(2): by an open namespace, or by a pidfd and several kinds."""
     file = task.files.get(fd)
     inode = file.inode
@@ -210,7 +219,7 @@ def sys_setns(task: Task, fd: Fd, kinds: UInt) -> None:
     to = Joining(task)
     for kind, namespace in wanted:
         JOIN[kind](to, namespace)
-    for step in to.steps:
-        step(task)
+    going = [step(task) for step in to.steps]
     if to.creds is not task.creds:
         commit(task, to.creds)
+    return in_steps(until_gone(going))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sentry.abi.sched import CLONE_NEWIPC
 from sentry.abi.sysvipc import IPC_NOWAIT, SEM_UNDO, SEMVMX
 from sentry.auth.credentials import Credentials
 from sentry.errors import EAGAIN, EIDRM, EINVAL, ENOMEM, ENOSPC, ERANGE, Errno
@@ -16,6 +18,7 @@ from sentry.vfs import budget as budgets
 from sentry.vfs.budget import Budget
 from sentry.wait.eager import eager
 from sentry.wait.steps import at_once
+from tests.world import World
 
 LIMITS = (32000, 1024000000, 500, 32000)
 
@@ -89,6 +92,21 @@ def test_a_late_error_ends_a_wait(sets: Sets) -> None:
     sets.do((0, 1, 0))
     assert isinstance(waiter.error, ERANGE)
     assert sets.one.values[0] == 1
+
+
+def test_unshare_ends_when_all_has_been_given_back() -> None:
+    with World() as world:
+        program = world.program()
+        number = program.ok("semget", 0, 1, 0o600)
+        program.ok("semop", number, program.place(struct.pack("<HhH", 0, 3, SEM_UNDO)), 1)
+        assert program.task.sem_undo is not None
+        [found] = program.task.sem_undo.sets
+        found.lock.take()
+        call = program.begin("unshare", CLONE_NEWIPC)
+        world.settle()
+        assert not call.done and found.values[0] == 3
+        found.lock.let_go()
+        assert (call.wait(), found.values[0]) == (0, 0)
 
 
 def test_removal_ends_waits_and_frees_the_budget(sets: Sets) -> None:
