@@ -85,8 +85,8 @@ class SavedMounts:
         return place
 
     def is_one_of_many(self, changes: ChangeCount | None) -> bool:
-        """Whether these are of a namespace's mounts, and there are others: nobody would know of
-        which one a list is that is opened again."""
+        """Whether these are of a namespace's mounts, and there are others: a list that is opened
+        again is of that of its process."""
         every = (self._first, *self._namespaces)
         return len(every) > 1 and any(changes is each.changes for each in every)
 

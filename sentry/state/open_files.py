@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.errors import ENOENT
 from sentry.fs.dev.memory import MemoryDevice
 from sentry.fs.epoll.file import EpollFile
 from sentry.fs.erofs.file import ErofsFile
@@ -21,6 +22,7 @@ from sentry.fs.memfd import MemFdFile
 from sentry.fs.overlay.file import OverlayFile
 from sentry.fs.pidfd import PidFile
 from sentry.fs.pipe.file import PipeFile
+from sentry.fs.proc.owner import live_task
 from sentry.fs.pseudo.files import TextFile
 from sentry.fs.pseudo.nodes import GeneratedDirectoryFile
 from sentry.fs.signalfd import SignalFile
@@ -166,9 +168,18 @@ async def listed(file: Any) -> list[records.Listed]:
 def _text(saver: Saver, file: TextFile, common: dict[str, Any]) -> records.OpenFile:
     from sentry.state.saver import refused  # noqa: PLC0415  which knows this module
 
-    if saver.mounts.is_one_of_many(file.changes):
-        refused("an open list of mounts (/proc/PID/mounts), where there are several namespaces")
+    if saver.mounts.is_one_of_many(file.changes) and not _is_of_its_process(file):
+        refused("an open list of mounts (/proc/PID/mounts) of another namespace than its process's")
     return _named(saver, file, common)
+
+
+def _is_of_its_process(file: TextFile) -> bool:
+    """Whether it would show the same namespace if it was opened now."""
+    inode: Any = file.inode
+    try:
+        return live_task(inode._subject).ns.mounts.mounts.changes is file.changes
+    except ENOENT:
+        return False
 
 
 def _namespace(saver: Saver, file: Any, common: dict[str, Any]) -> records.OpenFile:

@@ -233,6 +233,32 @@ def test_restore_mounts_of_a_user_namespace_come_back_to_who_has_no_rights(
     assert set(wait_for(after, after.read_text().count("\n") + 200)) == {"own", "whole"}
 
 
+OWN_LIST = """
+exec unshare -Urm sh -c 'mount -t tmpfs own /root && exec 4</proc/$$/mounts
+while :; do test ! -e /mem/restored && echo waits || { grep ^own <&4; echo ends; }; sleep 0.01
+done'
+"""
+
+
+def test_restore_an_open_list_of_mounts_is_of_the_namespace_of_its_process(
+    machine: Machine,
+) -> None:
+    bundle = machine.bundle(OWN_LIST)
+    bundle.document["process"]["user"] = {"uid": 1000, "gid": 1000}
+    bundle.write()
+    out = machine.begin("run", f"--bundle={bundle.path}", "a")
+    assert wait_for(out, 1)[0] == "waits"
+    done = machine.checkpoint("a")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    after = machine.begin(
+        "restore", f"--image-path={machine.image}", f"--bundle={bundle.path}", "b"
+    )
+    assert wait_for(after, 1)[0] == "waits"
+    assert machine.run("exec", "b", "touch", "/mem/restored").returncode == 0
+    found = [each for each in wait_for(after, after.read_text().count("\n") + 20) if each != "waits"]
+    assert found[0].startswith("own /root tmpfs ") and set(found[1:]) == {"ends"}
+
+
 OWN_LAYERS = """
 exec unshare -Urm sh -c 'mount -t tmpfs own /root && cd /root && mkdir up work m low
 echo less >low/words
