@@ -7,7 +7,8 @@ followed, and the first bad address ends the walk (exit_robust_list, kernel/fute
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from sentry.abi.futex import (
     FUTEX_OWNER_DIED,
@@ -18,18 +19,24 @@ from sentry.abi.futex import (
 )
 from sentry.errors import Errno
 from sentry.kernel import futex_pi
-from sentry.mm.errors import NeedsFault
+from sentry.mm.errors import NeedsFault, NeedsPage
 
 if TYPE_CHECKING:
-    from sentry.kernel.task import Task
-    from sentry.wait.steps import Steps
+    from collections.abc import Callable
 
+    from sentry.kernel.task import Task
+    from sentry.wait.steps import WaitingSteps
+
+T = TypeVar("T")
 PI = 1
 """Bit of a list pointer: the entry is a priority-inheritance futex."""
 
 
-def exit_robust(task: Task) -> Steps[None]:
-    """Walk the list of a task that leaves its address space; hand its PI locks on."""
+def exit_robust(task: Task) -> WaitingSteps[None]:
+    """Walk the list of a task that leaves its address space; hand its PI locks on.
+
+    Who waits for it in vain takes the list away.
+    """
     if task.robust_list:
         with suppress(Errno, NeedsFault):  # else the rest of the list cannot be followed
             yield from _walk(task)
@@ -38,21 +45,40 @@ def exit_robust(task: Task) -> Steps[None]:
         yield from futex_pi.owner_dies(task)
 
 
-def _walk(task: Task) -> Steps[None]:
-    head_at = task.robust_list
-    head = ROBUST_LIST_HEAD.unpack(task.mm.read(head_at, ROBUST_LIST_HEAD.size))
+def _with_room(task: Task, act: Callable[[], T]) -> WaitingSteps[T]:
+    """What that gives: where RAM is full somebody dies for it, else who waits for a lock of the
+    list would sleep for ever. Who ends for that very reason does not wait for itself.
+
+    Raises: NeedsFault then; NeedsPage, for that may never come; Errno.
+    """
+    while True:
+        try:
+            return act()
+        except NeedsFault as need:
+            if isinstance(need, NeedsPage) or task.group.exiting or not task.robust_list:
+                raise
+            wait = need.wait
+        yield lambda _: wait()
+
+
+def _walk(task: Task) -> WaitingSteps[None]:
+    head_at, read = task.robust_list, task.mm.read
+    found = yield from _with_room(task, partial(read, head_at, ROBUST_LIST_HEAD.size))
+    head = ROBUST_LIST_HEAD.unpack(found)
     pending = head.list_op_pending & ~PI
     entry = head.list_next
     for _ in range(ROBUST_LIST_LIMIT):
         if entry & ~PI == head_at:
             break
-        follower = int.from_bytes(task.mm.read(entry & ~PI, 8), "little")
+        follower = yield from _with_room(task, partial(read, entry & ~PI, 8))
         if entry & ~PI != pending:
-            _died(task, (entry & ~PI) + head.futex_offset, entry & PI, False)
-        entry = follower
-        yield
+            word = (entry & ~PI) + head.futex_offset
+            yield from _with_room(task, partial(_died, task, word, entry & PI, False))
+        entry = int.from_bytes(follower, "little")
+        yield None
     if pending:
-        _died(task, pending + head.futex_offset, head.list_op_pending & PI, True)
+        word = pending + head.futex_offset
+        yield from _with_room(task, partial(_died, task, word, head.list_op_pending & PI, True))
 
 
 def _died(task: Task, addr: int, pi: int, is_pending: bool) -> None:

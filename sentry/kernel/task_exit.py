@@ -136,8 +136,11 @@ async def leave_memory(task: Task) -> None:
     """
     pace = Pace()
     await memory_is_free(task)
-    for _ in futex_robust.exit_robust(task):
-        await pace.rest(Mode.UNINTERRUPTIBLE)
+    for wait in futex_robust.exit_robust(task):
+        try:
+            await (pace.rest(Mode.UNINTERRUPTIBLE) if wait is None else wait(Mode.UNINTERRUPTIBLE))
+        except Errno:  # no room comes
+            task.robust_list = 0
         await memory_is_free(task)
     try:
         while task.clear_child_tid and task.mm.users > 1:

@@ -302,6 +302,33 @@ def test_robust_list_is_followed_in_steps_while_the_memory_is_free(
     assert all(owner.mm.load_u32(word) == OWNER_DIED for word in words)
 
 
+@pytest.mark.parametrize(("comes", "marked"), [("room", 2), ("none", 0), ("exiting", 0)])
+def test_robust_list_is_followed_when_there_is_room_for_its_words(
+    world: World, threads: list[Task], monkeypatch: pytest.MonkeyPatch, comes: str, marked: int
+) -> None:
+    owner, words, full = threads[0], [WORD, WORD + 32], [True]
+    for word in words:
+        owner.mm.write(word, owner.tid.to_bytes(4, "little"))
+    robust_list(owner, *words)
+    swap = type(owner.mm).cmpxchg_u32
+    owner.group.exiting = comes == "exiting"
+
+    async def room() -> None:
+        if comes != "room":
+            raise EFAULT("nobody to kill")
+        full.clear()
+
+    def changed(mm: Any, *values: int) -> int:
+        if full:
+            raise NeedsFault(room)
+        return swap(mm, *values)
+
+    monkeypatch.setattr(type(owner.mm), "cmpxchg_u32", changed)
+    leaving = Sleeper(world, owner, leave_memory(owner))
+    assert (leaving.done, leaving.error, owner.robust_list) == (True, None, 0)
+    assert sum(owner.mm.load_u32(word) == OWNER_DIED for word in words) == marked
+
+
 def test_robust_list_without_end_is_cut(task: Task) -> None:
     robust_list(task, WORD)
     task.mm.write(WORD - 16, (WORD - 16).to_bytes(8, "little"))
