@@ -55,7 +55,7 @@ class DirectoryFile(FileDescription):
         listing, last = self._listing, self._last
         reached = max(position - FIRST, last[0] if last is not None else 0)
         if reached > len(listing):
-            begun((self, "listing"), lambda: driven(listing.reach(reached)))
+            begun((listing, "reached"), lambda: driven(listing.reach(reached)))
         if last is not None:
             if listing.name(last[0] - 1) != last[1]:
                 self._listing = None
@@ -76,9 +76,9 @@ class DirectoryFile(FileDescription):
 
     def forget_text(self) -> None:
         """The listing is taken again by who reads on."""
-        read = self.position - FIRST
-        if self._listing is not None and read > 0:
-            self._last = read, self._listing.name(read - 1)
+        read, listing = self.position - FIRST, self._listing
+        if listing is not None and 0 < read <= len(listing):
+            self._last = read, listing.name(read - 1)
         self._listing = None
 
     def release(self) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.syscalls.files.directories import MAX_LISTING
+from sentry.vfs.dirents import PIECE, Dirents
+from sentry.wait.steps import Steps
 from tests.world import Program, World
 
 MANY = 3000
@@ -139,3 +141,30 @@ def test_listings_have_a_ceiling_and_who_lost_his_reads_on_in_another(
     for fd in fds:
         program.ok("close", fd)
     assert (budget.text_bytes, budget.texts) == (0, {})
+
+
+def test_listing_that_is_lost_while_a_position_is_reached_is_reached_in_steps_again(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd, room = opened(program)
+    whole = listed(program, fd, room, ROOM)
+    program.ok("mknod", b"/d/new", 0o100600, 0)  # what was kept of the listing is old
+    again, _ = opened(program)
+    program.ok("lseek", again, MANY, 0)
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+    reading = program.begin("getdents64", again, room, ROOM)
+    file = program.task.files.get(again)
+    file.inode.touched()
+    file.forget_text()
+    steps = 0
+
+    def counted(entries: Dirents, index: int) -> Steps[None]:
+        nonlocal steps
+        for _ in reach(entries, index):
+            steps += 1
+            yield
+
+    reach = Dirents.reach
+    monkeypatch.setattr(Dirents, "reach", counted)
+    assert reading.wait() > 0 and whole
+    assert steps >= MANY // PIECE
