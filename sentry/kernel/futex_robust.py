@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sentry.abi.futex import (
     FUTEX_OWNER_DIED,
@@ -22,9 +22,10 @@ from sentry.kernel import futex_pi
 from sentry.mm.errors import NeedsFault, NeedsPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from sentry.kernel.task import Task
+    from sentry.wait.fiber import Mode
     from sentry.wait.steps import WaitingSteps
 
 T = TypeVar("T")
@@ -57,8 +58,12 @@ def _with_room(task: Task, act: Callable[[], T]) -> WaitingSteps[T]:
         except NeedsFault as need:
             if isinstance(need, NeedsPage) or task.group.exiting or not task.robust_list:
                 raise
-            wait = need.wait
-        yield lambda _: wait()
+            wait = partial(_wait, need.wait)
+        yield wait
+
+
+def _wait(wait: Callable[[], Coroutine[Any, Any, T]], _: Mode) -> Coroutine[Any, Any, T]:
+    return wait()
 
 
 def _walk(task: Task) -> WaitingSteps[None]:

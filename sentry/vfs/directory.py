@@ -1,8 +1,8 @@
 """`DirectoryFile`: an open directory, made of a listing.
 
 The listing is taken at the first read and again after a rewind, so that a program that removes what
-it reads (rm -r) sees every name once. The position is an index into it, with `.` and `..` first. What
-all of them cost is bounded (`Budget.keep_text`): who has lost his takes it again.
+it reads (rm -r) sees every name once. The position is an index into it, with `.` and `..` first.
+What all of them cost is bounded (`Budget.keep_text`): who has lost his takes it again.
 """
 
 from __future__ import annotations

@@ -255,7 +255,8 @@ def test_restore_an_open_list_of_mounts_is_of_the_namespace_of_its_process(
     )
     assert wait_for(after, 1)[0] == "waits"
     assert machine.run("exec", "b", "touch", "/mem/restored").returncode == 0
-    found = [each for each in wait_for(after, after.read_text().count("\n") + 20) if each != "waits"]
+    lines = wait_for(after, after.read_text().count("\n") + 20)
+    found = [each for each in lines if each != "waits"]
     assert found[0].startswith("own /root tmpfs ") and set(found[1:]) == {"ends"}
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -125,17 +126,15 @@ def test_listings_have_a_ceiling_and_who_lost_his_reads_on_in_another(
     monkeypatch.setattr("sentry.vfs.budget.MAX_TEXT_BYTES", budget.text_bytes // 2)
     program.ok("lseek", fds[3], firsts[3][-1][1], 0)
     assert listed(program, fds[3], room, 1 << 12)
-    assert [file._listing is None for file in map(program.task.files.get, fds)] == [
-        True, True, False, False
-    ]  # fmt: skip
+    files: list[Any] = [program.task.files.get(fd) for fd in fds]
+    assert [file._listing is None for file in files] == [True, True, False, False]
     assert len(budget.texts) == 2
     names = [b"%d" % number for number in range(len(firsts[0]) - 2, MANY)]
     assert read_on(program, fds[0], room) == [*names, b"new0", b"new1", b"new2", b"new3"]
     program.ok("unlink", b"/d/0")
-    file = program.task.files.get(fds[1])
     assert program.call("getdents64", fds[1], room, ROOM) == -errno.ENOMEM
     assert program.call("getdents64", fds[1], room, ROOM) == -errno.ENOMEM
-    assert file._listing is None
+    assert files[1]._listing is None
     program.ok("lseek", fds[1], 0, 0)
     assert len(read_on(program, fds[1], room)) == 2 + MANY - 1 + 4
     for fd in fds:
@@ -153,7 +152,7 @@ def test_listing_that_is_lost_while_a_position_is_reached_is_reached_in_steps_ag
     program.ok("lseek", again, MANY, 0)
     monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
     reading = program.begin("getdents64", again, room, ROOM)
-    file = program.task.files.get(again)
+    file: Any = program.task.files.get(again)
     file.inode.touched()
     file.forget_text()
     steps = 0

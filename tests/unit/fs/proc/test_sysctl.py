@@ -60,7 +60,7 @@ def test_position_counts_while_writes_are_strict() -> None:
         pattern = program.ok("open", b"/proc/sys/kernel/core_pattern", O_WRONLY)
         number = program.ok("open", b"/proc/sys/vm/swappiness", O_WRONLY)
 
-        def put(fd: int, data: bytes, offset: int) -> tuple[str, str]:
+        def put(fd: int, data: bytes, offset: int) -> tuple[str, ...]:
             assert program.call("pwrite64", fd, program.place(data), len(data), offset) == len(data)
             return tuple(get_sysctl(world.kernel, path) for path in PATHS)
 

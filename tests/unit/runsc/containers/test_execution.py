@@ -92,9 +92,9 @@ def test_error_of_the_sandbox_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_there", [True, False])
 def test_container_that_is_being_created_is_not_asked(tmp_path: Path, is_there: bool) -> None:
     pid = os.getpid()
-    creator = {"creator_pid": pid, "creator_start": start_time(pid) + (not is_there)}
+    since = start_time(pid) + (not is_there)
     store = Store(str(tmp_path))
-    store.create(State("1.2.0", "c", "/", **creator))
+    store.create(State("1.2.0", "c", "/", creator_pid=pid, creator_start=since))
     with listen(store.path("c", "control.sock")) as listener, pytest.raises(RuntimeFailure) as why:
         if not is_there:
             listener.close()
