@@ -257,7 +257,8 @@ def _check_created(root: str, folder: str, container_id: str) -> None:
     from runsc.containers.state import status  # noqa: PLC0415
     from runsc.errors import NotRunning  # noqa: PLC0415
 
-    if status(Store(root).load(container_id)) == "creating":
+    state = Store(root).load(container_id)
+    if state.hooks and status(state) == "creating":  # without hooks it answers soon
         raise NotRunning(container_id)
 
 

@@ -209,7 +209,7 @@ class OverlayInode(Inode):
             return below
         known = self._dirents
         if known is None or known[0] is not below:
-            known = self._dirents = below, Dirents(self.entries())
+            known = self._dirents = below, Dirents(self.entries(), names=len(self.changed or ()))
         return known[1]
 
     # --- names

@@ -94,7 +94,8 @@ def test_container_that_is_being_created_is_not_asked(tmp_path: Path, is_there: 
     pid = os.getpid()
     since = start_time(pid) + (not is_there)
     store = Store(str(tmp_path))
-    store.create(State("1.2.0", "c", "/", creator_pid=pid, creator_start=since))
+    hooks = {"prestart": [{"path": "/bin/true"}]}
+    store.create(State("1.2.0", "c", "/", creator_pid=pid, creator_start=since, hooks=hooks))
     with listen(store.path("c", "control.sock")) as listener, pytest.raises(RuntimeFailure) as why:
         if not is_there:
             listener.close()
