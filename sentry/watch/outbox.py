@@ -164,11 +164,14 @@ class Outbox:
             done = self._sock.send(data, FLAGS) if self._sock else os.write(self._fd, data)
         except BlockingIOError:
             done = 0
+        except OSError:
+            self.dropped += chunk.count(b"\n")
+            raise
         rest = bytes(chunk[done:])
         if rest:
             self._queue.appendleft(rest)
             self._size += len(rest)
-        if done < len(data):
+        if done < len(data) and not self._is_file:  # of a full disk the next write says so
             raise BlockingIOError
 
     def _pop(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,25 @@ def test_a_file_gets_everything(loop: SteppedLoop, tmp_path: Path) -> None:
         outbox.put(b"%d\n" % number)
     outbox.close()
     assert path.read_bytes() == b"".join(b"%d\n" % number for number in range(5000))
+
+
+def test_a_full_disk_ends_a_file_in_the_middle_of_a_line(
+    loop: SteppedLoop, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    outbox = Outbox(os.open(path, os.O_WRONLY | os.O_CREAT), loop)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        for _ in range(AT_ONCE):
+            outbox.put(b"0123456\n")
+        loop.advance(GATHER_NS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert outbox.dead
+    assert outbox.dropped == AT_ONCE - 100 // 8
+    assert path.stat().st_size == 100
+    outbox.close()
 
 
 def test_a_pipe_nobody_reads_holds_nobody_up(loop: SteppedLoop) -> None:
