@@ -6,6 +6,7 @@ that mount(2) takes, they are named from the folder that they have in common.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,8 @@ from sentry.abi import mount as abi
 
 FOLDER = "rootfs"
 LOWER = "lowerdir="
+MAX_LINKS = 255
+"""On the way to a target, as containerd has it."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -30,12 +33,36 @@ def mount(bundle: str, wanted: Sequence[Mount]) -> None:
         os.mkdir(folder, 0o711)
     try:
         for each in wanted:
-            target = folder if not each.target else os.path.join(folder, each.target.lstrip("/"))
-            _mount(each, target)
+            _mount(each, _within(folder, each.target))
     except OSError as error:
         unmount(bundle)
         reason = f"failed to mount rootfs component: {error.strerror or error}"
         raise RuntimeFailure(reason) from None
+
+
+def _within(folder: str, target: str) -> str:
+    """A place in what is mounted there by now, whose links lead nowhere out of it: they are an
+    image's. fs.RootPath() of containerd's continuity. Raises: OSError."""
+    at, links = folder, 0
+    rest = target.split("/")[::-1]
+    while rest:
+        name = rest.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            at = folder if at == folder else os.path.dirname(at)
+            continue
+        place = os.path.join(at, name)
+        if not os.path.islink(place):
+            at = place
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        text = os.readlink(place)
+        at = folder if text.startswith("/") else at
+        rest += text.split("/")[::-1]
+    return at
 
 
 def _mount(wanted: Mount, target: str) -> None:
@@ -75,14 +102,7 @@ def _shortened(data: str) -> str:
 
 
 def unmount(bundle: str) -> None:
-    """All that is mounted there; none is no error."""
-    folder = os.path.join(bundle, FOLDER)
-    for _ in range(_count(folder)):
-        with suppress(OSError):
-            host.umount(folder, abi.MNT_DETACH | abi.UMOUNT_NOFOLLOW)
-
-
-def _count(folder: str) -> int:
-    """How many are on one another there."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return sum(line.split(" ")[4] == folder for line in file)
+    """All that is mounted there, one over the other; none is no error."""
+    with suppress(OSError):
+        while True:
+            host.umount(os.path.join(bundle, FOLDER), abi.MNT_DETACH | abi.UMOUNT_NOFOLLOW)
