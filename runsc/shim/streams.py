@@ -23,7 +23,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
@@ -68,7 +68,7 @@ def open_streams(wanted: Streams, container_id: str, namespace: str, *, copied: 
         if scheme == "binary":
             made.program += _logger(wanted.stdout, container_id, namespace)
         elif scheme == "file":
-            made.program += [_file(urlsplit(wanted.stdout).path)] * 2
+            made.program += [_file(unquote(urlsplit(wanted.stdout).path))] * 2
         elif scheme in ("", "fifo"):
             _output(made, _path(wanted.stdout), OUTPUT, OUT)
             _output(made, "" if wanted.terminal else _path(wanted.stderr), ERRORS, ERR)
@@ -149,6 +149,7 @@ def _file(path: str) -> int:
 def _logger(uri: str, container_id: str, namespace: str) -> list[int]:
     """Start it; the ends to write to. It ends when nobody writes any more."""
     parts = urlsplit(uri)
+    program = unquote(parts.path)
     words = [word for pair in parse_qsl(parts.query, keep_blank_values=True) for word in pair]
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
@@ -156,8 +157,8 @@ def _logger(uri: str, container_id: str, namespace: str) -> list[int]:
     ends = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (out_read, err_read, ready_write)]
     try:
         os.posix_spawn(
-            parts.path,
-            [parts.path, *filter(None, words)],
+            program,
+            [program, *filter(None, words)],
             {"CONTAINER_ID": container_id, "CONTAINER_NAMESPACE": namespace},
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, 3 + at) for at, fd in enumerate(ends)],
             setpgroup=0,

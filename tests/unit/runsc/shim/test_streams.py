@@ -84,6 +84,20 @@ def test_outputs_may_be_files(tmp_path: Path, kind: str) -> None:
     close(made)
 
 
+def test_names_of_files_and_loggers_are_as_urls_have_them(tmp_path: Path) -> None:
+    logger = tmp_path / "my logger"
+    logger.write_text(f'#!/bin/sh\necho "$1=$2" > "{tmp_path}/said"\nexec 5>&-\ncat <&3\n')
+    logger.chmod(0o755)
+
+    made = opened(Streams("", f"file://{tmp_path}/a%20%C3%A9%25/log"))
+    close(made)
+    made = opened(Streams("", f"binary://{tmp_path}/my%20logger?a%20b=c+d"))
+    close(made)
+
+    assert (tmp_path / "a é%" / "log").exists()
+    assert (tmp_path / "said").read_text() == "a b=c d\n"
+
+
 def test_a_scheme_that_there_is_not_is_refused() -> None:
     with pytest.raises(Refused, match="unknown STDIO scheme https") as caught:
         opened(Streams("", "https://x/y"))
